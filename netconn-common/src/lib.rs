@@ -1,0 +1,79 @@
+//! What netconn's eBPF programs and its daemon must agree on: the records in the ring buffer, the
+//! state kept with each socket, the members of kernel structures that are read.
+//!
+//! Everything that crosses the boundary is plain old data: `#[repr(C)]`, no padding, no `bool`, no
+//! enum. `bytemuck::Pod` proves that at compile time.
+#![no_std]
+
+mod members;
+mod record;
+
+pub use record::{
+    CgroupRecord, ExecRecord, ExitRecord, ForkRecord, Header, Owner, SocketState, TcpRecord, Totals, attribution, exec,
+    kind, mark, role,
+};
+
+/// Stands for "not known" in every integer of a record, so that 0 stays a value: all ones.
+pub const UNKNOWN_U32: u32 = u32::MAX;
+/// [`UNKNOWN_U32`] for 64 bits.
+pub const UNKNOWN_U64: u64 = u64::MAX;
+
+/// Offset of a structure member that the running kernel does not have. The verifier sees the constant and drops the
+/// code that would read there.
+pub const MISSING: u32 = u32::MAX;
+
+/// States of a TCP socket, as in the kernel's `include/net/tcp_states.h`.
+pub mod tcp_state {
+    /// Connected.
+    pub const ESTABLISHED: u8 = 1;
+    /// A connection attempt waits for its answer.
+    pub const SYN_SENT: u8 = 2;
+    /// A connection is being accepted, or opened from both sides.
+    pub const SYN_RECV: u8 = 3;
+    /// Closed here first, the FIN is not acknowledged.
+    pub const FIN_WAIT1: u8 = 4;
+    /// Closed here first, the FIN is acknowledged.
+    pub const FIN_WAIT2: u8 = 5;
+    /// Both ends have closed; the kernel keeps the address pair for a minute.
+    pub const TIME_WAIT: u8 = 6;
+    /// Not connected.
+    pub const CLOSE: u8 = 7;
+    /// The peer has closed first, this end has not.
+    pub const CLOSE_WAIT: u8 = 8;
+    /// The peer has closed first, then this end; the FIN is not acknowledged.
+    pub const LAST_ACK: u8 = 9;
+    /// Waits for connections.
+    pub const LISTEN: u8 = 10;
+    /// Both ends closed at the same time.
+    pub const CLOSING: u8 = 11;
+}
+
+/// Names of the maps of the eBPF object.
+pub mod map {
+    /// The ring buffer of all records.
+    pub const RECORDS: &str = "RECORDS";
+    /// `[u64; kind::COUNT]` per CPU: records that found the ring full, by kind.
+    pub const LOST: &str = "LOST";
+    /// [`crate::SocketState`] by address of the socket, where socket storage cannot be used.
+    pub const SOCKETS_BY_ADDRESS: &str = "SOCKETS_BY_ADDRESS";
+    /// `[u32; 1]`, its bits are [`crate::setting`]s that become known only while programs are attached.
+    pub const SETTINGS: &str = "SETTINGS";
+}
+
+/// Bits of the value in the map [`map::SETTINGS`].
+pub mod setting {
+    /// `fentry/tcp_connect` is attached and reports attempts, with their source port.
+    pub const CONNECT_HOOK: u32 = 1;
+}
+
+/// Names of the read-only globals that say what the running kernel allows; 0 or 1.
+pub mod feature {
+    /// The current task can be had as a typed pointer (`bpf_get_current_task_btf`, from 5.11 on).
+    pub const CURRENT_TASK: &str = "HAS_CURRENT_TASK";
+    /// Socket storage can be used by tracing programs (`bpf_sk_storage_get_tracing`, from 5.11 on).
+    pub const SOCKET_STORAGE: &str = "HAS_SOCKET_STORAGE";
+    /// Socket cookies can be read by tracing programs (`bpf_get_socket_ptr_cookie`, from 5.12 on).
+    pub const SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
+    /// `bpf_probe_read_kernel` is allowed (not under lockdown=confidentiality).
+    pub const PROBE_READ_KERNEL: &str = "HAS_PROBE_READ_KERNEL";
+}

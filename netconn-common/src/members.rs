@@ -1,0 +1,62 @@
+//! The table of kernel structure members that the eBPF programs read.
+
+/// Calls the macro `$with` with the table of kernel structure members that are read, as
+/// `NAME = ["structure" "path.of.members", …]; …`.
+///
+/// The eBPF crate makes a read-only global `u32` of every name, the daemon looks the paths up in the BTF of the
+/// running kernel, in order, and hands over the first offset it finds, in bytes from the start of the structure, or
+/// [`MISSING`](crate::MISSING).
+#[macro_export]
+macro_rules! kernel_members {
+    ($with:ident) => {
+        $with! {
+            SOCK_FAMILY = ["sock" "__sk_common.skc_family"];
+            SOCK_LOCAL_PORT = ["sock" "__sk_common.skc_num"];
+            SOCK_REMOTE_PORT = ["sock" "__sk_common.skc_dport"];
+            SOCK_LOCAL_V4 = ["sock" "__sk_common.skc_rcv_saddr"];
+            SOCK_REMOTE_V4 = ["sock" "__sk_common.skc_daddr"];
+            SOCK_LOCAL_V6 = ["sock" "__sk_common.skc_v6_rcv_saddr"];
+            SOCK_REMOTE_V6 = ["sock" "__sk_common.skc_v6_daddr"];
+            SOCK_NET = ["sock" "__sk_common.skc_net.net"];
+            SOCK_PROTOCOL = ["sock" "sk_protocol"];
+            SOCK_ERROR = ["sock" "sk_err"];
+            SOCK_FLAGS = ["sock" "__sk_common.skc_flags"];
+            SOCK_LOCK_OWNED = ["sock" "sk_lock.owned"];
+            NET_INODE = ["net" "ns.inum"];
+            INET_SOURCE_PORT = ["inet_sock" "inet_sport"];
+            TCP_BYTES_SENT = ["tcp_sock" "bytes_sent"];
+            TCP_BYTES_RETRANSMITTED = ["tcp_sock" "bytes_retrans"];
+            TCP_BYTES_RECEIVED = ["tcp_sock" "bytes_received"];
+            TCP_SEGMENTS_SENT = ["tcp_sock" "segs_out"];
+            TCP_SEGMENTS_RECEIVED = ["tcp_sock" "segs_in"];
+            TCP_SMOOTHED_RTT = ["tcp_sock" "srtt_us"];
+            TCP_RETRANSMITS = ["tcp_sock" "total_retrans"];
+            TASK_TGID = ["task_struct" "tgid"];
+            TASK_PID = ["task_struct" "pid"];
+            TASK_LEADER = ["task_struct" "group_leader"];
+            TASK_PARENT = ["task_struct" "real_parent"];
+            TASK_START = ["task_struct" "start_boottime", "task_struct" "real_start_time"];
+            TASK_COMM = ["task_struct" "comm"];
+            TASK_MEMORY = ["task_struct" "mm"];
+            TASK_SIGNAL = ["task_struct" "signal"];
+            SIGNAL_LIVE = ["signal_struct" "live.counter"];
+            MEMORY_ARGUMENTS_START = ["mm_struct" "arg_start"];
+            MEMORY_ARGUMENTS_END = ["mm_struct" "arg_end"];
+            BINPRM_FILE = ["linux_binprm" "file"];
+            BINPRM_EXEC = ["linux_binprm" "exec"];
+            FILE_MOUNT = ["file" "f_path.mnt"];
+            FILE_DENTRY = ["file" "f_path.dentry"];
+            DENTRY_PARENT = ["dentry" "d_parent"];
+            DENTRY_NAME = ["dentry" "d_name.name"];
+            DENTRY_HASHED = ["dentry" "d_hash.pprev"];
+            MOUNT_VFSMOUNT = ["mount" "mnt"];
+            MOUNT_PARENT = ["mount" "mnt_parent"];
+            MOUNT_MOUNTPOINT = ["mount" "mnt_mountpoint"];
+            VFSMOUNT_ROOT = ["vfsmount" "mnt_root"];
+            CGROUP_NODE = ["cgroup" "kn"];
+            CGROUP_ROOT = ["cgroup" "root"];
+            CGROUP_ROOT_HIERARCHY = ["cgroup_root" "hierarchy_id"];
+            NODE_ID = ["kernfs_node" "id"];
+        }
+    };
+}

@@ -1,0 +1,261 @@
+//! The records, byte for byte.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Kinds of records, in [`Header::kind`].
+pub mod kind {
+    /// A [`TcpRecord`](super::TcpRecord): a TCP socket changed its state.
+    pub const TCP: u32 = 1;
+    /// An [`ExecRecord`](super::ExecRecord): a process runs a new program.
+    pub const EXEC: u32 = 2;
+    /// A [`ForkRecord`](super::ForkRecord): a process was born.
+    pub const FORK: u32 = 3;
+    /// An [`ExitRecord`](super::ExitRecord): the last thread of a process has ended.
+    pub const EXIT: u32 = 4;
+    /// A [`CgroupRecord`](super::CgroupRecord): a cgroup was made.
+    pub const CGROUP: u32 = 5;
+    /// One more than the highest kind: the length of the table of lost records.
+    pub const COUNT: u32 = 6;
+}
+
+/// How the process of a socket is known, in [`Owner::how`]; higher numbers are not better.
+pub mod attribution {
+    /// It is not.
+    pub const UNKNOWN: u32 = 0;
+    /// It called `connect`.
+    pub const CONNECT: u32 = 1;
+    /// It called `accept`.
+    pub const ACCEPT: u32 = 2;
+    /// It was the first to send.
+    pub const SEND: u32 = 3;
+    /// It was the first to receive.
+    pub const RECEIVE: u32 = 4;
+    /// It called `listen` on the socket that the connection came through.
+    pub const LISTENER: u32 = 5;
+    /// It was found among the open files.
+    pub const SCAN: u32 = 6;
+}
+
+/// What a socket is, in [`SocketState::role`].
+pub mod role {
+    /// It was there before netconn.
+    pub const UNKNOWN: u32 = 0;
+    /// It connects to somebody.
+    pub const ACTIVE: u32 = 1;
+    /// It came out of a listener.
+    pub const PASSIVE: u32 = 2;
+    /// It waits for connections.
+    pub const LISTENER: u32 = 3;
+}
+
+/// What has happened to a socket, bits of [`SocketState::marks`].
+pub mod mark {
+    /// This end sent the first FIN.
+    pub const CLOSED_LOCALLY: u32 = 1;
+    /// The peer sent the first FIN.
+    pub const CLOSED_REMOTELY: u32 = 2;
+    /// The state was changed by a process that held the socket's lock, not by a packet or a timer.
+    pub const IN_PROCESS: u32 = 4;
+}
+
+/// Bits of [`ExecRecord::flags`].
+pub mod exec {
+    /// The path is the one that was given to `execve`, not the resolved one: the kernel's memory cannot be read.
+    pub const PATH_AS_GIVEN: u32 = 1;
+    /// The path was longer than what is kept; its first components are missing.
+    pub const PATH_CUT: u32 = 2;
+    /// The arguments were longer than what is kept; the last are missing.
+    pub const ARGUMENTS_CUT: u32 = 4;
+    /// The program's file had no name any more (`memfd_create`, deleted).
+    pub const DELETED: u32 = 8;
+
+    /// Longest component of a path with its NUL, `NAME_MAX + 1` in `include/uapi/linux/limits.h`.
+    pub const COMPONENT_MAX: usize = 256;
+    /// Bytes of the path that are kept, a power of two.
+    pub const PATH_MAX: usize = 1024;
+    /// Components of the path that are kept.
+    pub const DEPTH_MAX: usize = 40;
+    /// Bytes of the arguments that are kept, a power of two.
+    pub const ARGUMENTS_MAX: usize = 4096;
+}
+
+/// What every record begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Header {
+    /// Nanoseconds since boot, suspend counted in (`CLOCK_BOOTTIME`).
+    pub time_ns: u64,
+    /// One of [`kind`].
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The process that a socket belongs to, as it was when it became known.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Owner {
+    /// Start of the process (of its first thread), `CLOCK_BOOTTIME` nanoseconds.
+    pub start_ns: u64,
+    /// Its cgroup (v2): the inode of the directory in the cgroup file system.
+    pub cgroup: u64,
+    /// Process id in the initial pid namespace; 0 when unknown.
+    pub tgid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Unix user id in the initial user namespace.
+    pub uid: u32,
+    /// One of [`attribution`].
+    pub how: u32,
+    /// Name of the first thread, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+/// What is kept with a socket for as long as it lives.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct SocketState {
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// When this life of the socket began: SYN sent, SYN answered, `listen` called. 0: before netconn.
+    pub born_ns: u64,
+    /// When it was connected; 0: not yet, or before netconn.
+    pub established_ns: u64,
+    /// Counts the lives of the socket, from 1 (`connect` to `AF_UNSPEC` ends one).
+    pub generation: u32,
+    /// Counts the records of this life, from 1.
+    pub sequence: u32,
+    /// One of [`role`].
+    pub role: u32,
+    /// Bits of [`mark`].
+    pub marks: u32,
+}
+
+/// The counters of a TCP connection; [`UNKNOWN_U64`](crate::UNKNOWN_U64) and
+/// [`UNKNOWN_U32`](crate::UNKNOWN_U32) where the kernel has none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Totals {
+    /// Payload bytes sent, each counted once.
+    pub bytes_sent: u64,
+    /// Payload bytes received in order.
+    pub bytes_received: u64,
+    /// Segments sent, all kinds.
+    pub segments_sent: u32,
+    /// Segments received, all kinds.
+    pub segments_received: u32,
+    /// Smoothed round-trip time in microseconds; 0: never measured.
+    pub rtt_us: u32,
+    /// Segments sent again.
+    pub retransmits: u32,
+}
+
+/// A TCP socket changed its state.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct TcpRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// The socket's cookie, or where that cannot be read a number that is as good until the next boot.
+    pub socket: u64,
+    /// What is kept with the socket, as it is after this change.
+    pub state: SocketState,
+    /// Its counters.
+    pub totals: Totals,
+    /// Inode of the network namespace.
+    pub namespace: u32,
+    /// The socket's pending error (`sk_err`), 0 or a positive errno.
+    pub error: u32,
+    /// This end's address; IPv4 in the first four bytes.
+    pub local_address: [u8; 16],
+    /// The other end's address; IPv4 in the first four bytes.
+    pub remote_address: [u8; 16],
+    /// This end's port, host byte order; 0 when not chosen yet.
+    pub local_port: u16,
+    /// The other end's port, host byte order.
+    pub remote_port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// State before, one of [`tcp_state`](crate::tcp_state).
+    pub old_state: u8,
+    /// State after.
+    pub new_state: u8,
+}
+
+/// A process runs a new program. `path_length` bytes follow: the components of the program's path from the last to the
+/// first, each ended by NUL (or the path itself with [`exec::PATH_AS_GIVEN`]); then `arguments_length` bytes: the
+/// arguments, each ended by NUL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ExecRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// Start of the process, `CLOCK_BOOTTIME` nanoseconds.
+    pub start_ns: u64,
+    /// Start of its parent.
+    pub parent_start_ns: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Process id of its parent.
+    pub parent_tgid: u32,
+    /// Unix user id.
+    pub uid: u32,
+    /// Bits of [`exec`].
+    pub flags: u32,
+    /// Bytes of path that follow.
+    pub path_length: u32,
+    /// Bytes of arguments that follow the path.
+    pub arguments_length: u32,
+    /// The process's new name, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+/// A process was born: it is what its origin is until it runs another program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ForkRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// Start of the new process, `CLOCK_BOOTTIME` nanoseconds.
+    pub start_ns: u64,
+    /// Start of the process that called `fork`.
+    pub origin_start_ns: u64,
+    /// Start of the parent, another one after `clone` with `CLONE_PARENT`.
+    pub parent_start_ns: u64,
+    /// Process id of the new process.
+    pub tgid: u32,
+    /// Process id of the one that called `fork`.
+    pub origin_tgid: u32,
+    /// Process id of the parent.
+    pub parent_tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The last thread of a process has ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct ExitRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// Start of the process, `CLOCK_BOOTTIME` nanoseconds.
+    pub start_ns: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A cgroup (v2) was made. `path_length` bytes follow: its path below the root of the hierarchy, ended by NUL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct CgroupRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// Inode of its directory, as in [`Owner::cgroup`].
+    pub id: u64,
+    /// Bytes of path that follow.
+    pub path_length: u32,
+    /// Zero.
+    pub reserved: u32,
+}

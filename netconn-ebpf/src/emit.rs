@@ -1,0 +1,69 @@
+//! All writes to the ring buffer, and the count of what did not fit.
+
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+};
+use netconn_common::{Header, kind};
+
+use crate::maps::{LOST, RECORDS};
+
+/// The beginning of a record of this kind, now.
+#[inline(always)]
+pub fn header(kind: u32, time_ns: u64) -> Header {
+    Header { time_ns, kind, reserved: 0 }
+}
+
+/// Nanoseconds since boot, suspend counted in.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Reserves a record of fixed size, has it filled and submits it. What finds no room is counted under `kind`.
+///
+/// `fill` must write every byte.
+#[inline(always)]
+pub fn record<T>(kind: u32, fill: impl FnOnce(*mut T)) {
+    // SAFETY: the pointer is checked before use; the kernel gives `size_of::<T>()` bytes, aligned to 8.
+    unsafe {
+        let slot = bpf_ringbuf_reserve(ring(), size_of::<T>() as u64, 0);
+        if slot.is_null() {
+            lost(kind);
+            return;
+        }
+        fill(slot.cast());
+        bpf_ringbuf_submit(slot, 0);
+    }
+}
+
+/// Copies `length` bytes into the ring.
+///
+/// # Safety
+///
+/// `data` must be readable for `length` bytes and the verifier must see that.
+#[inline(always)]
+pub unsafe fn bytes(kind: u32, data: *const u8, length: usize) {
+    // SAFETY: the caller's contract.
+    let result = unsafe { bpf_ringbuf_output(ring(), data.cast_mut().cast(), length as u64, 0) };
+    if result != 0 {
+        lost(kind);
+    }
+}
+
+#[inline(always)]
+fn ring() -> *mut core::ffi::c_void {
+    (&raw const RECORDS).cast_mut().cast()
+}
+
+#[inline(always)]
+fn lost(kind: u32) {
+    if let Some(counters) = LOST.get_ptr_mut(0) {
+        // SAFETY: the map gives a valid pointer to this CPU's table, and the index is within it. Atomic because an
+        // interrupt may run a program of ours in the middle of another; `core` has no atomic addition for this target.
+        unsafe {
+            let counter = (&raw mut (*counters)[(kind % kind::COUNT) as usize]).cast::<u64>();
+            core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
+        }
+    }
+}

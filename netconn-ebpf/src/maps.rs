@@ -1,0 +1,88 @@
+//! What the programs share with the daemon, and the scratch space that is too large for a stack of 512 bytes.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    macros::{btf_map, map},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use netconn_common::{CgroupRecord, ExecRecord, SocketState, exec, kind};
+
+/// All records. The daemon sets the size.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Records that found the ring full, by kind.
+#[map]
+pub static LOST: PerCpuArray<[u64; kind::COUNT as usize]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bits of `netconn_common::setting`.
+#[map]
+pub static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The state of each socket where socket storage cannot be used: by the socket's address.
+#[map]
+pub static SOCKETS_BY_ADDRESS: HashMap<u64, SocketState> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Stands in for the state of a socket for which there is no memory.
+#[map]
+pub static SPARE: PerCpuArray<SocketState> = PerCpuArray::with_max_entries(1, 0);
+
+/// An [`ExecRecord`] under construction, with the bytes that follow it.
+#[map]
+pub static EXEC: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A [`CgroupRecord`] under construction, with its path.
+#[map]
+pub static CGROUP: PerCpuArray<CgroupScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Room for the bytes behind an [`ExecRecord`]; writes of bounded size at a bounded offset always fit.
+pub const EXEC_DATA: usize = exec::PATH_MAX + exec::COMPONENT_MAX + exec::ARGUMENTS_MAX;
+
+/// See [`EXEC`].
+#[repr(C)]
+pub struct ExecScratch {
+    /// The fixed part.
+    pub record: ExecRecord,
+    /// Path components, then arguments.
+    pub data: [u8; EXEC_DATA],
+}
+
+/// Bytes of a cgroup's path that are kept, its NUL counted in.
+pub const CGROUP_PATH_MAX: usize = 1024;
+
+/// See [`CGROUP`].
+#[repr(C)]
+pub struct CgroupScratch {
+    /// The fixed part.
+    pub record: CgroupRecord,
+    /// The path.
+    pub path: [u8; CGROUP_PATH_MAX],
+}
+
+const SOCKET_STORAGE_FLAGS: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
+
+/// A BTF map definition of socket storage that an accepted socket inherits from its listener (`BPF_F_CLONE`); aya-ebpf
+/// 0.2 has it only without that flag. The lengths of the arrays are the values, as in libbpf's `__uint`.
+#[repr(C)]
+pub struct SocketStorage {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const SocketState,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; SOCKET_STORAGE_FLAGS],
+}
+
+// SAFETY: the definition is never read at run time; the loader replaces references to it by the map.
+unsafe impl Sync for SocketStorage {}
+
+/// The state of each socket, for as long as it lives.
+#[btf_map]
+pub static SOCKETS: SocketStorage = SocketStorage {
+    r#type: ptr::null(),
+    key: ptr::null(),
+    value: ptr::null(),
+    max_entries: ptr::null(),
+    map_flags: ptr::null(),
+};

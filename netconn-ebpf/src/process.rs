@@ -1,0 +1,198 @@
+//! Processes: what runs under a process id, from its birth to its end, so that nothing has to be looked up later.
+
+use core::ptr;
+
+use aya_ebpf::{
+    helpers::generated::{
+        bpf_get_current_uid_gid, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
+    },
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use aya_log_ebpf::debug;
+use netconn_common::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, exec, kind};
+
+use crate::{
+    emit,
+    kernel::{
+        BINPRM_EXEC, BINPRM_FILE, CGROUP_NODE, CGROUP_ROOT, CGROUP_ROOT_HIERARCHY, HAS_PROBE_READ_KERNEL,
+        MEMORY_ARGUMENTS_END, MEMORY_ARGUMENTS_START, NODE_ID, TASK_MEMORY, follow, has, member,
+    },
+    maps::{CGROUP, CGROUP_PATH_MAX, EXEC, ExecScratch},
+    path,
+    task::Task,
+};
+
+/// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, `include/trace/events/sched.h`.
+/// Runs in the process, when its new memory is complete.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::new(ctx.arg::<*const u8>(0));
+    let binprm = ctx.arg::<*const u8>(2);
+    let Some(scratch) = EXEC.get_ptr_mut(0) else { return 0 };
+    // SAFETY: not null, and this CPU's own; a process in exec is not interrupted by another exec on the same CPU,
+    // because BPF programs run with migration and, for per-CPU data of one program, recursion excluded.
+    let scratch = unsafe { &mut *scratch };
+    let parent = task.parent().leader();
+    scratch.record = ExecRecord {
+        header: emit::header(kind::EXEC, emit::now()),
+        start_ns: task.start_ns(),
+        parent_start_ns: parent.start_ns(),
+        tgid: task.tgid(),
+        parent_tgid: parent.tgid(),
+        // SAFETY: the helper has no preconditions.
+        uid: unsafe { bpf_get_current_uid_gid() } as u32,
+        flags: 0,
+        path_length: 0,
+        arguments_length: 0,
+        comm: task.comm(),
+    };
+    if has(&HAS_PROBE_READ_KERNEL) {
+        // SAFETY: binprm is a typed pointer.
+        path::components(unsafe { follow(binprm, &BINPRM_FILE) }, scratch);
+    } else {
+        path_as_given(binprm, scratch);
+    }
+    let path_length = unsafe_read(&scratch.record.path_length);
+    if path_length > (exec::PATH_MAX + exec::COMPONENT_MAX) as u32 {
+        return 0;
+    }
+    let arguments_length = arguments(task, scratch, path_length as usize);
+    let total = size_of::<ExecRecord>() + path_length as usize + arguments_length;
+    if total <= size_of::<ExecScratch>() {
+        // SAFETY: the scratch space is as long as its type.
+        unsafe { emit::bytes(kind::EXEC, ptr::from_ref(scratch).cast(), total) };
+    }
+    debug!(&ctx, "exec by {}", task.tgid());
+    0
+}
+
+/// The program's path as it was given, from the new process's own stack, where `bprm->exec` points: memory of the
+/// process can be read when memory of the kernel cannot.
+#[inline(always)]
+fn path_as_given(binprm: *const u8, scratch: &mut ExecScratch) {
+    scratch.record.flags |= exec::PATH_AS_GIVEN;
+    // SAFETY: binprm is a typed pointer; data has room for PATH_MAX bytes.
+    unsafe {
+        let address: u64 = member(binprm, &BINPRM_EXEC, 0);
+        let to = (&raw mut scratch.data).cast();
+        let copied = bpf_probe_read_user_str(to, exec::PATH_MAX as u32, address as *const _);
+        if copied > 0 && copied <= exec::PATH_MAX as i64 {
+            scratch.record.path_length = copied as u32;
+        }
+    }
+}
+
+/// Copies the arguments to `scratch.data` at `offset`, at most `ARGUMENTS_MAX` bytes, and gives their length.
+#[inline(always)]
+fn arguments(task: Task, scratch: &mut ExecScratch, offset: usize) -> usize {
+    // SAFETY: the task is a typed pointer; data has room for ARGUMENTS_MAX bytes behind the longest path.
+    unsafe {
+        let memory = follow(task.as_ptr(), &TASK_MEMORY);
+        let start: u64 = member(memory, &MEMORY_ARGUMENTS_START, 0);
+        let end: u64 = member(memory, &MEMORY_ARGUMENTS_END, 0);
+        let mut length = end.wrapping_sub(start);
+        if length > exec::ARGUMENTS_MAX as u64 {
+            length = exec::ARGUMENTS_MAX as u64;
+            scratch.record.flags |= exec::ARGUMENTS_CUT;
+        }
+        let to = (&raw mut scratch.data).cast::<u8>().add(offset);
+        if bpf_probe_read_user(to.cast(), length as u32, start as *const _) != 0 {
+            return 0;
+        }
+        scratch.record.arguments_length = length as u32;
+        length as usize
+    }
+}
+
+/// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, `include/trace/events/sched.h`.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    let origin = Task::new(ctx.arg::<*const u8>(0));
+    let child = Task::new(ctx.arg::<*const u8>(1));
+    let tgid = child.tgid();
+    if tgid != child.tid() {
+        return 0; // a thread
+    }
+    let parent = child.parent().leader();
+    emit::record(kind::FORK, |record: *mut ForkRecord| {
+        // SAFETY: the ring gave room for one record; every member is written.
+        unsafe {
+            *record = ForkRecord {
+                header: emit::header(kind::FORK, emit::now()),
+                start_ns: child.start_ns(),
+                origin_start_ns: origin.leader().start_ns(),
+                parent_start_ns: parent.start_ns(),
+                tgid,
+                origin_tgid: origin.tgid(),
+                parent_tgid: parent.tgid(),
+                reserved: 0,
+            };
+        }
+    });
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p)`, `include/trace/events/sched.h`. Comes before the process's files are closed.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let task = Task::new(ctx.arg::<*const u8>(0));
+    // do_exit in kernel/exit.c has counted this thread out already.
+    if task.live_threads() != 0 {
+        return 0;
+    }
+    emit::record(kind::EXIT, |record: *mut ExitRecord| {
+        // SAFETY: as above.
+        unsafe {
+            *record = ExitRecord {
+                header: emit::header(kind::EXIT, emit::now()),
+                start_ns: task.leader().start_ns(),
+                tgid: task.tgid(),
+                reserved: 0,
+            };
+        }
+    });
+    0
+}
+
+/// `TP_PROTO(struct cgroup *cgrp, const char *path)`, `include/trace/events/cgroup.h`.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    let cgroup = ctx.arg::<*const u8>(0);
+    let path = ctx.arg::<*const u8>(1);
+    // SAFETY: the cgroup is a typed pointer.
+    let (hierarchy, id): (u32, u64) = unsafe {
+        (
+            member(follow(cgroup, &CGROUP_ROOT), &CGROUP_ROOT_HIERARCHY, 0),
+            member(follow(cgroup, &CGROUP_NODE), &NODE_ID, 0),
+        )
+    };
+    // The default hierarchy, which is v2, has the number 0 (cgroup_init in kernel/cgroup/cgroup.c).
+    if hierarchy != 0 || !has(&HAS_PROBE_READ_KERNEL) {
+        return 0;
+    }
+    let Some(scratch) = CGROUP.get_ptr_mut(0) else { return 0 };
+    // SAFETY: not null, and this CPU's own; the helper writes at most CGROUP_PATH_MAX bytes.
+    unsafe {
+        let scratch = &mut *scratch;
+        let copied = bpf_probe_read_kernel_str((&raw mut scratch.path).cast(), CGROUP_PATH_MAX as u32, path.cast());
+        if copied <= 0 || copied > CGROUP_PATH_MAX as i64 {
+            return 0;
+        }
+        scratch.record = CgroupRecord {
+            header: emit::header(kind::CGROUP, emit::now()),
+            id,
+            path_length: copied as u32,
+            reserved: 0,
+        };
+        emit::bytes(kind::CGROUP, ptr::from_ref(scratch).cast(), size_of::<CgroupRecord>() + copied as usize);
+    }
+    0
+}
+
+/// Reads a value of the scratch space anew, with its bounds forgotten and to be checked.
+#[inline(always)]
+fn unsafe_read(value: &u32) -> u32 {
+    // SAFETY: a valid reference.
+    unsafe { ptr::read_volatile(value) }
+}

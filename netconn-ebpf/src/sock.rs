@@ -1,0 +1,211 @@
+//! Everything that reads `struct sock`, and the state that is kept with each socket.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
+};
+use netconn_common::{SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
+
+use crate::{
+    kernel::{
+        HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, NET_INODE, SOCK_ERROR, SOCK_FAMILY, SOCK_FLAGS,
+        SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED, SOCK_NET, SOCK_PROTOCOL, SOCK_REMOTE_PORT,
+        SOCK_REMOTE_V4, SOCK_REMOTE_V6, TCP_BYTES_RECEIVED, TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_RETRANSMITS,
+        TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member,
+    },
+    maps::{SOCKETS, SOCKETS_BY_ADDRESS},
+};
+
+/// `AF_INET6` in `include/linux/socket.h`.
+pub const AF_INET6: u16 = 10;
+/// `IPPROTO_TCP` in `include/uapi/linux/in.h`.
+const IPPROTO_TCP: u16 = 6;
+/// Bit of `sk_flags` that `tcp_fin` sets when the peer's FIN has arrived (`SOCK_DONE`, the second of `enum sock_flags`
+/// in `include/net/sock.h`).
+const SOCK_DONE: u64 = 1 << 1;
+
+/// A `struct sock` whose type the verifier knows.
+#[derive(Clone, Copy)]
+pub struct Sock(*const u8);
+
+/// A `struct tcp_sock` whose type the verifier knows: the same object, seen as its outermost type.
+#[derive(Clone, Copy)]
+pub struct TcpSock(*const u8);
+
+/// This end and the other end.
+pub struct Ends {
+    /// IPv4 in the first four bytes.
+    pub local_address: [u64; 2],
+    /// IPv4 in the first four bytes.
+    pub remote_address: [u64; 2],
+    /// Host byte order.
+    pub local_port: u16,
+    /// Host byte order.
+    pub remote_port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+}
+
+impl Sock {
+    /// Takes the argument of a tracepoint or function.
+    pub fn new(sock: *const u8) -> Self {
+        Self(sock)
+    }
+
+    /// Whether this is a TCP socket: `inet_sock_set_state` also reports MPTCP (262), SCTP (132) and DCCP (33), whose
+    /// states mean other things.
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        // SAFETY: the type holds a typed pointer.
+        unsafe { member::<u16>(self.0, &SOCK_PROTOCOL, IPPROTO_TCP) == IPPROTO_TCP }
+    }
+
+    /// The socket as TCP's own type; `None` for minisocks (half-open, TIME_WAIT).
+    #[inline(always)]
+    pub fn tcp(self) -> Option<TcpSock> {
+        // SAFETY: the helper takes any typed socket and gives null for those that are not full TCP sockets.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
+        (!tcp.is_null()).then_some(TcpSock(tcp.cast()))
+    }
+
+    /// Whether the current task holds the socket's lock, so that it is the one that acts on it.
+    #[inline(always)]
+    pub fn is_owned(self) -> bool {
+        // SAFETY: as above.
+        unsafe { member::<u32>(self.0, &SOCK_LOCK_OWNED, 0) != 0 }
+    }
+
+    /// Pending error, 0 or a positive errno.
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { member(self.0, &SOCK_ERROR, 0) }
+    }
+
+    /// Inode of the network namespace.
+    #[inline(always)]
+    pub fn namespace(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { member(follow(self.0, &SOCK_NET), &NET_INODE, UNKNOWN_U32) }
+    }
+
+    /// A number that no other socket of this boot has, given the socket's state.
+    #[inline(always)]
+    pub fn number(self, state: &SocketState) -> u64 {
+        if has(&HAS_SOCKET_COOKIE) {
+            // SAFETY: the helper takes any typed socket.
+            return unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
+        }
+        // An address is used again within milliseconds, an address and a time of birth is not. Multiplied by an odd
+        // number (2^64 divided by the golden ratio) so that no kernel address leaves the kernel.
+        (self.0 as u64 ^ state.born_ns.rotate_left(20)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// Addresses and ports.
+    #[inline(always)]
+    pub fn ends(self, tcp: TcpSock) -> Ends {
+        // SAFETY: as above; addresses of IPv6 are read in two halves, because a load may take eight bytes at most.
+        unsafe {
+            let family: u16 = member(self.0, &SOCK_FAMILY, 0);
+            let (local_address, remote_address) = if family == AF_INET6 {
+                (member(self.0, &SOCK_LOCAL_V6, [0; 2]), member(self.0, &SOCK_REMOTE_V6, [0; 2]))
+            } else {
+                let local: u32 = member(self.0, &SOCK_LOCAL_V4, 0);
+                let remote: u32 = member(self.0, &SOCK_REMOTE_V4, 0);
+                ([u64::from(local).to_le(), 0], [u64::from(remote).to_le(), 0])
+            };
+            // skc_num is 0 after the port was given back, inet_sport is stale before one is chosen.
+            let bound: u16 = member(self.0, &SOCK_LOCAL_PORT, 0);
+            let source: u16 = member(tcp.0, &INET_SOURCE_PORT, 0);
+            let remote_port: u16 = member(self.0, &SOCK_REMOTE_PORT, 0);
+            Ends {
+                local_address,
+                remote_address,
+                local_port: if bound == 0 { u16::from_be(source) } else { bound },
+                remote_port: u16::from_be(remote_port),
+                family,
+            }
+        }
+    }
+
+    /// The port this socket is bound to, 0 when none is chosen.
+    #[inline(always)]
+    pub fn bound_port(self) -> u16 {
+        // SAFETY: as above.
+        unsafe { member(self.0, &SOCK_LOCAL_PORT, 0) }
+    }
+
+    /// Counters, payload only: the kernel counts the peer's FIN as a received byte, and what was sent again twice.
+    #[inline(always)]
+    pub fn totals(self, tcp: TcpSock) -> Totals {
+        // SAFETY: as above.
+        unsafe {
+            let flags: u64 = member(self.0, &SOCK_FLAGS, 0);
+            let sent: u64 = member(tcp.0, &TCP_BYTES_SENT, UNKNOWN_U64);
+            let again: u64 = member(tcp.0, &TCP_BYTES_RETRANSMITTED, 0);
+            let received: u64 = member(tcp.0, &TCP_BYTES_RECEIVED, UNKNOWN_U64);
+            let fin = u64::from(flags & SOCK_DONE != 0 && received != UNKNOWN_U64 && received != 0);
+            Totals {
+                bytes_sent: if sent == UNKNOWN_U64 { sent } else { sent.wrapping_sub(again) },
+                bytes_received: received.wrapping_sub(fin),
+                segments_sent: member(tcp.0, &TCP_SEGMENTS_SENT, UNKNOWN_U32),
+                segments_received: member(tcp.0, &TCP_SEGMENTS_RECEIVED, UNKNOWN_U32),
+                // In eighths of a microsecond, `srtt_us` in include/linux/tcp.h.
+                rtt_us: member::<u32>(tcp.0, &TCP_SMOOTHED_RTT, 0) >> 3,
+                retransmits: member(tcp.0, &TCP_RETRANSMITS, UNKNOWN_U32),
+            }
+        }
+    }
+
+    /// The state kept with this socket, made if there is none; null if there is no room for it.
+    #[inline(always)]
+    pub fn state_or_new(self) -> *mut SocketState {
+        if has(&HAS_SOCKET_STORAGE) {
+            return self.storage(BPF_SK_STORAGE_GET_F_CREATE);
+        }
+        let key = self.0 as u64;
+        if let Some(state) = SOCKETS_BY_ADDRESS.get_ptr_mut(key) {
+            return state;
+        }
+        // An error means that the table is full; the look-up below then says so.
+        let _ = SOCKETS_BY_ADDRESS.insert(key, NEW, 0);
+        SOCKETS_BY_ADDRESS.get_ptr_mut(key).unwrap_or(ptr::null_mut())
+    }
+
+    /// Forgets the state of a socket that has ended. Socket storage does that by itself when the socket is freed, and
+    /// must keep it until then: the same socket may be connected again.
+    #[inline(always)]
+    pub fn forget(self) {
+        if !has(&HAS_SOCKET_STORAGE) {
+            let _ = SOCKETS_BY_ADDRESS.remove(self.0 as u64);
+        }
+    }
+
+    #[inline(always)]
+    fn storage(self, flags: u32) -> *mut SocketState {
+        // SAFETY: the helper takes any typed full socket, which is what tracepoints of TCP give; the map's value is a
+        // SocketState.
+        unsafe {
+            bpf_sk_storage_get(
+                (&raw const SOCKETS).cast_mut().cast(),
+                self.0.cast_mut().cast(),
+                ptr::null_mut(),
+                u64::from(flags),
+            )
+            .cast()
+        }
+    }
+}
+
+/// Lives in .rodata: a copy on the stack would take a sixth of it.
+static NEW: SocketState = SocketState {
+    owner: netconn_common::Owner { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: 0, comm: [0; 16] },
+    born_ns: 0,
+    established_ns: 0,
+    generation: 0,
+    sequence: 0,
+    role: 0,
+    marks: 0,
+};

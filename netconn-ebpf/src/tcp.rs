@@ -1,0 +1,163 @@
+//! TCP: one record for each change of a connection's or listener's state.
+
+use core::ffi::c_int;
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry},
+    programs::{BtfTracePointContext, FEntryContext},
+};
+use aya_log_ebpf::{debug, warn};
+use netconn_common::{SocketState, TcpRecord, attribution, kind, mark, role, setting, tcp_state};
+
+use crate::{
+    emit,
+    maps::{SETTINGS, SPARE},
+    sock::Sock,
+    sock::TcpSock,
+    task,
+};
+
+/// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, `include/trace/events/sock.h`.
+/// Runs under the socket's lock, in the process that acts on it or in an interrupt.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sock = Sock::new(ctx.arg::<*const u8>(0));
+    let old = ctx.arg::<c_int>(1) as u8;
+    let new = ctx.arg::<c_int>(2) as u8;
+    // MPTCP reports changes to the same state.
+    if old == new || !sock.is_tcp() {
+        return 0;
+    }
+    let now = emit::now();
+    match (old, new) {
+        // The child has its listener's state by BPF_F_CLONE. Its addresses and cookie are not its own yet (before
+        // 6.18, inet_csk_clone_lock in net/ipv4/inet_connection_sock.c), and it may still fail: no record.
+        (tcp_state::LISTEN, tcp_state::SYN_RECV) => {
+            let state = sock.state_or_new();
+            if !state.is_null() {
+                // SAFETY: not null; the socket's lock makes this the only writer.
+                unsafe { accept(&mut *state, now) };
+            }
+            return 0;
+        }
+        (tcp_state::CLOSE, tcp_state::SYN_SENT) => {
+            begin(sock, role::ACTIVE, attribution::CONNECT, now);
+            if setting(setting::CONNECT_HOOK) {
+                return 0;
+            }
+        }
+        (tcp_state::CLOSE, tcp_state::LISTEN) => begin(sock, role::LISTENER, attribution::LISTENER, now),
+        _ => {}
+    }
+    if change(sock, old, new, now).is_none() {
+        warn!(&ctx, "not a full TCP socket: {} -> {}", old, new);
+    }
+    if new == tcp_state::CLOSE {
+        debug!(&ctx, "closed from state {}", old);
+        sock.forget();
+    }
+    0
+}
+
+/// `int tcp_connect(struct sock *sk)`, `net/ipv4/tcp_output.c`: the source port is chosen, the SYN is about to leave.
+#[fentry(function = "tcp_connect")]
+pub fn tcp_connect(ctx: FEntryContext) -> i32 {
+    let sock = Sock::new(ctx.arg::<*const u8>(0));
+    if sock.is_tcp() {
+        change(sock, tcp_state::CLOSE, tcp_state::SYN_SENT, emit::now());
+    }
+    0
+}
+
+/// A new life of a socket begins, by the current process.
+#[inline(always)]
+fn begin(sock: Sock, role: u32, how: u32, now: u64) {
+    let state = sock.state_or_new();
+    if state.is_null() {
+        return;
+    }
+    // SAFETY: not null; the socket's lock makes this the only writer.
+    let state = unsafe { &mut *state };
+    state.owner = task::current(how);
+    state.born_ns = now;
+    state.established_ns = 0;
+    state.generation = state.generation.wrapping_add(1);
+    state.sequence = 0;
+    state.role = role;
+    state.marks = 0;
+}
+
+/// The first life of a socket that came out of a listener, whose owner it has inherited.
+#[inline(always)]
+fn accept(state: &mut SocketState, now: u64) {
+    if state.owner.tgid != 0 {
+        state.owner.how = attribution::LISTENER;
+    }
+    state.born_ns = now;
+    state.established_ns = 0;
+    state.generation = 1;
+    state.sequence = 0;
+    state.role = role::PASSIVE;
+    state.marks = 0;
+}
+
+/// Reports a change of state; `None` if this is no full TCP socket.
+#[inline(always)]
+fn change(sock: Sock, old: u8, new: u8, now: u64) -> Option<()> {
+    let tcp = sock.tcp()?;
+    let mut state = sock.state_or_new();
+    if state.is_null() {
+        // No memory for the state: report what the socket itself tells.
+        state = SPARE.get_ptr_mut(0)?;
+        // SAFETY: not null, this CPU's own, and only used until this program ends.
+        unsafe { *state = SocketState::default() };
+    }
+    // SAFETY: not null; the socket's lock makes this the only writer.
+    report(sock, tcp, unsafe { &mut *state }, old, new, now);
+    Some(())
+}
+
+#[inline(always)]
+fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, now: u64) {
+    // A child that could not be put into the tables (tcp_v4_syn_recv_sock) was no connection for anybody.
+    if new == tcp_state::CLOSE && old == tcp_state::SYN_RECV && state.role == role::PASSIVE {
+        return;
+    }
+    state.sequence = state.sequence.wrapping_add(1);
+    state.marks &= !mark::IN_PROCESS;
+    if sock.is_owned() {
+        state.marks |= mark::IN_PROCESS;
+    }
+    match new {
+        tcp_state::ESTABLISHED => state.established_ns = now,
+        tcp_state::FIN_WAIT1 => state.marks |= mark::CLOSED_LOCALLY,
+        tcp_state::CLOSE_WAIT => state.marks |= mark::CLOSED_REMOTELY,
+        _ => {}
+    }
+    let ends = sock.ends(tcp);
+    // inet_sport still has the port of the socket's life before.
+    let local_port = if new == tcp_state::SYN_SENT { sock.bound_port() } else { ends.local_port };
+    emit::record(kind::TCP, |record: *mut TcpRecord| {
+        // SAFETY: the ring gave room for one record; every member is written.
+        unsafe {
+            (*record).header = emit::header(kind::TCP, now);
+            (*record).socket = sock.number(state);
+            (*record).state = *state;
+            (*record).totals = sock.totals(tcp);
+            (*record).namespace = sock.namespace();
+            (*record).error = sock.error();
+            (&raw mut (*record).local_address).cast::<[u64; 2]>().write_unaligned(ends.local_address);
+            (&raw mut (*record).remote_address).cast::<[u64; 2]>().write_unaligned(ends.remote_address);
+            (*record).local_port = local_port;
+            (*record).remote_port = ends.remote_port;
+            (*record).family = ends.family;
+            (*record).old_state = old;
+            (*record).new_state = new;
+        }
+    });
+}
+
+#[inline(always)]
+fn setting(bit: u32) -> bool {
+    SETTINGS.get(0).is_some_and(|bits| bits & bit != 0)
+}

@@ -1,0 +1,78 @@
+//! `netconn doctor`: what works, what does not and why.
+
+use std::io::Write as _;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    cli::{Exit, SocketOption, block_on},
+    client::{self, ClientError},
+    doctor::{self, Check, Mark},
+    health::Health,
+    kernel::preflight,
+    term::{sanitize, style},
+};
+
+/// Options of `netconn doctor`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    socket: SocketOption,
+}
+
+/// Prints all checks.
+pub(super) fn run(options: &Options) -> Result<Exit> {
+    let mut checks = Vec::new();
+    let mut section = |title: &str, found: Vec<Check>| -> Result<()> {
+        print(title, &found)?;
+        checks.extend(found);
+        Ok(())
+    };
+    section("This machine", doctor::machine())?;
+    let socket = &options.socket.socket;
+    match block_on(async { Ok(daemon(socket).await) })? {
+        Ok((health, proof)) => {
+            section("The daemon", doctor::daemon(&health))?;
+            section("Its hooks", doctor::hooks(&health.hooks))?;
+            section("Proof", vec![proof])?;
+        }
+        Err(error @ ClientError::Offline { .. }) => {
+            let offline = Check { mark: Mark::Fair, subject: "daemon".into(), finding: error.to_string() };
+            section("The daemon", vec![offline, doctor::permission()])?;
+            preflight::check_capabilities()?;
+            section("Hooks, attached for this check", doctor::prove_alone()?)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(if checks.iter().any(|check| check.mark == Mark::Bad) { Exit::Unavailable } else { Exit::Success })
+}
+
+async fn daemon(socket: &std::path::Path) -> Result<(Health, Check), ClientError> {
+    let mut answer = client::get(socket, "/v1/health", &[]).await?;
+    let mut text = Vec::new();
+    while let Some(part) = answer.part().await? {
+        text.extend_from_slice(&part);
+    }
+    let health = serde_json::from_slice(&text).map_err(|error| ClientError::Refused {
+        code: "command_failed".into(),
+        message: format!("the daemon's health cannot be read ({error}): it is of another version, restart it"),
+    })?;
+    Ok((health, doctor::prove(socket).await?))
+}
+
+fn print(title: &str, checks: &[Check]) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    let heading = style::HEADING;
+    writeln!(out, "{heading}{title}{heading:#}")?;
+    let width = checks.iter().map(|check| check.subject.len()).max().unwrap_or(0);
+    for check in checks {
+        let (style, mark) = match check.mark {
+            Mark::Good => (style::GOOD, "ok"),
+            Mark::Fair => (style::CAUTION, "--"),
+            Mark::Bad => (style::BAD, "no"),
+        };
+        writeln!(out, "  {style}{mark}{style:#}  {:<width$}  {}", check.subject, sanitize(&check.finding))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! The command line.
+
+mod config;
+mod doctor;
+mod exit;
+mod list;
+mod run;
+mod selection;
+mod watch;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+pub use exit::Exit;
+
+use crate::config::DEFAULT_SOCKET;
+
+/// Knows every network connection of this machine, the process behind it and what became of it.
+#[derive(Debug, Parser)]
+#[command(name = "netconn", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use, 69 no daemon or unfit kernel,
+70 internal error, 74 I/O error, 75 timeout, 77 permission denied, 78 configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trace connections: the daemon. Runs in the foreground until SIGINT or SIGTERM.
+    Run(run::Options),
+    /// Show the connections there are, like netstat and ss.
+    #[command(visible_alias = "ls")]
+    List(list::Options),
+    /// Show connections as they begin, fail and end.
+    Watch(watch::Options),
+    /// Check this machine and the daemon, and prove that a connection is seen.
+    Doctor(doctor::Options),
+    /// Print the configuration in force, as a configuration file.
+    Config(config::Options),
+}
+
+/// Where the daemon is.
+#[derive(Debug, clap::Args)]
+struct SocketOption {
+    /// The daemon's socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "NETCONN_SOCKET")]
+    socket: PathBuf,
+}
+
+/// Runs a command line and gives the exit code of the process. Everything it has to say has been said by then.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too; if they cannot be written, nobody listens.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match arguments.command {
+        Command::Run(options) => run::run(options),
+        Command::List(options) => list::run(&options),
+        Command::Watch(options) => watch::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Config(options) => config::run(&options),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) if exit::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("netconn: {error:#}");
+            exit::of(&error).into()
+        }
+    }
+}
+
+/// A runtime for a client: one thread, which ends with the command.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_everybody_types_is_understood() {
+        for line in ["netconn list -tulpn", "netconn list -tanp", "netconn list -H4", "netconn ls -tunape6W"] {
+            Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        assert!(Arguments::try_parse_from(["netconn", "list", "--prot", "tcp"]).is_err());
+    }
+}

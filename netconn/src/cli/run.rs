@@ -1,0 +1,63 @@
+//! `netconn run`: the daemon.
+
+use std::{io::IsTerminal as _, path::PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::Exit,
+    config::{Config, EbpfLog},
+    daemon,
+};
+
+/// Options of `netconn run`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Append events to this file, one JSON object on each line; `-` is standard output. May be given more than once.
+    #[arg(long, value_name = "PATH")]
+    events: Vec<PathBuf>,
+    /// Where clients find the daemon [default: /run/netconn/netconn.sock].
+    #[arg(long, value_name = "PATH", env = "NETCONN_SOCKET")]
+    socket: Option<PathBuf>,
+    /// The configuration file [default: /etc/netconn/netconn.toml, if it is there].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What must survive the daemon [default: /var/lib/netconn].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Let messages of the eBPF programs reach the log: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    ebpf_log: Option<EbpfLog>,
+    /// Leave a hook out, to see what is done without it (for tests).
+    #[arg(long, value_name = "HOOK", hide = true)]
+    without_hook: Vec<String>,
+}
+
+pub(super) fn run(options: Options) -> Result<Exit> {
+    let Options { events, socket, config, state_dir, ebpf_log, without_hook } = options;
+    let mut config = Config::load(config.as_deref())?;
+    if !events.is_empty() {
+        config.events = events;
+    }
+    config.socket = socket.unwrap_or(config.socket);
+    config.state_dir = state_dir.unwrap_or(config.state_dir);
+    config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
+    log(config.ebpf_log);
+    daemon::run(&config, without_hook)?;
+    Ok(Exit::Success)
+}
+
+/// The log goes to standard error; `NETCONN_LOG` sets what is in it, as `RUST_LOG` does elsewhere.
+fn log(ebpf: EbpfLog) {
+    let default = if ebpf == EbpfLog::Off { "warn,netconn=info" } else { "warn,netconn=info,netconn_ebpf=trace" };
+    let filter = EnvFilter::try_from_env("NETCONN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // It fails only if a log was set up already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}

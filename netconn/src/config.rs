@@ -1,0 +1,155 @@
+//! The configuration: a TOML file in which everything has a default, under the options of the command line.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_FILE: &str = "/etc/netconn/netconn.toml";
+/// Where the daemon listens when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/netconn/netconn.sock";
+/// Where the daemon keeps what must survive it when nothing else is said.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/netconn";
+
+/// Smallest and largest ring buffer, bytes.
+const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Files that events are appended to; `-` is standard output.
+    pub events: Vec<PathBuf>,
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// What must survive the daemon: the sensor id.
+    pub state_dir: PathBuf,
+    /// Group whose members may use the socket; if it does not exist, only root may.
+    pub group: String,
+    /// Organisation id, `site.id` in events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site_id: Option<String>,
+    /// `dataSource.name` in events.
+    pub data_source: String,
+    /// Size of the kernel's ring buffer in bytes: a power of two. It is counted twice in the daemon's memory.
+    pub ring_bytes: u32,
+    /// Least severe messages of the eBPF programs in the log: `off`, `error`, `warn`, `info`, `debug` or `trace`.
+    pub ebpf_log: EbpfLog,
+}
+
+/// See [`Config::ebpf_log`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum EbpfLog {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            socket: DEFAULT_SOCKET.into(),
+            state_dir: DEFAULT_STATE_DIR.into(),
+            group: "netconn".into(),
+            site_id: None,
+            data_source: "netconn".into(),
+            // 10 ms of the worst flood measured; see ARCHITECTURE.md.
+            ring_bytes: 4 << 20,
+            ebpf_log: EbpfLog::Off,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file is no valid configuration.
+    #[error("{}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the configuration from `path`, or from the default place, where it may be missing.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or says something that is not understood.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_FILE));
+        match fs::read_to_string(file) {
+            Ok(text) => Self::parse(&text).map_err(|message| ConfigError::Invalid { path: file.to_owned(), message }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
+            Err(error) => Err(ConfigError::Read { path: file.to_owned(), error }),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        if !config.ring_bytes.is_power_of_two() || !RING_BYTES.contains(&config.ring_bytes) {
+            return Err(format!(
+                "ring_bytes = {}: it must be a power of two from {} to {}",
+                config.ring_bytes,
+                RING_BYTES.start(),
+                RING_BYTES.end()
+            ));
+        }
+        Ok(config)
+    }
+
+    /// The configuration as a file, with every setting.
+    pub fn to_toml(&self) -> String {
+        // Plain strings, numbers and lists can always be written.
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let config = Config { site_id: Some("a".into()), events: vec!["-".into()], ..Config::default() };
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let error = Config::parse("sokcet = '/x'").unwrap_err();
+        assert!(error.contains("unknown field `sokcet`") && error.contains("line 1"), "{error}");
+        let error = Config::parse("ring_bytes = 5000").unwrap_err();
+        assert_eq!(error, "ring_bytes = 5000: it must be a power of two from 4096 to 1073741824");
+        let error = Config::parse("ebpf_log = 'loud'").unwrap_err();
+        assert!(error.contains("unknown variant `loud`"), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        assert!(Config::load(Some(Path::new("/nonexistent/netconn.toml"))).is_err());
+    }
+}

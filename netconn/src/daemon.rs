@@ -1,0 +1,151 @@
+//! The daemon: puts the parts together, and takes them apart in an order in which nothing is lost.
+
+use anyhow::{Context as _, Result, bail};
+use bytes::BytesMut;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing::{info, warn};
+
+use crate::{
+    clock::Clock,
+    config::{Config, EbpfLog},
+    encode::event::EventEncoder,
+    engine::{Command, Engine, Handle, Parts, hooks_in_words},
+    kernel::{
+        hooks::{HookStatus, Verdict},
+        load::{self, Capture},
+        preflight,
+    },
+    sensor,
+    server::{self, Socket},
+    sink::Output,
+};
+
+/// Runs the daemon until a signal ends it, with hooks left out by name (for tests).
+///
+/// # Errors
+///
+/// When it cannot begin; the message says what to do. When it was begun, it ends with an error only if a part of it
+/// broke.
+pub fn run(config: &Config, without_hooks: Vec<String>) -> Result<()> {
+    // What most often stands in the way is said first.
+    preflight::check_kernel(&preflight::kernel_release())?;
+    preflight::check_capabilities()?;
+    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(config, without_hooks))
+}
+
+async fn serve(config: &Config, without: Vec<String>) -> Result<()> {
+    // From here on a signal ends the daemon in order.
+    let mut signals = Signals::new()?;
+    let sensor = sensor::identify(config)?;
+    let socket = Socket::bind(&config.socket, &config.group)?;
+    let capture = Capture::start(&load::Options {
+        ring_bytes: config.ring_bytes,
+        log_level: log_level(config.ebpf_log),
+        without,
+    })?;
+    report(capture.hooks(), capture.missing_members());
+
+    let mut encoder = EventEncoder::new(&sensor, sensor::run_id());
+    let outputs = outputs(config, &mut encoder, capture.hooks())?;
+    let (handle, commands) = Engine::channel().context("cannot start the engine")?;
+    let (ended, mut end) = oneshot::channel();
+    let parts = Parts { capture, sensor, encoder, outputs };
+    let engine = Engine::start(handle.clone(), commands, parts, move || {
+        let _ = ended.send(()); // The server may have ended before.
+    })
+    .context("cannot start the engine")?;
+    info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
+
+    let ended_by_itself = tokio::select! {
+        () = server::serve(&socket, handle.clone(), std::future::pending()) => false,
+        () = signals.wait(&handle) => false,
+        _ = &mut end => true,
+    };
+    drop(socket);
+    if !ended_by_itself {
+        // Busy means that it looks at commands soon; ended, that there is nothing to do.
+        while handle.send(Command::Stop).is_err() && end.try_recv().is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let _ = end.await;
+    }
+    if !engine.join() {
+        bail!("the engine broke: please report what stands above");
+    }
+    Ok(())
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let handler = |kind| signal(kind).context("cannot handle signals");
+        Ok(Self {
+            interrupt: handler(SignalKind::interrupt())?,
+            terminate: handler(SignalKind::terminate())?,
+            hangup: handler(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for a signal to end. SIGHUP opens the files of events anew, for log rotation.
+    async fn wait(&mut self, engine: &Handle) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => if engine.send(Command::Reopen).is_err() {
+                    warn!("too busy to open the files of events anew: send SIGHUP again");
+                },
+            }
+        }
+    }
+}
+
+/// Opens the outputs, each with `Sensor Start` as its first event.
+fn outputs(config: &Config, encoder: &mut EventEncoder, hooks: &[HookStatus]) -> Result<Vec<Output>> {
+    if config.events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut start = BytesMut::new();
+    let (attached, missing) = hooks_in_words(hooks);
+    encoder.start(&mut start, &mut Clock::new(), &preflight::kernel_release(), &attached, &missing);
+    config.events.iter().map(|path| Ok(Output::open(path, &start)?)).collect()
+}
+
+/// Says in the log what works and what does not.
+fn report(hooks: &[HookStatus], missing: &[&str]) {
+    let attached = hooks.iter().filter(|hook| hook.verdict == Verdict::Attached).count();
+    let version = env!("CARGO_PKG_VERSION");
+    info!("netconn {version}, kernel {}: {attached} of {} hooks", preflight::kernel_release(), hooks.len());
+    for hook in hooks {
+        let instead = hook.instead.as_deref().unwrap_or("nothing instead");
+        match &hook.verdict {
+            Verdict::Attached => {}
+            Verdict::Unsupported { reason } => info!("{}: {reason}; instead: {instead}", hook.hook),
+            Verdict::Failed { reason } => warn!("{}: {reason}; instead: {instead}", hook.hook),
+        }
+    }
+    if !missing.is_empty() {
+        warn!("this kernel's structures have no {}: what is read there is absent from events", missing.join(", "));
+    }
+}
+
+fn log_level(level: EbpfLog) -> Option<aya_log::Level> {
+    Some(match level {
+        EbpfLog::Off => return None,
+        EbpfLog::Error => aya_log::Level::Error,
+        EbpfLog::Warn => aya_log::Level::Warn,
+        EbpfLog::Info => aya_log::Level::Info,
+        EbpfLog::Debug => aya_log::Level::Debug,
+        EbpfLog::Trace => aya_log::Level::Trace,
+    })
+}

@@ -1,0 +1,244 @@
+//! Checks of this machine and the daemon, ending with a proof: a loopback connection is made and must be found.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use netconn_common::tcp_state;
+
+use crate::{
+    client::{self, ClientError},
+    event::row::Row,
+    health::Health,
+    kernel::{
+        decode::{Record, decode},
+        hooks::{HookStatus, Verdict},
+        load::{Capture, LoadError, Options},
+        preflight::{self, Lockdown},
+    },
+    process::cgroup,
+    table::Table,
+};
+
+/// How long the proof's connection is looked for.
+const PROOF: Duration = Duration::from_secs(2);
+/// Pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Ring buffer of a capture that only proves itself.
+const RING_BYTES: u32 = 1 << 20;
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// As it should be.
+    Good,
+    /// Something is missing, and something else is done.
+    Fair,
+    /// It does not work.
+    Bad,
+}
+
+/// A check.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// How it went.
+    pub mark: Mark,
+    /// What was checked.
+    pub subject: String,
+    /// What was found, and what to do.
+    pub finding: String,
+}
+
+impl Check {
+    fn new(mark: Mark, subject: impl Into<String>, finding: impl Into<String>) -> Self {
+        Self { mark, subject: subject.into(), finding: finding.into() }
+    }
+}
+
+/// Checks what netconn needs of this machine.
+pub fn machine() -> Vec<Check> {
+    let release = preflight::kernel_release();
+    let outcome = |subject, found: Result<String, String>| match found {
+        Ok(finding) => Check::new(Mark::Good, subject, finding),
+        Err(finding) => Check::new(Mark::Bad, subject, finding),
+    };
+    let kernel = preflight::check_kernel(&release).map(|()| release.clone()).map_err(|error| error.to_string());
+    let btf = preflight::read_btf().map(|data| format!("{} kB", data.len() / 1000)).map_err(|error| error.to_string());
+    let lockdown = match Lockdown::of_this_kernel() {
+        Lockdown::Confidentiality => Check::new(
+            Mark::Fair,
+            "lockdown",
+            "confidentiality: paths of executables are as they were given to exec, new cgroups have no name",
+        ),
+        other => Check::new(Mark::Good, "lockdown", other.name()),
+    };
+    let cgroups = cgroup::mount_point().map_or_else(
+        || Check::new(Mark::Fair, "cgroups", "no cgroup v2 is mounted: units and containers are not known"),
+        |path| Check::new(Mark::Good, "cgroups", format!("v2 at {}", path.display())),
+    );
+    vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups]
+}
+
+/// Checks whether this user may load eBPF programs.
+pub fn permission() -> Check {
+    match preflight::check_capabilities() {
+        Ok(()) => Check::new(Mark::Good, "permission", "eBPF programs may be loaded"),
+        Err(error) => Check::new(Mark::Fair, "permission", error.to_string()),
+    }
+}
+
+/// The verdict on each hook.
+pub fn hooks(hooks: &[HookStatus]) -> Vec<Check> {
+    hooks
+        .iter()
+        .map(|hook| {
+            let instead = hook.instead.as_deref().unwrap_or("nothing");
+            match &hook.verdict {
+                Verdict::Attached => Check::new(Mark::Good, &hook.hook, &hook.fact),
+                Verdict::Unsupported { reason } => {
+                    Check::new(Mark::Fair, &hook.hook, format!("{}: {reason}; instead: {instead}", hook.fact))
+                }
+                Verdict::Failed { reason } => {
+                    Check::new(Mark::Bad, &hook.hook, format!("{}: {reason}; instead: {instead}", hook.fact))
+                }
+            }
+        })
+        .collect()
+}
+
+/// What the daemon says of itself.
+pub fn daemon(health: &Health) -> Vec<Check> {
+    let mut checks = vec![Check::new(
+        Mark::Good,
+        "daemon",
+        format!(
+            "netconn {}, pid {}, up {} s, {} connections, {} events",
+            health.version, health.pid, health.uptime_seconds, health.connections, health.events
+        ),
+    )];
+    if !health.missing_members.is_empty() {
+        let missing = health.missing_members.join(", ");
+        checks.push(Check::new(Mark::Fair, "kernel structures", format!("without {missing}: absent from events")));
+    }
+    let lost = health.records.lost;
+    checks.push(if lost == 0 && health.records.unknown == 0 {
+        Check::new(Mark::Good, "records", format!("{} received, none lost", health.records.received))
+    } else {
+        let finding = format!(
+            "{} received, {lost} lost, {} not understood; a larger ring_bytes in the configuration helps against loss",
+            health.records.received, health.records.unknown
+        );
+        Check::new(Mark::Bad, "records", finding)
+    });
+    for output in &health.outputs {
+        let lost = output.lost_queue + output.lost_disk;
+        let mark = if lost == 0 { Mark::Good } else { Mark::Bad };
+        checks.push(Check::new(mark, &output.path, format!("{} events written, {lost} lost", output.written)));
+    }
+    checks
+}
+
+/// A connection of this process to itself.
+struct Loopback {
+    client: SocketAddr,
+    server: SocketAddr,
+    _held: (TcpListener, TcpStream),
+}
+
+impl Loopback {
+    fn open() -> std::io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        Ok(Self { client: stream.local_addr()?, server: stream.peer_addr()?, _held: (listener, stream) })
+    }
+
+    fn found(&self, since: Instant) -> Check {
+        let finding = format!(
+            "{} -> {} of this process ({}) was seen after {} ms",
+            self.client,
+            self.server,
+            std::process::id(),
+            since.elapsed().as_millis()
+        );
+        Check::new(Mark::Good, "proof", finding)
+    }
+
+    fn missed(&self) -> Check {
+        let finding = format!("{} -> {} of this process was not seen within 2 s", self.client, self.server);
+        Check::new(Mark::Bad, "proof", finding)
+    }
+}
+
+/// The proof through a running daemon.
+pub async fn prove(socket: &Path) -> Result<Check, ClientError> {
+    let since = Instant::now();
+    let loopback = match Loopback::open() {
+        Ok(loopback) => loopback,
+        Err(error) => {
+            return Ok(Check::new(Mark::Bad, "proof", format!("no loopback connection can be made: {error}")));
+        }
+    };
+    let parameters = [("format", "ndjson".to_owned()), ("direction", "outgoing".to_owned())]
+        .into_iter()
+        .chain([("pid", std::process::id().to_string()), ("port", loopback.client.port().to_string())])
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect::<Vec<_>>();
+    while since.elapsed() < PROOF {
+        let mut seen = false;
+        client::get(socket, "/v1/connections", &parameters)
+            .await?
+            .lines(|line| {
+                seen = serde_json::from_slice(line).is_ok_and(|row: Row| {
+                    row.state == "ESTABLISHED" && row.remote_port == Some(loopback.server.port())
+                });
+                Ok::<_, ClientError>(!seen)
+            })
+            .await?;
+        if seen {
+            return Ok(loopback.found(since));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(loopback.missed())
+}
+
+/// The hooks and the proof without a daemon: programs are attached for this moment only.
+///
+/// # Errors
+///
+/// When nothing can be captured.
+pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
+    let mut capture = Capture::start(&Options { ring_bytes: RING_BYTES, log_level: None, without: Vec::new() })?;
+    let mut checks = hooks(capture.hooks());
+    let since = Instant::now();
+    let loopback = match Loopback::open() {
+        Ok(loopback) => loopback,
+        Err(error) => {
+            checks.push(Check::new(Mark::Bad, "proof", format!("no loopback connection can be made: {error}")));
+            return Ok(checks);
+        }
+    };
+    let mut table = Table::default();
+    while since.elapsed() < PROOF {
+        while let Some(item) = capture.ring().next() {
+            if let Some(Record::Tcp(record)) = decode(&item) {
+                table.apply(record, |_| None, |_, _, _| {});
+            }
+        }
+        let seen = table.from_slot(0).any(|(_, connection)| {
+            connection.owner.tgid == std::process::id()
+                && connection.state == tcp_state::ESTABLISHED
+                && connection.local.port == loopback.client.port()
+                && connection.remote.is_some_and(|end| end.port == loopback.server.port())
+        });
+        if seen {
+            checks.push(loopback.found(since));
+            return Ok(checks);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    checks.push(loopback.missed());
+    Ok(checks)
+}

@@ -1,0 +1,74 @@
+//! Rows of a snapshot, as members of the JSON answer.
+
+use bytes::BytesMut;
+use netconn_common::UNKNOWN_U32;
+
+use crate::{
+    clock::Clock,
+    directory::Directory,
+    encode::{event::connection_id, json::Object},
+    event::{attribution_name, state},
+    process::comm,
+    table::Connection,
+};
+
+/// Writes a connection as a JSON object, in the shape of [`Row`](crate::event::row::Row).
+pub fn row(out: &mut BytesMut, clock: &mut Clock, directory: &mut Directory, boot: &str, connection: &Connection) {
+    let mut object = Object::begin(out);
+    object.string_as(",\"state\":", state::name(connection.state));
+    object.string_as(",\"protocol\":", "TCP");
+    if let Some(direction) = connection.direction() {
+        object.string_as(",\"direction\":", direction.name());
+    }
+    object.address_as(",\"local_address\":", connection.local.address);
+    if connection.local.port != 0 {
+        object.integer_as(",\"local_port\":", connection.local.port);
+    }
+    if let Some(remote) = connection.remote {
+        object.address_as(",\"remote_address\":", remote.address);
+        object.integer_as(",\"remote_port\":", remote.port);
+    }
+    owner(&mut object, directory, connection, clock.now());
+    object.string_as(",\"attribution\":", attribution_name(connection.owner.how));
+    if connection.born_ns != 0 {
+        let time = clock.rfc3339(connection.born_ns);
+        object.time_as(",\"started_at\":", time);
+    }
+    if connection.namespace != UNKNOWN_U32 {
+        object.integer_as(",\"namespace\":", connection.namespace);
+    }
+    object.plain_as(",\"connection_id\":", |out| connection_id(out, boot, connection));
+    object.end();
+}
+
+fn owner(object: &mut Object<'_>, directory: &mut Directory, connection: &Connection, now: u64) {
+    let owner = &connection.owner;
+    if owner.tgid == 0 {
+        return;
+    }
+    object.integer_as(",\"pid\":", owner.tgid);
+    let name = comm(&owner.comm);
+    if !name.is_empty() {
+        object.string_as(",\"process_name\":", &name);
+    }
+    if let Some(user) = directory.user(owner.uid, now) {
+        object.string_as(",\"user\":", &user);
+    }
+    object.integer_as(",\"user_id\":", owner.uid);
+    if let Some(process) = &connection.process {
+        if let Some(path) = &process.identity.path {
+            object.string_as(",\"executable\":", path);
+        }
+        if let Some(command_line) = &process.identity.command_line {
+            object.string_as(",\"command_line\":", command_line);
+        }
+    }
+    if let Some(cgroup) = directory.cgroup(owner) {
+        if let Some(container) = &cgroup.container {
+            object.string_as(",\"container_id\":", container);
+        }
+        if let Some(unit) = &cgroup.unit {
+            object.string_as(",\"systemd_unit\":", unit);
+        }
+    }
+}

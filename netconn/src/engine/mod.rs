@@ -1,0 +1,412 @@
+//! The one thread that owns the table: it reads the ring buffer, keeps processes and connections, encodes events,
+//! hands them to the outputs and answers questions of the server between two batches.
+
+mod core;
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use crate::{
+    clock::Clock,
+    directory::Directory,
+    encode::event::{EventEncoder, Loss, Sensor},
+    engine::core::Core,
+    event::filter::Filter,
+    health::{Health, OutputHealth, RecordCounts},
+    kernel::{
+        hooks::{HookStatus, Verdict},
+        load::Capture,
+        preflight,
+    },
+    process::{
+        Processes,
+        lookup::{Answer, Lookup},
+        scan,
+    },
+    sink::{Output, Stream},
+    table::Table,
+};
+
+/// Commands that wait.
+const COMMANDS_MAX: usize = 256;
+/// Records that are handled before commands are looked at.
+const RECORDS_AT_ONCE: usize = 8192;
+/// Events are handed over when this many bytes of them are ready, and whenever the ring is empty.
+const BATCH_BYTES: usize = 64 << 10;
+/// After records came, the next are waited for this long without asking the kernel to wake us: one wake-up for many
+/// records costs less than one for each, and a client hears of a connection this late at most.
+const GATHER: Duration = Duration::from_millis(5);
+/// Longest sleep, and how often losses are looked for.
+const TICK: Duration = Duration::from_secs(1);
+/// How long outputs may take to write what waits when the daemon ends.
+const FINISH: Duration = Duration::from_millis(700);
+
+/// What the engine can be asked for.
+#[derive(Debug)]
+pub enum Command {
+    /// Part of a snapshot.
+    Rows(RowsRequest, oneshot::Sender<Rows>),
+    /// A stream of events.
+    Stream(Arc<Filter>, mpsc::Sender<Bytes>),
+    /// How the daemon is.
+    Health(oneshot::Sender<Health>),
+    /// An answer of the look-up thread.
+    Answer(Answer),
+    /// Open all files anew.
+    Reopen,
+    /// End.
+    Stop,
+}
+
+/// Where a snapshot is continued.
+#[derive(Clone, Debug)]
+pub struct RowsRequest {
+    /// Which connections.
+    pub filter: Arc<Filter>,
+    /// From which slot of the table on, 0 at first.
+    pub slot: usize,
+}
+
+/// Part of a snapshot.
+#[derive(Debug)]
+pub struct Rows {
+    /// JSON objects, each ended by a line feed.
+    pub lines: Bytes,
+    /// Where to go on; `None` at the end.
+    pub next: Option<usize>,
+}
+
+/// The engine has ended or has too much to do.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the daemon is too busy to answer")]
+pub struct Busy;
+
+/// Where commands go.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: SyncSender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl Handle {
+    /// Sends a command and wakes the engine.
+    ///
+    /// # Errors
+    ///
+    /// When too many commands wait or the engine has ended.
+    pub fn send(&self, command: Command) -> Result<(), Busy> {
+        self.commands.try_send(command).map_err(|_| Busy)?;
+        // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+}
+
+/// A running engine.
+#[derive(Debug)]
+pub struct Engine {
+    /// Where commands go.
+    pub handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Makes the channel through which an engine will be spoken to.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no event descriptor.
+    pub fn channel() -> io::Result<(Handle, Receiver<Command>)> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let (commands, receiver) = sync_channel(COMMANDS_MAX);
+        Ok((Handle { commands, wake: Arc::new(wake) }, receiver))
+    }
+
+    /// Starts the thread. It calls `ended` when it ends, for whatever reason.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start(
+        handle: Handle,
+        commands: Receiver<Command>,
+        parts: Parts,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
+        let wake = Arc::clone(&handle.wake);
+        let lookups = handle.clone();
+        let thread = thread::Builder::new().name("netconn-engine".into()).spawn(move || {
+            let _ended = OnDrop(Some(ended));
+            match Loop::new(parts, &lookups) {
+                Ok(mut engine) => engine.run(&commands, &wake),
+                Err(error) => error!("the engine cannot start: {error}"),
+            }
+        })?;
+        Ok(Self { handle, thread })
+    }
+
+    /// Waits until the engine has ended; `false` if it panicked.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+/// Calls a function when it goes, also when the thread panics.
+struct OnDrop<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call();
+        }
+    }
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Attached programs.
+    pub capture: Capture,
+    /// Who this sensor is.
+    pub sensor: Sensor,
+    /// Writes events.
+    pub encoder: EventEncoder,
+    /// Where events go.
+    pub outputs: Vec<Output>,
+}
+
+struct Loop {
+    capture: Capture,
+    outputs: Vec<Output>,
+    core: Core,
+    started_ns: u64,
+    /// Losses that were told, and when they were last looked for.
+    told: Told,
+}
+
+/// Losses told so far.
+struct Told {
+    ring: u64,
+    /// By output: queue and disk.
+    outputs: Vec<(u64, u64)>,
+    checked_ns: u64,
+}
+
+impl Loop {
+    fn new(parts: Parts, handle: &Handle) -> io::Result<Self> {
+        let answers = handle.clone();
+        let lookup = Lookup::start(move |answer| {
+            if answers.send(Command::Answer(answer)).is_err() {
+                warn!("an answer about accounts or cgroups was dropped");
+            }
+        })?;
+        let clock = Clock::new();
+        let now = clock.now();
+        let mut processes = Processes::default();
+        // The programs are attached: whatever begins from now on waits in the ring.
+        processes.add_scanned(scan::all());
+        let told = Told { ring: 0, outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now };
+        Ok(Self {
+            core: Core {
+                clock,
+                processes,
+                directory: Directory::new(lookup),
+                table: Table::default(),
+                encoder: parts.encoder,
+                sensor: parts.sensor,
+                batch: BytesMut::with_capacity(2 * BATCH_BYTES),
+                batch_events: 0,
+                has_outputs: !parts.outputs.is_empty(),
+                streams: Vec::new(),
+                records: 0,
+                unknown_records: 0,
+            },
+            capture: parts.capture,
+            outputs: parts.outputs,
+            started_ns: now,
+            told,
+        })
+    }
+
+    fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
+        loop {
+            self.core.clock.refresh();
+            let any = self.drain();
+            loop {
+                match commands.try_recv() {
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return self.finish(),
+                    Ok(command) => self.answer(command),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            let now = self.core.clock.now();
+            if now.saturating_sub(self.told.checked_ns) >= TICK.as_nanos() as u64 {
+                self.tick(now);
+            }
+            if any {
+                wait(&[wake.as_fd()], GATHER);
+            } else {
+                wait(&[wake.as_fd(), self.capture.ring().as_fd()], TICK);
+            }
+            let _ = wake.read();
+        }
+    }
+
+    /// Handles what is in the ring; `false` if it was empty.
+    fn drain(&mut self) -> bool {
+        let ring = self.capture.ring();
+        let mut count = 0;
+        while count < RECORDS_AT_ONCE
+            && let Some(item) = ring.next()
+        {
+            self.core.handle(&item);
+            count += 1;
+            if self.core.batch.len() >= BATCH_BYTES {
+                self.core.hand_over(&self.outputs);
+            }
+        }
+        self.core.hand_over(&self.outputs);
+        count != 0
+    }
+
+    fn answer(&mut self, command: Command) {
+        match command {
+            Command::Rows(request, reply) => {
+                if request.slot == 0 {
+                    // What happened before the question belongs into the answer.
+                    while self.drain() {}
+                }
+                // An error means that the client has gone.
+                let _ = reply.send(self.core.rows(&request));
+            }
+            Command::Stream(filter, queue) => self.core.streams.push(Stream::new(filter, queue)),
+            Command::Health(reply) => {
+                while self.drain() {}
+                let _ = reply.send(self.health());
+            }
+            Command::Answer(answer) => self.core.directory.answer(answer),
+            Command::Reopen => self.outputs.iter().for_each(Output::reopen),
+            Command::Stop => {}
+        }
+    }
+
+    /// What is done once a second while something happens.
+    fn tick(&mut self, now: u64) {
+        self.capture.flush_log();
+        self.core.processes.sweep(now);
+        let from_ns = std::mem::replace(&mut self.told.checked_ns, now);
+        let mut tell = |stage, count: u64, told: &mut u64| {
+            if count > *told {
+                let loss = Loss { stage, count: count - *told, from_ns, to_ns: now };
+                warn!("{} events or records were lost ({stage})", loss.count);
+                self.core.lose(loss);
+                *told = count;
+            }
+        };
+        tell("ring", self.capture.lost().iter().sum(), &mut self.told.ring);
+        for (output, (queue, disk)) in self.outputs.iter().zip(&mut self.told.outputs) {
+            tell("queue", output.counters().lost_queue.load(Ordering::Relaxed), queue);
+            tell("disk", output.counters().lost_disk.load(Ordering::Relaxed), disk);
+        }
+        self.core.hand_over(&self.outputs);
+    }
+
+    /// Nothing in flight is lost: the programs are detached, the ring is emptied, the outputs are written.
+    fn finish(&mut self) {
+        self.capture.detach();
+        while self.drain() {}
+        let now = self.core.clock.now();
+        self.tick(now);
+        if self.core.has_outputs {
+            let lost = self.capture.lost().iter().sum();
+            self.core.encoder.stop(&mut self.core.batch, &mut self.core.clock, lost);
+            self.core.batch_events += 1;
+        }
+        self.core.hand_over(&self.outputs);
+        self.core.streams.clear();
+        let deadline = Instant::now() + FINISH;
+        for output in self.outputs.drain(..) {
+            let path = output.path().display().to_string();
+            if !output.finish(deadline) {
+                error!("{path} took too long: its last events are not written");
+            }
+        }
+    }
+
+    fn health(&self) -> Health {
+        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Health {
+            sensor_id: self.core.sensor.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: preflight::kernel_release(),
+            uptime_seconds: self.core.clock.now().saturating_sub(self.started_ns) / 1_000_000_000,
+            pid: std::process::id(),
+            resident_bytes: None,
+            hooks: self.capture.hooks().to_vec(),
+            missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
+            connections: self.core.table.len(),
+            processes: self.core.processes.len(),
+            clients: self.core.streams.len(),
+            records: RecordCounts {
+                received: self.core.records,
+                unknown: self.core.unknown_records,
+                lost: self.capture.lost().iter().sum(),
+            },
+            events: self.core.encoder.count(),
+            outputs: self
+                .outputs
+                .iter()
+                .map(|output| OutputHealth {
+                    path: output.path().display().to_string(),
+                    written: load(&output.counters().written),
+                    lost_queue: load(&output.counters().lost_queue),
+                    lost_disk: load(&output.counters().lost_disk),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Sleeps until one of the descriptors can be read, at most `limit`.
+fn wait(descriptors: &[std::os::fd::BorrowedFd<'_>], limit: Duration) {
+    let mut polled: Vec<PollFd<'_>> =
+        descriptors.iter().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect();
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    if let Err(error) = poll(&mut polled, limit)
+        && error != nix::errno::Errno::EINTR
+    {
+        // Never seen; without the pause this would be a busy loop.
+        thread::sleep(GATHER);
+    }
+}
+
+/// The hooks that work, and those that do not with the reason, each as one text.
+pub fn hooks_in_words(hooks: &[HookStatus]) -> (String, String) {
+    let mut attached = Vec::new();
+    let mut missing = Vec::new();
+    for hook in hooks {
+        match &hook.verdict {
+            Verdict::Attached => attached.push(hook.hook.clone()),
+            Verdict::Unsupported { reason } | Verdict::Failed { reason } => {
+                missing.push(format!("{}: {reason}", hook.hook));
+            }
+        }
+    }
+    (attached.join(", "), missing.join("; "))
+}

@@ -1,0 +1,63 @@
+//! How the daemon is, as `/v1/health` answers and `doctor` prints.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::hooks::HookStatus;
+
+/// The answer of `/v1/health`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// Sensor id.
+    pub sensor_id: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Seconds since the daemon began.
+    pub uptime_seconds: u64,
+    /// Its process id.
+    pub pid: u32,
+    /// Its memory, shared pages counted in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
+    /// What became of each hook.
+    pub hooks: Vec<HookStatus>,
+    /// Members of kernel structures that this kernel does not have.
+    pub missing_members: Vec<String>,
+    /// Connections and listeners in the table.
+    pub connections: usize,
+    /// Processes known.
+    pub processes: usize,
+    /// Clients that listen to events.
+    pub clients: usize,
+    /// Records of the kernel.
+    pub records: RecordCounts,
+    /// Events made.
+    pub events: u64,
+    /// Where they go.
+    pub outputs: Vec<OutputHealth>,
+}
+
+/// Records of the kernel, counted.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct RecordCounts {
+    /// Received.
+    pub received: u64,
+    /// Of an unknown kind: the eBPF object and the daemon are not of one build.
+    pub unknown: u64,
+    /// Lost because the ring buffer was full.
+    pub lost: u64,
+}
+
+/// An output, counted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutputHealth {
+    /// Where it writes.
+    pub path: String,
+    /// Events written.
+    pub written: u64,
+    /// Events dropped because too much waited.
+    pub lost_queue: u64,
+    /// Events not written because of an error.
+    pub lost_disk: u64,
+}

@@ -1,0 +1,202 @@
+//! The hooks: for each fact the ways to learn it, best first, and the verdict on each on the running kernel.
+//!
+//! `doctor`, the start-up log, `/v1/health` and `Sensor Start` all print from this table.
+
+use serde::{Deserialize, Serialize};
+
+/// `include/linux/errno.h`: "operation is not supported", kernel-internal but returned by `bpf()` without trampolines.
+const ENOTSUPP: i32 = 524;
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// `tp_btf`: a tracepoint with typed arguments.
+    Tracepoint,
+    /// `fentry`: the entry of a function; needs trampolines, which hardened and micro-VM kernels refuse.
+    FunctionEntry,
+}
+
+/// One program of the eBPF object and where it belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Name of the program and of what it is attached to.
+    pub name: &'static str,
+    /// How.
+    pub attach: Attach,
+    /// What the kernel gives there, with the file it is declared in.
+    pub prototype: &'static str,
+    /// What is learned there.
+    pub fact: &'static str,
+    /// What is done without it; `None`: netconn cannot run.
+    pub without: Option<&'static str>,
+}
+
+/// All hooks, in the order in which they are attached: who owns a socket is known before the socket is.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        name: "cgroup_mkdir",
+        attach: Attach::Tracepoint,
+        prototype: "(struct cgroup *cgrp, const char *path), include/trace/events/cgroup.h",
+        fact: "new cgroups (units, containers)",
+        without: Some("cgroups made after the start have no name"),
+    },
+    Hook {
+        name: "sched_process_fork",
+        attach: Attach::Tracepoint,
+        prototype: "(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h",
+        fact: "births of processes",
+        without: Some("processes are looked up in /proc, those that live briefly are missed"),
+    },
+    Hook {
+        name: "sched_process_exec",
+        attach: Attach::Tracepoint,
+        prototype: "(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm), include/trace/events/sched.h",
+        fact: "programs and their arguments",
+        without: Some("processes are looked up in /proc, those that live briefly are missed"),
+    },
+    Hook {
+        name: "sched_process_exit",
+        attach: Attach::Tracepoint,
+        prototype: "(struct task_struct *p), include/trace/events/sched.h",
+        fact: "ends of processes",
+        without: Some("ended processes are forgotten when their id is used again"),
+    },
+    Hook {
+        name: "tcp_connect",
+        attach: Attach::FunctionEntry,
+        prototype: "int tcp_connect(struct sock *sk), net/ipv4/tcp_output.c",
+        fact: "TCP attempts, with their source port",
+        without: Some("inet_sock_set_state; the source port is known with the answer"),
+    },
+    Hook {
+        name: "inet_sock_set_state",
+        attach: Attach::Tracepoint,
+        prototype: "(const struct sock *sk, const int oldstate, const int newstate), include/trace/events/sock.h",
+        fact: "TCP connections and listeners: every change of state",
+        without: None,
+    },
+];
+
+/// What became of a hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Verdict {
+    /// It works.
+    Attached,
+    /// This kernel does not have it.
+    Unsupported {
+        /// Why.
+        reason: String,
+    },
+    /// This kernel should have it.
+    Failed {
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// A hook's verdict, as health reports give it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// [`Hook::name`], with the way of attaching as in libbpf's section names.
+    pub hook: String,
+    /// [`Hook::fact`].
+    pub fact: String,
+    /// What became of it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// [`Hook::without`], if it is not attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead: Option<String>,
+}
+
+impl Hook {
+    /// `fentry/tcp_connect`.
+    pub fn title(&self) -> String {
+        let way = match self.attach {
+            Attach::Tracepoint => "tp_btf",
+            Attach::FunctionEntry => "fentry",
+        };
+        format!("{way}/{}", self.name)
+    }
+
+    /// The status of this hook with a verdict.
+    pub fn status(&self, verdict: Verdict) -> HookStatus {
+        let instead = (verdict != Verdict::Attached).then(|| self.without.map(str::to_owned)).flatten();
+        HookStatus { hook: self.title(), fact: self.fact.to_owned(), verdict, instead }
+    }
+}
+
+/// What went wrong while a program was loaded or attached, as far as a verdict needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The kernel's types do not have the target.
+    NoTarget,
+    /// The system call failed with this errno; what the verifier wrote, if anything.
+    Refused {
+        /// Positive errno, 0 if unknown.
+        errno: i32,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// Anything else.
+    Other(String),
+}
+
+/// The verdict on a hook that could not be loaded or attached.
+pub fn classify(attach: Attach, obstacle: Obstacle) -> Verdict {
+    match (attach, obstacle) {
+        (_, Obstacle::NoTarget) => Verdict::Unsupported { reason: "this kernel has nothing of that name".into() },
+        // Kernels without dynamic ftrace or BPF trampolines, and some hypervisors' kernels, say one of these.
+        (Attach::FunctionEntry, Obstacle::Refused { errno: libc::EPERM | ENOTSUPP | libc::EOPNOTSUPP, .. }) => {
+            Verdict::Unsupported { reason: "this kernel refuses programs on functions (no BPF trampolines)".into() }
+        }
+        (_, Obstacle::Refused { errno: libc::EPERM, .. }) => Verdict::Failed {
+            reason:
+                "the kernel refuses to load it (EPERM): a security policy (lockdown, seccomp, container) forbids bpf()"
+                    .into(),
+        },
+        (_, Obstacle::Refused { errno, log }) => {
+            let error = std::io::Error::from_raw_os_error(errno);
+            let log = log.trim();
+            let reason = if log.is_empty() { error.to_string() } else { format!("{error}; the verifier says: {log}") };
+            Verdict::Failed { reason }
+        }
+        (_, Obstacle::Other(reason)) => Verdict::Failed { reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trampolines_may_be_missing_tracepoints_may_not() {
+        let refused = |errno| Obstacle::Refused { errno, log: String::new() };
+        assert!(matches!(classify(Attach::FunctionEntry, refused(libc::EPERM)), Verdict::Unsupported { .. }));
+        assert!(matches!(classify(Attach::FunctionEntry, refused(ENOTSUPP)), Verdict::Unsupported { .. }));
+        assert!(matches!(classify(Attach::FunctionEntry, refused(libc::EINVAL)), Verdict::Failed { .. }));
+        assert!(matches!(classify(Attach::Tracepoint, refused(libc::EPERM)), Verdict::Failed { .. }));
+        assert!(matches!(classify(Attach::Tracepoint, Obstacle::NoTarget), Verdict::Unsupported { .. }));
+    }
+
+    #[test]
+    fn a_status_reads_back() {
+        let status = HOOKS[4].status(Verdict::Unsupported { reason: "no".into() });
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(
+            text,
+            "{\"hook\":\"fentry/tcp_connect\",\"fact\":\"TCP attempts, with their source port\",\
+             \"verdict\":\"unsupported\",\"reason\":\"no\",\
+             \"instead\":\"inet_sock_set_state; the source port is known with the answer\"}"
+        );
+        let back: HookStatus = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.verdict, status.verdict);
+    }
+
+    #[test]
+    fn only_the_last_hook_is_indispensable() {
+        let needed: Vec<_> = HOOKS.iter().filter(|hook| hook.without.is_none()).map(|hook| hook.name).collect();
+        assert_eq!(needed, ["inet_sock_set_state"]);
+    }
+}

@@ -1,0 +1,328 @@
+//! Loads the eBPF object into the running kernel and attaches its programs, as far as this kernel allows.
+
+use std::io;
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, FEntry, ProgramError},
+};
+use aya_log::EbpfLogger;
+use log::Log;
+use netconn_common::{MISSING, feature, kind, map, setting};
+use thiserror::Error;
+
+use crate::kernel::{
+    btf::{Btf, BtfError},
+    hooks::{Attach, HOOKS, Hook, HookStatus, Obstacle, Verdict, classify},
+    preflight::{self, Lockdown, Unfit},
+};
+
+/// The programs, built by `cargo xtask ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/netconn.bpf.o"));
+
+/// Sockets whose state is kept where socket storage cannot be used (5.10).
+const SOCKETS_BY_ADDRESS_MAX: u32 = 262_144;
+/// What the verifier's log is shortened to in messages, bytes from its end.
+const VERIFIER_LOG_KEPT: usize = 400;
+
+/// A member of a kernel structure that the programs read, with the places where kernels have it.
+struct Member {
+    name: &'static str,
+    places: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! table {
+    ($($name:ident = [$($structure:literal $path:literal),+];)+) => {
+        const MEMBERS: &[Member] =
+            &[$(Member { name: stringify!($name), places: &[$(($structure, $path)),+] }),+];
+    };
+}
+netconn_common::kernel_members!(table);
+
+/// Members without which a record says nothing.
+const INDISPENSABLE: &[&str] = &[
+    "SOCK_FAMILY",
+    "SOCK_LOCAL_PORT",
+    "SOCK_REMOTE_PORT",
+    "SOCK_LOCAL_V4",
+    "SOCK_REMOTE_V4",
+    "SOCK_PROTOCOL",
+    "INET_SOURCE_PORT",
+];
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Size of the ring buffer in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Least severe messages of the eBPF programs that reach the log; `None`: their code is not even loaded.
+    pub log_level: Option<aya_log::Level>,
+    /// Names of hooks that are left out, to test what is done without them.
+    pub without: Vec<String>,
+}
+
+/// Why nothing can be captured.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The machine lacks something.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The kernel's type information is of no use.
+    #[error("{file}: {0}", file = preflight::BTF_FILE)]
+    Btf(#[from] BtfError),
+    /// The kernel is built so differently that a record would say nothing.
+    #[error("this kernel's structures have no {0}: please report it with the kernel's version")]
+    NoMember(&'static str),
+    /// `bpf()` does not work at all.
+    #[error("the kernel refuses bpf(): {0}; a security policy (lockdown, seccomp, container) forbids it")]
+    Refused(io::Error),
+    /// The object could not be loaded.
+    #[error("the eBPF object cannot be loaded: {0}")]
+    Object(String),
+    /// A hook that netconn cannot do without.
+    #[error("{hook} cannot be attached: {reason}")]
+    Hook {
+        /// Its title.
+        hook: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Attached programs, and where their records arrive. Dropping it detaches them.
+pub struct Capture {
+    /// Owns the programs and links; `None` when detached.
+    ebpf: Option<Ebpf>,
+    ring: RingBuf<MapData>,
+    lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
+    hooks: Vec<HookStatus>,
+    missing: Vec<&'static str>,
+    logger: Option<EbpfLogger<&'static dyn Log>>,
+}
+
+impl Capture {
+    /// Loads and attaches everything that this kernel allows.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be captured; the message says what to do.
+    pub fn start(options: &Options) -> Result<Self, LoadError> {
+        preflight::check_kernel(&preflight::kernel_release())?;
+        preflight::check_capabilities()?;
+        let data = preflight::read_btf()?;
+        let btf = Btf::parse(&data)?;
+        let offsets = offsets(&btf)?;
+        let features = features(&btf);
+        let ebpf = load(options, &offsets, &features)?;
+        let missing = offsets.iter().filter(|(_, offset)| *offset == MISSING).map(|(name, _)| *name).collect();
+        Self::attach(ebpf, options, missing)
+    }
+
+    fn attach(mut ebpf: Ebpf, options: &Options, missing: Vec<&'static str>) -> Result<Self, LoadError> {
+        let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
+        let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
+        let mut hooks = Vec::with_capacity(HOOKS.len());
+        for hook in HOOKS {
+            let verdict = if options.without.iter().any(|name| name == hook.name) {
+                Verdict::Unsupported { reason: "left out on request".into() }
+            } else {
+                attach(&mut ebpf, hook, &types).map_or_else(|error| error, |()| Verdict::Attached)
+            };
+            if hook.attach == Attach::FunctionEntry && verdict == Verdict::Attached {
+                settings.set(0, setting::CONNECT_HOOK, 0).map_err(|error| LoadError::Object(error.to_string()))?;
+            }
+            if hook.without.is_none()
+                && let Verdict::Unsupported { reason } | Verdict::Failed { reason } = &verdict
+            {
+                return Err(LoadError::Hook { hook: hook.title(), reason: reason.clone() });
+            }
+            hooks.push(hook.status(verdict));
+        }
+        let logger = match options.log_level {
+            Some(_) => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Object(error.to_string()))?),
+            None => None,
+        };
+        Ok(Self {
+            ring: taken(&mut ebpf, map::RECORDS)?,
+            lost: taken(&mut ebpf, map::LOST)?,
+            ebpf: Some(ebpf),
+            hooks,
+            missing,
+            logger,
+        })
+    }
+
+    /// The ring buffer of all records.
+    pub fn ring(&mut self) -> &mut RingBuf<MapData> {
+        &mut self.ring
+    }
+
+    /// What became of each hook.
+    pub fn hooks(&self) -> &[HookStatus] {
+        &self.hooks
+    }
+
+    /// Names of the structure members that this kernel does not have; what is read there is absent from events.
+    pub fn missing_members(&self) -> &[&'static str] {
+        &self.missing
+    }
+
+    /// Records that found the ring full since the start, by kind.
+    pub fn lost(&self) -> [u64; kind::COUNT as usize] {
+        let mut total = [0; kind::COUNT as usize];
+        if let Ok(by_cpu) = self.lost.get(&0, 0) {
+            for counts in by_cpu.iter() {
+                for (sum, count) in total.iter_mut().zip(counts) {
+                    *sum += count;
+                }
+            }
+        }
+        total
+    }
+
+    /// Hands messages of the eBPF programs to the log, if they are on.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Detaches all programs; what is in the ring can still be read.
+    pub fn detach(&mut self) {
+        self.ebpf = None;
+    }
+}
+
+fn taken<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, LoadError> {
+    let map = ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))?;
+    T::try_from(map).map_err(|error| LoadError::Object(format!("map {name}: {error}")))
+}
+
+/// Offset of each member on this kernel, or [`MISSING`].
+fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, LoadError> {
+    MEMBERS
+        .iter()
+        .map(|member| {
+            let found = member.places.iter().find_map(|(structure, path)| btf.offset(structure, path));
+            if found.is_none() && INDISPENSABLE.contains(&member.name) {
+                return Err(LoadError::NoMember(member.name));
+            }
+            Ok((member.name, found.unwrap_or(MISSING)))
+        })
+        .collect()
+}
+
+/// What this kernel allows: a helper for tracing programs is there if its function is.
+fn features(btf: &Btf<'_>) -> [(&'static str, u32); 4] {
+    let readable = Lockdown::of_this_kernel() != Lockdown::Confidentiality;
+    [
+        (feature::SOCKET_STORAGE, u32::from(btf.has_function("bpf_sk_storage_get_tracing"))),
+        (feature::SOCKET_COOKIE, u32::from(btf.has_function("bpf_get_socket_ptr_cookie"))),
+        (feature::CURRENT_TASK, u32::from(btf.has_function("bpf_get_current_task_btf"))),
+        (feature::PROBE_READ_KERNEL, u32::from(readable)),
+    ]
+}
+
+fn load(
+    options: &Options,
+    offsets: &[(&'static str, u32)],
+    features: &[(&'static str, u32)],
+) -> Result<Ebpf, LoadError> {
+    let log_level = options.log_level.map_or(0_u8, |level| level as u8);
+    let mut loader = EbpfLoader::new();
+    loader
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .map_max_entries(map::RECORDS, options.ring_bytes)
+        .override_global(aya_log::LEVEL, &log_level, true);
+    let has_storage = features.contains(&(feature::SOCKET_STORAGE, 1));
+    if !has_storage {
+        loader.map_max_entries(map::SOCKETS_BY_ADDRESS, SOCKETS_BY_ADDRESS_MAX);
+    }
+    for (name, value) in offsets.iter().chain(features) {
+        loader.override_global(name, value, true);
+    }
+    loader.load(OBJECT).map_err(|error| match refusal(&error) {
+        Some(error) => LoadError::Refused(error),
+        None => LoadError::Object(chain(&error)),
+    })
+}
+
+/// The errno of a system call that is forbidden, somewhere in the chain of an error.
+fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let errno = errno(error)?;
+    matches!(errno, libc::EPERM | libc::EACCES | libc::ENOSYS).then(|| io::Error::from_raw_os_error(errno))
+}
+
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(errno);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// An error with all its causes, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(), Verdict> {
+    let failed = |reason: String| Verdict::Failed { reason };
+    let program = ebpf.program_mut(hook.name).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
+    let result = match hook.attach {
+        Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
+            program.load(hook.name, types)?;
+            program.attach().map(drop)
+        }),
+        Attach::FunctionEntry => <&mut FEntry>::try_from(program).and_then(|program| {
+            program.load(hook.name, types)?;
+            program.attach().map(drop)
+        }),
+    };
+    result.map_err(|error| classify(hook.attach, obstacle(&error)))
+}
+
+fn obstacle(error: &ProgramError) -> Obstacle {
+    match error {
+        ProgramError::Btf(_) => Obstacle::NoTarget,
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let start = log.char_indices().rev().nth(VERIFIER_LOG_KEPT).map_or(0, |(at, _)| at);
+            Obstacle::Refused { errno: io_error.raw_os_error().unwrap_or(0), log: log[start..].to_owned() }
+        }
+        other => match errno(other) {
+            Some(errno) => Obstacle::Refused { errno, log: String::new() },
+            None => Obstacle::Other(chain(other)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_named_once_and_the_indispensable_exist() {
+        let mut names: Vec<_> = MEMBERS.iter().map(|member| member.name).collect();
+        for name in INDISPENSABLE {
+            assert!(names.contains(name), "{name}");
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), MEMBERS.len());
+    }
+}

@@ -1,0 +1,171 @@
+//! What netconn needs from the machine before it can load anything, checked in the order in which things fail, each
+//! with a sentence that says what to do.
+
+use std::{fs, io, path::Path};
+
+use nix::sys::utsname::uname;
+use thiserror::Error;
+
+/// Oldest kernel that has all that netconn cannot do without: ring buffers (5.8), `bpf_ktime_get_boot_ns` (5.8),
+/// iterators over sockets and files (5.9, 5.10).
+pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
+/// Where the kernel describes its own types.
+pub const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
+const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
+
+/// Bits of the capability sets, `include/uapi/linux/capability.h`.
+const CAPABILITIES: [(&str, u32); 2] = [("CAP_BPF", 39), ("CAP_PERFMON", 38)];
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// Why netconn cannot trace on this machine.
+#[derive(Debug, Error)]
+pub enum Unfit {
+    /// The kernel lacks what netconn is built on.
+    #[error(
+        "this kernel is {found}, netconn needs {}.{} or newer: boot a newer kernel",
+        OLDEST_KERNEL.0,
+        OLDEST_KERNEL.1
+    )]
+    KernelTooOld {
+        /// The kernel's release.
+        found: String,
+    },
+    /// Neither root nor the capabilities that stand in for it.
+    #[error("missing {}: run netconn as root (sudo), or give it these capabilities", missing.join(" and "))]
+    NotPermitted {
+        /// Names of the missing capabilities.
+        missing: Vec<&'static str>,
+    },
+    /// The kernel does not describe its types.
+    #[error(
+        "{BTF_FILE} cannot be read ({error}): netconn needs a kernel built with CONFIG_DEBUG_INFO_BTF=y and /sys mounted"
+    )]
+    NoBtf {
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// How much the kernel keeps from root, `Documentation/admin-guide/LSM` (lockdown).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockdown {
+    /// Nothing, or unknown because securityfs is not mounted.
+    None,
+    /// Root must not change the kernel.
+    Integrity,
+    /// Root must not read the kernel's memory either.
+    Confidentiality,
+}
+
+impl Lockdown {
+    /// The lockdown of the running kernel.
+    pub fn of_this_kernel() -> Self {
+        Self::parse(&fs::read_to_string(LOCKDOWN_FILE).unwrap_or_default())
+    }
+
+    /// Reads `none [integrity] confidentiality`.
+    fn parse(text: &str) -> Self {
+        if text.contains("[confidentiality]") {
+            Self::Confidentiality
+        } else if text.contains("[integrity]") {
+            Self::Integrity
+        } else {
+            Self::None
+        }
+    }
+
+    /// The kernel's own word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Integrity => "integrity",
+            Self::Confidentiality => "confidentiality",
+        }
+    }
+}
+
+/// Release of the running kernel, `6.1.0-18-amd64`.
+pub fn kernel_release() -> String {
+    uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Checks that this kernel is new enough.
+///
+/// # Errors
+///
+/// [`Unfit::KernelTooOld`]; a release that cannot be read counts as new enough.
+pub fn check_kernel(release: &str) -> Result<(), Unfit> {
+    match version(release) {
+        Some(version) if version < OLDEST_KERNEL => Err(Unfit::KernelTooOld { found: release.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that this process may load eBPF programs.
+///
+/// # Errors
+///
+/// [`Unfit::NotPermitted`] with the names of what is missing.
+pub fn check_capabilities() -> Result<(), Unfit> {
+    let effective = procfs::process::Process::myself()
+        .and_then(|process| process.status())
+        .map(|status| status.capeff)
+        .unwrap_or(u64::MAX);
+    check_effective(effective)
+}
+
+fn check_effective(effective: u64) -> Result<(), Unfit> {
+    let has = |bit: u32| effective >> bit & 1 != 0;
+    if has(CAP_SYS_ADMIN) {
+        return Ok(());
+    }
+    let missing: Vec<_> = CAPABILITIES.iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| *name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Unfit::NotPermitted { missing }) }
+}
+
+/// Reads the kernel's description of its types.
+///
+/// # Errors
+///
+/// [`Unfit::NoBtf`].
+pub fn read_btf() -> Result<Vec<u8>, Unfit> {
+    fs::read(Path::new(BTF_FILE)).map_err(|error| Unfit::NoBtf { error })
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|character: char| !character.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_named() {
+        assert!(check_kernel("5.10.0-8-amd64").is_ok());
+        assert!(check_kernel("6.18.44-fc-v657").is_ok());
+        assert!(check_kernel("10.0").is_ok());
+        assert!(check_kernel("strange").is_ok());
+        let error = check_kernel("4.18.0-553.el8").unwrap_err().to_string();
+        assert_eq!(error, "this kernel is 4.18.0-553.el8, netconn needs 5.10 or newer: boot a newer kernel");
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert!(check_effective(1 << CAP_SYS_ADMIN).is_ok());
+        assert!(check_effective(1 << 39 | 1 << 38).is_ok());
+        let error = check_effective(1 << 39).unwrap_err().to_string();
+        assert_eq!(error, "missing CAP_PERFMON: run netconn as root (sudo), or give it these capabilities");
+        let error = check_effective(0).unwrap_err().to_string();
+        assert!(error.starts_with("missing CAP_BPF and CAP_PERFMON:"), "{error}");
+    }
+
+    #[test]
+    fn lockdown_is_read() {
+        assert_eq!(Lockdown::parse("[none] integrity confidentiality\n"), Lockdown::None);
+        assert_eq!(Lockdown::parse("none [integrity] confidentiality\n"), Lockdown::Integrity);
+        assert_eq!(Lockdown::parse("none integrity [confidentiality]\n"), Lockdown::Confidentiality);
+        assert_eq!(Lockdown::parse(""), Lockdown::None);
+    }
+}

@@ -1,0 +1,22 @@
+//! netconn: knows every network connection of a Linux machine, which process made it, and what became of it.
+//!
+//! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
+
+pub mod clock;
+pub mod config;
+pub mod event;
+pub mod kernel;
+pub mod process;
+pub mod directory;
+pub mod table;
+pub mod encode;
+pub mod sensor;
+pub mod sink;
+pub mod health;
+pub mod engine;
+pub mod server;
+pub mod client;
+pub mod doctor;
+pub mod term;
+pub mod daemon;
+pub mod cli;

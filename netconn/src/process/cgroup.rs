@@ -1,0 +1,123 @@
+//! Names of cgroups (v2), and what they say of systemd units and containers.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use hashbrown::HashMap;
+
+/// A cgroup.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Path below the root of the hierarchy, `/` for the root.
+    pub path: String,
+    /// The systemd unit it belongs to.
+    pub unit: Option<String>,
+    /// The container it belongs to, 64 hex digits.
+    pub container: Option<String>,
+}
+
+impl Cgroup {
+    /// Reads a path below the root of the hierarchy.
+    pub fn new(path: String) -> Self {
+        let components = || path.rsplit('/').filter(|component| !component.is_empty());
+        let unit = components().find(|name| name.ends_with(".service") || name.ends_with(".scope")).map(str::to_owned);
+        let container = components().find_map(container_id).map(str::to_owned);
+        Self { path, unit, container }
+    }
+}
+
+/// A run of exactly 64 hex digits, as Docker, containerd, CRI-O and Podman put it into the names of their cgroups.
+fn container_id(name: &str) -> Option<&str> {
+    name.split(|character: char| !character.is_ascii_hexdigit()).find(|run| run.len() == 64)
+}
+
+/// All cgroups by the inode of their directory.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    by_id: HashMap<u64, Rc<Cgroup>, foldhash::fast::RandomState>,
+}
+
+impl Cgroups {
+    /// Takes what a scan found, instead of all that was known before.
+    pub fn replace(&mut self, found: Vec<(u64, String)>) {
+        self.by_id = found.into_iter().map(|(id, path)| (id, Rc::new(Cgroup::new(path)))).collect();
+    }
+
+    /// A cgroup was made.
+    pub fn add(&mut self, id: u64, path: &[u8]) {
+        self.by_id.insert(id, Rc::new(Cgroup::new(String::from_utf8_lossy(path).into_owned())));
+    }
+
+    /// The cgroup of an inode.
+    pub fn get(&self, id: u64) -> Option<&Rc<Cgroup>> {
+        self.by_id.get(&id)
+    }
+
+    /// Number of cgroups known; those that were removed stay until the next scan.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+}
+
+/// Where the v2 hierarchy is mounted: its root, also on hosts that have both versions.
+pub fn mount_point() -> Option<PathBuf> {
+    let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
+    mounts.into_iter().find(|mount| mount.fs_type == "cgroup2").map(|mount| mount.mount_point)
+}
+
+/// Walks the hierarchy: inode and path of every cgroup.
+pub fn scan() -> Vec<(u64, String)> {
+    let mut found = Vec::new();
+    if let Some(root) = mount_point() {
+        walk(&root, &root, &mut found);
+    }
+    found
+}
+
+fn walk(root: &Path, directory: &Path, found: &mut Vec<(u64, String)>) {
+    let Ok(metadata) = fs::metadata(directory) else { return };
+    let below = directory.strip_prefix(root).unwrap_or(directory);
+    found.push((metadata.ino(), format!("/{}", below.to_string_lossy())));
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(root, &entry.path(), found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_and_containers_are_read_from_paths() {
+        let id = "0123456789abcdef".repeat(4);
+        for (path, unit, container) in [
+            ("/".to_owned(), None, false),
+            ("/system.slice/nginx.service".to_owned(), Some("nginx.service"), false),
+            ("/user.slice/user-0.slice/user@0.service/app.slice/a.service".to_owned(), Some("a.service"), false),
+            ("/user.slice/user-0.slice/session-3.scope".to_owned(), Some("session-3.scope"), false),
+            (format!("/docker/{id}"), None, true),
+            (format!("/kubepods.slice/pod1.slice/cri-containerd-{id}.scope"), Some("cri"), true),
+            (format!("/machine.slice/libpod-{id}.scope/container"), Some("libpod"), true),
+            (format!("/docker/{id}0"), None, false),
+        ] {
+            let cgroup = Cgroup::new(path.clone());
+            match unit {
+                Some(start) => assert!(cgroup.unit.as_deref().is_some_and(|unit| unit.starts_with(start)), "{path}"),
+                None => assert_eq!(cgroup.unit, None, "{path}"),
+            }
+            assert_eq!(cgroup.container.as_ref(), container.then_some(&id), "{path}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A thread for look-ups that may take long (accounts may live on a network, cgroups are a directory tree), so that
+//! the thread that owns the table never waits.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::mpsc::{SyncSender, sync_channel},
+    thread,
+};
+
+use sysinfo::Users;
+
+use crate::process::cgroup;
+
+/// Questions that wait; more are dropped and asked again later.
+const WAITING_MAX: usize = 16;
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Names of all accounts.
+    Users,
+    /// All cgroups.
+    Cgroups,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// Account names by Unix user id.
+    Users(HashMap<u32, String>),
+    /// Inode and path of each cgroup.
+    Cgroups(Vec<(u64, String)>),
+}
+
+/// Where questions go.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    questions: SyncSender<Question>,
+}
+
+impl Lookup {
+    /// Starts the thread; `answer` is called on it.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start(answer: impl Fn(Answer) + Send + 'static) -> io::Result<Self> {
+        let (questions, receiver) = sync_channel(WAITING_MAX);
+        thread::Builder::new().name("netconn-lookup".into()).spawn(move || {
+            while let Ok(question) = receiver.recv() {
+                answer(match question {
+                    Question::Users => Answer::Users(users()),
+                    Question::Cgroups => Answer::Cgroups(cgroup::scan()),
+                });
+            }
+        })?;
+        Ok(Self { questions })
+    }
+
+    /// Asks; `false` if too many questions wait.
+    pub fn ask(&self, question: Question) -> bool {
+        self.questions.try_send(question).is_ok()
+    }
+}
+
+/// Names of all accounts by Unix user id; empty if they cannot be read.
+pub fn users() -> HashMap<u32, String> {
+    let Ok(users) = Users::new_with_refreshed_list() else { return HashMap::new() };
+    users.iter().map(|user| (**user.id(), user.name().to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_known() {
+        assert_eq!(users().get(&0).map(String::as_str), Some("root"));
+    }
+}

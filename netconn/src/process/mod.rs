@@ -1,0 +1,299 @@
+//! What runs under each process id: executable, arguments and parent, kept from the birth of a process until nothing
+//! refers to it any more.
+
+pub mod cgroup;
+pub mod lookup;
+pub mod scan;
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+
+use hashbrown::HashMap;
+use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, exec};
+
+/// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
+/// of a process in `/proc/PID/stat` is given in them.
+pub const TICK_NS: u64 = 10_000_000;
+/// How long an ended process is kept although nothing refers to it: records of its last sockets may still come.
+const KEPT_AFTER_EXIT_NS: u64 = 5_000_000_000;
+
+/// A process is one process id and one start; ids are used again, together with the start they are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Process id.
+    pub tgid: u32,
+    /// Start in clock ticks since boot, the precision of `/proc`.
+    pub ticks: u64,
+}
+
+impl Key {
+    /// The key of a process that started at `start_ns` nanoseconds since boot.
+    pub fn new(tgid: u32, start_ns: u64) -> Self {
+        Self { tgid, ticks: start_ns / TICK_NS }
+    }
+}
+
+/// What a process is: itself, without its parent, so that a chain of ancestors is not kept alive.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Process id and start.
+    pub key: Key,
+    /// Name, up to 15 bytes.
+    pub name: Rc<str>,
+    /// Executable.
+    pub path: Option<Rc<str>>,
+    /// Arguments, joined by spaces.
+    pub command_line: Option<Rc<str>>,
+}
+
+/// A process from one `exec` (or its birth) to the next.
+#[derive(Debug)]
+pub struct Process {
+    /// Itself.
+    pub identity: Rc<Identity>,
+    /// Its parent at that time.
+    pub parent: Option<Rc<Identity>>,
+    /// What an encoder last made of it, to be used again.
+    pub cache: RefCell<Option<Cached>>,
+}
+
+/// The members of an event that tell of a process, and what they were made from beside the process itself.
+#[derive(Debug)]
+pub struct Cached {
+    /// Name, user and cgroup of the owner.
+    pub made_from: ([u8; 16], u32, u64),
+    /// Members of a JSON object, each with its leading comma.
+    pub members: Rc<[u8]>,
+}
+
+impl Process {
+    fn new(identity: Identity, parent: Option<Rc<Identity>>) -> Rc<Self> {
+        Rc::new(Self { identity: Rc::new(identity), parent, cache: RefCell::new(None) })
+    }
+}
+
+/// All processes that live or are still referred to.
+#[derive(Debug, Default)]
+pub struct Processes {
+    by_key: HashMap<Key, Rc<Process>, foldhash::fast::RandomState>,
+    /// Ended processes and when they ended, oldest first.
+    ended: VecDeque<(Key, u64)>,
+}
+
+impl Processes {
+    /// Number of processes known.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    /// The process that owns a socket.
+    pub fn of(&self, owner: &Owner) -> Option<Rc<Process>> {
+        self.by_key.get(&Key::new(owner.tgid, owner.start_ns)).cloned()
+    }
+
+    /// Takes what a scan of `/proc` found; what is known from the kernel stays.
+    pub fn add_scanned(&mut self, found: Vec<scan::Scanned>) {
+        let parents: HashMap<u32, Key> = found.iter().map(|process| (process.key.tgid, process.key)).collect();
+        let mut links = Vec::with_capacity(found.len());
+        for process in found {
+            links.push((process.key, process.parent));
+            self.by_key.entry(process.key).or_insert_with(|| {
+                let identity = Identity {
+                    key: process.key,
+                    name: process.name.into(),
+                    path: process.path.map(Into::into),
+                    command_line: process.command_line.map(Into::into),
+                };
+                Process::new(identity, None)
+            });
+        }
+        for (key, parent) in links {
+            let parent =
+                parents.get(&parent).and_then(|key| self.by_key.get(key)).map(|found| Rc::clone(&found.identity));
+            if let Some(process) = self.by_key.get_mut(&key)
+                && process.parent.is_none()
+                && let Some(process) = Rc::get_mut(process)
+            {
+                process.parent = parent;
+            }
+        }
+    }
+
+    /// A process was born: it is what its origin is, until it runs another program.
+    pub fn fork(&mut self, record: &ForkRecord) {
+        let key = Key::new(record.tgid, record.start_ns);
+        let origin = self.by_key.get(&Key::new(record.origin_tgid, record.origin_start_ns));
+        let Some(origin) = origin else { return };
+        let identity = Identity {
+            key,
+            name: Rc::clone(&origin.identity.name),
+            path: origin.identity.path.clone(),
+            command_line: origin.identity.command_line.clone(),
+        };
+        let parent = self.identity(record.parent_tgid, record.parent_start_ns);
+        self.by_key.insert(key, Process::new(identity, parent));
+    }
+
+    /// A process runs another program. Sockets that it opened before keep what it was then.
+    pub fn exec(&mut self, record: &ExecRecord, path: &[u8], arguments: &[u8]) {
+        let key = Key::new(record.tgid, record.start_ns);
+        let identity = Identity {
+            key,
+            name: comm(&record.comm).as_ref().into(),
+            path: executable(record.flags, path).map(Into::into),
+            command_line: command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0).map(Into::into),
+        };
+        let parent = self.identity(record.parent_tgid, record.parent_start_ns);
+        self.by_key.insert(key, Process::new(identity, parent));
+    }
+
+    /// A process has ended. Its sockets may be closed, and be reported, after this.
+    pub fn exit(&mut self, record: &ExitRecord) {
+        self.ended.push_back((Key::new(record.tgid, record.start_ns), record.header.time_ns));
+    }
+
+    /// Forgets ended processes that nothing refers to.
+    pub fn sweep(&mut self, now_ns: u64) {
+        for _ in 0..self.ended.len() {
+            let Some(&(key, ended_ns)) = self.ended.front() else { return };
+            if now_ns.saturating_sub(ended_ns) < KEPT_AFTER_EXIT_NS {
+                return;
+            }
+            self.ended.pop_front();
+            match self.by_key.get(&key) {
+                Some(process) if Rc::strong_count(process) > 1 => self.ended.push_back((key, now_ns)),
+                Some(_) => drop(self.by_key.remove(&key)),
+                None => {}
+            }
+        }
+    }
+
+    fn identity(&self, tgid: u32, start_ns: u64) -> Option<Rc<Identity>> {
+        self.by_key.get(&Key::new(tgid, start_ns)).map(|process| Rc::clone(&process.identity))
+    }
+}
+
+/// A kernel name (`comm`) as text.
+pub fn comm(bytes: &[u8; 16]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
+/// Arguments, each ended by NUL, joined by spaces; `None` if there are none.
+pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
+    let arguments = arguments.strip_suffix(b"\0").unwrap_or(arguments);
+    if arguments.is_empty() {
+        return None;
+    }
+    let joined: Vec<u8> = arguments.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
+    let mut text = String::from_utf8_lossy(&joined).into_owned();
+    if cut {
+        text.push('…');
+    }
+    Some(text)
+}
+
+/// The path of an executable from the kernel's components; `None` if there are none.
+fn executable(flags: u32, path: &[u8]) -> Option<String> {
+    let path = path.strip_suffix(b"\0").unwrap_or(path);
+    if path.is_empty() {
+        return None;
+    }
+    if flags & exec::PATH_AS_GIVEN != 0 {
+        return Some(String::from_utf8_lossy(path).into_owned());
+    }
+    let mut text = String::with_capacity(path.len() + 1);
+    if flags & exec::PATH_CUT != 0 {
+        text.push('…');
+    }
+    for component in path.split(|byte| *byte == 0).rev() {
+        text.push('/');
+        text.push_str(&String::from_utf8_lossy(component));
+    }
+    // As readlink on /proc/PID/exe says it.
+    if flags & exec::DELETED != 0 {
+        text.push_str(" (deleted)");
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    fn exec_of(processes: &mut Processes, tgid: u32, parent: u32, name: &str, path: &[u8]) {
+        let mut record = ExecRecord::zeroed();
+        record.tgid = tgid;
+        record.start_ns = u64::from(tgid) * TICK_NS;
+        record.parent_tgid = parent;
+        record.parent_start_ns = u64::from(parent) * TICK_NS;
+        record.comm[..name.len()].copy_from_slice(name.as_bytes());
+        processes.exec(&record, path, b"a\0b c\0");
+    }
+
+    fn owner(tgid: u32) -> Owner {
+        Owner { tgid, start_ns: u64::from(tgid) * TICK_NS + 5, ..Owner::default() }
+    }
+
+    #[test]
+    fn a_child_is_what_its_origin_is_until_it_runs_a_program() {
+        let mut processes = Processes::default();
+        exec_of(&mut processes, 10, 1, "bash", b"bash\0bin\0usr\0");
+        let mut fork = ForkRecord::zeroed();
+        fork.tgid = 11;
+        fork.start_ns = 11 * TICK_NS;
+        (fork.origin_tgid, fork.origin_start_ns) = (10, 10 * TICK_NS);
+        (fork.parent_tgid, fork.parent_start_ns) = (10, 10 * TICK_NS);
+        processes.fork(&fork);
+        let child = processes.of(&owner(11)).unwrap();
+        assert_eq!(child.identity.path.as_deref(), Some("/usr/bin/bash"));
+        assert_eq!(child.identity.command_line.as_deref(), Some("a b c"));
+        assert_eq!(child.parent.as_ref().unwrap().key.tgid, 10);
+        exec_of(&mut processes, 11, 10, "curl", b"curl\0bin\0usr\0");
+        assert_eq!(&*child.identity.name, "bash", "sockets opened before exec keep what it was");
+        assert_eq!(&*processes.of(&owner(11)).unwrap().identity.name, "curl");
+        assert_eq!(&*processes.of(&owner(11)).unwrap().parent.as_ref().unwrap().name, "bash");
+    }
+
+    #[test]
+    fn the_ended_go_when_nothing_refers_to_them() {
+        let mut processes = Processes::default();
+        exec_of(&mut processes, 10, 1, "a", b"a\0");
+        let held = processes.of(&owner(10)).unwrap();
+        let mut exit = ExitRecord::zeroed();
+        (exit.tgid, exit.start_ns) = (10, 10 * TICK_NS);
+        processes.exit(&exit);
+        processes.sweep(KEPT_AFTER_EXIT_NS - 1);
+        processes.sweep(KEPT_AFTER_EXIT_NS);
+        assert_eq!(processes.len(), 1, "a connection refers to it");
+        drop(held);
+        processes.sweep(KEPT_AFTER_EXIT_NS * 2);
+        assert_eq!(processes.len(), 0);
+    }
+
+    #[test]
+    fn ids_used_again_are_other_processes() {
+        let mut processes = Processes::default();
+        exec_of(&mut processes, 10, 1, "a", b"a\0");
+        let mut later = owner(10);
+        later.start_ns += TICK_NS;
+        assert!(processes.of(&later).is_none());
+    }
+
+    #[test]
+    fn paths_are_as_proc_gives_them() {
+        assert_eq!(executable(0, b"curl\0bin\0usr\0").unwrap(), "/usr/bin/curl");
+        assert_eq!(executable(exec::DELETED, b"memfd:x\0").unwrap(), "/memfd:x (deleted)");
+        assert_eq!(executable(exec::PATH_CUT, b"z\0y\0").unwrap(), "…/y/z");
+        assert_eq!(executable(exec::PATH_AS_GIVEN, b"./a\0").unwrap(), "./a");
+        assert_eq!(executable(0, b""), None);
+        assert_eq!(command_line(b"", false), None);
+        assert_eq!(command_line(b"a\0\0b\0", true).unwrap(), "a  b…");
+        assert_eq!(comm(b"kworker/0:1\xff\0\0\0\0"), "kworker/0:1\u{fffd}");
+    }
+}

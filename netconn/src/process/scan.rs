@@ -1,0 +1,53 @@
+//! The processes that were there before netconn, from `/proc`. Slow; done once at the start.
+
+use procfs::process::all_processes;
+
+use crate::process::{Key, command_line};
+
+/// A process found in `/proc`.
+#[derive(Debug)]
+pub struct Scanned {
+    /// Process id and start.
+    pub key: Key,
+    /// Process id of the parent.
+    pub parent: u32,
+    /// Name.
+    pub name: String,
+    /// Executable; none for kernel threads and what may not be read.
+    pub path: Option<String>,
+    /// Arguments, joined by spaces.
+    pub command_line: Option<String>,
+}
+
+/// All processes that can be seen. Those that end meanwhile are left out.
+pub fn all() -> Vec<Scanned> {
+    let Ok(processes) = all_processes() else { return Vec::new() };
+    processes
+        .filter_map(|process| {
+            let process = process.ok()?;
+            let stat = process.stat().ok()?;
+            Some(Scanned {
+                key: Key { tgid: u32::try_from(stat.pid).ok()?, ticks: stat.starttime },
+                parent: u32::try_from(stat.ppid).unwrap_or(0),
+                name: stat.comm,
+                path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
+                command_line: process.cmdline().ok().and_then(|parts| command_line(parts.join("\0").as_bytes(), false)),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_this_very_process() {
+        let found = all();
+        let me = found.iter().find(|process| process.key.tgid == std::process::id()).unwrap();
+        assert_eq!(me.path.as_deref().map(std::path::Path::new), Some(std::env::current_exe().unwrap().as_path()));
+        assert_eq!(me.parent, std::os::unix::process::parent_id());
+        let arguments: Vec<String> = std::env::args().collect();
+        assert_eq!(me.command_line.as_deref(), Some(arguments.join(" ").as_str()));
+    }
+}

@@ -1,0 +1,152 @@
+//! The socket's place in the file system: one daemon for each, usable by root and by one group.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io,
+    os::unix::{
+        fs::{OpenOptionsExt as _, PermissionsExt as _, chown},
+        net::UnixListener as StdListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::stat::{Mode, umask},
+    unistd::Group,
+};
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tracing::info;
+
+/// Why the daemon cannot listen.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another daemon does.
+    #[error("a netconn daemon already listens at {}: stop it, or choose another --socket", path.display())]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The path holds something else.
+    #[error("{} is there and is no socket: remove it, or choose another --socket", path.display())]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system says no.
+    #[error("cannot listen at {}: {error}; choose another --socket", path.display())]
+    System {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// A bound socket; its file goes when this goes.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Held for as long as the daemon runs; released by the kernel however it ends.
+    _lock: Flock<File>,
+}
+
+impl Socket {
+    /// Binds `path`, which root and the members of `group` may use. What a dead daemon left there is removed. Must be
+    /// called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// When another daemon has it, or the system says no.
+    pub fn bind(path: &Path, group: &str) -> Result<Self, BindError> {
+        let fail = |error: io::Error| BindError::System { path: path.to_owned(), error };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_dir_all(folder).map_err(fail)?;
+        }
+        let lock = lock(path)?;
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if is_socket(&metadata) => fs::remove_file(path).map_err(fail)?,
+            Ok(_) => return Err(BindError::NoSocket { path: path.to_owned() }),
+            Err(_) => {}
+        }
+        // Nobody may connect before the group is set.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = StdListener::bind(path);
+        umask(before);
+        let listener = bound.map_err(fail)?;
+        share(path, group).map_err(fail)?;
+        listener.set_nonblocking(true).map_err(fail)?;
+        let listener = UnixListener::from_std(listener).map_err(fail)?;
+        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+    }
+
+    /// Accepts clients.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Whoever finds it later removes it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn is_socket(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    metadata.file_type().is_socket()
+}
+
+/// Takes the lock beside the socket: of two daemons that start at the same time only one gets it.
+fn lock(path: &Path) -> Result<Flock<File>, BindError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name);
+    let file = file.map_err(|error| BindError::System { path: path.to_owned(), error })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        nix::errno::Errno::EWOULDBLOCK => BindError::Taken { path: path.to_owned() },
+        errno => BindError::System { path: path.to_owned(), error: errno.into() },
+    })
+}
+
+/// Opens the socket to the group, if there is one of that name.
+fn share(path: &Path, group: &str) -> io::Result<()> {
+    match Group::from_name(group) {
+        Ok(Some(found)) => chown(path, None, Some(found.gid.as_raw()))?,
+        _ => info!("there is no group '{group}': only root can use {}", path.display()),
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o660))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_daemon_for_each_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/netconn.sock");
+        let first = Socket::bind(&path, "no-such-group").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let error = Socket::bind(&path, "no-such-group").unwrap_err().to_string();
+        assert!(error.starts_with("a netconn daemon already listens at "), "{error}");
+        drop(first);
+        assert!(!path.exists());
+        drop(StdListener::bind(&path).unwrap()); // as a daemon that was killed leaves it
+        assert!(path.exists());
+        Socket::bind(&path, "no-such-group").unwrap();
+    }
+
+    #[tokio::test]
+    async fn other_files_are_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(Socket::bind(&path, "x"), Err(BindError::NoSocket { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        assert!(matches!(Socket::bind(Path::new("/proc/x/y"), "x"), Err(BindError::System { .. })));
+    }
+}

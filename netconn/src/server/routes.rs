@@ -1,0 +1,217 @@
+//! What can be asked of the socket.
+
+use std::{io, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::channel::{Channel, Sender};
+use jiff::Timestamp;
+use serde_json::json;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    engine::{Command, Handle, RowsRequest},
+    event::filter::{Filter, FilterError},
+    server::answer,
+};
+
+/// Parts of an answer that wait for the client.
+const PARTS_WAITING: usize = 4;
+/// Batches of events that wait for a client before the engine keeps them.
+const BATCHES_WAITING: usize = 64;
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+type Answer = Result<Response, Failure>;
+
+/// All paths.
+pub(super) fn router(engine: Handle) -> Router {
+    Router::new()
+        .route("/v1/connections", get(connections))
+        .route("/v1/events", get(events))
+        .route("/v1/health", get(health))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(engine)
+}
+
+/// A request that cannot be answered: status, code and a sentence that says what to do.
+struct Failure(StatusCode, &'static str, String);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let Self(status, code, message) = self;
+        let body = json!({"error": {"code": code, "message": message}}).to_string() + "\n";
+        (status, [(CONTENT_TYPE, JSON)], body).into_response()
+    }
+}
+
+impl From<FilterError> for Failure {
+    fn from(error: FilterError) -> Self {
+        bad_request(error.to_string())
+    }
+}
+
+fn bad_request(message: String) -> Failure {
+    Failure(StatusCode::BAD_REQUEST, "bad_request", message)
+}
+
+fn failed() -> Failure {
+    Failure(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "command_failed",
+        "the daemon is too busy or about to end; try again".into(),
+    )
+}
+
+fn late() -> Failure {
+    Failure(StatusCode::GATEWAY_TIMEOUT, "timeout", "the daemon did not answer in time; try again".into())
+}
+
+async fn unknown(uri: Uri) -> Failure {
+    let message = format!("no such path: {}; there are /v1/connections, /v1/events and /v1/health", uri.path());
+    Failure(StatusCode::NOT_FOUND, "bad_request", message)
+}
+
+async fn wrong_method() -> Failure {
+    Failure(StatusCode::METHOD_NOT_ALLOWED, "bad_request", "this socket can only be read: use GET".into())
+}
+
+/// `GET /v1/connections`: the snapshot. `format=ndjson` gives one row on each line, without what stands around them.
+async fn connections(State(engine): State<Handle>, parameters: Parameters) -> Answer {
+    let (mut format, mut rest) = (None, Vec::new());
+    for (name, value) in parameters.map_err(|error| bad_request(error.body_text()))?.0 {
+        if name == "format" { format = Some(value) } else { rest.push((name, value)) }
+    }
+    let array = match format.as_deref() {
+        None | Some("json") => true,
+        Some("ndjson") => false,
+        Some(other) => return Err(bad_request(format!("format: '{other}' is not json or ndjson"))),
+    };
+    let filter = Arc::new(Filter::parse(rest)?);
+    let first = RowsRequest { filter, slot: 0 };
+    let health = ask(&engine, Command::Health).await?;
+    let before = array.then(|| {
+        let taken_at = Timestamp::now().to_string();
+        let (id, taken_at) = (json!(health.sensor_id), json!(taken_at));
+        Bytes::from(format!("{{\"sensor_id\":{id},\"taken_at\":{taken_at},\"complete\":false,\"connections\":[\n"))
+    });
+    let (sender, body) = Channel::new(PARTS_WAITING);
+    // The first part is waited for, so that a daemon that cannot answer does not begin to.
+    let part = rows(&engine, first.clone()).await?;
+    tokio::spawn(async move { send_rows(engine, sender, first, part, before).await });
+    Ok(([(CONTENT_TYPE, if array { JSON } else { NDJSON })], Body::new(body)).into_response())
+}
+
+async fn rows(engine: &Handle, request: RowsRequest) -> Result<crate::engine::Rows, Failure> {
+    ask(engine, |reply| Command::Rows(request, reply)).await
+}
+
+async fn ask<T>(engine: &Handle, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Failure> {
+    let (reply, receiver) = oneshot::channel();
+    engine.send(command(reply)).map_err(|_| failed())?;
+    answer(receiver).await.ok_or_else(late)
+}
+
+/// Sends part after part, each asked for when the one before was taken: a slow client costs no memory.
+async fn send_rows(
+    engine: Handle,
+    mut sender: Sender<Bytes, io::Error>,
+    mut request: RowsRequest,
+    mut part: crate::engine::Rows,
+    before: Option<Bytes>,
+) -> Option<()> {
+    let array = before.is_some();
+    if let Some(before) = before {
+        sender.send_data(before).await.ok()?;
+    }
+    let mut is_first = true;
+    loop {
+        let lines = if array { separate(&part.lines, &mut is_first) } else { part.lines };
+        if !lines.is_empty() {
+            sender.send_data(lines).await.ok()?;
+        }
+        let Some(slot) = part.next else { break };
+        request.slot = slot;
+        let Ok(next) = rows(&engine, request.clone()).await else {
+            // The client sees an answer that ends too early.
+            sender.abort(io::Error::other("the daemon ended"));
+            return None;
+        };
+        part = next;
+    }
+    if array {
+        sender.send_data(Bytes::from_static(b"]}\n")).await.ok()?;
+    }
+    Some(())
+}
+
+/// Puts commas between rows that are ended by line feeds; no row holds one.
+fn separate(lines: &Bytes, is_first: &mut bool) -> Bytes {
+    let mut out = BytesMut::with_capacity(lines.len() + 1024);
+    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        if !std::mem::replace(is_first, false) {
+            out.extend_from_slice(b",\n");
+        }
+        out.extend_from_slice(line);
+    }
+    out.freeze()
+}
+
+/// `GET /v1/events`: events as they happen, until the client goes.
+async fn events(State(engine): State<Handle>, parameters: Parameters) -> Answer {
+    let filter = Filter::parse(parameters.map_err(|error| bad_request(error.body_text()))?.0)?;
+    let (queue, mut batches) = mpsc::channel(BATCHES_WAITING);
+    engine.send(Command::Stream(Arc::new(filter), queue)).map_err(|_| failed())?;
+    let (mut sender, body) = Channel::<Bytes>::new(1);
+    tokio::spawn(async move {
+        while let Some(batch) = batches.recv().await {
+            if sender.send_data(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(([(CONTENT_TYPE, NDJSON)], Body::new(body)).into_response())
+}
+
+/// `GET /v1/health`: how the daemon is.
+async fn health(State(engine): State<Handle>) -> Answer {
+    let mut health = ask(&engine, Command::Health).await?;
+    health.resident_bytes = resident_bytes();
+    let text = serde_json::to_string(&health).map_err(|_| failed())? + "\n";
+    Ok(([(CONTENT_TYPE, JSON)], text).into_response())
+}
+
+/// Memory of this process.
+fn resident_bytes() -> Option<u64> {
+    let pid = Pid::from_u32(std::process::id());
+    let mut system = System::new().ok()?;
+    system.refresh_processes_specifics(
+        ProcessesToUpdate::Some(&[pid]),
+        false,
+        ProcessRefreshKind::nothing().with_memory().without_tasks(),
+    );
+    system.process(pid).map(sysinfo::Process::memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_an_array() {
+        let mut is_first = true;
+        assert_eq!(separate(&Bytes::from_static(b""), &mut is_first), "");
+        assert_eq!(separate(&Bytes::from_static(b"{1}\n{2}\n"), &mut is_first), "{1},\n{2}");
+        assert_eq!(separate(&Bytes::from_static(b"{3}\n"), &mut is_first), ",\n{3}");
+    }
+}

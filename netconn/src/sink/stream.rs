@@ -1,0 +1,96 @@
+//! A client that listens to events as they happen.
+
+use std::sync::Arc;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::sync::mpsc::{Sender, error::TrySendError};
+
+use crate::event::filter::Filter;
+
+/// Bytes that wait for one client before events are dropped.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// A client's end of the stream. What a slow client misses is counted and told to it.
+#[derive(Debug)]
+pub struct Stream {
+    /// Which connections it wants to hear of.
+    pub filter: Arc<Filter>,
+    queue: Sender<Bytes>,
+    lines: BytesMut,
+    events: u64,
+    /// Events dropped since the last that was delivered, and since when, nanoseconds since boot.
+    lost: Option<(u64, u64)>,
+}
+
+impl Stream {
+    /// A stream into `queue`.
+    pub fn new(filter: Arc<Filter>, queue: Sender<Bytes>) -> Self {
+        Self { filter, queue, lines: BytesMut::new(), events: 0, lost: None }
+    }
+
+    /// Adds an encoded event; `now` in nanoseconds since boot.
+    pub fn push(&mut self, line: &[u8], now: u64) {
+        if self.lines.len() + line.len() > WAITING_BYTES_MAX {
+            self.lose(1, now);
+        } else {
+            self.lines.put_slice(line);
+            self.events += 1;
+        }
+    }
+
+    /// What was dropped and since when, if the client can be told now; it is then taken as told.
+    pub fn take_lost(&mut self) -> Option<(u64, u64)> {
+        if self.queue.capacity() == 0 { None } else { self.lost.take() }
+    }
+
+    /// Hands over what was added; `false` when the client is gone.
+    pub fn flush(&mut self, now: u64) -> bool {
+        if self.lines.is_empty() || self.queue.capacity() == 0 {
+            return !self.queue.is_closed(); // What waits is sent with what comes next.
+        }
+        match self.queue.try_send(self.lines.split().freeze()) {
+            Ok(()) => {
+                self.events = 0;
+                true
+            }
+            Err(TrySendError::Full(_)) => {
+                self.lose(self.events, now);
+                self.events = 0;
+                true
+            }
+            Err(TrySendError::Closed(_)) => false,
+        }
+    }
+
+    fn lose(&mut self, events: u64, now: u64) {
+        let (count, _) = self.lost.get_or_insert((0, now));
+        *count += events;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_slow_client_is_told_what_it_missed() {
+        let (queue, mut client) = channel(1);
+        let mut stream = Stream::new(Arc::default(), queue);
+        stream.push(b"a\n", 1);
+        assert!(stream.flush(1));
+        let long = vec![b'x'; WAITING_BYTES_MAX - 4];
+        stream.push(&long, 2);
+        assert!(stream.flush(2), "kept while the client is busy");
+        stream.push(b"four\n", 3);
+        stream.push(b"five\n", 4);
+        assert_eq!(stream.take_lost(), None, "it cannot be told yet");
+        assert_eq!(client.try_recv().unwrap(), "a\n");
+        assert_eq!(stream.take_lost(), Some((2, 3)));
+        assert!(stream.flush(5));
+        assert_eq!(client.try_recv().unwrap(), long);
+        drop(client);
+        assert!(!stream.flush(6));
+    }
+}

@@ -1,0 +1,212 @@
+//! One entry of the table, and what its states and errors mean.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    rc::Rc,
+};
+
+use netconn_common::{Owner, TcpRecord, Totals, mark, role, tcp_state};
+
+use crate::{
+    event::{CloseReason, Direction, End, Failure, filter::Subject},
+    process::Process,
+};
+
+const AF_INET6: u16 = 10;
+
+/// A connection or listener.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The kernel's number for the socket.
+    pub socket: u64,
+    /// Which life of the socket.
+    pub generation: u32,
+    /// Number of the last record applied.
+    pub sequence: u32,
+    /// One of `netconn_common::role`; listeners and attempts that are older than netconn are recognised.
+    pub role: u32,
+    /// One of `netconn_common::tcp_state`.
+    pub state: u8,
+    /// Network namespace, its inode; `UNKNOWN_U32` if that cannot be read.
+    pub namespace: u32,
+    /// This end.
+    pub local: End,
+    /// The other end; none on listeners.
+    pub remote: Option<End>,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// The owner's process, if known.
+    pub process: Option<Rc<Process>>,
+    /// When it began, nanoseconds since boot; 0: before netconn.
+    pub born_ns: u64,
+    /// When it was connected, nanoseconds since boot; 0: not, or before netconn.
+    pub established_ns: u64,
+    /// Counters as of the last change of state.
+    pub totals: Totals,
+    /// It was there before netconn.
+    pub preexisting: bool,
+    /// `IP Connect` or `IP Listen` was given.
+    pub announced: bool,
+}
+
+impl Connection {
+    pub(super) fn new(record: &TcpRecord, process: Option<Rc<Process>>) -> Self {
+        let old = record.old_state;
+        // A life that netconn saw begin has a time of birth.
+        let preexisting = record.state.born_ns == 0;
+        let role = match (record.state.role, old) {
+            (role::UNKNOWN, tcp_state::LISTEN) => role::LISTENER,
+            (role::UNKNOWN, tcp_state::SYN_SENT) => role::ACTIVE,
+            (known, _) => known,
+        };
+        Self {
+            socket: record.socket,
+            generation: record.state.generation,
+            sequence: 0,
+            role,
+            state: old,
+            namespace: record.namespace,
+            local: End { address: address(record.family, &record.local_address), port: record.local_port },
+            remote: None,
+            owner: record.state.owner,
+            process,
+            born_ns: record.state.born_ns,
+            established_ns: 0,
+            totals: record.totals,
+            preexisting,
+            announced: false,
+        }
+        .seen_in(old)
+    }
+
+    /// What was up when netconn first saw it is announced before its end is.
+    fn seen_in(mut self, state: u8) -> Self {
+        if self.preexisting && state != tcp_state::SYN_SENT && state != tcp_state::CLOSE {
+            self.state = state;
+        }
+        self
+    }
+
+    pub(super) fn update(&mut self, record: &TcpRecord) {
+        self.sequence = record.state.sequence;
+        self.established_ns = record.state.established_ns;
+        self.totals = record.totals;
+        let local = End { address: address(record.family, &record.local_address), port: record.local_port };
+        let remote = End { address: address(record.family, &record.remote_address), port: record.remote_port };
+        // `tcp_disconnect` and the end of a bound socket clear what was known.
+        if local.port != 0 || self.local.port == 0 {
+            self.local = local;
+        }
+        if self.role != role::LISTENER && (remote.port != 0 || self.remote.is_none()) {
+            self.remote = Some(remote);
+        }
+        // At its end an entry stays in the state it ended in, for those who still look.
+        if record.new_state != tcp_state::CLOSE {
+            self.state = record.new_state;
+        }
+    }
+
+    /// Whether this is, or was, a connection or listener, not just an attempt.
+    pub(super) fn is_up(&self) -> bool {
+        match self.role {
+            role::LISTENER => true,
+            // A server may answer before the handshake is over (Fast Open), and be gone before it is.
+            role::PASSIVE => self.state != tcp_state::SYN_RECV,
+            _ => !matches!(self.state, tcp_state::SYN_SENT | tcp_state::SYN_RECV | tcp_state::CLOSE),
+        }
+    }
+
+    pub(super) fn up_since(&self, now: u64) -> u64 {
+        match (self.role, self.established_ns) {
+            (role::LISTENER, _) if self.born_ns != 0 => self.born_ns,
+            (role::LISTENER, _) | (_, 0) => now,
+            (_, established) => established,
+        }
+    }
+
+    /// Who began it; unknown for connections that are older than netconn.
+    pub fn direction(&self) -> Option<Direction> {
+        match self.role {
+            role::ACTIVE => Some(Direction::Outgoing),
+            role::PASSIVE => Some(Direction::Incoming),
+            _ => None,
+        }
+    }
+
+    /// Whether it waits for connections.
+    pub fn is_listener(&self) -> bool {
+        self.role == role::LISTENER
+    }
+
+    /// This connection as a filter sees it, but for the names that only a directory knows.
+    pub fn subject(&self) -> Subject<'_> {
+        let identity = self.process.as_deref().map(|process| &process.identity);
+        Subject {
+            state: Some(self.state),
+            listening: self.is_listener(),
+            direction: self.direction(),
+            local: self.local,
+            remote: self.remote,
+            pid: (self.owner.tgid != 0).then_some(self.owner.tgid),
+            process: identity.map(|identity| &*identity.name),
+            executable: identity.and_then(|identity| identity.path.as_deref()),
+            user: None,
+            uid: (self.owner.tgid != 0).then_some(self.owner.uid),
+            container: None,
+            unit: None,
+            namespace: (self.namespace != netconn_common::UNKNOWN_U32).then_some(self.namespace),
+        }
+    }
+}
+
+/// An address of a record; IPv4-mapped IPv6 is given as IPv4.
+fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
+    if family == AF_INET6 {
+        Ipv6Addr::from(*bytes).to_canonical()
+    } else {
+        let [a, b, c, d, ..] = *bytes;
+        Ipv4Addr::new(a, b, c, d).into()
+    }
+}
+
+/// Why an attempt failed, from its last record.
+pub(super) fn failure(record: &TcpRecord) -> (Failure, u32) {
+    let errno = record.error;
+    let failure = match i32::try_from(errno).unwrap_or(i32::MAX) {
+        libc::ECONNREFUSED => Failure::Refused,
+        libc::ETIMEDOUT => Failure::TimedOut,
+        libc::EHOSTUNREACH | libc::EHOSTDOWN => Failure::HostUnreachable,
+        libc::ENETUNREACH | libc::ENETDOWN => Failure::NetUnreachable,
+        libc::ECONNRESET => Failure::Reset,
+        libc::EPERM | libc::EACCES => Failure::Blocked,
+        // `ss -K` and BPF programs that destroy sockets (tcp_abort in net/ipv4/tcp.c).
+        libc::ECONNABORTED => Failure::Aborted,
+        // tcp_v4_connect gave up before it had a port (`failure:` in net/ipv4/tcp_ipv4.c); connect returns EADDRNOTAVAIL.
+        0 if record.local_port == 0 => return (Failure::NoPorts, libc::EADDRNOTAVAIL.unsigned_abs()),
+        0 if record.state.marks & mark::IN_PROCESS != 0 => Failure::Aborted,
+        _ => Failure::Other,
+    };
+    (failure, errno)
+}
+
+/// How a connection ended, from its last record, and the errno behind it, 0 if none.
+pub(super) fn close_reason(record: &TcpRecord) -> (CloseReason, u32) {
+    let errno = record.error;
+    match i32::try_from(errno).unwrap_or(i32::MAX) {
+        // tcp_reset in net/ipv4/tcp_input.c: EPIPE when the peer had closed already.
+        libc::ECONNRESET | libc::EPIPE => return (CloseReason::ResetByRemote, errno),
+        libc::ETIMEDOUT => return (CloseReason::TimedOut, errno),
+        libc::ECONNABORTED => return (CloseReason::ResetByLocal, errno),
+        _ => {}
+    }
+    let closed_remotely = record.state.marks & mark::CLOSED_REMOTELY != 0;
+    match record.old_state {
+        tcp_state::FIN_WAIT2 | tcp_state::CLOSING | tcp_state::TIME_WAIT => (CloseReason::Local, 0),
+        tcp_state::LAST_ACK if closed_remotely || record.state.role == role::UNKNOWN => (CloseReason::Remote, 0),
+        tcp_state::LAST_ACK => (CloseReason::Unknown, 0),
+        // Retransmission gave up with the error that ICMP had told (tcp_write_err in net/ipv4/tcp_timer.c).
+        _ if errno != 0 => (CloseReason::TimedOut, errno),
+        // No FIN was exchanged: SO_LINGER 0, data left unread, AF_UNSPEC, a listener that closed before accepting.
+        _ => (CloseReason::ResetByLocal, 0),
+    }
+}

@@ -1,0 +1,151 @@
+//! The live table: every TCP connection and listener, by the kernel's own identity, changed by the kernel's records.
+//!
+//! One thread owns it. It decides when something is an event; what the event looks like is not its business.
+
+mod connection;
+
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use netconn_common::{Owner, TcpRecord, role, tcp_state};
+
+pub use connection::Connection;
+
+use crate::{
+    event::{CloseReason, Failure, Outcome},
+    process::Process,
+};
+
+/// What a record means to somebody who watches connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An attempt has its outcome, or a connection was accepted.
+    Connect(Outcome),
+    /// An established connection has ended; with the errno, 0 if none.
+    Close(CloseReason, u32),
+    /// A socket listens.
+    Listen,
+    /// It listens no more.
+    ListenEnd,
+}
+
+/// All connections and listeners.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Entries; `None` are free.
+    slots: Vec<Option<Connection>>,
+    free: Vec<u32>,
+    by_socket: HashMap<u64, u32, foldhash::fast::RandomState>,
+}
+
+impl Table {
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.by_socket.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_socket.is_empty()
+    }
+
+    /// Entries from a slot on, with their slots. Whoever walks the table in parts sees each entry that lives all the
+    /// while exactly once.
+    pub fn from_slot(&self, slot: usize) -> impl Iterator<Item = (usize, &Connection)> {
+        self.slots.iter().enumerate().skip(slot).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+    }
+
+    /// Applies a record. `process` finds the process of an owner; `emit` is called for each event that follows, in
+    /// order, with the connection as it is then.
+    pub fn apply(
+        &mut self,
+        record: &TcpRecord,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+        mut emit: impl FnMut(Change, &Connection, u64),
+    ) {
+        let now = record.header.time_ns;
+        let known = self.by_socket.get(&record.socket).copied();
+        let slot = match known {
+            Some(slot) if self.is_same_life(slot, record) => slot,
+            // The end of the life before was lost, or it belongs to a socket older than netconn.
+            Some(slot) => {
+                if let Some(earlier) = self.remove(slot) {
+                    finish(&earlier, now, &mut emit);
+                }
+                self.insert(Connection::new(record, process(&record.state.owner)))
+            }
+            None => self.insert(Connection::new(record, process(&record.state.owner))),
+        };
+        let Some(Some(connection)) = self.slots.get_mut(slot as usize) else { return };
+        if known.is_some() && record.state.sequence < connection.sequence && connection.sequence != 0 {
+            return; // An older record than what is known; only a repeated one could be.
+        }
+        connection.update(record);
+        if !connection.announced && connection.is_up() {
+            connection.announced = true;
+            let change =
+                if connection.role == role::LISTENER { Change::Listen } else { Change::Connect(Outcome::Success) };
+            emit(change, connection, connection.up_since(now));
+        }
+        if record.new_state == tcp_state::CLOSE
+            && let Some(connection) = self.remove(slot)
+        {
+            emit(end(&connection, record), &connection, now);
+        }
+    }
+
+    fn is_same_life(&self, slot: u32, record: &TcpRecord) -> bool {
+        matches!(self.slots.get(slot as usize), Some(Some(entry)) if entry.generation == record.state.generation)
+    }
+
+    fn insert(&mut self, connection: Connection) -> u32 {
+        let socket = connection.socket;
+        let slot = if let Some(slot) = self.free.pop() {
+            if let Some(place) = self.slots.get_mut(slot as usize) {
+                *place = Some(connection);
+            }
+            slot
+        } else {
+            self.slots.push(Some(connection));
+            // More than 2^32 sockets do not fit into any machine's memory.
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        };
+        self.by_socket.insert(socket, slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<Connection> {
+        let connection = self.slots.get_mut(slot as usize)?.take()?;
+        self.by_socket.remove(&connection.socket);
+        self.free.push(slot);
+        Some(connection)
+    }
+}
+
+/// The events of a life whose end was not seen.
+fn finish(connection: &Connection, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
+    let change = match (connection.role, connection.announced) {
+        (role::LISTENER, _) => Change::ListenEnd,
+        (_, true) => Change::Close(CloseReason::Unknown, 0),
+        (_, false) => Change::Connect(Outcome::Failure(Failure::Other, 0)),
+    };
+    emit(change, connection, now);
+}
+
+/// What the last record of a life means.
+fn end(connection: &Connection, record: &TcpRecord) -> Change {
+    match (connection.role, connection.announced) {
+        (role::LISTENER, _) => Change::ListenEnd,
+        (_, true) => {
+            let (reason, errno) = connection::close_reason(record);
+            Change::Close(reason, errno)
+        }
+        (_, false) => {
+            let (failure, errno) = connection::failure(record);
+            Change::Connect(Outcome::Failure(failure, errno))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What people see: text that cannot harm their terminal, columns that fit it, numbers they can read.
+
+use std::{borrow::Cow, io, time::Duration};
+
+use anstyle::{AnsiColor, Style};
+use terminal_size::{Width, terminal_size_of};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+/// Columns narrower than this are left out rather than cut.
+const NARROWEST: usize = 8;
+
+/// Text with everything replaced that could move the cursor, change colours or reverse the direction of writing:
+/// names and arguments of processes are chosen by anybody.
+pub fn sanitize(text: &str) -> Cow<'_, str> {
+    let harmful = |character: char| {
+        character.is_control()
+            // Bidirectional controls and other format characters (Unicode Cf) that hide or reorder text.
+            || matches!(character,
+                '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
+    };
+    if text.contains(harmful) {
+        text.chars().map(|character| if harmful(character) { '\u{fffd}' } else { character }).collect()
+    } else {
+        text.into()
+    }
+}
+
+/// Width of the terminal behind standard output; `None` if it is none: nothing is cut then.
+pub fn width() -> Option<usize> {
+    terminal_size_of(io::stdout()).map(|(Width(width), _)| usize::from(width)).filter(|width| *width > 0)
+}
+
+/// How wide a text is on a terminal.
+pub fn text_width(text: &str) -> usize {
+    text.width()
+}
+
+/// Cuts a text to a width, and shows that it was cut.
+pub fn cut(text: &str, width: usize) -> Cow<'_, str> {
+    if text.width() <= width {
+        return text.into();
+    }
+    let mut short = String::new();
+    let mut used = 1; // the ellipsis
+    for character in text.chars() {
+        used += character.width().unwrap_or(0);
+        if used > width {
+            break;
+        }
+        short.push(character);
+    }
+    if width > 0 {
+        short.push('…');
+    }
+    short.into()
+}
+
+/// A number of bytes for people: `517 B`, `4.7 kB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let mut value = count as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A duration for people: `0.8 ms`, `12 s`, `3h 5m`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 if time.as_millis() < 10 => format!("{:.1} ms", time.as_secs_f64() * 1000.0),
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+/// Colours, which anstream removes where they are not wanted (`NO_COLOR`, pipes).
+pub mod style {
+    use super::{AnsiColor, Style};
+
+    /// Good.
+    pub const GOOD: Style = AnsiColor::Green.on_default();
+    /// Bad.
+    pub const BAD: Style = AnsiColor::Red.on_default();
+    /// To be watched.
+    pub const CAUTION: Style = AnsiColor::Yellow.on_default();
+    /// Beside the point.
+    pub const FAINT: Style = Style::new().dimmed();
+    /// Headings.
+    pub const HEADING: Style = Style::new().bold();
+    /// Something that waits.
+    pub const QUIET: Style = AnsiColor::Cyan.on_default();
+}
+
+/// A table whose columns are as wide as their content, but for the last, which takes what is left of the terminal.
+#[derive(Debug)]
+pub struct Columns {
+    widths: Vec<usize>,
+    /// Columns with numbers stand to the right.
+    right: Vec<bool>,
+    limit: Option<usize>,
+}
+
+impl Columns {
+    /// Columns for these rows, of which the first may be the heading; `right` tells which stand to the right; `limit`
+    /// is the terminal's width, if any.
+    pub fn fit<'a>(rows: impl Iterator<Item = &'a [String]>, right: &[bool], limit: Option<usize>) -> Self {
+        let mut widths = vec![0; right.len()];
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.width());
+            }
+        }
+        Self { widths, right: right.to_vec(), limit }
+    }
+
+    /// One row as a line, with a style for its cells by column.
+    pub fn line(&self, row: &[String], style: impl Fn(usize) -> Style) -> String {
+        use std::fmt::Write as _;
+        let mut line = String::new();
+        let mut used = 0;
+        let last = row.len().saturating_sub(1);
+        for (column, cell) in row.iter().enumerate() {
+            let gap = if column == 0 { 0 } else { 2 };
+            let left = self.limit.map_or(usize::MAX, |limit| limit.saturating_sub(used + gap));
+            if left < NARROWEST.min(cell.width()) {
+                break;
+            }
+            let width = self.widths.get(column).copied().unwrap_or(0).min(left);
+            let text = cut(cell, left);
+            let padding = width.saturating_sub(text.width());
+            let (before, after) = match (self.right.get(column), column == last) {
+                (Some(true), _) => (padding, 0),
+                (_, true) => (0, 0),
+                _ => (0, padding),
+            };
+            let style = style(column);
+            let _ = write!(line, "{:gap$}{:before$}{style}{text}{style:#}{:after$}", "", "", "");
+            used += gap + before + text.width() + after;
+        }
+        line.truncate(line.trim_end_matches(' ').len());
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_moves_the_terminal() {
+        assert_eq!(sanitize("plain é 日本"), "plain é 日本");
+        assert_eq!(sanitize("\x1b[2Ja\nb\u{202e}c\u{9b}d"), "\u{fffd}[2Ja\u{fffd}b\u{fffd}c\u{fffd}d");
+    }
+
+    #[test]
+    fn text_is_cut_by_width() {
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdef", 5), "abcd…");
+        assert_eq!(cut("日本語", 5), "日本…");
+        assert_eq!(cut("日本語", 4), "日…");
+        assert_eq!(cut("abc", 0), "");
+    }
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(4711), "4.7 kB");
+        assert_eq!(bytes(999_960), "1.0 MB");
+        assert_eq!(bytes(u64::MAX), "18446.7 PB");
+        assert_eq!(duration(Duration::from_micros(812)), "0.8 ms");
+        assert_eq!(duration(Duration::from_millis(12)), "12 ms");
+        assert_eq!(duration(Duration::from_millis(1500)), "1.5 s");
+        assert_eq!(duration(Duration::from_secs(11100)), "3h 5m");
+    }
+
+    #[test]
+    fn columns_fit_the_terminal() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned);
+        let rows = [row(["PORT", "NAME", "COMMAND"]), row(["5", "x", "a long command line"])];
+        let plain = |_| Style::new();
+        let columns = Columns::fit(rows.iter().map(|row| &row[..]), &[true, false, false], None);
+        assert_eq!(columns.line(&rows[1], plain), "   5  x     a long command line");
+        let columns = Columns::fit(rows.iter().map(|row| &row[..]), &[true, false, false], Some(22));
+        assert_eq!(columns.line(&rows[1], plain), "   5  x     a long co…");
+        let columns = Columns::fit(rows.iter().map(|row| &row[..]), &[true, false, false], Some(15));
+        assert_eq!(columns.line(&rows[1], plain), "   5  x", "too narrow for the rest");
+    }
+}

@@ -1,0 +1,177 @@
+//! A daemon under test, and the events it wrote.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a daemon may take to listen.
+const READY: Duration = Duration::from_secs(20);
+
+/// The netconn binary that was built beside the tests.
+pub fn netconn() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop(); // deps
+    path.pop();
+    path.push("netconn");
+    assert!(path.exists(), "{} is not built: run the tests by `cargo xtask test`", path.display());
+    path
+}
+
+/// A running daemon with a socket, a state folder and an event file of its own. Killed when dropped.
+pub struct Daemon {
+    folder: TempDir,
+    process: Child,
+}
+
+impl Daemon {
+    /// Starts a daemon that writes events, and waits until it listens.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(options: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut command = Command::new(netconn());
+        command.arg("run").arg("--events").arg(path("events")).arg("--socket").arg(path("sock"));
+        command.arg("--state-dir").arg(path("state")).args(options);
+        let log = fs::File::create(path("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut daemon = Self { process: command.spawn().unwrap(), folder };
+        let since = Instant::now();
+        while !daemon.run(&["list", "-H"]).status.success() {
+            let ended = daemon.process.try_wait().unwrap();
+            assert!(ended.is_none() && since.elapsed() < READY, "the daemon does not start: {}", daemon.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        daemon
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("sock")
+    }
+
+    /// Its event file.
+    pub fn event_file(&self) -> PathBuf {
+        self.folder.path().join("events")
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Runs a netconn command that asks this daemon.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(netconn()).args(arguments).arg("--socket").arg(self.socket()).output().unwrap()
+    }
+
+    /// Standard output of a netconn command that must succeed.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The snapshot's rows in one network namespace.
+    pub fn list(&self, namespace: u64) -> Vec<Value> {
+        let text = self.text(&["list", "--format", "ndjson", "--namespace", &namespace.to_string()]);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Ends it with SIGTERM, checks that it ends well and within a second, and gives its events.
+    pub fn stop(mut self) -> Events {
+        let since = Instant::now();
+        self.signal(Signal::SIGTERM);
+        let status = self.process.wait().unwrap();
+        assert!(since.elapsed() < Duration::from_secs(1), "it took {:?} to stop", since.elapsed());
+        assert!(status.success(), "{status}: {}", self.log());
+        Events::read(&self.event_file())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Events of a file.
+#[derive(Clone, Debug)]
+pub struct Events(pub Vec<Value>);
+
+impl Events {
+    /// Reads a file; every line must be whole.
+    pub fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "the last line is torn");
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        Self(text.lines().map(parse).collect())
+    }
+
+    /// Those in one network namespace.
+    pub fn within(&self, namespace: u64) -> Self {
+        self.with("event.network.namespace", namespace)
+    }
+
+    /// Those of a kind.
+    pub fn of(&self, kind: &str) -> Self {
+        self.with("event.type", kind)
+    }
+
+    /// Those where a field has a value.
+    pub fn with(&self, field: &str, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        Self(self.0.iter().filter(|event| event[field] == value).cloned().collect())
+    }
+
+    /// The values of a field.
+    pub fn values(&self, field: &str) -> Vec<Value> {
+        self.0.iter().map(|event| event[field].clone()).collect()
+    }
+
+    /// The sum of a field with numbers.
+    pub fn sum(&self, field: &str) -> u64 {
+        self.0.iter().map(|event| event[field].as_u64().unwrap_or_else(|| panic!("no {field}: {event}"))).sum()
+    }
+
+    /// The one event there must be.
+    pub fn one(&self) -> &Value {
+        assert_eq!(self.0.len(), 1, "one event is expected: {:#?}", self.0);
+        &self.0[0]
+    }
+
+    /// Number of events.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

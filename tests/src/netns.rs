@@ -1,0 +1,118 @@
+//! Network namespaces of the tests' own, so that nothing else on the machine disturbs them or is disturbed.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A network namespace with its loopback up; removed when dropped.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    /// Inode, as events give it.
+    pub inode: u64,
+}
+
+impl Netns {
+    /// Makes one.
+    pub fn new() -> Self {
+        let name = format!("netconn-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        ip(&["netns", "add", &name]);
+        ip(&["-n", &name, "link", "set", "lo", "up"]);
+        let inode = fs::metadata(format!("/run/netns/{name}")).unwrap().ino();
+        Self { name, inode }
+    }
+
+    /// Runs a function in a thread of its own inside; its process is the test.
+    pub fn run<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    self.enter();
+                    function()
+                })
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves the calling thread inside, for good.
+    pub fn enter(&self) {
+        setns(File::open(format!("/run/netns/{}", self.name)).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+    }
+
+    /// A command that runs inside.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]).args(arguments);
+        command
+    }
+
+    /// Runs a command inside; it must succeed.
+    pub fn exec(&self, program: &str, arguments: &[&str]) -> String {
+        succeed(self.command(program, arguments).output().unwrap(), program, arguments)
+    }
+
+    /// `ip` with these arguments inside; it must succeed.
+    pub fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.name], arguments].concat());
+    }
+}
+
+impl Default for Netns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+}
+
+/// Two namespaces joined by a cable: 10.0.0.1 and fd00::1 here, 10.0.0.2 and fd00::2 there.
+#[derive(Debug)]
+pub struct Pair {
+    /// 10.0.0.1, fd00::1.
+    pub here: Netns,
+    /// 10.0.0.2, fd00::2.
+    pub there: Netns,
+}
+
+impl Pair {
+    /// Makes one.
+    pub fn new() -> Self {
+        let (here, there) = (Netns::new(), Netns::new());
+        here.ip(&["link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", &there.name]);
+        for (namespace, number) in [(&here, 1), (&there, 2)] {
+            namespace.ip(&["address", "add", &format!("10.0.0.{number}/24"), "dev", "cable"]);
+            namespace.ip(&["address", "add", &format!("fd00::{number}/64"), "dev", "cable", "nodad"]);
+            namespace.ip(&["link", "set", "cable", "up"]);
+        }
+        Self { here, there }
+    }
+}
+
+impl Default for Pair {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    succeed(Command::new("ip").args(arguments).output().unwrap(), "ip", arguments);
+}
+
+fn succeed(output: Output, program: &str, arguments: &[&str]) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,63 @@
+//! What `ss` says, in netconn's words.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::Netns;
+
+/// A socket: state, local end, remote end (none on listeners).
+pub type Socket = (String, String, Option<String>);
+
+/// The TCP sockets of a namespace according to `ss -tan`, sorted, TIME_WAIT left out: it belongs to no process and no
+/// event tells of its end.
+pub fn ss(namespace: &Netns) -> Vec<Socket> {
+    let text = namespace.exec("ss", &["-tanH"]);
+    let mut sockets: Vec<Socket> = text
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let state = match words.next()? {
+                "LISTEN" => "LISTENING",
+                "ESTAB" => "ESTABLISHED",
+                "SYN-SENT" => "SYN_SENT",
+                "FIN-WAIT-1" => "FIN_WAIT1",
+                "FIN-WAIT-2" => "FIN_WAIT2",
+                "CLOSE-WAIT" => "CLOSE_WAIT",
+                "LAST-ACK" => "LAST_ACK",
+                "CLOSING" => "CLOSING",
+                "TIME-WAIT" | "SYN-RECV" => return None,
+                other => panic!("unknown state {other}: {line}"),
+            };
+            let local = end(words.nth(2)?);
+            let remote = (state != "LISTENING").then(|| end(words.next().unwrap()));
+            Some((state.to_owned(), local, remote))
+        })
+        .collect();
+    sockets.sort();
+    sockets
+}
+
+/// The same from the rows of a netconn snapshot.
+pub fn rows(rows: &[Value]) -> Vec<Socket> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut sockets: Vec<Socket> = rows
+        .iter()
+        .filter(|row| row["state"] != "TIME_WAIT")
+        .map(|row| {
+            let local = format!("{} {}", text(&row["local_address"]), row["local_port"]);
+            let remote = row.get("remote_address").map(|address| format!("{} {}", text(address), row["remote_port"]));
+            (text(&row["state"]), local, remote)
+        })
+        .collect();
+    sockets.sort();
+    sockets
+}
+
+/// `[::ffff:10.0.0.1]:80`, `*:80`, `10.0.0.1%eth0:80` as `10.0.0.1 80`.
+fn end(text: &str) -> String {
+    let (address, port) = text.rsplit_once(':').unwrap();
+    let address = address.split('%').next().unwrap().trim_matches(['[', ']']);
+    let address: IpAddr = if address == "*" { "::".parse().unwrap() } else { address.parse().unwrap() };
+    format!("{} {port}", address.to_canonical())
+}

@@ -1,0 +1,117 @@
+//! Builds the eBPF object, the same bytes on every machine.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::root;
+
+/// Where netconn embeds the object from.
+const OBJECT: &str = "netconn/bpf/netconn.bpf.o";
+const TARGET: &str = "bpfel-unknown-none";
+/// rustc 1.95's LLVM 22 needs this linker; other versions may give other bytes.
+const LINKER: &str = "bpf-linker 0.10.4";
+
+/// Why the object cannot be built on this machine, if so.
+pub(crate) fn missing() -> Option<String> {
+    let sources = sysroot().ok()?.join("lib/rustlib/src/rust/library/core/src/lib.rs");
+    if !sources.exists() {
+        return Some("the library sources of rustc are not installed (rustup component add rust-src)".into());
+    }
+    let linker = Command::new("bpf-linker").arg("--version").output();
+    let found = linker.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    (found != LINKER).then(|| {
+        let version = LINKER.rsplit(' ').next().unwrap_or_default();
+        format!("{LINKER} is needed (cargo install bpf-linker --version {version} --locked)")
+    })
+}
+
+/// Builds the object; installs it, or with `check` compares it with the committed one.
+pub(crate) fn run(check: bool) -> Result<()> {
+    if let Some(reason) = missing() {
+        bail!("the eBPF object cannot be built: {reason}");
+    }
+    let object = strip(&fs::read(build()?)?)?;
+    let place = root().join(OBJECT);
+    let committed = fs::read(&place).unwrap_or_default();
+    if check {
+        if object != committed {
+            bail!("{OBJECT} is not what netconn-ebpf builds to; run `cargo xtask ebpf` and commit it");
+        }
+        println!("{OBJECT}: {} bytes, as built from source", object.len());
+    } else {
+        if object != committed {
+            fs::write(&place, &object).with_context(|| format!("cannot write {}", place.display()))?;
+        }
+        println!("{OBJECT}: {} bytes, {}", object.len(), if object == committed { "unchanged" } else { "new" });
+    }
+    Ok(())
+}
+
+/// Builds with full debug info, which the linker turns into BTF, and every path remapped that could differ.
+fn build() -> Result<PathBuf> {
+    let root = root();
+    let target_dir = root.join("target/ebpf");
+    let mut flags = vec!["-Clink-arg=--btf".to_owned()];
+    let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    // Later ones win, so the most general comes first.
+    remap(&root, "netconn");
+    remap(&target_dir, "target");
+    for registry in registries()? {
+        remap(&registry, "registry");
+    }
+    remap(&sysroot()?.join("lib/rustlib/src/rust"), "rust");
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(&root)
+        // build-std is open to nightly only; the library sources are this compiler's own.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env("CARGO_TARGET_DIR", &target_dir)
+        .env_remove("RUSTFLAGS")
+        .args(["build", "--quiet", "--locked", "--package", "netconn-ebpf", "--profile", "ebpf"])
+        .args(["--target", TARGET, "-Zbuild-std=core"])
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the eBPF programs do not build");
+    }
+    Ok(target_dir.join(TARGET).join("ebpf/netconn-ebpf"))
+}
+
+/// The folders below cargo's home that hold sources of crates.
+fn registries() -> Result<Vec<PathBuf>> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+    let sources = home.context("no home directory")?.join("registry/src");
+    let entries = fs::read_dir(&sources).with_context(|| format!("cannot read {}", sources.display()))?;
+    Ok(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
+}
+
+fn sysroot() -> Result<PathBuf> {
+    let output = Command::new("rustc").current_dir(root()).args(["--print", "sysroot"]).output();
+    let output = output.context("cannot run rustc")?;
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
+/// Drops DWARF, of which BTF was made; aya reads neither it nor the names of local symbols.
+fn strip(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = object::build::elf::Builder::read(object).context("the eBPF object is no ELF file")?;
+    for section in &mut builder.sections {
+        if section.name.starts_with(b".debug") || section.name.starts_with(b".rel.debug") {
+            section.delete = true;
+        }
+    }
+    builder.delete_orphans();
+    // LLVM keeps all names in one table; this writer wants those of sections in a table of their own.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped).context("the eBPF object cannot be written")?;
+    Ok(stripped)
+}

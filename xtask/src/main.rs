@@ -1,0 +1,100 @@
+//! netconn's chores, as `cargo xtask …`.
+
+mod ebpf;
+mod packages;
+mod run;
+mod test;
+mod tidy;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+/// netconn's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build netconn and show the connections of this machine as they happen. Needs root; asks for it through sudo.
+    Run {
+        /// It is built already.
+        #[arg(long, hide = true)]
+        built: bool,
+    },
+    /// Run all tests. What they need is installed, if that is possible; what cannot run is named.
+    Test {
+        /// Install nothing.
+        #[arg(long)]
+        no_install: bool,
+        /// Let a test that cannot run be a failure.
+        #[arg(long, env = "CI")]
+        no_skip: Option<String>,
+    },
+    /// Build the eBPF object and put it where netconn embeds it from (netconn/bpf).
+    Ebpf {
+        /// Build, but only compare with the committed object, byte for byte.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check what compilers do not: the order of modules, the length of files, their first lines.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Run { built } => run::run(built),
+        Chore::Test { no_install, no_skip } => test::run(!no_install, no_skip.is_some_and(|value| value != "false")),
+        Chore::Ebpf { check } => ebpf::run(check),
+        Chore::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root folder.
+fn root() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.pop();
+    path
+}
+
+/// A command in the workspace's root folder.
+fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(root()).args(arguments);
+    command
+}
+
+/// cargo, the one that runs this.
+fn cargo(arguments: &[&str]) -> Command {
+    command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
+}
+
+/// Runs a command to its end.
+fn check(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    if !status.success() {
+        let arguments: Vec<_> = command.get_args().map(|part| part.to_string_lossy()).collect();
+        bail!("{} {}: {status}", command.get_program().display(), arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Whether this process is root.
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

@@ -1,0 +1,104 @@
+//! Builds netconn and shows the connections of this machine as they happen.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
+    unistd::Pid,
+};
+
+use crate::{cargo, check, is_root, root};
+
+/// The daemon's default socket.
+const SOCKET: &str = "/run/netconn/netconn.sock";
+/// How long the daemon may take to listen.
+const READY: Duration = Duration::from_secs(20);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(5);
+
+/// Builds as the calling user, runs as root; `built` is how sudo's call is told that the first is done.
+pub(crate) fn run(built: bool) -> Result<()> {
+    if !built {
+        check(&mut cargo(&["build", "--release", "--package", "netconn", "--package", "xtask"]))?;
+    }
+    if is_root() {
+        return show(&root().join("target/release/netconn"));
+    }
+    if built {
+        bail!("sudo did not give root");
+    }
+    eprintln!("netconn needs root to load eBPF programs: asking sudo");
+    let xtask = root().join("target/release/xtask");
+    let error = Command::new("sudo").arg("--").arg(xtask).args(["run", "--built"]).exec();
+    Err(error).context("cannot run sudo: run `cargo xtask run` as root")
+}
+
+/// Runs the daemon, and `netconn watch` beside it, until Ctrl-C.
+fn show(netconn: &Path) -> Result<()> {
+    // Ctrl-C reaches all three processes: the two children end, then this one.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
+    let mut daemon = spawn(Command::new(netconn).arg("run").stdin(Stdio::null()))?;
+    let since = Instant::now();
+    while !answers(netconn) {
+        if let Some(status) = daemon.try_wait()? {
+            bail!("the daemon ended: {status}");
+        }
+        if since.elapsed() > READY {
+            stop(&mut daemon)?;
+            bail!("the daemon did not listen at {SOCKET} within {} s", READY.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    eprintln!();
+    eprintln!("Connections of this machine as they happen; Ctrl-C ends this. In another terminal, as root:");
+    eprintln!("  {} list", netconn.display());
+    eprintln!();
+    let mut watch = spawn(Command::new(netconn).arg("watch"))?;
+    loop {
+        if let Some(status) = daemon.try_wait()? {
+            let _ = watch.wait();
+            return if status.success() { Ok(()) } else { bail!("the daemon ended: {status}") };
+        }
+        if watch.try_wait()?.is_some() {
+            return stop(&mut daemon);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Starts a command with signals as they are by default.
+fn spawn(command: &mut Command) -> Result<Child> {
+    // SAFETY: sigprocmask may be called between fork and exec; nothing else is done there.
+    unsafe {
+        command.pre_exec(|| Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?));
+    }
+    command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))
+}
+
+/// Whether a daemon answers.
+fn answers(netconn: &Path) -> bool {
+    let silent = Command::new(netconn).args(["list", "-H"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    silent.is_ok_and(|status| status.success())
+}
+
+fn stop(daemon: &mut Child) -> Result<()> {
+    kill(Pid::from_raw(i32::try_from(daemon.id())?), Signal::SIGTERM)?;
+    let since = Instant::now();
+    while daemon.try_wait()?.is_none() {
+        if since.elapsed() > END {
+            daemon.kill()?;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! All tests, in the order of their cost; what cannot run here is named at the end.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::{cargo, check, ebpf, is_root, packages, tidy};
+
+/// A step: its name, why it cannot run here (if so), and what it does.
+struct Step {
+    name: &'static str,
+    obstacle: Option<String>,
+    run: fn() -> Result<()>,
+}
+
+/// Runs everything. With `no_skip` a step that cannot run is a failure.
+pub(crate) fn run(install: bool, no_skip: bool) -> Result<()> {
+    if install && let Err(error) = packages::install() {
+        println!("what the live tests need could not be installed: {error:#}");
+    }
+    let steps = [
+        Step { name: "formatting", obstacle: None, run: || check(&mut cargo(&["fmt", "--all", "--check"])) },
+        Step { name: "tidy", obstacle: None, run: tidy::run },
+        Step { name: "clippy", obstacle: None, run: clippy },
+        Step { name: "unit tests", obstacle: None, run: unit },
+        Step { name: "ebpf --check", obstacle: ebpf::missing(), run: || ebpf::run(true) },
+        Step { name: "live tests", obstacle: live_obstacle(), run: live },
+    ];
+    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
+    for step in steps {
+        println!("\n== {}", step.name);
+        if let Some(reason) = step.obstacle {
+            println!("skipped: {reason}");
+            skipped.push((step.name, reason));
+            continue;
+        }
+        let since = Instant::now();
+        match (step.run)() {
+            Ok(()) => {
+                passed += 1;
+                println!("{}: passed in {:.1} s", step.name, since.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                println!("{}: FAILED: {error:#}", step.name);
+                failed.push(step.name);
+            }
+        }
+    }
+    println!();
+    for (name, reason) in &skipped {
+        println!("skipped: {name}: {reason}");
+    }
+    println!("steps: {passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    if no_skip && !skipped.is_empty() {
+        bail!("nothing may be skipped in CI");
+    }
+    Ok(())
+}
+
+fn clippy() -> Result<()> {
+    check(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
+}
+
+/// Everything that needs no kernel to be asked.
+fn unit() -> Result<()> {
+    check(&mut cargo(&["test", "--quiet", "--package", "netconn", "--package", "netconn-common", "--package", "xtask"]))
+}
+
+fn live_obstacle() -> Option<String> {
+    if !is_root() {
+        return Some("they load eBPF programs and make network namespaces: run as root".into());
+    }
+    let missing = packages::missing();
+    (!missing.is_empty()).then(|| {
+        let names: Vec<_> = missing.iter().map(|(program, package)| format!("{program} (package {package})")).collect();
+        format!("not installed: {}", names.join(", "))
+    })
+}
+
+/// netconn on this kernel against real programs; one at a time, because they measure what a daemon sees.
+fn live() -> Result<()> {
+    check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn"]))?;
+    check(&mut cargo(&["test", "--quiet", "--release", "--package", "netconn-tests", "--", "--test-threads", "1"]))
+}
