@@ -1,7 +1,6 @@
 //! What needs a kernel to be tested. The harness: a netconn daemon of one's own, network namespaces, what `ss` says.
 //!
 //! Root is needed. Everything here panics when something is wrong: it is for tests only.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod daemon;
 mod netns;
