@@ -9,8 +9,8 @@ mod members;
 mod record;
 
 pub use record::{
-    CgroupRecord, ExecRecord, ExitRecord, ForkRecord, Header, Owner, SocketState, TcpRecord, Totals, attribution, exec,
-    kind, mark, role,
+    CgroupRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, Owner, SocketState, TcpRecord, Totals,
+    attribution, exec, kind, mark, role,
 };
 
 /// Stands for "not known" in every integer of a record, so that 0 stays a value: all ones.
@@ -64,6 +64,8 @@ pub mod map {
 pub mod setting {
     /// `fentry/tcp_connect` is attached and reports attempts, with their source port.
     pub const CONNECT_HOOK: u32 = 1;
+    /// `iter/task_file` gives attempts only, which is thirty times faster when there are many connections.
+    pub const SCAN_ATTEMPTS: u32 = 2;
 }
 
 /// Names of the read-only globals that say what the running kernel allows; 0 or 1.
@@ -74,6 +76,8 @@ pub mod feature {
     pub const SOCKET_STORAGE: &str = "HAS_SOCKET_STORAGE";
     /// Socket cookies can be read by tracing programs (`bpf_get_socket_ptr_cookie`, from 5.12 on).
     pub const SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
+    /// A file's socket can be had (`bpf_sock_from_file`, from 5.11 on).
+    pub const SOCK_FROM_FILE: &str = "HAS_SOCK_FROM_FILE";
     /// `bpf_probe_read_kernel` is allowed (not under lockdown=confidentiality).
     pub const PROBE_READ_KERNEL: &str = "HAS_PROBE_READ_KERNEL";
 }

@@ -11,6 +11,7 @@ macro_rules! kernel_members {
     ($with:ident) => {
         $with! {
             SOCK_FAMILY = ["sock" "__sk_common.skc_family"];
+            SOCK_STATE = ["sock" "__sk_common.skc_state"];
             SOCK_LOCAL_PORT = ["sock" "__sk_common.skc_num"];
             SOCK_REMOTE_PORT = ["sock" "__sk_common.skc_dport"];
             SOCK_LOCAL_V4 = ["sock" "__sk_common.skc_rcv_saddr"];
@@ -57,6 +58,11 @@ macro_rules! kernel_members {
             CGROUP_ROOT = ["cgroup" "root"];
             CGROUP_ROOT_HIERARCHY = ["cgroup_root" "hierarchy_id"];
             NODE_ID = ["kernfs_node" "id"];
+            SOCKET_SOCK = ["socket" "sk"];
+            TASK_CREDENTIALS = ["task_struct" "cred"];
+            CREDENTIALS_UID = ["cred" "uid.val"];
+            TASK_CGROUPS = ["task_struct" "cgroups"];
+            CGROUPS_DEFAULT = ["css_set" "dfl_cgrp"];
         }
     };
 }

@@ -150,7 +150,7 @@ pub struct Totals {
     pub retransmits: u32,
 }
 
-/// A TCP socket changed its state.
+/// A TCP socket changed its state, or (from `iter/tcp`, with both states the same) is in it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct TcpRecord {
@@ -180,6 +180,24 @@ pub struct TcpRecord {
     pub old_state: u8,
     /// State after.
     pub new_state: u8,
+}
+
+/// An open file that is a TCP socket, from `iter/task_file`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct FileRecord {
+    /// As [`TcpRecord::socket`].
+    pub socket: u64,
+    /// Who has the file open.
+    pub owner: Owner,
+    /// Its descriptor there.
+    pub descriptor: u32,
+    /// The socket's own port, host byte order; 0 when not chosen yet.
+    pub local_port: u16,
+    /// One of [`tcp_state`](crate::tcp_state).
+    pub tcp_state: u8,
+    /// Zero.
+    pub reserved: u8,
 }
 
 /// A process runs a new program. `path_length` bytes follow: the components of the program's path from the last to the

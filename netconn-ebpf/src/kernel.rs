@@ -27,6 +27,9 @@ pub static HAS_SOCKET_COOKIE: Global<u32> = Global::new(0);
 /// Whether the current task can be had as a typed pointer.
 #[unsafe(no_mangle)]
 pub static HAS_CURRENT_TASK: Global<u32> = Global::new(0);
+/// Whether a file's socket can be had.
+#[unsafe(no_mangle)]
+pub static HAS_SOCK_FROM_FILE: Global<u32> = Global::new(0);
 /// Whether kernel memory can be read through untyped pointers.
 #[unsafe(no_mangle)]
 pub static HAS_PROBE_READ_KERNEL: Global<u32> = Global::new(0);

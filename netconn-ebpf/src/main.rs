@@ -1,6 +1,6 @@
 //! netconn's eBPF programs: one object for every kernel from 5.10 on.
 //!
-//! `tcp` and `process` hold the programs, `sock`, `task` and `kernel` everything that reads kernel memory, `emit` all
+//! `tcp`, `process` and `iter` hold the programs, `sock`, `task` and `kernel` everything that reads kernel memory, `emit` all
 //! writes to the ring buffer, `maps` what is shared with the daemon. Built by `cargo xtask ebpf`; on other targets
 //! this crate is empty, so that tools can walk the whole workspace.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -12,6 +12,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod emit;
+#[cfg(target_arch = "bpf")]
+mod iter;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(target_arch = "bpf")]

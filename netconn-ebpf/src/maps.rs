@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use netconn_common::{CgroupRecord, ExecRecord, SocketState, exec, kind};
+use netconn_common::{CgroupRecord, ExecRecord, SocketState, TcpRecord, exec, kind};
 
 /// All records. The daemon sets the size.
 #[map]
@@ -28,6 +28,10 @@ pub static SOCKETS_BY_ADDRESS: HashMap<u64, SocketState> = HashMap::with_max_ent
 /// Stands in for the state of a socket for which there is no memory.
 #[map]
 pub static SPARE: PerCpuArray<SocketState> = PerCpuArray::with_max_entries(1, 0);
+
+/// A record of `iter/tcp` under construction.
+#[map]
+pub static DUMP: PerCpuArray<TcpRecord> = PerCpuArray::with_max_entries(1, 0);
 
 /// An [`ExecRecord`] under construction, with the bytes that follow it.
 #[map]

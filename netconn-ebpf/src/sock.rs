@@ -12,12 +12,14 @@ use crate::{
     kernel::{
         HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, NET_INODE, SOCK_ERROR, SOCK_FAMILY, SOCK_FLAGS,
         SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED, SOCK_NET, SOCK_PROTOCOL, SOCK_REMOTE_PORT,
-        SOCK_REMOTE_V4, SOCK_REMOTE_V6, TCP_BYTES_RECEIVED, TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_RETRANSMITS,
-        TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member,
+        SOCK_REMOTE_V4, SOCK_REMOTE_V6, SOCK_STATE, TCP_BYTES_RECEIVED, TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT,
+        TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member,
     },
     maps::{SOCKETS, SOCKETS_BY_ADDRESS},
 };
 
+/// `AF_INET` in `include/linux/socket.h`.
+const AF_INET: u16 = 2;
 /// `AF_INET6` in `include/linux/socket.h`.
 pub const AF_INET6: u16 = 10;
 /// `IPPROTO_TCP` in `include/uapi/linux/in.h`.
@@ -46,6 +48,18 @@ pub struct Ends {
     pub remote_port: u16,
     /// `AF_INET` or `AF_INET6`.
     pub family: u16,
+}
+
+impl TcpSock {
+    /// Takes a typed pointer to a `struct tcp_sock`.
+    pub fn new(tcp: *const u8) -> Self {
+        Self(tcp)
+    }
+
+    /// The same socket as its innermost type.
+    pub fn sock(self) -> Sock {
+        Sock(self.0)
+    }
 }
 
 impl Sock {
@@ -130,6 +144,20 @@ impl Sock {
         }
     }
 
+    /// State, one of `netconn_common::tcp_state`.
+    #[inline(always)]
+    pub fn tcp_state(self) -> u8 {
+        // SAFETY: as above.
+        unsafe { member(self.0, &SOCK_STATE, 0) }
+    }
+
+    /// Whether this is a socket of IPv4 or IPv6.
+    #[inline(always)]
+    pub fn is_inet(self) -> bool {
+        // SAFETY: as above.
+        matches!(unsafe { member::<u16>(self.0, &SOCK_FAMILY, 0) }, AF_INET | AF_INET6)
+    }
+
     /// The port this socket is bound to, 0 when none is chosen.
     #[inline(always)]
     pub fn bound_port(self) -> u16 {
@@ -156,6 +184,16 @@ impl Sock {
                 rtt_us: member::<u32>(tcp.0, &TCP_SMOOTHED_RTT, 0) >> 3,
                 retransmits: member(tcp.0, &TCP_RETRANSMITS, UNKNOWN_U32),
             }
+        }
+    }
+
+    /// The state kept with this socket; null if there is none.
+    #[inline(always)]
+    pub fn state(self) -> *mut SocketState {
+        if has(&HAS_SOCKET_STORAGE) {
+            self.storage(0)
+        } else {
+            SOCKETS_BY_ADDRESS.get_ptr_mut(self.0 as u64).unwrap_or(ptr::null_mut())
         }
     }
 

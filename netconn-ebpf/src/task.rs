@@ -7,8 +7,9 @@ use aya_ebpf::helpers::generated::{
 use netconn_common::Owner;
 
 use crate::kernel::{
-    HAS_CURRENT_TASK, HAS_PROBE_READ_KERNEL, SIGNAL_LIVE, TASK_COMM, TASK_LEADER, TASK_PARENT, TASK_PID, TASK_SIGNAL,
-    TASK_START, TASK_TGID, follow, has, member, probe,
+    CGROUP_NODE, CGROUPS_DEFAULT, CREDENTIALS_UID, HAS_CURRENT_TASK, HAS_PROBE_READ_KERNEL, NODE_ID, SIGNAL_LIVE,
+    TASK_CGROUPS, TASK_COMM, TASK_CREDENTIALS, TASK_LEADER, TASK_PARENT, TASK_PID, TASK_SIGNAL, TASK_START, TASK_TGID,
+    follow, has, member, probe,
 };
 
 /// A `task_struct` whose type the verifier knows.
@@ -68,6 +69,21 @@ impl Task {
     pub fn live_threads(self) -> i32 {
         // SAFETY: as above.
         unsafe { member(follow(self.0, &TASK_SIGNAL), &SIGNAL_LIVE, 0) }
+    }
+
+    /// The process as the owner of a socket known by `how`.
+    #[inline(always)]
+    pub fn owner(self, how: u32) -> Owner {
+        let leader = self.leader();
+        // SAFETY: as above.
+        let (uid, cgroup) = unsafe {
+            let cgroup = follow(follow(self.0, &TASK_CGROUPS), &CGROUPS_DEFAULT);
+            (
+                member(follow(self.0, &TASK_CREDENTIALS), &CREDENTIALS_UID, 0),
+                member(follow(cgroup, &CGROUP_NODE), &NODE_ID, 0),
+            )
+        };
+        Owner { start_ns: leader.start_ns(), cgroup, tgid: self.tgid(), tid: self.tid(), uid, how, comm: leader.comm() }
     }
 
     /// The typed pointer itself.

@@ -124,6 +124,7 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
         return;
     }
     state.sequence = state.sequence.wrapping_add(1);
+    state.generation = state.generation.max(1);
     state.marks &= !mark::IN_PROCESS;
     if sock.is_owned() {
         state.marks |= mark::IN_PROCESS;
@@ -134,30 +135,41 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
         tcp_state::CLOSE_WAIT => state.marks |= mark::CLOSED_REMOTELY,
         _ => {}
     }
-    let ends = sock.ends(tcp);
-    // inet_sport still has the port of the socket's life before.
-    let local_port = if new == tcp_state::SYN_SENT { sock.bound_port() } else { ends.local_port };
     emit::record(kind::TCP, |record: *mut TcpRecord| {
-        // SAFETY: the ring gave room for one record; every member is written.
-        unsafe {
-            (*record).header = emit::header(kind::TCP, now);
-            (*record).socket = sock.number(state);
-            (*record).state = *state;
-            (*record).totals = sock.totals(tcp);
-            (*record).namespace = sock.namespace();
-            (*record).error = sock.error();
-            (&raw mut (*record).local_address).cast::<[u64; 2]>().write_unaligned(ends.local_address);
-            (&raw mut (*record).remote_address).cast::<[u64; 2]>().write_unaligned(ends.remote_address);
-            (*record).local_port = local_port;
-            (*record).remote_port = ends.remote_port;
-            (*record).family = ends.family;
-            (*record).old_state = old;
-            (*record).new_state = new;
-        }
+        // SAFETY: the ring gave room for one record.
+        unsafe { fill(record, sock, tcp, state, old, new, now) }
     });
 }
 
+/// Writes every member of a record of a socket that goes from `old` to `new`.
+///
+/// # Safety
+///
+/// `record` must be valid for writes; what it holds is not read.
 #[inline(always)]
-fn setting(bit: u32) -> bool {
+pub unsafe fn fill(record: *mut TcpRecord, sock: Sock, tcp: TcpSock, state: &SocketState, old: u8, new: u8, now: u64) {
+    let ends = sock.ends(tcp);
+    // SAFETY: the caller's contract.
+    unsafe {
+        (*record).header = emit::header(kind::TCP, now);
+        (*record).socket = sock.number(state);
+        (*record).state = *state;
+        (*record).totals = sock.totals(tcp);
+        (*record).namespace = sock.namespace();
+        (*record).error = sock.error();
+        (&raw mut (*record).local_address).cast::<[u64; 2]>().write_unaligned(ends.local_address);
+        (&raw mut (*record).remote_address).cast::<[u64; 2]>().write_unaligned(ends.remote_address);
+        // inet_sport still has the port of the socket's life before.
+        (*record).local_port = if new == tcp_state::SYN_SENT { sock.bound_port() } else { ends.local_port };
+        (*record).remote_port = ends.remote_port;
+        (*record).family = ends.family;
+        (*record).old_state = old;
+        (*record).new_state = new;
+    }
+}
+
+/// Whether a bit of `netconn_common::setting` is set.
+#[inline(always)]
+pub fn setting(bit: u32) -> bool {
     SETTINGS.get(0).is_some_and(|bits| bits & bit != 0)
 }

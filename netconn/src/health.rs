@@ -24,6 +24,8 @@ pub struct Health {
     pub hooks: Vec<HookStatus>,
     /// Members of kernel structures that this kernel does not have.
     pub missing_members: Vec<String>,
+    /// Whether the table holds everything that the kernel has.
+    pub complete: bool,
     /// Connections and listeners in the table.
     pub connections: usize,
     /// Processes known.

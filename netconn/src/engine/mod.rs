@@ -2,6 +2,7 @@
 //! hands them to the outputs and answers questions of the server between two batches.
 
 mod core;
+mod telling;
 
 use std::{
     io,
@@ -15,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use hashbrown::HashMap;
+use netconn_common::{FileRecord, TcpRecord};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
@@ -27,7 +30,7 @@ use crate::{
     clock::Clock,
     directory::Directory,
     encode::event::{EventEncoder, Loss, Sensor},
-    engine::core::Core,
+    engine::{core::Core, telling::Telling},
     event::filter::Filter,
     health::{Health, OutputHealth, RecordCounts},
     kernel::{
@@ -222,31 +225,50 @@ impl Loop {
         // The programs are attached: whatever begins from now on waits in the ring.
         processes.add_scanned(scan::all());
         let told = Told { ring: 0, outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now };
-        Ok(Self {
+        let mut engine = Self {
             core: Core {
-                clock,
                 processes,
-                directory: Directory::new(lookup),
                 table: Table::default(),
-                encoder: parts.encoder,
+                telling: Telling::new(clock, Directory::new(lookup), parts.encoder, !parts.outputs.is_empty()),
                 sensor: parts.sensor,
-                batch: BytesMut::with_capacity(2 * BATCH_BYTES),
-                batch_events: 0,
-                has_outputs: !parts.outputs.is_empty(),
-                streams: Vec::new(),
                 records: 0,
                 unknown_records: 0,
+                complete: false,
             },
             capture: parts.capture,
             outputs: parts.outputs,
             started_ns: now,
             told,
-        })
+        };
+        engine.dump();
+        Ok(engine)
+    }
+
+    /// Brings the table into line with the kernel: at the start, and after records were lost.
+    fn dump(&mut self) {
+        self.core.table.begin_dump();
+        self.core.complete = false;
+        let (mut sockets, namespaces) = match self.capture.sockets() {
+            Ok(found) => found,
+            Err(error) => {
+                warn!("connections that were there before are not known: {error}");
+                return self.core.table.abandon_dump();
+            }
+        };
+        match self.capture.files(false) {
+            Ok(files) => own(&mut sockets, &files),
+            Err(error) => warn!("processes of connections that were there before are not known: {error}"),
+        }
+        while self.drain() {}
+        let exact = self.capture.dumps_are_exact();
+        self.core.end_dump(sockets, |connection| exact && namespaces.contains(&u64::from(connection.namespace)));
+        self.core.complete = true;
+        self.core.telling.hand_over(&self.outputs);
     }
 
     fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
         loop {
-            self.core.clock.refresh();
+            self.core.telling.clock.refresh();
             let any = self.drain();
             loop {
                 match commands.try_recv() {
@@ -255,7 +277,7 @@ impl Loop {
                     Err(TryRecvError::Empty) => break,
                 }
             }
-            let now = self.core.clock.now();
+            let now = self.core.telling.clock.now();
             if now.saturating_sub(self.told.checked_ns) >= TICK.as_nanos() as u64 {
                 self.tick(now);
             }
@@ -277,11 +299,11 @@ impl Loop {
         {
             self.core.handle(&item);
             count += 1;
-            if self.core.batch.len() >= BATCH_BYTES {
-                self.core.hand_over(&self.outputs);
+            if self.core.telling.waiting() >= BATCH_BYTES {
+                self.core.telling.hand_over(&self.outputs);
             }
         }
-        self.core.hand_over(&self.outputs);
+        self.core.telling.hand_over(&self.outputs);
         count != 0
     }
 
@@ -291,18 +313,30 @@ impl Loop {
                 if request.slot == 0 {
                     // What happened before the question belongs into the answer.
                     while self.drain() {}
+                    self.find_ports();
                 }
                 // An error means that the client has gone.
                 let _ = reply.send(self.core.rows(&request));
             }
-            Command::Stream(filter, queue) => self.core.streams.push(Stream::new(filter, queue)),
+            Command::Stream(filter, queue) => self.core.telling.streams.push(Stream::new(filter, queue)),
             Command::Health(reply) => {
                 while self.drain() {}
                 let _ = reply.send(self.health());
             }
-            Command::Answer(answer) => self.core.directory.answer(answer),
+            Command::Answer(answer) => self.core.telling.directory.answer(answer),
             Command::Reopen => self.outputs.iter().for_each(Output::reopen),
             Command::Stop => {}
+        }
+    }
+
+    /// Where only the answer to an attempt tells its own port, the kernel is asked for those that wait.
+    fn find_ports(&mut self) {
+        if !self.core.table.has_attempts_without_port() {
+            return;
+        }
+        match self.capture.files(true) {
+            Ok(files) => files.iter().for_each(|file| self.core.table.set_port(file.socket, file.local_port)),
+            Err(error) => warn!("ports of attempts are not known: {error}"),
         }
     }
 
@@ -315,31 +349,32 @@ impl Loop {
             if count > *told {
                 let loss = Loss { stage, count: count - *told, from_ns, to_ns: now };
                 warn!("{} events or records were lost ({stage})", loss.count);
-                self.core.lose(loss);
+                self.core.telling.lose(loss);
                 *told = count;
             }
         };
+        let before = self.told.ring;
         tell("ring", self.capture.lost().iter().sum(), &mut self.told.ring);
+        let is_lossy = self.told.ring != before;
         for (output, (queue, disk)) in self.outputs.iter().zip(&mut self.told.outputs) {
             tell("queue", output.counters().lost_queue.load(Ordering::Relaxed), queue);
             tell("disk", output.counters().lost_disk.load(Ordering::Relaxed), disk);
         }
-        self.core.hand_over(&self.outputs);
+        if is_lossy {
+            self.dump();
+        }
+        self.core.telling.hand_over(&self.outputs);
     }
 
     /// Nothing in flight is lost: the programs are detached, the ring is emptied, the outputs are written.
     fn finish(&mut self) {
         self.capture.detach();
         while self.drain() {}
-        let now = self.core.clock.now();
+        let now = self.core.telling.clock.now();
         self.tick(now);
-        if self.core.has_outputs {
-            let lost = self.capture.lost().iter().sum();
-            self.core.encoder.stop(&mut self.core.batch, &mut self.core.clock, lost);
-            self.core.batch_events += 1;
-        }
-        self.core.hand_over(&self.outputs);
-        self.core.streams.clear();
+        self.core.telling.stop(self.capture.lost().iter().sum());
+        self.core.telling.hand_over(&self.outputs);
+        self.core.telling.streams.clear();
         let deadline = Instant::now() + FINISH;
         for output in self.outputs.drain(..) {
             let path = output.path().display().to_string();
@@ -355,20 +390,21 @@ impl Loop {
             sensor_id: self.core.sensor.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: preflight::kernel_release(),
-            uptime_seconds: self.core.clock.now().saturating_sub(self.started_ns) / 1_000_000_000,
+            uptime_seconds: self.core.telling.clock.now().saturating_sub(self.started_ns) / 1_000_000_000,
             pid: std::process::id(),
             resident_bytes: None,
             hooks: self.capture.hooks().to_vec(),
             missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
+            complete: self.core.complete,
             connections: self.core.table.len(),
             processes: self.core.processes.len(),
-            clients: self.core.streams.len(),
+            clients: self.core.telling.streams.len(),
             records: RecordCounts {
                 received: self.core.records,
                 unknown: self.core.unknown_records,
                 lost: self.capture.lost().iter().sum(),
             },
-            events: self.core.encoder.count(),
+            events: self.core.telling.encoder.count(),
             outputs: self
                 .outputs
                 .iter()
@@ -379,6 +415,22 @@ impl Loop {
                     lost_disk: load(&output.counters().lost_disk),
                 })
                 .collect(),
+        }
+    }
+}
+
+/// Gives sockets without an owner to the process that has them open: of several to the one that is there longest.
+fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
+    let mut owners: HashMap<u64, &FileRecord> = HashMap::with_capacity(files.len());
+    for file in files {
+        let owner = owners.entry(file.socket).or_insert(file);
+        if file.owner.start_ns < owner.owner.start_ns {
+            *owner = file;
+        }
+    }
+    for socket in sockets.iter_mut().filter(|socket| socket.state.owner.tgid == 0) {
+        if let Some(file) = owners.get(&socket.socket) {
+            socket.state.owner = file.owner;
         }
     }
 }

@@ -14,12 +14,16 @@ pub enum Attach {
     Tracepoint,
     /// `fentry`: the entry of a function; needs trampolines, which hardened and micro-VM kernels refuse.
     FunctionEntry,
+    /// `iter`: run when somebody reads.
+    Iterator,
 }
 
 /// One program of the eBPF object and where it belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
-    /// Name of the program and of what it is attached to.
+    /// Name of the program.
+    pub program: &'static str,
+    /// What it is attached to.
     pub name: &'static str,
     /// How.
     pub attach: Attach,
@@ -34,6 +38,7 @@ pub struct Hook {
 /// All hooks, in the order in which they are attached: who owns a socket is known before the socket is.
 pub const HOOKS: &[Hook] = &[
     Hook {
+        program: "cgroup_mkdir",
         name: "cgroup_mkdir",
         attach: Attach::Tracepoint,
         prototype: "(struct cgroup *cgrp, const char *path), include/trace/events/cgroup.h",
@@ -41,6 +46,7 @@ pub const HOOKS: &[Hook] = &[
         without: Some("cgroups made after the start have no name"),
     },
     Hook {
+        program: "sched_process_fork",
         name: "sched_process_fork",
         attach: Attach::Tracepoint,
         prototype: "(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h",
@@ -48,6 +54,7 @@ pub const HOOKS: &[Hook] = &[
         without: Some("processes are looked up in /proc, those that live briefly are missed"),
     },
     Hook {
+        program: "sched_process_exec",
         name: "sched_process_exec",
         attach: Attach::Tracepoint,
         prototype: "(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm), include/trace/events/sched.h",
@@ -55,6 +62,7 @@ pub const HOOKS: &[Hook] = &[
         without: Some("processes are looked up in /proc, those that live briefly are missed"),
     },
     Hook {
+        program: "sched_process_exit",
         name: "sched_process_exit",
         attach: Attach::Tracepoint,
         prototype: "(struct task_struct *p), include/trace/events/sched.h",
@@ -62,6 +70,7 @@ pub const HOOKS: &[Hook] = &[
         without: Some("ended processes are forgotten when their id is used again"),
     },
     Hook {
+        program: "tcp_connect",
         name: "tcp_connect",
         attach: Attach::FunctionEntry,
         prototype: "int tcp_connect(struct sock *sk), net/ipv4/tcp_output.c",
@@ -69,6 +78,23 @@ pub const HOOKS: &[Hook] = &[
         without: Some("inet_sock_set_state; the source port is known with the answer"),
     },
     Hook {
+        program: "dump_tcp",
+        name: "tcp",
+        attach: Attach::Iterator,
+        prototype: "struct bpf_iter__tcp, net/ipv4/tcp_ipv4.c",
+        fact: "connections and listeners that were there before",
+        without: Some("they are seen when something happens to them"),
+    },
+    Hook {
+        program: "dump_files",
+        name: "task_file",
+        attach: Attach::Iterator,
+        prototype: "struct bpf_iter__task_file, kernel/bpf/task_iter.c",
+        fact: "processes of connections that were there before",
+        without: Some("their processes are unknown"),
+    },
+    Hook {
+        program: "inet_sock_set_state",
         name: "inet_sock_set_state",
         attach: Attach::Tracepoint,
         prototype: "(const struct sock *sk, const int oldstate, const int newstate), include/trace/events/sock.h",
@@ -116,6 +142,7 @@ impl Hook {
         let way = match self.attach {
             Attach::Tracepoint => "tp_btf",
             Attach::FunctionEntry => "fentry",
+            Attach::Iterator => "iter",
         };
         format!("{way}/{}", self.name)
     }

@@ -1,20 +1,21 @@
 //! Loads the eBPF object into the running kernel and attaches its programs, as far as this kernel allows.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, FEntry, ProgramError},
+    programs::{BtfTracePoint, FEntry, Iter, ProgramError},
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use netconn_common::{MISSING, feature, kind, map, setting};
+use netconn_common::{FileRecord, MISSING, TcpRecord, feature, kind, map, setting};
 use thiserror::Error;
 
 use crate::kernel::{
     btf::{Btf, BtfError},
     hooks::{Attach, HOOKS, Hook, HookStatus, Obstacle, Verdict, classify},
+    iterate,
     preflight::{self, Lockdown, Unfit},
 };
 
@@ -96,6 +97,10 @@ pub struct Capture {
     ebpf: Option<Ebpf>,
     ring: RingBuf<MapData>,
     lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
+    settings: Array<MapData, u32>,
+    /// What `settings` holds.
+    bits: u32,
+    exact: bool,
     hooks: Vec<HookStatus>,
     missing: Vec<&'static str>,
     logger: Option<EbpfLogger<&'static dyn Log>>,
@@ -116,12 +121,14 @@ impl Capture {
         let features = features(&btf);
         let ebpf = load(options, &offsets, &features)?;
         let missing = offsets.iter().filter(|(_, offset)| *offset == MISSING).map(|(name, _)| *name).collect();
-        Self::attach(ebpf, options, missing)
+        let exact = features.contains(&(feature::SOCKET_STORAGE, 1));
+        Self::attach(ebpf, options, missing, exact)
     }
 
-    fn attach(mut ebpf: Ebpf, options: &Options, missing: Vec<&'static str>) -> Result<Self, LoadError> {
+    fn attach(mut ebpf: Ebpf, options: &Options, missing: Vec<&'static str>, exact: bool) -> Result<Self, LoadError> {
         let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
         let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
+        let mut bits = 0;
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
             let verdict = if options.without.iter().any(|name| name == hook.name) {
@@ -130,7 +137,8 @@ impl Capture {
                 attach(&mut ebpf, hook, &types).map_or_else(|error| error, |()| Verdict::Attached)
             };
             if hook.attach == Attach::FunctionEntry && verdict == Verdict::Attached {
-                settings.set(0, setting::CONNECT_HOOK, 0).map_err(|error| LoadError::Object(error.to_string()))?;
+                bits |= setting::CONNECT_HOOK;
+                settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
             }
             if hook.without.is_none()
                 && let Verdict::Unsupported { reason } | Verdict::Failed { reason } = &verdict
@@ -147,6 +155,9 @@ impl Capture {
             ring: taken(&mut ebpf, map::RECORDS)?,
             lost: taken(&mut ebpf, map::LOST)?,
             ebpf: Some(ebpf),
+            settings,
+            bits,
+            exact,
             hooks,
             missing,
             logger,
@@ -179,6 +190,41 @@ impl Capture {
             }
         }
         total
+    }
+
+    /// Reads all TCP sockets of all network namespaces that a process or a name refers to, and gives the inodes of
+    /// these namespaces.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn sockets(&mut self) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
+        iterate::all_namespaces(self.iterator("dump_tcp")?)
+    }
+
+    /// Whether a dump of sockets shows each exactly once and whole: from 5.11 on, where the state is kept in the
+    /// socket itself.
+    pub fn dumps_are_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// Reads all open files that are TCP sockets; with `attempts_only` those that wait for an answer.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn files(&mut self, attempts_only: bool) -> io::Result<Vec<FileRecord>> {
+        let bits = if attempts_only { self.bits | setting::SCAN_ATTEMPTS } else { self.bits };
+        self.settings.set(0, bits, 0).map_err(io::Error::other)?;
+        let files = iterate::here(self.iterator("dump_files")?);
+        self.settings.set(0, self.bits, 0).map_err(io::Error::other)?;
+        files
+    }
+
+    fn iterator(&mut self, program: &str) -> io::Result<&mut Iter> {
+        let ebpf = self.ebpf.as_mut().ok_or_else(|| io::Error::other("the programs are detached"))?;
+        let program = ebpf.program_mut(program).ok_or_else(|| io::Error::other("no such program"))?;
+        program.try_into().map_err(io::Error::other)
     }
 
     /// Hands messages of the eBPF programs to the log, if they are on.
@@ -214,12 +260,13 @@ fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, LoadError> {
 }
 
 /// What this kernel allows: a helper for tracing programs is there if its function is.
-fn features(btf: &Btf<'_>) -> [(&'static str, u32); 4] {
+fn features(btf: &Btf<'_>) -> [(&'static str, u32); 5] {
     let readable = Lockdown::of_this_kernel() != Lockdown::Confidentiality;
     [
         (feature::SOCKET_STORAGE, u32::from(btf.has_function("bpf_sk_storage_get_tracing"))),
         (feature::SOCKET_COOKIE, u32::from(btf.has_function("bpf_get_socket_ptr_cookie"))),
         (feature::CURRENT_TASK, u32::from(btf.has_function("bpf_get_current_task_btf"))),
+        (feature::SOCK_FROM_FILE, u32::from(btf.has_function("bpf_sock_from_file"))),
         (feature::PROBE_READ_KERNEL, u32::from(readable)),
     ]
 }
@@ -282,7 +329,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(), Verdict> {
     let failed = |reason: String| Verdict::Failed { reason };
-    let program = ebpf.program_mut(hook.name).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
+    let program = ebpf.program_mut(hook.program).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
     let result = match hook.attach {
         Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
             program.load(hook.name, types)?;
@@ -292,6 +339,8 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(), Verdict> {
             program.load(hook.name, types)?;
             program.attach().map(drop)
         }),
+        // Attached anew for each reading.
+        Attach::Iterator => <&mut Iter>::try_from(program).and_then(|program| program.load(hook.name, types)),
     };
     result.map_err(|error| classify(hook.attach, obstacle(&error)))
 }

@@ -3,5 +3,6 @@
 pub mod btf;
 pub mod decode;
 pub mod hooks;
+mod iterate;
 pub mod load;
 pub mod preflight;

@@ -102,8 +102,9 @@ async fn connections(State(engine): State<Handle>, parameters: Parameters) -> An
     let health = ask(&engine, Command::Health).await?;
     let before = array.then(|| {
         let taken_at = Timestamp::now().to_string();
-        let (id, taken_at) = (json!(health.sensor_id), json!(taken_at));
-        Bytes::from(format!("{{\"sensor_id\":{id},\"taken_at\":{taken_at},\"complete\":false,\"connections\":[\n"))
+        let (id, taken_at, complete) = (json!(health.sensor_id), json!(taken_at), health.complete);
+        let members = format!("\"sensor_id\":{id},\"taken_at\":{taken_at},\"complete\":{complete}");
+        Bytes::from(format!("{{{members},\"connections\":[\n"))
     });
     let (sender, body) = Channel::new(PARTS_WAITING);
     // The first part is waited for, so that a daemon that cannot answer does not begin to.

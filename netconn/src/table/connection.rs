@@ -47,6 +47,8 @@ pub struct Connection {
     pub preexisting: bool,
     /// `IP Connect` or `IP Listen` was given.
     pub announced: bool,
+    /// Number of the last dump of the table before or in which it was seen.
+    pub(super) seen: u32,
 }
 
 impl Connection {
@@ -75,6 +77,7 @@ impl Connection {
             totals: record.totals,
             preexisting,
             announced: false,
+            seen: 0,
         }
         .seen_in(old)
     }
@@ -91,6 +94,9 @@ impl Connection {
         self.sequence = record.state.sequence;
         self.established_ns = record.state.established_ns;
         self.totals = record.totals;
+        if self.role == role::UNKNOWN {
+            self.role = record.state.role;
+        }
         let local = End { address: address(record.family, &record.local_address), port: record.local_port };
         let remote = End { address: address(record.family, &record.remote_address), port: record.remote_port };
         // `tcp_disconnect` and the end of a bound socket clear what was known.

@@ -6,7 +6,7 @@ mod connection;
 
 use std::rc::Rc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use netconn_common::{Owner, TcpRecord, role, tcp_state};
 
 pub use connection::Connection;
@@ -36,6 +36,10 @@ pub struct Table {
     slots: Vec<Option<Connection>>,
     free: Vec<u32>,
     by_socket: HashMap<u64, u32, foldhash::fast::RandomState>,
+    /// Dumps begun so far.
+    dumps: u32,
+    /// While a dump is taken: sockets that have ended since, and the life that ended.
+    ended: Option<HashMap<u64, u32, foldhash::fast::RandomState>>,
 }
 
 impl Table {
@@ -77,9 +81,11 @@ impl Table {
             None => self.insert(Connection::new(record, process(&record.state.owner))),
         };
         let Some(Some(connection)) = self.slots.get_mut(slot as usize) else { return };
-        if known.is_some() && record.state.sequence < connection.sequence && connection.sequence != 0 {
-            return; // An older record than what is known; only a repeated one could be.
+        if connection.sequence > record.state.sequence {
+            connection.seen = self.dumps;
+            return; // A dump of something to which more has happened since.
         }
+        connection.seen = self.dumps;
         connection.update(record);
         if !connection.announced && connection.is_up() {
             connection.announced = true;
@@ -91,6 +97,75 @@ impl Table {
             && let Some(connection) = self.remove(slot)
         {
             emit(end(&connection, record), &connection, now);
+        }
+    }
+
+    /// A dump of all sockets is about to be taken: from here on ended sockets are remembered.
+    pub fn begin_dump(&mut self) {
+        self.dumps = self.dumps.wrapping_add(1);
+        self.ended = Some(HashMap::default());
+    }
+
+    /// Forgets that a dump was to be taken.
+    pub fn abandon_dump(&mut self) {
+        self.ended = None;
+    }
+
+    /// Takes the records of a dump that was taken since [`begin_dump`](Self::begin_dump), after all records of the
+    /// ring that came meanwhile were applied. A socket's number of life and record tell which of the two is newer, so
+    /// nothing is missed and nothing comes twice. Entries for which `is_covered` holds and that are not in the dump have
+    /// ended unseen. `process` and `emit` are as for [`apply`](Self::apply).
+    pub fn end_dump(
+        &mut self,
+        mut dump: Vec<TcpRecord>,
+        is_covered: impl Fn(&Connection) -> bool,
+        mut process: impl FnMut(&Owner) -> Option<Rc<Process>>,
+        mut emit: impl FnMut(Change, &Connection, u64),
+    ) {
+        let ended = self.ended.take().unwrap_or_default();
+        // Listeners first: they tell who began the connections that are older than netconn.
+        dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
+        let mut listening = HashSet::<(u32, u16)>::new();
+        for record in &mut dump {
+            if record.new_state == tcp_state::LISTEN {
+                listening.insert((record.namespace, record.local_port));
+            } else if record.state.role == role::UNKNOWN && record.new_state != tcp_state::SYN_SENT {
+                let incoming = listening.contains(&(record.namespace, record.local_port));
+                record.state.role = if incoming { role::PASSIVE } else { role::ACTIVE };
+            }
+            let is_over = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
+            // A child that is not connected yet is not reported, see `inet_sock_set_state`.
+            let is_half = record.new_state == tcp_state::SYN_RECV && record.state.role == role::PASSIVE;
+            if !is_over && !is_half && record.new_state != tcp_state::CLOSE {
+                self.apply(record, &mut process, &mut emit);
+            }
+        }
+        let vanished: Vec<u32> = (0_u32..)
+            .zip(&self.slots)
+            .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+            .filter(|(_, entry)| entry.seen != self.dumps && is_covered(entry))
+            .map(|(slot, _)| slot)
+            .collect();
+        let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(0);
+        for slot in vanished {
+            if let Some(entry) = self.remove(slot) {
+                finish(&entry, now.max(entry.established_ns), &mut emit);
+            }
+        }
+    }
+
+    /// Whether there are attempts whose own port is not known yet.
+    pub fn has_attempts_without_port(&self) -> bool {
+        self.slots.iter().flatten().any(|entry| entry.state == tcp_state::SYN_SENT && entry.local.port == 0)
+    }
+
+    /// Sets the port of an attempt, if it is not known yet.
+    pub fn set_port(&mut self, socket: u64, port: u16) {
+        if let Some(slot) = self.by_socket.get(&socket)
+            && let Some(Some(entry)) = self.slots.get_mut(*slot as usize)
+            && entry.local.port == 0
+        {
+            entry.local.port = port;
         }
     }
 
@@ -117,6 +192,9 @@ impl Table {
     fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.slots.get_mut(slot as usize)?.take()?;
         self.by_socket.remove(&connection.socket);
+        if let Some(ended) = &mut self.ended {
+            ended.insert(connection.socket, connection.generation);
+        }
         self.free.push(slot);
         Some(connection)
     }

@@ -1,0 +1,139 @@
+//! Reading BPF iterators.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::MetadataExt as _,
+    thread,
+};
+
+use aya::programs::Iter;
+use bytemuck::AnyBitPattern;
+use nix::sched::{CloneFlags, setns};
+use tracing::debug;
+
+/// What the kernel gives at once at most (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
+const READ_BYTES: usize = 32 << 10;
+/// Times in a row that the kernel may say that it found nothing in a million objects.
+const AGAIN_MAX: u32 = 1000;
+
+/// All records of an iterator, in the network namespace of the caller where that matters.
+pub(super) fn here<T: AnyBitPattern>(program: &mut Iter) -> io::Result<Vec<T>> {
+    let link = program.attach().map_err(io::Error::other)?;
+    let link = program.take_link(link).map_err(io::Error::other)?;
+    let mut file = link.into_file().map_err(io::Error::other)?;
+    read(&mut file)
+}
+
+/// All records of an iterator in every network namespace, and the inodes of those that were read: not those that the
+/// caller may not enter.
+pub(super) fn all_namespaces<T: AnyBitPattern + Send>(program: &mut Iter) -> io::Result<(Vec<T>, HashSet<u64>)> {
+    let mut records = here(program)?;
+    let mut read: HashSet<u64> = own_namespace().into_iter().collect();
+    let others = other_namespaces();
+    if others.is_empty() {
+        return Ok((records, read));
+    }
+    // A thread of its own, which nobody needs in its old namespace afterwards.
+    let more = thread::scope(|scope| {
+        let reader = thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, || {
+            let mut records: Vec<T> = Vec::new();
+            for (inode, namespace) in others {
+                match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+                    Ok(()) => {
+                        records.extend(here::<T>(program)?);
+                        read.insert(inode);
+                    }
+                    Err(error) => debug!("a network namespace cannot be entered: {error}"),
+                }
+            }
+            Ok::<_, io::Error>(records)
+        })?;
+        reader.join().unwrap_or_else(|_| Err(io::Error::other("the reader of namespaces panicked")))
+    })?;
+    records.extend(more);
+    Ok((records, read))
+}
+
+fn own_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/net").ok().map(|metadata| metadata.ino())
+}
+
+/// Handles of all network namespaces that a process is in or that have a name, but for the caller's.
+fn other_namespaces() -> Vec<(u64, File)> {
+    let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
+    let of_processes = entries("/proc").map(|folder| folder.join("ns/net"));
+    let mut found = Vec::new();
+    for path in of_processes.chain(entries("/run/netns")) {
+        // Looked at first, so that each is opened once only.
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if !seen.contains(&metadata.ino())
+            && let Ok(file) = File::open(&path)
+            && let Ok(metadata) = file.metadata()
+            && seen.insert(metadata.ino())
+        {
+            found.push((metadata.ino(), file));
+        }
+    }
+    found
+}
+
+fn entries(folder: &str) -> impl Iterator<Item = std::path::PathBuf> + use<> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn read<T: AnyBitPattern>(file: &mut impl Read) -> io::Result<Vec<T>> {
+    let mut records = Vec::new();
+    let mut rest = Vec::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut again = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(records),
+            Ok(length) => {
+                again = 0;
+                rest.extend_from_slice(&buffer[..length]);
+                let whole = rest.len() / size_of::<T>() * size_of::<T>();
+                records.extend(rest[..whole].chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
+                rest.drain(..whole);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && again < AGAIN_MAX => again += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives bytes in odd portions, with interruptions.
+    struct Portions(Vec<u8>, u32);
+
+    impl Read for Portions {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 += 1;
+            if self.1.is_multiple_of(2) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let length = self.0.len().min(3);
+            buffer[..length].copy_from_slice(&self.0[..length]);
+            self.0.drain(..length);
+            Ok(length)
+        }
+    }
+
+    #[test]
+    fn records_may_come_in_pieces() {
+        let bytes: Vec<u8> = [1_u32, 2, 3].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(read::<u32>(&mut Portions(bytes, 0)).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn the_own_namespace_is_not_among_the_others() {
+        let own = own_namespace().unwrap();
+        assert!(other_namespaces().iter().all(|(inode, _)| *inode != own));
+    }
+}
