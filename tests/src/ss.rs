@@ -9,13 +9,17 @@ use crate::Netns;
 /// A socket: state, local end, remote end (none on listeners).
 pub type Socket = (String, String, Option<String>);
 
-/// The TCP sockets of a namespace according to `ss -tan`, sorted, TIME_WAIT left out: it belongs to no process and no
-/// event tells of its end.
+/// The TCP sockets of a namespace according to `ss -tan`, sorted. TIME_WAIT is left out: it belongs to no process and no
+/// event tells of its end. So is what the kernel keeps in the same place (timer `timewait`): an end in FIN-WAIT-2 whose
+/// socket is gone. Half-open connections are no sockets yet.
 pub fn ss(namespace: &Netns) -> Vec<Socket> {
-    let text = namespace.exec("ss", &["-tanH"]);
+    let text = namespace.exec("ss", &["-tanoH"]);
     let mut sockets: Vec<Socket> = text
         .lines()
         .filter_map(|line| {
+            if line.contains("timer:(timewait") {
+                return None;
+            }
             let mut words = line.split_whitespace();
             let state = match words.next()? {
                 "LISTEN" => "LISTENING",

@@ -277,6 +277,10 @@ impl Loop {
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            // Whoever read standard output has gone, so there is nobody to run for.
+            if self.outputs.iter().any(|output| output.counters().closed.load(Ordering::Relaxed)) {
+                return self.finish();
+            }
             let now = self.core.telling.clock.now();
             if now.saturating_sub(self.told.checked_ns) >= TICK.as_nanos() as u64 {
                 self.tick(now);

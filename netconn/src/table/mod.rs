@@ -6,8 +6,8 @@ mod connection;
 
 use std::rc::Rc;
 
-use hashbrown::{HashMap, HashSet};
-use netconn_common::{Owner, TcpRecord, role, tcp_state};
+use hashbrown::HashMap;
+use netconn_common::{Owner, TcpRecord, attribution, role, tcp_state};
 
 pub use connection::Connection;
 
@@ -125,13 +125,20 @@ impl Table {
         let ended = self.ended.take().unwrap_or_default();
         // Listeners first: they tell who began the connections that are older than netconn.
         dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
-        let mut listening = HashSet::<(u32, u16)>::new();
+        let mut listeners = HashMap::<(u32, u16), Owner>::new();
         for record in &mut dump {
             if record.new_state == tcp_state::LISTEN {
-                listening.insert((record.namespace, record.local_port));
+                listeners.insert((record.namespace, record.local_port), record.state.owner);
             } else if record.state.role == role::UNKNOWN && record.new_state != tcp_state::SYN_SENT {
-                let incoming = listening.contains(&(record.namespace, record.local_port));
-                record.state.role = if incoming { role::PASSIVE } else { role::ACTIVE };
+                let listener = listeners.get(&(record.namespace, record.local_port));
+                record.state.role = if listener.is_some() { role::PASSIVE } else { role::ACTIVE };
+                // Nobody has accepted it yet, or its process has closed it.
+                if let Some(owner) = listener
+                    && record.state.owner.tgid == 0
+                    && owner.tgid != 0
+                {
+                    record.state.owner = Owner { how: attribution::LISTENER, ..*owner };
+                }
             }
             let is_over = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
             // A child that is not connected yet is not reported, see `inet_sock_set_state`.

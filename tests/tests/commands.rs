@@ -1,0 +1,260 @@
+//! The commands as people use them: what they print, how they end, and what they say when something is wrong.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netconn_tests::{Daemon, Events, Netns, netconn};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+/// A netconn command that must end with this exit code and this on standard error.
+fn fails(output: &Output, code: i32, message: &str) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(error.contains(message), "{error}");
+    assert_eq!(
+        error.trim_end().lines().filter(|line| line.starts_with("netconn: ")).count(),
+        1,
+        "one sentence: {error}"
+    );
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(netconn()).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A `netconn run` that must not start, with a place of its own for everything that is not the matter.
+fn start(arguments: &[&str]) -> Output {
+    let folder = TempDir::new().unwrap();
+    let mut command = Command::new(netconn());
+    command.arg("run").args(arguments);
+    if !arguments.contains(&"--socket") {
+        command.arg("--socket").arg(folder.path().join("sock"));
+    }
+    if !arguments.contains(&"--state-dir") {
+        command.arg("--state-dir").arg(folder.path());
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn what_keeps_the_daemon_from_starting_is_said() {
+    fails(&start(&["--events", "/dev/full"]), 74, "cannot write events to /dev/full: No space left on device");
+    fails(&start(&["--events", "/nonexistent/x"]), 74, "cannot write events to /nonexistent/x: No such file");
+    fails(&start(&["--socket", "/proc/netconn/sock"]), 74, "cannot listen at /proc/netconn/sock: ");
+    fails(&start(&["--state-dir", "/proc/netconn"]), 74, "cannot keep the sensor's id in /proc/netconn: ");
+    fails(&start(&["--config", "/nonexistent.toml"]), 78, "cannot read the configuration /nonexistent.toml: ");
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("netconn.toml");
+    fs::write(&config, "evnets = ['-']\n").unwrap();
+    let output = start(&["--config", config.to_str().unwrap()]);
+    fails(&output, 78, "unknown field `evnets`");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("line 1"));
+    let output = start(&["--without-hook", "inet_sock_set_state"]);
+    fails(&output, 69, "tp_btf/inet_sock_set_state cannot be attached: left out on request");
+    let output = start(&["--loud"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unexpected argument '--loud'"));
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_first_goes_on() {
+    let daemon = Daemon::start();
+    let socket = daemon.socket();
+    let output = start(&["--socket", socket.to_str().unwrap()]);
+    fails(&output, 78, "a netconn daemon already listens at ");
+    assert!(daemon.text(&["list", "--format", "json"]).contains("\"complete\":true"));
+    daemon.stop();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn users_without_rights_are_told_so() {
+    let folder = TempDir::new().unwrap();
+    // A copy that everybody can reach.
+    let copy = folder.path().join("netconn");
+    fs::copy(netconn(), &copy).unwrap();
+    std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy).args(arguments);
+        command.output().unwrap()
+    };
+    fails(&as_nobody(&["run"]), 77, "missing CAP_BPF and CAP_PERFMON: run netconn as root (sudo)");
+    let daemon = Daemon::start();
+    let open = Path::new(&daemon.socket()).parent().unwrap().to_owned();
+    fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let socket = daemon.socket();
+    let output = as_nobody(&["list", "--socket", socket.to_str().unwrap()]);
+    fails(&output, 77, "permission_denied: ");
+}
+
+#[test]
+fn without_a_daemon_clients_say_what_to_do() {
+    for command in ["list", "watch"] {
+        let output = run(&[command, "--socket", "/nonexistent/sock"]);
+        fails(&output, 69, "sensor_offline: no netconn daemon listens at /nonexistent/sock; start it with");
+    }
+    fails(&run(&["list", "--port", "http"]), 2, "--port: 'http' is not a port or range like 8000-8100");
+    fails(&run(&["watch", "--state", "up"]), 2, "--state: 'up' is not a state: use established");
+    assert_eq!(run(&["list", "--prot"]).status.code(), Some(2));
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn doctor_proves_itself_with_and_without_a_daemon() {
+    let alone = run(&["doctor", "--socket", "/nonexistent/sock"]);
+    let text = String::from_utf8(alone.stdout).unwrap();
+    assert!(alone.status.success(), "{text}");
+    for part in ["ok  kernel ", "--  daemon ", "ok  tp_btf/inet_sock_set_state ", "of this process ("] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let daemon = Daemon::start();
+    let text = daemon.text(&["doctor"]);
+    for part in ["ok  daemon ", "ok  records ", "events written, 0 lost", "ok  iter/tcp ", "of this process ("] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn lists_are_in_the_form_that_was_asked_for() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    let inode = namespace.inode.to_string();
+    namespace.run(|| {
+        let listeners: Vec<_> = ["127.0.0.1:0", "[::1]:0"].map(|at| TcpListener::bind(at).unwrap()).into();
+        let client = std::net::TcpStream::connect(listeners[1].local_addr().unwrap()).unwrap();
+        let list = |more: &[&str]| daemon.text(&[&["list", "--namespace", &inode], more].concat());
+
+        let table = list(&[]);
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 5, "{table}");
+        assert!(lines[0].starts_with("PROTO  STATE "), "{table}");
+        assert!(lines[1].starts_with("tcp    LISTENING    127.0.0.1:"), "sorted: {table}");
+        assert!(lines[2].starts_with("tcp    LISTENING    [::1]:"), "{table}");
+        assert!(lines[3].contains("ESTABLISHED  [::1]:"), "{table}");
+        assert!(!table.contains('\x1b'), "no colours in a pipe");
+        let starts: Vec<_> = lines.iter().map(|line| line.split_whitespace().nth(1)).collect();
+        assert_eq!(starts[0], Some("STATE"));
+
+        assert_eq!(list(&["-H"]).lines().count(), 4);
+        assert_eq!(list(&["-l"]).lines().count(), 3);
+        assert_eq!(list(&["-tulpn"]).lines().count(), 3, "what everybody types");
+        assert_eq!(list(&["-4"]).lines().count(), 2);
+        assert_eq!(list(&["-u"]).lines().count(), 1, "no UDP");
+        assert_eq!(list(&["--state", "established", "--direction", "in"]).lines().count(), 2);
+        let grouped = list(&["--group-by", "state"]);
+        assert!(grouped.starts_with("LISTENING (2)\nPROTO ") && grouped.contains("\n\nESTABLISHED (2)\n"), "{grouped}");
+        assert!(list(&["-e"]).contains("KNOWN BY"));
+
+        let json: serde_json::Value = serde_json::from_str(&list(&["--format", "json"])).unwrap();
+        assert_eq!(json["complete"], true);
+        assert_eq!(json["connections"].as_array().unwrap().len(), 4);
+        let row = &json["connections"][0];
+        for key in ["state", "protocol", "local_address", "local_port", "pid", "process_name", "executable"] {
+            assert!(row.get(key).is_some(), "{key}: {row}");
+        }
+        assert_eq!(list(&["--format", "ndjson"]).lines().count(), 4);
+        let csv = list(&["--format", "csv"]);
+        assert!(csv.starts_with("state,protocol,direction,local_address,local_port,"), "{csv}");
+        assert_eq!(csv.lines().count(), 5);
+        drop(client);
+    });
+    let nothing = daemon.run(&["list", "--namespace", "1", "-e"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert_eq!(daemon.run(&["list", "--namespace", "1"]).status.code(), Some(0));
+    assert_eq!(daemon.run(&["list", "--namespace", "1", "-e", "--format", "json"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_broken_pipe_is_success() {
+    let folder = TempDir::new().unwrap();
+    let (netconn, folder) = (netconn().display().to_string(), folder.path().display().to_string());
+    let script = format!(
+        "timeout 30 {netconn} run --events - --socket {folder}/s --state-dir {folder} 2>{folder}/log | head -n 1; \
+         echo ${{PIPESTATUS[0]}}"
+    );
+    let child = Command::new("bash").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let namespace = Netns::new();
+    let since = Instant::now();
+    while !Path::new(&format!("{folder}/s")).exists() {
+        assert!(since.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(10));
+    }
+    namespace.run(|| {
+        for _ in 0..10 {
+            drop(TcpListener::bind("127.0.0.1:0").unwrap());
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert!(text.starts_with("{\"event.type\":\"Sensor Start\",") && text.ends_with("\n0\n"), "{text}");
+}
+
+#[test]
+fn every_output_has_the_same_whole_lines() {
+    let namespace = Netns::new();
+    let folder = TempDir::new().unwrap();
+    let second = folder.path().join("second");
+    fs::write(&second, "{\"event.type\":\"IP Conn").unwrap(); // torn by a power cut
+    let daemon = Daemon::start_with(&["--events", second.to_str().unwrap()]);
+    namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
+    // Rotation: the old file is moved away, the signal makes a new one.
+    let since = Instant::now();
+    while Events::read(&second).within(namespace.inode).len() < 2 {
+        assert!(since.elapsed() < Duration::from_secs(1), "written within a second");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let rotated = folder.path().join("second.1");
+    fs::rename(&second, &rotated).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    let since = Instant::now();
+    while !second.exists() {
+        assert!(since.elapsed() < Duration::from_secs(5), "{}", daemon.log());
+        thread::sleep(Duration::from_millis(5));
+    }
+    namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
+    let all = daemon.stop();
+    let (old, new) = (Events::read(&rotated), Events::read(&second));
+    assert_eq!([old.0, new.0].concat(), all.0);
+    assert_eq!(all.0[0]["event.type"], "Sensor Start");
+    assert_eq!(all.0[all.len() - 1]["event.type"], "Sensor Stop");
+    let mut ids = all.values("event.id");
+    ids.dedup();
+    assert_eq!(ids.len(), all.len());
+}
+
+#[test]
+fn each_hook_can_be_missing() {
+    for hook in ["cgroup_mkdir", "sched_process_fork", "sched_process_exec", "sched_process_exit", "tcp", "task_file"] {
+        let namespace = Netns::new();
+        let daemon = Daemon::start_with(&["--without-hook", hook]);
+        namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
+        let text = daemon.text(&["doctor"]);
+        assert!(text.contains("left out on request") && text.contains("was seen after"), "{hook}: {text}");
+        let events = daemon.stop();
+        let start = events.of("Sensor Start").one().clone();
+        assert!(start["sensor.hooksMissing"].as_str().unwrap().contains(hook), "{start}");
+        assert_eq!(events.within(namespace.inode).of("IP Listen End").len(), 1, "{hook}");
+    }
+}
+
+#[test]
+fn messages_of_the_programs_reach_the_log_on_request_only() {
+    let namespace = Netns::new();
+    for (options, logged) in [(&[][..], false), (&["--ebpf-log", "debug"][..], true)] {
+        let daemon = Daemon::start_with(options);
+        namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
+        let since = Instant::now();
+        while !daemon.log().contains("closed from state 10") && since.elapsed() < Duration::from_secs(3) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(daemon.log().contains("closed from state 10"), logged, "{}", daemon.log());
+    }
+}

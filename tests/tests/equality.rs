@@ -1,0 +1,194 @@
+//! The table against `ss`, in the middle of everything that connections can do.
+
+use std::{
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use netconn_tests::{Daemon, Netns, Socket as TcpRow, rows, ss};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+const WORKERS: usize = 6;
+const MOMENTS: usize = 20;
+const CONNECTIONS: usize = 2500;
+/// SYNs to this port are dropped.
+const SILENT_PORT: u16 = 81;
+
+/// A small generator of numbers (xorshift64*): the same workload in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % limit
+    }
+}
+
+/// What a worker holds, until it drops it.
+#[expect(dead_code, reason = "held, not looked at")]
+enum Held {
+    Both(TcpStream, TcpStream),
+    Attempt(Socket),
+    Listener(TcpListener),
+}
+
+/// One random step.
+fn step(random: &mut Random, held: &mut Vec<Held>, servers: &[TcpListener], connections: &AtomicUsize) {
+    let server = &servers[random.below(servers.len())];
+    let to = server.local_addr().unwrap();
+    match random.below(12) {
+        0..=4 => {
+            // An IPv6 wildcard listener is reached over IPv4 too.
+            let address: IpAddr = match to.ip() {
+                IpAddr::V6(any) if any.is_unspecified() => {
+                    ["::1", "127.0.0.1", "::ffff:127.0.0.2"][random.below(3)].parse().unwrap()
+                }
+                other => other,
+            };
+            let client = TcpStream::connect((address, to.port())).unwrap();
+            let (server, _) = server.accept().unwrap();
+            connections.fetch_add(1, Ordering::Relaxed);
+            held.push(Held::Both(client, server));
+        }
+        5 => {
+            let to: SocketAddr =
+                ["127.0.0.1", "::1"].map(|ip| (ip.parse::<IpAddr>().unwrap(), SILENT_PORT).into())[random.below(2)];
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&to.into());
+            held.push(Held::Attempt(socket));
+        }
+        6 => held.push(Held::Listener(TcpListener::bind(("127.0.0.3", 0)).unwrap())),
+        7 => drop(TcpStream::connect("127.0.0.1:9").unwrap_err()),
+        _ if held.is_empty() => {}
+        8 => {
+            let index = random.below(held.len());
+            if let Held::Both(client, server) = &held[index] {
+                let end = if random.below(2) == 0 { client } else { server };
+                let _ = end.shutdown(Shutdown::Write);
+            }
+        }
+        9 => {
+            let index = random.below(held.len());
+            if let Held::Both(client, _) = &held[index] {
+                SockRef::from(client).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            drop(held.swap_remove(index));
+        }
+        _ => drop(held.swap_remove(random.below(held.len()))),
+    }
+}
+
+#[test]
+fn the_table_equals_ss_at_any_moment() {
+    let namespace = Netns::new();
+    namespace.exec("nft", &["add table inet t"]);
+    namespace.exec("nft", &["add chain inet t in { type filter hook input priority 0; }"]);
+    namespace.exec("nft", &[&format!("add rule inet t in tcp dport {SILENT_PORT} drop")]);
+    let daemon = Daemon::start();
+    // Steps share it; a look at the table excludes them.
+    let pause = RwLock::new(());
+    let (end, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let (namespace, pause, end, connections) = (&namespace, &pause, &end, &connections);
+            scope.spawn(move || {
+                namespace.enter();
+                let servers = ["127.0.0.1:0", "[::1]:0", "[::]:0"].map(|address| TcpListener::bind(address).unwrap());
+                let mut random = Random(0x9E37_79B9_7F4A_7C15 ^ worker as u64);
+                let mut held = Vec::new();
+                while !end.load(Ordering::Relaxed) {
+                    let _going = pause.read().unwrap();
+                    step(&mut random, &mut held, &servers, connections);
+                }
+            });
+        }
+        let mut seen = std::collections::HashSet::new();
+        for moment in 1..=MOMENTS {
+            while connections.load(Ordering::Relaxed) < CONNECTIONS * moment / MOMENTS {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let _still = pause.write().unwrap();
+            // Answers on loopback are there at once; the last ones may be on their way.
+            thread::sleep(Duration::from_millis(20));
+            let (kernel, table) = (ss(&namespace), rows(&daemon.list(namespace.inode)));
+            let only = |one: &[TcpRow], other: &[TcpRow]| -> Vec<TcpRow> {
+                one.iter().filter(|socket| !other.contains(socket)).cloned().collect()
+            };
+            assert_eq!(
+                kernel,
+                table,
+                "moment {moment}: only ss has {:#?}, only netconn has {:#?}",
+                only(&kernel, &table),
+                only(&table, &kernel)
+            );
+            seen.extend(kernel.into_iter().map(|(state, _, _)| state));
+        }
+        for state in ["ESTABLISHED", "LISTENING", "SYN_SENT", "CLOSE_WAIT", "FIN_WAIT2"] {
+            assert!(seen.contains(state), "no moment had a socket in {state}");
+        }
+        end.store(true, Ordering::Relaxed);
+    });
+    let since = Instant::now();
+    while !daemon.list(namespace.inode).is_empty() {
+        let left = daemon.list(namespace.inode);
+        assert!(since.elapsed() < Duration::from_secs(5), "left in the table: {left:#?}; ss: {:#?}", ss(&namespace));
+        thread::sleep(Duration::from_millis(50));
+    }
+    let events = daemon.stop().within(namespace.inode);
+    let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS").len();
+    assert_eq!(connects, 2 * connections.load(Ordering::Relaxed));
+    assert_eq!(events.of("IP Close").len(), connects);
+    assert_eq!(events.of("IP Listen").len(), events.of("IP Listen End").len());
+}
+
+#[test]
+fn what_was_there_before_is_there() {
+    let namespace = Netns::new();
+    namespace.run(|| {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let halved = TcpStream::connect(("::1", port)).unwrap();
+        let (other, _) = listener.accept().unwrap();
+        halved.shutdown(Shutdown::Write).unwrap();
+        let waiting = TcpStream::connect(("::1", port)).unwrap(); // never accepted
+
+        let daemon = Daemon::start();
+        assert_eq!(ss(&namespace), rows(&daemon.list(namespace.inode)));
+        for row in daemon.list(namespace.inode) {
+            assert_eq!(row["pid"], std::process::id(), "{row}");
+            assert!(row.get("started_at").is_none(), "no start is invented");
+        }
+        // The child that was not accepted is among nobody's open files; it is its listener's.
+        let found: Vec<_> = daemon.list(namespace.inode).iter().map(|row| row["attribution"].clone()).collect();
+        assert_eq!(found.iter().filter(|how| *how == "scan").count(), 6);
+        assert_eq!(found.iter().filter(|how| *how == "listener").count(), 1);
+        // Children of a listener that was there before know it.
+        let later = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let found = daemon.list(namespace.inode);
+        let heirs = found.iter().filter(|row| row["attribution"] == "listener" && row["pid"] == std::process::id());
+        assert_eq!(heirs.count(), 2);
+        drop((client, server, halved, other, waiting, later, listener));
+        thread::sleep(Duration::from_millis(50));
+
+        let events = daemon.stop().within(namespace.inode);
+        let before = events.with("event.network.preexisting", true);
+        assert_eq!(before.of("IP Listen").len(), 1);
+        assert_eq!(before.of("IP Listen End").len(), 1);
+        assert_eq!(before.of("IP Connect").len(), 6);
+        assert_eq!(before.of("IP Close").len(), 6);
+        assert_eq!(before.of("IP Connect").with("event.network.direction", "INCOMING").len(), 3);
+        assert!(before.0.iter().all(|event| event.get("event.network.durationMs").is_none()));
+        let after = events.of("IP Connect").0.len() - 6;
+        assert_eq!(after, 2, "the later connection has both its ends");
+    });
+}
