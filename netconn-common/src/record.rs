@@ -117,11 +117,14 @@ pub struct Owner {
 pub struct SocketState {
     /// Whom it belongs to.
     pub owner: Owner,
+    /// A number that no other socket of this boot has, where cookies cannot be read; 0: none given yet.
+    pub number: u64,
     /// When this life of the socket began: SYN sent, SYN answered, `listen` called. 0: before netconn.
     pub born_ns: u64,
     /// When it was connected; 0: not yet, or before netconn.
     pub established_ns: u64,
-    /// Counts the lives of the socket, from 1 (`connect` to `AF_UNSPEC` ends one).
+    /// Counts the lives of the socket, from 1 (`connect` to `AF_UNSPEC` ends one); 0: there was no memory to count in,
+    /// and nothing else here is known but what this record itself is about.
     pub generation: u32,
     /// Counts the records of this life, from 1.
     pub sequence: u32,

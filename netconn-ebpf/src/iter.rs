@@ -118,7 +118,7 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
             (*state).owner = owner;
         }
         let mut record = FileRecord {
-            socket: sock.number(&*state),
+            socket: sock.number(&mut *state),
             owner,
             descriptor: (*ctx).fd as u32,
             local_port: sock.bound_port(),

@@ -4,11 +4,12 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
 use netconn_common::{SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::{
+    emit,
     kernel::{
         HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, NET_INODE, SOCK_ERROR, SOCK_FAMILY, SOCK_FLAGS,
         SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED, SOCK_NET, SOCK_PROTOCOL, SOCK_REMOTE_PORT,
@@ -105,16 +106,19 @@ impl Sock {
         unsafe { member(follow(self.0, &SOCK_NET), &NET_INODE, UNKNOWN_U32) }
     }
 
-    /// A number that no other socket of this boot has, given the socket's state.
+    /// A number that no other socket of this boot has: the socket's cookie, or one that is kept in its state.
     #[inline(always)]
-    pub fn number(self, state: &SocketState) -> u64 {
+    pub fn number(self, state: &mut SocketState) -> u64 {
         if has(&HAS_SOCKET_COOKIE) {
             // SAFETY: the helper takes any typed socket.
             return unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
         }
-        // An address is used again within milliseconds, an address and a time of birth is not. Multiplied by an odd
-        // number (2^64 divided by the golden ratio) so that no kernel address leaves the kernel.
-        (self.0 as u64 ^ state.born_ns.rotate_left(20)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        if state.number == 0 {
+            // Two CPUs may see the same nanosecond, one does not. The time lasts for two years of uptime.
+            // SAFETY: the helper has no preconditions.
+            state.number = emit::now() << 8 | u64::from(unsafe { bpf_get_smp_processor_id() } & 255);
+        }
+        state.number
     }
 
     /// Addresses and ports.
@@ -240,6 +244,7 @@ impl Sock {
 /// Lives in .rodata: a copy on the stack would take a sixth of it.
 static NEW: SocketState = SocketState {
     owner: netconn_common::Owner { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: 0, comm: [0; 16] },
+    number: 0,
     born_ns: 0,
     established_ns: 0,
     generation: 0,

@@ -29,27 +29,26 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let now = emit::now();
-    match (old, new) {
-        // The child has its listener's state by BPF_F_CLONE. Its addresses and cookie are not its own yet (before
-        // 6.18, inet_csk_clone_lock in net/ipv4/inet_connection_sock.c), and it may still fail: no record.
-        (tcp_state::LISTEN, tcp_state::SYN_RECV) => {
-            let state = sock.state_or_new();
-            if !state.is_null() {
-                // SAFETY: not null; the socket's lock makes this the only writer.
-                unsafe { accept(&mut *state, now) };
-            }
-            return 0;
+    // The child has its listener's state by BPF_F_CLONE. Its addresses and cookie are not its own yet (before 6.18,
+    // inet_csk_clone_lock in net/ipv4/inet_connection_sock.c), and it may still fail: no record.
+    if (old, new) == (tcp_state::LISTEN, tcp_state::SYN_RECV) {
+        let state = sock.state_or_new();
+        if !state.is_null() {
+            // SAFETY: not null; the socket's lock makes this the only writer.
+            unsafe { accept(&mut *state, now) };
         }
-        (tcp_state::CLOSE, tcp_state::SYN_SENT) => {
-            begin(sock, role::ACTIVE, attribution::CONNECT, now);
-            if setting(setting::CONNECT_HOOK) {
-                return 0;
-            }
-        }
-        (tcp_state::CLOSE, tcp_state::LISTEN) => begin(sock, role::LISTENER, attribution::LISTENER, now),
-        _ => {}
+        return 0;
     }
-    if change(sock, old, new, now).is_none() {
+    // `tcp_connect` will report it, with its port; that the attempt begins is noted now.
+    if new == tcp_state::SYN_SENT && setting(setting::CONNECT_HOOK) {
+        let state = sock.state_or_new();
+        if !state.is_null() {
+            // SAFETY: as above.
+            unsafe { begin(&mut *state, new, now) };
+        }
+        return 0;
+    }
+    if change(sock, old, new, now, old == tcp_state::CLOSE).is_none() {
         warn!(&ctx, "not a full TCP socket: {} -> {}", old, new);
     }
     if new == tcp_state::CLOSE {
@@ -64,26 +63,21 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 pub fn tcp_connect(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const u8>(0));
     if sock.is_tcp() {
-        change(sock, tcp_state::CLOSE, tcp_state::SYN_SENT, emit::now());
+        change(sock, tcp_state::CLOSE, tcp_state::SYN_SENT, emit::now(), false);
     }
     0
 }
 
-/// A new life of a socket begins, by the current process.
+/// A new life of a socket begins, by the current process: it connects or listens.
 #[inline(always)]
-fn begin(sock: Sock, role: u32, how: u32, now: u64) {
-    let state = sock.state_or_new();
-    if state.is_null() {
-        return;
-    }
-    // SAFETY: not null; the socket's lock makes this the only writer.
-    let state = unsafe { &mut *state };
-    state.owner = task::current(how);
+fn begin(state: &mut SocketState, new: u8, now: u64) {
+    let is_listener = new == tcp_state::LISTEN;
+    state.owner = task::current(if is_listener { attribution::LISTENER } else { attribution::CONNECT });
     state.born_ns = now;
     state.established_ns = 0;
     state.generation = state.generation.wrapping_add(1);
     state.sequence = 0;
-    state.role = role;
+    state.role = if is_listener { role::LISTENER } else { role::ACTIVE };
     state.marks = 0;
 }
 
@@ -93,6 +87,8 @@ fn accept(state: &mut SocketState, now: u64) {
     if state.owner.tgid != 0 {
         state.owner.how = attribution::LISTENER;
     }
+    // The number was the listener's.
+    state.number = 0;
     state.born_ns = now;
     state.established_ns = 0;
     state.generation = 1;
@@ -101,19 +97,25 @@ fn accept(state: &mut SocketState, now: u64) {
     state.marks = 0;
 }
 
-/// Reports a change of state; `None` if this is no full TCP socket.
+/// Reports a change of state, with which a life of the socket may begin; `None` if this is no full TCP socket.
 #[inline(always)]
-fn change(sock: Sock, old: u8, new: u8, now: u64) -> Option<()> {
+fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool) -> Option<()> {
     let tcp = sock.tcp()?;
-    let mut state = sock.state_or_new();
-    if state.is_null() {
-        // No memory for the state: report what the socket itself tells.
-        state = SPARE.get_ptr_mut(0)?;
-        // SAFETY: not null, this CPU's own, and only used until this program ends.
-        unsafe { *state = SocketState::default() };
+    let kept = sock.state_or_new();
+    let has_memory = !kept.is_null();
+    let state = if has_memory { kept } else { SPARE.get_ptr_mut(0)? };
+    // SAFETY: not null; the socket's lock makes this the only writer of what is kept with it, and what is spare is this
+    // CPU's own.
+    let state = unsafe { &mut *state };
+    if !has_memory {
+        *state = SocketState::default();
     }
-    // SAFETY: not null; the socket's lock makes this the only writer.
-    report(sock, tcp, unsafe { &mut *state }, old, new, now);
+    if begins || (!has_memory && old == tcp_state::CLOSE) {
+        begin(state, new, now);
+    }
+    // Life 0: the socket's own memory is exhausted, and the daemon has to remember.
+    state.generation = if has_memory { state.generation.max(1) } else { 0 };
+    report(sock, tcp, state, old, new, now);
     Some(())
 }
 
@@ -124,7 +126,6 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
         return;
     }
     state.sequence = state.sequence.wrapping_add(1);
-    state.generation = state.generation.max(1);
     state.marks &= !mark::IN_PROCESS;
     if sock.is_owned() {
         state.marks |= mark::IN_PROCESS;
@@ -147,12 +148,21 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
 ///
 /// `record` must be valid for writes; what it holds is not read.
 #[inline(always)]
-pub unsafe fn fill(record: *mut TcpRecord, sock: Sock, tcp: TcpSock, state: &SocketState, old: u8, new: u8, now: u64) {
+pub unsafe fn fill(
+    record: *mut TcpRecord,
+    sock: Sock,
+    tcp: TcpSock,
+    state: &mut SocketState,
+    old: u8,
+    new: u8,
+    now: u64,
+) {
     let ends = sock.ends(tcp);
+    let number = sock.number(state);
     // SAFETY: the caller's contract.
     unsafe {
         (*record).header = emit::header(kind::TCP, now);
-        (*record).socket = sock.number(state);
+        (*record).socket = number;
         (*record).state = *state;
         (*record).totals = sock.totals(tcp);
         (*record).namespace = sock.namespace();

@@ -358,7 +358,7 @@ impl Loop {
             }
         };
         let before = self.told.ring;
-        tell("ring", self.capture.lost().iter().sum(), &mut self.told.ring);
+        tell("ring", self.capture.lost(), &mut self.told.ring);
         let is_lossy = self.told.ring != before;
         for (output, (queue, disk)) in self.outputs.iter().zip(&mut self.told.outputs) {
             tell("queue", output.counters().lost_queue.load(Ordering::Relaxed), queue);
@@ -376,7 +376,7 @@ impl Loop {
         while self.drain() {}
         let now = self.core.telling.clock.now();
         self.tick(now);
-        self.core.telling.stop(self.capture.lost().iter().sum());
+        self.core.telling.stop(self.capture.lost());
         self.core.telling.hand_over(&self.outputs);
         self.core.telling.streams.clear();
         let deadline = Instant::now() + FINISH;
@@ -406,7 +406,7 @@ impl Loop {
             records: RecordCounts {
                 received: self.core.records,
                 unknown: self.core.unknown_records,
-                lost: self.capture.lost().iter().sum(),
+                lost: self.capture.lost(),
             },
             events: self.core.telling.encoder.count(),
             outputs: self

@@ -2,6 +2,7 @@
 //!
 //! `doctor`, the start-up log, `/v1/health` and `Sensor Start` all print from this table.
 
+use netconn_common::feature;
 use serde::{Deserialize, Serialize};
 
 /// `include/linux/errno.h`: "operation is not supported", kernel-internal but returned by `bpf()` without trampolines.
@@ -102,6 +103,66 @@ pub const HOOKS: &[Hook] = &[
         without: None,
     },
 ];
+
+/// A helper of the kernel that programs use where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Helper {
+    /// The read-only global that tells the programs, one of `netconn_common::feature`.
+    pub feature: &'static str,
+    /// The kernel's function behind it: the helper is open to tracing programs if the function exists.
+    pub function: &'static str,
+    /// Name of the helper.
+    pub name: &'static str,
+    /// What it is for.
+    pub fact: &'static str,
+    /// What is done without it.
+    pub without: &'static str,
+}
+
+/// All helpers that not every kernel has.
+pub const HELPERS: &[Helper] = &[
+    Helper {
+        feature: feature::SOCKET_STORAGE,
+        function: "bpf_sk_storage_get_tracing",
+        name: "bpf_sk_storage_get",
+        fact: "owner and history of a socket, kept in the socket itself",
+        without: "a table by the socket's address; accepted connections are found by their listener's port",
+    },
+    Helper {
+        feature: feature::SOCKET_COOKIE,
+        function: "bpf_get_socket_ptr_cookie",
+        name: "bpf_get_socket_cookie",
+        fact: "identity of a socket",
+        without: "its address and time of birth",
+    },
+    Helper {
+        feature: feature::CURRENT_TASK,
+        function: "bpf_get_current_task_btf",
+        name: "bpf_get_current_task_btf",
+        fact: "start and name of the process that connects",
+        without: "bpf_probe_read_kernel",
+    },
+    Helper {
+        feature: feature::SOCK_FROM_FILE,
+        function: "bpf_sock_from_file",
+        name: "bpf_sock_from_file",
+        fact: "open files that are sockets",
+        without: "processes of connections that were there before are unknown",
+    },
+];
+
+impl Helper {
+    /// The status of this helper.
+    pub fn status(&self, is_there: bool) -> HookStatus {
+        let verdict = if is_there {
+            Verdict::Attached
+        } else {
+            Verdict::Unsupported { reason: "this kernel does not offer it to tracing programs".into() }
+        };
+        let instead = (!is_there).then(|| self.without.to_owned());
+        HookStatus { hook: format!("helper/{}", self.name), fact: self.fact.to_owned(), verdict, instead }
+    }
+}
 
 /// What became of a hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

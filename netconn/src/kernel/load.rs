@@ -1,6 +1,10 @@
 //! Loads the eBPF object into the running kernel and attaches its programs, as far as this kernel allows.
 
-use std::{collections::HashSet, io};
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
@@ -14,7 +18,7 @@ use thiserror::Error;
 
 use crate::kernel::{
     btf::{Btf, BtfError},
-    hooks::{Attach, HOOKS, Hook, HookStatus, Obstacle, Verdict, classify},
+    hooks::{Attach, HELPERS, HOOKS, Hook, HookStatus, Obstacle, Verdict, classify},
     iterate,
     preflight::{self, Lockdown, Unfit},
 };
@@ -101,6 +105,8 @@ pub struct Capture {
     /// What `settings` holds.
     bits: u32,
     exact: bool,
+    /// Programs whose missed runs are counted.
+    counted: Vec<OwnedFd>,
     hooks: Vec<HookStatus>,
     missing: Vec<&'static str>,
     logger: Option<EbpfLogger<&'static dyn Log>>,
@@ -119,13 +125,27 @@ impl Capture {
         let btf = Btf::parse(&data)?;
         let offsets = offsets(&btf)?;
         let features = features(&btf);
-        let ebpf = load(options, &offsets, &features)?;
+        let ebpf = load(options, &offsets, &features, VerifierLogLevel::DISABLE)?;
         let missing = offsets.iter().filter(|(_, offset)| *offset == MISSING).map(|(name, _)| *name).collect();
         let exact = features.contains(&(feature::SOCKET_STORAGE, 1));
-        Self::attach(ebpf, options, missing, exact)
+        // Loading once more with a log is slow: only for those that fail.
+        let explain = |hook: &Hook| {
+            let mut ebpf = load(options, &offsets, &features, VerifierLogLevel::DEBUG).ok()?;
+            attach(&mut ebpf, hook, &AyaBtf::from_sys_fs().ok()?).err()
+        };
+        let mut capture = Self::attach(ebpf, options, missing, exact, explain)?;
+        let helpers = HELPERS.iter().map(|helper| helper.status(features.contains(&(helper.feature, 1))));
+        capture.hooks.extend(helpers);
+        Ok(capture)
     }
 
-    fn attach(mut ebpf: Ebpf, options: &Options, missing: Vec<&'static str>, exact: bool) -> Result<Self, LoadError> {
+    fn attach(
+        mut ebpf: Ebpf,
+        options: &Options,
+        missing: Vec<&'static str>,
+        exact: bool,
+        explain: impl Fn(&Hook) -> Option<Verdict>,
+    ) -> Result<Self, LoadError> {
         let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
         let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
         let mut bits = 0;
@@ -134,7 +154,11 @@ impl Capture {
             let verdict = if options.without.iter().any(|name| name == hook.name) {
                 Verdict::Unsupported { reason: "left out on request".into() }
             } else {
-                attach(&mut ebpf, hook, &types).map_or_else(|error| error, |()| Verdict::Attached)
+                match attach(&mut ebpf, hook, &types) {
+                    Ok(()) => Verdict::Attached,
+                    Err(Verdict::Failed { reason }) => explain(hook).unwrap_or(Verdict::Failed { reason }),
+                    Err(verdict) => verdict,
+                }
             };
             if hook.attach == Attach::FunctionEntry && verdict == Verdict::Attached {
                 bits |= setting::CONNECT_HOOK;
@@ -154,13 +178,14 @@ impl Capture {
         Ok(Self {
             ring: taken(&mut ebpf, map::RECORDS)?,
             lost: taken(&mut ebpf, map::LOST)?,
-            ebpf: Some(ebpf),
             settings,
             bits,
             exact,
+            counted: HOOKS.iter().filter_map(|hook| descriptor(&ebpf, hook)).collect(),
             hooks,
             missing,
             logger,
+            ebpf: Some(ebpf),
         })
     }
 
@@ -179,17 +204,11 @@ impl Capture {
         &self.missing
     }
 
-    /// Records that found the ring full since the start, by kind.
-    pub fn lost(&self) -> [u64; kind::COUNT as usize] {
-        let mut total = [0; kind::COUNT as usize];
-        if let Ok(by_cpu) = self.lost.get(&0, 0) {
-            for counts in by_cpu.iter() {
-                for (sum, count) in total.iter_mut().zip(counts) {
-                    *sum += count;
-                }
-            }
-        }
-        total
+    /// Records lost since the start: those that found the ring full, and those that were never made because a program
+    /// was to run in an interrupt of itself, which the kernel does not allow but counts.
+    pub fn lost(&self) -> u64 {
+        let full = self.lost.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().flatten().sum::<u64>());
+        full + self.counted.iter().filter_map(|descriptor| missed_runs(descriptor.as_fd())).sum::<u64>()
     }
 
     /// Reads all TCP sockets of all network namespaces that a process or a name refers to, and gives the inodes of
@@ -240,6 +259,21 @@ impl Capture {
     }
 }
 
+/// A descriptor of an attached program.
+fn descriptor(ebpf: &Ebpf, hook: &Hook) -> Option<OwnedFd> {
+    if hook.attach == Attach::Iterator {
+        return None;
+    }
+    ebpf.program(hook.program)?.fd().ok()?.as_fd().try_clone_to_owned().ok()
+}
+
+/// How often a program could not run because it was running already on that CPU, from `bpf_prog_show_fdinfo` in
+/// `kernel/bpf/syscall.c`; from 5.12 on.
+fn missed_runs(descriptor: BorrowedFd<'_>) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
 fn taken<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, LoadError> {
     let map = ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))?;
     T::try_from(map).map_err(|error| LoadError::Object(format!("map {name}: {error}")))
@@ -259,29 +293,26 @@ fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, LoadError> {
         .collect()
 }
 
-/// What this kernel allows: a helper for tracing programs is there if its function is.
-fn features(btf: &Btf<'_>) -> [(&'static str, u32); 5] {
+/// What this kernel allows.
+fn features(btf: &Btf<'_>) -> Vec<(&'static str, u32)> {
     let readable = Lockdown::of_this_kernel() != Lockdown::Confidentiality;
-    [
-        (feature::SOCKET_STORAGE, u32::from(btf.has_function("bpf_sk_storage_get_tracing"))),
-        (feature::SOCKET_COOKIE, u32::from(btf.has_function("bpf_get_socket_ptr_cookie"))),
-        (feature::CURRENT_TASK, u32::from(btf.has_function("bpf_get_current_task_btf"))),
-        (feature::SOCK_FROM_FILE, u32::from(btf.has_function("bpf_sock_from_file"))),
-        (feature::PROBE_READ_KERNEL, u32::from(readable)),
-    ]
+    let helpers = HELPERS.iter().map(|helper| (helper.feature, u32::from(btf.has_function(helper.function))));
+    helpers.chain([(feature::PROBE_READ_KERNEL, u32::from(readable))]).collect()
 }
 
 fn load(
     options: &Options,
     offsets: &[(&'static str, u32)],
     features: &[(&'static str, u32)],
+    log: VerifierLogLevel,
 ) -> Result<Ebpf, LoadError> {
     let log_level = options.log_level.map_or(0_u8, |level| level as u8);
     let mut loader = EbpfLoader::new();
-    loader
-        .verifier_log_level(VerifierLogLevel::DISABLE)
-        .map_max_entries(map::RECORDS, options.ring_bytes)
-        .override_global(aya_log::LEVEL, &log_level, true);
+    loader.verifier_log_level(log).map_max_entries(map::RECORDS, options.ring_bytes).override_global(
+        aya_log::LEVEL,
+        &log_level,
+        true,
+    );
     let has_storage = features.contains(&(feature::SOCKET_STORAGE, 1));
     if !has_storage {
         loader.map_max_entries(map::SOCKETS_BY_ADDRESS, SOCKETS_BY_ADDRESS_MAX);

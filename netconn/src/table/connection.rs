@@ -43,6 +43,8 @@ pub struct Connection {
     pub established_ns: u64,
     /// Counters as of the last change of state.
     pub totals: Totals,
+    /// Bits of `netconn_common::mark` that any record had.
+    pub(super) marks: u32,
     /// It was there before netconn.
     pub preexisting: bool,
     /// `IP Connect` or `IP Listen` was given.
@@ -54,13 +56,15 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(record: &TcpRecord, process: Option<Rc<Process>>) -> Self {
         let old = record.old_state;
-        // A life that netconn saw begin has a time of birth.
-        let preexisting = record.state.born_ns == 0;
         let role = match (record.state.role, old) {
             (role::UNKNOWN, tcp_state::LISTEN) => role::LISTENER,
             (role::UNKNOWN, tcp_state::SYN_SENT) => role::ACTIVE,
+            (role::UNKNOWN, tcp_state::SYN_RECV) => role::PASSIVE,
             (known, _) => known,
         };
+        // A life that netconn saw begin has a time of birth; where there was no memory for it, a child's first change.
+        let is_child = record.state.generation == 0 && old == tcp_state::SYN_RECV;
+        let preexisting = record.state.born_ns == 0 && !is_child;
         Self {
             socket: record.socket,
             generation: record.state.generation,
@@ -75,6 +79,7 @@ impl Connection {
             born_ns: record.state.born_ns,
             established_ns: 0,
             totals: record.totals,
+            marks: 0,
             preexisting,
             announced: false,
             seen: 0,
@@ -92,7 +97,10 @@ impl Connection {
 
     pub(super) fn update(&mut self, record: &TcpRecord) {
         self.sequence = record.state.sequence;
-        self.established_ns = record.state.established_ns;
+        self.marks |= record.state.marks;
+        if record.state.established_ns != 0 {
+            self.established_ns = record.state.established_ns;
+        }
         self.totals = record.totals;
         if self.role == role::UNKNOWN {
             self.role = record.state.role;
@@ -195,8 +203,8 @@ pub(super) fn failure(record: &TcpRecord) -> (Failure, u32) {
     (failure, errno)
 }
 
-/// How a connection ended, from its last record, and the errno behind it, 0 if none.
-pub(super) fn close_reason(record: &TcpRecord) -> (CloseReason, u32) {
+/// How a connection ended, from its last record and the marks of all, and the errno behind it, 0 if none.
+pub(super) fn close_reason(record: &TcpRecord, marks: u32) -> (CloseReason, u32) {
     let errno = record.error;
     match i32::try_from(errno).unwrap_or(i32::MAX) {
         // tcp_reset in net/ipv4/tcp_input.c: EPIPE when the peer had closed already.
@@ -205,7 +213,7 @@ pub(super) fn close_reason(record: &TcpRecord) -> (CloseReason, u32) {
         libc::ECONNABORTED => return (CloseReason::ResetByLocal, errno),
         _ => {}
     }
-    let closed_remotely = record.state.marks & mark::CLOSED_REMOTELY != 0;
+    let closed_remotely = marks & mark::CLOSED_REMOTELY != 0;
     match record.old_state {
         tcp_state::FIN_WAIT2 | tcp_state::CLOSING | tcp_state::TIME_WAIT => (CloseReason::Local, 0),
         tcp_state::LAST_ACK if closed_remotely || record.state.role == role::UNKNOWN => (CloseReason::Remote, 0),

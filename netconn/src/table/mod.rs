@@ -36,6 +36,8 @@ pub struct Table {
     slots: Vec<Option<Connection>>,
     free: Vec<u32>,
     by_socket: HashMap<u64, u32, foldhash::fast::RandomState>,
+    /// Slots of listeners by network namespace and port.
+    listeners: HashMap<(u32, u16), Vec<u32>, foldhash::fast::RandomState>,
     /// Dumps begun so far.
     dumps: u32,
     /// While a dump is taken: sockets that have ended since, and the life that ended.
@@ -76,12 +78,12 @@ impl Table {
                 if let Some(earlier) = self.remove(slot) {
                     finish(&earlier, now, &mut emit);
                 }
-                self.insert(Connection::new(record, process(&record.state.owner)))
+                self.add(record, process)
             }
-            None => self.insert(Connection::new(record, process(&record.state.owner))),
+            None => self.add(record, process),
         };
         let Some(Some(connection)) = self.slots.get_mut(slot as usize) else { return };
-        if connection.sequence > record.state.sequence {
+        if connection.sequence > record.state.sequence && record.state.generation != 0 {
             connection.seen = self.dumps;
             return; // A dump of something to which more has happened since.
         }
@@ -125,20 +127,11 @@ impl Table {
         let ended = self.ended.take().unwrap_or_default();
         // Listeners first: they tell who began the connections that are older than netconn.
         dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
-        let mut listeners = HashMap::<(u32, u16), Owner>::new();
         for record in &mut dump {
-            if record.new_state == tcp_state::LISTEN {
-                listeners.insert((record.namespace, record.local_port), record.state.owner);
-            } else if record.state.role == role::UNKNOWN && record.new_state != tcp_state::SYN_SENT {
-                let listener = listeners.get(&(record.namespace, record.local_port));
-                record.state.role = if listener.is_some() { role::PASSIVE } else { role::ACTIVE };
-                // Nobody has accepted it yet, or its process has closed it.
-                if let Some(owner) = listener
-                    && record.state.owner.tgid == 0
-                    && owner.tgid != 0
-                {
-                    record.state.owner = Owner { how: attribution::LISTENER, ..*owner };
-                }
+            let is_unknown = record.state.role == role::UNKNOWN && record.new_state != tcp_state::LISTEN;
+            if is_unknown && record.new_state != tcp_state::SYN_SENT {
+                let is_incoming = self.listeners.contains_key(&(record.namespace, record.local_port));
+                record.state.role = if is_incoming { role::PASSIVE } else { role::ACTIVE };
             }
             let is_over = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
             // A child that is not connected yet is not reported, see `inet_sock_set_state`.
@@ -177,11 +170,40 @@ impl Table {
     }
 
     fn is_same_life(&self, slot: u32, record: &TcpRecord) -> bool {
-        matches!(self.slots.get(slot as usize), Some(Some(entry)) if entry.generation == record.state.generation)
+        let life = record.state.generation;
+        matches!(self.slots.get(slot as usize), Some(Some(entry)) if life == 0 || entry.generation == life)
+    }
+
+    /// Adds the entry that a record begins. Where the kernel could not hand the listener's owner down, it is the owner
+    /// of the listener with the same port.
+    fn add(&mut self, record: &TcpRecord, process: impl FnOnce(&Owner) -> Option<Rc<Process>>) -> u32 {
+        let mut owner = record.state.owner;
+        let mut connection = Connection::new(record, None);
+        if owner.tgid == 0
+            && connection.role == role::PASSIVE
+            && let Some(listener) = self.listener(&connection)
+            && listener.owner.tgid != 0
+        {
+            owner = Owner { how: attribution::LISTENER, ..listener.owner };
+        }
+        connection.owner = owner;
+        connection.process = process(&owner);
+        self.insert(connection)
+    }
+
+    /// The listener that a connection came through, as far as addresses tell: the one of its own address, else of any.
+    fn listener(&self, connection: &Connection) -> Option<&Connection> {
+        let slots = self.listeners.get(&(connection.namespace, connection.local.port))?;
+        let entries = || slots.iter().filter_map(|slot| self.slots.get(*slot as usize)?.as_ref());
+        let address = connection.local.address;
+        entries()
+            .find(|entry| entry.local.address == address)
+            .or_else(|| entries().find(|entry| entry.local.address.is_unspecified()))
     }
 
     fn insert(&mut self, connection: Connection) -> u32 {
         let socket = connection.socket;
+        let listens_at = connection.is_listener().then_some((connection.namespace, connection.local.port));
         let slot = if let Some(slot) = self.free.pop() {
             if let Some(place) = self.slots.get_mut(slot as usize) {
                 *place = Some(connection);
@@ -193,12 +215,24 @@ impl Table {
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
         };
         self.by_socket.insert(socket, slot);
+        if let Some(at) = listens_at {
+            self.listeners.entry(at).or_default().push(slot);
+        }
         slot
     }
 
     fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.slots.get_mut(slot as usize)?.take()?;
         self.by_socket.remove(&connection.socket);
+        let listens_at = (connection.namespace, connection.local.port);
+        if connection.is_listener()
+            && let Some(slots) = self.listeners.get_mut(&listens_at)
+        {
+            slots.retain(|other| *other != slot);
+            if slots.is_empty() {
+                self.listeners.remove(&listens_at);
+            }
+        }
         if let Some(ended) = &mut self.ended {
             ended.insert(connection.socket, connection.generation);
         }
@@ -222,7 +256,7 @@ fn end(connection: &Connection, record: &TcpRecord) -> Change {
     match (connection.role, connection.announced) {
         (role::LISTENER, _) => Change::ListenEnd,
         (_, true) => {
-            let (reason, errno) = connection::close_reason(record);
+            let (reason, errno) = connection::close_reason(record, connection.marks);
             Change::Close(reason, errno)
         }
         (_, false) => {

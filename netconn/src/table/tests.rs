@@ -163,6 +163,47 @@ fn a_second_life_of_a_socket_is_another_connection() {
 }
 
 #[test]
+fn without_memory_in_the_socket_the_table_remembers() {
+    let mut table = Table::default();
+    let bare = |mut record: TcpRecord| {
+        (record.state.generation, record.state.sequence) = (0, 1);
+        record
+    };
+    let mut listen = bare(record(1, 0, 1, role::LISTENER, CLOSE, LISTEN));
+    listen.state.owner.tgid = 42;
+    listen.local_port = 443;
+    let mut attempt = bare(record(2, 0, 1, role::ACTIVE, CLOSE, SYN_SENT));
+    attempt.state.owner.tgid = 43;
+    let mut child = bare(record(3, 0, 1, role::UNKNOWN, SYN_RECV, ESTABLISHED));
+    child.local_port = 443;
+    let last = [
+        bare(record(2, 0, 1, role::UNKNOWN, SYN_SENT, ESTABLISHED)),
+        bare(record(2, 0, 1, role::UNKNOWN, ESTABLISHED, CLOSE_WAIT)),
+        bare(record(2, 0, 1, role::UNKNOWN, LAST_ACK, CLOSE)),
+    ];
+    let mut seen = Vec::new();
+    for record in [&[listen, attempt, child][..], &last].concat() {
+        table.apply(
+            &record,
+            |_| None,
+            |change, entry, _| {
+                seen.push((entry.socket, entry.owner.tgid, entry.direction(), entry.preexisting, change));
+            },
+        );
+    }
+    let (out, r#in) = (Some(Direction::Outgoing), Some(Direction::Incoming));
+    assert_eq!(
+        seen,
+        [
+            (1, 42, None, false, Change::Listen),
+            (3, 42, r#in, false, Change::Connect(Outcome::Success)),
+            (2, 43, out, false, Change::Connect(Outcome::Success)),
+            (2, 43, out, false, Change::Close(CloseReason::Remote, 0)),
+        ]
+    );
+}
+
+#[test]
 fn ports_that_the_kernel_gives_back_are_kept() {
     let mut table = Table::default();
     let mut last = record(7, 1, 3, role::ACTIVE, ESTABLISHED, CLOSE);
