@@ -9,8 +9,8 @@ mod members;
 mod record;
 
 pub use record::{
-    CgroupRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, Owner, SocketState, TcpRecord, Totals,
-    attribution, exec, kind, mark, role,
+    CgroupRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, Nesting, Owner, SocketState, TcpRecord,
+    Totals, attribution, exec, kind, mark, role,
 };
 
 /// Stands for "not known" in every integer of a record, so that 0 stays a value: all ones.
@@ -54,6 +54,8 @@ pub mod map {
     pub const RECORDS: &str = "RECORDS";
     /// `[u64; kind::COUNT]` per CPU: records that found the ring full, by kind.
     pub const LOST: &str = "LOST";
+    /// [`crate::Nesting`] per CPU.
+    pub const NESTING: &str = "NESTING";
     /// [`crate::SocketState`] by address of the socket, where socket storage cannot be used.
     pub const SOCKETS_BY_ADDRESS: &str = "SOCKETS_BY_ADDRESS";
     /// `[u32; 1]`, its bits are [`crate::setting`]s that become known only while programs are attached.

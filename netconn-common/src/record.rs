@@ -134,6 +134,16 @@ pub struct SocketState {
     pub marks: u32,
 }
 
+/// What is known on each CPU of `inet_sock_set_state` running in an interrupt of itself, which the kernel does not allow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Nesting {
+    /// 1 while the program runs.
+    pub running: u64,
+    /// Runs that the kernel did not allow and that the second program has done instead.
+    pub done: u64,
+}
+
 /// The counters of a TCP connection; [`UNKNOWN_U64`](crate::UNKNOWN_U64) and
 /// [`UNKNOWN_U32`](crate::UNKNOWN_U32) where the kernel has none.
 #[repr(C)]

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use netconn_common::{CgroupRecord, ExecRecord, SocketState, TcpRecord, exec, kind};
+use netconn_common::{CgroupRecord, ExecRecord, Nesting, SocketState, TcpRecord, exec, kind};
 
 /// All records. The daemon sets the size.
 #[map]
@@ -25,9 +25,13 @@ pub static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static SOCKETS_BY_ADDRESS: HashMap<u64, SocketState> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Stands in for the state of a socket for which there is no memory.
+/// Stands in for the state of a socket for which there is no memory; the second is for [`NESTING`].
 #[map]
-pub static SPARE: PerCpuArray<SocketState> = PerCpuArray::with_max_entries(1, 0);
+pub static SPARE: PerCpuArray<SocketState> = PerCpuArray::with_max_entries(2, 0);
+
+/// Whether `inet_sock_set_state` runs on this CPU.
+#[map]
+pub static NESTING: PerCpuArray<Nesting> = PerCpuArray::with_max_entries(1, 0);
 
 /// A record of `iter/tcp` under construction.
 #[map]

@@ -11,7 +11,7 @@ use netconn_common::{SocketState, TcpRecord, attribution, kind, mark, role, sett
 
 use crate::{
     emit,
-    maps::{SETTINGS, SPARE},
+    maps::{NESTING, SETTINGS, SPARE},
     sock::Sock,
     sock::TcpSock,
     task,
@@ -21,12 +21,40 @@ use crate::{
 /// Runs under the socket's lock, in the process that acts on it or in an interrupt.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let Some(nesting) = NESTING.get_ptr_mut(0) else { return 0 };
+    // SAFETY: not null, and this CPU's own; volatile, because an interrupt looks at it.
+    unsafe { (&raw mut (*nesting).running).write_volatile(1) };
+    set_state(&ctx, 0);
+    // SAFETY: as above.
+    unsafe { (&raw mut (*nesting).running).write_volatile(0) };
+    0
+}
+
+/// The same, for what the kernel does not let the program above do: when it is interrupted and a packet changes the
+/// state of another socket, the kernel skips it (`__bpf_trace_run` in `kernel/trace/bpf_trace.c`), but not this one.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state_nested(ctx: BtfTracePointContext) -> i32 {
+    let Some(nesting) = NESTING.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as above; packets do not interrupt the handling of packets, so nobody else counts here.
+    unsafe {
+        if (&raw const (*nesting).running).read_volatile() == 0 {
+            return 0;
+        }
+        (*nesting).done += 1;
+    }
+    set_state(&ctx, 1);
+    0
+}
+
+/// Handles a change of state; `nesting` is the number of the spare state to use.
+#[inline(always)]
+fn set_state(ctx: &BtfTracePointContext, nesting: u32) {
     let sock = Sock::new(ctx.arg::<*const u8>(0));
     let old = ctx.arg::<c_int>(1) as u8;
     let new = ctx.arg::<c_int>(2) as u8;
     // MPTCP reports changes to the same state.
     if old == new || !sock.is_tcp() {
-        return 0;
+        return;
     }
     let now = emit::now();
     // The child has its listener's state by BPF_F_CLONE. Its addresses and cookie are not its own yet (before 6.18,
@@ -37,7 +65,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
             // SAFETY: not null; the socket's lock makes this the only writer.
             unsafe { accept(&mut *state, now) };
         }
-        return 0;
+        return;
     }
     // `tcp_connect` will report it, with its port; that the attempt begins is noted now.
     if new == tcp_state::SYN_SENT && setting(setting::CONNECT_HOOK) {
@@ -46,16 +74,15 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
             // SAFETY: as above.
             unsafe { begin(&mut *state, new, now) };
         }
-        return 0;
+        return;
     }
-    if change(sock, old, new, now, old == tcp_state::CLOSE).is_none() {
-        warn!(&ctx, "not a full TCP socket: {} -> {}", old, new);
+    if change(sock, old, new, now, old == tcp_state::CLOSE, nesting).is_none() {
+        warn!(ctx, "not a full TCP socket: {} -> {}", old, new);
     }
     if new == tcp_state::CLOSE {
-        debug!(&ctx, "closed from state {}", old);
+        debug!(ctx, "closed from state {}", old);
         sock.forget();
     }
-    0
 }
 
 /// `int tcp_connect(struct sock *sk)`, `net/ipv4/tcp_output.c`: the source port is chosen, the SYN is about to leave.
@@ -63,7 +90,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 pub fn tcp_connect(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const u8>(0));
     if sock.is_tcp() {
-        change(sock, tcp_state::CLOSE, tcp_state::SYN_SENT, emit::now(), false);
+        change(sock, tcp_state::CLOSE, tcp_state::SYN_SENT, emit::now(), false, 0);
     }
     0
 }
@@ -99,11 +126,11 @@ fn accept(state: &mut SocketState, now: u64) {
 
 /// Reports a change of state, with which a life of the socket may begin; `None` if this is no full TCP socket.
 #[inline(always)]
-fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool) -> Option<()> {
+fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, nesting: u32) -> Option<()> {
     let tcp = sock.tcp()?;
     let kept = sock.state_or_new();
     let has_memory = !kept.is_null();
-    let state = if has_memory { kept } else { SPARE.get_ptr_mut(0)? };
+    let state = if has_memory { kept } else { SPARE.get_ptr_mut(nesting)? };
     // SAFETY: not null; the socket's lock makes this the only writer of what is kept with it, and what is spare is this
     // CPU's own.
     let state = unsafe { &mut *state };

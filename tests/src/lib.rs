@@ -6,6 +6,14 @@ mod daemon;
 mod netns;
 mod ss;
 
+use std::time::Duration;
+
 pub use daemon::{Daemon, Events, netconn};
 pub use netns::{Netns, Pair};
 pub use ss::{Socket, rows, ss};
+
+/// A time that is long on this machine: emulated ones are slower.
+pub fn long(milliseconds: u64) -> Duration {
+    let slowness = std::env::var("NETCONN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    Duration::from_millis(milliseconds * slowness)
+}

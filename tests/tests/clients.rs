@@ -5,15 +5,15 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use netconn_tests::{Daemon, Netns};
+use netconn_tests::{Daemon, Netns, long};
 
 /// Sends bytes and gives what comes back until the daemon hangs up or is silent for a second.
 fn talk(daemon: &Daemon, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.set_read_timeout(Some(long(1000))).unwrap();
     // The daemon may hang up in the middle of a request that is too long.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
@@ -96,15 +96,25 @@ fn silent_clients_and_clients_that_do_not_read_hold_nobody_up() {
     let since = Instant::now();
     let text = daemon.text(&["list", "--format", "json"]);
     assert!(text.ends_with("]}\n"));
-    assert!(since.elapsed() < Duration::from_secs(1), "a client waited for {:?}", since.elapsed());
+    assert!(since.elapsed() < long(1000), "a client waited for {:?}", since.elapsed());
     // Those that say nothing are sent away.
     let mut first = &silent[0];
-    first.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    first.set_read_timeout(Some(long(10_000))).unwrap();
     assert_eq!(first.read(&mut [0; 1000]).unwrap_or(0), 0, "hung up");
     drop((silent, deaf));
-    let events = daemon.stop().within(namespace.inode);
-    assert_eq!(events.of("IP Connect").len(), 10_000, "nothing is lost for the others");
-    assert_eq!(events.of("IP Close").len(), 10_000);
+    let all = daemon.stop();
+    let events = all.within(namespace.inode);
+    // An emulated machine may be too slow for the flood; then that is told.
+    if all.of("Data Loss").is_empty() {
+        assert_eq!(events.of("IP Connect").len(), 10_000, "nothing is lost for the others");
+        assert_eq!(events.of("IP Close").len(), 10_000);
+    } else {
+        assert_ne!(
+            std::env::var("NETCONN_TEST_SLOWNESS"),
+            Err(std::env::VarError::NotPresent),
+            "lost on real hardware"
+        );
+    }
 }
 
 #[test]
@@ -125,7 +135,7 @@ fn watch_shows_what_is_wanted_and_no_more() {
     // The stream begins when the daemon has taken the request.
     let since = Instant::now();
     while !get(&daemon, "/v1/health").contains("\"clients\":1") {
-        assert!(since.elapsed() < Duration::from_secs(5));
+        assert!(since.elapsed() < long(5000));
     }
     namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -8,18 +8,20 @@ use std::{
     time::Duration,
 };
 
-use netconn_tests::{Daemon, Events, Netns, Pair};
+use netconn_tests::{Daemon, Events, Netns, Pair, long};
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-/// Longer than a daemon takes to see anything, and than loopback takes for anything.
-const MOMENT: Duration = Duration::from_millis(50);
+/// Waits for longer than a daemon takes to see anything, and than loopback takes for anything.
+fn moment() {
+    thread::sleep(long(50));
+}
 
 /// Events in a namespace that a function causes.
 fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
     let daemon = Daemon::start();
     namespace.run(function);
-    thread::sleep(MOMENT);
+    moment();
     daemon.stop().within(namespace.inode)
 }
 
@@ -173,14 +175,14 @@ fn closed_before_the_answer() {
     let daemon = Daemon::start();
     pair.here.run(|| {
         let socket = start("10.0.0.2:80".parse().unwrap());
-        thread::sleep(MOMENT);
+        moment();
         let rows = daemon.list(pair.here.inode);
         assert_eq!(rows.len(), 1, "{rows:#?}");
         assert_eq!(rows[0]["state"], "SYN_SENT");
         assert_eq!(rows[0]["pid"], std::process::id());
         drop(socket);
     });
-    thread::sleep(MOMENT);
+    moment();
     assert!(daemon.list(pair.here.inode).is_empty());
     let attempt = failure(&daemon.stop().within(pair.here.inode));
     assert_eq!(attempt["event.network.failureReason"], "aborted");
@@ -195,7 +197,7 @@ fn reset_by_either_side() {
             let (_listener, client, server) = connected("127.0.0.1");
             let (first, second) = if by_client { (client, server) } else { (server, client) };
             reset(first);
-            thread::sleep(MOMENT);
+            moment();
             drop(second);
         });
         let (out, r#in) = closes(&events);
@@ -212,9 +214,9 @@ fn unread_data_resets() {
     let events = events_of(&namespace, || {
         let (_listener, mut client, server) = connected("::1");
         client.write_all(b"never read").unwrap();
-        thread::sleep(MOMENT);
+        moment();
         drop(server);
-        thread::sleep(MOMENT);
+        moment();
     });
     let (out, r#in) = closes(&events);
     assert_eq!(r#in["event.network.closeReason"], "reset_by_local");
@@ -229,13 +231,13 @@ fn half_closed_connections_go_on() {
     namespace.run(|| {
         let (_listener, client, mut server) = connected("127.0.0.1");
         client.shutdown(Shutdown::Write).unwrap();
-        thread::sleep(MOMENT);
+        moment();
         let mut states: Vec<_> = daemon.list(namespace.inode).iter().map(|row| row["state"].clone()).collect();
         states.sort_by_key(ToString::to_string);
         assert_eq!(states, ["CLOSE_WAIT", "FIN_WAIT2", "LISTENING"]);
         server.write_all(&[0; 5000]).unwrap();
         drop(server);
-        thread::sleep(MOMENT);
+        moment();
     });
     let (out, r#in) = closes(&daemon.stop().within(namespace.inode));
     assert_eq!(out["event.network.closeReason"], "local");
@@ -250,9 +252,9 @@ fn a_listener_that_closes_is_no_failure() {
     let events = events_of(&namespace, || {
         let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        thread::sleep(MOMENT);
+        moment();
         drop(listener); // with a connection that was never accepted
-        thread::sleep(MOMENT);
+        moment();
         drop(client);
     });
     assert!(events.with("event.network.connectionStatus", "FAILURE").is_empty());

@@ -5,6 +5,7 @@ mod packages;
 mod run;
 mod test;
 mod tidy;
+mod vm;
 
 use std::{
     path::PathBuf,
@@ -45,6 +46,11 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Run the live tests on the kernels of tests/kernels.toml, in QEMU.
+    Vm {
+        /// Only on this series.
+        series: Option<String>,
+    },
     /// Check what compilers do not: the order of modules, the length of files, their first lines.
     Tidy,
 }
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
         Chore::Run { built } => run::run(built),
         Chore::Test { no_install, no_skip } => test::run(!no_install, no_skip.is_some_and(|value| value != "false")),
         Chore::Ebpf { check } => ebpf::run(check),
+        Chore::Vm { series } => vm::run(series.as_deref()),
         Chore::Tidy => tidy::run(),
     };
     match result {

@@ -7,14 +7,16 @@ use anyhow::Result;
 use crate::{check, command};
 
 /// A program the live tests use, and the Debian package that has it.
-const NEEDED: [(&str, &str); 7] = [
-    ("nginx", "nginx-light"),
+const NEEDED: [(&str, &str); 9] = [
+    ("nginx", "nginx"),
     ("curl", "curl"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("nft", "nftables"),
-    ("python3", "python3"),
-    ("tcpdump", "tcpdump"),
+    ("sysctl", "procps"),
+    ("setpriv", "util-linux"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("xz", "xz-utils"),
 ];
 
 /// Programs that are not there.
@@ -39,7 +41,8 @@ pub(crate) fn install() -> Result<()> {
     check(apt(&["install", "-q", "-y", "--no-install-recommends"]).args(&packages))
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether a program is installed.
+pub(crate) fn is_there(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

@@ -101,6 +101,8 @@ pub struct Capture {
     ebpf: Option<Ebpf>,
     ring: RingBuf<MapData>,
     lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
+    /// [`netconn_common::Nesting`], as its two words.
+    nesting: PerCpuArray<MapData, [u64; 2]>,
     settings: Array<MapData, u32>,
     /// What `settings` holds.
     bits: u32,
@@ -151,7 +153,7 @@ impl Capture {
         let mut bits = 0;
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
-            let verdict = if options.without.iter().any(|name| name == hook.name) {
+            let verdict = if options.without.iter().any(|name| name == hook.program || name == hook.name) {
                 Verdict::Unsupported { reason: "left out on request".into() }
             } else {
                 match attach(&mut ebpf, hook, &types) {
@@ -178,6 +180,7 @@ impl Capture {
         Ok(Self {
             ring: taken(&mut ebpf, map::RECORDS)?,
             lost: taken(&mut ebpf, map::LOST)?,
+            nesting: taken(&mut ebpf, map::NESTING)?,
             settings,
             bits,
             exact,
@@ -208,7 +211,9 @@ impl Capture {
     /// was to run in an interrupt of itself, which the kernel does not allow but counts.
     pub fn lost(&self) -> u64 {
         let full = self.lost.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().flatten().sum::<u64>());
-        full + self.counted.iter().filter_map(|descriptor| missed_runs(descriptor.as_fd())).sum::<u64>()
+        let done = self.nesting.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().map(|[_, done]| done).sum::<u64>());
+        let missed = self.counted.iter().filter_map(|descriptor| missed_runs(descriptor.as_fd())).sum::<u64>();
+        full + missed.saturating_sub(done)
     }
 
     /// Reads all TCP sockets of all network namespaces that a process or a name refers to, and gives the inodes of
@@ -261,7 +266,8 @@ impl Capture {
 
 /// A descriptor of an attached program.
 fn descriptor(ebpf: &Ebpf, hook: &Hook) -> Option<OwnedFd> {
-    if hook.attach == Attach::Iterator {
+    // The second program is meant to be skipped where the first was not.
+    if hook.attach == Attach::Iterator || hook.program.ends_with("_nested") {
         return None;
     }
     ebpf.program(hook.program)?.fd().ok()?.as_fd().try_clone_to_owned().ok()

@@ -1,0 +1,79 @@
+//! The first process of a guest (see `cargo xtask vm`): mounts what is needed, loads modules, runs the tests, says how
+//! each went, and turns the machine off.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use nix::{
+    kmod::{ModuleInitFlags, finit_module},
+    mount::{MsFlags, mount},
+    sys::reboot::{RebootMode, reboot},
+};
+
+/// What `cargo xtask vm` looks for.
+const VERDICT: &str = "netconn-guest: ";
+/// How much slower everything is than on the host.
+const SLOWNESS: &str = "8";
+/// Both ways to see attempts; see DESIGN.md. The second is forced, to be tested on kernels that need it not.
+const TIERS: [(&str, &str); 2] = [("tier 1", ""), ("tier 2", "tcp_connect")];
+
+fn main() {
+    for (kind, place) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/run"),
+        ("tmpfs", "/tmp"),
+        ("securityfs", "/sys/kernel/security"),
+        ("cgroup2", "/sys/fs/cgroup"),
+    ] {
+        if let Err(error) = mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>) {
+            println!("{place}: {error}");
+        }
+    }
+    for name in fs::read_to_string("/modules").unwrap_or_default().lines() {
+        let file = File::open(format!("/lib/{name}.ko")).unwrap();
+        if let Err(error) = finit_module(file, &CString::default(), ModuleInitFlags::empty()) {
+            println!("{name}: {error}");
+        }
+    }
+    run("ip", &["link", "set", "lo", "up"]);
+    let mut tests: Vec<_> = fs::read_dir("/t/deps").unwrap().map(|entry| entry.unwrap().path()).collect();
+    tests.sort();
+    for (tier, without) in TIERS {
+        for path in &tests {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            // What is said and how commands are used does not depend on the tier.
+            if !without.is_empty() && ["clients", "commands"].contains(&name) {
+                continue;
+            }
+            let mut command = Command::new(path);
+            command.args(["--test-threads", "1"]).stdout(Stdio::piped());
+            command.env("PATH", "/bin").env("NETCONN_TEST_SLOWNESS", SLOWNESS).env("NETCONN_TEST_WITHOUT", without);
+            let mut test = command.spawn().unwrap();
+            for line in BufReader::new(test.stdout.take().unwrap()).lines() {
+                let line = line.unwrap();
+                let verdict = line.strip_prefix("test ").and_then(|line| line.split_once(" ... "));
+                match verdict {
+                    Some((test, "ok")) => println!("{VERDICT}{tier}: {name}: {test}: passed"),
+                    Some((test, "FAILED")) => println!("{VERDICT}{tier}: {name}: {test}: FAILED"),
+                    _ => println!("{line}"),
+                }
+            }
+            println!("{tier}: {name}: {}", test.wait().unwrap());
+        }
+    }
+    println!("{VERDICT}finished");
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(format!("/bin/{program}")).args(arguments).status();
+    if !status.is_ok_and(|status| status.success()) {
+        println!("{program} {arguments:?} failed");
+    }
+}

@@ -1,0 +1,169 @@
+//! The guest's file system, an initramfs: the guest's init, netconn, the tests, the programs they run and the modules
+//! that the kernel needs for them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use object::{Object as _, ObjectSection as _};
+
+use super::kernels::Fetched;
+use crate::root;
+
+/// Programs of the host that the tests run.
+const PROGRAMS: [&str; 11] = ["bash", "cat", "head", "ip", "nft", "rm", "setpriv", "sh", "ss", "sysctl", "timeout"];
+/// Modules for cables between network namespaces, packet filters and `ss`.
+const MODULES: [&str; 4] = ["veth", "nf_tables", "tcp_diag", "inet_diag"];
+/// Tests that run in guests; `web` needs nginx and is about speed.
+const TESTS: [&str; 4] = ["clients", "commands", "equality", "outcomes"];
+
+/// An initramfs in the making: paths and modes to contents (`None`: a folder).
+#[derive(Default)]
+struct Tree(BTreeMap<String, (u32, Option<Vec<u8>>)>);
+
+/// Builds the image for a kernel.
+pub(super) fn build(kernel: &Fetched) -> Result<PathBuf> {
+    let target = root().join("target/release");
+    let mut tree = Tree::default();
+    for folder in ["dev", "etc", "proc", "run", "sys", "tmp", "var"] {
+        tree.folder(folder);
+    }
+    tree.file("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\n".to_vec());
+    tree.program(&target.join("guest-init"), "init")?;
+    tree.program(&target.join("netconn"), "t/netconn")?;
+    for name in TESTS {
+        tree.program(&newest(&target.join("deps"), name)?, &format!("t/deps/{name}"))?;
+    }
+    for name in PROGRAMS {
+        tree.program(&on_path(name)?, &format!("bin/{name}"))?;
+    }
+    let mut order = Vec::new();
+    for name in MODULES {
+        tree.module(&kernel.modules, name, &mut order)?;
+    }
+    tree.file("modules", 0o644, order.join("\n").into_bytes());
+    let path = kernel.modules.join("netconn-initramfs");
+    fs::write(&path, tree.cpio()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// The test executable that was built last.
+fn newest(folder: &Path, name: &str) -> Result<PathBuf> {
+    let is_one = |path: &PathBuf| {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        path.extension().is_none() && file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
+    };
+    let found = fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(is_one);
+    let found = found.max_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
+    found.with_context(|| format!("the test {name} is not built"))
+}
+
+fn on_path(name: &str) -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = folders.map(|folder: PathBuf| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not installed"))
+}
+
+impl Tree {
+    /// Adds a folder and all above it.
+    fn folder(&mut self, path: &str) {
+        if let Some((above, _)) = path.rsplit_once('/') {
+            self.folder(above);
+        }
+        self.0.entry(path.to_owned()).or_insert((0o40_755, None));
+    }
+
+    fn file(&mut self, path: &str, mode: u32, content: Vec<u8>) {
+        if let Some((above, _)) = path.rsplit_once('/') {
+            self.folder(above);
+        }
+        self.0.insert(path.to_owned(), (0o100_000 | mode, Some(content)));
+    }
+
+    /// Adds an executable and the libraries that the host loads for it.
+    fn program(&mut self, from: &Path, to: &str) -> Result<()> {
+        let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+        self.file(to, 0o755, content);
+        let output = Command::new("ldd").arg(from).output().context("cannot run ldd")?;
+        for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+            let path = word.trim_start_matches('/');
+            if !self.0.contains_key(path) {
+                self.file(path, 0o755, fs::read(word).with_context(|| format!("cannot read {word}"))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a module and, before it in the order, those it depends on; nothing if it is part of the kernel.
+    fn module(&mut self, folder: &Path, name: &str, order: &mut Vec<String>) -> Result<()> {
+        if order.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        let Some(path) = find(folder, name) else { return Ok(()) };
+        let content = if path.extension().is_some_and(|extension| extension == "xz") {
+            let output = Command::new("xz").arg("-dc").arg(&path).output().context("cannot run xz")?;
+            if !output.status.success() {
+                bail!("{} cannot be unpacked", path.display());
+            }
+            output.stdout
+        } else {
+            fs::read(&path)?
+        };
+        for other in depends(&content)? {
+            self.module(folder, &other, order)?;
+        }
+        self.file(&format!("lib/{name}.ko"), 0o644, content);
+        order.push(name.to_owned());
+        Ok(())
+    }
+
+    /// The tree in the form that the kernel unpacks (`Documentation/driver-api/early-userspace/buffer-format.rst`).
+    fn cpio(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let trailer = ("TRAILER!!!".to_owned(), (0, Some(Vec::new())));
+        for (number, (path, (mode, content))) in self.0.clone().into_iter().chain([trailer]).enumerate() {
+            let content = content.unwrap_or_default();
+            let fields = [number + 1, mode as usize, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, path.len() + 1, 0]
+                .map(|field| format!("{field:08X}"));
+            // Writing to memory cannot fail.
+            let _ = write!(out, "070701{}{path}\0", fields.concat());
+            out.resize(out.len().next_multiple_of(4), 0);
+            out.extend_from_slice(&content);
+            out.resize(out.len().next_multiple_of(4), 0);
+        }
+        out
+    }
+}
+
+/// The file of a module; names of files have `-` where names of modules have `_`, or not.
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            if let Some(found) = find(&path, name) {
+                return Some(found);
+            }
+        } else if let Some(file) = path.file_name().and_then(|file| file.to_str())
+            && file.split_once(".ko").is_some_and(|(stem, _)| stem.replace('-', "_") == name)
+        {
+            return Some(path);
+        }
+    }
+    None
+}
+
+/// Names of the modules that a module needs, from its `.modinfo`.
+fn depends(module: &[u8]) -> Result<BTreeSet<String>> {
+    let file = object::File::parse(module)?;
+    let section = file.section_by_name(".modinfo").context("no module")?;
+    let entries = section.data()?.split(|byte| *byte == 0);
+    let list = entries.filter_map(|entry| entry.strip_prefix(b"depends=")).next().unwrap_or_default();
+    let names = String::from_utf8_lossy(list).replace('-', "_");
+    Ok(names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}

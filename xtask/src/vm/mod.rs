@@ -1,0 +1,121 @@
+//! The live tests on other kernels, in QEMU: one line of verdict for each kernel and test.
+
+mod image;
+mod kernels;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{cargo, check, packages, root};
+
+/// A guest that prints nothing for so long hangs.
+const SILENCE: Duration = Duration::from_secs(120);
+/// Longest life of a guest.
+const LIFE: Duration = Duration::from_secs(600);
+/// What the guest's init prints before and after a test, and at its end; see tests/src/bin/guest-init.rs.
+const VERDICT: &str = "netconn-guest: ";
+
+/// Why guests cannot run here, if so.
+pub(crate) fn obstacle() -> Option<String> {
+    if !packages::is_there("qemu-system-x86_64") {
+        return Some("not installed: qemu-system-x86_64 (package qemu-system-x86)".into());
+    }
+    kernels::obstacle()
+}
+
+/// Runs the live tests on every kernel of the list, or on one series.
+pub(crate) fn run(series: Option<&str>) -> Result<()> {
+    if let Some(reason) = obstacle() {
+        bail!("guests cannot run here: {reason}");
+    }
+    check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn"]))?;
+    check(&mut cargo(&["test", "--quiet", "--release", "--package", "netconn-tests", "--no-run"]))?;
+    check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn-tests", "--bins"]))?;
+    let kernels: Vec<_> =
+        kernels::list()?.into_iter().filter(|kernel| series.is_none_or(|only| kernel.series == only)).collect();
+    if kernels.is_empty() {
+        bail!("no such series in tests/kernels.toml");
+    }
+    let mut failed = 0;
+    for kernel in &kernels {
+        let fetched = kernels::fetch(kernel)?;
+        let image = image::build(&fetched)?;
+        failed += boot(&kernel.series, &fetched.image, &image)?;
+    }
+    if failed == 0 { Ok(()) } else { bail!("{failed} tests failed in guests") }
+}
+
+/// Boots a guest, prints its verdicts, and gives the number of failed tests.
+fn boot(series: &str, kernel: &Path, image: &Path) -> Result<usize> {
+    let log_path = root().join(format!("target/vm/{series}.log"));
+    let mut guest = Command::new("qemu-system-x86_64")
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"])
+        // Without -cx16 the emulation of 16-byte atomics stops all CPUs each time.
+        .args(["-cpu", "max,-cx16"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(image)
+        // slab_debug: without cmpxchg16b, kernels from 6.19 on give tracing programs memory only from debugged caches.
+        .args(["-append", "console=ttyS0 quiet panic=-1 slab_debug=F"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot run qemu-system-x86_64")?;
+    let output = guest.stdout.take().context("no output")?;
+    let (sender, lines) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).replace('\r', "")).is_err() {
+                return;
+            }
+        }
+    });
+    let since = Instant::now();
+    let (mut log, mut failed, mut passed, mut finished) = (String::new(), 0, 0, false);
+    let problem = loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(line) => {
+                if let Some((_, verdict)) = line.split_once(VERDICT) {
+                    println!("{series}: {verdict}");
+                    passed += usize::from(verdict.ends_with(": passed"));
+                    failed += usize::from(verdict.ends_with(": FAILED"));
+                    finished |= verdict == "finished";
+                }
+                log.push_str(&line);
+                log.push('\n');
+            }
+            Err(RecvTimeoutError::Disconnected) => break None,
+            Err(RecvTimeoutError::Timeout) => break Some("hangs"),
+        }
+        if since.elapsed() > LIFE {
+            break Some("takes too long");
+        }
+    };
+    if problem.is_some() {
+        guest.kill()?;
+    }
+    guest.wait()?;
+    fs::write(&log_path, &log)?;
+    if failed > 0 || problem.is_some() || !finished {
+        println!("{log}");
+        println!("{series}: the log is {}", log_path.display());
+    }
+    if let Some(problem) = problem {
+        bail!("the guest with kernel {series} {problem}");
+    }
+    if !finished || passed == 0 {
+        bail!("the guest with kernel {series} ended before its tests did");
+    }
+    Ok(failed)
+}
