@@ -30,6 +30,11 @@ impl Netns {
         Self { name, inode }
     }
 
+    /// Its name in `/run/netns`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs a function in a thread of its own inside; its process is the test.
     pub fn run<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

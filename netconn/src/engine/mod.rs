@@ -342,6 +342,12 @@ impl Loop {
             Ok(files) => files.iter().for_each(|file| self.core.table.set_port(file.socket, file.local_port)),
             Err(error) => warn!("ports of attempts are not known: {error}"),
         }
+        // Sockets without a file (io_uring), and kernels where files do not lead to sockets (5.10): slower.
+        if self.core.table.has_attempts_without_port()
+            && let Ok((sockets, _)) = self.capture.sockets()
+        {
+            sockets.iter().for_each(|socket| self.core.table.set_port(socket.socket, socket.local_port));
+        }
     }
 
     /// What is done once a second while something happens.

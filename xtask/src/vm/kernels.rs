@@ -21,6 +21,9 @@ pub(super) struct Kernel {
     pub(super) series: String,
     /// Suite of the archive.
     suite: String,
+    /// Tests that must fail on it.
+    #[serde(default)]
+    pub(super) cannot: Vec<String>,
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,127 @@
+//! The process behind a connection, as it was: user, program, arguments, parent, cgroup, unit and container.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::symlink,
+    path::PathBuf,
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use netconn_tests::{Daemon, Events, Netns};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A shell's way to try a connection: bash opens /dev/tcp itself.
+const CONNECT: &str = "exec 3<>/dev/tcp/127.0.0.1/9";
+
+/// The one failed attempt in a namespace that a command made.
+fn attempt(namespace: &Netns, make: impl FnOnce()) -> Value {
+    let daemon = Daemon::start();
+    make();
+    let events: Events = daemon.stop();
+    events.within(namespace.inode).of("IP Connect").one().clone()
+}
+
+/// Where cgroups (v2) are mounted.
+fn cgroups() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
+    line.split(' ').nth(1).unwrap().into()
+}
+
+#[test]
+fn cgroup_unit_and_container_of_a_process_that_has_ended() {
+    let namespace = Netns::new();
+    let container = "0123456789abcdef".repeat(4);
+    let daemon = Daemon::start();
+    // Made while the daemon runs, gone with the process before anybody could look.
+    let group = cgroups().join(format!("docker-{container}.scope"));
+    fs::create_dir(&group).unwrap();
+    // `ip netns exec` mounts /sys anew, without cgroups.
+    let inside = format!("exec ip netns exec {} bash -c '{CONNECT}'", namespace.name());
+    let script = format!("echo $$ > {}/cgroup.procs; {inside}", group.display());
+    let _ = Command::new("bash").args(["-c", &script]).output().unwrap();
+    while fs::remove_dir(&group).is_err() {}
+    let event = daemon.stop().within(namespace.inode).of("IP Connect").one().clone();
+    assert_eq!(event["container.id"], container);
+    assert_eq!(event["src.process.systemdUnit"], format!("docker-{container}.scope"));
+    assert_eq!(event["src.process.cgroupPath"], format!("/docker-{container}.scope"));
+}
+
+#[test]
+fn the_user_is_who_connected() {
+    let namespace = Netns::new();
+    let event = attempt(&namespace, || {
+        let arguments = ["--reuid", "65534", "--clear-groups", "bash", "-c", CONNECT];
+        let _ = namespace.command("setpriv", &arguments).output().unwrap();
+    });
+    assert_eq!(event["src.process.userId"], 65534);
+    let nobody = fs::read_to_string("/etc/passwd").unwrap().lines().any(|line| line.starts_with("nobody:x:65534:"));
+    assert_eq!(event["src.process.user"].as_str(), nobody.then_some("nobody"));
+}
+
+#[test]
+fn the_program_is_the_one_that_ran() {
+    let namespace = Netns::new();
+    let folder = TempDir::new().unwrap();
+    let bash = fs::canonicalize("/bin/bash").unwrap().to_str().unwrap().to_owned();
+    // Through a link, with a name and arguments that nobody expects.
+    let link = folder.path().join("it is me");
+    symlink(&bash, &link).unwrap();
+    let long = "x".repeat(3000);
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let event = attempt(&namespace, || {
+        let script = format!("{CONNECT} # \u{1b}[31m\"\\ é");
+        let _ = namespace.command(link.to_str().unwrap(), &["-c", &script, &long]).output().unwrap();
+    });
+    assert_eq!(event["src.process.image.path"], bash);
+    assert_eq!(event["src.process.name"], "it is me");
+    let command_line = event["src.process.cmdline"].as_str().unwrap();
+    let expected = format!("{} -c {CONNECT} # \u{1b}[31m\"\\ é {long}", link.display());
+    assert_eq!(command_line, expected);
+    assert_eq!(event["src.process.parent.pid"], std::process::id());
+    let own = std::env::current_exe().unwrap();
+    assert_eq!(event["src.process.parent.image.path"], own.to_str().unwrap());
+    let start = u128::from(event["src.process.startTime"].as_u64().unwrap());
+    assert!(start + 10 >= before && start <= before + 60_000, "{start} {before}");
+    assert!(event["src.process.uid"].as_str().unwrap().contains(&format!("-{}-", event["src.process.pid"])));
+}
+
+#[test]
+fn a_forked_child_is_itself_and_a_deleted_program_is_said_to_be() {
+    let namespace = Netns::new();
+    let folder = TempDir::new().unwrap();
+    let copy = folder.path().join("tool");
+    fs::copy("/bin/bash", &copy).unwrap();
+    // The subshell is a fork without an exec; what it runs was deleted before it was run.
+    let event = attempt(&namespace, || {
+        let script = format!("exec 4<{0}; rm {0}; ({CONNECT}); exec /proc/self/fd/4 -c true", copy.display());
+        let _ = namespace.command("bash", &["-c", &script]).output().unwrap();
+    });
+    assert_eq!(event["src.process.name"], "bash");
+    assert_ne!(event["src.process.pid"], event["src.process.parent.pid"]);
+    assert_eq!(event["src.process.parent.name"], "bash");
+
+    fs::copy("/bin/bash", &copy).unwrap();
+    let event = attempt(&namespace, || {
+        let script = format!("exec 4<{0}; rm {0}; exec /proc/self/fd/4 -c '{CONNECT}'", copy.display());
+        let _ = namespace.command("bash", &["-c", &script]).output().unwrap();
+    });
+    assert_eq!(event["src.process.image.path"], format!("{} (deleted)", copy.display()));
+}
+
+#[test]
+fn the_owner_of_a_listener_is_its_process() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let row = daemon.list(namespace.inode).pop().unwrap();
+        assert_eq!(row["pid"], std::process::id());
+        assert_eq!(row["attribution"], "listener");
+        assert_eq!(row["executable"], std::env::current_exe().unwrap().to_str().unwrap());
+        drop(listener);
+    });
+}
