@@ -64,7 +64,7 @@ impl Default for Config {
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),
-            // 10 ms of the worst flood measured; see ARCHITECTURE.md.
+            // 19,000 records of connections.
             ring_bytes: 4 << 20,
             ebpf_log: EbpfLog::Off,
         }

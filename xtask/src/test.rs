@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{cargo, check, ebpf, is_root, packages, tidy};
+use crate::{cargo, check, ebpf, is_root, packages, tidy, vm};
 
 /// A step: its name, why it cannot run here (if so), and what it does.
 struct Step {
@@ -25,6 +25,7 @@ pub(crate) fn run(install: bool, no_skip: bool) -> Result<()> {
         Step { name: "unit tests", obstacle: None, run: unit },
         Step { name: "ebpf --check", obstacle: ebpf::missing(), run: || ebpf::run(true) },
         Step { name: "live tests", obstacle: live_obstacle(), run: live },
+        Step { name: "kernel matrix", obstacle: live_obstacle().or_else(vm::obstacle), run: || vm::run(None) },
     ];
     let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
     for step in steps {

@@ -25,8 +25,9 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use, 69 no daemon or unfit kernel,
-70 internal error, 74 I/O error, 75 timeout, 77 permission denied, 78 configuration.";
+Exit codes: 0 done (also when nothing was found; list -e makes that 1), 2 wrong use,
+69 no daemon or unfit kernel, 70 internal error, 74 I/O error, 75 timeout,
+77 permission denied, 78 configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

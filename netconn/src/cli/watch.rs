@@ -19,8 +19,6 @@ use crate::{
 /// Options of `netconn watch`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    #[command(flatten)]
-    selection: Selection,
     /// How to show them.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -38,6 +36,9 @@ pub(super) struct Options {
     processes: bool,
     #[command(flatten)]
     socket: SocketOption,
+    // Last: its heading would hold for what follows.
+    #[command(flatten)]
+    selection: Selection,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

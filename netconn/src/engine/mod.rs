@@ -221,13 +221,10 @@ impl Loop {
         })?;
         let clock = Clock::new();
         let now = clock.now();
-        let mut processes = Processes::default();
-        // The programs are attached: whatever begins from now on waits in the ring.
-        processes.add_scanned(scan::all());
         let told = Told { ring: 0, outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now };
         let mut engine = Self {
             core: Core {
-                processes,
+                processes: Processes::default(),
                 table: Table::default(),
                 telling: Telling::new(clock, Directory::new(lookup), parts.encoder, !parts.outputs.is_empty()),
                 sensor: parts.sensor,
@@ -244,8 +241,19 @@ impl Loop {
         Ok(engine)
     }
 
-    /// Brings the table into line with the kernel: at the start, and after records were lost.
+    /// Handles what is in the ring when this is called; under a flood not also what comes meanwhile.
+    fn catch_up(&mut self) {
+        for _ in 0..=self.capture.ring_records() / RECORDS_AT_ONCE {
+            if !self.drain() {
+                return;
+            }
+        }
+    }
+
+    /// Brings table and processes into line with the kernel: at the start, and after records were lost.
     fn dump(&mut self) {
+        // The programs are attached: whatever begins from now on waits in the ring.
+        self.core.processes.add_scanned(scan::all());
         self.core.table.begin_dump();
         self.core.complete = false;
         let (mut sockets, namespaces) = match self.capture.sockets() {
@@ -259,7 +267,7 @@ impl Loop {
             Ok(files) => own(&mut sockets, &files),
             Err(error) => warn!("processes of connections that were there before are not known: {error}"),
         }
-        while self.drain() {}
+        self.catch_up();
         let exact = self.capture.dumps_are_exact();
         self.core.end_dump(sockets, |connection| exact && namespaces.contains(&u64::from(connection.namespace)));
         self.core.complete = true;
@@ -316,7 +324,7 @@ impl Loop {
             Command::Rows(request, reply) => {
                 if request.slot == 0 {
                     // What happened before the question belongs into the answer.
-                    while self.drain() {}
+                    self.catch_up();
                     self.find_ports();
                 }
                 // An error means that the client has gone.
@@ -324,11 +332,15 @@ impl Loop {
             }
             Command::Stream(filter, queue) => self.core.telling.streams.push(Stream::new(filter, queue)),
             Command::Health(reply) => {
-                while self.drain() {}
+                self.catch_up();
                 let _ = reply.send(self.health());
             }
             Command::Answer(answer) => self.core.telling.directory.answer(answer),
-            Command::Reopen => self.outputs.iter().for_each(Output::reopen),
+            Command::Reopen => {
+                for output in self.outputs.iter().filter(|output| !output.reopen()) {
+                    warn!("too much waits for {}: send SIGHUP again to open it anew", output.path().display());
+                }
+            }
             Command::Stop => {}
         }
     }

@@ -13,7 +13,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use netconn_common::{FileRecord, MISSING, TcpRecord, feature, kind, map, setting};
+use netconn_common::{ExitRecord, FileRecord, MISSING, TcpRecord, feature, kind, map, setting};
 use thiserror::Error;
 
 use crate::kernel::{
@@ -100,6 +100,7 @@ pub struct Capture {
     /// Owns the programs and links; `None` when detached.
     ebpf: Option<Ebpf>,
     ring: RingBuf<MapData>,
+    ring_bytes: usize,
     lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
     /// [`netconn_common::Nesting`], as its two words.
     nesting: PerCpuArray<MapData, [u64; 2]>,
@@ -179,6 +180,7 @@ impl Capture {
         };
         Ok(Self {
             ring: taken(&mut ebpf, map::RECORDS)?,
+            ring_bytes: options.ring_bytes as usize,
             lost: taken(&mut ebpf, map::LOST)?,
             nesting: taken(&mut ebpf, map::NESTING)?,
             settings,
@@ -195,6 +197,11 @@ impl Capture {
     /// The ring buffer of all records.
     pub fn ring(&mut self) -> &mut RingBuf<MapData> {
         &mut self.ring
+    }
+
+    /// Records that the ring can hold at most: all of the smallest kind, with the kernel's header of 8 bytes.
+    pub fn ring_records(&self) -> usize {
+        self.ring_bytes / (size_of::<ExitRecord>() + 8)
     }
 
     /// What became of each hook.

@@ -95,29 +95,29 @@ impl Processes {
         self.by_key.get(&Key::new(owner.tgid, owner.start_ns)).cloned()
     }
 
-    /// Takes what a scan of `/proc` found; what is known from the kernel stays.
+    /// Takes what a scan of `/proc` found: what is new, and what has run another program unnoticed.
     pub fn add_scanned(&mut self, found: Vec<scan::Scanned>) {
         let parents: HashMap<u32, Key> = found.iter().map(|process| (process.key.tgid, process.key)).collect();
-        let mut links = Vec::with_capacity(found.len());
+        let mut added = Vec::new();
         for process in found {
-            links.push((process.key, process.parent));
-            self.by_key.entry(process.key).or_insert_with(|| {
-                let identity = Identity {
-                    key: process.key,
-                    name: process.name.into(),
-                    path: process.path.map(Into::into),
-                    command_line: process.command_line.map(Into::into),
-                };
-                Process::new(identity, None)
-            });
+            let known = self.by_key.get(&process.key);
+            if known.is_some_and(|known| known.identity.path.as_deref() == process.path.as_deref()) {
+                continue;
+            }
+            let identity = Identity {
+                key: process.key,
+                name: process.name.into(),
+                path: process.path.map(Into::into),
+                command_line: process.command_line.map(Into::into),
+            };
+            self.by_key.insert(process.key, Process::new(identity, None));
+            added.push((process.key, process.parent));
         }
-        for (key, parent) in links {
+        // Parents may come after their children.
+        for (key, parent) in added {
             let parent =
                 parents.get(&parent).and_then(|key| self.by_key.get(key)).map(|found| Rc::clone(&found.identity));
-            if let Some(process) = self.by_key.get_mut(&key)
-                && process.parent.is_none()
-                && let Some(process) = Rc::get_mut(process)
-            {
+            if let Some(process) = self.by_key.get_mut(&key).and_then(Rc::get_mut) {
                 process.parent = parent;
             }
         }
@@ -258,6 +258,25 @@ mod tests {
         assert_eq!(&*child.identity.name, "bash", "sockets opened before exec keep what it was");
         assert_eq!(&*processes.of(&owner(11)).unwrap().identity.name, "curl");
         assert_eq!(&*processes.of(&owner(11)).unwrap().parent.as_ref().unwrap().name, "bash");
+    }
+
+    #[test]
+    fn a_scan_adds_what_was_missed() {
+        let scanned = |tgid: u32, parent, path: &str| scan::Scanned {
+            key: Key { tgid, ticks: u64::from(tgid) },
+            parent,
+            name: "x".into(),
+            path: Some(path.into()),
+            command_line: None,
+        };
+        let mut processes = Processes::default();
+        exec_of(&mut processes, 10, 1, "bash", b"bash\0bin\0");
+        processes.add_scanned(vec![scanned(11, 10, "/bin/late"), scanned(10, 1, "/bin/bash")]);
+        assert_eq!(&*processes.of(&owner(10)).unwrap().identity.name, "bash", "known from the kernel, and right");
+        let child = processes.of(&owner(11)).unwrap();
+        assert_eq!(child.parent.as_ref().unwrap().path.as_deref(), Some("/bin/bash"));
+        processes.add_scanned(vec![scanned(10, 1, "/bin/other")]);
+        assert_eq!(processes.of(&owner(10)).unwrap().identity.path.as_deref(), Some("/bin/other"), "a lost exec");
     }
 
     #[test]

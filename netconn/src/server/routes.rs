@@ -25,8 +25,8 @@ use crate::{
 
 /// Parts of an answer that wait for the client.
 const PARTS_WAITING: usize = 4;
-/// Batches of events that wait for a client before the engine keeps them.
-const BATCHES_WAITING: usize = 64;
+/// Batches of events that wait for a client before the engine keeps them: about a megabyte for each client at most.
+const BATCHES_WAITING: usize = 4;
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 

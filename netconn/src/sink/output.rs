@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -26,9 +26,6 @@ const WAITING_BYTES_MAX: u64 = 32 << 20;
 const EVENT_START: &[u8] = b"{\"event.type\":";
 /// Longest line that is looked for at the end of a file.
 const LINE_MAX: u64 = 1 << 20;
-/// How often a writer that waits looks whether its file is to be opened again.
-const LOOK: Duration = Duration::from_millis(500);
-
 /// An output that cannot be used.
 #[derive(Debug, Error)]
 #[error("cannot write events to {}: {error}{}", path.display(), advice(error))]
@@ -64,6 +61,13 @@ pub struct Counters {
     pub closed: AtomicBool,
 }
 
+/// What a writer is to do.
+enum Order {
+    Write(Batch),
+    /// Open the file anew.
+    Reopen,
+}
+
 /// Events ready to be written: whole lines.
 struct Batch {
     lines: Bytes,
@@ -74,9 +78,8 @@ struct Batch {
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    queue: SyncSender<Batch>,
+    queue: SyncSender<Order>,
     counters: Arc<Counters>,
-    reopen: Arc<AtomicBool>,
     writer: JoinHandle<()>,
 }
 
@@ -93,18 +96,11 @@ impl Output {
         target.write(first).map_err(|failed| fail(failed.error))?;
         let counters = Arc::new(Counters::default());
         counters.written.store(1, Ordering::Relaxed);
-        let reopen = Arc::new(AtomicBool::new(false));
-        let (queue, batches) = sync_channel(BATCHES_MAX);
-        let writer = Writer {
-            path: path.to_owned(),
-            target,
-            counters: Arc::clone(&counters),
-            reopen: Arc::clone(&reopen),
-            failing: false,
-        };
+        let (queue, orders) = sync_channel(BATCHES_MAX);
+        let writer = Writer { path: path.to_owned(), target, counters: Arc::clone(&counters), failing: false };
         let thread = thread::Builder::new().name("netconn-output".into());
-        let writer = thread.spawn(move || writer.run(&batches)).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), queue, counters, reopen, writer })
+        let writer = thread.spawn(move || writer.run(&orders)).map_err(fail)?;
+        Ok(Self { path: path.to_owned(), queue, counters, writer })
     }
 
     /// Where it writes.
@@ -122,15 +118,15 @@ impl Output {
         let length = lines.len() as u64;
         let waiting = self.counters.waiting.fetch_add(length, Ordering::Relaxed);
         let batch = Batch { lines: lines.clone(), events };
-        if waiting + length > WAITING_BYTES_MAX || self.queue.try_send(batch).is_err() {
+        if waiting + length > WAITING_BYTES_MAX || self.queue.try_send(Order::Write(batch)).is_err() {
             self.counters.waiting.fetch_sub(length, Ordering::Relaxed);
             self.counters.lost_queue.fetch_add(events, Ordering::Relaxed);
         }
     }
 
-    /// Opens the file anew before the next batch, for log rotation.
-    pub fn reopen(&self) {
-        self.reopen.store(true, Ordering::Relaxed);
+    /// Opens the file anew after what waits, for log rotation; `false` if too much waits.
+    pub fn reopen(&self) -> bool {
+        self.queue.try_send(Order::Reopen).is_ok()
     }
 
     /// Writes what waits and ends the thread; `false` if that is not done by `deadline`.
@@ -151,22 +147,16 @@ struct Writer {
     path: PathBuf,
     target: Target,
     counters: Arc<Counters>,
-    reopen: Arc<AtomicBool>,
     /// The last write failed, and that was said.
     failing: bool,
 }
 
 impl Writer {
-    fn run(mut self, batches: &Receiver<Batch>) {
-        loop {
-            let batch = batches.recv_timeout(LOOK);
-            if self.reopen.swap(false, Ordering::Relaxed) {
-                self.open_again();
-            }
-            match batch {
-                Ok(batch) => self.write(&batch),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+    fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Write(batch) => self.write(&batch),
+                Order::Reopen => self.open_again(),
             }
         }
     }
@@ -371,7 +361,6 @@ mod tests {
                 torn: false,
             },
             counters: Arc::default(),
-            reopen: Arc::default(),
             failing: false,
         };
         writer.write(&Batch { lines: Bytes::from_static(b"a\nb\n"), events: 2 });

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 use crate::event::filter::Filter;
 
 /// Bytes that wait for one client before events are dropped.
-const WAITING_BYTES_MAX: usize = 1 << 20;
+const WAITING_BYTES_MAX: usize = 256 << 10;
 
 /// A client's end of the stream. What a slow client misses is counted and told to it.
 #[derive(Debug)]
