@@ -80,6 +80,8 @@ pub mod feature {
     pub const SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
     /// A file's socket can be had (`bpf_sock_from_file`, from 5.11 on).
     pub const SOCK_FROM_FILE: &str = "HAS_SOCK_FROM_FILE";
-    /// `bpf_probe_read_kernel` is allowed (not under lockdown=confidentiality).
-    pub const PROBE_READ_KERNEL: &str = "HAS_PROBE_READ_KERNEL";
+    /// `bpf_probe_read_kernel` and its like are allowed: not under lockdown=confidentiality. The kernel forbids only the
+    /// reading of its own memory then, but aya 0.14 replaces also `bpf_probe_read_user` by an older helper that reads
+    /// both (`sanitize_functions` in aya-obj).
+    pub const PROBE_READ: &str = "HAS_PROBE_READ";
 }

@@ -44,7 +44,6 @@ macro_rules! kernel_members {
             MEMORY_ARGUMENTS_START = ["mm_struct" "arg_start"];
             MEMORY_ARGUMENTS_END = ["mm_struct" "arg_end"];
             BINPRM_FILE = ["linux_binprm" "file"];
-            BINPRM_EXEC = ["linux_binprm" "exec"];
             FILE_MOUNT = ["file" "f_path.mnt"];
             FILE_DENTRY = ["file" "f_path.dentry"];
             DENTRY_PARENT = ["dentry" "d_parent"];

@@ -60,8 +60,6 @@ pub mod mark {
 
 /// Bits of [`ExecRecord::flags`].
 pub mod exec {
-    /// The path is the one that was given to `execve`, not the resolved one: the kernel's memory cannot be read.
-    pub const PATH_AS_GIVEN: u32 = 1;
     /// The path was longer than what is kept; its first components are missing.
     pub const PATH_CUT: u32 = 2;
     /// The arguments were longer than what is kept; the last are missing.
@@ -214,7 +212,7 @@ pub struct FileRecord {
 }
 
 /// A process runs a new program. `path_length` bytes follow: the components of the program's path from the last to the
-/// first, each ended by NUL (or the path itself with [`exec::PATH_AS_GIVEN`]); then `arguments_length` bytes: the
+/// first, each ended by NUL; then `arguments_length` bytes: the
 /// arguments, each ended by NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -30,9 +30,9 @@ pub static HAS_CURRENT_TASK: Global<u32> = Global::new(0);
 /// Whether a file's socket can be had.
 #[unsafe(no_mangle)]
 pub static HAS_SOCK_FROM_FILE: Global<u32> = Global::new(0);
-/// Whether kernel memory can be read through untyped pointers.
+/// Whether memory of the kernel and of processes can be read through untyped pointers.
 #[unsafe(no_mangle)]
-pub static HAS_PROBE_READ_KERNEL: Global<u32> = Global::new(0);
+pub static HAS_PROBE_READ: Global<u32> = Global::new(0);
 
 /// Whether a feature global is set.
 #[inline(always)]

@@ -3,9 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    helpers::generated::{
-        bpf_get_current_uid_gid, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_probe_read_user_str,
-    },
+    helpers::generated::{bpf_get_current_uid_gid, bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
@@ -15,8 +13,8 @@ use netconn_common::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, exec, kin
 use crate::{
     emit,
     kernel::{
-        BINPRM_EXEC, BINPRM_FILE, CGROUP_NODE, CGROUP_ROOT, CGROUP_ROOT_HIERARCHY, HAS_PROBE_READ_KERNEL,
-        MEMORY_ARGUMENTS_END, MEMORY_ARGUMENTS_START, NODE_ID, TASK_MEMORY, follow, has, member,
+        BINPRM_FILE, CGROUP_NODE, CGROUP_ROOT, CGROUP_ROOT_HIERARCHY, HAS_PROBE_READ, MEMORY_ARGUMENTS_END,
+        MEMORY_ARGUMENTS_START, NODE_ID, TASK_MEMORY, follow, has, member,
     },
     maps::{CGROUP, CGROUP_PATH_MAX, EXEC, ExecScratch},
     path,
@@ -47,40 +45,24 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         arguments_length: 0,
         comm: task.comm(),
     };
-    if has(&HAS_PROBE_READ_KERNEL) {
+    let mut total = size_of::<ExecRecord>();
+    // Without it the daemon looks path and arguments up.
+    if has(&HAS_PROBE_READ) {
         // SAFETY: binprm is a typed pointer.
         path::components(unsafe { follow(binprm, &BINPRM_FILE) }, scratch);
-    } else {
-        path_as_given(binprm, scratch);
+        // SAFETY: a valid reference; read anew, because the verifier is to see the check that follows.
+        let path_length = unsafe { ptr::read_volatile(&raw const scratch.record.path_length) } as usize;
+        if path_length > exec::PATH_MAX + exec::COMPONENT_MAX {
+            return 0;
+        }
+        total += path_length + arguments(task, scratch, path_length);
     }
-    let path_length = unsafe_read(&scratch.record.path_length);
-    if path_length > (exec::PATH_MAX + exec::COMPONENT_MAX) as u32 {
-        return 0;
-    }
-    let arguments_length = arguments(task, scratch, path_length as usize);
-    let total = size_of::<ExecRecord>() + path_length as usize + arguments_length;
     if total <= size_of::<ExecScratch>() {
         // SAFETY: the scratch space is as long as its type.
         unsafe { emit::bytes(kind::EXEC, ptr::from_ref(scratch).cast(), total) };
     }
     debug!(&ctx, "exec by {}", task.tgid());
     0
-}
-
-/// The program's path as it was given, from the new process's own stack, where `bprm->exec` points: memory of the
-/// process can be read when memory of the kernel cannot.
-#[inline(always)]
-fn path_as_given(binprm: *const u8, scratch: &mut ExecScratch) {
-    scratch.record.flags |= exec::PATH_AS_GIVEN;
-    // SAFETY: binprm is a typed pointer; data has room for PATH_MAX bytes.
-    unsafe {
-        let address: u64 = member(binprm, &BINPRM_EXEC, 0);
-        let to = (&raw mut scratch.data).cast();
-        let copied = bpf_probe_read_user_str(to, exec::PATH_MAX as u32, address as *const _);
-        if copied > 0 && copied <= exec::PATH_MAX as i64 {
-            scratch.record.path_length = copied as u32;
-        }
-    }
 }
 
 /// Copies the arguments to `scratch.data` at `offset`, at most `ARGUMENTS_MAX` bytes, and gives their length.
@@ -168,7 +150,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         )
     };
     // The default hierarchy, which is v2, has the number 0 (cgroup_init in kernel/cgroup/cgroup.c).
-    if hierarchy != 0 || !has(&HAS_PROBE_READ_KERNEL) {
+    if hierarchy != 0 || !has(&HAS_PROBE_READ) {
         return 0;
     }
     let Some(scratch) = CGROUP.get_ptr_mut(0) else { return 0 };
@@ -188,11 +170,4 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         emit::bytes(kind::CGROUP, ptr::from_ref(scratch).cast(), size_of::<CgroupRecord>() + copied as usize);
     }
     0
-}
-
-/// Reads a value of the scratch space anew, with its bounds forgotten and to be checked.
-#[inline(always)]
-fn unsafe_read(value: &u32) -> u32 {
-    // SAFETY: a valid reference.
-    unsafe { ptr::read_volatile(value) }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{
 use netconn_common::Owner;
 
 use crate::kernel::{
-    CGROUP_NODE, CGROUPS_DEFAULT, CREDENTIALS_UID, HAS_CURRENT_TASK, HAS_PROBE_READ_KERNEL, NODE_ID, SIGNAL_LIVE,
+    CGROUP_NODE, CGROUPS_DEFAULT, CREDENTIALS_UID, HAS_CURRENT_TASK, HAS_PROBE_READ, NODE_ID, SIGNAL_LIVE,
     TASK_CGROUPS, TASK_COMM, TASK_CREDENTIALS, TASK_LEADER, TASK_PARENT, TASK_PID, TASK_SIGNAL, TASK_START, TASK_TGID,
     follow, has, member, probe,
 };
@@ -118,7 +118,7 @@ pub fn current(how: u32) -> Owner {
         owner.start_ns = leader.start_ns();
         // Not the thread's name: workers of io_uring are called iou-wrk-<pid>.
         owner.comm = leader.comm();
-    } else if has(&HAS_PROBE_READ_KERNEL) {
+    } else if has(&HAS_PROBE_READ) {
         // SAFETY: no preconditions.
         let task = unsafe { bpf_get_current_task() };
         let leader = probe::<u64>(task + u64::from(TASK_LEADER.load())).unwrap_or(0);

@@ -70,7 +70,8 @@ pub fn machine() -> Vec<Check> {
         Lockdown::Confidentiality => Check::new(
             Mark::Fair,
             "lockdown",
-            "confidentiality: paths of executables are as they were given to exec, new cgroups have no name",
+            "confidentiality: executables and arguments are looked up in /proc, too late for processes that live briefly; \
+             new cgroups have no name",
         ),
         other => Check::new(Mark::Good, "lockdown", other.name()),
     };

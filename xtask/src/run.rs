@@ -66,6 +66,8 @@ fn show(netconn: &Path) -> Result<()> {
     let mut watch = spawn(Command::new(netconn).arg("watch"))?;
     loop {
         if let Some(status) = daemon.try_wait()? {
+            // It may listen to another daemon, because of which this one did not start.
+            let _ = watch.kill();
             let _ = watch.wait();
             return if status.success() { Ok(()) } else { bail!("the daemon ended: {status}") };
         }

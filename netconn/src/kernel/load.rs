@@ -310,7 +310,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, LoadError> {
 fn features(btf: &Btf<'_>) -> Vec<(&'static str, u32)> {
     let readable = Lockdown::of_this_kernel() != Lockdown::Confidentiality;
     let helpers = HELPERS.iter().map(|helper| (helper.feature, u32::from(btf.has_function(helper.function))));
-    helpers.chain([(feature::PROBE_READ_KERNEL, u32::from(readable))]).collect()
+    helpers.chain([(feature::PROBE_READ, u32::from(readable))]).collect()
 }
 
 fn load(

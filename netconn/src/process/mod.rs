@@ -110,14 +110,17 @@ impl Processes {
                 path: process.path.map(Into::into),
                 command_line: process.command_line.map(Into::into),
             };
-            self.by_key.insert(process.key, Process::new(identity, None));
+            let parent = known.and_then(|known| known.parent.clone());
+            self.by_key.insert(process.key, Process::new(identity, parent));
             added.push((process.key, process.parent));
         }
         // Parents may come after their children.
         for (key, parent) in added {
             let parent =
                 parents.get(&parent).and_then(|key| self.by_key.get(key)).map(|found| Rc::clone(&found.identity));
-            if let Some(process) = self.by_key.get_mut(&key).and_then(Rc::get_mut) {
+            if let Some(process) = self.by_key.get_mut(&key).and_then(Rc::get_mut)
+                && process.parent.is_none()
+            {
                 process.parent = parent;
             }
         }
@@ -149,6 +152,12 @@ impl Processes {
         };
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
         self.by_key.insert(key, Process::new(identity, parent));
+        // The kernel could not read them (lockdown=confidentiality): if the process still runs, `/proc` can.
+        if path.is_empty()
+            && let Some(found) = scan::one(key)
+        {
+            self.add_scanned(vec![found]);
+        }
     }
 
     /// A process has ended. Its sockets may be closed, and be reported, after this.
@@ -201,9 +210,6 @@ fn executable(flags: u32, path: &[u8]) -> Option<String> {
     let path = path.strip_suffix(b"\0").unwrap_or(path);
     if path.is_empty() {
         return None;
-    }
-    if flags & exec::PATH_AS_GIVEN != 0 {
-        return Some(String::from_utf8_lossy(path).into_owned());
     }
     let mut text = String::with_capacity(path.len() + 1);
     if flags & exec::PATH_CUT != 0 {
@@ -309,7 +315,6 @@ mod tests {
         assert_eq!(executable(0, b"curl\0bin\0usr\0").unwrap(), "/usr/bin/curl");
         assert_eq!(executable(exec::DELETED, b"memfd:x\0").unwrap(), "/memfd:x (deleted)");
         assert_eq!(executable(exec::PATH_CUT, b"z\0y\0").unwrap(), "…/y/z");
-        assert_eq!(executable(exec::PATH_AS_GIVEN, b"./a\0").unwrap(), "./a");
         assert_eq!(executable(0, b""), None);
         assert_eq!(command_line(b"", false), None);
         assert_eq!(command_line(b"a\0\0b\0", true).unwrap(), "a  b…");

@@ -1,6 +1,6 @@
-//! The processes that were there before netconn, from `/proc`. Slow; done once at the start.
+//! Processes from `/proc`: those that were there before netconn, and those of which records were lost. Slow.
 
-use procfs::process::all_processes;
+use procfs::process::{Process, all_processes};
 
 use crate::process::{Key, command_line};
 
@@ -22,19 +22,24 @@ pub struct Scanned {
 /// All processes that can be seen. Those that end meanwhile are left out.
 pub fn all() -> Vec<Scanned> {
     let Ok(processes) = all_processes() else { return Vec::new() };
-    processes
-        .filter_map(|process| {
-            let process = process.ok()?;
-            let stat = process.stat().ok()?;
-            Some(Scanned {
-                key: Key { tgid: u32::try_from(stat.pid).ok()?, ticks: stat.starttime },
-                parent: u32::try_from(stat.ppid).unwrap_or(0),
-                name: stat.comm,
-                path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
-                command_line: process.cmdline().ok().and_then(|parts| command_line(parts.join("\0").as_bytes(), false)),
-            })
-        })
-        .collect()
+    processes.filter_map(|process| scanned(&process.ok()?)).collect()
+}
+
+/// One process, if it still is the one that is meant.
+pub fn one(key: Key) -> Option<Scanned> {
+    let process = Process::new(i32::try_from(key.tgid).ok()?).ok()?;
+    scanned(&process).filter(|found| found.key == key)
+}
+
+fn scanned(process: &Process) -> Option<Scanned> {
+    let stat = process.stat().ok()?;
+    Some(Scanned {
+        key: Key { tgid: u32::try_from(stat.pid).ok()?, ticks: stat.starttime },
+        parent: u32::try_from(stat.ppid).unwrap_or(0),
+        name: stat.comm,
+        path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
+        command_line: process.cmdline().ok().and_then(|parts| command_line(parts.join("\0").as_bytes(), false)),
+    })
 }
 
 #[cfg(test)]
@@ -46,6 +51,8 @@ mod tests {
         let found = all();
         let me = found.iter().find(|process| process.key.tgid == std::process::id()).unwrap();
         assert_eq!(me.path.as_deref().map(std::path::Path::new), Some(std::env::current_exe().unwrap().as_path()));
+        assert_eq!(one(me.key).unwrap().path, me.path);
+        assert!(one(Key { ticks: me.key.ticks + 1, ..me.key }).is_none(), "another process with this id");
         assert_eq!(me.parent, std::os::unix::process::parent_id());
         let arguments: Vec<String> = std::env::args().collect();
         assert_eq!(me.command_line.as_deref(), Some(arguments.join(" ").as_str()));
