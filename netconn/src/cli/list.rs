@@ -11,7 +11,11 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cli::{Exit, SocketOption, block_on, selection::Selection},
+    cli::{
+        Exit, SocketOption, block_on,
+        presentation::{Format, Presentation, end},
+        selection::Selection,
+    },
     client,
     event::{row::Row, state},
     term::{self, style},
@@ -20,9 +24,8 @@ use crate::{
 /// Options of `netconn list`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// How to show them.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    presentation: Presentation,
     /// Show them in groups, with the number in each.
     #[arg(long, value_name = "BY", value_enum)]
     group_by: Option<GroupBy>,
@@ -32,35 +35,14 @@ pub(super) struct Options {
     /// No heading.
     #[arg(short = 'H', long)]
     no_header: bool,
-    /// Cut nothing, also when it does not fit the terminal.
-    #[arg(short = 'W', long)]
-    wide: bool,
     /// Names instead of addresses.
     #[arg(short = 'r', long)]
     resolve: bool,
-    /// Numbers instead of names (that is the default).
-    #[arg(short = 'n', long)]
-    numeric: bool,
-    /// Show processes (they always are).
-    #[arg(short = 'p', long = "processes")]
-    processes: bool,
     #[command(flatten)]
     socket: SocketOption,
     // Last: its heading would hold for what follows.
     #[command(flatten)]
     selection: Selection,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// The daemon's answer as one JSON object.
-    Json,
-    /// One JSON object for each connection and line.
-    Ndjson,
-    /// Comma-separated values with a heading.
-    Csv,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,8 +58,8 @@ enum GroupBy {
 /// Shows the snapshot.
 pub(super) fn run(options: &Options) -> Result<Exit> {
     let mut parameters = options.selection.parameters()?;
-    let raw = matches!(options.format, Format::Json | Format::Ndjson);
-    let format = if options.format == Format::Json { "json" } else { "ndjson" };
+    let raw = matches!(options.presentation.format, Format::Json | Format::Ndjson);
+    let format = if options.presentation.format == Format::Json { "json" } else { "ndjson" };
     parameters.push(("format".into(), format.into()));
     let found = block_on(async {
         let answer = client::get(&options.socket.socket, "/v1/connections", &parameters).await?;
@@ -108,7 +90,7 @@ async fn show(options: &Options, answer: client::Answer) -> Result<bool> {
         })
         .await?;
     let found = !rows.is_empty();
-    if options.format == Format::Csv {
+    if options.presentation.format == Format::Csv {
         csv(&rows, options)?;
     } else {
         table(rows, options)?;
@@ -172,12 +154,6 @@ const EXTENDED: [Column; 6] = [
     },
 ];
 
-/// An address and port as one reads them: IPv6 in brackets.
-fn end(address: &str, port: Option<u16>) -> String {
-    let port = port.map_or_else(|| "*".into(), |port| port.to_string());
-    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
-}
-
 fn order(row: &Row) -> (usize, u8, Option<IpAddr>, Option<u16>, Option<IpAddr>, Option<u16>) {
     let state = state::ALL.iter().position(|known| state::name(*known) == row.state).unwrap_or(usize::MAX);
     let local: Option<IpAddr> = row.local_address.parse().ok();
@@ -198,7 +174,7 @@ fn table(mut rows: Vec<Row>, options: &Options) -> Result<()> {
         rows.iter().map(|row| columns.iter().map(|column| (column.cell)(row)).collect()).collect();
     let heading: Vec<String> = columns.iter().map(|column| column.heading.to_owned()).collect();
     let right: Vec<bool> = columns.iter().map(|column| column.right).collect();
-    let limit = if options.wide { None } else { term::width() };
+    let limit = options.presentation.limit();
     let all = cells.iter().map(Vec::as_slice).chain((!options.no_header).then_some(&heading[..]));
     let layout = term::Columns::fit(all, &right, limit);
 
@@ -326,13 +302,6 @@ fn csv(rows: &[Row], options: &Options) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ends_are_readable() {
-        assert_eq!(end("192.0.2.1", Some(80)), "192.0.2.1:80");
-        assert_eq!(end("2001:db8::1", Some(80)), "[2001:db8::1]:80");
-        assert_eq!(end("0.0.0.0", None), "0.0.0.0:*");
-    }
 
     #[test]
     fn groups_are_counted() {

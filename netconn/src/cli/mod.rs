@@ -4,6 +4,7 @@ mod config;
 mod doctor;
 mod exit;
 mod list;
+mod presentation;
 mod run;
 mod selection;
 mod watch;

@@ -6,12 +6,16 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Deserialize;
 
 use crate::{
-    cli::{Exit, SocketOption, block_on, selection::Selection},
+    cli::{
+        Exit, SocketOption, block_on,
+        presentation::{Format, Presentation, end},
+        selection::Selection,
+    },
     client,
     term::{self, style},
 };
@@ -19,38 +23,16 @@ use crate::{
 /// Options of `netconn watch`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// How to show them.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    #[command(flatten)]
+    presentation: Presentation,
     /// End after this many events.
     #[arg(long, value_name = "NUMBER")]
     count: Option<u64>,
-    /// Cut nothing, also when it does not fit the terminal.
-    #[arg(short = 'W', long)]
-    wide: bool,
-    /// Numbers instead of names (that is the default).
-    #[arg(short = 'n', long)]
-    numeric: bool,
-    /// Show processes (they always are).
-    #[arg(short = 'p', long = "processes")]
-    processes: bool,
     #[command(flatten)]
     socket: SocketOption,
     // Last: its heading would hold for what follows.
     #[command(flatten)]
     selection: Selection,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people: a line for each event.
-    Table,
-    /// The events themselves, one JSON object on each line.
-    Json,
-    /// The same as json.
-    Ndjson,
-    /// Comma-separated values with a heading.
-    Csv,
 }
 
 /// What is shown of an event.
@@ -105,7 +87,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     block_on(async {
         let answer = client::get(&options.socket.socket, "/v1/events", &parameters).await?;
         let mut left = options.count.unwrap_or(u64::MAX);
-        if options.format == Format::Csv {
+        if options.presentation.format == Format::Csv {
             csv_record(&CSV_COLUMNS.map(|(name, _)| name.to_owned()))?;
         }
         if left == 0 {
@@ -123,7 +105,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
 }
 
 fn print(options: &Options, line: &[u8]) -> Result<()> {
-    match options.format {
+    match options.presentation.format {
         Format::Json | Format::Ndjson => {
             let mut out = io::stdout().lock();
             out.write_all(line)?;
@@ -136,7 +118,7 @@ fn print(options: &Options, line: &[u8]) -> Result<()> {
         }
         Format::Table => {
             let event: Event = serde_json::from_slice(line)?;
-            let limit = if options.wide { None } else { term::width() };
+            let limit = options.presentation.limit();
             let mut out = anstream::stdout().lock();
             writeln!(out, "{}", for_people(&event, limit, &TimeZone::system()))?;
             out.flush()?;
@@ -220,16 +202,12 @@ fn what(event: &Event) -> (&str, anstyle::Style) {
 }
 
 fn ends(event: &Event) -> String {
-    let end = |address: &Option<String>, port: Option<u16>| {
-        let address = address.as_deref().unwrap_or("?");
-        let port = port.map_or_else(|| "*".into(), |port| port.to_string());
-        if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
-    };
-    let local = end(&event.local, event.local_port);
+    let address = |address: &Option<String>| address.clone().unwrap_or_else(|| "?".into());
+    let local = end(&address(&event.local), event.local_port);
     if event.remote.is_none() {
         return local;
     }
-    let remote = end(&event.remote, event.remote_port);
+    let remote = end(&address(&event.remote), event.remote_port);
     match event.direction.as_deref() {
         Some("INCOMING") => format!("{local} <- {remote}"),
         Some("OUTGOING") => format!("{local} -> {remote}"),
