@@ -66,15 +66,9 @@ pub fn machine() -> Vec<Check> {
     };
     let kernel = preflight::check_kernel(&release).map(|()| release.clone()).map_err(|error| error.to_string());
     let btf = preflight::read_btf().map(|data| format!("{} kB", data.len() / 1000)).map_err(|error| error.to_string());
-    let lockdown = match Lockdown::of_this_kernel() {
-        Lockdown::Confidentiality => Check::new(
-            Mark::Fair,
-            "lockdown",
-            "confidentiality: executables and arguments are looked up in /proc, too late for processes that live briefly; \
-             new cgroups have no name",
-        ),
-        other => Check::new(Mark::Good, "lockdown", other.name()),
-    };
+    let lockdown = Lockdown::of_this_kernel();
+    let mark = if lockdown == Lockdown::Confidentiality { Mark::Fair } else { Mark::Good };
+    let lockdown = Check::new(mark, "lockdown", lockdown.name());
     let cgroups = cgroup::mount_point().map_or_else(
         || Check::new(Mark::Fair, "cgroups", "no cgroup v2 is mounted: units and containers are not known"),
         |path| Check::new(Mark::Good, "cgroups", format!("v2 at {}", path.display())),

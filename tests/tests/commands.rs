@@ -87,6 +87,11 @@ fn users_without_rights_are_told_so() {
         command.output().unwrap()
     };
     fails(&as_nobody(&["run"]), 77, "missing CAP_BPF and CAP_PERFMON: run netconn as root (sudo)");
+    // Root of a container only: all capabilities, none that count.
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user"]).arg(&copy).args(["run", "--state-dir"]).arg(folder.path());
+    let output = command.arg("--socket").arg(folder.path().join("sock")).output().unwrap();
+    fails(&output, 77, "the kernel refuses bpf(): Operation not permitted");
     let daemon = Daemon::start();
     let open = Path::new(&daemon.socket()).parent().unwrap().to_owned();
     fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -112,7 +117,14 @@ fn doctor_proves_itself_with_and_without_a_daemon() {
     let alone = run(&["doctor", "--socket", "/nonexistent/sock"]);
     let text = String::from_utf8(alone.stdout).unwrap();
     assert!(alone.status.success(), "{text}");
-    for part in ["ok  kernel ", "--  daemon ", "ok  tp_btf/inet_sock_set_state ", "of this process ("] {
+    let parts = [
+        "ok  kernel ",
+        "--  daemon ",
+        "ok  tp_btf/inet_sock_set_state ",
+        "  helper/bpf_probe_read ",
+        "of this process (",
+    ];
+    for part in parts {
         assert!(text.contains(part), "{part}: {text}");
     }
     let daemon = Daemon::start();

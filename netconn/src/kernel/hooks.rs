@@ -159,6 +159,23 @@ pub const HELPERS: &[Helper] = &[
     },
 ];
 
+/// The status of the helpers that read memory through untyped pointers, which every kernel has but may forbid.
+pub fn probe_read_status(is_allowed: bool) -> HookStatus {
+    let verdict = if is_allowed {
+        Verdict::Attached
+    } else {
+        Verdict::Unsupported { reason: "lockdown=confidentiality forbids it".into() }
+    };
+    let instead = "executables and arguments are looked up in /proc, too late for processes that live briefly; new \
+                   cgroups have no name";
+    HookStatus {
+        hook: "helper/bpf_probe_read".into(),
+        fact: "executables, arguments, names of cgroups".into(),
+        verdict,
+        instead: (!is_allowed).then(|| instead.into()),
+    }
+}
+
 impl Helper {
     /// The status of this helper.
     pub fn status(&self, is_there: bool) -> HookStatus {
@@ -249,9 +266,7 @@ pub fn classify(attach: Attach, obstacle: Obstacle) -> Verdict {
             Verdict::Unsupported { reason: "this kernel refuses programs on functions (no BPF trampolines)".into() }
         }
         (_, Obstacle::Refused { errno: libc::EPERM, .. }) => Verdict::Failed {
-            reason:
-                "the kernel refuses to load it (EPERM): a security policy (lockdown, seccomp, container) forbids bpf()"
-                    .into(),
+            reason: "the kernel refuses to load it (EPERM): a container, seccomp or lockdown forbids it".into(),
         },
         (_, Obstacle::Refused { errno, log }) => {
             let error = std::io::Error::from_raw_os_error(errno);

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::kernel::{
     btf::{Btf, BtfError},
-    hooks::{Attach, HELPERS, HOOKS, Hook, HookStatus, Obstacle, Verdict, classify},
+    hooks::{Attach, HELPERS, HOOKS, Hook, HookStatus, Obstacle, Verdict, classify, probe_read_status},
     iterate,
     preflight::{self, Lockdown, Unfit},
 };
@@ -80,7 +80,9 @@ pub enum LoadError {
     #[error("this kernel's structures have no {0}: please report it with the kernel's version")]
     NoMember(&'static str),
     /// `bpf()` does not work at all.
-    #[error("the kernel refuses bpf(): {0}; a security policy (lockdown, seccomp, container) forbids it")]
+    #[error(
+        "the kernel refuses bpf(): {0}; a container, seccomp or lockdown forbids it: run netconn as root of the host itself"
+    )]
     Refused(io::Error),
     /// The object could not be loaded.
     #[error("the eBPF object cannot be loaded: {0}")]
@@ -139,6 +141,7 @@ impl Capture {
         let mut capture = Self::attach(ebpf, options, missing, exact, explain)?;
         let helpers = HELPERS.iter().map(|helper| helper.status(features.contains(&(helper.feature, 1))));
         capture.hooks.extend(helpers);
+        capture.hooks.push(probe_read_status(features.contains(&(feature::PROBE_READ, 1))));
         Ok(capture)
     }
 

@@ -83,7 +83,8 @@ impl Table {
             None => self.add(record, process),
         };
         let Some(Some(connection)) = self.slots.get_mut(slot as usize) else { return };
-        if connection.sequence > record.state.sequence && record.state.generation != 0 {
+        let is_counted = connection.generation != 0 && record.state.generation != 0;
+        if is_counted && connection.sequence > record.state.sequence {
             connection.seen = self.dumps;
             return; // A dump of something to which more has happened since.
         }
@@ -170,8 +171,8 @@ impl Table {
     }
 
     fn is_same_life(&self, slot: u32, record: &TcpRecord) -> bool {
-        let life = record.state.generation;
-        matches!(self.slots.get(slot as usize), Some(Some(entry)) if life == 0 || entry.generation == life)
+        let is_same = |known: u32| known == 0 || record.state.generation == 0 || known == record.state.generation;
+        matches!(self.slots.get(slot as usize), Some(Some(entry)) if is_same(entry.generation))
     }
 
     /// Adds the entry that a record begins. Where the kernel could not hand the listener's owner down, it is the owner
