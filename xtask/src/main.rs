@@ -37,7 +37,7 @@ enum Chore {
         #[arg(long)]
         no_install: bool,
         /// Let a test that cannot run be a failure.
-        #[arg(long, env = "CI")]
+        #[arg(long, env = "CI", num_args = 0..=1, default_missing_value = "true")]
         no_skip: Option<String>,
     },
     /// Build the eBPF object and put it where netconn embeds it from (netconn/bpf).

@@ -6,8 +6,11 @@ use anyhow::Result;
 
 use crate::{check, command};
 
-/// A program the live tests use, and the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+/// A program, and the Debian package that has it.
+pub(crate) type Needed = (&'static str, &'static str);
+
+/// What the live tests use.
+pub(crate) const LIVE: [Needed; 7] = [
     ("nginx", "nginx"),
     ("curl", "curl"),
     ("ip", "iproute2"),
@@ -15,18 +18,25 @@ const NEEDED: [(&str, &str); 9] = [
     ("nft", "nftables"),
     ("sysctl", "procps"),
     ("setpriv", "util-linux"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("xz", "xz-utils"),
 ];
 
-/// Programs that are not there.
-pub(crate) fn missing() -> Vec<(&'static str, &'static str)> {
-    NEEDED.into_iter().filter(|(program, _)| !is_there(program)).collect()
+/// What guests need beside that.
+pub(crate) const GUESTS: [Needed; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
+
+/// Why something cannot run without programs that are not there, if so.
+pub(crate) fn obstacle(needed: &[Needed]) -> Option<String> {
+    let missing: Vec<String> =
+        missing(needed).map(|(program, package)| format!("{program} (package {package})")).collect();
+    (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
+}
+
+fn missing(needed: &[Needed]) -> impl Iterator<Item = &Needed> {
+    needed.iter().filter(|(program, _)| !is_there(program))
 }
 
 /// Installs what is missing, where apt is and this is root.
 pub(crate) fn install() -> Result<()> {
-    let mut packages: Vec<_> = missing().into_iter().map(|(_, package)| package).collect();
+    let mut packages: Vec<_> = missing(&LIVE).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() || !is_there("apt-get") || !crate::is_root() {
         return Ok(());

@@ -74,11 +74,7 @@ fn live_obstacle() -> Option<String> {
     if !is_root() {
         return Some("they load eBPF programs and make network namespaces: run as root".into());
     }
-    let missing = packages::missing();
-    (!missing.is_empty()).then(|| {
-        let names: Vec<_> = missing.iter().map(|(program, package)| format!("{program} (package {package})")).collect();
-        format!("not installed: {}", names.join(", "))
-    })
+    packages::obstacle(&packages::LIVE)
 }
 
 /// netconn on this kernel against real programs; one at a time, because they measure what a daemon sees.

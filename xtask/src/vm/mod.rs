@@ -28,10 +28,7 @@ const VERDICT: &str = "netconn-guest: ";
 
 /// Why guests cannot run here, if so.
 pub(crate) fn obstacle() -> Option<String> {
-    if !packages::is_there("qemu-system-x86_64") {
-        return Some("not installed: qemu-system-x86_64 (package qemu-system-x86)".into());
-    }
-    kernels::obstacle()
+    packages::obstacle(&packages::GUESTS).or_else(kernels::obstacle)
 }
 
 /// Runs the live tests on every kernel of the list, or on one series.
