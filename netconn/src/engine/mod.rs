@@ -325,6 +325,10 @@ impl Loop {
                 if request.slot == 0 {
                     // What happened before the question belongs into the answer.
                     self.catch_up();
+                    // Not a moment longer than known.
+                    if self.capture.lost() > self.told.ring {
+                        self.tick(self.core.telling.clock.now());
+                    }
                     self.find_ports();
                 }
                 // An error means that the client has gone.
