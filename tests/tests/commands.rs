@@ -80,6 +80,11 @@ fn users_without_rights_are_told_so() {
     // A copy that everybody can reach.
     let copy = folder.path().join("netconn");
     fs::copy(netconn(), &copy).unwrap();
+    // Root of a container only: all capabilities, none that count.
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user"]).arg(&copy).args(["run", "--state-dir"]).arg(folder.path());
+    let output = command.arg("--socket").arg(folder.path().join("sock")).output().unwrap();
+    fails(&output, 77, "the kernel refuses bpf(): Operation not permitted");
     std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
     let as_nobody = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");
@@ -87,11 +92,6 @@ fn users_without_rights_are_told_so() {
         command.output().unwrap()
     };
     fails(&as_nobody(&["run"]), 77, "missing CAP_BPF and CAP_PERFMON: run netconn as root (sudo)");
-    // Root of a container only: all capabilities, none that count.
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user"]).arg(&copy).args(["run", "--state-dir"]).arg(folder.path());
-    let output = command.arg("--socket").arg(folder.path().join("sock")).output().unwrap();
-    fails(&output, 77, "the kernel refuses bpf(): Operation not permitted");
     let daemon = Daemon::start();
     let open = Path::new(&daemon.socket()).parent().unwrap().to_owned();
     fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
