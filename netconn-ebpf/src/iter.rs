@@ -73,6 +73,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         if now == tcp_state::LISTEN {
             state.role = role::LISTENER;
         }
+        tcp::be_child(state, now, emit::now());
         tcp::fill(record, sock, tcp, state, now, now, emit::now());
         bpf_seq_write(seq.cast(), record.cast(), size_of::<TcpRecord>() as u32);
     }

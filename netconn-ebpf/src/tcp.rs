@@ -124,6 +124,14 @@ fn accept(state: &mut SocketState, now: u64) {
     state.marks = 0;
 }
 
+/// Makes up for a missed `LISTEN -> SYN_RECV`: what is not listening and has a listener's state has inherited it.
+#[inline(always)]
+pub fn be_child(state: &mut SocketState, current: u8, now: u64) {
+    if state.role == role::LISTENER && current != tcp_state::LISTEN {
+        accept(state, now);
+    }
+}
+
 /// Reports a change of state, with which a life of the socket may begin; `None` if this is no full TCP socket.
 #[inline(always)]
 fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, nesting: u32) -> Option<()> {
@@ -139,6 +147,9 @@ fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, nesting: u32) ->
     }
     if begins || (!has_memory && old == tcp_state::CLOSE) {
         begin(state, new, now);
+    }
+    if old != tcp_state::CLOSE {
+        be_child(state, old, now);
     }
     // Life 0: the socket's own memory is exhausted, and the daemon has to remember.
     state.generation = if has_memory { state.generation.max(1) } else { 0 };
