@@ -64,7 +64,7 @@ impl Default for Config {
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),
-            // 19,000 records of connections.
+            // 20,000 records of connections (192 bytes and a header of 8 each).
             ring_bytes: 4 << 20,
             ebpf_log: EbpfLog::Off,
         }

@@ -141,7 +141,7 @@ pub const HELPERS: &[Helper] = &[
         function: "bpf_get_socket_ptr_cookie",
         name: "bpf_get_socket_cookie",
         fact: "identity of a socket",
-        without: "its address and time of birth",
+        without: "a number made of the time and the CPU when it was first seen",
     },
     Helper {
         feature: feature::CURRENT_TASK,
