@@ -4,7 +4,9 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Read},
+    iter,
     os::unix::fs::MetadataExt as _,
+    path::PathBuf,
     thread,
 };
 
@@ -17,6 +19,8 @@ use tracing::debug;
 const READ_BYTES: usize = 32 << 10;
 /// Times in a row that the kernel may say that it found nothing in a million objects.
 const AGAIN_MAX: u32 = 1000;
+/// The process's own network namespace, whatever namespace the calling thread has entered.
+const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
 /// All records of an iterator, in the network namespace of the caller where that matters.
 pub(super) fn here<T: AnyBitPattern>(program: &mut Iter) -> io::Result<Vec<T>> {
@@ -56,16 +60,16 @@ pub(super) fn all_namespaces<T: AnyBitPattern + Send>(program: &mut Iter) -> io:
     Ok((records, read))
 }
 
-fn own_namespace() -> Option<u64> {
-    fs::metadata("/proc/self/ns/net").ok().map(|metadata| metadata.ino())
+/// The inode of the process's own network namespace: that of its first thread.
+pub(super) fn own_namespace() -> Option<u64> {
+    fs::metadata(OWN_NAMESPACE).ok().map(|metadata| metadata.ino())
 }
 
 /// Handles of all network namespaces that a process is in or that have a name, but for the caller's.
 fn other_namespaces() -> Vec<(u64, File)> {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
-    let of_processes = entries("/proc").map(|folder| folder.join("ns/net"));
     let mut found = Vec::new();
-    for path in of_processes.chain(entries("/run/netns")) {
+    for path in namespace_paths() {
         // Looked at first, so that each is opened once only.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if !seen.contains(&metadata.ino())
@@ -79,7 +83,23 @@ fn other_namespaces() -> Vec<(u64, File)> {
     found
 }
 
-fn entries(folder: &str) -> impl Iterator<Item = std::path::PathBuf> + use<> {
+/// A handle of the network namespace with this inode, if it is the process's own, another process is in it, or it has
+/// a name. Looks at every process if need be: 1 ms where there are 71.
+pub(super) fn namespace(inode: u64) -> Option<File> {
+    // Looked at again once opened: a process may have moved, or its id may be another's.
+    iter::once(PathBuf::from(OWN_NAMESPACE))
+        .chain(namespace_paths())
+        .filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode))
+        .filter_map(|path| File::open(path).ok())
+        .find(|file| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
+}
+
+/// Where network namespaces are found, many of them more than once.
+fn namespace_paths() -> impl Iterator<Item = PathBuf> {
+    entries("/proc").map(|folder| folder.join("ns/net")).chain(entries("/run/netns"))
+}
+
+fn entries(folder: &str) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
@@ -135,5 +155,12 @@ mod tests {
     fn the_own_namespace_is_not_among_the_others() {
         let own = own_namespace().unwrap();
         assert!(other_namespaces().iter().all(|(inode, _)| *inode != own));
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_its_inode() {
+        let own = own_namespace().unwrap();
+        assert_eq!(namespace(own).unwrap().metadata().unwrap().ino(), own);
+        assert!(namespace(0).is_none());
     }
 }

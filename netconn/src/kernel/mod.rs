@@ -6,3 +6,4 @@ pub mod hooks;
 mod iterate;
 pub mod load;
 pub mod preflight;
+pub mod route;

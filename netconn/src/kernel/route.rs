@@ -1,0 +1,447 @@
+//! A thread that asks the kernel's routing tables why an attempt failed before its SYN.
+//!
+//! Without trampolines the errno of such a `connect` is not seen: `tcp_v4_connect` and `tcp_v6_connect` return it
+//! straight to the caller and leave nothing in the socket. The same look-up, made again a moment later in the socket's
+//! network namespace, fails in the same way as long as nobody changed the tables meanwhile.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netlink_packet_core::{DecodeError, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAttribute, RouteMessage, RouteType},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::{
+        socket::{setsockopt, sockopt::ReceiveTimeout},
+        time::{TimeVal, TimeValLike as _},
+    },
+};
+use tracing::debug;
+
+use crate::kernel::iterate;
+
+/// Questions that wait; more are refused.
+const WAITING_MAX: usize = 1024;
+/// Handles of namespaces that are kept: a walk over `/proc` costs ten look-ups, and a failing client asks many times.
+const NAMESPACES_MAX: usize = 16;
+/// How long they are kept: a handle keeps its namespace in being.
+const NAMESPACE_KEPT: Duration = Duration::from_secs(2);
+/// Answers that are given again, and how long: a client that tries again and again costs one look-up.
+const ANSWERS_MAX: usize = 64;
+const ANSWER_KEPT: Duration = Duration::from_millis(100);
+/// How long the kernel's answer is waited for, in seconds. It answers within `send`, so this never passes.
+const PATIENCE_SECONDS: i64 = 1;
+/// Longest answer in bytes (`NLMSG_GOODSIZE` in `include/linux/netlink.h`: at most 8 KiB).
+const ANSWER_BYTES: usize = 8 << 10;
+/// Any port: nothing is sent to it.
+const DISCARD_PORT: u16 = 9;
+
+/// What a failed attempt asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Comes back with the answer.
+    pub token: u64,
+    /// Inode of the socket's network namespace.
+    pub namespace: u32,
+    /// Where it wanted to go; IPv4-mapped addresses count as IPv4.
+    pub remote: IpAddr,
+    /// The address that the socket was bound to.
+    pub local: Option<IpAddr>,
+    /// The socket's owner, as the first user namespace numbers users (`sk_uid`).
+    pub uid: u32,
+    /// The socket's mark (`sk_mark`).
+    pub mark: u32,
+    /// Interface that the socket is bound to (`sk_bound_dev_if`); 0: none.
+    pub device: u32,
+}
+
+/// What the routing tables say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The question's.
+    pub token: u64,
+    /// The positive errno that `connect` gives for it; `None`: there is a route, or it cannot be asked.
+    pub errno: Option<u32>,
+}
+
+/// Where questions go.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    questions: SyncSender<Question>,
+}
+
+impl Routes {
+    /// Starts the thread; `answer` is called on it, once for each question.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start(answer: impl Fn(Answer) + Send + 'static) -> io::Result<Self> {
+        let (questions, receiver) = sync_channel(WAITING_MAX);
+        thread::Builder::new().name("netconn-route".into()).spawn(move || run(&receiver, answer))?;
+        Ok(Self { questions })
+    }
+
+    /// Asks; `false` if too many questions wait.
+    pub fn ask(&self, question: Question) -> bool {
+        self.questions.try_send(question).is_ok()
+    }
+}
+
+/// Answers until nobody can ask any more. Wakes up without a question only to let go of namespaces.
+fn run(questions: &Receiver<Question>, answer: impl Fn(Answer)) {
+    let mut asker = Asker::new();
+    loop {
+        let next = if asker.is_at_home() {
+            questions.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            questions.recv_timeout(NAMESPACE_KEPT)
+        };
+        match next {
+            Ok(question) => answer(Answer { token: question.token, errno: asker.errno(question) }),
+            Err(RecvTimeoutError::Timeout) => asker.go_home(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// A namespace that was looked for, and where it was found.
+struct Namespace {
+    inode: u32,
+    file: Option<File>,
+    since: Instant,
+}
+
+/// What the thread remembers. The newest is last.
+struct Asker {
+    /// The process's own namespace.
+    home: Option<u32>,
+    /// The namespace that the thread is in.
+    here: Option<u32>,
+    namespaces: VecDeque<Namespace>,
+    answers: VecDeque<(Question, Option<u32>, Instant)>,
+}
+
+impl Asker {
+    fn new() -> Self {
+        let home = iterate::own_namespace().and_then(|inode| u32::try_from(inode).ok());
+        Self { home, here: home, namespaces: VecDeque::new(), answers: VecDeque::new() }
+    }
+
+    fn errno(&mut self, question: Question) -> Option<u32> {
+        let question = plain(question);
+        if let Some(errno) = never_routed(question.remote, question.device) {
+            return Some(errno);
+        }
+        let now = Instant::now();
+        self.answers.retain(|(.., since)| now.duration_since(*since) < ANSWER_KEPT);
+        if let Some((_, errno, _)) = self.answers.iter().find(|(asked, ..)| *asked == question) {
+            return *errno;
+        }
+        let errno = if self.enter(question.namespace, now) { errno_here(&question) } else { None };
+        if self.answers.len() == ANSWERS_MAX {
+            self.answers.pop_front();
+        }
+        self.answers.push_back((question, errno, now));
+        errno
+    }
+
+    /// Whether the thread is in this namespace now. It needs no privilege to be where it is.
+    fn enter(&mut self, inode: u32, now: Instant) -> bool {
+        self.namespaces.retain(|namespace| now.duration_since(namespace.since) < NAMESPACE_KEPT);
+        if self.here == Some(inode) {
+            return true;
+        }
+        if !self.namespaces.iter().any(|namespace| namespace.inode == inode) {
+            if self.namespaces.len() == NAMESPACES_MAX {
+                self.namespaces.pop_front();
+            }
+            // What is not found is remembered as well: it is what takes longest to look for.
+            self.namespaces.push_back(Namespace { inode, file: iterate::namespace(inode.into()), since: now });
+        }
+        let found = self.namespaces.iter().find(|namespace| namespace.inode == inode);
+        let Some(file) = found.and_then(|namespace| namespace.file.as_ref()) else { return false };
+        match setns(file, CloneFlags::CLONE_NEWNET) {
+            Ok(()) => self.here = Some(inode),
+            Err(error) => debug!("a network namespace cannot be entered: {error}"),
+        }
+        self.here == Some(inode)
+    }
+
+    fn is_at_home(&self) -> bool {
+        self.here == self.home && self.namespaces.is_empty()
+    }
+
+    /// Lets go of all other namespaces, which would not end while the thread is in them or has handles of them.
+    fn go_home(&mut self) {
+        if let Some(home) = self.home {
+            self.enter(home, Instant::now());
+        }
+        self.namespaces.clear();
+    }
+}
+
+/// The question as the look-up sees it, so that equal ones are equal.
+fn plain(question: Question) -> Question {
+    let remote = question.remote.to_canonical();
+    let local = question.local.map(|local| local.to_canonical());
+    let local = local.filter(|local| local.is_ipv4() == remote.is_ipv4() && !local.is_unspecified());
+    // To connect to nowhere is to connect to this host (`tcp_v6_connect`, `ip_route_output_key_hash_rcu`).
+    let remote = match remote {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => local.unwrap_or(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        remote => remote,
+    };
+    Question { token: 0, remote, local, ..question }
+}
+
+/// What `tcp_v6_connect` (`net/ipv6/tcp_ipv6.c`) refuses before it looks for a route: multicast, and link-local
+/// addresses of no interface.
+fn never_routed(remote: IpAddr, device: u32) -> Option<u32> {
+    let IpAddr::V6(remote) = remote else { return None };
+    if remote.is_multicast() {
+        return Some(libc::ENETUNREACH.unsigned_abs());
+    }
+    (remote.is_unicast_link_local() && device == 0).then_some(libc::EINVAL.unsigned_abs())
+}
+
+/// The answer of the namespace that the thread is in.
+fn errno_here(question: &Question) -> Option<u32> {
+    let Question { remote: IpAddr::V6(remote), local: None, device, .. } = *question else {
+        return look_up(question);
+    };
+    match source(remote, device) {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Some(libc::EADDRNOTAVAIL.unsigned_abs()),
+        // A route that is for this source only is looked for second.
+        Ok(source) if device == 0 => {
+            look_up(question).and_then(|_| look_up(&Question { local: Some(source), ..*question }))
+        }
+        _ => look_up(question),
+    }
+}
+
+/// The address that IPv6 chooses to send from. It does so first, even where there is no route
+/// (`ip6_dst_lookup_tail` in `net/ipv6/ip6_output.c`), and netlink does not tell it. To connect a UDP socket does, and
+/// sends nothing.
+fn source(remote: Ipv6Addr, device: u32) -> io::Result<IpAddr> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+    socket.connect(SocketAddrV6::new(remote, DISCARD_PORT, 0, device))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// The errno for one look-up.
+fn look_up(question: &Question) -> Option<u32> {
+    match exchange(question) {
+        Ok(answer) => errno_of(answer),
+        Err(error) => {
+            debug!("the kernel cannot be asked for a route: {error}");
+            None
+        }
+    }
+}
+
+/// Asks for one route.
+fn exchange(question: &Question) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    // A connected socket hears the kernel only (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
+    socket.connect(&SocketAddr::new(0, 0))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
+    let mut packet = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(request(question)));
+    packet.header.flags = NLM_F_REQUEST;
+    packet.finalize();
+    let mut buffer = vec![0; packet.buffer_len()];
+    packet.serialize(&mut buffer);
+    socket.send(&buffer, 0)?;
+    let mut answer = Vec::with_capacity(ANSWER_BYTES);
+    socket.recv(&mut answer, 0)?;
+    let answer = NetlinkMessage::deserialize(&answer).map_err(|error: DecodeError| io::Error::other(error))?;
+    Ok(answer.payload)
+}
+
+/// What `ip_route_connect` and `tcp_v6_connect` give to the look-up, as far as it is known: not the ports, the type of
+/// service, or `SO_DONTROUTE`.
+fn request(question: &Question) -> RouteMessage {
+    let Question { token: _, namespace: _, remote, local, uid, mark, device } = *question;
+    let (family, bits) = match remote {
+        IpAddr::V4(_) => (AddressFamily::Inet, Ipv4Addr::BITS as u8),
+        IpAddr::V6(_) => (AddressFamily::Inet6, Ipv6Addr::BITS as u8),
+    };
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.destination_prefix_length = bits;
+    message.attributes = vec![
+        RouteAttribute::Destination(remote.into()),
+        RouteAttribute::Uid(uid),
+        RouteAttribute::IpProto(libc::IPPROTO_TCP as u8),
+    ];
+    // A bound IPv6 socket stays on its interface. Netlink's look-up does so only without a source
+    // (`ip6_route_output_flags_noref` in net/ipv6/route.c): rules about the source are not seen then.
+    if let Some(local) = local.filter(|local| local.is_ipv4() || device == 0) {
+        message.header.source_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Source(local.into()));
+    }
+    if mark != 0 {
+        message.attributes.push(RouteAttribute::Mark(mark));
+    }
+    if device != 0 {
+        message.attributes.push(RouteAttribute::Oif(device));
+    }
+    message
+}
+
+/// The errno of `connect` for an answer.
+fn errno_of(answer: NetlinkPayload<RouteNetlinkMessage>) -> Option<u32> {
+    let errno = match answer {
+        NetlinkPayload::Error(error) => error.raw_code().wrapping_neg(),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => errno_of_route(&route),
+        _ => 0,
+    };
+    match errno {
+        // Not about the route: no memory, no right to ask, no such family (`rtnetlink_rcv_msg`).
+        libc::ENOMEM | libc::ENOBUFS | libc::EPERM | libc::EOPNOTSUPP => None,
+        errno => u32::try_from(errno).ok().filter(|errno| *errno != 0),
+    }
+}
+
+/// The errno of `connect` for a route, 0 if it leads somewhere.
+fn errno_of_route(route: &RouteMessage) -> i32 {
+    let told = route.attributes.iter().find_map(|attribute| match attribute {
+        // Negative, in an unsigned field (`rtnl_put_cacheinfo` in net/core/rtnetlink.c).
+        RouteAttribute::CacheInfo(info) if info.error != 0 => Some(0_i32.wrapping_sub_unsigned(info.error)),
+        _ => None,
+    });
+    told.unwrap_or(match route.header.kind {
+        // TCP has one peer (`tcp_v4_connect` in net/ipv4/tcp_ipv4.c).
+        RouteType::Broadcast | RouteType::Multicast => libc::ENETUNREACH,
+        // `fib_props` in net/ipv4/fib_semantics.c, `ip6_rt_type_to_error` in net/ipv6/route.c.
+        RouteType::Unreachable => libc::EHOSTUNREACH,
+        RouteType::Prohibit => libc::EACCES,
+        RouteType::BlackHole => libc::EINVAL,
+        _ => 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroI32, sync::mpsc::channel};
+
+    use netlink_packet_core::{ErrorBuffer, ErrorMessage, Parseable as _};
+    use netlink_packet_route::route::RouteCacheInfo;
+
+    use super::*;
+
+    fn question(remote: &str) -> Question {
+        Question {
+            token: 7,
+            namespace: iterate::own_namespace().unwrap().try_into().unwrap(),
+            remote: remote.parse().unwrap(),
+            local: None,
+            uid: 0,
+            mark: 0,
+            device: 0,
+        }
+    }
+
+    fn ask(questions: &[Question]) -> Vec<Option<u32>> {
+        let (sender, answers) = channel::<Answer>();
+        let routes = Routes::start(move |answer| sender.send(answer).unwrap()).unwrap();
+        questions.iter().for_each(|question| assert!(routes.ask(*question)));
+        drop(routes);
+        let answers: Vec<_> = answers.iter().collect();
+        assert!(answers.iter().map(|answer| answer.token).eq(questions.iter().map(|question| question.token)));
+        answers.iter().map(|answer| answer.errno).collect()
+    }
+
+    #[test]
+    fn this_host_is_reached() {
+        let mapped = question("::ffff:127.0.0.1");
+        let bound = Question { local: Some("127.0.0.1".parse().unwrap()), ..question("127.0.0.1") };
+        assert_eq!(ask(&[question("127.0.0.1"), question("0.0.0.0"), mapped, bound, bound]), [None; 5]);
+    }
+
+    #[test]
+    fn a_group_is_not() {
+        let on_loopback = Question { device: 1, ..question("224.0.0.1") };
+        let questions = [question("224.0.0.1"), on_loopback, question("255.255.255.255"), question("ff02::1")];
+        assert_eq!(ask(&questions), [Some(101); 4]);
+    }
+
+    #[test]
+    fn link_local_addresses_need_an_interface() {
+        assert_eq!(ask(&[question("fe80::1")]), [Some(22)]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_error_of_the_route() {
+        assert_eq!(ask(&[Question { namespace: 0, ..question("10.1.2.3") }]), [None]);
+    }
+
+    #[test]
+    fn a_source_of_another_host_is_refused() {
+        let answers = ask(&[Question { local: Some("192.0.2.1".parse().unwrap()), ..question("127.0.0.1") }]);
+        // Not the same in all kernels: 101 in 6.18.
+        assert!(matches!(answers[..], [Some(22 | 101)]), "{answers:?}");
+    }
+
+    fn told(code: i32) -> Option<u32> {
+        let error = ErrorMessage::parse(&ErrorBuffer::new(&code.to_ne_bytes())).unwrap();
+        assert_eq!(error.code, NonZeroI32::new(code));
+        errno_of(NetlinkPayload::Error(error))
+    }
+
+    #[test]
+    fn errors_are_those_of_the_route_only() {
+        for errno in [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::ENODEV] {
+            assert_eq!(told(-errno), Some(errno.unsigned_abs()));
+        }
+        for code in [0, -libc::ENOMEM, -libc::EPERM, -libc::EOPNOTSUPP, 5, i32::MIN] {
+            assert_eq!(told(code), None);
+        }
+    }
+
+    #[test]
+    fn routes_may_lead_nowhere() {
+        let route = |kind, error: i32| {
+            let mut route = RouteMessage::default();
+            route.header.kind = kind;
+            let mut info = RouteCacheInfo::parse(&[0; 32]).unwrap();
+            info.error = error.cast_unsigned();
+            route.attributes.push(RouteAttribute::CacheInfo(info));
+            errno_of(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)))
+        };
+        for (kind, errno) in [
+            (RouteType::Unicast, None),
+            (RouteType::Local, None),
+            (RouteType::Anycast, None),
+            (RouteType::Broadcast, Some(101)),
+            (RouteType::Multicast, Some(101)),
+            (RouteType::Unreachable, Some(113)),
+            (RouteType::Prohibit, Some(13)),
+            (RouteType::BlackHole, Some(22)),
+        ] {
+            assert_eq!(route(kind, 0), errno);
+        }
+        assert_eq!(route(RouteType::Unreachable, -libc::ENETUNREACH), Some(101));
+        assert_eq!(route(RouteType::Unicast, -libc::EACCES), Some(13));
+    }
+
+    #[test]
+    fn too_many_questions_are_refused() {
+        let (go, wait) = channel::<()>();
+        let routes = Routes::start(move |_| assert!(wait.recv().is_err())).unwrap();
+        let refused = (0..2 * WAITING_MAX).filter(|_| !routes.ask(question("127.0.0.1"))).count();
+        assert!(refused >= WAITING_MAX - 1);
+        drop(go);
+    }
+}
