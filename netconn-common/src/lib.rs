@@ -9,8 +9,8 @@ mod members;
 mod record;
 
 pub use record::{
-    CgroupRecord, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, Nesting, Owner, SocketState, TcpRecord,
-    Totals, attribution, exec, kind, mark, role,
+    CgroupRecord, Destination, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, Kept, Nesting, Owner,
+    OwnerRecord, SocketState, TcpRecord, Totals, UnsentRecord, attribution, exec, kind, mark, role,
 };
 
 /// Stands for "not known" in every integer of a record, so that 0 stays a value: all ones.
@@ -56,8 +56,10 @@ pub mod map {
     pub const LOST: &str = "LOST";
     /// [`crate::Nesting`] per CPU.
     pub const NESTING: &str = "NESTING";
-    /// [`crate::SocketState`] by address of the socket, where socket storage cannot be used.
+    /// [`crate::Kept`] by address of the socket, where socket storage cannot be used.
     pub const SOCKETS_BY_ADDRESS: &str = "SOCKETS_BY_ADDRESS";
+    /// Start by process id: processes that have ended, and own sockets that others have open.
+    pub const ENDED: &str = "ENDED";
     /// `[u32; 1]`, its bits are [`crate::setting`]s that become known only while programs are attached.
     pub const SETTINGS: &str = "SETTINGS";
 }
@@ -68,6 +70,11 @@ pub mod setting {
     pub const CONNECT_HOOK: u32 = 1;
     /// `iter/task_file` gives attempts only: less to read when there are many connections.
     pub const SCAN_ATTEMPTS: u32 = 2;
+    /// `iter/task_file` gives sockets only whose owner is not known for sure, and finds them one: see
+    /// [`map::ENDED`].
+    pub const SCAN_OWNERS: u32 = 4;
+    /// `iter/tcp` gives TIME_WAIT only.
+    pub const SCAN_TIME_WAIT: u32 = 8;
 }
 
 /// Names of the read-only globals that say what the running kernel allows; 0 or 1.
@@ -78,6 +85,8 @@ pub mod feature {
     pub const SOCKET_STORAGE: &str = "HAS_SOCKET_STORAGE";
     /// Socket cookies can be read by tracing programs (`bpf_get_socket_ptr_cookie`, from 5.12 on).
     pub const SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";
+    /// Number of parameters of `inet_csk_accept`: what it returns stands behind them.
+    pub const ACCEPT_PARAMETERS: &str = "ACCEPT_PARAMETERS";
     /// A file's socket can be had (`bpf_sock_from_file`, from 5.11 on).
     pub const SOCK_FROM_FILE: &str = "HAS_SOCK_FROM_FILE";
     /// `bpf_probe_read_kernel` and its like are allowed: not under lockdown=confidentiality. The kernel forbids only the

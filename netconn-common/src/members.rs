@@ -23,6 +23,13 @@ macro_rules! kernel_members {
             SOCK_ERROR = ["sock" "sk_err"];
             SOCK_FLAGS = ["sock" "__sk_common.skc_flags"];
             SOCK_LOCK_OWNED = ["sock" "sk_lock.owned"];
+            SOCK_MARK = ["sock" "sk_mark"];
+            SOCK_DEVICE = ["sock" "__sk_common.skc_bound_dev_if"];
+            SOCK_SOCKET = ["sock" "sk_socket"];
+            TCP_IS_MPTCP = ["tcp_sock" "is_mptcp"];
+            TIME_WAIT_STATE = ["inet_timewait_sock" "tw_substate"];
+            FILE_PRIVATE = ["file" "private_data"];
+            SOCKET_FILE = ["socket" "file"];
             NET_INODE = ["net" "ns.inum"];
             INET_SOURCE_PORT = ["inet_sock" "inet_sport"];
             TCP_BYTES_SENT = ["tcp_sock" "bytes_sent"];

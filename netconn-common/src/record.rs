@@ -14,8 +14,12 @@ pub mod kind {
     pub const EXIT: u32 = 4;
     /// A [`CgroupRecord`](super::CgroupRecord): a cgroup was made.
     pub const CGROUP: u32 = 5;
+    /// An [`OwnerRecord`](super::OwnerRecord): a socket has another owner, or the same one known better.
+    pub const OWNER: u32 = 6;
+    /// An [`UnsentRecord`](super::UnsentRecord): an attempt has failed before anything was sent.
+    pub const UNSENT: u32 = 7;
     /// One more than the highest kind: the length of the table of lost records.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 8;
 }
 
 /// How the process of a socket is known, in [`Owner::how`]; higher numbers are not better.
@@ -24,7 +28,7 @@ pub mod attribution {
     pub const UNKNOWN: u32 = 0;
     /// It called `connect`.
     pub const CONNECT: u32 = 1;
-    /// It called `accept`.
+    /// It called `accept`, or was the first to ask a connection that came in for its peer.
     pub const ACCEPT: u32 = 2;
     /// It was the first to send.
     pub const SEND: u32 = 3;
@@ -56,6 +60,10 @@ pub mod mark {
     pub const CLOSED_REMOTELY: u32 = 2;
     /// The state was changed by a process that held the socket's lock, not by a packet or a timer.
     pub const IN_PROCESS: u32 = 4;
+    /// `connect` was called, and no SYN has been sent yet.
+    pub const UNSENT: u32 = 8;
+    /// A further path (`MP_JOIN`) of an MPTCP connection.
+    pub const SUBFLOW: u32 = 16;
 }
 
 /// Bits of [`ExecRecord::flags`].
@@ -132,6 +140,31 @@ pub struct SocketState {
     pub marks: u32,
 }
 
+/// Where `connect` was asked to go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Destination {
+    /// IPv4 in the first four bytes.
+    pub address: [u8; 16],
+    /// Host byte order.
+    pub port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+}
+
+/// The value of the maps that keep something with a socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Kept {
+    /// What records tell.
+    pub state: SocketState,
+    /// With [`mark::UNSENT`]: where the attempt goes, which the socket itself only knows once there is a route.
+    pub destination: Destination,
+    /// 1: a process has used a socket that came out of a listener, or it came out of none. Not a mark, because it is
+    /// not written under the socket's lock. Of an MPTCP connection: it has its first path.
+    pub used: u32,
+}
+
 /// What is known on each CPU of `inet_sock_set_state` running in an interrupt of itself, which the kernel does not allow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -191,6 +224,35 @@ pub struct TcpRecord {
     pub old_state: u8,
     /// State after.
     pub new_state: u8,
+}
+
+/// A socket has another owner, or the same one known better.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct OwnerRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// As [`TcpRecord::socket`].
+    pub socket: u64,
+    /// Whom it belongs to now.
+    pub owner: Owner,
+    /// As [`SocketState::generation`].
+    pub generation: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An attempt has failed before anything was sent: there was no route, or the host's policy forbade it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct UnsentRecord {
+    /// The attempt; both states are `CLOSE`, `error` is what `connect` returned, or
+    /// [`UNKNOWN_U32`](crate::UNKNOWN_U32).
+    pub attempt: TcpRecord,
+    /// The socket's mark (`SO_MARK`), by which routes are chosen.
+    pub mark: u32,
+    /// Index of the network device that the socket is bound to, 0: none.
+    pub device: u32,
 }
 
 /// An open file that is a TCP socket, from `iter/task_file`.

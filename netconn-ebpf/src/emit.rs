@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit,
 };
-use netconn_common::{Header, kind};
+use netconn_common::{Header, OwnerRecord, SocketState, kind};
 
 use crate::maps::{LOST, RECORDS};
 
@@ -35,6 +35,22 @@ pub fn record<T>(kind: u32, fill: impl FnOnce(*mut T)) {
         fill(slot.cast());
         bpf_ringbuf_submit(slot, 0);
     }
+}
+
+/// Tells that a socket has the owner that its state names now.
+#[inline(always)]
+pub fn owner(socket: u64, state: &SocketState) {
+    record(kind::OWNER, |record: *mut OwnerRecord| {
+        let owner = OwnerRecord {
+            header: header(kind::OWNER, now()),
+            socket,
+            owner: state.owner,
+            generation: state.generation,
+            reserved: 0,
+        };
+        // SAFETY: the ring gave room for one record.
+        unsafe { record.write(owner) };
+    });
 }
 
 /// Copies `length` bytes into the ring.

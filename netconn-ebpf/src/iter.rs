@@ -3,13 +3,18 @@
 
 use core::{ffi::c_void, ptr};
 
-use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_skc_to_tcp_sock, bpf_sock_from_file};
-use netconn_common::{FileRecord, TcpRecord, attribution, role, setting, tcp_state};
+use aya_ebpf::helpers::generated::{
+    bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
+};
+use netconn_common::{FileRecord, Kept, SocketState, TcpRecord, attribution, role, setting, tcp_state};
 
 use crate::{
     emit,
-    kernel::{HAS_SOCK_FROM_FILE, SOCKET_SOCK, follow, has},
-    maps::DUMP,
+    kernel::{
+        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_STORAGE, SOCK_LOCAL_PORT, SOCK_STATE, SOCKET_FILE,
+        SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member, probe,
+    },
+    maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS},
     sock::{Sock, TcpSock},
     task::Task,
     tcp,
@@ -40,9 +45,9 @@ pub struct TaskFileContext {
     file: *const u8,
 }
 
-/// Every TCP socket of the reader's network namespace, as a record that says in which state it is. Half-open and
-/// TIME_WAIT minisocks are left out. From 6.1 on the socket is locked meanwhile, so that the record is exactly the
-/// state after the socket's last event.
+/// Every TCP socket of the reader's network namespace, as a record that says in which state it is. Half-open minisocks are
+/// left out, and so are those in TIME_WAIT unless they are asked for: then they alone are given. From 6.1 on the socket is
+/// locked meanwhile, so that the record is exactly the state after the socket's last event.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
@@ -53,6 +58,16 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
             return 0; // the end
         }
         let seq = (*(*ctx).meta).seq;
+        let Some(record) = DUMP.get_ptr_mut(0) else { return 0 };
+        if tcp::setting(setting::SCAN_TIME_WAIT) {
+            let minisock = bpf_skc_to_tcp_timewait_sock(sk.cast_mut().cast());
+            if !minisock.is_null() {
+                let state = member::<u8>(minisock.cast_const().cast(), &TIME_WAIT_STATE, tcp_state::TIME_WAIT);
+                tcp::fill_minisock(record, Sock::new(sk), state, emit::now());
+                bpf_seq_write(seq.cast(), record.cast(), size_of::<TcpRecord>() as u32);
+            }
+            return 0;
+        }
         let full = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
         if full.is_null() {
             return 0;
@@ -62,71 +77,118 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         if !sock.is_tcp() {
             return 0;
         }
-        let Some(record) = DUMP.get_ptr_mut(0) else { return 0 };
-        let known = sock.state_or_new();
-        if known.is_null() {
+        let kept = sock.state_or_new();
+        if kept.is_null() {
             return 0;
         }
-        let state = &mut *known;
-        state.generation = state.generation.max(1);
+        let kept = &mut *kept;
         let now = sock.tcp_state();
+        tcp::be_child(kept, now, emit::now());
+        let state = &mut kept.state;
+        state.generation = state.generation.max(1);
         if now == tcp_state::LISTEN {
             state.role = role::LISTENER;
         }
-        tcp::be_child(state, now, emit::now());
-        tcp::fill(record, sock, tcp, state, now, now, emit::now());
+        let number = sock.number(state);
+        tcp::fill(record, sock, tcp, number, state, now, now, emit::now());
         bpf_seq_write(seq.cast(), record.cast(), size_of::<TcpRecord>() as u32);
     }
     0
 }
 
 /// Every open file that is a TCP socket, of all processes in all network namespaces. A socket that belongs to nobody
-/// yet, because it is older than netconn, belongs to the first that is found: its children will inherit that.
+/// yet, because it is older than netconn, belongs to the first that is found: its children will inherit that. So does,
+/// if that is asked for, one whose owner has ended or has only inherited it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
     // SAFETY: as above.
     unsafe {
         let (task, file) = ((*ctx).task, (*ctx).file);
-        if task.is_null() || file.is_null() || !has(&HAS_SOCK_FROM_FILE) {
+        if task.is_null() || file.is_null() {
             return 0;
         }
         let seq = (*(*ctx).meta).seq;
-        let socket = bpf_sock_from_file(file.cast_mut().cast());
-        if socket.is_null() {
+        let Some(Open { kept, socket, tcp_state, local_port }) = open(file) else { return 0 };
+        if tcp::setting(setting::SCAN_ATTEMPTS) && tcp_state != tcp_state::SYN_SENT {
             return 0;
         }
-        let sk = follow(socket.cast_const().cast(), &SOCKET_SOCK);
-        if sk.is_null() {
-            return 0;
-        }
-        let sock = Sock::new(sk);
-        if !sock.is_inet() || !sock.is_tcp() {
-            return 0;
-        }
-        let now = sock.tcp_state();
-        if tcp::setting(setting::SCAN_ATTEMPTS) && now != tcp_state::SYN_SENT {
-            return 0;
-        }
-        let state = sock.state();
-        if state.is_null() {
+        let owners_only = tcp::setting(setting::SCAN_OWNERS);
+        let state = &mut (*kept).state;
+        let is_open = state.owner.tgid == 0 || (owners_only && is_unsure(state));
+        if owners_only && !is_open {
             return 0;
         }
         let owner = Task::new(task).owner(attribution::SCAN);
         // Not under the socket's lock: a child that is made at this moment may inherit a half-written owner, and is
         // then owned by nobody who exists.
-        if (*state).owner.tgid == 0 {
-            (*state).owner = owner;
+        if is_open {
+            state.owner = owner;
         }
-        let mut record = FileRecord {
-            socket: sock.number(&mut *state),
-            owner,
-            descriptor: (*ctx).fd as u32,
-            local_port: sock.bound_port(),
-            tcp_state: now,
-            reserved: 0,
-        };
+        let mut record = FileRecord { socket, owner, descriptor: (*ctx).fd as u32, local_port, tcp_state, reserved: 0 };
         bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<FileRecord>() as u32);
     }
     0
+}
+
+/// Whether somebody else may have the socket than its state says: it was only inherited, or its owner has ended.
+#[inline(always)]
+fn is_unsure(state: &SocketState) -> bool {
+    let (is_child, is_listener) = (state.role == role::PASSIVE, state.role == role::LISTENER);
+    if is_child && state.owner.how == attribution::LISTENER {
+        return true;
+    }
+    // SAFETY: the daemon does not change an entry while it reads the iterator.
+    let ended = unsafe { ENDED.get(state.owner.tgid) };
+    (is_child || is_listener) && ended.is_some_and(|start_ns| *start_ns == state.owner.start_ns)
+}
+
+/// A TCP socket that is an open file.
+struct Open {
+    /// Not null.
+    kept: *mut Kept,
+    socket: u64,
+    tcp_state: u8,
+    local_port: u16,
+}
+
+/// The TCP socket behind a file.
+#[inline(always)]
+fn open(file: *const u8) -> Option<Open> {
+    // SAFETY: a typed pointer, and what the helper and its members give.
+    unsafe {
+        if has(&HAS_SOCK_FROM_FILE) {
+            let socket = bpf_sock_from_file(file.cast_mut().cast());
+            if socket.is_null() {
+                return None;
+            }
+            let sk = follow(socket.cast_const().cast(), &SOCKET_SOCK);
+            let sock = Sock::new(sk);
+            if sk.is_null() || !sock.is_inet() || !sock.is_tcp() {
+                return None;
+            }
+            let kept = sock.state();
+            if kept.is_null() {
+                return None;
+            }
+            let socket = sock.number(&mut (*kept).state);
+            return Some(Open { kept, socket, tcp_state: sock.tcp_state(), local_port: sock.bound_port() });
+        }
+        if !has(&HAS_PROBE_READ) || has(&HAS_SOCKET_STORAGE) {
+            return None;
+        }
+        // Before 5.11: what hangs on a file is a socket if the file hangs on it (`sock_alloc_file` in net/socket.c), and
+        // a TCP socket if `iter/tcp` found it before.
+        let socket: u64 = member(file, &FILE_PRIVATE, 0);
+        let back: u64 = probe(socket + u64::from(SOCKET_FILE.load()))?;
+        if socket == 0 || back != file as u64 {
+            return None;
+        }
+        let sk: u64 = probe(socket + u64::from(SOCKET_SOCK.load()))?;
+        let kept = SOCKETS_BY_ADDRESS.get_ptr_mut(sk)?;
+        let tcp_state = probe(sk + u64::from(SOCK_STATE.load()))?;
+        let local_port = probe(sk + u64::from(SOCK_LOCAL_PORT.load()))?;
+        let socket = (*kept).state.number;
+        (socket != 0).then_some(Open { kept, socket, tcp_state, local_port })
+    }
 }

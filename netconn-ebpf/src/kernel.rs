@@ -27,6 +27,9 @@ pub static HAS_SOCKET_COOKIE: Global<u32> = Global::new(0);
 /// Whether the current task can be had as a typed pointer.
 #[unsafe(no_mangle)]
 pub static HAS_CURRENT_TASK: Global<u32> = Global::new(0);
+/// Parameters of `inet_csk_accept`.
+#[unsafe(no_mangle)]
+pub static ACCEPT_PARAMETERS: Global<u32> = Global::new(0);
 /// Whether a file's socket can be had.
 #[unsafe(no_mangle)]
 pub static HAS_SOCK_FROM_FILE: Global<u32> = Global::new(0);
@@ -66,6 +69,22 @@ pub unsafe fn follow(base: *const u8, offset: &Global<u32>) -> *const u8 {
     // SAFETY: the caller's contract.
     unsafe { member(base, offset, core::ptr::null()) }
 }
+
+/// Loads `$type` at `$offset` bytes, a constant, of a program's context. By instruction, because a compiler may add the
+/// offset to the pointer first, which the verifier forbids for contexts.
+macro_rules! context {
+    ($pointer:expr, $type:literal, $offset:expr) => {{
+        let value: u64;
+        core::arch::asm!(
+            concat!("{0} = *(", $type, " *)({1} + {2})"),
+            out(reg) value,
+            in(reg) $pointer,
+            const $offset,
+        );
+        value
+    }};
+}
+pub(crate) use context;
 
 /// Reads a `T` at a kernel address that has no type for the verifier; `None` if it cannot be read.
 #[inline(always)]

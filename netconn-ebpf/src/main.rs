@@ -1,6 +1,6 @@
 //! netconn's eBPF programs: one object for every kernel from 5.10 on.
 //!
-//! `tcp`, `process` and `iter` hold the programs, `sock`, `task` and `kernel` everything that reads kernel memory, `emit` all
+//! `tcp`, `accept`, `attempt`, `inherit`, `process` and `iter` hold the programs, `sock`, `task` and `kernel` everything that reads kernel memory, `emit` all
 //! writes to the ring buffer, `maps` what is shared with the daemon. Built by `cargo xtask ebpf`; on other targets
 //! this crate is empty, so that tools can walk the whole workspace.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -11,7 +11,13 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod accept;
+#[cfg(target_arch = "bpf")]
+mod attempt;
+#[cfg(target_arch = "bpf")]
 mod emit;
+#[cfg(target_arch = "bpf")]
+mod inherit;
 #[cfg(target_arch = "bpf")]
 mod iter;
 #[cfg(target_arch = "bpf")]

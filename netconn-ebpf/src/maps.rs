@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use netconn_common::{CgroupRecord, ExecRecord, Nesting, SocketState, TcpRecord, exec, kind};
+use netconn_common::{CgroupRecord, ExecRecord, Kept, Nesting, TcpRecord, exec, kind};
 
 /// All records. The daemon sets the size.
 #[map]
@@ -23,11 +23,15 @@ pub static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The state of each socket where socket storage cannot be used: by the socket's address.
 #[map]
-pub static SOCKETS_BY_ADDRESS: HashMap<u64, SocketState> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+pub static SOCKETS_BY_ADDRESS: HashMap<u64, Kept> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// Stands in for the state of a socket for which there is no memory; the second is for [`NESTING`].
 #[map]
-pub static SPARE: PerCpuArray<SocketState> = PerCpuArray::with_max_entries(2, 0);
+pub static SPARE: PerCpuArray<Kept> = PerCpuArray::with_max_entries(2, 0);
+
+/// Start by process id of processes that have ended and own sockets that others have open; the daemon's word.
+#[map]
+pub static ENDED: HashMap<u32, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 /// Whether `inet_sock_set_state` runs on this CPU.
 #[map]
@@ -77,7 +81,7 @@ const SOCKET_STORAGE_FLAGS: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
 pub struct SocketStorage {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
-    value: *const SocketState,
+    value: *const Kept,
     max_entries: *const [i32; 0],
     map_flags: *const [i32; SOCKET_STORAGE_FLAGS],
 }

@@ -1,30 +1,33 @@
 //! Everything that reads `struct sock`, and the state that is kept with each socket.
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
-use netconn_common::{SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_common::{Destination, Kept, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::{
     emit,
     kernel::{
-        HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, NET_INODE, SOCK_ERROR, SOCK_FAMILY, SOCK_FLAGS,
-        SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED, SOCK_NET, SOCK_PROTOCOL, SOCK_REMOTE_PORT,
-        SOCK_REMOTE_V4, SOCK_REMOTE_V6, SOCK_STATE, TCP_BYTES_RECEIVED, TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT,
-        TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member,
+        HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, NET_INODE, SOCK_DEVICE, SOCK_ERROR, SOCK_FAMILY,
+        SOCK_FLAGS, SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED, SOCK_MARK, SOCK_NET, SOCK_PROTOCOL,
+        SOCK_REMOTE_PORT, SOCK_REMOTE_V4, SOCK_REMOTE_V6, SOCK_SOCKET, SOCK_STATE, SOCKET_SOCK, TCP_BYTES_RECEIVED,
+        TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_IS_MPTCP, TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED,
+        TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member,
     },
     maps::{SOCKETS, SOCKETS_BY_ADDRESS},
 };
 
 /// `AF_INET` in `include/linux/socket.h`.
-const AF_INET: u16 = 2;
+pub const AF_INET: u16 = 2;
 /// `AF_INET6` in `include/linux/socket.h`.
 pub const AF_INET6: u16 = 10;
 /// `IPPROTO_TCP` in `include/uapi/linux/in.h`.
 const IPPROTO_TCP: u16 = 6;
+/// `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
+const IPPROTO_MPTCP: u16 = 262;
 /// Bit of `sk_flags` that `tcp_fin` sets when the peer's FIN has arrived (`SOCK_DONE`, the second of `enum sock_flags`
 /// in `include/net/sock.h`).
 const SOCK_DONE: u64 = 1 << 1;
@@ -60,6 +63,24 @@ impl TcpSock {
     /// The same socket as its innermost type.
     pub fn sock(self) -> Sock {
         Sock(self.0)
+    }
+
+    /// Whether this is a path of an MPTCP connection.
+    #[inline(always)]
+    pub fn is_path(self) -> bool {
+        // SAFETY: the type holds a typed pointer.
+        unsafe { member::<u8>(self.0, &TCP_IS_MPTCP, 0) != 0 }
+    }
+
+    /// What a program on cgroups is given as a socket; `None` if it is of another protocol.
+    #[inline(always)]
+    pub fn of_cgroup(socket: *mut bpf_sock) -> Option<Self> {
+        if socket.is_null() {
+            return None;
+        }
+        // SAFETY: the helper takes any typed socket and gives null for those that are not full TCP sockets.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) };
+        (!tcp.is_null()).then_some(Self(tcp.cast()))
     }
 }
 
@@ -113,17 +134,22 @@ impl Sock {
             // SAFETY: the helper takes any typed socket.
             return unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
         }
-        if state.number == 0 {
-            // Two CPUs may see the same nanosecond, one does not. The time lasts for two years of uptime.
-            // SAFETY: the helper has no preconditions.
-            state.number = emit::now() << 8 | u64::from(unsafe { bpf_get_smp_processor_id() } & 255);
-        }
-        state.number
+        made_up(state)
     }
 
-    /// Addresses and ports.
+    /// The same in a program on cgroups, whose context stands for the socket.
     #[inline(always)]
-    pub fn ends(self, tcp: TcpSock) -> Ends {
+    pub fn number_in_cgroup(self, context: *mut c_void, state: &mut SocketState) -> u64 {
+        if has(&HAS_SOCKET_COOKIE) {
+            // SAFETY: the helper takes the context of programs on cgroups.
+            return unsafe { bpf_get_socket_cookie(context) };
+        }
+        made_up(state)
+    }
+
+    /// Addresses and ports of a socket or minisock.
+    #[inline(always)]
+    pub fn ends(self, source_port: u16) -> Ends {
         // SAFETY: as above; addresses of IPv6 are read in two halves, because a load may take eight bytes at most.
         unsafe {
             let family: u16 = member(self.0, &SOCK_FAMILY, 0);
@@ -134,18 +160,24 @@ impl Sock {
                 let remote: u32 = member(self.0, &SOCK_REMOTE_V4, 0);
                 ([u64::from(local).to_le(), 0], [u64::from(remote).to_le(), 0])
             };
-            // skc_num is 0 after the port was given back, inet_sport is stale before one is chosen.
+            // 0 after the port was given back.
             let bound: u16 = member(self.0, &SOCK_LOCAL_PORT, 0);
-            let source: u16 = member(tcp.0, &INET_SOURCE_PORT, 0);
             let remote_port: u16 = member(self.0, &SOCK_REMOTE_PORT, 0);
             Ends {
                 local_address,
                 remote_address,
-                local_port: if bound == 0 { u16::from_be(source) } else { bound },
+                local_port: if bound == 0 { source_port } else { bound },
                 remote_port: u16::from_be(remote_port),
                 family,
             }
         }
+    }
+
+    /// The port that segments are sent from, host byte order; stale before one is chosen.
+    #[inline(always)]
+    pub fn source_port(self, tcp: TcpSock) -> u16 {
+        // SAFETY: as above.
+        u16::from_be(unsafe { member(tcp.0, &INET_SOURCE_PORT, 0) })
     }
 
     /// State, one of `netconn_common::tcp_state`.
@@ -191,9 +223,39 @@ impl Sock {
         }
     }
 
-    /// The state kept with this socket; null if there is none.
+    /// The socket's mark (`SO_MARK`).
     #[inline(always)]
-    pub fn state(self) -> *mut SocketState {
+    pub fn mark(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { member(self.0, &SOCK_MARK, 0) }
+    }
+
+    /// Index of the network device that the socket is bound to; 0: none.
+    #[inline(always)]
+    pub fn device(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { member(self.0, &SOCK_DEVICE, 0) }
+    }
+
+    /// Whether this is an MPTCP connection as a whole, which its paths make up.
+    #[inline(always)]
+    pub fn is_mptcp(self) -> bool {
+        // SAFETY: as above.
+        unsafe { member::<u16>(self.0, &SOCK_PROTOCOL, 0) == IPPROTO_MPTCP }
+    }
+
+    /// The MPTCP connection that this is a path of, once a process has it open (`mptcp_sock_graft` in
+    /// `net/mptcp/protocol.h`: a path has its connection's `struct socket`).
+    #[inline(always)]
+    pub fn connection(self) -> Option<Self> {
+        // SAFETY: as above.
+        let sk = unsafe { follow(follow(self.0, &SOCK_SOCKET), &SOCKET_SOCK) };
+        (!sk.is_null() && Self(sk).is_mptcp()).then_some(Self(sk))
+    }
+
+    /// What is kept with this socket; null if there is nothing.
+    #[inline(always)]
+    pub fn state(self) -> *mut Kept {
         if has(&HAS_SOCKET_STORAGE) {
             self.storage(0)
         } else {
@@ -201,9 +263,9 @@ impl Sock {
         }
     }
 
-    /// The state kept with this socket, made if there is none; null if there is no room for it.
+    /// What is kept with this socket, made if there is nothing; null if there is no room for it.
     #[inline(always)]
-    pub fn state_or_new(self) -> *mut SocketState {
+    pub fn state_or_new(self) -> *mut Kept {
         if has(&HAS_SOCKET_STORAGE) {
             return self.storage(BPF_SK_STORAGE_GET_F_CREATE);
         }
@@ -226,9 +288,9 @@ impl Sock {
     }
 
     #[inline(always)]
-    fn storage(self, flags: u32) -> *mut SocketState {
+    fn storage(self, flags: u32) -> *mut Kept {
         // SAFETY: the helper takes any typed full socket, which is what tracepoints of TCP give; the map's value is a
-        // SocketState.
+        // Kept.
         unsafe {
             bpf_sk_storage_get(
                 (&raw const SOCKETS).cast_mut().cast(),
@@ -241,14 +303,29 @@ impl Sock {
     }
 }
 
-/// Lives in .rodata: a copy on the stack would take a sixth of it.
-static NEW: SocketState = SocketState {
-    owner: netconn_common::Owner { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: 0, comm: [0; 16] },
-    number: 0,
-    born_ns: 0,
-    established_ns: 0,
-    generation: 0,
-    sequence: 0,
-    role: 0,
-    marks: 0,
+/// A number that no other socket of this boot has, where cookies cannot be read.
+#[inline(always)]
+fn made_up(state: &mut SocketState) -> u64 {
+    if state.number == 0 {
+        // Two CPUs may see the same nanosecond, one does not. The time lasts for two years of uptime.
+        // SAFETY: the helper has no preconditions.
+        state.number = emit::now() << 8 | u64::from(unsafe { bpf_get_smp_processor_id() } & 255);
+    }
+    state.number
+}
+
+/// Lives in .rodata: a copy on the stack would take a fifth of it.
+static NEW: Kept = Kept {
+    state: SocketState {
+        owner: Owner { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: 0, comm: [0; 16] },
+        number: 0,
+        born_ns: 0,
+        established_ns: 0,
+        generation: 0,
+        sequence: 0,
+        role: 0,
+        marks: 0,
+    },
+    destination: Destination { address: [0; 16], port: 0, family: 0 },
+    used: 0,
 };

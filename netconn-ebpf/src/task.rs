@@ -8,8 +8,8 @@ use netconn_common::Owner;
 
 use crate::kernel::{
     CGROUP_NODE, CGROUPS_DEFAULT, CREDENTIALS_UID, HAS_CURRENT_TASK, HAS_PROBE_READ, NODE_ID, SIGNAL_LIVE,
-    TASK_CGROUPS, TASK_COMM, TASK_CREDENTIALS, TASK_LEADER, TASK_PARENT, TASK_PID, TASK_SIGNAL, TASK_START, TASK_TGID,
-    follow, has, member, probe,
+    TASK_CGROUPS, TASK_COMM, TASK_CREDENTIALS, TASK_LEADER, TASK_MEMORY, TASK_PARENT, TASK_PID, TASK_SIGNAL,
+    TASK_START, TASK_TGID, follow, has, member, probe,
 };
 
 /// A `task_struct` whose type the verifier knows.
@@ -102,6 +102,27 @@ impl MapBytes for [u64; 2] {
         // SAFETY: both are 16 bytes of plain data.
         unsafe { core::mem::transmute(self) }
     }
+}
+
+/// Whether the current task is one of a process: threads of the kernel have no memory of their own.
+#[inline(always)]
+pub fn is_process() -> bool {
+    if has(&HAS_CURRENT_TASK) {
+        // SAFETY: the helper gives a typed pointer to the current task.
+        let task = unsafe { bpf_get_current_task_btf() };
+        // SAFETY: as above.
+        return unsafe { !follow(task.cast_const().cast(), &TASK_MEMORY).is_null() };
+    }
+    // SAFETY: no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    !has(&HAS_PROBE_READ) || probe::<u64>(task + u64::from(TASK_MEMORY.load())).is_some_and(|memory| memory != 0)
+}
+
+/// Process id of the current process.
+#[inline(always)]
+pub fn current_tgid() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32
 }
 
 /// The process that runs now, as the owner of a socket known by `how`.

@@ -7,10 +7,13 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext},
 };
 use aya_log_ebpf::{debug, warn};
-use netconn_common::{SocketState, TcpRecord, attribution, kind, mark, role, setting, tcp_state};
+use netconn_common::{
+    Kept, Owner, SocketState, TcpRecord, Totals, UNKNOWN_U32, UNKNOWN_U64, attribution, kind, mark, role, setting,
+    tcp_state,
+};
 
 use crate::{
-    emit,
+    attempt, emit,
     maps::{NESTING, SETTINGS, SPARE},
     sock::Sock,
     sock::TcpSock,
@@ -53,26 +56,32 @@ fn set_state(ctx: &BtfTracePointContext, nesting: u32) {
     let old = ctx.arg::<c_int>(1) as u8;
     let new = ctx.arg::<c_int>(2) as u8;
     // MPTCP reports changes to the same state.
-    if old == new || !sock.is_tcp() {
+    if old == new {
+        return;
+    }
+    if !sock.is_tcp() {
+        if sock.is_mptcp() {
+            connection(sock, new);
+        }
         return;
     }
     let now = emit::now();
     // The child has its listener's state by BPF_F_CLONE. Its addresses and cookie are not its own yet (before 6.18,
     // inet_csk_clone_lock in net/ipv4/inet_connection_sock.c), and it may still fail: no record.
     if (old, new) == (tcp_state::LISTEN, tcp_state::SYN_RECV) {
-        let state = sock.state_or_new();
-        if !state.is_null() {
+        let kept = sock.state_or_new();
+        if !kept.is_null() {
             // SAFETY: not null; the socket's lock makes this the only writer.
-            unsafe { accept(&mut *state, now) };
+            unsafe { accept(&mut *kept, now) };
         }
         return;
     }
     // `tcp_connect` will report it, with its port; that the attempt begins is noted now.
     if new == tcp_state::SYN_SENT && setting(setting::CONNECT_HOOK) {
-        let state = sock.state_or_new();
-        if !state.is_null() {
+        let kept = sock.state_or_new();
+        if !kept.is_null() {
             // SAFETY: as above.
-            unsafe { begin(&mut *state, new, now) };
+            unsafe { begin(&mut *kept, new, now) };
         }
         return;
     }
@@ -95,22 +104,75 @@ pub fn tcp_connect(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// An MPTCP connection as a whole is no connection on the wire, but its further paths belong to whom it belongs to.
+#[inline(always)]
+fn connection(sock: Sock, new: u8) {
+    let is_listener = new == tcp_state::LISTEN;
+    if new == tcp_state::CLOSE {
+        sock.forget();
+    } else if is_listener || new == tcp_state::SYN_SENT {
+        let kept = sock.state_or_new();
+        if !kept.is_null() {
+            // SAFETY: not null; the socket's lock makes this the only writer.
+            unsafe {
+                (*kept).state.owner =
+                    task::current(if is_listener { attribution::LISTENER } else { attribution::CONNECT });
+                // What is accepted inherits this: its first path was there before it.
+                (*kept).used = u32::from(is_listener);
+            }
+        }
+    }
+}
+
+/// Marks a path of an MPTCP connection that is not its first. Such paths are opened by a thread of the kernel.
+#[inline(always)]
+fn join(path: Sock, state: &mut SocketState, new: u8) {
+    if new == tcp_state::SYN_SENT && !task::is_process() {
+        state.owner = Owner::default();
+    }
+    if new != tcp_state::ESTABLISHED {
+        return;
+    }
+    let Some(connection) = path.connection() else { return };
+    let kept = connection.state();
+    if kept.is_null() {
+        return;
+    }
+    // SAFETY: not null.
+    unsafe {
+        if (*kept).used == 0 {
+            (*kept).used = 1;
+        } else {
+            state.marks |= mark::SUBFLOW;
+            state.owner = (*kept).state.owner;
+        }
+    }
+}
+
 /// A new life of a socket begins, by the current process: it connects or listens.
 #[inline(always)]
-fn begin(state: &mut SocketState, new: u8, now: u64) {
+pub fn begin(kept: &mut Kept, new: u8, now: u64) {
+    let state = &mut kept.state;
+    state.born_ns = now;
+    if new == tcp_state::SYN_SENT && state.marks & mark::UNSENT != 0 {
+        // It began when `connect` was called, by the same process.
+        state.marks = 0;
+        return;
+    }
     let is_listener = new == tcp_state::LISTEN;
     state.owner = task::current(if is_listener { attribution::LISTENER } else { attribution::CONNECT });
-    state.born_ns = now;
     state.established_ns = 0;
     state.generation = state.generation.wrapping_add(1);
     state.sequence = 0;
     state.role = if is_listener { role::LISTENER } else { role::ACTIVE };
     state.marks = 0;
+    kept.used = u32::from(!is_listener);
 }
 
 /// The first life of a socket that came out of a listener, whose owner it has inherited.
 #[inline(always)]
-fn accept(state: &mut SocketState, now: u64) {
+fn accept(kept: &mut Kept, now: u64) {
+    let state = &mut kept.state;
     if state.owner.tgid != 0 {
         state.owner.how = attribution::LISTENER;
     }
@@ -122,13 +184,14 @@ fn accept(state: &mut SocketState, now: u64) {
     state.sequence = 0;
     state.role = role::PASSIVE;
     state.marks = 0;
+    kept.used = 0;
 }
 
 /// Makes up for a missed `LISTEN -> SYN_RECV`: what is not listening and has a listener's state has inherited it.
 #[inline(always)]
-pub fn be_child(state: &mut SocketState, current: u8, now: u64) {
-    if state.role == role::LISTENER && current != tcp_state::LISTEN {
-        accept(state, now);
+pub fn be_child(kept: &mut Kept, current: u8, now: u64) {
+    if kept.state.role == role::LISTENER && current != tcp_state::LISTEN {
+        accept(kept, now);
     }
 }
 
@@ -138,19 +201,24 @@ fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, nesting: u32) ->
     let tcp = sock.tcp()?;
     let kept = sock.state_or_new();
     let has_memory = !kept.is_null();
-    let state = if has_memory { kept } else { SPARE.get_ptr_mut(nesting)? };
+    let kept = if has_memory { kept } else { SPARE.get_ptr_mut(nesting)? };
     // SAFETY: not null; the socket's lock makes this the only writer of what is kept with it, and what is spare is this
     // CPU's own.
-    let state = unsafe { &mut *state };
+    let kept = unsafe { &mut *kept };
     if !has_memory {
-        *state = SocketState::default();
+        *kept = Kept::default();
+    }
+    if begins && new == tcp_state::LISTEN {
+        let number = sock.number(&mut kept.state);
+        attempt::end(sock, tcp, kept, number, UNKNOWN_U32);
     }
     if begins || (!has_memory && old == tcp_state::CLOSE) {
-        begin(state, new, now);
+        begin(kept, new, now);
     }
     if old != tcp_state::CLOSE {
-        be_child(state, old, now);
+        be_child(kept, old, now);
     }
+    let state = &mut kept.state;
     // Life 0: the socket's own memory is exhausted, and the daemon has to remember.
     state.generation = if has_memory { state.generation.max(1) } else { 0 };
     report(sock, tcp, state, old, new, now);
@@ -174,13 +242,17 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
         tcp_state::CLOSE_WAIT => state.marks |= mark::CLOSED_REMOTELY,
         _ => {}
     }
+    if tcp.is_path() {
+        join(sock, state, new);
+    }
+    let number = sock.number(state);
     emit::record(kind::TCP, |record: *mut TcpRecord| {
         // SAFETY: the ring gave room for one record.
-        unsafe { fill(record, sock, tcp, state, old, new, now) }
+        unsafe { fill(record, sock, tcp, number, state, old, new, now) }
     });
 }
 
-/// Writes every member of a record of a socket that goes from `old` to `new`.
+/// Writes every member of a record of the socket `number` that goes from `old` to `new`.
 ///
 /// # Safety
 ///
@@ -190,13 +262,13 @@ pub unsafe fn fill(
     record: *mut TcpRecord,
     sock: Sock,
     tcp: TcpSock,
-    state: &mut SocketState,
+    number: u64,
+    state: &SocketState,
     old: u8,
     new: u8,
     now: u64,
 ) {
-    let ends = sock.ends(tcp);
-    let number = sock.number(state);
+    let ends = sock.ends(sock.source_port(tcp));
     // SAFETY: the caller's contract.
     unsafe {
         (*record).header = emit::header(kind::TCP, now);
@@ -213,6 +285,40 @@ pub unsafe fn fill(
         (*record).family = ends.family;
         (*record).old_state = old;
         (*record).new_state = new;
+    }
+}
+
+/// Writes every member of a record of a minisock, which has no state of its own but its addresses.
+///
+/// # Safety
+///
+/// As for [`fill`].
+#[inline(always)]
+pub unsafe fn fill_minisock(record: *mut TcpRecord, sock: Sock, state: u8, now: u64) {
+    let ends = sock.ends(0);
+    let unknown = Totals {
+        bytes_sent: UNKNOWN_U64,
+        bytes_received: UNKNOWN_U64,
+        segments_sent: UNKNOWN_U32,
+        segments_received: UNKNOWN_U32,
+        rtt_us: 0,
+        retransmits: UNKNOWN_U32,
+    };
+    // SAFETY: the caller's contract.
+    unsafe {
+        (*record).header = emit::header(kind::TCP, now);
+        (*record).socket = 0;
+        (*record).state = SocketState::default();
+        (*record).totals = unknown;
+        (*record).namespace = sock.namespace();
+        (*record).error = 0;
+        (&raw mut (*record).local_address).cast::<[u64; 2]>().write_unaligned(ends.local_address);
+        (&raw mut (*record).remote_address).cast::<[u64; 2]>().write_unaligned(ends.remote_address);
+        (*record).local_port = ends.local_port;
+        (*record).remote_port = ends.remote_port;
+        (*record).family = ends.family;
+        (*record).old_state = state;
+        (*record).new_state = state;
     }
 }
 

@@ -129,7 +129,7 @@ fn report(hooks: &[HookStatus], missing: &[&str]) {
     for hook in hooks {
         let instead = hook.instead.as_deref().unwrap_or("nothing instead");
         match &hook.verdict {
-            Verdict::Attached => {}
+            Verdict::Attached | Verdict::Unneeded { .. } => {}
             Verdict::Unsupported { reason } => info!("{}: {reason}; instead: {instead}", hook.hook),
             Verdict::Failed { reason } => warn!("{}: {reason}; instead: {instead}", hook.hook),
         }

@@ -18,7 +18,6 @@ use crate::{
         load::{Capture, LoadError, Options},
         preflight::{self, Lockdown},
     },
-    process::cgroup,
     table::Table,
 };
 
@@ -69,8 +68,14 @@ pub fn machine() -> Vec<Check> {
     let lockdown = Lockdown::of_this_kernel();
     let mark = if lockdown == Lockdown::Confidentiality { Mark::Fair } else { Mark::Good };
     let lockdown = Check::new(mark, "lockdown", lockdown.name());
-    let cgroups = cgroup::mount_point().map_or_else(
-        || Check::new(Mark::Fair, "cgroups", "no cgroup v2 is mounted: units and containers are not known"),
+    let cgroups = preflight::cgroup_root().map_or_else(
+        || {
+            Check::new(
+                Mark::Fair,
+                "cgroups",
+                "no cgroup v2 is mounted: units and containers are not known, nor attempts without a route",
+            )
+        },
         |path| Check::new(Mark::Good, "cgroups", format!("v2 at {}", path.display())),
     );
     vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups]
@@ -92,6 +97,9 @@ pub fn hooks(hooks: &[HookStatus]) -> Vec<Check> {
             let instead = hook.instead.as_deref().unwrap_or("nothing");
             match &hook.verdict {
                 Verdict::Attached => Check::new(Mark::Good, &hook.hook, &hook.fact),
+                Verdict::Unneeded { reason } => {
+                    Check::new(Mark::Good, &hook.hook, format!("{}: not needed, {reason}", hook.fact))
+                }
                 Verdict::Unsupported { reason } => {
                     Check::new(Mark::Fair, &hook.hook, format!("{}: {reason}; instead: {instead}", hook.fact))
                 }

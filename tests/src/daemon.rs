@@ -96,8 +96,13 @@ impl Daemon {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The snapshot's rows in one network namespace.
+    /// The snapshot's rows in one network namespace, but for those in TIME_WAIT.
     pub fn list(&self, namespace: u64) -> Vec<Value> {
+        self.list_all(namespace).into_iter().filter(|row| row["state"] != "TIME_WAIT").collect()
+    }
+
+    /// The snapshot's rows in one network namespace.
+    pub fn list_all(&self, namespace: u64) -> Vec<Value> {
         let text = self.text(&["list", "--format", "ndjson", "--namespace", &namespace.to_string()]);
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

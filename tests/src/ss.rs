@@ -9,17 +9,12 @@ use crate::Netns;
 /// A socket: state, local end, remote end (none on listeners).
 pub type Socket = (String, String, Option<String>);
 
-/// The TCP sockets of a namespace according to `ss -tan`, sorted. TIME_WAIT is left out: it belongs to no process and no
-/// event tells of its end. So is what the kernel keeps in the same place (timer `timewait`): an end in FIN-WAIT-2 whose
-/// socket is gone. Half-open connections are no sockets yet.
+/// The TCP sockets of a namespace according to `ss -tan`, sorted. Half-open connections are no sockets yet.
 pub fn ss(namespace: &Netns) -> Vec<Socket> {
-    let text = namespace.exec("ss", &["-tanoH"]);
+    let text = namespace.exec("ss", &["-tanH"]);
     let mut sockets: Vec<Socket> = text
         .lines()
         .filter_map(|line| {
-            if line.contains("timer:(timewait") {
-                return None;
-            }
             let mut words = line.split_whitespace();
             let state = match words.next()? {
                 "LISTEN" => "LISTENING",
@@ -30,7 +25,8 @@ pub fn ss(namespace: &Netns) -> Vec<Socket> {
                 "CLOSE-WAIT" => "CLOSE_WAIT",
                 "LAST-ACK" => "LAST_ACK",
                 "CLOSING" => "CLOSING",
-                "TIME-WAIT" | "SYN-RECV" => return None,
+                "TIME-WAIT" => "TIME_WAIT",
+                "SYN-RECV" => return None,
                 other => panic!("unknown state {other}: {line}"),
             };
             let local = end(words.nth(2)?);
@@ -47,7 +43,6 @@ pub fn rows(rows: &[Value]) -> Vec<Socket> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut sockets: Vec<Socket> = rows
         .iter()
-        .filter(|row| row["state"] != "TIME_WAIT")
         .map(|row| {
             let local = format!("{} {}", text(&row["local_address"]), row["local_port"]);
             let remote = row.get("remote_address").map(|address| format!("{} {}", text(address), row["remote_port"]));

@@ -126,7 +126,7 @@ fn the_table_equals_ss_at_any_moment() {
             let since = Instant::now();
             let (kernel, table) = loop {
                 thread::sleep(long(20));
-                let (kernel, table) = (ss(&namespace), rows(&daemon.list(namespace.inode)));
+                let (kernel, table) = (ss(&namespace), rows(&daemon.list_all(namespace.inode)));
                 if kernel == table || since.elapsed() > long(500) {
                     break (kernel, table);
                 }
@@ -180,7 +180,7 @@ fn what_was_there_before_is_there() {
         let waiting = TcpStream::connect(("::1", port)).unwrap(); // never accepted
 
         let daemon = Daemon::start();
-        assert_eq!(ss(&namespace), rows(&daemon.list(namespace.inode)));
+        assert_eq!(ss(&namespace), rows(&daemon.list_all(namespace.inode)));
         for row in daemon.list(namespace.inode) {
             assert_eq!(row["pid"], std::process::id(), "{row}");
             assert!(row.get("started_at").is_none(), "no start is invented");

@@ -1,28 +1,28 @@
 //! Everything that a record of the kernel changes.
 
-use bytes::BytesMut;
-use netconn_common::TcpRecord;
+use netconn_common::{FileRecord, TcpRecord};
 
 use crate::{
-    encode::{event::Sensor, row::row},
-    engine::{
-        Rows, RowsRequest,
-        telling::{Telling, with_subject},
+    encode::event::Sensor,
+    engine::{telling::Telling, unsent::Unsent},
+    event::{Failure, Outcome},
+    kernel::{
+        decode::{Record, decode},
+        route::Answer,
     },
-    kernel::decode::{Record, decode},
     process::Processes,
-    table::{Connection, Table},
+    table::{Change, Connection, Table, failure_of},
 };
-
-/// Rows of one part of a snapshot: well below a millisecond of the engine's time.
-const ROWS_AT_ONCE: usize = 1000;
 
 /// What is known, and how it is told.
 pub(super) struct Core {
     pub(super) processes: Processes,
     pub(super) table: Table,
     pub(super) telling: Telling,
+    pub(super) unsent: Unsent,
     pub(super) sensor: Sensor,
+    /// First half of the boot id.
+    pub(super) boot: String,
     /// Records received.
     pub(super) records: u64,
     /// Records of an unknown kind.
@@ -35,18 +35,74 @@ impl Core {
     /// Handles a record of the ring.
     pub(super) fn handle(&mut self, data: &[u8]) {
         self.records += 1;
-        let Self { processes, table, telling, .. } = self;
+        let Self { processes, table, telling, unsent, .. } = self;
         match decode(data) {
             Some(Record::Tcp(record)) => table.apply(
                 record,
                 |owner| processes.of(owner),
                 |change, connection, time_ns| telling.tell(change, connection, time_ns),
             ),
+            Some(Record::Owner(record)) => table.own(
+                record,
+                |owner| processes.of(owner),
+                |change, connection, time_ns| telling.tell(change, connection, time_ns),
+            ),
+            Some(Record::Unsent(record)) => {
+                let attempt = table.unsent(
+                    record,
+                    |owner| processes.of(owner),
+                    |change, connection, time_ns| telling.tell(change, connection, time_ns),
+                );
+                if let Some(attempt) = attempt.and_then(|attempt| unsent.ask(attempt, record)) {
+                    fail(telling, &attempt, None);
+                }
+            }
             Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
             Some(Record::Fork(record)) => processes.fork(record),
             Some(Record::Exit(record)) => processes.exit(record),
             Some(Record::Cgroup(record, path)) => telling.directory.add_cgroup(record.id, path),
             None => self.unknown_records += 1,
+        }
+    }
+
+    /// The routing tables say why an attempt failed.
+    pub(super) fn answer(&mut self, answer: &Answer) {
+        if let Some(attempt) = self.unsent.answered(answer) {
+            fail(&mut self.telling, &attempt, answer.errno);
+        }
+    }
+
+    /// Tells everything that waits for something, as far as it is known: the daemon ends.
+    pub(super) fn tell_all(&mut self) {
+        let Self { table, telling, unsent, .. } = self;
+        for attempt in unsent.rest() {
+            fail(telling, &attempt, None);
+        }
+        let now = telling.clock.now();
+        table.announce_all(now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
+    }
+
+    /// Announces the accepted connections that have waited long enough; whether there were any.
+    pub(super) fn announce_overdue(&mut self, now: u64) -> bool {
+        let Self { table, telling, .. } = self;
+        let mut any = false;
+        table.announce_overdue(now, |change, connection, time_ns| {
+            any = true;
+            telling.tell(change, connection, time_ns);
+        });
+        any
+    }
+
+    /// Takes what a look through open files found.
+    pub(super) fn found(&mut self, files: &[FileRecord], now: u64) {
+        let Self { processes, table, telling, .. } = self;
+        for file in files {
+            table.found(
+                file,
+                now,
+                |owner| processes.of(owner),
+                |change, connection, time_ns| telling.tell(change, connection, time_ns),
+            );
         }
     }
 
@@ -60,22 +116,11 @@ impl Core {
             |change, connection, time_ns| telling.tell(change, connection, time_ns),
         );
     }
+}
 
-    /// A part of a snapshot.
-    pub(super) fn rows(&mut self, request: &RowsRequest) -> Rows {
-        let mut out = BytesMut::new();
-        let Self { table, telling: Telling { clock, directory, .. }, sensor, .. } = self;
-        let now = clock.now();
-        let boot = sensor.boot.get(..16).unwrap_or(&sensor.boot);
-        for (count, (slot, connection)) in table.from_slot(request.slot).enumerate() {
-            if count == ROWS_AT_ONCE {
-                return Rows { lines: out.freeze(), next: Some(slot) };
-            }
-            if with_subject(connection, directory, now, |subject| request.filter.matches(subject)) {
-                row(&mut out, clock, directory, boot, connection);
-                out.extend_from_slice(b"\n");
-            }
-        }
-        Rows { lines: out.freeze(), next: None }
-    }
+/// Tells that an attempt failed before anything was sent, for a reason that may be unknown.
+fn fail(telling: &mut Telling, attempt: &Connection, errno: Option<u32>) {
+    let failure = errno.and_then(failure_of).unwrap_or(Failure::Other);
+    let outcome = Outcome::Failure(failure, errno.unwrap_or(0));
+    telling.tell(Change::Connect(outcome), attempt, attempt.born_ns);
 }

@@ -2,7 +2,12 @@
 //! hands them to the outputs and answers questions of the server between two batches.
 
 mod core;
+mod owners;
+mod snapshot;
 mod telling;
+mod unsent;
+
+pub use snapshot::{Cursor, Rows, RowsRequest};
 
 use std::{
     io,
@@ -30,13 +35,13 @@ use crate::{
     clock::Clock,
     directory::Directory,
     encode::event::{EventEncoder, Loss, Sensor},
-    engine::{core::Core, telling::Telling},
+    engine::{core::Core, owners::Owners, snapshot::Minisocks, telling::Telling, unsent::Unsent},
     event::filter::Filter,
     health::{Health, OutputHealth, RecordCounts},
     kernel::{
         hooks::{HookStatus, Verdict},
         load::Capture,
-        preflight,
+        preflight, route,
     },
     process::{
         Processes,
@@ -58,6 +63,10 @@ const BATCH_BYTES: usize = 64 << 10;
 const GATHER: Duration = Duration::from_millis(5);
 /// Longest sleep, and how often losses are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// Programs that tell who accepts; with one of them it is worth waiting for.
+const ACCEPTORS: [&str; 3] = ["inet_csk_accept", "getpeername4", "tcp_rcv_space_adjust"];
+/// How long the last answers of the routing tables are waited for when the daemon ends.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// How long outputs may take to write what waits when the daemon ends.
 const FINISH: Duration = Duration::from_millis(700);
 
@@ -72,28 +81,12 @@ pub enum Command {
     Health(oneshot::Sender<Health>),
     /// An answer of the look-up thread.
     Answer(Answer),
+    /// An answer of the routing tables.
+    Route(route::Answer),
     /// Open all files anew.
     Reopen,
     /// End.
     Stop,
-}
-
-/// Where a snapshot is continued.
-#[derive(Clone, Debug)]
-pub struct RowsRequest {
-    /// Which connections.
-    pub filter: Arc<Filter>,
-    /// From which slot of the table on, 0 at first.
-    pub slot: usize,
-}
-
-/// Part of a snapshot.
-#[derive(Debug)]
-pub struct Rows {
-    /// JSON objects, each ended by a line feed.
-    pub lines: Bytes,
-    /// Where to go on; `None` at the end.
-    pub next: Option<usize>,
 }
 
 /// The engine has ended or has too much to do.
@@ -109,6 +102,18 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Sends a command and wakes the engine, and waits while too many commands wait.
+    ///
+    /// # Errors
+    ///
+    /// When the engine has ended.
+    pub fn send_patiently(&self, command: Command) -> Result<(), Busy> {
+        self.commands.send(command).map_err(|_| Busy)?;
+        // As below.
+        let _ = self.wake.write(1);
+        Ok(())
+    }
+
     /// Sends a command and wakes the engine.
     ///
     /// # Errors
@@ -198,6 +203,7 @@ struct Loop {
     capture: Capture,
     outputs: Vec<Output>,
     core: Core,
+    owners: Owners,
     started_ns: u64,
     /// Losses that were told, and when they were last looked for.
     told: Told,
@@ -226,6 +232,8 @@ impl Loop {
             core: Core {
                 processes: Processes::default(),
                 table: Table::default(),
+                unsent: Unsent::start(handle.clone())?,
+                boot: parts.sensor.boot.chars().take(16).collect(),
                 telling: Telling::new(clock, Directory::new(lookup), parts.encoder, !parts.outputs.is_empty()),
                 sensor: parts.sensor,
                 records: 0,
@@ -234,9 +242,13 @@ impl Loop {
             },
             capture: parts.capture,
             outputs: parts.outputs,
+            owners: Owners::default(),
             started_ns: now,
             told,
         };
+        if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
+            engine.core.table.expect_acceptors();
+        }
         engine.dump();
         Ok(engine)
     }
@@ -280,14 +292,14 @@ impl Loop {
             let any = self.drain();
             loop {
                 match commands.try_recv() {
-                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return self.finish(),
+                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return self.finish(commands),
                     Ok(command) => self.answer(command),
                     Err(TryRecvError::Empty) => break,
                 }
             }
             // Whoever read standard output has gone, so there is nobody to run for.
             if self.outputs.iter().any(|output| output.counters().closed.load(Ordering::Relaxed)) {
-                return self.finish();
+                return self.finish(commands);
             }
             let now = self.core.telling.clock.now();
             if now.saturating_sub(self.told.checked_ns) >= TICK.as_nanos() as u64 {
@@ -296,7 +308,8 @@ impl Loop {
             if any {
                 wait(&[wake.as_fd()], GATHER);
             } else {
-                wait(&[wake.as_fd(), self.capture.ring().as_fd()], TICK);
+                let deadline = self.announce_overdue(self.core.telling.clock.now());
+                wait(&[wake.as_fd(), self.capture.ring().as_fd()], deadline);
             }
             let _ = wake.read();
         }
@@ -321,18 +334,20 @@ impl Loop {
 
     fn answer(&mut self, command: Command) {
         match command {
-            Command::Rows(request, reply) => {
-                if request.slot == 0 {
-                    // What happened before the question belongs into the answer.
-                    self.catch_up();
-                    // Not a moment longer than known.
-                    if self.capture.lost() > self.told.ring {
-                        self.tick(self.core.telling.clock.now());
-                    }
-                    self.find_ports();
+            Command::Rows(RowsRequest { filter, cursor: Cursor::Start }, reply) => {
+                let minisocks = self.minisocks(&filter);
+                // What happened before the question belongs into the answer.
+                self.catch_up();
+                // Not a moment longer than known.
+                if self.capture.lost() > self.told.ring {
+                    self.tick(self.core.telling.clock.now());
                 }
+                self.find_ports();
                 // An error means that the client has gone.
-                let _ = reply.send(self.core.rows(&request));
+                let _ = reply.send(self.core.first_rows(&filter, &minisocks));
+            }
+            Command::Rows(RowsRequest { filter, cursor }, reply) => {
+                let _ = reply.send(self.core.rows_from(&filter, &cursor));
             }
             Command::Stream(filter, queue) => self.core.telling.streams.push(Stream::new(filter, queue)),
             Command::Health(reply) => {
@@ -340,6 +355,10 @@ impl Loop {
                 let _ = reply.send(self.health());
             }
             Command::Answer(answer) => self.core.telling.directory.answer(answer),
+            Command::Route(answer) => {
+                self.core.answer(&answer);
+                self.core.telling.hand_over(&self.outputs);
+            }
             Command::Reopen => {
                 for output in self.outputs.iter().filter(|output| !output.reopen()) {
                     warn!("too much waits for {}: send SIGHUP again to open it anew", output.path().display());
@@ -366,10 +385,59 @@ impl Loop {
         }
     }
 
+    /// What the kernel has of connections that are over, if a filter lets any of it through.
+    fn minisocks(&mut self, filter: &Filter) -> Minisocks {
+        let since_ns = self.core.telling.clock.now();
+        let found = if filter.wants_minisocks() { self.capture.minisocks() } else { Ok(Vec::new()) };
+        let found = found.unwrap_or_else(|error| {
+            warn!("connections in TIME_WAIT are not known: {error}");
+            Vec::new()
+        });
+        Minisocks { found: found.into(), since_ns }
+    }
+
+    /// Announces the accepted connections that have waited long enough, and gives how long to sleep at most.
+    fn announce_overdue(&mut self, now: u64) -> Duration {
+        let Some(deadline) = self.core.table.next_deadline() else { return TICK };
+        if deadline > now {
+            return TICK.min(Duration::from_nanos(deadline - now));
+        }
+        if self.owners.may_look(now) {
+            self.find_owners(&[]);
+        }
+        if self.core.announce_overdue(now) {
+            self.owners.want(now);
+        }
+        self.core.telling.hand_over(&self.outputs);
+        GATHER
+    }
+
+    /// Looks through open files for the owners of sockets.
+    fn find_owners(&mut self, ended: &[(u32, u64)]) {
+        let since = Instant::now();
+        let found = self.capture.owners(ended);
+        // What was found in the kernel may still be on its way into the table.
+        self.catch_up();
+        let now = self.core.telling.clock.now();
+        match found {
+            Ok(files) => self.core.found(&files, now),
+            Err(error) => warn!("open files cannot be looked through: {error}"),
+        }
+        self.owners.looked(now, since.elapsed());
+    }
+
     /// What is done once a second while something happens.
     fn tick(&mut self, now: u64) {
         self.capture.flush_log();
         self.core.processes.sweep(now);
+        self.core.table.sweep(now);
+        if self.owners.may_look(now) {
+            let ended = self.core.processes.take_ended(now);
+            let ended = self.core.table.listeners_of(ended);
+            if !ended.is_empty() || self.owners.is_due(now) {
+                self.find_owners(&ended);
+            }
+        }
         let from_ns = std::mem::replace(&mut self.told.checked_ns, now);
         let mut tell = |stage, count: u64, told: &mut u64| {
             if count > *told {
@@ -393,9 +461,18 @@ impl Loop {
     }
 
     /// Nothing in flight is lost: the programs are detached, the ring is emptied, the outputs are written.
-    fn finish(&mut self) {
+    fn finish(&mut self, commands: &Receiver<Command>) {
         self.capture.detach();
         while self.drain() {}
+        let patience = Instant::now() + LAST_ANSWERS;
+        while self.core.unsent.is_waiting()
+            && let Ok(command) = commands.recv_timeout(patience.saturating_duration_since(Instant::now()))
+        {
+            if let Command::Route(answer) = command {
+                self.core.answer(&answer);
+            }
+        }
+        self.core.tell_all();
         let now = self.core.telling.clock.now();
         self.tick(now);
         self.core.telling.stop(self.capture.lost());
@@ -481,6 +558,7 @@ pub fn hooks_in_words(hooks: &[HookStatus]) -> (String, String) {
     for hook in hooks {
         match &hook.verdict {
             Verdict::Attached => attached.push(hook.hook.clone()),
+            Verdict::Unneeded { .. } => {}
             Verdict::Unsupported { reason } | Verdict::Failed { reason } => {
                 missing.push(format!("{}: {reason}", hook.hook));
             }

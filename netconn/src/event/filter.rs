@@ -170,6 +170,14 @@ impl Filter {
         Ok(())
     }
 
+    /// Whether connections are wanted that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
+    pub fn wants_minisocks(&self) -> bool {
+        use netconn_common::tcp_state::{FIN_WAIT2, TIME_WAIT};
+        self.states.is_none_or(|states| states.contains(TIME_WAIT) || states.contains(FIN_WAIT2))
+            && self.listening != Some(true)
+            && self.tcp.is_none_or(|tcp| tcp)
+    }
+
     /// Whether a connection is wanted.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))

@@ -155,9 +155,21 @@ impl<'a> Btf<'a> {
 
     /// Whether the kernel has a function of this name.
     pub fn has_function(&self, name: &str) -> bool {
-        self.offsets.iter().any(|at| {
-            self.type_at(*at as usize)
-                .is_some_and(|found| found.kind() == kind::FUNC && self.name(found.name) == name.as_bytes())
+        self.function(name).is_some()
+    }
+
+    /// Number of parameters of a function; `None` if the kernel has none of this name.
+    pub fn parameters(&self, name: &str) -> Option<u32> {
+        let function = self.function(name)?;
+        let at = self.offsets.get(usize::try_from(function.size_or_type).ok()?.checked_sub(1)?)?;
+        let prototype = self.type_at(*at as usize)?;
+        (prototype.kind() == kind::FUNC_PROTO).then(|| u32::try_from(prototype.count()).ok())?
+    }
+
+    fn function(&self, name: &str) -> Option<Type> {
+        self.offsets.iter().find_map(|at| {
+            let found = self.type_at(*at as usize)?;
+            (found.kind() == kind::FUNC && self.name(found.name) == name.as_bytes()).then_some(found)
         })
     }
 
@@ -246,7 +258,8 @@ mod tests {
             vec![0, info(kind::STRUCT, 1), 4, deep, 1, 0],            // 5
             vec![0, info(kind::UNION, 2), 4, 0, 5, 0, other, 1, 0],   // 6
             vec![outer, info(kind::STRUCT, 4) | 1 << 31, 20, a, 1, 0, 0, 6, 32, named, 4, 64, bits, 1, 3 << 24 | 131], // 7
-            vec![function, info(kind::FUNC, 0), 1], // 8
+            vec![function, info(kind::FUNC, 0), 9],            // 8
+            vec![0, info(kind::FUNC_PROTO, 2), 0, 0, 1, 0, 1], // 9
         ]
         .concat();
         let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -275,6 +288,7 @@ mod tests {
         assert_eq!(btf.offset("nowhere", "a"), None);
         assert!(btf.has_function("do_it"));
         assert!(!btf.has_function("do_not"));
+        assert_eq!((btf.parameters("do_it"), btf.parameters("do_not")), (Some(2), None));
     }
 
     #[test]

@@ -1,12 +1,18 @@
 //! From bytes in the ring buffer to records.
 
-use netconn_common::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, Header, TcpRecord, kind};
+use netconn_common::{
+    CgroupRecord, ExecRecord, ExitRecord, ForkRecord, Header, OwnerRecord, TcpRecord, UnsentRecord, kind,
+};
 
 /// A record, with what follows its fixed part.
 #[derive(Debug)]
 pub enum Record<'a> {
     /// A TCP socket changed its state.
     Tcp(&'a TcpRecord),
+    /// A socket has another owner.
+    Owner(&'a OwnerRecord),
+    /// An attempt has failed before anything was sent.
+    Unsent(&'a UnsentRecord),
     /// A process runs a new program: the record, its path and its arguments.
     Exec(&'a ExecRecord, &'a [u8], &'a [u8]),
     /// A process was born.
@@ -22,6 +28,8 @@ pub fn decode(data: &[u8]) -> Option<Record<'_>> {
     let header: &Header = fixed(data)?.0;
     match header.kind {
         kind::TCP => Some(Record::Tcp(fixed(data)?.0)),
+        kind::OWNER => Some(Record::Owner(fixed(data)?.0)),
+        kind::UNSENT => Some(Record::Unsent(fixed(data)?.0)),
         kind::EXEC => {
             let (record, rest): (&ExecRecord, _) = fixed(data)?;
             let (path, rest) = split(rest, record.path_length)?;
@@ -82,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn survives_anything(bytes: Vec<u8>, kind in 0_u32..8) {
+        fn survives_anything(bytes: Vec<u8>, kind in 0_u32..10) {
             let mut bytes = bytes;
             if bytes.len() >= 16 {
                 bytes[8..12].copy_from_slice(&kind.to_ne_bytes());

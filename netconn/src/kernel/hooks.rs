@@ -15,8 +15,37 @@ pub enum Attach {
     Tracepoint,
     /// `fentry`: the entry of a function; needs trampolines, which hardened and micro-VM kernels refuse.
     FunctionEntry,
+    /// `fexit`: the return from a function; as above.
+    FunctionExit,
+    /// `cgroup/connect4` and its like: system calls with addresses, of all processes below the root of cgroup v2.
+    CgroupAddress,
+    /// `sockops`: what TCP does, of all processes below the root of cgroup v2.
+    SockOps,
     /// `iter`: run when somebody reads.
     Iterator,
+}
+
+impl Attach {
+    /// Whether the program hangs on a function, by a BPF trampoline.
+    pub fn is_trampoline(self) -> bool {
+        matches!(self, Self::FunctionEntry | Self::FunctionExit)
+    }
+
+    /// Whether the program hangs on the root of cgroup v2.
+    pub fn is_cgroup(self) -> bool {
+        matches!(self, Self::CgroupAddress | Self::SockOps)
+    }
+}
+
+/// When a hook is worth its cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// On every kernel.
+    Always,
+    /// Where this program, an earlier one of [`HOOKS`], is not attached.
+    Unless(&'static str),
+    /// Where tracing programs cannot use socket storage.
+    WithoutStorage,
 }
 
 /// One program of the eBPF object and where it belongs.
@@ -34,6 +63,10 @@ pub struct Hook {
     pub fact: &'static str,
     /// What is done without it; `None`: netconn cannot run.
     pub without: Option<&'static str>,
+    /// When it is attached at all.
+    pub needed: Needed,
+    /// Whether a run that the kernel skips (it counts them) is a loss: not where the next run tells the same.
+    pub every_run: bool,
 }
 
 /// All hooks, in the order in which they are attached: who owns a socket is known before the socket is.
@@ -45,6 +78,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "(struct cgroup *cgrp, const char *path), include/trace/events/cgroup.h",
         fact: "new cgroups (units, containers)",
         without: Some("cgroups made after the start have no name"),
+        needed: Needed::Always,
+        every_run: true,
     },
     Hook {
         program: "sched_process_fork",
@@ -53,6 +88,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h",
         fact: "births of processes",
         without: Some("processes are looked up in /proc, those that live briefly are missed"),
+        needed: Needed::Always,
+        every_run: true,
     },
     Hook {
         program: "sched_process_exec",
@@ -61,6 +98,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm), include/trace/events/sched.h",
         fact: "programs and their arguments",
         without: Some("processes are looked up in /proc, those that live briefly are missed"),
+        needed: Needed::Always,
+        every_run: true,
     },
     Hook {
         program: "sched_process_exit",
@@ -69,6 +108,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "(struct task_struct *p), include/trace/events/sched.h",
         fact: "ends of processes",
         without: Some("ended processes are forgotten when their id is used again"),
+        needed: Needed::Always,
+        every_run: true,
     },
     Hook {
         program: "tcp_connect",
@@ -77,6 +118,108 @@ pub const HOOKS: &[Hook] = &[
         prototype: "int tcp_connect(struct sock *sk), net/ipv4/tcp_output.c",
         fact: "TCP attempts, with their source port",
         without: Some("inet_sock_set_state; the source port is known with the answer"),
+        needed: Needed::Always,
+        every_run: true,
+    },
+    Hook {
+        program: "inherit",
+        name: "tcp_call_bpf",
+        attach: Attach::SockOps,
+        prototype: "struct bpf_sock_ops, include/uapi/linux/bpf.h",
+        fact: "listeners that accepted connections came through",
+        without: Some("they are found by address and port"),
+        needed: Needed::WithoutStorage,
+        every_run: false,
+    },
+    Hook {
+        program: "inet_csk_accept",
+        name: "inet_csk_accept",
+        attach: Attach::FunctionExit,
+        prototype: "struct sock *inet_csk_accept(…), net/ipv4/inet_connection_sock.c",
+        fact: "processes that accept connections",
+        without: Some("getpeername, the first to receive or send, open files"),
+        needed: Needed::Always,
+        every_run: false,
+    },
+    Hook {
+        program: "getpeername4",
+        name: "getpeername4",
+        attach: Attach::CgroupAddress,
+        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
+        fact: "processes that accept connections over IPv4 and want the peer's address",
+        without: Some("the first to receive or send, open files"),
+        needed: Needed::Unless("inet_csk_accept"),
+        every_run: false,
+    },
+    Hook {
+        program: "getpeername6",
+        name: "getpeername6",
+        attach: Attach::CgroupAddress,
+        prototype: "as above",
+        fact: "processes that accept connections over IPv6 and want the peer's address",
+        without: Some("the first to receive or send, open files"),
+        needed: Needed::Unless("inet_csk_accept"),
+        every_run: false,
+    },
+    Hook {
+        program: "tcp_rcv_space_adjust",
+        name: "tcp_rcv_space_adjust",
+        attach: Attach::Tracepoint,
+        prototype: "(struct sock *sk), include/trace/events/tcp.h",
+        fact: "processes that receive on connections they were handed",
+        without: Some("who accepted, open files"),
+        needed: Needed::Always,
+        every_run: false,
+    },
+    Hook {
+        program: "sock_send_length",
+        name: "sock_send_length",
+        attach: Attach::Tracepoint,
+        prototype: "(struct sock *sk, int ret, int flags), include/trace/events/sock.h, from 6.3 on",
+        fact: "processes that send on connections they were handed",
+        without: Some("who accepted or receives, open files"),
+        needed: Needed::Always,
+        every_run: false,
+    },
+    Hook {
+        program: "inet_stream_connect",
+        name: "__inet_stream_connect",
+        attach: Attach::FunctionExit,
+        prototype: "int __inet_stream_connect(struct socket *sock, …), net/ipv4/af_inet.c",
+        fact: "errors of attempts that send nothing",
+        without: Some("the routing tables are asked again"),
+        needed: Needed::Always,
+        every_run: false,
+    },
+    Hook {
+        program: "tcp_destroy_sock",
+        name: "tcp_destroy_sock",
+        attach: Attach::Tracepoint,
+        prototype: "(struct sock *sk), include/trace/events/tcp.h",
+        fact: "ends of sockets whose attempts sent nothing",
+        without: Some("such attempts are seen when the socket connects again"),
+        needed: Needed::Unless("inet_stream_connect"),
+        every_run: false,
+    },
+    Hook {
+        program: "connect4",
+        name: "connect4",
+        attach: Attach::CgroupAddress,
+        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
+        fact: "attempts over IPv4, also those that send nothing (no route)",
+        without: Some("only attempts that send something are seen"),
+        needed: Needed::Always,
+        every_run: false,
+    },
+    Hook {
+        program: "connect6",
+        name: "connect6",
+        attach: Attach::CgroupAddress,
+        prototype: "as above",
+        fact: "attempts over IPv6, also those that send nothing (no route)",
+        without: Some("only attempts that send something are seen"),
+        needed: Needed::Always,
+        every_run: false,
     },
     Hook {
         program: "dump_tcp",
@@ -85,6 +228,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "struct bpf_iter__tcp, net/ipv4/tcp_ipv4.c",
         fact: "connections and listeners that were there before",
         without: Some("they are seen when something happens to them"),
+        needed: Needed::Always,
+        every_run: false,
     },
     Hook {
         program: "dump_files",
@@ -93,6 +238,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "struct bpf_iter__task_file, kernel/bpf/task_iter.c",
         fact: "processes of connections that were there before",
         without: Some("their processes are unknown"),
+        needed: Needed::Always,
+        every_run: false,
     },
     Hook {
         program: "inet_sock_set_state",
@@ -101,6 +248,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "(const struct sock *sk, const int oldstate, const int newstate), include/trace/events/sock.h",
         fact: "TCP connections and listeners: every change of state",
         without: None,
+        needed: Needed::Always,
+        every_run: true,
     },
     Hook {
         program: "inet_sock_set_state_nested",
@@ -109,6 +258,8 @@ pub const HOOKS: &[Hook] = &[
         prototype: "as above",
         fact: "changes of state in an interrupt of the program before",
         without: Some("they are counted as lost, and the table is repaired"),
+        needed: Needed::Always,
+        every_run: false,
     },
 ];
 
@@ -155,7 +306,7 @@ pub const HELPERS: &[Helper] = &[
         function: "bpf_sock_from_file",
         name: "bpf_sock_from_file",
         fact: "open files that are sockets",
-        without: "processes of connections that were there before are unknown",
+        without: "files are followed to sockets by bpf_probe_read_kernel",
     },
 ];
 
@@ -195,6 +346,11 @@ impl Helper {
 pub enum Verdict {
     /// It works.
     Attached,
+    /// It is not attached, because another one tells more.
+    Unneeded {
+        /// Which, or why.
+        reason: String,
+    },
     /// This kernel does not have it.
     Unsupported {
         /// Why.
@@ -228,6 +384,9 @@ impl Hook {
         let way = match self.attach {
             Attach::Tracepoint => "tp_btf",
             Attach::FunctionEntry => "fentry",
+            Attach::FunctionExit => "fexit",
+            Attach::CgroupAddress => "cgroup",
+            Attach::SockOps => "sockops",
             Attach::Iterator => "iter",
         };
         let nested = if self.program.ends_with("_nested") { " (nested)" } else { "" };
@@ -236,7 +395,8 @@ impl Hook {
 
     /// The status of this hook with a verdict.
     pub fn status(&self, verdict: Verdict) -> HookStatus {
-        let instead = (verdict != Verdict::Attached).then(|| self.without.map(str::to_owned)).flatten();
+        let is_missing = matches!(verdict, Verdict::Unsupported { .. } | Verdict::Failed { .. });
+        let instead = is_missing.then(|| self.without.map(str::to_owned)).flatten();
         HookStatus { hook: self.title(), fact: self.fact.to_owned(), verdict, instead }
     }
 }
@@ -262,7 +422,7 @@ pub fn classify(attach: Attach, obstacle: Obstacle) -> Verdict {
     match (attach, obstacle) {
         (_, Obstacle::NoTarget) => Verdict::Unsupported { reason: "this kernel has nothing of that name".into() },
         // Kernels without dynamic ftrace or BPF trampolines, and some hypervisors' kernels, say one of these.
-        (Attach::FunctionEntry, Obstacle::Refused { errno: libc::EPERM | ENOTSUPP | libc::EOPNOTSUPP, .. }) => {
+        (on, Obstacle::Refused { errno: libc::EPERM | ENOTSUPP | libc::EOPNOTSUPP, .. }) if on.is_trampoline() => {
             Verdict::Unsupported { reason: "this kernel refuses programs on functions (no BPF trampolines)".into() }
         }
         (_, Obstacle::Refused { errno: libc::EPERM, .. }) => Verdict::Failed {
@@ -294,7 +454,8 @@ mod tests {
 
     #[test]
     fn a_status_reads_back() {
-        let status = HOOKS[4].status(Verdict::Unsupported { reason: "no".into() });
+        let connect = HOOKS.iter().find(|hook| hook.program == "tcp_connect").unwrap();
+        let status = connect.status(Verdict::Unsupported { reason: "no".into() });
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(
             text,

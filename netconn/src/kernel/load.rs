@@ -2,14 +2,15 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs::{self, File},
+    io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, FEntry, Iter, ProgramError},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, Iter, ProgramError, SockOps},
 };
 use aya_log::EbpfLogger;
 use log::Log;
@@ -18,7 +19,7 @@ use thiserror::Error;
 
 use crate::kernel::{
     btf::{Btf, BtfError},
-    hooks::{Attach, HELPERS, HOOKS, Hook, HookStatus, Obstacle, Verdict, classify, probe_read_status},
+    hooks::{Attach, HELPERS, HOOKS, Hook, HookStatus, Needed, Obstacle, Verdict, classify, probe_read_status},
     iterate,
     preflight::{self, Lockdown, Unfit},
 };
@@ -63,7 +64,7 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Least severe messages of the eBPF programs that reach the log; `None`: their code is not even loaded.
     pub log_level: Option<aya_log::Level>,
-    /// Names of hooks that are left out, to test what is done without them.
+    /// Names of hooks that are left out, to test what is done without them; `trampolines`: all on functions.
     pub without: Vec<String>,
 }
 
@@ -106,6 +107,8 @@ pub struct Capture {
     lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
     /// [`netconn_common::Nesting`], as its two words.
     nesting: PerCpuArray<MapData, [u64; 2]>,
+    /// [`map::ENDED`].
+    ended: HashMap<MapData, u32, u64>,
     settings: Array<MapData, u32>,
     /// What `settings` holds.
     bits: u32,
@@ -157,8 +160,10 @@ impl Capture {
         let mut bits = 0;
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
-            let verdict = if options.without.iter().any(|name| name == hook.program || name == hook.name) {
+            let verdict = if is_left_out(hook, &options.without) {
                 Verdict::Unsupported { reason: "left out on request".into() }
+            } else if let Some(reason) = unneeded(hook, &hooks, exact) {
+                Verdict::Unneeded { reason }
             } else {
                 match attach(&mut ebpf, hook, &types) {
                     Ok(()) => Verdict::Attached,
@@ -166,7 +171,7 @@ impl Capture {
                     Err(verdict) => verdict,
                 }
             };
-            if hook.attach == Attach::FunctionEntry && verdict == Verdict::Attached {
+            if hook.program == "tcp_connect" && verdict == Verdict::Attached {
                 bits |= setting::CONNECT_HOOK;
                 settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
             }
@@ -186,6 +191,7 @@ impl Capture {
             ring_bytes: options.ring_bytes as usize,
             lost: taken(&mut ebpf, map::LOST)?,
             nesting: taken(&mut ebpf, map::NESTING)?,
+            ended: taken(&mut ebpf, map::ENDED)?,
             settings,
             bits,
             exact,
@@ -248,11 +254,51 @@ impl Capture {
     ///
     /// When the iterator is not there or cannot be read.
     pub fn files(&mut self, attempts_only: bool) -> io::Result<Vec<FileRecord>> {
-        let bits = if attempts_only { self.bits | setting::SCAN_ATTEMPTS } else { self.bits };
-        self.settings.set(0, bits, 0).map_err(io::Error::other)?;
-        let files = iterate::here(self.iterator("dump_files")?);
+        let bits = if attempts_only { setting::SCAN_ATTEMPTS } else { 0 };
+        self.with_setting(bits, |capture| iterate::here(capture.iterator("dump_files")?))
+    }
+
+    /// Finds owners for accepted connections that are only known by their listener, and for sockets whose owner has
+    /// ended: `ended` are such processes, by id and start. Gives those that were found.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn owners(&mut self, ended: &[(u32, u64)]) -> io::Result<Vec<FileRecord>> {
+        for (tgid, start_ns) in ended {
+            // When the map is full the rest keeps its owner for now.
+            let _ = self.ended.insert(tgid, start_ns, 0);
+        }
+        let found = self.with_setting(setting::SCAN_OWNERS, |capture| iterate::here(capture.iterator("dump_files")?));
+        for (tgid, _) in ended {
+            let _ = self.ended.remove(tgid);
+        }
+        found
+    }
+
+    /// Reads the minisocks of connections that are over (TIME_WAIT, and FIN_WAIT2 that no process holds), of all network
+    /// namespaces.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn minisocks(&mut self) -> io::Result<Vec<TcpRecord>> {
+        let all = |capture: &mut Self| iterate::all_namespaces(capture.iterator("dump_tcp")?);
+        Ok(self.with_setting(setting::SCAN_TIME_WAIT, all)?.0)
+    }
+
+    /// Sets bits of the settings while `read` runs.
+    fn with_setting<T>(&mut self, bits: u32, read: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        self.settings.set(0, self.bits | bits, 0).map_err(io::Error::other)?;
+        let found = read(self);
         self.settings.set(0, self.bits, 0).map_err(io::Error::other)?;
-        files
+        found
+    }
+
+    /// Whether a program is attached.
+    pub fn has(&self, program: &str) -> bool {
+        let hook = HOOKS.iter().position(|hook| hook.program == program);
+        hook.and_then(|hook| self.hooks.get(hook)).is_some_and(|status| status.verdict == Verdict::Attached)
     }
 
     fn iterator(&mut self, program: &str) -> io::Result<&mut Iter> {
@@ -276,8 +322,7 @@ impl Capture {
 
 /// A descriptor of an attached program.
 fn descriptor(ebpf: &Ebpf, hook: &Hook) -> Option<OwnedFd> {
-    // The second program is meant to be skipped where the first was not.
-    if hook.attach == Attach::Iterator || hook.program.ends_with("_nested") {
+    if !hook.every_run {
         return None;
     }
     ebpf.program(hook.program)?.fd().ok()?.as_fd().try_clone_to_owned().ok()
@@ -288,6 +333,24 @@ fn descriptor(ebpf: &Ebpf, hook: &Hook) -> Option<OwnedFd> {
 fn missed_runs(descriptor: BorrowedFd<'_>) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
+fn is_left_out(hook: &Hook, without: &[String]) -> bool {
+    without
+        .iter()
+        .any(|name| name == hook.program || name == hook.name || (name == "trampolines" && hook.attach.is_trampoline()))
+}
+
+/// Why a hook is not worth its cost here, after those before it.
+fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool) -> Option<String> {
+    match hook.needed {
+        Needed::Always => None,
+        Needed::Unless(program) => {
+            let (other, status) = HOOKS.iter().zip(before).find(|(other, _)| other.program == program)?;
+            (status.verdict == Verdict::Attached).then(|| format!("{} tells it", other.title()))
+        }
+        Needed::WithoutStorage => has_storage.then(|| "the kernel keeps it with the socket".into()),
+    }
 }
 
 fn taken<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, LoadError> {
@@ -313,7 +376,8 @@ fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, LoadError> {
 fn features(btf: &Btf<'_>) -> Vec<(&'static str, u32)> {
     let readable = Lockdown::of_this_kernel() != Lockdown::Confidentiality;
     let helpers = HELPERS.iter().map(|helper| (helper.feature, u32::from(btf.has_function(helper.function))));
-    helpers.chain([(feature::PROBE_READ, u32::from(readable))]).collect()
+    let parameters = btf.parameters("inet_csk_accept").unwrap_or(0);
+    helpers.chain([(feature::PROBE_READ, u32::from(readable)), (feature::ACCEPT_PARAMETERS, parameters)]).collect()
 }
 
 fn load(
@@ -376,6 +440,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(), Verdict> {
     let failed = |reason: String| Verdict::Failed { reason };
+    let root = if hook.attach.is_cgroup() { preflight::cgroup_root() } else { None };
+    if hook.attach.is_cgroup() && root.is_none() {
+        return Err(Verdict::Unsupported { reason: "no cgroup v2 is mounted".into() });
+    }
+    let cgroup = || File::open(root.unwrap_or_default()).map_err(ProgramError::IOError);
     let program = ebpf.program_mut(hook.program).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
     let result = match hook.attach {
         Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
@@ -385,6 +454,19 @@ fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(), Verdict> {
         Attach::FunctionEntry => <&mut FEntry>::try_from(program).and_then(|program| {
             program.load(hook.name, types)?;
             program.attach().map(drop)
+        }),
+        Attach::FunctionExit => <&mut FExit>::try_from(program).and_then(|program| {
+            program.load(hook.name, types)?;
+            program.attach().map(drop)
+        }),
+        // The kernel lets any number of programs hang there, and refuses the flag that asks for it.
+        Attach::CgroupAddress => <&mut CgroupSockAddr>::try_from(program).and_then(|program| {
+            program.load()?;
+            program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
+        }),
+        Attach::SockOps => <&mut SockOps>::try_from(program).and_then(|program| {
+            program.load()?;
+            program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
         }),
         // Attached anew for each reading.
         Attach::Iterator => <&mut Iter>::try_from(program).and_then(|program| program.load(hook.name, types)),

@@ -1,7 +1,10 @@
 //! What netconn needs from the machine before it can load anything, checked in the order in which things fail, each
 //! with a sentence that says what to do.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use nix::sys::utsname::uname;
 use thiserror::Error;
@@ -130,6 +133,13 @@ fn check_effective(effective: u64) -> Result<(), Unfit> {
 /// [`Unfit::NoBtf`].
 pub fn read_btf() -> Result<Vec<u8>, Unfit> {
     fs::read(Path::new(BTF_FILE)).map_err(|error| Unfit::NoBtf { error })
+}
+
+/// Where the root of the cgroup v2 hierarchy is mounted, also on hosts that have both versions; `None` if it is not, or if
+/// only a part of it is (a container).
+pub fn cgroup_root() -> Option<PathBuf> {
+    let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
+    mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/").map(|mount| mount.mount_point)
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {

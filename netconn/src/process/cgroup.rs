@@ -1,13 +1,10 @@
 //! Names of cgroups (v2), and what they say of systemd units and containers.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, rc::Rc};
 
 use hashbrown::HashMap;
+
+use crate::kernel::preflight::cgroup_root;
 
 /// A cgroup.
 #[derive(Debug, PartialEq, Eq)]
@@ -68,16 +65,10 @@ impl Cgroups {
     }
 }
 
-/// Where the v2 hierarchy is mounted: its root, also on hosts that have both versions.
-pub fn mount_point() -> Option<PathBuf> {
-    let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
-    mounts.into_iter().find(|mount| mount.fs_type == "cgroup2").map(|mount| mount.mount_point)
-}
-
 /// Walks the hierarchy: inode and path of every cgroup.
 pub fn scan() -> Vec<(u64, String)> {
     let mut found = Vec::new();
-    if let Some(root) = mount_point() {
+    if let Some(root) = cgroup_root() {
         walk(&root, &root, &mut found);
     }
     found

@@ -13,6 +13,8 @@ use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, exec};
 /// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
 /// of a process in `/proc/PID/stat` is given in them.
 pub const TICK_NS: u64 = 10_000_000;
+/// How long after a process ended its sockets are closed that nobody else has (they are closed after the record).
+const AFTERMATH_NS: u64 = 500_000_000;
 /// How long an ended process is kept although nothing refers to it: records of its last sockets may still come.
 const KEPT_AFTER_EXIT_NS: u64 = 5_000_000_000;
 
@@ -77,6 +79,8 @@ pub struct Processes {
     by_key: HashMap<Key, Rc<Process>, foldhash::fast::RandomState>,
     /// Ended processes and when they ended, oldest first.
     ended: VecDeque<(Key, u64)>,
+    /// Processes that have ended lately, by id and start, and when: others may have their sockets.
+    lately: VecDeque<((u32, u64), u64)>,
 }
 
 impl Processes {
@@ -163,6 +167,14 @@ impl Processes {
     /// A process has ended. Its sockets may be closed, and be reported, after this.
     pub fn exit(&mut self, record: &ExitRecord) {
         self.ended.push_back((Key::new(record.tgid, record.start_ns), record.header.time_ns));
+        self.lately.push_back(((record.tgid, record.start_ns), record.header.time_ns));
+    }
+
+    /// Processes that ended at least [`AFTERMATH_NS`] ago, by id and start, each once.
+    pub fn take_ended(&mut self, now_ns: u64) -> Vec<(u32, u64)> {
+        let is_over = |(_, ended_ns): &&(_, u64)| now_ns.saturating_sub(*ended_ns) >= AFTERMATH_NS;
+        let count = self.lately.iter().take_while(is_over).count();
+        self.lately.drain(..count).map(|(process, _)| process).collect()
     }
 
     /// Forgets ended processes that nothing refers to.

@@ -18,7 +18,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    engine::{Command, Handle, RowsRequest},
+    engine::{Command, Cursor, Handle, RowsRequest},
     event::filter::{Filter, FilterError},
     server::answer,
 };
@@ -98,7 +98,7 @@ async fn connections(State(engine): State<Handle>, parameters: Parameters) -> An
         Some(other) => return Err(bad_request(format!("format: '{other}' is not json or ndjson"))),
     };
     let filter = Arc::new(Filter::parse(rest)?);
-    let first = RowsRequest { filter, slot: 0 };
+    let first = RowsRequest { filter, cursor: Cursor::Start };
     let health = ask(&engine, Command::Health).await?;
     let before = array.then(|| {
         let taken_at = Timestamp::now().to_string();
@@ -141,8 +141,8 @@ async fn send_rows(
         if !lines.is_empty() {
             sender.send_data(lines).await.ok()?;
         }
-        let Some(slot) = part.next else { break };
-        request.slot = slot;
+        let Some(cursor) = part.next else { break };
+        request.cursor = cursor;
         let Ok(next) = rows(&engine, request.clone()).await else {
             // The client sees an answer that ends too early.
             sender.abort(io::Error::other("the daemon ended"));

@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use netconn_common::{Owner, TcpRecord, Totals, mark, role, tcp_state};
+use netconn_common::{Owner, TcpRecord, Totals, attribution, mark, role, tcp_state};
 
 use crate::{
     event::{CloseReason, Direction, End, Failure, filter::Subject},
@@ -49,6 +49,8 @@ pub struct Connection {
     pub preexisting: bool,
     /// `IP Connect` or `IP Listen` was given.
     pub announced: bool,
+    /// It is accepted and waits, or has waited, for its acceptor.
+    pub(super) waiting: bool,
     /// Number of the last dump of the table before or in which it was seen.
     pub(super) seen: u32,
 }
@@ -82,6 +84,7 @@ impl Connection {
             marks: 0,
             preexisting,
             announced: false,
+            waiting: false,
             seen: 0,
         }
         .seen_in(old)
@@ -118,6 +121,32 @@ impl Connection {
         if record.new_state != tcp_state::CLOSE {
             self.state = record.new_state;
         }
+    }
+
+    /// Takes the owner of a record where it says more than is known; whether it did. Changes of owners have records of
+    /// their own: others may carry half of one, unless they come from a dump or nothing was known.
+    pub(super) fn learn(&mut self, record: &TcpRecord) -> bool {
+        let owner = record.state.owner;
+        let is_dump = record.old_state == record.new_state;
+        let is_better = owner.tgid != 0
+            && owner != self.owner
+            && (self.owner.tgid == 0 || (is_dump && owner.how != attribution::LISTENER));
+        if is_better {
+            self.owner = owner;
+        }
+        is_better
+    }
+
+    /// Whether the process that accepts it is worth waiting for.
+    pub(super) fn waits_for_acceptor(&self) -> bool {
+        self.role == role::PASSIVE
+            && !self.preexisting
+            && matches!(self.owner.how, attribution::LISTENER | attribution::UNKNOWN)
+    }
+
+    /// Whether it is a further path of an MPTCP connection.
+    pub fn is_subflow(&self) -> bool {
+        self.marks & mark::SUBFLOW != 0
     }
 
     /// Whether this is, or was, a connection or listener, not just an attempt.
@@ -183,10 +212,9 @@ fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
     }
 }
 
-/// Why an attempt failed, from its last record.
-pub(super) fn failure(record: &TcpRecord) -> (Failure, u32) {
-    let errno = record.error;
-    let failure = match i32::try_from(errno).unwrap_or(i32::MAX) {
+/// What an errno of `connect` means; `None` if it has no name of its own.
+pub fn failure_of(errno: u32) -> Option<Failure> {
+    Some(match i32::try_from(errno).ok()? {
         libc::ECONNREFUSED => Failure::Refused,
         libc::ETIMEDOUT => Failure::TimedOut,
         libc::EHOSTUNREACH | libc::EHOSTDOWN => Failure::HostUnreachable,
@@ -195,10 +223,18 @@ pub(super) fn failure(record: &TcpRecord) -> (Failure, u32) {
         libc::EPERM | libc::EACCES => Failure::Blocked,
         // `ss -K` and BPF programs that destroy sockets (tcp_abort in net/ipv4/tcp.c).
         libc::ECONNABORTED => Failure::Aborted,
+        _ => return None,
+    })
+}
+
+/// Why an attempt failed, from its last record.
+pub(super) fn failure(record: &TcpRecord) -> (Failure, u32) {
+    let errno = record.error;
+    let failure = match errno {
         // tcp_v4_connect gave up before it had a port (`failure:` in net/ipv4/tcp_ipv4.c); connect returns EADDRNOTAVAIL.
         0 if record.local_port == 0 => return (Failure::NoPorts, libc::EADDRNOTAVAIL.unsigned_abs()),
         0 if record.state.marks & mark::IN_PROCESS != 0 => Failure::Aborted,
-        _ => Failure::Other,
+        errno => failure_of(errno).unwrap_or(Failure::Other),
     };
     (failure, errno)
 }

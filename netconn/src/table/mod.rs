@@ -3,18 +3,27 @@
 //! One thread owns it. It decides when something is an event; what the event looks like is not its business.
 
 mod connection;
+mod past;
 
-use std::rc::Rc;
+use std::{collections::VecDeque, rc::Rc};
 
-use hashbrown::HashMap;
-use netconn_common::{Owner, TcpRecord, attribution, role, tcp_state};
+use hashbrown::{HashMap, HashSet};
+use netconn_common::{
+    FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
+};
 
-pub use connection::Connection;
+pub use connection::{Connection, failure_of};
 
 use crate::{
     event::{CloseReason, Failure, Outcome},
     process::Process,
+    table::past::Past,
 };
+
+/// How long an accepted connection waits for its acceptor before it is told as its listener's owner's. Whoever waits in
+/// `accept`, or for the first bytes, is known within microseconds or a round trip; a server that is busy for longer is
+/// found in the snapshot and when the connection ends.
+const ACCEPT_WAIT_NS: u64 = 200_000_000;
 
 /// What a record means to somebody who watches connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +51,21 @@ pub struct Table {
     dumps: u32,
     /// While a dump is taken: sockets that have ended since, and the life that ended.
     ended: Option<HashMap<u64, u32, foldhash::fast::RandomState>>,
+    /// Whether the kernel tells who accepts.
+    acceptors: bool,
+    /// Accepted connections that wait for their acceptor, oldest first.
+    waiting: VecDeque<Waiting>,
+    past: Past,
+}
+
+/// An accepted connection that is not announced yet.
+#[derive(Debug)]
+struct Waiting {
+    slot: u32,
+    socket: u64,
+    generation: u32,
+    /// Nanoseconds since boot.
+    until_ns: u64,
 }
 
 impl Table {
@@ -53,6 +77,11 @@ impl Table {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_socket.is_empty()
+    }
+
+    /// From now on the kernel tells who accepts a connection.
+    pub fn expect_acceptors(&mut self) {
+        self.acceptors = true;
     }
 
     /// Entries from a slot on, with their slots. Whoever walks the table in parts sees each entry that lives all the
@@ -70,17 +99,18 @@ impl Table {
         mut emit: impl FnMut(Change, &Connection, u64),
     ) {
         let now = record.header.time_ns;
+        let mut process = Some(process);
         let known = self.by_socket.get(&record.socket).copied();
         let slot = match known {
             Some(slot) if self.is_same_life(slot, record) => slot,
             // The end of the life before was lost, or it belongs to a socket older than netconn.
             Some(slot) => {
-                if let Some(earlier) = self.remove(slot) {
-                    finish(&earlier, now, &mut emit);
+                if let Some(mut earlier) = self.remove(slot) {
+                    finish(&mut earlier, now, &mut emit);
                 }
-                self.add(record, process)
+                self.add(record, &mut process)
             }
-            None => self.add(record, process),
+            None => self.add(record, &mut process),
         };
         let Some(Some(connection)) = self.slots.get_mut(slot as usize) else { return };
         let is_counted = connection.generation != 0 && record.state.generation != 0;
@@ -90,17 +120,173 @@ impl Table {
         }
         connection.seen = self.dumps;
         connection.update(record);
+        if let Some(process) = process.take()
+            && connection.learn(record)
+        {
+            connection.process = process(&connection.owner);
+        }
         if !connection.announced && connection.is_up() {
-            connection.announced = true;
-            let change =
-                if connection.role == role::LISTENER { Change::Listen } else { Change::Connect(Outcome::Success) };
-            emit(change, connection, connection.up_since(now));
+            let waits = self.acceptors && connection.waits_for_acceptor() && record.new_state != tcp_state::CLOSE;
+            if !waits {
+                announce(connection, now, &mut emit);
+            } else if !connection.waiting {
+                connection.waiting = true;
+                let (socket, generation) = (connection.socket, connection.generation);
+                self.waiting.push_back(Waiting { slot, socket, generation, until_ns: now + ACCEPT_WAIT_NS });
+            }
         }
         if record.new_state == tcp_state::CLOSE
             && let Some(connection) = self.remove(slot)
         {
-            emit(end(&connection, record), &connection, now);
+            let change = end(&connection, record);
+            emit(change, &connection, now);
+            // What has closed first stays a while, see tcp_time_wait in net/ipv4/tcp_minisocks.c.
+            if matches!(record.old_state, tcp_state::FIN_WAIT2 | tcp_state::CLOSING) && record.error == 0 {
+                self.past.add(connection, now);
+            }
         }
+    }
+
+    /// A socket has another owner. `process` and `emit` are as for [`apply`](Self::apply).
+    pub fn own(
+        &mut self,
+        record: &OwnerRecord,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+        emit: impl FnMut(Change, &Connection, u64),
+    ) {
+        let now = record.header.time_ns;
+        self.change_owner(record.socket, Some(record.generation), &record.owner, now, process, emit);
+    }
+
+    /// A process has a socket open whose owner was not known for sure.
+    pub fn found(
+        &mut self,
+        file: &FileRecord,
+        now: u64,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+        emit: impl FnMut(Change, &Connection, u64),
+    ) {
+        self.change_owner(file.socket, None, &file.owner, now, process, emit);
+    }
+
+    fn change_owner(
+        &mut self,
+        socket: u64,
+        generation: Option<u32>,
+        owner: &Owner,
+        now: u64,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+        mut emit: impl FnMut(Change, &Connection, u64),
+    ) {
+        let Some(slot) = self.by_socket.get(&socket) else { return };
+        let Some(Some(connection)) = self.slots.get_mut(*slot as usize) else { return };
+        if generation.is_some_and(|life| life != connection.generation) {
+            return;
+        }
+        connection.owner = *owner;
+        connection.process = process(owner);
+        if connection.waiting && !connection.announced {
+            announce(connection, now, &mut emit);
+        }
+    }
+
+    /// An attempt has failed before anything was sent. Where the kernel does not tell why, nothing is emitted and the
+    /// attempt is given back, for the caller to find out.
+    pub fn unsent(
+        &mut self,
+        record: &UnsentRecord,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+        mut emit: impl FnMut(Change, &Connection, u64),
+    ) -> Option<Connection> {
+        let attempt = &record.attempt;
+        let now = attempt.header.time_ns;
+        if let Some(slot) = self.by_socket.get(&attempt.socket).copied()
+            && let Some(mut earlier) = self.remove(slot)
+        {
+            finish(&mut earlier, now, &mut emit);
+        }
+        let mut connection = Connection::new(attempt, process(&attempt.state.owner));
+        connection.update(attempt);
+        if attempt.error == UNKNOWN_U32 {
+            return Some(connection);
+        }
+        let failure = failure_of(attempt.error).unwrap_or(Failure::Other);
+        emit(Change::Connect(Outcome::Failure(failure, attempt.error)), &connection, now);
+        None
+    }
+
+    /// When the next accepted connection has waited long enough, nanoseconds since boot.
+    pub fn next_deadline(&mut self) -> Option<u64> {
+        while let Some(Waiting { slot, socket, generation, until_ns }) = self.waiting.front() {
+            let entry = self.slots.get(*slot as usize)?.as_ref();
+            let is_same = |entry: &&Connection| entry.socket == *socket && entry.generation == *generation;
+            if entry.filter(is_same).is_some_and(|entry| !entry.announced) {
+                return Some(*until_ns);
+            }
+            self.waiting.pop_front();
+        }
+        None
+    }
+
+    /// Announces the accepted connections that have waited long enough, as their listener's owner's.
+    pub fn announce_overdue(&mut self, now: u64, mut emit: impl FnMut(Change, &Connection, u64)) {
+        while self.next_deadline().is_some_and(|deadline| deadline <= now)
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            if let Some(Some(connection)) = self.slots.get_mut(waiting.slot as usize) {
+                announce(connection, now, &mut emit);
+            }
+        }
+    }
+
+    /// Announces all accepted connections that wait: the daemon ends.
+    pub fn announce_all(&mut self, now: u64, emit: impl FnMut(Change, &Connection, u64)) {
+        for waiting in &mut self.waiting {
+            waiting.until_ns = now;
+        }
+        self.announce_overdue(now, emit);
+    }
+
+    /// The connection that a minisock is left of, in the minisock's state.
+    pub fn over(&self, minisock: &TcpRecord) -> Connection {
+        let mut shown = Connection::new(minisock, None);
+        shown.update(minisock);
+        if let Some(ends) = past::ends(&shown)
+            && let Some(known) = self.past.get(&ends)
+        {
+            return Connection { state: minisock.new_state, ..known.clone() };
+        }
+        shown
+    }
+
+    /// Connections that became minisocks after `from_ns` and are not among `minisocks`.
+    pub fn over_since(&self, from_ns: u64, minisocks: &[TcpRecord]) -> Vec<Connection> {
+        let later: Vec<_> = self.past.since(from_ns).collect();
+        if later.is_empty() {
+            return Vec::new();
+        }
+        let known: HashSet<_> = minisocks.iter().filter_map(|minisock| past::ends(&self.over(minisock))).collect();
+        let missing = later.into_iter().filter(|entry| past::ends(entry).is_some_and(|ends| !known.contains(&ends)));
+        missing.map(|entry| Connection { state: tcp_state::TIME_WAIT, ..entry.clone() }).collect()
+    }
+
+    /// Those of some processes, by id and start, that own a listener.
+    pub fn listeners_of(&self, mut processes: Vec<(u32, u64)>) -> Vec<(u32, u64)> {
+        if processes.is_empty() {
+            return processes;
+        }
+        let slots = self.listeners.values().flatten();
+        let owners: HashSet<_> = slots
+            .filter_map(|slot| self.slots.get(*slot as usize)?.as_ref())
+            .map(|entry| (entry.owner.tgid, entry.owner.start_ns))
+            .collect();
+        processes.retain(|process| owners.contains(process));
+        processes
+    }
+
+    /// Forgets what the kernel has forgotten.
+    pub fn sweep(&mut self, now: u64) {
+        self.past.forget(now);
     }
 
     /// A dump of all sockets is about to be taken: from here on ended sockets are remembered.
@@ -149,8 +335,9 @@ impl Table {
             .collect();
         let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(0);
         for slot in vanished {
-            if let Some(entry) = self.remove(slot) {
-                finish(&entry, now.max(entry.established_ns), &mut emit);
+            if let Some(mut entry) = self.remove(slot) {
+                let now = now.max(entry.established_ns);
+                finish(&mut entry, now, &mut emit);
             }
         }
     }
@@ -177,7 +364,7 @@ impl Table {
 
     /// Adds the entry that a record begins. Where the kernel could not hand the listener's owner down, it is the owner
     /// of the listener with the same port.
-    fn add(&mut self, record: &TcpRecord, process: impl FnOnce(&Owner) -> Option<Rc<Process>>) -> u32 {
+    fn add<F: FnOnce(&Owner) -> Option<Rc<Process>>>(&mut self, record: &TcpRecord, process: &mut Option<F>) -> u32 {
         let mut owner = record.state.owner;
         let mut connection = Connection::new(record, None);
         if owner.tgid == 0
@@ -188,7 +375,7 @@ impl Table {
             owner = Owner { how: attribution::LISTENER, ..listener.owner };
         }
         connection.owner = owner;
-        connection.process = process(&owner);
+        connection.process = process.take().and_then(|process| process(&owner));
         self.insert(connection)
     }
 
@@ -242,8 +429,18 @@ impl Table {
     }
 }
 
+/// Tells that a connection or listener is up.
+fn announce(connection: &mut Connection, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
+    connection.announced = true;
+    let change = if connection.role == role::LISTENER { Change::Listen } else { Change::Connect(Outcome::Success) };
+    emit(change, connection, connection.up_since(now));
+}
+
 /// The events of a life whose end was not seen.
-fn finish(connection: &Connection, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
+fn finish(connection: &mut Connection, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
+    if connection.waiting && !connection.announced {
+        announce(connection, now, emit);
+    }
     let change = match (connection.role, connection.announced) {
         (role::LISTENER, _) => Change::ListenEnd,
         (_, true) => Change::Close(CloseReason::Unknown, 0),

@@ -1,0 +1,59 @@
+//! Children inherit their listener's owner where tracing programs cannot use socket storage (5.10): programs on cgroups
+//! can, and the kernel clones the storage with the socket.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
+    },
+    helpers::generated::bpf_sk_storage_get,
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use netconn_common::{Kept, Owner, attribution, role};
+
+use crate::{maps::SOCKETS, sock::TcpSock};
+
+/// `tcp_call_bpf` in `include/net/tcp.h`: after a socket has begun to listen, and before a child's state becomes
+/// ESTABLISHED.
+#[sock_ops]
+pub fn inherit(ctx: SockOpsContext) -> u32 {
+    let operation = ctx.op();
+    if operation != BPF_SOCK_OPS_TCP_LISTEN_CB && operation != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        return 1;
+    }
+    // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
+    let socket = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    let Some(tcp) = TcpSock::of_cgroup(socket) else { return 1 };
+    let sock = tcp.sock();
+    if operation == BPF_SOCK_OPS_TCP_LISTEN_CB {
+        let (kept, heritage) = (sock.state(), storage(socket, BPF_SK_STORAGE_GET_F_CREATE));
+        if !kept.is_null() && !heritage.is_null() {
+            // SAFETY: not null.
+            unsafe { (*heritage).state.owner = (*kept).state.owner };
+        }
+        return 1;
+    }
+    let (kept, heritage) = (sock.state_or_new(), storage(socket, 0));
+    if !kept.is_null() && !heritage.is_null() {
+        // SAFETY: not null.
+        unsafe {
+            if (*kept).state.owner.tgid == 0 && (*kept).state.role == role::PASSIVE {
+                (*kept).state.owner = Owner { how: attribution::LISTENER, ..(*heritage).state.owner };
+            }
+        }
+    }
+    1
+}
+
+fn storage(socket: *mut bpf_sock, flags: u32) -> *mut Kept {
+    // SAFETY: the helper takes any typed full socket; the map's value is a Kept.
+    unsafe {
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            u64::from(flags),
+        )
+        .cast()
+    }
+}
