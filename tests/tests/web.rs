@@ -106,7 +106,7 @@ fn every_request_of_curl_is_seen_from_both_ends() {
     // One more than curl made: the harness looked whether nginx listens.
     let accepted = server.of("IP Connect").with("event.network.direction", "INCOMING");
     assert_eq!(accepted.len(), REQUESTS + 1);
-    assert_eq!(accepted.with("src.process.attribution", "listener").len(), REQUESTS + 1);
+    assert_eq!(accepted.with("src.process.attribution", "accept").len(), REQUESTS + 1);
     let closed = server.of("IP Close");
     assert_eq!(closed.len(), REQUESTS + 1);
     let sum = |column: usize| said.iter().map(|words| words[column]).sum::<u64>();

@@ -1,5 +1,6 @@
 //! netconn's chores, as `cargo xtask …`.
 
+mod btf;
 mod ebpf;
 mod packages;
 mod run;
@@ -51,6 +52,12 @@ enum Chore {
         /// Only on this series.
         series: Option<String>,
     },
+    /// Write the unit tests' files of how kernels are built (netconn/tests/data/btf): the types in the kernels of
+    /// tests/kernels.toml, trimmed to what netconn reads. To be run when a table of what is read has grown.
+    Btf {
+        /// Only of this series.
+        series: Option<String>,
+    },
     /// Check what compilers do not: the order of modules, the length of files, their first lines.
     Tidy,
 }
@@ -61,6 +68,7 @@ fn main() -> ExitCode {
         Chore::Test { no_install, no_skip } => test::run(!no_install, no_skip.is_some_and(|value| value != "false")),
         Chore::Ebpf { check } => ebpf::run(check),
         Chore::Vm { series } => vm::run(series.as_deref()),
+        Chore::Btf { series } => btf::run(series.as_deref()),
         Chore::Tidy => tidy::run(),
     };
     match result {

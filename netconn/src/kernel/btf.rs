@@ -11,23 +11,26 @@ const MAGIC: u16 = 0xeb9f;
 const HEADER_LENGTH: usize = 24;
 const TYPE_LENGTH: usize = 12;
 
-mod kind {
-    pub(super) const INT: u32 = 1;
-    pub(super) const ARRAY: u32 = 3;
-    pub(super) const STRUCT: u32 = 4;
-    pub(super) const UNION: u32 = 5;
-    pub(super) const ENUM: u32 = 6;
-    pub(super) const TYPEDEF: u32 = 8;
-    pub(super) const VOLATILE: u32 = 9;
-    pub(super) const CONST: u32 = 10;
-    pub(super) const RESTRICT: u32 = 11;
-    pub(super) const FUNC: u32 = 12;
-    pub(super) const FUNC_PROTO: u32 = 13;
-    pub(super) const VAR: u32 = 14;
-    pub(super) const DATASEC: u32 = 15;
-    pub(super) const DECL_TAG: u32 = 17;
-    pub(super) const TYPE_TAG: u32 = 18;
-    pub(super) const ENUM64: u32 = 19;
+/// Kinds of types, `include/uapi/linux/btf.h`.
+#[expect(missing_docs, reason = "the kernel's names, explained in Documentation/bpf/btf.rst")]
+pub mod kind {
+    pub const INT: u32 = 1;
+    pub const PTR: u32 = 2;
+    pub const ARRAY: u32 = 3;
+    pub const STRUCT: u32 = 4;
+    pub const UNION: u32 = 5;
+    pub const ENUM: u32 = 6;
+    pub const TYPEDEF: u32 = 8;
+    pub const VOLATILE: u32 = 9;
+    pub const CONST: u32 = 10;
+    pub const RESTRICT: u32 = 11;
+    pub const FUNC: u32 = 12;
+    pub const FUNC_PROTO: u32 = 13;
+    pub const VAR: u32 = 14;
+    pub const DATASEC: u32 = 15;
+    pub const DECL_TAG: u32 = 17;
+    pub const TYPE_TAG: u32 = 18;
+    pub const ENUM64: u32 = 19;
 }
 
 /// Typedefs and qualifiers behind one another that are followed before the file is taken for broken.
@@ -60,25 +63,53 @@ pub struct Btf<'a> {
     structures: HashMap<&'a [u8], Vec<u32>>,
 }
 
-struct Type {
+/// A type, without what follows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Type {
     name: u32,
-    info: u32,
-    /// Size, or the id of another type.
-    size_or_type: u32,
+    /// Kind, number of entries and a flag, as the file has them.
+    pub info: u32,
+    /// Size in bytes of an integer, structure or union; of most others the id of another type.
+    pub size_or_type: u32,
     /// Where what follows begins in `types`.
     rest: usize,
 }
 
+/// A member of a structure or union, or a parameter of a prototype.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// `None` if it has none: what is inside such a member is found as if it lay outside.
+    pub name: Option<&'a [u8]>,
+    /// Id of its type.
+    pub type_id: u32,
+    /// Offset of a member in bits.
+    pub offset: u32,
+    /// Width of a bit field in bits, otherwise 0.
+    pub width: u32,
+}
+
 impl Type {
-    fn kind(&self) -> u32 {
+    /// One of [`kind`].
+    pub fn kind(&self) -> u32 {
         (self.info >> 24) & 0x1f
+    }
+
+    /// The id of the type that a typedef or qualifier stands for.
+    pub fn alias_of(&self) -> Option<u32> {
+        matches!(self.kind(), kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG)
+            .then_some(self.size_or_type)
+    }
+
+    /// Whether it is a structure or union.
+    pub fn has_members(&self) -> bool {
+        matches!(self.kind(), kind::STRUCT | kind::UNION)
     }
 
     fn count(&self) -> usize {
         (self.info & 0xffff) as usize
     }
 
-    /// Whether the offsets of members also hold the sizes of bit fields.
+    /// Whether the offsets of members also hold the widths of bit fields.
     fn has_bit_fields(&self) -> bool {
         self.info >> 31 != 0
     }
@@ -121,16 +152,16 @@ impl<'a> Btf<'a> {
             let found = self.type_at(at).ok_or(BtfError::Truncated)?;
             self.offsets.push(u32::try_from(at).map_err(|_| BtfError::Truncated)?);
             let id = u32::try_from(self.offsets.len()).map_err(|_| BtfError::Truncated)?;
-            if matches!(found.kind(), kind::STRUCT | kind::UNION) && found.name != 0 {
-                self.structures.entry(self.name(found.name)).or_default().push(id);
+            if found.has_members() && found.name != 0 {
+                self.structures.entry(self.text(found.name)).or_default().push(id);
             }
             let follows = match found.kind() {
                 kind::INT | kind::VAR | kind::DECL_TAG => 4,
                 kind::ARRAY => 12,
                 kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => found.count() * 12,
                 kind::ENUM | kind::FUNC_PROTO => found.count() * 8,
-                // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
-                2 | 7..=12 | 16 | kind::TYPE_TAG => 0,
+                // FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT
+                kind::PTR | 7..=12 | 16 | kind::TYPE_TAG => 0,
                 other => return Err(BtfError::Kind(other)),
             };
             at = found.rest + follows;
@@ -141,73 +172,94 @@ impl<'a> Btf<'a> {
     /// Offset of a member in bytes: `path` names members inside one another, `a.b.c`; those without a name are looked
     /// through. `None` if there is no such structure or member, or if it is a bit field that starts inside a byte.
     pub fn offset(&self, structure: &str, path: &str) -> Option<u32> {
-        self.structures.get(structure.as_bytes())?.iter().find_map(|id| {
-            let mut bits = 0;
+        self.structures(structure).iter().find_map(|id| {
+            let mut bits = 0_u32;
             let mut id = *id;
             for name in path.split('.') {
                 let (offset, member) = self.member(id, name.as_bytes(), NESTING_MAX)?;
-                bits += offset;
+                bits = bits.checked_add(offset)?;
                 id = member;
             }
-            (bits % 8 == 0).then_some(bits / 8)
+            bits.is_multiple_of(8).then_some(bits / 8)
         })
     }
 
     /// Whether the kernel has a function of this name.
     pub fn has_function(&self, name: &str) -> bool {
-        self.function(name).is_some()
+        self.functions(name).next().is_some()
     }
 
     /// Number of parameters of a function; `None` if the kernel has none of this name.
     pub fn parameters(&self, name: &str) -> Option<u32> {
-        let function = self.function(name)?;
-        let at = self.offsets.get(usize::try_from(function.size_or_type).ok()?.checked_sub(1)?)?;
-        let prototype = self.type_at(*at as usize)?;
+        let prototype = self.get(self.functions(name).next()?.size_or_type)?;
         (prototype.kind() == kind::FUNC_PROTO).then(|| u32::try_from(prototype.count()).ok())?
     }
 
-    fn function(&self, name: &str) -> Option<Type> {
-        self.offsets.iter().find_map(|at| {
-            let found = self.type_at(*at as usize)?;
-            (found.kind() == kind::FUNC && self.name(found.name) == name.as_bytes()).then_some(found)
+    /// Ids of the structures and unions of this name.
+    pub fn structures(&self, name: &str) -> &[u32] {
+        self.structures.get(name.as_bytes()).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The functions of this name; each stands for its prototype.
+    pub fn functions(&self, name: &str) -> impl Iterator<Item = Type> {
+        self.offsets
+            .iter()
+            .filter_map(|at| self.type_at(*at as usize))
+            .filter(move |found| found.kind() == kind::FUNC && self.name(found) == name.as_bytes())
+    }
+
+    /// The type with this id; `None` also for 0, which is void.
+    pub fn get(&self, id: u32) -> Option<Type> {
+        let at = self.offsets.get(usize::try_from(id).ok()?.checked_sub(1)?)?;
+        self.type_at(*at as usize)
+    }
+
+    /// The id of the type behind typedefs and qualifiers.
+    pub fn resolve(&self, mut id: u32) -> Option<u32> {
+        for _ in 0..CHAIN_MAX {
+            match self.get(id)?.alias_of() {
+                Some(next) => id = next,
+                None => return Some(id),
+            }
+        }
+        None
+    }
+
+    /// The name of a type, empty if it has none.
+    pub fn name(&self, of: &Type) -> &'a [u8] {
+        self.text(of.name)
+    }
+
+    /// Members of a structure or union, parameters of a prototype, in their order; nothing of other types.
+    pub fn entries(&self, of: &Type) -> impl Iterator<Item = Entry<'a>> {
+        let (count, length) = match of.kind() {
+            kind::STRUCT | kind::UNION => (of.count(), 12),
+            kind::FUNC_PROTO => (of.count(), 8),
+            _ => (0, 0),
+        };
+        let (rest, has_bit_fields) = (of.rest, of.has_bit_fields());
+        (0..count).map_while(move |index| {
+            let at = rest + index * length;
+            let word = if length == 12 { u32_at(self.types, at + 8)? } else { 0 };
+            let (offset, width) = if has_bit_fields { (word & 0x00ff_ffff, word >> 24) } else { (word, 0) };
+            let name = match u32_at(self.types, at)? {
+                0 => None,
+                name => Some(self.text(name)),
+            };
+            Some(Entry { name, type_id: u32_at(self.types, at + 4)?, offset, width })
         })
     }
 
     /// Offset in bits and type of a member of the structure `id`.
     fn member(&self, id: u32, name: &[u8], nesting: usize) -> Option<(u32, u32)> {
-        let structure = self.resolve(id)?;
-        if !matches!(structure.kind(), kind::STRUCT | kind::UNION) {
-            return None;
-        }
-        (0..structure.count()).find_map(|index| {
-            let at = structure.rest + index * 12;
-            let member_name = u32_at(self.types, at)?;
-            let member_type = u32_at(self.types, at + 4)?;
-            let mut offset = u32_at(self.types, at + 8)?;
-            if structure.has_bit_fields() {
-                offset &= 0x00ff_ffff;
+        let structure = self.get(self.resolve(id)?).filter(Type::has_members)?;
+        self.entries(&structure).find_map(|entry| {
+            if let Some(found) = entry.name {
+                return (found == name).then_some((entry.offset, entry.type_id));
             }
-            if member_name != 0 {
-                return (self.name(member_name) == name).then_some((offset, member_type));
-            }
-            let (inner, found) = self.member(member_type, name, nesting.checked_sub(1)?)?;
-            Some((offset.checked_add(inner)?, found))
+            let (inner, found) = self.member(entry.type_id, name, nesting.checked_sub(1)?)?;
+            Some((entry.offset.checked_add(inner)?, found))
         })
-    }
-
-    /// The type behind typedefs and qualifiers.
-    fn resolve(&self, mut id: u32) -> Option<Type> {
-        for _ in 0..CHAIN_MAX {
-            let at = self.offsets.get(usize::try_from(id).ok()?.checked_sub(1)?)?;
-            let found = self.type_at(*at as usize)?;
-            match found.kind() {
-                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = found.size_or_type;
-                }
-                _ => return Some(found),
-            }
-        }
-        None
     }
 
     fn type_at(&self, at: usize) -> Option<Type> {
@@ -219,7 +271,8 @@ impl<'a> Btf<'a> {
         })
     }
 
-    fn name(&self, offset: u32) -> &'a [u8] {
+    /// What begins at this place of the strings.
+    fn text(&self, offset: u32) -> &'a [u8] {
         let rest = self.strings.get(offset as usize..).unwrap_or_default();
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
     }
@@ -237,7 +290,7 @@ mod tests {
     use super::*;
 
     /// Builds BTF by hand: `struct outer { int a; union { struct { int deep; }; int other; }; const alias_t named; int
-    /// bits:3; }`, with `alias_t` a typedef of `struct inner { int x; int y; }`, and a function.
+    /// bits:3; }`, with `alias_t` a typedef of `struct inner { int x; int y; }`, and `int do_it(int x)`.
     fn sample() -> Vec<u8> {
         let mut strings = vec![0_u8];
         let mut name = |text: &str| {
@@ -258,8 +311,8 @@ mod tests {
             vec![0, info(kind::STRUCT, 1), 4, deep, 1, 0],            // 5
             vec![0, info(kind::UNION, 2), 4, 0, 5, 0, other, 1, 0],   // 6
             vec![outer, info(kind::STRUCT, 4) | 1 << 31, 20, a, 1, 0, 0, 6, 32, named, 4, 64, bits, 1, 3 << 24 | 131], // 7
-            vec![function, info(kind::FUNC, 0), 9],            // 8
-            vec![0, info(kind::FUNC_PROTO, 2), 0, 0, 1, 0, 1], // 9
+            vec![function, info(kind::FUNC, 0), 9],      // 8
+            vec![0, info(kind::FUNC_PROTO, 1), 1, x, 1], // 9
         ]
         .concat();
         let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -288,7 +341,24 @@ mod tests {
         assert_eq!(btf.offset("nowhere", "a"), None);
         assert!(btf.has_function("do_it"));
         assert!(!btf.has_function("do_not"));
-        assert_eq!((btf.parameters("do_it"), btf.parameters("do_not")), (Some(2), None));
+    }
+
+    #[test]
+    fn types_can_be_walked() {
+        let data = sample();
+        let btf = Btf::parse(&data).unwrap();
+        assert_eq!(btf.structures("outer"), [7]);
+        let outer = btf.get(7).unwrap();
+        let entries: Vec<_> = btf.entries(&outer).collect();
+        let names: Vec<_> = entries.iter().map(|entry| entry.name).collect();
+        assert_eq!(names, [Some(&b"a"[..]), None, Some(b"named"), Some(b"bits")]);
+        assert_eq!(entries[3], Entry { name: Some(b"bits"), type_id: 1, offset: 131, width: 3 });
+        assert_eq!(btf.resolve(entries[2].type_id), Some(2), "const, typedef, structure");
+        let function = btf.functions("do_it").next().unwrap();
+        let parameters: Vec<_> = btf.entries(&btf.get(function.size_or_type).unwrap()).collect();
+        assert_eq!(parameters, [Entry { name: Some(b"x"), type_id: 1, offset: 0, width: 0 }]);
+        assert_eq!((btf.parameters("do_it"), btf.parameters("do_not")), (Some(1), None));
+        assert!(btf.get(0).is_none(), "void");
     }
 
     #[test]

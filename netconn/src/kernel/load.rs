@@ -14,13 +14,14 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use netconn_common::{ExitRecord, FileRecord, MISSING, TcpRecord, feature, kind, map, setting};
+use netconn_common::{ExitRecord, FileRecord, TcpRecord, feature, kind, map, setting};
 use thiserror::Error;
 
 use crate::kernel::{
     btf::{Btf, BtfError},
     hooks::{Attach, HELPERS, HOOKS, Hook, HookStatus, Needed, Obstacle, Verdict, classify, probe_read_status},
     iterate,
+    layout::{Layout, NoMember},
     preflight::{self, Lockdown, Unfit},
 };
 
@@ -31,31 +32,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_
 const SOCKETS_BY_ADDRESS_MAX: u32 = 262_144;
 /// What the verifier's log is shortened to in messages, bytes from its end.
 const VERIFIER_LOG_KEPT: usize = 400;
-
-/// A member of a kernel structure that the programs read, with the places where kernels have it.
-struct Member {
-    name: &'static str,
-    places: &'static [(&'static str, &'static str)],
-}
-
-macro_rules! table {
-    ($($name:ident = [$($structure:literal $path:literal),+];)+) => {
-        const MEMBERS: &[Member] =
-            &[$(Member { name: stringify!($name), places: &[$(($structure, $path)),+] }),+];
-    };
-}
-netconn_common::kernel_members!(table);
-
-/// Members without which a record says nothing.
-const INDISPENSABLE: &[&str] = &[
-    "SOCK_FAMILY",
-    "SOCK_LOCAL_PORT",
-    "SOCK_REMOTE_PORT",
-    "SOCK_LOCAL_V4",
-    "SOCK_REMOTE_V4",
-    "SOCK_PROTOCOL",
-    "INET_SOURCE_PORT",
-];
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -78,8 +54,8 @@ pub enum LoadError {
     #[error("{file}: {0}", file = preflight::BTF_FILE)]
     Btf(#[from] BtfError),
     /// The kernel is built so differently that a record would say nothing.
-    #[error("this kernel's structures have no {0}: please report it with the kernel's version")]
-    NoMember(&'static str),
+    #[error(transparent)]
+    NoMember(#[from] NoMember),
     /// `bpf()` does not work at all.
     #[error(
         "the kernel refuses bpf(): {0}; a container, seccomp or lockdown forbids it: run netconn as root of the host itself"
@@ -131,28 +107,24 @@ impl Capture {
         preflight::check_capabilities()?;
         let data = preflight::read_btf()?;
         let btf = Btf::parse(&data)?;
-        let offsets = offsets(&btf)?;
-        let features = features(&btf);
-        let ebpf = load(options, &offsets, &features, VerifierLogLevel::DISABLE)?;
-        let missing = offsets.iter().filter(|(_, offset)| *offset == MISSING).map(|(name, _)| *name).collect();
-        let exact = features.contains(&(feature::SOCKET_STORAGE, 1));
+        let layout = Layout::of(&btf, Lockdown::of_this_kernel())?;
+        let ebpf = load(options, &layout, VerifierLogLevel::DISABLE)?;
         // Loading once more with a log is slow: only for those that fail.
         let explain = |hook: &Hook| {
-            let mut ebpf = load(options, &offsets, &features, VerifierLogLevel::DEBUG).ok()?;
+            let mut ebpf = load(options, &layout, VerifierLogLevel::DEBUG).ok()?;
             attach(&mut ebpf, hook, &AyaBtf::from_sys_fs().ok()?).err()
         };
-        let mut capture = Self::attach(ebpf, options, missing, exact, explain)?;
-        let helpers = HELPERS.iter().map(|helper| helper.status(features.contains(&(helper.feature, 1))));
+        let mut capture = Self::attach(ebpf, options, &layout, explain)?;
+        let helpers = HELPERS.iter().map(|helper| helper.status(layout.has(helper.feature)));
         capture.hooks.extend(helpers);
-        capture.hooks.push(probe_read_status(features.contains(&(feature::PROBE_READ, 1))));
+        capture.hooks.push(probe_read_status(layout.has(feature::PROBE_READ)));
         Ok(capture)
     }
 
     fn attach(
         mut ebpf: Ebpf,
         options: &Options,
-        missing: Vec<&'static str>,
-        exact: bool,
+        layout: &Layout,
         explain: impl Fn(&Hook) -> Option<Verdict>,
     ) -> Result<Self, LoadError> {
         let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
@@ -162,7 +134,7 @@ impl Capture {
         for hook in HOOKS {
             let verdict = if is_left_out(hook, &options.without) {
                 Verdict::Unsupported { reason: "left out on request".into() }
-            } else if let Some(reason) = unneeded(hook, &hooks, exact) {
+            } else if let Some(reason) = unneeded(hook, &hooks, layout.has(feature::SOCKET_STORAGE)) {
                 Verdict::Unneeded { reason }
             } else {
                 match attach(&mut ebpf, hook, &types) {
@@ -194,10 +166,10 @@ impl Capture {
             ended: taken(&mut ebpf, map::ENDED)?,
             settings,
             bits,
-            exact,
+            exact: layout.has(feature::SOCKET_STORAGE),
             counted: HOOKS.iter().filter_map(|hook| descriptor(&ebpf, hook)).collect(),
             hooks,
-            missing,
+            missing: layout.missing().collect(),
             logger,
             ebpf: Some(ebpf),
         })
@@ -358,34 +330,7 @@ fn taken<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &s
     T::try_from(map).map_err(|error| LoadError::Object(format!("map {name}: {error}")))
 }
 
-/// Offset of each member on this kernel, or [`MISSING`].
-fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, LoadError> {
-    MEMBERS
-        .iter()
-        .map(|member| {
-            let found = member.places.iter().find_map(|(structure, path)| btf.offset(structure, path));
-            if found.is_none() && INDISPENSABLE.contains(&member.name) {
-                return Err(LoadError::NoMember(member.name));
-            }
-            Ok((member.name, found.unwrap_or(MISSING)))
-        })
-        .collect()
-}
-
-/// What this kernel allows.
-fn features(btf: &Btf<'_>) -> Vec<(&'static str, u32)> {
-    let readable = Lockdown::of_this_kernel() != Lockdown::Confidentiality;
-    let helpers = HELPERS.iter().map(|helper| (helper.feature, u32::from(btf.has_function(helper.function))));
-    let parameters = btf.parameters("inet_csk_accept").unwrap_or(0);
-    helpers.chain([(feature::PROBE_READ, u32::from(readable)), (feature::ACCEPT_PARAMETERS, parameters)]).collect()
-}
-
-fn load(
-    options: &Options,
-    offsets: &[(&'static str, u32)],
-    features: &[(&'static str, u32)],
-    log: VerifierLogLevel,
-) -> Result<Ebpf, LoadError> {
+fn load(options: &Options, layout: &Layout, log: VerifierLogLevel) -> Result<Ebpf, LoadError> {
     let log_level = options.log_level.map_or(0_u8, |level| level as u8);
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(log).map_max_entries(map::RECORDS, options.ring_bytes).override_global(
@@ -393,11 +338,10 @@ fn load(
         &log_level,
         true,
     );
-    let has_storage = features.contains(&(feature::SOCKET_STORAGE, 1));
-    if !has_storage {
+    if !layout.has(feature::SOCKET_STORAGE) {
         loader.map_max_entries(map::SOCKETS_BY_ADDRESS, SOCKETS_BY_ADDRESS_MAX);
     }
-    for (name, value) in offsets.iter().chain(features) {
+    for (name, value) in layout.offsets.iter().chain(&layout.features) {
         loader.override_global(name, value, true);
     }
     loader.load(OBJECT).map_err(|error| match refusal(&error) {
@@ -486,21 +430,5 @@ fn obstacle(error: &ProgramError) -> Obstacle {
             Some(errno) => Obstacle::Refused { errno, log: String::new() },
             None => Obstacle::Other(chain(other)),
         },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_are_named_once_and_the_indispensable_exist() {
-        let mut names: Vec<_> = MEMBERS.iter().map(|member| member.name).collect();
-        for name in INDISPENSABLE {
-            assert!(names.contains(name), "{name}");
-        }
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), MEMBERS.len());
     }
 }

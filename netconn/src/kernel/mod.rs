@@ -1,9 +1,10 @@
 //! Everything between netconn and the kernel: what this kernel offers, the eBPF object, its hooks and its records.
 
+pub mod preflight;
 pub mod btf;
-pub mod decode;
 pub mod hooks;
+pub mod layout;
+pub mod decode;
 mod iterate;
 pub mod load;
-pub mod preflight;
 pub mod route;

@@ -16,9 +16,9 @@ const ARCHITECTURE: &str = "cloud-amd64";
 
 /// An entry of `tests/kernels.toml`.
 #[derive(Debug, Deserialize)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// Beginning of the version.
-    pub(super) series: String,
+    pub(crate) series: String,
     /// Suite of the archive.
     suite: String,
     /// Tests that must fail on it.
@@ -33,34 +33,42 @@ struct List {
 
 /// A kernel that is here.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(crate) struct Fetched {
     /// The compressed kernel.
-    pub(super) image: PathBuf,
+    pub(crate) image: PathBuf,
     /// The folder of its modules.
-    pub(super) modules: PathBuf,
+    pub(crate) modules: PathBuf,
 }
 
 /// Why kernels cannot be fetched here, if so.
-pub(super) fn obstacle() -> Option<String> {
+pub(crate) fn obstacle() -> Option<String> {
     if !packages::is_there("apt-get") || !Path::new(KEYRING).exists() {
         return Some("kernels are fetched by Debian's apt".into());
     }
     mirrors().is_empty().then(|| "apt has no Debian mirror among its sources".into())
 }
 
-/// The list.
-pub(super) fn list() -> Result<Vec<Kernel>> {
+/// The kernels of the list, or the one of a series.
+pub(crate) fn chosen(series: Option<&str>) -> Result<Vec<Kernel>> {
     let path = root().join("tests/kernels.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(toml::from_str::<List>(&text).with_context(|| path.display().to_string())?.kernel)
+    let mut kernels = toml::from_str::<List>(&text).with_context(|| path.display().to_string())?.kernel;
+    kernels.retain(|kernel| series.is_none_or(|only| kernel.series == only));
+    if kernels.is_empty() {
+        bail!("no such series in tests/kernels.toml");
+    }
+    Ok(kernels)
 }
 
 /// Fetches a kernel and its modules, unless they are here.
-pub(super) fn fetch(kernel: &Kernel) -> Result<Fetched> {
+pub(crate) fn fetch(kernel: &Kernel) -> Result<Fetched> {
     let folder = root().join("target/vm").join(&kernel.series);
     let unpacked = folder.join("root");
     if let Some(found) = find(&unpacked) {
         return Ok(found);
+    }
+    if let Some(reason) = obstacle() {
+        bail!("kernel {} cannot be fetched here: {reason}", kernel.series);
     }
     let apt = Apt::new(&folder, &kernel.suite)?;
     check(apt.get().args(["update", "-q"]))?;
@@ -176,6 +184,8 @@ mod tests {
 
     #[test]
     fn the_list_can_be_read() {
-        assert!(list().unwrap().len() >= 5);
+        assert!(chosen(None).unwrap().len() >= 5);
+        assert_eq!(chosen(Some("6.1")).unwrap().len(), 1);
+        assert!(chosen(Some("2.4")).is_err());
     }
 }
