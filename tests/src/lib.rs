@@ -3,13 +3,17 @@
 //! Root is needed. Everything here panics when something is wrong: it is for tests only.
 
 mod daemon;
+mod forked;
 mod netns;
+mod scenes;
 mod ss;
 
 use std::time::Duration;
 
 pub use daemon::{Daemon, Events, netconn};
+pub use forked::{Forked, actor, pause, step};
 pub use netns::{Netns, Pair};
+pub use scenes::{closes, connected, disconnect, events_of, failure, moment, reset, start};
 pub use ss::{Socket, rows, ss};
 
 /// A time that is long on this machine: emulated ones are slower.

@@ -8,72 +8,8 @@ use std::{
     time::Duration,
 };
 
-use netconn_tests::{Daemon, Events, Netns, Pair, long};
-use serde_json::Value;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-
-/// Waits for longer than a daemon takes to see anything, and than loopback takes for anything.
-fn moment() {
-    thread::sleep(long(50));
-}
-
-/// Events in a namespace that a function causes.
-fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
-    let daemon = Daemon::start();
-    namespace.run(function);
-    moment();
-    daemon.stop().within(namespace.inode)
-}
-
-/// The one attempt that failed, and nothing else of it: no second outcome, no close.
-fn failure(events: &Events) -> Value {
-    let attempt = events.of("IP Connect").with("event.network.connectionStatus", "FAILURE").one().clone();
-    assert_eq!(attempt["event.network.direction"], "OUTGOING");
-    assert_eq!(attempt["src.process.pid"], std::process::id());
-    assert_eq!(attempt["src.process.attribution"], "connect");
-    let same = events.with("event.connection.id", attempt["event.connection.id"].clone());
-    assert_eq!(same.len(), 1, "exactly one event of a failed attempt");
-    attempt
-}
-
-/// The close of the outgoing and of the incoming end of the one connection there was.
-fn closes(events: &Events) -> (Value, Value) {
-    let closes = events.of("IP Close");
-    let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS");
-    assert_eq!((connects.len(), closes.len()), (2, 2), "{events:#?}");
-    let end = |direction| {
-        let close = closes.with("event.network.direction", direction).one().clone();
-        let connect = connects.with("event.network.direction", direction).one().clone();
-        for (field, value) in connect.as_object().unwrap() {
-            let of_its_own = ["event.type", "event.time", "timestamp", "event.id"].contains(&field.as_str());
-            assert!(of_its_own || close[field] == *value, "IP Close repeats {field}");
-        }
-        assert!(close["event.network.durationMs"].as_f64().unwrap() >= 0.0);
-        close
-    };
-    (end("OUTGOING"), end("INCOMING"))
-}
-
-fn connected(address: &str) -> (TcpListener, TcpStream, TcpStream) {
-    let listener = TcpListener::bind((address, 0)).unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
-    (listener, client, server)
-}
-
-/// A close that sends RST instead of FIN.
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(stream);
-}
-
-/// Starts to connect and does not wait.
-fn start(to: SocketAddr) -> Socket {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let _ = socket.connect(&to.into());
-    socket
-}
+use netconn_tests::{Daemon, Netns, Pair, closes, connected, disconnect, events_of, failure, moment, reset, start};
+use socket2::{Domain, Socket, Type};
 
 #[test]
 fn both_ends_count_the_same_bytes_on_every_kind_of_address() {
@@ -295,15 +231,4 @@ fn a_socket_that_connects_again_is_another_connection() {
     let mut ports = out.of("IP Connect").values("src.port.number");
     ports.dedup();
     assert_eq!(ports.len(), 3, "none has the port of the one before");
-}
-
-/// `connect` to `AF_UNSPEC` ends a connection and keeps the socket.
-fn disconnect(socket: &Socket) {
-    // SAFETY: an all-zero address is one of family AF_UNSPEC.
-    let nowhere = unsafe {
-        let mut storage = socket2::SockAddrStorage::zeroed();
-        storage.view_as::<[u8; 16]>().fill(0);
-        socket2::SockAddr::new(storage, 16)
-    };
-    socket.connect(&nowhere).unwrap();
 }

@@ -433,7 +433,7 @@ impl Loop {
         self.core.table.sweep(now);
         if self.owners.may_look(now) {
             let ended = self.core.processes.take_ended(now);
-            let ended = self.core.table.listeners_of(ended);
+            let ended = self.core.table.owners_among(ended);
             if !ended.is_empty() || self.owners.is_due(now) {
                 self.find_owners(&ended);
             }

@@ -270,18 +270,19 @@ impl Table {
         missing.map(|entry| Connection { state: tcp_state::TIME_WAIT, ..entry.clone() }).collect()
     }
 
-    /// Those of some processes, by id and start, that own a listener.
-    pub fn listeners_of(&self, mut processes: Vec<(u32, u64)>) -> Vec<(u32, u64)> {
+    /// Those of some ended processes, by id and start, that own a listener or an accepted connection that somebody must
+    /// have open: the kernel would have closed it otherwise.
+    pub fn owners_among(&self, processes: Vec<(u32, u64)>) -> Vec<(u32, u64)> {
         if processes.is_empty() {
             return processes;
         }
-        let slots = self.listeners.values().flatten();
-        let owners: HashSet<_> = slots
-            .filter_map(|slot| self.slots.get(*slot as usize)?.as_ref())
-            .map(|entry| (entry.owner.tgid, entry.owner.start_ns))
-            .collect();
-        processes.retain(|process| owners.contains(process));
-        processes
+        let mut processes: HashSet<_> = processes.into_iter().collect();
+        let is_open = |entry: &&Connection| {
+            matches!(entry.state, tcp_state::LISTEN | tcp_state::ESTABLISHED | tcp_state::CLOSE_WAIT)
+                && entry.role != role::ACTIVE
+        };
+        let owners = self.slots.iter().flatten().filter(is_open).map(|entry| (entry.owner.tgid, entry.owner.start_ns));
+        owners.filter_map(|owner| processes.take(&owner)).collect()
     }
 
     /// Forgets what the kernel has forgotten.

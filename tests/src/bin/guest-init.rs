@@ -19,7 +19,7 @@ const VERDICT: &str = "netconn-guest: ";
 /// How much slower everything is than on the host.
 const SLOWNESS: &str = "8";
 /// Both ways to see attempts; see DESIGN.md. The second is forced, to be tested on kernels that need it not.
-const TIERS: [(&str, &str); 2] = [("tier 1", ""), ("tier 2", "tcp_connect")];
+const TIERS: [(&str, &str); 2] = [("tier 1", ""), ("tier 2", "trampolines")];
 
 fn main() {
     for (kind, place) in [
