@@ -25,8 +25,10 @@ macro_rules! kernel_members {
             SOCK_LOCK_OWNED = ["sock" "sk_lock.owned"];
             SOCK_MARK = ["sock" "sk_mark"];
             SOCK_DEVICE = ["sock" "__sk_common.skc_bound_dev_if"];
-            SOCK_SOCKET = ["sock" "sk_socket"];
             TCP_IS_MPTCP = ["tcp_sock" "is_mptcp"];
+            CONNECTION_PROTOCOL_DATA = ["inet_connection_sock" "icsk_ulp_data"];
+            SUBFLOW_CONNECTION = ["mptcp_subflow_context" "conn"];
+            MPTCP_FIRST = ["mptcp_sock" "first"];
             TIME_WAIT_STATE = ["inet_timewait_sock" "tw_substate"];
             FILE_PRIVATE = ["file" "private_data"];
             SOCKET_FILE = ["socket" "file"];

@@ -161,7 +161,7 @@ pub struct Kept {
     /// With [`mark::UNSENT`]: where the attempt goes, which the socket itself only knows once there is a route.
     pub destination: Destination,
     /// 1: a process has used a socket that came out of a listener, or it came out of none. Not a mark, because it is
-    /// not written under the socket's lock. Of an MPTCP connection: it has its first path.
+    /// not written under the socket's lock.
     pub used: u32,
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use netconn_common::{CgroupRecord, ExecRecord, Kept, Nesting, TcpRecord, exec, kind};
+use netconn_common::{CgroupRecord, ExecRecord, Kept, Nesting, Owner, TcpRecord, exec, kind};
 
 /// All records. The daemon sets the size.
 #[map]
@@ -28,6 +28,10 @@ pub static SOCKETS_BY_ADDRESS: HashMap<u64, Kept> = HashMap::with_max_entries(1,
 /// Stands in for the state of a socket for which there is no memory; the second is for [`NESTING`].
 #[map]
 pub static SPARE: PerCpuArray<Kept> = PerCpuArray::with_max_entries(2, 0);
+
+/// Whose MPTCP connections are, by the address of their socket.
+#[map]
+pub static MPTCP_OWNERS: HashMap<u64, Owner> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// Start by process id of processes that have ended and own sockets that others have open; the daemon's word.
 #[map]

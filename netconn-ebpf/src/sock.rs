@@ -11,11 +11,11 @@ use netconn_common::{Destination, Kept, Owner, SocketState, Totals, UNKNOWN_U32,
 use crate::{
     emit,
     kernel::{
-        HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, NET_INODE, SOCK_DEVICE, SOCK_ERROR, SOCK_FAMILY,
-        SOCK_FLAGS, SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED, SOCK_MARK, SOCK_NET, SOCK_PROTOCOL,
-        SOCK_REMOTE_PORT, SOCK_REMOTE_V4, SOCK_REMOTE_V6, SOCK_SOCKET, SOCK_STATE, SOCKET_SOCK, TCP_BYTES_RECEIVED,
-        TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_IS_MPTCP, TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED,
-        TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member,
+        CONNECTION_PROTOCOL_DATA, HAS_PROBE_READ, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, MPTCP_FIRST,
+        NET_INODE, SOCK_DEVICE, SOCK_ERROR, SOCK_FAMILY, SOCK_FLAGS, SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6,
+        SOCK_LOCK_OWNED, SOCK_MARK, SOCK_NET, SOCK_PROTOCOL, SOCK_REMOTE_PORT, SOCK_REMOTE_V4, SOCK_REMOTE_V6,
+        SOCK_STATE, SUBFLOW_CONNECTION, TCP_BYTES_RECEIVED, TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_IS_MPTCP,
+        TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member, probe,
     },
     maps::{SOCKETS, SOCKETS_BY_ADDRESS},
 };
@@ -67,9 +67,23 @@ impl TcpSock {
 
     /// Whether this is a path of an MPTCP connection.
     #[inline(always)]
-    pub fn is_path(self) -> bool {
+    fn is_path(self) -> bool {
         // SAFETY: the type holds a typed pointer.
         unsafe { member::<u8>(self.0, &TCP_IS_MPTCP, 0) != 0 }
+    }
+
+    /// The address of the MPTCP connection of which this is a further path, not its first (`mptcp_subflow_ctx` and
+    /// `struct mptcp_sock` in `net/mptcp/protocol.h`).
+    #[inline(always)]
+    pub fn joined(self) -> Option<u64> {
+        if !self.is_path() || !has(&HAS_PROBE_READ) {
+            return None;
+        }
+        // SAFETY: as above.
+        let context: u64 = unsafe { member(self.0, &CONNECTION_PROTOCOL_DATA, 0) };
+        let connection: u64 = probe(context + u64::from(SUBFLOW_CONNECTION.load()))?;
+        let first: u64 = probe(connection + u64::from(MPTCP_FIRST.load()))?;
+        (first != 0 && first != self.0 as u64).then_some(connection)
     }
 
     /// What a program on cgroups is given as a socket; `None` if it is of another protocol.
@@ -237,20 +251,17 @@ impl Sock {
         unsafe { member(self.0, &SOCK_DEVICE, 0) }
     }
 
+    /// The socket's address, which is also that of its outermost type.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
     /// Whether this is an MPTCP connection as a whole, which its paths make up.
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {
         // SAFETY: as above.
         unsafe { member::<u16>(self.0, &SOCK_PROTOCOL, 0) == IPPROTO_MPTCP }
-    }
-
-    /// The MPTCP connection that this is a path of, once a process has it open (`mptcp_sock_graft` in
-    /// `net/mptcp/protocol.h`: a path has its connection's `struct socket`).
-    #[inline(always)]
-    pub fn connection(self) -> Option<Self> {
-        // SAFETY: as above.
-        let sk = unsafe { follow(follow(self.0, &SOCK_SOCKET), &SOCKET_SOCK) };
-        (!sk.is_null() && Self(sk).is_mptcp()).then_some(Self(sk))
     }
 
     /// What is kept with this socket; null if there is nothing.

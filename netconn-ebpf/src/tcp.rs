@@ -14,7 +14,7 @@ use netconn_common::{
 
 use crate::{
     attempt, emit,
-    maps::{NESTING, SETTINGS, SPARE},
+    maps::{MPTCP_OWNERS, NESTING, SETTINGS, SPARE},
     sock::Sock,
     sock::TcpSock,
     task,
@@ -107,45 +107,26 @@ pub fn tcp_connect(ctx: FEntryContext) -> i32 {
 /// An MPTCP connection as a whole is no connection on the wire, but its further paths belong to whom it belongs to.
 #[inline(always)]
 fn connection(sock: Sock, new: u8) {
-    let is_listener = new == tcp_state::LISTEN;
+    let key = sock.address();
     if new == tcp_state::CLOSE {
-        sock.forget();
-    } else if is_listener || new == tcp_state::SYN_SENT {
-        let kept = sock.state_or_new();
-        if !kept.is_null() {
-            // SAFETY: not null; the socket's lock makes this the only writer.
-            unsafe {
-                (*kept).state.owner =
-                    task::current(if is_listener { attribution::LISTENER } else { attribution::CONNECT });
-                // What is accepted inherits this: its first path was there before it.
-                (*kept).used = u32::from(is_listener);
-            }
-        }
+        // An error means that it was not ours to know.
+        let _ = MPTCP_OWNERS.remove(key);
+    } else if new == tcp_state::SYN_SENT {
+        // An error means that the table is full; the owner of further paths is then not known.
+        let _ = MPTCP_OWNERS.insert(key, task::current(attribution::CONNECT), 0);
     }
 }
 
 /// Marks a path of an MPTCP connection that is not its first. Such paths are opened by a thread of the kernel.
 #[inline(always)]
-fn join(path: Sock, state: &mut SocketState, new: u8) {
-    if new == tcp_state::SYN_SENT && !task::is_process() {
+fn join(path: TcpSock, state: &mut SocketState) {
+    let Some(connection) = path.joined() else { return };
+    state.marks |= mark::SUBFLOW;
+    // SAFETY: entries are not changed, only removed.
+    if let Some(owner) = unsafe { MPTCP_OWNERS.get(connection) } {
+        state.owner = *owner;
+    } else if state.role == role::ACTIVE {
         state.owner = Owner::default();
-    }
-    if new != tcp_state::ESTABLISHED {
-        return;
-    }
-    let Some(connection) = path.connection() else { return };
-    let kept = connection.state();
-    if kept.is_null() {
-        return;
-    }
-    // SAFETY: not null.
-    unsafe {
-        if (*kept).used == 0 {
-            (*kept).used = 1;
-        } else {
-            state.marks |= mark::SUBFLOW;
-            state.owner = (*kept).state.owner;
-        }
     }
 }
 
@@ -242,8 +223,8 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
         tcp_state::CLOSE_WAIT => state.marks |= mark::CLOSED_REMOTELY,
         _ => {}
     }
-    if tcp.is_path() {
-        join(sock, state, new);
+    if matches!(new, tcp_state::SYN_SENT | tcp_state::ESTABLISHED) {
+        join(tcp, state);
     }
     let number = sock.number(state);
     emit::record(kind::TCP, |record: *mut TcpRecord| {

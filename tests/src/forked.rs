@@ -42,6 +42,27 @@ impl Forked {
         }
     }
 
+    /// The same with a process id that is free.
+    pub fn with_pid(pid: u32, function: impl FnOnce(UnixStream)) -> Self {
+        let (here, there) = UnixStream::pair().unwrap();
+        let ids = [pid];
+        // SAFETY: all zeros is a valid value, "nothing special".
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.exit_signal = libc::SIGCHLD as u64;
+        arguments.set_tid = ids.as_ptr() as u64;
+        arguments.set_tid_size = 1;
+        // SAFETY: as in `new`; without a stack of its own it is a fork.
+        let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+        assert!(child >= 0, "{}", std::io::Error::last_os_error());
+        if child != 0 {
+            return Self { pid: u32::try_from(child).unwrap(), channel: here };
+        }
+        drop(here);
+        function(there);
+        // SAFETY: as in `new`.
+        unsafe { libc::_exit(0) }
+    }
+
     /// Waits for one byte of the child: it has come to a point.
     pub fn wait(&mut self) {
         self.channel.read_exact(&mut [0]).unwrap();

@@ -16,6 +16,15 @@ pub use netns::{Netns, Pair};
 pub use scenes::{closes, connected, disconnect, events_of, failure, moment, reset, start};
 pub use ss::{Socket, rows, ss};
 
+/// Waits until something holds, for at most so many milliseconds of this machine; says `what` if it never does.
+pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
+    let since = std::time::Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < long(milliseconds), "{}", what());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// A time that is long on this machine: emulated ones are slower.
 pub fn long(milliseconds: u64) -> Duration {
     let slowness = std::env::var("NETCONN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);

@@ -7,10 +7,10 @@ use std::{
     os::unix::{net::UnixStream, process::CommandExt as _},
     process::Stdio,
     thread,
-    time::Instant,
+    time::Duration,
 };
 
-use netconn_tests::{Daemon, Events, Forked, Netns, actor, long, moment, pause, step};
+use netconn_tests::{Daemon, Events, Forked, Netns, actor, long, moment, pause, step, until};
 use nix::{
     cmsg_space, libc,
     sched::{CloneFlags, unshare},
@@ -81,18 +81,19 @@ fn accepted(events: &Events, kind: &str, client_port: u16) -> Value {
 
 /// Waits until the row of each accepted connection names its process.
 fn rows_become_right(daemon: &Daemon, namespace: u64, expected: &[(u16, u32)]) {
-    let since = Instant::now();
-    loop {
-        let rows = daemon.list(namespace);
-        let is_right = |(port, pid): &(u16, u32)| {
-            rows.iter().any(|row| row["direction"] == "INCOMING" && row["remote_port"] == *port && row["pid"] == *pid)
-        };
-        if expected.iter().all(is_right) {
-            return;
-        }
-        assert!(since.elapsed() < long(10_000), "{expected:?}: {rows:#?}");
-        thread::sleep(long(20));
-    }
+    let list = || daemon.list(namespace);
+    until(
+        10_000,
+        || format!("{expected:?}: {:#?}", list()),
+        || {
+            let rows = list();
+            expected.iter().all(|(port, pid)| {
+                let is_it =
+                    |row: &Value| row["direction"] == "INCOMING" && row["remote_port"] == *port && row["pid"] == *pid;
+                rows.iter().any(is_it)
+            })
+        },
+    );
 }
 
 #[test]
@@ -339,7 +340,7 @@ fn of_several_listeners_at_one_port_it_is_the_one_that_was_chosen() {
         servers.iter_mut().for_each(Forked::wait);
         let mut clients: Vec<_> = (0..COUNT * 2).map(|_| TcpStream::connect("127.0.0.1:8082").unwrap()).collect();
         // For so long nobody accepts: it is told whose listener it came through.
-        thread::sleep(long(500));
+        thread::sleep(Duration::from_millis(500));
         servers.iter_mut().for_each(Forked::go);
         expected = clients.iter_mut().map(|client| (client.local_addr().unwrap().port(), told_pid(client))).collect();
         rows_become_right(&daemon, namespace.inode, &expected);

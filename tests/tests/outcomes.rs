@@ -3,9 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::Duration,
+    net::{IpAddr, Ipv6Addr, Shutdown, TcpListener, TcpStream},
 };
 
 use netconn_tests::{Daemon, Netns, Pair, closes, connected, disconnect, events_of, failure, moment, reset, start};

@@ -290,6 +290,9 @@ fn network(object: &mut Object<'_>, change: Change, connection: &Connection, tim
     {
         object.plain(Field::CommunityId, |out| out.put_slice(&community_id::tcp(connection.local, remote)));
     }
+    if connection.is_subflow() {
+        object.r#true(Field::Subflow);
+    }
     if connection.preexisting {
         object.r#true(Field::Preexisting);
     }
@@ -331,7 +334,10 @@ fn ends(object: &mut Object<'_>, connection: &Connection) {
 }
 
 fn end(object: &mut Object<'_>, address: Field, port: Field, end: End) {
-    object.address(address, end.address);
+    // An attempt without a route has not come to an address of its own; listeners of any address have a port.
+    if !end.address.is_unspecified() || end.port != 0 {
+        object.address(address, end.address);
+    }
     if end.port != 0 {
         object.integer(port, end.port);
     }

@@ -37,6 +37,9 @@ pub fn row(out: &mut BytesMut, clock: &mut Clock, directory: &mut Directory, boo
     if connection.namespace != UNKNOWN_U32 {
         object.integer_as(",\"namespace\":", connection.namespace);
     }
+    if connection.is_subflow() {
+        object.plain_as(",\"subflow\":", |out| out.extend_from_slice(b"true"));
+    }
     object.plain_as(",\"connection_id\":", |out| connection_id(out, boot, connection));
     object.end();
 }

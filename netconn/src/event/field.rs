@@ -69,6 +69,7 @@ fields! {
     Retransmits "event.network.retransmits" Integer "Segments sent again.";
     Namespace "event.network.namespace" Integer "Inode of the network namespace.";
     CommunityId "event.network.communityId" String "Community ID v1 flow hash, seed 0.";
+    Subflow "event.network.subflow" Boolean "`true`: a further path of an MPTCP connection.";
     Preexisting "event.network.preexisting" Boolean "`true`: the connection was there before netconn.";
     SrcAddress "src.ip.address" String "Address of the initiator.";
     SrcPort "src.port.number" Integer "Port of the initiator.";

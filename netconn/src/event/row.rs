@@ -63,6 +63,9 @@ pub struct Row {
     /// systemd unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub systemd_unit: Option<String>,
+    /// `true`: a further path of an MPTCP connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subflow: Option<bool>,
     /// The same as `event.connection.id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<String>,

@@ -114,7 +114,7 @@ mod tests {
             series: "5.10",
             offsets: &[("INET_SOURCE_PORT", 784), ("SOCK_LOCK_OWNED", 140), ("NET_INODE", 144)],
             closed: &[feature::SOCKET_STORAGE, feature::SOCKET_COOKIE, feature::CURRENT_TASK, feature::SOCK_FROM_FILE],
-            missing: &["TCP_IS_MPTCP"], // built without MPTCP
+            missing: &["TCP_IS_MPTCP", "SUBFLOW_CONNECTION", "MPTCP_FIRST"], // built without MPTCP
         },
         Kernel {
             series: "6.1",

@@ -18,9 +18,9 @@ use crate::root;
 /// Programs of the host that the tests run.
 const PROGRAMS: [&str; 11] = ["bash", "cat", "head", "ip", "nft", "rm", "setpriv", "sh", "ss", "sysctl", "timeout"];
 /// Modules for cables between network namespaces, packet filters and `ss`.
-const MODULES: [&str; 4] = ["veth", "nf_tables", "tcp_diag", "inet_diag"];
+const MODULES: [&str; 6] = ["veth", "nf_tables", "nft_reject_inet", "tcp_diag", "inet_diag", "mptcp_diag"];
 /// Tests that run in guests: those that ask the kernel something. What clients and commands do is the same everywhere.
-const TESTS: [&str; 3] = ["equality", "outcomes", "processes"];
+const TESTS: [&str; 6] = ["acceptors", "attempts", "endings", "equality", "outcomes", "processes"];
 
 /// An initramfs in the making: paths and modes to contents (`None`: a folder).
 #[derive(Default)]
@@ -35,7 +35,9 @@ pub(super) fn build(kernel: &Fetched) -> Result<PathBuf> {
     }
     tree.file("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n".to_vec());
     tree.program(&target.join("guest-init"), "init")?;
-    tree.program(&target.join("netconn"), "t/netconn")?;
+    for name in ["netconn", "actor"] {
+        tree.program(&target.join(name), &format!("t/{name}"))?;
+    }
     for name in TESTS {
         tree.program(&newest(&target.join("deps"), name)?, &format!("t/deps/{name}"))?;
     }
