@@ -324,6 +324,8 @@ pub fn probe_read_status(is_allowed: bool) -> HookStatus {
         fact: "executables, arguments, names of cgroups".into(),
         verdict,
         instead: (!is_allowed).then(|| instead.into()),
+        instructions: None,
+        verified_instructions: None,
     }
 }
 
@@ -336,7 +338,14 @@ impl Helper {
             Verdict::Unsupported { reason: "this kernel does not offer it to tracing programs".into() }
         };
         let instead = (!is_there).then(|| self.without.to_owned());
-        HookStatus { hook: format!("helper/{}", self.name), fact: self.fact.to_owned(), verdict, instead }
+        HookStatus {
+            hook: format!("helper/{}", self.name),
+            fact: self.fact.to_owned(),
+            verdict,
+            instead,
+            instructions: None,
+            verified_instructions: None,
+        }
     }
 }
 
@@ -376,6 +385,12 @@ pub struct HookStatus {
     /// [`Hook::without`], if it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead: Option<String>,
+    /// Instructions of its program after the kernel has translated it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<u32>,
+    /// Instructions that the verifier had to look at, of a million at most; from 5.16 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_instructions: Option<u32>,
 }
 
 impl Hook {
@@ -397,7 +412,14 @@ impl Hook {
     pub fn status(&self, verdict: Verdict) -> HookStatus {
         let is_missing = matches!(verdict, Verdict::Unsupported { .. } | Verdict::Failed { .. });
         let instead = is_missing.then(|| self.without.map(str::to_owned)).flatten();
-        HookStatus { hook: self.title(), fact: self.fact.to_owned(), verdict, instead }
+        HookStatus {
+            hook: self.title(),
+            fact: self.fact.to_owned(),
+            verdict,
+            instead,
+            instructions: None,
+            verified_instructions: None,
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use std::{
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, Iter, ProgramError, SockOps},
+    programs::{
+        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, Iter, ProgramError, ProgramInfo, SockOps,
+    },
 };
 use aya_log::EbpfLogger;
 use log::Log;
@@ -152,7 +154,8 @@ impl Capture {
             {
                 return Err(LoadError::Hook { hook: hook.title(), reason: reason.clone() });
             }
-            hooks.push(hook.status(verdict));
+            let (instructions, verified_instructions) = sizes(&ebpf, hook);
+            hooks.push(HookStatus { instructions, verified_instructions, ..hook.status(verdict) });
         }
         let logger = match options.log_level {
             Some(_) => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Object(error.to_string()))?),
@@ -290,6 +293,14 @@ impl Capture {
     pub fn detach(&mut self) {
         self.ebpf = None;
     }
+}
+
+/// Instructions of a loaded program: translated, and looked at by the verifier.
+fn sizes(ebpf: &Ebpf, hook: &Hook) -> (Option<u32>, Option<u32>) {
+    let info = ebpf.program(hook.program).and_then(|program| program.info().ok());
+    let bytes = info.as_ref().and_then(ProgramInfo::size_translated);
+    // An instruction is 8 bytes (`struct bpf_insn`, include/uapi/linux/bpf.h).
+    (bytes.map(|bytes| bytes / 8), info.as_ref().and_then(ProgramInfo::verified_instruction_count))
 }
 
 /// A descriptor of an attached program.

@@ -105,13 +105,14 @@ impl Connection {
             self.established_ns = record.state.established_ns;
         }
         self.totals = record.totals;
-        if self.role == role::UNKNOWN {
+        // A listener is one from the beginning: the table finds it as such.
+        if self.role == role::UNKNOWN && record.state.role != role::LISTENER {
             self.role = record.state.role;
         }
         let local = End { address: address(record.family, &record.local_address), port: record.local_port };
         let remote = End { address: address(record.family, &record.remote_address), port: record.remote_port };
-        // `tcp_disconnect` and the end of a bound socket clear what was known.
-        if local.port != 0 || self.local.port == 0 {
+        // `tcp_disconnect` and the end of a bound socket clear what was known. Listeners are found by their port.
+        if self.role != role::LISTENER && (local.port != 0 || self.local.port == 0) {
             self.local = local;
         }
         if self.role != role::LISTENER && (remote.port != 0 || self.remote.is_none()) {

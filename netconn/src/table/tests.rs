@@ -1,7 +1,9 @@
 //! The state machine against sequences that kernels give, and against any other.
 
 use bytemuck::Zeroable as _;
-use netconn_common::{TcpRecord, kind, mark, role, tcp_state::*};
+use netconn_common::{
+    FileRecord, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, kind, mark, role, tcp_state::*,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -233,6 +235,119 @@ fn mapped_addresses_are_ipv4() {
     assert_eq!(entry.local.address.to_string(), "192.0.2.1");
 }
 
+fn owner_record(socket: u64, generation: u32, tgid: u32, how: u32) -> OwnerRecord {
+    let mut record = OwnerRecord::zeroed();
+    record.header.time_ns = 2000;
+    (record.socket, record.generation) = (socket, generation);
+    (record.owner.tgid, record.owner.how) = (tgid, how);
+    record
+}
+
+/// An accepted connection of a listener of process 42, up to its state ESTABLISHED.
+fn accepted(socket: u64) -> TcpRecord {
+    let mut record = record(socket, 1, 1, role::PASSIVE, SYN_RECV, ESTABLISHED);
+    (record.state.owner.tgid, record.state.owner.how) = (42, attribution::LISTENER);
+    record
+}
+
+/// What was emitted, with the process that was told.
+fn told(
+    table: &mut Table,
+    step: impl FnOnce(&mut Table, &mut dyn FnMut(Change, &Connection, u64)),
+) -> Vec<(Change, u32)> {
+    let mut changes = Vec::new();
+    step(table, &mut |change, connection, _| changes.push((change, connection.owner.tgid)));
+    changes
+}
+
+const UP: Change = Change::Connect(Outcome::Success);
+
+#[test]
+fn an_accepted_connection_waits_for_its_acceptor() {
+    let mut table = Table::default();
+    table.expect_acceptors();
+    assert_eq!(told(&mut table, |table, emit| table.apply(&accepted(7), |_| None, emit)), []);
+    assert_eq!(table.next_deadline(), Some(1001 + ACCEPT_WAIT_NS));
+    let owner = owner_record(7, 1, 43, attribution::ACCEPT);
+    assert_eq!(told(&mut table, |table, emit| table.own(&owner, |_| None, emit)), [(UP, 43)]);
+    assert_eq!(table.next_deadline(), None, "nobody waits any more");
+    let again = owner_record(7, 1, 44, attribution::RECEIVE);
+    assert_eq!(told(&mut table, |table, emit| table.own(&again, |_| None, emit)), [], "it is announced once");
+    let of_another_life = owner_record(7, 2, 45, attribution::RECEIVE);
+    told(&mut table, |table, emit| table.own(&of_another_life, |_| None, emit));
+    let last = record(7, 1, 2, role::PASSIVE, ESTABLISHED, CLOSE);
+    let changes = told(&mut table, |table, emit| table.apply(&last, |_| None, emit));
+    assert_eq!(changes, [(Change::Close(CloseReason::ResetByLocal, 0), 44)]);
+}
+
+#[test]
+fn whoever_waits_in_vain_is_its_listeners() {
+    let mut table = Table::default();
+    table.expect_acceptors();
+    for socket in 1..4 {
+        told(&mut table, |table, emit| table.apply(&accepted(socket), |_| None, emit));
+    }
+    // One ends before anybody accepts it: both events come then.
+    let last = record(2, 1, 2, role::PASSIVE, ESTABLISHED, CLOSE);
+    let changes = told(&mut table, |table, emit| table.apply(&last, |_| None, emit));
+    assert_eq!(changes, [(UP, 42), (Change::Close(CloseReason::ResetByLocal, 0), 42)]);
+    let deadline = table.next_deadline().unwrap();
+    assert_eq!(told(&mut table, |table, emit| table.announce_overdue(deadline - 1, emit)), []);
+    assert_eq!(told(&mut table, |table, emit| table.announce_overdue(deadline, emit)), [(UP, 42), (UP, 42)]);
+    assert_eq!(told(&mut table, |table, emit| table.announce_all(0, emit)), []);
+}
+
+#[test]
+fn what_was_never_sent_is_one_event_or_none() {
+    let mut table = Table::default();
+    let mut unsent = UnsentRecord::zeroed();
+    unsent.attempt = record(7, 3, 1, role::ACTIVE, CLOSE, CLOSE);
+    unsent.attempt.error = 101;
+    let mut outcome = None;
+    let changes = told(&mut table, |table, emit| outcome = table.unsent(&unsent, |_| None, emit));
+    assert_eq!(changes, [(Change::Connect(Outcome::Failure(Failure::NetUnreachable, 101)), 0)]);
+    assert!(outcome.is_none() && table.is_empty());
+    unsent.attempt.error = UNKNOWN_U32;
+    let changes = told(&mut table, |table, emit| outcome = table.unsent(&unsent, |_| None, emit));
+    assert!(changes.is_empty() && table.is_empty());
+    assert_eq!(outcome.unwrap().remote.unwrap().port, 443, "the caller finds out why");
+}
+
+#[test]
+fn a_minisock_has_the_owner_of_its_connection() {
+    let mut table = Table::default();
+    let mut begin = record(7, 1, 1, role::ACTIVE, CLOSE, SYN_SENT);
+    begin.state.owner.tgid = 42;
+    let rest = [(SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (FIN_WAIT1, FIN_WAIT2), (FIN_WAIT2, CLOSE)];
+    let rest = (2..).zip(rest).map(|(sequence, (old, new))| record(7, 1, sequence, role::ACTIVE, old, new));
+    run(&mut table, &[vec![begin], rest.collect()].concat());
+    assert!(table.is_empty());
+    let mut minisock = record(0, 0, 0, role::UNKNOWN, TIME_WAIT, TIME_WAIT);
+    let shown = table.over(&minisock);
+    assert_eq!((shown.owner.tgid, shown.state, shown.socket), (42, TIME_WAIT, 7));
+    assert_eq!(table.over_since(1005, &[]).len(), 1, "it became one while the kernel was asked");
+    assert_eq!(table.over_since(1005, &[minisock]).len(), 0, "and was found");
+    assert_eq!(table.over_since(1006, &[]).len(), 0);
+    minisock.local_port = 1;
+    assert_eq!(table.over(&minisock).owner.tgid, 0, "another one");
+    table.sweep(100_000_000_000);
+    minisock.local_port = 40000;
+    assert_eq!(table.over(&minisock).owner.tgid, 0, "forgotten, as by the kernel");
+}
+
+#[test]
+fn sockets_that_outlive_their_process_are_found() {
+    let mut table = Table::default();
+    let mut listen = record(1, 1, 1, role::LISTENER, CLOSE, LISTEN);
+    (listen.state.owner.tgid, listen.state.owner.start_ns) = (42, 7);
+    run(&mut table, &[listen, record(2, 1, 1, role::ACTIVE, CLOSE, SYN_SENT)]);
+    assert_eq!(table.owners_among(vec![(42, 7), (42, 8), (43, 7), (0, 0)]), [(42, 7)]);
+    let mut file = FileRecord::zeroed();
+    (file.socket, file.owner.tgid, file.owner.how) = (1, 50, attribution::SCAN);
+    told(&mut table, |table, emit| table.found(&file, 0, |_| None, emit));
+    assert_eq!(table.owners_among(vec![(42, 7)]), []);
+}
+
 /// Any record at all, of a few sockets.
 fn any_record() -> impl Strategy<Value = TcpRecord> {
     (0_u64..4, 0_u32..3, 0_u32..9, 0_u32..5, 0_u8..14, 0_u8..14, 0_u32..200, any::<(u16, u16)>()).prop_map(
@@ -245,37 +360,202 @@ fn any_record() -> impl Strategy<Value = TcpRecord> {
     )
 }
 
+/// Anything that can be done to a table.
+#[derive(Clone, Debug)]
+enum Step {
+    Record(TcpRecord),
+    Owner(OwnerRecord),
+    Unsent(UnsentRecord),
+    Found(FileRecord),
+    Overdue(u64),
+    Begin,
+    Dump(Vec<TcpRecord>),
+    Abandon,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let owner = (0_u64..4, 0_u32..3, 0_u32..4, 0_u32..7);
+    prop_oneof![
+        12 => any_record().prop_map(Step::Record),
+        3 => owner.prop_map(|(socket, generation, tgid, how)| Step::Owner(owner_record(socket, generation, tgid, how))),
+        2 => any_record().prop_map(|attempt| {
+            let mut record = UnsentRecord::zeroed();
+            record.attempt = attempt;
+            (record.attempt.old_state, record.attempt.new_state) = (CLOSE, CLOSE);
+            Step::Unsent(record)
+        }),
+        1 => (0_u64..4, 0_u32..4).prop_map(|(socket, tgid)| {
+            let mut record = FileRecord::zeroed();
+            (record.socket, record.owner.tgid, record.owner.how) = (socket, tgid, attribution::SCAN);
+            Step::Found(record)
+        }),
+        1 => (0_u64..2 * ACCEPT_WAIT_NS).prop_map(Step::Overdue),
+        1 => Just(Step::Begin),
+        1 => proptest::collection::vec(any_record(), 0..6).prop_map(|mut dump| {
+            for record in &mut dump {
+                record.old_state = record.new_state;
+            }
+            Step::Dump(dump)
+        }),
+        1 => Just(Step::Abandon),
+    ]
+}
+
+/// What was told of each life: whether it is announced.
+#[derive(Default)]
+struct Told(std::collections::HashMap<(u64, u32), bool>);
+
+impl Told {
+    fn check(&mut self, change: Change, connection: &Connection) {
+        let announced = self.0.entry((connection.socket, connection.generation)).or_insert(false);
+        match change {
+            Change::Connect(Outcome::Success) | Change::Listen => {
+                assert!(!*announced, "announced twice");
+                *announced = true;
+            }
+            Change::Connect(Outcome::Failure(..)) => assert!(!*announced, "failed after success"),
+            Change::Close(..) => {
+                assert!(*announced, "closed before it was announced");
+                *announced = false;
+            }
+            Change::ListenEnd => *announced = false,
+        }
+    }
+}
+
+/// A socket's life as the kernel tells it: role and states.
+fn any_life() -> impl Strategy<Value = (u32, Vec<u8>)> {
+    let active = |rest: &[u8]| (role::ACTIVE, [&[CLOSE, SYN_SENT], rest].concat());
+    let passive = |rest: &[u8]| (role::PASSIVE, [&[SYN_RECV, ESTABLISHED], rest].concat());
+    proptest::sample::select(vec![
+        active(&[CLOSE]),
+        active(&[ESTABLISHED, CLOSE]),
+        active(&[ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE]),
+        active(&[ESTABLISHED, FIN_WAIT1, CLOSING, CLOSE]),
+        active(&[ESTABLISHED, CLOSE_WAIT, LAST_ACK, CLOSE]),
+        active(&[SYN_RECV, ESTABLISHED, CLOSE]),
+        passive(&[CLOSE]),
+        passive(&[FIN_WAIT1, FIN_WAIT2, CLOSE]),
+        passive(&[CLOSE_WAIT, LAST_ACK, CLOSE]),
+        (role::LISTENER, vec![CLOSE, LISTEN, CLOSE]),
+    ])
+}
+
 proptest! {
     /// Whatever arrives: every event belongs to a life that is in order, and nothing stays after a CLOSE.
     #[test]
-    fn any_order_of_records_gives_orderly_events(records in proptest::collection::vec(any_record(), 0..60)) {
+    fn any_order_of_anything_gives_orderly_events(
+        steps in proptest::collection::vec(any_step(), 0..80),
+        acceptors: bool,
+    ) {
         let mut table = Table::default();
-        let mut open = std::collections::HashMap::new();
-        for record in &records {
-            table.apply(record, |_| None, |change, connection, _| {
-                let announced = open.entry((connection.socket, connection.generation)).or_insert(false);
-                match change {
-                    Change::Connect(Outcome::Success) | Change::Listen => {
-                        assert!(!*announced, "announced twice");
-                        *announced = true;
-                    }
-                    Change::Connect(Outcome::Failure(..)) => assert!(!*announced, "failed after success"),
-                    Change::Close(..) => {
-                        assert!(*announced, "closed before it was announced");
-                        *announced = false;
-                    }
-                    Change::ListenEnd => *announced = false,
-                }
-            });
+        if acceptors {
+            table.expect_acceptors();
+        }
+        let mut told = Told::default();
+        for step in steps {
+            let emit = |change, connection: &Connection, _| told.check(change, connection);
+            match step {
+                Step::Record(record) => table.apply(&record, |_| None, emit),
+                Step::Owner(record) => table.own(&record, |_| None, emit),
+                Step::Unsent(record) => drop(table.unsent(&record, |_| None, emit)),
+                Step::Found(record) => table.found(&record, 0, |_| None, emit),
+                Step::Overdue(now) => table.announce_overdue(now, emit),
+                Step::Begin => table.begin_dump(),
+                Step::Dump(dump) => table.end_dump(dump, |_| true, |_| None, emit),
+                Step::Abandon => table.abandon_dump(),
+            }
             prop_assert!(table.len() <= 4);
             prop_assert_eq!(table.from_slot(0).count(), table.len());
+            prop_assert_eq!(table.slots.len(), table.len() + table.free.len());
+            let listeners = table.from_slot(0).filter(|(_, entry)| entry.is_listener()).count();
+            prop_assert!(table.listeners.values().flatten().count() >= listeners);
         }
         for socket in 0..4 {
             for generation in 0..3 {
                 let end = record(socket, generation, u32::MAX, role::UNKNOWN, ESTABLISHED, CLOSE);
-                table.apply(&end, |_| None, |_, _, _| {});
+                table.apply(&end, |_| None, |change, connection, _| told.check(change, connection));
             }
         }
         prop_assert!(table.is_empty(), "a CLOSE of every socket leaves nothing");
+        prop_assert!(table.listeners.is_empty());
+        prop_assert_eq!(table.next_deadline(), None);
+        prop_assert!(table.waiting.is_empty());
+    }
+
+    /// Lives of several sockets in any interleaving, of which the ring loses anything, are repaired by a dump taken in the
+    /// middle of them: then the table is what the kernel has, and what was told is in order. Without loss nothing is
+    /// missing.
+    #[test]
+    fn a_dump_makes_good_what_was_lost(
+        lives in proptest::collection::vec(any_life(), 1..8),
+        order in proptest::collection::vec(any::<proptest::sample::Index>(), 60),
+        lost in proptest::collection::vec(any::<bool>(), 60),
+        (loses, taken, read) in (any::<bool>(), 0_usize..60, 0_usize..60),
+    ) {
+        let mut table = Table::default();
+        let mut told = Told::default();
+        let (mut connects, mut ends) = (0, 0);
+        // How far each socket is in its life: the kernel's own knowledge.
+        let mut at = vec![0; lives.len()];
+        let now = |index: usize, at: &[usize]| {
+            let (role, states) = &lives[index];
+            let mut dumped = record(index as u64, 1, at[index] as u32, *role, states[at[index]], states[at[index]]);
+            dumped.state.established_ns = 1;
+            dumped
+        };
+        let is_shown = |index: usize, at: &[usize]| {
+            at[index] > 0 && at[index] < lives[index].1.len() - 1
+        };
+        let mut dump = Vec::new();
+        let (taken, read) = (taken.min(read), taken.max(read));
+        for (moment, index) in order.iter().enumerate() {
+            if moment == taken {
+                table.begin_dump();
+                // The iterator sees each socket at some moment while events go on: here, at its beginning.
+                dump = (0..lives.len()).filter(|index| is_shown(*index, &at)).map(|index| now(index, &at)).collect();
+            }
+            if moment == read {
+                let emit = |change: Change, connection: &Connection, _| {
+                    told.check(change, connection);
+                    connects += usize::from(matches!(change, Change::Connect(_) | Change::Listen));
+                    ends += usize::from(matches!(change, Change::Close(..) | Change::ListenEnd));
+                };
+                table.end_dump(std::mem::take(&mut dump), |_| true, |_| None, emit);
+                if !loses || lost[..taken].iter().any(|lost| *lost) && !lost[taken..read].iter().any(|lost| *lost) {
+                    let mut shown: Vec<_> = table.from_slot(0).map(|(_, entry)| (entry.socket, entry.state)).collect();
+                    let mut kernel: Vec<_> = (0..lives.len())
+                        .filter(|index| is_shown(*index, &at))
+                        .map(|index| (index as u64, lives[index].1[at[index]]))
+                        .collect();
+                    shown.sort_unstable();
+                    kernel.sort_unstable();
+                    prop_assert_eq!(shown, kernel);
+                }
+            }
+            let index = index.index(lives.len());
+            let (role, states) = &lives[index];
+            let Some(next) = states.get(at[index] + 1) else { continue };
+            let change = record(index as u64, 1, at[index] as u32 + 1, *role, states[at[index]], *next);
+            at[index] += 1;
+            // Losses before the dump and while it is read; what comes later needs another dump.
+            if loses && moment < read && lost[moment] {
+                continue;
+            }
+            table.apply(&change, |_| None, |change, connection, _| {
+                told.check(change, connection);
+                connects += usize::from(matches!(change, Change::Connect(_) | Change::Listen));
+                ends += usize::from(matches!(change, Change::Close(..) | Change::ListenEnd));
+            });
+        }
+        if !loses {
+            // SYN_SENT is no outcome yet.
+            let is_up = |index: &usize| at[*index] > 0 && !matches!(lives[*index].1[at[*index]], SYN_SENT)
+                && !(lives[*index].0 == role::ACTIVE && lives[*index].1[at[*index]] == SYN_RECV);
+            prop_assert_eq!(connects, (0..lives.len()).filter(is_up).count(), "exactly one outcome each");
+            let has_ended = |index: &usize| at[*index] == lives[*index].1.len() - 1;
+            let failed = |index: &usize| has_ended(index) && lives[*index].1.len() == 3 && lives[*index].0 == role::ACTIVE;
+            prop_assert_eq!(ends, (0..lives.len()).filter(|index| has_ended(index) && !failed(index)).count());
+        }
     }
 }
