@@ -11,7 +11,10 @@ use aya_ebpf::{
 };
 use netconn_common::{Kept, Owner, attribution, role};
 
-use crate::{maps::SOCKETS, sock::TcpSock};
+use crate::{
+    maps::{SOCKETS, SOCKETS_BY_ADDRESS},
+    sock::TcpSock,
+};
 
 /// `tcp_call_bpf` in `include/net/tcp.h`: after a socket has begun to listen, and before a child's state becomes
 /// ESTABLISHED.
@@ -26,21 +29,26 @@ pub fn inherit(ctx: SockOpsContext) -> u32 {
     let Some(tcp) = TcpSock::of_cgroup(socket) else { return 1 };
     let sock = tcp.sock();
     if operation == BPF_SOCK_OPS_TCP_LISTEN_CB {
-        let (kept, heritage) = (sock.state(), storage(socket, BPF_SK_STORAGE_GET_F_CREATE));
-        if !kept.is_null() && !heritage.is_null() {
+        let heritage = storage(socket, BPF_SK_STORAGE_GET_F_CREATE);
+        if !heritage.is_null() {
+            // What children inherit is where their listener's state is: its owner may change.
             // SAFETY: not null.
-            unsafe { (*heritage).state.owner = (*kept).state.owner };
+            unsafe { (*heritage).state.number = sock.address() };
         }
         return 1;
     }
     let (kept, heritage) = (sock.state_or_new(), storage(socket, 0));
-    if !kept.is_null() && !heritage.is_null() {
-        // SAFETY: not null.
-        unsafe {
-            if (*kept).state.owner.tgid == 0 && (*kept).state.role == role::PASSIVE {
-                (*kept).state.owner = Owner { how: attribution::LISTENER, ..(*heritage).state.owner };
-            }
-        }
+    if kept.is_null() || heritage.is_null() {
+        return 1;
+    }
+    // SAFETY: not null.
+    let (state, listener) = unsafe { (&mut (*kept).state, (*heritage).state.number) };
+    if state.role == role::PASSIVE
+        && state.owner.tgid == 0
+        && let Some(listener) = SOCKETS_BY_ADDRESS.get_ptr(listener)
+    {
+        // SAFETY: as above.
+        state.owner = Owner { how: attribution::LISTENER, ..unsafe { (*listener).state.owner } };
     }
     1
 }

@@ -2,13 +2,17 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
+    libc,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -56,12 +60,31 @@ impl Daemon {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut daemon = Self { process: command.spawn().unwrap(), folder };
         let since = Instant::now();
-        while !daemon.run(&["list", "-H"]).status.success() {
+        while daemon.ask("/v1/health").is_none() {
             let ended = daemon.process.try_wait().unwrap();
             assert!(ended.is_none() && since.elapsed() < long(20_000), "the daemon does not start: {}", daemon.log());
             thread::sleep(Duration::from_millis(10));
         }
         daemon
+    }
+
+    /// A daemon for all tests of this program that only look at what happened in namespaces of their own: to start one
+    /// takes seconds on an emulated machine. It ends with the program.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Daemon> = OnceLock::new();
+        extern "C" fn end() {
+            if let Some(daemon) = SHARED.get() {
+                let log = daemon.log();
+                log.lines().filter(|line| line.contains(" WARN ")).for_each(|line| eprintln!("{line}"));
+                daemon.signal(Signal::SIGKILL);
+                let _ = fs::remove_dir_all(daemon.folder.path());
+            }
+        }
+        SHARED.get_or_init(|| {
+            // SAFETY: the function may be called at any time.
+            unsafe { libc::atexit(end) };
+            Self::start()
+        })
     }
 
     /// Process id.
@@ -103,8 +126,28 @@ impl Daemon {
 
     /// The snapshot's rows in one network namespace.
     pub fn list_all(&self, namespace: u64) -> Vec<Value> {
-        let text = self.text(&["list", "--format", "ndjson", "--namespace", &namespace.to_string()]);
+        let text = self.ask(&format!("/v1/connections?format=ndjson&namespace={namespace}")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// What it says of itself.
+    pub fn health(&self) -> Value {
+        serde_json::from_str(&self.ask("/v1/health").unwrap()).unwrap()
+    }
+
+    /// What its socket answers to a path, if it is there and has an answer.
+    fn ask(&self, path: &str) -> Option<String> {
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        head.contains(" 200 ").then(|| body.to_owned())
+    }
+
+    /// The events that it has written so far, while it goes on.
+    pub fn events(&self) -> Events {
+        Events::read(&self.event_file())
     }
 
     /// Sends a signal.

@@ -4,7 +4,10 @@ use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt as _,
     process::{Command, Output},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -21,8 +24,16 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Makes one.
+    /// Makes one. Its inode is not used again before this program ends, so that what happened in it is found by that.
     pub fn new() -> Self {
+        static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+        let namespace = Self::passing();
+        HELD.lock().unwrap().push(File::open(format!("/run/netns/{}", namespace.name)).unwrap());
+        namespace
+    }
+
+    /// Makes one that is gone when dropped; its inode may be that of the next one.
+    pub fn passing() -> Self {
         let name = format!("netconn-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         ip(&["netns", "add", &name]);
         ip(&["-n", &name, "link", "set", "lo", "up"]);

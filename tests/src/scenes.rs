@@ -18,10 +18,10 @@ pub fn moment() {
 
 /// Events in a namespace that a function causes.
 pub fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     namespace.run(function);
     moment();
-    daemon.stop().within(namespace.inode)
+    daemon.events().within(namespace.inode)
 }
 
 /// The one attempt that failed, and nothing else of it: no second outcome, no close.

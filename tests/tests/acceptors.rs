@@ -105,7 +105,7 @@ fn the_worker_that_accepts_has_the_connection() {
         (Manner::Waits, &["accept", "scan"]),
     ] {
         let namespace = Netns::new();
-        let daemon = Daemon::start();
+        let daemon = Daemon::shared();
         let mut expected = Vec::new();
         namespace.run(|| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -117,7 +117,7 @@ fn the_worker_that_accepts_has_the_connection() {
                 let worker = Forked::new(|_| work(&listener, manner));
                 let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(to).unwrap()).collect();
                 expected = clients.iter().map(|client| (client.local_addr().unwrap().port(), worker.pid)).collect();
-                rows_become_right(&daemon, namespace.inode, &expected);
+                rows_become_right(daemon, namespace.inode, &expected);
                 return;
             }
             let mut clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(to).unwrap()).collect();
@@ -127,11 +127,11 @@ fn the_worker_that_accepts_has_the_connection() {
                 }
                 expected.push((client.local_addr().unwrap().port(), told_pid(client)));
             }
-            rows_become_right(&daemon, namespace.inode, &expected);
+            rows_become_right(daemon, namespace.inode, &expected);
             assert!(expected.iter().all(|(_, pid)| workers.iter().any(|worker| worker.pid == *pid)));
         });
         moment();
-        let events = daemon.stop().within(namespace.inode);
+        let events = daemon.events().within(namespace.inode);
         assert_eq!(events.of("IP Listen").one()["src.process.pid"], std::process::id(), "the listener is the test's");
         for (port, pid) in expected {
             let close = accepted(&events, "IP Close", port);
@@ -151,7 +151,7 @@ fn the_worker_that_accepts_has_the_connection() {
 #[test]
 fn the_thread_that_accepts_is_named() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let tid = namespace.run(|| {
         let listener = TcpListener::bind("[::1]:0").unwrap();
         let to = listener.local_addr().unwrap();
@@ -165,7 +165,7 @@ fn the_thread_that_accepts_is_named() {
         server.join().unwrap()
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     let connect = events.of("IP Connect").with("event.network.direction", "INCOMING").one().clone();
     assert_eq!(connect["src.process.pid"], std::process::id());
     assert_eq!(connect["src.process.tid"], tid.as_raw());
@@ -175,7 +175,7 @@ fn the_thread_that_accepts_is_named() {
 #[test]
 fn a_program_that_inherited_the_listener_has_what_it_accepts() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let pid = namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let descriptor = listener.as_raw_fd();
@@ -190,13 +190,13 @@ fn a_program_that_inherited_the_listener_has_what_it_accepts() {
         }
         let mut child = command.spawn().unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        rows_become_right(&daemon, namespace.inode, &[(client.local_addr().unwrap().port(), child.id())]);
+        rows_become_right(daemon, namespace.inode, &[(client.local_addr().unwrap().port(), child.id())]);
         drop(child.stdin.take());
         child.wait().unwrap();
         child.id()
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     let connect = events.of("IP Connect").with("event.network.direction", "INCOMING").one().clone();
     assert_eq!(connect["src.process.pid"], pid);
     assert_eq!(connect["src.process.name"], "actor");
@@ -207,7 +207,7 @@ fn a_program_that_inherited_the_listener_has_what_it_accepts() {
 #[test]
 fn process_ids_are_those_of_the_host_also_of_containers() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let pid = namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         // The next child of this thread is process 1 of a new namespace.
@@ -227,7 +227,7 @@ fn process_ids_are_those_of_the_host_also_of_containers() {
         pid
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     let by_child = events.of("IP Connect").with("src.process.pid", pid);
     assert_eq!(by_child.with("event.network.direction", "INCOMING").one()["src.process.attribution"], "accept");
     assert_eq!(by_child.with("event.network.direction", "OUTGOING").one()["src.process.attribution"], "connect");
@@ -236,7 +236,7 @@ fn process_ids_are_those_of_the_host_also_of_containers() {
 #[test]
 fn what_is_handed_over_belongs_to_whom_uses_it() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let (port, pid) = namespace.run(|| {
         let (mut here, there) = UnixStream::pair().unwrap();
         let mut receiver = Forked::new(|mut channel| {
@@ -250,19 +250,19 @@ fn what_is_handed_over_belongs_to_whom_uses_it() {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         let port = client.local_addr().unwrap().port();
-        rows_become_right(&daemon, namespace.inode, &[(port, std::process::id())]);
+        rows_become_right(daemon, namespace.inode, &[(port, std::process::id())]);
         hand_over(&mut here, &stream);
         drop(stream);
         client.write_all(&[1]).unwrap();
         receiver.wait();
-        rows_become_right(&daemon, namespace.inode, &[(port, receiver.pid)]);
+        rows_become_right(daemon, namespace.inode, &[(port, receiver.pid)]);
         receiver.go();
         let pid = receiver.pid;
         receiver.join();
         (port, pid)
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     let connect = accepted(&events, "IP Connect", port);
     assert_eq!(
         (&connect["src.process.attribution"], &connect["src.process.pid"]),
@@ -275,7 +275,7 @@ fn what_is_handed_over_belongs_to_whom_uses_it() {
 #[test]
 fn what_a_process_leaves_behind_belongs_to_whom_has_it_open() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     namespace.run(|| {
         // As servers go to the background: the process that listens and accepts ends, its child goes on.
         let mut first = Forked::new(|mut channel| {
@@ -284,7 +284,7 @@ fn what_a_process_leaves_behind_belongs_to_whom_has_it_open() {
             let accepted = listener.accept().unwrap();
             let child = Forked::new(|_| {
                 let _held = (&listener, &accepted);
-                thread::sleep(long(60_000));
+                thread::sleep(long(15_000));
             });
             channel.write_all(&child.pid.to_ne_bytes()).unwrap();
             pause(&mut channel);
@@ -296,16 +296,16 @@ fn what_a_process_leaves_behind_belongs_to_whom_has_it_open() {
         first.channel.read_exact(&mut pid).unwrap();
         let second = u32::from_ne_bytes(pid);
         let port = client.local_addr().unwrap().port();
-        rows_become_right(&daemon, namespace.inode, &[(port, first.pid)]);
+        rows_become_right(daemon, namespace.inode, &[(port, first.pid)]);
         first.go();
         first.join();
-        rows_become_right(&daemon, namespace.inode, &[(port, second)]);
+        rows_become_right(daemon, namespace.inode, &[(port, second)]);
         let rows = daemon.list(namespace.inode);
         let listener = rows.iter().find(|row| row["state"] == "LISTENING").unwrap();
         assert_eq!((&listener["pid"], &listener["attribution"]), (&second.into(), &"scan".into()));
         // What comes through it from now on is its own.
         let later = TcpStream::connect("127.0.0.1:8081").unwrap();
-        rows_become_right(&daemon, namespace.inode, &[(later.local_addr().unwrap().port(), second)]);
+        rows_become_right(daemon, namespace.inode, &[(later.local_addr().unwrap().port(), second)]);
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(i32::try_from(second).unwrap()),
             nix::sys::signal::Signal::SIGKILL,
@@ -316,7 +316,7 @@ fn what_a_process_leaves_behind_belongs_to_whom_has_it_open() {
 #[test]
 fn of_several_listeners_at_one_port_it_is_the_one_that_was_chosen() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let mut expected = Vec::new();
     namespace.run(|| {
         let listen = || {
@@ -343,10 +343,10 @@ fn of_several_listeners_at_one_port_it_is_the_one_that_was_chosen() {
         thread::sleep(Duration::from_millis(500));
         servers.iter_mut().for_each(Forked::go);
         expected = clients.iter_mut().map(|client| (client.local_addr().unwrap().port(), told_pid(client))).collect();
-        rows_become_right(&daemon, namespace.inode, &expected);
+        rows_become_right(daemon, namespace.inode, &expected);
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     for (port, pid) in &expected {
         let connect = accepted(&events, "IP Connect", *port);
         assert_eq!(connect["src.process.attribution"], "listener");

@@ -141,7 +141,7 @@ fn attempts_without_waiting_have_the_same_outcomes() {
     pair.there.exec("nft", &["add rule inet t in tcp dport 83 reject with icmpx type admin-prohibited"]);
     for address in ["10.0.0.2", "fd00::2"] {
         let address: IpAddr = address.parse().unwrap();
-        let daemon = Daemon::start();
+        let daemon = Daemon::shared();
         let listener = pair.there.run(|| TcpListener::bind((address, 80)).unwrap());
         pair.here.run(|| {
             fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
@@ -154,7 +154,7 @@ fn attempts_without_waiting_have_the_same_outcomes() {
         });
         drop(listener);
         moment();
-        let events = outgoing(&daemon.stop().within(pair.here.inode));
+        let events = outgoing(&daemon.events().within(pair.here.inode)).with("dst.ip.address", address.to_string());
         assert_eq!(events.len(), 5, "{events:#?}");
         for (port, reason, errno) in [
             (80, None, None),
@@ -196,7 +196,7 @@ fn without_a_free_port_the_attempt_says_so() {
 fn a_bound_socket_connects_from_where_it_is_bound() {
     let pair = Pair::new();
     silence(&pair.there);
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     pair.here.run(|| {
         let socket = nonblocking("10.0.0.2:80");
         socket.bind(&"10.0.0.1:4242".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -206,7 +206,7 @@ fn a_bound_socket_connects_from_where_it_is_bound() {
         assert_eq!((&list[0]["local_port"], &list[0]["state"]), (&4242.into(), &"SYN_SENT".into()));
     });
     moment();
-    let attempt = failure(&daemon.stop().within(pair.here.inode));
+    let attempt = failure(&daemon.events().within(pair.here.inode));
     assert_eq!((&attempt["src.ip.address"], &attempt["src.port.number"]), (&"10.0.0.1".into(), &4242.into()));
     assert_eq!(attempt["event.network.failureReason"], "aborted");
 }
@@ -217,7 +217,7 @@ extern "C" fn ignore(_: libc::c_int) {}
 fn an_attempt_that_a_signal_interrupts_goes_on() {
     let pair = Pair::new();
     silence(&pair.there);
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let listener = pair.there.run(|| TcpListener::bind("10.0.0.2:80").unwrap());
     pair.here.run(|| {
         let action = SigAction::new(SigHandler::Handler(ignore), SaFlags::empty(), SigSet::empty());
@@ -243,7 +243,7 @@ fn an_attempt_that_a_signal_interrupts_goes_on() {
     });
     drop(listener);
     moment();
-    let events = daemon.stop().within(pair.here.inode);
+    let events = daemon.events().within(pair.here.inode);
     let connect = events.of("IP Connect").one().clone();
     assert_eq!(connect["event.network.connectionStatus"], "SUCCESS");
     assert!(connect["event.network.connectLatencyUs"].as_u64().unwrap() > 500_000);
@@ -269,7 +269,7 @@ fn a_socket_may_connect_to_itself_and_two_to_each_other() {
     let pair = Pair::new();
     silence(&pair.here);
     silence(&pair.there);
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let attempt = |namespace: &Netns, from: &str, to: &str| {
         namespace.run(|| {
             let socket = nonblocking(to);
@@ -290,7 +290,7 @@ fn a_socket_may_connect_to_itself_and_two_to_each_other() {
     }
     drop((one, other));
     moment();
-    let all = daemon.stop();
+    let all = daemon.events();
     for namespace in [&pair.here, &pair.there] {
         let events = all.within(namespace.inode);
         let connect = events.of("IP Connect").one().clone();
@@ -389,7 +389,7 @@ fn cookies_of_the_handshake_change_nothing() {
 #[test]
 fn what_is_never_accepted_is_its_listeners() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
@@ -402,7 +402,7 @@ fn what_is_never_accepted_is_its_listeners() {
         drop((waiting, listener));
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     let accepted = events.with("event.network.direction", "INCOMING");
     assert_eq!((accepted.of("IP Connect").len(), accepted.of("IP Close").len()), (2, 2));
     for connect in &accepted.of("IP Connect").0 {
@@ -419,7 +419,7 @@ fn what_is_never_accepted_is_its_listeners() {
 #[test]
 fn a_full_queue_leaves_attempts_waiting() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     namespace.run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:8084".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -432,7 +432,7 @@ fn a_full_queue_leaves_attempts_waiting() {
         drop(clients);
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     assert_eq!(outgoing(&events).len(), 5, "each attempt has its outcome");
     let established = outgoing(&events).with("event.network.connectionStatus", "SUCCESS").len();
     assert_eq!(outgoing(&events).with("event.network.failureReason", "aborted").len(), 5 - established);
@@ -454,7 +454,7 @@ fn further_paths_of_mptcp_connections_are_marked() {
         namespace.exec("ip", &["mptcp", "limits", "set", "subflow", "4", "add_addr_accepted", "4"]);
     }
     pair.here.exec("ip", &["mptcp", "endpoint", "add", "10.0.1.1", "dev", "cable", "subflow"]);
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let mut server = pair.there.run(|| {
         Forked::new(|mut channel| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(IPPROTO_MPTCP.into())).unwrap();
@@ -489,7 +489,7 @@ fn further_paths_of_mptcp_connections_are_marked() {
     let pid = server.pid;
     drop(server);
     moment();
-    let all = daemon.stop();
+    let all = daemon.events();
     let out = outgoing(&all.within(pair.here.inode));
     assert_eq!(out.len(), 3, "two paths and a plain connection: {out:#?}");
     let further = out.with("event.network.subflow", true);
@@ -504,7 +504,7 @@ fn further_paths_of_mptcp_connections_are_marked() {
 #[test]
 fn an_id_that_is_used_again_is_another_process() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let pid = namespace.run(|| {
         let refused = |_| drop(TcpStream::connect("127.0.0.1:9").unwrap_err());
         let first = Forked::new(refused);
@@ -518,43 +518,9 @@ fn an_id_that_is_used_again_is_another_process() {
         pid
     });
     moment();
-    let attempts = daemon.stop().within(namespace.inode).of("IP Connect").with("src.process.pid", pid);
+    let attempts = daemon.events().within(namespace.inode).of("IP Connect").with("src.process.pid", pid);
     assert_eq!(attempts.len(), 2);
     let uids: HashSet<String> = attempts.values("src.process.uid").iter().map(ToString::to_string).collect();
     assert_eq!(uids.len(), 2, "{attempts:#?}");
     assert!(attempts.0[0]["src.process.startTime"].as_u64() < attempts.0[1]["src.process.startTime"].as_u64());
-}
-
-#[test]
-fn namespaces_come_and_go() {
-    let daemon = Daemon::start();
-    let mut inodes = Vec::new();
-    for _ in 0..5 {
-        let namespace = Netns::new();
-        inodes.push(namespace.inode);
-        namespace.run(|| {
-            let (_listener, client, server) = netconn_tests::connected("127.0.0.1");
-            drop(client);
-            // One end is left in TIME_WAIT when the namespace goes.
-            drop(server);
-        });
-        // While a snapshot is taken.
-        thread::scope(|scope| {
-            scope.spawn(|| daemon.text(&["list", "-H"]));
-            drop(namespace);
-        });
-    }
-    let is_empty = |inode: &u64| daemon.list_all(*inode).is_empty();
-    until(5000, || "rows of namespaces that are gone".into(), || inodes.iter().all(is_empty));
-    let all = daemon.stop();
-    let mut kinds: HashSet<u64> = HashSet::new();
-    for inode in inodes {
-        // Inodes may be used again at once, by the next namespace.
-        if !kinds.insert(inode) {
-            continue;
-        }
-        let events = all.within(inode);
-        let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS").len();
-        assert!(connects >= 2 && connects == events.of("IP Close").len(), "{events:#?}");
-    }
 }

@@ -12,7 +12,7 @@ use socket2::{SockRef, TcpKeepalive};
 /// A connection over a cable: this end (10.0.0.1), and the other.
 struct Link {
     pair: Pair,
-    daemon: Daemon,
+    daemon: &'static Daemon,
     /// `None` when closed.
     here: Option<TcpStream>,
     there: TcpStream,
@@ -21,7 +21,7 @@ struct Link {
 impl Link {
     fn new() -> Self {
         let pair = Pair::new();
-        let daemon = Daemon::start();
+        let daemon = Daemon::shared();
         let listener = pair.there.run(|| TcpListener::bind("10.0.0.2:80").unwrap());
         let to: SocketAddr = listener.local_addr().unwrap();
         let here = pair.here.run(|| TcpStream::connect(to).unwrap());
@@ -62,7 +62,7 @@ impl Link {
         let Self { pair, daemon, here, there } = self;
         drop((here, there));
         moment();
-        one_close(&daemon.stop().within(pair.here.inode))
+        one_close(&daemon.events().within(pair.here.inode))
     }
 }
 
@@ -110,7 +110,7 @@ fn a_reset_in_each_state_is_the_peers() {
         moment();
         drop(here);
         moment();
-        let events = daemon.stop().within(pair.here.inode).with("dst.port.number", 80);
+        let events = daemon.events().within(pair.here.inode).with("dst.port.number", 80);
         let close = one_close(&events);
         assert_eq!(close["event.network.closeReason"], "reset_by_remote", "{state}");
         assert_eq!(close["event.network.errno"], errno, "{state}");
@@ -132,7 +132,7 @@ fn both_may_close_at_once() {
     let list = || link.daemon.list_all(link.pair.there.inode);
     until(5000, || format!("{:#?}", list()), || list().iter().any(|row| row["state"] == "TIME_WAIT"));
     let Link { pair, daemon, .. } = link;
-    let all = daemon.stop();
+    let all = daemon.events();
     for namespace in [&pair.here, &pair.there] {
         assert_eq!(one_close(&all.within(namespace.inode))["event.network.closeReason"], "local");
     }
@@ -149,7 +149,7 @@ fn whoever_closes_first_is_told() {
         moment();
         drop(second);
         moment();
-        let all = daemon.stop();
+        let all = daemon.events();
         let reasons =
             [&pair.here, &pair.there].map(|end| one_close(&all.within(end.inode))["event.network.closeReason"].clone());
         assert_eq!(reasons, if here_first { ["local", "remote"] } else { ["remote", "local"] });
@@ -199,7 +199,7 @@ fn what_an_administrator_destroys_is_closed_here() {
 #[test]
 fn time_wait_has_the_owner_that_it_had() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let (pid, port) = namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
@@ -234,14 +234,14 @@ fn time_wait_has_the_owner_that_it_had() {
         |state: &str| daemon.text(&["list", "-H", "--state", state, "--namespace", &namespace.inode.to_string()]);
     assert_eq!(shown("time-wait").lines().count(), 1);
     assert_eq!(shown("established"), "");
-    let closed = daemon.stop().within(namespace.inode).of("IP Close").with("src.process.pid", pid).one().clone();
+    let closed = daemon.events().within(namespace.inode).of("IP Close").with("src.process.pid", pid).one().clone();
     assert_eq!(closed["event.connection.id"], row["connection_id"]);
 }
 
 #[test]
 fn a_process_that_is_killed_closes_what_it_had() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     let pid = namespace.run(|| {
         let listener = TcpListener::bind("[::1]:0").unwrap();
         let to = listener.local_addr().unwrap();
@@ -259,7 +259,7 @@ fn a_process_that_is_killed_closes_what_it_had() {
         pid
     });
     moment();
-    let events = daemon.stop().within(namespace.inode);
+    let events = daemon.events().within(namespace.inode);
     let close = events.of("IP Close").with("event.network.direction", "OUTGOING").one().clone();
     assert_eq!((&close["src.process.pid"], &close["event.network.closeReason"]), (&pid.into(), &"local".into()));
 }

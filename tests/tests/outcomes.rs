@@ -106,7 +106,7 @@ fn closed_before_the_answer() {
     let pair = Pair::new();
     pair.there.exec("nft", &["add table inet t"]);
     pair.there.exec("nft", &["add chain inet t in { type filter hook input priority 0; policy drop; }"]);
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     pair.here.run(|| {
         let socket = start("10.0.0.2:80".parse().unwrap());
         moment();
@@ -118,7 +118,7 @@ fn closed_before_the_answer() {
     });
     moment();
     assert!(daemon.list(pair.here.inode).is_empty());
-    let attempt = failure(&daemon.stop().within(pair.here.inode));
+    let attempt = failure(&daemon.events().within(pair.here.inode));
     assert_eq!(attempt["event.network.failureReason"], "aborted");
     assert!(attempt.get("event.network.errno").is_none());
 }
@@ -161,7 +161,7 @@ fn unread_data_resets() {
 #[test]
 fn half_closed_connections_go_on() {
     let namespace = Netns::new();
-    let daemon = Daemon::start();
+    let daemon = Daemon::shared();
     namespace.run(|| {
         let (_listener, client, mut server) = connected("127.0.0.1");
         client.shutdown(Shutdown::Write).unwrap();
@@ -173,7 +173,7 @@ fn half_closed_connections_go_on() {
         drop(server);
         moment();
     });
-    let (out, r#in) = closes(&daemon.stop().within(namespace.inode));
+    let (out, r#in) = closes(&daemon.events().within(namespace.inode));
     assert_eq!(out["event.network.closeReason"], "local");
     assert_eq!(out["event.network.bytesReceived"], 5000);
     assert_eq!(r#in["event.network.closeReason"], "remote");

@@ -51,6 +51,8 @@ enum Chore {
     Vm {
         /// Only on this series.
         series: Option<String>,
+        /// Only tests with this in their name.
+        test: Option<String>,
     },
     /// Write the unit tests' files of how kernels are built (netconn/tests/data/btf): the types in the kernels of
     /// tests/kernels.toml, trimmed to what netconn reads. To be run when a table of what is read has grown.
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
         Chore::Run { built } => run::run(built),
         Chore::Test { no_install, no_skip } => test::run(!no_install, no_skip.is_some_and(|value| value != "false")),
         Chore::Ebpf { check } => ebpf::run(check),
-        Chore::Vm { series } => vm::run(series.as_deref()),
+        Chore::Vm { series, test } => vm::run(series.as_deref(), test.as_deref()),
         Chore::Btf { series } => btf::run(series.as_deref()),
         Chore::Tidy => tidy::run(),
     };

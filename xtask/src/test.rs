@@ -25,7 +25,7 @@ pub(crate) fn run(install: bool, no_skip: bool) -> Result<()> {
         Step { name: "unit tests", obstacle: None, run: unit },
         Step { name: "ebpf --check", obstacle: ebpf::missing(), run: || ebpf::run(true) },
         Step { name: "live tests", obstacle: live_obstacle(), run: live },
-        Step { name: "kernel matrix", obstacle: live_obstacle().or_else(vm::obstacle), run: || vm::run(None) },
+        Step { name: "kernel matrix", obstacle: live_obstacle().or_else(vm::obstacle), run: || vm::run(None, None) },
     ];
     let (mut passed, mut failed, mut skipped) = (0, Vec::new(), Vec::new());
     for step in steps {

@@ -44,11 +44,14 @@ fn main() {
     run("ip", &["link", "set", "lo", "up"]);
     let mut tests: Vec<_> = fs::read_dir("/t/deps").unwrap().map(|entry| entry.unwrap().path()).collect();
     tests.sort();
+    let line = fs::read_to_string("/proc/cmdline").unwrap();
+    let filter =
+        line.split_whitespace().find_map(|word| word.strip_prefix("netconn.test=")).unwrap_or_default().to_owned();
     for (tier, without) in TIERS {
         for path in &tests {
             let name = path.file_name().unwrap().to_str().unwrap();
             let mut command = Command::new(path);
-            command.args(["--test-threads", "1"]).stdout(Stdio::piped());
+            command.args(["--test-threads", "1", &filter]).stdout(Stdio::piped());
             command.env("PATH", "/bin").env("NETCONN_TEST_SLOWNESS", SLOWNESS).env("NETCONN_TEST_WITHOUT", without);
             let mut test = command.spawn().unwrap();
             for line in BufReader::new(test.stdout.take().unwrap()).lines() {

@@ -20,7 +20,8 @@ const PROGRAMS: [&str; 11] = ["bash", "cat", "head", "ip", "nft", "rm", "setpriv
 /// Modules for cables between network namespaces, packet filters and `ss`.
 const MODULES: [&str; 6] = ["veth", "nf_tables", "nft_reject_inet", "tcp_diag", "inet_diag", "mptcp_diag"];
 /// Tests that run in guests: those that ask the kernel something. What clients and commands do is the same everywhere.
-const TESTS: [&str; 6] = ["acceptors", "attempts", "endings", "equality", "outcomes", "processes"];
+const TESTS: [&str; 8] =
+    ["acceptors", "attempts", "budget", "endings", "equality", "namespaces", "outcomes", "processes"];
 
 /// An initramfs in the making: paths and modes to contents (`None`: a folder).
 #[derive(Default)]

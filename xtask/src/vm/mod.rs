@@ -31,8 +31,8 @@ pub(crate) fn obstacle() -> Option<String> {
     packages::obstacle(&packages::GUESTS).or_else(kernels::obstacle)
 }
 
-/// Runs the live tests on every kernel of the list, or on one series.
-pub(crate) fn run(series: Option<&str>) -> Result<()> {
+/// Runs the live tests on every kernel of the list, or on one series; all tests, or those with `test` in their name.
+pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<()> {
     if let Some(reason) = obstacle() {
         bail!("guests cannot run here: {reason}");
     }
@@ -44,29 +44,29 @@ pub(crate) fn run(series: Option<&str>) -> Result<()> {
     for kernel in &kernels {
         let fetched = kernels::fetch(kernel)?;
         let image = image::build(&fetched)?;
-        failed += twice(kernel, &fetched.image, &image)?;
+        failed += twice(kernel, &fetched.image, &image, test.unwrap_or_default())?;
     }
     if failed == 0 { Ok(()) } else { bail!("{failed} tests failed in guests") }
 }
 
 /// Boots a guest, and once more if something failed: on a busy host an emulated machine stands still for seconds, which
 /// no time limit allows for. What fails both times has failed; gives the number of these tests.
-fn twice(kernel: &Kernel, image: &Path, initramfs: &Path) -> Result<usize> {
-    let first = match boot(kernel, image, initramfs) {
+fn twice(kernel: &Kernel, image: &Path, initramfs: &Path, test: &str) -> Result<usize> {
+    let first = match boot(kernel, image, initramfs, test) {
         Ok(failed) if failed.is_empty() => return Ok(0),
         Ok(failed) => failed,
         Err(error) => {
             println!("{}: {error:#}; once more", kernel.series);
-            return Ok(boot(kernel, image, initramfs)?.len());
+            return Ok(boot(kernel, image, initramfs, test)?.len());
         }
     };
     println!("{}: once more, because of {}", kernel.series, first.iter().cloned().collect::<Vec<_>>().join("; "));
-    let second = boot(kernel, image, initramfs)?;
+    let second = boot(kernel, image, initramfs, test)?;
     Ok(first.intersection(&second).count())
 }
 
 /// Boots a guest, prints its verdicts, and gives the names of the failed tests.
-fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path) -> Result<BTreeSet<String>> {
+fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path, test: &str) -> Result<BTreeSet<String>> {
     let log_path = root().join(format!("target/vm/{series}.log"));
     let mut guest = Command::new("qemu-system-x86_64")
         .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"])
@@ -77,7 +77,7 @@ fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path) -> 
         .arg("-initrd")
         .arg(image)
         // slab_debug: without cmpxchg16b, kernels from 6.19 on give tracing programs memory only from debugged caches.
-        .args(["-append", "console=ttyS0 quiet panic=-1 slab_debug=F"])
+        .args(["-append", &format!("console=ttyS0 quiet panic=-1 slab_debug=F netconn.test={test}")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -100,7 +100,8 @@ fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path) -> 
                 if let Some((_, verdict)) = line.split_once(VERDICT) {
                     let cannot = cannot.iter().any(|name| verdict.contains(name.as_str()));
                     let expected = if cannot { "FAILED" } else { "passed" };
-                    println!("{series}: {verdict}{}", if cannot { " (must fail)" } else { "" });
+                    let seconds = since.elapsed().as_secs();
+                    println!("{series}: {seconds} s: {verdict}{}", if cannot { " (must fail)" } else { "" });
                     match verdict.rsplit_once(": ") {
                         Some((_, found)) if found == expected => passed += 1,
                         Some((test, "passed" | "FAILED")) => drop(failed.insert(test.to_owned())),
@@ -130,7 +131,7 @@ fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path) -> 
     if let Some(problem) = problem {
         bail!("the guest with kernel {series} {problem}");
     }
-    if !finished || passed == 0 {
+    if !finished || passed + failed.len() == 0 {
         bail!("the guest with kernel {series} ended before its tests did");
     }
     Ok(failed)
