@@ -56,7 +56,7 @@ impl Known {
             Some(Record::Fork(record)) => processes.fork(record),
             Some(Record::Exit(record)) => processes.exit(record),
             Some(Record::Cgroup(..)) => {}
-            None => panic!("a record that is none"),
+            None => text.push_str("This is no record.\n"),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Daemon {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut daemon = Self { process: command.spawn().unwrap(), folder };
         let since = Instant::now();
-        while daemon.ask("/v1/health").is_none() {
+        while daemon.ask("/v1/health").is_err() {
             let ended = daemon.process.try_wait().unwrap();
             assert!(ended.is_none() && since.elapsed() < long(20_000), "the daemon does not start: {}", daemon.log());
             thread::sleep(Duration::from_millis(10));
@@ -136,13 +136,15 @@ impl Daemon {
     }
 
     /// What its socket answers to a path, if it is there and has an answer.
-    fn ask(&self, path: &str) -> Option<String> {
-        let mut stream = UnixStream::connect(self.socket()).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").ok()?;
+    fn ask(&self, path: &str) -> Result<String, String> {
+        let mut stream = UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").map_err(|error| error.to_string())?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        head.contains(" 200 ").then(|| body.to_owned())
+        stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+            _ => Err(answer),
+        }
     }
 
     /// The events that it has written so far, while it goes on.

@@ -1,15 +1,14 @@
 //! Everything that a record of the kernel changes.
 
+use std::time::{Duration, Instant};
+
 use netconn_common::{FileRecord, TcpRecord};
 
 use crate::{
     encode::event::Sensor,
     engine::{telling::Telling, unsent::Unsent},
     event::{Failure, Outcome},
-    kernel::{
-        decode::{Record, decode},
-        route::Answer,
-    },
+    kernel::decode::{Record, decode},
     process::Processes,
     table::{Change, Connection, Table, failure_of},
 };
@@ -65,10 +64,11 @@ impl Core {
         }
     }
 
-    /// The routing tables say why an attempt failed.
-    pub(super) fn answer(&mut self, answer: &Answer) {
-        if let Some(attempt) = self.unsent.answered(answer) {
-            fail(&mut self.telling, &attempt, answer.errno);
+    /// Tells of the attempts whose reason is known by now, or within `patience`.
+    pub(super) fn take_answers(&mut self, patience: Duration) {
+        let until = Instant::now() + patience;
+        while let Some((attempt, errno)) = self.unsent.answered(until.saturating_duration_since(Instant::now())) {
+            fail(&mut self.telling, &attempt, errno);
         }
     }
 

@@ -1,12 +1,19 @@
 //! Attempts that failed before anything was sent, and whose errno the kernel did not tell: the routing tables are asked.
 
-use std::io;
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    time::Duration,
+};
 
 use hashbrown::HashMap;
 use netconn_common::UnsentRecord;
+use nix::sys::eventfd::EventFd;
 
 use crate::{
-    engine::{Command, Handle},
     kernel::route::{Answer, Question, Routes},
     table::Connection,
 };
@@ -14,23 +21,27 @@ use crate::{
 /// Attempts whose reason is being looked up.
 pub(super) struct Unsent {
     routes: Routes,
+    /// Apart from the commands of clients, which are refused when too many wait. Never more than questions.
+    answers: Receiver<Answer>,
     waiting: HashMap<u64, Connection>,
     /// Number of the next question.
     next: u64,
 }
 
 impl Unsent {
-    /// Starts the thread that asks.
+    /// Starts the thread that asks; `wake` wakes the engine.
     ///
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub(super) fn start(handle: Handle) -> io::Result<Self> {
+    pub(super) fn start(wake: Arc<EventFd>) -> io::Result<Self> {
+        let (sender, answers) = channel();
         let routes = Routes::start(move |answer| {
-            // An error means that the engine has ended.
-            let _ = handle.send_patiently(Command::Route(answer));
+            // Errors mean that the engine has ended, and that it wakes anyway.
+            let _ = sender.send(answer);
+            let _ = wake.write(1);
         })?;
-        Ok(Self { routes, waiting: HashMap::new(), next: 0 })
+        Ok(Self { routes, answers, waiting: HashMap::new(), next: 0 })
     }
 
     /// Asks why an attempt failed; gives it back if too many questions wait.
@@ -54,14 +65,18 @@ impl Unsent {
         None
     }
 
-    /// The attempt that an answer is about.
-    pub(super) fn answered(&mut self, answer: &Answer) -> Option<Connection> {
-        self.waiting.remove(&answer.token)
-    }
-
-    /// Whether answers are to come.
-    pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// The next attempt that is answered, and why it failed; waits for it until `patience` is over.
+    pub(super) fn answered(&mut self, patience: Duration) -> Option<(Connection, Option<u32>)> {
+        while !self.waiting.is_empty() {
+            let answer = match self.answers.recv_timeout(patience) {
+                Ok(answer) => answer,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            };
+            if let Some(attempt) = self.waiting.remove(&answer.token) {
+                return Some((attempt, answer.errno));
+            }
+        }
+        None
     }
 
     /// Attempts that were not answered.

@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
     thread,
+    time::Duration,
 };
 
 use aya::programs::Iter;
@@ -17,6 +18,8 @@ use tracing::debug;
 
 /// What the kernel gives at once at most (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
 const READ_BYTES: usize = 32 << 10;
+/// How often the rest goes on while something is read.
+const MEANWHILE: Duration = Duration::from_millis(1);
 /// Times in a row that the kernel may say that it found nothing in a million objects.
 const AGAIN_MAX: u32 = 1000;
 /// The process's own network namespace, whatever namespace the calling thread has entered.
@@ -31,33 +34,41 @@ pub(super) fn here<T: AnyBitPattern>(program: &mut Iter) -> io::Result<Vec<T>> {
 }
 
 /// All records of an iterator in every network namespace, and the inodes of those that were read: not those that the
-/// caller may not enter.
-pub(super) fn all_namespaces<T: AnyBitPattern + Send>(program: &mut Iter) -> io::Result<(Vec<T>, HashSet<u64>)> {
+/// caller may not enter. To be called on a thread that nobody needs in its old namespace afterwards.
+pub(super) fn all_namespaces<T: AnyBitPattern>(program: &mut Iter) -> io::Result<(Vec<T>, HashSet<u64>)> {
     let mut records = here(program)?;
     let mut read: HashSet<u64> = own_namespace().into_iter().collect();
-    let others = other_namespaces();
-    if others.is_empty() {
-        return Ok((records, read));
-    }
-    // A thread of its own, which nobody needs in its old namespace afterwards.
-    let more = thread::scope(|scope| {
-        let reader = thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, || {
-            let mut records: Vec<T> = Vec::new();
-            for (inode, namespace) in others {
-                match setns(&namespace, CloneFlags::CLONE_NEWNET) {
-                    Ok(()) => {
-                        records.extend(here::<T>(program)?);
-                        read.insert(inode);
-                    }
-                    Err(error) => debug!("a network namespace cannot be entered: {error}"),
-                }
+    for (inode, namespace) in other_namespaces() {
+        match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+            Ok(()) => {
+                records.extend(here::<T>(program)?);
+                read.insert(inode);
             }
-            Ok::<_, io::Error>(records)
-        })?;
-        reader.join().unwrap_or_else(|_| Err(io::Error::other("the reader of namespaces panicked")))
-    })?;
-    records.extend(more);
+            Err(error) => debug!("a network namespace cannot be entered: {error}"),
+        }
+    }
     Ok((records, read))
+}
+
+/// Does something that takes long on a thread of its own, and something else on this one until it is done.
+///
+/// # Errors
+///
+/// When the system gives no thread, or it panics.
+pub fn beside<T: Send>(work: impl FnOnce() -> T + Send, mut meanwhile: impl FnMut()) -> io::Result<T> {
+    let waiting = thread::current();
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, move || {
+            let done = work();
+            waiting.unpark();
+            done
+        })?;
+        while !worker.is_finished() {
+            meanwhile();
+            thread::park_timeout(MEANWHILE);
+        }
+        worker.join().map_err(|_| io::Error::other("a thread of the daemon panicked"))
+    })
 }
 
 /// The inode of the process's own network namespace: that of its first thread.

@@ -35,6 +35,9 @@ const SOCKETS_BY_ADDRESS_MAX: u32 = 262_144;
 /// What the verifier's log is shortened to in messages, bytes from its end.
 const VERIFIER_LOG_KEPT: usize = 400;
 
+/// The ring buffer of all records.
+pub type Ring = RingBuf<MapData>;
+
 /// How to load.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -80,7 +83,7 @@ pub enum LoadError {
 pub struct Capture {
     /// Owns the programs and links; `None` when detached.
     ebpf: Option<Ebpf>,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     ring_bytes: usize,
     lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
     /// [`netconn_common::Nesting`], as its two words.
@@ -179,7 +182,7 @@ impl Capture {
     }
 
     /// The ring buffer of all records.
-    pub fn ring(&mut self) -> &mut RingBuf<MapData> {
+    pub fn ring(&mut self) -> &mut Ring {
         &mut self.ring
     }
 
@@ -202,19 +205,21 @@ impl Capture {
     /// was to run in an interrupt of itself, which the kernel does not allow but counts.
     pub fn lost(&self) -> u64 {
         let full = self.lost.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().flatten().sum::<u64>());
-        let done = self.nesting.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().map(|[_, done]| done).sum::<u64>());
+        // In this order: a run that is missed in between must not look like a loss.
         let missed = self.counted.iter().filter_map(|descriptor| missed_runs(descriptor.as_fd())).sum::<u64>();
+        let done = self.nesting.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().map(|[_, done]| done).sum::<u64>());
         full + missed.saturating_sub(done)
     }
 
     /// Reads all TCP sockets of all network namespaces that a process or a name refers to, and gives the inodes of
-    /// these namespaces.
+    /// these namespaces. This, as the other readings below, takes a while: `meanwhile` is called all along, to empty the
+    /// ring.
     ///
     /// # Errors
     ///
     /// When the iterator is not there or cannot be read.
-    pub fn sockets(&mut self) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
-        iterate::all_namespaces(self.iterator("dump_tcp")?)
+    pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Ring)) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
+        self.read("dump_tcp", 0, iterate::all_namespaces, meanwhile)
     }
 
     /// Whether a dump of sockets shows each exactly once and whole: from 5.11 on, where the state is kept in the
@@ -223,14 +228,22 @@ impl Capture {
         self.exact
     }
 
-    /// Reads all open files that are TCP sockets; with `attempts_only` those that wait for an answer.
+    /// Reads all open files that are TCP sockets.
     ///
     /// # Errors
     ///
     /// When the iterator is not there or cannot be read.
-    pub fn files(&mut self, attempts_only: bool) -> io::Result<Vec<FileRecord>> {
-        let bits = if attempts_only { setting::SCAN_ATTEMPTS } else { 0 };
-        self.with_setting(bits, |capture| iterate::here(capture.iterator("dump_files")?))
+    pub fn files(&mut self, meanwhile: impl FnMut(&mut Ring)) -> io::Result<Vec<FileRecord>> {
+        self.read("dump_files", 0, iterate::here, meanwhile)
+    }
+
+    /// Reads the open files that are attempts which wait for an answer.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn attempts(&mut self, meanwhile: impl FnMut(&mut Ring)) -> io::Result<Vec<FileRecord>> {
+        self.read("dump_files", setting::SCAN_ATTEMPTS, iterate::here, meanwhile)
     }
 
     /// Finds owners for accepted connections that are only known by their listener, and for sockets whose owner has
@@ -239,12 +252,12 @@ impl Capture {
     /// # Errors
     ///
     /// When the iterator is not there or cannot be read.
-    pub fn owners(&mut self, ended: &[(u32, u64)]) -> io::Result<Vec<FileRecord>> {
+    pub fn owners(&mut self, ended: &[(u32, u64)], meanwhile: impl FnMut(&mut Ring)) -> io::Result<Vec<FileRecord>> {
         for (tgid, start_ns) in ended {
             // When the map is full the rest keeps its owner for now.
             let _ = self.ended.insert(tgid, start_ns, 0);
         }
-        let found = self.with_setting(setting::SCAN_OWNERS, |capture| iterate::here(capture.iterator("dump_files")?));
+        let found = self.read("dump_files", setting::SCAN_OWNERS, iterate::here, meanwhile);
         for (tgid, _) in ended {
             let _ = self.ended.remove(tgid);
         }
@@ -257,29 +270,32 @@ impl Capture {
     /// # Errors
     ///
     /// When the iterator is not there or cannot be read.
-    pub fn minisocks(&mut self) -> io::Result<Vec<TcpRecord>> {
-        let all = |capture: &mut Self| iterate::all_namespaces(capture.iterator("dump_tcp")?);
-        Ok(self.with_setting(setting::SCAN_TIME_WAIT, all)?.0)
+    pub fn minisocks(&mut self, meanwhile: impl FnMut(&mut Ring)) -> io::Result<Vec<TcpRecord>> {
+        Ok(self.read("dump_tcp", setting::SCAN_TIME_WAIT, iterate::all_namespaces, meanwhile)?.0)
     }
 
-    /// Sets bits of the settings while `read` runs.
-    fn with_setting<T>(&mut self, bits: u32, read: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
-        self.settings.set(0, self.bits | bits, 0).map_err(io::Error::other)?;
-        let found = read(self);
-        self.settings.set(0, self.bits, 0).map_err(io::Error::other)?;
-        found
+    /// Reads an iterator with bits of the settings set.
+    fn read<T: Send>(
+        &mut self,
+        program: &str,
+        bits: u32,
+        read: impl FnOnce(&mut Iter) -> io::Result<T> + Send,
+        mut meanwhile: impl FnMut(&mut Ring),
+    ) -> io::Result<T> {
+        let Self { ebpf, ring, settings, .. } = self;
+        let ebpf = ebpf.as_mut().ok_or_else(|| io::Error::other("the programs are detached"))?;
+        let program = ebpf.program_mut(program).ok_or_else(|| io::Error::other("no such program"))?;
+        let program: &mut Iter = program.try_into().map_err(io::Error::other)?;
+        settings.set(0, self.bits | bits, 0).map_err(io::Error::other)?;
+        let found = iterate::beside(|| read(program), || meanwhile(ring));
+        settings.set(0, self.bits, 0).map_err(io::Error::other)?;
+        found?
     }
 
     /// Whether a program is attached.
     pub fn has(&self, program: &str) -> bool {
         let hook = HOOKS.iter().position(|hook| hook.program == program);
         hook.and_then(|hook| self.hooks.get(hook)).is_some_and(|status| status.verdict == Verdict::Attached)
-    }
-
-    fn iterator(&mut self, program: &str) -> io::Result<&mut Iter> {
-        let ebpf = self.ebpf.as_mut().ok_or_else(|| io::Error::other("the programs are detached"))?;
-        let program = ebpf.program_mut(program).ok_or_else(|| io::Error::other("no such program"))?;
-        program.try_into().map_err(io::Error::other)
     }
 
     /// Hands messages of the eBPF programs to the log, if they are on.

@@ -5,6 +5,6 @@ pub mod btf;
 pub mod hooks;
 pub mod layout;
 pub mod decode;
-mod iterate;
+pub mod iterate;
 pub mod load;
 pub mod route;

@@ -18,6 +18,8 @@ use bytes::Bytes;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use crate::precedence;
+
 /// Batches that wait for a writer.
 const BATCHES_MAX: usize = 1024;
 /// Bytes that wait for a writer: a second of 20,000 events.
@@ -99,7 +101,11 @@ impl Output {
         let (queue, orders) = sync_channel(BATCHES_MAX);
         let writer = Writer { path: path.to_owned(), target, counters: Arc::clone(&counters), failing: false };
         let thread = thread::Builder::new().name("netconn-output".into());
-        let writer = thread.spawn(move || writer.run(&orders)).map_err(fail)?;
+        let run = move || {
+            precedence::take();
+            writer.run(&orders);
+        };
+        let writer = thread.spawn(run).map_err(fail)?;
         Ok(Self { path: path.to_owned(), queue, counters, writer })
     }
 
