@@ -19,9 +19,12 @@ pub fn moment() {
 /// Events in a namespace that a function causes.
 pub fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
     let daemon = Daemon::shared();
+    let before = daemon.events().within(namespace.inode).len();
     namespace.run(function);
     moment();
-    daemon.events().within(namespace.inode)
+    let mut events = daemon.events().within(namespace.inode);
+    events.0.drain(..before);
+    events
 }
 
 /// The one attempt that failed, and nothing else of it: no second outcome, no close.
