@@ -156,7 +156,7 @@ fn attempts_without_waiting_have_the_same_outcomes() {
             // One repetition of the SYN, then it is over: three seconds.
             let is_open = |row: &Value| row["state"] == "SYN_SENT";
             let list = || daemon.list(pair.here.inode);
-            until(10_000, || format!("{:#?}", list()), || !list().iter().any(is_open));
+            until(10_000, || format!("{:#?}, ss: {:#?}", list(), ss(&pair.here)), || !list().iter().any(is_open));
             drop(sockets);
         });
         drop(listener);
