@@ -5,9 +5,12 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    sync::mpsc::channel,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::channel,
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netconn_tests::{
@@ -421,6 +424,36 @@ fn what_is_never_accepted_is_its_listeners() {
     }
     let reset = accepted.of("IP Close").with("event.network.closeReason", "reset_by_remote");
     assert_eq!(reset.one()["event.network.errno"], 104);
+}
+
+#[test]
+fn what_nobody_accepts_is_told_while_much_else_happens() {
+    let (namespace, daemon) = (Netns::new(), Daemon::shared());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            namespace.run(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    drop(TcpStream::connect("127.0.0.1:9").unwrap_err());
+                    thread::sleep(Duration::from_micros(100));
+                }
+            });
+        });
+        let (_listener, client) = namespace.run(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (listener, client)
+        });
+        let port = client.local_addr().unwrap().port();
+        let told = || daemon.events().within(namespace.inode).with("remote.port.number", port).of("IP Connect").len();
+        let since = Instant::now();
+        while told() == 0 && since.elapsed() < long(2000) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let count = told();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(count, 1);
+    });
 }
 
 #[test]

@@ -168,10 +168,10 @@ impl Loop {
             if now.saturating_sub(self.told.checked_ns) >= TICK.as_nanos() as u64 {
                 self.tick(now);
             }
+            let deadline = self.announce_overdue(self.core.telling.clock.now());
             if any {
                 wait(&[wake.as_fd()], GATHER);
             } else {
-                let deadline = self.announce_overdue(self.core.telling.clock.now());
                 wait(&[wake.as_fd(), self.capture.ring().as_fd()], deadline);
             }
             let _ = wake.read();
