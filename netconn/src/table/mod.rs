@@ -201,7 +201,7 @@ impl Table {
         let attempt = &record.attempt;
         let now = attempt.header.time_ns;
         // The end of the life before was lost.
-        let is_earlier = |entry: &Connection| entry.generation < attempt.state.generation;
+        let is_earlier = |entry: &Connection| entry.generation <= attempt.state.generation;
         if let Some(slot) = self.by_socket.get(&attempt.socket).copied()
             && self.slots.get(slot as usize).is_some_and(|entry| entry.as_ref().is_some_and(is_earlier))
             && let Some(mut earlier) = self.remove(slot)
