@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, cgroup_sock_addr, fexit},
     programs::{BtfTracePointContext, FExitContext, SockAddrContext},
 };
-use netconn_common::{attribution, role, tcp_state};
+use netconn_common::{SocketState, attribution, role, tcp_state};
 
 use crate::{
     emit,
@@ -75,8 +75,7 @@ fn accepted(sock: Sock, asks: Option<&SockAddrContext>) {
         tcp::be_child(kept, tcp_state::ESTABLISHED, emit::now());
     }
     let state = &mut kept.state;
-    let is_open =
-        state.role == role::PASSIVE && matches!(state.owner.how, attribution::LISTENER | attribution::UNKNOWN);
+    let is_open = may_be_accepted(state) && matches!(state.owner.how, attribution::LISTENER | attribution::UNKNOWN);
     if asks.is_none() || is_open {
         state.owner = task::current(attribution::ACCEPT);
         let number = match asks {
@@ -108,6 +107,12 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Whether a socket came out of a listener; of those older than netconn, only what nobody has open waits to be accepted.
+#[inline(always)]
+fn may_be_accepted(state: &SocketState) -> bool {
+    state.role == role::PASSIVE || (state.role == role::UNKNOWN && state.owner.tgid == 0)
+}
+
 /// The current process uses a connection. The first that does so with one that came in has it from then on.
 #[inline(always)]
 fn used(sock: Sock, how: u32) {
@@ -117,7 +122,7 @@ fn used(sock: Sock, how: u32) {
     }
     // SAFETY: not null; as in `accepted`.
     let kept = unsafe { &mut *kept };
-    if kept.used != 0 || kept.state.role != role::PASSIVE || !task::is_process() {
+    if kept.used != 0 || !may_be_accepted(&kept.state) || !task::is_process() {
         return;
     }
     kept.used = 1;

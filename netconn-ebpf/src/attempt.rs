@@ -98,6 +98,12 @@ fn over(sock: Sock, errno: u32) {
     if kept.is_null() || unsafe { (*kept).state.marks } & mark::UNSENT == 0 {
         return;
     }
+    if sock.tcp_state() != tcp_state::CLOSE {
+        // It was sent, but that was missed.
+        // SAFETY: as above.
+        unsafe { (*kept).state.marks &= !mark::UNSENT };
+        return;
+    }
     if let Some(tcp) = sock.tcp() {
         // SAFETY: as above.
         let kept = unsafe { &mut *kept };

@@ -69,6 +69,8 @@ fn set_state(ctx: &BtfTracePointContext, nesting: u32) {
     // The child has its listener's state by BPF_F_CLONE. Its addresses and cookie are not its own yet (before 6.18,
     // inet_csk_clone_lock in net/ipv4/inet_connection_sock.c), and it may still fail: no record.
     if (old, new) == (tcp_state::LISTEN, tcp_state::SYN_RECV) {
+        // Where the state is found by the socket's address, it may be that of a socket that was there before.
+        sock.forget();
         let kept = sock.state_or_new();
         if !kept.is_null() {
             // SAFETY: not null; the socket's lock makes this the only writer.
@@ -99,7 +101,7 @@ fn set_state(ctx: &BtfTracePointContext, nesting: u32) {
 pub fn tcp_connect(ctx: FEntryContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const u8>(0));
     if sock.is_tcp() {
-        change(sock, tcp_state::CLOSE, tcp_state::SYN_SENT, emit::now(), false, 0);
+        change(sock, tcp_state::CLOSE, tcp_state::SYN_SENT, emit::now(), false, 2);
     }
     0
 }
@@ -206,14 +208,21 @@ fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, nesting: u32) ->
     Some(())
 }
 
+/// Whether a process has a socket that came out of a listener. With Fast Open that may be before the handshake is over.
+#[inline(always)]
+fn is_accepted(state: &SocketState) -> bool {
+    !matches!(state.owner.how, attribution::LISTENER | attribution::UNKNOWN)
+}
+
 #[inline(always)]
 fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, now: u64) {
     // A child that could not be put into the tables (tcp_v4_syn_recv_sock) was no connection for anybody.
-    if new == tcp_state::CLOSE && old == tcp_state::SYN_RECV && state.role == role::PASSIVE {
+    if new == tcp_state::CLOSE && old == tcp_state::SYN_RECV && state.role == role::PASSIVE && !is_accepted(state) {
         return;
     }
     state.sequence = state.sequence.wrapping_add(1);
-    state.marks &= !mark::IN_PROCESS;
+    // Whatever changes has been sent: the run that would have noted it may have been missed.
+    state.marks &= !(mark::IN_PROCESS | mark::UNSENT);
     if sock.is_owned() {
         state.marks |= mark::IN_PROCESS;
     }

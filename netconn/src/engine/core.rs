@@ -93,12 +93,13 @@ impl Core {
         any
     }
 
-    /// Takes what a look through open files found.
-    pub(super) fn found(&mut self, files: &[FileRecord], now: u64) {
+    /// Takes what a look through open files found, also for the sockets of processes that have ended.
+    pub(super) fn found(&mut self, files: &[FileRecord], ended: &[(u32, u64)], now: u64) {
         let Self { processes, table, telling, .. } = self;
         for file in files {
             table.found(
                 file,
+                ended,
                 now,
                 |owner| processes.of(owner),
                 |change, connection, time_ns| telling.tell(change, connection, time_ns),

@@ -31,7 +31,6 @@ use crate::{
     event::filter::Filter,
     health::{Health, OutputHealth, RecordCounts},
     kernel::{
-        iterate,
         load::{Capture, Ring},
         preflight,
     },
@@ -124,10 +123,8 @@ impl Loop {
     fn dump(&mut self) {
         // The programs are attached: whatever begins from now on waits in the ring.
         let Self { capture, core, outputs, .. } = self;
-        match iterate::beside(scan::all, || _ = drain(capture.ring(), core, outputs)) {
-            Ok(found) => core.processes.add_scanned(found),
-            Err(error) => warn!("processes that were there before are not known: {error}"),
-        }
+        // Nothing is taken from the ring meanwhile: what processes became since is newer than what is found.
+        core.processes.add_scanned(scan::all());
         core.table.begin_dump();
         core.complete = false;
         let (mut sockets, namespaces) = match capture.sockets(|ring| _ = drain(ring, core, outputs)) {
@@ -274,7 +271,7 @@ impl Loop {
         self.catch_up();
         let now = self.core.telling.clock.now();
         match found {
-            Ok(files) => self.core.found(&files, now),
+            Ok(files) => self.core.found(&files, ended, now),
             Err(error) => warn!("open files cannot be looked through: {error}"),
         }
         self.owners.looked(now, since.elapsed());
@@ -292,6 +289,16 @@ impl Loop {
                 self.find_owners(&ended);
             }
         }
+        let is_lossy = self.tell_losses(now);
+        // Also after a repair that failed.
+        if is_lossy || (!self.core.complete && self.capture.has("dump_tcp")) {
+            self.dump();
+        }
+        self.core.telling.hand_over(&self.outputs);
+    }
+
+    /// Tells what was lost since the last time; whether records of the kernel were.
+    fn tell_losses(&mut self, now: u64) -> bool {
         let from_ns = std::mem::replace(&mut self.told.checked_ns, now);
         let mut tell = |stage, count: u64, told: &mut u64| {
             if count > *told {
@@ -303,15 +310,11 @@ impl Loop {
         };
         let before = self.told.ring;
         tell("ring", self.capture.lost(), &mut self.told.ring);
-        let is_lossy = self.told.ring != before;
         for (output, (queue, disk)) in self.outputs.iter().zip(&mut self.told.outputs) {
             tell("queue", output.counters().lost_queue.load(Ordering::Relaxed), queue);
             tell("disk", output.counters().lost_disk.load(Ordering::Relaxed), disk);
         }
-        if is_lossy {
-            self.dump();
-        }
-        self.core.telling.hand_over(&self.outputs);
+        self.told.ring != before
     }
 
     /// Nothing in flight is lost: the programs are detached, the ring is emptied, the outputs are written.
@@ -321,7 +324,7 @@ impl Loop {
         self.core.take_answers(LAST_ANSWERS);
         self.core.tell_all();
         let now = self.core.telling.clock.now();
-        self.tick(now);
+        self.tell_losses(now);
         self.core.telling.stop(self.capture.lost());
         self.core.telling.hand_over(&self.outputs);
         self.core.telling.streams.clear();

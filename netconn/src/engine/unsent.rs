@@ -18,10 +18,13 @@ use crate::{
     table::Connection,
 };
 
+/// Attempts that wait for an answer; of more the reason is not asked for.
+const WAITING_MAX: usize = 4096;
+
 /// Attempts whose reason is being looked up.
 pub(super) struct Unsent {
     routes: Routes,
-    /// Apart from the commands of clients, which are refused when too many wait. Never more than questions.
+    /// Apart from the commands of clients, which are refused when too many wait.
     answers: Receiver<Answer>,
     waiting: HashMap<u64, Connection>,
     /// Number of the next question.
@@ -58,7 +61,7 @@ impl Unsent {
             mark: record.mark,
             device: record.device,
         };
-        if !self.routes.ask(question) {
+        if self.waiting.len() >= WAITING_MAX || !self.routes.ask(question) {
             return Some(attempt);
         }
         self.waiting.insert(token, attempt);

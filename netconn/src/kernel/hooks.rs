@@ -69,7 +69,8 @@ pub struct Hook {
     pub every_run: bool,
 }
 
-/// All hooks, in the order in which they are attached: who owns a socket is known before the socket is.
+/// All hooks, in the order in which they are attached: who owns a socket is known before the socket is, and attempts are
+/// noted only when it is seen that they were sent.
 pub const HOOKS: &[Hook] = &[
     Hook {
         program: "cgroup_mkdir",
@@ -198,26 +199,6 @@ pub const HOOKS: &[Hook] = &[
         prototype: "(struct sock *sk), include/trace/events/tcp.h",
         fact: "ends of sockets whose attempts sent nothing",
         without: Some("such attempts are seen when the socket connects again"),
-        needed: Needed::Unless("inet_stream_connect"),
-        every_run: false,
-    },
-    Hook {
-        program: "connect4",
-        name: "connect4",
-        attach: Attach::CgroupAddress,
-        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
-        fact: "attempts over IPv4, also those that send nothing (no route)",
-        without: Some("only attempts that send something are seen"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "connect6",
-        name: "connect6",
-        attach: Attach::CgroupAddress,
-        prototype: "as above",
-        fact: "attempts over IPv6, also those that send nothing (no route)",
-        without: Some("only attempts that send something are seen"),
         needed: Needed::Always,
         every_run: false,
     },
@@ -261,6 +242,26 @@ pub const HOOKS: &[Hook] = &[
         needed: Needed::Always,
         every_run: false,
     },
+    Hook {
+        program: "connect4",
+        name: "connect4",
+        attach: Attach::CgroupAddress,
+        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
+        fact: "attempts over IPv4, also those that send nothing (no route)",
+        without: Some("only attempts that send something are seen"),
+        needed: Needed::Always,
+        every_run: false,
+    },
+    Hook {
+        program: "connect6",
+        name: "connect6",
+        attach: Attach::CgroupAddress,
+        prototype: "as above",
+        fact: "attempts over IPv6, also those that send nothing (no route)",
+        without: Some("only attempts that send something are seen"),
+        needed: Needed::Always,
+        every_run: false,
+    },
 ];
 
 /// A helper of the kernel that programs use where it is.
@@ -285,7 +286,7 @@ pub const HELPERS: &[Helper] = &[
         function: "bpf_sk_storage_get_tracing",
         name: "bpf_sk_storage_get",
         fact: "owner and history of a socket, kept in the socket itself",
-        without: "a table by the socket's address; accepted connections are found by their listener's port",
+        without: "a table by the socket's address; accepted connections find their listener by tcp_call_bpf",
     },
     Helper {
         feature: feature::SOCKET_COOKIE,

@@ -51,6 +51,8 @@ pub struct Connection {
     pub announced: bool,
     /// It is accepted and waits, or has waited, for its acceptor.
     pub(super) waiting: bool,
+    /// Number of the last dump of the table before its owner changed.
+    pub(super) owned_in: u32,
     /// Number of the last dump of the table before or in which it was seen.
     pub(super) seen: u32,
 }
@@ -85,6 +87,7 @@ impl Connection {
             preexisting,
             announced: false,
             waiting: false,
+            owned_in: 0,
             seen: 0,
         }
         .seen_in(old)
@@ -126,9 +129,10 @@ impl Connection {
 
     /// Takes the owner of a record where it says more than is known; whether it did. Changes of owners have records of
     /// their own: others may carry half of one, unless they come from a dump or nothing was known.
-    pub(super) fn learn(&mut self, record: &TcpRecord) -> bool {
+    pub(super) fn learn(&mut self, record: &TcpRecord, dumps: u32) -> bool {
         let owner = record.state.owner;
-        let is_dump = record.old_state == record.new_state;
+        // What a dump says may be older than a change of owner since it began.
+        let is_dump = record.old_state == record.new_state && self.owned_in != dumps;
         let is_better = owner.tgid != 0
             && owner != self.owner
             && (self.owner.tgid == 0 || (is_dump && owner.how != attribution::LISTENER));
@@ -140,9 +144,12 @@ impl Connection {
 
     /// Whether the process that accepts it is worth waiting for.
     pub(super) fn waits_for_acceptor(&self) -> bool {
-        self.role == role::PASSIVE
-            && !self.preexisting
-            && matches!(self.owner.how, attribution::LISTENER | attribution::UNKNOWN)
+        self.role == role::PASSIVE && !self.preexisting && !self.is_accepted() && !self.is_subflow()
+    }
+
+    /// Whether the process that has it is known, not only the one that listens.
+    fn is_accepted(&self) -> bool {
+        !matches!(self.owner.how, attribution::LISTENER | attribution::UNKNOWN)
     }
 
     /// Whether it is a further path of an MPTCP connection.
@@ -155,7 +162,7 @@ impl Connection {
         match self.role {
             role::LISTENER => true,
             // A server may answer before the handshake is over (Fast Open), and be gone before it is.
-            role::PASSIVE => self.state != tcp_state::SYN_RECV,
+            role::PASSIVE => self.state != tcp_state::SYN_RECV || self.is_accepted(),
             _ => !matches!(self.state, tcp_state::SYN_SENT | tcp_state::SYN_RECV | tcp_state::CLOSE),
         }
     }

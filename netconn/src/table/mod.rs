@@ -121,7 +121,7 @@ impl Table {
         connection.seen = self.dumps;
         connection.update(record);
         if let Some(process) = process.take()
-            && connection.learn(record)
+            && connection.learn(record, self.dumps)
         {
             connection.process = process(&connection.owner);
         }
@@ -158,15 +158,24 @@ impl Table {
         self.change_owner(record.socket, Some(record.generation), &record.owner, now, process, emit);
     }
 
-    /// A process has a socket open whose owner was not known for sure.
+    /// A process has a socket open whose owner was not known for sure, or is one of those that have `ended`.
     pub fn found(
         &mut self,
         file: &FileRecord,
+        ended: &[(u32, u64)],
         now: u64,
         process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
         emit: impl FnMut(Change, &Connection, u64),
     ) {
-        self.change_owner(file.socket, None, &file.owner, now, process, emit);
+        let known = self.by_socket.get(&file.socket).and_then(|slot| self.slots.get(*slot as usize)?.as_ref());
+        // Somebody may have used it since the kernel was asked.
+        let is_unsure = |entry: &Connection| {
+            matches!(entry.owner.how, attribution::LISTENER | attribution::UNKNOWN)
+                || ended.contains(&(entry.owner.tgid, entry.owner.start_ns))
+        };
+        if known.is_some_and(is_unsure) {
+            self.change_owner(file.socket, None, &file.owner, now, process, emit);
+        }
     }
 
     fn change_owner(
@@ -184,6 +193,7 @@ impl Table {
             return;
         }
         connection.owner = *owner;
+        connection.owned_in = self.dumps;
         connection.process = process(owner);
         if connection.waiting && !connection.announced {
             announce(connection, now, &mut emit);
@@ -326,7 +336,10 @@ impl Table {
             }
             let is_over = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
             // A child that is not connected yet is not reported, see `inet_sock_set_state`.
-            let is_half = record.new_state == tcp_state::SYN_RECV && record.state.role == role::PASSIVE;
+            let how = record.state.owner.how;
+            let is_half = record.new_state == tcp_state::SYN_RECV
+                && record.state.role == role::PASSIVE
+                && matches!(how, attribution::LISTENER | attribution::UNKNOWN);
             if !is_over && !is_half && record.new_state != tcp_state::CLOSE {
                 self.apply(record, &mut process, &mut emit);
             }
@@ -334,7 +347,8 @@ impl Table {
         let vanished: Vec<u32> = (0_u32..)
             .zip(&self.slots)
             .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
-            .filter(|(_, entry)| entry.seen != self.dumps && is_covered(entry))
+            // A dump has no sockets for which there is no storage.
+            .filter(|(_, entry)| entry.generation != 0 && entry.seen != self.dumps && is_covered(entry))
             .map(|(slot, _)| slot)
             .collect();
         let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(0);

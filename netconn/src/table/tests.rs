@@ -344,7 +344,7 @@ fn sockets_that_outlive_their_process_are_found() {
     assert_eq!(table.owners_among(vec![(42, 7), (42, 8), (43, 7), (0, 0)]), [(42, 7)]);
     let mut file = FileRecord::zeroed();
     (file.socket, file.owner.tgid, file.owner.how) = (1, 50, attribution::SCAN);
-    told(&mut table, |table, emit| table.found(&file, 0, |_| None, emit));
+    told(&mut table, |table, emit| table.found(&file, &[(42, 7)], 0, |_| None, emit));
     assert_eq!(table.owners_among(vec![(42, 7)]), []);
 }
 
@@ -459,7 +459,7 @@ proptest! {
                 Step::Record(record) => table.apply(&record, |_| None, emit),
                 Step::Owner(record) => table.own(&record, |_| None, emit),
                 Step::Unsent(record) => drop(table.unsent(&record, |_| None, emit)),
-                Step::Found(record) => table.found(&record, 0, |_| None, emit),
+                Step::Found(record) => table.found(&record, &[(1, 0)], 0, |_| None, emit),
                 Step::Overdue(now) => table.announce_overdue(now, emit),
                 Step::Begin => table.begin_dump(),
                 Step::Dump(dump) => table.end_dump(dump, |_| true, |_| None, emit),
