@@ -316,7 +316,7 @@ impl Sock {
 
 /// A number that no other socket of this boot has, where cookies cannot be read.
 #[inline(always)]
-fn made_up(state: &mut SocketState) -> u64 {
+pub fn made_up(state: &mut SocketState) -> u64 {
     if state.number == 0 {
         // Two CPUs may see the same nanosecond, one does not. The time lasts for two years of uptime.
         // SAFETY: the helper has no preconditions.

@@ -14,9 +14,9 @@ use netconn_common::{
 
 use crate::{
     attempt, emit,
+    kernel::{HAS_SOCKET_COOKIE, has},
     maps::{MPTCP_OWNERS, NESTING, SETTINGS, SPARE},
-    sock::Sock,
-    sock::TcpSock,
+    sock::{Sock, TcpSock, made_up},
     task,
 };
 
@@ -159,8 +159,12 @@ fn accept(kept: &mut Kept, now: u64) {
     if state.owner.tgid != 0 {
         state.owner.how = attribution::LISTENER;
     }
-    // The number was the listener's.
+    // The number was the listener's. A made-up one is made now, while nobody else has the child: it may be accepted on
+    // another CPU before it is ESTABLISHED here (inet_csk_complete_hashdance, net/ipv4/inet_connection_sock.c).
     state.number = 0;
+    if !has(&HAS_SOCKET_COOKIE) {
+        made_up(state);
+    }
     state.born_ns = now;
     state.established_ns = 0;
     state.generation = 1;
