@@ -30,3 +30,17 @@ pub fn long(milliseconds: u64) -> Duration {
     let slowness = std::env::var("NETCONN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     Duration::from_millis(milliseconds * slowness)
 }
+
+/// A small generator of numbers (xorshift64*): the same workload in each run.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number, below a limit.
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % limit
+    }
+}

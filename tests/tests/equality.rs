@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netconn_tests::{Daemon, Netns, Socket as TcpRow, long, rows, ss};
+use netconn_tests::{Daemon, Netns, Random, Socket as TcpRow, long, rows, ss};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 const WORKERS: usize = 6;
@@ -18,18 +18,6 @@ const MOMENTS: usize = 20;
 const CONNECTIONS: usize = 2500;
 /// SYNs to this port are dropped.
 const SILENT_PORT: u16 = 81;
-
-/// A small generator of numbers (xorshift64*): the same workload in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % limit
-    }
-}
 
 /// What a worker holds, until it drops it.
 #[expect(dead_code, reason = "held, not looked at")]

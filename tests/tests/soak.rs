@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use netconn_tests::{Daemon, Forked, Netns, disconnect, long, reset, until};
+use netconn_tests::{Daemon, Forked, Netns, Random, disconnect, long, reset, until};
 use nix::libc;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -64,18 +64,6 @@ impl Done {
             bytes_sent: next(),
             bytes_received: next(),
         }
-    }
-}
-
-/// A small generator of numbers (xorshift64*): the same workload in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % limit
     }
 }
 
