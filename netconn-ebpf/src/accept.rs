@@ -17,7 +17,7 @@ use crate::{
     task, tcp,
 };
 
-/// `struct sock *inet_csk_accept(…)`, `net/ipv4/inet_connection_sock.c`: four parameters up to 6.9, two from 6.10 on.
+/// `struct sock *inet_csk_accept(…)`, `net/ipv4/inet_connection_sock.c`: four parameters in 6.1, two in 6.12.
 #[fexit(function = "inet_csk_accept")]
 pub fn inet_csk_accept(ctx: FExitContext) -> i32 {
     let sock = returned(&ctx);

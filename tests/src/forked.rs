@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::Command,
 };
@@ -27,7 +28,7 @@ pub struct Forked {
 
 impl Forked {
     /// Runs a function in a child, in the caller's namespaces and with all its descriptors; the child ends with it. The
-    /// function is given a channel to the test and must not panic, print or wait for other threads: there are none.
+    /// function is given a channel to the test and must not wait for other threads: there are none.
     pub fn new(function: impl FnOnce(UnixStream)) -> Self {
         let (here, there) = UnixStream::pair().unwrap();
         // SAFETY: the child is alone, and only makes system calls and allocates (glibc makes that safe after fork).
@@ -35,9 +36,7 @@ impl Forked {
             ForkResult::Parent { child } => Self { pid: u32::try_from(child.as_raw()).unwrap(), channel: here },
             ForkResult::Child => {
                 drop(here);
-                function(there);
-                // SAFETY: ends at once, without what the test has registered for its own end.
-                unsafe { libc::_exit(0) }
+                run(function, there)
             }
         }
     }
@@ -58,9 +57,7 @@ impl Forked {
             return Self { pid: u32::try_from(child).unwrap(), channel: here };
         }
         drop(here);
-        function(there);
-        // SAFETY: as in `new`.
-        unsafe { libc::_exit(0) }
+        run(function, there)
     }
 
     /// Waits for one byte of the child: it has come to a point.
@@ -89,6 +86,13 @@ impl Drop for Forked {
         let _ = kill(self.id(), Signal::SIGKILL);
         let _ = waitpid(self.id(), None);
     }
+}
+
+/// Runs a child's function and ends it. A panic must not get out: above are the functions that run the tests.
+fn run(function: impl FnOnce(UnixStream), channel: UnixStream) -> ! {
+    let outcome = catch_unwind(AssertUnwindSafe(|| function(channel)));
+    // SAFETY: ends at once, without what the test has registered for its own end.
+    unsafe { libc::_exit(i32::from(outcome.is_err())) }
 }
 
 /// What a child tells the test, or waits for.

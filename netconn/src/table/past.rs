@@ -10,7 +10,7 @@ use crate::event::End;
 
 /// `TCP_TIMEWAIT_LEN` in `include/net/tcp.h`, and a little more.
 const KEPT_NS: u64 = 61_000_000_000;
-/// Connections remembered: 20 MB. Those that ended before them are shown without their process.
+/// Connections remembered, to bound memory. Those that ended before them are shown without their process.
 const MAX: usize = 65_536;
 
 /// Network namespace and both ends: nothing else is in TIME_WAIT with the same.
