@@ -19,7 +19,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::long;
+use crate::{Netns, long};
 
 /// The netconn binary that was built beside the tests.
 pub fn netconn() -> PathBuf {
@@ -188,9 +188,12 @@ impl Events {
         Self(text.lines().map(parse).collect())
     }
 
-    /// Those in one network namespace.
-    pub fn within(&self, namespace: u64) -> Self {
-        self.with("event.network.namespace", namespace)
+    /// Those in one network namespace, since it was made: what the kernel kept of an earlier one with the same inode (an
+    /// orphan that repeats its FIN keeps its namespace) does not count.
+    pub fn within(&self, namespace: &Netns) -> Self {
+        let mut events = self.with("event.network.namespace", namespace.inode);
+        events.0.retain(|event| event["event.time"].as_u64().is_some_and(|time| u128::from(time) >= namespace.made_at));
+        events
     }
 
     /// Those of a kind.

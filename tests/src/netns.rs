@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::UNIX_EPOCH,
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -21,6 +22,8 @@ pub struct Netns {
     name: String,
     /// Inode, as events give it.
     pub inode: u64,
+    /// When it was made, as epoch milliseconds: before that, its inode may have been another's.
+    pub(crate) made_at: u128,
 }
 
 impl Netns {
@@ -35,10 +38,11 @@ impl Netns {
     /// Makes one that is gone when dropped; its inode may be that of the next one.
     pub fn passing() -> Self {
         let name = format!("netconn-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let made_at = UNIX_EPOCH.elapsed().unwrap().as_millis();
         ip(&["netns", "add", &name]);
         ip(&["-n", &name, "link", "set", "lo", "up"]);
         let inode = fs::metadata(format!("/run/netns/{name}")).unwrap().ino();
-        Self { name, inode }
+        Self { name, inode, made_at }
     }
 
     /// Its name in `/run/netns`.

@@ -19,10 +19,10 @@ pub fn moment() {
 /// Events in a namespace that a function causes.
 pub fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
     let daemon = Daemon::shared();
-    let before = daemon.events().within(namespace.inode).len();
+    let before = daemon.events().within(namespace).len();
     namespace.run(function);
     moment();
-    let mut events = daemon.events().within(namespace.inode);
+    let mut events = daemon.events().within(namespace);
     events.0.drain(..before);
     events
 }

@@ -131,7 +131,7 @@ fn the_worker_that_accepts_has_the_connection() {
             assert!(expected.iter().all(|(_, pid)| workers.iter().any(|worker| worker.pid == *pid)));
         });
         moment();
-        let events = daemon.events().within(namespace.inode);
+        let events = daemon.events().within(&namespace);
         assert_eq!(events.of("IP Listen").one()["src.process.pid"], std::process::id(), "the listener is the test's");
         for (port, pid) in expected {
             let close = accepted(&events, "IP Close", port);
@@ -165,7 +165,7 @@ fn the_thread_that_accepts_is_named() {
         server.join().unwrap()
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     let connect = events.of("IP Connect").with("event.network.direction", "INCOMING").one().clone();
     assert_eq!(connect["src.process.pid"], std::process::id());
     assert_eq!(connect["src.process.tid"], tid.as_raw());
@@ -196,7 +196,7 @@ fn a_program_that_inherited_the_listener_has_what_it_accepts() {
         child.id()
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     let connect = events.of("IP Connect").with("event.network.direction", "INCOMING").one().clone();
     assert_eq!(connect["src.process.pid"], pid);
     assert_eq!(connect["src.process.name"], "actor");
@@ -227,7 +227,7 @@ fn process_ids_are_those_of_the_host_also_of_containers() {
         pid
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     let by_child = events.of("IP Connect").with("src.process.pid", pid);
     assert_eq!(by_child.with("event.network.direction", "INCOMING").one()["src.process.attribution"], "accept");
     assert_eq!(by_child.with("event.network.direction", "OUTGOING").one()["src.process.attribution"], "connect");
@@ -262,7 +262,7 @@ fn what_is_handed_over_belongs_to_whom_uses_it() {
         (port, pid)
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     let connect = accepted(&events, "IP Connect", port);
     assert_eq!(
         (&connect["src.process.attribution"], &connect["src.process.pid"]),
@@ -346,7 +346,7 @@ fn of_several_listeners_at_one_port_it_is_the_one_that_was_chosen() {
         rows_become_right(daemon, namespace.inode, &expected);
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     for (port, pid) in &expected {
         let connect = accepted(&events, "IP Connect", *port);
         assert_eq!(connect["src.process.attribution"], "listener");

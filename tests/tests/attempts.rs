@@ -53,7 +53,7 @@ fn silence(namespace: &Netns) {
 
 /// The events in a namespace, which are at least so many: the routing tables may have to be asked for some.
 fn asked_for(daemon: &Daemon, namespace: &Netns, count: usize) -> Events {
-    let events = || daemon.events().within(namespace.inode);
+    let events = || daemon.events().within(namespace);
     until(10_000, || format!("{:#?}", events()), || events().len() >= count);
     moment();
     events()
@@ -162,7 +162,7 @@ fn attempts_without_waiting_have_the_same_outcomes() {
         });
         drop(listener);
         moment();
-        let events = outgoing(&daemon.events().within(pair.here.inode)).with("dst.ip.address", address.to_string());
+        let events = outgoing(&daemon.events().within(&pair.here)).with("dst.ip.address", address.to_string());
         assert_eq!(events.len(), 5, "{events:#?}");
         for (port, reason, errno) in [
             (80, None, None),
@@ -214,7 +214,7 @@ fn a_bound_socket_connects_from_where_it_is_bound() {
         assert_eq!((&list[0]["local_port"], &list[0]["state"]), (&4242.into(), &"SYN_SENT".into()));
     });
     moment();
-    let attempt = failure(&daemon.events().within(pair.here.inode));
+    let attempt = failure(&daemon.events().within(&pair.here));
     assert_eq!((&attempt["src.ip.address"], &attempt["src.port.number"]), (&"10.0.0.1".into(), &4242.into()));
     assert_eq!(attempt["event.network.failureReason"], "aborted");
 }
@@ -251,7 +251,7 @@ fn an_attempt_that_a_signal_interrupts_goes_on() {
     });
     drop(listener);
     moment();
-    let events = daemon.events().within(pair.here.inode);
+    let events = daemon.events().within(&pair.here);
     let connect = outgoing(&events).one().clone();
     assert_eq!(connect["event.network.connectionStatus"], "SUCCESS");
     assert!(connect["event.network.connectLatencyUs"].as_u64().unwrap() > 500_000);
@@ -300,7 +300,7 @@ fn a_socket_may_connect_to_itself_and_two_to_each_other() {
     moment();
     let all = daemon.events();
     for namespace in [&pair.here, &pair.there] {
-        let events = all.within(namespace.inode);
+        let events = all.within(namespace);
         let connect = events.of("IP Connect").one().clone();
         assert_eq!(
             (&connect["event.network.direction"], &connect["event.network.connectionStatus"]),
@@ -410,7 +410,7 @@ fn what_is_never_accepted_is_its_listeners() {
         drop((waiting, listener));
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     let accepted = events.with("event.network.direction", "INCOMING");
     assert_eq!((accepted.of("IP Connect").len(), accepted.of("IP Close").len()), (2, 2));
     for connect in &accepted.of("IP Connect").0 {
@@ -438,7 +438,7 @@ fn what_nobody_accepts_is_told_while_much_else_happens() {
     });
     moment();
     // Told after a fifth of a second, that is before most of the rest, though it came first.
-    let connects = daemon.events().within(namespace.inode).of("IP Connect");
+    let connects = daemon.events().within(&namespace).of("IP Connect");
     let place = connects.0.iter().position(|event| event["event.network.direction"] == "INCOMING").unwrap();
     assert!(place < connects.len() * 2 / 3, "the {place}th of {}", connects.len());
 }
@@ -459,7 +459,7 @@ fn a_full_queue_leaves_attempts_waiting() {
         drop(clients);
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     assert_eq!(outgoing(&events).len(), 5, "each attempt has its outcome");
     let established = outgoing(&events).with("event.network.connectionStatus", "SUCCESS").len();
     assert_eq!(outgoing(&events).with("event.network.failureReason", "aborted").len(), 5 - established);
@@ -517,12 +517,12 @@ fn further_paths_of_mptcp_connections_are_marked() {
     drop(server);
     moment();
     let all = daemon.events();
-    let out = outgoing(&all.within(pair.here.inode));
+    let out = outgoing(&all.within(&pair.here));
     assert_eq!(out.len(), 3, "two paths and a plain connection: {out:#?}");
     let further = out.with("event.network.subflow", true);
     assert_eq!(further.one()["src.ip.address"], "10.0.1.1");
     assert_eq!(out.with("src.process.pid", std::process::id()).len(), 3, "the kernel's own path is the process's too");
-    let r#in = all.within(pair.there.inode).of("IP Connect");
+    let r#in = all.within(&pair.there).of("IP Connect");
     assert_eq!(r#in.len(), 3);
     assert_eq!(r#in.with("src.process.pid", pid).len(), 3, "{:#?}", r#in);
     assert_eq!(r#in.with("event.network.subflow", true).one()["src.ip.address"], "10.0.1.1");
@@ -545,7 +545,7 @@ fn an_id_that_is_used_again_is_another_process() {
         pid
     });
     moment();
-    let attempts = daemon.events().within(namespace.inode).of("IP Connect").with("src.process.pid", pid);
+    let attempts = daemon.events().within(&namespace).of("IP Connect").with("src.process.pid", pid);
     assert_eq!(attempts.len(), 2);
     let uids: HashSet<String> = attempts.values("src.process.uid").iter().map(ToString::to_string).collect();
     assert_eq!(uids.len(), 2, "{attempts:#?}");

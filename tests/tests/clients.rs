@@ -103,7 +103,7 @@ fn silent_clients_and_clients_that_do_not_read_hold_nobody_up() {
     assert_eq!(first.read(&mut [0; 1000]).unwrap_or(0), 0, "hung up");
     drop((silent, deaf));
     let all = daemon.stop();
-    let events = all.within(namespace.inode);
+    let events = all.within(&namespace);
     // An emulated machine may be too slow for the flood; then that is told.
     if all.of("Data Loss").is_empty() {
         assert_eq!(events.of("IP Connect").len(), 10_000, "nothing is lost for the others");

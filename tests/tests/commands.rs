@@ -215,7 +215,7 @@ fn every_output_has_the_same_whole_lines() {
     namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
     // Rotation: the old file is moved away, the signal makes a new one.
     let since = Instant::now();
-    while Events::read(&second).within(namespace.inode).len() < 2 {
+    while Events::read(&second).within(&namespace).len() < 2 {
         assert!(since.elapsed() < long(1000), "written within a second");
         thread::sleep(Duration::from_millis(5));
     }
@@ -249,7 +249,7 @@ fn each_hook_can_be_missing() {
         let events = daemon.stop();
         let start = events.of("Sensor Start").one().clone();
         assert!(start["sensor.hooksMissing"].as_str().unwrap().contains(hook), "{start}");
-        assert_eq!(events.within(namespace.inode).of("IP Listen End").len(), 1, "{hook}");
+        assert_eq!(events.within(&namespace).of("IP Listen End").len(), 1, "{hook}");
     }
 }
 

@@ -62,7 +62,7 @@ impl Link {
         let Self { pair, daemon, here, there } = self;
         drop((here, there));
         moment();
-        one_close(&daemon.events().within(pair.here.inode))
+        one_close(&daemon.events().within(&pair.here))
     }
 }
 
@@ -110,7 +110,7 @@ fn a_reset_in_each_state_is_the_peers() {
         moment();
         drop(here);
         moment();
-        let events = daemon.events().within(pair.here.inode).with("dst.port.number", 80);
+        let events = daemon.events().within(&pair.here).with("dst.port.number", 80);
         let close = one_close(&events);
         assert_eq!(close["event.network.closeReason"], "reset_by_remote", "{state}");
         assert_eq!(close["event.network.errno"], errno, "{state}");
@@ -134,7 +134,7 @@ fn both_may_close_at_once() {
     let Link { pair, daemon, .. } = link;
     let all = daemon.events();
     for namespace in [&pair.here, &pair.there] {
-        assert_eq!(one_close(&all.within(namespace.inode))["event.network.closeReason"], "local");
+        assert_eq!(one_close(&all.within(namespace))["event.network.closeReason"], "local");
     }
 }
 
@@ -151,7 +151,7 @@ fn whoever_closes_first_is_told() {
         moment();
         let all = daemon.events();
         let reasons =
-            [&pair.here, &pair.there].map(|end| one_close(&all.within(end.inode))["event.network.closeReason"].clone());
+            [&pair.here, &pair.there].map(|end| one_close(&all.within(end))["event.network.closeReason"].clone());
         assert_eq!(reasons, if here_first { ["local", "remote"] } else { ["remote", "local"] });
     }
 }
@@ -234,7 +234,7 @@ fn time_wait_has_the_owner_that_it_had() {
         |state: &str| daemon.text(&["list", "-H", "--state", state, "--namespace", &namespace.inode.to_string()]);
     assert_eq!(shown("time-wait").lines().count(), 1);
     assert_eq!(shown("established"), "");
-    let closed = daemon.events().within(namespace.inode).of("IP Close").with("src.process.pid", pid).one().clone();
+    let closed = daemon.events().within(&namespace).of("IP Close").with("src.process.pid", pid).one().clone();
     assert_eq!(closed["event.connection.id"], row["connection_id"]);
 }
 
@@ -259,7 +259,7 @@ fn a_process_that_is_killed_closes_what_it_had() {
         pid
     });
     moment();
-    let events = daemon.events().within(namespace.inode);
+    let events = daemon.events().within(&namespace);
     let close = events.of("IP Close").with("event.network.direction", "OUTGOING").one().clone();
     assert_eq!((&close["src.process.pid"], &close["event.network.closeReason"]), (&pid.into(), &"local".into()));
 }

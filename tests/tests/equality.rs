@@ -147,7 +147,7 @@ fn the_table_equals_ss_at_any_moment() {
     if is_emulated && !all.of("Data Loss").is_empty() {
         return; // Emulation makes losses likely, and they were told: what began and ended in between is not counted.
     }
-    let events = all.within(namespace.inode);
+    let events = all.within(&namespace);
     let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS").len();
     assert_eq!(connects, 2 * connections.load(Ordering::Relaxed));
     assert_eq!(events.of("IP Close").len(), connects);
@@ -185,7 +185,7 @@ fn what_was_there_before_is_there() {
         drop((client, server, halved, other, waiting, later, listener));
         thread::sleep(long(50));
 
-        let events = daemon.stop().within(namespace.inode);
+        let events = daemon.stop().within(&namespace);
         let before = events.with("event.network.preexisting", true);
         assert_eq!(before.of("IP Listen").len(), 1);
         assert_eq!(before.of("IP Listen End").len(), 1);

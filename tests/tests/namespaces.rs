@@ -32,7 +32,7 @@ fn namespaces_come_and_go() {
         if !kinds.insert(inode) {
             continue;
         }
-        let events = all.within(inode);
+        let events = all.with("event.network.namespace", inode);
         let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS").len();
         assert!(connects >= 2 && connects == events.of("IP Close").len(), "{events:#?}");
     }

@@ -118,7 +118,7 @@ fn closed_before_the_answer() {
     });
     moment();
     assert!(daemon.list(pair.here.inode).is_empty());
-    let attempt = failure(&daemon.events().within(pair.here.inode));
+    let attempt = failure(&daemon.events().within(&pair.here));
     assert_eq!(attempt["event.network.failureReason"], "aborted");
     assert!(attempt.get("event.network.errno").is_none());
 }
@@ -173,7 +173,7 @@ fn half_closed_connections_go_on() {
         drop(server);
         moment();
     });
-    let (out, r#in) = closes(&daemon.events().within(namespace.inode));
+    let (out, r#in) = closes(&daemon.events().within(&namespace));
     assert_eq!(out["event.network.closeReason"], "local");
     assert_eq!(out["event.network.bytesReceived"], 5000);
     assert_eq!(r#in["event.network.closeReason"], "remote");

@@ -21,7 +21,7 @@ fn attempt(namespace: &Netns, make: impl FnOnce()) -> Value {
     let daemon = Daemon::start();
     make();
     let events: Events = daemon.stop();
-    events.within(namespace.inode).of("IP Connect").one().clone()
+    events.within(namespace).of("IP Connect").one().clone()
 }
 
 /// Where cgroups (v2) are mounted.
@@ -44,7 +44,7 @@ fn cgroup_unit_and_container_of_a_process_that_has_ended() {
     let script = format!("echo $$ > {}/cgroup.procs; {inside}", group.display());
     let _ = Command::new("bash").args(["-c", &script]).output().unwrap();
     while fs::remove_dir(&group).is_err() {}
-    let event = daemon.stop().within(namespace.inode).of("IP Connect").one().clone();
+    let event = daemon.stop().within(&namespace).of("IP Connect").one().clone();
     assert_eq!(event["container.id"], container);
     assert_eq!(event["src.process.systemdUnit"], format!("docker-{container}.scope"));
     assert_eq!(event["src.process.cgroupPath"], format!("/docker-{container}.scope"));

@@ -193,7 +193,7 @@ fn everything_is_accounted_for() {
     assert_eq!(lost, 0, "records were lost: {:#?}\n{log}", all.of("Data Loss"));
     let mut attempts = 0;
     for namespace in &namespaces {
-        let events = all.within(namespace.inode);
+        let events = all.within(namespace);
         let (connects, closes) = (events.of("IP Connect"), events.of("IP Close"));
         let succeeded = connects.with("event.network.connectionStatus", "SUCCESS").len();
         assert_eq!(succeeded, closes.len(), "each connection ends once");

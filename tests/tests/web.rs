@@ -74,7 +74,7 @@ fn every_request_of_curl_is_seen_from_both_ends() {
     let events = daemon.stop();
     assert!(events.of("Data Loss").is_empty());
 
-    let here = events.within(namespace.inode);
+    let here = events.within(&namespace);
     let curl = here.with("src.process.name", "curl");
     let connects = curl.of("IP Connect");
     assert_eq!(connects.len(), REQUESTS);
