@@ -9,8 +9,9 @@ mod members;
 mod record;
 
 pub use record::{
-    CgroupRecord, Destination, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, Kept, Nesting, Owner,
-    OwnerRecord, SocketState, TcpRecord, Totals, UnsentRecord, attribution, exec, kind, mark, role,
+    CgroupRecord, CountersRecord, Destination, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, KEPT_VERSION,
+    Kept, Nesting, Owner, OwnerRecord, SocketState, TcpRecord, Totals, UnsentRecord, Untold, attribution, exec, kind,
+    mark, role,
 };
 
 /// Stands for "not known" in every integer of a record, so that 0 stays a value: all ones.
@@ -21,6 +22,9 @@ pub const UNKNOWN_U64: u64 = u64::MAX;
 /// Offset of a structure member that the running kernel does not have. The verifier sees the constant and drops the
 /// code that would read there.
 pub const MISSING: u32 = u32::MAX;
+
+/// See [`feature::SOCKET_STORAGE`].
+pub const NO_MEMORY: u32 = 2;
 
 /// States of a TCP socket, as in the kernel's `include/net/tcp_states.h`.
 pub mod tcp_state {
@@ -50,8 +54,14 @@ pub mod tcp_state {
 
 /// Names of the maps of the eBPF object.
 pub mod map {
-    /// The ring buffer of all records.
+    /// The ring buffer of records about sockets.
     pub const RECORDS: &str = "RECORDS";
+    /// The ring buffer of records about processes and cgroups: a storm of them costs no connection.
+    pub const PROCESSES: &str = "PROCESSES";
+    /// [`crate::Kept`] in each socket's storage.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// [`crate::Untold`] per CPU.
+    pub const UNTOLD: &str = "UNTOLD";
     /// `[u64; kind::COUNT]` per CPU: records that found the ring full, by kind.
     pub const LOST: &str = "LOST";
     /// [`crate::Nesting`] per CPU.
@@ -73,15 +83,20 @@ pub mod setting {
     /// `iter/task_file` gives sockets only whose owner is not known for sure, and finds them one: see
     /// [`map::ENDED`].
     pub const SCAN_OWNERS: u32 = 4;
-    /// `iter/tcp` gives TIME_WAIT only.
+    /// `iter/tcp` gives the minisocks of connections that are over (TIME_WAIT), instead of sockets.
     pub const SCAN_TIME_WAIT: u32 = 8;
+    /// `iter/tcp` gives how much each connection has moved, instead of sockets.
+    pub const SCAN_COUNTERS: u32 = 16;
+    /// `iter/tcp` is read for the first time: what is kept with sockets is an earlier daemon's.
+    pub const FIRST_DUMP: u32 = 32;
 }
 
 /// Names of the read-only globals that say what the running kernel allows; 0 or 1.
 pub mod feature {
     /// The current task can be had as a typed pointer (`bpf_get_current_task_btf`, from 5.11 on).
     pub const CURRENT_TASK: &str = "HAS_CURRENT_TASK";
-    /// Socket storage can be used by tracing programs (`bpf_sk_storage_get_tracing`, from 5.11 on).
+    /// Socket storage can be used by tracing programs (`bpf_sk_storage_get_tracing`, from 5.11 on);
+    /// [`NO_MEMORY`](super::NO_MEMORY): it could, but there is never memory for it, to test what is done then.
     pub const SOCKET_STORAGE: &str = "HAS_SOCKET_STORAGE";
     /// Socket cookies can be read by tracing programs (`bpf_get_socket_ptr_cookie`, from 5.12 on).
     pub const SOCKET_COOKIE: &str = "HAS_SOCKET_COOKIE";

@@ -18,8 +18,10 @@ pub mod kind {
     pub const OWNER: u32 = 6;
     /// An [`UnsentRecord`](super::UnsentRecord): an attempt has failed before anything was sent.
     pub const UNSENT: u32 = 7;
+    /// A [`CountersRecord`](super::CountersRecord); never in a ring, only from `iter/tcp`.
+    pub const COUNTERS: u32 = 8;
     /// One more than the highest kind: the length of the table of lost records.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 /// How the process of a socket is known, in [`Owner::how`]; higher numbers are not better.
@@ -64,6 +66,8 @@ pub mod mark {
     pub const UNSENT: u32 = 8;
     /// A further path (`MP_JOIN`) of an MPTCP connection.
     pub const SUBFLOW: u32 = 16;
+    /// A record of this life of the socket has reached the ring, or a dump.
+    pub const TOLD: u32 = 32;
 }
 
 /// Bits of [`ExecRecord::flags`].
@@ -163,7 +167,18 @@ pub struct Kept {
     /// 1: a process has used a socket that came out of a listener, or it came out of none. Not a mark, because it is
     /// not written under the socket's lock.
     pub used: u32,
+    /// Between which ends this life was connected: the other end's IPv4 address, its port, and this end's. A socket that
+    /// has others when netconn begins has lived another life meanwhile. 0: not connected yet, or not known.
+    pub ends: u64,
 }
+
+/// What is kept with sockets outlives the daemon; to be raised whenever the meaning of a member of [`Kept`] changes, so
+/// that another version does not take it for its own.
+pub const KEPT_VERSION: u32 = 1;
+
+/// Lives of sockets of which no record reached the ring, in the map [`UNTOLD`](crate::map::UNTOLD): by [`role`] those
+/// that were attempts only, then those that were up.
+pub type Untold = [[u64; 2]; 4];
 
 /// What is known on each CPU of `inet_sock_set_state` running in an interrupt of itself, which the kernel does not allow.
 #[repr(C)]
@@ -224,6 +239,20 @@ pub struct TcpRecord {
     pub old_state: u8,
     /// State after.
     pub new_state: u8,
+}
+
+/// How much a connection has moved so far, from `iter/tcp`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct CountersRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// As [`TcpRecord::socket`].
+    pub socket: u64,
+    /// As [`Totals::bytes_sent`].
+    pub bytes_sent: u64,
+    /// As [`Totals::bytes_received`].
+    pub bytes_received: u64,
 }
 
 /// A socket has another owner, or the same one known better.

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::{
 };
 use netconn_common::{Header, OwnerRecord, SocketState, kind};
 
-use crate::maps::{LOST, RECORDS};
+use crate::maps::{LOST, PROCESSES, RECORDS, UNTOLD};
 
 /// The beginning of a record of this kind, now.
 #[inline(always)]
@@ -20,21 +20,23 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Reserves a record of fixed size, has it filled and submits it. What finds no room is counted under `kind`.
+/// Reserves a record of fixed size, has it filled and submits it. What finds no room is counted under `kind`; whether it
+/// found some.
 ///
 /// `fill` must write every byte.
 #[inline(always)]
-pub fn record<T>(kind: u32, fill: impl FnOnce(*mut T)) {
+pub fn record<T>(kind: u32, fill: impl FnOnce(*mut T)) -> bool {
     // SAFETY: the pointer is checked before use; the kernel gives `size_of::<T>()` bytes, aligned to 8.
     unsafe {
-        let slot = bpf_ringbuf_reserve(ring(), size_of::<T>() as u64, 0);
+        let slot = bpf_ringbuf_reserve(ring(kind), size_of::<T>() as u64, 0);
         if slot.is_null() {
             lost(kind);
-            return;
+            return false;
         }
         fill(slot.cast());
         bpf_ringbuf_submit(slot, 0);
     }
+    true
 }
 
 /// Tells that a socket has the owner that its state names now.
@@ -61,25 +63,45 @@ pub fn owner(socket: u64, state: &SocketState) {
 #[inline(always)]
 pub unsafe fn bytes(kind: u32, data: *const u8, length: usize) {
     // SAFETY: the caller's contract.
-    let result = unsafe { bpf_ringbuf_output(ring(), data.cast_mut().cast(), length as u64, 0) };
+    let result = unsafe { bpf_ringbuf_output(ring(kind), data.cast_mut().cast(), length as u64, 0) };
     if result != 0 {
         lost(kind);
     }
 }
 
 #[inline(always)]
-fn ring() -> *mut core::ffi::c_void {
-    (&raw const RECORDS).cast_mut().cast()
+fn ring(kind: u32) -> *mut core::ffi::c_void {
+    match kind {
+        kind::EXEC | kind::FORK | kind::EXIT | kind::CGROUP => (&raw const PROCESSES).cast_mut().cast(),
+        _ => (&raw const RECORDS).cast_mut().cast(),
+    }
+}
+
+/// A life of a socket is over of which nothing was told; `was_up`: it was more than an attempt.
+#[inline(always)]
+pub fn untold(role: u32, was_up: bool) {
+    if let Some(counters) = UNTOLD.get_ptr_mut(0) {
+        // SAFETY: as in `lost`.
+        unsafe { add_one(&raw mut (*counters)[(role & 3) as usize][usize::from(was_up)]) };
+    }
 }
 
 #[inline(always)]
 fn lost(kind: u32) {
     if let Some(counters) = LOST.get_ptr_mut(0) {
-        // SAFETY: the map gives a valid pointer to this CPU's table, and the index is within it. Atomic because an
-        // interrupt may run a program of ours in the middle of another; `core` has no atomic addition for this target.
-        unsafe {
-            let counter = (&raw mut (*counters)[(kind % kind::COUNT) as usize]).cast::<u64>();
-            core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
-        }
+        // SAFETY: the map gives a valid pointer to this CPU's table, and the index is within it.
+        unsafe { add_one(&raw mut (*counters)[(kind % kind::COUNT) as usize]) };
     }
+}
+
+/// Atomic because an interrupt may run a program of ours in the middle of another; `core` has no atomic addition for this
+/// target.
+///
+/// # Safety
+///
+/// The counter must be in a map's value.
+#[inline(always)]
+unsafe fn add_one(counter: *mut u64) {
+    // SAFETY: the caller's contract.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64) };
 }

@@ -6,7 +6,9 @@ use core::{ffi::c_void, ptr};
 use aya_ebpf::helpers::generated::{
     bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
 };
-use netconn_common::{FileRecord, Kept, SocketState, TcpRecord, attribution, role, setting, tcp_state};
+use netconn_common::{
+    CountersRecord, FileRecord, Kept, Owner, SocketState, TcpRecord, attribution, kind, mark, role, setting, tcp_state,
+};
 
 use crate::{
     emit,
@@ -45,9 +47,9 @@ pub struct TaskFileContext {
     file: *const u8,
 }
 
-/// Every TCP socket of the reader's network namespace, as a record that says in which state it is. Half-open minisocks are
-/// left out, and so are those in TIME_WAIT unless they are asked for: then they alone are given. From 6.1 on the socket is
-/// locked meanwhile, so that the record is exactly the state after the socket's last event.
+/// Every TCP socket of the reader's network namespace, as a record that says in which state it is; or what a snapshot wants
+/// beside the daemon's table: minisocks in TIME_WAIT, and how much connections have moved. Half-open minisocks are left out.
+/// From 6.1 on the socket is locked meanwhile, so that the record is exactly the state after the socket's last event.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
@@ -59,6 +61,13 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         }
         let seq = (*(*ctx).meta).seq;
         let Some(record) = DUMP.get_ptr_mut(0) else { return 0 };
+        if tcp::setting(setting::SCAN_COUNTERS) {
+            let full = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
+            if !full.is_null() {
+                count(seq, TcpSock::new(full.cast_const().cast()));
+                return 0;
+            }
+        }
         if tcp::setting(setting::SCAN_TIME_WAIT) {
             let minisock = bpf_skc_to_tcp_timewait_sock(sk.cast_mut().cast());
             if !minisock.is_null() {
@@ -69,7 +78,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
             return 0;
         }
         let full = bpf_skc_to_tcp_sock(sk.cast_mut().cast());
-        if full.is_null() {
+        if full.is_null() || tcp::setting(setting::SCAN_COUNTERS) {
             return 0;
         }
         let tcp = TcpSock::new(full.cast_const().cast());
@@ -83,17 +92,83 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         }
         let kept = &mut *kept;
         let now = sock.tcp_state();
-        tcp::be_child(kept, now, emit::now());
+        if tcp::setting(setting::FIRST_DUMP) {
+            catch_up(kept, sock, now);
+        } else {
+            tcp::be_child(kept, now, emit::now());
+        }
         let state = &mut kept.state;
         state.generation = state.generation.max(1);
         if now == tcp_state::LISTEN {
             state.role = role::LISTENER;
+        }
+        // What is half open may be left out, see `Table::end_dump`.
+        if now != tcp_state::SYN_RECV {
+            state.marks |= mark::TOLD;
         }
         let number = sock.number(state);
         tcp::fill(record, sock, tcp, number, state, now, now, emit::now());
         bpf_seq_write(seq.cast(), record.cast(), size_of::<TcpRecord>() as u32);
     }
     0
+}
+
+/// Tells how much a connection has moved.
+///
+/// # Safety
+///
+/// `seq` must be that of the iterator that runs.
+#[inline(always)]
+unsafe fn count(seq: *mut c_void, tcp: TcpSock) {
+    let sock = tcp.sock();
+    if sock.tcp_state() == tcp_state::LISTEN || !sock.is_tcp() {
+        return;
+    }
+    let Some(socket) = sock.known_number() else { return };
+    let (bytes_sent, bytes_received) = sock.moved(tcp);
+    let mut record = CountersRecord { header: emit::header(kind::COUNTERS, 0), socket, bytes_sent, bytes_received };
+    // SAFETY: the caller's contract; the record is on the stack.
+    unsafe { bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<CountersRecord>() as u32) };
+}
+
+/// Corrects what an earlier daemon kept with a socket for what has happened to it since, unseen.
+#[inline(always)]
+fn catch_up(kept: &mut Kept, sock: Sock, now: u8) {
+    let was_listener = kept.state.role == role::LISTENER;
+    let is_listener = now == tcp_state::LISTEN;
+    if was_listener && !is_listener {
+        // Accepted meanwhile: when is not known.
+        tcp::be_child(kept, now, 0);
+    } else if kept.state.generation != 0 && is_another(kept, sock, now) {
+        let state = &mut kept.state;
+        state.owner = Owner::default();
+        (state.born_ns, state.established_ns) = (0, 0);
+        state.generation = state.generation.wrapping_add(1);
+        (state.sequence, state.role) = (0, role::UNKNOWN);
+        (kept.used, kept.ends) = (0, 0);
+    }
+    if !is_listener && now != tcp_state::SYN_SENT {
+        kept.ends = sock.connected();
+    }
+    let state = &mut kept.state;
+    // Of FINs only what the state tells: who was first decides how the connection is said to end.
+    state.marks &= mark::SUBFLOW | mark::CLOSED_LOCALLY | mark::CLOSED_REMOTELY;
+    match now {
+        tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 => state.marks |= mark::CLOSED_LOCALLY,
+        tcp_state::CLOSE_WAIT | tcp_state::LAST_ACK => state.marks |= mark::CLOSED_REMOTELY,
+        _ => {}
+    }
+}
+
+/// Whether a socket has begun another life since something was kept with it.
+#[inline(always)]
+fn is_another(kept: &Kept, sock: Sock, now: u8) -> bool {
+    let state = &kept.state;
+    match now {
+        tcp_state::LISTEN => state.role != role::LISTENER,
+        tcp_state::SYN_SENT => state.established_ns != 0,
+        _ => kept.ends != 0 && kept.ends != sock.connected(),
+    }
 }
 
 /// Every open file that is a TCP socket, of all processes in all network namespaces. A socket that belongs to nobody

@@ -7,11 +7,19 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use netconn_common::{CgroupRecord, ExecRecord, Kept, Nesting, Owner, TcpRecord, exec, kind};
+use netconn_common::{CgroupRecord, ExecRecord, Kept, Nesting, Owner, TcpRecord, Untold, exec, kind};
 
-/// All records. The daemon sets the size.
+/// Records about sockets. The daemon sets the size.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// Records about processes and cgroups. 5,000 births and ends, or 100 programs with the longest arguments.
+#[map]
+pub static PROCESSES: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
+
+/// Lives of sockets of which nothing was told.
+#[map]
+pub static UNTOLD: PerCpuArray<Untold> = PerCpuArray::with_max_entries(1, 0);
 
 /// Records that found the ring full, by kind.
 #[map]

@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
-use netconn_common::{Destination, Kept, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_common::{Destination, Kept, NO_MEMORY, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::{
     emit,
@@ -151,6 +151,19 @@ impl Sock {
         made_up(state)
     }
 
+    /// The number, if the socket has one.
+    #[inline(always)]
+    pub fn known_number(self) -> Option<u64> {
+        if has(&HAS_SOCKET_COOKIE) {
+            // SAFETY: the helper takes any typed socket.
+            return Some(unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) });
+        }
+        let kept = self.state();
+        // SAFETY: checked.
+        let number = if kept.is_null() { 0 } else { unsafe { (*kept).state.number } };
+        (number != 0).then_some(number)
+    }
+
     /// The same in a program on cgroups, whose context stands for the socket.
     #[inline(always)]
     pub fn number_in_cgroup(self, context: *mut c_void, state: &mut SocketState) -> u64 {
@@ -187,6 +200,17 @@ impl Sock {
         }
     }
 
+    /// What [`Kept::ends`] says of a connected socket.
+    #[inline(always)]
+    pub fn connected(self) -> u64 {
+        // SAFETY: as above; `skc_daddr` of IPv6 sockets is the same for all but IPv4-mapped addresses.
+        unsafe {
+            let remote: u32 = member(self.0, &SOCK_REMOTE_V4, 0);
+            let remote_port: u16 = member(self.0, &SOCK_REMOTE_PORT, 0);
+            u64::from(remote) << 32 | u64::from(remote_port) << 16 | u64::from(self.bound_port())
+        }
+    }
+
     /// The port that segments are sent from, host byte order; stale before one is chosen.
     #[inline(always)]
     pub fn source_port(self, tcp: TcpSock) -> u16 {
@@ -213,6 +237,13 @@ impl Sock {
     pub fn bound_port(self) -> u16 {
         // SAFETY: as above.
         unsafe { member(self.0, &SOCK_LOCAL_PORT, 0) }
+    }
+
+    /// Payload bytes sent and received, see [`Self::totals`].
+    #[inline(always)]
+    pub fn moved(self, tcp: TcpSock) -> (u64, u64) {
+        let totals = self.totals(tcp);
+        (totals.bytes_sent, totals.bytes_received)
     }
 
     /// Counters, payload only: the kernel counts the peer's FIN as a received byte, and what was sent again twice.
@@ -300,6 +331,9 @@ impl Sock {
 
     #[inline(always)]
     fn storage(self, flags: u32) -> *mut Kept {
+        if HAS_SOCKET_STORAGE.load() == NO_MEMORY {
+            return ptr::null_mut();
+        }
         // SAFETY: the helper takes any typed full socket, which is what tracepoints of TCP give; the map's value is a
         // Kept.
         unsafe {
@@ -339,4 +373,5 @@ static NEW: Kept = Kept {
     },
     destination: Destination { address: [0; 16], port: 0, family: 0 },
     used: 0,
+    ends: 0,
 };

@@ -150,6 +150,7 @@ pub fn begin(kept: &mut Kept, new: u8, now: u64) {
     state.role = if is_listener { role::LISTENER } else { role::ACTIVE };
     state.marks = 0;
     kept.used = u32::from(!is_listener);
+    kept.ends = 0;
 }
 
 /// The first life of a socket that came out of a listener, whose owner it has inherited.
@@ -172,6 +173,7 @@ fn accept(kept: &mut Kept, now: u64) {
     state.role = role::PASSIVE;
     state.marks = 0;
     kept.used = 0;
+    kept.ends = 0;
 }
 
 /// Makes up for a missed `LISTEN -> SYN_RECV`: what is not listening and has a listener's state has inherited it.
@@ -209,6 +211,9 @@ fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, nesting: u32) ->
     // Life 0: the socket's own memory is exhausted, and the daemon has to remember.
     state.generation = if has_memory { state.generation.max(1) } else { 0 };
     report(sock, tcp, state, old, new, now);
+    if new == tcp_state::ESTABLISHED {
+        kept.ends = sock.connected();
+    }
     Some(())
 }
 
@@ -240,10 +245,16 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
         join(tcp, state);
     }
     let number = sock.number(state);
-    emit::record(kind::TCP, |record: *mut TcpRecord| {
+    let is_told = emit::record(kind::TCP, |record: *mut TcpRecord| {
         // SAFETY: the ring gave room for one record.
         unsafe { fill(record, sock, tcp, number, state, old, new, now) }
     });
+    if is_told {
+        state.marks |= mark::TOLD;
+    } else if new == tcp_state::CLOSE && state.marks & mark::TOLD == 0 {
+        let was_attempt = old == tcp_state::SYN_SENT || (old == tcp_state::SYN_RECV && state.role == role::ACTIVE);
+        emit::untold(state.role, !was_attempt);
+    }
 }
 
 /// Writes every member of a record of the socket `number` that goes from `old` to `new`.

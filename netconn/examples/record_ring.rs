@@ -8,22 +8,21 @@ use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, process::Com
 
 use anyhow::{Context as _, Result, bail};
 use netconn::kernel::{
+    capture::Capture,
     decode::{Record, decode},
-    load::{Capture, Options},
+    load::Options,
 };
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, file, command @ ..] = &arguments[..] else { bail!("usage: record_ring NAME FILE COMMAND…") };
     let inode = fs::metadata(format!("/run/netns/{name}")).context("no such namespace")?.ino();
-    let mut capture = Capture::start(&Options { ring_bytes: 8 << 20, log_level: None, without: Vec::new() })?;
+    let mut capture = Capture::start(&Options::passing(8 << 20))?;
     let status = Command::new("ip").args(["netns", "exec", name]).args(command).status()?;
     println!("{}: {status}", command.join(" "));
     thread::sleep(Duration::from_millis(200));
     let mut records: Vec<Vec<u8>> = Vec::new();
-    while let Some(item) = capture.ring().next() {
-        records.push(item.to_vec());
-    }
+    while capture.rings().next(|record| records.push(record.to_vec())) != 0 {}
     let (mut sockets, mut processes) = (HashSet::new(), HashSet::new());
     for record in &records {
         let tcp = match decode(record) {

@@ -15,38 +15,52 @@ use crate::{
     encode::event::EventEncoder,
     engine::{Command, Engine, Handle, Parts, hooks_in_words},
     kernel::{
+        capture::Capture,
         hooks::{HookStatus, Verdict},
-        load::{self, Capture},
+        keep,
+        load::{self, Fault},
         preflight,
     },
-    sensor,
+    sensor::{self, StateDir},
     server::{self, Socket},
     sink::Output,
 };
 
-/// Runs the daemon until a signal ends it, with hooks left out by name (for tests).
+/// What is made not to work, to test what is done then.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    /// Names of hooks that are left out.
+    pub without_hooks: Vec<String>,
+    /// What else fails.
+    pub faults: Vec<Fault>,
+}
+
+/// Runs the daemon until a signal ends it.
 ///
 /// # Errors
 ///
 /// When it cannot begin; the message says what to do. When it was begun, it ends with an error only if a part of it
 /// broke.
-pub fn run(config: &Config, without_hooks: Vec<String>) -> Result<()> {
+pub fn run(config: &Config, trouble: Trouble) -> Result<()> {
     // What most often stands in the way is said first.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(config, without_hooks))
+    runtime.block_on(serve(config, trouble))
 }
 
-async fn serve(config: &Config, without: Vec<String>) -> Result<()> {
+async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     // From here on a signal ends the daemon in order.
     let mut signals = Signals::new()?;
-    let sensor = sensor::identify(config)?;
+    let state = StateDir::open(&config.state_dir)?;
+    let sensor = state.identify(config)?;
     let socket = Socket::bind(&config.socket, &config.group)?;
     let capture = Capture::start(&load::Options {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
-        without,
+        without: trouble.without_hooks,
+        keep: Some(keep::place(&sensor.id)),
+        faults: trouble.faults,
     })?;
     report(capture.hooks(), capture.missing_members());
 

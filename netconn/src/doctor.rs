@@ -11,11 +11,12 @@ use netconn_common::tcp_state;
 use crate::{
     client::{self, ClientError},
     event::row::Row,
-    health::Health,
+    health::{Health, LostEventCounts, OutputHealth},
     kernel::{
+        capture::Capture,
         decode::{Record, decode},
         hooks::{HookStatus, Verdict},
-        load::{Capture, LoadError, Options},
+        load::{LoadError, Options},
         preflight::{self, Lockdown},
     },
     table::Table,
@@ -125,20 +126,44 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         let missing = health.missing_members.join(", ");
         checks.push(Check::new(Mark::Fair, "kernel structures", format!("without {missing}: absent from events")));
     }
-    let lost = health.records.lost;
-    checks.push(if lost == 0 && health.records.unknown == 0 {
-        Check::new(Mark::Good, "records", format!("{} received, none lost", health.records.received))
+    let records = &health.records;
+    checks.push(if records.lost == 0 && records.unknown == 0 {
+        Check::new(Mark::Good, "records", format!("{} received, none lost", records.received))
     } else {
         let finding = format!(
-            "{} received, {lost} lost, {} not understood; a larger ring_bytes in the configuration helps against loss",
-            health.records.received, health.records.unknown
+            "{} received; lost: {} of sockets, {} of processes, {} missed runs; {} not understood; the table was repaired {} \
+             times; a larger ring_bytes in the configuration helps against loss",
+            records.received,
+            records.lost_sockets,
+            records.lost_processes,
+            records.missed_runs,
+            records.unknown,
+            health.repairs
         );
         Check::new(Mark::Bad, "records", finding)
     });
+    let LostEventCounts { outgoing, incoming, closes, listeners, clients } = health.lost_events;
+    checks.push(if outgoing + incoming + closes + listeners + clients == 0 {
+        Check::new(Mark::Good, "events", format!("{} made, none lost", health.events))
+    } else {
+        let finding = format!(
+            "{} made; never made, as all records of their connection were lost: {outgoing} outgoing, {incoming} incoming, \
+             {closes} closes, {listeners} of listeners; clients were too slow for {clients}",
+            health.events
+        );
+        Check::new(Mark::Bad, "events", finding)
+    });
     for output in &health.outputs {
-        let lost = output.lost_queue + output.lost_disk;
-        let mark = if lost == 0 { Mark::Good } else { Mark::Bad };
-        checks.push(Check::new(mark, &output.path, format!("{} events written, {lost} lost", output.written)));
+        let OutputHealth { path, written, lost_queue, lost_disk } = output;
+        checks.push(if lost_queue + lost_disk == 0 {
+            Check::new(Mark::Good, path, format!("{written} events written, none lost"))
+        } else {
+            let finding = format!(
+                "{written} events written; lost: {lost_queue} because too many waited, {lost_disk} because the disk refused \
+                 them"
+            );
+            Check::new(Mark::Bad, path, finding)
+        });
     }
     checks
 }
@@ -213,7 +238,7 @@ pub async fn prove(socket: &Path) -> Result<Check, ClientError> {
 ///
 /// When nothing can be captured.
 pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
-    let mut capture = Capture::start(&Options { ring_bytes: RING_BYTES, log_level: None, without: Vec::new() })?;
+    let mut capture = Capture::start(&Options::passing(RING_BYTES))?;
     let mut checks = hooks(capture.hooks());
     let since = Instant::now();
     let loopback = match Loopback::open() {
@@ -225,11 +250,12 @@ pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
     };
     let mut table = Table::default();
     while since.elapsed() < PROOF {
-        while let Some(item) = capture.ring().next() {
-            if let Some(Record::Tcp(record)) = decode(&item) {
+        let mut apply = |data: &[u8]| {
+            if let Some(Record::Tcp(record)) = decode(data) {
                 table.apply(record, |_| None, |_, _, _| {});
             }
-        }
+        };
+        while capture.rings().next(&mut apply) != 0 {}
         let seen = table.from_slot(0).any(|(_, connection)| {
             connection.owner.tgid == std::process::id()
                 && connection.state == tcp_state::ESTABLISHED

@@ -1,5 +1,7 @@
 //! How the daemon is, as `/v1/health` answers and `doctor` prints.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::hooks::HookStatus;
@@ -26,8 +28,14 @@ pub struct Health {
     pub missing_members: Vec<String>,
     /// Whether the table holds everything that the kernel has.
     pub complete: bool,
+    /// How often the table was made anew from the kernel, because something was lost.
+    #[serde(default)]
+    pub repairs: u64,
     /// Connections and listeners in the table.
     pub connections: usize,
+    /// Those in each state, by its name.
+    #[serde(default)]
+    pub states: BTreeMap<String, usize>,
     /// Processes known.
     pub processes: usize,
     /// Clients that listen to events.
@@ -36,6 +44,9 @@ pub struct Health {
     pub records: RecordCounts,
     /// Events made.
     pub events: u64,
+    /// Events lost.
+    #[serde(default)]
+    pub lost_events: LostEventCounts,
     /// Where they go.
     pub outputs: Vec<OutputHealth>,
 }
@@ -47,8 +58,33 @@ pub struct RecordCounts {
     pub received: u64,
     /// Of an unknown kind: the eBPF object and the daemon are not of one build.
     pub unknown: u64,
-    /// Lost because the ring buffer was full.
+    /// Lost, all together.
     pub lost: u64,
+    /// Of these, records of sockets that found their ring full.
+    #[serde(default)]
+    pub lost_sockets: u64,
+    /// Records of processes and cgroups that found theirs full.
+    #[serde(default)]
+    pub lost_processes: u64,
+    /// Records that were never made, because the kernel does not let a program interrupt itself.
+    #[serde(default)]
+    pub missed_runs: u64,
+}
+
+/// Events that were never made because every record of their connection was lost, counted by what they would have been;
+/// and those that clients were too slow for.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct LostEventCounts {
+    /// `IP Connect` with direction `OUTGOING`.
+    pub outgoing: u64,
+    /// All other `IP Connect`.
+    pub incoming: u64,
+    /// `IP Close`.
+    pub closes: u64,
+    /// `IP Listen` and `IP Listen End`.
+    pub listeners: u64,
+    /// Of any kind, each counted for every client that missed it.
+    pub clients: u64,
 }
 
 /// An output, counted.

@@ -1,35 +1,78 @@
 //! What makes this sensor itself: its id, its host, this boot.
 
 use std::{
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io,
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use thiserror::Error;
 
 use crate::{config::Config, encode::event::Sensor};
 
-/// The state folder cannot be used.
+/// Why the state folder cannot be used.
 #[derive(Debug, Error)]
-#[error("cannot keep the sensor's id in {}: {error}; choose another --state-dir", path.display())]
-pub struct StateError {
-    path: PathBuf,
-    error: io::Error,
+pub enum StateError {
+    /// Another daemon does.
+    #[error("another netconn daemon keeps its state in {}: stop it, or choose another --state-dir", path.display())]
+    Taken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The system says no.
+    #[error("cannot keep the daemon's state in {}: {error}; choose another --state-dir", path.display())]
+    System {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
-/// Who this sensor is. Its id is made at the first start and kept in the state folder.
-///
-/// # Errors
-///
-/// When the state folder cannot be made, read or written.
-pub fn identify(config: &Config) -> Result<Sensor, StateError> {
-    Ok(Sensor {
-        id: sensor_id(&config.state_dir)?,
-        host: sysinfo::System::host_name().unwrap_or_else(|_| "localhost".into()),
-        site: config.site_id.clone(),
-        source: config.data_source.clone(),
-        boot: boot_id(),
-    })
+/// The folder of what must survive the daemon. One daemon has it: what is kept with sockets is found by the id in it.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// Held for as long as the daemon runs; released by the kernel however it ends.
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Takes the folder, which is made if need be.
+    ///
+    /// # Errors
+    ///
+    /// When another daemon has it, or it cannot be made or written.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let fail = |error: io::Error| StateError::System { path: path.to_owned(), error };
+        fs::create_dir_all(path).map_err(fail)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(fail)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => StateError::Taken { path: path.to_owned() },
+            errno => fail(errno.into()),
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Who this sensor is. Its id is made at the first start.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read or written.
+    pub fn identify(&self, config: &Config) -> Result<Sensor, StateError> {
+        let id = sensor_id(&self.path).map_err(|error| StateError::System { path: self.path.clone(), error })?;
+        Ok(Sensor {
+            id,
+            host: sysinfo::System::host_name().unwrap_or_else(|_| "localhost".into()),
+            site: config.site_id.clone(),
+            source: config.data_source.clone(),
+            boot: boot_id(),
+        })
+    }
 }
 
 /// The kernel's id of this boot, without hyphens.
@@ -45,22 +88,20 @@ pub fn run_id() -> u64 {
     u64::from_str_radix(&digits, 16).unwrap_or_else(|_| u64::from(std::process::id()))
 }
 
-fn sensor_id(folder: &Path) -> Result<String, StateError> {
+fn sensor_id(folder: &Path) -> io::Result<String> {
     let path = folder.join("sensor-id");
-    let fail = |error| StateError { path: folder.to_owned(), error };
     match fs::read_to_string(&path) {
         Ok(text) if is_uuid(text.trim()) => return Ok(text.trim().to_owned()),
         // Cut off or overwritten: a new one is made.
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(fail(error)),
+        Err(error) => return Err(error),
     }
-    let id = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(fail)?.trim().to_owned();
-    fs::create_dir_all(folder).map_err(fail)?;
+    let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned();
     // Renamed into place, so that it is whole or not there.
     let new = folder.join("sensor-id.new");
-    fs::write(&new, format!("{id}\n")).map_err(fail)?;
-    fs::rename(&new, &path).map_err(fail)?;
+    fs::write(&new, format!("{id}\n"))?;
+    fs::rename(&new, &path)?;
     Ok(id)
 }
 
@@ -76,13 +117,17 @@ mod tests {
     fn the_id_is_made_once_and_mended() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("deep/state");
+        let held = StateDir::open(&state).unwrap();
+        let error = StateDir::open(&state).unwrap_err().to_string();
+        assert!(error.starts_with("another netconn daemon keeps its state in "), "{error}");
+        drop(held);
         let first = sensor_id(&state).unwrap();
         assert!(is_uuid(&first));
         assert_eq!(sensor_id(&state).unwrap(), first);
         fs::write(state.join("sensor-id"), "0123").unwrap();
         let second = sensor_id(&state).unwrap();
         assert!(is_uuid(&second) && second != first);
-        assert!(sensor_id(Path::new("/proc/netconn")).is_err());
+        assert!(StateDir::open(Path::new("/proc/netconn")).is_err());
     }
 
     #[test]

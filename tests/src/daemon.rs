@@ -77,6 +77,7 @@ impl Daemon {
                 let log = daemon.log();
                 log.lines().filter(|line| line.contains(" WARN ")).for_each(|line| eprintln!("{line}"));
                 daemon.signal(Signal::SIGKILL);
+                daemon.unpin();
                 let _ = fs::remove_dir_all(daemon.folder.path());
             }
         }
@@ -85,6 +86,15 @@ impl Daemon {
             unsafe { libc::atexit(end) };
             Self::start()
         })
+    }
+
+    /// Removes what outlives a daemon on purpose: its state folder is gone, so there will be no next one.
+    fn unpin(&self) {
+        let id = fs::read_to_string(self.folder.path().join("state/sensor-id")).unwrap_or_default();
+        let pins = fs::read_dir("/sys/fs/bpf/netconn").into_iter().flatten().flatten();
+        for pin in pins.filter(|pin| !id.is_empty() && pin.file_name().to_string_lossy().starts_with(id.trim())) {
+            let _ = fs::remove_file(pin.path());
+        }
     }
 
     /// Process id.
@@ -172,6 +182,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self.unpin();
     }
 }
 

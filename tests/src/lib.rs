@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use daemon::{Daemon, Events, netconn};
 pub use forked::{Forked, actor, pause, step};
 pub use netns::{Netns, Pair};
-pub use scenes::{closes, connected, disconnect, events_of, failure, moment, reset, start};
+pub use scenes::{closes, connected, disconnect, events_of, failure, give_up_soon, moment, reset, start};
 pub use ss::{Socket, rows, ss};
 
 /// Waits until something holds, for at most so many milliseconds of this machine; says `what` if it never does.

@@ -1,7 +1,9 @@
 //! What tests do with sockets, and what they ask of the events about them.
 
 use std::{
+    fs,
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -14,6 +16,16 @@ use crate::{Daemon, Events, Netns, long};
 /// Waits for longer than a daemon takes to see anything, and than loopback takes for anything.
 pub fn moment() {
     thread::sleep(long(50));
+}
+
+/// Lets attempts of the caller's namespace that get no answer fail after three seconds: one repetition. From 6.5 on the
+/// kernel repeats four more times before it counts (`tcp_syn_linear_timeouts`, Documentation/networking/ip-sysctl.rst).
+pub fn give_up_soon() {
+    fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
+    let linear = Path::new("/proc/sys/net/ipv4/tcp_syn_linear_timeouts");
+    if linear.exists() {
+        fs::write(linear, "0").unwrap();
+    }
 }
 
 /// Events in a namespace that a function causes.

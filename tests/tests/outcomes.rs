@@ -1,12 +1,13 @@
 //! Every way an attempt can end and a connection can close, over IPv4, IPv6 and IPv4-mapped, made by this process.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv6Addr, Shutdown, TcpListener, TcpStream},
 };
 
-use netconn_tests::{Daemon, Netns, Pair, closes, connected, disconnect, events_of, failure, moment, reset, start};
+use netconn_tests::{
+    Daemon, Netns, Pair, closes, connected, disconnect, events_of, failure, give_up_soon, moment, reset, start,
+};
 use socket2::{Domain, Socket, Type};
 
 #[test]
@@ -74,7 +75,7 @@ fn timed_out() {
     for address in ["10.0.0.2", "fd00::2"] {
         let events = events_of(&pair.here, || {
             // One repetition: given up after three seconds. Both families read this value of this namespace.
-            fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
+            give_up_soon();
             assert!(TcpStream::connect((address.parse::<IpAddr>().unwrap(), 80)).is_err());
         });
         let attempt = failure(&events);

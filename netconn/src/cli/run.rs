@@ -9,7 +9,8 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cli::Exit,
     config::{Config, EbpfLog},
-    daemon,
+    daemon::{self, Trouble},
+    kernel::load::Fault,
 };
 
 /// Options of `netconn run`.
@@ -33,10 +34,13 @@ pub(super) struct Options {
     /// Leave a hook out, to see what is done without it (for tests).
     #[arg(long, value_name = "HOOK", hide = true)]
     without_hook: Vec<String>,
+    /// Make something fail, to see what is done then (for tests).
+    #[arg(long, value_name = "FAULT", value_enum, hide = true)]
+    fault: Vec<Fault>,
 }
 
 pub(super) fn run(options: Options) -> Result<Exit> {
-    let Options { events, socket, config, state_dir, ebpf_log, without_hook } = options;
+    let Options { events, socket, config, state_dir, ebpf_log, without_hook, fault } = options;
     let mut config = Config::load(config.as_deref())?;
     if !events.is_empty() {
         config.events = events;
@@ -45,7 +49,7 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
     log(config.ebpf_log);
-    daemon::run(&config, without_hook)?;
+    daemon::run(&config, Trouble { without_hooks: without_hook, faults: fault })?;
     Ok(Exit::Success)
 }
 

@@ -47,12 +47,25 @@ pub struct EventEncoder {
 pub struct Loss {
     /// Where: `ring`, `queue`, `sink` or `disk`.
     pub stage: &'static str,
-    /// How many records or events.
+    /// How many events will never come.
     pub count: u64,
+    /// What is known of a loss in the kernel.
+    pub kernel: Option<KernelLoss>,
     /// Since when, nanoseconds since boot.
     pub from_ns: u64,
     /// Until when, nanoseconds since boot.
     pub to_ns: u64,
+}
+
+/// Records that did not fit into the ring, and the `IP Connect` events among those that will never come because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLoss {
+    /// Records.
+    pub records: u64,
+    /// `IP Connect` with direction `OUTGOING`.
+    pub outgoing: u64,
+    /// All other `IP Connect`.
+    pub incoming: u64,
 }
 
 impl EventEncoder {
@@ -133,6 +146,11 @@ impl EventEncoder {
         let mut object = self.begin(out, clock, Kind::DataLoss, loss.to_ns);
         object.string(Field::LossStage, loss.stage);
         object.integer(Field::LossCount, loss.count);
+        if let Some(KernelLoss { records, outgoing, incoming }) = loss.kernel {
+            object.integer(Field::LossRecords, records);
+            object.integer(Field::LossOutgoing, outgoing);
+            object.integer(Field::LossIncoming, incoming);
+        }
         object.integer(Field::LossFrom, clock.epoch_ms(loss.from_ns));
         object.integer(Field::LossTo, clock.epoch_ms(loss.to_ns));
         object.members(&self.tail);

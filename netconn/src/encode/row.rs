@@ -1,7 +1,7 @@
 //! Rows of a snapshot, as members of the JSON answer.
 
 use bytes::BytesMut;
-use netconn_common::UNKNOWN_U32;
+use netconn_common::{UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::{
     clock::Clock,
@@ -33,6 +33,14 @@ pub fn row(out: &mut BytesMut, clock: &mut Clock, directory: &mut Directory, boo
     if connection.born_ns != 0 {
         let time = clock.rfc3339(connection.born_ns);
         object.time_as(",\"started_at\":", time);
+    }
+    if !connection.is_listener() {
+        let totals = &connection.totals;
+        for (key, bytes) in [(",\"bytes_sent\":", totals.bytes_sent), (",\"bytes_received\":", totals.bytes_received)] {
+            if bytes != UNKNOWN_U64 {
+                object.integer_as(key, bytes);
+            }
+        }
     }
     if connection.namespace != UNKNOWN_U32 {
         object.integer_as(",\"namespace\":", connection.namespace);

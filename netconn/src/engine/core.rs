@@ -80,6 +80,7 @@ impl Core {
         }
         let now = telling.clock.now();
         table.announce_all(now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
+        table.announce_found(usize::MAX, now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
     }
 
     /// Announces the accepted connections that have waited long enough; whether there were any.

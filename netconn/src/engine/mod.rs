@@ -1,6 +1,7 @@
 //! The one thread that owns the table: it reads the ring buffer, keeps processes and connections, encodes events,
 //! hands them to the outputs and answers questions of the server between two batches.
 
+mod condition;
 mod core;
 mod owners;
 mod run;
@@ -30,8 +31,8 @@ use crate::{
     event::filter::Filter,
     health::Health,
     kernel::{
+        capture::Capture,
         hooks::{HookStatus, Verdict},
-        load::Capture,
     },
     precedence,
     process::lookup::Answer,

@@ -23,16 +23,15 @@ use tracing::{error, warn};
 use crate::{
     clock::Clock,
     directory::Directory,
-    encode::event::Loss,
+    encode::event::{KernelLoss, Loss},
     engine::{
-        Command, Cursor, Handle, Parts, RowsRequest, core::Core, owners::Owners, snapshot::Minisocks, telling::Telling,
-        unsent::Unsent,
+        Command, Cursor, Handle, Parts, RowsRequest, core::Core, owners::Owners, telling::Telling, unsent::Unsent,
     },
     event::filter::Filter,
-    health::{Health, OutputHealth, RecordCounts},
     kernel::{
-        load::{Capture, Ring},
-        preflight,
+        capture::{Capture, Live, Wanted},
+        losses::Losses,
+        rings::Rings,
     },
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
@@ -43,6 +42,8 @@ use crate::{
 const RECORDS_AT_ONCE: usize = 8192;
 /// Events are handed over when this many bytes of them are ready, and whenever the ring is empty.
 const BATCH_BYTES: usize = 64 << 10;
+/// Connections that a dump has found are announced so many at a time: a few milliseconds.
+const FOUND_AT_ONCE: usize = 1000;
 /// After records came, the next are waited for this long without asking the kernel to wake us: one wake-up for many
 /// records costs less than one for each, and a client hears of a connection this late at most.
 const GATHER: Duration = Duration::from_millis(5);
@@ -57,18 +58,20 @@ const FINISH: Duration = Duration::from_millis(700);
 
 /// Everything the thread has.
 pub(super) struct Loop {
-    capture: Capture,
-    outputs: Vec<Output>,
-    core: Core,
+    pub(super) capture: Capture,
+    pub(super) outputs: Vec<Output>,
+    pub(super) core: Core,
     owners: Owners,
-    started_ns: u64,
+    pub(super) started_ns: u64,
+    /// Dumps after the first.
+    pub(super) repairs: u64,
     /// Losses that were told, and when they were last looked for.
     told: Told,
 }
 
 /// Losses told so far.
 struct Told {
-    ring: u64,
+    kernel: Losses,
     /// By output: queue and disk.
     outputs: Vec<(u64, u64)>,
     checked_ns: u64,
@@ -84,7 +87,7 @@ impl Loop {
         })?;
         let clock = Clock::new();
         let now = clock.now();
-        let told = Told { ring: 0, outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now };
+        let told = Told { kernel: Losses::default(), outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now };
         let mut engine = Self {
             core: Core {
                 processes: Processes::default(),
@@ -101,8 +104,10 @@ impl Loop {
             outputs: parts.outputs,
             owners: Owners::default(),
             started_ns: now,
+            repairs: 0,
             told,
         };
+        engine.core.table.begin(engine.capture.began_ns());
         if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
             engine.core.table.expect_acceptors();
         }
@@ -124,17 +129,17 @@ impl Loop {
         // The programs are attached: whatever begins from now on waits in the ring.
         let Self { capture, core, outputs, .. } = self;
         // Nothing is taken from the ring meanwhile: what processes became since is newer than what is found.
-        core.processes.add_scanned(scan::all());
+        core.processes.replace(scan::all(), core.telling.clock.now());
         core.table.begin_dump();
         core.complete = false;
-        let (mut sockets, namespaces) = match capture.sockets(|ring| _ = drain(ring, core, outputs)) {
+        let (mut sockets, namespaces) = match capture.sockets(|rings| _ = drain(rings, core, outputs)) {
             Ok(found) => found,
             Err(error) => {
                 warn!("connections that were there before are not known: {error}");
                 return core.table.abandon_dump();
             }
         };
-        match capture.files(|ring| _ = drain(ring, core, outputs)) {
+        match capture.files(|rings| _ = drain(rings, core, outputs)) {
             Ok(files) => own(&mut sockets, &files),
             Err(error) => warn!("processes of connections that were there before are not known: {error}"),
         }
@@ -142,6 +147,12 @@ impl Loop {
         let exact = self.capture.dumps_are_exact();
         self.core.end_dump(sockets, |connection| exact && namespaces.contains(&u64::from(connection.namespace)));
         self.core.complete = true;
+        // Whoever ended unseen may have left sockets to others.
+        let Core { table, processes, .. } = &self.core;
+        let gone = table.owners_without(|owner| processes.of(owner).is_some());
+        if !gone.is_empty() {
+            self.find_owners(&gone);
+        }
         self.core.telling.hand_over(&self.outputs);
     }
 
@@ -166,10 +177,12 @@ impl Loop {
                 self.tick(now);
             }
             let deadline = self.announce_overdue(self.core.telling.clock.now());
-            if any {
+            self.announce_found();
+            if any || self.core.table.has_backlog() {
                 wait(&[wake.as_fd()], GATHER);
             } else {
-                wait(&[wake.as_fd(), self.capture.ring().as_fd()], deadline);
+                let [sockets, processes] = self.capture.rings().descriptors();
+                wait(&[wake.as_fd(), sockets, processes], deadline);
             }
             let _ = wake.read();
         }
@@ -177,22 +190,22 @@ impl Loop {
 
     /// Handles what is in the ring; `false` if it was empty.
     fn drain(&mut self) -> bool {
-        drain(self.capture.ring(), &mut self.core, &self.outputs) != 0
+        drain(self.capture.rings(), &mut self.core, &self.outputs) != 0
     }
 
     fn answer(&mut self, command: Command) {
         match command {
             Command::Rows(RowsRequest { filter, cursor: Cursor::Start }, reply) => {
-                let minisocks = self.minisocks(&filter);
+                let live = self.live(&filter);
                 // What happened before the question belongs into the answer.
                 self.catch_up();
                 // Not a moment longer than known.
-                if self.capture.lost() > self.told.ring {
+                if self.capture.losses().exceed(&self.told.kernel) {
                     self.tick(self.core.telling.clock.now());
                 }
                 self.find_ports();
                 // An error means that the client has gone.
-                let _ = reply.send(self.core.first_rows(&filter, &minisocks));
+                let _ = reply.send(self.core.first_rows(&filter, live));
             }
             Command::Rows(RowsRequest { filter, cursor }, reply) => {
                 let _ = reply.send(self.core.rows_from(&filter, &cursor));
@@ -218,32 +231,39 @@ impl Loop {
             return;
         }
         let Self { capture, core, outputs, .. } = self;
-        match capture.attempts(|ring| _ = drain(ring, core, outputs)) {
+        match capture.attempts(|rings| _ = drain(rings, core, outputs)) {
             Ok(files) => files.iter().for_each(|file| core.table.set_port(file.socket, file.local_port)),
             Err(error) => warn!("ports of attempts are not known: {error}"),
         }
         // Sockets without a file (io_uring), and kernels where files do not lead to sockets (5.10): slower.
         if core.table.has_attempts_without_port()
-            && let Ok((sockets, _)) = capture.sockets(|ring| _ = drain(ring, core, outputs))
+            && let Ok((sockets, _)) = capture.sockets(|rings| _ = drain(rings, core, outputs))
         {
             sockets.iter().for_each(|socket| core.table.set_port(socket.socket, socket.local_port));
         }
     }
 
-    /// What the kernel has of connections that are over, if a filter lets any of it through.
-    fn minisocks(&mut self, filter: &Filter) -> Minisocks {
+    /// What the kernel alone knows, as far as a filter lets any of it through.
+    fn live(&mut self, filter: &Filter) -> (Live, u64) {
         let since_ns = self.core.telling.clock.now();
+        let wanted = Wanted { minisocks: filter.wants_minisocks(), counters: filter.wants_counters() };
         let Self { capture, core, outputs, .. } = self;
-        let found = if filter.wants_minisocks() {
-            capture.minisocks(|ring| _ = drain(ring, core, outputs))
-        } else {
-            Ok(Vec::new())
-        };
-        let found = found.unwrap_or_else(|error| {
-            warn!("connections in TIME_WAIT are not known: {error}");
-            Vec::new()
+        let live = capture.live(wanted, |rings| _ = drain(rings, core, outputs)).unwrap_or_else(|error| {
+            warn!("connections in TIME_WAIT and bytes so far are not known: {error}");
+            Live::default()
         });
-        Minisocks { found: found.into(), since_ns }
+        (live, since_ns)
+    }
+
+    /// Announces some of what a dump has found, if the outputs keep up. Whether there is more to announce.
+    fn announce_found(&mut self) -> bool {
+        if self.outputs.iter().all(Output::has_room) {
+            let Core { table, telling, .. } = &mut self.core;
+            let now = telling.clock.now();
+            table.announce_found(FOUND_AT_ONCE, now, |change, connection, at| telling.tell(change, connection, at));
+            telling.hand_over(&self.outputs);
+        }
+        self.core.table.has_backlog()
     }
 
     /// Announces the accepted connections that have waited long enough, and gives how long to sleep at most.
@@ -266,7 +286,7 @@ impl Loop {
     fn find_owners(&mut self, ended: &[(u32, u64)]) {
         let since = Instant::now();
         let Self { capture, core, outputs, .. } = self;
-        let found = capture.owners(ended, |ring| _ = drain(ring, core, outputs));
+        let found = capture.owners(ended, |rings| _ = drain(rings, core, outputs));
         // What was found in the kernel may still be on its way into the table.
         self.catch_up();
         let now = self.core.telling.clock.now();
@@ -292,6 +312,7 @@ impl Loop {
         let is_lossy = self.tell_losses(now);
         // Also after a repair that failed.
         if is_lossy || (!self.core.complete && self.capture.has("dump_tcp")) {
+            self.repairs += 1;
             self.dump();
         }
         self.core.telling.hand_over(&self.outputs);
@@ -302,19 +323,27 @@ impl Loop {
         let from_ns = std::mem::replace(&mut self.told.checked_ns, now);
         let mut tell = |stage, count: u64, told: &mut u64| {
             if count > *told {
-                let loss = Loss { stage, count: count - *told, from_ns, to_ns: now };
-                warn!("{} events or records were lost ({stage})", loss.count);
+                let loss = Loss { stage, count: count - *told, kernel: None, from_ns, to_ns: now };
+                warn!("{} events were lost ({stage})", loss.count);
                 self.core.telling.lose(loss);
                 *told = count;
             }
         };
-        let before = self.told.ring;
-        tell("ring", self.capture.lost(), &mut self.told.ring);
         for (output, (queue, disk)) in self.outputs.iter().zip(&mut self.told.outputs) {
             tell("queue", output.counters().lost_queue.load(Ordering::Relaxed), queue);
             tell("disk", output.counters().lost_disk.load(Ordering::Relaxed), disk);
         }
-        self.told.ring != before
+        let losses = self.capture.losses();
+        if !losses.exceed(&self.told.kernel) {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.told.kernel, losses);
+        let records = losses.records().saturating_sub(before.records());
+        let events = losses.events.since(&before.events);
+        warn!("{records} records were lost (ring), and {} events with them", events.total());
+        let kernel = Some(KernelLoss { records, outgoing: events.outgoing, incoming: events.incoming });
+        self.core.telling.lose(Loss { stage: "ring", count: events.total(), kernel, from_ns, to_ns: now });
+        true
     }
 
     /// Nothing in flight is lost: the programs are detached, the ring is emptied, the outputs are written.
@@ -322,52 +351,21 @@ impl Loop {
         self.capture.detach();
         while self.drain() {}
         self.core.take_answers(LAST_ANSWERS);
+        let deadline = Instant::now() + FINISH;
+        while self.announce_found() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
         self.core.tell_all();
         let now = self.core.telling.clock.now();
         self.tell_losses(now);
-        self.core.telling.stop(self.capture.lost());
+        self.core.telling.stop(self.capture.losses().records());
         self.core.telling.hand_over(&self.outputs);
         self.core.telling.streams.clear();
-        let deadline = Instant::now() + FINISH;
         for output in self.outputs.drain(..) {
             let path = output.path().display().to_string();
             if !output.finish(deadline) {
                 error!("{path} took too long: its last events are not written");
             }
-        }
-    }
-
-    fn health(&self) -> Health {
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        Health {
-            sensor_id: self.core.sensor.id.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: preflight::kernel_release(),
-            uptime_seconds: self.core.telling.clock.now().saturating_sub(self.started_ns) / 1_000_000_000,
-            pid: std::process::id(),
-            resident_bytes: None,
-            hooks: self.capture.hooks().to_vec(),
-            missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
-            complete: self.core.complete,
-            connections: self.core.table.len(),
-            processes: self.core.processes.len(),
-            clients: self.core.telling.streams.len(),
-            records: RecordCounts {
-                received: self.core.records,
-                unknown: self.core.unknown_records,
-                lost: self.capture.lost(),
-            },
-            events: self.core.telling.encoder.count(),
-            outputs: self
-                .outputs
-                .iter()
-                .map(|output| OutputHealth {
-                    path: output.path().display().to_string(),
-                    written: load(&output.counters().written),
-                    lost_queue: load(&output.counters().lost_queue),
-                    lost_disk: load(&output.counters().lost_disk),
-                })
-                .collect(),
         }
     }
 }
@@ -402,13 +400,14 @@ fn wait(descriptors: &[std::os::fd::BorrowedFd<'_>], limit: Duration) {
 }
 
 /// Handles what is in the ring, but not for ever; gives how many records that were.
-fn drain(ring: &mut Ring, core: &mut Core, outputs: &[Output]) -> usize {
+fn drain(rings: &mut Rings, core: &mut Core, outputs: &[Output]) -> usize {
     let mut count = 0;
-    while count < RECORDS_AT_ONCE
-        && let Some(item) = ring.next()
-    {
-        core.handle(&item);
-        count += 1;
+    while count < RECORDS_AT_ONCE {
+        let more = rings.next(|record| core.handle(record));
+        if more == 0 {
+            break;
+        }
+        count += more;
         if core.telling.waiting() >= BATCH_BYTES {
             core.telling.hand_over(outputs);
         }

@@ -12,6 +12,7 @@ use crate::{
         telling::{Telling, with_subject},
     },
     event::filter::Filter,
+    kernel::capture::Live,
     table::Connection,
 };
 
@@ -47,21 +48,18 @@ pub struct Rows {
     pub next: Option<Cursor>,
 }
 
-/// The minisocks that a snapshot shows, and when the kernel began to be asked for them.
-pub(super) struct Minisocks {
-    pub(super) found: Arc<[TcpRecord]>,
-    pub(super) since_ns: u64,
-}
-
 impl Core {
-    /// The first part of a snapshot.
-    pub(super) fn first_rows(&mut self, filter: &Filter, minisocks: &Minisocks) -> Rows {
+    /// The first part of a snapshot, with what the kernel told of connections when it was asked at `since_ns`.
+    pub(super) fn first_rows(&mut self, filter: &Filter, (live, since_ns): (Live, u64)) -> Rows {
         let mut out = BytesMut::new();
-        // What ended while the kernel was asked is in its answer or not; it is in the snapshot.
-        for connection in self.table.over_since(minisocks.since_ns, &minisocks.found) {
-            self.show(&mut out, filter, &connection);
+        self.table.count(&live.counters);
+        if filter.wants_minisocks() {
+            // What ended while the kernel was asked is in its answer or not; it is in the snapshot.
+            for connection in self.table.over_since(since_ns, &live.minisocks) {
+                self.show(&mut out, filter, &connection);
+            }
         }
-        let Rows { lines, next } = self.rows_from(filter, &Cursor::Slot(0, Arc::clone(&minisocks.found)));
+        let Rows { lines, next } = self.rows_from(filter, &Cursor::Slot(0, live.minisocks.into()));
         out.extend_from_slice(&lines);
         Rows { lines: out.freeze(), next }
     }

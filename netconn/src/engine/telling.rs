@@ -23,11 +23,20 @@ pub(super) struct Telling {
     /// Without outputs and clients nothing is encoded.
     has_outputs: bool,
     pub(super) streams: Vec<Stream>,
+    /// Events that clients missed which have been told so, or have gone.
+    lost_by_clients: u64,
 }
 
 impl Telling {
     pub(super) fn new(clock: Clock, directory: Directory, encoder: EventEncoder, has_outputs: bool) -> Self {
-        Self { clock, directory, encoder, batch: BytesMut::new(), batch_events: 0, has_outputs, streams: Vec::new() }
+        let batch = BytesMut::new();
+        let streams = Vec::new();
+        Self { clock, directory, encoder, batch, batch_events: 0, has_outputs, streams, lost_by_clients: 0 }
+    }
+
+    /// Events that clients were too slow for.
+    pub(super) fn lost_by_clients(&self) -> u64 {
+        self.lost_by_clients + self.streams.iter().map(Stream::lost).sum::<u64>()
     }
 
     /// Bytes that wait to be handed over.
@@ -93,14 +102,19 @@ impl Telling {
             return;
         }
         let now = self.clock.now();
-        let Self { encoder, clock, streams, .. } = self;
+        let Self { encoder, clock, streams, lost_by_clients, .. } = self;
         streams.retain_mut(|stream| {
             if let Some((count, from_ns)) = stream.take_lost() {
+                *lost_by_clients += count;
                 let mut line = BytesMut::new();
-                encoder.loss(&mut line, clock, Loss { stage: "queue", count, from_ns, to_ns: now });
+                encoder.loss(&mut line, clock, Loss { stage: "queue", count, kernel: None, from_ns, to_ns: now });
                 stream.push(&line, now);
             }
-            stream.flush(now)
+            let is_there = stream.flush(now);
+            if !is_there {
+                *lost_by_clients += stream.lost();
+            }
+            is_there
         });
     }
 }

@@ -111,7 +111,10 @@ fields! {
     EventsWritten "sensor.events" Integer "Events made by this run of the daemon, on `Sensor Stop`.";
     RecordsLost "sensor.recordsLost" Integer "Kernel records lost by this run of the daemon, on `Sensor Stop`.";
     LossStage "loss.stage" String "Where events were lost: `ring`, `queue`, `sink` or `disk`.";
-    LossCount "loss.count" Integer "How many.";
+    LossCount "loss.count" Integer "How many events will never come.";
+    LossRecords "loss.records" Integer "With `ring`: records of the kernel that were lost; most cost no event.";
+    LossOutgoing "loss.outgoing" Integer "With `ring`: `IP Connect` events with direction `OUTGOING` among `loss.count`.";
+    LossIncoming "loss.incoming" Integer "With `ring`: all other `IP Connect` events among `loss.count`.";
     LossFrom "loss.from" Integer "Since when, epoch milliseconds.";
     LossTo "loss.to" Integer "Until when, epoch milliseconds.";
 }

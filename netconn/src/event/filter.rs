@@ -178,6 +178,11 @@ impl Filter {
             && self.tcp.is_none_or(|tcp| tcp)
     }
 
+    /// Whether anything is wanted that moves bytes.
+    pub fn wants_counters(&self) -> bool {
+        self.listening != Some(true) && self.tcp.is_none_or(|tcp| tcp)
+    }
+
     /// Whether a connection is wanted.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))

@@ -48,10 +48,10 @@ pub struct Row {
     /// When the connection or listener began, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
-    /// Payload bytes sent, as of the last change of state.
+    /// Payload bytes sent; none on listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_sent: Option<u64>,
-    /// Payload bytes received, as of the last change of state.
+    /// Payload bytes received; none on listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_received: Option<u64>,
     /// Inode of the network namespace.

@@ -330,6 +330,19 @@ pub fn probe_read_status(is_allowed: bool) -> HookStatus {
     }
 }
 
+/// Whether what is kept with sockets outlives the daemon; `obstacle` is why not.
+pub fn keep_status(obstacle: Option<String>) -> HookStatus {
+    let instead = "after a restart owners are found among open files, and starts are not known";
+    HookStatus {
+        hook: "pin/SOCKETS".into(),
+        fact: "owners and starts of connections, for the next daemon".into(),
+        instead: obstacle.is_some().then(|| instead.into()),
+        verdict: obstacle.map_or(Verdict::Attached, |reason| Verdict::Unsupported { reason }),
+        instructions: None,
+        verified_instructions: None,
+    }
+}
+
 impl Helper {
     /// The status of this helper.
     pub fn status(&self, is_there: bool) -> HookStatus {

@@ -16,8 +16,12 @@ use bytemuck::AnyBitPattern;
 use nix::sched::{CloneFlags, setns};
 use tracing::debug;
 
+use crate::kernel::load::Fault;
+
 /// What the kernel gives at once at most (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
 const READ_BYTES: usize = 32 << 10;
+/// What [`Fault::ShortReads`] gives at once: less than a record, and no divisor of one.
+const SHORT_READ: usize = 61;
 /// How often the rest goes on while something is read.
 const MEANWHILE: Duration = Duration::from_millis(1);
 /// Times in a row that the kernel may say that it found nothing in a million objects.
@@ -25,29 +29,48 @@ const AGAIN_MAX: u32 = 1000;
 /// The process's own network namespace, whatever namespace the calling thread has entered.
 const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
+/// What is made of the bytes of an iterator.
+pub(super) trait Collect: Default {
+    /// Takes the record at the beginning of `bytes` and gives its length; `None` if it is not whole.
+    fn take(&mut self, bytes: &[u8]) -> Option<usize>;
+}
+
+impl<T: AnyBitPattern> Collect for Vec<T> {
+    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.push(bytemuck::pod_read_unaligned(bytes.get(..size_of::<T>())?));
+        Some(size_of::<T>())
+    }
+}
+
 /// All records of an iterator, in the network namespace of the caller where that matters.
-pub(super) fn here<T: AnyBitPattern>(program: &mut Iter) -> io::Result<Vec<T>> {
-    let link = program.attach().map_err(io::Error::other)?;
-    let link = program.take_link(link).map_err(io::Error::other)?;
-    let mut file = link.into_file().map_err(io::Error::other)?;
-    read(&mut file)
+pub(super) fn here<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<C> {
+    let mut found = C::default();
+    run(program, faults, &mut found)?;
+    Ok(found)
 }
 
 /// All records of an iterator in every network namespace, and the inodes of those that were read: not those that the
 /// caller may not enter. To be called on a thread that nobody needs in its old namespace afterwards.
-pub(super) fn all_namespaces<T: AnyBitPattern>(program: &mut Iter) -> io::Result<(Vec<T>, HashSet<u64>)> {
-    let mut records = here(program)?;
+pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<(C, HashSet<u64>)> {
+    let mut found = here(program, faults)?;
     let mut read: HashSet<u64> = own_namespace().into_iter().collect();
     for (inode, namespace) in other_namespaces() {
         match setns(&namespace, CloneFlags::CLONE_NEWNET) {
             Ok(()) => {
-                records.extend(here::<T>(program)?);
+                run(program, faults, &mut found)?;
                 read.insert(inode);
             }
             Err(error) => debug!("a network namespace cannot be entered: {error}"),
         }
     }
-    Ok((records, read))
+    Ok((found, read))
+}
+
+fn run(program: &mut Iter, faults: &[Fault], found: &mut impl Collect) -> io::Result<()> {
+    let link = program.attach().map_err(io::Error::other)?;
+    let link = program.take_link(link).map_err(io::Error::other)?;
+    let file = link.into_file().map_err(io::Error::other)?;
+    if faults.is_empty() { read(file, found) } else { read(Faulty { inner: file, faults, reads: 0 }, found) }
 }
 
 /// Does something that takes long on a thread of its own, and something else on this one until it is done.
@@ -114,20 +137,21 @@ fn entries(folder: &str) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-fn read<T: AnyBitPattern>(file: &mut impl Read) -> io::Result<Vec<T>> {
-    let mut records = Vec::new();
+fn read(mut file: impl Read, found: &mut impl Collect) -> io::Result<()> {
     let mut rest = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut again = 0;
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(records),
+            Ok(0) => return Ok(()),
             Ok(length) => {
                 again = 0;
                 rest.extend_from_slice(&buffer[..length]);
-                let whole = rest.len() / size_of::<T>() * size_of::<T>();
-                records.extend(rest[..whole].chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
-                rest.drain(..whole);
+                let mut taken = 0;
+                while let Some(length) = found.take(&rest[taken..]) {
+                    taken += length;
+                }
+                rest.drain(..taken);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && again < AGAIN_MAX => again += 1,
@@ -136,30 +160,40 @@ fn read<T: AnyBitPattern>(file: &mut impl Read) -> io::Result<Vec<T>> {
     }
 }
 
+/// Reads with the faults that are asked for.
+struct Faulty<'a, R> {
+    inner: R,
+    faults: &'a [Fault],
+    reads: u32,
+}
+
+impl<R: Read> Read for Faulty<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
+        if self.faults.contains(&Fault::ReadAgain) && !self.reads.is_multiple_of(2) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.faults.contains(&Fault::BrokenReads) {
+            return Err(io::Error::other("broken off on request"));
+        }
+        let limit = if self.faults.contains(&Fault::ShortReads) { SHORT_READ } else { buffer.len() };
+        self.inner.read(&mut buffer[..limit])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Gives bytes in odd portions, with interruptions.
-    struct Portions(Vec<u8>, u32);
-
-    impl Read for Portions {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            self.1 += 1;
-            if self.1.is_multiple_of(2) {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let length = self.0.len().min(3);
-            buffer[..length].copy_from_slice(&self.0[..length]);
-            self.0.drain(..length);
-            Ok(length)
-        }
-    }
-
     #[test]
     fn records_may_come_in_pieces() {
-        let bytes: Vec<u8> = [1_u32, 2, 3].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        assert_eq!(read::<u32>(&mut Portions(bytes, 0)).unwrap(), [1, 2, 3]);
+        let bytes: Vec<u8> = (0..100_u64).flat_map(u64::to_ne_bytes).collect();
+        let mut found = Vec::<u64>::new();
+        let faults = [Fault::ShortReads, Fault::ReadAgain];
+        read(Faulty { inner: &bytes[..], faults: &faults, reads: 0 }, &mut found).unwrap();
+        assert_eq!(found, (0..100).collect::<Vec<_>>());
+        let broken = Faulty { inner: &bytes[..], faults: &[Fault::BrokenReads], reads: 0 };
+        assert!(read(broken, &mut found).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub mod scan;
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, exec};
 
 /// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
@@ -97,6 +97,15 @@ impl Processes {
     /// The process that owns a socket.
     pub fn of(&self, owner: &Owner) -> Option<Rc<Process>> {
         self.by_key.get(&Key::new(owner.tgid, owner.start_ns)).cloned()
+    }
+
+    /// Takes a scan of all of `/proc`, made while no record was handled: what it has not has ended.
+    pub fn replace(&mut self, found: Vec<scan::Scanned>, now_ns: u64) {
+        let living: HashSet<Key> = found.iter().map(|process| process.key).collect();
+        let dying: HashSet<Key> = self.ended.iter().map(|(key, _)| *key).collect();
+        let gone = self.by_key.keys().filter(|key| !living.contains(*key) && !dying.contains(*key));
+        self.ended.extend(gone.map(|key| (*key, now_ns)));
+        self.add_scanned(found);
     }
 
     /// Takes what a scan of `/proc` found: what is new, and what has run another program unnoticed.

@@ -4,6 +4,7 @@
 //! has to be taken in time, and nothing is built in memory beyond one part of an answer.
 
 mod bind;
+mod metrics;
 mod routes;
 
 use std::{future::Future, io, sync::Arc, time::Duration};

@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     engine::{Command, Cursor, Handle, RowsRequest},
     event::filter::{Filter, FilterError},
-    server::answer,
+    health::Health,
+    server::{answer, metrics},
 };
 
 /// Parts of an answer that wait for the client.
@@ -39,6 +40,7 @@ pub(super) fn router(engine: Handle) -> Router {
         .route("/v1/connections", get(connections))
         .route("/v1/events", get(events))
         .route("/v1/health", get(health))
+        .route("/metrics", get(metrics))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .with_state(engine)
@@ -78,7 +80,8 @@ fn late() -> Failure {
 }
 
 async fn unknown(uri: Uri) -> Failure {
-    let message = format!("no such path: {}; there are /v1/connections, /v1/events and /v1/health", uri.path());
+    let message =
+        format!("no such path: {}; there are /v1/connections, /v1/events, /v1/health and /metrics", uri.path());
     Failure(StatusCode::NOT_FOUND, "bad_request", message)
 }
 
@@ -186,10 +189,20 @@ async fn events(State(engine): State<Handle>, parameters: Parameters) -> Answer 
 
 /// `GET /v1/health`: how the daemon is.
 async fn health(State(engine): State<Handle>) -> Answer {
-    let mut health = ask(&engine, Command::Health).await?;
-    health.resident_bytes = resident_bytes();
-    let text = serde_json::to_string(&health).map_err(|_| failed())? + "\n";
+    let text = serde_json::to_string(&condition(&engine).await?).map_err(|_| failed())? + "\n";
     Ok(([(CONTENT_TYPE, JSON)], text).into_response())
+}
+
+/// `GET /metrics`: the same for Prometheus.
+async fn metrics(State(engine): State<Handle>) -> Answer {
+    let text = metrics::text(&condition(&engine).await?);
+    Ok(([(CONTENT_TYPE, metrics::MEDIA_TYPE)], text).into_response())
+}
+
+async fn condition(engine: &Handle) -> Result<Health, Failure> {
+    let mut health = ask(engine, Command::Health).await?;
+    health.resident_bytes = resident_bytes();
+    Ok(health)
 }
 
 /// Memory of this process.

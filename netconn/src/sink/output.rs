@@ -86,6 +86,11 @@ pub struct Output {
 }
 
 impl Output {
+    /// Whether so little waits that more may be sent that need not be sent now.
+    pub fn has_room(&self) -> bool {
+        self.counters.waiting.load(Ordering::Relaxed) < WAITING_BYTES_MAX / 8
+    }
+
     /// Opens `path` for appending (`-` is standard output), writes `first` to it, so that what cannot be written is
     /// known at once, and starts its thread. A torn last line that an earlier run left is removed.
     ///

@@ -43,6 +43,11 @@ impl Stream {
         if self.queue.capacity() == 0 { None } else { self.lost.take() }
     }
 
+    /// Events dropped that the client was not told of yet.
+    pub fn lost(&self) -> u64 {
+        self.lost.map_or(0, |(count, _)| count)
+    }
+
     /// Hands over what was added; `false` when the client is gone.
     pub fn flush(&mut self, now: u64) -> bool {
         if self.lines.is_empty() || self.queue.capacity() == 0 {

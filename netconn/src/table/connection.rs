@@ -90,15 +90,6 @@ impl Connection {
             owned_in: 0,
             seen: 0,
         }
-        .seen_in(old)
-    }
-
-    /// What was up when netconn first saw it is announced before its end is.
-    fn seen_in(mut self, state: u8) -> Self {
-        if self.preexisting && state != tcp_state::SYN_SENT && state != tcp_state::CLOSE {
-            self.state = state;
-        }
-        self
     }
 
     pub(super) fn update(&mut self, record: &TcpRecord) {

@@ -3,13 +3,14 @@
 //! One thread owns it. It decides when something is an event; what the event looks like is not its business.
 
 mod connection;
+mod dump;
 mod past;
 
 use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{
-    FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
+    CountersRecord, FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
 };
 
 pub use connection::{Connection, failure_of};
@@ -47,6 +48,8 @@ pub struct Table {
     by_socket: HashMap<u64, u32, foldhash::fast::RandomState>,
     /// Slots of listeners by network namespace and port.
     listeners: HashMap<(u32, u16), Vec<u32>, foldhash::fast::RandomState>,
+    /// When netconn began, nanoseconds since boot.
+    began_ns: u64,
     /// Dumps begun so far.
     dumps: u32,
     /// While a dump is taken: sockets that have ended since, and the life that ended.
@@ -55,7 +58,17 @@ pub struct Table {
     acceptors: bool,
     /// Accepted connections that wait for their acceptor, oldest first.
     waiting: VecDeque<Waiting>,
+    /// What dumps have found and nobody was told of yet.
+    backlog: VecDeque<Backlog>,
     past: Past,
+}
+
+/// What a dump has found, by slot and life.
+#[derive(Debug)]
+struct Backlog {
+    slot: u32,
+    socket: u64,
+    generation: u32,
 }
 
 /// An accepted connection that is not announced yet.
@@ -77,6 +90,11 @@ impl Table {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_socket.is_empty()
+    }
+
+    /// What is older than this was there before netconn, also if an earlier daemon has left word of when it began.
+    pub fn begin(&mut self, began_ns: u64) {
+        self.began_ns = began_ns;
     }
 
     /// From now on the kernel tells who accepts a connection.
@@ -127,7 +145,11 @@ impl Table {
         }
         if !connection.announced && connection.is_up() {
             let waits = self.acceptors && connection.waits_for_acceptor() && record.new_state != tcp_state::CLOSE;
-            if !waits {
+            if !waits && record.old_state == record.new_state {
+                // From a dump: there may be a hundred thousand, see `announce_found`.
+                let (socket, generation) = (connection.socket, connection.generation);
+                self.backlog.push_back(Backlog { slot, socket, generation });
+            } else if !waits {
                 announce(connection, now, &mut emit);
             } else if !connection.waiting {
                 connection.waiting = true;
@@ -228,6 +250,27 @@ impl Table {
         None
     }
 
+    /// Whether dumps have found something that nobody was told of yet.
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Announces some of what dumps have found. Whatever happens to the others meanwhile announces them too.
+    pub fn announce_found(&mut self, limit: usize, now: u64, mut emit: impl FnMut(Change, &Connection, u64)) {
+        for Backlog { slot, socket, generation } in self.backlog.drain(..limit.min(self.backlog.len())) {
+            if let Some(Some(connection)) = self.slots.get_mut(slot as usize)
+                && connection.socket == socket
+                && connection.generation == generation
+                && !connection.announced
+            {
+                announce(connection, now, &mut emit);
+            }
+        }
+        if self.backlog.is_empty() {
+            self.backlog = VecDeque::new();
+        }
+    }
+
     /// When the next accepted connection has waited long enough, nanoseconds since boot.
     pub fn next_deadline(&mut self) -> Option<u64> {
         while let Some(Waiting { slot, socket, generation, until_ns }) = self.waiting.front() {
@@ -283,81 +326,31 @@ impl Table {
         missing.map(|entry| Connection { state: tcp_state::TIME_WAIT, ..entry.clone() }).collect()
     }
 
-    /// Those of some ended processes, by id and start, that own a listener or an accepted connection that somebody must
-    /// have open: the kernel would have closed it otherwise.
-    pub fn owners_among(&self, processes: Vec<(u32, u64)>) -> Vec<(u32, u64)> {
-        if processes.is_empty() {
-            return processes;
-        }
-        let mut processes: HashSet<_> = processes.into_iter().collect();
-        let is_open = |entry: &&Connection| {
-            matches!(entry.state, tcp_state::LISTEN | tcp_state::ESTABLISHED | tcp_state::CLOSE_WAIT)
-                && entry.role != role::ACTIVE
-        };
-        let owners = self.slots.iter().flatten().filter(is_open).map(|entry| (entry.owner.tgid, entry.owner.start_ns));
-        owners.filter_map(|owner| processes.take(&owner)).collect()
-    }
-
     /// Forgets what the kernel has forgotten.
     pub fn sweep(&mut self, now: u64) {
         self.past.forget(now);
     }
 
-    /// A dump of all sockets is about to be taken: from here on ended sockets are remembered.
-    pub fn begin_dump(&mut self) {
-        self.dumps = self.dumps.wrapping_add(1);
-        self.ended = Some(HashMap::default());
-    }
-
-    /// Forgets that a dump was to be taken.
-    pub fn abandon_dump(&mut self) {
-        self.ended = None;
-    }
-
-    /// Takes the records of a dump that was taken since [`begin_dump`](Self::begin_dump), after all records of the
-    /// ring that came meanwhile were applied. A socket's number of life and record tell which of the two is newer, so
-    /// nothing is missed and nothing comes twice. Entries for which `is_covered` holds and that are not in the dump have
-    /// ended unseen. `process` and `emit` are as for [`apply`](Self::apply).
-    pub fn end_dump(
-        &mut self,
-        mut dump: Vec<TcpRecord>,
-        is_covered: impl Fn(&Connection) -> bool,
-        mut process: impl FnMut(&Owner) -> Option<Rc<Process>>,
-        mut emit: impl FnMut(Change, &Connection, u64),
-    ) {
-        let ended = self.ended.take().unwrap_or_default();
-        // Listeners first: they tell who began the connections that are older than netconn.
-        dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
-        for record in &mut dump {
-            let is_unknown = record.state.role == role::UNKNOWN && record.new_state != tcp_state::LISTEN;
-            if is_unknown && record.new_state != tcp_state::SYN_SENT {
-                let is_incoming = self.listeners.contains_key(&(record.namespace, record.local_port));
-                record.state.role = if is_incoming { role::PASSIVE } else { role::ACTIVE };
-            }
-            let is_over = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
-            // A child that is not connected yet is not reported, see `inet_sock_set_state`.
-            let how = record.state.owner.how;
-            let is_half = record.new_state == tcp_state::SYN_RECV
-                && record.state.role == role::PASSIVE
-                && matches!(how, attribution::LISTENER | attribution::UNKNOWN);
-            if !is_over && !is_half && record.new_state != tcp_state::CLOSE {
-                self.apply(record, &mut process, &mut emit);
+    /// Takes how much connections have moved, as the kernel has just told.
+    pub fn count(&mut self, counters: &[CountersRecord]) {
+        for CountersRecord { socket, bytes_sent, bytes_received, .. } in counters {
+            if let Some(slot) = self.by_socket.get(socket)
+                && let Some(Some(entry)) = self.slots.get_mut(*slot as usize)
+            {
+                (entry.totals.bytes_sent, entry.totals.bytes_received) = (*bytes_sent, *bytes_received);
             }
         }
-        let vanished: Vec<u32> = (0_u32..)
-            .zip(&self.slots)
-            .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
-            // A dump has no sockets for which there is no storage.
-            .filter(|(_, entry)| entry.generation != 0 && entry.seen != self.dumps && is_covered(entry))
-            .map(|(slot, _)| slot)
-            .collect();
-        let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(0);
-        for slot in vanished {
-            if let Some(mut entry) = self.remove(slot) {
-                let now = now.max(entry.established_ns);
-                finish(&mut entry, now, &mut emit);
+    }
+
+    /// The number of entries in each state that there is.
+    pub fn states(&self) -> impl Iterator<Item = (u8, usize)> {
+        let mut counts = [0; 16];
+        for entry in self.slots.iter().flatten() {
+            if let Some(count) = counts.get_mut(usize::from(entry.state)) {
+                *count += 1;
             }
         }
+        (0..).zip(counts).filter(|(_, count)| *count != 0)
     }
 
     /// Whether there are attempts whose own port is not known yet.
@@ -385,6 +378,7 @@ impl Table {
     fn add<F: FnOnce(&Owner) -> Option<Rc<Process>>>(&mut self, record: &TcpRecord, process: &mut Option<F>) -> u32 {
         let mut owner = record.state.owner;
         let mut connection = Connection::new(record, None);
+        connection.preexisting |= connection.born_ns < self.began_ns;
         if owner.tgid == 0
             && connection.role == role::PASSIVE
             && let Some(listener) = self.listener(&connection)
@@ -456,7 +450,7 @@ fn announce(connection: &mut Connection, now: u64, emit: &mut impl FnMut(Change,
 
 /// The events of a life whose end was not seen.
 fn finish(connection: &mut Connection, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
-    if connection.waiting && !connection.announced {
+    if !connection.announced && connection.is_up() {
         announce(connection, now, emit);
     }
     let change = match (connection.role, connection.announced) {

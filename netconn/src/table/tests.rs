@@ -371,6 +371,7 @@ enum Step {
     Begin,
     Dump(Vec<TcpRecord>),
     Abandon,
+    Tell(usize),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -398,6 +399,7 @@ fn any_step() -> impl Strategy<Value = Step> {
             Step::Dump(dump)
         }),
         1 => Just(Step::Abandon),
+        2 => (0_usize..3).prop_map(Step::Tell),
     ]
 }
 
@@ -464,6 +466,7 @@ proptest! {
                 Step::Begin => table.begin_dump(),
                 Step::Dump(dump) => table.end_dump(dump, |_| true, |_| None, emit),
                 Step::Abandon => table.abandon_dump(),
+                Step::Tell(limit) => table.announce_found(limit, 0, emit),
             }
             prop_assert!(table.len() <= 4);
             prop_assert_eq!(table.from_slot(0).count(), table.len());
@@ -542,12 +545,20 @@ proptest! {
             if loses && moment < read && lost[moment] {
                 continue;
             }
-            table.apply(&change, |_| None, |change, connection, _| {
+            let mut emit = |change: Change, connection: &Connection, _| {
                 told.check(change, connection);
                 connects += usize::from(matches!(change, Change::Connect(_) | Change::Listen));
                 ends += usize::from(matches!(change, Change::Close(..) | Change::ListenEnd));
-            });
+            };
+            table.apply(&change, |_| None, &mut emit);
+            // What the dump found is told little by little.
+            table.announce_found(moment % 2, 0, emit);
         }
+        table.announce_found(usize::MAX, 0, |change, connection, _| {
+            told.check(change, connection);
+            connects += 1;
+        });
+        prop_assert!(!table.has_backlog());
         if !loses {
             // SYN_SENT is no outcome yet.
             let is_up = |index: &usize| at[*index] > 0 && !matches!(lives[*index].1[at[*index]], SYN_SENT)

@@ -1,0 +1,59 @@
+//! How the daemon is, as the engine knows it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{
+    engine::run::Loop,
+    event::state,
+    health::{Health, LostEventCounts, OutputHealth, RecordCounts},
+    kernel::preflight,
+};
+
+impl Loop {
+    pub(super) fn health(&self) -> Health {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let losses = self.capture.losses();
+        Health {
+            sensor_id: self.core.sensor.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: preflight::kernel_release(),
+            uptime_seconds: self.core.telling.clock.now().saturating_sub(self.started_ns) / 1_000_000_000,
+            pid: std::process::id(),
+            resident_bytes: None,
+            hooks: self.capture.hooks().to_vec(),
+            missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
+            complete: self.core.complete,
+            repairs: self.repairs,
+            connections: self.core.table.len(),
+            states: self.core.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),
+            processes: self.core.processes.len(),
+            clients: self.core.telling.streams.len(),
+            records: RecordCounts {
+                received: self.core.records,
+                unknown: self.core.unknown_records,
+                lost: losses.records(),
+                lost_sockets: losses.sockets,
+                lost_processes: losses.processes,
+                missed_runs: losses.missed_runs,
+            },
+            events: self.core.telling.encoder.count(),
+            lost_events: LostEventCounts {
+                outgoing: losses.events.outgoing,
+                incoming: losses.events.incoming,
+                closes: losses.events.closes,
+                listeners: losses.events.listeners,
+                clients: self.core.telling.lost_by_clients(),
+            },
+            outputs: self
+                .outputs
+                .iter()
+                .map(|output| OutputHealth {
+                    path: output.path().display().to_string(),
+                    written: load(&output.counters().written),
+                    lost_queue: load(&output.counters().lost_queue),
+                    lost_disk: load(&output.counters().lost_disk),
+                })
+                .collect(),
+        }
+    }
+}

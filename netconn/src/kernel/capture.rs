@@ -1,0 +1,306 @@
+//! What is captured: the attached programs, the rings their records arrive in, and what can be asked of the kernel.
+
+use std::{collections::HashSet, io};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, VerifierLogLevel,
+    maps::{Array, HashMap, MapData},
+    programs::Iter,
+};
+use aya_log::EbpfLogger;
+use log::Log;
+use netconn_common::{CountersRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting};
+
+use crate::{
+    clock::Clock,
+    kernel::{
+        btf::Btf,
+        hooks::{HELPERS, HOOKS, Hook, HookStatus, Verdict, keep_status, probe_read_status},
+        iterate::{self, Collect},
+        layout::Layout,
+        load::{Fault, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},
+        losses::{Counters, Losses},
+        preflight::{self, Lockdown},
+        rings::Rings,
+    },
+};
+
+/// What is wanted of [`Capture::live`].
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Connections that are over.
+    pub minisocks: bool,
+    /// How much the others have moved.
+    pub counters: bool,
+}
+
+/// What the kernel alone knows of connections.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Connections that are over, as far as the kernel still has them.
+    pub minisocks: Vec<TcpRecord>,
+    /// How much connections have moved.
+    pub counters: Vec<CountersRecord>,
+}
+
+impl Collect for Live {
+    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+        let head: Header = bytemuck::pod_read_unaligned(bytes.get(..size_of::<Header>())?);
+        if head.kind == kind::COUNTERS { self.counters.take(bytes) } else { self.minisocks.take(bytes) }
+    }
+}
+
+/// Attached programs, and where their records arrive. Dropping it detaches them.
+pub struct Capture {
+    /// Owns the programs and links; `None` when detached.
+    ebpf: Option<Ebpf>,
+    rings: Rings,
+    ring_bytes: usize,
+    counters: Counters,
+    /// [`map::ENDED`].
+    ended: HashMap<MapData, u32, u64>,
+    settings: Array<MapData, u32>,
+    /// What `settings` holds.
+    bits: u32,
+    exact: bool,
+    /// Whether sockets have not been read yet.
+    is_first: bool,
+    /// When programs began to be attached, nanoseconds since boot.
+    began_ns: u64,
+    faults: Vec<Fault>,
+    hooks: Vec<HookStatus>,
+    missing: Vec<&'static str>,
+    logger: Option<EbpfLogger<&'static dyn Log>>,
+}
+
+impl Capture {
+    /// Loads and attaches everything that this kernel allows.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be captured; the message says what to do.
+    pub fn start(options: &Options) -> Result<Self, LoadError> {
+        preflight::check_kernel(&preflight::kernel_release())?;
+        preflight::check_capabilities()?;
+        let data = preflight::read_btf()?;
+        let btf = Btf::parse(&data)?;
+        let layout = Layout::of(&btf, Lockdown::of_this_kernel())?;
+        let ebpf = load(options, &layout, VerifierLogLevel::DISABLE)?;
+        // Loading once more with a log is slow: only for those that fail.
+        let explain = |hook: &Hook| {
+            let mut ebpf = load(options, &layout, VerifierLogLevel::DEBUG).ok()?;
+            attach(&mut ebpf, hook, &AyaBtf::from_sys_fs().ok()?).err()
+        };
+        let mut capture = Self::attach(ebpf, options, &layout, explain)?;
+        let helpers = HELPERS.iter().map(|helper| helper.status(layout.has(helper.feature)));
+        capture.hooks.extend(helpers);
+        capture.hooks.push(probe_read_status(layout.has(feature::PROBE_READ)));
+        if let Some(keep) = &options.keep {
+            let is_possible = layout.has(feature::SOCKET_STORAGE);
+            let obstacle =
+                if is_possible { keep.as_ref().err().cloned() } else { Some("there is no socket storage".into()) };
+            capture.hooks.push(keep_status(obstacle));
+        }
+        Ok(capture)
+    }
+
+    fn attach(
+        mut ebpf: Ebpf,
+        options: &Options,
+        layout: &Layout,
+        explain: impl Fn(&Hook) -> Option<Verdict>,
+    ) -> Result<Self, LoadError> {
+        let began_ns = Clock::new().now();
+        let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
+        let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
+        let mut bits = 0;
+        let mut hooks = Vec::with_capacity(HOOKS.len());
+        for hook in HOOKS {
+            let verdict = if is_left_out(hook, &options.without) {
+                Verdict::Unsupported { reason: "left out on request".into() }
+            } else if let Some(reason) = unneeded(hook, &hooks, layout.has(feature::SOCKET_STORAGE)) {
+                Verdict::Unneeded { reason }
+            } else {
+                match attach(&mut ebpf, hook, &types) {
+                    Ok(()) => Verdict::Attached,
+                    Err(Verdict::Failed { reason }) => explain(hook).unwrap_or(Verdict::Failed { reason }),
+                    Err(verdict) => verdict,
+                }
+            };
+            if hook.program == "tcp_connect" && verdict == Verdict::Attached {
+                bits |= setting::CONNECT_HOOK;
+                settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
+            }
+            if hook.without.is_none()
+                && let Verdict::Unsupported { reason } | Verdict::Failed { reason } = &verdict
+            {
+                return Err(LoadError::Hook { hook: hook.title(), reason: reason.clone() });
+            }
+            let (instructions, verified_instructions) = sizes(&ebpf, hook);
+            hooks.push(HookStatus { instructions, verified_instructions, ..hook.status(verdict) });
+        }
+        let logger = match options.log_level {
+            Some(_) => Some(EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Object(error.to_string()))?),
+            None => None,
+        };
+        Ok(Self {
+            rings: Rings::new(taken(&mut ebpf, map::RECORDS)?, taken(&mut ebpf, map::PROCESSES)?)
+                .map_err(|error| LoadError::Object(format!("the ring buffers cannot be read: {error}")))?,
+            ring_bytes: options.ring_bytes as usize,
+            counters: Counters {
+                lost: taken(&mut ebpf, map::LOST)?,
+                untold: taken(&mut ebpf, map::UNTOLD)?,
+                nesting: taken(&mut ebpf, map::NESTING)?,
+                programs: HOOKS.iter().filter_map(|hook| descriptor(&ebpf, hook)).collect(),
+            },
+            ended: taken(&mut ebpf, map::ENDED)?,
+            settings,
+            bits,
+            exact: layout.has(feature::SOCKET_STORAGE),
+            is_first: true,
+            began_ns,
+            faults: options.faults.clone(),
+            hooks,
+            missing: layout.missing().collect(),
+            logger,
+            ebpf: Some(ebpf),
+        })
+    }
+
+    /// Where records arrive.
+    pub fn rings(&mut self) -> &mut Rings {
+        &mut self.rings
+    }
+
+    /// Records that the ring can hold at most: all of the smallest kind, with the kernel's header of 8 bytes.
+    pub fn ring_records(&self) -> usize {
+        self.ring_bytes / (size_of::<ExitRecord>() + 8)
+    }
+
+    /// What became of each hook.
+    pub fn hooks(&self) -> &[HookStatus] {
+        &self.hooks
+    }
+
+    /// Names of the structure members that this kernel does not have; what is read there is absent from events.
+    pub fn missing_members(&self) -> &[&'static str] {
+        &self.missing
+    }
+
+    /// When it began: what is older was there before. Nanoseconds since boot.
+    pub fn began_ns(&self) -> u64 {
+        self.began_ns
+    }
+
+    /// What was lost since the start.
+    pub fn losses(&self) -> Losses {
+        self.counters.read()
+    }
+
+    /// Reads all TCP sockets of all network namespaces that a process or a name refers to, and gives the inodes of
+    /// these namespaces. This, as the other readings below, takes a while: `meanwhile` is called all along, to empty the
+    /// ring.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
+        let first = if self.is_first { setting::FIRST_DUMP } else { 0 };
+        let found = self.read("dump_tcp", first, iterate::all_namespaces, meanwhile)?;
+        self.is_first = false;
+        Ok(found)
+    }
+
+    /// Whether a dump of sockets shows each exactly once and whole: from 5.11 on, where the state is kept in the
+    /// socket itself.
+    pub fn dumps_are_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// Reads all open files that are TCP sockets.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn files(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
+        self.read("dump_files", 0, iterate::here, meanwhile)
+    }
+
+    /// Reads the open files that are attempts which wait for an answer.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn attempts(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
+        self.read("dump_files", setting::SCAN_ATTEMPTS, iterate::here, meanwhile)
+    }
+
+    /// Finds owners for accepted connections that are only known by their listener, and for sockets whose owner has
+    /// ended: `ended` are such processes, by id and start. Gives those that were found.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn owners(&mut self, ended: &[(u32, u64)], meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
+        for (tgid, start_ns) in ended {
+            // When the map is full the rest keeps its owner for now.
+            let _ = self.ended.insert(tgid, start_ns, 0);
+        }
+        let found = self.read("dump_files", setting::SCAN_OWNERS, iterate::here, meanwhile);
+        for (tgid, _) in ended {
+            let _ = self.ended.remove(tgid);
+        }
+        found
+    }
+
+    /// Reads what the table has not, of all network namespaces: the minisocks of connections that are over (TIME_WAIT, and
+    /// FIN_WAIT2 that no process holds), and how much connections have moved.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn live(&mut self, wanted: Wanted, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
+        let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT } else { 0 }
+            | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
+        if bits == 0 {
+            return Ok(Live::default());
+        }
+        Ok(self.read("dump_tcp", bits, iterate::all_namespaces, meanwhile)?.0)
+    }
+
+    /// Reads an iterator with bits of the settings set.
+    fn read<T: Send>(
+        &mut self,
+        program: &str,
+        bits: u32,
+        read: impl FnOnce(&mut Iter, &[Fault]) -> io::Result<T> + Send,
+        mut meanwhile: impl FnMut(&mut Rings),
+    ) -> io::Result<T> {
+        let Self { ebpf, rings, settings, faults, .. } = self;
+        let ebpf = ebpf.as_mut().ok_or_else(|| io::Error::other("the programs are detached"))?;
+        let program = ebpf.program_mut(program).ok_or_else(|| io::Error::other("no such program"))?;
+        let program: &mut Iter = program.try_into().map_err(io::Error::other)?;
+        settings.set(0, self.bits | bits, 0).map_err(io::Error::other)?;
+        let found = iterate::beside(|| read(program, faults), || meanwhile(rings));
+        settings.set(0, self.bits, 0).map_err(io::Error::other)?;
+        found?
+    }
+
+    /// Whether a program is attached.
+    pub fn has(&self, program: &str) -> bool {
+        let hook = HOOKS.iter().position(|hook| hook.program == program);
+        hook.and_then(|hook| self.hooks.get(hook)).is_some_and(|status| status.verdict == Verdict::Attached)
+    }
+
+    /// Hands messages of the eBPF programs to the log, if they are on.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Detaches all programs; what is in the ring can still be read.
+    pub fn detach(&mut self) {
+        self.ebpf = None;
+    }
+}

@@ -1,0 +1,146 @@
+//! What the programs could not tell: counted in the kernel, in maps and by the kernel itself.
+
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use aya::maps::{MapData, PerCpuArray};
+use netconn_common::{kind, role};
+
+/// Where losses are counted.
+pub(super) struct Counters {
+    pub(super) lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
+    /// [`netconn_common::Untold`], flat.
+    pub(super) untold: PerCpuArray<MapData, [u64; 8]>,
+    /// [`netconn_common::Nesting`], as its two words.
+    pub(super) nesting: PerCpuArray<MapData, [u64; 2]>,
+    /// Programs whose missed runs are counted.
+    pub(super) programs: Vec<OwnedFd>,
+}
+
+/// Losses since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Records of sockets that found their ring full.
+    pub sockets: u64,
+    /// Records of processes and cgroups that found theirs full.
+    pub processes: u64,
+    /// Runs of programs that the kernel did not allow, because they would have interrupted themselves, and that nothing
+    /// made up for.
+    pub missed_runs: u64,
+    /// Events that will never come, because their connection is over and no record of it was received.
+    pub events: LostEvents,
+}
+
+/// Lost events, by what they would have been.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostEvents {
+    /// `IP Connect` with direction `OUTGOING`.
+    pub outgoing: u64,
+    /// `IP Connect` with direction `INCOMING`, or with none.
+    pub incoming: u64,
+    /// `IP Close`.
+    pub closes: u64,
+    /// `IP Listen` and `IP Listen End`.
+    pub listeners: u64,
+}
+
+impl Losses {
+    /// Records that were not received, of all kinds.
+    pub fn records(&self) -> u64 {
+        self.sockets + self.processes + self.missed_runs
+    }
+
+    /// Whether more was lost than when `earlier` was counted. Missed runs may seem fewer: the second program may have
+    /// made up for one between the two countings.
+    pub fn exceed(&self, earlier: &Self) -> bool {
+        self.records() > earlier.records() || self.events != earlier.events
+    }
+}
+
+impl LostEvents {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let Self { outgoing, incoming, closes, listeners } = self;
+        outgoing + incoming + closes + listeners
+    }
+
+    /// What was lost since an earlier count.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            outgoing: self.outgoing.saturating_sub(earlier.outgoing),
+            incoming: self.incoming.saturating_sub(earlier.incoming),
+            closes: self.closes.saturating_sub(earlier.closes),
+            listeners: self.listeners.saturating_sub(earlier.listeners),
+        }
+    }
+}
+
+impl Counters {
+    /// Reads them all.
+    pub(super) fn read(&self) -> Losses {
+        // In this order: a run that is missed in between must not look like a loss.
+        let missed = self.programs.iter().filter_map(|program| missed_runs(program.as_fd())).sum::<u64>();
+        let done = self.nesting.get(&0, 0).map_or(0, |by_cpu| by_cpu.iter().map(|[_, done]| done).sum::<u64>());
+        let mut lost = [0; kind::COUNT as usize];
+        if let Ok(by_cpu) = self.lost.get(&0, 0) {
+            by_cpu.iter().for_each(|cpu| add(&mut lost, cpu));
+        }
+        let mut untold = [0; 8];
+        if let Ok(by_cpu) = self.untold.get(&0, 0) {
+            by_cpu.iter().for_each(|cpu| add(&mut untold, cpu));
+        }
+        let lost_of = |kinds: &[u32]| kinds.iter().filter_map(|kind| lost.get(*kind as usize)).sum();
+        Losses {
+            sockets: lost_of(&[kind::TCP, kind::OWNER, kind::UNSENT]),
+            processes: lost_of(&[kind::EXEC, kind::FORK, kind::EXIT, kind::CGROUP]),
+            missed_runs: missed.saturating_sub(done),
+            events: events(untold, lost_of(&[kind::UNSENT])),
+        }
+    }
+}
+
+/// The events of lives of which nothing was told. Each record of an attempt that sent nothing is an event of its own.
+fn events(untold: [u64; 8], unsent: u64) -> LostEvents {
+    let lives = |role: u32| {
+        let attempts = untold.get(role as usize * 2).copied().unwrap_or(0);
+        (attempts, untold.get(role as usize * 2 + 1).copied().unwrap_or(0))
+    };
+    let (active, passive, listeners, unknown) =
+        (lives(role::ACTIVE), lives(role::PASSIVE), lives(role::LISTENER), lives(role::UNKNOWN));
+    LostEvents {
+        outgoing: active.0 + active.1 + unsent,
+        incoming: passive.0 + passive.1 + unknown.0 + unknown.1,
+        closes: active.1 + passive.1 + unknown.1,
+        listeners: 2 * (listeners.0 + listeners.1),
+    }
+}
+
+fn add(sums: &mut [u64], values: &[u64]) {
+    sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+}
+
+/// How often a program could not run because it was running already on that CPU, from `bpf_prog_show_fdinfo` in
+/// `kernel/bpf/syscall.c`; from 5.12 on.
+fn missed_runs(program: BorrowedFd<'_>) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_become_events() {
+        // By role: unknown, active, passive, listener; each as an attempt and as more.
+        let events = events([0, 1, 10, 20, 0, 300, 0, 5], 4);
+        assert_eq!(events, LostEvents { outgoing: 34, incoming: 301, closes: 321, listeners: 10 });
+        assert_eq!(events.total(), 666);
+        assert_eq!(
+            events.since(&LostEvents { outgoing: 30, ..events }),
+            LostEvents { outgoing: 4, ..Default::default() }
+        );
+    }
+}

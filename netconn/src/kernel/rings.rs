@@ -1,0 +1,170 @@
+//! The two ring buffers, read as one stream in the order of time: one for sockets, one for processes, so that a storm of
+//! one kind takes no room from the other.
+
+use std::{
+    io,
+    num::NonZero,
+    os::fd::{AsFd as _, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{MapData, RingBuf};
+use netconn_common::Header;
+use nix::{
+    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
+    unistd::{SysconfVar, sysconf},
+};
+
+/// How long a record that is being written is waited for. The program that writes it cannot sleep, but the processor
+/// under it may be another machine's for a while.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// Both rings.
+pub struct Rings {
+    sockets: RingBuf<MapData>,
+    processes: RingBuf<MapData>,
+    /// Where the kernel and we are in `processes`.
+    positions: Positions,
+    held: Held,
+}
+
+/// A record of a process that is later than the last record of a socket. Words, because records are aligned to 8 bytes.
+#[derive(Debug, Default)]
+struct Held {
+    words: Vec<u64>,
+    /// 0: there is none.
+    bytes: usize,
+}
+
+impl Rings {
+    /// Reads these rings.
+    ///
+    /// # Errors
+    ///
+    /// When their positions cannot be mapped.
+    pub(super) fn new(sockets: RingBuf<MapData>, processes: RingBuf<MapData>) -> io::Result<Self> {
+        let positions = Positions::of(processes.as_fd())?;
+        Ok(Self { sockets, processes, positions, held: Held::default() })
+    }
+
+    /// Descriptors that can be read when there are records.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.sockets.as_fd(), self.processes.as_fd()]
+    }
+
+    /// Hands over the next record and, before it, those of processes that are older; gives how many there were.
+    pub fn next(&mut self, mut handle: impl FnMut(&[u8])) -> usize {
+        let Self { sockets, processes, positions, held } = self;
+        // The ring of sockets first: what a process became before it used a socket is then in the other one.
+        let Some(record) = sockets.next() else {
+            if !held.fill(processes, positions) {
+                return 0;
+            }
+            held.hand_over(&mut handle);
+            return 1;
+        };
+        let mut count = 1;
+        let time_ns = time_of(&record);
+        while held.fill(processes, positions) && held.time_ns() <= time_ns {
+            held.hand_over(&mut handle);
+            count += 1;
+        }
+        handle(&record);
+        count
+    }
+}
+
+impl Held {
+    /// Takes the next record, if none is held; whether one is held then.
+    fn fill(&mut self, ring: &mut RingBuf<MapData>, positions: &Positions) -> bool {
+        if self.bytes != 0 {
+            return true;
+        }
+        let mut since = None;
+        loop {
+            if let Some(record) = ring.next() {
+                self.bytes = record.len();
+                self.words.resize(self.bytes.div_ceil(8), 0);
+                if let Some(space) = bytemuck::cast_slice_mut(&mut self.words).get_mut(..self.bytes) {
+                    space.copy_from_slice(&record);
+                }
+                return true;
+            }
+            // Empty, or somebody on another processor has reserved a record and not written it yet; behind it may be
+            // one that counts.
+            let began = since.get_or_insert_with(Instant::now);
+            if positions.is_empty() || began.elapsed() > PATIENCE {
+                return false;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.words).get(..self.bytes).unwrap_or_default()
+    }
+
+    fn time_ns(&self) -> u64 {
+        time_of(self.data())
+    }
+
+    fn hand_over(&mut self, handle: &mut impl FnMut(&[u8])) {
+        handle(self.data());
+        self.bytes = 0;
+    }
+}
+
+/// When a record was made; 0 if it is none.
+fn time_of(record: &[u8]) -> u64 {
+    record.get(..size_of::<Header>()).map_or(0, |head| bytemuck::pod_read_unaligned::<Header>(head).time_ns)
+}
+
+/// The pages of a ring buffer that say how far it is read and written (`struct bpf_ringbuf`, `kernel/bpf/ringbuf.c`).
+/// aya tells only whether there is a whole record.
+struct Positions {
+    consumer: NonNull<AtomicUsize>,
+    producer: NonNull<AtomicUsize>,
+    page: NonZero<usize>,
+}
+
+// SAFETY: the pages are mapped for as long as this lives and only read, atomically.
+unsafe impl Send for Positions {}
+
+impl Positions {
+    fn of(ring: BorrowedFd<'_>) -> io::Result<Self> {
+        let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| NonZero::new(usize::try_from(size).ok()?));
+        let page = page.ok_or_else(|| io::Error::other("the size of a page is not known"))?;
+        let map = |offset: usize| -> io::Result<NonNull<AtomicUsize>> {
+            let offset = i64::try_from(offset).map_err(io::Error::other)?;
+            // SAFETY: a new mapping of a page of the ring, read only.
+            let mapped = unsafe { mmap(None, page, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, ring, offset) };
+            Ok(mapped?.cast())
+        };
+        let consumer = map(0)?;
+        let producer = map(page.get()).inspect_err(|_| unmap(consumer, page))?;
+        Ok(Self { consumer, producer, page })
+    }
+
+    /// Whether everything that was begun is read.
+    fn is_empty(&self) -> bool {
+        // SAFETY: both are mapped, and the kernel and aya write them atomically.
+        let (read, written) =
+            unsafe { (self.consumer.as_ref().load(Ordering::Acquire), self.producer.as_ref().load(Ordering::Acquire)) };
+        read == written
+    }
+}
+
+impl Drop for Positions {
+    fn drop(&mut self) {
+        unmap(self.consumer, self.page);
+        unmap(self.producer, self.page);
+    }
+}
+
+fn unmap(mapping: NonNull<AtomicUsize>, page: NonZero<usize>) {
+    // SAFETY: mapped by `Positions::of`, and used by nobody any more. An error would mean that it is not mapped.
+    let _ = unsafe { munmap(mapping.cast(), page.get()) };
+}

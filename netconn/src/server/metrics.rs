@@ -1,0 +1,116 @@
+//! `/metrics`: the daemon's condition in the text format of Prometheus
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+
+use std::fmt::Write as _;
+
+use crate::{health::Health, kernel::hooks::Verdict};
+
+/// The format's media type.
+pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Labels and value of a sample.
+type Sample<'a> = (Vec<(&'a str, &'a str)>, u64);
+
+/// Writes all metrics.
+pub(super) fn text(health: &Health) -> String {
+    let mut out = String::new();
+    let Health { records, lost_events, outputs, .. } = health;
+    let one = |value: u64| vec![(vec![], value)];
+    let by = |label: &'static str, values: &[(&'static str, u64)]| -> Vec<Sample<'_>> {
+        values.iter().map(|(name, value)| (vec![(label, *name)], *value)).collect()
+    };
+    let version = vec![("version", &*health.version), ("kernel", &*health.kernel)];
+    gauge(&mut out, "build_info", "Version of the daemon and of the kernel; the value is 1.", &[(version, 1)]);
+    gauge(&mut out, "uptime_seconds", "Seconds since the daemon began.", &one(health.uptime_seconds));
+    if let Some(bytes) = health.resident_bytes {
+        gauge(&mut out, "resident_bytes", "Memory of the daemon, shared pages counted in.", &one(bytes));
+    }
+    let complete = u64::from(health.complete);
+    gauge(&mut out, "complete", "1 while the table holds everything that the kernel has.", &one(complete));
+    let states: Vec<Sample<'_>> =
+        health.states.iter().map(|(state, count)| (vec![("state", &**state)], *count as u64)).collect();
+    gauge(&mut out, "connections", "Connections and listeners in the table.", &states);
+    gauge(&mut out, "processes", "Processes known.", &one(health.processes as u64));
+    gauge(&mut out, "clients", "Clients that listen to events.", &one(health.clients as u64));
+    let hooks: Vec<Sample<'_>> = health
+        .hooks
+        .iter()
+        .filter(|hook| !matches!(hook.verdict, Verdict::Unneeded { .. }))
+        .map(|hook| (vec![("hook", &*hook.hook)], u64::from(hook.verdict == Verdict::Attached)))
+        .collect();
+    gauge(&mut out, "hook_attached", "1 if a hook works, 0 if something else is done instead.", &hooks);
+    counter(&mut out, "repairs", "Times that the table was made anew after a loss.", &one(health.repairs));
+    counter(&mut out, "records_received", "Records received from the kernel.", &one(records.received));
+    let lost = [
+        ("sockets", records.lost_sockets),
+        ("processes", records.lost_processes),
+        ("missed_runs", records.missed_runs),
+        ("unknown", records.unknown),
+    ];
+    counter(&mut out, "records_lost", "Records of the kernel that were lost, by kind.", &by("kind", &lost));
+    counter(&mut out, "events", "Events made.", &one(health.events));
+    let never_made = [
+        ("outgoing", lost_events.outgoing),
+        ("incoming", lost_events.incoming),
+        ("close", lost_events.closes),
+        ("listener", lost_events.listeners),
+    ];
+    let help = "Events never made, because every record of their connection was lost, by kind.";
+    counter(&mut out, "events_lost_in_ring", help, &by("kind", &never_made));
+    let help = "Events that clients were too slow for.";
+    counter(&mut out, "events_lost_by_clients", help, &one(lost_events.clients));
+    let written: Vec<Sample<'_>> =
+        outputs.iter().map(|output| (vec![("output", &*output.path)], output.written)).collect();
+    counter(&mut out, "events_written", "Events written to an output.", &written);
+    let lost: Vec<Sample<'_>> = outputs
+        .iter()
+        .flat_map(|output| [("queue", output.lost_queue), ("disk", output.lost_disk)].map(|lost| (output, lost)))
+        .map(|(output, (stage, lost))| (vec![("output", &*output.path), ("stage", stage)], lost))
+        .collect();
+    let help = "Events not written to an output: too many waited, or the disk refused them.";
+    counter(&mut out, "events_lost_by_output", help, &lost);
+    out
+}
+
+fn gauge(out: &mut String, name: &str, help: &str, samples: &[Sample<'_>]) {
+    family(out, (name, "", "gauge"), help, samples);
+}
+
+fn counter(out: &mut String, name: &str, help: &str, samples: &[Sample<'_>]) {
+    family(out, (name, "_total", "counter"), help, samples);
+}
+
+/// Writing to a string cannot fail.
+fn family(out: &mut String, (name, suffix, kind): (&str, &str, &str), help: &str, samples: &[Sample<'_>]) {
+    if samples.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "# HELP netconn_{name}{suffix} {help}\n# TYPE netconn_{name}{suffix} {kind}");
+    for (labels, value) in samples {
+        let _ = write!(out, "netconn_{name}{suffix}");
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(out, "{}{label}=\"{text}\"", if index == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(out, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_have_help_type_and_escaped_labels() {
+        let mut out = String::new();
+        counter(&mut out, "x", "Help.", &[(vec![("output", "a\"b\\c\n"), ("stage", "disk")], 7)]);
+        gauge(&mut out, "y", "More.", &[(vec![], 1)]);
+        gauge(&mut out, "z", "Nothing.", &[]);
+        assert_eq!(
+            out,
+            "# HELP netconn_x_total Help.\n# TYPE netconn_x_total counter\n\
+             netconn_x_total{output=\"a\\\"b\\\\c\\n\",stage=\"disk\"} 7\n\
+             # HELP netconn_y More.\n# TYPE netconn_y gauge\nnetconn_y 1\n"
+        );
+    }
+}
