@@ -142,6 +142,18 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         );
         Check::new(Mark::Bad, "records", finding)
     });
+    if records.without_memory != 0 {
+        let finding = format!(
+            "the kernel had none to keep owners with sockets, {} times: who accepted those connections may not be known",
+            records.without_memory
+        );
+        checks.push(Check::new(Mark::Fair, "memory", finding));
+    }
+    if !health.complete {
+        let finding =
+            "the kernel's sockets could not be read: what was there before, or was lost, is not shown; see the log";
+        checks.push(Check::new(Mark::Bad, "completeness", finding));
+    }
     let LostEventCounts { outgoing, incoming, closes, listeners, clients } = health.lost_events;
     checks.push(if outgoing + incoming + closes + listeners + clients == 0 {
         Check::new(Mark::Good, "events", format!("{} made, none lost", health.events))

@@ -69,6 +69,9 @@ pub struct RecordCounts {
     /// Records that were never made, because the kernel does not let a program interrupt itself.
     #[serde(default)]
     pub missed_runs: u64,
+    /// Received, but of sockets for which the kernel had no memory to keep anything: who accepted is then not known.
+    #[serde(default)]
+    pub without_memory: u64,
 }
 
 /// Events that were never made because every record of their connection was lost, counted by what they would have been;

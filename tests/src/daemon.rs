@@ -35,6 +35,7 @@ pub fn netconn() -> PathBuf {
 pub struct Daemon {
     folder: TempDir,
     process: Child,
+    options: Vec<String>,
 }
 
 impl Daemon {
@@ -46,7 +47,40 @@ impl Daemon {
     /// The same with more options.
     pub fn start_with(options: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        let mut daemon = Self { process: Self::spawn(folder.path(), &options), folder, options };
+        daemon.wait();
+        daemon
+    }
+
+    /// The same with settings of the configuration file.
+    pub fn start_configured(settings: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), settings).unwrap();
+        let (_, path) = file.keep().unwrap();
+        let daemon = Self::start_with(&["--config", path.to_str().unwrap()]);
+        // For the next start of the same daemon.
+        fs::rename(path, daemon.folder.path().join("config")).unwrap();
+        daemon
+    }
+
+    /// Ends it by SIGKILL, and gives what its socket, files and state are left to: see [`Killed::start`].
+    pub fn kill(mut self) -> Killed {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        Killed(self)
+    }
+
+    /// The same by SIGTERM.
+    pub fn end(mut self) -> Killed {
+        self.signal(Signal::SIGTERM);
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.log());
+        Killed(self)
+    }
+
+    fn spawn(folder: &Path, options: &[String]) -> Child {
+        let path = |name: &str| folder.join(name);
         let mut command = Command::new(netconn());
         command.arg("run").arg("--events").arg(path("events")).arg("--socket").arg(path("sock"));
         command.arg("--state-dir").arg(path("state")).args(options);
@@ -58,14 +92,16 @@ impl Daemon {
         }
         let log = fs::File::create(path("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut daemon = Self { process: command.spawn().unwrap(), folder };
+        command.spawn().unwrap()
+    }
+
+    fn wait(&mut self) {
         let since = Instant::now();
-        while daemon.ask("/v1/health").is_err() {
-            let ended = daemon.process.try_wait().unwrap();
-            assert!(ended.is_none() && since.elapsed() < long(20_000), "the daemon does not start: {}", daemon.log());
+        while self.ask("/v1/health").is_err() {
+            let ended = self.process.try_wait().unwrap();
+            assert!(ended.is_none() && since.elapsed() < long(20_000), "the daemon does not start: {}", self.log());
             thread::sleep(Duration::from_millis(10));
         }
-        daemon
     }
 
     /// A daemon for all tests of this program that only look at what happened in namespaces of their own: to start one
@@ -136,8 +172,12 @@ impl Daemon {
 
     /// The snapshot's rows in one network namespace.
     pub fn list_all(&self, namespace: u64) -> Vec<Value> {
-        let text = self.ask(&format!("/v1/connections?format=ndjson&namespace={namespace}")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.rows(&format!("/v1/connections?format=ndjson&namespace={namespace}"))
+    }
+
+    /// The lines that its socket answers to a path.
+    pub fn rows(&self, path: &str) -> Vec<Value> {
+        self.ask(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// What it says of itself.
@@ -146,7 +186,7 @@ impl Daemon {
     }
 
     /// What its socket answers to a path, if it is there and has an answer.
-    fn ask(&self, path: &str) -> Result<String, String> {
+    pub fn ask(&self, path: &str) -> Result<String, String> {
         let mut stream = UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").map_err(|error| error.to_string())?;
         let mut answer = String::new();
@@ -183,6 +223,28 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
         self.unpin();
+    }
+}
+
+/// A daemon that was ended.
+pub struct Killed(Daemon);
+
+impl Killed {
+    /// Starts the next daemon in the place of the last: the same socket, state folder and event file.
+    pub fn start(self) -> Daemon {
+        let Self(mut daemon) = self;
+        let config = daemon.folder.path().join("config");
+        if config.exists() {
+            daemon.options = vec!["--config".into(), config.to_str().unwrap().into()];
+        }
+        daemon.process = Daemon::spawn(daemon.folder.path(), &daemon.options);
+        daemon.wait();
+        daemon
+    }
+
+    /// The event file as it was left, not mended yet.
+    pub fn event_file(&self) -> PathBuf {
+        self.0.event_file()
     }
 }
 

@@ -10,7 +10,7 @@ mod ss;
 
 use std::time::Duration;
 
-pub use daemon::{Daemon, Events, netconn};
+pub use daemon::{Daemon, Events, Killed, netconn};
 pub use forked::{Forked, actor, pause, step};
 pub use netns::{Netns, Pair};
 pub use scenes::{closes, connected, disconnect, events_of, failure, give_up_soon, moment, reset, start};

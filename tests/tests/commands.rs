@@ -239,21 +239,6 @@ fn every_output_has_the_same_whole_lines() {
 }
 
 #[test]
-fn each_hook_can_be_missing() {
-    for hook in ["cgroup_mkdir", "sched_process_fork", "sched_process_exec", "sched_process_exit", "tcp", "task_file"] {
-        let namespace = Netns::new();
-        let daemon = Daemon::start_with(&["--without-hook", hook]);
-        namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
-        let text = daemon.text(&["doctor"]);
-        assert!(text.contains("left out on request") && text.contains("was seen after"), "{hook}: {text}");
-        let events = daemon.stop();
-        let start = events.of("Sensor Start").one().clone();
-        assert!(start["sensor.hooksMissing"].as_str().unwrap().contains(hook), "{start}");
-        assert_eq!(events.within(&namespace).of("IP Listen End").len(), 1, "{hook}");
-    }
-}
-
-#[test]
 fn messages_of_the_programs_reach_the_log_on_request_only() {
     let namespace = Netns::new();
     for (options, logged) in [(&[][..], false), (&["--ebpf-log", "debug"][..], true)] {

@@ -7,15 +7,24 @@ use crate::{
     clock::Clock,
     directory::Directory,
     encode::{event::connection_id, json::Object},
-    event::{attribution_name, state},
+    event::{Outcome, attribution_name, state},
     process::comm,
-    table::Connection,
+    table::{Change, Connection, past::Ended},
 };
 
 /// Writes a connection as a JSON object, in the shape of [`Row`](crate::event::row::Row).
-pub fn row(out: &mut BytesMut, clock: &mut Clock, directory: &mut Directory, boot: &str, connection: &Connection) {
+///
+/// A connection that has `ended` is shown as such.
+pub fn row(
+    out: &mut BytesMut,
+    clock: &mut Clock,
+    directory: &mut Directory,
+    boot: &str,
+    connection: &Connection,
+    ended: Option<&Ended>,
+) {
     let mut object = Object::begin(out);
-    object.string_as(",\"state\":", state::name(connection.state));
+    object.string_as(",\"state\":", if ended.is_some() { "CLOSED" } else { state::name(connection.state) });
     object.string_as(",\"protocol\":", "TCP");
     if let Some(direction) = connection.direction() {
         object.string_as(",\"direction\":", direction.name());
@@ -33,6 +42,15 @@ pub fn row(out: &mut BytesMut, clock: &mut Clock, directory: &mut Directory, boo
     if connection.born_ns != 0 {
         let time = clock.rfc3339(connection.born_ns);
         object.time_as(",\"started_at\":", time);
+    }
+    if let Some(Ended { ended_ns, change, .. }) = ended {
+        let time = clock.rfc3339(*ended_ns);
+        object.time_as(",\"ended_at\":", time);
+        match change {
+            Change::Close(reason, _) => object.string_as(",\"close_reason\":", reason.name()),
+            Change::Connect(Outcome::Failure(failure, _)) => object.string_as(",\"failure_reason\":", failure.name()),
+            _ => {}
+        }
     }
     if !connection.is_listener() {
         let totals = &connection.totals;

@@ -35,6 +35,7 @@ impl Loop {
                 lost_sockets: losses.sockets,
                 lost_processes: losses.processes,
                 missed_runs: losses.missed_runs,
+                without_memory: self.core.without_memory,
             },
             events: self.core.telling.encoder.count(),
             lost_events: LostEventCounts {

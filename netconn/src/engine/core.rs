@@ -24,6 +24,8 @@ pub(super) struct Core {
     pub(super) boot: String,
     /// Records received.
     pub(super) records: u64,
+    /// Records of sockets for which the kernel had no memory to keep anything.
+    pub(super) without_memory: u64,
     /// Records of an unknown kind.
     pub(super) unknown_records: u64,
     /// Whether the table holds everything that the kernel has.
@@ -36,11 +38,14 @@ impl Core {
         self.records += 1;
         let Self { processes, table, telling, unsent, .. } = self;
         match decode(data) {
-            Some(Record::Tcp(record)) => table.apply(
-                record,
-                |owner| processes.of(owner),
-                |change, connection, time_ns| telling.tell(change, connection, time_ns),
-            ),
+            Some(Record::Tcp(record)) => {
+                self.without_memory += u64::from(record.state.generation == 0);
+                table.apply(
+                    record,
+                    |owner| processes.of(owner),
+                    |change, connection, time_ns| telling.tell(change, connection, time_ns),
+                );
+            }
             Some(Record::Owner(record)) => table.own(
                 record,
                 |owner| processes.of(owner),

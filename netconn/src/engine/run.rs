@@ -47,8 +47,12 @@ const FOUND_AT_ONCE: usize = 1000;
 /// After records came, the next are waited for this long without asking the kernel to wake us: one wake-up for many
 /// records costs less than one for each, and a client hears of a connection this late at most.
 const GATHER: Duration = Duration::from_millis(5);
-/// Longest sleep, and how often losses are looked for.
+/// Longest sleep.
 const TICK: Duration = Duration::from_secs(1);
+/// How often losses are looked for while records come: that costs 0.2 ms.
+const LOOK: Duration = Duration::from_millis(250);
+/// Longest pause between two dumps that fail.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Programs that tell who accepts; with one of them it is worth waiting for.
 const ACCEPTORS: [&str; 3] = ["inet_csk_accept", "getpeername4", "tcp_rcv_space_adjust"];
 /// How long the last answers of the routing tables are waited for when the daemon ends.
@@ -67,6 +71,8 @@ pub(super) struct Loop {
     pub(super) repairs: u64,
     /// Losses that were told, and when they were last looked for.
     told: Told,
+    /// When a dump that failed is taken again, nanoseconds since boot, and how long was waited.
+    again: (u64, Duration),
 }
 
 /// Losses told so far.
@@ -75,6 +81,8 @@ struct Told {
     /// By output: queue and disk.
     outputs: Vec<(u64, u64)>,
     checked_ns: u64,
+    /// Records received until then.
+    records: u64,
 }
 
 impl Loop {
@@ -87,7 +95,8 @@ impl Loop {
         })?;
         let clock = Clock::new();
         let now = clock.now();
-        let told = Told { kernel: Losses::default(), outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now };
+        let told =
+            Told { kernel: Losses::default(), outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now, records: 0 };
         let mut engine = Self {
             core: Core {
                 processes: Processes::default(),
@@ -97,6 +106,7 @@ impl Loop {
                 telling: Telling::new(clock, Directory::new(lookup), parts.encoder, !parts.outputs.is_empty()),
                 sensor: parts.sensor,
                 records: 0,
+                without_memory: 0,
                 unknown_records: 0,
                 complete: false,
             },
@@ -106,6 +116,7 @@ impl Loop {
             started_ns: now,
             repairs: 0,
             told,
+            again: (0, TICK),
         };
         engine.core.table.begin(engine.capture.began_ns());
         if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
@@ -135,7 +146,10 @@ impl Loop {
         let (mut sockets, namespaces) = match capture.sockets(|rings| _ = drain(rings, core, outputs)) {
             Ok(found) => found,
             Err(error) => {
-                warn!("connections that were there before are not known: {error}");
+                let (due_ns, pause) = &mut self.again;
+                *due_ns = core.telling.clock.now() + pause.as_nanos() as u64;
+                warn!("what was there before is not known: {error}; tried again in {} s", pause.as_secs());
+                *pause = (*pause * 2).min(AGAIN_MAX);
                 return core.table.abandon_dump();
             }
         };
@@ -147,6 +161,7 @@ impl Loop {
         let exact = self.capture.dumps_are_exact();
         self.core.end_dump(sockets, |connection| exact && namespaces.contains(&u64::from(connection.namespace)));
         self.core.complete = true;
+        self.again = (0, TICK);
         // Whoever ended unseen may have left sockets to others.
         let Core { table, processes, .. } = &self.core;
         let gone = table.owners_without(|owner| processes.of(owner).is_some());
@@ -173,10 +188,11 @@ impl Loop {
                 return self.finish();
             }
             let now = self.core.telling.clock.now();
-            if now.saturating_sub(self.told.checked_ns) >= TICK.as_nanos() as u64 {
+            let pause = if self.core.records == self.told.records { TICK } else { LOOK };
+            if now.saturating_sub(self.told.checked_ns) >= pause.as_nanos() as u64 {
                 self.tick(now);
             }
-            let deadline = self.announce_overdue(self.core.telling.clock.now());
+            let deadline = self.announce_overdue(self.core.telling.clock.now()).min(pause);
             self.announce_found();
             if any || self.core.table.has_backlog() {
                 wait(&[wake.as_fd()], GATHER);
@@ -195,7 +211,7 @@ impl Loop {
 
     fn answer(&mut self, command: Command) {
         match command {
-            Command::Rows(RowsRequest { filter, cursor: Cursor::Start }, reply) => {
+            Command::Rows(RowsRequest { filter, closed_ns, cursor: Cursor::Start }, reply) => {
                 let live = self.live(&filter);
                 // What happened before the question belongs into the answer.
                 self.catch_up();
@@ -205,9 +221,9 @@ impl Loop {
                 }
                 self.find_ports();
                 // An error means that the client has gone.
-                let _ = reply.send(self.core.first_rows(&filter, live));
+                let _ = reply.send(self.core.first_rows(&filter, closed_ns, live));
             }
-            Command::Rows(RowsRequest { filter, cursor }, reply) => {
+            Command::Rows(RowsRequest { filter, cursor, .. }, reply) => {
                 let _ = reply.send(self.core.rows_from(&filter, &cursor));
             }
             Command::Stream(filter, queue) => self.core.telling.streams.push(Stream::new(filter, queue)),
@@ -301,7 +317,7 @@ impl Loop {
     fn tick(&mut self, now: u64) {
         self.capture.flush_log();
         self.core.processes.sweep(now);
-        self.core.table.sweep(now);
+        self.core.telling.past.forget(now);
         if self.owners.may_look(now) {
             let ended = self.core.processes.take_ended(now);
             let ended = self.core.table.owners_among(ended);
@@ -310,8 +326,8 @@ impl Loop {
             }
         }
         let is_lossy = self.tell_losses(now);
-        // Also after a repair that failed.
-        if is_lossy || (!self.core.complete && self.capture.has("dump_tcp")) {
+        let is_due = !self.core.complete && self.again.0 <= now && self.capture.has("dump_tcp");
+        if is_due || (is_lossy && self.core.complete) {
             self.repairs += 1;
             self.dump();
         }
@@ -321,6 +337,7 @@ impl Loop {
     /// Tells what was lost since the last time; whether records of the kernel were.
     fn tell_losses(&mut self, now: u64) -> bool {
         let from_ns = std::mem::replace(&mut self.told.checked_ns, now);
+        self.told.records = self.core.records;
         let mut tell = |stage, count: u64, told: &mut u64| {
             if count > *told {
                 let loss = Loss { stage, count: count - *told, kernel: None, from_ns, to_ns: now };

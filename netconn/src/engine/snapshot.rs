@@ -1,8 +1,10 @@
-//! Snapshots, part by part: first the table, then what the kernel alone keeps of connections that are over (TIME_WAIT).
+//! Snapshots, part by part: first the table, then what the kernel alone keeps of connections that are over (TIME_WAIT),
+//! then what has ended lately.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use hashbrown::HashSet;
 use netconn_common::TcpRecord;
 
 use crate::{
@@ -11,32 +13,49 @@ use crate::{
         core::Core,
         telling::{Telling, with_subject},
     },
-    event::filter::Filter,
+    event::filter::{Filter, Subject},
     kernel::capture::Live,
-    table::Connection,
+    table::{
+        Connection,
+        past::{Ended, Ends, ends},
+    },
 };
 
 /// Rows of one part of a snapshot: well below a millisecond of the engine's time.
 const ROWS_AT_ONCE: usize = 1000;
 
-/// Where a snapshot is continued.
+/// What is asked for.
 #[derive(Clone, Debug)]
 pub struct RowsRequest {
     /// Which connections.
     pub filter: Arc<Filter>,
+    /// Also those that ended so many nanoseconds ago at most.
+    pub closed_ns: Option<u64>,
     /// From where on.
     pub cursor: Cursor,
 }
 
-/// A place in a snapshot.
+/// A place in a snapshot: first the table, then minisocks, then what has ended.
 #[derive(Clone, Debug)]
 pub enum Cursor {
     /// The beginning.
     Start,
-    /// This slot of the table; the minisocks come afterwards.
-    Slot(usize, Arc<[TcpRecord]>),
+    /// This slot of the table.
+    Slot(usize, Arc<Rest>),
     /// This one of the minisocks.
-    Minisock(usize, Arc<[TcpRecord]>),
+    Minisock(usize, Arc<Rest>),
+    /// This number of those that have ended.
+    Ended(u64, Arc<Rest>),
+}
+
+/// What a snapshot shows beside the table.
+#[derive(Debug)]
+pub struct Rest {
+    minisocks: Vec<TcpRecord>,
+    /// Ends of the minisocks, if they are shown and what has ended is shown too.
+    shown: HashSet<Ends>,
+    /// What ended since then is shown, nanoseconds since boot.
+    ended_since: Option<u64>,
 }
 
 /// Part of a snapshot.
@@ -50,16 +69,22 @@ pub struct Rows {
 
 impl Core {
     /// The first part of a snapshot, with what the kernel told of connections when it was asked at `since_ns`.
-    pub(super) fn first_rows(&mut self, filter: &Filter, (live, since_ns): (Live, u64)) -> Rows {
+    pub(super) fn first_rows(&mut self, filter: &Filter, closed: Option<u64>, (live, since_ns): (Live, u64)) -> Rows {
         let mut out = BytesMut::new();
         self.table.count(&live.counters);
+        let past = &self.telling.past;
+        let mut shown = HashSet::new();
         if filter.wants_minisocks() {
+            shown = live.minisocks.iter().filter_map(|minisock| ends(&past.over(minisock))).collect();
             // What ended while the kernel was asked is in its answer or not; it is in the snapshot.
-            for connection in self.table.over_since(since_ns, &live.minisocks) {
+            for connection in past.over_since(since_ns, &shown) {
+                shown.extend(ends(&connection));
                 self.show(&mut out, filter, &connection);
             }
         }
-        let Rows { lines, next } = self.rows_from(filter, &Cursor::Slot(0, live.minisocks.into()));
+        let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
+        let rest = Arc::new(Rest { minisocks: live.minisocks, shown, ended_since });
+        let Rows { lines, next } = self.rows_from(filter, &Cursor::Slot(0, rest));
         out.extend_from_slice(&lines);
         Rows { lines: out.freeze(), next }
     }
@@ -67,43 +92,79 @@ impl Core {
     /// A later part of a snapshot.
     pub(super) fn rows_from(&mut self, filter: &Filter, cursor: &Cursor) -> Rows {
         let mut out = BytesMut::new();
-        match cursor {
-            Cursor::Start => Rows { lines: Bytes::new(), next: None },
-            Cursor::Slot(slot, minisocks) => {
+        let next = match cursor {
+            Cursor::Start => None,
+            Cursor::Slot(slot, rest) => {
                 let Self { table, telling, boot, .. } = self;
-                let mut next = Cursor::Minisock(0, Arc::clone(minisocks));
+                let mut next = Cursor::Minisock(0, Arc::clone(rest));
                 for (count, (slot, connection)) in table.from_slot(*slot).enumerate() {
                     if count == ROWS_AT_ONCE {
-                        next = Cursor::Slot(slot, Arc::clone(minisocks));
+                        next = Cursor::Slot(slot, Arc::clone(rest));
                         break;
                     }
-                    write(&mut out, filter, telling, boot, connection);
+                    write(&mut out, filter, telling, boot, connection, None);
                 }
-                let is_last = matches!(next, Cursor::Minisock(..)) && minisocks.is_empty();
-                Rows { lines: out.freeze(), next: (!is_last).then_some(next) }
+                Some(next)
             }
-            Cursor::Minisock(index, minisocks) => {
-                let end = (index + ROWS_AT_ONCE).min(minisocks.len());
-                for minisock in minisocks.get(*index..end).unwrap_or_default() {
-                    let connection = self.table.over(minisock);
+            Cursor::Minisock(index, rest) => {
+                let end = (index + ROWS_AT_ONCE).min(rest.minisocks.len());
+                for minisock in rest.minisocks.get(*index..end).unwrap_or_default() {
+                    let connection = self.telling.past.over(minisock);
                     self.show(&mut out, filter, &connection);
                 }
-                let next = (end < minisocks.len()).then(|| Cursor::Minisock(end, Arc::clone(minisocks)));
-                Rows { lines: out.freeze(), next }
+                Some(if end < rest.minisocks.len() {
+                    Cursor::Minisock(end, Arc::clone(rest))
+                } else {
+                    Cursor::Ended(0, Arc::clone(rest))
+                })
+            }
+            Cursor::Ended(number, rest) => self.ended(&mut out, filter, *number, rest),
+        };
+        // Nothing is left of a snapshot that has no more to show.
+        let next = next.filter(|next| match next {
+            Cursor::Minisock(0, rest) => !rest.minisocks.is_empty() || rest.ended_since.is_some(),
+            Cursor::Ended(_, rest) => rest.ended_since.is_some(),
+            _ => true,
+        });
+        Rows { lines: out.freeze(), next }
+    }
+
+    /// Writes some of what has ended, and gives where to go on.
+    fn ended(&mut self, out: &mut BytesMut, filter: &Filter, number: u64, rest: &Arc<Rest>) -> Option<Cursor> {
+        let since_ns = rest.ended_since?;
+        let entries = self.telling.past.from_number(number).take(ROWS_AT_ONCE);
+        let entries: Vec<(u64, Ended)> = entries.map(|(number, entry)| (number, entry.clone())).collect();
+        for (_, entry) in &entries {
+            // Those that the kernel still has are shown as such.
+            let is_shown = ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
+            if entry.ended_ns >= since_ns && !is_shown {
+                write(out, filter, &mut self.telling, &self.boot, &entry.connection, Some(entry));
             }
         }
+        entries.last().map(|(last, _)| Cursor::Ended(last + 1, Arc::clone(rest)))
     }
 
     fn show(&mut self, out: &mut BytesMut, filter: &Filter, connection: &Connection) {
-        write(out, filter, &mut self.telling, &self.boot, connection);
+        write(out, filter, &mut self.telling, &self.boot, connection, None);
     }
 }
 
-fn write(out: &mut BytesMut, filter: &Filter, telling: &mut Telling, boot: &str, connection: &Connection) {
+fn write(
+    out: &mut BytesMut,
+    filter: &Filter,
+    telling: &mut Telling,
+    boot: &str,
+    connection: &Connection,
+    ended: Option<&Ended>,
+) {
     let Telling { clock, directory, .. } = telling;
     let now = clock.now();
-    if with_subject(connection, directory, now, |subject| filter.matches(subject)) {
-        row(out, clock, directory, boot, connection);
+    let is_wanted = with_subject(connection, directory, now, |subject| {
+        // Whoever asks for a state and for what has ended wants both.
+        filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
+    });
+    if is_wanted {
+        row(out, clock, directory, boot, connection, ended);
         out.extend_from_slice(b"\n");
     }
 }

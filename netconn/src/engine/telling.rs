@@ -9,12 +9,14 @@ use crate::{
     event::filter::Subject,
     process::comm,
     sink::{Output, Stream},
-    table::{Change, Connection},
+    table::{Change, Connection, past::Past},
 };
 
 /// Encodes events, each once, and keeps them until they are handed over.
 pub(super) struct Telling {
     pub(super) clock: Clock,
+    /// What has ended lately.
+    pub(super) past: Past,
     pub(super) directory: Directory,
     pub(super) encoder: EventEncoder,
     /// Events for the outputs.
@@ -31,7 +33,17 @@ impl Telling {
     pub(super) fn new(clock: Clock, directory: Directory, encoder: EventEncoder, has_outputs: bool) -> Self {
         let batch = BytesMut::new();
         let streams = Vec::new();
-        Self { clock, directory, encoder, batch, batch_events: 0, has_outputs, streams, lost_by_clients: 0 }
+        Self {
+            clock,
+            past: Past::default(),
+            directory,
+            encoder,
+            batch,
+            batch_events: 0,
+            has_outputs,
+            streams,
+            lost_by_clients: 0,
+        }
     }
 
     /// Events that clients were too slow for.
@@ -46,6 +58,7 @@ impl Telling {
 
     /// Tells what happened to a connection to everybody who wants to know.
     pub(super) fn tell(&mut self, change: Change, connection: &Connection, time_ns: u64) {
+        self.past.tell(change, connection, time_ns);
         if !self.has_outputs && self.streams.is_empty() {
             return;
         }

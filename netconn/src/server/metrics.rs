@@ -48,6 +48,8 @@ pub(super) fn text(health: &Health) -> String {
         ("unknown", records.unknown),
     ];
     counter(&mut out, "records_lost", "Records of the kernel that were lost, by kind.", &by("kind", &lost));
+    let help = "Records of sockets for which the kernel had no memory to keep anything.";
+    counter(&mut out, "records_without_memory", help, &one(records.without_memory));
     counter(&mut out, "events", "Events made.", &one(health.events));
     let never_made = [
         ("outgoing", lost_events.outgoing),

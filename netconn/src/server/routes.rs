@@ -1,6 +1,6 @@
 //! What can be asked of the socket.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -91,9 +91,13 @@ async fn wrong_method() -> Failure {
 
 /// `GET /v1/connections`: the snapshot. `format=ndjson` gives one row on each line, without what stands around them.
 async fn connections(State(engine): State<Handle>, parameters: Parameters) -> Answer {
-    let (mut format, mut rest) = (None, Vec::new());
+    let (mut format, mut closed_ns, mut rest) = (None, None, Vec::new());
     for (name, value) in parameters.map_err(|error| bad_request(error.body_text()))?.0 {
-        if name == "format" { format = Some(value) } else { rest.push((name, value)) }
+        match &*name {
+            "format" => format = Some(value),
+            "closed" => closed_ns = Some(nanoseconds(&value)?),
+            _ => rest.push((name, value)),
+        }
     }
     let array = match format.as_deref() {
         None | Some("json") => true,
@@ -101,7 +105,7 @@ async fn connections(State(engine): State<Handle>, parameters: Parameters) -> An
         Some(other) => return Err(bad_request(format!("format: '{other}' is not json or ndjson"))),
     };
     let filter = Arc::new(Filter::parse(rest)?);
-    let first = RowsRequest { filter, cursor: Cursor::Start };
+    let first = RowsRequest { filter, closed_ns, cursor: Cursor::Start };
     let health = ask(&engine, Command::Health).await?;
     let before = array.then(|| {
         let taken_at = Timestamp::now().to_string();
@@ -114,6 +118,13 @@ async fn connections(State(engine): State<Handle>, parameters: Parameters) -> An
     let part = rows(&engine, first.clone()).await?;
     tokio::spawn(async move { send_rows(engine, sender, first, part, before).await });
     Ok(([(CONTENT_TYPE, if array { JSON } else { NDJSON })], Body::new(body)).into_response())
+}
+
+/// Reads `closed`: seconds, also parts of them.
+fn nanoseconds(text: &str) -> Result<u64, Failure> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let wrong = || bad_request(format!("closed: '{text}' is not a number of seconds"));
+    Ok(u64::try_from(seconds.ok_or_else(wrong)?.as_nanos()).unwrap_or(u64::MAX))
 }
 
 async fn rows(engine: &Handle, request: RowsRequest) -> Result<crate::engine::Rows, Failure> {

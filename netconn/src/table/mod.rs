@@ -4,11 +4,11 @@
 
 mod connection;
 mod dump;
-mod past;
+pub mod past;
 
 use std::{collections::VecDeque, rc::Rc};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use netconn_common::{
     CountersRecord, FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
 };
@@ -18,7 +18,6 @@ pub use connection::{Connection, failure_of};
 use crate::{
     event::{CloseReason, Failure, Outcome},
     process::Process,
-    table::past::Past,
 };
 
 /// How long an accepted connection waits for its acceptor before it is told as its listener's owner's. Whoever waits in
@@ -60,7 +59,6 @@ pub struct Table {
     waiting: VecDeque<Waiting>,
     /// What dumps have found and nobody was told of yet.
     backlog: VecDeque<Backlog>,
-    past: Past,
 }
 
 /// What a dump has found, by slot and life.
@@ -162,10 +160,6 @@ impl Table {
         {
             let change = end(&connection, record);
             emit(change, &connection, now);
-            // What has closed first stays a while, see tcp_time_wait in net/ipv4/tcp_minisocks.c.
-            if matches!(record.old_state, tcp_state::FIN_WAIT2 | tcp_state::CLOSING) && record.error == 0 {
-                self.past.add(connection, now);
-            }
         }
     }
 
@@ -301,34 +295,6 @@ impl Table {
             waiting.until_ns = now;
         }
         self.announce_overdue(now, emit);
-    }
-
-    /// The connection that a minisock is left of, in the minisock's state.
-    pub fn over(&self, minisock: &TcpRecord) -> Connection {
-        let mut shown = Connection::new(minisock, None);
-        shown.update(minisock);
-        if let Some(ends) = past::ends(&shown)
-            && let Some(known) = self.past.get(&ends)
-        {
-            return Connection { state: minisock.new_state, ..known.clone() };
-        }
-        shown
-    }
-
-    /// Connections that became minisocks after `from_ns` and are not among `minisocks`.
-    pub fn over_since(&self, from_ns: u64, minisocks: &[TcpRecord]) -> Vec<Connection> {
-        let later: Vec<_> = self.past.since(from_ns).collect();
-        if later.is_empty() {
-            return Vec::new();
-        }
-        let known: HashSet<_> = minisocks.iter().filter_map(|minisock| past::ends(&self.over(minisock))).collect();
-        let missing = later.into_iter().filter(|entry| past::ends(entry).is_some_and(|ends| !known.contains(&ends)));
-        missing.map(|entry| Connection { state: tcp_state::TIME_WAIT, ..entry.clone() }).collect()
-    }
-
-    /// Forgets what the kernel has forgotten.
-    pub fn sweep(&mut self, now: u64) {
-        self.past.forget(now);
     }
 
     /// Takes how much connections have moved, as the kernel has just told.

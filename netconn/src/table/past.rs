@@ -1,73 +1,186 @@
-//! Connections that are over on this end, but that the kernel keeps as minisocks (TIME_WAIT): a minisock has addresses
-//! only, so whose it was is remembered here.
+//! Connections that have ended lately: for those who ask for them, and because the kernel keeps some as minisocks
+//! (TIME_WAIT) that have addresses only, so that whose it was must be remembered.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, hash::BuildHasher as _};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
+use netconn_common::{TcpRecord, tcp_state};
 
-use super::Connection;
-use crate::event::End;
+use super::{Change, Connection};
+use crate::event::{End, Outcome};
 
-/// `TCP_TIMEWAIT_LEN` in `include/net/tcp.h`, and a little more.
-const KEPT_NS: u64 = 61_000_000_000;
-/// Connections remembered, to bound memory. Those that ended before them are shown without their process.
-const MAX: usize = 65_536;
+/// How long ended connections are remembered. The kernel keeps its minisocks for a minute (`TCP_TIMEWAIT_LEN` in
+/// `include/net/tcp.h`).
+pub const KEPT_NS: u64 = 600_000_000_000;
+/// Connections remembered, to bound memory: 20 MB.
+pub const MAX: usize = 65_536;
 
 /// Network namespace and both ends: nothing else is in TIME_WAIT with the same.
-pub(super) type Ends = (u32, End, End);
+pub type Ends = (u32, End, End);
 
-/// See above.
+/// A connection that has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// As it was then.
+    pub connection: Connection,
+    /// When, nanoseconds since boot.
+    pub ended_ns: u64,
+    /// How: a close, or an attempt's failure.
+    pub change: Change,
+}
+
+/// Those that have ended, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Past {
-    by_ends: HashMap<Ends, (Connection, u64), foldhash::fast::RandomState>,
-    /// When each ended, oldest first.
-    order: VecDeque<(u64, Ends)>,
+pub struct Past {
+    entries: VecDeque<Ended>,
+    /// Number of the first entry, counted from the beginning.
+    first: u64,
+    /// Numbers by a hash of their ends, of those that may be left as minisocks.
+    by_ends: HashMap<u64, u64, foldhash::fast::RandomState>,
 }
 
 impl Past {
-    /// Remembers a connection that ended at `now`.
-    pub(super) fn add(&mut self, connection: Connection, now: u64) {
+    /// Remembers what has ended, if this change is an end.
+    pub fn tell(&mut self, change: Change, connection: &Connection, now: u64) {
+        if !matches!(change, Change::Close(..) | Change::Connect(Outcome::Failure(..))) {
+            return;
+        }
         self.forget(now);
-        if self.order.len() >= MAX {
+        if self.entries.len() >= MAX {
             self.forget_oldest();
         }
-        if let Some(ends) = ends(&connection) {
-            self.order.push_back((now, ends));
-            self.by_ends.insert(ends, (connection, now));
+        let entry = Ended { connection: connection.clone(), ended_ns: now, change };
+        if let Some(key) = self.key(&entry) {
+            self.by_ends.insert(key, self.first + self.entries.len() as u64);
         }
+        self.entries.push_back(entry);
     }
 
-    /// Forgets what the kernel has forgotten at `now`.
-    pub(super) fn forget(&mut self, now: u64) {
-        while self.order.front().is_some_and(|(ended, _)| now.saturating_sub(*ended) > KEPT_NS) {
+    /// Forgets what ended long before `now`.
+    pub fn forget(&mut self, now: u64) {
+        while self.entries.front().is_some_and(|entry| now.saturating_sub(entry.ended_ns) > KEPT_NS) {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        let Some((ended, ends)) = self.order.pop_front() else { return };
+        let Some(entry) = self.entries.pop_front() else { return };
         // The same ends may have had another connection since.
-        if self.by_ends.get(&ends).is_some_and(|(_, last)| *last == ended) {
-            self.by_ends.remove(&ends);
+        if let Some(key) = self.key(&entry)
+            && self.by_ends.get(&key) == Some(&self.first)
+        {
+            self.by_ends.remove(&key);
         }
-        if self.order.is_empty() {
-            (self.by_ends, self.order) = Default::default();
+        self.first += 1;
+        if self.entries.is_empty() {
+            (self.entries, self.by_ends) = Default::default();
         }
     }
 
-    /// The last connection between two ends.
-    pub(super) fn get(&self, ends: &Ends) -> Option<&Connection> {
-        self.by_ends.get(ends).map(|(connection, _)| connection)
+    /// Where an entry is found that the kernel may keep as a minisock: what has closed first stays a while, see
+    /// `tcp_time_wait` in `net/ipv4/tcp_minisocks.c`.
+    fn key(&self, entry: &Ended) -> Option<u64> {
+        let Ended { connection, change: Change::Close(_, 0), .. } = entry else { return None };
+        let stays = matches!(connection.state, tcp_state::FIN_WAIT2 | tcp_state::CLOSING);
+        if stays { Some(self.hash(&ends(connection)?)) } else { None }
     }
 
-    /// Those that ended at `from_ns` or later.
-    pub(super) fn since(&self, from_ns: u64) -> impl Iterator<Item = &Connection> {
-        let later = self.order.iter().rev().take_while(move |(ended, _)| *ended >= from_ns);
-        later.filter_map(|(_, ends)| self.get(ends))
+    fn hash(&self, ends: &Ends) -> u64 {
+        self.by_ends.hasher().hash_one(ends)
+    }
+
+    /// The last connection between two ends that may be left as a minisock.
+    fn get(&self, between: &Ends) -> Option<&Connection> {
+        let number = self.by_ends.get(&self.hash(between))?;
+        let entry = self.entries.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?;
+        (ends(&entry.connection)? == *between).then_some(&entry.connection)
+    }
+
+    /// The connection that a minisock is left of, in the minisock's state.
+    pub fn over(&self, minisock: &TcpRecord) -> Connection {
+        let mut shown = Connection::new(minisock, None);
+        shown.update(minisock);
+        match ends(&shown).and_then(|ends| self.get(&ends)) {
+            Some(known) => Connection { state: minisock.new_state, ..known.clone() },
+            None => shown,
+        }
+    }
+
+    /// Connections that became minisocks after `from_ns` and are not among those `known`.
+    pub fn over_since(&self, from_ns: u64, known: &HashSet<Ends>) -> Vec<Connection> {
+        let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
+        let stay = later.filter(|entry| self.key(entry).is_some()).map(|entry| &entry.connection);
+        let missing = stay.filter(|connection| ends(connection).is_some_and(|ends| !known.contains(&ends)));
+        missing.map(|connection| Connection { state: tcp_state::TIME_WAIT, ..connection.clone() }).collect()
+    }
+
+    /// Entries from a number on, with their numbers.
+    pub fn from_number(&self, number: u64) -> impl Iterator<Item = (u64, &Ended)> {
+        let skipped = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        (number.max(self.first)..).zip(self.entries.iter().skip(skipped))
     }
 }
 
 /// Between which ends a connection is.
-pub(super) fn ends(connection: &Connection) -> Option<Ends> {
+pub fn ends(connection: &Connection) -> Option<Ends> {
     Some((connection.namespace, connection.local, connection.remote?))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+    use crate::event::{CloseReason, Failure};
+
+    fn connection(port: u16, state: u8) -> Connection {
+        let mut record = TcpRecord::zeroed();
+        (record.family, record.local_port, record.remote_port, record.new_state) = (2, port, 80, state);
+        let mut connection = Connection::new(&record, None);
+        connection.update(&record);
+        connection.owner.tgid = u32::from(port);
+        connection
+    }
+
+    fn minisock(port: u16) -> TcpRecord {
+        let mut record = TcpRecord::zeroed();
+        (record.family, record.local_port, record.remote_port) = (2, port, 80);
+        (record.old_state, record.new_state) = (tcp_state::TIME_WAIT, tcp_state::TIME_WAIT);
+        record
+    }
+
+    #[test]
+    fn what_ended_is_found_and_forgotten() {
+        let mut past = Past::default();
+        let close = Change::Close(CloseReason::Local, 0);
+        past.tell(Change::Connect(Outcome::Success), &connection(1, tcp_state::ESTABLISHED), 5);
+        past.tell(close, &connection(1, tcp_state::FIN_WAIT2), 10);
+        past.tell(Change::Connect(Outcome::Failure(Failure::Refused, 111)), &connection(2, tcp_state::SYN_SENT), 20);
+        past.tell(Change::Close(CloseReason::Remote, 0), &connection(3, tcp_state::LAST_ACK), 30);
+        assert_eq!(past.from_number(0).map(|(number, _)| number).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!((past.over(&minisock(1)).owner.tgid, past.over(&minisock(1)).state), (1, tcp_state::TIME_WAIT));
+        assert_eq!(past.over(&minisock(3)).owner.tgid, 0, "who closed last leaves no minisock");
+        assert_eq!(past.over_since(10, &HashSet::new()).len(), 1);
+        assert_eq!(past.over_since(11, &HashSet::new()).len(), 0);
+        let known = ends(&past.over(&minisock(1))).into_iter().collect();
+        assert_eq!(past.over_since(10, &known).len(), 0);
+        // The same ends again, by another process.
+        past.tell(close, &Connection { generation: 7, ..connection(1, tcp_state::FIN_WAIT2) }, 40);
+        past.forget(15 + KEPT_NS);
+        assert_eq!(past.from_number(0).map(|(number, _)| number).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(past.over(&minisock(1)).generation, 7);
+        past.forget(41 + KEPT_NS);
+        assert_eq!(past.from_number(0).count(), 0);
+        assert_eq!(past.over(&minisock(1)).owner.tgid, 0);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut past = Past::default();
+        for number in 0..=MAX {
+            past.tell(Change::Close(CloseReason::Local, 0), &connection(number as u16, tcp_state::FIN_WAIT2), 1);
+        }
+        assert_eq!(past.from_number(0).count(), MAX);
+        assert!(size_of::<Ended>() <= 320, "{}", size_of::<Ended>());
+    }
 }
