@@ -11,6 +11,7 @@ use std::{
 };
 
 use netconn_tests::{Daemon, Netns, Random, Socket as TcpRow, long, rows, ss};
+use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 const WORKERS: usize = 6;
@@ -78,18 +79,43 @@ fn step(random: &mut Random, held: &mut Vec<Held>, servers: &[TcpListener], conn
     }
 }
 
+/// What is done to the daemon between two looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Nothing,
+    /// It is stopped for so long that records are lost.
+    Stopped,
+    /// It is killed, and started again while everything goes on.
+    Killed,
+}
+
 #[test]
 fn the_table_equals_ss_at_any_moment() {
+    churn(Daemon::start(), MOMENTS, Trouble::Nothing);
+}
+
+#[test]
+fn the_table_equals_ss_after_any_loss() {
+    churn(Daemon::start_configured("ring_bytes = 4096"), MOMENTS / 2, Trouble::Stopped);
+}
+
+#[test]
+fn the_table_equals_ss_after_any_restart() {
+    churn(Daemon::start(), MOMENTS / 2, Trouble::Killed);
+}
+
+/// Everything that connections can do at once, with looks at the table in the middle of it.
+fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
     let namespace = Netns::new();
     namespace.exec("nft", &["add table inet t"]);
     namespace.exec("nft", &["add chain inet t in { type filter hook input priority 0; }"]);
     namespace.exec("nft", &[&format!("add rule inet t in tcp dport {SILENT_PORT} drop")]);
-    let daemon = Daemon::start();
-    let connections_wanted = if long(1) == Duration::from_millis(1) { CONNECTIONS } else { CONNECTIONS / 10 };
+    let is_emulated = long(1) != Duration::from_millis(1);
+    let connections_wanted = if is_emulated { CONNECTIONS / 10 } else { CONNECTIONS };
     // Steps share it; a look at the table excludes them.
     let pause = RwLock::new(());
     let (end, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
-    thread::scope(|scope| {
+    let daemon = thread::scope(|scope| {
         for worker in 0..WORKERS {
             let (namespace, pause, end, connections) = (&namespace, &pause, &end, &connections);
             scope.spawn(move || {
@@ -104,37 +130,29 @@ fn the_table_equals_ss_at_any_moment() {
             });
         }
         let mut seen = std::collections::HashSet::new();
-        for moment in 1..=MOMENTS {
-            while connections.load(Ordering::Relaxed) < connections_wanted * moment / MOMENTS {
+        for moment in 1..=moments {
+            let is_done = || connections.load(Ordering::Relaxed) >= connections_wanted * moment / moments;
+            while !is_done() {
                 thread::sleep(Duration::from_millis(1));
             }
-            let _still = pause.write().unwrap();
-            // Answers on loopback are there at once, but on a busy machine the last ones may be on their way. Nothing
-            // else happens now: what differs for longer is wrong.
-            let since = Instant::now();
-            let (kernel, table) = loop {
-                thread::sleep(long(20));
-                let (kernel, table) = (ss(&namespace), rows(&daemon.list_all(namespace.inode)));
-                if kernel == table || since.elapsed() > long(500) {
-                    break (kernel, table);
+            match trouble {
+                Trouble::Nothing => {}
+                Trouble::Stopped => {
+                    daemon.signal(Signal::SIGSTOP);
+                    // Once for as long as somebody may look at it in a debugger.
+                    thread::sleep(Duration::from_millis(if moment == 1 && !is_emulated { 5000 } else { 100 }));
+                    daemon.signal(Signal::SIGCONT);
                 }
-            };
-            let only = |one: &[TcpRow], other: &[TcpRow]| -> Vec<TcpRow> {
-                one.iter().filter(|socket| !other.contains(socket)).cloned().collect()
-            };
-            // Not assert_eq: hundreds of sockets that are equal would hide the one that is not.
-            assert!(
-                kernel == table,
-                "moment {moment}: only ss has {:#?}, only netconn has {:#?}",
-                only(&kernel, &table),
-                only(&table, &kernel)
-            );
-            seen.extend(kernel.into_iter().map(|(state, _, _)| state));
+                Trouble::Killed => daemon = daemon.kill().start(),
+            }
+            let _still = pause.write().unwrap();
+            seen.extend(compare(&daemon, &namespace, moment));
         }
         for state in ["ESTABLISHED", "LISTENING", "SYN_SENT", "CLOSE_WAIT", "FIN_WAIT2"] {
             assert!(seen.contains(state), "no moment had a socket in {state}");
         }
         end.store(true, Ordering::Relaxed);
+        daemon
     });
     let since = Instant::now();
     while !daemon.list(namespace.inode).is_empty() {
@@ -143,15 +161,44 @@ fn the_table_equals_ss_at_any_moment() {
         thread::sleep(Duration::from_millis(50));
     }
     let all = daemon.stop();
-    let is_emulated = long(1) != Duration::from_millis(1);
-    if is_emulated && !all.of("Data Loss").is_empty() {
-        return; // Emulation makes losses likely, and they were told: what began and ended in between is not counted.
+    match trouble {
+        Trouble::Nothing if is_emulated && !all.of("Data Loss").is_empty() => {
+            return; // Emulation makes losses likely, and they were told: what began and ended in between is not counted.
+        }
+        Trouble::Nothing => {}
+        Trouble::Stopped => return assert!(!all.of("Data Loss").is_empty(), "this test is about losses"),
+        Trouble::Killed => return, // What began and ended while no daemon ran is known to nobody.
     }
     let events = all.within(&namespace);
     let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS").len();
     assert_eq!(connects, 2 * connections.load(Ordering::Relaxed));
     assert_eq!(events.of("IP Close").len(), connects);
     assert_eq!(events.of("IP Listen").len(), events.of("IP Listen End").len());
+}
+
+/// Compares the table with `ss` while nothing happens; gives the states there were.
+fn compare(daemon: &Daemon, namespace: &Netns, moment: usize) -> Vec<String> {
+    // Answers on loopback are there at once, but on a busy machine the last ones may be on their way. Nothing else happens
+    // now: what differs for longer is wrong.
+    let since = Instant::now();
+    let (kernel, table) = loop {
+        thread::sleep(long(20));
+        let (kernel, table) = (ss(namespace), rows(&daemon.list_all(namespace.inode)));
+        if kernel == table || since.elapsed() > long(500) {
+            break (kernel, table);
+        }
+    };
+    let only = |one: &[TcpRow], other: &[TcpRow]| -> Vec<TcpRow> {
+        one.iter().filter(|socket| !other.contains(socket)).cloned().collect()
+    };
+    // Not assert_eq: hundreds of sockets that are equal would hide the one that is not.
+    assert!(
+        kernel == table,
+        "moment {moment}: only ss has {:#?}, only netconn has {:#?}",
+        only(&kernel, &table),
+        only(&table, &kernel)
+    );
+    kernel.into_iter().map(|(state, _, _)| state).collect()
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Network namespaces that come and go while netconn runs.
 
-use std::{collections::HashSet, thread};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use netconn_tests::{Daemon, Netns, connected, until};
+use netconn_tests::{Daemon, Netns, connected, long, rows, ss, until};
 
 #[test]
 fn namespaces_come_and_go() {
@@ -36,4 +41,53 @@ fn namespaces_come_and_go() {
         let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS").len();
         assert!(connects >= 2 && connects == events.of("IP Close").len(), "{events:#?}");
     }
+}
+
+#[test]
+fn namespaces_come_and_go_while_the_table_is_repaired() {
+    let stays = Netns::new();
+    let held: Vec<_> = stays.run(|| (0..10).map(|_| connected("127.0.0.1")).collect());
+    // Nearly everything is lost, and repaired at once.
+    let daemon = Daemon::start_configured("ring_bytes = 4096");
+    let count = if long(1) == Duration::from_millis(1) { 100 } else { 20 };
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = 0;
+            while !end.load(Ordering::Relaxed) {
+                assert_eq!(ss(&stays), rows(&daemon.list_all(stays.inode)));
+                answers += 1;
+            }
+            answers
+        });
+        let makers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..count / 2 {
+                        let namespace = Netns::passing();
+                        namespace.run(|| {
+                            let all: Vec<_> = (0..10).map(|_| connected("::1")).collect();
+                            drop(all);
+                        });
+                    }
+                })
+            })
+            .collect();
+        makers.into_iter().for_each(|maker| maker.join().unwrap());
+        end.store(true, Ordering::Relaxed);
+        assert!(asking.join().unwrap() > 0);
+    });
+    let health = daemon.health();
+    assert!(health["repairs"].as_u64().unwrap() > 0 && health["complete"] == true, "{health:#}");
+    let others = || {
+        let rows = daemon.rows("/v1/connections?format=ndjson");
+        rows.into_iter()
+            .filter(|row| row["command_line"].as_str().is_some_and(|line| line.contains("namespaces")))
+            .count()
+    };
+    until(10_000, || format!("{} rows", others()), || others() == daemon.list_all(stays.inode).len());
+    drop(held);
+    let log = daemon.log();
+    assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
+    daemon.stop();
 }
