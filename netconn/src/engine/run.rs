@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hashbrown::HashMap;
-use netconn_common::{FileRecord, TcpRecord};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
@@ -31,6 +29,7 @@ use crate::{
     event::filter::Filter,
     health::{Health, OutputHealth, RecordCounts},
     kernel::{
+        iterate::own,
         load::{Capture, Ring},
         preflight,
     },
@@ -368,22 +367,6 @@ impl Loop {
                     lost_disk: load(&output.counters().lost_disk),
                 })
                 .collect(),
-        }
-    }
-}
-
-/// Gives sockets without an owner to the process that has them open: of several to the one that is there longest.
-fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
-    let mut owners: HashMap<u64, &FileRecord> = HashMap::with_capacity(files.len());
-    for file in files {
-        let owner = owners.entry(file.socket).or_insert(file);
-        if file.owner.start_ns < owner.owner.start_ns {
-            *owner = file;
-        }
-    }
-    for socket in sockets.iter_mut().filter(|socket| socket.state.owner.tgid == 0) {
-        if let Some(file) = owners.get(&socket.socket) {
-            socket.state.owner = file.owner;
         }
     }
 }

@@ -6,11 +6,8 @@ use bytes::{Bytes, BytesMut};
 use netconn_common::TcpRecord;
 
 use crate::{
-    encode::row::row,
-    engine::{
-        core::Core,
-        telling::{Telling, with_subject},
-    },
+    encode::{row::row, subject::with_subject},
+    engine::{core::Core, telling::Telling},
     event::filter::Filter,
     table::Connection,
 };

@@ -13,6 +13,7 @@ use std::{
 
 use aya::programs::Iter;
 use bytemuck::AnyBitPattern;
+use netconn_common::{FileRecord, TcpRecord};
 use nix::sched::{CloneFlags, setns};
 use tracing::debug;
 
@@ -27,27 +28,61 @@ const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
 /// All records of an iterator, in the network namespace of the caller where that matters.
 pub(super) fn here<T: AnyBitPattern>(program: &mut Iter) -> io::Result<Vec<T>> {
+    let mut records = Vec::new();
+    add_here(program, &mut records)?;
+    Ok(records)
+}
+
+fn add_here<T: AnyBitPattern>(program: &mut Iter, records: &mut Vec<T>) -> io::Result<()> {
     let link = program.attach().map_err(io::Error::other)?;
     let link = program.take_link(link).map_err(io::Error::other)?;
     let mut file = link.into_file().map_err(io::Error::other)?;
-    read(&mut file)
+    read(&mut file, records)
 }
 
 /// All records of an iterator in every network namespace, and the inodes of those that were read: not those that the
 /// caller may not enter. To be called on a thread that nobody needs in its old namespace afterwards.
 pub(super) fn all_namespaces<T: AnyBitPattern>(program: &mut Iter) -> io::Result<(Vec<T>, HashSet<u64>)> {
-    let mut records = here(program)?;
-    let mut read: HashSet<u64> = own_namespace().into_iter().collect();
-    for (inode, namespace) in other_namespaces() {
+    namespaces(program, |_| true)
+}
+
+/// The same in the network namespaces of which the inode is wanted.
+pub(super) fn namespaces<T: AnyBitPattern>(
+    program: &mut Iter,
+    wanted: impl Fn(u64) -> bool,
+) -> io::Result<(Vec<T>, HashSet<u64>)> {
+    let mut records = Vec::new();
+    let own = own_namespace();
+    if own.is_none_or(&wanted) {
+        add_here(program, &mut records)?;
+    }
+    let mut read: HashSet<u64> = own.into_iter().collect();
+    for (inode, namespace) in other_namespaces().into_iter().filter(|(inode, _)| wanted(*inode)) {
         match setns(&namespace, CloneFlags::CLONE_NEWNET) {
             Ok(()) => {
-                records.extend(here::<T>(program)?);
+                add_here(program, &mut records)?;
                 read.insert(inode);
             }
             Err(error) => debug!("a network namespace cannot be entered: {error}"),
         }
     }
     Ok((records, read))
+}
+
+/// Gives sockets without an owner to the process that has them open: of several to the one that is there longest.
+pub fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
+    let mut owners: hashbrown::HashMap<u64, &FileRecord> = hashbrown::HashMap::with_capacity(files.len());
+    for file in files {
+        let owner = owners.entry(file.socket).or_insert(file);
+        if file.owner.start_ns < owner.owner.start_ns {
+            *owner = file;
+        }
+    }
+    for socket in sockets.iter_mut().filter(|socket| socket.state.owner.tgid == 0) {
+        if let Some(file) = owners.get(&socket.socket) {
+            socket.state.owner = file.owner;
+        }
+    }
 }
 
 /// Does something that takes long on a thread of its own, and something else on this one until it is done.
@@ -114,20 +149,25 @@ fn entries(folder: &str) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
-fn read<T: AnyBitPattern>(file: &mut impl Read) -> io::Result<Vec<T>> {
-    let mut records = Vec::new();
+fn read<T: AnyBitPattern>(file: &mut impl Read, records: &mut Vec<T>) -> io::Result<()> {
     let mut rest = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut again = 0;
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(records),
+            Ok(0) => return Ok(()),
             Ok(length) => {
                 again = 0;
-                rest.extend_from_slice(&buffer[..length]);
-                let whole = rest.len() / size_of::<T>() * size_of::<T>();
-                records.extend(rest[..whole].chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned::<T>));
-                rest.drain(..whole);
+                // Most of the time there are only whole ones.
+                let is_copied = !rest.is_empty();
+                if is_copied {
+                    rest.extend_from_slice(&buffer[..length]);
+                }
+                let bytes = if is_copied { &rest } else { &buffer[..length] };
+                let whole = bytes.chunks_exact(size_of::<T>());
+                let cut = whole.remainder().to_vec();
+                records.extend(whole.map(bytemuck::pod_read_unaligned::<T>));
+                rest = cut;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && again < AGAIN_MAX => again += 1,
@@ -159,7 +199,9 @@ mod tests {
     #[test]
     fn records_may_come_in_pieces() {
         let bytes: Vec<u8> = [1_u32, 2, 3].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        assert_eq!(read::<u32>(&mut Portions(bytes, 0)).unwrap(), [1, 2, 3]);
+        let mut records = vec![0_u32];
+        read(&mut Portions(bytes, 0), &mut records).unwrap();
+        assert_eq!(records, [0, 1, 2, 3]);
     }
 
     #[test]

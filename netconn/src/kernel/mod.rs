@@ -7,4 +7,6 @@ pub mod layout;
 pub mod decode;
 pub mod iterate;
 pub mod load;
+pub mod inventory;
+pub mod diag;
 pub mod route;

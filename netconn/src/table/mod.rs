@@ -3,6 +3,7 @@
 //! One thread owns it. It decides when something is an event; what the event looks like is not its business.
 
 mod connection;
+mod dump;
 mod past;
 
 use std::{collections::VecDeque, rc::Rc};
@@ -329,18 +330,9 @@ impl Table {
         // Listeners first: they tell who began the connections that are older than netconn.
         dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
         for record in &mut dump {
-            let is_unknown = record.state.role == role::UNKNOWN && record.new_state != tcp_state::LISTEN;
-            if is_unknown && record.new_state != tcp_state::SYN_SENT {
-                let is_incoming = self.listeners.contains_key(&(record.namespace, record.local_port));
-                record.state.role = if is_incoming { role::PASSIVE } else { role::ACTIVE };
-            }
+            record.state.role = self.role_in_dump(record);
             let is_over = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
-            // A child that is not connected yet is not reported, see `inet_sock_set_state`.
-            let how = record.state.owner.how;
-            let is_half = record.new_state == tcp_state::SYN_RECV
-                && record.state.role == role::PASSIVE
-                && matches!(how, attribution::LISTENER | attribution::UNKNOWN);
-            if !is_over && !is_half && record.new_state != tcp_state::CLOSE {
+            if !is_over && dump::is_shown(record) {
                 self.apply(record, &mut process, &mut emit);
             }
         }
@@ -380,9 +372,15 @@ impl Table {
         matches!(self.slots.get(slot as usize), Some(Some(entry)) if is_same(entry.generation))
     }
 
-    /// Adds the entry that a record begins. Where the kernel could not hand the listener's owner down, it is the owner
-    /// of the listener with the same port.
+    /// Adds the entry that a record begins.
     fn add<F: FnOnce(&Owner) -> Option<Rc<Process>>>(&mut self, record: &TcpRecord, process: &mut Option<F>) -> u32 {
+        let connection = self.begin(record, |owner| process.take().and_then(|process| process(owner)));
+        self.insert(connection)
+    }
+
+    /// The entry that a record begins. Where the kernel could not hand the listener's owner down, it is the owner of the
+    /// listener with the same port.
+    fn begin(&self, record: &TcpRecord, process: impl FnOnce(&Owner) -> Option<Rc<Process>>) -> Connection {
         let mut owner = record.state.owner;
         let mut connection = Connection::new(record, None);
         if owner.tgid == 0
@@ -393,8 +391,8 @@ impl Table {
             owner = Owner { how: attribution::LISTENER, ..listener.owner };
         }
         connection.owner = owner;
-        connection.process = process.take().and_then(|process| process(&owner));
-        self.insert(connection)
+        connection.process = process(&owner);
+        connection
     }
 
     /// The listener that a connection came through, as far as addresses tell: the one of its own address, else of any.

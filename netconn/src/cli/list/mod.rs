@@ -16,13 +16,14 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
+    alone::Snapshot,
     cli::{
         Exit, SocketOption, block_on,
         list::{group::GroupBy, order::SortKey, output::Output},
         presentation::{Format, Presentation},
         selection::Selection,
     },
-    client,
+    client::{self, ClientError},
 };
 
 /// Options of `netconn list`.
@@ -92,10 +93,14 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     }
     let format = if options.is_object() { "json" } else { "ndjson" };
     parameters.push(("format".into(), format.into()));
-    let found = block_on(async {
-        let answer = client::get(&options.socket.socket, "/v1/connections", &parameters).await?;
+    let answered = block_on(async {
+        let answer = client::get(options.socket.path(), "/v1/connections", &parameters).await?;
         if options.is_copy() { copy(answer).await } else { show(options, answer).await }
-    })?;
+    });
+    let found = match answered {
+        Err(error) if is_offline(&error) && !options.socket.is_named() => alone(options, error)?,
+        answered => answered?,
+    };
     Ok(if !found && options.extended { Exit::Nothing } else { Exit::Success })
 }
 
@@ -120,6 +125,24 @@ async fn show(options: &Options, answer: client::Answer) -> Result<bool> {
             Ok::<_, anyhow::Error>(true)
         })
         .await?;
+    output.finish()
+}
+
+fn is_offline(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Offline { .. }))
+}
+
+/// Shows what can be seen without a daemon.
+fn alone(options: &Options, offline: anyhow::Error) -> Result<bool> {
+    if options.closed.is_some() {
+        return Err(offline.context("--closed asks for what only a daemon remembers"));
+    }
+    let filter = options.selection.filter()?;
+    let snapshot = Snapshot::take(&filter)?;
+    anstream::eprintln!("netconn: {}", snapshot.source().notice());
+    let mut output = Output::new(options)?;
+    output.head(snapshot.head().as_bytes());
+    snapshot.rows(&filter, |row| output.row(row))?;
     output.finish()
 }
 

@@ -22,6 +22,9 @@ use crate::{
 /// comes, in the order in which it comes: a million rows would take a gigabyte.
 const TABLE_ROWS_MAX: usize = 20_000;
 
+/// Bytes of JSON that are written at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// Where bytes go.
 type Out = Box<dyn Write>;
 
@@ -95,11 +98,15 @@ impl<'a> Output<'a> {
         match &mut self.stage {
             Stage::Count(counter, _) => counter.add(line)?,
             Stage::Show(printer) => {
-                let entry = entry(self.options, &mut self.names, printer.needs_row(), line)?;
-                printer.row(&entry.row, line, &self.head)?;
+                if printer.needs_row() {
+                    let entry = entry(self.options, &mut self.names, line)?;
+                    printer.row(&entry.row, line, &self.head)?;
+                } else {
+                    printer.line(line, &self.head)?;
+                }
             }
             Stage::Keep(entries, out) => {
-                entries.push(entry(self.options, &mut self.names, true, line)?);
+                entries.push(entry(self.options, &mut self.names, line)?);
                 if entries.len() > TABLE_ROWS_MAX && self.options.is_stream() {
                     let entries = std::mem::take(entries);
                     let out = std::mem::replace(out, Box::new(io::sink()));
@@ -144,14 +151,14 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Reads a row as far as it is needed.
-fn entry(options: &Options, names: &mut Names, needs_row: bool, line: &[u8]) -> Result<Entry> {
-    let mut row: Row = if needs_row { serde_json::from_slice(line)? } else { Row::default() };
+/// Reads a row that is to be sorted or shown to people.
+fn entry(options: &Options, names: &mut Names, line: &[u8]) -> Result<Entry> {
+    let mut row: Row = serde_json::from_slice(line)?;
     let format = options.presentation.format;
     if options.resolve && format == Format::Table {
         names.put(&mut row);
     }
-    let is_json = needs_row && matches!(format, Format::Json | Format::Ndjson);
+    let is_json = matches!(format, Format::Json | Format::Ndjson);
     Ok(Entry { row, line: if is_json { line.to_vec() } else { Vec::new() } })
 }
 
@@ -168,8 +175,8 @@ impl Printer {
     /// Begins the output; a table's columns fit these rows.
     fn begin(out: Out, options: &Options, entries: &[Entry]) -> Result<Self> {
         Ok(match options.presentation.format {
-            Format::Json => Self::Json(BufWriter::new(out), false),
-            Format::Ndjson => Self::Ndjson(BufWriter::new(out)),
+            Format::Json => Self::Json(BufWriter::with_capacity(BUFFER_BYTES, out), false),
+            Format::Ndjson => Self::Ndjson(BufWriter::with_capacity(BUFFER_BYTES, out)),
             Format::Csv => {
                 let mut out = csv::Writer::from_writer(out);
                 if !options.no_header {
@@ -201,6 +208,16 @@ impl Printer {
 
     fn row(&mut self, row: &Row, line: &[u8], head: &[u8]) -> Result<()> {
         match self {
+            Self::Csv(out) => out.write_record(FIELDS.map(|(_, field)| field(row).unwrap_or_default()))?,
+            Self::Table(table) => table.row(row)?,
+            Self::Json(..) | Self::Ndjson(_) => self.line(line, head)?,
+        }
+        Ok(())
+    }
+
+    /// Writes a row of which the bytes are enough.
+    fn line(&mut self, line: &[u8], head: &[u8]) -> io::Result<()> {
+        match self {
             Self::Json(out, any) => {
                 out.write_all(if *any { b"," } else { head })?;
                 *any = true;
@@ -211,8 +228,7 @@ impl Printer {
                 out.write_all(line)?;
                 out.write_all(b"\n")?;
             }
-            Self::Csv(out) => out.write_record(FIELDS.map(|(_, field)| field(row).unwrap_or_default()))?,
-            Self::Table(table) => table.row(row)?,
+            Self::Csv(_) | Self::Table(_) => {}
         }
         Ok(())
     }

@@ -1,0 +1,107 @@
+//! Reads once what sockets there are and who has them, with two of the programs and nothing attached: for a command that
+//! runs without a daemon and must be quick.
+
+use std::{io, thread};
+
+use aya::{
+    Btf as AyaBtf, EbpfLoader, Endianness, VerifierLogLevel,
+    maps::{Array, MapData},
+    programs::{Iter, Program, ProgramError},
+};
+use netconn_common::{FileRecord, TcpRecord, map, setting};
+
+use crate::kernel::{
+    btf::Btf,
+    iterate,
+    layout::Layout,
+    load::{LoadError, Options, load_by, taken},
+    preflight::{self, Lockdown},
+};
+
+/// Nothing is written to the ring: the smallest there is.
+const RING_BYTES: u32 = 4096;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// All TCP sockets, with the process that has each open.
+    pub sockets: Vec<TcpRecord>,
+    /// Minisocks of connections that are over, if they were asked for.
+    pub minisocks: Vec<TcpRecord>,
+}
+
+/// Reads the sockets of the network namespaces of which the inode is wanted, and their minisocks if these are.
+///
+/// # Errors
+///
+/// When this process may not, or the kernel cannot; the message says what to do.
+pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wants_minisocks: bool) -> Result<Inventory, LoadError> {
+    preflight::check_kernel(&preflight::kernel_release())?;
+    preflight::check_capabilities()?;
+    let (loader, types, layout) = prepare()?;
+    let options = Options { ring_bytes: RING_BYTES, log_level: None, without: Vec::new() };
+    let mut ebpf = load_by(loader, &options, &layout, VerifierLogLevel::DISABLE)?;
+    let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
+    let (mut tcp, mut files) = (None, None);
+    for (name, program) in ebpf.programs_mut() {
+        match name {
+            "dump_tcp" => tcp = Some(iterator(program, "tcp", &types)?),
+            "dump_files" => files = Some(iterator(program, "task_file", &types)?),
+            _ => {}
+        }
+    }
+    let (Some(tcp), Some(files)) = (tcp, files) else {
+        return Err(LoadError::Object("it has no iterators".into()));
+    };
+    // Files are found by what the first reading leaves with each socket.
+    let (mut sockets, _) = beside(|| iterate::namespaces(tcp, &is_wanted), || ()).0.map_err(failed)?;
+    let (minisocks, files) = if wants_minisocks {
+        settings.set(0, setting::SCAN_TIME_WAIT, 0).map_err(failed)?;
+        let (minisocks, files) = beside(|| iterate::namespaces(tcp, &is_wanted), || iterate::here::<FileRecord>(files));
+        (minisocks.map_err(failed)?.0, files)
+    } else {
+        (Vec::new(), iterate::here(files))
+    };
+    iterate::own(&mut sockets, &files.map_err(failed)?);
+    Ok(Inventory { sockets, minisocks })
+}
+
+/// What must be known before the object can be loaded. aya reads the kernel's types each time that somebody asks (20 ms),
+/// and the layout needs them too: two of the three are done beside the third.
+fn prepare() -> Result<(EbpfLoader<'static>, AyaBtf, Layout), LoadError> {
+    let data = preflight::read_btf()?;
+    thread::scope(|scope| {
+        let types = scope.spawn(|| AyaBtf::parse(&data, Endianness::default()));
+        let layout = Layout::of(&Btf::parse(&data)?, Lockdown::of_this_kernel())?;
+        let loader = EbpfLoader::new();
+        let types = types.join().map_err(|_| LoadError::Object("a thread panicked".into()))?.map_err(failed)?;
+        Ok((loader, types, layout))
+    })
+}
+
+fn iterator<'a>(program: &'a mut Program, over: &str, types: &AyaBtf) -> Result<&'a mut Iter, LoadError> {
+    let load = |program: &'a mut Program| {
+        let program: &mut Iter = program.try_into()?;
+        program.load(over, types)?;
+        Ok(program)
+    };
+    load(program).map_err(|error: ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            LoadError::Refused(io_error)
+        }
+        error => failed(error),
+    })
+}
+
+fn failed(error: impl std::error::Error) -> LoadError {
+    LoadError::Object(error.to_string())
+}
+
+/// Does one thing on a thread of its own, which may enter namespaces, and another on this one.
+fn beside<T: Send, U>(there: impl FnOnce() -> io::Result<T> + Send, here: impl FnOnce() -> U) -> (io::Result<T>, U) {
+    thread::scope(|scope| {
+        let worker = scope.spawn(there);
+        let done = here();
+        (worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))), done)
+    })
+}
