@@ -124,9 +124,10 @@ impl Snapshot {
         let mut directory = Directory::new(Lookup::start(drop)?);
         let boot: String = sensor::boot_id().chars().take(16).collect();
         let now = clock.now();
+        let all = *filter == Filter::default();
         let mut out = BytesMut::new();
         let mut show = |connection: &Connection| -> Result<(), E> {
-            if with_subject(connection, &mut directory, now, |subject| filter.matches(subject)) {
+            if all || with_subject(connection, &mut directory, now, |subject| filter.matches(subject)) {
                 out.clear();
                 row(&mut out, &mut clock, &mut directory, &boot, connection);
                 take(&out)?;

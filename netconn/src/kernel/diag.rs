@@ -199,7 +199,7 @@ mod tests {
         server.read_to_end(&mut Vec::new()).unwrap();
         let of_test = |found: &Found| [found.record.local_port, found.record.remote_port].contains(&port);
         // Until the FIN is acknowledged.
-        let mut diag = loop {
+        let diag = loop {
             let mut diag = sockets().unwrap();
             diag.retain(of_test);
             if diag.iter().all(|found| found.record.new_state != tcp_state::FIN_WAIT1) {

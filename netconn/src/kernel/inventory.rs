@@ -4,7 +4,7 @@
 use std::{io, thread};
 
 use aya::{
-    Btf as AyaBtf, EbpfLoader, Endianness, VerifierLogLevel,
+    Btf as AyaBtf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData},
     programs::{Iter, Program, ProgramError},
 };
@@ -54,10 +54,13 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wants_minisocks: bool) -> Re
         return Err(LoadError::Object("it has no iterators".into()));
     };
     // Files are found by what the first reading leaves with each socket.
-    let (mut sockets, _) = beside(|| iterate::namespaces(tcp, &is_wanted), || ()).0.map_err(failed)?;
+    let (mut sockets, _) = beside(|| iterate::namespaces(tcp, &is_wanted, || true), || ()).0.map_err(failed)?;
     let (minisocks, files) = if wants_minisocks {
         settings.set(0, setting::SCAN_TIME_WAIT, 0).map_err(failed)?;
-        let (minisocks, files) = beside(|| iterate::namespaces(tcp, &is_wanted), || iterate::here::<FileRecord>(files));
+        let (minisocks, files) = beside(
+            || iterate::namespaces(tcp, &is_wanted, iterate::has_minisocks),
+            || iterate::here::<FileRecord>(files),
+        );
         (minisocks.map_err(failed)?.0, files)
     } else {
         (Vec::new(), iterate::here(files))
@@ -66,16 +69,19 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wants_minisocks: bool) -> Re
     Ok(Inventory { sockets, minisocks })
 }
 
-/// What must be known before the object can be loaded. aya reads the kernel's types each time that somebody asks (20 ms),
-/// and the layout needs them too: two of the three are done beside the third.
+/// What must be known before the object can be loaded. The kernel's types are read three times, because aya reads them
+/// for each purpose (20 ms) and keeps members to itself: at the same time.
 fn prepare() -> Result<(EbpfLoader<'static>, AyaBtf, Layout), LoadError> {
-    let data = preflight::read_btf()?;
     thread::scope(|scope| {
-        let types = scope.spawn(|| AyaBtf::parse(&data, Endianness::default()));
-        let layout = Layout::of(&Btf::parse(&data)?, Lockdown::of_this_kernel())?;
+        let types = scope.spawn(AyaBtf::from_sys_fs);
+        let layout = scope.spawn(|| -> Result<Layout, LoadError> {
+            let data = preflight::read_btf()?;
+            Ok(Layout::of(&Btf::parse(&data)?, Lockdown::of_this_kernel())?)
+        });
         let loader = EbpfLoader::new();
-        let types = types.join().map_err(|_| LoadError::Object("a thread panicked".into()))?.map_err(failed)?;
-        Ok((loader, types, layout))
+        let panicked = |_| LoadError::Object("a thread panicked".into());
+        let types = types.join().map_err(panicked)?.map_err(failed)?;
+        Ok((loader, types, layout.join().map_err(panicked)??))
     })
 }
 
