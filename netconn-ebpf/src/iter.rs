@@ -13,10 +13,10 @@ use netconn_common::{
 use crate::{
     emit,
     kernel::{
-        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_STORAGE, SOCK_LOCAL_PORT, SOCK_STATE, SOCKET_FILE,
-        SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member, probe,
+        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_LOCAL_PORT,
+        SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member, probe,
     },
-    maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS},
+    maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS, SPARE},
     sock::{Sock, TcpSock},
     task::Task,
     tcp,
@@ -86,7 +86,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         if !sock.is_tcp() {
             return 0;
         }
-        let kept = sock.state_or_new();
+        let kept = if is_passing() { spare() } else { sock.state_or_new() };
         if kept.is_null() {
             return 0;
         }
@@ -206,6 +206,21 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
     0
 }
 
+/// Whether nothing is to be kept with sockets.
+#[inline(always)]
+fn is_passing() -> bool {
+    has(&HAS_SOCKET_COOKIE) && tcp::setting(setting::PASSING)
+}
+
+/// Stands for what is kept with a socket; null never. No other program runs then.
+#[inline(always)]
+fn spare() -> *mut Kept {
+    let Some(kept) = SPARE.get_ptr_mut(0) else { return ptr::null_mut() };
+    // SAFETY: not null, and this CPU's own.
+    unsafe { *kept = Kept::default() };
+    kept
+}
+
 /// Whether somebody else may have the socket than its state says: it was only inherited, or its owner has ended.
 #[inline(always)]
 fn is_unsure(state: &SocketState) -> bool {
@@ -242,7 +257,7 @@ fn open(file: *const u8) -> Option<Open> {
             if sk.is_null() || !sock.is_inet() || !sock.is_tcp() {
                 return None;
             }
-            let kept = sock.state();
+            let kept = if is_passing() { spare() } else { sock.state() };
             if kept.is_null() {
                 return None;
             }

@@ -18,6 +18,7 @@ pub mod engine;
 pub mod server;
 pub mod client;
 pub mod doctor;
+pub mod alone;
 pub mod term;
 pub mod daemon;
 pub mod cli;

@@ -88,6 +88,12 @@ pub fn run_id() -> u64 {
     u64::from_str_radix(&digits, 16).unwrap_or_else(|_| u64::from(std::process::id()))
 }
 
+/// The sensor's id, if a daemon has made one that this user may read.
+pub fn known_id(folder: &Path) -> Option<String> {
+    let text = fs::read_to_string(folder.join("sensor-id")).ok()?;
+    Some(text.trim().to_owned()).filter(|id| is_uuid(id))
+}
+
 fn sensor_id(folder: &Path) -> io::Result<String> {
     let path = folder.join("sensor-id");
     match fs::read_to_string(&path) {

@@ -113,16 +113,16 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Columns for these rows, of which the first may be the heading; `right` tells which stand to the right; `limit`
-    /// is the terminal's width, if any.
-    pub fn fit<'a>(rows: impl Iterator<Item = &'a [String]>, right: &[bool], limit: Option<usize>) -> Self {
-        let mut widths = vec![0; right.len()];
-        for row in rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.width());
-            }
+    /// Columns for no rows yet; `right` tells which stand to the right; `limit` is the terminal's width, if any.
+    pub fn new(right: &[bool], limit: Option<usize>) -> Self {
+        Self { widths: vec![0; right.len()], right: right.to_vec(), limit }
+    }
+
+    /// Makes the columns wide enough for a row or the heading.
+    pub fn widen(&mut self, row: &[String]) {
+        for (width, cell) in self.widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
         }
-        Self { widths, right: right.to_vec(), limit }
     }
 
     /// One row as a line, with a style for its cells by column.
@@ -190,11 +190,16 @@ mod tests {
         let row = |cells: [&str; 3]| cells.map(str::to_owned);
         let rows = [row(["PORT", "NAME", "COMMAND"]), row(["5", "x", "a long command line"])];
         let plain = |_| Style::new();
-        let columns = Columns::fit(rows.iter().map(|row| &row[..]), &[true, false, false], None);
+        let fit = |limit| {
+            let mut columns = Columns::new(&[true, false, false], limit);
+            rows.iter().for_each(|row| columns.widen(row));
+            columns
+        };
+        let columns = fit(None);
         assert_eq!(columns.line(&rows[1], plain), "   5  x     a long command line");
-        let columns = Columns::fit(rows.iter().map(|row| &row[..]), &[true, false, false], Some(22));
+        let columns = fit(Some(22));
         assert_eq!(columns.line(&rows[1], plain), "   5  x     a long co…");
-        let columns = Columns::fit(rows.iter().map(|row| &row[..]), &[true, false, false], Some(15));
+        let columns = fit(Some(15));
         assert_eq!(columns.line(&rows[1], plain), "   5  x", "too narrow for the rest");
     }
 }

@@ -134,6 +134,26 @@ fn doctor_proves_itself_with_and_without_a_daemon() {
     }
 }
 
+/// The port of this end in a line of a table.
+fn port(line: &str) -> u16 {
+    line.split_whitespace().nth(2).unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn options_of_list_that_make_no_sense_are_named() {
+    for (arguments, message) in [
+        (&["--sort", "size"][..], "'size' is not a column; there are state, direction, local,"),
+        (&["--closed", "soon"], "'soon' is not a duration like 90s, 5m or 1h 30m"),
+        (&["--count", "--sort", "pid"], "the argument '--count' cannot be used with '--sort <COLUMN>'"),
+        (&["--group-by", "colour"], "invalid value 'colour' for '--group-by <BY>'"),
+    ] {
+        let output = run(&[&["list"], arguments].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(message), "{error}");
+    }
+}
+
 #[test]
 fn lists_are_in_the_form_that_was_asked_for() {
     let namespace = Netns::new();
@@ -163,7 +183,18 @@ fn lists_are_in_the_form_that_was_asked_for() {
         assert_eq!(list(&["--state", "established", "--direction", "in"]).lines().count(), 2);
         let grouped = list(&["--group-by", "state"]);
         assert!(grouped.starts_with("LISTENING (2)\nPROTO ") && grouped.contains("\n\nESTABLISHED (2)\n"), "{grouped}");
-        assert!(list(&["-e"]).contains("KNOWN BY"));
+        let extended = list(&["-e"]);
+        assert!(["KNOWN BY", "SENT", "RECEIVED"].iter().all(|heading| extended.contains(heading)), "{extended}");
+
+        assert_eq!(list(&["--count"]), "4\n");
+        assert_eq!(list(&["--count", "-l"]), "2\n");
+        assert_eq!(list(&["--count", "--format", "json"]), "{\"count\":4}\n");
+        assert_eq!(list(&["--count", "--group-by", "local"]), "3 ::1\n1 127.0.0.1\n");
+        let states = list(&["--count", "--group-by", "state", "--format", "csv"]);
+        assert_eq!(states, "count,state\n2,ESTABLISHED\n2,LISTENING\n");
+        let ports = list(&["-H", "-l", "--sort", "-local-port"]);
+        let ports: Vec<u16> = ports.lines().map(port).collect();
+        assert!(ports.is_sorted_by(|one, other| one > other), "{ports:?}");
 
         let json: serde_json::Value = serde_json::from_str(&list(&["--format", "json"])).unwrap();
         assert_eq!(json["complete"], true);
@@ -176,6 +207,11 @@ fn lists_are_in_the_form_that_was_asked_for() {
         let csv = list(&["--format", "csv"]);
         assert!(csv.starts_with("state,protocol,direction,local_address,local_port,"), "{csv}");
         assert_eq!(csv.lines().count(), 5);
+        let json: serde_json::Value =
+            serde_json::from_str(&list(&["--format", "json", "--sort=-state,-local_port"])).unwrap();
+        assert_eq!(json["complete"], true, "what stands around the rows stays: {json}");
+        let states: Vec<_> = json["connections"].as_array().unwrap().iter().map(|row| row["state"].clone()).collect();
+        assert_eq!(states, ["ESTABLISHED", "ESTABLISHED", "LISTENING", "LISTENING"]);
         drop(client);
     });
     let nothing = daemon.run(&["list", "--namespace", "1", "-e"]);

@@ -30,7 +30,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
         Ok(())
     };
     section("This machine", doctor::machine())?;
-    let socket = &options.socket.socket;
+    let socket = options.socket.path();
     match block_on(async { Ok(daemon(socket).await) })? {
         Ok((health, proof)) => {
             section("The daemon", doctor::daemon(&health))?;

@@ -9,7 +9,11 @@ mod run;
 mod selection;
 mod watch;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -30,12 +34,18 @@ Exit codes: 0 done (also when nothing was found; list -e makes that 1), 2 wrong 
 69 no daemon or unfit kernel, 70 internal error, 74 I/O error, 75 timeout,
 77 permission denied, 78 configuration.";
 
+const ALONE: &str = "\
+When no daemon runs and no --socket is named, list looks for itself and says so on standard error:
+root sees the sockets of all network namespaces, everybody else those of the own one, and whose
+they are as far as this user may know. With --socket (or NETCONN_SOCKET) that daemon is meant: if
+it does not run, the exit code is 69.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Trace connections: the daemon. Runs in the foreground until SIGINT or SIGTERM.
     Run(run::Options),
     /// Show the connections there are, like netstat and ss.
-    #[command(visible_alias = "ls")]
+    #[command(visible_alias = "ls", after_help = ALONE)]
     List(list::Options),
     /// Show connections as they begin, fail and end.
     Watch(watch::Options),
@@ -48,9 +58,21 @@ enum Command {
 /// Where the daemon is.
 #[derive(Debug, clap::Args)]
 struct SocketOption {
-    /// The daemon's socket.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET, env = "NETCONN_SOCKET")]
-    socket: PathBuf,
+    /// The daemon's socket [default: /run/netconn/netconn.sock]
+    #[arg(long, value_name = "PATH", env = "NETCONN_SOCKET")]
+    socket: Option<PathBuf>,
+}
+
+impl SocketOption {
+    /// The socket that was named, else the usual one.
+    fn path(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET))
+    }
+
+    /// Whether a socket was named: then that daemon is meant and no other.
+    fn is_named(&self) -> bool {
+        self.socket.is_some()
+    }
 }
 
 /// Runs a command line and gives the exit code of the process. Everything it has to say has been said by then.

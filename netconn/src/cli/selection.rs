@@ -114,8 +114,21 @@ impl Selection {
         for (name, values) in lists {
             parameters.extend(values.iter().map(|value| (name.to_owned(), value.clone())));
         }
-        Filter::parse(parameters.iter().map(|(name, value)| (name, value)))
-            .map_err(|error| FilterError { parameter: format!("--{}", error.parameter), ..error })?;
+        parse(&parameters)?;
         Ok(parameters)
     }
+
+    /// The options as a filter.
+    ///
+    /// # Errors
+    ///
+    /// As [`parameters`](Self::parameters).
+    pub(super) fn filter(&self) -> Result<Filter, FilterError> {
+        parse(&self.parameters()?)
+    }
+}
+
+fn parse(parameters: &[(String, String)]) -> Result<Filter, FilterError> {
+    Filter::parse(parameters.iter().map(|(name, value)| (name, value)))
+        .map_err(|error| FilterError { parameter: format!("--{}", error.parameter), ..error })
 }

@@ -85,7 +85,7 @@ struct Event {
 pub(super) fn run(options: &Options) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
     block_on(async {
-        let answer = client::get(&options.socket.socket, "/v1/events", &parameters).await?;
+        let answer = client::get(options.socket.path(), "/v1/events", &parameters).await?;
         let mut left = options.count.unwrap_or(u64::MAX);
         if options.presentation.format == Format::Csv {
             csv_record(&CSV_COLUMNS.map(|(name, _)| name.to_owned()))?;

@@ -4,3 +4,4 @@ pub mod community_id;
 pub mod event;
 pub mod json;
 pub mod row;
+pub mod subject;

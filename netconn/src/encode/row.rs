@@ -66,7 +66,10 @@ pub fn row(
     if connection.is_subflow() {
         object.plain_as(",\"subflow\":", |out| out.extend_from_slice(b"true"));
     }
-    object.plain_as(",\"connection_id\":", |out| connection_id(out, boot, connection));
+    // Minisocks that nothing else is known of have no number.
+    if connection.socket != 0 {
+        object.plain_as(",\"connection_id\":", |out| connection_id(out, boot, connection));
+    }
     object.end();
 }
 

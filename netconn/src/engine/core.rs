@@ -10,7 +10,7 @@ use crate::{
     event::{Failure, Outcome},
     kernel::decode::{Record, decode},
     process::Processes,
-    table::{Change, Connection, Table, failure_of},
+    table::{Change, Connection, Covered, Table, failure_of},
 };
 
 /// What is known, and how it is told.
@@ -114,11 +114,11 @@ impl Core {
     }
 
     /// Takes a dump of all sockets, see [`Table::end_dump`].
-    pub(super) fn end_dump(&mut self, dump: Vec<TcpRecord>, is_covered: impl Fn(&Connection) -> bool) {
+    pub(super) fn end_dump(&mut self, dump: Vec<TcpRecord>, covered: &Covered) {
         let Self { processes, table, telling, .. } = self;
         table.end_dump(
             dump,
-            is_covered,
+            covered,
             |owner| processes.of(owner),
             |change, connection, time_ns| telling.tell(change, connection, time_ns),
         );

@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hashbrown::HashMap;
-use netconn_common::{FileRecord, TcpRecord};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
@@ -30,12 +28,13 @@ use crate::{
     event::filter::Filter,
     kernel::{
         capture::{Capture, Live, Wanted},
+        iterate::own,
         losses::Losses,
         rings::Rings,
     },
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
-    table::Table,
+    table::{Covered, Table},
 };
 
 /// Records that are handled before commands are looked at.
@@ -118,7 +117,7 @@ impl Loop {
             told,
             again: (0, TICK),
         };
-        engine.core.table.begin(engine.capture.began_ns());
+        engine.core.table.start(engine.capture.began_ns());
         if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
             engine.core.table.expect_acceptors();
         }
@@ -153,13 +152,21 @@ impl Loop {
                 return core.table.abandon_dump();
             }
         };
+        let mut covered = Covered::default();
         match capture.files(|rings| _ = drain(rings, core, outputs)) {
-            Ok(files) => own(&mut sockets, &files),
+            Ok(files) => {
+                own(&mut sockets, &files);
+                covered.held = Some(files.iter().map(|file| file.socket).collect());
+            }
             Err(error) => warn!("processes of connections that were there before are not known: {error}"),
         }
         self.catch_up();
-        let exact = self.capture.dumps_are_exact();
-        self.core.end_dump(sockets, |connection| exact && namespaces.contains(&u64::from(connection.namespace)));
+        if self.capture.dumps_are_exact() {
+            covered.namespaces = namespaces;
+        } else {
+            covered.held = None;
+        }
+        self.core.end_dump(sockets, &covered);
         self.core.complete = true;
         self.again = (0, TICK);
         // Whoever ended unseen may have left sockets to others.
@@ -383,22 +390,6 @@ impl Loop {
             if !output.finish(deadline) {
                 error!("{path} took too long: its last events are not written");
             }
-        }
-    }
-}
-
-/// Gives sockets without an owner to the process that has them open: of several to the one that is there longest.
-fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
-    let mut owners: HashMap<u64, &FileRecord> = HashMap::with_capacity(files.len());
-    for file in files {
-        let owner = owners.entry(file.socket).or_insert(file);
-        if file.owner.start_ns < owner.owner.start_ns {
-            *owner = file;
-        }
-    }
-    for socket in sockets.iter_mut().filter(|socket| socket.state.owner.tgid == 0) {
-        if let Some(file) = owners.get(&socket.socket) {
-            socket.state.owner = file.owner;
         }
     }
 }

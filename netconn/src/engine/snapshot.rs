@@ -8,11 +8,8 @@ use hashbrown::HashSet;
 use netconn_common::TcpRecord;
 
 use crate::{
-    encode::row::row,
-    engine::{
-        core::Core,
-        telling::{Telling, with_subject},
-    },
+    encode::{row::row, subject::with_subject},
+    engine::{core::Core, telling::Telling},
     event::filter::{Filter, Subject},
     kernel::capture::Live,
     table::{

@@ -5,9 +5,10 @@ use bytes::BytesMut;
 use crate::{
     clock::Clock,
     directory::Directory,
-    encode::event::{EventEncoder, Loss},
-    event::filter::Subject,
-    process::comm,
+    encode::{
+        event::{EventEncoder, Loss},
+        subject::with_subject,
+    },
     sink::{Output, Stream},
     table::{Change, Connection, past::Past},
 };
@@ -130,26 +131,4 @@ impl Telling {
             is_there
         });
     }
-}
-
-/// Shows a connection to a filter, with the names that the directory knows.
-pub(super) fn with_subject<T>(
-    connection: &Connection,
-    directory: &mut Directory,
-    now: u64,
-    look: impl FnOnce(&Subject<'_>) -> T,
-) -> T {
-    let mut subject = connection.subject();
-    let owner = &connection.owner;
-    if owner.tgid == 0 {
-        return look(&subject);
-    }
-    let user = directory.user(owner.uid, now);
-    let cgroup = directory.cgroup(owner);
-    let name = comm(&owner.comm);
-    subject.process = Some(&name);
-    subject.user = user.as_deref();
-    subject.container = cgroup.as_ref().and_then(|cgroup| cgroup.container.as_deref());
-    subject.unit = cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_deref());
-    look(&subject)
 }

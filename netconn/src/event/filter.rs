@@ -183,6 +183,11 @@ impl Filter {
         self.listening != Some(true) && self.tcp.is_none_or(|tcp| tcp)
     }
 
+    /// Whether any connection of the network namespace with this inode is wanted.
+    pub fn wants_namespace(&self, inode: u64) -> bool {
+        any(&self.namespaces, |namespace| u64::from(*namespace) == inode)
+    }
+
     /// Whether a connection is wanted.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))

@@ -113,6 +113,8 @@ pub enum CloseReason {
     ResetByRemote,
     /// The peer was not heard of any more.
     TimedOut,
+    /// Its network namespace is gone; the end itself was not seen.
+    NamespaceGone,
     /// The end itself was not seen.
     Unknown,
 }
@@ -126,6 +128,7 @@ impl CloseReason {
             Self::ResetByLocal => "reset_by_local",
             Self::ResetByRemote => "reset_by_remote",
             Self::TimedOut => "timed_out",
+            Self::NamespaceGone => "netns_gone",
             Self::Unknown => "unknown",
         }
     }

@@ -137,8 +137,18 @@ pub(super) fn taken<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebp
 }
 
 pub(super) fn load(options: &Options, layout: &Layout, log: VerifierLogLevel) -> Result<Ebpf, LoadError> {
+    load_by(EbpfLoader::new(), options, layout, log)
+}
+
+/// The same with a loader that was made before: to make one takes 20 ms.
+pub(super) fn load_by(
+    loader: EbpfLoader<'static>,
+    options: &Options,
+    layout: &Layout,
+    log: VerifierLogLevel,
+) -> Result<Ebpf, LoadError> {
     let log_level = options.log_level.map_or(0_u8, |level| level as u8);
-    let mut loader = EbpfLoader::new();
+    let mut loader: EbpfLoader<'_> = loader;
     loader.verifier_log_level(log).map_max_entries(map::RECORDS, options.ring_bytes).override_global(
         aya_log::LEVEL,
         &log_level,

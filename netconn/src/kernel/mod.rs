@@ -11,4 +11,6 @@ pub mod keep;
 pub mod load;
 pub mod iterate;
 pub mod capture;
+pub mod inventory;
+pub mod diag;
 pub mod route;

@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod lookup;
 pub mod scan;
+pub mod open;
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 

@@ -6,7 +6,16 @@ use hashbrown::{HashMap, HashSet};
 use netconn_common::{Owner, TcpRecord, attribution, role, tcp_state};
 
 use super::{Change, Connection, Table, finish};
-use crate::process::Process;
+use crate::{event::CloseReason, process::Process};
+
+/// What a dump has seen of the kernel.
+#[derive(Debug, Default)]
+pub struct Covered {
+    /// Inodes of the network namespaces of which it has every socket; none if it may have missed some (5.10).
+    pub namespaces: std::collections::HashSet<u64>,
+    /// Sockets that somebody has open, in any namespace; `None`: not known.
+    pub held: Option<HashSet<u64>>,
+}
 
 impl Table {
     /// A dump of all sockets is about to be taken: from here on ended sockets are remembered.
@@ -22,12 +31,12 @@ impl Table {
 
     /// Takes the records of a dump that was taken since [`begin_dump`](Self::begin_dump), after all records of the
     /// ring that came meanwhile were applied. A socket's number of life and record tell which of the two is newer, so
-    /// nothing is missed and nothing comes twice. Entries for which `is_covered` holds and that are not in the dump have
-    /// ended unseen. `process` and `emit` are as for [`apply`](Self::apply).
+    /// nothing is missed and nothing comes twice. What is not in the dump although it `covered` it has ended unseen.
+    /// `process` and `emit` are as for [`apply`](Self::apply).
     pub fn end_dump(
         &mut self,
         mut dump: Vec<TcpRecord>,
-        is_covered: impl Fn(&Connection) -> bool,
+        covered: &Covered,
         mut process: impl FnMut(&Owner) -> Option<Rc<Process>>,
         mut emit: impl FnMut(Change, &Connection, u64),
     ) {
@@ -35,33 +44,37 @@ impl Table {
         // Listeners first: they tell who began the connections that are older than netconn.
         dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
         for record in &mut dump {
-            let is_unknown = record.state.role == role::UNKNOWN && record.new_state != tcp_state::LISTEN;
-            if is_unknown && record.new_state != tcp_state::SYN_SENT {
-                let is_incoming = self.listeners.contains_key(&(record.namespace, record.local_port));
-                record.state.role = if is_incoming { role::PASSIVE } else { role::ACTIVE };
-            }
+            record.state.role = self.role_in_dump(record);
             let is_over = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
-            // A child that is not connected yet is not reported, see `inet_sock_set_state`.
-            let how = record.state.owner.how;
-            let is_half = record.new_state == tcp_state::SYN_RECV
-                && record.state.role == role::PASSIVE
-                && matches!(how, attribution::LISTENER | attribution::UNKNOWN);
-            if !is_over && !is_half && record.new_state != tcp_state::CLOSE {
+            if !is_over && is_shown(record) {
                 self.apply(record, &mut process, &mut emit);
             }
         }
-        let vanished: Vec<u32> = (0_u32..)
+        let Covered { namespaces, held } = covered;
+        // A namespace that nobody is in and that has no name cannot be read. As long as somebody has a socket of it open
+        // it is there.
+        let there: HashSet<u32> = held.as_ref().map_or_else(HashSet::default, |held| {
+            let entries =
+                held.iter().filter_map(|socket| self.slots.get(*self.by_socket.get(socket)? as usize)?.as_ref());
+            entries.map(|entry| entry.namespace).collect()
+        });
+        let is_gone = |entry: &Connection| held.is_some() && !there.contains(&entry.namespace);
+        let vanished: Vec<(u32, CloseReason)> = (0_u32..)
             .zip(&self.slots)
             .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
             // A dump has no sockets for which there is no storage.
-            .filter(|(_, entry)| entry.generation != 0 && entry.seen != self.dumps && is_covered(entry))
-            .map(|(slot, _)| slot)
+            .filter(|(_, entry)| entry.generation != 0 && entry.seen != self.dumps)
+            .filter_map(|(slot, entry)| {
+                let is_read = namespaces.contains(&u64::from(entry.namespace));
+                let reason = if is_read { CloseReason::Unknown } else { CloseReason::NamespaceGone };
+                (is_read || is_gone(entry)).then_some((slot, reason))
+            })
             .collect();
         let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(0);
-        for slot in vanished {
+        for (slot, reason) in vanished {
             if let Some(mut entry) = self.remove(slot) {
                 let now = now.max(entry.established_ns);
-                finish(&mut entry, now, &mut emit);
+                finish(&mut entry, reason, now, &mut emit);
             }
         }
     }
@@ -88,4 +101,38 @@ impl Table {
             owners.filter(|owner| !is_known(owner)).map(|owner| (owner.tgid, owner.start_ns)).collect();
         self.owners_among(gone.into_iter().collect())
     }
+
+    /// A connection of a dump as it would be in the table, of which this needs the listeners only; `None` if it would not
+    /// be there. For whoever looks once: a table of all costs more than the dump.
+    pub fn dumped(
+        &self,
+        record: &mut TcpRecord,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+    ) -> Option<Connection> {
+        record.state.role = self.role_in_dump(record);
+        if !is_shown(record) {
+            return None;
+        }
+        let mut connection = self.begin(record, process);
+        connection.update(record);
+        Some(connection)
+    }
+
+    /// Who began a connection of a dump: of those that are older than netconn the listeners tell.
+    pub(super) fn role_in_dump(&self, record: &TcpRecord) -> u32 {
+        if record.state.role != role::UNKNOWN || matches!(record.new_state, tcp_state::LISTEN | tcp_state::SYN_SENT) {
+            return record.state.role;
+        }
+        let is_incoming = self.listeners.contains_key(&(record.namespace, record.local_port));
+        if is_incoming { role::PASSIVE } else { role::ACTIVE }
+    }
+}
+
+/// Whether a record of a dump is a connection: a child that is not connected yet is not reported, see
+/// `inet_sock_set_state`.
+pub(super) fn is_shown(record: &TcpRecord) -> bool {
+    let is_half = record.new_state == tcp_state::SYN_RECV
+        && record.state.role == role::PASSIVE
+        && matches!(record.state.owner.how, attribution::LISTENER | attribution::UNKNOWN);
+    !is_half && record.new_state != tcp_state::CLOSE
 }

@@ -14,6 +14,7 @@ use netconn_common::{
 };
 
 pub use connection::{Connection, failure_of};
+pub use dump::Covered;
 
 use crate::{
     event::{CloseReason, Failure, Outcome},
@@ -91,7 +92,7 @@ impl Table {
     }
 
     /// What is older than this was there before netconn, also if an earlier daemon has left word of when it began.
-    pub fn begin(&mut self, began_ns: u64) {
+    pub fn start(&mut self, began_ns: u64) {
         self.began_ns = began_ns;
     }
 
@@ -122,7 +123,7 @@ impl Table {
             // The end of the life before was lost, or it belongs to a socket older than netconn.
             Some(slot) => {
                 if let Some(mut earlier) = self.remove(slot) {
-                    finish(&mut earlier, now, &mut emit);
+                    finish(&mut earlier, CloseReason::Unknown, now, &mut emit);
                 }
                 self.add(record, &mut process)
             }
@@ -232,7 +233,7 @@ impl Table {
             && self.slots.get(slot as usize).is_some_and(|entry| entry.as_ref().is_some_and(is_earlier))
             && let Some(mut earlier) = self.remove(slot)
         {
-            finish(&mut earlier, now, &mut emit);
+            finish(&mut earlier, CloseReason::Unknown, now, &mut emit);
         }
         let mut connection = Connection::new(attempt, process(&attempt.state.owner));
         connection.update(attempt);
@@ -339,9 +340,15 @@ impl Table {
         matches!(self.slots.get(slot as usize), Some(Some(entry)) if is_same(entry.generation))
     }
 
-    /// Adds the entry that a record begins. Where the kernel could not hand the listener's owner down, it is the owner
-    /// of the listener with the same port.
+    /// Adds the entry that a record begins.
     fn add<F: FnOnce(&Owner) -> Option<Rc<Process>>>(&mut self, record: &TcpRecord, process: &mut Option<F>) -> u32 {
+        let connection = self.begin(record, |owner| process.take().and_then(|process| process(owner)));
+        self.insert(connection)
+    }
+
+    /// The entry that a record begins. Where the kernel could not hand the listener's owner down, it is the owner of the
+    /// listener with the same port.
+    fn begin(&self, record: &TcpRecord, process: impl FnOnce(&Owner) -> Option<Rc<Process>>) -> Connection {
         let mut owner = record.state.owner;
         let mut connection = Connection::new(record, None);
         connection.preexisting |= connection.born_ns < self.began_ns;
@@ -353,8 +360,8 @@ impl Table {
             owner = Owner { how: attribution::LISTENER, ..listener.owner };
         }
         connection.owner = owner;
-        connection.process = process.take().and_then(|process| process(&owner));
-        self.insert(connection)
+        connection.process = process(&owner);
+        connection
     }
 
     /// The listener that a connection came through, as far as addresses tell: the one of its own address, else of any.
@@ -415,13 +422,13 @@ fn announce(connection: &mut Connection, now: u64, emit: &mut impl FnMut(Change,
 }
 
 /// The events of a life whose end was not seen.
-fn finish(connection: &mut Connection, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
+fn finish(connection: &mut Connection, reason: CloseReason, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
     if !connection.announced && connection.is_up() {
         announce(connection, now, emit);
     }
     let change = match (connection.role, connection.announced) {
         (role::LISTENER, _) => Change::ListenEnd,
-        (_, true) => Change::Close(CloseReason::Unknown, 0),
+        (_, true) => Change::Close(reason, 0),
         (_, false) => Change::Connect(Outcome::Failure(Failure::Other, 0)),
     };
     emit(change, connection, now);

@@ -98,8 +98,7 @@ impl Past {
 
     /// The connection that a minisock is left of, in the minisock's state.
     pub fn over(&self, minisock: &TcpRecord) -> Connection {
-        let mut shown = Connection::new(minisock, None);
-        shown.update(minisock);
+        let shown = left(minisock);
         match ends(&shown).and_then(|ends| self.get(&ends)) {
             Some(known) => Connection { state: minisock.new_state, ..known.clone() },
             None => shown,
@@ -119,6 +118,13 @@ impl Past {
         let skipped = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
         (number.max(self.first)..).zip(self.entries.iter().skip(skipped))
     }
+}
+
+/// What a minisock itself tells of the connection that it is left of.
+pub fn left(minisock: &TcpRecord) -> Connection {
+    let mut shown = Connection::new(minisock, None);
+    shown.update(minisock);
+    shown
 }
 
 /// Between which ends a connection is.

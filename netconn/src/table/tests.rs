@@ -74,6 +74,29 @@ fn failed(failure: Failure, errno: u32) -> Vec<Change> {
     vec![Change::Connect(Outcome::Failure(failure, errno))]
 }
 
+/// A dump that has seen everything there is.
+fn everything() -> Covered {
+    Covered { held: Some(hashbrown::HashSet::new()), ..Covered::default() }
+}
+
+#[test]
+fn what_was_in_a_namespace_that_is_gone_has_ended() {
+    let mut table = Table::default();
+    let in_namespace = |socket, namespace| {
+        let mut attempt = record(socket, 1, 1, role::ACTIVE, SYN_SENT, ESTABLISHED);
+        attempt.namespace = namespace;
+        attempt
+    };
+    // Read; not read, but somebody has a socket of it open; gone.
+    run(&mut table, &[in_namespace(1, 10), in_namespace(2, 20), in_namespace(3, 20), in_namespace(4, 30)]);
+    table.begin_dump();
+    let covered = Covered { namespaces: [10].into(), held: Some([2].into_iter().collect()) };
+    let changes = told(&mut table, |table, emit| table.end_dump(Vec::new(), &covered, |_| None, emit));
+    let reasons: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
+    assert_eq!(reasons, [Change::Close(CloseReason::Unknown, 0), Change::Close(CloseReason::NamespaceGone, 0)]);
+    assert_eq!(table.from_slot(0).map(|(_, entry)| entry.socket).collect::<Vec<_>>(), [2, 3]);
+}
+
 #[test]
 fn attempts_have_one_outcome() {
     for (error, failure) in [
@@ -459,7 +482,7 @@ proptest! {
                 Step::Found(record) => table.found(&record, &[(1, 0)], 0, |_| None, emit),
                 Step::Overdue(now) => table.announce_overdue(now, emit),
                 Step::Begin => table.begin_dump(),
-                Step::Dump(dump) => table.end_dump(dump, |_| true, |_| None, emit),
+                Step::Dump(dump) => table.end_dump(dump, &everything(), |_| None, emit),
                 Step::Abandon => table.abandon_dump(),
                 Step::Tell(limit) => table.announce_found(limit, 0, emit),
             }
@@ -519,7 +542,7 @@ proptest! {
                     connects += usize::from(matches!(change, Change::Connect(_) | Change::Listen));
                     ends += usize::from(matches!(change, Change::Close(..) | Change::ListenEnd));
                 };
-                table.end_dump(std::mem::take(&mut dump), |_| true, |_| None, emit);
+                table.end_dump(std::mem::take(&mut dump), &everything(), |_| None, emit);
                 if !loses || lost[..taken].iter().any(|lost| *lost) && !lost[taken..read].iter().any(|lost| *lost) {
                     let mut shown: Vec<_> = table.from_slot(0).map(|(_, entry)| (entry.socket, entry.state)).collect();
                     let mut kernel: Vec<_> = (0..lives.len())

@@ -1,0 +1,172 @@
+//! A snapshot without a daemon: what the kernel has at this moment, and which processes have it open.
+
+use std::{collections::HashSet, io};
+
+use bytes::BytesMut;
+use jiff::Timestamp;
+use netconn_common::{TcpRecord, tcp_state};
+use serde_json::json;
+
+use crate::{
+    clock::Clock,
+    config::DEFAULT_STATE_DIR,
+    directory::Directory,
+    encode::{row::row, subject::with_subject},
+    event::filter::Filter,
+    kernel::{
+        diag,
+        inventory::{self, Inventory},
+        load::LoadError,
+        preflight::Unfit,
+    },
+    process::{Key, Processes, lookup::Lookup, open, scan},
+    sensor,
+    table::{Connection, Covered, Table, past},
+};
+
+/// Where a snapshot comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// BPF iterators: everything, in all network namespaces.
+    Iterators,
+    /// `sock_diag` and `/proc`: what this user may see of the own network namespace; with the reason.
+    SockDiag(LoadError),
+    /// `/proc` alone; with the reason.
+    Proc(LoadError),
+}
+
+impl Source {
+    /// One sentence that says what is shown, and what would show more.
+    pub fn notice(&self) -> String {
+        let (files, error) = match self {
+            Self::Iterators => {
+                return "no daemon runs; showing what the kernel has at this moment: start `netconn run` to know who \
+                        began it, and what became of the rest"
+                    .into();
+            }
+            Self::SockDiag(error) => ("sock_diag and /proc", error),
+            Self::Proc(error) => ("/proc", error),
+        };
+        // Whoever is not root knows.
+        let reason = match error {
+            LoadError::Unfit(Unfit::NotPermitted { .. }) => String::new(),
+            error => format!(" because {error}"),
+        };
+        format!(
+            "no daemon runs; showing what this user may see of this network namespace ({files}){reason}: start \
+             `netconn run` for all"
+        )
+    }
+}
+
+/// A snapshot of all connections.
+pub struct Snapshot {
+    source: Source,
+    sockets: Vec<TcpRecord>,
+    minisocks: Vec<TcpRecord>,
+    processes: Processes,
+    /// Listeners only: they tell who began a connection and, until somebody accepts it, whose it is.
+    table: Table,
+    /// Whether sockets have numbers of their own.
+    has_numbers: bool,
+}
+
+impl Snapshot {
+    /// Takes a snapshot, in the best way that is open to this process. What the filter does not let through may be left
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// When not even `/proc` can be read.
+    pub fn take(filter: &Filter) -> io::Result<Self> {
+        let (source, found) = match inventory::read(|inode| filter.wants_namespace(inode), filter.wants_minisocks()) {
+            Ok(found) => (Source::Iterators, found),
+            Err(error) => match diag::sockets() {
+                Ok(found) => (Source::SockDiag(error), owned(&found)),
+                Err(_) => (Source::Proc(error), owned(&diag::sockets_of_proc()?)),
+            },
+        };
+        let Inventory { sockets, minisocks } = found;
+        let processes = processes(&sockets);
+        let mut table = Table::default();
+        let listeners = sockets.iter().filter(|socket| socket.new_state == tcp_state::LISTEN).copied().collect();
+        table.begin_dump();
+        table.end_dump(listeners, &Covered::default(), |owner| processes.of(owner), |_, _, _| ());
+        let has_numbers = !matches!(source, Source::Proc(_));
+        Ok(Self { source, sockets, minisocks, processes, table, has_numbers })
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What stands before the rows in the daemon's JSON object, up to the opening bracket.
+    pub fn head(&self) -> String {
+        let id = sensor::known_id(DEFAULT_STATE_DIR.as_ref()).map(|id| format!("\"sensor_id\":{},", json!(id)));
+        let complete = matches!(self.source, Source::Iterators);
+        let taken_at = json!(Timestamp::now().to_string());
+        format!("{{{}\"taken_at\":{taken_at},\"complete\":{complete},\"connections\":[", id.unwrap_or_default())
+    }
+
+    /// Gives the rows that a filter lets through, one by one, each a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// What `take` fails with, or the system when it gives no thread.
+    pub fn rows<E: From<io::Error>>(
+        self,
+        filter: &Filter,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut clock = Clock::new();
+        // Accounts and cgroups are read at its start; who asks once needs no later answers.
+        let mut directory = Directory::new(Lookup::start(drop)?);
+        let boot: String = sensor::boot_id().chars().take(16).collect();
+        let now = clock.now();
+        let all = *filter == Filter::default();
+        let mut out = BytesMut::new();
+        let mut show = |connection: &Connection| -> Result<(), E> {
+            if all || with_subject(connection, &mut directory, now, |subject| filter.matches(subject)) {
+                out.clear();
+                row(&mut out, &mut clock, &mut directory, &boot, connection, None);
+                take(&out)?;
+            }
+            Ok(())
+        };
+        for mut socket in self.sockets {
+            if !self.has_numbers {
+                socket.socket = 0;
+            }
+            if let Some(connection) = self.table.dumped(&mut socket, |owner| self.processes.of(owner)) {
+                show(&connection)?;
+            }
+        }
+        self.minisocks.iter().try_for_each(|minisock| show(&past::left(minisock)))
+    }
+}
+
+/// What `sock_diag` or `/proc/net` gave, as the iterators would have.
+fn owned(found: &[diag::Found]) -> Inventory {
+    let owners = open::owners();
+    let mut inventory = Inventory::default();
+    for diag::Found { record, inode } in found {
+        let mut record = *record;
+        if record.new_state == tcp_state::TIME_WAIT {
+            inventory.minisocks.push(record);
+            continue;
+        }
+        record.state.owner = owners.get(inode).copied().unwrap_or_default();
+        inventory.sockets.push(record);
+    }
+    inventory
+}
+
+/// The processes that own sockets; to look at all would take longer than everything else.
+fn processes(sockets: &[TcpRecord]) -> Processes {
+    let owners = sockets.iter().map(|socket| &socket.state.owner).filter(|owner| owner.tgid != 0);
+    let keys: HashSet<Key> = owners.map(|owner| Key::new(owner.tgid, owner.start_ns)).collect();
+    let mut processes = Processes::default();
+    processes.add_scanned(keys.into_iter().filter_map(scan::one).collect());
+    processes
+}

@@ -1,0 +1,133 @@
+//! Numbers of rows, without the rows.
+
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    cli::{list::group::GroupBy, presentation::Format},
+    event::row::Row,
+    term,
+};
+
+/// Counts rows, in all or by group.
+#[derive(Debug, Default)]
+pub(super) struct Counter {
+    total: u64,
+    by: Option<GroupBy>,
+    /// By the name of the group; `None` is that of all for which it is unknown.
+    groups: HashMap<Option<String>, u64>,
+}
+
+impl Counter {
+    pub(super) fn new(by: Option<GroupBy>) -> Self {
+        Self { by, ..Self::default() }
+    }
+
+    /// Counts a row that is given as a JSON object.
+    pub(super) fn add(&mut self, row: &[u8]) -> Result<()> {
+        self.total += 1;
+        if let Some(by) = self.by {
+            let row: Row = serde_json::from_slice(row)?;
+            *self.groups.entry(by.name(&row)).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes the numbers: groups by size, the largest first.
+    pub(super) fn print(self, out: &mut impl Write, format: Format, heading: bool) -> Result<()> {
+        let Self { total, by, groups } = self;
+        let Some(by) = by else {
+            match format {
+                Format::Table => writeln!(out, "{total}")?,
+                Format::Json | Format::Ndjson => writeln!(out, "{}", json!({ "count": total }))?,
+                Format::Csv if heading => write!(out, "count\n{total}\n")?,
+                Format::Csv => writeln!(out, "{total}")?,
+            }
+            return Ok(());
+        };
+        let mut groups: Vec<(Option<String>, u64)> = groups.into_iter().collect();
+        groups.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+        match format {
+            Format::Table => table(out, &groups)?,
+            Format::Json => {
+                let groups: Vec<Value> = groups.iter().map(|group| object(by, group)).collect();
+                writeln!(out, "{}", json!({ "count": total, "groups": groups }))?;
+            }
+            Format::Ndjson => groups.iter().try_for_each(|group| writeln!(out, "{}", object(by, group)))?,
+            Format::Csv => {
+                let mut out = csv::Writer::from_writer(out);
+                if heading {
+                    out.write_record(["count", by.member()])?;
+                }
+                for (name, count) in &groups {
+                    out.write_record([&count.to_string(), name.as_deref().unwrap_or_default()])?;
+                }
+                out.flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn table(out: &mut impl Write, groups: &[(Option<String>, u64)]) -> io::Result<()> {
+    let width = groups.first().map_or(0, |(_, count)| count.to_string().len());
+    groups.iter().try_for_each(|(name, count)| {
+        writeln!(out, "{count:>width$} {}", term::sanitize(name.as_deref().unwrap_or("-")))
+    })
+}
+
+/// A group as a JSON object; what is unknown is left out.
+fn object(by: GroupBy, (name, count): &(Option<String>, u64)) -> Value {
+    let mut object = Map::new();
+    object.insert("count".into(), json!(count));
+    if let Some(name) = name {
+        let number = name.parse::<u64>().ok().filter(|_| by.is_number());
+        object.insert(by.member().into(), number.map_or_else(|| json!(name), |number| json!(number)));
+    }
+    Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(by: Option<GroupBy>, format: Format) -> String {
+        let mut counter = Counter::new(by);
+        let rows = [(1_u16, "a, b"), (22, "x\u{1b}"), (22, "x\u{1b}")]
+            .map(|(port, process)| json!({"state": "ESTABLISHED", "local_port": port, "process_name": process}));
+        for row in rows.into_iter().chain([json!({"state": "LISTENING"})]) {
+            counter.add(row.to_string().as_bytes()).unwrap();
+        }
+        let mut out = Vec::new();
+        counter.print(&mut out, format, true).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn only_the_number() {
+        assert_eq!(printed(None, Format::Table), "4\n");
+        assert_eq!(printed(None, Format::Json), "{\"count\":4}\n");
+        assert_eq!(printed(None, Format::Ndjson), "{\"count\":4}\n");
+        assert_eq!(printed(None, Format::Csv), "count\n4\n");
+    }
+
+    #[test]
+    fn the_number_of_each_group() {
+        let process = Some(GroupBy::Process);
+        assert_eq!(printed(process, Format::Table), "2 x\u{fffd}\n1 -\n1 a, b\n");
+        assert_eq!(printed(process, Format::Csv), "count,process_name\n2,x\u{1b}\n1,\n1,\"a, b\"\n");
+        assert_eq!(
+            printed(Some(GroupBy::LocalPort), Format::Json),
+            "{\"count\":4,\"groups\":[{\"count\":2,\"local_port\":22},{\"count\":1},{\"count\":1,\"local_port\":1}]}\n"
+        );
+        assert_eq!(
+            printed(Some(GroupBy::State), Format::Ndjson),
+            "{\"count\":3,\"state\":\"ESTABLISHED\"}\n{\"count\":1,\"state\":\"LISTENING\"}\n"
+        );
+    }
+}

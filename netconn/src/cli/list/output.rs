@@ -1,0 +1,382 @@
+//! Where the rows of a snapshot go: counted, kept until they can be sorted, or shown as they come.
+
+use std::io::{self, BufWriter, Write};
+
+use anyhow::Result;
+
+use crate::{
+    cli::{
+        list::{
+            Options,
+            columns::{self, FIELDS},
+            count::Counter,
+            group, order,
+            table::{Names, Table},
+        },
+        presentation::Format,
+    },
+    event::row::Row,
+};
+
+/// Rows of a table that are kept to sort them and to fit its columns. If there are more, the table goes on with what
+/// comes, in the order in which it comes: a million rows would take a gigabyte.
+const TABLE_ROWS_MAX: usize = 20_000;
+
+/// Bytes of JSON that are written at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Where bytes go.
+type Out = Box<dyn Write>;
+
+/// Takes the rows of one snapshot.
+pub(super) struct Output<'a> {
+    options: &'a Options,
+    stage: Stage,
+    names: Names,
+    /// What stands before the rows of a JSON object: `{"sensor_id":…,"connections":[`.
+    head: Vec<u8>,
+    found: bool,
+}
+
+/// What is done with a row.
+enum Stage {
+    Count(Counter, Out),
+    Keep(Vec<Entry>, Out),
+    Show(Printer),
+}
+
+/// A row, and its bytes if they are shown.
+struct Entry {
+    row: Row,
+    line: Vec<u8>,
+}
+
+impl<'a> Output<'a> {
+    /// Rows are written to standard output as these options ask.
+    pub(super) fn new(options: &'a Options) -> Result<Self> {
+        // Colours are removed where they are not wanted; other forms have none.
+        let is_table = options.presentation.format == Format::Table;
+        let out: Out = if is_table { Box::new(anstream::stdout().lock()) } else { Box::new(io::stdout().lock()) };
+        Self::to(out, options)
+    }
+
+    fn to(out: Out, options: &'a Options) -> Result<Self> {
+        let format = options.presentation.format;
+        let stage = if options.count {
+            Stage::Count(Counter::new(options.group_by), out)
+        } else if options.is_stream() && format != Format::Table {
+            Stage::Show(Printer::begin(out, options, &[])?)
+        } else {
+            Stage::Keep(Vec::new(), out)
+        };
+        Ok(Self { options, stage, names: Names::default(), head: Vec::new(), found: false })
+    }
+
+    /// Takes what stands before the rows of a JSON object, up to the opening bracket.
+    pub(super) fn head(&mut self, head: &[u8]) {
+        self.head = head.to_vec();
+    }
+
+    /// Takes one line of the daemon's answer: a row, or, where it is one JSON object, a row with what stands around it.
+    pub(super) fn take(&mut self, line: &[u8]) -> Result<()> {
+        if !self.options.is_object() {
+            return self.row(line);
+        }
+        if line.ends_with(b"[") {
+            self.head(line);
+            return Ok(());
+        }
+        // Rows are flat: what ends like that is the end of the object.
+        let line = line.strip_suffix(b"]}").unwrap_or(line);
+        let line = line.strip_suffix(b",").unwrap_or(line);
+        if line.is_empty() { Ok(()) } else { self.row(line) }
+    }
+
+    /// Takes a row, a JSON object without a line feed.
+    pub(super) fn row(&mut self, line: &[u8]) -> Result<()> {
+        self.found = true;
+        match &mut self.stage {
+            Stage::Count(counter, _) => counter.add(line)?,
+            Stage::Show(printer) => {
+                if printer.needs_row() {
+                    let entry = entry(self.options, &mut self.names, line)?;
+                    printer.row(&entry.row, line, &self.head)?;
+                } else {
+                    printer.line(line, &self.head)?;
+                }
+            }
+            Stage::Keep(entries, out) => {
+                entries.push(entry(self.options, &mut self.names, line)?);
+                if entries.len() > TABLE_ROWS_MAX && self.options.is_stream() {
+                    let entries = std::mem::take(entries);
+                    let out = std::mem::replace(out, Box::new(io::sink()));
+                    let mut printer = Printer::begin(out, self.options, &entries)?;
+                    printer.group(None)?;
+                    entries.iter().try_for_each(|entry| printer.row(&entry.row, &entry.line, &self.head))?;
+                    self.stage = Stage::Show(printer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows what was kept; tells whether there was any row.
+    pub(super) fn finish(self) -> Result<bool> {
+        let Self { options, stage, head, found, .. } = self;
+        match stage {
+            Stage::Count(counter, out) => {
+                let mut out = BufWriter::new(out);
+                counter.print(&mut out, options.presentation.format, !options.no_header)?;
+                out.flush()?;
+            }
+            Stage::Show(printer) => printer.end(&head)?,
+            Stage::Keep(mut entries, out) => {
+                order::sort(&mut entries, &options.sort, |entry| &entry.row);
+                let mut printer = Printer::begin(out, options, &entries)?;
+                let groups = match options.group_by {
+                    None => vec![(None, entries)],
+                    Some(by) => group::groups(entries, by, |entry| &entry.row)
+                        .into_iter()
+                        .map(|(name, entries)| (Some(name), entries))
+                        .collect(),
+                };
+                for (name, entries) in groups {
+                    printer.group(name.as_deref().map(|name| (name, entries.len())))?;
+                    entries.iter().try_for_each(|entry| printer.row(&entry.row, &entry.line, &head))?;
+                }
+                printer.end(&head)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Reads a row that is to be sorted or shown to people.
+fn entry(options: &Options, names: &mut Names, line: &[u8]) -> Result<Entry> {
+    let mut row: Row = serde_json::from_slice(line)?;
+    let format = options.presentation.format;
+    if options.resolve && format == Format::Table {
+        names.put(&mut row);
+    }
+    let is_json = matches!(format, Format::Json | Format::Ndjson);
+    Ok(Entry { row, line: if is_json { line.to_vec() } else { Vec::new() } })
+}
+
+/// Writes rows in the form that was asked for.
+enum Printer {
+    /// With whether a row was written.
+    Json(BufWriter<Out>, bool),
+    Ndjson(BufWriter<Out>),
+    Csv(Box<csv::Writer<Out>>),
+    Table(Table<BufWriter<Out>>),
+}
+
+impl Printer {
+    /// Begins the output; a table's columns fit these rows.
+    fn begin(out: Out, options: &Options, entries: &[Entry]) -> Result<Self> {
+        Ok(match options.presentation.format {
+            Format::Json => Self::Json(BufWriter::with_capacity(BUFFER_BYTES, out), false),
+            Format::Ndjson => Self::Ndjson(BufWriter::with_capacity(BUFFER_BYTES, out)),
+            Format::Csv => {
+                let mut out = csv::Writer::from_writer(out);
+                if !options.no_header {
+                    out.write_record(FIELDS.map(|(name, _)| name))?;
+                }
+                Self::Csv(Box::new(out))
+            }
+            Format::Table => {
+                let columns = columns::table(options.extended, options.closed.is_some());
+                let rows = entries.iter().map(|entry| &entry.row);
+                let (limit, heading) = (options.presentation.limit(), !options.no_header);
+                Self::Table(Table::fit(BufWriter::new(out), columns, rows, limit, heading))
+            }
+        })
+    }
+
+    /// Whether rows must be read, not only their bytes.
+    fn needs_row(&self) -> bool {
+        matches!(self, Self::Csv(_) | Self::Table(_))
+    }
+
+    /// Begins a group, with its name and how many are in it, or all rows. Only people are shown where one begins.
+    fn group(&mut self, group: Option<(&str, usize)>) -> io::Result<()> {
+        match self {
+            Self::Table(table) => table.begin(group),
+            Self::Json(..) | Self::Ndjson(_) | Self::Csv(_) => Ok(()),
+        }
+    }
+
+    fn row(&mut self, row: &Row, line: &[u8], head: &[u8]) -> Result<()> {
+        match self {
+            Self::Csv(out) => out.write_record(FIELDS.map(|(_, field)| field(row).unwrap_or_default()))?,
+            Self::Table(table) => table.row(row)?,
+            Self::Json(..) | Self::Ndjson(_) => self.line(line, head)?,
+        }
+        Ok(())
+    }
+
+    /// Writes a row of which the bytes are enough.
+    fn line(&mut self, line: &[u8], head: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Json(out, any) => {
+                out.write_all(if *any { b"," } else { head })?;
+                *any = true;
+                out.write_all(b"\n")?;
+                out.write_all(line)?;
+            }
+            Self::Ndjson(out) => {
+                out.write_all(line)?;
+                out.write_all(b"\n")?;
+            }
+            Self::Csv(_) | Self::Table(_) => {}
+        }
+        Ok(())
+    }
+
+    fn end(self, head: &[u8]) -> Result<()> {
+        match self {
+            Self::Json(mut out, any) => {
+                if !any {
+                    out.write_all(head)?;
+                    out.write_all(b"\n")?;
+                }
+                out.write_all(b"]}\n")?;
+                out.flush()?;
+            }
+            Self::Ndjson(mut out) => out.flush()?,
+            Self::Csv(mut out) => out.flush()?,
+            Self::Table(table) => table.end()?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, fmt::Write as _, rc::Rc};
+
+    use clap::{Args as _, FromArgMatches as _};
+
+    use super::*;
+
+    /// What was written, for the test to look at.
+    #[derive(Clone, Default)]
+    struct Written(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn options(arguments: &str) -> Options {
+        let command = Options::augment_args(clap::Command::new("list").no_binary_name(true));
+        Options::from_arg_matches(&command.get_matches_from(arguments.split_whitespace())).unwrap()
+    }
+
+    /// What is shown of lines that a daemon sent.
+    fn shown(arguments: &str, lines: &[String]) -> String {
+        let (written, options) = (Written::default(), options(arguments));
+        let mut output = Output::to(Box::new(written.clone()), &options).unwrap();
+        lines.iter().for_each(|line| output.take(line.as_bytes()).unwrap());
+        output.finish().unwrap();
+        let bytes = written.0.take();
+        anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string()
+    }
+
+    fn row(state: &str, local: &str, process: &str, sent: u64) -> String {
+        let (address, port) = local.rsplit_once(':').unwrap();
+        let mut row = format!("{{\"state\":\"{state}\",\"protocol\":\"TCP\",\"local_address\":\"{address}\"");
+        let _ = write!(row, ",\"local_port\":{port},\"process_name\":\"{process}\",\"bytes_sent\":{sent}}}");
+        row
+    }
+
+    fn three() -> Vec<String> {
+        vec![
+            row("ESTABLISHED", "10.0.0.1:2", "a", 1500),
+            row("LISTENING", "::1:22", "sshd", 0),
+            row("ESTABLISHED", "10.0.0.1:1", "b", 20),
+        ]
+    }
+
+    #[test]
+    fn tables_are_sorted_and_fit() {
+        assert_eq!(
+            shown("", &three()),
+            "PROTO  STATE        LOCAL       REMOTE  PID  PROCESS  USER  COMMAND\n\
+             tcp    LISTENING    [::1]:22    *         -  sshd     -     -\n\
+             tcp    ESTABLISHED  10.0.0.1:1  *         -  b        -     -\n\
+             tcp    ESTABLISHED  10.0.0.1:2  *         -  a        -     -\n"
+        );
+        assert_eq!(
+            shown("-e --sort=-sent -H", &three()[..2]),
+            "tcp  ESTABLISHED  10.0.0.1:2  *  -  a     -  -  -  -  1.5 kB  -  -  -  -  -\n\
+             tcp  LISTENING    [::1]:22    *  -  sshd  -  -  -  -     0 B  -  -  -  -  -\n"
+        );
+        assert_eq!(
+            shown("--group-by state --sort process", &three()),
+            "LISTENING (1)\n\
+             PROTO  STATE        LOCAL       REMOTE  PID  PROCESS  USER  COMMAND\n\
+             tcp    LISTENING    [::1]:22    *         -  sshd     -     -\n\
+             \n\
+             ESTABLISHED (2)\n\
+             PROTO  STATE        LOCAL       REMOTE  PID  PROCESS  USER  COMMAND\n\
+             tcp    ESTABLISHED  10.0.0.1:2  *         -  a        -     -\n\
+             tcp    ESTABLISHED  10.0.0.1:1  *         -  b        -     -\n"
+        );
+    }
+
+    #[test]
+    fn connections_that_have_ended_tell_when_and_why() {
+        let closed = r#"{"state":"CLOSED","protocol":"TCP","local_address":"10.0.0.1","local_port":1,
+            "ended_at":"2026-01-02T03:04:05.678901234Z","close_reason":"reset_by_remote"}"#;
+        let text = shown("-e -H --closed 5m", &[closed.replace('\n', "")]);
+        assert_eq!(
+            text,
+            "tcp  CLOSED  10.0.0.1:1  *  -  -  -  -  -  -  -  -  -  -  -  2026-01-02T03:04:05  reset_by_remote  -\n"
+        );
+    }
+
+    #[test]
+    fn a_long_table_goes_on_in_the_order_in_which_rows_come() {
+        let lines: Vec<String> = (0..=TABLE_ROWS_MAX + 1)
+            .map(|number| row("ESTABLISHED", &format!("10.0.0.1:{}", 60_000 - number), "a", 0))
+            .collect();
+        let text = shown("-H", &lines);
+        assert_eq!(text.lines().count(), lines.len());
+        for (number, line) in text.lines().enumerate() {
+            assert!(line.contains(&format!(" 10.0.0.1:{} ", 60_000 - number)), "{number}: {line}");
+        }
+        let sorted = shown("-H --sort local", &lines);
+        assert!(sorted.lines().rev().eq(text.lines()));
+    }
+
+    #[test]
+    fn json_stays_one_object_when_it_is_sorted() {
+        let [one, two, three] = three().try_into().unwrap();
+        let head = "{\"sensor_id\":\"x\",\"connections\":[".to_owned();
+        let lines = [head.clone(), format!("{one},"), format!("{two},"), format!("{three}]}}")];
+        assert_eq!(shown("--format json --sort local-port", &lines), format!("{head}\n{three},\n{one},\n{two}]}}\n"));
+        assert_eq!(shown("--format json --sort pid", &[head.clone(), "]}".into()]), format!("{head}\n]}}\n"));
+        assert_eq!(shown("--format ndjson --sort -sent", &[two.clone(), one.clone()]), format!("{one}\n{two}\n"));
+        assert_eq!(shown("--count --format json", &[one, two]), "{\"count\":2}\n");
+    }
+
+    #[test]
+    fn csv_has_the_names_of_json() {
+        let text = shown("--format csv", &three());
+        let mut lines = text.lines();
+        assert!(
+            lines
+                .next()
+                .unwrap()
+                .ends_with(",connection_id,bytes_sent,bytes_received,ended_at,close_reason,failure_reason")
+        );
+        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,a,,,,,,,,,,,1500,,,,"));
+        assert_eq!(shown("--format csv -H --sort process", &three()).lines().next(), text.lines().nth(1));
+    }
+}

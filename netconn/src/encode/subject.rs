@@ -1,0 +1,25 @@
+//! A connection as a filter sees it: with the names that only the directory knows, as they are written too.
+
+use crate::{directory::Directory, event::filter::Subject, process::comm, table::Connection};
+
+/// Shows a connection to a filter, with the names that the directory knows.
+pub fn with_subject<T>(
+    connection: &Connection,
+    directory: &mut Directory,
+    now: u64,
+    look: impl FnOnce(&Subject<'_>) -> T,
+) -> T {
+    let mut subject = connection.subject();
+    let owner = &connection.owner;
+    if owner.tgid == 0 {
+        return look(&subject);
+    }
+    let user = directory.user(owner.uid, now);
+    let cgroup = directory.cgroup(owner);
+    let name = comm(&owner.comm);
+    subject.process = Some(&name);
+    subject.user = user.as_deref();
+    subject.container = cgroup.as_ref().and_then(|cgroup| cgroup.container.as_deref());
+    subject.unit = cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_deref());
+    look(&subject)
+}

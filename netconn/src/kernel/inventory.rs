@@ -1,0 +1,121 @@
+//! Reads once what sockets there are and who has them, with two of the programs and nothing attached: for a command that
+//! runs without a daemon and must be quick.
+
+use std::{io, thread};
+
+use aya::{
+    Btf as AyaBtf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, MapData},
+    programs::{Iter, Program, ProgramError},
+};
+use netconn_common::{FileRecord, TcpRecord, feature, map, setting};
+
+use crate::kernel::{
+    btf::Btf,
+    iterate,
+    layout::Layout,
+    load::{LoadError, Options, load_by, taken},
+    preflight::{self, Lockdown},
+};
+
+/// Nothing is written to the ring: the smallest there is.
+const RING_BYTES: u32 = 4096;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// All TCP sockets, with the process that has each open.
+    pub sockets: Vec<TcpRecord>,
+    /// Minisocks of connections that are over, if they were asked for.
+    pub minisocks: Vec<TcpRecord>,
+}
+
+/// Reads the sockets of the network namespaces of which the inode is wanted, and their minisocks if these are.
+///
+/// # Errors
+///
+/// When this process may not, or the kernel cannot; the message says what to do.
+pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wants_minisocks: bool) -> Result<Inventory, LoadError> {
+    preflight::check_kernel(&preflight::kernel_release())?;
+    preflight::check_capabilities()?;
+    let (loader, types, layout) = prepare()?;
+    let options = Options::passing(RING_BYTES);
+    let mut ebpf = load_by(loader, &options, &layout, VerifierLogLevel::DISABLE)?;
+    let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
+    let (mut tcp, mut files) = (None, None);
+    for (name, program) in ebpf.programs_mut() {
+        match name {
+            "dump_tcp" => tcp = Some(iterator(program, "tcp", &types)?),
+            "dump_files" => files = Some(iterator(program, "task_file", &types)?),
+            _ => {}
+        }
+    }
+    let (Some(tcp), Some(files)) = (tcp, files) else {
+        return Err(LoadError::Object("it has no iterators".into()));
+    };
+    settings.set(0, setting::PASSING, 0).map_err(failed)?;
+    let mut read_files = || iterate::here::<Vec<FileRecord>>(files, &[]);
+    let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, || true);
+    let (sockets, files) = if layout.has(feature::SOCKET_COOKIE) {
+        let (sockets, files) = beside(read_sockets, &mut read_files);
+        (sockets, Some(files))
+    } else {
+        // Files are found by what the first reading leaves with each socket.
+        (beside(read_sockets, || ()).0, None)
+    };
+    let mut sockets: Vec<TcpRecord> = sockets.map_err(failed)?.0;
+    let files = files.unwrap_or_else(read_files).map_err(failed)?;
+    let mut minisocks = Vec::new();
+    if wants_minisocks {
+        settings.set(0, setting::SCAN_TIME_WAIT, 0).map_err(failed)?;
+        let read_minisocks = || iterate::namespaces(tcp, &[], &is_wanted, iterate::has_minisocks);
+        let (found, ()) = beside(read_minisocks, || iterate::own(&mut sockets, &files));
+        minisocks = found.map_err(failed)?.0;
+    } else {
+        iterate::own(&mut sockets, &files);
+    }
+    Ok(Inventory { sockets, minisocks })
+}
+
+/// What must be known before the object can be loaded. The kernel's types are read three times, because aya reads them
+/// for each purpose (20 ms) and keeps members to itself: at the same time.
+fn prepare() -> Result<(EbpfLoader<'static>, AyaBtf, Layout), LoadError> {
+    thread::scope(|scope| {
+        let types = scope.spawn(AyaBtf::from_sys_fs);
+        let layout = scope.spawn(|| -> Result<Layout, LoadError> {
+            let data = preflight::read_btf()?;
+            Ok(Layout::of(&Btf::parse(&data)?, Lockdown::of_this_kernel())?)
+        });
+        let loader = EbpfLoader::new();
+        let panicked = |_| LoadError::Object("a thread panicked".into());
+        let types = types.join().map_err(panicked)?.map_err(failed)?;
+        Ok((loader, types, layout.join().map_err(panicked)??))
+    })
+}
+
+fn iterator<'a>(program: &'a mut Program, over: &str, types: &AyaBtf) -> Result<&'a mut Iter, LoadError> {
+    let load = |program: &'a mut Program| {
+        let program: &mut Iter = program.try_into()?;
+        program.load(over, types)?;
+        Ok(program)
+    };
+    load(program).map_err(|error: ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM) => {
+            LoadError::Refused(io_error)
+        }
+        error => failed(error),
+    })
+}
+
+fn failed(error: impl std::error::Error) -> LoadError {
+    LoadError::Object(error.to_string())
+}
+
+/// Does one thing on a thread of its own, which may enter namespaces, and another on this one.
+fn beside<T: Send, U>(there: impl FnOnce() -> io::Result<T> + Send, here: impl FnOnce() -> U) -> (io::Result<T>, U) {
+    thread::scope(|scope| {
+        let worker = scope.spawn(there);
+        let done = here();
+        (worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))), done)
+    })
+}

@@ -1,0 +1,83 @@
+//! Who has which socket open, from `/proc`: as far as this user may look. Slow; what the iterators tell is better.
+
+use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
+
+use netconn_common::{Owner, attribution};
+use procfs::process::{FDTarget, Process, all_processes};
+
+use crate::{kernel::preflight::cgroup_root, process::TICK_NS};
+
+/// Owners of sockets by the inode of their file: of several processes the one that is there longest.
+pub fn owners() -> HashMap<u64, Owner> {
+    let mut owners: HashMap<u64, Owner> = HashMap::new();
+    let mut cgroups = Cgroups { root: cgroup_root(), inodes: HashMap::new() };
+    for process in all_processes().into_iter().flatten().flatten() {
+        let Ok(files) = process.fd() else { continue };
+        let mut owner = None;
+        for file in files.flatten() {
+            let FDTarget::Socket(inode) = file.target else { continue };
+            if owner.is_none() {
+                owner = self::owner(&process, &mut cgroups);
+            }
+            let Some(owner) = owner else { break };
+            let known = owners.entry(inode).or_insert(owner);
+            if owner.start_ns < known.start_ns {
+                *known = owner;
+            }
+        }
+    }
+    owners
+}
+
+/// A process as the kernel's records have it; `None` if it has ended.
+fn owner(process: &Process, cgroups: &mut Cgroups) -> Option<Owner> {
+    let (stat, status) = (process.stat().ok()?, process.status().ok()?);
+    let pid = u32::try_from(stat.pid).ok()?;
+    let mut comm = [0; 16];
+    // The last byte is the NUL.
+    comm[..15].iter_mut().zip(stat.comm.bytes()).for_each(|(to, from)| *to = from);
+    Some(Owner {
+        start_ns: stat.starttime.checked_mul(TICK_NS)?,
+        cgroup: cgroups.of(process).unwrap_or(0),
+        tgid: pid,
+        tid: pid,
+        uid: status.ruid,
+        how: attribution::SCAN,
+        comm,
+    })
+}
+
+/// Inodes of cgroups (v2) by path.
+struct Cgroups {
+    root: Option<PathBuf>,
+    inodes: HashMap<String, u64>,
+}
+
+impl Cgroups {
+    fn of(&mut self, process: &Process) -> Option<u64> {
+        let root = self.root.as_ref()?;
+        let path = process.cgroups().ok()?.into_iter().find(|cgroup| cgroup.hierarchy == 0)?.pathname;
+        if let Some(inode) = self.inodes.get(&path) {
+            return Some(*inode);
+        }
+        let inode = fs::metadata(root.join(path.trim_start_matches('/'))).ok()?.ino();
+        self.inodes.insert(path, inode);
+        Some(inode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn own_sockets_are_found() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = nix::sys::stat::fstat(listener.as_fd()).unwrap().st_ino;
+        let owner = owners()[&inode];
+        assert_eq!(owner.tgid, std::process::id());
+        assert_eq!(owner.uid, nix::unistd::getuid().as_raw());
+    }
+}
