@@ -1,0 +1,65 @@
+//! Sockets that stay: in processes of their own, until nobody wants them any more.
+
+use std::{
+    env,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+};
+
+use nix::sys::{prctl::set_pdeathsig, signal::Signal};
+use serde_json::json;
+
+use crate::traffic;
+
+/// Holds `sockets` in `processes` until standard input ends.
+pub(crate) fn hold(sockets: usize, processes: usize) -> io::Result<()> {
+    let mut children = Vec::new();
+    for number in 0..processes {
+        // Whatever does not divide evenly is held by the first ones; both ends of a connection are held by one.
+        let connections = sockets / 2;
+        let share = connections / processes + usize::from(number < connections % processes);
+        children.push(spawn(share * 2)?);
+    }
+    for child in &mut children {
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(io::Error::other("a process cannot hold its sockets"));
+        }
+    }
+    println!("{}", json!({"sockets": sockets, "processes": processes}));
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    // Their standard inputs end as well.
+    for child in &mut children {
+        drop(child.stdin.take());
+    }
+    children.iter_mut().try_for_each(|child| child.wait().map(drop))
+}
+
+fn spawn(sockets: usize) -> io::Result<Child> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("holder").arg(sockets.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    // SAFETY: prctl may be called between fork and exec.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+    command.spawn()
+}
+
+/// Holds sockets in this process: both ends of connections, and no listener.
+pub(crate) fn holder(sockets: usize) -> io::Result<()> {
+    let mut held = Vec::with_capacity(sockets);
+    let (listener, port) = traffic::listen()?;
+    let destinations = traffic::destinations(port);
+    for number in 0..sockets / 2 {
+        held.push(traffic::connect(&destinations[number % destinations.len()])?);
+        held.push(listener.accept()?.0);
+    }
+    drop(listener);
+    println!("ready");
+    io::stdout().flush()?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    // The ends that connected come first and are closed with RST, so that nothing is left of the others.
+    drop(held);
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Load for `cargo xtask bench`: floods, paced connections, held sockets. Each mode says what it did in a line of JSON.
+
+mod flood;
+mod hold;
+mod own;
+mod traffic;
+
+use std::{io, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use traffic::Kind;
+
+/// Makes TCP connections on loopback.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Subcommand)]
+enum Mode {
+    /// As many connections as there is time for.
+    Flood {
+        #[command(flatten)]
+        traffic: Traffic,
+        /// How many.
+        #[arg(long, default_value_t = 100_000)]
+        count: usize,
+    },
+    /// So many connections a second, evenly.
+    Paced {
+        #[command(flatten)]
+        traffic: Traffic,
+        /// Connections a second.
+        #[arg(long, default_value_t = 1000)]
+        rate: usize,
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        seconds: usize,
+    },
+    /// Sockets that stay, two to a connection, until standard input ends; then they are reset.
+    Hold {
+        /// How many sockets.
+        #[arg(long, default_value_t = 100_000)]
+        sockets: usize,
+        /// Held by how many processes, each with both ends of its connections.
+        #[arg(long, default_value_t = 10)]
+        processes: usize,
+    },
+    /// One process of `hold`.
+    #[command(hide = true)]
+    Holder {
+        /// How many sockets.
+        sockets: usize,
+    },
+}
+
+#[derive(Args)]
+struct Traffic {
+    /// What becomes of a connection.
+    #[arg(long, value_enum, default_value = "rst")]
+    kind: Kind,
+    /// In the caller's network namespace, instead of one that is made for this and takes what is left in TIME_WAIT along.
+    #[arg(long)]
+    here: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().mode) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mode: Mode) -> io::Result<()> {
+    own::descriptors()?;
+    match mode {
+        Mode::Flood { traffic: Traffic { kind, here }, count } => {
+            own::namespace(here)?;
+            flood::flood(kind, count)
+        }
+        Mode::Paced { traffic: Traffic { kind, here }, rate, seconds } => {
+            own::namespace(here)?;
+            flood::paced(kind, rate, rate * seconds)
+        }
+        Mode::Hold { sockets, processes } => hold::hold(sockets, processes),
+        Mode::Holder { sockets } => hold::holder(sockets),
+    }
+}
