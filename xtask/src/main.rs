@@ -1,5 +1,6 @@
 //! netconn's chores, as `cargo xtask …`.
 
+mod bench;
 mod btf;
 mod ebpf;
 mod packages;
@@ -41,6 +42,10 @@ enum Chore {
         #[arg(long, env = "CI", num_args = 0..=1, default_missing_value = "true")]
         no_skip: Option<String>,
     },
+    /// Measure netconn against its goals, and beside what else is installed: ss, netstat, lsof, tcplife, tcpstates, bpftrace.
+    /// Needs root. How each figure is measured is in the long help (--help).
+    #[command(after_long_help = bench::methods())]
+    Bench(bench::Options),
     /// Build the eBPF object and put it where netconn embeds it from (netconn/bpf).
     Ebpf {
         /// Build, but only compare with the committed object, byte for byte.
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Run { built } => run::run(built),
         Chore::Test { no_install, no_skip } => test::run(!no_install, no_skip.is_some_and(|value| value != "false")),
+        Chore::Bench(options) => bench::run(&options),
         Chore::Ebpf { check } => ebpf::run(check),
         Chore::Vm { series, test } => vm::run(series.as_deref(), test.as_deref()),
         Chore::Btf { series } => btf::run(series.as_deref()),

@@ -1,0 +1,133 @@
+//! How often the programs of a process have run, and for how long, as the kernel counts it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::fd::{FromRawFd as _, OwnedFd},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use nix::{libc, unistd::Pid};
+
+/// `BPF_ENABLE_STATS` of `enum bpf_cmd`, and `BPF_STATS_RUN_TIME` (linux/bpf.h; from Linux 5.8 on).
+const ENABLE_STATS: libc::c_long = 32;
+const RUN_TIME: u32 = 0;
+
+/// Runs of programs are counted while this lives, as with `kernel.bpf_stats_enabled`. Nothing is left behind, however
+/// this process ends.
+#[derive(Debug)]
+pub(super) struct Counting {
+    _stats: OwnedFd,
+}
+
+impl Counting {
+    /// Begins.
+    pub(super) fn start() -> Result<Self> {
+        let kind = RUN_TIME;
+        // SAFETY: the attribute is one word, which lives during the call.
+        let fd = unsafe { libc::syscall(libc::SYS_bpf, ENABLE_STATS, &raw const kind, size_of_val(&kind)) };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0);
+        let fd = fd.ok_or_else(io::Error::last_os_error).context("runs of programs cannot be counted")?;
+        // SAFETY: the kernel has just given it to us.
+        Ok(Self { _stats: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+}
+
+/// Runs of a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Runs {
+    pub(super) count: u64,
+    pub(super) nanoseconds: u64,
+}
+
+/// Runs of several programs, by their ids.
+pub(super) type ById = BTreeMap<u32, Runs>;
+
+/// Runs so far of the hooks of a process: programs with a link that stays. Iterators, which run when they are read, have
+/// one only then.
+pub(super) fn runs(pid: Pid) -> Result<ById> {
+    let (mut found, mut linked) = (ById::new(), BTreeSet::new());
+    for text in descriptors(pid)? {
+        let number = |name: &str| field(&text, name)?.parse::<u64>().ok();
+        let Some(id) = number("prog_id").and_then(|id| u32::try_from(id).ok()) else { continue };
+        if field(&text, "link_type").is_some_and(|kind| kind != "iter") {
+            linked.insert(id);
+        } else if let (Some(count), Some(nanoseconds)) = (number("run_cnt"), number("run_time_ns")) {
+            found.insert(id, Runs { count, nanoseconds });
+        }
+    }
+    found.retain(|id, _| linked.contains(id));
+    Ok(found)
+}
+
+/// What was run since.
+pub(super) fn since(before: &ById, after: &ById) -> ById {
+    let less = |(id, after): (&u32, &Runs)| {
+        let before = before.get(id).copied().unwrap_or_default();
+        (*id, Runs { count: after.count - before.count, nanoseconds: after.nanoseconds - before.nanoseconds })
+    };
+    after.iter().map(less).collect()
+}
+
+/// All runs together.
+pub(super) fn total(runs: &ById) -> Runs {
+    let sum = |of: fn(&Runs) -> u64| runs.values().map(of).sum();
+    Runs { count: sum(|runs| runs.count), nanoseconds: sum(|runs| runs.nanoseconds) }
+}
+
+/// Each program that ran, the most expensive first: its name, its mean time, and how often it ran for each connection.
+pub(super) fn in_words(runs: &ById, connections: usize) -> String {
+    let mut ran: Vec<_> = runs.iter().filter(|(_, runs)| runs.count > 0).collect();
+    ran.sort_by_key(|(_, runs)| std::cmp::Reverse(runs.nanoseconds));
+    let word = |(id, runs): &(&u32, &Runs)| {
+        let mean = runs.nanoseconds as f64 / runs.count as f64;
+        format!("{} {mean:.0} ns x {:.2}", name(**id), runs.count as f64 / connections as f64)
+    };
+    ran.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of a program, if bpftool is there to tell; else its id.
+fn name(id: u32) -> String {
+    let output = Command::new("bpftool").args(["prog", "show", "id", &id.to_string()]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let mut words = text.split_whitespace().skip_while(|word| *word != "name");
+    words.nth(1).map_or_else(|| id.to_string(), str::to_owned)
+}
+
+/// Whether a process has programs.
+pub(super) fn has_programs(pid: Pid) -> bool {
+    descriptors(pid).is_ok_and(|texts| texts.iter().any(|text| field(text, "prog_id").is_some()))
+}
+
+fn descriptors(pid: Pid) -> Result<Vec<String>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"))?;
+    // One that is closed meanwhile is no program.
+    Ok(entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect())
+}
+
+/// A value of `/proc/PID/fdinfo/FD`.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found() {
+        let text = "flags:\t02\nprog_id:\t12\nrun_cnt:\t3\n";
+        assert_eq!(field(text, "run_cnt"), Some("3"));
+        assert_eq!(field(text, "run"), None);
+    }
+
+    #[test]
+    fn runs_are_subtracted_and_added() {
+        let one = |count, nanoseconds| Runs { count, nanoseconds };
+        let (before, after) = (ById::from([(1, one(2, 20))]), ById::from([(1, one(5, 80)), (2, one(1, 7))]));
+        let ran = since(&before, &after);
+        assert_eq!(ran, ById::from([(1, one(3, 60)), (2, one(1, 7))]));
+        assert_eq!(total(&ran), one(4, 67));
+    }
+}

@@ -1,0 +1,115 @@
+//! From the kernel to a line in the file, at 1,000 connections a second.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    Bench,
+    daemon::{Daemon, FULL},
+    figures::Figure,
+    load,
+    table::Report,
+};
+
+const SECONDS: u32 = 10;
+/// How often the reader looks.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What a reader of the file has got, and when: the length of all so far, nanoseconds since the epoch.
+struct Tail {
+    text: Vec<u8>,
+    reads: Vec<(usize, i128)>,
+}
+
+/// Measures all events of the generator's connections.
+pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+    for _ in bench.rounds("latency") {
+        let daemon = Daemon::start(&bench.place, FULL)?;
+        let done = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (path, done) = (daemon.events(), Arc::clone(&done));
+            thread::spawn(move || tail(path, &done))
+        };
+        let outcome = load::paced(&bench.place, SECONDS);
+        let settled = daemon.settled();
+        done.store(true, Ordering::Relaxed);
+        let tail = reader.join().map_err(|_| anyhow!("the reader broke"))??;
+        settled?;
+        let mut delays = delays(&tail, outcome?.pid)?;
+        delays.sort_unstable();
+        let at = |share: f64| {
+            let place = ((delays.len() as f64 * share) as usize).min(delays.len().saturating_sub(1));
+            delays.get(place).map(|delay| *delay as f64 / 1e6).context("no events")
+        };
+        report.add(Figure::LatencyP50, "", at(0.5)?);
+        report.add(Figure::LatencyP99, "", at(0.99)?);
+        report.add(Figure::LatencyMax, "", at(1.0)?);
+        daemon.stop()?;
+    }
+    Ok(())
+}
+
+/// Reads a file as it grows.
+fn tail(path: PathBuf, done: &AtomicBool) -> Result<Tail> {
+    let mut file = File::open(path)?;
+    let mut tail = Tail { text: Vec::new(), reads: Vec::new() };
+    loop {
+        let is_last = done.load(Ordering::Relaxed);
+        if file.read_to_end(&mut tail.text)? != 0 {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            tail.reads.push((tail.text.len(), i128::try_from(now.as_nanos())?));
+        }
+        if is_last {
+            return Ok(tail);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// Nanoseconds from each event of a process until its whole line was read.
+fn delays(tail: &Tail, pid: u32) -> Result<Vec<i128>> {
+    let mut delays = Vec::new();
+    let (mut end, mut reads) = (0, tail.reads.iter().peekable());
+    for line in tail.text.split_inclusive(|byte| *byte == b'\n') {
+        end += line.len();
+        while reads.next_if(|(length, _)| *length < end).is_some() {}
+        let Some((_, read_ns)) = reads.peek() else { break };
+        let event: Value = serde_json::from_slice(line).context("a line of the file of events")?;
+        if event["src.process.pid"] == pid {
+            let time: Timestamp = event["timestamp"].as_str().context("an event without timestamp")?.parse()?;
+            delays.push(read_ns - time.as_nanosecond());
+        }
+    }
+    Ok(delays)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_counts_when_it_is_whole() {
+        let line = |pid: u32, time: &str| format!("{{\"timestamp\":\"{time}\",\"src.process.pid\":{pid}}}\n");
+        let lines = [
+            line(7, "1970-01-01T00:00:00.000000100Z"),
+            line(8, "1970-01-01T00:00:00.000000100Z"),
+            line(7, "1970-01-01T00:00:00.000000200Z"),
+        ];
+        let text = lines.concat().into_bytes();
+        let reads = vec![(lines[0].len() + 5, 150), (text.len() - 1, 300), (text.len(), 1000)];
+        assert_eq!(delays(&Tail { text, reads }, 7).unwrap(), [50, 800]);
+    }
+}

@@ -1,0 +1,88 @@
+//! Runs the generator of load (`tests/src/bin/load`).
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+
+use super::{child::Running, place::Place};
+
+/// A kind of connection, and how many of them are a flood: some seconds on the machine that this was written on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) count: usize,
+}
+
+/// Closed with RST; closed with FIN; a request and an answer.
+pub(super) const KINDS: [Kind; 3] =
+    [Kind { name: "rst", count: 200_000 }, Kind { name: "fin", count: 100_000 }, Kind { name: "http", count: 60_000 }];
+
+/// What a generator says when it is done.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Outcome {
+    pub(super) pid: u32,
+    pub(super) connections: usize,
+    pub(super) seconds: f64,
+    /// Processor time of its threads, in the kernel counted in.
+    pub(super) cpu_seconds: f64,
+}
+
+/// A flood in a network namespace of its own.
+pub(super) fn flood(place: &Place, kind: Kind) -> Result<Outcome> {
+    run(place, &["flood", "--kind", kind.name, "--count", &kind.count.to_string()])
+}
+
+/// So many connections in the bench's own namespace.
+pub(super) fn here(place: &Place, kind: &str, count: usize) -> Result<Outcome> {
+    run(place, &["flood", "--here", "--kind", kind, "--count", &count.to_string()])
+}
+
+/// 1,000 connections a second, each with a small request and answer.
+pub(super) fn paced(place: &Place, seconds: u32) -> Result<Outcome> {
+    run(place, &["paced", "--kind", "http", "--rate", "1000", "--seconds", &seconds.to_string()])
+}
+
+fn run(place: &Place, arguments: &[&str]) -> Result<Outcome> {
+    let mut running = Running::start(Command::new(place.load()).args(arguments).stdout(Stdio::piped()))?;
+    let outcome = first_line(&mut running)?;
+    let status = running.0.wait()?;
+    if !status.success() {
+        bail!("load {}: {status}", arguments.join(" "));
+    }
+    serde_json::from_str(&outcome).with_context(|| format!("load {}: {outcome}", arguments.join(" ")))
+}
+
+/// Sockets that are held in the bench's own namespace until this is dropped.
+#[derive(Debug)]
+pub(super) struct Hold(Running);
+
+impl Hold {
+    /// Makes them, by ten processes.
+    pub(super) fn start(place: &Place, sockets: usize) -> Result<Self> {
+        let mut command = Command::new(place.load());
+        command.args(["hold", "--processes", "10", "--sockets", &sockets.to_string()]);
+        let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        if first_line(&mut running)?.is_empty() {
+            bail!("load cannot hold {sockets} sockets");
+        }
+        Ok(Self(running))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // That is its sign to end, with all its processes.
+        drop(self.0.0.stdin.take());
+        let _ = self.0.0.wait();
+    }
+}
+
+fn first_line(running: &mut Running) -> Result<String> {
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.take().context("no output")?).read_line(&mut line)?;
+    Ok(line)
+}

@@ -1,0 +1,99 @@
+//! What the machine says of itself: how busy it is, what it is, how many sockets it has.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+use procfs::{CpuInfo, CpuTime, Current as _, CurrentSI as _, KernelStats, LoadAverage, Meminfo};
+use serde_json::{Value, json};
+
+use super::Bench;
+use crate::command;
+
+/// Sockets of others that disturb nothing.
+const FEW: usize = 1000;
+
+/// Processor seconds that all processors together were busy so far: user, system and interrupts, without what a
+/// hypervisor stole.
+pub(super) fn busy_seconds() -> Result<f64> {
+    let CpuTime { user, nice, system, irq, softirq, .. } = KernelStats::current()?.total;
+    let ticks = user + nice + system + irq.unwrap_or(0) + softirq.unwrap_or(0);
+    Ok(ticks as f64 / procfs::ticks_per_second() as f64)
+}
+
+/// Share of the processors' time that a hypervisor gave to others, from two totals.
+fn stolen(before: &CpuTime, after: &CpuTime) -> f64 {
+    let all = |time: &CpuTime| {
+        let CpuTime { user, nice, system, idle, iowait, irq, softirq, steal, .. } = time;
+        user + nice + system + idle + [iowait, irq, softirq, steal].iter().filter_map(|part| **part).sum::<u64>()
+    };
+    let part = after.steal.unwrap_or(0).saturating_sub(before.steal.unwrap_or(0));
+    part as f64 / all(after).saturating_sub(all(before)).max(1) as f64
+}
+
+/// TCP sockets of this network namespace according to `ss`, those in TIME_WAIT too; half-open ones are no sockets yet.
+pub(super) fn sockets() -> Result<usize> {
+    let output = Command::new("ss").arg("-tanH").stderr(Stdio::inherit()).output().context("cannot run ss")?;
+    if !output.status.success() {
+        bail!("ss: {}", output.status);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter(|line| !line.starts_with("SYN-RECV")).count())
+}
+
+/// The machine before anything is measured.
+pub(super) struct Before {
+    load: f32,
+    elsewhere: String,
+    total: CpuTime,
+}
+
+impl Before {
+    /// Looks at it. To be called before the namespace is left.
+    pub(super) fn look() -> Result<Self> {
+        let sockets = fs::read_to_string("/proc/net/sockstat")?;
+        let elsewhere = sockets.lines().find_map(|line| line.strip_prefix("TCP: ")).unwrap_or_default();
+        Ok(Self {
+            load: LoadAverage::current()?.one,
+            elsewhere: elsewhere.to_owned(),
+            total: KernelStats::current()?.total,
+        })
+    }
+
+    /// What disturbs figures, if anything does.
+    pub(super) fn warning(&self) -> Option<String> {
+        let words: Vec<&str> = self.elsewhere.split_whitespace().collect();
+        let after = |name: &str| words.iter().skip_while(|word| **word != name).nth(1)?.parse::<usize>().ok();
+        let sockets = after("alloc")? + after("tw")?;
+        (sockets > FEW).then(|| {
+            format!(
+                "{sockets} sockets were there before: what is said of memory, lists, starts and repairs has them too"
+            )
+        })
+    }
+
+    /// What stands above the table, to be asked for when all is measured.
+    pub(super) fn about(&self, bench: &Bench) -> Result<Value> {
+        let processors = CpuInfo::current()?;
+        let commit = command("git", &["describe", "--always", "--dirty"]).output();
+        let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        let stolen = stolen(&self.total, &KernelStats::current()?.total);
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        Ok(json!({
+            "kernel": release.trim(),
+            "machine": format!(
+                "{} x {}, {:.0} GB",
+                processors.num_cores(),
+                processors.model_name(0).unwrap_or("unknown processor"),
+                Meminfo::current()?.mem_total as f64 / 1e9,
+            ),
+            "commit": commit,
+            "rounds": bench.rounds,
+            "load before": format!("{:.2}", self.load),
+            "sockets elsewhere before": self.elsewhere,
+            "stolen by the hypervisor": format!("{:.1} %", stolen * 100.0),
+        }))
+    }
+}

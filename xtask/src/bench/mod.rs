@@ -1,0 +1,108 @@
+//! Measures netconn, beside what else there is, against its goals: `cargo xtask bench`.
+
+mod child;
+mod connect;
+mod daemon;
+mod figures;
+mod hooks;
+mod idle;
+mod latency;
+mod load;
+mod machine;
+mod paced;
+mod peers;
+mod place;
+mod repair;
+mod snapshot;
+mod startup;
+mod table;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+pub(crate) use figures::{Group, methods};
+
+use crate::{cargo, check, is_root, packages};
+use place::Place;
+use table::Report;
+
+/// What this cannot do without.
+const NEEDED: [packages::Needed; 3] = [("ip", "iproute2"), ("ss", "iproute2"), ("unshare", "util-linux")];
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// What to measure.
+    #[arg(value_enum, default_value = "all")]
+    groups: Vec<Group>,
+    /// How often each figure is measured, with and without netconn in turn; the table has the median and the spread.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Write all that was measured to this file too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What all groups have.
+struct Bench {
+    place: Place,
+    rounds: u16,
+}
+
+impl Bench {
+    /// The rounds of a group, each told to whoever waits.
+    fn rounds(&self, group: &str) -> impl Iterator<Item = u16> {
+        let rounds = self.rounds;
+        (1..=rounds).inspect(move |round| eprintln!("{group}: round {round} of {rounds}"))
+    }
+}
+
+/// A group, and what measures it.
+type Measure = fn(&Bench, &mut Report) -> Result<()>;
+
+const GROUPS: [(Group, &[Measure]); 6] = [
+    (Group::Connect, &[connect::run, paced::run]),
+    (Group::Snapshot, &[snapshot::run]),
+    (Group::Latency, &[latency::run]),
+    (Group::Idle, &[idle::run]),
+    (Group::Startup, &[startup::run]),
+    (Group::Repair, &[repair::run]),
+];
+
+/// Builds, measures and prints.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if !is_root() {
+        bail!("netconn loads eBPF programs: run this as root");
+    }
+    if let Some(reason) = packages::obstacle(&NEEDED) {
+        bail!("{reason}");
+    }
+    check(&mut cargo(&["build", "--release", "--package", "netconn"]))?;
+    check(&mut cargo(&["build", "--release", "--package", "netconn-tests", "--bin", "load"]))?;
+    let machine = machine::Before::look()?;
+    let mut bench = Bench { place: Place::make()?, rounds: options.rounds };
+    let mut report = Report::default();
+    machine.warning().into_iter().for_each(|warning| report.note(warning));
+    let mut failed = Vec::new();
+    let wanted = |group: Group| options.groups.iter().any(|asked| [group, Group::All].contains(asked));
+    for (group, measures) in GROUPS.iter().filter(|(group, _)| wanted(*group)) {
+        for measure in *measures {
+            bench.place.enter_namespace()?;
+            if let Err(error) = measure(&bench, &mut report) {
+                eprintln!("{group:?}: {error:#}");
+                failed.push(format!("{group:?}").to_lowercase());
+            }
+        }
+    }
+    let about = machine.about(&bench)?;
+    println!("{}", report.table(&about));
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&report.json(&about))? + "\n";
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if !failed.is_empty() {
+        bail!("could not be measured to the end: {}", failed.join(", "));
+    }
+    Ok(())
+}

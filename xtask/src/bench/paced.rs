@@ -1,0 +1,37 @@
+//! What 1,000 connections a second cost.
+
+use anyhow::Result;
+
+use super::{
+    Bench,
+    daemon::{Daemon, FULL},
+    figures::Figure,
+    hooks, load,
+    table::Report,
+};
+
+const SECONDS: u32 = 10;
+
+/// Measures daemon and hooks together.
+pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+    for round in bench.rounds("connect, 1,000 connections/s") {
+        let daemon = Daemon::start(&bench.place, FULL)?;
+        let _counting = hooks::Counting::start()?;
+        let (cpu, before) = (daemon.cpu_seconds()?, hooks::runs(daemon.process.pid())?);
+        let outcome = load::paced(&bench.place, SECONDS)?;
+        let user = daemon.cpu_seconds()? - cpu;
+        let ran = hooks::since(&before, &hooks::runs(daemon.process.pid())?);
+        let total = hooks::total(&ran);
+        let kernel = total.nanoseconds as f64 / 1e9;
+        for (case, seconds) in [("", user + kernel), ("daemon", user), ("hooks", kernel)] {
+            report.add(Figure::CpuPaced, case, seconds / outcome.seconds * 100.0);
+        }
+        report.add(Figure::HookTimePaced, "", total.nanoseconds as f64 / total.count as f64);
+        if round == bench.rounds {
+            let words = hooks::in_words(&ran, outcome.connections);
+            report.note(format!("hooks for each connection, 1,000 a second: {words}"));
+        }
+        daemon.stop()?;
+    }
+    Ok(())
+}
