@@ -3,6 +3,9 @@
 //! `tests/data/ring/*.ring` was recorded by `examples/record_ring.rs`, running `tests/data/ring/scenes.py`; the `.txt`
 //! beside it is what comes out, read and found right by a person. `NETCONN_UPDATE=1 cargo test` writes it anew.
 
+#[path = "data/ring/read.rs"]
+mod ring;
+
 use std::{fmt::Write as _, fs, path::Path};
 
 use netconn::{
@@ -11,20 +14,7 @@ use netconn::{
     table::{Change, Connection, Table},
 };
 use proptest::prelude::*;
-
-/// The records of a file, each aligned as in the ring.
-fn records(data: &[u8]) -> Vec<Vec<u64>> {
-    let (mut rest, mut found) = (data, Vec::new());
-    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-        let (record, behind) = behind.split_at(u32::from_ne_bytes(*length) as usize);
-        let mut words = vec![0_u64; record.len().div_ceil(8)];
-        bytemuck::cast_slice_mut(&mut words)[..record.len()].copy_from_slice(record);
-        found.push(words);
-        rest = behind;
-    }
-    assert!(rest.is_empty(), "a torn record");
-    found
-}
+use ring::records;
 
 /// Everything that is known and kept.
 struct Known {

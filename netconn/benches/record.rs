@@ -1,0 +1,149 @@
+//! What a record costs in user space: to decode it, to apply it, and to tell of it; and what a row of a snapshot costs.
+//!
+//! `cargo bench --package netconn --bench record`. The records are those of `tests/data/ring`, which a kernel told. The column "items"
+//! is what counts: records, events or rows a second. A part of the name after `--` chooses: `… -- rows`.
+
+#![expect(clippy::expect_used, reason = "a benchmark that cannot begin may panic")]
+
+#[path = "../tests/data/ring/read.rs"]
+mod ring;
+
+use bytes::BytesMut;
+use divan::{Bencher, black_box, counter::ItemsCount};
+use netconn::{
+    clock::Clock,
+    directory::Directory,
+    encode::{
+        event::{EventEncoder, Sensor},
+        row::row,
+    },
+    event::filter::Filter,
+    kernel::decode::{Record, decode},
+    process::{Processes, lookup::Lookup},
+    table::{Change, Connection, Table},
+};
+
+const RECORDED: &[u8] = include_bytes!("../tests/data/ring/6.18-tier2.ring");
+/// First half of a boot id.
+const BOOT: &str = "0123456789abcdef";
+
+/// An event, before it is encoded.
+type Told = (Change, Connection, u64);
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn decoding(bencher: Bencher<'_, '_>) {
+    let records = ring::records(RECORDED);
+    bencher.counter(ItemsCount::new(records.len())).bench_local(|| {
+        for record in &records {
+            black_box(decode(bytemuck::cast_slice(black_box(record))));
+        }
+    });
+}
+
+/// Records of processes and of sockets, from nothing to nothing: everything that was recorded ends.
+#[divan::bench]
+fn applying(bencher: Bencher<'_, '_>) {
+    let records = ring::records(RECORDED);
+    bencher.counter(ItemsCount::new(records.len())).with_inputs(known).bench_local_values(
+        |(mut processes, mut table)| {
+            for record in &records {
+                apply(&mut processes, &mut table, record, |event| _ = black_box(event));
+            }
+            (processes, table)
+        },
+    );
+}
+
+#[divan::bench]
+fn encoding_events(bencher: Bencher<'_, '_>) {
+    let told = told();
+    let (mut clock, mut directory) = (Clock::new(), directory());
+    let sensor = Sensor {
+        id: "01234567-89ab-cdef-0123-456789abcdef".into(),
+        host: "localhost".into(),
+        site: None,
+        source: "netconn".into(),
+        boot: BOOT.repeat(2),
+    };
+    let mut encoder = EventEncoder::new(&sensor, 1);
+    let mut out = BytesMut::new();
+    bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
+        out.clear();
+        for (change, connection, time_ns) in &told {
+            encoder.connection(&mut out, &mut clock, &mut directory, (*change, connection, *time_ns));
+        }
+        black_box(out.len())
+    });
+}
+
+#[divan::bench]
+fn encoding_rows(bencher: Bencher<'_, '_>) {
+    let told = told();
+    let (mut clock, mut directory) = (Clock::new(), directory());
+    let mut out = BytesMut::new();
+    bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
+        out.clear();
+        for (_, connection, _) in &told {
+            row(&mut out, &mut clock, &mut directory, BOOT, connection);
+        }
+        black_box(out.len())
+    });
+}
+
+/// By everything that is compared as a number, an address or a word.
+#[divan::bench(args = ["", "state=established", "port=443", "remote=10.0.0.0/8,192.168.0.0/16", "process=nginx,curl,ssh"])]
+fn filtering(bencher: Bencher<'_, '_>, text: &str) {
+    let filter = Filter::parse(text.split_once('=')).expect("a filter");
+    let told = told();
+    bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
+        for (_, connection, _) in &told {
+            black_box(filter.matches(&black_box(connection).subject()));
+        }
+    });
+}
+
+fn known() -> (Processes, Table) {
+    let mut table = Table::default();
+    table.expect_acceptors();
+    (Processes::default(), table)
+}
+
+/// Applies a record; gives each event that follows to `tell`.
+fn apply(
+    processes: &mut Processes,
+    table: &mut Table,
+    words: &[u64],
+    mut tell: impl FnMut((Change, &Connection, u64)),
+) {
+    let emit = |change: Change, connection: &Connection, time_ns| tell((change, connection, time_ns));
+    match decode(bytemuck::cast_slice(words)) {
+        Some(Record::Tcp(record)) => table.apply(record, |owner| processes.of(owner), emit),
+        Some(Record::Owner(record)) => table.own(record, |owner| processes.of(owner), emit),
+        Some(Record::Unsent(record)) => _ = table.unsent(record, |owner| processes.of(owner), emit),
+        Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
+        Some(Record::Fork(record)) => processes.fork(record),
+        Some(Record::Exit(record)) => processes.exit(record),
+        Some(Record::Cgroup(..)) | None => {}
+    }
+}
+
+/// All events that were recorded.
+fn told() -> Vec<Told> {
+    let (mut processes, mut table) = known();
+    let mut told = Vec::new();
+    for record in &ring::records(RECORDED) {
+        apply(&mut processes, &mut table, record, |(change, connection, time_ns)| {
+            told.push((change, connection.clone(), time_ns));
+        });
+    }
+    told
+}
+
+/// The accounts and cgroups of this machine.
+fn directory() -> Directory {
+    Directory::new(Lookup::start(|_| {}).expect("no thread"))
+}
