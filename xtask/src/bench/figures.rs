@@ -131,7 +131,7 @@ figures! {
     FasterDaemon Snapshot "x" AtLeast(40.0), "`netconn list --format json`, faster than `ss -tanp`":
         "with 100,000 TCP sockets (`load hold`) and a daemon; both into a pipe, one after the other in each round"
     FasterDirect Snapshot "x" AtLeast(20.0), "`netconn list --format json` without a daemon, faster than `ss -tanp`":
-        "the same with a socket at which nobody listens"
+        "the same without --socket, when nobody listens at the usual one"
     FasterElsewhere Snapshot "x" Beside, "through the daemon, output elsewhere":
         "the same with both outputs to /dev/null, or to a file on disk"
     RowsMissing Snapshot "" Always(0.0), "rows of netconn, less those of ss":

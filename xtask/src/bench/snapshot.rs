@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Read as _,
+    os::unix::net::UnixStream,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -34,6 +35,9 @@ const SS: &[&str] = &["ss", "-tanp"];
 const OTHERS: [(&[&str], &str); 3] =
     [(&["ss", "-tan"], "iproute2"), (&["netstat", "-tanp"], "net-tools"), (&["lsof", "-nP", "-iTCP"], "lsof")];
 
+/// Where netconn looks for a daemon before it lists by itself.
+const USUAL: &str = "/run/netconn/netconn.sock";
+
 /// Where a command writes.
 #[derive(Clone, Copy)]
 enum Output<'a> {
@@ -47,11 +51,10 @@ enum Output<'a> {
 pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let _held = Hold::start(&bench.place, SOCKETS)?;
     let daemon = Daemon::start(&bench.place, FULL)?;
-    let list = |socket: &Path| {
-        let (netconn, socket) = (bench.place.netconn().display().to_string(), socket.display().to_string());
-        [netconn, "list".into(), "--format".into(), "json".into(), "--socket".into(), socket]
-    };
-    let (through, direct) = (list(&daemon.socket()), list(&bench.place.path("nobody")));
+    let netconn = bench.place.netconn().display().to_string();
+    let direct = [netconn.as_str(), "list", "--format", "json"];
+    let socket = daemon.socket().display().to_string();
+    let through = [&direct[..], &["--socket", &socket]].concat();
     compare(bench, report, "daemon", &through)?;
     let has_direct = is_available(&direct, report)?;
     if has_direct {
@@ -84,18 +87,25 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     daemon.stop()
 }
 
+/// A command; of netconn none but that socket is known which it names.
+fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env_remove("NETCONN_SOCKET");
+    command
+}
+
 /// Seconds from spawn until the output has ended and the command has too.
-fn time(command: &[impl AsRef<str>], output: Output<'_>) -> Result<f64> {
-    let name = command.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(" ");
-    let mut to_run = Command::new(command[0].as_ref());
-    to_run.args(command[1..].iter().map(AsRef::as_ref)).stdin(Stdio::null()).stderr(Stdio::null());
-    to_run.stdout(match output {
+fn time(words: &[&str], output: Output<'_>) -> Result<f64> {
+    let name = words.join(" ");
+    let mut command = command(words);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command.stdout(match output {
         Output::Pipe => Stdio::piped(),
         Output::Null => Stdio::null(),
         Output::File(path) => child::file(path)?.into(),
     });
     let since = Instant::now();
-    let mut running = Running::start(&mut to_run)?;
+    let mut running = Running::start(&mut command)?;
     let mut length = 0;
     if let Some(mut pipe) = running.0.stdout.take() {
         let mut buffer = vec![0; 1 << 20];
@@ -120,8 +130,12 @@ fn time(command: &[impl AsRef<str>], output: Output<'_>) -> Result<f64> {
 }
 
 /// Whether this netconn can list without a daemon.
-fn is_available(direct: &[String], report: &mut Report) -> Result<bool> {
-    let output = Command::new(&direct[0]).args(&direct[1..]).output().context("cannot run netconn")?;
+fn is_available(direct: &[&str], report: &mut Report) -> Result<bool> {
+    if UnixStream::connect(USUAL).is_ok() {
+        report.miss(Figure::FasterDirect, "", &format!("a daemon listens at {USUAL}"));
+        return Ok(false);
+    }
+    let output = command(direct).output().context("cannot run netconn")?;
     if output.status.success() {
         return Ok(true);
     }
@@ -131,14 +145,14 @@ fn is_available(direct: &[String], report: &mut Report) -> Result<bool> {
 }
 
 /// Compares rows with what `ss` says.
-fn compare(bench: &Bench, report: &mut Report, case: &str, command: &[String]) -> Result<()> {
+fn compare(bench: &Bench, report: &mut Report, case: &str, list: &[&str]) -> Result<()> {
     load::here(&bench.place, "fin", OVER)?;
     // The last of them is in TIME_WAIT a moment after its generator has ended.
     thread::sleep(MOMENT);
     let pattern = format!("\"namespace\":{}", bench.place.namespace);
     for _ in 0..TRIES {
         let before = machine::sockets()?;
-        let output = Command::new(&command[0]).args(&command[1..]).output()?;
+        let output = command(list).output()?;
         if machine::sockets()? != before {
             continue;
         }
