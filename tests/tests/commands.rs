@@ -48,7 +48,7 @@ fn what_keeps_the_daemon_from_starting_is_said() {
     fails(&start(&["--events", "/dev/full"]), 74, "cannot write events to /dev/full: No space left on device");
     fails(&start(&["--events", "/nonexistent/x"]), 74, "cannot write events to /nonexistent/x: No such file");
     fails(&start(&["--socket", "/proc/netconn/sock"]), 74, "cannot listen at /proc/netconn/sock: ");
-    fails(&start(&["--state-dir", "/proc/netconn"]), 74, "cannot keep the sensor's id in /proc/netconn: ");
+    fails(&start(&["--state-dir", "/proc/netconn"]), 74, "cannot keep the daemon's state in /proc/netconn: ");
     fails(&start(&["--config", "/nonexistent.toml"]), 78, "cannot read the configuration /nonexistent.toml: ");
     let folder = TempDir::new().unwrap();
     let config = folder.path().join("netconn.toml");
@@ -129,7 +129,7 @@ fn doctor_proves_itself_with_and_without_a_daemon() {
     }
     let daemon = Daemon::start();
     let text = daemon.text(&["doctor"]);
-    for part in ["ok  daemon ", "ok  records ", "events written, 0 lost", "ok  iter/tcp ", "of this process ("] {
+    for part in ["ok  daemon ", "ok  records ", "events written, none lost", "ok  iter/tcp ", "of this process ("] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
