@@ -10,10 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netconn_tests::{Daemon, Netns, long, moment, reset, rows, ss, until};
+use netconn_tests::{Daemon, Ending, Netns, long, moment, reset, rows, ss, until};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::Value;
+use socket2::SockRef;
 
 /// Room for 20 records.
 const SMALLEST_RING: &str = "ring_bytes = 4096";
@@ -58,7 +59,7 @@ fn settle(daemon: &Daemon) -> Value {
     let since = Instant::now();
     let mut last = daemon.health();
     loop {
-        thread::sleep(long(1200));
+        thread::sleep(Duration::from_millis(if long(1) == Duration::from_millis(1) { 1200 } else { 3000 }));
         let before = std::mem::replace(&mut last, daemon.health());
         if last["complete"] == true && before["records"]["lost"] == last["records"]["lost"] {
             return last;
@@ -87,12 +88,14 @@ fn every_attempt_is_told_or_counted() {
     // What else this machine does may be lost too.
     let (others, ours) = (active_opens(), namespace.run(active_opens));
     let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    // Whoever accepts looks at times whether it is over.
+    SockRef::from(&listener).set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let to = listener.local_addr().unwrap();
     let (end, made) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut watched = Vec::new();
     thread::scope(|scope| {
+        let _ending = Ending(&end);
         scope.spawn(|| {
-            // Accepts until a connection of nothing but a FIN says that it is over.
             while !end.load(Ordering::Relaxed) {
                 let _ = listener.accept();
             }
@@ -129,8 +132,6 @@ fn every_attempt_is_told_or_counted() {
                 assert_eq!(found, expected);
             }
         }
-        end.store(true, Ordering::Relaxed);
-        let _ = namespace.run(|| TcpStream::connect(to));
     });
     let health = settle(&daemon);
     assert!(health["records"]["lost"].as_u64().unwrap() > 0, "this test is about losses: {health:#}");
