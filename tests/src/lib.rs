@@ -8,7 +8,10 @@ mod netns;
 mod scenes;
 mod ss;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 pub use daemon::{Daemon, Events, Killed, netconn};
 pub use forked::{Forked, actor, pause, step};
@@ -29,6 +32,17 @@ pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut
 pub fn long(milliseconds: u64) -> Duration {
     let slowness = std::env::var("NETCONN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     Duration::from_millis(milliseconds * slowness)
+}
+
+/// Says to threads of a scope that they shall end, once it is dropped: also by a panic, which would otherwise wait for them
+/// for ever.
+#[derive(Debug)]
+pub struct Ending<'a>(pub &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A small generator of numbers (xorshift64*): the same workload in each run.

@@ -39,7 +39,12 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
         ("/v1/connections?format=xml", 400, "bad_request", "format: 'xml' is not json or ndjson"),
         ("/v1/events?state=open", 400, "bad_request", "state: 'open' is not a state: use established, "),
         ("/v1/connections?remote=10.0.0.0%2F99", 400, "bad_request", "remote: '10.0.0.0/99' is not an IP address"),
-        ("/v2", 404, "bad_request", "no such path: /v2; there are /v1/connections, /v1/events and /v1/health"),
+        (
+            "/v2",
+            404,
+            "bad_request",
+            "no such path: /v2; there are /v1/connections, /v1/events, /v1/health and /metrics",
+        ),
     ] {
         let answer = get(&daemon, path);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");

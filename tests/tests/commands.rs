@@ -2,15 +2,17 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use netconn_tests::{Daemon, Events, Netns, long, netconn};
+use netconn_tests::{Daemon, Events, Netns, connected, long, moment, netconn, reset};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A netconn command that must end with this exit code and this on standard error.
@@ -48,7 +50,7 @@ fn what_keeps_the_daemon_from_starting_is_said() {
     fails(&start(&["--events", "/dev/full"]), 74, "cannot write events to /dev/full: No space left on device");
     fails(&start(&["--events", "/nonexistent/x"]), 74, "cannot write events to /nonexistent/x: No such file");
     fails(&start(&["--socket", "/proc/netconn/sock"]), 74, "cannot listen at /proc/netconn/sock: ");
-    fails(&start(&["--state-dir", "/proc/netconn"]), 74, "cannot keep the sensor's id in /proc/netconn: ");
+    fails(&start(&["--state-dir", "/proc/netconn"]), 74, "cannot keep the daemon's state in /proc/netconn: ");
     fails(&start(&["--config", "/nonexistent.toml"]), 78, "cannot read the configuration /nonexistent.toml: ");
     let folder = TempDir::new().unwrap();
     let config = folder.path().join("netconn.toml");
@@ -129,7 +131,7 @@ fn doctor_proves_itself_with_and_without_a_daemon() {
     }
     let daemon = Daemon::start();
     let text = daemon.text(&["doctor"]);
-    for part in ["ok  daemon ", "ok  records ", "events written, 0 lost", "ok  iter/tcp ", "of this process ("] {
+    for part in ["ok  daemon ", "ok  records ", "events written, none lost", "ok  iter/tcp ", "of this process ("] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
@@ -286,4 +288,79 @@ fn messages_of_the_programs_reach_the_log_on_request_only() {
         }
         assert_eq!(daemon.log().contains("closed from state 10"), logged, "{}", daemon.log());
     }
+}
+
+#[test]
+fn what_has_ended_is_shown_on_request() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    namespace.run(|| {
+        let (listener, client, server) = connected("127.0.0.1");
+        reset(client);
+        drop(server);
+        let to = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(TcpStream::connect(to).is_err());
+        // This one leaves a minisock.
+        let (_listener, client, server) = connected("127.0.0.1");
+        drop(client);
+        drop(server);
+    });
+    moment();
+    let path = format!("/v1/connections?format=ndjson&namespace={}", namespace.inode);
+    let shown = |rows: Vec<Value>| -> Vec<String> {
+        let text = |row: &Value, key: &str| row[key].as_str().unwrap_or("-").to_owned();
+        let keys = ["state", "direction", "close_reason", "failure_reason"];
+        let mut shown: Vec<_> = rows.iter().map(|row| keys.map(|key| text(row, key)).join(" ")).collect();
+        shown.sort();
+        shown
+    };
+    assert_eq!(shown(daemon.rows(&path)), ["TIME_WAIT OUTGOING - -"]);
+    let expected = [
+        "CLOSED INCOMING remote -",
+        "CLOSED INCOMING reset_by_remote -",
+        "CLOSED OUTGOING - refused",
+        "CLOSED OUTGOING reset_by_local -",
+        "TIME_WAIT OUTGOING - -",
+    ];
+    let rows = daemon.rows(&format!("{path}&closed=60"));
+    for row in rows.iter().filter(|row| row["state"] == "CLOSED") {
+        assert_eq!(row["pid"], std::process::id(), "{row}");
+        assert!(row["ended_at"].as_str() >= row["started_at"].as_str(), "{row}");
+    }
+    assert_eq!(shown(rows), expected);
+    // Whoever asks for a state and for what has ended gets both. What the kernel has in TIME_WAIT has ended, too.
+    let both = shown(daemon.rows(&format!("{path}&closed=60&state=established")));
+    assert_eq!(both, [&expected[..3], &["CLOSED OUTGOING local -"], &expected[3..4]].concat());
+    assert_eq!(shown(daemon.rows(&format!("{path}&closed=0"))), ["TIME_WAIT OUTGOING - -"]);
+    let inode = namespace.inode.to_string();
+    let text = daemon.text(&["list", "-e", "-H", "--namespace", &inode, "--closed", "1m"]);
+    assert_eq!(text.matches("CLOSED").count(), 4, "{text}");
+    assert!(text.contains("refused"), "{text}");
+    let error = daemon.ask(&format!("{path}&closed=soon")).unwrap_err();
+    assert!(error.contains("closed: 'soon' is not a number of seconds"), "{error}");
+}
+
+#[test]
+fn bytes_of_living_connections_are_fresh() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    namespace.run(|| {
+        let (_listener, mut client, mut server) = connected("::1");
+        for total in [1000, 101_000] {
+            client.write_all(&vec![0; if total == 1000 { 1000 } else { 100_000 }]).unwrap();
+            let mut rest = if total == 1000 { 1000 } else { 100_000 };
+            while rest > 0 {
+                rest -= server.read(&mut [0; 65_536]).unwrap();
+            }
+            for row in daemon.list(namespace.inode) {
+                let moved = (row["bytes_sent"].as_u64(), row["bytes_received"].as_u64());
+                match row["direction"].as_str() {
+                    Some("OUTGOING") => assert_eq!(moved, (Some(total), Some(0))),
+                    Some("INCOMING") => assert_eq!(moved, (Some(0), Some(total))),
+                    _ => assert_eq!(moved, (None, None), "a listener moves nothing"),
+                }
+            }
+        }
+    });
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netconn_tests::{Daemon, Netns, Random, Socket as TcpRow, long, rows, ss};
+use netconn_tests::{Daemon, Ending, Netns, Random, Socket as TcpRow, long, rows, ss, until};
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -116,6 +116,7 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
     let pause = RwLock::new(());
     let (end, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
     let daemon = thread::scope(|scope| {
+        let _ending = Ending(&end);
         for worker in 0..WORKERS {
             let (namespace, pause, end, connections) = (&namespace, &pause, &end, &connections);
             scope.spawn(move || {
@@ -124,6 +125,10 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
                 let mut random = Random(0x9E37_79B9_7F4A_7C15 ^ worker as u64);
                 let mut held = Vec::new();
                 while !end.load(Ordering::Relaxed) {
+                    if is_emulated {
+                        // A daemon that starts needs its part of the processors.
+                        thread::sleep(Duration::from_millis(5));
+                    }
                     let _going = pause.read().unwrap();
                     step(&mut random, &mut held, &servers, connections);
                 }
@@ -132,9 +137,7 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
         let mut seen = std::collections::HashSet::new();
         for moment in 1..=moments {
             let is_done = || connections.load(Ordering::Relaxed) >= connections_wanted * moment / moments;
-            while !is_done() {
-                thread::sleep(Duration::from_millis(1));
-            }
+            until(120_000, || format!("{} connections", connections.load(Ordering::Relaxed)), is_done);
             match trouble {
                 Trouble::Nothing => {}
                 Trouble::Stopped => {
@@ -151,7 +154,6 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
         for state in ["ESTABLISHED", "LISTENING", "SYN_SENT", "CLOSE_WAIT", "FIN_WAIT2"] {
             assert!(seen.contains(state), "no moment had a socket in {state}");
         }
-        end.store(true, Ordering::Relaxed);
         daemon
     });
     let since = Instant::now();
@@ -194,9 +196,11 @@ fn compare(daemon: &Daemon, namespace: &Netns, moment: usize) -> Vec<String> {
     // Not assert_eq: hundreds of sockets that are equal would hide the one that is not.
     assert!(
         kernel == table,
-        "moment {moment}: only ss has {:#?}, only netconn has {:#?}",
+        "moment {moment}: only ss has {:#?}, only netconn has {:#?}; {:#}; {}",
         only(&kernel, &table),
-        only(&table, &kernel)
+        only(&table, &kernel),
+        daemon.health(),
+        daemon.log()
     );
     kernel.into_iter().map(|(state, _, _)| state).collect()
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use netconn_tests::{Daemon, Netns, connected, long, rows, ss, until};
+use netconn_tests::{Daemon, Ending, Netns, connected, long, rows, ss, until};
 
 #[test]
 fn namespaces_come_and_go() {
@@ -52,6 +52,7 @@ fn namespaces_come_and_go_while_the_table_is_repaired() {
     let count = if long(1) == Duration::from_millis(1) { 100 } else { 20 };
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _ending = Ending(&end);
         let asking = scope.spawn(|| {
             let mut answers = 0;
             while !end.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use netconn_tests::{Daemon, Forked, Netns, connected, disconnect, moment, pause, reset, rows, ss, step};
+use netconn_tests::{Daemon, Ending, Forked, Netns, connected, disconnect, moment, pause, reset, rows, ss, step};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -161,6 +161,7 @@ fn no_line_is_torn_however_often_it_is_killed() {
     let namespace = Netns::new();
     let (going, end) = (AtomicBool::new(false), AtomicBool::new(false));
     let daemon = thread::scope(|scope| {
+        let _ending = Ending(&end);
         let mut daemon = Daemon::start();
         scope.spawn(|| {
             namespace.enter();
@@ -185,7 +186,6 @@ fn no_line_is_torn_however_often_it_is_killed() {
             file.write_all(b"{\"event.type\":\"IP Connect\",\"event.ca").unwrap();
             daemon = killed.start();
         }
-        end.store(true, Ordering::Relaxed);
         daemon
     });
     let events = daemon.stop();

@@ -121,7 +121,7 @@ impl Loop {
         if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
             engine.core.table.expect_acceptors();
         }
-        engine.dump();
+        engine.dump_all();
         Ok(engine)
     }
 
@@ -134,8 +134,17 @@ impl Loop {
         }
     }
 
+    /// Takes a dump; or two where sockets are not locked while they are read (5.10): what was about to end may then seem
+    /// to live.
+    fn dump_all(&mut self) {
+        if !self.capture.dumps_are_exact() {
+            self.dump(true);
+        }
+        self.dump(false);
+    }
+
     /// Brings table and processes into line with the kernel: at the start, and after records were lost.
-    fn dump(&mut self) {
+    fn dump(&mut self, is_first_of_two: bool) {
         // The programs are attached: whatever begins from now on waits in the ring.
         let Self { capture, core, outputs, .. } = self;
         // Nothing is taken from the ring meanwhile: what processes became since is newer than what is found.
@@ -161,11 +170,8 @@ impl Loop {
             Err(error) => warn!("processes of connections that were there before are not known: {error}"),
         }
         self.catch_up();
-        if self.capture.dumps_are_exact() {
-            covered.namespaces = namespaces;
-        } else {
-            covered.held = None;
-        }
+        covered.namespaces = namespaces;
+        covered.is_first_of_two = is_first_of_two;
         self.core.end_dump(sockets, &covered);
         self.core.complete = true;
         self.again = (0, TICK);
@@ -218,7 +224,7 @@ impl Loop {
 
     fn answer(&mut self, command: Command) {
         match command {
-            Command::Rows(RowsRequest { filter, closed_ns, cursor: Cursor::Start }, reply) => {
+            Command::Rows(RowsRequest { filter, is_array, closed_ns, cursor: Cursor::Start }, reply) => {
                 let live = self.live(&filter);
                 // What happened before the question belongs into the answer.
                 self.catch_up();
@@ -228,7 +234,7 @@ impl Loop {
                 }
                 self.find_ports();
                 // An error means that the client has gone.
-                let _ = reply.send(self.core.first_rows(&filter, closed_ns, live));
+                let _ = reply.send(self.core.first_rows(&filter, (is_array, closed_ns), live));
             }
             Command::Rows(RowsRequest { filter, cursor, .. }, reply) => {
                 let _ = reply.send(self.core.rows_from(&filter, &cursor));
@@ -336,7 +342,7 @@ impl Loop {
         let is_due = !self.core.complete && self.again.0 <= now && self.capture.has("dump_tcp");
         if is_due || (is_lossy && self.core.complete) {
             self.repairs += 1;
-            self.dump();
+            self.dump_all();
         }
         self.core.telling.hand_over(&self.outputs);
     }

@@ -20,12 +20,16 @@ use crate::{
 
 /// Rows of one part of a snapshot: well below a millisecond of the engine's time.
 const ROWS_AT_ONCE: usize = 1000;
+/// What a part usually takes.
+const PART_BYTES: usize = 512 << 10;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct RowsRequest {
     /// Which connections.
     pub filter: Arc<Filter>,
+    /// Between rows of a JSON array a comma is needed, before each of them; otherwise each ends with a line feed.
+    pub is_array: bool,
     /// Also those that ended so many nanoseconds ago at most.
     pub closed_ns: Option<u64>,
     /// From where on.
@@ -48,6 +52,7 @@ pub enum Cursor {
 /// What a snapshot shows beside the table.
 #[derive(Debug)]
 pub struct Rest {
+    is_array: bool,
     minisocks: Vec<TcpRecord>,
     /// Ends of the minisocks, if they are shown and what has ended is shown too.
     shown: HashSet<Ends>,
@@ -58,7 +63,7 @@ pub struct Rest {
 /// Part of a snapshot.
 #[derive(Debug)]
 pub struct Rows {
-    /// JSON objects, each ended by a line feed.
+    /// JSON objects, each ended by a line feed, or in an array each after a comma and a line feed.
     pub lines: Bytes,
     /// Where to go on; `None` at the end.
     pub next: Option<Cursor>,
@@ -66,7 +71,12 @@ pub struct Rows {
 
 impl Core {
     /// The first part of a snapshot, with what the kernel told of connections when it was asked at `since_ns`.
-    pub(super) fn first_rows(&mut self, filter: &Filter, closed: Option<u64>, (live, since_ns): (Live, u64)) -> Rows {
+    pub(super) fn first_rows(
+        &mut self,
+        filter: &Filter,
+        (is_array, closed): (bool, Option<u64>),
+        (live, since_ns): (Live, u64),
+    ) -> Rows {
         let mut out = BytesMut::new();
         self.table.count(&live.counters);
         let past = &self.telling.past;
@@ -76,11 +86,11 @@ impl Core {
             // What ended while the kernel was asked is in its answer or not; it is in the snapshot.
             for connection in past.over_since(since_ns, &shown) {
                 shown.extend(ends(&connection));
-                self.show(&mut out, filter, &connection);
+                self.show(&mut out, filter, is_array, &connection);
             }
         }
         let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
-        let rest = Arc::new(Rest { minisocks: live.minisocks, shown, ended_since });
+        let rest = Arc::new(Rest { is_array, minisocks: live.minisocks, shown, ended_since });
         let Rows { lines, next } = self.rows_from(filter, &Cursor::Slot(0, rest));
         out.extend_from_slice(&lines);
         Rows { lines: out.freeze(), next }
@@ -88,7 +98,7 @@ impl Core {
 
     /// A later part of a snapshot.
     pub(super) fn rows_from(&mut self, filter: &Filter, cursor: &Cursor) -> Rows {
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(PART_BYTES);
         let next = match cursor {
             Cursor::Start => None,
             Cursor::Slot(slot, rest) => {
@@ -99,7 +109,7 @@ impl Core {
                         next = Cursor::Slot(slot, Arc::clone(rest));
                         break;
                     }
-                    write(&mut out, filter, telling, boot, connection, None);
+                    write(&mut out, filter, rest.is_array, telling, boot, connection, None);
                 }
                 Some(next)
             }
@@ -107,7 +117,7 @@ impl Core {
                 let end = (index + ROWS_AT_ONCE).min(rest.minisocks.len());
                 for minisock in rest.minisocks.get(*index..end).unwrap_or_default() {
                     let connection = self.telling.past.over(minisock);
-                    self.show(&mut out, filter, &connection);
+                    self.show(&mut out, filter, rest.is_array, &connection);
                 }
                 Some(if end < rest.minisocks.len() {
                     Cursor::Minisock(end, Arc::clone(rest))
@@ -135,20 +145,21 @@ impl Core {
             // Those that the kernel still has are shown as such.
             let is_shown = ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
             if entry.ended_ns >= since_ns && !is_shown {
-                write(out, filter, &mut self.telling, &self.boot, &entry.connection, Some(entry));
+                write(out, filter, rest.is_array, &mut self.telling, &self.boot, &entry.connection, Some(entry));
             }
         }
         entries.last().map(|(last, _)| Cursor::Ended(last + 1, Arc::clone(rest)))
     }
 
-    fn show(&mut self, out: &mut BytesMut, filter: &Filter, connection: &Connection) {
-        write(out, filter, &mut self.telling, &self.boot, connection, None);
+    fn show(&mut self, out: &mut BytesMut, filter: &Filter, is_array: bool, connection: &Connection) {
+        write(out, filter, is_array, &mut self.telling, &self.boot, connection, None);
     }
 }
 
 fn write(
     out: &mut BytesMut,
     filter: &Filter,
+    is_array: bool,
     telling: &mut Telling,
     boot: &str,
     connection: &Connection,
@@ -161,7 +172,12 @@ fn write(
         filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
     });
     if is_wanted {
+        if is_array {
+            out.extend_from_slice(b",\n");
+        }
         row(out, clock, directory, boot, connection, ended);
-        out.extend_from_slice(b"\n");
+        if !is_array {
+            out.extend_from_slice(b"\n");
+        }
     }
 }

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use jiff::Timestamp;
 use serde_json::json;
@@ -105,7 +105,7 @@ async fn connections(State(engine): State<Handle>, parameters: Parameters) -> An
         Some(other) => return Err(bad_request(format!("format: '{other}' is not json or ndjson"))),
     };
     let filter = Arc::new(Filter::parse(rest)?);
-    let first = RowsRequest { filter, closed_ns, cursor: Cursor::Start };
+    let first = RowsRequest { filter, is_array: array, closed_ns, cursor: Cursor::Start };
     let health = ask(&engine, Command::Health).await?;
     let before = array.then(|| {
         let taken_at = Timestamp::now().to_string();
@@ -127,17 +127,25 @@ fn nanoseconds(text: &str) -> Result<u64, Failure> {
     Ok(u64::try_from(seconds.ok_or_else(wrong)?.as_nanos()).unwrap_or(u64::MAX))
 }
 
-async fn rows(engine: &Handle, request: RowsRequest) -> Result<crate::engine::Rows, Failure> {
-    ask(engine, |reply| Command::Rows(request, reply)).await
+/// Asks for a part of a snapshot at once, and gives what it can be waited for by.
+fn rows(engine: &Handle, request: RowsRequest) -> impl Future<Output = Result<crate::engine::Rows, Failure>> + use<> {
+    ask(engine, |reply| Command::Rows(request, reply))
 }
 
-async fn ask<T>(engine: &Handle, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Failure> {
+fn ask<T, C: FnOnce(oneshot::Sender<T>) -> Command>(
+    engine: &Handle,
+    command: C,
+) -> impl Future<Output = Result<T, Failure>> + use<T, C> {
     let (reply, receiver) = oneshot::channel();
-    engine.send(command(reply)).map_err(|_| failed())?;
-    answer(receiver).await.ok_or_else(late)
+    let sent = engine.send(command(reply));
+    async move {
+        sent.map_err(|_| failed())?;
+        answer(receiver).await.ok_or_else(late)
+    }
 }
 
-/// Sends part after part, each asked for when the one before was taken: a slow client costs no memory.
+/// Sends part after part. The next one is made while one is sent, and no more than that: a slow client costs little
+/// memory.
 async fn send_rows(
     engine: Handle,
     mut sender: Sender<Bytes, io::Error>,
@@ -146,18 +154,22 @@ async fn send_rows(
     before: Option<Bytes>,
 ) -> Option<()> {
     let array = before.is_some();
+    // In an array every row comes after a comma and a line feed: not the first.
+    let mut surplus = if array { 2 } else { 0 };
     if let Some(before) = before {
         sender.send_data(before).await.ok()?;
     }
-    let mut is_first = true;
     loop {
-        let lines = if array { separate(&part.lines, &mut is_first) } else { part.lines };
-        if !lines.is_empty() {
+        let next = part.next.map(|cursor| {
+            request.cursor = cursor;
+            rows(&engine, request.clone())
+        });
+        if !part.lines.is_empty() {
+            let lines = part.lines.slice(std::mem::take(&mut surplus).min(part.lines.len())..);
             sender.send_data(lines).await.ok()?;
         }
-        let Some(cursor) = part.next else { break };
-        request.cursor = cursor;
-        let Ok(next) = rows(&engine, request.clone()).await else {
+        let Some(next) = next else { break };
+        let Ok(next) = next.await else {
             // The client sees an answer that ends too early.
             sender.abort(io::Error::other("the daemon ended"));
             return None;
@@ -168,18 +180,6 @@ async fn send_rows(
         sender.send_data(Bytes::from_static(b"]}\n")).await.ok()?;
     }
     Some(())
-}
-
-/// Puts commas between rows that are ended by line feeds; no row holds one.
-fn separate(lines: &Bytes, is_first: &mut bool) -> Bytes {
-    let mut out = BytesMut::with_capacity(lines.len() + 1024);
-    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        if !std::mem::replace(is_first, false) {
-            out.extend_from_slice(b",\n");
-        }
-        out.extend_from_slice(line);
-    }
-    out.freeze()
 }
 
 /// `GET /v1/events`: events as they happen, until the client goes.
@@ -226,17 +226,4 @@ fn resident_bytes() -> Option<u64> {
         ProcessRefreshKind::nothing().with_memory().without_tasks(),
     );
     system.process(pid).map(sysinfo::Process::memory)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_become_an_array() {
-        let mut is_first = true;
-        assert_eq!(separate(&Bytes::from_static(b""), &mut is_first), "");
-        assert_eq!(separate(&Bytes::from_static(b"{1}\n{2}\n"), &mut is_first), "{1},\n{2}");
-        assert_eq!(separate(&Bytes::from_static(b"{3}\n"), &mut is_first), ",\n{3}");
-    }
 }

@@ -11,8 +11,10 @@ use crate::{event::CloseReason, process::Process};
 /// What a dump has seen of the kernel.
 #[derive(Debug, Default)]
 pub struct Covered {
-    /// Inodes of the network namespaces of which it has every socket; none if it may have missed some (5.10).
+    /// Inodes of the network namespaces that were read.
     pub namespaces: std::collections::HashSet<u64>,
+    /// Another dump follows at once, and says what is gone.
+    pub is_first_of_two: bool,
     /// Sockets that somebody has open, in any namespace; `None`: not known.
     pub held: Option<HashSet<u64>>,
 }
@@ -20,7 +22,7 @@ pub struct Covered {
 impl Table {
     /// A dump of all sockets is about to be taken: from here on ended sockets are remembered.
     pub fn begin_dump(&mut self) {
-        self.dumps = self.dumps.wrapping_add(1);
+        self.dumps = self.dumps.saturating_add(1);
         self.ended = Some(HashMap::default());
     }
 
@@ -50,7 +52,10 @@ impl Table {
                 self.apply(record, &mut process, &mut emit);
             }
         }
-        let Covered { namespaces, held } = covered;
+        let Covered { namespaces, is_first_of_two, held } = covered;
+        if *is_first_of_two {
+            return;
+        }
         // A namespace that nobody is in and that has no name cannot be read. As long as somebody has a socket of it open
         // it is there.
         let there: HashSet<u32> = held.as_ref().map_or_else(HashSet::default, |held| {

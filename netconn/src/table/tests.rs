@@ -74,6 +74,20 @@ fn failed(failure: Failure, errno: u32) -> Vec<Change> {
     vec![Change::Connect(Outcome::Failure(failure, errno))]
 }
 
+#[test]
+fn of_two_dumps_the_second_says_what_is_gone() {
+    let mut table = Table::default();
+    run(&mut table, &[record(1, 1, 1, role::ACTIVE, SYN_SENT, ESTABLISHED)]);
+    let there = record(2, 1, 1, role::ACTIVE, ESTABLISHED, ESTABLISHED);
+    let mut dump = |dump: Vec<TcpRecord>, is_first_of_two| {
+        table.begin_dump();
+        table.end_dump(dump, &Covered { is_first_of_two, ..everything() }, |_| None, |_, _, _| ());
+        table.from_slot(0).map(|(_, entry)| entry.socket).collect::<Vec<_>>()
+    };
+    assert_eq!(dump(vec![there], true), [1, 2]);
+    assert_eq!(dump(vec![there], false), [2]);
+}
+
 /// A dump that has seen everything there is.
 fn everything() -> Covered {
     Covered { held: Some(hashbrown::HashSet::new()), ..Covered::default() }
@@ -90,7 +104,7 @@ fn what_was_in_a_namespace_that_is_gone_has_ended() {
     // Read; not read, but somebody has a socket of it open; gone.
     run(&mut table, &[in_namespace(1, 10), in_namespace(2, 20), in_namespace(3, 20), in_namespace(4, 30)]);
     table.begin_dump();
-    let covered = Covered { namespaces: [10].into(), held: Some([2].into_iter().collect()) };
+    let covered = Covered { namespaces: [10].into(), held: Some([2].into_iter().collect()), is_first_of_two: false };
     let changes = told(&mut table, |table, emit| table.end_dump(Vec::new(), &covered, |_| None, emit));
     let reasons: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
     assert_eq!(reasons, [Change::Close(CloseReason::Unknown, 0), Change::Close(CloseReason::NamespaceGone, 0)]);

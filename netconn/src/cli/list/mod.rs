@@ -49,7 +49,7 @@ pub(super) struct Options {
     /// Only how many there are; with --group-by how many in each group, the largest first.
     #[arg(long)]
     count: bool,
-    /// Also connections that have ended, this long ago at most: 90s, 5m, 1h.
+    /// Also connections that have ended, this long ago at most: 90s, 5m. Ten minutes and 65,536 of them are remembered.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     closed: Option<Duration>,
     /// Show more columns (as in ss); and end with exit code 1 if there are none (as in grep and jq).
