@@ -241,7 +241,7 @@ pub struct TcpRecord {
     pub new_state: u8,
 }
 
-/// How much a connection has moved so far, from `iter/tcp`.
+/// How much a connection has moved so far, and how it is, from `iter/tcp`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct CountersRecord {
@@ -253,6 +253,14 @@ pub struct CountersRecord {
     pub bytes_sent: u64,
     /// As [`Totals::bytes_received`].
     pub bytes_received: u64,
+    /// As [`SocketState::generation`]; 0: nothing is kept with the socket.
+    pub generation: u32,
+    /// As [`SocketState::sequence`].
+    pub sequence: u32,
+    /// One of [`tcp_state`](super::tcp_state).
+    pub state: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// A socket has another owner, or the same one known better.

@@ -88,7 +88,7 @@ fn encoding_rows(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
         out.clear();
         for (_, connection, _) in &told {
-            row(&mut out, &mut clock, &mut directory, BOOT, connection);
+            row(&mut out, &mut clock, &mut directory, BOOT, connection, None);
         }
         black_box(out.len())
     });

@@ -85,6 +85,8 @@ enum Trouble {
     Nothing,
     /// It is stopped for so long that records are lost.
     Stopped,
+    /// It does not see some changes, and nobody counts them.
+    Unseen,
     /// It is killed, and started again while everything goes on.
     Killed,
 }
@@ -139,7 +141,7 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
             let is_done = || connections.load(Ordering::Relaxed) >= connections_wanted * moment / moments;
             until(120_000, || format!("{} connections", connections.load(Ordering::Relaxed)), is_done);
             match trouble {
-                Trouble::Nothing => {}
+                Trouble::Nothing | Trouble::Unseen => {}
                 Trouble::Stopped => {
                     daemon.signal(Signal::SIGSTOP);
                     // Once for as long as somebody may look at it in a debugger.
@@ -168,7 +170,9 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
             return; // Emulation makes losses likely, and they were told: what began and ended in between is not counted.
         }
         Trouble::Nothing => {}
-        Trouble::Stopped => return assert!(!all.of("Data Loss").is_empty(), "this test is about losses"),
+        Trouble::Stopped | Trouble::Unseen => {
+            return assert!(!all.of("Data Loss").is_empty(), "this test is about losses");
+        }
         Trouble::Killed => return, // What began and ended while no daemon ran is known to nobody.
     }
     let events = all.within(&namespace);
@@ -203,6 +207,11 @@ fn compare(daemon: &Daemon, namespace: &Netns, moment: usize) -> Vec<String> {
         daemon.log()
     );
     kernel.into_iter().map(|(state, _, _)| state).collect()
+}
+
+#[test]
+fn the_table_equals_ss_whatever_is_not_seen() {
+    churn(Daemon::start_with(&["--fault", "unseen"]), MOMENTS / 2, Trouble::Unseen);
 }
 
 #[test]

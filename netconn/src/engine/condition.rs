@@ -12,7 +12,7 @@ use crate::{
 impl Loop {
     pub(super) fn health(&self) -> Health {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let losses = self.capture.losses();
+        let losses = self.losses();
         Health {
             sensor_id: self.core.sensor.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -25,7 +25,6 @@ use crate::{
     engine::{
         Command, Cursor, Handle, Parts, RowsRequest, core::Core, owners::Owners, telling::Telling, unsent::Unsent,
     },
-    event::filter::Filter,
     kernel::{
         capture::{Capture, Live, Wanted},
         iterate::own,
@@ -50,6 +49,9 @@ const GATHER: Duration = Duration::from_millis(5);
 const TICK: Duration = Duration::from_secs(1);
 /// How often losses are looked for while records come: that costs 0.2 ms.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often the table is compared with the kernel while records come: that takes a tenth of a second for 100,000
+/// connections.
+const CHECK: Duration = Duration::from_secs(60);
 /// Longest pause between two dumps that fail.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 /// Programs that tell who accepts; with one of them it is worth waiting for.
@@ -72,6 +74,10 @@ pub(super) struct Loop {
     told: Told,
     /// When a dump that failed is taken again, nanoseconds since boot, and how long was waited.
     again: (u64, Duration),
+    /// Changes that only a comparison with the kernel has shown.
+    missed: u64,
+    /// When the table was compared with the kernel, nanoseconds since boot, and records received until then.
+    checked: (u64, u64),
 }
 
 /// Losses told so far.
@@ -116,6 +122,8 @@ impl Loop {
             repairs: 0,
             told,
             again: (0, TICK),
+            missed: 0,
+            checked: (now, 0),
         };
         engine.core.table.start(engine.capture.began_ns());
         if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
@@ -225,13 +233,10 @@ impl Loop {
     fn answer(&mut self, command: Command) {
         match command {
             Command::Rows(RowsRequest { filter, is_array, closed_ns, cursor: Cursor::Start }, reply) => {
-                let live = self.live(&filter);
-                // What happened before the question belongs into the answer.
-                self.catch_up();
-                // Not a moment longer than known.
-                if self.capture.losses().exceed(&self.told.kernel) {
-                    self.tick(self.core.telling.clock.now());
-                }
+                let wanted = Wanted { minisocks: filter.wants_minisocks(), counters: filter.wants_counters() };
+                // What happened before the question belongs into the answer, and nothing is wrong a moment longer than
+                // known.
+                let live = self.check(wanted);
                 self.find_ports();
                 // An error means that the client has gone.
                 let _ = reply.send(self.core.first_rows(&filter, (is_array, closed_ns), live));
@@ -272,16 +277,33 @@ impl Loop {
         }
     }
 
-    /// What the kernel alone knows, as far as a filter lets any of it through.
-    fn live(&mut self, filter: &Filter) -> (Live, u64) {
+    /// What the kernel alone knows, and since when it was asked. The table is compared with it and repaired if need be.
+    fn check(&mut self, wanted: Wanted) -> (Live, u64) {
         let since_ns = self.core.telling.clock.now();
-        let wanted = Wanted { minisocks: filter.wants_minisocks(), counters: filter.wants_counters() };
         let Self { capture, core, outputs, .. } = self;
         let live = capture.live(wanted, |rings| _ = drain(rings, core, outputs)).unwrap_or_else(|error| {
             warn!("connections in TIME_WAIT and bytes so far are not known: {error}");
             Live::default()
         });
+        self.catch_up();
+        // Where sockets are not locked while they are read, a state may be older than the number of its change.
+        if wanted.counters && self.core.complete && self.capture.dumps_are_exact() {
+            let Core { table, telling, .. } = &self.core;
+            let over = telling.past.sockets_since(since_ns);
+            let missed = table.missed(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket));
+            self.missed += missed as u64;
+            self.checked = (since_ns, self.core.records);
+        }
+        if self.losses().exceed(&self.told.kernel) {
+            self.tick(self.core.telling.clock.now());
+        }
         (live, since_ns)
+    }
+
+    /// What was lost since the start.
+    pub(super) fn losses(&self) -> Losses {
+        let losses = self.capture.losses();
+        Losses { missed_runs: losses.missed_runs + self.missed, ..losses }
     }
 
     /// Announces some of what a dump has found, if the outputs keep up. Whether there is more to announce.
@@ -338,6 +360,12 @@ impl Loop {
                 self.find_owners(&ended);
             }
         }
+        let (checked_ns, records) = self.checked;
+        if now.saturating_sub(checked_ns) >= CHECK.as_nanos() as u64 && records != self.core.records {
+            // This ticks again, if anything was missed.
+            self.checked = (now, self.core.records);
+            self.check(Wanted { minisocks: false, counters: true });
+        }
         let is_lossy = self.tell_losses(now);
         let is_due = !self.core.complete && self.again.0 <= now && self.capture.has("dump_tcp");
         if is_due || (is_lossy && self.core.complete) {
@@ -363,7 +391,7 @@ impl Loop {
             tell("queue", output.counters().lost_queue.load(Ordering::Relaxed), queue);
             tell("disk", output.counters().lost_disk.load(Ordering::Relaxed), disk);
         }
-        let losses = self.capture.losses();
+        let losses = self.losses();
         if !losses.exceed(&self.told.kernel) {
             return false;
         }
@@ -388,7 +416,7 @@ impl Loop {
         self.core.tell_all();
         let now = self.core.telling.clock.now();
         self.tell_losses(now);
-        self.core.telling.stop(self.capture.losses().records());
+        self.core.telling.stop(self.losses().records());
         self.core.telling.hand_over(&self.outputs);
         self.core.telling.streams.clear();
         for output in self.outputs.drain(..) {

@@ -41,6 +41,8 @@ pub struct Live {
     pub minisocks: Vec<TcpRecord>,
     /// How much connections have moved.
     pub counters: Vec<CountersRecord>,
+    /// Inodes of the network namespaces that were read.
+    pub namespaces: HashSet<u64>,
 }
 
 impl Collect for Live {
@@ -144,7 +146,7 @@ impl Capture {
             None => None,
         };
         Ok(Self {
-            rings: Rings::new(taken(&mut ebpf, map::RECORDS)?, taken(&mut ebpf, map::PROCESSES)?)
+            rings: Rings::new(taken(&mut ebpf, map::RECORDS)?, taken(&mut ebpf, map::PROCESSES)?, &options.faults)
                 .map_err(|error| LoadError::Object(format!("the ring buffers cannot be read: {error}")))?,
             ring_bytes: options.ring_bytes as usize,
             counters: Counters {
@@ -265,7 +267,8 @@ impl Capture {
         if bits == 0 {
             return Ok(Live::default());
         }
-        Ok(self.read("dump_tcp", bits, iterate::all_namespaces, meanwhile)?.0)
+        let (live, namespaces) = self.read("dump_tcp", bits, iterate::all_namespaces::<Live>, meanwhile)?;
+        Ok(Live { namespaces, ..live })
     }
 
     /// Reads an iterator with bits of the settings set.

@@ -65,6 +65,8 @@ pub enum Fault {
     ReadAgain,
     /// Iterators break off.
     BrokenReads,
+    /// Some records of sockets are not handed over, and nothing counts them.
+    Unseen,
 }
 
 /// Why nothing can be captured.

@@ -18,6 +18,8 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
+use crate::kernel::load::Fault;
+
 /// How long a record that is being written is waited for. The program that writes it cannot sleep, but the processor
 /// under it may be another machine's for a while.
 const PATIENCE: Duration = Duration::from_millis(2);
@@ -29,7 +31,14 @@ pub struct Rings {
     /// Where the kernel and we are in `processes`.
     positions: Positions,
     held: Held,
+    /// Of so many records of sockets one is not handed over; `None`: of none. See [`Fault::Unseen`].
+    unseen: Option<u32>,
+    /// Records of sockets so far.
+    count: u32,
 }
+
+/// [`Rings::unseen`], if it is to be.
+const UNSEEN: u32 = 16;
 
 /// A record of a process that is later than the last record of a socket. Words, because records are aligned to 8 bytes.
 #[derive(Debug, Default)]
@@ -45,9 +54,10 @@ impl Rings {
     /// # Errors
     ///
     /// When their positions cannot be mapped.
-    pub(super) fn new(sockets: RingBuf<MapData>, processes: RingBuf<MapData>) -> io::Result<Self> {
+    pub(super) fn new(sockets: RingBuf<MapData>, processes: RingBuf<MapData>, faults: &[Fault]) -> io::Result<Self> {
         let positions = Positions::of(processes.as_fd())?;
-        Ok(Self { sockets, processes, positions, held: Held::default() })
+        let unseen = faults.contains(&Fault::Unseen).then_some(UNSEEN);
+        Ok(Self { sockets, processes, positions, held: Held::default(), unseen, count: 0 })
     }
 
     /// Descriptors that can be read when there are records.
@@ -57,7 +67,7 @@ impl Rings {
 
     /// Hands over the next record and, before it, those of processes that are older; gives how many there were.
     pub fn next(&mut self, mut handle: impl FnMut(&[u8])) -> usize {
-        let Self { sockets, processes, positions, held } = self;
+        let Self { sockets, processes, positions, held, .. } = self;
         // The ring of sockets first: what a process became before it used a socket is then in the other one.
         let Some(record) = sockets.next() else {
             if !held.fill(processes, positions) {
@@ -72,7 +82,10 @@ impl Rings {
             held.hand_over(&mut handle);
             count += 1;
         }
-        handle(&record);
+        self.count = self.count.wrapping_add(1);
+        if self.unseen.is_none_or(|each| !self.count.is_multiple_of(each)) {
+            handle(&record);
+        }
         count
     }
 }

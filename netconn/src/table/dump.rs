@@ -3,10 +3,13 @@
 use std::rc::Rc;
 
 use hashbrown::{HashMap, HashSet};
-use netconn_common::{Owner, TcpRecord, attribution, role, tcp_state};
+use netconn_common::{CountersRecord, Owner, TcpRecord, attribution, role, tcp_state};
 
 use super::{Change, Connection, Table, finish};
 use crate::{event::CloseReason, process::Process};
+
+/// How old a connection must be for the kernel's table to have it.
+const SETTLED_NS: u64 = 10_000_000;
 
 /// What a dump has seen of the kernel.
 #[derive(Debug, Default)]
@@ -82,6 +85,47 @@ impl Table {
                 finish(&mut entry, reason, now, &mut emit);
             }
         }
+    }
+
+    /// How many changes the table has missed that nobody has counted, as the kernel's `counters` show: of all connections
+    /// of the `namespaces`, read from `since_ns` on, after which all records were applied. `is_over` tells whether a
+    /// socket has ended since then.
+    ///
+    /// A program that is not run although something changes is otherwise counted by the kernel, but not by each:
+    /// `recursion_misses` came with 5.12, and there are machines where programs do not run in interrupts of protected
+    /// processes.
+    pub fn missed(
+        &self,
+        counters: &[CountersRecord],
+        namespaces: &std::collections::HashSet<u64>,
+        since_ns: u64,
+        is_over: impl Fn(u64) -> bool,
+    ) -> usize {
+        let mut seen = HashSet::with_capacity(counters.len());
+        let mut missed = 0;
+        for record in counters {
+            seen.insert(record.socket);
+            // Half open is not in the table, and what nothing is kept with is as it was told last.
+            if record.generation == 0 || record.state == u32::from(tcp_state::SYN_RECV) {
+                continue;
+            }
+            let entry = self.by_socket.get(&record.socket).and_then(|slot| self.slots.get(*slot as usize)?.as_ref());
+            let is_missed = match entry {
+                None => !is_over(record.socket),
+                Some(entry) => {
+                    let (known, there) = ((entry.generation, entry.sequence), (record.generation, record.sequence));
+                    known < there || (known == there && u32::from(entry.state) != record.state)
+                }
+            };
+            missed += usize::from(is_missed && entry.is_none_or(|entry| entry.generation != 0));
+        }
+        let is_gone = |entry: &&Connection| {
+            // Attempts and children are in the kernel's table a moment after they begin.
+            let is_settled = entry.born_ns.max(entry.established_ns) + SETTLED_NS < since_ns;
+            let is_shown = entry.generation != 0 && !matches!(entry.state, tcp_state::LISTEN | tcp_state::SYN_RECV);
+            is_settled && is_shown && namespaces.contains(&u64::from(entry.namespace)) && !seen.contains(&entry.socket)
+        };
+        missed + self.slots.iter().flatten().filter(is_gone).count()
     }
 
     /// Those of some ended processes, by id and start, that own a listener or an accepted connection that somebody must

@@ -113,6 +113,12 @@ impl Past {
         missing.map(|connection| Connection { state: tcp_state::TIME_WAIT, ..connection.clone() }).collect()
     }
 
+    /// Sockets that ended after `from_ns`.
+    pub fn sockets_since(&self, from_ns: u64) -> HashSet<u64> {
+        let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
+        later.map(|entry| entry.connection.socket).collect()
+    }
+
     /// Entries from a number on, with their numbers.
     pub fn from_number(&self, number: u64) -> impl Iterator<Item = (u64, &Ended)> {
         let skipped = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
