@@ -253,10 +253,6 @@ pub struct CountersRecord {
     pub bytes_sent: u64,
     /// As [`Totals::bytes_received`].
     pub bytes_received: u64,
-    /// As [`SocketState::generation`]; 0: nothing is kept with the socket.
-    pub generation: u32,
-    /// As [`SocketState::sequence`].
-    pub sequence: u32,
     /// One of [`tcp_state`](super::tcp_state).
     pub state: u32,
     /// 0.

@@ -113,7 +113,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
     0
 }
 
-/// Tells how much a connection has moved, and after which change in which state it is.
+/// Tells how much a connection has moved, and in which state it is.
 ///
 /// # Safety
 ///
@@ -125,18 +125,12 @@ unsafe fn count(seq: *mut c_void, tcp: TcpSock) {
         return;
     }
     let Some(socket) = sock.known_number() else { return };
-    let kept = sock.state();
-    // SAFETY: checked; under the socket's lock, see `dump_tcp`.
-    let (generation, sequence) =
-        if kept.is_null() { (0, 0) } else { unsafe { ((*kept).state.generation, (*kept).state.sequence) } };
     let (bytes_sent, bytes_received) = sock.moved(tcp);
     let mut record = CountersRecord {
         header: emit::header(kind::COUNTERS, 0),
         socket,
         bytes_sent,
         bytes_received,
-        generation,
-        sequence,
         state: u32::from(sock.tcp_state()),
         reserved: 0,
     };

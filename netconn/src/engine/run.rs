@@ -286,12 +286,14 @@ impl Loop {
             Live::default()
         });
         self.catch_up();
-        // Where sockets are not locked while they are read, a state may be older than the number of its change.
-        if wanted.counters && self.core.complete && self.capture.dumps_are_exact() {
-            let Core { table, telling, .. } = &self.core;
+        if wanted.counters {
+            let Core { table, telling, .. } = &mut self.core;
             let over = telling.past.sockets_since(since_ns);
-            let missed = table.missed(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket));
-            self.missed += missed as u64;
+            let missed = table.compare(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket));
+            // Where sockets are not locked while they are read, a state may be older than its change.
+            if self.core.complete && self.capture.dumps_are_exact() {
+                self.missed += missed as u64;
+            }
             self.checked = (since_ns, self.core.records);
         }
         if self.losses().exceed(&self.told.kernel) {

@@ -78,7 +78,6 @@ impl Core {
         (live, since_ns): (Live, u64),
     ) -> Rows {
         let mut out = BytesMut::new();
-        self.table.count(&live.counters);
         let past = &self.telling.past;
         let mut shown = HashSet::new();
         if filter.wants_minisocks() {

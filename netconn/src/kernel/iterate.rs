@@ -6,7 +6,7 @@ use std::{
     io::{self, Read},
     iter,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -50,10 +50,10 @@ pub(super) fn here<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Resu
     Ok(found)
 }
 
-/// All records of an iterator in every network namespace, and the inodes of those that were read: not those that the
+/// All records of sockets in every network namespace, and the inodes of those that were read: not those that the
 /// caller may not enter. To be called on a thread that nobody needs in its old namespace afterwards.
 pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<(C, HashSet<u64>)> {
-    namespaces(program, faults, |_| true, || true)
+    namespaces(program, faults, |_| true, has_sockets)
 }
 
 /// The same in the network namespaces of which the inode is wanted, and where there is anything, as `is_any` says when
@@ -107,16 +107,30 @@ pub fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
     }
 }
 
-/// Whether the calling thread's network namespace has minisocks of connections that are over: the kernel counts them
+/// Whether the calling thread's network namespace has TCP sockets or minisocks: the kernel counts them
 /// (`sockstat_seq_show` in `net/ipv4/proc.c`).
+pub(super) fn has_sockets() -> bool {
+    is_any("sockstat", "TCP:", &["inuse", "tw"]) || is_any("sockstat6", "TCP6:", &["inuse"])
+}
+
+/// The same of minisocks of connections that are over alone.
 pub(super) fn has_minisocks() -> bool {
-    fs::read_to_string("/proc/thread-self/net/sockstat").map_or(true, |text| minisocks_in(&text) != Some(0))
+    is_any("sockstat", "TCP:", &["tw"])
+}
+
+/// Whether one of these numbers is not 0, in a line of a file about the calling thread's network namespace. What cannot be
+/// read may be anything, but a protocol that is not there has no file.
+fn is_any(file: &str, line: &str, names: &[&str]) -> bool {
+    match fs::read_to_string(Path::new("/proc/thread-self/net").join(file)) {
+        Ok(text) => names.iter().any(|name| number_in(&text, line, name) != Some(0)),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// The number behind `tw` in `TCP: inuse 5 orphan 0 tw 2 alloc 7 mem 1`.
-fn minisocks_in(sockstat: &str) -> Option<u64> {
-    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
-    line.split_whitespace().skip_while(|word| *word != "tw").nth(1)?.parse().ok()
+fn number_in(sockstat: &str, line: &str, name: &str) -> Option<u64> {
+    let line = sockstat.lines().find_map(|text| text.strip_prefix(line))?;
+    line.split_whitespace().skip_while(|word| *word != name).nth(1)?.parse().ok()
 }
 
 /// Does something that takes long on a thread of its own, and something else on this one until it is done.
@@ -250,10 +264,10 @@ mod tests {
     #[test]
     fn minisocks_are_counted_by_the_kernel() {
         let text = "sockets: used 84\nTCP: inuse 5 orphan 0 tw 12 alloc 7 mem 1\nUDP: inuse 1 mem 0\n";
-        assert_eq!(minisocks_in(text), Some(12));
-        assert_eq!(minisocks_in("TCP: inuse 5"), None);
+        assert_eq!(number_in(text, "TCP:", "tw"), Some(12));
+        assert_eq!(number_in("TCP: inuse 5", "TCP:", "tw"), None);
         let own = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap();
-        assert!(minisocks_in(&own).is_some(), "{own}");
+        assert!(number_in(&own, "TCP:", "tw").is_some() && number_in(&own, "TCP:", "inuse").is_some(), "{own}");
     }
 
     #[test]

@@ -41,7 +41,11 @@ pub struct Connection {
     pub born_ns: u64,
     /// When it was connected, nanoseconds since boot; 0: not, or before netconn.
     pub established_ns: u64,
-    /// Counters as of the last change of state.
+    /// When its state was last told, nanoseconds since boot.
+    pub(super) changed_ns: u64,
+    /// Number of the last comparison with the kernel in which it was there.
+    pub(super) compared: u32,
+    /// Counters as of the last change of state, or as the kernel told them since.
     pub totals: Totals,
     /// Bits of `netconn_common::mark` that any record had.
     pub(super) marks: u32,
@@ -82,6 +86,8 @@ impl Connection {
             process,
             born_ns: record.state.born_ns,
             established_ns: 0,
+            changed_ns: record.header.time_ns,
+            compared: 0,
             totals: record.totals,
             marks: 0,
             preexisting,
@@ -98,6 +104,7 @@ impl Connection {
         if record.state.established_ns != 0 {
             self.established_ns = record.state.established_ns;
         }
+        self.changed_ns = record.header.time_ns;
         self.totals = record.totals;
         // A listener is one from the beginning: the table finds it as such.
         if self.role == role::UNKNOWN && record.state.role != role::LISTENER {

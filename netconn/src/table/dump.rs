@@ -87,43 +87,39 @@ impl Table {
         }
     }
 
-    /// How many changes the table has missed that nobody has counted, as the kernel's `counters` show: of all connections
-    /// of the `namespaces`, read from `since_ns` on, after which all records were applied. `is_over` tells whether a
-    /// socket has ended since then.
+    /// Takes how much connections have moved, as the kernel has told for all of the `namespaces` from `since_ns` on, after
+    /// which all records were applied. Gives how many changes that shows to be missed although nobody has counted them.
+    /// `is_over` tells whether a socket has ended since then.
     ///
-    /// A program that is not run although something changes is otherwise counted by the kernel, but not by each:
-    /// `recursion_misses` came with 5.12, and there are machines where programs do not run in interrupts of protected
-    /// processes.
-    pub fn missed(
-        &self,
+    /// The kernel counts what it does not run a program for, but not each: `recursion_misses` came with 5.12, and there are
+    /// machines where programs do not run in interrupts of protected processes.
+    pub fn compare(
+        &mut self,
         counters: &[CountersRecord],
         namespaces: &std::collections::HashSet<u64>,
         since_ns: u64,
         is_over: impl Fn(u64) -> bool,
     ) -> usize {
-        let mut seen = HashSet::with_capacity(counters.len());
+        self.comparisons = self.comparisons.wrapping_add(1);
         let mut missed = 0;
-        for record in counters {
-            seen.insert(record.socket);
-            // Half open is not in the table, and what nothing is kept with is as it was told last.
-            if record.generation == 0 || record.state == u32::from(tcp_state::SYN_RECV) {
-                continue;
+        for CountersRecord { socket, bytes_sent, bytes_received, state, .. } in counters {
+            let slot = self.by_socket.get(socket).map_or(usize::MAX, |slot| *slot as usize);
+            if let Some(Some(entry)) = self.slots.get_mut(slot) {
+                (entry.totals.bytes_sent, entry.totals.bytes_received) = (*bytes_sent, *bytes_received);
+                entry.compared = self.comparisons;
+                missed += usize::from(entry.changed_ns < since_ns && u32::from(entry.state) != *state);
+            } else {
+                // Half open is not in the table.
+                missed += usize::from(*state != u32::from(tcp_state::SYN_RECV) && !is_over(*socket));
             }
-            let entry = self.by_socket.get(&record.socket).and_then(|slot| self.slots.get(*slot as usize)?.as_ref());
-            let is_missed = match entry {
-                None => !is_over(record.socket),
-                Some(entry) => {
-                    let (known, there) = ((entry.generation, entry.sequence), (record.generation, record.sequence));
-                    known < there || (known == there && u32::from(entry.state) != record.state)
-                }
-            };
-            missed += usize::from(is_missed && entry.is_none_or(|entry| entry.generation != 0));
         }
         let is_gone = |entry: &&Connection| {
             // Attempts and children are in the kernel's table a moment after they begin.
-            let is_settled = entry.born_ns.max(entry.established_ns) + SETTLED_NS < since_ns;
-            let is_shown = entry.generation != 0 && !matches!(entry.state, tcp_state::LISTEN | tcp_state::SYN_RECV);
-            is_settled && is_shown && namespaces.contains(&u64::from(entry.namespace)) && !seen.contains(&entry.socket)
+            let is_settled = entry.changed_ns + SETTLED_NS < since_ns;
+            is_settled
+                && entry.compared != self.comparisons
+                && !matches!(entry.state, tcp_state::LISTEN | tcp_state::SYN_RECV)
+                && namespaces.contains(&u64::from(entry.namespace))
         };
         missed + self.slots.iter().flatten().filter(is_gone).count()
     }

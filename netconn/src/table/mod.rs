@@ -10,7 +10,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::HashMap;
 use netconn_common::{
-    CountersRecord, FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
+    FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
 };
 
 pub use connection::{Connection, failure_of};
@@ -52,6 +52,8 @@ pub struct Table {
     began_ns: u64,
     /// Dumps begun so far.
     dumps: u32,
+    /// Comparisons with the kernel so far.
+    comparisons: u32,
     /// While a dump is taken: sockets that have ended since, and the life that ended.
     ended: Option<HashMap<u64, u32, foldhash::fast::RandomState>>,
     /// Whether the kernel tells who accepts.
@@ -296,17 +298,6 @@ impl Table {
             waiting.until_ns = now;
         }
         self.announce_overdue(now, emit);
-    }
-
-    /// Takes how much connections have moved, as the kernel has just told.
-    pub fn count(&mut self, counters: &[CountersRecord]) {
-        for CountersRecord { socket, bytes_sent, bytes_received, .. } in counters {
-            if let Some(slot) = self.by_socket.get(socket)
-                && let Some(Some(entry)) = self.slots.get_mut(*slot as usize)
-            {
-                (entry.totals.bytes_sent, entry.totals.bytes_received) = (*bytes_sent, *bytes_received);
-            }
-        }
     }
 
     /// The number of entries in each state that there is.
