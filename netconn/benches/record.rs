@@ -15,7 +15,7 @@ use netconn::{
     directory::Directory,
     encode::{
         event::{EventEncoder, Sensor},
-        row::row,
+        row::{Context, row},
     },
     event::filter::Filter,
     kernel::decode::{Record, decode},
@@ -84,11 +84,13 @@ fn encoding_events(bencher: Bencher<'_, '_>) {
 fn encoding_rows(bencher: Bencher<'_, '_>) {
     let told = told();
     let (mut clock, mut directory) = (Clock::new(), directory());
+    let now = clock.now();
+    let mut context = Context { clock: &mut clock, directory: &mut directory, boot: BOOT, now };
     let mut out = BytesMut::new();
     bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
         out.clear();
         for (_, connection, _) in &told {
-            row(&mut out, &mut clock, &mut directory, BOOT, connection, None);
+            row(&mut out, &mut context, connection, None);
         }
         black_box(out.len())
     });

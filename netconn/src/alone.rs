@@ -11,7 +11,10 @@ use crate::{
     clock::Clock,
     config::DEFAULT_STATE_DIR,
     directory::Directory,
-    encode::{row::row, subject::with_subject},
+    encode::{
+        row::{Context, row},
+        subject::with_subject,
+    },
     event::filter::Filter,
     kernel::{
         diag,
@@ -124,12 +127,13 @@ impl Snapshot {
         let mut directory = Directory::new(Lookup::start(drop)?);
         let boot: String = sensor::boot_id().chars().take(16).collect();
         let now = clock.now();
-        let all = *filter == Filter::default();
         let mut out = BytesMut::new();
+        let is_everything = filter.is_everything();
+        let mut context = Context { clock: &mut clock, directory: &mut directory, boot: &boot, now };
         let mut show = |connection: &Connection| -> Result<(), E> {
-            if all || with_subject(connection, &mut directory, now, |subject| filter.matches(subject)) {
+            if is_everything || with_subject(connection, context.directory, now, |subject| filter.matches(subject)) {
                 out.clear();
-                row(&mut out, &mut clock, &mut directory, &boot, connection, None);
+                row(&mut out, &mut context, connection, None);
                 take(&out)?;
             }
             Ok(())

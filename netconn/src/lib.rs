@@ -3,6 +3,7 @@
 //! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
 
 pub mod clock;
+pub mod memory;
 pub mod precedence;
 pub mod config;
 pub mod event;

@@ -157,6 +157,11 @@ pub fn address(out: &mut BytesMut, value: IpAddr) {
 /// Writes a JSON string: quotes, backslashes and all control characters (C0, DEL, C1) escaped.
 fn string(out: &mut BytesMut, value: &str) {
     out.put_u8(b'"');
+    if is_plain(value.as_bytes()) {
+        out.put_slice(value.as_bytes());
+        out.put_u8(b'"');
+        return;
+    }
     let mut done = 0;
     for (at, character) in value.char_indices() {
         if !matches!(character, '\0'..='\x1f' | '"' | '\\' | '\x7f'..='\u{9f}') {
@@ -175,6 +180,11 @@ fn string(out: &mut BytesMut, value: &str) {
     }
     out.put_slice(&value.as_bytes()[done..]);
     out.put_u8(b'"');
+}
+
+/// Whether a text is printable ASCII without quotes and backslashes. All of it is looked at, many bytes at once.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\'))
 }
 
 #[cfg(test)]

@@ -12,17 +12,23 @@ use crate::{
     table::{Change, Connection, past::Ended},
 };
 
+/// What a row needs beside its connection.
+pub struct Context<'a> {
+    /// Times.
+    pub clock: &'a mut Clock,
+    /// Names of accounts and cgroups.
+    pub directory: &'a mut Directory,
+    /// The beginning of each connection's id.
+    pub boot: &'a str,
+    /// Nanoseconds since boot, at about this time: asked for once for many rows.
+    pub now: u64,
+}
+
 /// Writes a connection as a JSON object, in the shape of [`Row`](crate::event::row::Row).
 ///
 /// A connection that has `ended` is shown as such.
-pub fn row(
-    out: &mut BytesMut,
-    clock: &mut Clock,
-    directory: &mut Directory,
-    boot: &str,
-    connection: &Connection,
-    ended: Option<&Ended>,
-) {
+pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
+    let Context { clock, directory, boot, now } = context;
     let mut object = Object::begin(out);
     object.string_as(",\"state\":", if ended.is_some() { "CLOSED" } else { state::name(connection.state) });
     object.string_as(",\"protocol\":", "TCP");
@@ -37,7 +43,7 @@ pub fn row(
         object.address_as(",\"remote_address\":", remote.address);
         object.integer_as(",\"remote_port\":", remote.port);
     }
-    owner(&mut object, directory, connection, clock.now());
+    owner(&mut object, directory, connection, *now);
     object.string_as(",\"attribution\":", attribution_name(connection.owner.how));
     if connection.born_ns != 0 {
         let time = clock.rfc3339(connection.born_ns);

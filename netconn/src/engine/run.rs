@@ -31,6 +31,7 @@ use crate::{
         losses::Losses,
         rings::Rings,
     },
+    memory,
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
     table::{Covered, Table},
@@ -149,6 +150,7 @@ impl Loop {
             self.dump(true);
         }
         self.dump(false);
+        memory::give_back();
     }
 
     /// Brings table and processes into line with the kernel: at the start, and after records were lost.

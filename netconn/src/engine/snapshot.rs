@@ -8,7 +8,10 @@ use hashbrown::HashSet;
 use netconn_common::TcpRecord;
 
 use crate::{
-    encode::{row::row, subject::with_subject},
+    encode::{
+        row::{Context, row},
+        subject::with_subject,
+    },
     engine::{core::Core, telling::Telling},
     event::filter::{Filter, Subject},
     kernel::capture::Live,
@@ -83,9 +86,11 @@ impl Core {
         if filter.wants_minisocks() {
             shown = live.minisocks.iter().filter_map(|minisock| ends(&past.over(minisock))).collect();
             // What ended while the kernel was asked is in its answer or not; it is in the snapshot.
-            for connection in past.over_since(since_ns, &shown) {
+            let over = past.over_since(since_ns, &shown);
+            let mut writer = Writer::new(&mut out, (filter, is_array), &mut self.telling, &self.boot);
+            for connection in over {
                 shown.extend(ends(&connection));
-                self.show(&mut out, filter, is_array, &connection);
+                writer.write(&connection, None);
             }
         }
         let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
@@ -102,22 +107,23 @@ impl Core {
             Cursor::Start => None,
             Cursor::Slot(slot, rest) => {
                 let Self { table, telling, boot, .. } = self;
+                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
                 let mut next = Cursor::Minisock(0, Arc::clone(rest));
                 for (count, (slot, connection)) in table.from_slot(*slot).enumerate() {
                     if count == ROWS_AT_ONCE {
                         next = Cursor::Slot(slot, Arc::clone(rest));
                         break;
                     }
-                    write(&mut out, filter, rest.is_array, telling, boot, connection, None);
+                    writer.write(connection, None);
                 }
                 Some(next)
             }
             Cursor::Minisock(index, rest) => {
                 let end = (index + ROWS_AT_ONCE).min(rest.minisocks.len());
-                for minisock in rest.minisocks.get(*index..end).unwrap_or_default() {
-                    let connection = self.telling.past.over(minisock);
-                    self.show(&mut out, filter, rest.is_array, &connection);
-                }
+                let minisocks = rest.minisocks.get(*index..end).unwrap_or_default();
+                let over: Vec<_> = minisocks.iter().map(|minisock| self.telling.past.over(minisock)).collect();
+                let mut writer = Writer::new(&mut out, (filter, rest.is_array), &mut self.telling, &self.boot);
+                over.iter().for_each(|connection| writer.write(connection, None));
                 Some(if end < rest.minisocks.len() {
                     Cursor::Minisock(end, Arc::clone(rest))
                 } else {
@@ -140,43 +146,56 @@ impl Core {
         let since_ns = rest.ended_since?;
         let entries = self.telling.past.from_number(number).take(ROWS_AT_ONCE);
         let entries: Vec<(u64, Ended)> = entries.map(|(number, entry)| (number, entry.clone())).collect();
+        let mut writer = Writer::new(out, (filter, rest.is_array), &mut self.telling, &self.boot);
         for (_, entry) in &entries {
             // Those that the kernel still has are shown as such.
             let is_shown = ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
             if entry.ended_ns >= since_ns && !is_shown {
-                write(out, filter, rest.is_array, &mut self.telling, &self.boot, &entry.connection, Some(entry));
+                writer.write(&entry.connection, Some(entry));
             }
         }
         entries.last().map(|(last, _)| Cursor::Ended(last + 1, Arc::clone(rest)))
     }
-
-    fn show(&mut self, out: &mut BytesMut, filter: &Filter, is_array: bool, connection: &Connection) {
-        write(out, filter, is_array, &mut self.telling, &self.boot, connection, None);
-    }
 }
 
-fn write(
-    out: &mut BytesMut,
-    filter: &Filter,
+/// Writes rows one after the other.
+struct Writer<'a> {
+    out: &'a mut BytesMut,
+    /// Which connections; `None`: all.
+    filter: Option<&'a Filter>,
     is_array: bool,
-    telling: &mut Telling,
-    boot: &str,
-    connection: &Connection,
-    ended: Option<&Ended>,
-) {
-    let Telling { clock, directory, .. } = telling;
-    let now = clock.now();
-    let is_wanted = with_subject(connection, directory, now, |subject| {
-        // Whoever asks for a state and for what has ended wants both.
-        filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
-    });
-    if is_wanted {
-        if is_array {
-            out.extend_from_slice(b",\n");
-        }
-        row(out, clock, directory, boot, connection, ended);
-        if !is_array {
-            out.extend_from_slice(b"\n");
+    context: Context<'a>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(
+        out: &'a mut BytesMut,
+        (filter, is_array): (&'a Filter, bool),
+        telling: &'a mut Telling,
+        boot: &'a str,
+    ) -> Self {
+        let Telling { clock, directory, .. } = telling;
+        let now = clock.now();
+        let filter = (!filter.is_everything()).then_some(filter);
+        Self { out, filter, is_array, context: Context { clock, directory, boot, now } }
+    }
+
+    fn write(&mut self, connection: &Connection, ended: Option<&Ended>) {
+        let Context { directory, now, .. } = &mut self.context;
+        let is_wanted = self.filter.is_none_or(|filter| {
+            with_subject(connection, directory, *now, |subject| {
+                // Whoever asks for a state and for what has ended wants both.
+                filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
+            })
+        });
+        if is_wanted {
+            if self.is_array {
+                self.out.extend_from_slice(b",\n");
+            }
+            row(self.out, &mut self.context, connection, ended);
+            if !self.is_array {
+                self.out.extend_from_slice(b"\n");
+            }
         }
     }
 }

@@ -183,6 +183,11 @@ impl Filter {
         self.listening != Some(true) && self.tcp.is_none_or(|tcp| tcp)
     }
 
+    /// Whether there is nothing that it keeps out.
+    pub fn is_everything(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether any connection of the network namespace with this inode is wanted.
     pub fn wants_namespace(&self, inode: u64) -> bool {
         any(&self.namespaces, |namespace| u64::from(*namespace) == inode)
