@@ -50,6 +50,11 @@ impl Collect for Live {
         let head: Header = bytemuck::pod_read_unaligned(bytes.get(..size_of::<Header>())?);
         if head.kind == kind::COUNTERS { self.counters.take(bytes) } else { self.minisocks.take(bytes) }
     }
+
+    fn add(&mut self, other: Self) {
+        self.minisocks.add(other.minisocks);
+        self.counters.add(other.counters);
+    }
 }
 
 /// Attached programs, and where their records arrive. Dropping it detaches them.

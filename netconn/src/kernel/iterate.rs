@@ -4,9 +4,10 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Read},
-    iter,
+    iter, mem,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -14,7 +15,10 @@ use std::{
 use aya::programs::Iter;
 use bytemuck::AnyBitPattern;
 use netconn_common::{FileRecord, TcpRecord};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns},
+    unistd::Pid,
+};
 use tracing::debug;
 
 use crate::kernel::load::Fault;
@@ -31,22 +35,32 @@ const AGAIN_MAX: u32 = 1000;
 const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
 /// What is made of the bytes of an iterator.
-pub(super) trait Collect: Default {
+pub(super) trait Collect: Default + Send {
     /// Takes the record at the beginning of `bytes` and gives its length; `None` if it is not whole.
     fn take(&mut self, bytes: &[u8]) -> Option<usize>;
+
+    /// Takes what was found elsewhere.
+    fn add(&mut self, other: Self);
 }
 
-impl<T: AnyBitPattern> Collect for Vec<T> {
+impl<T: AnyBitPattern + Send> Collect for Vec<T> {
     fn take(&mut self, bytes: &[u8]) -> Option<usize> {
         self.push(bytemuck::pod_read_unaligned(bytes.get(..size_of::<T>())?));
         Some(size_of::<T>())
+    }
+
+    fn add(&mut self, mut other: Self) {
+        if self.len() < other.len() {
+            mem::swap(self, &mut other);
+        }
+        self.append(&mut other);
     }
 }
 
 /// All records of an iterator, in the network namespace of the caller where that matters.
 pub(super) fn here<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<C> {
     let mut found = C::default();
-    run(program, faults, &mut found)?;
+    run(&Mutex::new(program), faults, &mut found)?;
     Ok(found)
 }
 
@@ -58,36 +72,99 @@ pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -
 
 /// The same in the network namespaces of which the inode is wanted, and where there is anything, as `is_any` says when
 /// it is called inside: to look through a hash table of 262,144 buckets for nothing takes the kernel more than 20 ms.
+///
+/// Where there are several, two threads share them: there whoever waits has the answer of 100,000 sockets a fifth sooner.
 pub(super) fn namespaces<C: Collect>(
     program: &mut Iter,
     faults: &[Fault],
-    wanted: impl Fn(u64) -> bool,
-    is_any: impl Fn() -> bool,
+    wanted: impl Fn(u64) -> bool + Sync,
+    is_any: impl Fn() -> bool + Sync,
 ) -> io::Result<(C, HashSet<u64>)> {
-    let mut found = C::default();
     let own = own_namespace();
-    if own.is_none_or(&wanted) && is_any() {
-        run(program, faults, &mut found)?;
-    }
-    let mut read: HashSet<u64> = own.into_iter().collect();
-    for (inode, namespace) in other_namespaces().into_iter().filter(|(inode, _)| wanted(*inode)) {
-        match setns(&namespace, CloneFlags::CLONE_NEWNET) {
-            Ok(()) => {
-                if is_any() {
-                    run(program, faults, &mut found)?;
+    let others: Vec<_> = other_namespaces().into_iter().filter(|(inode, _)| wanted(*inode)).collect();
+    let split = if others.is_empty() { None } else { Split::of_this_thread() };
+    let (program, others) = (Mutex::new(program), Mutex::new(others));
+    let next = || others.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let read_others = |found: &mut C| -> io::Result<HashSet<u64>> {
+        let mut read = HashSet::new();
+        while let Some((inode, namespace)) = next() {
+            match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+                Ok(()) => {
+                    if is_any() {
+                        run(&program, faults, found)?;
+                    }
+                    read.insert(inode);
                 }
-                read.insert(inode);
+                Err(error) => debug!("a network namespace cannot be entered: {error}"),
             }
-            Err(error) => debug!("a network namespace cannot be entered: {error}"),
         }
-    }
-    Ok((found, read))
+        Ok(read)
+    };
+    thread::scope(|scope| {
+        let second = split.as_ref().map(|Split { last, .. }| {
+            thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, || {
+                let mut found = C::default();
+                // If it may run anywhere it leaves all to the first.
+                let read = if use_processors(last) { read_others(&mut found)? } else { HashSet::new() };
+                Ok::<_, io::Error>((found, read))
+            })
+        });
+        let mut found = C::default();
+        if own.is_none_or(&wanted) && is_any() {
+            run(&program, faults, &mut found)?;
+        }
+        let mut read = read_others(&mut found)?;
+        read.extend(own);
+        if let Some(second) = second {
+            let (more, also) = second?.join().map_err(|_| io::Error::other("a thread of the daemon panicked"))??;
+            found.add(more);
+            read.extend(also);
+        }
+        Ok((found, read))
+    })
 }
 
-fn run(program: &mut Iter, faults: &[Fault], found: &mut impl Collect) -> io::Result<()> {
-    let link = program.attach().map_err(io::Error::other)?;
-    let link = program.take_link(link).map_err(io::Error::other)?;
-    let file = link.into_file().map_err(io::Error::other)?;
+/// A thread's processors in two parts, of which it uses the first while this lives: what programs write to before they hand it
+/// over is one for each processor, and where kernels preempt, two threads on the same one would write to the same.
+struct Split {
+    all: CpuSet,
+    last: CpuSet,
+}
+
+impl Split {
+    /// `None` if there is but one processor, or none can be chosen.
+    fn of_this_thread() -> Option<Self> {
+        let all = sched_getaffinity(THIS_THREAD).ok()?;
+        let usable = |cpu: &usize| all.is_set(*cpu).unwrap_or(false);
+        let cpu = (0..CpuSet::count()).rfind(usable)?;
+        let (mut most, mut last) = (all, CpuSet::new());
+        most.unset(cpu).ok()?;
+        last.set(cpu).ok()?;
+        (most != CpuSet::new() && use_processors(&most)).then_some(Self { all, last })
+    }
+}
+
+impl Drop for Split {
+    fn drop(&mut self) {
+        use_processors(&self.all);
+    }
+}
+
+/// Lets the calling thread run there only; whether that works.
+fn use_processors(processors: &CpuSet) -> bool {
+    sched_setaffinity(THIS_THREAD, processors).is_ok()
+}
+
+/// As `sched_setaffinity(2)` has it.
+const THIS_THREAD: Pid = Pid::from_raw(0);
+
+fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -> io::Result<()> {
+    let file = {
+        let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = program.attach().map_err(io::Error::other)?;
+        let link = program.take_link(link).map_err(io::Error::other)?;
+        link.into_file().map_err(io::Error::other)?
+    };
     if faults.is_empty() { read(file, found) } else { read(Faulty { inner: file, faults, reads: 0 }, found) }
 }
 

@@ -8,12 +8,15 @@ mod output;
 mod table;
 
 use std::{
+    fs::File,
     io::{self, Write as _},
+    os::fd::AsFd as _,
     time::Duration,
 };
 
 use anyhow::Result;
 use clap::Args;
+use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::{
     alone::Snapshot,
@@ -25,6 +28,9 @@ use crate::{
     },
     client::{self, ClientError},
 };
+
+/// What a pipe to somebody else is made to hold: the most that anybody may ask for (`pipe(7)`).
+const PIPE_BYTES: i32 = 1 << 20;
 
 /// Options of `netconn list`.
 #[derive(Debug, Args)]
@@ -106,14 +112,16 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
 
 /// Copies the daemon's answer as it comes; tells whether there was a row in it.
 async fn copy(mut answer: client::Answer) -> Result<bool> {
-    let mut out = io::stdout().lock();
+    // Not by way of the standard output that writes whole lines: megabytes come at once.
+    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    // Whoever reads then has to be woken less often. An error means that it is no pipe.
+    let _ = fcntl(&out, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     let mut found = false;
     while let Some(part) = answer.part().await? {
         // Every row has this key, and what stands around the rows has not.
         found = found || part.windows(8).any(|bytes| bytes == b"\"state\":");
         out.write_all(&part)?;
     }
-    out.flush()?;
     Ok(found)
 }
 
