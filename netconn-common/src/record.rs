@@ -103,7 +103,7 @@ pub struct Header {
 
 /// The process that a socket belongs to, as it was when it became known.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Owner {
     /// Start of the process (of its first thread), `CLOCK_BOOTTIME` nanoseconds.
     pub start_ns: u64,

@@ -84,11 +84,10 @@ fn encoding_events(bencher: Bencher<'_, '_>) {
 fn encoding_rows(bencher: Bencher<'_, '_>) {
     let told = told();
     let (mut clock, mut directory) = (Clock::new(), directory());
-    let now = clock.now();
-    let mut context = Context { clock: &mut clock, directory: &mut directory, boot: BOOT, now };
     let mut out = BytesMut::new();
     bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
         out.clear();
+        let mut context = Context::new(&mut clock, &mut directory, BOOT);
         for (_, connection, _) in &told {
             row(&mut out, &mut context, connection, None);
         }

@@ -126,12 +126,13 @@ impl Snapshot {
         // Accounts and cgroups are read at its start; who asks once needs no later answers.
         let mut directory = Directory::new(Lookup::start(drop)?);
         let boot: String = sensor::boot_id().chars().take(16).collect();
-        let now = clock.now();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
-        let mut context = Context { clock: &mut clock, directory: &mut directory, boot: &boot, now };
+        let mut context = Context::new(&mut clock, &mut directory, &boot);
         let mut show = |connection: &Connection| -> Result<(), E> {
-            if is_everything || with_subject(connection, context.directory, now, |subject| filter.matches(subject)) {
+            if is_everything
+                || with_subject(connection, context.directory, context.now, |subject| filter.matches(subject))
+            {
                 out.clear();
                 row(&mut out, &mut context, connection, None);
                 take(&out)?;

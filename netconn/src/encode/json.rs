@@ -51,6 +51,13 @@ impl<'a> Object<'a> {
         self.out.put_slice(members);
     }
 
+    /// Writes members and gives a copy of them, for [`members`](Self::members); the object must have a member already.
+    pub fn written(&mut self, write: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let start = self.out.len();
+        write(self);
+        self.out.get(start..).unwrap_or_default().to_vec()
+    }
+
     /// A member with a text value.
     pub fn string(&mut self, field: Field, value: &str) {
         self.string_as(field.info().key, value);

@@ -1,34 +1,46 @@
 //! Rows of a snapshot, as members of the JSON answer.
 
+use std::rc::Rc;
+
 use bytes::BytesMut;
-use netconn_common::{UNKNOWN_U32, UNKNOWN_U64};
+use hashbrown::{HashMap, hash_map::Entry};
+use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::{
     clock::Clock,
     directory::Directory,
     encode::{event::connection_id, json::Object},
     event::{Outcome, attribution_name, state},
-    process::comm,
+    process::{Process, comm},
     table::{Change, Connection, past::Ended},
 };
 
-/// What a row needs beside its connection.
+/// What rows that are written together need beside their connections.
 pub struct Context<'a> {
-    /// Times.
-    pub clock: &'a mut Clock,
+    clock: &'a mut Clock,
     /// Names of accounts and cgroups.
     pub directory: &'a mut Directory,
     /// The beginning of each connection's id.
-    pub boot: &'a str,
-    /// Nanoseconds since boot, at about this time: asked for once for many rows.
+    boot: &'a str,
+    /// Nanoseconds since boot, when the first of them was written.
     pub now: u64,
+    /// What was written of owners: many connections have the same.
+    owners: HashMap<(Owner, Option<*const Process>), Vec<u8>>,
+}
+
+impl<'a> Context<'a> {
+    /// For rows that are written now. Names are looked up once.
+    pub fn new(clock: &'a mut Clock, directory: &'a mut Directory, boot: &'a str) -> Self {
+        let now = clock.now();
+        Self { clock, directory, boot, now, owners: HashMap::default() }
+    }
 }
 
 /// Writes a connection as a JSON object, in the shape of [`Row`](crate::event::row::Row).
 ///
 /// A connection that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
-    let Context { clock, directory, boot, now } = context;
+    let Context { clock, directory, boot, now, owners } = context;
     let mut object = Object::begin(out);
     object.string_as(",\"state\":", if ended.is_some() { "CLOSED" } else { state::name(connection.state) });
     object.string_as(",\"protocol\":", "TCP");
@@ -43,7 +55,12 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         object.address_as(",\"remote_address\":", remote.address);
         object.integer_as(",\"remote_port\":", remote.port);
     }
-    owner(&mut object, directory, connection, *now);
+    // The thread, and how the owner is known, are no part of what is written here.
+    let key = Owner { tid: 0, how: 0, ..connection.owner };
+    match owners.entry((key, connection.process.as_ref().map(Rc::as_ptr))) {
+        Entry::Occupied(written) => object.members(written.get()),
+        Entry::Vacant(entry) => _ = entry.insert(object.written(|object| owner(object, directory, connection, *now))),
+    }
     object.string_as(",\"attribution\":", attribution_name(connection.owner.how));
     if connection.born_ns != 0 {
         let time = clock.rfc3339(connection.born_ns);

@@ -175,9 +175,8 @@ impl<'a> Writer<'a> {
         boot: &'a str,
     ) -> Self {
         let Telling { clock, directory, .. } = telling;
-        let now = clock.now();
         let filter = (!filter.is_everything()).then_some(filter);
-        Self { out, filter, is_array, context: Context { clock, directory, boot, now } }
+        Self { out, filter, is_array, context: Context::new(clock, directory, boot) }
     }
 
     fn write(&mut self, connection: &Connection, ended: Option<&Ended>) {
