@@ -315,8 +315,12 @@ impl Loop {
         if self.outputs.iter().all(Output::has_room) {
             let Core { table, telling, .. } = &mut self.core;
             let now = telling.clock.now();
+            let was_backlog = table.has_backlog();
             table.announce_found(FOUND_AT_ONCE, now, |change, connection, at| telling.tell(change, connection, at));
             telling.hand_over(&self.outputs);
+            if was_backlog && !table.has_backlog() {
+                memory::give_back();
+            }
         }
         self.core.table.has_backlog()
     }
