@@ -190,7 +190,7 @@ fn compare(daemon: &Daemon, namespace: &Netns, moment: usize) -> Vec<String> {
     let (kernel, table) = loop {
         thread::sleep(long(20));
         let (kernel, table) = (ss(namespace), rows(&daemon.list_all(namespace.inode)));
-        if kernel == table || since.elapsed() > long(500) {
+        if kernel == table || since.elapsed() > long(2000) {
             break (kernel, table);
         }
     };

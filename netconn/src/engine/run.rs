@@ -289,12 +289,13 @@ impl Loop {
         });
         self.catch_up();
         if wanted.counters {
-            let Core { table, telling, .. } = &mut self.core;
-            let over = telling.past.sockets_since(since_ns);
-            let missed = table.compare(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket));
+            let missed = self.compare(&live, since_ns);
             // Where sockets are not locked while they are read, a state may be older than its change.
-            if self.core.complete && self.capture.dumps_are_exact() {
-                self.missed += missed as u64;
+            if missed != 0 && self.core.complete && self.capture.dumps_are_exact() {
+                // A program that is interrupted keeps what comes after its record from us. It has gone on by now.
+                thread::sleep(GATHER);
+                self.catch_up();
+                self.missed += self.compare(&live, since_ns) as u64;
             }
             self.checked = (since_ns, self.core.records);
         }
@@ -302,6 +303,12 @@ impl Loop {
             self.tick(self.core.telling.clock.now());
         }
         (live, since_ns)
+    }
+
+    fn compare(&mut self, live: &Live, since_ns: u64) -> usize {
+        let Core { table, telling, .. } = &mut self.core;
+        let over = telling.past.sockets_since(since_ns);
+        table.compare(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket))
     }
 
     /// What was lost since the start.
@@ -369,7 +376,8 @@ impl Loop {
             }
         }
         let (checked_ns, records) = self.checked;
-        if now.saturating_sub(checked_ns) >= CHECK.as_nanos() as u64 && records != self.core.records {
+        let is_old = now.saturating_sub(checked_ns) >= CHECK.as_nanos() as u64;
+        if is_old && records != self.core.records && self.capture.has("dump_tcp") {
             // This ticks again, if anything was missed.
             self.checked = (now, self.core.records);
             self.check(Wanted { minisocks: false, counters: true });

@@ -187,7 +187,9 @@ pub fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
 /// Whether the calling thread's network namespace has TCP sockets or minisocks: the kernel counts them
 /// (`sockstat_seq_show` in `net/ipv4/proc.c`).
 pub(super) fn has_sockets() -> bool {
-    is_any("sockstat", "TCP:", &["inuse", "tw"]) || is_any("sockstat6", "TCP6:", &["inuse"])
+    // Twice: each processor has a count of its own, and one that is read before a socket begins there makes up for another
+    // that is read after a socket of elsewhere has ended there.
+    (0..2).any(|_| is_any("sockstat", "TCP:", &["inuse", "tw"]) || is_any("sockstat6", "TCP6:", &["inuse"]))
 }
 
 /// The same of minisocks of connections that are over alone.

@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use netconn_common::{TcpRecord, tcp_state};
 
 use super::{Change, Connection};
-use crate::event::{End, Outcome};
+use crate::event::{CloseReason, End, Outcome};
 
 /// How long ended connections are remembered. The kernel keeps its minisocks for a minute (`TCP_TIMEWAIT_LEN` in
 /// `include/net/tcp.h`).
@@ -105,10 +105,14 @@ impl Past {
         }
     }
 
-    /// Connections that became minisocks after `from_ns` and are not among those `known`.
+    /// Connections that became minisocks after `from_ns` and are not among those `known`. When those ended whose end was
+    /// not seen nobody knows.
     pub fn over_since(&self, from_ns: u64, known: &HashSet<Ends>) -> Vec<Connection> {
         let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
-        let stay = later.filter(|entry| self.key(entry).is_some()).map(|entry| &entry.connection);
+        let is_seen = |entry: &&Ended| {
+            !matches!(entry.change, Change::Close(CloseReason::Unknown | CloseReason::NamespaceGone, _))
+        };
+        let stay = later.filter(is_seen).filter(|entry| self.key(entry).is_some()).map(|entry| &entry.connection);
         let missing = stay.filter(|connection| ends(connection).is_some_and(|ends| !known.contains(&ends)));
         missing.map(|connection| Connection { state: tcp_state::TIME_WAIT, ..connection.clone() }).collect()
     }
@@ -143,7 +147,7 @@ mod tests {
     use bytemuck::Zeroable as _;
 
     use super::*;
-    use crate::event::{CloseReason, Failure};
+    use crate::event::Failure;
 
     fn connection(port: u16, state: u8) -> Connection {
         let mut record = TcpRecord::zeroed();
@@ -176,10 +180,13 @@ mod tests {
         assert_eq!(past.over_since(11, &HashSet::new()).len(), 0);
         let known = ends(&past.over(&minisock(1))).into_iter().collect();
         assert_eq!(past.over_since(10, &known).len(), 0);
+        // Found to be gone when the kernel was asked about everything: it may have ended long before.
+        past.tell(Change::Close(CloseReason::Unknown, 0), &connection(4, tcp_state::FIN_WAIT2), 15);
+        assert_eq!(past.over_since(11, &HashSet::new()).len(), 0);
         // The same ends again, by another process.
         past.tell(close, &Connection { generation: 7, ..connection(1, tcp_state::FIN_WAIT2) }, 40);
         past.forget(15 + KEPT_NS);
-        assert_eq!(past.from_number(0).map(|(number, _)| number).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(past.from_number(0).map(|(number, _)| number).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(past.over(&minisock(1)).generation, 7);
         past.forget(41 + KEPT_NS);
         assert_eq!(past.from_number(0).count(), 0);
