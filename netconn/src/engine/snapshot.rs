@@ -70,6 +70,10 @@ pub struct Rows {
     pub lines: Bytes,
     /// Where to go on; `None` at the end.
     pub next: Option<Cursor>,
+    /// Who answers: the id that is kept in the state folder.
+    pub sensor_id: String,
+    /// Whether the table holds everything that the kernel has.
+    pub complete: bool,
 }
 
 impl Core {
@@ -95,9 +99,12 @@ impl Core {
         }
         let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
         let rest = Arc::new(Rest { is_array, minisocks: live.minisocks, shown, ended_since });
-        let Rows { lines, next } = self.rows_from(filter, &Cursor::Slot(0, rest));
-        out.extend_from_slice(&lines);
-        Rows { lines: out.freeze(), next }
+        let first = self.rows_from(filter, &Cursor::Slot(0, rest));
+        if out.is_empty() {
+            return first;
+        }
+        out.extend_from_slice(&first.lines);
+        Rows { lines: out.freeze(), ..first }
     }
 
     /// A later part of a snapshot.
@@ -138,7 +145,7 @@ impl Core {
             Cursor::Ended(_, rest) => rest.ended_since.is_some(),
             _ => true,
         });
-        Rows { lines: out.freeze(), next }
+        Rows { lines: out.freeze(), next, sensor_id: self.sensor.id.clone(), complete: self.complete }
     }
 
     /// Writes some of what has ended, and gives where to go on.

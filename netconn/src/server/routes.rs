@@ -106,16 +106,15 @@ async fn connections(State(engine): State<Handle>, parameters: Parameters) -> An
     };
     let filter = Arc::new(Filter::parse(rest)?);
     let first = RowsRequest { filter, is_array: array, closed_ns, cursor: Cursor::Start };
-    let health = ask(&engine, Command::Health).await?;
-    let before = array.then(|| {
-        let taken_at = Timestamp::now().to_string();
-        let (id, taken_at, complete) = (json!(health.sensor_id), json!(taken_at), health.complete);
-        let members = format!("\"sensor_id\":{id},\"taken_at\":{taken_at},\"complete\":{complete}");
-        Bytes::from(format!("{{{members},\"connections\":[\n"))
-    });
+    let taken_at = Timestamp::now().to_string();
     let (sender, body) = Channel::new(PARTS_WAITING);
     // The first part is waited for, so that a daemon that cannot answer does not begin to.
     let part = rows(&engine, first.clone()).await?;
+    let before = array.then(|| {
+        let (id, taken_at, complete) = (json!(part.sensor_id), json!(taken_at), part.complete);
+        let members = format!("\"sensor_id\":{id},\"taken_at\":{taken_at},\"complete\":{complete}");
+        Bytes::from(format!("{{{members},\"connections\":[\n"))
+    });
     tokio::spawn(async move { send_rows(engine, sender, first, part, before).await });
     Ok(([(CONTENT_TYPE, if array { JSON } else { NDJSON })], Body::new(body)).into_response())
 }
