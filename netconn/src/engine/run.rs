@@ -281,20 +281,17 @@ impl Loop {
 
     /// What the kernel alone knows, and since when it was asked. The table is compared with it and repaired if need be.
     fn check(&mut self, wanted: Wanted) -> (Live, u64) {
-        let since_ns = self.core.telling.clock.now();
-        let Self { capture, core, outputs, .. } = self;
-        let live = capture.live(wanted, |rings| _ = drain(rings, core, outputs)).unwrap_or_else(|error| {
-            warn!("connections in TIME_WAIT and bytes so far are not known: {error}");
-            Live::default()
-        });
-        self.catch_up();
+        let (mut live, mut since_ns) = self.live(wanted);
         if wanted.counters {
-            let missed = self.compare(&live, since_ns);
-            // Where sockets are not locked while they are read, a state may be older than its change.
-            if missed != 0 && self.core.complete && self.capture.dumps_are_exact() {
+            if self.compare(&live, since_ns) != 0 && self.core.complete {
                 // A program that is interrupted keeps what comes after its record from us. It has gone on by now.
                 thread::sleep(GATHER);
-                self.catch_up();
+                if self.capture.dumps_are_exact() {
+                    self.catch_up();
+                } else {
+                    // Where sockets are not locked while they are read, a state may be older than its change: not twice.
+                    (live, since_ns) = self.live(wanted);
+                }
                 self.missed += self.compare(&live, since_ns) as u64;
             }
             self.checked = (since_ns, self.core.records);
@@ -305,6 +302,19 @@ impl Loop {
         (live, since_ns)
     }
 
+    /// What the kernel alone knows, and since when it was asked. All that happened until then is in the table.
+    fn live(&mut self, wanted: Wanted) -> (Live, u64) {
+        let since_ns = self.core.telling.clock.now();
+        let Self { capture, core, outputs, .. } = self;
+        let live = capture.live(wanted, |rings| _ = drain(rings, core, outputs)).unwrap_or_else(|error| {
+            warn!("connections in TIME_WAIT and bytes so far are not known: {error}");
+            Live::default()
+        });
+        self.catch_up();
+        (live, since_ns)
+    }
+
+    /// Takes how much connections have moved, and gives how many changes were missed: see [`Table::compare`].
     fn compare(&mut self, live: &Live, since_ns: u64) -> usize {
         let Core { table, telling, .. } = &mut self.core;
         let over = telling.past.sockets_since(since_ns);
