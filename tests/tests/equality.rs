@@ -148,6 +148,11 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
                     thread::sleep(Duration::from_millis(if moment == 1 && !is_emulated { 5000 } else { 100 }));
                     daemon.signal(Signal::SIGCONT);
                 }
+                // An emulated machine that goes on meanwhile has been seen to stand still for minutes.
+                Trouble::Killed if is_emulated => {
+                    let _still = pause.write().unwrap();
+                    daemon = daemon.kill().start();
+                }
                 Trouble::Killed => daemon = daemon.kill().start(),
             }
             let _still = pause.write().unwrap();
