@@ -86,7 +86,10 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         if !sock.is_tcp() {
             return 0;
         }
-        let kept = if is_passing() { spare() } else { sock.state_or_new() };
+        let kept = if is_passing() { spare(3) } else { sock.state_or_new() };
+        // Without memory it is known by its cookie, if there are cookies.
+        let has_memory = !kept.is_null();
+        let kept = if has_memory || !has(&HAS_SOCKET_COOKIE) { kept } else { spare(3) };
         if kept.is_null() {
             return 0;
         }
@@ -98,7 +101,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
             tcp::be_child(kept, now, emit::now());
         }
         let state = &mut kept.state;
-        state.generation = state.generation.max(1);
+        state.generation = if has_memory { state.generation.max(1) } else { 0 };
         if now == tcp_state::LISTEN {
             state.role = role::LISTENER;
         }
@@ -219,10 +222,10 @@ fn is_passing() -> bool {
     has(&HAS_SOCKET_COOKIE) && tcp::setting(setting::PASSING)
 }
 
-/// Stands for what is kept with a socket; null never. No other program runs then.
+/// Stands for what is kept with a socket; never null. `index` is the iterator's own.
 #[inline(always)]
-fn spare() -> *mut Kept {
-    let Some(kept) = SPARE.get_ptr_mut(0) else { return ptr::null_mut() };
+fn spare(index: u32) -> *mut Kept {
+    let Some(kept) = SPARE.get_ptr_mut(index) else { return ptr::null_mut() };
     // SAFETY: not null, and this CPU's own.
     unsafe { *kept = Kept::default() };
     kept
@@ -264,7 +267,7 @@ fn open(file: *const u8) -> Option<Open> {
             if sk.is_null() || !sock.is_inet() || !sock.is_tcp() {
                 return None;
             }
-            let kept = if is_passing() { spare() } else { sock.state() };
+            let kept = if is_passing() { spare(4) } else { sock.state() };
             if kept.is_null() {
                 return None;
             }

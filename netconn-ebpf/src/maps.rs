@@ -34,9 +34,10 @@ pub static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
 pub static SOCKETS_BY_ADDRESS: HashMap<u64, Kept> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// Stands in for the state of a socket for which there is no memory; the second is for [`NESTING`], the third for
-/// `tcp_connect`, which is interrupted by the others.
+/// `tcp_connect`, which is interrupted by the others. The fourth and the fifth are for the iterators over sockets and over
+/// files, which are interrupted by all and may be read at the same time.
 #[map]
-pub static SPARE: PerCpuArray<Kept> = PerCpuArray::with_max_entries(3, 0);
+pub static SPARE: PerCpuArray<Kept> = PerCpuArray::with_max_entries(5, 0);
 
 /// Whose MPTCP connections are, by the address of their socket.
 #[map]

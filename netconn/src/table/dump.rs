@@ -118,6 +118,8 @@ impl Table {
             let is_settled = entry.changed_ns + SETTLED_NS < since_ns;
             is_settled
                 && entry.compared != self.comparisons
+                // A dump cannot say that one is gone for which there was no memory.
+                && entry.generation != 0
                 && !matches!(entry.state, tcp_state::LISTEN | tcp_state::SYN_RECV)
                 && namespaces.contains(&u64::from(entry.namespace))
         };
