@@ -1,8 +1,12 @@
 //! All tests, in the order of their cost; what cannot run here is named at the end.
 
-use std::time::Instant;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    time::Instant,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{cargo, check, ebpf, is_root, packages, tidy, vm};
 
@@ -42,8 +46,8 @@ pub(crate) fn run(install: bool, no_skip: bool) -> Result<()> {
                 println!("{}: passed in {:.1} s", step.name, since.elapsed().as_secs_f64());
             }
             Err(error) => {
-                println!("{}: FAILED: {error:#}", step.name);
-                failed.push(step.name);
+                println!("{}: FAILED", step.name);
+                failed.push((step.name, error));
             }
         }
     }
@@ -51,9 +55,13 @@ pub(crate) fn run(install: bool, no_skip: bool) -> Result<()> {
     for (name, reason) in &skipped {
         println!("skipped: {name}: {reason}");
     }
+    // Here, where whoever has only the end of a long log finds them.
+    for (name, error) in &failed {
+        println!("FAILED: {name}: {error:#}");
+    }
     println!("steps: {passed} passed, {} failed, {} skipped", failed.len(), skipped.len());
     if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+        bail!("failed: {}", failed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
     }
     if no_skip && !skipped.is_empty() {
         bail!("nothing may be skipped in CI");
@@ -80,5 +88,21 @@ fn live_obstacle() -> Option<String> {
 /// netconn on this kernel against real programs; one at a time, because they measure what a daemon sees.
 fn live() -> Result<()> {
     check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn"]))?;
-    check(&mut cargo(&["test", "--quiet", "--release", "--package", "netconn-tests", "--", "--test-threads", "1"]))
+    let arguments = ["test", "--quiet", "--release", "--package", "netconn-tests", "--no-fail-fast"];
+    let mut tests = cargo(&[&arguments[..], &["--", "--test-threads", "1"]].concat());
+    let mut tests = tests.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let output = tests.stdout.take().context("no output")?;
+    // What failed tests say, which cargo puts between these two lines.
+    let (mut failures, mut is_within) = (String::new(), false);
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        is_within = (is_within || line == "failures:") && !line.starts_with("test result:");
+        if is_within {
+            failures.push_str(&line);
+            failures.push('\n');
+        }
+    }
+    let status = tests.wait()?;
+    if status.success() { Ok(()) } else { bail!("{status}\n{failures}") }
 }
