@@ -73,7 +73,7 @@ pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -
 /// The same in the network namespaces of which the inode is wanted, and where there is anything, as `is_any` says when
 /// it is called inside: to look through a hash table of 262,144 buckets for nothing takes the kernel more than 20 ms.
 ///
-/// Where there are several, two threads share them: there whoever waits has the answer of 100,000 sockets a fifth sooner.
+/// Where there are several, two threads share them: there whoever waits has the answer of 100,000 sockets a tenth sooner.
 pub(super) fn namespaces<C: Collect>(
     program: &mut Iter,
     faults: &[Fault],
