@@ -199,7 +199,7 @@ impl Daemon {
 
     /// The events that it has written so far, while it goes on.
     pub fn events(&self) -> Events {
-        Events::read(&self.event_file())
+        Events::so_far(&self.event_file())
     }
 
     /// Sends a signal.
@@ -267,6 +267,16 @@ impl Events {
     pub fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'), "the last line is torn");
+        Self::parse(&text)
+    }
+
+    /// Reads a file that a daemon goes on to write: its last line may be half written.
+    pub fn so_far(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        Self::parse(text.rsplit_once('\n').map_or("", |(whole, _)| whole))
+    }
+
+    fn parse(text: &str) -> Self {
         let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         Self(text.lines().map(parse).collect())
     }
