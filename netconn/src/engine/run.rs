@@ -34,7 +34,7 @@ use crate::{
     memory,
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
-    table::{Covered, Table},
+    table::{Compared, Covered, Table},
 };
 
 /// Records that are handled before commands are looked at.
@@ -43,9 +43,11 @@ const RECORDS_AT_ONCE: usize = 8192;
 const BATCH_BYTES: usize = 64 << 10;
 /// Connections that a dump has found are announced so many at a time: a few milliseconds.
 const FOUND_AT_ONCE: usize = 1000;
-/// After records came, the next are waited for this long without asking the kernel to wake us: one wake-up for many
-/// records costs less than one for each, and a client hears of a connection this late at most.
+/// When a record comes, others are waited for this long before any is handled: one wake-up for many records costs less than
+/// one for each, and a client hears of a connection this late at most.
 const GATHER: Duration = Duration::from_millis(5);
+/// After so many records there will be more by then: the kernel need not be asked.
+const MANY: usize = 32;
 /// Longest sleep.
 const TICK: Duration = Duration::from_secs(1);
 /// How often losses are looked for while records come: that costs 0.2 ms.
@@ -137,7 +139,7 @@ impl Loop {
     /// Handles what is in the ring when this is called; under a flood not also what comes meanwhile.
     fn catch_up(&mut self) {
         for _ in 0..=self.capture.ring_records() / RECORDS_AT_ONCE {
-            if !self.drain() {
+            if self.drain() == 0 {
                 return;
             }
         }
@@ -197,7 +199,7 @@ impl Loop {
     pub(super) fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
         loop {
             self.core.telling.clock.refresh();
-            let any = self.drain();
+            let count = self.drain();
             self.core.take_answers(Duration::ZERO);
             loop {
                 match commands.try_recv() {
@@ -217,19 +219,22 @@ impl Loop {
             }
             let deadline = self.announce_overdue(self.core.telling.clock.now()).min(pause);
             self.announce_found();
-            if any || self.core.table.has_backlog() {
+            if count >= MANY || self.core.table.has_backlog() {
                 wait(&[wake.as_fd()], GATHER);
             } else {
                 let [sockets, processes] = self.capture.rings().descriptors();
-                wait(&[wake.as_fd(), sockets, processes], deadline);
+                // A connection's records come close together, and as long as one lies there the kernel wakes nobody.
+                if matches!(wait(&[sockets, processes, wake.as_fd()], deadline), Some(0 | 1)) {
+                    wait(&[wake.as_fd()], GATHER);
+                }
             }
             let _ = wake.read();
         }
     }
 
-    /// Handles what is in the ring; `false` if it was empty.
-    fn drain(&mut self) -> bool {
-        drain(self.capture.rings(), &mut self.core, &self.outputs) != 0
+    /// Handles what is in the ring, and gives how many records that were.
+    fn drain(&mut self) -> usize {
+        drain(self.capture.rings(), &mut self.core, &self.outputs)
     }
 
     fn answer(&mut self, command: Command) {
@@ -238,8 +243,10 @@ impl Loop {
                 let wanted = Wanted { minisocks: filter.wants_minisocks(), counters: filter.wants_counters() };
                 // What happened before the question belongs into the answer, and nothing is wrong a moment longer than
                 // known.
-                let live = self.check(wanted);
-                self.find_ports();
+                let (live, lacks_ports) = self.check(wanted);
+                if lacks_ports {
+                    self.find_ports();
+                }
                 // An error means that the client has gone.
                 let _ = reply.send(self.core.first_rows(&filter, (is_array, closed_ns), live));
             }
@@ -263,9 +270,6 @@ impl Loop {
 
     /// Where only the answer to an attempt tells its own port, the kernel is asked for those that wait.
     fn find_ports(&mut self) {
-        if !self.core.table.has_attempts_without_port() {
-            return;
-        }
         let Self { capture, core, outputs, .. } = self;
         match capture.attempts(|rings| _ = drain(rings, core, outputs)) {
             Ok(files) => files.iter().for_each(|file| core.table.set_port(file.socket, file.local_port)),
@@ -279,11 +283,13 @@ impl Loop {
         }
     }
 
-    /// What the kernel alone knows, and since when it was asked. The table is compared with it and repaired if need be.
-    fn check(&mut self, wanted: Wanted) -> (Live, u64) {
+    /// What the kernel alone knows, and since when it was asked; whether ports of attempts are not known. The table is
+    /// compared with it and repaired if need be.
+    fn check(&mut self, wanted: Wanted) -> ((Live, u64), bool) {
         let (mut live, mut since_ns) = self.live(wanted);
-        if wanted.counters {
-            if self.compare(&live, since_ns) != 0 && self.core.complete {
+        let lacks_ports = if wanted.counters {
+            let mut compared = self.compare(&live, since_ns);
+            if compared.missed != 0 && self.core.complete {
                 // A program that is interrupted keeps what comes after its record from us. It has gone on by now.
                 thread::sleep(GATHER);
                 if self.capture.dumps_are_exact() {
@@ -292,14 +298,18 @@ impl Loop {
                     // Where sockets are not locked while they are read, a state may be older than its change: not twice.
                     (live, since_ns) = self.live(wanted);
                 }
-                self.missed += self.compare(&live, since_ns) as u64;
+                compared = self.compare(&live, since_ns);
+                self.missed += compared.missed as u64;
             }
             self.checked = (since_ns, self.core.records);
-        }
+            compared.lacks_ports
+        } else {
+            self.core.table.has_attempts_without_port()
+        };
         if self.losses().exceed(&self.told.kernel) {
             self.tick(self.core.telling.clock.now());
         }
-        (live, since_ns)
+        ((live, since_ns), lacks_ports)
     }
 
     /// What the kernel alone knows, and since when it was asked. All that happened until then is in the table.
@@ -314,8 +324,8 @@ impl Loop {
         (live, since_ns)
     }
 
-    /// Takes how much connections have moved, and gives how many changes were missed: see [`Table::compare`].
-    fn compare(&mut self, live: &Live, since_ns: u64) -> usize {
+    /// Takes how much connections have moved: see [`Table::compare`].
+    fn compare(&mut self, live: &Live, since_ns: u64) -> Compared {
         let Core { table, telling, .. } = &mut self.core;
         let over = telling.past.sockets_since(since_ns);
         table.compare(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket))
@@ -433,7 +443,7 @@ impl Loop {
     /// Nothing in flight is lost: the programs are detached, the ring is emptied, the outputs are written.
     fn finish(&mut self) {
         self.capture.detach();
-        while self.drain() {}
+        while self.drain() != 0 {}
         self.core.take_answers(LAST_ANSWERS);
         let deadline = Instant::now() + FINISH;
         while self.announce_found() && Instant::now() < deadline {
@@ -454,8 +464,8 @@ impl Loop {
     }
 }
 
-/// Sleeps until one of the descriptors can be read, at most `limit`.
-fn wait(descriptors: &[std::os::fd::BorrowedFd<'_>], limit: Duration) {
+/// Sleeps until one of the descriptors can be read, at most `limit`. Gives which, the last of them that can.
+fn wait(descriptors: &[std::os::fd::BorrowedFd<'_>], limit: Duration) -> Option<usize> {
     let mut polled: Vec<PollFd<'_>> =
         descriptors.iter().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect();
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
@@ -465,6 +475,7 @@ fn wait(descriptors: &[std::os::fd::BorrowedFd<'_>], limit: Duration) {
         // Never seen; without the pause this would be a busy loop.
         thread::sleep(GATHER);
     }
+    polled.iter().rposition(|descriptor| descriptor.any().unwrap_or(false))
 }
 
 /// Handles what is in the ring, but not for ever; gives how many records that were.

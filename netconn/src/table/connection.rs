@@ -98,6 +98,12 @@ impl Connection {
         }
     }
 
+    /// Whether it is an attempt whose own port is not known yet.
+    pub(super) fn lacks_port(&self) -> bool {
+        self.state == tcp_state::SYN_SENT && self.local.port == 0
+    }
+
+    /// Takes what a record says.
     pub(super) fn update(&mut self, record: &TcpRecord) {
         self.sequence = record.state.sequence;
         self.marks |= record.state.marks;

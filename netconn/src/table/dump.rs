@@ -22,6 +22,15 @@ pub struct Covered {
     pub held: Option<HashSet<u64>>,
 }
 
+/// What a comparison of the table with the kernel has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// Changes that were missed although nobody has counted them.
+    pub missed: usize,
+    /// Whether there are attempts whose own port is not known yet.
+    pub lacks_ports: bool,
+}
+
 impl Table {
     /// A dump of all sockets is about to be taken: from here on ended sockets are remembered.
     pub fn begin_dump(&mut self) {
@@ -99,14 +108,16 @@ impl Table {
         namespaces: &std::collections::HashSet<u64>,
         since_ns: u64,
         is_over: impl Fn(u64) -> bool,
-    ) -> usize {
+    ) -> Compared {
         self.comparisons = self.comparisons.wrapping_add(1);
-        let mut missed = 0;
+        let (mut met, mut missed, mut lacks_ports) = (0, 0, false);
         for CountersRecord { socket, bytes_sent, bytes_received, state, .. } in counters {
             let slot = self.by_socket.get(socket).map_or(usize::MAX, |slot| *slot as usize);
             if let Some(Some(entry)) = self.slots.get_mut(slot) {
                 (entry.totals.bytes_sent, entry.totals.bytes_received) = (*bytes_sent, *bytes_received);
+                met += usize::from(entry.compared != self.comparisons);
                 entry.compared = self.comparisons;
+                lacks_ports |= entry.lacks_port();
                 missed += usize::from(entry.changed_ns < since_ns && u32::from(entry.state) != *state);
             } else {
                 // Half open is not in the table.
@@ -123,7 +134,14 @@ impl Table {
                 && !matches!(entry.state, tcp_state::LISTEN | tcp_state::SYN_RECV)
                 && namespaces.contains(&u64::from(entry.namespace))
         };
-        missed + self.slots.iter().flatten().filter(is_gone).count()
+        // Usually the listeners are all that was not met; to look through a table for nothing costs milliseconds.
+        let listeners = self.listeners.values().flatten().filter_map(|slot| self.slots.get(*slot as usize)?.as_ref());
+        let is_unmet = |entry: &&Connection| entry.state == tcp_state::LISTEN && entry.compared != self.comparisons;
+        if met + listeners.filter(is_unmet).count() < self.by_socket.len() {
+            missed += self.slots.iter().flatten().filter(is_gone).count();
+            lacks_ports = self.has_attempts_without_port();
+        }
+        Compared { missed, lacks_ports }
     }
 
     /// Those of some ended processes, by id and start, that own a listener or an accepted connection that somebody must

@@ -14,7 +14,7 @@ use netconn_common::{
 };
 
 pub use connection::{Connection, failure_of};
-pub use dump::Covered;
+pub use dump::{Compared, Covered};
 
 use crate::{
     event::{CloseReason, Failure, Outcome},
@@ -313,7 +313,7 @@ impl Table {
 
     /// Whether there are attempts whose own port is not known yet.
     pub fn has_attempts_without_port(&self) -> bool {
-        self.slots.iter().flatten().any(|entry| entry.state == tcp_state::SYN_SENT && entry.local.port == 0)
+        self.slots.iter().flatten().any(Connection::lacks_port)
     }
 
     /// Sets the port of an attempt, if it is not known yet.

@@ -97,6 +97,10 @@ fn what_the_kernel_knows_better_was_missed() {
         up.namespace = 10;
         run(&mut table, &[up]);
     }
+    // Whose counters nobody asks for.
+    let mut listener = record(9, 1, 1, role::LISTENER, CLOSE, LISTEN);
+    listener.namespace = 10;
+    run(&mut table, &[listener]);
     let there = |socket, state: u8| CountersRecord {
         socket,
         state: u32::from(state),
@@ -105,7 +109,7 @@ fn what_the_kernel_knows_better_was_missed() {
     };
     let later = 1_000_000_000;
     let mut missed = |counters: &[CountersRecord], since_ns, over: u64| {
-        table.compare(counters, &[10].into(), since_ns, |socket| socket == over)
+        table.compare(counters, &[10].into(), since_ns, |socket| socket == over).missed
     };
     let as_known = [there(1, ESTABLISHED), there(2, ESTABLISHED)];
     assert_eq!(missed(&as_known, later, 0), 0);
@@ -121,6 +125,16 @@ fn what_the_kernel_knows_better_was_missed() {
     assert_eq!(missed(&as_known[..1], later, 0), 1);
     assert_eq!(missed(&as_known[..1], 2, 0), 0);
     assert_eq!(table.from_slot(0).map(|(_, entry)| entry.totals.bytes_sent).sum::<u64>(), 14);
+    // The port of an attempt comes later, wherever it is found to be missing.
+    let mut attempt = record(3, 1, 1, role::ACTIVE, CLOSE, SYN_SENT);
+    (attempt.namespace, attempt.local_port) = (10, 0);
+    run(&mut table, &[attempt]);
+    for counters in [&three(SYN_SENT)[..], &as_known] {
+        let compared = table.compare(counters, &[10].into(), 2, |_| false);
+        assert_eq!(compared, Compared { missed: 0, lacks_ports: true });
+    }
+    table.set_port(3, 40_000);
+    assert!(!table.compare(&as_known, &[10].into(), 2, |_| false).lacks_ports);
 }
 
 /// A dump that has seen everything there is.
