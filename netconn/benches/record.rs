@@ -37,25 +37,26 @@ fn main() {
 #[divan::bench]
 fn decoding(bencher: Bencher<'_, '_>) {
     let records = ring::records(RECORDED);
-    bencher.counter(ItemsCount::new(records.len())).bench_local(|| {
+    let decode_all = || {
         for record in &records {
             black_box(decode(bytemuck::cast_slice(black_box(record))));
         }
-    });
+    };
+    bencher.counter(items(records.len())).bench_local(|| measured(decode_all));
 }
 
 /// Records of processes and of sockets, from nothing to nothing: everything that was recorded ends.
 #[divan::bench]
 fn applying(bencher: Bencher<'_, '_>) {
     let records = ring::records(RECORDED);
-    bencher.counter(ItemsCount::new(records.len())).with_inputs(known).bench_local_values(
-        |(mut processes, mut table)| {
-            for record in &records {
-                apply(&mut processes, &mut table, record, |event| _ = black_box(event));
-            }
-            (processes, table)
-        },
-    );
+    let apply_all = |(mut processes, mut table): (Processes, Table)| {
+        for record in &records {
+            apply(&mut processes, &mut table, record, |event| _ = black_box(event));
+        }
+        (processes, table)
+    };
+    let bencher = bencher.counter(items(records.len())).with_inputs(known);
+    bencher.bench_local_values(|known| measured(|| apply_all(known)));
 }
 
 #[divan::bench]
@@ -71,13 +72,14 @@ fn encoding_events(bencher: Bencher<'_, '_>) {
     };
     let mut encoder = EventEncoder::new(&sensor, 1);
     let mut out = BytesMut::new();
-    bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
+    let mut encode_all = || {
         out.clear();
         for (change, connection, time_ns) in &told {
             encoder.connection(&mut out, &mut clock, &mut directory, (*change, connection, *time_ns));
         }
         black_box(out.len())
-    });
+    };
+    bencher.counter(items(told.len())).bench_local(|| measured(&mut encode_all));
 }
 
 #[divan::bench]
@@ -85,14 +87,15 @@ fn encoding_rows(bencher: Bencher<'_, '_>) {
     let told = told();
     let (mut clock, mut directory) = (Clock::new(), directory());
     let mut out = BytesMut::new();
-    bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
+    let mut encode_all = || {
         out.clear();
         let mut context = Context::new(&mut clock, &mut directory, BOOT);
         for (_, connection, _) in &told {
             row(&mut out, &mut context, connection, None);
         }
         black_box(out.len())
-    });
+    };
+    bencher.counter(items(told.len())).bench_local(|| measured(&mut encode_all));
 }
 
 /// By everything that is compared as a number, an address or a word.
@@ -100,11 +103,26 @@ fn encoding_rows(bencher: Bencher<'_, '_>) {
 fn filtering(bencher: Bencher<'_, '_>, text: &str) {
     let filter = Filter::parse(text.split_once('=')).expect("a filter");
     let told = told();
-    bencher.counter(ItemsCount::new(told.len())).bench_local(|| {
+    let filter_all = || {
         for (_, connection, _) in &told {
             black_box(filter.matches(&black_box(connection).subject()));
         }
-    });
+    };
+    bencher.counter(items(told.len())).bench_local(|| measured(filter_all));
+}
+
+/// Runs what is measured. Never inlined: by its name `cargo xtask bench instructions` counts what runs within it, and no more.
+#[inline(never)]
+fn measured<T>(body: impl FnOnce() -> T) -> T {
+    body()
+}
+
+/// How much is handled in each run; said to whoever counts instructions.
+fn items(count: usize) -> ItemsCount {
+    if std::env::var_os("NETCONN_BENCH_ITEMS").is_some() {
+        eprintln!("items: {count}");
+    }
+    ItemsCount::new(count)
 }
 
 fn known() -> (Processes, Table) {

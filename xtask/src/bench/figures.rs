@@ -17,6 +17,10 @@ pub(crate) enum Group {
     Startup,
     /// From a loss to the truth.
     Repair,
+    /// How cost grows: with connections held, and with connections a second.
+    Growth,
+    /// What a record costs in user space.
+    Instructions,
     /// All of these.
     All,
 }
@@ -149,6 +153,24 @@ figures! {
         "from SIGCONT until /v1/health is complete and `Data Loss` (stage ring) is in the file; then the rows are counted"
     RepairRows Repair "" Always(0.0), "rows after the repair, less those of ss": "as above"
     RepairQueue Repair "" Always(0.0), "events lost by the repair": "lost_queue and lost_disk of the output after it"
+
+    HeldMemory Growth "MB" Beside, "RSS with connections held":
+        "VmRSS with `load hold --sockets N` that were there before, after a snapshot"
+    HeldReady Growth "s" Beside, "ready with connections held":
+        "from spawn of `netconn run` until GET /v1/health answers with complete:true"
+    HeldList Growth "s" Beside, "`netconn list --format json` with connections held":
+        "through the daemon, into a pipe, from spawn until it has ended"
+    HeldSs Growth "s" Beside, "`ss -tanp` with connections held": "the same, right after it"
+    RateReached Growth "/s" Beside, "connections a second":
+        "`load paced --kind http --rate N` for 5 s; the most is `load flood --kind http`"
+    RateCpu Growth "%" Beside, "CPU at so many a second, of one core":
+        "the daemon's processor clock, and the hooks' run_time_ns, until all events are written, over the time of the load"
+    RateMachine Growth "%" Beside, "busy time of the machine meanwhile":
+        "user, system and interrupts of /proc/stat, over the time of all processors: at 100 nothing is left"
+    RateLost Growth "" Beside, "lost at so many a second": "records and events, as with the flood"
+
+    Instructions Instructions "" Beside, "instructions in user space to":
+        "the microbenchmarks of netconn/benches/record.rs under callgrind, one run over what a 6.18 told, over its items"
 }
 
 /// What each figure is and how it is measured, for the help.
@@ -213,7 +235,7 @@ mod tests {
     #[test]
     fn figures_are_where_they_are_looked_for() {
         assert_eq!(Figure::KeptFull.definition().id, "KeptFull");
-        assert_eq!(Figure::RepairQueue as usize, ALL.len() - 1);
+        assert_eq!(Figure::Instructions as usize, ALL.len() - 1);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use super::{
     table::Report,
 };
 
+/// Connections a second.
+const RATE: u32 = 1000;
 const SECONDS: u32 = 10;
 /// How often the reader looks.
 const LOOK: Duration = Duration::from_millis(1);
@@ -43,7 +45,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             let (path, done) = (daemon.events(), Arc::clone(&done));
             thread::spawn(move || tail(path, &done))
         };
-        let outcome = load::paced(&bench.place, SECONDS);
+        let outcome = load::paced(&bench.place, RATE, SECONDS);
         let settled = daemon.settled();
         done.store(true, Ordering::Relaxed);
         let tail = reader.join().map_err(|_| anyhow!("the reader broke"))??;

@@ -41,9 +41,9 @@ pub(super) fn here(place: &Place, kind: &str, count: usize) -> Result<Outcome> {
     run(place, &["flood", "--here", "--kind", kind, "--count", &count.to_string()])
 }
 
-/// 1,000 connections a second, each with a small request and answer.
-pub(super) fn paced(place: &Place, seconds: u32) -> Result<Outcome> {
-    run(place, &["paced", "--kind", "http", "--rate", "1000", "--seconds", &seconds.to_string()])
+/// So many connections a second, each with a small request and answer.
+pub(super) fn paced(place: &Place, rate: u32, seconds: u32) -> Result<Outcome> {
+    run(place, &["paced", "--kind", "http", "--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
 }
 
 fn run(place: &Place, arguments: &[&str]) -> Result<Outcome> {

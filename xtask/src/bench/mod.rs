@@ -4,14 +4,17 @@ mod child;
 mod connect;
 mod daemon;
 mod figures;
+mod growth;
 mod hooks;
 mod idle;
+mod instructions;
 mod latency;
 mod load;
 mod machine;
 mod paced;
 mod peers;
 mod place;
+mod plot;
 mod repair;
 mod snapshot;
 mod startup;
@@ -42,6 +45,9 @@ pub(crate) struct Options {
     /// Write all that was measured to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw how cost grows into this file (SVG); needs the group `growth`.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What all groups have.
@@ -61,13 +67,15 @@ impl Bench {
 /// A group, and what measures it.
 type Measure = fn(&Bench, &mut Report) -> Result<()>;
 
-const GROUPS: [(Group, &[Measure]); 6] = [
+const GROUPS: [(Group, &[Measure]); 8] = [
     (Group::Connect, &[connect::run, paced::run]),
     (Group::Snapshot, &[snapshot::run]),
     (Group::Latency, &[latency::run]),
     (Group::Idle, &[idle::run]),
     (Group::Startup, &[startup::run]),
     (Group::Repair, &[repair::run]),
+    (Group::Growth, &[growth::run]),
+    (Group::Instructions, &[instructions::run]),
 ];
 
 /// Builds, measures and prints.
@@ -78,6 +86,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(reason) = packages::obstacle(&NEEDED) {
         bail!("{reason}");
     }
+    let wanted = |group: Group| options.groups.iter().any(|asked| [group, Group::All].contains(asked));
+    if options.plot.is_some() && !wanted(Group::Growth) {
+        bail!("--plot draws the figures of the group growth: name it too");
+    }
     check(&mut cargo(&["build", "--release", "--package", "netconn"]))?;
     check(&mut cargo(&["build", "--release", "--package", "netconn-tests", "--bin", "load"]))?;
     let machine = machine::Before::look()?;
@@ -85,7 +97,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut report = Report::default();
     machine.warning().into_iter().for_each(|warning| report.note(warning));
     let mut failed = Vec::new();
-    let wanted = |group: Group| options.groups.iter().any(|asked| [group, Group::All].contains(asked));
     for (group, measures) in GROUPS.iter().filter(|(group, _)| wanted(*group)) {
         for measure in *measures {
             bench.place.enter_namespace()?;
@@ -99,6 +110,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("{}", report.table(&about));
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&report.json(&about))? + "\n";
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &options.plot {
+        let text = plot::growth(&report).context("nothing to draw")?;
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if !failed.is_empty() {

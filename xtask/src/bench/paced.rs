@@ -10,6 +10,8 @@ use super::{
     table::Report,
 };
 
+/// Connections a second.
+const RATE: u32 = 1000;
 const SECONDS: u32 = 10;
 
 /// Measures daemon and hooks together.
@@ -18,7 +20,7 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         let daemon = Daemon::start(&bench.place, FULL)?;
         let _counting = hooks::Counting::start()?;
         let (cpu, before) = (daemon.cpu_seconds()?, hooks::runs(daemon.process.pid())?);
-        let outcome = load::paced(&bench.place, SECONDS)?;
+        let outcome = load::paced(&bench.place, RATE, SECONDS)?;
         let user = daemon.cpu_seconds()? - cpu;
         let ran = hooks::since(&before, &hooks::runs(daemon.process.pid())?);
         let total = hooks::total(&ran);

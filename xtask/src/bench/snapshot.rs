@@ -30,7 +30,7 @@ const OVER: usize = 1000;
 const TRIES: usize = 5;
 const MOMENT: Duration = Duration::from_millis(300);
 /// The command that everything is compared with.
-const SS: &[&str] = &["ss", "-tanp"];
+pub(super) const SS: &[&str] = &["ss", "-tanp"];
 /// Others, to stand beside.
 const OTHERS: [(&[&str], &str); 3] =
     [(&["ss", "-tan"], "iproute2"), (&["netstat", "-tanp"], "net-tools"), (&["lsof", "-nP", "-iTCP"], "lsof")];
@@ -40,7 +40,7 @@ const USUAL: &str = "/run/netconn/netconn.sock";
 
 /// Where a command writes.
 #[derive(Clone, Copy)]
-enum Output<'a> {
+pub(super) enum Output<'a> {
     /// To somebody who reads it all.
     Pipe,
     Null,
@@ -95,7 +95,7 @@ fn command(words: &[&str]) -> Command {
 }
 
 /// Seconds from spawn until the output has ended and the command has too.
-fn time(words: &[&str], output: Output<'_>) -> Result<f64> {
+pub(super) fn time(words: &[&str], output: Output<'_>) -> Result<f64> {
     let name = words.join(" ");
     let mut command = command(words);
     command.stdin(Stdio::null()).stderr(Stdio::null());

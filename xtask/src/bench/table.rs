@@ -42,6 +42,12 @@ impl Report {
         }
     }
 
+    /// The medians of a figure, by case, in the order of their coming.
+    pub(super) fn medians(&self, figure: Figure) -> Vec<(&str, f64)> {
+        let lines = self.lines().filter(|(of, ..)| *of == figure);
+        lines.filter_map(|(_, case, samples)| Some((case, median(&samples.values)?))).collect()
+    }
+
     fn samples(&mut self, figure: Figure, case: &str) -> &mut Samples {
         let place = self.cases.iter().position(|known| known == case).unwrap_or_else(|| {
             self.cases.push(case.to_owned());
