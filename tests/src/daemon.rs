@@ -185,6 +185,12 @@ impl Daemon {
         serde_json::from_str(&self.ask("/v1/health").unwrap()).unwrap()
     }
 
+    /// How often the kernel has not run a program of this daemon. That is rare, but on some machines it happens (see
+    /// ARCHITECTURE.md, "The kernel's word"): the table is right again, but nobody knows what the program would have told.
+    pub fn missed_runs(&self) -> u64 {
+        self.health()["records"]["missed_runs"].as_u64().unwrap()
+    }
+
     /// What its socket answers to a path, if it is there and has an answer.
     pub fn ask(&self, path: &str) -> Result<String, String> {
         let mut stream = UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;

@@ -28,6 +28,12 @@ pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut
     }
 }
 
+/// Does what can only be exact if the kernel runs all programs (see [`Daemon::missed_runs`]): once more when `is_done` says
+/// that it has not, and once more.
+pub fn exactly(is_done: impl Fn() -> bool) {
+    assert!((0..3).any(|_| is_done()), "three times the kernel has not run all programs");
+}
+
 /// A time that is long on this machine: emulated ones are slower.
 pub fn long(milliseconds: u64) -> Duration {
     let slowness = std::env::var("NETCONN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
