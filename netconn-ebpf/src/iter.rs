@@ -124,7 +124,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
 #[inline(always)]
 unsafe fn count(seq: *mut c_void, tcp: TcpSock) {
     let sock = tcp.sock();
-    if sock.tcp_state() == tcp_state::LISTEN || !sock.is_tcp() {
+    if !sock.is_tcp() {
         return;
     }
     let Some(socket) = sock.known_number() else { return };
