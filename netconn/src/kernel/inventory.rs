@@ -45,21 +45,14 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wants_minisocks: bool) -> Re
     let (mut tcp, mut files) = (None, None);
     for (name, program) in ebpf.programs_mut() {
         match name {
-            "dump_tcp" => tcp = Some(program),
-            "dump_files" => files = Some(program),
+            "dump_tcp" => tcp = Some(iterator(program, "tcp", &types)?),
+            "dump_files" => files = Some(iterator(program, "task_file", &types)?),
             _ => {}
         }
     }
     let (Some(tcp), Some(files)) = (tcp, files) else {
         return Err(LoadError::Object("it has no iterators".into()));
     };
-    // The kernel looks at both at the same time.
-    let (tcp, files) = thread::scope(|scope| {
-        let tcp = scope.spawn(|| iterator(tcp, "tcp", &types));
-        let files = iterator(files, "task_file", &types);
-        (tcp.join().unwrap_or_else(|_| Err(LoadError::Object("a thread panicked".into()))), files)
-    });
-    let (tcp, files) = (tcp?, files?);
     settings.set(0, setting::PASSING, 0).map_err(failed)?;
     let mut read_files = || iterate::here::<Vec<FileRecord>>(files, &[]);
     let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, || true);
