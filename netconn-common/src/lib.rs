@@ -5,9 +5,14 @@
 //! enum. `bytemuck::Pod` proves that at compile time.
 #![no_std]
 
+mod datagrams;
 mod members;
 mod record;
 
+pub use datagrams::{
+    DatagramRecord, Datagrams, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP,
+    ReleasedRecord, datagram,
+};
 pub use record::{
     CgroupRecord, CountersRecord, Destination, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, KEPT_VERSION,
     Kept, Nesting, Owner, OwnerRecord, SocketState, TcpRecord, Totals, UnsentRecord, Untold, attribution, exec, kind,
@@ -70,6 +75,13 @@ pub mod map {
     pub const SOCKETS_BY_ADDRESS: &str = "SOCKETS_BY_ADDRESS";
     /// Start by process id: processes that have ended, and own sockets that others have open.
     pub const ENDED: &str = "ENDED";
+    /// [`crate::Datagrams`] in each socket's storage.
+    pub const DATAGRAMS: &str = "DATAGRAMS";
+    /// [`crate::Flow`] by [`crate::FlowKey`].
+    pub const FLOWS: &str = "FLOWS";
+    /// [`crate::Flow`] by socket cookie: sockets that have more flows than there is room for, and what they exchange with
+    /// ends that have no flow of their own.
+    pub const FOLDED: &str = "FOLDED";
     /// `[u32; 1]`, its bits are [`crate::setting`]s that become known only while programs are attached.
     pub const SETTINGS: &str = "SETTINGS";
 }

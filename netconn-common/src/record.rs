@@ -20,8 +20,14 @@ pub mod kind {
     pub const UNSENT: u32 = 7;
     /// A [`CountersRecord`](super::CountersRecord); never in a ring, only from `iter/tcp`.
     pub const COUNTERS: u32 = 8;
+    /// A [`FlowRecord`](crate::FlowRecord): the first datagram of a flow.
+    pub const FLOW: u32 = 9;
+    /// A [`DatagramRecord`](crate::DatagramRecord): a socket of datagrams was bound to receive.
+    pub const BOUND: u32 = 10;
+    /// A [`ReleasedRecord`](crate::ReleasedRecord): a socket of datagrams was closed.
+    pub const RELEASED: u32 = 11;
     /// One more than the highest kind: the length of the table of lost records.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 12;
 }
 
 /// How the process of a socket is known, in [`Owner::how`]; higher numbers are not better.
@@ -40,6 +46,8 @@ pub mod attribution {
     pub const LISTENER: u32 = 5;
     /// It was found among the open files.
     pub const SCAN: u32 = 6;
+    /// It made the socket, of datagrams, and nobody was seen to use it.
+    pub const CREATE: u32 = 7;
 }
 
 /// What a socket is, in [`SocketState::role`].
