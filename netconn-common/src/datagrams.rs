@@ -19,12 +19,8 @@ pub mod datagram {
     pub const BOUND: u32 = 1;
     /// Some process has been seen to send or receive with it.
     pub const USED: u32 = 2;
-    /// A flow of it was counted: whoever watches wants to know when it ends.
-    pub const COUNTED: u32 = 4;
     /// It is connected: `remote_address` and `remote_port` say to whom.
-    pub const CONNECTED: u32 = 8;
-    /// A raw socket, or one for ICMP echo: its port is none.
-    pub const RAW: u32 = 16;
+    pub const CONNECTED: u32 = 4;
 }
 
 /// What is kept with a socket of datagrams for as long as it lives.
@@ -39,6 +35,10 @@ pub struct Datagrams {
     pub namespace: u32,
     /// Bits of [`datagram`].
     pub marks: u32,
+    /// 1: a flow of it was counted, so that whoever watches wants to know when it ends. Not a mark, because packets set it.
+    pub counted: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What one flow is: a socket and the other end. Everything else of the packets is the same, or does not matter.

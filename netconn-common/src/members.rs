@@ -24,6 +24,7 @@ macro_rules! kernel_members {
             SOCK_FLAGS = ["sock" "__sk_common.skc_flags"];
             SOCK_LOCK_OWNED = ["sock" "sk_lock.owned"];
             SOCK_MARK = ["sock" "sk_mark"];
+            SOCK_COOKIE = ["sock" "__sk_common.skc_cookie.counter"];
             SOCK_DEVICE = ["sock" "__sk_common.skc_bound_dev_if"];
             TCP_IS_MPTCP = ["tcp_sock" "is_mptcp"];
             CONNECTION_PROTOCOL_DATA = ["inet_connection_sock" "icsk_ulp_data"];

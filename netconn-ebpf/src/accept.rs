@@ -11,7 +11,7 @@ use aya_ebpf::{
 use netconn_common::{SocketState, attribution, role, tcp_state};
 
 use crate::{
-    emit,
+    datagram, emit,
     kernel::{ACCEPT_PARAMETERS, context},
     sock::{Sock, TcpSock},
     task, tcp,
@@ -101,8 +101,12 @@ pub fn tcp_rcv_space_adjust(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock::new(ctx.arg::<*const u8>(0));
-    if ctx.arg::<c_int>(1) > 0 && sock.is_inet() && sock.is_tcp() {
-        used(sock, attribution::SEND);
+    if ctx.arg::<c_int>(1) > 0 && sock.is_inet() {
+        if sock.is_tcp() {
+            used(sock, attribution::SEND);
+        } else if !sock.is_udp() {
+            datagram::sent(sock);
+        }
     }
     0
 }

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use netconn_common::{Destination, Kept, UNKNOWN_U32, UnsentRecord, kind, mark, tcp_state};
 
 use crate::{
-    emit,
+    datagram, emit,
     kernel::{SOCKET_SOCK, context, follow},
     sock::{AF_INET, AF_INET6, Sock, TcpSock},
     tcp,
@@ -50,7 +50,10 @@ fn called(ctx: &SockAddrContext, address: [u32; 4], family: u16) -> i32 {
     const PORT: usize = offset_of!(bpf_sock_addr, user_port);
     // SAFETY: as above.
     let (port, socket) = unsafe { (context!(ctx.as_ptr(), "u32", PORT), (*ctx.sock_addr).__bindgen_anon_1.sk) };
-    let Some(tcp) = TcpSock::of_cgroup(socket) else { return 1 };
+    let Some(tcp) = TcpSock::of_cgroup(socket) else {
+        datagram::connecting(ctx, address, u16::from_be(port as u16), family);
+        return 1;
+    };
     let sock = tcp.sock();
     let kept = sock.state_or_new();
     if kept.is_null() {

@@ -86,12 +86,24 @@ pub fn untold(role: u32, was_up: bool) {
     }
 }
 
+/// Counts a record that could not be told.
 #[inline(always)]
-fn lost(kind: u32) {
+pub fn lost(kind: u32) {
     if let Some(counters) = LOST.get_ptr_mut(0) {
         // SAFETY: the map gives a valid pointer to this CPU's table, and the index is within it.
         unsafe { add_one(&raw mut (*counters)[(kind % kind::COUNT) as usize]) };
     }
+}
+
+/// As [`add`].
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+unsafe fn add_one(counter: *mut u64) {
+    // SAFETY: the caller's contract.
+    unsafe { add(counter, 1) };
 }
 
 /// Atomic because an interrupt may run a program of ours in the middle of another; `core` has no atomic addition for this
@@ -101,7 +113,7 @@ fn lost(kind: u32) {
 ///
 /// The counter must be in a map's value.
 #[inline(always)]
-unsafe fn add_one(counter: *mut u64) {
+pub unsafe fn add(counter: *mut u64, value: u64) {
     // SAFETY: the caller's contract.
-    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64) };
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) value) };
 }

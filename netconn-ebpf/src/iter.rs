@@ -7,17 +7,18 @@ use aya_ebpf::helpers::generated::{
     bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
 };
 use netconn_common::{
-    CountersRecord, FileRecord, Kept, Owner, SocketState, TcpRecord, attribution, kind, mark, role, setting, tcp_state,
+    CountersRecord, DatagramRecord, Datagrams, FileRecord, IPPROTO_TCP, Kept, Owner, SocketState, TcpRecord, attribution,
+    datagram as datagram_mark, kind, mark, role, setting, tcp_state,
 };
 
 use crate::{
-    emit,
+    datagram, emit,
     kernel::{
-        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_LOCAL_PORT,
-        SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member, probe,
+        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_COOKIE, SOCK_FAMILY,
+        SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member, probe,
     },
     maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS, SPARE},
-    sock::{Sock, TcpSock},
+    sock::{AF_INET, AF_INET6, Sock, TcpSock},
     task::Task,
     tcp,
 };
@@ -45,6 +46,14 @@ pub struct TaskFileContext {
     task: *const u8,
     fd: u64,
     file: *const u8,
+}
+
+/// `struct bpf_iter__udp`, `net/ipv4/udp.c`.
+#[repr(C)]
+pub struct UdpContext {
+    meta: *const Meta,
+    udp_sk: *const u8,
+    uid: u32,
 }
 
 /// Every TCP socket of the reader's network namespace, as a record that says in which state it is; or what a snapshot wants
@@ -112,6 +121,46 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         let number = sock.number(state);
         tcp::fill(record, sock, tcp, number, state, now, now, emit::now());
         bpf_seq_write(seq.cast(), record.cast(), size_of::<TcpRecord>() as u32);
+    }
+    0
+}
+
+/// Every UDP socket of the reader's network namespace.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/udp")]
+pub fn dump_udp(ctx: *const UdpContext) -> i32 {
+    // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
+    unsafe {
+        let socket = (*ctx).udp_sk;
+        if socket.is_null() {
+            return 0; // the end
+        }
+        let seq = (*(*ctx).meta).seq;
+        let sock = Sock::new(socket);
+        let is_connected = sock.tcp_state() == tcp_state::ESTABLISHED;
+        let kept = datagram::traced(sock, !is_passing());
+        if tcp::setting(setting::FIRST_DUMP) && !is_connected && !kept.is_null() {
+            // It was there before, so nobody was told that it was bound; whoever watches is, that it ends.
+            (*kept).marks |= datagram_mark::BOUND;
+        }
+        let kept = if kept.is_null() { Datagrams::default() } else { *kept };
+        let ends = sock.ends(0);
+        let mut record = DatagramRecord {
+            header: emit::header(kind::BOUND, emit::now()),
+            socket: sock.cookie_or_address(),
+            kept: Datagrams { namespace: sock.namespace(), ..kept },
+            local_address: [0; 16],
+            remote_address: [0; 16],
+            local_port: ends.local_port,
+            remote_port: ends.remote_port,
+            family: ends.family,
+            protocol: sock.protocol(),
+            marks: kept.marks | if is_connected { datagram_mark::CONNECTED } else { 0 },
+            reserved: 0,
+        };
+        (&raw mut record.local_address).cast::<[u64; 2]>().write_unaligned(ends.local_address);
+        (&raw mut record.remote_address).cast::<[u64; 2]>().write_unaligned(ends.remote_address);
+        bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<DatagramRecord>() as u32);
     }
     0
 }
@@ -194,7 +243,12 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
             return 0;
         }
         let seq = (*(*ctx).meta).seq;
-        let Some(Open { kept, socket, tcp_state, local_port }) = open(file) else { return 0 };
+        let Some(Open { kept, socket, tcp_state, local_port }) = open(file) else {
+            if !tcp::setting(setting::SCAN_ATTEMPTS | setting::SCAN_OWNERS) {
+                of_datagrams(seq, task, file, (*ctx).fd as u32);
+            }
+            return 0;
+        };
         if tcp::setting(setting::SCAN_ATTEMPTS) && tcp_state != tcp_state::SYN_SENT {
             return 0;
         }
@@ -214,6 +268,64 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
         bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<FileRecord>() as u32);
     }
     0
+}
+
+/// Tells of an open file that is a socket of datagrams. Like one of TCP it belongs to the first that is found if it belongs to
+/// nobody yet.
+///
+/// # Safety
+///
+/// `seq` must be that of the iterator that runs, the others what its context holds.
+#[inline(always)]
+unsafe fn of_datagrams(seq: *mut c_void, task: *const u8, file: *const u8, descriptor: u32) {
+    // SAFETY: typed pointers, and what the helper and their members give.
+    unsafe {
+        let mut owner = Task::new(task).owner(attribution::SCAN);
+        let (socket, local_port);
+        if has(&HAS_SOCK_FROM_FILE) {
+            let found = bpf_sock_from_file(file.cast_mut().cast());
+            if found.is_null() {
+                return;
+            }
+            let sk = follow(found.cast_const().cast(), &SOCKET_SOCK);
+            let sock = Sock::new(sk);
+            if sk.is_null() || !sock.is_inet() || sock.is_tcp() || sock.is_mptcp() {
+                return;
+            }
+            let kept = datagram::traced(sock, !is_passing());
+            if !kept.is_null() {
+                (*kept).namespace = sock.namespace();
+                if (*kept).owner.tgid == 0 {
+                    (*kept).owner = owner;
+                } else {
+                    owner = (*kept).owner;
+                }
+            }
+            (socket, local_port) = (sock.cookie_or_address(), sock.bound_port());
+        } else {
+            if !has(&HAS_PROBE_READ) {
+                return;
+            }
+            // As for TCP below; what has an Internet protocol and is in no state of TCP's.
+            let found: u64 = member(file, &FILE_PRIVATE, 0);
+            let Some(back) = probe::<u64>(found + u64::from(SOCKET_FILE.load())) else { return };
+            if found == 0 || back != file as u64 {
+                return;
+            }
+            let Some(sk) = probe::<u64>(found + u64::from(SOCKET_SOCK.load())) else { return };
+            let family: u16 = probe(sk + u64::from(SOCK_FAMILY.load())).unwrap_or(0);
+            let protocol: u16 = probe(sk + u64::from(SOCK_PROTOCOL.load())).unwrap_or(0);
+            if !matches!(family, AF_INET | AF_INET6) || protocol == u16::from(IPPROTO_TCP) {
+                return;
+            }
+            let cookie: u64 = probe(sk + u64::from(SOCK_COOKIE.load())).unwrap_or(0);
+            socket = if cookie == 0 { sk } else { cookie };
+            local_port = probe(sk + u64::from(SOCK_LOCAL_PORT.load())).unwrap_or(0);
+        }
+        let tcp_state = tcp_state::CLOSE;
+        let mut record = FileRecord { socket, owner, descriptor, local_port, tcp_state, reserved: 0 };
+        bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<FileRecord>() as u32);
+    }
 }
 
 /// Whether nothing is to be kept with sockets.

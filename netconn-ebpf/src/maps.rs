@@ -7,7 +7,9 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use netconn_common::{CgroupRecord, ExecRecord, Kept, Nesting, Owner, TcpRecord, Untold, exec, kind};
+use netconn_common::{
+    CgroupRecord, Datagrams, ExecRecord, Flow, FlowKey, Kept, Nesting, Owner, TcpRecord, Untold, exec, kind,
+};
 
 /// Records about sockets. The daemon sets the size.
 #[map]
@@ -87,28 +89,41 @@ pub struct CgroupScratch {
     pub path: [u8; CGROUP_PATH_MAX],
 }
 
-const SOCKET_STORAGE_FLAGS: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
+const CLONED: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
+
+/// Every flow. The daemon sets the size. Its values are made when they are needed, so that room for many costs nothing.
+#[map]
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// By socket cookie: sockets that have more flows than there is room for, and what stands for their further flows.
+#[map]
+pub static FOLDED: HashMap<u64, Flow> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
 /// A BTF map definition of socket storage that an accepted socket inherits from its listener (`BPF_F_CLONE`); aya-ebpf
 /// 0.2 has it only without that flag. The lengths of the arrays are the values, as in libbpf's `__uint`.
 #[repr(C)]
-pub struct SocketStorage {
+pub struct SocketStorage<T, const FLAGS: usize> {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
-    value: *const Kept,
+    value: *const T,
     max_entries: *const [i32; 0],
-    map_flags: *const [i32; SOCKET_STORAGE_FLAGS],
+    map_flags: *const [i32; FLAGS],
 }
 
 // SAFETY: the definition is never read at run time; the loader replaces references to it by the map.
-unsafe impl Sync for SocketStorage {}
+unsafe impl<T, const FLAGS: usize> Sync for SocketStorage<T, FLAGS> {}
 
-/// The state of each socket, for as long as it lives.
+impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
+    const fn new() -> Self {
+        let nothing = ptr::null();
+        Self { r#type: ptr::null(), key: ptr::null(), value: ptr::null(), max_entries: nothing, map_flags: ptr::null() }
+    }
+}
+
+/// The state of each TCP socket, for as long as it lives.
 #[btf_map]
-pub static SOCKETS: SocketStorage = SocketStorage {
-    r#type: ptr::null(),
-    key: ptr::null(),
-    value: ptr::null(),
-    max_entries: ptr::null(),
-    map_flags: ptr::null(),
-};
+pub static SOCKETS: SocketStorage<Kept, CLONED> = SocketStorage::new();
+
+/// The state of each socket of datagrams, for as long as it lives.
+#[btf_map]
+pub static DATAGRAMS: SocketStorage<Datagrams, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();

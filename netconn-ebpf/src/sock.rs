@@ -6,13 +6,13 @@ use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
-use netconn_common::{Destination, Kept, NO_MEMORY, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_common::{Destination, IPPROTO_UDP, Kept, NO_MEMORY, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::{
     emit,
     kernel::{
         CONNECTION_PROTOCOL_DATA, HAS_PROBE_READ, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, INET_SOURCE_PORT, MPTCP_FIRST,
-        NET_INODE, SOCK_DEVICE, SOCK_ERROR, SOCK_FAMILY, SOCK_FLAGS, SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6,
+        NET_INODE, SOCK_COOKIE, SOCK_DEVICE, SOCK_ERROR, SOCK_FAMILY, SOCK_FLAGS, SOCK_LOCAL_PORT, SOCK_LOCAL_V4, SOCK_LOCAL_V6,
         SOCK_LOCK_OWNED, SOCK_MARK, SOCK_NET, SOCK_PROTOCOL, SOCK_REMOTE_PORT, SOCK_REMOTE_V4, SOCK_REMOTE_V6,
         SOCK_STATE, SUBFLOW_CONNECTION, TCP_BYTES_RECEIVED, TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_IS_MPTCP,
         TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, follow, has, member, probe,
@@ -24,8 +24,7 @@ use crate::{
 pub const AF_INET: u16 = 2;
 /// `AF_INET6` in `include/linux/socket.h`.
 pub const AF_INET6: u16 = 10;
-/// `IPPROTO_TCP` in `include/uapi/linux/in.h`.
-const IPPROTO_TCP: u16 = 6;
+const IPPROTO_TCP: u16 = netconn_common::IPPROTO_TCP as u16;
 /// `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
 const IPPROTO_MPTCP: u16 = 262;
 /// Bit of `sk_flags` that `tcp_fin` sets when the peer's FIN has arrived (`SOCK_DONE`, the second of `enum sock_flags`
@@ -112,6 +111,13 @@ impl Sock {
         unsafe { member::<u16>(self.0, &SOCK_PROTOCOL, IPPROTO_TCP) == IPPROTO_TCP }
     }
 
+    /// Whether this is a UDP socket.
+    #[inline(always)]
+    pub fn is_udp(self) -> bool {
+        // SAFETY: as above.
+        unsafe { member::<u16>(self.0, &SOCK_PROTOCOL, 0) == u16::from(IPPROTO_UDP) }
+    }
+
     /// The socket as TCP's own type; `None` for minisocks (half-open, TIME_WAIT).
     #[inline(always)]
     pub fn tcp(self) -> Option<TcpSock> {
@@ -162,6 +168,26 @@ impl Sock {
         // SAFETY: checked.
         let number = if kept.is_null() { 0 } else { unsafe { (*kept).state.number } };
         (number != 0).then_some(number)
+    }
+
+    /// The cookie; where it cannot be asked for, the one that the socket has been given, else its address, which is never as
+    /// small.
+    #[inline(always)]
+    pub fn cookie_or_address(self) -> u64 {
+        if has(&HAS_SOCKET_COOKIE) {
+            // SAFETY: the helper takes any typed socket.
+            return unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
+        }
+        // SAFETY: as above.
+        let cookie: u64 = unsafe { member(self.0, &SOCK_COOKIE, 0) };
+        if cookie == 0 { self.address() } else { cookie }
+    }
+
+    /// Protocol, as in the IP header.
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        // SAFETY: as above.
+        unsafe { member(self.0, &SOCK_PROTOCOL, 0) }
     }
 
     /// The same in a program on cgroups, whose context stands for the socket.

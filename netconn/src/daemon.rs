@@ -59,7 +59,9 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
         without: trouble.without_hooks,
-        keep: Some(keep::place(&sensor.id)),
+        level: load::Level::Flows,
+        max_flows: 65_536,
+        keep: Some(keep::places(&sensor.id, 65_536)),
         faults: trouble.faults,
     })?;
     report(capture.hooks(), capture.missing_members());

@@ -1,6 +1,6 @@
 //! What is captured: the attached programs, the rings their records arrive in, and what can be asked of the kernel.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, mem};
 
 use aya::{
     Btf as AyaBtf, Ebpf, VerifierLogLevel,
@@ -9,16 +9,17 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use netconn_common::{CountersRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting};
+use netconn_common::{CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting};
 
 use crate::{
     clock::Clock,
     kernel::{
         btf::Btf,
+        flows::FlowMaps,
         hooks::{HELPERS, HOOKS, Hook, HookStatus, Verdict, keep_status, probe_read_status},
         iterate::{self, Collect},
         layout::Layout,
-        load::{Fault, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},
+        load::{Fault, Level, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},
         losses::{Counters, Losses},
         preflight::{self, Lockdown},
         rings::Rings,
@@ -66,12 +67,16 @@ pub struct Capture {
     counters: Counters,
     /// [`map::ENDED`].
     ended: HashMap<MapData, u32, u64>,
+    /// Until the engine takes them.
+    flows: FlowMaps,
     settings: Array<MapData, u32>,
     /// What `settings` holds.
     bits: u32,
     exact: bool,
     /// Whether sockets have not been read yet.
     is_first: bool,
+    /// The same of UDP sockets.
+    is_first_of_datagrams: bool,
     /// When programs began to be attached, nanoseconds since boot.
     began_ns: u64,
     faults: Vec<Fault>,
@@ -104,8 +109,8 @@ impl Capture {
         capture.hooks.push(probe_read_status(layout.has(feature::PROBE_READ)));
         if let Some(keep) = &options.keep {
             let is_possible = layout.has(feature::SOCKET_STORAGE);
-            let obstacle =
-                if is_possible { keep.as_ref().err().cloned() } else { Some("there is no socket storage".into()) };
+            let obstacle = keep.as_ref().err().cloned();
+            let obstacle = obstacle.or_else(|| (!is_possible).then(|| "there is no socket storage".into()));
             capture.hooks.push(keep_status(obstacle));
         }
         Ok(capture)
@@ -120,12 +125,13 @@ impl Capture {
         let began_ns = Clock::new().now();
         let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
         let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
-        let mut bits = 0;
+        let mut bits = if options.level == Level::Sockets { setting::SOCKETS_ONLY } else { 0 };
+        settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
             let verdict = if is_left_out(hook, &options.without) {
                 Verdict::Unsupported { reason: "left out on request".into() }
-            } else if let Some(reason) = unneeded(hook, &hooks, layout.has(feature::SOCKET_STORAGE)) {
+            } else if let Some(reason) = unneeded(hook, &hooks, layout.has(feature::SOCKET_STORAGE), options.level) {
                 Verdict::Unneeded { reason }
             } else {
                 match attach(&mut ebpf, hook, &types) {
@@ -161,10 +167,12 @@ impl Capture {
                 programs: HOOKS.iter().filter_map(|hook| descriptor(&ebpf, hook)).collect(),
             },
             ended: taken(&mut ebpf, map::ENDED)?,
+            flows: flow_maps(&mut ebpf)?,
             settings,
             bits,
             exact: layout.has(feature::SOCKET_STORAGE),
             is_first: true,
+            is_first_of_datagrams: true,
             began_ns,
             faults: options.faults.clone(),
             hooks,
@@ -216,6 +224,26 @@ impl Capture {
         let found = self.read("dump_tcp", first, iterate::all_namespaces, meanwhile)?;
         self.is_first = false;
         Ok(found)
+    }
+
+    /// Reads all UDP sockets of all network namespaces that a process or a name refers to, and gives the inodes of these.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not there or cannot be read.
+    pub fn datagrams(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<DatagramRecord>, HashSet<u64>)> {
+        if !self.has("dump_udp") {
+            return Ok(Default::default());
+        }
+        let first = if self.is_first_of_datagrams { setting::FIRST_DUMP } else { 0 };
+        let found = self.read("dump_udp", first, iterate::all_with_udp, meanwhile)?;
+        self.is_first_of_datagrams = false;
+        Ok(found)
+    }
+
+    /// The kernel's flows; a second time there are none.
+    pub fn take_flows(&mut self) -> FlowMaps {
+        mem::take(&mut self.flows)
     }
 
     /// Whether a dump of sockets shows each exactly once and whole: from 5.11 on, where the state is kept in the
@@ -311,4 +339,10 @@ impl Capture {
     pub fn detach(&mut self) {
         self.ebpf = None;
     }
+}
+
+fn flow_maps(ebpf: &mut Ebpf) -> Result<FlowMaps, LoadError> {
+    let mut map = |name| ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")));
+    FlowMaps::new(map(map::FLOWS)?, map(map::FOLDED)?)
+        .ok_or_else(|| LoadError::Object("its flows are in no hash table".into()))
 }

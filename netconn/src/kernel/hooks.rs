@@ -19,6 +19,12 @@ pub enum Attach {
     FunctionExit,
     /// `cgroup/connect4` and its like: system calls with addresses, of all processes below the root of cgroup v2.
     CgroupAddress,
+    /// `cgroup/sock_create` and its like: births, bindings and ends of sockets, of all processes below the root of cgroup v2.
+    CgroupSocket,
+    /// `cgroup_skb`: packets that leave, of all sockets below the root of cgroup v2.
+    CgroupEgress,
+    /// `cgroup_skb`: packets that come in, as above.
+    CgroupIngress,
     /// `sockops`: what TCP does, of all processes below the root of cgroup v2.
     SockOps,
     /// `iter`: run when somebody reads.
@@ -33,7 +39,10 @@ impl Attach {
 
     /// Whether the program hangs on the root of cgroup v2.
     pub fn is_cgroup(self) -> bool {
-        matches!(self, Self::CgroupAddress | Self::SockOps)
+        matches!(
+            self,
+            Self::CgroupAddress | Self::CgroupSocket | Self::CgroupEgress | Self::CgroupIngress | Self::SockOps
+        )
     }
 }
 
@@ -46,6 +55,10 @@ pub enum Needed {
     Unless(&'static str),
     /// Where tracing programs cannot use socket storage.
     WithoutStorage,
+    /// If sockets of datagrams are watched.
+    Sockets,
+    /// If datagrams are counted.
+    Flows,
 }
 
 /// One program of the eBPF object and where it belongs.
@@ -262,6 +275,116 @@ pub const HOOKS: &[Hook] = &[
         needed: Needed::Always,
         every_run: false,
     },
+    Hook {
+        program: "sock_create",
+        name: "sock_create",
+        attach: Attach::CgroupSocket,
+        prototype: "struct bpf_sock, include/uapi/linux/bpf.h",
+        fact: "processes that make sockets of datagrams",
+        without: Some("who binds, connects, sends or receives; raw sockets are not seen"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "post_bind4",
+        name: "post_bind4",
+        attach: Attach::CgroupSocket,
+        prototype: "struct bpf_sock, include/uapi/linux/bpf.h",
+        fact: "UDP sockets that are bound over IPv4",
+        without: Some("they are seen in snapshots, or when something comes in"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "post_bind6",
+        name: "post_bind6",
+        attach: Attach::CgroupSocket,
+        prototype: "as above",
+        fact: "UDP sockets that are bound over IPv6",
+        without: Some("they are seen in snapshots, or when something comes in"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "sock_release",
+        name: "sock_release",
+        attach: Attach::CgroupSocket,
+        prototype: "struct bpf_sock, include/uapi/linux/bpf.h",
+        fact: "ends of sockets of datagrams",
+        without: Some("flows end when they are idle"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "sendmsg4",
+        name: "sendmsg4",
+        attach: Attach::CgroupAddress,
+        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
+        fact: "processes that send datagrams over IPv4",
+        without: Some("who made, bound or connected the socket"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "sendmsg6",
+        name: "sendmsg6",
+        attach: Attach::CgroupAddress,
+        prototype: "as above",
+        fact: "processes that send datagrams over IPv6",
+        without: Some("who made, bound or connected the socket"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "recvmsg4",
+        name: "recvmsg4",
+        attach: Attach::CgroupAddress,
+        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
+        fact: "processes that receive datagrams over IPv4",
+        without: Some("who made, bound or connected the socket"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "recvmsg6",
+        name: "recvmsg6",
+        attach: Attach::CgroupAddress,
+        prototype: "as above",
+        fact: "processes that receive datagrams over IPv6",
+        without: Some("who made, bound or connected the socket"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "dump_udp",
+        name: "udp",
+        attach: Attach::Iterator,
+        prototype: "struct bpf_iter__udp, net/ipv4/udp.c",
+        fact: "UDP sockets that were there before",
+        without: Some("they are seen when something is sent or received"),
+        needed: Needed::Sockets,
+        every_run: false,
+    },
+    Hook {
+        program: "egress",
+        name: "egress",
+        attach: Attach::CgroupEgress,
+        prototype: "struct __sk_buff, include/uapi/linux/bpf.h",
+        fact: "datagrams sent: UDP, ICMP and raw sockets",
+        without: Some("only received datagrams are counted"),
+        needed: Needed::Flows,
+        every_run: false,
+    },
+    Hook {
+        program: "ingress",
+        name: "ingress",
+        attach: Attach::CgroupIngress,
+        prototype: "struct __sk_buff, include/uapi/linux/bpf.h",
+        fact: "datagrams received: UDP, ICMP and raw sockets",
+        without: Some("only sent datagrams are counted"),
+        needed: Needed::Flows,
+        every_run: false,
+    },
 ];
 
 /// A helper of the kernel that programs use where it is.
@@ -414,7 +537,8 @@ impl Hook {
             Attach::Tracepoint => "tp_btf",
             Attach::FunctionEntry => "fentry",
             Attach::FunctionExit => "fexit",
-            Attach::CgroupAddress => "cgroup",
+            Attach::CgroupAddress | Attach::CgroupSocket => "cgroup",
+            Attach::CgroupEgress | Attach::CgroupIngress => "cgroup_skb",
             Attach::SockOps => "sockops",
             Attach::Iterator => "iter",
         };

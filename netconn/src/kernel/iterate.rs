@@ -70,6 +70,11 @@ pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -
     namespaces(program, faults, |_| true, has_sockets)
 }
 
+/// The same of UDP sockets.
+pub(super) fn all_with_udp<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<(C, HashSet<u64>)> {
+    namespaces(program, faults, |_| true, has_datagrams)
+}
+
 /// The same in the network namespaces of which the inode is wanted, and where there is anything, as `is_any` says when
 /// it is called inside: to look through a hash table of 262,144 buckets for nothing takes the kernel more than 20 ms.
 ///
@@ -190,6 +195,11 @@ pub(super) fn has_sockets() -> bool {
     // Twice: each processor has a count of its own, and one that is read before a socket begins there makes up for another
     // that is read after a socket of elsewhere has ended there.
     (0..2).any(|_| is_any("sockstat", "TCP:", &["inuse", "tw"]) || is_any("sockstat6", "TCP6:", &["inuse"]))
+}
+
+/// The same of UDP sockets.
+pub(super) fn has_datagrams() -> bool {
+    (0..2).any(|_| is_any("sockstat", "UDP:", &["inuse"]) || is_any("sockstat6", "UDP6:", &["inuse"]))
 }
 
 /// The same of minisocks of connections that are over alone.

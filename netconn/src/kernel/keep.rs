@@ -1,12 +1,12 @@
-//! What is kept with sockets outlives the daemon: the map is pinned, so that the next daemon finds the owner, the start
-//! and the number of life of every connection as the last one knew them.
+//! What is kept with sockets outlives the daemon: the maps are pinned, so that the next daemon finds the owner, the start
+//! and the number of life of every connection as the last one knew them, and flows with what they have moved.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use netconn_common::{KEPT_VERSION, Kept};
+use netconn_common::{Datagrams, Flow, KEPT_VERSION, Kept, map};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
@@ -19,13 +19,16 @@ const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 /// Folder of all pins of netconn.
 const FOLDER: &str = "/sys/fs/bpf/netconn";
 
-/// Where the map of the sensor `id` is pinned; the folder is there then, and pins of other versions are not. The BPF file
-/// system is mounted if need be, as `bpftool` does it.
+/// Where each map is pinned, by its name in the eBPF object.
+pub type Places = Vec<(&'static str, PathBuf)>;
+
+/// Where the maps of the sensor `id` are pinned, with room for so many flows; the folder is there then, and pins of other
+/// versions are not. The BPF file system is mounted if need be, as `bpftool` does it.
 ///
 /// # Errors
 ///
 /// Why nothing can be pinned.
-pub fn place(id: &str) -> Result<PathBuf, String> {
+pub fn places(id: &str, max_flows: u32) -> Result<Places, String> {
     let fail = |error: io::Error| format!("nothing can be pinned in {FOLDER}: {error}");
     let is_mounted = || statfs(BPF_FS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
     if !is_mounted() {
@@ -33,12 +36,18 @@ pub fn place(id: &str) -> Result<PathBuf, String> {
             .map_err(|errno| format!("no BPF file system is mounted at {BPF_FS}, nor can it be: {errno}"))?;
     }
     fs::create_dir_all(FOLDER).map_err(fail)?;
-    let name = format!("{id}-{KEPT_VERSION}-{}", size_of::<Kept>());
+    let names = [
+        (map::SOCKETS, format!("{id}-{KEPT_VERSION}-{}", size_of::<Kept>())),
+        (map::DATAGRAMS, format!("{id}-{KEPT_VERSION}-datagrams-{}", size_of::<Datagrams>())),
+        (map::FLOWS, format!("{id}-{KEPT_VERSION}-flows-{}-{max_flows}", size_of::<Flow>())),
+        (map::FOLDED, format!("{id}-{KEPT_VERSION}-folded-{}-{max_flows}", size_of::<Flow>())),
+    ];
     for other in fs::read_dir(FOLDER).map_err(fail)?.flatten() {
         let file = other.file_name();
-        if file.to_string_lossy().starts_with(&format!("{id}-")) && file != *name {
+        let is_ours = file.to_string_lossy().starts_with(&format!("{id}-"));
+        if is_ours && names.iter().all(|(_, name)| file != **name) {
             fs::remove_file(other.path()).map_err(fail)?;
         }
     }
-    Ok(Path::new(FOLDER).join(name))
+    Ok(names.into_iter().map(|(map, name)| (map, Path::new(FOLDER).join(name))).collect())
 }

@@ -4,14 +4,13 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::PathBuf,
 };
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::MapError,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, FEntry, FExit, Iter, ProgramError, ProgramInfo, SockOps,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, ProgramError, ProgramInfo, SockOps,
     },
 };
 use netconn_common::{NO_MEMORY, feature, map};
@@ -20,6 +19,7 @@ use thiserror::Error;
 use crate::kernel::{
     btf::BtfError,
     hooks::{Attach, HOOKS, Hook, HookStatus, Needed, Obstacle, Verdict, classify},
+    keep::Places,
     layout::{Layout, NoMember},
     preflight::{self, Unfit},
 };
@@ -41,8 +41,12 @@ pub struct Options {
     pub log_level: Option<aya_log::Level>,
     /// Names of hooks that are left out, to test what is done without them; `trampolines`: all on functions.
     pub without: Vec<String>,
+    /// How closely sockets of datagrams are watched.
+    pub level: Level,
+    /// Flows that there is room for.
+    pub max_flows: u32,
     /// Where what is kept with sockets is pinned, or why it cannot be; `None`: nobody will need it later.
-    pub keep: Option<Result<PathBuf, String>>,
+    pub keep: Option<Result<Places, String>>,
     /// What is made to fail.
     pub faults: Vec<Fault>,
 }
@@ -50,8 +54,19 @@ pub struct Options {
 impl Options {
     /// Everything that works, for a moment only.
     pub fn passing(ring_bytes: u32) -> Self {
-        Self { ring_bytes, log_level: None, without: Vec::new(), keep: None, faults: Vec::new() }
+        Self { ring_bytes, log_level: None, without: Vec::new(), level: Level::Off, max_flows: 1, keep: None, faults: Vec::new() }
     }
+}
+
+/// How closely sockets of datagrams (UDP, ICMP, raw) are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Every datagram is counted, by socket and other end.
+    Flows,
+    /// That they are made, bound, connected and closed.
+    Sockets,
+    /// Not at all.
+    Off,
 }
 
 /// What can be made to fail, to test what is done then.
@@ -122,13 +137,15 @@ pub(super) fn is_left_out(hook: &Hook, without: &[String]) -> bool {
 }
 
 /// Why a hook is not worth its cost here, after those before it.
-pub(super) fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool) -> Option<String> {
+pub(super) fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool, level: Level) -> Option<String> {
     match hook.needed {
         Needed::Always => None,
         Needed::Unless(program) => {
             let (other, status) = HOOKS.iter().zip(before).find(|(other, _)| other.program == program)?;
             (status.verdict == Verdict::Attached).then(|| format!("{} tells it", other.title()))
         }
+        Needed::Sockets => (level == Level::Off).then(|| "flows = \"off\" in the configuration".into()),
+        Needed::Flows => (level != Level::Flows).then(|| "datagrams are not counted: see flows in the configuration".into()),
         Needed::WithoutStorage => has_storage.then(|| "the kernel keeps it with the socket".into()),
     }
 }
@@ -156,10 +173,15 @@ pub(super) fn load_by(
         &log_level,
         true,
     );
+    loader.map_max_entries(map::FLOWS, options.max_flows).map_max_entries(map::FOLDED, folded_max(options.max_flows));
     if !layout.has(feature::SOCKET_STORAGE) {
         loader.map_max_entries(map::SOCKETS_BY_ADDRESS, SOCKETS_BY_ADDRESS_MAX);
-    } else if let Some(Ok(path)) = &options.keep {
-        loader.map_pin_path(map::SOCKETS, path.as_path());
+    }
+    if let Some(Ok(places)) = &options.keep {
+        let kept = places.iter().filter(|(map, _)| layout.has(feature::SOCKET_STORAGE) || *map != map::SOCKETS);
+        for (map, path) in kept {
+            loader.map_pin_path(map, path);
+        }
     }
     let no_memory = [(feature::SOCKET_STORAGE, NO_MEMORY)];
     let faults = no_memory.iter().filter(|_| options.faults.contains(&Fault::Memory));
@@ -170,6 +192,11 @@ pub(super) fn load_by(
         Some(error) => LoadError::Refused(error),
         None => LoadError::Object(chain(&error)),
     })
+}
+
+/// Sockets that may have more flows than there is room for.
+fn folded_max(max_flows: u32) -> u32 {
+    (max_flows / 4).max(1)
 }
 
 /// The errno of a system call that is forbidden, somewhere in the chain of an error.
@@ -229,6 +256,16 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
         Attach::CgroupAddress => <&mut CgroupSockAddr>::try_from(program).and_then(|program| {
             program.load()?;
             program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
+        }),
+        Attach::CgroupSocket => <&mut CgroupSock>::try_from(program).and_then(|program| {
+            program.load()?;
+            program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
+        }),
+        Attach::CgroupEgress | Attach::CgroupIngress => <&mut CgroupSkb>::try_from(program).and_then(|program| {
+            program.load()?;
+            let is_egress = hook.attach == Attach::CgroupEgress;
+            let way = if is_egress { CgroupSkbAttachType::Egress } else { CgroupSkbAttachType::Ingress };
+            program.attach(cgroup()?, way, CgroupAttachMode::Single).map(drop)
         }),
         Attach::SockOps => <&mut SockOps>::try_from(program).and_then(|program| {
             program.load()?;

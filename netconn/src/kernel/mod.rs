@@ -10,6 +10,7 @@ pub mod losses;
 pub mod keep;
 pub mod load;
 pub mod iterate;
+pub mod flows;
 pub mod capture;
 pub mod inventory;
 pub mod diag;

@@ -1,0 +1,321 @@
+//! Flows: every datagram that a socket of this host sends or receives, counted by socket and other end.
+//!
+//! Programs on cgroups see packets as IP hands them over: before they are cut into fragments, after these are put together
+//! again (`ip_finish_output` in `net/ipv4/ip_output.c`, `sk_filter_trim_cap` in `net/core/filter.c`). TCP's are left alone.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{__sk_buff, BPF_NOEXIST, bpf_sock},
+    helpers::generated::{
+        bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_map_update_elem, bpf_sk_fullsock,
+        bpf_skb_load_bytes,
+    },
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+use netconn_common::{
+    Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Owner, kind,
+};
+
+use crate::{
+    datagram::{self, SOCK_DGRAM, SOCK_RAW},
+    emit,
+    maps::{FLOWS, FOLDED},
+};
+
+/// `ETH_P_IPV6` in `include/uapi/linux/if_ether.h`, as `__sk_buff` has it.
+const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+/// Headers of IPv6 between the first and what is carried: more are not looked through.
+const EXTENSIONS_MAX: usize = 6;
+/// Kernels' `-EEXIST`, `include/uapi/asm-generic/errno-base.h`.
+const EEXIST: i64 = -17;
+/// What UDP and ICMP put before their payload, bytes.
+const HEADER_BYTES: u32 = 8;
+
+/// A packet that leaves, in the context of the process that sends it.
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    if let Some(socket) = datagram_socket(skb) {
+        count(skb, socket, true);
+    }
+    1 // allowed
+}
+
+/// A packet that comes to a socket, in an interrupt.
+#[cgroup_skb(ingress)]
+pub fn ingress(ctx: SkBuffContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    if let Some(socket) = datagram_socket(skb) {
+        count(skb, socket, false);
+    }
+    1 // allowed
+}
+
+/// The socket of a packet, if it is one of datagrams.
+#[inline(always)]
+fn datagram_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+    // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
+    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: the helper takes any typed socket and gives null for minisocks.
+    let socket = unsafe { bpf_sk_fullsock(socket) };
+    // SAFETY: checked.
+    (!socket.is_null() && matches!(unsafe { (*socket).type_ }, SOCK_DGRAM | SOCK_RAW)).then_some(socket)
+}
+
+/// What a packet says of the flow that it belongs to.
+struct Packet {
+    source: [u64; 2],
+    destination: [u64; 2],
+    /// The first bytes of what IP carries: ports, or type, code, checksum and identifier.
+    carried: [u8; 8],
+    /// Bytes before them.
+    offset: u32,
+    protocol: u8,
+    version: u8,
+}
+
+impl Packet {
+    #[inline(always)]
+    fn of(skb: *mut __sk_buff) -> Option<Self> {
+        // SAFETY: as above.
+        if unsafe { (*skb).protocol } == ETH_P_IPV6 { Self::of_v6(skb) } else { Self::of_v4(skb) }
+    }
+
+    /// `struct iphdr`, `include/uapi/linux/ip.h`.
+    #[inline(always)]
+    fn of_v4(skb: *mut __sk_buff) -> Option<Self> {
+        let head: [u8; 20] = load(skb, 0)?;
+        let address = |at: usize| [u64::from(u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])), 0];
+        let offset = u32::from(head[0] & 15) * 4;
+        let carried = load(skb, offset).unwrap_or_default();
+        let (source, destination) = (address(12), address(16));
+        Some(Self { source, destination, carried, offset, protocol: head[9], version: 4 })
+    }
+
+    /// `struct ipv6hdr`, `include/uapi/linux/ipv6.h`.
+    #[inline(always)]
+    fn of_v6(skb: *mut __sk_buff) -> Option<Self> {
+        // The last four words are the addresses.
+        let head: [u64; 5] = load(skb, 0)?;
+        let mut protocol = (head[0] >> 48) as u8;
+        let mut offset = 40;
+        for _ in 0..EXTENSIONS_MAX {
+            let units = match protocol {
+                // Hop-by-hop options, routing, destination options: units of 8 bytes behind the first 8.
+                0 | 43 | 60 => 8,
+                // A fragment's header has but these, and its second byte is 0.
+                44 => 8,
+                // Authentication: units of 4 bytes behind the first 8.
+                51 => 4,
+                _ => break,
+            };
+            let [next, length]: [u8; 2] = load(skb, offset)?;
+            protocol = next;
+            offset += 8 + u32::from(length) * units;
+        }
+        let carried = load(skb, offset).unwrap_or_default();
+        let (source, destination) = ([head[1], head[2]], [head[3], head[4]]);
+        Some(Self { source, destination, carried, offset, protocol, version: 6 })
+    }
+
+    #[inline(always)]
+    fn has_ports(&self) -> bool {
+        matches!(self.protocol, IPPROTO_UDP | IPPROTO_TCP)
+    }
+
+    /// Source and destination port, host byte order; zeros for protocols without.
+    #[inline(always)]
+    fn ports(&self) -> (u16, u16) {
+        if !self.has_ports() {
+            return (0, 0);
+        }
+        let [a, b, c, d, ..] = self.carried;
+        (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+    }
+
+    /// Payload: of a packet that is `length` bytes long.
+    #[inline(always)]
+    fn payload(&self, length: u32) -> u64 {
+        let own = if matches!(self.protocol, IPPROTO_UDP | IPPROTO_ICMP | IPPROTO_ICMPV6) { HEADER_BYTES } else { 0 };
+        u64::from(length.saturating_sub(self.offset + own))
+    }
+
+    /// Writes type, code and identifier of a message of ICMP (`struct icmphdr`, `include/uapi/linux/icmp.h`).
+    #[inline(always)]
+    fn describe(&self, flow: &mut Flow) {
+        if !matches!(self.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
+            return;
+        }
+        let [kind, code, _, _, a, b, ..] = self.carried;
+        (flow.icmp_type, flow.icmp_code) = (kind, code);
+        let is_echo = match self.protocol {
+            IPPROTO_ICMP => matches!(kind, 0 | 8),
+            _ => matches!(kind, 128 | 129),
+        };
+        if is_echo {
+            flow.icmp_id = u16::from_be_bytes([a, b]);
+        }
+    }
+}
+
+/// Counts a packet; `is_out`: this host sends it.
+#[inline(always)]
+fn count(skb: *mut __sk_buff, socket: *mut bpf_sock, is_out: bool) {
+    let Some(packet) = Packet::of(skb) else { return };
+    let (source_port, destination_port) = packet.ports();
+    let (remote, remote_port) =
+        if is_out { (packet.destination, destination_port) } else { (packet.source, source_port) };
+    let mut key = FlowKey {
+        // SAFETY: the helper takes the context of programs on packets.
+        socket: unsafe { bpf_get_socket_cookie(skb.cast()) },
+        remote_address: bytes(remote),
+        remote_port,
+        protocol: packet.protocol,
+        version: packet.version,
+        reserved: 0,
+    };
+    // SAFETY: the verifier knows the members.
+    let (length, pieces) = unsafe { ((*skb).len, (*skb).gso_segs) };
+    let payload = packet.payload(length);
+    let (packets, now) = (u64::from(pieces.max(1)), emit::now());
+    let known = find(flows(), (&raw const key).cast());
+    if !known.is_null() {
+        return add(known, is_out, packets, payload, now);
+    }
+    let rest = find(folded(), (&raw const key.socket).cast());
+    if !rest.is_null() {
+        return add(rest, is_out, packets, payload, now);
+    }
+    let Some((owner, namespace)) = begin(socket) else { return };
+    let (local, local_port) = if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
+    // SAFETY: the helper has no preconditions.
+    let processor = u64::from(unsafe { bpf_get_smp_processor_id() } & 63);
+    let mut flow = Flow {
+        first_ns: now & !63 | processor,
+        last_ns: now,
+        owner,
+        local_address: bytes(local),
+        namespace,
+        local_port,
+        is_outgoing: u8::from(is_out),
+        ..Flow::default()
+    };
+    packet.describe(&mut flow);
+    if is_out {
+        (flow.packets_sent, flow.bytes_sent) = (packets, payload);
+    } else {
+        (flow.packets_received, flow.bytes_received) = (packets, payload);
+    }
+    match put(flows(), (&raw const key).cast(), &flow) {
+        0 => tell(&key, &flow),
+        // Another processor was faster.
+        EEXIST => add(find(flows(), (&raw const key).cast()), is_out, packets, payload, now),
+        _ => {
+            // There is no room: from now on one flow stands for all further ends of this socket.
+            (key.remote_address, key.remote_port, key.version) = ([0; 16], 0, 0);
+            match put(folded(), (&raw const key.socket).cast(), &flow) {
+                0 => tell(&key, &flow),
+                EEXIST => add(find(folded(), (&raw const key.socket).cast()), is_out, packets, payload, now),
+                _ => emit::lost(kind::FLOW),
+            }
+        }
+    }
+}
+
+/// Whose the socket of a packet is, and the inode of its network namespace; a flow of it is counted from now on. `None` for a
+/// raw socket that nothing is kept with: it is one of the kernel itself, which answers pings by such, or older than netconn
+/// on 5.10.
+#[inline(always)]
+fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32)> {
+    // SAFETY: not null, the verifier knows its members.
+    let is_raw = unsafe { (*socket).type_ } == SOCK_RAW;
+    let kept = datagram::storage(socket.cast(), !is_raw);
+    if kept.is_null() {
+        return (!is_raw).then(|| (Owner::default(), datagram::namespace(socket.cast())));
+    }
+    // SAFETY: not null; members are written whole, and whoever reads a half-written owner has one that does not exist.
+    let kept = unsafe { &mut *kept };
+    if kept.namespace == 0 {
+        kept.namespace = datagram::namespace(socket.cast());
+    }
+    kept.counted = 1;
+    Some((kept.owner, kept.namespace))
+}
+
+/// Adds a packet to a flow; nothing if the flow has just been taken away.
+#[inline(always)]
+fn add(flow: *mut Flow, is_out: bool, packets: u64, payload: u64, now: u64) {
+    if flow.is_null() {
+        return;
+    }
+    // SAFETY: not null, and in a map's value. Times of two processors may be written in the wrong order: they are as good
+    // as the same.
+    unsafe {
+        (&raw mut (*flow).last_ns).write_volatile(now);
+        if is_out {
+            emit::add(&raw mut (*flow).packets_sent, packets);
+            emit::add(&raw mut (*flow).bytes_sent, payload);
+        } else {
+            emit::add(&raw mut (*flow).packets_received, packets);
+            emit::add(&raw mut (*flow).bytes_received, payload);
+        }
+    }
+}
+
+/// Tells that a flow has begun.
+#[inline(always)]
+fn tell(key: &FlowKey, flow: &Flow) {
+    emit::record(kind::FLOW, |record: *mut FlowRecord| {
+        // SAFETY: the ring gave room for one record. Member by member, because a whole one does not fit on the stack.
+        unsafe {
+            (*record).header = emit::header(kind::FLOW, flow.last_ns);
+            (*record).key = *key;
+            (*record).flow = *flow;
+        }
+    });
+}
+
+#[inline(always)]
+fn bytes(address: [u64; 2]) -> [u8; 16] {
+    // SAFETY: both are 16 bytes of plain data.
+    unsafe { core::mem::transmute(address) }
+}
+
+/// Bytes of a packet, from its IP header on.
+#[inline(always)]
+fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes `size_of::<T>()` bytes to `value`, or zeros them and gives an error.
+    unsafe {
+        let result = bpf_skb_load_bytes(skb.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32);
+        (result == 0).then(|| value.assume_init())
+    }
+}
+
+#[inline(always)]
+fn flows() -> *mut c_void {
+    (&raw const FLOWS).cast_mut().cast()
+}
+
+#[inline(always)]
+fn folded() -> *mut c_void {
+    (&raw const FOLDED).cast_mut().cast()
+}
+
+#[inline(always)]
+fn find(map: *mut c_void, key: *const c_void) -> *mut Flow {
+    // SAFETY: keys and values of both maps have the right size.
+    unsafe { bpf_map_lookup_elem(map, key.cast_mut()).cast() }
+}
+
+#[inline(always)]
+fn put(map: *mut c_void, key: *const c_void, flow: &Flow) -> i64 {
+    // SAFETY: as above.
+    unsafe { bpf_map_update_elem(map, key.cast_mut(), (&raw const *flow).cast_mut().cast(), u64::from(BPF_NOEXIST)) }
+}

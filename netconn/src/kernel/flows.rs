@@ -1,0 +1,183 @@
+//! The maps of flows: read as a whole, and taken from one by one.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use aya::maps::{Map, MapData};
+use bytemuck::Pod;
+use netconn_common::{Flow, FlowKey};
+
+/// `BPF_MAP_LOOKUP_ELEM` of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
+const LOOKUP: libc::c_int = 1;
+/// `BPF_MAP_UPDATE_ELEM`, as above.
+const UPDATE: libc::c_int = 2;
+/// `BPF_MAP_DELETE_ELEM`, as above.
+const DELETE: libc::c_int = 3;
+/// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, as above; of hash maps from 5.14 on.
+const LOOKUP_AND_DELETE: libc::c_int = 21;
+/// `BPF_MAP_LOOKUP_BATCH`, as above; from 5.6 on.
+const LOOKUP_BATCH: libc::c_int = 24;
+/// `BPF_NOEXIST`, as above: make an entry, do not change one.
+const NO_EXIST: u64 = 1;
+/// Entries that are read at once at first: as many as a bucket of the kernel's table might have, and more.
+const ENTRIES_AT_ONCE: u32 = 4096;
+/// Entries that are read at once at most.
+const ENTRIES_MAX: u32 = 1 << 21;
+
+/// The kernel's flows; by default there are none.
+#[derive(Default)]
+pub struct FlowMaps {
+    maps: Option<Maps>,
+}
+
+struct Maps {
+    flows: MapData,
+    folded: MapData,
+}
+
+/// The part of `union bpf_attr` for `BPF_MAP_LOOKUP_BATCH`.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// The part of `union bpf_attr` for single entries.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl FlowMaps {
+    /// Reads and changes these maps; `None` if they are of other kinds.
+    pub(super) fn new(flows: Map, folded: Map) -> Option<Self> {
+        match (flows, folded) {
+            (Map::HashMap(flows), Map::HashMap(folded)) => Some(Self { maps: Some(Maps { flows, folded }) }),
+            _ => None,
+        }
+    }
+
+    /// All flows. One that begins or ends meanwhile is among them or not.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let them be read.
+    pub fn all(&self) -> io::Result<Vec<(FlowKey, Flow)>> {
+        let Some(Maps { flows, folded }) = &self.maps else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        read_all(flows, |key: &FlowKey, flow: &Flow| found.push((*key, *flow)))?;
+        read_all(folded, |socket: &u64, flow: &Flow| {
+            found.push((FlowKey { socket: *socket, ..FlowKey::default() }, *flow));
+        })?;
+        Ok(found)
+    }
+
+    /// Takes a flow out of the kernel's table, with what it has moved; `None` if it is not there.
+    pub fn take(&self, key: &FlowKey) -> Option<Flow> {
+        let Maps { flows, folded } = self.maps.as_ref()?;
+        if key.version == 0 { take(folded, &key.socket) } else { take(flows, key) }
+    }
+
+    /// From now on one flow stands for all ends that a socket has no flow with yet; `like` is one of its flows.
+    pub fn fold(&self, socket: u64, like: &Flow) {
+        let Some(Maps { folded, .. }) = &self.maps else { return };
+        let flow = Flow { bytes_sent: 0, bytes_received: 0, packets_sent: 0, packets_received: 0, ..*like };
+        let mut element = Element::of(folded, &socket, &flow);
+        element.flags = NO_EXIST;
+        // When there is no room the socket goes on as before, until there is none for its flows either.
+        let _ = bpf(UPDATE, &mut element);
+    }
+}
+
+impl Element {
+    /// What is said to the kernel of one entry, of which the key is read and the value read or written.
+    fn of<K: Pod>(map: &MapData, key: &K, value: &Flow) -> Self {
+        Self { map_fd: descriptor(map), pad: 0, key: (&raw const *key) as u64, value: (&raw const *value) as u64, flags: 0 }
+    }
+}
+
+fn descriptor(map: &MapData) -> u32 {
+    map.fd().as_fd().as_raw_fd().unsigned_abs()
+}
+
+/// Takes an entry out of a map. Before 5.14 in two steps: what is counted in between is not seen.
+fn take<K: Pod>(map: &MapData, key: &K) -> Option<Flow> {
+    let mut flow = Flow::default();
+    let mut element = Element { value: (&raw mut flow) as u64, ..Element::of(map, key, &flow) };
+    match bpf(LOOKUP_AND_DELETE, &mut element) {
+        Ok(()) => Some(flow),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => {
+            bpf(LOOKUP, &mut element).ok()?;
+            bpf(DELETE, &mut element).ok()?;
+            Some(flow)
+        }
+    }
+}
+
+/// Reads all entries of a hash map, some thousand with each system call.
+fn read_all<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
+    let mut room = ENTRIES_AT_ONCE;
+    let (mut keys, mut values) = (Vec::<K>::new(), Vec::<V>::new());
+    // The kernel keeps its place in as many bytes as a key has, four at least (`__htab_map_lookup_and_delete_batch`).
+    let (mut place, mut next) = (0_u64, 0_u64);
+    let mut is_first = true;
+    loop {
+        keys.reserve_exact(room as usize);
+        values.reserve_exact(room as usize);
+        let mut batch = Batch {
+            in_batch: if is_first { 0 } else { (&raw const place) as u64 },
+            out_batch: (&raw mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: room,
+            map_fd: descriptor(map),
+            ..Batch::default()
+        };
+        let is_last = match bpf(LOOKUP_BATCH, &mut batch) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            // A bucket has more entries than there is room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < ENTRIES_MAX => {
+                room *= 2;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let count = batch.count.min(room) as usize;
+        // SAFETY: the kernel has written so many of each, and any bytes are valid values of both types.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        keys.iter().zip(&values).for_each(|(key, value)| each(key, value));
+        keys.clear();
+        values.clear();
+        if is_last {
+            return Ok(());
+        }
+        place = next;
+        is_first = false;
+    }
+}
+
+/// The system call `bpf`, with a part of its `union bpf_attr`; what is behind it counts as zeros.
+fn bpf<A>(command: libc::c_int, attributes: &mut A) -> io::Result<()> {
+    // SAFETY: the attributes are as large as is said, and the addresses in them are of memory that the caller has for as
+    // long as this takes.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<A>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
