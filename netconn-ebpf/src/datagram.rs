@@ -13,8 +13,8 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 use netconn_common::{
-    DatagramRecord, Datagrams, IPPROTO_UDP, NO_MEMORY, OwnerRecord, ReleasedRecord, UNKNOWN_U32, attribution, datagram, kind,
-    setting,
+    DatagramRecord, Datagrams, IPPROTO_UDP, NO_MEMORY, OwnerRecord, ReleasedRecord, UNKNOWN_U32, attribution, datagram,
+    kind, setting,
 };
 
 use crate::{
@@ -107,7 +107,11 @@ pub fn connecting(ctx: &SockAddrContext, address: [u32; 4], port: u16, family: u
     if tcp::setting(setting::SOCKETS_ONLY) {
         kept.counted = 1;
         let marks = datagram::CONNECTED;
-        tell(ctx.as_ptr(), kept, Place { remote_address: address, remote_port: port, family, marks, ..Place::default() });
+        tell(
+            ctx.as_ptr(),
+            kept,
+            Place { remote_address: address, remote_port: port, family, marks, ..Place::default() },
+        );
     }
 }
 

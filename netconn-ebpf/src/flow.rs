@@ -15,9 +15,7 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use netconn_common::{
-    Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Owner, kind,
-};
+use netconn_common::{Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Owner, kind};
 
 use crate::{
     datagram::{self, SOCK_DGRAM, SOCK_RAW},
@@ -91,7 +89,8 @@ impl Packet {
     #[inline(always)]
     fn of_v4(skb: *mut __sk_buff) -> Option<Self> {
         let head: [u8; 20] = load(skb, 0)?;
-        let address = |at: usize| [u64::from(u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])), 0];
+        let address =
+            |at: usize| [u64::from(u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])), 0];
         let offset = u32::from(head[0] & 15) * 4;
         let carried = load(skb, offset).unwrap_or_default();
         let (source, destination) = (address(12), address(16));
@@ -193,7 +192,8 @@ fn count(skb: *mut __sk_buff, socket: *mut bpf_sock, is_out: bool) {
         return add(rest, is_out, packets, payload, now);
     }
     let Some((owner, namespace)) = begin(socket) else { return };
-    let (local, local_port) = if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
+    let (local, local_port) =
+        if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
     // SAFETY: the helper has no preconditions.
     let processor = u64::from(unsafe { bpf_get_smp_processor_id() } & 63);
     let mut flow = Flow {

@@ -7,15 +7,16 @@ use aya_ebpf::helpers::generated::{
     bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
 };
 use netconn_common::{
-    CountersRecord, DatagramRecord, Datagrams, FileRecord, IPPROTO_TCP, Kept, Owner, SocketState, TcpRecord, attribution,
-    datagram as datagram_mark, kind, mark, role, setting, tcp_state,
+    CountersRecord, DatagramRecord, Datagrams, FileRecord, IPPROTO_TCP, Kept, Owner, SocketState, TcpRecord,
+    attribution, datagram as datagram_mark, kind, mark, role, setting, tcp_state,
 };
 
 use crate::{
     datagram, emit,
     kernel::{
-        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_COOKIE, SOCK_FAMILY,
-        SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member, probe,
+        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_COOKIE,
+        SOCK_FAMILY, SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow,
+        has, member, probe,
     },
     maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS, SPARE},
     sock::{AF_INET, AF_INET6, Sock, TcpSock},

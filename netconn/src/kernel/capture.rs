@@ -9,7 +9,9 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use netconn_common::{CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting};
+use netconn_common::{
+    CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting,
+};
 
 use crate::{
     clock::Clock,

@@ -105,7 +105,13 @@ impl FlowMaps {
 impl Element {
     /// What is said to the kernel of one entry, of which the key is read and the value read or written.
     fn of<K: Pod>(map: &MapData, key: &K, value: &Flow) -> Self {
-        Self { map_fd: descriptor(map), pad: 0, key: (&raw const *key) as u64, value: (&raw const *value) as u64, flags: 0 }
+        Self {
+            map_fd: descriptor(map),
+            pad: 0,
+            key: (&raw const *key) as u64,
+            value: (&raw const *value) as u64,
+            flags: 0,
+        }
     }
 }
 

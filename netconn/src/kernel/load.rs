@@ -10,7 +10,8 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::MapError,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, ProgramError, ProgramInfo, SockOps,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit,
+        Iter, ProgramError, ProgramInfo, SockOps,
     },
 };
 use netconn_common::{NO_MEMORY, feature, map};
@@ -54,7 +55,15 @@ pub struct Options {
 impl Options {
     /// Everything that works, for a moment only.
     pub fn passing(ring_bytes: u32) -> Self {
-        Self { ring_bytes, log_level: None, without: Vec::new(), level: Level::Off, max_flows: 1, keep: None, faults: Vec::new() }
+        Self {
+            ring_bytes,
+            log_level: None,
+            without: Vec::new(),
+            level: Level::Off,
+            max_flows: 1,
+            keep: None,
+            faults: Vec::new(),
+        }
     }
 }
 
@@ -145,7 +154,9 @@ pub(super) fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool, le
             (status.verdict == Verdict::Attached).then(|| format!("{} tells it", other.title()))
         }
         Needed::Sockets => (level == Level::Off).then(|| "flows = \"off\" in the configuration".into()),
-        Needed::Flows => (level != Level::Flows).then(|| "datagrams are not counted: see flows in the configuration".into()),
+        Needed::Flows => {
+            (level != Level::Flows).then(|| "datagrams are not counted: see flows in the configuration".into())
+        }
         Needed::WithoutStorage => has_storage.then(|| "the kernel keeps it with the socket".into()),
     }
 }
