@@ -104,8 +104,8 @@ pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     if ctx.arg::<c_int>(1) > 0 && sock.is_inet() {
         if sock.is_tcp() {
             used(sock, attribution::SEND);
-        } else if !sock.is_udp() {
-            datagram::sent(sock);
+        } else {
+            datagram::used_by(sock, attribution::SEND);
         }
     }
     0

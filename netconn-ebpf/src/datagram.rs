@@ -3,14 +3,18 @@
 //! Only programs on cgroups run there on every kernel. Where they cannot be told whom a packet belongs to, its socket says
 //! it: who used it first, else who bound or made it.
 
-use core::{ffi::c_void, mem::offset_of, ptr};
+use core::{
+    ffi::{c_int, c_void},
+    mem::offset_of,
+    ptr,
+};
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get},
-    macros::{cgroup_sock, cgroup_sock_addr},
-    programs::{SockAddrContext, SockContext},
+    macros::{btf_tracepoint, cgroup_sock, cgroup_sock_addr},
+    programs::{BtfTracePointContext, SockAddrContext, SockContext},
 };
 use netconn_common::{
     DatagramRecord, Datagrams, IPPROTO_UDP, NO_MEMORY, OwnerRecord, ReleasedRecord, UNKNOWN_U32, attribution, datagram,
@@ -156,13 +160,25 @@ fn uses(ctx: &SockAddrContext, how: u32) -> i32 {
     1 // allowed
 }
 
-/// A raw or ping socket was used: no program on cgroups is told so.
+/// `TP_PROTO(struct sock *sk, int ret, int flags)`, `include/trace/events/sock.h`, from 6.3 on: something was received. It
+/// sees every way to receive, on raw sockets too, and costs less than the programs above, for which the kernel locks the
+/// socket once more.
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    let sock = Sock::new(ctx.arg::<*const u8>(0));
+    if ctx.arg::<c_int>(1) > 0 && sock.is_inet() && !sock.is_tcp() {
+        used_by(sock, attribution::RECEIVE);
+    }
+    0
+}
+
+/// The current process has sent or received something with a socket that is not TCP's.
 #[inline(always)]
-pub fn sent(sock: Sock) {
+pub fn used_by(sock: Sock, how: u32) {
     let kept = traced(sock, false);
     if !kept.is_null() {
         // SAFETY: not null.
-        used(unsafe { &mut *kept }, attribution::SEND, || sock.known_number().unwrap_or(0));
+        used(unsafe { &mut *kept }, how, || sock.known_number().unwrap_or(0));
     }
 }
 

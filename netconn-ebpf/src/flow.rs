@@ -20,6 +20,7 @@ use netconn_common::{Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IP
 use crate::{
     datagram::{self, SOCK_DGRAM, SOCK_RAW},
     emit,
+    kernel::context,
     maps::{FLOWS, FOLDED},
 };
 
@@ -35,35 +36,15 @@ const HEADER_BYTES: u32 = 8;
 /// A packet that leaves, in the context of the process that sends it.
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    let skb: *mut __sk_buff = ctx.as_ptr().cast();
-    if let Some(socket) = datagram_socket(skb) {
-        count(skb, socket, true);
-    }
+    count(ctx.as_ptr().cast(), true);
     1 // allowed
 }
 
 /// A packet that comes to a socket, in an interrupt.
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
-    let skb: *mut __sk_buff = ctx.as_ptr().cast();
-    if let Some(socket) = datagram_socket(skb) {
-        count(skb, socket, false);
-    }
+    count(ctx.as_ptr().cast(), false);
     1 // allowed
-}
-
-/// The socket of a packet, if it is one of datagrams.
-#[inline(always)]
-fn datagram_socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
-    // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
-    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
-    if socket.is_null() {
-        return None;
-    }
-    // SAFETY: the helper takes any typed socket and gives null for minisocks.
-    let socket = unsafe { bpf_sk_fullsock(socket) };
-    // SAFETY: checked.
-    (!socket.is_null() && matches!(unsafe { (*socket).type_ }, SOCK_DGRAM | SOCK_RAW)).then_some(socket)
 }
 
 /// What a packet says of the flow that it belongs to.
@@ -80,47 +61,56 @@ struct Packet {
 
 impl Packet {
     #[inline(always)]
-    fn of(skb: *mut __sk_buff) -> Option<Self> {
-        // SAFETY: as above.
-        if unsafe { (*skb).protocol } == ETH_P_IPV6 { Self::of_v6(skb) } else { Self::of_v4(skb) }
+    fn of(skb: *mut __sk_buff, socket: *mut bpf_sock) -> Option<Self> {
+        // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
+        if unsafe { (*skb).protocol } == ETH_P_IPV6 { Self::of_v6(skb, socket) } else { Self::of_v4(skb, socket) }
     }
 
     /// `struct iphdr`, `include/uapi/linux/ip.h`.
     #[inline(always)]
-    fn of_v4(skb: *mut __sk_buff) -> Option<Self> {
-        let head: [u8; 20] = load(skb, 0)?;
-        let address =
-            |at: usize| [u64::from(u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])), 0];
-        let offset = u32::from(head[0] & 15) * 4;
-        let carried = load(skb, offset).unwrap_or_default();
-        let (source, destination) = (address(12), address(16));
-        Some(Self { source, destination, carried, offset, protocol: head[9], version: 4 })
+    fn of_v4(skb: *mut __sk_buff, socket: *mut bpf_sock) -> Option<Self> {
+        let ([first, _, third, source, destination], near, is_near) = head_v4(skb)?;
+        let protocol = (third >> 8) as u8;
+        if protocol == IPPROTO_TCP && !is_of_datagrams(socket) {
+            return None;
+        }
+        let offset = (first & 15) * 4;
+        let carried = if is_near && offset == 20 { near } else { eight_at(skb, offset) };
+        let address = |address: u32| [u64::from(address), 0];
+        let (source, destination) = (address(source), address(destination));
+        Some(Self { source, destination, carried: carried.to_le_bytes(), offset, protocol, version: 4 })
     }
 
     /// `struct ipv6hdr`, `include/uapi/linux/ipv6.h`.
     #[inline(always)]
-    fn of_v6(skb: *mut __sk_buff) -> Option<Self> {
+    fn of_v6(skb: *mut __sk_buff, socket: *mut bpf_sock) -> Option<Self> {
         // The last four words are the addresses.
-        let head: [u64; 5] = load(skb, 0)?;
+        let (head, near, is_near) = head_v6(skb)?;
         let mut protocol = (head[0] >> 48) as u8;
         let mut offset = 40;
-        for _ in 0..EXTENSIONS_MAX {
-            let units = match protocol {
-                // Hop-by-hop options, routing, destination options: units of 8 bytes behind the first 8.
-                0 | 43 | 60 => 8,
-                // A fragment's header has but these, and its second byte is 0.
-                44 => 8,
-                // Authentication: units of 4 bytes behind the first 8.
-                51 => 4,
-                _ => break,
-            };
-            let [next, length]: [u8; 2] = load(skb, offset)?;
-            protocol = next;
-            offset += 8 + u32::from(length) * units;
+        let mut carried = near;
+        if !is_near || !matches!(protocol, IPPROTO_UDP | IPPROTO_TCP | IPPROTO_ICMPV6) {
+            for _ in 0..EXTENSIONS_MAX {
+                let units = match protocol {
+                    // Hop-by-hop options, routing, destination options: units of 8 bytes behind the first 8.
+                    0 | 43 | 60 => 8,
+                    // A fragment's header has but these, and its second byte is 0.
+                    44 => 8,
+                    // Authentication: units of 4 bytes behind the first 8.
+                    51 => 4,
+                    _ => break,
+                };
+                let [next, length]: [u8; 2] = load(skb, offset)?;
+                protocol = next;
+                offset += 8 + u32::from(length) * units;
+            }
+            carried = eight_at(skb, offset);
         }
-        let carried = load(skb, offset).unwrap_or_default();
+        if protocol == IPPROTO_TCP && !is_of_datagrams(socket) {
+            return None;
+        }
         let (source, destination) = ([head[1], head[2]], [head[3], head[4]]);
-        Some(Self { source, destination, carried, offset, protocol, version: 6 })
+        Some(Self { source, destination, carried: carried.to_le_bytes(), offset, protocol, version: 6 })
     }
 
     #[inline(always)]
@@ -165,8 +155,13 @@ impl Packet {
 
 /// Counts a packet; `is_out`: this host sends it.
 #[inline(always)]
-fn count(skb: *mut __sk_buff, socket: *mut bpf_sock, is_out: bool) {
-    let Some(packet) = Packet::of(skb) else { return };
+fn count(skb: *mut __sk_buff, is_out: bool) {
+    // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
+    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return;
+    }
+    let Some(packet) = Packet::of(skb, socket) else { return };
     let (source_port, destination_port) = packet.ports();
     let (remote, remote_port) =
         if is_out { (packet.destination, destination_port) } else { (packet.source, source_port) };
@@ -233,8 +228,11 @@ fn count(skb: *mut __sk_buff, socket: *mut bpf_sock, is_out: bool) {
 /// on 5.10.
 #[inline(always)]
 fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32)> {
-    // SAFETY: not null, the verifier knows its members.
-    let is_raw = unsafe { (*socket).type_ } == SOCK_RAW;
+    let (socket, kind) = full(socket)?;
+    if !matches!(kind, SOCK_DGRAM | SOCK_RAW) {
+        return None;
+    }
+    let is_raw = kind == SOCK_RAW;
     let kept = datagram::storage(socket.cast(), !is_raw);
     if kept.is_null() {
         return (!is_raw).then(|| (Owner::default(), datagram::namespace(socket.cast())));
@@ -246,6 +244,21 @@ fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32)> {
     }
     kept.counted = 1;
     Some((kept.owner, kept.namespace))
+}
+
+/// Whether a socket is one of datagrams.
+#[inline(always)]
+fn is_of_datagrams(socket: *mut bpf_sock) -> bool {
+    full(socket).is_some_and(|(_, kind)| matches!(kind, SOCK_DGRAM | SOCK_RAW))
+}
+
+/// A socket whose members may be read, and its type; `None` for minisocks.
+#[inline(always)]
+fn full(socket: *mut bpf_sock) -> Option<(*mut bpf_sock, u32)> {
+    // SAFETY: the helper takes any typed socket and gives null for minisocks.
+    let socket = unsafe { bpf_sk_fullsock(socket) };
+    // SAFETY: checked.
+    (!socket.is_null()).then(|| (socket, unsafe { (*socket).type_ }))
 }
 
 /// Adds a packet to a flow; nothing if the flow has just been taken away.
@@ -285,6 +298,56 @@ fn tell(key: &FlowKey, flow: &Flow) {
 fn bytes(address: [u64; 2]) -> [u8; 16] {
     // SAFETY: both are 16 bytes of plain data.
     unsafe { core::mem::transmute(address) }
+}
+
+/// The header of IPv4 without options, and the eight bytes behind it if these are where packets begin (that saves two calls of
+/// the kernel), and whether they are.
+#[inline(always)]
+fn head_v4(skb: *mut __sk_buff) -> Option<([u32; 5], u64, bool)> {
+    // SAFETY: the kernel gives a valid context, and the verifier follows that the bytes are within the packet.
+    unsafe {
+        let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
+        if data + 28 <= end {
+            let head = [
+                context!(data, "u32", 0) as u32,
+                context!(data, "u32", 4) as u32,
+                context!(data, "u32", 8) as u32,
+                context!(data, "u32", 12) as u32,
+                context!(data, "u32", 16) as u32,
+            ];
+            return Some((head, context!(data, "u32", 20) | context!(data, "u32", 24) << 32, true));
+        }
+    }
+    Some((load(skb, 0)?, 0, false))
+}
+
+/// The same of IPv6.
+#[inline(always)]
+fn head_v6(skb: *mut __sk_buff) -> Option<([u64; 5], u64, bool)> {
+    // SAFETY: as above.
+    unsafe {
+        let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
+        if data + 48 <= end {
+            let head = [
+                context!(data, "u64", 0),
+                context!(data, "u64", 8),
+                context!(data, "u64", 16),
+                context!(data, "u64", 24),
+                context!(data, "u64", 32),
+            ];
+            return Some((head, context!(data, "u32", 40) | context!(data, "u32", 44) << 32, true));
+        }
+    }
+    Some((load(skb, 0)?, 0, false))
+}
+
+/// Eight bytes of a packet as they lie in memory, zeros if it has not so many.
+#[inline(always)]
+fn eight_at(skb: *mut __sk_buff, offset: u32) -> u64 {
+    let mut value = 0_u64;
+    // SAFETY: the helper writes eight bytes to `value`, zeros if there are not so many.
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, (&raw mut value).cast(), size_of::<u64>() as u32) };
+    u64::from_le(value)
 }
 
 /// Bytes of a packet, from its IP header on.

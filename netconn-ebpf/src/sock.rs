@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
-use netconn_common::{Destination, IPPROTO_UDP, Kept, NO_MEMORY, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_common::{Destination, Kept, NO_MEMORY, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::{
     emit,
@@ -110,13 +110,6 @@ impl Sock {
     pub fn is_tcp(self) -> bool {
         // SAFETY: the type holds a typed pointer.
         unsafe { member::<u16>(self.0, &SOCK_PROTOCOL, IPPROTO_TCP) == IPPROTO_TCP }
-    }
-
-    /// Whether this is a UDP socket.
-    #[inline(always)]
-    pub fn is_udp(self) -> bool {
-        // SAFETY: as above.
-        unsafe { member::<u16>(self.0, &SOCK_PROTOCOL, 0) == u16::from(IPPROTO_UDP) }
     }
 
     /// The socket as TCP's own type; `None` for minisocks (half-open, TIME_WAIT).

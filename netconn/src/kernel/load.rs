@@ -147,13 +147,16 @@ pub(super) fn is_left_out(hook: &Hook, without: &[String]) -> bool {
 
 /// Why a hook is not worth its cost here, after those before it.
 pub(super) fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool, level: Level) -> Option<String> {
+    let told_by = |program: &str| {
+        let (other, status) = HOOKS.iter().zip(before).find(|(other, _)| other.program == program)?;
+        (status.verdict == Verdict::Attached).then(|| format!("{} tells it", other.title()))
+    };
+    let is_off = || (level == Level::Off).then(|| "flows = \"off\" in the configuration".into());
     match hook.needed {
         Needed::Always => None,
-        Needed::Unless(program) => {
-            let (other, status) = HOOKS.iter().zip(before).find(|(other, _)| other.program == program)?;
-            (status.verdict == Verdict::Attached).then(|| format!("{} tells it", other.title()))
-        }
-        Needed::Sockets => (level == Level::Off).then(|| "flows = \"off\" in the configuration".into()),
+        Needed::Unless(program) => told_by(program),
+        Needed::Sockets => is_off(),
+        Needed::SocketsUnless(program) => is_off().or_else(|| told_by(program)),
         Needed::Flows => {
             (level != Level::Flows).then(|| "datagrams are not counted: see flows in the configuration".into())
         }

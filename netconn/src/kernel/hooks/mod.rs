@@ -60,6 +60,8 @@ pub enum Needed {
     WithoutStorage,
     /// If sockets of datagrams are watched.
     Sockets,
+    /// As before, where this program, an earlier one of [`HOOKS`], is not attached.
+    SocketsUnless(&'static str),
     /// If datagrams are counted.
     Flows,
 }
