@@ -1,11 +1,11 @@
-//! Snapshots, part by part: first the table, then what the kernel alone keeps of connections that are over (TIME_WAIT),
-//! then what has ended lately.
+//! Snapshots, part by part: first the table, then flows and sockets of datagrams, then what the kernel alone keeps of
+//! connections that are over (TIME_WAIT), then what has ended lately.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
-use netconn_common::TcpRecord;
+use netconn_common::{DatagramRecord, TcpRecord};
 
 use crate::{
     encode::{
@@ -39,17 +39,23 @@ pub struct RowsRequest {
     pub cursor: Cursor,
 }
 
-/// A place in a snapshot: first the table, then minisocks, then what has ended.
+/// A place in a snapshot: first the table, then flows, sockets of datagrams, minisocks, and what has ended.
 #[derive(Clone, Debug)]
 pub enum Cursor {
     /// The beginning.
     Start,
     /// This slot of the table.
     Slot(usize, Arc<Rest>),
+    /// This slot of the flows.
+    Flow(usize, Arc<Rest>),
+    /// This one of the sockets of datagrams.
+    Datagrams(usize, Arc<Rest>),
     /// This one of the minisocks.
     Minisock(usize, Arc<Rest>),
     /// This number of those that have ended.
     Ended(u64, Arc<Rest>),
+    /// This number of the flows that have ended.
+    EndedFlow(u64, Arc<Rest>),
 }
 
 /// What a snapshot shows beside the table.
@@ -57,6 +63,8 @@ pub enum Cursor {
 pub struct Rest {
     is_array: bool,
     minisocks: Vec<TcpRecord>,
+    /// Sockets of datagrams of which nothing else is shown.
+    datagrams: Vec<DatagramRecord>,
     /// Ends of the minisocks, if they are shown and what has ended is shown too.
     shown: HashSet<Ends>,
     /// What ended since then is shown, nanoseconds since boot.
@@ -97,8 +105,11 @@ impl Core {
                 writer.write(&connection, None);
             }
         }
+        self.flows.follow(&live.datagrams);
+        let mut datagrams = live.datagrams;
+        datagrams.retain(|socket| !self.flows.has_socket(socket.socket));
         let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
-        let rest = Arc::new(Rest { is_array, minisocks: live.minisocks, shown, ended_since });
+        let rest = Arc::new(Rest { is_array, minisocks: live.minisocks, datagrams, shown, ended_since });
         let first = self.rows_from(filter, &Cursor::Slot(0, rest));
         if out.is_empty() {
             return first;
@@ -115,15 +126,27 @@ impl Core {
             Cursor::Slot(slot, rest) => {
                 let Self { table, telling, boot, .. } = self;
                 let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
-                let mut next = Cursor::Minisock(0, Arc::clone(rest));
-                for (count, (slot, connection)) in table.from_slot(*slot).enumerate() {
-                    if count == ROWS_AT_ONCE {
-                        next = Cursor::Slot(slot, Arc::clone(rest));
-                        break;
-                    }
-                    writer.write(connection, None);
+                let next = writer.some(table.from_slot(*slot));
+                Some(next.map_or(Cursor::Flow(0, Arc::clone(rest)), |slot| Cursor::Slot(slot, Arc::clone(rest))))
+            }
+            Cursor::Flow(slot, rest) => {
+                let Self { flows, telling, boot, .. } = self;
+                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
+                let next = writer.some(flows.from_slot(*slot));
+                Some(next.map_or(Cursor::Datagrams(0, Arc::clone(rest)), |slot| Cursor::Flow(slot, Arc::clone(rest))))
+            }
+            Cursor::Datagrams(index, rest) => {
+                let Self { processes, telling, boot, .. } = self;
+                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
+                let end = (index + ROWS_AT_ONCE).min(rest.datagrams.len());
+                for socket in rest.datagrams.get(*index..end).unwrap_or_default() {
+                    writer.write(&Connection::of_datagrams(socket, processes.of(&socket.kept.owner)), None);
                 }
-                Some(next)
+                Some(if end < rest.datagrams.len() {
+                    Cursor::Datagrams(end, Arc::clone(rest))
+                } else {
+                    Cursor::Minisock(0, Arc::clone(rest))
+                })
             }
             Cursor::Minisock(index, rest) => {
                 let end = (index + ROWS_AT_ONCE).min(rest.minisocks.len());
@@ -137,21 +160,38 @@ impl Core {
                     Cursor::Ended(0, Arc::clone(rest))
                 })
             }
-            Cursor::Ended(number, rest) => self.ended(&mut out, filter, *number, rest),
+            Cursor::Ended(number, rest) => {
+                let next = self.ended(&mut out, filter, (*number, false), rest);
+                let next = next.map(|number| Cursor::Ended(number, Arc::clone(rest)));
+                Some(next.unwrap_or_else(|| Cursor::EndedFlow(0, Arc::clone(rest))))
+            }
+            Cursor::EndedFlow(number, rest) => {
+                let next = self.ended(&mut out, filter, (*number, true), rest);
+                next.map(|number| Cursor::EndedFlow(number, Arc::clone(rest)))
+            }
         };
         // Nothing is left of a snapshot that has no more to show.
         let next = next.filter(|next| match next {
-            Cursor::Minisock(0, rest) => !rest.minisocks.is_empty() || rest.ended_since.is_some(),
-            Cursor::Ended(_, rest) => rest.ended_since.is_some(),
+            Cursor::Flow(0, rest) => self.flows.has_any() || !rest.datagrams.is_empty() || has_more(rest),
+            Cursor::Datagrams(0, rest) => !rest.datagrams.is_empty() || has_more(rest),
+            Cursor::Minisock(0, rest) => has_more(rest),
+            Cursor::Ended(_, rest) | Cursor::EndedFlow(_, rest) => rest.ended_since.is_some(),
             _ => true,
         });
         Rows { lines: out.freeze(), next, sensor_id: self.sensor.id.clone(), complete: self.complete }
     }
 
-    /// Writes some of what has ended, and gives where to go on.
-    fn ended(&mut self, out: &mut BytesMut, filter: &Filter, number: u64, rest: &Arc<Rest>) -> Option<Cursor> {
+    /// Writes some of what has ended, of flows or of all others, and gives the number to go on with.
+    fn ended(
+        &mut self,
+        out: &mut BytesMut,
+        filter: &Filter,
+        (number, is_flows): (u64, bool),
+        rest: &Rest,
+    ) -> Option<u64> {
         let since_ns = rest.ended_since?;
-        let entries = self.telling.past.from_number(number).take(ROWS_AT_ONCE);
+        let past = if is_flows { &self.telling.past_flows } else { &self.telling.past };
+        let entries = past.from_number(number).take(ROWS_AT_ONCE);
         let entries: Vec<(u64, Ended)> = entries.map(|(number, entry)| (number, entry.clone())).collect();
         let mut writer = Writer::new(out, (filter, rest.is_array), &mut self.telling, &self.boot);
         for (_, entry) in &entries {
@@ -161,8 +201,13 @@ impl Core {
                 writer.write(&entry.connection, Some(entry));
             }
         }
-        entries.last().map(|(last, _)| Cursor::Ended(last + 1, Arc::clone(rest)))
+        entries.last().map(|(last, _)| last + 1)
     }
+}
+
+/// Whether anything is left to show after what lives.
+fn has_more(rest: &Rest) -> bool {
+    !rest.minisocks.is_empty() || rest.ended_since.is_some()
 }
 
 /// Writes rows one after the other.
@@ -184,6 +229,17 @@ impl<'a> Writer<'a> {
         let Telling { clock, directory, .. } = telling;
         let filter = (!filter.is_everything()).then_some(filter);
         Self { out, filter, is_array, context: Context::new(clock, directory, boot) }
+    }
+
+    /// Writes as many as belong in one part, and gives the slot of the next.
+    fn some<'b>(&mut self, connections: impl Iterator<Item = (usize, &'b Connection)>) -> Option<usize> {
+        for (count, (slot, connection)) in connections.enumerate() {
+            if count == ROWS_AT_ONCE {
+                return Some(slot);
+            }
+            self.write(connection, None);
+        }
+        None
     }
 
     fn write(&mut self, connection: &Connection, ended: Option<&Ended>) {

@@ -8,6 +8,7 @@ pub mod decode;
 pub mod rings;
 pub mod losses;
 pub mod keep;
+pub mod flows;
 pub mod load;
 pub mod iterate;
 pub mod capture;

@@ -100,6 +100,11 @@ impl Flows {
         self.len() == 0
     }
 
+    /// Whether there is any entry at all.
+    pub fn has_any(&self) -> bool {
+        self.entries.len() != 0
+    }
+
     /// Number of flows that are folded.
     pub fn folded(&self) -> usize {
         self.folded

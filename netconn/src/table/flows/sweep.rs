@@ -33,7 +33,12 @@ impl Flows {
                 }
                 continue;
             }
-            let Some((slot, is_new)) = self.meet(key, flow, &process, &mut emit) else { continue };
+            let Some((slot, is_new)) = self.meet(key, flow, &process, &mut emit) else {
+                if self.entries.slot_of(key).is_none() {
+                    take(key); // It was told to have ended.
+                }
+                continue;
+            };
             met += 1;
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             entry.connection.compared = self.sweeps;
@@ -51,7 +56,7 @@ impl Flows {
         }
         // Usually all were met.
         if met < self.len() {
-            self.end_unmet(now, &mut emit);
+            self.end_unmet(now, &mut take, &mut emit);
         }
         self.recent.age();
     }
@@ -68,7 +73,12 @@ impl Flows {
     }
 
     /// Ends the flows that the kernel had no more at `now`.
-    fn end_unmet(&mut self, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
+    fn end_unmet(
+        &mut self,
+        now: u64,
+        mut take: impl FnMut(&FlowKey) -> Option<Flow>,
+        emit: &mut impl FnMut(Change, &Connection, u64),
+    ) {
         let unmet: Vec<u32> = self
             .entries
             .from_slot(0)
@@ -81,7 +91,7 @@ impl Flows {
             .map(|(slot, _)| slot)
             .collect();
         for slot in unmet {
-            self.end(slot, CloseReason::Unknown, now, |_| None, emit);
+            self.end(slot, CloseReason::Unknown, now, &mut take, emit);
         }
     }
 
