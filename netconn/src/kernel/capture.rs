@@ -9,7 +9,9 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use netconn_common::{CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting};
+use netconn_common::{
+    CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting,
+};
 
 use crate::{
     clock::Clock,
@@ -296,10 +298,7 @@ impl Capture {
     /// # Errors
     ///
     /// When the iterator is not there or cannot be read.
-    pub fn datagrams(
-        &mut self,
-        _meanwhile: impl FnMut(&mut Rings),
-    ) -> io::Result<(Vec<DatagramRecord>, HashSet<u64>)> {
+    pub fn datagrams(&mut self, _meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<DatagramRecord>, HashSet<u64>)> {
         Ok((Vec::new(), HashSet::new()))
     }
 

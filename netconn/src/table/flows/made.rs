@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use netconn_common::{
-    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, Totals, UNKNOWN_U32, UNKNOWN_U64, attribution, datagram,
-    role, tcp_state,
+    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, Totals, UNKNOWN_U32, UNKNOWN_U64, attribution,
+    datagram, role, tcp_state,
 };
 
 use crate::{

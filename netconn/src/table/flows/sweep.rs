@@ -84,9 +84,7 @@ impl Flows {
             .from_slot(0)
             .filter(|(_, entry)| {
                 let connection = &entry.connection;
-                matches!(entry.kind, Kind::Flow(_))
-                    && connection.compared != self.sweeps
-                    && connection.born_ns < now
+                matches!(entry.kind, Kind::Flow(_)) && connection.compared != self.sweeps && connection.born_ns < now
             })
             .map(|(slot, _)| slot)
             .collect();
