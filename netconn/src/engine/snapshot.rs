@@ -196,7 +196,7 @@ impl Core {
         let mut writer = Writer::new(out, (filter, rest.is_array), &mut self.telling, &self.boot);
         for (_, entry) in &entries {
             // Those that the kernel still has are shown as such.
-            let is_shown = ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
+            let is_shown = !is_flows && ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
             if entry.ended_ns >= since_ns && !is_shown {
                 writer.write(&entry.connection, Some(entry));
             }

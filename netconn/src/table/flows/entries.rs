@@ -100,7 +100,7 @@ impl Entries {
     }
 
     /// Entries from a slot on, with their slots.
-    pub(super) fn from_slot(&self, slot: usize) -> impl Iterator<Item = (u32, &Entry)> {
+    pub(super) fn beginning_at(&self, slot: usize) -> impl Iterator<Item = (u32, &Entry)> {
         (0_u32..).zip(&self.slots).skip(slot).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
     }
 

@@ -112,13 +112,13 @@ impl Flows {
 
     /// Number of sockets that wait for datagrams.
     pub fn bound_sockets(&self) -> usize {
-        self.entries.from_slot(0).filter(|(_, entry)| entry.kind == Kind::Bound).count()
+        self.entries.beginning_at(0).filter(|(_, entry)| entry.kind == Kind::Bound).count()
     }
 
     /// Number of flows of each protocol that there is, by its number in the IP header.
     pub fn protocols(&self) -> impl Iterator<Item = (u8, usize)> {
         let mut counts = [0; 256];
-        for (_, entry) in self.entries.from_slot(0).filter(|(_, entry)| entry.kind != Kind::Bound) {
+        for (_, entry) in self.entries.beginning_at(0).filter(|(_, entry)| entry.kind != Kind::Bound) {
             if let Some(count) = counts.get_mut(usize::from(entry.connection.protocol)) {
                 *count += 1;
             }
@@ -135,7 +135,7 @@ impl Flows {
                 || connection.remote.is_none()
                 || self.entries.socket(connection.socket).is_none_or(|socket| socket.flows.is_empty())
         };
-        let entries = self.entries.from_slot(slot).filter(move |(_, entry)| is_shown(entry));
+        let entries = self.entries.beginning_at(slot).filter(move |(_, entry)| is_shown(entry));
         entries.map(|(slot, entry)| (slot as usize, &entry.connection))
     }
 

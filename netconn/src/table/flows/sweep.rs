@@ -81,7 +81,7 @@ impl Flows {
     ) {
         let unmet: Vec<u32> = self
             .entries
-            .from_slot(0)
+            .beginning_at(0)
             .filter(|(_, entry)| {
                 let connection = &entry.connection;
                 matches!(entry.kind, Kind::Flow(_)) && connection.compared != self.sweeps && connection.born_ns < now
@@ -136,7 +136,7 @@ impl Flows {
                 && namespaces.contains(&u64::from(connection.namespace))
                 && !found.contains(&connection.socket)
         };
-        let entries = self.entries.from_slot(0).filter(|(_, entry)| is_gone(&entry.connection));
+        let entries = self.entries.beginning_at(0).filter(|(_, entry)| is_gone(&entry.connection));
         let gone: Vec<u32> = entries.map(|(slot, _)| slot).collect();
         for slot in gone {
             self.end(slot, CloseReason::Unknown, now, &mut take, &mut emit);

@@ -356,6 +356,9 @@ fn a_raw_socket_may_speak_any_protocol() {
     assert!(began[0].1.is_flow());
 }
 
+/// What was told of a flow: changes, with the bytes sent by then.
+type Changes = Vec<(Change, u64)>;
+
 /// A kernel that counts flows: two ends for each of three sockets.
 #[derive(Default)]
 struct Kernel {
@@ -406,7 +409,7 @@ proptest! {
         let mut flows = flows();
         let kernel = RefCell::new(Kernel { now: BEGAN + 1, ..Kernel::default() });
         let ring: RefCell<Vec<Ring>> = RefCell::default();
-        let told: RefCell<HashMap<(u64, u64), Vec<(Change, u64)>>> = RefCell::default();
+        let told: RefCell<HashMap<(u64, u64), Changes>> = RefCell::default();
         let emit = |change: Change, connection: &Connection, _| {
             let mut told = told.borrow_mut();
             let changes = told.entry((connection.socket, connection.born_ns)).or_default();
