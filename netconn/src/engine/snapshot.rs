@@ -261,3 +261,116 @@ impl<'a> Writer<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use netconn_common::{FlowRecord, Header, ReleasedRecord, TcpRecord, datagram, kind, role, tcp_state};
+    use nix::sys::eventfd::EventFd;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        directory::Directory,
+        encode::event::{EventEncoder, Sensor},
+        engine::unsent::Unsent,
+        event::row::Row,
+        kernel::flows::FlowMaps,
+        process::{Processes, lookup::Lookup},
+        table::{
+            Table,
+            flows::{Flows, Limits},
+        },
+    };
+
+    fn core() -> Core {
+        let text = || "x".to_owned();
+        let sensor = Sensor { id: text(), host: text(), site: None, source: text(), boot: text() };
+        let encoder = EventEncoder::new(&sensor, 1);
+        let directory = Directory::new(Lookup::start(drop).unwrap());
+        Core {
+            processes: Processes::default(),
+            table: Table::default(),
+            flows: Flows::new(Limits { flows: 65_536, idle_ns: 60, idle_both_ns: 180, counts: true }, 0),
+            maps: FlowMaps::default(),
+            telling: Telling::new(Clock::new(), directory, encoder, false),
+            unsent: Unsent::start(Arc::new(EventFd::new().unwrap())).unwrap(),
+            sensor,
+            boot: text(),
+            records: 0,
+            without_memory: 0,
+            unknown_records: 0,
+            complete: true,
+            says_folded: false,
+        }
+    }
+
+    fn handle(core: &mut Core, record: &impl bytemuck::NoUninit) {
+        let bytes = bytemuck::bytes_of(record);
+        let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+        let space: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        space[..bytes.len()].copy_from_slice(bytes);
+        core.handle(&space[..bytes.len()]);
+    }
+
+    fn header(kind: u32, time_ns: u64) -> Header {
+        Header { time_ns, kind, reserved: 0 }
+    }
+
+    fn flow(core: &mut Core, number: u64) {
+        let mut record = FlowRecord { header: header(kind::FLOW, number), ..FlowRecord::zeroed() };
+        (record.key.socket, record.key.version, record.key.protocol) = (number, 4, 17);
+        (record.flow.first_ns, record.flow.local_port) = (number, 1);
+        (record.flow.owner.tgid, record.flow.owner.how) = (1, 1);
+        handle(core, &record);
+    }
+
+    /// Rows of all parts of a snapshot, and how many parts have some.
+    fn rows(core: &mut Core, filter: &str, closed: Option<u64>, live: Live) -> (Vec<Row>, usize) {
+        let filter = Filter::parse(filter.split_once('=')).unwrap();
+        let mut part = core.first_rows(&filter, (false, closed), (live, 0));
+        let (mut rows, mut parts) = (Vec::new(), 0);
+        loop {
+            let lines = std::str::from_utf8(&part.lines).unwrap();
+            parts += usize::from(!lines.is_empty());
+            rows.extend(lines.lines().map(|line| serde_json::from_str::<Row>(line).unwrap()));
+            let Some(next) = part.next else { return (rows, parts) };
+            part = core.rows_from(&filter, &next);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_shows_connections_flows_sockets_and_what_has_ended() {
+        let mut core = core();
+        let mut connection = TcpRecord { header: header(kind::TCP, 1), socket: 1, family: 2, ..TcpRecord::zeroed() };
+        (connection.state.role, connection.state.generation) = (role::ACTIVE, 1);
+        (connection.old_state, connection.new_state) = (tcp_state::SYN_SENT, tcp_state::ESTABLISHED);
+        handle(&mut core, &connection);
+        for number in 2..=2600 {
+            flow(&mut core, number);
+        }
+        let now = core.telling.clock.now();
+        handle(&mut core, &ReleasedRecord { header: header(kind::RELEASED, now), socket: 2 });
+        let socket = |number, marks| DatagramRecord {
+            socket: number,
+            family: 2,
+            protocol: 17,
+            marks,
+            ..DatagramRecord::zeroed()
+        };
+        // One that has a flow, one that was closed while the kernel was asked, and two that nothing else is known of.
+        let live = || Live {
+            datagrams: vec![socket(3, 0), socket(2, 0), socket(9001, datagram::CONNECTED), socket(9002, 0)],
+            ..Live::default()
+        };
+        let (all, parts) = rows(&mut core, "", None, live());
+        assert_eq!((all.len(), parts), (1 + 2598 + 2, 1 + 3 + 1));
+        let states = |rows: &[Row], name: &str| rows.iter().filter(|row| row.state == name).count();
+        assert_eq!((states(&all, "ESTABLISHED"), states(&all, "UNCONNECTED")), (2600, 1));
+        assert_eq!(rows(&mut core, "protocol=tcp", None, Live::default()).0.len(), 1);
+        assert_eq!(rows(&mut core, "state=unconnected", None, live()).0.len(), 1);
+        assert_eq!(rows(&mut core, "listening=true", None, live()).0.len(), 1);
+        let (closed, _) = rows(&mut core, "protocol=udp", Some(60_000_000_000), live());
+        assert_eq!((closed.len(), states(&closed, "CLOSED")), (2598 + 2 + 1, 1));
+    }
+}
