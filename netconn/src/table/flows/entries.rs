@@ -9,6 +9,8 @@ use crate::table::Connection;
 
 /// What has ended is remembered until so much has ended since, in case that a record of it comes late.
 const RECENT_MAX: usize = 32_768;
+/// Or until so long has passed.
+const RECENT_NS: u64 = 10_000_000_000;
 
 /// Room in an empty queue that is not given back.
 const KEPT_QUEUED: usize = 1024;
@@ -166,6 +168,8 @@ pub(super) struct Recent {
     now: HashSet<(u64, u64), foldhash::fast::RandomState>,
     /// Those before them.
     before: HashSet<(u64, u64), foldhash::fast::RandomState>,
+    /// When those became the ones before, nanoseconds since boot.
+    aged_ns: u64,
 }
 
 impl Recent {
@@ -179,7 +183,7 @@ impl Recent {
 
     fn add(&mut self, what: (u64, u64)) {
         if self.now.len() >= RECENT_MAX {
-            self.age();
+            self.before = std::mem::take(&mut self.now);
         }
         self.now.insert(what);
     }
@@ -192,9 +196,12 @@ impl Recent {
         self.has_flow(socket, 0)
     }
 
-    /// Some time is over: what was remembered for two of them is forgotten.
-    pub(super) fn age(&mut self) {
-        self.before = std::mem::take(&mut self.now);
+    /// Forgets what has ended long before `now`.
+    pub(super) fn age(&mut self, now: u64) {
+        if now.saturating_sub(self.aged_ns) >= RECENT_NS {
+            self.before = std::mem::take(&mut self.now);
+            self.aged_ns = now;
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl Flows {
         if met < self.len() {
             self.end_unmet(now, &mut take, &mut emit);
         }
-        self.recent.age();
+        self.recent.age(now);
     }
 
     /// Whether a flow is over by now, why and when.

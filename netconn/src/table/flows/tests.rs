@@ -341,10 +341,12 @@ fn where_nothing_is_counted_connected_sockets_are_flows() {
 #[test]
 fn what_ended_long_ago_is_forgotten() {
     let mut recent = Recent::default();
+    recent.age(BEGAN);
     recent.add_flow(1, 5);
-    recent.age();
+    recent.age(BEGAN + SECOND);
+    recent.age(BEGAN + 10 * SECOND);
     assert!(recent.has_flow(1, 5) && !recent.has_socket(1));
-    recent.age();
+    recent.age(BEGAN + 20 * SECOND);
     assert!(!recent.has_flow(1, 5));
 }
 
@@ -377,8 +379,8 @@ enum Step {
     Own(u64),
     /// So many records are handled, out of order by one if told.
     Handle(usize, bool),
-    /// Everything so far is handled, and the map compared.
-    Sweep,
+    /// The map is compared, after everything so far is handled, or before.
+    Sweep(bool),
     Wait(u64),
     Overdue,
 }
@@ -395,7 +397,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (0_u64..12, any::<bool>()).prop_map(|(socket, lost)| Step::Close(socket, lost)),
         2 => (0_u64..12).prop_map(Step::Own),
         5 => (1_usize..5, any::<bool>()).prop_map(|(count, swap)| Step::Handle(count, swap)),
-        2 => Just(Step::Sweep),
+        2 => any::<bool>().prop_map(Step::Sweep),
         1 => (1_u64..100).prop_map(|seconds| Step::Wait(seconds * SECOND)),
         1 => Just(Step::Overdue),
     ]
@@ -431,7 +433,7 @@ proptest! {
             }
         };
         let end = Step::Wait(1000 * SECOND);
-        for step in steps.into_iter().chain([Step::Sweep, end, Step::Sweep]) {
+        for step in steps.into_iter().chain([Step::Sweep(true), end, Step::Sweep(true)]) {
             let mut all = kernel.borrow_mut();
             all.now += 64;
             let now = all.now;
@@ -457,14 +459,19 @@ proptest! {
                     }
                 }
                 Step::Own(socket) => ring.borrow_mut().push(Ring::Owner(owner_record(socket, now, 8))),
-                Step::Wait(time) => all.now += time,
+                // The ring is empty long before.
+                Step::Wait(time) => {
+                    all.now += time;
+                    drop(all);
+                    handle(&mut flows, usize::MAX, false);
+                }
                 Step::Handle(count, swaps) => {
                     drop(all);
                     handle(&mut flows, count, swaps);
                 }
-                Step::Sweep => {
+                Step::Sweep(handles) => {
                     drop(all);
-                    handle(&mut flows, usize::MAX, false);
+                    handle(&mut flows, if handles { usize::MAX } else { 0 }, false);
                     let read: Vec<(FlowKey, Flow)> =
                         kernel.borrow().map.iter().map(|(key, flow)| (*key, *flow)).collect();
                     flows.sweep(&read, now, |_| None, take, emit);
