@@ -304,3 +304,20 @@ pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
     checks.push(loopback.missed());
     Ok(checks)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folded_flows_are_worth_a_word() {
+        assert!(flows(&FlowCounts::default()).is_none(), "none are watched");
+        let mut counts = FlowCounts { protocols: [("UDP".into(), 3)].into(), folded: 0, bound: 2 };
+        let check = flows(&counts).unwrap();
+        assert_eq!((check.mark, &*check.finding), (Mark::Good, "3 UDP, 2 sockets that wait for datagrams"));
+        counts.folded = 1;
+        let check = flows(&counts).unwrap();
+        assert_eq!(check.mark, Mark::Fair);
+        assert!(check.finding.contains("; 1 of them stand for more than one other end"), "{}", check.finding);
+    }
+}

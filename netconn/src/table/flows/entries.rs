@@ -12,8 +12,8 @@ const RECENT_MAX: usize = 32_768;
 /// Or until so long has passed.
 const RECENT_NS: u64 = 10_000_000_000;
 
-/// Room in an empty queue that is not given back.
-const KEPT_QUEUED: usize = 1024;
+/// Room for so many entries, or in a queue, is not given back when there are none.
+const KEPT_FREE: usize = 1024;
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Entries {
         if socket.slots().next().is_none() {
             self.sockets.remove(&entry.connection.socket);
         }
-        if self.len() == 0 {
+        if self.len() == 0 && self.slots.len() > KEPT_FREE {
             *self = Self::default(); // Gives memory back.
         }
         Some(entry)
@@ -240,7 +240,7 @@ impl Queue {
             }
             self.0.pop_front();
         }
-        if self.0.capacity() > KEPT_QUEUED {
+        if self.0.capacity() > KEPT_FREE {
             self.0 = VecDeque::new();
         }
         None
