@@ -51,7 +51,7 @@ pub struct FlowKey {
     pub remote_address: [u8; 16],
     /// The other end's port, host byte order; 0 for protocols without, and in a folded flow.
     pub remote_port: u16,
-    /// Of the packets, as in the IP header.
+    /// Of the packets, as in the IP header; 0 in a folded flow.
     pub protocol: u8,
     /// Version of IP, 4 or 6; 0: a folded flow, which stands for all that its socket exchanges with ends that have no flow
     /// of their own.
@@ -64,7 +64,7 @@ pub struct FlowKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Flow {
-    /// When the first datagram was seen, `CLOCK_BOOTTIME` nanoseconds, with the number of the processor in the lowest six
+    /// When the first datagram was seen (0: none yet, of a socket that is to be folded), `CLOCK_BOOTTIME` nanoseconds, with the number of the processor in the lowest six
     /// bits: no other flow of the socket has the same.
     pub first_ns: u64,
     /// When the last one was.
@@ -93,8 +93,10 @@ pub struct Flow {
     pub icmp_code: u8,
     /// 1: this host sent the first datagram; 0: the other end.
     pub is_outgoing: u8,
+    /// Of the packets, as in the IP header.
+    pub protocol: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 /// A flow has begun.

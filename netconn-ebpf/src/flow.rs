@@ -30,6 +30,8 @@ const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 const EXTENSIONS_MAX: usize = 6;
 /// Kernels' `-EEXIST`, `include/uapi/asm-generic/errno-base.h`.
 const EEXIST: i64 = -17;
+/// Any other error than [`EEXIST`].
+const NO_ROOM: i64 = -7;
 /// What UDP and ICMP put before their payload, bytes.
 const HEADER_BYTES: u32 = 8;
 
@@ -183,7 +185,8 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
         return add(known, is_out, packets, payload, now);
     }
     let rest = find(folded(), (&raw const key.socket).cast());
-    if !rest.is_null() {
+    // SAFETY: checked.
+    if !rest.is_null() && unsafe { (*rest).first_ns } != 0 {
         return add(rest, is_out, packets, payload, now);
     }
     let Some((owner, namespace)) = begin(socket) else { return };
@@ -199,6 +202,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
         namespace,
         local_port,
         is_outgoing: u8::from(is_out),
+        protocol: packet.protocol,
         ..Flow::default()
     };
     packet.describe(&mut flow);
@@ -207,19 +211,35 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     } else {
         (flow.packets_received, flow.bytes_received) = (packets, payload);
     }
-    match put(flows(), (&raw const key).cast(), &flow) {
-        0 => tell(&key, &flow),
+    let result = if rest.is_null() { put(flows(), (&raw const key).cast(), &flow) } else { NO_ROOM };
+    match result {
+        0 => return tell(&key, &flow),
         // Another processor was faster.
-        EEXIST => add(find(flows(), (&raw const key).cast()), is_out, packets, payload, now),
-        _ => {
-            // There is no room: from now on one flow stands for all further ends of this socket.
-            (key.remote_address, key.remote_port, key.version) = ([0; 16], 0, 0);
-            match put(folded(), (&raw const key.socket).cast(), &flow) {
-                0 => tell(&key, &flow),
-                EEXIST => add(find(folded(), (&raw const key.socket).cast()), is_out, packets, payload, now),
-                _ => emit::lost(kind::FLOW),
-            }
+        EEXIST => return add(find(flows(), (&raw const key).cast()), is_out, packets, payload, now),
+        _ => {}
+    }
+    // There is no room, or the daemon says that this socket has too much: from now on one flow stands for all further ends of
+    // it.
+    (key.remote_address, key.remote_port, key.protocol, key.version) = ([0; 16], 0, 0, 0);
+    if rest.is_null() {
+        match put(folded(), (&raw const key.socket).cast(), &flow) {
+            0 => tell(&key, &flow),
+            EEXIST => add(find(folded(), (&raw const key.socket).cast()), is_out, packets, payload, now),
+            _ => emit::lost(kind::FLOW),
         }
+    } else {
+        // SAFETY: not null, and in a map's value. Another processor may do the same with what it has seen first.
+        unsafe {
+            (*rest).owner = flow.owner;
+            (*rest).local_address = flow.local_address;
+            (*rest).namespace = flow.namespace;
+            (*rest).local_port = flow.local_port;
+            (*rest).is_outgoing = flow.is_outgoing;
+            (*rest).protocol = flow.protocol;
+            (&raw mut (*rest).first_ns).write_volatile(flow.first_ns);
+        }
+        add(rest, is_out, packets, payload, now);
+        tell(&key, &flow);
     }
 }
 

@@ -146,7 +146,7 @@ fn apply(
         Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
         Some(Record::Fork(record)) => processes.fork(record),
         Some(Record::Exit(record)) => processes.exit(record),
-        Some(Record::Cgroup(..)) | None => {}
+        Some(Record::Flow(_) | Record::Bound(_) | Record::Released(_) | Record::Cgroup(..)) | None => {}
     }
 }
 

@@ -18,6 +18,11 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/netconn";
 /// Smallest and largest ring buffer, bytes.
 const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
 
+/// Fewest and most flows.
+const MAX_FLOWS: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
+/// Shortest and longest time after which a flow has ended, seconds.
+const IDLE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
+
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -37,6 +42,15 @@ pub struct Config {
     pub data_source: String,
     /// Size of the kernel's ring buffer in bytes: a power of two. It is counted twice in the daemon's memory.
     pub ring_bytes: u32,
+    /// What is watched beside TCP: `flows`, `sockets` or `off`.
+    pub flows: FlowLevel,
+    /// Flows of datagrams that are counted at the same time. When a socket has more than a quarter of them, or there are
+    /// more, those of a socket are folded into one.
+    pub max_flows: u32,
+    /// A flow has ended when nothing was exchanged for so many seconds.
+    pub flow_idle_seconds: u32,
+    /// The same for flows in which both ends have sent.
+    pub flow_idle_both_seconds: u32,
     /// Least severe messages of the eBPF programs in the log: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub ebpf_log: EbpfLog,
 }
@@ -55,6 +69,20 @@ pub enum EbpfLog {
     Trace,
 }
 
+/// See [`Config::flows`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowLevel {
+    /// Flows of UDP, ICMP and raw sockets, with their processes, datagrams and bytes.
+    #[default]
+    Flows,
+    /// UDP sockets that are bound or connected, with their processes. Datagrams are not counted, and those of sockets that
+    /// are not connected make no flows.
+    Sockets,
+    /// Nothing.
+    Off,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -66,6 +94,10 @@ impl Default for Config {
             data_source: "netconn".into(),
             // 20,000 records of connections (192 bytes and a header of 8 each).
             ring_bytes: 4 << 20,
+            flows: FlowLevel::Flows,
+            max_flows: 65_536,
+            flow_idle_seconds: 60,
+            flow_idle_both_seconds: 180,
             ebpf_log: EbpfLog::Off,
         }
     }
@@ -117,6 +149,9 @@ impl Config {
                 RING_BYTES.end()
             ));
         }
+        within("max_flows", config.max_flows, &MAX_FLOWS)?;
+        within("flow_idle_seconds", config.flow_idle_seconds, &IDLE_SECONDS)?;
+        within("flow_idle_both_seconds", config.flow_idle_both_seconds, &IDLE_SECONDS)?;
         Ok(config)
     }
 
@@ -125,6 +160,13 @@ impl Config {
         // Plain strings, numbers and lists can always be written.
         toml::to_string_pretty(self).unwrap_or_default()
     }
+}
+
+fn within(name: &str, value: u32, range: &std::ops::RangeInclusive<u32>) -> Result<(), String> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{name} = {value}: it must be from {} to {}", range.start(), range.end()))
 }
 
 #[cfg(test)]
@@ -144,6 +186,15 @@ mod tests {
         assert!(error.contains("unknown field `sokcet`") && error.contains("line 1"), "{error}");
         let error = Config::parse("ring_bytes = 5000").unwrap_err();
         assert_eq!(error, "ring_bytes = 5000: it must be a power of two from 4096 to 1073741824");
+        for (text, expected) in [
+            ("max_flows = 1000", "max_flows = 1000: it must be from 1024 to 1048576"),
+            ("flow_idle_seconds = 0", "flow_idle_seconds = 0: it must be from 1 to 86400"),
+            ("flow_idle_both_seconds = 86401", "flow_idle_both_seconds = 86401: it must be from 1 to 86400"),
+        ] {
+            assert_eq!(Config::parse(text).unwrap_err(), expected);
+        }
+        let error = Config::parse("flows = 'packets'").unwrap_err();
+        assert!(error.contains("unknown variant `packets`"), "{error}");
         let error = Config::parse("ebpf_log = 'loud'").unwrap_err();
         assert!(error.contains("unknown variant `loud`"), "{error}");
     }

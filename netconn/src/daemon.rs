@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    config::{Config, EbpfLog},
+    config::{Config, EbpfLog, FlowLevel},
     encode::event::EventEncoder,
     engine::{Command, Engine, Handle, Parts, hooks_in_words},
     kernel::{
@@ -24,6 +24,7 @@ use crate::{
     sensor::{self, StateDir},
     server::{self, Socket},
     sink::Output,
+    table::flows::Limits,
 };
 
 /// What is made not to work, to test what is done then.
@@ -59,9 +60,9 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
         without: trouble.without_hooks,
-        level: load::Level::Flows,
-        max_flows: 65_536,
-        keep: Some(keep::places(&sensor.id, 65_536)),
+        level: config.flows,
+        max_flows: config.max_flows,
+        keep: Some(keep::places(&sensor.id, config.max_flows)),
         faults: trouble.faults,
     })?;
     report(capture.hooks(), capture.missing_members());
@@ -70,7 +71,7 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     let outputs = outputs(config, &mut encoder, capture.hooks())?;
     let (handle, commands) = Engine::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
-    let parts = Parts { capture, sensor, encoder, outputs };
+    let parts = Parts { capture, sensor, encoder, outputs, flows: flow_limits(config) };
     let engine = Engine::start(handle.clone(), commands, parts, move || {
         let _ = ended.send(()); // The server may have ended before.
     })
@@ -135,6 +136,17 @@ fn outputs(config: &Config, encoder: &mut EventEncoder, hooks: &[HookStatus]) ->
     let (attached, missing) = hooks_in_words(hooks);
     encoder.start(&mut start, &mut Clock::new(), &preflight::kernel_release(), &attached, &missing);
     config.events.iter().map(|path| Ok(Output::open(path, &start)?)).collect()
+}
+
+/// What flows are kept, and for how long.
+fn flow_limits(config: &Config) -> Limits {
+    let nanoseconds = |seconds: u32| u64::from(seconds) * 1_000_000_000;
+    Limits {
+        flows: config.max_flows as usize,
+        idle_ns: nanoseconds(config.flow_idle_seconds),
+        idle_both_ns: nanoseconds(config.flow_idle_both_seconds),
+        counts: config.flows == FlowLevel::Flows,
+    }
 }
 
 /// Says in the log what works and what does not.

@@ -11,7 +11,7 @@ use netconn_common::tcp_state;
 use crate::{
     client::{self, ClientError},
     event::row::Row,
-    health::{Health, LostEventCounts, OutputHealth},
+    health::{FlowCounts, Health, LostEventCounts, OutputHealth},
     kernel::{
         capture::Capture,
         decode::{Record, decode},
@@ -126,6 +126,7 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         let missing = health.missing_members.join(", ");
         checks.push(Check::new(Mark::Fair, "kernel structures", format!("without {missing}: absent from events")));
     }
+    checks.extend(flows(&health.flows));
     let records = &health.records;
     checks.push(if records.lost == 0 && records.unknown == 0 {
         Check::new(Mark::Good, "records", format!("{} received, none lost", records.received))
@@ -178,6 +179,26 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         });
     }
     checks
+}
+
+/// How many flows there are; nothing where none are watched.
+fn flows(flows: &FlowCounts) -> Option<Check> {
+    let FlowCounts { protocols, folded, bound } = flows;
+    if protocols.is_empty() && *bound == 0 {
+        return None;
+    }
+    let mut counts: Vec<String> = protocols.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    counts.push(format!("{bound} sockets that wait for datagrams"));
+    let counts = counts.join(", ");
+    Some(if *folded == 0 {
+        Check::new(Mark::Good, "flows", counts)
+    } else {
+        let finding = format!(
+            "{counts}; {folded} of them stand for more than one other end, because there were too many: a larger max_flows \
+             in the configuration helps"
+        );
+        Check::new(Mark::Fair, "flows", finding)
+    })
 }
 
 /// A connection of this process to itself.
@@ -282,4 +303,21 @@ pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
     }
     checks.push(loopback.missed());
     Ok(checks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folded_flows_are_worth_a_word() {
+        assert!(flows(&FlowCounts::default()).is_none(), "none are watched");
+        let mut counts = FlowCounts { protocols: [("UDP".into(), 3)].into(), folded: 0, bound: 2 };
+        let check = flows(&counts).unwrap();
+        assert_eq!((check.mark, &*check.finding), (Mark::Good, "3 UDP, 2 sockets that wait for datagrams"));
+        counts.folded = 1;
+        let check = flows(&counts).unwrap();
+        assert_eq!(check.mark, Mark::Fair);
+        assert!(check.finding.contains("; 1 of them stand for more than one other end"), "{}", check.finding);
+    }
 }

@@ -36,6 +36,9 @@ pub struct Health {
     /// Those in each state, by its name.
     #[serde(default)]
     pub states: BTreeMap<String, usize>,
+    /// Flows of datagrams.
+    #[serde(default)]
+    pub flows: FlowCounts,
     /// Processes known.
     pub processes: usize,
     /// Clients that listen to events.
@@ -49,6 +52,17 @@ pub struct Health {
     pub lost_events: LostEventCounts,
     /// Where they go.
     pub outputs: Vec<OutputHealth>,
+}
+
+/// Flows of datagrams, and the sockets that wait for some.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FlowCounts {
+    /// Flows of each protocol, by its name.
+    pub protocols: BTreeMap<String, usize>,
+    /// Of these, those that stand for more than one other end, because there were too many.
+    pub folded: usize,
+    /// Sockets that were bound to receive.
+    pub bound: usize,
 }
 
 /// Records of the kernel, counted.

@@ -42,7 +42,7 @@ it does not run, the exit code is 69.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Trace connections: the daemon. Runs in the foreground until SIGINT or SIGTERM.
+    /// Trace connections and flows: the daemon. Runs in the foreground until SIGINT or SIGTERM.
     Run(run::Options),
     /// Show the connections there are, like netstat and ss.
     #[command(visible_alias = "ls", after_help = ALONE)]

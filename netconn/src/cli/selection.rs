@@ -11,10 +11,16 @@ pub(super) struct Selection {
     /// TCP.
     #[arg(short = 't', long)]
     tcp: bool,
-    /// UDP.
+    /// UDP: flows, and sockets that wait for datagrams.
     #[arg(short = 'u', long)]
     udp: bool,
-    /// Listeners only.
+    /// ICMP and ICMPv6.
+    #[arg(long)]
+    icmp: bool,
+    /// Of this protocol, by its number in the IP header (47: GRE) or as tcp, udp, icmp.
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Vec<String>,
+    /// Listeners only, and UDP sockets that are connected to nobody.
     #[arg(short = 'l', long)]
     listening: bool,
     /// Connections and listeners (that is the default).
@@ -26,7 +32,7 @@ pub(super) struct Selection {
     /// IPv6 only.
     #[arg(short = '6', long)]
     ipv6: bool,
-    /// In this state: established, syn-sent, … or a group: connected, synchronized.
+    /// In this state: established, syn-sent, unconnected, … or a group: connected, synchronized.
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
     /// `incoming` or `outgoing`.
@@ -71,6 +77,8 @@ impl Selection {
         let Self {
             tcp,
             udp,
+            icmp,
+            protocol,
             listening,
             all,
             ipv4,
@@ -91,6 +99,7 @@ impl Selection {
         let flags = [
             (*tcp, "protocol", "tcp"),
             (*udp, "protocol", "udp"),
+            (*icmp, "protocol", "icmp"),
             (*listening && !*all, "listening", "true"),
             (*ipv4, "family", "4"),
             (*ipv6, "family", "6"),
@@ -99,6 +108,7 @@ impl Selection {
             parameters.push(((*name).to_owned(), (*value).to_owned()));
         }
         let lists = [
+            ("protocol", protocol),
             ("state", state),
             ("direction", direction),
             ("pid", pid),

@@ -43,6 +43,8 @@ struct Event {
     kind: String,
     #[serde(rename = "event.time")]
     time_ms: i64,
+    #[serde(rename = "event.network.protocol")]
+    protocol: String,
     #[serde(rename = "event.network.direction")]
     direction: Option<String>,
     #[serde(rename = "event.network.connectionStatus")]
@@ -51,6 +53,10 @@ struct Event {
     failure: Option<String>,
     #[serde(rename = "event.network.closeReason")]
     close: Option<String>,
+    #[serde(rename = "event.network.folded")]
+    folded: bool,
+    #[serde(rename = "event.network.icmpType")]
+    icmp_type: Option<u8>,
     #[serde(rename = "event.network.bytesSent")]
     sent: Option<u64>,
     #[serde(rename = "event.network.bytesReceived")]
@@ -79,6 +85,13 @@ struct Event {
     loss_stage: Option<String>,
     #[serde(rename = "loss.count")]
     loss_count: Option<u64>,
+}
+
+impl Event {
+    /// Whether it is of a flow of datagrams.
+    fn is_flow(&self) -> bool {
+        !matches!(self.protocol.as_str(), "" | "TCP")
+    }
 }
 
 /// Shows events until the daemon ends, the reader goes or enough were shown.
@@ -129,7 +142,7 @@ fn print(options: &Options, line: &[u8]) -> Result<()> {
 
 type Cell = fn(&Event) -> Option<String>;
 
-const CSV_COLUMNS: [(&str, Cell); 16] = [
+const CSV_COLUMNS: [(&str, Cell); 17] = [
     ("event.type", |event| Some(event.kind.clone())),
     ("event.time", |event| Some(event.time_ms.to_string())),
     ("event.network.direction", |event| event.direction.clone()),
@@ -146,6 +159,7 @@ const CSV_COLUMNS: [(&str, Cell); 16] = [
     ("src.process.name", |event| event.process.clone()),
     ("src.process.user", |event| event.user.clone()),
     ("src.process.cmdline", |event| event.command_line.clone()),
+    ("event.network.protocol", |event| Some(event.protocol.clone())),
 ];
 
 fn csv_record(cells: &[String]) -> Result<()> {
@@ -191,6 +205,7 @@ fn what(event: &Event) -> (&str, anstyle::Style) {
         "IP Connect" if event.status.as_deref() != Some("SUCCESS") => {
             (event.failure.as_deref().unwrap_or("failed"), style::BAD)
         }
+        "IP Connect" if event.is_flow() => ("flow", style::GOOD),
         "IP Connect" if event.direction.as_deref() == Some("INCOMING") => ("accept", style::GOOD),
         "IP Connect" => ("connect", style::GOOD),
         "IP Close" => ("close", style::FAINT),
@@ -203,11 +218,11 @@ fn what(event: &Event) -> (&str, anstyle::Style) {
 
 fn ends(event: &Event) -> String {
     let address = |address: &Option<String>| address.clone().unwrap_or_else(|| "?".into());
-    let local = end(&address(&event.local), event.local_port);
+    let local = end(&event.protocol, &address(&event.local), event.local_port);
     if event.remote.is_none() {
-        return local;
+        return if event.folded { format!("{local} -- many") } else { local };
     }
-    let remote = end(&address(&event.remote), event.remote_port);
+    let remote = end(&event.protocol, &address(&event.remote), event.remote_port);
     match event.direction.as_deref() {
         Some("INCOMING") => format!("{local} <- {remote}"),
         Some("OUTGOING") => format!("{local} -> {remote}"),
@@ -217,6 +232,10 @@ fn ends(event: &Event) -> String {
 
 fn details(event: &Event) -> String {
     let mut parts = Vec::new();
+    if event.is_flow() {
+        let kind = event.icmp_type.map_or_else(String::new, |number| format!(" type {number}"));
+        parts.push(format!("{}{kind}", event.protocol.to_lowercase()));
+    }
     if let Some(latency) = event.latency_us
         && event.kind == "IP Connect"
     {
@@ -267,5 +286,21 @@ mod tests {
             "event.network.failureReason":"refused","local.ip.address":"::1"}"#,
         );
         assert_eq!(failed, "00:00:00.000  refused      -                       [::1]:*");
+        assert_eq!(
+            line(
+                r#"{"event.type":"IP Connect","event.network.protocol":"ICMP","event.network.direction":"OUTGOING",
+                "event.network.connectionStatus":"SUCCESS","event.network.icmpType":8,"local.ip.address":"192.0.2.1",
+                "remote.ip.address":"192.0.2.9","src.process.pid":7,"src.process.name":"ping"}"#
+            ),
+            "00:00:00.000  flow         ping[7]                 192.0.2.1 -> 192.0.2.9  icmp type 8"
+        );
+        assert_eq!(
+            line(
+                r#"{"event.type":"IP Close","event.network.protocol":"UDP","event.network.connectionStatus":"SUCCESS",
+                "event.network.closeReason":"idle","event.network.folded":true,"event.network.bytesSent":1500,
+                "event.network.bytesReceived":0,"local.ip.address":"192.0.2.1","local.port.number":53}"#
+            ),
+            "00:00:00.000  close        -                       192.0.2.1:53 -- many  udp, idle, sent 1.5 kB, received 0 B"
+        );
     }
 }

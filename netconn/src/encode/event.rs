@@ -9,9 +9,9 @@ use crate::{
     clock::Clock,
     directory::Directory,
     encode::{community_id, json::Object},
-    event::{CloseReason, End, Failure, Kind, Outcome, attribution_name, field::Field},
+    event::{CloseReason, End, Failure, Kind, Outcome, attribution_name, field::Field, protocol_names},
     process::{Cached, Identity, Process, TICK_NS, comm},
-    table::{Change, Connection},
+    table::{Change, Connection, Exchanged, Icmp},
 };
 
 /// Who this sensor is: what every event says of it.
@@ -269,8 +269,7 @@ fn network(object: &mut Object<'_>, change: Change, connection: &Connection, tim
     if let Some(direction) = connection.direction() {
         object.string(Field::Direction, direction.name());
     }
-    object.string(Field::Protocol, "TCP");
-    object.string(Field::ProtocolName, "tcp");
+    protocol(object, connection.protocol);
     match change {
         Change::Connect(Outcome::Failure(failure, errno)) => {
             let status = if failure == Failure::Blocked { "BLOCKED" } else { "FAILURE" };
@@ -287,7 +286,9 @@ fn network(object: &mut Object<'_>, change: Change, connection: &Connection, tim
             if errno != 0 {
                 object.integer(Field::Errno, errno);
             }
-            if reason != CloseReason::Unknown {
+            if let Some(exchanged) = &connection.exchanged {
+                datagrams(object, connection, exchanged);
+            } else if reason != CloseReason::Unknown {
                 totals(object, connection);
             }
             if connection.established_ns != 0 {
@@ -303,10 +304,11 @@ fn network(object: &mut Object<'_>, change: Change, connection: &Connection, tim
     if connection.namespace != UNKNOWN_U32 {
         object.integer(Field::Namespace, connection.namespace);
     }
-    if let Some(remote) = connection.remote
-        && connection.local.port != 0
-    {
-        object.plain(Field::CommunityId, |out| out.put_slice(&community_id::tcp(connection.local, remote)));
+    if let Some(id) = community_id(connection) {
+        object.plain(Field::CommunityId, |out| out.put_slice(&id));
+    }
+    if let Some(exchanged) = &connection.exchanged {
+        flow(object, exchanged);
     }
     if connection.is_subflow() {
         object.r#true(Field::Subflow);
@@ -316,13 +318,67 @@ fn network(object: &mut Object<'_>, change: Change, connection: &Connection, tim
     }
 }
 
-fn totals(object: &mut Object<'_>, connection: &Connection) {
+fn protocol(object: &mut Object<'_>, protocol: u8) {
+    if let Some((upper, lower)) = protocol_names(protocol) {
+        object.string(Field::Protocol, upper);
+        object.string(Field::ProtocolName, lower);
+    } else {
+        for field in [Field::Protocol, Field::ProtocolName] {
+            object.plain(field, |out| out.put_slice(itoa::Buffer::new().format(protocol).as_bytes()));
+        }
+    }
+}
+
+/// The Community ID, if both ends are known.
+fn community_id(connection: &Connection) -> Option<[u8; 30]> {
+    let (protocol, local, remote) = (connection.protocol, connection.local, connection.remote?);
+    let Some(Icmp { r#type, code, .. }) = connection.exchanged.as_ref().and_then(|exchanged| exchanged.icmp) else {
+        return community_id::of(protocol, local, remote);
+    };
+    let (source, destination) = if connection.role == role::PASSIVE { (remote, local) } else { (local, remote) };
+    Some(community_id::icmp(protocol, (r#type, code), source, destination))
+}
+
+/// What only flows of datagrams have.
+fn flow(object: &mut Object<'_>, exchanged: &Exchanged) {
+    if let Some(Icmp { r#type, code, id }) = exchanged.icmp {
+        object.integer(Field::IcmpType, r#type);
+        object.integer(Field::IcmpCode, code);
+        if let Some(id) = id {
+            object.integer(Field::IcmpId, id);
+        }
+    }
+    if exchanged.folded {
+        object.r#true(Field::Folded);
+    }
+}
+
+/// What a flow has moved, and for how long it has. It ends when nobody expects any more, which is no part of it.
+fn datagrams(object: &mut Object<'_>, connection: &Connection, exchanged: &Exchanged) {
+    bytes(object, connection);
+    let Exchanged { packets_sent, packets_received, last_ns, .. } = *exchanged;
+    for (field, value) in [(Field::PacketsSent, packets_sent), (Field::PacketsReceived, packets_received)] {
+        if value != UNKNOWN_U64 {
+            object.integer(field, value);
+        }
+    }
+    if last_ns != 0 {
+        object.milliseconds(Field::DurationMs, last_ns.saturating_sub(connection.born_ns));
+    }
+}
+
+fn bytes(object: &mut Object<'_>, connection: &Connection) {
     let totals = &connection.totals;
     for (field, value) in [(Field::BytesSent, totals.bytes_sent), (Field::BytesReceived, totals.bytes_received)] {
         if value != UNKNOWN_U64 {
             object.integer(field, value);
         }
     }
+}
+
+fn totals(object: &mut Object<'_>, connection: &Connection) {
+    bytes(object, connection);
+    let totals = &connection.totals;
     for (field, value) in [
         (Field::PacketsSent, totals.segments_sent),
         (Field::PacketsReceived, totals.segments_received),
@@ -337,7 +393,7 @@ fn totals(object: &mut Object<'_>, connection: &Connection) {
     }
 }
 
-/// Both ends: by role (the initiator is the source) and by side. A listener has one end and no role.
+/// Both ends: by role (the initiator is the source) and by side. A listener has one end and no role, a folded flow one end.
 fn ends(object: &mut Object<'_>, connection: &Connection) {
     let local = connection.local;
     if let Some(remote) = connection.remote {
@@ -361,13 +417,15 @@ fn end(object: &mut Object<'_>, address: Field, port: Field, end: End) {
     }
 }
 
-/// Writes the id of a connection: unique over boots, the same in every run of the daemon.
+/// Writes the id of a connection, flow or listener: unique over boots, the same in every run of the daemon.
 pub fn connection_id(out: &mut BytesMut, boot: &str, connection: &Connection) {
     out.put_slice(boot.as_bytes());
     out.put_u8(b'-');
     hex(out, connection.socket, 1);
     out.put_u8(b'-');
-    out.put_slice(itoa::Buffer::new().format(connection.generation).as_bytes());
+    // A socket may exchange datagrams with many; each flow begins at a moment of its own.
+    let life = if connection.is_flow() { connection.born_ns } else { connection.generation.into() };
+    out.put_slice(itoa::Buffer::new().format(life).as_bytes());
 }
 
 /// Writes the id of a process: unique over boots.

@@ -70,8 +70,7 @@ impl<'a> Object<'a> {
 
     /// A member that is true.
     pub fn r#true(&mut self, field: Field) {
-        self.key(field.info().key);
-        self.out.put_slice(b"true");
+        self.true_as(field.info().key);
     }
 
     /// A member with an IP address.
@@ -104,6 +103,12 @@ impl<'a> Object<'a> {
     pub fn string_as(&mut self, key: &'static str, value: &str) {
         self.key(key);
         string(self.out, value);
+    }
+
+    /// As [`Self::r#true`], with a key `,"key":`.
+    pub fn true_as(&mut self, key: &'static str) {
+        self.key(key);
+        self.out.put_slice(b"true");
     }
 
     /// As [`Self::integer`], with a key `,"key":`.

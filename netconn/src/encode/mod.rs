@@ -5,3 +5,6 @@ pub mod event;
 pub mod json;
 pub mod row;
 pub mod subject;
+
+#[cfg(test)]
+mod tests;

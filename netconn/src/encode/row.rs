@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     directory::Directory,
     encode::{event::connection_id, json::Object},
-    event::{Outcome, attribution_name, state},
+    event::{Outcome, attribution_name, protocol_names, state},
     process::{Process, comm},
     table::{Change, Connection, past::Ended},
 };
@@ -43,7 +43,10 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     let Context { clock, directory, boot, now, owners } = context;
     let mut object = Object::begin(out);
     object.string_as(",\"state\":", if ended.is_some() { "CLOSED" } else { state::name(connection.state) });
-    object.string_as(",\"protocol\":", "TCP");
+    match protocol_names(connection.protocol) {
+        Some((name, _)) => object.string_as(",\"protocol\":", name),
+        None => object.string_as(",\"protocol\":", itoa::Buffer::new().format(connection.protocol)),
+    }
     if let Some(direction) = connection.direction() {
         object.string_as(",\"direction\":", direction.name());
     }
@@ -53,7 +56,9 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     }
     if let Some(remote) = connection.remote {
         object.address_as(",\"remote_address\":", remote.address);
-        object.integer_as(",\"remote_port\":", remote.port);
+        if remote.port != 0 || connection.has_ports() {
+            object.integer_as(",\"remote_port\":", remote.port);
+        }
     }
     // The thread, and how the owner is known, are no part of what is written here.
     let key = Owner { tid: 0, how: 0, ..connection.owner };
@@ -87,7 +92,10 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         object.integer_as(",\"namespace\":", connection.namespace);
     }
     if connection.is_subflow() {
-        object.plain_as(",\"subflow\":", |out| out.extend_from_slice(b"true"));
+        object.true_as(",\"subflow\":");
+    }
+    if connection.exchanged.as_ref().is_some_and(|exchanged| exchanged.folded) {
+        object.true_as(",\"folded\":");
     }
     // Minisocks that nothing else is known of have no number.
     if connection.socket != 0 {

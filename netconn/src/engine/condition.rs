@@ -1,12 +1,16 @@
 //! How the daemon is, as the engine knows it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     engine::run::Loop,
-    event::state,
-    health::{Health, LostEventCounts, OutputHealth, RecordCounts},
+    event::{protocol_names, state},
+    health::{FlowCounts, Health, LostEventCounts, OutputHealth, RecordCounts},
     kernel::preflight,
+    table::flows::Flows,
 };
 
 impl Loop {
@@ -26,6 +30,7 @@ impl Loop {
             repairs: self.repairs,
             connections: self.core.table.len(),
             states: self.core.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),
+            flows: flows(&self.core.flows),
             processes: self.core.processes.len(),
             clients: self.core.telling.streams.len(),
             records: RecordCounts {
@@ -57,4 +62,17 @@ impl Loop {
                 .collect(),
         }
     }
+}
+
+fn flows(flows: &Flows) -> FlowCounts {
+    let mut protocols = BTreeMap::new();
+    for (number, count) in flows.protocols() {
+        // Both versions of ICMP have one name.
+        *protocols.entry(protocol_name(number)).or_default() += count;
+    }
+    FlowCounts { protocols, folded: flows.folded(), bound: flows.bound_sockets() }
+}
+
+fn protocol_name(number: u8) -> String {
+    protocol_names(number).map_or_else(|| number.to_string(), |(name, _)| name.to_owned())
 }

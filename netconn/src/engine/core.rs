@@ -8,15 +8,20 @@ use crate::{
     encode::event::Sensor,
     engine::{telling::Telling, unsent::Unsent},
     event::{Failure, Outcome},
-    kernel::decode::{Record, decode},
+    kernel::{
+        decode::{Record, decode},
+        flows::FlowMaps,
+    },
     process::Processes,
-    table::{Change, Connection, Covered, Table, failure_of},
+    table::{Change, Connection, Covered, Table, failure_of, flows::Flows},
 };
 
 /// What is known, and how it is told.
 pub(super) struct Core {
     pub(super) processes: Processes,
     pub(super) table: Table,
+    pub(super) flows: Flows,
+    pub(super) maps: FlowMaps,
     pub(super) telling: Telling,
     pub(super) unsent: Unsent,
     pub(super) sensor: Sensor,
@@ -30,6 +35,8 @@ pub(super) struct Core {
     pub(super) unknown_records: u64,
     /// Whether the table holds everything that the kernel has.
     pub(super) complete: bool,
+    /// Whether the log says that flows are folded.
+    pub(super) says_folded: bool,
 }
 
 impl Core {
@@ -46,11 +53,10 @@ impl Core {
                     |change, connection, time_ns| telling.tell(change, connection, time_ns),
                 );
             }
-            Some(Record::Owner(record)) => table.own(
-                record,
-                |owner| processes.of(owner),
-                |change, connection, time_ns| telling.tell(change, connection, time_ns),
-            ),
+            Some(Record::Owner(record)) => self.own(record),
+            Some(Record::Flow(record)) => self.begin_flow(record),
+            Some(Record::Bound(record)) => self.bound(record),
+            Some(Record::Released(record)) => self.released(record),
             Some(Record::Unsent(record)) => {
                 let attempt = table.unsent(
                     record,
@@ -79,13 +85,14 @@ impl Core {
 
     /// Tells everything that waits for something, as far as it is known: the daemon ends.
     pub(super) fn tell_all(&mut self) {
-        let Self { table, telling, unsent, .. } = self;
+        let Self { table, flows, telling, unsent, .. } = self;
         for attempt in unsent.rest() {
             fail(telling, &attempt, None);
         }
         let now = telling.clock.now();
         table.announce_all(now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
         table.announce_found(usize::MAX, now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
+        flows.announce_all(now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
     }
 
     /// Announces the accepted connections that have waited long enough; whether there were any.

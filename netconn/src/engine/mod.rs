@@ -1,8 +1,10 @@
 //! The one thread that owns the table: it reads the ring buffer, keeps processes and connections, encodes events,
 //! hands them to the outputs and answers questions of the server between two batches.
 
+mod announcing;
 mod condition;
 mod core;
+mod flows;
 mod owners;
 mod run;
 mod snapshot;
@@ -37,6 +39,7 @@ use crate::{
     precedence,
     process::lookup::Answer,
     sink::Output,
+    table::flows::Limits,
 };
 
 /// Commands that wait.
@@ -156,6 +159,8 @@ pub struct Parts {
     pub encoder: EventEncoder,
     /// Where events go.
     pub outputs: Vec<Output>,
+    /// What flows are kept, and for how long.
+    pub flows: Limits,
 }
 
 /// The hooks that work, and those that do not with the reason, each as one text.

@@ -34,22 +34,20 @@ use crate::{
     memory,
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
-    table::{Compared, Covered, Table},
+    table::{Compared, Covered, Table, flows::Flows},
 };
 
 /// Records that are handled before commands are looked at.
 const RECORDS_AT_ONCE: usize = 8192;
 /// Events are handed over when this many bytes of them are ready, and whenever the ring is empty.
 const BATCH_BYTES: usize = 64 << 10;
-/// Connections that a dump has found are announced so many at a time: a few milliseconds.
-const FOUND_AT_ONCE: usize = 1000;
 /// When a record comes, others are waited for this long before any is handled: one wake-up for many records costs less than
 /// one for each, and a client hears of a connection this late at most.
-const GATHER: Duration = Duration::from_millis(5);
+pub(super) const GATHER: Duration = Duration::from_millis(5);
 /// After so many records there will be more by then: the kernel need not be asked.
 const MANY: usize = 32;
 /// Longest sleep.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// How often losses are looked for while records come: that costs 0.2 ms.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often the table is compared with the kernel while records come: that takes a tenth of a second for 100,000
@@ -69,7 +67,7 @@ pub(super) struct Loop {
     pub(super) capture: Capture,
     pub(super) outputs: Vec<Output>,
     pub(super) core: Core,
-    owners: Owners,
+    pub(super) owners: Owners,
     pub(super) started_ns: u64,
     /// Dumps after the first.
     pub(super) repairs: u64,
@@ -81,6 +79,8 @@ pub(super) struct Loop {
     missed: u64,
     /// When the table was compared with the kernel, nanoseconds since boot, and records received until then.
     checked: (u64, u64),
+    /// The same of flows.
+    pub(super) swept_ns: u64,
 }
 
 /// Losses told so far.
@@ -94,7 +94,7 @@ struct Told {
 }
 
 impl Loop {
-    pub(super) fn new(parts: Parts, handle: &Handle) -> io::Result<Self> {
+    pub(super) fn new(mut parts: Parts, handle: &Handle) -> io::Result<Self> {
         let answers = handle.clone();
         let lookup = Lookup::start(move |answer| {
             if answers.send(Command::Answer(answer)).is_err() {
@@ -109,6 +109,8 @@ impl Loop {
             core: Core {
                 processes: Processes::default(),
                 table: Table::default(),
+                flows: Flows::new(parts.flows, parts.capture.began_ns()),
+                maps: parts.capture.flow_maps(),
                 unsent: Unsent::start(Arc::clone(&handle.wake))?,
                 boot: parts.sensor.boot.chars().take(16).collect(),
                 telling: Telling::new(clock, Directory::new(lookup), parts.encoder, !parts.outputs.is_empty()),
@@ -117,6 +119,7 @@ impl Loop {
                 without_memory: 0,
                 unknown_records: 0,
                 complete: false,
+                says_folded: false,
             },
             capture: parts.capture,
             outputs: parts.outputs,
@@ -127,6 +130,7 @@ impl Loop {
             again: (0, TICK),
             missed: 0,
             checked: (now, 0),
+            swept_ns: now,
         };
         engine.core.table.start(engine.capture.began_ns());
         if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
@@ -137,7 +141,7 @@ impl Loop {
     }
 
     /// Handles what is in the ring when this is called; under a flood not also what comes meanwhile.
-    fn catch_up(&mut self) {
+    pub(super) fn catch_up(&mut self) {
         for _ in 0..=self.capture.ring_records() / RECORDS_AT_ONCE {
             if self.drain() == 0 {
                 return;
@@ -152,6 +156,7 @@ impl Loop {
             self.dump(true);
         }
         self.dump(false);
+        self.dump_flows();
         memory::give_back();
     }
 
@@ -219,7 +224,7 @@ impl Loop {
             }
             let deadline = self.announce_overdue(self.core.telling.clock.now()).min(pause);
             self.announce_found();
-            if count >= MANY || self.core.table.has_backlog() {
+            if count >= MANY || self.core.has_backlog() {
                 wait(&[wake.as_fd()], GATHER);
             } else {
                 let [sockets, processes] = self.capture.rings().descriptors();
@@ -240,12 +245,17 @@ impl Loop {
     fn answer(&mut self, command: Command) {
         match command {
             Command::Rows(RowsRequest { filter, is_array, closed_ns, cursor: Cursor::Start }, reply) => {
-                let wanted = Wanted { minisocks: filter.wants_minisocks(), counters: filter.wants_counters() };
+                let datagrams = filter.wants_datagrams() && self.capture.has_flows();
+                let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
+                let wanted = Wanted { minisocks, counters, datagrams };
                 // What happened before the question belongs into the answer, and nothing is wrong a moment longer than
                 // known.
                 let (live, lacks_ports) = self.check(wanted);
                 if lacks_ports {
                     self.find_ports();
+                }
+                if datagrams {
+                    self.sweep();
                 }
                 // An error means that the client has gone.
                 let _ = reply.send(self.core.first_rows(&filter, (is_array, closed_ns), live));
@@ -337,39 +347,8 @@ impl Loop {
         Losses { missed_runs: losses.missed_runs + self.missed, ..losses }
     }
 
-    /// Announces some of what a dump has found, if the outputs keep up. Whether there is more to announce.
-    fn announce_found(&mut self) -> bool {
-        if self.outputs.iter().all(Output::has_room) {
-            let Core { table, telling, .. } = &mut self.core;
-            let now = telling.clock.now();
-            let was_backlog = table.has_backlog();
-            table.announce_found(FOUND_AT_ONCE, now, |change, connection, at| telling.tell(change, connection, at));
-            telling.hand_over(&self.outputs);
-            if was_backlog && !table.has_backlog() {
-                memory::give_back();
-            }
-        }
-        self.core.table.has_backlog()
-    }
-
-    /// Announces the accepted connections that have waited long enough, and gives how long to sleep at most.
-    fn announce_overdue(&mut self, now: u64) -> Duration {
-        let Some(deadline) = self.core.table.next_deadline() else { return TICK };
-        if deadline > now {
-            return TICK.min(Duration::from_nanos(deadline - now));
-        }
-        if self.owners.may_look(now) {
-            self.find_owners(&[]);
-        }
-        if self.core.announce_overdue(now) {
-            self.owners.want(now);
-        }
-        self.core.telling.hand_over(&self.outputs);
-        GATHER
-    }
-
     /// Looks through open files for the owners of sockets.
-    fn find_owners(&mut self, ended: &[(u32, u64)]) {
+    pub(super) fn find_owners(&mut self, ended: &[(u32, u64)]) {
         let since = Instant::now();
         let Self { capture, core, outputs, .. } = self;
         let found = capture.owners(ended, |rings| _ = drain(rings, core, outputs));
@@ -388,6 +367,8 @@ impl Loop {
         self.capture.flush_log();
         self.core.processes.sweep(now);
         self.core.telling.past.forget(now);
+        self.core.telling.past_flows.forget(now);
+        self.sweep_if_due(now);
         if self.owners.may_look(now) {
             let ended = self.core.processes.take_ended(now);
             let ended = self.core.table.owners_among(ended);
@@ -400,7 +381,7 @@ impl Loop {
         if is_old && records != self.core.records && self.capture.has("dump_tcp") {
             // This ticks again, if anything was missed.
             self.checked = (now, self.core.records);
-            self.check(Wanted { minisocks: false, counters: true });
+            self.check(Wanted { minisocks: false, counters: true, datagrams: false });
         }
         let is_lossy = self.tell_losses(now);
         let is_due = !self.core.complete && self.again.0 <= now && self.capture.has("dump_tcp");
@@ -479,7 +460,7 @@ fn wait(descriptors: &[std::os::fd::BorrowedFd<'_>], limit: Duration) -> Option<
 }
 
 /// Handles what is in the ring, but not for ever; gives how many records that were.
-fn drain(rings: &mut Rings, core: &mut Core, outputs: &[Output]) -> usize {
+pub(super) fn drain(rings: &mut Rings, core: &mut Core, outputs: &[Output]) -> usize {
     let mut count = 0;
     while count < RECORDS_AT_ONCE {
         let more = rings.next(|record| core.handle(record));

@@ -1,11 +1,11 @@
-//! Snapshots, part by part: first the table, then what the kernel alone keeps of connections that are over (TIME_WAIT),
-//! then what has ended lately.
+//! Snapshots, part by part: first the table, then flows and sockets of datagrams, then what the kernel alone keeps of
+//! connections that are over (TIME_WAIT), then what has ended lately.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
-use netconn_common::TcpRecord;
+use netconn_common::{DatagramRecord, TcpRecord};
 
 use crate::{
     encode::{
@@ -39,17 +39,23 @@ pub struct RowsRequest {
     pub cursor: Cursor,
 }
 
-/// A place in a snapshot: first the table, then minisocks, then what has ended.
+/// A place in a snapshot: first the table, then flows, sockets of datagrams, minisocks, and what has ended.
 #[derive(Clone, Debug)]
 pub enum Cursor {
     /// The beginning.
     Start,
     /// This slot of the table.
     Slot(usize, Arc<Rest>),
+    /// This slot of the flows.
+    Flow(usize, Arc<Rest>),
+    /// This one of the sockets of datagrams.
+    Datagrams(usize, Arc<Rest>),
     /// This one of the minisocks.
     Minisock(usize, Arc<Rest>),
     /// This number of those that have ended.
     Ended(u64, Arc<Rest>),
+    /// This number of the flows that have ended.
+    EndedFlow(u64, Arc<Rest>),
 }
 
 /// What a snapshot shows beside the table.
@@ -57,6 +63,8 @@ pub enum Cursor {
 pub struct Rest {
     is_array: bool,
     minisocks: Vec<TcpRecord>,
+    /// Sockets of datagrams of which nothing else is shown.
+    datagrams: Vec<DatagramRecord>,
     /// Ends of the minisocks, if they are shown and what has ended is shown too.
     shown: HashSet<Ends>,
     /// What ended since then is shown, nanoseconds since boot.
@@ -97,8 +105,11 @@ impl Core {
                 writer.write(&connection, None);
             }
         }
+        self.flows.follow(&live.datagrams);
+        let mut datagrams = live.datagrams;
+        datagrams.retain(|socket| !self.flows.has_socket(socket.socket));
         let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
-        let rest = Arc::new(Rest { is_array, minisocks: live.minisocks, shown, ended_since });
+        let rest = Arc::new(Rest { is_array, minisocks: live.minisocks, datagrams, shown, ended_since });
         let first = self.rows_from(filter, &Cursor::Slot(0, rest));
         if out.is_empty() {
             return first;
@@ -115,15 +126,27 @@ impl Core {
             Cursor::Slot(slot, rest) => {
                 let Self { table, telling, boot, .. } = self;
                 let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
-                let mut next = Cursor::Minisock(0, Arc::clone(rest));
-                for (count, (slot, connection)) in table.from_slot(*slot).enumerate() {
-                    if count == ROWS_AT_ONCE {
-                        next = Cursor::Slot(slot, Arc::clone(rest));
-                        break;
-                    }
-                    writer.write(connection, None);
+                let next = writer.some(table.from_slot(*slot));
+                Some(next.map_or(Cursor::Flow(0, Arc::clone(rest)), |slot| Cursor::Slot(slot, Arc::clone(rest))))
+            }
+            Cursor::Flow(slot, rest) => {
+                let Self { flows, telling, boot, .. } = self;
+                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
+                let next = writer.some(flows.from_slot(*slot));
+                Some(next.map_or(Cursor::Datagrams(0, Arc::clone(rest)), |slot| Cursor::Flow(slot, Arc::clone(rest))))
+            }
+            Cursor::Datagrams(index, rest) => {
+                let Self { processes, telling, boot, .. } = self;
+                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
+                let end = (index + ROWS_AT_ONCE).min(rest.datagrams.len());
+                for socket in rest.datagrams.get(*index..end).unwrap_or_default() {
+                    writer.write(&Connection::of_datagrams(socket, processes.of(&socket.kept.owner)), None);
                 }
-                Some(next)
+                Some(if end < rest.datagrams.len() {
+                    Cursor::Datagrams(end, Arc::clone(rest))
+                } else {
+                    Cursor::Minisock(0, Arc::clone(rest))
+                })
             }
             Cursor::Minisock(index, rest) => {
                 let end = (index + ROWS_AT_ONCE).min(rest.minisocks.len());
@@ -137,32 +160,54 @@ impl Core {
                     Cursor::Ended(0, Arc::clone(rest))
                 })
             }
-            Cursor::Ended(number, rest) => self.ended(&mut out, filter, *number, rest),
+            Cursor::Ended(number, rest) => {
+                let next = self.ended(&mut out, filter, (*number, false), rest);
+                let next = next.map(|number| Cursor::Ended(number, Arc::clone(rest)));
+                Some(next.unwrap_or_else(|| Cursor::EndedFlow(0, Arc::clone(rest))))
+            }
+            Cursor::EndedFlow(number, rest) => {
+                let next = self.ended(&mut out, filter, (*number, true), rest);
+                next.map(|number| Cursor::EndedFlow(number, Arc::clone(rest)))
+            }
         };
         // Nothing is left of a snapshot that has no more to show.
         let next = next.filter(|next| match next {
-            Cursor::Minisock(0, rest) => !rest.minisocks.is_empty() || rest.ended_since.is_some(),
-            Cursor::Ended(_, rest) => rest.ended_since.is_some(),
+            Cursor::Flow(0, rest) => self.flows.has_any() || !rest.datagrams.is_empty() || has_more(rest),
+            Cursor::Datagrams(0, rest) => !rest.datagrams.is_empty() || has_more(rest),
+            Cursor::Minisock(0, rest) => has_more(rest),
+            Cursor::Ended(_, rest) | Cursor::EndedFlow(_, rest) => rest.ended_since.is_some(),
             _ => true,
         });
         Rows { lines: out.freeze(), next, sensor_id: self.sensor.id.clone(), complete: self.complete }
     }
 
-    /// Writes some of what has ended, and gives where to go on.
-    fn ended(&mut self, out: &mut BytesMut, filter: &Filter, number: u64, rest: &Arc<Rest>) -> Option<Cursor> {
+    /// Writes some of what has ended, of flows or of all others, and gives the number to go on with.
+    fn ended(
+        &mut self,
+        out: &mut BytesMut,
+        filter: &Filter,
+        (number, is_flows): (u64, bool),
+        rest: &Rest,
+    ) -> Option<u64> {
         let since_ns = rest.ended_since?;
-        let entries = self.telling.past.from_number(number).take(ROWS_AT_ONCE);
+        let past = if is_flows { &self.telling.past_flows } else { &self.telling.past };
+        let entries = past.from_number(number).take(ROWS_AT_ONCE);
         let entries: Vec<(u64, Ended)> = entries.map(|(number, entry)| (number, entry.clone())).collect();
         let mut writer = Writer::new(out, (filter, rest.is_array), &mut self.telling, &self.boot);
         for (_, entry) in &entries {
             // Those that the kernel still has are shown as such.
-            let is_shown = ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
+            let is_shown = !is_flows && ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
             if entry.ended_ns >= since_ns && !is_shown {
                 writer.write(&entry.connection, Some(entry));
             }
         }
-        entries.last().map(|(last, _)| Cursor::Ended(last + 1, Arc::clone(rest)))
+        entries.last().map(|(last, _)| last + 1)
     }
+}
+
+/// Whether anything is left to show after what lives.
+fn has_more(rest: &Rest) -> bool {
+    !rest.minisocks.is_empty() || rest.ended_since.is_some()
 }
 
 /// Writes rows one after the other.
@@ -186,6 +231,17 @@ impl<'a> Writer<'a> {
         Self { out, filter, is_array, context: Context::new(clock, directory, boot) }
     }
 
+    /// Writes as many as belong in one part, and gives the slot of the next.
+    fn some<'b>(&mut self, connections: impl Iterator<Item = (usize, &'b Connection)>) -> Option<usize> {
+        for (count, (slot, connection)) in connections.enumerate() {
+            if count == ROWS_AT_ONCE {
+                return Some(slot);
+            }
+            self.write(connection, None);
+        }
+        None
+    }
+
     fn write(&mut self, connection: &Connection, ended: Option<&Ended>) {
         let Context { directory, now, .. } = &mut self.context;
         let is_wanted = self.filter.is_none_or(|filter| {
@@ -203,5 +259,118 @@ impl<'a> Writer<'a> {
                 self.out.extend_from_slice(b"\n");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use netconn_common::{FlowRecord, Header, ReleasedRecord, TcpRecord, datagram, kind, role, tcp_state};
+    use nix::sys::eventfd::EventFd;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        directory::Directory,
+        encode::event::{EventEncoder, Sensor},
+        engine::unsent::Unsent,
+        event::row::Row,
+        kernel::flows::FlowMaps,
+        process::{Processes, lookup::Lookup},
+        table::{
+            Table,
+            flows::{Flows, Limits},
+        },
+    };
+
+    fn core() -> Core {
+        let text = || "x".to_owned();
+        let sensor = Sensor { id: text(), host: text(), site: None, source: text(), boot: text() };
+        let encoder = EventEncoder::new(&sensor, 1);
+        let directory = Directory::new(Lookup::start(drop).unwrap());
+        Core {
+            processes: Processes::default(),
+            table: Table::default(),
+            flows: Flows::new(Limits { flows: 65_536, idle_ns: 60, idle_both_ns: 180, counts: true }, 0),
+            maps: FlowMaps::default(),
+            telling: Telling::new(Clock::new(), directory, encoder, false),
+            unsent: Unsent::start(Arc::new(EventFd::new().unwrap())).unwrap(),
+            sensor,
+            boot: text(),
+            records: 0,
+            without_memory: 0,
+            unknown_records: 0,
+            complete: true,
+            says_folded: false,
+        }
+    }
+
+    fn handle(core: &mut Core, record: &impl bytemuck::NoUninit) {
+        let bytes = bytemuck::bytes_of(record);
+        let mut words = vec![0_u64; bytes.len().div_ceil(8)];
+        let space: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        space[..bytes.len()].copy_from_slice(bytes);
+        core.handle(&space[..bytes.len()]);
+    }
+
+    fn header(kind: u32, time_ns: u64) -> Header {
+        Header { time_ns, kind, reserved: 0 }
+    }
+
+    fn flow(core: &mut Core, number: u64) {
+        let mut record = FlowRecord { header: header(kind::FLOW, number), ..FlowRecord::zeroed() };
+        (record.key.socket, record.key.version, record.key.protocol) = (number, 4, 17);
+        (record.flow.first_ns, record.flow.local_port) = (number, 1);
+        (record.flow.owner.tgid, record.flow.owner.how) = (1, 1);
+        handle(core, &record);
+    }
+
+    /// Rows of all parts of a snapshot, and how many parts have some.
+    fn rows(core: &mut Core, filter: &str, closed: Option<u64>, live: Live) -> (Vec<Row>, usize) {
+        let filter = Filter::parse(filter.split_once('=')).unwrap();
+        let mut part = core.first_rows(&filter, (false, closed), (live, 0));
+        let (mut rows, mut parts) = (Vec::new(), 0);
+        loop {
+            let lines = std::str::from_utf8(&part.lines).unwrap();
+            parts += usize::from(!lines.is_empty());
+            rows.extend(lines.lines().map(|line| serde_json::from_str::<Row>(line).unwrap()));
+            let Some(next) = part.next else { return (rows, parts) };
+            part = core.rows_from(&filter, &next);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_shows_connections_flows_sockets_and_what_has_ended() {
+        let mut core = core();
+        let mut connection = TcpRecord { header: header(kind::TCP, 1), socket: 1, family: 2, ..TcpRecord::zeroed() };
+        (connection.state.role, connection.state.generation) = (role::ACTIVE, 1);
+        (connection.old_state, connection.new_state) = (tcp_state::SYN_SENT, tcp_state::ESTABLISHED);
+        handle(&mut core, &connection);
+        for number in 2..=2600 {
+            flow(&mut core, number);
+        }
+        let now = core.telling.clock.now();
+        handle(&mut core, &ReleasedRecord { header: header(kind::RELEASED, now), socket: 2 });
+        let socket = |number, marks| DatagramRecord {
+            socket: number,
+            family: 2,
+            protocol: 17,
+            marks,
+            ..DatagramRecord::zeroed()
+        };
+        // One that has a flow, one that was closed while the kernel was asked, and two that nothing else is known of.
+        let live = || Live {
+            datagrams: vec![socket(3, 0), socket(2, 0), socket(9001, datagram::CONNECTED), socket(9002, 0)],
+            ..Live::default()
+        };
+        let (all, parts) = rows(&mut core, "", None, live());
+        assert_eq!((all.len(), parts), (1 + 2598 + 2, 1 + 3 + 1));
+        let states = |rows: &[Row], name: &str| rows.iter().filter(|row| row.state == name).count();
+        assert_eq!((states(&all, "ESTABLISHED"), states(&all, "UNCONNECTED")), (2600, 1));
+        assert_eq!(rows(&mut core, "protocol=tcp", None, Live::default()).0.len(), 1);
+        assert_eq!(rows(&mut core, "state=unconnected", None, live()).0.len(), 1);
+        assert_eq!(rows(&mut core, "listening=true", None, live()).0.len(), 1);
+        let (closed, _) = rows(&mut core, "protocol=udp", Some(60_000_000_000), live());
+        assert_eq!((closed.len(), states(&closed, "CLOSED")), (2598 + 2 + 1, 1));
     }
 }

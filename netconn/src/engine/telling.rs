@@ -18,6 +18,8 @@ pub(super) struct Telling {
     pub(super) clock: Clock,
     /// What has ended lately.
     pub(super) past: Past,
+    /// Flows that have ended lately: apart, because they are many and must not push connections out.
+    pub(super) past_flows: Past,
     pub(super) directory: Directory,
     pub(super) encoder: EventEncoder,
     /// Events for the outputs.
@@ -37,6 +39,7 @@ impl Telling {
         Self {
             clock,
             past: Past::default(),
+            past_flows: Past::default(),
             directory,
             encoder,
             batch,
@@ -59,7 +62,8 @@ impl Telling {
 
     /// Tells what happened to a connection to everybody who wants to know.
     pub(super) fn tell(&mut self, change: Change, connection: &Connection, time_ns: u64) {
-        self.past.tell(change, connection, time_ns);
+        let past = if connection.is_flow() { &mut self.past_flows } else { &mut self.past };
+        past.tell(change, connection, time_ns);
         if !self.has_outputs && self.streams.is_empty() {
             return;
         }

@@ -3,9 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, tcp_state};
 use thiserror::Error;
 
-use crate::event::{Direction, End, state::States};
+use crate::event::{
+    Direction, End,
+    state::{States, UNCONNECTED},
+};
 
 /// Names of all parameters.
 pub const PARAMETERS: [&str; 13] = [
@@ -41,8 +45,8 @@ pub struct FilterError {
 pub struct Filter {
     states: Option<States>,
     listening: Option<bool>,
-    /// Of the protocols asked for, whether TCP is one.
-    tcp: Option<bool>,
+    /// By their numbers in the IP header.
+    protocols: Vec<u8>,
     families: Vec<u8>,
     direction: Option<Direction>,
     pids: Vec<u32>,
@@ -63,6 +67,8 @@ pub struct Subject<'a> {
     pub state: Option<u8>,
     /// Whether this is a listener.
     pub listening: bool,
+    /// Number of the protocol.
+    pub protocol: u8,
     /// Who began it.
     pub direction: Option<Direction>,
     /// This end.
@@ -117,20 +123,21 @@ impl Filter {
                     let states = States::parse(value).ok_or_else(|| {
                         wrong(
                             "a state: use established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, close-wait, \
-                               last-ack, closing, time-wait, listening, or the groups all, connected, synchronized",
+                               last-ack, closing, time-wait, listening, unconnected, or the groups all, connected, synchronized",
                         )
                     })?;
                     self.states = Some(self.states.unwrap_or(States::NONE) | states);
                 }
                 "listening" => self.listening = Some(value.parse().map_err(|_| wrong("true or false"))?),
-                "protocol" => {
-                    let tcp = match value.to_ascii_lowercase().as_str() {
-                        "tcp" => true,
-                        "udp" | "icmp" => false,
-                        _ => return Err(wrong("tcp, udp or icmp")),
-                    };
-                    self.tcp = Some(self.tcp.unwrap_or(false) || tcp);
-                }
+                "protocol" => match value.to_ascii_lowercase().as_str() {
+                    "tcp" => self.protocols.push(IPPROTO_TCP),
+                    "udp" => self.protocols.push(IPPROTO_UDP),
+                    "icmp" => self.protocols.extend([IPPROTO_ICMP, IPPROTO_ICMPV6]),
+                    number => {
+                        let number = number.parse().map_err(|_| wrong("tcp, udp, icmp or the number of a protocol"))?;
+                        self.protocols.push(number);
+                    }
+                },
                 "family" => match value {
                     "4" => self.families.push(4),
                     "6" => self.families.push(6),
@@ -172,15 +179,24 @@ impl Filter {
 
     /// Whether connections are wanted that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
     pub fn wants_minisocks(&self) -> bool {
-        use netconn_common::tcp_state::{FIN_WAIT2, TIME_WAIT};
-        self.states.is_none_or(|states| states.contains(TIME_WAIT) || states.contains(FIN_WAIT2))
+        self.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2])
             && self.listening != Some(true)
-            && self.tcp.is_none_or(|tcp| tcp)
+            && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
     }
 
-    /// Whether anything is wanted that moves bytes.
+    /// Whether any connection of TCP is wanted that moves bytes.
     pub fn wants_counters(&self) -> bool {
-        self.listening != Some(true) && self.tcp.is_none_or(|tcp| tcp)
+        self.listening != Some(true) && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
+    }
+
+    /// Whether flows or sockets of datagrams are wanted.
+    pub fn wants_datagrams(&self) -> bool {
+        self.wants_state(&[tcp_state::ESTABLISHED, UNCONNECTED])
+            && any(&self.protocols, |protocol| *protocol != IPPROTO_TCP)
+    }
+
+    fn wants_state(&self, any: &[u8]) -> bool {
+        self.states.is_none_or(|states| any.iter().any(|state| states.contains(*state)))
     }
 
     /// Whether there is nothing that it keeps out.
@@ -197,7 +213,7 @@ impl Filter {
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
             && self.listening.is_none_or(|listening| listening == subject.listening)
-            && self.tcp.is_none_or(|tcp| tcp)
+            && any(&self.protocols, |protocol| *protocol == subject.protocol)
             && any(&self.families, |family| (*family == 4) == subject.local.address.is_ipv4())
             && self.direction.is_none_or(|direction| subject.direction == Some(direction))
             && any(&self.pids, |pid| subject.pid == Some(*pid))
@@ -250,6 +266,7 @@ mod tests {
         Subject {
             state: Some(tcp_state::ESTABLISHED),
             listening: false,
+            protocol: IPPROTO_TCP,
             direction: Some(Direction::Outgoing),
             local: End { address: "192.0.2.1".parse().unwrap(), port: 40000 },
             remote: Some(End { address: "203.0.113.9".parse().unwrap(), port: 443 }),
@@ -271,6 +288,7 @@ mod tests {
             "state=listening,established",
             "listening=false",
             "protocol=udp,tcp",
+            "protocol=6",
             "family=4",
             "direction=out",
             "pid=6,7",
@@ -295,6 +313,8 @@ mod tests {
             "state=listen",
             "listening=true",
             "protocol=udp",
+            "protocol=icmp,47",
+            "state=unconnected",
             "family=6",
             "direction=in",
             "pid=8",
@@ -321,6 +341,8 @@ mod tests {
             ("remote=10.0.0.0/33", "remote: '10.0.0.0/33' is not an IP address or network"),
             ("pid=-1", "pid: '-1' is not a process id"),
             ("pid=", "pid: a value is missing"),
+            ("protocol=gre", "protocol: 'gre' is not tcp, udp, icmp or the number of a protocol"),
+            ("protocol=256", "protocol: '256' is not tcp, udp, icmp or the number of a protocol"),
             ("family=5", "family: '5' is not 4 or 6"),
         ] {
             assert_eq!(filter(text).unwrap_err().to_string(), expected);
@@ -328,6 +350,29 @@ mod tests {
         let error = filter("prot=tcp").unwrap_err();
         assert_eq!(error.parameter, "prot");
         assert!(error.message.starts_with("no such parameter; there are state,"), "{}", error.message);
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_asked_for() {
+        let wants = |text: &str| {
+            let filter = filter(text).unwrap();
+            (filter.wants_minisocks(), filter.wants_counters(), filter.wants_datagrams())
+        };
+        assert_eq!(wants("port=53"), (true, true, true));
+        assert_eq!(wants("protocol=tcp"), (true, true, false));
+        assert_eq!(wants("protocol=udp"), (false, false, true));
+        assert_eq!(wants("protocol=icmp,tcp"), (true, true, true));
+        assert_eq!(wants("listening=true"), (false, false, true));
+        assert_eq!(wants("state=syn-sent"), (false, true, false));
+        assert_eq!(wants("state=unconnected"), (false, true, true));
+    }
+
+    #[test]
+    fn icmp_is_both_versions() {
+        let icmp = filter("protocol=icmp").unwrap();
+        for (protocol, matches) in [(1, true), (58, true), (6, false), (17, false)] {
+            assert_eq!(icmp.matches(&Subject { protocol, ..subject() }), matches, "{protocol}");
+        }
     }
 
     fn filter(text: &str) -> Result<Filter, FilterError> {

@@ -7,14 +7,16 @@ pub mod state;
 
 use std::net::IpAddr;
 
+use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
+
 /// Kinds of events, `event.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An attempt has its outcome, or a connection was accepted.
+    /// An attempt has its outcome, a connection was accepted, or a flow of datagrams began.
     Connect,
-    /// An established connection has ended.
+    /// An established connection or a flow has ended.
     Close,
-    /// A socket started to listen.
+    /// A socket started to listen, or was bound to receive datagrams.
     Listen,
     /// A socket stopped listening.
     ListenEnd,
@@ -113,6 +115,8 @@ pub enum CloseReason {
     ResetByRemote,
     /// The peer was not heard of any more.
     TimedOut,
+    /// Nothing was exchanged for a while: a flow of datagrams.
+    Idle,
     /// Its network namespace is gone; the end itself was not seen.
     NamespaceGone,
     /// The end itself was not seen.
@@ -128,6 +132,7 @@ impl CloseReason {
             Self::ResetByLocal => "reset_by_local",
             Self::ResetByRemote => "reset_by_remote",
             Self::TimedOut => "timed_out",
+            Self::Idle => "idle",
             Self::NamespaceGone => "netns_gone",
             Self::Unknown => "unknown",
         }
@@ -152,6 +157,16 @@ pub struct End {
     pub port: u16,
 }
 
+/// Names of a protocol, `event.network.protocol` and `event.network.protocolName`; `None`: its number is its name.
+pub fn protocol_names(protocol: u8) -> Option<(&'static str, &'static str)> {
+    match protocol {
+        IPPROTO_TCP => Some(("TCP", "tcp")),
+        IPPROTO_UDP => Some(("UDP", "udp")),
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => Some(("ICMP", "icmp")),
+        _ => None,
+    }
+}
+
 /// Name of an attribution, `src.process.attribution`, from the number in the kernel's records.
 pub fn attribution_name(how: u32) -> &'static str {
     use netconn_common::attribution;
@@ -162,6 +177,7 @@ pub fn attribution_name(how: u32) -> &'static str {
         attribution::RECEIVE => "receive",
         attribution::LISTENER => "listener",
         attribution::SCAN => "scan",
+        attribution::CREATE => "create",
         _ => "unknown",
     }
 }

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A connection or listener in a snapshot; `None` means unknown or not applicable.
+/// A connection, flow or listener in a snapshot; `None` means unknown or not applicable.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Row {
     /// Name of the state.
     pub state: String,
-    /// `TCP`.
+    /// `TCP`, `UDP`, `ICMP`, or the number of another protocol.
     pub protocol: String,
     /// `OUTGOING` or `INCOMING`; none on listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,7 +21,7 @@ pub struct Row {
     /// Address of the other end; none on listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_address: Option<String>,
-    /// Port of the other end; none on listeners.
+    /// Port of the other end; none on listeners, and of protocols without ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_port: Option<u16>,
     /// Process id.
@@ -75,6 +75,9 @@ pub struct Row {
     /// `true`: a further path of an MPTCP connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subflow: Option<bool>,
+    /// `true`: stands for all that its socket exchanges with ends that have no flow of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folded: Option<bool>,
     /// The same as `event.connection.id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<String>,

@@ -1,6 +1,10 @@
-//! Names of TCP states, as `ss` and `netstat` users know them.
+//! Names of the states of sockets, as `ss` and `netstat` users know them.
 
 use netconn_common::tcp_state;
+
+/// A socket of datagrams that is connected to nobody is in the state that is TCP's `CLOSE` (`inet_create` in
+/// `net/ipv4/af_inet.c`).
+pub const UNCONNECTED: u8 = tcp_state::CLOSE;
 
 /// Name of a state in snapshots, `ESTABLISHED`.
 pub fn name(state: u8) -> &'static str {
@@ -15,13 +19,15 @@ pub fn name(state: u8) -> &'static str {
         tcp_state::LAST_ACK => "LAST_ACK",
         tcp_state::LISTEN => "LISTENING",
         tcp_state::CLOSING => "CLOSING",
+        UNCONNECTED => "UNCONNECTED",
         _ => "CLOSED",
     }
 }
 
 /// All states that a snapshot can show, in the order in which they are listed.
-pub const ALL: [u8; 10] = [
+pub const ALL: [u8; 11] = [
     tcp_state::LISTEN,
+    UNCONNECTED,
     tcp_state::ESTABLISHED,
     tcp_state::SYN_SENT,
     tcp_state::SYN_RECV,
@@ -61,9 +67,12 @@ impl States {
         let all = || ALL.into_iter().fold(Self::NONE, Self::with);
         match plain.as_str() {
             "all" => Some(all()),
-            "connected" => Some(Self(all().0 & !Self::NONE.with(tcp_state::LISTEN).0)),
+            "connected" => {
+                let not = Self::NONE.with(tcp_state::LISTEN).with(UNCONNECTED);
+                Some(Self(all().0 & !not.0))
+            }
             "synchronized" => {
-                let not = Self::NONE.with(tcp_state::LISTEN).with(tcp_state::SYN_SENT);
+                let not = Self::NONE.with(tcp_state::LISTEN).with(UNCONNECTED).with(tcp_state::SYN_SENT);
                 Some(Self(all().0 & !not.0))
             }
             "established" | "estab" => one(tcp_state::ESTABLISHED),
@@ -75,6 +84,7 @@ impl States {
             "closewait" => one(tcp_state::CLOSE_WAIT),
             "lastack" => one(tcp_state::LAST_ACK),
             "listening" | "listen" => one(tcp_state::LISTEN),
+            "unconnected" | "unconn" => one(UNCONNECTED),
             "closing" => one(tcp_state::CLOSING),
             _ => None,
         }
@@ -105,6 +115,8 @@ mod tests {
         assert!(!States::parse("connected").unwrap().contains(tcp_state::LISTEN));
         assert!(States::parse("connected").unwrap().contains(tcp_state::SYN_SENT));
         assert!(!States::parse("synchronized").unwrap().contains(tcp_state::SYN_SENT));
+        assert!(!States::parse("connected").unwrap().contains(UNCONNECTED));
+        assert_eq!(States::parse("UNCONN"), States::parse("unconnected"));
         assert_eq!(States::parse("open"), None);
     }
 }

@@ -15,13 +15,14 @@ use netconn_common::{
 
 use crate::{
     clock::Clock,
+    config::FlowLevel,
     kernel::{
         btf::Btf,
         flows::FlowMaps,
         hooks::{HELPERS, HOOKS, Hook, HookStatus, Verdict, keep_status, probe_read_status},
         iterate::{self, Collect},
         layout::Layout,
-        load::{Fault, Level, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},
+        load::{Fault, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},
         losses::{Counters, Losses},
         preflight::{self, Lockdown},
         rings::Rings,
@@ -35,6 +36,8 @@ pub struct Wanted {
     pub minisocks: bool,
     /// How much the others have moved.
     pub counters: bool,
+    /// Sockets of datagrams.
+    pub datagrams: bool,
 }
 
 /// What the kernel alone knows of connections.
@@ -46,6 +49,8 @@ pub struct Live {
     pub counters: Vec<CountersRecord>,
     /// Inodes of the network namespaces that were read.
     pub namespaces: HashSet<u64>,
+    /// UDP sockets.
+    pub datagrams: Vec<DatagramRecord>,
 }
 
 impl Collect for Live {
@@ -75,6 +80,7 @@ pub struct Capture {
     /// What `settings` holds.
     bits: u32,
     exact: bool,
+    level: FlowLevel,
     /// Whether sockets have not been read yet.
     is_first: bool,
     /// The same of UDP sockets.
@@ -127,7 +133,7 @@ impl Capture {
         let began_ns = Clock::new().now();
         let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
         let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
-        let mut bits = if options.level == Level::Sockets { setting::SOCKETS_ONLY } else { 0 };
+        let mut bits = if options.level == FlowLevel::Sockets { setting::SOCKETS_ONLY } else { 0 };
         settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
@@ -172,6 +178,7 @@ impl Capture {
             flows: flow_maps(&mut ebpf)?,
             settings,
             bits,
+            level: options.level,
             exact: layout.has(feature::SOCKET_STORAGE),
             is_first: true,
             is_first_of_datagrams: true,
@@ -244,7 +251,7 @@ impl Capture {
     }
 
     /// The kernel's flows; a second time there are none.
-    pub fn take_flows(&mut self) -> FlowMaps {
+    pub fn flow_maps(&mut self) -> FlowMaps {
         mem::take(&mut self.flows)
     }
 
@@ -296,14 +303,22 @@ impl Capture {
     /// # Errors
     ///
     /// When the iterator is not there or cannot be read.
-    pub fn live(&mut self, wanted: Wanted, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
+    pub fn live(&mut self, wanted: Wanted, mut meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
         let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT } else { 0 }
             | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
-        if bits == 0 {
-            return Ok(Live::default());
+        let mut live = Live::default();
+        if bits != 0 {
+            (live, live.namespaces) = self.read("dump_tcp", bits, iterate::all_namespaces::<Live>, &mut meanwhile)?;
         }
-        let (live, namespaces) = self.read("dump_tcp", bits, iterate::all_namespaces::<Live>, meanwhile)?;
-        Ok(Live { namespaces, ..live })
+        if wanted.datagrams {
+            live.datagrams = self.datagrams(meanwhile)?.0;
+        }
+        Ok(live)
+    }
+
+    /// Whether datagrams, or at least their sockets, are watched.
+    pub fn has_flows(&self) -> bool {
+        self.level != FlowLevel::Off
     }
 
     /// Reads an iterator with bits of the settings set.

@@ -1,7 +1,8 @@
 //! From bytes in the ring buffer to records.
 
 use netconn_common::{
-    CgroupRecord, ExecRecord, ExitRecord, ForkRecord, Header, OwnerRecord, TcpRecord, UnsentRecord, kind,
+    CgroupRecord, DatagramRecord, ExecRecord, ExitRecord, FlowRecord, ForkRecord, Header, OwnerRecord, ReleasedRecord,
+    TcpRecord, UnsentRecord, kind,
 };
 
 /// A record, with what follows its fixed part.
@@ -13,6 +14,12 @@ pub enum Record<'a> {
     Owner(&'a OwnerRecord),
     /// An attempt has failed before anything was sent.
     Unsent(&'a UnsentRecord),
+    /// A flow of datagrams has begun.
+    Flow(&'a FlowRecord),
+    /// A socket was bound to receive datagrams, or is connected.
+    Bound(&'a DatagramRecord),
+    /// A socket of datagrams was closed.
+    Released(&'a ReleasedRecord),
     /// A process runs a new program: the record, its path and its arguments.
     Exec(&'a ExecRecord, &'a [u8], &'a [u8]),
     /// A process was born.
@@ -30,6 +37,9 @@ pub fn decode(data: &[u8]) -> Option<Record<'_>> {
         kind::TCP => Some(Record::Tcp(fixed(data)?.0)),
         kind::OWNER => Some(Record::Owner(fixed(data)?.0)),
         kind::UNSENT => Some(Record::Unsent(fixed(data)?.0)),
+        kind::FLOW => Some(Record::Flow(fixed(data)?.0)),
+        kind::BOUND => Some(Record::Bound(fixed(data)?.0)),
+        kind::RELEASED => Some(Record::Released(fixed(data)?.0)),
         kind::EXEC => {
             let (record, rest): (&ExecRecord, _) = fixed(data)?;
             let (path, rest) = split(rest, record.path_length)?;
@@ -90,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn survives_anything(bytes: Vec<u8>, kind in 0_u32..10) {
+        fn survives_anything(bytes: Vec<u8>, kind in 0_u32..kind::COUNT + 1) {
             let mut bytes = bytes;
             if bytes.len() >= 16 {
                 bytes[8..12].copy_from_slice(&kind.to_ne_bytes());

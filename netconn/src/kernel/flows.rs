@@ -91,10 +91,11 @@ impl FlowMaps {
         if key.version == 0 { take(folded, &key.socket) } else { take(flows, key) }
     }
 
-    /// From now on one flow stands for all ends that a socket has no flow with yet; `like` is one of its flows.
-    pub fn fold(&self, socket: u64, like: &Flow) {
+    /// From now on one flow stands for all ends that a socket has no flow with yet.
+    pub fn fold(&self, socket: u64) {
         let Some(Maps { folded, .. }) = &self.maps else { return };
-        let flow = Flow { bytes_sent: 0, bytes_received: 0, packets_sent: 0, packets_received: 0, ..*like };
+        // The kernel fills it in when there is something to count.
+        let flow = Flow::default();
         let mut element = Element::of(folded, &socket, &flow);
         element.flags = NO_EXIST;
         // When there is no room the socket goes on as before, until there is none for its flows either.

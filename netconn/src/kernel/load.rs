@@ -17,12 +17,15 @@ use aya::{
 use netconn_common::{NO_MEMORY, feature, map};
 use thiserror::Error;
 
-use crate::kernel::{
-    btf::BtfError,
-    hooks::{Attach, HOOKS, Hook, HookStatus, Needed, Obstacle, Verdict, classify},
-    keep::Places,
-    layout::{Layout, NoMember},
-    preflight::{self, Unfit},
+use crate::{
+    config::FlowLevel,
+    kernel::{
+        btf::BtfError,
+        hooks::{Attach, HOOKS, Hook, HookStatus, Needed, Obstacle, Verdict, classify},
+        keep::Places,
+        layout::{Layout, NoMember},
+        preflight::{self, Unfit},
+    },
 };
 
 /// The programs, built by `cargo xtask ebpf`.
@@ -43,7 +46,7 @@ pub struct Options {
     /// Names of hooks that are left out, to test what is done without them; `trampolines`: all on functions.
     pub without: Vec<String>,
     /// How closely sockets of datagrams are watched.
-    pub level: Level,
+    pub level: FlowLevel,
     /// Flows that there is room for.
     pub max_flows: u32,
     /// Where what is kept with sockets is pinned, or why it cannot be; `None`: nobody will need it later.
@@ -59,23 +62,12 @@ impl Options {
             ring_bytes,
             log_level: None,
             without: Vec::new(),
-            level: Level::Off,
+            level: FlowLevel::Off,
             max_flows: 1,
             keep: None,
             faults: Vec::new(),
         }
     }
-}
-
-/// How closely sockets of datagrams (UDP, ICMP, raw) are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// Every datagram is counted, by socket and other end.
-    Flows,
-    /// That they are made, bound, connected and closed.
-    Sockets,
-    /// Not at all.
-    Off,
 }
 
 /// What can be made to fail, to test what is done then.
@@ -146,19 +138,19 @@ pub(super) fn is_left_out(hook: &Hook, without: &[String]) -> bool {
 }
 
 /// Why a hook is not worth its cost here, after those before it.
-pub(super) fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool, level: Level) -> Option<String> {
+pub(super) fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool, level: FlowLevel) -> Option<String> {
     let told_by = |program: &str| {
         let (other, status) = HOOKS.iter().zip(before).find(|(other, _)| other.program == program)?;
         (status.verdict == Verdict::Attached).then(|| format!("{} tells it", other.title()))
     };
-    let is_off = || (level == Level::Off).then(|| "flows = \"off\" in the configuration".into());
+    let is_off = || (level == FlowLevel::Off).then(|| "flows = \"off\" in the configuration".into());
     match hook.needed {
         Needed::Always => None,
         Needed::Unless(program) => told_by(program),
         Needed::Sockets => is_off(),
         Needed::SocketsUnless(program) => is_off().or_else(|| told_by(program)),
         Needed::Flows => {
-            (level != Level::Flows).then(|| "datagrams are not counted: see flows in the configuration".into())
+            (level != FlowLevel::Flows).then(|| "datagrams are not counted: see flows in the configuration".into())
         }
         Needed::WithoutStorage => has_storage.then(|| "the kernel keeps it with the socket".into()),
     }

@@ -30,6 +30,13 @@ pub(super) fn text(health: &Health) -> String {
     let states: Vec<Sample<'_>> =
         health.states.iter().map(|(state, count)| (vec![("state", &**state)], *count as u64)).collect();
     gauge(&mut out, "connections", "Connections and listeners in the table.", &states);
+    let flows: Vec<Sample<'_>> =
+        health.flows.protocols.iter().map(|(name, count)| (vec![("protocol", &**name)], *count as u64)).collect();
+    gauge(&mut out, "flows", "Flows of datagrams.", &flows);
+    let help = "Flows that stand for more than one other end, because there were too many.";
+    gauge(&mut out, "flows_folded", help, &one(health.flows.folded as u64));
+    let help = "Sockets that were bound to receive datagrams.";
+    gauge(&mut out, "bound_sockets", help, &one(health.flows.bound as u64));
     gauge(&mut out, "processes", "Processes known.", &one(health.processes as u64));
     gauge(&mut out, "clients", "Clients that listen to events.", &one(health.clients as u64));
     let hooks: Vec<Sample<'_>> = health

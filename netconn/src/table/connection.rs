@@ -5,16 +5,42 @@ use std::{
     rc::Rc,
 };
 
-use netconn_common::{Owner, TcpRecord, Totals, attribution, mark, role, tcp_state};
+use netconn_common::{IPPROTO_TCP, IPPROTO_UDP, Owner, TcpRecord, Totals, attribution, mark, role, tcp_state};
 
 use crate::{
     event::{CloseReason, Direction, End, Failure, filter::Subject},
     process::Process,
 };
 
-const AF_INET6: u16 = 10;
+pub(super) const AF_INET6: u16 = 10;
 
-/// A connection or listener.
+/// What only flows of datagrams have. Apart, so that TCP connections are no larger for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchanged {
+    /// Datagrams sent; `UNKNOWN_U64` if they are not counted.
+    pub packets_sent: u64,
+    /// Datagrams received; `UNKNOWN_U64` if they are not counted.
+    pub packets_received: u64,
+    /// When the last one was seen, nanoseconds since boot.
+    pub last_ns: u64,
+    /// What its first ICMP message was.
+    pub icmp: Option<Icmp>,
+    /// It stands for all that its socket exchanges with ends that have no flow of their own.
+    pub folded: bool,
+}
+
+/// An ICMP message, of either version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Icmp {
+    /// Type.
+    pub r#type: u8,
+    /// Code.
+    pub code: u8,
+    /// Identifier, of echo requests and replies.
+    pub id: Option<u16>,
+}
+
+/// A connection, flow of datagrams or listener.
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// The kernel's number for the socket.
@@ -25,8 +51,10 @@ pub struct Connection {
     pub sequence: u32,
     /// One of `netconn_common::role`; listeners and attempts that are older than netconn are recognised.
     pub role: u32,
-    /// One of `netconn_common::tcp_state`.
+    /// One of `netconn_common::tcp_state`; sockets of datagrams are `ESTABLISHED` or `CLOSE`.
     pub state: u8,
+    /// Number of the protocol, as in the IP header.
+    pub protocol: u8,
     /// Network namespace, its inode; `UNKNOWN_U32` if that cannot be read.
     pub namespace: u32,
     /// This end.
@@ -37,7 +65,7 @@ pub struct Connection {
     pub owner: Owner,
     /// The owner's process, if known.
     pub process: Option<Rc<Process>>,
-    /// When it began, nanoseconds since boot; 0: before netconn.
+    /// When it began, nanoseconds since boot; 0: before netconn. No other flow of a socket has the same.
     pub born_ns: u64,
     /// When it was connected, nanoseconds since boot; 0: not, or before netconn.
     pub established_ns: u64,
@@ -47,6 +75,8 @@ pub struct Connection {
     pub(super) compared: u32,
     /// Counters as of the last change of state, or as the kernel told them since.
     pub totals: Totals,
+    /// What only flows of datagrams have.
+    pub exchanged: Option<Box<Exchanged>>,
     /// Bits of `netconn_common::mark` that any record had.
     pub(super) marks: u32,
     /// It was there before netconn.
@@ -79,6 +109,7 @@ impl Connection {
             sequence: 0,
             role,
             state: old,
+            protocol: IPPROTO_TCP,
             namespace: record.namespace,
             local: End { address: address(record.family, &record.local_address), port: record.local_port },
             remote: None,
@@ -89,6 +120,7 @@ impl Connection {
             changed_ns: record.header.time_ns,
             compared: 0,
             totals: record.totals,
+            exchanged: None,
             marks: 0,
             preexisting,
             announced: false,
@@ -173,6 +205,7 @@ impl Connection {
 
     pub(super) fn up_since(&self, now: u64) -> u64 {
         match (self.role, self.established_ns) {
+            _ if self.is_flow() && self.born_ns != 0 => self.born_ns,
             (role::LISTENER, _) if self.born_ns != 0 => self.born_ns,
             (role::LISTENER, _) | (_, 0) => now,
             (_, established) => established,
@@ -188,7 +221,17 @@ impl Connection {
         }
     }
 
-    /// Whether it waits for connections.
+    /// Whether it consists of datagrams.
+    pub fn is_flow(&self) -> bool {
+        self.exchanged.is_some()
+    }
+
+    /// Whether its ends have ports.
+    pub fn has_ports(&self) -> bool {
+        matches!(self.protocol, IPPROTO_TCP | IPPROTO_UDP)
+    }
+
+    /// Whether it waits for connections, or datagrams.
     pub fn is_listener(&self) -> bool {
         self.role == role::LISTENER
     }
@@ -198,7 +241,9 @@ impl Connection {
         let identity = self.process.as_deref().map(|process| &process.identity);
         Subject {
             state: Some(self.state),
-            listening: self.is_listener(),
+            // A socket of datagrams can be connected after it was bound.
+            listening: self.is_listener() && self.remote.is_none(),
+            protocol: self.protocol,
             direction: self.direction(),
             local: self.local,
             remote: self.remote,
@@ -215,7 +260,7 @@ impl Connection {
 }
 
 /// An address of a record; IPv4-mapped IPv6 is given as IPv4.
-fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
+pub(super) fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
     if family == AF_INET6 {
         Ipv6Addr::from(*bytes).to_canonical()
     } else {

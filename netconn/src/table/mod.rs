@@ -4,6 +4,7 @@
 
 mod connection;
 mod dump;
+pub mod flows;
 pub mod past;
 
 use std::{collections::VecDeque, rc::Rc};
@@ -13,7 +14,7 @@ use netconn_common::{
     FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
 };
 
-pub use connection::{Connection, failure_of};
+pub use connection::{Connection, Exchanged, Icmp, failure_of};
 pub use dump::{Compared, Covered};
 
 use crate::{

@@ -33,11 +33,15 @@ pub(super) const STATE: usize = 1;
 const FIRST: [Column; 7] = [
     Column { heading: "PROTO", right: false, cell: |row| row.protocol.to_lowercase() },
     Column { heading: "STATE", right: false, cell: |row| row.state.clone() },
-    Column { heading: "LOCAL", right: false, cell: |row| end(&row.local_address, row.local_port) },
+    Column { heading: "LOCAL", right: false, cell: |row| end(&row.protocol, &row.local_address, row.local_port) },
     Column {
         heading: "REMOTE",
         right: false,
-        cell: |row| row.remote_address.as_ref().map_or_else(|| "*".into(), |address| end(address, row.remote_port)),
+        cell: |row| {
+            row.remote_address
+                .as_ref()
+                .map_or_else(|| "*".into(), |address| end(&row.protocol, address, row.remote_port))
+        },
     },
     Column { heading: "PID", right: true, cell: |row| number(row.pid) },
     Column { heading: "PROCESS", right: false, cell: |row| or_dash(row.process_name.as_deref()) },

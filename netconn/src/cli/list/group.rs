@@ -10,6 +10,7 @@ use crate::{cli::list::order, event::row::Row};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum GroupBy {
     State,
+    Protocol,
     Direction,
     Process,
     Pid,
@@ -35,6 +36,7 @@ impl GroupBy {
     pub(super) fn name(self, row: &Row) -> Option<String> {
         match self {
             Self::State => Some(row.state.clone()),
+            Self::Protocol => Some(row.protocol.clone()),
             Self::Direction => row.direction.clone(),
             Self::Process => row.process_name.clone(),
             Self::Pid => row.pid.map(|pid| pid.to_string()),
@@ -55,6 +57,7 @@ impl GroupBy {
     pub(super) fn member(self) -> &'static str {
         match self {
             Self::State => "state",
+            Self::Protocol => "protocol",
             Self::Direction => "direction",
             Self::Process => "process_name",
             Self::Pid => "pid",
@@ -128,6 +131,7 @@ mod tests {
     fn every_key_has_the_name_of_a_member_and_its_type() {
         let row = Row {
             state: "CLOSED".into(),
+            protocol: "UDP".into(),
             direction: Some("INCOMING".into()),
             process_name: Some("a".into()),
             pid: Some(1),

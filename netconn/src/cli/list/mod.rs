@@ -1,4 +1,4 @@
-//! `netconn list`: a snapshot of all connections.
+//! `netconn list`: a snapshot of all connections and flows.
 
 mod columns;
 mod count;
@@ -37,8 +37,8 @@ const PIPE_BYTES: i32 = 1 << 20;
 pub(super) struct Options {
     #[command(flatten)]
     presentation: Presentation,
-    /// Sort by these columns, `-` before one for descending: --sort=-sent,process. There are state, direction, local,
-    /// local-port, remote, remote-port, pid, process, user, command, started, sent, received, namespace, unit,
+    /// Sort by these columns, `-` before one for descending: --sort=-sent,process. There are state, protocol, direction,
+    /// local, local-port, remote, remote-port, pid, process, user, command, started, sent, received, namespace, unit,
     /// container, known-by, ended and reason. All rows are kept in memory for it.
     #[arg(
         long,
@@ -55,7 +55,8 @@ pub(super) struct Options {
     /// Only how many there are; with --group-by how many in each group, the largest first.
     #[arg(long)]
     count: bool,
-    /// Also connections that have ended, this long ago at most: 90s, 5m. Ten minutes and 65,536 of them are remembered.
+    /// Also connections that have ended, this long ago at most: 90s, 5m. Ten minutes and 65,536 of them are remembered,
+    /// and as many flows.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     closed: Option<Duration>,
     /// Show more columns (as in ss); and end with exit code 1 if there are none (as in grep and jq).

@@ -27,8 +27,9 @@ fn end(address: Option<&String>, port: Option<u16>) -> Option<Value> {
 }
 
 /// What can be sorted by: its name, the name of its member in JSON or its heading, what is compared.
-const KEYS: [(&str, &str, Key); 19] = [
+const KEYS: [(&str, &str, Key); 20] = [
     ("state", "state", |row| Some(Value::Number(place(row) as u64))),
+    ("protocol", "proto", |row| text(Some(&row.protocol))),
     ("direction", "direction", |row| text(row.direction.as_ref())),
     ("local", "local_address", |row| end(Some(&row.local_address), row.local_port)),
     ("local-port", "local_port", |row| number(row.local_port)),
@@ -142,6 +143,6 @@ mod tests {
     #[test]
     fn columns_that_are_none_are_named() {
         let error = parse("-size").unwrap_err();
-        assert!(error.starts_with("'size' is not a column; there are state, direction, local,"), "{error}");
+        assert!(error.starts_with("'size' is not a column; there are state, protocol, direction, local,"), "{error}");
     }
 }

@@ -83,7 +83,7 @@ fn cells(columns: &[&Column], row: &Row) -> Vec<String> {
 fn style_of(state: &str) -> Style {
     match state {
         "ESTABLISHED" => style::GOOD,
-        "LISTENING" => style::QUIET,
+        "LISTENING" | "UNCONNECTED" => style::QUIET,
         "SYN_SENT" | "SYN_RECV" | "CLOSE_WAIT" => style::CAUTION,
         _ => style::FAINT,
     }

@@ -1,0 +1,205 @@
+//! What flows of datagrams look like, in events and in rows.
+
+use bytemuck::Zeroable as _;
+use bytes::BytesMut;
+use netconn_common::{
+    DatagramRecord, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ReleasedRecord, UNKNOWN_U32,
+    attribution, datagram,
+};
+use serde_json::{Value, json};
+
+use super::{
+    event::{EventEncoder, Sensor},
+    row::{Context, row},
+};
+use crate::{
+    clock::Clock,
+    directory::Directory,
+    event::row::Row,
+    process::lookup::Lookup,
+    table::{
+        Change, Connection,
+        flows::{Flows, Limits},
+        past::Past,
+    },
+};
+
+const BOOT: &str = "0123456789abcdef";
+const START: u64 = 5_000_000_000;
+
+/// Everything that follows when a flow begins and its socket is closed a second after its last datagram.
+fn told(key: FlowKey, flow: Flow) -> Vec<(Change, Connection, u64)> {
+    let mut told = Vec::new();
+    let mut emit = |change: Change, connection: &Connection, at: u64| told.push((change, connection.clone(), at));
+    let mut flows = flows();
+    let mut began = FlowRecord { key, flow, ..FlowRecord::zeroed() };
+    began.header.time_ns = flow.first_ns;
+    flows.begin(&began, |_| None, |_| None, &mut emit);
+    let mut released = ReleasedRecord { socket: key.socket, ..ReleasedRecord::zeroed() };
+    released.header.time_ns = flow.last_ns + 1_000_000_000;
+    flows.released(&released, |_| Some(flow), &mut emit);
+    told
+}
+
+fn flows() -> Flows {
+    Flows::new(Limits { flows: 100, idle_ns: 60, idle_both_ns: 180, counts: true }, 0)
+}
+
+fn event((change, connection, at): &(Change, Connection, u64)) -> Value {
+    let source =
+        Sensor { id: "id".into(), host: "host".into(), site: None, source: "netconn".into(), boot: BOOT.repeat(2) };
+    let mut out = BytesMut::new();
+    let mut encoder = EventEncoder::new(&source, 1);
+    encoder.connection(&mut out, &mut Clock::new(), &mut directory(), (*change, connection, *at));
+    serde_json::from_slice(&out).unwrap()
+}
+
+fn directory() -> Directory {
+    Directory::new(Lookup::start(drop).unwrap())
+}
+
+/// The members of an event that begin with this.
+fn members(event: &Value, beginning: &str) -> Value {
+    let members = event
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix(beginning)?.to_owned(), value.clone())));
+    Value::Object(members.collect())
+}
+
+fn address(octets: [u8; 4]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address[..4].copy_from_slice(&octets);
+    address
+}
+
+fn key(protocol: u8, remote_port: u16) -> FlowKey {
+    FlowKey { socket: 0xab, remote_address: address([8, 8, 8, 8]), remote_port, protocol, version: 4, reserved: 0 }
+}
+
+fn flow(local_port: u16) -> Flow {
+    let mut flow = Flow {
+        first_ns: START,
+        last_ns: START + 20_500_000,
+        bytes_sent: 30,
+        bytes_received: 120,
+        packets_sent: 1,
+        packets_received: 1 << 40,
+        is_outgoing: 1,
+        local_address: address([192, 168, 1, 52]),
+        local_port,
+        namespace: UNKNOWN_U32,
+        ..Flow::zeroed()
+    };
+    (flow.owner.tgid, flow.owner.how) = (7, attribution::SEND);
+    flow
+}
+
+#[test]
+fn a_udp_flow_is_told_as_a_connection_is() {
+    let told = told(key(IPPROTO_UDP, 53), flow(54585));
+    let [connect, close] = [0, 1].map(|index| event(&told[index]));
+    assert_eq!(
+        members(&connect, "event.network."),
+        json!({
+            "direction": "OUTGOING", "protocol": "UDP", "protocolName": "udp", "connectionStatus": "SUCCESS",
+            "communityId": "1:d/FP5EW3wiY1vCndhwleRRKHowQ="
+        })
+    );
+    assert_eq!(
+        members(&close, "event.network."),
+        json!({
+            "direction": "OUTGOING", "protocol": "UDP", "protocolName": "udp", "connectionStatus": "SUCCESS",
+            "closeReason": "local", "bytesSent": 30, "bytesReceived": 120, "packetsSent": 1,
+            "packetsReceived": 1_u64 << 40, "durationMs": 20.5, "communityId": "1:d/FP5EW3wiY1vCndhwleRRKHowQ="
+        })
+    );
+    assert_eq!((&connect["event.type"], &close["event.type"]), (&json!("IP Connect"), &json!("IP Close")));
+    assert_eq!(connect["event.connection.id"], json!(format!("{BOOT}-ab-{START}")));
+    assert_eq!(connect["event.connection.id"], close["event.connection.id"]);
+    assert_eq!(close["event.time"].as_u64().unwrap() - connect["event.time"].as_u64().unwrap(), 1020);
+    assert_eq!(
+        members(&connect, "src."),
+        json!({
+            "ip.address": "192.168.1.52", "port.number": 54585, "process.pid": 7, "process.tid": 0,
+            "process.user": "root", "process.userId": 0, "process.attribution": "send"
+        })
+    );
+    assert_eq!(members(&connect, "dst."), json!({"ip.address": "8.8.8.8", "port.number": 53}));
+    // Whoever is asked is the destination.
+    let incoming = self::told(key(IPPROTO_UDP, 53), Flow { is_outgoing: 0, ..flow(54585) });
+    assert_eq!(members(&event(&incoming[0]), "src.ip."), json!({"address": "8.8.8.8"}));
+}
+
+#[test]
+fn icmp_has_no_ports_but_types() {
+    let echo = Flow { icmp_type: 8, icmp_id: 99, ..flow(0) };
+    let connect = event(&told(key(IPPROTO_ICMP, 0), echo)[0]);
+    assert_eq!(members(&connect, "event.network.icmp"), json!({"Type": 8, "Code": 0, "Id": 99}));
+    assert_eq!(members(&connect, "event.network.protocol"), json!({"": "ICMP", "Name": "icmp"}));
+    assert_eq!(members(&connect, "dst."), json!({"ip.address": "8.8.8.8"}));
+    assert!(connect["local.port.number"].is_null() && connect["remote.port.number"].is_null());
+    assert!(connect["event.network.communityId"].is_string());
+    let six = FlowKey { version: 6, ..key(IPPROTO_ICMPV6, 0) };
+    let connect = event(&told(six, Flow { icmp_type: 135, icmp_code: 1, icmp_id: 99, ..flow(0) })[0]);
+    assert_eq!(members(&connect, "event.network.icmp"), json!({"Type": 135, "Code": 1}), "an id is of echo only");
+    assert_eq!(connect["event.network.protocol"], "ICMP");
+}
+
+#[test]
+fn other_protocols_are_numbers_and_folded_flows_say_so() {
+    let connect = event(&told(key(47, 0), flow(0))[0]);
+    assert_eq!(members(&connect, "event.network.protocol"), json!({"": "47", "Name": "47"}));
+    assert!(connect["event.network.communityId"].is_string());
+    let folded = told(FlowKey { socket: 0xab, ..FlowKey::zeroed() }, flow(53));
+    let connect = event(&folded[0]);
+    assert_eq!(connect["event.network.folded"], json!(true));
+    assert_eq!(members(&connect, "local."), json!({"ip.address": "192.168.1.52", "port.number": 53}));
+    assert_eq!((members(&connect, "remote."), members(&connect, "dst.")), (json!({}), json!({})));
+    assert!(connect["event.network.communityId"].is_null());
+    let row = shown(&folded[0].1, None);
+    assert_eq!((row.folded, row.remote_address, row.remote_port), (Some(true), None, None));
+}
+
+fn shown(connection: &Connection, ended: Option<&crate::table::past::Ended>) -> Row {
+    let (mut clock, mut directory, mut out) = (Clock::new(), directory(), BytesMut::new());
+    row(&mut out, &mut Context::new(&mut clock, &mut directory, BOOT), connection, ended);
+    serde_json::from_slice(&out).unwrap()
+}
+
+#[test]
+fn rows_of_flows_are_those_of_connections() {
+    let told = told(key(IPPROTO_UDP, 53), flow(54585));
+    let row = shown(&told[0].1, None);
+    assert_eq!((row.state.as_str(), row.protocol.as_str()), ("ESTABLISHED", "UDP"));
+    assert_eq!(
+        (row.local_port, row.remote_address.as_deref(), row.remote_port),
+        (Some(54585), Some("8.8.8.8"), Some(53))
+    );
+    assert_eq!((row.bytes_sent, row.bytes_received, row.folded), (Some(30), Some(120), None));
+    let mut past = Past::default();
+    for (change, connection, at) in &told {
+        past.tell(*change, connection, *at);
+    }
+    let (_, ended) = past.from_number(0).next().unwrap();
+    let row = shown(&ended.connection, Some(ended));
+    assert_eq!((row.state.as_str(), row.close_reason.as_deref()), ("CLOSED", Some("local")));
+    let row = shown(&self::told(key(IPPROTO_ICMP, 0), flow(0))[0].1, None);
+    assert_eq!((row.protocol.as_str(), row.local_port, row.remote_port), ("ICMP", None, None));
+}
+
+#[test]
+fn sockets_that_wait_for_datagrams_are_unconnected_listeners() {
+    let mut record = DatagramRecord { socket: 0xab, family: 2, local_port: 53, ..DatagramRecord::zeroed() };
+    record.protocol = u16::from(IPPROTO_UDP);
+    let connection = Connection::of_datagrams(&record, None);
+    let listen = event(&(Change::Listen, connection.clone(), START));
+    assert_eq!((&listen["event.type"], &listen["event.network.protocol"]), (&json!("IP Listen"), &json!("UDP")));
+    assert_eq!(listen["event.connection.id"], json!(format!("{BOOT}-ab-0")));
+    let row = shown(&connection, None);
+    assert_eq!((row.state.as_str(), row.remote_address, row.bytes_sent), ("UNCONNECTED", None, None));
+    (record.marks, record.remote_port) = (datagram::CONNECTED, 443);
+    let row = shown(&Connection::of_datagrams(&record, None), None);
+    assert_eq!((row.state.as_str(), row.remote_port, row.direction), ("ESTABLISHED", Some(443), None));
+}

@@ -1,0 +1,150 @@
+//! Flows of datagrams, which are compared with the kernel from time to time.
+
+use std::{collections::HashSet, time::Duration};
+
+use netconn_common::{DatagramRecord, FlowRecord, OwnerRecord, ReleasedRecord};
+use tracing::warn;
+
+use crate::engine::{
+    core::Core,
+    run::{Loop, drain},
+};
+
+/// How often flows are compared with the kernel as long as there are any.
+const SWEEP: Duration = Duration::from_secs(10);
+
+impl Core {
+    /// Handles that a flow has begun.
+    pub(super) fn begin_flow(&mut self, record: &FlowRecord) {
+        let Self { processes, flows, maps, telling, .. } = self;
+        flows.begin(
+            record,
+            |owner| processes.of(owner),
+            |key| maps.take(key),
+            |change, connection, time_ns| telling.tell(change, connection, time_ns),
+        );
+        self.fold();
+    }
+
+    /// Handles that a socket was bound to receive datagrams, or is connected.
+    pub(super) fn bound(&mut self, record: &DatagramRecord) {
+        let Self { processes, flows, telling, .. } = self;
+        flows.bound(
+            record,
+            |owner| processes.of(owner),
+            |change, connection, time_ns| telling.tell(change, connection, time_ns),
+        );
+    }
+
+    /// Handles that a socket of datagrams was closed.
+    pub(super) fn released(&mut self, record: &ReleasedRecord) {
+        let Self { flows, maps, telling, .. } = self;
+        flows.released(
+            record,
+            |key| maps.take(key),
+            |change, connection, time_ns| telling.tell(change, connection, time_ns),
+        );
+    }
+
+    /// Handles that a socket has another owner. Those of datagrams have one life only, number 0; so has a TCP socket for
+    /// which there was no memory.
+    pub(super) fn own(&mut self, record: &OwnerRecord) {
+        let Self { processes, table, flows, telling, .. } = self;
+        if record.generation == 0
+            && flows.own(
+                record,
+                |owner| processes.of(owner),
+                |change, connection, time_ns| telling.tell(change, connection, time_ns),
+            )
+        {
+            return;
+        }
+        table.own(
+            record,
+            |owner| processes.of(owner),
+            |change, connection, time_ns| telling.tell(change, connection, time_ns),
+        );
+    }
+
+    /// Compares flows with the kernel.
+    fn sweep(&mut self) {
+        let Self { processes, flows, maps, telling, .. } = self;
+        let now = telling.clock.now();
+        match maps.all() {
+            Ok(kernel) => flows.sweep(
+                &kernel,
+                now,
+                |owner| processes.of(owner),
+                |key| maps.take(key),
+                |change, connection, time_ns| telling.tell(change, connection, time_ns),
+            ),
+            Err(error) => warn!("what flows have moved is not known: {error}"),
+        }
+        self.fold();
+    }
+
+    /// Takes a dump of all UDP sockets of these namespaces.
+    fn end_flow_dump(&mut self, sockets: &[DatagramRecord], namespaces: &HashSet<u64>) {
+        let Self { processes, flows, maps, telling, .. } = self;
+        let now = telling.clock.now();
+        flows.end_dump(
+            sockets,
+            namespaces,
+            now,
+            |owner| processes.of(owner),
+            |key| maps.take(key),
+            |change, connection, time_ns| telling.tell(change, connection, time_ns),
+        );
+    }
+
+    /// Lets the kernel fold the flows of sockets that have too many.
+    fn fold(&mut self) {
+        for socket in self.flows.take_folds() {
+            self.maps.fold(socket);
+        }
+        if self.flows.folded() != 0 && !self.says_folded {
+            self.says_folded = true;
+            warn!(
+                "there are too many flows: what a socket exchanges with further ends is counted as one flow without a \
+                 remote address; a larger max_flows in the configuration helps"
+            );
+        }
+    }
+}
+
+impl Loop {
+    /// Compares flows with the kernel, if there are any and it is time to.
+    pub(super) fn sweep_if_due(&mut self, now: u64) {
+        let is_old = now.saturating_sub(self.swept_ns) >= SWEEP.as_nanos() as u64;
+        if is_old && !self.core.flows.is_empty() {
+            self.sweep();
+        }
+    }
+
+    /// Compares flows with the kernel.
+    pub(super) fn sweep(&mut self) {
+        self.swept_ns = self.core.telling.clock.now();
+        self.core.sweep();
+        self.core.telling.hand_over(&self.outputs);
+    }
+
+    /// Brings flows and sockets of datagrams into line with the kernel: at the start, and after records were lost.
+    pub(super) fn dump_flows(&mut self) {
+        if !self.capture.has_flows() {
+            return;
+        }
+        let Self { capture, core, outputs, .. } = self;
+        core.flows.begin_dump(core.telling.clock.now());
+        let found = capture.datagrams(|rings| _ = drain(rings, core, outputs));
+        self.catch_up();
+        self.sweep();
+        match found {
+            Ok((sockets, namespaces)) => self.core.end_flow_dump(&sockets, &namespaces),
+            Err(error) => {
+                self.core.flows.abandon_dump();
+                warn!("UDP sockets that were there before are not known: {error}");
+            }
+        }
+        self.core.telling.hand_over(&self.outputs);
+    }
+}

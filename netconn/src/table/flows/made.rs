@@ -1,0 +1,156 @@
+//! What flows and sockets of datagrams are to those who show connections.
+
+use std::rc::Rc;
+
+use netconn_common::{
+    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, Totals, UNKNOWN_U32, UNKNOWN_U64, attribution,
+    datagram, role, tcp_state,
+};
+
+use crate::{
+    event::{End, state::UNCONNECTED},
+    process::Process,
+    table::{
+        Connection,
+        connection::{AF_INET6, Exchanged, Icmp, address},
+    },
+};
+
+const AF_INET: u16 = 2;
+
+impl Connection {
+    /// A flow, as it has begun.
+    pub(super) fn of_flow(key: &FlowKey, flow: &Flow, process: Option<Rc<Process>>) -> Self {
+        let family = match key.version {
+            4 => AF_INET,
+            6 => AF_INET6,
+            // Folded: nothing but its own address tells.
+            _ if flow.local_address.iter().skip(4).all(|byte| *byte == 0) => AF_INET,
+            _ => AF_INET6,
+        };
+        let is_folded = key.version == 0;
+        let remote = End { address: address(family, &key.remote_address), port: key.remote_port };
+        let mut connection = Self {
+            role: if flow.is_outgoing != 0 { role::ACTIVE } else { role::PASSIVE },
+            state: tcp_state::ESTABLISHED,
+            protocol: flow.protocol,
+            namespace: flow.namespace,
+            local: End { address: address(family, &flow.local_address), port: flow.local_port },
+            remote: (!is_folded).then_some(remote),
+            owner: flow.owner,
+            born_ns: flow.first_ns,
+            changed_ns: flow.first_ns,
+            exchanged: Some(Box::new(Exchanged {
+                packets_sent: 0,
+                packets_received: 0,
+                last_ns: flow.first_ns,
+                icmp: icmp(flow.protocol, flow).filter(|_| !is_folded),
+                folded: is_folded,
+            })),
+            ..Self::blank(key.socket, process)
+        };
+        connection.count(flow);
+        connection
+    }
+
+    /// A socket of datagrams, whatever it exchanges: one that waits for them, or is connected.
+    pub fn of_datagrams(record: &DatagramRecord, process: Option<Rc<Process>>) -> Self {
+        let mut connection = Self {
+            role: role::LISTENER,
+            state: UNCONNECTED,
+            protocol: u8::try_from(record.protocol).unwrap_or(u8::MAX),
+            namespace: record.kept.namespace,
+            local: End { address: address(record.family, &record.local_address), port: record.local_port },
+            owner: record.kept.owner,
+            born_ns: record.kept.born_ns,
+            changed_ns: record.header.time_ns,
+            ..Self::blank(record.socket, process)
+        };
+        connection.follow(record);
+        if record.marks & datagram::CONNECTED != 0 {
+            connection.role = role::UNKNOWN;
+        }
+        connection
+    }
+
+    /// Takes to whom a socket of datagrams is connected now.
+    pub(super) fn follow(&mut self, record: &DatagramRecord) {
+        let is_connected = record.marks & datagram::CONNECTED != 0;
+        let remote = End { address: address(record.family, &record.remote_address), port: record.remote_port };
+        self.remote = is_connected.then_some(remote);
+        self.state = if is_connected { tcp_state::ESTABLISHED } else { UNCONNECTED };
+    }
+
+    fn blank(socket: u64, process: Option<Rc<Process>>) -> Self {
+        let anywhere = End { address: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
+        Self {
+            socket,
+            generation: 0,
+            sequence: 0,
+            role: role::UNKNOWN,
+            state: UNCONNECTED,
+            protocol: 0,
+            namespace: UNKNOWN_U32,
+            local: anywhere,
+            remote: None,
+            owner: netconn_common::Owner::default(),
+            process,
+            born_ns: 0,
+            established_ns: 0,
+            changed_ns: 0,
+            compared: 0,
+            totals: Totals {
+                bytes_sent: UNKNOWN_U64,
+                bytes_received: UNKNOWN_U64,
+                segments_sent: UNKNOWN_U32,
+                segments_received: UNKNOWN_U32,
+                rtt_us: 0,
+                retransmits: UNKNOWN_U32,
+            },
+            exchanged: None,
+            marks: 0,
+            preexisting: false,
+            announced: false,
+            waiting: false,
+            owned_in: 0,
+            seen: 0,
+        }
+    }
+
+    /// Takes what a flow has moved so far.
+    pub(super) fn count(&mut self, flow: &Flow) {
+        (self.totals.bytes_sent, self.totals.bytes_received) = (flow.bytes_sent, flow.bytes_received);
+        if let Some(exchanged) = &mut self.exchanged {
+            (exchanged.packets_sent, exchanged.packets_received) = (flow.packets_sent, flow.packets_received);
+            exchanged.last_ns = flow.last_ns.max(flow.first_ns);
+        }
+    }
+
+    /// Makes a connected socket of datagrams a flow of which nothing is counted.
+    pub(super) fn uncounted(mut self) -> Self {
+        self.role = role::ACTIVE;
+        self.exchanged = Some(Box::new(Exchanged {
+            packets_sent: UNKNOWN_U64,
+            packets_received: UNKNOWN_U64,
+            last_ns: 0,
+            icmp: None,
+            folded: false,
+        }));
+        self
+    }
+
+    /// Whether whoever uses a socket of datagrams first is not known yet, only who made or bound it.
+    pub(super) fn has_vague_owner(&self) -> bool {
+        matches!(self.owner.how, attribution::LISTENER | attribution::CREATE | attribution::UNKNOWN)
+    }
+}
+
+/// What the first message of a flow was, if it was one of ICMP.
+fn icmp(protocol: u8, flow: &Flow) -> Option<Icmp> {
+    let is_echo = match protocol {
+        IPPROTO_ICMP => matches!(flow.icmp_type, 0 | 8),
+        IPPROTO_ICMPV6 => matches!(flow.icmp_type, 128 | 129),
+        _ => return None,
+    };
+    Some(Icmp { r#type: flow.icmp_type, code: flow.icmp_code, id: is_echo.then_some(flow.icmp_id) })
+}

@@ -1,0 +1,162 @@
+//! Flows against the kernel's map, and sockets of datagrams against the kernel's table.
+
+use std::{collections::HashSet, rc::Rc};
+
+use netconn_common::{DatagramRecord, Flow, FlowKey, IPPROTO_UDP, Owner, datagram};
+
+use super::{Dump, Flows, entries::Kind};
+use crate::{
+    event::CloseReason,
+    process::Process,
+    table::{Change, Connection},
+};
+
+impl Flows {
+    /// Takes all flows of the kernel, as they were at `now` or later, before any record of the ring that came meanwhile is
+    /// handled: what they have moved, those of which no record came, and those that nothing was exchanged in for long
+    /// enough. `process`, `take` and `emit` are as for [`begin`](Self::begin).
+    pub fn sweep(
+        &mut self,
+        kernel: &[(FlowKey, Flow)],
+        now: u64,
+        process: impl Fn(&Owner) -> Option<Rc<Process>>,
+        mut take: impl FnMut(&FlowKey) -> Option<Flow>,
+        mut emit: impl FnMut(Change, &Connection, u64),
+    ) {
+        self.sweeps = self.sweeps.wrapping_add(1);
+        let mut met = 0;
+        for (key, flow) in kernel {
+            if key.version == 0 && flow.first_ns == 0 {
+                // Nothing was folded yet, and nothing will be if the socket is gone.
+                if self.entries.socket(key.socket).is_none() {
+                    take(key);
+                }
+                continue;
+            }
+            let Some((slot, is_new)) = self.meet(key, flow, &process, &mut emit) else {
+                if self.entries.slot_of(key).is_none() {
+                    take(key); // It was told to have ended.
+                }
+                continue;
+            };
+            met += 1;
+            let Some(entry) = self.entries.get_mut(slot) else { continue };
+            entry.connection.compared = self.sweeps;
+            entry.connection.count(flow);
+            if let Some((reason, at)) = self.over(key, flow, now) {
+                self.end(slot, reason, at, &mut take, &mut emit);
+                met -= 1;
+            } else if is_new && flow.first_ns < self.began_ns {
+                if let Some(entry) = self.entries.get(slot) {
+                    self.backlog.push(slot, &entry.connection, 0);
+                }
+            } else if is_new {
+                self.tell_or_wait(slot, now, &mut emit);
+            }
+        }
+        // Usually all were met.
+        if met < self.len() {
+            self.end_unmet(now, &mut take, &mut emit);
+        }
+        self.recent.age(now);
+    }
+
+    /// Whether a flow is over by now, why and when.
+    fn over(&self, key: &FlowKey, flow: &Flow, now: u64) -> Option<(CloseReason, u64)> {
+        if self.recent.has_socket(key.socket) {
+            return Some((CloseReason::Local, now));
+        }
+        let is_both = flow.packets_sent != 0 && flow.packets_received != 0;
+        let idle_ns = if is_both { self.limits.idle_both_ns } else { self.limits.idle_ns };
+        let over_ns = flow.last_ns.saturating_add(idle_ns);
+        (over_ns <= now).then_some((CloseReason::Idle, over_ns))
+    }
+
+    /// Ends the flows that the kernel had no more at `now`.
+    fn end_unmet(
+        &mut self,
+        now: u64,
+        mut take: impl FnMut(&FlowKey) -> Option<Flow>,
+        emit: &mut impl FnMut(Change, &Connection, u64),
+    ) {
+        let unmet: Vec<u32> = self
+            .entries
+            .beginning_at(0)
+            .filter(|(_, entry)| {
+                let connection = &entry.connection;
+                matches!(entry.kind, Kind::Flow(_)) && connection.compared != self.sweeps && connection.born_ns < now
+            })
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in unmet {
+            self.end(slot, CloseReason::Unknown, now, &mut take, emit);
+        }
+    }
+
+    /// A dump of the sockets of datagrams is about to be taken: from here on closed ones are remembered.
+    pub fn begin_dump(&mut self, now: u64) {
+        self.dump = Some(Dump { began_ns: now, released: hashbrown::HashSet::default() });
+    }
+
+    /// Forgets that a dump was to be taken.
+    pub fn abandon_dump(&mut self) {
+        self.dump = None;
+    }
+
+    /// Takes the UDP sockets of a dump that was taken since [`begin_dump`](Self::begin_dump) of these `namespaces`, after
+    /// all records of the ring that came meanwhile were handled. What is not among them has ended unseen. `process`, `take`
+    /// and `emit` are as for [`begin`](Self::begin).
+    pub fn end_dump(
+        &mut self,
+        sockets: &[DatagramRecord],
+        namespaces: &HashSet<u64>,
+        now: u64,
+        process: impl Fn(&Owner) -> Option<Rc<Process>>,
+        mut take: impl FnMut(&FlowKey) -> Option<Flow>,
+        mut emit: impl FnMut(Change, &Connection, u64),
+    ) {
+        let Some(Dump { began_ns, released }) = self.dump.take() else { return };
+        let mut found: hashbrown::HashSet<u64, foldhash::fast::RandomState> = hashbrown::HashSet::default();
+        for record in sockets {
+            found.insert(record.socket);
+            if released.contains(&record.socket) || self.recent.has_socket(record.socket) || !is_told(record) {
+                continue;
+            }
+            if let Some(kind) = self.meet_socket(record, now, &mut emit) {
+                let connection = self.made(record, kind, process(&record.kept.owner));
+                let slot = self.entries.insert(kind, connection);
+                if let Some(entry) = self.entries.get(slot) {
+                    self.backlog.push(slot, &entry.connection, 0);
+                }
+            }
+        }
+        let is_gone = |connection: &Connection| {
+            connection.protocol == IPPROTO_UDP
+                && connection.changed_ns < began_ns
+                && namespaces.contains(&u64::from(connection.namespace))
+                && !found.contains(&connection.socket)
+        };
+        let entries = self.entries.beginning_at(0).filter(|(_, entry)| is_gone(&entry.connection));
+        let gone: Vec<u32> = entries.map(|(slot, _)| slot).collect();
+        for slot in gone {
+            self.end(slot, CloseReason::Unknown, now, &mut take, &mut emit);
+        }
+    }
+
+    /// Takes to whom sockets are connected by now.
+    pub fn follow(&mut self, sockets: &[DatagramRecord]) {
+        for record in sockets {
+            if let Some(slot) = self.entries.socket(record.socket).and_then(|socket| socket.bound)
+                && let Some(entry) = self.entries.get_mut(slot)
+            {
+                entry.connection.follow(record);
+            }
+        }
+    }
+}
+
+/// Whether a socket of a dump is one that is told of: bound, or connected; of those that are older than netconn nobody
+/// knows whether they were bound, or got a port because they sent.
+fn is_told(record: &DatagramRecord) -> bool {
+    record.marks & (datagram::CONNECTED | datagram::BOUND) != 0 || record.kept.born_ns == 0
+}

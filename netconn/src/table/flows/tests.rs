@@ -1,0 +1,496 @@
+//! Flows against what a kernel tells, in any order and with any loss.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
+
+use bytemuck::Zeroable as _;
+use netconn_common::{IPPROTO_ICMP, IPPROTO_TCP, attribution, tcp_state};
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::{Direction, Outcome};
+
+const SECOND: u64 = 1_000_000_000;
+/// When netconn began.
+const BEGAN: u64 = 1000 * SECOND;
+const AF_INET: u16 = 2;
+
+/// What was told: the change, the connection as it was then, and the time.
+type Told = (Change, Connection, u64);
+
+fn limits() -> Limits {
+    Limits { flows: 16, idle_ns: 60 * SECOND, idle_both_ns: 180 * SECOND, counts: true }
+}
+
+fn flows() -> Flows {
+    Flows::new(limits(), BEGAN)
+}
+
+fn key(socket: u64, port: u16) -> FlowKey {
+    let mut remote_address = [0; 16];
+    remote_address[..4].copy_from_slice(&[192, 0, 2, 1]);
+    FlowKey { socket, remote_address, remote_port: port, protocol: IPPROTO_UDP, version: 4, reserved: 0 }
+}
+
+/// A flow that this host began, with one datagram of ten bytes.
+fn flow(first_ns: u64, how: u32) -> Flow {
+    let mut flow =
+        Flow { first_ns, last_ns: first_ns, bytes_sent: 10, packets_sent: 1, is_outgoing: 1, ..Flow::zeroed() };
+    (flow.owner.tgid, flow.owner.how) = (7, how);
+    (flow.local_address[0], flow.local_port) = (10, 4000);
+    flow
+}
+
+fn begin_record(key: FlowKey, flow: Flow) -> FlowRecord {
+    let mut record = FlowRecord { key, flow, ..FlowRecord::zeroed() };
+    record.header.time_ns = flow.first_ns;
+    record
+}
+
+fn released_record(socket: u64, time_ns: u64) -> ReleasedRecord {
+    let mut record = ReleasedRecord { socket, ..ReleasedRecord::zeroed() };
+    record.header.time_ns = time_ns;
+    record
+}
+
+fn owner_record(socket: u64, time_ns: u64, tgid: u32) -> OwnerRecord {
+    let mut record = OwnerRecord { socket, ..OwnerRecord::zeroed() };
+    record.header.time_ns = time_ns;
+    (record.owner.tgid, record.owner.how) = (tgid, attribution::RECEIVE);
+    record
+}
+
+fn socket_record(socket: u64, time_ns: u64, marks: u32) -> DatagramRecord {
+    let mut record = DatagramRecord { socket, marks, family: AF_INET, local_port: 53, ..DatagramRecord::zeroed() };
+    record.header.time_ns = time_ns;
+    record.protocol = u16::from(IPPROTO_UDP);
+    (record.kept.born_ns, record.kept.namespace) = (time_ns, 1);
+    (record.kept.owner.tgid, record.kept.owner.how) = (7, attribution::LISTENER);
+    if marks & datagram::CONNECTED != 0 {
+        (record.remote_address[0], record.remote_port) = (11, 443);
+    }
+    record
+}
+
+/// Calls something that tells, and gives what it told.
+fn told(call: impl FnOnce(&mut dyn FnMut(Change, &Connection, u64))) -> Vec<Told> {
+    let mut told = Vec::new();
+    call(&mut |change, connection, at| told.push((change, connection.clone(), at)));
+    told
+}
+
+fn changes(told: &[Told]) -> Vec<Change> {
+    told.iter().map(|(change, ..)| *change).collect()
+}
+
+fn begin(flows: &mut Flows, key: FlowKey, flow: Flow) -> Vec<Told> {
+    told(|emit| flows.begin(&begin_record(key, flow), |_| None, |_| None, emit))
+}
+
+fn sweep(flows: &mut Flows, kernel: &[(FlowKey, Flow)], now: u64) -> Vec<Told> {
+    let take = |wanted: &FlowKey| kernel.iter().find(|(key, _)| key == wanted).map(|(_, flow)| *flow);
+    told(|emit| flows.sweep(kernel, now, |_| None, take, emit))
+}
+
+const CONNECT: Change = Change::Connect(Outcome::Success);
+
+fn close(reason: CloseReason) -> Change {
+    Change::Close(reason, 0)
+}
+
+#[test]
+fn a_flow_begins_and_ends_with_its_socket() {
+    let mut flows = flows();
+    let first = flow(BEGAN + 1, attribution::SEND);
+    let began = begin(&mut flows, key(1, 53), first);
+    assert_eq!(changes(&began), [CONNECT]);
+    let (_, connection, at) = &began[0];
+    assert_eq!((*at, connection.direction()), (BEGAN + 1, Some(Direction::Outgoing)));
+    assert_eq!((connection.state, connection.protocol), (tcp_state::ESTABLISHED, IPPROTO_UDP));
+    assert_eq!(connection.local, "10.0.0.0:4000".parse().map(end).unwrap());
+    assert_eq!(connection.remote, "192.0.2.1:53".parse().map(end).ok());
+    assert!(!connection.preexisting);
+    assert_eq!(begin(&mut flows, key(1, 53), first).len(), 0, "the same again");
+    let last = Flow { last_ns: BEGAN + 9, bytes_received: 100, packets_received: 2, ..first };
+    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 20), |_| Some(last), emit));
+    assert_eq!(changes(&ended), [close(CloseReason::Local)]);
+    let (_, connection, at) = &ended[0];
+    let exchanged = connection.exchanged.as_deref().unwrap();
+    assert_eq!((connection.totals.bytes_sent, connection.totals.bytes_received), (10, 100));
+    assert_eq!((exchanged.packets_sent, exchanged.packets_received, exchanged.last_ns), (1, 2, BEGAN + 9));
+    assert_eq!(*at, BEGAN + 20);
+    assert!(!flows.has_any());
+}
+
+fn end(address: std::net::SocketAddr) -> crate::event::End {
+    crate::event::End { address: address.ip(), port: address.port() }
+}
+
+#[test]
+fn a_flow_waits_for_its_owner() {
+    let mut flows = flows();
+    for how in [attribution::LISTENER, attribution::CREATE, attribution::UNKNOWN] {
+        let start = BEGAN + u64::from(how) * SECOND;
+        assert_eq!(begin(&mut flows, key(1, 53), flow(start, how)).len(), 0);
+        assert_eq!(flows.next_deadline(), Some(start + OWNER_WAIT_NS));
+        let own = told(|emit| assert!(flows.own(&owner_record(1, start + 5, 8), |_| None, emit)));
+        assert_eq!(changes(&own), [CONNECT]);
+        assert_eq!((own[0].1.owner.tgid, own[0].2), (8, start));
+        assert_eq!(flows.next_deadline(), None);
+        // The next flow of the socket has the same owner, also if its record does not know yet.
+        let next = begin(&mut flows, key(1, 54), flow(start + 6, how));
+        assert_eq!((changes(&next), next[0].1.owner.tgid), (vec![CONNECT], 8));
+        let ended = told(|emit| flows.released(&released_record(1, start + 9), |_| None, emit));
+        assert_eq!(changes(&ended), [close(CloseReason::Local); 2]);
+        flows.recent = Recent::default();
+    }
+    // Nobody receives.
+    begin(&mut flows, key(2, 53), flow(BEGAN + 60, attribution::LISTENER));
+    assert_eq!(told(|emit| flows.announce_overdue(BEGAN + 60, emit)).len(), 0);
+    let overdue = told(|emit| flows.announce_overdue(BEGAN + 60 + OWNER_WAIT_NS, emit));
+    assert_eq!((changes(&overdue), overdue[0].1.owner.tgid, overdue[0].2), (vec![CONNECT], 7, BEGAN + 60));
+    // Its socket is closed before: told all the same, and at the end of the daemon too.
+    begin(&mut flows, key(3, 53), flow(BEGAN + 61, attribution::CREATE));
+    let both = told(|emit| flows.released(&released_record(3, BEGAN + 62), |_| None, emit));
+    assert_eq!(changes(&both), [CONNECT, close(CloseReason::Local)]);
+    begin(&mut flows, key(4, 53), flow(BEGAN + 63, attribution::CREATE));
+    assert_eq!(changes(&told(|emit| flows.announce_all(BEGAN + 63, emit))), [CONNECT]);
+    assert!(!told_of(&mut flows, 9), "a socket that nobody knows");
+}
+
+fn told_of(flows: &mut Flows, socket: u64) -> bool {
+    flows.own(&owner_record(socket, BEGAN, 8), |_| None, |_, _, _| ())
+}
+
+#[test]
+fn flows_are_over_when_nothing_comes_any_more() {
+    let mut flows = flows();
+    let one = flow(BEGAN, attribution::SEND);
+    let both = Flow { packets_received: 1, ..flow(BEGAN + 1, attribution::SEND) };
+    begin(&mut flows, key(1, 1), one);
+    begin(&mut flows, key(1, 2), both);
+    let kernel = [(key(1, 1), one), (key(1, 2), both)];
+    assert_eq!(sweep(&mut flows, &kernel, BEGAN + 60 * SECOND - 1).len(), 0);
+    let ended = sweep(&mut flows, &kernel, BEGAN + 65 * SECOND);
+    assert_eq!((changes(&ended), ended[0].2), (vec![close(CloseReason::Idle)], BEGAN + 60 * SECOND));
+    let ended = sweep(&mut flows, &kernel[1..], BEGAN + 181 * SECOND);
+    assert_eq!((changes(&ended), ended[0].2), (vec![close(CloseReason::Idle)], BEGAN + 1 + 180 * SECOND));
+    assert!(flows.is_empty());
+    // A datagram after that is another flow.
+    assert_eq!(changes(&begin(&mut flows, key(1, 1), flow(BEGAN + 190 * SECOND, attribution::SEND))), [CONNECT]);
+}
+
+#[test]
+fn the_map_makes_good_what_was_lost() {
+    let mut flows = flows();
+    let older = flow(BEGAN - 1, attribution::SEND);
+    let lost = flow(BEGAN + 1, attribution::SEND);
+    let kernel = [(key(1, 1), older), (key(2, 2), lost)];
+    let found = sweep(&mut flows, &kernel, BEGAN + SECOND);
+    assert_eq!((changes(&found), found[0].1.socket), (vec![CONNECT], 2));
+    // What was there before is told when there is room for it.
+    assert!(flows.has_backlog());
+    let found = told(|emit| flows.announce_found(9, BEGAN + SECOND, emit));
+    assert_eq!((changes(&found), found[0].1.socket, found[0].1.preexisting), (vec![CONNECT], 1, true));
+    // Totals are as in the map; what is not in it has ended, unless it began since the map was read.
+    let more = Flow { bytes_sent: 77, ..older };
+    begin(&mut flows, key(3, 3), flow(BEGAN + 3 * SECOND, attribution::SEND));
+    let ended = sweep(&mut flows, &[(key(1, 1), more)], BEGAN + 2 * SECOND);
+    assert_eq!((changes(&ended), ended[0].1.socket), (vec![close(CloseReason::Unknown)], 2));
+    let rows: Vec<(u64, u64)> = flows.from_slot(0).map(|(_, entry)| (entry.socket, entry.totals.bytes_sent)).collect();
+    assert!(rows.contains(&(1, 77)) && rows.contains(&(3, 10)) && rows.len() == 2, "{rows:?}");
+}
+
+#[test]
+fn a_record_that_comes_after_its_socket_is_closed_is_told_at_once() {
+    let mut flows = flows();
+    told(|emit| flows.released(&released_record(1, BEGAN + 2), |_| None, emit));
+    let first = flow(BEGAN + 1, attribution::LISTENER);
+    let taken = Cell::new(Some(Flow { bytes_sent: 20, ..first }));
+    let late = told(|emit| flows.begin(&begin_record(key(1, 1), first), |_| None, |_| taken.take(), emit));
+    assert_eq!(changes(&late), [CONNECT, close(CloseReason::Local)]);
+    assert_eq!(late[1].1.totals.bytes_sent, 20);
+    assert_eq!(begin(&mut flows, key(1, 1), first).len(), 0, "and once only");
+    // The same where its record is lost, and the map tells.
+    told(|emit| flows.released(&released_record(2, BEGAN + 2), |_| None, emit));
+    let late = sweep(&mut flows, &[(key(2, 1), first)], BEGAN + SECOND);
+    assert_eq!(changes(&late), [CONNECT, close(CloseReason::Local)]);
+    assert!(!flows.has_any());
+}
+
+#[test]
+fn sockets_that_are_bound_are_listeners() {
+    let mut flows = flows();
+    let bound = socket_record(1, BEGAN + 1, datagram::BOUND);
+    let listen = told(|emit| flows.bound(&bound, |_| None, emit));
+    assert_eq!(changes(&listen), [Change::Listen]);
+    let listener = &listen[0].1;
+    assert!(listener.is_listener() && listener.subject().listening && listener.remote.is_none());
+    assert_eq!((listener.state, listener.generation, listener.local.port), (UNCONNECTED, 0, 53));
+    assert_eq!(told(|emit| flows.bound(&bound, |_| None, emit)).len(), 0);
+    assert!(told_of(&mut flows, 1));
+    assert_eq!(flows.from_slot(0).next().unwrap().1.owner.tgid, 8);
+    // Connected meanwhile: its flow tells more.
+    let connected = socket_record(1, BEGAN + 2, datagram::BOUND | datagram::CONNECTED);
+    flows.follow(&[connected]);
+    let row = flows.from_slot(0).next().unwrap().1;
+    assert_eq!((row.state, row.subject().listening, row.remote.is_some()), (tcp_state::ESTABLISHED, false, true));
+    begin(&mut flows, key(1, 9), flow(BEGAN + 3, attribution::SEND));
+    assert_eq!(flows.from_slot(0).filter(|(_, entry)| entry.is_flow()).count(), 1);
+    assert_eq!(flows.from_slot(0).count(), 1);
+    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 9), |_| None, emit));
+    assert_eq!(changes(&ended), [close(CloseReason::Local), Change::ListenEnd]);
+    assert!(ended[1].1.remote.is_none());
+    assert_eq!(told(|emit| flows.bound(&bound, |_| None, emit)).len(), 0, "a late record of a closed socket");
+    // Sockets for ICMP echo wait for nobody.
+    let ping = DatagramRecord { protocol: u16::from(IPPROTO_ICMP), ..socket_record(3, BEGAN, datagram::BOUND) };
+    assert_eq!(told(|emit| flows.bound(&ping, |_| None, emit)).len(), 0);
+}
+
+#[test]
+fn a_dump_says_what_is_there_and_what_is_gone() {
+    let mut flows = flows();
+    let dump = |flows: &mut Flows, now: u64, sockets: &[DatagramRecord]| {
+        flows.begin_dump(now);
+        let mut told = told(|emit| flows.end_dump(sockets, &[1].into(), now, |_| None, |_| None, emit));
+        flows.announce_found(usize::MAX, now, |change, connection, at| told.push((change, connection.clone(), at)));
+        told.into_iter().map(|(change, connection, _)| (change, connection.socket)).collect::<Vec<_>>()
+    };
+    let mut older = socket_record(1, 0, 0);
+    older.header.time_ns = BEGAN;
+    let lost = socket_record(2, BEGAN + 1, datagram::BOUND);
+    // Has a port because it has sent; connected.
+    let sender = socket_record(3, BEGAN + 1, datagram::USED);
+    let connected = socket_record(4, BEGAN + 1, datagram::CONNECTED);
+    let found = dump(&mut flows, BEGAN + SECOND, &[older, lost, sender, connected]);
+    assert_eq!(found, [(Change::Listen, 1), (Change::Listen, 2)]);
+    let preexisting: Vec<bool> = flows.from_slot(0).map(|(_, entry)| entry.preexisting).collect();
+    assert_eq!(preexisting, [true, false]);
+    assert_eq!(dump(&mut flows, BEGAN + 2 * SECOND, &[older, lost]), []);
+    // A flow of a socket that is gone, one of another namespace, one that is not UDP, and one that is young.
+    let namespace = |namespace, flow| Flow { namespace, ..flow };
+    let early = flow(BEGAN + 1, attribution::SEND);
+    begin(&mut flows, key(6, 1), namespace(1, early));
+    begin(&mut flows, key(7, 1), namespace(2, early));
+    begin(&mut flows, FlowKey { protocol: IPPROTO_ICMP, ..key(8, 0) }, namespace(1, early));
+    begin(&mut flows, key(9, 1), namespace(1, flow(BEGAN + 9 * SECOND, attribution::SEND)));
+    begin(&mut flows, key(2, 1), namespace(1, early));
+    let gone = dump(&mut flows, BEGAN + 4 * SECOND, &[lost]);
+    assert_eq!(gone, [(Change::ListenEnd, 1), (close(CloseReason::Unknown), 6)]);
+    // Closed after the iterator saw it.
+    flows.begin_dump(BEGAN + 5 * SECOND);
+    told(|emit| flows.released(&released_record(2, BEGAN + 6 * SECOND), |_| None, emit));
+    flows.recent = Recent::default();
+    let back = told(|emit| flows.end_dump(&[lost], &[1].into(), BEGAN + 7 * SECOND, |_| None, |_| None, emit));
+    assert_eq!(changes(&back), []);
+    assert!(!flows.has_backlog());
+}
+
+#[test]
+fn too_many_flows_of_a_socket_are_folded() {
+    let mut flows = flows();
+    for port in 1..=5 {
+        begin(&mut flows, key(1, port), flow(BEGAN + u64::from(port), attribution::SEND));
+        assert_eq!(flows.take_folds(), if port == 5 { vec![1] } else { vec![] });
+    }
+    begin(&mut flows, key(1, 6), flow(BEGAN + 6, attribution::SEND));
+    assert!(flows.take_folds().is_empty(), "once only");
+    let mut folded_flow = flow(BEGAN + 7, attribution::SEND);
+    folded_flow.bytes_sent = 99;
+    let told_of_it = begin(&mut flows, folded(1), folded_flow);
+    assert_eq!(changes(&told_of_it), [CONNECT]);
+    assert!(told_of_it[0].1.remote.is_none() && told_of_it[0].1.exchanged.as_ref().unwrap().folded);
+    assert_eq!((flows.folded(), flows.len()), (1, 7));
+    assert_eq!(flows.protocols().collect::<Vec<_>>(), [(0, 1), (17, 6)]);
+    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 9), |_| None, emit));
+    assert_eq!((ended.len(), flows.folded(), flows.has_any()), (7, 0, false));
+    // Its record was lost: it is told at the end of the socket.
+    for port in 1..=5 {
+        begin(&mut flows, key(2, port), flow(BEGAN + u64::from(port), attribution::SEND));
+    }
+    let take = |wanted: &FlowKey| (*wanted == folded(2)).then_some(folded_flow);
+    let ended = told(|emit| flows.released(&released_record(2, BEGAN + 9), take, emit));
+    assert_eq!(ended.len(), 7);
+    assert_eq!((ended[6].0, ended[6].1.totals.bytes_sent), (close(CloseReason::Local), 99));
+}
+
+#[test]
+fn where_nothing_is_counted_connected_sockets_are_flows() {
+    let mut flows = Flows::new(Limits { counts: false, ..limits() }, BEGAN);
+    let connected = socket_record(1, BEGAN + 1, datagram::CONNECTED);
+    let began = told(|emit| flows.bound(&connected, |_| None, emit));
+    assert_eq!(changes(&began), [CONNECT]);
+    assert_eq!((began[0].1.direction(), began[0].1.is_flow()), (Some(Direction::Outgoing), true));
+    assert_eq!(began[0].1.totals.bytes_sent, netconn_common::UNKNOWN_U64);
+    assert_eq!(told(|emit| flows.bound(&connected, |_| None, emit)).len(), 0);
+    let mut elsewhere = connected;
+    (elsewhere.remote_port, elsewhere.header.time_ns) = (444, BEGAN + 2);
+    let moved = told(|emit| flows.bound(&elsewhere, |_| None, emit));
+    assert_eq!(changes(&moved), [close(CloseReason::Local), CONNECT]);
+    assert_ne!(moved[0].1.born_ns, moved[1].1.born_ns, "not the same flow");
+    assert_eq!(sweep(&mut flows, &[], BEGAN + 100 * SECOND).len(), 0);
+    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 9), |_| None, emit));
+    assert_eq!(changes(&ended), [close(CloseReason::Local)]);
+}
+
+#[test]
+fn what_ended_long_ago_is_forgotten() {
+    let mut recent = Recent::default();
+    recent.age(BEGAN);
+    recent.add_flow(1, 5);
+    recent.age(BEGAN + SECOND);
+    recent.age(BEGAN + 10 * SECOND);
+    assert!(recent.has_flow(1, 5) && !recent.has_socket(1));
+    recent.age(BEGAN + 20 * SECOND);
+    assert!(!recent.has_flow(1, 5));
+}
+
+#[test]
+fn a_raw_socket_may_speak_any_protocol() {
+    let mut flows = flows();
+    let key = FlowKey { protocol: IPPROTO_TCP, remote_port: 0, ..key(1, 0) };
+    let began = begin(&mut flows, key, flow(BEGAN + 1, attribution::SEND));
+    assert!(began[0].1.is_flow());
+}
+
+/// What was told of a flow: changes, with the bytes sent by then.
+type Changes = Vec<(Change, u64)>;
+
+/// A kernel that counts flows: two ends for each of three sockets.
+#[derive(Default)]
+struct Kernel {
+    map: HashMap<FlowKey, Flow>,
+    closed: Vec<u64>,
+    now: u64,
+    /// Flows by socket and beginning, with what they have moved.
+    all: HashMap<(u64, u64), u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A datagram of so many bytes between a socket and an end; whether its record, if it has one, is lost.
+    Datagram(u64, u16, u64, bool),
+    Close(u64, bool),
+    Own(u64),
+    /// So many records are handled, out of order by one if told.
+    Handle(usize, bool),
+    /// The map is compared, after everything so far is handled, or before.
+    Sweep(bool),
+    Wait(u64),
+    Overdue,
+}
+
+enum Ring {
+    Flow(FlowRecord),
+    Released(ReleasedRecord),
+    Owner(OwnerRecord),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0_u64..12, 1_u16..3, 1_u64..100, any::<bool>()).prop_map(|(a, b, c, d)| Step::Datagram(a, b, c, d)),
+        3 => (0_u64..12, any::<bool>()).prop_map(|(socket, lost)| Step::Close(socket, lost)),
+        2 => (0_u64..12).prop_map(Step::Own),
+        5 => (1_usize..5, any::<bool>()).prop_map(|(count, swap)| Step::Handle(count, swap)),
+        2 => any::<bool>().prop_map(Step::Sweep),
+        1 => (1_u64..100).prop_map(|seconds| Step::Wait(seconds * SECOND)),
+        1 => Just(Step::Overdue),
+    ]
+}
+
+proptest! {
+    /// Whatever order records come in and whichever are lost: each flow of the kernel begins and ends once, with all that it
+    /// has moved.
+    #[test]
+    fn each_flow_begins_and_ends_once(steps in proptest::collection::vec(any_step(), 0..120)) {
+        let mut flows = flows();
+        let kernel = RefCell::new(Kernel { now: BEGAN + 1, ..Kernel::default() });
+        let ring: RefCell<Vec<Ring>> = RefCell::default();
+        let told: RefCell<HashMap<(u64, u64), Changes>> = RefCell::default();
+        let emit = |change: Change, connection: &Connection, _| {
+            let mut told = told.borrow_mut();
+            let changes = told.entry((connection.socket, connection.born_ns)).or_default();
+            changes.push((change, connection.totals.bytes_sent));
+        };
+        let take = |key: &FlowKey| kernel.borrow_mut().map.remove(key);
+        let handle = |flows: &mut Flows, count: usize, swaps: bool| {
+            let mut ring = ring.borrow_mut();
+            if swaps && ring.len() > 1 {
+                ring.swap(0, 1);
+            }
+            let count = count.min(ring.len());
+            for record in ring.drain(..count) {
+                match record {
+                    Ring::Flow(record) => flows.begin(&record, |_| None, take, emit),
+                    Ring::Released(record) => flows.released(&record, take, emit),
+                    Ring::Owner(record) => _ = flows.own(&record, |_| None, emit),
+                }
+            }
+        };
+        let end = Step::Wait(1000 * SECOND);
+        for step in steps.into_iter().chain([Step::Sweep(true), end, Step::Sweep(true)]) {
+            let mut all = kernel.borrow_mut();
+            all.now += 64;
+            let now = all.now;
+            match step {
+                Step::Datagram(socket, port, bytes, is_lost) if !all.closed.contains(&socket) => {
+                    let is_new = !all.map.contains_key(&key(socket, port));
+                    let how = if socket % 2 == 0 { attribution::SEND } else { attribution::LISTENER };
+                    let new = Flow { bytes_sent: 0, packets_sent: 0, ..flow(now, how) };
+                    let counted = all.map.entry(key(socket, port)).or_insert(new);
+                    counted.last_ns = now;
+                    counted.bytes_sent += bytes;
+                    counted.packets_sent += 1;
+                    let (first_ns, counted) = (counted.first_ns, *counted);
+                    *all.all.entry((socket, first_ns)).or_default() += bytes;
+                    if is_new && !is_lost {
+                        ring.borrow_mut().push(Ring::Flow(begin_record(key(socket, port), counted)));
+                    }
+                }
+                Step::Close(socket, is_lost) if !all.closed.contains(&socket) => {
+                    all.closed.push(socket);
+                    if !is_lost {
+                        ring.borrow_mut().push(Ring::Released(released_record(socket, now)));
+                    }
+                }
+                Step::Own(socket) => ring.borrow_mut().push(Ring::Owner(owner_record(socket, now, 8))),
+                // The ring is empty long before.
+                Step::Wait(time) => {
+                    all.now += time;
+                    drop(all);
+                    handle(&mut flows, usize::MAX, false);
+                }
+                Step::Handle(count, swaps) => {
+                    drop(all);
+                    handle(&mut flows, count, swaps);
+                }
+                Step::Sweep(handles) => {
+                    drop(all);
+                    handle(&mut flows, if handles { usize::MAX } else { 0 }, false);
+                    let read: Vec<(FlowKey, Flow)> =
+                        kernel.borrow().map.iter().map(|(key, flow)| (*key, *flow)).collect();
+                    flows.sweep(&read, now, |_| None, take, emit);
+                    prop_assert_eq!(flows.len(), kernel.borrow().map.len());
+                }
+                Step::Overdue => {
+                    drop(all);
+                    flows.announce_overdue(now, emit);
+                }
+                Step::Datagram(..) | Step::Close(..) => {}
+            }
+        }
+        prop_assert!(!flows.has_any());
+        prop_assert_eq!(flows.next_deadline(), None);
+        let told = told.borrow();
+        for (flow, bytes) in &kernel.borrow().all {
+            let changes = told.get(flow).map(Vec::as_slice).unwrap_or_default();
+            prop_assert_eq!(changes.len(), 2, "{:?}", changes);
+            prop_assert_eq!(changes[0].0, CONNECT);
+            prop_assert!(matches!(changes[1].0, Change::Close(..)));
+            prop_assert_eq!(changes[1].1, *bytes);
+        }
+        prop_assert_eq!(told.len(), kernel.borrow().all.len());
+    }
+}
