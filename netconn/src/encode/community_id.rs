@@ -10,6 +10,8 @@ use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
 
 use crate::event::End;
 
+/// `IPPROTO_SCTP` in `include/uapi/linux/in.h`.
+const IPPROTO_SCTP: u8 = 132;
 /// Seed, two bytes.
 const SEED: [u8; 2] = [0, 0];
 
@@ -20,8 +22,8 @@ const LENGTH: usize = 30;
 /// the local port is not known.
 pub fn of(protocol: u8, local: End, remote: End) -> Option<[u8; LENGTH]> {
     match protocol {
-        IPPROTO_TCP | IPPROTO_UDP if local.port == 0 => None,
-        IPPROTO_TCP | IPPROTO_UDP => Some(ordered(protocol, local, remote, true)),
+        IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP if local.port == 0 => None,
+        IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP => Some(ordered(protocol, local, remote, true)),
         _ => Some(ordered(protocol, local, remote, false)),
     }
 }
@@ -106,6 +108,18 @@ mod tests {
         assert_eq!(text(icmp(1, (8, 0), a, b)), "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
         let (a, b) = (end("fe80::200:86ff:fe05:80da", 0), end("fe80::260:97ff:fe07:69ea", 0));
         assert_eq!(text(icmp(58, (135, 0), a, b)), "1:dGHyGvjMfljg6Bppwm3bg0LO8TY=");
+        assert_eq!(text(icmp(58, (136, 0), b, a)), "1:dGHyGvjMfljg6Bppwm3bg0LO8TY=");
+        assert_eq!(text(icmp(58, (135, 0), b, a)), "1:zavyT/cezQr1fmImYCwYnMXbgck=");
+        // One way only.
+        let (a, b) = (end("10.0.0.1", 0), end("10.0.0.2", 0));
+        assert_eq!(text(icmp(1, (11, 0), a, b)), "1:YHxtAirCG//0OzkcVAukqKQN9xM=");
+        let (a, b) = (end("3ffe:501:410:0:2c0:dfff:fe47:33e", 0), end("3ffe:507:0:1:200:86ff:fe05:80da", 0));
+        assert_eq!(text(icmp(58, (1, 4), a, b)), "1:hLZd0XGWojozrvxqE0dWB1iM6R0=");
+        // Without ports.
+        let (a, b) = (end("10.1.12.1", 0), end("10.1.12.2", 0));
+        assert_eq!(text(of(46, a, b).unwrap()), "1:KHlLkgoJW7ifUTyTSgyVfkFHzKw=");
+        assert_eq!(text(of(46, b, a).unwrap()), "1:KHlLkgoJW7ifUTyTSgyVfkFHzKw=");
+        assert_eq!(of(IPPROTO_SCTP, a, b), None, "it has ports, and they are not known");
     }
 
     #[test]

@@ -97,6 +97,18 @@ impl Core {
         );
     }
 
+    /// Takes what the kernel tells of UDP sockets beside their flows.
+    pub(super) fn follow_datagrams(&mut self, sockets: &[DatagramRecord]) {
+        let Self { processes, flows, telling, .. } = self;
+        let now = telling.clock.now();
+        flows.follow(
+            sockets,
+            now,
+            |owner| processes.of(owner),
+            |change, connection, time_ns| telling.tell(change, connection, time_ns),
+        );
+    }
+
     /// Lets the kernel fold the flows of sockets that have too many.
     fn fold(&mut self) {
         for socket in self.flows.take_folds() {

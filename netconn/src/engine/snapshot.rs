@@ -105,7 +105,7 @@ impl Core {
                 writer.write(&connection, None);
             }
         }
-        self.flows.follow(&live.datagrams);
+        self.follow_datagrams(&live.datagrams);
         let mut datagrams = live.datagrams;
         datagrams.retain(|socket| !self.flows.has_socket(socket.socket));
         let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use netconn_common::{
-    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, Totals, UNKNOWN_U32, UNKNOWN_U64, attribution,
-    datagram, role, tcp_state,
+    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, Totals, UNKNOWN_U32, UNKNOWN_U64, datagram, role,
+    tcp_state,
 };
 
 use crate::{
@@ -137,11 +137,6 @@ impl Connection {
             folded: false,
         }));
         self
-    }
-
-    /// Whether whoever uses a socket of datagrams first is not known yet, only who made or bound it.
-    pub(super) fn has_vague_owner(&self) -> bool {
-        matches!(self.owner.how, attribution::LISTENER | attribution::CREATE | attribution::UNKNOWN)
     }
 }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use hashbrown::HashSet;
 use netconn_common::{
-    DatagramRecord, Flow, FlowKey, FlowRecord, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, datagram,
+    DatagramRecord, Flow, FlowKey, FlowRecord, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, attribution, datagram,
 };
 
 use self::entries::{Entries, Entry, Kind, Queue, Recent};
@@ -194,23 +194,37 @@ impl Flows {
         mut emit: impl FnMut(Change, &Connection, u64),
     ) -> bool {
         let OwnerRecord { header, socket, owner, .. } = record;
-        let Some(known) = self.entries.socket_mut(*socket) else { return false };
+        if self.entries.socket(*socket).is_none() {
+            return false;
+        }
+        self.set_owner(*socket, owner, header.time_ns, process, &mut emit);
+        true
+    }
+
+    fn set_owner(
+        &mut self,
+        socket: u64,
+        owner: &Owner,
+        now: u64,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+        emit: &mut impl FnMut(Change, &Connection, u64),
+    ) {
+        let Some(known) = self.entries.socket_mut(socket) else { return };
         known.owner = Some(*owner);
         let slots: Vec<u32> = known.slots().collect();
         let found = process(owner);
         for slot in slots {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             let connection = &mut entry.connection;
-            if !connection.has_vague_owner() {
+            if !is_vague(&connection.owner) {
                 continue;
             }
             connection.owner = *owner;
             connection.process.clone_from(&found);
             if connection.waiting && !connection.announced {
-                announce(connection, header.time_ns, &mut emit);
+                announce(connection, now, emit);
             }
         }
-        true
     }
 
     /// A socket was closed. `take` and `emit` are as for [`begin`](Self::begin).
@@ -319,7 +333,7 @@ impl Flows {
         }
         let mut connection = Connection::of_flow(key, flow, None);
         connection.preexisting = flow.first_ns < self.began_ns;
-        if connection.has_vague_owner()
+        if is_vague(&connection.owner)
             && let Some(owner) = self.entries.socket(key.socket).and_then(|socket| socket.owner)
         {
             connection.owner = owner;
@@ -396,7 +410,7 @@ impl Flows {
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let connection = &mut entry.connection;
         let is_young = connection.born_ns.saturating_add(OWNER_WAIT_NS) > now;
-        if connection.has_vague_owner() && is_young {
+        if is_vague(&connection.owner) && is_young {
             connection.waiting = true;
             self.waiting.push(slot, connection, now + OWNER_WAIT_NS);
         } else {
@@ -441,6 +455,11 @@ impl Flows {
         let last_ns = connection.exchanged.as_ref().map_or(0, |exchanged| exchanged.last_ns);
         finish(&mut connection, reason, now.max(last_ns), emit);
     }
+}
+
+/// Whether whoever uses a socket of datagrams first is not known yet, only who made or bound it.
+fn is_vague(owner: &Owner) -> bool {
+    matches!(owner.how, attribution::LISTENER | attribution::CREATE | attribution::UNKNOWN)
 }
 
 /// What the kernel has folded of a socket.

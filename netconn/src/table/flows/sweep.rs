@@ -4,7 +4,7 @@ use std::{collections::HashSet, rc::Rc};
 
 use netconn_common::{DatagramRecord, Flow, FlowKey, IPPROTO_UDP, Owner, datagram};
 
-use super::{Dump, Flows, entries::Kind};
+use super::{Dump, Flows, entries::Kind, is_vague};
 use crate::{
     event::CloseReason,
     process::Process,
@@ -122,6 +122,7 @@ impl Flows {
             if released.contains(&record.socket) || self.recent.has_socket(record.socket) || !is_told(record) {
                 continue;
             }
+            self.learn(record, now, &process, &mut emit);
             if let Some(kind) = self.meet_socket(record, now, &mut emit) {
                 let connection = self.made(record, kind, process(&record.kept.owner));
                 let slot = self.entries.insert(kind, connection);
@@ -143,14 +144,37 @@ impl Flows {
         }
     }
 
-    /// Takes to whom sockets are connected by now.
-    pub fn follow(&mut self, sockets: &[DatagramRecord]) {
+    /// Takes to whom sockets are connected by now, and whose they are if the record of that was lost. `process` and `emit`
+    /// are as for [`begin`](Self::begin).
+    pub fn follow(
+        &mut self,
+        sockets: &[DatagramRecord],
+        now: u64,
+        process: impl Fn(&Owner) -> Option<Rc<Process>>,
+        mut emit: impl FnMut(Change, &Connection, u64),
+    ) {
         for record in sockets {
+            self.learn(record, now, &process, &mut emit);
             if let Some(slot) = self.entries.socket(record.socket).and_then(|socket| socket.bound)
                 && let Some(entry) = self.entries.get_mut(slot)
             {
                 entry.connection.follow(record);
             }
+        }
+    }
+
+    /// Takes the owner of a socket as the kernel has it, if it was used.
+    fn learn(
+        &mut self,
+        record: &DatagramRecord,
+        now: u64,
+        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
+        emit: &mut impl FnMut(Change, &Connection, u64),
+    ) {
+        let owner = &record.kept.owner;
+        let is_unknown = self.entries.socket(record.socket).is_some_and(|socket| socket.owner.is_none());
+        if is_unknown && !is_vague(owner) {
+            self.set_owner(record.socket, owner, now, process, emit);
         }
     }
 }

@@ -146,6 +146,13 @@ fn a_flow_waits_for_its_owner() {
         assert_eq!(changes(&ended), [close(CloseReason::Local); 2]);
         flows.recent = Recent::default();
     }
+    // The record is lost, and the kernel asked.
+    begin(&mut flows, key(5, 53), flow(BEGAN + 50, attribution::LISTENER));
+    let mut used = socket_record(5, BEGAN + 50, datagram::USED);
+    assert_eq!(told(|emit| flows.follow(&[used], BEGAN + 51, |_| None, emit)).len(), 0, "nobody used it");
+    (used.kept.owner.tgid, used.kept.owner.how) = (9, attribution::RECEIVE);
+    let own = told(|emit| flows.follow(&[used], BEGAN + 51, |_| None, emit));
+    assert_eq!((changes(&own), own[0].1.owner.tgid), (vec![CONNECT], 9));
     // Nobody receives.
     begin(&mut flows, key(2, 53), flow(BEGAN + 60, attribution::LISTENER));
     assert_eq!(told(|emit| flows.announce_overdue(BEGAN + 60, emit)).len(), 0);
@@ -234,7 +241,7 @@ fn sockets_that_are_bound_are_listeners() {
     assert_eq!(flows.from_slot(0).next().unwrap().1.owner.tgid, 8);
     // Connected meanwhile: its flow tells more.
     let connected = socket_record(1, BEGAN + 2, datagram::BOUND | datagram::CONNECTED);
-    flows.follow(&[connected]);
+    assert_eq!(told(|emit| flows.follow(&[connected], BEGAN + 2, |_| None, emit)).len(), 0);
     let row = flows.from_slot(0).next().unwrap().1;
     assert_eq!((row.state, row.subject().listening, row.remote.is_some()), (tcp_state::ESTABLISHED, false, true));
     begin(&mut flows, key(1, 9), flow(BEGAN + 3, attribution::SEND));
