@@ -95,8 +95,10 @@ pub struct Flow {
     pub is_outgoing: u8,
     /// Of the packets, as in the IP header.
     pub protocol: u8,
+    /// 1: of a raw socket.
+    pub is_raw: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
 }
 
 /// A flow has begun.

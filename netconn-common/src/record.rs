@@ -26,8 +26,11 @@ pub mod kind {
     pub const BOUND: u32 = 10;
     /// A [`ReleasedRecord`](crate::ReleasedRecord): a socket of datagrams was closed.
     pub const RELEASED: u32 = 11;
+    /// No record: a datagram that was not counted, because there was room neither for its flow nor for one that stands for
+    /// all of its socket; only in the table of lost records.
+    pub const UNCOUNTED: u32 = 12;
     /// One more than the highest kind: the length of the table of lost records.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 13;
 }
 
 /// How the process of a socket is known, in [`Owner::how`]; higher numbers are not better.

@@ -199,7 +199,7 @@ fn used(kept: &mut Datagrams, how: u32, socket: impl FnOnce() -> u64) {
             generation: 0,
             reserved: 0,
         };
-        emit::record(kind::OWNER, |slot: *mut OwnerRecord| {
+        emit::record_of_datagrams(kind::OWNER, |slot: *mut OwnerRecord| {
             // SAFETY: the ring gave room for one record.
             unsafe { slot.write(record) };
         });
@@ -221,7 +221,7 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     if counted != 0 || marks & datagram::BOUND != 0 {
         // SAFETY: the helper takes the context of programs on cgroups.
         let socket = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-        emit::record(kind::RELEASED, |record: *mut ReleasedRecord| {
+        emit::record_of_datagrams(kind::RELEASED, |record: *mut ReleasedRecord| {
             let header = emit::header(kind::RELEASED, emit::now());
             // SAFETY: the ring gave room for one record.
             unsafe { record.write(ReleasedRecord { header, socket }) };
@@ -247,7 +247,7 @@ struct Place {
 fn tell(context: *mut c_void, kept: &Datagrams, place: Place) {
     // SAFETY: the helper takes the context of programs on cgroups.
     let socket = unsafe { bpf_get_socket_cookie(context) };
-    emit::record(kind::BOUND, |slot: *mut DatagramRecord| {
+    emit::record_of_datagrams(kind::BOUND, |slot: *mut DatagramRecord| {
         let record = DatagramRecord {
             header: emit::header(kind::BOUND, emit::now()),
             socket,

@@ -1,7 +1,10 @@
 //! All writes to the ring buffer, and the count of what did not fit.
 
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
+    helpers::generated::{
+        bpf_ktime_get_boot_ns, bpf_ringbuf_output, bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit,
+    },
 };
 use netconn_common::{Header, OwnerRecord, SocketState, kind};
 
@@ -37,6 +40,22 @@ pub fn record<T>(kind: u32, fill: impl FnOnce(*mut T)) -> bool {
         bpf_ringbuf_submit(slot, 0);
     }
     true
+}
+
+/// The same of what a flood of datagrams may make many of: half of the ring is TCP's alone. What is counted as lost here the
+/// daemon finds in the kernel's tables.
+#[inline(always)]
+pub fn record_of_datagrams<T>(kind: u32, fill: impl FnOnce(*mut T)) {
+    let ring = ring(kind);
+    // SAFETY: the helper takes a ring.
+    let (waiting, size) = unsafe {
+        (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()), bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()))
+    };
+    if waiting < size / 2 {
+        record(kind, fill);
+    } else {
+        lost(kind);
+    }
 }
 
 /// Tells that a socket has the owner that its state names now.

@@ -189,7 +189,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     if !rest.is_null() && unsafe { (*rest).first_ns } != 0 {
         return add(rest, is_out, packets, payload, now);
     }
-    let Some((owner, namespace)) = begin(socket) else { return };
+    let Some((owner, namespace, is_raw)) = begin(socket) else { return };
     let (local, local_port) =
         if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
     // SAFETY: the helper has no preconditions.
@@ -203,6 +203,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
         local_port,
         is_outgoing: u8::from(is_out),
         protocol: packet.protocol,
+        is_raw: u8::from(is_raw),
         ..Flow::default()
     };
     packet.describe(&mut flow);
@@ -225,7 +226,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
         match put(folded(), (&raw const key.socket).cast(), &flow) {
             0 => tell(&key, &flow),
             EEXIST => add(find(folded(), (&raw const key.socket).cast()), is_out, packets, payload, now),
-            _ => emit::lost(kind::FLOW),
+            _ => emit::lost(kind::UNCOUNTED),
         }
     } else {
         // SAFETY: not null, and in a map's value. Another processor may do the same with what it has seen first.
@@ -236,6 +237,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
             (*rest).local_port = flow.local_port;
             (*rest).is_outgoing = flow.is_outgoing;
             (*rest).protocol = flow.protocol;
+            (*rest).is_raw = flow.is_raw;
             (&raw mut (*rest).first_ns).write_volatile(flow.first_ns);
         }
         add(rest, is_out, packets, payload, now);
@@ -243,11 +245,11 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     }
 }
 
-/// Whose the socket of a packet is, and the inode of its network namespace; a flow of it is counted from now on. `None` for a
+/// Whose the socket of a packet is, the inode of its network namespace, and whether it is a raw one; a flow of it is counted from now on. `None` for a
 /// raw socket that nothing is kept with: it is one of the kernel itself, which answers pings by such, or older than netconn
 /// on 5.10.
 #[inline(always)]
-fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32)> {
+fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32, bool)> {
     let (socket, kind) = full(socket)?;
     if !matches!(kind, SOCK_DGRAM | SOCK_RAW) {
         return None;
@@ -255,7 +257,7 @@ fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32)> {
     let is_raw = kind == SOCK_RAW;
     let kept = datagram::storage(socket.cast(), !is_raw);
     if kept.is_null() {
-        return (!is_raw).then(|| (Owner::default(), datagram::namespace(socket.cast())));
+        return (!is_raw).then(|| (Owner::default(), datagram::namespace(socket.cast()), false));
     }
     // SAFETY: not null; members are written whole, and whoever reads a half-written owner has one that does not exist.
     let kept = unsafe { &mut *kept };
@@ -263,7 +265,7 @@ fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32)> {
         kept.namespace = datagram::namespace(socket.cast());
     }
     kept.counted = 1;
-    Some((kept.owner, kept.namespace))
+    Some((kept.owner, kept.namespace, is_raw))
 }
 
 /// Whether a socket is one of datagrams.
@@ -304,7 +306,7 @@ fn add(flow: *mut Flow, is_out: bool, packets: u64, payload: u64, now: u64) {
 /// Tells that a flow has begun.
 #[inline(always)]
 fn tell(key: &FlowKey, flow: &Flow) {
-    emit::record(kind::FLOW, |record: *mut FlowRecord| {
+    emit::record_of_datagrams(kind::FLOW, |record: *mut FlowRecord| {
         // SAFETY: the ring gave room for one record. Member by member, because a whole one does not fit on the stack.
         unsafe {
             (*record).header = emit::header(kind::FLOW, flow.last_ns);

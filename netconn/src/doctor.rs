@@ -183,14 +183,20 @@ pub fn daemon(health: &Health) -> Vec<Check> {
 
 /// How many flows there are; nothing where none are watched.
 fn flows(flows: &FlowCounts) -> Option<Check> {
-    let FlowCounts { protocols, folded, bound } = flows;
+    let FlowCounts { protocols, folded, bound, uncounted } = flows;
     if protocols.is_empty() && *bound == 0 {
         return None;
     }
     let mut counts: Vec<String> = protocols.iter().map(|(name, count)| format!("{count} {name}")).collect();
     counts.push(format!("{bound} sockets that wait for datagrams"));
     let counts = counts.join(", ");
-    Some(if *folded == 0 {
+    Some(if *uncounted != 0 {
+        let finding = format!(
+            "{counts}; {uncounted} datagrams were not counted, because there was no room: a larger max_flows in the \
+             configuration helps"
+        );
+        Check::new(Mark::Bad, "flows", finding)
+    } else if *folded == 0 {
         Check::new(Mark::Good, "flows", counts)
     } else {
         let finding = format!(
@@ -312,12 +318,16 @@ mod tests {
     #[test]
     fn folded_flows_are_worth_a_word() {
         assert!(flows(&FlowCounts::default()).is_none(), "none are watched");
-        let mut counts = FlowCounts { protocols: [("UDP".into(), 3)].into(), folded: 0, bound: 2 };
+        let mut counts = FlowCounts { protocols: [("UDP".into(), 3)].into(), folded: 0, bound: 2, uncounted: 0 };
         let check = flows(&counts).unwrap();
         assert_eq!((check.mark, &*check.finding), (Mark::Good, "3 UDP, 2 sockets that wait for datagrams"));
         counts.folded = 1;
         let check = flows(&counts).unwrap();
         assert_eq!(check.mark, Mark::Fair);
         assert!(check.finding.contains("; 1 of them stand for more than one other end"), "{}", check.finding);
+        counts.uncounted = 7;
+        let check = flows(&counts).unwrap();
+        assert_eq!(check.mark, Mark::Bad);
+        assert!(check.finding.contains("; 7 datagrams were not counted"), "{}", check.finding);
     }
 }

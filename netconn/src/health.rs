@@ -63,6 +63,9 @@ pub struct FlowCounts {
     pub folded: usize,
     /// Sockets that were bound to receive.
     pub bound: usize,
+    /// Datagrams that were not counted: there was no room for their flow, nor for one that stands for their socket.
+    #[serde(default)]
+    pub uncounted: u64,
 }
 
 /// Records of the kernel, counted.

@@ -30,7 +30,7 @@ impl Loop {
             repairs: self.repairs,
             connections: self.core.table.len(),
             states: self.core.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),
-            flows: flows(&self.core.flows),
+            flows: flows(&self.core.flows, losses.uncounted),
             processes: self.core.processes.len(),
             clients: self.core.telling.streams.len(),
             records: RecordCounts {
@@ -64,13 +64,13 @@ impl Loop {
     }
 }
 
-fn flows(flows: &Flows) -> FlowCounts {
+fn flows(flows: &Flows, uncounted: u64) -> FlowCounts {
     let mut protocols = BTreeMap::new();
     for (number, count) in flows.protocols() {
         // Both versions of ICMP have one name.
         *protocols.entry(protocol_name(number)).or_default() += count;
     }
-    FlowCounts { protocols, folded: flows.folded(), bound: flows.bound_sockets() }
+    FlowCounts { protocols, folded: flows.folded(), bound: flows.bound_sockets(), uncounted }
 }
 
 fn protocol_name(number: u8) -> String {

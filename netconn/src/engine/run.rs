@@ -86,6 +86,8 @@ pub(super) struct Loop {
 /// Losses told so far.
 struct Told {
     kernel: Losses,
+    /// Records of datagrams that were lost and have been made up for.
+    datagrams: u64,
     /// By output: queue and disk.
     outputs: Vec<(u64, u64)>,
     checked_ns: u64,
@@ -103,8 +105,13 @@ impl Loop {
         })?;
         let clock = Clock::new();
         let now = clock.now();
-        let told =
-            Told { kernel: Losses::default(), outputs: vec![(0, 0); parts.outputs.len()], checked_ns: now, records: 0 };
+        let told = Told {
+            kernel: Losses::default(),
+            datagrams: 0,
+            outputs: vec![(0, 0); parts.outputs.len()],
+            checked_ns: now,
+            records: 0,
+        };
         let mut engine = Self {
             core: Core {
                 processes: Processes::default(),
@@ -388,8 +395,16 @@ impl Loop {
         if is_due || (is_lossy && self.core.complete) {
             self.repairs += 1;
             self.dump_all();
+        } else if self.lost_datagrams() {
+            self.dump_flows();
         }
         self.core.telling.hand_over(&self.outputs);
+    }
+
+    /// Whether records of datagrams were lost since the last time.
+    fn lost_datagrams(&mut self) -> bool {
+        let lost = self.capture.losses().datagrams;
+        std::mem::replace(&mut self.told.datagrams, lost) != lost
     }
 
     /// Tells what was lost since the last time; whether records of the kernel were.

@@ -26,6 +26,10 @@ pub struct Losses {
     pub sockets: u64,
     /// Records of processes and cgroups that found theirs full.
     pub processes: u64,
+    /// Records of datagrams and their sockets that found it too full; what they would have told is in the kernel's tables.
+    pub datagrams: u64,
+    /// Datagrams that were not counted, because there was no room for their flows.
+    pub uncounted: u64,
     /// Runs of programs that the kernel did not allow, because they would have interrupted themselves, and that nothing
     /// made up for.
     pub missed_runs: u64,
@@ -95,6 +99,8 @@ impl Counters {
         Losses {
             sockets: lost_of(&[kind::TCP, kind::OWNER, kind::UNSENT]),
             processes: lost_of(&[kind::EXEC, kind::FORK, kind::EXIT, kind::CGROUP]),
+            datagrams: lost_of(&[kind::FLOW, kind::BOUND, kind::RELEASED]),
+            uncounted: lost_of(&[kind::UNCOUNTED]),
             missed_runs: missed.saturating_sub(done),
             events: events(untold, lost_of(&[kind::UNSENT])),
         }

@@ -35,6 +35,8 @@ pub(super) fn text(health: &Health) -> String {
     gauge(&mut out, "flows", "Flows of datagrams.", &flows);
     let help = "Flows that stand for more than one other end, because there were too many.";
     gauge(&mut out, "flows_folded", help, &one(health.flows.folded as u64));
+    let help = "Datagrams not counted, because there was no room for their flows.";
+    counter(&mut out, "datagrams_uncounted", help, &one(health.flows.uncounted));
     let help = "Sockets that were bound to receive datagrams.";
     gauge(&mut out, "bound_sockets", help, &one(health.flows.bound as u64));
     gauge(&mut out, "processes", "Processes known.", &one(health.processes as u64));

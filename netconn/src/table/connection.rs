@@ -27,6 +27,8 @@ pub struct Exchanged {
     pub icmp: Option<Icmp>,
     /// It stands for all that its socket exchanges with ends that have no flow of their own.
     pub folded: bool,
+    /// Its socket is a raw one, which no dump shows.
+    pub raw: bool,
 }
 
 /// An ICMP message, of either version.

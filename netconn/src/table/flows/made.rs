@@ -46,6 +46,7 @@ impl Connection {
                 last_ns: flow.first_ns,
                 icmp: icmp(flow.protocol, flow).filter(|_| !is_folded),
                 folded: is_folded,
+                raw: flow.is_raw != 0,
             })),
             ..Self::blank(key.socket, process)
         };
@@ -135,6 +136,7 @@ impl Connection {
             last_ns: 0,
             icmp: None,
             folded: false,
+            raw: false,
         }));
         self
     }

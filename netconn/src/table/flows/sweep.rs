@@ -133,6 +133,7 @@ impl Flows {
         }
         let is_gone = |connection: &Connection| {
             connection.protocol == IPPROTO_UDP
+                && !connection.exchanged.as_ref().is_some_and(|exchanged| exchanged.raw)
                 && connection.changed_ns < began_ns
                 && namespaces.contains(&u64::from(connection.namespace))
                 && !found.contains(&connection.socket)
