@@ -213,7 +213,8 @@ fn a_socket_with_too_many_flows_is_folded() {
         (crowd.end(), ports(&earlier), ports(&later))
     });
     until(15_000, || format!("{:#}", daemon.health()), || daemon.list(namespace.inode).is_empty());
-    let warnings = daemon.log().lines().filter(|line| line.contains(" WARN ") && line.contains("fold")).count();
+    let warnings =
+        daemon.log().lines().filter(|line| line.contains(" WARN ") && line.contains("too many flows")).count();
     assert_eq!(warnings, 1, "{}", daemon.log());
     let all = daemon.stop();
     assert!(all.of("Data Loss").is_empty(), "{:#?}", all.of("Data Loss"));
