@@ -2,6 +2,7 @@
 //!
 //! Root is needed. Everything here panics when something is wrong: it is for tests only.
 
+mod capture;
 mod daemon;
 mod forked;
 mod netns;
@@ -13,11 +14,15 @@ use std::{
     time::Duration,
 };
 
+pub use capture::{Capture, Packet, Wire, totals};
 pub use daemon::{Daemon, Events, Killed, netconn};
 pub use forked::{Forked, actor, pause, step};
 pub use netns::{Netns, Pair};
-pub use scenes::{closes, connected, disconnect, events_of, failure, give_up_soon, moment, reset, start};
-pub use ss::{Socket, rows, ss};
+pub use scenes::{
+    Echo, between, closes, connected, deliver, disconnect, ended_flows, events_of, failure, give_up_soon, moment,
+    reset, start, udp, unbound,
+};
+pub use ss::{Socket, rows, ss, ss_udp};
 
 /// Waits until something holds, for at most so many milliseconds of this machine; says `what` if it never does.
 pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut() -> bool) {

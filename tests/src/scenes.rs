@@ -2,16 +2,19 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket},
+    os::fd::{AsRawFd as _, RawFd},
     path::Path,
     thread,
     time::Duration,
 };
 
+use nix::libc;
 use serde_json::Value;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::{Daemon, Events, Netns, long};
+use crate::{Daemon, Events, Forked, Netns, long, until};
 
 /// Waits for longer than a daemon takes to see anything, and than loopback takes for anything.
 pub fn moment() {
@@ -58,14 +61,126 @@ pub fn closes(events: &Events) -> (Value, Value) {
     let end = |direction| {
         let close = closes.with("event.network.direction", direction).one().clone();
         let connect = connects.with("event.network.direction", direction).one().clone();
-        for (field, value) in connect.as_object().unwrap() {
-            let of_its_own = ["event.type", "event.time", "timestamp", "event.id"].contains(&field.as_str());
-            assert!(of_its_own || close[field] == *value, "IP Close repeats {field}");
-        }
+        repeats(&close, &connect);
         assert!(close["event.network.durationMs"].as_f64().unwrap() >= 0.0);
         close
     };
     (end("OUTGOING"), end("INCOMING"))
+}
+
+/// Checks that an `IP Close` has every field of its `IP Connect`.
+fn repeats(close: &Value, connect: &Value) {
+    for (field, value) in connect.as_object().unwrap() {
+        let of_its_own = ["event.type", "event.time", "timestamp", "event.id"].contains(&field.as_str());
+        assert!(of_its_own || close[field] == *value, "IP Close repeats {field}: {close:#} {connect:#}");
+    }
+}
+
+/// The ends of the flows of a protocol in a namespace, once there are so many and not more: each has a beginning, and the
+/// same fields. The flows of ends that are not wanted here are left out by the filter.
+pub fn ended_flows(
+    daemon: &Daemon,
+    namespace: &Netns,
+    protocol: &str,
+    count: usize,
+    is_wanted: impl Fn(&Value) -> bool,
+) -> Events {
+    let events = |kind: &str| {
+        let mut events = daemon.events().within(namespace).with("event.network.protocol", protocol).of(kind);
+        events.0.retain(&is_wanted);
+        events
+    };
+    let found = || format!("{count} ends are expected: {:#?}", daemon.events().within(namespace));
+    until(20_000, found, || events("IP Close").len() >= count);
+    // What should not come would come now.
+    moment();
+    let (connects, closes) = (events("IP Connect"), events("IP Close"));
+    assert_eq!(closes.len(), count, "{}", found());
+    for close in &closes.0 {
+        let connect = connects.with("event.connection.id", close["event.connection.id"].clone()).one().clone();
+        assert_eq!(connect["event.network.connectionStatus"], "SUCCESS");
+        repeats(close, &connect);
+        assert!(close["event.network.durationMs"].as_f64().is_some_and(|time| time >= 0.0), "{close:#}");
+    }
+    closes
+}
+
+/// The one event about a flow between these two ports, seen from the first.
+pub fn between(events: &Events, local: u16, remote: u16) -> Value {
+    events.with("local.port.number", local).with("remote.port.number", remote).one().clone()
+}
+
+/// A process of its own with a UDP socket that sends back whatever it is sent; killed when dropped.
+#[derive(Debug)]
+pub struct Echo {
+    /// The process.
+    pub process: Forked,
+    /// Its socket's address.
+    pub address: SocketAddr,
+}
+
+impl Echo {
+    /// Starts one in the caller's namespace. Port 0: any that is free.
+    pub fn start(address: &str, port: u16) -> Self {
+        Self::answering(address, port, <[u8]>::to_vec)
+    }
+
+    /// Starts one that answers something else. Several may share a port.
+    pub fn answering(address: &str, port: u16, answer: impl Fn(&[u8]) -> Vec<u8>) -> Self {
+        let address: IpAddr = address.parse().unwrap();
+        let mut process = Forked::new(|mut channel| {
+            close_all_but(channel.as_raw_fd());
+            let socket = Socket::new(Domain::for_address((address, port).into()), Type::DGRAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            socket.bind(&SocketAddr::from((address, port)).into()).unwrap();
+            let socket = UdpSocket::from(socket);
+            channel.write_all(&socket.local_addr().unwrap().port().to_ne_bytes()).unwrap();
+            let mut datagram = vec![0; 65_536];
+            loop {
+                let (length, from) = socket.recv_from(&mut datagram).unwrap();
+                // Whoever sent it may be gone.
+                let _ = socket.send_to(&answer(&datagram[..length]), from);
+            }
+        });
+        let mut port = [0; 2];
+        process.channel.read_exact(&mut port).unwrap();
+        Self { process, address: (address, u16::from_ne_bytes(port)).into() }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+/// Closes what this process has inherited, but for one descriptor: the test's sockets shall end when the test closes them.
+fn close_all_but(descriptor: RawFd) {
+    for (first, last) in [(3, descriptor - 1), (descriptor + 1, RawFd::MAX)] {
+        // SAFETY: the child uses none of them, and ends without dropping what has them.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    }
+}
+
+/// A UDP socket that gives up when it waits for too long: what a test waits for may never come.
+pub fn udp(address: impl ToSocketAddrs) -> UdpSocket {
+    let socket = UdpSocket::bind(address).unwrap();
+    socket.set_read_timeout(Some(long(10_000))).unwrap();
+    socket
+}
+
+/// A UDP socket of a family that is not bound: it gets a port when it sends first, or is connected.
+pub fn unbound(family: Domain) -> UdpSocket {
+    let socket = Socket::new(family, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+    socket.set_read_timeout(Some(long(10_000))).unwrap();
+    socket.into()
+}
+
+/// Sends a datagram of so many bytes from one socket and waits until the other one has it; gives whom it came from.
+pub fn deliver(from: &UdpSocket, to: (&UdpSocket, SocketAddr), length: usize) -> SocketAddr {
+    assert_eq!(from.send_to(&vec![0; length], to.1).unwrap(), length);
+    let (received, sender) = to.0.recv_from(&mut vec![0; 65_536]).unwrap();
+    assert_eq!(received, length);
+    sender
 }
 
 /// A listener, and both ends of a connection through it.

@@ -38,6 +38,26 @@ pub fn ss(namespace: &Netns) -> Vec<Socket> {
     sockets
 }
 
+/// The UDP sockets of a namespace according to `ss -uanp`, sorted, with the processes that have them open.
+pub fn ss_udp(namespace: &Netns) -> Vec<(Socket, Vec<u32>)> {
+    let text = namespace.exec("ss", &["-uanpH"]);
+    let mut sockets: Vec<_> = text
+        .lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let (state, remote) = match words[0] {
+                "UNCONN" => ("UNCONNECTED", None),
+                "ESTAB" => ("ESTABLISHED", Some(end(words[4]))),
+                other => panic!("unknown state {other}: {line}"),
+            };
+            let pids = line.split("pid=").skip(1).map(|rest| rest.split(',').next().unwrap().parse().unwrap());
+            ((state.to_owned(), end(words[3]), remote), pids.collect())
+        })
+        .collect();
+    sockets.sort();
+    sockets
+}
+
 /// The same from the rows of a netconn snapshot.
 pub fn rows(rows: &[Value]) -> Vec<Socket> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();

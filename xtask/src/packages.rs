@@ -10,9 +10,17 @@ use crate::{check, command};
 pub(crate) type Needed = (&'static str, &'static str);
 
 /// What the live tests use.
-pub(crate) const LIVE: [Needed; 7] = [
+pub(crate) const LIVE: [Needed; 15] = [
     ("nginx", "nginx"),
     ("curl", "curl"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
+    ("iperf3", "iperf3"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
+    ("nping", "nmap"),
+    ("hping3", "hping3"),
+    ("tcpdump", "tcpdump"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("nft", "nftables"),

@@ -7,6 +7,8 @@ use clap::ValueEnum;
 pub(crate) enum Group {
     /// Floods of connections with and without netconn, and what 1,000 a second cost.
     Connect,
+    /// Datagrams with and without netconn.
+    Udp,
     /// Lists of 100,000 sockets.
     Snapshot,
     /// From the kernel to the file of events.
@@ -113,6 +115,21 @@ figures! {
     CpuPaced Connect "%" AtMost(1.0), "CPU at 1,000 connections/s, of one core":
         "the daemon's processor clock and the hooks' run_time_ns over 10 s of `load paced --kind http --rate 1000`, full \
          events; the ends' own code that runs slower for it is not counted here"
+
+    DatagramsAlone Udp "/s" Beside, "64-byte datagrams on loopback, nothing beside them":
+        "`load udp --manner MANNER`: one thread sends 32 and receives them, through one pair of sockets or 1,000 in turn"
+    DatagramsKeptFlows Udp "" AtLeast(0.85), "kept with flows = \"flows\"":
+        "rate of the same datagrams beside `netconn run --events FILE`, over the mean of those alone before and after it"
+    DatagramsKeptSockets Udp "" Beside, "kept with flows = \"sockets\"": "the same with that in the configuration"
+    DatagramsKeptOff Udp "" Beside, "kept with flows = \"off\"":
+        "the same: what differs from 1 here is the machine, not netconn"
+    DatagramsLost Udp "" Always(0.0), "lost meanwhile, flows = \"flows\"": "as with the flood of connections"
+    DatagramsCounted Udp "" Always(1.0), "datagrams counted, of those there were":
+        "packetsSent and packetsReceived of `IP Close` of the generator's process in the file, over 2 for each datagram"
+    CpuPerDatagram Udp "ns" Beside, "CPU for each datagram, both ends":
+        "busy time in /proc/stat over datagrams, less the same of those alone before and after"
+    HookTimeDatagram Udp "ns" Beside, "run time of the hooks for each datagram, both ends":
+        "run_time_ns of all programs, as with the flood of connections, over datagrams"
 
     LatencyP50 Latency "ms" AtMost(10.0), "kernel to file at 1,000 connections/s, median":
         "`timestamp` of each event (taken in the kernel) until a reader that looks each millisecond has read its line: up \

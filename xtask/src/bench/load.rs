@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{child::Running, place::Place};
 
@@ -31,6 +31,38 @@ pub(super) struct Outcome {
     pub(super) cpu_seconds: f64,
 }
 
+/// Datagrams: how sockets are used, and how many pairs of them there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Datagrams {
+    pub(super) name: &'static str,
+    manner: &'static str,
+    sockets: &'static str,
+}
+
+/// Through connected sockets; through others, of which hooks are told at each datagram; and these with so many flows that
+/// what is kept of each is in no cache.
+pub(super) const DATAGRAMS: [Datagrams; 3] = [
+    Datagrams { name: "connected", manner: "connected", sockets: "1" },
+    Datagrams { name: "unconnected", manner: "unconnected", sockets: "1" },
+    Datagrams { name: "unconnected, 2,000 flows", manner: "unconnected", sockets: "1000" },
+];
+/// Some seconds on the machine that this was written on.
+const DATAGRAM_COUNT: &str = "1000000";
+
+/// What a generator of datagrams says when it is done.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(super) struct Sent {
+    pub(super) pid: u32,
+    /// All of them were received.
+    pub(super) datagrams: usize,
+    pub(super) seconds: f64,
+}
+
+/// Datagrams of 64 bytes in a network namespace of their own.
+pub(super) fn datagrams(place: &Place, Datagrams { manner, sockets, .. }: Datagrams) -> Result<Sent> {
+    run(place, &["udp", "--manner", manner, "--sockets", sockets, "--count", DATAGRAM_COUNT])
+}
+
 /// A flood in a network namespace of its own.
 pub(super) fn flood(place: &Place, kind: Kind) -> Result<Outcome> {
     run(place, &["flood", "--kind", kind.name, "--count", &kind.count.to_string()])
@@ -46,7 +78,7 @@ pub(super) fn paced(place: &Place, rate: u32, seconds: u32) -> Result<Outcome> {
     run(place, &["paced", "--kind", "http", "--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
 }
 
-fn run(place: &Place, arguments: &[&str]) -> Result<Outcome> {
+fn run<T: DeserializeOwned>(place: &Place, arguments: &[&str]) -> Result<T> {
     let mut running = Running::start(Command::new(place.load()).args(arguments).stdout(Stdio::piped()))?;
     let outcome = first_line(&mut running)?;
     let status = running.0.wait()?;

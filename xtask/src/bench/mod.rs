@@ -19,6 +19,7 @@ mod repair;
 mod snapshot;
 mod startup;
 mod table;
+mod udp;
 
 use std::{fs, path::PathBuf};
 
@@ -67,8 +68,9 @@ impl Bench {
 /// A group, and what measures it.
 type Measure = fn(&Bench, &mut Report) -> Result<()>;
 
-const GROUPS: [(Group, &[Measure]); 8] = [
+const GROUPS: [(Group, &[Measure]); 9] = [
     (Group::Connect, &[connect::run, paced::run]),
+    (Group::Udp, &[udp::run]),
     (Group::Snapshot, &[snapshot::run]),
     (Group::Latency, &[latency::run]),
     (Group::Idle, &[idle::run]),

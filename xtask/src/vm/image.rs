@@ -16,12 +16,26 @@ use super::kernels::Fetched;
 use crate::root;
 
 /// Programs of the host that the tests run.
-const PROGRAMS: [&str; 11] = ["bash", "cat", "head", "ip", "nft", "rm", "setpriv", "sh", "ss", "sysctl", "timeout"];
-/// Modules for cables between network namespaces, packet filters and `ss`.
-const MODULES: [&str; 6] = ["veth", "nf_tables", "nft_reject_inet", "tcp_diag", "inet_diag", "mptcp_diag"];
+const PROGRAMS: [&str; 13] =
+    ["bash", "cat", "head", "ip", "nft", "ping", "rm", "setpriv", "sh", "ss", "sysctl", "tcpdump", "timeout"];
+/// Modules for cables between network namespaces, packet filters, `ss` and tcpdump.
+const MODULES: [&str; 8] =
+    ["veth", "nf_tables", "nft_reject_inet", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet"];
 /// Tests that run in guests: those that ask the kernel something. What clients and commands do is the same everywhere.
-const TESTS: [&str; 8] =
-    ["acceptors", "attempts", "budget", "endings", "equality", "namespaces", "outcomes", "processes"];
+const TESTS: [&str; 12] = [
+    "acceptors",
+    "attempts",
+    "bound",
+    "budget",
+    "crowds",
+    "endings",
+    "equality",
+    "flows",
+    "icmp",
+    "namespaces",
+    "outcomes",
+    "processes",
+];
 
 /// An initramfs in the making: paths and modes to contents (`None`: a folder).
 #[derive(Default)]

@@ -98,7 +98,7 @@ fn serve(kind: Kind, listener: &Socket, count: usize, taken: &AtomicUsize, serve
 }
 
 /// Processor time of this process so far, in the kernel counted in.
-fn cpu_seconds() -> io::Result<f64> {
+pub(crate) fn cpu_seconds() -> io::Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
     Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
 }

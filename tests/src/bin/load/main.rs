@@ -1,17 +1,19 @@
-//! Load for `cargo xtask bench`: floods, paced connections, held sockets. Each mode says what it did in a line of JSON.
+//! Load for `cargo xtask bench`: floods, paced connections, held sockets, datagrams. Each mode says what it did in a line of JSON.
 
 mod flood;
 mod hold;
 mod own;
 mod traffic;
+mod udp;
 
-use std::{io, process::ExitCode};
+use std::{io, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
 use traffic::Kind;
+use udp::{Limit, Manner};
 
-/// Makes TCP connections on loopback.
+/// Makes TCP connections, or sends datagrams, on loopback.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -47,6 +49,24 @@ enum Mode {
         /// Held by how many processes, each with both ends of its connections.
         #[arg(long, default_value_t = 10)]
         processes: usize,
+    },
+    /// Datagrams of 64 bytes, one sender and one receiver, as fast as possible.
+    Udp {
+        /// How sockets are used.
+        #[arg(long, value_enum, default_value = "connected")]
+        manner: Manner,
+        /// How many.
+        #[arg(long, default_value_t = 2_000_000)]
+        count: usize,
+        /// For how long at most.
+        #[arg(long)]
+        seconds: Option<f64>,
+        /// By how many pairs of sockets in turn: each is a flow at either end.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+        sockets: u16,
+        /// In the caller's network namespace, instead of one that is made for this.
+        #[arg(long)]
+        here: bool,
     },
     /// One process of `hold`.
     #[command(hide = true)]
@@ -86,6 +106,11 @@ fn run(mode: Mode) -> io::Result<()> {
         Mode::Paced { traffic: Traffic { kind, here }, rate, seconds } => {
             own::namespace(here)?;
             flood::paced(kind, rate, rate * seconds)
+        }
+        Mode::Udp { manner, count, seconds, sockets, here } => {
+            own::namespace(here)?;
+            let duration = seconds.map(Duration::try_from_secs_f64).transpose().map_err(io::Error::other)?;
+            udp::udp(manner, sockets.into(), Limit { count, duration })
         }
         Mode::Hold { sockets, processes } => hold::hold(sockets, processes),
         Mode::Holder { sockets } => hold::holder(sockets),

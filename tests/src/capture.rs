@@ -1,0 +1,222 @@
+//! What passes a device, as tcpdump sees it: the oracle for datagrams and their bytes.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr, TcpStream},
+    process::{Child, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Netns, until};
+
+/// A TCP attempt to this port, where nobody listens, marks the end of a capture: it makes no flow.
+const END_PORT: u16 = 9;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMP: [u8; 2] = [1, 58];
+
+/// A tcpdump that runs in a namespace; killed when dropped.
+#[derive(Debug)]
+pub struct Capture {
+    tcpdump: Child,
+    folder: TempDir,
+}
+
+/// A datagram or another packet with its payload. Fragments are one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Of the IP header; of IPv6 behind the extension headers.
+    pub protocol: u8,
+    /// Who sent it; the port is 0 for protocols without.
+    pub from: SocketAddr,
+    /// To whom.
+    pub to: SocketAddr,
+    /// Bytes behind the header of UDP or ICMP, or behind that of IP. TCP has none here.
+    pub payload: u64,
+    /// Type, code and identifier of an ICMP message; the identifier only means something in echoes.
+    pub icmp: Option<(u8, u8, u16)>,
+}
+
+/// All that passed.
+#[derive(Clone, Debug)]
+pub struct Wire(pub Vec<Packet>);
+
+impl Capture {
+    /// Captures what passes a device of a namespace from now on.
+    pub fn start(namespace: &Netns, device: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let (file, log) = (folder.path().join("pcap"), folder.path().join("log"));
+        // Only the headers are kept, so that the buffer holds a hundred thousand packets.
+        let arguments = ["-n", "-U", "--immediate-mode", "-s", "128", "-B", "16384", "-Z", "root", "-i", device, "-w"];
+        let mut command = namespace.command("tcpdump", &[&arguments[..], &[file.to_str().unwrap()]].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
+        let capture = Self { tcpdump: command.spawn().unwrap(), folder };
+        until(10_000, || format!("tcpdump: {}", capture.log()), || capture.log().contains("listening on"));
+        capture
+    }
+
+    /// Ends it when all that was sent so far is in it. The address is one behind the device, where nobody listens at TCP
+    /// port 9.
+    pub fn end(mut self, namespace: &Netns, address: &str) -> Wire {
+        namespace.run(|| drop(TcpStream::connect((address, END_PORT)).unwrap_err()));
+        let is_end = |packet: &Packet| packet.protocol == TCP && packet.to.port() == END_PORT;
+        let mut packets = Vec::new();
+        until(
+            10_000,
+            || format!("the capture does not end: {}", self.log()),
+            || {
+                packets = read(&fs::read(self.folder.path().join("pcap")).unwrap_or_default());
+                packets.iter().any(is_end)
+            },
+        );
+        kill(Pid::from_raw(i32::try_from(self.tcpdump.id()).unwrap()), Signal::SIGTERM).unwrap();
+        self.tcpdump.wait().unwrap();
+        let log = self.log();
+        assert!(log.contains("\n0 packets dropped by kernel"), "tcpdump has not seen all: {log}");
+        packets.retain(|packet| packet.protocol != TCP);
+        Wire(packets)
+    }
+
+    /// Process id of tcpdump.
+    pub fn pid(&self) -> u32 {
+        self.tcpdump.id()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.tcpdump.kill();
+        let _ = self.tcpdump.wait();
+    }
+}
+
+impl Wire {
+    /// Those of UDP.
+    pub fn udp(&self) -> Self {
+        self.only(|packet| packet.protocol == UDP)
+    }
+
+    /// Those of ICMP and ICMPv6.
+    pub fn icmp(&self) -> Self {
+        self.only(|packet| ICMP.contains(&packet.protocol))
+    }
+
+    /// Those that a condition holds for.
+    pub fn only(&self, is_wanted: impl Fn(&Packet) -> bool) -> Self {
+        Self(self.0.iter().filter(|packet| is_wanted(packet)).copied().collect())
+    }
+
+    /// How many there are, and their payload.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.0.len() as u64, self.0.iter().map(|packet| packet.payload).sum())
+    }
+
+    /// What a flow has sent and received according to the wire, as in [`totals`]: datagrams and bytes, there and back.
+    pub fn of(&self, flow: &Value) -> (u64, u64, u64, u64) {
+        let (local, remote) = ends(flow);
+        let protocol = flow["event.network.protocol"].as_str().unwrap();
+        let is_same = |packet: &Packet| match protocol {
+            "UDP" => packet.protocol == UDP,
+            "ICMP" => ICMP.contains(&packet.protocol),
+            number => packet.protocol.to_string() == number,
+        };
+        let sent = self.only(|packet| is_same(packet) && (packet.from, packet.to) == (local, remote)).totals();
+        let received = self.only(|packet| is_same(packet) && (packet.from, packet.to) == (remote, local)).totals();
+        (sent.0, sent.1, received.0, received.1)
+    }
+}
+
+/// What the end of a flow says that it has sent and received: datagrams and bytes, there and back.
+pub fn totals(close: &Value) -> (u64, u64, u64, u64) {
+    let number =
+        |name: &str| close[format!("event.network.{name}")].as_u64().unwrap_or_else(|| panic!("no {name}: {close:#}"));
+    (number("packetsSent"), number("bytesSent"), number("packetsReceived"), number("bytesReceived"))
+}
+
+/// The local and the remote end of an event; protocols without ports have 0.
+fn ends(event: &Value) -> (SocketAddr, SocketAddr) {
+    let end = |side: &str| {
+        let address: IpAddr = event[format!("{side}.ip.address")]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {side} address: {event:#}"))
+            .parse()
+            .unwrap();
+        let port = event.get(format!("{side}.port.number")).map_or(0, |port| port.as_u64().unwrap());
+        SocketAddr::new(address, u16::try_from(port).unwrap())
+    };
+    (end("local"), end("remote"))
+}
+
+/// The packets of a file of tcpdump's (pcap(5), this machine's byte order, Ethernet); its last one may be half written.
+fn read(file: &[u8]) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    let mut rest = file.get(24..).unwrap_or_default();
+    while let Some((head, tail)) = rest.split_first_chunk::<16>() {
+        let length = u32::from_ne_bytes(*head[8..].first_chunk().unwrap());
+        let Some((frame, next)) = tail.split_at_checked(length as usize) else { break };
+        rest = next;
+        add(&mut packets, frame);
+    }
+    packets
+}
+
+/// Adds what a frame carries; a fragment's bytes to its packet.
+fn add(packets: &mut Vec<Packet>, frame: &[u8]) {
+    let ip = &frame[14..];
+    let (from, to): (IpAddr, IpAddr);
+    let (mut protocol, mut length, mut body, mut offset);
+    match word(frame, 12) {
+        0x0800 => {
+            let header = usize::from(ip[0] & 15) * 4;
+            from = ip[12..].first_chunk::<4>().copied().unwrap().into();
+            to = ip[16..].first_chunk::<4>().copied().unwrap().into();
+            (protocol, length, body) = (ip[9], usize::from(word(ip, 2)) - header, &ip[header..]);
+            offset = word(ip, 6) & 0x1fff;
+        }
+        0x86dd => {
+            from = ip[8..].first_chunk::<16>().copied().unwrap().into();
+            to = ip[24..].first_chunk::<16>().copied().unwrap().into();
+            (protocol, length, body, offset) = (ip[6], usize::from(word(ip, 4)), &ip[40..], 0);
+            // Extension headers: hop by hop, routing, fragment, destination.
+            while [0, 43, 44, 60].contains(&protocol) {
+                let header = if protocol == 44 { 8 } else { (usize::from(body[1]) + 1) * 8 };
+                offset = if protocol == 44 { word(body, 2) >> 3 } else { offset };
+                (protocol, length, body) = (body[0], length - header, &body[header..]);
+            }
+        }
+        _ => return,
+    }
+    if offset != 0 {
+        let is_same =
+            |packet: &&mut Packet| (packet.protocol, packet.from.ip(), packet.to.ip()) == (protocol, from, to);
+        // The header of UDP has said how much it is in all.
+        if let Some(first) = packets.iter_mut().rev().find(is_same).filter(|first| first.protocol != UDP) {
+            first.payload += length as u64;
+        }
+        return;
+    }
+    let (ports, payload) = match protocol {
+        UDP => ((word(body, 0), word(body, 2)), usize::from(word(body, 4)) - 8),
+        TCP => ((word(body, 0), word(body, 2)), 0),
+        _ if ICMP.contains(&protocol) => ((0, 0), length - 8),
+        _ => ((0, 0), length),
+    };
+    let icmp = ICMP.contains(&protocol).then(|| (body[0], body[1], word(body, 4)));
+    let (from, to) = (SocketAddr::new(from, ports.0), SocketAddr::new(to, ports.1));
+    packets.push(Packet { protocol, from, to, payload: payload as u64, icmp });
+}
+
+/// Two bytes in the network's order.
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}

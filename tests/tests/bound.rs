@@ -1,0 +1,366 @@
+//! UDP sockets that are there: bound, connected, idle; in lists as `ss` shows them, and over restarts of the daemon.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    thread,
+};
+
+use netconn_tests::{
+    Daemon, Echo, Events, Netns, Socket as Row, between, connected, deliver, ended_flows, long, moment, netconn, rows,
+    ss_udp, totals, udp, unbound, until,
+};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+fn port(socket: &UdpSocket) -> u16 {
+    socket.local_addr().unwrap().port()
+}
+
+/// The rows of a `netconn list` in a namespace.
+fn list(daemon: &Daemon, namespace: &Netns, options: &[&str]) -> Vec<Value> {
+    let inode = namespace.inode.to_string();
+    let text = daemon.text(&[&["list", "--format", "json", "--namespace", &inode], options].concat());
+    let object: Value = serde_json::from_str(&text).unwrap();
+    object["connections"].as_array().unwrap().clone()
+}
+
+/// What `netconn list -u` has to have according to `ss -uanp`: all its sockets, with one of their processes. What is more
+/// are flows of sockets that are not connected, which `ss` does not know.
+fn difference(daemon: &Daemon, namespace: &Netns) -> Option<String> {
+    let (sockets, found) = (ss_udp(namespace), list(daemon, namespace, &["-u"]));
+    let here: HashSet<&str> =
+        sockets.iter().filter(|((_, _, to), _)| to.is_none()).map(|((_, at, _), _)| port_of(at)).collect();
+    let mut left: Vec<(Row, u64)> =
+        found.iter().map(|row| (rows(std::slice::from_ref(row)).remove(0), row["pid"].as_u64().unwrap_or(0))).collect();
+    let mut missing = Vec::new();
+    for (socket, pids) in &sockets {
+        let is_it = |(row, pid): &(Row, u64)| row == socket && pids.iter().any(|one| u64::from(*one) == *pid);
+        match left.iter().position(is_it) {
+            Some(place) => drop(left.swap_remove(place)),
+            None => missing.push(socket),
+        }
+    }
+    left.retain(|((state, at, _), _)| state != "ESTABLISHED" || !here.contains(port_of(at)));
+    let is_equal = missing.is_empty() && left.is_empty();
+    (!is_equal).then(|| format!("only ss has {missing:#?}, only netconn has {left:#?}; {found:#?}"))
+}
+
+fn port_of(end: &str) -> &str {
+    end.rsplit_once(' ').unwrap().1
+}
+
+/// Waits until the list is that of `ss`: loopback is fast, but a socket's process may be told a little later.
+fn equals_ss(daemon: &Daemon, namespace: &Netns) {
+    until(5000, || difference(daemon, namespace).unwrap_or_default(), || difference(daemon, namespace).is_none());
+}
+
+/// Sockets of all kinds that `ss` shows; none of them has sent anything.
+fn sockets() -> Vec<UdpSocket> {
+    let bound = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"].map(udp);
+    let to = bound.each_ref().map(|socket| SocketAddr::from(([127, 0, 0, 1], port(socket))));
+    // Connected, and bound before or not; over IPv6 to IPv4 too.
+    let one = unbound(Domain::IPV4);
+    one.connect(to[0]).unwrap();
+    let two = udp("127.0.0.1:0");
+    two.connect(to[1]).unwrap();
+    let three = unbound(Domain::IPV6);
+    three.connect(("::ffff:127.0.0.1", to[0].port())).unwrap();
+    let four = unbound(Domain::IPV6);
+    four.connect(("::1", port(&bound[2]))).unwrap();
+    // Two at one port.
+    let shared = || {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket
+    };
+    let first = shared();
+    first.bind(&"127.0.0.3:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let second = shared();
+    second.bind(&first.local_addr().unwrap()).unwrap();
+    let mut all = Vec::from(bound);
+    all.extend([one, two, three, four, first.into(), second.into()]);
+    all
+}
+
+#[test]
+fn lists_equal_ss() {
+    let namespace = Netns::new();
+    namespace.run(|| {
+        let earlier = Echo::start("127.0.0.1", 0);
+        let before = sockets();
+        let daemon = Daemon::start();
+        equals_ss(&daemon, &namespace);
+        let later = Echo::start("127.0.0.1", 0);
+        let after = sockets();
+        equals_ss(&daemon, &namespace);
+        // Now they are used, also some that have a port only now.
+        let more = [unbound(Domain::IPV4), unbound(Domain::IPV6)];
+        for echo in [&earlier, &later] {
+            more[0].send_to(&[0; 10], echo.address).unwrap();
+            more[0].recv(&mut [0; 100]).unwrap();
+            more[1].send_to(&[0; 10], ("::ffff:127.0.0.1", echo.port())).unwrap();
+            more[1].recv(&mut [0; 100]).unwrap();
+        }
+        for all in [&before, &after] {
+            // The connected ones of `sockets`.
+            all[4].send(&[0; 10]).unwrap();
+            all[0].recv(&mut [0; 100]).unwrap();
+        }
+        equals_ss(&daemon, &namespace);
+        options(&daemon, &namespace);
+        // And again when some are gone, one of them in the middle of a flow.
+        drop((before, earlier));
+        equals_ss(&daemon, &namespace);
+        drop((after, later, more));
+        let left = || list(&daemon, &namespace, &["-u"]);
+        until(5000, || format!("{:#?}", left()), || left().is_empty());
+    });
+}
+
+/// The options that choose, with UDP sockets and a TCP connection there.
+fn options(daemon: &Daemon, namespace: &Netns) {
+    let _tcp = connected("127.0.0.1");
+    let unconnected = ss_udp(namespace).into_iter().filter(|(socket, _)| socket.0 == "UNCONNECTED").count();
+    assert!(unconnected >= 14, "{unconnected}");
+    let count = |options: &[&str], state: &str, protocol: &str| {
+        let found = list(daemon, namespace, options);
+        assert!(found.iter().all(|row| row["protocol"] == protocol), "{options:?}: {found:#?}");
+        assert!(state.is_empty() || found.iter().all(|row| row["state"] == state), "{options:?}: {found:#?}");
+        found.len()
+    };
+    for options in [&["-u", "--state", "unconnected"][..], &["--state", "unconn"], &["-u", "-l"]] {
+        assert_eq!(count(options, "UNCONNECTED", "UDP"), unconnected, "{options:?}");
+    }
+    let all = count(&["-u"], "", "UDP");
+    assert_eq!(count(&["-u", "--state", "established"], "ESTABLISHED", "UDP"), all - unconnected);
+    assert_eq!(count(&["-t"], "", "TCP"), 3);
+    assert_eq!(count(&["-t", "-l"], "LISTENING", "TCP"), 1);
+    assert_eq!(list(daemon, namespace, &[]).len(), all + 3, "everything, if nothing is chosen");
+    assert_eq!(list(daemon, namespace, &["-l"]).len(), unconnected + 1, "as ss -l");
+    let inode = namespace.inode.to_string();
+    let table = daemon.text(&["list", "-u", "-H", "--namespace", &inode]);
+    assert_eq!(table.lines().filter(|line| line.contains("UNCONN")).count(), unconnected, "{table}");
+    let csv = daemon.text(&["list", "-u", "--format", "csv", "--namespace", &inode]);
+    assert_eq!(csv.lines().count(), all + 1, "{csv}");
+    let pid = std::process::id();
+    for row in list(daemon, namespace, &["-u", "-l", "--pid", &pid.to_string()]) {
+        assert_eq!(row["pid"], pid);
+        assert!(row.get("remote_address").is_none() && row.get("remote_port").is_none(), "{row:#}");
+    }
+}
+
+#[test]
+fn bound_sockets_are_listeners() {
+    let namespace = Netns::new();
+    let before = namespace.run(|| udp("127.0.0.1:0"));
+    let daemon = Daemon::start();
+    let after = namespace.run(|| udp("[::]:0"));
+    let ports = [port(&before), port(&after)];
+    let events = |kind: &str| daemon.events().within(&namespace).of(kind);
+    until(5000, || format!("{:#?}", events("IP Listen")), || events("IP Listen").len() == 2);
+    drop((before, after));
+    until(5000, || format!("{:#?}", events("IP Listen End")), || events("IP Listen End").len() == 2);
+    for (port, is_earlier, address) in [(ports[0], true, "127.0.0.1"), (ports[1], false, "::")] {
+        let listen = events("IP Listen").with("local.port.number", port).one().clone();
+        assert_eq!(listen["event.network.preexisting"] == true, is_earlier, "{listen:#}");
+        assert_eq!((&listen["event.network.protocol"], &listen["local.ip.address"]), (&"UDP".into(), &address.into()));
+        assert_eq!(listen["src.process.pid"], std::process::id(), "{listen:#}");
+        let end = events("IP Listen End").with("local.port.number", port).one().clone();
+        assert_eq!(end["event.connection.id"], listen["event.connection.id"]);
+    }
+    assert!(events("IP Connect").is_empty(), "nothing was sent");
+}
+
+#[test]
+fn watch_shows_udp() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    let mut command = Command::new(netconn());
+    command.args(["watch", "-u", "--format", "ndjson", "--count=2", "--direction", "outgoing"]);
+    command.arg("--namespace").arg(namespace.inode.to_string()).arg("--socket").arg(daemon.socket());
+    let watch = thread::spawn(move || command.output().unwrap());
+    // The stream begins when the daemon has taken the request.
+    until(5000, || "nobody watches".into(), || daemon.ask("/v1/health").unwrap().contains("\"clients\":1"));
+    let server_port = namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        drop(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let (client, server) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+        deliver(&client, (&server, server.local_addr().unwrap()), 10);
+        port(&server)
+    });
+    let output = watch.join().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let events = Events(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect());
+    assert_eq!(events.values("event.type"), ["IP Connect", "IP Close"]);
+    assert_eq!(events.with("event.network.protocol", "UDP").with("remote.port.number", server_port).len(), 2);
+}
+
+#[test]
+fn what_is_silent_ends() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start_configured("flow_idle_seconds = 2\nflow_idle_both_seconds = 4");
+    namespace.run(|| {
+        let echo = Echo::start("127.0.0.1", 0);
+        let (both, one, sink) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+        let to = sink.local_addr().unwrap();
+        for _ in 0..3 {
+            both.send_to(&[0; 10], echo.address).unwrap();
+            both.recv(&mut [0; 100]).unwrap();
+            deliver(&one, (&sink, to), 10);
+            thread::sleep(long(20));
+        }
+        // All sockets stay; nobody asks, so this is the daemon's own doing.
+        let closes = ended_flows(&daemon, &namespace, "UDP", 4, |_| true);
+        for (local, remote, expected, idle) in [
+            (port(&both), echo.port(), (3, 30, 3, 30), 4000.0),
+            (echo.port(), port(&both), (3, 30, 3, 30), 4000.0),
+            (port(&one), to.port(), (3, 30, 0, 0), 2000.0),
+            (to.port(), port(&one), (0, 0, 3, 30), 2000.0),
+        ] {
+            let close = between(&closes, local, remote);
+            assert_eq!(close["event.network.closeReason"], "idle", "{close:#}");
+            assert_eq!(totals(&close), expected, "{close:#}");
+            // From the first datagram to the last one; it is told as of when it had been silent for long enough.
+            let duration = close["event.network.durationMs"].as_f64().unwrap();
+            assert!(duration >= long(40).as_secs_f64() * 1000.0, "{close:#}");
+            let id = close["event.connection.id"].clone();
+            let connect = daemon.events().of("IP Connect").with("event.connection.id", id).one().clone();
+            let time = |event: &Value| event["event.time"].as_f64().unwrap();
+            let silent = time(&close) - time(&connect) - duration;
+            assert!((silent - idle).abs() <= 2.0, "{silent} ms of silence: {close:#}");
+        }
+        let rows = list(&daemon, &namespace, &["-u", "--state", "established"]);
+        assert!(rows.is_empty(), "{rows:#?}");
+        // What comes later is another flow, with totals of its own.
+        deliver(&one, (&sink, to), 7);
+        let earlier: HashSet<_> = closes.values("event.connection.id").iter().map(ToString::to_string).collect();
+        let (one_port, sink_port) = (port(&one), to.port());
+        drop((one, sink));
+        let is_new = |event: &Value| !earlier.contains(&event["event.connection.id"].to_string());
+        let closes = ended_flows(&daemon, &namespace, "UDP", 2, is_new);
+        let close = between(&closes, one_port, sink_port);
+        assert_eq!(totals(&close), (1, 7, 0, 0));
+        assert_eq!(close["event.network.closeReason"], "local");
+    });
+}
+
+/// So many datagrams of ten bytes there and back.
+fn exchange(client: &UdpSocket, echo: &Echo, count: usize) {
+    for _ in 0..count {
+        client.send_to(&[0; 10], echo.address).unwrap();
+        assert_eq!(client.recv(&mut [0; 100]).unwrap(), 10);
+    }
+}
+
+#[test]
+fn flows_outlive_the_daemon() {
+    for end in [Daemon::kill, Daemon::end] {
+        let namespace = Netns::new();
+        namespace.run(|| {
+            let daemon = Daemon::start();
+            let echo = Echo::start("127.0.0.1", 0);
+            let (stays, goes) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+            exchange(&stays, &echo, 3);
+            exchange(&goes, &echo, 2);
+            let ids = |daemon: &Daemon| -> HashMap<String, String> {
+                let found = list(daemon, &namespace, &["-u"]);
+                let ends = |row: &Value| format!("{} {}", row["local_port"], row["remote_port"]);
+                found.iter().map(|row| (ends(row), row["connection_id"].to_string())).collect()
+            };
+            // Two flows at either end, three bound sockets.
+            until(5000, || format!("{:#?}", ids(&daemon)), || ids(&daemon).len() == 7);
+            let before = ids(&daemon);
+            let known = daemon.events().within(&namespace).of("IP Connect").len();
+            assert_eq!(known, 4);
+
+            let killed = end(daemon);
+            let (stays_port, goes_port) = (port(&stays), port(&goes));
+            drop(goes);
+            let daemon = killed.start();
+            exchange(&stays, &echo, 4);
+            // What was closed meanwhile is gone, the others are who they were.
+            let goes_ends = [format!("{goes_port} {}", echo.port()), format!("{goes_port} null")];
+            let mut expected = before.clone();
+            expected.retain(|ends, _| !goes_ends.contains(ends));
+            until(15_000, || format!("{expected:#?} {:#?}", ids(&daemon)), || ids(&daemon) == expected);
+            let is_gone = |event: &Value| event["local.port.number"] == goes_port;
+            let gone = ended_flows_after(&daemon, &namespace, 1, is_gone).one().clone();
+            assert_eq!(gone["event.connection.id"].to_string(), before[&goes_ends[0]], "{gone:#}");
+            assert_eq!(gone["event.network.closeReason"], "unknown");
+            assert_eq!(totals(&gone), (2, 20, 2, 20), "{gone:#}");
+            let ends = daemon.events().within(&namespace).of("IP Listen End");
+            assert_eq!(ends.one()["local.port.number"], goes_port);
+
+            drop((stays, echo));
+            let closes = ended_flows_after(&daemon, &namespace, 4, |_| true);
+            let close = between(&closes, stays_port, gone["remote.port.number"].as_u64().unwrap().try_into().unwrap());
+            assert_eq!(totals(&close), (7, 70, 7, 70), "{close:#}");
+            assert_eq!(close["src.process.pid"], std::process::id(), "{close:#}");
+            // No flow was told of under another id, and each began once: what is told again is marked so.
+            let connects = daemon.events().within(&namespace).of("IP Connect");
+            let began: Vec<_> =
+                connects.0.iter().filter(|event| event["event.network.preexisting"] != true).cloned().collect();
+            assert_eq!(began.len(), 4, "{connects:#?}");
+            let ids: HashSet<_> = connects.values("event.connection.id").iter().map(ToString::to_string).collect();
+            assert_eq!(ids.len(), 4, "{connects:#?}");
+        });
+    }
+}
+
+/// The ends of UDP flows that may have been told of by two daemons.
+fn ended_flows_after(daemon: &Daemon, namespace: &Netns, count: usize, is_wanted: impl Fn(&Value) -> bool) -> Events {
+    let closes = || {
+        let mut events = daemon.events().within(namespace).of("IP Close").with("event.network.protocol", "UDP");
+        events.0.retain(&is_wanted);
+        events
+    };
+    until(15_000, || format!("{count}: {:#?}", daemon.events().within(namespace)), || closes().len() >= count);
+    moment();
+    assert_eq!(closes().len(), count, "{:#?}", closes());
+    closes()
+}
+
+#[test]
+fn less_is_told_if_less_is_wanted() {
+    for level in ["sockets", "off"] {
+        let namespace = Netns::new();
+        let daemon = Daemon::start_configured(&format!("flows = '{level}'"));
+        let (client_port, server_port) = namespace.run(|| {
+            let (client, server, other) = (unbound(Domain::IPV4), udp("127.0.0.1:0"), unbound(Domain::IPV4));
+            let to = server.local_addr().unwrap();
+            client.connect(to).unwrap();
+            client.send(&[0; 10]).unwrap();
+            server.recv(&mut [0; 100]).unwrap();
+            deliver(&other, (&server, to), 10);
+            if level == "sockets" {
+                equals_ss(&daemon, &namespace);
+            }
+            let ports = (port(&client), port(&server));
+            drop((client, server, other));
+            // Something that is told in any case, after all this.
+            drop(connected("127.0.0.1"));
+            ports
+        });
+        let events = || daemon.events().within(&namespace);
+        let tcp = || events().with("event.network.protocol", "TCP").of("IP Close");
+        until(5000, || format!("{level}: {:#?}", events()), || tcp().len() == 2);
+        let found = || events().with("event.network.protocol", "UDP");
+        if level == "off" {
+            moment();
+            assert!(found().is_empty(), "{:#?}", found());
+            continue;
+        }
+        until(5000, || format!("{:#?}", found()), || found().len() >= 4);
+        moment();
+        let found = found();
+        assert_eq!(found.of("IP Listen").one()["local.port.number"], server_port);
+        assert_eq!(found.of("IP Listen End").one()["local.port.number"], server_port);
+        assert_eq!(between(&found.of("IP Connect"), client_port, server_port)["src.process.attribution"], "connect");
+        let close = between(&found.of("IP Close"), client_port, server_port);
+        assert!(close.get("event.network.bytesSent").is_none(), "nothing is counted: {close:#}");
+        assert_eq!(found.len(), 4, "{found:#?}");
+    }
+}

@@ -1,0 +1,359 @@
+//! UDP flows: who, with whom, in which direction and how much, against what tcpdump has seen.
+
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use netconn_tests::{
+    Capture, Daemon, Echo, Events, Forked, Netns, Pair, Random, between, deliver, ended_flows, long, pause, step,
+    totals, udp, unbound, until,
+};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{UdpGroSegment, UdpGsoSegment},
+};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+/// Sizes of the datagrams of an exchange: none, one byte, what QUIC pads its first packets to, and the most there can be.
+const SIZES: [usize; 5] = [0, 1, 1200, 9000, 65_507];
+
+fn port(socket: &UdpSocket) -> u16 {
+    socket.local_addr().unwrap().port()
+}
+
+/// The ends of all UDP flows of a namespace.
+fn ended(namespace: &Netns, count: usize) -> Events {
+    ended_flows(Daemon::shared(), namespace, "UDP", count, |_| true)
+}
+
+#[test]
+fn every_exchange_is_a_flow_at_either_end() {
+    for (server, family, to) in [
+        ("127.0.0.1", Domain::IPV4, "127.0.0.1"),
+        ("::1", Domain::IPV6, "::1"),
+        // IPv6 sockets that serve and use IPv4.
+        ("::", Domain::IPV4, "127.0.0.1"),
+        ("127.0.0.1", Domain::IPV6, "::ffff:127.0.0.1"),
+    ] {
+        exchange(server, family, to, false);
+        exchange(server, family, to, true);
+    }
+}
+
+fn exchange(server: &str, family: Domain, to: &str, is_connected: bool) {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    let capture = Capture::start(&namespace, "lo");
+    let what = format!("{to} is connected to: {is_connected}");
+    let (mut client_port, mut server_port, mut server_pid, mut took) = (0, 0, 0, Duration::ZERO);
+    namespace.run(|| {
+        let echo = Echo::start(server, 0);
+        let client = unbound(family);
+        let to = SocketAddr::new(to.parse().unwrap(), echo.port());
+        if is_connected {
+            client.connect(to).unwrap();
+        }
+        let since = Instant::now();
+        for size in SIZES {
+            let datagram = vec![0; size];
+            let sent = if is_connected { client.send(&datagram) } else { client.send_to(&datagram, to) };
+            assert_eq!(sent.unwrap(), size);
+            assert_eq!(client.recv_from(&mut vec![0; 65_536]).unwrap().0, size);
+            thread::sleep(Duration::from_millis(10));
+        }
+        took = since.elapsed();
+        (client_port, server_port, server_pid) = (port(&client), echo.port(), echo.process.pid);
+    });
+    let wire = capture.end(&namespace, "127.0.0.1").udp();
+
+    let closes = ended(&namespace, 2);
+    let bytes = SIZES.iter().sum::<usize>() as u64;
+    for (local, remote, direction, pid, attribution) in [
+        (client_port, server_port, "OUTGOING", std::process::id(), if is_connected { "connect" } else { "send" }),
+        (server_port, client_port, "INCOMING", server_pid, "receive"),
+    ] {
+        let close = between(&closes, local, remote);
+        assert_eq!(totals(&close), (5, bytes, 5, bytes), "{what}: {close:#}");
+        assert_eq!(totals(&close), wire.of(&close), "{what}: {close:#}");
+        assert_eq!(close["event.network.direction"], direction, "{what}: {close:#}");
+        assert_eq!(close["event.network.protocolName"], "udp");
+        assert_eq!(close["event.network.closeReason"], "local");
+        assert_eq!(close["src.process.pid"], pid, "{what}: {close:#}");
+        assert_eq!(close["src.process.attribution"], attribution, "{what}: {close:#}");
+        // The initiator is src, whichever end is ours.
+        assert_eq!(close["src.port.number"], client_port);
+        assert_eq!(close["dst.port.number"], server_port);
+        let duration = close["event.network.durationMs"].as_f64().unwrap();
+        assert!(duration >= 40.0 && duration <= took.as_secs_f64() * 1000.0, "{duration} of {took:?}");
+    }
+    let hashes = closes.values("event.network.communityId");
+    assert!(hashes[0].is_string() && hashes[0] == hashes[1], "{what}: {hashes:?}");
+    // Only the server was bound.
+    let events = || daemon.events().within(&namespace);
+    until(5000, || format!("{:#?}", events()), || !events().of("IP Listen End").is_empty());
+    for kind in ["IP Listen", "IP Listen End"] {
+        let event = events().of(kind).one().clone();
+        assert_eq!(
+            (&event["local.port.number"], &event["event.network.protocol"]),
+            (&server_port.into(), &"UDP".into())
+        );
+        assert_eq!(event["src.process.pid"], server_pid, "{event:#}");
+        assert!(event.get("remote.ip.address").is_none());
+    }
+}
+
+#[test]
+fn bytes_are_those_on_the_wire() {
+    let pair = Pair::new();
+    let daemon = Daemon::shared();
+    for (here, there) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        let capture = Capture::start(&pair.here, "cable");
+        let client = pair.here.run(|| udp((here, 0)));
+        let server = pair.there.run(|| udp((there, 0)));
+        let to = server.local_addr().unwrap();
+        let mut random = Random(0x9E37_79B9_7F4A_7C15);
+        for number in 0..500 {
+            // As QUIC; each fiftieth is more than fits into a frame.
+            let size = if number % 50 == 0 { 8000 } else { random.below(1453) };
+            let from = deliver(&client, (&server, to), size);
+            deliver(&server, (&client, from), random.below(1453));
+        }
+        drop((client, server));
+        let wire = capture.end(&pair.here, "10.0.0.2").udp();
+        for (namespace, address) in [(&pair.here, here), (&pair.there, there)] {
+            let close =
+                ended_flows(daemon, namespace, "UDP", 1, |event| event["local.ip.address"] == address).one().clone();
+            let (sent, _, received, _) = totals(&close);
+            assert_eq!((sent, received), (500, 500), "{close:#}");
+            assert_eq!(totals(&close), wire.of(&close), "{close:#}");
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_cuts_or_joins_counts_in_pieces() {
+    const PIECE: usize = 1200;
+    const PART: usize = 10 * PIECE + 300;
+    for is_joined in [false, true] {
+        let namespace = Netns::new();
+        let capture = Capture::start(&namespace, "lo");
+        let (client_port, server_port) = namespace.run(|| {
+            let (client, server) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+            setsockopt(&client, UdpGsoSegment, &i32::try_from(PIECE).unwrap()).unwrap();
+            setsockopt(&server, UdpGroSegment, &is_joined).unwrap();
+            for _ in 0..10 {
+                assert_eq!(client.send_to(&[0; PART], server.local_addr().unwrap()).unwrap(), PART);
+                let mut received = 0;
+                while received < PART {
+                    let length = server.recv(&mut [0; 65_536]).unwrap();
+                    assert!(is_joined || length <= PIECE, "the kernel has not cut");
+                    received += length;
+                }
+            }
+            (port(&client), port(&server))
+        });
+        let wire = capture.end(&namespace, "127.0.0.1").udp();
+        let closes = ended(&namespace, 2);
+        let (client, server) = (between(&closes, client_port, server_port), between(&closes, server_port, client_port));
+        let bytes = 10 * PART as u64;
+        assert_eq!(totals(&client), (110, bytes, 0, 0), "joined: {is_joined}: {client:#}");
+        assert_eq!(totals(&server), (0, 0, 110, bytes), "joined: {is_joined}: {server:#}");
+        // On loopback the whole passes.
+        assert_eq!(wire.totals().1, bytes);
+    }
+}
+
+#[test]
+fn multicast_is_a_flow_of_each_that_gets_it() {
+    const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+    let pair = Pair::new();
+    let daemon = Daemon::shared();
+    let capture = Capture::start(&pair.here, "cable");
+    let member = || {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from((GROUP, 5007)).into()).unwrap();
+        socket.join_multicast_v4(&GROUP, &Ipv4Addr::new(10, 0, 0, 2)).unwrap();
+        socket.set_read_timeout(Some(long(10_000))).unwrap();
+        UdpSocket::from(socket)
+    };
+    let members = pair.there.run(|| [member(), member()]);
+    let sender = pair.here.run(|| {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_multicast_if_v4(&Ipv4Addr::new(10, 0, 0, 1)).unwrap();
+        UdpSocket::from(socket)
+    });
+    for size in [100, 200, 300] {
+        assert_eq!(sender.send_to(&vec![0; size], (GROUP, 5007)).unwrap(), size);
+        for member in &members {
+            assert_eq!(member.recv(&mut [0; 1000]).unwrap(), size);
+        }
+    }
+    drop((members, sender));
+    let wire = capture.end(&pair.here, "10.0.0.2").udp();
+
+    let sent = ended_flows(daemon, &pair.here, "UDP", 1, |_| true).one().clone();
+    assert_eq!(totals(&sent), (3, 600, 0, 0), "{sent:#}");
+    assert_eq!(totals(&sent), wire.of(&sent));
+    assert_eq!((&sent["remote.ip.address"], &sent["remote.port.number"]), (&"239.1.2.3".into(), &5007.into()));
+    assert_eq!(sent["local.ip.address"], "10.0.0.1");
+    let received = ended_flows(daemon, &pair.there, "UDP", 2, |_| true);
+    for close in &received.0 {
+        assert_eq!(totals(close), (0, 0, 3, 600), "{close:#}");
+        assert_eq!(close["event.network.direction"], "INCOMING");
+        assert_eq!(close["remote.ip.address"], "10.0.0.1");
+        assert_eq!(close["src.process.pid"], std::process::id());
+    }
+    assert_ne!(received.0[0]["event.connection.id"], received.0[1]["event.connection.id"]);
+}
+
+#[test]
+fn who_sends_first_decides_the_direction() {
+    let namespace = Netns::new();
+    let capture = Capture::start(&namespace, "lo");
+    let (first_port, second_port) = namespace.run(|| {
+        let (first, second) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+        // Both connect; that is no datagram.
+        first.connect(second.local_addr().unwrap()).unwrap();
+        second.connect(first.local_addr().unwrap()).unwrap();
+        first.send(&[0; 10]).unwrap();
+        // recv without an address, of which no hook tells.
+        assert_eq!(second.recv(&mut [0; 100]).unwrap(), 10);
+        second.send(&[0; 20]).unwrap();
+        assert_eq!(first.recv(&mut [0; 100]).unwrap(), 20);
+        (port(&first), port(&second))
+    });
+    let wire = capture.end(&namespace, "127.0.0.1").udp();
+    let closes = ended(&namespace, 2);
+    for (local, remote, direction, expected) in
+        [(first_port, second_port, "OUTGOING", (1, 10, 1, 20)), (second_port, first_port, "INCOMING", (1, 20, 1, 10))]
+    {
+        let close = between(&closes, local, remote);
+        assert_eq!(close["event.network.direction"], direction, "{close:#}");
+        assert_eq!((totals(&close), totals(&close)), (expected, wire.of(&close)));
+        assert_eq!(close["src.process.pid"], std::process::id(), "{close:#}");
+        assert_eq!(close["src.process.attribution"], "connect", "{close:#}");
+    }
+}
+
+#[test]
+fn connecting_again_is_another_flow() {
+    let namespace = Netns::new();
+    let (client_port, ports) = namespace.run(|| {
+        let (client, first, second) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+        for (server, size) in [(&first, 10), (&second, 20), (&first, 30)] {
+            client.connect(server.local_addr().unwrap()).unwrap();
+            client.send(&vec![0; size]).unwrap();
+            assert_eq!(server.recv(&mut [0; 100]).unwrap(), size);
+        }
+        (port(&client), [port(&first), port(&second)])
+    });
+    // One for each remote end, however often it is connected; two of the servers.
+    let closes = ended(&namespace, 4);
+    for (port, expected) in [(ports[0], (2, 40, 0, 0)), (ports[1], (1, 20, 0, 0))] {
+        let close = between(&closes, client_port, port);
+        assert_eq!(totals(&close), expected, "{close:#}");
+    }
+}
+
+#[test]
+fn a_shared_socket_belongs_to_whom_used_it_first() {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    let mut flows = Vec::new();
+    let mut shared_port = 0;
+    namespace.run(|| {
+        let sinks = [udp("127.0.0.1:0"), udp("127.0.0.1:0")];
+        let shared = udp("127.0.0.1:0");
+        let mut children = sinks.each_ref().map(|sink| {
+            Forked::new(|mut channel| {
+                pause(&mut channel);
+                shared.send_to(&[0; 10], sink.local_addr().unwrap()).unwrap();
+                step(&mut channel);
+                pause(&mut channel);
+            })
+        });
+        for child in &mut children {
+            child.go();
+            child.wait();
+        }
+        shared_port = port(&shared);
+        flows = sinks.each_ref().map(|sink| (port(sink), children[0].pid)).into();
+        // It lives for as long as anybody has it open.
+        drop(shared);
+        let [first, second] = children;
+        drop(first);
+        let rows = daemon.list(namespace.inode);
+        assert!(rows.iter().any(|row| row["local_port"] == shared_port), "{rows:#?}");
+        drop(second);
+    });
+    let is_its_own = |event: &Value| event["local.port.number"] == shared_port;
+    let closes = ended_flows(daemon, &namespace, "UDP", 2, is_its_own);
+    for (sink, pid) in flows {
+        let close = between(&closes, shared_port, sink);
+        assert_eq!(close["src.process.pid"], pid, "{close:#}");
+        assert_eq!(totals(&close), (1, 10, 0, 0));
+    }
+    let listen = daemon.events().within(&namespace).of("IP Listen").with("local.port.number", shared_port);
+    assert_eq!(listen.one()["src.process.pid"], std::process::id(), "who bound it");
+}
+
+#[test]
+fn equal_addresses_in_two_namespaces_are_two_flows() {
+    let namespaces = [Netns::new(), Netns::new()];
+    let held = namespaces.each_ref().map(|namespace| {
+        namespace.run(|| {
+            let echo = Echo::start("127.0.0.1", 5300);
+            let client = udp("127.0.0.1:5301");
+            (echo, client)
+        })
+    });
+    for (number, (_, client)) in held.iter().enumerate() {
+        for _ in 0..=number {
+            client.send_to(&[0; 10], "127.0.0.1:5300").unwrap();
+            assert_eq!(client.recv(&mut [0; 100]).unwrap(), 10);
+        }
+    }
+    let pids = held.each_ref().map(|(echo, _)| echo.process.pid);
+    drop(held);
+    for ((namespace, pid), datagrams) in namespaces.iter().zip(pids).zip(1..) {
+        let closes = ended(namespace, 2);
+        assert_eq!(between(&closes, 5300, 5301)["src.process.pid"], pid);
+        for close in &closes.0 {
+            assert_eq!(totals(close), (datagrams, datagrams * 10, datagrams, datagrams * 10), "{close:#}");
+        }
+    }
+}
+
+#[test]
+fn of_several_sockets_at_one_port_it_is_the_one_that_was_chosen() {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    let mut expected = Vec::new();
+    namespace.run(|| {
+        let pid = |_: &[u8]| std::process::id().to_ne_bytes().to_vec();
+        let servers: Vec<_> = (0..4).map(|_| Echo::answering("127.0.0.1", 5302, pid)).collect();
+        // All at once, so that each has a port of its own.
+        let clients: Vec<_> = (0..40).map(|_| unbound(Domain::IPV4)).collect();
+        for client in &clients {
+            client.send_to(&[0; 10], "127.0.0.1:5302").unwrap();
+            let mut pid = [0; 4];
+            client.recv(&mut pid).unwrap();
+            expected.push((port(client), u32::from_ne_bytes(pid)));
+        }
+        assert!(expected.iter().all(|(_, pid)| servers.iter().any(|server| server.process.pid == *pid)));
+    });
+    let is_served = |event: &Value| event["local.port.number"] == 5302;
+    let closes = ended_flows(daemon, &namespace, "UDP", 40, is_served);
+    for (client, pid) in &expected {
+        let close = between(&closes, 5302, *client);
+        assert_eq!(close["src.process.pid"], *pid, "{close:#}");
+        assert_eq!(totals(&close), (1, 4, 1, 10));
+    }
+    let chosen: HashSet<_> = expected.iter().map(|(_, pid)| pid).collect();
+    assert!(chosen.len() > 1, "the kernel spreads 40 clients");
+}
