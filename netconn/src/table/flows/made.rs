@@ -29,11 +29,12 @@ impl Connection {
             _ => AF_INET6,
         };
         let is_folded = key.version == 0;
+        let protocol = if is_folded { flow.protocol } else { key.protocol };
         let remote = End { address: address(family, &key.remote_address), port: key.remote_port };
         let mut connection = Self {
             role: if flow.is_outgoing != 0 { role::ACTIVE } else { role::PASSIVE },
             state: tcp_state::ESTABLISHED,
-            protocol: flow.protocol,
+            protocol,
             namespace: flow.namespace,
             local: End { address: address(family, &flow.local_address), port: flow.local_port },
             remote: (!is_folded).then_some(remote),
@@ -44,7 +45,7 @@ impl Connection {
                 packets_sent: 0,
                 packets_received: 0,
                 last_ns: flow.first_ns,
-                icmp: icmp(flow.protocol, flow).filter(|_| !is_folded),
+                icmp: icmp(protocol, flow).filter(|_| !is_folded),
                 folded: is_folded,
                 raw: flow.is_raw != 0,
             })),

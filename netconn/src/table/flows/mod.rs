@@ -139,9 +139,16 @@ impl Flows {
         entries.map(|(slot, entry)| (slot as usize, &entry.connection))
     }
 
-    /// Whether a socket is, or has been until lately, among the entries.
-    pub fn has_socket(&self, socket: u64) -> bool {
-        self.entries.socket(socket).is_some() || self.recent.has_socket(socket)
+    /// Whether an entry shows this socket, or it has ended lately. One that is not connected is more than its flows: it may
+    /// hear of anybody else.
+    pub fn shows(&self, record: &DatagramRecord) -> bool {
+        if self.recent.has_socket(record.socket) {
+            return true;
+        }
+        let is_connected = record.marks & datagram::CONNECTED != 0;
+        self.entries.socket(record.socket).is_some_and(|socket| {
+            socket.bound.is_some() || (is_connected && (socket.connected.is_some() || !socket.flows.is_empty()))
+        })
     }
 
     /// Sockets of which the kernel is to fold what they exchange with new ends; each is given once.
