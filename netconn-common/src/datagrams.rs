@@ -21,6 +21,8 @@ pub mod datagram {
     pub const USED: u32 = 2;
     /// It is connected: `remote_address` and `remote_port` say to whom.
     pub const CONNECTED: u32 = 4;
+    /// That it is connected was told.
+    pub const TOLD: u32 = 8;
 }
 
 /// What is kept with a socket of datagrams for as long as it lives.

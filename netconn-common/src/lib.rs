@@ -101,8 +101,10 @@ pub mod setting {
     pub const SCAN_COUNTERS: u32 = 16;
     /// `iter/tcp` is read for the first time: what is kept with sockets is an earlier daemon's.
     pub const FIRST_DUMP: u32 = 32;
-    /// Datagrams are not counted: `connect` of a socket of datagrams is told.
+    /// Datagrams are not counted: that a socket of datagrams is connected is told.
     pub const SOCKETS_ONLY: u32 = 128;
+    /// With the bit before: the tracepoints of sending and receiving are there, and tell it with the socket's own port.
+    pub const TOLD_BY_USE: u32 = 256;
     /// Nobody stays to need it later: the iterators keep nothing with sockets, where these have cookies to be known by.
     pub const PASSING: u32 = 64;
 }

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use netconn_common::{
     DatagramRecord, Datagrams, IPPROTO_UDP, NO_MEMORY, OwnerRecord, ReleasedRecord, UNKNOWN_U32, attribution, datagram,
-    kind, setting,
+    kind, setting, tcp_state,
 };
 
 use crate::{
@@ -92,7 +92,7 @@ fn bound(ctx: &SockContext, address: [u32; 4], family: u16) {
     // SAFETY: the kernel gives a valid context; this member may be read by this type of program.
     let port = unsafe { context!(ctx.as_ptr(), "u32", PORT) } as u16;
     let place = Place { local_address: address, local_port: port, family, ..Place::default() };
-    tell(ctx.as_ptr(), kept, place);
+    tell(cookie(ctx.as_ptr()), kept, place);
 }
 
 /// `connect` is called for a socket that is not TCP's, with the address and port (host byte order) given.
@@ -108,11 +108,12 @@ pub fn connecting(ctx: &SockAddrContext, address: [u32; 4], port: u16, family: u
         kept.owner = task::current(attribution::CONNECT);
         kept.marks |= datagram::USED;
     }
-    if tcp::setting(setting::SOCKETS_ONLY) {
+    kept.marks &= !datagram::TOLD;
+    if tcp::setting(setting::SOCKETS_ONLY) && !tcp::setting(setting::TOLD_BY_USE) {
         kept.counted = 1;
         let marks = datagram::CONNECTED;
         tell(
-            ctx.as_ptr(),
+            cookie(ctx.as_ptr()),
             kept,
             Place { remote_address: address, remote_port: port, family, marks, ..Place::default() },
         );
@@ -151,10 +152,7 @@ fn uses(ctx: &SockAddrContext, how: u32) -> i32 {
         let kept = storage(socket.cast(), true);
         if !kept.is_null() {
             // SAFETY: not null; see `used`.
-            used(unsafe { &mut *kept }, how, || {
-                // SAFETY: the helper takes the context of programs on cgroups.
-                unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
-            });
+            used(unsafe { &mut *kept }, how, || cookie(ctx.as_ptr()));
         }
     }
     1 // allowed
@@ -176,9 +174,29 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn used_by(sock: Sock, how: u32) {
     let kept = traced(sock, false);
-    if !kept.is_null() {
-        // SAFETY: not null.
-        used(unsafe { &mut *kept }, how, || sock.known_number().unwrap_or(0));
+    if kept.is_null() {
+        return;
+    }
+    // SAFETY: not null.
+    let kept = unsafe { &mut *kept };
+    used(kept, how, || sock.known_number().unwrap_or(0));
+    if tcp::setting(setting::TOLD_BY_USE)
+        && kept.marks & datagram::TOLD == 0
+        && sock.protocol() == u16::from(IPPROTO_UDP)
+        && sock.tcp_state() == tcp_state::ESTABLISHED
+    {
+        kept.counted = 1;
+        kept.marks |= datagram::TOLD;
+        let ends = sock.ends(0);
+        let place = Place {
+            local_address: words(ends.local_address),
+            remote_address: words(ends.remote_address),
+            local_port: ends.local_port,
+            remote_port: ends.remote_port,
+            family: ends.family,
+            marks: datagram::CONNECTED,
+        };
+        tell(sock.known_number().unwrap_or(0), kept, place);
     }
 }
 
@@ -219,8 +237,7 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: not null.
     let (counted, marks) = unsafe { ((*kept).counted, (*kept).marks) };
     if counted != 0 || marks & datagram::BOUND != 0 {
-        // SAFETY: the helper takes the context of programs on cgroups.
-        let socket = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        let socket = cookie(ctx.as_ptr());
         emit::record_of_datagrams(kind::RELEASED, |record: *mut ReleasedRecord| {
             let header = emit::header(kind::RELEASED, emit::now());
             // SAFETY: the ring gave room for one record.
@@ -242,11 +259,16 @@ struct Place {
     marks: u32,
 }
 
-/// Tells what is known of a socket; `context` is that of a program on cgroups.
+/// The cookie of the socket that the context of a program on cgroups stands for.
 #[inline(always)]
-fn tell(context: *mut c_void, kept: &Datagrams, place: Place) {
+fn cookie(context: *mut c_void) -> u64 {
     // SAFETY: the helper takes the context of programs on cgroups.
-    let socket = unsafe { bpf_get_socket_cookie(context) };
+    unsafe { bpf_get_socket_cookie(context) }
+}
+
+/// Tells what is known of a socket.
+#[inline(always)]
+fn tell(socket: u64, kept: &Datagrams, place: Place) {
     emit::record_of_datagrams(kind::BOUND, |slot: *mut DatagramRecord| {
         let record = DatagramRecord {
             header: emit::header(kind::BOUND, emit::now()),
@@ -269,6 +291,12 @@ fn tell(context: *mut c_void, kept: &Datagrams, place: Place) {
 #[inline(always)]
 fn bytes(address: [u32; 4]) -> [u8; 16] {
     // SAFETY: both are 16 bytes of plain data.
+    unsafe { core::mem::transmute(address) }
+}
+
+#[inline(always)]
+fn words(address: [u64; 2]) -> [u32; 4] {
+    // SAFETY: as above.
     unsafe { core::mem::transmute(address) }
 }
 

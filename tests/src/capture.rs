@@ -106,9 +106,10 @@ impl Wire {
         self.only(|packet| packet.protocol == UDP)
     }
 
-    /// Those of ICMP and ICMPv6.
+    /// Those of ICMP and ICMPv6, but for what neighbours ask and tell each other (types 133 to 137): that is for the kernel.
     pub fn icmp(&self) -> Self {
-        self.only(|packet| ICMP.contains(&packet.protocol))
+        let is_of_neighbours = |packet: &Packet| packet.icmp.is_some_and(|(kind, _, _)| (133..=137).contains(&kind));
+        self.only(|packet| ICMP.contains(&packet.protocol) && !is_of_neighbours(packet))
     }
 
     /// Those that a condition holds for.

@@ -361,7 +361,13 @@ mod tests {
         // One that is connected and has a flow, one that is not and has, one that was closed while the kernel was asked, and two
         // that nothing else is known of.
         let live = || Live {
-            datagrams: vec![socket(3, datagram::CONNECTED), socket(4, 0), socket(2, 0), socket(9001, datagram::CONNECTED), socket(9002, 0)],
+            datagrams: vec![
+                socket(3, datagram::CONNECTED),
+                socket(4, 0),
+                socket(2, 0),
+                socket(9001, datagram::CONNECTED),
+                socket(9002, 0),
+            ],
             ..Live::default()
         };
         let (all, parts) = rows(&mut core, "", None, live());

@@ -152,6 +152,10 @@ impl Capture {
                 bits |= setting::CONNECT_HOOK;
                 settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
             }
+            if hook.program == "sock_recv_length" && verdict == Verdict::Attached && bits & setting::SOCKETS_ONLY != 0 {
+                bits |= setting::TOLD_BY_USE;
+                settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
+            }
             if hook.without.is_none()
                 && let Verdict::Unsupported { reason } | Verdict::Failed { reason } = &verdict
             {

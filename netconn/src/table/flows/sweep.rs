@@ -156,10 +156,16 @@ impl Flows {
     ) {
         for record in sockets {
             self.learn(record, now, &process, &mut emit);
-            if let Some(slot) = self.entries.socket(record.socket).and_then(|socket| socket.bound)
-                && let Some(entry) = self.entries.get_mut(slot)
-            {
+            let (bound, connected) =
+                self.entries.socket(record.socket).map_or((None, None), |socket| (socket.bound, socket.connected));
+            if let Some(entry) = bound.and_then(|slot| self.entries.get_mut(slot)) {
                 entry.connection.follow(record);
+            }
+            // Where only `connect` tells of it, it has no port then.
+            if let Some(entry) = connected.and_then(|slot| self.entries.get_mut(slot))
+                && entry.connection.local.port == 0
+            {
+                entry.connection.local = Connection::of_datagrams(record, None).local;
             }
         }
     }
