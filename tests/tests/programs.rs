@@ -68,7 +68,9 @@ fn each_query_is_a_flow_of_whom_asked() {
     let mut asked = HashMap::new();
     for number in 0..QUERIES {
         let name = format!("{}.example.test", "x".repeat(1 + number % 60));
-        let (pid, text) = run(&namespace, "dig", &["@127.0.0.1", "+short", "+tries=1", &name, "A"]);
+        // From a port of its own: with one that comes twice the resolver would have one flow for both.
+        let from = format!("127.0.0.1#{}", 20_000 + number);
+        let (pid, text) = run(&namespace, "dig", &["@127.0.0.1", "-b", &from, "+short", "+tries=1", &name, "A"]);
         assert_eq!(text, "192.0.2.7\n", "{name}");
         asked.insert(u64::from(pid), name);
     }
