@@ -8,7 +8,8 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6},
+    os::fd::AsRawFd as _,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
@@ -23,7 +24,10 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
     sched::{CloneFlags, setns},
     sys::{
-        socket::{setsockopt, sockopt::ReceiveTimeout},
+        socket::{
+            AddressFamily as Family, SockFlag, SockType, SockaddrIn6, connect, getsockname, setsockopt, socket,
+            sockopt::ReceiveTimeout,
+        },
         time::{TimeVal, TimeValLike as _},
     },
 };
@@ -235,9 +239,11 @@ fn errno_here(question: &Question) -> Option<u32> {
 /// (`ip6_dst_lookup_tail` in `net/ipv6/ip6_output.c`), and netlink does not tell it. To connect a UDP socket does, and
 /// sends nothing.
 fn source(remote: Ipv6Addr, device: u32) -> io::Result<IpAddr> {
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-    socket.connect(SocketAddrV6::new(remote, DISCARD_PORT, 0, device))?;
-    Ok(socket.local_addr()?.ip())
+    // Not bound: a socket that is would be told of as one that waits for datagrams.
+    let asking = socket(Family::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(asking.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(remote, DISCARD_PORT, 0, device)))?;
+    let source: SockaddrIn6 = getsockname(asking.as_raw_fd())?;
+    Ok(source.ip().into())
 }
 
 /// The errno for one look-up.
