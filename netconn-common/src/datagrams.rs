@@ -121,8 +121,10 @@ pub struct FlowRecord {
 pub struct DatagramRecord {
     /// Time and kind.
     pub header: Header,
-    /// The socket's cookie; 0: it has none that can be read.
+    /// The socket's cookie; where that cannot be asked for (5.10) and it has none yet, its address in the kernel.
     pub socket: u64,
+    /// Its address in the kernel, if what is kept with it cannot be had (5.10), to find its processes by; 0 otherwise.
+    pub address: u64,
     /// What is kept with it.
     pub kept: Datagrams,
     /// This end's address; IPv4 in the first four bytes.

@@ -299,7 +299,7 @@ pub struct UnsentRecord {
     pub device: u32,
 }
 
-/// An open file that is a TCP socket, from `iter/task_file`.
+/// An open file that is a socket, from `iter/task_file`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FileRecord {

@@ -104,12 +104,9 @@ pub fn connecting(ctx: &SockAddrContext, address: [u32; 4], port: u16, family: u
         return;
     }
     let Some(kept) = kept_or_new(socket.cast()) else { return };
-    if kept.marks & datagram::USED == 0 {
-        kept.owner = task::current(attribution::CONNECT);
-        kept.marks |= datagram::USED;
-    }
+    used(kept, attribution::CONNECT, || cookie(ctx.as_ptr()));
     kept.marks &= !datagram::TOLD;
-    if tcp::setting(setting::SOCKETS_ONLY) && !tcp::setting(setting::TOLD_BY_USE) {
+    if tcp::setting(setting::SOCKETS_ONLY) && !tcp::setting(setting::TOLD_BY_USE) && is_udp(socket) {
         kept.counted = 1;
         let marks = datagram::CONNECTED;
         tell(
@@ -231,11 +228,13 @@ pub fn sock_release(ctx: SockContext) -> i32 {
         return 1;
     }
     let kept = storage(ctx.as_ptr(), false);
-    if kept.is_null() {
-        return 1;
-    }
-    // SAFETY: not null.
-    let (counted, marks) = unsafe { ((*kept).counted, (*kept).marks) };
+    let (counted, marks) = if kept.is_null() {
+        // On 5.10 nothing can be kept with what is older than netconn, but the daemon may know it.
+        (u32::from(!has(&HAS_SOCKET_STORAGE)), 0)
+    } else {
+        // SAFETY: not null.
+        unsafe { ((*kept).counted, (*kept).marks) }
+    };
     if counted != 0 || marks & datagram::BOUND != 0 {
         let socket = cookie(ctx.as_ptr());
         emit::record_of_datagrams(kind::RELEASED, |record: *mut ReleasedRecord| {
@@ -273,6 +272,7 @@ fn tell(socket: u64, kept: &Datagrams, place: Place) {
         let record = DatagramRecord {
             header: emit::header(kind::BOUND, emit::now()),
             socket,
+            address: 0,
             kept: *kept,
             local_address: bytes(place.local_address),
             remote_address: bytes(place.remote_address),

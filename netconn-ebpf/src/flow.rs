@@ -30,7 +30,7 @@ const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 const EXTENSIONS_MAX: usize = 6;
 /// Kernels' `-EEXIST`, `include/uapi/asm-generic/errno-base.h`.
 const EEXIST: i64 = -17;
-/// Any other error than [`EEXIST`].
+/// `-E2BIG`, as above: a map has as many entries as it may have. Other errors are over with the next packet.
 const NO_ROOM: i64 = -7;
 /// What UDP and ICMP put before their payload, bytes.
 const HEADER_BYTES: u32 = 8;
@@ -217,7 +217,8 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
         0 => return tell(&key, &flow),
         // Another processor was faster.
         EEXIST => return add(find(flows(), (&raw const key).cast()), is_out, packets, payload, now),
-        _ => {}
+        NO_ROOM => {}
+        _ => return emit::lost(kind::UNCOUNTED),
     }
     // There is no room, or the daemon says that this socket has too much: from now on one flow stands for all further ends of
     // it.

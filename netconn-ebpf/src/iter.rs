@@ -14,9 +14,9 @@ use netconn_common::{
 use crate::{
     datagram, emit,
     kernel::{
-        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_COOKIE,
-        SOCK_FAMILY, SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow,
-        has, member, probe,
+        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_FAMILY,
+        SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member,
+        probe,
     },
     maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS, SPARE},
     sock::{AF_INET, AF_INET6, Sock, TcpSock},
@@ -140,7 +140,7 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
         let sock = Sock::new(socket);
         let is_connected = sock.tcp_state() == tcp_state::ESTABLISHED;
         let kept = datagram::traced(sock, !is_passing());
-        if tcp::setting(setting::FIRST_DUMP) && !is_connected && !kept.is_null() {
+        if tcp::setting(setting::FIRST_DUMP) && !is_connected && !kept.is_null() && (*kept).born_ns == 0 {
             // It was there before, so nobody was told that it was bound; whoever watches is, that it ends.
             (*kept).marks |= datagram_mark::BOUND;
         }
@@ -149,6 +149,7 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
         let mut record = DatagramRecord {
             header: emit::header(kind::BOUND, emit::now()),
             socket: sock.cookie_or_address(),
+            address: if has(&HAS_SOCKET_STORAGE) { 0 } else { sock.address() },
             kept: Datagrams { namespace: sock.namespace(), ..kept },
             local_address: [0; 16],
             remote_address: [0; 16],
@@ -319,8 +320,8 @@ unsafe fn of_datagrams(seq: *mut c_void, task: *const u8, file: *const u8, descr
             if !matches!(family, AF_INET | AF_INET6) || protocol == u16::from(IPPROTO_TCP) {
                 return;
             }
-            let cookie: u64 = probe(sk + u64::from(SOCK_COOKIE.load())).unwrap_or(0);
-            socket = if cookie == 0 { sk } else { cookie };
+            // See `DatagramRecord::address`.
+            socket = sk;
             local_port = probe(sk + u64::from(SOCK_LOCAL_PORT.load())).unwrap_or(0);
         }
         let tcp_state = tcp_state::CLOSE;

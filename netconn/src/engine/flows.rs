@@ -128,7 +128,7 @@ impl Loop {
     /// Compares flows with the kernel, if there are any and it is time to.
     pub(super) fn sweep_if_due(&mut self, now: u64) {
         let is_old = now.saturating_sub(self.swept_ns) >= SWEEP.as_nanos() as u64;
-        if is_old && !self.core.flows.is_empty() {
+        if (is_old && !self.core.flows.is_empty()) || self.core.flows.is_unfinished() {
             self.sweep();
         }
     }

@@ -10,7 +10,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::Log;
 use netconn_common::{
-    CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting,
+    CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, Owner, TcpRecord, feature, kind, map, setting,
 };
 
 use crate::{
@@ -81,6 +81,8 @@ pub struct Capture {
     bits: u32,
     exact: bool,
     level: FlowLevel,
+    /// Where what is kept with sockets cannot be read by iterators (5.10): who had which open when files were last read.
+    holders: hashbrown::HashMap<u64, Owner>,
     /// Whether sockets have not been read yet.
     is_first: bool,
     /// The same of UDP sockets.
@@ -183,6 +185,7 @@ impl Capture {
             settings,
             bits,
             level: options.level,
+            holders: hashbrown::HashMap::default(),
             exact: layout.has(feature::SOCKET_STORAGE),
             is_first: true,
             is_first_of_datagrams: true,
@@ -249,9 +252,13 @@ impl Capture {
             return Ok(Default::default());
         }
         let first = if self.is_first_of_datagrams { setting::FIRST_DUMP } else { 0 };
-        let found = self.read("dump_udp", first, iterate::all_with_udp, meanwhile)?;
+        let (mut sockets, namespaces): (Vec<DatagramRecord>, _) =
+            self.read("dump_udp", first, iterate::all_with_udp, meanwhile)?;
         self.is_first_of_datagrams = false;
-        Ok(found)
+        for socket in sockets.iter_mut().filter(|socket| socket.kept.owner.tgid == 0) {
+            socket.kept.owner = self.holders.get(&socket.address).copied().unwrap_or_default();
+        }
+        Ok((sockets, namespaces))
     }
 
     /// The kernel's flows; a second time there are none.
@@ -271,7 +278,11 @@ impl Capture {
     ///
     /// When the iterator is not there or cannot be read.
     pub fn files(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
-        self.read("dump_files", 0, iterate::here, meanwhile)
+        let files: Vec<FileRecord> = self.read("dump_files", 0, iterate::here, meanwhile)?;
+        if !self.exact {
+            self.holders = files.iter().map(|file| (file.socket, file.owner)).collect();
+        }
+        Ok(files)
     }
 
     /// Reads the open files that are attempts which wait for an answer.

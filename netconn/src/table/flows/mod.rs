@@ -62,6 +62,10 @@ pub struct Flows {
     folds: Vec<u64>,
     /// Flows that are folded.
     folded: usize,
+    /// Number of dumps so far.
+    dumps: u32,
+    /// More has ended than the last sweep has told.
+    unfinished: bool,
 }
 
 /// A dump that is being taken.
@@ -87,6 +91,8 @@ impl Flows {
             backlog: Queue::default(),
             folds: Vec::new(),
             folded: 0,
+            dumps: 0,
+            unfinished: false,
         }
     }
 
@@ -108,6 +114,11 @@ impl Flows {
     /// Number of flows that are folded.
     pub fn folded(&self) -> usize {
         self.folded
+    }
+
+    /// Whether the last sweep has left something to the next.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished
     }
 
     /// Number of sockets that wait for datagrams.
@@ -329,6 +340,10 @@ impl Flows {
     ) -> Option<(u32, bool)> {
         if let Some(slot) = self.entries.slot_of(key) {
             let born_ns = self.entries.get(slot)?.connection.born_ns;
+            // Two processors may both have been the first to fold something.
+            if key.version == 0 {
+                return Some((slot, false));
+            }
             if born_ns >= flow.first_ns {
                 return (born_ns == flow.first_ns).then_some((slot, false));
             }
@@ -449,7 +464,7 @@ impl Flows {
                     socket.is_folded = false;
                 }
             }
-            if let Some(flow) = take(&key).filter(|flow| flow.first_ns == connection.born_ns) {
+            if let Some(flow) = take(&key).filter(|flow| key.version == 0 || flow.first_ns == connection.born_ns) {
                 connection.count(&flow);
             }
         }

@@ -2,14 +2,17 @@
 
 use std::{collections::HashSet, rc::Rc};
 
-use netconn_common::{DatagramRecord, Flow, FlowKey, IPPROTO_UDP, Owner, datagram};
+use netconn_common::{DatagramRecord, Flow, FlowKey, IPPROTO_UDP, Owner, UNKNOWN_U32, datagram};
 
-use super::{Dump, Flows, entries::Kind, is_vague};
+use super::{Dump, FOLDED_FROM, Flows, entries::Kind, is_vague};
 use crate::{
     event::CloseReason,
     process::Process,
     table::{Change, Connection},
 };
+
+/// Ends that a sweep tells at most, 7 MB of events; the rest lies safely in the kernel's map until the next.
+const ENDS_AT_ONCE: usize = 8192;
 
 impl Flows {
     /// Takes all flows of the kernel, as they were at `now` or later, before any record of the ring that came meanwhile is
@@ -24,7 +27,9 @@ impl Flows {
         mut emit: impl FnMut(Change, &Connection, u64),
     ) {
         self.sweeps = self.sweeps.wrapping_add(1);
-        let mut met = 0;
+        let (mut met, mut ended) = (0, 0);
+        self.unfinished = false;
+        let has_room = kernel.len() < self.limits.flows / 4 * 3;
         for (key, flow) in kernel {
             if key.version == 0 && flow.first_ns == 0 {
                 // Nothing was folded yet, and nothing will be if the socket is gone.
@@ -43,15 +48,17 @@ impl Flows {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             entry.connection.compared = self.sweeps;
             entry.connection.count(flow);
-            if let Some((reason, at)) = self.over(key, flow, now) {
+            let over =
+                self.over(key, flow, now).or_else(|| self.unfolded(key, has_room).then_some((CloseReason::Idle, now)));
+            if let Some((reason, at)) = over.filter(|_| ended < ENDS_AT_ONCE) {
                 self.end(slot, reason, at, &mut take, &mut emit);
                 met -= 1;
-            } else if is_new && flow.first_ns < self.began_ns {
-                if let Some(entry) = self.entries.get(slot) {
-                    self.backlog.push(slot, &entry.connection, 0);
-                }
-            } else if is_new {
-                self.tell_or_wait(slot, now, &mut emit);
+                ended += 1;
+            } else if over.is_some() {
+                self.unfinished = true;
+            } else if is_new && let Some(entry) = self.entries.get(slot) {
+                // There may be many, see `announce_found`.
+                self.backlog.push(slot, &entry.connection, 0);
             }
         }
         // Usually all were met.
@@ -59,6 +66,16 @@ impl Flows {
             self.end_unmet(now, &mut take, &mut emit);
         }
         self.recent.age(now);
+    }
+
+    /// Whether what stands for many ends of a socket can end, so that they have flows of their own again: the socket has
+    /// few others, and there is room.
+    fn unfolded(&self, key: &FlowKey, has_room: bool) -> bool {
+        let is_few = || {
+            let socket = self.entries.socket(key.socket);
+            socket.is_none_or(|socket| socket.flows.len() < self.limits.flows / FOLDED_FROM / 2)
+        };
+        key.version == 0 && has_room && is_few()
     }
 
     /// Whether a flow is over by now, why and when.
@@ -116,10 +133,13 @@ impl Flows {
         mut emit: impl FnMut(Change, &Connection, u64),
     ) {
         let Some(Dump { began_ns, released }) = self.dump.take() else { return };
+        let is_first = self.dumps == 0;
+        self.dumps += 1;
         let mut found: hashbrown::HashSet<u64, foldhash::fast::RandomState> = hashbrown::HashSet::default();
         for record in sockets {
             found.insert(record.socket);
-            if released.contains(&record.socket) || self.recent.has_socket(record.socket) || !is_told(record) {
+            if released.contains(&record.socket) || self.recent.has_socket(record.socket) || !is_told(record, is_first)
+            {
                 continue;
             }
             self.learn(record, now, &process, &mut emit);
@@ -135,7 +155,7 @@ impl Flows {
             connection.protocol == IPPROTO_UDP
                 && !connection.exchanged.as_ref().is_some_and(|exchanged| exchanged.raw)
                 && connection.changed_ns < began_ns
-                && namespaces.contains(&u64::from(connection.namespace))
+                && (connection.namespace == UNKNOWN_U32 || namespaces.contains(&u64::from(connection.namespace)))
                 && !found.contains(&connection.socket)
         };
         let entries = self.entries.beginning_at(0).filter(|(_, entry)| is_gone(&entry.connection));
@@ -186,8 +206,14 @@ impl Flows {
     }
 }
 
-/// Whether a socket of a dump is one that is told of: bound, or connected; of those that are older than netconn nobody
+/// Cookies are counted from 1; what is larger is the address of a socket that has none yet (5.10).
+const COOKIE_MAX: u64 = 1 << 62;
+
+/// Whether a socket of a dump is one that is told of: one that is known by the same number as long as it lives; bound, or connected; of those that are older than netconn nobody
 /// knows whether they were bound, or got a port because they sent.
-fn is_told(record: &DatagramRecord) -> bool {
-    record.marks & (datagram::CONNECTED | datagram::BOUND) != 0 || record.kept.born_ns == 0
+fn is_told(record: &DatagramRecord, is_first: bool) -> bool {
+    // Where nothing is kept with sockets (5.10) all seem older.
+    let is_older = record.kept.born_ns == 0 && (record.address == 0 || is_first);
+    let is_bound = record.marks & (datagram::CONNECTED | datagram::BOUND) != 0 || is_older;
+    is_bound && record.socket < COOKIE_MAX
 }
