@@ -48,7 +48,7 @@ pub struct Found<R> {
 /// When the kernel has no `sock_diag` of TCP or does not allow it.
 pub fn sockets() -> io::Result<Vec<Found<TcpRecord>>> {
     let namespace = namespace();
-    dump(IPPROTO_TCP, StateFlags::all().difference(StateFlags::CLOSE), |response| of_response(response, namespace))
+    dump(IPPROTO_TCP, &StateFlags::all().difference(StateFlags::CLOSE), |response| of_response(response, namespace))
 }
 
 /// The same from `/proc/net/tcp` and `tcp6`: without cookies, numbered instead.
@@ -73,7 +73,7 @@ pub fn sockets_of_proc() -> io::Result<Vec<Found<TcpRecord>>> {
 pub fn datagrams() -> io::Result<Vec<Found<DatagramRecord>>> {
     let namespace = namespace();
     // Not connected is `TCP_CLOSE`; UDP has no other states.
-    dump(IPPROTO_UDP, StateFlags::ESTABLISHED | StateFlags::CLOSE, |response| datagrams_of(response, namespace))
+    dump(IPPROTO_UDP, &(StateFlags::ESTABLISHED | StateFlags::CLOSE), |response| datagrams_of(response, namespace))
 }
 
 /// The same from `/proc/net/udp` and `udp6`: without cookies.
@@ -94,7 +94,7 @@ fn namespace() -> u32 {
 }
 
 /// Asks for all sockets of a protocol in some states.
-fn dump<T>(protocol: u8, states: StateFlags, make: impl Fn(&InetResponse) -> T) -> io::Result<Vec<T>> {
+fn dump<T>(protocol: u8, states: &StateFlags, make: impl Fn(&InetResponse) -> T) -> io::Result<Vec<T>> {
     let mut found = Vec::new();
     for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
         let extensions = ExtensionFlags::INFO;
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn what_the_kernel_cannot_be_asked_for_is_an_error() {
         // No protocol of the kernel's has this number (`IPPROTO_MAX` of `inet_diag_table` is above it).
-        let error = dump(253, StateFlags::all(), |_| ()).unwrap_err();
+        let error = dump(253, &StateFlags::all(), |_| ()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
     }
 
