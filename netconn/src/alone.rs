@@ -4,7 +4,7 @@ use std::{collections::HashSet, io};
 
 use bytes::BytesMut;
 use jiff::Timestamp;
-use netconn_common::{TcpRecord, tcp_state};
+use netconn_common::{DatagramRecord, Owner, TcpRecord, tcp_state};
 use serde_json::json;
 
 use crate::{
@@ -17,8 +17,8 @@ use crate::{
     },
     event::filter::Filter,
     kernel::{
-        diag,
-        inventory::{self, Inventory},
+        diag::{self, Found},
+        inventory::{self, Inventory, Wanted},
         load::LoadError,
         preflight::Unfit,
     },
@@ -67,6 +67,7 @@ pub struct Snapshot {
     source: Source,
     sockets: Vec<TcpRecord>,
     minisocks: Vec<TcpRecord>,
+    datagrams: Vec<DatagramRecord>,
     processes: Processes,
     /// Listeners only: they tell who began a connection and, until somebody accepts it, whose it is.
     table: Table,
@@ -82,21 +83,33 @@ impl Snapshot {
     ///
     /// When not even `/proc` can be read.
     pub fn take(filter: &Filter) -> io::Result<Self> {
-        let (source, found) = match inventory::read(|inode| filter.wants_namespace(inode), filter.wants_minisocks()) {
+        let wanted = Wanted { minisocks: filter.wants_minisocks(), datagrams: filter.wants_datagrams() };
+        let datagrams = |read: fn() -> io::Result<Vec<Found<DatagramRecord>>>| {
+            if wanted.datagrams { read() } else { Ok(Vec::new()) }
+        };
+        let (source, found) = match inventory::read(|inode| filter.wants_namespace(inode), wanted) {
             Ok(found) => (Source::Iterators, found),
             Err(error) => match diag::sockets() {
-                Ok(found) => (Source::SockDiag(error), owned(&found)),
-                Err(_) => (Source::Proc(error), owned(&diag::sockets_of_proc()?)),
+                Ok(found) => {
+                    // The kernel may have `sock_diag` of TCP alone.
+                    let datagrams = datagrams(|| diag::datagrams().or_else(|_| diag::datagrams_of_proc()))?;
+                    (Source::SockDiag(error), owned(&found, &datagrams))
+                }
+                Err(_) => {
+                    let datagrams = datagrams(diag::datagrams_of_proc)?;
+                    (Source::Proc(error), owned(&diag::sockets_of_proc()?, &datagrams))
+                }
             },
         };
-        let Inventory { sockets, minisocks } = found;
-        let processes = processes(&sockets);
+        let Inventory { sockets, minisocks, datagrams } = found;
+        let owners = sockets.iter().map(|socket| &socket.state.owner);
+        let processes = processes(owners.chain(datagrams.iter().map(|socket| &socket.kept.owner)));
         let mut table = Table::default();
         let listeners = sockets.iter().filter(|socket| socket.new_state == tcp_state::LISTEN).copied().collect();
         table.begin_dump();
         table.end_dump(listeners, &Covered::default(), |owner| processes.of(owner), |_, _, _| ());
         let has_numbers = !matches!(source, Source::Proc(_));
-        Ok(Self { source, sockets, minisocks, processes, table, has_numbers })
+        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers })
     }
 
     /// Where it comes from.
@@ -147,15 +160,23 @@ impl Snapshot {
                 show(&connection)?;
             }
         }
+        for socket in &self.datagrams {
+            show(&Connection::of_datagrams(socket, self.processes.of(&socket.kept.owner)))?;
+        }
         self.minisocks.iter().try_for_each(|minisock| show(&past::left(minisock)))
     }
 }
 
 /// What `sock_diag` or `/proc/net` gave, as the iterators would have.
-fn owned(found: &[diag::Found]) -> Inventory {
+fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<DatagramRecord>]) -> Inventory {
     let owners = open::owners();
     let mut inventory = Inventory::default();
-    for diag::Found { record, inode } in found {
+    for Found { record, inode } in datagrams {
+        let mut record = *record;
+        record.kept.owner = owners.get(inode).copied().unwrap_or_default();
+        inventory.datagrams.push(record);
+    }
+    for Found { record, inode } in found {
         let mut record = *record;
         if record.new_state == tcp_state::TIME_WAIT {
             inventory.minisocks.push(record);
@@ -168,9 +189,9 @@ fn owned(found: &[diag::Found]) -> Inventory {
 }
 
 /// The processes that own sockets; to look at all would take longer than everything else.
-fn processes(sockets: &[TcpRecord]) -> Processes {
-    let owners = sockets.iter().map(|socket| &socket.state.owner).filter(|owner| owner.tgid != 0);
-    let keys: HashSet<Key> = owners.map(|owner| Key::new(owner.tgid, owner.start_ns)).collect();
+fn processes<'a>(owners: impl Iterator<Item = &'a Owner>) -> Processes {
+    let known = owners.filter(|owner| owner.tgid != 0);
+    let keys: HashSet<Key> = known.map(|owner| Key::new(owner.tgid, owner.start_ns)).collect();
     let mut processes = Processes::default();
     processes.add_scanned(keys.into_iter().filter_map(scan::one).collect());
     processes

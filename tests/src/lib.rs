@@ -20,7 +20,7 @@ pub use forked::{Forked, actor, pause, step};
 pub use netns::{Netns, Pair};
 pub use scenes::{
     Echo, between, closes, connected, deliver, disconnect, ended_flows, events_of, failure, give_up_soon, moment,
-    reset, start, udp, unbound,
+    reset, start, udp, udp_sockets, unbound,
 };
 pub use ss::{Socket, rows, ss, ss_udp};
 

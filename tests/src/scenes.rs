@@ -175,6 +175,35 @@ pub fn unbound(family: Domain) -> UdpSocket {
     socket.into()
 }
 
+/// UDP sockets of all kinds that `ss` shows; none of them has sent anything.
+pub fn udp_sockets() -> Vec<UdpSocket> {
+    let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+    let bound = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"].map(udp);
+    let to = bound.each_ref().map(|socket| SocketAddr::from(([127, 0, 0, 1], port(socket))));
+    // Connected, and bound before or not; over IPv6 to IPv4 too.
+    let one = unbound(Domain::IPV4);
+    one.connect(to[0]).unwrap();
+    let two = udp("127.0.0.1:0");
+    two.connect(to[1]).unwrap();
+    let three = unbound(Domain::IPV6);
+    three.connect(("::ffff:127.0.0.1", to[0].port())).unwrap();
+    let four = unbound(Domain::IPV6);
+    four.connect(("::1", port(&bound[2]))).unwrap();
+    // Two at one port.
+    let shared = || {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket
+    };
+    let first = shared();
+    first.bind(&"127.0.0.3:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let second = shared();
+    second.bind(&first.local_addr().unwrap()).unwrap();
+    let mut all = Vec::from(bound);
+    all.extend([one, two, three, four, first.into(), second.into()]);
+    all
+}
+
 /// Sends a datagram of so many bytes from one socket and waits until the other one has it; gives whom it came from.
 pub fn deliver(from: &UdpSocket, to: (&UdpSocket, SocketAddr), length: usize) -> SocketAddr {
     assert_eq!(from.send_to(&vec![0; length], to.1).unwrap(), length);

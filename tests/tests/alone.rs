@@ -1,34 +1,92 @@
 //! `netconn list` when no daemon runs: as root with BPF, without it, and as anybody.
 
 use std::{
-    fs,
-    net::{TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt as _,
+    fs, io,
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Output},
+    ptr,
 };
 
-use netconn_tests::{Netns, connected, netconn, rows, ss, until};
+use netconn_tests::{
+    Netns, Socket as Row, connected, deliver, netconn, rows, ss, ss_udp, udp, udp_sockets, unbound, until,
+};
+use nix::libc;
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
 use tempfile::TempDir;
 
 const NOBODY: &[&str] = &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const WITHOUT_BPF: &[&str] = &["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"];
 
-/// Runs a command in a namespace where no daemon can be met, should one run on this machine.
-fn without_daemon(namespace: &Netns, command: &[&str]) -> Output {
+/// A command in a namespace where no daemon can be met, should one run on this machine.
+fn unshared(namespace: &Netns, command: &[&str]) -> Command {
     let script = "if [ -d /run/netconn ]; then mount -t tmpfs tmpfs /run/netconn; fi; exec \"$@\"";
     let mut unshared = namespace.command("unshare", &["--mount", "sh", "-c", script, "sh"]);
-    unshared.args(command).env_remove("NETCONN_SOCKET").output().unwrap()
+    unshared.args(command).env_remove("NETCONN_SOCKET");
+    unshared
+}
+
+/// Runs one.
+fn without_daemon(namespace: &Netns, command: &[&str]) -> Output {
+    unshared(namespace, command).output().unwrap()
 }
 
 /// The same with a `netconn list` that must succeed: standard output, and the one line on standard error.
 fn list(namespace: &Netns, who: &[&str], netconn: &Path, arguments: &[&str]) -> (String, String) {
-    let output = without_daemon(namespace, &[who, &[netconn.to_str().unwrap(), "list"], arguments].concat());
-    let error = String::from_utf8(output.stderr).unwrap();
+    listed(&without_daemon(namespace, &[who, &[netconn.to_str().unwrap(), "list"], arguments].concat()))
+}
+
+/// The same where neither BPF nor `sock_diag` is allowed.
+fn list_of_proc(namespace: &Netns, arguments: &[&str]) -> (String, String) {
+    let mut command = unshared(namespace, &[WITHOUT_BPF, &[netconn().to_str().unwrap(), "list"], arguments].concat());
+    // SAFETY: one system call, which allocates nothing.
+    unsafe { command.pre_exec(forbid_sock_diag) };
+    listed(&command.output().unwrap())
+}
+
+fn listed(output: &Output) -> (String, String) {
+    let error = String::from_utf8(output.stderr.clone()).unwrap();
     assert!(output.status.success(), "{error}");
     assert!(error.starts_with("netconn: no daemon runs; showing ") && error.lines().count() == 1, "{error}");
-    (String::from_utf8(output.stdout).unwrap(), error)
+    (String::from_utf8(output.stdout.clone()).unwrap(), error)
+}
+
+/// Lets the calling process, and what it becomes, have no sockets of `NETLINK_SOCK_DIAG`: as a kernel that is built
+/// without.
+fn forbid_sock_diag() -> io::Result<()> {
+    const NETLINK_SOCK_DIAG: u32 = 4;
+    // Words of `struct seccomp_data` (include/uapi/linux/seccomp.h): the system call, and its first and third argument.
+    const CALL: u32 = 0;
+    const FAMILY: u32 = 16;
+    const PROTOCOL: u32 = 32;
+    let load =
+        |at| libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: at };
+    // Goes on if it is that, else so many further.
+    let only = |is: u32, jf| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf,
+        k: is,
+    };
+    let end = |k| libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k };
+    let mut filter = [
+        load(CALL),
+        only(libc::SYS_socket as u32, 5),
+        load(FAMILY),
+        only(libc::AF_NETLINK as u32, 3),
+        load(PROTOCOL),
+        only(NETLINK_SOCK_DIAG, 1),
+        end(libc::SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32),
+        end(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and what it points to live until the call has ended.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, ptr::from_ref(&program)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn connections(json: &str) -> Vec<Value> {
@@ -115,7 +173,7 @@ fn who_waits_to_be_accepted_is_the_listeners() {
 #[test]
 fn without_bpf_root_sees_this_namespace() {
     let namespace = Netns::new();
-    let _held = scene(&namespace);
+    let _held = (scene(&namespace), namespace.run(udp_sockets));
     let (with, _) =
         list(&namespace, &[], &netconn(), &["--format", "ndjson", "--namespace", &namespace.inode.to_string()]);
     let (without, error) = list(&namespace, WITHOUT_BPF, &netconn(), &["--format", "ndjson"]);
@@ -158,6 +216,97 @@ fn anybody_sees_the_sockets_and_whose_the_own_are() {
     drop(held);
     let (own, _) = list(&namespace, NOBODY, &copy, &["--count", "--user", "65534"]);
     assert_eq!(own, "0\n", "of whom it is known");
+}
+
+/// A way to list: arguments to standard output and standard error.
+type List<'a> = dyn Fn(&[&str]) -> (String, String) + 'a;
+
+/// UDP sockets of all kinds, and what is not shown beside them: one without a port, a raw one.
+fn udp_scene(namespace: &Netns) -> (Vec<UdpSocket>, Socket) {
+    namespace.run(|| {
+        let mut held = udp_sockets();
+        // Bound by nobody, but it has a port since it sent.
+        let sender = unbound(Domain::IPV4);
+        deliver(&sender, (&held[0], held[0].local_addr().unwrap()), 10);
+        held.extend([sender, udp("[::1]:0"), unbound(Domain::IPV6)]);
+        (held, Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap())
+    })
+}
+
+#[test]
+fn udp_is_what_ss_sees_in_all_three_ways() {
+    let (here, there) = (Netns::new(), Netns::new());
+    let _held = (scene(&here), udp_scene(&here));
+    let inode = here.inode.to_string();
+    let expected = ss_udp(&here);
+    assert_eq!(expected.len(), 4 + 6 + 2);
+    assert!(expected.iter().all(|(_, pids)| pids.contains(&std::process::id())), "{expected:#?}");
+    let sockets: Vec<Row> = expected.into_iter().map(|(socket, _)| socket).collect();
+    let unconnected: Vec<Row> = sockets.iter().filter(|(state, _, _)| state == "UNCONNECTED").cloned().collect();
+    assert!(unconnected.len() >= 8, "{unconnected:#?}");
+    let mut everything = [sockets.clone(), ss(&here)].concat();
+    everything.sort();
+    let iterators = |arguments: &[&str]| list(&there, &[], &netconn(), &[arguments, &["--namespace", &inode]].concat());
+    let sock_diag = |arguments: &[&str]| list(&here, WITHOUT_BPF, &netconn(), arguments);
+    let proc = |arguments: &[&str]| list_of_proc(&here, arguments);
+    let ways: [(&str, &List); 3] =
+        [("at this moment", &iterators), ("(sock_diag and /proc)", &sock_diag), ("(/proc)", &proc)];
+    for (notice, list) in ways {
+        let found = |arguments: &[&str]| connections(&list(&[arguments, &["--format", "json"]].concat()).0);
+        let (_, error) = list(&["-u"]);
+        assert!(error.contains(notice), "{error}");
+        let all = found(&["-u"]);
+        assert_eq!(rows(&all), sockets, "{notice}");
+        for row in &all {
+            assert_eq!((&row["protocol"], &row["pid"]), (&"UDP".into(), &std::process::id().into()), "{notice}: {row}");
+            assert_eq!((&row["user"], &row["attribution"]), (&"root".into(), &"scan".into()), "{notice}: {row}");
+            assert_eq!(row["executable"], std::env::current_exe().unwrap().to_str().unwrap());
+            assert_eq!(row.get("connection_id").is_some(), notice != "(/proc)", "{notice}: {row}");
+            assert!(row.get("direction").is_none() && row.get("bytes_sent").is_none(), "{notice}: {row}");
+        }
+        for arguments in [&["-u", "-l"][..], &["--state", "unconnected"], &["-l", "--protocol", "udp"]] {
+            assert_eq!(rows(&found(arguments)), unconnected, "{notice}: {arguments:?}");
+        }
+        assert_eq!(rows(&found(&[])), everything, "{notice}");
+        assert_eq!(rows(&found(&["-t"])), ss(&here), "{notice}");
+        assert_eq!(found(&["-tulpn"]).len(), unconnected.len() + 3, "{notice}");
+        assert_eq!(found(&["-u", "--state", "established"]).len(), sockets.len() - unconnected.len(), "{notice}");
+        let six = sockets.iter().filter(|(_, local, _)| local.contains(':')).count();
+        assert_eq!(found(&["-u", "-6"]).len(), six, "{notice}");
+        assert_eq!(found(&["-u", "--pid", "1"]).len(), 0, "{notice}");
+        assert_eq!(found(&["--icmp"]).len(), 0, "{notice}");
+        let port = sockets[0].1.rsplit_once(' ').unwrap().1;
+        let with_port = |(_, local, remote): &&Row| {
+            [Some(local), remote.as_ref()].into_iter().flatten().any(|end| end.ends_with(&format!(" {port}")))
+        };
+        let count = sockets.iter().filter(with_port).count();
+        assert_eq!(list(&["-u", "--count", "--port", port]).0, format!("{count}\n"), "{notice}");
+        let table = list(&["-u", "-H"]).0;
+        assert_eq!(table.lines().filter(|line| line.starts_with("udp")).count(), sockets.len(), "{notice}: {table}");
+        let csv = list(&["-u", "--format", "csv"]).0;
+        assert_eq!(csv.lines().count(), 1 + sockets.len(), "{notice}: {csv}");
+    }
+}
+
+#[test]
+fn anybody_sees_udp_and_whose_the_own_is() {
+    let folder = TempDir::new().unwrap();
+    let copy = copy(&folder);
+    let namespace = Netns::new();
+    let held = udp_scene(&namespace);
+    let (json, _) = list(&namespace, NOBODY, &copy, &["-u", "--format", "json"]);
+    let sockets: Vec<Row> = ss_udp(&namespace).into_iter().map(|(socket, _)| socket).collect();
+    assert_eq!(rows(&connections(&json)), sockets);
+    assert!(!json.contains("\"pid\""), "{json}");
+    let port = held.0[0].local_addr().unwrap().port();
+    let script = format!("exec 3<>/dev/udp/127.0.0.1/{port}; exec {} list -u --format json", copy.display());
+    let output = without_daemon(&namespace, &[NOBODY, &["bash", "-c", &script]].concat());
+    let found = connections(&String::from_utf8(output.stdout).unwrap());
+    let owned: Vec<_> = found.iter().filter(|row| row.get("pid").is_some()).collect();
+    assert_eq!(owned.len(), 1, "{owned:#?}");
+    let row = owned[0];
+    assert_eq!((&row["process_name"], &row["user_id"]), (&"netconn".into(), &65534.into()));
+    assert_eq!((&row["remote_port"], &row["state"]), (&port.into(), &"ESTABLISHED".into()));
 }
 
 #[test]

@@ -2,17 +2,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
     process::Command,
     thread,
 };
 
 use netconn_tests::{
     Daemon, Echo, Events, Netns, Socket as Row, between, connected, deliver, ended_flows, long, moment, netconn, rows,
-    ss_udp, totals, udp, unbound, until,
+    ss_udp, totals, udp, udp_sockets, unbound, until,
 };
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
+use socket2::Domain;
 
 fn port(socket: &UdpSocket) -> u16 {
     socket.local_addr().unwrap().port()
@@ -56,44 +56,16 @@ fn equals_ss(daemon: &Daemon, namespace: &Netns) {
     until(5000, || difference(daemon, namespace).unwrap_or_default(), || difference(daemon, namespace).is_none());
 }
 
-/// Sockets of all kinds that `ss` shows; none of them has sent anything.
-fn sockets() -> Vec<UdpSocket> {
-    let bound = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"].map(udp);
-    let to = bound.each_ref().map(|socket| SocketAddr::from(([127, 0, 0, 1], port(socket))));
-    // Connected, and bound before or not; over IPv6 to IPv4 too.
-    let one = unbound(Domain::IPV4);
-    one.connect(to[0]).unwrap();
-    let two = udp("127.0.0.1:0");
-    two.connect(to[1]).unwrap();
-    let three = unbound(Domain::IPV6);
-    three.connect(("::ffff:127.0.0.1", to[0].port())).unwrap();
-    let four = unbound(Domain::IPV6);
-    four.connect(("::1", port(&bound[2]))).unwrap();
-    // Two at one port.
-    let shared = || {
-        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
-        socket.set_reuse_port(true).unwrap();
-        socket
-    };
-    let first = shared();
-    first.bind(&"127.0.0.3:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    let second = shared();
-    second.bind(&first.local_addr().unwrap()).unwrap();
-    let mut all = Vec::from(bound);
-    all.extend([one, two, three, four, first.into(), second.into()]);
-    all
-}
-
 #[test]
 fn lists_equal_ss() {
     let namespace = Netns::new();
     namespace.run(|| {
         let earlier = Echo::start("127.0.0.1", 0);
-        let before = sockets();
+        let before = udp_sockets();
         let daemon = Daemon::start();
         equals_ss(&daemon, &namespace);
         let later = Echo::start("127.0.0.1", 0);
-        let after = sockets();
+        let after = udp_sockets();
         equals_ss(&daemon, &namespace);
         // Now they are used, those that are connected and those that are not.
         for echo in [&earlier, &later] {
@@ -101,7 +73,7 @@ fn lists_equal_ss() {
             exchange(&after[1], echo, 1);
         }
         for all in [&before, &after] {
-            // The connected ones of `sockets`.
+            // The connected ones of `udp_sockets`.
             all[4].send(&[0; 10]).unwrap();
             all[0].recv(&mut [0; 100]).unwrap();
         }
@@ -382,7 +354,7 @@ fn without_flows_lists_equal_ss_too() {
     let namespace = Netns::new();
     let daemon = Daemon::start_configured("flows = 'sockets'");
     namespace.run(|| {
-        let held = sockets();
+        let held = udp_sockets();
         equals_ss(&daemon, &namespace);
         // What a socket that was not bound is told with when it is connected: its port comes after the hook.
         let connects = daemon.events().within(&namespace).of("IP Connect").with("remote.port.number", port(&held[0]));

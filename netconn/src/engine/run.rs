@@ -188,7 +188,7 @@ impl Loop {
         let mut covered = Covered::default();
         match capture.files(|rings| _ = drain(rings, core, outputs)) {
             Ok(files) => {
-                own(&mut sockets, &files);
+                own(sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner)), &files);
                 covered.held = Some(files.iter().map(|file| file.socket).collect());
             }
             Err(error) => warn!("processes of connections that were there before are not known: {error}"),

@@ -1,4 +1,4 @@
-//! TCP sockets of the own network namespace without BPF, for whoever asks: `sock_diag`, else `/proc/net`.
+//! TCP and UDP sockets of the own network namespace without BPF, for whoever asks: `sock_diag`, else `/proc/net`.
 
 use std::{
     io,
@@ -6,15 +6,18 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use netconn_common::{Header, SocketState, TcpRecord, Totals, UNKNOWN_U32, UNKNOWN_U64, kind, role, tcp_state};
+use netconn_common::{
+    DatagramRecord, Datagrams, Header, IPPROTO_TCP, IPPROTO_UDP, SocketState, TcpRecord, Totals, UNKNOWN_U32,
+    UNKNOWN_U64, datagram, kind, role, tcp_state,
+};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    constants::{AF_INET, AF_INET6},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
-use procfs::net::{TcpNetEntry, TcpState};
+use procfs::net::{TcpNetEntry, TcpState, UdpNetEntry};
 
 use crate::kernel::iterate;
 
@@ -29,27 +32,23 @@ const NOT_KNOWN: Totals = Totals {
     retransmits: UNKNOWN_U32,
 };
 
-/// A socket or minisock.
+/// A socket or minisock, with a [`TcpRecord`], or a socket of datagrams, with a [`DatagramRecord`].
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct Found<R> {
     /// As a dump by BPF would have it, but for the owner. The number of a minisock is 0.
-    pub record: TcpRecord,
+    pub record: R,
     /// Inode of its file; 0 if nobody has it open.
     pub inode: u64,
 }
 
-/// All sockets by `sock_diag`, with their cookies. Half-open connections are among them, as `SYN_RECV`.
+/// All TCP sockets by `sock_diag`, with their cookies. Half-open connections are among them, as `SYN_RECV`.
 ///
 /// # Errors
 ///
-/// When the kernel has no `sock_diag` or does not allow it.
-pub fn sockets() -> io::Result<Vec<Found>> {
+/// When the kernel has no `sock_diag` of TCP or does not allow it.
+pub fn sockets() -> io::Result<Vec<Found<TcpRecord>>> {
     let namespace = namespace();
-    let mut found = Vec::new();
-    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        dump(family, socket_id, |response| found.push(of_response(response, namespace)))?;
-    }
-    Ok(found)
+    dump(IPPROTO_TCP, &StateFlags::all().difference(StateFlags::CLOSE), |response| of_response(response, namespace))
 }
 
 /// The same from `/proc/net/tcp` and `tcp6`: without cookies, numbered instead.
@@ -57,7 +56,7 @@ pub fn sockets() -> io::Result<Vec<Found>> {
 /// # Errors
 ///
 /// When there is no `/proc`.
-pub fn sockets_of_proc() -> io::Result<Vec<Found>> {
+pub fn sockets_of_proc() -> io::Result<Vec<Found<TcpRecord>>> {
     let namespace = namespace();
     let mut entries = procfs::net::tcp().map_err(io::Error::other)?;
     // Not there without IPv6.
@@ -66,23 +65,50 @@ pub fn sockets_of_proc() -> io::Result<Vec<Found>> {
     Ok((1..).zip(known).map(|(number, entry)| of_entry(entry, number, namespace)).collect())
 }
 
+/// All UDP sockets that have a port by `sock_diag`, with their cookies.
+///
+/// # Errors
+///
+/// When the kernel has no `sock_diag` of UDP, which is a module of its own, or does not allow it.
+pub fn datagrams() -> io::Result<Vec<Found<DatagramRecord>>> {
+    let namespace = namespace();
+    // Not connected is `TCP_CLOSE`; UDP has no other states.
+    dump(IPPROTO_UDP, &(StateFlags::ESTABLISHED | StateFlags::CLOSE), |response| datagrams_of(response, namespace))
+}
+
+/// The same from `/proc/net/udp` and `udp6`: without cookies.
+///
+/// # Errors
+///
+/// When there is no `/proc`.
+pub fn datagrams_of_proc() -> io::Result<Vec<Found<DatagramRecord>>> {
+    let namespace = namespace();
+    let mut entries = procfs::net::udp().map_err(io::Error::other)?;
+    // Not there without IPv6.
+    entries.extend(procfs::net::udp6().unwrap_or_default());
+    Ok(entries.iter().map(|entry| datagrams_of_entry(entry, namespace)).collect())
+}
+
 fn namespace() -> u32 {
     iterate::own_namespace().and_then(|inode| u32::try_from(inode).ok()).unwrap_or(UNKNOWN_U32)
 }
 
-/// Asks for all sockets of a family.
-fn dump(family: u8, socket_id: SocketId, mut take: impl FnMut(&InetResponse)) -> io::Result<()> {
+/// Asks for all sockets of a protocol in some states.
+fn dump<T>(protocol: u8, states: &StateFlags, make: impl Fn(&InetResponse) -> T) -> io::Result<Vec<T>> {
+    let mut found = Vec::new();
+    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+        let extensions = ExtensionFlags::INFO;
+        let request = InetRequest { family, protocol, extensions, states: states.clone(), socket_id };
+        ask(request, |response| found.push(make(response)))?;
+    }
+    Ok(found)
+}
+
+fn ask(request: InetRequest, mut take: impl FnMut(&InetResponse)) -> io::Result<()> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.connect(&NetlinkAddress::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::INFO,
-        states: StateFlags::all().difference(StateFlags::CLOSE),
-        socket_id,
-    };
     let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];
@@ -92,30 +118,40 @@ fn dump(family: u8, socket_id: SocketId, mut take: impl FnMut(&InetResponse)) ->
     loop {
         answer.clear();
         socket.recv(&mut answer, 0)?;
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
-            match &message.payload {
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => take(response),
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-            // Messages are aligned to four bytes, NLMSG_ALIGN in include/uapi/linux/netlink.h.
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            rest = rest.get(length..).unwrap_or_default();
+        if take_answer(&answer, &mut take)? {
+            return Ok(());
         }
     }
 }
 
-fn of_response(response: &InetResponse, namespace: u32) -> Found {
+/// Takes the messages of a part of an answer; whether it was the last one.
+fn take_answer(mut rest: &[u8], take: &mut impl FnMut(&InetResponse)) -> io::Result<bool> {
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
+        match &message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => take(response),
+            // Also how a protocol of which the kernel has no `sock_diag` is refused (`netlink_dump_done` in
+            // net/netlink/af_netlink.c).
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
+            }
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            _ => {}
+        }
+        // Messages are aligned to four bytes, NLMSG_ALIGN in include/uapi/linux/netlink.h.
+        let length = (message.header.length as usize).next_multiple_of(4).max(4);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn of_response(response: &InetResponse, namespace: u32) -> Found<TcpRecord> {
     let (header, id) = (&response.header, &response.header.socket_id);
     let info = response.nlas.iter().find_map(|nla| if let Nla::TcpInfo(info) = nla { Some(info) } else { None });
-    // The cookie is two words, the low one first (`sock_diag_save_cookie` in net/core/sock_diag.c).
-    let cookie = u64::from_le_bytes(id.cookie);
     let record = record(
         header.state,
-        if header.state == tcp_state::TIME_WAIT { 0 } else { cookie },
+        if header.state == tcp_state::TIME_WAIT { 0 } else { cookie(id) },
         SocketAddr::new(id.source_address, id.source_port),
         SocketAddr::new(id.destination_address, id.destination_port),
         namespace,
@@ -124,18 +160,62 @@ fn of_response(response: &InetResponse, namespace: u32) -> Found {
     Found { record: TcpRecord { totals, ..record }, inode: header.inode.into() }
 }
 
-fn of_entry(entry: &TcpNetEntry, number: u64, namespace: u32) -> Found {
+/// Two words, the low one first (`sock_diag_save_cookie` in net/core/sock_diag.c).
+fn cookie(id: &SocketId) -> u64 {
+    u64::from_le_bytes(id.cookie)
+}
+
+fn of_entry(entry: &TcpNetEntry, number: u64, namespace: u32) -> Found<TcpRecord> {
     let state = entry.state.to_u8();
     let number = if state == tcp_state::TIME_WAIT { 0 } else { number };
     let record = record(state, number, entry.local_address, entry.remote_address, namespace);
     Found { record, inode: entry.inode }
 }
 
-fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespace: u32) -> TcpRecord {
-    let bytes = |address: IpAddr| match address {
+fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<DatagramRecord> {
+    let (header, id) = (&response.header, &response.header.socket_id);
+    let local = SocketAddr::new(id.source_address, id.source_port);
+    let remote = SocketAddr::new(id.destination_address, id.destination_port);
+    let record = datagram_record(header.state == tcp_state::ESTABLISHED, cookie(id), (local, remote), namespace);
+    Found { record, inode: header.inode.into() }
+}
+
+fn datagrams_of_entry(entry: &UdpNetEntry, namespace: u32) -> Found<DatagramRecord> {
+    let is_connected = entry.state.to_u8() == tcp_state::ESTABLISHED;
+    let ends = (entry.local_address, entry.remote_address);
+    Found { record: datagram_record(is_connected, 0, ends, namespace), inode: entry.inode }
+}
+
+fn datagram_record(
+    is_connected: bool,
+    socket: u64,
+    (local, remote): (SocketAddr, SocketAddr),
+    namespace: u32,
+) -> DatagramRecord {
+    DatagramRecord {
+        header: Header { kind: kind::BOUND, ..Header::zeroed() },
+        socket,
+        kept: Datagrams { namespace, ..Datagrams::default() },
+        local_address: bytes(local.ip()),
+        remote_address: bytes(remote.ip()),
+        local_port: local.port(),
+        remote_port: remote.port(),
+        // As in `record`.
+        family: AF_INET6.into(),
+        protocol: IPPROTO_UDP.into(),
+        marks: if is_connected { datagram::CONNECTED } else { 0 },
+        reserved: 0,
+    }
+}
+
+fn bytes(address: IpAddr) -> [u8; 16] {
+    match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),
-    };
+    }
+}
+
+fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespace: u32) -> TcpRecord {
     let role = if state == tcp_state::LISTEN { role::LISTENER } else { role::UNKNOWN };
     TcpRecord {
         header: Header { kind: kind::TCP, ..Header::zeroed() },
@@ -176,13 +256,15 @@ fn totals(info: &[u8], state: u8) -> Totals {
 mod tests {
     use std::{
         io::{Read as _, Write as _},
-        net::{Shutdown, TcpListener, TcpStream},
+        net::{Shutdown, TcpListener, TcpStream, UdpSocket},
     };
+
+    use proptest::prelude::*;
 
     use super::*;
 
-    fn ends(found: &[Found]) -> Vec<(u8, u16, u16, [u8; 16])> {
-        let of = |Found { record, .. }: &Found| {
+    fn ends(found: &[Found<TcpRecord>]) -> Vec<(u8, u16, u16, [u8; 16])> {
+        let of = |Found { record, .. }: &Found<TcpRecord>| {
             (record.new_state, record.local_port, record.remote_port, record.local_address)
         };
         found.iter().map(of).collect()
@@ -197,7 +279,7 @@ mod tests {
         client.write_all(b"four").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         server.read_to_end(&mut Vec::new()).unwrap();
-        let of_test = |found: &Found| [found.record.local_port, found.record.remote_port].contains(&port);
+        let of_test = |found: &Found<TcpRecord>| [found.record.local_port, found.record.remote_port].contains(&port);
         // Until the FIN is acknowledged.
         let diag = loop {
             let mut diag = sockets().unwrap();
@@ -219,6 +301,93 @@ mod tests {
         proc_ends.sort_unstable();
         assert_eq!(diag_ends, proc_ends);
         assert!(diag.iter().all(|found| found.inode != 0 && proc.iter().any(|other| other.inode == found.inode)));
+    }
+
+    #[test]
+    fn own_sockets_of_datagrams_are_found_in_both_ways() {
+        let waiting = ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"].map(|address| UdpSocket::bind(address).unwrap());
+        let connected = UdpSocket::bind("[::]:0").unwrap();
+        let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+        connected.connect(("::ffff:127.0.0.1", port(&waiting[0]))).unwrap();
+        let ports: Vec<u16> = waiting.iter().chain([&connected]).map(port).collect();
+        let (mut diag, mut proc) = (datagrams().unwrap(), datagrams_of_proc().unwrap());
+        for found in [&mut diag, &mut proc] {
+            found.retain(|found| ports.contains(&found.record.local_port));
+            found.sort_by_key(|found| found.inode);
+            assert_eq!(found.len(), 4, "{found:#?}");
+        }
+        assert!(proc.iter().all(|found| found.record.socket == 0));
+        let mut cookies: Vec<_> = diag.iter_mut().map(|found| std::mem::take(&mut found.record.socket)).collect();
+        cookies.sort_unstable();
+        cookies.dedup();
+        assert!(cookies.len() == 4 && cookies[0] != 0, "{cookies:?}");
+        for (one, other) in diag.iter().zip(&proc) {
+            assert_ne!(one.inode, 0);
+            assert_eq!(one.inode, other.inode);
+            assert_eq!(bytemuck::bytes_of(&one.record), bytemuck::bytes_of(&other.record), "{one:#?} {other:#?}");
+        }
+        for Found { record, .. } in &diag {
+            let is_connected = record.local_port == port(&connected);
+            assert_eq!(record.marks & datagram::CONNECTED != 0, is_connected, "{record:#?}");
+            assert_eq!(record.remote_port, if is_connected { ports[0] } else { 0 });
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_be_asked_for_is_an_error() {
+        // No protocol of the kernel's has this number (`IPPROTO_MAX` of `inet_diag_table` is above it).
+        let error = dump(253, &StateFlags::all(), |_| ()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+    }
+
+    /// A socket as the kernel tells of it: the header of the message, `struct inet_diag_msg`, and an attribute.
+    fn answer() -> Vec<u8> {
+        let mut bytes = vec![0; 16 + 72 + 8];
+        bytes[..4].copy_from_slice(&96_u32.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&20_u16.to_ne_bytes());
+        bytes[16..18].copy_from_slice(&[AF_INET, tcp_state::CLOSE]);
+        bytes[20..22].copy_from_slice(&53_u16.to_be_bytes());
+        bytes[24..28].copy_from_slice(&[127, 0, 0, 1]);
+        bytes[60..68].copy_from_slice(&7_u64.to_le_bytes());
+        bytes[84..88].copy_from_slice(&99_u32.to_ne_bytes());
+        // INET_DIAG_SHUTDOWN of `include/uapi/linux/inet_diag.h`.
+        bytes[88..].copy_from_slice(&[5, 0, 8, 0, 0, 0, 0, 0]);
+        bytes
+    }
+
+    fn taken(bytes: &[u8]) -> (io::Result<bool>, Vec<Found<DatagramRecord>>) {
+        let mut found = Vec::new();
+        (take_answer(bytes, &mut |response| found.push(datagrams_of(response, 3))), found)
+    }
+
+    #[test]
+    fn an_answer_is_read() {
+        let (is_last, found) = taken(&[answer(), answer()].concat());
+        assert!(!is_last.unwrap() && found.len() == 2);
+        let Found { record, inode } = found[0];
+        assert_eq!((record.socket, inode, record.kept.namespace, record.local_port), (7, 99, 3, 53));
+        assert_eq!(IpAddr::from(record.local_address).to_canonical().to_string(), "127.0.0.1");
+        // NLMSG_DONE of `include/uapi/linux/netlink.h`.
+        let done = |code: i32| [&20_u32.to_ne_bytes()[..], &[3, 0, 0, 0], &[0; 8], &code.to_ne_bytes()].concat();
+        let (is_last, found) = taken(&[answer(), done(0)].concat());
+        assert!(is_last.unwrap() && found.len() == 1);
+        assert_eq!(taken(&done(-libc::ENOENT)).0.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        assert!(taken(&done(i32::MIN)).0.is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_answers_do_no_harm(
+            length in 0..=192_usize,
+            changes in prop::collection::vec((0..192_usize, any::<u8>()), 0..8),
+        ) {
+            let mut bytes = [answer(), answer()].concat();
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            bytes.truncate(length);
+            let _ = taken(&bytes);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Reads once what sockets there are and who has them, with two of the programs and nothing attached: for a command that
-//! runs without a daemon and must be quick.
+//! Reads once what sockets there are and who has them, with two or three of the programs and nothing attached: for a
+//! command that runs without a daemon and must be quick.
 
 use std::{io, thread};
 
@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, MapData},
     programs::{Iter, Program, ProgramError},
 };
-use netconn_common::{FileRecord, TcpRecord, feature, map, setting};
+use netconn_common::{DatagramRecord, FileRecord, TcpRecord, feature, map, setting};
 
 use crate::kernel::{
     btf::Btf,
@@ -21,6 +21,18 @@ use crate::kernel::{
 /// Nothing is written to the ring: the smallest there is.
 const RING_BYTES: u32 = 4096;
 
+/// An address of the kernel's, which stands for a socket that has no cookie, is in its upper half.
+const COOKIE_MAX: u64 = u64::MAX >> 1;
+
+/// What is wanted beside TCP sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Minisocks of connections that are over.
+    pub minisocks: bool,
+    /// UDP sockets.
+    pub datagrams: bool,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -28,24 +40,28 @@ pub struct Inventory {
     pub sockets: Vec<TcpRecord>,
     /// Minisocks of connections that are over, if they were asked for.
     pub minisocks: Vec<TcpRecord>,
+    /// All UDP sockets that have a port, if they were asked for, with the process that has each open.
+    pub datagrams: Vec<DatagramRecord>,
 }
 
-/// Reads the sockets of the network namespaces of which the inode is wanted, and their minisocks if these are.
+/// Reads the sockets of the network namespaces of which the inode is wanted.
 ///
 /// # Errors
 ///
 /// When this process may not, or the kernel cannot; the message says what to do.
-pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wants_minisocks: bool) -> Result<Inventory, LoadError> {
+pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<Inventory, LoadError> {
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let (loader, types, layout) = prepare()?;
     let options = Options::passing(RING_BYTES);
     let mut ebpf = load_by(loader, &options, &layout, VerifierLogLevel::DISABLE)?;
     let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
-    let (mut tcp, mut files) = (None, None);
+    let (mut tcp, mut udp, mut files) = (None, None, None);
     for (name, program) in ebpf.programs_mut() {
         match name {
             "dump_tcp" => tcp = Some(iterator(program, "tcp", &types)?),
+            // Not even loaded if nobody wants it: the verifier takes its time.
+            "dump_udp" if wanted.datagrams => udp = Some(iterator(program, "udp", &types)?),
             "dump_files" => files = Some(iterator(program, "task_file", &types)?),
             _ => {}
         }
@@ -56,25 +72,38 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wants_minisocks: bool) -> Re
     settings.set(0, setting::PASSING, 0).map_err(failed)?;
     let mut read_files = || iterate::here::<Vec<FileRecord>>(files, &[]);
     let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, || true);
-    let (sockets, files) = if layout.has(feature::SOCKET_COOKIE) {
-        let (sockets, files) = beside(read_sockets, &mut read_files);
-        (sockets, Some(files))
+    let read_datagrams = || match udp {
+        Some(udp) => iterate::namespaces(udp, &[], &is_wanted, iterate::has_datagrams).map(|(found, _)| found),
+        None => Ok(Vec::new()),
+    };
+    let (sockets, (datagrams, files)) = if layout.has(feature::SOCKET_COOKIE) {
+        beside(read_sockets, || beside(read_datagrams, || Some(read_files())))
     } else {
         // Files are found by what the first reading leaves with each socket.
-        (beside(read_sockets, || ()).0, None)
+        beside(read_sockets, || beside(read_datagrams, || None))
     };
     let mut sockets: Vec<TcpRecord> = sockets.map_err(failed)?.0;
+    let mut datagrams: Vec<DatagramRecord> = datagrams.map_err(failed)?;
     let files = files.unwrap_or_else(read_files).map_err(failed)?;
+    let mut own = || {
+        let tcp = sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner));
+        let udp = datagrams.iter_mut().map(|socket| (socket.socket, &mut socket.kept.owner));
+        iterate::own(tcp.chain(udp), &files);
+    };
     let mut minisocks = Vec::new();
-    if wants_minisocks {
+    if wanted.minisocks {
         settings.set(0, setting::SCAN_TIME_WAIT, 0).map_err(failed)?;
         let read_minisocks = || iterate::namespaces(tcp, &[], &is_wanted, iterate::has_minisocks);
-        let (found, ()) = beside(read_minisocks, || iterate::own(&mut sockets, &files));
+        let (found, ()) = beside(read_minisocks, own);
         minisocks = found.map_err(failed)?.0;
     } else {
-        iterate::own(&mut sockets, &files);
+        own();
     }
-    Ok(Inventory { sockets, minisocks })
+    // Good for finding whose they are, but nobody is to see them.
+    for socket in datagrams.iter_mut().filter(|socket| socket.socket > COOKIE_MAX) {
+        socket.socket = 0;
+    }
+    Ok(Inventory { sockets, minisocks, datagrams })
 }
 
 /// What must be known before the object can be loaded. The kernel's types are read three times, because aya reads them

@@ -14,7 +14,7 @@ use std::{
 
 use aya::programs::Iter;
 use bytemuck::AnyBitPattern;
-use netconn_common::{FileRecord, TcpRecord};
+use netconn_common::{FileRecord, Owner};
 use nix::{
     sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns},
     unistd::Pid,
@@ -173,8 +173,9 @@ fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -
     if faults.is_empty() { read(file, found) } else { read(Faulty { inner: file, faults, reads: 0 }, found) }
 }
 
-/// Gives sockets without an owner to the process that has them open: of several to the one that is there longest.
-pub fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
+/// Gives sockets, each with its number, that have no owner to the process that has them open: of several to the one that
+/// is there longest.
+pub fn own<'a>(sockets: impl IntoIterator<Item = (u64, &'a mut Owner)>, files: &[FileRecord]) {
     let mut owners: hashbrown::HashMap<u64, &FileRecord> = hashbrown::HashMap::with_capacity(files.len());
     for file in files {
         let owner = owners.entry(file.socket).or_insert(file);
@@ -182,9 +183,9 @@ pub fn own(sockets: &mut [TcpRecord], files: &[FileRecord]) {
             *owner = file;
         }
     }
-    for socket in sockets.iter_mut().filter(|socket| socket.state.owner.tgid == 0) {
-        if let Some(file) = owners.get(&socket.socket) {
-            socket.state.owner = file.owner;
+    for (socket, owner) in sockets.into_iter().filter(|(_, owner)| owner.tgid == 0) {
+        if let Some(file) = owners.get(&socket) {
+            *owner = file.owner;
         }
     }
 }
