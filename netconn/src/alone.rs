@@ -2,9 +2,9 @@
 
 use std::{collections::HashSet, io};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use netconn_common::{TcpRecord, tcp_state};
+use netconn_common::{Owner, TcpRecord, tcp_state};
 use serde_json::json;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     config::DEFAULT_STATE_DIR,
     directory::Directory,
     encode::{
+        self,
         row::{Context, row},
         subject::with_subject,
     },
@@ -20,6 +21,7 @@ use crate::{
         diag,
         inventory::{self, Inventory},
         load::LoadError,
+        packet,
         preflight::Unfit,
     },
     process::{Key, Processes, lookup::Lookup, open, scan},
@@ -90,7 +92,7 @@ impl Snapshot {
             },
         };
         let Inventory { sockets, minisocks } = found;
-        let processes = processes(&sockets);
+        let processes = processes(sockets.iter().map(|socket| &socket.state.owner));
         let mut table = Table::default();
         let listeners = sockets.iter().filter(|socket| socket.new_state == tcp_state::LISTEN).copied().collect();
         table.begin_dump();
@@ -151,6 +153,30 @@ impl Snapshot {
     }
 }
 
+/// The sockets that no hook sees, as the daemon answers, and where they come from.
+///
+/// # Errors
+///
+/// When the system gives no thread.
+pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
+    let (source, found) = match inventory::packet_sockets() {
+        Ok(found) => (Source::Iterators, found),
+        Err(error) => {
+            let mut found = packet::of_proc(&error.to_string());
+            found.own(&open::owners());
+            (Source::Proc(error), found)
+        }
+    };
+    let owners = found.sockets.iter().map(|socket| &socket.owner);
+    let processes = processes(owners);
+    let mut directory = Directory::new(Lookup::start(drop)?);
+    let id = sensor::known_id(DEFAULT_STATE_DIR.as_ref());
+    let is_complete = matches!(source, Source::Iterators) && found.unlisted.is_empty();
+    let now = Clock::new().now();
+    let answer = encode::packet::object(id.as_deref(), &found, is_complete, &processes, &mut directory, now);
+    Ok((source, answer))
+}
+
 /// What `sock_diag` or `/proc/net` gave, as the iterators would have.
 fn owned(found: &[diag::Found]) -> Inventory {
     let owners = open::owners();
@@ -168,8 +194,8 @@ fn owned(found: &[diag::Found]) -> Inventory {
 }
 
 /// The processes that own sockets; to look at all would take longer than everything else.
-fn processes(sockets: &[TcpRecord]) -> Processes {
-    let owners = sockets.iter().map(|socket| &socket.state.owner).filter(|owner| owner.tgid != 0);
+fn processes<'a>(owners: impl Iterator<Item = &'a Owner>) -> Processes {
+    let owners = owners.filter(|owner| owner.tgid != 0);
     let keys: HashSet<Key> = owners.map(|owner| Key::new(owner.tgid, owner.start_ns)).collect();
     let mut processes = Processes::default();
     processes.add_scanned(keys.into_iter().filter_map(scan::one).collect());
