@@ -66,7 +66,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     match owners.entry((key, connection.process.as_ref().map(Rc::as_ptr))) {
         Entry::Occupied(written) => object.members(written.get()),
         Entry::Vacant(entry) => {
-            _ = entry.insert(object.written(|object| owner(object, directory, &connection.owner, process, *now)))
+            entry.insert(object.written(|object| owner(object, directory, &connection.owner, process, *now)));
         }
     }
     object.string_as(",\"attribution\":", attribution_name(connection.owner.how));
