@@ -15,8 +15,8 @@ pub use datagrams::{
 };
 pub use record::{
     CgroupRecord, CountersRecord, Destination, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, KEPT_VERSION,
-    Kept, Nesting, Owner, OwnerRecord, SocketState, TcpRecord, Totals, UnsentRecord, Untold, attribution, exec, kind,
-    mark, role,
+    Kept, Nesting, Owner, OwnerRecord, PacketRecord, SocketState, TcpRecord, Totals, UnsentRecord, Untold, attribution,
+    exec, kind, mark, role,
 };
 
 /// Stands for "not known" in every integer of a record, so that 0 stays a value: all ones.
@@ -27,6 +27,11 @@ pub const UNKNOWN_U64: u64 = u64::MAX;
 /// Offset of a structure member that the running kernel does not have. The verifier sees the constant and drops the
 /// code that would read there.
 pub const MISSING: u32 = u32::MAX;
+
+/// Family of sockets that exchange whole frames with network devices (`AF_PACKET` in `include/linux/socket.h`).
+pub const AF_PACKET: u16 = 17;
+/// Family of sockets that take frames from a device before the network stack does (`AF_XDP`, as above).
+pub const AF_XDP: u16 = 44;
 
 /// See [`feature::SOCKET_STORAGE`].
 pub const NO_MEMORY: u32 = 2;
@@ -107,6 +112,8 @@ pub mod setting {
     pub const TOLD_BY_USE: u32 = 256;
     /// Nobody stays to need it later: the iterators keep nothing with sockets, where these have cookies to be known by.
     pub const PASSING: u32 = 64;
+    /// `iter/task_file` gives sockets that no hook sees, as [`crate::PacketRecord`]s, instead of all others.
+    pub const SCAN_PACKET: u32 = 512;
 }
 
 /// Names of the read-only globals that say what the running kernel allows; 0 or 1.

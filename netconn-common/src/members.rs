@@ -33,6 +33,10 @@ macro_rules! kernel_members {
             TIME_WAIT_STATE = ["inet_timewait_sock" "tw_substate"];
             FILE_PRIVATE = ["file" "private_data"];
             SOCKET_FILE = ["socket" "file"];
+            FILE_INODE = ["file" "f_inode"];
+            INODE_NUMBER = ["inode" "i_ino"];
+            XDP_DEVICE = ["xdp_sock" "dev"];
+            DEVICE_INDEX = ["net_device" "ifindex"];
             NET_INODE = ["net" "ns.inum"];
             INET_SOURCE_PORT = ["inet_sock" "inet_sport"];
             TCP_BYTES_SENT = ["tcp_sock" "bytes_sent"];

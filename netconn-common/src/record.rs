@@ -317,6 +317,25 @@ pub struct FileRecord {
     pub reserved: u8,
 }
 
+/// An open file that is a socket past all hooks, of the family `AF_PACKET` or `AF_XDP`, from `iter/task_file`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct PacketRecord {
+    /// Inode of the file, as in `/proc/net/packet`.
+    pub inode: u64,
+    /// Who has the file open.
+    pub owner: Owner,
+    /// Inode of the network namespace, or [`UNKNOWN_U32`](crate::UNKNOWN_U32).
+    pub namespace: u32,
+    /// Index of the network device that an `AF_XDP` socket is bound to, 0: none; or
+    /// [`UNKNOWN_U32`](crate::UNKNOWN_U32).
+    pub device: u32,
+    /// [`AF_PACKET`](crate::AF_PACKET) or [`AF_XDP`](crate::AF_XDP).
+    pub family: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+}
+
 /// A process runs a new program. `path_length` bytes follow: the components of the program's path from the last to the
 /// first, each ended by NUL; then `arguments_length` bytes: the
 /// arguments, each ended by NUL.

@@ -1,4 +1,4 @@
-//! What there is, whether or not anything happens to it: all TCP sockets, and the open files that are TCP sockets.
+//! What there is, whether or not anything happens to it: all TCP and UDP sockets, and the open files that are sockets.
 //! Run by the daemon when it reads the iterator's file.
 
 use core::{ffi::c_void, ptr};
@@ -7,16 +7,17 @@ use aya_ebpf::helpers::generated::{
     bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
 };
 use netconn_common::{
-    CountersRecord, DatagramRecord, Datagrams, FileRecord, IPPROTO_TCP, Kept, Owner, SocketState, TcpRecord,
-    attribution, datagram as datagram_mark, kind, mark, role, setting, tcp_state,
+    AF_PACKET, AF_XDP, CountersRecord, DatagramRecord, Datagrams, FileRecord, IPPROTO_TCP, Kept, MISSING, Owner,
+    PacketRecord, SocketState, TcpRecord, UNKNOWN_U32, attribution, datagram as datagram_mark, kind, mark, role,
+    setting, tcp_state,
 };
 
 use crate::{
     datagram, emit,
     kernel::{
-        FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, SOCK_FAMILY,
-        SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_STATE, SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, follow, has, member,
-        probe,
+        DEVICE_INDEX, FILE_INODE, FILE_PRIVATE, HAS_PROBE_READ, HAS_SOCK_FROM_FILE, HAS_SOCKET_COOKIE,
+        HAS_SOCKET_STORAGE, INODE_NUMBER, NET_INODE, SOCK_FAMILY, SOCK_LOCAL_PORT, SOCK_NET, SOCK_PROTOCOL, SOCK_STATE,
+        SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, XDP_DEVICE, follow, has, member, probe,
     },
     maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS, SPARE},
     sock::{AF_INET, AF_INET6, Sock, TcpSock},
@@ -245,6 +246,10 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
             return 0;
         }
         let seq = (*(*ctx).meta).seq;
+        if tcp::setting(setting::SCAN_PACKET) {
+            past_hooks(seq, task, file);
+            return 0;
+        }
         let Some(Open { kept, socket, tcp_state, local_port }) = open(file) else {
             if !tcp::setting(setting::SCAN_ATTEMPTS | setting::SCAN_OWNERS) {
                 of_datagrams(seq, task, file, (*ctx).fd as u32);
@@ -327,6 +332,69 @@ unsafe fn of_datagrams(seq: *mut c_void, task: *const u8, file: *const u8, descr
         let tcp_state = tcp_state::CLOSE;
         let mut record = FileRecord { socket, owner, descriptor, local_port, tcp_state, reserved: 0 };
         bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<FileRecord>() as u32);
+    }
+}
+
+/// Tells of an open file that is a socket which no hook sees.
+///
+/// # Safety
+///
+/// As for [`of_datagrams`].
+#[inline(always)]
+unsafe fn past_hooks(seq: *mut c_void, task: *const u8, file: *const u8) {
+    // SAFETY: typed pointers, and what the helper and their members give.
+    unsafe {
+        let (address, family, namespace): (u64, u16, u32);
+        if has(&HAS_SOCK_FROM_FILE) {
+            let found = bpf_sock_from_file(file.cast_mut().cast());
+            if found.is_null() {
+                return;
+            }
+            let sk = follow(found.cast_const().cast(), &SOCKET_SOCK);
+            if sk.is_null() {
+                return;
+            }
+            family = member(sk, &SOCK_FAMILY, 0);
+            namespace = Sock::new(sk).namespace();
+            address = sk as u64;
+        } else {
+            // As for TCP below.
+            if !has(&HAS_PROBE_READ) {
+                return;
+            }
+            let found: u64 = member(file, &FILE_PRIVATE, 0);
+            let Some(back) = probe::<u64>(found + u64::from(SOCKET_FILE.load())) else { return };
+            if found == 0 || back != file as u64 {
+                return;
+            }
+            let Some(sk) = probe::<u64>(found + u64::from(SOCKET_SOCK.load())) else { return };
+            family = probe(sk + u64::from(SOCK_FAMILY.load())).unwrap_or(0);
+            let net: u64 = probe(sk + u64::from(SOCK_NET.load())).unwrap_or(0);
+            namespace = probe(net + u64::from(NET_INODE.load())).unwrap_or(UNKNOWN_U32);
+            address = sk;
+        }
+        if !matches!(family, AF_PACKET | AF_XDP) {
+            return;
+        }
+        let inode = member(follow(file, &FILE_INODE), &INODE_NUMBER, 0);
+        let device = if family == AF_XDP { xdp_device(address) } else { UNKNOWN_U32 };
+        let owner = Task::new(task).owner(attribution::SCAN);
+        let mut record = PacketRecord { inode, owner, namespace, device, family, reserved: [0; 3] };
+        bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<PacketRecord>() as u32);
+    }
+}
+
+/// Index of the network device of an `AF_XDP` socket (`struct xdp_sock` in `include/net/xdp_sock.h`), of which the verifier
+/// knows no more than that it is a socket.
+#[inline(always)]
+fn xdp_device(address: u64) -> u32 {
+    if !has(&HAS_PROBE_READ) || XDP_DEVICE.load() == MISSING || DEVICE_INDEX.load() == MISSING {
+        return UNKNOWN_U32;
+    }
+    match probe::<u64>(address + u64::from(XDP_DEVICE.load())) {
+        Some(0) => 0,
+        Some(device) => probe(device + u64::from(DEVICE_INDEX.load())).unwrap_or(UNKNOWN_U32),
+        None => UNKNOWN_U32,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use netconn_common::{DatagramRecord, Owner, TcpRecord, tcp_state};
 use serde_json::json;
@@ -12,6 +12,7 @@ use crate::{
     config::DEFAULT_STATE_DIR,
     directory::Directory,
     encode::{
+        self,
         row::{Context, row},
         subject::with_subject,
     },
@@ -20,6 +21,7 @@ use crate::{
         diag::{self, Found},
         inventory::{self, Inventory, Wanted},
         load::LoadError,
+        packet,
         preflight::Unfit,
     },
     process::{Key, Processes, lookup::Lookup, open, scan},
@@ -165,6 +167,30 @@ impl Snapshot {
         }
         self.minisocks.iter().try_for_each(|minisock| show(&past::left(minisock)))
     }
+}
+
+/// The sockets that no hook sees, as the daemon answers, and where they come from.
+///
+/// # Errors
+///
+/// When the system gives no thread.
+pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
+    let (source, found) = match inventory::packet_sockets() {
+        Ok(found) => (Source::Iterators, found),
+        Err(error) => {
+            let mut found = packet::of_proc(&error.to_string());
+            found.own(&open::owners());
+            (Source::Proc(error), found)
+        }
+    };
+    let owners = found.sockets.iter().map(|socket| &socket.owner);
+    let processes = processes(owners);
+    let mut directory = Directory::new(Lookup::start(drop)?);
+    let id = sensor::known_id(DEFAULT_STATE_DIR.as_ref());
+    let is_complete = matches!(source, Source::Iterators) && found.unlisted.is_empty();
+    let now = Clock::new().now();
+    let answer = encode::packet::object(id.as_deref(), &found, is_complete, &processes, &mut directory, now);
+    Ok((source, answer))
 }
 
 /// What `sock_diag` or `/proc/net` gave, as the iterators would have.

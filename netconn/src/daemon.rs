@@ -12,8 +12,11 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     config::{Config, EbpfLog, FlowLevel},
-    encode::event::EventEncoder,
-    engine::{Command, Engine, Handle, Parts, hooks_in_words},
+    encode::{
+        event::{Beginning, EventEncoder},
+        packet::in_words,
+    },
+    engine::{Command, Engine, Handle, Parts, hooks_in_words, packet_sockets},
     kernel::{
         capture::Capture,
         hooks::{HookStatus, Verdict},
@@ -56,7 +59,7 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     let state = StateDir::open(&config.state_dir)?;
     let sensor = state.identify(config)?;
     let socket = Socket::bind(&config.socket, &config.group)?;
-    let capture = Capture::start(&load::Options {
+    let mut capture = Capture::start(&load::Options {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
         without: trouble.without_hooks,
@@ -68,7 +71,7 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     report(capture.hooks(), capture.missing_members());
 
     let mut encoder = EventEncoder::new(&sensor, sensor::run_id());
-    let outputs = outputs(config, &mut encoder, capture.hooks())?;
+    let outputs = outputs(config, &mut encoder, &mut capture)?;
     let (handle, commands) = Engine::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
     let parts = Parts { capture, sensor, encoder, outputs, flows: flow_limits(config) };
@@ -128,13 +131,22 @@ impl Signals {
 }
 
 /// Opens the outputs, each with `Sensor Start` as its first event.
-fn outputs(config: &Config, encoder: &mut EventEncoder, hooks: &[HookStatus]) -> Result<Vec<Output>> {
+fn outputs(config: &Config, encoder: &mut EventEncoder, capture: &mut Capture) -> Result<Vec<Output>> {
     if config.events.is_empty() {
         return Ok(Vec::new());
     }
     let mut start = BytesMut::new();
-    let (attached, missing) = hooks_in_words(hooks);
-    encoder.start(&mut start, &mut Clock::new(), &preflight::kernel_release(), &attached, &missing);
+    let (attached, missing) = hooks_in_words(capture.hooks());
+    // Records wait in the ring for these few milliseconds.
+    let found = packet_sockets(capture, |_| ());
+    found.unlisted.iter().for_each(|what| warn!("{what}"));
+    let beginning = Beginning {
+        kernel: &preflight::kernel_release(),
+        attached: &attached,
+        missing: &missing,
+        packet_sockets: &in_words(&found),
+    };
+    encoder.start(&mut start, &mut Clock::new(), &beginning);
     config.events.iter().map(|path| Ok(Output::open(path, &start)?)).collect()
 }
 

@@ -42,6 +42,19 @@ pub struct EventEncoder {
     count: u64,
 }
 
+/// What `Sensor Start` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning<'a> {
+    /// Release of the kernel.
+    pub kernel: &'a str,
+    /// Hooks that work.
+    pub attached: &'a str,
+    /// Hooks that do not, with the reason; empty if there are none.
+    pub missing: &'a str,
+    /// Who has sockets that no hook sees; empty if nobody.
+    pub packet_sockets: &'a str,
+}
+
 /// A loss to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -118,14 +131,18 @@ impl EventEncoder {
         object.end_line();
     }
 
-    /// Writes that the daemon begins: the kernel it runs on, which hooks work and which do not and why.
-    pub fn start(&mut self, out: &mut BytesMut, clock: &mut Clock, kernel: &str, attached: &str, missing: &str) {
+    /// Writes that the daemon begins.
+    pub fn start(&mut self, out: &mut BytesMut, clock: &mut Clock, beginning: &Beginning<'_>) {
+        let Beginning { kernel, attached, missing, packet_sockets } = beginning;
         let now = clock.now();
         let mut object = self.begin(out, clock, Kind::SensorStart, now);
         object.string(Field::KernelRelease, kernel);
         object.string(Field::HooksAttached, attached);
         if !missing.is_empty() {
             object.string(Field::HooksMissing, missing);
+        }
+        if !packet_sockets.is_empty() {
+            object.string(Field::PacketSockets, packet_sockets);
         }
         object.members(&self.tail);
         object.end_line();

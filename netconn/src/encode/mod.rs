@@ -3,6 +3,7 @@
 pub mod community_id;
 pub mod event;
 pub mod json;
+pub mod packet;
 pub mod row;
 pub mod subject;
 

@@ -62,9 +62,12 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     }
     // The thread, and how the owner is known, are no part of what is written here.
     let key = Owner { tid: 0, how: 0, ..connection.owner };
+    let process = connection.process.as_deref();
     match owners.entry((key, connection.process.as_ref().map(Rc::as_ptr))) {
         Entry::Occupied(written) => object.members(written.get()),
-        Entry::Vacant(entry) => _ = entry.insert(object.written(|object| owner(object, directory, connection, *now))),
+        Entry::Vacant(entry) => {
+            entry.insert(object.written(|object| owner(object, directory, &connection.owner, process, *now)));
+        }
     }
     object.string_as(",\"attribution\":", attribution_name(connection.owner.how));
     if connection.born_ns != 0 {
@@ -104,8 +107,14 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     object.end();
 }
 
-fn owner(object: &mut Object<'_>, directory: &mut Directory, connection: &Connection, now: u64) {
-    let owner = &connection.owner;
+/// Writes who has a socket, if that is known.
+pub(super) fn owner(
+    object: &mut Object<'_>,
+    directory: &mut Directory,
+    owner: &Owner,
+    process: Option<&Process>,
+    now: u64,
+) {
     if owner.tgid == 0 {
         return;
     }
@@ -118,7 +127,7 @@ fn owner(object: &mut Object<'_>, directory: &mut Directory, connection: &Connec
         object.string_as(",\"user\":", &user);
     }
     object.integer_as(",\"user_id\":", owner.uid);
-    if let Some(process) = &connection.process {
+    if let Some(process) = process {
         if let Some(path) = &process.identity.path {
             object.string_as(",\"executable\":", path);
         }

@@ -6,11 +6,13 @@ mod condition;
 mod core;
 mod flows;
 mod owners;
+mod packet;
 mod run;
 mod snapshot;
 mod telling;
 mod unsent;
 
+pub use packet::packet_sockets;
 pub use snapshot::{Cursor, Rows, RowsRequest};
 
 use std::{
@@ -50,6 +52,8 @@ const COMMANDS_MAX: usize = 256;
 pub enum Command {
     /// Part of a snapshot.
     Rows(RowsRequest, oneshot::Sender<Rows>),
+    /// The sockets that no hook sees, as one JSON object.
+    PacketSockets(oneshot::Sender<Bytes>),
     /// A stream of events.
     Stream(Arc<Filter>, mpsc::Sender<Bytes>),
     /// How the daemon is.

@@ -270,6 +270,7 @@ impl Loop {
             Command::Rows(RowsRequest { filter, cursor, .. }, reply) => {
                 let _ = reply.send(self.core.rows_from(&filter, &cursor));
             }
+            Command::PacketSockets(reply) => _ = reply.send(self.packet_rows()),
             Command::Stream(filter, queue) => self.core.telling.streams.push(Stream::new(filter, queue)),
             Command::Health(reply) => {
                 self.catch_up();

@@ -112,6 +112,7 @@ fields! {
     KernelRelease "sensor.kernel" String "Release of the kernel, on `Sensor Start`.";
     HooksAttached "sensor.hooksAttached" String "Hooks that work, on `Sensor Start`.";
     HooksMissing "sensor.hooksMissing" String "Hooks that do not, with the reason, on `Sensor Start`.";
+    PacketSockets "sensor.packetSockets" String "Who has sockets open that no hook sees (AF_PACKET, AF_XDP), as name(pid), on `Sensor Start`; `unknown` for those whose process is not known.";
     EventsWritten "sensor.events" Integer "Events made by this run of the daemon, on `Sensor Stop`.";
     RecordsLost "sensor.recordsLost" Integer "Kernel records lost by this run of the daemon, on `Sensor Stop`.";
     LossStage "loss.stage" String "Where events were lost: `ring`, `queue`, `sink` or `disk`.";

@@ -2,6 +2,7 @@
 
 pub mod field;
 pub mod filter;
+pub mod packet;
 pub mod row;
 pub mod state;
 

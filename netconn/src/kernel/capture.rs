@@ -24,6 +24,7 @@ use crate::{
         layout::Layout,
         load::{Fault, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},
         losses::{Counters, Losses},
+        packet::{self, PacketSockets},
         preflight::{self, Lockdown},
         rings::Rings,
     },
@@ -80,6 +81,8 @@ pub struct Capture {
     /// What `settings` holds.
     bits: u32,
     exact: bool,
+    /// Why open files say nothing of their sockets, if so.
+    files_obstacle: Option<String>,
     level: FlowLevel,
     /// Where what is kept with sockets cannot be read by iterators (5.10): who had which open when files were last read.
     holders: hashbrown::HashMap<u64, Owner>,
@@ -187,6 +190,7 @@ impl Capture {
             level: options.level,
             holders: hashbrown::HashMap::default(),
             exact: layout.has(feature::SOCKET_STORAGE),
+            files_obstacle: layout.check_files().err().map(|error| error.to_string()),
             is_first: true,
             is_first_of_datagrams: true,
             began_ns,
@@ -294,6 +298,19 @@ impl Capture {
         self.read("dump_files", setting::SCAN_ATTEMPTS, iterate::here, meanwhile)
     }
 
+    /// Finds the sockets that no hook sees, and who has them open. What cannot be had is said in what it gives.
+    pub fn packet_sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
+        let obstacle = self.obstacle("dump_files").or_else(|| self.files_obstacle.clone());
+        let look = |program: &mut Iter, faults: &[Fault]| {
+            Ok(packet::all(|| match obstacle {
+                None => iterate::here(program, faults),
+                Some(reason) => Err(io::Error::other(reason)),
+            }))
+        };
+        self.read("dump_files", setting::SCAN_PACKET, look, meanwhile)
+            .unwrap_or_else(|error| PacketSockets::none(&error))
+    }
+
     /// Finds owners for accepted connections that are only known by their listener, and for sockets whose owner has
     /// ended: `ended` are such processes, by id and start. Gives those that were found.
     ///
@@ -356,8 +373,23 @@ impl Capture {
 
     /// Whether a program is attached.
     pub fn has(&self, program: &str) -> bool {
-        let hook = HOOKS.iter().position(|hook| hook.program == program);
-        hook.and_then(|hook| self.hooks.get(hook)).is_some_and(|status| status.verdict == Verdict::Attached)
+        self.status(program).is_some_and(|status| status.verdict == Verdict::Attached)
+    }
+
+    /// Why a program is not attached, if so.
+    fn obstacle(&self, program: &str) -> Option<String> {
+        let HookStatus { hook, verdict, .. } = self.status(program)?;
+        match verdict {
+            Verdict::Attached => None,
+            Verdict::Unneeded { reason } | Verdict::Unsupported { reason } | Verdict::Failed { reason } => {
+                Some(format!("{hook}: {reason}"))
+            }
+        }
+    }
+
+    fn status(&self, program: &str) -> Option<&HookStatus> {
+        let hook = HOOKS.iter().position(|hook| hook.program == program)?;
+        self.hooks.get(hook)
     }
 
     /// Hands messages of the eBPF programs to the log, if they are on.

@@ -195,6 +195,7 @@ fn datagram_record(
     DatagramRecord {
         header: Header { kind: kind::BOUND, ..Header::zeroed() },
         socket,
+        address: 0,
         kept: Datagrams { namespace, ..Datagrams::default() },
         local_address: bytes(local.ip()),
         remote_address: bytes(remote.ip()),

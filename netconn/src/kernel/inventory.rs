@@ -15,6 +15,7 @@ use crate::kernel::{
     iterate,
     layout::Layout,
     load::{LoadError, Options, load_by, taken},
+    packet::{self, PacketSockets},
     preflight::{self, Lockdown},
 };
 
@@ -104,6 +105,26 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<In
         socket.socket = 0;
     }
     Ok(Inventory { sockets, minisocks, datagrams })
+}
+
+/// Finds the sockets that no hook sees, in all network namespaces.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn packet_sockets() -> Result<PacketSockets, LoadError> {
+    preflight::check_kernel(&preflight::kernel_release())?;
+    preflight::check_capabilities()?;
+    let (loader, types, layout) = prepare()?;
+    let mut ebpf = load_by(loader, &Options::passing(RING_BYTES), &layout, VerifierLogLevel::DISABLE)?;
+    let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
+    let files = ebpf.program_mut("dump_files").ok_or_else(|| LoadError::Object("it has no iterator".into()))?;
+    let files = iterator(files, "task_file", &types)?;
+    settings.set(0, setting::PASSING | setting::SCAN_PACKET, 0).map_err(failed)?;
+    Ok(packet::all(|| {
+        layout.check_files()?;
+        iterate::here(files, &[])
+    }))
 }
 
 /// What must be known before the object can be loaded. The kernel's types are read three times, because aya reads them

@@ -250,7 +250,7 @@ pub(super) fn own_namespace() -> Option<u64> {
 }
 
 /// Handles of all network namespaces that a process is in or that have a name, but for the caller's.
-fn other_namespaces() -> Vec<(u64, File)> {
+pub(super) fn other_namespaces() -> Vec<(u64, File)> {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
     let mut found = Vec::new();
     for path in namespace_paths() {

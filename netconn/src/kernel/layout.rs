@@ -1,6 +1,8 @@
 //! Where this kernel has what the programs read, and which helpers it gives them: the values of the object's read-only
 //! globals, all from BTF.
 
+use std::io;
+
 use netconn_common::{MISSING, feature};
 use thiserror::Error;
 
@@ -62,6 +64,20 @@ impl Layout {
     /// Names of the members that this kernel does not have.
     pub fn missing(&self) -> impl Iterator<Item = &'static str> {
         self.offsets.iter().filter(|(_, offset)| *offset == MISSING).map(|(name, _)| *name)
+    }
+
+    /// Checks that the sockets of open files can be had at all.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot; the message says what forbids it.
+    pub fn check_files(&self) -> io::Result<()> {
+        if self.has(feature::SOCK_FROM_FILE) || self.has(feature::PROBE_READ) {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "open files do not lead to their sockets on this kernel, and lockdown forbids to read its memory",
+        ))
     }
 
     /// Whether this kernel allows a feature.

@@ -11,6 +11,7 @@ pub mod keep;
 pub mod flows;
 pub mod load;
 pub mod iterate;
+pub mod packet;
 pub mod capture;
 pub mod inventory;
 pub mod diag;

@@ -38,6 +38,7 @@ type Answer = Result<Response, Failure>;
 pub(super) fn router(engine: Handle) -> Router {
     Router::new()
         .route("/v1/connections", get(connections))
+        .route("/v1/raw", get(raw))
         .route("/v1/events", get(events))
         .route("/v1/health", get(health))
         .route("/metrics", get(metrics))
@@ -80,8 +81,9 @@ fn late() -> Failure {
 }
 
 async fn unknown(uri: Uri) -> Failure {
+    let path = uri.path();
     let message =
-        format!("no such path: {}; there are /v1/connections, /v1/events, /v1/health and /metrics", uri.path());
+        format!("no such path: {path}; there are /v1/connections, /v1/raw, /v1/events, /v1/health and /metrics");
     Failure(StatusCode::NOT_FOUND, "bad_request", message)
 }
 
@@ -179,6 +181,15 @@ async fn send_rows(
         sender.send_data(Bytes::from_static(b"]}\n")).await.ok()?;
     }
     Some(())
+}
+
+/// `GET /v1/raw`: the sockets that no hook sees.
+async fn raw(State(engine): State<Handle>, parameters: Parameters) -> Answer {
+    if let Some((name, _)) = parameters.map_err(|error| bad_request(error.body_text()))?.0.first() {
+        return Err(bad_request(format!("{name}: /v1/raw has no parameters")));
+    }
+    let text = ask(&engine, Command::PacketSockets).await?;
+    Ok(([(CONTENT_TYPE, JSON)], text).into_response())
 }
 
 /// `GET /v1/events`: events as they happen, until the client goes.

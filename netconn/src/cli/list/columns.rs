@@ -10,7 +10,7 @@ pub(super) struct Column {
     pub(super) cell: fn(&Row) -> String,
 }
 
-fn or_dash(value: Option<&str>) -> String {
+pub(super) fn or_dash(value: Option<&str>) -> String {
     term::sanitize(value.unwrap_or("-")).into_owned()
 }
 

@@ -5,6 +5,7 @@ mod count;
 mod group;
 mod order;
 mod output;
+mod raw;
 mod table;
 
 use std::{
@@ -62,6 +63,13 @@ pub(super) struct Options {
     /// Show more columns (as in ss); and end with exit code 1 if there are none (as in grep and jq).
     #[arg(short = 'e', long)]
     extended: bool,
+    /// Show the sockets that no hook sees instead, and who has them open: AF_PACKET (tcpdump, dhclient) and AF_XDP. What they
+    /// exchange is in no list and no event.
+    #[arg(
+        long,
+        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "Selection"]
+    )]
+    raw: bool,
     /// No heading.
     #[arg(short = 'H', long)]
     no_header: bool,
@@ -94,6 +102,9 @@ impl Options {
 
 /// Shows the snapshot.
 pub(super) fn run(options: &Options) -> Result<Exit> {
+    if options.raw {
+        return raw::run(options);
+    }
     let mut parameters = options.selection.parameters()?;
     if let Some(closed) = options.closed {
         parameters.push(("closed".into(), seconds(closed)));

@@ -1,0 +1,323 @@
+//! Sockets that no hook sees: `AF_PACKET` and `AF_XDP` exchange frames with network devices, past TCP, UDP and IP.
+//!
+//! `iter/task_file` knows who has which open, in all network namespaces. `/proc/net/packet` knows of `AF_PACKET` what they
+//! receive, and also those that are no open file any more: a mapping of their ring keeps them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::{self, File},
+    io, thread,
+};
+
+use netconn_common::{AF_PACKET, AF_XDP, Owner, PacketRecord, UNKNOWN_U32};
+use nix::{
+    net::if_::if_indextoname,
+    sched::{CloneFlags, setns},
+};
+
+use crate::kernel::iterate;
+
+/// A socket that no hook sees, and a process that has it open: there is one of these for each of several.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PacketSocket {
+    /// [`AF_PACKET`] or [`AF_XDP`].
+    pub family: u16,
+    /// What is received: a number of `include/uapi/linux/if_ether.h`, 0 for nothing. `None` if it is not known.
+    pub protocol: Option<u16>,
+    /// Index of the network device, 0: none in particular. `None` if it is not known.
+    pub device: Option<u32>,
+    /// Name of the network device.
+    pub interface: Option<String>,
+    /// Inode of the network namespace.
+    pub namespace: u32,
+    /// Inode of the file.
+    pub inode: u64,
+    /// Who has it open; unknown if nobody was found.
+    pub owner: Owner,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PacketSockets {
+    /// By namespace and process.
+    pub sockets: Vec<PacketSocket>,
+    /// What cannot be listed, a sentence each.
+    pub unlisted: Vec<String>,
+    /// Whether it is not known who has them open.
+    pub lacks_owners: bool,
+}
+
+impl PacketSockets {
+    /// Nothing can be listed.
+    pub(super) fn none(error: &io::Error) -> Self {
+        let unlisted = vec![format!("AF_PACKET and AF_XDP sockets cannot be listed here: {error}")];
+        Self { unlisted, ..Self::default() }
+    }
+
+    /// Says whose the sockets are, by the inodes of open files.
+    pub fn own(&mut self, owners: &HashMap<u64, Owner>) {
+        for socket in self.sockets.iter_mut().filter(|socket| socket.owner.tgid == 0) {
+            socket.owner = owners.get(&socket.inode).copied().unwrap_or_default();
+        }
+        self.lacks_owners = false;
+    }
+}
+
+/// Finds them in all network namespaces; `files` reads `iter/task_file`.
+pub(super) fn all(files: impl FnOnce() -> io::Result<Vec<PacketRecord>>) -> PacketSockets {
+    find(&Namespaces::all(), files)
+}
+
+/// Finds those of the own network namespace that `/proc` shows; `reason` says why there is nothing better.
+pub fn of_proc(reason: &str) -> PacketSockets {
+    find(&Namespaces::own(), || Err(io::Error::other(format!("/proc does not show them, and {reason}"))))
+}
+
+fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketRecord>>) -> PacketSockets {
+    let mut unlisted = Vec::new();
+    let mut listed = namespaces.listed(&mut unlisted);
+    let (files, lacks_owners) = match files() {
+        Ok(files) => (files, false),
+        Err(error) => {
+            unlisted.push(format!("AF_XDP sockets cannot be listed here: {error}"));
+            (Vec::new(), true)
+        }
+    };
+    if !lacks_owners && is_torn(&listed, &files) {
+        // Some were made or closed meanwhile. What is in both lists and no open file is none indeed.
+        let open: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();
+        let later = namespaces.listed(&mut Vec::new());
+        let still: HashSet<_> = later.iter().map(Listed::place).collect();
+        listed.retain(|socket| open.contains(&socket.place()) || still.contains(&socket.place()));
+        listed.extend(later.into_iter().filter(|socket| open.contains(&socket.place())));
+    }
+    let mut sockets = joined(&listed, &files);
+    namespaces.name(&mut sockets);
+    PacketSockets { sockets, unlisted, lacks_owners }
+}
+
+/// A line of `/proc/net/packet`.
+#[derive(Clone, Debug, PartialEq)]
+struct Listed {
+    namespace: u32,
+    inode: u64,
+    protocol: u16,
+    device: u32,
+}
+
+impl Listed {
+    fn place(&self) -> (u32, u64) {
+        (self.namespace, self.inode)
+    }
+}
+
+/// Reads a file of which the lines are as `packet_seq_show` in `net/packet/af_packet.c` writes them.
+fn parsed(text: &str, namespace: u32) -> impl Iterator<Item = Listed> {
+    text.lines().skip(1).filter_map(move |line| {
+        let mut words = line.split_whitespace().skip(3);
+        let protocol = u16::from_str_radix(words.next()?, 16).ok()?;
+        let device = words.next()?.parse().ok()?;
+        let inode = words.nth(3)?.parse().ok()?;
+        Some(Listed { namespace, inode, protocol, device })
+    })
+}
+
+/// Whether a socket is in one of both only.
+fn is_torn(listed: &[Listed], files: &[PacketRecord]) -> bool {
+    let in_files: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();
+    let in_list: HashSet<_> = listed.iter().map(Listed::place).collect();
+    listed.iter().any(|socket| !in_files.contains(&socket.place()))
+        || files.iter().any(|file| file.family == AF_PACKET && !in_list.contains(&(file.namespace, file.inode)))
+}
+
+/// Each socket once for each process that has it open, and those that nobody has.
+fn joined(listed: &[Listed], files: &[PacketRecord]) -> Vec<PacketSocket> {
+    let details: HashMap<_, _> = listed.iter().map(|socket| (socket.place(), socket)).collect();
+    let (mut seen, mut open) = (HashSet::new(), HashSet::new());
+    let mut sockets = Vec::new();
+    for file in files {
+        let place = (file.namespace, file.inode);
+        open.insert(place);
+        // Processes may have it open more than once, and threads have files of their own if they want.
+        if !seen.insert((place, file.owner.tgid)) {
+            continue;
+        }
+        let detail = details.get(&place).filter(|_| file.family == AF_PACKET);
+        let device = if file.family == AF_XDP { file.device } else { detail.map_or(UNKNOWN_U32, |found| found.device) };
+        sockets.push(PacketSocket {
+            family: file.family,
+            protocol: detail.map(|found| found.protocol),
+            device: (device != UNKNOWN_U32).then_some(device),
+            interface: None,
+            namespace: file.namespace,
+            inode: file.inode,
+            owner: file.owner,
+        });
+    }
+    sockets.extend(listed.iter().filter(|socket| !open.contains(&socket.place())).map(|socket| PacketSocket {
+        family: AF_PACKET,
+        protocol: Some(socket.protocol),
+        device: Some(socket.device),
+        interface: None,
+        namespace: socket.namespace,
+        inode: socket.inode,
+        owner: Owner::default(),
+    }));
+    sockets.sort_by_key(|socket| (socket.namespace, socket.owner.tgid, socket.inode));
+    sockets
+}
+
+/// Network namespaces that are looked into.
+struct Namespaces {
+    own: u32,
+    others: Vec<(u32, File)>,
+}
+
+impl Namespaces {
+    fn own() -> Self {
+        let own = iterate::own_namespace().and_then(|inode| u32::try_from(inode).ok());
+        Self { own: own.unwrap_or(UNKNOWN_U32), others: Vec::new() }
+    }
+
+    /// Those that a process is in, or that have a name.
+    fn all() -> Self {
+        let others = iterate::other_namespaces();
+        // They are 32 bits wide (`struct ns_common`).
+        let others = others.into_iter().filter_map(|(inode, file)| Some((u32::try_from(inode).ok()?, file))).collect();
+        Self { others, ..Self::own() }
+    }
+
+    /// What `/proc/net/packet` says in each of them.
+    fn listed(&self, unlisted: &mut Vec<String>) -> Vec<Listed> {
+        let mut found = Vec::new();
+        let looked = self.each(|namespace, entered| {
+            let text = entered.and_then(|()| fs::read_to_string("/proc/thread-self/net/packet"));
+            match text {
+                Ok(text) => found.extend(parsed(&text, namespace)),
+                // The kernel knows no such sockets.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => unlisted.push(format!(
+                    "AF_PACKET sockets of the network namespace {namespace} cannot be listed if nobody has them open: \
+                     {error}"
+                )),
+            }
+        });
+        if let Err(error) = looked {
+            unlisted.push(format!("AF_PACKET sockets that nobody has open cannot be listed: {error}"));
+        }
+        found
+    }
+
+    /// Gives network devices their names, which are known in their own namespace only.
+    fn name(&self, sockets: &mut [PacketSocket]) {
+        let is_bound = |socket: &PacketSocket| socket.device.is_some_and(|device| device != 0);
+        if !sockets.iter().any(is_bound) {
+            return;
+        }
+        // Without a thread the index stands for the name.
+        let _ = self.each(|namespace, entered| {
+            if entered.is_err() {
+                return;
+            }
+            for socket in sockets.iter_mut().filter(|socket| socket.namespace == namespace && is_bound(socket)) {
+                let name = if_indextoname(socket.device.unwrap_or(0)).ok();
+                socket.interface = name.map(|name| name.to_string_lossy().into_owned());
+            }
+        });
+    }
+
+    /// Calls `visit` in each of them, or with the reason why that cannot be, on a thread that has no other use.
+    fn each(&self, mut visit: impl FnMut(u32, io::Result<()>) + Send) -> io::Result<()> {
+        thread::scope(|scope| {
+            let visitor = thread::Builder::new().name("netconn-packet".into()).spawn_scoped(scope, || {
+                visit(self.own, Ok(()));
+                for (namespace, file) in &self.others {
+                    visit(*namespace, setns(file, CloneFlags::CLONE_NEWNET).map_err(Into::into));
+                }
+            })?;
+            visitor.join().map_err(|_| io::Error::other("a thread panicked"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+
+    use super::*;
+
+    const TEXT: &str = "\
+sk               RefCnt Type Proto  Iface R Rmem   User   Inode
+0000000000000000 3      3    0003   2     1 0      0      20101
+0000000000000000 3      2    88cc   0     1 0      100    20102
+";
+
+    fn file(family: u16, inode: u64, tgid: u32) -> PacketRecord {
+        let mut file = PacketRecord { family, inode, namespace: 7, device: UNKNOWN_U32, ..PacketRecord::zeroed() };
+        file.owner.tgid = tgid;
+        file
+    }
+
+    fn listed() -> Vec<Listed> {
+        parsed(TEXT, 7).collect()
+    }
+
+    #[test]
+    fn lines_are_read_and_what_is_damaged_is_left_out() {
+        let line = |inode, protocol, device| Listed { namespace: 7, inode, protocol, device };
+        assert_eq!(listed(), [line(20101, 3, 2), line(20102, 0x88cc, 0)]);
+        for text in ["", "\n", "heading\n\n", "heading\n0 3 3 0003 2 1 0 0", "heading\n0 3 3 xyz 2 1 0 0 5"] {
+            assert_eq!(parsed(text, 7).count(), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_process_has_its_row_and_what_nobody_has_too() {
+        let xdp = PacketRecord { device: 4, ..file(AF_XDP, 20103, 12) };
+        let files = [file(AF_PACKET, 20101, 11), file(AF_PACKET, 20101, 11), file(AF_PACKET, 20101, 10), xdp];
+        let rows = joined(&listed(), &files);
+        let shown: Vec<_> = rows.iter().map(|row| (row.owner.tgid, row.inode, row.protocol, row.device)).collect();
+        let protocol = Some(3);
+        assert_eq!(
+            shown,
+            [
+                (0, 20102, Some(0x88cc), Some(0)),
+                (10, 20101, protocol, Some(2)),
+                (11, 20101, protocol, Some(2)),
+                (12, 20103, None, Some(4)),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_same_inode_elsewhere_is_another_socket() {
+        let elsewhere = PacketRecord { namespace: 8, ..file(AF_PACKET, 20101, 11) };
+        let rows = joined(&listed(), &[elsewhere]);
+        assert_eq!(rows.len(), 3);
+        assert_eq!((rows[2].namespace, rows[2].protocol, rows[2].device), (8, None, None));
+    }
+
+    #[test]
+    fn lists_that_differ_are_taken_again() {
+        let whole = [file(AF_PACKET, 20101, 11), file(AF_PACKET, 20102, 11), file(AF_XDP, 20103, 11)];
+        assert!(!is_torn(&listed(), &whole));
+        assert!(is_torn(&listed(), &whole[1..]));
+        assert!(is_torn(&listed()[1..], &whole));
+    }
+
+    #[test]
+    fn without_bpf_it_is_said_what_is_missing() {
+        let found = of_proc("there is no BPF");
+        let expected = "AF_XDP sockets cannot be listed here: /proc does not show them, and there is no BPF";
+        assert_eq!(found.unlisted, [expected]);
+        assert!(found.lacks_owners);
+    }
+
+    #[test]
+    fn owners_are_found_by_inode() {
+        let mut found = PacketSockets { sockets: joined(&listed(), &[]), ..PacketSockets::default() };
+        let owner = Owner { tgid: 5, ..Owner::default() };
+        found.own(&[(20102, owner)].into());
+        assert_eq!(found.sockets.iter().map(|socket| socket.owner.tgid).collect::<Vec<_>>(), [0, 5]);
+    }
+}
