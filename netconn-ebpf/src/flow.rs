@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use netconn_common::{Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Owner, kind};
+use netconn_common::{Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, kind};
 
 use crate::{
     datagram::{self, SOCK_DGRAM, SOCK_RAW},
@@ -189,34 +189,51 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     if !rest.is_null() && unsafe { (*rest).first_ns } != 0 {
         return add(rest, is_out, packets, payload, now);
     }
-    let Some((owner, namespace, is_raw)) = begin(socket) else { return };
+    let moved = Moved { packets, payload, now };
+    first(socket, &mut key, &packet, &moved, is_out);
+}
+
+/// What a packet adds to a flow.
+struct Moved {
+    packets: u64,
+    payload: u64,
+    /// Nanoseconds since boot.
+    now: u64,
+}
+
+/// Counts the first packet of a flow. A function of its own, because programs and what they call may have 512 bytes of stack
+/// together (before 6.12 or so), and the compiler gives what is used in turn no common place.
+#[inline(never)]
+fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Moved, is_out: bool) {
+    // Member by member: a whole one would be made in another place first.
+    let mut flow = Flow::default();
+    if !begin(socket, &mut flow) {
+        return;
+    }
+    let &Moved { packets, payload, now } = moved;
+    let (source_port, destination_port) = packet.ports();
     let (local, local_port) =
         if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
     // SAFETY: the helper has no preconditions.
     let processor = u64::from(unsafe { bpf_get_smp_processor_id() } & 63);
-    let mut flow = Flow {
-        first_ns: now & !63 | processor,
-        last_ns: now,
-        owner,
-        local_address: bytes(local),
-        namespace,
-        local_port,
-        is_outgoing: u8::from(is_out),
-        protocol: packet.protocol,
-        is_raw: u8::from(is_raw),
-        ..Flow::default()
-    };
+    flow.first_ns = now & !63 | processor;
+    flow.last_ns = now;
+    flow.local_address = bytes(local);
+    flow.local_port = local_port;
+    flow.is_outgoing = u8::from(is_out);
+    flow.protocol = packet.protocol;
     packet.describe(&mut flow);
     if is_out {
         (flow.packets_sent, flow.bytes_sent) = (packets, payload);
     } else {
         (flow.packets_received, flow.bytes_received) = (packets, payload);
     }
-    let result = if rest.is_null() { put(flows(), (&raw const key).cast(), &flow) } else { NO_ROOM };
+    let rest = find(folded(), (&raw const key.socket).cast());
+    let result = if rest.is_null() { put(flows(), (&raw const *key).cast(), &flow) } else { NO_ROOM };
     match result {
-        0 => return tell(&key, &flow),
+        0 => return tell(key, &flow),
         // Another processor was faster.
-        EEXIST => return add(find(flows(), (&raw const key).cast()), is_out, packets, payload, now),
+        EEXIST => return add(find(flows(), (&raw const *key).cast()), is_out, packets, payload, now),
         NO_ROOM => {}
         _ => return emit::lost(kind::UNCOUNTED),
     }
@@ -225,7 +242,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     (key.remote_address, key.remote_port, key.protocol, key.version) = ([0; 16], 0, 0, 0);
     if rest.is_null() {
         match put(folded(), (&raw const key.socket).cast(), &flow) {
-            0 => tell(&key, &flow),
+            0 => tell(key, &flow),
             EEXIST => add(find(folded(), (&raw const key.socket).cast()), is_out, packets, payload, now),
             _ => emit::lost(kind::UNCOUNTED),
         }
@@ -242,23 +259,26 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
             (&raw mut (*rest).first_ns).write_volatile(flow.first_ns);
         }
         add(rest, is_out, packets, payload, now);
-        tell(&key, &flow);
+        tell(key, &flow);
     }
 }
 
-/// Whose the socket of a packet is, the inode of its network namespace, and whether it is a raw one; a flow of it is counted from now on. `None` for a
-/// raw socket that nothing is kept with: it is one of the kernel itself, which answers pings by such, or older than netconn
-/// on 5.10.
+/// Notes whose the socket of a packet is, the inode of its network namespace, and whether it is a raw one; a flow of it is
+/// counted from now on. Not for a raw socket that nothing is kept with: it is one of the kernel itself, which answers pings
+/// by such, or older than netconn on 5.10.
 #[inline(always)]
-fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32, bool)> {
-    let (socket, kind) = full(socket)?;
+fn begin(socket: *mut bpf_sock, flow: &mut Flow) -> bool {
+    let Some((socket, kind)) = full(socket) else { return false };
     if !matches!(kind, SOCK_DGRAM | SOCK_RAW) {
-        return None;
+        return false;
     }
     let is_raw = kind == SOCK_RAW;
     let kept = datagram::storage(socket.cast(), !is_raw);
     if kept.is_null() {
-        return (!is_raw).then(|| (Owner::default(), datagram::namespace(socket.cast()), false));
+        if !is_raw {
+            flow.namespace = datagram::namespace(socket.cast());
+        }
+        return !is_raw;
     }
     // SAFETY: not null; members are written whole, and whoever reads a half-written owner has one that does not exist.
     let kept = unsafe { &mut *kept };
@@ -266,7 +286,10 @@ fn begin(socket: *mut bpf_sock) -> Option<(Owner, u32, bool)> {
         kept.namespace = datagram::namespace(socket.cast());
     }
     kept.counted = 1;
-    Some((kept.owner, kept.namespace, is_raw))
+    flow.owner = kept.owner;
+    flow.namespace = kept.namespace;
+    flow.is_raw = u8::from(is_raw);
+    true
 }
 
 /// Whether a socket is one of datagrams.
