@@ -129,6 +129,8 @@ fn take<K: Pod>(map: &MapData, key: &K) -> Option<Flow> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(_) => {
             bpf(LOOKUP, &mut element).ok()?;
+            // What a command does not use must be zero (`CHECK_ATTR` in kernel/bpf/syscall.c).
+            element.value = 0;
             bpf(DELETE, &mut element).ok()?;
             Some(flow)
         }
