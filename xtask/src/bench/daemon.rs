@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -54,6 +54,16 @@ pub(super) struct Daemon {
 #[derive(Debug)]
 pub(super) struct Health(Value);
 
+/// Removes what outlives a daemon on purpose: the next one has another state folder.
+fn unpin(folder: &Path) {
+    let id = fs::read_to_string(folder.join("state/sensor-id")).unwrap_or_default();
+    for pin in fs::read_dir("/sys/fs/bpf/netconn").into_iter().flatten().flatten() {
+        if !id.is_empty() && pin.file_name().to_string_lossy().starts_with(id.trim()) {
+            let _ = fs::remove_file(pin.path());
+        }
+    }
+}
+
 impl Daemon {
     /// Starts one and waits until its table is complete.
     pub(super) fn start(place: &Place, setup: Setup) -> Result<Self> {
@@ -93,6 +103,7 @@ impl Daemon {
         }
         // Gigabytes, after a flood.
         let _ = fs::remove_file(folder.join("events"));
+        unpin(&folder);
         thread::sleep(SETTLE);
         Ok(())
     }
