@@ -1,0 +1,113 @@
+//! Exit codes of errors: those of netconn, and 65 for a query that cannot be read.
+
+use std::io;
+
+use netconn::{
+    cli::exit::{self as netconn_exit, Exit},
+    config::ConfigError,
+};
+
+use crate::{
+    cli::{
+        follow::CannotFollow,
+        query::QueryError,
+        session::{Interrupted, NoHistory, Refused, TimedOut, WrongUse},
+    },
+    engine::SearchError,
+    hunt::{HuntError, SettingError},
+    output::{OutputError, chart::ChartError},
+    range::RangeError,
+    saved::SavedError,
+};
+
+/// The exit code of an error.
+pub(super) fn of(error: &anyhow::Error) -> Exit {
+    let is_denied = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    if error.chain().any(is_denied) && !error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
+        return Exit::Permission;
+    }
+    for cause in error.chain() {
+        if cause.is::<Refused>() || cause.is::<CannotFollow>() {
+            return Exit::Data;
+        }
+        if cause.is::<Interrupted>() {
+            return Exit::Interrupted;
+        }
+        if cause.is::<TimedOut>() {
+            return Exit::Timeout;
+        }
+        if cause.is::<NoHistory>() {
+            return Exit::Unavailable;
+        }
+        if cause.is::<RangeError>() || cause.is::<SettingError>() || cause.is::<WrongUse>() {
+            return Exit::Usage;
+        }
+        if let Some(error) = cause.downcast_ref::<SearchError>() {
+            return of_search(error);
+        }
+        if let Some(error) = cause.downcast_ref::<OutputError>() {
+            return match error {
+                OutputError::Chart(
+                    ChartError::Events | ChartError::NoNames | ChartError::NoNumbers | ChartError::TooMany,
+                ) => Exit::Usage,
+                OutputError::Table(_) | OutputError::Chart(_) | OutputError::Export(_) => Exit::Io,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<SavedError>() {
+            return match error {
+                SavedError::Name { .. } | SavedError::Missing { .. } => Exit::Usage,
+                SavedError::NoHome | SavedError::Io { .. } => Exit::Io,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<HuntError>() {
+            return match error {
+                HuntError::Missing { .. } => Exit::Usage,
+                HuntError::Header { .. } => Exit::Configuration,
+                HuntError::Io { .. } => Exit::Io,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<QueryError>() {
+            return match error {
+                QueryError::Long { .. } | QueryError::NoText { .. } => Exit::Data,
+                QueryError::Read { .. } => Exit::Io,
+            };
+        }
+    }
+    netconn_exit::of(error)
+}
+
+fn of_search(error: &SearchError) -> Exit {
+    match error {
+        SearchError::Query { .. } => Exit::Data,
+        SearchError::Read { .. }
+        | SearchError::Write { .. }
+        | SearchError::Empty { .. }
+        | SearchError::Format { .. } => Exit::Io,
+        SearchError::Memory { .. } => Exit::Unavailable,
+        SearchError::Engine(_) => Exit::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_permitted_is_said_so_wherever_it_is() {
+        let path = || PathBuf::from("x");
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        for error in [
+            anyhow::Error::from(SearchError::Read { path: path(), source: denied() }),
+            HuntError::Io { path: path(), source: denied() }.into(),
+            anyhow::Error::from(denied()).context("cannot write x"),
+        ] {
+            assert_eq!(of(&error), Exit::Permission, "{error:#}");
+        }
+        let absent = HuntError::Io { path: path(), source: io::ErrorKind::NotFound.into() };
+        assert_eq!(of(&absent.into()), Exit::Io);
+    }
+}

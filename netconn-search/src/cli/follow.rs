@@ -1,0 +1,205 @@
+//! `--follow`: a filter over the events as they happen, from the daemon's socket.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Result;
+use datafusion::arrow::{
+    array::{RecordBatch, RecordBatchOptions, new_null_array},
+    datatypes::SchemaRef,
+};
+use futures::StreamExt as _;
+use netconn::{cli::exit::Exit, client, event::field::Field};
+use thiserror::Error;
+use tokio::time::MissedTickBehavior;
+
+use crate::{
+    cli::session::{Session, WrongUse, located},
+    language::{
+        ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
+        diagnostic::Diagnostic,
+    },
+    output::{Format, Output, Style, destination::Destination, intent::Intent, summary::Summary},
+};
+
+/// Time between two looks at what has come.
+const STEP: Duration = Duration::from_millis(200);
+
+/// What has come is looked at earlier if it is so much, bytes.
+const PORTION: usize = 4 << 20;
+
+/// A query that needs all rows.
+#[derive(Clone, Debug, Error)]
+#[error(
+    "`{command}` cannot be followed, for it needs all rows: --follow takes a filter, then `filter`, `columns`, `let`, `parse` \
+     and `lookup`"
+)]
+pub(super) struct CannotFollow {
+    command: &'static str,
+}
+
+/// Whether a query can be followed: each row has to be judged by itself.
+pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
+    let needs_all = |command: &Command| match &command.kind {
+        CommandKind::Filter(_)
+        | CommandKind::Columns(_)
+        | CommandKind::Let(_)
+        | CommandKind::Parse { .. }
+        | CommandKind::Lookup { .. }
+        | CommandKind::NoLimit => None,
+        CommandKind::Group { .. } => Some("group"),
+        CommandKind::Sort(_) => Some("sort"),
+        CommandKind::Limit(_) => Some("limit"),
+        CommandKind::Dataset(_) => Some("dataset"),
+        CommandKind::SaveLookup { .. } => Some("savelookup"),
+        CommandKind::Join { .. } => Some("join"),
+        CommandKind::Union(_) => Some("union"),
+        CommandKind::Transpose { .. } => Some("transpose"),
+        CommandKind::Top { .. } => Some("top"),
+        CommandKind::Compare { .. } => Some("compare"),
+        CommandKind::Dedup(_) => Some("dedup"),
+    };
+    match query.commands.iter().find_map(needs_all) {
+        Some(command) => Err(CannotFollow { command }),
+        None => Ok(()),
+    }
+}
+
+/// Shows the events that the query lets through, until the daemon ends, the reader goes or Ctrl-C.
+pub(super) async fn run(
+    session: &Session,
+    socket: &Path,
+    text: &str,
+    mut query: Query,
+    diagnostics: Vec<Diagnostic>,
+) -> Result<Exit> {
+    if !session.source.file.is_empty() || !session.source.said().is_nothing() {
+        return Err(
+            WrongUse("--follow shows what happens from now on: leave out --file and the time range".into()).into()
+        );
+    }
+    let mut style = session.style()?;
+    style.is_live = true;
+    style.format = match style.format {
+        Format::Json => Format::Ndjson,
+        Format::Parquet => return Err(WrongUse("--follow writes table, ndjson or csv".into()).into()),
+        format => format,
+    };
+    check(&query)?;
+    in_order(&mut query);
+    let mut events = client::get(socket, "/v1/events", &[]).await?;
+    let mut follower = Follower::new(session, text, query, style)?;
+    session.tell(text, &diagnostics);
+    let mut step = tokio::time::interval(STEP);
+    step.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            part = events.part() => match part? {
+                Some(part) => {
+                    follower.waiting.extend_from_slice(&part);
+                    if follower.waiting.len() >= PORTION {
+                        follower.look().await?;
+                    }
+                }
+                None => break,
+            },
+            _ = step.tick() => follower.look().await?,
+            _ = tokio::signal::ctrl_c() => break,
+        }
+    }
+    follower.look().await?;
+    if let Some(output) = follower.output {
+        output.end(&mut Summary::default())?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Lets all rows through, the oldest first: a search shows the latest ones.
+fn in_order(query: &mut Query) {
+    let key = |field: Field| {
+        let kind = ExprKind::Field(field.info().name.to_owned());
+        SortKey { expr: Expr { kind, span: Span::default() }, descending: false }
+    };
+    let sort = CommandKind::Sort([Field::EventTime, Field::Timestamp].map(key).into());
+    query.commands.insert(0, Command { kind: sort, span: Span::default() });
+    query.commands.push(Command { kind: CommandKind::NoLimit, span: Span::default() });
+}
+
+/// Looks at what has come, as a search looks at a file.
+struct Follower<'a> {
+    session: &'a Session,
+    text: &'a str,
+    query: Query,
+    style: Style,
+    /// Bytes that have not been looked at; the last line may not be whole.
+    waiting: Vec<u8>,
+    /// Holds the file; it goes with it.
+    _folder: tempfile::TempDir,
+    file: PathBuf,
+    output: Option<Output>,
+    schema: Option<SchemaRef>,
+}
+
+impl<'a> Follower<'a> {
+    fn new(session: &'a Session, text: &'a str, query: Query, style: Style) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("live.ndjson");
+        Ok(Self { session, text, query, style, waiting: Vec::new(), _folder: folder, file, output: None, schema: None })
+    }
+
+    /// Shows what the query lets through of the whole lines.
+    async fn look(&mut self) -> Result<()> {
+        let whole = self.waiting.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        if whole == 0 {
+            return Ok(());
+        }
+        fs::write(&self.file, &self.waiting[..whole])?;
+        self.waiting.drain(..whole);
+        let search = self.session.search_in(vec![self.file.clone()], None)?;
+        let mut answer = search.run(&self.query).await.map_err(|error| located(error, self.text))?;
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch.map_err(|error| located(error, self.text))?;
+            if batch.num_rows() > 0 {
+                self.show(&batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, batch: &RecordBatch) -> Result<()> {
+        if self.output.is_none() {
+            let intent = Intent::of(&self.query);
+            let out = match self.style.format {
+                Format::Table => Destination::stdout_for_people(),
+                _ => Destination::stdout(),
+            };
+            self.output = Some(Output::begin(out, &self.style, batch.schema(), &intent)?);
+            self.schema = Some(batch.schema());
+        }
+        if let (Some(output), Some(schema)) = (&mut self.output, &self.schema) {
+            output.batch(&fitted(batch, schema)?)?;
+            output.flush()?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows with the columns of the first ones: other events may have other fields.
+fn fitted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if batch.schema_ref() == schema {
+        return Ok(batch.clone());
+    }
+    let column = |field: &datafusion::arrow::datatypes::FieldRef| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+        Some(column) => datafusion::arrow::compute::cast(column, field.data_type())
+            .unwrap_or_else(|_| new_null_array(field.data_type(), batch.num_rows())),
+        None => new_null_array(field.data_type(), batch.num_rows()),
+    };
+    let columns = schema.fields().iter().map(column).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}

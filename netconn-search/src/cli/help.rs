@@ -1,0 +1,104 @@
+//! What there is to say in the language: the help of the line editor and of `--help-language`.
+
+use std::fmt::Write as _;
+
+use netconn::{event::field::FIELDS, term::style};
+
+use crate::language::{
+    catalogue::{COMMANDS, FUNCTIONS, FunctionInfo, FunctionKind},
+    diagnostic::nearest,
+};
+
+/// The language on a page.
+pub(super) fn language() -> String {
+    let heading = style::HEADING;
+    let mut text = format!(
+        "A query is a filter, then any number of `| command`:\n\n  \
+         event.type = 'IP Connect' and dst.port.number = 443\n  \
+         | group n = count() by src.process.name, dst.ip.address | sort -n | limit 20\n\n\
+         {heading}Filter{heading:#}\n  \
+         and or not = != < <= > >= in ('a', 'b') in ('10.0.0.0/8') contains matches starts_with ends_with like\n  \
+         field = *   is there        * contains 'x'   in any field        'x'   anywhere in the event\n\n\
+         {heading}Commands{heading:#}\n"
+    );
+    let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
+    for command in COMMANDS {
+        let _ = writeln!(text, "  {:width$}  {}", command.name, command.meaning);
+    }
+    for (title, kind) in [
+        ("Aggregates, in group and top", FunctionKind::Aggregate),
+        ("Over rows", FunctionKind::Running),
+        ("Functions", FunctionKind::Plain),
+    ] {
+        let of_kind = FUNCTIONS.iter().filter(|function| function.kind == kind);
+        let names: Vec<&str> = of_kind.map(|function| function.name).collect();
+        let _ = write!(text, "\n{heading}{title}{heading:#}\n{}", lines(&names));
+    }
+    text
+}
+
+/// The fields of events.
+pub(super) fn fields() -> String {
+    let width = FIELDS.iter().map(|field| field.name.len()).max().unwrap_or(0);
+    let lines = FIELDS.iter().map(|field| format!("  {:width$}  {}\n", field.name, field.meaning));
+    lines.collect()
+}
+
+/// What there is to say of a name; a sentence if it is not known.
+pub(super) fn of(name: &str) -> String {
+    let name = name.trim().to_lowercase();
+    let mut text = String::new();
+    let mut add = |usage: &str, meaning: &str, example: &str| {
+        let _ = writeln!(text, "{}{usage}{:#}\n  {meaning}\n  {example}", style::HEADING, style::HEADING);
+    };
+    for command in COMMANDS.iter().filter(|command| command.name == name) {
+        add(command.usage, command.meaning, command.example);
+    }
+    for FunctionInfo { usage, meaning, example, .. } in FUNCTIONS.iter().filter(|function| function.name == name) {
+        add(usage, meaning, example);
+    }
+    for field in FIELDS.iter().filter(|field| field.name.to_lowercase() == name) {
+        add(field.name, field.meaning, &format!("{} = *", field.name));
+    }
+    if !text.is_empty() {
+        return text;
+    }
+    let names = COMMANDS.iter().map(|command| command.name).chain(FUNCTIONS.iter().map(|function| function.name));
+    let names = names.chain(FIELDS.iter().map(|field| field.name));
+    let nearest = nearest(&name, names).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+    format!("there is no command, function or field of that name{nearest}\n")
+}
+
+/// Names in lines of a page's width.
+fn lines(names: &[&str]) -> String {
+    let mut text = String::new();
+    let mut used = 0;
+    for name in names {
+        if used > 0 && used + name.len() + 1 > 96 {
+            text.push('\n');
+            used = 0;
+        }
+        text.push_str(if used == 0 { "  " } else { " " });
+        text.push_str(name);
+        used += name.len() + 1;
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_help() {
+        let names = COMMANDS.iter().map(|command| command.name).chain(FUNCTIONS.iter().map(|function| function.name));
+        for name in names.chain(FIELDS.iter().map(|field| field.name)) {
+            assert!(of(name).contains(name), "{name}");
+        }
+        assert_eq!(of("colums"), "there is no command, function or field of that name; did you mean columns?\n");
+        let page = language();
+        assert!(COMMANDS.iter().all(|command| page.contains(command.name)));
+        assert!(page.lines().all(|line| netconn::term::text_width(line) <= 120), "{page}");
+    }
+}

@@ -1,0 +1,279 @@
+//! `netconn hunt`: ready hunts are listed, shown and run.
+
+use std::io::{self, Write as _};
+
+use anstyle::Style;
+use anyhow::Result;
+use clap::Args;
+use netconn::{
+    cli::exit::{Exit, is_broken_pipe},
+    term::{self, style},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    cli::{
+        options::{Presentation, Source},
+        session::{Refused, Session, WrongUse, report},
+    },
+    engine::SearchError,
+    hunt::{Hunt, Library, Severity},
+    output::Format,
+};
+
+/// The word for all hunts.
+const ALL: &str = "all";
+
+/// Options of `netconn hunt`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Options {
+    /// The hunt, or `all`: each is run and those that have found something are named.
+    #[arg(value_name = "NAME", required_unless_present = "list")]
+    name: Option<String>,
+    /// Show which hunts there are.
+    #[arg(short = 'l', long, conflicts_with_all = ["name", "show", "set"])]
+    list: bool,
+    /// Show the hunt instead of running it: what it looks for, why, what else looks like that, its query.
+    #[arg(long)]
+    show: bool,
+    /// Set a parameter of the hunt, NAME=VALUE; --show has them.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    presentation: Presentation,
+    // Last: its heading would hold for what follows.
+    #[command(flatten)]
+    source: Source,
+}
+
+impl Options {
+    /// How the answer is shown.
+    pub(super) fn presentation(&self) -> &Presentation {
+        &self.presentation
+    }
+}
+
+/// Does what the options ask.
+pub(super) fn run(options: &Options) -> Result<Exit> {
+    let session = Session::new(&options.source, &options.presentation)?;
+    let library = Library::new(Some(session.config().search.hunts.clone()));
+    if options.list {
+        list(&all(&library), options.presentation.format)?;
+        return Ok(Exit::Success);
+    }
+    let name = options.name.as_deref().unwrap_or(ALL);
+    if name == ALL {
+        if options.show || !options.set.is_empty() || options.presentation.output.is_some() {
+            return Err(WrongUse("--show, --set and --output are for one hunt: name it".into()).into());
+        }
+        return run_all(&session, &all(&library));
+    }
+    let hunt = library.get(name)?;
+    if options.show {
+        show(&hunt, options.presentation.format)?;
+        return Ok(Exit::Success);
+    }
+    let rows = run_one(&session, &hunt, &options.set)?;
+    Ok(if rows == 0 && options.presentation.exit_code { Exit::Nothing } else { Exit::Success })
+}
+
+/// All hunts that can be used; the others are told.
+fn all(library: &Library) -> Vec<Hunt> {
+    let (hunts, problems) = library.all();
+    for problem in problems {
+        report(&problem.into());
+    }
+    hunts
+}
+
+/// Runs a hunt over its own range, if none was said; gives how many rows it has found.
+fn run_one(session: &Session, hunt: &Hunt, settings: &[String]) -> Result<u64> {
+    let session = over_its_range(session, hunt);
+    let (mut query, diagnostics) = session.parse(&hunt.query)?;
+    for setting in settings {
+        hunt.set(&mut query, setting)?;
+    }
+    if session.presentation.format == Format::Table && !session.presentation.quiet {
+        let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
+        anstream::eprintln!(
+            "{severity}{}{severity:#}: {heading}{}{heading:#} (`netconn hunt {} --show` says more)",
+            hunt.severity.name(),
+            hunt.title,
+            hunt.name
+        );
+    }
+    session.block_on(session.show(&hunt.query, &query, diagnostics))
+}
+
+/// How many rows a hunt finds.
+fn count_one(session: &Session, hunt: &Hunt) -> Result<u64> {
+    let session = over_its_range(session, hunt);
+    let (query, _) = session.parse(&hunt.query)?;
+    session.block_on(session.count(&hunt.query, &query))
+}
+
+/// A session over the hunt's range, if no other beginning was said. Of files, all is searched if nothing was said.
+fn over_its_range(session: &Session, hunt: &Hunt) -> Session {
+    let mut session = session.clone();
+    let said = session.source.said();
+    let is_all = said.is_nothing() && !session.source.file.is_empty();
+    if said.since.is_none() && said.last.is_none() && !is_all {
+        session.source.say_length(&hunt.range);
+    }
+    session
+}
+
+/// What one of all hunts has found, for programs.
+#[derive(Serialize)]
+struct Found<'a> {
+    name: &'a str,
+    title: &'a str,
+    severity: Severity,
+    /// `None`: it could not be run.
+    rows: Option<u64>,
+}
+
+/// Runs all hunts; those that cannot be run do not keep the others from it. People see the rows, programs how many there are.
+fn run_all(session: &Session, hunts: &[Hunt]) -> Result<Exit> {
+    let format = session.presentation.format;
+    if matches!(format, Format::Csv | Format::Parquet) || session.presentation.chart {
+        return Err(WrongUse("all hunts are shown as table, json or ndjson: name one for other forms".into()).into());
+    }
+    let mut found = Vec::new();
+    for hunt in hunts {
+        let rows = match format {
+            Format::Table => run_one(session, hunt, &[]),
+            _ => count_one(session, hunt),
+        };
+        let rows = match rows {
+            Ok(rows) => Some(rows),
+            Err(error) if is_broken_pipe(&error) || !is_of_the_hunt(&error) => return Err(error),
+            Err(error) => {
+                anstream::eprintln!("netconn: the hunt {} cannot be run:", hunt.name);
+                report(&error);
+                None
+            }
+        };
+        found.push(Found { name: &hunt.name, title: &hunt.title, severity: hunt.severity, rows });
+    }
+    tell(&found, format)?;
+    let rows: u64 = found.iter().filter_map(|found| found.rows).sum();
+    Ok(if found.iter().any(|found| found.rows.is_none()) {
+        Exit::Internal
+    } else if rows == 0 && session.presentation.exit_code {
+        Exit::Nothing
+    } else {
+        Exit::Success
+    })
+}
+
+/// Whether another hunt may fare better: not without files, time or memory.
+fn is_of_the_hunt(error: &anyhow::Error) -> bool {
+    error.is::<Refused>() || matches!(error.downcast_ref(), Some(SearchError::Engine(_) | SearchError::Query { .. }))
+}
+
+/// Says what was found.
+fn tell(found: &[Found<'_>], format: Format) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", json!({ "hunts": found }))?,
+        Format::Ndjson => {
+            for found in found {
+                writeln!(out, "{}", serde_json::to_string(found)?)?;
+            }
+        }
+        Format::Table | Format::Csv | Format::Parquet => {
+            let some = found.iter().filter_map(|found| Some((found.name, found.rows.filter(|rows| *rows > 0)?)));
+            let names: Vec<String> = some.map(|(name, rows)| format!("{name} ({rows})")).collect();
+            let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
+            anstream::eprintln!("{} hunts; found: {names}", found.len());
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn list(hunts: &[Hunt], format: Format) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    match format {
+        Format::Table => {
+            let row = |cells: [&str; 4]| cells.map(|cell| term::sanitize(cell).into_owned()).to_vec();
+            let heading = row(["NAME", "SEVERITY", "RANGE", "TITLE"]);
+            let rows: Vec<Vec<String>> =
+                hunts.iter().map(|hunt| row([&hunt.name, hunt.severity.name(), &hunt.range, &hunt.title])).collect();
+            let mut columns = term::Columns::new(&[false; 4], term::width());
+            std::iter::once(&heading).chain(&rows).for_each(|row| columns.widen(row));
+            writeln!(out, "{}", columns.line(&heading, |_| style::HEADING))?;
+            for (row, hunt) in rows.iter().zip(hunts) {
+                let severity = severity_style(hunt.severity);
+                let style = |column| if column == 1 { severity } else { Style::new() };
+                writeln!(out, "{}", columns.line(row, style))?;
+            }
+        }
+        Format::Json => writeln!(out, "{}", json!({ "hunts": hunts }))?,
+        Format::Ndjson => {
+            for hunt in hunts {
+                writeln!(out, "{}", serde_json::to_string(hunt)?)?;
+            }
+        }
+        Format::Csv | Format::Parquet => {
+            return Err(WrongUse("hunts are listed as table, json or ndjson".into()).into());
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn show(hunt: &Hunt, format: Format) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    if format != Format::Table {
+        writeln!(out, "{}", serde_json::to_string(hunt)?)?;
+        return Ok(out.flush()?);
+    }
+    let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
+    let text = |text: &str| term::sanitize(text).into_owned();
+    writeln!(out, "{heading}{}{heading:#}  {severity}{}{severity:#}", text(&hunt.title), hunt.severity.name())?;
+    for (title, content) in [
+        ("What it looks for", &hunt.description),
+        ("Why", &hunt.reason),
+        ("What else looks like that", &hunt.false_positives),
+        ("Range, when nothing else is said", &hunt.range),
+    ] {
+        writeln!(out, "\n{heading}{title}{heading:#}\n{}", wrapped(&text(content)))?;
+    }
+    if !hunt.parameters.is_empty() {
+        writeln!(out, "\n{heading}Parameters (--set NAME=VALUE){heading:#}")?;
+        for parameter in &hunt.parameters {
+            writeln!(out, "  {}  {}", text(&parameter.name), text(&parameter.meaning))?;
+        }
+    }
+    writeln!(out, "\n{heading}Query{heading:#}")?;
+    for line in hunt.query.lines().skip_while(|line| line.starts_with("//")) {
+        writeln!(out, "{}", text(line))?;
+    }
+    Ok(out.flush()?)
+}
+
+/// A text in lines that fit the terminal, or a page.
+fn wrapped(text: &str) -> String {
+    let width = term::width().unwrap_or(100).clamp(20, 100);
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split_whitespace() {
+        if !line.is_empty() && term::text_width(&line) + 1 + term::text_width(word) > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines.join("\n")
+}
+
+fn severity_style(severity: Severity) -> Style {
+    match severity {
+        Severity::Low => style::FAINT,
+        Severity::Medium => style::CAUTION,
+        Severity::High | Severity::Critical => style::BAD,
+    }
+}

@@ -1,0 +1,258 @@
+//! The command line of `netconn search` and `netconn hunt`.
+
+mod options;
+mod query;
+mod session;
+mod help;
+mod follow;
+mod interactive;
+mod hunt;
+mod exit;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ContextKind};
+use netconn::{
+    cli::exit::{Exit, is_broken_pipe},
+    term,
+};
+
+use crate::{
+    cli::{
+        options::{Presentation, Source},
+        session::{Refused, Session, WrongUse, report},
+    },
+    engine,
+    language::{self, Fields, Severity},
+    output::Format,
+};
+
+/// Search the events that were recorded on this host, in the language of PowerQuery.
+///
+/// QUERY is a filter, then any number of `| command`. Without it, on a terminal, queries are typed one after another.
+#[derive(Debug, Parser)]
+#[command(
+    name = "netconn-search",
+    bin_name = "netconn search",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    override_usage = "netconn search [OPTIONS] [QUERY]",
+    after_help = EXAMPLES,
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    search: Options,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  netconn search \"event.type = 'IP Connect' and dst.port.number = 443\" --last 3d
+  netconn search \"| top 10 bytes = sum(event.network.bytesSent) by dst.ip.address\" --chart
+  netconn search @hunt.pq --file /evidence/events --format csv > found.csv
+  netconn search --help-language
+
+`netconn hunt --list` shows ready searches for what attackers do.
+
+Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use,
+65 a query that cannot be read, 69 no history, no daemon or not enough memory, 70 internal error,
+74 I/O error, 75 timeout, 77 permission denied, 78 configuration, 130 Ctrl-C.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run ready searches for what attackers do.
+    #[command(
+        hide = true,
+        bin_name = "netconn hunt",
+        override_usage = "netconn hunt [OPTIONS] <NAME|all>\n       netconn hunt --list"
+    )]
+    Hunt(hunt::Options),
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// The query; @FILE: from a file; -: from standard input.
+    #[arg(value_name = "QUERY")]
+    query: Option<String>,
+    /// Save the query under this name, then run it.
+    #[arg(long, value_name = "NAME", requires = "query")]
+    save: Option<String>,
+    /// Run the query that was saved under this name; without a name, show which there are.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "query")]
+    saved: Option<Option<String>>,
+    /// Show how the query is understood, how it is run and what is read for it, instead of its answer.
+    #[arg(long, conflicts_with = "follow")]
+    explain: bool,
+    /// Show events as they happen, from the daemon, until Ctrl-C: for a filter, `columns`, `let`, `parse` and `lookup`.
+    #[arg(long, conflicts_with_all = ["chart", "output"])]
+    follow: bool,
+    /// The daemon's socket, for --follow [default: /run/netconn/netconn.sock]
+    #[arg(long, value_name = "PATH", env = "NETCONN_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Show what there is to say in a query: commands, functions, fields.
+    #[arg(long)]
+    help_language: bool,
+    /// Make a closed segment of the history a Parquet file (for the daemon).
+    #[arg(long, hide = true, exclusive = true, value_name = "SEGMENT")]
+    convert: Option<PathBuf>,
+    #[command(flatten)]
+    presentation: Presentation,
+    // Last: its heading would hold for what follows.
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Runs a command line and gives the exit code of the process. Everything it has to say has been said by then.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = Arguments::command().try_get_matches_from(arguments);
+    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too; if they cannot be written, nobody listens.
+            let _ = error.print();
+            // What the shell has cut into words looks like a subcommand from the second one on.
+            if error.get(ContextKind::InvalidSubcommand).is_some() {
+                anstream::eprintln!(
+                    "\nThe whole query is one argument: put it in quotes, \"event.type = 'IP Connect'\""
+                );
+            }
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let presentation = match &arguments.command {
+        Some(Command::Hunt(options)) => options.presentation(),
+        None => &arguments.search.presentation,
+    };
+    match presentation.color {
+        ColorChoice::Auto => {}
+        ColorChoice::Always => anstream::ColorChoice::Always.write_global(),
+        ColorChoice::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    let result = match &arguments.command {
+        Some(Command::Hunt(options)) => hunt::run(options),
+        None => search(&arguments.search),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            if presentation.format == Format::Json && presentation.output.is_none() {
+                // Whoever reads one JSON object gets one. If it cannot be written, nobody listens.
+                let _ = writeln!(io::stdout(), "{}", session::error_json(&error));
+            }
+            exit::of(&error).into()
+        }
+    }
+}
+
+fn search(options: &Options) -> Result<Exit> {
+    if let Some(segment) = &options.convert {
+        return convert(segment);
+    }
+    if options.help_language {
+        let mut out = anstream::stdout().lock();
+        write!(out, "{}\nFields\n{}", help::language(), help::fields())?;
+        return Ok(Exit::Success);
+    }
+    let text = match (&options.query, &options.saved) {
+        (Some(query), _) => query::text(query)?,
+        (None, Some(Some(name))) => query::saved()?.load(name)?,
+        (None, Some(None)) => {
+            let mut out = anstream::stdout().lock();
+            for name in query::saved()?.names()? {
+                writeln!(out, "{}", term::sanitize(&name))?;
+            }
+            return Ok(Exit::Success);
+        }
+        (None, None) if options.explain || options.follow || !interactive::is_possible() => {
+            let message =
+                "there is no query: name it, as in `netconn search \"event.type = 'IP Connect'\"`, or as @FILE or -";
+            return Err(WrongUse(message.into()).into());
+        }
+        (None, None) => {
+            let mut session = Session::new(&options.source, &options.presentation)?;
+            return interactive::run(&mut session);
+        }
+    };
+    let session = Session::new(&options.source, &options.presentation)?;
+    let (query, diagnostics) = session.parse(&text)?;
+    if let Some(name) = &options.save {
+        // What is refused is not kept, nor does it take the place of what works.
+        let checked = language::check(&query, &Fields::new(Vec::<String>::new()));
+        let errors = checked.diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        let errors: Vec<_> = errors.collect();
+        if !errors.is_empty() {
+            return Err(Refused { text, diagnostics: errors }.into());
+        }
+        let replaced = query::saved()?.save(name, &text)?;
+        let how = if replaced { "saved in the place of the former" } else { "saved as" };
+        anstream::eprintln!("netconn: {how} {name}; `netconn search --saved {name}` runs it");
+    }
+    if options.follow {
+        let socket = options.socket.as_deref().unwrap_or(Path::new(&session.config().socket));
+        return session.block_on(follow::run(&session, socket, &text, query, diagnostics));
+    }
+    if options.explain {
+        session.block_on(session.explain(&text, &query, diagnostics))?;
+        return Ok(Exit::Success);
+    }
+    let rows = session.block_on(session.show(&text, &query, diagnostics))?;
+    Ok(if rows == 0 && options.presentation.exit_code { Exit::Nothing } else { Exit::Success })
+}
+
+/// Makes a closed segment a Parquet file, and says in one line of JSON what is in it.
+fn convert(segment: &Path) -> Result<Exit> {
+    let converted = engine::convert(segment)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(&converted)?)?;
+    out.flush()?;
+    Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_everybody_types_is_understood() {
+        for line in [
+            vec!["event.type = 'IP Connect'", "--since", "3d", "--format", "json", "-e"],
+            vec!["-", "-f", "a", "-f", "b", "--last", "-15m", "--color", "never"],
+            vec!["--saved"],
+            vec!["--saved", "web", "--chart"],
+            vec!["hunt", "--list", "--format", "json"],
+            vec!["hunt", "mining", "--since", "1w", "--set", "min_connections=2"],
+            vec!["--convert", "events-1.ndjson"],
+        ] {
+            let arguments = std::iter::once("netconn-search").chain(line.iter().copied());
+            Arguments::try_parse_from(arguments).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        }
+        for line in [
+            vec!["a = 1", "--since", "1h", "--last", "1h"],
+            vec!["a = 1", "--saved", "x"],
+            vec!["--save", "x"],
+            vec!["a = 1", "--chart", "--format", "csv"],
+            vec!["a = 1", "--explain", "--follow"],
+            vec!["a = 1", "--convert", "x"],
+            vec!["hunt"],
+        ] {
+            let arguments = std::iter::once("netconn-search").chain(line.iter().copied());
+            assert!(Arguments::try_parse_from(arguments).is_err(), "{line:?}");
+        }
+    }
+}

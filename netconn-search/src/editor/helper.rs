@@ -1,0 +1,246 @@
+//! What the line editor asks while a query is typed: completion, colours, whether more lines follow.
+
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
+
+use anstyle::{AnsiColor, Style};
+use netconn::term;
+use rustyline::{
+    Context as EditorContext, Helper,
+    completion::{Completer, Pair},
+    highlight::{CmdKind, Highlighter},
+    hint::Hinter,
+    validate::{ValidationContext, ValidationResult, Validator},
+};
+
+use crate::{
+    editor::completion::{Context, open_quote},
+    language::{
+        ast::Span,
+        diagnostic::{Diagnostic, Severity},
+    },
+};
+
+/// How wrong places look.
+const WRONG: Style = AnsiColor::Red.on_default().underline();
+
+/// How the prompt looks.
+const PROMPT: Style = AnsiColor::Cyan.on_default();
+
+/// Most characters of a line in a list of candidates.
+const SHOWN_MAX: usize = 76;
+
+/// Gives the frequent values of a field, soon.
+pub type Values<'a> = Box<dyn Fn(&str) -> Vec<String> + 'a>;
+
+/// What the editor knows.
+pub struct Knowledge<'a> {
+    /// Fields of the files.
+    fields: Vec<String>,
+    values: Values<'a>,
+    /// Values that were asked for already.
+    known_values: RefCell<HashMap<String, Vec<String>>>,
+    /// The text that was refused last, and the places in it.
+    refused: RefCell<Option<(String, Vec<Span>)>>,
+    is_marked: Cell<bool>,
+}
+
+impl<'a> Knowledge<'a> {
+    /// With these fields beyond the table of fields, and a way to ask for values.
+    pub fn new(fields: Vec<String>, values: Values<'a>) -> Self {
+        Self {
+            fields,
+            values,
+            known_values: RefCell::default(),
+            refused: RefCell::default(),
+            is_marked: Cell::default(),
+        }
+    }
+
+    /// Remembers what was wrong with a text, to underline it when it is edited again.
+    pub fn refuse(&self, text: &str, diagnostics: &[Diagnostic]) {
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        let places = errors.map(|diagnostic| diagnostic.span).collect();
+        *self.refused.borrow_mut() = Some((text.to_owned(), places));
+    }
+
+    /// Forgets values: of another range others are frequent.
+    pub fn forget_values(&self) {
+        self.known_values.borrow_mut().clear();
+    }
+
+    fn values(&self, field: &str) -> Vec<String> {
+        if let Some(values) = self.known_values.borrow().get(field) {
+            return values.clone();
+        }
+        let values = (self.values)(field);
+        if values.is_empty() {
+            // Perhaps there was no time: the next try may find them.
+            return values;
+        }
+        self.known_values.borrow_mut().insert(field.to_owned(), values.clone());
+        values
+    }
+
+    /// The places to underline.
+    fn wrong(&self, text: &str) -> Vec<Span> {
+        if let Some((refused, places)) = &*self.refused.borrow()
+            && refused == text
+        {
+            return places.clone();
+        }
+        let errors = crate::language::parse(text).diagnostics.into_iter();
+        let errors = errors.filter(|diagnostic| diagnostic.severity == Severity::Error);
+        let places = errors.map(|diagnostic| diagnostic.span);
+        // What is only not finished is not wrong yet: the end, and what is not closed.
+        let is_open = |span: &Span| text.get(span.start..).is_some_and(|rest| rest.starts_with(['(', '\'', '"']));
+        places.filter(|span| span.end < text.trim_end().len() && !is_open(span)).collect()
+    }
+}
+
+impl Completer for Knowledge<'_> {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, pos: usize, _: &EditorContext<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let before = line.get(..pos).unwrap_or(line);
+        let context = Context::of(before);
+        let candidates = context.candidates(&self.fields, |field| self.values(field));
+        let pair = |candidate: crate::editor::completion::Candidate| Pair {
+            display: term::cut(&candidate.shown, SHOWN_MAX).into_owned(),
+            replacement: candidate.text,
+        };
+        Ok((context.start(before.len()), candidates.into_iter().map(pair).collect()))
+    }
+}
+
+impl Highlighter for Knowledge<'_> {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        let places = self.wrong(line);
+        self.is_marked.set(!places.is_empty());
+        shown(line, places)
+    }
+
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        format!("{PROMPT}{prompt}{PROMPT:#}").into()
+    }
+
+    fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
+        // Moving the cursor changes nothing.
+        kind != CmdKind::MoveCursor || self.is_marked.get()
+    }
+}
+
+/// A text as a terminal may get it, with these places underlined: what was pasted, or is in the history, is anybody's.
+fn shown(text: &str, places: Vec<Span>) -> Cow<'_, str> {
+    if text.split('\n').all(|line| matches!(term::sanitize(line), Cow::Borrowed(_))) {
+        return underlined(text, places);
+    }
+    // The places are those of another text then. What is replaced is as wide as one character.
+    let lines: Vec<Cow<'_, str>> = text.split('\n').map(term::sanitize).collect();
+    lines.join("\n").into()
+}
+
+/// A text with these places underlined.
+fn underlined(text: &str, mut places: Vec<Span>) -> Cow<'_, str> {
+    places.sort_by_key(|span| span.start);
+    let mut marked = String::new();
+    let mut done = 0;
+    for span in places {
+        if span.end < done || (span.end == done && done > 0) {
+            continue;
+        }
+        let start = span.start.max(done);
+        // A place between two characters is shown at the one behind it.
+        let end = if span.end > start { span.end } else { text.ceil_char_boundary(start + 1) };
+        if let (Some(before), Some(wrong)) = (text.get(done..start), text.get(start..end))
+            && !wrong.is_empty()
+        {
+            marked.push_str(before);
+            marked.push_str(&format!("{WRONG}{wrong}{WRONG:#}"));
+            done = end;
+        }
+    }
+    if done == 0 {
+        return text.into();
+    }
+    marked.push_str(text.get(done..).unwrap_or_default());
+    marked.into()
+}
+
+impl Validator for Knowledge<'_> {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(if is_unfinished(context.input()) { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
+    }
+}
+
+impl Hinter for Knowledge<'_> {
+    type Hint = String;
+}
+
+impl Helper for Knowledge<'_> {}
+
+/// Whether more lines have to follow: a text or parentheses are open, or the end asks for more. An empty line ends everything.
+fn is_unfinished(text: &str) -> bool {
+    if text.ends_with('\n') {
+        return false;
+    }
+    let end = text.trim_end();
+    open_quote(text).is_some() || open_parentheses(text) > 0 || end.ends_with(['|', ',', '\\', '='])
+}
+
+fn open_parentheses(text: &str) -> usize {
+    let (mut depth, mut quote, mut characters) = (0_usize, None, text.chars());
+    while let Some(character) = characters.next() {
+        match (quote, character) {
+            (Some(_), '\\') => {
+                characters.next();
+            }
+            (Some(open), _) if open == character => quote = None,
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '(') => depth += 1,
+            (None, ')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    depth
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_places_are_underlined() {
+        let span = |start, end| Span { start, end };
+        assert_eq!(underlined("abc", Vec::new()), "abc");
+        let marked = underlined("aü|colums x", vec![span(4, 10), span(1, 3), span(2, 3)]);
+        assert_eq!(marked, format!("a{WRONG}ü{WRONG:#}|{WRONG}colums{WRONG:#} x"));
+        assert_eq!(underlined("abc", vec![span(1, 1)]), format!("a{WRONG}b{WRONG:#}c"));
+        assert_eq!(underlined("abc", vec![span(3, 3), span(9, 12)]), "abc");
+        let plain = anstream::adapter::strip_str(&marked).to_string();
+        assert_eq!(plain, "aü|colums x", "nothing is added or lost");
+    }
+
+    #[test]
+    fn nothing_harmful_is_shown() {
+        assert_eq!(
+            shown("a = 1\n| colums x", vec![Span { start: 8, end: 14 }]),
+            format!("a = 1\n| {WRONG}colums{WRONG:#} x")
+        );
+        let places = vec![Span { start: 0, end: 1 }];
+        assert_eq!(shown("a = '\u{1b}[2J\u{202e}'\n| limit 1", places), "a = '\u{fffd}[2J\u{fffd}'\n| limit 1");
+    }
+
+    #[test]
+    fn unfinished_queries_go_on() {
+        for text in ["a = (1", "a = 'x", "a = 1 |", "a = 1 | group count(),", "| join (a = 1 | limit 1"] {
+            assert!(is_unfinished(text), "{text}");
+        }
+        for text in ["", "a = 1", "a = ')' and b = '('", "a = 'it\\'s'", "a = (1\n\n"] {
+            assert!(!is_unfinished(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A closed segment of lines to Parquet, sorted by time, with nothing lost.
+//!
+//! The lines are read twice: first for their times and names, then, in the order of their times, for their values. In memory
+//! are 24 bytes for each line, and the row group that is being written.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::basic::{Compression, Encoding, ZstdLevel};
+use datafusion::parquet::errors::ParquetError;
+use datafusion::parquet::file::metadata::SortingColumn;
+use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use datafusion::parquet::schema::types::ColumnPath;
+use netconn::event::field::Field;
+use netconn::store::name::Name;
+use serde::Serialize;
+
+use super::error::{Result, SearchError};
+use super::source::find::{self, EventFile, Format};
+use super::source::lines::Lines;
+use super::source::record::Rows;
+use super::source::shape::{ORIGINAL, Shapes, UNPARSED};
+
+/// Rows of a row group: small enough to skip most of a day, large enough to compress well.
+const ROW_GROUP: usize = 128 * 1024;
+
+/// Rows that are built before they are given to the writer.
+const BATCH: usize = 8 * 1024;
+
+/// What a conversion has made; as JSON it is the line that the daemon waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Converted {
+    /// Rows: one for each line.
+    pub rows: u64,
+    /// Lines that were no JSON object: they are kept as they are in the column `line.unparsed`.
+    pub unparsed: u64,
+    /// Time of the earliest event, epoch milliseconds.
+    pub first: Option<i64>,
+    /// Time of the latest event, epoch milliseconds.
+    pub last: Option<i64>,
+    /// Bytes of the Parquet file.
+    pub bytes: u64,
+    /// The Parquet file.
+    pub file: PathBuf,
+}
+
+/// A line of the segment.
+struct Line {
+    /// Time of the event; that of the line before if it has none.
+    time: i64,
+    start: u64,
+    length: u32,
+}
+
+/// What the first reading finds.
+struct Segment {
+    file: EventFile,
+    lines: Vec<Line>,
+    shapes: Shapes,
+    sorted: bool,
+    /// All lines have a time.
+    timed: bool,
+    first: Option<i64>,
+    last: Option<i64>,
+}
+
+/// Converts a file of lines; the Parquet file is put beside it, as `events-FROM-TO.parquet`. FROM is that of the segment's
+/// name, or else the time of its first event.
+///
+/// # Errors
+///
+/// The file cannot be read, the other one cannot be written; nothing is left then.
+pub fn convert(ndjson: &Path) -> Result<Converted> {
+    let read = |source| SearchError::Read { path: ndjson.to_owned(), source };
+    let file = match find::open(ndjson).map_err(read)? {
+        Some(file) if file.format == Format::Lines => file,
+        Some(_) => {
+            let why = "only files of lines that are not compressed can be converted".to_owned();
+            return Err(SearchError::Format { path: ndjson.to_owned(), why });
+        }
+        None => {
+            return Err(SearchError::Format { path: ndjson.to_owned(), why: "it is empty".to_owned() });
+        }
+    };
+    let mut segment = Segment::read(file).map_err(read)?;
+    if !segment.sorted {
+        // Stable: lines of the same time stay in their order.
+        segment.lines.sort_by_key(|line| line.time);
+    }
+    let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
+    let from = name.map_or(segment.first.unwrap_or(0), |name| i64::try_from(name.from()).unwrap_or(i64::MAX));
+    let to = segment.last.unwrap_or(from).max(from);
+    let folder = ndjson.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parquet = folder.join(format!("events-{from:013}-{to:013}.parquet"));
+    let write = |source| SearchError::Write { path: parquet.clone(), source };
+
+    let temporary = tempfile::Builder::new().prefix(".events-").suffix(".tmp").tempfile_in(folder).map_err(write)?;
+    let unparsed = segment.write(temporary.as_file()).map_err(|error| match error {
+        Failed::Read(source) => read(source),
+        Failed::Write(error) => write(match error {
+            ParquetError::External(source) => io::Error::other(source),
+            error => io::Error::other(error),
+        }),
+    })?;
+    temporary.as_file().sync_all().map_err(write)?;
+    let bytes = temporary.as_file().metadata().map_err(write)?.len();
+    // As the segment may be read, so may this.
+    let rights = fs::metadata(ndjson).map_err(read)?.permissions();
+    temporary.as_file().set_permissions(rights).map_err(write)?;
+    temporary.persist(&parquet).map_err(|error| write(error.error))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(write)?;
+    Ok(Converted {
+        rows: segment.lines.len() as u64,
+        unparsed,
+        first: segment.first,
+        last: segment.last,
+        bytes,
+        file: parquet,
+    })
+}
+
+enum Failed {
+    Read(io::Error),
+    Write(ParquetError),
+}
+
+impl From<ParquetError> for Failed {
+    fn from(error: ParquetError) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl Segment {
+    /// Reads the times and names of all lines.
+    fn read(file: EventFile) -> io::Result<Self> {
+        let time = ArrowField::new(Field::EventTime.info().name, DataType::Int64, true);
+        let mut times = Rows::new(Arc::new(Schema::new(vec![time])));
+        let mut lines = Lines::open(&file, 0, u64::MAX)?;
+        let mut segment =
+            Self { lines: Vec::new(), shapes: Shapes::new(), sorted: true, timed: true, first: None, last: None, file };
+        let mut before = i64::MIN;
+        let mut start = 0;
+        while let Some(line) = lines.next()? {
+            let good = segment.shapes.line(line);
+            let time = if good { time_of(&mut times, line)? } else { None };
+            segment.timed &= time.is_some();
+            if let Some(time) = time {
+                segment.sorted &= time >= before;
+                segment.first = Some(segment.first.map_or(time, |first| first.min(time)));
+                segment.last = Some(segment.last.map_or(time, |last| last.max(time)));
+                before = time;
+            }
+            let length = u32::try_from(line.len()).map_err(io::Error::other)?;
+            segment.lines.push(Line { time: before, start, length });
+            start += u64::from(length) + 1;
+        }
+        if lines.take_too_long() > 0 {
+            return Err(io::Error::other("it has a line that is longer than any event"));
+        }
+        Ok(segment)
+    }
+
+    /// Writes all rows. Answers how many lines were no object.
+    fn write(&self, output: &File) -> std::result::Result<u64, Failed> {
+        let schema = self.shapes.seen(&[UNPARSED, ORIGINAL]);
+        let place = |name: &str| schema.index_of(name).ok();
+        let unparsed = place(UNPARSED).unwrap_or(0);
+        let mut rows = Rows::new(Arc::clone(&schema)).with_original(place(ORIGINAL));
+        let mut writer = ArrowWriter::try_new(output, Arc::clone(&schema), Some(properties(&schema, self.timed)))?;
+        let file = File::open(&self.file.path).map_err(Failed::Read)?;
+        let mut sequence = Lines::open(&self.file, 0, u64::MAX).map_err(Failed::Read)?;
+        let mut buffer = Vec::new();
+        let mut bad = 0;
+        for line in &self.lines {
+            let text: &[u8] = if self.sorted {
+                sequence.next().map_err(Failed::Read)?.unwrap_or_default()
+            } else {
+                buffer.resize(line.length as usize, 0);
+                file.read_exact_at(&mut buffer, line.start).map_err(Failed::Read)?;
+                &buffer
+            };
+            if text.trim_ascii().is_empty() || !rows.push(text) {
+                bad += 1;
+                rows.keep(unparsed, &escaped(text));
+            }
+            if rows.len() >= BATCH {
+                writer.write(&rows.finish().map_err(ParquetError::from)?)?;
+            }
+        }
+        writer.write(&rows.finish().map_err(ParquetError::from)?)?;
+        writer.close()?;
+        (&*output).flush().map_err(|error| Failed::Write(ParquetError::External(Box::new(error))))?;
+        Ok(bad)
+    }
+}
+
+fn time_of(rows: &mut Rows, line: &[u8]) -> io::Result<Option<i64>> {
+    use datafusion::arrow::array::{Array, AsArray};
+    rows.push(line);
+    let batch = rows.finish().map_err(io::Error::other)?;
+    let times = batch.column(0).as_primitive::<datafusion::arrow::datatypes::Int64Type>();
+    Ok((!times.is_empty() && times.is_valid(0)).then(|| times.value(0)))
+}
+
+/// A text with what is no UTF-8 written as `\xNN`.
+fn escaped(text: &[u8]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        escaped.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            escaped.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    escaped
+}
+
+fn properties(schema: &SchemaRef, timed: bool) -> WriterProperties {
+    let time = Field::EventTime.info().name;
+    let sorting = schema
+        .index_of(time)
+        .ok()
+        .and_then(|place| i32::try_from(place).ok())
+        .filter(|_| timed)
+        .map(|place| vec![SortingColumn { column_idx: place, descending: false, nulls_first: false }]);
+    let path = ColumnPath::new(vec![time.to_owned()]);
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_sorting_columns(sorting)
+        // Times grow: their differences are small.
+        .set_column_dictionary_enabled(path.clone(), false)
+        .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_kept() {
+        assert_eq!(escaped(b"a\xff\xc3\xa4\xe2\x82"), "a\\xff\u{e4}\\xe2\\x82");
+    }
+}

@@ -1,0 +1,141 @@
+//! Functions of arrays.
+
+use std::cmp::Ordering;
+
+use super::value::Value;
+
+fn list<'b, 'a>(value: &'b Value<'a>) -> Option<&'b [Value<'a>]> {
+    match value {
+        Value::List(values) => Some(values),
+        _ => None,
+    }
+}
+
+/// Whether two values are equal; a number in a text equals the number.
+pub(crate) fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
+    match (left, right) {
+        (Value::Text(left), Value::Text(right)) => left == right,
+        (Value::Null, Value::Null) => true,
+        (Value::Null, _) | (_, Value::Null) => false,
+        _ => match (left.number(), right.number()) {
+            (Some(left), Some(right)) => left == right,
+            _ => left.text() == right.text(),
+        },
+    }
+}
+
+/// Numbers by size, texts by code point, missing values last.
+pub(crate) fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
+    match (left, right) {
+        (Value::Null, Value::Null) => Ordering::Equal,
+        (Value::Null, _) => Ordering::Greater,
+        (_, Value::Null) => Ordering::Less,
+        (Value::Text(left), Value::Text(right)) => left.cmp(right),
+        _ => match (left.number(), right.number()) {
+            (Some(left), Some(right)) => left.total_cmp(&right),
+            _ => left.text().cmp(&right.text()),
+        },
+    }
+}
+
+/// Its arguments.
+pub(crate) fn array<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    Value::List(arguments.to_vec())
+}
+
+/// The element at a place, counted from 0; from the end if negative.
+pub(crate) fn get<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let (Some(values), Some(place)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
+    let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
+    usize::try_from(place).ok().and_then(|place| values.get(place)).cloned().unwrap_or(Value::Null)
+}
+
+/// The elements, joined by a text (a comma if there is none).
+pub(crate) fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let Some(values) = list(&arguments[0]) else {
+        return arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()));
+    };
+    let between = arguments.get(1).and_then(Value::text);
+    let texts: Vec<String> = values.iter().filter_map(Value::text).map(std::borrow::Cow::into_owned).collect();
+    Value::owned(texts.join(between.as_deref().unwrap_or(",")))
+}
+
+/// The distinct values of an array as one text, in order.
+pub(crate) fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    match list(&arguments[0]) {
+        None => Value::Null,
+        Some(values) => {
+            let mut values = values.to_vec();
+            values.sort_by(compare);
+            to_string(&[Value::List(values), Value::owned(", ")])
+        }
+    }
+}
+
+/// Whether an array has the value, or a text the other.
+pub(crate) fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    match &arguments[0] {
+        Value::Null => Value::Null,
+        Value::List(values) => Value::Bool(values.iter().any(|value| equal(value, &arguments[1]))),
+        value => match (value.text(), arguments[1].text()) {
+            (Some(text), Some(part)) => Value::Bool(text.to_lowercase().contains(&part.to_lowercase())),
+            _ => Value::Null,
+        },
+    }
+}
+
+/// Each value once, at its first place.
+pub(crate) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let Some(values) = list(&arguments[0]) else { return Value::Null };
+    let mut seen: Vec<Value<'a>> = Vec::new();
+    for value in values {
+        if !seen.iter().any(|other| equal(other, value)) {
+            seen.push(value.clone());
+        }
+    }
+    Value::List(seen)
+}
+
+/// In order; the largest first if the second argument is true.
+pub(crate) fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let Some(values) = list(&arguments[0]) else { return Value::Null };
+    let mut values = values.to_vec();
+    values.sort_by(compare);
+    if arguments.get(1).is_some_and(Value::truth) {
+        values.reverse();
+    }
+    Value::List(values)
+}
+
+/// `slice(array, start[, end])`: from a place up to another, counted from 0; from the end if negative.
+pub(crate) fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let (Some(values), Some(start)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
+    let place = |place: i64| {
+        let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
+        usize::try_from(place.max(0)).unwrap_or(usize::MAX).min(values.len())
+    };
+    let start = place(start);
+    let end = arguments.get(2).and_then(Value::integer).map_or(values.len(), place);
+    Value::List(values[start..end.max(start)].to_vec())
+}
+
+/// The elements of all arguments.
+pub(crate) fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    if arguments.iter().all(|argument| list(argument).is_none()) {
+        return Value::owned(arguments.iter().filter_map(Value::text).collect::<String>());
+    }
+    let mut all = Vec::new();
+    for argument in arguments {
+        match argument {
+            Value::Null => {}
+            Value::List(values) => all.extend(values.iter().cloned()),
+            value => all.push(value.clone()),
+        }
+    }
+    Value::List(all)
+}
+
+/// `cut(array, n)`: at most so many elements, for `array_agg(x, n)`.
+pub(crate) fn cut<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    slice(&[arguments[0].clone(), Value::Integer(0), arguments[1].clone()])
+}

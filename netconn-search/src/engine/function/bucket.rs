@@ -1,0 +1,61 @@
+//! `timebucket` over a whole column: it is what most charts are made of.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, AsArray, TimestampNanosecondArray};
+use datafusion::arrow::datatypes::{DataType, Int64Type, TimestampNanosecondType};
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use super::time::{bucket, nanoseconds, scaled};
+use super::value::{Column, Kind, Value, normal};
+
+/// The beginning of the bucket of so many nanoseconds that a moment is in.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Bucket {
+    width: i64,
+    signature: Signature,
+}
+
+/// A call of it.
+pub(crate) fn timebucket(time: Expr, width: i64) -> Expr {
+    ScalarUDF::from(Bucket { width, signature: Signature::any(1, Volatility::Immutable) }).call(vec![time])
+}
+
+impl ScalarUDFImpl for Bucket {
+    fn name(&self) -> &str {
+        "timebucket"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(Kind::Time.data_type())
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let width = self.width;
+        let times = normal(&arguments.args[0].to_array(arguments.number_rows)?)?;
+        let buckets: Option<TimestampNanosecondArray> = match Kind::of(times.data_type()) {
+            Kind::Integer => {
+                let numbers = times.as_primitive::<Int64Type>();
+                Some(numbers.unary_opt(|number| scaled(number).and_then(|nanos| bucket(nanos, width))))
+            }
+            Kind::Time => Some(times.as_primitive::<TimestampNanosecondType>().unary_opt(|nanos| bucket(nanos, width))),
+            _ => None,
+        };
+        if let Some(buckets) = buckets {
+            return Ok(ColumnarValue::Array(Arc::new(buckets.with_timezone("UTC"))));
+        }
+        let mut buckets = Column::new(Kind::Time);
+        for row in 0..times.len() {
+            let nanos = nanoseconds(&Value::at(&times, row));
+            buckets.push(nanos.and_then(|nanos| bucket(nanos, width)).map_or(Value::Null, Value::Time));
+        }
+        Ok(ColumnarValue::Array(buckets.finish()))
+    }
+}

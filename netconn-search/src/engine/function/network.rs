@@ -1,0 +1,259 @@
+//! Functions of addresses and URLs.
+
+use std::cmp::Ordering;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::call::Call;
+use super::value::Value;
+
+/// The address in a text; an IPv4-mapped one as IPv4.
+pub(crate) fn address(text: &str) -> Option<IpAddr> {
+    // Longer than any address, or without what every address has: most texts are none.
+    if text.len() > 45 || !text.as_bytes().first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':') {
+        return None;
+    }
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+fn is<'a>(value: &Value<'a>, test: impl FnOnce(IpAddr) -> bool) -> Value<'a> {
+    value.text().map_or(Value::Null, |text| Value::Bool(address(&text).is_some_and(test)))
+}
+
+/// Whether it is an address.
+pub(crate) fn net_ip<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |_| true)
+}
+
+/// Whether it is an IPv4 address.
+pub(crate) fn net_ipv4<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |address| address.is_ipv4())
+}
+
+/// Whether it is an IPv6 address.
+pub(crate) fn net_ipv6<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |address| address.is_ipv6())
+}
+
+/// Private by RFC 1918, or of this host (127/8).
+fn rfc1918(address: Ipv4Addr) -> bool {
+    address.is_private() || address.is_loopback()
+}
+
+/// Unique local by RFC 4193.
+fn rfc4193(address: Ipv6Addr) -> bool {
+    address.is_unique_local()
+}
+
+/// Whether it is an IPv4 address of RFC 1918 or 127/8.
+pub(crate) fn net_rfc1918<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |address| matches!(address, IpAddr::V4(address) if rfc1918(address)))
+}
+
+/// Whether it is an IPv6 address of RFC 4193.
+pub(crate) fn net_rfc4193<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |address| matches!(address, IpAddr::V6(address) if rfc4193(address)))
+}
+
+/// Whether it is an address of no public network: RFC 1918, RFC 4193, of this host or of this link.
+pub(crate) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |address| match address {
+        IpAddr::V4(address) => rfc1918(address) || address.is_link_local(),
+        IpAddr::V6(address) => rfc4193(address) || address.is_loopback() || address.is_unicast_link_local(),
+    })
+}
+
+/// `net_ipsubnet(address, network, …)`: whether it is in one of them.
+pub(crate) fn net_ipsubnet<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |address| {
+        arguments[1..]
+            .iter()
+            .filter_map(Value::text)
+            .any(|network| call.network(&network).is_some_and(|network| network.contains(&address)))
+    })
+}
+
+/// A network in CIDR form.
+pub(crate) fn network(text: &str) -> Option<IpNet> {
+    text.contains('/').then(|| text.trim().parse().ok()).flatten()
+}
+
+/// `order(a, b)`: -1, 0 or 1: two addresses by their number, other texts by code point.
+pub(crate) fn order<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let (Some(left), Some(right)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
+    let order = match (address(&left), address(&right)) {
+        (Some(left), Some(right)) => left.cmp(&right),
+        _ => left.cmp(&right),
+    };
+    Value::Integer(match order {
+        Ordering::Less => -1,
+        Ordering::Equal => 0,
+        Ordering::Greater => 1,
+    })
+}
+
+/// Parts of a URL.
+#[derive(Default)]
+struct Url<'a> {
+    scheme: &'a str,
+    netloc: &'a str,
+    path: &'a str,
+    query: &'a str,
+    fragment: &'a str,
+}
+
+fn url(text: &str) -> Url<'_> {
+    let mut url = Url::default();
+    let mut rest = text.trim();
+    if let Some((before, fragment)) = rest.split_once('#') {
+        (rest, url.fragment) = (before, fragment);
+    }
+    if let Some((before, query)) = rest.split_once('?') {
+        (rest, url.query) = (before, query);
+    }
+    if let Some((scheme, after)) = rest.split_once("://") {
+        (url.scheme, rest) = (scheme, after);
+    } else if let Some(after) = rest.strip_prefix("//") {
+        rest = after;
+    } else if rest.starts_with('/') {
+        url.path = rest;
+        return url;
+    }
+    match rest.find('/') {
+        Some(slash) => (url.netloc, url.path) = rest.split_at(slash),
+        None => url.netloc = rest,
+    }
+    url
+}
+
+/// The host without user and port.
+fn domain<'a>(url: &Url<'a>) -> &'a str {
+    let host = url.netloc.rsplit_once('@').map_or(url.netloc, |(_, host)| host);
+    if let Some(after) = host.strip_prefix('[') {
+        return after.split_once(']').map_or(after, |(host, _)| host);
+    }
+    host.rsplit_once(':').map_or(host, |(host, _)| host)
+}
+
+/// A part of a URL, missing if it is empty.
+fn part<'a>(value: &Value<'a>, take: impl for<'b> FnOnce(&Url<'b>) -> &'b str) -> Value<'a> {
+    let Some(text) = value.text() else { return Value::Null };
+    let url = url(&text);
+    let part = take(&url);
+    if part.is_empty() { Value::Null } else { Value::owned(part) }
+}
+
+/// `https` of `https://…`.
+pub(crate) fn net_url_scheme<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| url.scheme)
+}
+
+/// User, host and port.
+pub(crate) fn net_url_netloc<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| url.netloc)
+}
+
+/// The name of a host; an address is none.
+fn named<'a>(url: &Url<'a>) -> &'a str {
+    let host = domain(url).trim_end_matches('.');
+    if address(host).is_some() { "" } else { host }
+}
+
+/// The part of the host's name that somebody has registered; or its address.
+pub(crate) fn net_url_domain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| psl::domain_str(named(url)).unwrap_or(domain(url)))
+}
+
+/// What stands in the host's name before that.
+pub(crate) fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| {
+        let host = named(url);
+        let registered = psl::domain_str(host).unwrap_or(host);
+        host.strip_suffix(registered).unwrap_or_default().trim_end_matches('.')
+    })
+}
+
+/// The part of the host's name under which names are registered, by the public suffix list.
+pub(crate) fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| {
+        let host = named(url);
+        if host.contains('.') { psl::suffix_str(host).unwrap_or_default() } else { "" }
+    })
+}
+
+/// The user.
+pub(crate) fn net_url_userinfo<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| url.netloc.rsplit_once('@').map_or("", |(user, _)| user))
+}
+
+/// The port, a number, if the URL has one.
+pub(crate) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let Some(text) = arguments[0].text() else { return Value::Null };
+    let url = url(&text);
+    let host = url.netloc.rsplit_once(']').map_or(url.netloc, |(_, after)| after);
+    host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).map_or(Value::Null, Value::Integer)
+}
+
+/// From the first slash after the host.
+pub(crate) fn net_url_path<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| url.path)
+}
+
+/// What is behind the question mark.
+pub(crate) fn net_url_query<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| url.query)
+}
+
+/// What is behind the hash sign.
+pub(crate) fn net_url_fragment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    part(&arguments[0], |url| url.fragment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value<'static> {
+        Value::owned(text)
+    }
+
+    #[test]
+    fn addresses_are_told_apart() {
+        for (address, private, one, six) in [
+            ("10.1.2.3", true, true, false),
+            ("172.32.0.1", false, false, false),
+            ("127.0.0.5", true, true, false),
+            ("::ffff:192.168.0.1", true, true, false),
+            ("169.254.1.1", true, false, false),
+            ("fd00::1", true, false, true),
+            ("2001:db8::1", false, false, false),
+            ("x", false, false, false),
+        ] {
+            assert_eq!(net_private(&[text(address)]), Value::Bool(private), "{address}");
+            assert_eq!(net_rfc1918(&[text(address)]), Value::Bool(one), "{address}");
+            assert_eq!(net_rfc4193(&[text(address)]), Value::Bool(six), "{address}");
+        }
+        assert_eq!(net_private(&[Value::Null]), Value::Null);
+    }
+
+    #[test]
+    fn addresses_have_an_order_of_their_own() {
+        assert_eq!(order(&[text("10.0.0.9"), text("10.0.0.10")]), Value::Integer(-1));
+        assert_eq!(order(&[text("b9"), text("b10")]), Value::Integer(1));
+        assert_eq!(order(&[text("9.9.9.9"), text("::1")]), Value::Integer(-1));
+    }
+
+    #[test]
+    fn urls_have_parts() {
+        let parts = |url: &str| {
+            [net_url_scheme, net_url_netloc, net_url_domain, net_url_tld, net_url_path, net_url_query]
+                .map(|part| part(&[text(url)]).text().unwrap_or_default().into_owned())
+        };
+        let whole = parts("https://me@www.example.org:8443/a/b?x=1&y=2#z");
+        assert_eq!(whole, ["https", "me@www.example.org:8443", "example.org", "org", "/a/b", "x=1&y=2"]);
+        assert_eq!(parts("http://[::1]:80"), ["http", "[::1]:80", "::1", "", "", ""]);
+        assert_eq!(parts("example.org/x"), ["", "example.org", "example.org", "org", "/x", ""]);
+        assert_eq!(parts("http://10.0.0.1/"), ["http", "10.0.0.1", "10.0.0.1", "", "/", ""]);
+    }
+}

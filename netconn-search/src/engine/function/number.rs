@@ -1,0 +1,97 @@
+//! Functions of numbers.
+
+use super::value::Value;
+
+/// The smallest argument that is there.
+pub(crate) fn min<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    extreme(arguments, |new, old| new < old)
+}
+
+/// The largest argument that is there.
+pub(crate) fn max<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    extreme(arguments, |new, old| new > old)
+}
+
+fn extreme<'a>(arguments: &[Value<'a>], better: fn(f64, f64) -> bool) -> Value<'a> {
+    let mut best: Option<(f64, &Value<'a>)> = None;
+    for value in arguments {
+        if let Some(number) = value.number()
+            && best.is_none_or(|(old, _)| better(number, old))
+        {
+            best = Some((number, value));
+        }
+    }
+    best.map_or(Value::Null, |(_, value)| value.clone())
+}
+
+/// Distance from 0.
+pub(crate) fn abs<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    match &arguments[0] {
+        Value::Integer(value) => Value::Integer(value.saturating_abs()),
+        value => value.number().map_or(Value::Null, |number| Value::Number(number.abs())),
+    }
+}
+
+/// The whole number at or above it.
+pub(crate) fn ceiling<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    whole(&arguments[0], f64::ceil)
+}
+
+/// The whole number at or below it.
+pub(crate) fn floor<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    whole(&arguments[0], f64::floor)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the conversion saturates")]
+fn whole<'a>(value: &Value<'a>, round: fn(f64) -> f64) -> Value<'a> {
+    match value {
+        Value::Integer(value) => Value::Integer(*value),
+        value => match value.number() {
+            Some(number) if number.is_finite() => Value::Integer(round(number) as i64),
+            _ => Value::Null,
+        },
+    }
+}
+
+/// A function from number to number; where it has no result, the value is missing.
+fn real<'a>(value: &Value<'a>, function: fn(f64) -> f64) -> Value<'a> {
+    match value.number().map(function) {
+        Some(number) if number.is_finite() => Value::Number(number),
+        _ => Value::Null,
+    }
+}
+
+/// Square root.
+pub(crate) fn sqrt<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    real(&arguments[0], f64::sqrt)
+}
+
+/// e to its power.
+pub(crate) fn exp<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    real(&arguments[0], f64::exp)
+}
+
+/// Natural logarithm.
+pub(crate) fn ln<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    real(&arguments[0], f64::ln)
+}
+
+/// Logarithm to base 10, or to the base given.
+pub(crate) fn log<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    match arguments {
+        [value] => real(value, f64::log10),
+        [value, base, ..] => match (value.number(), base.number()) {
+            (Some(value), Some(base)) => real(&Value::Number(value.log(base)), |result| result),
+            _ => Value::Null,
+        },
+        [] => Value::Null,
+    }
+}
+
+/// The first to the power of the second.
+pub(crate) fn pow<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    match (arguments[0].number(), arguments[1].number()) {
+        (Some(base), Some(exponent)) => real(&Value::Number(base.powf(exponent)), |result| result),
+        _ => Value::Null,
+    }
+}

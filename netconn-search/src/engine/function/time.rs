@@ -1,0 +1,117 @@
+//! Functions of time.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::fmt::strtime::{self, BrokenDownTime};
+use jiff::tz::{Offset, TimeZone};
+
+use super::value::{Value, parse_time};
+
+/// 5 January 1970: weeks begin on Mondays.
+const MONDAY: i64 = 4 * 86_400_000_000_000;
+
+/// One week in nanoseconds.
+const WEEK: i64 = 7 * 86_400_000_000_000;
+
+/// Nanoseconds of a value that stands for a moment. A number's unit is told by its size: seconds, milliseconds,
+/// microseconds or nanoseconds since 1970 do not overlap for moments between 1973 and 5138.
+pub(crate) fn nanoseconds(value: &Value<'_>) -> Option<i64> {
+    match value {
+        Value::Time(nanos) => Some(*nanos),
+        Value::Text(text) => parse_time(text).or_else(|| scaled(text.trim().parse().ok()?)),
+        value => scaled(value.integer()?),
+    }
+}
+
+/// A number that stands for a moment, in nanoseconds.
+pub(crate) fn scaled(number: i64) -> Option<i64> {
+    let factor = match number.unsigned_abs() {
+        0..100_000_000_000 => 1_000_000_000,
+        100_000_000_000..100_000_000_000_000 => 1_000_000,
+        100_000_000_000_000..100_000_000_000_000_000 => 1_000,
+        _ => 1,
+    };
+    number.checked_mul(factor)
+}
+
+/// The beginning of the bucket of so many nanoseconds that a moment is in, UTC; weeks begin on Mondays. `None` if it is before
+/// all moments.
+pub(crate) fn bucket(nanos: i64, width: i64) -> Option<i64> {
+    let offset = if width > 0 && width % WEEK == 0 { MONDAY } else { 0 };
+    nanos.checked_sub(nanos.checked_sub(offset)?.rem_euclid(width.max(1)))
+}
+
+/// `strftime(time[, format[, zone]])`, time and format in either order: RFC 3339 if there is no format, UTC if there is no
+/// zone.
+pub(crate) fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let (time, format) = match arguments {
+        [Value::Text(format), time, ..] if format.contains('%') => (time, Some(format)),
+        [time, Value::Text(format), ..] => (time, Some(format)),
+        [time] => (time, None),
+        _ => return Value::Null,
+    };
+    let zone = match arguments.get(2).map(Value::text) {
+        None => Some(TimeZone::UTC),
+        Some(name) => name.and_then(|name| TimeZone::get(&name).ok()),
+    };
+    let time = nanoseconds(time).and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
+    let (Some(time), Some(zone)) = (time, zone) else { return Value::Null };
+    match format {
+        None => Value::owned(time.to_string()),
+        Some(format) => strtime::format(format.as_ref(), &time.to_zoned(zone)).map_or(Value::Null, Value::owned),
+    }
+}
+
+/// `strptime(text, format)`, in either order: the moment that a text tells; UTC if it has no zone.
+pub(crate) fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let (Value::Text(first), Value::Text(second)) = (&arguments[0], &arguments[1]) else { return Value::Null };
+    let (text, format) = if first.contains('%') { (second, first) } else { (first, second) };
+    let Ok(parts) = BrokenDownTime::parse(format.as_ref(), text.as_ref()) else { return Value::Null };
+    let moment = parts.to_timestamp().ok().or_else(|| {
+        let date: Date = parts.to_date().ok()?;
+        let time = parts.to_time().unwrap_or_default();
+        Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
+    });
+    moment.and_then(|moment| i64::try_from(moment.as_nanosecond()).ok()).map_or(Value::Null, Value::Time)
+}
+
+/// The moment that a text, number or moment stands for, as nanoseconds.
+pub(crate) fn moment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    nanoseconds(&arguments[0]).map_or(Value::Null, Value::Time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_moments_by_their_size() {
+        let nanos = 1_700_000_000_000_000_000;
+        for number in [1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, nanos] {
+            assert_eq!(nanoseconds(&Value::Integer(number)), Some(nanos));
+        }
+        assert_eq!(nanoseconds(&Value::owned("2023-11-14T22:13:20Z")), Some(nanos));
+        assert_eq!(nanoseconds(&Value::owned("soon")), None);
+    }
+
+    #[test]
+    fn buckets_begin_at_round_times() {
+        let text = |nanos: Option<i64>| Value::Time(nanos.unwrap()).text().unwrap().into_owned();
+        let nanos = 1_700_000_000_000_000_000;
+        assert_eq!((bucket(i64::MIN, WEEK), bucket(i64::MIN + 1, 1_000_000_000)), (None, None));
+        assert_eq!(text(bucket(nanos, 600_000_000_000)), "2023-11-14T22:10:00Z");
+        assert_eq!(text(bucket(nanos, WEEK / 7)), "2023-11-14T00:00:00Z");
+        assert_eq!(text(bucket(nanos, WEEK)), "2023-11-13T00:00:00Z");
+        assert_eq!(text(bucket(-1, 1_000_000_000)), "1969-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn times_are_written_and_read() {
+        let time = Value::Integer(1_700_000_000_000);
+        assert_eq!(strftime(&[time, Value::owned("%Y-%m-%d %H:%M")]), Value::owned("2023-11-14 22:13"));
+        let back = strptime(&[Value::owned("2023-11-14 22:13"), Value::owned("%Y-%m-%d %H:%M")]);
+        assert_eq!(back, Value::Time(1_699_999_980_000_000_000));
+        let zone = strptime(&[Value::owned("2023-11-14 22:13 +0100"), Value::owned("%Y-%m-%d %H:%M %z")]);
+        assert_eq!(zone, Value::Time(1_699_996_380_000_000_000));
+    }
+}

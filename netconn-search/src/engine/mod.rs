@@ -1,0 +1,20 @@
+//! Answers queries: Apache DataFusion over the files that hold events.
+
+pub mod error;
+pub(crate) mod source;
+pub(crate) mod function;
+pub mod plan;
+pub(crate) mod names;
+pub mod session;
+pub mod search;
+pub mod convert;
+
+#[cfg(test)]
+mod tests;
+
+pub use convert::{Converted, convert};
+pub use error::SearchError;
+pub use plan::Warning;
+pub use search::{Answer, Explained, Search};
+pub use session::runtime;
+pub use source::progress::{Progress, Snapshot};

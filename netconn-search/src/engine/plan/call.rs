@@ -1,0 +1,156 @@
+//! Calls of functions: those that need the time range or the configuration, and those of the table.
+
+use datafusion::logical_expr::{Expr, lit};
+use datafusion::scalar::ScalarValue;
+use netconn::event::field::Field;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::bucket::timebucket;
+use crate::engine::function::call::call;
+use crate::engine::function::table::{self, Run};
+use crate::engine::function::value::Kind;
+use crate::language::ast::{self, ExprKind, Span};
+use crate::language::duration::{self, Bucket};
+
+use super::compare::lowercase;
+use super::operand::Operand;
+use super::scope::Scope;
+use super::{lambda, pattern};
+
+/// Widths of buckets that read well, in seconds.
+const ROUND: [i64; 17] =
+    [1, 5, 10, 30, 60, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 604_800, 2_419_200];
+
+/// Buckets that `auto` makes at most.
+const BUCKETS: i64 = 60;
+
+/// One second in nanoseconds.
+const SECOND: i64 = 1_000_000_000;
+
+impl Scope<'_> {
+    /// The value of a call.
+    pub(crate) fn call(&self, name: &str, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
+        match name {
+            "timebucket" => return self.timebucket(arguments, span),
+            "querystart" => return self.moment(self.range(span)?.0, arguments),
+            "queryend" => return self.moment(self.range(span)?.1, arguments),
+            "queryspan" => return self.span(arguments, span),
+            "now" => return Ok(time(self.planner.now)),
+            "map" | "filter" | "array_filter" | "match_any" | "match_all" => {
+                return lambda::call(self, name, arguments, span);
+            }
+            _ => {}
+        }
+        let Some(found) = table::find(name).filter(|function| !function.name.starts_with('_')) else {
+            let message = format!("there is no function '{name}' here");
+            return Err(SearchError::query(message, span));
+        };
+        if arguments.len() < found.least || arguments.len() > found.most {
+            let message = format!(
+                "{name} takes {} argument{}, and {} {} given",
+                if found.least == found.most { found.least.to_string() } else { format!("{} or more", found.least) },
+                if found.least == 1 && found.most == 1 { "" } else { "s" },
+                arguments.len(),
+                if arguments.len() == 1 { "is" } else { "are" },
+            );
+            return Err(SearchError::query(message, span));
+        }
+        let database = match found.run {
+            Run::Geography(_) => match &self.planner.settings.database {
+                Some(database) => Some(database),
+                None => {
+                    let message = format!(
+                        "{name} needs a database of places: name an MMDB file in the configuration (search.geo_database)"
+                    );
+                    return Err(SearchError::query(message, span));
+                }
+            },
+            _ => None,
+        };
+        if let Some(place) = found.regex
+            && let ExprKind::Text(regex) = &arguments[place].kind
+        {
+            pattern::check(regex, arguments[place].span)?;
+        }
+        let operands = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<_>>>()?;
+        if name == "lower" && operands[0].kind == Kind::Text {
+            return Ok(Operand::new(lowercase(operands[0].expr.clone()), Kind::Text));
+        }
+        let kinds: Vec<Kind> = operands.iter().map(|operand| operand.kind).collect();
+        let kind = found.returns.of(&kinds);
+        Ok(Operand::new(call(found, database, operands.into_iter().map(|operand| operand.expr).collect()), kind))
+    }
+
+    /// `timebucket([time,] width)`.
+    fn timebucket(&self, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
+        let event_time = || self.field(Field::EventTime.info().name);
+        let (time, width) = match arguments {
+            [] => (event_time(), None),
+            [width] => (event_time(), Some(width)),
+            [time, width, ..] => (self.value(time)?, Some(width)),
+        };
+        let wrong = || SearchError::query("timebucket takes a width like '10m', '1 hour' or 'auto'", span);
+        let bucket = match width.map(|width| &width.kind) {
+            None => Bucket::Auto,
+            Some(ExprKind::Text(text)) => duration::bucket(text).ok_or_else(wrong)?,
+            Some(ExprKind::Number(count)) => duration::bucket_count(*count).ok_or_else(wrong)?,
+            Some(_) => return Err(wrong()),
+        };
+        let width = match bucket {
+            Bucket::Every(width) => width,
+            Bucket::Count(count) => {
+                let (start, end) = self.range(span)?;
+                (end.saturating_sub(start) / i64::from(count)).max(1)
+            }
+            Bucket::Auto => {
+                let (start, end) = self.range(span)?;
+                let least = end.saturating_sub(start) / BUCKETS;
+                ROUND.iter().map(|seconds| seconds * SECOND).find(|width| *width >= least).unwrap_or(ROUND[16] * SECOND)
+            }
+        };
+        Ok(Operand::new(timebucket(time.expr, width), Kind::Time))
+    }
+
+    /// The time range, in nanoseconds.
+    fn range(&self, span: Span) -> Result<(i64, i64)> {
+        match &self.planner.time {
+            Some(range) => Ok((range.start.saturating_mul(1_000_000), range.end.saturating_mul(1_000_000))),
+            None => {
+                let message = "this needs to know which time is searched: give one with --since or --last";
+                Err(SearchError::query(message, span))
+            }
+        }
+    }
+
+    /// A moment, or how many of a unit it is since 1970.
+    fn moment(&self, nanos: i64, unit: &[ast::Expr]) -> Result<Operand> {
+        match self.unit(unit)? {
+            None => Ok(time(nanos)),
+            Some(unit) => Ok(in_units(nanos, unit)),
+        }
+    }
+
+    fn span(&self, unit: &[ast::Expr], span: Span) -> Result<Operand> {
+        let (start, end) = self.range(span)?;
+        Ok(in_units(end.saturating_sub(start), self.unit(unit)?.unwrap_or(1)))
+    }
+
+    fn unit(&self, arguments: &[ast::Expr]) -> Result<Option<i64>> {
+        let Some(argument) = arguments.first() else { return Ok(None) };
+        match &argument.kind {
+            ExprKind::Text(text) if duration::unit(text).is_some() => Ok(duration::unit(text)),
+            _ => Err(SearchError::query("this takes a unit like 'seconds', 'hours' or 'd'", argument.span)),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]
+fn in_units(nanos: i64, unit: i64) -> Operand {
+    Operand::from_number(nanos as f64 / unit as f64)
+}
+
+/// A moment.
+fn time(nanos: i64) -> Operand {
+    let literal: Expr = lit(ScalarValue::TimestampNanosecond(Some(nanos), Some("UTC".into())));
+    Operand::new(literal, Kind::Time)
+}

@@ -1,0 +1,257 @@
+//! `join` and `union`: rows of several queries.
+
+use std::collections::BTreeMap;
+
+use datafusion::common::{Column, JoinType, NullEquality};
+use datafusion::functions::core::expr_fn::coalesce;
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits, lit};
+use datafusion::scalar::ScalarValue;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::Kind;
+use crate::language::ast::{JoinKey, JoinKind, JoinSide, Name, Query, Span};
+
+use super::Planner;
+use super::operand::Operand;
+use super::rows::{Key, Rows, column, hidden, ordering};
+use super::running::window;
+
+/// One side of a join: its rows, and what its columns are called by.
+struct Side {
+    alias: String,
+    rows: Rows,
+}
+
+/// Rows side by side, from left to right.
+pub(crate) async fn join(
+    planner: &Planner,
+    first: Option<Rows>,
+    kind: JoinKind,
+    all: bool,
+    sides: &[JoinSide],
+    on: &[JoinKey],
+    span: Span,
+) -> Result<Rows> {
+    let letters = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
+    let mut named = Vec::new();
+    let mut letters = letters.into_iter();
+    if let Some(rows) = first {
+        named.push(Side { alias: letters.next().unwrap_or_default(), rows });
+    }
+    for side in sides {
+        let letter = letters.next().unwrap_or_default();
+        let alias = side.alias.as_ref().map_or(letter, |alias| alias.text.clone());
+        named.push(Side { alias, rows: planner.query(&side.query).await? });
+    }
+    let mut named = named.into_iter();
+    let Some(Side { alias, mut rows }) = named.next() else {
+        return Err(SearchError::query("join takes two queries or more", span));
+    };
+    let mut aliases = vec![alias.clone()];
+    rows.aliases = rows.columns.iter().map(|name| (format!("{alias}.{name}"), name.clone())).collect();
+    rows.events = false;
+    for side in named {
+        let keys = keys(&rows, &aliases, &side, on, span)?;
+        aliases.push(side.alias.clone());
+        rows = pair(planner, &rows, side, kind, all, &keys)?;
+    }
+    rows.limited = false;
+    Ok(rows)
+}
+
+/// Pairs of columns that have to be equal: of the rows so far, and of the next side.
+fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span) -> Result<Vec<(String, String)>> {
+    let left = |name: &str| rows.resolve(name);
+    let right = |name: &str| {
+        let own = name.strip_prefix(side.alias.as_str()).and_then(|rest| rest.strip_prefix('.'));
+        own.and_then(|own| side.rows.resolve(own)).or_else(|| {
+            let other = aliases.iter().any(|alias| name.starts_with(&format!("{alias}.")));
+            if other { None } else { side.rows.resolve(name) }
+        })
+    };
+    let mut pairs = Vec::new();
+    for key in on {
+        let pair = match &key.right {
+            None => left(&key.left.text).zip(right(&key.left.text)),
+            Some(other) => {
+                let forward = left(&key.left.text).zip(right(&other.text));
+                forward.or_else(|| left(&other.text).zip(right(&key.left.text)))
+            }
+        };
+        match pair {
+            Some(pair) => pairs.push(pair),
+            // It may be about a side that comes later.
+            None if on.len() > 1 => {}
+            None => return Err(missing(&key.left)),
+        }
+    }
+    if on.is_empty() {
+        pairs = rows
+            .columns
+            .iter()
+            .filter(|name| side.rows.columns.contains(name))
+            .map(|name| (name.clone(), name.clone()))
+            .collect();
+    }
+    if pairs.is_empty() {
+        let message = "these queries have no column in common: say what has to be equal, as in on a.x = b.y";
+        return Err(SearchError::query(message, span));
+    }
+    Ok(pairs)
+}
+
+fn missing(name: &Name) -> SearchError {
+    SearchError::query(format!("'{}' is no column of both sides of the join", name.text), name.span)
+}
+
+/// Puts the next side beside the rows so far.
+fn pair(
+    planner: &Planner,
+    rows: &Rows,
+    side: Side,
+    kind: JoinKind,
+    all: bool,
+    keys: &[(String, String)],
+) -> Result<Rows> {
+    let Side { alias, rows: mut other } = side;
+    // Of two groups, what has no key is a group like any other.
+    let groups = !all && keys.iter().all(|(left, right)| rows.keys.contains(left) && other.keys.contains(right));
+    let nulls = if groups { NullEquality::NullEqualsNull } else { NullEquality::NullEqualsNothing };
+    if !all {
+        // The first row of each key.
+        let on: Vec<Expr> = keys.iter().map(|(_, key)| column(key)).collect();
+        let sort = ordering(on.iter().map(|key| key.clone().sort(true, false)).chain(planner.order(&other)));
+        let everything: Vec<Expr> =
+            other.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
+        other.plan = LogicalPlanBuilder::from(other.plan).distinct_on(on, everything, Some(sort))?.build()?;
+    }
+    // Names of the other side that cannot be those of this one.
+    let renamed: BTreeMap<String, String> =
+        other.columns.iter().map(|name| (name.clone(), hidden(&planner.counter))).collect();
+    let kinds: BTreeMap<String, Kind> = other.columns.iter().map(|name| (name.clone(), other.kind(name))).collect();
+    let mut expressions: Vec<Expr> = renamed.iter().map(|(name, renamed)| column(name).alias(renamed)).collect();
+    let mut pairs = (Vec::new(), Vec::new());
+    let mut converted = Vec::new();
+    for (left, right) in keys {
+        let (left_kind, right_kind) = (rows.kind(left), other.kind(right));
+        let common = left_kind.with(right_kind);
+        let key = hidden(&planner.counter);
+        expressions.push(Operand::new(column(right), right_kind).to(common).alias(&key));
+        pairs.1.push(Column::new_unqualified(key));
+        pairs.0.push(Column::new_unqualified(if common == left_kind {
+            left.clone()
+        } else {
+            let key = hidden(&planner.counter);
+            converted.push((key.clone(), Operand::new(column(left), left_kind).to(common)));
+            key
+        }));
+    }
+    let right = LogicalPlanBuilder::from(other.plan).project(expressions)?.build()?;
+    let how = match kind {
+        JoinKind::Inner => JoinType::Inner,
+        JoinKind::Left => JoinType::Left,
+        JoinKind::Outer => JoinType::Full,
+    };
+    let mut joined = rows.clone().add_hidden(converted)?;
+    joined.plan = LogicalPlanBuilder::from(joined.plan).join_detailed(right, how, pairs, None, nulls)?.build()?;
+
+    let mut columns: Vec<(String, Expr)> = rows.columns.iter().map(|name| (name.clone(), column(name))).collect();
+    let mut aliases = rows.aliases.clone();
+    for name in &other.columns {
+        let renamed = &renamed[name];
+        let same_key = keys.iter().any(|(left, right)| left == name && right == name);
+        let shown = if same_key {
+            if let Some((_, value)) = columns.iter_mut().find(|(column, _)| column == name) {
+                let (left, right) = (rows.kind(name), kinds[name]);
+                let common = left.with(right);
+                *value = coalesce(vec![
+                    Operand::new(column(name), left).to(common),
+                    Operand::new(column(renamed), right).to(common),
+                ]);
+            }
+            name.clone()
+        } else if columns.iter().any(|(column, _)| column == name) {
+            let shown = format!("{alias}.{name}");
+            columns.push((shown.clone(), column(renamed)));
+            shown
+        } else {
+            columns.push((name.clone(), column(renamed)));
+            name.clone()
+        };
+        aliases.insert(format!("{alias}.{name}"), shown);
+    }
+    let mut joined = joined.project(columns, &planner.counter)?;
+    aliases.retain(|name, _| !joined.columns.contains(name));
+    joined.aliases = aliases;
+    joined.keys.clear();
+    Ok(joined)
+}
+
+/// The rows of all queries one after another; columns are brought together by their names.
+pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Query]) -> Result<Rows> {
+    let mut sides: Vec<Rows> = first.into_iter().collect();
+    for query in queries {
+        sides.push(planner.query(query).await?);
+    }
+    let mut kinds: Vec<(String, Kind)> = Vec::new();
+    for side in &sides {
+        for name in &side.columns {
+            let kind = side.kind(name);
+            match kinds.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => *known = known.with(kind),
+                None => kinds.push((name.clone(), kind)),
+            }
+        }
+    }
+    let events = sides.iter().all(|side| side.events && side.order.is_empty());
+    let (number, rank) = (hidden(&planner.counter), hidden(&planner.counter));
+    let limited = sides.iter().all(|side| side.limited);
+    let unordered = sides.iter().any(|side| side.unordered);
+    let mut union: Option<LogicalPlanBuilder> = None;
+    for (place, side) in sides.into_iter().enumerate() {
+        let place = i64::try_from(place).unwrap_or(i64::MAX);
+        let order = side.sort_expressions();
+        let plan = LogicalPlanBuilder::from(side.plan.clone());
+        let (plan, rank_value) = if order.is_empty() {
+            (plan, lit(ScalarValue::Int64(None)))
+        } else {
+            let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
+            let frame = WindowFrame::new_bounds(WindowFrameUnits::Rows, start, WindowFrameBound::CurrentRow);
+            let place_in_side = window(count_udaf(), lit(1_i64), order, frame).alias(&rank);
+            (plan.window([place_in_side])?, column(&rank))
+        };
+        let mut expressions: Vec<Expr> = Vec::with_capacity(kinds.len() + 2);
+        for (name, kind) in &kinds {
+            let kind = if *kind == Kind::Null { Kind::Text } else { *kind };
+            let value = if side.columns.contains(name) {
+                Operand::new(column(name), side.kind(name)).to(kind)
+            } else {
+                lit(ScalarValue::try_from(&kind.data_type())?)
+            };
+            expressions.push(value.alias(name));
+        }
+        expressions.push(lit(place).alias(&number));
+        expressions.push(rank_value.alias(&rank));
+        let plan = plan.project(expressions)?;
+        union = Some(match union {
+            None => plan,
+            Some(union) => union.union(plan.build()?)?,
+        });
+    }
+    let Some(union) = union else {
+        return planner.query(&Query { filter: None, commands: Vec::new(), span: Span::default() }).await;
+    };
+    let order = if events { Vec::new() } else { [number, rank].map(|column| Key { column, descending: false }).into() };
+    Ok(Rows {
+        plan: union.build()?,
+        columns: kinds.into_iter().map(|(name, _)| name).collect(),
+        order,
+        by_default: false,
+        aliases: BTreeMap::new(),
+        keys: Vec::new(),
+        events,
+        limited,
+        unordered,
+    })
+}

@@ -1,0 +1,193 @@
+//! Comparisons. What Parquet's statistics can rule out stays a plain comparison of a column with a literal.
+
+use datafusion::logical_expr::{Expr, Operator, lit};
+use datafusion::scalar::ScalarValue;
+use jiff::Timestamp;
+use netconn::event::field::Field;
+
+use crate::engine::function::network::address;
+use crate::engine::function::value::{Kind, parse_moment, parse_number};
+use crate::language::ast::BinaryOp;
+
+use super::operand::{Operand, binary, function};
+
+/// Fields that are moments in milliseconds.
+const MILLISECONDS: [Field; 4] = [Field::EventTime, Field::ProcessStartTime, Field::LossFrom, Field::LossTo];
+
+/// `left op right`. The result may be missing, for false.
+pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
+    let operator = match op {
+        BinaryOp::NotEqual => return unequal(compare(BinaryOp::Equal, left, right)),
+        BinaryOp::EqualAnyCase => {
+            let lower = |operand: Operand| match operand.literal_text() {
+                Some(text) => Operand::from_text(&text.to_lowercase()),
+                None if operand.kind == Kind::Text => Operand::new(lowercase(operand.expr), Kind::Text),
+                None => operand,
+            };
+            return compare(BinaryOp::Equal, lower(left), lower(right));
+        }
+        BinaryOp::Less => Operator::Lt,
+        BinaryOp::LessOrEqual => Operator::LtEq,
+        BinaryOp::Greater => Operator::Gt,
+        BinaryOp::GreaterOrEqual => Operator::GtEq,
+        _ => Operator::Eq,
+    };
+    let equal = operator == Operator::Eq;
+    let (left, right) = match (is_milliseconds(&left), is_milliseconds(&right)) {
+        (true, false) => (left, in_milliseconds(right, matches!(operator, Operator::GtEq | Operator::Lt), equal)),
+        (false, true) => (in_milliseconds(left, matches!(operator, Operator::LtEq | Operator::Gt), equal), right),
+        _ => (left, right),
+    };
+    match (left.kind, right.kind) {
+        (Kind::Null, Kind::Null) => lit(equal),
+        (Kind::Null, _) if equal => Expr::IsNull(Box::new(right.expr)),
+        (_, Kind::Null) if equal => Expr::IsNull(Box::new(left.expr)),
+        (Kind::Null, _) | (_, Kind::Null) => lit(false),
+        (Kind::Text, Kind::Text) => texts(operator, left, right),
+        (Kind::Bool, Kind::Bool) => same(operator, left, right),
+        (Kind::List(_), _) | (_, Kind::List(_)) => {
+            let (left, right) = (left.text(), right.text());
+            same(operator, Operand::new(left, Kind::Text), Operand::new(right, Kind::Text))
+        }
+        (Kind::Text, Kind::Bool) | (Kind::Bool, Kind::Text)
+            if equal && left.literal_text().is_none() && right.literal_text().is_none() =>
+        {
+            let [left, right] = [left, right].map(word);
+            same(operator, left, right)
+        }
+        (Kind::Text, _) => numbers(operator, literal_as(left, right.kind), right),
+        (_, Kind::Text) => {
+            let right = literal_as(right, left.kind);
+            numbers(operator, left, right)
+        }
+        _ => numbers(operator, left, right),
+    }
+}
+
+/// The opposite of an equality that may be missing, so that both split the rows.
+fn unequal(equal: Expr) -> Expr {
+    Expr::IsNotTrue(Box::new(equal))
+}
+
+/// In lower case, by DataFusion.
+pub(crate) fn lowercase(expr: Expr) -> Expr {
+    datafusion::functions::string::expr_fn::lower(expr)
+}
+
+/// Values of one kind; two missing ones are equal.
+fn same(operator: Operator, left: Operand, right: Operand) -> Expr {
+    let literal = left.is_literal() || right.is_literal();
+    let operator = if operator == Operator::Eq && !literal { Operator::IsNotDistinctFrom } else { operator };
+    binary(left.expr, operator, right.expr)
+}
+
+fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
+    let (left, right) = match (is_timestamp(&left), is_timestamp(&right)) {
+        (true, false) => (left, moment(right)),
+        (false, true) => (moment(left), right),
+        _ => (left, right),
+    };
+    let maybe_address = |operand: &Operand| operand.literal_text().is_none_or(|text| address(text).is_some());
+    if operator == Operator::Eq || !maybe_address(&left) || !maybe_address(&right) {
+        return same(operator, left, right);
+    }
+    binary(function("_order", vec![left.expr, right.expr]), operator, lit(0_i64))
+}
+
+/// Whether it is the field whose texts are moments, always to the nanosecond and in UTC: in the order of time.
+fn is_timestamp(operand: &Operand) -> bool {
+    matches!(&operand.expr, Expr::Column(column) if column.name == Field::Timestamp.info().name)
+}
+
+/// Whether it is a field that is a moment in milliseconds.
+fn is_milliseconds(operand: &Operand) -> bool {
+    let named = |name: &str| MILLISECONDS.iter().any(|field| field.info().name == name);
+    operand.kind.is_numeric() && matches!(&operand.expr, Expr::Column(column) if named(&column.name))
+}
+
+/// A literal moment in milliseconds, if it is one: Parquet's statistics are in them. What is between two of them is rounded
+/// so that whole milliseconds compare with it as with the moment itself; equal to it is none.
+fn in_milliseconds(operand: Operand, up: bool, equal: bool) -> Operand {
+    let nanos = match &operand.expr {
+        Expr::Literal(ScalarValue::TimestampNanosecond(nanos, _), _) => *nanos,
+        _ => operand.literal_text().and_then(parse_moment),
+    };
+    let Some(nanos) = nanos else { return operand };
+    let between = nanos.rem_euclid(1_000_000) != 0;
+    if between && equal {
+        return operand;
+    }
+    Operand::integer(nanos.div_euclid(1_000_000) + i64::from(between && up))
+}
+
+/// A truth value as the word for it.
+fn word(operand: Operand) -> Operand {
+    match operand.expr {
+        Expr::Literal(ScalarValue::Boolean(Some(value)), _) => Operand::from_text(if value { "true" } else { "false" }),
+        _ => Operand::new(operand.text(), Kind::Text),
+    }
+}
+
+/// A moment that was written in another way as that field writes it.
+fn moment(operand: Operand) -> Operand {
+    let nanos = operand.literal_text().and_then(parse_moment);
+    let moment = nanos.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
+    moment.map_or(operand, |moment| Operand::from_text(&format!("{moment:.9}")))
+}
+
+/// A text literal as what the other side is: a number, a moment, a truth value. One that is none of them stays.
+fn literal_as(text: Operand, kind: Kind) -> Operand {
+    let Some(literal) = text.literal_text() else { return text };
+    match kind {
+        Kind::Bool => match literal.to_lowercase().as_str() {
+            "true" => Operand::new(lit(true), Kind::Bool),
+            "false" => Operand::new(lit(false), Kind::Bool),
+            _ => text,
+        },
+        Kind::Time if parse_moment(literal).is_some() => {
+            let zone = Some("UTC".into());
+            Operand::new(lit(ScalarValue::TimestampNanosecond(parse_moment(literal), zone)), Kind::Time)
+        }
+        _ => match literal.trim().parse::<i64>() {
+            Ok(number) => Operand::new(lit(number), Kind::Integer),
+            Err(_) => parse_number(literal).map_or(text, Operand::from_number),
+        },
+    }
+}
+
+/// Values of which one is no text. What is no number is not equal to one, nor less, nor greater.
+fn numbers(operator: Operator, left: Operand, right: Operand) -> Expr {
+    if left.literal_text().is_some() || right.literal_text().is_some() {
+        return lit(false);
+    }
+    if left.kind == right.kind && left.kind != Kind::Text {
+        return same(operator, left, right);
+    }
+    let missing = |operand: &Operand| Expr::IsNull(Box::new(operand.expr.clone()));
+    let both_missing = (operator == Operator::Eq && !left.is_literal() && !right.is_literal())
+        .then(|| binary(missing(&left), Operator::And, missing(&right)));
+    let (left, right) = if moments(&left, &right) || moments(&right, &left) {
+        let moment = |operand: Operand| Operand::new(operand.to(Kind::Time), Kind::Time);
+        (moment(left), moment(right))
+    } else {
+        (left.numeric(), right.numeric())
+    };
+    let compared = match (left.kind, right.kind) {
+        (Kind::Integer, Kind::Integer) | (Kind::Number, Kind::Number) | (Kind::Time, Kind::Time) => {
+            binary(left.expr, operator, right.expr)
+        }
+        _ => binary(left.number(), operator, right.number()),
+    };
+    match both_missing {
+        Some(missing) => binary(compared, Operator::Or, missing),
+        None => compared,
+    }
+}
+
+/// Whether both are compared as moments: their numbers are of several units.
+fn moments(left: &Operand, right: &Operand) -> bool {
+    match left.kind {
+        Kind::Time => right.kind.is_numeric() || is_timestamp(right),
+        _ => is_milliseconds(left) && is_timestamp(right),
+    }
+}

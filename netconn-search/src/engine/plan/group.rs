@@ -1,0 +1,166 @@
+//! `group`, `top` and `dedup`: rows made of several rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::Kind;
+use crate::language::ast::{self, ExprKind, Name, Span};
+
+use super::Planner;
+use super::aggregate::{Aggregate, is_aggregate};
+use super::operand::Operand;
+use super::rows::{Key, Rows, column, hidden, ordering};
+use super::scope::Scope;
+use super::subquery::has;
+
+/// Aggregates of a command, each once, and the hidden column that it becomes.
+struct Found<'a, 'b> {
+    scope: &'b Scope<'a>,
+    aggregates: Vec<(String, Aggregate)>,
+}
+
+impl Found<'_, '_> {
+    /// The expression with a hidden name in place of each aggregate.
+    fn take(&mut self, expr: &ast::Expr) -> Result<ast::Expr> {
+        if let ExprKind::Call { name, arguments, condition, .. } = &expr.kind
+            && is_aggregate(name, arguments.len())
+        {
+            let aggregate = self.scope.aggregate(name, arguments, condition.as_deref(), expr.span)?;
+            let known = self.aggregates.iter().find(|(_, known)| {
+                known.expr == aggregate.expr && known.after == aggregate.after && known.kind == aggregate.kind
+            });
+            let name = match known {
+                Some((name, _)) => name.clone(),
+                None => {
+                    let name = hidden(&self.scope.planner.counter);
+                    self.aggregates.push((name.clone(), aggregate));
+                    name
+                }
+            };
+            return Ok(ast::Expr { kind: ExprKind::Field(name), span: expr.span });
+        }
+        let mut expr = expr.clone();
+        let aggregates = |kind: &ExprKind| matches!(kind, ExprKind::Call { name, arguments, .. } if is_aggregate(name, arguments.len()));
+        if !has(&expr, aggregates) {
+            return Ok(expr);
+        }
+        for child in expr.children_mut() {
+            *child = self.take(child)?;
+        }
+        Ok(expr)
+    }
+}
+
+/// `group aggregates by keys`.
+pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by: &[ast::Column]) -> Result<Rows> {
+    let mut names = BTreeSet::new();
+    for column in columns.iter().chain(by) {
+        if !names.insert(column.label.as_str()) {
+            let message =
+                format!("'{}' is the name of two columns: give one of them another, as in n = …", column.label);
+            return Err(SearchError::query(message, column.expr.span));
+        }
+    }
+    let scope = Scope::new(planner, rows);
+    let mut keys = Vec::with_capacity(by.len());
+    for key in by {
+        let value = scope.value(&key.expr)?;
+        // A missing field has no type: as a text it is a key like any other.
+        let kind = if value.kind == Kind::Null { Kind::Text } else { value.kind };
+        keys.push(value.to(kind).alias(&key.label));
+    }
+    let mut found = Found { scope: &scope, aggregates: Vec::new() };
+    let mut results = Vec::with_capacity(columns.len());
+    for column in columns {
+        results.push(found.take(&column.expr)?);
+    }
+    let aggregates = found.aggregates;
+    let expressions: Vec<Expr> = aggregates.iter().map(|(name, found)| found.expr.clone().alias(name)).collect();
+    let plan = LogicalPlanBuilder::from(rows.plan.clone());
+    let plan = if expressions.is_empty() {
+        // Keys alone: each combination once.
+        plan.project(keys)?.distinct()?.build()?
+    } else {
+        plan.aggregate(keys, expressions)?.build()?
+    };
+    let grouped = Rows {
+        plan,
+        columns: by.iter().map(|key| key.label.clone()).collect(),
+        order: Vec::new(),
+        by_default: false,
+        aliases: BTreeMap::new(),
+        keys: Vec::new(),
+        events: false,
+        limited: true,
+        unordered: false,
+    };
+    let mut scope = Scope::new(planner, &grouped);
+    scope.names = aggregates.iter().map(|(name, found)| (name.clone(), found.result(name))).collect();
+    let mut all: Vec<(String, Expr)> = by.iter().map(|key| (key.label.clone(), column(&key.label))).collect();
+    for (result, column) in results.iter().zip(columns) {
+        all.push((column.label.clone(), scope.value(result)?.expr));
+    }
+    let mut rows = grouped.clone().project(all, &planner.counter)?;
+    rows.keys = by.iter().map(|key| key.label.clone()).collect();
+    rows.order = by.iter().map(|key| Key { column: key.label.clone(), descending: false }).collect();
+    Ok(rows)
+}
+
+/// `top K aggregates by keys`: the groups with the highest first aggregate; groups with the same one by their keys.
+pub(crate) fn top(
+    planner: &Planner,
+    rows: &Rows,
+    count: u64,
+    aggregates: &[ast::Column],
+    by: &[ast::Column],
+) -> Result<Rows> {
+    let counted;
+    let aggregates = if aggregates.is_empty() {
+        let call = ExprKind::Call {
+            name: "count".to_owned(),
+            name_span: Span::default(),
+            arguments: Vec::new(),
+            condition: None,
+        };
+        let expr = ast::Expr { kind: call, span: Span::default() };
+        counted = [ast::Column { name: None, expr, label: "count".to_owned() }];
+        &counted
+    } else {
+        aggregates
+    };
+    let mut rows = group(planner, rows, aggregates, by)?;
+    rows.order.insert(0, Key { column: aggregates[0].label.clone(), descending: true });
+    rows.sorted(Some(count))
+}
+
+/// `dedup names`: the first row of each combination; of whole rows when none is named.
+pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Rows> {
+    let scope = Scope::new(planner, &rows);
+    if names.is_empty() {
+        let mut rows = rows.clone();
+        let keep: Vec<Expr> = rows.columns.iter().map(|name| column(name).alias(name)).collect();
+        let order_is_visible = rows.order.iter().all(|key| rows.columns.contains(&key.column));
+        rows.plan = LogicalPlanBuilder::from(rows.plan).project(keep)?.distinct()?.build()?;
+        if !order_is_visible {
+            rows.order = rows.columns.iter().map(|name| Key { column: name.clone(), descending: false }).collect();
+        }
+        return Ok(rows);
+    }
+    let keys: Vec<Expr> = names
+        .iter()
+        .map(|name| scope.field(&name.text))
+        .filter(|operand: &Operand| operand.kind != Kind::Null)
+        .map(|operand| operand.expr)
+        .collect();
+    if keys.is_empty() {
+        return rows.sorted(Some(1));
+    }
+    // The keys come first for DataFusion, in any direction.
+    let sort = ordering(keys.iter().map(|key| key.clone().sort(true, false)).chain(planner.order(&rows)));
+    let mut rows = rows.clone();
+    let all: Vec<Expr> = rows.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
+    rows.plan = LogicalPlanBuilder::from(rows.plan).distinct_on(keys, all, Some(sort))?.build()?;
+    Ok(rows)
+}

@@ -1,0 +1,189 @@
+//! `array.map(func(x) -> …)` and the like: the expression is worked out once for the elements of all arrays of a batch.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, ListArray, RecordBatch, RecordBatchOptions, UInt32Array,
+};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::compute::{filter, take};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::error::Result as EngineResult;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::physical_plan::PhysicalExpr;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::{Kind, normal};
+use crate::language::ast::{self, ExprKind, Span};
+
+use super::operand::Operand;
+use super::rows::{column, hidden};
+use super::scope::Scope;
+
+/// What is made of the results for the elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum How {
+    Map,
+    Filter,
+    Any,
+    All,
+}
+
+/// A function with a lambda, as DataFusion knows it. Its arguments are the array and the columns that the lambda uses.
+#[derive(Debug)]
+struct Lambda {
+    how: How,
+    body: Arc<dyn PhysicalExpr>,
+    schema: SchemaRef,
+    signature: Signature,
+    returns: Kind,
+}
+
+impl PartialEq for Lambda {
+    fn eq(&self, other: &Self) -> bool {
+        self.how == other.how && self.body.to_string() == other.body.to_string() && self.schema == other.schema
+    }
+}
+
+impl Eq for Lambda {}
+
+impl Hash for Lambda {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.how.hash(state);
+        self.body.to_string().hash(state);
+    }
+}
+
+/// A call of `map`, `filter`, `array_filter`, `match_any`, `match_all`.
+pub(crate) fn call(scope: &Scope<'_>, name: &str, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
+    let [array, ast::Expr { kind: ExprKind::Lambda { parameter, body }, .. }] = arguments else {
+        let message = format!("{name} takes an array and a function: {name}(array, func(x) -> …)");
+        return Err(SearchError::query(message, span));
+    };
+    let array = scope.value(array)?;
+    let Kind::List(element) = array.kind else {
+        if array.kind == Kind::Null {
+            return Ok(Operand::null());
+        }
+        return Err(SearchError::query(format!("{name} takes an array, and this is none"), span));
+    };
+    let how = match name {
+        "map" => How::Map,
+        "match_any" => How::Any,
+        "match_all" => How::All,
+        _ => How::Filter,
+    };
+    let place = hidden(&scope.planner.counter);
+    let mut names = scope.names.clone();
+    names.insert(parameter.text.clone(), Operand::new(column(&place), *element));
+    let inner = Scope { planner: scope.planner, rows: scope.rows, names };
+    let body = match how {
+        How::Map => inner.value(body)?,
+        How::Filter | How::Any | How::All => Operand::new(inner.condition(body)?, Kind::Bool),
+    };
+    let mut captured: Vec<String> =
+        body.expr.column_refs().into_iter().map(|column| column.name.clone()).filter(|name| *name != place).collect();
+    captured.sort_unstable();
+    let mut fields = vec![Field::new(&place, element.data_type(), true)];
+    for name in &captured {
+        let outer = scope.names.values().find(|operand| operand.expr == column(name));
+        let kind = outer.map_or_else(|| scope.rows.kind(name), |operand| operand.kind);
+        fields.push(Field::new(name, kind.data_type(), true));
+    }
+    let schema = Arc::new(Schema::new(fields));
+    let body_kind = if body.kind == Kind::Null { Kind::Text } else { body.kind };
+    let returns = match how {
+        How::Map => Kind::list(body_kind),
+        How::Filter => array.kind,
+        How::Any | How::All => Kind::Bool,
+    };
+    // Arrays in arrays are kept as texts.
+    let body = match (how, returns) {
+        (How::Map, Kind::List(kind)) => body.to(*kind),
+        _ => body.expr,
+    };
+    let body = scope.planner.state.create_physical_expr(body, &DFSchema::try_from(Arc::clone(&schema))?)?;
+    let lambda = Lambda { how, body, schema, signature: Signature::variadic_any(Volatility::Immutable), returns };
+    let mut operands = vec![array.expr];
+    operands.extend(captured.iter().map(|name| column(name)));
+    Ok(Operand::new(ScalarUDF::from(lambda).call(operands), returns))
+}
+
+impl ScalarUDFImpl for Lambda {
+    fn name(&self) -> &str {
+        "lambda"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> EngineResult<DataType> {
+        Ok(self.returns.data_type())
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> EngineResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let mut columns = Vec::with_capacity(arguments.args.len());
+        for argument in &arguments.args {
+            columns.push(normal(&argument.to_array(rows)?)?);
+        }
+        let lists = columns[0].as_list::<i32>();
+        // Of each element, the row that it is of.
+        let mut owners: Vec<u32> = Vec::with_capacity(lists.values().len());
+        let mut places: Vec<u32> = Vec::with_capacity(lists.values().len());
+        let offsets = lists.value_offsets();
+        for row in (0..lists.len()).filter(|row| lists.is_valid(*row)) {
+            for place in offsets[row]..offsets[row + 1] {
+                owners.push(u32::try_from(row).unwrap_or(u32::MAX));
+                places.push(u32::try_from(place).unwrap_or(u32::MAX));
+            }
+        }
+        let (owners, places) = (UInt32Array::from(owners), UInt32Array::from(places));
+        let elements = take(lists.values(), &places, None)?;
+        let mut inputs: Vec<ArrayRef> = vec![Arc::clone(&elements)];
+        for column in &columns[1..] {
+            inputs.push(take(column, &owners, None)?);
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(elements.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), inputs, &options)?;
+        let results = self.body.evaluate(&batch)?.into_array(elements.len())?;
+        self.gather(lists, &elements, &results)
+    }
+}
+
+impl Lambda {
+    fn gather(&self, lists: &ListArray, elements: &ArrayRef, results: &ArrayRef) -> EngineResult<ColumnarValue> {
+        let length = |row: usize| if lists.is_valid(row) { lists.value(row).len() } else { 0 };
+        if self.how == How::Map {
+            let field = Arc::new(Field::new_list_field(results.data_type().clone(), true));
+            let offsets = OffsetBuffer::from_lengths((0..lists.len()).map(length));
+            let array = ListArray::try_new(field, offsets, Arc::clone(results), lists.nulls().cloned())?;
+            return Ok(ColumnarValue::Array(Arc::new(array)));
+        }
+        let flags = results.as_boolean();
+        let is_true = |place: usize| flags.is_valid(place) && flags.value(place);
+        let mut start = 0;
+        let mut counts = Vec::with_capacity(lists.len());
+        let mut all = BooleanBuilder::with_capacity(lists.len());
+        for row in 0..lists.len() {
+            let end = start + length(row);
+            let count = (start..end).filter(|place| is_true(*place)).count();
+            counts.push(count);
+            all.append_option(lists.is_valid(row).then_some(match self.how {
+                How::Any => count > 0,
+                How::Map | How::Filter | How::All => count == end - start,
+            }));
+            start = end;
+        }
+        if self.how != How::Filter {
+            return Ok(ColumnarValue::Array(Arc::new(all.finish())));
+        }
+        let kept = filter(elements, &BooleanArray::from_iter((0..flags.len()).map(|place| Some(is_true(place)))))?;
+        let field = Arc::new(Field::new_list_field(kept.data_type().clone(), true));
+        let offsets = OffsetBuffer::from_lengths(counts);
+        Ok(ColumnarValue::Array(Arc::new(ListArray::try_new(field, offsets, kept, lists.nulls().cloned())?)))
+    }
+}

@@ -1,0 +1,230 @@
+//! `lookup`: columns of a table, by the row that matches.
+
+use std::hash::{Hash, Hasher};
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::compute::take;
+use datafusion::arrow::datatypes::{DataType, Int64Type};
+use datafusion::error::Result as EngineResult;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use regex::Regex;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::network::{address, network};
+use crate::engine::function::value::{Column, Kind, Value, normal};
+use crate::language::ast::{LookupColumn, LookupKey, LookupMatch, Name};
+
+use super::Planner;
+use super::rows::{Rows, column, hidden};
+use super::scope::Scope;
+use super::table;
+
+/// A key of a row of the table that is not looked up by equality.
+#[derive(Debug)]
+enum Test {
+    Wildcard(Option<Regex>),
+    Network(Option<IpNet>),
+}
+
+/// Finds the row of a table.
+#[derive(Debug)]
+struct Index {
+    /// How each key is compared.
+    how: Vec<LookupMatch>,
+    /// Rows by the keys that have to be equal, in their order.
+    rows: HashMap<Vec<String>, Vec<usize>, RandomState>,
+    /// Of each row, the keys that are compared in another way.
+    tests: Vec<Vec<Test>>,
+}
+
+impl Index {
+    fn new(keys: &[(LookupMatch, ArrayRef)], rows: usize) -> Self {
+        let mut index =
+            Self { how: keys.iter().map(|(how, _)| *how).collect(), rows: HashMap::default(), tests: Vec::new() };
+        for row in 0..rows {
+            let (mut equal, mut tests) = (Vec::new(), Vec::new());
+            let mut missing = false;
+            for (how, column) in keys {
+                let value = Value::at(column, row);
+                let text = value.text();
+                missing |= text.is_none();
+                let text = text.as_deref().unwrap_or_default();
+                match how {
+                    LookupMatch::Equal => equal.push(text.to_owned()),
+                    LookupMatch::AnyCase => equal.push(text.to_lowercase()),
+                    LookupMatch::Wildcard => tests.push(Test::Wildcard(wildcard(text))),
+                    LookupMatch::Cidr => {
+                        let net = network(text).or_else(|| address(text).map(IpNet::from));
+                        tests.push(Test::Network(net));
+                    }
+                }
+            }
+            index.tests.push(tests);
+            if !missing {
+                index.rows.entry(equal).or_default().push(row);
+            }
+        }
+        index
+    }
+
+    /// The first row that matches; of networks, the row of the longest.
+    fn find(&self, values: &[Value<'_>]) -> Option<usize> {
+        let (mut equal, mut others) = (Vec::new(), Vec::new());
+        for (how, value) in self.how.iter().zip(values) {
+            let text = value.text()?;
+            match how {
+                LookupMatch::Equal => equal.push(text.into_owned()),
+                LookupMatch::AnyCase => equal.push(text.to_lowercase()),
+                LookupMatch::Wildcard | LookupMatch::Cidr => others.push(text),
+            }
+        }
+        let rows = self.rows.get(&equal)?;
+        if others.is_empty() {
+            return rows.first().copied();
+        }
+        let addresses: Vec<_> = others.iter().map(|text| address(text)).collect();
+        let mut best: Option<(usize, u8)> = None;
+        for row in rows {
+            let mut longest = 0;
+            let fits = self.tests[*row].iter().zip(&others).zip(&addresses).all(|((test, text), address)| match test {
+                Test::Wildcard(regex) => regex.as_ref().is_some_and(|regex| regex.is_match(text)),
+                Test::Network(Some(network)) => {
+                    longest = longest.max(network.prefix_len());
+                    address.is_some_and(|address| network.contains(&address))
+                }
+                Test::Network(None) => false,
+            });
+            if fits && best.is_none_or(|(_, length)| longest > length) {
+                best = Some((*row, longest));
+            }
+        }
+        best.map(|(row, _)| row)
+    }
+}
+
+/// A pattern with `*` and `?`.
+fn wildcard(pattern: &str) -> Option<Regex> {
+    let mut regex = String::from("(?si)^");
+    for letter in pattern.chars() {
+        match letter {
+            '*' => regex.push_str(".*"),
+            '?' => regex.push('.'),
+            letter => regex.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    regex.push('$');
+    Regex::new(&regex).ok()
+}
+
+/// What a table is asked.
+#[derive(Debug)]
+enum Ask {
+    /// The row of some keys.
+    Row(Index),
+    /// The value of a column, by the row.
+    Column(ArrayRef),
+}
+
+/// A question to a table, as DataFusion knows it.
+#[derive(Debug)]
+struct Lookup {
+    /// Tells it from other questions.
+    name: String,
+    ask: Ask,
+    signature: Signature,
+}
+
+impl PartialEq for Lookup {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Lookup {}
+
+impl Hash for Lookup {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Lookup {
+    fn name(&self) -> &str {
+        "lookup"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> EngineResult<DataType> {
+        Ok(match &self.ask {
+            Ask::Row(_) => DataType::Int64,
+            Ask::Column(column) => column.data_type().clone(),
+        })
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> EngineResult<ColumnarValue> {
+        let rows = arguments.number_rows;
+        let mut columns = Vec::with_capacity(arguments.args.len());
+        for argument in &arguments.args {
+            columns.push(normal(&argument.to_array(rows)?)?);
+        }
+        let array = match &self.ask {
+            Ask::Column(values) => take(values, columns[0].as_primitive::<Int64Type>(), None)?,
+            Ask::Row(index) => {
+                let mut found = Column::new(Kind::Integer);
+                for row in 0..rows {
+                    let values: Vec<Value<'_>> = columns.iter().map(|column| Value::at(column, row)).collect();
+                    let place = index.find(&values).and_then(|place| i64::try_from(place).ok());
+                    found.push(place.map_or(Value::Null, Value::Integer));
+                }
+                found.finish()
+            }
+        };
+        Ok(ColumnarValue::Array(array))
+    }
+}
+
+fn ask(planner: &Planner, ask: Ask, arguments: Vec<Expr>) -> Expr {
+    let name = hidden(&planner.counter);
+    ScalarUDF::from(Lookup { name, ask, signature: Signature::variadic_any(Volatility::Immutable) }).call(arguments)
+}
+
+/// `lookup columns from table by keys`.
+pub(crate) fn lookup(
+    planner: &Planner,
+    rows: &Rows,
+    columns: &[LookupColumn],
+    table: &Name,
+    by: &[LookupKey],
+) -> Result<Rows> {
+    let content = table::read(planner, table)?;
+    let find = |name: &Name| {
+        content.column(&name.text).cloned().ok_or_else(|| {
+            let known = content.names().join(", ");
+            let message = format!("the table '{}' has no column '{}': it has {known}", table.text, name.text);
+            SearchError::query(message, name.span)
+        })
+    };
+    let scope = Scope::new(planner, rows);
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for key in by {
+        keys.push((key.how, find(&key.column)?));
+        values.push(scope.value(&key.expr)?.expr);
+    }
+    let place = hidden(&planner.counter);
+    let row = ask(planner, Ask::Row(Index::new(&keys, content.rows())), values);
+    let rows = rows.clone().add_hidden(vec![(place.clone(), row)])?;
+    let mut added = Vec::with_capacity(columns.len());
+    for wanted in columns {
+        let values = find(&wanted.source)?;
+        added.push((wanted.name.text.clone(), ask(planner, Ask::Column(values), vec![column(&place)])));
+    }
+    rows.extend(added, &planner.counter)
+}

@@ -1,0 +1,60 @@
+//! `in`: equal to one of a set; an element in CIDR form means the addresses inside it.
+
+use std::collections::BTreeSet;
+
+use datafusion::logical_expr::{Expr, Operator};
+
+use crate::engine::function::network;
+use crate::engine::function::value::{Kind, parse_number, parse_time};
+use crate::language::ast::BinaryOp;
+
+use super::compare::{compare, lowercase};
+use super::operand::{Operand, function, in_list, joined, text};
+
+/// `value in (set)`. The result may be missing, for false.
+pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> Expr {
+    let (mut texts, mut numbers) = (BTreeSet::new(), Vec::new());
+    let (mut networks, mut others) = (Vec::new(), Vec::new());
+    for element in set {
+        match (element.literal_text(), element.is_literal() && element.kind.is_numeric()) {
+            (Some(literal), _) if value.kind == Kind::Text && network::network(literal).is_some() => {
+                texts.insert(if insensitive { literal.to_lowercase() } else { literal.to_owned() });
+                networks.push(element.expr);
+            }
+            (Some(literal), _) if value.kind == Kind::Text => {
+                texts.insert(if insensitive { literal.to_lowercase() } else { literal.to_owned() });
+            }
+            (Some(literal), _) if value.kind.is_numeric() && parse_time(literal).is_none() => {
+                // A text that is no number equals none.
+                numbers.extend(
+                    literal
+                        .trim()
+                        .parse::<i64>()
+                        .map(Operand::integer)
+                        .ok()
+                        .or_else(|| parse_number(literal).map(Operand::from_number)),
+                );
+            }
+            (None, true) if value.kind.is_numeric() => numbers.push(element),
+            _ => others.push(element),
+        }
+    }
+    let mut any = Vec::new();
+    if !texts.is_empty() {
+        let subject = if insensitive { lowercase(value.expr.clone()) } else { value.expr.clone() };
+        any.push(in_list(subject, texts.iter().map(|element| text(element)).collect()));
+    }
+    if !numbers.is_empty() {
+        let whole = numbers.iter().all(|number| number.kind == Kind::Integer);
+        let kind = if whole { value.kind } else { Kind::Number };
+        any.push(in_list(value.clone().to(kind), numbers.into_iter().map(|number| number.to(kind)).collect()));
+    }
+    if !networks.is_empty() {
+        let mut arguments = vec![value.expr.clone()];
+        arguments.append(&mut networks);
+        any.push(function("net_ipsubnet", arguments));
+    }
+    let op = if insensitive { BinaryOp::EqualAnyCase } else { BinaryOp::Equal };
+    any.extend(others.into_iter().map(|element| compare(op, value.clone(), element)));
+    joined(any, Operator::Or, false)
+}

@@ -1,0 +1,347 @@
+//! From a query to a plan of DataFusion.
+
+mod rows;
+
+mod operand;
+
+mod compare;
+
+mod pattern;
+
+mod member;
+
+mod scope;
+
+mod call;
+
+mod lambda;
+
+mod aggregate;
+
+mod group;
+
+mod running;
+
+mod take;
+
+mod subquery;
+
+mod combine;
+
+mod pivot;
+
+mod shift;
+
+mod table;
+
+mod lookup;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, SortExpr, lit};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use netconn::event::field::Field;
+
+use super::error::{Result, SearchError};
+use super::function::table::Database;
+use super::function::value::Kind;
+use super::source::shape::UNPARSED;
+use super::source::table::Events;
+use crate::language::ast::{self, Command, CommandKind, Query, Span};
+
+use operand::{Operand, binary};
+pub(crate) use rows::column as rows_column;
+use rows::{Key, Rows, column, hidden};
+use scope::Scope;
+pub(crate) use shift::reach;
+
+/// Commands of a query: plans are walked recursively.
+const COMMANDS: usize = 200;
+
+/// Something that the person who asked should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// One sentence.
+    pub message: String,
+    /// The place in the query, if it is about one.
+    pub span: Option<Span>,
+}
+
+/// What queries are answered with, besides the events.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Rows that are shown when the query does not say how many.
+    pub(crate) max_rows: u64,
+    /// Tables of `lookup`, `dataset` and `savelookup`.
+    pub(crate) tables: Option<PathBuf>,
+    /// Where addresses are.
+    pub(crate) database: Option<Database>,
+    /// Bytes that a query may use.
+    pub(crate) memory: usize,
+}
+
+/// Plans one query.
+pub(crate) struct Planner {
+    /// The events.
+    pub(crate) events: Arc<Events>,
+    /// The session that plans and runs.
+    pub(crate) state: Arc<SessionState>,
+    /// Settings of the search.
+    pub(crate) settings: Arc<Settings>,
+    /// Time that is searched, epoch milliseconds; all if there is none.
+    pub(crate) range: Option<Range<i64>>,
+    /// The same for functions that ask for it: without a range, from the first event to the last, if one asks.
+    pub(crate) time: Option<Range<i64>>,
+    /// Nanoseconds since 1970 when the search began.
+    pub(crate) now: i64,
+    /// Nothing is written: the plan is only shown.
+    pub(crate) dry: bool,
+    /// Names of hidden columns so far.
+    pub(crate) counter: Arc<AtomicUsize>,
+    /// What is to be said besides the answer.
+    pub(crate) warnings: Arc<Mutex<Vec<Warning>>>,
+}
+
+/// The plan of a query.
+pub(crate) struct Planned {
+    /// Makes the rows, in order.
+    pub(crate) plan: LogicalPlan,
+    /// It was not said how many rows are wanted: these are the first.
+    pub(crate) default_limit: bool,
+}
+
+impl Planner {
+    /// Plans a query to the end: order, number of rows, columns.
+    pub(crate) async fn plan(&self, query: &Query) -> Result<Planned> {
+        let rows = self.query(query).await?;
+        let default_limit = !rows.limited;
+        let rows = self.ordered(rows);
+        let rows = rows.sorted(default_limit.then_some(self.settings.max_rows))?;
+        Ok(Planned { plan: rows.visible()?, default_limit })
+    }
+
+    /// The rows of a query, which may be one within another.
+    pub(crate) fn query<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Rows>> {
+        async move {
+            if let Some(command) = query.commands.get(COMMANDS) {
+                let message = format!("a query has at most {COMMANDS} commands: save what it makes with savelookup");
+                return Err(SearchError::query(message, command.span));
+            }
+            let mut rows = self.source()?;
+            if let Some(filter) = &query.filter {
+                rows = self.filter(rows, filter).await?;
+            }
+            for (place, command) in query.commands.iter().enumerate() {
+                rows = self.command(rows, query, place, command).await?;
+            }
+            Ok(rows)
+        }
+        .boxed()
+    }
+
+    /// The same planner for another time.
+    fn at(&self, range: Range<i64>) -> Self {
+        Self {
+            events: Arc::clone(&self.events),
+            state: Arc::clone(&self.state),
+            settings: Arc::clone(&self.settings),
+            time: Some(range.clone()),
+            range: Some(range),
+            now: self.now,
+            dry: self.dry,
+            counter: Arc::clone(&self.counter),
+            warnings: Arc::clone(&self.warnings),
+        }
+    }
+
+    /// All events of the time range.
+    fn source(&self) -> Result<Rows> {
+        let table = provider_as_source(Arc::<Events>::clone(&self.events));
+        let mut plan = LogicalPlanBuilder::scan("events", table, None)?;
+        let mut conditions = Vec::new();
+        if let Some(range) = &self.range {
+            let time = column(Field::EventTime.info().name);
+            conditions.push(binary(time.clone(), Operator::GtEq, lit(range.start)));
+            conditions.push(binary(time, Operator::Lt, lit(range.end)));
+        }
+        if self.events.has_unparsed() && !self.events.wants_unparsed() {
+            conditions.push(Expr::IsNull(Box::new(column(UNPARSED))));
+        }
+        if !conditions.is_empty() {
+            plan = plan.filter(operand::joined(conditions, Operator::And, true))?;
+        }
+        let columns = self.events.shown();
+        Ok(Rows {
+            plan: plan.build()?,
+            columns,
+            order: Vec::new(),
+            by_default: false,
+            aliases: BTreeMap::new(),
+            keys: Vec::new(),
+            events: true,
+            limited: false,
+            unordered: false,
+        })
+    }
+
+    async fn filter(&self, rows: Rows, filter: &ast::Expr) -> Result<Rows> {
+        let filter = self.resolve(filter).await?;
+        let (rows, filter) = running::take(self, rows, &filter)?;
+        let condition = Scope::new(self, &rows).condition(&filter)?;
+        rows.filter(condition)
+    }
+
+    async fn command(&self, rows: Rows, query: &Query, place: usize, command: &Command) -> Result<Rows> {
+        match &command.kind {
+            CommandKind::Filter(filter) => self.filter(rows, filter).await,
+            CommandKind::Columns(columns) => self.columns(rows, columns).await,
+            CommandKind::Let(columns) => {
+                let mut rows = rows;
+                for column in columns {
+                    let expr = self.resolve(&column.expr).await?;
+                    let taken;
+                    (rows, taken) = running::take(self, rows, &expr)?;
+                    let value = shown(Scope::new(self, &rows).value(&taken)?);
+                    rows = rows.extend(vec![(column.label.clone(), value)], &self.counter)?;
+                }
+                Ok(rows)
+            }
+            CommandKind::Group { aggregates, by } => {
+                let (aggregates, by) = (self.resolve_all(aggregates).await?, self.resolve_all(by).await?);
+                group::group(self, &rows, &aggregates, &by)
+            }
+            CommandKind::Top { count, aggregates, by } => {
+                let (aggregates, by) = (self.resolve_all(aggregates).await?, self.resolve_all(by).await?);
+                group::top(self, &rows, *count, &aggregates, &by)
+            }
+            CommandKind::Sort(keys) => self.sort(rows, keys).await,
+            CommandKind::Limit(count) => {
+                let mut rows = self.ordered(rows).sorted(Some(*count))?;
+                rows.limited = true;
+                Ok(rows)
+            }
+            CommandKind::NoLimit => Ok(Rows { limited: true, unordered: true, ..rows }),
+            CommandKind::Dedup(names) => group::dedup(self, rows, names),
+            CommandKind::Parse { pattern, pattern_span, from } => {
+                take::parse(self, &rows, pattern, *pattern_span, from.as_ref())
+            }
+            CommandKind::Lookup { columns, table, by } => lookup::lookup(self, &rows, columns, table, by),
+            CommandKind::Dataset(name) => table::dataset(self, name),
+            CommandKind::SaveLookup { table, merge } => table::save(self, rows, table, *merge).await,
+            CommandKind::Join { kind, all, sides, on } => {
+                let first = (place > 0 || query.filter.is_some()).then_some(rows);
+                combine::join(self, first, *kind, *all, sides, on, command.span).await
+            }
+            CommandKind::Union(queries) => {
+                let first = (place > 0 || query.filter.is_some()).then_some(rows);
+                combine::union(self, first, queries).await
+            }
+            CommandKind::Transpose { column, keys, limit } => pivot::transpose(self, rows, column, keys, *limit).await,
+            CommandKind::Compare { name, shift, shift_span } => {
+                shift::compare(self, rows, query, place, name, shift, *shift_span).await
+            }
+        }
+    }
+
+    async fn columns(&self, rows: Rows, columns: &[ast::Column]) -> Result<Rows> {
+        let mut rows = rows;
+        let mut all: Vec<(String, Expr)> = Vec::new();
+        for column in columns {
+            let expr = self.resolve(&column.expr).await?;
+            let taken;
+            (rows, taken) = running::take(self, rows, &expr)?;
+            let value = shown(Scope::new(self, &rows).value(&taken)?);
+            match all.iter_mut().find(|(name, _)| *name == column.label) {
+                Some((_, old)) => *old = value,
+                None => all.push((column.label.clone(), value)),
+            }
+        }
+        // Events keep their order when they lose the time that it is made of.
+        let asked = !rows.order.is_empty();
+        let mut rows = if rows.limited { rows } else { self.ordered(rows) };
+        rows.by_default |= !asked;
+        rows = rows.project(all, &self.counter)?;
+        rows.events = false;
+        Ok(rows)
+    }
+
+    async fn sort(&self, rows: Rows, keys: &[ast::SortKey]) -> Result<Rows> {
+        let mut order = Vec::with_capacity(keys.len());
+        let mut made = Vec::new();
+        let mut rows = rows;
+        for key in keys {
+            let expr = self.resolve(&key.expr).await?;
+            let taken;
+            (rows, taken) = running::take(self, rows, &expr)?;
+            let value = Scope::new(self, &rows).value(&taken)?;
+            let name = match &value.expr {
+                Expr::Column(column) => column.name.clone(),
+                _ if value.kind == Kind::Null => continue,
+                _ => {
+                    let name = hidden(&self.counter);
+                    made.push((name.clone(), value.expr));
+                    name
+                }
+            };
+            order.push(Key { column: name, descending: key.descending });
+        }
+        if !made.is_empty() {
+            rows = rows.add_hidden(made)?;
+        }
+        // Rows that are equal by the new keys keep the order that they had.
+        let before = std::mem::take(&mut rows.order);
+        order.extend(
+            before.into_iter().filter(|key| order.iter().all(|new| new.column != key.column)).collect::<Vec<_>>(),
+        );
+        rows.order = order;
+        rows.by_default = false;
+        rows.unordered = false;
+        Ok(rows)
+    }
+
+    /// Events in no particular order are shown by their time, the newest first; unless all of them are wanted.
+    fn ordered(&self, mut rows: Rows) -> Rows {
+        if rows.order.is_empty() && rows.events && !rows.unordered {
+            let times = [Field::EventTime, Field::Timestamp].iter().filter_map(|field| rows.resolve(field.info().name));
+            rows.order = times.map(|column| Key { column, descending: true }).collect();
+        }
+        rows
+    }
+
+    /// The order in which rows follow each other: as they are ordered, else by time.
+    fn order(&self, rows: &Rows) -> Vec<SortExpr> {
+        let order = rows.following();
+        if !order.is_empty() {
+            return order;
+        }
+        [Field::EventTime, Field::Timestamp]
+            .iter()
+            .filter_map(|field| rows.resolve(field.info().name))
+            .map(|name| column(&name).sort(true, false))
+            .collect()
+    }
+
+    /// Says something besides the answer.
+    pub(crate) fn warn(&self, message: String, span: Option<Span>) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        let warning = Warning { message, span };
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+}
+
+/// A value as a column: one that is always missing is a text.
+fn shown(value: Operand) -> Expr {
+    match value.kind {
+        Kind::Null => value.text(),
+        _ => value.expr,
+    }
+}

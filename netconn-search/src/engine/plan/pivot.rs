@@ -1,0 +1,136 @@
+//! `transpose`: a column of each value of a column.
+
+use std::collections::BTreeMap;
+
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator};
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::{Value, normal};
+use crate::language::ast::Name;
+
+use super::Planner;
+use super::operand::{Operand, binary, text};
+use super::rows::{Key, Rows, column, hidden};
+
+/// Rows that can be transposed.
+const MOST_ROWS: usize = 1_000_000;
+
+/// Columns that are made when the query does not say how many.
+const COLUMNS: u64 = 100;
+
+/// `transpose name on keys limit N`.
+pub(crate) async fn transpose(
+    planner: &Planner,
+    rows: Rows,
+    name: &Name,
+    keys: &[Name],
+    limit: Option<u64>,
+) -> Result<Rows> {
+    let Some(turned) = rows.resolve(&name.text) else {
+        return Err(SearchError::query(format!("there is no column '{}' to transpose", name.text), name.span));
+    };
+    let mut others: Vec<String> = rows.columns.iter().filter(|column| **column != turned).cloned().collect();
+    let keys: Vec<String> = if keys.is_empty() {
+        match others.pop() {
+            Some(value) => std::mem::replace(&mut others, vec![value]),
+            None => Vec::new(),
+        }
+    } else {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(column) = rows.resolve(&key.text) else {
+                return Err(SearchError::query(format!("there is no column '{}' to keep", key.text), key.span));
+            };
+            found.push(column);
+        }
+        others.retain(|column| !found.contains(column));
+        found
+    };
+    if others.is_empty() {
+        let message = "transpose needs a column of values besides: group by both and count, for a start";
+        return Err(SearchError::query(message, name.span));
+    }
+    let label = hidden(&planner.counter);
+    let value = Operand::new(column(&turned), rows.kind(&turned)).text();
+    let rows = rows.add_hidden(vec![(label.clone(), value)])?;
+    let rows = planner.collected(rows, MOST_ROWS, name.span, "transpose").await?;
+    let (labels, more) = labels(planner, &rows, &label, limit.unwrap_or(COLUMNS)).await?;
+    if more && limit.is_none() {
+        let message =
+            format!("'{}' has more than {COLUMNS} values: the first are shown; say how many with limit", name.text);
+        planner.warn(message, Some(name.span));
+    }
+
+    let mut aggregates = Vec::new();
+    let mut columns: Vec<(String, Expr)> = keys.iter().map(|key| (key.clone(), column(key))).collect();
+    for value in &labels {
+        let shown = value.as_deref().unwrap_or("null");
+        let filter = match value {
+            Some(value) => binary(column(&label), Operator::Eq, text(value)),
+            None => Expr::IsNull(Box::new(column(&label))),
+        };
+        for other in &others {
+            let name = if others.len() == 1 { shown.to_owned() } else { format!("{shown} {other}") };
+            let hidden = hidden(&planner.counter);
+            let first = Expr::AggregateFunction(AggregateFunction::new_udf(
+                first_value_udaf(),
+                vec![column(other)],
+                false,
+                Some(Box::new(filter.clone())),
+                planner.order(&rows),
+                None,
+            ));
+            aggregates.push(first.alias(&hidden));
+            let names = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name} ({number})")));
+            let mut free = names.filter(|name| columns.iter().all(|(known, _)| known != name));
+            let free = free.next().unwrap_or(name.clone());
+            columns.push((free, column(&hidden)));
+        }
+    }
+    let plan = LogicalPlanBuilder::from(rows.plan);
+    let plan = if aggregates.is_empty() {
+        plan.project(keys.iter().map(|key| column(key).alias(key)))?.distinct()?
+    } else {
+        plan.aggregate(keys.iter().map(|key| column(key).alias(key)), aggregates)?
+    };
+    let turned = Rows {
+        plan: plan.build()?,
+        columns: Vec::new(),
+        order: keys.iter().map(|key| Key { column: key.clone(), descending: false }).collect(),
+        by_default: false,
+        aliases: BTreeMap::new(),
+        keys,
+        events: false,
+        limited: true,
+        unordered: false,
+    };
+    turned.project(columns, &planner.counter)
+}
+
+/// The values in the order of the rows, and whether there are more than so many.
+async fn labels(planner: &Planner, rows: &Rows, label: &str, most: u64) -> Result<(Vec<Option<String>>, bool)> {
+    let sorted = rows.clone().sorted(None)?;
+    let plan = LogicalPlanBuilder::from(sorted.plan).project([column(label).alias(label)])?.build()?;
+    let physical = planner.state.create_physical_plan(&plan).await?;
+    let mut stream = execute_stream(physical, planner.state.task_ctx())?;
+    let mut labels: Vec<Option<String>> = Vec::new();
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(|error| SearchError::engine(error, planner.settings.memory))?;
+        let values = normal(batch.column(0))?;
+        for row in 0..batch.num_rows() {
+            let value = Value::at(&values, row).text().map(std::borrow::Cow::into_owned);
+            if labels.contains(&value) {
+                continue;
+            }
+            if labels.len() as u64 >= most {
+                return Ok((labels, true));
+            }
+            labels.push(value);
+        }
+    }
+    Ok((labels, false))
+}

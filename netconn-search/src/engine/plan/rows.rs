@@ -1,0 +1,210 @@
+//! Rows between two commands: the plan that makes them, their columns, their order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use datafusion::arrow::datatypes::Schema;
+use datafusion::common::Column;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::logical_expr::expr_rewriter::normalize_sorts;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Sort, SortExpr, lit};
+use datafusion::scalar::ScalarValue;
+
+use crate::engine::error::Result;
+use crate::engine::function::value::Kind;
+
+use super::operand::case;
+
+/// Columns that queries cannot name begin with it.
+const HIDDEN: char = '\u{1}';
+
+/// What rows are ordered by: a column, and whether the largest comes first. Missing values come last either way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) column: String,
+    pub(crate) descending: bool,
+}
+
+/// Rows, before they are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    /// Makes them; its order is of no meaning.
+    pub(crate) plan: LogicalPlan,
+    /// Names of the columns, in order: each is a column of the plan. The plan may have more.
+    pub(crate) columns: Vec<String>,
+    /// Their order; none in particular if it is empty.
+    pub(crate) order: Vec<Key>,
+    /// Nobody has asked for that order: it is how events are shown, the newest first, and they follow each other the other
+    /// way around.
+    pub(crate) by_default: bool,
+    /// Other names of columns: `a.x` of a join.
+    pub(crate) aliases: BTreeMap<String, String>,
+    /// The keys of the group that they are.
+    pub(crate) keys: Vec<String>,
+    /// They are still whole events: fields that no file seems to have can be named too.
+    pub(crate) events: bool,
+    /// How many are shown has been decided: by `limit`, `nolimit`, `group` and the like.
+    pub(crate) limited: bool,
+    /// All are shown, and nobody has asked for an order.
+    pub(crate) unordered: bool,
+}
+
+/// A column of the plan, whatever characters are in its name.
+pub(crate) fn column(name: &str) -> Expr {
+    Expr::Column(Column::new_unqualified(name))
+}
+
+/// A name that no column has yet.
+pub(crate) fn hidden(counter: &AtomicUsize) -> String {
+    format!("{HIDDEN}{}", counter.fetch_add(1, Ordering::Relaxed))
+}
+
+/// An order in which nothing is said twice: DataFusion counts on that.
+pub(crate) fn ordering(keys: impl IntoIterator<Item = SortExpr>) -> Vec<SortExpr> {
+    let mut order: Vec<SortExpr> = Vec::new();
+    for key in keys {
+        if !order.iter().any(|known| known.expr == key.expr) {
+            order.push(key);
+        }
+    }
+    order
+}
+
+/// Whether queries cannot name it.
+pub(crate) fn is_hidden(name: &str) -> bool {
+    name.starts_with(HIDDEN)
+}
+
+impl Rows {
+    /// The column that a name means.
+    pub(crate) fn resolve(&self, name: &str) -> Option<String> {
+        if self.columns.iter().any(|column| column == name) || is_hidden(name) {
+            return Some(name.to_owned());
+        }
+        if let Some(column) = self.aliases.get(name) {
+            return Some(column.clone());
+        }
+        (self.events && self.schema().column_with_name(name).is_some()).then(|| name.to_owned())
+    }
+
+    /// Arrow's schema of the plan.
+    pub(crate) fn schema(&self) -> &Schema {
+        self.plan.schema().as_arrow()
+    }
+
+    /// The kind of a column of the plan.
+    pub(crate) fn kind(&self, column: &str) -> Kind {
+        self.schema().column_with_name(column).map_or(Kind::Null, |(_, field)| Kind::of(field.data_type()))
+    }
+
+    /// Keeps the rows for which the expression is true.
+    pub(crate) fn filter(mut self, condition: Expr) -> Result<Self> {
+        self.plan = LogicalPlanBuilder::from(self.plan).filter(condition)?.build()?;
+        Ok(self)
+    }
+
+    /// Makes new columns out of the old ones, in place of them. What the order needs is kept out of sight.
+    pub(crate) fn project(mut self, columns: Vec<(String, Expr)>, counter: &AtomicUsize) -> Result<Self> {
+        let mut all: Vec<(String, Expr)> = columns;
+        self.columns = all.iter().map(|(name, _)| name.clone()).collect();
+        for key in &mut self.order {
+            let old = column(&key.column);
+            if let Some((name, _)) = all.iter().find(|(_, expr)| *expr == old) {
+                key.column = name.clone();
+                continue;
+            }
+            let name = if is_hidden(&key.column) { key.column.clone() } else { hidden(counter) };
+            all.push((name.clone(), old));
+            key.column = name;
+        }
+        self.aliases.retain(|_, column| self.columns.contains(column));
+        self.keys.retain(|key| self.columns.contains(key));
+        let expressions = all.into_iter().map(|(name, expr)| match expr {
+            Expr::Column(ref old) if old.name == name && old.relation.is_none() => expr,
+            expr => expr.alias(name),
+        });
+        self.plan = LogicalPlanBuilder::from(self.plan).project(expressions)?.build()?;
+        Ok(self)
+    }
+
+    /// Adds columns, or puts them in place of those of the same name.
+    pub(crate) fn extend(mut self, columns: Vec<(String, Expr)>, counter: &AtomicUsize) -> Result<Self> {
+        let mut all: Vec<Expr> = Vec::new();
+        for old in self.plan.schema().columns() {
+            if !columns.iter().any(|(name, _)| *name == old.name) {
+                all.push(Expr::Column(old));
+            }
+        }
+        for key in &mut self.order {
+            if columns.iter().any(|(name, expr)| *name == key.column && *expr != column(name)) {
+                let name = hidden(counter);
+                all.push(column(&key.column).alias(&name));
+                key.column = name;
+            }
+        }
+        for old in self.aliases.values_mut() {
+            if columns.iter().any(|(name, expr)| name == old && *expr != column(name)) {
+                let name = hidden(counter);
+                all.push(column(old).alias(&name));
+                *old = name;
+            }
+        }
+        for (name, expr) in columns {
+            all.push(if expr == column(&name) { expr } else { expr.alias(&name) });
+            if !self.columns.contains(&name) {
+                self.columns.push(name);
+            }
+        }
+        self.plan = LogicalPlanBuilder::from(self.plan).project(all)?.build()?;
+        Ok(self)
+    }
+
+    /// Adds columns that no query sees.
+    pub(crate) fn add_hidden(mut self, columns: Vec<(String, Expr)>) -> Result<Self> {
+        let old: Vec<Expr> = self.plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let new = columns.into_iter().map(|(name, expr)| expr.alias(name));
+        self.plan = LogicalPlanBuilder::from(self.plan).project(old.into_iter().chain(new))?.build()?;
+        Ok(self)
+    }
+
+    /// The order, for DataFusion.
+    pub(crate) fn sort_expressions(&self) -> Vec<SortExpr> {
+        ordering(self.order.iter().map(|key| column(&key.column).sort(!key.descending, false)))
+    }
+
+    /// The order in which the rows follow each other: not that in which events are shown.
+    pub(crate) fn following(&self) -> Vec<SortExpr> {
+        let ascending = |key: &Key| !key.descending || self.by_default;
+        ordering(self.order.iter().map(|key| column(&key.column).sort(ascending(key), false)))
+    }
+
+    /// Puts the rows into their order, and keeps the first so many.
+    pub(crate) fn sorted(mut self, limit: Option<u64>) -> Result<Self> {
+        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut order = self.sort_expressions();
+        if limit.is_some() && self.plan.exists(|node| Ok(matches!(node, LogicalPlan::Window(_))))? {
+            // DataFusion takes a sort that keeps the first so many below functions that need all rows, if those leave the
+            // rows in that order. It cannot know the order of these.
+            for key in &mut order {
+                let there = Expr::IsNotNull(Box::new(key.expr.clone()));
+                key.expr = case(there, key.expr.clone(), lit(ScalarValue::Null));
+            }
+        }
+        let order = normalize_sorts(order, &self.plan)?;
+        if !order.is_empty() {
+            // The builder's own `sort` would take a name for the column below a projection that had it.
+            self.plan = LogicalPlan::Sort(Sort { expr: order, input: Arc::new(self.plan), fetch: None });
+        }
+        if limit.is_some() {
+            self.plan = LogicalPlanBuilder::from(self.plan).limit(0, limit)?.build()?;
+        }
+        Ok(self)
+    }
+
+    /// The columns that are shown, and nothing else.
+    pub(crate) fn visible(self) -> Result<LogicalPlan> {
+        let columns: Vec<Expr> = self.columns.iter().map(|name| column(name).alias(name)).collect();
+        Ok(LogicalPlanBuilder::from(self.plan).project(columns)?.build()?)
+    }
+}

@@ -1,0 +1,130 @@
+//! Functions that look at the other rows: `running_sum`, `overall_max`, `percent_of_total` and the like.
+
+use datafusion::functions_aggregate::average::avg_udaf;
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
+use datafusion::logical_expr::{
+    Expr, LogicalPlanBuilder, Operator, SortExpr, WindowFrame, WindowFrameBound, WindowFrameUnits,
+    WindowFunctionDefinition, lit,
+};
+use datafusion::scalar::ScalarValue;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::Kind;
+use crate::engine::function::whole;
+use crate::language::ast::{self, ExprKind};
+
+use super::Planner;
+use super::aggregate::summand;
+use super::operand::{Operand, binary, case};
+use super::rows::{Rows, column, hidden};
+use super::scope::Scope;
+use super::subquery::has;
+
+/// Names of these functions.
+const NAMES: [&str; 9] = [
+    "overall_avg",
+    "overall_count",
+    "overall_max",
+    "overall_min",
+    "overall_sum",
+    "percent_of_total",
+    "running_count",
+    "running_percent",
+    "running_sum",
+];
+
+/// Adds a hidden column for each such call, and puts its name in place of it.
+pub(crate) fn take(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(Rows, ast::Expr)> {
+    if let ExprKind::Call { name, arguments, .. } = &expr.kind
+        && NAMES.contains(&name.as_str())
+    {
+        let (rows, name) = add(planner, rows, name, arguments, expr)?;
+        return Ok((rows, ast::Expr { kind: ExprKind::Field(name), span: expr.span }));
+    }
+    let mut rows = rows;
+    let mut expr = expr.clone();
+    if !has(&expr, |kind| matches!(kind, ExprKind::Call { name, .. } if NAMES.contains(&name.as_str()))) {
+        return Ok((rows, expr));
+    }
+    for child in expr.children_mut() {
+        let taken;
+        (rows, taken) = take(planner, rows, child)?;
+        *child = taken;
+    }
+    Ok((rows, expr))
+}
+
+fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr: &ast::Expr) -> Result<(Rows, String)> {
+    let scope = Scope::new(planner, &rows);
+    let value = match arguments.first() {
+        Some(argument) => scope.value(argument)?,
+        None if name.ends_with("_count") => Operand::new(lit(1_i64), Kind::Integer),
+        None => return Err(SearchError::query(format!("{name} needs to know of what: {name}(x)"), expr.span)),
+    };
+    let order = planner.order(&rows);
+    let all = || WindowFrame::new(None);
+    let so_far = || {
+        let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
+        WindowFrame::new_bounds(WindowFrameUnits::Rows, start, WindowFrameBound::CurrentRow)
+    };
+    let numeric = || value.clone().numeric();
+    // As `count(condition)` of a group does it.
+    let counted = || case(value.clone().truth(), lit(1_i64), lit(ScalarValue::Int64(None)));
+    let windows: Vec<Expr> = match name {
+        "running_count" => vec![window(count_udaf(), counted(), order, so_far())],
+        "running_sum" => vec![window(sum_udaf(), summand(&numeric()), order, so_far())],
+        "overall_count" => vec![window(count_udaf(), counted(), Vec::new(), all())],
+        "overall_sum" => vec![window(sum_udaf(), summand(&numeric()), Vec::new(), all())],
+        "overall_min" => vec![window(min_udaf(), value.expr.clone(), Vec::new(), all())],
+        "overall_max" => vec![window(max_udaf(), value.expr.clone(), Vec::new(), all())],
+        "overall_avg" => vec![window(avg_udaf(), value.clone().number(), Vec::new(), all())],
+        "running_percent" => vec![
+            window(sum_udaf(), value.clone().number(), order, so_far()),
+            window(sum_udaf(), value.clone().number(), Vec::new(), all()),
+        ],
+        _ => vec![window(sum_udaf(), value.clone().number(), Vec::new(), all())],
+    };
+    let whole_sum = name.ends_with("_sum") && numeric().kind == Kind::Integer;
+    let names: Vec<String> = windows.iter().map(|_| hidden(&planner.counter)).collect();
+    let result = hidden(&planner.counter);
+    let part = if name == "running_percent" { column(&names[0]) } else { value.number() };
+    let mut rows = rows;
+    // Windows of the same order stand in one node of the plan; others in one each.
+    for (window, name) in windows.into_iter().zip(&names) {
+        rows.plan = LogicalPlanBuilder::from(rows.plan).window([window.alias(name)])?.build()?;
+    }
+    let last = column(&names[names.len() - 1]);
+    let value = if name.contains("percent") {
+        let share = binary(binary(part, Operator::Multiply, lit(100.0)), Operator::Divide, last.clone());
+        case(binary(last, Operator::NotEq, lit(0.0)), share, lit(ScalarValue::Float64(None)))
+    } else if whole_sum {
+        whole::total(last)
+    } else {
+        last
+    };
+    Ok((rows.add_hidden(vec![(result.clone(), value)])?, result))
+}
+
+/// A function over a frame of rows.
+pub(crate) fn window(
+    function: std::sync::Arc<datafusion::logical_expr::AggregateUDF>,
+    argument: Expr,
+    order_by: Vec<SortExpr>,
+    window_frame: WindowFrame,
+) -> Expr {
+    Expr::from(WindowFunction {
+        fun: WindowFunctionDefinition::AggregateUDF(function),
+        params: WindowFunctionParams {
+            args: vec![argument],
+            partition_by: Vec::new(),
+            order_by,
+            window_frame,
+            filter: None,
+            null_treatment: None,
+            distinct: false,
+        },
+    })
+}

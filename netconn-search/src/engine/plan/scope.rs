@@ -1,0 +1,238 @@
+//! Expressions of the language to expressions of the plan, over the columns of some rows.
+
+use std::collections::BTreeMap;
+
+use datafusion::logical_expr::{Expr, Operator, lit};
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::Kind;
+use crate::engine::function::whole;
+use crate::language::ast::{self, BinaryOp, Case, ExprKind, Subject};
+
+use super::Planner;
+use super::compare::compare;
+use super::operand::{Operand, binary, case, function, joined, unify};
+use super::rows::{Rows, column};
+use super::{member, pattern};
+
+/// Where an expression stands: what its names mean.
+pub(crate) struct Scope<'a> {
+    pub(crate) planner: &'a Planner,
+    pub(crate) rows: &'a Rows,
+    /// Names that mean no column: results of aggregates, a lambda's parameter.
+    pub(crate) names: BTreeMap<String, Operand>,
+}
+
+impl<'a> Scope<'a> {
+    /// The columns of these rows.
+    pub(crate) fn new(planner: &'a Planner, rows: &'a Rows) -> Self {
+        Self { planner, rows, names: BTreeMap::new() }
+    }
+
+    /// What a name means; missing if it means nothing.
+    pub(crate) fn field(&self, name: &str) -> Operand {
+        if let Some(operand) = self.names.get(name) {
+            return operand.clone();
+        }
+        match self.rows.resolve(name) {
+            Some(found) => {
+                let kind = self.rows.kind(&found);
+                Operand::new(column(&found), kind)
+            }
+            None => Operand::null(),
+        }
+    }
+
+    /// The value of an expression. A truth value is never missing, but for a field's.
+    pub(crate) fn value(&self, expr: &ast::Expr) -> Result<Operand> {
+        Ok(match &expr.kind {
+            ExprKind::Null => Operand::null(),
+            ExprKind::Bool(value) => Operand::new(lit(*value), Kind::Bool),
+            ExprKind::Number(number) => Operand::from_number(*number),
+            ExprKind::Text(text) => Operand::from_text(text),
+            ExprKind::Field(name) => self.field(name),
+            ExprKind::Negative(inner) => self.negative(inner)?,
+            ExprKind::Binary { op: BinaryOp::Or, left, right } => self.either(left, right)?,
+            ExprKind::Binary { op, left, right } if arithmetic(*op).is_some() => self.arithmetic(*op, left, right)?,
+            ExprKind::Ternary { condition, then, otherwise } => {
+                let (mut values, kind) = unify(vec![self.value(then)?, self.value(otherwise)?]);
+                let (otherwise, then) = (values.pop(), values.pop());
+                let condition = self.condition(condition)?;
+                match (then, otherwise) {
+                    (Some(then), Some(otherwise)) => Operand::new(case(condition, then, otherwise), kind),
+                    _ => Operand::null(),
+                }
+            }
+            ExprKind::Call { name, arguments, .. } => self.call(name, arguments, expr.span)?,
+            ExprKind::Lambda { .. } => {
+                let message = "a function (func(x) -> …) can only be an argument of map, filter, array_filter, match_any \
+                               and match_all";
+                return Err(SearchError::query(message, expr.span));
+            }
+            _ => Operand::new(Expr::IsTrue(Box::new(self.condition(expr)?)), Kind::Bool),
+        })
+    }
+
+    /// Whether an expression is true. The result may be missing, for false: so comparisons stay as they are, and Parquet
+    /// files can be skipped by them.
+    pub(crate) fn condition(&self, expr: &ast::Expr) -> Result<Expr> {
+        Ok(match &expr.kind {
+            ExprKind::Not(inner) => Expr::IsNotTrue(Box::new(self.condition(inner)?)),
+            ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
+                let mut operands = Vec::new();
+                self.chain(*op, expr, &mut operands)?;
+                let all = *op == BinaryOp::And;
+                joined(operands, if all { Operator::And } else { Operator::Or }, all)
+            }
+            ExprKind::Binary { op, left, right } if arithmetic(*op).is_none() => {
+                compare(*op, self.value(left)?, self.value(right)?)
+            }
+            ExprKind::Present(inner) => {
+                let inner = self.value(inner)?;
+                match inner.kind {
+                    Kind::Null => lit(false),
+                    _ => Expr::IsNotNull(Box::new(inner.expr)),
+                }
+            }
+            ExprKind::Match { op, case, subject, patterns } => self.matches(*op, *case, subject, patterns)?,
+            ExprKind::In { case, value, set } => {
+                let set = set.iter().map(|element| self.value(element)).collect::<Result<Vec<_>>>()?;
+                member::member(&self.value(value)?, set, *case == Case::Insensitive)
+            }
+            ExprKind::InQuery { .. } => {
+                let message = "a subquery can stand in a filter, let, columns or group only";
+                return Err(SearchError::query(message, expr.span));
+            }
+            ExprKind::Anywhere(text) => {
+                let pattern = ast::Expr { kind: ExprKind::Text(text.clone()), span: expr.span };
+                self.matches(ast::MatchOp::Contains, Case::Insensitive, &Subject::AnyField, &[pattern])?
+            }
+            ExprKind::AnywhereRegex(regex) => {
+                let pattern = ast::Expr { kind: ExprKind::Text(regex.clone()), span: expr.span };
+                self.matches(ast::MatchOp::Matches, Case::Insensitive, &Subject::AnyField, &[pattern])?
+            }
+            _ => self.value(expr)?.truth(),
+        })
+    }
+
+    /// The operands of a chain of `and` or `or`.
+    fn chain(&self, op: BinaryOp, expr: &ast::Expr, operands: &mut Vec<Expr>) -> Result<()> {
+        // A long chain leans to the left: walked in a loop, not recursively.
+        let mut right_to_left = Vec::new();
+        let mut rest = expr;
+        while let ExprKind::Binary { op: other, left, right } = &rest.kind
+            && *other == op
+        {
+            right_to_left.push(right.as_ref());
+            rest = left;
+        }
+        operands.push(self.condition(rest)?);
+        for operand in right_to_left.into_iter().rev() {
+            operands.push(self.condition(operand)?);
+        }
+        Ok(())
+    }
+
+    fn matches(&self, op: ast::MatchOp, case: Case, subject: &Subject, patterns: &[ast::Expr]) -> Result<Expr> {
+        let subjects: Vec<Expr> = match subject {
+            Subject::Value(value) => {
+                let value = self.value(value)?;
+                if op == ast::MatchOp::Contains && matches!(value.kind, Kind::List(_)) {
+                    let has = |pattern| Ok(function("contains", vec![value.expr.clone(), self.value(pattern)?.expr]));
+                    let any = patterns.iter().map(has).collect::<Result<Vec<_>>>()?;
+                    return Ok(joined(any, Operator::Or, false));
+                }
+                if value.kind == Kind::Null {
+                    return Ok(lit(false));
+                }
+                vec![value.text()]
+            }
+            Subject::AnyField => {
+                self.rows.columns.iter().map(|name| Operand::new(column(name), self.rows.kind(name)).text()).collect()
+            }
+        };
+        let insensitive = case == Case::Insensitive;
+        let mut any = Vec::with_capacity(subjects.len() * patterns.len());
+        for pattern in patterns {
+            let value = self.value(pattern)?;
+            let value = if value.is_literal() && value.kind.is_numeric() { self.number_text(pattern) } else { value };
+            for subject in &subjects {
+                any.push(pattern::matches(op, insensitive, subject.clone(), value.clone(), pattern.span)?);
+            }
+        }
+        Ok(joined(any, Operator::Or, false))
+    }
+
+    /// A number in a list of patterns is meant as it is written.
+    fn number_text(&self, expr: &ast::Expr) -> Operand {
+        match expr.kind {
+            ExprKind::Number(number) => Operand::from_text(&number.to_string()),
+            _ => Operand::null(),
+        }
+    }
+
+    /// `a or b` as a value: the first that is true.
+    fn either(&self, left: &ast::Expr, right: &ast::Expr) -> Result<Operand> {
+        let (left, right) = (self.value(left)?, self.value(right)?);
+        if left.kind == Kind::Bool && right.kind == Kind::Bool {
+            let either = binary(left.expr, Operator::Or, right.expr);
+            return Ok(Operand::new(Expr::IsTrue(Box::new(either)), Kind::Bool));
+        }
+        let condition = left.clone().truth();
+        let (mut values, kind) = unify(vec![left, right]);
+        Ok(match (values.pop(), values.pop()) {
+            (Some(right), Some(left)) => Operand::new(case(condition, left, right), kind),
+            _ => Operand::null(),
+        })
+    }
+
+    fn negative(&self, inner: &ast::Expr) -> Result<Operand> {
+        if let ExprKind::Number(number) = inner.kind {
+            return Ok(Operand::from_number(-number));
+        }
+        let inner = self.value(inner)?.numeric();
+        Ok(Operand::new(Expr::Negative(Box::new(inner.expr)), inner.kind))
+    }
+
+    fn arithmetic(&self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr) -> Result<Operand> {
+        let (left, right) = (self.value(left)?, self.value(right)?);
+        if op == BinaryOp::Add && (left.kind == Kind::Text || right.kind == Kind::Text) {
+            let joined = binary(left.text(), Operator::StringConcat, right.text());
+            return Ok(Operand::new(joined, Kind::Text));
+        }
+        let operator = arithmetic(op).unwrap_or(Operator::Plus);
+        let (left, right) = (left.numeric(), right.numeric());
+        let both_whole = left.kind == Kind::Integer && right.kind == Kind::Integer;
+        Ok(match op {
+            // By 0 nothing can be divided: the result is missing.
+            BinaryOp::Divide => Operand::new(binary(left.number(), operator, not_zero(right.number())), Kind::Number),
+            BinaryOp::Remainder if both_whole => {
+                let zero = datafusion::functions::core::expr_fn::nullif(right.expr, lit(0_i64));
+                Operand::new(binary(left.expr, operator, zero), Kind::Integer)
+            }
+            BinaryOp::Remainder => {
+                Operand::new(binary(left.number(), operator, not_zero(right.number())), Kind::Number)
+            }
+            BinaryOp::Add if both_whole => Operand::new(whole::add(left.expr, right.expr), Kind::Integer),
+            BinaryOp::Subtract if both_whole => Operand::new(whole::subtract(left.expr, right.expr), Kind::Integer),
+            // Products of whole numbers may be too large for one: numbers are 64-bit floats.
+            _ => Operand::new(binary(left.number(), operator, right.number()), Kind::Number),
+        })
+    }
+}
+
+fn not_zero(number: Expr) -> Expr {
+    datafusion::functions::core::expr_fn::nullif(number, lit(0.0))
+}
+
+/// DataFusion's operator, if it is one of arithmetic.
+fn arithmetic(op: BinaryOp) -> Option<Operator> {
+    match op {
+        BinaryOp::Add => Some(Operator::Plus),
+        BinaryOp::Subtract => Some(Operator::Minus),
+        BinaryOp::Multiply => Some(Operator::Multiply),
+        BinaryOp::Divide => Some(Operator::Divide),
+        BinaryOp::Remainder => Some(Operator::Modulo),
+        _ => None,
+    }
+}

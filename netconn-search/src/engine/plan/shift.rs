@@ -1,0 +1,124 @@
+//! `compare name = timeshift('-1w')`: the same query over another time, beside this one.
+
+use datafusion::common::{Column, JoinType, NullEquality};
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator, lit};
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::Kind;
+use crate::language::ast::{Command, CommandKind, Name, Query, Span};
+use crate::language::duration;
+
+use super::Planner;
+use super::operand::{binary, cast, function};
+use super::rows::{Rows, column, hidden};
+
+/// Milliseconds by which a shift moves the time; negative ones look back.
+fn millis(shift: &str, span: Span) -> Result<i64> {
+    match duration::span(shift) {
+        Some(nanos) if nanos != 0 => Ok(nanos / 1_000_000),
+        _ => Err(SearchError::query("timeshift takes a span like '-1d' or '-1w'", span)),
+    }
+}
+
+/// How far the shifts of a query look back and ahead together, in milliseconds.
+pub(crate) fn reach(query: &Query) -> (i64, i64) {
+    let (mut back, mut ahead) = (0_i64, 0_i64);
+    for query in query.subqueries() {
+        let (other_back, other_ahead) = reach(query);
+        (back, ahead) = (back.min(other_back), ahead.max(other_ahead));
+    }
+    // What stands before the command is shifted as a whole, with the queries in it.
+    for command in &query.commands {
+        if let CommandKind::Compare { shift, shift_span, .. } = &command.kind {
+            let shift = millis(shift, *shift_span).unwrap_or(0);
+            back = back.saturating_add(shift.min(0));
+            ahead = ahead.saturating_add(shift.max(0));
+        }
+    }
+    (back, ahead)
+}
+
+/// How many keys the rows have that commands give; `None` if those do not say it.
+fn keys_of(commands: &[Command]) -> Option<usize> {
+    let last = commands.iter().rev().find_map(|command| match &command.kind {
+        CommandKind::Group { by, .. } | CommandKind::Top { by, .. } => Some(Some(by.len())),
+        CommandKind::Transpose { .. } | CommandKind::Join { .. } | CommandKind::Union(_) => Some(None),
+        _ => None,
+    });
+    last.flatten()
+}
+
+/// Answers what stands before the command over another time, and puts its values beside those of this time.
+pub(crate) async fn compare(
+    planner: &Planner,
+    rows: Rows,
+    query: &Query,
+    place: usize,
+    name: &Name,
+    shift: &str,
+    shift_span: Span,
+) -> Result<Rows> {
+    let millis = millis(shift, shift_span)?;
+    let Some(range) = &planner.range else {
+        let message = "compare needs to know which time is searched: give one with --since or --last";
+        return Err(SearchError::query(message, shift_span));
+    };
+    if !query.commands[..place]
+        .iter()
+        .any(|command| matches!(command.kind, CommandKind::Group { .. } | CommandKind::Top { .. }))
+    {
+        let message = "compare puts the values of a group beside those of another time: group before it";
+        return Err(SearchError::query(message, name.span));
+    }
+    let keys: Vec<String> = rows.keys.iter().filter(|key| rows.columns.contains(key)).cloned().collect();
+    if keys_of(&query.commands[..place]).map_or(keys.is_empty(), |count| keys.len() < count) {
+        let message = "compare puts rows with the same keys side by side: keep the keys of the group in columns";
+        return Err(SearchError::query(message, name.span));
+    }
+    let values: Vec<String> = rows.columns.iter().filter(|column| !keys.contains(column)).cloned().collect();
+    let label = |value: &str| if values.len() > 1 { format!("{}.{value}", name.text) } else { name.text.clone() };
+    if let Some(known) = values.iter().map(|value| label(value)).find(|label| rows.columns.contains(label)) {
+        let message = format!("there is a column '{known}' already: give the values of the other time another name");
+        return Err(SearchError::query(message, name.span));
+    }
+    let then = range.start.saturating_add(millis)..range.end.saturating_add(millis);
+    let before = Query { filter: query.filter.clone(), commands: query.commands[..place].to_vec(), span: query.span };
+    let shifted = planner.at(then).query(&before).await?;
+
+    let renamed: Vec<(String, String)> = values.iter().map(|value| (value.clone(), hidden(&planner.counter))).collect();
+    let now = LogicalPlanBuilder::from(rows.plan.clone());
+    let then = LogicalPlanBuilder::from(shifted.plan.clone());
+    let mut joined = rows.clone();
+    joined.plan = if keys.is_empty() {
+        // One row, even of nothing.
+        let first = |value: &str| {
+            AggregateFunction::new_udf(first_value_udaf(), vec![column(value)], false, None, Vec::new(), None)
+        };
+        let firsts = renamed.iter().map(|(value, renamed)| Expr::AggregateFunction(first(value)).alias(renamed));
+        now.cross_join(then.aggregate(Vec::<Expr>::new(), firsts)?.build()?)?.build()?
+    } else {
+        let mut expressions: Vec<Expr> = renamed.iter().map(|(value, renamed)| column(value).alias(renamed)).collect();
+        let mut others = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let other = hidden(&planner.counter);
+            let value = match shifted.kind(key) {
+                // A moment then is the same moment now.
+                Kind::Time => {
+                    let nanos = binary(cast(column(key), Kind::Integer), Operator::Minus, lit(millis * 1_000_000));
+                    function("_moment", vec![nanos])
+                }
+                _ => column(key),
+            };
+            expressions.push(value.alias(&other));
+            others.push(Column::new_unqualified(other));
+        }
+        let then = then.project(expressions)?.build()?;
+        let keys: Vec<Column> = keys.iter().map(Column::new_unqualified).collect();
+        now.join_detailed(then, JoinType::Left, (keys, others), None, NullEquality::NullEqualsNull)?.build()?
+    };
+    let mut columns: Vec<(String, Expr)> = rows.columns.iter().map(|name| (name.clone(), column(name))).collect();
+    columns.extend(renamed.iter().map(|(value, renamed)| (label(value), column(renamed))));
+    joined.project(columns, &planner.counter)
+}

@@ -1,0 +1,130 @@
+//! `x in (subquery)`: the subquery is answered first, and its values take its place.
+
+use datafusion::arrow::array::ArrayRef;
+use datafusion::physical_plan::{collect, execute_stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use hashbrown::HashSet;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::{Value, normal};
+use crate::language::ast::{self, ExprKind, Query, Span};
+
+use super::Planner;
+use super::rows::{Rows, column};
+
+/// Values that a subquery may give.
+const MOST: usize = 1_000_000;
+
+impl Planner {
+    /// The same expression with the values of its subqueries.
+    pub(crate) fn resolve<'a>(&'a self, expr: &'a ast::Expr) -> BoxFuture<'a, Result<ast::Expr>> {
+        async move {
+            let mut expr = expr.clone();
+            if !has(&expr, |kind| matches!(kind, ExprKind::InQuery { .. })) {
+                return Ok(expr);
+            }
+            for child in expr.children_mut() {
+                *child = self.resolve(child).await?;
+            }
+            if let ExprKind::InQuery { case, value, query } = expr.kind {
+                let set = self.values(&value, &query, expr.span).await?;
+                expr = ast::Expr { kind: ExprKind::In { case, value, set }, span: expr.span };
+            }
+            Ok(expr)
+        }
+        .boxed()
+    }
+
+    /// The same for columns.
+    pub(crate) async fn resolve_all(&self, columns: &[ast::Column]) -> Result<Vec<ast::Column>> {
+        let mut resolved = Vec::with_capacity(columns.len());
+        for column in columns {
+            resolved.push(ast::Column { expr: self.resolve(&column.expr).await?, ..column.clone() });
+        }
+        Ok(resolved)
+    }
+
+    async fn values(&self, value: &ast::Expr, query: &Query, span: Span) -> Result<Vec<ast::Expr>> {
+        let rows = self.query(query).await?;
+        let name = match &value.kind {
+            ExprKind::Field(name) => rows.resolve(name),
+            _ => None,
+        };
+        let name = match (name, rows.columns.as_slice()) {
+            (Some(name), _) => name,
+            (None, [only]) => only.clone(),
+            (None, _) => {
+                let message = "the subquery has no column of that name: end it with | columns and the field to compare";
+                return Err(SearchError::query(message, span));
+            }
+        };
+        let distinct = datafusion::logical_expr::LogicalPlanBuilder::from(rows.plan)
+            .project([column(&name).alias(&name)])?
+            .distinct()?
+            .build()?;
+        let physical = self.state.create_physical_plan(&distinct).await?;
+        let mut stream = execute_stream(physical, self.state.task_ctx())?;
+        let mut set = Vec::new();
+        let mut seen: HashSet<String> = HashSet::new();
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(|error| SearchError::engine(error, self.settings.memory))?;
+            for row in 0..batch.num_rows() {
+                let kind = literal(batch.column(0), row)?;
+                if let ExprKind::Text(text) = &kind
+                    && !seen.insert(text.clone())
+                {
+                    continue;
+                }
+                set.push(ast::Expr { kind, span });
+            }
+            if set.len() > MOST {
+                let message = "the subquery gives more than a million values: narrow its filter, or use join";
+                return Err(SearchError::query(message, span));
+            }
+        }
+        Ok(set)
+    }
+
+    /// All rows of a plan, in memory, as a table of its own.
+    pub(crate) async fn collected(&self, rows: Rows, most: usize, span: Span, what: &str) -> Result<Rows> {
+        let physical = self.state.create_physical_plan(&rows.plan).await?;
+        let schema = physical.schema();
+        let batches = collect(physical, self.state.task_ctx())
+            .await
+            .map_err(|error| SearchError::engine(error, self.settings.memory))?;
+        if batches.iter().map(datafusion::arrow::array::RecordBatch::num_rows).sum::<usize>() > most {
+            let message =
+                format!("{what} takes at most {most} rows, and there are more: narrow the filter or group first");
+            return Err(SearchError::query(message, span));
+        }
+        let table = datafusion::datasource::MemTable::try_new(schema, vec![batches])?;
+        let source = datafusion::datasource::provider_as_source(std::sync::Arc::new(table));
+        let plan = datafusion::logical_expr::LogicalPlanBuilder::scan("rows", source, None)?.build()?;
+        Ok(Rows { plan, ..rows })
+    }
+}
+
+/// Whether an expression has one of a kind in it. Chains of `or` can be thousands long: no recursion.
+pub(crate) fn has(expr: &ast::Expr, wanted: impl Fn(&ExprKind) -> bool) -> bool {
+    let mut waiting = vec![expr];
+    while let Some(expr) = waiting.pop() {
+        if wanted(&expr.kind) {
+            return true;
+        }
+        waiting.extend(expr.children());
+    }
+    false
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]
+fn literal(column: &ArrayRef, row: usize) -> Result<ExprKind> {
+    let column = normal(column)?;
+    Ok(match Value::at(&column, row) {
+        Value::Null => ExprKind::Null,
+        Value::Bool(value) => ExprKind::Bool(value),
+        Value::Integer(value) => ExprKind::Number(value as f64),
+        Value::Number(value) => ExprKind::Number(value),
+        value => ExprKind::Text(value.text().unwrap_or_default().into_owned()),
+    })
+}

@@ -1,0 +1,277 @@
+//! Tables in files: `dataset`, `savelookup`, and what `lookup` looks into.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
+use datafusion::arrow::datatypes::{Field, Schema};
+use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::logical_expr::LogicalPlanBuilder;
+use datafusion::physical_plan::collect;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::function::value::{Column, Kind, Value, normal};
+use crate::language::ast::Name;
+
+use super::Planner;
+use super::rows::Rows;
+
+/// Rows of a table at most.
+const MOST: usize = 1_000_000;
+
+/// A table of a file, in memory.
+pub(crate) struct Table {
+    names: Vec<String>,
+    columns: Vec<ArrayRef>,
+}
+
+impl Table {
+    /// A column, if there is one of that name.
+    pub(crate) fn column(&self, name: &str) -> Option<&ArrayRef> {
+        let place = self.names.iter().position(|column| column == name)?;
+        self.columns.get(place)
+    }
+
+    /// Names of the columns.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// How many rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.columns.first().map_or(0, Array::len)
+    }
+}
+
+/// The file of a table, by its name: a CSV or JSON file of the folder of tables.
+fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
+    let Some(folder) = &planner.settings.tables else {
+        let message = "there is no folder of tables: name one in the configuration (search.tables)";
+        return Err(SearchError::query(message, name.span));
+    };
+    let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ' ');
+    if name.text.is_empty() || name.text.starts_with('.') || !name.text.chars().all(plain) {
+        let message = format!("'{}' is no name of a table: letters, digits, '_', '-' and '.' only", name.text);
+        return Err(SearchError::query(message, name.span));
+    }
+    for (ending, csv) in [("", true), (".csv", true), (".json", false), (".ndjson", false)] {
+        let path = folder.join(format!("{}{ending}", name.text));
+        if path.is_file() {
+            let json = path.extension().is_some_and(|ending| ending == "json" || ending == "ndjson");
+            return Ok((path, csv && !json));
+        }
+    }
+    let mut path = folder.join(&name.text);
+    if path.extension().is_none_or(|ending| ending != "csv") {
+        path.as_mut_os_string().push(".csv");
+    }
+    Ok((path, true))
+}
+
+/// Reads a table.
+pub(crate) fn read(planner: &Planner, name: &Name) -> Result<Table> {
+    let (path, csv) = file(planner, name)?;
+    let (names, rows) = if csv { read_csv(&path)? } else { read_json(&path)? };
+    let columns =
+        (0..names.len()).map(|place| typed(rows.iter().map(|row| row.get(place).cloned().flatten()))).collect();
+    Ok(Table { names, columns })
+}
+
+type Cells = (Vec<String>, Vec<Vec<Option<String>>>);
+
+fn read_csv(path: &Path) -> Result<Cells> {
+    let wrong = |error: csv::Error| match error.into_kind() {
+        csv::ErrorKind::Io(source) => SearchError::Read { path: path.to_owned(), source },
+        other => SearchError::Format { path: path.to_owned(), why: format!("it is no table in CSV ({other:?})") },
+    };
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(wrong)?;
+    let names =
+        reader.headers().map_err(wrong)?.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(wrong)?;
+        rows.push(record.iter().map(|cell| (!cell.is_empty()).then(|| cell.to_owned())).collect());
+        check_size(path, rows.len())?;
+    }
+    Ok((names, rows))
+}
+
+fn read_json(path: &Path) -> Result<Cells> {
+    let read = |source| SearchError::Read { path: path.to_owned(), source };
+    let wrong = |error: serde_json::Error| SearchError::Format {
+        path: path.to_owned(),
+        why: format!("it is no array or lines of objects in JSON ({error})"),
+    };
+    let mut input = BufReader::new(File::open(path).map_err(read)?);
+    let array = input.fill_buf().map_err(read)?.trim_ascii_start().starts_with(b"[");
+    let mut objects: Vec<serde_json::Map<String, serde_json::Value>> = Vec::new();
+    if array {
+        objects = serde_json::from_reader(input).map_err(wrong)?;
+        check_size(path, objects.len())?;
+    } else {
+        for object in serde_json::Deserializer::from_reader(input).into_iter() {
+            objects.push(object.map_err(wrong)?);
+            check_size(path, objects.len())?;
+        }
+    }
+    let mut names: Vec<String> = Vec::new();
+    for object in &objects {
+        for name in object.keys() {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    let cell = |value: &serde_json::Value| match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text.clone()),
+        value => Some(value.to_string()),
+    };
+    let rows =
+        objects.iter().map(|object| names.iter().map(|name| object.get(name).and_then(cell)).collect()).collect();
+    Ok((names, rows))
+}
+
+fn check_size(path: &Path, rows: usize) -> Result<()> {
+    if rows > MOST {
+        return Err(SearchError::Format { path: path.to_owned(), why: format!("it has more than {MOST} rows") });
+    }
+    Ok(())
+}
+
+/// A column of whole numbers if all its cells are, else of numbers, else of texts. `007` is a text; so are numbers of more
+/// digits than a float tells apart, and different texts of one number: `1.1` and `1.10`.
+fn typed(cells: impl Iterator<Item = Option<String>> + Clone) -> ArrayRef {
+    let plain = |cell: &str| !(cell.len() > 1 && cell.starts_with('0') && !cell.starts_with("0."));
+    let there = || cells.clone().flatten();
+    let kind = if there().next().is_none() {
+        Kind::Text
+    } else if there().all(|cell| plain(&cell) && cell.parse::<i64>().is_ok_and(|number| number.to_string() == cell)) {
+        Kind::Integer
+    } else if there().all(|cell| plain(&cell) && digits(&cell)) && distinct(there()) {
+        Kind::Number
+    } else {
+        Kind::Text
+    };
+    let mut column = Column::new(kind);
+    for cell in cells {
+        column.push(match (cell, kind) {
+            (None, _) => Value::Null,
+            (Some(cell), Kind::Integer) => cell.parse().map_or(Value::Null, Value::Integer),
+            (Some(cell), Kind::Number) => cell.parse().map_or(Value::Null, Value::Number),
+            (Some(cell), _) => Value::owned(cell),
+        });
+    }
+    column.finish()
+}
+
+/// Whether a text has digits, and not more than a float keeps.
+fn digits(cell: &str) -> bool {
+    let mantissa = cell.split(['e', 'E']).next().unwrap_or(cell);
+    (1..=15).contains(&mantissa.bytes().filter(u8::is_ascii_digit).count())
+}
+
+/// Whether all of them are numbers, and different texts are different numbers.
+fn distinct(mut cells: impl Iterator<Item = String>) -> bool {
+    let mut texts: HashMap<u64, String> = HashMap::new();
+    cells.all(|cell| match cell.parse::<f64>() {
+        Ok(number) => texts.entry(number.to_bits()).or_insert_with(|| cell.clone()) == &cell,
+        Err(_) => false,
+    })
+}
+
+/// `dataset 'name'`: the rows of a table.
+pub(crate) fn dataset(planner: &Planner, name: &Name) -> Result<Rows> {
+    let table = read(planner, name)?;
+    let fields: Vec<Field> = table
+        .names
+        .iter()
+        .zip(&table.columns)
+        .map(|(name, column)| Field::new(name, column.data_type().clone(), true))
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch =
+        RecordBatch::try_new(Arc::clone(&schema), table.columns).map_err(datafusion::error::DataFusionError::from)?;
+    let source = provider_as_source(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?));
+    Ok(Rows {
+        plan: LogicalPlanBuilder::scan("dataset", source, None)?.build()?,
+        columns: table.names,
+        order: Vec::new(),
+        by_default: false,
+        aliases: BTreeMap::new(),
+        keys: Vec::new(),
+        events: false,
+        limited: false,
+        unordered: false,
+    })
+}
+
+/// `savelookup 'name'[, 'merge']`: writes the rows to a table, and gives them on.
+pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool) -> Result<Rows> {
+    let rows = planner.ordered(rows);
+    let rows = planner.collected(rows, MOST, name.span, "savelookup").await?;
+    if planner.dry {
+        return Ok(rows);
+    }
+    let (mut path, _) = file(planner, name)?;
+    path.set_extension("csv");
+    let (mut names, mut cells) = if merge && path.is_file() { read_csv(&path)? } else { Cells::default() };
+    let places: Vec<usize> = rows
+        .columns
+        .iter()
+        .map(|column| {
+            names.iter().position(|name| name == column).unwrap_or_else(|| {
+                names.push(column.clone());
+                names.len() - 1
+            })
+        })
+        .collect();
+    let plan = rows.clone().sorted(None)?.visible()?;
+    let physical = planner.state.create_physical_plan(&plan).await?;
+    let batches = collect(physical, planner.state.task_ctx())
+        .await
+        .map_err(|error| SearchError::engine(error, planner.settings.memory))?;
+    for batch in &batches {
+        let columns = batch.columns().iter().map(normal).collect::<datafusion::error::Result<Vec<_>>>()?;
+        for row in 0..batch.num_rows() {
+            let mut line = vec![None; names.len()];
+            for (place, column) in places.iter().zip(&columns) {
+                line[*place] = Value::at(column, row).text().map(std::borrow::Cow::into_owned);
+            }
+            // A row that is there already is not added once more.
+            if !merge || !cells.contains(&line) {
+                cells.push(line);
+            }
+        }
+    }
+    write(&path, &names, &cells)?;
+    Ok(rows)
+}
+
+/// Writes beside the old file and takes its place, so that nobody reads half a table.
+fn write(path: &Path, names: &[String], rows: &[Vec<Option<String>>]) -> Result<()> {
+    let wrong = |source| SearchError::Write { path: path.to_owned(), source };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(wrong)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
+    {
+        let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(&mut file);
+        let mut record = |cells: &mut dyn Iterator<Item = &str>| writer.write_record(cells);
+        let io = |error: csv::Error| match error.into_kind() {
+            csv::ErrorKind::Io(source) => wrong(source),
+            other => wrong(std::io::Error::other(format!("{other:?}"))),
+        };
+        record(&mut names.iter().map(String::as_str)).map_err(io)?;
+        for row in rows {
+            record(&mut row.iter().map(|cell| cell.as_deref().unwrap_or(""))).map_err(io)?;
+        }
+        writer.flush().map_err(wrong)?;
+    }
+    file.flush().map_err(wrong)?;
+    file.as_file().sync_all().map_err(wrong)?;
+    file.persist(path).map_err(|error| wrong(error.error))?;
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! A search: where, when, with which limits; and its answer.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::functions_aggregate::min_max::{max, min};
+use datafusion::functions_aggregate::sum::sum;
+use datafusion::logical_expr::{LogicalPlanBuilder, lit, try_cast};
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use netconn::event::field::{FIELDS, Field};
+
+use super::error::{Result, SearchError};
+use super::function::geography;
+use super::names::Names;
+use super::plan::{Planned, Planner, Settings, Warning};
+use super::plan::{reach, rows_column};
+use super::session::session;
+use super::source::losses;
+use super::source::progress::{Progress, Snapshot};
+use super::source::table::Events;
+use crate::language::ast::Query;
+
+/// Memory that a query may use if nothing else is said, bytes.
+pub const MEMORY: usize = 400_000_000;
+
+/// Rows that are shown if the query does not say how many.
+pub const ROWS: u64 = 1_000;
+
+/// Where to search, and within which limits.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// Files and folders: NDJSON, compressed by gzip or zstd or not, and Parquet.
+    pub paths: Vec<PathBuf>,
+    /// Time of the events, epoch milliseconds; all if there is none.
+    pub range: Option<Range<i64>>,
+    /// Bytes of memory that the query may use; beyond it files are used, then it ends with an error.
+    pub memory: usize,
+    /// Rows that are shown if the query does not say how many.
+    pub max_rows: u64,
+    /// Folder of the tables of `lookup`, `dataset` and `savelookup`.
+    pub tables: Option<PathBuf>,
+    /// Database of places in MaxMind's format, for the functions `geo_ip_…`.
+    pub geo_database: Option<PathBuf>,
+}
+
+/// The answer to a query.
+pub struct Answer {
+    /// Columns and their types: `Utf8View`, `Int64`, `Float64`, `Boolean`, `Timestamp(Nanosecond, UTC)`, lists of those.
+    pub schema: SchemaRef,
+    /// The rows. Dropping it ends the search.
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+    /// What the person who asked should know before the rows. What comes up while files are read is in `progress`.
+    pub warnings: Vec<Warning>,
+    /// It was not said how many rows are wanted: there are at most [`Search::max_rows`].
+    pub default_limit: bool,
+    /// Counters; those of losses and of bad lines are complete at the end of the rows.
+    pub progress: Arc<Progress>,
+}
+
+/// How a query is answered.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// Steps of the plan, one on each line, with what each of them counted.
+    pub plan: String,
+    /// What was read and what was not.
+    pub read: Snapshot,
+}
+
+impl Search {
+    /// A search in these files and folders, with the usual limits.
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, range: None, memory: MEMORY, max_rows: ROWS, tables: None, geo_database: None }
+    }
+
+    /// Fields that the events have: those of the field table, then others found in the files.
+    ///
+    /// # Errors
+    ///
+    /// A path cannot be read, or there is nothing to search.
+    pub async fn fields(&self) -> Result<Vec<String>> {
+        let events = Events::open(&self.paths, self.range.as_ref(), &Names::default()).await?;
+        let known = FIELDS.iter().map(|field| field.name.to_owned());
+        Ok(known.chain(events.additional().iter().cloned()).collect())
+    }
+
+    /// Answers a query.
+    ///
+    /// # Errors
+    ///
+    /// A path cannot be read, there is nothing to search, or the query asks for something that cannot be.
+    pub async fn run(&self, query: &Query) -> Result<Answer> {
+        let prepared = self.prepare_aside(query, false).await?;
+        let progress = Arc::clone(prepared.planner.events.progress());
+        progress.lost(lost(&prepared.planner, self.range.as_ref()).await?);
+        progress.runs(&prepared.plan);
+        let schema = prepared.plan.schema();
+        let memory = self.memory;
+        let stream = execute_stream(prepared.plan, prepared.planner.state.task_ctx())?;
+        let batches = stream.map_err(move |error| SearchError::engine(error, memory)).boxed();
+        let warnings = prepared.planner.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Answer { schema, batches, warnings, default_limit: prepared.default_limit, progress })
+    }
+
+    /// Answers a query and says how, instead of what. Tables are not written.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`], and what can go wrong while it runs.
+    pub async fn explain(&self, query: &Query) -> Result<Explained> {
+        let prepared = self.prepare_aside(query, true).await?;
+        let progress = Arc::clone(prepared.planner.events.progress());
+        progress.runs(&prepared.plan);
+        let mut stream = execute_stream(Arc::clone(&prepared.plan), prepared.planner.state.task_ctx())?;
+        while let Some(batch) = stream.next().await {
+            batch.map_err(|error| SearchError::engine(error, self.memory))?;
+        }
+        let plan = DisplayableExecutionPlan::with_metrics(prepared.plan.as_ref()).indent(false).to_string();
+        Ok(Explained { plan, read: progress.snapshot() })
+    }
+
+    /// Plans on a thread of the runtime, which has the stack for it.
+    async fn prepare_aside(&self, query: &Query, dry: bool) -> Result<Prepared> {
+        let (search, query) = (self.clone(), query.clone());
+        let planning = tokio::spawn(async move { search.prepare(&query, dry).await });
+        planning.await.map_err(|error| SearchError::Engine(DataFusionError::External(Box::new(error))))?
+    }
+
+    async fn prepare(&self, query: &Query, dry: bool) -> Result<Prepared> {
+        let state = Arc::new(session(self.memory)?);
+        let database = match &self.geo_database {
+            Some(path) => Some(Arc::new(geography::open(path)?)),
+            None => None,
+        };
+        let (back, ahead) = reach(query);
+        let files = self.range.as_ref().map(|range| range.start.saturating_add(back)..range.end.saturating_add(ahead));
+        let used = Names::of(query);
+        let events = Events::open(&self.paths, files.as_ref(), &used).await?;
+        let time = match &self.range {
+            Some(range) => Some(range.clone()),
+            None if used.asks_for_time => edges(&events, &state).await?,
+            None => None,
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let planner = Planner {
+            events: Arc::new(events),
+            state,
+            settings: Arc::new(Settings {
+                max_rows: self.max_rows,
+                tables: self.tables.clone(),
+                database,
+                memory: self.memory,
+            }),
+            range: self.range.clone(),
+            time,
+            now: i64::try_from(now).unwrap_or(i64::MAX),
+            dry,
+            counter: Arc::new(AtomicUsize::new(0)),
+            warnings: Arc::new(Mutex::new(Vec::new())),
+        };
+        let Planned { plan, default_limit } = planner.plan(query).await?;
+        let plan = planner.state.create_physical_plan(&plan).await?;
+        Ok(Prepared { planner, plan, default_limit })
+    }
+}
+
+struct Prepared {
+    planner: Planner,
+    plan: Arc<dyn ExecutionPlan>,
+    default_limit: bool,
+}
+
+/// Times of the first event and the last one; nothing if there is none.
+async fn edges(events: &Events, state: &SessionState) -> Result<Option<Range<i64>>> {
+    let table = provider_as_source(Arc::new(events.apart()));
+    let time = || rows_column(Field::EventTime.info().name);
+    let plan = LogicalPlanBuilder::scan("edges", table, None)?
+        .aggregate(
+            Vec::<datafusion::logical_expr::Expr>::new(),
+            [min(time()).alias("first"), max(time()).alias("last")],
+        )?
+        .build()?;
+    let physical = state.create_physical_plan(&plan).await?;
+    let batches = collect(physical, state.task_ctx()).await?;
+    Ok(batches.first().and_then(|batch| {
+        let edge = |column: usize| batch.column(column).as_primitive_opt::<Int64Type>()?.iter().next()?;
+        Some(edge(0)?..edge(1)?)
+    }))
+}
+
+/// Events of the range that the Parquet files say are lost. Few row groups have such an event: the others are skipped.
+async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
+    if !planner.events.has_parquet() {
+        return Ok(0);
+    }
+    let state: &SessionState = &planner.state;
+    let table = provider_as_source(Arc::new(planner.events.parquet_only()));
+    let field = |field: Field| rows_column(field.info().name);
+    let mut condition = field(Field::EventType).eq(lit(losses::KIND));
+    if let Some(range) = range {
+        let time = field(Field::EventTime);
+        condition = condition.and(time.clone().gt_eq(lit(range.start))).and(time.lt(lit(range.end)));
+    }
+    // In files of others it may be a float or a text.
+    let count = try_cast(field(Field::LossCount), DataType::Int64);
+    let plan = LogicalPlanBuilder::scan("losses", table, None)?
+        .filter(condition)?
+        .aggregate(Vec::<datafusion::logical_expr::Expr>::new(), [sum(count).alias("lost")])?
+        .build()?;
+    let physical = state.create_physical_plan(&plan).await?;
+    let batches = collect(physical, state.task_ctx()).await?;
+    let sums = batches.iter().flat_map(|batch| {
+        let column = batch.column(0);
+        column.as_primitive_opt::<Int64Type>().map(|sums| sums.iter().flatten().collect::<Vec<_>>()).unwrap_or_default()
+    });
+    Ok(sums.map(|sum| u64::try_from(sum).unwrap_or(0)).sum())
+}

@@ -1,0 +1,253 @@
+//! Lines of a file, whole or a piece of it, compressed or not, through one buffer.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::read::MultiGzDecoder;
+
+use super::find::{EventFile, Format};
+
+/// First size of the buffer.
+const BUFFER: usize = 512 * 1024;
+
+/// A line longer than this is no event: it is left out, so that no file can fill the memory.
+const LONGEST: usize = 16 * 1024 * 1024;
+
+/// Reads a range of a file without moving its position, so that several readers share one handle.
+struct Piece {
+    file: Arc<File>,
+    position: u64,
+    end: u64,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Piece {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.file.read_at(&mut buffer[..left], self.position)?;
+        self.position += count as u64;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// The lines that begin in a range of a file.
+pub(crate) struct Lines {
+    input: Box<dyn Read + Send>,
+    buffer: Vec<u8>,
+    start: usize,
+    filled: usize,
+    /// Lines that begin at or behind it belong to the next piece. Counts from the first byte of the input.
+    limit: u64,
+    /// Bytes of the input before `buffer[0]`.
+    passed: u64,
+    ended: bool,
+    read: Arc<AtomicU64>,
+    too_long: u64,
+    skip_first: bool,
+    /// What has no end is not there yet: the store is writing it.
+    only_ended: bool,
+}
+
+impl Lines {
+    /// The lines that begin in `start..end` of the file, of the bytes on disk; a compressed file is always read as a whole.
+    pub(crate) fn open(file: &EventFile, start: u64, end: u64) -> io::Result<Self> {
+        let handle = match &file.handle {
+            Some(handle) => Arc::clone(handle),
+            None => Arc::new(File::open(&file.path)?),
+        };
+        let read = Arc::new(AtomicU64::new(0));
+        let whole = Piece { file: handle, position: 0, end: u64::MAX, read: Arc::clone(&read) };
+        // A line begins where a newline ends: the byte before the piece tells whether its first line is its own.
+        let (input, limit): (Box<dyn Read + Send>, u64) = match file.format {
+            Format::Gzip => (Box::new(MultiGzDecoder::new(whole)), u64::MAX),
+            Format::Zstd => (Box::new(zstd::stream::read::Decoder::new(whole)?), u64::MAX),
+            Format::Lines | Format::Parquet => {
+                let position = start.saturating_sub(1);
+                (Box::new(Piece { position, ..whole }), end - position)
+            }
+        };
+        Ok(Self {
+            input,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            filled: 0,
+            limit,
+            passed: 0,
+            ended: false,
+            read,
+            too_long: 0,
+            skip_first: start > 0 && file.format == Format::Lines,
+            only_ended: file.handle.is_some(),
+        })
+    }
+
+    /// Bytes read from the disk since this was last asked.
+    pub(crate) fn take_read(&self) -> u64 {
+        self.read.swap(0, Ordering::Relaxed)
+    }
+
+    /// Lines that were too long, since this was last asked.
+    pub(crate) fn take_too_long(&mut self) -> u64 {
+        std::mem::take(&mut self.too_long)
+    }
+
+    /// The next line, without its end. The last one may lack it, but for a segment of the store.
+    pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        if std::mem::take(&mut self.skip_first) && self.advance()?.is_none() {
+            return Ok(None);
+        }
+        match self.advance()? {
+            Some((from, to)) => Ok(Some(&self.buffer[from..to])),
+            None => Ok(None),
+        }
+    }
+
+    fn advance(&mut self) -> io::Result<Option<(usize, usize)>> {
+        let mut searched = self.start;
+        let mut dropping = false;
+        loop {
+            if self.start == searched && self.passed + self.start as u64 >= self.limit && !dropping {
+                return Ok(None);
+            }
+            if let Some(offset) = memchr::memchr(b'\n', &self.buffer[searched..self.filled]) {
+                let (from, to) = (self.start, searched + offset);
+                self.start = to + 1;
+                searched = self.start;
+                if std::mem::take(&mut dropping) {
+                    continue;
+                }
+                if to - from > LONGEST {
+                    self.too_long += 1;
+                    continue;
+                }
+                return Ok(Some((from, to)));
+            }
+            searched = self.filled;
+            if self.ended {
+                let (from, to) = (self.start, self.filled);
+                self.start = to;
+                return Ok((to > from && !dropping && !self.only_ended).then_some((from, to)));
+            }
+            if self.filled - self.start > LONGEST {
+                self.too_long += u64::from(!dropping);
+                dropping = true;
+            }
+            if dropping {
+                self.start = self.filled;
+            }
+            searched -= self.fill()?;
+        }
+    }
+
+    /// Makes room and reads once. Answers by how much the buffer's contents have moved to the front.
+    fn fill(&mut self) -> io::Result<usize> {
+        let moved = self.start;
+        if moved > 0 {
+            self.buffer.copy_within(self.start..self.filled, 0);
+            self.filled -= self.start;
+            self.passed += self.start as u64;
+            self.start = 0;
+        }
+        if self.filled == self.buffer.len() {
+            self.buffer.resize(self.buffer.len() * 2, 0);
+        }
+        loop {
+            match self.input.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => self.ended = true,
+                Ok(count) => self.filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            return Ok(moved);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn file(content: &[u8], format: Format) -> (tempfile::TempDir, EventFile) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.ndjson");
+        fs::write(&path, content).unwrap();
+        let size = content.len() as u64;
+        (folder, EventFile { path, format, size, id: (0, 0), is_named: true, handle: None })
+    }
+
+    fn all(file: &EventFile, start: u64, end: u64) -> Vec<String> {
+        let mut lines = Lines::open(file, start, end).unwrap();
+        let mut found = Vec::new();
+        while let Some(line) = lines.next().unwrap() {
+            found.push(String::from_utf8_lossy(line).into_owned());
+        }
+        found
+    }
+
+    #[test]
+    fn pieces_share_the_lines() {
+        let (_folder, file) = file(b"a\nbb\n\nccc\ndddd", Format::Lines);
+        let whole = all(&file, 0, file.size);
+        assert_eq!(whole, ["a", "bb", "", "ccc", "dddd"]);
+        for cut in 1..file.size {
+            let mut both = all(&file, 0, cut);
+            both.extend(all(&file, cut, file.size));
+            assert_eq!(both, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_appended_later_belongs_to_no_piece() {
+        let (_folder, file) = file(b"a\nb", Format::Lines);
+        fs::write(&file.path, b"a\nbb\nc\n").unwrap();
+        assert_eq!(all(&file, 0, 3), ["a", "bb"]);
+    }
+
+    #[test]
+    fn what_the_store_is_writing_is_not_there_yet() {
+        let (_folder, file) = file(b"a\nb", Format::Lines);
+        let handle = Some(Arc::new(File::open(&file.path).unwrap()));
+        assert_eq!(all(&EventFile { handle, ..file.clone() }, 0, 3), ["a"]);
+        assert_eq!(all(&file, 0, 3), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_left_out_and_counted() {
+        let mut content = b"a\n".to_vec();
+        content.resize(LONGEST * 2, b'x');
+        content.extend_from_slice(b"\nb\n");
+        let (_folder, file) = file(&content, Format::Lines);
+        let mut lines = Lines::open(&file, 0, file.size).unwrap();
+        assert_eq!(lines.next().unwrap(), Some(&b"a"[..]));
+        assert!(lines.next().unwrap() == Some(&b"b"[..]));
+        assert!(lines.next().unwrap().is_none());
+        assert_eq!(lines.take_too_long(), 1);
+        assert!(lines.buffer.len() <= LONGEST * 2);
+    }
+
+    #[test]
+    fn a_truncated_gzip_gives_the_lines_before() {
+        let text: String = (0..20_000).map(|number| format!("{{\"n\":{number}}}\n")).collect();
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut writer, text.as_bytes()).unwrap();
+        let packed = writer.finish().unwrap();
+        let (_folder, file) = file(&packed[..packed.len() / 2], Format::Gzip);
+        let mut lines = Lines::open(&file, 0, file.size).unwrap();
+        let mut count = 0;
+        let error = loop {
+            match lines.next() {
+                Ok(Some(_)) => count += 1,
+                Ok(None) => panic!("the end of a cut file is an error"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(count > 1_000, "{count}");
+    }
+}

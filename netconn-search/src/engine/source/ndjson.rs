@@ -1,0 +1,155 @@
+//! Streams of rows out of files of lines.
+
+use std::io;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::streaming::PartitionStream;
+use memchr::memmem;
+
+use super::find::{EventFile, Format};
+use super::lines::Lines;
+use super::losses;
+use super::progress::Progress;
+use super::record::Rows;
+
+/// A file of lines is read in pieces of this size, by as many readers as there are processors.
+const PIECE: u64 = 16 * 1024 * 1024;
+
+/// Batches that may wait for the engine, of each reader.
+const WAITING: usize = 2;
+
+/// The lines that begin in a range of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    file: EventFile,
+    start: u64,
+    end: u64,
+}
+
+/// Deals the pieces of all files to `readers`.
+pub(crate) fn deal(files: &[EventFile], readers: usize) -> Vec<Vec<Piece>> {
+    let mut hands = vec![Vec::new(); readers.max(1)];
+    let mut next = 0;
+    for file in files {
+        let pieces = if file.format == Format::Lines { file.size.div_ceil(PIECE).max(1) } else { 1 };
+        for piece in 0..pieces {
+            let start = piece * PIECE;
+            let end = if pieces == 1 { file.size } else { (start + PIECE).min(file.size) };
+            let count = hands.len();
+            hands[next % count].push(Piece { file: file.clone(), start, end });
+            next += 1;
+        }
+    }
+    hands.retain(|hand| !hand.is_empty());
+    hands
+}
+
+/// One reader: its pieces, and the columns that it builds.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// What it reads.
+    pub(crate) pieces: Vec<Piece>,
+    /// What it builds.
+    pub(crate) schema: SchemaRef,
+    /// What it counts.
+    pub(crate) progress: Arc<Progress>,
+    /// Whether it counts `Data Loss` too: the first scan of a search does.
+    pub(crate) losses: Option<losses::Range>,
+}
+
+impl PartitionStream for Reader {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), WAITING);
+        let sender = stream.tx();
+        let batch_size = context.session_config().batch_size();
+        let run = Run {
+            rows: Rows::new(Arc::clone(&self.schema)),
+            progress: Arc::clone(&self.progress),
+            losses: self.losses.clone(),
+            batch_size,
+        };
+        let pieces = self.pieces.clone();
+        stream.spawn_blocking(move || {
+            let mut run = run;
+            for piece in &pieces {
+                // Nobody listens any more: the query has its rows, or was given up.
+                if !run.piece(piece, &mut |batch| sender.blocking_send(Ok(batch)).is_ok())? {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        });
+        stream.build()
+    }
+}
+
+struct Run {
+    rows: Rows,
+    progress: Arc<Progress>,
+    losses: Option<losses::Range>,
+    batch_size: usize,
+}
+
+impl Run {
+    /// Reads a piece. Answers `false` when `send` did.
+    fn piece(&mut self, piece: &Piece, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
+        let mut lines = match Lines::open(&piece.file, piece.start, piece.end) {
+            Ok(lines) => lines,
+            Err(error) => {
+                self.note(piece, &error);
+                return Ok(true);
+            }
+        };
+        let finder = memmem::Finder::new(losses::KIND);
+        loop {
+            match lines.next() {
+                Ok(Some(line)) => {
+                    if let Some(range) = &self.losses
+                        && finder.find(line).is_some()
+                    {
+                        self.progress.lost(range.count(line));
+                    }
+                    self.rows.push(line);
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.note(piece, &error);
+                    break;
+                }
+            }
+            if self.rows.len() >= self.batch_size && !self.flush(&mut lines, send)? {
+                return Ok(false);
+            }
+        }
+        let more = self.flush(&mut lines, send)?;
+        if piece.end >= piece.file.size {
+            self.progress.finish(1);
+        }
+        Ok(more)
+    }
+
+    fn flush(&mut self, lines: &mut Lines, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
+        self.progress.bad_lines(self.rows.take_bad() + lines.take_too_long());
+        self.progress.wrong_values(self.rows.take_wrong());
+        let batch = self.rows.finish().map_err(DataFusionError::from)?;
+        self.progress.read(batch.num_rows() as u64, lines.take_read());
+        Ok(batch.num_rows() == 0 || send(batch))
+    }
+
+    fn note(&self, piece: &Piece, error: &io::Error) {
+        let path = piece.file.path.display();
+        self.progress.note(match error.kind() {
+            io::ErrorKind::UnexpectedEof => format!("{path} ends early: it was cut off, or is still being written."),
+            _ => format!("{path} could not be read to its end: {error}."),
+        });
+    }
+}

@@ -1,0 +1,239 @@
+//! Parquet files: what their footers say, and the plan that reads them.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::Session;
+use datafusion::common::Statistics;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::parquet::{ParquetFileMetrics, ParquetFileReaderFactory};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::object_store::PutPayload;
+use datafusion::object_store::path::Path;
+use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
+use datafusion::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use datafusion::parquet::arrow::async_reader::AsyncFileReader;
+use datafusion::parquet::arrow::parquet_to_arrow_schema;
+use datafusion::parquet::errors::{ParquetError, Result as ParquetResult};
+use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use datafusion::parquet::file::statistics::Statistics as ColumnStatistics;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::scalar::ScalarValue;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
+use netconn::event::field::Field;
+
+use super::find::EventFile;
+use super::shape::{ORIGINAL, Shape, UNPARSED};
+
+/// Bytes as the reader of Parquet takes them; the crate that they are of is no dependency here.
+type Bytes = <PutPayload as IntoIterator>::Item;
+
+/// A Parquet file and what its footer says.
+#[derive(Clone, Debug)]
+pub(crate) struct ParquetFile {
+    pub(crate) file: PartitionedFile,
+    metadata: Arc<ParquetMetaData>,
+    schema: Arc<Schema>,
+    time: Option<(i64, i64)>,
+}
+
+impl ParquetFile {
+    /// Reads the footer; it is kept for the scan. Nothing if the file was found in a folder and the store has removed it.
+    pub(crate) fn open(file: &EventFile) -> Result<Option<Self>> {
+        let handle = match &file.handle {
+            Some(handle) => Arc::clone(handle),
+            None => match File::open(&file.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !file.is_named => return Ok(None),
+                handle => Arc::new(handle?),
+            },
+        };
+        // This reader looks first whether the file can have a footer of that length; the others panic.
+        let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = Arc::new(reader.parse_and_finish(handle.as_ref())?);
+        let header = metadata.file_metadata();
+        let schema = parquet_to_arrow_schema(header.schema_descr(), header.key_value_metadata())?;
+        let time = time(&metadata, &schema);
+        let mut partitioned = PartitionedFile::new("", handle.metadata()?.len());
+        partitioned.object_meta.location =
+            Path::from_absolute_path(&file.path).map_err(datafusion::object_store::Error::from)?;
+        let source = Source { path: file.path.clone(), handle: file.handle.clone(), metadata: Arc::clone(&metadata) };
+        let file = partitioned.with_extension(source);
+        Ok(Some(Self { file, metadata, schema: Arc::new(schema), time }))
+    }
+
+    /// Its columns; the names of those that cannot be read (lists and structures) are put into `others`.
+    pub(crate) fn columns<'a>(&'a self, others: &mut Vec<&'a str>) -> Vec<(&'a str, Shape)> {
+        let mut columns = Vec::new();
+        for field in self.schema.fields() {
+            // Every converted segment has the columns for what went wrong; most have nothing in them.
+            if [UNPARSED, ORIGINAL].contains(&field.name().as_str()) && self.filled(field.name()) == 0 {
+                continue;
+            }
+            match Shape::of(field.data_type()) {
+                Some(shape) => columns.push((field.name().as_str(), shape)),
+                None => others.push(field.name()),
+            }
+        }
+        columns
+    }
+
+    /// Whether its statistics rule out that it has an event of this time.
+    pub(crate) fn outside(&self, range: &Range<i64>) -> bool {
+        self.time.is_some_and(|(first, last)| first >= range.end || last < range.start)
+    }
+
+    /// Earliest event, for the order in which files are read.
+    pub(crate) fn first(&self) -> i64 {
+        self.time.map_or(i64::MIN, |(first, _)| first)
+    }
+
+    /// Lines that were no JSON object when the file was made.
+    pub(crate) fn unparsed(&self) -> u64 {
+        self.filled(UNPARSED)
+    }
+
+    /// Rows that have something in a column, if the statistics say so; all if they do not.
+    fn filled(&self, name: &str) -> u64 {
+        let Some((column, _)) = self.schema.column_with_name(name) else { return 0 };
+        let groups = self.metadata.row_groups().iter();
+        groups
+            .map(|group| {
+                let nulls = group.column(column).statistics().and_then(ColumnStatistics::null_count_opt);
+                u64::try_from(group.num_rows()).unwrap_or(0).saturating_sub(nulls.unwrap_or(0))
+            })
+            .sum()
+    }
+
+    /// With its statistics as a table of these columns has them: the engine skips the file by them.
+    pub(crate) fn file(&self, schema: &SchemaRef) -> PartitionedFile {
+        let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&self.metadata, schema);
+        let statistics = statistics.unwrap_or_else(|_| Statistics::new_unknown(schema));
+        self.file.clone().with_statistics(Arc::new(statistics))
+    }
+}
+
+/// What a file is read from.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// With it the file can be read even when the store has removed it.
+    handle: Option<Arc<File>>,
+    metadata: Arc<ParquetMetaData>,
+}
+
+/// Makes the readers of the files of [`ParquetFile`].
+#[derive(Debug)]
+struct Readers;
+
+impl ParquetFileReaderFactory for Readers {
+    fn create_reader(
+        &self,
+        partition: usize,
+        file: PartitionedFile,
+        _: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+        let location = file.object_meta.location.as_ref();
+        let Some(source) = file.extension::<Source>() else {
+            return Err(DataFusionError::Internal(format!("{location} was not opened")));
+        };
+        let handle = match &source.handle {
+            Some(handle) => Arc::clone(handle),
+            None => Arc::new(File::open(&source.path)?),
+        };
+        let metadata = Arc::clone(&source.metadata);
+        Ok(Box::new(Reader { handle, metadata, metrics: ParquetFileMetrics::new(partition, location, metrics) }))
+    }
+}
+
+/// Reads a file through its handle; the footer is known.
+struct Reader {
+    handle: Arc<File>,
+    metadata: Arc<ParquetMetaData>,
+    metrics: ParquetFileMetrics,
+}
+
+impl AsyncFileReader for Reader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        async move {
+            let bytes = self.get_byte_ranges(vec![range]).await?.pop();
+            bytes.ok_or_else(|| ParquetError::General("nothing was read".into()))
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
+        let total: u64 = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum();
+        self.metrics.bytes_scanned.add(usize::try_from(total).unwrap_or(usize::MAX));
+        let handle = Arc::clone(&self.handle);
+        let reading = tokio::task::spawn_blocking(move || -> io::Result<Vec<Bytes>> {
+            let size = handle.metadata()?.len();
+            ranges.iter().map(|range| read(&handle, size, range).map(Bytes::from)).collect()
+        });
+        async move { Ok(reading.await.map_err(|error| ParquetError::External(Box::new(error)))??) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        ready(Ok(Arc::clone(&self.metadata))).boxed()
+    }
+}
+
+/// Bytes of a file of this size.
+fn read(file: &File, size: u64, range: &Range<u64>) -> io::Result<Vec<u8>> {
+    let length = range.end.checked_sub(range.start).filter(|_| range.end <= size);
+    // A damaged footer can ask for more than there is memory.
+    let length = length.and_then(|length| usize::try_from(length).ok()).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes)
+}
+
+/// Earliest and latest `event.time`; `None` if a row group does not tell.
+fn time(metadata: &ParquetMetaData, schema: &Schema) -> Option<(i64, i64)> {
+    let name = Field::EventTime.info().name;
+    let converter = StatisticsConverter::try_new(name, schema, metadata.file_metadata().schema_descr()).ok()?;
+    let edge = |values: datafusion::arrow::array::ArrayRef| -> Option<Vec<i64>> {
+        (0..values.len())
+            .map(|row| match ScalarValue::try_from_array(&values, row) {
+                Ok(ScalarValue::Int64(value)) => value,
+                _ => None,
+            })
+            .collect()
+    };
+    let first = edge(converter.row_group_mins(metadata.row_groups()).ok()?)?.into_iter().min()?;
+    let last = edge(converter.row_group_maxes(metadata.row_groups()).ok()?)?.into_iter().max()?;
+    Some((first, last))
+}
+
+/// The plan that reads these columns of a table out of the files.
+pub(crate) fn scan(
+    files: &[ParquetFile],
+    schema: &SchemaRef,
+    projection: Option<&Vec<usize>>,
+    state: &dyn Session,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let source = ParquetSource::new(Arc::clone(schema))
+        .with_table_parquet_options(state.default_table_options().parquet)
+        .with_parquet_file_reader_factory(Arc::new(Readers));
+    let files = files.iter().map(|file| file.file(schema)).collect();
+    let groups = FileGroup::new(files).split_files(state.config().target_partitions());
+    let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        .with_file_groups(groups)
+        .with_projection_indices(projection.cloned())?
+        .build();
+    Ok(DataSourceExec::from_data_source(config))
+}

@@ -1,0 +1,133 @@
+//! How far a search is: counters that its readers raise.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_plan::ExecutionPlan;
+
+/// Counters of one search; readable at any time from any thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    bytes_all: AtomicU64,
+    files: AtomicU64,
+    files_all: AtomicU64,
+    files_pruned: AtomicU64,
+    bad_lines: AtomicU64,
+    wrong_values: AtomicU64,
+    lost: AtomicU64,
+    /// The plan that runs: the readers of Parquet count there.
+    plan: OnceLock<Arc<dyn ExecutionPlan>>,
+    /// Rare: only when something is wrong with a file.
+    notes: Mutex<BTreeSet<String>>,
+}
+
+/// What [`Progress`] says at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Events read, before any filter.
+    pub rows: u64,
+    /// Bytes read, as they are on disk.
+    pub bytes: u64,
+    /// Bytes of all files of the search.
+    pub bytes_all: u64,
+    /// Files read to the end.
+    pub files: u64,
+    /// Files to read.
+    pub files_all: u64,
+    /// Files left out because they hold another time.
+    pub files_pruned: u64,
+    /// Lines that are no JSON object.
+    pub bad_lines: u64,
+    /// Values left out because they are not of their field's type.
+    pub wrong_values: u64,
+    /// Events of the range that are known to be lost: the sum of `loss.count` of `Data Loss` events. Complete at the end.
+    pub lost: u64,
+    /// One sentence for each file with a problem.
+    pub notes: Vec<String>,
+}
+
+impl Progress {
+    /// What the counters say now.
+    pub fn snapshot(&self) -> Snapshot {
+        let notes = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect();
+        let mut scanned = Scanned::default();
+        if let Some(plan) = self.plan.get() {
+            scanned.add(plan);
+        }
+        Snapshot {
+            rows: self.rows.load(Ordering::Relaxed) + scanned.rows,
+            bytes: self.bytes.load(Ordering::Relaxed) + scanned.bytes,
+            bytes_all: self.bytes_all.load(Ordering::Relaxed),
+            files: self.files.load(Ordering::Relaxed),
+            files_all: self.files_all.load(Ordering::Relaxed),
+            files_pruned: self.files_pruned.load(Ordering::Relaxed),
+            bad_lines: self.bad_lines.load(Ordering::Relaxed),
+            wrong_values: self.wrong_values.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+            notes,
+        }
+    }
+
+    pub(crate) fn runs(&self, plan: &Arc<dyn ExecutionPlan>) {
+        // Only the first: a search runs one plan.
+        let _ = self.plan.set(Arc::clone(plan));
+    }
+
+    pub(crate) fn lost(&self, events: u64) {
+        self.lost.fetch_add(events, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self, rows: u64, bytes: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn expect(&self, files: u64, bytes: u64) {
+        self.files_all.fetch_add(files, Ordering::Relaxed);
+        self.bytes_all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn prune(&self, files: u64) {
+        self.files_pruned.fetch_add(files, Ordering::Relaxed);
+    }
+
+    pub(crate) fn finish(&self, files: u64) {
+        self.files.fetch_add(files, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bad_lines(&self, lines: u64) {
+        self.bad_lines.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wrong_values(&self, values: u64) {
+        self.wrong_values.fetch_add(values, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note(&self, sentence: String) {
+        self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(sentence);
+    }
+}
+
+/// What the Parquet readers of a plan have read so far.
+#[derive(Default)]
+struct Scanned {
+    rows: u64,
+    bytes: u64,
+}
+
+impl Scanned {
+    fn add(&mut self, plan: &Arc<dyn ExecutionPlan>) {
+        if let Some(metrics) = plan.downcast_ref::<DataSourceExec>().and_then(ExecutionPlan::metrics) {
+            let named = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
+            self.bytes += named("bytes_scanned");
+            self.rows += metrics.output_rows().unwrap_or(0) as u64 + named("pushdown_rows_pruned");
+        }
+        for child in plan.children() {
+            self.add(child);
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! One line of JSON to one row of columns; only the columns asked for are built.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions,
+    StringViewBuilder,
+};
+use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::error::ArrowError;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Builds batches of rows out of lines.
+pub(crate) struct Rows {
+    schema: SchemaRef,
+    columns: Vec<Builder>,
+    /// Row for which a column has got its value, plus one.
+    stamps: Vec<usize>,
+    index: HashMap<String, usize, RandomState>,
+    /// Column that followed each column in the last line: most lines have the same fields in the same order.
+    follows: Vec<usize>,
+    rows: usize,
+    good: Vec<bool>,
+    bad: u64,
+    wrong: u64,
+    /// Column that gets the line itself when not all of it fits into the columns.
+    original: Option<usize>,
+}
+
+enum Builder {
+    Text(StringViewBuilder),
+    Integer(Int64Builder),
+    Number(Float64Builder),
+    Boolean(BooleanBuilder),
+}
+
+impl Rows {
+    /// For columns of the types text (`Utf8View`), `Int64`, `Float64` and `Boolean`.
+    pub(crate) fn new(schema: SchemaRef) -> Self {
+        let columns: Vec<Builder> = schema
+            .fields()
+            .iter()
+            .map(|field| match field.data_type() {
+                DataType::Int64 => Builder::Integer(Int64Builder::new()),
+                DataType::Float64 => Builder::Number(Float64Builder::new()),
+                DataType::Boolean => Builder::Boolean(BooleanBuilder::new()),
+                _ => Builder::Text(text_builder()),
+            })
+            .collect();
+        let index = schema.fields().iter().enumerate().map(|(place, field)| (field.name().clone(), place)).collect();
+        Self {
+            stamps: vec![0; columns.len()],
+            follows: vec![0; columns.len() + 1],
+            columns,
+            schema,
+            index,
+            rows: 0,
+            good: Vec::new(),
+            bad: 0,
+            wrong: 0,
+            original: None,
+        }
+    }
+
+    /// The same, with the line itself in this column where not all of it fits into the others.
+    pub(crate) fn with_original(mut self, column: Option<usize>) -> Self {
+        self.original = column;
+        self
+    }
+
+    /// Rows since the last batch, good ones and bad ones.
+    pub(crate) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Lines that were no JSON object, since this was last asked.
+    pub(crate) fn take_bad(&mut self) -> u64 {
+        std::mem::take(&mut self.bad)
+    }
+
+    /// Values that were not of their column's type, or given twice, since this was last asked.
+    pub(crate) fn take_wrong(&mut self) -> u64 {
+        std::mem::take(&mut self.wrong)
+    }
+
+    /// Takes a line; answers whether it was an object. An empty line is nothing.
+    pub(crate) fn push(&mut self, line: &[u8]) -> bool {
+        if line.trim_ascii().is_empty() {
+            return true;
+        }
+        self.rows += 1;
+        let wrong = self.wrong;
+        let mut input = serde_json::Deserializer::from_slice(line);
+        let good = Object(self).deserialize(&mut input).is_ok() && input.end().is_ok();
+        if good
+            && self.wrong > wrong
+            && let Some(column) = self.original
+            && let Some(Builder::Text(builder)) = self.columns.get_mut(column)
+            && self.stamps[column] != self.rows
+        {
+            self.stamps[column] = self.rows;
+            builder.append_value(String::from_utf8_lossy(line));
+        }
+        for (column, stamp) in self.columns.iter_mut().zip(&self.stamps) {
+            if *stamp != self.rows {
+                column.null();
+            }
+        }
+        self.good.push(good);
+        self.bad += u64::from(!good);
+        good
+    }
+
+    /// Adds a row that has a value in one column only.
+    pub(crate) fn keep(&mut self, column: usize, text: &str) {
+        self.rows += 1;
+        self.good.push(true);
+        for (place, builder) in self.columns.iter_mut().enumerate() {
+            match builder {
+                Builder::Text(builder) if place == column => builder.append_value(text),
+                builder => builder.null(),
+            }
+        }
+    }
+
+    /// The good rows since the last batch.
+    pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
+        let columns: Vec<ArrayRef> = self.columns.iter_mut().map(Builder::finish).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        self.rows = 0;
+        self.stamps.fill(0);
+        let good = std::mem::take(&mut self.good);
+        if good.iter().all(|good| *good) {
+            return Ok(batch);
+        }
+        filter_record_batch(&batch, &BooleanArray::from(good))
+    }
+
+    /// The column of that name; `last` is the one before it in the line, plus one.
+    fn place(&mut self, name: &str, last: usize) -> Option<usize> {
+        let guess = self.follows[last];
+        if let Some(field) = self.schema.fields().get(guess)
+            && field.name() == name
+        {
+            return Some(guess);
+        }
+        let place = *self.index.get(name)?;
+        self.follows[last] = place;
+        Some(place)
+    }
+}
+
+fn text_builder() -> StringViewBuilder {
+    // The blocks of a batch stay alive as long as one of its values does: small ones, and equal values once.
+    StringViewBuilder::new().with_fixed_block_size(64 * 1024)
+}
+
+impl Builder {
+    fn null(&mut self) {
+        match self {
+            Self::Text(builder) => builder.append_null(),
+            Self::Integer(builder) => builder.append_null(),
+            Self::Number(builder) => builder.append_null(),
+            Self::Boolean(builder) => builder.append_null(),
+        }
+    }
+
+    fn finish(&mut self) -> ArrayRef {
+        match self {
+            Self::Text(builder) => Arc::new(builder.finish()),
+            Self::Integer(builder) => Arc::new(builder.finish()),
+            Self::Number(builder) => Arc::new(builder.finish()),
+            Self::Boolean(builder) => Arc::new(builder.finish()),
+        }
+    }
+
+    /// Answers whether the text is a value of the column; else it is missing.
+    fn text(&mut self, text: &str) -> bool {
+        let good = match self {
+            Self::Text(builder) => {
+                builder.append_value(text);
+                return true;
+            }
+            Self::Integer(builder) => text.parse().map(|value| builder.append_value(value)).is_ok(),
+            Self::Number(builder) => text.parse().map(|value| builder.append_value(value)).is_ok(),
+            Self::Boolean(builder) => text.parse().map(|value| builder.append_value(value)).is_ok(),
+        };
+        if !good {
+            self.null();
+        }
+        good
+    }
+
+    fn integer(&mut self, value: i64) -> bool {
+        match self {
+            Self::Integer(builder) => builder.append_value(value),
+            #[expect(clippy::cast_precision_loss, reason = "a number of JSON is a float to most readers")]
+            Self::Number(builder) => builder.append_value(value as f64),
+            _ => return self.text(&value.to_string()),
+        }
+        true
+    }
+
+    fn number(&mut self, value: f64) -> bool {
+        match self {
+            Self::Number(builder) => builder.append_value(value),
+            #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
+            Self::Integer(builder) if value.fract() == 0.0 && value.abs() < 9.2e18 => {
+                builder.append_value(value as i64);
+            }
+            _ => return self.text(&value.to_string()),
+        }
+        true
+    }
+
+    fn boolean(&mut self, value: bool) -> bool {
+        match self {
+            Self::Boolean(builder) => builder.append_value(value),
+            _ => return self.text(if value { "true" } else { "false" }),
+        }
+        true
+    }
+}
+
+/// Reads an object into the row.
+struct Object<'a>(&'a mut Rows);
+
+impl<'de> DeserializeSeed<'de> for Object<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
+        input.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let rows = self.0;
+        let mut last = 0;
+        while let Some(place) = map.next_key_seed(Key { rows, last })? {
+            match place {
+                // The first of two values of the same name counts.
+                Some(place) if rows.stamps[place] != rows.rows => {
+                    rows.stamps[place] = rows.rows;
+                    last = place + 1;
+                    let good = match map.next_value_seed(Cell(&mut rows.columns[place])) {
+                        Ok(good) => good,
+                        Err(error) => {
+                            rows.columns[place].null();
+                            return Err(error);
+                        }
+                    };
+                    rows.wrong += u64::from(!good);
+                }
+                second => {
+                    map.next_value::<IgnoredAny>()?;
+                    rows.wrong += u64::from(second.is_some());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a name: the place of its column, if it is wanted.
+struct Key<'a> {
+    rows: &'a mut Rows,
+    last: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.rows.place(name, self.last))
+    }
+}
+
+/// Reads a value into a column: exactly one is appended, unless there is an error.
+struct Cell<'a>(&'a mut Builder);
+
+impl<'de> DeserializeSeed<'de> for Cell<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<bool, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Cell<'_> {
+    type Value = bool;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<bool, E> {
+        Ok(self.0.text(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<bool, E> {
+        Ok(self.0.integer(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<bool, E> {
+        Ok(match i64::try_from(value) {
+            Ok(value) => self.0.integer(value),
+            Err(_) => self.0.text(&value.to_string()),
+        })
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<bool, E> {
+        Ok(self.0.number(value))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<bool, E> {
+        Ok(self.0.boolean(value))
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        self.0.null();
+        Ok(true)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
+        let mut values: Vec<serde_json::Value> = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(self.0.text(&serde_json::Value::Array(values).to_string()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let mut values = serde_json::Map::new();
+        while let Some((name, value)) = map.next_entry()? {
+            values.insert(name, value);
+        }
+        Ok(self.0.text(&serde_json::Value::Object(values).to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::AsArray;
+    use datafusion::arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
+
+    use super::*;
+
+    fn rows(lines: &[&[u8]]) -> (RecordBatch, u64, u64) {
+        let schema = Schema::new(vec![
+            Field::new("name", DataType::Utf8View, true),
+            Field::new("port", DataType::Int64, true),
+            Field::new("ms", DataType::Float64, true),
+            Field::new("old", DataType::Boolean, true),
+        ]);
+        let mut rows = Rows::new(Arc::new(schema));
+        for line in lines {
+            rows.push(line);
+        }
+        let (bad, wrong) = (rows.take_bad(), rows.take_wrong());
+        (rows.finish().unwrap(), bad, wrong)
+    }
+
+    #[test]
+    fn values_are_typed_or_missing() {
+        let (batch, bad, wrong) = rows(&[
+            br#"{"port":443,"name":"a","ms":1,"old":true,"other":{"deep":[1,"\u00e4"]}}"#,
+            br#"{"name":7,"port":"80","ms":"1.5","old":"false"}"#,
+            br#"{"name":[1,2],"port":"x","ms":{},"old":3}"#,
+            br#"{"name":null,"port":1.0,"port":2}"#,
+        ]);
+        assert_eq!((bad, wrong), (0, 4));
+        let names: Vec<_> = batch.column(0).as_string_view().iter().collect();
+        assert_eq!(names, [Some("a"), Some("7"), Some("[1,2]"), None]);
+        let ports: Vec<_> = batch.column(1).as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(ports, [Some(443), Some(80), None, Some(1)]);
+        let ms: Vec<_> = batch.column(2).as_primitive::<Float64Type>().iter().collect();
+        assert_eq!(ms, [Some(1.0), Some(1.5), None, None]);
+        let old: Vec<_> = batch.column(3).as_boolean().iter().collect();
+        assert_eq!(old, [Some(true), Some(false), None, None]);
+    }
+
+    #[test]
+    fn lines_that_are_no_object_are_left_out_and_counted() {
+        let (batch, bad, wrong) = rows(&[
+            br#"{"name":"a","port":1}"#,
+            br#"{"name":"b","po"#,
+            b"{\"name\":\"\xe2\x82",
+            b"[1]",
+            b"7",
+            b"  ",
+            br#"{"name":"c"} x"#,
+            br#"{"name":"d","port":2}"#,
+        ]);
+        assert_eq!((bad, wrong), (5, 0));
+        let names: Vec<_> = batch.column(0).as_string_view().iter().collect();
+        assert_eq!(names, [Some("a"), Some("d")]);
+        let ports: Vec<_> = batch.column(1).as_primitive::<Int64Type>().iter().collect();
+        assert_eq!(ports, [Some(1), Some(2)]);
+    }
+}

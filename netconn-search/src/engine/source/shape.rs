@@ -1,0 +1,355 @@
+//! What columns the files have: the field table, and what else is found in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use memchr::memmem;
+use netconn::event::field::{FIELDS, Type};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de};
+
+use super::find::{EventFile, Format};
+use super::lines::Lines;
+
+/// Column of a converted segment that keeps lines that were no JSON object.
+pub(crate) const UNPARSED: &str = "line.unparsed";
+
+/// Column of a converted segment that keeps lines of which not all fits into the other columns.
+pub(crate) const ORIGINAL: &str = "line.original";
+
+/// Bytes at the beginning of each file that are looked through for fields that are not in the field table.
+const HEAD: u64 = 4 * 1024 * 1024;
+
+/// The same at the end of a file that can be read from there.
+const TAIL: u64 = 1024 * 1024;
+
+/// Bytes that are looked through in all files together.
+const TOTAL: u64 = 128 * 1024 * 1024;
+
+/// Types of columns, found so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Boolean,
+    Integer,
+    Number,
+    Text,
+}
+
+impl Shape {
+    /// Arrow's type of a column.
+    pub(crate) fn data_type(self) -> DataType {
+        match self {
+            Self::Boolean => DataType::Boolean,
+            Self::Integer => DataType::Int64,
+            Self::Number => DataType::Float64,
+            Self::Text => DataType::Utf8View,
+        }
+    }
+
+    /// What a column of a file becomes; `None` for lists and structures.
+    pub(crate) fn of(data_type: &DataType) -> Option<Self> {
+        match data_type {
+            DataType::Boolean => Some(Self::Boolean),
+            DataType::UInt64 => Some(Self::Number),
+            integer if integer.is_integer() => Some(Self::Integer),
+            number if number.is_floating() => Some(Self::Number),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Self::Text),
+            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 | DataType::Decimal128(..) => {
+                Some(Self::Text)
+            }
+            DataType::Dictionary(_, values) => Self::of(values),
+            _ => None,
+        }
+    }
+
+    /// The type that holds the values of both.
+    fn with(self, other: Self) -> Self {
+        match (self, other) {
+            (left, right) if left == right => left,
+            (Self::Integer, Self::Number) | (Self::Number, Self::Integer) => Self::Number,
+            _ => Self::Text,
+        }
+    }
+}
+
+/// Bytes of each file that may be looked through.
+fn share(files: &[EventFile]) -> u64 {
+    (TOTAL / (files.len() as u64).max(1)).max(64 * 1024)
+}
+
+/// Bytes at the beginning of each file that are looked through.
+fn head(files: &[EventFile]) -> u64 {
+    HEAD.min(share(files))
+}
+
+impl From<Type> for Shape {
+    fn from(field: Type) -> Self {
+        match field {
+            Type::String => Self::Text,
+            Type::Integer => Self::Integer,
+            Type::Number => Self::Number,
+            Type::Boolean => Self::Boolean,
+        }
+    }
+}
+
+/// Columns of a table, while they are gathered from its files.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    known: Vec<Shape>,
+    /// Which of those have been seen in lines.
+    seen: Vec<bool>,
+    additional: BTreeMap<String, Shape>,
+}
+
+impl Shapes {
+    /// Those of the field table.
+    pub(crate) fn new() -> Self {
+        Self {
+            known: FIELDS.iter().map(|field| field.r#type.into()).collect(),
+            seen: vec![false; FIELDS.len()],
+            additional: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a column of a Parquet file. A field that has values of another type there becomes
+    /// what holds both.
+    pub(crate) fn column(&mut self, name: &str, shape: Shape) {
+        if let Some(place) = FIELDS.iter().position(|field| field.name == name) {
+            let fits = match self.known[place] {
+                Shape::Text => true,
+                Shape::Number => matches!(shape, Shape::Integer | Shape::Number),
+                known => shape == known,
+            };
+            if !fits {
+                self.known[place] = self.known[place].with(shape);
+            }
+            return;
+        }
+        self.additional(name, shape);
+    }
+
+    /// Takes a field that the field table does not have.
+    fn additional(&mut self, name: &str, shape: Shape) {
+        match self.additional.get_mut(name) {
+            Some(found) => *found = found.with(shape),
+            None => {
+                self.additional.insert(name.to_owned(), shape);
+            }
+        }
+    }
+
+    /// Makes sure that a name is there: as text, if no file that was looked at has it.
+    pub(crate) fn wanted(&mut self, name: &str) {
+        if !FIELDS.iter().any(|field| field.name == name) {
+            self.additional.entry(name.to_owned()).or_insert(Shape::Text);
+        }
+    }
+
+    /// Names found that the field table does not have.
+    pub(crate) fn additional_names(&self) -> BTreeSet<String> {
+        self.additional.keys().cloned().collect()
+    }
+
+    /// Looks through the beginning and the end of files of lines.
+    pub(crate) fn look(&mut self, files: &[EventFile]) {
+        let (head, share) = (head(files), share(files));
+        for file in files {
+            // What is wrong with a file is said when it is read.
+            let _ = self.look_at(file, 0, head);
+            if file.format == Format::Lines && file.size > head {
+                let _ = self.look_at(file, head.max(file.size.saturating_sub(TAIL.min(share))), file.size);
+            }
+        }
+    }
+
+    /// Looks for fields that only lines have which have not been looked through: reads until each has been found.
+    pub(crate) fn search(&mut self, files: &[EventFile], names: &BTreeSet<String>) {
+        let known = |name: &str| FIELDS.iter().any(|field| field.name == name);
+        let finder = |name: &String| {
+            memmem::Finder::new(serde_json::Value::from(name.as_str()).to_string().as_bytes()).into_owned()
+        };
+        let mut missing: Vec<(&String, memmem::Finder<'_>)> =
+            names.iter().filter(|name| !known(name)).map(|name| (name, finder(name))).collect();
+        missing.retain(|(name, _)| !self.additional.contains_key(*name));
+        let head = head(files);
+        for file in files.iter().filter(|file| file.format != Format::Lines || file.size > head) {
+            if missing.is_empty() {
+                return;
+            }
+            // What is wrong with a file is said when it is read.
+            let _ = self.search_in(file, &mut missing);
+        }
+    }
+
+    fn search_in(&mut self, file: &EventFile, missing: &mut Vec<(&String, memmem::Finder<'_>)>) -> io::Result<()> {
+        let mut lines = Lines::open(file, 0, file.size)?;
+        while !missing.is_empty()
+            && let Some(line) = lines.next()?
+        {
+            if missing.iter().any(|(_, finder)| finder.find(line).is_some()) {
+                self.line(line);
+                missing.retain(|(name, _)| !self.additional.contains_key(*name));
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, file: &EventFile, start: u64, end: u64) -> io::Result<()> {
+        let mut lines = Lines::open(file, start, end)?;
+        let mut read = 0;
+        while let Some(line) = lines.next()? {
+            read += line.len() as u64;
+            self.line(line);
+            if read > end - start {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at a line; answers whether it is an object.
+    pub(crate) fn line(&mut self, line: &[u8]) -> bool {
+        let mut input = serde_json::Deserializer::from_slice(line);
+        input.deserialize_map(Names(self)).is_ok() && input.end().is_ok()
+    }
+
+    /// The columns that lines have been seen to have, and these texts.
+    pub(crate) fn seen(&self, texts: &[&str]) -> SchemaRef {
+        let whole = self.schema();
+        let known = self.seen.len();
+        let seen = whole.fields().iter().enumerate().filter(|(place, field)| {
+            self.seen.get(*place).copied().unwrap_or(*place >= known) && !texts.contains(&field.name().as_str())
+        });
+        let mut fields: Vec<_> = seen.map(|(_, field)| Arc::clone(field)).collect();
+        fields.extend(texts.iter().map(|name| Arc::new(Field::new(*name, DataType::Utf8View, true))));
+        Arc::new(Schema::new(fields))
+    }
+
+    /// The table's columns: the field table's first, then the others by name.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        let known = FIELDS.iter().zip(&self.known).map(|(field, shape)| (field.name, *shape));
+        let additional = self.additional.iter().map(|(name, shape)| (name.as_str(), *shape));
+        let fields: Vec<Field> =
+            known.chain(additional).map(|(name, shape)| Field::new(name, shape.data_type(), true)).collect();
+        Arc::new(Schema::new(fields))
+    }
+}
+
+/// Takes the names of an object that the field table does not have.
+struct Names<'a>(&'a mut Shapes);
+
+impl<'de> Visitor<'de> for Names<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut hint = 0;
+        while let Some(Name(place, other)) = map.next_key_seed(NameSeed { hint })? {
+            match (place, other) {
+                (Some(place), _) => {
+                    hint = place + 1;
+                    self.0.seen[place] = true;
+                    map.next_value::<IgnoredAny>()?;
+                }
+                (None, name) => {
+                    let Value(shape) = map.next_value()?;
+                    if let Some(shape) = shape {
+                        self.0.additional(&name, shape);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Place in the field table, or the name.
+struct Name(Option<usize>, String);
+
+struct NameSeed {
+    /// Where the name probably is: fields come in the table's order.
+    hint: usize,
+}
+
+impl<'de> de::DeserializeSeed<'de> for NameSeed {
+    type Value = Name;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Name, D::Error> {
+        input.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameSeed {
+    type Value = Name;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+        let after = FIELDS.iter().enumerate().skip(self.hint);
+        let before = FIELDS.iter().enumerate().take(self.hint);
+        let place = after.chain(before).find(|(_, field)| field.name == name).map(|(place, _)| place);
+        Ok(Name(place, if place.is_some() { String::new() } else { name.to_owned() }))
+    }
+}
+
+/// Type of a value; none of a null.
+struct Value(Option<Shape>);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Value, E> {
+        Ok(Value(Some(Shape::Text)))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+        Ok(Value(Some(Shape::Integer)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value(Some(if i64::try_from(value).is_ok() { Shape::Integer } else { Shape::Text })))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value(Some(Shape::Number)))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value(Some(Shape::Boolean)))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value(None))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value(Some(Shape::Text)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Value(Some(Shape::Text)))
+    }
+}

@@ -1,0 +1,243 @@
+//! All files of a search as one table of events.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result as EngineResult;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::union::UnionExec;
+use futures::{StreamExt, stream};
+use netconn::event::field::FIELDS;
+
+use crate::engine::error::{Result, SearchError};
+use crate::engine::names::Names;
+
+use super::find::{self, EventFile, Format};
+use super::parquet::{self, ParquetFile};
+use super::progress::Progress;
+use super::shape::{Shapes, UNPARSED};
+use super::{losses, ndjson};
+
+/// Footers that are read at the same time.
+const FOOTERS: usize = 8;
+
+/// The events of a search.
+#[derive(Debug)]
+pub(crate) struct Events {
+    schema: SchemaRef,
+    range: Option<Range<i64>>,
+    lines: Vec<EventFile>,
+    parquet: Vec<ParquetFile>,
+    progress: Arc<Progress>,
+    additional: BTreeSet<String>,
+    wanted: BTreeSet<String>,
+    scanned: AtomicBool,
+}
+
+impl Events {
+    /// Finds the files of `paths` that may hold events of `range` and what columns they have. `names` are the fields that
+    /// the query uses: they become columns even if no file seems to have them.
+    pub(crate) async fn open(paths: &[PathBuf], range: Option<&Range<i64>>, names: &Names) -> Result<Self> {
+        let found = find::find(paths, range)?;
+        let progress = Arc::new(Progress::default());
+        progress.prune(found.pruned as u64);
+        for problem in found.problems {
+            progress.note(problem.to_string());
+        }
+        let (columnar, lines): (Vec<_>, Vec<_>) =
+            found.files.into_iter().partition(|file| file.format == Format::Parquet);
+        let footers = stream::iter(columnar).map(|file| async move {
+            let (path, is_named) = (file.path.clone(), file.is_named);
+            let opened = match tokio::task::spawn_blocking(move || ParquetFile::open(&file)).await {
+                Ok(opened) => opened.map_err(|error| error.to_string()),
+                Err(_) => Err("its footer is damaged".to_owned()),
+            };
+            (path, is_named, opened)
+        });
+        let footers: Vec<_> = footers.buffered(FOOTERS).collect().await;
+        let mut opened = Vec::new();
+        let mut damaged = Vec::new();
+        for (path, is_named, file) in footers {
+            match file {
+                Ok(file) => opened.extend(file),
+                Err(why) if is_named => return Err(SearchError::Format { path, why }),
+                Err(why) => damaged.push((path, why)),
+            }
+        }
+        if opened.is_empty() && lines.is_empty() && !damaged.is_empty() {
+            let (path, why) = damaged.swap_remove(0);
+            return Err(SearchError::Format { path, why });
+        }
+        for (path, why) in damaged {
+            progress.note(format!("{} was not read: {why}.", path.display()));
+        }
+
+        let mut shapes = Shapes::new();
+        let mut others = Vec::new();
+        for file in &opened {
+            for (name, shape) in file.columns(&mut others) {
+                shapes.column(name, shape);
+            }
+        }
+        others.sort_unstable();
+        others.dedup();
+        if !others.is_empty() {
+            progress.note(format!("Columns of lists or structures are not read: {}.", others.join(", ")));
+        }
+        shapes.look(&lines);
+        shapes.search(&lines, &names.rare());
+        let additional = shapes.additional_names();
+        for name in &names.used {
+            shapes.wanted(name);
+        }
+        let schema = shapes.schema();
+
+        let all = opened.len();
+        let mut parquet: Vec<ParquetFile> =
+            opened.into_iter().filter(|file| range.is_none_or(|range| !file.outside(range))).collect();
+        parquet.sort_by_key(ParquetFile::first);
+        progress.prune((all - parquet.len()) as u64);
+        progress.bad_lines(parquet.iter().map(ParquetFile::unparsed).sum());
+        let bytes = lines.iter().map(|file| file.size).sum::<u64>()
+            + parquet.iter().map(|file| file.file.object_meta.size).sum::<u64>();
+        progress.expect((lines.len() + parquet.len()) as u64, bytes);
+        Ok(Self {
+            schema,
+            range: range.cloned(),
+            lines,
+            parquet,
+            progress,
+            additional,
+            wanted: names.used.clone(),
+            scanned: AtomicBool::new(false),
+        })
+    }
+
+    /// Counters of the search.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Fields that were found in the files and are not in the field table.
+    pub(crate) fn additional(&self) -> &BTreeSet<String> {
+        &self.additional
+    }
+
+    /// Whether some rows are lines that were no JSON object.
+    pub(crate) fn has_unparsed(&self) -> bool {
+        self.schema.column_with_name(UNPARSED).is_some()
+    }
+
+    /// Whether the query names that column.
+    pub(crate) fn wants_unparsed(&self) -> bool {
+        self.wanted.contains(UNPARSED)
+    }
+
+    /// Names of the columns that whole events are shown with: the field table's, and those found in the files.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        let names = self.schema.fields().iter().map(|field| field.name().clone());
+        names
+            .filter(|name| FIELDS.iter().any(|field| field.name == name) || self.additional.contains(name))
+            .filter(|name| name != UNPARSED || self.wants_unparsed())
+            .collect()
+    }
+
+    /// Whether some of the events are in Parquet files.
+    pub(crate) fn has_parquet(&self) -> bool {
+        !self.parquet.is_empty()
+    }
+
+    /// The same events, of the Parquet files only.
+    pub(crate) fn parquet_only(&self) -> Self {
+        Self { lines: Vec::new(), ..self.apart() }
+    }
+
+    /// The same events, to be read without being counted.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            schema: Arc::clone(&self.schema),
+            range: self.range.clone(),
+            lines: self.lines.clone(),
+            parquet: self.parquet.clone(),
+            progress: Arc::new(Progress::default()),
+            additional: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            scanned: AtomicBool::new(true),
+        }
+    }
+
+    fn readers(&self, projection: Option<&Vec<usize>>, count: usize) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => Arc::clone(&self.schema),
+        };
+        let first = !self.scanned.swap(true, Ordering::Relaxed);
+        let partitions = ndjson::deal(&self.lines, count)
+            .into_iter()
+            .map(|pieces| -> Arc<dyn PartitionStream> {
+                Arc::new(ndjson::Reader {
+                    pieces,
+                    schema: Arc::clone(&schema),
+                    progress: Arc::clone(&self.progress),
+                    losses: first.then(|| losses::Range(self.range.clone())),
+                })
+            })
+            .collect();
+        Ok(Arc::new(StreamingTableExec::try_new(Arc::clone(&schema), partitions, None, [], false, None)?))
+    }
+}
+
+#[async_trait]
+impl TableProvider for Events {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// The readers of Parquet skip what the statistics rule out, and no reader leaves a row out.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> EngineResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> EngineResult<Arc<dyn ExecutionPlan>> {
+        let mut inputs: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+        if !self.parquet.is_empty() {
+            inputs.push(parquet::scan(&self.parquet, &self.schema, projection, state)?);
+        }
+        if !self.lines.is_empty() {
+            inputs.push(self.readers(projection, state.config().target_partitions())?);
+        }
+        match inputs.pop() {
+            Some(only) if inputs.is_empty() => Ok(only),
+            Some(last) => {
+                inputs.push(last);
+                UnionExec::try_new(inputs)
+            }
+            None => {
+                let schema = match projection {
+                    Some(columns) => Arc::new(self.schema.project(columns)?),
+                    None => Arc::clone(&self.schema),
+                };
+                Ok(Arc::new(EmptyExec::new(schema)))
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Queries over events, with the rows that are expected.
+
+mod edges;
+mod events;
+mod language;
+mod pruning;
+mod reference;
+mod store;
+
+use std::path::{Path, PathBuf};
+
+use futures::StreamExt;
+
+use crate::engine::function::value::{Value, normal};
+use crate::engine::{Search, SearchError, Snapshot, runtime};
+use crate::language::diagnostic::Severity;
+use crate::language::parser::parse;
+
+/// Rows as texts, `null` for what is missing; the first row are the names of the columns.
+pub(super) type Table = Vec<Vec<String>>;
+
+/// What a search gives.
+pub(super) fn search(search: &Search, query: &str) -> Result<(Table, Snapshot), SearchError> {
+    let parsed = parse(query);
+    let errors: Vec<_> = parsed.diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
+    assert!(errors.is_empty(), "{query}: {errors:?}");
+    let query = parsed.query.unwrap();
+    runtime().unwrap().block_on(async {
+        let mut answer = search.run(&query).await?;
+        let mut table = vec![answer.schema.fields().iter().map(|field| field.name().clone()).collect()];
+        while let Some(batch) = answer.batches.next().await {
+            let batch = batch?;
+            let columns: Vec<_> = batch.columns().iter().map(|column| normal(column).unwrap()).collect();
+            for row in 0..batch.num_rows() {
+                let text = |value: Value<'_>| value.text().map_or("null".to_owned(), std::borrow::Cow::into_owned);
+                table.push(columns.iter().map(|column| text(Value::at(column, row))).collect());
+            }
+        }
+        Ok((table, answer.progress.snapshot()))
+    })
+}
+
+/// The rows of a query over a file or folder, without the names of the columns.
+pub(super) fn rows(path: &Path, query: &str) -> Table {
+    let path: PathBuf = path.to_owned();
+    match search(&Search { max_rows: 1_000_000, ..Search::new(vec![path]) }, query) {
+        Ok((mut table, _)) => table.split_off(1),
+        Err(error) => panic!("{query}: {error}"),
+    }
+}
+
+/// Rows as they are written in a test.
+pub(super) fn table(rows: &[&[&str]]) -> Table {
+    rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect()
+}

@@ -1,0 +1,186 @@
+//! Expressions: fields that there are, and operators that make sense where they stand.
+
+use super::{Checker, Place, literal, scope::Scope};
+use crate::language::{
+    ast::{BinaryOp, Expr, ExprKind, MatchOp, Span, Subject},
+    diagnostic::{Diagnostic, nearest},
+    printer,
+};
+
+impl Checker<'_> {
+    /// An expression that tells which rows stay.
+    pub(super) fn condition(&mut self, expr: &Expr, scope: &Scope, place: Place) {
+        self.expression(expr, scope, place);
+        self.texts_after_or(expr);
+    }
+
+    pub(super) fn expression(&mut self, expr: &Expr, scope: &Scope, place: Place) {
+        match &expr.kind {
+            ExprKind::Field(name) => return self.field(name, expr.span, scope),
+            ExprKind::Call { name, name_span, arguments, condition } => {
+                return self.call(name, *name_span, arguments, condition.as_deref(), scope, place);
+            }
+            ExprKind::Lambda { .. } => {
+                let message = "func can only be an argument: x.filter(func(x) -> x > 1)";
+                self.diagnostics.push(Diagnostic::error(expr.span, message));
+                return;
+            }
+            ExprKind::Binary { op, left, right } if !matches!(op, BinaryOp::And | BinaryOp::Or) => {
+                self.expression(left, scope, place);
+                return self.operand(*op, left, right, scope, place);
+            }
+            ExprKind::Match { op, case: _, subject, patterns } => {
+                if *subject == Subject::AnyField && place != Place::FirstFilter {
+                    let message = "* is for the filter before the first | only: name a field here";
+                    self.diagnostics.push(Diagnostic::error(expr.span, message));
+                }
+                if *op == MatchOp::Matches {
+                    patterns.iter().for_each(|pattern| self.regex(pattern));
+                }
+            }
+            ExprKind::AnywhereRegex(regex) => self.regex_text(regex, expr.span),
+            ExprKind::In { case: _, value, set } => set.iter().for_each(|element| self.element(value, element)),
+            ExprKind::InQuery { case: _, value, query } => {
+                let inner = self.query(query);
+                self.subquery_column(value, &inner, query.span);
+            }
+            _ => {}
+        }
+        expr.children().into_iter().for_each(|child| self.expression(child, scope, place));
+    }
+
+    /// A field, a column or a parameter; unknown ones are told once.
+    pub(super) fn field(&mut self, name: &str, span: Span, scope: &Scope) {
+        if self.parameters.iter().any(|parameter| parameter == name) || scope.contains(name, self.fields) {
+            return;
+        }
+        if !self.told.insert(name.to_owned()) {
+            return;
+        }
+        let hyphen = name.split_once('-').filter(|(left, _)| scope.contains(left, self.fields));
+        let message = if scope.is_closed() && self.fields.contains(name) {
+            let left = scope.names().iter().take(12).map(|name| printer::name(name)).collect::<Vec<_>>().join(", ");
+            format!("'{name}' is null: behind group, top and columns there are only their columns, here {left}")
+        } else if hyphen.is_some() {
+            format!("there is no field '{name}', so it is null: a hyphen without spaces belongs to the name")
+        } else {
+            format!("there is no field '{name}', so it is null in every row")
+        };
+        let suggestion = match hyphen {
+            Some((left, right)) => Some(format!("{left} - {right}")),
+            None if scope.is_closed() && self.fields.contains(name) => None,
+            // `adn` between two terms is a field, too.
+            None => scope
+                .nearest(name, self.fields)
+                .map(printer::name)
+                .or_else(|| nearest(name, ["and", "or", "not", "contains", "matches"]).map(ToOwned::to_owned)),
+        };
+        self.diagnostics.push(Diagnostic::warning(span, message).suggest_any(suggestion));
+    }
+
+    /// What is on the right of an operator: often a text whose quotes were forgotten, or a network.
+    fn operand(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope, place: Place) {
+        let is_comparison = matches!(
+            op,
+            BinaryOp::Equal | BinaryOp::NotEqual | BinaryOp::EqualAnyCase | BinaryOp::Less | BinaryOp::Greater
+        );
+        match &right.kind {
+            ExprKind::Field(name) if is_comparison && !self.is_known(name, scope) => {
+                if self.told.insert(name.clone()) {
+                    let message =
+                        format!("there is no field '{name}', so it is null in every row: a text needs quotes");
+                    self.diagnostics.push(Diagnostic::warning(right.span, message).suggest(printer::text(name)));
+                }
+            }
+            ExprKind::Text(text) if is_comparison && literal::network(text).is_some() => {
+                let message =
+                    format!("'{text}' is compared as a text: addresses inside a network are asked for with in");
+                let suggestion = format!("{} in ({})", printer::expression(left), printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(right.span, message).suggest(suggestion));
+            }
+            _ => self.expression(right, scope, place),
+        }
+    }
+
+    fn is_known(&self, name: &str, scope: &Scope) -> bool {
+        let is_parameter = self.parameters.iter().any(|parameter| parameter == name);
+        is_parameter || scope.contains(name, self.fields) || scope.alike(name, self.fields).is_some()
+    }
+
+    pub(super) fn regex(&mut self, pattern: &Expr) {
+        if let ExprKind::Text(text) = &pattern.kind {
+            self.regex_text(text, pattern.span);
+        }
+    }
+
+    fn regex_text(&mut self, regex: &str, span: Span) {
+        self.diagnostics.extend(literal::regex_problem(regex).map(|problem| Diagnostic::error(span, problem)));
+    }
+
+    /// An element of `in (…)`: a network means the addresses inside it.
+    fn element(&mut self, value: &Expr, element: &Expr) {
+        let ExprKind::Text(text) = &element.kind else { return };
+        match literal::network(text) {
+            None => {}
+            Some(Ok(network)) => {
+                let message = format!(
+                    "'{text}' is taken as a network: all addresses from {} to {} match",
+                    network.network(),
+                    network.broadcast()
+                );
+                let suggestion = format!("net_ipsubnet({}, {})", printer::expression(value), printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(element.span, message).suggest(suggestion));
+            }
+            Some(Err(problem)) => self.diagnostics.push(Diagnostic::error(element.span, problem)),
+        }
+    }
+
+    fn subquery_column(&mut self, value: &Expr, inner: &Scope, span: Span) {
+        let named = match &value.kind {
+            ExprKind::Field(name) => inner.contains(name, self.fields).then_some(()),
+            _ => None,
+        };
+        if named.or(inner.single().map(|_| ())).is_none() {
+            let name = match &value.kind {
+                ExprKind::Field(name) => printer::name(name),
+                _ => "field".to_owned(),
+            };
+            let message = format!("the subquery has to have the column {name}, or one column only");
+            self.diagnostics.push(Diagnostic::error(span, message).suggest(format!("… | columns {name}")));
+        }
+    }
+
+    /// `x = 'a' or 'b'` does not mean that x is one of both.
+    fn texts_after_or(&mut self, expr: &Expr) {
+        let mut operands = Vec::new();
+        in_order(expr, &mut operands);
+        for pair in operands.windows(2) {
+            let (Some(value), ExprKind::Anywhere(text)) = (compared_with_text(pair[0]), &pair[1].kind) else {
+                continue;
+            };
+            let message =
+                format!("'{text}' alone is searched for in the whole record: for one of several values use in");
+            let suggestion = format!("{} in (…, {})", printer::expression(value), printer::text(text));
+            self.diagnostics.push(Diagnostic::warning(pair[1].span, message).suggest(suggestion));
+        }
+    }
+}
+
+/// The operands of a chain of `or`.
+fn in_order<'a>(expr: &'a Expr, operands: &mut Vec<&'a Expr>) {
+    match &expr.kind {
+        ExprKind::Binary { op: BinaryOp::Or, left, right } => {
+            in_order(left, operands);
+            in_order(right, operands);
+        }
+        _ => operands.push(expr),
+    }
+}
+
+/// The value that an expression compares with a text.
+fn compared_with_text(expr: &Expr) -> Option<&Expr> {
+    match &expr.kind {
+        ExprKind::Binary { op: BinaryOp::Equal, left, right } if matches!(right.kind, ExprKind::Text(_)) => Some(left),
+        _ => None,
+    }
+}

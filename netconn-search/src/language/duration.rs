@@ -1,0 +1,98 @@
+//! Spans of time as they are written in a query: `10m`, `1 minute`, `auto`.
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Units, by their names, in nanoseconds.
+const UNITS: [(&[&str], i64); 8] = [
+    (&["ns", "nanosecond", "nanoseconds"], 1),
+    (&["us", "microsecond", "microseconds"], 1_000),
+    (&["ms", "millisecond", "milliseconds"], 1_000_000),
+    (&["s", "sec", "secs", "second", "seconds"], SECOND),
+    (&["m", "min", "mins", "minute", "minutes"], 60 * SECOND),
+    (&["h", "hr", "hrs", "hour", "hours"], 3_600 * SECOND),
+    (&["d", "day", "days"], 86_400 * SECOND),
+    (&["w", "week", "weeks"], 604_800 * SECOND),
+];
+
+/// How `timebucket` divides the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bucket {
+    /// `auto`: so that a chart of it looks well.
+    Auto,
+    /// The time that is searched, divided by so many, 1 to 500.
+    Count(u16),
+    /// So many nanoseconds each, at least one.
+    Every(i64),
+}
+
+/// A unit in nanoseconds: `s`, `minutes`, …
+pub fn unit(text: &str) -> Option<i64> {
+    let text = text.trim().to_lowercase();
+    UNITS.iter().find(|(names, _)| names.contains(&text.as_str())).map(|(_, length)| *length)
+}
+
+/// A span of time in nanoseconds: a number and a unit, `10m`, `1 minute`, `1.5h`, or a unit alone, which is one of it. With a
+/// sign, `-1w`, it is that far back.
+pub fn span(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let (sign, text) = match text.strip_prefix(['-', '+']) {
+        Some(rest) if text.starts_with('-') => (-1, rest.trim_start()),
+        Some(rest) => (1, rest.trim_start()),
+        None => (1, text),
+    };
+    let split = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
+    let (number, name) = text.split_at(split);
+    let length = unit(name)?;
+    if number.is_empty() {
+        return Some(sign * length);
+    }
+    if let Ok(number) = number.parse::<i64>() {
+        return number.checked_mul(length)?.checked_mul(sign);
+    }
+    let product = number.parse::<f64>().ok()? * length as f64;
+    (product < i64::MAX as f64).then_some(sign * product as i64)
+}
+
+/// What is given to `timebucket` as a text.
+pub fn bucket(text: &str) -> Option<Bucket> {
+    if text.trim().eq_ignore_ascii_case("auto") {
+        return Some(Bucket::Auto);
+    }
+    if let Ok(count) = text.trim().parse::<f64>() {
+        return bucket_count(count);
+    }
+    span(text).filter(|length| *length > 0).map(Bucket::Every)
+}
+
+/// What is given to `timebucket` as a number: how many.
+pub fn bucket_count(count: f64) -> Option<Bucket> {
+    ((1.0..=500.0).contains(&count) && count.fract() == 0.0).then_some(Bucket::Count(count as u16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read() {
+        assert_eq!(span("10m"), Some(600 * SECOND));
+        assert_eq!(span(" 1 Minute "), Some(60 * SECOND));
+        assert_eq!(span("1.5h"), Some(5_400 * SECOND));
+        assert_eq!(span("day"), Some(86_400 * SECOND));
+        assert_eq!(span("-1w"), Some(-604_800 * SECOND));
+        assert_eq!(span("+ 4 hours"), Some(14_400 * SECOND));
+        for wrong in ["", "10", "m10", "10 parsecs", "1..5h", "99999999999w", "--1w", "1e3s"] {
+            assert_eq!(span(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn buckets_are_read() {
+        assert_eq!(bucket("auto"), Some(Bucket::Auto));
+        assert_eq!(bucket("100"), Some(Bucket::Count(100)));
+        assert_eq!(bucket("10m"), Some(Bucket::Every(600 * SECOND)));
+        for wrong in ["0", "501", "1.5", "0m", "-1h", "often"] {
+            assert_eq!(bucket(wrong), None, "{wrong}");
+        }
+    }
+}

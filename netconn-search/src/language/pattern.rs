@@ -1,0 +1,173 @@
+//! Patterns of `parse`: text with `$name$` in it.
+
+use thiserror::Error;
+
+/// A part of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// What stands between columns.
+    Text(String),
+    /// A column to be taken out.
+    Column {
+        /// Its name.
+        name: String,
+        /// What it may be.
+        content: Content,
+    },
+    /// `$$`: the text ends here.
+    End,
+}
+
+/// What a column may be made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// `$name$`: as little as fits.
+    Any,
+    /// `$name=digits$`
+    Digits,
+    /// `$name=identifier$`: letters, digits and `_`, beginning with no digit.
+    Identifier,
+    /// `$name{regex=…}$`
+    Regex(String),
+}
+
+/// A pattern that cannot be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PatternError {
+    /// A `$` without the second one.
+    #[error("the pattern has a $ that begins a name and none that ends it")]
+    Unclosed,
+    /// `$ $` or `$a b$`.
+    #[error("'{0}' is no name for a column: letters, digits, '.', '_' and '-' are")]
+    Name(String),
+    /// `$name=x$` or `$name{x}$`.
+    #[error("'{0}' is not known in a pattern: =digits, =identifier and {{regex=…}} are")]
+    Content(String),
+    /// It takes nothing out.
+    #[error("the pattern has no column: write its name between two $, like \"port $port$\"")]
+    NoColumn,
+    /// The same name twice.
+    #[error("the pattern has the column '{0}' twice")]
+    Twice(String),
+}
+
+/// Takes a pattern apart.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn pieces(pattern: &str) -> Result<Vec<Piece>, PatternError> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut rest = pattern;
+    while let Some((before, after)) = rest.split_once('$') {
+        if !before.is_empty() {
+            pieces.push(Piece::Text(before.to_owned()));
+        }
+        if let Some(after) = after.strip_prefix('$') {
+            pieces.push(Piece::End);
+            rest = after;
+            continue;
+        }
+        let name_end = after.find(['$', '{', '=']).ok_or(PatternError::Unclosed)?;
+        let (name, after) = after.split_at(name_end);
+        let is_part = |character: char| character.is_alphanumeric() || "._-:".contains(character);
+        if name.is_empty() || !name.chars().all(is_part) {
+            return Err(PatternError::Name(name.to_owned()));
+        }
+        let same = |piece: &Piece| matches!(piece, Piece::Column { name: other, .. } if other == name);
+        if pieces.iter().any(same) {
+            return Err(PatternError::Twice(name.to_owned()));
+        }
+        let (content, after) = content(after)?;
+        pieces.push(Piece::Column { name: name.to_owned(), content });
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest.to_owned()));
+    }
+    if pieces.iter().any(|piece| matches!(piece, Piece::Column { .. })) {
+        Ok(pieces)
+    } else {
+        Err(PatternError::NoColumn)
+    }
+}
+
+/// What follows the name, with the `$` that ends it.
+fn content(text: &str) -> Result<(Content, &str), PatternError> {
+    if let Some(after) = text.strip_prefix('$') {
+        return Ok((Content::Any, after));
+    }
+    if let Some(after) = text.strip_prefix("{regex=") {
+        let (regex, after) = closing_brace(after)
+            .and_then(|end| Some((&after[..end], after[end..].strip_prefix("}$")?)))
+            .ok_or(PatternError::Unclosed)?;
+        return Ok((Content::Regex(regex.to_owned()), after));
+    }
+    let (given, after) = text.split_once('$').ok_or(PatternError::Unclosed)?;
+    match given {
+        "=digits" => Ok((Content::Digits, after)),
+        "=identifier" => Ok((Content::Identifier, after)),
+        _ => Err(PatternError::Content(given.to_owned())),
+    }
+}
+
+/// Where the brace is that closes a regular expression, which may have pairs of braces itself.
+fn closing_brace(text: &str) -> Option<usize> {
+    let (mut open, mut escaped) = (0_usize, false);
+    for (at, character) in text.char_indices() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '{' => open += 1,
+            '}' if open == 0 => return Some(at),
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The columns of a pattern, in its order.
+pub fn columns(pieces: &[Piece]) -> impl Iterator<Item = &str> {
+    pieces.iter().filter_map(|piece| match piece {
+        Piece::Column { name, content: _ } => Some(name.as_str()),
+        Piece::Text(_) | Piece::End => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_taken_apart() {
+        let column = |name: &str, content| Piece::Column { name: name.into(), content };
+        let text = |text: &str| Piece::Text(text.into());
+        assert_eq!(
+            pieces("took $ms=digits$ ms for $what$$$"),
+            Ok(vec![
+                text("took "),
+                column("ms", Content::Digits),
+                text(" ms for "),
+                column("what", Content::Any),
+                Piece::End
+            ])
+        );
+        assert_eq!(
+            pieces("/$f{regex=[^/]{2,}$}$"),
+            Ok(vec![text("/"), column("f", Content::Regex("[^/]{2,}$".into()))])
+        );
+        assert_eq!(columns(&pieces("$a$ $b.c=identifier$").unwrap()).collect::<Vec<_>>(), ["a", "b.c"]);
+    }
+
+    #[test]
+    fn wrong_patterns_are_told() {
+        let wrong = |pattern: &str| pieces(pattern).unwrap_err().to_string();
+        assert_eq!(wrong("a $b"), "the pattern has a $ that begins a name and none that ends it");
+        assert_eq!(wrong("$b{regex=x$"), "the pattern has a $ that begins a name and none that ends it");
+        assert_eq!(wrong("$a b$"), "'a b' is no name for a column: letters, digits, '.', '_' and '-' are");
+        assert_eq!(wrong("$a=hex$"), "'=hex' is not known in a pattern: =digits, =identifier and {regex=…} are");
+        assert_eq!(wrong("abc$$"), "the pattern has no column: write its name between two $, like \"port $port$\"");
+        assert_eq!(wrong("$a$ $a$"), "the pattern has the column 'a' twice");
+    }
+}

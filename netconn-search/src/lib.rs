@@ -1,0 +1,13 @@
+//! Search over netconn's events, in the language of PowerQuery.
+//!
+//! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
+
+pub mod language;
+pub mod engine;
+pub mod range;
+pub mod output;
+pub mod home;
+pub mod saved;
+pub mod hunt;
+pub mod editor;
+pub mod cli;

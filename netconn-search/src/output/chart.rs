@@ -1,0 +1,240 @@
+//! A bar chart in the terminal: one bar for each row of a group over time, or of a top list.
+
+use std::{
+    io::{self, Write},
+    num::NonZero,
+};
+
+use datafusion::arrow::{array::RecordBatch, error::ArrowError};
+use jiff::{Timestamp, tz::TimeZone};
+use netconn::term::{self, style};
+use thiserror::Error;
+
+use crate::output::{
+    column::{self, Column, Kind},
+    table,
+};
+
+/// Width where there is no terminal.
+const WIDTH: usize = 80;
+
+/// Most of the width that the names of the bars may take.
+const LABEL_SHARE: usize = 2;
+
+/// Shortest bar that is still worth drawing.
+const BAR_MIN: usize = 10;
+
+/// Most bars that are drawn.
+const BARS_MAX: usize = 2000;
+
+/// Buckets without rows that are shown one after another; of more, the first ones and the last.
+const EMPTY_SHOWN: usize = 2;
+
+/// The last character of a bar, in eighths of its width.
+const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+
+/// Why there is no chart.
+#[derive(Debug, Error)]
+pub enum ChartError {
+    /// No column with numbers.
+    #[error("a chart needs a column with numbers: use `group … by timebucket('10m')` or `top 10 count() by …`")]
+    NoNumbers,
+    /// Nothing was counted yet.
+    #[error(
+        "events are not drawn, what is counted of them is: use `group … by timebucket('10m')` or `top 10 count() by …`"
+    )]
+    Events,
+    /// Nothing to be drawn over.
+    #[error("a chart needs a column to draw over: use `group … by timebucket('10m')` or `top 10 count() by …`")]
+    NoNames,
+    /// Too much for a terminal.
+    #[error("a chart of more than {BARS_MAX} bars is none: use a longer timebucket, or `| limit`")]
+    TooMany,
+    /// It cannot be written.
+    #[error("cannot write the chart")]
+    Io(#[from] io::Error),
+    /// A value has no text.
+    #[error(transparent)]
+    Value(#[from] ArrowError),
+}
+
+/// Draws rows as bars: the keys are their names, the first column of numbers that is no key is their length.
+#[derive(Debug)]
+pub struct Chart<W> {
+    out: W,
+    width: usize,
+    zone: TimeZone,
+    /// Places of the columns that name a bar, and whether they are moments.
+    names: Vec<(usize, bool)>,
+    /// Place of the moments, if they are the only name.
+    moments: Option<usize>,
+    /// Place of the numbers.
+    values: usize,
+    heading: String,
+    bars: Vec<Bar>,
+}
+
+#[derive(Debug)]
+struct Bar {
+    moment: Option<Timestamp>,
+    names: Vec<String>,
+    value: f64,
+}
+
+impl<W: Write> Chart<W> {
+    /// A chart of rows that are still to come; `keys` are the names of the columns that rows were grouped by.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to draw in such rows.
+    pub fn new(
+        out: W,
+        columns: &[Column],
+        keys: &[String],
+        width: Option<NonZero<usize>>,
+        zone: TimeZone,
+    ) -> Result<Self, ChartError> {
+        let is_key = |column: &Column| keys.contains(&column.name);
+        let is_number = |column: &Column| matches!(column.kind, Kind::Integer | Kind::Number);
+        let values = columns.iter().position(|column| is_number(column) && !is_key(column));
+        let values = values.ok_or(ChartError::NoNumbers)?;
+        // Without keys everything that is no number names a bar.
+        let is_name = |column: &Column| if keys.is_empty() { !is_number(column) } else { is_key(column) };
+        let names: Vec<usize> = (0..columns.len()).filter(|place| is_name(&columns[*place])).collect();
+        if names.is_empty() {
+            return Err(ChartError::NoNames);
+        }
+        let moments = (names.len() == 1 && columns[names[0]].kind == Kind::Moment).then_some(names[0]);
+        let name = |place: &usize| term::sanitize(&columns[*place].name).into_owned();
+        let heading = format!("{} by {}", name(&values), names.iter().map(name).collect::<Vec<_>>().join(", "));
+        let width = width.map_or(WIDTH, NonZero::get);
+        let names = names.into_iter().map(|place| (place, columns[place].kind == Kind::Moment)).collect();
+        Ok(Self { out, width, zone, names, moments, values, heading, bars: Vec::new() })
+    }
+
+    /// Takes some rows.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, or a value is of a type that has no text.
+    pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ChartError> {
+        for row in 0..batch.num_rows() {
+            if self.bars.len() >= BARS_MAX {
+                return Err(ChartError::TooMany);
+            }
+            let names = self.names.iter().map(|(place, is_moment)| {
+                if *is_moment && let Some(moment) = column::moment(batch, *place, row) {
+                    return Ok(table::bucket(moment, &self.zone));
+                }
+                let name = column::text(batch, *place, row)?.unwrap_or_else(|| "-".into());
+                Ok(term::sanitize(&name).into_owned())
+            });
+            self.bars.push(Bar {
+                moment: self.moments.and_then(|place| column::moment(batch, place, row)),
+                names: names.collect::<Result<_, ArrowError>>()?,
+                value: column::number(batch, self.values, row).unwrap_or(0.0),
+            });
+        }
+        Ok(())
+    }
+
+    /// Draws the bars.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn end(mut self) -> Result<(), ChartError> {
+        if self.moments.is_some() {
+            self.fill_gaps()?;
+        }
+        if self.bars.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<String> = self.bars.iter().map(|bar| column::short_number(bar.value)).collect();
+        let names = aligned(&self.bars);
+        let number_width = widest(&numbers);
+        let name_width = widest(&names).min(self.width / LABEL_SHARE);
+        let room = self.width.saturating_sub(name_width + number_width + 4).max(BAR_MIN);
+        let largest = self.bars.iter().map(|bar| bar.value).filter(|value| value.is_finite()).fold(0.0, f64::max);
+        let (heading, colour) = (style::HEADING, style::QUIET);
+        writeln!(self.out, "{heading}{}{heading:#}", term::cut(&self.heading, self.width))?;
+        let mut empty = 0;
+        for (place, ((bar, number), name)) in self.bars.iter().zip(&numbers).zip(&names).enumerate() {
+            // A long time in which nothing was is said in a line.
+            empty = if self.moments.is_some() && bar.value == 0.0 { empty + 1 } else { 0 };
+            let goes_on = self.bars.get(place + 1).is_some_and(|next| next.value == 0.0);
+            if empty > EMPTY_SHOWN && goes_on {
+                if empty == EMPTY_SHOWN + 1 {
+                    writeln!(self.out, "…")?;
+                }
+                continue;
+            }
+            let name = term::cut(name, name_width);
+            let padding = name_width - term::text_width(&name);
+            let drawn = if largest > 0.0 { drawn(bar.value / largest, room) } else { String::new() };
+            write!(self.out, "{name}{:padding$}  {number:>number_width$}", "")?;
+            if drawn.is_empty() { writeln!(self.out)? } else { writeln!(self.out, "  {colour}{drawn}{colour:#}")? }
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Puts bars of zero where a bucket has no row: the shortest distance between two rows is one bucket.
+    fn fill_gaps(&mut self) -> Result<(), ChartError> {
+        let mut moments: Vec<i64> =
+            self.bars.iter().filter_map(|bar| bar.moment.map(Timestamp::as_millisecond)).collect();
+        moments.sort_unstable();
+        moments.dedup();
+        let Some(step) = moments.windows(2).map(|pair| pair[1] - pair[0]).min() else { return Ok(()) };
+        let missing = moments.windows(2).flat_map(|pair| {
+            let regular = (pair[1] - pair[0]) % step == 0;
+            let steps = if regular { (pair[1] - pair[0]) / step } else { 0 };
+            (1..steps).map(move |count| pair[0] + count * step)
+        });
+        let missing: Vec<i64> = missing.take(BARS_MAX + 1).collect();
+        if missing.len() + self.bars.len() > BARS_MAX {
+            return Err(ChartError::TooMany);
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let empty = missing.into_iter().filter_map(|ms| Timestamp::from_millisecond(ms).ok()).map(|moment| Bar {
+            moment: Some(moment),
+            names: vec![table::bucket(moment, &self.zone)],
+            value: 0.0,
+        });
+        self.bars.extend(empty);
+        self.bars.sort_by_key(|bar| bar.moment);
+        Ok(())
+    }
+}
+
+/// The names of all bars, in columns if they are of several parts.
+fn aligned(bars: &[Bar]) -> Vec<String> {
+    let parts = bars.first().map_or(0, |bar| bar.names.len());
+    let widths: Vec<usize> =
+        (0..parts).map(|part| bars.iter().map(|bar| term::text_width(&bar.names[part])).max().unwrap_or(0)).collect();
+    let name = |bar: &Bar| {
+        let padded = bar.names.iter().zip(&widths).map(|(name, width)| {
+            let padding = width - term::text_width(name);
+            format!("{name}{:padding$}", "")
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    bars.iter().map(name).collect()
+}
+
+fn widest(texts: &[String]) -> usize {
+    texts.iter().map(|text| term::text_width(text)).max().unwrap_or(0)
+}
+
+/// A bar of this share of the room, which is in characters.
+fn drawn(share: f64, room: usize) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a terminal is not so wide")]
+    let eighths = (share.clamp(0.0, 1.0) * room as f64 * 8.0).round();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to the room; NaN is 0")]
+    let eighths = eighths as usize;
+    // What is there is seen.
+    let eighths = if share > 0.0 { eighths.max(1) } else { eighths };
+    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
+}

@@ -1,0 +1,192 @@
+//! Columns of an answer: what their values are, and each value as text.
+
+use datafusion::arrow::{
+    array::{Array, AsArray as _, RecordBatch},
+    datatypes::{DataType, Float64Type, Int64Type, Schema, TimeUnit, UInt64Type},
+    error::ArrowError,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use jiff::Timestamp;
+
+use crate::output::moments::Moments;
+
+/// What the values of a column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// A whole number.
+    Integer,
+    /// A number with a fraction.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// Several values.
+    List,
+    /// A moment, a number that means one (epoch milliseconds or nanoseconds), or a text that does (RFC 3339).
+    Moment,
+}
+
+/// One column of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, as the query says it.
+    pub name: String,
+    /// What its values are.
+    pub kind: Kind,
+    /// The name of its type in JSON answers.
+    pub r#type: &'static str,
+}
+
+/// The columns of an answer with this schema.
+pub fn columns(schema: &Schema, moments: &Moments) -> Vec<Column> {
+    let column = |field: &datafusion::arrow::datatypes::FieldRef| {
+        let kind = kind(field.data_type());
+        let is_moment = moments.contains(field.name()) && matches!(kind, Kind::Text | Kind::Integer | Kind::Number);
+        let shown = if is_moment { Kind::Moment } else { kind };
+        Column { name: field.name().clone(), kind: shown, r#type: kind.name() }
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+fn kind(r#type: &DataType) -> Kind {
+    match r#type {
+        DataType::Timestamp(..) => Kind::Moment,
+        DataType::Boolean => Kind::Boolean,
+        DataType::Dictionary(_, value) => kind(value),
+        r#type if r#type.is_integer() => Kind::Integer,
+        r#type if r#type.is_numeric() => Kind::Number,
+        r#type if r#type.is_nested() => Kind::List,
+        _ => Kind::Text,
+    }
+}
+
+impl Kind {
+    /// The name of the type in JSON answers.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::List => "array",
+            Self::Moment => "time",
+        }
+    }
+
+    /// Whether its values stand to the right.
+    pub fn is_right(self) -> bool {
+        matches!(self, Self::Integer | Self::Number)
+    }
+}
+
+/// A value as text; `None`: there is none.
+///
+/// # Errors
+///
+/// When the column has a type that cannot be written as text.
+pub fn text(batch: &RecordBatch, column: usize, row: usize) -> Result<Option<String>, ArrowError> {
+    let array = batch.column(column);
+    // Of the type `Null`, whose arrays have no mask that says so.
+    if array.is_null(row) || array.data_type().is_null() {
+        return Ok(None);
+    }
+    if let DataType::Float64 = array.data_type() {
+        return Ok(Some(plain_number(array.as_primitive::<Float64Type>().value(row))));
+    }
+    let options = FormatOptions::new();
+    Ok(Some(ArrayFormatter::try_new(array, &options)?.value(row).try_to_string()?))
+}
+
+/// A value as a number; `None`: there is none, or it is something else.
+pub fn number(batch: &RecordBatch, column: usize, row: usize) -> Option<f64> {
+    let array = batch.column(column);
+    if array.is_null(row) {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "for bars and times in milliseconds")]
+    match array.data_type() {
+        DataType::Float64 => Some(array.as_primitive::<Float64Type>().value(row)),
+        DataType::Int64 => Some(array.as_primitive::<Int64Type>().value(row) as f64),
+        DataType::UInt64 => Some(array.as_primitive::<UInt64Type>().value(row) as f64),
+        r#type if r#type.is_numeric() => text(batch, column, row).ok()??.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The moment that a value means; `None`: there is none.
+pub fn moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Timestamp> {
+    let array = batch.column(column);
+    if array.is_null(row) {
+        return None;
+    }
+    let value = match array.data_type() {
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row),
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).try_into().ok()?,
+        DataType::Timestamp(unit, _) => {
+            let value = datafusion::arrow::compute::cast(&array.slice(row, 1), &DataType::Int64).ok()?;
+            let value = value.as_primitive::<Int64Type>().value(0);
+            return match unit {
+                TimeUnit::Second => Timestamp::from_second(value).ok(),
+                TimeUnit::Millisecond => Timestamp::from_millisecond(value).ok(),
+                TimeUnit::Microsecond => Timestamp::from_microsecond(value).ok(),
+                TimeUnit::Nanosecond => Timestamp::from_nanosecond(value.into()).ok(),
+            };
+        }
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+            return text(batch, column, row).ok()??.parse().ok();
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "what is too large becomes a moment that does not exist")]
+        _ => number(batch, column, row)? as i64,
+    };
+    // The language has two units: nanoseconds (`timestamp`) and milliseconds (`event.time`). As nanoseconds a number below
+    // this would be of January 1970, as milliseconds one above it of the year 33658.
+    const NANOSECONDS_FROM: u64 = 1_000_000_000_000_000;
+    if value.unsigned_abs() < NANOSECONDS_FROM {
+        Timestamp::from_millisecond(value).ok()
+    } else {
+        Timestamp::from_nanosecond(value.into()).ok()
+    }
+}
+
+/// A number as one writes it: whole numbers without a fraction, others with all their digits.
+fn plain_number(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".into();
+    }
+    // As it is printed by Rust: the shortest text that reads back as the same number, never with an exponent.
+    let text = value.to_string();
+    if text == "-0" { "0".into() } else { text }
+}
+
+/// A number with a fraction for people: three digits after the point, or the first three that count.
+pub fn short_number(value: f64) -> String {
+    let short = if value.abs() >= 1.0 || value == 0.0 {
+        format!("{value:.3}")
+    } else {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 324")]
+        let digits = (2.0 - value.abs().log10().floor()).clamp(0.0, 324.0) as usize;
+        format!("{value:.digits$}")
+    };
+    if short.contains('.') { short.trim_end_matches('0').trim_end_matches('.').to_owned() } else { short }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_people_write_them() {
+        for (value, plain, short) in [
+            (2.0, "2", "2"),
+            (-0.0, "0", "-0"),
+            (0.1 + 0.2, "0.30000000000000004", "0.3"),
+            (1234.56789, "1234.56789", "1234.568"),
+            (0.000_123_456, "0.000123456", "0.000123"),
+            (1e21, "1000000000000000000000", "1000000000000000000000"),
+            (f64::NAN, "NaN", "NaN"),
+        ] {
+            assert_eq!((plain_number(value).as_str(), short_number(value).as_str()), (plain, short));
+        }
+    }
+}

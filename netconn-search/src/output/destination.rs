@@ -1,0 +1,236 @@
+//! Where an answer goes: standard output, or a file that appears when it is whole.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, BufWriter, IsTerminal as _, Write},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use netconn::term;
+use tempfile::TempPath;
+
+/// Bytes that are written at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Takes the bytes of an answer.
+pub struct Destination(BufWriter<Box<dyn Write + Send>>);
+
+impl Destination {
+    /// Standard output; colours are removed where they are not wanted.
+    pub fn stdout_for_people() -> Self {
+        Self::to(Box::new(anstream::stdout()))
+    }
+
+    /// Standard output, byte for byte, but for what could harm a terminal if it is one.
+    pub fn stdout() -> Self {
+        if io::stdout().is_terminal() {
+            Self::to(Box::new(Harmless { out: io::stdout(), rest: Vec::new() }))
+        } else {
+            Self::to(Box::new(io::stdout()))
+        }
+    }
+
+    /// Any other place; colours are not removed.
+    pub fn to(out: Box<dyn Write + Send>) -> Self {
+        Self(BufWriter::with_capacity(BUFFER_BYTES, out))
+    }
+
+    /// A file for people: colours are removed. It gets its name with [`PendingFile::commit`]; until then, what had this name
+    /// before is left alone. What is no regular file (a device, a pipe) is written to at once.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn file_for_people(path: &Path) -> io::Result<(Self, PendingFile)> {
+        let (out, file) = create(path)?;
+        Ok((Self::to(Box::new(anstream::StripStream::new(out))), file))
+    }
+
+    /// A file, byte for byte; otherwise the same.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn file(path: &Path) -> io::Result<(Self, PendingFile)> {
+        let (out, file) = create(path)?;
+        let out: Box<dyn Write + Send> =
+            if out.is_terminal() { Box::new(Harmless { out, rest: Vec::new() }) } else { Box::new(out) };
+        Ok((Self::to(out), file))
+    }
+}
+
+/// What is written to for a path: a new file beside it, which gets its name later, or what is there if that is no regular file.
+fn create(path: &Path) -> io::Result<(File, PendingFile)> {
+    let (path, mode) = match fs::metadata(path) {
+        // Writing is all that a device, a pipe or a socket is for; a folder says itself that it cannot be written.
+        Ok(metadata) if !metadata.is_file() => {
+            return Ok((File::options().write(true).open(path)?, PendingFile(None)));
+        }
+        // Of a link, the file that it leads to is replaced.
+        Ok(metadata) => (fs::canonicalize(path)?, metadata.permissions().mode() & 0o777),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
+            Ok(target) => return create(&folder_of(path).join(target)),
+            Err(_) => (path.to_owned(), 0o666),
+        },
+        Err(error) => return Err(error),
+    };
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a file"));
+    };
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    // Nobody else can have made it, nor guess its name: in a folder for all, that would be a way to other files.
+    let (out, temporary) = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .make_in(folder_of(&path), |path| File::options().write(true).create_new(true).mode(mode).open(path))?
+        .into_parts();
+    Ok((out, PendingFile(Some((temporary, path)))))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+impl Write for Destination {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Passes whole lines of text on, without what could move the cursor or hide text: JSON escapes only some of it.
+struct Harmless<W: Write> {
+    out: W,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+}
+
+impl<W: Write> Write for Harmless<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.rest.extend_from_slice(bytes);
+        let whole = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let lines = String::from_utf8_lossy(&self.rest[..whole]).into_owned();
+        self.rest.drain(..whole);
+        for line in lines.split_terminator('\n') {
+            writeln!(self.out, "{}", term::sanitize(line))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// A file that has not got its name yet, and that name; without [`PendingFile::commit`] it is removed. Nothing if what was
+/// there is written to.
+#[derive(Debug)]
+pub struct PendingFile(Option<(TempPath, PathBuf)>);
+
+impl PendingFile {
+    /// Gives the file its name. What went to its destination has to be flushed before.
+    ///
+    /// # Errors
+    ///
+    /// When that name cannot be given.
+    pub fn commit(self) -> io::Result<()> {
+        match self.0 {
+            Some((temporary, path)) => temporary.persist(path).map_err(|error| error.error),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_safe() {
+        let mut out = Harmless { out: Vec::new(), rest: Vec::new() };
+        for byte in "a,\x1b[2J\nü,\u{202e}\n".bytes() {
+            out.write_all(&[byte]).unwrap();
+        }
+        assert_eq!(String::from_utf8(out.out).unwrap(), "a,\u{fffd}[2J\nü,\u{fffd}\n");
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answer.csv");
+        fs::write(&path, "before").unwrap();
+        let (mut out, file) = Destination::file(&path).unwrap();
+        out.write_all(b"\x1b[1mhalf\x1b[0m").unwrap();
+        drop((out, file));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+        let (mut out, file) = Destination::file_for_people(&path).unwrap();
+        out.write_all(b"\x1b[1mwhole\x1b[0m").unwrap();
+        out.flush().unwrap();
+        file.commit().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_temporary_file_is_made_by_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("answer.csv"), folder.path().join("other"));
+        fs::write(&other, "of somebody").unwrap();
+        // The name that could be guessed.
+        let guessed = folder.path().join(format!("answer.csv.{}.tmp", std::process::id()));
+        std::os::unix::fs::symlink(&other, guessed).unwrap();
+        write("whole", &path).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "of somebody");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+    }
+
+    #[test]
+    fn a_link_stays_and_leads_to_the_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("there"), "before").unwrap();
+        fs::set_permissions(path("there"), fs::Permissions::from_mode(0o600)).unwrap();
+        for (link, target) in [("one", "there"), ("two", "new")] {
+            std::os::unix::fs::symlink(target, path(link)).unwrap();
+            write("whole", &path(link)).unwrap();
+            assert!(fs::symlink_metadata(path(link)).unwrap().is_symlink(), "{link}");
+            assert_eq!(fs::read_to_string(path(target)).unwrap(), "whole", "{link}");
+        }
+        assert_eq!(fs::metadata(path("there")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn a_pipe_is_written_to_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = File::options().read(true).write(true).open(&pipe).unwrap();
+            move || {
+                let mut read = [0; 5];
+                io::Read::read_exact(&mut &pipe, &mut read).unwrap();
+                read
+            }
+        });
+        write("whole", &pipe).unwrap();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&fs::metadata(&pipe).unwrap().file_type()));
+        assert_eq!(&reader.join().unwrap(), b"whole");
+        assert!(write("whole", folder.path()).is_err(), "a folder");
+    }
+
+    fn write(text: &str, path: &Path) -> io::Result<()> {
+        let (mut out, file) = Destination::file(path)?;
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        file.commit()
+    }
+}

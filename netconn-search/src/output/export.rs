@@ -1,0 +1,225 @@
+//! Answers for programs: JSON, one JSON object a line, comma-separated values, Parquet.
+
+use std::io::Write;
+
+use datafusion::arrow::{
+    array::RecordBatch,
+    datatypes::SchemaRef,
+    error::ArrowError,
+    json::{
+        LineDelimitedWriter,
+        writer::{JsonArray, Writer},
+    },
+};
+use datafusion::parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    errors::ParquetError,
+    file::properties::WriterProperties,
+};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::output::{
+    column::{self, Column},
+    summary::Summary,
+};
+
+/// Why an answer cannot be written.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// By the operating system.
+    #[error("cannot write the answer")]
+    Io(#[from] std::io::Error),
+    /// As JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// As comma-separated values.
+    #[error("cannot write the answer")]
+    Csv(#[from] csv::Error),
+    /// As Parquet.
+    #[error("cannot write the answer")]
+    Parquet(#[from] ParquetError),
+    /// A value.
+    #[error("cannot write the answer")]
+    Value(#[source] ArrowError),
+}
+
+impl From<ArrowError> for ExportError {
+    fn from(error: ArrowError) -> Self {
+        match error {
+            // A broken pipe is to be recognised by its kind.
+            ArrowError::IoError(_, error) => Self::Io(error),
+            error => Self::Value(error),
+        }
+    }
+}
+
+/// One object: the columns, the rows, then what is said beside them.
+#[derive(Debug)]
+pub struct JsonObject<W: Write>(Writer<W, JsonArray>);
+
+#[derive(Serialize)]
+struct ColumnJson<'a> {
+    name: &'a str,
+    r#type: &'static str,
+}
+
+impl<W: Write> JsonObject<W> {
+    /// Writes the columns.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn new(mut out: W, columns: &[Column]) -> Result<Self, ExportError> {
+        let columns: Vec<_> =
+            columns.iter().map(|column| ColumnJson { name: &column.name, r#type: column.r#type }).collect();
+        write!(out, "{{\"columns\":{},\"rows\":", serde_json::to_string(&columns)?)?;
+        Ok(Self(Writer::new(out)))
+    }
+
+    /// Writes rows: objects without the columns that have no value.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+        Ok(self.0.write(batch)?)
+    }
+
+    /// Writes what is said beside the rows.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn end(mut self, summary: &Summary) -> Result<(), ExportError> {
+        self.0.finish()?;
+        let mut out = self.0.into_inner();
+        writeln!(out, ",{}}}", summary.to_json()?)?;
+        Ok(out.flush()?)
+    }
+}
+
+/// One object a line, without the columns that have no value.
+#[derive(Debug)]
+pub struct JsonLines<W: Write>(LineDelimitedWriter<W>);
+
+impl<W: Write> JsonLines<W> {
+    /// No rows yet.
+    pub fn new(out: W) -> Self {
+        Self(LineDelimitedWriter::new(out))
+    }
+
+    /// Writes rows.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+        Ok(self.0.write(batch)?)
+    }
+
+    /// Writes what was held back; more may come.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Result<(), ExportError> {
+        Ok(self.0.get_mut().flush()?)
+    }
+
+    /// Writes what was held back.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn end(mut self) -> Result<(), ExportError> {
+        self.0.finish()?;
+        Ok(self.0.into_inner().flush()?)
+    }
+}
+
+/// Comma-separated values with a heading (RFC 4180, but for the line ends); what has no value is empty.
+#[derive(Debug)]
+pub struct Csv<W: Write>(csv::Writer<W>);
+
+impl<W: Write> Csv<W> {
+    /// Writes the heading.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn new(out: W, columns: &[Column]) -> Result<Self, ExportError> {
+        let mut out = csv::Writer::from_writer(out);
+        out.write_record(columns.iter().map(|column| &column.name))?;
+        Ok(Self(out))
+    }
+
+    /// Writes rows.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+        for row in 0..batch.num_rows() {
+            for column in 0..batch.num_columns() {
+                self.0.write_field(column::text(batch, column, row)?.unwrap_or_default())?;
+            }
+            self.0.write_record(None::<&[u8]>)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was held back; more may come.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn flush(&mut self) -> Result<(), ExportError> {
+        Ok(self.0.flush()?)
+    }
+
+    /// Writes what was held back.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn end(mut self) -> Result<(), ExportError> {
+        self.flush()
+    }
+}
+
+/// A Parquet file, compressed with zstd.
+pub struct Parquet<W: Write + Send>(ArrowWriter<W>);
+
+impl<W: Write + Send> Parquet<W> {
+    /// Writes the head of the file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written, or the answer has a column of a type that Parquet does not know.
+    pub fn new(out: W, schema: SchemaRef) -> Result<Self, ExportError> {
+        let compression = Compression::ZSTD(ZstdLevel::default());
+        let properties = WriterProperties::builder().set_compression(compression).build();
+        Ok(Self(ArrowWriter::try_new(out, schema, Some(properties))?))
+    }
+
+    /// Writes rows.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
+        Ok(self.0.write(batch)?)
+    }
+
+    /// Writes the footer, without which nobody can read the file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn end(self) -> Result<(), ExportError> {
+        let mut out = self.0.into_inner()?;
+        Ok(out.flush()?)
+    }
+}

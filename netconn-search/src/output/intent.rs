@@ -1,0 +1,82 @@
+//! What a query's answer is, as far as it matters to how it is shown.
+
+use crate::{
+    language::ast::{Column, CommandKind, Query},
+    output::moments::Moments,
+};
+
+/// What an answer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Which columns are moments.
+    pub moments: Moments,
+    /// The rows are events, not something made of them.
+    pub events: Option<Events>,
+    /// Columns that rows were grouped by last.
+    pub keys: Vec<String>,
+}
+
+/// Rows that are events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Columns that the query has added.
+    pub made: Vec<String>,
+}
+
+impl Intent {
+    /// That of a query.
+    pub fn of(query: &Query) -> Self {
+        let mut events = Some(Events::default());
+        let mut keys = Vec::new();
+        let labels =
+            |columns: &[Column]| -> Vec<String> { columns.iter().map(|column| column.label.clone()).collect() };
+        for command in &query.commands {
+            match &command.kind {
+                CommandKind::Let(columns) => made(&mut events, labels(columns)),
+                CommandKind::Lookup { columns, .. } => {
+                    made(&mut events, columns.iter().map(|column| column.name.text.clone()).collect());
+                }
+                CommandKind::Parse { pattern, .. } => made(&mut events, parsed_names(pattern)),
+                CommandKind::Group { by, .. } | CommandKind::Top { by, .. } => {
+                    (events, keys) = (None, labels(by));
+                }
+                CommandKind::Columns(_)
+                | CommandKind::Join { .. }
+                | CommandKind::Union(_)
+                | CommandKind::Dataset(_)
+                | CommandKind::Transpose { .. }
+                | CommandKind::Compare { .. } => events = None,
+                CommandKind::Filter(_)
+                | CommandKind::Sort(_)
+                | CommandKind::Limit(_)
+                | CommandKind::NoLimit
+                | CommandKind::SaveLookup { .. }
+                | CommandKind::Dedup(_) => {}
+            }
+        }
+        Self { moments: Moments::of(query), events, keys }
+    }
+}
+
+fn made(events: &mut Option<Events>, names: Vec<String>) {
+    if let Some(events) = events {
+        events.made.extend(names);
+    }
+}
+
+/// The names between dollar signs: `$a$`, `$b{regex=…}$`.
+fn parsed_names(pattern: &str) -> Vec<String> {
+    let names = pattern.split('$').skip(1).step_by(2);
+    names.filter_map(|name| name.split(['{', '=']).next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_patterns_are_found() {
+        assert_eq!(parsed_names("from $user$ port $port{regex=\\d+}$ $=text$"), ["user", "port"]);
+        assert_eq!(parsed_names("nothing"), Vec::<String>::new());
+    }
+}

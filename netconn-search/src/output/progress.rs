@@ -1,0 +1,96 @@
+//! The line on standard error that says how far a search has come, when it takes longer than a second.
+
+use std::{
+    io::{self, IsTerminal as _},
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use netconn::term;
+
+use crate::output::summary::{counted, grouped};
+
+/// What takes less time shows nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Time between two pictures.
+const STEP: Duration = Duration::from_millis(100);
+
+/// How far a search has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that were read.
+    pub events: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Files that are done with, also those that need not be read.
+    pub files_done: u64,
+    /// All files.
+    pub files: u64,
+}
+
+/// Shows the line until it is dropped.
+#[derive(Debug)]
+pub struct Progress {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Progress {
+    /// Shows what `counts` says, from a second on. Nothing is shown when standard error is no terminal.
+    pub fn start(counts: impl Fn() -> Counts + Send + 'static) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { end: None, thread: None };
+        }
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            loop {
+                bar.set_message(line(&counts()));
+                bar.tick();
+                if ended.recv_timeout(STEP) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+            bar.finish_and_clear();
+        });
+        Self { end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say but its line, which is gone then.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn line(counts: &Counts) -> String {
+    let mut line = format!("{} read, {}", counted(counts.events, "event"), term::bytes(counts.bytes));
+    if counts.files > 1 {
+        line.push_str(&format!(", {} of {} files", grouped(counts.files_done), grouped(counts.files)));
+    }
+    line.push_str(" (Ctrl-C ends the search)");
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_rows_and_bytes() {
+        let counts = Counts { events: 1_234_567, bytes: 45_200_000, files_done: 3, files: 40 };
+        assert_eq!(line(&counts), "1,234,567 events read, 45.2 MB, 3 of 40 files (Ctrl-C ends the search)");
+    }
+}

@@ -1,0 +1,194 @@
+//! What is said of an answer beside its rows: how much was read, what is missing, what was not understood.
+
+use std::{fmt::Write as _, time::Duration};
+
+use netconn::term;
+use serde::Serialize;
+
+/// What an answer cost, and what it does not show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows of the answer.
+    pub rows: u64,
+    /// Events that were read for it.
+    pub events_read: u64,
+    /// Bytes of the files that were read.
+    pub bytes_read: u64,
+    /// Files of the history, or of what was named.
+    pub files: u64,
+    /// Those among them that could hold nothing of the range and were not read.
+    pub files_pruned: u64,
+    /// Lines that are no event, and were left out.
+    pub bad_lines: u64,
+    /// From the start of the query to its end.
+    pub elapsed: Duration,
+    /// Events of the range that are known to be lost (`Data Loss`).
+    pub events_lost: u64,
+    /// Rows after which the answer was cut because the query has no `limit`; `None`: it is whole.
+    pub cut_at: Option<u64>,
+    /// Columns for which the terminal has no room.
+    pub hidden_columns: u64,
+    /// What else there is to be said, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// The same in a JSON answer, behind the rows.
+#[derive(Debug, Serialize)]
+struct Json<'a> {
+    warnings: &'a [String],
+    row_count: u64,
+    is_cut: bool,
+    events_read: u64,
+    bytes_read: u64,
+    files: u64,
+    files_pruned: u64,
+    bad_lines: u64,
+    events_lost: u64,
+    elapsed_ms: f64,
+}
+
+impl Summary {
+    /// The members of a JSON object, without its braces.
+    ///
+    /// # Errors
+    ///
+    /// Never with these types; what `serde_json` says is passed on.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        let text = serde_json::to_string(&Json {
+            warnings: &self.warnings,
+            row_count: self.rows,
+            is_cut: self.cut_at.is_some(),
+            events_read: self.events_read,
+            bytes_read: self.bytes_read,
+            files: self.files,
+            files_pruned: self.files_pruned,
+            bad_lines: self.bad_lines,
+            events_lost: self.events_lost,
+            elapsed_ms: (self.elapsed.as_secs_f64() * 1e6).round() / 1e3,
+        })?;
+        Ok(text.trim_start_matches('{').trim_end_matches('}').to_owned())
+    }
+
+    /// One line for people: what was found and what it cost.
+    pub fn line(&self) -> String {
+        let mut line =
+            format!("{}, {} in {}; ", counted(self.rows, "row"), self.read_line(), term::duration(self.elapsed));
+        line.push_str(if self.events_lost == 0 { "none known to be lost" } else { "some were lost" });
+        line
+    }
+
+    /// What was read: events, bytes, files.
+    pub fn read_line(&self) -> String {
+        let mut line = format!("{} read", counted(self.events_read, "event"));
+        let _ = write!(line, " ({}", term::bytes(self.bytes_read));
+        if self.files_pruned > 0 {
+            let read = self.files.saturating_sub(self.files_pruned);
+            let _ = write!(line, " of {} of {} files", grouped(read), grouped(self.files));
+        } else if self.files != 1 {
+            let _ = write!(line, " of {}", counted(self.files, "file"));
+        }
+        line.push(')');
+        line
+    }
+
+    /// What has to be known to trust the answer, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(rows) = self.cut_at {
+            let rows = grouped(rows);
+            notes.push(format!("only the first {rows} rows are shown; add `| limit N` or `| nolimit` for more"));
+        }
+        if self.events_lost > 0 {
+            let (lost, are) = (counted(self.events_lost, "event"), if self.events_lost == 1 { "is" } else { "are" });
+            notes.push(format!(
+                "{lost} of this time {are} known to be lost (event.type = 'Data Loss' has the details): \
+                 the answer may miss some"
+            ));
+        }
+        if self.bad_lines > 0 {
+            let (lines, are) = (counted(self.bad_lines, "line"), if self.bad_lines == 1 { "is" } else { "are" });
+            notes.push(format!("{lines} in the files {are} no event and left out"));
+        }
+        if self.hidden_columns > 0 {
+            let (columns, do_not) =
+                (counted(self.hidden_columns, "column"), if self.hidden_columns == 1 { "does" } else { "do" });
+            notes.push(format!(
+                "{columns} {do_not} not fit the terminal: name those you want with `| columns`, or use --wide or --format"
+            ));
+        }
+        notes
+    }
+}
+
+/// `1 row`, `2,000 rows`
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
+/// A whole number with commas: `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said() {
+        let summary = Summary {
+            rows: 1000,
+            events_read: 1_234_567,
+            bytes_read: 45_200_000,
+            files: 40,
+            files_pruned: 37,
+            elapsed: Duration::from_millis(230),
+            ..Summary::default()
+        };
+        assert_eq!(
+            summary.line(),
+            "1,000 rows, 1,234,567 events read (45.2 MB of 3 of 40 files) in 230 ms; none known to be lost"
+        );
+        assert!(summary.notes().is_empty());
+        let summary = Summary {
+            rows: 1,
+            files: 1,
+            files_pruned: 0,
+            events_lost: 1,
+            bad_lines: 2,
+            cut_at: Some(1000),
+            hidden_columns: 1,
+            ..summary
+        };
+        assert_eq!(summary.line(), "1 row, 1,234,567 events read (45.2 MB) in 230 ms; some were lost");
+        assert_eq!(
+            summary.notes(),
+            [
+                "only the first 1,000 rows are shown; add `| limit N` or `| nolimit` for more",
+                "1 event of this time is known to be lost (event.type = 'Data Loss' has the details): \
+                 the answer may miss some",
+                "2 lines in the files are no event and left out",
+                "1 column does not fit the terminal: name those you want with `| columns`, or use --wide or --format",
+            ]
+        );
+        assert_eq!(
+            summary.to_json().unwrap(),
+            r#""warnings":[],"row_count":1,"is_cut":true,"events_read":1234567,"bytes_read":45200000,"files":1,"files_pruned":0,"bad_lines":2,"events_lost":1,"elapsed_ms":230.0"#
+        );
+    }
+
+    #[test]
+    fn numbers_have_commas() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

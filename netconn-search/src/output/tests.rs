@@ -1,0 +1,205 @@
+//! Golden outputs of all forms for fixed rows.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use datafusion::arrow::{
+    array::{ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StringArray},
+    datatypes::Int64Type,
+};
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+
+use super::*;
+use crate::output::{intent::Events, moments::Moments};
+
+/// What was written, for the one who looks.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn zone() -> TimeZone {
+    TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
+}
+
+fn style(format: Format, width: usize) -> Style {
+    Style { format, is_chart: false, is_live: false, width: NonZero::new(width), zone: zone() }
+}
+
+/// The answer of a query that names its columns.
+fn columns() -> Intent {
+    Intent { moments: Moments::of_events(), events: None, keys: Vec::new() }
+}
+
+/// The answer of a query that gives events, with a column that it has made.
+fn of_events() -> Intent {
+    Intent { events: Some(Events { made: vec!["made".into()] }), ..columns() }
+}
+
+fn grouped(keys: &[&str]) -> Intent {
+    Intent { keys: keys.iter().map(|key| (*key).to_owned()).collect(), ..columns() }
+}
+
+fn summary() -> Summary {
+    Summary { events_read: 10, files: 1, elapsed: Duration::from_millis(5), ..Summary::default() }
+}
+
+/// The bytes of an answer.
+fn bytes(style: &Style, intent: &Intent, batches: &[RecordBatch]) -> Result<Vec<u8>, OutputError> {
+    let written = Written::default();
+    let out = Destination::to(Box::new(written.clone()));
+    let mut output = Output::begin(out, style, batches[0].schema(), intent)?;
+    for batch in batches {
+        output.batch(batch)?;
+    }
+    output.end(&mut summary())?;
+    let bytes = written.0.lock().unwrap().clone();
+    Ok(bytes)
+}
+
+/// Compares an answer with the file of this name, or writes that file when `NETCONN_UPDATE` is set.
+fn check(name: &str, style: &Style, batches: &[RecordBatch]) {
+    check_as(name, style, &columns(), batches);
+}
+
+/// The same for the answer of a query.
+fn check_as(name: &str, style: &Style, intent: &Intent, batches: &[RecordBatch]) {
+    let bytes = bytes(style, intent, batches).unwrap();
+    let written = anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/output/golden").join(name);
+    if std::env::var_os("NETCONN_UPDATE").is_some() {
+        std::fs::write(&path, &written).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(written, expected, "\n{name}:\n{written}");
+}
+
+fn rows() -> RecordBatch {
+    let ports =
+        ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(22), Some(443)]), None, Some(vec![])]);
+    batch(vec![
+        ("event.time", Arc::new(Int64Array::from(vec![Some(1_762_333_200_000), Some(1_762_333_201_500), None]))),
+        ("src.process.name", Arc::new(StringArray::from(vec![Some("curl"), Some("\u{1b}[2Jévil, \"x\""), None]))),
+        ("n", Arc::new(Int64Array::from(vec![Some(1), Some(-1_000_000), None]))),
+        ("share", Arc::new(Float64Array::from(vec![Some(0.5), Some(66.666_666), Some(f64::NAN)]))),
+        ("ok", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)]))),
+        ("ports", Arc::new(ports)),
+        (
+            "src.process.cmdline",
+            Arc::new(StringArray::from(vec![Some("a long command line with words"), Some(""), None])),
+        ),
+    ])
+}
+
+/// Connections by hour, with none at 12, at 13, and in the evening.
+fn hours() -> RecordBatch {
+    let hours = [10, 11, 13, 14, 24].map(|hour| 1_762_300_800_000 + hour * 3_600_000);
+    batch(vec![
+        ("timestamp", Arc::new(Int64Array::from_iter_values(hours.map(|ms| ms * 1_000_000)))),
+        ("count", Arc::new(Int64Array::from(vec![1, 250, 0, 1000, 40]))),
+    ])
+}
+
+fn tops() -> RecordBatch {
+    batch(vec![
+        ("src.process.name", Arc::new(StringArray::from(vec![Some("a long name of a process"), Some("sshd"), None]))),
+        ("dst.port.number", Arc::new(Int64Array::from(vec![443, 22, 53]))),
+        ("Bytes", Arc::new(Float64Array::from(vec![1e9, 1.5, f64::NAN]))),
+    ])
+}
+
+/// Events as they were recorded: most columns have no value.
+fn events() -> RecordBatch {
+    batch(vec![
+        ("agent.version", Arc::new(StringArray::from(vec!["0.1.0", "0.1.0"]))),
+        ("dst.ip.address", Arc::new(StringArray::from(vec!["203.0.113.50", "2001:db8::1"]))),
+        ("dst.port.number", Arc::new(Int64Array::from(vec![443, 53]))),
+        ("event.type", Arc::new(StringArray::from(vec!["IP Connect", "IP Connect"]))),
+        ("event.network.connectionStatus", Arc::new(StringArray::from(vec!["SUCCESS", "FAILURE"]))),
+        ("made", Arc::new(StringArray::from(vec![None, Some("up")]))),
+        ("event.network.errno", Arc::new(Int64Array::from(vec![None::<i64>, None]))),
+        ("event.time", Arc::new(Int64Array::from(vec![1_762_333_200_000, 1_762_333_201_000]))),
+    ])
+}
+
+#[test]
+fn tables_fit_the_terminal() {
+    check("table-whole.txt", &style(Format::Table, 0), &[rows()]);
+    check("table-80.txt", &style(Format::Table, 80), &[rows()]);
+    check("table-40.txt", &style(Format::Table, 40), &[rows()]);
+    check_as("table-events.txt", &style(Format::Table, 80), &of_events(), &[events()]);
+    check_as("table-events-whole.txt", &style(Format::Table, 0), &of_events(), &[events()]);
+    let live = Style { is_live: true, ..style(Format::Table, 120) };
+    check_as("table-live.txt", &live, &of_events(), &[events(), events()]);
+    check("table-empty.txt", &style(Format::Table, 80), &[rows().slice(0, 0)]);
+    for width in 1..120 {
+        let bytes = bytes(&style(Format::Table, width), &columns(), &[rows(), rows()]).unwrap();
+        let text = anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string();
+        // The first column of this table is a time, which is neither left out nor cut.
+        assert!(text.lines().all(|line| netconn::term::text_width(line) <= width.max(23)), "{width}\n{text}");
+    }
+}
+
+#[test]
+fn programs_get_what_there_is() {
+    check("rows.json", &style(Format::Json, 80), &[rows(), rows().slice(0, 1)]);
+    check("rows.ndjson", &style(Format::Ndjson, 80), &[rows()]);
+    check("rows.csv", &style(Format::Csv, 80), &[rows()]);
+    check("empty.json", &style(Format::Json, 80), &[rows().slice(0, 0)]);
+    check("empty.csv", &style(Format::Csv, 80), &[rows().slice(0, 0)]);
+}
+
+#[test]
+fn parquet_reads_back() {
+    let written = bytes(&style(Format::Parquet, 80), &columns(), &[rows(), rows()]).unwrap();
+    let reader = ParquetRecordBatchReader::try_new(bytes::Bytes::from(written), 1024).unwrap();
+    let read: Vec<RecordBatch> = reader.collect::<Result<_, _>>().unwrap();
+    let expected = datafusion::arrow::compute::concat_batches(&rows().schema(), &[rows(), rows()]).unwrap();
+    assert_eq!(read, [expected]);
+}
+
+#[test]
+fn charts_show_what_is_missing() {
+    let chart = |width| Style { is_chart: true, ..style(Format::Table, width) };
+    check_as("chart-time.txt", &chart(60), &grouped(&["timestamp"]), &[hours()]);
+    check_as("chart-top.txt", &chart(60), &grouped(&["src.process.name", "dst.port.number"]), &[tops()]);
+    let top = batch(vec![
+        ("dst.port.number", Arc::new(Int64Array::from(vec![443, 22]))),
+        ("count", Arc::new(Int64Array::from(vec![7, 3]))),
+    ]);
+    check_as("chart-ports.txt", &chart(0), &grouped(&["dst.port.number"]), &[top]);
+    let refusal = |batch: RecordBatch| bytes(&chart(60), &columns(), &[batch]).unwrap_err().to_string();
+    let names = batch(vec![("name", Arc::new(StringArray::from(vec!["a"])))]);
+    assert!(refusal(names).starts_with("a chart needs a column with numbers"));
+    let numbers = batch(vec![("n", Arc::new(Int64Array::from(vec![1])))]);
+    assert!(refusal(numbers).starts_with("a chart needs a column to draw over"));
+    let many = batch(vec![
+        ("name", Arc::new(StringArray::from(vec!["a"; 2001]))),
+        ("n", Arc::new(Int64Array::from(vec![1; 2001]))),
+    ]);
+    assert!(refusal(many).starts_with("a chart of more than 2000 bars"));
+}
+
+#[test]
+fn people_see_colours() {
+    let bytes = bytes(&style(Format::Table, 80), &of_events(), &[events()]).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(text.contains("\u{1b}[31mFAILURE\u{1b}[0m"), "{text:?}");
+    assert!(text.starts_with("\u{1b}[1mtime\u{1b}[0m"), "{text:?}");
+}

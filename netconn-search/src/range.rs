@@ -1,0 +1,426 @@
+//! The time range of a search, as people write it: `4 hours`, `10:30`, `March 3`, `2026-03-03T10:30:00Z`, from–to.
+
+use std::ops::Range;
+
+use jiff::{
+    Span, Timestamp, ToSpan as _, Zoned,
+    civil::{Date, DateTime, Time},
+};
+use thiserror::Error;
+
+/// Hours before the end when no beginning is said.
+const DEFAULT_HOURS: i64 = 24;
+
+/// What stands between the two ends of a range. A hyphen needs space around it: dates have hyphens too.
+const SEPARATORS: [&str; 6] = [" – ", " — ", " - ", " to ", "–", ".."];
+
+const MONTHS: [&str; 12] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+
+/// A range that cannot be read. It is never taken for a wider one.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RangeError {
+    /// Not a time.
+    #[error(
+        "'{text}' is not a time: use 4 hours, 3d, 10:30, March 3, 2026-03-03, 2026-03-03T10:30:00Z or epoch milliseconds"
+    )]
+    Time {
+        /// What was written.
+        text: String,
+    },
+    /// A number alone.
+    #[error("'{text}' has no unit: use {text}s, {text}m, {text}h, {text}d or {text}w")]
+    NoUnit {
+        /// What was written.
+        text: String,
+    },
+    /// Not a length.
+    #[error("'{text}' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w")]
+    Length {
+        /// What was written.
+        text: String,
+    },
+    /// A day or an hour that no calendar has, or a time beyond all calendars.
+    #[error("'{text}' does not exist: {reason}")]
+    Nowhere {
+        /// What was written.
+        text: String,
+        /// What the calendar said.
+        reason: String,
+    },
+    /// Nothing is in it.
+    #[error("the range is empty: it begins at {start} and ends at {end}")]
+    Empty {
+        /// First moment.
+        start: String,
+        /// The moment after the last one.
+        end: String,
+    },
+    /// It begins after now.
+    #[error("the range begins in the future, at {start}")]
+    Future {
+        /// First moment.
+        start: String,
+    },
+    /// Both ends were said twice.
+    #[error("'{text}' has both ends already: leave out --until")]
+    TwoEnds {
+        /// What was written.
+        text: String,
+    },
+}
+
+/// What was said about the time, as it was written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said<'a> {
+    /// `--since`: a time, or both ends.
+    pub since: Option<&'a str>,
+    /// `--until`: a time.
+    pub until: Option<&'a str>,
+    /// `--last`: a length, which ends now or at `until`; or both ends.
+    pub last: Option<&'a str>,
+}
+
+impl Said<'_> {
+    /// Whether anything was said.
+    pub fn is_nothing(&self) -> bool {
+        self.since.is_none() && self.until.is_none() && self.last.is_none()
+    }
+
+    /// The range in epoch milliseconds, the start in it and the end not. Without a beginning it begins 24 hours before its
+    /// end; without an end it ends now. A day as an end means its beginning.
+    ///
+    /// # Errors
+    ///
+    /// When something is no time, or the range is empty or begins in the future.
+    pub fn resolve(&self, now: &Zoned) -> Result<Range<i64>, RangeError> {
+        for both in [self.since, self.last].into_iter().flatten() {
+            let Some((start, end)) = ends(both) else { continue };
+            if self.until.is_some() {
+                return Err(RangeError::TwoEnds { text: both.into() });
+            }
+            return range(&moment(start, now)?, &moment(end, now)?, now);
+        }
+        let end = self.until.map_or_else(|| Ok(now.clone()), |until| moment(until, now))?;
+        let start = match (self.since, self.last) {
+            (Some(since), _) => moment(since, now)?,
+            (None, Some(last)) => {
+                let span = length(last).ok_or_else(|| number_or(last, |text| RangeError::Length { text }))?;
+                before(last, &end, span)?
+            }
+            (None, None) => before("24 hours", &end, DEFAULT_HOURS.hours())?,
+        };
+        range(&start, &end, now)
+    }
+}
+
+fn range(start: &Zoned, end: &Zoned, now: &Zoned) -> Result<Range<i64>, RangeError> {
+    let text = |time: &Zoned| time.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+    if start > now {
+        return Err(RangeError::Future { start: text(start) });
+    }
+    let range = start.timestamp().as_millisecond()..end.timestamp().as_millisecond();
+    if range.is_empty() {
+        return Err(RangeError::Empty { start: text(start), end: text(end) });
+    }
+    Ok(range)
+}
+
+/// Both ends, if there are two.
+fn ends(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim();
+    let text = text.strip_prefix("from ").unwrap_or(text);
+    let (start, end) = SEPARATORS.iter().find_map(|separator| text.split_once(separator))?;
+    Some((start.trim(), end.trim()))
+}
+
+/// The moment that a text means.
+fn moment(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
+    let text = text.trim();
+    match text.to_ascii_lowercase().as_str() {
+        "now" => return Ok(now.clone()),
+        "today" => return midnight(text, now.date(), now),
+        "yesterday" => return midnight(text, now.date().yesterday().map_err(|error| nowhere(text, &error))?, now),
+        _ => {}
+    }
+    if let Some(time) = epoch(text, now) {
+        return Ok(time);
+    }
+    if let Some(span) = length(text) {
+        return before(text, now, span);
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time.to_zoned(now.time_zone().clone()));
+    }
+    if text.starts_with(|first: char| first.is_ascii_digit()) && text.contains('-') {
+        let local = text.parse::<DateTime>().map_err(|_| RangeError::Time { text: text.into() })?;
+        return local.to_zoned(now.time_zone().clone()).map_err(|error| nowhere(text, &error));
+    }
+    words(text, now)
+}
+
+/// Epoch seconds, milliseconds, microseconds or nanoseconds: by the number of digits, which is the same from 2001 to 2286.
+fn epoch(text: &str, now: &Zoned) -> Option<Zoned> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: i64 = text.parse().ok()?;
+    let time = match text.len() {
+        10 => Timestamp::from_second(number),
+        13 => Timestamp::from_millisecond(number),
+        16 => Timestamp::from_microsecond(number),
+        19 => Ok(Timestamp::from_nanosecond(number.into()).ok()?),
+        _ => return None,
+    };
+    Some(time.ok()?.to_zoned(now.time_zone().clone()))
+}
+
+/// A length like `4 hours`, also with `-` before or `ago` behind it.
+fn length(text: &str) -> Option<Span> {
+    let text = text.trim();
+    if !text.bytes().any(|byte| byte.is_ascii_alphabetic()) || text.starts_with(['P', 'p']) {
+        return None;
+    }
+    let span = text.to_ascii_lowercase().parse::<Span>().ok()?.abs();
+    (!span.is_zero()).then_some(span)
+}
+
+/// `March 3`, `3 March 2026 10:30`, `10:30`, `6:15 pm`: without a day the last time that a clock showed it, without a year
+/// the last such day.
+fn words(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
+    let unreadable = || number_or(text, |text| RangeError::Time { text });
+    let (mut month, mut day, mut year, mut time) = (None, None, None, None);
+    let lower = text.to_ascii_lowercase();
+    let mut words = lower.split([' ', ',']).filter(|word| !word.is_empty()).peekable();
+    while let Some(word) = words.next() {
+        let twice = if word.contains(':') {
+            let half = words.next_if(|next| matches!(*next, "am" | "pm")).unwrap_or_default();
+            time.replace(clock(&format!("{word}{half}")).ok_or_else(unreadable)?).is_some()
+        } else if let Some(number) = month_number(word) {
+            month.replace(number).is_some()
+        } else if let Some(number) = day_number(word) {
+            day.replace(number).is_some()
+        } else {
+            let number = word.parse::<i16>().ok().filter(|_| word.len() == 4).ok_or_else(unreadable)?;
+            year.replace(number).is_some()
+        };
+        if twice {
+            return Err(unreadable());
+        }
+    }
+    let lost = |error: jiff::Error| nowhere(text, &error);
+    let at = time.unwrap_or(Time::MIN);
+    match (month, day, year) {
+        (None, None, None) if time.is_some() => {
+            let today = now.date().to_datetime(at).to_zoned(now.time_zone().clone()).map_err(lost)?;
+            if today <= *now { Ok(today) } else { today.checked_sub(1.day()).map_err(lost) }
+        }
+        (Some(month), Some(day), Some(year)) => {
+            let date = Date::new(year, month, day).map_err(lost)?;
+            date.to_datetime(at).to_zoned(now.time_zone().clone()).map_err(lost)
+        }
+        (Some(month), Some(day), None) => last_such_day(month, day, at, now).map_err(lost),
+        _ => Err(unreadable()),
+    }
+}
+
+/// The last moment before now at this day of any year.
+fn last_such_day(month: i8, day: i8, at: Time, now: &Zoned) -> Result<Zoned, jiff::Error> {
+    let mut missing = None;
+    // Eight years: 29 February may be that far (1896 to 1904).
+    for back in 0..=8 {
+        let moment = Date::new(now.year() - back, month, day)
+            .and_then(|date| date.to_datetime(at).to_zoned(now.time_zone().clone()));
+        match moment {
+            Ok(moment) if moment <= *now => return Ok(moment),
+            Ok(_) => {}
+            Err(error) => missing = Some(error),
+        }
+    }
+    Err(missing.unwrap_or_else(|| jiff::Error::from_args(format_args!("no such day"))))
+}
+
+fn month_number(word: &str) -> Option<i8> {
+    let place = MONTHS.iter().position(|month| word.len() >= 3 && month.starts_with(word))?;
+    i8::try_from(place + 1).ok()
+}
+
+/// `3`, `3rd`
+fn day_number(word: &str) -> Option<i8> {
+    let digits = ["st", "nd", "rd", "th"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
+    digits.parse().ok().filter(|day| (1..=31).contains(day) && digits.len() <= 2)
+}
+
+/// `10:30`, `10:30:15`, `6:15pm`
+fn clock(word: &str) -> Option<Time> {
+    let (digits, afternoon) = match (word.strip_suffix("am"), word.strip_suffix("pm")) {
+        (Some(digits), _) => (digits, Some(false)),
+        (_, Some(digits)) => (digits, Some(true)),
+        _ => (word, None),
+    };
+    let mut parts = digits.split(':').map(|part| part.parse::<i8>().ok().filter(|_| part.len() <= 2));
+    let (hour, minute) = (parts.next()??, parts.next()??);
+    let second = parts.next().unwrap_or(Some(0))?;
+    let hour = match afternoon {
+        None => hour,
+        Some(_) if !(1..=12).contains(&hour) => return None,
+        Some(afternoon) => hour % 12 + if afternoon { 12 } else { 0 },
+    };
+    if parts.next().is_some() {
+        return None;
+    }
+    Time::new(hour, minute, second, 0).ok()
+}
+
+fn midnight(text: &str, date: Date, now: &Zoned) -> Result<Zoned, RangeError> {
+    date.to_zoned(now.time_zone().clone()).map_err(|error| nowhere(text, &error))
+}
+
+fn before(text: &str, end: &Zoned, span: Span) -> Result<Zoned, RangeError> {
+    end.checked_sub(span).map_err(|error| nowhere(text, &error))
+}
+
+fn nowhere(text: &str, error: &jiff::Error) -> RangeError {
+    RangeError::Nowhere { text: text.into(), reason: error.to_string() }
+}
+
+/// What is wrong with a text that is a number alone; else what `other` says.
+fn number_or(text: &str, other: impl Fn(String) -> RangeError) -> RangeError {
+    let text = text.trim().to_owned();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        RangeError::NoUnit { text }
+    } else {
+        other(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Wednesday in Berlin, which goes from summer to winter time on 26 October.
+    fn now() -> Zoned {
+        let berlin = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        "2025-11-05T10:00:00+01:00".parse::<Timestamp>().unwrap().to_zoned(berlin)
+    }
+
+    /// A range as `start..end` in local time.
+    fn shown(said: Said<'_>) -> String {
+        match said.resolve(&now()) {
+            Err(error) => error.to_string(),
+            Ok(range) => [range.start, range.end]
+                .map(|ms| Timestamp::from_millisecond(ms).unwrap().to_zoned(now().time_zone().clone()))
+                .map(|time| time.strftime("%m-%d %H:%M:%S").to_string())
+                .join(".."),
+        }
+    }
+
+    #[test]
+    fn each_form_of_a_time() {
+        for (since, expected) in [
+            ("4 hours", "11-05 06:00:00"),
+            ("4 hours ago", "11-05 06:00:00"),
+            ("-15m", "11-05 09:45:00"),
+            ("2h30m", "11-05 07:30:00"),
+            ("3d", "11-02 10:00:00"),
+            ("1w", "10-29 10:00:00"),
+            ("2 Weeks", "10-22 10:00:00"),
+            ("30s", "11-05 09:59:30"),
+            ("10:30", "11-04 10:30:00"),
+            ("9:30", "11-05 09:30:00"),
+            ("09:30:15", "11-05 09:30:15"),
+            ("6:15 pm", "11-04 18:15:00"),
+            ("12:05AM", "11-05 00:05:00"),
+            ("March 3", "03-03 00:00:00"),
+            ("3rd Mar 10:30", "03-03 10:30:00"),
+            ("March 3, 2025", "03-03 00:00:00"),
+            ("dec 24", "12-24 00:00:00"),
+            ("today", "11-05 00:00:00"),
+            ("yesterday", "11-04 00:00:00"),
+            ("2025-11-01", "11-01 00:00:00"),
+            ("2025-11-01 08:15", "11-01 08:15:00"),
+            ("2025-11-01T08:15:00Z", "11-01 09:15:00"),
+            ("2025-11-01T08:15:00.5-05:00", "11-01 14:15:00"),
+            ("1762300800000", "11-05 01:00:00"),
+            ("1762300800", "11-05 01:00:00"),
+        ] {
+            let said = Said { since: Some(since), ..Said::default() };
+            assert_eq!(shown(said), format!("{expected}..11-05 10:00:00"), "{since}");
+        }
+    }
+
+    #[test]
+    fn both_ends() {
+        for text in [
+            "2025-11-01 - 2025-11-02",
+            "2025-11-01 – 2025-11-02",
+            "Nov 1–Nov 2",
+            "November 1 to November 2",
+            "from 2025-11-01 to 2025-11-02",
+            "2025-11-01..2025-11-02",
+        ] {
+            for said in [Said { since: Some(text), ..Said::default() }, Said { last: Some(text), ..Said::default() }] {
+                assert_eq!(shown(said), "11-01 00:00:00..11-02 00:00:00", "{text}");
+            }
+        }
+        let shown = |since, until, last| shown(Said { since, until, last });
+        assert_eq!(shown(None, None, None), "11-04 10:00:00..11-05 10:00:00");
+        assert_eq!(shown(Some("23:00"), Some("2:00"), None), "11-04 23:00:00..11-05 02:00:00");
+        assert_eq!(shown(None, Some("9:00"), None), "11-04 09:00:00..11-05 09:00:00");
+        assert_eq!(shown(None, Some("9:00"), Some("1h")), "11-05 08:00:00..11-05 09:00:00");
+        assert_eq!(shown(None, None, Some("90 minutes")), "11-05 08:30:00..11-05 10:00:00");
+        assert_eq!(shown(None, Some("2030-01-01"), Some("10 years")), "01-01 00:00:00..01-01 00:00:00");
+        // Days are days of the calendar: this one has 25 hours.
+        assert_eq!(shown(None, Some("2025-10-26 12:00"), Some("1d")), "10-25 12:00:00..10-26 12:00:00");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        let time = "use 4 hours, 3d, 10:30, March 3, 2026-03-03, 2026-03-03T10:30:00Z or epoch milliseconds";
+        for text in
+            ["", "soon", "10:30:15:1", "25:00", "13:00 pm", "March", "3 4 March", "2025-13-01", "P1D", "0 h", "x – y"]
+        {
+            let error = shown(Said { since: Some(text), ..Said::default() });
+            let text = text.split(" – ").next().unwrap();
+            assert_eq!(error, format!("'{text}' is not a time: {time}"));
+        }
+        for (said, expected) in [
+            (Said { since: Some("24"), ..Said::default() }, "'24' has no unit: use 24s, 24m, 24h, 24d or 24w"),
+            (Said { last: Some("7"), ..Said::default() }, "'7' has no unit: use 7s, 7m, 7h, 7d or 7w"),
+            (
+                Said { last: Some("10:30"), ..Said::default() },
+                "'10:30' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",
+            ),
+            (
+                Said { since: Some("1h"), until: Some("2h"), ..Said::default() },
+                "the range is empty: it begins at 2025-11-05 09:00:00 CET and ends at 2025-11-05 08:00:00 CET",
+            ),
+            (
+                Said { since: Some("2025-11-06"), ..Said::default() },
+                "the range begins in the future, at 2025-11-06 00:00:00 CET",
+            ),
+            (
+                Said { since: Some("3h – 2h"), until: Some("1h"), ..Said::default() },
+                "'3h – 2h' has both ends already: leave out --until",
+            ),
+        ] {
+            assert_eq!(shown(said), expected);
+        }
+        for impossible in ["February 30", "February 29, 2025", "99999 years"] {
+            let error = Said { since: Some(impossible), ..Said::default() }.resolve(&now()).unwrap_err();
+            assert!(matches!(error, RangeError::Nowhere { .. } | RangeError::Time { .. }), "{impossible}: {error}");
+        }
+    }
+}

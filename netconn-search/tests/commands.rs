@@ -1,0 +1,476 @@
+//! The command as people run it: what it prints, what it says, how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+/// Three events: 10:00:00, 10:00:01 and 10:01 UTC on 21 November 2026; then a line that is none, and a loss of 3 events.
+const EVENTS: &str = r#"{"event.type":"IP Connect","event.time":1795255200000,"timestamp":"2026-11-21T10:00:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.connectionStatus":"SUCCESS"}
+{"event.type":"IP Connect","event.time":1795255201000,"timestamp":"2026-11-21T10:00:01Z","src.process.name":"a\u001b[2Jb","dst.ip.address":"203.0.113.51","dst.port.number":22,"event.network.connectionStatus":"FAILURE"}
+{"event.type":"IP Close","event.time":1795255260000,"timestamp":"2026-11-21T10:01:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.bytesSent":517}
+{"event.type":"IP Clo
+{"event.type":"Data Loss","event.time":1795255270000,"loss.stage":"ring","loss.count":3}
+"#;
+
+struct Scene {
+    folder: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("events.ndjson"), EVENTS).unwrap();
+        fs::write(
+            folder.path().join("whole.ndjson"),
+            EVENTS.lines().take(3).map(|line| format!("{line}\n")).collect::<String>(),
+        )
+        .unwrap();
+        fs::write(
+            folder.path().join("netconn.toml"),
+            format!("state_dir = '{}'", folder.path().join("none").display()),
+        )
+        .unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_netconn-search"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("TZ", "UTC")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Exit code, standard output and standard error.
+    fn check(&self, arguments: &[&str], code: i32, out: &str, error: &str) {
+        let output = self.run(arguments);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let written = (output.status.code(), text(&output.stdout), untimed(&text(&output.stderr)));
+        assert_eq!(written, (Some(code), out.into(), error.into()), "{arguments:?}\n{}\n{}", written.1, written.2);
+    }
+}
+
+/// What was said, without how long it took.
+fn untimed(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.split_once(" in ") {
+        Some((before, after)) if line.contains(" read (") => {
+            format!("{before} in T;{}\n", after.split_once(';').map_or("", |(_, after)| after))
+        }
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+#[test]
+fn tables_are_for_people() {
+    let scene = Scene::new();
+    scene.check(
+        &["event.type = 'IP Connect' | sort event.time", "-f", "whole.ndjson"],
+        0,
+        "\
+event.time           event.type  src.process.name  dst.ip.address  dst.port.number  event.network.connectionStatus  timestamp
+2026-11-21 10:00:00  IP Connect  curl              203.0.113.50                443  SUCCESS                         2026-11-21 10:00:00
+2026-11-21 10:00:01  IP Connect  a\u{fffd}[2Jb            203.0.113.51                 22  FAILURE                         2026-11-21 10:00:01
+",
+        "2 rows, 3 events read (630 B) in T; none known to be lost\n",
+    );
+    scene.check(
+        &[
+            "| group n = count() by src.process.name | sort -n, src.process.name",
+            "-f",
+            "events.ndjson",
+            "--since",
+            "2026-11-21",
+            "--until",
+            "2026-11-22",
+        ],
+        0,
+        "\
+src.process.name  n
+curl              2
+a\u{fffd}[2Jb            1
+-                 1
+",
+        "\
+3 events of this time are known to be lost (event.type = 'Data Loss' has the details): the answer may miss some
+1 line in the files is no event and left out
+3 rows, 4 events read (741 B) in T; some were lost
+",
+    );
+}
+
+#[test]
+fn bars_are_drawn() {
+    let scene = Scene::new();
+    scene.check(
+        &["| group n = count() by t = timebucket('1 minute')", "-f", "whole.ndjson", "--chart", "-q"],
+        0,
+        "\
+n by t
+2026-11-21 10:00  2  ███████████████████████████████████████████████████████████
+2026-11-21 10:01  1  █████████████████████████████▌
+",
+        "",
+    );
+    scene.check(
+        &["event.type = 'IP Close' | columns src.process.name", "-f", "whole.ndjson", "--chart", "-q"],
+        2,
+        "",
+        "netconn: a chart needs a column with numbers: use `group … by timebucket('10m')` or `top 10 count() by …`\n",
+    );
+    for query in ["event.type = 'IP Close'", "| let twice = 2 * dst.port.number | limit 2"] {
+        scene.check(
+            &[query, "-f", "whole.ndjson", "--chart"],
+            2,
+            "",
+            "netconn: events are not drawn, what is counted of them is: use `group … by timebucket('10m')` or `top 10 count() by \
+             …`\n",
+        );
+    }
+    scene.check(
+        &["hunt", "all", "-f", "whole.ndjson", "--chart"],
+        2,
+        "",
+        "netconn: all hunts are shown as table, json or ndjson: name one for other forms\n",
+    );
+}
+
+#[test]
+fn programs_read_the_same_rows() {
+    let scene = Scene::new();
+    let query = "event.type = 'IP Connect' | sort event.time | columns src.process.name, port = dst.port.number";
+    scene.check(
+        &[query, "-f", "whole.ndjson", "--format", "ndjson"],
+        0,
+        "{\"src.process.name\":\"curl\",\"port\":443}\n{\"src.process.name\":\"a\\u001b[2Jb\",\"port\":22}\n",
+        "",
+    );
+    scene.check(&[query, "-f", "whole.ndjson", "--format", "csv", "--output", "out.csv"], 0, "", "");
+    assert_eq!(fs::read_to_string(scene.path("out.csv")).unwrap(), "src.process.name,port\ncurl,443\na\u{1b}[2Jb,22\n");
+    let json = scene.run(&[query, "-f", "events.ndjson", "--format", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(
+        json["columns"],
+        serde_json::json!([{"name": "src.process.name", "type": "string"}, {"name": "port", "type": "integer"}])
+    );
+    assert_eq!(json["rows"][1]["port"], 22);
+    assert_eq!((&json["row_count"], &json["events_lost"], &json["bad_lines"]), (&2.into(), &3.into(), &1.into()));
+    assert_eq!(json["warnings"], serde_json::json!([]));
+    // Parquet is read by the same program.
+    scene.check(&[query, "-f", "whole.ndjson", "--format", "parquet", "-o", "out.parquet"], 0, "", "");
+    scene.check(&["| columns port | sort port", "-f", "out.parquet", "--format", "csv"], 0, "port\n22\n443\n", "");
+}
+
+#[test]
+fn what_was_not_read_is_said() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("many")).unwrap();
+    fs::copy(scene.path("whole.ndjson"), scene.path("many/whole.ndjson")).unwrap();
+    std::os::unix::fs::symlink("a\u{1b}[2J.ndjson", scene.path("many/a\u{1b}[2J.ndjson")).unwrap();
+    let note = "/many/a\u{fffd}[2J.ndjson was not read: ";
+    for arguments in [&["--format", "table"][..], &["--format", "ndjson"], &["--format", "csv"], &["--explain"]] {
+        let output =
+            scene.run(&[&["| group n = count()", "-f", scene.path("many").to_str().unwrap()], arguments].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.matches(note).count()), (Some(0), 1), "{arguments:?}: {said}");
+    }
+    fs::remove_file(scene.path("many/whole.ndjson")).unwrap();
+    let output = scene.run(&["a = 1", "-f", "many"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(74), "{said}");
+    assert!(said.starts_with("netconn: cannot read many/a\u{fffd}[2J.ndjson: "), "{said}");
+}
+
+#[test]
+fn ends_have_a_meaning() {
+    let scene = Scene::new();
+    scene.check(&["event.type = 'None'", "-f", "whole.ndjson", "-q"], 0, "", "");
+    scene.check(&["event.type = 'None'", "-f", "whole.ndjson", "-q", "-e"], 1, "", "");
+    scene.check(
+        &["event.type = ", "-f", "whole.ndjson"],
+        65,
+        "",
+        &String::from_utf8(scene.run(&["event.type = ", "-f", "whole.ndjson"]).stderr).unwrap(),
+    );
+    scene.check(
+        &["event.typ = 'IP Connect'", "-f", "whole.ndjson"],
+        0,
+        "",
+        "\
+warning: there is no field 'event.typ', so it is null in every row
+  |
+1 | event.typ = 'IP Connect'
+  | ^^^^^^^^^
+  |
+help: write: event.type
+0 rows, 3 events read (630 B) in T; none known to be lost
+",
+    );
+    scene.check(
+        &["a = 1", "-f", "whole.ndjson", "--last", "10"],
+        2,
+        "",
+        "netconn: '10' has no unit: use 10s, 10m, 10h, 10d or 10w\n",
+    );
+    scene.check(&["a = 1", "-f", "missing"], 74, "", "netconn: cannot read missing: it does not exist\n");
+    let none = scene.path("none/events");
+    scene.check(
+        &["a = 1", "--config", "netconn.toml"],
+        69,
+        "",
+        &format!(
+            "netconn: there is no history in {}: start the daemon (`netconn run`) with `history = true`, or name files with --file\n",
+            none.display()
+        ),
+    );
+    scene.check(
+        &["a = 1", "--config", "missing.toml"],
+        78,
+        "",
+        "netconn: cannot read the configuration missing.toml: No such file or directory (os error 2)\n",
+    );
+    scene.check(
+        &[],
+        2,
+        "",
+        "netconn: there is no query: name it, as in `netconn search \"event.type = 'IP Connect'\"`, or as @FILE or -\n",
+    );
+    scene.check(
+        &["| group count()", "--follow"],
+        65,
+        "",
+        "netconn: `group` cannot be followed, for it needs all rows: --follow takes a filter, then `filter`, `columns`, `let`, \
+         `parse` and `lookup`\n",
+    );
+    scene.check(
+        &["a = 1", "--follow", "--socket", "none.sock"],
+        69,
+        "",
+        "netconn: sensor_offline: no netconn daemon listens at none.sock; start it with `netconn run` (as root) or name its \
+         --socket\n",
+    );
+    scene.check(
+        &["a = 1", "-f", "whole.ndjson", "-o", "none/x.csv", "--format", "csv"],
+        74,
+        "",
+        "netconn: cannot write none/x.csv: No such file or directory (os error 2)\n",
+    );
+}
+
+#[test]
+fn segments_are_converted_for_the_daemon() {
+    let scene = Scene::new();
+    fs::copy(scene.path("whole.ndjson"), scene.path("events-1795255190000.ndjson")).unwrap();
+    let output = scene.run(&["--convert", "./events-1795255190000.ndjson"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let file = scene.path(report["file"].as_str().unwrap());
+    assert_eq!(file.file_name().unwrap(), "events-1795255190000-1795255260000.parquet");
+    assert_eq!(report["bytes"], fs::metadata(&file).unwrap().len());
+    assert_eq!(
+        (&report["rows"], &report["first"], &report["last"]),
+        (&3.into(), &1_795_255_200_000_i64.into(), &1_795_255_260_000_i64.into())
+    );
+    let rows = |file: &str| scene.run(&["| sort event.time", "-f", file, "--format", "ndjson"]).stdout;
+    assert_eq!(rows(file.to_str().unwrap()), rows("whole.ndjson"));
+}
+
+#[test]
+fn a_query_comes_from_anywhere() {
+    let scene = Scene::new();
+    let (count, rows) = ("| group n = count()", "n\n3\n");
+    let rest = ["-f", "whole.ndjson", "--format", "csv"];
+    fs::write(scene.path("q.pq"), format!("// a comment\r\n{count}\n")).unwrap();
+    scene.check(&[&["@q.pq"][..], &rest].concat(), 0, rows, "");
+    let mut child = scene.command(&[&["-"][..], &rest].concat());
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(count.as_bytes()).unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, rows.as_bytes());
+    scene.check(
+        &[&[count, "--save", "all"][..], &rest].concat(),
+        0,
+        rows,
+        "netconn: saved as all; `netconn search --saved all` runs it\n",
+    );
+    scene.check(&[&["--saved", "all"][..], &rest].concat(), 0, rows, "");
+    scene.check(&["--saved"], 0, "all\n", "");
+    scene.check(&["--saved", "al"], 2, "", "netconn: there is no saved query 'al'; did you mean 'all'?\n");
+    // Also what is wrong only when its words are looked up is not kept.
+    let refused = scene.run(&["frobnicate(a) = 1", "--save", "wrong"]);
+    assert_eq!(refused.status.code(), Some(65));
+    let split = scene.run(&["event.type", "=", "IP Connect"]);
+    let said = String::from_utf8(split.stderr).unwrap();
+    assert!(split.status.code() == Some(2) && said.contains("put it in quotes"), "{said}");
+    scene.check(&["a = (1", "--save", "wrong"], 65, "", &String::from_utf8(scene.run(&["a = (1"]).stderr).unwrap());
+    scene.check(&["--saved"], 0, "all\n", "");
+}
+
+#[test]
+fn events_are_followed() {
+    let scene = Scene::new();
+    let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
+    let daemon = thread::spawn(move || {
+        let (mut client, _) = socket.accept().unwrap();
+        let mut request = [0; 1024];
+        let length = client.read(&mut request).unwrap();
+        assert!(request[..length].starts_with(b"GET /v1/events "));
+        client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        // A line in two parts, and time to be looked at between them.
+        for part in [&EVENTS[..100], &EVENTS[100..]] {
+            write!(client, "{:x}\r\n{part}\r\n", part.len()).unwrap();
+            thread::sleep(Duration::from_millis(500));
+        }
+        client.write_all(b"0\r\n\r\n").unwrap();
+    });
+    scene.check(
+        &[
+            "event.type = 'IP Connect' | let secure = dst.port.number = 443 | columns src.process.name, secure",
+            "--follow",
+            "--socket",
+            "netconn.sock",
+            "--format",
+            "csv",
+        ],
+        0,
+        "src.process.name,secure\ncurl,true\na\u{1b}[2Jb,false\n",
+        "",
+    );
+    daemon.join().unwrap();
+}
+
+#[test]
+fn errors_are_json_for_those_who_read_json() {
+    let scene = Scene::new();
+    let error = |arguments: &[&str]| {
+        let output = scene.run(&[arguments, &["--format", "json"]].concat());
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), answer["error"].clone())
+    };
+    let (code, refused) = error(&["a = 1 | colums b", "-f", "whole.ndjson"]);
+    assert_eq!((code, &refused["code"]), (Some(65), &"bad_request".into()));
+    let place = &refused["diagnostics"][0];
+    assert_eq!((&place["line"], &place["column"], &place["suggestion"]), (&1.into(), &9.into(), &"columns".into()));
+    let (code, missing) = error(&["a = 1", "-f", "missing"]);
+    assert_eq!((code, &missing["message"]), (Some(74), &"cannot read missing: it does not exist".into()));
+}
+
+#[test]
+fn a_reader_that_goes_is_no_failure() {
+    let scene = Scene::new();
+    let many: String = EVENTS.lines().take(1).map(|line| format!("{line}\n")).collect::<String>().repeat(20_000);
+    fs::write(scene.path("many.ndjson"), many).unwrap();
+    for format in ["table", "ndjson", "csv", "json", "parquet"] {
+        let mut command = scene.command(&["| nolimit", "-f", "many.ndjson", "--format", format]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut some = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{format}");
+    }
+}
+
+#[test]
+fn colours_are_for_those_who_want_them() {
+    let scene = Scene::new();
+    let arguments = ["| group n = count()", "-f", "whole.ndjson", "--color"];
+    let shown = |when| scene.run(&[&arguments[..], &[when]].concat()).stdout;
+    assert_eq!(shown("auto"), b"n\n3\n");
+    assert_eq!(shown("never"), b"n\n3\n");
+    assert_eq!(shown("always"), b"\x1b[1mn\x1b[0m\n3\n");
+}
+
+#[test]
+fn hunts_are_listed_shown_and_run() {
+    let scene = Scene::new();
+    let listed = String::from_utf8(scene.run(&["hunt", "--list"]).stdout).unwrap();
+    assert_eq!(listed.lines().count(), 12, "{listed}");
+    assert!(
+        listed.starts_with("NAME                   SEVERITY  RANGE    TITLE\nreverse-shell          critical  7 days"),
+        "{listed}"
+    );
+    let json: serde_json::Value =
+        serde_json::from_slice(&scene.run(&["hunt", "--list", "--format", "json"]).stdout).unwrap();
+    assert_eq!(json["hunts"].as_array().map(Vec::len), Some(11));
+    let shown = String::from_utf8(scene.run(&["hunt", "mining", "--show"]).stdout).unwrap();
+    for part in ["What else looks like that", "min_connections", "| sort -Connections"] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("hunts/tests/mining.match.ndjson");
+    let events = events.to_str().unwrap();
+    let found = |arguments: &[&str]| {
+        let output = scene.run(&[&["hunt"], arguments, &["-f", events, "--format", "csv", "-e"]].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap().lines().count())
+    };
+    assert_eq!(found(&["mining"]), (Some(0), 3));
+    assert_eq!(found(&["mining", "--set", "min_connections=2"]), (Some(1), 1));
+    scene.check(
+        &["hunt", "minin"],
+        2,
+        "",
+        "netconn: there is no hunt 'minin' (`netconn hunt --list` shows all); did you mean 'mining'?\n",
+    );
+}
+
+#[test]
+fn a_hunt_has_its_range() {
+    let scene = Scene::new();
+    let found = |name: &str, kind: &str, range: &[&str]| {
+        let events = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("hunts/tests/{name}.{kind}.ndjson"));
+        let arguments = ["hunt", name, "-f", events.to_str().unwrap(), "--format", "csv", "-q"];
+        let output = scene.run(&[&arguments[..], range].concat());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.as_str()), (Some(0), ""), "{name}");
+        String::from_utf8(output.stdout).unwrap().lines().count() - 1
+    };
+    for name in ["new-listeners", "rare-destinations"] {
+        // Of files without a range, and of its own range up to an end.
+        for range in [&[][..], &["--until", "2026-11-21T00:00:00Z"]] {
+            assert_eq!((found(name, "match", range), found(name, "nomatch", range)), (1, 0), "{name} {range:?}");
+        }
+    }
+    // Another beginning is another range.
+    let last = ["--last", "1ms", "--until", "2026-11-21T00:00:00Z"];
+    assert_eq!(found("mining", "match", &last), 0);
+}
+
+#[test]
+fn a_hunt_says_what_all_have_found() {
+    let scene = Scene::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hunts/tests/mining.match.ndjson");
+    let range = ["--last", "30d", "--until", "2026-11-21T00:00:00Z"];
+    let output = scene.run(&[&["hunt", "all", "-f", folder.to_str().unwrap(), "-q"][..], &range].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.ends_with("11 hunts; found: suspicious-executable (1), mining (2), rare-destinations (2)\n"),
+        "{said}"
+    );
+    let output =
+        scene.run(&[&["hunt", "all", "-f", folder.to_str().unwrap(), "--format", "json"][..], &range].concat());
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = json["hunts"].as_array().unwrap().iter().find(|hunt| hunt["name"] == "mining").unwrap();
+    assert_eq!((&found["rows"], &found["severity"]), (&2.into(), &"high".into()));
+}

@@ -1,0 +1,74 @@
+//! Every ready hunt finds what it is for, and nothing in what only looks like it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::{Path, PathBuf};
+
+use futures::StreamExt as _;
+use netconn_search::{
+    engine::{self, Search},
+    hunt::Library,
+    language,
+};
+
+/// 2026-11-21T00:00:00Z, the end of the range; the events are of the 30 days before.
+const END: i64 = 1_795_219_200_000;
+
+const DAYS: i64 = 30 * 86_400_000;
+
+/// How many rows a query finds in a file.
+async fn rows(query: &language::Query, file: PathBuf) -> usize {
+    let mut search = Search::new(vec![file]);
+    search.range = Some(END - DAYS..END);
+    let mut answer = search.run(query).await.unwrap();
+    let mut rows = 0;
+    while let Some(batch) = answer.batches.next().await {
+        rows += batch.unwrap().num_rows();
+    }
+    let read = answer.progress.snapshot();
+    assert!(read.rows > 0 && read.bad_lines == 0, "{read:?}");
+    rows
+}
+
+/// What a hunt finds in the events that must match, and in those that must not.
+fn found(name: &str) -> (usize, usize) {
+    let hunt = Library::new(None).get(name).unwrap();
+    let query = language::parse(&hunt.query).query.unwrap();
+    let file = |kind: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("hunts/tests/{name}.{kind}.ndjson"));
+    engine::runtime()
+        .unwrap()
+        .block_on(async { (rows(&query, file("match")).await, rows(&query, file("nomatch")).await) })
+}
+
+macro_rules! hunts {
+    ($($test:ident $name:literal $rows:literal;)+) => {
+        $(#[test]
+        fn $test() {
+            assert_eq!(found($name), ($rows, 0));
+        })+
+
+        #[test]
+        fn all_hunts_are_tested() {
+            let mut names: Vec<String> = Library::new(None).all().0.into_iter().map(|hunt| hunt.name).collect();
+            let mut tested = [$($name),+].map(str::to_owned);
+            names.sort();
+            tested.sort();
+            assert_eq!(names, tested);
+        }
+    };
+}
+
+// One row for each thing that is in the events to be found.
+hunts! {
+    beaconing "beaconing" 1;
+    dns_bypass "dns-bypass" 2;
+    exfiltration_port "exfiltration-port" 2;
+    exfiltration_volume "exfiltration-volume" 1;
+    failed_connects "failed-connects" 1;
+    internal_scan "internal-scan" 2;
+    mining "mining" 2;
+    new_listeners "new-listeners" 1;
+    rare_destinations "rare-destinations" 1;
+    reverse_shell "reverse-shell" 4;
+    suspicious_executable "suspicious-executable" 4;
+}
