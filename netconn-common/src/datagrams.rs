@@ -39,9 +39,19 @@ pub struct Datagrams {
     pub marks: u32,
     /// 1: a flow of it was counted, so that whoever watches wants to know when it ends. Not a mark, because packets set it.
     pub counted: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Flows begun in a period of a second, in the lower [`BEGUN_BITS`] bits; above them the lowest bits of the period's number.
+    pub begun: u32,
 }
+
+/// Bits of [`Datagrams::begun`] that count.
+pub const BEGUN_BITS: u32 = 20;
+
+/// A socket with more than this part of all flows that there may be has them folded: by the daemon, which sees how many it
+/// has, and by the kernel, when as many begin within a second.
+pub const FOLDED_FROM: u32 = 4;
+
+/// Name of the global that says how many flows of one socket may begin within a second.
+pub const FLOWS_PER_SOCKET: &str = "FLOWS_PER_SOCKET";
 
 /// What one flow is: a socket and the other end. Everything else of the packets is the same, or does not matter.
 #[repr(C)]
@@ -66,8 +76,8 @@ pub struct FlowKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Flow {
-    /// When the first datagram was seen (0: none yet, of a socket that is to be folded), `CLOCK_BOOTTIME` nanoseconds, with the number of the processor in the lowest six
-    /// bits: no other flow of the socket has the same.
+    /// When the first datagram was seen, `CLOCK_BOOTTIME` nanoseconds, with the number of the processor in the lowest six
+    /// bits: no other flow of the socket has the same. 0: none was seen yet, of a socket that is to be folded.
     pub first_ns: u64,
     /// When the last one was.
     pub last_ns: u64,
@@ -121,10 +131,11 @@ pub struct FlowRecord {
 pub struct DatagramRecord {
     /// Time and kind.
     pub header: Header,
-    /// The socket's cookie; where that cannot be asked for (5.10) and it has none yet, its address in the kernel.
+    /// The socket's cookie; 0 where that cannot be asked for (5.10) and it has none yet.
     pub socket: u64,
-    /// Its address in the kernel, if what is kept with it cannot be had (5.10), to find its processes by; 0 otherwise.
-    pub address: u64,
+    /// What [`FileRecord::socket`](crate::FileRecord::socket) says of it: its cookie, or where that cannot be asked for its
+    /// address in the kernel, which nobody else is to see. 0 in the ring.
+    pub file: u64,
     /// What is kept with it.
     pub kept: Datagrams,
     /// This end's address; IPv4 in the first four bytes.

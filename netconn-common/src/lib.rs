@@ -10,8 +10,8 @@ mod members;
 mod record;
 
 pub use datagrams::{
-    DatagramRecord, Datagrams, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP,
-    ReleasedRecord, datagram,
+    BEGUN_BITS, DatagramRecord, Datagrams, FLOWS_PER_SOCKET, FOLDED_FROM, Flow, FlowKey, FlowRecord, IPPROTO_ICMP,
+    IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, ReleasedRecord, datagram,
 };
 pub use record::{
     CgroupRecord, CountersRecord, Destination, ExecRecord, ExitRecord, FileRecord, ForkRecord, Header, KEPT_VERSION,
@@ -106,6 +106,8 @@ pub mod setting {
     pub const SCAN_COUNTERS: u32 = 16;
     /// `iter/tcp` is read for the first time: what is kept with sockets is an earlier daemon's.
     pub const FIRST_DUMP: u32 = 32;
+    /// Sockets of datagrams are watched.
+    pub const DATAGRAMS: u32 = 1024;
     /// Datagrams are not counted: that a socket of datagrams is connected is told.
     pub const SOCKETS_ONLY: u32 = 128;
     /// With the bit before: the tracepoints of sending and receiving are there, and tell it with the socket's own port.

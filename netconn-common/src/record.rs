@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::{UNKNOWN_U32, UNKNOWN_U64};
+
 /// Kinds of records, in [`Header::kind`].
 pub mod kind {
     /// A [`TcpRecord`](super::TcpRecord): a TCP socket changed its state.
@@ -220,6 +222,18 @@ pub struct Totals {
     pub retransmits: u32,
 }
 
+impl Totals {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self {
+        bytes_sent: UNKNOWN_U64,
+        bytes_received: UNKNOWN_U64,
+        segments_sent: UNKNOWN_U32,
+        segments_received: UNKNOWN_U32,
+        rtt_us: 0,
+        retransmits: UNKNOWN_U32,
+    };
+}
+
 /// A TCP socket changed its state, or (from `iter/tcp`, with both states the same) is in it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -303,7 +317,7 @@ pub struct UnsentRecord {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 pub struct FileRecord {
-    /// As [`TcpRecord::socket`].
+    /// As [`TcpRecord::socket`]; of a socket of datagrams as [`DatagramRecord::file`](crate::DatagramRecord::file).
     pub socket: u64,
     /// Who has the file open.
     pub owner: Owner,

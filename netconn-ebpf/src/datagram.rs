@@ -100,7 +100,7 @@ fn bound(ctx: &SockContext, address: [u32; 4], family: u16) {
 pub fn connecting(ctx: &SockAddrContext, address: [u32; 4], port: u16, family: u16) {
     // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
     let socket = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
-    if socket.is_null() || !is_of_datagrams(socket) {
+    if socket.is_null() || !is_of_datagrams(socket) || !tcp::setting(setting::DATAGRAMS) {
         return;
     }
     let Some(kept) = kept_or_new(socket.cast()) else { return };
@@ -109,11 +109,16 @@ pub fn connecting(ctx: &SockAddrContext, address: [u32; 4], port: u16, family: u
     if tcp::setting(setting::SOCKETS_ONLY) && !tcp::setting(setting::TOLD_BY_USE) && is_udp(socket) {
         kept.counted = 1;
         let marks = datagram::CONNECTED;
-        tell(
-            cookie(ctx.as_ptr()),
-            kept,
-            Place { remote_address: address, remote_port: port, family, marks, ..Place::default() },
-        );
+        // This end is known if it was bound to an address before; else the kernel chooses after this.
+        // SAFETY: not null, and members that may be read.
+        let local_address = unsafe {
+            let [a, b, c, d] = (*socket).src_ip6;
+            if family == AF_INET { [(*socket).src_ip4, 0, 0, 0] } else { [a, b, c, d] }
+        };
+        // SAFETY: as above.
+        let local_port = if local_address == [0; 4] { 0 } else { unsafe { (*socket).src_port as u16 } };
+        let place = Place { local_address, local_port, remote_address: address, remote_port: port, family, marks };
+        tell(cookie(ctx.as_ptr()), kept, place);
     }
 }
 
@@ -272,7 +277,7 @@ fn tell(socket: u64, kept: &Datagrams, place: Place) {
         let record = DatagramRecord {
             header: emit::header(kind::BOUND, emit::now()),
             socket,
-            address: 0,
+            file: 0,
             kept: *kept,
             local_address: bytes(place.local_address),
             remote_address: bytes(place.remote_address),

@@ -15,12 +15,14 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use netconn_common::{Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, kind};
+use netconn_common::{
+    BEGUN_BITS, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, kind,
+};
 
 use crate::{
     datagram::{self, SOCK_DGRAM, SOCK_RAW},
     emit,
-    kernel::context,
+    kernel::{FLOWS_PER_SOCKET, context},
     maps::{FLOWS, FOLDED},
 };
 
@@ -32,6 +34,10 @@ const EXTENSIONS_MAX: usize = 6;
 const EEXIST: i64 = -17;
 /// `-E2BIG`, as above: a map has as many entries as it may have. Other errors are over with the next packet.
 const NO_ROOM: i64 = -7;
+/// Nanoseconds in this power of two are about a second.
+const PERIOD_BITS: u32 = 30;
+/// The largest count in [`Datagrams::begun`](netconn_common::Datagrams::begun).
+const BEGUN_MAX: u32 = (1 << BEGUN_BITS) - 1;
 /// What UDP and ICMP put before their payload, bytes.
 const HEADER_BYTES: u32 = 8;
 
@@ -207,10 +213,8 @@ struct Moved {
 fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Moved, is_out: bool) {
     // Member by member: a whole one would be made in another place first.
     let mut flow = Flow::default();
-    if !begin(socket, &mut flow) {
-        return;
-    }
     let &Moved { packets, payload, now } = moved;
+    let Some(has_room) = begin(socket, &mut flow, now) else { return };
     let (source_port, destination_port) = packet.ports();
     let (local, local_port) =
         if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
@@ -229,7 +233,7 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
         (flow.packets_received, flow.bytes_received) = (packets, payload);
     }
     let rest = find(folded(), (&raw const key.socket).cast());
-    let result = if rest.is_null() { put(flows(), (&raw const *key).cast(), &flow) } else { NO_ROOM };
+    let result = if rest.is_null() && has_room { put(flows(), (&raw const *key).cast(), &flow) } else { NO_ROOM };
     match result {
         0 => return tell(key, &flow),
         // Another processor was faster.
@@ -237,8 +241,8 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
         NO_ROOM => {}
         _ => return emit::lost(kind::UNCOUNTED),
     }
-    // There is no room, or the daemon says that this socket has too much: from now on one flow stands for all further ends of
-    // it.
+    // There is no room, or this socket has too much, as the daemon says or as is seen here: from now on one flow stands for
+    // all further ends of it.
     (key.remote_address, key.remote_port, key.protocol, key.version) = ([0; 16], 0, 0, 0);
     if rest.is_null() {
         match put(folded(), (&raw const key.socket).cast(), &flow) {
@@ -264,13 +268,13 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
 }
 
 /// Notes whose the socket of a packet is, the inode of its network namespace, and whether it is a raw one; a flow of it is
-/// counted from now on. Not for a raw socket that nothing is kept with: it is one of the kernel itself, which answers pings
-/// by such, or older than netconn on 5.10.
+/// counted from now on, or if this gives `false` together with others of it. Not for a raw socket that nothing is kept with:
+/// it is one of the kernel itself, which answers pings by such, or older than netconn on 5.10.
 #[inline(always)]
-fn begin(socket: *mut bpf_sock, flow: &mut Flow) -> bool {
-    let Some((socket, kind)) = full(socket) else { return false };
+fn begin(socket: *mut bpf_sock, flow: &mut Flow, now: u64) -> Option<bool> {
+    let (socket, kind) = full(socket)?;
     if !matches!(kind, SOCK_DGRAM | SOCK_RAW) {
-        return false;
+        return None;
     }
     let is_raw = kind == SOCK_RAW;
     let kept = datagram::storage(socket.cast(), !is_raw);
@@ -278,7 +282,7 @@ fn begin(socket: *mut bpf_sock, flow: &mut Flow) -> bool {
         if !is_raw {
             flow.namespace = datagram::namespace(socket.cast());
         }
-        return !is_raw;
+        return (!is_raw).then_some(true);
     }
     // SAFETY: not null; members are written whole, and whoever reads a half-written owner has one that does not exist.
     let kept = unsafe { &mut *kept };
@@ -289,7 +293,19 @@ fn begin(socket: *mut bpf_sock, flow: &mut Flow) -> bool {
     flow.owner = kept.owner;
     flow.namespace = kept.namespace;
     flow.is_raw = u8::from(is_raw);
-    true
+    // Without this, a flood from ever new addresses would take the room of all sockets before the daemon could fold. Two
+    // processors may count one flow as one: there are as many more at most.
+    let period = (now >> PERIOD_BITS) as u32;
+    let begun = if kept.begun >> BEGUN_BITS == period & (u32::MAX >> BEGUN_BITS) {
+        kept.begun + 1
+    } else {
+        period << BEGUN_BITS
+    };
+    let has_room = begun & BEGUN_MAX < FLOWS_PER_SOCKET.load();
+    if has_room {
+        kept.begun = begun;
+    }
+    Some(has_room)
 }
 
 /// Whether a socket is one of datagrams.

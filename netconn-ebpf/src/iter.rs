@@ -149,8 +149,8 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
         let ends = sock.ends(0);
         let mut record = DatagramRecord {
             header: emit::header(kind::BOUND, emit::now()),
-            socket: sock.cookie_or_address(),
-            address: if has(&HAS_SOCKET_STORAGE) { 0 } else { sock.address() },
+            socket: sock.cookie(),
+            file: sock.file_number(),
             kept: Datagrams { namespace: sock.namespace(), ..kept },
             local_address: [0; 16],
             remote_address: [0; 16],
@@ -251,7 +251,8 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
             return 0;
         }
         let Some(Open { kept, socket, tcp_state, local_port }) = open(file) else {
-            if !tcp::setting(setting::SCAN_ATTEMPTS | setting::SCAN_OWNERS) {
+            let is_watched = tcp::setting(setting::DATAGRAMS | setting::PASSING);
+            if is_watched && !tcp::setting(setting::SCAN_ATTEMPTS | setting::SCAN_OWNERS) {
                 of_datagrams(seq, task, file, (*ctx).fd as u32);
             }
             return 0;
@@ -290,13 +291,9 @@ unsafe fn of_datagrams(seq: *mut c_void, task: *const u8, file: *const u8, descr
         let mut owner = Task::new(task).owner(attribution::SCAN);
         let (socket, local_port);
         if has(&HAS_SOCK_FROM_FILE) {
-            let found = bpf_sock_from_file(file.cast_mut().cast());
-            if found.is_null() {
-                return;
-            }
-            let sk = follow(found.cast_const().cast(), &SOCKET_SOCK);
+            let Some(sk) = typed(file) else { return };
             let sock = Sock::new(sk);
-            if sk.is_null() || !sock.is_inet() || sock.is_tcp() || sock.is_mptcp() {
+            if !sock.is_inet() || sock.is_tcp() || sock.is_mptcp() {
                 return;
             }
             let kept = datagram::traced(sock, !is_passing());
@@ -308,24 +305,16 @@ unsafe fn of_datagrams(seq: *mut c_void, task: *const u8, file: *const u8, descr
                     owner = (*kept).owner;
                 }
             }
-            (socket, local_port) = (sock.cookie_or_address(), sock.bound_port());
+            (socket, local_port) = (sock.file_number(), sock.bound_port());
         } else {
-            if !has(&HAS_PROBE_READ) {
-                return;
-            }
-            // As for TCP below; what has an Internet protocol and is in no state of TCP's.
-            let found: u64 = member(file, &FILE_PRIVATE, 0);
-            let Some(back) = probe::<u64>(found + u64::from(SOCKET_FILE.load())) else { return };
-            if found == 0 || back != file as u64 {
-                return;
-            }
-            let Some(sk) = probe::<u64>(found + u64::from(SOCKET_SOCK.load())) else { return };
+            // What has an Internet protocol, and is not TCP's.
+            let Some(sk) = untyped(file) else { return };
             let family: u16 = probe(sk + u64::from(SOCK_FAMILY.load())).unwrap_or(0);
             let protocol: u16 = probe(sk + u64::from(SOCK_PROTOCOL.load())).unwrap_or(0);
             if !matches!(family, AF_INET | AF_INET6) || protocol == u16::from(IPPROTO_TCP) {
                 return;
             }
-            // See `DatagramRecord::address`.
+            // See `DatagramRecord::file`.
             socket = sk;
             local_port = probe(sk + u64::from(SOCK_LOCAL_PORT.load())).unwrap_or(0);
         }
@@ -346,28 +335,12 @@ unsafe fn past_hooks(seq: *mut c_void, task: *const u8, file: *const u8) {
     unsafe {
         let (address, family, namespace): (u64, u16, u32);
         if has(&HAS_SOCK_FROM_FILE) {
-            let found = bpf_sock_from_file(file.cast_mut().cast());
-            if found.is_null() {
-                return;
-            }
-            let sk = follow(found.cast_const().cast(), &SOCKET_SOCK);
-            if sk.is_null() {
-                return;
-            }
+            let Some(sk) = typed(file) else { return };
             family = member(sk, &SOCK_FAMILY, 0);
             namespace = Sock::new(sk).namespace();
             address = sk as u64;
         } else {
-            // As for TCP below.
-            if !has(&HAS_PROBE_READ) {
-                return;
-            }
-            let found: u64 = member(file, &FILE_PRIVATE, 0);
-            let Some(back) = probe::<u64>(found + u64::from(SOCKET_FILE.load())) else { return };
-            if found == 0 || back != file as u64 {
-                return;
-            }
-            let Some(sk) = probe::<u64>(found + u64::from(SOCKET_SOCK.load())) else { return };
+            let Some(sk) = untyped(file) else { return };
             family = probe(sk + u64::from(SOCK_FAMILY.load())).unwrap_or(0);
             let net: u64 = probe(sk + u64::from(SOCK_NET.load())).unwrap_or(0);
             namespace = probe(net + u64::from(NET_INODE.load())).unwrap_or(UNKNOWN_U32);
@@ -425,6 +398,43 @@ fn is_unsure(state: &SocketState) -> bool {
     (is_child || is_listener) && ended.is_some_and(|start_ns| *start_ns == state.owner.start_ns)
 }
 
+/// The `struct sock` behind a file, from 5.11 on.
+///
+/// # Safety
+///
+/// `file` must be a typed pointer.
+#[inline(always)]
+unsafe fn typed(file: *const u8) -> Option<*const u8> {
+    // SAFETY: the caller's contract, and what the helper gives.
+    unsafe {
+        let socket = bpf_sock_from_file(file.cast_mut().cast());
+        if socket.is_null() {
+            return None;
+        }
+        let sk = follow(socket.cast_const().cast(), &SOCKET_SOCK);
+        (!sk.is_null()).then_some(sk)
+    }
+}
+
+/// The same before: what hangs on a file is a socket if the file hangs on it (`sock_alloc_file` in `net/socket.c`).
+///
+/// # Safety
+///
+/// As for [`typed`].
+#[inline(always)]
+unsafe fn untyped(file: *const u8) -> Option<u64> {
+    if !has(&HAS_PROBE_READ) {
+        return None;
+    }
+    // SAFETY: the caller's contract.
+    let socket: u64 = unsafe { member(file, &FILE_PRIVATE, 0) };
+    let back: u64 = probe(socket + u64::from(SOCKET_FILE.load()))?;
+    if socket == 0 || back != file as u64 {
+        return None;
+    }
+    probe(socket + u64::from(SOCKET_SOCK.load()))
+}
+
 /// A TCP socket that is an open file.
 struct Open {
     /// Not null.
@@ -440,13 +450,8 @@ fn open(file: *const u8) -> Option<Open> {
     // SAFETY: a typed pointer, and what the helper and its members give.
     unsafe {
         if has(&HAS_SOCK_FROM_FILE) {
-            let socket = bpf_sock_from_file(file.cast_mut().cast());
-            if socket.is_null() {
-                return None;
-            }
-            let sk = follow(socket.cast_const().cast(), &SOCKET_SOCK);
-            let sock = Sock::new(sk);
-            if sk.is_null() || !sock.is_inet() || !sock.is_tcp() {
+            let sock = Sock::new(typed(file)?);
+            if !sock.is_inet() || !sock.is_tcp() {
                 return None;
             }
             let kept = if is_passing() { spare(4) } else { sock.state() };
@@ -456,17 +461,11 @@ fn open(file: *const u8) -> Option<Open> {
             let socket = sock.number(&mut (*kept).state);
             return Some(Open { kept, socket, tcp_state: sock.tcp_state(), local_port: sock.bound_port() });
         }
-        if !has(&HAS_PROBE_READ) || has(&HAS_SOCKET_STORAGE) {
+        if has(&HAS_SOCKET_STORAGE) {
             return None;
         }
-        // Before 5.11: what hangs on a file is a socket if the file hangs on it (`sock_alloc_file` in net/socket.c), and
-        // a TCP socket if `iter/tcp` found it before.
-        let socket: u64 = member(file, &FILE_PRIVATE, 0);
-        let back: u64 = probe(socket + u64::from(SOCKET_FILE.load()))?;
-        if socket == 0 || back != file as u64 {
-            return None;
-        }
-        let sk: u64 = probe(socket + u64::from(SOCKET_SOCK.load()))?;
+        // A TCP socket if `iter/tcp` found it before.
+        let sk = untyped(file)?;
         let kept = SOCKETS_BY_ADDRESS.get_ptr_mut(sk)?;
         let tcp_state = probe(sk + u64::from(SOCK_STATE.load()))?;
         let local_port = probe(sk + u64::from(SOCK_LOCAL_PORT.load()))?;

@@ -37,6 +37,10 @@ pub static HAS_SOCK_FROM_FILE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub static HAS_PROBE_READ: Global<u32> = Global::new(0);
 
+/// Flows of one socket that may begin within a second.
+#[unsafe(no_mangle)]
+pub static FLOWS_PER_SOCKET: Global<u32> = Global::new(0);
+
 /// Whether a feature global is set.
 #[inline(always)]
 pub fn has(feature: &Global<u32>) -> bool {

@@ -1,8 +1,8 @@
 //! netconn's eBPF programs: one object for every kernel from 5.10 on.
 //!
 //! `tcp`, `accept`, `attempt`, `inherit`, `flow`, `datagram`, `process` and `iter` hold the programs, `sock`, `task` and
-//! `kernel` everything that reads kernel memory, `emit` all writes to the ring buffer, `maps` what is shared with the daemon. Built by `cargo xtask ebpf`; on other targets
-//! this crate is empty, so that tools can walk the whole workspace.
+//! `kernel` everything that reads kernel memory, `emit` all writes to the ring buffer, `maps` what is shared with the daemon.
+//! Built by `cargo xtask ebpf`; on other targets this crate is empty, so that tools can walk the whole workspace.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",

@@ -164,17 +164,21 @@ impl Sock {
         (number != 0).then_some(number)
     }
 
-    /// The cookie; where it cannot be asked for, the one that the socket has been given, else its address, which is never as
-    /// small.
+    /// The cookie; where it cannot be asked for, the one that the socket has been given already, else 0.
     #[inline(always)]
-    pub fn cookie_or_address(self) -> u64 {
+    pub fn cookie(self) -> u64 {
         if has(&HAS_SOCKET_COOKIE) {
             // SAFETY: the helper takes any typed socket.
             return unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) };
         }
         // SAFETY: as above.
-        let cookie: u64 = unsafe { member(self.0, &SOCK_COOKIE, 0) };
-        if cookie == 0 { self.address() } else { cookie }
+        unsafe { member(self.0, &SOCK_COOKIE, 0) }
+    }
+
+    /// What open files and dumps of sockets of datagrams have in common, see `DatagramRecord::file`.
+    #[inline(always)]
+    pub fn file_number(self) -> u64 {
+        if has(&HAS_SOCKET_COOKIE) { self.cookie() } else { self.address() }
     }
 
     /// Protocol, as in the IP header.

@@ -8,8 +8,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::{debug, warn};
 use netconn_common::{
-    Kept, Owner, SocketState, TcpRecord, Totals, UNKNOWN_U32, UNKNOWN_U64, attribution, kind, mark, role, setting,
-    tcp_state,
+    Kept, Owner, SocketState, TcpRecord, Totals, UNKNOWN_U32, attribution, kind, mark, role, setting, tcp_state,
 };
 
 use crate::{
@@ -301,20 +300,12 @@ pub unsafe fn fill(
 #[inline(always)]
 pub unsafe fn fill_minisock(record: *mut TcpRecord, sock: Sock, state: u8, now: u64) {
     let ends = sock.ends(0);
-    let unknown = Totals {
-        bytes_sent: UNKNOWN_U64,
-        bytes_received: UNKNOWN_U64,
-        segments_sent: UNKNOWN_U32,
-        segments_received: UNKNOWN_U32,
-        rtt_us: 0,
-        retransmits: UNKNOWN_U32,
-    };
     // SAFETY: the caller's contract.
     unsafe {
         (*record).header = emit::header(kind::TCP, now);
         (*record).socket = 0;
         (*record).state = SocketState::default();
-        (*record).totals = unknown;
+        (*record).totals = Totals::UNKNOWN;
         (*record).namespace = sock.namespace();
         (*record).error = 0;
         (&raw mut (*record).local_address).cast::<[u64; 2]>().write_unaligned(ends.local_address);

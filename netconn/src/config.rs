@@ -1,6 +1,7 @@
 //! The configuration: a TOML file in which everything has a default, under the options of the command line.
 
 use std::{
+    fmt::Display,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -14,6 +15,8 @@ pub const DEFAULT_FILE: &str = "/etc/netconn/netconn.toml";
 pub const DEFAULT_SOCKET: &str = "/run/netconn/netconn.sock";
 /// Where the daemon keeps what must survive it when nothing else is said.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/netconn";
+/// Where hunts of this host are looked for when nothing else is said.
+pub const DEFAULT_HUNTS: &str = "/etc/netconn/hunts";
 
 /// Smallest and largest ring buffer, bytes.
 const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
@@ -23,6 +26,11 @@ const MAX_FLOWS: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
 /// Shortest and longest time after which a flow has ended, seconds.
 const IDLE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 
+/// Smallest and largest history, bytes.
+const HISTORY_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
+/// Shortest and longest history, days.
+const HISTORY_DAYS: std::ops::RangeInclusive<u32> = 1..=36_500;
+
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -31,9 +39,16 @@ pub struct Config {
     pub events: Vec<PathBuf>,
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// What must survive the daemon: the sensor id.
+    /// What must survive the daemon: the sensor id and the history.
     pub state_dir: PathBuf,
-    /// Group whose members may use the socket; if it does not exist, only root may.
+    /// Whether all events are kept in the state folder for a while, for `netconn search`; apart from `events`.
+    pub history: bool,
+    /// So many bytes of them at most; the oldest go first. They also go before less than a twentieth of the file system, or
+    /// 1 GiB, is free, until a tenth of this is left.
+    pub history_bytes: u64,
+    /// For so many days.
+    pub history_days: u32,
+    /// Group whose members may use the socket and read the history; if it does not exist, only root may.
     pub group: String,
     /// Organisation id, `site.id` in events.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,6 +68,28 @@ pub struct Config {
     pub flow_idle_both_seconds: u32,
     /// Least severe messages of the eBPF programs in the log: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub ebpf_log: EbpfLog,
+    /// What `netconn search` and `netconn hunt` use; the daemon does not.
+    pub search: Search,
+}
+
+/// See [`Config::search`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Search {
+    /// Folder of hunts beside those that come with netconn.
+    pub hunts: PathBuf,
+    /// Folder of the tables for `lookup` and `savelookup`; that of the user when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lookups: Option<PathBuf>,
+    /// MMDB file for `geo_ip_country` and the like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub geo_database: Option<PathBuf>,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self { hunts: DEFAULT_HUNTS.into(), lookups: None, geo_database: None }
+    }
 }
 
 /// See [`Config::ebpf_log`].
@@ -89,6 +126,9 @@ impl Default for Config {
             events: Vec::new(),
             socket: DEFAULT_SOCKET.into(),
             state_dir: DEFAULT_STATE_DIR.into(),
+            history: true,
+            history_bytes: 2 << 30,
+            history_days: 30,
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),
@@ -99,6 +139,7 @@ impl Default for Config {
             flow_idle_seconds: 60,
             flow_idle_both_seconds: 180,
             ebpf_log: EbpfLog::Off,
+            search: Search::default(),
         }
     }
 }
@@ -149,6 +190,8 @@ impl Config {
                 RING_BYTES.end()
             ));
         }
+        within("history_bytes", config.history_bytes, &HISTORY_BYTES)?;
+        within("history_days", config.history_days, &HISTORY_DAYS)?;
         within("max_flows", config.max_flows, &MAX_FLOWS)?;
         within("flow_idle_seconds", config.flow_idle_seconds, &IDLE_SECONDS)?;
         within("flow_idle_both_seconds", config.flow_idle_both_seconds, &IDLE_SECONDS)?;
@@ -162,7 +205,11 @@ impl Config {
     }
 }
 
-fn within(name: &str, value: u32, range: &std::ops::RangeInclusive<u32>) -> Result<(), String> {
+fn within<T: PartialOrd + Display + Copy>(
+    name: &str,
+    value: T,
+    range: &std::ops::RangeInclusive<T>,
+) -> Result<(), String> {
     if range.contains(&value) {
         return Ok(());
     }
@@ -175,7 +222,9 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let config = Config { site_id: Some("a".into()), events: vec!["-".into()], ..Config::default() };
+        let search =
+            Search { lookups: Some("/tables".into()), geo_database: Some("/city.mmdb".into()), ..Search::default() };
+        let config = Config { site_id: Some("a".into()), events: vec!["-".into()], search, ..Config::default() };
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }
@@ -187,6 +236,8 @@ mod tests {
         let error = Config::parse("ring_bytes = 5000").unwrap_err();
         assert_eq!(error, "ring_bytes = 5000: it must be a power of two from 4096 to 1073741824");
         for (text, expected) in [
+            ("history_bytes = 7", "history_bytes = 7: it must be from 1048576 to 1125899906842624"),
+            ("history_days = 0", "history_days = 0: it must be from 1 to 36500"),
             ("max_flows = 1000", "max_flows = 1000: it must be from 1024 to 1048576"),
             ("flow_idle_seconds = 0", "flow_idle_seconds = 0: it must be from 1 to 86400"),
             ("flow_idle_both_seconds = 86401", "flow_idle_both_seconds = 86401: it must be from 1 to 86400"),

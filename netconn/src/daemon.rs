@@ -1,5 +1,7 @@
 //! The daemon: puts the parts together, and takes them apart in an order in which nothing is lost.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use bytes::BytesMut;
 use tokio::{
@@ -26,8 +28,9 @@ use crate::{
     },
     sensor::{self, StateDir},
     server::{self, Socket},
-    sink::Output,
-    table::flows::Limits,
+    sink::{Batch, Output},
+    store::{self, Limits, Pace},
+    table::flows::Limits as FlowLimits,
 };
 
 /// What is made not to work, to test what is done then.
@@ -37,6 +40,8 @@ pub struct Trouble {
     pub without_hooks: Vec<String>,
     /// What else fails.
     pub faults: Vec<Fault>,
+    /// The history waits for seconds instead of minutes.
+    pub hurry: bool,
 }
 
 /// Runs the daemon until a signal ends it.
@@ -71,7 +76,8 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     report(capture.hooks(), capture.missing_members());
 
     let mut encoder = EventEncoder::new(&sensor, sensor::run_id());
-    let outputs = outputs(config, &mut encoder, &mut capture)?;
+    let pace = if trouble.hurry { Pace::HURRIED } else { Pace::NORMAL };
+    let outputs = outputs(config, pace, &mut encoder, &mut capture)?;
     let (handle, commands) = Engine::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
     let parts = Parts { capture, sensor, encoder, outputs, flows: flow_limits(config) };
@@ -90,7 +96,7 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     if !ended_by_itself {
         // Busy means that it looks at commands soon; ended, that there is nothing to do.
         while handle.send(Command::Stop).is_err() && end.try_recv().is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let _ = end.await;
     }
@@ -131,8 +137,8 @@ impl Signals {
 }
 
 /// Opens the outputs, each with `Sensor Start` as its first event.
-fn outputs(config: &Config, encoder: &mut EventEncoder, capture: &mut Capture) -> Result<Vec<Output>> {
-    if config.events.is_empty() {
+fn outputs(config: &Config, pace: Pace, encoder: &mut EventEncoder, capture: &mut Capture) -> Result<Vec<Output>> {
+    if config.events.is_empty() && !config.history {
         return Ok(Vec::new());
     }
     let mut start = BytesMut::new();
@@ -146,14 +152,30 @@ fn outputs(config: &Config, encoder: &mut EventEncoder, capture: &mut Capture) -
         missing: &missing,
         packet_sockets: &in_words(&found),
     };
-    encoder.start(&mut start, &mut Clock::new(), &beginning);
-    config.events.iter().map(|path| Ok(Output::open(path, &start)?)).collect()
+    let mut clock = Clock::new();
+    let earliest = clock.epoch_ms(clock.now());
+    encoder.start(&mut start, &mut clock, &beginning);
+    let start = Batch { lines: start.freeze(), events: 1, earliest };
+    let files = config.events.iter().map(|path| Output::open(path, &start.lines));
+    let history = config.history.then(|| Output::history(history(config, pace), &start));
+    Ok(files.chain(history).collect::<Result<_, _>>()?)
+}
+
+/// What history is kept, and where.
+fn history(config: &Config, pace: Pace) -> store::Settings {
+    let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
+    store::Settings {
+        folder: config.state_dir.join(store::FOLDER),
+        group: config.group.clone(),
+        limits: Limits::new(config.history_bytes, age, pace),
+        pace,
+    }
 }
 
 /// What flows are kept, and for how long.
-fn flow_limits(config: &Config) -> Limits {
+fn flow_limits(config: &Config) -> FlowLimits {
     let nanoseconds = |seconds: u32| u64::from(seconds) * 1_000_000_000;
-    Limits {
+    FlowLimits {
         flows: config.max_flows as usize,
         idle_ns: nanoseconds(config.flow_idle_seconds),
         idle_both_ns: nanoseconds(config.flow_idle_both_seconds),

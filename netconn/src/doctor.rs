@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use netconn_common::tcp_state;
 
 use crate::{
     client::{self, ClientError},
     event::row::Row,
-    health::{FlowCounts, Health, LostEventCounts, OutputHealth},
+    health::{FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth},
     kernel::{
         capture::Capture,
         decode::{Record, decode},
@@ -19,6 +20,8 @@ use crate::{
         load::{LoadError, Options},
         preflight::{self, Lockdown},
     },
+    search::NotInstalled,
+    store::Conversion,
     table::Table,
 };
 
@@ -178,7 +181,49 @@ pub fn daemon(health: &Health) -> Vec<Check> {
             Check::new(Mark::Bad, path, finding)
         });
     }
+    checks.push(history(health.history.as_ref()));
     checks
+}
+
+/// How the history is.
+fn history(health: Option<&HistoryHealth>) -> Check {
+    let Some(history) = health else {
+        return Check::new(Mark::Fair, "history", "none is kept for `netconn search`, as the configuration wants it");
+    };
+    let HistoryHealth { output, bytes, files, oldest, full, conversion, waiting, converted: _, failures } = history;
+    let OutputHealth { path, written, lost_queue, lost_disk } = output;
+    let since = oldest
+        .and_then(|oldest| Timestamp::from_millisecond(i64::try_from(oldest).ok()?).ok())
+        .map_or_else(String::new, |oldest| format!(" since {oldest:.0}"));
+    let mut finding =
+        format!("{path}: {:.1} MB in {files} files{since}; {written} events written", *bytes as f64 / 1e6);
+    let mut mark = Mark::Good;
+    let mut worse = |than, text: String| {
+        mark = if mark == Mark::Bad { Mark::Bad } else { than };
+        finding.push_str(&text);
+    };
+    if lost_queue + lost_disk == 0 {
+        worse(Mark::Good, ", none lost".into());
+    } else {
+        let text = format!("; lost: {lost_queue} because too many waited, {lost_disk} because the disk refused them");
+        worse(Mark::Bad, text);
+    }
+    if *full {
+        worse(Mark::Bad, "; events are being lost: free some space".into());
+    }
+    match conversion {
+        Conversion::Missing => {
+            worse(Mark::Fair, format!("; {waiting} segments stay NDJSON, which takes more room: {NotInstalled}"));
+        }
+        Conversion::Failing => {
+            worse(Mark::Bad, format!("; {waiting} segments could not be converted, see the log"));
+        }
+        Conversion::Idle | Conversion::Running if *failures != 0 => {
+            worse(Mark::Fair, format!("; {failures} conversions have failed and were tried again, see the log"));
+        }
+        Conversion::Idle | Conversion::Running => {}
+    }
+    Check::new(mark, "history", finding)
 }
 
 /// How many flows there are; nothing where none are watched.
@@ -314,6 +359,49 @@ pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_history_says_what_is_wrong_with_it() {
+        assert_eq!(history(None).mark, Mark::Fair);
+        let output = OutputHealth { path: "/h".into(), written: 5, lost_queue: 0, lost_disk: 0 };
+        let well = HistoryHealth {
+            output: output.clone(),
+            bytes: 12_340_000,
+            files: 3,
+            oldest: Some(1_767_225_600_999),
+            full: false,
+            conversion: Conversion::Idle,
+            waiting: 0,
+            converted: 2,
+            failures: 0,
+        };
+        let check = history(Some(&well));
+        let expected = "/h: 12.3 MB in 3 files since 2026-01-01T00:00:00Z; 5 events written, none lost";
+        assert_eq!((check.mark, &*check.finding), (Mark::Good, expected));
+        for (ill, mark, expected) in [
+            (HistoryHealth { full: true, ..well.clone() }, Mark::Bad, "free some space"),
+            (
+                HistoryHealth { output: OutputHealth { lost_disk: 7, ..output }, ..well.clone() },
+                Mark::Bad,
+                "7 because the disk",
+            ),
+            (HistoryHealth { failures: 1, ..well.clone() }, Mark::Fair, "1 conversions have failed"),
+            (
+                HistoryHealth { conversion: Conversion::Failing, waiting: 2, ..well.clone() },
+                Mark::Bad,
+                "2 segments could not",
+            ),
+            (
+                HistoryHealth { conversion: Conversion::Missing, waiting: 2, ..well },
+                Mark::Fair,
+                "2 segments stay NDJSON, which takes more room: netconn-search is not installed: `cargo build",
+            ),
+        ] {
+            let check = history(Some(&ill));
+            assert_eq!(check.mark, mark);
+            assert!(check.finding.contains(expected), "{}", check.finding);
+        }
+    }
 
     #[test]
     fn folded_flows_are_worth_a_word() {

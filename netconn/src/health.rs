@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::hooks::HookStatus;
+use crate::{kernel::hooks::HookStatus, store::Conversion};
 
 /// The answer of `/v1/health`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Health {
     pub missing_members: Vec<String>,
     /// Whether the table holds everything that the kernel has.
     pub complete: bool,
-    /// How often the table was made anew from the kernel, because something was lost.
+    /// How often the table was made anew from the kernel, because something was lost or could not be known otherwise.
     #[serde(default)]
     pub repairs: u64,
     /// Connections and listeners in the table.
@@ -52,6 +52,9 @@ pub struct Health {
     pub lost_events: LostEventCounts,
     /// Where they go.
     pub outputs: Vec<OutputHealth>,
+    /// What is kept of them for `netconn search`, unless that is switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryHealth>,
 }
 
 /// Flows of datagrams, and the sockets that wait for some.
@@ -118,4 +121,29 @@ pub struct OutputHealth {
     pub lost_queue: u64,
     /// Events not written because of an error.
     pub lost_disk: u64,
+}
+
+/// The history, counted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HistoryHealth {
+    /// Its folder, and what became of the events since the start.
+    #[serde(flatten)]
+    pub output: OutputHealth,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Its files.
+    pub files: u64,
+    /// No event in it is earlier, epoch milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<u64>,
+    /// Events are lost at the moment, because the file system is full.
+    pub full: bool,
+    /// What becomes of closed segments.
+    pub conversion: Conversion,
+    /// Closed segments that are not converted yet.
+    pub waiting: u64,
+    /// Segments converted since the start.
+    pub converted: u64,
+    /// Conversions that have failed since the start.
+    pub failures: u64,
 }

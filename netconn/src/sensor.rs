@@ -1,8 +1,9 @@
 //! What makes this sensor itself: its id, its host, this boot.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -49,7 +50,12 @@ impl StateDir {
     /// When another daemon has it, or it cannot be made or written.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let fail = |error: io::Error| StateError::System { path: path.to_owned(), error };
+        let is_new = !path.exists();
         fs::create_dir_all(path).map_err(fail)?;
+        if is_new {
+            // Whatever the umask is: whoever may read the history has to get through here.
+            fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(fail)?;
+        }
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(fail)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             Errno::EWOULDBLOCK => StateError::Taken { path: path.to_owned() },

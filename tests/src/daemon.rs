@@ -19,7 +19,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Netns, long};
+use crate::{History, Installed, Netns, long};
 
 /// The netconn binary that was built beside the tests.
 pub fn netconn() -> PathBuf {
@@ -35,6 +35,7 @@ pub fn netconn() -> PathBuf {
 pub struct Daemon {
     folder: TempDir,
     process: Child,
+    program: PathBuf,
     options: Vec<String>,
 }
 
@@ -44,11 +45,25 @@ impl Daemon {
         Self::start_with(&[])
     }
 
-    /// The same with more options.
+    /// The same with more options. It keeps no history, which is for tests of that.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_program(netconn(), &[options, &["--no-history"]].concat())
+    }
+
+    /// A daemon that keeps a history, with settings of the configuration file; the history does not wait for minutes.
+    pub fn start_installed(installed: &Installed, settings: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), settings).unwrap();
+        let (_, path) = file.keep().unwrap();
+        let daemon = Self::start_program(installed.netconn(), &["--hurry", "--config", path.to_str().unwrap()]);
+        fs::rename(path, daemon.folder.path().join("config")).unwrap();
+        daemon
+    }
+
+    fn start_program(program: PathBuf, options: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let mut daemon = Self { process: Self::spawn(folder.path(), &options), folder, options };
+        let mut daemon = Self { process: Self::spawn(&program, folder.path(), &options), folder, program, options };
         daemon.wait();
         daemon
     }
@@ -79,9 +94,9 @@ impl Daemon {
         Killed(self)
     }
 
-    fn spawn(folder: &Path, options: &[String]) -> Child {
+    fn spawn(program: &Path, folder: &Path, options: &[String]) -> Child {
         let path = |name: &str| folder.join(name);
-        let mut command = Command::new(netconn());
+        let mut command = Command::new(program);
         command.arg("run").arg("--events").arg(path("events")).arg("--socket").arg(path("sock"));
         command.arg("--state-dir").arg(path("state")).args(options);
         // Guests force what is done on kernels without a hook.
@@ -146,6 +161,11 @@ impl Daemon {
     /// Its event file.
     pub fn event_file(&self) -> PathBuf {
         self.folder.path().join("events")
+    }
+
+    /// Its history.
+    pub fn history(&self) -> History {
+        History(self.folder.path().join("state/events"))
     }
 
     /// What it logged.
@@ -250,12 +270,17 @@ impl Killed {
     pub fn start(self) -> Daemon {
         let Self(mut daemon) = self;
         let config = daemon.folder.path().join("config");
-        if config.exists() {
-            daemon.options = vec!["--config".into(), config.to_str().unwrap().into()];
+        if let Some(option) = daemon.options.iter().position(|option| option == "--config") {
+            daemon.options[option + 1] = config.to_str().unwrap().into();
         }
-        daemon.process = Daemon::spawn(daemon.folder.path(), &daemon.options);
+        daemon.process = Daemon::spawn(&daemon.program, daemon.folder.path(), &daemon.options);
         daemon.wait();
         daemon
+    }
+
+    /// The history as it was left.
+    pub fn history(&self) -> History {
+        self.0.history()
     }
 
     /// The event file as it was left, not mended yet.

@@ -5,6 +5,7 @@
 mod capture;
 mod daemon;
 mod forked;
+mod history;
 mod netns;
 mod scenes;
 mod ss;
@@ -17,6 +18,7 @@ use std::{
 pub use capture::{Capture, Packet, Wire, totals};
 pub use daemon::{Daemon, Events, Killed, netconn};
 pub use forked::{Forked, actor, pause, step};
+pub use history::{History, Installed};
 pub use netns::{Netns, Pair};
 pub use scenes::{
     Echo, between, closes, connected, deliver, disconnect, ended_flows, events_of, failure, give_up_soon, moment,
@@ -43,6 +45,13 @@ pub fn exactly(is_done: impl Fn() -> bool) {
 pub fn long(milliseconds: u64) -> Duration {
     let slowness = std::env::var("NETCONN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     Duration::from_millis(milliseconds * slowness)
+}
+
+/// Version of the running kernel, its first two numbers.
+pub fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// Says to threads of a scope that they shall end, once it is dropped: also by a panic, which would otherwise wait for them

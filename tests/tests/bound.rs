@@ -8,8 +8,8 @@ use std::{
 };
 
 use netconn_tests::{
-    Daemon, Echo, Events, Netns, Socket as Row, between, connected, deliver, ended_flows, long, moment, netconn, rows,
-    ss_udp, totals, udp, udp_sockets, unbound, until,
+    Daemon, Echo, Events, Netns, Socket as Row, between, connected, deliver, ended_flows, kernel, long, moment,
+    netconn, rows, ss_udp, totals, udp, udp_sockets, unbound, until,
 };
 use serde_json::Value;
 use socket2::Domain;
@@ -362,4 +362,37 @@ fn without_flows_lists_equal_ss_too() {
             assert_ne!(event["local.ip.address"], "0.0.0.0", "unknown is left out: {event:#}");
         }
     });
+}
+
+/// Sockets of the kernel itself are bound like others, but no hook tells when they are closed (`inet_release` in
+/// `net/ipv4/af_inet.c`): the next list does, also when their namespace has gone with them.
+#[test]
+fn a_socket_of_the_kernel_ends_when_its_device_does() {
+    let [stays, goes] = [Netns::new(), Netns::passing()];
+    let daemon = Daemon::start();
+    let device = ["type", "vxlan", "id", "5", "dev", "lo", "dstport", "4789"];
+    for namespace in [&stays, &goes] {
+        namespace.ip(&[&["link", "add", "vxlan0"], &device[..]].concat());
+        namespace.ip(&["link", "set", "vxlan0", "up"]);
+        let rows = || list(&daemon, namespace, &["-u"]);
+        until(5000, || format!("{:#?}", rows()), || rows().len() == 1);
+        assert_eq!(rows()[0]["local_port"], 4789);
+    }
+    stays.ip(&["link", "del", "vxlan0"]);
+    let mut inodes = vec![stays.inode];
+    // Before 5.12 nobody can tell what is left in a namespace without a name.
+    if kernel() >= (5, 12) {
+        inodes.push(goes.inode);
+    }
+    drop(goes);
+    let rows = || {
+        let all = daemon.rows("/v1/connections?format=ndjson");
+        all.into_iter().filter(|row| inodes.iter().any(|inode| row["namespace"] == *inode)).collect::<Vec<_>>()
+    };
+    until(5000, || format!("{:#?}", rows()), || rows().is_empty());
+    let all = daemon.stop();
+    for inode in inodes {
+        let events = all.with("event.network.namespace", inode);
+        assert_eq!((events.of("IP Listen").len(), events.of("IP Listen End").len()), (1, 1), "{events:#?}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::{
     config::ConfigError,
     event::filter::FilterError,
     kernel::{load::LoadError, preflight::Unfit},
+    search::NotInstalled,
     sensor::StateError,
     server::BindError,
     sink::OutputError,
@@ -21,7 +22,9 @@ pub enum Exit {
     Nothing = 1,
     /// The command line or a parameter is wrong.
     Usage = 2,
-    /// No daemon, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
+    /// A query that cannot be read (`EX_DATAERR`).
+    Data = 65,
+    /// No daemon, no `netconn-search`, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// A mistake in netconn (`EX_SOFTWARE`).
     Internal = 70,
@@ -33,6 +36,8 @@ pub enum Exit {
     Permission = 77,
     /// The configuration (`EX_CONFIG`).
     Configuration = 78,
+    /// Ended by Ctrl-C, as shells say it.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -42,7 +47,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// The exit code of an error.
-pub(super) fn of(error: &anyhow::Error) -> Exit {
+pub fn of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<ClientError>() {
             return match error {
@@ -64,7 +69,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
                 _ => Exit::Unavailable,
             };
         }
-        if cause.is::<Unfit>() {
+        if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
             return Exit::Unavailable;
         }
         if cause.is::<ConfigError>() {
@@ -84,7 +89,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
 }
 
 /// Whether nobody reads the output any more: that is no failure.
-pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
             || cause.downcast_ref::<csv::Error>().is_some_and(

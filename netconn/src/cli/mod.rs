@@ -2,10 +2,11 @@
 
 mod config;
 mod doctor;
-mod exit;
+pub mod exit;
 mod list;
 mod presentation;
 mod run;
+mod search;
 mod selection;
 mod watch;
 
@@ -31,7 +32,7 @@ struct Arguments {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done (also when nothing was found; list -e makes that 1), 2 wrong use,
-69 no daemon or unfit kernel, 70 internal error, 74 I/O error, 75 timeout,
+69 no daemon, no netconn-search or unfit kernel, 70 internal error, 74 I/O error, 75 timeout,
 77 permission denied, 78 configuration.";
 
 const ALONE: &str = "\
@@ -49,6 +50,12 @@ enum Command {
     List(list::Options),
     /// Show connections as they begin, fail and end.
     Watch(watch::Options),
+    /// Search what was recorded on this host (by netconn-search).
+    #[command(disable_help_flag = true)]
+    Search(search::Options),
+    /// Run ready searches for what attackers do (by netconn-search).
+    #[command(disable_help_flag = true)]
+    Hunt(search::Options),
     /// Check this machine and the daemon, and prove that a connection is seen.
     Doctor(doctor::Options),
     /// Print the configuration in force, as a configuration file.
@@ -77,7 +84,8 @@ impl SocketOption {
 
 /// Runs a command line and gives the exit code of the process. Everything it has to say has been said by then.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&given) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version come this way too; if they cannot be written, nobody listens.
@@ -89,6 +97,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(options) => run::run(options),
         Command::List(options) => list::run(&options),
         Command::Watch(options) => watch::run(&options),
+        // As they were given: what `--` means is for the other program to know.
+        Command::Search(_) => search::run(None, given.get(2..).unwrap_or_default()),
+        Command::Hunt(_) => search::run(Some("hunt"), given.get(2..).unwrap_or_default()),
         Command::Doctor(options) => doctor::run(&options),
         Command::Config(options) => config::run(&options),
     };
@@ -124,5 +135,8 @@ mod tests {
             Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
         assert!(Arguments::try_parse_from(["netconn", "list", "--prot", "tcp"]).is_err());
+        for line in ["search", "search --help", "search -x --y z", "search -- -x", "hunt --list", "hunt -h"] {
+            Arguments::try_parse_from(["netconn"].into_iter().chain(line.split(' '))).unwrap();
+        }
     }
 }

@@ -25,9 +25,12 @@ pub(super) struct Options {
     /// The configuration file [default: /etc/netconn/netconn.toml, if it is there].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What must survive the daemon [default: /var/lib/netconn].
+    /// What must survive the daemon, and the history [default: /var/lib/netconn].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Keep no history for `netconn search`.
+    #[arg(long)]
+    no_history: bool,
     /// Let messages of the eBPF programs reach the log: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", value_enum)]
     ebpf_log: Option<EbpfLog>,
@@ -37,19 +40,23 @@ pub(super) struct Options {
     /// Make something fail, to see what is done then (for tests).
     #[arg(long, value_name = "FAULT", value_enum, hide = true)]
     fault: Vec<Fault>,
+    /// Let the history wait for seconds where it waits for minutes (for tests).
+    #[arg(long, hide = true)]
+    hurry: bool,
 }
 
 pub(super) fn run(options: Options) -> Result<Exit> {
-    let Options { events, socket, config, state_dir, ebpf_log, without_hook, fault } = options;
+    let Options { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, hurry } = options;
     let mut config = Config::load(config.as_deref())?;
     if !events.is_empty() {
         config.events = events;
     }
     config.socket = socket.unwrap_or(config.socket);
     config.state_dir = state_dir.unwrap_or(config.state_dir);
+    config.history &= !no_history;
     config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
     log(config.ebpf_log);
-    daemon::run(&config, Trouble { without_hooks: without_hook, faults: fault })?;
+    daemon::run(&config, Trouble { without_hooks: without_hook, faults: fault, hurry })?;
     Ok(Exit::Success)
 }
 

@@ -8,14 +8,14 @@ use std::{
 use crate::{
     engine::run::Loop,
     event::{protocol_names, state},
-    health::{FlowCounts, Health, LostEventCounts, OutputHealth, RecordCounts},
+    health::{FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth, RecordCounts},
     kernel::preflight,
+    sink::Output,
     table::flows::Flows,
 };
 
 impl Loop {
     pub(super) fn health(&self) -> Health {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let losses = self.losses();
         Health {
             sensor_id: self.core.sensor.id.clone(),
@@ -53,15 +53,37 @@ impl Loop {
             outputs: self
                 .outputs
                 .iter()
-                .map(|output| OutputHealth {
-                    path: output.path().display().to_string(),
-                    written: load(&output.counters().written),
-                    lost_queue: load(&output.counters().lost_queue),
-                    lost_disk: load(&output.counters().lost_disk),
-                })
+                .filter(|output| output.history_status().is_none())
+                .map(output_health)
                 .collect(),
+            history: self.outputs.iter().find_map(history),
         }
     }
+}
+
+fn output_health(output: &Output) -> OutputHealth {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    OutputHealth {
+        path: output.path().display().to_string(),
+        written: load(&output.counters().written),
+        lost_queue: load(&output.counters().lost_queue),
+        lost_disk: load(&output.counters().lost_disk),
+    }
+}
+
+fn history(output: &Output) -> Option<HistoryHealth> {
+    let status = output.history_status()?;
+    Some(HistoryHealth {
+        output: output_health(output),
+        bytes: status.bytes(),
+        files: status.files(),
+        oldest: status.oldest(),
+        full: status.is_full(),
+        conversion: status.conversion(),
+        waiting: status.waiting(),
+        converted: status.converted(),
+        failures: status.failures(),
+    })
 }
 
 fn flows(flows: &Flows, uncounted: u64) -> FlowCounts {

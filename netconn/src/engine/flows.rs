@@ -1,13 +1,16 @@
 //! Flows of datagrams, which are compared with the kernel from time to time.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use netconn_common::{DatagramRecord, FlowRecord, OwnerRecord, ReleasedRecord};
 use tracing::warn;
 
-use crate::engine::{
-    core::Core,
-    run::{Loop, drain},
+use crate::{
+    engine::{
+        core::Core,
+        run::{Loop, drain},
+    },
+    table::Covered,
 };
 
 /// How often flows are compared with the kernel as long as there are any.
@@ -84,12 +87,12 @@ impl Core {
     }
 
     /// Takes a dump of all UDP sockets of these namespaces.
-    fn end_flow_dump(&mut self, sockets: &[DatagramRecord], namespaces: &HashSet<u64>) {
+    fn end_flow_dump(&mut self, sockets: &[DatagramRecord], covered: &Covered) {
         let Self { processes, flows, maps, telling, .. } = self;
         let now = telling.clock.now();
         flows.end_dump(
             sockets,
-            namespaces,
+            covered,
             now,
             |owner| processes.of(owner),
             |key| maps.take(key),
@@ -151,12 +154,28 @@ impl Loop {
         self.catch_up();
         self.sweep();
         match found {
-            Ok((sockets, namespaces)) => self.core.end_flow_dump(&sockets, &namespaces),
+            Ok((sockets, namespaces)) => {
+                let held = if self.core.flows.has_unreadable(&namespaces) { self.held() } else { None };
+                self.core.end_flow_dump(&sockets, &Covered { namespaces, held, is_first_of_two: false });
+            }
             Err(error) => {
                 self.core.flows.abandon_dump();
                 warn!("UDP sockets that were there before are not known: {error}");
             }
         }
         self.core.telling.hand_over(&self.outputs);
+    }
+
+    /// The sockets that somebody has open; `None` where files do not tell them by their cookies (before 5.12).
+    fn held(&mut self) -> Option<hashbrown::HashSet<u64>> {
+        if !self.capture.has_cookies() {
+            return None;
+        }
+        let Self { capture, core, outputs, .. } = self;
+        let files = capture.files(|rings| _ = drain(rings, core, outputs)).inspect_err(|error| {
+            warn!("it is not known which UDP sockets are left in network namespaces that cannot be read: {error}");
+        });
+        self.catch_up();
+        Some(files.ok()?.iter().map(|file| file.socket).collect())
     }
 }

@@ -2,6 +2,7 @@
 //! hands them to the outputs and answers questions of the server between two batches.
 
 mod announcing;
+mod check;
 mod condition;
 mod core;
 mod flows;

@@ -26,7 +26,7 @@ use crate::{
         Command, Cursor, Handle, Parts, RowsRequest, core::Core, owners::Owners, telling::Telling, unsent::Unsent,
     },
     kernel::{
-        capture::{Capture, Live, Wanted},
+        capture::{Capture, Wanted},
         iterate::own,
         losses::Losses,
         rings::Rings,
@@ -34,7 +34,7 @@ use crate::{
     memory,
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
-    table::{Compared, Covered, Table, flows::Flows},
+    table::{Covered, Table, flows::Flows},
 };
 
 /// Records that are handled before commands are looked at.
@@ -76,9 +76,9 @@ pub(super) struct Loop {
     /// When a dump that failed is taken again, nanoseconds since boot, and how long was waited.
     again: (u64, Duration),
     /// Changes that only a comparison with the kernel has shown.
-    missed: u64,
+    pub(super) missed: u64,
     /// When the table was compared with the kernel, nanoseconds since boot, and records received until then.
-    checked: (u64, u64),
+    pub(super) checked: (u64, u64),
     /// The same of flows.
     pub(super) swept_ns: u64,
 }
@@ -158,7 +158,7 @@ impl Loop {
 
     /// Takes a dump; or two where sockets are not locked while they are read (5.10): what was about to end may then seem
     /// to live.
-    fn dump_all(&mut self) {
+    pub(super) fn dump_all(&mut self) {
         if !self.capture.dumps_are_exact() {
             self.dump(true);
         }
@@ -286,69 +286,6 @@ impl Loop {
         }
     }
 
-    /// Where only the answer to an attempt tells its own port, the kernel is asked for those that wait.
-    fn find_ports(&mut self) {
-        let Self { capture, core, outputs, .. } = self;
-        match capture.attempts(|rings| _ = drain(rings, core, outputs)) {
-            Ok(files) => files.iter().for_each(|file| core.table.set_port(file.socket, file.local_port)),
-            Err(error) => warn!("ports of attempts are not known: {error}"),
-        }
-        // Sockets without a file (io_uring), and kernels where files do not lead to sockets (5.10): slower.
-        if core.table.has_attempts_without_port()
-            && let Ok((sockets, _)) = capture.sockets(|rings| _ = drain(rings, core, outputs))
-        {
-            sockets.iter().for_each(|socket| core.table.set_port(socket.socket, socket.local_port));
-        }
-    }
-
-    /// What the kernel alone knows, and since when it was asked; whether ports of attempts are not known. The table is
-    /// compared with it and repaired if need be.
-    fn check(&mut self, wanted: Wanted) -> ((Live, u64), bool) {
-        let (mut live, mut since_ns) = self.live(wanted);
-        let lacks_ports = if wanted.counters {
-            let mut compared = self.compare(&live, since_ns);
-            if compared.missed != 0 && self.core.complete {
-                // A program that is interrupted keeps what comes after its record from us. It has gone on by now.
-                thread::sleep(GATHER);
-                if self.capture.dumps_are_exact() {
-                    self.catch_up();
-                } else {
-                    // Where sockets are not locked while they are read, a state may be older than its change: not twice.
-                    (live, since_ns) = self.live(wanted);
-                }
-                compared = self.compare(&live, since_ns);
-                self.missed += compared.missed as u64;
-            }
-            self.checked = (since_ns, self.core.records);
-            compared.lacks_ports
-        } else {
-            self.core.table.has_attempts_without_port()
-        };
-        if self.losses().exceed(&self.told.kernel) {
-            self.tick(self.core.telling.clock.now());
-        }
-        ((live, since_ns), lacks_ports)
-    }
-
-    /// What the kernel alone knows, and since when it was asked. All that happened until then is in the table.
-    fn live(&mut self, wanted: Wanted) -> (Live, u64) {
-        let since_ns = self.core.telling.clock.now();
-        let Self { capture, core, outputs, .. } = self;
-        let live = capture.live(wanted, |rings| _ = drain(rings, core, outputs)).unwrap_or_else(|error| {
-            warn!("connections in TIME_WAIT and bytes so far are not known: {error}");
-            Live::default()
-        });
-        self.catch_up();
-        (live, since_ns)
-    }
-
-    /// Takes how much connections have moved: see [`Table::compare`].
-    fn compare(&mut self, live: &Live, since_ns: u64) -> Compared {
-        let Core { table, telling, .. } = &mut self.core;
-        let over = telling.past.sockets_since(since_ns);
-        table.compare(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket))
-    }
-
     /// What was lost since the start.
     pub(super) fn losses(&self) -> Losses {
         let losses = self.capture.losses();
@@ -370,6 +307,13 @@ impl Loop {
         self.owners.looked(now, since.elapsed());
     }
 
+    /// Ticks at once if records of the kernel were lost, so that the table is right.
+    pub(super) fn tick_if_lossy(&mut self) {
+        if self.losses().exceed(&self.told.kernel) {
+            self.tick(self.core.telling.clock.now());
+        }
+    }
+
     /// What is done once a second while something happens.
     fn tick(&mut self, now: u64) {
         self.capture.flush_log();
@@ -389,7 +333,9 @@ impl Loop {
         if is_old && records != self.core.records && self.capture.has("dump_tcp") {
             // This ticks again, if anything was missed.
             self.checked = (now, self.core.records);
-            self.check(Wanted { minisocks: false, counters: true, datagrams: false });
+            self.core.table.doubt_unreadable();
+            self.core.flows.doubt_unreadable();
+            self.check(Wanted { minisocks: false, counters: true, datagrams: self.capture.has_flows() });
         }
         let is_lossy = self.tell_losses(now);
         let is_due = !self.core.complete && self.again.0 <= now && self.capture.has("dump_tcp");

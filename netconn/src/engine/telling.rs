@@ -9,7 +9,7 @@ use crate::{
         event::{EventEncoder, Loss},
         subject::with_subject,
     },
-    sink::{Output, Stream},
+    sink::{Batch, Output, Stream},
     table::{Change, Connection, past::Past},
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Telling {
     /// Events for the outputs.
     batch: BytesMut,
     batch_events: u64,
+    /// The earliest time among them, epoch milliseconds.
+    batch_earliest: i64,
     /// Without outputs and clients nothing is encoded.
     has_outputs: bool,
     pub(super) streams: Vec<Stream>,
@@ -44,6 +46,7 @@ impl Telling {
             encoder,
             batch,
             batch_events: 0,
+            batch_earliest: i64::MAX,
             has_outputs,
             streams,
             lost_by_clients: 0,
@@ -78,7 +81,7 @@ impl Telling {
                 }
             });
         }
-        self.keep(start);
+        self.keep(start, time_ns);
     }
 
     /// Tells everybody that something was lost.
@@ -88,20 +91,22 @@ impl Telling {
         for stream in &mut self.streams {
             stream.push(self.batch.get(start..).unwrap_or_default(), loss.to_ns);
         }
-        self.keep(start);
+        self.keep(start, loss.to_ns);
     }
 
     /// Tells that the daemon ends.
     pub(super) fn stop(&mut self, records_lost: u64) {
         let start = self.batch.len();
+        let now = self.clock.now();
         self.encoder.stop(&mut self.batch, &mut self.clock, records_lost);
-        self.keep(start);
+        self.keep(start, now);
     }
 
-    /// The event that begins at `start` is for the outputs, if there are any.
-    fn keep(&mut self, start: usize) {
+    /// The event that begins at `start` and is of this time is for the outputs, if there are any.
+    fn keep(&mut self, start: usize, time_ns: u64) {
         if self.has_outputs {
             self.batch_events += 1;
+            self.batch_earliest = self.batch_earliest.min(self.clock.epoch_ms(time_ns));
         } else {
             self.batch.truncate(start);
         }
@@ -110,10 +115,13 @@ impl Telling {
     /// Hands the events over to the outputs and clients.
     pub(super) fn hand_over(&mut self, outputs: &[Output]) {
         if !self.batch.is_empty() {
-            let lines = self.batch.split().freeze();
-            let events = std::mem::take(&mut self.batch_events);
+            let batch = Batch {
+                lines: self.batch.split().freeze(),
+                events: std::mem::take(&mut self.batch_events),
+                earliest: std::mem::replace(&mut self.batch_earliest, i64::MAX),
+            };
             for output in outputs {
-                output.send(&lines, events);
+                output.send(&batch);
             }
         }
         if self.streams.is_empty() {

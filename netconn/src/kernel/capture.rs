@@ -10,7 +10,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::Log;
 use netconn_common::{
-    CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, Owner, TcpRecord, feature, kind, map, setting,
+    CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting, tcp_state,
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     config::FlowLevel,
     kernel::{
         btf::Btf,
+        diag,
         flows::FlowMaps,
         hooks::{HELPERS, HOOKS, Hook, HookStatus, Verdict, keep_status, probe_read_status},
         iterate::{self, Collect},
@@ -52,6 +53,8 @@ pub struct Live {
     pub namespaces: HashSet<u64>,
     /// UDP sockets.
     pub datagrams: Vec<DatagramRecord>,
+    /// Inodes of the network namespaces that these were read of.
+    pub datagram_namespaces: HashSet<u64>,
 }
 
 impl Collect for Live {
@@ -81,11 +84,13 @@ pub struct Capture {
     /// What `settings` holds.
     bits: u32,
     exact: bool,
+    /// See [`Self::has_cookies`].
+    cookies: bool,
     /// Why open files say nothing of their sockets, if so.
     files_obstacle: Option<String>,
     level: FlowLevel,
-    /// Where what is kept with sockets cannot be read by iterators (5.10): who had which open when files were last read.
-    holders: hashbrown::HashMap<u64, Owner>,
+    /// Where what is kept with sockets cannot be read by iterators (5.10): whose files were sockets when they were last read.
+    files: Vec<FileRecord>,
     /// Whether sockets have not been read yet.
     is_first: bool,
     /// The same of UDP sockets.
@@ -138,7 +143,11 @@ impl Capture {
         let began_ns = Clock::new().now();
         let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
         let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
-        let mut bits = if options.level == FlowLevel::Sockets { setting::SOCKETS_ONLY } else { 0 };
+        let mut bits = match options.level {
+            FlowLevel::Flows => setting::DATAGRAMS,
+            FlowLevel::Sockets => setting::DATAGRAMS | setting::SOCKETS_ONLY,
+            FlowLevel::Off => 0,
+        };
         settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
@@ -188,8 +197,9 @@ impl Capture {
             settings,
             bits,
             level: options.level,
-            holders: hashbrown::HashMap::default(),
+            files: Vec::new(),
             exact: layout.has(feature::SOCKET_STORAGE),
+            cookies: layout.has(feature::SOCKET_COOKIE),
             files_obstacle: layout.check_files().err().map(|error| error.to_string()),
             is_first: true,
             is_first_of_datagrams: true,
@@ -251,16 +261,29 @@ impl Capture {
     /// # Errors
     ///
     /// When the iterator is not there or cannot be read.
-    pub fn datagrams(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<DatagramRecord>, HashSet<u64>)> {
+    pub fn datagrams(
+        &mut self,
+        mut meanwhile: impl FnMut(&mut Rings),
+    ) -> io::Result<(Vec<DatagramRecord>, HashSet<u64>)> {
         if !self.has("dump_udp") {
             return Ok(Default::default());
         }
         let first = if self.is_first_of_datagrams { setting::FIRST_DUMP } else { 0 };
-        let (mut sockets, namespaces): (Vec<DatagramRecord>, _) =
-            self.read("dump_udp", first, iterate::all_with_udp, meanwhile)?;
+        let cookies = self.cookies;
+        let has_any = move || {
+            let has_any = iterate::has_datagrams();
+            if has_any && !cookies {
+                diag::number_datagrams();
+            }
+            has_any
+        };
+        let read = |program: &mut Iter, faults: &[Fault]| iterate::namespaces(program, faults, |_| true, has_any);
+        let (mut sockets, namespaces): (Vec<DatagramRecord>, _) = self.read("dump_udp", first, read, &mut meanwhile)?;
         self.is_first_of_datagrams = false;
-        for socket in sockets.iter_mut().filter(|socket| socket.kept.owner.tgid == 0) {
-            socket.kept.owner = self.holders.get(&socket.address).copied().unwrap_or_default();
+        if !self.exact {
+            // Programs that dump do not see what is kept with sockets.
+            self.files(meanwhile)?;
+            iterate::own(sockets.iter_mut().map(|socket| (socket.file, &mut socket.kept.owner)), &self.files);
         }
         Ok((sockets, namespaces))
     }
@@ -276,7 +299,12 @@ impl Capture {
         self.exact
     }
 
-    /// Reads all open files that are TCP sockets.
+    /// Whether files tell all sockets by their cookies: from 5.12 on.
+    pub fn has_cookies(&self) -> bool {
+        self.cookies
+    }
+
+    /// Reads all open files that are TCP sockets or sockets of datagrams.
     ///
     /// # Errors
     ///
@@ -284,7 +312,9 @@ impl Capture {
     pub fn files(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
         let files: Vec<FileRecord> = self.read("dump_files", 0, iterate::here, meanwhile)?;
         if !self.exact {
-            self.holders = files.iter().map(|file| (file.socket, file.owner)).collect();
+            // Those of TCP are looked for in the table.
+            let datagrams = files.iter().filter(|file| file.tcp_state == tcp_state::CLOSE);
+            self.files = datagrams.copied().collect();
         }
         Ok(files)
     }
@@ -343,7 +373,7 @@ impl Capture {
             (live, live.namespaces) = self.read("dump_tcp", bits, iterate::all_namespaces::<Live>, &mut meanwhile)?;
         }
         if wanted.datagrams {
-            live.datagrams = self.datagrams(meanwhile)?.0;
+            (live.datagrams, live.datagram_namespaces) = self.datagrams(meanwhile)?;
         }
         Ok(live)
     }

@@ -18,19 +18,12 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 use procfs::net::{TcpNetEntry, TcpState, UdpNetEntry};
+use tracing::debug;
 
 use crate::kernel::iterate;
 
 /// What the kernel gives at once at most (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
 const ANSWER_BYTES: usize = 64 << 10;
-const NOT_KNOWN: Totals = Totals {
-    bytes_sent: UNKNOWN_U64,
-    bytes_received: UNKNOWN_U64,
-    segments_sent: UNKNOWN_U32,
-    segments_received: UNKNOWN_U32,
-    rtt_us: 0,
-    retransmits: UNKNOWN_U32,
-};
 
 /// A socket or minisock, with a [`TcpRecord`], or a socket of datagrams, with a [`DatagramRecord`].
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +80,14 @@ pub fn datagrams_of_proc() -> io::Result<Vec<Found<DatagramRecord>>> {
     // Not there without IPv6.
     entries.extend(procfs::net::udp6().unwrap_or_default());
     Ok(entries.iter().map(|entry| datagrams_of_entry(entry, namespace)).collect())
+}
+
+/// Has the kernel number the UDP sockets that have a port in the calling thread's network namespace: one that is told of
+/// gets a cookie (`sock_diag_save_cookie` in `net/core/sock_diag.c`), which before 5.12 programs can read but not make.
+pub(super) fn number_datagrams() {
+    if let Err(error) = datagrams() {
+        debug!("UDP sockets that were there before have no number: {error}");
+    }
 }
 
 fn namespace() -> u32 {
@@ -156,7 +157,7 @@ fn of_response(response: &InetResponse, namespace: u32) -> Found<TcpRecord> {
         SocketAddr::new(id.destination_address, id.destination_port),
         namespace,
     );
-    let totals = info.map_or(NOT_KNOWN, |info| totals(info, header.state));
+    let totals = info.map_or(Totals::UNKNOWN, |info| totals(info, header.state));
     Found { record: TcpRecord { totals, ..record }, inode: header.inode.into() }
 }
 
@@ -195,7 +196,7 @@ fn datagram_record(
     DatagramRecord {
         header: Header { kind: kind::BOUND, ..Header::zeroed() },
         socket,
-        address: 0,
+        file: 0,
         kept: Datagrams { namespace, ..Datagrams::default() },
         local_address: bytes(local.ip()),
         remote_address: bytes(remote.ip()),
@@ -222,7 +223,7 @@ fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespa
         header: Header { kind: kind::TCP, ..Header::zeroed() },
         socket,
         state: SocketState { generation: 1, role, ..SocketState::default() },
-        totals: NOT_KNOWN,
+        totals: Totals::UNKNOWN,
         namespace,
         error: 0,
         local_address: bytes(local.ip()),

@@ -22,9 +22,6 @@ use crate::kernel::{
 /// Nothing is written to the ring: the smallest there is.
 const RING_BYTES: u32 = 4096;
 
-/// An address of the kernel's, which stands for a socket that has no cookie, is in its upper half.
-const COOKIE_MAX: u64 = u64::MAX >> 1;
-
 /// What is wanted beside TCP sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -88,7 +85,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<In
     let files = files.unwrap_or_else(read_files).map_err(failed)?;
     let mut own = || {
         let tcp = sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner));
-        let udp = datagrams.iter_mut().map(|socket| (socket.socket, &mut socket.kept.owner));
+        let udp = datagrams.iter_mut().map(|socket| (socket.file, &mut socket.kept.owner));
         iterate::own(tcp.chain(udp), &files);
     };
     let mut minisocks = Vec::new();
@@ -99,10 +96,6 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<In
         minisocks = found.map_err(failed)?.0;
     } else {
         own();
-    }
-    // Good for finding whose they are, but nobody is to see them.
-    for socket in datagrams.iter_mut().filter(|socket| socket.socket > COOKIE_MAX) {
-        socket.socket = 0;
     }
     Ok(Inventory { sockets, minisocks, datagrams })
 }

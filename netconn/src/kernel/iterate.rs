@@ -70,11 +70,6 @@ pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -
     namespaces(program, faults, |_| true, has_sockets)
 }
 
-/// The same of UDP sockets.
-pub(super) fn all_with_udp<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<(C, HashSet<u64>)> {
-    namespaces(program, faults, |_| true, has_datagrams)
-}
-
 /// The same in the network namespaces of which the inode is wanted, and where there is anything, as `is_any` says when
 /// it is called inside: to look through a hash table of 262,144 buckets for nothing takes the kernel more than 20 ms.
 ///

@@ -14,7 +14,7 @@ use aya::{
         Iter, ProgramError, ProgramInfo, SockOps,
     },
 };
-use netconn_common::{NO_MEMORY, feature, map};
+use netconn_common::{FLOWS_PER_SOCKET, FOLDED_FROM, NO_MEMORY, feature, map};
 use thiserror::Error;
 
 use crate::{
@@ -180,6 +180,8 @@ pub(super) fn load_by(
         true,
     );
     loader.map_max_entries(map::FLOWS, options.max_flows).map_max_entries(map::FOLDED, folded_max(options.max_flows));
+    let per_socket = options.max_flows / FOLDED_FROM;
+    loader.override_global(FLOWS_PER_SOCKET, &per_socket, true);
     if !layout.has(feature::SOCKET_STORAGE) {
         loader.map_max_entries(map::SOCKETS_BY_ADDRESS, SOCKETS_BY_ADDRESS_MAX);
     }
@@ -202,7 +204,7 @@ pub(super) fn load_by(
 
 /// Sockets that may have more flows than there is room for.
 fn folded_max(max_flows: u32) -> u32 {
-    (max_flows / 4).max(1)
+    (max_flows / FOLDED_FROM).max(1)
 }
 
 /// The errno of a system call that is forbidden, somewhere in the chain of an error.

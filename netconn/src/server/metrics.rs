@@ -3,7 +3,11 @@
 
 use std::fmt::Write as _;
 
-use crate::{health::Health, kernel::hooks::Verdict};
+use crate::{
+    health::{Health, HistoryHealth, OutputHealth},
+    kernel::hooks::Verdict,
+    store::Conversion,
+};
 
 /// The format's media type.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -14,7 +18,8 @@ type Sample<'a> = (Vec<(&'a str, &'a str)>, u64);
 /// Writes all metrics.
 pub(super) fn text(health: &Health) -> String {
     let mut out = String::new();
-    let Health { records, lost_events, outputs, .. } = health;
+    let Health { records, lost_events, outputs, history, .. } = health;
+    let outputs: Vec<&OutputHealth> = outputs.iter().chain(history.iter().map(|history| &history.output)).collect();
     let one = |value: u64| vec![(vec![], value)];
     let by = |label: &'static str, values: &[(&'static str, u64)]| -> Vec<Sample<'_>> {
         values.iter().map(|(name, value)| (vec![(label, *name)], *value)).collect()
@@ -80,7 +85,29 @@ pub(super) fn text(health: &Health) -> String {
         .collect();
     let help = "Events not written to an output: too many waited, or the disk refused them.";
     counter(&mut out, "events_lost_by_output", help, &lost);
+    if let Some(history) = history {
+        history_text(&mut out, history);
+    }
     out
+}
+
+/// What is kept for searches; how many events were written or lost is said with the outputs.
+fn history_text(out: &mut String, history: &HistoryHealth) {
+    let HistoryHealth { output: _, bytes, files, oldest, full, conversion, waiting, converted, failures } = history;
+    let one = |value: u64| [(vec![], value)];
+    gauge(out, "history_bytes", "Bytes of all files of the history.", &one(*bytes));
+    gauge(out, "history_files", "Files of the history.", &one(*files));
+    if let Some(oldest) = oldest {
+        let help = "From when on there are events in the history, seconds since the epoch.";
+        gauge(out, "history_oldest_timestamp_seconds", help, &one(oldest / 1000));
+    }
+    let help = "1 while events are lost to the history, because the file system is full.";
+    gauge(out, "history_full", help, &one(u64::from(*full)));
+    let help = "1 if netconn-search is not there to convert what waits.";
+    gauge(out, "history_converter_missing", help, &one(u64::from(*conversion == Conversion::Missing)));
+    gauge(out, "history_segments_waiting", "Closed segments that are not converted yet.", &one(*waiting));
+    counter(out, "history_segments_converted", "Segments converted.", &one(*converted));
+    counter(out, "history_conversion_failures", "Conversions that have failed.", &one(*failures));
 }
 
 fn gauge(out: &mut String, name: &str, help: &str, samples: &[Sample<'_>]) {
@@ -110,6 +137,42 @@ fn family(out: &mut String, (name, suffix, kind): (&str, &str, &str), help: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_history_is_an_output_and_more() {
+        let output = OutputHealth { path: "/h".into(), written: 5, lost_queue: 0, lost_disk: 2 };
+        let mut history = HistoryHealth {
+            output,
+            bytes: 10,
+            files: 3,
+            oldest: Some(1_767_225_600_999),
+            full: true,
+            conversion: Conversion::Missing,
+            waiting: 2,
+            converted: 7,
+            failures: 1,
+        };
+        let mut out = String::new();
+        history_text(&mut out, &history);
+        let values: Vec<&str> = out.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            values,
+            [
+                "netconn_history_bytes 10",
+                "netconn_history_files 3",
+                "netconn_history_oldest_timestamp_seconds 1767225600",
+                "netconn_history_full 1",
+                "netconn_history_converter_missing 1",
+                "netconn_history_segments_waiting 2",
+                "netconn_history_segments_converted_total 7",
+                "netconn_history_conversion_failures_total 1",
+            ]
+        );
+        history.oldest = None;
+        out.clear();
+        history_text(&mut out, &history);
+        assert!(!out.contains("oldest"), "{out}");
+    }
 
     #[test]
     fn families_have_help_type_and_escaped_labels() {

@@ -1,14 +1,12 @@
-//! An output: a file or standard output, written in whole lines by a thread of its own.
+//! An output: a file, standard output or the history, written in whole lines by a thread of its own.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvError, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -18,16 +16,16 @@ use bytes::Bytes;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use crate::precedence;
+use crate::{
+    line_file::{Failed, LineFile},
+    precedence,
+    store::{self, Status},
+};
 
 /// Batches that wait for a writer.
 const BATCHES_MAX: usize = 1024;
 /// Bytes that wait for a writer: a second of 20,000 events.
 const WAITING_BYTES_MAX: u64 = 32 << 20;
-/// What every event begins with, so that a torn last line of ours is told from another file's.
-const EVENT_START: &[u8] = b"{\"event.type\":";
-/// Longest line that is looked for at the end of a file.
-const LINE_MAX: u64 = 1 << 20;
 /// An output that cannot be used.
 #[derive(Debug, Error)]
 #[error("cannot write events to {}: {error}{}", path.display(), advice(error))]
@@ -63,17 +61,22 @@ pub struct Counters {
     pub closed: AtomicBool,
 }
 
+/// Events ready to be written: whole lines, which all outputs share.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The lines.
+    pub lines: Bytes,
+    /// How many they are.
+    pub events: u64,
+    /// The earliest `event.time` among them, epoch milliseconds.
+    pub earliest: i64,
+}
+
 /// What a writer is to do.
 enum Order {
     Write(Batch),
     /// Open the file anew.
     Reopen,
-}
-
-/// Events ready to be written: whole lines.
-struct Batch {
-    lines: Bytes,
-    events: u64,
 }
 
 /// A running output.
@@ -82,6 +85,8 @@ pub struct Output {
     path: PathBuf,
     queue: SyncSender<Order>,
     counters: Arc<Counters>,
+    /// How the history is, if it is that.
+    history: Option<Arc<Status>>,
     writer: JoinHandle<()>,
 }
 
@@ -99,10 +104,31 @@ impl Output {
     /// When the path cannot be opened or written.
     pub fn open(path: &Path, first: &[u8]) -> Result<Self, OutputError> {
         let fail = |error| OutputError { path: path.to_owned(), error };
-        let mut target = Target::open(path).map_err(fail)?;
-        target.write(first).map_err(|failed| fail(failed.error))?;
+        let mut file = LineFile::open(path).map_err(fail)?;
+        file.write(first).map_err(|failed| fail(failed.error))?;
+        let output = Self::start(path, Target::File(file), None).map_err(fail)?;
+        output.counters.written.store(1, Ordering::Relaxed);
+        Ok(output)
+    }
+
+    /// The history as an output, with `first` as its first events. What cannot be written is lost and counted from the
+    /// beginning: it is no reason not to start.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn history(settings: store::Settings, first: &Batch) -> Result<Self, OutputError> {
+        let folder = settings.folder.clone();
+        let fail = |error| OutputError { path: folder.clone(), error };
+        let history = store::Writer::start(settings).map_err(fail)?;
+        let status = Arc::clone(history.status());
+        let output = Self::start(&folder, Target::History(Box::new(history)), Some(status)).map_err(fail)?;
+        output.send(first);
+        Ok(output)
+    }
+
+    fn start(path: &Path, target: Target, history: Option<Arc<Status>>) -> io::Result<Self> {
         let counters = Arc::new(Counters::default());
-        counters.written.store(1, Ordering::Relaxed);
         let (queue, orders) = sync_channel(BATCHES_MAX);
         let writer = Writer { path: path.to_owned(), target, counters: Arc::clone(&counters), failing: false };
         let thread = thread::Builder::new().name("netconn-output".into());
@@ -110,8 +136,8 @@ impl Output {
             precedence::take();
             writer.run(&orders);
         };
-        let writer = thread.spawn(run).map_err(fail)?;
-        Ok(Self { path: path.to_owned(), queue, counters, writer })
+        let writer = thread.spawn(run)?;
+        Ok(Self { path: path.to_owned(), queue, counters, history, writer })
     }
 
     /// Where it writes.
@@ -124,14 +150,18 @@ impl Output {
         &self.counters
     }
 
+    /// How the history is, if it is that.
+    pub fn history_status(&self) -> Option<&Status> {
+        self.history.as_deref()
+    }
+
     /// Hands over whole lines. If too much waits already, they are dropped and counted.
-    pub fn send(&self, lines: &Bytes, events: u64) {
-        let length = lines.len() as u64;
+    pub fn send(&self, batch: &Batch) {
+        let length = batch.lines.len() as u64;
         let waiting = self.counters.waiting.fetch_add(length, Ordering::Relaxed);
-        let batch = Batch { lines: lines.clone(), events };
-        if waiting + length > WAITING_BYTES_MAX || self.queue.try_send(Order::Write(batch)).is_err() {
+        if waiting + length > WAITING_BYTES_MAX || self.queue.try_send(Order::Write(batch.clone())).is_err() {
             self.counters.waiting.fetch_sub(length, Ordering::Relaxed);
-            self.counters.lost_queue.fetch_add(events, Ordering::Relaxed);
+            self.counters.lost_queue.fetch_add(batch.events, Ordering::Relaxed);
         }
     }
 
@@ -164,18 +194,34 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(order) = orders.recv() {
-            match order {
-                Order::Write(batch) => self.write(&batch),
-                Order::Reopen => self.open_again(),
+        loop {
+            match self.next(orders) {
+                Ok(Order::Write(batch)) => self.write(&batch),
+                Ok(Order::Reopen) => self.open_again(),
+                Err(RecvError) => return,
+            }
+        }
+    }
+
+    /// The next order; what is due meanwhile is done.
+    fn next(&mut self, orders: &Receiver<Order>) -> Result<Order, RecvError> {
+        loop {
+            let Target::History(history) = &mut self.target else { return orders.recv() };
+            let Some(due) = history.due() else { return orders.recv() };
+            match orders.recv_timeout(due) {
+                Ok(order) => return Ok(order),
+                Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
+                Err(RecvTimeoutError::Timeout) => history.close_if_due(),
             }
         }
     }
 
     fn open_again(&mut self) {
-        match Target::open(&self.path) {
-            Ok(target) => {
-                self.target = target;
+        // The history looks after its files by itself.
+        let Target::File(file) = &mut self.target else { return };
+        match LineFile::open(&self.path) {
+            Ok(again) => {
+                *file = again;
                 info!("opened {} again", self.path.display());
             }
             Err(error) => warn!("cannot open {} again, still writing to the old file: {error}", self.path.display()),
@@ -184,7 +230,7 @@ impl Writer {
 
     fn write(&mut self, batch: &Batch) {
         let path = self.path.display();
-        match self.target.write(&batch.lines) {
+        match self.target.write(batch) {
             Ok(()) => {
                 self.counters.written.fetch_add(batch.events, Ordering::Relaxed);
                 if self.failing {
@@ -199,7 +245,8 @@ impl Writer {
                 if failed.error.kind() == io::ErrorKind::BrokenPipe {
                     self.counters.closed.store(true, Ordering::Relaxed);
                 } else if !self.failing {
-                    warn!("events are lost: cannot write to {path}: {}{}", failed.error, advice(&failed.error));
+                    let advice = self.target.advice(&failed.error);
+                    warn!("events are lost: cannot write to {path}: {}{advice}", failed.error);
                 }
                 self.failing = true;
             }
@@ -208,102 +255,27 @@ impl Writer {
     }
 }
 
-/// An open file or standard output.
-struct Target {
-    file: File,
-    /// A regular file can be cut back to whole lines.
-    regular: bool,
-    /// A line was begun that could neither be ended nor taken back.
-    torn: bool,
-}
-
-/// A write that failed.
-struct Failed {
-    error: io::Error,
-    /// Bytes of whole lines that were written before.
-    written: usize,
+/// Where a writer writes.
+enum Target {
+    File(LineFile),
+    History(Box<store::Writer>),
 }
 
 impl Target {
-    fn open(path: &Path) -> io::Result<Self> {
-        if path == Path::new("-") {
-            let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-            return Ok(Self { file, regular: false, torn: false });
+    fn write(&mut self, batch: &Batch) -> Result<(), Failed> {
+        match self {
+            Self::File(file) => file.write(&batch.lines),
+            Self::History(history) => history.write(&batch.lines, batch.earliest),
         }
-        // Read too, for its last line. Commands and accounts are in it: not for everybody.
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path).or_else(|error| {
-                // A pipe or terminal may be open for writing only.
-                if error.kind() == io::ErrorKind::PermissionDenied {
-                    OpenOptions::new().append(true).open(path).map_err(|_| error)
-                } else {
-                    Err(error)
-                }
-            })?;
-        let regular = file.metadata()?.is_file();
-        if regular {
-            mend(&mut file)?;
-        }
-        Ok(Self { file, regular, torn: false })
     }
 
-    fn write(&mut self, lines: &[u8]) -> Result<(), Failed> {
-        if self.torn {
-            self.write_all(b"\n").map_err(|(error, _)| Failed { error, written: 0 })?;
-            self.torn = false;
+    /// What to do about an error.
+    fn advice(&self, error: &io::Error) -> &'static str {
+        match self {
+            Self::File(_) => advice(error),
+            Self::History(_) if error.kind() == io::ErrorKind::StorageFull => "; free some space",
+            Self::History(_) => "; make it a folder that root can write",
         }
-        self.write_all(lines).map_err(|(error, written)| {
-            let whole = lines[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-            if written > whole {
-                self.torn = !self.cut((written - whole) as u64);
-            }
-            Failed { error, written: whole }
-        })
-    }
-
-    /// Writes everything, or gives the error and how much was written before.
-    fn write_all(&mut self, mut rest: &[u8]) -> Result<(), (io::Error, usize)> {
-        let length = rest.len();
-        while !rest.is_empty() {
-            match self.file.write(rest) {
-                Ok(0) => return Err((io::ErrorKind::WriteZero.into(), length - rest.len())),
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
-                Err(error) => return Err((error, length - rest.len())),
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes back the last `bytes` bytes; `false` if that cannot be done.
-    fn cut(&mut self, bytes: u64) -> bool {
-        self.regular
-            && self.file.metadata().is_ok_and(|metadata| {
-                metadata.len().checked_sub(bytes).is_some_and(|length| self.file.set_len(length).is_ok())
-            })
-    }
-}
-
-/// Sees to it that a file ends with a whole line: a torn event is removed, another unfinished line is ended.
-fn mend(file: &mut File) -> io::Result<()> {
-    let length = file.metadata()?.len();
-    if length == 0 {
-        return Ok(());
-    }
-    let start = length.saturating_sub(LINE_MAX);
-    file.seek(SeekFrom::Start(start))?;
-    let mut end = Vec::new();
-    file.take(LINE_MAX).read_to_end(&mut end)?;
-    let line_start = end.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    let last = &end[line_start..];
-    if last.is_empty() {
-        return Ok(());
-    }
-    if last.starts_with(EVENT_START) || EVENT_START.starts_with(last) {
-        file.set_len(start + line_start as u64)
-    } else {
-        file.write_all(b"\n")
     }
 }
 
@@ -323,29 +295,12 @@ mod tests {
         let path = folder.path().join("events");
         let output = Output::open(&path, b"{\"event.type\":\"Sensor Start\"}\n").unwrap();
         for number in 0..1000 {
-            output.send(&Bytes::from(format!("{number}\n")), 1);
+            output.send(&Batch { lines: format!("{number}\n").into(), events: 1, earliest: 0 });
         }
         assert!(output.finish(soon()));
         let text = fs::read_to_string(&path).unwrap();
         let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
         assert_eq!(text, format!("{{\"event.type\":\"Sensor Start\"}}\n{expected}"));
-    }
-
-    #[test]
-    fn a_torn_event_is_removed_and_other_text_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("events");
-        for (before, after) in [
-            ("", "x\n"),
-            ("a\n", "a\nx\n"),
-            ("a\n{\"event.type\":\"IP Co", "a\nx\n"),
-            ("{\"eve", "x\n"),
-            ("a\nnotes", "a\nnotes\nx\n"),
-        ] {
-            fs::write(&path, before).unwrap();
-            assert!(Output::open(&path, b"x\n").unwrap().finish(soon()));
-            assert_eq!(fs::read_to_string(&path).unwrap(), after, "{before:?}");
-        }
     }
 
     #[test]
@@ -366,15 +321,11 @@ mod tests {
     fn what_cannot_be_written_later_is_counted() {
         let mut writer = Writer {
             path: "/dev/full".into(),
-            target: Target {
-                file: OpenOptions::new().append(true).open("/dev/full").unwrap(),
-                regular: false,
-                torn: false,
-            },
+            target: Target::File(LineFile::open(Path::new("/dev/full")).unwrap()),
             counters: Arc::default(),
             failing: false,
         };
-        writer.write(&Batch { lines: Bytes::from_static(b"a\nb\n"), events: 2 });
+        writer.write(&Batch { lines: Bytes::from_static(b"a\nb\n"), events: 2, earliest: 0 });
         assert_eq!(writer.counters.lost_disk.load(Ordering::Relaxed), 2);
         assert_eq!(writer.counters.written.load(Ordering::Relaxed), 0);
     }

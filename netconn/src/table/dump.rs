@@ -9,7 +9,7 @@ use super::{Change, Connection, Table, finish};
 use crate::{event::CloseReason, process::Process};
 
 /// How old a connection must be for the kernel's table to have it.
-const SETTLED_NS: u64 = 10_000_000;
+pub(super) const SETTLED_NS: u64 = 10_000_000;
 
 /// What a dump has seen of the kernel.
 #[derive(Debug, Default)]
@@ -29,6 +29,9 @@ pub struct Compared {
     pub missed: usize,
     /// Whether there are attempts whose own port is not known yet.
     pub lacks_ports: bool,
+    /// Whether there are connections in a namespace that could be read before and cannot be now: only a dump can tell whether
+    /// they are still there.
+    pub needs_dump: bool,
 }
 
 impl Table {
@@ -94,6 +97,13 @@ impl Table {
                 finish(&mut entry, reason, now, &mut emit);
             }
         }
+        let left = self.slots.iter().flatten().map(|entry| entry.namespace);
+        self.unreadable = left.filter(|namespace| !namespaces.contains(&u64::from(*namespace))).collect();
+    }
+
+    /// Another dump is wanted of what cannot be read, see [`Compared::needs_dump`].
+    pub fn doubt_unreadable(&mut self) {
+        self.unreadable.clear();
     }
 
     /// Takes how much connections have moved, as the kernel has told for all of the `namespaces` from `since_ns` on, after
@@ -110,7 +120,7 @@ impl Table {
         is_over: impl Fn(u64) -> bool,
     ) -> Compared {
         self.comparisons = self.comparisons.wrapping_add(1);
-        let (mut met, mut missed, mut lacks_ports) = (0, 0, false);
+        let (mut met, mut missed, mut lacks_ports, mut needs_dump) = (0, 0, false, false);
         for CountersRecord { socket, bytes_sent, bytes_received, state, .. } in counters {
             let slot = self.by_socket.get(socket).map_or(usize::MAX, |slot| *slot as usize);
             if let Some(Some(entry)) = self.slots.get_mut(slot) {
@@ -125,7 +135,7 @@ impl Table {
                 missed += usize::from(!may_be_absent && !is_over(*socket));
             }
         }
-        let is_gone = |entry: &&Connection| {
+        let is_absent = |entry: &&Connection| {
             // Attempts and children are in the kernel's table a moment after they begin.
             let is_settled = entry.changed_ns + SETTLED_NS < since_ns;
             is_settled
@@ -133,14 +143,24 @@ impl Table {
                 // A dump cannot say that one is gone for which there was no memory.
                 && entry.generation != 0
                 && entry.state != tcp_state::SYN_RECV
-                && namespaces.contains(&u64::from(entry.namespace))
         };
         // Usually all were met; to look through a table for nothing costs milliseconds.
         if met < self.by_socket.len() {
-            missed += self.slots.iter().flatten().filter(is_gone).count();
+            for entry in self.slots.iter().flatten().filter(is_absent) {
+                if namespaces.contains(&u64::from(entry.namespace)) {
+                    missed += 1;
+                } else {
+                    // Others outlive their process: nobody has them open, and so they say nothing about the namespace.
+                    let is_open = matches!(
+                        entry.state,
+                        tcp_state::LISTEN | tcp_state::SYN_SENT | tcp_state::ESTABLISHED | tcp_state::CLOSE_WAIT
+                    );
+                    needs_dump |= is_open && !self.unreadable.contains(&entry.namespace);
+                }
+            }
             lacks_ports = self.has_attempts_without_port();
         }
-        Compared { missed, lacks_ports }
+        Compared { missed, lacks_ports, needs_dump }
     }
 
     /// Those of some ended processes, by id and start, that own a listener or an accepted connection that somebody must

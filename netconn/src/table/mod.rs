@@ -9,7 +9,7 @@ pub mod past;
 
 use std::{collections::VecDeque, rc::Rc};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use netconn_common::{
     FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
 };
@@ -55,6 +55,8 @@ pub struct Table {
     dumps: u32,
     /// Comparisons with the kernel so far.
     comparisons: u32,
+    /// Inodes of the network namespaces that the last dump could not read, and of which it left connections.
+    unreadable: HashSet<u32>,
     /// While a dump is taken: sockets that have ended since, and the life that ended.
     ended: Option<HashMap<u64, u32, foldhash::fast::RandomState>>,
     /// Whether the kernel tells who accepts.

@@ -132,7 +132,7 @@ fn what_the_kernel_knows_better_was_missed() {
     run(&mut table, &[attempt]);
     for counters in [&three(SYN_SENT)[..], &as_known] {
         let compared = table.compare(counters, &[10].into(), 2, |_| false);
-        assert_eq!(compared, Compared { missed: 0, lacks_ports: true });
+        assert_eq!(compared, Compared { missed: 0, lacks_ports: true, needs_dump: false });
     }
     table.set_port(3, 40_000);
     assert!(!table.compare(&as_known, &[10].into(), 2, |_| false).lacks_ports);
@@ -140,7 +140,7 @@ fn what_the_kernel_knows_better_was_missed() {
 
 /// A dump that has seen everything there is.
 fn everything() -> Covered {
-    Covered { held: Some(hashbrown::HashSet::new()), ..Covered::default() }
+    Covered { held: Some(HashSet::new()), ..Covered::default() }
 }
 
 #[test]
@@ -159,6 +159,36 @@ fn what_was_in_a_namespace_that_is_gone_has_ended() {
     let reasons: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
     assert_eq!(reasons, [Change::Close(CloseReason::Unknown, 0), Change::Close(CloseReason::NamespaceGone, 0)]);
     assert_eq!(table.from_slot(0).map(|(_, entry)| entry.socket).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn a_dump_says_what_is_left_where_nobody_can_look() {
+    let mut table = Table::default();
+    let mut up = record(1, 1, 1, role::ACTIVE, SYN_SENT, ESTABLISHED);
+    up.namespace = 20;
+    let mut lingering = record(2, 1, 1, role::ACTIVE, ESTABLISHED, FIN_WAIT1);
+    lingering.namespace = 30;
+    run(&mut table, &[up, lingering]);
+    let later = 1_000_000_000;
+    let compare = |table: &mut Table| table.compare(&[], &[10].into(), later, |_| false);
+    let nothing = Compared { missed: 0, lacks_ports: false, needs_dump: false };
+    assert_eq!(compare(&mut table), Compared { needs_dump: true, ..nothing });
+    // Somebody has it open, or it is not known whether somebody has: once is enough, until it is doubted.
+    for held in [None, Some([1].into_iter().collect())] {
+        table.doubt_unreadable();
+        assert!(compare(&mut table).needs_dump);
+        table.begin_dump();
+        let covered = Covered { namespaces: [10].into(), held, is_first_of_two: false };
+        table.end_dump(Vec::new(), &covered, |_| None, |_, _, _| ());
+        assert_eq!(compare(&mut table), nothing);
+    }
+    assert_eq!(table.len(), 1);
+    // What nobody has to have open says nothing.
+    let mut ending = record(1, 1, 2, role::ACTIVE, ESTABLISHED, FIN_WAIT1);
+    ending.namespace = 20;
+    run(&mut table, &[ending]);
+    table.doubt_unreadable();
+    assert_eq!(compare(&mut table), nothing);
 }
 
 #[test]

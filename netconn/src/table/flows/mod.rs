@@ -12,7 +12,8 @@ use std::rc::Rc;
 
 use hashbrown::HashSet;
 use netconn_common::{
-    DatagramRecord, Flow, FlowKey, FlowRecord, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, attribution, datagram,
+    DatagramRecord, FOLDED_FROM, Flow, FlowKey, FlowRecord, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord,
+    attribution, datagram,
 };
 
 use self::entries::{Entries, Entry, Kind, Queue, Recent};
@@ -25,9 +26,6 @@ use crate::{
 /// How long a flow waits to be told whose it is, if only who made or bound its socket is known: whoever receives does so
 /// within microseconds, as with connections that are accepted.
 const OWNER_WAIT_NS: u64 = 200_000_000;
-
-/// A socket with so many flows, as a part of all that there may be, has them folded.
-const FOLDED_FROM: usize = 4;
 
 /// What flows are kept, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +64,8 @@ pub struct Flows {
     dumps: u32,
     /// More has ended than the last sweep has told.
     unfinished: bool,
+    /// Inodes of the network namespaces that the last dump could not read, and of which it left something.
+    unreadable: HashSet<u32>,
 }
 
 /// A dump that is being taken.
@@ -93,6 +93,7 @@ impl Flows {
             folded: 0,
             dumps: 0,
             unfinished: false,
+            unreadable: HashSet::default(),
         }
     }
 
@@ -144,7 +145,10 @@ impl Flows {
             let connection = &entry.connection;
             entry.kind != Kind::Bound
                 || connection.remote.is_none()
-                || self.entries.socket(connection.socket).is_none_or(|socket| socket.flows.is_empty())
+                || self
+                    .entries
+                    .socket(connection.socket)
+                    .is_none_or(|socket| socket.flows.is_empty() && socket.connected.is_none())
         };
         let entries = self.entries.beginning_at(slot).filter(move |(_, entry)| is_shown(entry));
         entries.map(|(slot, entry)| (slot as usize, &entry.connection))
@@ -371,7 +375,7 @@ impl Flows {
         let is_folded = key.version == 0;
         self.folded += usize::from(is_folded);
         let Some(socket) = self.entries.socket_mut(key.socket) else { return };
-        if !socket.is_folded && (is_folded || socket.flows.len() > self.limits.flows / FOLDED_FROM) {
+        if !socket.is_folded && (is_folded || socket.flows.len() > self.limits.flows / FOLDED_FROM as usize) {
             socket.is_folded = true;
             if !is_folded {
                 self.folds.push(key.socket);

@@ -2,13 +2,17 @@
 
 use std::{collections::HashSet, rc::Rc};
 
-use netconn_common::{DatagramRecord, Flow, FlowKey, IPPROTO_UDP, Owner, UNKNOWN_U32, datagram};
+use netconn_common::{DatagramRecord, FOLDED_FROM, Flow, FlowKey, IPPROTO_UDP, Owner, UNKNOWN_U32, datagram};
 
-use super::{Dump, FOLDED_FROM, Flows, entries::Kind, is_vague};
+use super::{
+    Dump, Flows,
+    entries::{Entry, Kind},
+    is_vague,
+};
 use crate::{
     event::CloseReason,
     process::Process,
-    table::{Change, Connection},
+    table::{Change, Connection, Covered, dump::SETTLED_NS},
 };
 
 /// Ends that a sweep tells at most, 7 MB of events; the rest lies safely in the kernel's map until the next.
@@ -73,7 +77,7 @@ impl Flows {
     fn unfolded(&self, key: &FlowKey, has_room: bool) -> bool {
         let is_few = || {
             let socket = self.entries.socket(key.socket);
-            socket.is_none_or(|socket| socket.flows.len() < self.limits.flows / FOLDED_FROM / 2)
+            socket.is_none_or(|socket| socket.flows.len() < self.limits.flows / FOLDED_FROM as usize / 2)
         };
         key.version == 0 && has_room && is_few()
     }
@@ -120,13 +124,37 @@ impl Flows {
         self.dump = None;
     }
 
-    /// Takes the UDP sockets of a dump that was taken since [`begin_dump`](Self::begin_dump) of these `namespaces`, after
-    /// all records of the ring that came meanwhile were handled. What is not among them has ended unseen. `process`, `take`
+    /// Whether something is not among the UDP `sockets` that the kernel has told of these `namespaces` from `since_ns` on,
+    /// after which all records were handled, or is in a namespace that could be read before and cannot be now: only a dump
+    /// can tell whether it has ended.
+    pub fn needs_dump(&self, sockets: &[DatagramRecord], namespaces: &HashSet<u64>, since_ns: u64) -> bool {
+        let found: HashSet<u64> = sockets.iter().map(|record| record.socket).collect();
+        let is_absent = |connection: &Connection| match where_is(connection, namespaces) {
+            Where::Read => is_of_udp(connection) && !found.contains(&connection.socket),
+            Where::Unreadable => !self.unreadable.contains(&connection.namespace),
+        };
+        let mut entries = self.entries.beginning_at(0).map(|(_, entry)| &entry.connection);
+        entries.any(|connection| connection.changed_ns + SETTLED_NS < since_ns && is_absent(connection))
+    }
+
+    /// Whether there is anything in a namespace that is not among these.
+    pub fn has_unreadable(&self, namespaces: &HashSet<u64>) -> bool {
+        let mut entries = self.entries.beginning_at(0).map(|(_, entry)| &entry.connection);
+        entries.any(|connection| where_is(connection, namespaces) == Where::Unreadable)
+    }
+
+    /// Another dump is wanted of what cannot be read, see [`needs_dump`](Self::needs_dump).
+    pub fn doubt_unreadable(&mut self) {
+        self.unreadable.clear();
+    }
+
+    /// Takes the UDP sockets of a dump that was taken since [`begin_dump`](Self::begin_dump), after all records of the ring
+    /// that came meanwhile were handled. What is not among them although it `covered` it has ended unseen. `process`, `take`
     /// and `emit` are as for [`begin`](Self::begin).
     pub fn end_dump(
         &mut self,
         sockets: &[DatagramRecord],
-        namespaces: &HashSet<u64>,
+        covered: &Covered,
         now: u64,
         process: impl Fn(&Owner) -> Option<Rc<Process>>,
         mut take: impl FnMut(&FlowKey) -> Option<Flow>,
@@ -151,18 +179,34 @@ impl Flows {
                 }
             }
         }
-        let is_gone = |connection: &Connection| {
-            connection.protocol == IPPROTO_UDP
-                && !connection.exchanged.as_ref().is_some_and(|exchanged| exchanged.raw)
-                && connection.changed_ns < began_ns
-                && (connection.namespace == UNKNOWN_U32 || namespaces.contains(&u64::from(connection.namespace)))
-                && !found.contains(&connection.socket)
-        };
-        let entries = self.entries.beginning_at(0).filter(|(_, entry)| is_gone(&entry.connection));
-        let gone: Vec<u32> = entries.map(|(slot, _)| slot).collect();
-        for slot in gone {
-            self.end(slot, CloseReason::Unknown, now, &mut take, &mut emit);
+        let Covered { namespaces, held, .. } = covered;
+        let there: Option<HashSet<u32>> = held.as_ref().map(|held| {
+            let entries = self.entries.beginning_at(0).map(|(_, entry)| &entry.connection);
+            entries
+                .filter(|connection| held.contains(&connection.socket))
+                .map(|connection| connection.namespace)
+                .collect()
+        });
+        let gone: Vec<(u32, CloseReason)> = self
+            .entries
+            .beginning_at(0)
+            .filter(|(_, entry)| entry.connection.changed_ns < began_ns)
+            .filter_map(|(slot, Entry { connection, .. })| match where_is(connection, namespaces) {
+                Where::Read => (is_of_udp(connection) && !found.contains(&connection.socket))
+                    .then_some((slot, CloseReason::Unknown)),
+                // As long as somebody has a socket of it open, a namespace is there.
+                Where::Unreadable => there
+                    .as_ref()
+                    .is_some_and(|there| !there.contains(&connection.namespace))
+                    .then_some((slot, CloseReason::NamespaceGone)),
+            })
+            .collect();
+        for (slot, reason) in gone {
+            self.end(slot, reason, now, &mut take, &mut emit);
         }
+        let left = self.entries.beginning_at(0).map(|(_, entry)| &entry.connection);
+        let unreadable = left.filter(|connection| where_is(connection, namespaces) == Where::Unreadable);
+        self.unreadable = unreadable.map(|connection| connection.namespace).collect();
     }
 
     /// Takes to whom sockets are connected by now, and whose they are if the record of that was lost. `process` and `emit`
@@ -181,7 +225,7 @@ impl Flows {
             if let Some(entry) = bound.and_then(|slot| self.entries.get_mut(slot)) {
                 entry.connection.follow(record);
             }
-            // Where only `connect` tells of it, it has no port then.
+            // Where only `connect` tells of it, it may have no port then.
             if let Some(entry) = connected.and_then(|slot| self.entries.get_mut(slot))
                 && entry.connection.local.port == 0
             {
@@ -206,14 +250,30 @@ impl Flows {
     }
 }
 
-/// Cookies are counted from 1; what is larger is the address of a socket that has none yet (5.10).
-const COOKIE_MAX: u64 = 1 << 62;
+/// What a dump knows of an entry's network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    /// It was read, or the entry is in none that is known.
+    Read,
+    /// Nobody is in it and it has no name, or it is gone.
+    Unreadable,
+}
 
-/// Whether a socket of a dump is one that is told of: one that is known by the same number as long as it lives; bound, or connected; of those that are older than netconn nobody
-/// knows whether they were bound, or got a port because they sent.
+fn where_is(connection: &Connection, namespaces: &HashSet<u64>) -> Where {
+    let is_read = connection.namespace == UNKNOWN_U32 || namespaces.contains(&u64::from(connection.namespace));
+    if is_read { Where::Read } else { Where::Unreadable }
+}
+
+/// Whether a dump has its socket.
+fn is_of_udp(connection: &Connection) -> bool {
+    connection.protocol == IPPROTO_UDP && !connection.exchanged.as_ref().is_some_and(|exchanged| exchanged.raw)
+}
+
+/// Whether a socket of a dump is one that is told of: known by a number, and bound or connected. Of those that are older than
+/// netconn nobody knows whether they were bound, or got a port because they sent.
 fn is_told(record: &DatagramRecord, is_first: bool) -> bool {
     // Where nothing is kept with sockets (5.10) all seem older.
-    let is_older = record.kept.born_ns == 0 && (record.address == 0 || is_first);
+    let is_older = record.kept.born_ns == 0 && (record.file == record.socket || is_first);
     let is_bound = record.marks & (datagram::CONNECTED | datagram::BOUND) != 0 || is_older;
-    is_bound && record.socket < COOKIE_MAX
+    is_bound && record.socket != 0
 }

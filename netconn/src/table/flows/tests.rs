@@ -10,7 +10,10 @@ use netconn_common::{IPPROTO_ICMP, IPPROTO_TCP, attribution, tcp_state};
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Direction, Outcome};
+use crate::{
+    event::{Direction, Outcome},
+    table::Covered,
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// When netconn began.
@@ -63,7 +66,8 @@ fn owner_record(socket: u64, time_ns: u64, tgid: u32) -> OwnerRecord {
 }
 
 fn socket_record(socket: u64, time_ns: u64, marks: u32) -> DatagramRecord {
-    let mut record = DatagramRecord { socket, marks, family: AF_INET, local_port: 53, ..DatagramRecord::zeroed() };
+    let mut record =
+        DatagramRecord { socket, file: socket, marks, family: AF_INET, local_port: 53, ..DatagramRecord::zeroed() };
     record.header.time_ns = time_ns;
     record.protocol = u16::from(IPPROTO_UDP);
     (record.kept.born_ns, record.kept.namespace) = (time_ns, 1);
@@ -256,12 +260,46 @@ fn sockets_that_are_bound_are_listeners() {
     assert_eq!(told(|emit| flows.bound(&ping, |_| None, emit)).len(), 0);
 }
 
+/// A dump of namespace 1, and who has what open in others.
+fn covered(held: Option<&[u64]>) -> Covered {
+    let held = held.map(|held| held.iter().copied().collect());
+    Covered { namespaces: [1].into(), held, is_first_of_two: false }
+}
+
+#[test]
+fn what_no_program_saw_end_is_looked_for() {
+    let mut flows = flows();
+    let dump = |flows: &mut Flows, sockets: &[DatagramRecord], held: Option<&[u64]>| {
+        flows.begin_dump(BEGAN + 2 * SECOND);
+        let now = BEGAN + 3 * SECOND;
+        changes(&told(|emit| flows.end_dump(sockets, &covered(held), now, |_| None, |_| None, emit)))
+    };
+    let needs = |flows: &Flows, sockets: &[DatagramRecord]| flows.needs_dump(sockets, &[1].into(), BEGAN + SECOND);
+    let here = socket_record(1, BEGAN + 1, datagram::BOUND);
+    told(|emit| flows.bound(&here, |_| None, emit));
+    assert!(!needs(&flows, &[here]) && needs(&flows, &[]));
+    assert_eq!(dump(&mut flows, &[], None), [Change::ListenEnd]);
+    assert!(!needs(&flows, &[]) && !flows.has_unreadable(&[1].into()));
+    // Where nobody can look any more, open files say it: once, until that is doubted.
+    let mut there = socket_record(2, BEGAN + 1, datagram::BOUND);
+    there.kept.namespace = 2;
+    told(|emit| flows.bound(&there, |_| None, emit));
+    for held in [None, Some(&[2][..])] {
+        flows.doubt_unreadable();
+        assert!(needs(&flows, &[]) && flows.has_unreadable(&[1].into()));
+        assert_eq!(dump(&mut flows, &[], held), []);
+        assert!(!needs(&flows, &[]));
+    }
+    assert_eq!(dump(&mut flows, &[], Some(&[])), [Change::ListenEnd]);
+    assert!(!flows.has_any());
+}
+
 #[test]
 fn a_dump_says_what_is_there_and_what_is_gone() {
     let mut flows = flows();
     let dump = |flows: &mut Flows, now: u64, sockets: &[DatagramRecord]| {
         flows.begin_dump(now);
-        let mut told = told(|emit| flows.end_dump(sockets, &[1].into(), now, |_| None, |_| None, emit));
+        let mut told = told(|emit| flows.end_dump(sockets, &covered(None), now, |_| None, |_| None, emit));
         flows.announce_found(usize::MAX, now, |change, connection, at| told.push((change, connection.clone(), at)));
         told.into_iter().map(|(change, connection, _)| (change, connection.socket)).collect::<Vec<_>>()
     };
@@ -290,7 +328,7 @@ fn a_dump_says_what_is_there_and_what_is_gone() {
     flows.begin_dump(BEGAN + 5 * SECOND);
     told(|emit| flows.released(&released_record(2, BEGAN + 6 * SECOND), |_| None, emit));
     flows.recent = Recent::default();
-    let back = told(|emit| flows.end_dump(&[lost], &[1].into(), BEGAN + 7 * SECOND, |_| None, |_| None, emit));
+    let back = told(|emit| flows.end_dump(&[lost], &covered(None), BEGAN + 7 * SECOND, |_| None, |_| None, emit));
     assert_eq!(changes(&back), []);
     assert!(!flows.has_backlog());
 }
@@ -337,9 +375,15 @@ fn where_nothing_is_counted_connected_sockets_are_flows() {
     let moved = told(|emit| flows.bound(&elsewhere, |_| None, emit));
     assert_eq!(changes(&moved), [close(CloseReason::Local), CONNECT]);
     assert_ne!(moved[0].1.born_ns, moved[1].1.born_ns, "not the same flow");
+    // It was bound before: that it is connected tells more.
+    let bound = socket_record(1, BEGAN + 1, datagram::BOUND);
+    assert_eq!(changes(&told(|emit| flows.bound(&bound, |_| None, emit))), [Change::Listen]);
+    told(|emit| flows.follow(&[elsewhere], BEGAN + 3, |_| None, emit));
+    assert_eq!(flows.from_slot(0).filter(|(_, entry)| entry.is_flow()).count(), 1);
+    assert_eq!(flows.from_slot(0).count(), 1);
     assert_eq!(sweep(&mut flows, &[], BEGAN + 100 * SECOND).len(), 0);
     let ended = told(|emit| flows.released(&released_record(1, BEGAN + 9), |_| None, emit));
-    assert_eq!(changes(&ended), [close(CloseReason::Local)]);
+    assert_eq!(changes(&ended), [close(CloseReason::Local), Change::ListenEnd]);
 }
 
 #[test]

@@ -1,12 +1,18 @@
-//! Load for `cargo xtask bench`: floods, paced connections, held sockets, datagrams. Each mode says what it did in a line of JSON.
+//! Load for `cargo xtask bench`: floods, paced connections, held sockets, datagrams, and events to search. Each mode says what it did in a line of JSON.
 
+mod events;
 mod flood;
 mod hold;
 mod own;
 mod traffic;
 mod udp;
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    fs, io,
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -68,6 +74,18 @@ enum Mode {
         #[arg(long)]
         here: bool,
     },
+    /// A history of events, 30 days long, in segments as the daemon writes them.
+    Events {
+        /// How many.
+        #[arg(long, default_value_t = 10_000_000)]
+        count: u64,
+        /// Where; the folder must be there.
+        #[arg(long)]
+        folder: PathBuf,
+        /// A program that makes Parquet of each segment, run as the daemon does; the segment is removed then.
+        #[arg(long, value_name = "PROGRAM")]
+        convert: Option<PathBuf>,
+    },
     /// One process of `hold`.
     #[command(hide = true)]
     Holder {
@@ -112,6 +130,14 @@ fn run(mode: Mode) -> io::Result<()> {
             let duration = seconds.map(Duration::try_from_secs_f64).transpose().map_err(io::Error::other)?;
             udp::udp(manner, sockets.into(), Limit { count, duration })
         }
+        Mode::Events { count, folder, convert } => events::events(count, &folder, |segment| {
+            let Some(program) = &convert else { return Ok(()) };
+            let status = Command::new(program).arg("--convert").arg(segment).stdout(Stdio::null()).status()?;
+            if !status.success() {
+                return Err(io::Error::other(format!("{} ended with {status}", program.display())));
+            }
+            fs::remove_file(segment)
+        }),
         Mode::Hold { sockets, processes } => hold::hold(sockets, processes),
         Mode::Holder { sockets } => hold::holder(sockets),
     }

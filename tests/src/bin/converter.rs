@@ -1,0 +1,92 @@
+//! Stands in for `netconn-search --convert SEGMENT` in tests of the history: makes of a segment a file that begins and ends as
+//! Parquet does, with the lines as they are, or does what a broken one would. Which, says the file `mode` beside it.
+
+use std::{
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let program = env::current_exe().unwrap();
+    let mode = fs::read_to_string(program.with_file_name("mode")).unwrap_or_default();
+    let [option, segment] = &arguments[..] else { return told(&arguments) };
+    if option != "--convert" {
+        return told(&arguments);
+    }
+    match mode.trim() {
+        "crash" => std::process::abort(),
+        "hang" => thread::sleep(Duration::from_secs(1000)),
+        "rubbish" => {
+            fs::write(".tmp-rubbish", "rubbish").unwrap();
+            (0..1000).for_each(|_| println!("{}", "rubbish ".repeat(100)));
+        }
+        "look" => look(&program),
+        mode => convert(Path::new(segment), mode),
+    }
+    ExitCode::SUCCESS
+}
+
+/// What it was called with, for tests of `netconn search`.
+fn told(arguments: &[String]) -> ExitCode {
+    println!("{arguments:?}");
+    ExitCode::from(42)
+}
+
+/// Writes what the process has and may do beside the program.
+fn look(program: &Path) {
+    // Its priority is lowered once it runs.
+    thread::sleep(Duration::from_millis(300));
+    let mut files: Vec<String> = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.display().to_string()))
+        .collect();
+    files.retain(|file| !file.ends_with("/fd"));
+    let text = format!(
+        "{}{}{}files: {}\n",
+        fs::read_to_string("/proc/self/status").unwrap(),
+        fs::read_to_string("/proc/self/limits").unwrap(),
+        fs::read_to_string("/proc/self/sched").unwrap_or_default(),
+        files.join(" ")
+    );
+    fs::write(program.with_file_name("looked.new"), text).unwrap();
+    fs::rename(program.with_file_name("looked.new"), program.with_file_name("looked")).unwrap();
+}
+
+fn convert(segment: &Path, mode: &str) {
+    // Where a test kills it, there is time to.
+    let pause = || {
+        if mode == "slow" {
+            thread::sleep(Duration::from_millis(40));
+        }
+    };
+    let text = fs::read_to_string(segment).unwrap();
+    let times = text.lines().map(|line| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        event["event.time"].as_u64().unwrap()
+    });
+    let (first, last) = (times.clone().min().unwrap(), times.clone().max().unwrap());
+    let from = segment.file_stem().unwrap().to_str().unwrap();
+    let name = PathBuf::from(format!("{from}-{last:013}.parquet"));
+    let new = PathBuf::from(format!("{}.tmp", name.display()));
+    let mut file = fs::File::create(&new).unwrap();
+    file.write_all(b"PAR1\n").unwrap();
+    pause();
+    let lines = if mode == "forgetful" { text.split_once('\n').unwrap().1 } else { &text };
+    file.write_all(lines.as_bytes()).unwrap();
+    pause();
+    file.write_all(b"PAR1").unwrap();
+    file.sync_all().unwrap();
+    pause();
+    fs::rename(&new, &name).unwrap();
+    pause();
+    let (rows, bytes) = (lines.lines().count(), fs::metadata(&name).unwrap().len());
+    println!("{{\"rows\":{rows},\"first\":{first},\"last\":{last},\"bytes\":{bytes},\"file\":\"{}\"}}", name.display());
+    pause();
+}

@@ -1,0 +1,146 @@
+//! The history of a daemon, read as its protocol says (`netconn/src/store/name.rs`), and a converter that stands in for
+//! `netconn-search`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Events, netconn};
+
+/// A copy of netconn in a folder of its own, so that a converter of the test's own is beside it.
+pub struct Installed(TempDir);
+
+impl Default for Installed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Installed {
+    /// Copies it; there is no converter yet.
+    pub fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::copy(netconn(), folder.path().join("netconn")).unwrap();
+        Self(folder)
+    }
+
+    /// The copy.
+    pub fn netconn(&self) -> PathBuf {
+        self.0.path().join("netconn")
+    }
+
+    /// Makes the converter behave in a way from now on: see `src/bin/converter.rs`.
+    pub fn converter(&self, mode: &str) {
+        let program = self.0.path().join("netconn-search");
+        fs::write(self.0.path().join("mode"), mode).unwrap();
+        if !program.exists() {
+            let new = self.0.path().join("new");
+            fs::copy(netconn().with_file_name("converter"), &new).unwrap();
+            fs::rename(new, program).unwrap();
+        }
+    }
+
+    /// Puts the real one beside it, as `cargo test -p netconn-search` has built it.
+    pub fn search(&self) {
+        let program = netconn().with_file_name("../debug/netconn-search");
+        let new = self.0.path().join("new");
+        fs::copy(&program, &new).unwrap_or_else(|error| {
+            let program = program.display();
+            panic!("{program}: {error}; `cargo test -p netconn-search --no-run` builds it")
+        });
+        fs::rename(new, self.0.path().join("netconn-search")).unwrap();
+    }
+
+    /// What the converter has written about itself.
+    pub fn looked(&self) -> Option<String> {
+        fs::read_to_string(self.0.path().join("looked")).ok()
+    }
+}
+
+/// A folder with a history.
+#[derive(Clone, Debug)]
+pub struct History(pub PathBuf);
+
+impl History {
+    /// Names in the folder.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Bytes of all its files.
+    pub fn bytes(&self) -> u64 {
+        let length = |name: &String| fs::metadata(self.0.join(name)).map_or(0, |metadata| metadata.len());
+        self.names().iter().map(length).sum()
+    }
+
+    /// The lines of all events, by the files' names: what anybody reads who lists the folder now. Files that go meanwhile are
+    /// looked for by their FROM.
+    pub fn lines(&self) -> Vec<String> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        for name in self.names() {
+            let Some(from) = name.strip_prefix("events-").and_then(|rest| rest.get(..13)) else { continue };
+            if name.ends_with(".parquet") || (name.ends_with(".ndjson") && !files.contains_key(from)) {
+                files.insert(from.to_owned(), name);
+            }
+        }
+        let mut lines = Vec::new();
+        for (from, name) in files {
+            let text = fs::read_to_string(self.0.join(&name)).unwrap_or_else(|_| self.converted(&from));
+            // What follows the last line feed is not there yet.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            lines.extend(whole.lines().filter(|line| *line != "PAR1").map(str::to_owned));
+        }
+        lines
+    }
+
+    fn converted(&self, from: &str) -> String {
+        let prefix = format!("events-{from}-");
+        let name = self.names().into_iter().find(|name| name.starts_with(&prefix) && name.ends_with(".parquet"));
+        fs::read_to_string(
+            self.0.join(name.unwrap_or_else(|| panic!("the segment {from} is gone: {:?}", self.names()))),
+        )
+        .unwrap()
+    }
+
+    /// The events; all must be whole.
+    pub fn events(&self) -> Events {
+        let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        Events(self.lines().iter().map(parse).collect())
+    }
+
+    /// How many converted segments there are, and others.
+    pub fn counts(&self) -> (usize, usize) {
+        let names = self.names();
+        let count = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
+        (count(".parquet"), count(".ndjson"))
+    }
+
+    /// Checks that no event is outside of what its file's name says.
+    pub fn check_names(&self) {
+        for name in self.names() {
+            let time = |range| name.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());
+            let (from, to) = (time(7..20).unwrap(), time(21..34).unwrap_or(u64::MAX));
+            let Ok(text) = fs::read_to_string(self.0.join(&name)) else { continue };
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            for line in whole.lines().filter(|line| *line != "PAR1") {
+                let event: Value = serde_json::from_str(line).unwrap();
+                let at = event["event.time"].as_u64().unwrap();
+                assert!((from..=to).contains(&at), "{name}: {line}");
+            }
+        }
+    }
+}
+
+impl AsRef<Path> for History {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}

@@ -1,0 +1,499 @@
+//! The history: it has what `--events` has, within its limits, whatever is killed, breaks or fills up.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use netconn_tests::{Daemon, Ending, Events, Installed, Netns, Random, long, moment, reset, until};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::{
+        signal::{Signal, kill},
+        statvfs::statvfs,
+    },
+    unistd::Pid,
+};
+use serde_json::Value;
+
+/// Sixteen segments of 256 kB, each of 60 connections: no segment is longer in these tests.
+const SMALL: &str = "history_bytes = 4194304";
+/// In milliseconds.
+const HOUR: u64 = 3_600_000;
+
+/// Connections with both ends here: four events each, of a kilobyte.
+fn connect(namespace: &Netns, count: usize) {
+    namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for _ in 0..count {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            drop(listener.accept().unwrap());
+            reset(client);
+        }
+    });
+}
+
+/// What health says of the history.
+fn health(daemon: &Daemon) -> Value {
+    daemon.health()["history"].clone()
+}
+
+fn number(daemon: &Daemon, name: &str) -> u64 {
+    health(daemon)[name].as_u64().unwrap_or_else(|| panic!("no {name}: {:#}", health(daemon)))
+}
+
+/// Waits for a number of health to be at least so much.
+fn until_at_least(daemon: &Daemon, name: &str, least: u64) {
+    until(60_000, || format!("{name}: {:#} {}", health(daemon), daemon.log()), || number(daemon, name) >= least);
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort();
+    lines
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The numbers of the events of each run of the daemon: both are in `event.id`.
+fn runs(events: &Events) -> BTreeMap<String, BTreeSet<u64>> {
+    let mut runs: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+    for id in events.values("event.id") {
+        let (run, number) = id.as_str().unwrap().split_once('-').unwrap();
+        let is_new = runs.entry(run.to_owned()).or_default().insert(number.parse().unwrap());
+        assert!(is_new, "{id} is there twice");
+    }
+    runs
+}
+
+#[test]
+fn it_is_what_the_event_file_is() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    installed.converter("well");
+    let daemon = Daemon::start_installed(&installed, "group = \"daemon\"");
+    connect(&namespace, 1000);
+    until_at_least(&daemon, "converted", 2);
+    until(20_000, || format!("{:?}", daemon.history().names()), || daemon.history().counts().1 == 1);
+    assert_eq!(number(&daemon, "lost_queue") + number(&daemon, "lost_disk"), 0);
+    assert_eq!(number(&daemon, "bytes"), daemon.history().bytes());
+    assert_eq!(number(&daemon, "files"), daemon.history().names().len() as u64);
+    let text = daemon.text(&["doctor"]);
+    assert!(text.contains(" history ") && text.contains("state/events: "), "{text}");
+    let metrics = daemon.ask("/metrics").unwrap();
+    assert!(metrics.contains("\nnetconn_history_segments_waiting 0\n"), "{metrics}");
+    assert!(metrics.contains("state/events\",stage=\"disk\"} 0\n"), "{metrics}");
+    // Root writes, the group reads.
+    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap().gid.as_raw();
+    let history = daemon.history();
+    let paths = history.names().into_iter().map(|name| (history.0.join(name), 0o640));
+    for (path, mode) in paths.chain([(history.0.clone(), 0o2750)]) {
+        let metadata = fs::metadata(&path).unwrap();
+        let found = (metadata.permissions().mode() & 0o7777, metadata.uid(), metadata.gid());
+        assert_eq!(found, (mode, 0, group), "{}", path.display());
+    }
+    let killed = daemon.end();
+    history.check_names();
+    assert_eq!(sorted(history.lines()), sorted(lines(&killed.event_file())));
+    assert_eq!(history.events().within(&namespace).of("IP Close").len(), 2000);
+    assert_eq!((history.events().of("Sensor Start").len(), history.events().of("Sensor Stop").len()), (1, 1));
+}
+
+/// The process that converts now.
+fn converter(daemon: &Daemon) -> Option<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).ok()?;
+    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let all: String = children.collect();
+    all.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_whenever_something_is_killed() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    installed.converter("slow");
+    let end = AtomicBool::new(false);
+    let first = Daemon::start_installed(&installed, "");
+    let history = first.history();
+    let mut conversions = 0;
+    let (daemon, readings) = thread::scope(|scope| {
+        let _ending = Ending(&end);
+        scope.spawn(|| {
+            while !end.load(Ordering::Relaxed) {
+                connect(&namespace, 10);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        // Whoever reads while all this happens has each event once, and none that was there is gone.
+        let reader = scope.spawn(|| {
+            let mut known = BTreeMap::new();
+            let mut readings = 0;
+            while !end.load(Ordering::Relaxed) {
+                let found = runs(&history.events());
+                for (run, numbers) in &known {
+                    let numbers: &BTreeSet<u64> = numbers;
+                    assert!(found.get(run).is_some_and(|now| now.is_superset(numbers)), "events of {run} have gone");
+                }
+                known = found;
+                readings += 1;
+            }
+            readings
+        });
+        let (mut daemon, mut random) = (first, Random(7));
+        for round in 0..16 {
+            thread::sleep(Duration::from_millis(150 + random.below(300) as u64));
+            if round % 2 == 0 {
+                let since = std::time::Instant::now();
+                let mut child = converter(&daemon);
+                while child.is_none() && since.elapsed() < long(500) {
+                    thread::sleep(Duration::from_millis(2));
+                    child = converter(&daemon);
+                }
+                thread::sleep(Duration::from_millis(random.below(170) as u64));
+                // It may have ended by itself.
+                child.into_iter().for_each(|child| _ = kill(child, Signal::SIGKILL));
+            }
+            if round % 3 != 2 {
+                conversions += number(&daemon, "converted");
+                daemon = daemon.kill().start();
+            }
+        }
+        end.store(true, Ordering::Relaxed);
+        (daemon, reader.join().unwrap())
+    });
+    installed.converter("well");
+    until(60_000, || format!("{:#} {}", health(&daemon), daemon.log()), || number(&daemon, "waiting") == 0);
+    until(20_000, || format!("{:?}", history.names()), || history.counts().1 <= 1);
+    conversions += number(&daemon, "converted");
+    assert!(conversions > 3 && readings > 10, "{conversions} {readings}");
+    assert_eq!(number(&daemon, "lost_queue") + number(&daemon, "lost_disk"), 0);
+    let killed = daemon.end();
+    history.check_names();
+    let names = history.names();
+    assert!(names.iter().all(|name| name.starts_with("events-") && !name.ends_with(".tmp")), "{names:?}");
+    // Of each run all events up to the last one that was written.
+    let (kept, told) = (runs(&history.events()), runs(&Events::read(&killed.event_file())));
+    assert_eq!(kept.len(), told.len());
+    for (run, numbers) in &kept {
+        assert_eq!(Some(numbers.len() as u64), numbers.last().copied(), "{run}");
+        // Which of the two files has more when the daemon is killed is chance.
+        assert!(told[run].is_superset(numbers) || numbers.is_superset(&told[run]), "{run}");
+    }
+    let last = runs(&history.events().of("Sensor Stop"));
+    assert_eq!(last.len(), 1);
+    let run = last.keys().next().unwrap();
+    assert!(kept[run] == told[run], "who ends in order writes all");
+}
+
+#[test]
+fn it_stays_within_its_limits_and_is_converted_once_it_can_be() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    let daemon = Daemon::start_installed(&installed, SMALL);
+    let history = daemon.history();
+    for _ in 0..10 {
+        connect(&namespace, 200);
+        moment();
+        assert!(history.bytes() <= 4 << 20, "{} {:?}", history.bytes(), history.names());
+    }
+    until(5000, || format!("{:#}", health(&daemon)), || health(&daemon)["conversion"] == "missing");
+    assert!(number(&daemon, "waiting") > 3, "{:#}", health(&daemon));
+    assert_eq!(history.counts().0, 0);
+    assert_eq!(daemon.log().matches("netconn-search is not installed: `cargo build").count(), 1, "{}", daemon.log());
+    let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
+    assert!(text.contains("segments stay NDJSON, which takes more room: netconn-search is not installed"), "{text}");
+    // The oldest are gone, the others are there to the last.
+    let (kept, told) = (runs(&history.events()), runs(&daemon.events()));
+    let (run, numbers) = kept.iter().next().unwrap();
+    let first = *numbers.first().unwrap();
+    assert!(first > 1000, "{first}");
+    assert_eq!(numbers.len() as u64, numbers.last().unwrap() - first + 1);
+    assert!(numbers.last().unwrap() + 10 > *told[run].last().unwrap());
+    installed.converter("well");
+    until(60_000, || format!("{:#}", health(&daemon)), || number(&daemon, "waiting") == 0);
+    until(20_000, || format!("{:?}", history.names()), || history.counts().1 == 1);
+    assert!(history.counts().0 > 3 && daemon.log().contains("the history is converted by "), "{}", daemon.log());
+    // While both files of a segment are there, and these are no smaller, some more had to go.
+    let kept = runs(&history.events());
+    let numbers = &kept[run];
+    assert!(numbers.len() > 1000, "{}", numbers.len());
+    assert_eq!(numbers.len() as u64, numbers.last().unwrap() - numbers.first().unwrap() + 1);
+}
+
+#[test]
+fn what_is_too_old_goes_and_what_is_left_over_is_cleared_away() {
+    let installed = Installed::new();
+    let killed = Daemon::start_installed(&installed, "").kill();
+    let history = killed.history();
+    assert_eq!(history.counts(), (0, 1));
+    let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let write = |name: &str, text: &str| fs::write(history.0.join(name), text).unwrap();
+    let parquet = |from: u64, to: u64| format!("events-{:013}-{:013}.parquet", now - from, now - to);
+    let segment = |from: u64| format!("events-{:013}.ndjson", now - from);
+    let event =
+        |ago: u64| format!("{{\"event.type\":\"IP Listen\",\"event.time\":{},\"event.id\":\"x-{ago}\"}}\n", now - ago);
+    let days = |days: u64| days * 24 * HOUR;
+    let gone = [parquet(days(33), days(30) + HOUR), ".tmpAbC".into(), parquet(HOUR, 1) + ".tmp", segment(days(3))];
+    let kept = [parquet(days(32), days(30) - HOUR), parquet(days(2), days(1)), segment(days(4))];
+    for name in gone.iter().chain(&kept) {
+        write(name, "PAR1\nPAR1\nPAR1");
+    }
+    // Torn: nothing of it is left. Torn after an event: that is left. Half a Parquet beside its segment: it is made anew.
+    write(&gone[3], "{\"event.type\":\"IP Li");
+    write(&kept[2], &format!("{}{{\"event.type\":\"IP Li", event(days(4))));
+    write(&segment(days(2)), &event(days(2)));
+    let broken = parquet(days(5), days(5) - 1);
+    write(&broken, "PAR1\n");
+    write(&segment(days(5)), &event(days(5)));
+    let daemon = killed.start();
+    // The segment that is converted already goes when nobody reads it any more.
+    until(20_000, || format!("{:?}", history.names()), || !history.names().contains(&segment(days(2))));
+    until(20_000, || format!("{:?}", history.names()), || !history.names().contains(&gone[0]));
+    let names = history.names();
+    assert!(gone.iter().all(|name| !names.contains(name)), "{names:?}");
+    assert!(kept.iter().all(|name| names.contains(name)), "{names:?}");
+    assert!(!names.contains(&broken) && names.contains(&segment(days(5))), "{names:?}");
+    assert_eq!(fs::read_to_string(history.0.join(&kept[2])).unwrap(), event(days(4)));
+    let oldest = number(&daemon, "oldest");
+    assert_eq!(oldest, now - days(32), "{:#}", health(&daemon));
+    assert_eq!(number(&daemon, "waiting"), 2, "{:#} {names:?}", health(&daemon));
+    // One segment for both daemons.
+    let starts = history.events().of("Sensor Start");
+    assert_eq!((starts.len(), history.counts().1), (2, 3), "{names:?}");
+    installed.converter("well");
+    until(60_000, || format!("{:#} {}", health(&daemon), daemon.log()), || number(&daemon, "converted") == 2);
+    history.check_names();
+}
+
+#[test]
+fn a_broken_converter_costs_nothing() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    installed.converter("crash");
+    let daemon = Daemon::start_installed(&installed, "");
+    let history = daemon.history();
+    for (mode, reason) in [
+        ("crash", "it ended with signal: 6"),
+        ("rubbish", "its answer is no report"),
+        ("forgetful", " lines"),
+        ("hang", "it was not done within 15 s"),
+    ] {
+        installed.converter(mode);
+        connect(&namespace, 300);
+        until(
+            60_000,
+            || format!("{mode}: {}", daemon.log()),
+            || daemon.log().lines().any(|line| line.contains("did not convert it: ") && line.contains(reason)),
+        );
+        // Others go on, on this machine.
+        let ours = |events: Events| runs(&events.within(&namespace));
+        until(5000, || format!("{mode}: {:?}", history.names()), || ours(history.events()) == ours(daemon.events()));
+        assert_eq!(history.counts().0, 0, "{mode}: {:?}", history.names());
+    }
+    assert!(number(&daemon, "failures") >= 4);
+    installed.converter("well");
+    until(60_000, || format!("{:#} {}", health(&daemon), daemon.log()), || number(&daemon, "waiting") == 0);
+    until(20_000, || format!("{:?}", history.names()), || history.counts().1 == 1);
+    let killed = daemon.end();
+    assert_eq!(sorted(history.lines()), sorted(lines(&killed.event_file())));
+}
+
+#[test]
+fn a_converter_has_little_to_do_harm_with() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    installed.converter("look");
+    let daemon = Daemon::start_installed(&installed, SMALL);
+    connect(&namespace, 200);
+    until(60_000, || daemon.log(), || installed.looked().is_some());
+    let looked = installed.looked().unwrap();
+    let line = |start: &str| {
+        let line = looked.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {looked}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(line(set), format!("{set} 0000000000000000"));
+    }
+    assert_eq!(line("NoNewPrivs"), "NoNewPrivs: 1");
+    assert_eq!(line("Max data size"), "Max data size 1073741824 1073741824 bytes");
+    assert_eq!(line("Max core file size"), "Max core file size 0 0 bytes");
+    // SCHED_IDLE, `include/uapi/linux/sched.h`.
+    assert!(!looked.contains("\npolicy") || line("policy") == "policy : 5", "{looked}");
+    let files = line("files:");
+    let others = files.split(' ').skip(1).filter(|file| !file.starts_with("pipe:") && *file != "/dev/null");
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<&str>::new(), "{files}");
+    // It ends with the daemon, whatever happens to that.
+    installed.converter("hang");
+    until(60_000, || daemon.log(), || converter(&daemon).is_some());
+    let mut child = converter(&daemon).unwrap();
+    until(
+        60_000,
+        || daemon.log(),
+        || {
+            child = converter(&daemon).unwrap_or(child);
+            fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name == "netconn-search\n")
+        },
+    );
+    let _killed = daemon.kill();
+    until(5000, || format!("{child} lives on"), || !Path::new(&format!("/proc/{child}")).exists());
+}
+
+/// A small file system over a folder; gone when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn over(folder: &Path) -> Self {
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=16m")).unwrap();
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    let killed = Daemon::start_installed(&installed, "").end();
+    let history = killed.history();
+    let _small = Small::over(&history.0);
+    let daemon = killed.start();
+    connect(&namespace, 50);
+    until_at_least(&daemon, "written", 200);
+    // Nothing old can go: there is one segment, which grows.
+    let filler = history.0.join("filler");
+    fs::write(&filler, vec![0; (15 << 20) + (1 << 19)]).unwrap();
+    until(
+        10_000,
+        || format!("{:#}", health(&daemon)),
+        || {
+            connect(&namespace, 50);
+            health(&daemon)["full"] == true && number(&daemon, "lost_disk") > 0
+        },
+    );
+    let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
+    assert!(text.contains("events are being lost: free some space"), "{text}");
+    assert!(daemon.log().contains("events are lost: cannot write to "), "{}", daemon.log());
+    fs::remove_file(&filler).unwrap();
+    until(
+        10_000,
+        || format!("{:#}", health(&daemon)),
+        || {
+            connect(&namespace, 5);
+            health(&daemon)["full"] == false
+        },
+    );
+    connect(&namespace, 10);
+    moment();
+    assert!(daemon.log().contains("are written to"), "{}", daemon.log());
+    until(5000, || daemon.log(), || !daemon.events().of("Data Loss").is_empty());
+    let lost = number(&daemon, "lost_disk");
+    let killed = daemon.end();
+    let told = Events::read(&killed.event_file());
+    let losses = told.of("Data Loss").with("loss.stage", "disk");
+    assert_eq!(losses.sum("loss.count"), lost);
+    // What is not in the history is what was counted, and the other file has it.
+    let run = runs(&told).keys().next_back().unwrap().clone();
+    let last = told.of("Sensor Start").values("event.id").last().unwrap().as_str().unwrap().to_owned();
+    let run = last.split_once('-').map_or(run, |(run, _)| run.to_owned());
+    let (kept, told) = (runs(&history.events()), runs(&told));
+    assert_eq!((told[&run].len() - kept[&run].len()) as u64, lost);
+    assert!(told[&run].is_superset(&kept[&run]) && kept[&run].contains(told[&run].last().unwrap()));
+}
+
+#[test]
+fn others_may_fill_the_disk_and_the_oldest_gives_way() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    let killed = Daemon::start_installed(&installed, "history_bytes = 16777216").end();
+    let history = killed.history();
+    let _small = Small::over(&history.0);
+    let daemon = killed.start();
+    connect(&namespace, 1500);
+    until_at_least(&daemon, "bytes", 5 << 20);
+    let before = number(&daemon, "oldest");
+    // A twentieth of 16 MB is to be free.
+    let filler = history.0.join("filler");
+    let system = statvfs(&history.0).unwrap();
+    fs::write(&filler, vec![0; (system.blocks_available() * system.fragment_size()) as usize - (600 << 10)]).unwrap();
+    until(
+        10_000,
+        || format!("{:#}", health(&daemon)),
+        || {
+            connect(&namespace, 1);
+            number(&daemon, "oldest") > before
+        },
+    );
+    assert_eq!(number(&daemon, "lost_disk"), 0, "{:#}", health(&daemon));
+    let kept = number(&daemon, "bytes");
+    assert!(kept > 1 << 20, "{kept}");
+}
+
+#[test]
+fn it_can_be_left_out() {
+    let daemon = Daemon::start();
+    assert!(daemon.health().get("history").is_none());
+    assert!(!daemon.history().0.exists());
+    let text = daemon.text(&["doctor"]);
+    assert!(text.contains("none is kept for `netconn search`"), "{text}");
+    assert!(!daemon.ask("/metrics").unwrap().contains("netconn_history"));
+}
+
+#[test]
+fn what_is_removed_by_hand_is_begun_anew() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    let daemon = Daemon::start_installed(&installed, "");
+    let history = daemon.history();
+    connect(&namespace, 5);
+    until_at_least(&daemon, "written", 20);
+    fs::remove_dir_all(&history).unwrap();
+    until(
+        10_000,
+        || format!("{:?} {}", history.names(), daemon.log()),
+        || {
+            connect(&namespace, 1);
+            history.events().of("IP Connect").len() > 2
+        },
+    );
+    assert_eq!(number(&daemon, "lost_disk"), 0, "{:#} {}", health(&daemon), daemon.log());
+}
+
+#[test]
+fn searches_and_hunts_are_handed_over_as_they_are() {
+    let installed = Installed::new();
+    let run = |arguments: &[&str]| {
+        Command::new(installed.netconn()).args(arguments).env("PATH", "/nowhere").output().unwrap()
+    };
+    for command in ["search", "hunt"] {
+        let output = run(&[command, "x"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{text}");
+        assert!(text.contains("`cargo build --profile search -p netconn-search` builds it"), "{text}");
+    }
+    installed.converter("well");
+    for (arguments, expected) in [
+        (&["search"][..], "[]\n"),
+        (&["search", "--help"], "[\"--help\"]\n"),
+        (&["search", "-h", "--", "a b", "--"], "[\"-h\", \"--\", \"a b\", \"--\"]\n"),
+        (&["search", "x = 'y' | limit 1", "--last=5m"], "[\"x = 'y' | limit 1\", \"--last=5m\"]\n"),
+        (&["hunt", "--list", "--version"], "[\"hunt\", \"--list\", \"--version\"]\n"),
+    ] {
+        let output = run(arguments);
+        assert_eq!((String::from_utf8(output.stdout).unwrap().as_str(), output.status.code()), (expected, Some(42)));
+    }
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    assert!(help.contains("  search ") && help.contains("  hunt "), "{help}");
+}
