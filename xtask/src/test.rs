@@ -75,7 +75,8 @@ fn clippy() -> Result<()> {
 
 /// Everything that needs no kernel to be asked.
 fn unit() -> Result<()> {
-    check(&mut cargo(&["test", "--quiet", "--package", "netconn", "--package", "netconn-common", "--package", "xtask"]))
+    let packages = ["netconn", "netconn-common", "netconn-search", "xtask"].map(|name| ["--package", name]);
+    check(&mut cargo(&[&["test", "--quiet"], packages.as_flattened()].concat()))
 }
 
 fn live_obstacle() -> Option<String> {

@@ -2,7 +2,9 @@
 
 use std::{
     fs::File,
-    os::unix::process::CommandExt as _,
+    io,
+    mem::{self, ManuallyDrop},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::Path,
     process::{Child, Command, ExitStatus},
     thread,
@@ -11,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
+    libc,
     sys::{
         prctl::set_pdeathsig,
         signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
@@ -47,6 +50,20 @@ impl Running {
     /// Sends it a signal.
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(self.pid(), signal)?)
+    }
+
+    /// Waits until it ends by itself; the most memory that was resident, kB.
+    pub(super) fn finish(self) -> Result<(ExitStatus, u64)> {
+        // Not dropped: its id may be another's then.
+        let this = ManuallyDrop::new(self);
+        let mut status = 0;
+        // SAFETY: a structure of numbers.
+        let mut usage: libc::rusage = unsafe { mem::zeroed() };
+        // SAFETY: two pointers to values that live long enough; nobody else waits for this child.
+        if unsafe { libc::wait4(this.pid().as_raw(), &raw mut status, 0, &raw mut usage) } < 0 {
+            return Err(io::Error::last_os_error()).context("the process is gone");
+        }
+        Ok((ExitStatus::from_raw(status), usage.ru_maxrss.unsigned_abs()))
     }
 
     /// Sends it a signal that ends it, and waits for that.

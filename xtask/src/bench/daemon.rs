@@ -34,12 +34,14 @@ const SETTLE: Duration = Duration::from_millis(300);
 pub(super) struct Setup {
     /// Without: the table alone.
     pub(super) events: bool,
+    /// With a history, as by default; without, nothing of it is measured.
+    pub(super) history: bool,
     /// Lines of a configuration file.
     pub(super) config: &'static str,
 }
 
 /// Full events to a file: how it is usually run.
-pub(super) const FULL: Setup = Setup { events: true, config: "" };
+pub(super) const FULL: Setup = Setup { events: true, history: false, config: "" };
 
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
@@ -76,6 +78,9 @@ impl Daemon {
         }
         // Always a file, so that none of the machine's is read.
         fs::write(path("config"), setup.config)?;
+        if !setup.history {
+            command.arg("--no-history");
+        }
         command.arg("--config").arg(path("config"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(child::file(&path("log"))?);
         let since = Instant::now();

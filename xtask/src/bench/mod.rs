@@ -16,6 +16,7 @@ mod peers;
 mod place;
 mod plot;
 mod repair;
+mod search;
 mod snapshot;
 mod startup;
 mod table;
@@ -68,7 +69,7 @@ impl Bench {
 /// A group, and what measures it.
 type Measure = fn(&Bench, &mut Report) -> Result<()>;
 
-const GROUPS: [(Group, &[Measure]); 9] = [
+const GROUPS: [(Group, &[Measure]); 10] = [
     (Group::Connect, &[connect::run, paced::run]),
     (Group::Udp, &[udp::run]),
     (Group::Snapshot, &[snapshot::run]),
@@ -78,6 +79,7 @@ const GROUPS: [(Group, &[Measure]); 9] = [
     (Group::Repair, &[repair::run]),
     (Group::Growth, &[growth::run]),
     (Group::Instructions, &[instructions::run]),
+    (Group::Search, &[search::run]),
 ];
 
 /// Builds, measures and prints.
@@ -96,6 +98,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     check(&mut cargo(&["build", "--release", "--package", "netconn-tests", "--bin", "load"]))?;
     let machine = machine::Before::look()?;
     let mut bench = Bench { place: Place::make()?, rounds: options.rounds };
+    if wanted(Group::Search) {
+        search::prepare(&bench.place);
+    }
     let mut report = Report::default();
     machine.warning().into_iter().for_each(|warning| report.note(warning));
     let mut failed = Vec::new();

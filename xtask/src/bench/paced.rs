@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{
     Bench,
-    daemon::{Daemon, FULL},
+    daemon::{Daemon, FULL, Setup},
     figures::Figure,
     hooks, load,
     table::Report,
@@ -34,6 +34,20 @@ pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             report.note(format!("hooks for each connection, 1,000 a second: {words}"));
         }
         daemon.stop()?;
+        let history = with_history(bench)?;
+        report.add(Figure::CpuHistory, "", history / user);
     }
     Ok(())
+}
+
+/// Seconds of a daemon that keeps a history beside the same file.
+fn with_history(bench: &Bench) -> Result<f64> {
+    let daemon = Daemon::start(&bench.place, Setup { history: true, ..FULL })?;
+    // The hooks are counted as without a history: that costs time too.
+    let _counting = hooks::Counting::start()?;
+    let cpu = daemon.cpu_seconds()?;
+    load::paced(&bench.place, RATE, SECONDS)?;
+    let user = daemon.cpu_seconds()? - cpu;
+    daemon.stop()?;
+    Ok(user)
 }

@@ -68,6 +68,11 @@ impl Place {
         self.folder.join(name)
     }
 
+    /// The same for what is not made anew each time.
+    pub(super) fn kept(&self, name: &str) -> PathBuf {
+        self.folder.with_file_name("bench-kept").join(name)
+    }
+
     /// A folder in it that is empty.
     pub(super) fn empty(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
@@ -81,6 +86,11 @@ impl Place {
     /// The netconn that users run.
     pub(super) fn netconn(&self) -> PathBuf {
         self.programs.join("netconn")
+    }
+
+    /// netconn-search, as it is released.
+    pub(super) fn search(&self) -> PathBuf {
+        self.programs.with_file_name("search").join("netconn-search")
     }
 
     /// The generator of load.

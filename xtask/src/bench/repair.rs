@@ -22,7 +22,7 @@ const BEGINNING: usize = 3000;
 /// Connections that begin and end meanwhile.
 const PASSING: usize = 5000;
 /// Twenty records.
-const SMALL: Setup = Setup { events: true, config: "ring_bytes = 4096\n" };
+const SMALL: Setup = Setup { events: true, history: false, config: "ring_bytes = 4096\n" };
 const LONG: Duration = Duration::from_secs(30);
 
 /// Measures the repair of a loss: when somebody asks at once, and when nobody does.

@@ -79,7 +79,7 @@ fn alone(bench: &Bench, kind: Datagrams) -> Result<Run> {
 
 /// Datagrams beside a daemon; whether it has counted them all is looked at too, where it counts.
 fn beside(bench: &Bench, kind: Datagrams, config: &'static str, report: &mut Report) -> Result<Run> {
-    let daemon = Daemon::start(&bench.place, Setup { events: true, config })?;
+    let daemon = Daemon::start(&bench.place, Setup { events: true, history: false, config })?;
     let lost = daemon.settled()?.lost();
     let busy = machine::busy_seconds()?;
     let sent = load::datagrams(&bench.place, kind)?;
@@ -110,7 +110,7 @@ fn counted(daemon: &Daemon, sent: &Sent) -> Result<u64> {
 fn hook_times(bench: &Bench, report: &mut Report) -> Result<()> {
     for round in bench.rounds("udp, run time of hooks") {
         for kind in DATAGRAMS {
-            let daemon = Daemon::start(&bench.place, Setup { events: true, config: LEVELS[0].0 })?;
+            let daemon = Daemon::start(&bench.place, Setup { events: true, history: false, config: LEVELS[0].0 })?;
             let counting = hooks::Counting::start()?;
             let before = hooks::runs(daemon.process.pid())?;
             let sent = load::datagrams(&bench.place, kind)?;

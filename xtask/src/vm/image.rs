@@ -20,14 +20,16 @@ const PROGRAMS: [&str; 15] = [
     "bash", "cat", "head", "ip", "nft", "nsenter", "ping", "rm", "setpriv", "sh", "ss", "sysctl", "tcpdump", "timeout",
     "unshare",
 ];
-/// Modules for cables between network namespaces, packet filters, `ss` and tcpdump.
-const MODULES: [&str; 8] =
-    ["veth", "nf_tables", "nft_reject_inet", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet"];
+/// Modules for cables and tunnels between network namespaces, packet filters, `ss` and tcpdump.
+const MODULES: [&str; 9] =
+    ["veth", "vxlan", "nf_tables", "nft_reject_inet", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet"];
 /// Tests that run in guests: those that ask the kernel something. What clients and commands do is the same everywhere.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 13] = [
     "acceptors",
     "attempts",
+    "bound",
     "budget",
+    "crowds",
     "endings",
     "equality",
     "flows",

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
-    path::Path,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -29,6 +29,22 @@ const LIFE: Duration = Duration::from_secs(900);
 /// What the guest's init prints before and after a test, and at its end; see tests/src/bin/guest-init.rs.
 const VERDICT: &str = "netconn-guest: ";
 
+/// Both ways to see attempts, see tests/src/bin/guest-init.rs. Each has a guest of its own: so the processors are used to the
+/// end, and what fails is repeated alone. The first has more tests.
+const TIERS: [u32; 2] = [1, 2];
+
+/// A guest.
+struct Guest<'a> {
+    kernel: &'a Kernel,
+    /// The kernel's image, and the file system.
+    images: &'a (PathBuf, PathBuf),
+    tier: u32,
+    /// Part of the names of the wanted tests.
+    test: &'a str,
+    /// How many tests ran, in all guests.
+    ran: &'a AtomicUsize,
+}
+
 /// Why guests cannot run here, if so.
 pub(crate) fn obstacle() -> Option<String> {
     packages::obstacle(&packages::GUESTS).or_else(kernels::obstacle)
@@ -42,20 +58,25 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<()> {
     check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn"]))?;
     check(&mut cargo(&["test", "--quiet", "--release", "--package", "netconn-tests", "--no-run"]))?;
     check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn-tests", "--bins"]))?;
-    let mut guests = Vec::new();
+    let mut built = Vec::new();
     for kernel in kernels::chosen(series)? {
         let fetched = kernels::fetch(&kernel)?;
         let image = image::build(&fetched)?;
-        guests.push((kernel, fetched.image, image));
+        built.push((kernel, (fetched.image, image)));
     }
+    let (test, ran) = (test.unwrap_or_default(), &AtomicUsize::new(0));
+    let guests: Vec<Guest<'_>> = TIERS
+        .iter()
+        .flat_map(|tier| built.iter().map(|(kernel, images)| Guest { kernel, images, tier: *tier, test, ran }))
+        .collect();
     // A guest takes one processor; see `boot`.
     let at_once = thread::available_parallelism()?.get();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut failed = 0;
-        while let Some((kernel, kernel_image, image)) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
-            failed += twice(kernel, kernel_image, image, test.unwrap_or_default()).unwrap_or_else(|error| {
-                println!("{}: {error:#}", kernel.series);
+        while let Some(guest) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+            failed += twice(guest).unwrap_or_else(|error| {
+                println!("{}: {error:#}", guest.kernel.series);
                 1
             });
         }
@@ -65,28 +86,35 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<()> {
         let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or(1)).sum()
     });
+    if ran.load(Ordering::Relaxed) == 0 {
+        bail!("no test in guests has '{test}' in its name");
+    }
     if failed == 0 { Ok(()) } else { bail!("{failed} tests failed in guests") }
 }
 
 /// Boots a guest, and once more if something failed: on a busy host an emulated machine stands still for seconds, which
 /// no time limit allows for. What fails both times has failed; gives the number of these tests.
-fn twice(kernel: &Kernel, image: &Path, initramfs: &Path, test: &str) -> Result<usize> {
-    let first = match boot(kernel, image, initramfs, test) {
+fn twice(guest: &Guest<'_>) -> Result<usize> {
+    let series = &guest.kernel.series;
+    let first = match boot(guest) {
         Ok(failed) if failed.is_empty() => return Ok(0),
         Ok(failed) => failed,
         Err(error) => {
-            println!("{}: {error:#}; once more", kernel.series);
-            return Ok(boot(kernel, image, initramfs, test)?.len());
+            println!("{series}: {error:#}; once more");
+            return Ok(boot(guest)?.len());
         }
     };
-    println!("{}: once more, because of {}", kernel.series, first.iter().cloned().collect::<Vec<_>>().join("; "));
-    let second = boot(kernel, image, initramfs, test)?;
+    println!("{series}: once more, because of {}", first.iter().cloned().collect::<Vec<_>>().join("; "));
+    let second = boot(guest)?;
     Ok(first.intersection(&second).count())
 }
 
 /// Boots a guest, prints its verdicts, and gives the names of the failed tests.
-fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path, test: &str) -> Result<BTreeSet<String>> {
-    let log_path = root().join(format!("target/vm/{series}.log"));
+fn boot(
+    Guest { kernel: Kernel { series, cannot, .. }, images, tier, test, ran }: &Guest<'_>,
+) -> Result<BTreeSet<String>> {
+    let log_path = root().join(format!("target/vm/{series}-{tier}.log"));
+    let (kernel, image) = images;
     let mut guest = Command::new("qemu-system-x86_64")
         // Not thread=multi: one processor of the guest may go on to execute a breakpoint that another one has taken back, and
         // the kernel, which finds none, runs it again for ever. Daemons that start and end while others connect patch code that
@@ -99,7 +127,7 @@ fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path, tes
         .arg("-initrd")
         .arg(image)
         // slab_debug: without cmpxchg16b, kernels from 6.19 on give tracing programs memory only from debugged caches.
-        .args(["-append", &format!("console=ttyS0 quiet panic=-1 slab_debug=F netconn.test={test}")])
+        .args(["-append", &format!("console=ttyS0 quiet panic=-1 slab_debug=F netconn.tier={tier} netconn.test={test}")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -153,7 +181,8 @@ fn boot(Kernel { series, cannot, .. }: &Kernel, kernel: &Path, image: &Path, tes
     if let Some(problem) = problem {
         bail!("the guest with kernel {series} {problem}");
     }
-    if !finished || passed + failed.len() == 0 {
+    ran.fetch_add(passed + failed.len(), Ordering::Relaxed);
+    if !finished {
         bail!("the guest with kernel {series} ended before its tests did");
     }
     Ok(failed)
