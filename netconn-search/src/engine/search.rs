@@ -198,13 +198,11 @@ async fn edges(events: &Events, state: &SessionState) -> Result<Option<Range<i64
     }))
 }
 
-/// Events of the range that the Parquet files say are lost. Few row groups have such an event: the others are skipped.
+/// Events of the range that the Parquet files say are lost. Few files have such an event: the others are not looked at.
 async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
-    if !planner.events.has_parquet() {
-        return Ok(0);
-    }
+    let Some(events) = planner.events.with_losses() else { return Ok(0) };
     let state: &SessionState = &planner.state;
-    let table = provider_as_source(Arc::new(planner.events.parquet_only()));
+    let table = provider_as_source(Arc::new(events));
     let field = |field: Field| rows_column(field.info().name);
     let mut condition = field(Field::EventType).eq(lit(losses::KIND));
     if let Some(range) = range {

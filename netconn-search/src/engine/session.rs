@@ -43,8 +43,9 @@ pub(crate) fn session(memory: usize) -> Result<SessionState> {
     options.execution.sort_spill_reservation_bytes = (memory / 20).clamp(1024 * 1024, 10 * 1024 * 1024);
     // To a plan `IS TRUE` is never missing, to its expressions it may be: such columns of a group are no mistake.
     options.execution.skip_physical_aggregate_schema_check = true;
-    options.execution.parquet.pushdown_filters = true;
-    options.execution.parquet.reorder_filters = true;
+    // The readers decide that by their columns; conditions come in the order of what they cost.
+    options.execution.parquet.pushdown_filters = false;
+    options.execution.parquet.reorder_filters = false;
     // Rules of the optimizer ask for functions by their names.
     let aggregates = datafusion::functions_aggregate::all_default_aggregate_functions();
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);

@@ -18,6 +18,8 @@ pub(crate) mod bucket;
 
 pub(crate) mod whole;
 
+pub(crate) mod matcher;
+
 pub(crate) mod geography;
 
 pub(crate) mod table;

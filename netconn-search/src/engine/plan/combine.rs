@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::common::{Column, JoinType, NullEquality};
+use datafusion::common::{Column, Dependency, JoinType, NullEquality};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits, lit};
@@ -105,6 +105,17 @@ fn missing(name: &Name) -> SearchError {
     SearchError::query(format!("'{}' is no column of both sides of the join", name.text), name.span)
 }
 
+/// Whether the next side has each key once: it is a group by no more than those.
+fn is_unique(side: &Rows, keys: &[(String, String)]) -> bool {
+    let schema = side.plan.schema();
+    // After outer joins, keys that are missing may come more than once; such rows are no groups.
+    !side.keys.is_empty()
+        && schema.functional_dependencies().iter().any(|dependence| {
+            let is_key = |place: &usize| keys.iter().any(|(_, key)| key == schema.field(*place).name());
+            dependence.mode == Dependency::Single && dependence.source_indices.iter().all(is_key)
+        })
+}
+
 /// Puts the next side beside the rows so far.
 fn pair(
     planner: &Planner,
@@ -118,7 +129,7 @@ fn pair(
     // Of two groups, what has no key is a group like any other.
     let groups = !all && keys.iter().all(|(left, right)| rows.keys.contains(left) && other.keys.contains(right));
     let nulls = if groups { NullEquality::NullEqualsNull } else { NullEquality::NullEqualsNothing };
-    if !all {
+    if !all && !is_unique(&other, keys) {
         // The first row of each key.
         let on: Vec<Expr> = keys.iter().map(|(_, key)| column(key)).collect();
         let sort = ordering(on.iter().map(|key| key.clone().sort(true, false)).chain(planner.order(&other)));

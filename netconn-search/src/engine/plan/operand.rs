@@ -37,8 +37,8 @@ pub(crate) fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
 }
 
 /// `LIKE`, with a backslash before characters that stand for themselves.
-pub(crate) fn like(value: Expr, pattern: &str, insensitive: bool) -> Expr {
-    Expr::Like(Like::new(false, Box::new(value), Box::new(text(pattern)), None, insensitive))
+pub(crate) fn like(value: Expr, pattern: &str) -> Expr {
+    Expr::Like(Like::new(false, Box::new(value), Box::new(text(pattern)), None, false))
 }
 
 /// `IN` over literals.

@@ -1,13 +1,15 @@
-//! `contains`, `matches`, `starts_with`, `ends_with`, `like`: plain texts become `LIKE`, which DataFusion is quick at.
+//! `contains`, `matches`, `starts_with`, `ends_with`, `like`: where case matters they become `LIKE`, which DataFusion is quick at;
+//! else a regular expression.
 
 use datafusion::logical_expr::expr::Like;
-use datafusion::logical_expr::{Expr, Operator, lit};
+use datafusion::logical_expr::{Expr, lit};
 use regex::{Regex, RegexBuilder};
 
 use crate::engine::error::{Result, SearchError};
+use crate::engine::function::matcher;
 use crate::language::ast::{MatchOp, Span};
 
-use super::operand::{Operand, binary, function, like, text};
+use super::operand::{Operand, function, like, text};
 
 /// Bytes that a compiled regular expression may have.
 const REGEX_SIZE: usize = 10 * 1024 * 1024;
@@ -31,17 +33,53 @@ pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Op
         return Ok(function("_match", vec![subject, text(how), lit(insensitive), pattern.text()]));
     };
     let insensitive = insensitive && has_case(literal);
-    Ok(match op {
-        MatchOp::Contains => like(subject, &format!("%{}%", escaped(literal)), insensitive),
-        MatchOp::StartsWith => like(subject, &format!("{}%", escaped(literal)), insensitive),
-        MatchOp::EndsWith => like(subject, &format!("%{}", escaped(literal)), insensitive),
-        MatchOp::Like => like(subject, literal, insensitive),
-        MatchOp::Matches => {
-            check(literal, span)?;
-            let operator = if insensitive { Operator::RegexIMatch } else { Operator::RegexMatch };
-            binary(subject, operator, text(literal))
+    if op == MatchOp::Matches {
+        check(literal, span)?;
+    } else if !insensitive {
+        // Statistics of the files tell where a text cannot begin so.
+        return Ok(like(subject, &as_like(op, literal)));
+    }
+    let flags = match (insensitive, op) {
+        (true, MatchOp::Matches) => "(?i)",
+        (true, _) => "(?is)",
+        (false, _) => "",
+    };
+    let regex = RegexBuilder::new(&format!("{flags}{}", as_regex(op, literal))).size_limit(REGEX_SIZE).build();
+    Ok(matcher::matches(subject, regex.map_err(|_| SearchError::query("this pattern is too long", span))?))
+}
+
+/// The pattern of an operator as that of `LIKE`.
+fn as_like(op: MatchOp, literal: &str) -> String {
+    match op {
+        MatchOp::StartsWith => format!("{}%", escaped(literal)),
+        MatchOp::EndsWith => format!("%{}", escaped(literal)),
+        MatchOp::Like => literal.to_owned(),
+        MatchOp::Contains | MatchOp::Matches => format!("%{}%", escaped(literal)),
+    }
+}
+
+/// The pattern of an operator as a regular expression.
+fn as_regex(op: MatchOp, literal: &str) -> String {
+    match op {
+        MatchOp::Contains => regex::escape(literal),
+        MatchOp::StartsWith => format!("^{}", regex::escape(literal)),
+        MatchOp::EndsWith => format!("{}$", regex::escape(literal)),
+        MatchOp::Matches => literal.to_owned(),
+        MatchOp::Like => {
+            let mut regex = String::from("^");
+            let mut letters = literal.chars();
+            while let Some(letter) = letters.next() {
+                match letter {
+                    '%' => regex.push_str(".*"),
+                    '_' => regex.push('.'),
+                    // A backslash at the end stands for itself.
+                    '\\' => regex.push_str(&regex::escape(letters.next().unwrap_or('\\').encode_utf8(&mut [0; 4]))),
+                    _ => regex.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4]))),
+                }
+            }
+            regex + "$"
         }
-    })
+    }
 }
 
 /// Says what is wrong with a regular expression.

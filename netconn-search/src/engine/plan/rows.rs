@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::arrow::datatypes::Schema;
 use datafusion::common::Column;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr_rewriter::normalize_sorts;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Sort, SortExpr, lit};
+use datafusion::logical_expr::utils::split_conjunction_owned;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, Sort, SortExpr, lit};
 use datafusion::scalar::ScalarValue;
 
 use crate::engine::error::Result;
 use crate::engine::function::value::Kind;
 
-use super::operand::case;
+use super::operand::{case, joined};
 
 /// Columns that queries cannot name begin with it.
 const HIDDEN: char = '\u{1}';
@@ -24,6 +25,15 @@ const HIDDEN: char = '\u{1}';
 pub(crate) struct Key {
     pub(crate) column: String,
     pub(crate) descending: bool,
+}
+
+/// How long it takes to find out whether a condition holds, the shortest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cost {
+    Number,
+    Text,
+    Pattern,
+    Function,
 }
 
 /// Rows, before they are made.
@@ -98,10 +108,30 @@ impl Rows {
         self.schema().column_with_name(column).map_or(Kind::Null, |(_, field)| Kind::of(field.data_type()))
     }
 
-    /// Keeps the rows for which the expression is true.
+    /// Keeps the rows for which the expression is true. What is quick to find out comes first: the rest is only looked at
+    /// in the rows that are left.
     pub(crate) fn filter(mut self, condition: Expr) -> Result<Self> {
+        let mut parts = split_conjunction_owned(condition);
+        parts.sort_by_cached_key(|part| self.cost(part));
+        let condition = joined(parts, Operator::And, true);
         self.plan = LogicalPlanBuilder::from(self.plan).filter(condition)?.build()?;
         Ok(self)
+    }
+
+    /// How long it takes to find out, compared with others.
+    fn cost(&self, condition: &Expr) -> Cost {
+        let mut cost = Cost::Number;
+        // Nothing in it fails.
+        let _ = condition.apply(|part| {
+            cost = cost.max(match part {
+                Expr::Column(column) if self.kind(&column.name) == Kind::Text => Cost::Text,
+                Expr::Like(_) => Cost::Pattern,
+                Expr::ScalarFunction(_) | Expr::ScalarSubquery(_) | Expr::InSubquery(_) => Cost::Function,
+                _ => Cost::Number,
+            });
+            Ok(TreeNodeRecursion::Continue)
+        });
+        cost
     }
 
     /// Makes new columns out of the old ones, in place of them. What the order needs is kept out of sight.

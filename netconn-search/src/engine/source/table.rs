@@ -151,14 +151,10 @@ impl Events {
             .collect()
     }
 
-    /// Whether some of the events are in Parquet files.
-    pub(crate) fn has_parquet(&self) -> bool {
-        !self.parquet.is_empty()
-    }
-
-    /// The same events, of the Parquet files only.
-    pub(crate) fn parquet_only(&self) -> Self {
-        Self { lines: Vec::new(), ..self.apart() }
+    /// The same events, of the Parquet files that may tell of losses only; nothing if there is no such file.
+    pub(crate) fn with_losses(&self) -> Option<Self> {
+        let parquet: Vec<_> = self.parquet.iter().filter(|file| file.may_tell_losses()).cloned().collect();
+        (!parquet.is_empty()).then(|| Self { lines: Vec::new(), parquet, ..self.apart() })
     }
 
     /// The same events, to be read without being counted.

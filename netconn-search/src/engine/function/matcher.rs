@@ -1,0 +1,67 @@
+//! Whether texts match a pattern that the query spells out. Arrow's kernels would compile it again for each batch, which takes
+//! longer than to look through the batch.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{AsArray, BooleanArray};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use regex::Regex;
+
+use super::value::normal;
+
+/// A pattern.
+#[derive(Debug)]
+struct Matcher {
+    regex: Regex,
+    /// Tells it apart from others: its columns are named after it.
+    name: String,
+    signature: Signature,
+}
+
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Matcher {}
+
+impl Hash for Matcher {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// Whether `subject`, a text, matches; missing if it is.
+pub(crate) fn matches(subject: Expr, regex: Regex) -> Expr {
+    let name = format!("_matches /{regex}/");
+    ScalarUDF::from(Matcher { regex, name, signature: Signature::any(1, Volatility::Immutable) }).call(vec![subject])
+}
+
+impl ScalarUDFImpl for Matcher {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let texts = normal(&arguments.args[0].to_array(arguments.number_rows)?)?;
+        let Some(texts) = texts.as_string_view_opt() else {
+            return Err(DataFusionError::Internal(format!("{} is no text", texts.data_type())));
+        };
+        let matches = texts.iter().map(|text| text.map(|text| self.regex.is_match(text)));
+        Ok(ColumnarValue::Array(Arc::new(matches.collect::<BooleanArray>())))
+    }
+}
