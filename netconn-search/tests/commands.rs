@@ -264,6 +264,21 @@ help: write: event.type
         "netconn: `group` cannot be followed, for it needs all rows: --follow takes a filter, then `filter`, `columns`, `let`, \
          `parse` and `lookup`\n",
     );
+    for (query, what) in [
+        ("| filter running_sum(event.id) > 3", "running_sum"),
+        ("| let a = 1 + running_count()", "running_count"),
+        ("dst.ip.address in (event.type = 'IP Close' | columns dst.ip.address)", "in (subquery)"),
+    ] {
+        scene.check(
+            &[query, "--follow"],
+            65,
+            "",
+            &format!(
+                "netconn: `{what}` cannot be followed, for it needs all rows: --follow takes a filter, then `filter`, \
+                 `columns`, `let`, `parse` and `lookup`\n"
+            ),
+        );
+    }
     scene.check(
         &["a = 1", "--follow", "--socket", "none.sock"],
         69,
@@ -472,5 +487,6 @@ fn a_hunt_says_what_all_have_found() {
         scene.run(&[&["hunt", "all", "-f", folder.to_str().unwrap(), "--format", "json"][..], &range].concat());
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let found = json["hunts"].as_array().unwrap().iter().find(|hunt| hunt["name"] == "mining").unwrap();
+    assert_eq!((&found["events_lost"], &found["bad_lines"]), (&0.into(), &0.into()));
     assert_eq!((&found["rows"], &found["severity"]), (&2.into(), &"high".into()));
 }

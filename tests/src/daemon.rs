@@ -19,7 +19,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{History, Installed, Netns, long};
+use crate::{History, Installed, Netns, long, until};
 
 /// The netconn binary that was built beside the tests.
 pub fn netconn() -> PathBuf {
@@ -223,9 +223,22 @@ impl Daemon {
         }
     }
 
-    /// The events that it has written so far, while it goes on.
+    /// The events of all that the kernel has told so far, while it goes on.
     pub fn events(&self) -> Events {
+        self.wait_until_written();
         Events::so_far(&self.event_file())
+    }
+
+    /// Waits until the events that it has made are in the file. To answer it takes what lies in the rings; a disk that is
+    /// busy, as after a long build, may hold up the write for longer than any pause that a test would make.
+    fn wait_until_written(&self) {
+        let made = self.health()["events"].as_u64().unwrap();
+        let settled = || {
+            let health = self.health();
+            let output = &health["outputs"][0];
+            ["written", "lost_queue", "lost_disk"].iter().map(|name| output[name].as_u64().unwrap()).sum::<u64>()
+        };
+        until(30_000, || format!("{made} events are made, {} are written", settled()), || settled() >= made);
     }
 
     /// Sends a signal.

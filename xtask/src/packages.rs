@@ -28,6 +28,9 @@ pub(crate) const LIVE: [Needed; 15] = [
     ("setpriv", "util-linux"),
 ];
 
+/// What the language of searches is compared with.
+pub(crate) const ORACLE: [Needed; 1] = [("python3", "python3")];
+
 /// What guests need beside that.
 pub(crate) const GUESTS: [Needed; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
 
@@ -44,7 +47,8 @@ fn missing(needed: &[Needed]) -> impl Iterator<Item = &Needed> {
 
 /// Installs what is missing, where apt is and this is root.
 pub(crate) fn install() -> Result<()> {
-    let mut packages: Vec<_> = missing(&LIVE).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
+    let mut packages: Vec<_> =
+        missing(&LIVE).chain(missing(&ORACLE)).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
     packages.dedup();
     if packages.is_empty() || !is_there("apt-get") || !crate::is_root() {
         return Ok(());

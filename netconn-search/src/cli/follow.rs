@@ -21,6 +21,7 @@ use crate::{
     cli::session::{Session, WrongUse, located},
     language::{
         ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
+        catalogue::{FunctionInfo, FunctionKind, functions},
         diagnostic::Diagnostic,
     },
     output::{Format, Output, Style, destination::Destination, intent::Intent, summary::Summary},
@@ -63,7 +64,20 @@ pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
         CommandKind::Compare { .. } => Some("compare"),
         CommandKind::Dedup(_) => Some("dedup"),
     };
-    match query.commands.iter().find_map(needs_all) {
+    let mut needs = query.commands.iter().find_map(needs_all);
+    let mut waiting = query.expressions();
+    while let (None, Some(expr)) = (needs, waiting.pop()) {
+        needs = match &expr.kind {
+            ExprKind::InQuery { .. } => Some("in (subquery)"),
+            ExprKind::Call { name, .. } => {
+                let running = |function: &&FunctionInfo| function.kind == FunctionKind::Running;
+                functions(name).find(running).map(|function| function.name)
+            }
+            _ => None,
+        };
+        waiting.extend(expr.children());
+    }
+    match needs {
         Some(command) => Err(CannotFollow { command }),
         None => Ok(()),
     }

@@ -17,7 +17,7 @@ use crate::{
         options::{Presentation, Source},
         session::{Refused, Session, WrongUse, report},
     },
-    engine::SearchError,
+    engine::{SearchError, Snapshot},
     hunt::{Hunt, Library, Severity},
     output::Format,
 };
@@ -106,8 +106,8 @@ fn run_one(session: &Session, hunt: &Hunt, settings: &[String]) -> Result<u64> {
     session.block_on(session.show(&hunt.query, &query, diagnostics))
 }
 
-/// How many rows a hunt finds.
-fn count_one(session: &Session, hunt: &Hunt) -> Result<u64> {
+/// How many rows a hunt finds, and what was read for them.
+fn count_one(session: &Session, hunt: &Hunt) -> Result<(u64, Snapshot)> {
     let session = over_its_range(session, hunt);
     let (query, _) = session.parse(&hunt.query)?;
     session.block_on(session.count(&hunt.query, &query))
@@ -132,6 +132,12 @@ struct Found<'a> {
     severity: Severity,
     /// `None`: it could not be run.
     rows: Option<u64>,
+    /// Events of its range that are known to be lost; not known where people see it with the rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events_lost: Option<u64>,
+    /// Lines that are no event, and were left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bad_lines: Option<u64>,
 }
 
 /// Runs all hunts; those that cannot be run do not keep the others from it. People see the rows, programs how many there are.
@@ -143,8 +149,8 @@ fn run_all(session: &Session, hunts: &[Hunt]) -> Result<Exit> {
     let mut found = Vec::new();
     for hunt in hunts {
         let rows = match format {
-            Format::Table => run_one(session, hunt, &[]),
-            _ => count_one(session, hunt),
+            Format::Table => run_one(session, hunt, &[]).map(|rows| (rows, None)),
+            _ => count_one(session, hunt).map(|(rows, read)| (rows, Some(read))),
         };
         let rows = match rows {
             Ok(rows) => Some(rows),
@@ -155,7 +161,15 @@ fn run_all(session: &Session, hunts: &[Hunt]) -> Result<Exit> {
                 None
             }
         };
-        found.push(Found { name: &hunt.name, title: &hunt.title, severity: hunt.severity, rows });
+        let read = rows.as_ref().and_then(|(_, read)| read.as_ref());
+        found.push(Found {
+            name: &hunt.name,
+            title: &hunt.title,
+            severity: hunt.severity,
+            rows: rows.as_ref().map(|(rows, _)| *rows),
+            events_lost: read.map(|read| read.lost),
+            bad_lines: read.map(|read| read.bad_lines),
+        });
     }
     tell(&found, format)?;
     let rows: u64 = found.iter().filter_map(|found| found.rows).sum();

@@ -167,16 +167,17 @@ impl Session {
         self.ending(self.run(text, query, diagnostics)).await
     }
 
-    /// How many rows a query has.
-    pub(super) async fn count(&self, text: &str, query: &Query) -> Result<u64> {
+    /// How many rows a query has, and what was read for them.
+    pub(super) async fn count(&self, text: &str, query: &Query) -> Result<(u64, Snapshot)> {
         self.ending(async {
             let mut answer = self.search()?.run(query).await.map_err(|error| located(error, text))?;
             let mut rows = 0;
             while let Some(batch) = answer.batches.next().await {
                 rows += batch.map_err(|error| located(error, text))?.num_rows() as u64;
             }
-            self.tell_notes(&answer.progress.snapshot().notes);
-            Ok(rows)
+            let read = answer.progress.snapshot();
+            self.tell_notes(&read.notes);
+            Ok((rows, read))
         })
         .await
     }

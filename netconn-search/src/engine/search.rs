@@ -23,8 +23,8 @@ use netconn::event::field::{FIELDS, Field};
 use super::error::{Result, SearchError};
 use super::function::geography;
 use super::names::Names;
+use super::plan::{HIDDEN, reach, rows_column};
 use super::plan::{Planned, Planner, Settings, Warning};
-use super::plan::{reach, rows_column};
 use super::session::session;
 use super::source::losses;
 use super::source::progress::{Progress, Snapshot};
@@ -126,6 +126,8 @@ impl Search {
             batch.map_err(|error| SearchError::engine(error, self.memory))?;
         }
         let plan = DisplayableExecutionPlan::with_metrics(prepared.plan.as_ref()).indent(false).to_string();
+        // Columns that the plan has made for itself.
+        let plan = plan.replace(HIDDEN, "#");
         Ok(Explained { plan, read: progress.snapshot() })
     }
 

@@ -76,27 +76,24 @@ impl Expr {
 }
 
 impl Query {
-    /// The queries right inside this one: of joins and unions, and those that give a set of values.
-    pub fn subqueries(&self) -> Vec<&Self> {
-        let mut found = Vec::new();
-        let mut waiting: Vec<&Expr> = self.filter.iter().collect();
+    /// The expressions of its commands and its filter. Those of subqueries are not among them.
+    pub fn expressions(&self) -> Vec<&Expr> {
+        let mut found: Vec<&Expr> = self.filter.iter().collect();
         for command in &self.commands {
             match &command.kind {
-                CommandKind::Filter(expr) => waiting.push(expr),
+                CommandKind::Filter(expr) => found.push(expr),
                 CommandKind::Columns(columns) | CommandKind::Let(columns) => {
-                    waiting.extend(columns.iter().map(|column| &column.expr));
+                    found.extend(columns.iter().map(|column| &column.expr));
                 }
                 CommandKind::Group { aggregates, by } | CommandKind::Top { count: _, aggregates, by } => {
-                    waiting.extend(aggregates.iter().chain(by).map(|column| &column.expr));
+                    found.extend(aggregates.iter().chain(by).map(|column| &column.expr));
                 }
-                CommandKind::Sort(keys) => waiting.extend(keys.iter().map(|key| &key.expr)),
-                CommandKind::Parse { pattern: _, pattern_span: _, from } => waiting.extend(from),
-                CommandKind::Lookup { columns: _, table: _, by } => waiting.extend(by.iter().map(|key| &key.expr)),
-                CommandKind::Join { kind: _, all: _, sides, on: _ } => {
-                    found.extend(sides.iter().map(|side| &side.query));
-                }
-                CommandKind::Union(queries) => found.extend(queries),
-                CommandKind::Limit(_)
+                CommandKind::Sort(keys) => found.extend(keys.iter().map(|key| &key.expr)),
+                CommandKind::Parse { pattern: _, pattern_span: _, from } => found.extend(from),
+                CommandKind::Lookup { columns: _, table: _, by } => found.extend(by.iter().map(|key| &key.expr)),
+                CommandKind::Join { .. }
+                | CommandKind::Union(_)
+                | CommandKind::Limit(_)
                 | CommandKind::NoLimit
                 | CommandKind::Dataset(_)
                 | CommandKind::SaveLookup { .. }
@@ -105,6 +102,22 @@ impl Query {
                 | CommandKind::Dedup(_) => {}
             }
         }
+        found
+    }
+
+    /// The queries right inside this one: of joins and unions, and those that give a set of values.
+    pub fn subqueries(&self) -> Vec<&Self> {
+        let mut found = Vec::new();
+        for command in &self.commands {
+            match &command.kind {
+                CommandKind::Join { kind: _, all: _, sides, on: _ } => {
+                    found.extend(sides.iter().map(|side| &side.query));
+                }
+                CommandKind::Union(queries) => found.extend(queries),
+                _ => {}
+            }
+        }
+        let mut waiting = self.expressions();
         while let Some(expr) = waiting.pop() {
             if let ExprKind::InQuery { case: _, value: _, query } = &expr.kind {
                 found.push(query);

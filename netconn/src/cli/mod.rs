@@ -31,9 +31,9 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done (also when nothing was found; list -e makes that 1), 2 wrong use,
-69 no daemon, no netconn-search or unfit kernel, 70 internal error, 74 I/O error, 75 timeout,
-77 permission denied, 78 configuration.";
+Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use, 65 a query that
+cannot be read, 69 no daemon, no netconn-search or unfit kernel, 70 internal error, 74 I/O error,
+75 timeout, 77 permission denied, 78 configuration, 130 ended by Ctrl-C.";
 
 const ALONE: &str = "\
 When no daemon runs and no --socket is named, list looks for itself and says so on standard error:

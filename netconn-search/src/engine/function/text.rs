@@ -1,6 +1,9 @@
 //! Functions of texts.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
 
 use super::call::Call;
 use super::value::{Value, parse_number};
@@ -111,13 +114,23 @@ pub(crate) fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     }
 }
 
+/// A replacement with `$1` as `${1}`: what follows the number is no part of the group's name.
+fn with_numbers(replacement: &str) -> Cow<'_, str> {
+    static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\$(\$|[0-9]+)").ok());
+    let Some(number) = &*NUMBER else { return Cow::Borrowed(replacement) };
+    number.replace_all(replacement, |found: &Captures<'_>| match &found[1] {
+        "$" => "$$".to_owned(),
+        number => format!("${{{number}}}"),
+    })
+}
+
 /// `replace(text, regex, replacement)`: every match; `$1` in the replacement is the first group.
 pub(crate) fn replace<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern), Some(new)) = (arguments[0].text(), arguments[1].text(), arguments[2].text()) else {
         return Value::Null;
     };
     match call.regex(&pattern) {
-        Some(regex) => Value::owned(regex.replace_all(&text, new.as_ref()).into_owned()),
+        Some(regex) => Value::owned(regex.replace_all(&text, with_numbers(&new).as_ref()).into_owned()),
         None => Value::Null,
     }
 }

@@ -292,7 +292,8 @@ impl Column {
                 value => Some(value.truth()),
             }),
             Self::Integer(builder) => builder.append_option(value.integer()),
-            Self::Number(builder) => builder.append_option(value.number()),
+            // Of -0, to add 0 makes 0.
+            Self::Number(builder) => builder.append_option(value.number().map(|number| number + 0.0)),
             Self::Text(builder) => builder.append_option(value.text()),
             Self::Time(builder) => builder.append_option(value.integer()),
             Self::List(list) => {

@@ -195,9 +195,11 @@ impl Scope<'_> {
             "first" => plain(Given::of(value.expr, filter).ordered(self.order()).call(first_value_udaf()), value.kind),
             "last" => plain(Given::of(value.expr, filter).ordered(self.order()).call(last_value_udaf()), value.kind),
             "newest" => {
+                self.has_time(name, span);
                 plain(Given::of(value.expr, filter).ordered(self.by_time(true)).call(first_value_udaf()), value.kind)
             }
             "oldest" => {
+                self.has_time(name, span);
                 plain(Given::of(value.expr, filter).ordered(self.by_time(false)).call(first_value_udaf()), value.kind)
             }
             "min_by" | "max_by" => {
@@ -284,8 +286,23 @@ impl Scope<'_> {
         if order.is_empty() { self.by_time(false) } else { order }
     }
 
-    /// By the time of the events, and by what tells them apart within a millisecond.
+    /// Says that there is no time by which one event is newer than another.
+    fn has_time(&self, name: &str, span: Span) {
+        if self.by_time(true).is_empty() {
+            let time = Field::EventTime.info().name;
+            let message = format!("{name} finds no {time} here, so it takes any of the rows: keep it in columns");
+            self.planner.warn(message, Some(span));
+        }
+    }
+
+    /// By the time of the events, and by what tells them apart within a millisecond: also where the rows only keep it for
+    /// their order.
     fn by_time(&self, newest_first: bool) -> Vec<SortExpr> {
+        if self.rows.by_default && !self.rows.events && !self.rows.order.is_empty() {
+            let mut order = self.rows.following();
+            order.iter_mut().for_each(|key| key.asc = !newest_first);
+            return order;
+        }
         [Field::EventTime, Field::Timestamp]
             .iter()
             .filter_map(|field| self.rows.resolve(field.info().name))

@@ -83,7 +83,14 @@ impl Scope<'_> {
 
     /// `timebucket([time,] width)`.
     fn timebucket(&self, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
-        let event_time = || self.field(Field::EventTime.info().name);
+        let event_time = || {
+            let name = Field::EventTime.info().name;
+            if self.rows.resolve(name).is_none() && !self.names.contains_key(name) {
+                self.planner
+                    .warn(format!("timebucket finds no {name} here: keep it in columns, or name a time"), Some(span));
+            }
+            self.field(name)
+        };
         let (time, width) = match arguments {
             [] => (event_time(), None),
             [width] => (event_time(), Some(width)),
@@ -93,6 +100,7 @@ impl Scope<'_> {
         let bucket = match width.map(|width| &width.kind) {
             None => Bucket::Auto,
             Some(ExprKind::Text(text)) => duration::bucket(text).ok_or_else(wrong)?,
+            Some(ExprKind::Field(word)) if word == "auto" => Bucket::Auto,
             Some(ExprKind::Number(count)) => duration::bucket_count(*count).ok_or_else(wrong)?,
             Some(_) => return Err(wrong()),
         };

@@ -95,7 +95,7 @@ fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
 }
 
 /// Whether it is the field whose texts are moments, always to the nanosecond and in UTC: in the order of time.
-fn is_timestamp(operand: &Operand) -> bool {
+pub(crate) fn is_timestamp(operand: &Operand) -> bool {
     matches!(&operand.expr, Expr::Column(column) if column.name == Field::Timestamp.info().name)
 }
 

@@ -57,7 +57,7 @@ use super::source::table::Events;
 use crate::language::ast::{self, Command, CommandKind, Query, Span};
 
 use operand::{Operand, binary};
-pub(crate) use rows::column as rows_column;
+pub(crate) use rows::{HIDDEN, column as rows_column};
 use rows::{Key, Rows, column, hidden};
 use scope::Scope;
 pub(crate) use shift::reach;

@@ -18,7 +18,7 @@ use crate::engine::function::value::Kind;
 use super::operand::{case, joined};
 
 /// Columns that queries cannot name begin with it.
-const HIDDEN: char = '\u{1}';
+pub(crate) const HIDDEN: char = '\u{1}';
 
 /// What rows are ordered by: a column, and whether the largest comes first. Missing values come last either way.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::engine::function::whole;
 use crate::language::ast::{self, BinaryOp, Case, ExprKind, Subject};
 
 use super::Planner;
-use super::compare::compare;
+use super::compare::{compare, is_timestamp};
 use super::operand::{Operand, binary, case, function, joined, unify};
 use super::rows::{Rows, column};
 use super::{member, pattern};
@@ -188,15 +188,21 @@ impl<'a> Scope<'a> {
 
     fn negative(&self, inner: &ast::Expr) -> Result<Operand> {
         if let ExprKind::Number(number) = inner.kind {
-            return Ok(Operand::from_number(-number));
+            return Ok(Operand::from_number(0.0 - number));
         }
         let inner = self.value(inner)?.numeric();
-        Ok(Operand::new(Expr::Negative(Box::new(inner.expr)), inner.kind))
+        Ok(match inner.kind {
+            Kind::Number => Operand::new(binary(lit(0.0), Operator::Minus, inner.expr), Kind::Number),
+            kind => Operand::new(Expr::Negative(Box::new(inner.expr)), kind),
+        })
     }
 
     fn arithmetic(&self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr) -> Result<Operand> {
         let (left, right) = (self.value(left)?, self.value(right)?);
-        if op == BinaryOp::Add && (left.kind == Kind::Text || right.kind == Kind::Text) {
+        // `timestamp` counts nanoseconds, although it is shown as a text.
+        let counts =
+            (is_timestamp(&left) && right.kind.is_numeric()) || (left.kind.is_numeric() && is_timestamp(&right));
+        if op == BinaryOp::Add && !counts && (left.kind == Kind::Text || right.kind == Kind::Text) {
             let joined = binary(left.text(), Operator::StringConcat, right.text());
             return Ok(Operand::new(joined, Kind::Text));
         }
@@ -205,20 +211,23 @@ impl<'a> Scope<'a> {
         let both_whole = left.kind == Kind::Integer && right.kind == Kind::Integer;
         Ok(match op {
             // By 0 nothing can be divided: the result is missing.
-            BinaryOp::Divide => Operand::new(binary(left.number(), operator, not_zero(right.number())), Kind::Number),
+            BinaryOp::Divide => number(binary(left.number(), operator, not_zero(right.number()))),
             BinaryOp::Remainder if both_whole => {
                 let zero = datafusion::functions::core::expr_fn::nullif(right.expr, lit(0_i64));
                 Operand::new(binary(left.expr, operator, zero), Kind::Integer)
             }
-            BinaryOp::Remainder => {
-                Operand::new(binary(left.number(), operator, not_zero(right.number())), Kind::Number)
-            }
+            BinaryOp::Remainder => number(binary(left.number(), operator, not_zero(right.number()))),
             BinaryOp::Add if both_whole => Operand::new(whole::add(left.expr, right.expr), Kind::Integer),
             BinaryOp::Subtract if both_whole => Operand::new(whole::subtract(left.expr, right.expr), Kind::Integer),
             // Products of whole numbers may be too large for one: numbers are 64-bit floats.
-            _ => Operand::new(binary(left.number(), operator, right.number()), Kind::Number),
+            _ => number(binary(left.number(), operator, right.number())),
         })
     }
+}
+
+/// The result of arithmetic. To add 0 makes 0 of -0, which sorts and distinct values would tell apart.
+fn number(result: Expr) -> Operand {
+    Operand::new(binary(result, Operator::Plus, lit(0.0)), Kind::Number)
 }
 
 fn not_zero(number: Expr) -> Expr {

@@ -208,7 +208,8 @@ impl Builder {
 
     fn number(&mut self, value: f64) -> bool {
         match self {
-            Self::Number(builder) => builder.append_value(value),
+            // Of -0, to add 0 makes 0.
+            Self::Number(builder) => builder.append_value(value + 0.0),
             #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
             Self::Integer(builder) if value.fract() == 0.0 && value.abs() < 9.2e18 => {
                 builder.append_value(value as i64);
