@@ -45,13 +45,21 @@ type Bytes = <PutPayload as IntoIterator>::Item;
 /// 1/15 (`cargo xtask bench search`, DataFusion 55).
 const FEW: usize = 6;
 
+/// Files whose number of rows and times the engine is told; that takes 25 kB for each, with 70 columns.
+const TOLD: usize = 2_000;
+
 /// A Parquet file and what its footer says.
 #[derive(Clone, Debug)]
 pub(crate) struct ParquetFile {
     pub(crate) file: PartitionedFile,
-    metadata: Arc<ParquetMetaData>,
     schema: Arc<Schema>,
+    /// Earliest and latest `event.time`.
     time: Option<(i64, i64)>,
+    rows: i64,
+    /// Rows that have something in these columns.
+    unparsed: u64,
+    original: u64,
+    losses: u64,
 }
 
 impl ParquetFile {
@@ -64,18 +72,42 @@ impl ParquetFile {
                 handle => Arc::new(handle?),
             },
         };
-        // This reader looks first whether the file can have a footer of that length; the others panic.
-        let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let metadata = Arc::new(reader.parse_and_finish(handle.as_ref())?);
+        let metadata = footer(&handle)?;
         let header = metadata.file_metadata();
         let schema = parquet_to_arrow_schema(header.schema_descr(), header.key_value_metadata())?;
-        let time = time(&metadata, &schema);
+        let filled = |name: &str| filled(&metadata, &schema, name);
         let mut partitioned = PartitionedFile::new("", handle.metadata()?.len());
         partitioned.object_meta.location =
             Path::from_absolute_path(&file.path).map_err(datafusion::object_store::Error::from)?;
-        let source = Source { path: file.path.clone(), handle: file.handle.clone(), metadata: Arc::clone(&metadata) };
-        let file = partitioned.with_extension(source);
-        Ok(Some(Self { file, metadata, schema: Arc::new(schema), time }))
+        Ok(Some(Self {
+            time: time(&metadata, &schema),
+            rows: header.num_rows(),
+            unparsed: filled(UNPARSED),
+            original: filled(ORIGINAL),
+            losses: filled(Field::LossCount.info().name),
+            file: partitioned.with_extension(Source {
+                path: file.path.clone(),
+                handle: file.handle.clone(),
+                metadata: Some(metadata),
+            }),
+            schema: Arc::new(schema),
+        }))
+    }
+
+    /// Shares the columns with another file that has the same, and keeps the footer only if there are so many bytes of `room`
+    /// left: else it is read again for the scan. Of the store's files each takes some 10 kB of columns and more of a footer.
+    pub(crate) fn share(&mut self, before: Option<&Self>, room: &mut usize) {
+        if let Some(before) = before.filter(|before| before.schema == self.schema) {
+            self.schema = Arc::clone(&before.schema);
+        }
+        let Some(source) = self.file.extension::<Source>() else { return };
+        let bytes = source.metadata.as_ref().map_or(0, |metadata| metadata.memory_size());
+        if bytes <= *room {
+            *room -= bytes;
+        } else {
+            let source = Source { path: source.path.clone(), handle: source.handle.clone(), metadata: None };
+            self.file = self.file.clone().with_extension(source);
+        }
     }
 
     /// Its columns; the names of those that cannot be read (lists and structures) are put into `others`.
@@ -83,7 +115,10 @@ impl ParquetFile {
         let mut columns = Vec::new();
         for field in self.schema.fields() {
             // Every converted segment has the columns for what went wrong; most have nothing in them.
-            if [UNPARSED, ORIGINAL].contains(&field.name().as_str()) && self.filled(field.name()) == 0 {
+            let unused = [(UNPARSED, self.unparsed), (ORIGINAL, self.original)]
+                .iter()
+                .any(|(name, rows)| name == field.name() && *rows == 0);
+            if unused {
                 continue;
             }
             match Shape::of(field.data_type()) {
@@ -106,31 +141,19 @@ impl ParquetFile {
 
     /// Lines that were no JSON object when the file was made.
     pub(crate) fn unparsed(&self) -> u64 {
-        self.filled(UNPARSED)
-    }
-
-    /// Rows that have something in a column, if the statistics say so; all if they do not.
-    fn filled(&self, name: &str) -> u64 {
-        let Some((column, _)) = self.schema.column_with_name(name) else { return 0 };
-        let groups = self.metadata.row_groups().iter();
-        groups
-            .map(|group| {
-                let nulls = group.column(column).statistics().and_then(ColumnStatistics::null_count_opt);
-                u64::try_from(group.num_rows()).unwrap_or(0).saturating_sub(nulls.unwrap_or(0))
-            })
-            .sum()
+        self.unparsed
     }
 
     /// Whether some event may tell of losses.
     pub(crate) fn may_tell_losses(&self) -> bool {
-        self.filled(Field::LossCount.info().name) > 0
+        self.losses > 0
     }
 
     /// With what a table of these columns is told of its rows: how many, and the times. The statistics of all columns would
     /// take as long as the footers themselves, and the engine skips row groups by those without being told.
-    pub(crate) fn file(&self, schema: &SchemaRef) -> PartitionedFile {
+    fn file(&self, schema: &SchemaRef) -> PartitionedFile {
         let mut statistics = Statistics::new_unknown(schema);
-        let rows = usize::try_from(self.metadata.file_metadata().num_rows());
+        let rows = usize::try_from(self.rows);
         statistics.num_rows = rows.map_or(Precision::Absent, Precision::Exact);
         if let Some((first, last)) = self.time
             && let Some((place, field)) = schema.column_with_name(Field::EventTime.info().name)
@@ -150,7 +173,8 @@ struct Source {
     path: PathBuf,
     /// With it the file can be read even when the store has removed it.
     handle: Option<Arc<File>>,
-    metadata: Arc<ParquetMetaData>,
+    /// The footer, if there was room for it.
+    metadata: Option<Arc<ParquetMetaData>>,
 }
 
 /// Makes the readers of the files of [`ParquetFile`].
@@ -173,7 +197,10 @@ impl ParquetFileReaderFactory for Readers {
             Some(handle) => Arc::clone(handle),
             None => Arc::new(File::open(&source.path)?),
         };
-        let metadata = Arc::clone(&source.metadata);
+        let metadata = match &source.metadata {
+            Some(metadata) => Arc::clone(metadata),
+            None => footer(&handle)?,
+        };
         Ok(Box::new(Reader { handle, metadata, metrics: ParquetFileMetrics::new(partition, location, metrics) }))
     }
 }
@@ -224,6 +251,25 @@ fn read(file: &File, size: u64, range: &Range<u64>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The footer of a file, without the places of its pages: the engine asks for those where they help.
+fn footer(handle: &File) -> ParquetResult<Arc<ParquetMetaData>> {
+    // This reader looks first whether the file can have a footer of that length; the others panic.
+    let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
+    reader.parse_and_finish(handle).map(Arc::new)
+}
+
+/// Rows that have something in a column, if the statistics say so; all if they do not.
+fn filled(metadata: &ParquetMetaData, schema: &Schema, name: &str) -> u64 {
+    let Some((column, _)) = schema.column_with_name(name) else { return 0 };
+    let groups = metadata.row_groups().iter();
+    groups
+        .map(|group| {
+            let nulls = group.column(column).statistics().and_then(ColumnStatistics::null_count_opt);
+            u64::try_from(group.num_rows()).unwrap_or(0).saturating_sub(nulls.unwrap_or(0))
+        })
+        .sum()
+}
+
 /// Earliest and latest `event.time`; `None` if a row group does not tell.
 fn time(metadata: &ParquetMetaData, schema: &Schema) -> Option<(i64, i64)> {
     let name = Field::EventTime.info().name;
@@ -253,11 +299,49 @@ pub(crate) fn scan(
         .with_table_parquet_options(state.default_table_options().parquet)
         .with_pushdown_filters(columns > FEW)
         .with_parquet_file_reader_factory(Arc::new(Readers));
-    let files = files.iter().map(|file| file.file(schema)).collect();
+    let is_told = files.len() <= TOLD;
+    let files = files.iter().map(|file| if is_told { file.file(schema) } else { file.file.clone() }).collect();
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
     let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
         .with_file_groups(groups)
         .with_projection_indices(projection.cloned())?
         .build();
     Ok(DataSourceExec::from_data_source(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::convert;
+    use crate::engine::source::find::find;
+
+    #[test]
+    fn footers_without_room_are_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for time in [1, 2] {
+            let path = folder.path().join("lines.ndjson");
+            let line = format!("{{\"event.type\":\"IP Connect\",\"event.time\":{time},\"x\":2}}\n");
+            std::fs::write(&path, line.repeat(3)).unwrap();
+            convert(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
+        }
+        let found = find(&[folder.path().to_owned()], None).unwrap();
+        let mut files: Vec<_> = found.files.iter().map(|file| ParquetFile::open(file).unwrap().unwrap()).collect();
+        let [first, second] = &mut files[..] else { panic!("two files") };
+        let mut room = 100_000;
+        first.share(None, &mut room);
+        assert!(room < 100_000, "its bytes are counted");
+        room = 10;
+        second.share(Some(first), &mut room);
+        assert_eq!(room, 10);
+        assert!(Arc::ptr_eq(&first.schema, &second.schema));
+        let is_kept = |file: &ParquetFile| file.file.extension::<Source>().unwrap().metadata.is_some();
+        assert_eq!((is_kept(first), is_kept(second)), (true, false));
+        let metrics = ExecutionPlanMetricsSet::new();
+        for file in files {
+            let mut reader = Readers.create_reader(0, file.file, None, &metrics).unwrap();
+            let metadata = futures::executor::block_on(reader.get_metadata(None)).unwrap();
+            assert_eq!(metadata.file_metadata().num_rows(), 3);
+        }
+    }
 }

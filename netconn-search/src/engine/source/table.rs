@@ -30,6 +30,9 @@ use super::{losses, ndjson};
 /// Footers that are read at the same time.
 const FOOTERS: usize = 8;
 
+/// Memory for footers that are kept from the beginning of a search to its scans, bytes.
+const FOOTER_BYTES: usize = 32 * 1024 * 1024;
+
 /// The events of a search.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -63,12 +66,17 @@ impl Events {
             };
             (path, is_named, opened)
         });
-        let footers: Vec<_> = footers.buffered(FOOTERS).collect().await;
-        let mut opened = Vec::new();
+        let mut footers = footers.buffered(FOOTERS);
+        let mut opened: Vec<ParquetFile> = Vec::new();
         let mut damaged = Vec::new();
-        for (path, is_named, file) in footers {
+        let mut room = FOOTER_BYTES;
+        while let Some((path, is_named, file)) = footers.next().await {
             match file {
-                Ok(file) => opened.extend(file),
+                Ok(Some(mut file)) => {
+                    file.share(opened.last(), &mut room);
+                    opened.push(file);
+                }
+                Ok(None) => {}
                 Err(why) if is_named => return Err(SearchError::Format { path, why }),
                 Err(why) => damaged.push((path, why)),
             }
