@@ -123,7 +123,11 @@ impl Planner {
         let rows = self.query(query).await?;
         let default_limit = !rows.limited;
         let rows = self.ordered(rows);
-        let rows = rows.sorted(default_limit.then_some(self.settings.max_rows))?;
+        // All rows are wanted, and nobody has asked for an order: they come as they are found.
+        let rows = match rows.unordered && rows.by_default {
+            true => rows,
+            false => rows.sorted(default_limit.then_some(self.settings.max_rows))?,
+        };
         Ok(Planned { plan: rows.visible()?, default_limit })
     }
 

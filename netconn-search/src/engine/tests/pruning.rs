@@ -53,6 +53,14 @@ fn a_plan_is_shown() {
 }
 
 #[test]
+fn all_rows_in_no_order_are_not_sorted() {
+    let (plan, _) = explained("dst.port.number = 443 | columns src.process.name | nolimit");
+    assert!(!plan.contains("SortExec") && !plan.contains("timestamp"), "{plan}");
+    let (plan, _) = explained("dst.port.number = 443 | columns src.process.name | nolimit | sort src.process.name");
+    assert!(plan.contains("SortExec"), "{plan}");
+}
+
+#[test]
 fn long_queries_are_planned() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.ndjson");
