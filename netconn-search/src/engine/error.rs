@@ -75,7 +75,9 @@ impl SearchError {
     pub(crate) fn engine(error: DataFusionError, limit: usize) -> Self {
         match error.find_root() {
             DataFusionError::ResourcesExhausted(detail) => {
-                let detail = detail.lines().next().unwrap_or_default().to_owned();
+                let detail = detail.lines().next().unwrap_or_default();
+                // A list of consumers would follow.
+                let detail = detail.split(" with top memory consumers").next().unwrap_or(detail).to_owned();
                 Self::Memory { limit, detail }
             }
             _ => Self::Engine(error),

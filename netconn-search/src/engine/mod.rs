@@ -5,6 +5,7 @@ pub(crate) mod source;
 pub(crate) mod function;
 pub mod plan;
 pub(crate) mod names;
+pub(crate) mod pool;
 pub mod session;
 pub mod search;
 pub mod convert;

@@ -4,13 +4,14 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::{Builder, Runtime};
 
 use super::error::Result;
+use super::pool::Pool;
 
 /// Stack of a thread: plans are walked recursively. Only what is used of it costs memory.
 const STACK: usize = 64 * 1024 * 1024;
@@ -33,7 +34,7 @@ pub fn runtime() -> io::Result<Runtime> {
 /// A session that uses at most so many bytes, and files in the system's temporary folder beyond that.
 pub(crate) fn session(memory: usize) -> Result<SessionState> {
     let footers = memory / FOOTERS;
-    let pool = TrackConsumersPool::new(FairSpillPool::new(memory - footers), NAMED);
+    let pool = TrackConsumersPool::new(Pool::new(memory - footers), NAMED);
     let runtime =
         RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_metadata_cache_limit(footers).build_arc()?;
     let mut config = SessionConfig::new();

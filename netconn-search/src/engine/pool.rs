@@ -1,0 +1,95 @@
+//! The memory of a search, shared fairly.
+
+use std::fmt::{self, Display, Formatter};
+
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+
+/// How the operator that deals rows to threads names what it holds.
+const EXCHANGE: &str = "RepartitionExec";
+
+/// DataFusion's fair pool, but what waits between threads is counted and never refused. That is little, for its channels are
+/// bounded; refused, DataFusion 55 writes it to files, and two of these at once can make a query wait for itself for ever
+/// (<https://github.com/apache/datafusion/issues/24883>, mended after 55.2).
+#[derive(Debug)]
+pub(crate) struct Pool(FairSpillPool);
+
+impl Pool {
+    /// So many bytes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(FairSpillPool::new(bytes))
+    }
+}
+
+fn is_exchange(consumer: &MemoryConsumer) -> bool {
+    consumer.name().starts_with(EXCHANGE)
+}
+
+impl Display for Pool {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+impl MemoryPool for Pool {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn register(&self, consumer: &MemoryConsumer) {
+        // Who is not refused anything needs no share.
+        if !is_exchange(consumer) {
+            self.0.register(consumer);
+        }
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        if !is_exchange(consumer) {
+            self.0.unregister(consumer);
+        }
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.0.grow(reservation, additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        self.0.shrink(reservation, shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        if is_exchange(reservation.consumer()) {
+            self.0.grow(reservation, additional);
+            return Ok(());
+        }
+        self.0.try_grow(reservation, additional)
+    }
+
+    fn reserved(&self) -> usize {
+        self.0.reserved()
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        self.0.memory_limit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_between_threads_is_not_refused() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(1_000));
+        let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
+        let exchange = MemoryConsumer::new("RepartitionExec[0]").with_can_spill(true).register(&pool);
+        exchange.try_grow(5_000).unwrap();
+        sort.try_grow(1_000).unwrap();
+        assert!(sort.try_grow(1).is_err());
+        assert_eq!(pool.reserved(), 6_000);
+        drop((sort, exchange));
+        assert_eq!(pool.reserved(), 0);
+    }
+}
