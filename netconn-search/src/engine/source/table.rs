@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,11 +28,27 @@ use super::progress::Progress;
 use super::shape::{Shapes, UNPARSED};
 use super::{losses, ndjson};
 
-/// Footers that are read at the same time.
+/// Portions of footers that are read at the same time.
 const FOOTERS: usize = 8;
+
+/// Footers that are read one after the other: to have another thread begin takes a good part of what a footer takes.
+const PORTION: usize = 16;
 
 /// Memory for footers that are kept from the beginning of a search to its scans, bytes.
 const FOOTER_BYTES: usize = 32 * 1024 * 1024;
+
+/// Where a file is, whether it was named, and what its footer says; nothing if the file has gone.
+type Opened = (PathBuf, bool, std::result::Result<Option<ParquetFile>, String>);
+
+fn opened(file: EventFile) -> Opened {
+    // Of some damaged footers the reader makes a panic.
+    let footer = catch_unwind(AssertUnwindSafe(|| ParquetFile::open(&file)));
+    let footer = match footer {
+        Ok(footer) => footer.map_err(|error| error.to_string()),
+        Err(_) => Err("its footer is damaged".to_owned()),
+    };
+    (file.path, file.is_named, footer)
+}
 
 /// The events of a search.
 #[derive(Debug)]
@@ -58,30 +75,32 @@ impl Events {
         }
         let (columnar, lines): (Vec<_>, Vec<_>) =
             found.files.into_iter().partition(|file| file.format == Format::Parquet);
-        let footers = stream::iter(columnar).map(|file| async move {
-            let (path, is_named) = (file.path.clone(), file.is_named);
-            let opened = match tokio::task::spawn_blocking(move || ParquetFile::open(&file)).await {
-                Ok(opened) => opened.map_err(|error| error.to_string()),
-                Err(_) => Err("its footer is damaged".to_owned()),
-            };
-            (path, is_named, opened)
+        let mut portions = Vec::new();
+        let mut rest = columnar.into_iter().peekable();
+        while rest.peek().is_some() {
+            portions.push(rest.by_ref().take(PORTION).collect::<Vec<_>>());
+        }
+        let footers = stream::iter(portions).map(|files| async move {
+            tokio::task::spawn_blocking(move || files.into_iter().map(opened).collect::<Vec<_>>())
+                .await
+                .unwrap_or_default()
         });
-        let mut footers = footers.buffered(FOOTERS);
-        let mut opened: Vec<ParquetFile> = Vec::new();
+        let mut footers = footers.buffered(FOOTERS).flat_map(stream::iter);
+        let mut known: Vec<ParquetFile> = Vec::new();
         let mut damaged = Vec::new();
         let mut room = FOOTER_BYTES;
         while let Some((path, is_named, file)) = footers.next().await {
             match file {
                 Ok(Some(mut file)) => {
-                    file.share(opened.last(), &mut room);
-                    opened.push(file);
+                    file.share(known.last(), &mut room);
+                    known.push(file);
                 }
                 Ok(None) => {}
                 Err(why) if is_named => return Err(SearchError::Format { path, why }),
                 Err(why) => damaged.push((path, why)),
             }
         }
-        if opened.is_empty() && lines.is_empty() && !damaged.is_empty() {
+        if known.is_empty() && lines.is_empty() && !damaged.is_empty() {
             let (path, why) = damaged.swap_remove(0);
             return Err(SearchError::Format { path, why });
         }
@@ -91,7 +110,7 @@ impl Events {
 
         let mut shapes = Shapes::new();
         let mut others = Vec::new();
-        for file in &opened {
+        for file in &known {
             for (name, shape) in file.columns(&mut others) {
                 shapes.column(name, shape);
             }
@@ -109,9 +128,9 @@ impl Events {
         }
         let schema = shapes.schema();
 
-        let all = opened.len();
+        let all = known.len();
         let mut parquet: Vec<ParquetFile> =
-            opened.into_iter().filter(|file| range.is_none_or(|range| !file.outside(range))).collect();
+            known.into_iter().filter(|file| range.is_none_or(|range| !file.outside(range))).collect();
         parquet.sort_by_key(ParquetFile::first);
         progress.prune((all - parquet.len()) as u64);
         progress.bad_lines(parquet.iter().map(ParquetFile::unparsed).sum());
