@@ -108,8 +108,7 @@ impl Held {
             }
             // Empty, or somebody on another processor has reserved a record and not written it yet; behind it may be
             // one that counts.
-            let began = since.get_or_insert_with(Instant::now);
-            if positions.is_empty() || began.elapsed() > PATIENCE {
+            if positions.is_empty() || since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                 return false;
             }
             thread::yield_now();
