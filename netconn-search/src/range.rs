@@ -193,6 +193,10 @@ fn length(text: &str) -> Option<Span> {
     if !text.bytes().any(|byte| byte.is_ascii_alphabetic()) || text.starts_with(['P', 'p']) {
         return None;
     }
+    // Minutes to some, months to others.
+    if text.ends_with('M') && text[..text.len() - 1].trim_end().ends_with(|last: char| last.is_ascii_digit()) {
+        return None;
+    }
     let span = text.to_ascii_lowercase().parse::<Span>().ok()?.abs();
     (!span.is_zero()).then_some(span)
 }
@@ -399,6 +403,10 @@ mod tests {
         for (said, expected) in [
             (Said { since: Some("24"), ..Said::default() }, "'24' has no unit: use 24s, 24m, 24h, 24d or 24w"),
             (Said { last: Some("7"), ..Said::default() }, "'7' has no unit: use 7s, 7m, 7h, 7d or 7w"),
+            (
+                Said { last: Some("1M"), ..Said::default() },
+                "'1M' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",
+            ),
             (
                 Said { last: Some("10:30"), ..Said::default() },
                 "'10:30' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",

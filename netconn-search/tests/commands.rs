@@ -5,7 +5,10 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    os::unix::net::UnixListener,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -61,6 +64,18 @@ impl Scene {
 
     fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    /// The same by somebody whom permissions hold for: root without the capabilities that pass over them.
+    fn run_unprivileged(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        if fs::metadata(self.folder.path()).unwrap().uid() == 0 {
+            let plain = command;
+            command = Command::new("setpriv");
+            command.args(["--bounding-set", "-dac_override,-dac_read_search"]).arg(plain.get_program());
+            command.args(plain.get_args()).current_dir(self.folder.path()).env("HOME", self.folder.path());
+        }
+        command.stdin(Stdio::null()).output().unwrap()
     }
 
     /// Exit code, standard output and standard error.
@@ -280,6 +295,12 @@ help: write: event.type
         );
     }
     scene.check(
+        &["dst.ip.address = 10.0.0.0/8 or pct(5)", "--follow", "--format", "csv"],
+        65,
+        "",
+        &String::from_utf8(scene.run(&["dst.ip.address = 10.0.0.0/8 or pct(5)", "-f", "whole.ndjson"]).stderr).unwrap(),
+    );
+    scene.check(
         &["a = 1", "--follow", "--socket", "none.sock"],
         69,
         "",
@@ -344,6 +365,38 @@ fn a_query_comes_from_anywhere() {
 }
 
 #[test]
+fn what_may_not_be_read_is_said() {
+    let scene = Scene::new();
+    let folder = scene.path("store");
+    let segment = |name: &str| folder.join(format!("events-{name}.ndjson"));
+    fs::create_dir(&folder).unwrap();
+    for name in ["1795255190000", "1795255191000"] {
+        fs::copy(scene.path("whole.ndjson"), segment(name)).unwrap();
+    }
+    let forbid = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
+    let answer = || {
+        let output = scene.run_unprivileged(&["| group n = count()", "-f", "store", "--format", "csv"]);
+        let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), out, said)
+    };
+    // One file of several: the others answer.
+    forbid(&segment("1795255190000"));
+    let (code, out, said) = answer();
+    assert_eq!((code, out.as_str()), (Some(0), "n\n3\n"), "{said}");
+    let expected = "store/events-1795255190000.ndjson was not read: Permission denied (os error 13).\n";
+    assert!(said.contains(expected), "{said}");
+    // All files, then the folder itself.
+    forbid(&segment("1795255191000"));
+    let advice = "permission denied (join the group of the folder, or run as root)\n";
+    let (code, out, said) = answer();
+    assert_eq!((code, out.as_str()), (Some(77), ""), "{said}");
+    assert_eq!(said, format!("netconn: cannot read store/events-1795255190000.ndjson: {advice}"));
+    forbid(&folder);
+    assert_eq!(answer(), (Some(77), String::new(), format!("netconn: cannot read store: {advice}")));
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
 fn events_are_followed() {
     let scene = Scene::new();
     let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
@@ -377,6 +430,34 @@ fn events_are_followed() {
 }
 
 #[test]
+fn what_is_followed_is_checked_and_ends_in_time() {
+    let scene = Scene::new();
+    let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
+    let daemon = thread::spawn(move || {
+        let (mut client, _) = socket.accept().unwrap();
+        assert!(client.read(&mut [0; 1024]).unwrap() > 0);
+        client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        // Until it goes.
+        let _ = client.read_to_end(&mut Vec::new());
+    });
+    let query = "dst.port.numbr = 443";
+    scene.check(
+        &[query, "--follow", "--socket", "netconn.sock", "--timeout", "1s"],
+        0,
+        "",
+        "\
+warning: there is no field 'dst.port.numbr', so it is null in every row
+  |
+1 | dst.port.numbr = 443
+  | ^^^^^^^^^^^^^^
+  |
+help: write: dst.port.number
+",
+    );
+    daemon.join().unwrap();
+}
+
+#[test]
 fn errors_are_json_for_those_who_read_json() {
     let scene = Scene::new();
     let error = |arguments: &[&str]| {
@@ -386,6 +467,8 @@ fn errors_are_json_for_those_who_read_json() {
     };
     let (code, refused) = error(&["a = 1 | colums b", "-f", "whole.ndjson"]);
     assert_eq!((code, &refused["code"]), (Some(65), &"bad_request".into()));
+    let (_, range) = error(&["a = 1", "-f", "whole.ndjson", "--last", "5"]);
+    assert_eq!(range["code"], "bad_request", "{range}");
     let place = &refused["diagnostics"][0];
     assert_eq!((&place["line"], &place["column"], &place["suggestion"]), (&1.into(), &9.into(), &"columns".into()));
     let (code, missing) = error(&["a = 1", "-f", "missing"]);

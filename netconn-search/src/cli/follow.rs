@@ -18,11 +18,13 @@ use thiserror::Error;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
-    cli::session::{Session, WrongUse, located},
+    cli::session::{Refused, Session, WrongUse, located},
     language::{
+        self,
         ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
         catalogue::{FunctionInfo, FunctionKind, functions},
-        diagnostic::Diagnostic,
+        diagnostic::{self, Diagnostic},
+        fields::Fields,
     },
     output::{Format, Output, Style, destination::Destination, intent::Intent, summary::Summary},
 };
@@ -83,13 +85,13 @@ pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
     }
 }
 
-/// Shows the events that the query lets through, until the daemon ends, the reader goes or Ctrl-C.
+/// Shows the events that the query lets through, until the daemon ends, the reader goes, it is time, or Ctrl-C.
 pub(super) async fn run(
     session: &Session,
     socket: &Path,
     text: &str,
     mut query: Query,
-    diagnostics: Vec<Diagnostic>,
+    mut diagnostics: Vec<Diagnostic>,
 ) -> Result<Exit> {
     if !session.source.file.is_empty() || !session.source.said().is_nothing() {
         return Err(
@@ -104,12 +106,24 @@ pub(super) async fn run(
         format => format,
     };
     check(&query)?;
+    // The daemon's events have the fields of the schema, and no others.
+    diagnostics.extend(language::check(&query, &Fields::new(Vec::<String>::new())).diagnostics);
+    if diagnostic::has_errors(&diagnostics) {
+        return Err(Refused { text: text.into(), diagnostics }.into());
+    }
     in_order(&mut query);
     let mut events = client::get(socket, "/v1/events", &[]).await?;
     let mut follower = Follower::new(session, text, query, style)?;
     session.tell(text, &diagnostics);
     let mut step = tokio::time::interval(STEP);
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let enough = async {
+        match session.source.timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(enough);
     loop {
         tokio::select! {
             part = events.part() => match part? {
@@ -122,6 +136,7 @@ pub(super) async fn run(
                 None => break,
             },
             _ = step.tick() => follower.look().await?,
+            () = &mut enough => break,
             _ = tokio::signal::ctrl_c() => break,
         }
     }

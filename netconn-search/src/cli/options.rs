@@ -33,7 +33,7 @@ pub(super) struct Source {
     /// Memory that the search may use.
     #[arg(long, value_name = "BYTES", default_value = "400MB", value_parser = bytes)]
     pub(super) memory_limit: u64,
-    /// Give up after so much time: 30s, 5m.
+    /// Give up after so much time: 30s, 5m. What is followed just ends.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
 }

@@ -32,6 +32,7 @@ use crate::{
         progress::{Counts, Progress},
         summary::Summary,
     },
+    range::RangeError,
 };
 
 /// A query that cannot be run. It shows the places.
@@ -361,7 +362,7 @@ pub(super) fn error_json(error: &anyhow::Error) -> serde_json::Value {
         Some(Refused { text, diagnostics }) => {
             ("bad_request", diagnostics.iter().map(|diagnostic| diagnostic.report(text)).collect())
         }
-        None if error.is::<WrongUse>() => ("bad_request", Vec::new()),
+        None if error.is::<WrongUse>() || error.is::<RangeError>() => ("bad_request", Vec::new()),
         None if error.is::<TimedOut>() => ("timeout", Vec::new()),
         None => ("command_failed", Vec::new()),
     };

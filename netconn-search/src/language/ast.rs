@@ -335,6 +335,22 @@ pub enum BinaryOp {
     Remainder,
 }
 
+impl BinaryOp {
+    /// Whether it compares two values, so that the result is true or false.
+    pub fn is_comparison(self) -> bool {
+        matches!(
+            self,
+            Self::Equal
+                | Self::EqualAnyCase
+                | Self::NotEqual
+                | Self::Less
+                | Self::LessOrEqual
+                | Self::Greater
+                | Self::GreaterOrEqual
+        )
+    }
+}
+
 /// How a pattern is compared with a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchOp {

@@ -166,7 +166,8 @@ impl Finder<'_> {
             };
             match opened {
                 Ok(Some(file)) => self.add(file),
-                Ok(None) => {}
+                // It is empty: that is an answer.
+                Ok(None) => self.candidates += 1,
                 Err(source) => self.problem(path, source),
             }
         }
@@ -315,6 +316,10 @@ mod tests {
         let path = folder.path().to_owned();
         let error = find(std::slice::from_ref(&path), None).unwrap_err();
         assert!(matches!(&error, SearchError::Empty { path: other } if *other == path), "{error}");
+        fs::write(path.join("a.txt"), "{}\n").unwrap();
+        assert!(find(std::slice::from_ref(&path), None).is_err(), "no file of events");
+        fs::write(path.join("a.ndjson"), "").unwrap();
+        assert_eq!(find(std::slice::from_ref(&path), None).unwrap().files.len(), 0, "one without events");
         let error = find(&[path.join("nowhere")], None).unwrap_err().to_string();
         assert!(error.ends_with("nowhere: it does not exist"), "{error}");
     }

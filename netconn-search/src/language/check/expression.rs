@@ -1,5 +1,7 @@
 //! Expressions: fields that there are, and operators that make sense where they stand.
 
+use netconn::event::field::{FIELDS, Field, FieldInfo, Type};
+
 use super::{Checker, Place, literal, scope::Scope};
 use crate::language::{
     ast::{BinaryOp, Expr, ExprKind, MatchOp, Span, Subject},
@@ -80,10 +82,11 @@ impl Checker<'_> {
 
     /// What is on the right of an operator: often a text whose quotes were forgotten, or a network.
     fn operand(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope, place: Place) {
-        let is_comparison = matches!(
-            op,
-            BinaryOp::Equal | BinaryOp::NotEqual | BinaryOp::EqualAnyCase | BinaryOp::Less | BinaryOp::Greater
-        );
+        let is_comparison = op.is_comparison();
+        if is_comparison {
+            self.chain(op, left, right);
+            [left, right].into_iter().for_each(|side| self.day(side));
+        }
         match &right.kind {
             ExprKind::Field(name) if is_comparison && !self.is_known(name, scope) => {
                 if self.told.insert(name.clone()) {
@@ -98,7 +101,50 @@ impl Checker<'_> {
                 let suggestion = format!("{} in ({})", printer::expression(left), printer::text(text));
                 self.diagnostics.push(Diagnostic::warning(right.span, message).suggest(suggestion));
             }
+            ExprKind::Text(text) if is_comparison && !literal::is_number(text) => {
+                if let ExprKind::Field(name) = &left.kind
+                    && scope.is_of_events(name)
+                    && is_number(name)
+                {
+                    let always = if op == BinaryOp::NotEqual { "always" } else { "never" };
+                    let message =
+                        format!("'{name}' is a number and {} is none, so this is {always} true", printer::text(text));
+                    self.diagnostics.push(Diagnostic::warning(right.span, message));
+                }
+            }
             _ => self.expression(right, scope, place),
+        }
+    }
+
+    /// `1 < x < 3` compares true or false with 3.
+    fn chain(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
+        let ExprKind::Binary { op: inner, left: _, right: middle } = &left.kind else { return };
+        if !inner.is_comparison() || is_condition(right) {
+            return;
+        }
+        let message = format!("what is compared here is whether {} is true", literal::shown(left));
+        let second = ExprKind::Binary { op, left: middle.clone(), right: Box::new(right.clone()) };
+        let second = printer::expression(&Expr { kind: second, span: right.span });
+        let suggestion = format!("{} and {second}", printer::expression(left));
+        let span = Span { start: left.span.start, end: right.span.end };
+        self.diagnostics.push(Diagnostic::warning(span, message).suggest(suggestion));
+    }
+
+    /// `2026-03-03` without quotes is 2020.
+    fn day(&mut self, value: &Expr) {
+        let ExprKind::Binary { op: BinaryOp::Subtract, left, right: day } = &value.kind else { return };
+        let ExprKind::Binary { op: BinaryOp::Subtract, left: year, right: month } = &left.kind else { return };
+        let (ExprKind::Number(year), ExprKind::Number(month), ExprKind::Number(day)) =
+            (&year.kind, &month.kind, &day.kind)
+        else {
+            return;
+        };
+        let text = format!("{year:04}-{month:02}-{day:02}");
+        // With spaces it is longer.
+        let is_written_so = value.span.end - value.span.start == text.len();
+        if is_written_so && (1900.0..2200.0).contains(year) && (1.0..=12.0).contains(month) {
+            let message = format!("{text} is the number {}: a time needs quotes", year - month - day);
+            self.diagnostics.push(Diagnostic::warning(value.span, message).suggest(printer::text(&text)));
         }
     }
 
@@ -163,6 +209,22 @@ impl Checker<'_> {
             let suggestion = format!("{} in (…, {})", printer::expression(value), printer::text(text));
             self.diagnostics.push(Diagnostic::warning(pair[1].span, message).suggest(suggestion));
         }
+    }
+}
+
+/// Whether a field of the schema has numbers. Those that are moments are compared with times as well.
+fn is_number(name: &str) -> bool {
+    let is_moment = name == Field::EventTime.info().name;
+    let is_number = |field: &FieldInfo| matches!(field.r#type, Type::Integer | Type::Number);
+    !is_moment && FIELDS.iter().any(|field| field.name == name && is_number(field))
+}
+
+/// Whether an expression can only be true or false.
+fn is_condition(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Binary { op, .. } => op.is_comparison() || matches!(op, BinaryOp::And | BinaryOp::Or),
+        ExprKind::Bool(_) | ExprKind::Not(_) | ExprKind::Present(_) | ExprKind::Match { .. } => true,
+        _ => false,
     }
 }
 

@@ -46,6 +46,13 @@ pub(super) fn network(text: &str) -> Option<Result<IpNet, String>> {
     Some(text.parse().map_err(|_| wrong()))
 }
 
+/// Whether a text is compared with numbers as one: decimal digits, or a moment. `inf` and `nan` are words here.
+pub(super) fn is_number(text: &str) -> bool {
+    let text = text.trim();
+    let is_number = text.bytes().any(|byte| byte.is_ascii_digit()) && text.parse::<f64>().is_ok();
+    is_number || text.parse::<jiff::Timestamp>().is_ok()
+}
+
 /// An expression for a message.
 pub(super) fn shown(expr: &Expr) -> String {
     let shown = printer::expression(expr);

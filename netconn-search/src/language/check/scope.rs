@@ -78,6 +78,11 @@ impl Scope {
                 .any(|(alias, side)| of_side(name, alias).is_some_and(|name| side.contains(name, fields)))
     }
 
+    /// Whether a field is the one of the events, which no command has replaced.
+    pub(super) fn is_of_events(&self, name: &str) -> bool {
+        self.events && !self.open && self.sides.is_empty() && !self.names.iter().any(|own| own == name)
+    }
+
     /// Whether only columns that commands have made are left.
     pub(super) fn is_closed(&self) -> bool {
         !self.events && !self.open
