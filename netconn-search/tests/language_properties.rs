@@ -34,6 +34,18 @@ fn handle(text: &str) {
     }
 }
 
+/// What fuzzing has found worth to be kept, also what it once broke.
+#[test]
+fn the_corpus_of_the_fuzzer_is_handled() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/language");
+    let mut count = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        handle(&String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()));
+        count += 1;
+    }
+    assert!(count > 200, "{count}");
+}
+
 const PIECES: [&str; 72] = [
     "a",
     "b.c",

@@ -50,7 +50,8 @@ pub(super) fn network(text: &str) -> Option<Result<IpNet, String>> {
 pub(super) fn is_number(text: &str) -> bool {
     let text = text.trim();
     let is_number = text.bytes().any(|byte| byte.is_ascii_digit()) && text.parse::<f64>().is_ok();
-    is_number || text.parse::<jiff::Timestamp>().is_ok()
+    let is_moment = text.len() >= 20 && text.as_bytes().get(4) == Some(&b'-');
+    is_number || is_moment
 }
 
 /// An expression for a message.

@@ -71,7 +71,9 @@ impl Parser<'_> {
         };
         let place = span.start + colon;
         let sign = Token { kind: Kind::Colon, span: Span { start: place, end: place + 1 } };
-        self.tokens.splice(at..=at, [word(before, span.start), sign, word(after, place + 1)]);
+        let parts = [word(before, span.start), sign, word(after, place + 1)];
+        // `a:` and `:b` are one word and the sign.
+        self.tokens.splice(at..=at, parts.into_iter().filter(|part| part.span.start != part.span.end));
         self.pairs = super::cursor::pairs(&self.tokens);
         let message = format!("'{text}' is taken as two values: without spaces, a : belongs to a name");
         Some(Diagnostic::warning(span, message).suggest(format!("{before} : {after}")))
