@@ -1,102 +1,15 @@
 //! The command as people run it: what it prints, what it says, how it ends.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod support;
 
 use std::{
     fs,
     io::{Read as _, Write as _},
-    os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _},
-        net::UnixListener,
-    },
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    thread,
-    time::Duration,
+    path::Path,
+    process::Stdio,
 };
 
-use tempfile::TempDir;
-
-/// Three events: 10:00:00, 10:00:01 and 10:01 UTC on 21 November 2026; then a line that is none, and a loss of 3 events.
-const EVENTS: &str = r#"{"event.type":"IP Connect","event.time":1795255200000,"timestamp":"2026-11-21T10:00:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.connectionStatus":"SUCCESS"}
-{"event.type":"IP Connect","event.time":1795255201000,"timestamp":"2026-11-21T10:00:01Z","src.process.name":"a\u001b[2Jb","dst.ip.address":"203.0.113.51","dst.port.number":22,"event.network.connectionStatus":"FAILURE"}
-{"event.type":"IP Close","event.time":1795255260000,"timestamp":"2026-11-21T10:01:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.bytesSent":517}
-{"event.type":"IP Clo
-{"event.type":"Data Loss","event.time":1795255270000,"loss.stage":"ring","loss.count":3}
-"#;
-
-struct Scene {
-    folder: TempDir,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("events.ndjson"), EVENTS).unwrap();
-        fs::write(
-            folder.path().join("whole.ndjson"),
-            EVENTS.lines().take(3).map(|line| format!("{line}\n")).collect::<String>(),
-        )
-        .unwrap();
-        fs::write(
-            folder.path().join("netconn.toml"),
-            format!("state_dir = '{}'", folder.path().join("none").display()),
-        )
-        .unwrap();
-        Self { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_netconn-search"));
-        command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("HOME", self.folder.path())
-            .env("TZ", "UTC")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// The same by somebody whom permissions hold for: root without the capabilities that pass over them.
-    fn run_unprivileged(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        if fs::metadata(self.folder.path()).unwrap().uid() == 0 {
-            let plain = command;
-            command = Command::new("setpriv");
-            command.args(["--bounding-set", "-dac_override,-dac_read_search"]).arg(plain.get_program());
-            command.args(plain.get_args()).current_dir(self.folder.path()).env("HOME", self.folder.path());
-        }
-        command.stdin(Stdio::null()).output().unwrap()
-    }
-
-    /// Exit code, standard output and standard error.
-    fn check(&self, arguments: &[&str], code: i32, out: &str, error: &str) {
-        let output = self.run(arguments);
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let written = (output.status.code(), text(&output.stdout), untimed(&text(&output.stderr)));
-        assert_eq!(written, (Some(code), out.into(), error.into()), "{arguments:?}\n{}\n{}", written.1, written.2);
-    }
-}
-
-/// What was said, without how long it took.
-fn untimed(text: &str) -> String {
-    let lines = text.lines().map(|line| match line.split_once(" in ") {
-        Some((before, after)) if line.contains(" read (") => {
-            format!("{before} in T;{}\n", after.split_once(';').map_or("", |(_, after)| after))
-        }
-        _ => format!("{line}\n"),
-    });
-    lines.collect()
-}
+use support::{EVENTS, Scene};
 
 #[test]
 fn tables_are_for_people() {
@@ -362,99 +275,6 @@ fn a_query_comes_from_anywhere() {
     assert!(split.status.code() == Some(2) && said.contains("put it in quotes"), "{said}");
     scene.check(&["a = (1", "--save", "wrong"], 65, "", &String::from_utf8(scene.run(&["a = (1"]).stderr).unwrap());
     scene.check(&["--saved"], 0, "all\n", "");
-}
-
-#[test]
-fn what_may_not_be_read_is_said() {
-    let scene = Scene::new();
-    let folder = scene.path("store");
-    let segment = |name: &str| folder.join(format!("events-{name}.ndjson"));
-    fs::create_dir(&folder).unwrap();
-    for name in ["1795255190000", "1795255191000"] {
-        fs::copy(scene.path("whole.ndjson"), segment(name)).unwrap();
-    }
-    let forbid = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
-    let answer = || {
-        let output = scene.run_unprivileged(&["| group n = count()", "-f", "store", "--format", "csv"]);
-        let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-        (output.status.code(), out, said)
-    };
-    // One file of several: the others answer.
-    forbid(&segment("1795255190000"));
-    let (code, out, said) = answer();
-    assert_eq!((code, out.as_str()), (Some(0), "n\n3\n"), "{said}");
-    let expected = "store/events-1795255190000.ndjson was not read: Permission denied (os error 13).\n";
-    assert!(said.contains(expected), "{said}");
-    // All files, then the folder itself.
-    forbid(&segment("1795255191000"));
-    let advice = "permission denied (join the group of the folder, or run as root)\n";
-    let (code, out, said) = answer();
-    assert_eq!((code, out.as_str()), (Some(77), ""), "{said}");
-    assert_eq!(said, format!("netconn: cannot read store/events-1795255190000.ndjson: {advice}"));
-    forbid(&folder);
-    assert_eq!(answer(), (Some(77), String::new(), format!("netconn: cannot read store: {advice}")));
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-}
-
-#[test]
-fn events_are_followed() {
-    let scene = Scene::new();
-    let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
-    let daemon = thread::spawn(move || {
-        let (mut client, _) = socket.accept().unwrap();
-        let mut request = [0; 1024];
-        let length = client.read(&mut request).unwrap();
-        assert!(request[..length].starts_with(b"GET /v1/events "));
-        client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
-        // A line in two parts, and time to be looked at between them.
-        for part in [&EVENTS[..100], &EVENTS[100..]] {
-            write!(client, "{:x}\r\n{part}\r\n", part.len()).unwrap();
-            thread::sleep(Duration::from_millis(500));
-        }
-        client.write_all(b"0\r\n\r\n").unwrap();
-    });
-    scene.check(
-        &[
-            "event.type = 'IP Connect' | let secure = dst.port.number = 443 | columns src.process.name, secure",
-            "--follow",
-            "--socket",
-            "netconn.sock",
-            "--format",
-            "csv",
-        ],
-        0,
-        "src.process.name,secure\ncurl,true\na\u{1b}[2Jb,false\n",
-        "",
-    );
-    daemon.join().unwrap();
-}
-
-#[test]
-fn what_is_followed_is_checked_and_ends_in_time() {
-    let scene = Scene::new();
-    let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
-    let daemon = thread::spawn(move || {
-        let (mut client, _) = socket.accept().unwrap();
-        assert!(client.read(&mut [0; 1024]).unwrap() > 0);
-        client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
-        // Until it goes.
-        let _ = client.read_to_end(&mut Vec::new());
-    });
-    let query = "dst.port.numbr = 443";
-    scene.check(
-        &[query, "--follow", "--socket", "netconn.sock", "--timeout", "1s"],
-        0,
-        "",
-        "\
-warning: there is no field 'dst.port.numbr', so it is null in every row
-  |
-1 | dst.port.numbr = 443
-  | ^^^^^^^^^^^^^^
-  |
-help: write: dst.port.number
-",
-    );
-    daemon.join().unwrap();
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! The header of a hunt's file: comments at its beginning, each `// key: text`, the text going on in comments that are
 //! indented by three spaces or more.
 
+use jiff::Zoned;
 use thiserror::Error;
 
-use crate::hunt::{Hunt, Parameter, Severity};
+use crate::{
+    hunt::{Hunt, Parameter, Severity, lets},
+    language,
+    range::{RangeError, Said},
+};
 
 /// All keys.
 const KEYS: [&str; 7] = ["title", "severity", "description", "reason", "false positives", "range", "parameter"];
@@ -44,11 +49,14 @@ pub enum HeaderError {
         text: String,
     },
     /// The query does not set it.
-    #[error("the parameter {name} is in no `let` of the query")]
+    #[error("the parameter {name} is in no `let` of the query: write | let {name} = 5")]
     Unused {
         /// The parameter.
         name: String,
     },
+    /// The range is no length of time.
+    #[error("its range cannot be used: {0}")]
+    Range(#[from] RangeError),
 }
 
 /// Reads a hunt from the text of its file; the name is left empty.
@@ -73,11 +81,16 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
         query: text.to_owned(),
         is_built_in: false,
     };
-    let is_set = |parameter: &&Parameter| !text.contains(&format!("{} = ", parameter.name));
-    match hunt.parameters.iter().find(is_set) {
-        Some(parameter) => Err(HeaderError::Unused { name: parameter.name.clone() }),
-        None => Ok(hunt),
+    Said { last: Some(&hunt.range), ..Said::default() }.resolve(&Zoned::now())?;
+    // What is wrong with a query is said when it is run, at its place.
+    if let Some(mut query) = language::parse(text).query {
+        let set = lets(&mut query);
+        let is_set = |parameter: &&Parameter| set.iter().any(|column| column.label == parameter.name);
+        if let Some(parameter) = hunt.parameters.iter().find(|parameter| !is_set(parameter)) {
+            return Err(HeaderError::Unused { name: parameter.name.clone() });
+        }
     }
+    Ok(hunt)
 }
 
 /// The keys with their texts, in the order of the file.
@@ -141,7 +154,12 @@ mod tests {
             ("low", "lowest", "'lowest' is no severity: use low, medium, high or critical"),
             ("range", "title", "line 7: title is said twice"),
             ("least: fewest rows", "least", "'least' is no parameter: use `// parameter: name: what it means`"),
-            ("let least", "let most", "the parameter least is in no `let` of the query"),
+            ("let least", "let most", "the parameter least is in no `let` of the query: write | let least = 5"),
+            (
+                "range: 1 day",
+                "range: long",
+                "its range cannot be used: 'long' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",
+            ),
             (
                 "// reason",
                 "// why",

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     hunt::header::HeaderError,
-    language::ast::{CommandKind, Expr, ExprKind, Query},
+    language::ast::{Column, CommandKind, Expr, ExprKind, Query},
 };
 
 /// A query that looks for something.
@@ -98,16 +98,26 @@ impl Hunt {
             let names = if names.is_empty() { "none".into() } else { names.join(", ") };
             return Err(SettingError::Unknown { hunt: self.name.clone(), name: name.into(), names });
         }
-        let lets = query.commands.iter_mut().filter_map(|command| match &mut command.kind {
-            CommandKind::Let(columns) => Some(columns),
-            _ => None,
-        });
-        for column in lets.flatten().filter(|column| column.label == name) {
+        for column in lets(query).into_iter().filter(|column| column.label == name) {
             replace(&mut column.expr, value)
                 .ok_or_else(|| SettingError::Value { name: name.into(), value: value.into() })?;
         }
         Ok(())
     }
+}
+
+/// What a query calls something by `let`, also in the queries that it has in it.
+fn lets(query: &mut Query) -> Vec<&mut Column> {
+    let mut found = Vec::new();
+    for command in &mut query.commands {
+        match &mut command.kind {
+            CommandKind::Let(columns) => found.extend(columns),
+            CommandKind::Union(queries) => found.extend(queries.iter_mut().flat_map(lets)),
+            CommandKind::Join { sides, .. } => found.extend(sides.iter_mut().flat_map(|side| lets(&mut side.query))),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Puts another literal of the same type in the place of one.
@@ -155,7 +165,7 @@ pub enum SettingError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::ast::{Column, Command, Name, Span};
+    use crate::language::ast::{Command, Name, Span};
 
     #[test]
     fn parameters_are_set_in_the_query() {
@@ -173,6 +183,12 @@ mod tests {
         let CommandKind::Let(columns) = &query.commands[0].kind else { panic!("another command") };
         assert_eq!(columns[0].expr.kind, ExprKind::Number(5000.0));
         assert_eq!(columns[1].expr.kind, ExprKind::Number(2.0));
+        // Where queries are put together, it is set in each of them.
+        let text = "| union (a = 1 | let min_bytes = 1), (| join a = (| let min_bytes = 2), b = (b = 1) on k)";
+        let mut query = crate::language::parse(text).query.unwrap();
+        hunt.set(&mut query, "min_bytes=3").unwrap();
+        let set: Vec<_> = lets(&mut query).iter().map(|column| column.expr.kind.clone()).collect();
+        assert_eq!(set, [ExprKind::Number(3.0), ExprKind::Number(3.0)]);
         for (setting, expected) in [
             ("min_bytes", "--set takes name=value, not 'min_bytes'"),
             ("min_bytes=many", "'many' cannot be the value of min_bytes: it takes a number like 1000000 or 0.5"),

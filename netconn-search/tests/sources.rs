@@ -1,0 +1,125 @@
+//! Where events come from: files, some of which may not be read, and the daemon.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use support::{EVENTS, Scene};
+
+/// Runs a search as somebody whom permissions hold for: root without the capabilities that pass over them.
+fn run_unprivileged(scene: &Scene, arguments: &[&str]) -> Output {
+    let mut command = scene.command(arguments);
+    if fs::metadata(scene.folder.path()).unwrap().uid() == 0 {
+        let plain = command;
+        command = Command::new("setpriv");
+        command.args(["--bounding-set", "-dac_override,-dac_read_search"]).arg(plain.get_program());
+        command.args(plain.get_args()).current_dir(scene.folder.path()).env("HOME", scene.folder.path());
+    }
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn what_may_not_be_read_is_said() {
+    let scene = Scene::new();
+    let folder = scene.path("store");
+    let segment = |name: &str| folder.join(format!("events-{name}.ndjson"));
+    fs::create_dir(&folder).unwrap();
+    for name in ["1795255190000", "1795255191000"] {
+        fs::copy(scene.path("whole.ndjson"), segment(name)).unwrap();
+    }
+    let forbid = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
+    let answer = || {
+        let output = run_unprivileged(&scene, &["| group n = count()", "-f", "store", "--format", "csv"]);
+        let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), out, said)
+    };
+    // One file of several: the others answer.
+    forbid(&segment("1795255190000"));
+    let (code, out, said) = answer();
+    assert_eq!((code, out.as_str()), (Some(0), "n\n3\n"), "{said}");
+    let expected = "store/events-1795255190000.ndjson was not read: Permission denied (os error 13).\n";
+    assert!(said.contains(expected), "{said}");
+    // All files, then the folder itself.
+    forbid(&segment("1795255191000"));
+    let advice = "permission denied (join the group of the folder, or run as root)\n";
+    let (code, out, said) = answer();
+    assert_eq!((code, out.as_str()), (Some(77), ""), "{said}");
+    assert_eq!(said, format!("netconn: cannot read store/events-1795255190000.ndjson: {advice}"));
+    forbid(&folder);
+    assert_eq!(answer(), (Some(77), String::new(), format!("netconn: cannot read store: {advice}")));
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn events_are_followed() {
+    let scene = Scene::new();
+    let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
+    let daemon = thread::spawn(move || {
+        let (mut client, _) = socket.accept().unwrap();
+        let mut request = [0; 1024];
+        let length = client.read(&mut request).unwrap();
+        assert!(request[..length].starts_with(b"GET /v1/events "));
+        client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        // A line in two parts, and time to be looked at between them.
+        for part in [&EVENTS[..100], &EVENTS[100..]] {
+            write!(client, "{:x}\r\n{part}\r\n", part.len()).unwrap();
+            thread::sleep(Duration::from_millis(500));
+        }
+        client.write_all(b"0\r\n\r\n").unwrap();
+    });
+    scene.check(
+        &[
+            "event.type = 'IP Connect' | let secure = dst.port.number = 443 | columns src.process.name, secure",
+            "--follow",
+            "--socket",
+            "netconn.sock",
+            "--format",
+            "csv",
+        ],
+        0,
+        "src.process.name,secure\ncurl,true\na\u{1b}[2Jb,false\n",
+        "",
+    );
+    daemon.join().unwrap();
+}
+
+#[test]
+fn what_is_followed_is_checked_and_ends_in_time() {
+    let scene = Scene::new();
+    let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
+    let daemon = thread::spawn(move || {
+        let (mut client, _) = socket.accept().unwrap();
+        assert!(client.read(&mut [0; 1024]).unwrap() > 0);
+        client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        // Until it goes.
+        let _ = client.read_to_end(&mut Vec::new());
+    });
+    let query = "dst.port.numbr = 443";
+    scene.check(
+        &[query, "--follow", "--socket", "netconn.sock", "--timeout", "1s"],
+        0,
+        "",
+        "\
+warning: there is no field 'dst.port.numbr', so it is null in every row
+  |
+1 | dst.port.numbr = 443
+  | ^^^^^^^^^^^^^^
+  |
+help: write: dst.port.number
+",
+    );
+    daemon.join().unwrap();
+}
