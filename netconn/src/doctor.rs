@@ -80,7 +80,17 @@ pub fn machine() -> Vec<Check> {
                 "no cgroup v2 is mounted: units and containers are not known, nor attempts without a route",
             )
         },
-        |path| Check::new(Mark::Good, "cgroups", format!("v2 at {}", path.display())),
+        |path| {
+            let place = format!("v2 at {}", path.display());
+            if !preflight::is_in_cgroup_namespace() {
+                return Check::new(Mark::Good, "cgroups", place);
+            }
+            let finding = format!(
+                "{place}, of a cgroup namespace: datagrams, and attempts without a route, are seen of this container only; run \
+                 netconn outside of it, or give it the host's (--cgroupns=host)"
+            );
+            Check::new(Mark::Fair, "cgroups", finding)
+        },
     );
     vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups]
 }

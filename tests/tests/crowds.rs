@@ -292,3 +292,68 @@ fn a_flood_at_one_port_leaves_room_for_others_while_the_daemon_is_stopped() {
         }
     }
 }
+
+/// More sockets than there is room for, so that nothing can be folded: what is not counted is told.
+#[test]
+fn what_no_flow_counts_is_told_and_tcp_is_as_before() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start_configured(&format!("max_flows = {MOST}"));
+    let late = namespace.run(|| {
+        let server = udp("127.0.0.1:0");
+        daemon.signal(Signal::SIGSTOP);
+        for _ in 0..MOST * 2 {
+            deliver(&udp("127.0.0.1:0"), (&server, server.local_addr().unwrap()), 10);
+        }
+        let accepted = connected("127.0.0.1");
+        daemon.signal(Signal::SIGCONT);
+        until(15_000, || format!("{:#}", daemon.health()), || daemon.health()["flows"]["uncounted"].as_u64() > Some(0));
+        drop((server, accepted));
+        until(15_000, || format!("{:#}", daemon.health()), || daemon.list(namespace.inode).is_empty());
+        // There is room again.
+        ports(&pair_of_sockets())
+    });
+    until(15_000, || format!("{:#}", daemon.health()), || daemon.list(namespace.inode).is_empty());
+    let uncounted = daemon.health()["flows"]["uncounted"].as_u64().unwrap();
+    let said = " datagrams were counted in no flow: a larger max_flows";
+    until(10_000, || daemon.log(), || daemon.log().contains(said));
+    let all = daemon.stop();
+    let losses = all.of("Data Loss");
+    assert_eq!(losses.sum("loss.count"), uncounted);
+    assert_eq!(losses.with("loss.stage", "flows").len(), losses.len(), "{losses:#?}");
+    let events = all.within(&namespace);
+    assert_eq!(sums(&of_port(&events, "IP Close", late.0)), (1, 10, 0, 0));
+    let tcp = events.with("event.network.protocol", "TCP");
+    for kind in ["IP Connect", "IP Close"] {
+        assert_eq!(tcp.of(kind).with("src.process.pid", std::process::id()).len(), 2, "{tcp:#?}");
+    }
+}
+
+/// The ring is full of what flows tell, and then of what TCP tells: flows are found in the kernel's map.
+#[test]
+fn a_full_ring_costs_flows_nothing() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start_configured("ring_bytes = 4096");
+    let flows = namespace.run(|| {
+        daemon.signal(Signal::SIGSTOP);
+        let pairs: Vec<_> = (0..100).map(|_| pair_of_sockets()).collect();
+        let flows: Vec<_> = pairs.iter().map(ports).collect();
+        daemon.signal(Signal::SIGCONT);
+        let told = || daemon.events().within(&namespace).of("IP Connect").len();
+        until(20_000, || format!("{}: {:#}", told(), daemon.health()), || told() == 200);
+        daemon.signal(Signal::SIGSTOP);
+        drop(pairs);
+        daemon.signal(Signal::SIGCONT);
+        flows
+    });
+    until(20_000, || format!("{:#}", daemon.health()), || daemon.list(namespace.inode).is_empty());
+    let all = daemon.stop();
+    assert!(all.of("Data Loss").is_empty(), "{:#?}", all.of("Data Loss"));
+    let events = all.within(&namespace);
+    for (from, to) in flows {
+        for port in [from, to] {
+            assert_eq!(of_port(&events, "IP Connect", port).one()["src.process.pid"], std::process::id());
+        }
+        assert_eq!(totals(of_port(&events, "IP Close", from).one()), (1, 10, 0, 0));
+        assert_eq!(totals(of_port(&events, "IP Close", to).one()), (0, 0, 1, 10));
+    }
+}

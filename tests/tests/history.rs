@@ -404,6 +404,10 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
     let told = Events::read(&killed.event_file());
     let losses = told.of("Data Loss").with("loss.stage", "disk");
     assert_eq!(losses.sum("loss.count"), lost);
+    // The history says itself what it lacks, when it can be written again.
+    let own = history.events();
+    let own = own.of("Data Loss").with("loss.output", "history");
+    assert_eq!((own.sum("loss.count"), own.len()), (lost, losses.len()), "{own:#?}");
     // What is not in the history is what was counted, and the other file has it.
     let run = runs(&told).keys().next_back().unwrap().clone();
     let last = told.of("Sensor Start").values("event.id").last().unwrap().as_str().unwrap().to_owned();

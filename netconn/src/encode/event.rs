@@ -57,10 +57,12 @@ pub struct Beginning<'a> {
 
 /// A loss to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// Where: `ring`, `queue`, `sink` or `disk`.
+pub struct Loss<'a> {
+    /// Where: `ring`, `queue`, `disk` or `flows`.
     pub stage: &'static str,
-    /// How many events will never come.
+    /// Which output lost them, if one did.
+    pub output: Option<&'a str>,
+    /// How many events will never come; with `flows`, how many datagrams were counted in none.
     pub count: u64,
     /// What is known of a loss in the kernel.
     pub kernel: Option<KernelLoss>,
@@ -159,9 +161,10 @@ impl EventEncoder {
     }
 
     /// Writes that something was lost.
-    pub fn loss(&mut self, out: &mut BytesMut, clock: &mut Clock, loss: Loss) {
+    pub fn loss(&mut self, out: &mut BytesMut, clock: &mut Clock, loss: Loss<'_>) {
         let mut object = self.begin(out, clock, Kind::DataLoss, loss.to_ns);
         object.string(Field::LossStage, loss.stage);
+        optional(&mut object, Field::LossOutput, loss.output);
         object.integer(Field::LossCount, loss.count);
         if let Some(KernelLoss { records, outgoing, incoming }) = loss.kernel {
             object.integer(Field::LossRecords, records);

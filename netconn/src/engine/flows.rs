@@ -117,8 +117,9 @@ impl Core {
         for socket in self.flows.take_folds() {
             self.maps.fold(socket);
         }
-        if self.flows.folded() != 0 && !self.says_folded {
-            self.says_folded = true;
+        let is_new = self.flows.folded() != 0 && !self.says_folded;
+        self.says_folded = self.flows.folded() != 0;
+        if is_new {
             warn!(
                 "there are too many flows: what a socket exchanges with further ends is counted as one flow without a \
                  remote address; a larger max_flows in the configuration helps"

@@ -6,6 +6,7 @@ mod check;
 mod condition;
 mod core;
 mod flows;
+mod losing;
 mod owners;
 mod packet;
 mod run;

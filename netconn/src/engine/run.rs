@@ -21,9 +21,9 @@ use tracing::{error, warn};
 use crate::{
     clock::Clock,
     directory::Directory,
-    encode::event::{KernelLoss, Loss},
     engine::{
-        Command, Cursor, Handle, Parts, RowsRequest, core::Core, owners::Owners, telling::Telling, unsent::Unsent,
+        Command, Cursor, Handle, Parts, RowsRequest, core::Core, losing::OutputLoss, owners::Owners, telling::Telling,
+        unsent::Unsent,
     },
     kernel::{
         capture::{Capture, Wanted},
@@ -73,7 +73,7 @@ pub(super) struct Loop {
     /// Dumps after the first.
     pub(super) repairs: u64,
     /// Losses that were told, and when they were last looked for.
-    told: Told,
+    pub(super) told: Told,
     /// When a dump that failed is taken again, nanoseconds since boot, and how long was waited.
     again: (u64, Duration),
     /// Changes that only a comparison with the kernel has shown.
@@ -85,15 +85,15 @@ pub(super) struct Loop {
 }
 
 /// Losses told so far.
-struct Told {
-    kernel: Losses,
+pub(super) struct Told {
+    pub(super) kernel: Losses,
     /// Records of datagrams that were lost and have been made up for.
     datagrams: u64,
-    /// By output: queue and disk.
-    outputs: Vec<(u64, u64)>,
-    checked_ns: u64,
+    /// By output.
+    pub(super) outputs: Vec<OutputLoss>,
+    pub(super) checked_ns: u64,
     /// Records received until then.
-    records: u64,
+    pub(super) records: u64,
 }
 
 impl Loop {
@@ -109,7 +109,7 @@ impl Loop {
         let told = Told {
             kernel: Losses::default(),
             datagrams: 0,
-            outputs: vec![(0, 0); parts.outputs.len()],
+            outputs: vec![OutputLoss::default(); parts.outputs.len()],
             checked_ns: now,
             records: 0,
         };
@@ -338,7 +338,7 @@ impl Loop {
             self.core.flows.doubt_unreadable();
             self.check(Wanted { minisocks: false, counters: true, datagrams: self.capture.has_flows() });
         }
-        let is_lossy = self.tell_losses(now);
+        let is_lossy = self.tell_losses(now, false);
         let is_due = !self.core.complete && self.again.0 <= now && self.capture.has("dump_tcp");
         if is_due || (is_lossy && self.core.complete) {
             self.repairs += 1;
@@ -355,35 +355,6 @@ impl Loop {
         std::mem::replace(&mut self.told.datagrams, lost) != lost
     }
 
-    /// Tells what was lost since the last time; whether records of the kernel were.
-    fn tell_losses(&mut self, now: u64) -> bool {
-        let from_ns = std::mem::replace(&mut self.told.checked_ns, now);
-        self.told.records = self.core.records;
-        let mut tell = |stage, count: u64, told: &mut u64| {
-            if count > *told {
-                let loss = Loss { stage, count: count - *told, kernel: None, from_ns, to_ns: now };
-                warn!("{} events were lost ({stage})", loss.count);
-                self.core.telling.lose(loss);
-                *told = count;
-            }
-        };
-        for (output, (queue, disk)) in self.outputs.iter().zip(&mut self.told.outputs) {
-            tell("queue", output.counters().lost_queue.load(Ordering::Relaxed), queue);
-            tell("disk", output.counters().lost_disk.load(Ordering::Relaxed), disk);
-        }
-        let losses = self.losses();
-        if !losses.exceed(&self.told.kernel) {
-            return false;
-        }
-        let before = std::mem::replace(&mut self.told.kernel, losses);
-        let records = losses.records().saturating_sub(before.records());
-        let events = losses.events.since(&before.events);
-        warn!("{records} records were lost (ring), and {} events with them", events.total());
-        let kernel = Some(KernelLoss { records, outgoing: events.outgoing, incoming: events.incoming });
-        self.core.telling.lose(Loss { stage: "ring", count: events.total(), kernel, from_ns, to_ns: now });
-        true
-    }
-
     /// Nothing in flight is lost: the programs are detached, the ring is emptied, the outputs are written.
     fn finish(&mut self) {
         self.capture.detach();
@@ -395,7 +366,7 @@ impl Loop {
         }
         self.core.tell_all();
         let now = self.core.telling.clock.now();
-        self.tell_losses(now);
+        self.tell_losses(now, true);
         self.core.telling.stop(self.losses().records());
         self.core.telling.hand_over(&self.outputs);
         self.core.telling.streams.clear();

@@ -85,7 +85,7 @@ impl Telling {
     }
 
     /// Tells everybody that something was lost.
-    pub(super) fn lose(&mut self, loss: Loss) {
+    pub(super) fn lose(&mut self, loss: Loss<'_>) {
         let start = self.batch.len();
         self.encoder.loss(&mut self.batch, &mut self.clock, loss);
         for stream in &mut self.streams {
@@ -133,7 +133,11 @@ impl Telling {
             if let Some((count, from_ns)) = stream.take_lost() {
                 *lost_by_clients += count;
                 let mut line = BytesMut::new();
-                encoder.loss(&mut line, clock, Loss { stage: "queue", count, kernel: None, from_ns, to_ns: now });
+                encoder.loss(
+                    &mut line,
+                    clock,
+                    Loss { stage: "queue", output: None, count, kernel: None, from_ns, to_ns: now },
+                );
                 stream.push(&line, now);
             }
             let is_there = stream.flush(now);

@@ -115,8 +115,9 @@ fields! {
     PacketSockets "sensor.packetSockets" String "Who has sockets open that no hook sees (AF_PACKET, AF_XDP), as name(pid), on `Sensor Start`; `unknown` for those whose process is not known.";
     EventsWritten "sensor.events" Integer "Events made by this run of the daemon, on `Sensor Stop`.";
     RecordsLost "sensor.recordsLost" Integer "Kernel records lost by this run of the daemon, on `Sensor Stop`.";
-    LossStage "loss.stage" String "Where events were lost: `ring`, `queue`, `sink` or `disk`.";
-    LossCount "loss.count" Integer "How many events will never come.";
+    LossStage "loss.stage" String "Where something was lost: `ring`, `queue`, `disk` or `flows`; `sink` is kept for outputs to come.";
+    LossOutput "loss.output" String "With `queue` and `disk`: which output lost them, `history` or its path; it is told when it can write again.";
+    LossCount "loss.count" Integer "How many events will never come; with `flows`, how many datagrams were counted in none.";
     LossRecords "loss.records" Integer "With `ring`: records of the kernel that were lost; most cost no event.";
     LossOutgoing "loss.outgoing" Integer "With `ring`: `IP Connect` events with direction `OUTGOING` among `loss.count`.";
     LossIncoming "loss.incoming" Integer "With `ring`: all other `IP Connect` events among `loss.count`.";

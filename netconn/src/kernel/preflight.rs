@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -140,6 +141,14 @@ pub fn read_btf() -> Result<Vec<u8>, Unfit> {
 pub fn cgroup_root() -> Option<PathBuf> {
     let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
     mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/").map(|mount| mount.mount_point)
+}
+
+/// Whether this process has a cgroup namespace of its own: what it takes for the root of cgroup v2 is then the root of its
+/// container, and programs that hang there see the sockets of that container only. The first namespace's number is
+/// `PROC_CGROUP_INIT_INO` in `include/linux/proc_ns.h`.
+pub fn is_in_cgroup_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffb;
+    fs::metadata("/proc/self/ns/cgroup").is_ok_and(|namespace| namespace.ino() != FIRST)
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {

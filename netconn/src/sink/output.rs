@@ -57,6 +57,8 @@ pub struct Counters {
     pub lost_disk: AtomicU64,
     /// Bytes that wait.
     waiting: AtomicU64,
+    /// The last write failed, and that was said.
+    pub failing: AtomicBool,
     /// The reader of standard output has gone away.
     pub closed: AtomicBool,
 }
@@ -130,7 +132,7 @@ impl Output {
     fn start(path: &Path, target: Target, history: Option<Arc<Status>>) -> io::Result<Self> {
         let counters = Arc::new(Counters::default());
         let (queue, orders) = sync_channel(BATCHES_MAX);
-        let writer = Writer { path: path.to_owned(), target, counters: Arc::clone(&counters), failing: false };
+        let writer = Writer { path: path.to_owned(), target, counters: Arc::clone(&counters) };
         let thread = thread::Builder::new().name("netconn-output".into());
         let run = move || {
             precedence::take();
@@ -188,8 +190,6 @@ struct Writer {
     path: PathBuf,
     target: Target,
     counters: Arc<Counters>,
-    /// The last write failed, and that was said.
-    failing: bool,
 }
 
 impl Writer {
@@ -233,8 +233,7 @@ impl Writer {
         match self.target.write(batch) {
             Ok(()) => {
                 self.counters.written.fetch_add(batch.events, Ordering::Relaxed);
-                if self.failing {
-                    self.failing = false;
+                if self.counters.failing.swap(false, Ordering::Relaxed) {
                     warn!("events are written to {path} again");
                 }
             }
@@ -244,11 +243,11 @@ impl Writer {
                 self.counters.lost_disk.fetch_add(batch.events.saturating_sub(written), Ordering::Relaxed);
                 if failed.error.kind() == io::ErrorKind::BrokenPipe {
                     self.counters.closed.store(true, Ordering::Relaxed);
-                } else if !self.failing {
+                } else if !self.counters.failing.load(Ordering::Relaxed) {
                     let advice = self.target.advice(&failed.error);
                     warn!("events are lost: cannot write to {path}: {}{advice}", failed.error);
                 }
-                self.failing = true;
+                self.counters.failing.store(true, Ordering::Relaxed);
             }
         }
         self.counters.waiting.fetch_sub(batch.lines.len() as u64, Ordering::Relaxed);
@@ -323,7 +322,6 @@ mod tests {
             path: "/dev/full".into(),
             target: Target::File(LineFile::open(Path::new("/dev/full")).unwrap()),
             counters: Arc::default(),
-            failing: false,
         };
         writer.write(&Batch { lines: Bytes::from_static(b"a\nb\n"), events: 2, earliest: 0 });
         assert_eq!(writer.counters.lost_disk.load(Ordering::Relaxed), 2);

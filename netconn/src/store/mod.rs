@@ -18,6 +18,8 @@ pub use status::{Conversion, Status};
 
 /// Name of the folder in the state folder.
 pub const FOLDER: &str = "events";
+/// What `loss.output` calls the history.
+pub const NAME: &str = "history";
 /// A history has room for this many segments of the greatest length: what goes when it is full is a small part of it.
 const SEGMENTS_MIN: u64 = 16;
 
