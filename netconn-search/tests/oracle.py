@@ -14,6 +14,7 @@ import random
 import re
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -201,9 +202,18 @@ def make_events():
             }
         if kind == "Data Loss":
             event |= {"loss.stage": rng.choice(["ring", "queue", "sink", "disk"]), "loss.count": rng.randrange(1, 50)}
+            # It was before it is told.
+            event |= {"loss.to": time - 10, "loss.from": time - 10 - rng.randrange(3 * HOUR)}
         # Missing fields are left out, but for a few that are null.
         there = {name: value for name, value in event.items() if value is not None or rng.random() < 0.02}
         events.append(Event(there))
+    # What the reference queries look for: much to one place, and many places.
+    for place, event in enumerate(event for event in events if event["event.type"] == "IP Connect"):
+        if place % 9 == 0:
+            event |= {"src.process.name": "scp", "event.network.direction": "OUTGOING"}
+            event |= {"dst.ip.address": "203.0.113.5", "dst.port.number": 443}
+        elif place % 40 == 1:
+            event |= {"src.process.name": "scan", "src.ip.address": "10.1.1.1", "dst.ip.address": f"192.168.7.{place // 40}"}
     return events
 
 
@@ -1866,6 +1876,54 @@ gives(
     ],
     arguments=LAST_DAYS,
 )
+PLACES = {
+    "10.0.0.0/8": {
+        "city": {"names": {"en": "Cologne", "de": "Köln"}},
+        "country": {"iso_code": "DE", "names": {"en": "Germany", "de": "Deutschland"}},
+        "continent": {"code": "EU", "names": {"en": "Europe", "de": "Europa"}},
+        "subdivisions": [{"iso_code": "NW", "names": {"en": "North Rhine-Westphalia", "de": "Nordrhein-Westfalen"}}],
+        "location": {"latitude": 50.9, "longitude": 6.95},
+    },
+    "192.168.0.0/16": {"country": {"iso_code": "AU", "names": {"en": "Australia"}}, "location": {"latitude": -33.5}},
+    "2001:db8::/32": {"continent": {"code": "AN", "names": {"en": "Antarctica"}}},
+}
+
+
+def place(*path):
+    """What the database says of where an event goes to."""
+
+    def of_event(event):
+        found = next((said for net, said in PLACES.items() if inside(event["dst.ip.address"], net)), None)
+        for step in path:
+            found = found.get(step) if isinstance(found, dict) else found[step] if found else None
+        return found
+
+    return of_event
+
+
+def location(event):
+    both = [place("location", name)(event) for name in ("latitude", "longitude")]
+    return None if None in both else f"{both[0]},{both[1]}"
+
+
+each(
+    "Functions: geo_ip_…",
+    {
+        "geo_ip_city(dst.ip.address)": place("city", "names", "en"),
+        "geo_ip_city(dst.ip.address, 'de')": place("city", "names", "de"),
+        "geo_ip_state(dst.ip.address)": place("subdivisions", 0, "names", "en"),
+        "geo_ip_state(dst.ip.address, 'de')": place("subdivisions", 0, "names", "de"),
+        "geo_ip_state_iso(dst.ip.address)": place("subdivisions", 0, "iso_code"),
+        "geo_ip_country(dst.ip.address)": place("country", "names", "en"),
+        "geo_ip_country(dst.ip.address, 'de')": place("country", "names", "de"),
+        "geo_ip_country_iso(dst.ip.address)": place("country", "iso_code"),
+        "geo_ip_continent(dst.ip.address)": place("continent", "names", "en"),
+        "geo_ip_continent(dst.ip.address, 'de')": place("continent", "names", "de"),
+        "geo_ip_continent_code(dst.ip.address)": place("continent", "code"),
+        "geo_ip_location(dst.ip.address)": location,
+    },
+    arguments=("--config", "TABLES/netconn.toml"),
+)
 refuses("Functions: geography says that there is no MMDB file", "| let c = geo_ip_country(dst.ip.address)", "MMDB")
 refuses("Functions: geography says that there is no MMDB file", "geo_ip_city(dst.ip.address) = 'Köln'", "MMDB")
 each(
@@ -2313,14 +2371,85 @@ keeps_first(
     lambda e: anywhere(e, "100%") or anywhere(e, "x_y") or anywhere(e, "temp\\a"),
 )
 
+# --- Reference queries, as they are
+
+OUTGOING = [e for e in CONNECTS if e["event.network.direction"] == "OUTGOING"]
+for filter, holds in {
+    "event.type = 'IP Connect' and event.network.direction = 'OUTGOING'": lambda e: e in OUTGOING,
+    "event.type = 'IP Connect' and dst.port.number = 443": lambda e: e["dst.port.number"] == 443,
+    "event.type = 'IP Connect' and dst.ip.address starts_with '10.'": lambda e: (e["dst.ip.address"] or "").startswith("10."),
+}.items():
+    rows = lambda holds=holds: [whole(e) for e in CONNECTS if holds(e)]
+    gives_any_order("Reference queries", filter, rows, columns=False)
+    newest = lambda holds=holds: [{"event.time": e["event.time"]} for e in reversed(CONNECTS) if holds(e)]
+    gives("Reference queries: newest first", f"{filter} | columns event.time", newest)
+newest = lambda: [{"event.time": e["event.time"]} for e in reversed(CONNECTS)][:1000]
+gives("Reference queries: newest first", "event.type = 'IP Connect' | columns event.time", newest)
+
+
+def numbers_of(field):
+    return lambda rows: len(set(values(rows, field)))
+
+
+gives(
+    "Reference queries",
+    "event.type = 'IP Connect' | group ConnectionCount = count() by dst.ip.address, dst.port.number | sort -ConnectionCount",
+    lambda: ordered(group(CONNECTS, "dst.ip.address dst.port.number", ConnectionCount=len), "-ConnectionCount"),
+)
+gives(
+    "Reference queries",
+    "event.type = 'IP Connect' and event.network.direction = 'OUTGOING' | group ConnectionCount = count(), DistinctPorts = estimate_distinct(dst.port.number) by dst.ip.address | filter DistinctPorts > 5 | sort -ConnectionCount",
+    lambda: [
+        row
+        for row in ordered(
+            group(OUTGOING, "dst.ip.address", ConnectionCount=len, DistinctPorts=numbers_of("dst.port.number")),
+            "-ConnectionCount",
+        )
+        if row["DistinctPorts"] > 5
+    ],
+)
+gives(
+    "Reference queries",
+    "event.type = 'IP Connect' and event.network.direction = 'OUTGOING' and dst.port.number in (21, 22, 25, 53, 80, 443, 993, 995) | group TransferCount = count() by src.process.name, dst.ip.address, dst.port.number | filter TransferCount > 100",
+    lambda: [
+        row
+        for row in group(
+            [e for e in OUTGOING if e["dst.port.number"] in (21, 22, 25, 53, 80, 443, 993, 995)],
+            "src.process.name dst.ip.address dst.port.number",
+            TransferCount=len,
+        )
+        if row["TransferCount"] > 100
+    ],
+)
+gives(
+    "Reference queries",
+    "event.type = 'IP Connect' and dst.ip.address starts_with '192.168.' | group TargetCount = estimate_distinct(dst.ip.address) by src.ip.address, src.process.name | filter TargetCount > 20",
+    lambda: [
+        row
+        for row in group(
+            [e for e in CONNECTS if (e["dst.ip.address"] or "").startswith("192.168.")],
+            "src.ip.address src.process.name",
+            TargetCount=numbers_of("dst.ip.address"),
+        )
+        if row["TargetCount"] > 20
+    ],
+)
+# Every one of the last two finds something.
+assert sum(e["src.process.name"] == "scp" for e in OUTGOING) > 100 and sum(e["src.process.name"] == "scan" for e in CONNECTS) > 20
+
 # --- Time range
 
 COUNTED = "| group n = count(), first = min(event.time), last = max(event.time)"
 
 
+def lost_in(start, end):
+    """Events that were lost then, as far as the files of that time say so."""
+    return sum(e["loss.count"] for e in LOSSES if e["loss.from"] < START + end and e["loss.to"] >= START + start)
+
+
 def ranged(*arguments, start, end):
     summary = lambda: group(during(start, end), {}, n=len, first=of(min, "event.time"), last=of(max, "event.time"))
-    lost = lambda answer: answer["events_lost"] == sum(values(during(start, end), "loss.count"))
+    lost = lambda answer: answer["events_lost"] == lost_in(start, end)
     gives("Time range: " + " ".join(arguments), COUNTED, summary, arguments=arguments, check=lost)
 
 
@@ -2360,7 +2489,7 @@ gives(
     arguments=LAST_DAYS,
     check=lambda answer: [column["type"] for column in answer["columns"]]
     == ["string", "integer", "number", "boolean", "time", "array"]
-    and answer["events_lost"] == sum(values(during(7 * DAY, 9 * DAY), "loss.count"))
+    and answer["events_lost"] == lost_in(7 * DAY, 9 * DAY)
     and len(during(7 * DAY, 9 * DAY)) <= answer["events_read"] <= COUNT
     and answer["bytes_read"] > 0
     and answer["elapsed_ms"] > 0
@@ -2381,12 +2510,53 @@ refuses("Errors: a suggestion", "event.type = 'a' | where dst.port.number = 1", 
 # ---------------------------------------------------------------------------------------------------------------- running
 
 
+def mmdb(networks):
+    """A database of networks in MaxMind's format 2.0: a tree of bits, then what its leaves point to, then what it is."""
+
+    def encode(value):
+        head = lambda kind, size: bytes([kind << 5 | size]) if size < 29 else bytes([kind << 5 | 29, size - 29])
+        if isinstance(value, str):
+            return head(2, len(value.encode())) + value.encode()
+        if isinstance(value, float):
+            return head(3, 8) + struct.pack(">d", value)
+        if isinstance(value, bytes):
+            return value  # encoded already
+        if isinstance(value, list):
+            return bytes([len(value), 11 - 7]) + b"".join(map(encode, value))
+        return head(7, len(value)) + b"".join(encode(name) + encode(inner) for name, inner in value.items())
+
+    nodes, data = [[None, None]], b""
+    for net, said in networks.items():
+        net = ipaddress.ip_network(net)
+        # Those of IPv4 are the first of IPv6.
+        bits = f"{int(net.network_address):0128b}"[: net.prefixlen + (96 if net.version == 4 else 0)]
+        node = 0
+        for bit in bits[:-1]:
+            if nodes[node][int(bit)] is None:
+                nodes.append([None, None])
+                nodes[node][int(bit)] = len(nodes) - 1
+            node = nodes[node][int(bit)]
+        nodes[node][int(bits[-1])] = ("data", len(data))
+        data += encode(said)
+    number = lambda to: len(nodes) if to is None else len(nodes) + 16 + to[1] if isinstance(to, tuple) else to
+    tree = b"".join(number(to).to_bytes(3, "big") for node in nodes for to in node)
+    of_two = lambda value: bytes([5 << 5 | 2]) + value.to_bytes(2, "big")
+    of_eight = lambda value: bytes([8, 9 - 7]) + value.to_bytes(8, "big")
+    about = {"node_count": bytes([6 << 5 | 4]) + len(nodes).to_bytes(4, "big"), "record_size": of_two(24)}
+    about |= {"ip_version": of_two(6), "database_type": "Test-City", "languages": ["en", "de"]}
+    about |= {"binary_format_major_version": of_two(2), "binary_format_minor_version": of_two(0)}
+    about |= {"build_epoch": of_eight(START // 1000), "description": {"en": "places"}}
+    return tree + bytes(16) + data + b"\xab\xcd\xefMaxMind.com" + encode(about)
+
+
 def write_tables(folder):
     folder.mkdir()
     (folder / "ports.csv").write_text('port,service,rank\n443,https,1\n22,ssh,2\n80,"http, plain",\n')
     (folder / "programs.csv").write_text("program,kind\nCURL,client\nnginx,server\nÄpfel,fruit\n", encoding="utf-8")
     (folder / "patterns.csv").write_text("pattern,kind\ncurl *,get\ntook ? ms,short\n*.exe*,windows\n")
     (folder / "nets.json").write_text(json.dumps([{"net": net, "zone": name} for net, name in ZONES]))
+    (folder / "places.mmdb").write_bytes(mmdb(PLACES))
+    (folder / "netconn.toml").write_text(f'[search]\ngeo_database = "{folder}/places.mmdb"\n')
 
 
 def write_events(program, folder):
@@ -2409,7 +2579,8 @@ def write_events(program, folder):
 
 def run(program, case, events, tables):
     environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(tables), "TZ": "UTC"}
-    command = [program, case.query, "-f", str(events), "--lookups", str(tables), "--format", "json", *case.arguments]
+    arguments = [argument.replace("TABLES", str(tables)) for argument in case.arguments]
+    command = [program, case.query, "-f", str(events), "--lookups", str(tables), "--format", "json", *arguments]
     done = subprocess.run(command, capture_output=True, env=environment, stdin=subprocess.DEVNULL, timeout=60)
     said = done.stderr.decode()
     answer = json.loads(done.stdout) if done.stdout else {}

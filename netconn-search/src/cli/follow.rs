@@ -196,6 +196,10 @@ impl<'a> Follower<'a> {
                 self.show(&batch)?;
             }
         }
+        let lost = answer.progress.snapshot().lost;
+        if lost != 0 {
+            self.session.tell_notes(&[format!("{lost} events were lost here: the daemon says so.")]);
+        }
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Source {
     /// Folder of the tables for `lookup` and `savelookup` [default: ~/.local/share/netconn/lookups].
     #[arg(long, value_name = "DIR")]
     pub(super) lookups: Option<PathBuf>,
-    /// Memory that the search may use.
+    /// Memory that the query may use before it writes to disk; the program and what it knows of the files come on top.
     #[arg(long, value_name = "BYTES", default_value = "400MB", value_parser = bytes)]
     pub(super) memory_limit: u64,
     /// Give up after so much time: 30s, 5m. What is followed just ends.

@@ -5,7 +5,7 @@ use std::{
     num::NonZero,
     ops::Range,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -227,9 +227,15 @@ impl Session {
     async fn run(&self, text: &str, query: &Query, diagnostics: Vec<Diagnostic>) -> Result<u64> {
         let started = Instant::now();
         let search = self.search()?;
+        // To find out what there is takes time, too.
+        let counters = Arc::new(OnceLock::<Arc<engine::Progress>>::new());
+        let counts = Arc::clone(&counters);
+        let counts = move || counts.get().map_or_else(Counts::default, |progress| counted(&progress.snapshot()));
+        let mut line = Some(Progress::start(counts));
         let diagnostics = self.check(&search, text, query, diagnostics).await?;
         let answer = search.run(query).await.map_err(|error| located(error, text))?;
-        let Answer { schema, mut batches, warnings, default_limit, progress } = answer;
+        let _ = counters.set(Arc::clone(&answer.progress));
+        let Answer { schema, mut batches, warnings, progress } = answer;
         let warnings = warnings
             .into_iter()
             .map(|warning| Diagnostic::warning(warning.span.unwrap_or(query.span), warning.message));
@@ -238,8 +244,6 @@ impl Session {
         let (destination, file) = self.destination()?;
         let mut output = Output::begin(destination, &self.style()?, schema, &Intent::of(query))?;
         let is_shown_at_once = self.presentation.output.is_none() && io::stdout().is_terminal();
-        let counts = Arc::clone(&progress);
-        let mut line = Some(Progress::start(move || counted(&counts.snapshot())));
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| located(error, text))?;
             if is_shown_at_once && batch.num_rows() > 0 {
@@ -253,7 +257,7 @@ impl Session {
         let mut summary = self.summary(&read, started.elapsed());
         summary.warnings = diagnostics.iter().map(|diagnostic| said_in_a_line(diagnostic, text)).collect();
         summary.warnings.extend(read.notes.iter().cloned());
-        summary.cut_at = (default_limit && output.rows() >= search.max_rows).then_some(search.max_rows);
+        summary.cut_at = read.cut.then_some(search.max_rows);
         output.end(&mut summary)?;
         if let Some(file) = file {
             file.commit()?;
@@ -316,7 +320,7 @@ impl Session {
     }
 
     /// Says what has to be known to trust the answer.
-    fn tell_notes(&self, notes: &[String]) {
+    pub(super) fn tell_notes(&self, notes: &[String]) {
         if self.presentation.quiet {
             return;
         }
@@ -393,7 +397,13 @@ pub(super) fn located(error: SearchError, text: &str) -> anyhow::Error {
 }
 
 fn counted(read: &Snapshot) -> Counts {
-    Counts { events: read.rows, bytes: read.bytes, files_done: read.files, files: read.files_all }
+    Counts {
+        events: read.rows,
+        bytes: read.bytes,
+        files_done: read.files,
+        files: read.files_all,
+        bytes_all: read.bytes_all,
+    }
 }
 
 /// Lines for a terminal.

@@ -4,7 +4,11 @@ use std::borrow::Cow;
 
 use netconn::{event::field::FIELDS, term};
 
-use crate::language::catalogue::{COMMANDS, FUNCTIONS, FunctionKind};
+use crate::language::{
+    Columns, Fields,
+    catalogue::{COMMANDS, FUNCTIONS, FunctionKind},
+    check, parse, printer,
+};
 
 /// Words of the language that are neither commands nor functions.
 const WORDS: [&str; 18] = [
@@ -57,6 +61,8 @@ pub enum Context<'a> {
         begun: &'a str,
         /// The command that it belongs to; the first filter has none.
         command: Option<&'a str>,
+        /// What stands before that command.
+        before: &'a str,
     },
 }
 
@@ -72,15 +78,15 @@ impl<'a> Context<'a> {
             .rfind(|character| !is_name(character))
             .map_or(0, |place| place + text[place..].chars().next().map_or(0, char::len_utf8));
         let (before, begun) = text.split_at(start);
-        let step = last_pipe(before).map(|place| before[place + 1..].trim_start());
-        match step {
-            Some("") => Self::Command(begun),
-            Some(step) => {
-                let command = step.split(|character: char| !is_name(character)).next();
-                Self::Name { begun, command: command.filter(|command| !command.is_empty()) }
-            }
-            None => Self::Name { begun, command: None },
+        // A name has a hyphen within, at most: `sort -name`.
+        let begun = begun.trim_start_matches('-');
+        let Some(pipe) = last_pipe(before) else { return Self::Name { begun, command: None, before: "" } };
+        let step = before[pipe + 1..].trim_start();
+        if step.is_empty() {
+            return Self::Command(begun);
         }
+        let command = step.split(|character: char| !is_name(character)).next();
+        Self::Name { begun, command: command.filter(|command| !command.is_empty()), before: &before[..pipe] }
     }
 
     /// Where the word begins that is completed, in a text of this length.
@@ -106,20 +112,33 @@ impl<'a> Context<'a> {
                     .map(|(name, meaning)| named(name, " ", meaning))
                     .collect()
             }
-            Self::Name { begun, command } => names(begun, *command, fields),
+            Self::Name { begun, command, before } => names(begun, *command, before, fields),
         }
     }
 }
 
-/// Names that begin like that: fields, functions, words; as the very first word commands too.
-fn names(begun: &str, command: Option<&str>, fields: &[String]) -> Vec<Candidate> {
+/// The columns that there are behind these commands: whether fields of events are among them, and others.
+fn columns(before: &str, fields: &[String]) -> (bool, Vec<String>) {
+    let Some(query) = parse(before).query else { return (true, Vec::new()) };
+    match check(&query, &Fields::new(fields)).columns {
+        Columns::Events { added } | Columns::Partly(added) => (true, added),
+        Columns::Named(names) => (false, names),
+    }
+}
+
+/// Names that begin like that: columns, fields, functions, words; as the very first word commands too.
+fn names(begun: &str, command: Option<&str>, before: &str, fields: &[String]) -> Vec<Candidate> {
     let in_group = matches!(command, Some("group" | "top"));
-    let mut candidates: Vec<Candidate> = Vec::new();
-    let known = FIELDS.iter().map(|field| (field.name, field.meaning));
-    let found = fields.iter().filter(|field| is_harmless(field)).map(|field| (field.as_str(), "in these files"));
-    let known = known.chain(found.filter(|(name, _)| !FIELDS.iter().any(|field| field.name == *name)));
-    candidates
-        .extend(known.filter(|(name, _)| starts_with(name, begun)).map(|(name, meaning)| named(name, "", meaning)));
+    let (has_fields, made) = columns(before, fields);
+    let made = made.iter().filter(|name| is_harmless(name) && starts_with(name, begun));
+    let mut candidates: Vec<Candidate> = made.map(|name| named(&printer::name(name), "", "")).collect();
+    if has_fields {
+        let known = FIELDS.iter().map(|field| (field.name, field.meaning));
+        let found = fields.iter().filter(|field| is_harmless(field)).map(|field| (field.as_str(), "in these files"));
+        let known = known.chain(found.filter(|(name, _)| !FIELDS.iter().any(|field| field.name == *name)));
+        candidates
+            .extend(known.filter(|(name, _)| starts_with(name, begun)).map(|(name, meaning)| named(name, "", meaning)));
+    }
     // Everything at once is no help.
     if begun.is_empty() {
         return candidates;
@@ -258,6 +277,14 @@ mod tests {
             ("| group n = estimate", "estimate:estimate_distinct("),
             ("| filter estimate", "estimate:"),
             ("| let x = running_c", "running_c:running_count("),
+            ("| group hits = count() by dst.ip.address | sort -", ":dst.ip.address|hits"),
+            ("| group hits = count(), max(dst.port.number) by dst.ip.address | filter hi", "hi:hits"),
+            ("| let hits = 1 | filter hi", "hi:hits"),
+            ("| let hits = 1 | columns dst.p", "dst.p:dst.port.number"),
+            (
+                "| union (| group hits = count() by a | sort ev",
+                "ev:event.type|event.category|event.time|event.id|event.connection.id",
+            ),
             ("a con", "con:container.id|concat(|contains "),
             ("src.process.name = '", ":curl'|it\\'s'|cron'"),
             ("src.process.name='c", "c:curl'|cron'"),

@@ -11,14 +11,16 @@ use datafusion::arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_aggregate::min_max::{max, min};
 use datafusion::functions_aggregate::sum::sum;
 use datafusion::logical_expr::{LogicalPlanBuilder, lit, try_cast};
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use netconn::event::field::{FIELDS, Field};
+use netconn::store;
 
 use super::error::{Result, SearchError};
 use super::function::geography;
@@ -62,8 +64,6 @@ pub struct Answer {
     pub batches: BoxStream<'static, Result<RecordBatch>>,
     /// What the person who asked should know before the rows. What comes up while files are read is in `progress`.
     pub warnings: Vec<Warning>,
-    /// It was not said how many rows are wanted: there are at most [`Search::max_rows`].
-    pub default_limit: bool,
     /// Counters; those of losses and of bad lines are complete at the end of the rows.
     pub progress: Arc<Progress>,
 }
@@ -107,9 +107,13 @@ impl Search {
         let schema = prepared.plan.schema();
         let memory = self.memory;
         let stream = execute_stream(prepared.plan, prepared.planner.state.task_ctx())?;
-        let batches = stream.map_err(move |error| SearchError::engine(error, memory)).boxed();
+        let batches = stream.map_err(move |error| SearchError::engine(error, memory));
+        let batches = match prepared.default_limit {
+            true => cut(batches, self.max_rows, Arc::clone(&progress)).boxed(),
+            false => batches.boxed(),
+        };
         let warnings = prepared.planner.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Answer { schema, batches, warnings, default_limit: prepared.default_limit, progress })
+        Ok(Answer { schema, batches, warnings, progress })
     }
 
     /// Answers a query and says how, instead of what. Tables are not written.
@@ -148,6 +152,7 @@ impl Search {
         let files = self.range.as_ref().map(|range| range.start.saturating_add(back)..range.end.saturating_add(ahead));
         let used = Names::of(query);
         let events = Events::open(&self.paths, files.as_ref(), &used).await?;
+        self.range.iter().for_each(|range| events.note_beginning(range));
         let time = match &self.range {
             Some(range) => Some(range.clone()),
             None if used.asks_for_time => edges(&events, &state).await?,
@@ -182,6 +187,23 @@ struct Prepared {
     default_limit: bool,
 }
 
+/// The first `max` rows; that there are more is noted.
+fn cut(
+    batches: impl Stream<Item = Result<RecordBatch>>,
+    max: u64,
+    progress: Arc<Progress>,
+) -> impl Stream<Item = Result<RecordBatch>> {
+    let mut left = usize::try_from(max).unwrap_or(usize::MAX);
+    batches.map_ok(move |batch| {
+        if batch.num_rows() > left {
+            progress.cut();
+        }
+        let batch = batch.slice(0, batch.num_rows().min(left));
+        left -= batch.num_rows();
+        batch
+    })
+}
+
 /// Times of the first event and the last one; nothing if there is none.
 async fn edges(events: &Events, state: &SessionState) -> Result<Option<Range<i64>>> {
     let table = provider_as_source(Arc::new(events.apart()));
@@ -207,9 +229,14 @@ async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
     let table = provider_as_source(Arc::new(events));
     let field = |field: Field| rows_column(field.info().name);
     let mut condition = field(Field::EventType).eq(lit(losses::KIND));
+    // The history lacks only what it has lost itself.
+    let output = field(Field::LossOutput);
+    condition = condition.and(output.clone().is_null().or(output.eq(lit(store::NAME))));
     if let Some(range) = range {
-        let time = field(Field::EventTime);
-        condition = condition.and(time.clone().gt_eq(lit(range.start))).and(time.lt(lit(range.end)));
+        // It is told when it is over: what counts is when it was.
+        let time = |edge| coalesce(vec![try_cast(field(edge), DataType::Int64), field(Field::EventTime)]);
+        let (from, to) = (time(Field::LossFrom), time(Field::LossTo));
+        condition = condition.and(to.gt_eq(lit(range.start))).and(from.lt(lit(range.end)));
     }
     // In files of others it may be a float or a text.
     let count = try_cast(field(Field::LossCount), DataType::Int64);

@@ -29,6 +29,15 @@ pub struct Counts {
     pub files_done: u64,
     /// All files.
     pub files: u64,
+    /// Bytes of all files. Of columns that nobody asks for none are read.
+    pub bytes_all: u64,
+}
+
+impl Counts {
+    /// How much is done, of how much: files, or the bytes of a few.
+    fn part(&self) -> (u64, u64) {
+        if self.files > 8 { (self.files_done, self.files) } else { (self.bytes, self.bytes_all.max(1)) }
+    }
 }
 
 /// Shows the line until it is dropped.
@@ -50,10 +59,14 @@ impl Progress {
                 return;
             }
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            let style = ProgressStyle::with_template("{bar:20.cyan} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             loop {
-                bar.set_message(line(&counts()));
+                let counts = counts();
+                let (done, all) = counts.part();
+                bar.set_length(all);
+                bar.set_position(done);
+                bar.set_message(line(&counts));
                 bar.tick();
                 if ended.recv_timeout(STEP) != Err(RecvTimeoutError::Timeout) {
                     break;
@@ -90,7 +103,9 @@ mod tests {
 
     #[test]
     fn the_line_has_rows_and_bytes() {
-        let counts = Counts { events: 1_234_567, bytes: 45_200_000, files_done: 3, files: 40 };
+        let counts = Counts { events: 1_234_567, bytes: 45_200_000, files_done: 3, files: 40, bytes_all: 9 };
         assert_eq!(line(&counts), "1,234,567 events read, 45.2 MB, 3 of 40 files (Ctrl-C ends the search)");
+        assert_eq!(counts.part(), (3, 40));
+        assert_eq!(Counts { files: 2, bytes: 5, ..counts }.part(), (5, 9));
     }
 }

@@ -113,7 +113,7 @@ pub(crate) struct Planner {
 pub(crate) struct Planned {
     /// Makes the rows, in order.
     pub(crate) plan: LogicalPlan,
-    /// It was not said how many rows are wanted: these are the first.
+    /// It was not said how many rows are wanted: these are the first, and one more if there are more.
     pub(crate) default_limit: bool,
 }
 
@@ -126,7 +126,8 @@ impl Planner {
         // All rows are wanted, and nobody has asked for an order: they come as they are found.
         let rows = match rows.unordered && rows.by_default {
             true => rows,
-            false => rows.sorted(default_limit.then_some(self.settings.max_rows))?,
+            // One more shows that there are more.
+            false => rows.sorted(default_limit.then_some(self.settings.max_rows.saturating_add(1)))?,
         };
         Ok(Planned { plan: rows.visible()?, default_limit })
     }

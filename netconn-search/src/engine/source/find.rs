@@ -64,6 +64,8 @@ pub(crate) struct Found {
     pub(crate) pruned_bytes: u64,
     /// Those that could not be read.
     pub(crate) problems: Vec<Problem>,
+    /// When the history begins, epoch milliseconds, if there is nothing but a history.
+    pub(crate) begins: Option<i64>,
 }
 
 /// A file or folder in a folder that could not be read.
@@ -71,6 +73,13 @@ pub(crate) struct Found {
 pub(crate) struct Problem {
     path: PathBuf,
     source: io::Error,
+}
+
+impl EventFile {
+    /// Whether it is one of the history's, by its name.
+    pub(crate) fn is_of_history(&self) -> bool {
+        is_of_history(&self.path)
+    }
 }
 
 impl Display for Problem {
@@ -82,7 +91,15 @@ impl Display for Problem {
 /// Finds the files below `paths` that may hold events of `range`. A path named must be readable; what is below it that
 /// is not becomes a problem, and an error if there is nothing else.
 pub(crate) fn find(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<Found> {
-    let mut finder = Finder { range, found: Found::default(), seen: HashSet::new(), kept_open: 0, candidates: 0 };
+    let mut finder = Finder {
+        range,
+        found: Found::default(),
+        seen: HashSet::new(),
+        kept_open: 0,
+        candidates: 0,
+        begins: None,
+        has_others: false,
+    };
     for path in paths {
         let read = |source| SearchError::Read { path: path.clone(), source };
         let metadata = fs::metadata(path).map_err(read)?;
@@ -97,10 +114,12 @@ pub(crate) fn find(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<Foun
                 return Err(SearchError::Empty { path: path.clone() });
             }
         } else if let Some(file) = open(path).map_err(read)? {
+            finder.has_others = true;
             finder.add(EventFile { is_named: true, ..file });
         }
     }
     let mut found = finder.found;
+    found.begins = if finder.has_others { None } else { finder.begins };
     if found.files.is_empty() && !found.problems.is_empty() {
         let Problem { path, source } = found.problems.swap_remove(0);
         return Err(SearchError::Read { path, source });
@@ -116,6 +135,10 @@ struct Finder<'a> {
     kept_open: usize,
     /// What is no reason to say that a folder is empty.
     candidates: usize,
+    /// The earliest time that a name of the history has.
+    begins: Option<i64>,
+    /// Whether there are files that are no history's.
+    has_others: bool,
 }
 
 impl Finder<'_> {
@@ -125,6 +148,7 @@ impl Finder<'_> {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.sort_unstable();
+        let mut has_next = false;
         let current: BTreeSet<Name> =
             name::current(names.iter().filter_map(|name| Name::parse(name))).into_iter().collect();
         for name in names.iter().filter(|name| !name::is_temporary(name)) {
@@ -152,8 +176,13 @@ impl Finder<'_> {
             if metadata.as_ref().is_ok_and(|metadata| !metadata.is_file()) {
                 continue;
             }
+            match parsed.map(|name| i64::try_from(name.from()).unwrap_or(i64::MAX)) {
+                Some(from) => self.begins = Some(self.begins.map_or(from, |begins| begins.min(from))),
+                None => self.has_others = true,
+            }
             if let (Some(name), Some(range)) = (parsed, self.range)
                 && !may_hold(name, range)
+                && !is_next(name, range, &mut has_next)
             {
                 self.candidates += 1;
                 self.found.pruned += 1;
@@ -199,6 +228,10 @@ impl Finder<'_> {
     }
 }
 
+fn is_of_history(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).and_then(Name::parse).is_some()
+}
+
 fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
@@ -206,6 +239,12 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 fn may_hold(name: Name, range: &Range<i64>) -> bool {
     let [start, end] = [range.start, range.end.saturating_sub(1)].map(|time| u64::try_from(time).ok());
     end.is_some_and(|end| range.start < range.end && name.may_hold(&(start.unwrap_or(0)..=end)))
+}
+
+/// Whether this is the first Parquet file behind the range: a loss is told when it is over. Names come in order.
+fn is_next(name: Name, range: &Range<i64>, has_next: &mut bool) -> bool {
+    let is_behind = i64::try_from(name.from()).is_ok_and(|from| from >= range.end);
+    is_behind && name.to().is_some() && !std::mem::replace(has_next, true)
 }
 
 /// What the store has made of a segment that was there when its folder was listed. Nothing if it was the oldest and had to go.
@@ -247,8 +286,7 @@ pub(crate) fn open(path: &Path) -> io::Result<Option<EventFile>> {
         [0x28, 0xb5, 0x2f, 0xfd] => Format::Zstd,
         _ => Format::Lines,
     };
-    let segment = path.file_name().and_then(|name| name.to_str()).and_then(Name::parse).is_some();
-    let handle = (segment && matches!(format, Format::Lines | Format::Parquet)).then(|| Arc::new(file));
+    let handle = (is_of_history(path) && matches!(format, Format::Lines | Format::Parquet)).then(|| Arc::new(file));
     let path = match fs::canonicalize(path) {
         // The store has removed it just now; it is open.
         Err(error) if error.kind() == io::ErrorKind::NotFound && handle.is_some() => path.to_owned(),
@@ -294,7 +332,11 @@ mod tests {
         let some = find(&paths, Some(&(1_700_000_099_999..1_700_000_200_000))).unwrap();
         assert_eq!((names(&some).len(), some.pruned, some.pruned_bytes), (3, 1, 3));
         let none = find(&paths, Some(&(1_600_000_000_000..1_600_000_200_000))).unwrap();
-        assert_eq!((names(&none), none.pruned), (vec!["other.ndjson.gz".to_owned()], 3));
+        // The first one behind may tell what was lost before.
+        assert_eq!(names(&none), ["events-1700000000000-1700000099999.parquet", "other.ndjson.gz"]);
+        assert_eq!((none.pruned, none.begins), (2, None), "not all of it is a history");
+        fs::remove_file(folder.path().join("other.ndjson.gz")).unwrap();
+        assert_eq!(find(&paths, None).unwrap().begins, Some(1_700_000_000_000));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Events that are known to be lost, counted from the lines that say so.
 
+use std::ops::Range;
+
+use netconn::store;
 use serde_json::Value;
 
 /// What the kind of those events is called.
@@ -7,20 +10,26 @@ pub(crate) const KIND: &str = "Data Loss";
 
 /// The time in which losses count, epoch milliseconds; all when there is none.
 #[derive(Clone, Debug)]
-pub(crate) struct Range(pub(crate) Option<std::ops::Range<i64>>);
+pub(crate) struct Losses(pub(crate) Option<Range<i64>>);
 
-impl Range {
-    /// How many events this line says are lost: 0 for any other line.
-    pub(crate) fn count(&self, line: &[u8]) -> u64 {
+impl Losses {
+    /// How many events this line says are lost: 0 for any other line. What is said in the history of other outputs is not
+    /// missing there.
+    pub(crate) fn count(&self, line: &[u8], is_of_history: bool) -> u64 {
         let Ok(Value::Object(event)) = serde_json::from_slice(line) else { return 0 };
-        if event.get("event.type").and_then(Value::as_str) != Some(KIND) {
+        let text = |name: &str| event.get(name).and_then(Value::as_str);
+        if text("event.type") != Some(KIND) {
             return 0;
         }
-        let time = event.get("event.time").and_then(Value::as_i64);
-        let inside = match (&self.0, time) {
-            (None, _) => true,
-            (Some(range), Some(time)) => range.contains(&time),
-            (Some(_), None) => false,
+        if is_of_history && text("loss.output").is_some_and(|output| output != store::NAME) {
+            return 0;
+        }
+        let time = |name: &str| event.get(name).and_then(Value::as_i64);
+        let told = time("event.time");
+        let inside = match (&self.0, time("loss.from").or(told), time("loss.to").or(told)) {
+            (None, ..) => true,
+            (Some(range), Some(from), Some(to)) => from < range.end && to >= range.start,
+            (Some(_), ..) => false,
         };
         if inside { event.get("loss.count").and_then(Value::as_u64).unwrap_or(0) } else { 0 }
     }
@@ -32,14 +41,27 @@ mod tests {
 
     #[test]
     fn only_losses_in_the_range_count() {
-        let line = br#"{"event.type":"Data Loss","event.time":15,"loss.count":7}"#;
-        assert_eq!(Range(Some(10..20)).count(line), 7);
-        assert_eq!(Range(Some(16..20)).count(line), 0);
-        assert_eq!(Range(None).count(line), 7);
-        assert_eq!(
-            Range(None).count(br#"{"event.type":"IP Connect","src.process.name":"Data Loss","loss.count":7}"#),
-            0
-        );
-        assert_eq!(Range(None).count(br#"{"event.type":"Data Loss""#), 0);
+        let count = |range: Option<Range<i64>>, line: &str| Losses(range).count(line.as_bytes(), true);
+        let line = r#"{"event.type":"Data Loss","event.time":15,"loss.count":7}"#;
+        assert_eq!(count(Some(10..20), line), 7);
+        assert_eq!(count(Some(16..20), line), 0);
+        assert_eq!(count(None, line), 7);
+        assert_eq!(count(None, r#"{"event.type":"IP Connect","src.process.name":"Data Loss","loss.count":7}"#), 0);
+        assert_eq!(count(None, r#"{"event.type":"Data Loss""#), 0);
+        // It is told when it is over: what counts is when it was.
+        let line = r#"{"event.type":"Data Loss","event.time":25,"loss.from":12,"loss.to":18,"loss.count":7}"#;
+        for (range, expected) in [(10..13, 7), (18..30, 7), (13..14, 7), (19..30, 0), (5..12, 0)] {
+            assert_eq!(count(Some(range.clone()), line), expected, "{range:?}");
+        }
+    }
+
+    #[test]
+    fn the_history_lacks_only_its_own_losses() {
+        let line = |output: &str| {
+            format!(r#"{{"event.type":"Data Loss","loss.stage":"disk","loss.output":"{output}","loss.count":7}}"#)
+        };
+        let count = |output, is_of_history| Losses(None).count(line(output).as_bytes(), is_of_history);
+        assert_eq!((count("history", true), count("/var/log/events", true)), (7, 0));
+        assert_eq!(count("/var/log/events", false), 7, "that may be the file");
     }
 }

@@ -13,7 +13,7 @@ use memchr::memmem;
 
 use super::find::{EventFile, Format};
 use super::lines::Lines;
-use super::losses;
+use super::losses::{self, Losses};
 use super::progress::Progress;
 use super::record::Rows;
 
@@ -59,7 +59,7 @@ pub(crate) struct Reader {
     /// What it counts.
     pub(crate) progress: Arc<Progress>,
     /// Whether it counts `Data Loss` too: the first scan of a search does.
-    pub(crate) losses: Option<losses::Range>,
+    pub(crate) losses: Option<Losses>,
 }
 
 impl PartitionStream for Reader {
@@ -95,7 +95,7 @@ impl PartitionStream for Reader {
 struct Run {
     rows: Rows,
     progress: Arc<Progress>,
-    losses: Option<losses::Range>,
+    losses: Option<Losses>,
     batch_size: usize,
 }
 
@@ -110,13 +110,14 @@ impl Run {
             }
         };
         let finder = memmem::Finder::new(losses::KIND);
+        let is_of_history = piece.file.is_of_history();
         loop {
             match lines.next() {
                 Ok(Some(line)) => {
-                    if let Some(range) = &self.losses
+                    if let Some(losses) = &self.losses
                         && finder.find(line).is_some()
                     {
-                        self.progress.lost(range.count(line));
+                        self.progress.lost(losses.count(line, is_of_history));
                     }
                     self.rows.push(line);
                 }

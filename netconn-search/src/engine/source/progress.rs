@@ -1,7 +1,7 @@
 //! How far a search is: counters that its readers raise.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use datafusion::datasource::source::DataSourceExec;
@@ -19,6 +19,7 @@ pub struct Progress {
     bad_lines: AtomicU64,
     wrong_values: AtomicU64,
     lost: AtomicU64,
+    cut: AtomicBool,
     /// The plan that runs: the readers of Parquet count there.
     plan: OnceLock<Arc<dyn ExecutionPlan>>,
     /// Rare: only when something is wrong with a file.
@@ -46,6 +47,9 @@ pub struct Snapshot {
     pub wrong_values: u64,
     /// Events of the range that are known to be lost: the sum of `loss.count` of `Data Loss` events. Complete at the end.
     pub lost: u64,
+    /// There are more rows than [`Search::max_rows`](crate::engine::Search::max_rows), and it was not said how many are wanted.
+    /// Complete at the end.
+    pub cut: bool,
     /// One sentence for each file with a problem.
     pub notes: Vec<String>,
 }
@@ -54,6 +58,7 @@ impl Progress {
     /// What the counters say now.
     pub fn snapshot(&self) -> Snapshot {
         let notes = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect();
+        let files_all = self.files_all.load(Ordering::Relaxed);
         let mut scanned = Scanned::default();
         if let Some(plan) = self.plan.get() {
             scanned.add(plan);
@@ -62,12 +67,14 @@ impl Progress {
             rows: self.rows.load(Ordering::Relaxed) + scanned.rows,
             bytes: self.bytes.load(Ordering::Relaxed) + scanned.bytes,
             bytes_all: self.bytes_all.load(Ordering::Relaxed),
-            files: self.files.load(Ordering::Relaxed),
-            files_all: self.files_all.load(Ordering::Relaxed),
+            // A file whose parts are read by two readers counts twice there.
+            files: (self.files.load(Ordering::Relaxed) + scanned.files).min(files_all),
+            files_all,
             files_pruned: self.files_pruned.load(Ordering::Relaxed),
             bad_lines: self.bad_lines.load(Ordering::Relaxed),
             wrong_values: self.wrong_values.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            cut: self.cut.load(Ordering::Relaxed),
             notes,
         }
     }
@@ -79,6 +86,10 @@ impl Progress {
 
     pub(crate) fn lost(&self, events: u64) {
         self.lost.fetch_add(events, Ordering::Relaxed);
+    }
+
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn read(&self, rows: u64, bytes: u64) {
@@ -117,6 +128,7 @@ impl Progress {
 struct Scanned {
     rows: u64,
     bytes: u64,
+    files: u64,
 }
 
 impl Scanned {
@@ -124,6 +136,7 @@ impl Scanned {
         if let Some(metrics) = plan.downcast_ref::<DataSourceExec>().and_then(ExecutionPlan::metrics) {
             let named = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
             self.bytes += named("bytes_scanned");
+            self.files += named("files_processed");
             self.rows += metrics.output_rows().unwrap_or(0) as u64 + named("pushdown_rows_pruned");
         }
         for child in plan.children() {

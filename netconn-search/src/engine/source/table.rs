@@ -17,6 +17,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::union::UnionExec;
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use netconn::event::field::FIELDS;
 
 use crate::engine::error::{Result, SearchError};
@@ -26,7 +27,7 @@ use super::find::{self, EventFile, Format};
 use super::parquet::{self, ParquetFile};
 use super::progress::Progress;
 use super::shape::{Shapes, UNPARSED};
-use super::{losses, ndjson};
+use super::{losses::Losses, ndjson};
 
 /// Portions of footers that are read at the same time.
 const FOOTERS: usize = 8;
@@ -57,7 +58,11 @@ pub(crate) struct Events {
     range: Option<Range<i64>>,
     lines: Vec<EventFile>,
     parquet: Vec<ParquetFile>,
+    /// Those of another time that may tell of losses: a loss is told when it is over.
+    outside: Vec<ParquetFile>,
     progress: Arc<Progress>,
+    /// When the history begins, epoch milliseconds, if there is nothing else.
+    begins: Option<i64>,
     additional: BTreeSet<String>,
     wanted: BTreeSet<String>,
     scanned: AtomicBool,
@@ -129,9 +134,10 @@ impl Events {
         let schema = shapes.schema();
 
         let all = known.len();
-        let mut parquet: Vec<ParquetFile> =
-            known.into_iter().filter(|file| range.is_none_or(|range| !file.outside(range))).collect();
+        let (mut parquet, mut outside): (Vec<ParquetFile>, Vec<ParquetFile>) =
+            known.into_iter().partition(|file| range.is_none_or(|range| !file.outside(range)));
         parquet.sort_by_key(ParquetFile::first);
+        outside.retain(ParquetFile::may_tell_losses);
         progress.prune((all - parquet.len()) as u64);
         progress.bad_lines(parquet.iter().map(ParquetFile::unparsed).sum());
         let bytes = lines.iter().map(|file| file.size).sum::<u64>()
@@ -142,7 +148,9 @@ impl Events {
             range: range.cloned(),
             lines,
             parquet,
+            outside,
             progress,
+            begins: found.begins,
             additional,
             wanted: names.used.clone(),
             scanned: AtomicBool::new(false),
@@ -152,6 +160,13 @@ impl Events {
     /// Counters of the search.
     pub(crate) fn progress(&self) -> &Arc<Progress> {
         &self.progress
+    }
+
+    /// Says that the history begins later than what is asked for.
+    pub(crate) fn note_beginning(&self, range: &Range<i64>) {
+        let Some(begins) = self.begins.filter(|begins| range.start < *begins) else { return };
+        let begins = Timestamp::from_millisecond(begins).unwrap_or_default();
+        self.progress.note(format!("The history begins at {begins:.0}: of the time before nothing is known."));
     }
 
     /// Fields that were found in the files and are not in the field table.
@@ -180,7 +195,8 @@ impl Events {
 
     /// The same events, of the Parquet files that may tell of losses only; nothing if there is no such file.
     pub(crate) fn with_losses(&self) -> Option<Self> {
-        let parquet: Vec<_> = self.parquet.iter().filter(|file| file.may_tell_losses()).cloned().collect();
+        let may_tell = self.parquet.iter().filter(|file| file.may_tell_losses());
+        let parquet: Vec<_> = may_tell.chain(&self.outside).cloned().collect();
         (!parquet.is_empty()).then(|| Self { lines: Vec::new(), parquet, ..self.apart() })
     }
 
@@ -191,7 +207,9 @@ impl Events {
             range: self.range.clone(),
             lines: self.lines.clone(),
             parquet: self.parquet.clone(),
+            outside: Vec::new(),
             progress: Arc::new(Progress::default()),
+            begins: self.begins,
             additional: BTreeSet::new(),
             wanted: BTreeSet::new(),
             scanned: AtomicBool::new(true),
@@ -211,7 +229,7 @@ impl Events {
                     pieces,
                     schema: Arc::clone(&schema),
                     progress: Arc::clone(&self.progress),
-                    losses: first.then(|| losses::Range(self.range.clone())),
+                    losses: first.then(|| Losses(self.range.clone())),
                 })
             })
             .collect();

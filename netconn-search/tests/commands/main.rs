@@ -1,5 +1,7 @@
 //! The command as people run it: what it prints, what it says, how it ends.
 
+mod interactive;
+mod sources;
 mod support;
 
 use std::{
@@ -9,7 +11,7 @@ use std::{
     process::Stdio,
 };
 
-use support::{EVENTS, Scene};
+use crate::support::{EVENTS, Scene};
 
 #[test]
 fn tables_are_for_people() {
