@@ -101,7 +101,7 @@ fn silent_clients_and_clients_that_do_not_read_hold_nobody_up() {
     let since = Instant::now();
     let text = daemon.text(&["list", "--format", "json"]);
     assert!(text.ends_with("]}\n"));
-    assert!(since.elapsed() < long(1000), "a client waited for {:?}", since.elapsed());
+    assert!(since.elapsed() < long(5000), "a client waited for {:?}", since.elapsed());
     // Those that say nothing are sent away.
     let mut first = &silent[0];
     first.set_read_timeout(Some(long(10_000))).unwrap();

@@ -254,7 +254,7 @@ fn every_output_has_the_same_whole_lines() {
     // Rotation: the old file is moved away, the signal makes a new one.
     let since = Instant::now();
     while Events::so_far(&second).within(&namespace).len() < 2 {
-        assert!(since.elapsed() < long(1000), "written within a second");
+        assert!(since.elapsed() < long(20_000), "written");
         thread::sleep(Duration::from_millis(5));
     }
     let rotated = folder.path().join("second.1");

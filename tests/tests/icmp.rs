@@ -1,8 +1,11 @@
 //! ICMP and other protocols beside TCP and UDP: both kinds of ping, raw sockets, a scanner.
 
 use std::{
+    env, fs,
     mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     process::Stdio,
     thread,
 };
@@ -16,23 +19,40 @@ use socket2::{Domain, Protocol, Socket, Type};
 enum Kind {
     /// As root, who has a raw socket when no group may have one for echoes.
     Raw,
+    /// As nobody, with a program that is root's (setuid) and has such a socket too.
+    Setuid,
     /// As nobody, with a socket for echoes.
     Unprivileged,
 }
 
 /// Runs ping in a namespace to its end; gives its process id.
 fn ping(namespace: &Netns, kind: Kind, arguments: &[&str]) -> u32 {
-    let range = if kind == Kind::Raw { "1 0" } else { "0 2147483647" };
+    let range = if kind == Kind::Unprivileged { "0 2147483647" } else { "1 0" };
     namespace.exec("sysctl", &["-q", "-w", &format!("net.ipv4.ping_group_range={range}")]);
-    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "ping"];
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let as_nobody = |program: &str| namespace.command("setpriv", &[&nobody[..], &[program], arguments].concat());
+    let folder = tempfile::tempdir().unwrap();
     let mut command = match kind {
         Kind::Raw => namespace.command("ping", arguments),
-        Kind::Unprivileged => namespace.command("setpriv", &[&nobody[..], arguments].concat()),
+        Kind::Setuid => as_nobody(setuid(folder.path(), "ping").to_str().unwrap()),
+        Kind::Unprivileged => as_nobody("ping"),
     };
     let mut ping = command.stdout(Stdio::null()).spawn().unwrap();
     let status = ping.wait().unwrap();
     assert!(status.success(), "{kind:?} {arguments:?}: {status}");
     ping.id()
+}
+
+/// A copy of a program that runs as root whoever starts it.
+fn setuid(folder: &Path, program: &str) -> PathBuf {
+    let found =
+        env::split_paths(&env::var_os("PATH").unwrap()).map(|path| path.join(program)).find(|path| path.exists());
+    let copy = folder.join(program);
+    fs::copy(found.unwrap(), &copy).unwrap();
+    for (path, mode) in [(folder, 0o755), (&copy, 0o4755)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    copy
 }
 
 /// The ends of ICMP flows of a process.
@@ -48,7 +68,7 @@ fn has_no_ports(event: &Value) {
 
 #[test]
 fn each_ping_is_a_flow() {
-    for kind in [Kind::Raw, Kind::Unprivileged] {
+    for kind in [Kind::Raw, Kind::Setuid, Kind::Unprivileged] {
         // The last one is more than fits into a frame.
         for (to, size, echo) in [("10.0.0.2", 100, 8), ("fd00::2", 56, 128), ("10.0.0.2", 3000, 8)] {
             let pair = Pair::new();

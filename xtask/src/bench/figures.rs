@@ -225,8 +225,8 @@ pub(crate) fn methods() -> String {
             None => writeln!(text, "  {name}\n      {method}"),
         };
     }
-    text + "\nThey are the goals of issue 5. Every command of netconn runs as users run it, with all fields; everything is \
-            done in network namespaces of its own. Machines differ and are shared: only what was measured side by side in \
+    text + "\nThey are the goals of issue 5. Every command of netconn runs as users run it, with all fields, but without a \
+            history, whose cost is a figure of its own; everything is done in network namespaces of its own. Machines differ and are shared: only what was measured side by side in \
             one run compares.\n"
 }
 

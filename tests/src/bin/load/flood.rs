@@ -42,7 +42,7 @@ pub(crate) fn flood(kind: Kind, count: usize) -> io::Result<()> {
 /// Makes `count` connections, `rate` in each second. One that is late does not delay the next.
 pub(crate) fn paced(kind: Kind, rate: usize, count: usize) -> io::Result<()> {
     let since = Instant::now();
-    run(kind, count, (1, 1), |number, _| {
+    run(kind, count, threads(kind), |number, _| {
         let due = Duration::from_secs_f64(number as f64 / rate as f64);
         thread::sleep(due.saturating_sub(since.elapsed()));
     })
