@@ -426,6 +426,8 @@ fn others_may_fill_the_disk_and_the_oldest_gives_way() {
     let _small = Small::over(&history.0);
     let daemon = killed.start();
     connect(&namespace, 1500);
+    // All of it: what is still written would not fit beside the filler.
+    until_at_least(&daemon, "written", 4 * 1500);
     until_at_least(&daemon, "bytes", 5 << 20);
     let before = number(&daemon, "oldest");
     // A twentieth of 16 MB is to be free.

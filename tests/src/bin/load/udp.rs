@@ -25,6 +25,8 @@ pub(crate) enum Manner {
     Connected,
     /// Not connected; `sendto` and `recvfrom`, of which hooks are told each time.
     Unconnected,
+    /// The same, each datagram from a new socket, as those who ask a name server do: each is a flow at either end.
+    Fresh,
 }
 
 /// When to end: the first that comes.
@@ -59,7 +61,6 @@ pub(crate) fn udp(manner: Manner, sockets: usize, limit: Limit) -> io::Result<()
 type Pair = (UdpSocket, UdpSocket, SocketAddr);
 
 fn pair(manner: Manner) -> io::Result<Pair> {
-    let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
     let (sender, receiver) = (bind()?, bind()?);
     let to = receiver.local_addr()?;
     if manner == Manner::Connected {
@@ -71,6 +72,10 @@ fn pair(manner: Manner) -> io::Result<Pair> {
     Ok((sender, receiver, to))
 }
 
+fn bind() -> io::Result<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+}
+
 /// Sends so many datagrams, and then receives them. One that was dropped is an error.
 fn deliver(manner: Manner, (sender, receiver, to): &Pair, count: usize) -> io::Result<()> {
     let mut datagram = [0; SIZE];
@@ -78,12 +83,13 @@ fn deliver(manner: Manner, (sender, receiver, to): &Pair, count: usize) -> io::R
         match manner {
             Manner::Connected => sender.send(&datagram)?,
             Manner::Unconnected => sender.send_to(&datagram, to)?,
+            Manner::Fresh => bind()?.send_to(&datagram, to)?,
         };
     }
     for _ in 0..count {
         match manner {
             Manner::Connected => receiver.recv(&mut datagram)?,
-            Manner::Unconnected => receiver.recv_from(&mut datagram)?.0,
+            Manner::Unconnected | Manner::Fresh => receiver.recv_from(&mut datagram)?.0,
         };
     }
     Ok(())
