@@ -15,13 +15,19 @@ use netconn::{
     directory::Directory,
     encode::{
         event::{EventEncoder, Sensor},
+        packet,
         row::{Context, row},
+        subject::with_subject,
     },
     event::filter::Filter,
-    kernel::decode::{Record, decode},
+    kernel::{
+        decode::{Record, decode},
+        packet::{PacketSocket, PacketSockets},
+    },
     process::{Processes, lookup::Lookup},
-    table::{Change, Connection, Table},
+    table::{Change, Connection, Exchanged, Table},
 };
+use netconn_common::{AF_PACKET, IPPROTO_UDP};
 
 const RECORDED: &[u8] = include_bytes!("../tests/data/ring/6.18-tier2.ring");
 /// First half of a boot id.
@@ -61,7 +67,28 @@ fn applying(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn encoding_events(bencher: Bencher<'_, '_>) {
-    let told = told();
+    encoding(bencher, &told());
+}
+
+/// The same of flows, with as many datagrams as there were segments.
+#[divan::bench]
+fn encoding_flows(bencher: Bencher<'_, '_>) {
+    let mut told = told();
+    for (_, connection, last_ns) in &mut told {
+        connection.protocol = IPPROTO_UDP;
+        connection.exchanged = Some(Box::new(Exchanged {
+            packets_sent: connection.totals.segments_sent.into(),
+            packets_received: connection.totals.segments_received.into(),
+            last_ns: *last_ns,
+            icmp: None,
+            folded: false,
+            raw: false,
+        }));
+    }
+    encoding(bencher, &told);
+}
+
+fn encoding(bencher: Bencher<'_, '_>, told: &[Told]) {
     let (mut clock, mut directory) = (Clock::new(), directory());
     let sensor = Sensor {
         id: "01234567-89ab-cdef-0123-456789abcdef".into(),
@@ -74,12 +101,30 @@ fn encoding_events(bencher: Bencher<'_, '_>) {
     let mut out = BytesMut::new();
     let mut encode_all = || {
         out.clear();
-        for (change, connection, time_ns) in &told {
+        for (change, connection, time_ns) in told {
             encoder.connection(&mut out, &mut clock, &mut directory, (*change, connection, *time_ns));
         }
         black_box(out.len())
     };
     bencher.counter(items(told.len())).bench_local(|| measured(&mut encode_all));
+}
+
+#[divan::bench]
+fn encoding_packet_sockets(bencher: Bencher<'_, '_>) {
+    let (processes, _) = known();
+    let mut directory = directory();
+    let socket = |(_, connection, _): Told| PacketSocket {
+        family: AF_PACKET,
+        protocol: Some(3),
+        device: Some(2),
+        interface: Some("eth0".into()),
+        namespace: connection.namespace,
+        inode: connection.socket,
+        owner: connection.owner,
+    };
+    let found = PacketSockets { sockets: told().into_iter().map(socket).collect(), ..PacketSockets::default() };
+    let mut encode_all = || black_box(packet::object(None, &found, true, &processes, &mut directory, 0).len());
+    bencher.counter(items(found.sockets.len())).bench_local(|| measured(&mut encode_all));
 }
 
 #[divan::bench]
@@ -98,17 +143,19 @@ fn encoding_rows(bencher: Bencher<'_, '_>) {
     bencher.counter(items(told.len())).bench_local(|| measured(&mut encode_all));
 }
 
-/// By everything that is compared as a number, an address or a word.
+/// By everything that is compared as a number, an address or a word; with the names of accounts and cgroups, as streams do.
 #[divan::bench(args = ["", "state=established", "port=443", "remote=10.0.0.0/8,192.168.0.0/16", "process=nginx,curl,ssh"])]
 fn filtering(bencher: Bencher<'_, '_>, text: &str) {
     let filter = Filter::parse(text.split_once('=')).expect("a filter");
-    let told = told();
-    let filter_all = || {
-        for (_, connection, _) in &told {
-            black_box(filter.matches(&black_box(connection).subject()));
+    let (told, mut directory) = (told(), directory());
+    let mut filter_all = || {
+        for (_, connection, time_ns) in &told {
+            with_subject(black_box(connection), &mut directory, *time_ns, |subject| {
+                _ = black_box(filter.matches(subject));
+            });
         }
     };
-    bencher.counter(items(told.len())).bench_local(|| measured(filter_all));
+    bencher.counter(items(told.len())).bench_local(|| measured(&mut filter_all));
 }
 
 /// Runs what is measured. Never inlined: by its name `cargo xtask bench instructions` counts what runs within it, and no more.

@@ -43,7 +43,7 @@ const RECORDS_AT_ONCE: usize = 8192;
 const BATCH_BYTES: usize = 64 << 10;
 /// When a record comes, others are waited for this long before any is handled: one wake-up for many records costs less than
 /// one for each, and a client hears of a connection this late at most. At 1,000 connections a second, 10 ms take a fifth of
-/// the daemon's time less than 5 ms; 15 ms would take a third less, but half of the events would be late by 8 ms.
+/// the daemon's time less than 5 ms; 15 ms would take a third less, but half of the events would be late by 8 ms or more.
 pub(super) const GATHER: Duration = Duration::from_millis(10);
 /// After so many records there will be more by then: the kernel need not be asked.
 const MANY: usize = 32;

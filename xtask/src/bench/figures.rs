@@ -226,8 +226,8 @@ pub(crate) fn methods() -> String {
         };
     }
     text + "\nThey are the goals of issue 5. Every command of netconn runs as users run it, with all fields, but without a \
-            history, whose cost is a figure of its own; everything is done in network namespaces of its own. Machines differ and are shared: only what was measured side by side in \
-            one run compares.\n"
+            history, whose cost is a figure of its own; everything is done in network namespaces of its own. Machines differ \
+            and are shared: only what was measured side by side in one run compares.\n"
 }
 
 impl Goal {

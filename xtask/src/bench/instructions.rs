@@ -6,10 +6,12 @@ use super::{Bench, figures::Figure, table::Report};
 use crate::{cargo, packages};
 
 /// The microbenchmarks of `netconn/benches/record.rs`, and what each handles many of.
-const BENCHMARKS: [(&str, &str); 5] = [
+const BENCHMARKS: [(&str, &str); 7] = [
     ("decoding", "decode a record"),
     ("applying", "apply a record to the table"),
     ("encoding_events", "encode an event"),
+    ("encoding_flows", "encode an event of a flow"),
+    ("encoding_packet_sockets", "encode a socket that no hook sees"),
     ("encoding_rows", "encode a row"),
     ("filtering", "filter a connection"),
 ];
