@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Datum};
+use datafusion::arrow::array::{ArrayRef, AsArray, Datum};
 use datafusion::arrow::compute::kernels::numeric;
-use datafusion::arrow::compute::{CastOptions, cast_with_options};
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
+use datafusion::arrow::datatypes::{DataType, Decimal128Type, Int64Type};
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{
@@ -22,6 +22,7 @@ pub(crate) const SUM: DataType = DataType::Decimal128(19, 0);
 enum Work {
     Add,
     Subtract,
+    Summand,
     Total,
 }
 
@@ -49,6 +50,12 @@ pub(crate) fn subtract(left: Expr, right: Expr) -> Expr {
     Work::Subtract.call(vec![left, right])
 }
 
+/// A whole number as the type [`SUM`]. A cast would look at each whether it fits: 23 of 500 ms of processor time, of a sum of
+/// five million.
+pub(crate) fn summand(number: Expr) -> Expr {
+    Work::Summand.call(vec![number])
+}
+
 /// A sum of values of the type [`SUM`] as a whole number.
 pub(crate) fn total(sum: Expr) -> Expr {
     Work::Total.call(vec![sum])
@@ -59,6 +66,7 @@ impl ScalarUDFImpl for Whole {
         match self.work {
             Work::Add => "_add",
             Work::Subtract => "_subtract",
+            Work::Summand => "_summand",
             Work::Total => "_total",
         }
     }
@@ -68,7 +76,10 @@ impl ScalarUDFImpl for Whole {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(Kind::Integer.data_type())
+        Ok(match self.work {
+            Work::Summand => SUM,
+            Work::Add | Work::Subtract | Work::Total => Kind::Integer.data_type(),
+        })
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -80,6 +91,11 @@ impl ScalarUDFImpl for Whole {
         let result = match self.work {
             Work::Add => both(numeric::add)?,
             Work::Subtract => both(numeric::sub)?,
+            Work::Summand => {
+                let numbers = cast(&argument(0)?, &DataType::Int64)?;
+                let wide = numbers.as_primitive::<Int64Type>().unary::<_, Decimal128Type>(i128::from);
+                Arc::new(wide.with_data_type(SUM))
+            }
             Work::Total => {
                 let options = CastOptions { safe: false, ..CastOptions::default() };
                 cast_with_options(&argument(0)?, &DataType::Int64, &options).map_err(beyond)?

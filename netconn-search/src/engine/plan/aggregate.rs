@@ -10,7 +10,7 @@ use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
 use datafusion::functions_aggregate::stddev::stddev_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::logical_expr::expr::{AggregateFunction, Cast};
+use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{AggregateUDF, Expr, Operator, SortExpr, lit};
 use netconn::event::field::Field;
 use std::sync::Arc;
@@ -314,7 +314,7 @@ impl Scope<'_> {
 /// What a number adds to a sum.
 pub(crate) fn summand(number: &Operand) -> Expr {
     match number.kind {
-        Kind::Integer => Expr::Cast(Cast::new(Box::new(number.expr.clone()), whole::SUM)),
+        Kind::Integer => whole::summand(number.expr.clone()),
         _ => number.expr.clone(),
     }
 }

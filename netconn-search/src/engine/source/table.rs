@@ -85,10 +85,9 @@ impl Events {
         while rest.peek().is_some() {
             portions.push(rest.by_ref().take(PORTION).collect::<Vec<_>>());
         }
+        // On the threads that search afterwards: others would have heaps of their own, and what is new to a heap is slow.
         let footers = stream::iter(portions).map(|files| async move {
-            tokio::task::spawn_blocking(move || files.into_iter().map(opened).collect::<Vec<_>>())
-                .await
-                .unwrap_or_default()
+            tokio::spawn(async move { files.into_iter().map(opened).collect::<Vec<_>>() }).await.unwrap_or_default()
         });
         let mut footers = footers.buffered(FOOTERS).flat_map(stream::iter);
         let mut known: Vec<ParquetFile> = Vec::new();
