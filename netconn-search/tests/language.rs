@@ -158,7 +158,9 @@ help: write: columns";
 error: a value is expected here, not the end of the query
   |
 1 | event.type =
-  |             ^";
+  |             ^
+  |
+help: write: field = 'value'";
     assert_eq!(shown, expected);
 
     let text = "event.type = 'a\u{1b}[31m' and \u{1b}";

@@ -5,6 +5,9 @@ use serde::Serialize;
 
 use crate::language::ast::Span;
 
+/// Characters that a suggestion repeats of the query.
+const SHOWN: usize = 60;
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +47,13 @@ pub struct Report {
     /// What to write instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
+}
+
+/// Of a text that has no end, what to write: with the end, and shortened if it is long.
+pub(crate) fn completed(text: &str, missing: char) -> String {
+    let line = text.split(['|', '\n']).next().unwrap_or_default().trim_end();
+    let short: String = line.chars().take(SHOWN).collect();
+    if short.len() < line.len() { format!("{short}…{missing}") } else { format!("{short}{missing}") }
 }
 
 impl Diagnostic {

@@ -48,8 +48,8 @@ impl Checker<'_> {
             }
         }
         if let (Some(condition), false) = (condition, aggregate) {
-            let message = "where belongs into aggregates only, like sum(x where y > 1)";
-            self.diagnostics.push(Diagnostic::error(condition.span, message));
+            let message = "where belongs into aggregates only";
+            self.diagnostics.push(Diagnostic::error(condition.span, message).suggest("sum(x where y > 1)"));
         }
         let inner = if aggregate { Place::InAggregate } else { place };
         for (number, argument) in arguments.iter().enumerate() {

@@ -110,7 +110,12 @@ impl Checker<'_> {
             if !seen.insert(column.label.as_str()) {
                 let place = column.name.as_ref().map_or(column.expr.span, |name| name.span);
                 let message = format!("there are two columns called '{}': give one another name", column.label);
-                self.diagnostics.push(Diagnostic::error(place, message));
+                let instead = format!(
+                    "{} = {}",
+                    printer::name(&format!("{} 2", column.label)),
+                    printer::expression(&column.expr)
+                );
+                self.diagnostics.push(Diagnostic::error(place, message).suggest(instead));
             }
         }
     }
@@ -150,8 +155,8 @@ impl Checker<'_> {
             scopes.push((alias, self.query(&side.query)));
         }
         if scopes.len() < 2 {
-            let message = "a join has two queries at least: join (query), (query) on field";
-            self.diagnostics.push(Diagnostic::error(span, message));
+            let message = "a join has two queries at least";
+            self.diagnostics.push(Diagnostic::error(span, message).suggest("join (query), (query) on field"));
         }
         for key in on {
             let names = std::iter::once(&key.left).chain(&key.right);

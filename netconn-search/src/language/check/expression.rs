@@ -23,8 +23,8 @@ impl Checker<'_> {
                 return self.call(name, *name_span, arguments, condition.as_deref(), scope, place);
             }
             ExprKind::Lambda { .. } => {
-                let message = "func can only be an argument: x.filter(func(x) -> x > 1)";
-                self.diagnostics.push(Diagnostic::error(expr.span, message));
+                let message = "func can only be an argument";
+                self.diagnostics.push(Diagnostic::error(expr.span, message).suggest("x.filter(func(x) -> x > 1)"));
                 return;
             }
             ExprKind::Binary { op, left, right } if !matches!(op, BinaryOp::And | BinaryOp::Or) => {
@@ -34,7 +34,8 @@ impl Checker<'_> {
             ExprKind::Match { op, case: _, subject, patterns } => {
                 if *subject == Subject::AnyField && place != Place::FirstFilter {
                     let message = "* is for the filter before the first | only: name a field here";
-                    self.diagnostics.push(Diagnostic::error(expr.span, message));
+                    self.diagnostics
+                        .push(Diagnostic::error(expr.span, message).suggest("src.process.cmdline contains 'x'"));
                 }
                 if *op == MatchOp::Matches {
                     patterns.iter().for_each(|pattern| self.regex(pattern));
@@ -177,7 +178,9 @@ impl Checker<'_> {
                 let suggestion = format!("net_ipsubnet({}, {})", printer::expression(value), printer::text(text));
                 self.diagnostics.push(Diagnostic::warning(element.span, message).suggest(suggestion));
             }
-            Some(Err(problem)) => self.diagnostics.push(Diagnostic::error(element.span, problem)),
+            Some(Err(problem)) => {
+                self.diagnostics.push(Diagnostic::error(element.span, problem).suggest("'10.0.0.0/8'"));
+            }
         }
     }
 

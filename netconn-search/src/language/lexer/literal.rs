@@ -1,7 +1,10 @@
 //! Numbers and texts: what stands for itself in a query.
 
 use super::{JOINING, Kind, Lexer};
-use crate::language::{ast::Span, diagnostic::Diagnostic};
+use crate::language::{
+    ast::Span,
+    diagnostic::{Diagnostic, completed},
+};
 
 impl Lexer<'_> {
     pub(super) fn number(&mut self) {
@@ -38,8 +41,8 @@ impl Lexer<'_> {
         }
         let value = self.text[start..end].replace('_', "").parse().unwrap_or(f64::INFINITY);
         if value == f64::INFINITY {
-            self.diagnostics
-                .push(Diagnostic::error(self.span(start), "this number is too large: the largest is 1.7e308"));
+            let message = "this number is too large: the largest is 1.7e308";
+            self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest("1.7e308"));
         }
         self.push(Kind::Number(value), start);
     }
@@ -89,7 +92,8 @@ impl Lexer<'_> {
     fn unclosed(&mut self, start: usize, opening: char, closing: char) {
         let place = Span { start, end: start + opening.len_utf8() };
         let message = format!("the text that begins here has no end: {closing} is missing");
-        self.diagnostics.push(Diagnostic::error(place, message));
+        let instead = completed(self.text[start..].trim_end_matches('\\'), closing);
+        self.diagnostics.push(Diagnostic::error(place, message).suggest(instead));
     }
 
     /// What follows a backslash in a text. An unknown escape keeps its backslash, so that `'10\.'` and `'10\\.'` are the same

@@ -224,7 +224,7 @@ impl Lexer<'_> {
         }
         self.at += character.len_utf8();
         let message = match character {
-            '[' | ']' => "an element of an array is taken with array_get(x, n)".to_owned(),
+            '[' | ']' => "an element of an array is taken with a function".to_owned(),
             _ => {
                 let shown = character.escape_debug();
                 format!("'{shown}' means nothing here: in a name it needs a backslash, in a text quotes")
@@ -234,6 +234,7 @@ impl Lexer<'_> {
             '–' | '—' | '−' => Some("-"),
             '×' => Some("*"),
             '&' => Some("and"),
+            '[' | ']' => Some("array_get(x, 0)"),
             _ => None,
         };
         self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest_any(instead));

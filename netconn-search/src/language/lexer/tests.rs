@@ -54,9 +54,9 @@ fn curly_quotes() {
 
 #[test]
 fn texts_without_end() {
-    check_said("a = 'b", "a Equal «b»", &["error 1:5 the text that begins here has no end: ' is missing"]);
-    check_said("'a\\", "«a\\»", &["error 1:1 the text that begins here has no end: ' is missing"]);
-    check_said("$\"a\\", "$«a\\»", &["error 1:1 the text that begins here has no end: \" is missing"]);
+    check_said("a = 'b", "a Equal «b»", &["error 1:5 the text that begins here has no end: ' is missing -> 'b'"]);
+    check_said("'a\\", "«a\\»", &["error 1:1 the text that begins here has no end: ' is missing -> 'a'"]);
+    check_said("$\"a\\", "$«a\\»", &["error 1:1 the text that begins here has no end: \" is missing -> $\"a\""]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn numbers() {
             format!("error 1:1 '{written}' is no number: a text, an address or a span of time {quotes} -> '{written}'");
         check_said(written, &format!("«{written}»"), &[&said]);
     }
-    check_said("1e999", "inf", &["error 1:1 this number is too large: the largest is 1.7e308"]);
+    check_said("1e999", "inf", &["error 1:1 this number is too large: the largest is 1.7e308 -> 1.7e308"]);
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl Parser<'_> {
                 return match left {
                     Left::Value(value) => value,
                     Left::AnyField | Left::Fields(_) => {
-                        self.error_here("a shortcut stands for several fields: an operator has to follow it");
+                        let message = "a shortcut stands for several fields: an operator has to follow it";
+                        self.wrong_here(message, "contains 'x'");
                         self.nothing()
                     }
                 };
@@ -88,7 +89,7 @@ impl Parser<'_> {
             Operator::Compare(_) => {
                 let value = self.sum();
                 if *self.kind() == Kind::Comma && self.terms {
-                    self.error_here("= compares with one value: for one of several write in (a, b)");
+                    self.wrong_here("= compares with one value, in with one of several", "in ('a', 'b')");
                 }
                 Right::Value(value)
             }
@@ -99,7 +100,7 @@ impl Parser<'_> {
                 let low = self.sum();
                 let height = self.height;
                 if !self.take_word("and") {
-                    self.error_here("between is followed by two values with and between");
+                    self.wrong_here("between is followed by two values with and between", "between 1 and 1023");
                 }
                 let high = self.sum();
                 self.grow(height.max(self.height));
@@ -123,7 +124,7 @@ impl Parser<'_> {
         let terms = std::mem::replace(&mut self.terms, false);
         let mut height = 0;
         let values = if *self.kind() == Kind::Close {
-            self.error_here("at least one value is expected in the parentheses");
+            self.wrong_here("at least one value is expected in the parentheses", "('a', 'b')");
             Vec::new()
         } else {
             self.list(|parser| {
@@ -135,9 +136,10 @@ impl Parser<'_> {
         self.terms = terms;
         self.height = height;
         for value in &values {
-            if matches!(value.kind, ExprKind::Binary { op: BinaryOp::And | BinaryOp::Or, .. }) {
+            if let ExprKind::Binary { op: BinaryOp::And | BinaryOp::Or, left, right } = &value.kind {
                 let message = "values in parentheses are separated by commas, not by and or or";
-                self.warn(Diagnostic::error(value.span, message));
+                let instead = format!("{}, {}", self.text_of(left.span), self.text_of(right.span));
+                self.warn(Diagnostic::error(value.span, message).suggest(instead));
             }
         }
         self.close(open);
@@ -146,11 +148,19 @@ impl Parser<'_> {
 
     /// The `)` that belongs to a `(`.
     pub(super) fn close(&mut self, open: Span) {
-        if *self.kind() == Kind::End {
-            self.tell(Diagnostic::error(open, "this ( is not closed: a ) is missing"));
+        let is_open = |at: usize| self.pairs.get(at).copied().flatten().is_none_or(|pair| pair.close.is_none());
+        let opened = self.tokens.binary_search_by_key(&open.start, |token| token.span.start);
+        if *self.kind() == Kind::End || *self.kind() == Kind::Pipe && opened.is_ok_and(is_open) {
+            let instead = self.completed(Span { start: open.start, end: self.text.len() }, ')');
+            self.tell(Diagnostic::error(open, "this ( is not closed: a ) is missing").suggest(instead));
         } else if !self.take(&Kind::Close) {
             let shown = self.shown();
-            self.error_here(format!("{shown} is not expected here: an operator, a comma or ) is"));
+            let message = format!("{shown} is not expected here: an operator, a comma or ) is");
+            if matches!(self.kind(), Kind::Text(_) | Kind::Number(_)) {
+                self.wrong_here(message, &format!(", {shown}"));
+            } else {
+                self.error_here(message);
+            }
             while !matches!(self.kind(), Kind::Close | Kind::Pipe | Kind::End) {
                 self.skip_token();
             }
@@ -162,7 +172,7 @@ impl Parser<'_> {
     fn set(&mut self) -> Right {
         let open = self.here();
         if *self.kind() != Kind::Open {
-            self.error_here("in is followed by values in parentheses: in ('a', 'b')");
+            self.wrong_here("in is followed by values in parentheses", "in ('a', 'b')");
             return Right::List(vec![self.sum()]);
         }
         let is_query =

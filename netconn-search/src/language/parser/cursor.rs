@@ -3,7 +3,7 @@
 use super::{DEPTH_MAX, HEIGHT_MAX, Parser, operator};
 use crate::language::{
     ast::{Name, Span},
-    diagnostic::Diagnostic,
+    diagnostic::{Diagnostic, completed},
     lexer::{Kind, Token},
     old::{self, OldField},
 };
@@ -124,10 +124,10 @@ impl Parser<'_> {
     }
 
     /// Takes a token that has to be there.
-    pub(super) fn expect(&mut self, kind: &Kind, message: &str) -> bool {
+    pub(super) fn expect(&mut self, kind: &Kind, message: &str, instead: &str) -> bool {
         let found = self.take(kind);
         if !found {
-            self.error_here(message);
+            self.wrong_here(message, instead);
         }
         found
     }
@@ -168,9 +168,20 @@ impl Parser<'_> {
         }
     }
 
+    /// Something is wrong with the next token; how the command, function or filter is written is the suggestion.
     pub(super) fn error_here(&mut self, message: impl Into<String>) {
+        self.wrong_here(message, self.usage);
+    }
+
+    /// The same, with what to write instead.
+    pub(super) fn wrong_here(&mut self, message: impl Into<String>, instead: &str) {
         let place = self.here();
-        self.tell(Diagnostic::error(place, message));
+        self.tell(Diagnostic::error(place, message).suggest(instead));
+    }
+
+    /// A part of the query's text and what is missing behind it.
+    pub(super) fn completed(&self, span: Span, missing: char) -> String {
+        completed(self.text_of(span), missing)
     }
 
     /// What stands here, for messages.

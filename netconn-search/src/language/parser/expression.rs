@@ -48,7 +48,7 @@ impl Parser<'_> {
             then = self.expression();
         }
         height = height.max(self.height);
-        self.expect(&Kind::Colon, "a ? is followed by two values with : between: condition ? a : b");
+        self.expect(&Kind::Colon, "a ? is followed by two values with : between", "condition ? a : b");
         let otherwise = self.expression();
         self.grow(height.max(self.height));
         let span = Span { start: condition.span.start, end: otherwise.span.end };

@@ -92,6 +92,7 @@ pub fn parse(text: &str) -> Parsed {
         height: 0,
         given_up: false,
         terms: false,
+        usage: steps::FILTER,
         own: HashSet::new(),
         labels: Vec::new(),
     };
@@ -119,6 +120,8 @@ struct Parser<'a> {
     given_up: bool,
     /// Terms may stand side by side.
     terms: bool,
+    /// How what is being read is written: the suggestion of remarks that have no better one.
+    usage: &'static str,
     /// Columns that the query has named: these names are never of S1QL 1.0.
     own: HashSet<String>,
     /// Columns of the last `group`, `top` or `columns` that are called by their own text.
@@ -131,7 +134,8 @@ impl Parser<'_> {
         let mut query = self.query();
         while *self.kind() != Kind::End {
             // Nothing but a parenthesis too many ends a query before the text.
-            self.error_here("this ) closes nothing: remove it, or add the ( that it belongs to");
+            let place = self.here();
+            self.tell(Diagnostic::error(place, "this ) closes nothing: remove it, or add the ( that it belongs to"));
             self.advance();
             self.told_at = None;
             let rest = self.query();

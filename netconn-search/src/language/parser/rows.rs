@@ -51,8 +51,8 @@ impl Parser<'_> {
         let columns = self.list(|parser| {
             let column = parser.column();
             if column.name.is_none() && !parser.given_up {
-                let message = "let gives names: write name = expression";
-                parser.warn(Diagnostic::error(column.expr.span, message));
+                let instead = format!("name = {}", parser.text_of(column.expr.span));
+                parser.warn(Diagnostic::error(column.expr.span, "let gives names").suggest(instead));
             }
             Some(column)
         });
@@ -62,7 +62,7 @@ impl Parser<'_> {
     pub(super) fn group(&mut self) -> CommandKind {
         let labels = std::mem::take(&mut self.labels);
         let aggregates = if self.is_word(0, "by") {
-            self.error_here("group is followed by what is made of each group: group count() by …");
+            self.wrong_here("group is followed by what is made of each group", "group count() by …");
             Vec::new()
         } else {
             self.columns()
@@ -108,7 +108,7 @@ impl Parser<'_> {
         let aggregates = if self.is_word(0, "by") { Vec::new() } else { self.columns() };
         self.labels = labels;
         if !self.is_word(0, "by") {
-            self.error_here("top has to know of what: top 10 count() by field");
+            self.wrong_here("top has to know of what", "top 10 count() by field");
         }
         let by = self.keys();
         self.set_labels(&aggregates, &by);

@@ -10,10 +10,14 @@ use crate::language::{
     lexer::Kind,
 };
 
+/// How a filter is written.
+pub(super) const FILTER: &str = "field = 'value'";
+
 impl Parser<'_> {
     /// A query, up to the end or the `)` of a subquery.
     pub(super) fn query(&mut self) -> Query {
         let start = self.here().start;
+        let usage = std::mem::replace(&mut self.usage, FILTER);
         let mut query = Query { filter: None, commands: Vec::new(), span: Span::default() };
         if self.begins_command(0) {
             query.commands.extend(self.command());
@@ -31,6 +35,7 @@ impl Parser<'_> {
             self.finish();
         }
         query.span = self.span_from(start);
+        self.usage = usage;
         query
     }
 
@@ -110,10 +115,11 @@ impl Parser<'_> {
             return None;
         };
         let join = matches!(word.as_str(), "inner" | "left" | "outer" | "sql" | "join");
-        if !join && catalogue::command(&word).is_none() {
+        let Some(known) = catalogue::command(if join { "join" } else { &word }) else {
             self.no_command();
             return None;
-        }
+        };
+        self.usage = known.usage;
         if !join {
             self.advance();
         }
@@ -155,7 +161,7 @@ impl Parser<'_> {
         let next = &self.peek(1).kind;
         let is_term = word.is_none() || matches!(next, Kind::Equal | Kind::NotEqual | Kind::Less | Kind::Greater);
         let diagnostic = if self.at_end() {
-            Diagnostic::error(span, format!("a command is expected after the |, not {shown}"))
+            Diagnostic::error(span, format!("a command is expected after the |, not {shown}")).suggest("limit 10")
         } else if let Some(instead) = instead {
             Diagnostic::error(span, format!("there is no command {shown}")).suggest(instead)
         } else if is_term && !self.at_end() {

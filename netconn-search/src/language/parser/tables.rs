@@ -13,13 +13,13 @@ impl Parser<'_> {
     pub(super) fn parse_command(&mut self) -> Option<CommandKind> {
         let pattern_span = self.here();
         let Kind::Text(pattern) = self.kind().clone() else {
-            self.error_here("parse is followed by a pattern in quotes: parse \"port $port$\" from field");
+            self.wrong_here("parse is followed by a pattern in quotes", "parse \"port $port$\" from field");
             return None;
         };
         self.advance();
         match pattern::pieces(&pattern) {
             Ok(pieces) => self.own.extend(pattern::columns(&pieces).map(ToOwned::to_owned)),
-            Err(error) => self.warn(Diagnostic::error(pattern_span, error.to_string())),
+            Err(error) => self.warn(Diagnostic::error(pattern_span, error.to_string()).suggest(self.usage)),
         }
         let from = if self.take_word("from") { Some(self.expression()) } else { None };
         Some(CommandKind::Parse { pattern, pattern_span, from })
@@ -34,12 +34,12 @@ impl Parser<'_> {
             Some(LookupColumn { name: first, source })
         });
         if !self.take_word("from") {
-            self.error_here("the table is missing: lookup column from table by key");
+            self.wrong_here("the table is missing", "lookup column from table by key");
             return None;
         }
         let table = self.table_column()?;
         if !self.take_word("by") {
-            self.error_here("what has to be equal is missing: lookup column from table by key = field");
+            self.wrong_here("what has to be equal is missing", "lookup column from table by key = field");
             return None;
         }
         let by = self.list(Self::lookup_key);
@@ -57,7 +57,7 @@ impl Parser<'_> {
             _ => name.text,
         };
         if text.is_empty() {
-            self.tell(Diagnostic::error(span, "a name cannot be empty"));
+            self.tell(Diagnostic::error(span, "a name cannot be empty").suggest("name"));
         }
         Some(Name { text, span })
     }
@@ -71,10 +71,11 @@ impl Parser<'_> {
                 "wildcard" => Some(LookupMatch::Wildcard),
                 "cidr" => Some(LookupMatch::Cidr),
                 other => {
-                    let instead = nearest(other, ["anycase", "wildcard", "cidr"]).map(|instead| format!("=:{instead}"));
+                    let instead = nearest(other, ["anycase", "wildcard", "cidr"]).unwrap_or("anycase");
+                    let instead = format!("=:{instead}");
                     let message = format!("'=:{other}' is no way to look up: =, =:anycase, =:wildcard and =:cidr are");
                     let place = self.peek(1).span;
-                    self.tell(Diagnostic::error(place, message).suggest_any(instead));
+                    self.tell(Diagnostic::error(place, message).suggest(instead));
                     Some(LookupMatch::Equal)
                 }
             },
@@ -84,10 +85,8 @@ impl Parser<'_> {
             // The field of the same name.
             let expr = self.expression();
             let ExprKind::Field(text) = &expr.kind else {
-                self.tell(Diagnostic::error(
-                    expr.span,
-                    "the column of the table is expected first: by key = expression",
-                ));
+                let message = "the column of the table is expected first";
+                self.tell(Diagnostic::error(expr.span, message).suggest("by key = expression"));
                 return None;
             };
             let column = Name { text: text.clone(), span: expr.span };
@@ -126,7 +125,7 @@ impl Parser<'_> {
         };
         if !self.take_word("join") {
             let shown = self.shown();
-            self.error_here(format!("join is expected here, not {shown}"));
+            self.wrong_here(format!("join is expected here, not {shown}"), "join (query), (query) on field");
             return None;
         }
         let sides = self.list(Self::side);
@@ -146,7 +145,7 @@ impl Parser<'_> {
 
     fn parenthesised_query(&mut self) -> Option<Query> {
         let open = self.here();
-        if !self.expect(&Kind::Open, "a query in parentheses is expected here: (event.type = 'IP Connect' | …)") {
+        if !self.expect(&Kind::Open, "a query in parentheses is expected here", "(event.type = 'IP Connect' | …)") {
             return None;
         }
         let query = self.subquery();
@@ -173,13 +172,12 @@ impl Parser<'_> {
         if named {
             self.advance();
         }
-        let expected = "timeshift is expected here: compare before = timeshift('-1w')";
         if !self.take_word("timeshift") {
-            self.error_here(expected);
+            self.error_here("timeshift is expected here");
             return None;
         }
         let open = self.here();
-        self.expect(&Kind::Open, expected);
+        self.expect(&Kind::Open, "a span of time in parentheses is expected behind timeshift", "timeshift('-1w')");
         let shift_span = self.here();
         let shift = self.shift()?;
         self.close(open);
@@ -203,11 +201,11 @@ impl Parser<'_> {
             self.advance();
         }
         if !self.take_word("queryspan") {
-            self.error_here("a span of time in quotes is expected here, like '-1w', or -queryspan()");
+            self.wrong_here("a span of time in quotes or -queryspan() is expected here", "'-1w'");
             return None;
         }
         let open = self.here();
-        self.expect(&Kind::Open, "() is expected behind queryspan");
+        self.expect(&Kind::Open, "() is expected behind queryspan", "-queryspan()");
         self.close(open);
         Some(format!("{sign}queryspan"))
     }

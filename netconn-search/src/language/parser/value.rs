@@ -16,6 +16,9 @@ fn is_stop(word: &str) -> bool {
     STOPS.contains(&word) || operator::is_operator(word)
 }
 
+/// How a function of the query is written.
+const LAMBDA: &str = "func(x) -> x > 1";
+
 impl Parser<'_> {
     /// Whether a further term begins here.
     pub(super) fn begins_term(&self) -> bool {
@@ -63,7 +66,7 @@ impl Parser<'_> {
             let name = match self.kind() {
                 Kind::Word { text, .. } if !text.contains('.') => text.to_lowercase(),
                 _ => {
-                    self.error_here("the name of a function is expected behind the dot: x.len()");
+                    self.wrong_here("the name of a function is expected behind the dot", "x.len()");
                     return value;
                 }
             };
@@ -85,13 +88,12 @@ impl Parser<'_> {
             Kind::Shortcut(name) => {
                 let message =
                     format!("#{name} stands for several fields and can only be the left side of a comparison");
-                self.tell(Diagnostic::error(span, message));
+                self.tell(Diagnostic::error(span, message).suggest(format!("#{name} contains 'x'")));
                 ExprKind::Null
             }
             Kind::Star => {
-                self.error_here(
-                    "* stands for any field with contains or matches behind it, and for any value behind =",
-                );
+                let message = "* stands for any field with contains or matches behind it, and for any value behind =";
+                self.wrong_here(message, "* contains 'x'");
                 ExprKind::Null
             }
             _ => {
@@ -111,7 +113,10 @@ impl Parser<'_> {
         }
         let inner = self.expression();
         if *self.kind() == Kind::Comma {
-            self.error_here("several values in parentheses follow in, contains, matches and the like only");
+            self.wrong_here(
+                "several values in parentheses follow in, contains, matches and the like only",
+                "in ('a', 'b')",
+            );
             while !matches!(self.kind(), Kind::Close | Kind::Pipe | Kind::End) {
                 self.skip_token();
             }
@@ -164,7 +169,9 @@ impl Parser<'_> {
         let mut arguments: Vec<Expr> = receiver.into_iter().collect();
         let mut condition = None;
         let open = self.here();
-        if self.expect(&Kind::Open, "the arguments of a function are expected here, in parentheses") {
+        let usage = catalogue::functions(&name).next().map_or(self.usage, |function| function.usage);
+        let outer = std::mem::replace(&mut self.usage, usage);
+        if self.expect(&Kind::Open, "the arguments of a function are expected here, in parentheses", usage) {
             let terms = std::mem::replace(&mut self.terms, name == "count");
             while !matches!(self.kind(), Kind::Close | Kind::End) {
                 if self.take_word("where") {
@@ -182,6 +189,7 @@ impl Parser<'_> {
             self.terms = terms;
             self.close(open);
         }
+        self.usage = outer;
         self.grow(height);
         let span = self.span_from(start);
         let expr = Expr { kind: ExprKind::Call { name, name_span, arguments, condition }, span };
@@ -201,7 +209,7 @@ impl Parser<'_> {
         let text = match self.kind() {
             Kind::Word { text, .. } => text.clone(),
             _ => {
-                self.error_here("the name of the element is expected here: func(x) -> x > 1");
+                self.wrong_here("the name of the element is expected here", LAMBDA);
                 String::new()
             }
         };
@@ -210,10 +218,10 @@ impl Parser<'_> {
         }
         let parameter = Name { text, span };
         if *self.kind() == Kind::Comma {
-            self.error_here("a function has one argument, the element: func(x) -> x > 1");
+            self.wrong_here("a function has one argument, the element", LAMBDA);
         }
         self.close(open);
-        self.expect(&Kind::Arrow, "-> is expected behind the argument of func: func(x) -> x > 1");
+        self.expect(&Kind::Arrow, "-> is expected behind the argument of func", LAMBDA);
         let new = self.own.insert(parameter.text.clone());
         let terms = std::mem::replace(&mut self.terms, false);
         let body = self.expression();
