@@ -20,8 +20,8 @@ pub struct Progress {
     wrong_values: AtomicU64,
     lost: AtomicU64,
     cut: AtomicBool,
-    /// The plan that runs: the readers of Parquet count there.
-    plan: OnceLock<Arc<dyn ExecutionPlan>>,
+    /// The readers of Parquet of the plan that runs, which count by themselves. Not the plan: its readers of lines have this.
+    parquet: OnceLock<Vec<Arc<dyn ExecutionPlan>>>,
     /// Rare: only when something is wrong with a file.
     notes: Mutex<BTreeSet<String>>,
 }
@@ -60,9 +60,7 @@ impl Progress {
         let notes = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect();
         let files_all = self.files_all.load(Ordering::Relaxed);
         let mut scanned = Scanned::default();
-        if let Some(plan) = self.plan.get() {
-            scanned.add(plan);
-        }
+        self.parquet.get().into_iter().flatten().for_each(|reader| scanned.add(reader));
         Snapshot {
             rows: self.rows.load(Ordering::Relaxed) + scanned.rows,
             bytes: self.bytes.load(Ordering::Relaxed) + scanned.bytes,
@@ -80,8 +78,16 @@ impl Progress {
     }
 
     pub(crate) fn runs(&self, plan: &Arc<dyn ExecutionPlan>) {
+        let mut readers = Vec::new();
+        let mut rest = vec![plan];
+        while let Some(plan) = rest.pop() {
+            if plan.is::<DataSourceExec>() {
+                readers.push(Arc::clone(plan));
+            }
+            rest.extend(plan.children());
+        }
         // Only the first: a search runs one plan.
-        let _ = self.plan.set(Arc::clone(plan));
+        let _ = self.parquet.set(readers);
     }
 
     pub(crate) fn lost(&self, events: u64) {
@@ -132,15 +138,11 @@ struct Scanned {
 }
 
 impl Scanned {
-    fn add(&mut self, plan: &Arc<dyn ExecutionPlan>) {
-        if let Some(metrics) = plan.downcast_ref::<DataSourceExec>().and_then(ExecutionPlan::metrics) {
-            let named = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
-            self.bytes += named("bytes_scanned");
-            self.files += named("files_processed");
-            self.rows += metrics.output_rows().unwrap_or(0) as u64 + named("pushdown_rows_pruned");
-        }
-        for child in plan.children() {
-            self.add(child);
-        }
+    fn add(&mut self, reader: &Arc<dyn ExecutionPlan>) {
+        let Some(metrics) = reader.metrics() else { return };
+        let named = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
+        self.bytes += named("bytes_scanned");
+        self.files += named("files_processed");
+        self.rows += metrics.output_rows().unwrap_or(0) as u64 + named("pushdown_rows_pruned");
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures::StreamExt;
 
@@ -240,4 +241,20 @@ fn what_is_beside_the_events_is_not_shown() {
     let parquet = search(&Search::new(vec![convert(&path).unwrap().file]), "| limit 1").unwrap().0;
     assert_eq!(lines, parquet);
     assert!(lines[0].contains(&"x.tag".to_owned()) && !lines[0].contains(&"line.original".to_owned()));
+}
+
+#[test]
+fn a_search_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.ndjson");
+    write(&path, &events(10));
+    for query in ["", "x.tag = 'red'", "| group count()"] {
+        let parsed = parse(query).query.unwrap();
+        let left = runtime().unwrap().block_on(async {
+            let mut answer = Search::new(vec![path.clone()]).run(&parsed).await.unwrap();
+            while answer.batches.next().await.is_some() {}
+            Arc::downgrade(&answer.progress)
+        });
+        assert!(left.upgrade().is_none(), "{query}: its plan lives, and with it the runtime and its files");
+    }
 }
