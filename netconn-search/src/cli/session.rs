@@ -79,6 +79,27 @@ pub(super) struct Session {
     runtime: Arc<Runtime>,
 }
 
+/// The line that says how far a search has come, from before it is known what there is to search: that takes time, too.
+struct Watched {
+    counters: Arc<OnceLock<Arc<engine::Progress>>>,
+    _line: Progress,
+}
+
+impl Watched {
+    fn start() -> Self {
+        let counters = Arc::new(OnceLock::<Arc<engine::Progress>>::new());
+        let counts = Arc::clone(&counters);
+        let counts = move || counts.get().map_or_else(Counts::default, |progress| counted(&progress.snapshot()));
+        Self { counters, _line: Progress::start(counts) }
+    }
+
+    /// From now on the line says this.
+    fn watch(&self, progress: &Arc<engine::Progress>) {
+        // One search has one.
+        let _ = self.counters.set(Arc::clone(progress));
+    }
+}
+
 impl Session {
     /// With these options and the configuration.
     pub(super) fn new(source: &Source, presentation: &Presentation) -> Result<Self> {
@@ -171,11 +192,14 @@ impl Session {
     /// How many rows a query has, and what was read for them.
     pub(super) async fn count(&self, text: &str, query: &Query) -> Result<(u64, Snapshot)> {
         self.ending(async {
+            let watched = Watched::start();
             let mut answer = self.search()?.run(query).await.map_err(|error| located(error, text))?;
+            watched.watch(&answer.progress);
             let mut rows = 0;
             while let Some(batch) = answer.batches.next().await {
                 rows += batch.map_err(|error| located(error, text))?.num_rows() as u64;
             }
+            drop(watched);
             let read = answer.progress.snapshot();
             self.tell_notes(&read.notes);
             Ok((rows, read))
@@ -187,8 +211,11 @@ impl Session {
     pub(super) async fn explain(&self, text: &str, query: &Query, diagnostics: Vec<Diagnostic>) -> Result<()> {
         self.ending(async {
             let search = self.search()?;
+            let watched = Watched::start();
             let diagnostics = self.check(&search, text, query, diagnostics).await?;
-            let explained = search.explain(query).await.map_err(|error| located(error, text))?;
+            let explained = search.explain(query, |progress| watched.watch(progress)).await;
+            let explained = explained.map_err(|error| located(error, text))?;
+            drop(watched);
             self.tell(text, &diagnostics);
             let read = explained.read;
             let heading = style::HEADING;
@@ -227,14 +254,10 @@ impl Session {
     async fn run(&self, text: &str, query: &Query, diagnostics: Vec<Diagnostic>) -> Result<u64> {
         let started = Instant::now();
         let search = self.search()?;
-        // To find out what there is takes time, too.
-        let counters = Arc::new(OnceLock::<Arc<engine::Progress>>::new());
-        let counts = Arc::clone(&counters);
-        let counts = move || counts.get().map_or_else(Counts::default, |progress| counted(&progress.snapshot()));
-        let mut line = Some(Progress::start(counts));
+        let mut watched = Some(Watched::start());
         let diagnostics = self.check(&search, text, query, diagnostics).await?;
         let answer = search.run(query).await.map_err(|error| located(error, text))?;
-        let _ = counters.set(Arc::clone(&answer.progress));
+        watched.iter().for_each(|watched| watched.watch(&answer.progress));
         let Answer { schema, mut batches, warnings, progress } = answer;
         let warnings = warnings
             .into_iter()
@@ -248,11 +271,11 @@ impl Session {
             let batch = batch.map_err(|error| located(error, text))?;
             if is_shown_at_once && batch.num_rows() > 0 {
                 // The line would stand between the rows.
-                line = None;
+                watched = None;
             }
             output.batch(&batch)?;
         }
-        drop(line);
+        drop(watched);
         let read = progress.snapshot();
         let mut summary = self.summary(&read, started.elapsed());
         summary.warnings = diagnostics.iter().map(|diagnostic| said_in_a_line(diagnostic, text)).collect();

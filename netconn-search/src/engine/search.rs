@@ -116,15 +116,16 @@ impl Search {
         Ok(Answer { schema, batches, warnings, progress })
     }
 
-    /// Answers a query and says how, instead of what. Tables are not written.
+    /// Answers a query and says how, instead of what. Tables are not written. `watch` is given the counters as soon as there are any.
     ///
     /// # Errors
     ///
     /// As [`Self::run`], and what can go wrong while it runs.
-    pub async fn explain(&self, query: &Query) -> Result<Explained> {
+    pub async fn explain(&self, query: &Query, watch: impl FnOnce(&Arc<Progress>)) -> Result<Explained> {
         let prepared = self.prepare_aside(query, true).await?;
         let progress = Arc::clone(prepared.planner.events.progress());
         progress.runs(&prepared.plan);
+        watch(&progress);
         let mut stream = execute_stream(Arc::clone(&prepared.plan), prepared.planner.state.task_ctx())?;
         while let Some(batch) = stream.next().await {
             batch.map_err(|error| SearchError::engine(error, self.memory))?;

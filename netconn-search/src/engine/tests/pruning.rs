@@ -21,7 +21,7 @@ fn explained(query: &str) -> (String, u64) {
     }
     let search = Search::new(vec![folder.path().to_owned()]);
     let query = parse(query).query.unwrap();
-    let explained = runtime().unwrap().block_on(search.explain(&query)).unwrap();
+    let explained = runtime().unwrap().block_on(search.explain(&query, |_| ())).unwrap();
     (explained.plan, explained.read.rows)
 }
 
