@@ -1,13 +1,18 @@
 //! What the daemon has recorded is found again, by the real netconn-search: in Parquet, in what is being written, all of it.
 
-use std::{collections::BTreeMap, fs, net::TcpListener, process::Command};
+use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, process::Command, thread, time::Duration};
 
-use netconn_tests::{Daemon, Installed, Netns, connected, moment, reset, until};
+use netconn_tests::{Daemon, History, Installed, Netns, connected, moment, netconn, reset, until};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Runs `netconn search` over the history of a daemon.
-fn search(installed: &Installed, daemon: &Daemon, query: &str, options: &[&str]) -> String {
-    let folder = daemon.history().0;
+fn search(installed: &Installed, history: &History, query: &str, options: &[&str]) -> String {
+    let folder = &history.0;
     let mut command = Command::new(installed.netconn());
     let output = command.args(["search", query, "--file", folder.to_str().unwrap()]).args(options).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -66,7 +71,7 @@ fn what_was_recorded_is_found() {
     let mut found = BTreeMap::new();
     let expected = || written().into_iter().filter(|(_, event)| is_closed(&event)).collect::<BTreeMap<_, _>>();
     let mut look = || {
-        found = by_id(&search(&installed, &daemon, &whole, &["--format", "ndjson", "--quiet"]));
+        found = by_id(&search(&installed, &daemon.history(), &whole, &["--format", "ndjson", "--quiet"]));
         found == expected()
     };
     until(20_000, || "the history is not what was written".into(), &mut look);
@@ -79,15 +84,90 @@ fn what_was_recorded_is_found() {
         *counts.entry((text("event.type"), text("event.network.connectionStatus"))).or_default() += 1;
     }
     let query = format!("{of_test} | group n = count() by event.type, event.network.connectionStatus");
-    let told = search(&installed, &daemon, &query, &["--format", "csv", "--quiet"]);
+    let told = search(&installed, &daemon.history(), &query, &["--format", "csv", "--quiet"]);
     // Sorted by the keys, as the map is.
     let expected: Vec<String> = counts.iter().map(|((kind, status), n)| format!("{kind},{status},{n}")).collect();
     assert_eq!(told.lines().skip(1).collect::<Vec<_>>(), expected);
 
     // A time of which the names of files say that nothing is there.
     let early = ["--since", "2001-01-01", "--until", "2001-01-02", "--format", "json"];
-    let answer: Value = serde_json::from_str(&search(&installed, &daemon, "", &early)).unwrap();
+    let answer: Value = serde_json::from_str(&search(&installed, &daemon.history(), "", &early)).unwrap();
     assert_eq!((answer["row_count"].as_u64(), answer["events_read"].as_u64()), (Some(0), Some(0)), "{answer:#}");
     assert!(answer["files_pruned"].as_u64().unwrap() >= 2, "{answer:#}");
+    daemon.stop();
+}
+
+/// Events of a history that another program has made: how many, and how many different ones.
+fn made(installed: &Installed, history: &History) -> String {
+    let query = "endpoint.name = 'web-1' | group n = count(), different = count_distinct(event.id)";
+    search(installed, history, query, &["--format", "csv", "--quiet"]).lines().nth(1).unwrap_or_default().to_owned()
+}
+
+/// Puts so many events into a history, in segments that take about a second to convert.
+fn segments_of(events: usize, history: &History) {
+    let folder = TempDir::new().unwrap();
+    let load = netconn().with_file_name("load");
+    let mut command = Command::new(load);
+    let status = command.args(["events", "--count", &events.to_string(), "--folder"]).arg(folder.path()).output();
+    assert!(status.unwrap().status.success());
+    let mut files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let lines = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect::<String>();
+    let lines: Vec<&str> = lines.split_inclusive('\n').collect();
+    for segment in lines.chunks(events / 20) {
+        let first: Value = serde_json::from_str(segment[0]).unwrap();
+        let name = format!("events-{:013}.ndjson", first["event.time"].as_u64().unwrap());
+        fs::write(history.0.join(name), segment.concat()).unwrap();
+    }
+}
+
+/// The process that converts a segment for this daemon.
+fn converter_of(daemon: &Daemon) -> Option<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    children
+        .flat_map(|children| children.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .map(Pid::from_raw)
+        .next()
+}
+
+#[test]
+fn kills_while_segments_are_converted_lose_and_double_nothing() {
+    const EVENTS: usize = 40_000;
+    let installed = Installed::new();
+    installed.search();
+    let mut daemon = Daemon::start_installed(&installed, "history_days = 3650");
+    let mut killed = daemon.kill();
+    let history = killed.history();
+    segments_of(EVENTS, &history);
+    let all = format!("{EVENTS},{EVENTS}");
+    assert_eq!(made(&installed, &history), all);
+    let segments = |history: &History| history.names().iter().filter(|name| name.ends_with(".ndjson")).count();
+    let before = segments(&history);
+
+    let mut converting = 0;
+    for round in 0_u64..10 {
+        daemon = killed.start();
+        until(20_000, || daemon.log(), || converter_of(&daemon).is_some() || segments(&history) < 3);
+        // At all moments of a conversion, of which each takes less than a second.
+        thread::sleep(Duration::from_millis(round * 61 % 400));
+        let child = converter_of(&daemon);
+        converting += u32::from(child.is_some());
+        // The daemon, with its child, which ends as it does; or the child, and the daemon while it notices.
+        if let Some(child) = child.filter(|_| round % 2 == 1) {
+            let _ = kill(child, Signal::SIGKILL);
+            thread::sleep(Duration::from_millis(round * 7 % 50));
+        }
+        killed = daemon.kill();
+        assert_eq!(made(&installed, &history), all, "after kill {round}: {:?}", history.names());
+    }
+    assert!(converting >= 5, "only {converting} of 10 kills came in time");
+    daemon = killed.start();
+    until(60_000, || format!("{:?}", history.names()), || segments(&history) <= 1);
+    assert_eq!(made(&installed, &history), all);
+    let is_left =
+        |name: &String| !Path::new(name).extension().is_some_and(|kind| kind == "ndjson" || kind == "parquet");
+    let left: Vec<String> = history.names().into_iter().filter(is_left).collect();
+    assert!(left.is_empty(), "{left:?} of {before} segments");
     daemon.stop();
 }
