@@ -48,7 +48,13 @@ pub(crate) fn in_list(value: Expr, list: Vec<Expr>) -> Expr {
 
 /// `CASE WHEN condition THEN then ELSE otherwise END`.
 pub(crate) fn case(condition: Expr, then: Expr, otherwise: Expr) -> Expr {
-    Expr::Case(Case::new(None, vec![(Box::new(condition), Box::new(then))], Some(Box::new(otherwise))))
+    cases([(condition, then)], otherwise)
+}
+
+/// The same with several conditions: the first that holds.
+pub(crate) fn cases(cases: impl IntoIterator<Item = (Expr, Expr)>, otherwise: Expr) -> Expr {
+    let cases: Vec<_> = cases.into_iter().map(|(condition, then)| (Box::new(condition), Box::new(then))).collect();
+    if cases.is_empty() { otherwise } else { Expr::Case(Case::new(None, cases, Some(Box::new(otherwise)))) }
 }
 
 /// All joined by an operator, as a tree that is as flat as can be: plans are walked recursively.

@@ -11,7 +11,7 @@ use crate::language::ast::{self, BinaryOp, Case, ExprKind, Subject};
 
 use super::Planner;
 use super::compare::{compare, is_timestamp};
-use super::operand::{Operand, binary, case, function, joined, unify};
+use super::operand::{Operand, binary, case, cases, function, joined, unify};
 use super::rows::{Rows, column};
 use super::{member, pattern};
 
@@ -52,7 +52,7 @@ impl<'a> Scope<'a> {
             ExprKind::Text(text) => Operand::from_text(text),
             ExprKind::Field(name) => self.field(name),
             ExprKind::Negative(inner) => self.negative(inner)?,
-            ExprKind::Binary { op: BinaryOp::Or, left, right } => self.either(left, right)?,
+            ExprKind::Binary { op: BinaryOp::Or, .. } => self.either(&chain(BinaryOp::Or, expr))?,
             ExprKind::Binary { op, left, right } if arithmetic(*op).is_some() => self.arithmetic(*op, left, right)?,
             ExprKind::Ternary { condition, then, otherwise } => {
                 let (mut values, kind) = unify(vec![self.value(then)?, self.value(otherwise)?]);
@@ -79,8 +79,8 @@ impl<'a> Scope<'a> {
         Ok(match &expr.kind {
             ExprKind::Not(inner) => Expr::IsNotTrue(Box::new(self.condition(inner)?)),
             ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
-                let mut operands = Vec::new();
-                self.chain(*op, expr, &mut operands)?;
+                let operands =
+                    chain(*op, expr).into_iter().map(|operand| self.condition(operand)).collect::<Result<_>>()?;
                 let all = *op == BinaryOp::And;
                 joined(operands, if all { Operator::And } else { Operator::Or }, all)
             }
@@ -111,26 +111,12 @@ impl<'a> Scope<'a> {
                 let pattern = ast::Expr { kind: ExprKind::Text(regex.clone()), span: expr.span };
                 self.matches(ast::MatchOp::Matches, Case::Insensitive, &Subject::AnyField, &[pattern])?
             }
+            // A branch is true as what it is, not as the kind that holds both.
+            ExprKind::Ternary { condition, then, otherwise } => {
+                case(self.condition(condition)?, self.condition(then)?, self.condition(otherwise)?)
+            }
             _ => self.value(expr)?.truth(),
         })
-    }
-
-    /// The operands of a chain of `and` or `or`.
-    fn chain(&self, op: BinaryOp, expr: &ast::Expr, operands: &mut Vec<Expr>) -> Result<()> {
-        // A long chain leans to the left: walked in a loop, not recursively.
-        let mut right_to_left = Vec::new();
-        let mut rest = expr;
-        while let ExprKind::Binary { op: other, left, right } = &rest.kind
-            && *other == op
-        {
-            right_to_left.push(right.as_ref());
-            rest = left;
-        }
-        operands.push(self.condition(rest)?);
-        for operand in right_to_left.into_iter().rev() {
-            operands.push(self.condition(operand)?);
-        }
-        Ok(())
     }
 
     fn matches(&self, op: ast::MatchOp, case: Case, subject: &Subject, patterns: &[ast::Expr]) -> Result<Expr> {
@@ -171,19 +157,17 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// `a or b` as a value: the first that is true.
-    fn either(&self, left: &ast::Expr, right: &ast::Expr) -> Result<Operand> {
-        let (left, right) = (self.value(left)?, self.value(right)?);
-        if left.kind == Kind::Bool && right.kind == Kind::Bool {
-            let either = binary(left.expr, Operator::Or, right.expr);
-            return Ok(Operand::new(Expr::IsTrue(Box::new(either)), Kind::Bool));
+    /// `a or b or …` as a value: the first that is true as what it is, or the last.
+    fn either(&self, operands: &[&ast::Expr]) -> Result<Operand> {
+        let values = operands.iter().map(|operand| self.value(operand)).collect::<Result<Vec<_>>>()?;
+        if values.iter().all(|value| value.kind == Kind::Bool) {
+            let values = values.into_iter().map(|value| value.expr).collect();
+            return Ok(Operand::new(Expr::IsTrue(Box::new(joined(values, Operator::Or, false))), Kind::Bool));
         }
-        let condition = left.clone().truth();
-        let (mut values, kind) = unify(vec![left, right]);
-        Ok(match (values.pop(), values.pop()) {
-            (Some(right), Some(left)) => Operand::new(case(condition, left, right), kind),
-            _ => Operand::null(),
-        })
+        let conditions = operands.iter().map(|operand| self.condition(operand)).collect::<Result<Vec<_>>>()?;
+        let (mut values, kind) = unify(values);
+        let Some(last) = values.pop() else { return Ok(Operand::null()) };
+        Ok(Operand::new(cases(conditions.into_iter().zip(values), last), kind))
     }
 
     fn negative(&self, inner: &ast::Expr) -> Result<Operand> {
@@ -223,6 +207,20 @@ impl<'a> Scope<'a> {
             _ => number(binary(left.number(), operator, right.number())),
         })
     }
+}
+
+/// The operands of a chain of `and` or `or`, in their order. How they are grouped means nothing, and there may be thousands: they are
+/// walked in a loop.
+fn chain(op: BinaryOp, expr: &ast::Expr) -> Vec<&ast::Expr> {
+    let mut operands = Vec::new();
+    let mut rest = vec![expr];
+    while let Some(expr) = rest.pop() {
+        match &expr.kind {
+            ExprKind::Binary { op: own, left, right } if *own == op => rest.extend([right.as_ref(), left.as_ref()]),
+            _ => operands.push(expr),
+        }
+    }
+    operands
 }
 
 /// The result of arithmetic. To add 0 makes 0 of -0, which sorts and distinct values would tell apart.

@@ -103,6 +103,12 @@ fn logic() {
     both("!(src.process.cmdline contains 'x') and not dst.port.number = 80", "de");
     value("event.network.bytesSent or 'none'", "100");
     value("event.network.durationMs or 'none'", "none");
+    value("false or 0 or '' or 'end'", "end");
+    value("0 or false or null or 'end' or 'later'", "end");
+    value("event.network.preexisting or 0 or src.process.user or src.process.name", "Curl");
+    value("false or (0 or null) or 0", "0");
+    value("(dst.port.number > 0 ? false : 'a') ? 'T' : 'F'", "F");
+    both("dst.port.number > 100 ? false : 'a'", "bc");
     value("true and false", "false");
     value("dst.port.number = 443 ? 'tls' : 'other'", "tls");
     value("null ? 1 : 2.5", "2.5");
