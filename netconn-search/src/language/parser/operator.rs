@@ -37,7 +37,7 @@ pub(super) struct Found {
 }
 
 /// What compares with patterns: the word, the operator, whether it is of S1QL 1.0.
-const TEXT_OPERATORS: [(&str, MatchOp, bool); 12] = [
+const TEXT_OPERATORS: [(&str, MatchOp, bool); 13] = [
     ("contains", MatchOp::Contains, false),
     ("matches", MatchOp::Matches, false),
     ("starts_with", MatchOp::StartsWith, false),
@@ -48,6 +48,7 @@ const TEXT_OPERATORS: [(&str, MatchOp, bool); 12] = [
     ("containscis", MatchOp::Contains, true),
     // Some published queries have it so.
     ("containcis", MatchOp::Contains, true),
+    ("contain", MatchOp::Contains, true),
     ("startswithcis", MatchOp::StartsWith, true),
     ("endswithcis", MatchOp::EndsWith, true),
     ("regexp", MatchOp::Matches, true),
@@ -102,8 +103,11 @@ impl Parser<'_> {
     }
 
     fn word_operator(&mut self) -> Option<Found> {
-        let negated = *self.kind() == Kind::Not || self.is_word(0, "not");
-        let ahead = usize::from(negated);
+        let is_not = |ahead: usize| self.peek(ahead).kind == Kind::Not || self.is_word(ahead, "not");
+        // `Does Not Contain` of S1QL 1.0.
+        let does = self.is_word(0, "does") && is_not(1);
+        let negated = does || is_not(0);
+        let ahead = usize::from(negated) + usize::from(does);
         let word = self.peek(ahead).keyword()?;
         let (base, suffix) = word.split_once(':').map_or((word.as_str(), None), |(base, suffix)| (base, Some(suffix)));
         // `NotContains` of S1QL 1.0.
@@ -118,7 +122,7 @@ impl Parser<'_> {
                 (Operator::Text(op, Case::Sensitive), true, 2)
             }
             "in" => (Operator::In(Case::Sensitive), false, 1),
-            "exists" => (Operator::Present, true, 1),
+            "exists" | "exist" => (Operator::Present, true, 1),
             "between" => (Operator::Between, true, 1),
             "is" => {
                 let not = usize::from(self.is_word(ahead + 1, "not"));
@@ -147,7 +151,7 @@ impl Parser<'_> {
         for _ in 0..ahead + words {
             self.advance();
         }
-        Some(Found { operator, negated: negated != glued_not, old: old || glued_not, span: Span::default() })
+        Some(Found { operator, negated: negated != glued_not, old: old || glued_not || does, span: Span::default() })
     }
 
     /// What a suffix says of upper and lower case.
