@@ -299,6 +299,7 @@ impl Session {
             files: read.files_all + read.files_pruned,
             files_pruned: read.files_pruned,
             bad_lines: read.bad_lines,
+            wrong_values: read.wrong_values,
             elapsed,
             events_lost: read.lost,
             ..Summary::default()

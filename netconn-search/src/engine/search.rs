@@ -149,8 +149,10 @@ impl Search {
             Some(path) => Some(Arc::new(geography::open(path)?)),
             None => None,
         };
-        let (back, ahead) = reach(query);
-        let files = self.range.as_ref().map(|range| range.start.saturating_add(back)..range.end.saturating_add(ahead));
+        let files = self.range.as_ref().map(|range| {
+            let (back, ahead) = reach(query, range);
+            range.start.saturating_add(back)..range.end.saturating_add(ahead)
+        });
         let used = Names::of(query);
         let events = Events::open(&self.paths, files.as_ref(), &used).await?;
         self.range.iter().for_each(|range| events.note_beginning(range));

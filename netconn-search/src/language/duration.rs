@@ -1,4 +1,6 @@
-//! Spans of time as they are written in a query: `10m`, `1 minute`, `auto`.
+//! Spans of time as they are written in a query: `10m`, `1 minute`, `auto`; and moments.
+
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -51,6 +53,21 @@ pub fn span(text: &str) -> Option<i64> {
     }
     let product = number.parse::<f64>().ok()? * length as f64;
     (product < i64::MAX as f64).then_some(sign * product as i64)
+}
+
+/// A moment as it is written in a query, in nanoseconds since 1970, and whether its zone was said: RFC 3339, or a day, or a day
+/// and a time of it, which are taken as UTC.
+pub fn moment(text: &str) -> Option<(i64, bool)> {
+    // Other things are times, too: `20260921`, `14:40`.
+    if text.len() < 10 || text.as_bytes().get(4) != Some(&b'-') {
+        return None;
+    }
+    let nanos = |time: Timestamp| i64::try_from(time.as_nanosecond()).ok();
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some((nanos(time)?, true));
+    }
+    let time = text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?;
+    Some((nanos(time.timestamp())?, false))
 }
 
 /// What is given to `timebucket` as a text.

@@ -20,6 +20,8 @@ pub struct Summary {
     pub files_pruned: u64,
     /// Lines that are no event, and were left out.
     pub bad_lines: u64,
+    /// Values that are not of their field's type, or given twice, and were left out.
+    pub wrong_values: u64,
     /// From the start of the query to its end.
     pub elapsed: Duration,
     /// Events of the range that are known to be lost (`Data Loss`).
@@ -43,6 +45,7 @@ struct Json<'a> {
     files: u64,
     files_pruned: u64,
     bad_lines: u64,
+    wrong_values: u64,
     events_lost: u64,
     elapsed_ms: f64,
 }
@@ -63,6 +66,7 @@ impl Summary {
             files: self.files,
             files_pruned: self.files_pruned,
             bad_lines: self.bad_lines,
+            wrong_values: self.wrong_values,
             events_lost: self.events_lost,
             elapsed_ms: (self.elapsed.as_secs_f64() * 1e6).round() / 1e3,
         })?;
@@ -108,6 +112,11 @@ impl Summary {
         if self.bad_lines > 0 {
             let (lines, are) = (counted(self.bad_lines, "line"), if self.bad_lines == 1 { "is" } else { "are" });
             notes.push(format!("{lines} in the files {are} no event and left out"));
+        }
+        if self.wrong_values > 0 {
+            let (values, are) =
+                (counted(self.wrong_values, "value"), if self.wrong_values == 1 { "is" } else { "are" });
+            notes.push(format!("{values} in the files {are} not of the field's type, or given twice, and left out"));
         }
         if self.hidden_columns > 0 {
             let (columns, do_not) =
@@ -164,6 +173,7 @@ mod tests {
             files_pruned: 0,
             events_lost: 1,
             bad_lines: 2,
+            wrong_values: 1,
             cut_at: Some(1000),
             hidden_columns: 1,
             ..summary
@@ -176,12 +186,13 @@ mod tests {
                 "1 event of this time is known to be lost (event.type = 'Data Loss' has the details): \
                  the answer may miss some",
                 "2 lines in the files are no event and left out",
+                "1 value in the files is not of the field's type, or given twice, and left out",
                 "1 column does not fit the terminal: name those you want with `| columns`, or use --wide or --format",
             ]
         );
         assert_eq!(
             summary.to_json().unwrap(),
-            r#""warnings":[],"row_count":1,"is_cut":true,"events_read":1234567,"bytes_read":45200000,"files":1,"files_pruned":0,"bad_lines":2,"events_lost":1,"elapsed_ms":230.0"#
+            r#""warnings":[],"row_count":1,"is_cut":true,"events_read":1234567,"bytes_read":45200000,"files":1,"files_pruned":0,"bad_lines":2,"wrong_values":1,"events_lost":1,"elapsed_ms":230.0"#
         );
     }
 

@@ -12,7 +12,9 @@ use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType};
 use datafusion::error::Result;
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::Timestamp;
+
+use crate::language::duration;
 
 /// Kinds of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -230,13 +232,9 @@ pub(crate) fn parse_time(text: &str) -> Option<i64> {
     i64::try_from(time.as_nanosecond()).ok()
 }
 
-/// The same, and a date alone: its beginning in UTC. For what is compared with a moment.
+/// The same, and what has no zone, in UTC. For what is compared with a moment.
 pub(crate) fn parse_moment(text: &str) -> Option<i64> {
-    let midnight = || {
-        let time = text.parse::<Date>().ok().filter(|_| text.len() == 10)?.to_zoned(TimeZone::UTC).ok()?;
-        i64::try_from(time.timestamp().as_nanosecond()).ok()
-    };
-    parse_time(text).or_else(midnight)
+    duration::moment(text).map(|(nanos, _)| nanos)
 }
 
 fn list_text(values: &[Value<'_>]) -> String {

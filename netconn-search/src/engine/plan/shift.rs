@@ -1,5 +1,7 @@
 //! `compare name = timeshift('-1w')`: the same query over another time, beside this one.
 
+use std::ops::Range;
+
 use datafusion::common::{Column, JoinType, NullEquality};
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::logical_expr::expr::AggregateFunction;
@@ -14,25 +16,28 @@ use super::Planner;
 use super::operand::{binary, cast, function};
 use super::rows::{Rows, column, hidden};
 
-/// Milliseconds by which a shift moves the time; negative ones look back.
-fn millis(shift: &str, span: Span) -> Result<i64> {
+/// Milliseconds by which a shift moves the time that is searched; negative ones look back.
+fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {
+    let length = range.end.saturating_sub(range.start);
     match duration::span(shift) {
+        _ if shift == "-queryspan" => Ok(-length),
+        _ if shift.ends_with("queryspan") => Ok(length),
         Some(nanos) if nanos != 0 => Ok(nanos / 1_000_000),
         _ => Err(SearchError::query("timeshift takes a span like '-1d' or '-1w'", span)),
     }
 }
 
 /// How far the shifts of a query look back and ahead together, in milliseconds.
-pub(crate) fn reach(query: &Query) -> (i64, i64) {
+pub(crate) fn reach(query: &Query, range: &Range<i64>) -> (i64, i64) {
     let (mut back, mut ahead) = (0_i64, 0_i64);
     for query in query.subqueries() {
-        let (other_back, other_ahead) = reach(query);
+        let (other_back, other_ahead) = reach(query, range);
         (back, ahead) = (back.min(other_back), ahead.max(other_ahead));
     }
     // What stands before the command is shifted as a whole, with the queries in it.
     for command in &query.commands {
         if let CommandKind::Compare { shift, shift_span, .. } = &command.kind {
-            let shift = millis(shift, *shift_span).unwrap_or(0);
+            let shift = millis(shift, range, *shift_span).unwrap_or(0);
             back = back.saturating_add(shift.min(0));
             ahead = ahead.saturating_add(shift.max(0));
         }
@@ -60,11 +65,11 @@ pub(crate) async fn compare(
     shift: &str,
     shift_span: Span,
 ) -> Result<Rows> {
-    let millis = millis(shift, shift_span)?;
     let Some(range) = &planner.range else {
         let message = "compare needs to know which time is searched: give one with --since or --last";
         return Err(SearchError::query(message, shift_span));
     };
+    let millis = millis(shift, range, shift_span)?;
     if !query.commands[..place]
         .iter()
         .any(|command| matches!(command.kind, CommandKind::Group { .. } | CommandKind::Top { .. }))

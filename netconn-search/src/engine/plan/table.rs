@@ -71,13 +71,42 @@ fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
     Ok((path, true))
 }
 
+/// Tables that an error names at most.
+const LISTED: usize = 20;
+
 /// Reads a table.
 pub(crate) fn read(planner: &Planner, name: &Name) -> Result<Table> {
     let (path, csv) = file(planner, name)?;
+    if !path.exists() {
+        return Err(missing(&path, name));
+    }
     let (names, rows) = if csv { read_csv(&path)? } else { read_json(&path)? };
+    let wrong = |why: String| Err(SearchError::Format { path: path.clone(), why });
+    if names.is_empty() {
+        return wrong("it has no columns".to_owned());
+    }
+    if let Some((_, name)) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
+        return wrong(format!("it has two columns called '{name}'"));
+    }
     let columns =
         (0..names.len()).map(|place| typed(rows.iter().map(|row| row.get(place).cloned().flatten()))).collect();
     Ok(Table { names, columns })
+}
+
+/// There is no such table: which there are.
+fn missing(path: &Path, name: &Name) -> SearchError {
+    let entries = path.parent().into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let is_table = |path: &PathBuf| {
+        path.extension().is_some_and(|ending| ["csv", "json", "ndjson"].iter().any(|known| ending == *known))
+    };
+    let tables = entries.map(|entry| entry.path()).filter(is_table);
+    let mut names: Vec<String> =
+        tables.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).take(LISTED).collect();
+    names.sort_unstable();
+    let folder = path.parent().unwrap_or(Path::new(".")).display();
+    let there = if names.is_empty() { "it has no tables".to_owned() } else { format!("it has {}", names.join(", ")) };
+    let message = format!("there is no table '{}' (.csv, .json or .ndjson) in {folder}: {there}", name.text);
+    SearchError::query(message, name.span)
 }
 
 type Cells = (Vec<String>, Vec<Vec<Option<String>>>);
@@ -229,6 +258,8 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
             })
         })
         .collect();
+    // Rows from before a column was there.
+    cells.iter_mut().for_each(|line| line.resize(names.len(), None));
     let plan = rows.clone().sorted(None)?.visible()?;
     let physical = planner.state.create_physical_plan(&plan).await?;
     let batches = collect(physical, planner.state.task_ctx())

@@ -13,6 +13,9 @@ use super::find::{EventFile, Format};
 /// First size of the buffer.
 const BUFFER: usize = 512 * 1024;
 
+/// A byte order mark in UTF-8: some programs begin a file with it, and whoever joins files leaves it in the middle.
+pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
+
 /// A line longer than this is no event: it is left out, so that no file can fill the memory.
 const LONGEST: usize = 16 * 1024 * 1024;
 

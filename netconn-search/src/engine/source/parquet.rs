@@ -144,6 +144,11 @@ impl ParquetFile {
         self.unparsed
     }
 
+    /// Events of which a value was not of its field's type when the file was made.
+    pub(crate) fn original(&self) -> u64 {
+        self.original
+    }
+
     /// Whether some event may tell of losses.
     pub(crate) fn may_tell_losses(&self) -> bool {
         self.losses > 0

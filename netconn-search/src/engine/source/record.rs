@@ -14,6 +14,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::lines::BOM;
+
 /// Builds batches of rows out of lines.
 pub(crate) struct Rows {
     schema: SchemaRef,
@@ -87,8 +89,9 @@ impl Rows {
         std::mem::take(&mut self.wrong)
     }
 
-    /// Takes a line; answers whether it was an object. An empty line is nothing.
+    /// Takes a line; answers whether it was an object. An empty line is nothing, and so is what some programs begin a file with.
     pub(crate) fn push(&mut self, line: &[u8]) -> bool {
+        let line = line.strip_prefix(BOM).unwrap_or(line);
         if line.trim_ascii().is_empty() {
             return true;
         }

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
 
 use super::find::{EventFile, Format};
-use super::lines::Lines;
+use super::lines::{BOM, Lines};
 
 /// Column of a converted segment that keeps lines that were no JSON object.
 pub(crate) const UNPARSED: &str = "line.unparsed";
@@ -213,7 +213,7 @@ impl Shapes {
 
     /// Looks at a line; answers whether it is an object.
     pub(crate) fn line(&mut self, line: &[u8]) -> bool {
-        let mut input = serde_json::Deserializer::from_slice(line);
+        let mut input = serde_json::Deserializer::from_slice(line.strip_prefix(BOM).unwrap_or(line));
         input.deserialize_map(Names(self)).is_ok() && input.end().is_ok()
     }
 

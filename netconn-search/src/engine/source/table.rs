@@ -139,6 +139,7 @@ impl Events {
         outside.retain(ParquetFile::may_tell_losses);
         progress.prune((all - parquet.len()) as u64);
         progress.bad_lines(parquet.iter().map(ParquetFile::unparsed).sum());
+        progress.wrong_values(parquet.iter().map(ParquetFile::original).sum());
         let bytes = lines.iter().map(|file| file.size).sum::<u64>()
             + parquet.iter().map(|file| file.file.object_meta.size).sum::<u64>();
         progress.expect((lines.len() + parquet.len()) as u64, bytes);

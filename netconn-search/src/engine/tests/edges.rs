@@ -82,6 +82,10 @@ fn milliseconds_and_moments() {
     keeps("event.time >= '2023-11-14'", "abcd");
     keeps("event.time < '2023-11-15' and timestamp >= '2023-11-14'", "abcd");
     keeps("event.time >= '2023-11-15'", "");
+    // So is a time of it without a zone: UTC.
+    keeps("event.time >= '2023-11-14 22:15:20'", "cd");
+    keeps("timestamp >= '2023-11-14 22:15'", "cd");
+    keeps("timestamp > '2023-11-14T22:15:20' and event.time < '2023-11-14T22:16:20.5'", "cd");
     let found = later("event.time > querystart() | columns event.id").unwrap();
     assert_eq!(found[1..], table(&[&["d"]]));
     let found = later("timestamp > querystart() | columns event.id | sort event.id").unwrap();

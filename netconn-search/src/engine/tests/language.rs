@@ -412,6 +412,9 @@ fn another_time_beside_this_one() {
     let query = "| group n = count() by src.port = dst.port.number = 443 | compare before = timeshift('-2m')";
     let (found, _) = search(&asked, query).unwrap();
     assert_eq!(found, table(&[&["src.port", "n", "before"], &["false", "1", "1"], &["true", "1", "1"]]));
+    // The range is two minutes long.
+    let query = "| group n = count() by src.port = dst.port.number = 443 | compare before = timeshift(-queryspan())";
+    assert_eq!(search(&asked, query).unwrap().0, found);
     let query = "| group n = count() by t = timebucket('1m') | compare before = timeshift('-2m')";
     let (found, _) = search(&asked, query).unwrap();
     assert_eq!(found[1..], table(&[&["2026-09-21T14:15:00Z", "1", "1"], &["2026-09-21T14:16:00Z", "1", "1"]]));
@@ -457,8 +460,23 @@ fn tables_in_files() {
     assert_eq!(std::fs::read_to_string(tables.join("seen.csv")).unwrap(), "dst.port.number,n\n22,1\n443,1\n");
     found("event.type = 'IP Connect' | group n = count() by dst.port.number | savelookup 'seen', 'merge'");
     assert_eq!(found("| dataset 'seen' | sort dst.port.number"), table(&[&["22", "1"], &["80", "1"], &["443", "1"]]));
-    let error = search(&asked, "| dataset '../x'").unwrap_err().to_string();
-    assert!(error.contains("no name of a table"), "{error}");
+    // A column more: rows of before have nothing in it.
+    found("event.type = 'IP Close' | group z = count() by dst.port.number | savelookup 'seen', 'merge'");
+    let merged = std::fs::read_to_string(tables.join("seen.csv")).unwrap();
+    assert_eq!(merged, "dst.port.number,n,z\n22,1,\n443,1,\n80,1,\n22,,1\n443,,1\n");
+    std::fs::write(tables.join("twice.csv"), "a,a\n1,2\n").unwrap();
+    std::fs::write(tables.join("nothing.csv"), "").unwrap();
+    std::fs::write(tables.join("none.json"), "[]").unwrap();
+    for (query, expected) in [
+        ("| dataset '../x'", "no name of a table"),
+        ("| dataset 'twice'", "two columns called 'a'"),
+        ("| dataset 'nothing'", "it has no columns"),
+        ("| lookup a from none by a = event.id", "it has no columns"),
+        ("| dataset 'port'", "has names, nets, none, nothing, ports, seen, twice"),
+    ] {
+        let error = search(&asked, query).unwrap_err().to_string();
+        assert!(error.contains(expected), "{query}: {error}");
+    }
 }
 
 #[test]

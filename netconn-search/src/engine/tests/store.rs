@@ -116,6 +116,18 @@ fn broken_lines_are_left_out_and_counted() {
     assert_eq!((found[1][0].as_str(), read.rows, read.bad_lines), ("50", 50, 1));
     assert_eq!((read.files, read.files_all, read.bytes), (1, 1, text.len() as u64));
 
+    // A byte order mark, and a port that is none.
+    let marked = folder.path().join("marked.ndjson");
+    fs::write(&marked, "\u{feff}{\"event.id\":\"a\",\"dst.port.number\":\"abc\"}\n{\"event.id\":\"b\"}\n").unwrap();
+    let query = "| sort event.id | columns event.id, dst.port.number";
+    let (found, read) = search(&Search::new(vec![marked.clone()]), query).unwrap();
+    assert_eq!((found.len(), read.bad_lines, read.wrong_values), (3, 0, 1), "{found:?}");
+    let converted = convert(&marked).unwrap().file;
+    fs::remove_file(&marked).unwrap();
+    let (found, read) = search(&Search::new(vec![converted.clone()]), query).unwrap();
+    assert_eq!((found.len(), read.bad_lines, read.wrong_values), (3, 0, 1), "{found:?}");
+    fs::remove_file(&converted).unwrap();
+
     let packed = zstd::encode_all(event_lines(&events(5_000)).as_bytes(), 1).unwrap();
     fs::write(folder.path().join("cut.ndjson.zst"), &packed[..packed.len() / 2]).unwrap();
     let (_, read) = search(&Search::new(vec![folder.path().to_owned()]), "| group n = count()").unwrap();

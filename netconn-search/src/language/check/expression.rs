@@ -1,12 +1,13 @@
 //! Expressions: fields that there are, and operators that make sense where they stand.
 
+use jiff::Timestamp;
 use netconn::event::field::{FIELDS, Field, FieldInfo, Type};
 
 use super::{Checker, Place, literal, scope::Scope};
 use crate::language::{
     ast::{BinaryOp, Expr, ExprKind, MatchOp, Span, Subject},
     diagnostic::{Diagnostic, nearest},
-    printer,
+    duration, printer,
 };
 
 impl Checker<'_> {
@@ -102,6 +103,12 @@ impl Checker<'_> {
                 let suggestion = format!("{} in ({})", printer::expression(left), printer::text(text));
                 self.diagnostics.push(Diagnostic::warning(right.span, message).suggest(suggestion));
             }
+            ExprKind::Text(text)
+                if is_comparison
+                    && matches!(&left.kind, ExprKind::Field(name) if scope.is_of_events(name) && is_moment(name)) =>
+            {
+                self.moment(text, right.span);
+            }
             ExprKind::Text(text) if is_comparison && !literal::is_number(text) => {
                 if let ExprKind::Field(name) = &left.kind
                     && scope.is_of_events(name)
@@ -114,6 +121,26 @@ impl Checker<'_> {
                 }
             }
             _ => self.expression(right, scope, place),
+        }
+    }
+
+    /// What is compared with a field that is a moment.
+    fn moment(&mut self, text: &str, span: Span) {
+        match duration::moment(text) {
+            Some((_, true)) => {}
+            // A day, which is not told with a time of the day by those who think of their own.
+            Some((_, false)) if text.len() == 10 => {}
+            Some((nanos, false)) => {
+                let time = Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or_default();
+                let message =
+                    format!("{} is taken as UTC: a time without a zone can be another one", printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(span, message).suggest(format!("'{time}'")));
+            }
+            None if literal::is_number(text) => {}
+            None => {
+                let message = format!("{} is no moment: a day is, and a time in RFC 3339", printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(span, message).suggest("'2026-09-21T14:40:00Z'"));
+            }
         }
     }
 
@@ -215,11 +242,16 @@ impl Checker<'_> {
     }
 }
 
-/// Whether a field of the schema has numbers. Those that are moments are compared with times as well.
+/// Whether a field of the schema is a moment: it is compared with times.
+fn is_moment(name: &str) -> bool {
+    let moments = [Field::EventTime, Field::Timestamp, Field::ProcessStartTime, Field::LossFrom, Field::LossTo];
+    moments.iter().any(|field| field.info().name == name)
+}
+
+/// Whether a field of the schema has numbers.
 fn is_number(name: &str) -> bool {
-    let is_moment = name == Field::EventTime.info().name;
     let is_number = |field: &FieldInfo| matches!(field.r#type, Type::Integer | Type::Number);
-    !is_moment && FIELDS.iter().any(|field| field.name == name && is_number(field))
+    FIELDS.iter().any(|field| field.name == name && is_number(field))
 }
 
 /// Whether an expression can only be true or false.
