@@ -51,9 +51,10 @@ pub struct Report {
 
 /// Of a text that has no end, what to write: with the end, and shortened if it is long.
 pub(crate) fn completed(text: &str, missing: char) -> String {
-    let line = text.split(['|', '\n']).next().unwrap_or_default().trim_end();
-    let short: String = line.chars().take(SHOWN).collect();
-    if short.len() < line.len() { format!("{short}…{missing}") } else { format!("{short}{missing}") }
+    // In one line.
+    let text = text.replace(['\n', '\r', '\t'], " ");
+    let short: String = text.chars().take(SHOWN).collect();
+    if short.len() < text.len() { format!("{short}…{missing}") } else { format!("{short}{missing}") }
 }
 
 impl Diagnostic {

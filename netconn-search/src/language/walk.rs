@@ -1,6 +1,6 @@
 //! Going through a tree: the expressions right below another, comparison without places, and names that follow from expressions.
 
-use crate::language::ast::{Column, Command, CommandKind, Expr, ExprKind, Name, Query, Span, Subject};
+use crate::language::ast::{BinaryOp, Column, Command, CommandKind, Expr, ExprKind, Name, Query, Span, Subject};
 
 impl Expr {
     /// The expressions right below this one, in the order of the text. Those of a subquery are not among them.
@@ -214,4 +214,18 @@ pub fn label(expr: &Expr, written: &str) -> String {
         }
         _ => written.split_whitespace().collect::<Vec<_>>().join(" "),
     }
+}
+
+/// The operands of a chain of `and` or `or`, in their order. How they are grouped means nothing, and there may be thousands: they are
+/// walked in a loop.
+pub fn operands(op: BinaryOp, expr: &Expr) -> Vec<&Expr> {
+    let mut operands = Vec::new();
+    let mut rest = vec![expr];
+    while let Some(expr) = rest.pop() {
+        match &expr.kind {
+            ExprKind::Binary { op: own, left, right } if *own == op => rest.extend([right.as_ref(), left.as_ref()]),
+            _ => operands.push(expr),
+        }
+    }
+    operands
 }

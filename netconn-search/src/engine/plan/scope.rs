@@ -8,6 +8,7 @@ use crate::engine::error::{Result, SearchError};
 use crate::engine::function::value::Kind;
 use crate::engine::function::whole;
 use crate::language::ast::{self, BinaryOp, Case, ExprKind, Subject};
+use crate::language::walk;
 
 use super::Planner;
 use super::compare::{compare, is_timestamp};
@@ -52,7 +53,7 @@ impl<'a> Scope<'a> {
             ExprKind::Text(text) => Operand::from_text(text),
             ExprKind::Field(name) => self.field(name),
             ExprKind::Negative(inner) => self.negative(inner)?,
-            ExprKind::Binary { op: BinaryOp::Or, .. } => self.either(&chain(BinaryOp::Or, expr))?,
+            ExprKind::Binary { op: BinaryOp::Or, .. } => self.either(&walk::operands(BinaryOp::Or, expr))?,
             ExprKind::Binary { op, left, right } if arithmetic(*op).is_some() => self.arithmetic(*op, left, right)?,
             ExprKind::Ternary { condition, then, otherwise } => {
                 let (mut values, kind) = unify(vec![self.value(then)?, self.value(otherwise)?]);
@@ -79,8 +80,10 @@ impl<'a> Scope<'a> {
         Ok(match &expr.kind {
             ExprKind::Not(inner) => Expr::IsNotTrue(Box::new(self.condition(inner)?)),
             ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
-                let operands =
-                    chain(*op, expr).into_iter().map(|operand| self.condition(operand)).collect::<Result<_>>()?;
+                let operands = walk::operands(*op, expr)
+                    .into_iter()
+                    .map(|operand| self.condition(operand))
+                    .collect::<Result<_>>()?;
                 let all = *op == BinaryOp::And;
                 joined(operands, if all { Operator::And } else { Operator::Or }, all)
             }
@@ -207,20 +210,6 @@ impl<'a> Scope<'a> {
             _ => number(binary(left.number(), operator, right.number())),
         })
     }
-}
-
-/// The operands of a chain of `and` or `or`, in their order. How they are grouped means nothing, and there may be thousands: they are
-/// walked in a loop.
-fn chain(op: BinaryOp, expr: &ast::Expr) -> Vec<&ast::Expr> {
-    let mut operands = Vec::new();
-    let mut rest = vec![expr];
-    while let Some(expr) = rest.pop() {
-        match &expr.kind {
-            ExprKind::Binary { op: own, left, right } if *own == op => rest.extend([right.as_ref(), left.as_ref()]),
-            _ => operands.push(expr),
-        }
-    }
-    operands
 }
 
 /// The result of arithmetic. To add 0 makes 0 of -0, which sorts and distinct values would tell apart.

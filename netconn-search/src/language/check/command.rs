@@ -105,16 +105,17 @@ impl Checker<'_> {
 
     /// Two columns of one name cannot both be there.
     fn twice<'a>(&mut self, columns: impl Iterator<Item = &'a Column>) {
+        let columns: Vec<&Column> = columns.collect();
+        let mut labels: HashSet<String> = columns.iter().map(|column| column.label.clone()).collect();
         let mut seen = HashSet::new();
         for column in columns {
             if !seen.insert(column.label.as_str()) {
                 let place = column.name.as_ref().map_or(column.expr.span, |name| name.span);
                 let message = format!("there are two columns called '{}': give one another name", column.label);
-                let instead = format!(
-                    "{} = {}",
-                    printer::name(&format!("{} 2", column.label)),
-                    printer::expression(&column.expr)
-                );
+                let mut numbered = (2..).map(|number| format!("{}_{number}", column.label));
+                let other = numbered.find(|name| !labels.contains(name)).unwrap_or_default();
+                let instead = format!("{} = {}", printer::name(&other), printer::expression(&column.expr));
+                labels.insert(other);
                 self.diagnostics.push(Diagnostic::error(place, message).suggest(instead));
             }
         }

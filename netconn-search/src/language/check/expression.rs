@@ -7,7 +7,7 @@ use super::{Checker, Place, literal, scope::Scope};
 use crate::language::{
     ast::{BinaryOp, Expr, ExprKind, MatchOp, Span, Subject},
     diagnostic::{Diagnostic, nearest},
-    duration, printer,
+    duration, printer, walk,
 };
 
 impl Checker<'_> {
@@ -85,6 +85,10 @@ impl Checker<'_> {
     /// What is on the right of an operator: often a text whose quotes were forgotten, or a network.
     fn operand(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope, place: Place) {
         let is_comparison = op.is_comparison();
+        self.quoted(left, scope);
+        if !is_comparison {
+            self.quoted(right, scope);
+        }
         if is_comparison {
             self.chain(op, left, right);
             [left, right].into_iter().for_each(|side| self.day(side));
@@ -228,16 +232,34 @@ impl Checker<'_> {
 
     /// `x = 'a' or 'b'` does not mean that x is one of both.
     fn texts_after_or(&mut self, expr: &Expr) {
-        let mut operands = Vec::new();
-        in_order(expr, &mut operands);
+        let operands = walk::operands(BinaryOp::Or, expr);
         for pair in operands.windows(2) {
-            let (Some(value), ExprKind::Anywhere(text)) = (compared_with_text(pair[0]), &pair[1].kind) else {
-                continue;
+            let (value, message) = match (compared(pair[0]), &pair[1].kind) {
+                (Some((value, ExprKind::Text(_))), ExprKind::Anywhere(text)) => (
+                    value,
+                    format!("'{text}' alone is searched for in the whole record: for one of several values use in"),
+                ),
+                (Some((value, ExprKind::Number(_))), ExprKind::Number(number)) if *number != 0.0 => {
+                    (value, format!("{number} alone is always true: for one of several values use in"))
+                }
+                _ => continue,
             };
-            let message =
-                format!("'{text}' alone is searched for in the whole record: for one of several values use in");
-            let suggestion = format!("{} in (…, {})", printer::expression(value), printer::text(text));
+            let last = match &pair[1].kind {
+                ExprKind::Anywhere(text) => printer::text(text),
+                _ => printer::expression(pair[1]),
+            };
+            let suggestion = format!("{} in (…, {last})", printer::expression(value));
             self.diagnostics.push(Diagnostic::warning(pair[1].span, message).suggest(suggestion));
+        }
+    }
+
+    /// A column in quotes is a text.
+    fn quoted(&mut self, side: &Expr, scope: &Scope) {
+        if let ExprKind::Text(text) = &side.kind
+            && scope.contains(text, self.fields)
+        {
+            let message = format!("{} is a text here: the column is written without quotes", printer::text(text));
+            self.diagnostics.push(Diagnostic::warning(side.span, message).suggest(printer::name(text)));
         }
     }
 }
@@ -263,21 +285,10 @@ fn is_condition(expr: &Expr) -> bool {
     }
 }
 
-/// The operands of a chain of `or`.
-fn in_order<'a>(expr: &'a Expr, operands: &mut Vec<&'a Expr>) {
+/// The value that an expression compares, and with what.
+fn compared(expr: &Expr) -> Option<(&Expr, &ExprKind)> {
     match &expr.kind {
-        ExprKind::Binary { op: BinaryOp::Or, left, right } => {
-            in_order(left, operands);
-            in_order(right, operands);
-        }
-        _ => operands.push(expr),
-    }
-}
-
-/// The value that an expression compares with a text.
-fn compared_with_text(expr: &Expr) -> Option<&Expr> {
-    match &expr.kind {
-        ExprKind::Binary { op: BinaryOp::Equal, left, right } if matches!(right.kind, ExprKind::Text(_)) => Some(left),
+        ExprKind::Binary { op: BinaryOp::Equal, left, right } => Some((left, &right.kind)),
         _ => None,
     }
 }

@@ -92,7 +92,13 @@ impl Lexer<'_> {
     fn unclosed(&mut self, start: usize, opening: char, closing: char) {
         let place = Span { start, end: start + opening.len_utf8() };
         let message = format!("the text that begins here has no end: {closing} is missing");
-        let instead = completed(self.text[start..].trim_end_matches('\\'), closing);
+        // What is a command behind it is none of the text, most likely.
+        let text = self.text[start..].split(['\n', '\r']).next().unwrap_or_default();
+        let text = text.split(" | ").next().unwrap_or_default().trim_end();
+        // A backslash would belong to the quote.
+        let backslashes = text.len() - text.trim_end_matches('\\').len();
+        let text = if backslashes % 2 == 1 { format!("{text}\\") } else { text.to_owned() };
+        let instead = completed(&text, closing);
         self.diagnostics.push(Diagnostic::error(place, message).suggest(instead));
     }
 

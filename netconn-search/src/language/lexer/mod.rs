@@ -153,11 +153,13 @@ struct Lexer<'a> {
     at: usize,
     tokens: Vec<Token>,
     diagnostics: Vec<Diagnostic>,
+    /// `[` of which no `]` has come yet.
+    brackets: usize,
 }
 
 /// Makes tokens of a text; the last is [`Kind::End`].
 pub(super) fn lex(text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
-    let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), diagnostics: Vec::new() };
+    let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), diagnostics: Vec::new(), brackets: 0 };
     while let Some(character) = lexer.peek() {
         lexer.token(character);
     }
@@ -223,8 +225,18 @@ impl Lexer<'_> {
             return;
         }
         self.at += character.len_utf8();
+        // Right behind a name it is an element of it, else a list; what closes it was told with what opens it.
+        let is_element =
+            self.tokens.last().is_some_and(|token| token.span.end == start && !matches!(token.kind, Kind::Open));
+        if character == '[' {
+            self.brackets += 1;
+        } else if character == ']' && self.brackets > 0 {
+            self.brackets -= 1;
+            return;
+        }
         let message = match character {
-            '[' | ']' => "an element of an array is taken with a function".to_owned(),
+            '[' | ']' if is_element => "an element of an array is taken with a function".to_owned(),
+            '[' | ']' => "a list is written in parentheses".to_owned(),
             _ => {
                 let shown = character.escape_debug();
                 format!("'{shown}' means nothing here: in a name it needs a backslash, in a text quotes")
@@ -234,7 +246,9 @@ impl Lexer<'_> {
             '–' | '—' | '−' => Some("-"),
             '×' => Some("*"),
             '&' => Some("and"),
-            '[' | ']' => Some("array_get(x, 0)"),
+            '[' | ']' if is_element => Some("array_get(x, 0)"),
+            '[' => Some("("),
+            ']' => Some(")"),
             _ => None,
         };
         self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest_any(instead));

@@ -55,8 +55,8 @@ fn curly_quotes() {
 #[test]
 fn texts_without_end() {
     check_said("a = 'b", "a Equal «b»", &["error 1:5 the text that begins here has no end: ' is missing -> 'b'"]);
-    check_said("'a\\", "«a\\»", &["error 1:1 the text that begins here has no end: ' is missing -> 'a'"]);
-    check_said("$\"a\\", "$«a\\»", &["error 1:1 the text that begins here has no end: \" is missing -> $\"a\""]);
+    check_said("'a\\", "«a\\»", &["error 1:1 the text that begins here has no end: ' is missing -> 'a\\\\'"]);
+    check_said("$\"a\\", "$«a\\»", &["error 1:1 the text that begins here has no end: \" is missing -> $\"a\\\\\""]);
 }
 
 #[test]

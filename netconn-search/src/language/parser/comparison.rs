@@ -1,7 +1,7 @@
 //! Comparisons: a value, an operator, and what it is compared with.
 
 use super::{
-    Parser,
+    Parser, cursor,
     expression::{balanced, binary},
     operator::{Found, Operator},
 };
@@ -9,7 +9,7 @@ use crate::language::{
     ast::{BinaryOp, Expr, ExprKind, Query, Span, Subject},
     diagnostic::{Diagnostic, nearest},
     lexer::Kind,
-    old, printer,
+    old, printer, walk,
 };
 
 /// What stands on the left of an operator.
@@ -89,7 +89,11 @@ impl Parser<'_> {
             Operator::Compare(_) => {
                 let value = self.sum();
                 if *self.kind() == Kind::Comma && self.terms {
-                    self.wrong_here("= compares with one value, in with one of several", "in ('a', 'b')");
+                    if self.peek(1).keyword().is_some() && cursor::is_comparison(self.peek(2)) {
+                        self.wrong_here("a comma joins no conditions", "and");
+                    } else {
+                        self.wrong_here("= compares with one value, in with one of several", "in ('a', 'b')");
+                    }
                 }
                 Right::Value(value)
             }
@@ -136,9 +140,11 @@ impl Parser<'_> {
         self.terms = terms;
         self.height = height;
         for value in &values {
-            if let ExprKind::Binary { op: BinaryOp::And | BinaryOp::Or, left, right } = &value.kind {
+            if let ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } = &value.kind {
                 let message = "values in parentheses are separated by commas, not by and or or";
-                let instead = format!("{}, {}", self.text_of(left.span), self.text_of(right.span));
+                let values = walk::operands(*op, value);
+                let values: Vec<_> = values.into_iter().map(|value| self.text_of(value.span)).collect();
+                let instead = values.join(", ");
                 self.warn(Diagnostic::error(value.span, message).suggest(instead));
             }
         }
@@ -151,7 +157,7 @@ impl Parser<'_> {
         let is_open = |at: usize| self.pairs.get(at).copied().flatten().is_none_or(|pair| pair.close.is_none());
         let opened = self.tokens.binary_search_by_key(&open.start, |token| token.span.start);
         if *self.kind() == Kind::End || *self.kind() == Kind::Pipe && opened.is_ok_and(is_open) {
-            let instead = self.completed(Span { start: open.start, end: self.text.len() }, ')');
+            let instead = self.completed(self.span_from(open.start), ')');
             self.tell(Diagnostic::error(open, "this ( is not closed: a ) is missing").suggest(instead));
         } else if !self.take(&Kind::Close) {
             let shown = self.shown();

@@ -48,7 +48,7 @@ pub(super) fn pairs(tokens: &[Token]) -> Vec<Option<Pair>> {
     pairs
 }
 
-fn is_comparison(token: &Token) -> bool {
+pub(super) fn is_comparison(token: &Token) -> bool {
     match &token.kind {
         Kind::Equal
         | Kind::EqualEqual

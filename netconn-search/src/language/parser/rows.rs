@@ -51,7 +51,8 @@ impl Parser<'_> {
         let columns = self.list(|parser| {
             let column = parser.column();
             if column.name.is_none() && !parser.given_up {
-                let instead = format!("name = {}", parser.text_of(column.expr.span));
+                let value = parser.text_of(column.expr.span).trim_start_matches(['=', ' ']);
+                let instead = format!("name = {}", if value.is_empty() { "expression" } else { value });
                 parser.warn(Diagnostic::error(column.expr.span, "let gives names").suggest(instead));
             }
             Some(column)
