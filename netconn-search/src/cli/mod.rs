@@ -90,7 +90,7 @@ struct Options {
     #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "query")]
     saved: Option<Option<String>>,
     /// Show how the query is understood, how it is run and what is read for it, instead of its answer.
-    #[arg(long, conflicts_with = "follow")]
+    #[arg(long, conflicts_with_all = ["follow", "format", "chart", "output"])]
     explain: bool,
     /// Show events as they happen, from the daemon, until Ctrl-C: for a filter, `columns`, `let`, `parse` and `lookup`.
     #[arg(long, conflicts_with_all = ["chart", "output"])]

@@ -70,7 +70,7 @@ pub(super) struct Presentation {
     /// Bars, one for each row of a `group … by timebucket` or of a top list.
     #[arg(long, conflicts_with = "format")]
     pub(super) chart: bool,
-    /// Into this file instead of standard output; it appears when it is whole.
+    /// Into this file instead of standard output; it appears when it is whole. `-` is standard output.
     #[arg(short = 'o', long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Cut nothing, also when it does not fit the terminal.

@@ -103,6 +103,8 @@ impl Watched {
 impl Session {
     /// With these options and the configuration.
     pub(super) fn new(source: &Source, presentation: &Presentation) -> Result<Self> {
+        let mut presentation = presentation.clone();
+        presentation.output.take_if(|path| path.as_os_str() == "-");
         if presentation.format == Format::Parquet && presentation.output.is_none() && io::stdout().is_terminal() {
             return Err(WrongUse("Parquet is not for a terminal: name a file with --output".into()).into());
         }
@@ -117,7 +119,7 @@ impl Session {
             config => config?,
         };
         let runtime = Arc::new(engine::runtime()?);
-        Ok(Self { source: source.clone(), presentation: presentation.clone(), config, runtime })
+        Ok(Self { source: source.clone(), presentation, config, runtime })
     }
 
     /// The configuration.

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::output::{
     column::{self, Column, Kind},
+    intent::Intent,
     table,
 };
 
@@ -68,6 +69,10 @@ pub struct Chart<W> {
     names: Vec<(usize, bool)>,
     /// Place of the moments, if they are the only name.
     moments: Option<usize>,
+    /// Milliseconds from one of them to the next, if the query says it.
+    bucket: Option<i64>,
+    /// The value of a bucket without rows.
+    nothing: Option<f64>,
     /// Place of the numbers.
     values: usize,
     heading: String,
@@ -78,11 +83,12 @@ pub struct Chart<W> {
 struct Bar {
     moment: Option<Timestamp>,
     names: Vec<String>,
-    value: f64,
+    /// Nothing is drawn of what is missing.
+    value: Option<f64>,
 }
 
 impl<W: Write> Chart<W> {
-    /// A chart of rows that are still to come; `keys` are the names of the columns that rows were grouped by.
+    /// A chart of rows that are still to come.
     ///
     /// # Errors
     ///
@@ -90,10 +96,11 @@ impl<W: Write> Chart<W> {
     pub fn new(
         out: W,
         columns: &[Column],
-        keys: &[String],
+        intent: &Intent,
         width: Option<NonZero<usize>>,
         zone: TimeZone,
     ) -> Result<Self, ChartError> {
+        let keys = &intent.keys;
         let is_key = |column: &Column| keys.contains(&column.name);
         let is_number = |column: &Column| matches!(column.kind, Kind::Integer | Kind::Number);
         let values = columns.iter().position(|column| is_number(column) && !is_key(column));
@@ -106,10 +113,17 @@ impl<W: Write> Chart<W> {
         }
         let moments = (names.len() == 1 && columns[names[0]].kind == Kind::Moment).then_some(names[0]);
         let name = |place: &usize| term::sanitize(&columns[*place].name).into_owned();
-        let heading = format!("{} by {}", name(&values), names.iter().map(name).collect::<Vec<_>>().join(", "));
+        let listed = |places: &[usize]| places.iter().map(name).collect::<Vec<_>>().join(", ");
+        let mut heading = format!("{} by {}", name(&values), listed(&names));
+        let is_left = |place: &usize| is_number(&columns[*place]) && !is_key(&columns[*place]);
+        let left: Vec<usize> = (values + 1..columns.len()).filter(is_left).collect();
+        if !left.is_empty() {
+            heading.push_str(&format!(" (not drawn: {})", listed(&left)));
+        }
         let width = width.map_or(WIDTH, NonZero::get);
         let names = names.into_iter().map(|place| (place, columns[place].kind == Kind::Moment)).collect();
-        Ok(Self { out, width, zone, names, moments, values, heading, bars: Vec::new() })
+        let nothing = (!intent.averages.contains(&columns[values].name)).then_some(0.0);
+        Ok(Self { out, width, zone, names, moments, bucket: intent.bucket, nothing, values, heading, bars: Vec::new() })
     }
 
     /// Takes some rows.
@@ -132,7 +146,7 @@ impl<W: Write> Chart<W> {
             self.bars.push(Bar {
                 moment: self.moments.and_then(|place| column::moment(batch, place, row)),
                 names: names.collect::<Result<_, ArrowError>>()?,
-                value: column::number(batch, self.values, row).unwrap_or(0.0),
+                value: column::number(batch, self.values, row),
             });
         }
         Ok(())
@@ -150,19 +164,22 @@ impl<W: Write> Chart<W> {
         if self.bars.is_empty() {
             return Ok(());
         }
-        let numbers: Vec<String> = self.bars.iter().map(|bar| column::short_number(bar.value)).collect();
+        let numbers: Vec<String> =
+            self.bars.iter().map(|bar| bar.value.map_or_else(|| "-".to_owned(), column::short_number)).collect();
         let names = aligned(&self.bars);
         let number_width = widest(&numbers);
         let name_width = widest(&names).min(self.width / LABEL_SHARE);
         let room = self.width.saturating_sub(name_width + number_width + 4).max(BAR_MIN);
-        let largest = self.bars.iter().map(|bar| bar.value).filter(|value| value.is_finite()).fold(0.0, f64::max);
+        let largest =
+            self.bars.iter().filter_map(|bar| bar.value).filter(|value| value.is_finite()).fold(0.0, f64::max);
         let (heading, colour) = (style::HEADING, style::QUIET);
         writeln!(self.out, "{heading}{}{heading:#}", term::cut(&self.heading, self.width))?;
+        let is_empty = |bar: &Bar| bar.value.is_none_or(|value| value == 0.0);
         let mut empty = 0;
         for (place, ((bar, number), name)) in self.bars.iter().zip(&numbers).zip(&names).enumerate() {
             // A long time in which nothing was is said in a line.
-            empty = if self.moments.is_some() && bar.value == 0.0 { empty + 1 } else { 0 };
-            let goes_on = self.bars.get(place + 1).is_some_and(|next| next.value == 0.0);
+            empty = if self.moments.is_some() && is_empty(bar) { empty + 1 } else { 0 };
+            let goes_on = self.bars.get(place + 1).is_some_and(is_empty);
             if empty > EMPTY_SHOWN && goes_on {
                 if empty == EMPTY_SHOWN + 1 {
                     writeln!(self.out, "…")?;
@@ -171,7 +188,8 @@ impl<W: Write> Chart<W> {
             }
             let name = term::cut(name, name_width);
             let padding = name_width - term::text_width(&name);
-            let drawn = if largest > 0.0 { drawn(bar.value / largest, room) } else { String::new() };
+            let drawn =
+                bar.value.filter(|_| largest > 0.0).map_or_else(String::new, |value| drawn(value / largest, room));
             write!(self.out, "{name}{:padding$}  {number:>number_width$}", "")?;
             if drawn.is_empty() { writeln!(self.out)? } else { writeln!(self.out, "  {colour}{drawn}{colour:#}")? }
         }
@@ -179,13 +197,15 @@ impl<W: Write> Chart<W> {
         Ok(())
     }
 
-    /// Puts bars of zero where a bucket has no row: the shortest distance between two rows is one bucket.
+    /// Puts bars of zero, or of nothing, where a bucket has no row. Where the query does not say how long a bucket is, it is the shortest distance between
+    /// two rows.
     fn fill_gaps(&mut self) -> Result<(), ChartError> {
         let mut moments: Vec<i64> =
             self.bars.iter().filter_map(|bar| bar.moment.map(Timestamp::as_millisecond)).collect();
         moments.sort_unstable();
         moments.dedup();
-        let Some(step) = moments.windows(2).map(|pair| pair[1] - pair[0]).min() else { return Ok(()) };
+        let shortest = moments.windows(2).map(|pair| pair[1] - pair[0]).min();
+        let Some(step) = self.bucket.or(shortest) else { return Ok(()) };
         let missing = moments.windows(2).flat_map(|pair| {
             let regular = (pair[1] - pair[0]) % step == 0;
             let steps = if regular { (pair[1] - pair[0]) / step } else { 0 };
@@ -201,7 +221,7 @@ impl<W: Write> Chart<W> {
         let empty = missing.into_iter().filter_map(|ms| Timestamp::from_millisecond(ms).ok()).map(|moment| Bar {
             moment: Some(moment),
             names: vec![table::bucket(moment, &self.zone)],
-            value: 0.0,
+            value: self.nothing,
         });
         self.bars.extend(empty);
         self.bars.sort_by_key(|bar| bar.moment);

@@ -1,7 +1,10 @@
 //! What a query's answer is, as far as it matters to how it is shown.
 
 use crate::{
-    language::ast::{Column, CommandKind, Query},
+    language::{
+        ast::{Column, CommandKind, ExprKind, Query},
+        duration::{self, Bucket},
+    },
     output::moments::Moments,
 };
 
@@ -14,6 +17,10 @@ pub struct Intent {
     pub events: Option<Events>,
     /// Columns that rows were grouped by last.
     pub keys: Vec<String>,
+    /// Milliseconds of each of the buckets of time among them, if the query says it.
+    pub bucket: Option<i64>,
+    /// Columns made of the rows of a group that are no 0 where there are no rows, as an average.
+    pub averages: Vec<String>,
 }
 
 /// Rows that are events.
@@ -27,7 +34,7 @@ impl Intent {
     /// That of a query.
     pub fn of(query: &Query) -> Self {
         let mut events = Some(Events::default());
-        let mut keys = Vec::new();
+        let (mut keys, mut bucket, mut averages) = (Vec::new(), None, Vec::new());
         let labels =
             |columns: &[Column]| -> Vec<String> { columns.iter().map(|column| column.label.clone()).collect() };
         for command in &query.commands {
@@ -37,8 +44,10 @@ impl Intent {
                     made(&mut events, columns.iter().map(|column| column.name.text.clone()).collect());
                 }
                 CommandKind::Parse { pattern, .. } => made(&mut events, parsed_names(pattern)),
-                CommandKind::Group { by, .. } | CommandKind::Top { by, .. } => {
-                    (events, keys) = (None, labels(by));
+                CommandKind::Group { aggregates, by } | CommandKind::Top { aggregates, by, .. } => {
+                    (events, keys, bucket) = (None, labels(by), by.iter().find_map(bucket_of));
+                    let averaged = aggregates.iter().filter(|column| !is_counted(column));
+                    averages = averaged.map(|column| column.label.clone()).collect();
                 }
                 CommandKind::Columns(_)
                 | CommandKind::Join { .. }
@@ -54,7 +63,23 @@ impl Intent {
                 | CommandKind::Dedup(_) => {}
             }
         }
-        Self { moments: Moments::of(query), events, keys }
+        Self { moments: Moments::of(query), events, keys, bucket, averages }
+    }
+}
+
+/// Whether a column of a group is 0 where there are no rows.
+fn is_counted(column: &Column) -> bool {
+    let counts = ["count", "count_distinct", "estimate_distinct", "sum"];
+    matches!(&column.expr.kind, ExprKind::Call { name, .. } if counts.contains(&name.as_str()))
+}
+
+/// How long the buckets are that a key divides the time into.
+fn bucket_of(key: &Column) -> Option<i64> {
+    let ExprKind::Call { name, arguments, .. } = &key.expr.kind else { return None };
+    let ExprKind::Text(length) = &arguments.last().filter(|_| name == "timebucket")?.kind else { return None };
+    match duration::bucket(length)? {
+        Bucket::Every(nanos) => Some(nanos / 1_000_000).filter(|ms| *ms > 0),
+        Bucket::Auto | Bucket::Count(_) => None,
     }
 }
 

@@ -96,7 +96,7 @@ impl Output {
         let printer = match (style.format, style.is_chart) {
             (Format::Table, true) if intent.events.is_some() => return Err(ChartError::Events.into()),
             (Format::Table, true) => {
-                Printer::Chart(Chart::new(out, &columns, &intent.keys, style.width, style.zone.clone())?)
+                Printer::Chart(Chart::new(out, &columns, intent, style.width, style.zone.clone())?)
             }
             (Format::Table, false) => {
                 let layout = Layout {

@@ -44,7 +44,7 @@ fn style(format: Format, width: usize) -> Style {
 
 /// The answer of a query that names its columns.
 fn columns() -> Intent {
-    Intent { moments: Moments::of_events(), events: None, keys: Vec::new() }
+    Intent { moments: Moments::of_events(), events: None, keys: Vec::new(), bucket: None, averages: Vec::new() }
 }
 
 /// The answer of a query that gives events, with a column that it has made.
@@ -184,6 +184,15 @@ fn charts_show_what_is_missing() {
         ("count", Arc::new(Int64Array::from(vec![7, 3]))),
     ]);
     check_as("chart-ports.txt", &chart(0), &grouped(&["dst.port.number"]), &[top]);
+    // Every second hour has rows, a bucket is an hour; an average of nothing is not 0; a second number has no bars.
+    let gaps = [10, 12, 14].map(|hour| (1_762_300_800_000_i64 + hour * 3_600_000) * 1_000_000);
+    let gaps = batch(vec![
+        ("timestamp", Arc::new(Int64Array::from_iter_values(gaps))),
+        ("average", Arc::new(Float64Array::from(vec![Some(2.5), None, Some(5.0)]))),
+        ("count", Arc::new(Int64Array::from(vec![1, 0, 2]))),
+    ]);
+    let parsed = crate::language::parse("| group average = avg(x), count() by timestamp = timebucket('1h')");
+    check_as("chart-gaps.txt", &chart(60), &Intent::of(&parsed.query.unwrap()), &[gaps]);
     let refusal = |batch: RecordBatch| bytes(&chart(60), &columns(), &[batch]).unwrap_err().to_string();
     let names = batch(vec![("name", Arc::new(StringArray::from(vec!["a"])))]);
     assert!(refusal(names).starts_with("a chart needs a column with numbers"));
