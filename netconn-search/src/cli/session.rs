@@ -263,7 +263,13 @@ impl Session {
         let Answer { schema, mut batches, warnings, progress } = answer;
         let warnings = warnings
             .into_iter()
-            .map(|warning| Diagnostic::warning(warning.span.unwrap_or(query.span), warning.message));
+            .map(|warning| {
+                let span = warning.span.unwrap_or(query.span);
+                Diagnostic::warning(span, warning.message).suggest_any(warning.suggestion)
+            })
+            // Of what is known without the data it was warned already.
+            .filter(|warning| warning.span == query.span || diagnostics.iter().all(|said| said.span != warning.span))
+            .collect::<Vec<_>>();
         let diagnostics: Vec<Diagnostic> = diagnostics.into_iter().chain(warnings).collect();
 
         let (destination, file) = self.destination()?;

@@ -395,3 +395,27 @@ fn a_hunt_says_what_all_have_found() {
     assert_eq!((&found["events_lost"], &found["bad_lines"]), (&0.into(), &0.into()));
     assert_eq!((&found["rows"], &found["severity"]), (&2.into(), &"high".into()));
 }
+
+#[test]
+fn columns_that_only_the_data_know_are_looked_for() {
+    let scene = Scene::new();
+    let tables = scene.path("tables");
+    fs::create_dir(&tables).unwrap();
+    fs::write(tables.join("hosts.csv"), "name,address\none,10.0.0.1\n").unwrap();
+    let said = |query: &str| {
+        let output = scene.run(&["--file", "events.ndjson", "--lookups", tables.to_str().unwrap(), query]);
+        assert!(output.status.success(), "{query}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for query in ["| dataset 'hosts' | filter nme = 'one'", "| dataset 'hosts' | columns nme"] {
+        let said = said(query);
+        assert!(said.contains("there is no column 'nme' here") && said.contains("write: name\n"), "{query}: {said}");
+    }
+    let counted = "| group n = count() by event.type, src.process.name";
+    let transposed = said(&format!("{counted} | transpose event.type on src.process.name | filter nope > 1"));
+    assert!(transposed.contains("there is no column 'nope' here"), "{transposed}");
+    // Once, by whoever knows it first.
+    let grouped = said(&format!("{counted} | filter nope > 1"));
+    assert_eq!(grouped.matches("'nope'").count(), 1, "{grouped}");
+    assert!(!said("| dataset 'hosts' | filter name = 'one'").contains("warning"));
+}

@@ -72,6 +72,8 @@ pub struct Warning {
     pub message: String,
     /// The place in the query, if it is about one.
     pub span: Option<Span>,
+    /// What to write instead, if anything is known.
+    pub suggestion: Option<String>,
 }
 
 /// What queries are answered with, besides the events.
@@ -335,8 +337,13 @@ impl Planner {
 
     /// Says something besides the answer.
     pub(crate) fn warn(&self, message: String, span: Option<Span>) {
+        self.warn_with(message, span, None);
+    }
+
+    /// The same, and what to write instead.
+    pub(crate) fn warn_with(&self, message: String, span: Option<Span>, suggestion: Option<String>) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        let warning = Warning { message, span };
+        let warning = Warning { message, span, suggestion };
         if !warnings.contains(&warning) {
             warnings.push(warning);
         }

@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 
 use datafusion::logical_expr::{Expr, Operator, lit};
+use netconn::event::field::FIELDS;
 
 use crate::engine::error::{Result, SearchError};
 use crate::engine::function::value::Kind;
 use crate::engine::function::whole;
-use crate::language::ast::{self, BinaryOp, Case, ExprKind, Subject};
-use crate::language::walk;
+use crate::language::ast::{self, BinaryOp, Case, ExprKind, Span, Subject};
+use crate::language::diagnostic::nearest;
+use crate::language::{printer, walk};
 
 use super::Planner;
 use super::compare::{compare, is_timestamp};
 use super::operand::{Operand, binary, case, cases, function, joined, unify};
-use super::rows::{Rows, column};
+use super::rows::{HIDDEN, Rows, column};
 use super::{member, pattern};
+
+/// Columns that a warning names at most.
+const SHOWN: usize = 12;
 
 /// Where an expression stands: what its names mean.
 pub(crate) struct Scope<'a> {
@@ -44,6 +49,20 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Warns of a column that rows do not have of which only the data say what they have: those of a table in a file, of values that became
+    /// columns. Of others the checker has warned, who knows the query.
+    fn look_for(&self, name: &str, span: Span) {
+        let is_field = || FIELDS.iter().any(|field| field.name == name);
+        if self.rows.events || self.names.contains_key(name) || self.rows.resolve(name).is_some() || is_field() {
+            return;
+        }
+        let columns = self.rows.columns.iter().filter(|column| !column.starts_with(HIDDEN)).map(String::as_str);
+        let shown: Vec<String> = columns.clone().take(SHOWN).map(printer::name).collect();
+        let message =
+            format!("there is no column '{name}' here, so it is null in every row: there are {}", shown.join(", "));
+        self.planner.warn_with(message, Some(span), nearest(name, columns).map(printer::name));
+    }
+
     /// The value of an expression. A truth value is never missing, but for a field's.
     pub(crate) fn value(&self, expr: &ast::Expr) -> Result<Operand> {
         Ok(match &expr.kind {
@@ -51,7 +70,10 @@ impl<'a> Scope<'a> {
             ExprKind::Bool(value) => Operand::new(lit(*value), Kind::Bool),
             ExprKind::Number(number) => Operand::from_number(*number),
             ExprKind::Text(text) => Operand::from_text(text),
-            ExprKind::Field(name) => self.field(name),
+            ExprKind::Field(name) => {
+                self.look_for(name, expr.span);
+                self.field(name)
+            }
             ExprKind::Negative(inner) => self.negative(inner)?,
             ExprKind::Binary { op: BinaryOp::Or, .. } => self.either(&walk::operands(BinaryOp::Or, expr))?,
             ExprKind::Binary { op, left, right } if arithmetic(*op).is_some() => self.arithmetic(*op, left, right)?,

@@ -88,6 +88,7 @@ impl Checker<'_> {
         self.quoted(left, scope);
         if !is_comparison {
             self.quoted(right, scope);
+            self.counted(op, left, right);
         }
         if is_comparison {
             self.chain(op, left, right);
@@ -250,6 +251,25 @@ impl Checker<'_> {
             };
             let suggestion = format!("{} in (…, {last})", printer::expression(value));
             self.diagnostics.push(Diagnostic::warning(pair[1].span, message).suggest(suggestion));
+        }
+    }
+
+    /// What is counted with and is no number: often a span of time.
+    fn counted(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
+        // `+` joins texts.
+        if op == BinaryOp::Add {
+            return;
+        }
+        for side in [left, right] {
+            let ExprKind::Text(text) = &side.kind else { continue };
+            if literal::is_number(text) {
+                continue;
+            }
+            let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if is_moment(name) && name != Field::Timestamp.info().name);
+            let unit = if is_milliseconds(left) || is_milliseconds(right) { 1_000_000 } else { 1 };
+            let message = format!("{} is no number, so this is null in every row", printer::text(text));
+            let number = duration::span(text).map(|nanos| (nanos / unit).to_string());
+            self.diagnostics.push(Diagnostic::warning(side.span, message).suggest_any(number));
         }
     }
 
