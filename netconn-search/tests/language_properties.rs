@@ -34,6 +34,36 @@ fn handle(text: &str) {
     }
 }
 
+/// The fuzzer has the sources of the language, without the engine, in a package of its own that no other step builds.
+#[test]
+fn the_fuzzer_has_the_crates_of_the_language() {
+    fn crates(folder: &std::path::Path, found: &mut std::collections::BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                crates(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let used = text.lines().filter_map(|line| line.strip_prefix("use "));
+            found.extend(used.filter_map(|used| Some(used.split_once("::")?.0.to_owned())));
+        }
+    }
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut used = std::collections::BTreeSet::new();
+    crates(&folder.join("src/language"), &mut used);
+    assert!(used.contains("netconn") && used.len() > 5, "{used:?}");
+    let has = std::fs::read_to_string(folder.join("fuzz/Cargo.toml")).unwrap();
+    let own = |name: &str| {
+        folder.join("src/language").join(name).exists() || folder.join(format!("src/language/{name}.rs")).exists()
+    };
+    for name in used.iter().filter(|name| !["std", "crate", "super", "self"].contains(&name.as_str()) && !own(name)) {
+        let dependency = format!("\n{} = ", name.replace('_', "-"));
+        assert!(has.contains(&dependency), "netconn-search/fuzz/Cargo.toml lacks {name}");
+    }
+}
+
 /// What fuzzing has found worth to be kept, also what it once broke.
 #[test]
 fn the_corpus_of_the_fuzzer_is_handled() {
