@@ -180,6 +180,10 @@ impl Parser<'_> {
         self.expect(&Kind::Open, "a span of time in parentheses is expected behind timeshift", "timeshift('-1w')");
         let shift_span = self.here();
         let shift = self.shift()?;
+        if shift.is_empty() {
+            // The column would have no name either.
+            self.tell(Diagnostic::error(shift_span, "a span of time cannot be empty").suggest("'-1w'"));
+        }
         self.close(open);
         let name = name.unwrap_or_else(|| Name { text: shift.clone(), span: shift_span });
         Some(CommandKind::Compare { name, shift, shift_span })
