@@ -4,7 +4,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     num::NonZero,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -103,6 +103,11 @@ impl Watched {
 impl Session {
     /// With these options and the configuration.
     pub(super) fn new(source: &Source, presentation: &Presentation) -> Result<Self> {
+        if source.file.iter().any(|path| path.as_os_str() == "-") && !Path::new("-").exists() {
+            let message =
+                "standard input cannot be searched, for a search reads files in pieces: write it to a file first";
+            return Err(WrongUse(message.into()).into());
+        }
         let mut presentation = presentation.clone();
         presentation.output.take_if(|path| path.as_os_str() == "-");
         if presentation.format == Format::Parquet && presentation.output.is_none() && io::stdout().is_terminal() {

@@ -419,3 +419,16 @@ fn columns_that_only_the_data_know_are_looked_for() {
     assert_eq!(grouped.matches("'nope'").count(), 1, "{grouped}");
     assert!(!said("| dataset 'hosts' | filter name = 'one'").contains("warning"));
 }
+
+#[test]
+fn a_dash_is_standard_output_and_no_file() {
+    let scene = Scene::new();
+    let output = scene.run(&["| group count()", "-f", "events.ndjson", "--format", "csv", "-o", "-"]);
+    assert!(output.status.success() && output.stdout.starts_with(b"count\n"), "{output:?}");
+    assert!(!scene.path("-").exists());
+    let output = scene.run(&["| group count()", "-f", "-"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && said.contains("write it to a file first"), "{said}");
+    let output = scene.run(&["| group count()", "-f", "events.ndjson", "--explain", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}

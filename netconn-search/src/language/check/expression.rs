@@ -38,12 +38,16 @@ impl Checker<'_> {
                     self.diagnostics
                         .push(Diagnostic::error(expr.span, message).suggest("src.process.cmdline contains 'x'"));
                 }
+                patterns.iter().for_each(|pattern| self.unquoted(pattern, scope));
                 if *op == MatchOp::Matches {
                     patterns.iter().for_each(|pattern| self.regex(pattern));
                 }
             }
             ExprKind::AnywhereRegex(regex) => self.regex_text(regex, expr.span),
-            ExprKind::In { case: _, value, set } => set.iter().for_each(|element| self.element(value, element)),
+            ExprKind::In { case: _, value, set } => set.iter().for_each(|element| {
+                self.unquoted(element, scope);
+                self.element(value, element);
+            }),
             ExprKind::InQuery { case: _, value, query } => {
                 let inner = self.query(query);
                 self.subquery_column(value, &inner, query.span);
@@ -95,13 +99,7 @@ impl Checker<'_> {
             [left, right].into_iter().for_each(|side| self.day(side));
         }
         match &right.kind {
-            ExprKind::Field(name) if is_comparison && !self.is_known(name, scope) => {
-                if self.told.insert(name.clone()) {
-                    let message =
-                        format!("there is no field '{name}', so it is null in every row: a text needs quotes");
-                    self.diagnostics.push(Diagnostic::warning(right.span, message).suggest(printer::text(name)));
-                }
-            }
+            ExprKind::Field(name) if is_comparison && !self.is_known(name, scope) => self.unquoted(right, scope),
             ExprKind::Text(text) if is_comparison && literal::network(text).is_some() => {
                 let message =
                     format!("'{text}' is compared as a text: addresses inside a network are asked for with in");
@@ -126,6 +124,17 @@ impl Checker<'_> {
                 }
             }
             _ => self.expression(right, scope, place),
+        }
+    }
+
+    /// A value without quotes, which is a field that nothing has.
+    fn unquoted(&mut self, value: &Expr, scope: &Scope) {
+        if let ExprKind::Field(name) = &value.kind
+            && !self.is_known(name, scope)
+            && self.told.insert(name.clone())
+        {
+            let message = format!("there is no field '{name}', so it is null in every row: a text needs quotes");
+            self.diagnostics.push(Diagnostic::warning(value.span, message).suggest(printer::text(name)));
         }
     }
 
