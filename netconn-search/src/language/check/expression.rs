@@ -285,7 +285,7 @@ impl Checker<'_> {
     /// A column in quotes is a text.
     fn quoted(&mut self, side: &Expr, scope: &Scope) {
         if let ExprKind::Text(text) = &side.kind
-            && scope.contains(text, self.fields)
+            && scope.knows(text, self.fields)
         {
             let message = format!("{} is a text here: the column is written without quotes", printer::text(text));
             self.diagnostics.push(Diagnostic::warning(side.span, message).suggest(printer::name(text)));

@@ -68,14 +68,20 @@ impl Scope {
         joined
     }
 
+    /// Whether there may be a column of that name.
     pub(super) fn contains(&self, name: &str, fields: &Fields) -> bool {
-        self.open
-            || self.names.iter().any(|own| own == name)
+        let of_side =
+            |(alias, side): &(String, Self)| of_side(name, alias).is_some_and(|name| side.contains(name, fields));
+        self.open || self.knows(name, fields) || self.sides.iter().any(of_side)
+    }
+
+    /// Whether there is a column of that name for certain: not one that only the data know.
+    pub(super) fn knows(&self, name: &str, fields: &Fields) -> bool {
+        let of_side =
+            |(alias, side): &(String, Self)| of_side(name, alias).is_some_and(|name| side.knows(name, fields));
+        self.names.iter().any(|own| own == name)
             || (self.events && fields.contains(name))
-            || self
-                .sides
-                .iter()
-                .any(|(alias, side)| of_side(name, alias).is_some_and(|name| side.contains(name, fields)))
+            || self.sides.iter().any(of_side)
     }
 
     /// Whether a field is the one of the events, which no command has replaced.
