@@ -1,6 +1,6 @@
 //! Rows between two commands: the plan that makes them, their columns, their order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -81,6 +81,48 @@ pub(crate) fn ordering(keys: impl IntoIterator<Item = SortExpr>) -> Vec<SortExpr
     order
 }
 
+/// A projection; two, if columns are made of others that they take the names of, as in `y = y + 1`. DataFusion takes two projections of
+/// the same expressions, one after the other, for one (`merge_consecutive_projections_one_level` in its optimize_projections):
+/// with a name of its own for each new column, no two are the same.
+fn projected(plan: LogicalPlan, expressions: Vec<Expr>, counter: &AtomicUsize) -> Result<LogicalPlan> {
+    let made: BTreeSet<String> = expressions.iter().filter_map(alias).map(str::to_owned).collect();
+    let is_made_of_them = |expr: &Expr| expr.column_refs().iter().any(|column| made.contains(&column.name));
+    let mut shown: BTreeMap<String, String> = BTreeMap::new();
+    let mut all = Vec::with_capacity(expressions.len());
+    for expr in expressions {
+        match alias(&expr).map(str::to_owned) {
+            Some(name) if !is_hidden(&name) && is_made_of_them(&expr) => {
+                let own = hidden(counter);
+                all.push(expr.unalias().alias(&own));
+                shown.insert(own, name);
+            }
+            _ => all.push(expr),
+        }
+    }
+    let plan = LogicalPlanBuilder::from(plan).project(all)?;
+    if shown.is_empty() {
+        return Ok(plan.build()?);
+    }
+    let all: Vec<Expr> = plan
+        .schema()
+        .columns()
+        .into_iter()
+        .map(|old| match shown.get(&old.name) {
+            Some(name) => Expr::Column(old).alias(name),
+            None => Expr::Column(old),
+        })
+        .collect();
+    Ok(plan.project(all)?.build()?)
+}
+
+/// The name of a column that is made; missing for one that stays as it is.
+fn alias(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Alias(alias) => Some(&alias.name),
+        _ => None,
+    }
+}
+
 /// Whether queries cannot name it.
 pub(crate) fn is_hidden(name: &str) -> bool {
     name.starts_with(HIDDEN)
@@ -154,7 +196,7 @@ impl Rows {
             Expr::Column(ref old) if old.name == name && old.relation.is_none() => expr,
             expr => expr.alias(name),
         });
-        self.plan = LogicalPlanBuilder::from(self.plan).project(expressions)?.build()?;
+        self.plan = projected(self.plan, expressions.collect(), counter)?;
         Ok(self)
     }
 
@@ -186,7 +228,7 @@ impl Rows {
                 self.columns.push(name);
             }
         }
-        self.plan = LogicalPlanBuilder::from(self.plan).project(all)?.build()?;
+        self.plan = projected(self.plan, all, counter)?;
         Ok(self)
     }
 

@@ -274,3 +274,22 @@ fn a_limit_leaves_the_other_rows_to_be_looked_at() {
     let found = search(&Search::new(vec![path, more]), query).unwrap().0;
     assert_eq!(found[1..], table(&[&["0", "0", "15", "0"], &["1", "2", "15", "6.666666666666667"]]));
 }
+
+/// The same done twice is done twice, although the columns have the same names.
+#[test]
+fn columns_out_of_columns_of_their_name() {
+    gives(
+        "| sort n | let n = n > 2 ? n * 2 : n + 1 | let n = n > 2 ? n * 2 : n + 1 | columns n",
+        &[&["3"], &["6"], &["12"], &["16"]],
+    );
+    gives(
+        "| sort n | let m = n | let m = m > 2 ? m * 2 : m + 1 | let m = m > 2 ? m * 2 : m + 1 | let m = m > 2 ? m * 2 : m + 1 | columns m",
+        &[&["6"], &["12"], &["24"], &["32"]],
+    );
+    let swapped = "| columns n, x = event.id | columns n = x, x = n".to_owned() + " | columns n = x, x = n";
+    gives(&format!("{swapped} | sort n | limit 1"), &[&["1", "a"]]);
+    gives(&format!("{swapped} | columns n = x, x = n | sort n | limit 1"), &[&["a", "1"]]);
+    let longer = "event.id = 'a' | let t = text | let t = t + t | let t = t + t | let t = t + t | columns len(t)";
+    gives(longer, &[&["32"]]);
+    gives("| columns n | columns n = n * n + n | columns n = n * n + n | sort n | limit 1", &[&["6"]]);
+}
