@@ -36,6 +36,8 @@ mod table;
 
 mod lookup;
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -56,6 +58,7 @@ use super::source::shape::UNPARSED;
 use super::source::table::Events;
 use crate::language::ast::{self, Command, CommandKind, Query, Span};
 
+pub(crate) use kept::{Keep, OuterJoins};
 use operand::{Operand, binary};
 pub(crate) use rows::{HIDDEN, column as rows_column};
 use rows::{Key, Rows, column, hidden};

@@ -14,12 +14,19 @@ use crate::language::{printer, walk};
 
 use super::Planner;
 use super::compare::{compare, is_timestamp};
+use super::kept::weight;
 use super::operand::{Operand, binary, case, cases, function, joined, unify};
 use super::rows::{HIDDEN, Rows, column};
 use super::{member, pattern};
 
 /// Columns that a warning names at most.
 const SHOWN: usize = 12;
+
+/// What an expression may cost to plan, whatever its length: 20,000 take about half a second.
+const WEIGHT: usize = 20_000;
+
+/// And for each of its bytes: a pattern is looked for in all columns of the events, and there may be thousands of them.
+const WEIGHT_PER_BYTE: usize = 64;
 
 /// Where an expression stands: what its names mean.
 pub(crate) struct Scope<'a> {
@@ -65,6 +72,20 @@ impl<'a> Scope<'a> {
 
     /// The value of an expression. A truth value is never missing, but for a field's.
     pub(crate) fn value(&self, expr: &ast::Expr) -> Result<Operand> {
+        let value = self.value_of(expr)?;
+        sized(&value.expr, expr.span)?;
+        Ok(value)
+    }
+
+    /// Whether an expression is true. The result may be missing, for false: so comparisons stay as they are, and Parquet
+    /// files can be skipped by them.
+    pub(crate) fn condition(&self, expr: &ast::Expr) -> Result<Expr> {
+        let condition = self.condition_of(expr)?;
+        sized(&condition, expr.span)?;
+        Ok(condition)
+    }
+
+    fn value_of(&self, expr: &ast::Expr) -> Result<Operand> {
         Ok(match &expr.kind {
             ExprKind::Null => Operand::null(),
             ExprKind::Bool(value) => Operand::new(lit(*value), Kind::Bool),
@@ -75,17 +96,8 @@ impl<'a> Scope<'a> {
                 self.field(name)
             }
             ExprKind::Negative(inner) => self.negative(inner)?,
-            ExprKind::Binary { op: BinaryOp::Or, .. } => self.either(&walk::operands(BinaryOp::Or, expr))?,
+            ExprKind::Binary { op: BinaryOp::Or, .. } | ExprKind::Ternary { .. } => self.both(expr)?.0,
             ExprKind::Binary { op, left, right } if arithmetic(*op).is_some() => self.arithmetic(*op, left, right)?,
-            ExprKind::Ternary { condition, then, otherwise } => {
-                let (mut values, kind) = unify(vec![self.value(then)?, self.value(otherwise)?]);
-                let (otherwise, then) = (values.pop(), values.pop());
-                let condition = self.condition(condition)?;
-                match (then, otherwise) {
-                    (Some(then), Some(otherwise)) => Operand::new(case(condition, then, otherwise), kind),
-                    _ => Operand::null(),
-                }
-            }
             ExprKind::Call { name, arguments, .. } => self.call(name, arguments, expr.span)?,
             ExprKind::Lambda { .. } => {
                 let message = "a function (func(x) -> …) can only be an argument of map, filter, array_filter, match_any \
@@ -96,9 +108,7 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// Whether an expression is true. The result may be missing, for false: so comparisons stay as they are, and Parquet
-    /// files can be skipped by them.
-    pub(crate) fn condition(&self, expr: &ast::Expr) -> Result<Expr> {
+    fn condition_of(&self, expr: &ast::Expr) -> Result<Expr> {
         Ok(match &expr.kind {
             ExprKind::Not(inner) => Expr::IsNotTrue(Box::new(self.condition(inner)?)),
             ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
@@ -182,17 +192,39 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// `a or b or …` as a value: the first that is true as what it is, or the last.
-    fn either(&self, operands: &[&ast::Expr]) -> Result<Operand> {
-        let values = operands.iter().map(|operand| self.value(operand)).collect::<Result<Vec<_>>>()?;
-        if values.iter().all(|value| value.kind == Kind::Bool) {
-            let values = values.into_iter().map(|value| value.expr).collect();
-            return Ok(Operand::new(Expr::IsTrue(Box::new(joined(values, Operator::Or, false))), Kind::Bool));
-        }
-        let conditions = operands.iter().map(|operand| self.condition(operand)).collect::<Result<Vec<_>>>()?;
-        let (mut values, kind) = unify(values);
-        let Some(last) = values.pop() else { return Ok(Operand::null()) };
-        Ok(Operand::new(cases(conditions.into_iter().zip(values), last), kind))
+    /// The value of an expression, and whether it is true as what it is: what `or` and `?` choose from. Both at once: worked out for each,
+    /// the time would double with each level.
+    fn both(&self, expr: &ast::Expr) -> Result<(Operand, Expr)> {
+        Ok(match &expr.kind {
+            // The first that is true as what it is, or the last.
+            ExprKind::Binary { op: BinaryOp::Or, .. } => {
+                let operands = walk::operands(BinaryOp::Or, expr);
+                let (values, conditions): (Vec<_>, Vec<_>) = operands
+                    .into_iter()
+                    .map(|operand| self.both(operand))
+                    .collect::<Result<Vec<_>>>()?
+                    .into_iter()
+                    .unzip();
+                let any = joined(conditions.clone(), Operator::Or, false);
+                if values.iter().all(|value| value.kind == Kind::Bool) {
+                    return Ok((Operand::new(Expr::IsTrue(Box::new(any.clone())), Kind::Bool), any));
+                }
+                let (mut values, kind) = unify(values);
+                let Some(last) = values.pop() else { return Ok((Operand::null(), lit(false))) };
+                (Operand::new(cases(conditions.into_iter().zip(values), last), kind), any)
+            }
+            ExprKind::Ternary { condition, then, otherwise } => {
+                let condition = self.condition(condition)?;
+                let ((then, is_then), (otherwise, is_otherwise)) = (self.both(then)?, self.both(otherwise)?);
+                let kind = then.kind.with(otherwise.kind);
+                let value = case(condition.clone(), then.to(kind), otherwise.to(kind));
+                (Operand::new(value, kind), case(condition, is_then, is_otherwise))
+            }
+            _ => {
+                let value = self.value(expr)?;
+                (value.clone(), value.truth())
+            }
+        })
     }
 
     fn negative(&self, inner: &ast::Expr) -> Result<Operand> {
@@ -232,6 +264,16 @@ impl<'a> Scope<'a> {
             _ => number(binary(left.number(), operator, right.number())),
         })
     }
+}
+
+/// Says that an expression is too much for a plan: what some operators are planned as has an operand twice, and what stands in one another
+/// grows with each level.
+fn sized(expr: &Expr, span: Span) -> Result<()> {
+    if weight(expr) <= WEIGHT + WEIGHT_PER_BYTE * span.end.saturating_sub(span.start) {
+        return Ok(());
+    }
+    let message = "this has too much within one another to be planned: give a name to a part of it with let";
+    Err(SearchError::query(message, span))
 }
 
 /// The result of arithmetic. To add 0 makes 0 of -0, which sorts and distinct values would tell apart.

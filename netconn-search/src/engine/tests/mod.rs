@@ -3,6 +3,7 @@
 mod edges;
 mod events;
 mod language;
+mod nesting;
 mod properties;
 mod pruning;
 mod reference;

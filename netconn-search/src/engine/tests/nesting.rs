@@ -1,0 +1,122 @@
+//! What stands within one another: answered or refused at once, in little memory, however often a column is named again.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{rows, search, table};
+use crate::engine::Search;
+
+/// What a query with much in one another may take in a build without optimization: without a limit the time doubles with each level.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+/// Events with n from 0 to 9.
+fn ten() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ten.ndjson");
+    let lines: Vec<String> = (0..10)
+        .map(|n| format!(r#"{{"event.id":"{n}","event.time":{},"n":{n}}}"#, 1_700_000_000_000_i64 + n))
+        .collect();
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    (folder, path)
+}
+
+#[track_caller]
+fn gives(query: &str, expected: &[i64]) {
+    let (_folder, path) = ten();
+    let begun = Instant::now();
+    let expected: Vec<[String; 1]> = expected.iter().map(|n| [n.to_string()]).collect();
+    assert_eq!(rows(&path, query), expected, "{query}");
+    assert!(begun.elapsed() < AT_ONCE, "{:?} for {query}", begun.elapsed());
+}
+
+/// A chain of columns, each made of the one before in a way that names it more than once: what it is made of in the end is
+/// 3 to the power of 60 times as long.
+#[test]
+fn columns_out_of_columns() {
+    let step = |y: i64| if y > 3 { y + 1 } else { y - 1 };
+    let all: Vec<i64> = (0..10).map(|n| (0..60).fold(n, |y, _| step(y))).collect();
+    let large: Vec<i64> = all.iter().copied().filter(|y| *y > 5).collect();
+    let chain = " | let y = y > 3 ? y + 1 : y - 1".repeat(60);
+    let chain = format!("| sort n | let y = n{chain}");
+    gives(&format!("{chain} | columns y"), &all);
+    gives(&format!("{chain} | filter y > 5 | columns y"), &large);
+    gives(&format!("{chain} | filter not (y <= 5) | filter n >= 0 | columns y | sort y | limit 20"), &large);
+    gives(&format!("{chain} | filter y > 5 | group max(y) by y | columns y"), &large);
+    gives(&format!("{chain} | filter y in ({chain} | filter y > 5 | columns y) | columns y"), &large);
+    gives(&format!("{chain} | columns y = y * 1.0 | filter y > 5 | group a = min(y) by y | columns a"), &large);
+    let union = format!("| union ({chain} | columns y), ({chain} | columns y) | filter y > 5 | sort y | dedup y");
+    gives(&union, &large);
+    let columns = " | columns y = y > 3 ? y + 1 : y - 1".repeat(60);
+    gives(&format!("| sort n | columns y = n{columns} | filter y > 5"), &large);
+    let either = " | let y = (y or 1) + 1".repeat(60);
+    gives(&format!("| let y = n{either} | filter y > 68 | columns y"), &[69]);
+}
+
+#[test]
+fn columns_of_sides_of_a_join() {
+    let chain = " | let y = y > 3 ? y + 1 : y - 1".repeat(60);
+    let side = format!("(| let y = n{chain} | columns n, y)");
+    let other = format!("(n > 6 | let z = n{} | columns n, z)", chain.replace('y', "z"));
+    let joined = format!("| left join {side}, {other} on n");
+    gives(&format!("{joined} | filter z > 68 | sort z | columns z"), &[69]);
+    gives(&format!("{joined} | filter y > 65 | sort y | columns y"), &[66, 67, 68, 69]);
+    gives(
+        "| left join (| columns n), (n > 6 | columns n, z = n + 1) on n | filter z > 8 | sort z | columns z",
+        &[9, 10],
+    );
+}
+
+/// In one expression, what doubles with each level is answered, or refused with a place and with what to do; either at once.
+#[test]
+fn expressions_in_expressions() {
+    let (_folder, path) = ten();
+    let wraps: [fn(&str) -> String; 9] = [
+        |x| format!("({x} or 1) + 1"),
+        |x| format!("(n > 5 ? {x} : 1) + 1"),
+        |x| format!("(({x}) ? 2.5 : 3)"),
+        |x| format!("(({x}) > 3 ? 2 : ({x})) + 1"),
+        |x| format!("!(({x}) + 0.5) + 1"),
+        |x| format!("(({x}) contains ('a', 'b', 'c')) + 1"),
+        |x| format!("(({x}) in (1, 2, n)) + 1"),
+        |x| format!("(({x}) = '1') + 1"),
+        |x| format!("abs((null or null) ? null : {x} or null)"),
+    ];
+    let mut refused = 0;
+    for wrap in wraps {
+        let mut nested = "n".to_owned();
+        for level in 1..=24 {
+            nested = wrap(&nested);
+            if nested.len() > 100_000 {
+                break;
+            }
+            let query = format!("| columns y = {nested} | limit 1");
+            let begun = Instant::now();
+            let answer = search(&Search::new(vec![path.clone()]), &query);
+            let took = begun.elapsed();
+            assert!(took < AT_ONCE, "{took:?} for {level} levels: {query}");
+            if let Err(error) = answer {
+                let error = error.to_string();
+                assert!(
+                    error.contains("give a name to a part of it with let") || error.contains("nested too deeply"),
+                    "{error}"
+                );
+                assert!(level > 4, "{query}");
+                refused += 1;
+                break;
+            }
+        }
+    }
+    assert!(refused >= 5, "{refused} of them were too much");
+}
+
+/// What is long, but not deep, is no more than it is written as.
+#[test]
+fn long_expressions() {
+    let (_folder, path) = ten();
+    let any: Vec<String> = (0..1_000).map(|n| format!("(n = {n} and event.id = '{n}')")).collect();
+    assert_eq!(rows(&path, &format!("{} | group count()", any.join(" or "))), table(&[&["10"]]));
+    let patterns: Vec<String> = (0..100).map(|n| format!("'x{n}'")).collect();
+    assert_eq!(rows(&path, &format!("* contains ({}) | group count()", patterns.join(", "))), table(&[&["0"]]));
+    let chain: String = (0..50).map(|n| format!("n = {n} ? '{n}' : ")).collect();
+    assert_eq!(rows(&path, &format!("n = 7 | columns {chain} 'none'")), table(&[&["7"]]));
+}
