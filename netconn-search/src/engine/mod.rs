@@ -6,6 +6,7 @@ pub(crate) mod function;
 pub mod plan;
 pub(crate) mod names;
 pub(crate) mod pool;
+mod rules;
 pub mod session;
 pub mod search;
 pub mod convert;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use tokio::runtime::{Builder, Runtime};
 
 use super::error::Result;
-use super::plan::{Keep, OuterJoins};
+use super::plan::Keep;
 use super::pool::Pool;
+use super::rules;
 
 /// Stack of a thread: plans are walked recursively. Only what is used of it costs memory.
 const STACK: usize = 64 * 1024 * 1024;
@@ -52,12 +52,7 @@ pub(crate) fn session(memory: usize) -> Result<SessionState> {
     // Rules of the optimizer ask for functions by their names.
     let aggregates = datafusion::functions_aggregate::all_default_aggregate_functions();
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
-    let mut rules = Optimizer::new().rules;
-    for rule in &mut rules {
-        if rule.name() == OuterJoins::default().name() {
-            *rule = Arc::new(OuterJoins::default());
-        }
-    }
-    let builder = builder.with_analyzer_rule(Arc::new(Keep)).with_optimizer_rules(rules);
+    let builder = builder.with_analyzer_rule(Arc::new(Keep));
+    let builder = builder.with_optimizer_rules(rules::logical()).with_physical_optimizer_rules(rules::physical());
     Ok(builder.with_aggregate_functions(aggregates).build())
 }

@@ -293,3 +293,32 @@ fn columns_out_of_columns_of_their_name() {
     gives(longer, &[&["32"]]);
     gives("| columns n | columns n = n * n + n | columns n = n * n + n | sort n | limit 1", &[&["6"]]);
 }
+
+/// Sides of a union whose columns are constant, missing or the same as others.
+#[test]
+fn a_union_is_sorted_by_columns_that_sides_do_not_have() {
+    gives(
+        "n < 3 | columns n, event.id | union (n < 3 | columns n, event.id, b = n) | sort n, b, event.id | let c = running_sum(1) | columns n, b, c",
+        &[&["1", "1", "1"], &["1", "null", "2"], &["2", "2", "3"], &["2", "null", "4"]],
+    );
+    gives(
+        "| columns n, a = 1 | union (| columns n, b = 2), (| columns a = n, n, b = n) | sort -n, a, b | limit 4 | columns n, a, b",
+        &[&["4", "1", "null"], &["4", "4", "4"], &["4", "null", "2"], &["3", "1", "null"]],
+    );
+}
+
+/// A group without keys has a row, and a condition about what it does not have is not true of it.
+#[test]
+fn a_group_without_keys_in_a_union_is_filtered() {
+    let some = "'a', 'b', 'c', 'd', 'e', 'f'";
+    for condition in [format!("event.id in ({some})"), "event.id in (event.id != '' | columns event.id)".to_owned()] {
+        gives(
+            &format!(
+                "| columns event.id | union (| group o = count()) | filter {condition} | sort event.id | columns event.id, o"
+            ),
+            &[&["a", "null"], &["b", "null"], &["c", "null"], &["d", "null"]],
+        );
+    }
+    gives("| group o = count() | let e = null | filter e in (1, 2, 3, 4, 5) | columns o", &[]);
+    gives("| group o = count() | let e = null | filter not (e in (1, 2, 3, 4, 5)) | columns o", &[&["4"]]);
+}
