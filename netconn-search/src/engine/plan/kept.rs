@@ -75,7 +75,7 @@ fn keep(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
     let mut weights: Vec<usize> = match &plan {
         LogicalPlan::Projection(projection) => {
             let inputs = inputs.pop().unwrap_or_default();
-            return kept(projection.clone(), &inputs);
+            return keep_columns(projection.clone(), &inputs);
         }
         LogicalPlan::Aggregate(aggregate) => {
             let inputs = inputs.pop().unwrap_or_default();
@@ -104,7 +104,7 @@ fn of_column(schema: &DFSchema, weights: &[usize], name: &Column) -> usize {
     schema.maybe_index_of_column(name).and_then(|place| weights.get(place)).copied().unwrap_or(1)
 }
 
-fn kept(projection: Projection, inputs: &[usize]) -> Result<(LogicalPlan, Vec<usize>)> {
+fn keep_columns(projection: Projection, inputs: &[usize]) -> Result<(LogicalPlan, Vec<usize>)> {
     let Projection { expr, input, schema, .. } = projection;
     let mut weights = Vec::with_capacity(expr.len());
     let mut all = Vec::with_capacity(expr.len());
@@ -115,8 +115,7 @@ fn kept(projection: Projection, inputs: &[usize]) -> Result<(LogicalPlan, Vec<us
             all.push(expr);
         } else {
             weights.push(1);
-            let expr = ScalarUDF::from(Kept(Signature::any(1, Volatility::Volatile))).call(vec![expr.unalias()]);
-            all.push(expr.alias_qualified(qualifier.cloned(), field.name()));
+            all.push(kept(expr.unalias()).alias_qualified(qualifier.cloned(), field.name()));
         }
     }
     Ok((LogicalPlan::Projection(Projection::try_new_with_schema(all, input, schema)?), weights))
@@ -155,6 +154,11 @@ fn is_kept(expr: &Expr) -> bool {
         Expr::ScalarFunction(call) => call.name() == NAME,
         _ => false,
     }
+}
+
+/// The value of an expression, of which DataFusion knows nothing.
+pub(super) fn kept(expr: Expr) -> Expr {
+    ScalarUDF::from(Kept(Signature::any(1, Volatility::Volatile))).call(vec![expr])
 }
 
 /// Gives what it is given. It is said to change from one call to the next: such columns stay where they are made.

@@ -9,16 +9,19 @@ use datafusion::common::Column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr_rewriter::normalize_sorts;
 use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, Sort, SortExpr, lit};
-use datafusion::scalar::ScalarValue;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, Sort, SortExpr};
 
 use crate::engine::error::Result;
 use crate::engine::function::value::Kind;
 
-use super::operand::{case, joined};
+use super::kept::kept;
+use super::operand::joined;
 
 /// Columns that queries cannot name begin with it.
 pub(crate) const HIDDEN: char = '\u{1}';
+
+/// What the names of columns end with that number the rows in their order.
+const NUMBER: char = '#';
 
 /// What rows are ordered by: a column, and whether the largest comes first. Missing values come last either way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,11 @@ pub(crate) fn column(name: &str) -> Expr {
 /// A name that no column has yet.
 pub(crate) fn hidden(counter: &AtomicUsize) -> String {
     format!("{HIDDEN}{}", counter.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The same, for the numbers of rows in their order.
+pub(crate) fn numbered(counter: &AtomicUsize) -> String {
+    format!("{}{NUMBER}", hidden(counter))
 }
 
 /// An order in which nothing is said twice: DataFusion counts on that.
@@ -251,6 +259,16 @@ impl Rows {
         ordering(self.order.iter().map(|key| column(&key.column).sort(ascending(key), false)))
     }
 
+    /// Whether the query has put them into an order.
+    pub(crate) fn is_sorted(&self) -> bool {
+        !self.order.is_empty() && !self.by_default
+    }
+
+    /// Whether the order is that of numbers: no two rows are equal by it.
+    pub(crate) fn is_numbered(&self) -> bool {
+        matches!(self.order.as_slice(), [key] if is_hidden(&key.column) && key.column.ends_with(NUMBER))
+    }
+
     /// Puts the rows into their order, and keeps the first so many.
     pub(crate) fn sorted(mut self, limit: Option<u64>) -> Result<Self> {
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -259,8 +277,7 @@ impl Rows {
             // DataFusion takes a sort that keeps the first so many below functions that need all rows, if those leave the
             // rows in that order. It cannot know the order of these.
             for key in &mut order {
-                let there = Expr::IsNotNull(Box::new(key.expr.clone()));
-                key.expr = case(there, key.expr.clone(), lit(ScalarValue::Null));
+                key.expr = kept(key.expr.clone());
             }
         }
         let order = normalize_sorts(order, &self.plan)?;

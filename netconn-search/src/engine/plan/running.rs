@@ -4,6 +4,7 @@ use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::{
     Expr, LogicalPlanBuilder, Operator, SortExpr, WindowFrame, WindowFrameBound, WindowFrameUnits,
@@ -19,7 +20,7 @@ use crate::language::ast::{self, ExprKind};
 use super::Planner;
 use super::aggregate::summand;
 use super::operand::{Operand, binary, case};
-use super::rows::{Rows, column, hidden};
+use super::rows::{Key, Rows, column, hidden, numbered};
 use super::scope::Scope;
 use super::subquery::has;
 
@@ -92,6 +93,13 @@ fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr:
     let result = hidden(&planner.counter);
     let part = if name == "running_percent" { column(&names[0]) } else { value.number() };
     let mut rows = rows;
+    if name.starts_with("running") && rows.is_sorted() && !rows.is_numbered() {
+        // Rows that are equal by their keys come in an order here, and keep it.
+        let number = numbered(&planner.counter);
+        let place = place(rows.following()).alias(&number);
+        rows.plan = LogicalPlanBuilder::from(rows.plan).window([place])?.build()?;
+        rows.order = vec![Key { column: number, descending: false }];
+    }
     // Windows of the same order stand in one node of the plan; others in one each.
     for (window, name) in windows.into_iter().zip(&names) {
         rows.plan = LogicalPlanBuilder::from(rows.plan).window([window.alias(name)])?.build()?;
@@ -106,6 +114,22 @@ fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr:
         last
     };
     Ok((rows.add_hidden(vec![(result.clone(), value)])?, result))
+}
+
+/// The places of rows in an order, from 1 on.
+fn place(order_by: Vec<SortExpr>) -> Expr {
+    let window_frame = WindowFrame::new(Some(true));
+    let fun = WindowFunctionDefinition::WindowUDF(row_number_udwf());
+    let params = WindowFunctionParams {
+        args: Vec::new(),
+        partition_by: Vec::new(),
+        order_by,
+        window_frame,
+        filter: None,
+        null_treatment: None,
+        distinct: false,
+    };
+    Expr::from(WindowFunction { fun, params })
 }
 
 /// A function over a frame of rows.

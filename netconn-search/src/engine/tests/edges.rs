@@ -322,3 +322,18 @@ fn a_group_without_keys_in_a_union_is_filtered() {
     gives("| group o = count() | let e = null | filter e in (1, 2, 3, 4, 5) | columns o", &[]);
     gives("| group o = count() | let e = null | filter not (e in (1, 2, 3, 4, 5)) | columns o", &[&["4"]]);
 }
+
+/// What is counted row by row says in which order: a sort by something else keeps it.
+#[test]
+fn rows_that_are_equal_keep_the_order_in_which_they_were_counted() {
+    let lines: Vec<String> = (0..3_000_i64)
+        .map(|n| format!(r#"{{"event.id":"{n}","event.time":{},"k":{},"j":{}}}"#, START + n, n % 2, n % 3))
+        .collect();
+    let (_folder, path) = written("many.ndjson", &lines.join("\n"));
+    let query = "| sort k | let s = running_count(), t = running_sum(1) | sort -j | columns j, s, t | nolimit";
+    let found: Vec<Vec<i64>> =
+        rows(&path, query).iter().map(|row| row.iter().map(|cell| cell.parse().unwrap()).collect()).collect();
+    assert_eq!(found.len(), 3_000);
+    assert!(found.is_sorted_by_key(|row| (-row[0], row[1])), "{found:?}");
+    assert!(found.iter().all(|row| row[1] == row[2]));
+}
