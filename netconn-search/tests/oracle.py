@@ -2611,7 +2611,9 @@ def apart(left, right, digits):
 
 
 def sortable(row):
-    return json.dumps(row, sort_keys=True, default=str)
+    """The same for equal rows: 1.0 is 1."""
+    whole = lambda value: int(value) if isinstance(value, float) and value.is_integer() else value
+    return json.dumps({name: whole(value) for name, value in row.items()}, sort_keys=True, default=str)
 
 
 def odd_ones(expected, found):

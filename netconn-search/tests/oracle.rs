@@ -1,15 +1,28 @@
-//! Each row of the language's description against plain Python over the same events: `oracle.py`.
+//! Answers against plain Python over the same events: each row of the language's description (`oracle.py`), and commands one after the other
+//! that nobody has thought of (`pipelines.py`).
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 #[test]
 fn python_gives_the_same_rows() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle.py");
+    python("oracle.py", &[]);
+}
+
+#[test]
+fn python_gives_the_same_rows_of_random_queries() {
+    python("pipelines.py", &["0", "150"]);
+}
+
+#[track_caller]
+#[expect(clippy::panic, reason = "a test that cannot begin has failed")]
+fn python(script: &str, arguments: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
     let output = Command::new("python3")
         .arg("-B")
         .arg(&script)
         .arg(env!("CARGO_BIN_EXE_netconn-search"))
+        .args(arguments)
         .env("PYTHONIOENCODING", "utf-8")
         .stdin(Stdio::null())
         .output();

@@ -1,0 +1,507 @@
+"""Queries that nobody has thought of: random commands one after the other, against plain Python over the same events.
+
+    python3 pipelines.py PROGRAM [FIRST [COUNT]]      the queries of these seeds
+
+Plans are rewritten by rules that each look at a few commands at once: what is right for every command alone may be wrong for three in
+a row. Each query runs over lines and over Parquet, as those of oracle.py.
+"""
+
+import math
+import os
+import random
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+
+from oracle import EVENTS, Case, differences, group, has, joined, ordered, pick, text, truth, values, write_events
+
+NUMBER, TEXT, FLAG = "number", "text", "flag"
+
+# Fields of the events that are never of two types, and what they are.
+FIELDS = {
+    "event.id": TEXT,
+    "event.type": TEXT,
+    "event.time": NUMBER,
+    "x.num": NUMBER,
+    "dst.port.number": NUMBER,
+    "x-y": NUMBER,
+    "x.tag": TEXT,
+    "src.process.user": TEXT,
+    "x.flag": FLAG,
+}
+# Names of columns that are made: few, so that they are made again out of themselves.
+NAMES = {NUMBER: ["a", "b", "c", "x.num"], TEXT: ["t", "u", "x.tag"], FLAG: ["f", "g", "x.flag"]}
+WORDS = ["", "red", "RED", "e", "root", "9", "alice", "IP Connect", "IP Close"]
+NUMBERS = ["0", "1", "-1", "2", "3", "7", "22", "443", "0.5", "1741392000000"]
+# Numbers stay whole or end in a few binary digits, so that sums are the same in any order.
+LARGE = 10_007
+
+
+def exact(value):
+    """A number without -0, whole if it is."""
+    return int(value) if value is not None and float(value).is_integer() else value
+
+
+def some(function):
+    """A function that gives nothing when an argument is missing."""
+    return lambda *arguments: None if None in arguments else function(*arguments)
+
+
+class Expression:
+    """A text of the language, and what makes its value of a row."""
+
+    def __init__(self, shown, make):
+        self.shown, self.make = shown, make
+
+
+class Maker:
+    """Makes expressions over columns of known types."""
+
+    def __init__(self, rng, columns):
+        self.rng, self.columns = rng, columns
+
+    def column(self, kind):
+        names = [name for name, own in self.columns.items() if own == kind]
+        if not names:
+            return None
+        name = self.rng.choice(names)
+        return Expression(name, lambda row: row.get(name))
+
+    def of(self, kind, depth=2):
+        return {NUMBER: self.number, TEXT: self.text, FLAG: self.flag}[kind](depth)
+
+    def condition(self, depth):
+        """What is true or not, of any type. A text alone is looked for in the whole record: only a column is one that is true."""
+        kind = self.rng.choice([FLAG, FLAG, NUMBER, TEXT])
+        return kind == TEXT and self.column(TEXT) or self.of(FLAG if kind == TEXT else kind, depth)
+
+    def choice(self, kind, depth):
+        """What `?` and `or` choose."""
+        left, right = self.of(kind, depth), self.of(kind, depth)
+        if self.rng.random() < 0.5:
+            shown = f"({left.shown} or {right.shown})"
+            if kind == FLAG:
+                # free: a truth value that is worked out is never missing
+                return Expression(shown, lambda row: truth(left.make(row)) or truth(right.make(row)))
+            return Expression(shown, lambda row: left.make(row) if truth(left.make(row)) else right.make(row))
+        condition = self.condition(depth)
+        shown = f"({condition.shown} ? {left.shown} : {right.shown})"
+        return Expression(shown, lambda row: (left if truth(condition.make(row)) else right).make(row))
+
+    def number(self, depth):
+        rng = self.rng
+        which = rng.randrange(10) if depth else rng.randrange(4)
+        if which < 3:
+            column = self.column(NUMBER)
+            if column:
+                return column
+        if which < 4:
+            shown = rng.choice(NUMBERS)
+            value = float(shown)
+            return Expression(shown if value >= 0 else f"({shown})", lambda row: exact(value))
+        if which < 7:
+            left, right, sign = self.number(depth - 1), self.number(depth - 1), rng.choice("+-*")
+            count = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}[sign]
+            count = some(lambda a, b, count=count: exact(math.fmod(count(a, b), LARGE)))
+            shown = f"(({left.shown} {sign} {right.shown}) % {LARGE})"
+            return Expression(shown, lambda row: count(left.make(row), right.make(row)))
+        if which == 7:
+            inner, by = self.number(depth - 1), rng.choice([0, 2, 3, 5])
+            # What has no result is null.
+            count = some(lambda a: exact(math.fmod(a, by)) if by else None)
+            return Expression(f"({inner.shown} % {by})", lambda row: count(inner.make(row)))
+        if which == 8:
+            if rng.random() < 0.5:
+                inner = self.text(depth - 1)
+                return Expression(f"len({inner.shown})", lambda row: some(len)(inner.make(row)))
+            name, count = rng.choice([("abs", abs), ("floor", math.floor), ("ceiling", math.ceil)])
+            inner = self.number(depth - 1)
+            return Expression(f"{name}({inner.shown})", lambda row: some(count)(inner.make(row)))
+        return self.choice(NUMBER, depth - 1)
+
+    def text(self, depth):
+        rng = self.rng
+        which = rng.randrange(8) if depth else rng.randrange(4)
+        if which < 3:
+            column = self.column(TEXT)
+            if column:
+                return column
+        if which < 4:
+            word = rng.choice(WORDS)
+            return Expression(f"'{word}'", lambda row: word)
+        if which == 4:
+            left, right = self.text(depth - 1), self.of(rng.choice([TEXT, NUMBER]), depth - 1)
+            join = some(lambda a, b: (a + text(b))[:12])
+            return Expression(
+                f"substr({left.shown} + {right.shown}, 0, 12)", lambda row: join(left.make(row), right.make(row))
+            )
+        if which == 5:
+            name, change = rng.choice([("lower", str.lower), ("upper", str.upper)])
+            inner = self.text(depth - 1)
+            return Expression(f"{name}({inner.shown})", lambda row: some(change)(inner.make(row)))
+        return self.choice(TEXT, depth - 1)
+
+    def flag(self, depth):
+        rng = self.rng
+        which = rng.randrange(10) if depth else rng.randrange(4)
+        if which == 0:
+            column = self.column(FLAG)
+            if column:
+                return column
+        if which < 3:
+            kind = rng.choice([NUMBER, NUMBER, TEXT])
+            left, right = self.of(kind, max(depth - 1, 0)), self.of(kind, max(depth - 1, 0))
+            sign, holds = rng.choice(
+                [
+                    ("<", some(lambda a, b: a < b)),
+                    (">=", some(lambda a, b: a >= b)),
+                    ("=", lambda a, b: a == b),
+                    ("!=", lambda a, b: a != b),
+                ]
+            )
+            return Expression(
+                f"({left.shown} {sign} {right.shown})", lambda row: bool(holds(left.make(row), right.make(row)))
+            )
+        if which == 3:
+            column = self.column(rng.choice([NUMBER, TEXT, FLAG]))
+            if column:
+                there = rng.random() < 0.5
+                shown = f"({column.shown} {'!=' if there else '='} null)"
+                return Expression(shown, lambda row: (column.make(row) is not None) == there)
+            return Expression("true", lambda row: True)
+        if which == 4:
+            inner, word = self.text(depth - 1), rng.choice(WORDS)
+            name, holds = rng.choice(
+                [
+                    ("contains", lambda a, b: b.lower() in a.lower()),
+                    ("starts_with", lambda a, b: a.lower().startswith(b.lower())),
+                    ("contains:matchcase", lambda a, b: b in a),
+                ]
+            )
+            return Expression(f"({inner.shown} {name} '{word}')", lambda row: bool(some(holds)(inner.make(row), word)))
+        if which == 5:
+            if rng.random() < 0.5:
+                inner, few = self.number(depth - 1), rng.sample(NUMBERS, 3)
+                return Expression(
+                    f"({inner.shown} in ({', '.join(few)}))", lambda row: inner.make(row) in [float(one) for one in few]
+                )
+            inner, few = self.text(depth - 1), rng.sample(WORDS, 3)
+            shown = ", ".join(f"'{word}'" for word in few)
+            return Expression(f"({inner.shown} in ({shown}))", lambda row: inner.make(row) in few)
+        if which == 6:
+            inner = self.condition(depth - 1)
+            return Expression(f"(not {inner.shown})", lambda row: not truth(inner.make(row)))
+        if which < 9:
+            parts = [self.flag(depth - 1) for _ in range(rng.choice([2, 2, 3]))]
+            word, holds = rng.choice([("and", all), ("or", any)])
+            shown = f" {word} ".join(part.shown for part in parts)
+            return Expression(f"({shown})", lambda row: holds(bool(part.make(row)) for part in parts))
+        return self.choice(FLAG, depth - 1)
+
+
+class Pipeline:
+    """A query, its columns with their types, and its rows. `known` says whether the order of the rows is."""
+
+    def __init__(self, rng, depth=0):
+        self.rng, self.depth = rng, depth
+        maker = Maker(rng, FIELDS)
+        self.columns, self.known = dict(FIELDS), False
+        if rng.random() < 0.5:
+            condition = maker.flag(2)
+            self.shown = condition.shown
+            self.rows = [row for row in EVENTS if condition.make(row)]
+        else:
+            self.shown, self.rows = "", list(EVENTS)
+        if rng.random() < 0.5:
+            self.order()
+        if rng.random() < 0.7 or depth:
+            self.select()
+        else:
+            self.rows = pick(self.rows, " ".join(FIELDS))
+        for _ in range(rng.randrange(2, 4 if depth else 8)):
+            self.step()
+
+    def maker(self):
+        return Maker(self.rng, self.columns)
+
+    def add(self, command):
+        self.shown += f" | {command}"
+
+    def order(self):
+        """Sorts by all columns: what is equal then is the same."""
+        names = list(self.columns)
+        self.rng.shuffle(names)
+        keys = [self.rng.choice(["", "-"]) + name for name in names]
+        self.add("sort " + ", ".join(keys))
+        self.rows, self.known = ordered(self.rows, *keys), True
+
+    def needs_order(self):
+        if not self.known:
+            self.order()
+
+    def step(self):
+        steps = [self.let] * 4 + [self.again] * 2 + [self.select] * 2 + [self.filter] * 4
+        steps += [self.sort, self.limit, self.group, self.dedup, self.running, self.overall, self.top]
+        if self.depth == 0:
+            steps += [self.subquery, self.union, self.join]
+        self.rng.choice(steps)()
+
+    def new(self):
+        kind = self.rng.choice([NUMBER, NUMBER, NUMBER, TEXT, FLAG])
+        return self.rng.choice(NAMES[kind]), kind
+
+    def set(self, name, kind, make):
+        self.rows = [row | {name: make(row)} for row in self.rows]
+        self.columns[name] = kind
+
+    def let(self):
+        parts = []
+        for _ in range(self.rng.choice([1, 1, 2, 3])):
+            name, kind = self.new()
+            made = self.maker().of(kind)
+            parts.append(f"{name} = {made.shown}")
+            self.set(name, kind, made.make)
+        self.add("let " + ", ".join(parts))
+
+    def again(self):
+        """The same a few times: each goes on from the one before."""
+        name, kind = self.new()
+        if self.columns.get(name) != kind:
+            return self.let()
+        made = self.maker().of(kind)
+        for _ in range(self.rng.choice([2, 3, 4])):
+            self.add(f"let {name} = {made.shown}")
+            self.set(name, kind, made.make)
+
+    def select(self):
+        maker = self.maker()
+        columns, parts, makers = {}, [], {}
+        names = list(self.columns)
+        self.rng.shuffle(names)
+        for name in names[: self.rng.randrange(2, 6)]:
+            if name not in columns:
+                columns[name], makers[name] = self.columns[name], lambda row, name=name: row.get(name)
+                parts.append(name)
+        for _ in range(self.rng.randrange(3)):
+            name, kind = self.new()
+            if name not in columns:
+                made = maker.of(kind)
+                columns[name], makers[name] = kind, made.make
+                parts.append(f"{name} = {made.shown}")
+        self.add("columns " + ", ".join(parts))
+        self.rows = [{name: make(row) for name, make in makers.items()} for row in self.rows]
+        self.columns = columns
+
+    def filter(self):
+        for _ in range(4):
+            condition = self.maker().flag(2)
+            rows = [row for row in self.rows if condition.make(row)]
+            # Most of them leave something for the commands behind.
+            if rows:
+                break
+        self.add("filter " + condition.shown)
+        self.rows = rows
+
+    def sort(self):
+        names = self.rng.sample(list(self.columns), min(len(self.columns), self.rng.choice([1, 2])))
+        if self.known and self.rng.random() < 0.5:
+            keys = [self.rng.choice(["", "-"]) + name for name in names]
+            self.add("sort " + ", ".join(keys))
+            self.rows = ordered(self.rows, *keys)
+        else:
+            self.order()
+
+    def limit(self):
+        self.needs_order()
+        count = self.rng.choice([3, 50, 700])
+        self.add(f"limit {count}")
+        self.rows = self.rows[:count]
+
+    def aggregates(self):
+        """Texts and functions of rows, by names that no key has."""
+        maker, aggregates, parts = self.maker(), {}, []
+        for name in self.rng.sample(["n", "m", "o"], self.rng.choice([1, 2, 3])):
+            which = self.rng.randrange(5)
+            if which == 0:
+                shown, make = "count()", len
+            elif which == 1:
+                condition = maker.flag(2)
+                shown = f"count({condition.shown})"
+                make = lambda rows, condition=condition: sum(bool(condition.make(row)) for row in rows)
+            else:
+                inner = maker.number(2)
+                word, of = self.rng.choice([("sum", sum), ("min", min), ("max", max), ("count_distinct", None)])
+                shown = f"{word}({inner.shown})"
+
+                def make(rows, inner=inner, of=of):
+                    there = [value for value in map(inner.make, rows) if value is not None]
+                    if of is None:
+                        return len(set(there))
+                    return of(there) if there else None
+
+            aggregates[name] = make
+            parts.append(f"{name} = {shown}")
+        return parts, aggregates
+
+    def keys(self):
+        maker, keys, kinds, parts = self.maker(), {}, {}, []
+        for _ in range(self.rng.choice([1, 1, 2])):
+            if self.rng.random() < 0.5:
+                name, kind = self.rng.choice(list(self.columns.items()))
+                made, shown = (lambda row, name=name: row.get(name)), name
+            else:
+                name, kind = self.new()
+                expression = maker.of(kind)
+                made, shown = expression.make, f"{name} = {expression.shown}"
+            if name not in keys and name not in ("n", "m", "o"):
+                keys[name], kinds[name] = made, kind
+                parts.append(shown)
+        return parts, keys, kinds
+
+    def group(self):
+        parts, aggregates = self.aggregates()
+        shown, keys, kinds = self.keys()
+        self.add("group " + ", ".join(parts) + (" by " + ", ".join(shown) if shown else ""))
+        if keys:
+            self.rows = group(self.rows, keys, **aggregates)
+        else:
+            self.rows = [{name: make(self.rows) for name, make in aggregates.items()}]
+        self.columns = kinds | dict.fromkeys(aggregates, NUMBER)
+        self.known = True
+
+    def top(self):
+        shown, keys, kinds = self.keys()
+        if not keys:
+            return self.group()
+        self.add(f"top 5 n = count() by {', '.join(shown)}")
+        self.rows = ordered(group(self.rows, keys, n=len), "-n")[:5]
+        self.columns, self.known = kinds | {"n": NUMBER}, True
+
+    def dedup(self):
+        self.needs_order()
+        names = self.rng.sample(list(self.columns), min(len(self.columns), self.rng.choice([1, 2])))
+        self.add("dedup " + ", ".join(names))
+        first = {}
+        for row in self.rows:
+            first.setdefault(tuple(row[name] for name in names), row)
+        self.rows = list(first.values())
+
+    def running(self):
+        """What is counted row by row, or over all rows, with others in the same command."""
+        self.needs_order()
+        parts = []
+        for _ in range(self.rng.choice([1, 1, 2, 3])):
+            # Each sees the columns that are made before it in the same command.
+            name, which, made = self.rng.choice(NAMES[NUMBER]), self.rng.randrange(4), self.maker().number(1)
+            values = [made.make(row) for row in self.rows]
+            if which == 0:
+                shown, made = "running_count()", range(1, len(self.rows) + 1)
+            elif which == 1:
+                shown = f"running_count({made.shown} > 2)"
+                made = accumulate(int(value is not None and value > 2) for value in values)
+            elif which == 2:
+                shown = f"overall_sum({made.shown}) % {LARGE}"
+                there = [value for value in values if value is not None]
+                made = [exact(math.fmod(sum(there), LARGE)) if there else None] * len(values)
+            else:
+                shown = f"running_sum({made.shown}) % {LARGE}"
+                # free: before the first number there is no sum
+                sums = accumulate(values, lambda total, value: total if value is None else (total or 0) + value)
+                made = [some(lambda total: exact(math.fmod(total, LARGE)))(total) for total in sums]
+            parts.append(f"{name} = {shown}")
+            self.rows = [row | {name: value} for row, value in zip(self.rows, made)]
+            self.columns[name] = NUMBER
+        self.add("let " + ", ".join(parts))
+
+    def overall(self):
+        made, name = self.maker().number(1), self.rng.choice(NAMES[NUMBER])
+        word, of = self.rng.choice([("overall_max", max), ("overall_min", min)])
+        there = [value for value in map(made.make, self.rows) if value is not None]
+        all_of_them = of(there) if there else None
+        self.add(f"let {name} = {word}({made.shown})")
+        self.set(name, NUMBER, lambda row: all_of_them)
+
+    def subquery(self):
+        other = Pipeline(self.rng, self.depth + 1)
+        names = [name for name, kind in self.columns.items() if other.columns.get(name) == kind and kind != FLAG]
+        if not names:
+            return self.filter()
+        name = self.rng.choice(names)
+        # A missing value is equal to a missing one.
+        there = {row[name] for row in other.rows}
+        negated = self.rng.random() < 0.3
+        self.add(f"filter {'not ' if negated else ''}({name} in ({other.shown}))")
+        self.rows = [row for row in self.rows if (row[name] in there) != negated]
+
+    def union(self):
+        other = Pipeline(self.rng, self.depth + 1)
+        # As the first command it is a union of the queries in it alone.
+        if not self.shown or any(self.columns.get(name, kind) != kind for name, kind in other.columns.items()):
+            return self.let()
+        self.columns |= other.columns
+        self.add(f"union ({other.shown})")
+        self.rows = [{name: row.get(name) for name in self.columns} for row in self.rows + other.rows]
+        self.known = False
+
+    def join(self):
+        other = Pipeline(self.rng, self.depth + 1)
+        names = [name for name, kind in self.columns.items() if other.columns.get(name) == kind and kind != FLAG]
+        if not names:
+            return self.select()
+        key = self.rng.choice(names)
+        # Names that both have, but for the key, are of both sides: a column of the second has a name of its own.
+        kept = [key] + [name for name in other.columns if name not in self.columns][:3]
+        other.add("columns " + ", ".join(kept))
+        other.rows = pick(other.rows, " ".join(kept))
+        other.columns = {name: other.columns[name] for name in kept}
+        # Two groups whose key is missing belong together, other rows do not: none are there.
+        other.add(f"filter {key} != null")
+        other.rows = [row for row in other.rows if row[key] is not None]
+        other.needs_order()
+        self.needs_order()
+        words, every, keep = self.rng.choice(
+            [("join", False, False), ("left join", False, True), ("sql inner join", True, False)]
+        )
+        if every and len(self.rows) * len(other.rows) > 20_000:
+            words, every = "join", False
+        self.shown = f"| {words} ({self.shown} | nolimit), ({other.shown} | nolimit) on {key}"
+        same = lambda left, right: left[key] == right[key]
+        self.rows = joined(self.rows, other.rows, same, every, keep)
+        self.columns |= other.columns
+        self.rows = [{name: row.get(name) for name in self.columns} for row in self.rows]
+        self.known = False
+
+
+def made(seed):
+    """The case of a seed."""
+    rng = random.Random(seed)
+    pipeline = Pipeline(rng)
+    if rng.random() < 0.5:
+        pipeline.needs_order()
+    rows = [{name: row.get(name) for name in pipeline.columns} for row in pipeline.rows]
+    query = f"{pipeline.shown} | columns {', '.join(pipeline.columns)} | nolimit"
+    # A comparison of a constant with a constant is warned of, and so on: warnings are not what is asked here.
+    return Case(f"seed {seed}", query, lambda: rows, unordered=not pipeline.known, warns=[""])
+
+
+def main():
+    program = os.path.abspath(sys.argv[1])
+    first, count = (int(argument) for argument in (sys.argv[2:4] + ["0", "150"][len(sys.argv) - 2 :]))
+    cases = [made(seed) for seed in range(first, first + count)]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        stores = write_events(program, Path(folder))
+        found = [
+            block for blocks in pool.map(lambda events: differences(program, cases, events), stores) for block in blocks
+        ]
+    for _, block in found:
+        print(f"--- {block}\n")
+    equal = len(cases) - len({place for place, _ in found})
+    empty = sum(not case.rows() for case in cases)
+    print(f"{len(cases)} queries, {equal} equal, {empty} without rows")
+    return 0 if equal == len(cases) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
