@@ -27,7 +27,7 @@ use super::function::geography;
 use super::names::Names;
 use super::plan::{HIDDEN, reach, rows_column};
 use super::plan::{Planned, Planner, Settings, Warning};
-use super::session::session;
+use super::session::{planned, session};
 use super::source::losses;
 use super::source::progress::{Progress, Snapshot};
 use super::source::table::Events;
@@ -179,7 +179,7 @@ impl Search {
             warnings: Arc::new(Mutex::new(Vec::new())),
         };
         let Planned { plan, default_limit } = planner.plan(query).await?;
-        let plan = planner.state.create_physical_plan(&plan).await?;
+        let plan = planned(&planner.state, &plan).await?;
         Ok(Prepared { planner, plan, default_limit })
     }
 }
@@ -217,7 +217,7 @@ async fn edges(events: &Events, state: &SessionState) -> Result<Option<Range<i64
             [min(time()).alias("first"), max(time()).alias("last")],
         )?
         .build()?;
-    let physical = state.create_physical_plan(&plan).await?;
+    let physical = planned(state, &plan).await?;
     let batches = collect(physical, state.task_ctx()).await?;
     Ok(batches.first().and_then(|batch| {
         let edge = |column: usize| batch.column(column).as_primitive_opt::<Int64Type>()?.iter().next()?;
@@ -247,7 +247,7 @@ async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
         .filter(condition)?
         .aggregate(Vec::<datafusion::logical_expr::Expr>::new(), [sum(count).alias("lost")])?
         .build()?;
-    let physical = state.create_physical_plan(&plan).await?;
+    let physical = planned(state, &plan).await?;
     let batches = collect(physical, state.task_ctx()).await?;
     let sums = batches.iter().flat_map(|batch| {
         let column = batch.column(0);

@@ -65,11 +65,16 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     }
     let scope = Scope::new(planner, rows);
     let mut keys = Vec::with_capacity(by.len());
+    let mut shown = Vec::with_capacity(by.len());
     for key in by {
         let value = scope.value(&key.expr)?;
         // A missing field has no type: as a text it is a key like any other.
         let kind = if value.kind == Kind::Null { Kind::Text } else { value.kind };
-        keys.push(value.to(kind).alias(&key.label));
+        // A key with the name of another column is that column to DataFusion, which leaves out the keys behind it if that was the only
+        // key of a group before (`calc_func_dependencies_for_aggregate` goes by names).
+        let name = hidden(&planner.counter);
+        shown.push(column(&name).alias(&key.label));
+        keys.push(value.to(kind).alias(name));
     }
     let mut found = Found { scope: &scope, aggregates: Vec::new() };
     let mut results = Vec::with_capacity(columns.len());
@@ -81,12 +86,13 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     let plan = LogicalPlanBuilder::from(rows.plan.clone());
     let plan = if expressions.is_empty() {
         // Keys alone: each combination once.
-        plan.project(keys)?.distinct()?.build()?
+        plan.project(keys)?.distinct()?
     } else {
-        plan.aggregate(keys, expressions)?.build()?
+        plan.aggregate(keys, expressions)?
     };
+    shown.extend(aggregates.iter().map(|(name, _)| column(name)));
     let grouped = Rows {
-        plan,
+        plan: plan.project(shown)?.build()?,
         columns: by.iter().map(|key| key.label.clone()).collect(),
         order: Vec::new(),
         by_default: false,

@@ -10,6 +10,7 @@ use futures::StreamExt;
 
 use crate::engine::error::{Result, SearchError};
 use crate::engine::function::value::{Value, normal};
+use crate::engine::session::planned;
 use crate::language::ast::Name;
 
 use super::Planner;
@@ -115,7 +116,7 @@ pub(crate) async fn transpose(
 async fn labels(planner: &Planner, rows: &Rows, label: &str, most: u64) -> Result<(Vec<Option<String>>, bool)> {
     let sorted = rows.clone().sorted(None)?;
     let plan = LogicalPlanBuilder::from(sorted.plan).project([column(label).alias(label)])?.build()?;
-    let physical = planner.state.create_physical_plan(&plan).await?;
+    let physical = planned(&planner.state, &plan).await?;
     let mut stream = execute_stream(physical, planner.state.task_ctx())?;
     let mut labels: Vec<Option<String>> = Vec::new();
     while let Some(batch) = stream.next().await {

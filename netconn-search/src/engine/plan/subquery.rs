@@ -8,6 +8,7 @@ use hashbrown::HashSet;
 
 use crate::engine::error::{Result, SearchError};
 use crate::engine::function::value::{Value, normal};
+use crate::engine::session::planned;
 use crate::language::ast::{self, ExprKind, Query, Span};
 
 use super::Planner;
@@ -63,7 +64,7 @@ impl Planner {
             .project([column(&name).alias(&name)])?
             .distinct()?
             .build()?;
-        let physical = self.state.create_physical_plan(&distinct).await?;
+        let physical = planned(&self.state, &distinct).await?;
         let mut stream = execute_stream(physical, self.state.task_ctx())?;
         let mut set = Vec::new();
         let mut seen: HashSet<String> = HashSet::new();
@@ -88,7 +89,7 @@ impl Planner {
 
     /// All rows of a plan, in memory, as a table of its own.
     pub(crate) async fn collected(&self, rows: Rows, most: usize, span: Span, what: &str) -> Result<Rows> {
-        let physical = self.state.create_physical_plan(&rows.plan).await?;
+        let physical = planned(&self.state, &rows.plan).await?;
         let schema = physical.schema();
         let batches = collect(physical, self.state.task_ctx())
             .await

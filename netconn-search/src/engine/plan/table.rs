@@ -14,6 +14,7 @@ use datafusion::physical_plan::collect;
 
 use crate::engine::error::{Result, SearchError};
 use crate::engine::function::value::{Column, Kind, Value, normal};
+use crate::engine::session::planned;
 use crate::language::ast::Name;
 
 use super::Planner;
@@ -261,7 +262,7 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
     // Rows from before a column was there.
     cells.iter_mut().for_each(|line| line.resize(names.len(), None));
     let plan = rows.clone().sorted(None)?.visible()?;
-    let physical = planner.state.create_physical_plan(&plan).await?;
+    let physical = planned(&planner.state, &plan).await?;
     let batches = collect(physical, planner.state.task_ctx())
         .await
         .map_err(|error| SearchError::engine(error, planner.settings.memory))?;

@@ -337,3 +337,33 @@ fn rows_that_are_equal_keep_the_order_in_which_they_were_counted() {
     assert!(found.is_sorted_by_key(|row| (-row[0], row[1])), "{found:?}");
     assert!(found.iter().all(|row| row[1] == row[2]));
 }
+
+/// A key that is made, by the name of the key of the group before: the keys behind it are keys too.
+#[test]
+fn keys_by_the_name_of_a_key() {
+    let lines: Vec<String> = ["five5", "four", "nine99999", "two", "a", "ten0", "oh", "sixsix"]
+        .iter()
+        .map(|word| format!(r#"{{"event.id":"{word}","event.time":{START},"word":"{word}"}}"#))
+        .collect();
+    let (_folder, path) = written("words.ndjson", &lines.join("\n"));
+    let query = "| group m = count(word = 'none') by a = word | group n = count() by a = m, c = len(a)";
+    let rows_by_length = [
+        ["0", "1", "1"],
+        ["0", "2", "1"],
+        ["0", "3", "1"],
+        ["0", "4", "2"],
+        ["0", "5", "1"],
+        ["0", "6", "1"],
+        ["0", "9", "1"],
+    ];
+    assert_eq!(rows(&path, query), rows_by_length);
+}
+
+/// DataFusion refuses its own plan for it with more than one partition.
+#[test]
+fn a_side_of_a_join_that_is_a_group_by_a_constant() {
+    let names =
+        "| top 5 n = count() by src.process.name | let c = overall_max(n) | limit 3 | columns n, src.process.name, c";
+    let query = format!("| join (src.process.name = 'x' | group n = count() by b = 3), ({names}) on n | nolimit");
+    gives(&query, &[&["3", "2", "x", "2"]]);
+}
