@@ -319,31 +319,46 @@ class Pipeline:
         self.add(f"limit {count}")
         self.rows = self.rows[:count]
 
+    def aggregate(self):
+        """An aggregate: its text, its type, and a function of rows."""
+        maker, which = self.maker(), self.rng.randrange(8)
+        if which == 0:
+            return "count()", NUMBER, len
+        if which == 1:
+            condition = maker.flag(2)
+            return f"count({condition.shown})", NUMBER, lambda rows: sum(bool(condition.make(row)) for row in rows)
+        if which < 5:
+            inner = maker.number(2)
+            word, of = self.rng.choice([("sum", sum), ("min", min), ("max", max), ("count_distinct", None)])
+            kind = NUMBER
+        elif which == 5:
+            inner = maker.text(2)
+            word, of = self.rng.choice([("min", min), ("max", max), ("count_distinct", None)])
+            kind = TEXT if of else NUMBER
+        else:
+            # Which is the first is known in an order alone.
+            self.needs_order()
+            kind = self.rng.choice([NUMBER, TEXT])
+            inner = self.maker().of(kind)
+            word, place = self.rng.choice([("first", 0), ("last", -1)])
+            return f"{word}({inner.shown})", kind, lambda rows: inner.make(rows[place]) if rows else None
+        condition = maker.flag(1) if self.rng.random() < 0.3 else None
+
+        def make(rows):
+            there = [inner.make(row) for row in rows if condition is None or condition.make(row)]
+            there = [value for value in there if value is not None]
+            return (of(there) if there else None) if of else len(set(there))
+
+        where = f" where {condition.shown}" if condition else ""
+        return f"{word}({inner.shown}{where})", kind, make
+
     def aggregates(self):
-        """Texts and functions of rows, by names that no key has."""
-        maker, aggregates, parts = self.maker(), {}, []
+        """Texts, types and functions of rows, by names that no key has."""
+        parts, kinds, aggregates = [], {}, {}
         for name in self.rng.sample(["n", "m", "o"], self.rng.choice([1, 2, 3])):
-            which = self.rng.randrange(5)
-            if which == 0:
-                shown, make = "count()", len
-            elif which == 1:
-                condition = maker.flag(2)
-                shown = f"count({condition.shown})"
-                make = lambda rows, condition=condition: sum(bool(condition.make(row)) for row in rows)
-            else:
-                inner = maker.number(2)
-                word, of = self.rng.choice([("sum", sum), ("min", min), ("max", max), ("count_distinct", None)])
-                shown = f"{word}({inner.shown})"
-
-                def make(rows, inner=inner, of=of):
-                    there = [value for value in map(inner.make, rows) if value is not None]
-                    if of is None:
-                        return len(set(there))
-                    return of(there) if there else None
-
-            aggregates[name] = make
+            shown, kinds[name], aggregates[name] = self.aggregate()
             parts.append(f"{name} = {shown}")
-        return parts, aggregates
+        return parts, kinds, aggregates
 
     def keys(self):
         maker, keys, kinds, parts = self.maker(), {}, {}, []
@@ -361,23 +376,23 @@ class Pipeline:
         return parts, keys, kinds
 
     def group(self):
-        parts, aggregates = self.aggregates()
+        parts, found, aggregates = self.aggregates()
         shown, keys, kinds = self.keys()
         self.add("group " + ", ".join(parts) + (" by " + ", ".join(shown) if shown else ""))
         if keys:
             self.rows = group(self.rows, keys, **aggregates)
         else:
             self.rows = [{name: make(self.rows) for name, make in aggregates.items()}]
-        self.columns = kinds | dict.fromkeys(aggregates, NUMBER)
-        self.known = True
+        self.columns, self.known = kinds | found, True
 
     def top(self):
+        parts, found, aggregates = self.aggregates()
         shown, keys, kinds = self.keys()
         if not keys:
             return self.group()
-        self.add(f"top 5 n = count() by {', '.join(shown)}")
-        self.rows = ordered(group(self.rows, keys, n=len), "-n")[:5]
-        self.columns, self.known = kinds | {"n": NUMBER}, True
+        self.add(f"top 5 {', '.join(parts)} by {', '.join(shown)}")
+        self.rows = ordered(group(self.rows, keys, **aggregates), f"-{next(iter(aggregates))}")[:5]
+        self.columns, self.known = kinds | found, True
 
     def dedup(self):
         self.needs_order()
@@ -462,13 +477,19 @@ class Pipeline:
         other.needs_order()
         self.needs_order()
         words, every, keep = self.rng.choice(
-            [("join", False, False), ("left join", False, True), ("sql inner join", True, False)]
+            [
+                ("join", False, False),
+                ("left join", False, True),
+                ("sql inner join", True, False),
+                ("sql left join", True, True),
+                ("sql outer join", True, True),
+            ]
         )
         if every and len(self.rows) * len(other.rows) > 20_000:
-            words, every = "join", False
+            words, every, keep = "join", False, False
         self.shown = f"| {words} ({self.shown} | nolimit), ({other.shown} | nolimit) on {key}"
         same = lambda left, right: left[key] == right[key]
-        self.rows = joined(self.rows, other.rows, same, every, keep)
+        self.rows = joined(self.rows, other.rows, same, every, keep, words == "sql outer join")
         self.columns |= other.columns
         self.rows = [{name: row.get(name) for name in self.columns} for row in self.rows]
         self.known = False
