@@ -36,15 +36,19 @@ impl Fields {
         nearest(name, self.names())
     }
 
-    /// The field that was probably meant: one that is written alike, or else the only one that ends so.
+    /// The field that was probably meant: one that is written alike, or else the only one that ends or begins so.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         if let Some(near) = self.alike(name) {
             return Some(near);
         }
-        let ending = format!(".{}", name.to_lowercase());
-        let mut ends = self.names().filter(|known| known.to_lowercase().ends_with(&ending));
-        let first = ends.next()?;
-        ends.next().is_none().then_some(first)
+        let written = name.to_lowercase();
+        let (ending, beginning) = (format!(".{written}"), format!("{written}."));
+        let only = |of: &dyn Fn(&str) -> bool| {
+            let mut found = self.names().filter(|known| of(&known.to_lowercase()));
+            let first = found.next()?;
+            found.next().is_none().then_some(first)
+        };
+        only(&|known| known.ends_with(&ending)).or_else(|| only(&|known| known.starts_with(&beginning)))
     }
 }
 
@@ -61,6 +65,9 @@ mod tests {
         assert_eq!(fields.names().filter(|name| *name == "event.type").count(), 1);
         assert_eq!(fields.nearest("dst.ip.adress"), Some("dst.ip.address"));
         assert_eq!(fields.nearest("systemdUnit"), Some("src.process.systemdUnit"));
+        assert_eq!(fields.nearest("dst.ip"), Some("dst.ip.address"));
+        assert_eq!(fields.nearest("src.port"), Some("src.port.number"));
+        assert_eq!(fields.nearest("src.process"), None);
         assert_eq!(fields.nearest("nothing.alike"), None);
     }
 }
