@@ -3,19 +3,21 @@
     python3 pipelines.py PROGRAM [FIRST [COUNT]]      the queries of these seeds
 
 Plans are rewritten by rules that each look at a few commands at once: what is right for every command alone may be wrong for three in
-a row. Each query runs over lines and over Parquet, as those of oracle.py.
+a row. Each query runs over lines, over Parquet, and over both.
 """
 
 import math
 import os
 import random
+import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 
-from oracle import EVENTS, Case, differences, group, has, joined, ordered, pick, text, truth, values, write_events
+from oracle import DAY, DAYS, EVENTS, START, Case, differences, group, joined, moment, ordered, pick, text, truth
+from oracle import write_events
 
 NUMBER, TEXT, FLAG = "number", "text", "flag"
 
@@ -204,16 +206,16 @@ class Maker:
 class Pipeline:
     """A query, its columns with their types, and its rows. `known` says whether the order of the rows is."""
 
-    def __init__(self, rng, depth=0):
-        self.rng, self.depth = rng, depth
+    def __init__(self, rng, events, depth=0):
+        self.rng, self.events, self.depth = rng, events, depth
         maker = Maker(rng, FIELDS)
         self.columns, self.known = dict(FIELDS), False
         if rng.random() < 0.5:
             condition = maker.flag(2)
             self.shown = condition.shown
-            self.rows = [row for row in EVENTS if condition.make(row)]
+            self.rows = [row for row in events if condition.make(row)]
         else:
-            self.shown, self.rows = "", list(EVENTS)
+            self.shown, self.rows = "", list(events)
         if rng.random() < 0.5:
             self.order()
         if rng.random() < 0.7 or depth:
@@ -439,7 +441,7 @@ class Pipeline:
         self.set(name, NUMBER, lambda row: all_of_them)
 
     def subquery(self):
-        other = Pipeline(self.rng, self.depth + 1)
+        other = Pipeline(self.rng, self.events, self.depth + 1)
         names = [name for name, kind in self.columns.items() if other.columns.get(name) == kind and kind != FLAG]
         if not names:
             return self.filter()
@@ -451,7 +453,7 @@ class Pipeline:
         self.rows = [row for row in self.rows if (row[name] in there) != negated]
 
     def union(self):
-        other = Pipeline(self.rng, self.depth + 1)
+        other = Pipeline(self.rng, self.events, self.depth + 1)
         # As the first command it is a union of the queries in it alone.
         if not self.shown or any(self.columns.get(name, kind) != kind for name, kind in other.columns.items()):
             return self.let()
@@ -461,7 +463,7 @@ class Pipeline:
         self.known = False
 
     def join(self):
-        other = Pipeline(self.rng, self.depth + 1)
+        other = Pipeline(self.rng, self.events, self.depth + 1)
         names = [name for name, kind in self.columns.items() if other.columns.get(name) == kind and kind != FLAG]
         if not names:
             return self.select()
@@ -498,13 +500,27 @@ class Pipeline:
 def made(seed):
     """The case of a seed."""
     rng = random.Random(seed)
-    pipeline = Pipeline(rng)
+    events, arguments = EVENTS, ()
+    if rng.random() < 0.3:
+        since, until = sorted(rng.sample(range(START, START + DAYS * DAY), 2))
+        events = [event for event in EVENTS if since <= event["event.time"] < until]
+        arguments = ("--since", moment(since * 1_000_000), "--until", moment(until * 1_000_000))
+    pipeline = Pipeline(rng, events)
     if rng.random() < 0.5:
         pipeline.needs_order()
     rows = [{name: row.get(name) for name in pipeline.columns} for row in pipeline.rows]
     query = f"{pipeline.shown} | columns {', '.join(pipeline.columns)} | nolimit"
     # A comparison of a constant with a constant is warned of, and so on: warnings are not what is asked here.
-    return Case(f"seed {seed}", query, lambda: rows, unordered=not pipeline.known, warns=[""])
+    return Case(f"seed {seed}", query, lambda: rows, unordered=not pipeline.known, arguments=arguments, warns=[""])
+
+
+def mixed(lines, parquet):
+    """The older half as Parquet, the newer as lines: the history of a daemon that runs."""
+    folder = lines.with_name("mixed")
+    folder.mkdir()
+    shutil.copy(min(parquet.iterdir()), folder)
+    shutil.copy(max(lines.iterdir()), folder)
+    return folder
 
 
 def main():
@@ -513,6 +529,7 @@ def main():
     cases = [made(seed) for seed in range(first, first + count)]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
         stores = write_events(program, Path(folder))
+        stores.append(mixed(*stores))
         found = [
             block for blocks in pool.map(lambda events: differences(program, cases, events), stores) for block in blocks
         ]
