@@ -13,6 +13,7 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter_pushdown::{
@@ -36,10 +37,11 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The rules for physical plans: ours come first, while nothing is sorted yet.
+/// The rules for physical plans: ours comes before the one that sorts, and behind those that ask how many rows there are.
 pub(crate) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(Unions)];
-    rules.append(&mut PhysicalOptimizer::new().rules);
+    let mut rules = PhysicalOptimizer::new().rules;
+    let sorting = rules.iter().position(|rule| rule.name() == EnsureRequirements::new().name()).unwrap_or(0);
+    rules.insert(sorting, Arc::new(Unions));
     rules
 }
 
