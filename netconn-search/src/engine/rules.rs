@@ -19,6 +19,7 @@ use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceC
 use datafusion::physical_plan::filter_pushdown::{
     ChildPushdownResult, FilterDescription, FilterPushdownPhase, FilterPushdownPropagation,
 };
+use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
@@ -41,7 +42,7 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 pub(crate) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let sorting = rules.iter().position(|rule| rule.name() == EnsureRequirements::new().name()).unwrap_or(0);
-    rules.insert(sorting, Arc::new(Unions));
+    rules.insert(sorting, Arc::new(Fences));
     rules
 }
 
@@ -70,24 +71,25 @@ impl OptimizerRule for Filters {
     }
 }
 
-/// Puts each union into a [`Union`].
+/// Puts a [`Fence`] above unions and outer joins.
 #[derive(Debug)]
-struct Unions;
+struct Fences;
 
-impl PhysicalOptimizerRule for Unions {
+impl PhysicalOptimizerRule for Fences {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|plan| {
-            if !plan.is::<UnionExec>() {
+            let is_outer_join = plan.downcast_ref::<HashJoinExec>().is_some_and(|join| join.join_type().is_outer());
+            if !is_outer_join && !plan.is::<UnionExec>() {
                 return Ok(Transformed::no(plan));
             }
-            let union: Arc<dyn ExecutionPlan> = Arc::new(Union::new(plan));
-            Ok(Transformed::yes(union))
+            let fence: Arc<dyn ExecutionPlan> = Arc::new(Fence::new(plan));
+            Ok(Transformed::yes(fence))
         })
         .data()
     }
 
     fn name(&self) -> &'static str {
-        "unions"
+        "fences"
     }
 
     fn schema_check(&self) -> bool {
@@ -95,16 +97,20 @@ impl PhysicalOptimizerRule for Unions {
     }
 }
 
-/// The rows of a union in no order. DataFusion sorts the sides of a union for a sort above it, each without the columns that are constant or the
-/// same as others on that side (`pushdown_sorts`), and then cannot tell that all are in the order asked for (`calculate_union`
-/// knows of no equal columns): `SanityCheckPlan` refuses the plan. Here it has to sort above the union.
+/// Rows of which DataFusion knows no order, and not which columns are constant or equal.
+///
+/// - It sorts the sides of a union for a sort above it, each without the columns that are constant or the same as others on that side
+///   (`pushdown_sorts`), and then cannot tell that all are in the order asked for (`calculate_union` knows of no equal columns):
+///   `SanityCheckPlan` refuses the plan.
+/// - What is constant on a side of an outer join it takes for constant behind the join (`EquivalenceGroup::join`), where it is missing in
+///   rows without that side: sorts leave it out.
 #[derive(Debug)]
-struct Union {
+struct Fence {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
-impl Union {
+impl Fence {
     fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::clone(input.properties());
         let properties = properties.with_eq_properties(EquivalenceProperties::new(input.schema()));
@@ -112,15 +118,15 @@ impl Union {
     }
 }
 
-impl DisplayAs for Union {
+impl DisplayAs for Fence {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Unordered")
+        f.write_str("Fence")
     }
 }
 
-impl ExecutionPlan for Union {
+impl ExecutionPlan for Fence {
     fn name(&self) -> &'static str {
-        "Unordered"
+        "Fence"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {

@@ -367,3 +367,21 @@ fn a_side_of_a_join_that_is_a_group_by_a_constant() {
     let query = format!("| join (src.process.name = 'x' | group n = count() by b = 3), ({names}) on n | nolimit");
     gives(&query, &[&["3", "2", "x", "2"]]);
 }
+
+/// What is the same in all rows of the other side is missing in rows without one.
+#[test]
+fn a_constant_of_a_side_of_a_join() {
+    for join in ["left join", "sql left join", "sql outer join"] {
+        let joined = format!("| {join} (| columns n), (n > 1 | sort n | limit 2 | columns n, known = 5) on n");
+        gives(
+            &format!("{joined} | sort known, n | limit 3 | columns n, known"),
+            &[&["2", "5"], &["3", "5"], &["1", "null"]],
+        );
+        gives(
+            &format!("{joined} | sort known, -n | columns n, known"),
+            &[&["3", "5"], &["2", "5"], &["4", "null"], &["1", "null"]],
+        );
+        gives(&format!("{joined} | group c = count() by known"), &[&["5", "2"], &["null", "2"]]);
+        gives(&format!("{joined} | sort -n | dedup known | columns n, known"), &[&["4", "null"], &["3", "5"]]);
+    }
+}
