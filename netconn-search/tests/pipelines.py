@@ -247,7 +247,7 @@ class Pipeline:
         steps = [self.let] * 4 + [self.again] * 2 + [self.select] * 2 + [self.filter] * 4
         steps += [self.sort, self.limit, self.group, self.dedup, self.running, self.overall, self.top]
         if self.depth == 0:
-            steps += [self.subquery, self.union, self.join]
+            steps += [self.subquery, self.union, self.join, self.join]
         self.rng.choice(steps)()
 
     def new(self):
@@ -399,7 +399,11 @@ class Pipeline:
     def dedup(self):
         self.needs_order()
         names = self.rng.sample(list(self.columns), min(len(self.columns), self.rng.choice([1, 2])))
-        self.add("dedup " + ", ".join(names))
+        if self.rng.random() < 0.3:
+            self.add("dedup")
+            names = list(self.columns)
+        else:
+            self.add("dedup " + ", ".join(names))
         first = {}
         for row in self.rows:
             first.setdefault(tuple(row[name] for name in names), row)
@@ -477,6 +481,8 @@ class Pipeline:
         other.add(f"filter {key} != null")
         other.rows = [row for row in other.rows if row[key] is not None]
         other.needs_order()
+        if self.rng.random() < 0.5:
+            other.limit()
         self.needs_order()
         words, every, keep = self.rng.choice(
             [

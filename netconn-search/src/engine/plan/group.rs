@@ -143,20 +143,22 @@ pub(crate) fn top(
 
 /// `dedup names`: the first row of each combination; of whole rows when none is named.
 pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Rows> {
-    let scope = Scope::new(planner, &rows);
-    if names.is_empty() {
+    let order_is_visible = rows.order.iter().all(|key| rows.columns.contains(&key.column));
+    if names.is_empty() && (order_is_visible || !rows.is_sorted()) {
         let mut rows = rows.clone();
         let keep: Vec<Expr> = rows.columns.iter().map(|name| column(name).alias(name)).collect();
-        let order_is_visible = rows.order.iter().all(|key| rows.columns.contains(&key.column));
         rows.plan = LogicalPlanBuilder::from(rows.plan).project(keep)?.distinct()?.build()?;
         if !order_is_visible {
             rows.order = rows.columns.iter().map(|name| Key { column: name.clone(), descending: false }).collect();
         }
         return Ok(rows);
     }
+    let scope = Scope::new(planner, &rows);
+    let all = || rows.columns.iter().map(String::as_str).collect();
+    let names: Vec<&str> = if names.is_empty() { all() } else { names.iter().map(|name| name.text.as_str()).collect() };
     let keys: Vec<Expr> = names
-        .iter()
-        .map(|name| scope.field(&name.text))
+        .into_iter()
+        .map(|name| scope.field(name))
         .filter(|operand: &Operand| operand.kind != Kind::Null)
         .map(|operand| operand.expr)
         .collect();

@@ -3,6 +3,9 @@
 //! DataFusion takes conditions below the projection that makes a column, and puts what the column is made of in its place. When each of
 //! a dozen `let` names the column before it twice, that is thousands of times the same.
 
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -15,6 +18,9 @@ use datafusion::optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, Optimizer
 
 /// What a column may weigh, written out all the way down to the events, so that it is still written out.
 const WEIGHT: usize = 256;
+
+/// Buffers that texts may lie in: those of a few files are left as they are.
+const BUFFERS: usize = 16;
 
 /// The name of the function.
 const NAME: &str = "_kept";
@@ -179,6 +185,18 @@ impl ScalarUDFImpl for Kept {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        Ok(arguments.args[0].clone())
+        Ok(match &arguments.args[0] {
+            ColumnarValue::Array(array) => ColumnarValue::Array(compact(array)),
+            value => value.clone(),
+        })
+    }
+}
+
+/// Texts with buffers of their own. A `CASE` puts the lists of buffers of its results together, as often as they are there
+/// (`MutableArrayData`): a chain of them that names a text twice has twice as many with each step.
+fn compact(array: &ArrayRef) -> ArrayRef {
+    match array.as_string_view_opt() {
+        Some(texts) if texts.data_buffers().len() > BUFFERS => Arc::new(texts.gc()),
+        _ => Arc::clone(array),
     }
 }

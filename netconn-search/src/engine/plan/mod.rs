@@ -285,7 +285,7 @@ impl Planner {
     async fn sort(&self, rows: Rows, keys: &[ast::SortKey]) -> Result<Rows> {
         let mut order = Vec::with_capacity(keys.len());
         let mut made = Vec::new();
-        let mut rows = rows;
+        let mut rows = self.ordered(rows);
         for key in keys {
             let expr = self.resolve(&key.expr).await?;
             let taken;

@@ -20,9 +20,6 @@ use super::operand::joined;
 /// Columns that queries cannot name begin with it.
 pub(crate) const HIDDEN: char = '\u{1}';
 
-/// What the names of columns end with that number the rows in their order.
-const NUMBER: char = '#';
-
 /// What rows are ordered by: a column, and whether the largest comes first. Missing values come last either way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -71,11 +68,6 @@ pub(crate) fn column(name: &str) -> Expr {
 /// A name that no column has yet.
 pub(crate) fn hidden(counter: &AtomicUsize) -> String {
     format!("{HIDDEN}{}", counter.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The same, for the numbers of rows in their order.
-pub(crate) fn numbered(counter: &AtomicUsize) -> String {
-    format!("{}{NUMBER}", hidden(counter))
 }
 
 /// An order in which nothing is said twice: DataFusion counts on that.
@@ -262,11 +254,6 @@ impl Rows {
     /// Whether the query has put them into an order.
     pub(crate) fn is_sorted(&self) -> bool {
         !self.order.is_empty() && !self.by_default
-    }
-
-    /// Whether the order is that of numbers: no two rows are equal by it.
-    pub(crate) fn is_numbered(&self) -> bool {
-        matches!(self.order.as_slice(), [key] if is_hidden(&key.column) && key.column.ends_with(NUMBER))
     }
 
     /// Puts the rows into their order, and keeps the first so many.

@@ -20,7 +20,7 @@ use crate::language::ast::{self, ExprKind};
 use super::Planner;
 use super::aggregate::summand;
 use super::operand::{Operand, binary, case};
-use super::rows::{Key, Rows, column, hidden, numbered};
+use super::rows::{Key, Rows, column, hidden};
 use super::scope::Scope;
 use super::subquery::has;
 
@@ -93,9 +93,9 @@ fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr:
     let result = hidden(&planner.counter);
     let part = if name == "running_percent" { column(&names[0]) } else { value.number() };
     let mut rows = rows;
-    if name.starts_with("running") && rows.is_sorted() && !rows.is_numbered() {
+    if name.starts_with("running") && rows.is_sorted() {
         // Rows that are equal by their keys come in an order here, and keep it.
-        let number = numbered(&planner.counter);
+        let number = hidden(&planner.counter);
         let place = place(rows.following()).alias(&number);
         rows.plan = LogicalPlanBuilder::from(rows.plan).window([place])?.build()?;
         rows.order = vec![Key { column: number, descending: false }];

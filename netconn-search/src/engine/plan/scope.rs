@@ -17,6 +17,7 @@ use super::compare::{compare, is_timestamp};
 use super::kept::weight;
 use super::operand::{Operand, binary, case, cases, function, joined, unify};
 use super::rows::{HIDDEN, Rows, column};
+use super::subquery::has;
 use super::{member, pattern};
 
 /// Columns that a warning names at most.
@@ -25,8 +26,11 @@ const SHOWN: usize = 12;
 /// What an expression may cost to plan, whatever its length: 20,000 take about half a second.
 const WEIGHT: usize = 20_000;
 
-/// And for each of its bytes: a pattern is looked for in all columns of the events, and there may be thousands of them.
+/// And for each of its bytes.
 const WEIGHT_PER_BYTE: usize = 64;
+
+/// And for each of its bytes and each column, if it is about all of these.
+const WEIGHT_PER_COLUMN: usize = 4;
 
 /// Where an expression stands: what its names mean.
 pub(crate) struct Scope<'a> {
@@ -73,7 +77,7 @@ impl<'a> Scope<'a> {
     /// The value of an expression. A truth value is never missing, but for a field's.
     pub(crate) fn value(&self, expr: &ast::Expr) -> Result<Operand> {
         let value = self.value_of(expr)?;
-        sized(&value.expr, expr.span)?;
+        self.sized(&value.expr, expr)?;
         Ok(value)
     }
 
@@ -81,7 +85,7 @@ impl<'a> Scope<'a> {
     /// files can be skipped by them.
     pub(crate) fn condition(&self, expr: &ast::Expr) -> Result<Expr> {
         let condition = self.condition_of(expr)?;
-        sized(&condition, expr.span)?;
+        self.sized(&condition, expr)?;
         Ok(condition)
     }
 
@@ -227,6 +231,27 @@ impl<'a> Scope<'a> {
         })
     }
 
+    /// Says that an expression is too much for a plan: what some operators are planned as has an operand twice, and what stands in one another
+    /// grows with each level.
+    fn sized(&self, planned: &Expr, expr: &ast::Expr) -> Result<()> {
+        let (weight, length) = (weight(planned), expr.span.end.saturating_sub(expr.span.start));
+        if weight <= WEIGHT + WEIGHT_PER_BYTE * length {
+            return Ok(());
+        }
+        // What is looked for in the whole record is looked for in each of its columns.
+        let whole = |kind: &ExprKind| {
+            matches!(
+                kind,
+                ExprKind::Anywhere(_) | ExprKind::AnywhereRegex(_) | ExprKind::Match { subject: Subject::AnyField, .. }
+            )
+        };
+        if has(expr, whole) && weight <= WEIGHT + WEIGHT_PER_COLUMN * self.rows.columns.len() * length {
+            return Ok(());
+        }
+        let message = "this has too much within one another to be planned: give a name to a part of it with let";
+        Err(SearchError::query(message, expr.span))
+    }
+
     fn negative(&self, inner: &ast::Expr) -> Result<Operand> {
         if let ExprKind::Number(number) = inner.kind {
             return Ok(Operand::from_number(0.0 - number));
@@ -264,16 +289,6 @@ impl<'a> Scope<'a> {
             _ => number(binary(left.number(), operator, right.number())),
         })
     }
-}
-
-/// Says that an expression is too much for a plan: what some operators are planned as has an operand twice, and what stands in one another
-/// grows with each level.
-fn sized(expr: &Expr, span: Span) -> Result<()> {
-    if weight(expr) <= WEIGHT + WEIGHT_PER_BYTE * span.end.saturating_sub(span.start) {
-        return Ok(());
-    }
-    let message = "this has too much within one another to be planned: give a name to a part of it with let";
-    Err(SearchError::query(message, span))
 }
 
 /// The result of arithmetic. To add 0 makes 0 of -0, which sorts and distinct values would tell apart.

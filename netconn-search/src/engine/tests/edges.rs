@@ -385,3 +385,29 @@ fn a_constant_of_a_side_of_a_join() {
         gives(&format!("{joined} | sort -n | dedup known | columns n, known"), &[&["4", "null"], &["3", "5"]]);
     }
 }
+
+/// Rows that a join has made many of are counted each, and `dedup` leaves the others in their order.
+#[test]
+fn orders_that_queries_cannot_name() {
+    let lines: Vec<String> = (0..400_i64)
+        .map(|n| format!(r#"{{"event.id":"{n}","event.time":{},"k":{},"n":{n}}}"#, START + n, n % 4))
+        .collect();
+    let (_folder, path) = written("many.ndjson", &lines.join("\n"));
+    let found = |query: &str| -> Vec<Vec<i64>> {
+        rows(&path, query).iter().map(|row| row.iter().map(|cell| cell.parse().unwrap()).collect()).collect()
+    };
+    let joined =
+        "| sql join a = (| columns k, n | sort k, n | let s = running_count()), b = (n < 40 | columns k, m = n) on k";
+    let joined = found(&format!("{joined} | let t = running_count() | sort -k | columns k, s, t | nolimit"));
+    assert_eq!(joined.len(), 4_000);
+    assert!(joined.is_sorted_by_key(|row| (-row[0], row[2])) && joined.is_sorted_by_key(|row| (-row[0], row[1])));
+    // The newest of equal events comes first, as without a sort.
+    assert_eq!(found("| sort k | limit 3 | columns n"), [[396], [392], [388]]);
+    assert_eq!(found("| columns k, n | sort k | limit 3 | columns n"), [[396], [392], [388]]);
+    for counted in ["", "| let s = running_count() | columns k", "| let s = overall_sum(k) | columns k, s"] {
+        let left = found(&format!("| columns k | sort -k {counted} | dedup"));
+        assert!(left.iter().map(|row| row[0]).eq([3, 2, 1, 0]), "{counted}: {left:?}");
+    }
+    assert_eq!(found("| top 2 c = count() by k = n % 3 | columns k | dedup"), [[0], [1]]);
+    assert_eq!(found("| top 2 c = sum(n) by k | let r = running_count() | dedup | columns k, r"), [[3, 1], [2, 2]]);
+}

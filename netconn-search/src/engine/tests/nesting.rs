@@ -52,6 +52,20 @@ fn columns_out_of_columns() {
     gives(&format!("| let y = n{either} | filter y > 68 | columns y"), &[69]);
 }
 
+/// A text that is chosen from itself: what its rows lie in is not twice as much with each step.
+#[test]
+fn texts_out_of_texts() {
+    let (_folder, path) = ten();
+    for step in ["n > 3 ? t : t", "t or event.id or t", "n > 3 ? t + '' : t"] {
+        let begun = Instant::now();
+        let chain = format!(" | let t = {step}").repeat(40);
+        let query =
+            format!("| sort n | let t = event.id + ' is longer than what a view has room for'{chain} | columns t");
+        assert_eq!(rows(&path, &query)[9], ["9 is longer than what a view has room for"], "{step}");
+        assert!(begun.elapsed() < AT_ONCE, "{:?} for {step}", begun.elapsed());
+    }
+}
+
 #[test]
 fn columns_of_sides_of_a_join() {
     let chain = " | let y = y > 3 ? y + 1 : y - 1".repeat(60);
@@ -107,6 +121,18 @@ fn expressions_in_expressions() {
         }
     }
     assert!(refused >= 5, "{refused} of them were too much");
+}
+
+/// What is looked for in the whole record is looked for in each column, of which there may be thousands.
+#[test]
+fn many_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.ndjson");
+    let fields: Vec<String> = (0..3_000).map(|n| format!(r#""f{n}":"v{n}""#)).collect();
+    std::fs::write(&path, format!(r#"{{"event.time":1700000000000,{}}}"#, fields.join(","))).unwrap();
+    for query in ["'v7'", "* contains 'v2999'", "$'v7$'", "* contains ('v2', 'x', 'y')", "not 'w7'"] {
+        assert_eq!(rows(&path, &format!("{query} | group count()")), table(&[&["1"]]), "{query}");
+    }
 }
 
 /// What is long, but not deep, is no more than it is written as.

@@ -233,7 +233,7 @@ fn memory_has_a_limit() {
     write(&path, &events);
     let limited = |memory| Search { memory, max_rows: 100_000, ..Search::new(vec![path.clone()]) };
     // 40 MB of events are sorted in files.
-    let (found, _) = search(&limited(12_000_000), "| sort event.id | columns event.id, src.process.cmdline").unwrap();
+    let (found, _) = search(&limited(16_000_000), "| sort event.id | columns event.id, src.process.cmdline").unwrap();
     let mut expected: Vec<&str> = events.iter().map(|event| event["event.id"].as_str().unwrap()).collect();
     expected.sort_unstable();
     assert!(found[1..].iter().map(|row| row[0].as_str()).eq(expected));
