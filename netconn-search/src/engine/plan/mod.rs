@@ -285,7 +285,7 @@ impl Planner {
     async fn sort(&self, rows: Rows, keys: &[ast::SortKey]) -> Result<Rows> {
         let mut order = Vec::with_capacity(keys.len());
         let mut made = Vec::new();
-        let mut rows = self.ordered(rows);
+        let mut rows = rows;
         for key in keys {
             let expr = self.resolve(&key.expr).await?;
             let taken;
@@ -306,6 +306,7 @@ impl Planner {
             rows = rows.add_hidden(made)?;
         }
         // Rows that are equal by the new keys keep the order that they had.
+        let mut rows = self.ordered(rows);
         let before = std::mem::take(&mut rows.order);
         order.extend(
             before.into_iter().filter(|key| order.iter().all(|new| new.column != key.column)).collect::<Vec<_>>(),

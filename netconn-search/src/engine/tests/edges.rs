@@ -404,6 +404,9 @@ fn orders_that_queries_cannot_name() {
     // The newest of equal events comes first, as without a sort.
     assert_eq!(found("| sort k | limit 3 | columns n"), [[396], [392], [388]]);
     assert_eq!(found("| columns k, n | sort k | limit 3 | columns n"), [[396], [392], [388]]);
+    // What is counted of events goes by their time all the same.
+    assert_eq!(found("| sort -running_count() | limit 3 | columns n"), [[399], [398], [397]]);
+    assert_eq!(found("| sort running_sum(n) | limit 3 | columns n"), [[0], [1], [2]]);
     for counted in ["", "| let s = running_count() | columns k", "| let s = overall_sum(k) | columns k, s"] {
         let left = found(&format!("| columns k | sort -k {counted} | dedup"));
         assert!(left.iter().map(|row| row[0]).eq([3, 2, 1, 0]), "{counted}: {left:?}");
