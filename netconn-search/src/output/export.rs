@@ -1,6 +1,6 @@
 //! Answers for programs: JSON, one JSON object a line, comma-separated values, Parquet.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use datafusion::arrow::{
     array::RecordBatch,
@@ -30,7 +30,7 @@ use crate::output::{
 pub enum ExportError {
     /// By the operating system.
     #[error("cannot write the answer")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// As JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
@@ -57,7 +57,11 @@ impl From<ArrowError> for ExportError {
 
 /// One object: the columns, the rows, then what is said beside them.
 #[derive(Debug)]
-pub struct JsonObject<W: Write>(Writer<W, JsonArray>);
+pub struct JsonObject<W: Write> {
+    /// What stands before the rows, until there are some: an error before them is an object of its own.
+    head: Option<String>,
+    rows: Writer<W, JsonArray>,
+}
 
 #[derive(Serialize)]
 struct ColumnJson<'a> {
@@ -66,16 +70,16 @@ struct ColumnJson<'a> {
 }
 
 impl<W: Write> JsonObject<W> {
-    /// Writes the columns.
+    /// Nothing is written yet.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
-    pub fn new(mut out: W, columns: &[Column]) -> Result<Self, ExportError> {
+    /// When the columns cannot be written.
+    pub fn new(out: W, columns: &[Column]) -> Result<Self, ExportError> {
         let columns: Vec<_> =
             columns.iter().map(|column| ColumnJson { name: &column.name, r#type: column.r#type }).collect();
-        write!(out, "{{\"columns\":{},\"rows\":", serde_json::to_string(&columns)?)?;
-        Ok(Self(Writer::new(out)))
+        let head = format!("{{\"columns\":{},\"rows\":", serde_json::to_string(&columns)?);
+        Ok(Self { head: Some(head), rows: Writer::new(out) })
     }
 
     /// Writes rows: objects without the columns that have no value.
@@ -84,7 +88,11 @@ impl<W: Write> JsonObject<W> {
     ///
     /// When it cannot be written.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
-        Ok(self.0.write(batch)?)
+        if batch.num_rows() > 0 {
+            self.begin()?;
+            self.rows.write(batch)?;
+        }
+        Ok(())
     }
 
     /// Writes what is said beside the rows.
@@ -93,10 +101,18 @@ impl<W: Write> JsonObject<W> {
     ///
     /// When it cannot be written.
     pub fn end(mut self, summary: &Summary) -> Result<(), ExportError> {
-        self.0.finish()?;
-        let mut out = self.0.into_inner();
+        self.begin()?;
+        self.rows.finish()?;
+        let mut out = self.rows.into_inner();
         writeln!(out, ",{}}}", summary.to_json()?)?;
         Ok(out.flush()?)
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        match self.head.take() {
+            Some(head) => self.rows.get_mut().write_all(head.as_bytes()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -432,3 +432,16 @@ fn a_dash_is_standard_output_and_no_file() {
     let output = scene.run(&["| group count()", "-f", "events.ndjson", "--explain", "--format", "json"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
+
+/// An answer that ends before its first row leaves nothing of itself before the error.
+#[test]
+fn what_fails_while_it_runs_is_one_object() {
+    let scene = Scene::new();
+    fs::write(scene.path("large.ndjson"), "{\"event.time\":1795255200000,\"n\":9223372036854775807}\n").unwrap();
+    let output = scene.run(&["| columns m = n + 1", "-f", "large.ndjson", "--format", "json"]);
+    assert!(!output.status.success());
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("beyond the largest whole number"), "{answer}");
+    assert_eq!(answer.as_object().unwrap().len(), 1, "{answer}");
+}

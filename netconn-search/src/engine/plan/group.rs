@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, SortExpr};
 
 use crate::engine::error::{Result, SearchError};
 use crate::engine::function::value::Kind;
@@ -143,22 +145,13 @@ pub(crate) fn top(
 
 /// `dedup names`: the first row of each combination; of whole rows when none is named.
 pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Rows> {
-    let order_is_visible = rows.order.iter().all(|key| rows.columns.contains(&key.column));
-    if names.is_empty() && (order_is_visible || !rows.is_sorted()) {
-        let mut rows = rows.clone();
-        let keep: Vec<Expr> = rows.columns.iter().map(|name| column(name).alias(name)).collect();
-        rows.plan = LogicalPlanBuilder::from(rows.plan).project(keep)?.distinct()?.build()?;
-        if !order_is_visible {
-            rows.order = rows.columns.iter().map(|name| Key { column: name.clone(), descending: false }).collect();
-        }
-        return Ok(rows);
+    if names.is_empty() {
+        return distinct(rows);
     }
     let scope = Scope::new(planner, &rows);
-    let all = || rows.columns.iter().map(String::as_str).collect();
-    let names: Vec<&str> = if names.is_empty() { all() } else { names.iter().map(|name| name.text.as_str()).collect() };
     let keys: Vec<Expr> = names
-        .into_iter()
-        .map(|name| scope.field(name))
+        .iter()
+        .map(|name| scope.field(&name.text))
         .filter(|operand: &Operand| operand.kind != Kind::Null)
         .map(|operand| operand.expr)
         .collect();
@@ -170,5 +163,28 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
     let mut rows = rows.clone();
     let all: Vec<Expr> = rows.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
     rows.plan = LogicalPlanBuilder::from(rows.plan).distinct_on(keys, all, Some(sort))?.build()?;
+    Ok(rows)
+}
+
+/// Rows that are the same in all columns once, where the first of them was.
+fn distinct(mut rows: Rows) -> Result<Rows> {
+    // By what queries can name they are equal.
+    let unnamed: Vec<&Key> = rows.order.iter().filter(|key| !rows.columns.contains(&key.column)).collect();
+    let keep: Vec<Expr> = rows.columns.iter().map(|name| column(name).alias(name)).collect();
+    let plan = LogicalPlanBuilder::from(rows.plan.clone());
+    if unnamed.is_empty() {
+        rows.plan = plan.project(keep)?.distinct()?.build()?;
+    } else if rows.is_sorted() {
+        let order: Vec<SortExpr> = unnamed.iter().map(|key| key.sort()).collect();
+        let first = |key: &&Key| {
+            let (argument, order) = (vec![column(&key.column)], order.clone());
+            let first = AggregateFunction::new_udf(first_value_udaf(), argument, false, None, order, None);
+            Expr::AggregateFunction(first).alias(&key.column)
+        };
+        rows.plan = plan.aggregate(keep, unnamed.iter().map(first))?.build()?;
+    } else {
+        rows.plan = plan.project(keep)?.distinct()?.build()?;
+        rows.order = rows.columns.iter().map(|name| Key { column: name.clone(), descending: false }).collect();
+    }
     Ok(rows)
 }

@@ -60,6 +60,13 @@ pub(crate) struct Rows {
     pub(crate) unordered: bool,
 }
 
+impl Key {
+    /// The same for DataFusion.
+    pub(crate) fn sort(&self) -> SortExpr {
+        column(&self.column).sort(!self.descending, false)
+    }
+}
+
 /// A column of the plan, whatever characters are in its name.
 pub(crate) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
@@ -242,7 +249,7 @@ impl Rows {
 
     /// The order, for DataFusion.
     pub(crate) fn sort_expressions(&self) -> Vec<SortExpr> {
-        ordering(self.order.iter().map(|key| column(&key.column).sort(!key.descending, false)))
+        ordering(self.order.iter().map(Key::sort))
     }
 
     /// The order in which the rows follow each other: not that in which events are shown.
