@@ -1,5 +1,7 @@
 //! Functions that look at the other rows: `running_sum`, `overall_max`, `percent_of_total` and the like.
 
+use std::sync::Arc;
+
 use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
@@ -7,7 +9,7 @@ use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::functions_window::row_number::row_number_udwf;
 use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::{
-    Expr, LogicalPlanBuilder, Operator, SortExpr, WindowFrame, WindowFrameBound, WindowFrameUnits,
+    AggregateUDF, Expr, LogicalPlanBuilder, Operator, SortExpr, WindowFrame, WindowFrameBound, WindowFrameUnits,
     WindowFunctionDefinition, lit,
 };
 use datafusion::scalar::ScalarValue;
@@ -118,10 +120,22 @@ fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr:
 
 /// The places of rows in an order, from 1 on.
 fn place(order_by: Vec<SortExpr>) -> Expr {
-    let window_frame = WindowFrame::new(Some(true));
-    let fun = WindowFunctionDefinition::WindowUDF(row_number_udwf());
+    over(WindowFunctionDefinition::WindowUDF(row_number_udwf()), Vec::new(), order_by, WindowFrame::new(Some(true)))
+}
+
+/// An aggregate over a frame of rows.
+pub(crate) fn window(
+    function: Arc<AggregateUDF>,
+    argument: Expr,
+    order_by: Vec<SortExpr>,
+    window_frame: WindowFrame,
+) -> Expr {
+    over(WindowFunctionDefinition::AggregateUDF(function), vec![argument], order_by, window_frame)
+}
+
+fn over(fun: WindowFunctionDefinition, args: Vec<Expr>, order_by: Vec<SortExpr>, window_frame: WindowFrame) -> Expr {
     let params = WindowFunctionParams {
-        args: Vec::new(),
+        args,
         partition_by: Vec::new(),
         order_by,
         window_frame,
@@ -130,25 +144,4 @@ fn place(order_by: Vec<SortExpr>) -> Expr {
         distinct: false,
     };
     Expr::from(WindowFunction { fun, params })
-}
-
-/// A function over a frame of rows.
-pub(crate) fn window(
-    function: std::sync::Arc<datafusion::logical_expr::AggregateUDF>,
-    argument: Expr,
-    order_by: Vec<SortExpr>,
-    window_frame: WindowFrame,
-) -> Expr {
-    Expr::from(WindowFunction {
-        fun: WindowFunctionDefinition::AggregateUDF(function),
-        params: WindowFunctionParams {
-            args: vec![argument],
-            partition_by: Vec::new(),
-            order_by,
-            window_frame,
-            filter: None,
-            null_treatment: None,
-            distinct: false,
-        },
-    })
 }
