@@ -77,7 +77,9 @@ class Maker:
     def condition(self, depth):
         """What is true or not, of any type. A text alone is looked for in the whole record: only a column is one that is true."""
         kind = self.rng.choice([FLAG, FLAG, NUMBER, TEXT])
-        return kind == TEXT and self.column(TEXT) or self.of(FLAG if kind == TEXT else kind, depth)
+        if kind == TEXT:
+            return self.column(TEXT) or self.flag(depth)
+        return self.of(kind, depth)
 
     def choice(self, kind, depth):
         """What `?` and `or` choose."""
@@ -283,9 +285,8 @@ class Pipeline:
         names = list(self.columns)
         self.rng.shuffle(names)
         for name in names[: self.rng.randrange(2, 6)]:
-            if name not in columns:
-                columns[name], makers[name] = self.columns[name], lambda row, name=name: row.get(name)
-                parts.append(name)
+            columns[name], makers[name] = self.columns[name], lambda row, name=name: row.get(name)
+            parts.append(name)
         for _ in range(self.rng.randrange(3)):
             name, kind = self.new()
             if name not in columns:

@@ -8,6 +8,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
 use datafusion::optimizer::optimizer::Optimizer;
 use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
@@ -23,13 +24,16 @@ use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
-use super::plan::OuterJoins;
+use super::plan::filters_kept;
 
 /// The rules for logical plans.
 pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
-    let own: [Arc<dyn OptimizerRule + Send + Sync>; 2] =
-        [Arc::new(OuterJoins::default()), Arc::new(Filters(PushDownFilter::new()))];
+    // The first writes out columns, whatever they are made of.
+    let own: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [
+        Arc::new(Except { rule: EliminateOuterJoin::new(), leaves: filters_kept }),
+        Arc::new(Except { rule: PushDownFilter::new(), leaves: filters_whole }),
+    ];
     for own in own {
         for rule in rules.iter_mut().filter(|rule| rule.name() == own.name()) {
             *rule = Arc::clone(&own);
@@ -46,29 +50,32 @@ pub(crate) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The rule of that name, which takes a condition without columns below an aggregate without keys: that has a row, whatever is below it.
-/// Conditions become such in a union, when the column that they ask about is missing on one side.
+/// A rule that leaves some plans as they are.
 #[derive(Debug)]
-struct Filters(PushDownFilter);
+struct Except<Rule> {
+    rule: Rule,
+    leaves: fn(&LogicalPlan) -> bool,
+}
 
-impl OptimizerRule for Filters {
+impl<Rule: OptimizerRule> OptimizerRule for Except<Rule> {
     fn name(&self) -> &str {
-        self.0.name()
+        self.rule.name()
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
+        self.rule.apply_order()
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if let LogicalPlan::Filter(filter) = &plan
-            && let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref()
-            && aggregate.group_expr.is_empty()
-        {
-            return Ok(Transformed::no(plan));
-        }
-        self.0.rewrite(plan, config)
+        if (self.leaves)(&plan) { Ok(Transformed::no(plan)) } else { self.rule.rewrite(plan, config) }
     }
+}
+
+/// Whether the plan is a filter above an aggregate without keys. That has a row, whatever is below it: a condition without columns may not
+/// go there. Conditions become such in a union, when the column that they ask about is missing on one side.
+fn filters_whole(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Filter(filter) = plan else { return false };
+    matches!(filter.input.as_ref(), LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty())
 }
 
 /// Puts a [`Fence`] above unions and outer joins.

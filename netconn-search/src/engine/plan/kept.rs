@@ -13,8 +13,7 @@ use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, Projection, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use datafusion::optimizer::eliminate_outer_join::EliminateOuterJoin;
-use datafusion::optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::AnalyzerRule;
 
 /// What a column may weigh, written out all the way down to the events, so that it is still written out.
 const WEIGHT: usize = 256;
@@ -127,31 +126,17 @@ fn keep_columns(projection: Projection, inputs: &[usize]) -> Result<(LogicalPlan
     Ok((LogicalPlan::Projection(Projection::try_new_with_schema(all, input, schema)?), weights))
 }
 
-/// The rule of that name, which writes out columns whatever they are made of: not those that are kept.
-#[derive(Debug, Default)]
-pub(crate) struct OuterJoins(EliminateOuterJoin);
-
-impl OptimizerRule for OuterJoins {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
-
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        if let LogicalPlan::Filter(filter) = &plan {
-            let mut input = &filter.input;
-            while let LogicalPlan::Projection(projection) = input.as_ref() {
-                if projection.expr.iter().any(is_kept) {
-                    return Ok(Transformed::no(plan));
-                }
-                input = &projection.input;
-            }
+/// Whether the plan is a filter above columns that are kept.
+pub(crate) fn filters_kept(plan: &LogicalPlan) -> bool {
+    let LogicalPlan::Filter(filter) = plan else { return false };
+    let mut input = &filter.input;
+    while let LogicalPlan::Projection(projection) = input.as_ref() {
+        if projection.expr.iter().any(is_kept) {
+            return true;
         }
-        self.0.rewrite(plan, config)
+        input = &projection.input;
     }
+    false
 }
 
 fn is_kept(expr: &Expr) -> bool {

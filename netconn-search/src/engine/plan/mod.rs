@@ -58,7 +58,7 @@ use super::source::shape::UNPARSED;
 use super::source::table::Events;
 use crate::language::ast::{self, Command, CommandKind, Query, Span};
 
-pub(crate) use kept::{Keep, OuterJoins};
+pub(crate) use kept::{Keep, filters_kept};
 use operand::{Operand, binary};
 pub(crate) use rows::{HIDDEN, column as rows_column};
 use rows::{Key, Rows, column, hidden};
