@@ -2,7 +2,6 @@
 //!
 //! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
 
-pub mod language;
 pub mod engine;
 pub mod range;
 pub mod output;

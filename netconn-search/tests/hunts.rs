@@ -8,7 +8,6 @@ use futures::StreamExt as _;
 use netconn_search::{
     engine::{self, Search},
     hunt::Library,
-    language,
 };
 
 /// 2026-11-21T00:00:00Z, the end of the range; the events are of the 30 days before.
@@ -17,7 +16,7 @@ const END: i64 = 1_795_219_200_000;
 const DAYS: i64 = 30 * 86_400_000;
 
 /// How many rows a query finds in a file.
-async fn rows(query: &language::Query, file: PathBuf) -> usize {
+async fn rows(query: &netconn_query::Query, file: PathBuf) -> usize {
     let mut search = Search::new(vec![file]);
     search.range = Some(END - DAYS..END);
     let mut answer = search.run(query).await.unwrap();
@@ -33,7 +32,7 @@ async fn rows(query: &language::Query, file: PathBuf) -> usize {
 /// What a hunt finds in the events that must match, and in those that must not.
 fn found(name: &str) -> (usize, usize) {
     let hunt = Library::new(None).get(name).unwrap();
-    let query = language::parse(&hunt.query).query.unwrap();
+    let query = netconn_query::parse(&hunt.query).query.unwrap();
     let file = |kind: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("hunts/tests/{name}.{kind}.ndjson"));
     engine::runtime()
         .unwrap()

@@ -1,8 +1,10 @@
 //! Answers against plain Python over the same events: each row of the language's description (`oracle.py`), and commands one after the other
 //! that nobody has thought of (`pipelines.py`).
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 #[test]
 fn python_gives_the_same_rows() {

@@ -19,7 +19,6 @@ use netconn::{
         row::{Context, row},
         subject::with_subject,
     },
-    event::filter::Filter,
     kernel::{
         decode::{Record, decode},
         packet::{PacketSocket, PacketSockets},
@@ -28,6 +27,7 @@ use netconn::{
     table::{Change, Connection, Exchanged, Table},
 };
 use netconn_common::{AF_PACKET, IPPROTO_UDP};
+use netconn_model::filter::Filter;
 
 const RECORDED: &[u8] = include_bytes!("../tests/data/ring/6.18-tier2.ring");
 /// First half of a boot id.

@@ -5,18 +5,17 @@ use std::{collections::HashSet, io};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use netconn_common::{DatagramRecord, Owner, TcpRecord, tcp_state};
+use netconn_model::{config::DEFAULT_STATE_DIR, filter::Filter};
 use serde_json::json;
 
 use crate::{
     clock::Clock,
-    config::DEFAULT_STATE_DIR,
     directory::Directory,
     encode::{
         self,
         row::{Context, row},
         subject::with_subject,
     },
-    event::filter::Filter,
     kernel::{
         diag::{self, Found},
         inventory::{self, Inventory, Wanted},

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::BytesMut;
+use netconn_model::{
+    config::{Config, EbpfLog, FlowLevel},
+    health::{HookStatus, Verdict},
+    segment_name,
+};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -13,7 +18,6 @@ use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
-    config::{Config, EbpfLog, FlowLevel},
     encode::{
         event::{Beginning, EventEncoder},
         packet::in_words,
@@ -21,7 +25,6 @@ use crate::{
     engine::{Command, Engine, Handle, Parts, hooks_in_words, packet_sockets},
     kernel::{
         capture::Capture,
-        hooks::{HookStatus, Verdict},
         keep,
         load::{self, Fault},
         preflight,
@@ -165,7 +168,7 @@ fn outputs(config: &Config, pace: Pace, encoder: &mut EventEncoder, capture: &mu
 fn history(config: &Config, pace: Pace) -> store::Settings {
     let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
     store::Settings {
-        folder: config.state_dir.join(store::FOLDER),
+        folder: config.state_dir.join(segment_name::FOLDER),
         group: config.group.clone(),
         limits: Limits::new(config.history_bytes, age, pace),
         pace,

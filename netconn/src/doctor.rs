@@ -8,20 +8,20 @@ use std::{
 
 use jiff::Timestamp;
 use netconn_common::tcp_state;
+use netconn_model::{
+    client::{self, ClientError},
+    health::{Conversion, FlowCounts, Health, HistoryHealth, HookStatus, LostEventCounts, OutputHealth, Verdict},
+    row::Row,
+};
 
 use crate::{
-    client::{self, ClientError},
-    event::row::Row,
-    health::{FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth},
     kernel::{
         capture::Capture,
         decode::{Record, decode},
-        hooks::{HookStatus, Verdict},
         load::{LoadError, Options},
         preflight::{self, Lockdown},
     },
     search::NotInstalled,
-    store::Conversion,
     table::Table,
 };
 

@@ -7,13 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use netconn_model::config::Config;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
 use thiserror::Error;
 
-use crate::{config::Config, encode::event::Sensor};
+use crate::encode::event::Sensor;
 
 /// Why the state folder cannot be used.
 #[derive(Debug, Error)]

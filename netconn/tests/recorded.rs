@@ -57,11 +57,11 @@ fn tell(text: &mut String, change: Change, connection: &Connection) {
 }
 
 fn ends(text: &mut String, connection: &Connection) {
-    let end = |end: netconn::event::End| format!("{} {}", end.address, end.port);
+    let end = |end: netconn_model::event::End| format!("{} {}", end.address, end.port);
     let remote = connection.remote.map_or_else(|| "*".into(), end);
     let direction = connection.direction().map_or("-", |direction| direction.name());
     let _ = write!(text, "{direction} {} {remote}", end(connection.local));
-    let how = netconn::event::attribution_name(connection.owner.how);
+    let how = netconn_model::event::attribution_name(connection.owner.how);
     let _ = write!(text, ", {} by {how}", comm(&connection.owner.comm));
     if let Some(process) = &connection.process {
         let _ = write!(text, ", {}", process.identity.command_line.as_deref().unwrap_or("-"));

@@ -3,8 +3,10 @@
 use std::{
     io::{IoSlice, IoSliceMut, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     process::Stdio,
     thread,
     time::Duration,

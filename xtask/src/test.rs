@@ -79,7 +79,8 @@ fn clippy() -> Result<()> {
 
 /// Everything that needs no kernel to be asked.
 fn unit() -> Result<()> {
-    let packages = ["netconn", "netconn-common", "netconn-search", "xtask"].map(|name| ["--package", name]);
+    let packages = ["netconn", "netconn-common", "netconn-model", "netconn-query", "netconn-search", "xtask"]
+        .map(|name| ["--package", name]);
     let without = ["--", "--skip", ORACLE];
     check(&mut cargo(&[&["test", "--quiet"], packages.as_flattened(), &without].concat()))
 }

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use netconn::{
-    cli::exit::{self as netconn_exit, Exit},
+use netconn_model::{
     config::ConfigError,
+    exit::{self, Exit},
 };
 
 use crate::{
@@ -28,54 +28,56 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
     if error.chain().any(is_denied) && !error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
         return Exit::Permission;
     }
-    for cause in error.chain() {
-        if cause.is::<Refused>() || cause.is::<CannotFollow>() {
-            return Exit::Data;
-        }
-        if cause.is::<Interrupted>() {
-            return Exit::Interrupted;
-        }
-        if cause.is::<TimedOut>() {
-            return Exit::Timeout;
-        }
-        if cause.is::<NoHistory>() {
-            return Exit::Unavailable;
-        }
-        if cause.is::<RangeError>() || cause.is::<SettingError>() || cause.is::<WrongUse>() {
-            return Exit::Usage;
-        }
-        if let Some(error) = cause.downcast_ref::<SearchError>() {
-            return of_search(error);
-        }
-        if let Some(error) = cause.downcast_ref::<OutputError>() {
-            return match error {
-                OutputError::Chart(
-                    ChartError::Events | ChartError::NoNames | ChartError::NoNumbers | ChartError::TooMany,
-                ) => Exit::Usage,
-                OutputError::Table(_) | OutputError::Chart(_) | OutputError::Export(_) => Exit::Io,
-            };
-        }
-        if let Some(error) = cause.downcast_ref::<SavedError>() {
-            return match error {
-                SavedError::Name { .. } | SavedError::Missing { .. } => Exit::Usage,
-                SavedError::NoHome | SavedError::Io { .. } => Exit::Io,
-            };
-        }
-        if let Some(error) = cause.downcast_ref::<HuntError>() {
-            return match error {
-                HuntError::Missing { .. } => Exit::Usage,
-                HuntError::Header { .. } => Exit::Configuration,
-                HuntError::Io { .. } => Exit::Io,
-            };
-        }
-        if let Some(error) = cause.downcast_ref::<QueryError>() {
-            return match error {
-                QueryError::Long { .. } | QueryError::NoText { .. } => Exit::Data,
-                QueryError::Read { .. } => Exit::Io,
-            };
-        }
+    exit::of(error, of_cause)
+}
+
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if cause.is::<Refused>() || cause.is::<CannotFollow>() {
+        return Some(Exit::Data);
     }
-    netconn_exit::of(error)
+    if cause.is::<Interrupted>() {
+        return Some(Exit::Interrupted);
+    }
+    if cause.is::<TimedOut>() {
+        return Some(Exit::Timeout);
+    }
+    if cause.is::<NoHistory>() {
+        return Some(Exit::Unavailable);
+    }
+    if cause.is::<RangeError>() || cause.is::<SettingError>() || cause.is::<WrongUse>() {
+        return Some(Exit::Usage);
+    }
+    if let Some(error) = cause.downcast_ref::<SearchError>() {
+        return Some(of_search(error));
+    }
+    if let Some(error) = cause.downcast_ref::<OutputError>() {
+        return Some(match error {
+            OutputError::Chart(
+                ChartError::Events | ChartError::NoNames | ChartError::NoNumbers | ChartError::TooMany,
+            ) => Exit::Usage,
+            OutputError::Table(_) | OutputError::Chart(_) | OutputError::Export(_) => Exit::Io,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<SavedError>() {
+        return Some(match error {
+            SavedError::Name { .. } | SavedError::Missing { .. } => Exit::Usage,
+            SavedError::NoHome | SavedError::Io { .. } => Exit::Io,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<HuntError>() {
+        return Some(match error {
+            HuntError::Missing { .. } => Exit::Usage,
+            HuntError::Header { .. } => Exit::Configuration,
+            HuntError::Io { .. } => Exit::Io,
+        });
+    }
+    if let Some(error) = cause.downcast_ref::<QueryError>() {
+        return Some(match error {
+            QueryError::Long { .. } | QueryError::NoText { .. } => Exit::Data,
+            QueryError::Read { .. } => Exit::Io,
+        });
+    }
+    None
 }
 
 fn of_search(error: &SearchError) -> Exit {

@@ -13,19 +13,19 @@ use datafusion::arrow::{
     datatypes::SchemaRef,
 };
 use futures::StreamExt as _;
-use netconn::{cli::exit::Exit, client, event::field::Field};
+use netconn_model::{client, exit::Exit, field::Field};
+use netconn_query::{
+    self,
+    ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
+    catalogue::{FunctionInfo, FunctionKind, functions},
+    diagnostic::{self, Diagnostic},
+    fields::Fields,
+};
 use thiserror::Error;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
     cli::session::{Refused, Session, WrongUse, located},
-    language::{
-        self,
-        ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
-        catalogue::{FunctionInfo, FunctionKind, functions},
-        diagnostic::{self, Diagnostic},
-        fields::Fields,
-    },
     output::{Format, Output, Style, destination::Destination, intent::Intent, summary::Summary},
 };
 
@@ -107,7 +107,7 @@ pub(super) async fn run(
     };
     check(&query)?;
     // The daemon's events have the fields of the schema, and no others.
-    diagnostics.extend(language::check(&query, &Fields::new(Vec::<String>::new())).diagnostics);
+    diagnostics.extend(netconn_query::check(&query, &Fields::new(Vec::<String>::new())).diagnostics);
     if diagnostic::has_errors(&diagnostics) {
         return Err(Refused { text: text.into(), diagnostics }.into());
     }

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use netconn::{event::field::FIELDS, term::style};
-
-use crate::language::{
+use netconn_model::{field::FIELDS, term::style};
+use netconn_query::{
     catalogue::{COMMANDS, FUNCTIONS, FunctionInfo, FunctionKind},
     diagnostic::nearest,
 };
@@ -99,6 +98,6 @@ mod tests {
         assert_eq!(of("colums"), "there is no command, function or field of that name; did you mean columns?\n");
         let page = language();
         assert!(COMMANDS.iter().all(|command| page.contains(command.name)));
-        assert!(page.lines().all(|line| netconn::term::text_width(line) <= 120), "{page}");
+        assert!(page.lines().all(|line| netconn_model::term::text_width(line) <= 120), "{page}");
     }
 }

@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use anstyle::Style;
 use anyhow::Result;
 use clap::Args;
-use netconn::{
-    cli::exit::{Exit, is_broken_pipe},
+use netconn_model::{
+    exit::{Exit, is_broken_pipe},
     term::{self, style},
 };
 use serde::Serialize;

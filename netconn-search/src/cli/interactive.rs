@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use datafusion::arrow::array::RecordBatch;
 use futures::StreamExt as _;
-use netconn::{cli::exit::Exit, event::field::FIELDS};
+use netconn_model::{exit::Exit, field::FIELDS};
 
 use crate::{
     cli::{
@@ -16,7 +16,7 @@ use crate::{
         session::{Refused, Session, report},
     },
     editor::{self, Outcome, helper::Knowledge},
-    home, language,
+    home,
     output::column,
 };
 
@@ -123,7 +123,7 @@ fn values(session: &Session, field: &str) -> Result<Vec<String>> {
         "{field} = * | columns value = string({field}) | limit {EVENTS_LOOKED_AT} \
          | group n = count() by value | sort -n | limit {VALUES_MAX}"
     );
-    let Some(query) = language::parse(&text).query else { return Ok(Vec::new()) };
+    let Some(query) = netconn_query::parse(&text).query else { return Ok(Vec::new()) };
     let search = session.search()?;
     let gathered = async {
         let mut values = Vec::new();

@@ -18,10 +18,11 @@ use std::{
 
 use anyhow::Result;
 use clap::{Args, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ContextKind};
-use netconn::{
-    cli::exit::{Exit, is_broken_pipe},
+use netconn_model::{
+    exit::{Exit, is_broken_pipe},
     term,
 };
+use netconn_query::{self, Fields, Severity};
 
 use crate::{
     cli::{
@@ -29,7 +30,6 @@ use crate::{
         session::{Refused, Session, WrongUse, report},
     },
     engine,
-    language::{self, Fields, Severity},
     output::Format,
 };
 
@@ -188,7 +188,7 @@ fn search(options: &Options) -> Result<Exit> {
     let (query, diagnostics) = session.parse(&text)?;
     if let Some(name) = &options.save {
         // What is refused is not kept, nor does it take the place of what works.
-        let checked = language::check(&query, &Fields::new(Vec::<String>::new()));
+        let checked = netconn_query::check(&query, &Fields::new(Vec::<String>::new()));
         let errors = checked.diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
         let errors: Vec<_> = errors.collect();
         if !errors.is_empty() {

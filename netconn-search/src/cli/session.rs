@@ -12,11 +12,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use jiff::{Timestamp, Zoned, tz::TimeZone};
-use netconn::{
+use netconn_model::{
     config::{Config, ConfigError},
-    store,
+    segment_name,
     term::{self, style},
 };
+use netconn_query::{self, Diagnostic, Fields, Query, diagnostic, printer};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 
@@ -24,7 +25,6 @@ use crate::{
     cli::options::{Presentation, Source},
     engine::{self, Answer, Search, SearchError, Snapshot},
     home,
-    language::{self, Diagnostic, Fields, Query, diagnostic, printer},
     output::{
         Format, Output, Style,
         destination::{Destination, PendingFile},
@@ -143,7 +143,7 @@ impl Session {
 
     /// The engine over what is to be searched.
     pub(super) fn search(&self) -> Result<Search> {
-        let history = self.config.state_dir.join(store::FOLDER);
+        let history = self.config.state_dir.join(segment_name::FOLDER);
         let paths = if self.source.file.is_empty() { vec![history.clone()] } else { self.source.file.clone() };
         if self.source.file.is_empty() && matches!(history.try_exists(), Ok(false)) {
             return Err(NoHistory { folder: history }.into());
@@ -164,7 +164,7 @@ impl Session {
 
     /// Reads a query.
     pub(super) fn parse(&self, text: &str) -> Result<(Query, Vec<Diagnostic>)> {
-        let parsed = language::parse(text);
+        let parsed = netconn_query::parse(text);
         match parsed.query {
             Some(query) if !diagnostic::has_errors(&parsed.diagnostics) => Ok((query, parsed.diagnostics)),
             _ => Err(Refused { text: text.into(), diagnostics: parsed.diagnostics }.into()),
@@ -179,10 +179,10 @@ impl Session {
         query: &Query,
         mut diagnostics: Vec<Diagnostic>,
     ) -> Result<Vec<Diagnostic>> {
-        let mut found = language::check(query, &Fields::new(Vec::<String>::new())).diagnostics;
+        let mut found = netconn_query::check(query, &Fields::new(Vec::<String>::new())).diagnostics;
         if !found.is_empty() {
             // Only then it matters what other fields there are; to ask for them opens every file (50 ms for 236).
-            found = language::check(query, &Fields::new(search.fields().await?)).diagnostics;
+            found = netconn_query::check(query, &Fields::new(search.fields().await?)).diagnostics;
         }
         diagnostics.extend(found);
         if diagnostic::has_errors(&diagnostics) {

@@ -2,9 +2,8 @@
 
 use std::borrow::Cow;
 
-use netconn::{event::field::FIELDS, term};
-
-use crate::language::{
+use netconn_model::{field::FIELDS, term};
+use netconn_query::{
     Columns, Fields,
     catalogue::{COMMANDS, FUNCTIONS, FunctionKind},
     check, parse, printer,

@@ -7,7 +7,11 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use netconn::term;
+use netconn_model::term;
+use netconn_query::{
+    ast::Span,
+    diagnostic::{Diagnostic, Severity},
+};
 use rustyline::{
     Context as EditorContext, Helper,
     completion::{Completer, Pair},
@@ -16,13 +20,7 @@ use rustyline::{
     validate::{ValidationContext, ValidationResult, Validator},
 };
 
-use crate::{
-    editor::completion::{Context, open_quote},
-    language::{
-        ast::Span,
-        diagnostic::{Diagnostic, Severity},
-    },
-};
+use crate::editor::completion::{Context, open_quote};
 
 /// How wrong places look.
 const WRONG: Style = AnsiColor::Red.on_default().underline();
@@ -92,7 +90,7 @@ impl<'a> Knowledge<'a> {
         {
             return places.clone();
         }
-        let errors = crate::language::parse(text).diagnostics.into_iter();
+        let errors = netconn_query::parse(text).diagnostics.into_iter();
         let errors = errors.filter(|diagnostic| diagnostic.severity == Severity::Error);
         let places = errors.map(|diagnostic| diagnostic.span);
         // What is only not finished is not wrong yet: the end, and what is not closed.

@@ -5,6 +5,7 @@ pub mod helper;
 
 use std::{fs, io, path::Path};
 
+use netconn_query::diagnostic::Diagnostic;
 use rustyline::{
     Cmd, CompletionType, Config, Editor, KeyEvent,
     config::{BellStyle, ColorMode},
@@ -13,7 +14,7 @@ use rustyline::{
 };
 use thiserror::Error;
 
-use crate::{editor::helper::Knowledge, language::diagnostic::Diagnostic};
+use crate::editor::helper::Knowledge;
 
 /// Queries that are remembered.
 const HISTORY_MAX: usize = 10_000;

@@ -3,28 +3,39 @@
 //! The lines are read twice: first for their times and names, then, in the order of their times, for their values. In memory
 //! are 24 bytes for each line, and the row group that is being written.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use datafusion::arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
-use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::basic::{Compression, Encoding, ZstdLevel};
-use datafusion::parquet::errors::ParquetError;
-use datafusion::parquet::file::metadata::SortingColumn;
-use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
-use datafusion::parquet::schema::types::ColumnPath;
-use netconn::event::field::Field;
-use netconn::store::name::Name;
+use datafusion::{
+    arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef},
+    parquet::{
+        arrow::ArrowWriter,
+        basic::{Compression, Encoding, ZstdLevel},
+        errors::ParquetError,
+        file::{
+            metadata::SortingColumn,
+            properties::{EnabledStatistics, WriterProperties},
+        },
+        schema::types::ColumnPath,
+    },
+};
+use netconn_model::{field::Field, segment_name::Name};
 use serde::Serialize;
 
-use super::error::{Result, SearchError};
-use super::source::find::{self, EventFile, Format};
-use super::source::lines::Lines;
-use super::source::record::Rows;
-use super::source::shape::{ORIGINAL, Shapes, UNPARSED};
+use super::{
+    error::{Result, SearchError},
+    source::{
+        find::{self, EventFile, Format},
+        lines::Lines,
+        record::Rows,
+        shape::{ORIGINAL, Shapes, UNPARSED},
+    },
+};
 
 /// Rows of a row group: small enough to skip most of a day, large enough to compress well.
 const ROW_GROUP: usize = 128 * 1024;

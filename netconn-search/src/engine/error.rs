@@ -1,12 +1,10 @@
 //! What can go wrong while a query is planned and run, in words that say what to do.
 
-use std::io;
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use datafusion::error::DataFusionError;
+use netconn_query::ast::Span;
 use thiserror::Error;
-
-use crate::language::ast::Span;
 
 /// A search that could not be answered.
 #[derive(Debug, Error)]

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::language::ast::{Column, CommandKind, Expr, ExprKind, Name, Query};
-use crate::language::duration::{self, Bucket};
-use crate::language::pattern::{self, Piece};
+use netconn_query::{
+    ast::{Column, CommandKind, Expr, ExprKind, Name, Query},
+    duration::{self, Bucket},
+    pattern::{self, Piece},
+};
 
 /// What a query uses, with those within it.
 #[derive(Debug, Default)]

@@ -2,8 +2,10 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use datafusion::error::Result;
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::{
+    error::Result,
+    execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
+};
 
 /// How the operator that deals rows to threads names what it holds.
 const EXCHANGE: &str = "RepartitionExec";

@@ -1,37 +1,47 @@
 //! A search: where, when, with which limits; and its answer.
 
-use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use datafusion::arrow::array::{AsArray, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Int64Type, SchemaRef};
-use datafusion::datasource::provider_as_source;
-use datafusion::error::DataFusionError;
-use datafusion::execution::SessionState;
-use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::functions_aggregate::min_max::{max, min};
-use datafusion::functions_aggregate::sum::sum;
-use datafusion::logical_expr::{LogicalPlanBuilder, lit, try_cast};
-use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use datafusion::physical_plan::{ExecutionPlan, collect, execute_stream};
-use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt};
-use netconn::event::field::{FIELDS, Field};
-use netconn::store;
+use datafusion::{
+    arrow::{
+        array::{AsArray, RecordBatch},
+        datatypes::{DataType, Int64Type, SchemaRef},
+    },
+    datasource::provider_as_source,
+    error::DataFusionError,
+    execution::SessionState,
+    functions::core::expr_fn::coalesce,
+    functions_aggregate::{
+        min_max::{max, min},
+        sum::sum,
+    },
+    logical_expr::{LogicalPlanBuilder, lit, try_cast},
+    physical_plan::{ExecutionPlan, collect, display::DisplayableExecutionPlan, execute_stream},
+};
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use netconn_model::{
+    field::{FIELDS, Field},
+    segment_name,
+};
+use netconn_query::ast::Query;
 
-use super::error::{Result, SearchError};
-use super::function::geography;
-use super::names::Names;
-use super::plan::{HIDDEN, reach, rows_column};
-use super::plan::{Planned, Planner, Settings, Warning};
-use super::session::{planned, session};
-use super::source::losses;
-use super::source::progress::{Progress, Snapshot};
-use super::source::table::Events;
-use crate::language::ast::Query;
+use super::{
+    error::{Result, SearchError},
+    function::geography,
+    names::Names,
+    plan::{HIDDEN, Planned, Planner, Settings, Warning, reach, rows_column},
+    session::{planned, session},
+    source::{
+        losses,
+        progress::{Progress, Snapshot},
+        table::Events,
+    },
+};
 
 /// Memory that a query may use if nothing else is said, bytes.
 pub const MEMORY: usize = 400_000_000;
@@ -234,7 +244,7 @@ async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
     let mut condition = field(Field::EventType).eq(lit(losses::KIND));
     // The history lacks only what it has lost itself.
     let output = field(Field::LossOutput);
-    condition = condition.and(output.clone().is_null().or(output.eq(lit(store::NAME))));
+    condition = condition.and(output.clone().is_null().or(output.eq(lit(segment_name::HISTORY))));
     if let Some(range) = range {
         // It is told when it is over: what counts is when it was.
         let time = |edge| coalesce(vec![try_cast(field(edge), DataType::Int64), field(Field::EventTime)]);

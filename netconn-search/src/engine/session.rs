@@ -1,24 +1,18 @@
 //! What DataFusion works with: memory, threads, options.
 
-use std::io;
-use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::{io, num::NonZeroUsize, sync::Arc};
 
-use datafusion::error::DataFusionError;
-use datafusion::execution::memory_pool::TrackConsumersPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::prelude::SessionConfig;
+use datafusion::{
+    error::DataFusionError,
+    execution::{SessionState, SessionStateBuilder, memory_pool::TrackConsumersPool, runtime_env::RuntimeEnvBuilder},
+    logical_expr::LogicalPlan,
+    physical_optimizer::{PhysicalOptimizerRule, sanity_checker::SanityCheckPlan},
+    physical_plan::ExecutionPlan,
+    prelude::SessionConfig,
+};
 use tokio::runtime::{Builder, Runtime};
 
-use super::error::Result;
-use super::plan::Keep;
-use super::pool::Pool;
-use super::rules;
+use super::{error::Result, plan::Keep, pool::Pool, rules};
 
 /// Stack of a thread: plans are walked recursively. Only what is used of it costs memory.
 const STACK: usize = 64 * 1024 * 1024;

@@ -6,7 +6,6 @@ use thiserror::Error;
 
 use crate::{
     hunt::{Hunt, Parameter, Severity, lets},
-    language,
     range::{RangeError, Said},
 };
 
@@ -83,7 +82,7 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
     };
     Said { last: Some(&hunt.range), ..Said::default() }.resolve(&Zoned::now())?;
     // What is wrong with a query is said when it is run, at its place.
-    if let Some(mut query) = language::parse(text).query {
+    if let Some(mut query) = netconn_query::parse(text).query {
         let set = lets(&mut query);
         let is_set = |parameter: &&Parameter| set.iter().any(|column| column.label == parameter.name);
         if let Some(parameter) = hunt.parameters.iter().find(|parameter| !is_set(parameter)) {

@@ -187,13 +187,13 @@ mod tests {
     #[test]
     fn every_query_is_understood() {
         for hunt in Library::new(None).all().0 {
-            let parsed = crate::language::parse(&hunt.query);
-            let shown = |diagnostics: &[crate::language::Diagnostic]| -> Vec<String> {
+            let parsed = netconn_query::parse(&hunt.query);
+            let shown = |diagnostics: &[netconn_query::Diagnostic]| -> Vec<String> {
                 diagnostics.iter().map(|diagnostic| diagnostic.to_string_in(&hunt.query)).collect()
             };
             assert_eq!(shown(&parsed.diagnostics), Vec::<String>::new(), "{}", hunt.name);
             let mut query = parsed.query.unwrap();
-            let checked = crate::language::check(&query, &crate::language::Fields::new(Vec::<String>::new()));
+            let checked = netconn_query::check(&query, &netconn_query::Fields::new(Vec::<String>::new()));
             assert_eq!(shown(&checked.diagnostics), Vec::<String>::new(), "{}", hunt.name);
             let before = query.clone();
             for parameter in &hunt.parameters {

@@ -4,13 +4,10 @@ pub mod header;
 mod library;
 
 pub use library::{HuntError, Library};
-
+use netconn_query::ast::{Column, CommandKind, Expr, ExprKind, Query};
 use serde::Serialize;
 
-use crate::{
-    hunt::header::HeaderError,
-    language::ast::{Column, CommandKind, Expr, ExprKind, Query},
-};
+use crate::hunt::header::HeaderError;
 
 /// A query that looks for something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -164,8 +161,9 @@ pub enum SettingError {
 
 #[cfg(test)]
 mod tests {
+    use netconn_query::ast::{Command, Name, Span};
+
     use super::*;
-    use crate::language::ast::{Command, Name, Span};
 
     #[test]
     fn parameters_are_set_in_the_query() {
@@ -185,7 +183,7 @@ mod tests {
         assert_eq!(columns[1].expr.kind, ExprKind::Number(2.0));
         // Where queries are put together, it is set in each of them.
         let text = "| union (a = 1 | let min_bytes = 1), (| join a = (| let min_bytes = 2), b = (b = 1) on k)";
-        let mut query = crate::language::parse(text).query.unwrap();
+        let mut query = netconn_query::parse(text).query.unwrap();
         hunt.set(&mut query, "min_bytes=3").unwrap();
         let set: Vec<_> = lets(&mut query).iter().map(|column| column.expr.kind.clone()).collect();
         assert_eq!(set, [ExprKind::Number(3.0), ExprKind::Number(3.0)]);

@@ -7,7 +7,7 @@ use std::{
 
 use datafusion::arrow::{array::RecordBatch, error::ArrowError};
 use jiff::{Timestamp, tz::TimeZone};
-use netconn::term::{self, style};
+use netconn_model::term::{self, style};
 use thiserror::Error;
 
 use crate::output::{

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netconn::term;
+use netconn_model::term;
 use tempfile::TempPath;
 
 /// Bytes that are written at once.

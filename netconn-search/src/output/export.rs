@@ -2,20 +2,22 @@
 
 use std::io::{self, Write};
 
-use datafusion::arrow::{
-    array::RecordBatch,
-    datatypes::SchemaRef,
-    error::ArrowError,
-    json::{
-        LineDelimitedWriter,
-        writer::{JsonArray, Writer},
+use datafusion::{
+    arrow::{
+        array::RecordBatch,
+        datatypes::SchemaRef,
+        error::ArrowError,
+        json::{
+            LineDelimitedWriter,
+            writer::{JsonArray, Writer},
+        },
     },
-};
-use datafusion::parquet::{
-    arrow::ArrowWriter,
-    basic::{Compression, ZstdLevel},
-    errors::ParquetError,
-    file::properties::WriterProperties,
+    parquet::{
+        arrow::ArrowWriter,
+        basic::{Compression, ZstdLevel},
+        errors::ParquetError,
+        file::properties::WriterProperties,
+    },
 };
 use serde::Serialize;
 use thiserror::Error;

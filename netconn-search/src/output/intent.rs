@@ -1,12 +1,11 @@
 //! What a query's answer is, as far as it matters to how it is shown.
 
-use crate::{
-    language::{
-        ast::{Column, CommandKind, ExprKind, Query},
-        duration::{self, Bucket},
-    },
-    output::moments::Moments,
+use netconn_query::{
+    ast::{Column, CommandKind, ExprKind, Query},
+    duration::{self, Bucket},
 };
+
+use crate::output::moments::Moments;
 
 /// What an answer is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::language::ast::{Column, CommandKind, Expr, ExprKind, Query};
+use netconn_query::ast::{Column, CommandKind, Expr, ExprKind, Query};
 
 /// Fields that are moments.
 const FIELDS: [&str; 5] = ["event.time", "timestamp", "src.process.startTime", "loss.from", "loss.to"];
@@ -90,8 +90,9 @@ impl Moments {
 
 #[cfg(test)]
 mod tests {
+    use netconn_query::ast::{Command, Name, Span};
+
     use super::*;
-    use crate::language::ast::{Command, Name, Span};
 
     fn expr(kind: ExprKind) -> Expr {
         Expr { kind, span: Span::default() }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use netconn::term;
+use netconn_model::term;
 
 use crate::output::summary::{counted, grouped};
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use netconn::term;
+use netconn_model::term;
 use serde::Serialize;
 
 /// What an answer cost, and what it does not show.

@@ -9,7 +9,7 @@ use std::{
 use anstyle::Style;
 use datafusion::arrow::{array::RecordBatch, error::ArrowError};
 use jiff::{Timestamp, tz::TimeZone};
-use netconn::term::{self, style};
+use netconn_model::term::{self, style};
 
 use crate::output::{
     column::{self, Column, Kind},

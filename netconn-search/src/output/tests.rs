@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
-use datafusion::arrow::{
-    array::{ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StringArray},
-    datatypes::Int64Type,
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, BooleanArray, Float64Array, Int64Array, ListArray, StringArray},
+        datatypes::Int64Type,
+    },
+    parquet::arrow::arrow_reader::ParquetRecordBatchReader,
 };
-use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 
 use super::*;
 use crate::output::{intent::Events, moments::Moments};
@@ -152,7 +154,7 @@ fn tables_fit_the_terminal() {
         let bytes = bytes(&style(Format::Table, width), &columns(), &[rows(), rows()]).unwrap();
         let text = anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string();
         // The first column of this table is a time, which is neither left out nor cut.
-        assert!(text.lines().all(|line| netconn::term::text_width(line) <= width.max(23)), "{width}\n{text}");
+        assert!(text.lines().all(|line| netconn_model::term::text_width(line) <= width.max(23)), "{width}\n{text}");
     }
 }
 
@@ -191,7 +193,7 @@ fn charts_show_what_is_missing() {
         ("average", Arc::new(Float64Array::from(vec![Some(2.5), None, Some(5.0)]))),
         ("count", Arc::new(Int64Array::from(vec![1, 0, 2]))),
     ]);
-    let parsed = crate::language::parse("| group average = avg(x), count() by timestamp = timebucket('1h')");
+    let parsed = netconn_query::parse("| group average = avg(x), count() by timestamp = timebucket('1h')");
     check_as("chart-gaps.txt", &chart(60), &Intent::of(&parsed.query.unwrap()), &[gaps]);
     let refusal = |batch: RecordBatch| bytes(&chart(60), &columns(), &[batch]).unwrap_err().to_string();
     let names = batch(vec![("name", Arc::new(StringArray::from(vec!["a"])))]);

@@ -4,8 +4,7 @@ use std::{io::Write as _, path::PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-
-use crate::{cli::Exit, config::Config};
+use netconn_model::{config::Config, exit::Exit};
 
 /// Options of `netconn config`.
 #[derive(Debug, Args)]

@@ -4,14 +4,17 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use clap::Args;
+use netconn_model::{
+    client::{self, ClientError},
+    exit::Exit,
+    health::Health,
+    term::{sanitize, style},
+};
 
 use crate::{
-    cli::{Exit, SocketOption, block_on},
-    client::{self, ClientError},
+    cli::{SocketOption, block_on},
     doctor::{self, Check, Mark},
-    health::Health,
     kernel::preflight,
-    term::{sanitize, style},
 };
 
 /// Options of `netconn doctor`.

@@ -1,11 +1,10 @@
-//! Exit codes: with a meaning, as in sysexits.h.
+//! Exit codes of the daemon's own errors; those of all programs are in `netconn_model::exit`.
 
-use std::{io, process::ExitCode};
+use std::error::Error;
+
+use netconn_model::exit::{self, Exit};
 
 use crate::{
-    client::ClientError,
-    config::ConfigError,
-    event::filter::FilterError,
     kernel::{load::LoadError, preflight::Unfit},
     search::NotInstalled,
     sensor::StateError,
@@ -13,87 +12,26 @@ use crate::{
     sink::OutputError,
 };
 
-/// What a command's end means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done.
-    Success = 0,
-    /// Nothing was found, and `-e` was given.
-    Nothing = 1,
-    /// The command line or a parameter is wrong.
-    Usage = 2,
-    /// A query that cannot be read (`EX_DATAERR`).
-    Data = 65,
-    /// No daemon, no `netconn-search`, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
-    Unavailable = 69,
-    /// A mistake in netconn (`EX_SOFTWARE`).
-    Internal = 70,
-    /// Files or sockets (`EX_IOERR`).
-    Io = 74,
-    /// No answer in time (`EX_TEMPFAIL`).
-    Timeout = 75,
-    /// Not allowed (`EX_NOPERM`).
-    Permission = 77,
-    /// The configuration (`EX_CONFIG`).
-    Configuration = 78,
-    /// Ended by Ctrl-C, as shells say it.
-    Interrupted = 130,
+/// Returns the exit code of an error.
+pub(super) fn of(error: &anyhow::Error) -> Exit {
+    exit::of(error, of_cause)
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        (exit as u8).into()
+fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    if let Some(Unfit::NotPermitted { .. }) = cause.downcast_ref() {
+        return Some(Exit::Permission);
     }
-}
-
-/// The exit code of an error.
-pub fn of(error: &anyhow::Error) -> Exit {
-    for cause in error.chain() {
-        if let Some(error) = cause.downcast_ref::<ClientError>() {
-            return match error {
-                ClientError::Offline { .. } => Exit::Unavailable,
-                ClientError::PermissionDenied { .. } => Exit::Permission,
-                ClientError::Timeout { .. } => Exit::Timeout,
-                ClientError::Refused { code, .. } if code == "bad_request" => Exit::Usage,
-                ClientError::Refused { code, .. } if code == "timeout" => Exit::Timeout,
-                ClientError::Refused { .. } => Exit::Internal,
-                ClientError::Broken { .. } => Exit::Io,
-            };
-        }
-        if let Some(Unfit::NotPermitted { .. }) = cause.downcast_ref() {
-            return Exit::Permission;
-        }
-        if let Some(error) = cause.downcast_ref::<LoadError>() {
-            return match error {
-                LoadError::Unfit(Unfit::NotPermitted { .. }) | LoadError::Refused(_) => Exit::Permission,
-                _ => Exit::Unavailable,
-            };
-        }
-        if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
-            return Exit::Unavailable;
-        }
-        if cause.is::<ConfigError>() {
-            return Exit::Configuration;
-        }
-        if cause.is::<FilterError>() {
-            return Exit::Usage;
-        }
-        if let Some(BindError::Taken { .. }) = cause.downcast_ref() {
-            return Exit::Configuration;
-        }
-        if cause.is::<BindError>() || cause.is::<OutputError>() || cause.is::<StateError>() || cause.is::<io::Error>() {
-            return Exit::Io;
-        }
+    if let Some(error) = cause.downcast_ref::<LoadError>() {
+        return Some(match error {
+            LoadError::Unfit(Unfit::NotPermitted { .. }) | LoadError::Refused(_) => Exit::Permission,
+            _ => Exit::Unavailable,
+        });
     }
-    Exit::Internal
-}
-
-/// Whether nobody reads the output any more: that is no failure.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-            || cause.downcast_ref::<csv::Error>().is_some_and(
-                |error| matches!(error.kind(), csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::BrokenPipe),
-            )
-    })
+    if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
+        return Some(Exit::Unavailable);
+    }
+    if let Some(BindError::Taken { .. }) = cause.downcast_ref() {
+        return Some(Exit::Configuration);
+    }
+    (cause.is::<BindError>() || cause.is::<OutputError>() || cause.is::<StateError>()).then_some(Exit::Io)
 }

@@ -2,7 +2,7 @@
 
 mod config;
 mod doctor;
-pub mod exit;
+mod exit;
 mod list;
 mod presentation;
 mod run;
@@ -17,10 +17,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-
-pub use exit::Exit;
-
-use crate::config::DEFAULT_SOCKET;
+use netconn_model::{
+    config::DEFAULT_SOCKET,
+    exit::{Exit, is_broken_pipe},
+};
 
 /// Knows every network connection of this machine, the process behind it and what became of it.
 #[derive(Debug, Parser)]
@@ -105,7 +105,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(exit) => exit.into(),
-        Err(error) if exit::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("netconn: {error:#}");
             exit::of(&error).into()

@@ -35,7 +35,7 @@ pub(super) struct Presentation {
 impl Presentation {
     /// Width to fit lines into; `None`: nothing is cut.
     pub(super) fn limit(&self) -> Option<usize> {
-        if self.wide { None } else { crate::term::width() }
+        if self.wide { None } else { netconn_model::term::width() }
     }
 }
 

@@ -3,12 +3,17 @@
 use std::{io::IsTerminal as _, path::PathBuf};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use netconn_model::{
+    config::{Config, EbpfLog},
+    exit::Exit,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    cli::Exit,
-    config::{Config, EbpfLog},
     daemon::{self, Trouble},
     kernel::load::Fault,
 };
@@ -32,7 +37,7 @@ pub(super) struct Options {
     #[arg(long)]
     no_history: bool,
     /// Let messages of the eBPF programs reach the log: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", value_enum)]
+    #[arg(long, value_name = "LEVEL", value_parser = log_levels())]
     ebpf_log: Option<EbpfLog>,
     /// Leave a hook out, to see what is done without it (for tests).
     #[arg(long, value_name = "HOOK", hide = true)]
@@ -43,6 +48,11 @@ pub(super) struct Options {
     /// Let the history wait for seconds where it waits for minutes (for tests).
     #[arg(long, hide = true)]
     hurry: bool,
+}
+
+/// The levels as clap shows them in help and errors.
+fn log_levels() -> impl TypedValueParser<Value = EbpfLog> {
+    PossibleValuesParser::new(EbpfLog::NAMES).try_map(|name| name.parse::<EbpfLog>())
 }
 
 pub(super) fn run(options: Options) -> Result<Exit> {

@@ -4,8 +4,9 @@ use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use netconn_model::exit::Exit;
 
-use crate::{cli::Exit, search};
+use crate::search;
 
 /// Options of both: those of `netconn-search`, whatever they are.
 #[derive(Debug, Args)]

@@ -1,8 +1,7 @@
 //! Options that select connections, the same for all commands that show some.
 
 use clap::Args;
-
-use crate::event::filter::{Filter, FilterError};
+use netconn_model::filter::{Filter, FilterError};
 
 /// Which connections; several values of one option are alternatives, several options must all hold.
 #[derive(Debug, Default, Args)]

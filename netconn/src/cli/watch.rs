@@ -8,16 +8,17 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use jiff::{Timestamp, tz::TimeZone};
+use netconn_model::{
+    client,
+    exit::Exit,
+    term::{self, style},
+};
 use serde::Deserialize;
 
-use crate::{
-    cli::{
-        Exit, SocketOption, block_on,
-        presentation::{Format, Presentation, end},
-        selection::Selection,
-    },
-    client,
-    term::{self, style},
+use crate::cli::{
+    SocketOption, block_on,
+    presentation::{Format, Presentation, end},
+    selection::Selection,
 };
 
 /// Options of `netconn watch`.

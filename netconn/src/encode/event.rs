@@ -4,12 +4,16 @@ use std::rc::Rc;
 
 use bytes::{BufMut as _, BytesMut};
 use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64, role};
+use netconn_model::{
+    community_id,
+    event::{CloseReason, End, Failure, Kind, Outcome, attribution_name, protocol_names},
+    field::Field,
+    json::Object,
+};
 
 use crate::{
     clock::Clock,
     directory::Directory,
-    encode::{community_id, json::Object},
-    event::{CloseReason, End, Failure, Kind, Outcome, attribution_name, field::Field, protocol_names},
     process::{Cached, Identity, Process, TICK_NS, comm},
     table::{Change, Connection, Exchanged, Icmp},
 };

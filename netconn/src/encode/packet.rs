@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use jiff::Timestamp;
 use netconn_common::{AF_XDP, UNKNOWN_U32};
+use netconn_model::{json::Object, packet_socket::protocol_name};
 use serde_json::json;
 
 use crate::{
     directory::Directory,
-    encode::{json::Object, row::owner},
-    event::packet::protocol_name,
+    encode::row::owner,
     kernel::packet::{PacketSocket, PacketSockets},
     process::{Processes, comm},
 };
@@ -18,7 +18,7 @@ use crate::{
 /// Processes that `Sensor Start` names at most: an event is no list.
 const NAMED_MAX: usize = 100;
 
-/// The whole answer: one object, with a row of the shape of [`PacketRow`](crate::event::packet::PacketRow) on each line.
+/// The whole answer: one object, with a row of the shape of [`PacketRow`](netconn_model::packet_socket::PacketRow) on each line.
 pub fn object(
     sensor_id: Option<&str>,
     found: &PacketSockets,
@@ -90,12 +90,10 @@ pub fn in_words(found: &PacketSockets) -> String {
 #[cfg(test)]
 mod tests {
     use netconn_common::{AF_PACKET, Owner};
+    use netconn_model::packet_socket::{PacketHead, PacketRow};
 
     use super::*;
-    use crate::{
-        event::packet::{PacketHead, PacketRow},
-        process::lookup::Lookup,
-    };
+    use crate::process::lookup::Lookup;
 
     fn socket(tgid: u32, name: &[u8]) -> PacketSocket {
         let mut owner = Owner { tgid, ..Owner::default() };

@@ -5,12 +5,16 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use hashbrown::{HashMap, hash_map::Entry};
 use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_model::{
+    event::{Outcome, attribution_name, protocol_names},
+    json::Object,
+    state,
+};
 
 use crate::{
     clock::Clock,
     directory::Directory,
-    encode::{event::connection_id, json::Object},
-    event::{Outcome, attribution_name, protocol_names, state},
+    encode::event::connection_id,
     process::{Process, comm},
     table::{Change, Connection, past::Ended},
 };
@@ -36,7 +40,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Writes a connection as a JSON object, in the shape of [`Row`](crate::event::row::Row).
+/// Writes a connection as a JSON object, in the shape of [`Row`](netconn_model::row::Row).
 ///
 /// A connection that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {

@@ -1,6 +1,8 @@
 //! A connection as a filter sees it: with the names that only the directory knows, as they are written too.
 
-use crate::{directory::Directory, event::filter::Subject, process::comm, table::Connection};
+use netconn_model::filter::Subject;
+
+use crate::{directory::Directory, process::comm, table::Connection};
 
 /// Shows a connection to a filter, with the names that the directory knows.
 pub fn with_subject<T>(

@@ -6,6 +6,7 @@ use netconn_common::{
     DatagramRecord, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ReleasedRecord, UNKNOWN_U32,
     attribution, datagram,
 };
+use netconn_model::row::Row;
 use serde_json::{Value, json};
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
 use crate::{
     clock::Clock,
     directory::Directory,
-    event::row::Row,
     process::lookup::Lookup,
     table::{
         Change, Connection,

@@ -5,14 +5,13 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{
-    engine::run::Loop,
-    event::{protocol_names, state},
+use netconn_model::{
+    event::protocol_names,
     health::{FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth, RecordCounts},
-    kernel::preflight,
-    sink::Output,
-    table::flows::Flows,
+    state,
 };
+
+use crate::{engine::run::Loop, kernel::preflight, sink::Output, table::flows::Flows};
 
 impl Loop {
     pub(super) fn health(&self) -> Health {

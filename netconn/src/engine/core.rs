@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use netconn_common::{FileRecord, TcpRecord};
+use netconn_model::event::{Failure, Outcome};
 
 use crate::{
     encode::event::Sensor,
     engine::{telling::Telling, unsent::Unsent},
-    event::{Failure, Outcome},
     kernel::{
         decode::{Record, decode},
         flows::FlowMaps,

@@ -2,13 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use netconn_model::segment_name;
 use tracing::warn;
 
 use crate::{
     encode::event::{KernelLoss, Loss},
     engine::run::Loop,
     sink::Output,
-    store,
 };
 
 /// What an output has lost, and how much of it was told.
@@ -130,7 +130,7 @@ impl Loop {
 /// What `loss.output` calls an output.
 fn name(output: &Output) -> String {
     match output.history_status() {
-        Some(_) => store::NAME.to_owned(),
+        Some(_) => segment_name::HISTORY.to_owned(),
         None => output.path().display().to_string(),
     }
 }

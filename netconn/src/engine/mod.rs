@@ -14,9 +14,6 @@ mod snapshot;
 mod telling;
 mod unsent;
 
-pub use packet::packet_sockets;
-pub use snapshot::{Cursor, Rows, RowsRequest};
-
 use std::{
     io,
     sync::{
@@ -27,19 +24,20 @@ use std::{
 };
 
 use bytes::Bytes;
+use netconn_model::{
+    filter::Filter,
+    health::{Health, HookStatus, Verdict},
+};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+pub use packet::packet_sockets;
+pub use snapshot::{Cursor, Rows, RowsRequest};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use crate::{
     encode::event::{EventEncoder, Sensor},
     engine::run::Loop,
-    event::filter::Filter,
-    health::Health,
-    kernel::{
-        capture::Capture,
-        hooks::{HookStatus, Verdict},
-    },
+    kernel::capture::Capture,
     precedence,
     process::lookup::Answer,
     sink::Output,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
 use netconn_common::{DatagramRecord, TcpRecord};
+use netconn_model::filter::{Filter, Subject};
 
 use crate::{
     encode::{
@@ -13,7 +14,6 @@ use crate::{
         subject::with_subject,
     },
     engine::{core::Core, telling::Telling},
-    event::filter::{Filter, Subject},
     kernel::capture::Live,
     table::{
         Connection,
@@ -266,6 +266,7 @@ impl<'a> Writer<'a> {
 mod tests {
     use bytemuck::Zeroable as _;
     use netconn_common::{FlowRecord, Header, ReleasedRecord, TcpRecord, datagram, kind, role, tcp_state};
+    use netconn_model::row::Row;
     use nix::sys::eventfd::EventFd;
 
     use super::*;
@@ -274,7 +275,6 @@ mod tests {
         directory::Directory,
         encode::event::{EventEncoder, Sensor},
         engine::unsent::Unsent,
-        event::row::Row,
         kernel::flows::FlowMaps,
         process::{Processes, lookup::Lookup},
         table::{

@@ -12,15 +12,18 @@ use log::Log;
 use netconn_common::{
     CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting, tcp_state,
 };
+use netconn_model::{
+    config::FlowLevel,
+    health::{HookStatus, Verdict},
+};
 
 use crate::{
     clock::Clock,
-    config::FlowLevel,
     kernel::{
         btf::Btf,
         diag,
         flows::FlowMaps,
-        hooks::{HELPERS, HOOKS, Hook, HookStatus, Verdict, keep_status, probe_read_status},
+        hooks::{HELPERS, HOOKS, Hook, keep_status, probe_read_status},
         iterate::{self, Collect},
         layout::Layout,
         load::{Fault, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},

@@ -15,17 +15,18 @@ use aya::{
     },
 };
 use netconn_common::{FLOWS_PER_SOCKET, FOLDED_FROM, NO_MEMORY, feature, map};
+use netconn_model::{
+    config::FlowLevel,
+    health::{HookStatus, Verdict},
+};
 use thiserror::Error;
 
-use crate::{
-    config::FlowLevel,
-    kernel::{
-        btf::BtfError,
-        hooks::{Attach, HOOKS, Hook, HookStatus, Needed, Obstacle, Verdict, classify},
-        keep::Places,
-        layout::{Layout, NoMember},
-        preflight::{self, Unfit},
-    },
+use crate::kernel::{
+    btf::BtfError,
+    hooks::{Attach, HOOKS, Hook, Needed, Obstacle, classify},
+    keep::Places,
+    layout::{Layout, NoMember},
+    preflight::{self, Unfit},
 };
 
 /// The programs, built by `cargo xtask ebpf`.

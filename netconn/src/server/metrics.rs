@@ -3,11 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{
-    health::{Health, HistoryHealth, OutputHealth},
-    kernel::hooks::Verdict,
-    store::Conversion,
-};
+use netconn_model::health::{Conversion, Health, HistoryHealth, OutputHealth, Verdict};
 
 /// The format's media type.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

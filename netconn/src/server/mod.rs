@@ -9,6 +9,7 @@ mod routes;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
+pub use bind::{BindError, Socket};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,8 +18,6 @@ use hyper_util::{
 use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
-
-pub use bind::{BindError, Socket};
 
 use crate::engine::Handle;
 

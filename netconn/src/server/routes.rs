@@ -13,14 +13,16 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use jiff::Timestamp;
+use netconn_model::{
+    filter::{Filter, FilterError},
+    health::Health,
+};
 use serde_json::json;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     engine::{Command, Cursor, Handle, RowsRequest},
-    event::filter::{Filter, FilterError},
-    health::Health,
     server::{answer, metrics},
 };
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use netconn_model::filter::Filter;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
-
-use crate::event::filter::Filter;
 
 /// Bytes that wait for one client before events are dropped.
 const WAITING_BYTES_MAX: usize = 256 << 10;

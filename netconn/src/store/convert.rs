@@ -14,14 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netconn_model::segment_name::Name;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{
-    line_file::MODE,
-    store::{folder, name::Name},
-};
+use crate::{line_file::MODE, store::folder};
 
 /// Memory that the child may write to, bytes: threads and allocators reserve much more than that, so it is not its address space.
 const MEMORY_MAX: u64 = 1 << 30;

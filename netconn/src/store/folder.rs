@@ -8,13 +8,11 @@ use std::{
     time::SystemTime,
 };
 
+use netconn_model::segment_name::{Name, is_temporary};
 use nix::{sys::statvfs::statvfs, unistd::Group};
 use tracing::{info, warn};
 
-use crate::{
-    line_file::{LineFile, MODE},
-    store::name::{Name, is_temporary},
-};
+use crate::line_file::{LineFile, MODE};
 
 /// Root writes, the group reads. The bit in front gives the group to every file made in it, also by the converter.
 const FOLDER_MODE: u32 = 0o2750;

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use netconn_model::{health::Conversion, segment_name::Name};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -21,8 +22,7 @@ use crate::{
         Limits, Pace,
         convert::{ConvertError, Running},
         folder::{self, Entry, Room},
-        name::Name,
-        status::{Conversion, Status},
+        status::Status,
     },
 };
 

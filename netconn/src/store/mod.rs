@@ -4,7 +4,6 @@
 //! segments converted to Parquet by a child process, and removes what is too old or too much. What the names of the files
 //! promise is in [`name`], how no event is lost or doubled in `ARCHITECTURE.md`.
 
-pub mod name;
 mod folder;
 mod status;
 mod convert;
@@ -14,12 +13,8 @@ mod segment;
 use std::{path::PathBuf, time::Duration};
 
 pub use segment::Writer;
-pub use status::{Conversion, Status};
+pub use status::Status;
 
-/// Name of the folder in the state folder.
-pub const FOLDER: &str = "events";
-/// What `loss.output` calls the history.
-pub const NAME: &str = "history";
 /// A history has room for this many segments of the greatest length: what goes when it is full is a small part of it.
 const SEGMENTS_MIN: u64 = 16;
 

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
+use netconn_model::segment_name::{LATEST, Name};
 use tracing::{info, warn};
 
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
         Limits, Settings,
         folder::{self, Room, Stage},
         keeper::Keeper,
-        name::{LATEST, Name},
         status::Status,
     },
 };

@@ -2,21 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use serde::{Deserialize, Serialize};
-
-/// What becomes of closed segments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Conversion {
-    /// Nothing waits, or it has just begun to wait.
-    Idle,
-    /// One is being converted.
-    Running,
-    /// `netconn-search` is not installed: they stay NDJSON until it is.
-    Missing,
-    /// It has failed, and is tried again.
-    Failing,
-}
+use netconn_model::health::Conversion;
 
 const CONVERSIONS: [Conversion; 4] = [Conversion::Idle, Conversion::Running, Conversion::Missing, Conversion::Failing];
 /// Stands for no segment, and for no oldest one.

@@ -6,11 +6,12 @@ use std::{
 };
 
 use netconn_common::{IPPROTO_TCP, IPPROTO_UDP, Owner, TcpRecord, Totals, attribution, mark, role, tcp_state};
-
-use crate::{
-    event::{CloseReason, Direction, End, Failure, filter::Subject},
-    process::Process,
+use netconn_model::{
+    event::{CloseReason, Direction, End, Failure},
+    filter::Subject,
 };
+
+use crate::process::Process;
 
 pub(super) const AF_INET6: u16 = 10;
 

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{CountersRecord, Owner, TcpRecord, attribution, role, tcp_state};
+use netconn_model::event::CloseReason;
 
 use super::{Change, Connection, Table, finish};
-use crate::{event::CloseReason, process::Process};
+use crate::process::Process;
 
 /// How old a connection must be for the kernel's table to have it.
 pub(super) const SETTLED_NS: u64 = 10_000_000;

@@ -9,18 +9,15 @@ pub mod past;
 
 use std::{collections::VecDeque, rc::Rc};
 
+pub use connection::{Connection, Exchanged, Icmp, failure_of};
+pub use dump::{Compared, Covered};
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{
     FileRecord, Owner, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state,
 };
+use netconn_model::event::{CloseReason, Failure, Outcome};
 
-pub use connection::{Connection, Exchanged, Icmp, failure_of};
-pub use dump::{Compared, Covered};
-
-use crate::{
-    event::{CloseReason, Failure, Outcome},
-    process::Process,
-};
+use crate::process::Process;
 
 /// How long an accepted connection waits for its acceptor before it is told as its listener's owner's. Whoever waits in
 /// `accept`, or for the first bytes, is known within microseconds or a round trip; a server that is busy for longer is

@@ -5,9 +5,9 @@ use std::{collections::VecDeque, hash::BuildHasher as _};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{TcpRecord, tcp_state};
+use netconn_model::event::{CloseReason, End, Outcome};
 
 use super::{Change, Connection};
-use crate::event::{CloseReason, End, Outcome};
 
 /// How long ended connections are remembered. The kernel keeps its minisocks for a minute (`TCP_TIMEWAIT_LEN` in
 /// `include/net/tcp.h`).
@@ -145,9 +145,9 @@ pub fn ends(connection: &Connection) -> Option<Ends> {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
+    use netconn_model::event::Failure;
 
     use super::*;
-    use crate::event::Failure;
 
     fn connection(port: u16, state: u8) -> Connection {
         let mut record = TcpRecord::zeroed();

@@ -4,10 +4,10 @@ use bytemuck::Zeroable as _;
 use netconn_common::{
     FileRecord, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, kind, mark, role, tcp_state::*,
 };
+use netconn_model::event::Direction;
 use proptest::prelude::*;
 
 use super::{past::Past, *};
-use crate::event::Direction;
 
 const AF_INET: u16 = 2;
 

@@ -25,12 +25,11 @@ mod udp;
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-
 pub(crate) use figures::{Group, methods};
-
-use crate::{cargo, check, is_root, packages};
 use place::Place;
 use table::Report;
+
+use crate::{cargo, check, is_root, packages};
 
 /// What this cannot do without.
 const NEEDED: [packages::Needed; 3] = [("ip", "iproute2"), ("ss", "iproute2"), ("unshare", "util-linux")];

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, AsArray, TimestampNanosecondArray};
-use datafusion::arrow::datatypes::{DataType, Int64Type, TimestampNanosecondType};
-use datafusion::error::Result;
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+use datafusion::{
+    arrow::{
+        array::{Array, AsArray, TimestampNanosecondArray},
+        datatypes::{DataType, Int64Type, TimestampNanosecondType},
+    },
+    error::Result,
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
-use super::time::{bucket, nanoseconds, scaled};
-use super::value::{Column, Kind, Value, normal};
+use super::{
+    time::{bucket, nanoseconds, scaled},
+    value::{Column, Kind, Value, normal},
+};
 
 /// The beginning of the bucket of so many nanoseconds that a moment is in.
 #[derive(Debug, PartialEq, Eq, Hash)]

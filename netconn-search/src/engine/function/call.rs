@@ -1,24 +1,27 @@
 //! A function of the table as a function of DataFusion.
 
-use std::cell::RefCell;
-use std::hash::{Hash, Hasher};
-use std::rc::Rc;
-
-use datafusion::arrow::array::ArrayRef;
-use datafusion::arrow::datatypes::DataType;
-use datafusion::error::Result;
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+use std::{
+    cell::RefCell,
+    hash::{Hash, Hasher},
+    rc::Rc,
 };
-use datafusion::scalar::ScalarValue;
+
+use datafusion::{
+    arrow::{array::ArrayRef, datatypes::DataType},
+    error::Result,
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    scalar::ScalarValue,
+};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::network;
-use super::table::{Database, Function};
-use super::value::{Column, Kind, Value, normal};
+use super::{
+    network,
+    table::{Database, Function},
+    value::{Column, Kind, Value, normal},
+};
 
 type Cache<T> = RefCell<HashMap<String, Option<Rc<T>>, RandomState>>;
 

@@ -1,14 +1,11 @@
 //! Where an address is, from a database in MaxMind's format.
 
-use std::net::IpAddr;
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use maxminddb::{Reader, geoip2};
 
+use super::{network::address, value::Value};
 use crate::engine::error::{Result, SearchError};
-
-use super::network::address;
-use super::value::Value;
 
 /// What can be asked of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

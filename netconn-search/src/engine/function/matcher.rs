@@ -1,14 +1,18 @@
 //! Whether texts match a pattern that the query spells out. Arrow's kernels would compile it again for each batch, which takes
 //! longer than to look through the batch.
 
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
-use datafusion::arrow::array::{AsArray, BooleanArray};
-use datafusion::arrow::datatypes::DataType;
-use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+use datafusion::{
+    arrow::{
+        array::{AsArray, BooleanArray},
+        datatypes::DataType,
+    },
+    error::{DataFusionError, Result},
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 use regex::Regex;
 

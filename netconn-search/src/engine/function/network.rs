@@ -1,12 +1,13 @@
 //! Functions of addresses and URLs.
 
-use std::cmp::Ordering;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    cmp::Ordering,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
-use super::call::Call;
-use super::value::Value;
+use super::{call::Call, value::Value};
 
 /// The address in a text; an IPv4-mapped one as IPv4.
 pub(crate) fn address(text: &str) -> Option<IpAddr> {

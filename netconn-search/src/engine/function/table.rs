@@ -1,9 +1,13 @@
 //! The table of functions: names, arguments, what they give.
 
-use super::call::Call;
-use super::geography::{self, Place};
-use super::value::{Kind, Value};
-use super::{array, format, network, number, text, time};
+use super::{
+    array,
+    call::Call,
+    format,
+    geography::{self, Place},
+    network, number, text, time,
+    value::{Kind, Value},
+};
 
 /// What a function gives, by what it is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! Functions of texts.
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use regex::{Captures, Regex};
 
-use super::call::Call;
-use super::value::{Value, parse_number};
+use super::{
+    call::Call,
+    value::{Value, parse_number},
+};
 
 /// Characters of a text, or elements of an array.
 pub(crate) fn len<'a>(arguments: &[Value<'a>]) -> Value<'a> {

@@ -1,9 +1,11 @@
 //! Functions of time.
 
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::fmt::strtime::{self, BrokenDownTime};
-use jiff::tz::{Offset, TimeZone};
+use jiff::{
+    Timestamp,
+    civil::Date,
+    fmt::strtime::{self, BrokenDownTime},
+    tz::{Offset, TimeZone},
+};
 
 use super::value::{Value, parse_time};
 

@@ -1,20 +1,21 @@
 //! Single values of rows: what functions take and give that work row by row.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::sync::Arc;
+use std::{borrow::Cow, fmt::Write as _, sync::Arc};
 
-use datafusion::arrow::array::builder::{
-    BooleanBuilder, Float64Builder, Int64Builder, StringViewBuilder, TimestampNanosecondBuilder,
+use datafusion::{
+    arrow::{
+        array::{
+            Array, ArrayRef, AsArray, ListArray, NullArray,
+            builder::{BooleanBuilder, Float64Builder, Int64Builder, StringViewBuilder, TimestampNanosecondBuilder},
+        },
+        buffer::{NullBuffer, OffsetBuffer},
+        compute::cast,
+        datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType},
+    },
+    error::Result,
 };
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, ListArray, NullArray};
-use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType};
-use datafusion::error::Result;
 use jiff::Timestamp;
-
-use crate::language::duration;
+use netconn_query::duration;
 
 /// Kinds of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Datum};
-use datafusion::arrow::compute::kernels::numeric;
-use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
-use datafusion::arrow::datatypes::{DataType, Decimal128Type, Int64Type};
-use datafusion::arrow::error::ArrowError;
-use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+use datafusion::{
+    arrow::{
+        array::{ArrayRef, AsArray, Datum},
+        compute::{CastOptions, cast, cast_with_options, kernels::numeric},
+        datatypes::{DataType, Decimal128Type, Int64Type},
+        error::ArrowError,
+    },
+    error::{DataFusionError, Result},
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 
 use super::value::{Kind, normal};

@@ -1,28 +1,34 @@
 //! Aggregates: what is made of all rows of a group.
 
-use datafusion::functions_aggregate::approx_distinct::approx_distinct_udaf;
-use datafusion::functions_aggregate::array_agg::array_agg_udaf;
-use datafusion::functions_aggregate::average::avg_udaf;
-use datafusion::functions_aggregate::bool_and_or::{bool_and_udaf, bool_or_udaf};
-use datafusion::functions_aggregate::count::count_udaf;
-use datafusion::functions_aggregate::first_last::{first_value_udaf, last_value_udaf};
-use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion::functions_aggregate::percentile_cont::percentile_cont_udaf;
-use datafusion::functions_aggregate::stddev::stddev_udaf;
-use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{AggregateUDF, Expr, Operator, SortExpr, lit};
-use netconn::event::field::Field;
 use std::sync::Arc;
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::Kind;
-use crate::engine::function::whole;
-use crate::language::ast::{self, ExprKind, Span};
+use datafusion::{
+    functions_aggregate::{
+        approx_distinct::approx_distinct_udaf,
+        array_agg::array_agg_udaf,
+        average::avg_udaf,
+        bool_and_or::{bool_and_udaf, bool_or_udaf},
+        count::count_udaf,
+        first_last::{first_value_udaf, last_value_udaf},
+        min_max::{max_udaf, min_udaf},
+        percentile_cont::percentile_cont_udaf,
+        stddev::stddev_udaf,
+        sum::sum_udaf,
+    },
+    logical_expr::{AggregateUDF, Expr, Operator, SortExpr, expr::AggregateFunction, lit},
+};
+use netconn_model::field::Field;
+use netconn_query::ast::{self, ExprKind, Span};
 
-use super::operand::{Operand, binary, case, cast, function};
-use super::rows::{column, ordering};
-use super::scope::Scope;
+use super::{
+    operand::{Operand, binary, case, cast, function},
+    rows::{column, ordering},
+    scope::Scope,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::{value::Kind, whole},
+};
 
 /// Names of aggregates, but for `pN`.
 const NAMES: [&str; 28] = [

@@ -1,21 +1,25 @@
 //! Calls of functions: those that need the time range or the configuration, and those of the table.
 
-use datafusion::logical_expr::{Expr, lit};
-use datafusion::scalar::ScalarValue;
-use netconn::event::field::Field;
+use datafusion::{
+    logical_expr::{Expr, lit},
+    scalar::ScalarValue,
+};
+use netconn_model::field::Field;
+use netconn_query::{
+    ast::{self, ExprKind, Span},
+    duration::{self, Bucket},
+};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::bucket::timebucket;
-use crate::engine::function::call::call;
-use crate::engine::function::table::{self, Run};
-use crate::engine::function::value::Kind;
-use crate::language::ast::{self, ExprKind, Span};
-use crate::language::duration::{self, Bucket};
-
-use super::compare::lowercase;
-use super::operand::Operand;
-use super::scope::Scope;
-use super::{lambda, pattern};
+use super::{compare::lowercase, lambda, operand::Operand, pattern, scope::Scope};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::{
+        bucket::timebucket,
+        call::call,
+        table::{self, Run},
+        value::Kind,
+    },
+};
 
 /// Widths of buckets that read well, in seconds.
 const ROUND: [i64; 17] =

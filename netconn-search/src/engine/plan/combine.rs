@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::common::{Column, Dependency, JoinType, NullEquality};
-use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::functions_aggregate::count::count_udaf;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits, lit};
-use datafusion::scalar::ScalarValue;
+use datafusion::{
+    common::{Column, Dependency, JoinType, NullEquality},
+    functions::core::expr_fn::coalesce,
+    functions_aggregate::count::count_udaf,
+    logical_expr::{Expr, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits, lit},
+    scalar::ScalarValue,
+};
+use netconn_query::ast::{JoinKey, JoinKind, JoinSide, Name, Query, Span};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::Kind;
-use crate::language::ast::{JoinKey, JoinKind, JoinSide, Name, Query, Span};
-
-use super::Planner;
-use super::operand::Operand;
-use super::rows::{Key, Rows, column, hidden, ordering};
-use super::running::window;
+use super::{
+    Planner,
+    operand::Operand,
+    rows::{Key, Rows, column, hidden, ordering},
+    running::window,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::Kind,
+};
 
 /// One side of a join: its rows, and what its columns are called by.
 struct Side {

@@ -1,15 +1,18 @@
 //! Comparisons. What Parquet's statistics can rule out stays a plain comparison of a column with a literal.
 
-use datafusion::logical_expr::{Expr, Operator, lit};
-use datafusion::scalar::ScalarValue;
+use datafusion::{
+    logical_expr::{Expr, Operator, lit},
+    scalar::ScalarValue,
+};
 use jiff::Timestamp;
-use netconn::event::field::Field;
-
-use crate::engine::function::network::address;
-use crate::engine::function::value::{Kind, parse_moment, parse_number};
-use crate::language::ast::BinaryOp;
+use netconn_model::field::Field;
+use netconn_query::ast::BinaryOp;
 
 use super::operand::{Operand, binary, function};
+use crate::engine::function::{
+    network::address,
+    value::{Kind, parse_moment, parse_number},
+};
 
 /// Fields that are moments in milliseconds.
 const MILLISECONDS: [Field; 4] = [Field::EventTime, Field::ProcessStartTime, Field::LossFrom, Field::LossTo];

@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use datafusion::functions_aggregate::first_last::first_value_udaf;
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, SortExpr};
+use datafusion::{
+    functions_aggregate::first_last::first_value_udaf,
+    logical_expr::{Expr, LogicalPlanBuilder, SortExpr, expr::AggregateFunction},
+};
+use netconn_query::ast::{self, ExprKind, Name, Span};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::Kind;
-use crate::language::ast::{self, ExprKind, Name, Span};
-
-use super::Planner;
-use super::aggregate::{Aggregate, is_aggregate};
-use super::operand::Operand;
-use super::rows::{Key, Rows, column, hidden, ordering};
-use super::scope::Scope;
-use super::subquery::has;
+use super::{
+    Planner,
+    aggregate::{Aggregate, is_aggregate},
+    operand::Operand,
+    rows::{Key, Rows, column, hidden, ordering},
+    scope::Scope,
+    subquery::has,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::Kind,
+};
 
 /// Aggregates of a command, each once, and the hidden column that it becomes.
 struct Found<'a, 'b> {

@@ -1,26 +1,36 @@
 //! `array.map(func(x) -> …)` and the like: the expression is worked out once for the elements of all arrays of a batch.
 
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
-
-use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, ListArray, RecordBatch, RecordBatchOptions, UInt32Array,
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
 };
-use datafusion::arrow::buffer::OffsetBuffer;
-use datafusion::arrow::compute::{filter, take};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::DFSchema;
-use datafusion::error::Result as EngineResult;
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
-use datafusion::physical_plan::PhysicalExpr;
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::{Kind, normal};
-use crate::language::ast::{self, ExprKind, Span};
+use datafusion::{
+    arrow::{
+        array::{
+            Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, ListArray, RecordBatch, RecordBatchOptions,
+            UInt32Array,
+        },
+        buffer::OffsetBuffer,
+        compute::{filter, take},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    },
+    common::DFSchema,
+    error::Result as EngineResult,
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    physical_plan::PhysicalExpr,
+};
+use netconn_query::ast::{self, ExprKind, Span};
 
-use super::operand::Operand;
-use super::rows::{column, hidden};
-use super::scope::Scope;
+use super::{
+    operand::Operand,
+    rows::{column, hidden},
+    scope::Scope,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::{Kind, normal},
+};
 
 /// What is made of the results for the elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,27 +2,34 @@
 
 use std::hash::{Hash, Hasher};
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::compute::take;
-use datafusion::arrow::datatypes::{DataType, Int64Type};
-use datafusion::error::Result as EngineResult;
-use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, AsArray},
+        compute::take,
+        datatypes::{DataType, Int64Type},
+    },
+    error::Result as EngineResult,
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
+use netconn_query::ast::{LookupColumn, LookupKey, LookupMatch, Name};
 use regex::Regex;
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::network::{address, network};
-use crate::engine::function::value::{Column, Kind, Value, normal};
-use crate::language::ast::{LookupColumn, LookupKey, LookupMatch, Name};
-
-use super::Planner;
-use super::rows::{Rows, column, hidden};
-use super::scope::Scope;
-use super::table;
+use super::{
+    Planner,
+    rows::{Rows, column, hidden},
+    scope::Scope,
+    table,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::{
+        network::{address, network},
+        value::{Column, Kind, Value, normal},
+    },
+};
 
 /// A key of a row of the table that is not looked up by equality.
 #[derive(Debug)]

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 
 use datafusion::logical_expr::{Expr, Operator};
+use netconn_query::ast::BinaryOp;
 
-use crate::engine::function::network;
-use crate::engine::function::value::{Kind, parse_number, parse_time};
-use crate::language::ast::BinaryOp;
-
-use super::compare::{compare, lowercase};
-use super::operand::{Operand, function, in_list, joined, text};
+use super::{
+    compare::{compare, lowercase},
+    operand::{Operand, function, in_list, joined, text},
+};
+use crate::engine::function::{
+    network,
+    value::{Kind, parse_number, parse_time},
+};
 
 /// `value in (set)`. The result may be missing, for false.
 pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> Expr {

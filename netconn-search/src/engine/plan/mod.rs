@@ -38,32 +38,33 @@ mod lookup;
 
 mod kept;
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+};
 
-use datafusion::datasource::provider_as_source;
-use datafusion::execution::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, SortExpr, lit};
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use netconn::event::field::Field;
-
-use super::error::{Result, SearchError};
-use super::function::table::Database;
-use super::function::value::Kind;
-use super::source::shape::UNPARSED;
-use super::source::table::Events;
-use crate::language::ast::{self, Command, CommandKind, Query, Span};
-
+use datafusion::{
+    datasource::provider_as_source,
+    execution::SessionState,
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, SortExpr, lit},
+};
+use futures::{FutureExt, future::BoxFuture};
 pub(crate) use kept::{Keep, filters_kept};
+use netconn_model::field::Field;
+use netconn_query::ast::{self, Command, CommandKind, Query, Span};
 use operand::{Operand, binary};
 pub(crate) use rows::{HIDDEN, column as rows_column};
 use rows::{Key, Rows, column, hidden};
 use scope::Scope;
 pub(crate) use shift::reach;
+
+use super::{
+    error::{Result, SearchError},
+    function::{table::Database, value::Kind},
+    source::{shape::UNPARSED, table::Events},
+};
 
 /// Commands of a query: plans are walked recursively.
 const COMMANDS: usize = 200;

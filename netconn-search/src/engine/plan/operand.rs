@@ -1,12 +1,15 @@
 //! An expression of the plan with its kind, and what it is as a text, a number, a truth value.
 
-use datafusion::logical_expr::expr::{Cast, InList, Like};
-use datafusion::logical_expr::{BinaryExpr, Case, Expr, Operator, lit};
-use datafusion::scalar::ScalarValue;
+use datafusion::{
+    logical_expr::{
+        BinaryExpr, Case, Expr, Operator,
+        expr::{Cast, InList, Like},
+        lit,
+    },
+    scalar::ScalarValue,
+};
 
-use crate::engine::function::call::call;
-use crate::engine::function::table;
-use crate::engine::function::value::Kind;
+use crate::engine::function::{call::call, table, value::Kind};
 
 /// Largest whole number up to which a float tells all whole numbers apart.
 const EXACT: f64 = 9_007_199_254_740_992.0;

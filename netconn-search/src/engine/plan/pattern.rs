@@ -1,15 +1,15 @@
 //! `contains`, `matches`, `starts_with`, `ends_with`, `like`: where case matters they become `LIKE`, which DataFusion is quick at;
 //! else a regular expression.
 
-use datafusion::logical_expr::expr::Like;
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::logical_expr::{Expr, expr::Like, lit};
+use netconn_query::ast::{MatchOp, Span};
 use regex::{Regex, RegexBuilder};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::matcher;
-use crate::language::ast::{MatchOp, Span};
-
 use super::operand::{Operand, function, like, text};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::matcher,
+};
 
 /// Bytes that a compiled regular expression may have.
 const REGEX_SIZE: usize = 10 * 1024 * 1024;

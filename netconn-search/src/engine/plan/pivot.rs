@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::functions_aggregate::first_last::first_value_udaf;
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator};
-use datafusion::physical_plan::execute_stream;
+use datafusion::{
+    functions_aggregate::first_last::first_value_udaf,
+    logical_expr::{Expr, LogicalPlanBuilder, Operator, expr::AggregateFunction},
+    physical_plan::execute_stream,
+};
 use futures::StreamExt;
+use netconn_query::ast::Name;
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::{Value, normal};
-use crate::engine::session::planned;
-use crate::language::ast::Name;
-
-use super::Planner;
-use super::operand::{Operand, binary, text};
-use super::rows::{Key, Rows, column, hidden};
+use super::{
+    Planner,
+    operand::{Operand, binary, text},
+    rows::{Key, Rows, column, hidden},
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::{Value, normal},
+    session::planned,
+};
 
 /// Rows that can be transposed.
 const MOST_ROWS: usize = 1_000_000;

@@ -1,21 +1,27 @@
 //! Rows between two commands: the plan that makes them, their columns, their order.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use datafusion::arrow::datatypes::Schema;
-use datafusion::common::Column;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::expr_rewriter::normalize_sorts;
-use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, Sort, SortExpr};
+use datafusion::{
+    arrow::datatypes::Schema,
+    common::{
+        Column,
+        tree_node::{TreeNode, TreeNodeRecursion},
+    },
+    logical_expr::{
+        Expr, LogicalPlan, LogicalPlanBuilder, Operator, Sort, SortExpr, expr_rewriter::normalize_sorts,
+        utils::split_conjunction_owned,
+    },
+};
 
-use crate::engine::error::Result;
-use crate::engine::function::value::Kind;
-
-use super::kept::kept;
-use super::operand::joined;
+use super::{kept::kept, operand::joined};
+use crate::engine::{error::Result, function::value::Kind};
 
 /// Columns that queries cannot name begin with it.
 pub(crate) const HIDDEN: char = '\u{1}';

@@ -2,29 +2,36 @@
 
 use std::sync::Arc;
 
-use datafusion::functions_aggregate::average::avg_udaf;
-use datafusion::functions_aggregate::count::count_udaf;
-use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::functions_window::row_number::row_number_udwf;
-use datafusion::logical_expr::expr::{WindowFunction, WindowFunctionParams};
-use datafusion::logical_expr::{
-    AggregateUDF, Expr, LogicalPlanBuilder, Operator, SortExpr, WindowFrame, WindowFrameBound, WindowFrameUnits,
-    WindowFunctionDefinition, lit,
+use datafusion::{
+    functions_aggregate::{
+        average::avg_udaf,
+        count::count_udaf,
+        min_max::{max_udaf, min_udaf},
+        sum::sum_udaf,
+    },
+    functions_window::row_number::row_number_udwf,
+    logical_expr::{
+        AggregateUDF, Expr, LogicalPlanBuilder, Operator, SortExpr, WindowFrame, WindowFrameBound, WindowFrameUnits,
+        WindowFunctionDefinition,
+        expr::{WindowFunction, WindowFunctionParams},
+        lit,
+    },
+    scalar::ScalarValue,
 };
-use datafusion::scalar::ScalarValue;
+use netconn_query::ast::{self, ExprKind};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::Kind;
-use crate::engine::function::whole;
-use crate::language::ast::{self, ExprKind};
-
-use super::Planner;
-use super::aggregate::summand;
-use super::operand::{Operand, binary, case};
-use super::rows::{Key, Rows, column, hidden};
-use super::scope::Scope;
-use super::subquery::has;
+use super::{
+    Planner,
+    aggregate::summand,
+    operand::{Operand, binary, case},
+    rows::{Key, Rows, column, hidden},
+    scope::Scope,
+    subquery::has,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::{value::Kind, whole},
+};
 
 /// Names of these functions.
 const NAMES: [&str; 9] = [

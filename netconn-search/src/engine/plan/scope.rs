@@ -3,22 +3,27 @@
 use std::collections::BTreeMap;
 
 use datafusion::logical_expr::{Expr, Operator, lit};
-use netconn::event::field::FIELDS;
+use netconn_model::field::FIELDS;
+use netconn_query::{
+    ast::{self, BinaryOp, Case, ExprKind, Span, Subject},
+    diagnostic::nearest,
+    printer, walk,
+};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::Kind;
-use crate::engine::function::whole;
-use crate::language::ast::{self, BinaryOp, Case, ExprKind, Span, Subject};
-use crate::language::diagnostic::nearest;
-use crate::language::{printer, walk};
-
-use super::Planner;
-use super::compare::{compare, is_timestamp};
-use super::kept::weight;
-use super::operand::{Operand, binary, case, cases, function, joined, unify};
-use super::rows::{HIDDEN, Rows, column};
-use super::subquery::has;
-use super::{member, pattern};
+use super::{
+    Planner,
+    compare::{compare, is_timestamp},
+    kept::weight,
+    member,
+    operand::{Operand, binary, case, cases, function, joined, unify},
+    pattern,
+    rows::{HIDDEN, Rows, column},
+    subquery::has,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::{value::Kind, whole},
+};
 
 /// Columns that a warning names at most.
 const SHOWN: usize = 12;

@@ -2,19 +2,25 @@
 
 use std::ops::Range;
 
-use datafusion::common::{Column, JoinType, NullEquality};
-use datafusion::functions_aggregate::first_last::first_value_udaf;
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, Operator, lit};
+use datafusion::{
+    common::{Column, JoinType, NullEquality},
+    functions_aggregate::first_last::first_value_udaf,
+    logical_expr::{Expr, LogicalPlanBuilder, Operator, expr::AggregateFunction, lit},
+};
+use netconn_query::{
+    ast::{Command, CommandKind, Name, Query, Span},
+    duration,
+};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::Kind;
-use crate::language::ast::{Command, CommandKind, Name, Query, Span};
-use crate::language::duration;
-
-use super::Planner;
-use super::operand::{binary, cast, function};
-use super::rows::{Rows, column, hidden};
+use super::{
+    Planner,
+    operand::{binary, cast, function},
+    rows::{Rows, column, hidden},
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::Kind,
+};
 
 /// Milliseconds by which a shift moves the time that is searched; negative ones look back.
 fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {

@@ -1,18 +1,22 @@
 //! `x in (subquery)`: the subquery is answered first, and its values take its place.
 
-use datafusion::arrow::array::ArrayRef;
-use datafusion::physical_plan::{collect, execute_stream};
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use datafusion::{
+    arrow::array::ArrayRef,
+    physical_plan::{collect, execute_stream},
+};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
 use hashbrown::HashSet;
+use netconn_query::ast::{self, ExprKind, Query, Span};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::{Value, normal};
-use crate::engine::session::planned;
-use crate::language::ast::{self, ExprKind, Query, Span};
-
-use super::Planner;
-use super::rows::{Rows, column};
+use super::{
+    Planner,
+    rows::{Rows, column},
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::{Value, normal},
+    session::planned,
+};
 
 /// Values that a subquery may give.
 const MOST: usize = 1_000_000;

@@ -1,24 +1,30 @@
 //! Tables in files: `dataset`, `savelookup`, and what `lookup` looks into.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
-use datafusion::arrow::datatypes::{Field, Schema};
-use datafusion::datasource::{MemTable, provider_as_source};
-use datafusion::logical_expr::LogicalPlanBuilder;
-use datafusion::physical_plan::collect;
+use datafusion::{
+    arrow::{
+        array::{Array, ArrayRef, RecordBatch},
+        datatypes::{Field, Schema},
+    },
+    datasource::{MemTable, provider_as_source},
+    logical_expr::LogicalPlanBuilder,
+    physical_plan::collect,
+};
+use netconn_query::ast::Name;
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::{Column, Kind, Value, normal};
-use crate::engine::session::planned;
-use crate::language::ast::Name;
-
-use super::Planner;
-use super::rows::Rows;
+use super::{Planner, rows::Rows};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::{Column, Kind, Value, normal},
+    session::planned,
+};
 
 /// Rows of a table at most.
 const MOST: usize = 1_000_000;

@@ -1,17 +1,22 @@
 //! `parse`: columns taken out of a text by a pattern.
 
 use datafusion::logical_expr::{Expr, lit};
+use netconn_query::{
+    ast::{self, Span},
+    pattern::{self, Content, Piece},
+};
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::function::value::Kind;
-use crate::language::ast::{self, Span};
-use crate::language::pattern::{self, Content, Piece};
-
-use super::Planner;
-use super::operand::{Operand, function, text};
-use super::pattern::check;
-use super::rows::{Rows, column};
-use super::scope::Scope;
+use super::{
+    Planner,
+    operand::{Operand, function, text},
+    pattern::check,
+    rows::{Rows, column},
+    scope::Scope,
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    function::value::Kind,
+};
 
 /// `parse "…" from value`; without a text, the first field whose text fits.
 pub(crate) fn parse(

@@ -1,15 +1,17 @@
 //! From paths to the files that hold events, and what each of them is.
 
-use std::collections::{BTreeSet, HashSet};
-use std::fmt::{self, Display, Formatter};
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::{self, Display, Formatter},
+    fs::{self, File, Metadata},
+    io::{self, Read},
+    ops::Range,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use netconn::store::name::{self, Name};
+use netconn_model::segment_name::{self, Name};
 
 use crate::engine::error::{Result, SearchError};
 
@@ -150,8 +152,8 @@ impl Finder<'_> {
         names.sort_unstable();
         let mut has_next = false;
         let current: BTreeSet<Name> =
-            name::current(names.iter().filter_map(|name| Name::parse(name))).into_iter().collect();
-        for name in names.iter().filter(|name| !name::is_temporary(name)) {
+            segment_name::current(names.iter().filter_map(|name| Name::parse(name))).into_iter().collect();
+        for name in names.iter().filter(|name| !segment_name::is_temporary(name)) {
             let (path, parsed) = (path.join(name), Name::parse(name));
             let metadata = fs::metadata(&path);
             if let Ok(metadata) = &metadata

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use netconn::store;
+use netconn_model::segment_name;
 use serde_json::Value;
 
 /// What the kind of those events is called.
@@ -21,7 +21,7 @@ impl Losses {
         if text("event.type") != Some(KIND) {
             return 0;
         }
-        if is_of_history && text("loss.output").is_some_and(|output| output != store::NAME) {
+        if is_of_history && text("loss.output").is_some_and(|output| output != segment_name::HISTORY) {
             return 0;
         }
         let time = |name: &str| event.get(name).and_then(Value::as_i64);

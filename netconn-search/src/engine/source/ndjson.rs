@@ -1,21 +1,22 @@
 //! Streams of rows out of files of lines.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
-use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::{
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    error::{DataFusionError, Result},
+    execution::{SendableRecordBatchStream, TaskContext},
+    physical_plan::{stream::RecordBatchReceiverStreamBuilder, streaming::PartitionStream},
+};
 use memchr::memmem;
 
-use super::find::{EventFile, Format};
-use super::lines::Lines;
-use super::losses::{self, Losses};
-use super::progress::Progress;
-use super::record::Rows;
+use super::{
+    find::{EventFile, Format},
+    lines::Lines,
+    losses::{self, Losses},
+    progress::Progress,
+    record::Rows,
+};
 
 /// A file of lines is read in pieces of this size, by as many readers as there are processors.
 const PIECE: u64 = 16 * 1024 * 1024;

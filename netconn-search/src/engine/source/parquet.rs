@@ -1,40 +1,47 @@
 //! Parquet files: what their footers say, and the plan that reads them.
 
-use std::fs::File;
-use std::io;
-use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::catalog::Session;
-use datafusion::common::Statistics;
-use datafusion::common::stats::Precision;
-use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::{ParquetFileMetrics, ParquetFileReaderFactory};
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
-use datafusion::datasource::source::DataSourceExec;
-use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::object_store::PutPayload;
-use datafusion::object_store::path::Path;
-use datafusion::parquet::arrow::arrow_reader::ArrowReaderOptions;
-use datafusion::parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use datafusion::parquet::arrow::async_reader::AsyncFileReader;
-use datafusion::parquet::arrow::parquet_to_arrow_schema;
-use datafusion::parquet::errors::{ParquetError, Result as ParquetResult};
-use datafusion::parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
-use datafusion::parquet::file::statistics::Statistics as ColumnStatistics;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::scalar::ScalarValue;
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, ready};
-use netconn::event::field::Field;
+use datafusion::{
+    arrow::datatypes::{DataType, Schema, SchemaRef},
+    catalog::Session,
+    common::{Statistics, stats::Precision},
+    datasource::{
+        listing::PartitionedFile,
+        physical_plan::{
+            FileGroup, FileScanConfigBuilder, ParquetSource,
+            parquet::{ParquetFileMetrics, ParquetFileReaderFactory},
+        },
+        source::DataSourceExec,
+    },
+    error::{DataFusionError, Result},
+    execution::object_store::ObjectStoreUrl,
+    object_store::{PutPayload, path::Path},
+    parquet::{
+        arrow::{
+            arrow_reader::{ArrowReaderOptions, statistics::StatisticsConverter},
+            async_reader::AsyncFileReader,
+            parquet_to_arrow_schema,
+        },
+        errors::{ParquetError, Result as ParquetResult},
+        file::{
+            metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader},
+            statistics::Statistics as ColumnStatistics,
+        },
+    },
+    physical_plan::{ExecutionPlan, metrics::ExecutionPlanMetricsSet},
+    scalar::ScalarValue,
+};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
+use netconn_model::field::Field;
 
-use super::find::EventFile;
-use super::shape::{ORIGINAL, Shape, UNPARSED};
+use super::{
+    find::EventFile,
+    shape::{ORIGINAL, Shape, UNPARSED},
+};
 
 /// Bytes as the reader of Parquet takes them; the crate that they are of is no dependency here.
 type Bytes = <PutPayload as IntoIterator>::Item;
@@ -317,8 +324,7 @@ pub(crate) fn scan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::convert;
-    use crate::engine::source::find::find;
+    use crate::engine::{convert, source::find::find};
 
     #[test]
     fn footers_without_room_are_read_again() {

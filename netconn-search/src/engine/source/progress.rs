@@ -1,11 +1,14 @@
 //! How far a search is: counters that its readers raise.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
-use datafusion::datasource::source::DataSourceExec;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::{datasource::source::DataSourceExec, physical_plan::ExecutionPlan};
 
 /// Counters of one search; readable at any time from any thread.
 #[derive(Debug, Default)]

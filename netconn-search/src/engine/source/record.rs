@@ -1,15 +1,16 @@
 //! One line of JSON to one row of columns; only the columns asked for are built.
 
-use std::fmt;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use datafusion::arrow::array::{
-    ArrayRef, BooleanArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions,
-    StringViewBuilder,
+use datafusion::arrow::{
+    array::{
+        ArrayRef, BooleanArray, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, RecordBatchOptions,
+        StringViewBuilder,
+    },
+    compute::filter_record_batch,
+    datatypes::{DataType, SchemaRef},
+    error::ArrowError,
 };
-use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::arrow::error::ArrowError;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -368,8 +369,10 @@ impl<'de> Visitor<'de> for Cell<'_> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::arrow::array::AsArray;
-    use datafusion::arrow::datatypes::{Field, Float64Type, Int64Type, Schema};
+    use datafusion::arrow::{
+        array::AsArray,
+        datatypes::{Field, Float64Type, Int64Type, Schema},
+    };
 
     use super::*;
 

@@ -1,18 +1,23 @@
 //! What columns the files have: the field table, and what else is found in them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    sync::Arc,
+};
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use memchr::memmem;
-use netconn::event::field::{FIELDS, Type};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, de};
+use netconn_model::field::{FIELDS, Type};
+use serde::{
+    Deserialize, de,
+    de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
-use super::find::{EventFile, Format};
-use super::lines::{BOM, Lines};
+use super::{
+    find::{EventFile, Format},
+    lines::{BOM, Lines},
+};
 
 /// Column of a converted segment that keeps lines that were no JSON object.
 pub(crate) const UNPARSED: &str = "line.unparsed";

@@ -1,33 +1,45 @@
 //! All files of a search as one table of events.
 
-use std::collections::BTreeSet;
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{Session, TableProvider};
-use datafusion::error::Result as EngineResult;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use datafusion::physical_plan::union::UnionExec;
+use datafusion::{
+    arrow::datatypes::SchemaRef,
+    catalog::{Session, TableProvider},
+    error::Result as EngineResult,
+    logical_expr::{Expr, TableProviderFilterPushDown, TableType},
+    physical_plan::{
+        ExecutionPlan,
+        empty::EmptyExec,
+        streaming::{PartitionStream, StreamingTableExec},
+        union::UnionExec,
+    },
+};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use netconn::event::field::FIELDS;
+use netconn_model::field::FIELDS;
 
-use crate::engine::error::{Result, SearchError};
-use crate::engine::names::Names;
-
-use super::find::{self, EventFile, Format};
-use super::parquet::{self, ParquetFile};
-use super::progress::Progress;
-use super::shape::{Shapes, UNPARSED};
-use super::{losses::Losses, ndjson};
+use super::{
+    find::{self, EventFile, Format},
+    losses::Losses,
+    ndjson,
+    parquet::{self, ParquetFile},
+    progress::Progress,
+    shape::{Shapes, UNPARSED},
+};
+use crate::engine::{
+    error::{Result, SearchError},
+    names::Names,
+};
 
 /// Portions of footers that are read at the same time.
 const FOOTERS: usize = 8;

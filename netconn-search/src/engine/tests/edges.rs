@@ -1,10 +1,14 @@
 //! Answers at the edges: truth values as keys, units of time, the largest numbers, missing keys, orders that nobody asked for.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use datafusion::arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
-use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::{
+    arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray},
+    parquet::arrow::ArrowWriter,
+};
 
 use super::{rows, search, table};
 use crate::engine::Search;

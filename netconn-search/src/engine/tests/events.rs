@@ -1,7 +1,9 @@
 //! Events for tests: the same ones every time, with all that can be missing missing somewhere.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value, json};
 

@@ -12,11 +12,13 @@ mod store;
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
+use netconn_query::{diagnostic::Severity, parser::parse};
 
-use crate::engine::function::value::{Value, normal};
-use crate::engine::{Search, SearchError, Snapshot, runtime};
-use crate::language::diagnostic::Severity;
-use crate::language::parser::parse;
+use crate::engine::{
+    Search, SearchError, Snapshot,
+    function::value::{Value, normal},
+    runtime,
+};
 
 /// Rows as texts, `null` for what is missing; the first row are the names of the columns.
 pub(super) type Table = Vec<Vec<String>>;

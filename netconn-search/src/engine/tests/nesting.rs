@@ -1,7 +1,9 @@
 //! What stands within one another: answered or refused at once, in little memory, however often a column is named again.
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use super::{rows, search, table};
 use crate::engine::Search;

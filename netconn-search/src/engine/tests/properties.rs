@@ -1,13 +1,13 @@
 //! What holds for every filter: it and its negation split the events, wherever they stand and whatever the events are read from.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
-use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::{prelude::*, sample::select};
 
-use super::events::{events, write};
-use super::rows;
+use super::{
+    events::{events, write},
+    rows,
+};
 use crate::engine::convert;
 
 const EVENTS: usize = 60;

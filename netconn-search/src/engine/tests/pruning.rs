@@ -1,9 +1,12 @@
 //! What a filter rules out is not read.
 
-use super::events::{events, write};
-use super::rows;
+use netconn_query::parser::parse;
+
+use super::{
+    events::{events, write},
+    rows,
+};
 use crate::engine::{Search, convert, runtime};
-use crate::language::parser::parse;
 
 /// What a query over four Parquet files reads.
 fn explained(query: &str) -> (String, u64) {

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::events::{Event, events, folder, integer, text};
-use super::{Table, rows};
+use super::{
+    Table,
+    events::{Event, events, folder, integer, text},
+    rows,
+};
 
 /// The events that a filter keeps, as it shows them: the newest first, their ids only.
 fn ids(events: &[Event], keep: impl Fn(&Event) -> bool) -> Table {

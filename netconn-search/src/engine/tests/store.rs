@@ -1,16 +1,15 @@
 //! The same events as lines, compressed, and as Parquet give the same rows; what is broken is said.
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
-use std::sync::Arc;
+use std::{fs, io::Write, path::Path, sync::Arc};
 
 use futures::StreamExt;
+use netconn_query::parser::parse;
 
-use super::events::{START, event_lines, events, write};
-use super::{rows, search, table};
+use super::{
+    events::{START, event_lines, events, write},
+    rows, search, table,
+};
 use crate::engine::{Search, SearchError, convert, runtime};
-use crate::language::parser::parse;
 
 /// Queries whose rows have an order.
 const QUERIES: [&str; 7] = [

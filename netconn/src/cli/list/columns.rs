@@ -1,6 +1,8 @@
 //! What is shown of a row: the columns of the table and the fields of CSV.
 
-use crate::{cli::presentation::end, event::row::Row, term};
+use netconn_model::{row::Row, term};
+
+use crate::cli::presentation::end;
 
 /// One column of the table.
 pub(super) struct Column {

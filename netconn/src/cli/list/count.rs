@@ -6,13 +6,10 @@ use std::{
 };
 
 use anyhow::Result;
+use netconn_model::{row::Row, term};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    cli::{list::group::GroupBy, presentation::Format},
-    event::row::Row,
-    term,
-};
+use crate::cli::{list::group::GroupBy, presentation::Format};
 
 /// Counts rows, in all or by group.
 #[derive(Debug, Default)]

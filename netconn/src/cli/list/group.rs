@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use clap::ValueEnum;
+use netconn_model::row::Row;
 
-use crate::{cli::list::order, event::row::Row};
+use crate::cli::list::order;
 
 /// What rows can be grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -17,17 +17,20 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
+use netconn_model::{
+    client::{self, ClientError},
+    exit::Exit,
+};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::{
     alone::Snapshot,
     cli::{
-        Exit, SocketOption, block_on,
+        SocketOption, block_on,
         list::{group::GroupBy, order::SortKey, output::Output},
         presentation::{Format, Presentation},
         selection::Selection,
     },
-    client::{self, ClientError},
 };
 
 /// What a pipe to somebody else is made to hold: the most that anybody may ask for (`pipe(7)`).

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, net::IpAddr};
 
-use crate::event::{row::Row, state};
+use netconn_model::{row::Row, state};
 
 /// What a row is sorted by. Within one column there is only one kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

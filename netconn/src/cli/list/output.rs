@@ -3,19 +3,17 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
+use netconn_model::row::Row;
 
-use crate::{
-    cli::{
-        list::{
-            Options,
-            columns::{self, FIELDS},
-            count::Counter,
-            group, order,
-            table::{Names, Table},
-        },
-        presentation::Format,
+use crate::cli::{
+    list::{
+        Options,
+        columns::{self, FIELDS},
+        count::Counter,
+        group, order,
+        table::{Names, Table},
     },
-    event::row::Row,
+    presentation::Format,
 };
 
 /// Rows of a table that are kept to sort them and to fit its columns. If there are more, the table goes on with what

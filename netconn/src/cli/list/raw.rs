@@ -4,17 +4,20 @@ use std::io::{self, Write};
 
 use anstyle::Style;
 use anyhow::{Context as _, Result};
+use netconn_model::{
+    client,
+    exit::Exit,
+    packet_socket::{PacketHead, PacketRow},
+    term::{Columns, style},
+};
 
 use crate::{
     alone,
     cli::{
-        Exit, block_on,
+        block_on,
         list::{Options, columns::or_dash, is_offline},
         presentation::Format,
     },
-    client,
-    event::packet::{PacketHead, PacketRow},
-    term::{Columns, style},
 };
 
 /// Shows them.
@@ -47,7 +50,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     }
     // In no form does a list seem whole that is not.
     for what in &head.unlisted {
-        anstream::eprintln!("netconn: {}", crate::term::sanitize(what));
+        anstream::eprintln!("netconn: {}", netconn_model::term::sanitize(what));
     }
     Ok(Exit::Success)
 }

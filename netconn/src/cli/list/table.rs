@@ -7,12 +7,12 @@ use std::{
 };
 
 use anstyle::Style;
-
-use crate::{
-    cli::list::columns::{Column, STATE},
-    event::row::Row,
+use netconn_model::{
+    row::Row,
     term::{self, style},
 };
+
+use crate::cli::list::columns::{Column, STATE};
 
 /// Host names that are kept.
 const NAMES_MAX: usize = 65_536;

@@ -4,8 +4,7 @@
 
 mod table;
 
-use serde::{Deserialize, Serialize};
-
+use netconn_model::health::{HookStatus, Verdict};
 pub use table::{HELPERS, HOOKS};
 
 /// `include/linux/errno.h`: "operation is not supported", kernel-internal but returned by `bpf()` without trampolines.
@@ -152,50 +151,6 @@ impl Helper {
             verified_instructions: None,
         }
     }
-}
-
-/// What became of a hook.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verdict", rename_all = "snake_case")]
-pub enum Verdict {
-    /// It works.
-    Attached,
-    /// It is not attached, because another one tells more.
-    Unneeded {
-        /// Which, or why.
-        reason: String,
-    },
-    /// This kernel does not have it.
-    Unsupported {
-        /// Why.
-        reason: String,
-    },
-    /// This kernel should have it.
-    Failed {
-        /// What went wrong.
-        reason: String,
-    },
-}
-
-/// A hook's verdict, as health reports give it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct HookStatus {
-    /// [`Hook::name`], with the way of attaching as in libbpf's section names.
-    pub hook: String,
-    /// [`Hook::fact`].
-    pub fact: String,
-    /// What became of it.
-    #[serde(flatten)]
-    pub verdict: Verdict,
-    /// [`Hook::without`], if it is not attached.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instead: Option<String>,
-    /// Instructions of its program after the kernel has translated it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instructions: Option<u32>,
-    /// Instructions that the verifier had to look at, of a million at most; from 5.16 on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verified_instructions: Option<u32>,
 }
 
 impl Hook {

@@ -6,9 +6,9 @@ use netconn_common::{
     DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, Totals, UNKNOWN_U32, UNKNOWN_U64, datagram, role,
     tcp_state,
 };
+use netconn_model::{event::End, state::UNCONNECTED};
 
 use crate::{
-    event::{End, state::UNCONNECTED},
     process::Process,
     table::{
         Connection,

@@ -15,13 +15,11 @@ use netconn_common::{
     DatagramRecord, FOLDED_FROM, Flow, FlowKey, FlowRecord, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord,
     attribution, datagram,
 };
+use netconn_model::{event::CloseReason, state::UNCONNECTED};
 
 use self::entries::{Entries, Entry, Kind, Queue, Recent};
 use super::{Change, Connection, announce, finish};
-use crate::{
-    event::{CloseReason, state::UNCONNECTED},
-    process::Process,
-};
+use crate::process::Process;
 
 /// How long a flow waits to be told whose it is, if only who made or bound its socket is known: whoever receives does so
 /// within microseconds, as with connections that are accepted.

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, rc::Rc};
 
 use netconn_common::{DatagramRecord, FOLDED_FROM, Flow, FlowKey, IPPROTO_UDP, Owner, UNKNOWN_U32, datagram};
+use netconn_model::event::CloseReason;
 
 use super::{
     Dump, Flows,
@@ -10,7 +11,6 @@ use super::{
     is_vague,
 };
 use crate::{
-    event::CloseReason,
     process::Process,
     table::{Change, Connection, Covered, dump::SETTLED_NS},
 };

@@ -7,13 +7,11 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use netconn_common::{IPPROTO_ICMP, IPPROTO_TCP, attribution, tcp_state};
+use netconn_model::event::{Direction, Outcome};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    event::{Direction, Outcome},
-    table::Covered,
-};
+use crate::table::Covered;
 
 const SECOND: u64 = 1_000_000_000;
 /// When netconn began.
@@ -128,8 +126,8 @@ fn a_flow_begins_and_ends_with_its_socket() {
     assert!(!flows.has_any());
 }
 
-fn end(address: std::net::SocketAddr) -> crate::event::End {
-    crate::event::End { address: address.ip(), port: address.port() }
+fn end(address: std::net::SocketAddr) -> netconn_model::event::End {
+    netconn_model::event::End { address: address.ip(), port: address.port() }
 }
 
 #[test]

@@ -15,7 +15,6 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-
 use traffic::Kind;
 use udp::{Limit, Manner};
 

@@ -1,0 +1,277 @@
+//! The configuration: a TOML file in which everything has a default, under the options of the command line.
+
+use std::{
+    fmt::Display,
+    fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_FILE: &str = "/etc/netconn/netconn.toml";
+/// Where the daemon listens when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/netconn/netconn.sock";
+/// Where the daemon keeps what must survive it when nothing else is said.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/netconn";
+/// Where hunts of this host are looked for when nothing else is said.
+pub const DEFAULT_HUNTS: &str = "/etc/netconn/hunts";
+
+/// Smallest and largest ring buffer, bytes.
+const RING_BYTES: std::ops::RangeInclusive<u32> = 4096..=1 << 30;
+
+/// Fewest and most flows.
+const MAX_FLOWS: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
+/// Shortest and longest time after which a flow has ended, seconds.
+const IDLE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
+
+/// Smallest and largest history, bytes.
+const HISTORY_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
+/// Shortest and longest history, days.
+const HISTORY_DAYS: std::ops::RangeInclusive<u32> = 1..=36_500;
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Files that events are appended to; `-` is standard output.
+    pub events: Vec<PathBuf>,
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// What must survive the daemon: the sensor id and the history.
+    pub state_dir: PathBuf,
+    /// Whether all events are kept in the state folder for a while, for `netconn search`; apart from `events`.
+    pub history: bool,
+    /// So many bytes of them at most; the oldest go first. They also go before less than a twentieth of the file system, or
+    /// 1 GiB, is free, until a tenth of this is left.
+    pub history_bytes: u64,
+    /// For so many days.
+    pub history_days: u32,
+    /// Group whose members may use the socket and read the history; if it does not exist, only root may.
+    pub group: String,
+    /// Organisation id, `site.id` in events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site_id: Option<String>,
+    /// `dataSource.name` in events.
+    pub data_source: String,
+    /// Size of the kernel's ring buffer in bytes: a power of two. It is counted twice in the daemon's memory.
+    pub ring_bytes: u32,
+    /// What is watched beside TCP: `flows`, `sockets` or `off`.
+    pub flows: FlowLevel,
+    /// Flows of datagrams that are counted at the same time. When a socket has more than a quarter of them, or there are
+    /// more, those of a socket are folded into one.
+    pub max_flows: u32,
+    /// A flow has ended when nothing was exchanged for so many seconds.
+    pub flow_idle_seconds: u32,
+    /// The same for flows in which both ends have sent.
+    pub flow_idle_both_seconds: u32,
+    /// Least severe messages of the eBPF programs in the log: `off`, `error`, `warn`, `info`, `debug` or `trace`.
+    pub ebpf_log: EbpfLog,
+    /// What `netconn search` and `netconn hunt` use; the daemon does not.
+    pub search: Search,
+}
+
+/// See [`Config::search`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Search {
+    /// Folder of hunts beside those that come with netconn.
+    pub hunts: PathBuf,
+    /// Folder of the tables for `lookup` and `savelookup`; that of the user when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lookups: Option<PathBuf>,
+    /// MMDB file for `geo_ip_country` and the like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub geo_database: Option<PathBuf>,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self { hunts: DEFAULT_HUNTS.into(), lookups: None, geo_database: None }
+    }
+}
+
+/// See [`Config::ebpf_log`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum EbpfLog {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl EbpfLog {
+    /// All names.
+    pub const NAMES: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+}
+
+/// A name that is none of [`EbpfLog::NAMES`].
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("it is not one of {}", EbpfLog::NAMES.join(", "))]
+pub struct NoSuchLevel;
+
+impl FromStr for EbpfLog {
+    type Err = NoSuchLevel;
+
+    fn from_str(name: &str) -> Result<Self, NoSuchLevel> {
+        let levels = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+        Self::NAMES.iter().zip(levels).find(|(known, _)| **known == name).map(|(_, level)| level).ok_or(NoSuchLevel)
+    }
+}
+
+/// See [`Config::flows`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowLevel {
+    /// Flows of UDP, ICMP and raw sockets, with their processes, datagrams and bytes.
+    #[default]
+    Flows,
+    /// UDP sockets that are bound or connected, with their processes. Datagrams are not counted, and those of sockets that
+    /// are not connected make no flows.
+    Sockets,
+    /// Nothing.
+    Off,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            events: Vec::new(),
+            socket: DEFAULT_SOCKET.into(),
+            state_dir: DEFAULT_STATE_DIR.into(),
+            history: true,
+            history_bytes: 2 << 30,
+            history_days: 30,
+            group: "netconn".into(),
+            site_id: None,
+            data_source: "netconn".into(),
+            // 20,000 records of connections (192 bytes and a header of 8 each).
+            ring_bytes: 4 << 20,
+            flows: FlowLevel::Flows,
+            max_flows: 65_536,
+            flow_idle_seconds: 60,
+            flow_idle_both_seconds: 180,
+            ebpf_log: EbpfLog::Off,
+            search: Search::default(),
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file is no valid configuration.
+    #[error("{}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the configuration from `path`, or from the default place, where it may be missing.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read or says something that is not understood.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = path.unwrap_or(Path::new(DEFAULT_FILE));
+        match fs::read_to_string(file) {
+            Ok(text) => Self::parse(&text).map_err(|message| ConfigError::Invalid { path: file.to_owned(), message }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
+            Err(error) => Err(ConfigError::Read { path: file.to_owned(), error }),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        if !config.ring_bytes.is_power_of_two() || !RING_BYTES.contains(&config.ring_bytes) {
+            return Err(format!(
+                "ring_bytes = {}: it must be a power of two from {} to {}",
+                config.ring_bytes,
+                RING_BYTES.start(),
+                RING_BYTES.end()
+            ));
+        }
+        within("history_bytes", config.history_bytes, &HISTORY_BYTES)?;
+        within("history_days", config.history_days, &HISTORY_DAYS)?;
+        within("max_flows", config.max_flows, &MAX_FLOWS)?;
+        within("flow_idle_seconds", config.flow_idle_seconds, &IDLE_SECONDS)?;
+        within("flow_idle_both_seconds", config.flow_idle_both_seconds, &IDLE_SECONDS)?;
+        Ok(config)
+    }
+
+    /// The configuration as a file, with every setting.
+    pub fn to_toml(&self) -> String {
+        // Plain strings, numbers and lists can always be written.
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+fn within<T: PartialOrd + Display + Copy>(
+    name: &str,
+    value: T,
+    range: &std::ops::RangeInclusive<T>,
+) -> Result<(), String> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{name} = {value}: it must be from {} to {}", range.start(), range.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let search =
+            Search { lookups: Some("/tables".into()), geo_database: Some("/city.mmdb".into()), ..Search::default() };
+        let config = Config { site_id: Some("a".into()), events: vec!["-".into()], search, ..Config::default() };
+        assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_place() {
+        let error = Config::parse("sokcet = '/x'").unwrap_err();
+        assert!(error.contains("unknown field `sokcet`") && error.contains("line 1"), "{error}");
+        let error = Config::parse("ring_bytes = 5000").unwrap_err();
+        assert_eq!(error, "ring_bytes = 5000: it must be a power of two from 4096 to 1073741824");
+        for (text, expected) in [
+            ("history_bytes = 7", "history_bytes = 7: it must be from 1048576 to 1125899906842624"),
+            ("history_days = 0", "history_days = 0: it must be from 1 to 36500"),
+            ("max_flows = 1000", "max_flows = 1000: it must be from 1024 to 1048576"),
+            ("flow_idle_seconds = 0", "flow_idle_seconds = 0: it must be from 1 to 86400"),
+            ("flow_idle_both_seconds = 86401", "flow_idle_both_seconds = 86401: it must be from 1 to 86400"),
+        ] {
+            assert_eq!(Config::parse(text).unwrap_err(), expected);
+        }
+        let error = Config::parse("flows = 'packets'").unwrap_err();
+        assert!(error.contains("unknown variant `packets`"), "{error}");
+        let error = Config::parse("ebpf_log = 'loud'").unwrap_err();
+        assert!(error.contains("unknown variant `loud`"), "{error}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        assert!(Config::load(Some(Path::new("/nonexistent/netconn.toml"))).is_err());
+    }
+}

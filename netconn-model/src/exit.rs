@@ -1,0 +1,76 @@
+//! Exit codes: with a meaning, as in sysexits.h.
+
+use std::{error::Error, io, process::ExitCode};
+
+use crate::{client::ClientError, config::ConfigError, filter::FilterError};
+
+/// What a command's end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Success = 0,
+    /// Nothing was found, and `-e` was given.
+    Nothing = 1,
+    /// The command line or a parameter is wrong.
+    Usage = 2,
+    /// A query that cannot be read (`EX_DATAERR`).
+    Data = 65,
+    /// No daemon, no `netconn-search`, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
+    Unavailable = 69,
+    /// A mistake in netconn (`EX_SOFTWARE`).
+    Internal = 70,
+    /// Files or sockets (`EX_IOERR`).
+    Io = 74,
+    /// No answer in time (`EX_TEMPFAIL`).
+    Timeout = 75,
+    /// Not allowed (`EX_NOPERM`).
+    Permission = 77,
+    /// The configuration (`EX_CONFIG`).
+    Configuration = 78,
+    /// Ended by Ctrl-C, as shells say it.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        (exit as u8).into()
+    }
+}
+
+/// Returns the exit code of an error: that of the first error of its chain that `own` or this crate knows.
+///
+/// `own` maps the errors of the program that asks.
+pub fn of(error: &anyhow::Error, own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>) -> Exit {
+    error.chain().find_map(|cause| own(cause).or_else(|| of_cause(cause))).unwrap_or(Exit::Internal)
+}
+
+fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<ClientError>() {
+        return Some(match error {
+            ClientError::Offline { .. } => Exit::Unavailable,
+            ClientError::PermissionDenied { .. } => Exit::Permission,
+            ClientError::Timeout { .. } => Exit::Timeout,
+            ClientError::Refused { code, .. } if code == "bad_request" => Exit::Usage,
+            ClientError::Refused { code, .. } if code == "timeout" => Exit::Timeout,
+            ClientError::Refused { .. } => Exit::Internal,
+            ClientError::Broken { .. } => Exit::Io,
+        });
+    }
+    if cause.is::<ConfigError>() {
+        return Some(Exit::Configuration);
+    }
+    if cause.is::<FilterError>() {
+        return Some(Exit::Usage);
+    }
+    cause.is::<io::Error>().then_some(Exit::Io)
+}
+
+/// Whether nobody reads the output any more: that is no failure.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            || cause.downcast_ref::<csv::Error>().is_some_and(
+                |error| matches!(error.kind(), csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::BrokenPipe),
+            )
+    })
+}

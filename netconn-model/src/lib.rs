@@ -1,0 +1,19 @@
+//! What netconn reports, and how it is asked for and shown: events, rows of snapshots, filters, the client of the daemon's
+//! socket. Every program of netconn uses this crate; it loads no eBPF program and holds no query engine.
+//!
+//! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
+
+pub mod field;
+pub mod state;
+pub mod json;
+pub mod event;
+pub mod community_id;
+pub mod filter;
+pub mod row;
+pub mod packet_socket;
+pub mod segment_name;
+pub mod health;
+pub mod config;
+pub mod client;
+pub mod exit;
+pub mod term;

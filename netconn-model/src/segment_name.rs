@@ -1,0 +1,175 @@
+//! Names of the history's files: what a name promises, and which files count. Whoever reads the folder needs no more.
+//!
+//! | name | what |
+//! |---|---|
+//! | `events-FROM.ndjson` | a segment as it was written; the one with the latest events may still grow |
+//! | `events-FROM-TO.parquet` | the same segment, converted |
+//! | `.…`, `….tmp` | being made, or left by a process that was killed (`.convert` is a folder): nobody's business but the daemon's |
+//!
+//! FROM and TO are milliseconds since the epoch, 13 digits. No event in the file is earlier than FROM or later than TO. FROM is
+//! also the segment's identity: no two segments have the same.
+//!
+//! While a segment is converted, and for a minute after, both its files are there: the Parquet counts ([`current`]). So a listing
+//! that takes less than a minute has every event exactly once, also if files come and go meanwhile. Whoever then finds that a
+//! listed segment is gone takes the Parquet of the same FROM, or, if there is none, knows that it was the oldest and had to go.
+//! In an NDJSON segment, what follows the last line feed is not there yet.
+
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
+
+/// Name of the folder in the state folder.
+pub const FOLDER: &str = "events";
+/// The value of `loss.output` for the history.
+pub const HISTORY: &str = "history";
+/// Digits of a time.
+const DIGITS: usize = 13;
+/// The latest time that a name can say: in the year 2286.
+pub const LATEST: u64 = 9_999_999_999_999;
+
+/// A file of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Name {
+    /// `events-FROM.ndjson`
+    Segment {
+        /// No event is earlier, epoch milliseconds.
+        from: u64,
+    },
+    /// `events-FROM-TO.parquet`
+    Converted {
+        /// That of the segment.
+        from: u64,
+        /// No event is later, epoch milliseconds.
+        to: u64,
+    },
+}
+
+impl Name {
+    /// Understands a file's name, without its folder.
+    pub fn parse(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix("events-")?;
+        if let Some(from) = rest.strip_suffix(".ndjson") {
+            return Some(Self::Segment { from: time(from)? });
+        }
+        let (from, to) = rest.strip_suffix(".parquet")?.split_once('-')?;
+        Some(Self::Converted { from: time(from)?, to: time(to)? })
+    }
+
+    /// No event in the file is earlier, epoch milliseconds.
+    pub fn from(self) -> u64 {
+        match self {
+            Self::Segment { from } | Self::Converted { from, .. } => from,
+        }
+    }
+
+    /// No event in the file is later, epoch milliseconds; a segment's name does not say.
+    pub fn to(self) -> Option<u64> {
+        match self {
+            Self::Segment { .. } => None,
+            Self::Converted { to, .. } => Some(to),
+        }
+    }
+
+    /// Whether there may be events of a time in it, epoch milliseconds.
+    pub fn may_hold(self, range: &RangeInclusive<u64>) -> bool {
+        self.from() <= *range.end() && self.to().is_none_or(|to| to >= *range.start())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment { from } => write!(formatter, "events-{from:0DIGITS$}.ndjson"),
+            Self::Converted { from, to } => write!(formatter, "events-{from:0DIGITS$}-{to:0DIGITS$}.parquet"),
+        }
+    }
+}
+
+/// Whether a name is that of a file that is not finished.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') || name.ends_with(".tmp")
+}
+
+/// The files that count among all that are in the folder, by FROM: each event is in exactly one of them.
+pub fn current(names: impl IntoIterator<Item = Name>) -> Vec<Name> {
+    let mut segments = BTreeMap::new();
+    for name in names {
+        // In the order of the variants a Parquet is greater than its segment.
+        segments.entry(name.from()).and_modify(|known: &mut Name| *known = name.max(*known)).or_insert(name);
+    }
+    segments.into_values().collect()
+}
+
+fn time(digits: &str) -> Option<u64> {
+    (digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: Name = Name::Segment { from: 1_767_225_600_000 };
+    const B: Name = Name::Converted { from: 1_767_225_600_000, to: 1_767_225_699_999 };
+
+    #[test]
+    fn names_are_written_and_understood() {
+        assert_eq!(A.to_string(), "events-1767225600000.ndjson");
+        assert_eq!(B.to_string(), "events-1767225600000-1767225699999.parquet");
+        assert_eq!(Name::Segment { from: 7 }.to_string(), "events-0000000000007.ndjson");
+        for other in [
+            "",
+            "events-.ndjson",
+            "events-1.ndjson",
+            "events-+767225600000.ndjson",
+            "events-1767225600000.ndjson.gz",
+            "events-1767225600000.parquet",
+            "events-1767225600000-1767225699999.parquet.tmp",
+            ".events-1767225600000-1767225699999.parquet",
+            "events-1767225600000-1767225699999.ndjson",
+        ] {
+            assert_eq!(Name::parse(other), None, "{other}");
+        }
+        assert!(is_temporary("events-1767225600000-1767225699999.parquet.tmp") && is_temporary(".x"));
+        assert!(!is_temporary(&A.to_string()) && !is_temporary(&B.to_string()));
+    }
+
+    #[test]
+    fn a_name_says_what_cannot_be_in_the_file() {
+        let holds = |name: Name, from: u64, to: u64| name.may_hold(&(from..=to));
+        assert!(!holds(A, 0, 1_767_225_599_999) && holds(A, 0, 1_767_225_600_000) && holds(A, LATEST, LATEST));
+        assert!(!holds(B, 0, 1_767_225_599_999) && holds(B, 0, 1_767_225_600_000));
+        assert!(holds(B, 1_767_225_699_999, LATEST) && !holds(B, 1_767_225_700_000, LATEST));
+    }
+
+    #[test]
+    fn of_two_files_of_a_segment_the_converted_one_counts() {
+        let other = Name::Segment { from: 1_767_225_700_000 };
+        assert_eq!(current([other, A, B]), [B, other]);
+        assert_eq!(current([B, A]), [B]);
+        assert_eq!(current([A]), [A]);
+        assert_eq!(current([]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_understood(from in 0..=LATEST, to in 0..=LATEST) {
+            for name in [Name::Segment { from }, Name::Converted { from, to }] {
+                prop_assert_eq!(Name::parse(&name.to_string()), Some(name));
+            }
+        }
+
+        #[test]
+        fn each_segment_counts_once(all in proptest::collection::vec((0..9_u64, proptest::option::of(0..9_u64)), 0..30)) {
+            let names = all.iter().map(|(from, to)| match to {
+                None => Name::Segment { from: *from },
+                Some(to) => Name::Converted { from: *from, to: *to },
+            });
+            let current = current(names.clone());
+            prop_assert!(current.is_sorted_by(|one, next| one.from() < next.from()));
+            for name in names {
+                let counts = current.iter().find(|other| other.from() == name.from()).unwrap();
+                prop_assert!(counts.to().is_some() || name.to().is_none());
+            }
+        }
+    }
+}

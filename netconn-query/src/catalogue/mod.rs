@@ -1,0 +1,187 @@
+//! All that the language has by name: commands, functions, aggregates; what each means, an example, and what people call it
+//! elsewhere. Completion, help and errors are made from it.
+
+mod commands;
+mod functions;
+
+pub use commands::{COMMANDS, CommandInfo};
+pub use functions::FUNCTIONS;
+
+use crate::diagnostic::nearest;
+
+/// Where a function can be called, and by how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionKind {
+    /// Of all rows of a group: in `group` and `top` only.
+    Aggregate,
+    /// Of a row and those before it, or of all rows: everywhere but in `group` and `top`.
+    Running,
+    /// Of its arguments: everywhere. `f(x)` and `x.f()` are the same.
+    Plain,
+}
+
+/// A function or an aggregate.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it can be called.
+    pub kind: FunctionKind,
+    /// The least number of arguments; with `x.f()`, `x` is one of them.
+    pub least: usize,
+    /// The largest number of arguments.
+    pub most: usize,
+    /// How it is called.
+    pub usage: &'static str,
+    /// What it means, in a line.
+    pub meaning: &'static str,
+    /// A query that uses it.
+    pub example: &'static str,
+}
+
+/// No limit but that of format.
+pub const MANY: usize = 1_000;
+
+/// Names of functions that people try, and what is meant here.
+pub const OTHER_FUNCTIONS: [(&str, &str); 53] = [
+    ("coalesce", "a or b"),
+    ("ifnull", "a or b"),
+    ("isnull", "x = null"),
+    ("nvl", "a or b"),
+    ("if", "condition ? a : b"),
+    ("iif", "condition ? a : b"),
+    ("case", "condition ? a : b"),
+    ("lowercase", "lower(x)"),
+    ("tolower", "lower(x)"),
+    ("lcase", "lower(x)"),
+    ("uppercase", "upper(x)"),
+    ("toupper", "upper(x)"),
+    ("ucase", "upper(x)"),
+    ("substring", "substr(x, from, length)"),
+    ("mid", "substr(x, from, length)"),
+    ("length", "len(x)"),
+    ("strlen", "len(x)"),
+    ("tostring", "string(x)"),
+    ("to_string", "array_to_string(x)"),
+    ("array_length", "len(x)"),
+    ("array_contains", "x.contains(y)"),
+    ("tonumber", "number(x)"),
+    ("toint", "number(x)"),
+    ("int", "number(x)"),
+    ("ceil", "ceiling(x)"),
+    ("round", "floor(x + 0.5)"),
+    ("power", "pow(x, y)"),
+    ("regex_replace", "replace(x, regex, y)"),
+    ("regexp_replace", "replace(x, regex, y)"),
+    ("regex_extract", "extract_matches(x, regex)"),
+    ("extract", "extract_matches(x, regex)"),
+    ("date_trunc", "timebucket('1 hour')"),
+    ("floor_time", "timebucket('1 hour')"),
+    ("bin", "timebucket('1 hour')"),
+    ("formattime", "strftime(timestamp)"),
+    ("formatdate", "strftime(timestamp)"),
+    ("simpledateformat", "strftime(timestamp, format)"),
+    ("simpledateparse", "strptime(text, format)"),
+    ("cidrmatch", "net_ipsubnet(address, network)"),
+    ("cidr_match", "net_ipsubnet(address, network)"),
+    ("ipv4_is_private", "net_private(address)"),
+    ("dcount", "estimate_distinct(x)"),
+    ("dc", "estimate_distinct(x)"),
+    ("distinct_count", "count_distinct(x)"),
+    ("countdistinct", "count_distinct(x)"),
+    ("approx_distinct", "estimate_distinct(x)"),
+    ("countif", "count(condition)"),
+    ("sumif", "sum(x where condition)"),
+    ("stdev", "stddev(x)"),
+    ("values", "array_agg_distinct(x)"),
+    ("make_set", "array_agg_distinct(x)"),
+    ("make_list", "array_agg(x)"),
+    ("group_unique_values", "array_agg_distinct(x)"),
+];
+
+/// Names of commands that people try, and what is meant here.
+pub const OTHER_COMMANDS: [(&str, &str); 25] = [
+    ("where", "filter"),
+    ("search", "filter"),
+    ("having", "filter"),
+    ("select", "columns"),
+    ("project", "columns"),
+    ("fields", "columns"),
+    ("table", "columns"),
+    ("keep", "columns"),
+    ("extend", "let"),
+    ("eval", "let"),
+    ("set", "let"),
+    ("summarize", "group"),
+    ("summarise", "group"),
+    ("stats", "group"),
+    ("aggregate", "group"),
+    ("group_by", "group"),
+    ("groupby", "group"),
+    ("count", "group count()"),
+    ("order", "sort"),
+    ("orderby", "sort"),
+    ("head", "limit"),
+    ("take", "limit"),
+    ("distinct", "dedup"),
+    ("uniq", "dedup"),
+    ("pivot", "transpose"),
+];
+
+/// The functions of that name: one, or for `min` and `max` an aggregate and a plain one.
+pub fn functions(name: &str) -> impl Iterator<Item = &'static FunctionInfo> {
+    FUNCTIONS.iter().filter(move |function| function.name == name)
+}
+
+/// The command of that name.
+pub fn command(name: &str) -> Option<&'static CommandInfo> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// What to write for a function that does not exist: what is meant by a name that others use, or the nearest name.
+pub fn function_instead(name: &str) -> Option<&'static str> {
+    let other = OTHER_FUNCTIONS.iter().find(|(other, _)| *other == name).map(|(_, instead)| *instead);
+    other.or_else(|| nearest(name, FUNCTIONS.iter().map(|function| function.name)))
+}
+
+/// What to write for a command that does not exist.
+pub fn command_instead(name: &str) -> Option<&'static str> {
+    let other = OTHER_COMMANDS.iter().find(|(other, _)| *other == name).map(|(_, instead)| *instead);
+    other.or_else(|| nearest(name, COMMANDS.iter().map(|command| command.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_others_are_not_ours() {
+        for function in FUNCTIONS {
+            let same = functions(function.name).filter(|other| other.kind == function.kind).count();
+            assert_eq!(same, 1, "{}", function.name);
+            assert!(function.least <= function.most, "{}", function.name);
+            assert!(function.usage.contains(function.name), "{}", function.name);
+            assert!(function.example.contains(function.name), "{}", function.name);
+        }
+        for (other, instead) in OTHER_FUNCTIONS {
+            assert_eq!(functions(other).count(), 0, "{other}");
+            assert_eq!(function_instead(other), Some(instead));
+        }
+        for (other, instead) in OTHER_COMMANDS {
+            assert!(command(other).is_none(), "{other}");
+            assert!(command(instead).is_some() || instead == "group count()", "{instead}");
+        }
+        for command in COMMANDS {
+            assert!(command.example.contains(command.name), "{}", command.name);
+        }
+    }
+
+    #[test]
+    fn near_names_are_suggested() {
+        assert_eq!(function_instead("estimate_distict"), Some("estimate_distinct"));
+        assert_eq!(function_instead("substring"), Some("substr(x, from, length)"));
+        assert_eq!(function_instead("frobnicate"), None);
+        assert_eq!(command_instead("colums"), Some("columns"));
+        assert_eq!(command_instead("where"), Some("filter"));
+    }
+}

@@ -1,0 +1,323 @@
+//! Expressions: fields that there are, and operators that make sense where they stand.
+
+use jiff::Timestamp;
+use netconn_model::field::{FIELDS, Field, FieldInfo, Type};
+
+use super::{Checker, Place, literal, scope::Scope};
+use crate::{
+    ast::{BinaryOp, Expr, ExprKind, MatchOp, Span, Subject},
+    diagnostic::{Diagnostic, nearest},
+    duration, printer, walk,
+};
+
+impl Checker<'_> {
+    /// An expression that tells which rows stay.
+    pub(super) fn condition(&mut self, expr: &Expr, scope: &Scope, place: Place) {
+        self.expression(expr, scope, place);
+        self.texts_after_or(expr);
+    }
+
+    pub(super) fn expression(&mut self, expr: &Expr, scope: &Scope, place: Place) {
+        match &expr.kind {
+            ExprKind::Field(name) => return self.field(name, expr.span, scope),
+            ExprKind::Call { name, name_span, arguments, condition } => {
+                return self.call(name, *name_span, arguments, condition.as_deref(), scope, place);
+            }
+            ExprKind::Lambda { .. } => {
+                let message = "func can only be an argument";
+                self.diagnostics.push(Diagnostic::error(expr.span, message).suggest("x.filter(func(x) -> x > 1)"));
+                return;
+            }
+            ExprKind::Binary { op, left, right } if !matches!(op, BinaryOp::And | BinaryOp::Or) => {
+                self.expression(left, scope, place);
+                return self.operand(*op, left, right, scope, place);
+            }
+            ExprKind::Match { op, case: _, subject, patterns } => {
+                if *subject == Subject::AnyField && place != Place::FirstFilter {
+                    let message = "* is for the filter before the first | only: name a field here";
+                    self.diagnostics
+                        .push(Diagnostic::error(expr.span, message).suggest("src.process.cmdline contains 'x'"));
+                }
+                patterns.iter().for_each(|pattern| self.unquoted(pattern, scope));
+                if *op == MatchOp::Matches {
+                    patterns.iter().for_each(|pattern| self.regex(pattern));
+                }
+            }
+            ExprKind::AnywhereRegex(regex) => self.regex_text(regex, expr.span),
+            ExprKind::In { case: _, value, set } => set.iter().for_each(|element| {
+                self.unquoted(element, scope);
+                self.element(value, element);
+            }),
+            ExprKind::InQuery { case: _, value, query } => {
+                let inner = self.query(query);
+                self.subquery_column(value, &inner, query.span);
+            }
+            _ => {}
+        }
+        expr.children().into_iter().for_each(|child| self.expression(child, scope, place));
+    }
+
+    /// A field, a column or a parameter; unknown ones are told once.
+    pub(super) fn field(&mut self, name: &str, span: Span, scope: &Scope) {
+        if self.parameters.iter().any(|parameter| parameter == name) || scope.contains(name, self.fields) {
+            return;
+        }
+        if !self.told.insert(name.to_owned()) {
+            return;
+        }
+        let hyphen = name.split_once('-').filter(|(left, _)| scope.contains(left, self.fields));
+        let message = if scope.is_closed() && self.fields.contains(name) {
+            let left = scope.names().iter().take(12).map(|name| printer::name(name)).collect::<Vec<_>>().join(", ");
+            format!("'{name}' is null: behind group, top and columns there are only their columns, here {left}")
+        } else if hyphen.is_some() {
+            format!("there is no field '{name}', so it is null: a hyphen without spaces belongs to the name")
+        } else {
+            format!("there is no field '{name}', so it is null in every row")
+        };
+        let suggestion = match hyphen {
+            Some((left, right)) => Some(format!("{left} - {right}")),
+            None if scope.is_closed() && self.fields.contains(name) => None,
+            // `adn` between two terms is a field, too.
+            None => scope
+                .nearest(name, self.fields)
+                .map(printer::name)
+                .or_else(|| nearest(name, ["and", "or", "not", "contains", "matches"]).map(ToOwned::to_owned)),
+        };
+        self.diagnostics.push(Diagnostic::warning(span, message).suggest_any(suggestion));
+    }
+
+    /// What is on the right of an operator: often a text whose quotes were forgotten, or a network.
+    fn operand(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope, place: Place) {
+        let is_comparison = op.is_comparison();
+        self.quoted(left, scope);
+        if !is_comparison {
+            self.quoted(right, scope);
+            self.counted(op, left, right);
+        }
+        if is_comparison {
+            self.chain(op, left, right);
+            [left, right].into_iter().for_each(|side| self.day(side));
+        }
+        match &right.kind {
+            ExprKind::Field(name) if is_comparison && !self.is_known(name, scope) => self.unquoted(right, scope),
+            ExprKind::Text(text) if is_comparison && literal::network(text).is_some() => {
+                let message =
+                    format!("'{text}' is compared as a text: addresses inside a network are asked for with in");
+                let suggestion = format!("{} in ({})", printer::expression(left), printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(right.span, message).suggest(suggestion));
+            }
+            ExprKind::Text(text)
+                if is_comparison
+                    && matches!(&left.kind, ExprKind::Field(name) if scope.is_of_events(name) && is_moment(name)) =>
+            {
+                self.moment(text, right.span);
+            }
+            ExprKind::Text(text) if is_comparison && !literal::is_number(text) => {
+                if let ExprKind::Field(name) = &left.kind
+                    && scope.is_of_events(name)
+                    && is_number(name)
+                {
+                    let always = if op == BinaryOp::NotEqual { "always" } else { "never" };
+                    let message =
+                        format!("'{name}' is a number and {} is none, so this is {always} true", printer::text(text));
+                    self.diagnostics.push(Diagnostic::warning(right.span, message));
+                }
+            }
+            _ => self.expression(right, scope, place),
+        }
+    }
+
+    /// A value without quotes, which is a field that nothing has.
+    fn unquoted(&mut self, value: &Expr, scope: &Scope) {
+        if let ExprKind::Field(name) = &value.kind
+            && !self.is_known(name, scope)
+            && self.told.insert(name.clone())
+        {
+            let message = format!("there is no field '{name}', so it is null in every row: a text needs quotes");
+            self.diagnostics.push(Diagnostic::warning(value.span, message).suggest(printer::text(name)));
+        }
+    }
+
+    /// What is compared with a field that is a moment.
+    fn moment(&mut self, text: &str, span: Span) {
+        match duration::moment(text) {
+            Some((_, true)) => {}
+            // A day, which is not told with a time of the day by those who think of their own.
+            Some((_, false)) if text.len() == 10 => {}
+            Some((nanos, false)) => {
+                let time = Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or_default();
+                let message =
+                    format!("{} is taken as UTC: a time without a zone can be another one", printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(span, message).suggest(format!("'{time}'")));
+            }
+            None if literal::is_number(text) => {}
+            None => {
+                let message = format!("{} is no moment: a day is, and a time in RFC 3339", printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(span, message).suggest("'2026-09-21T14:40:00Z'"));
+            }
+        }
+    }
+
+    /// `1 < x < 3` compares true or false with 3.
+    fn chain(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
+        let ExprKind::Binary { op: inner, left: _, right: middle } = &left.kind else { return };
+        if !inner.is_comparison() || is_condition(right) {
+            return;
+        }
+        let message = format!("what is compared here is whether {} is true", literal::shown(left));
+        let second = ExprKind::Binary { op, left: middle.clone(), right: Box::new(right.clone()) };
+        let second = printer::expression(&Expr { kind: second, span: right.span });
+        let suggestion = format!("{} and {second}", printer::expression(left));
+        let span = Span { start: left.span.start, end: right.span.end };
+        self.diagnostics.push(Diagnostic::warning(span, message).suggest(suggestion));
+    }
+
+    /// `2026-03-03` without quotes is 2020.
+    fn day(&mut self, value: &Expr) {
+        let ExprKind::Binary { op: BinaryOp::Subtract, left, right: day } = &value.kind else { return };
+        let ExprKind::Binary { op: BinaryOp::Subtract, left: year, right: month } = &left.kind else { return };
+        let (ExprKind::Number(year), ExprKind::Number(month), ExprKind::Number(day)) =
+            (&year.kind, &month.kind, &day.kind)
+        else {
+            return;
+        };
+        let text = format!("{year:04}-{month:02}-{day:02}");
+        // With spaces it is longer.
+        let is_written_so = value.span.end - value.span.start == text.len();
+        if is_written_so && (1900.0..2200.0).contains(year) && (1.0..=12.0).contains(month) {
+            let message = format!("{text} is the number {}: a time needs quotes", year - month - day);
+            self.diagnostics.push(Diagnostic::warning(value.span, message).suggest(printer::text(&text)));
+        }
+    }
+
+    fn is_known(&self, name: &str, scope: &Scope) -> bool {
+        let is_parameter = self.parameters.iter().any(|parameter| parameter == name);
+        is_parameter || scope.contains(name, self.fields) || scope.alike(name, self.fields).is_some()
+    }
+
+    pub(super) fn regex(&mut self, pattern: &Expr) {
+        if let ExprKind::Text(text) = &pattern.kind {
+            self.regex_text(text, pattern.span);
+        }
+    }
+
+    fn regex_text(&mut self, regex: &str, span: Span) {
+        self.diagnostics.extend(literal::regex_problem(regex).map(|problem| Diagnostic::error(span, problem)));
+    }
+
+    /// An element of `in (…)`: a network means the addresses inside it.
+    fn element(&mut self, value: &Expr, element: &Expr) {
+        let ExprKind::Text(text) = &element.kind else { return };
+        match literal::network(text) {
+            None => {}
+            Some(Ok(network)) => {
+                let message = format!(
+                    "'{text}' is taken as a network: all addresses from {} to {} match",
+                    network.network(),
+                    network.broadcast()
+                );
+                let suggestion = format!("net_ipsubnet({}, {})", printer::expression(value), printer::text(text));
+                self.diagnostics.push(Diagnostic::warning(element.span, message).suggest(suggestion));
+            }
+            Some(Err(problem)) => {
+                self.diagnostics.push(Diagnostic::error(element.span, problem).suggest("'10.0.0.0/8'"));
+            }
+        }
+    }
+
+    fn subquery_column(&mut self, value: &Expr, inner: &Scope, span: Span) {
+        let named = match &value.kind {
+            ExprKind::Field(name) => inner.contains(name, self.fields).then_some(()),
+            _ => None,
+        };
+        if named.or(inner.single().map(|_| ())).is_none() {
+            let name = match &value.kind {
+                ExprKind::Field(name) => printer::name(name),
+                _ => "field".to_owned(),
+            };
+            let message = format!("the subquery has to have the column {name}, or one column only");
+            self.diagnostics.push(Diagnostic::error(span, message).suggest(format!("… | columns {name}")));
+        }
+    }
+
+    /// `x = 'a' or 'b'` does not mean that x is one of both.
+    fn texts_after_or(&mut self, expr: &Expr) {
+        let operands = walk::operands(BinaryOp::Or, expr);
+        for pair in operands.windows(2) {
+            let (value, message) = match (compared(pair[0]), &pair[1].kind) {
+                (Some((value, ExprKind::Text(_))), ExprKind::Anywhere(text)) => (
+                    value,
+                    format!("'{text}' alone is searched for in the whole record: for one of several values use in"),
+                ),
+                (Some((value, ExprKind::Number(_))), ExprKind::Number(number)) if *number != 0.0 => {
+                    (value, format!("{number} alone is always true: for one of several values use in"))
+                }
+                _ => continue,
+            };
+            let last = match &pair[1].kind {
+                ExprKind::Anywhere(text) => printer::text(text),
+                _ => printer::expression(pair[1]),
+            };
+            let suggestion = format!("{} in (…, {last})", printer::expression(value));
+            self.diagnostics.push(Diagnostic::warning(pair[1].span, message).suggest(suggestion));
+        }
+    }
+
+    /// What is counted with and is no number: often a span of time.
+    fn counted(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
+        // `+` joins texts.
+        if op == BinaryOp::Add {
+            return;
+        }
+        for side in [left, right] {
+            let ExprKind::Text(text) = &side.kind else { continue };
+            if literal::is_number(text) {
+                continue;
+            }
+            let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if is_moment(name) && name != Field::Timestamp.info().name);
+            let unit = if is_milliseconds(left) || is_milliseconds(right) { 1_000_000 } else { 1 };
+            let message = format!("{} is no number, so this is null in every row", printer::text(text));
+            let number = duration::span(text).map(|nanos| (nanos / unit).to_string());
+            self.diagnostics.push(Diagnostic::warning(side.span, message).suggest_any(number));
+        }
+    }
+
+    /// A column in quotes is a text.
+    fn quoted(&mut self, side: &Expr, scope: &Scope) {
+        if let ExprKind::Text(text) = &side.kind
+            && scope.knows(text, self.fields)
+        {
+            let message = format!("{} is a text here: the column is written without quotes", printer::text(text));
+            self.diagnostics.push(Diagnostic::warning(side.span, message).suggest(printer::name(text)));
+        }
+    }
+}
+
+/// Whether a field of the schema is a moment: it is compared with times.
+fn is_moment(name: &str) -> bool {
+    let moments = [Field::EventTime, Field::Timestamp, Field::ProcessStartTime, Field::LossFrom, Field::LossTo];
+    moments.iter().any(|field| field.info().name == name)
+}
+
+/// Whether a field of the schema has numbers.
+fn is_number(name: &str) -> bool {
+    let is_number = |field: &FieldInfo| matches!(field.r#type, Type::Integer | Type::Number);
+    FIELDS.iter().any(|field| field.name == name && is_number(field))
+}
+
+/// Whether an expression can only be true or false.
+fn is_condition(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Binary { op, .. } => op.is_comparison() || matches!(op, BinaryOp::And | BinaryOp::Or),
+        ExprKind::Bool(_) | ExprKind::Not(_) | ExprKind::Present(_) | ExprKind::Match { .. } => true,
+        _ => false,
+    }
+}
+
+/// The value that an expression compares, and with what.
+fn compared(expr: &Expr) -> Option<(&Expr, &ExprKind)> {
+    match &expr.kind {
+        ExprKind::Binary { op: BinaryOp::Equal, left, right } => Some((left, &right.kind)),
+        _ => None,
+    }
+}

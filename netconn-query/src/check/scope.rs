@@ -1,0 +1,133 @@
+//! The columns that a command can use.
+
+use super::Columns;
+use crate::{diagnostic::nearest, fields::Fields};
+
+/// What is there at a place of a query.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    /// All fields of events.
+    events: bool,
+    /// Others that only the data know.
+    open: bool,
+    /// Columns that the query has made, each once.
+    names: Vec<String>,
+    /// Sides of a join by their aliases: `a.x` is the x of one of them.
+    sides: Vec<(String, Self)>,
+}
+
+impl Scope {
+    /// At the beginning: fields of events.
+    pub(super) fn events() -> Self {
+        Self { events: true, open: false, names: Vec::new(), sides: Vec::new() }
+    }
+
+    /// These columns only.
+    pub(super) fn named(names: impl IntoIterator<Item = String>) -> Self {
+        let mut scope = Self { events: false, open: false, names: Vec::new(), sides: Vec::new() };
+        names.into_iter().for_each(|name| scope.add(name));
+        scope
+    }
+
+    /// Nothing that is known.
+    pub(super) fn open() -> Self {
+        Self { events: false, open: true, names: Vec::new(), sides: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, name: String) {
+        if !self.names.contains(&name) {
+            self.names.push(name);
+        }
+    }
+
+    /// Says that there are columns besides that only the data know.
+    pub(super) fn widen(&mut self) {
+        self.open = true;
+    }
+
+    /// Adds what another one has.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.events |= other.events;
+        self.open |= other.open;
+        other.names.into_iter().for_each(|name| self.add(name));
+    }
+
+    /// Puts the columns of sides beside each other. A column that an earlier side has too, and that is no key, is shown with
+    /// its alias in front.
+    pub(super) fn joined(sides: Vec<(String, Self)>, keys: &[&str]) -> Self {
+        let mut joined = Self::named([]);
+        for (alias, side) in &sides {
+            joined.events |= side.events;
+            joined.open |= side.open;
+            for name in &side.names {
+                let is_taken = joined.names.contains(name) && !keys.contains(&name.as_str());
+                joined.add(if is_taken { format!("{alias}.{name}") } else { name.clone() });
+            }
+        }
+        joined.sides = sides;
+        joined
+    }
+
+    /// Whether there may be a column of that name.
+    pub(super) fn contains(&self, name: &str, fields: &Fields) -> bool {
+        let of_side =
+            |(alias, side): &(String, Self)| of_side(name, alias).is_some_and(|name| side.contains(name, fields));
+        self.open || self.knows(name, fields) || self.sides.iter().any(of_side)
+    }
+
+    /// Whether there is a column of that name for certain: not one that only the data know.
+    pub(super) fn knows(&self, name: &str, fields: &Fields) -> bool {
+        let of_side =
+            |(alias, side): &(String, Self)| of_side(name, alias).is_some_and(|name| side.knows(name, fields));
+        self.names.iter().any(|own| own == name)
+            || (self.events && fields.contains(name))
+            || self.sides.iter().any(of_side)
+    }
+
+    /// Whether a field is the one of the events, which no command has replaced.
+    pub(super) fn is_of_events(&self, name: &str) -> bool {
+        self.events && !self.open && self.sides.is_empty() && !self.names.iter().any(|own| own == name)
+    }
+
+    /// Whether only columns that commands have made are left.
+    pub(super) fn is_closed(&self) -> bool {
+        !self.events && !self.open
+    }
+
+    /// The only column, if it is known that there is just one.
+    pub(super) fn single(&self) -> Option<&str> {
+        match self.names.as_slice() {
+            [single] if self.is_closed() => Some(single),
+            _ => None,
+        }
+    }
+
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// A column that is written alike.
+    pub(super) fn alike<'a>(&'a self, name: &str, fields: &'a Fields) -> Option<&'a str> {
+        let own = nearest(name, self.names.iter().map(String::as_str));
+        own.or_else(|| if self.events { fields.alike(name) } else { None })
+    }
+
+    /// The column that was probably meant.
+    pub(super) fn nearest<'a>(&'a self, name: &str, fields: &'a Fields) -> Option<&'a str> {
+        let own = nearest(name, self.names.iter().map(String::as_str));
+        own.or_else(|| if self.events { fields.nearest(name) } else { None })
+    }
+
+    pub(super) fn columns(self) -> Columns {
+        match (self.open, self.events) {
+            (true, _) => Columns::Partly(self.names),
+            (false, true) => Columns::Events { added: self.names },
+            (false, false) => Columns::Named(self.names),
+        }
+    }
+}
+
+/// The column that `alias.column` means.
+pub(super) fn of_side<'a>(name: &'a str, alias: &str) -> Option<&'a str> {
+    name.strip_prefix(alias)?.strip_prefix('.')
+}

@@ -1,0 +1,73 @@
+//! The fields that events have: those of the schema, and others that files have.
+
+use netconn_model::field::FIELDS;
+
+use crate::diagnostic::nearest;
+
+/// Names of all fields that a query may use.
+#[derive(Clone, Debug)]
+pub struct Fields {
+    /// Those of no schema, sorted.
+    additional: Vec<String>,
+}
+
+impl Fields {
+    /// The schema, and these: what was found in the files that are searched.
+    pub fn new(additional: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let mut additional: Vec<String> = additional.into_iter().map(Into::into).collect();
+        additional.sort_unstable();
+        additional.dedup();
+        additional.retain(|name| FIELDS.iter().all(|field| field.name != name));
+        Self { additional }
+    }
+
+    /// All names, those of the schema in its order first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        FIELDS.iter().map(|field| field.name).chain(self.additional.iter().map(String::as_str))
+    }
+
+    /// Whether there is a field of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.names().any(|known| known == name)
+    }
+
+    /// A field that is written alike.
+    pub fn alike(&self, name: &str) -> Option<&str> {
+        nearest(name, self.names())
+    }
+
+    /// The field that was probably meant: one that is written alike, or else the only one that ends or begins so.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        if let Some(near) = self.alike(name) {
+            return Some(near);
+        }
+        let written = name.to_lowercase();
+        let (ending, beginning) = (format!(".{written}"), format!("{written}."));
+        let only = |of: &dyn Fn(&str) -> bool| {
+            let mut found = self.names().filter(|known| of(&known.to_lowercase()));
+            let first = found.next()?;
+            found.next().is_none().then_some(first)
+        };
+        only(&|known| known.ends_with(&ending)).or_else(|| only(&|known| known.starts_with(&beginning)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_files_are_fields() {
+        let fields = Fields::new(["event.dns.request", "event.type"]);
+        assert!(fields.contains("event.dns.request"));
+        assert!(fields.contains("dst.port.number"));
+        assert!(!fields.contains("dst.port"));
+        assert_eq!(fields.names().filter(|name| *name == "event.type").count(), 1);
+        assert_eq!(fields.nearest("dst.ip.adress"), Some("dst.ip.address"));
+        assert_eq!(fields.nearest("systemdUnit"), Some("src.process.systemdUnit"));
+        assert_eq!(fields.nearest("dst.ip"), Some("dst.ip.address"));
+        assert_eq!(fields.nearest("src.port"), Some("src.port.number"));
+        assert_eq!(fields.nearest("src.process"), None);
+        assert_eq!(fields.nearest("nothing.alike"), None);
+    }
+}

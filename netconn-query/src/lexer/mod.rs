@@ -1,0 +1,328 @@
+//! From text to tokens: names, texts, numbers and signs, with their places. Never fails: what cannot be read is told and left
+//! out.
+
+mod literal;
+
+use crate::{ast::Span, diagnostic::Diagnostic};
+
+/// Kinds of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// A name or a keyword. With a backslash in it (`escaped`) it is never a keyword.
+    Word {
+        text: String,
+        escaped: bool,
+    },
+    /// `#name`: a shortcut for several fields, in lower case without the `#`.
+    Shortcut(String),
+    /// A text in quotes.
+    Text(String),
+    /// `$"regex"`.
+    Regex(String),
+    /// A number.
+    Number(f64),
+    /// `=:word` and `==:word`, in lower case.
+    EqualWith(String),
+    /// `!=:word`, in lower case.
+    NotEqualWith(String),
+    Equal,
+    EqualEqual,
+    NotEqual,
+    /// `<>` of S1QL 1.0.
+    LessGreater,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    And,
+    Or,
+    Not,
+    Plus,
+    Minus,
+    Star,
+    Slash,
+    Percent,
+    Question,
+    Colon,
+    Comma,
+    Dot,
+    Arrow,
+    Pipe,
+    Open,
+    Close,
+    /// The end of the query; always the last token, and only there.
+    End,
+}
+
+/// One token.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Token {
+    /// What it is.
+    pub(super) kind: Kind,
+    /// Where it stands.
+    pub(super) span: Span,
+}
+
+impl Token {
+    /// The keyword or name in lower case, if this is a word without a backslash.
+    pub(super) fn keyword(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Word { text, escaped: false } => Some(text.to_lowercase()),
+            _ => None,
+        }
+    }
+}
+
+/// Words that mean something behind a value; glued to it they are told apart from it with a warning.
+const JOINING: [&str; 15] = [
+    "and",
+    "or",
+    "not",
+    "in",
+    "by",
+    "on",
+    "from",
+    "where",
+    "contains",
+    "matches",
+    "starts_with",
+    "startswith",
+    "ends_with",
+    "endswith",
+    "like",
+];
+
+/// Signs, the longest first.
+const SIGNS: [(&str, Kind); 26] = [
+    ("<>", Kind::LessGreater),
+    ("==", Kind::EqualEqual),
+    ("!=", Kind::NotEqual),
+    ("<=", Kind::LessOrEqual),
+    (">=", Kind::GreaterOrEqual),
+    ("&&", Kind::And),
+    ("||", Kind::Or),
+    ("->", Kind::Arrow),
+    ("=", Kind::Equal),
+    ("<", Kind::Less),
+    (">", Kind::Greater),
+    ("!", Kind::Not),
+    ("+", Kind::Plus),
+    ("-", Kind::Minus),
+    ("*", Kind::Star),
+    ("/", Kind::Slash),
+    ("%", Kind::Percent),
+    ("?", Kind::Question),
+    (":", Kind::Colon),
+    (",", Kind::Comma),
+    (".", Kind::Dot),
+    ("|", Kind::Pipe),
+    ("(", Kind::Open),
+    (")", Kind::Close),
+    // Pasted from a page that made them look nicer.
+    ("≤", Kind::LessOrEqual),
+    ("≥", Kind::GreaterOrEqual),
+];
+
+/// Operators that `*` for any field can have behind it begin so.
+const OF_ANY_FIELD: [&str; 6] = ["contain", "matches", "starts", "ends", "like", "regexp"];
+
+/// Whether the tokens begin with `name =`, so that they make a named column. `name = *` asks whether it is there, but
+/// `name = * contains 'x'` names again.
+pub(super) fn names_column(tokens: &[Token]) -> bool {
+    match tokens {
+        [name, equal, next, rest @ ..] => {
+            let operator = rest.first().and_then(Token::keyword);
+            let is_any_field =
+                operator.is_some_and(|word| OF_ANY_FIELD.iter().any(|operator| word.starts_with(operator)));
+            matches!(name.kind, Kind::Word { .. } | Kind::Text(_))
+                && equal.kind == Kind::Equal
+                && (next.kind != Kind::Star || is_any_field)
+        }
+        _ => false,
+    }
+}
+
+/// The same of a text.
+pub(super) fn begins_with_name(text: &str) -> bool {
+    names_column(&lex(text).0)
+}
+
+struct Lexer<'a> {
+    text: &'a str,
+    /// The next byte.
+    at: usize,
+    tokens: Vec<Token>,
+    diagnostics: Vec<Diagnostic>,
+    /// `[` of which no `]` has come yet.
+    brackets: usize,
+}
+
+/// Makes tokens of a text; the last is [`Kind::End`].
+pub(super) fn lex(text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
+    let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), diagnostics: Vec::new(), brackets: 0 };
+    while let Some(character) = lexer.peek() {
+        lexer.token(character);
+    }
+    lexer.push(Kind::End, text.len());
+    (lexer.tokens, lexer.diagnostics)
+}
+
+impl Lexer<'_> {
+    fn rest(&self) -> &str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn span(&self, start: usize) -> Span {
+        Span { start, end: self.at }
+    }
+
+    fn push(&mut self, kind: Kind, start: usize) {
+        self.tokens.push(Token { kind, span: self.span(start) });
+    }
+
+    fn token(&mut self, character: char) {
+        let start = self.at;
+        match character {
+            // The byte order mark comes with texts of editors and is invisible.
+            _ if character.is_whitespace() || character == '\u{feff}' => self.at += character.len_utf8(),
+            '/' if self.rest().starts_with("//") => {
+                self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+            }
+            '\'' | '"' | '‘' | '’' | '‚' | '“' | '”' | '„' => self.text_token(character),
+            '$' if self.rest()[1..].starts_with(['\'', '"']) => self.regex(),
+            '0'..='9' => self.number(),
+            '.' if self.rest()[1..].starts_with(|next: char| next.is_ascii_digit()) && !self.follows_value() => {
+                self.number();
+            }
+            '=' | '!' if self.equal_with() => {}
+            '#' if self.rest()[1..].starts_with(char::is_alphabetic) => {
+                self.at += 1;
+                let (text, _) = self.name();
+                self.push(Kind::Shortcut(text.to_lowercase()), start);
+            }
+            '_' | '\\' => self.word(),
+            _ if character.is_alphabetic() => self.word(),
+            _ => self.sign(character),
+        }
+    }
+
+    /// Whether the token before touches this place and may have a method.
+    fn follows_value(&self) -> bool {
+        self.tokens.last().is_some_and(|token| {
+            token.span.end == self.at && matches!(token.kind, Kind::Close | Kind::Text(_) | Kind::Number(_))
+        })
+    }
+
+    fn sign(&mut self, character: char) {
+        let start = self.at;
+        if let Some((sign, kind)) = SIGNS.iter().find(|(sign, _)| self.rest().starts_with(sign)) {
+            self.at += sign.len();
+            self.push(kind.clone(), start);
+            return;
+        }
+        self.at += character.len_utf8();
+        // Right behind a name it is an element of it, else a list; what closes it was told with what opens it.
+        let is_element =
+            self.tokens.last().is_some_and(|token| token.span.end == start && !matches!(token.kind, Kind::Open));
+        if character == '[' {
+            self.brackets += 1;
+        } else if character == ']' && self.brackets > 0 {
+            self.brackets -= 1;
+            return;
+        }
+        let message = match character {
+            '[' | ']' if is_element => "an element of an array is taken with a function".to_owned(),
+            '[' | ']' => "a list is written in parentheses".to_owned(),
+            _ => {
+                let shown = character.escape_debug();
+                format!("'{shown}' means nothing here: in a name it needs a backslash, in a text quotes")
+            }
+        };
+        let instead = match character {
+            '–' | '—' | '−' => Some("-"),
+            '×' => Some("*"),
+            '&' => Some("and"),
+            '[' | ']' if is_element => Some("array_get(x, 0)"),
+            '[' => Some("("),
+            ']' => Some(")"),
+            _ => None,
+        };
+        self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest_any(instead));
+    }
+
+    /// `=:anycase` and the like.
+    fn equal_with(&mut self) -> bool {
+        let start = self.at;
+        let signs = [("==:", false), ("=:", false), ("!=:", true)];
+        let Some((sign, negated)) = signs.into_iter().find(|(sign, _)| self.rest().starts_with(sign)) else {
+            return false;
+        };
+        let rest = &self.rest()[sign.len()..];
+        let length = rest.find(|character: char| !character.is_ascii_alphabetic()).unwrap_or(rest.len());
+        if length == 0 {
+            return false;
+        }
+        let suffix = rest[..length].to_lowercase();
+        self.at += sign.len() + length;
+        self.push(if negated { Kind::NotEqualWith(suffix) } else { Kind::EqualWith(suffix) }, start);
+        true
+    }
+
+    /// The characters of a name. What can begin or go on, but not end one is left for the next token: `a- b`, `c ? a: b`.
+    fn name(&mut self) -> (String, bool) {
+        let (mut text, mut escaped) = (String::new(), false);
+        // Where the name can end, in the query and in itself.
+        let mut end = (self.at, 0);
+        while let Some(character) = self.peek() {
+            self.at += character.len_utf8();
+            match character {
+                '\\' => match self.peek() {
+                    Some(literal) => {
+                        self.at += literal.len_utf8();
+                        text.push(literal);
+                        escaped = true;
+                        end = (self.at, text.len());
+                    }
+                    None => break,
+                },
+                '.' | '-' | ':' => text.push(character),
+                _ if character.is_alphanumeric() || character == '_' => {
+                    text.push(character);
+                    end = (self.at, text.len());
+                }
+                _ => break,
+            }
+        }
+        self.at = end.0;
+        text.truncate(end.1);
+        (text, escaped)
+    }
+
+    fn word(&mut self) {
+        let start = self.at;
+        let glued = self.tokens.last().is_some_and(|token| {
+            token.span.end == start && matches!(token.kind, Kind::Text(_) | Kind::Regex(_) | Kind::Number(_))
+        });
+        let (text, escaped) = self.name();
+        if text.is_empty() {
+            self.at = self.text.len();
+            let message = "a backslash at the end: the character of the name that it belongs to is missing";
+            self.diagnostics.push(Diagnostic::error(self.span(start), message));
+            return;
+        }
+        if glued && !escaped && JOINING.contains(&text.to_lowercase().as_str()) {
+            let before = self.tokens.last().map_or(start, |token| token.span.start);
+            let separated = format!("{} {text}", &self.text[before..start]);
+            let message = format!("'{text}' is glued to the value before it and is taken as a keyword");
+            self.diagnostics.push(Diagnostic::warning(self.span(start), message).suggest(separated));
+        }
+        self.push(Kind::Word { text, escaped }, start);
+    }
+}
+
+#[cfg(test)]
+mod tests;

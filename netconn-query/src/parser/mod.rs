@@ -1,0 +1,147 @@
+//! From tokens to a query. Goes on behind whatever is wrong, so that everything that is wrong with a query is told at once.
+//!
+//! The grammar. Words are keywords in any case; `W` stands for a name, `T` for a text in quotes, `N` for a number.
+//!
+//! ```text
+//! query       = [ expression | command ] { "|" command }
+//! command     = "filter" expression
+//!             | "columns" column { "," column }            column = [ ( W | T ) "=" ] expression
+//!             | "let" column { "," column }
+//!             | "group" column { "," column } [ keys ]      keys   = "by" column { "," column }
+//!             | "sort" key { "," key }                      key    = [ "-" | "+" ] expression [ "asc" | "desc" ]
+//!             | "limit" [ N ] | "nolimit"
+//!             | "parse" T [ "from" expression ]
+//!             | "lookup" take { "," take } "from" name "by" match { "," match }
+//!                                                           take   = [ name "=" ] name
+//!                                                           match  = name [ ( "=" | "=:how" ) expression ]
+//!             | "dataset" name | "savelookup" name [ "," "'merge'" ]
+//!             | [ "sql" ] [ "inner" | "left" | "outer" ] "join" side { "," side } [ "on" pair { "," pair } ]
+//!                                                           side   = [ W "=" ] "(" query ")"
+//!                                                           pair   = W [ "=" W ]
+//!             | "union" "(" query ")" { "," "(" query ")" }
+//!             | "transpose" name [ "on" name { "," name } ] [ "limit" N ]
+//!             | "top" N [ column { "," column } ] keys
+//!             | "compare" [ name "=" ] "timeshift" "(" T ")"
+//!             | "dedup" [ name { "," name } ]               name   = W | T
+//!
+//! expression  = or [ "?" expression ":" expression ]
+//! or          = and { ( "or" | "||" ) and }
+//! and         = not { [ "and" | "&&" ] not }                -- without a word between: in filters only
+//! not         = ( "not" | "!" ) not | comparison
+//! comparison  = sum { operator }
+//! operator    = ( "=" | "==" | "!=" | "<" | "<=" | ">" | ">=" | "=:anycase" ) sum
+//!             | ( "=" | "==" | "!=" ) "*"
+//!             | text-operator [ ":matchcase" | ":anycase" ] ( sum | "(" expression { "," expression } ")" )
+//!             | [ "not" ] "in" [ ":anycase" | ":matchcase" ] "(" ( query | expression { "," expression } ) ")"
+//! sum         = product { ( "+" | "-" ) product }
+//! product     = unary { ( "*" | "/" | "%" ) unary }
+//! unary       = ( "-" | "+" | "not" | "!" ) unary | value { "." W arguments }
+//! value       = N | T | "$" T | "true" | "false" | "null" | W | W arguments | "(" expression ")"
+//!             | "*" text-operator …                         -- any field
+//!             | "func" "(" W ")" "->" expression
+//! arguments   = "(" [ expression { "," expression } ] [ "where" expression ] ")"
+//! ```
+//!
+//! As in PowerQuery's documentation, `and` binds more strongly than `or`, terms side by side are an `and`, `not` and `!` deny a
+//! whole comparison, `where` stands behind the last argument of an aggregate and holds for all of it, and what is in the
+//! parentheses of `in` is a query if there is a `|`, a command or a condition in it.
+
+mod operator;
+mod cursor;
+mod value;
+mod comparison;
+mod expression;
+mod rows;
+mod tables;
+mod steps;
+
+use std::collections::HashSet;
+
+use crate::{
+    ast::{Query, Span},
+    diagnostic::{Diagnostic, has_errors},
+    lexer::{self, Kind, Token},
+};
+
+/// Parentheses, lambdas and the like within each other, at most.
+const DEPTH_MAX: usize = 64;
+/// Height of an expression's tree, at most: what goes through trees does so recursively.
+const HEIGHT_MAX: usize = 160;
+
+/// What became of a text.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The query, unless there are errors.
+    pub query: Option<Query>,
+    /// All that is wrong with it, or had to be interpreted, in the order of the text.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads a query.
+pub fn parse(text: &str) -> Parsed {
+    let (tokens, diagnostics) = lexer::lex(text);
+    let pairs = cursor::pairs(&tokens);
+    let mut parser = Parser {
+        text,
+        tokens,
+        pairs,
+        at: 0,
+        diagnostics,
+        told_at: None,
+        depth: 0,
+        height: 0,
+        given_up: false,
+        terms: false,
+        usage: steps::FILTER,
+        own: HashSet::new(),
+        labels: Vec::new(),
+    };
+    let query = parser.whole();
+    let mut diagnostics = parser.diagnostics;
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
+    Parsed { query: (!has_errors(&diagnostics)).then_some(query), diagnostics }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    tokens: Vec<Token>,
+    /// For each `(` what closes it, at the place of its token.
+    pairs: Vec<Option<cursor::Pair>>,
+    /// The next token.
+    at: usize,
+    diagnostics: Vec<Diagnostic>,
+    /// The token at which something was wrong last: one error is enough for it.
+    told_at: Option<usize>,
+    /// How many expressions and queries are begun.
+    depth: usize,
+    /// Height of the expression that was made last.
+    height: usize,
+    /// The query is nested too deeply: nothing more is read.
+    given_up: bool,
+    /// Terms may stand side by side.
+    terms: bool,
+    /// How what is being read is written: the suggestion of remarks that have no better one.
+    usage: &'static str,
+    /// Columns that the query has named: these names are never of S1QL 1.0.
+    own: HashSet<String>,
+    /// Columns of the last `group`, `top` or `columns` that are called by their own text.
+    labels: Vec<String>,
+}
+
+impl Parser<'_> {
+    /// The whole text.
+    fn whole(&mut self) -> Query {
+        let mut query = self.query();
+        while *self.kind() != Kind::End {
+            // Nothing but a parenthesis too many ends a query before the text.
+            let place = self.here();
+            self.tell(Diagnostic::error(place, "this ) closes nothing: remove it, or add the ( that it belongs to"));
+            self.advance();
+            self.told_at = None;
+            let rest = self.query();
+            query.commands.extend(rest.commands);
+        }
+        query.span = Span { start: 0, end: self.text.len() };
+        query
+    }
+}

@@ -1,0 +1,186 @@
+//! Operators between values, with their spellings of S1QL 1.0.
+
+use super::Parser;
+use crate::{
+    ast::{BinaryOp, Case, MatchOp, Span},
+    diagnostic::Diagnostic,
+    lexer::Kind,
+};
+
+/// An operator behind a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    /// Compares with a value, or with `*`.
+    Compare(BinaryOp),
+    /// Looks for one of some patterns.
+    Text(MatchOp, Case),
+    /// Is one of some values.
+    In(Case),
+    /// `Is Empty`
+    Missing,
+    /// `Exists`
+    Present,
+    /// `Between a And b`
+    Between,
+}
+
+/// An operator as it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) operator: Operator,
+    /// `not in` and the like.
+    pub(super) negated: bool,
+    /// Spelled as in S1QL 1.0.
+    pub(super) old: bool,
+    /// Where it stands.
+    pub(super) span: Span,
+}
+
+/// What compares with patterns: the word, the operator, whether it is of S1QL 1.0.
+const TEXT_OPERATORS: [(&str, MatchOp, bool); 13] = [
+    ("contains", MatchOp::Contains, false),
+    ("matches", MatchOp::Matches, false),
+    ("starts_with", MatchOp::StartsWith, false),
+    ("startswith", MatchOp::StartsWith, false),
+    ("ends_with", MatchOp::EndsWith, false),
+    ("endswith", MatchOp::EndsWith, false),
+    ("like", MatchOp::Like, false),
+    ("containscis", MatchOp::Contains, true),
+    // Some published queries have it so.
+    ("containcis", MatchOp::Contains, true),
+    ("contain", MatchOp::Contains, true),
+    ("startswithcis", MatchOp::StartsWith, true),
+    ("endswithcis", MatchOp::EndsWith, true),
+    ("regexp", MatchOp::Matches, true),
+];
+
+fn text_operator(word: &str) -> Option<(MatchOp, bool)> {
+    let word = word.split(':').next().unwrap_or_default();
+    TEXT_OPERATORS.iter().find(|(name, _, _)| *name == word).map(|(_, op, old)| (*op, *old))
+}
+
+/// Whether a word in lower case is an operator of today, and so no value.
+pub(super) fn is_operator(word: &str) -> bool {
+    word.split(':').next() == Some("in") || text_operator(word).is_some_and(|(_, old)| !old)
+}
+
+impl Parser<'_> {
+    /// Whether the token from here on looks for patterns, like `contains`.
+    pub(super) fn is_text_operator(&self, ahead: usize) -> bool {
+        self.peek(ahead).keyword().is_some_and(|word| text_operator(&word).is_some())
+    }
+
+    /// Takes an operator, if there is one.
+    pub(super) fn operator(&mut self) -> Option<Found> {
+        let start = self.here().start;
+        let found = |operator| Found { operator, negated: false, old: false, span: Span::default() };
+        let sign = match self.kind() {
+            Kind::Equal | Kind::EqualEqual => Some(found(Operator::Compare(BinaryOp::Equal))),
+            Kind::NotEqual => Some(found(Operator::Compare(BinaryOp::NotEqual))),
+            Kind::LessGreater => Some(Found { old: true, ..found(Operator::Compare(BinaryOp::NotEqual)) }),
+            Kind::Less => Some(found(Operator::Compare(BinaryOp::Less))),
+            Kind::LessOrEqual => Some(found(Operator::Compare(BinaryOp::LessOrEqual))),
+            Kind::Greater => Some(found(Operator::Compare(BinaryOp::Greater))),
+            Kind::GreaterOrEqual => Some(found(Operator::Compare(BinaryOp::GreaterOrEqual))),
+            Kind::EqualWith(suffix) => {
+                let case = self.case(&suffix.clone(), Case::Sensitive);
+                Some(found(Operator::Compare(equal(case))))
+            }
+            Kind::NotEqualWith(suffix) => {
+                let case = self.case(&suffix.clone(), Case::Sensitive);
+                Some(Found { negated: case == Case::Insensitive, ..found(Operator::Compare(not_equal(case))) })
+            }
+            _ => None,
+        };
+        let found = match sign {
+            Some(found) => {
+                self.advance();
+                found
+            }
+            None => self.word_operator()?,
+        };
+        Some(Found { span: self.span_from(start), ..found })
+    }
+
+    fn word_operator(&mut self) -> Option<Found> {
+        let is_not = |ahead: usize| self.peek(ahead).kind == Kind::Not || self.is_word(ahead, "not");
+        // `Does Not Contain` of S1QL 1.0.
+        let does = self.is_word(0, "does") && is_not(1);
+        let negated = does || is_not(0);
+        let ahead = usize::from(negated) + usize::from(does);
+        let word = self.peek(ahead).keyword()?;
+        let (base, suffix) = word.split_once(':').map_or((word.as_str(), None), |(base, suffix)| (base, Some(suffix)));
+        // `NotContains` of S1QL 1.0.
+        let (base, glued_not) = match base.strip_prefix("not") {
+            Some(rest) if rest == "in" || text_operator(rest).is_some() => (rest, true),
+            _ => (base, false),
+        };
+        let (operator, mut old, mut words) = match base {
+            "in" if self.is_text_operator(ahead + 1) => {
+                let (op, _) = text_operator(&self.peek(ahead + 1).keyword()?)?;
+                // `In Contains` told upper from lower case, as `in` does.
+                (Operator::Text(op, Case::Sensitive), true, 2)
+            }
+            "in" => (Operator::In(Case::Sensitive), false, 1),
+            "exists" | "exist" => (Operator::Present, true, 1),
+            "between" => (Operator::Between, true, 1),
+            "is" => {
+                let not = usize::from(self.is_word(ahead + 1, "not"));
+                let next = self.peek(ahead + 1 + not).keyword()?;
+                if next != "empty" && next != "null" {
+                    return None;
+                }
+                (if not == 1 { Operator::Present } else { Operator::Missing }, true, 2 + not)
+            }
+            _ => {
+                let (op, old) = text_operator(base)?;
+                (Operator::Text(op, Case::Insensitive), old, 1)
+            }
+        };
+        // `Contains AnyCase`, `In AnyCase`, `In Contains AnyCase`
+        let anycase = self.is_word(ahead + words, "anycase");
+        if anycase {
+            (old, words) = (true, words + 1);
+        }
+        let case = if anycase { Some("anycase") } else { suffix }.map(|suffix| self.case(suffix, Case::Sensitive));
+        let operator = match (operator, case) {
+            (Operator::Text(op, _), Some(case)) => Operator::Text(op, case),
+            (Operator::In(_), Some(case)) => Operator::In(case),
+            (operator, _) => operator,
+        };
+        for _ in 0..ahead + words {
+            self.advance();
+        }
+        Some(Found { operator, negated: negated != glued_not, old: old || glued_not || does, span: Span::default() })
+    }
+
+    /// What a suffix says of upper and lower case.
+    fn case(&mut self, suffix: &str, otherwise: Case) -> Case {
+        match suffix {
+            "anycase" => Case::Insensitive,
+            "matchcase" => Case::Sensitive,
+            _ => {
+                let message = format!("':{suffix}' is no way to compare: :anycase and :matchcase are");
+                let place = self.here();
+                let instead = crate::diagnostic::nearest(suffix, ["anycase", "matchcase"]);
+                self.tell(Diagnostic::error(place, message).suggest_any(instead.map(|instead| format!(":{instead}"))));
+                otherwise
+            }
+        }
+    }
+}
+
+fn equal(case: Case) -> BinaryOp {
+    match case {
+        Case::Sensitive => BinaryOp::Equal,
+        Case::Insensitive => BinaryOp::EqualAnyCase,
+    }
+}
+
+/// There is no operator for `!=:anycase`: it is `=:anycase` denied.
+fn not_equal(case: Case) -> BinaryOp {
+    match case {
+        Case::Sensitive => BinaryOp::NotEqual,
+        Case::Insensitive => BinaryOp::EqualAnyCase,
+    }
+}

@@ -1,0 +1,131 @@
+//! Commands that make columns of columns: `columns`, `let`, `group`, `sort`, `top`, `transpose`.
+
+use super::{Parser, steps::unnamed};
+use crate::{
+    ast::{Column, CommandKind, Expr, ExprKind, Name, SortKey},
+    diagnostic::Diagnostic,
+    lexer::{self, Kind},
+    walk::label,
+};
+
+impl Parser<'_> {
+    pub(super) fn columns(&mut self) -> Vec<Column> {
+        self.list(|parser| Some(parser.column()))
+    }
+
+    /// `[name =] expression`
+    fn column(&mut self) -> Column {
+        let named = !self.given_up && self.tokens.get(self.at..).is_some_and(lexer::names_column);
+        let name = if named { self.own_name() } else { None };
+        if named {
+            self.advance();
+        }
+        let start = self.here().start;
+        let expr = self.expression();
+        let expr = if name.is_none() { self.quoted_column(expr) } else { expr };
+        let span = self.span_from(start);
+        let label = name.as_ref().map_or_else(|| label(&expr, self.text_of(span)), |name| name.text.clone());
+        if name.is_some() {
+            self.own.insert(label.clone());
+        }
+        Column { name, expr, label }
+    }
+
+    /// A name that the query gives: it is as it is written.
+    pub(super) fn own_name(&mut self) -> Option<Name> {
+        if let Kind::Word { text, .. } = self.kind() {
+            self.own.insert(text.clone());
+        }
+        self.name("a name")
+    }
+
+    /// A text where a column belongs is the name of one.
+    fn quoted_column(&self, expr: Expr) -> Expr {
+        match expr.kind {
+            ExprKind::Text(name) if !name.is_empty() => Expr { kind: ExprKind::Field(name), span: expr.span },
+            kind => Expr { kind, span: expr.span },
+        }
+    }
+
+    pub(super) fn let_columns(&mut self) -> CommandKind {
+        let columns = self.list(|parser| {
+            let column = parser.column();
+            if column.name.is_none() && !parser.given_up {
+                let value = parser.text_of(column.expr.span).trim_start_matches(['=', ' ']);
+                let instead = format!("name = {}", if value.is_empty() { "expression" } else { value });
+                parser.warn(Diagnostic::error(column.expr.span, "let gives names").suggest(instead));
+            }
+            Some(column)
+        });
+        CommandKind::Let(columns)
+    }
+
+    pub(super) fn group(&mut self) -> CommandKind {
+        let labels = std::mem::take(&mut self.labels);
+        let aggregates = if self.is_word(0, "by") {
+            self.wrong_here("group is followed by what is made of each group", "group count() by …");
+            Vec::new()
+        } else {
+            self.columns()
+        };
+        self.labels = labels;
+        let by = self.keys();
+        self.set_labels(&aggregates, &by);
+        CommandKind::Group { aggregates, by }
+    }
+
+    fn keys(&mut self) -> Vec<Column> {
+        if self.take_word("by") { self.columns() } else { Vec::new() }
+    }
+
+    fn set_labels(&mut self, aggregates: &[Column], by: &[Column]) {
+        self.labels = unnamed(aggregates);
+        self.labels.extend(unnamed(by));
+    }
+
+    /// `-key`, `+key`, `key`, and `key desc` of other languages.
+    pub(super) fn sort_key(&mut self) -> SortKey {
+        let descending = *self.kind() == Kind::Minus;
+        if descending || *self.kind() == Kind::Plus {
+            self.advance();
+        }
+        let expr = self.expression();
+        let expr = self.quoted_column(expr);
+        for (word, sign, meaning) in [("desc", "-", true), ("asc", "", false)] {
+            if self.is_word(0, word) {
+                let message = format!("'{word}' is understood, but it is written with a sign before the column");
+                let suggestion = format!("sort {sign}{}", self.text_of(expr.span));
+                self.warn(Diagnostic::warning(self.here(), message).suggest(suggestion));
+                self.advance();
+                return SortKey { expr, descending: meaning != descending };
+            }
+        }
+        SortKey { expr, descending }
+    }
+
+    pub(super) fn top(&mut self) -> Option<CommandKind> {
+        let count = self.whole_number("top")?;
+        let labels = std::mem::take(&mut self.labels);
+        let aggregates = if self.is_word(0, "by") { Vec::new() } else { self.columns() };
+        self.labels = labels;
+        if !self.is_word(0, "by") {
+            self.wrong_here("top has to know of what", "top 10 count() by field");
+        }
+        let by = self.keys();
+        self.set_labels(&aggregates, &by);
+        Some(CommandKind::Top { count, aggregates, by })
+    }
+
+    pub(super) fn transpose(&mut self) -> Option<CommandKind> {
+        let column = self.name("the column whose values become columns")?;
+        let keys = if self.take_word("on") { self.names("a column") } else { Vec::new() };
+        let limit = if self.take_word("limit") { Some(self.whole_number("limit")?) } else { None };
+        self.labels.clear();
+        Some(CommandKind::Transpose { column, keys, limit })
+    }
+
+    /// Names with commas between.
+    pub(super) fn names(&mut self, what: &str) -> Vec<Name> {
+        self.list(|parser| parser.name(what))
+    }
+}

@@ -1,0 +1,199 @@
+//! Queries as a whole: the filter, then one command after another.
+
+use std::collections::HashSet;
+
+use super::{Parser, operator::is_operator};
+use crate::{
+    ast::{Column, Command, CommandKind, Query, Span},
+    catalogue,
+    diagnostic::Diagnostic,
+    lexer::Kind,
+};
+
+/// How a filter is written.
+pub(super) const FILTER: &str = "field = 'value'";
+
+impl Parser<'_> {
+    /// A query, up to the end or the `)` of a subquery.
+    pub(super) fn query(&mut self) -> Query {
+        let start = self.here().start;
+        let usage = std::mem::replace(&mut self.usage, FILTER);
+        let mut query = Query { filter: None, commands: Vec::new(), span: Span::default() };
+        if self.begins_command(0) {
+            query.commands.extend(self.command());
+            self.finish();
+        } else if *self.kind() == Kind::Star && matches!(self.peek(1).kind, Kind::Pipe | Kind::Close | Kind::End) {
+            let message = "* alone means all events, as an empty filter does";
+            self.warn(Diagnostic::warning(self.here(), message));
+            self.advance();
+        } else if !self.at_end() {
+            query.filter = Some(self.condition());
+            self.finish();
+        }
+        while self.take(&Kind::Pipe) {
+            query.commands.extend(self.command());
+            self.finish();
+        }
+        query.span = self.span_from(start);
+        self.usage = usage;
+        query
+    }
+
+    /// A query in parentheses, behind the `(`: what the query around it has named is not known in it.
+    pub(super) fn subquery(&mut self) -> Query {
+        if !self.enter() {
+            return Query { filter: None, commands: Vec::new(), span: Span::default() };
+        }
+        let own = std::mem::take(&mut self.own);
+        let labels = std::mem::take(&mut self.labels);
+        let terms = std::mem::replace(&mut self.terms, false);
+        let query = self.query();
+        let inner: HashSet<String> = std::mem::replace(&mut self.own, own);
+        self.own.extend(inner);
+        self.labels = labels;
+        self.terms = terms;
+        self.leave();
+        query
+    }
+
+    /// Goes on behind a command or a filter, at a `|` or the end.
+    fn finish(&mut self) {
+        if !self.at_end() {
+            let shown = self.shown();
+            let expected = if *self.kind() == Kind::Comma { "an operator or |" } else { "an operator, a comma or |" };
+            self.error_here(format!("{shown} is not expected here: {expected} is"));
+            self.skip_command();
+        }
+    }
+
+    /// Whether a command begins at the token from here on, where a filter could begin too.
+    pub(super) fn begins_command(&self, ahead: usize) -> bool {
+        let Some(word) = self.peek(ahead).keyword() else { return false };
+        let next = &self.peek(ahead + 1).kind;
+        let is_end = matches!(next, Kind::Pipe | Kind::Close | Kind::End);
+        match word.as_str() {
+            "limit" => is_end || matches!(next, Kind::Number(_)),
+            "nolimit" => is_end,
+            "dedup" => is_end || matches!(next, Kind::Word { .. } | Kind::Text(_)),
+            "top" => matches!(next, Kind::Number(_)),
+            "parse" | "savelookup" => matches!(next, Kind::Text(_)),
+            "dataset" => matches!(next, Kind::Text(_) | Kind::Word { .. }),
+            "join" | "union" => {
+                *next == Kind::Open || (matches!(next, Kind::Word { .. }) && self.peek(ahead + 2).kind == Kind::Equal)
+            }
+            "inner" | "left" | "outer" => self.is_word(ahead + 1, "join"),
+            "sql" => ["inner", "left", "outer", "join"].iter().any(|word| self.is_word(ahead + 1, word)),
+            "filter" => self.begins_value(ahead + 1),
+            "compare" => matches!(next, Kind::Word { .. } | Kind::Text(_)),
+            "sort" => self.begins_value(ahead + 1) || matches!(next, Kind::Plus | Kind::Minus),
+            "columns" | "let" | "group" | "lookup" | "transpose" => self.begins_value(ahead + 1),
+            _ => false,
+        }
+    }
+
+    /// Whether the token from here on begins a value, and is no operator behind one.
+    fn begins_value(&self, ahead: usize) -> bool {
+        let token = self.peek(ahead);
+        match &token.kind {
+            Kind::Text(_) | Kind::Regex(_) | Kind::Number(_) | Kind::Shortcut(_) | Kind::Open | Kind::Not => true,
+            Kind::Star => self.is_text_operator(ahead + 1),
+            Kind::Word { .. } => token.keyword().is_none_or(|word| {
+                let goes_on = ["and", "or", "is", "exists", "between", "notin"].contains(&word.as_str());
+                let is_denied = word == "not" && self.is_text_operator(ahead + 1);
+                !(goes_on || is_denied || is_operator(&word))
+            }),
+            _ => false,
+        }
+    }
+
+    /// One command, without the `|`.
+    fn command(&mut self) -> Option<Command> {
+        let start = self.here();
+        self.told_at = None;
+        let Some(word) = self.peek(0).keyword() else {
+            self.no_command();
+            return None;
+        };
+        let join = matches!(word.as_str(), "inner" | "left" | "outer" | "sql" | "join");
+        let Some(known) = catalogue::command(if join { "join" } else { &word }) else {
+            self.no_command();
+            return None;
+        };
+        self.usage = known.usage;
+        if !join {
+            self.advance();
+        }
+        let kind = match word.as_str() {
+            "filter" => {
+                let condition = self.condition();
+                Some(CommandKind::Filter(condition))
+            }
+            "columns" => {
+                let columns = self.columns();
+                self.labels = unnamed(&columns);
+                Some(CommandKind::Columns(columns))
+            }
+            "let" => Some(self.let_columns()),
+            "group" => Some(self.group()),
+            "sort" => Some(CommandKind::Sort(self.list(|parser| Some(parser.sort_key())))),
+            "limit" => Some(CommandKind::Limit(if self.at_end() { 10 } else { self.whole_number("limit")? })),
+            "nolimit" => Some(CommandKind::NoLimit),
+            "top" => self.top(),
+            "transpose" => self.transpose(),
+            "dedup" => Some(CommandKind::Dedup(if self.at_end() { Vec::new() } else { self.names("a column") })),
+            "parse" => self.parse_command(),
+            "lookup" => self.lookup(),
+            "dataset" => Some(CommandKind::Dataset(self.name("the name of a table")?)),
+            "savelookup" => self.save_lookup(),
+            "union" => Some(CommandKind::Union(self.queries())),
+            "compare" => self.compare(),
+            _ => self.join(),
+        };
+        kind.map(|kind| Command { kind, span: self.span_from(start.start) })
+    }
+
+    /// Tells that no command stands here.
+    fn no_command(&mut self) {
+        let span = self.here();
+        let shown = self.shown();
+        let word = self.peek(0).keyword();
+        let instead = word.as_deref().and_then(catalogue::command_instead);
+        let next = &self.peek(1).kind;
+        let is_term = word.is_none() || matches!(next, Kind::Equal | Kind::NotEqual | Kind::Less | Kind::Greater);
+        let diagnostic = if self.at_end() {
+            Diagnostic::error(span, format!("a command is expected after the |, not {shown}")).suggest("limit 10")
+        } else if let Some(instead) = instead {
+            Diagnostic::error(span, format!("there is no command {shown}")).suggest(instead)
+        } else if is_term && !self.at_end() {
+            let rest = self.text.get(span.start..).unwrap_or_default();
+            let term = rest.split(['|', '\n']).next().unwrap_or_default().trim_end();
+            let message = format!("a command is expected after the |, not {shown}");
+            Diagnostic::error(span, message).suggest(format!("filter {term}"))
+        } else {
+            let names: Vec<_> = catalogue::COMMANDS.iter().map(|command| command.name).collect();
+            Diagnostic::error(span, format!("there is no command {shown}: there are {}", names.join(", ")))
+        };
+        self.tell(diagnostic);
+        self.skip_command();
+    }
+
+    /// A whole number that counts rows.
+    pub(super) fn whole_number(&mut self, command: &str) -> Option<u64> {
+        let Kind::Number(number) = *self.kind() else {
+            let shown = self.shown();
+            self.error_here(format!("{command} is followed by a number of rows, not by {shown}"));
+            return None;
+        };
+        // The numbers that 64-bit floats have without gaps.
+        if number.fract() != 0.0 || number > 9_007_199_254_740_992.0 {
+            self.error_here("a number of rows is a whole number, up to 9007199254740992");
+        }
+        self.advance();
+        Some(number as u64)
+    }
+}
+
+/// What columns are called that were given no name.
+pub(super) fn unnamed(columns: &[Column]) -> Vec<String> {
+    columns.iter().filter(|column| column.name.is_none()).map(|column| column.label.clone()).collect()
+}

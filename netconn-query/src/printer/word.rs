@@ -1,0 +1,159 @@
+//! Names and texts: with backslashes and quotes where they need them.
+
+use crate::{catalogue, old};
+
+/// Words that mean something where a value can begin or end, besides the commands.
+const KEYWORDS: [&str; 29] = [
+    "and",
+    "or",
+    "not",
+    "true",
+    "false",
+    "null",
+    "func",
+    "in",
+    "contains",
+    "matches",
+    "starts_with",
+    "startswith",
+    "ends_with",
+    "endswith",
+    "like",
+    "by",
+    "on",
+    "from",
+    "where",
+    "is",
+    "exists",
+    "between",
+    "asc",
+    "desc",
+    "inner",
+    "left",
+    "outer",
+    "sql",
+    "notin",
+];
+
+/// Operators of S1QL 1.0, which are words too.
+const OLD_OPERATORS: [&str; 12] = [
+    "regexp",
+    "containscis",
+    "containcis",
+    "startswithcis",
+    "endswithcis",
+    "notcontains",
+    "notcontainscis",
+    "notregexp",
+    "notstartswith",
+    "notendswith",
+    "notstartswithcis",
+    "notendswithcis",
+];
+
+/// Whether a bare word could be taken for something else than a name.
+pub(crate) fn is_keyword(word: &str) -> bool {
+    let word = word.to_lowercase();
+    let plain = word.split(':').next().unwrap_or_default();
+    KEYWORDS.contains(&plain) || OLD_OPERATORS.contains(&plain)
+}
+
+/// The name of a field or column.
+pub fn name(name: &str) -> String {
+    let mut written = String::with_capacity(name.len() + 1);
+    let last = name.chars().count().saturating_sub(1);
+    for (place, character) in name.chars().enumerate() {
+        let inside = place != 0 && place != last;
+        let plain = match character {
+            '.' | '-' | ':' => inside,
+            '_' => true,
+            _ => character.is_alphabetic() || (character.is_alphanumeric() && place != 0),
+        };
+        if !plain {
+            written.push('\\');
+        }
+        written.push(character);
+    }
+    let other_meaning =
+        is_keyword(name) || catalogue::command(&name.to_lowercase()).is_some() || old::field(name).is_some();
+    if other_meaning && !written.starts_with('\\') {
+        written.insert(0, '\\');
+    }
+    written
+}
+
+/// The name of a function, or a table: quoted, if it is no plain word.
+pub(super) fn name_or_text(given: &str) -> String {
+    let written = name(given);
+    if written == given { written } else { text(given) }
+}
+
+/// A text in quotes.
+pub fn text(text: &str) -> String {
+    let mut written = String::with_capacity(text.len() + 2);
+    written.push('\'');
+    for character in text.chars() {
+        match character {
+            '\\' => written.push_str("\\\\"),
+            '\'' => written.push_str("\\'"),
+            '\n' => written.push_str("\\n"),
+            '\r' => written.push_str("\\r"),
+            '\t' => written.push_str("\\t"),
+            _ => written.push(character),
+        }
+    }
+    written.push('\'');
+    written
+}
+
+/// `$"regex"`: as it is; in the quotes that are not in it, or else with backslashes before them.
+pub(super) fn regex(regex: &str) -> String {
+    let free_of = |quote: char| {
+        let mut escaped = false;
+        regex.chars().all(|character| {
+            let ends = character == quote && !escaped;
+            escaped = character == '\\' && !escaped;
+            !ends
+        })
+    };
+    if free_of('"') {
+        format!("$\"{regex}\"")
+    } else if free_of('\'') {
+        format!("$'{regex}'")
+    } else {
+        format!("$\"{}\"", regex.replace('"', "\\x22"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_backslashes_where_needed() {
+        for (given, written) in [
+            ("src.ip.address", "src.ip.address"),
+            ("a-b:c_d", "a-b:c_d"),
+            ("Pretty Name", "Pretty\\ Name"),
+            ("2nd", "\\2nd"),
+            ("a.", "a\\."),
+            ("in", "\\in"),
+            ("limit", "\\limit"),
+            ("contains:x", "\\contains:x"),
+            ("SrcIP", "\\SrcIP"),
+            ("count", "count"),
+            ("sum(x)", "sum\\(x\\)"),
+        ] {
+            assert_eq!(name(given), written);
+        }
+    }
+
+    #[test]
+    fn texts_are_quoted() {
+        assert_eq!(text("it's\\\n"), "'it\\'s\\\\\\n'");
+        assert_eq!(regex("a\\d'"), "$\"a\\d'\"");
+        assert_eq!(regex("a\"b"), "$'a\"b'");
+        assert_eq!(regex("a\"b'"), "$\"a\\x22b'\"");
+        assert_eq!(regex("a\\\"b"), "$\"a\\\"b\"");
+    }
+}
