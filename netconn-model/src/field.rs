@@ -12,6 +12,22 @@ pub enum Type {
     Number,
     /// `true` or `false`.
     Boolean,
+    /// Moment as a whole number: milliseconds since 1970-01-01 UTC.
+    EpochMilliseconds,
+    /// Moment as text: RFC 3339 in UTC with nine digits after the second.
+    Rfc3339,
+}
+
+impl Type {
+    /// Whether the values are moments, in whichever unit.
+    pub fn is_moment(self) -> bool {
+        matches!(self, Self::EpochMilliseconds | Self::Rfc3339)
+    }
+
+    /// Whether the values are numbers in JSON.
+    pub fn is_number(self) -> bool {
+        matches!(self, Self::Integer | Self::Number | Self::EpochMilliseconds)
+    }
 }
 
 /// One field of the schema.
@@ -48,8 +64,8 @@ macro_rules! fields {
 fields! {
     EventType "event.type" String "Kind of the event.";
     EventCategory "event.category" String "`ip` for the four `IP …` kinds.";
-    EventTime "event.time" Integer "Moment in the kernel, epoch milliseconds.";
-    Timestamp "timestamp" String "The same moment, RFC 3339 UTC with nanoseconds.";
+    EventTime "event.time" EpochMilliseconds "Moment in the kernel, epoch milliseconds.";
+    Timestamp "timestamp" Rfc3339 "The same moment, RFC 3339 UTC with nanoseconds.";
     EventId "event.id" String "Unique per event.";
     ConnectionId "event.connection.id" String "The same on all events of one connection, flow or listener; survives a restart of the daemon.";
     Direction "event.network.direction" String "`OUTGOING` or `INCOMING`.";
@@ -91,7 +107,7 @@ fields! {
     ProcessUser "src.process.user" String "Account name.";
     ProcessUserId "src.process.userId" Integer "Unix user id.";
     ProcessUid "src.process.uid" String "Unique process id: boot id, pid, start time.";
-    ProcessStartTime "src.process.startTime" Integer "Epoch milliseconds.";
+    ProcessStartTime "src.process.startTime" EpochMilliseconds "Epoch milliseconds.";
     ParentPid "src.process.parent.pid" Integer "Process id of the parent.";
     ParentName "src.process.parent.name" String "Name of the parent.";
     ParentPath "src.process.parent.image.path" String "Executable of the parent.";
@@ -121,8 +137,13 @@ fields! {
     LossRecords "loss.records" Integer "With `ring`: records of the kernel that were lost; most cost no event.";
     LossOutgoing "loss.outgoing" Integer "With `ring`: `IP Connect` events with direction `OUTGOING` among `loss.count`.";
     LossIncoming "loss.incoming" Integer "With `ring`: all other `IP Connect` events among `loss.count`.";
-    LossFrom "loss.from" Integer "Since when, epoch milliseconds.";
-    LossTo "loss.to" Integer "Until when, epoch milliseconds.";
+    LossFrom "loss.from" EpochMilliseconds "Since when, epoch milliseconds.";
+    LossTo "loss.to" EpochMilliseconds "Until when, epoch milliseconds.";
+}
+
+/// Returns the table's entry of the field with this name.
+pub fn by_name(name: &str) -> Option<&'static FieldInfo> {
+    FIELDS.iter().find(|field| field.name == name)
 }
 
 impl Field {
@@ -143,5 +164,7 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), FIELDS.len());
         assert_eq!(Field::LossTo.info().name, "loss.to");
+        assert_eq!(by_name("loss.to").map(|field| field.name), Some("loss.to"));
+        assert!(by_name("loss").is_none());
     }
 }

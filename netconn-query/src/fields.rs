@@ -1,6 +1,6 @@
 //! The fields that events have: those of the schema, and others that files have.
 
-use netconn_model::field::FIELDS;
+use netconn_model::field::{self, FIELDS};
 
 use crate::diagnostic::nearest;
 
@@ -17,7 +17,7 @@ impl Fields {
         let mut additional: Vec<String> = additional.into_iter().map(Into::into).collect();
         additional.sort_unstable();
         additional.dedup();
-        additional.retain(|name| FIELDS.iter().all(|field| field.name != name));
+        additional.retain(|name| field::by_name(name).is_none());
         Self { additional }
     }
 

@@ -1,7 +1,7 @@
 //! Expressions: fields that there are, and operators that make sense where they stand.
 
 use jiff::Timestamp;
-use netconn_model::field::{FIELDS, Field, FieldInfo, Type};
+use netconn_model::field::{self, Type};
 
 use super::{Checker, Place, literal, scope::Scope};
 use crate::{
@@ -274,7 +274,7 @@ impl Checker<'_> {
             if literal::is_number(text) {
                 continue;
             }
-            let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if is_moment(name) && name != Field::Timestamp.info().name);
+            let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if has_milliseconds(name));
             let unit = if is_milliseconds(left) || is_milliseconds(right) { 1_000_000 } else { 1 };
             let message = format!("{} is no number, so this is null in every row", printer::text(text));
             let number = duration::span(text).map(|nanos| (nanos / unit).to_string());
@@ -293,16 +293,19 @@ impl Checker<'_> {
     }
 }
 
+/// Whether a field of the schema is a moment in milliseconds.
+fn has_milliseconds(name: &str) -> bool {
+    field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds)
+}
+
 /// Whether a field of the schema is a moment: it is compared with times.
 fn is_moment(name: &str) -> bool {
-    let moments = [Field::EventTime, Field::Timestamp, Field::ProcessStartTime, Field::LossFrom, Field::LossTo];
-    moments.iter().any(|field| field.info().name == name)
+    field::by_name(name).is_some_and(|field| field.r#type.is_moment())
 }
 
 /// Whether a field of the schema has numbers.
 fn is_number(name: &str) -> bool {
-    let is_number = |field: &FieldInfo| matches!(field.r#type, Type::Integer | Type::Number);
-    FIELDS.iter().any(|field| field.name == name && is_number(field))
+    field::by_name(name).is_some_and(|field| field.r#type.is_number())
 }
 
 /// Whether an expression can only be true or false.

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use netconn_model::{field::FIELDS, term};
+use netconn_model::{
+    field::{self, FIELDS},
+    term,
+};
 use netconn_query::{
     Columns, Fields,
     catalogue::{COMMANDS, FUNCTIONS, FunctionKind},
@@ -134,7 +137,7 @@ fn names(begun: &str, command: Option<&str>, before: &str, fields: &[String]) ->
     if has_fields {
         let known = FIELDS.iter().map(|field| (field.name, field.meaning));
         let found = fields.iter().filter(|field| is_harmless(field)).map(|field| (field.as_str(), "in these files"));
-        let known = known.chain(found.filter(|(name, _)| !FIELDS.iter().any(|field| field.name == *name)));
+        let known = known.chain(found.filter(|(name, _)| field::by_name(name).is_none()));
         candidates
             .extend(known.filter(|(name, _)| starts_with(name, begun)).map(|(name, meaning)| named(name, "", meaning)));
     }

@@ -2,10 +2,8 @@
 
 use std::collections::HashSet;
 
+use netconn_model::field::FIELDS;
 use netconn_query::ast::{Column, CommandKind, Expr, ExprKind, Query};
-
-/// Fields that are moments.
-const FIELDS: [&str; 5] = ["event.time", "timestamp", "src.process.startTime", "loss.from", "loss.to"];
 
 /// Functions whose value is a moment.
 const FUNCTIONS: [&str; 4] = ["timebucket", "querystart", "queryend", "now"];
@@ -20,7 +18,7 @@ pub struct Moments(HashSet<String>);
 impl Moments {
     /// Those of the events themselves.
     pub fn of_events() -> Self {
-        Self(FIELDS.iter().map(|name| (*name).to_owned()).collect())
+        Self(FIELDS.iter().filter(|field| field.r#type.is_moment()).map(|field| field.name.to_owned()).collect())
     }
 
     /// Those of a query's answer.

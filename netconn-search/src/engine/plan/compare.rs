@@ -5,7 +5,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use jiff::Timestamp;
-use netconn_model::field::Field;
+use netconn_model::field::{self, Field, Type};
 use netconn_query::ast::BinaryOp;
 
 use super::operand::{Operand, binary, function};
@@ -13,9 +13,6 @@ use crate::engine::function::{
     network::address,
     value::{Kind, parse_moment, parse_number},
 };
-
-/// Fields that are moments in milliseconds.
-const MILLISECONDS: [Field; 4] = [Field::EventTime, Field::ProcessStartTime, Field::LossFrom, Field::LossTo];
 
 /// `left op right`. The result may be missing, for false.
 pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
@@ -104,8 +101,8 @@ pub(crate) fn is_timestamp(operand: &Operand) -> bool {
 
 /// Whether it is a field that is a moment in milliseconds.
 fn is_milliseconds(operand: &Operand) -> bool {
-    let named = |name: &str| MILLISECONDS.iter().any(|field| field.info().name == name);
-    operand.kind.is_numeric() && matches!(&operand.expr, Expr::Column(column) if named(&column.name))
+    let has_type = |name: &str| field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds);
+    operand.kind.is_numeric() && matches!(&operand.expr, Expr::Column(column) if has_type(&column.name))
 }
 
 /// A literal moment in milliseconds, if it is one: Parquet's statistics are in them. What is between two of them is rounded

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use datafusion::logical_expr::{Expr, Operator, lit};
-use netconn_model::field::FIELDS;
+use netconn_model::field;
 use netconn_query::{
     ast::{self, BinaryOp, Case, ExprKind, Span, Subject},
     diagnostic::nearest,
@@ -68,7 +68,7 @@ impl<'a> Scope<'a> {
     /// Warns of a column that rows do not have of which only the data say what they have: those of a table in a file, of values that became
     /// columns. Of others the checker has warned, who knows the query.
     fn look_for(&self, name: &str, span: Span) {
-        let is_field = || FIELDS.iter().any(|field| field.name == name);
+        let is_field = || field::by_name(name).is_some();
         if self.rows.events || self.names.contains_key(name) || self.rows.resolve(name).is_some() || is_field() {
             return;
         }

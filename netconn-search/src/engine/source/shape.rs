@@ -8,7 +8,7 @@ use std::{
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use memchr::memmem;
-use netconn_model::field::{FIELDS, Type};
+use netconn_model::field::{self, FIELDS, Type};
 use serde::{
     Deserialize, de,
     de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -93,8 +93,8 @@ fn head(files: &[EventFile]) -> u64 {
 impl From<Type> for Shape {
     fn from(field: Type) -> Self {
         match field {
-            Type::String => Self::Text,
-            Type::Integer => Self::Integer,
+            Type::String | Type::Rfc3339 => Self::Text,
+            Type::Integer | Type::EpochMilliseconds => Self::Integer,
             Type::Number => Self::Number,
             Type::Boolean => Self::Boolean,
         }
@@ -149,7 +149,7 @@ impl Shapes {
 
     /// Makes sure that a name is there: as text, if no file that was looked at has it.
     pub(crate) fn wanted(&mut self, name: &str) {
-        if !FIELDS.iter().any(|field| field.name == name) {
+        if field::by_name(name).is_none() {
             self.additional.entry(name.to_owned()).or_insert(Shape::Text);
         }
     }
@@ -173,7 +173,7 @@ impl Shapes {
 
     /// Looks for fields that only lines have which have not been looked through: reads until each has been found.
     pub(crate) fn search(&mut self, files: &[EventFile], names: &BTreeSet<String>) {
-        let known = |name: &str| FIELDS.iter().any(|field| field.name == name);
+        let known = |name: &str| field::by_name(name).is_some();
         let finder = |name: &String| {
             memmem::Finder::new(serde_json::Value::from(name.as_str()).to_string().as_bytes()).into_owned()
         };

@@ -26,7 +26,7 @@ use datafusion::{
 };
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use netconn_model::field::FIELDS;
+use netconn_model::field;
 
 use super::{
     find::{self, EventFile, Format},
@@ -200,7 +200,7 @@ impl Events {
     pub(crate) fn shown(&self) -> Vec<String> {
         let names = self.schema.fields().iter().map(|field| field.name().clone());
         names
-            .filter(|name| FIELDS.iter().any(|field| field.name == name) || self.additional.contains(name))
+            .filter(|name| field::by_name(name).is_some() || self.additional.contains(name))
             .filter(|name| name != UNPARSED || self.wants_unparsed())
             .collect()
     }
