@@ -14,6 +14,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
+use crate::lines;
+
 /// How long the daemon may take to begin its answer.
 pub const ANSWER: Duration = Duration::from_secs(30);
 /// Longest error message that is read.
@@ -154,7 +156,7 @@ impl Answer {
         let mut rest = Vec::new();
         while let Some(part) = self.part().await? {
             rest.extend_from_slice(&part);
-            let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+            let whole = lines::whole_length(&rest);
             for text in rest[..whole].split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
                 if !line(text)? {
                     return Ok(());

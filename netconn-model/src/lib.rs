@@ -5,6 +5,7 @@
 
 pub mod field;
 pub mod state;
+pub mod lines;
 pub mod json;
 pub mod event;
 pub mod community_id;

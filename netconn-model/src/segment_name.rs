@@ -16,7 +16,7 @@
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
-/// Name of the folder in the state folder.
+/// Name of the history's folder in the state folder.
 pub const FOLDER: &str = "events";
 /// The value of `loss.output` for the history.
 pub const HISTORY: &str = "history";
@@ -27,7 +27,7 @@ pub const LATEST: u64 = 9_999_999_999_999;
 
 /// A file of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Name {
+pub enum SegmentName {
     /// `events-FROM.ndjson`
     Segment {
         /// No event is earlier, epoch milliseconds.
@@ -42,7 +42,7 @@ pub enum Name {
     },
 }
 
-impl Name {
+impl SegmentName {
     /// Understands a file's name, without its folder.
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("events-")?;
@@ -74,7 +74,7 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for SegmentName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Segment { from } => write!(formatter, "events-{from:0DIGITS$}.ndjson"),
@@ -89,11 +89,11 @@ pub fn is_temporary(name: &str) -> bool {
 }
 
 /// The files that count among all that are in the folder, by FROM: each event is in exactly one of them.
-pub fn current(names: impl IntoIterator<Item = Name>) -> Vec<Name> {
+pub fn current(names: impl IntoIterator<Item = SegmentName>) -> Vec<SegmentName> {
     let mut segments = BTreeMap::new();
     for name in names {
         // In the order of the variants a Parquet is greater than its segment.
-        segments.entry(name.from()).and_modify(|known: &mut Name| *known = name.max(*known)).or_insert(name);
+        segments.entry(name.from()).and_modify(|known: &mut SegmentName| *known = name.max(*known)).or_insert(name);
     }
     segments.into_values().collect()
 }
@@ -108,14 +108,14 @@ mod tests {
 
     use super::*;
 
-    const A: Name = Name::Segment { from: 1_767_225_600_000 };
-    const B: Name = Name::Converted { from: 1_767_225_600_000, to: 1_767_225_699_999 };
+    const A: SegmentName = SegmentName::Segment { from: 1_767_225_600_000 };
+    const B: SegmentName = SegmentName::Converted { from: 1_767_225_600_000, to: 1_767_225_699_999 };
 
     #[test]
     fn names_are_written_and_understood() {
         assert_eq!(A.to_string(), "events-1767225600000.ndjson");
         assert_eq!(B.to_string(), "events-1767225600000-1767225699999.parquet");
-        assert_eq!(Name::Segment { from: 7 }.to_string(), "events-0000000000007.ndjson");
+        assert_eq!(SegmentName::Segment { from: 7 }.to_string(), "events-0000000000007.ndjson");
         for other in [
             "",
             "events-.ndjson",
@@ -127,7 +127,7 @@ mod tests {
             ".events-1767225600000-1767225699999.parquet",
             "events-1767225600000-1767225699999.ndjson",
         ] {
-            assert_eq!(Name::parse(other), None, "{other}");
+            assert_eq!(SegmentName::parse(other), None, "{other}");
         }
         assert!(is_temporary("events-1767225600000-1767225699999.parquet.tmp") && is_temporary(".x"));
         assert!(!is_temporary(&A.to_string()) && !is_temporary(&B.to_string()));
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_name_says_what_cannot_be_in_the_file() {
-        let holds = |name: Name, from: u64, to: u64| name.may_hold(&(from..=to));
+        let holds = |name: SegmentName, from: u64, to: u64| name.may_hold(&(from..=to));
         assert!(!holds(A, 0, 1_767_225_599_999) && holds(A, 0, 1_767_225_600_000) && holds(A, LATEST, LATEST));
         assert!(!holds(B, 0, 1_767_225_599_999) && holds(B, 0, 1_767_225_600_000));
         assert!(holds(B, 1_767_225_699_999, LATEST) && !holds(B, 1_767_225_700_000, LATEST));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn of_two_files_of_a_segment_the_converted_one_counts() {
-        let other = Name::Segment { from: 1_767_225_700_000 };
+        let other = SegmentName::Segment { from: 1_767_225_700_000 };
         assert_eq!(current([other, A, B]), [B, other]);
         assert_eq!(current([B, A]), [B]);
         assert_eq!(current([A]), [A]);
@@ -153,16 +153,16 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_understood(from in 0..=LATEST, to in 0..=LATEST) {
-            for name in [Name::Segment { from }, Name::Converted { from, to }] {
-                prop_assert_eq!(Name::parse(&name.to_string()), Some(name));
+            for name in [SegmentName::Segment { from }, SegmentName::Converted { from, to }] {
+                prop_assert_eq!(SegmentName::parse(&name.to_string()), Some(name));
             }
         }
 
         #[test]
         fn each_segment_counts_once(all in proptest::collection::vec((0..9_u64, proptest::option::of(0..9_u64)), 0..30)) {
             let names = all.iter().map(|(from, to)| match to {
-                None => Name::Segment { from: *from },
-                Some(to) => Name::Converted { from: *from, to: *to },
+                None => SegmentName::Segment { from: *from },
+                Some(to) => SegmentName::Converted { from: *from, to: *to },
             });
             let current = current(names.clone());
             prop_assert!(current.is_sorted_by(|one, next| one.from() < next.from()));

@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use netconn_model::lines;
+
 /// What every event begins with, so that a torn last line of ours is told from another file's.
 const EVENT_START: &[u8] = b"{\"event.type\":";
 /// Longest line that is looked for at the end of a file.
@@ -109,7 +111,7 @@ impl LineFile {
             self.torn = false;
         }
         self.write_all(lines).map_err(|(error, written)| {
-            let whole = lines[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+            let whole = lines::whole_length(&lines[..written]);
             if written > whole {
                 self.torn = !self.cut((written - whole) as u64);
             }
@@ -151,7 +153,7 @@ fn mend(file: &mut File) -> io::Result<()> {
     file.seek(SeekFrom::Start(start))?;
     let mut end = Vec::new();
     file.take(LINE_MAX).read_to_end(&mut end)?;
-    let line_start = end.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let line_start = lines::whole_length(&end);
     let last = &end[line_start..];
     if last.is_empty() {
         return Ok(());

@@ -13,7 +13,7 @@ use datafusion::arrow::{
     datatypes::SchemaRef,
 };
 use futures::StreamExt as _;
-use netconn_model::{client, exit::Exit, field::Field};
+use netconn_model::{client, exit::Exit, field::Field, lines};
 use netconn_query::{
     self,
     ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
@@ -182,7 +182,7 @@ impl<'a> Follower<'a> {
 
     /// Shows what the query lets through of the whole lines.
     async fn look(&mut self) -> Result<()> {
-        let whole = self.waiting.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let whole = lines::whole_length(&self.waiting);
         if whole == 0 {
             return Ok(());
         }

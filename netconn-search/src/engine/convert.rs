@@ -24,7 +24,7 @@ use datafusion::{
         schema::types::ColumnPath,
     },
 };
-use netconn_model::{field::Field, segment_name::Name};
+use netconn_model::{field::Field, segment_name::SegmentName};
 use serde::Serialize;
 
 use super::{
@@ -103,11 +103,13 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
         // Stable: lines of the same time stay in their order.
         segment.lines.sort_by_key(|line| line.time);
     }
-    let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
-    let from = name.map_or(segment.first.unwrap_or(0), |name| i64::try_from(name.from()).unwrap_or(i64::MAX));
-    let to = segment.last.unwrap_or(from).max(from);
+    let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
+    // Names have no times before 1970: such events count as of 1970.
+    let epoch_ms = |time: i64| u64::try_from(time).unwrap_or(0);
+    let from = name.map_or(epoch_ms(segment.first.unwrap_or(0)), SegmentName::from);
+    let to = segment.last.map_or(from, |last| epoch_ms(last).max(from));
     let folder = ndjson.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let parquet = folder.join(format!("events-{from:013}-{to:013}.parquet"));
+    let parquet = folder.join(SegmentName::Converted { from, to }.to_string());
     let write = |source| SearchError::Write { path: parquet.clone(), source };
 
     let temporary = tempfile::Builder::new().prefix(".events-").suffix(".tmp").tempfile_in(folder).map_err(write)?;

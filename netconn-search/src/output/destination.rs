@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netconn_model::term;
+use netconn_model::{lines, term};
 use tempfile::TempPath;
 
 /// Bytes that are written at once.
@@ -115,7 +115,7 @@ struct Harmless<W: Write> {
 impl<W: Write> Write for Harmless<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.rest.extend_from_slice(bytes);
-        let whole = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let whole = lines::whole_length(&self.rest);
         let lines = String::from_utf8_lossy(&self.rest[..whole]).into_owned();
         self.rest.drain(..whole);
         for line in lines.split_terminator('\n') {

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netconn_model::segment_name::Name;
+use netconn_model::segment_name::SegmentName;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde::Deserialize;
 use thiserror::Error;
@@ -83,7 +83,7 @@ impl Running {
         let work = Work::prepare(folder, from)?;
         let mut command = Command::new(program);
         // Relative to a folder that it is put into: it may have no way through those above it.
-        command.arg("--convert").arg(format!("./{}", Name::Segment { from })).current_dir(&work.0);
+        command.arg("--convert").arg(format!("./{}", SegmentName::Segment { from })).current_dir(&work.0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let parent = std::process::id();
         // SAFETY: only system calls are made between fork and exec, and nothing is allocated.
@@ -97,7 +97,7 @@ impl Running {
     }
 
     /// Whether it is done, and well: `None` while it works. Longer than `limit` it does not.
-    pub(super) fn poll(&mut self, limit: Duration) -> Option<Result<Name, ConvertError>> {
+    pub(super) fn poll(&mut self, limit: Duration) -> Option<Result<SegmentName, ConvertError>> {
         self.out.read();
         self.errors.read();
         match self.child.try_wait() {
@@ -115,7 +115,7 @@ impl Running {
         }
     }
 
-    fn outcome(&self, status: ExitStatus) -> Result<Name, ConvertError> {
+    fn outcome(&self, status: ExitStatus) -> Result<SegmentName, ConvertError> {
         if !status.success() {
             let said = if self.errors.0.is_empty() { &self.out } else { &self.errors };
             return Err(ConvertError::Ended { status, said: said.text() });
@@ -157,7 +157,7 @@ impl Work {
         folder::remove_work(folder)?;
         let work = Self(folder.join(folder::WORK));
         DirBuilder::new().mode(0o700).create(&work.0)?;
-        let segment = Name::Segment { from }.to_string();
+        let segment = SegmentName::Segment { from }.to_string();
         fs::hard_link(folder.join(&segment), work.0.join(segment))?;
         Ok(work)
     }
@@ -171,21 +171,21 @@ impl Drop for Work {
 }
 
 /// Whether all of the segment is in the file that the child has made.
-fn verify(work: &Path, from: u64, report: &Report) -> Result<Name, ConvertError> {
+fn verify(work: &Path, from: u64, report: &Report) -> Result<SegmentName, ConvertError> {
     let untrue = |what: String| Err(ConvertError::Untrue(what));
-    let name = report.file.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
-    let Some(name @ Name::Converted { from: its, .. }) = name else {
+    let name = report.file.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
+    let Some(name @ SegmentName::Converted { from: its, .. }) = name else {
         return untrue(format!("{} is no name of a converted segment", report.file.display()));
     };
     if its != from {
-        return untrue(format!("it made {name}, which is not of {}", Name::Segment { from }));
+        return untrue(format!("it made {name}, which is not of {}", SegmentName::Segment { from }));
     }
     let path = work.join(name.to_string());
     let bytes = fs::symlink_metadata(&path)?.len();
     if bytes != report.bytes || !folder::is_parquet(&path) {
         return untrue(format!("{name} is not whole: {bytes} bytes of {}", report.bytes));
     }
-    let lines = lines(&work.join(Name::Segment { from }.to_string()))?;
+    let lines = lines(&work.join(SegmentName::Segment { from }.to_string()))?;
     if lines != report.rows {
         return untrue(format!("{name} has {} rows for {lines} lines", report.rows));
     }
@@ -290,7 +290,7 @@ mod tests {
     /// A folder with a segment of two lines and a file for it.
     fn converted(parquet: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(Name::Segment { from: FROM }.to_string()), "a\nb\n").unwrap();
+        fs::write(folder.path().join(SegmentName::Segment { from: FROM }.to_string()), "a\nb\n").unwrap();
         fs::write(folder.path().join(FILE), parquet).unwrap();
         folder
     }
@@ -302,8 +302,8 @@ mod tests {
             let report = Report { rows, bytes, file: file.into() };
             verify(converted(parquet).path(), FROM, &report).map_err(|error| error.to_string())
         };
-        assert_eq!(check(whole, 2, 12, FILE), Ok(Name::Converted { from: FROM, to: 1_767_225_699_999 }));
-        assert_eq!(check(whole, 2, 12, &format!("./{FILE}")).map(Name::from), Ok(FROM));
+        assert_eq!(check(whole, 2, 12, FILE), Ok(SegmentName::Converted { from: FROM, to: 1_767_225_699_999 }));
+        assert_eq!(check(whole, 2, 12, &format!("./{FILE}")).map(SegmentName::from), Ok(FROM));
         for (parquet, rows, bytes, file, expected) in [
             (whole, 2, 12, "events.parquet", "events.parquet is no name of a converted segment"),
             (whole, 2, 12, "events-1767225600001-1767225699999.parquet", "which is not of events-1767225600000.ndjson"),
@@ -318,10 +318,10 @@ mod tests {
     }
 
     /// Runs a shell script as the converter, until it is done; whether the folder has another file then.
-    fn run(script: &str, limit: Duration) -> Result<Name, ConvertError> {
+    fn run(script: &str, limit: Duration) -> Result<SegmentName, ConvertError> {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(Name::Segment { from: FROM }.to_string()), "a\nb\n").unwrap();
+        fs::write(folder.path().join(SegmentName::Segment { from: FROM }.to_string()), "a\nb\n").unwrap();
         let program = folder.path().join("script");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();

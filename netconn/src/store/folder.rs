@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use netconn_model::segment_name::{Name, is_temporary};
+use netconn_model::segment_name::{SegmentName, is_temporary};
 use nix::{sys::statvfs::statvfs, unistd::Group};
 use tracing::{info, warn};
 
@@ -26,7 +26,7 @@ const RESERVE_MAX: u64 = 1 << 30;
 /// A file of the history.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    pub(super) name: Name,
+    pub(super) name: SegmentName,
     pub(super) bytes: u64,
     pub(super) modified: SystemTime,
 }
@@ -36,7 +36,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let Some(name) = entry.file_name().to_str().and_then(Name::parse) else { continue };
+        let Some(name) = entry.file_name().to_str().and_then(SegmentName::parse) else { continue };
         match entry.metadata() {
             Ok(metadata) if metadata.is_file() => {
                 entries.push(Entry { name, bytes: metadata.len(), modified: metadata.modified()? });
@@ -82,15 +82,15 @@ pub(super) fn prepare(folder: &Path, group: &str, stage: Stage) -> io::Result<()
         let is_alone = entries.iter().filter(|other| other.name.from() == name.from()).count() == 1;
         share(&path, group, MODE)?;
         match name {
-            Name::Converted { .. } if is_parquet(&path) => {}
-            Name::Converted { .. } if is_alone => {
+            SegmentName::Converted { .. } if is_parquet(&path) => {}
+            SegmentName::Converted { .. } if is_alone => {
                 warn!("{} is damaged, and there is nothing else of it", path.display());
             }
-            Name::Converted { .. } => {
+            SegmentName::Converted { .. } => {
                 info!("{} is not whole: it is made anew", path.display());
                 fs::remove_file(&path)?;
             }
-            Name::Segment { .. } => {
+            SegmentName::Segment { .. } => {
                 if *bytes == 0 || LineFile::open(&path)?.length()? == 0 {
                     fs::remove_file(&path)?;
                 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netconn_model::{health::Conversion, segment_name::Name};
+use netconn_model::{health::Conversion, segment_name::SegmentName};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -58,7 +58,7 @@ pub(super) struct Keeper {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Files {
     /// The segment first: when its removal is interrupted, what is left counts as before.
-    names: Vec<Name>,
+    names: Vec<SegmentName>,
     bytes: u64,
     /// The last event is not later, epoch milliseconds.
     to: u64,
@@ -133,7 +133,7 @@ impl Keeper {
 
     /// A segment stays as it is for a while.
     fn fail(&mut self, from: u64, error: &ConvertError) {
-        let segment = Name::Segment { from };
+        let segment = SegmentName::Segment { from };
         warn!("{segment} stays NDJSON for now, because netconn-search did not convert it: {error}");
         self.status.failures.fetch_add(1, Ordering::Relaxed);
         let pause =
@@ -185,7 +185,7 @@ impl Keeper {
             // After a start nobody knows since when.
             let since = *self.doubled.entry(*from).or_insert_with(Instant::now);
             if since.elapsed() >= self.pace.grace {
-                let segment = Name::Segment { from: *from };
+                let segment = SegmentName::Segment { from: *from };
                 let path = self.folder.join(segment.to_string());
                 files.bytes = files.bytes.saturating_sub(fs::metadata(&path)?.len());
                 fs::remove_file(path)?;
@@ -293,7 +293,7 @@ mod tests {
 
     fn entry(name: &str, bytes: u64, written: u64) -> Entry {
         let modified = UNIX_EPOCH + Duration::from_millis(written);
-        Entry { name: Name::parse(name).unwrap(), bytes, modified }
+        Entry { name: SegmentName::parse(name).unwrap(), bytes, modified }
     }
 
     /// A segment of each of the last days, the oldest first, with the place for its number; each of 100 bytes.

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use netconn_model::segment_name::{LATEST, Name};
+use netconn_model::segment_name::{LATEST, SegmentName};
 use tracing::{info, warn};
 
 use crate::{
@@ -277,7 +277,7 @@ impl Writer {
     }
 
     fn path(&self, from: u64) -> PathBuf {
-        self.folder.join(Name::Segment { from }.to_string())
+        self.folder.join(SegmentName::Segment { from }.to_string())
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
     fn segments(folder: &Path) -> Vec<(u64, String)> {
         let mut entries = folder::list(folder).unwrap();
         entries.sort_by_key(|entry| entry.name);
-        let read = |name: Name| fs::read_to_string(folder.join(name.to_string())).unwrap();
+        let read = |name: SegmentName| fs::read_to_string(folder.join(name.to_string())).unwrap();
         entries.iter().map(|entry| (entry.name.from(), read(entry.name))).collect()
     }
 
@@ -348,7 +348,7 @@ mod tests {
         for _ in 0..3 {
             Writer::start(settings(&folder)).unwrap().write(LINE, now()).unwrap();
             let (from, _) = segments(&folder)[0];
-            let torn = fs::OpenOptions::new().append(true).open(folder.join(Name::Segment { from }.to_string()));
+            let torn = fs::OpenOptions::new().append(true).open(folder.join(SegmentName::Segment { from }.to_string()));
             io::Write::write_all(&mut torn.unwrap(), b"{\"event.type\":\"I").unwrap();
         }
         let mut writer = Writer::start(settings(&folder)).unwrap();
@@ -417,9 +417,10 @@ mod tests {
         }
         assert!(writer.due().unwrap() <= OLD);
         // The next daemon does not go on with one that is old.
-        fs::write(state.path().join(Name::Segment { from: hours(2) }.to_string()), LINE.repeat(3)).unwrap();
+        fs::write(state.path().join(SegmentName::Segment { from: hours(2) }.to_string()), LINE.repeat(3)).unwrap();
         drop(writer);
-        fs::remove_file(state.path().join(Name::Segment { from: segments(state.path())[1].0 }.to_string())).unwrap();
+        fs::remove_file(state.path().join(SegmentName::Segment { from: segments(state.path())[1].0 }.to_string()))
+            .unwrap();
         let mut writer = Writer::start(settings(state.path())).unwrap();
         writer.write(LINE, now as i64).unwrap();
         assert_eq!(segments(state.path()).len(), 2);
@@ -429,8 +430,9 @@ mod tests {
     fn a_segment_that_is_converted_is_not_continued() {
         let state = tempfile::tempdir().unwrap();
         let from = now() as u64 - EARLIER_MS;
-        fs::write(state.path().join(Name::Segment { from }.to_string()), LINE).unwrap();
-        fs::write(state.path().join(Name::Converted { from, to: from + 1 }.to_string()), "PAR1 much PAR1").unwrap();
+        fs::write(state.path().join(SegmentName::Segment { from }.to_string()), LINE).unwrap();
+        fs::write(state.path().join(SegmentName::Converted { from, to: from + 1 }.to_string()), "PAR1 much PAR1")
+            .unwrap();
         let mut writer = Writer::start(settings(state.path())).unwrap();
         writer.write(LINE, from as i64 + EARLIER_MS as i64).unwrap();
         assert_eq!(segments(state.path()).len(), 3);

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use netconn_model::segment_name::{self, Name};
+use netconn_model::segment_name::{self, SegmentName};
 
 use crate::engine::error::{Result, SearchError};
 
@@ -151,10 +151,10 @@ impl Finder<'_> {
         }
         names.sort_unstable();
         let mut has_next = false;
-        let current: BTreeSet<Name> =
-            segment_name::current(names.iter().filter_map(|name| Name::parse(name))).into_iter().collect();
+        let current: BTreeSet<SegmentName> =
+            segment_name::current(names.iter().filter_map(|name| SegmentName::parse(name))).into_iter().collect();
         for name in names.iter().filter(|name| !segment_name::is_temporary(name)) {
-            let (path, parsed) = (path.join(name), Name::parse(name));
+            let (path, parsed) = (path.join(name), SegmentName::parse(name));
             let metadata = fs::metadata(&path);
             if let Ok(metadata) = &metadata
                 && metadata.is_dir()
@@ -231,30 +231,30 @@ impl Finder<'_> {
 }
 
 fn is_of_history(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).and_then(Name::parse).is_some()
+    path.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse).is_some()
 }
 
 fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn may_hold(name: Name, range: &Range<i64>) -> bool {
+fn may_hold(name: SegmentName, range: &Range<i64>) -> bool {
     let [start, end] = [range.start, range.end.saturating_sub(1)].map(|time| u64::try_from(time).ok());
     end.is_some_and(|end| range.start < range.end && name.may_hold(&(start.unwrap_or(0)..=end)))
 }
 
 /// Whether this is the first Parquet file behind the range: a loss is told when it is over. Names come in order.
-fn is_next(name: Name, range: &Range<i64>, has_next: &mut bool) -> bool {
+fn is_next(name: SegmentName, range: &Range<i64>, has_next: &mut bool) -> bool {
     let is_behind = i64::try_from(name.from()).is_ok_and(|from| from >= range.end);
     is_behind && name.to().is_some() && !std::mem::replace(has_next, true)
 }
 
 /// What the store has made of a segment that was there when its folder was listed. Nothing if it was the oldest and had to go.
-fn converted(path: &Path, segment: Name) -> io::Result<Option<EventFile>> {
+fn converted(path: &Path, segment: SegmentName) -> io::Result<Option<EventFile>> {
     let Some(folder) = path.parent() else { return Ok(None) };
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name().to_str().and_then(Name::parse);
+        let name = entry.file_name().to_str().and_then(SegmentName::parse);
         if name.is_some_and(|name| name.from() == segment.from() && name.to().is_some()) {
             return open(&entry.path());
         }
@@ -345,7 +345,7 @@ mod tests {
     fn a_segment_that_goes_while_it_is_looked_for_is_found_converted() {
         let folder = tempfile::tempdir().unwrap();
         let segment = folder.path().join("events-1700000100000.ndjson");
-        let name = Name::Segment { from: 1_700_000_100_000 };
+        let name = SegmentName::Segment { from: 1_700_000_100_000 };
         assert!(converted(&segment, name).unwrap().is_none(), "it was the oldest");
         fs::write(folder.path().join("events-1700000000000-1700000099999.parquet"), "PAR1").unwrap();
         assert!(converted(&segment, name).unwrap().is_none());
