@@ -12,7 +12,6 @@ use bytes::BytesMut;
 use divan::{Bencher, black_box, counter::ItemsCount};
 use netconn::{
     clock::Clock,
-    directory::Directory,
     encode::{
         event::{EventEncoder, Sensor},
         packet,
@@ -23,6 +22,7 @@ use netconn::{
         decode::{Record, decode},
         packet::{PacketSocket, PacketSockets},
     },
+    names::Names,
     process::{Processes, lookup::Lookup},
     table::{Change, Connection, Exchanged, Table},
 };
@@ -210,6 +210,6 @@ fn told() -> Vec<Told> {
 }
 
 /// The accounts and cgroups of this machine.
-fn directory() -> Directory {
-    Directory::new(Lookup::start(|_| {}).expect("no thread"))
+fn directory() -> Names {
+    Names::new(Lookup::start(|_| {}).expect("no thread"))
 }

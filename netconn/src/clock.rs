@@ -1,6 +1,6 @@
 //! From the kernel's time since boot to the time of day.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -67,11 +67,6 @@ impl Default for Clock {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// How long ago a moment given in nanoseconds since boot was.
-pub fn age(clock: &Clock, boottime_ns: u64) -> Duration {
-    Duration::from_nanos(clock.now().saturating_sub(boottime_ns))
 }
 
 /// A clock in nanoseconds. Both clocks exist on every kernel that netconn runs on; 0 stands for an error that cannot be.

@@ -29,9 +29,9 @@ use crate::{
         load::{self, Fault},
         preflight,
     },
-    sensor::{self, StateDir},
     server::{self, Socket},
     sink::{Batch, Output},
+    state_dir::{self, StateDir},
     store::{self, Limits, Pace},
     table::flows::Limits as FlowLimits,
 };
@@ -78,7 +78,7 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     })?;
     report(capture.hooks(), capture.missing_members());
 
-    let mut encoder = EventEncoder::new(&sensor, sensor::run_id());
+    let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());
     let pace = if trouble.hurry { Pace::HURRIED } else { Pace::NORMAL };
     let outputs = outputs(config, pace, &mut encoder, &mut capture)?;
     let (handle, commands) = Engine::channel().context("cannot start the engine")?;

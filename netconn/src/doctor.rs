@@ -21,7 +21,7 @@ use crate::{
         load::{LoadError, Options},
         preflight::{self, Lockdown},
     },
-    search::NotInstalled,
+    search_program::NotInstalled,
     table::Table,
 };
 

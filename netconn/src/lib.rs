@@ -3,21 +3,20 @@
 //! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
 
 pub mod clock;
-pub mod memory;
-pub mod precedence;
+pub mod os;
 pub mod kernel;
 pub mod process;
-pub mod directory;
+pub mod names;
 pub mod table;
 pub mod encode;
-pub mod sensor;
+pub mod state_dir;
 pub mod line_file;
-pub mod search;
+pub mod search_program;
 pub mod store;
 pub mod sink;
 pub mod engine;
 pub mod server;
 pub mod doctor;
-pub mod alone;
+pub mod daemonless;
 pub mod daemon;
 pub mod cli;

@@ -6,10 +6,10 @@ use netconn_model::exit::{self, Exit};
 
 use crate::{
     kernel::{load::LoadError, preflight::Unfit},
-    search::NotInstalled,
-    sensor::StateError,
+    search_program::NotInstalled,
     server::BindError,
     sink::OutputError,
+    state_dir::StateError,
 };
 
 /// Returns the exit code of an error.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use netconn_model::exit::Exit;
 
-use crate::search;
+use crate::search_program;
 
 /// Options of both: those of `netconn-search`, whatever they are.
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ pub(super) struct Options {
 
 /// Becomes `netconn-search` with these arguments, as they were given.
 pub(super) fn run(first: Option<&str>, arguments: &[OsString]) -> Result<Exit> {
-    let program = search::find()?;
+    let program = search_program::find()?;
     let error = Command::new(&program).args(first).args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {}", program.display()))
 }

@@ -13,7 +13,7 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    directory::Directory,
+    names::Names,
     process::{Cached, Identity, Process, TICK_NS, comm},
     table::{Change, Connection, Exchanged, Icmp},
 };
@@ -118,7 +118,7 @@ impl EventEncoder {
         &mut self,
         out: &mut BytesMut,
         clock: &mut Clock,
-        directory: &mut Directory,
+        directory: &mut Names,
         (change, connection, time_ns): (Change, &Connection, u64),
     ) {
         let kind = match change {
@@ -198,14 +198,7 @@ impl EventEncoder {
         object
     }
 
-    fn owner(
-        &self,
-        object: &mut Object<'_>,
-        clock: &Clock,
-        directory: &mut Directory,
-        connection: &Connection,
-        now: u64,
-    ) {
+    fn owner(&self, object: &mut Object<'_>, clock: &Clock, directory: &mut Names, connection: &Connection, now: u64) {
         let owner = &connection.owner;
         if owner.tgid == 0 {
             object.string(Field::Attribution, attribution_name(0));
@@ -238,7 +231,7 @@ impl EventEncoder {
     fn process(
         &self,
         clock: &Clock,
-        directory: &mut Directory,
+        directory: &mut Names,
         owner: &Owner,
         process: Option<&Rc<Process>>,
         now: u64,

@@ -9,9 +9,9 @@ use netconn_model::{json::Object, packet_socket::protocol_name};
 use serde_json::json;
 
 use crate::{
-    directory::Directory,
     encode::row::owner,
     kernel::packet::{PacketSocket, PacketSockets},
+    names::Names,
     process::{Processes, comm},
 };
 
@@ -24,7 +24,7 @@ pub fn object(
     found: &PacketSockets,
     is_complete: bool,
     processes: &Processes,
-    directory: &mut Directory,
+    directory: &mut Names,
     now_ns: u64,
 ) -> Bytes {
     let PacketSockets { sockets, unlisted, lacks_owners: _ } = found;
@@ -42,7 +42,7 @@ pub fn object(
     out.freeze()
 }
 
-fn row(out: &mut BytesMut, socket: &PacketSocket, processes: &Processes, directory: &mut Directory, now_ns: u64) {
+fn row(out: &mut BytesMut, socket: &PacketSocket, processes: &Processes, directory: &mut Names, now_ns: u64) {
     let PacketSocket { family, protocol, device, interface, namespace, inode, owner: whose } = socket;
     let mut object = Object::begin(out);
     object.string_as(",\"family\":", if *family == AF_XDP { "AF_XDP" } else { "AF_PACKET" });
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_one_object_with_a_row_on_each_line() {
-        let mut directory = Directory::new(Lookup::start(drop).unwrap());
+        let mut directory = Names::new(Lookup::start(drop).unwrap());
         let mut answer = |found: &PacketSockets| {
             let text = object(Some("id"), found, true, &Processes::default(), &mut directory, 0);
             String::from_utf8(text.to_vec()).unwrap()

@@ -13,8 +13,8 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    directory::Directory,
     encode::event::connection_id,
+    names::Names,
     process::{Process, comm},
     table::{Change, Connection, past::Ended},
 };
@@ -23,7 +23,7 @@ use crate::{
 pub struct Context<'a> {
     clock: &'a mut Clock,
     /// Names of accounts and cgroups.
-    pub directory: &'a mut Directory,
+    pub directory: &'a mut Names,
     /// The beginning of each connection's id.
     boot: &'a str,
     /// Nanoseconds since boot, when the first of them was written.
@@ -34,7 +34,7 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// For rows that are written now. Names are looked up once.
-    pub fn new(clock: &'a mut Clock, directory: &'a mut Directory, boot: &'a str) -> Self {
+    pub fn new(clock: &'a mut Clock, directory: &'a mut Names, boot: &'a str) -> Self {
         let now = clock.now();
         Self { clock, directory, boot, now, owners: HashMap::default() }
     }
@@ -114,7 +114,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
 /// Writes who has a socket, if that is known.
 pub(super) fn owner(
     object: &mut Object<'_>,
-    directory: &mut Directory,
+    directory: &mut Names,
     owner: &Owner,
     process: Option<&Process>,
     now: u64,

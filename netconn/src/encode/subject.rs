@@ -2,12 +2,12 @@
 
 use netconn_model::filter::Subject;
 
-use crate::{directory::Directory, process::comm, table::Connection};
+use crate::{names::Names, process::comm, table::Connection};
 
 /// Shows a connection to a filter, with the names that the directory knows.
 pub fn with_subject<T>(
     connection: &Connection,
-    directory: &mut Directory,
+    directory: &mut Names,
     now: u64,
     look: impl FnOnce(&Subject<'_>) -> T,
 ) -> T {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    directory::Directory,
+    names::Names,
     process::lookup::Lookup,
     table::{
         Change, Connection,
@@ -54,8 +54,8 @@ fn event((change, connection, at): &(Change, Connection, u64)) -> Value {
     serde_json::from_slice(&out).unwrap()
 }
 
-fn directory() -> Directory {
-    Directory::new(Lookup::start(drop).unwrap())
+fn directory() -> Names {
+    Names::new(Lookup::start(drop).unwrap())
 }
 
 /// The members of an event that begin with this.

@@ -7,7 +7,7 @@ use crate::{
         core::Core,
         run::{GATHER, Loop, TICK},
     },
-    memory,
+    os,
     sink::Output,
 };
 
@@ -35,7 +35,7 @@ impl Loop {
             self.core.announce_found();
             self.core.telling.hand_over(&self.outputs);
             if !self.core.has_backlog() {
-                memory::give_back();
+                os::release_free_memory();
             }
         }
         self.core.has_backlog()

@@ -38,7 +38,7 @@ use crate::{
     encode::event::{EventEncoder, Sensor},
     engine::run::Loop,
     kernel::capture::Capture,
-    precedence,
+    os,
     process::lookup::Answer,
     sink::Output,
     table::flows::Limits,
@@ -127,7 +127,7 @@ impl Engine {
         let lookups = handle.clone();
         let thread = thread::Builder::new().name("netconn-engine".into()).spawn(move || {
             let _ended = OnDrop(Some(ended));
-            precedence::take();
+            os::raise_thread_priority();
             match Loop::new(parts, &lookups) {
                 Ok(mut engine) => engine.run(&commands, &wake),
                 Err(error) => error!("the engine cannot start: {error}"),

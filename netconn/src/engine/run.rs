@@ -20,7 +20,6 @@ use tracing::{error, warn};
 
 use crate::{
     clock::Clock,
-    directory::Directory,
     engine::{
         Command, Cursor, Handle, Parts, RowsRequest, core::Core, losing::OutputLoss, owners::Owners, telling::Telling,
         unsent::Unsent,
@@ -31,7 +30,8 @@ use crate::{
         losses::Losses,
         rings::Rings,
     },
-    memory,
+    names::Names,
+    os,
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
     table::{Covered, Table, flows::Flows},
@@ -121,7 +121,7 @@ impl Loop {
                 maps: parts.capture.flow_maps(),
                 unsent: Unsent::start(Arc::clone(&handle.wake))?,
                 boot: parts.sensor.boot.chars().take(16).collect(),
-                telling: Telling::new(clock, Directory::new(lookup), parts.encoder, !parts.outputs.is_empty()),
+                telling: Telling::new(clock, Names::new(lookup), parts.encoder, !parts.outputs.is_empty()),
                 sensor: parts.sensor,
                 records: 0,
                 without_memory: 0,
@@ -165,7 +165,7 @@ impl Loop {
         }
         self.dump(false);
         self.dump_flows();
-        memory::give_back();
+        os::release_free_memory();
     }
 
     /// Brings table and processes into line with the kernel: at the start, and after records were lost.

@@ -272,10 +272,10 @@ mod tests {
     use super::*;
     use crate::{
         clock::Clock,
-        directory::Directory,
         encode::event::{EventEncoder, Sensor},
         engine::unsent::Unsent,
         kernel::flows::FlowMaps,
+        names::Names,
         process::{Processes, lookup::Lookup},
         table::{
             Table,
@@ -287,7 +287,7 @@ mod tests {
         let text = || "x".to_owned();
         let sensor = Sensor { id: text(), host: text(), site: None, source: text(), boot: text() };
         let encoder = EventEncoder::new(&sensor, 1);
-        let directory = Directory::new(Lookup::start(drop).unwrap());
+        let directory = Names::new(Lookup::start(drop).unwrap());
         Core {
             processes: Processes::default(),
             table: Table::default(),

@@ -4,11 +4,11 @@ use bytes::BytesMut;
 
 use crate::{
     clock::Clock,
-    directory::Directory,
     encode::{
         event::{EventEncoder, Loss},
         subject::with_subject,
     },
+    names::Names,
     sink::{Batch, Output, Stream},
     table::{Change, Connection, past::Past},
 };
@@ -20,7 +20,7 @@ pub(super) struct Telling {
     pub(super) past: Past,
     /// Flows that have ended lately: apart, because they are many and must not push connections out.
     pub(super) past_flows: Past,
-    pub(super) directory: Directory,
+    pub(super) directory: Names,
     pub(super) encoder: EventEncoder,
     /// Events for the outputs.
     batch: BytesMut,
@@ -35,7 +35,7 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    pub(super) fn new(clock: Clock, directory: Directory, encoder: EventEncoder, has_outputs: bool) -> Self {
+    pub(super) fn new(clock: Clock, directory: Names, encoder: EventEncoder, has_outputs: bool) -> Self {
         let batch = BytesMut::new();
         let streams = Vec::new();
         Self {

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::{
     line_file::{Failed, LineFile},
-    precedence,
+    os,
     store::{self, Status},
 };
 
@@ -135,7 +135,7 @@ impl Output {
         let writer = Writer { path: path.to_owned(), target, counters: Arc::clone(&counters) };
         let thread = thread::Builder::new().name("netconn-output".into());
         let run = move || {
-            precedence::take();
+            os::raise_thread_priority();
             writer.run(&orders);
         };
         let writer = thread.spawn(run)?;

@@ -17,7 +17,7 @@ use netconn_model::{health::Conversion, segment_name::SegmentName};
 use tracing::{debug, info, warn};
 
 use crate::{
-    search,
+    search_program,
     store::{
         Limits, Pace,
         convert::{ConvertError, Running},
@@ -207,7 +207,7 @@ impl Keeper {
             let state = if waiting.is_empty() { Conversion::Idle } else { Conversion::Failing };
             return self.status.set_conversion(state);
         };
-        let program = match search::find() {
+        let program = match search_program::find() {
             Ok(program) => program,
             Err(error) => {
                 self.status.set_conversion(Conversion::Missing);

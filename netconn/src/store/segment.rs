@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::Ordering,
@@ -92,11 +92,6 @@ impl Writer {
             prepared: UNPREPARED,
             checked: Instant::now(),
         })
-    }
-
-    /// Its folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// How it is.
@@ -300,7 +295,7 @@ fn since(epoch_ms: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::store::Pace;

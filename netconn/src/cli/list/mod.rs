@@ -24,13 +24,13 @@ use netconn_model::{
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::{
-    alone::Snapshot,
     cli::{
         SocketOption, block_on,
         list::{group::GroupBy, order::SortKey, output::Output},
         presentation::{Format, Presentation},
         selection::Selection,
     },
+    daemonless::Snapshot,
 };
 
 /// What a pipe to somebody else is made to hold: the most that anybody may ask for (`pipe(7)`).

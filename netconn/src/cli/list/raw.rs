@@ -12,12 +12,12 @@ use netconn_model::{
 };
 
 use crate::{
-    alone,
     cli::{
         block_on,
         list::{Options, columns::or_dash, is_offline},
         presentation::Format,
     },
+    daemonless,
 };
 
 /// Shows them.
@@ -32,7 +32,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     });
     let answer = match answered {
         Err(error) if is_offline(&error) && !options.socket.is_named() => {
-            let (source, answer) = alone::packet_sockets()?;
+            let (source, answer) = daemonless::packet_sockets()?;
             anstream::eprintln!("netconn: {}", source.notice());
             answer.to_vec()
         }

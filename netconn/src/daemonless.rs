@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::{
     clock::Clock,
-    directory::Directory,
     encode::{
         self,
         row::{Context, row},
@@ -23,8 +22,9 @@ use crate::{
         packet,
         preflight::Unfit,
     },
+    names::Names,
     process::{Key, Processes, lookup::Lookup, open, scan},
-    sensor,
+    state_dir,
     table::{Connection, Covered, Table, past},
 };
 
@@ -120,7 +120,7 @@ impl Snapshot {
 
     /// What stands before the rows in the daemon's JSON object, up to the opening bracket.
     pub fn head(&self) -> String {
-        let id = sensor::known_id(DEFAULT_STATE_DIR.as_ref()).map(|id| format!("\"sensor_id\":{},", json!(id)));
+        let id = state_dir::known_id(DEFAULT_STATE_DIR.as_ref()).map(|id| format!("\"sensor_id\":{},", json!(id)));
         let complete = matches!(self.source, Source::Iterators);
         let taken_at = json!(Timestamp::now().to_string());
         format!("{{{}\"taken_at\":{taken_at},\"complete\":{complete},\"connections\":[", id.unwrap_or_default())
@@ -138,8 +138,8 @@ impl Snapshot {
     ) -> Result<(), E> {
         let mut clock = Clock::new();
         // Accounts and cgroups are read at its start; who asks once needs no later answers.
-        let mut directory = Directory::new(Lookup::start(drop)?);
-        let boot: String = sensor::boot_id().chars().take(16).collect();
+        let mut directory = Names::new(Lookup::start(drop)?);
+        let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
         let mut context = Context::new(&mut clock, &mut directory, &boot);
@@ -184,8 +184,8 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
     };
     let owners = found.sockets.iter().map(|socket| &socket.owner);
     let processes = processes(owners);
-    let mut directory = Directory::new(Lookup::start(drop)?);
-    let id = sensor::known_id(DEFAULT_STATE_DIR.as_ref());
+    let mut directory = Names::new(Lookup::start(drop)?);
+    let id = state_dir::known_id(DEFAULT_STATE_DIR.as_ref());
     let is_complete = matches!(source, Source::Iterators) && found.unlisted.is_empty();
     let now = Clock::new().now();
     let answer = encode::packet::object(id.as_deref(), &found, is_complete, &processes, &mut directory, now);

@@ -16,7 +16,7 @@ const CGROUPS_AGAIN: usize = 4096;
 
 /// Accounts and cgroups, kept up to date by a [`Lookup`] thread.
 #[derive(Debug)]
-pub struct Directory {
+pub struct Names {
     users: HashMap<u32, Rc<str>>,
     cgroups: Cgroups,
     lookup: Lookup,
@@ -26,7 +26,7 @@ pub struct Directory {
     cgroups_made: Option<Vec<(u64, Vec<u8>)>>,
 }
 
-impl Directory {
+impl Names {
     /// Reads accounts and cgroups; this may take a while.
     pub fn new(lookup: Lookup) -> Self {
         let mut directory = Self {
