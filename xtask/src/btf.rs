@@ -10,11 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _};
+use xtask::{cargo, check, packages, root};
 
-use crate::{
-    cargo, check, packages, root,
-    vm::kernels::{self, Fetched},
-};
+use crate::vm::kernels::{self, Fetched};
 
 /// Where the tests of `netconn::kernel::layout` find them.
 const FOLDER: &str = "netconn/tests/data/btf";

@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::root;
+use xtask::root;
 
 /// Where netconn embeds the object from.
 const OBJECT: &str = "netconn/bpf/netconn.bpf.o";

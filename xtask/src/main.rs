@@ -1,21 +1,17 @@
 //! netconn's chores, as `cargo xtask …`.
 
-mod bench;
 mod btf;
 mod ebpf;
-mod packages;
 mod run;
 mod test;
 mod tidy;
 mod vm;
 
-use std::{
-    path::PathBuf,
-    process::{Command, ExitCode},
-};
+use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use xtask::cargo;
 
 /// netconn's chores.
 #[derive(Parser)]
@@ -44,8 +40,12 @@ enum Chore {
     },
     /// Measure netconn against its goals, and beside what else is installed: ss, netstat, lsof, tcplife, tcpstates, bpftrace.
     /// Needs root. How each figure is measured is in the long help (--help).
-    #[command(after_long_help = bench::methods())]
-    Bench(bench::Options),
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Groups and options: see `cargo xtask bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Build the eBPF object and put it where netconn embeds it from (netconn/bpf).
     Ebpf {
         /// Build, but only compare with the committed object, byte for byte.
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Run { built } => run::run(built),
         Chore::Test { no_install, no_skip } => test::run(!no_install, no_skip.is_some_and(|value| value != "false")),
-        Chore::Bench(options) => bench::run(&options),
+        Chore::Bench { arguments } => bench(&arguments),
         Chore::Ebpf { check } => ebpf::run(check),
         Chore::Vm { series, test } => vm::run(series.as_deref(), test.as_deref()),
         Chore::Btf { series } => btf::run(series.as_deref()),
@@ -88,36 +88,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's root folder.
-fn root() -> PathBuf {
-    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    path.pop();
-    path
-}
-
-/// A command in the workspace's root folder.
-fn command(program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.current_dir(root()).args(arguments);
-    command
-}
-
-/// cargo, the one that runs this.
-fn cargo(arguments: &[&str]) -> Command {
-    command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
-}
-
-/// Runs a command to its end.
-fn check(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    if !status.success() {
-        let arguments: Vec<_> = command.get_args().map(|part| part.to_string_lossy()).collect();
-        bail!("{} {}: {status}", command.get_program().display(), arguments.join(" "));
-    }
-    Ok(())
-}
-
-/// Whether this process is root.
-fn is_root() -> bool {
-    nix::unistd::geteuid().is_root()
+/// Becomes the crate `bench`, which has its own options and help.
+fn bench(arguments: &[OsString]) -> Result<()> {
+    let mut run = cargo(&["run", "--quiet", "--package", "netconn-bench", "--"]);
+    // Paths in options are relative to the caller's folder.
+    let error = run.current_dir(".").args(arguments).exec();
+    Err(error).context("cannot run cargo")
 }

@@ -4,13 +4,13 @@ use std::{env, path::Path, process::Stdio};
 
 use anyhow::Result;
 
-use crate::{check, command};
+use crate::{check, command, is_root};
 
 /// A program, and the Debian package that has it.
-pub(crate) type Needed = (&'static str, &'static str);
+pub type Needed = (&'static str, &'static str);
 
 /// What the live tests use.
-pub(crate) const LIVE: [Needed; 15] = [
+pub const LIVE: [Needed; 15] = [
     ("nginx", "nginx"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
@@ -29,13 +29,13 @@ pub(crate) const LIVE: [Needed; 15] = [
 ];
 
 /// What the language of searches is compared with.
-pub(crate) const ORACLE: [Needed; 1] = [("python3", "python3")];
+pub const ORACLE: [Needed; 1] = [("python3", "python3")];
 
 /// What guests need beside that.
-pub(crate) const GUESTS: [Needed; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
+pub const GUESTS: [Needed; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
 
 /// Why something cannot run without programs that are not there, if so.
-pub(crate) fn obstacle(needed: &[Needed]) -> Option<String> {
+pub fn obstacle(needed: &[Needed]) -> Option<String> {
     let missing: Vec<String> =
         missing(needed).map(|(program, package)| format!("{program} (package {package})")).collect();
     (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
@@ -46,11 +46,11 @@ fn missing(needed: &[Needed]) -> impl Iterator<Item = &Needed> {
 }
 
 /// Installs what is missing, where apt is and this is root.
-pub(crate) fn install() -> Result<()> {
+pub fn install() -> Result<()> {
     let mut packages: Vec<_> =
         missing(&LIVE).chain(missing(&ORACLE)).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
     packages.dedup();
-    if packages.is_empty() || !is_there("apt-get") || !crate::is_root() {
+    if packages.is_empty() || !is_there("apt-get") || !is_root() {
         return Ok(());
     }
     println!("installing {}", packages.join(", "));
@@ -64,7 +64,7 @@ pub(crate) fn install() -> Result<()> {
 }
 
 /// Whether a program is installed.
-pub(crate) fn is_there(program: &str) -> bool {
+pub fn is_there(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

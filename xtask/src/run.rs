@@ -13,8 +13,7 @@ use nix::{
     sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
     unistd::Pid,
 };
-
-use crate::{cargo, check, is_root, root};
+use xtask::{cargo, check, is_root, root};
 
 /// The daemon's default socket.
 const SOCKET: &str = "/run/netconn/netconn.sock";

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use xtask::{cargo, check, is_root, packages};
 
-use crate::{cargo, check, ebpf, is_root, packages, tidy, vm};
+use crate::{ebpf, tidy, vm};
 
 /// A test that is a step of its own: it needs what others do not.
 const ORACLE: &str = "python_gives_the_same_rows";
@@ -79,8 +80,9 @@ fn clippy() -> Result<()> {
 
 /// Everything that needs no kernel to be asked.
 fn unit() -> Result<()> {
-    let packages = ["netconn", "netconn-common", "netconn-model", "netconn-query", "netconn-search", "xtask"]
-        .map(|name| ["--package", name]);
+    let packages =
+        ["netconn", "netconn-bench", "netconn-common", "netconn-model", "netconn-query", "netconn-search", "xtask"]
+            .map(|name| ["--package", name]);
     let without = ["--", "--skip", ORACLE];
     check(&mut cargo(&[&["test", "--quiet"], packages.as_flattened(), &without].concat()))
 }

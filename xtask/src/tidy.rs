@@ -7,8 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::{command, root};
+use xtask::{command, root};
 
 /// Longest file, in lines that are not tests.
 const LINES_MAX: usize = 500;

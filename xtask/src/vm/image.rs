@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _};
+use xtask::root;
 
 use super::kernels::Fetched;
-use crate::root;
 
 /// Programs of the host that the tests run.
 const PROGRAMS: [&str; 15] = [

@@ -8,8 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
-
-use crate::{check, packages, root};
+use xtask::{check, packages, root};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const ARCHITECTURE: &str = "cloud-amd64";

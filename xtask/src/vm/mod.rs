@@ -19,8 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use kernels::Kernel;
-
-use crate::{cargo, check, packages, root};
+use xtask::{cargo, check, packages, root};
 
 /// A guest that prints nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(120);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{
+use crate::{
     Bench,
     daemon::{Daemon, FULL},
     figures::Figure,
@@ -14,7 +14,7 @@ use super::{
 const SOCKETS: usize = 100_000;
 
 /// Measures starts, and whether what is known then is right.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let _held = Hold::start(&bench.place, SOCKETS)?;
     let expected = machine::sockets()?;
     for _ in bench.rounds("startup") {

@@ -17,13 +17,13 @@ const RUN_TIME: u32 = 0;
 /// Runs of programs are counted while this lives, as with `kernel.bpf_stats_enabled`. Nothing is left behind, however
 /// this process ends.
 #[derive(Debug)]
-pub(super) struct Counting {
+pub(crate) struct Counting {
     _stats: OwnedFd,
 }
 
 impl Counting {
     /// Begins.
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let kind = RUN_TIME;
         // SAFETY: the attribute is one word, which lives during the call.
         let fd = unsafe { libc::syscall(libc::SYS_bpf, ENABLE_STATS, &raw const kind, size_of_val(&kind)) };
@@ -36,17 +36,17 @@ impl Counting {
 
 /// Runs of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Runs {
-    pub(super) count: u64,
-    pub(super) nanoseconds: u64,
+pub(crate) struct Runs {
+    pub(crate) count: u64,
+    pub(crate) nanoseconds: u64,
 }
 
 /// Runs of several programs, by their ids.
-pub(super) type ById = BTreeMap<u32, Runs>;
+pub(crate) type ById = BTreeMap<u32, Runs>;
 
 /// Runs so far of the hooks of a process: programs with a link that stays. Iterators, which run when they are read, have
 /// one only then.
-pub(super) fn runs(pid: Pid) -> Result<ById> {
+pub(crate) fn runs(pid: Pid) -> Result<ById> {
     let (mut found, mut linked) = (ById::new(), BTreeSet::new());
     for text in descriptors(pid)? {
         let number = |name: &str| field(&text, name)?.parse::<u64>().ok();
@@ -62,7 +62,7 @@ pub(super) fn runs(pid: Pid) -> Result<ById> {
 }
 
 /// What was run since.
-pub(super) fn since(before: &ById, after: &ById) -> ById {
+pub(crate) fn since(before: &ById, after: &ById) -> ById {
     let less = |(id, after): (&u32, &Runs)| {
         let before = before.get(id).copied().unwrap_or_default();
         (*id, Runs { count: after.count - before.count, nanoseconds: after.nanoseconds - before.nanoseconds })
@@ -71,13 +71,13 @@ pub(super) fn since(before: &ById, after: &ById) -> ById {
 }
 
 /// All runs together.
-pub(super) fn total(runs: &ById) -> Runs {
+pub(crate) fn total(runs: &ById) -> Runs {
     let sum = |of: fn(&Runs) -> u64| runs.values().map(of).sum();
     Runs { count: sum(|runs| runs.count), nanoseconds: sum(|runs| runs.nanoseconds) }
 }
 
 /// Each program that ran, the most expensive first: its name, its mean time, and how often it ran for each connection.
-pub(super) fn in_words(runs: &ById, connections: usize) -> String {
+pub(crate) fn in_words(runs: &ById, connections: usize) -> String {
     let mut ran: Vec<_> = runs.iter().filter(|(_, runs)| runs.count > 0).collect();
     ran.sort_by_key(|(_, runs)| std::cmp::Reverse(runs.nanoseconds));
     let word = |(id, runs): &(&u32, &Runs)| {
@@ -96,7 +96,7 @@ fn name(id: u32) -> String {
 }
 
 /// Whether a process has programs.
-pub(super) fn has_programs(pid: Pid) -> bool {
+pub(crate) fn has_programs(pid: Pid) -> bool {
     descriptors(pid).is_ok_and(|texts| texts.iter().any(|text| field(text, "prog_id").is_some()))
 }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use nix::sys::signal::Signal;
 
-use super::{
+use crate::{
     Bench,
     child::until,
-    daemon::{Daemon, Setup},
+    daemon::{Daemon, Health, Setup},
     figures::Figure,
     load::{self, Hold},
     machine,
@@ -26,7 +26,7 @@ const SMALL: Setup = Setup { events: true, history: false, config: "ring_bytes =
 const LONG: Duration = Duration::from_secs(30);
 
 /// Measures the repair of a loss: when somebody asks at once, and when nobody does.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let _held = Hold::start(&bench.place, SOCKETS)?;
     for _ in bench.rounds("repair") {
         for (case, repair) in [("asked", asked as Repair), ("alone", alone)] {
@@ -100,7 +100,7 @@ fn alone(
 }
 
 /// Something must have been lost, and nothing more when the repair is over.
-fn check(report: &mut Report, daemon: &Daemon, health: &super::daemon::Health) -> Result<()> {
+fn check(report: &mut Report, daemon: &Daemon, health: &Health) -> Result<()> {
     let after = daemon.settled()?;
     if health.lost_records() == 0 {
         report.note("repair: nothing was lost, so nothing was repaired");

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{
+use crate::{
     Bench,
     daemon::{Daemon, FULL, Setup},
     figures::Figure,
@@ -15,7 +15,7 @@ const RATE: u32 = 1000;
 const SECONDS: u32 = 10;
 
 /// Measures daemon and hooks together.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     for round in bench.rounds("connect, 1,000 connections/s") {
         let daemon = Daemon::start(&bench.place, FULL)?;
         let _counting = hooks::Counting::start()?;

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow, ensure};
 use plotters::prelude::*;
 
-use super::{figures::Figure, table::Report};
+use crate::{figures::Figure, table::Report};
 
 const SIZE: (u32, u32) = (960, 400);
 const COLORS: [RGBColor; 3] = [RED, BLUE, BLACK];
@@ -11,7 +11,7 @@ const COLORS: [RGBColor; 3] = [RED, BLUE, BLACK];
 type Line = (&'static str, Vec<(f64, f64)>);
 
 /// Both halves, side by side: what lists take with connections held, what connections a second cost.
-pub(super) fn growth(report: &Report) -> Result<String> {
+pub(crate) fn growth(report: &Report) -> Result<String> {
     let held = |figure| -> Vec<(f64, f64)> {
         let medians = report.medians(figure).into_iter();
         medians.filter_map(|(case, value)| Some((case.parse().ok()?, value))).collect()

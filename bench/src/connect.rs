@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::Result;
 
-use super::{
+use crate::{
     Bench,
     daemon::{Daemon, FULL, Setup},
     figures::Figure,
@@ -60,7 +60,7 @@ impl Flood {
 }
 
 /// Measures floods of all kinds: alone, beside one, alone, beside the next, and so on.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let mut all = vec![Beside::Full, Beside::Table];
     all.extend(peers::tracers(&bench.place, report).into_iter().map(Beside::Peer));
     for _ in bench.rounds("connect") {

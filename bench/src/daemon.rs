@@ -18,7 +18,7 @@ use nix::{
 use procfs::process::Process;
 use serde_json::Value;
 
-use super::{
+use crate::{
     child::{self, Running},
     place::Place,
 };
@@ -31,30 +31,30 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// How a daemon is started.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Setup {
+pub(crate) struct Setup {
     /// Without: the table alone.
-    pub(super) events: bool,
+    pub(crate) events: bool,
     /// With a history, as by default; without, nothing of it is measured.
-    pub(super) history: bool,
+    pub(crate) history: bool,
     /// Lines of a configuration file.
-    pub(super) config: &'static str,
+    pub(crate) config: &'static str,
 }
 
 /// Full events to a file: how it is usually run.
-pub(super) const FULL: Setup = Setup { events: true, history: false, config: "" };
+pub(crate) const FULL: Setup = Setup { events: true, history: false, config: "" };
 
 /// A running daemon; killed when dropped.
 #[derive(Debug)]
-pub(super) struct Daemon {
-    pub(super) process: Running,
+pub(crate) struct Daemon {
+    pub(crate) process: Running,
     folder: PathBuf,
     /// From spawn until it said that it knows everything.
-    pub(super) ready_after: Duration,
+    pub(crate) ready_after: Duration,
 }
 
 /// What `/v1/health` answers.
 #[derive(Debug)]
-pub(super) struct Health(Value);
+pub(crate) struct Health(Value);
 
 /// Removes what outlives a daemon on purpose: the next one has another state folder.
 fn unpin(folder: &Path) {
@@ -68,7 +68,7 @@ fn unpin(folder: &Path) {
 
 impl Daemon {
     /// Starts one and waits until its table is complete.
-    pub(super) fn start(place: &Place, setup: Setup) -> Result<Self> {
+    pub(crate) fn start(place: &Place, setup: Setup) -> Result<Self> {
         let folder = place.empty("daemon")?;
         let path = |name: &str| folder.join(name);
         let mut command = Command::new(place.netconn());
@@ -100,7 +100,7 @@ impl Daemon {
     }
 
     /// Ends it.
-    pub(super) fn stop(self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         let Self { process, folder, .. } = self;
         let status = process.end(Signal::SIGTERM)?;
         if !status.success() {
@@ -114,12 +114,12 @@ impl Daemon {
     }
 
     /// Where clients find it.
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join("socket")
     }
 
     /// Its file of events.
-    pub(super) fn events(&self) -> PathBuf {
+    pub(crate) fn events(&self) -> PathBuf {
         self.folder.join("events")
     }
 
@@ -128,7 +128,7 @@ impl Daemon {
     }
 
     /// What its socket answers to a path.
-    pub(super) fn get(&self, path: &str) -> Result<Vec<u8>> {
+    pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>> {
         let mut stream = UnixStream::connect(self.socket())?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n")?;
         let mut answer = Vec::new();
@@ -142,13 +142,13 @@ impl Daemon {
     }
 
     /// How it is.
-    pub(super) fn health(&self) -> Result<Health> {
+    pub(crate) fn health(&self) -> Result<Health> {
         Ok(Health(serde_json::from_slice(&self.get("/v1/health")?)?))
     }
 
     /// How it is when it has handled all that happened so far, and all events of that are written. Other processes may go
     /// on meanwhile.
-    pub(super) fn settled(&self) -> Result<Health> {
+    pub(crate) fn settled(&self) -> Result<Health> {
         thread::sleep(SETTLE);
         // The engine empties the ring before it answers.
         let events = self.health()?.number("/events");
@@ -161,25 +161,25 @@ impl Daemon {
     }
 
     /// Rows of its snapshot that are in a network namespace.
-    pub(super) fn rows(&self, namespace: u64) -> Result<usize> {
+    pub(crate) fn rows(&self, namespace: u64) -> Result<usize> {
         let answer = self.get(&format!("/v1/connections?format=ndjson&namespace={namespace}"))?;
         Ok(answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count())
     }
 
     /// Processor seconds that it has used, its threads that ended counted in.
-    pub(super) fn cpu_seconds(&self) -> Result<f64> {
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let time = clock_gettime(clock_getcpuclockid(self.process.pid())?)?;
         Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
     }
 
     /// Resident memory in megabytes (of a million bytes).
-    pub(super) fn resident_megabytes(&self) -> Result<f64> {
+    pub(crate) fn resident_megabytes(&self) -> Result<f64> {
         let kilobytes = Process::new(self.process.pid().as_raw())?.status()?.vmrss.context("no VmRSS")?;
         Ok(kilobytes as f64 * 1024.0 / 1e6)
     }
 
     /// How often its threads have given their processor away, or had to.
-    pub(super) fn switches(&self) -> Result<u64> {
+    pub(crate) fn switches(&self) -> Result<u64> {
         let mut sum = 0;
         for task in Process::new(self.process.pid().as_raw())?.tasks()? {
             let status = task?.status()?;
@@ -190,7 +190,7 @@ impl Daemon {
 
     /// How many lines of its file of events match a regular expression. `grep` reads gigabytes a second; this program is
     /// not even optimised.
-    pub(super) fn count_events(&self, pattern: &str) -> Result<usize> {
+    pub(crate) fn count_events(&self, pattern: &str) -> Result<usize> {
         let mut grep = Command::new("grep");
         let output = grep.env("LC_ALL", "C").args(["-cE", pattern]).arg(self.events()).output()?;
         String::from_utf8_lossy(&output.stdout).trim().parse().context("grep does not count")
@@ -199,27 +199,27 @@ impl Daemon {
 
 impl Health {
     /// Whether its table holds everything that the kernel has.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.0["complete"] == true
     }
 
     /// A number, by its JSON pointer.
-    pub(super) fn number(&self, pointer: &str) -> u64 {
+    pub(crate) fn number(&self, pointer: &str) -> u64 {
         self.0.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
     }
 
     /// Records that the kernel could not hand over.
-    pub(super) fn lost_records(&self) -> u64 {
+    pub(crate) fn lost_records(&self) -> u64 {
         self.number("/records/lost")
     }
 
     /// Events that outputs did not take or write.
-    pub(super) fn lost_events(&self) -> u64 {
+    pub(crate) fn lost_events(&self) -> u64 {
         self.number("/outputs/0/lost_queue") + self.number("/outputs/0/lost_disk")
     }
 
     /// Both.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost_records() + self.lost_events()
     }
 

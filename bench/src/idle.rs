@@ -4,7 +4,7 @@ use std::{fs, thread, time::Duration};
 
 use anyhow::Result;
 
-use super::{
+use crate::{
     Bench,
     daemon::{Daemon, FULL},
     figures::Figure,
@@ -18,7 +18,7 @@ const CALM: Duration = Duration::from_secs(2);
 const WATCHED: Duration = Duration::from_secs(10);
 
 /// Measures a daemon that has nothing to do, then one with many connections.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let megabytes = fs::metadata(bench.place.netconn())?.len() as f64 / 1e6;
     report.add(Figure::Binary, "", megabytes);
     for _ in bench.rounds("idle") {

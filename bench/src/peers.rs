@@ -10,14 +10,14 @@ use std::{
 
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
+use xtask::packages;
 
-use super::{
+use crate::{
     child::{self, Running},
     hooks,
     place::Place,
     table::Report,
 };
-use crate::packages;
 
 /// How long one may take until its programs are loaded.
 const LOADED: Duration = Duration::from_secs(15);
@@ -31,13 +31,13 @@ const SCRIPTS: [&str; 3] = ["/usr/sbin/tcplife.bt", "/usr/bin/tcplife.bt", "/usr
 
 /// A program that tells of connections.
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) name: &'static str,
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
     command: Vec<String>,
 }
 
 /// Those that are installed and can be loaded; the others are named in the report.
-pub(super) fn tracers(place: &Place, report: &mut Report) -> Vec<Peer> {
+pub(crate) fn tracers(place: &Place, report: &mut Report) -> Vec<Peer> {
     let mut found = Vec::new();
     for name in ["tcplife", "tcpstates"] {
         if packages::is_there(name) {
@@ -64,23 +64,23 @@ pub(super) fn tracers(place: &Place, report: &mut Report) -> Vec<Peer> {
 
 /// A peer at work.
 #[derive(Debug)]
-pub(super) struct Tracing {
+pub(crate) struct Tracing {
     process: Running,
     folder: PathBuf,
 }
 
 /// What a peer told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// Lines, without the heading.
-    pub(super) lines: usize,
+    pub(crate) lines: usize,
     /// Events that it says it has lost.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
 }
 
 impl Peer {
     /// Starts it and waits until it is attached.
-    pub(super) fn start(&self, place: &Place) -> Result<Tracing> {
+    pub(crate) fn start(&self, place: &Place) -> Result<Tracing> {
         let folder = place.empty("peer")?;
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", MOUNT]).args(&self.command).stdin(Stdio::null());
@@ -104,7 +104,7 @@ impl Peer {
 
 impl Tracing {
     /// Ends it as Ctrl-C does, so that it writes what it has.
-    pub(super) fn stop(self) -> Result<Told> {
+    pub(crate) fn stop(self) -> Result<Told> {
         let Self { process, folder } = self;
         process.end(Signal::SIGINT)?;
         let lines = fs::read(folder.join("out"))?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();

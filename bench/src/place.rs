@@ -17,26 +17,25 @@ use nix::{
     },
     unistd::Pid,
 };
-
-use crate::{check, command};
+use xtask::{check, command};
 
 /// File systems that are memory: no events of users are kept there. The second is ramfs (`linux/magic.h`).
 const MEMORY: [FsType; 2] = [TMPFS_MAGIC, FsType(0x8584_58f6)];
 
 /// The folder, the namespace, and the programs that were built.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     folder: PathBuf,
     programs: PathBuf,
     /// Inode of the network namespace, as rows give it; 0 before there is one.
-    pub(super) namespace: u64,
+    pub(crate) namespace: u64,
     /// Two benches would measure each other.
     _lock: File,
 }
 
 impl Place {
     /// Makes the folder beside the built programs. On Ctrl-C it is removed; children end because this process does.
-    pub(super) fn make() -> Result<Self> {
+    pub(crate) fn make() -> Result<Self> {
         let this = env::current_exe()?;
         let target = this.parent().and_then(Path::parent).context("xtask is not in a target folder")?;
         let lock = File::create(target.join("bench.lock"))?;
@@ -56,7 +55,7 @@ impl Place {
 
     /// Moves the main thread, and all that it starts, into a new network namespace: what was in the one before, like
     /// connections in TIME_WAIT, is gone with it.
-    pub(super) fn enter_namespace(&mut self) -> Result<()> {
+    pub(crate) fn enter_namespace(&mut self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
         check(&mut command("ip", &["link", "set", "lo", "up"]))?;
         self.namespace = fs::metadata("/proc/thread-self/ns/net")?.ino();
@@ -64,17 +63,17 @@ impl Place {
     }
 
     /// A path in the folder.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
     /// The same for what is not made anew each time.
-    pub(super) fn kept(&self, name: &str) -> PathBuf {
+    pub(crate) fn kept(&self, name: &str) -> PathBuf {
         self.folder.with_file_name("bench-kept").join(name)
     }
 
     /// A folder in it that is empty.
-    pub(super) fn empty(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn empty(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         if path.exists() {
             fs::remove_dir_all(&path)?;
@@ -84,17 +83,17 @@ impl Place {
     }
 
     /// The netconn that users run.
-    pub(super) fn netconn(&self) -> PathBuf {
+    pub(crate) fn netconn(&self) -> PathBuf {
         self.programs.join("netconn")
     }
 
     /// netconn-search, as it is released.
-    pub(super) fn search(&self) -> PathBuf {
+    pub(crate) fn search(&self) -> PathBuf {
         self.programs.with_file_name("search").join("netconn-search")
     }
 
     /// The generator of load.
-    pub(super) fn load(&self) -> PathBuf {
+    pub(crate) fn load(&self) -> PathBuf {
         self.programs.join("load")
     }
 }

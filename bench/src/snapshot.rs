@@ -11,8 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use xtask::packages;
 
-use super::{
+use crate::{
     Bench,
     child::{self, Running},
     daemon::{Daemon, FULL},
@@ -21,7 +22,6 @@ use super::{
     machine,
     table::Report,
 };
-use crate::packages;
 
 const SOCKETS: usize = 100_000;
 /// Connections in TIME_WAIT when rows are compared.
@@ -30,7 +30,7 @@ const OVER: usize = 1000;
 const TRIES: usize = 5;
 const MOMENT: Duration = Duration::from_millis(300);
 /// The command that everything is compared with.
-pub(super) const SS: &[&str] = &["ss", "-tanp"];
+pub(crate) const SS: &[&str] = &["ss", "-tanp"];
 /// Others, to stand beside.
 const OTHERS: [(&[&str], &str); 3] =
     [(&["ss", "-tan"], "iproute2"), (&["netstat", "-tanp"], "net-tools"), (&["lsof", "-nP", "-iTCP"], "lsof")];
@@ -40,7 +40,7 @@ const USUAL: &str = "/run/netconn/netconn.sock";
 
 /// Where a command writes.
 #[derive(Clone, Copy)]
-pub(super) enum Output<'a> {
+pub(crate) enum Output<'a> {
     /// To somebody who reads it all.
     Pipe,
     Null,
@@ -48,7 +48,7 @@ pub(super) enum Output<'a> {
 }
 
 /// Measures all commands, one after the other in each round.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let _held = Hold::start(&bench.place, SOCKETS)?;
     let daemon = Daemon::start(&bench.place, FULL)?;
     let netconn = bench.place.netconn().display().to_string();
@@ -95,7 +95,7 @@ fn command(words: &[&str]) -> Command {
 }
 
 /// Seconds from spawn until the output has ended and the command has too.
-pub(super) fn time(words: &[&str], output: Output<'_>) -> Result<f64> {
+pub(crate) fn time(words: &[&str], output: Output<'_>) -> Result<f64> {
     let name = words.join(" ");
     let mut command = command(words);
     command.stdin(Stdio::null()).stderr(Stdio::null());

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{
+use crate::{
     Bench,
     daemon::{Daemon, Setup},
     figures::Figure,
@@ -48,7 +48,7 @@ impl Run {
 }
 
 /// Measures each kind: alone, beside one level, alone, beside the next, and so on.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in bench.rounds("udp") {
         for kind in DATAGRAMS {
             let mut before = alone(bench, kind)?;

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde_json::{Value, json};
 
-use super::figures::{Figure, median};
+use crate::figures::{Figure, median};
 
 /// All that was measured.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// The figures of each round, by figure and case (`""` if it has none); cases in the order of their coming.
     samples: BTreeMap<(Figure, usize), Samples>,
     cases: Vec<String>,
@@ -25,17 +25,17 @@ struct Samples {
 
 impl Report {
     /// Adds the figure of a round.
-    pub(super) fn add(&mut self, figure: Figure, case: &str, value: f64) {
+    pub(crate) fn add(&mut self, figure: Figure, case: &str, value: f64) {
         self.samples(figure, case).values.push(value);
     }
 
     /// Says why a figure is not there.
-    pub(super) fn miss(&mut self, figure: Figure, case: &str, reason: &str) {
+    pub(crate) fn miss(&mut self, figure: Figure, case: &str, reason: &str) {
         self.samples(figure, case).missing = Some(reason.to_owned());
     }
 
     /// Says something below the table, once.
-    pub(super) fn note(&mut self, note: impl Into<String>) {
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         if !self.notes.contains(&note) {
             self.notes.push(note);
@@ -43,7 +43,7 @@ impl Report {
     }
 
     /// The medians of a figure, by case, in the order of their coming.
-    pub(super) fn medians(&self, figure: Figure) -> Vec<(&str, f64)> {
+    pub(crate) fn medians(&self, figure: Figure) -> Vec<(&str, f64)> {
         let lines = self.lines().filter(|(of, ..)| *of == figure);
         lines.filter_map(|(_, case, samples)| Some((case, median(&samples.values)?))).collect()
     }
@@ -57,7 +57,7 @@ impl Report {
     }
 
     /// The table, with what goals were met below it.
-    pub(super) fn table(&self, about: &Value) -> String {
+    pub(crate) fn table(&self, about: &Value) -> String {
         let mut rows = vec![["figure", "goal", "median", "spread", ""].map(str::to_owned)];
         let (mut met, mut missed, mut absent) = (0, 0, 0);
         for (figure, case, samples) in self.lines() {
@@ -99,7 +99,7 @@ impl Report {
     }
 
     /// The same for machines.
-    pub(super) fn json(&self, about: &Value) -> Value {
+    pub(crate) fn json(&self, about: &Value) -> Value {
         let figures: Vec<Value> = self
             .lines()
             .map(|(figure, case, samples)| {

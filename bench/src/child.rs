@@ -26,11 +26,11 @@ const END: Duration = Duration::from_secs(20);
 
 /// A running process, killed when dropped. To be started by the main thread: it ends with the thread that started it.
 #[derive(Debug)]
-pub(super) struct Running(pub(super) Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
     /// Starts a command, with signals as they are by default.
-    pub(super) fn start(command: &mut Command) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
         // SAFETY: both system calls may be made between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -43,17 +43,17 @@ impl Running {
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.0.id().cast_signed())
     }
 
     /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(self.pid(), signal)?)
     }
 
     /// Waits until it ends by itself; the most memory that was resident, kB.
-    pub(super) fn finish(self) -> Result<(ExitStatus, u64)> {
+    pub(crate) fn finish(self) -> Result<(ExitStatus, u64)> {
         // Not dropped: its id may be another's then.
         let this = ManuallyDrop::new(self);
         let mut status = 0;
@@ -67,7 +67,7 @@ impl Running {
     }
 
     /// Sends it a signal that ends it, and waits for that.
-    pub(super) fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+    pub(crate) fn end(mut self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;
         let since = Instant::now();
         loop {
@@ -91,12 +91,12 @@ impl Drop for Running {
 }
 
 /// A file for a process to write to.
-pub(super) fn file(path: &Path) -> Result<File> {
+pub(crate) fn file(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Waits until something holds; an error if it never does.
-pub(super) fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let since = Instant::now();
     while !holds()? {
         if since.elapsed() > limit {

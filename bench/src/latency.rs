@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{
+use crate::{
     Bench,
     daemon::{Daemon, FULL},
     figures::Figure,
@@ -37,7 +37,7 @@ struct Tail {
 }
 
 /// Measures all events of the generator's connections.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in bench.rounds("latency") {
         let daemon = Daemon::start(&bench.place, FULL)?;
         let done = Arc::new(AtomicBool::new(false));

@@ -1,9 +1,9 @@
 //! What a record costs in user space, in instructions: times of microseconds are noise on a shared machine, these are not.
 
 use anyhow::{Context as _, Result, bail};
+use xtask::{cargo, packages};
 
-use super::{Bench, figures::Figure, table::Report};
-use crate::{cargo, packages};
+use crate::{Bench, figures::Figure, table::Report};
 
 /// The microbenchmarks of `netconn/benches/record.rs`, and what each handles many of.
 const BENCHMARKS: [(&str, &str); 7] = [
@@ -20,7 +20,7 @@ const RUNNER: &str = "target.'cfg(all())'.runner = ['valgrind', '--tool=callgrin
                       '--toggle-collect=*record::measured*']";
 
 /// Counts each once: it is the same each time.
-pub(super) fn run(_: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(_: &Bench, report: &mut Report) -> Result<()> {
     for (benchmark, name) in BENCHMARKS {
         if !packages::is_there("valgrind") {
             report.miss(Figure::Instructions, name, "not installed: valgrind");

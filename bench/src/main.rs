@@ -22,21 +22,27 @@ mod startup;
 mod table;
 mod udp;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-pub(crate) use figures::{Group, methods};
-use place::Place;
-use table::Report;
+use clap::Parser;
+use xtask::{cargo, check, is_root, packages};
 
-use crate::{cargo, check, is_root, packages};
+use crate::{figures::Group, place::Place, table::Report};
 
-/// What this cannot do without.
+/// Programs without which nothing can be measured.
 const NEEDED: [packages::Needed; 3] = [("ip", "iproute2"), ("ss", "iproute2"), ("unshare", "util-linux")];
 
-/// Options of `cargo xtask bench`.
-#[derive(clap::Args)]
-pub(crate) struct Options {
+/// Measure netconn against its goals, and beside what else is installed: ss, netstat, lsof, tcplife, tcpstates, bpftrace.
+/// Needs root. How each figure is measured is in the long help (--help).
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask bench",
+    bin_name = "cargo xtask bench",
+    max_term_width = 100,
+    after_long_help = figures::methods(),
+)]
+struct BenchOptions {
     /// What to measure.
     #[arg(value_enum, default_value = "all")]
     groups: Vec<Group>,
@@ -81,8 +87,18 @@ const GROUPS: [(Group, &[Measure]); 10] = [
     (Group::Search, &[search::run]),
 ];
 
+fn main() -> ExitCode {
+    match run(&BenchOptions::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Builds, measures and prints.
-pub(crate) fn run(options: &Options) -> Result<()> {
+fn run(options: &BenchOptions) -> Result<()> {
     if !is_root() {
         bail!("netconn loads eBPF programs: run this as root");
     }

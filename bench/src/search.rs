@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use xtask::{cargo, check};
 
-use super::{Bench, child::Running, figures::Figure, place::Place, table::Report};
-use crate::{cargo, check};
+use crate::{Bench, child::Running, figures::Figure, place::Place, table::Report};
 
 const EVENTS: u64 = 10_000_000;
 /// What DuckDB runs in.
@@ -73,7 +73,7 @@ const KINDS: [Kind; 6] = [
 ];
 
 /// Gets DuckDB, before there is a network namespace without a way out. Without it there is nothing to stand beside.
-pub(super) fn prepare(place: &Place) {
+pub(crate) fn prepare(place: &Place) {
     let folder = place.kept(PEER);
     let install = || {
         check(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
@@ -88,7 +88,7 @@ pub(super) fn prepare(place: &Place) {
 }
 
 /// Measures all kinds, one after the other in each round.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     check(&mut cargo(&["build", "--profile", "search", "--package", "netconn-search"]))?;
     let program = bench.place.search();
     let (folder, few) = (events(bench, &program, EVENTS)?, events(bench, &program, 10)?);

@@ -8,16 +8,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use procfs::{CpuInfo, CpuTime, Current as _, CurrentSI as _, KernelStats, LoadAverage, Meminfo};
 use serde_json::{Value, json};
+use xtask::command;
 
-use super::Bench;
-use crate::command;
+use crate::Bench;
 
 /// Sockets of others that disturb nothing.
 const FEW: usize = 1000;
 
 /// Processor seconds that all processors together were busy so far: user, system and interrupts, without what a
 /// hypervisor stole.
-pub(super) fn busy_seconds() -> Result<f64> {
+pub(crate) fn busy_seconds() -> Result<f64> {
     let CpuTime { user, nice, system, irq, softirq, .. } = KernelStats::current()?.total;
     let ticks = user + nice + system + irq.unwrap_or(0) + softirq.unwrap_or(0);
     Ok(ticks as f64 / procfs::ticks_per_second() as f64)
@@ -34,7 +34,7 @@ fn stolen(before: &CpuTime, after: &CpuTime) -> f64 {
 }
 
 /// TCP sockets of this network namespace according to `ss`, those in TIME_WAIT too; half-open ones are no sockets yet.
-pub(super) fn sockets() -> Result<usize> {
+pub(crate) fn sockets() -> Result<usize> {
     let output = Command::new("ss").arg("-tanH").stderr(Stdio::inherit()).output().context("cannot run ss")?;
     if !output.status.success() {
         bail!("ss: {}", output.status);
@@ -44,7 +44,7 @@ pub(super) fn sockets() -> Result<usize> {
 }
 
 /// The machine before anything is measured.
-pub(super) struct Before {
+pub(crate) struct Before {
     load: f32,
     elsewhere: String,
     total: CpuTime,
@@ -52,7 +52,7 @@ pub(super) struct Before {
 
 impl Before {
     /// Looks at it. To be called before the namespace is left.
-    pub(super) fn look() -> Result<Self> {
+    pub(crate) fn look() -> Result<Self> {
         let sockets = fs::read_to_string("/proc/net/sockstat")?;
         let elsewhere = sockets.lines().find_map(|line| line.strip_prefix("TCP: ")).unwrap_or_default();
         Ok(Self {
@@ -63,7 +63,7 @@ impl Before {
     }
 
     /// What disturbs figures, if anything does.
-    pub(super) fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         let words: Vec<&str> = self.elsewhere.split_whitespace().collect();
         let after = |name: &str| words.iter().skip_while(|word| **word != name).nth(1)?.parse::<usize>().ok();
         let sockets = after("alloc")? + after("tw")?;
@@ -75,7 +75,7 @@ impl Before {
     }
 
     /// What stands above the table, to be asked for when all is measured.
-    pub(super) fn about(&self, bench: &Bench) -> Result<Value> {
+    pub(crate) fn about(&self, bench: &Bench) -> Result<Value> {
         let processors = CpuInfo::current()?;
         let commit = command("git", &["describe", "--always", "--dirty"]).output();
         let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();

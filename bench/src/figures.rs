@@ -31,7 +31,7 @@ pub(crate) enum Group {
 
 /// What a figure has to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Goal {
+pub(crate) enum Goal {
     /// The median at least this.
     AtLeast(f64),
     /// The median at most this.
@@ -44,25 +44,25 @@ pub(super) enum Goal {
 
 /// A line of the table, or several: one for each case.
 #[derive(Debug)]
-pub(super) struct Definition {
+pub(crate) struct Definition {
     /// Name in JSON.
-    pub(super) id: &'static str,
-    pub(super) group: Group,
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
-    pub(super) goal: Goal,
+    pub(crate) id: &'static str,
+    pub(crate) group: Group,
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) goal: Goal,
     /// How it is measured.
-    pub(super) method: &'static str,
+    pub(crate) method: &'static str,
 }
 
 macro_rules! figures {
     ($($figure:ident $group:ident $unit:literal $goal:expr, $name:literal: $method:literal)*) => {
         /// What is measured.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub(super) enum Figure { $($figure),* }
+        pub(crate) enum Figure { $($figure),* }
 
         /// In the order in which they are shown.
-        pub(super) const ALL: &[Definition] = &[$(Definition {
+        pub(crate) const ALL: &[Definition] = &[$(Definition {
             id: stringify!($figure),
             group: Group::$group,
             name: $name,
@@ -74,7 +74,7 @@ macro_rules! figures {
 }
 
 impl Figure {
-    pub(super) fn definition(self) -> &'static Definition {
+    pub(crate) fn definition(self) -> &'static Definition {
         &ALL[self as usize]
     }
 }
@@ -232,7 +232,7 @@ pub(crate) fn methods() -> String {
 
 impl Goal {
     /// `≥ 0.75`, if there is a goal.
-    pub(super) fn words(self, unit: &str) -> Option<String> {
+    pub(crate) fn words(self, unit: &str) -> Option<String> {
         let (sign, limit) = match self {
             AtLeast(limit) => ("≥", limit),
             AtMost(limit) => ("≤", limit),
@@ -243,7 +243,7 @@ impl Goal {
     }
 
     /// Whether these figures reach it; `None` if there is nothing to reach or nothing was measured.
-    pub(super) fn is_met(self, samples: &[f64]) -> Option<bool> {
+    pub(crate) fn is_met(self, samples: &[f64]) -> Option<bool> {
         let median = median(samples)?;
         match self {
             AtLeast(limit) => Some(median >= limit),
@@ -256,7 +256,7 @@ impl Goal {
 }
 
 /// The middle of several figures, or the mean of the two in the middle.
-pub(super) fn median(samples: &[f64]) -> Option<f64> {
+pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

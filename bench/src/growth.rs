@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::Result;
 
-use super::{
+use crate::{
     Bench,
     daemon::{Daemon, FULL},
     figures::Figure,
@@ -25,7 +25,7 @@ const MOST: &str = "the most";
 const CALM: Duration = Duration::from_secs(1);
 
 /// Measures all steps of both.
-pub(super) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     for _ in bench.rounds("growth") {
         for sockets in HELD {
             let held = Hold::start(&bench.place, sockets)?;
