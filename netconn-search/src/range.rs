@@ -84,7 +84,7 @@ pub enum RangeError {
 
 /// What was said about the time, as it was written.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Said<'a> {
+pub struct TimeArguments<'a> {
     /// `--since`: a time, or both ends.
     pub since: Option<&'a str>,
     /// `--until`: a time.
@@ -93,7 +93,7 @@ pub struct Said<'a> {
     pub last: Option<&'a str>,
 }
 
-impl Said<'_> {
+impl TimeArguments<'_> {
     /// Whether anything was said.
     pub fn is_nothing(&self) -> bool {
         self.since.is_none() && self.until.is_none() && self.last.is_none()
@@ -321,7 +321,7 @@ mod tests {
     }
 
     /// A range as `start..end` in local time.
-    fn shown(said: Said<'_>) -> String {
+    fn shown(said: TimeArguments<'_>) -> String {
         match said.resolve(&now()) {
             Err(error) => error.to_string(),
             Ok(range) => [range.start, range.end]
@@ -360,7 +360,7 @@ mod tests {
             ("1762300800000", "11-05 01:00:00"),
             ("1762300800", "11-05 01:00:00"),
         ] {
-            let said = Said { since: Some(since), ..Said::default() };
+            let said = TimeArguments { since: Some(since), ..TimeArguments::default() };
             assert_eq!(shown(said), format!("{expected}..11-05 10:00:00"), "{since}");
         }
     }
@@ -375,11 +375,14 @@ mod tests {
             "from 2025-11-01 to 2025-11-02",
             "2025-11-01..2025-11-02",
         ] {
-            for said in [Said { since: Some(text), ..Said::default() }, Said { last: Some(text), ..Said::default() }] {
+            for said in [
+                TimeArguments { since: Some(text), ..TimeArguments::default() },
+                TimeArguments { last: Some(text), ..TimeArguments::default() },
+            ] {
                 assert_eq!(shown(said), "11-01 00:00:00..11-02 00:00:00", "{text}");
             }
         }
-        let shown = |since, until, last| shown(Said { since, until, last });
+        let shown = |since, until, last| shown(TimeArguments { since, until, last });
         assert_eq!(shown(None, None, None), "11-04 10:00:00..11-05 10:00:00");
         assert_eq!(shown(Some("23:00"), Some("2:00"), None), "11-04 23:00:00..11-05 02:00:00");
         assert_eq!(shown(None, Some("9:00"), None), "11-04 09:00:00..11-05 09:00:00");
@@ -396,38 +399,45 @@ mod tests {
         for text in
             ["", "soon", "10:30:15:1", "25:00", "13:00 pm", "March", "3 4 March", "2025-13-01", "P1D", "0 h", "x – y"]
         {
-            let error = shown(Said { since: Some(text), ..Said::default() });
+            let error = shown(TimeArguments { since: Some(text), ..TimeArguments::default() });
             let text = text.split(" – ").next().unwrap();
             assert_eq!(error, format!("'{text}' is not a time: {time}"));
         }
         for (said, expected) in [
-            (Said { since: Some("24"), ..Said::default() }, "'24' has no unit: use 24s, 24m, 24h, 24d or 24w"),
-            (Said { last: Some("7"), ..Said::default() }, "'7' has no unit: use 7s, 7m, 7h, 7d or 7w"),
             (
-                Said { last: Some("1M"), ..Said::default() },
+                TimeArguments { since: Some("24"), ..TimeArguments::default() },
+                "'24' has no unit: use 24s, 24m, 24h, 24d or 24w",
+            ),
+            (
+                TimeArguments { last: Some("7"), ..TimeArguments::default() },
+                "'7' has no unit: use 7s, 7m, 7h, 7d or 7w",
+            ),
+            (
+                TimeArguments { last: Some("1M"), ..TimeArguments::default() },
                 "'1M' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",
             ),
             (
-                Said { last: Some("10:30"), ..Said::default() },
+                TimeArguments { last: Some("10:30"), ..TimeArguments::default() },
                 "'10:30' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",
             ),
             (
-                Said { since: Some("1h"), until: Some("2h"), ..Said::default() },
+                TimeArguments { since: Some("1h"), until: Some("2h"), ..TimeArguments::default() },
                 "the range is empty: it begins at 2025-11-05 09:00:00 CET and ends at 2025-11-05 08:00:00 CET",
             ),
             (
-                Said { since: Some("2025-11-06"), ..Said::default() },
+                TimeArguments { since: Some("2025-11-06"), ..TimeArguments::default() },
                 "the range begins in the future, at 2025-11-06 00:00:00 CET",
             ),
             (
-                Said { since: Some("3h – 2h"), until: Some("1h"), ..Said::default() },
+                TimeArguments { since: Some("3h – 2h"), until: Some("1h"), ..TimeArguments::default() },
                 "'3h – 2h' has both ends already: leave out --until",
             ),
         ] {
             assert_eq!(shown(said), expected);
         }
         for impossible in ["February 30", "February 29, 2025", "99999 years"] {
-            let error = Said { since: Some(impossible), ..Said::default() }.resolve(&now()).unwrap_err();
+            let error =
+                TimeArguments { since: Some(impossible), ..TimeArguments::default() }.resolve(&now()).unwrap_err();
             assert!(matches!(error, RangeError::Nowhere { .. } | RangeError::Time { .. }), "{impossible}: {error}");
         }
     }

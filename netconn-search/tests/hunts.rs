@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use futures::StreamExt as _;
 use netconn_search::{
     engine::{self, Search},
-    hunt::Library,
+    hunt::HuntLibrary,
 };
 
 /// 2026-11-21T00:00:00Z, the end of the range; the events are of the 30 days before.
@@ -31,7 +31,7 @@ async fn rows(query: &netconn_query::Query, file: PathBuf) -> usize {
 
 /// What a hunt finds in the events that must match, and in those that must not.
 fn found(name: &str) -> (usize, usize) {
-    let hunt = Library::new(None).get(name).unwrap();
+    let hunt = HuntLibrary::new(None).get(name).unwrap();
     let query = netconn_query::parse(&hunt.query).query.unwrap();
     let file = |kind: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("hunts/tests/{name}.{kind}.ndjson"));
     engine::runtime()
@@ -48,7 +48,7 @@ macro_rules! hunts {
 
         #[test]
         fn all_hunts_are_tested() {
-            let mut names: Vec<String> = Library::new(None).all().0.into_iter().map(|hunt| hunt.name).collect();
+            let mut names: Vec<String> = HuntLibrary::new(None).all().0.into_iter().map(|hunt| hunt.name).collect();
             let mut tested = [$($name),+].map(str::to_owned);
             names.sort();
             tested.sort();

@@ -11,7 +11,7 @@ use crate::{
     cli::{
         follow::CannotFollow,
         query::QueryError,
-        session::{Interrupted, NoHistory, Refused, TimedOut, WrongUse},
+        session::{Interrupted, NoHistory, RefusedQuery, TimedOut, WrongUse},
     },
     engine::SearchError,
     hunt::{HuntError, SettingError},
@@ -32,7 +32,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
 }
 
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if cause.is::<Refused>() || cause.is::<CannotFollow>() {
+    if cause.is::<RefusedQuery>() || cause.is::<CannotFollow>() {
         return Some(Exit::Data);
     }
     if cause.is::<Interrupted>() {

@@ -25,15 +25,17 @@ use thiserror::Error;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
-    cli::session::{Refused, Session, WrongUse, located},
-    output::{Format, Output, Style, destination::Destination, intent::Intent, summary::Summary},
+    cli::session::{RefusedQuery, SearchSession, WrongUse, located},
+    output::{
+        AnswerWriter, OutputFormat, OutputStyle, destination::Destination, intent::AnswerIntent, summary::AnswerSummary,
+    },
 };
 
 /// Time between two looks at what has come.
-const STEP: Duration = Duration::from_millis(200);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What has come is looked at earlier if it is so much, bytes.
-const PORTION: usize = 4 << 20;
+const LOOK_BYTES: usize = 4 << 20;
 
 /// A query that needs all rows.
 #[derive(Clone, Debug, Error)]
@@ -87,13 +89,13 @@ pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
 
 /// Shows the events that the query lets through, until the daemon ends, the reader goes, it is time, or Ctrl-C.
 pub(super) async fn run(
-    session: &Session,
+    session: &SearchSession,
     socket: &Path,
     text: &str,
     mut query: Query,
     mut diagnostics: Vec<Diagnostic>,
 ) -> Result<Exit> {
-    if !session.source.file.is_empty() || !session.source.said().is_nothing() {
+    if !session.source.file.is_empty() || !session.source.time_arguments().is_nothing() {
         return Err(
             WrongUse("--follow shows what happens from now on: leave out --file and the time range".into()).into()
         );
@@ -101,21 +103,21 @@ pub(super) async fn run(
     let mut style = session.style()?;
     style.is_live = true;
     style.format = match style.format {
-        Format::Json => Format::Ndjson,
-        Format::Parquet => return Err(WrongUse("--follow writes table, ndjson or csv".into()).into()),
+        OutputFormat::Json => OutputFormat::Ndjson,
+        OutputFormat::Parquet => return Err(WrongUse("--follow writes table, ndjson or csv".into()).into()),
         format => format,
     };
     check(&query)?;
     // The daemon's events have the fields of the schema, and no others.
     diagnostics.extend(netconn_query::check(&query, &Fields::new(Vec::<String>::new())).diagnostics);
     if diagnostic::has_errors(&diagnostics) {
-        return Err(Refused { text: text.into(), diagnostics }.into());
+        return Err(RefusedQuery { text: text.into(), diagnostics }.into());
     }
     in_order(&mut query);
     let mut events = client::get(socket, "/v1/events", &[]).await?;
-    let mut follower = Follower::new(session, text, query, style)?;
+    let mut follower = EventFollower::new(session, text, query, style)?;
     session.tell(text, &diagnostics);
-    let mut step = tokio::time::interval(STEP);
+    let mut step = tokio::time::interval(LOOK_INTERVAL);
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let enough = async {
         match session.source.timeout {
@@ -129,7 +131,7 @@ pub(super) async fn run(
             part = events.part() => match part? {
                 Some(part) => {
                     follower.waiting.extend_from_slice(&part);
-                    if follower.waiting.len() >= PORTION {
+                    if follower.waiting.len() >= LOOK_BYTES {
                         follower.look().await?;
                     }
                 }
@@ -142,7 +144,7 @@ pub(super) async fn run(
     }
     follower.look().await?;
     if let Some(output) = follower.output {
-        output.end(&mut Summary::default())?;
+        output.end(&mut AnswerSummary::default())?;
     }
     Ok(Exit::Success)
 }
@@ -159,22 +161,22 @@ fn in_order(query: &mut Query) {
 }
 
 /// Looks at what has come, as a search looks at a file.
-struct Follower<'a> {
-    session: &'a Session,
+struct EventFollower<'a> {
+    session: &'a SearchSession,
     text: &'a str,
     query: Query,
-    style: Style,
+    style: OutputStyle,
     /// Bytes that have not been looked at; the last line may not be whole.
     waiting: Vec<u8>,
     /// Holds the file; it goes with it.
     _folder: tempfile::TempDir,
     file: PathBuf,
-    output: Option<Output>,
+    output: Option<AnswerWriter>,
     schema: Option<SchemaRef>,
 }
 
-impl<'a> Follower<'a> {
-    fn new(session: &'a Session, text: &'a str, query: Query, style: Style) -> Result<Self> {
+impl<'a> EventFollower<'a> {
+    fn new(session: &'a SearchSession, text: &'a str, query: Query, style: OutputStyle) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("live.ndjson");
         Ok(Self { session, text, query, style, waiting: Vec::new(), _folder: folder, file, output: None, schema: None })
@@ -205,12 +207,12 @@ impl<'a> Follower<'a> {
 
     fn show(&mut self, batch: &RecordBatch) -> Result<()> {
         if self.output.is_none() {
-            let intent = Intent::of(&self.query);
+            let intent = AnswerIntent::of(&self.query);
             let out = match self.style.format {
-                Format::Table => Destination::stdout_for_people(),
+                OutputFormat::Table => Destination::stdout_for_people(),
                 _ => Destination::stdout(),
             };
-            self.output = Some(Output::begin(out, &self.style, batch.schema(), &intent)?);
+            self.output = Some(AnswerWriter::begin(out, &self.style, batch.schema(), &intent)?);
             self.schema = Some(batch.schema());
         }
         if let (Some(output), Some(schema)) = (&mut self.output, &self.schema) {

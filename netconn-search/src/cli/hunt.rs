@@ -14,12 +14,12 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        options::{Presentation, Source},
-        session::{Refused, Session, WrongUse, report},
+        options::{PresentationOptions, SourceOptions},
+        session::{RefusedQuery, SearchSession, WrongUse, report},
     },
-    engine::{SearchError, Snapshot},
-    hunt::{Hunt, Library, Severity},
-    output::Format,
+    engine::{ProgressSnapshot, SearchError},
+    hunt::{Hunt, HuntLibrary, HuntSeverity},
+    output::OutputFormat,
 };
 
 /// The word for all hunts.
@@ -27,7 +27,7 @@ const ALL: &str = "all";
 
 /// Options of `netconn hunt`.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Options {
+pub(super) struct HuntOptions {
     /// The hunt, or `all`: each is run and those that have found something are named.
     #[arg(value_name = "NAME", required_unless_present = "list")]
     name: Option<String>,
@@ -41,23 +41,23 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    presentation: Presentation,
+    presentation: PresentationOptions,
     // Last: its heading would hold for what follows.
     #[command(flatten)]
-    source: Source,
+    source: SourceOptions,
 }
 
-impl Options {
+impl HuntOptions {
     /// How the answer is shown.
-    pub(super) fn presentation(&self) -> &Presentation {
+    pub(super) fn presentation(&self) -> &PresentationOptions {
         &self.presentation
     }
 }
 
 /// Does what the options ask.
-pub(super) fn run(options: &Options) -> Result<Exit> {
-    let session = Session::new(&options.source, &options.presentation)?;
-    let library = Library::new(Some(session.config().search.hunts.clone()));
+pub(super) fn run(options: &HuntOptions) -> Result<Exit> {
+    let session = SearchSession::new(&options.source, &options.presentation)?;
+    let library = HuntLibrary::new(Some(session.config().search.hunts.clone()));
     if options.list {
         list(&all(&library), options.presentation.format)?;
         return Ok(Exit::Success);
@@ -79,7 +79,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
 }
 
 /// All hunts that can be used; the others are told.
-fn all(library: &Library) -> Vec<Hunt> {
+fn all(library: &HuntLibrary) -> Vec<Hunt> {
     let (hunts, problems) = library.all();
     for problem in problems {
         report(&problem.into());
@@ -88,13 +88,13 @@ fn all(library: &Library) -> Vec<Hunt> {
 }
 
 /// Runs a hunt over its own range, if none was said; gives how many rows it has found.
-fn run_one(session: &Session, hunt: &Hunt, settings: &[String]) -> Result<u64> {
+fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<u64> {
     let session = over_its_range(session, hunt);
     let (mut query, diagnostics) = session.parse(&hunt.query)?;
     for setting in settings {
         hunt.set(&mut query, setting)?;
     }
-    if session.presentation.format == Format::Table && !session.presentation.quiet {
+    if session.presentation.format == OutputFormat::Table && !session.presentation.quiet {
         let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
         anstream::eprintln!(
             "{severity}{}{severity:#}: {heading}{}{heading:#} (`netconn hunt {} --show` says more)",
@@ -107,16 +107,16 @@ fn run_one(session: &Session, hunt: &Hunt, settings: &[String]) -> Result<u64> {
 }
 
 /// How many rows a hunt finds, and what was read for them.
-fn count_one(session: &Session, hunt: &Hunt) -> Result<(u64, Snapshot)> {
+fn count_one(session: &SearchSession, hunt: &Hunt) -> Result<(u64, ProgressSnapshot)> {
     let session = over_its_range(session, hunt);
     let (query, _) = session.parse(&hunt.query)?;
     session.block_on(session.count(&hunt.query, &query))
 }
 
 /// A session over the hunt's range, if no other beginning was said. Of files, all is searched if nothing was said.
-fn over_its_range(session: &Session, hunt: &Hunt) -> Session {
+fn over_its_range(session: &SearchSession, hunt: &Hunt) -> SearchSession {
     let mut session = session.clone();
-    let said = session.source.said();
+    let said = session.source.time_arguments();
     let is_all = said.is_nothing() && !session.source.file.is_empty();
     if said.since.is_none() && said.last.is_none() && !is_all {
         session.source.say_length(&hunt.range);
@@ -126,10 +126,10 @@ fn over_its_range(session: &Session, hunt: &Hunt) -> Session {
 
 /// What one of all hunts has found, for programs.
 #[derive(Serialize)]
-struct Found<'a> {
+struct HuntResult<'a> {
     name: &'a str,
     title: &'a str,
-    severity: Severity,
+    severity: HuntSeverity,
     /// `None`: it could not be run.
     rows: Option<u64>,
     /// Events of its range that are known to be lost; not known where people see it with the rows.
@@ -141,15 +141,15 @@ struct Found<'a> {
 }
 
 /// Runs all hunts; those that cannot be run do not keep the others from it. People see the rows, programs how many there are.
-fn run_all(session: &Session, hunts: &[Hunt]) -> Result<Exit> {
+fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
     let format = session.presentation.format;
-    if matches!(format, Format::Csv | Format::Parquet) || session.presentation.chart {
+    if matches!(format, OutputFormat::Csv | OutputFormat::Parquet) || session.presentation.chart {
         return Err(WrongUse("all hunts are shown as table, json or ndjson: name one for other forms".into()).into());
     }
     let mut found = Vec::new();
     for hunt in hunts {
         let rows = match format {
-            Format::Table => run_one(session, hunt, &[]).map(|rows| (rows, None)),
+            OutputFormat::Table => run_one(session, hunt, &[]).map(|rows| (rows, None)),
             _ => count_one(session, hunt).map(|(rows, read)| (rows, Some(read))),
         };
         let rows = match rows {
@@ -162,7 +162,7 @@ fn run_all(session: &Session, hunts: &[Hunt]) -> Result<Exit> {
             }
         };
         let read = rows.as_ref().and_then(|(_, read)| read.as_ref());
-        found.push(Found {
+        found.push(HuntResult {
             name: &hunt.name,
             title: &hunt.title,
             severity: hunt.severity,
@@ -184,20 +184,21 @@ fn run_all(session: &Session, hunts: &[Hunt]) -> Result<Exit> {
 
 /// Whether another hunt may fare better: not without files, time or memory.
 fn is_of_the_hunt(error: &anyhow::Error) -> bool {
-    error.is::<Refused>() || matches!(error.downcast_ref(), Some(SearchError::Engine(_) | SearchError::Query { .. }))
+    error.is::<RefusedQuery>()
+        || matches!(error.downcast_ref(), Some(SearchError::Engine(_) | SearchError::Query { .. }))
 }
 
 /// Says what was found.
-fn tell(found: &[Found<'_>], format: Format) -> Result<()> {
+fn tell(found: &[HuntResult<'_>], format: OutputFormat) -> Result<()> {
     let mut out = io::stdout().lock();
     match format {
-        Format::Json => writeln!(out, "{}", json!({ "hunts": found }))?,
-        Format::Ndjson => {
+        OutputFormat::Json => writeln!(out, "{}", json!({ "hunts": found }))?,
+        OutputFormat::Ndjson => {
             for found in found {
                 writeln!(out, "{}", serde_json::to_string(found)?)?;
             }
         }
-        Format::Table | Format::Csv | Format::Parquet => {
+        OutputFormat::Table | OutputFormat::Csv | OutputFormat::Parquet => {
             let some = found.iter().filter_map(|found| Some((found.name, found.rows.filter(|rows| *rows > 0)?)));
             let names: Vec<String> = some.map(|(name, rows)| format!("{name} ({rows})")).collect();
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
@@ -207,10 +208,10 @@ fn tell(found: &[Found<'_>], format: Format) -> Result<()> {
     Ok(out.flush()?)
 }
 
-fn list(hunts: &[Hunt], format: Format) -> Result<()> {
+fn list(hunts: &[Hunt], format: OutputFormat) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
-        Format::Table => {
+        OutputFormat::Table => {
             let row = |cells: [&str; 4]| cells.map(|cell| term::sanitize(cell).into_owned()).to_vec();
             let heading = row(["NAME", "SEVERITY", "RANGE", "TITLE"]);
             let rows: Vec<Vec<String>> =
@@ -224,22 +225,22 @@ fn list(hunts: &[Hunt], format: Format) -> Result<()> {
                 writeln!(out, "{}", columns.line(row, style))?;
             }
         }
-        Format::Json => writeln!(out, "{}", json!({ "hunts": hunts }))?,
-        Format::Ndjson => {
+        OutputFormat::Json => writeln!(out, "{}", json!({ "hunts": hunts }))?,
+        OutputFormat::Ndjson => {
             for hunt in hunts {
                 writeln!(out, "{}", serde_json::to_string(hunt)?)?;
             }
         }
-        Format::Csv | Format::Parquet => {
+        OutputFormat::Csv | OutputFormat::Parquet => {
             return Err(WrongUse("hunts are listed as table, json or ndjson".into()).into());
         }
     }
     Ok(out.flush()?)
 }
 
-fn show(hunt: &Hunt, format: Format) -> Result<()> {
+fn show(hunt: &Hunt, format: OutputFormat) -> Result<()> {
     let mut out = anstream::stdout().lock();
-    if format != Format::Table {
+    if format != OutputFormat::Table {
         writeln!(out, "{}", serde_json::to_string(hunt)?)?;
         return Ok(out.flush()?);
     }
@@ -284,10 +285,10 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-fn severity_style(severity: Severity) -> Style {
+fn severity_style(severity: HuntSeverity) -> Style {
     match severity {
-        Severity::Low => style::FAINT,
-        Severity::Medium => style::CAUTION,
-        Severity::High | Severity::Critical => style::BAD,
+        HuntSeverity::Low => style::FAINT,
+        HuntSeverity::Medium => style::CAUTION,
+        HuntSeverity::High | HuntSeverity::Critical => style::BAD,
     }
 }

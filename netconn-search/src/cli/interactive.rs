@@ -13,18 +13,18 @@ use netconn_model::{exit::Exit, field::FIELDS};
 use crate::{
     cli::{
         help,
-        session::{Refused, Session, report},
+        session::{RefusedQuery, SearchSession, report},
     },
-    editor::{self, Outcome, helper::Knowledge},
+    editor::{self, SubmitOutcome, helper::EditorKnowledge},
     home,
     output::column,
 };
 
 /// How long one waits for the values of a field.
-const PATIENCE: Duration = Duration::from_secs(1);
+const VALUES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Events that are looked at for the values of a field.
-const EVENTS_LOOKED_AT: usize = 200_000;
+const VALUES_EVENTS_MAX: usize = 200_000;
 
 /// Values that are offered.
 const VALUES_MAX: usize = 30;
@@ -35,7 +35,7 @@ Type a query, like: event.type = 'IP Connect' | top 10 count() by src.process.na
 Tab completes, Alt-Enter begins a line; `help`, `help NAME`, `help fields`, `last 3d` (time range), `quit`.";
 
 /// Reads queries and shows their answers until the end.
-pub(super) fn run(session: &mut Session) -> Result<Exit> {
+pub(super) fn run(session: &mut SearchSession) -> Result<Exit> {
     // Also says at once what is wrong with the files.
     let search = session.search()?;
     let fields: Vec<String> = session.block_on(async { Ok(search.fields().await?) })?;
@@ -44,15 +44,15 @@ pub(super) fn run(session: &mut Session) -> Result<Exit> {
     let are_colours_wanted = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
     let session = std::cell::RefCell::new(session);
     let values = |field: &str| values(&session.borrow(), field).unwrap_or_default();
-    let knowledge = Knowledge::new(fields, Box::new(values));
+    let knowledge = EditorKnowledge::new(fields, Box::new(values));
     editor::run(knowledge, history.as_deref(), are_colours_wanted, |knowledge, text| {
         match typed(&mut session.borrow_mut(), knowledge, text) {
             Ok(outcome) => outcome,
             Err(error) => {
                 report(&error);
-                match error.downcast::<Refused>() {
-                    Ok(refused) => Outcome::Refused(refused.diagnostics),
-                    Err(_) => Outcome::Done,
+                match error.downcast::<RefusedQuery>() {
+                    Ok(refused) => SubmitOutcome::Refused(refused.diagnostics),
+                    Err(_) => SubmitOutcome::Done,
                 }
             }
         }
@@ -66,10 +66,10 @@ pub(super) fn is_possible() -> bool {
 }
 
 /// Does what was typed.
-fn typed(session: &mut Session, knowledge: &Knowledge<'_>, text: &str) -> Result<Outcome> {
+fn typed(session: &mut SearchSession, knowledge: &EditorKnowledge<'_>, text: &str) -> Result<SubmitOutcome> {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     match (word, rest.trim()) {
-        ("quit" | "exit" | "\\q", "") => return Ok(Outcome::Quit),
+        ("quit" | "exit" | "\\q", "") => return Ok(SubmitOutcome::Quit),
         ("help" | "?", "") => print(&help::language())?,
         ("help" | "?", "fields") => print(&help::fields())?,
         ("help" | "?", name) => print(&help::of(name))?,
@@ -88,11 +88,11 @@ fn typed(session: &mut Session, knowledge: &Knowledge<'_>, text: &str) -> Result
             session.block_on(session.show(text, &query, diagnostics))?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(SubmitOutcome::Done)
 }
 
 /// Takes another range, if it can be read.
-fn set_range(session: &mut Session, other: Session, knowledge: &Knowledge<'_>) -> Result<()> {
+fn set_range(session: &mut SearchSession, other: SearchSession, knowledge: &EditorKnowledge<'_>) -> Result<()> {
     let Some(range) = other.range()? else { return Ok(()) };
     let shown = [range.start, range.end].map(|ms| {
         let moment = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
@@ -111,7 +111,7 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 /// The most frequent values of a field, if they can be had soon.
-fn values(session: &Session, field: &str) -> Result<Vec<String>> {
+fn values(session: &SearchSession, field: &str) -> Result<Vec<String>> {
     let is_plain = field.chars().all(|character| character.is_alphanumeric() || "._-".contains(character));
     if !is_plain {
         return Ok(Vec::new());
@@ -120,7 +120,7 @@ fn values(session: &Session, field: &str) -> Result<Vec<String>> {
     let known = FIELDS.iter().find(|known| known.name.eq_ignore_ascii_case(field));
     let field = known.map_or(field, |known| known.name);
     let text = format!(
-        "{field} = * | columns value = string({field}) | limit {EVENTS_LOOKED_AT} \
+        "{field} = * | columns value = string({field}) | limit {VALUES_EVENTS_MAX} \
          | group n = count() by value | sort -n | limit {VALUES_MAX}"
     );
     let Some(query) = netconn_query::parse(&text).query else { return Ok(Vec::new()) };
@@ -132,11 +132,11 @@ fn values(session: &Session, field: &str) -> Result<Vec<String>> {
             let batch: RecordBatch = batch?;
             let Ok(place) = batch.schema().index_of("value") else { break };
             for row in 0..batch.num_rows() {
-                values.extend(column::text(&batch, place, row)?);
+                values.extend(column::cell_text(&batch, place, row)?);
             }
         }
         Ok(values)
     };
-    let soon = async { tokio::time::timeout(PATIENCE, gathered).await.unwrap_or_else(|_| Ok(Vec::new())) };
+    let soon = async { tokio::time::timeout(VALUES_TIMEOUT, gathered).await.unwrap_or_else(|_| Ok(Vec::new())) };
     session.block_on(soon)
 }

@@ -26,11 +26,11 @@ use netconn_query::{self, Fields, Severity};
 
 use crate::{
     cli::{
-        options::{Presentation, Source},
-        session::{Refused, Session, WrongUse, report},
+        options::{PresentationOptions, SourceOptions},
+        session::{RefusedQuery, SearchSession, WrongUse, report},
     },
     engine,
-    output::Format,
+    output::OutputFormat,
 };
 
 /// Search the events that were recorded on this host, in the language of PowerQuery.
@@ -47,11 +47,11 @@ use crate::{
     override_usage = "netconn search [OPTIONS] [QUERY]",
     after_help = EXAMPLES,
 )]
-struct Arguments {
+struct SearchArguments {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<SearchCommand>,
     #[command(flatten)]
-    search: Options,
+    search: SearchOptions,
 }
 
 const EXAMPLES: &str = "\
@@ -68,18 +68,18 @@ Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use,
 74 I/O error, 75 timeout, 77 permission denied, 78 configuration, 130 Ctrl-C.";
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum SearchCommand {
     /// Run ready searches for what attackers do.
     #[command(
         hide = true,
         bin_name = "netconn hunt",
         override_usage = "netconn hunt [OPTIONS] <NAME|all>\n       netconn hunt --list"
     )]
-    Hunt(hunt::Options),
+    Hunt(hunt::HuntOptions),
 }
 
 #[derive(Debug, Args)]
-struct Options {
+struct SearchOptions {
     /// The query; @FILE: from a file; -: from standard input.
     #[arg(value_name = "QUERY")]
     query: Option<String>,
@@ -105,16 +105,16 @@ struct Options {
     #[arg(long, hide = true, exclusive = true, value_name = "SEGMENT")]
     convert: Option<PathBuf>,
     #[command(flatten)]
-    presentation: Presentation,
+    presentation: PresentationOptions,
     // Last: its heading would hold for what follows.
     #[command(flatten)]
-    source: Source,
+    source: SourceOptions,
 }
 
 /// Runs a command line and gives the exit code of the process. Everything it has to say has been said by then.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let matches = Arguments::command().try_get_matches_from(arguments);
-    let arguments = match matches.and_then(|matches| Arguments::from_arg_matches(&matches)) {
+    let matches = SearchArguments::command().try_get_matches_from(arguments);
+    let arguments = match matches.and_then(|matches| SearchArguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version come this way too; if they cannot be written, nobody listens.
@@ -129,7 +129,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let presentation = match &arguments.command {
-        Some(Command::Hunt(options)) => options.presentation(),
+        Some(SearchCommand::Hunt(options)) => options.presentation(),
         None => &arguments.search.presentation,
     };
     match presentation.color {
@@ -138,7 +138,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         ColorChoice::Never => anstream::ColorChoice::Never.write_global(),
     }
     let result = match &arguments.command {
-        Some(Command::Hunt(options)) => hunt::run(options),
+        Some(SearchCommand::Hunt(options)) => hunt::run(options),
         None => search(&arguments.search),
     };
     match result {
@@ -146,7 +146,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
-            if presentation.format == Format::Json && presentation.output.is_none() {
+            if presentation.format == OutputFormat::Json && presentation.output.is_none() {
                 // Whoever reads one JSON object gets one. If it cannot be written, nobody listens.
                 let _ = writeln!(io::stdout(), "{}", session::error_json(&error));
             }
@@ -155,7 +155,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn search(options: &Options) -> Result<Exit> {
+fn search(options: &SearchOptions) -> Result<Exit> {
     if let Some(segment) = &options.convert {
         return convert(segment);
     }
@@ -180,11 +180,11 @@ fn search(options: &Options) -> Result<Exit> {
             return Err(WrongUse(message.into()).into());
         }
         (None, None) => {
-            let mut session = Session::new(&options.source, &options.presentation)?;
+            let mut session = SearchSession::new(&options.source, &options.presentation)?;
             return interactive::run(&mut session);
         }
     };
-    let session = Session::new(&options.source, &options.presentation)?;
+    let session = SearchSession::new(&options.source, &options.presentation)?;
     let (query, diagnostics) = session.parse(&text)?;
     if let Some(name) = &options.save {
         // What is refused is not kept, nor does it take the place of what works.
@@ -192,7 +192,7 @@ fn search(options: &Options) -> Result<Exit> {
         let errors = checked.diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
         let errors: Vec<_> = errors.collect();
         if !errors.is_empty() {
-            return Err(Refused { text, diagnostics: errors }.into());
+            return Err(RefusedQuery { text, diagnostics: errors }.into());
         }
         let replaced = query::saved()?.save(name, &text)?;
         let how = if replaced { "saved in the place of the former" } else { "saved as" };
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        SearchArguments::command().debug_assert();
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
             vec!["--convert", "events-1.ndjson"],
         ] {
             let arguments = std::iter::once("netconn-search").chain(line.iter().copied());
-            Arguments::try_parse_from(arguments).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+            SearchArguments::try_parse_from(arguments).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         }
         for line in [
             vec!["a = 1", "--since", "1h", "--last", "1h"],
@@ -252,7 +252,7 @@ mod tests {
             vec!["hunt"],
         ] {
             let arguments = std::iter::once("netconn-search").chain(line.iter().copied());
-            assert!(Arguments::try_parse_from(arguments).is_err(), "{line:?}");
+            assert!(SearchArguments::try_parse_from(arguments).is_err(), "{line:?}");
         }
     }
 }

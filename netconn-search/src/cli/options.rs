@@ -4,12 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ColorChoice};
 
-use crate::{output::Format, range::Said};
+use crate::{output::OutputFormat, range::TimeArguments};
 
 /// What is searched, and when.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "What is searched")]
-pub(super) struct Source {
+pub(super) struct SourceOptions {
     /// This file or folder instead of the history of this host: NDJSON (also .gz and .zst) or Parquet. Without --since, --until
     /// and --last all of it.
     #[arg(short = 'f', long, value_name = "PATH")]
@@ -38,10 +38,10 @@ pub(super) struct Source {
     pub(super) timeout: Option<Duration>,
 }
 
-impl Source {
+impl SourceOptions {
     /// What was said about the time.
-    pub(super) fn said(&self) -> Said<'_> {
-        Said { since: self.since.as_deref(), until: self.until.as_deref(), last: self.last.as_deref() }
+    pub(super) fn time_arguments(&self) -> TimeArguments<'_> {
+        TimeArguments { since: self.since.as_deref(), until: self.until.as_deref(), last: self.last.as_deref() }
     }
 
     /// Says another length, and nothing else.
@@ -63,10 +63,10 @@ impl Source {
 /// How the answer is shown.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "How the answer is shown")]
-pub(super) struct Presentation {
+pub(super) struct PresentationOptions {
     /// In which form.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(super) format: Format,
+    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) format: OutputFormat,
     /// Bars, one for each row of a `group … by timebucket` or of a top list.
     #[arg(long, conflicts_with = "format")]
     pub(super) chart: bool,

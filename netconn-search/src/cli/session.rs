@@ -22,15 +22,15 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 
 use crate::{
-    cli::options::{Presentation, Source},
-    engine::{self, Answer, Search, SearchError, Snapshot},
+    cli::options::{PresentationOptions, SourceOptions},
+    engine::{self, Answer, ProgressSnapshot, Search, SearchError},
     home,
     output::{
-        Format, Output, Style,
+        AnswerWriter, OutputFormat, OutputStyle,
         destination::{Destination, PendingFile},
-        intent::Intent,
-        progress::{Counts, Progress},
-        summary::Summary,
+        intent::AnswerIntent,
+        progress::{ProgressCounts, ProgressLine},
+        summary::AnswerSummary,
     },
     range::RangeError,
 };
@@ -38,7 +38,7 @@ use crate::{
 /// A query that cannot be run. It shows the places.
 #[derive(Debug, Error)]
 #[error("the query cannot be read")]
-pub(super) struct Refused {
+pub(super) struct RefusedQuery {
     /// The query.
     pub(super) text: String,
     /// What is wrong with it.
@@ -72,37 +72,38 @@ pub(super) struct NoHistory {
 
 /// What queries are run on, and how their answers are shown.
 #[derive(Clone, Debug)]
-pub(super) struct Session {
-    pub(super) source: Source,
-    pub(super) presentation: Presentation,
+pub(super) struct SearchSession {
+    pub(super) source: SourceOptions,
+    pub(super) presentation: PresentationOptions,
     config: Config,
     runtime: Arc<Runtime>,
 }
 
 /// The line that says how far a search has come, from before it is known what there is to search: that takes time, too.
-struct Watched {
-    counters: Arc<OnceLock<Arc<engine::Progress>>>,
-    _line: Progress,
+struct WatchedSearch {
+    counters: Arc<OnceLock<Arc<engine::SearchProgress>>>,
+    _line: ProgressLine,
 }
 
-impl Watched {
+impl WatchedSearch {
     fn start() -> Self {
-        let counters = Arc::new(OnceLock::<Arc<engine::Progress>>::new());
+        let counters = Arc::new(OnceLock::<Arc<engine::SearchProgress>>::new());
         let counts = Arc::clone(&counters);
-        let counts = move || counts.get().map_or_else(Counts::default, |progress| counted(&progress.snapshot()));
-        Self { counters, _line: Progress::start(counts) }
+        let counts =
+            move || counts.get().map_or_else(ProgressCounts::default, |progress| counted(&progress.snapshot()));
+        Self { counters, _line: ProgressLine::start(counts) }
     }
 
     /// From now on the line says this.
-    fn watch(&self, progress: &Arc<engine::Progress>) {
+    fn watch(&self, progress: &Arc<engine::SearchProgress>) {
         // One search has one.
         let _ = self.counters.set(Arc::clone(progress));
     }
 }
 
-impl Session {
+impl SearchSession {
     /// With these options and the configuration.
-    pub(super) fn new(source: &Source, presentation: &Presentation) -> Result<Self> {
+    pub(super) fn new(source: &SourceOptions, presentation: &PresentationOptions) -> Result<Self> {
         if source.file.iter().any(|path| path.as_os_str() == "-") && !Path::new("-").exists() {
             let message =
                 "standard input cannot be searched, for a search reads files in pieces: write it to a file first";
@@ -110,7 +111,7 @@ impl Session {
         }
         let mut presentation = presentation.clone();
         presentation.output.take_if(|path| path.as_os_str() == "-");
-        if presentation.format == Format::Parquet && presentation.output.is_none() && io::stdout().is_terminal() {
+        if presentation.format == OutputFormat::Parquet && presentation.output.is_none() && io::stdout().is_terminal() {
             return Err(WrongUse("Parquet is not for a terminal: name a file with --output".into()).into());
         }
         let config = match Config::load(source.config.as_deref()) {
@@ -134,7 +135,7 @@ impl Session {
 
     /// The time range; `None`: all that is in the files that were named.
     pub(super) fn range(&self) -> Result<Option<Range<i64>>> {
-        let said = self.source.said();
+        let said = self.source.time_arguments();
         if said.is_nothing() && !self.source.file.is_empty() {
             return Ok(None);
         }
@@ -167,7 +168,7 @@ impl Session {
         let parsed = netconn_query::parse(text);
         match parsed.query {
             Some(query) if !diagnostic::has_errors(&parsed.diagnostics) => Ok((query, parsed.diagnostics)),
-            _ => Err(Refused { text: text.into(), diagnostics: parsed.diagnostics }.into()),
+            _ => Err(RefusedQuery { text: text.into(), diagnostics: parsed.diagnostics }.into()),
         }
     }
 
@@ -186,7 +187,7 @@ impl Session {
         }
         diagnostics.extend(found);
         if diagnostic::has_errors(&diagnostics) {
-            return Err(Refused { text: text.into(), diagnostics }.into());
+            return Err(RefusedQuery { text: text.into(), diagnostics }.into());
         }
         Ok(diagnostics)
     }
@@ -197,9 +198,9 @@ impl Session {
     }
 
     /// How many rows a query has, and what was read for them.
-    pub(super) async fn count(&self, text: &str, query: &Query) -> Result<(u64, Snapshot)> {
+    pub(super) async fn count(&self, text: &str, query: &Query) -> Result<(u64, ProgressSnapshot)> {
         self.ending(async {
-            let watched = Watched::start();
+            let watched = WatchedSearch::start();
             let mut answer = self.search()?.run(query).await.map_err(|error| located(error, text))?;
             watched.watch(&answer.progress);
             let mut rows = 0;
@@ -218,7 +219,7 @@ impl Session {
     pub(super) async fn explain(&self, text: &str, query: &Query, diagnostics: Vec<Diagnostic>) -> Result<()> {
         self.ending(async {
             let search = self.search()?;
-            let watched = Watched::start();
+            let watched = WatchedSearch::start();
             let diagnostics = self.check(&search, text, query, diagnostics).await?;
             let explained = search.explain(query, |progress| watched.watch(progress)).await;
             let explained = explained.map_err(|error| located(error, text))?;
@@ -261,7 +262,7 @@ impl Session {
     async fn run(&self, text: &str, query: &Query, diagnostics: Vec<Diagnostic>) -> Result<u64> {
         let started = Instant::now();
         let search = self.search()?;
-        let mut watched = Some(Watched::start());
+        let mut watched = Some(WatchedSearch::start());
         let diagnostics = self.check(&search, text, query, diagnostics).await?;
         let answer = search.run(query).await.map_err(|error| located(error, text))?;
         watched.iter().for_each(|watched| watched.watch(&answer.progress));
@@ -278,7 +279,7 @@ impl Session {
         let diagnostics: Vec<Diagnostic> = diagnostics.into_iter().chain(warnings).collect();
 
         let (destination, file) = self.destination()?;
-        let mut output = Output::begin(destination, &self.style()?, schema, &Intent::of(query))?;
+        let mut output = AnswerWriter::begin(destination, &self.style()?, schema, &AnswerIntent::of(query))?;
         let is_shown_at_once = self.presentation.output.is_none() && io::stdout().is_terminal();
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| located(error, text))?;
@@ -305,8 +306,8 @@ impl Session {
     }
 
     /// What was read, as far as it is known.
-    fn summary(&self, read: &Snapshot, elapsed: Duration) -> Summary {
-        Summary {
+    fn summary(&self, read: &ProgressSnapshot, elapsed: Duration) -> AnswerSummary {
+        AnswerSummary {
             events_read: read.rows,
             bytes_read: read.bytes,
             files: read.files_all + read.files_pruned,
@@ -315,7 +316,7 @@ impl Session {
             wrong_values: read.wrong_values,
             elapsed,
             events_lost: read.lost,
-            ..Summary::default()
+            ..AnswerSummary::default()
         }
     }
 
@@ -324,21 +325,24 @@ impl Session {
         let format = self.presentation.format;
         let Some(path) = &self.presentation.output else {
             let stdout = match format {
-                Format::Table => Destination::stdout_for_people(),
-                Format::Json | Format::Ndjson | Format::Csv | Format::Parquet => Destination::stdout(),
+                OutputFormat::Table => Destination::stdout_for_people(),
+                OutputFormat::Json | OutputFormat::Ndjson | OutputFormat::Csv | OutputFormat::Parquet => {
+                    Destination::stdout()
+                }
             };
             return Ok((stdout, None));
         };
-        let made = if format == Format::Table { Destination::file_for_people(path) } else { Destination::file(path) };
+        let made =
+            if format == OutputFormat::Table { Destination::file_for_people(path) } else { Destination::file(path) };
         let (destination, file) = made.with_context(|| format!("cannot write {}", path.display()))?;
         Ok((destination, Some(file)))
     }
 
     /// How the answer is shown.
-    pub(super) fn style(&self) -> Result<Style> {
-        let Presentation { format, chart, output, wide, .. } = &self.presentation;
+    pub(super) fn style(&self) -> Result<OutputStyle> {
+        let PresentationOptions { format, chart, output, wide, .. } = &self.presentation;
         let width = if *wide || output.is_some() { None } else { term::width() };
-        Ok(Style {
+        Ok(OutputStyle {
             format: *format,
             is_chart: *chart,
             is_live: false,
@@ -368,12 +372,12 @@ impl Session {
     }
 
     /// Says what stands behind the rows.
-    fn tell_summary(&self, summary: &Summary) {
+    fn tell_summary(&self, summary: &AnswerSummary) {
         if self.presentation.quiet {
             return;
         }
         self.tell_notes(&summary.notes());
-        if self.presentation.format == Format::Table {
+        if self.presentation.format == OutputFormat::Table {
             let faint = style::FAINT;
             anstream::eprintln!("{faint}{}{faint:#}", summary.line());
         }
@@ -387,8 +391,8 @@ impl Session {
 
 /// Says an error on standard error: a query that is refused with its places, anything else in a sentence.
 pub(super) fn report(error: &anyhow::Error) {
-    match error.downcast_ref::<Refused>() {
-        Some(Refused { text, diagnostics }) => {
+    match error.downcast_ref::<RefusedQuery>() {
+        Some(RefusedQuery { text, diagnostics }) => {
             for diagnostic in diagnostics {
                 anstream::eprintln!("{}", diagnostic.render(text));
             }
@@ -399,8 +403,8 @@ pub(super) fn report(error: &anyhow::Error) {
 
 /// An error as the daemon's socket has it: a code, a sentence; and, of a query, the places.
 pub(super) fn error_json(error: &anyhow::Error) -> serde_json::Value {
-    let (code, places) = match error.downcast_ref::<Refused>() {
-        Some(Refused { text, diagnostics }) => {
+    let (code, places) = match error.downcast_ref::<RefusedQuery>() {
+        Some(RefusedQuery { text, diagnostics }) => {
             ("bad_request", diagnostics.iter().map(|diagnostic| diagnostic.report(text)).collect())
         }
         None if error.is::<WrongUse>() || error.is::<RangeError>() => ("bad_request", Vec::new()),
@@ -427,14 +431,14 @@ fn sentence(error: &anyhow::Error) -> String {
 pub(super) fn located(error: SearchError, text: &str) -> anyhow::Error {
     match error {
         SearchError::Query { message, span } => {
-            Refused { text: text.into(), diagnostics: vec![Diagnostic::error(span, message)] }.into()
+            RefusedQuery { text: text.into(), diagnostics: vec![Diagnostic::error(span, message)] }.into()
         }
         error => error.into(),
     }
 }
 
-fn counted(read: &Snapshot) -> Counts {
-    Counts {
+fn counted(read: &ProgressSnapshot) -> ProgressCounts {
+    ProgressCounts {
         events: read.rows,
         bytes: read.bytes,
         files_done: read.files,

@@ -45,7 +45,7 @@ pub struct Candidate {
 
 /// What stands at the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Context<'a> {
+pub enum CursorContext<'a> {
     /// A value of a field, within quotes that begin before it.
     Value {
         /// The field; empty if none is compared with it.
@@ -68,7 +68,7 @@ pub enum Context<'a> {
     },
 }
 
-impl<'a> Context<'a> {
+impl<'a> CursorContext<'a> {
     /// What stands at the end of a text: that before the cursor.
     pub fn of(text: &'a str) -> Self {
         if let Some(place) = open_quote(text) {
@@ -252,7 +252,7 @@ mod tests {
 
     /// What is offered at the end of a text, separated by `|`, at most five.
     fn offered(text: &str) -> String {
-        let context = Context::of(text);
+        let context = CursorContext::of(text);
         let values = |field: &str| match field {
             "src.process.name" => {
                 ["curl", "it's", "cron", "cr\u{1b}]0;owned\u{7}", "c\u{202e}x", "c\n| savelookup 'x'"]

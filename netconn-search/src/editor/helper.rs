@@ -20,7 +20,7 @@ use rustyline::{
     validate::{ValidationContext, ValidationResult, Validator},
 };
 
-use crate::editor::completion::{Context, open_quote};
+use crate::editor::completion::{CursorContext, open_quote};
 
 /// How wrong places look.
 const WRONG: Style = AnsiColor::Red.on_default().underline();
@@ -32,13 +32,13 @@ const PROMPT: Style = AnsiColor::Cyan.on_default();
 const SHOWN_MAX: usize = 76;
 
 /// Gives the frequent values of a field, soon.
-pub type Values<'a> = Box<dyn Fn(&str) -> Vec<String> + 'a>;
+pub type ValueLookup<'a> = Box<dyn Fn(&str) -> Vec<String> + 'a>;
 
 /// What the editor knows.
-pub struct Knowledge<'a> {
+pub struct EditorKnowledge<'a> {
     /// Fields of the files.
     fields: Vec<String>,
-    values: Values<'a>,
+    values: ValueLookup<'a>,
     /// Values that were asked for already.
     known_values: RefCell<HashMap<String, Vec<String>>>,
     /// The text that was refused last, and the places in it.
@@ -46,9 +46,9 @@ pub struct Knowledge<'a> {
     is_marked: Cell<bool>,
 }
 
-impl<'a> Knowledge<'a> {
+impl<'a> EditorKnowledge<'a> {
     /// With these fields beyond the table of fields, and a way to ask for values.
-    pub fn new(fields: Vec<String>, values: Values<'a>) -> Self {
+    pub fn new(fields: Vec<String>, values: ValueLookup<'a>) -> Self {
         Self {
             fields,
             values,
@@ -99,12 +99,12 @@ impl<'a> Knowledge<'a> {
     }
 }
 
-impl Completer for Knowledge<'_> {
+impl Completer for EditorKnowledge<'_> {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, pos: usize, _: &EditorContext<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let before = line.get(..pos).unwrap_or(line);
-        let context = Context::of(before);
+        let context = CursorContext::of(before);
         let candidates = context.candidates(&self.fields, |field| self.values(field));
         let pair = |candidate: crate::editor::completion::Candidate| Pair {
             display: term::cut(&candidate.shown, SHOWN_MAX).into_owned(),
@@ -114,7 +114,7 @@ impl Completer for Knowledge<'_> {
     }
 }
 
-impl Highlighter for Knowledge<'_> {
+impl Highlighter for EditorKnowledge<'_> {
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
         let places = self.wrong(line);
         self.is_marked.set(!places.is_empty());
@@ -168,17 +168,17 @@ fn underlined(text: &str, mut places: Vec<Span>) -> Cow<'_, str> {
     marked.into()
 }
 
-impl Validator for Knowledge<'_> {
+impl Validator for EditorKnowledge<'_> {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         Ok(if is_unfinished(context.input()) { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
     }
 }
 
-impl Hinter for Knowledge<'_> {
+impl Hinter for EditorKnowledge<'_> {
     type Hint = String;
 }
 
-impl Helper for Knowledge<'_> {}
+impl Helper for EditorKnowledge<'_> {}
 
 /// Whether more lines have to follow: a text or parentheses are open, or the end asks for more. An empty line ends everything.
 fn is_unfinished(text: &str) -> bool {

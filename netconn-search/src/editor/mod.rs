@@ -14,7 +14,7 @@ use rustyline::{
 };
 use thiserror::Error;
 
-use crate::editor::helper::Knowledge;
+use crate::editor::helper::EditorKnowledge;
 
 /// Queries that are remembered.
 const HISTORY_MAX: usize = 10_000;
@@ -24,7 +24,7 @@ const LISTED_MAX: usize = 200;
 
 /// What became of a text that was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SubmitOutcome {
     /// It was done, or what went wrong was said.
     Done,
     /// It was not understood: it is offered again, with the places underlined.
@@ -47,10 +47,10 @@ pub enum EditorError {
 ///
 /// When the terminal cannot be used.
 pub fn run(
-    knowledge: Knowledge<'_>,
+    knowledge: EditorKnowledge<'_>,
     history: Option<&Path>,
     are_colours_wanted: bool,
-    mut submit: impl FnMut(&Knowledge<'_>, &str) -> Outcome,
+    mut submit: impl FnMut(&EditorKnowledge<'_>, &str) -> SubmitOutcome,
 ) -> Result<(), EditorError> {
     let mut editor = editor(knowledge, are_colours_wanted).map_err(EditorError::Terminal)?;
     if let Some(history) = history {
@@ -81,21 +81,21 @@ pub fn run(
         }
         let Some(knowledge) = editor.helper() else { break };
         match submit(knowledge, text) {
-            Outcome::Done => {}
-            Outcome::Refused(diagnostics) => {
+            SubmitOutcome::Done => {}
+            SubmitOutcome::Refused(diagnostics) => {
                 knowledge.refuse(text, &diagnostics);
                 text.clone_into(&mut again);
             }
-            Outcome::Quit => break,
+            SubmitOutcome::Quit => break,
         }
     }
     Ok(())
 }
 
 fn editor<'a>(
-    knowledge: Knowledge<'a>,
+    knowledge: EditorKnowledge<'a>,
     are_colours_wanted: bool,
-) -> rustyline::Result<Editor<Knowledge<'a>, FileHistory>> {
+) -> rustyline::Result<Editor<EditorKnowledge<'a>, FileHistory>> {
     let config = Config::builder()
         .max_history_size(HISTORY_MAX)?
         .history_ignore_dups(true)?
@@ -113,7 +113,7 @@ fn editor<'a>(
 }
 
 /// Queries may hold names that are nobody else's business: the file is for its owner only (rustyline makes it so).
-fn remember(editor: &mut Editor<Knowledge<'_>, FileHistory>, history: &Path) -> io::Result<()> {
+fn remember(editor: &mut Editor<EditorKnowledge<'_>, FileHistory>, history: &Path) -> io::Result<()> {
     if let Some(folder) = history.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -30,10 +30,10 @@ use serde::Serialize;
 use super::{
     error::{Result, SearchError},
     source::{
-        find::{self, EventFile, Format},
-        lines::Lines,
-        record::Rows,
-        shape::{ORIGINAL, Shapes, UNPARSED},
+        find::{self, EventFile, FileFormat},
+        lines::LineReader,
+        record::RowBuilder,
+        shape::{ORIGINAL, TableShape, UNPARSED},
     },
 };
 
@@ -72,7 +72,7 @@ struct Line {
 struct Segment {
     file: EventFile,
     lines: Vec<Line>,
-    shapes: Shapes,
+    shapes: TableShape,
     sorted: bool,
     /// All lines have a time.
     timed: bool,
@@ -88,8 +88,8 @@ struct Segment {
 /// The file cannot be read, the other one cannot be written; nothing is left then.
 pub fn convert(ndjson: &Path) -> Result<Converted> {
     let read = |source| SearchError::Read { path: ndjson.to_owned(), source };
-    let file = match find::open(ndjson).map_err(read)? {
-        Some(file) if file.format == Format::Lines => file,
+    let file = match find::open_file(ndjson).map_err(read)? {
+        Some(file) if file.format == FileFormat::Lines => file,
         Some(_) => {
             let why = "only files of lines that are not compressed can be converted".to_owned();
             return Err(SearchError::Format { path: ndjson.to_owned(), why });
@@ -152,10 +152,17 @@ impl Segment {
     /// Reads the times and names of all lines.
     fn read(file: EventFile) -> io::Result<Self> {
         let time = ArrowField::new(Field::EventTime.info().name, DataType::Int64, true);
-        let mut times = Rows::new(Arc::new(Schema::new(vec![time])));
-        let mut lines = Lines::open(&file, 0, u64::MAX)?;
-        let mut segment =
-            Self { lines: Vec::new(), shapes: Shapes::new(), sorted: true, timed: true, first: None, last: None, file };
+        let mut times = RowBuilder::new(Arc::new(Schema::new(vec![time])));
+        let mut lines = LineReader::open(&file, 0, u64::MAX)?;
+        let mut segment = Self {
+            lines: Vec::new(),
+            shapes: TableShape::new(),
+            sorted: true,
+            timed: true,
+            first: None,
+            last: None,
+            file,
+        };
         let mut before = i64::MIN;
         let mut start = 0;
         while let Some(line) = lines.next()? {
@@ -183,10 +190,10 @@ impl Segment {
         let schema = self.shapes.seen(&[UNPARSED, ORIGINAL]);
         let place = |name: &str| schema.index_of(name).ok();
         let unparsed = place(UNPARSED).unwrap_or(0);
-        let mut rows = Rows::new(Arc::clone(&schema)).with_original(place(ORIGINAL));
+        let mut rows = RowBuilder::new(Arc::clone(&schema)).with_original(place(ORIGINAL));
         let mut writer = ArrowWriter::try_new(output, Arc::clone(&schema), Some(properties(&schema, self.timed)))?;
         let file = File::open(&self.file.path).map_err(Failed::Read)?;
-        let mut sequence = Lines::open(&self.file, 0, u64::MAX).map_err(Failed::Read)?;
+        let mut sequence = LineReader::open(&self.file, 0, u64::MAX).map_err(Failed::Read)?;
         let mut buffer = Vec::new();
         let mut bad = 0;
         for line in &self.lines {
@@ -212,7 +219,7 @@ impl Segment {
     }
 }
 
-fn time_of(rows: &mut Rows, line: &[u8]) -> io::Result<Option<i64>> {
+fn time_of(rows: &mut RowBuilder, line: &[u8]) -> io::Result<Option<i64>> {
     use datafusion::arrow::array::{Array, AsArray};
     rows.push(line);
     let batch = rows.finish().map_err(io::Error::other)?;

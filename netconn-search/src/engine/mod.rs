@@ -19,4 +19,4 @@ pub use error::SearchError;
 pub use plan::Warning;
 pub use search::{Answer, Explained, Search};
 pub use session::runtime;
-pub use source::progress::{Progress, Snapshot};
+pub use source::progress::{ProgressSnapshot, SearchProgress};

@@ -14,9 +14,9 @@ const EXCHANGE: &str = "RepartitionExec";
 /// bounded; refused, DataFusion 55 writes it to files, and two of these at once can make a query wait for itself for ever
 /// (<https://github.com/apache/datafusion/issues/24883>, mended after 55.2).
 #[derive(Debug)]
-pub(crate) struct Pool(FairSpillPool);
+pub(crate) struct SearchPool(FairSpillPool);
 
-impl Pool {
+impl SearchPool {
     /// So many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
         Self(FairSpillPool::new(bytes))
@@ -27,13 +27,13 @@ fn is_exchange(consumer: &MemoryConsumer) -> bool {
     consumer.name().starts_with(EXCHANGE)
 }
 
-impl Display for Pool {
+impl Display for SearchPool {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         self.0.fmt(out)
     }
 }
 
-impl MemoryPool for Pool {
+impl MemoryPool for SearchPool {
     fn name(&self) -> &str {
         self.0.name()
     }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_waits_between_threads_is_not_refused() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(Pool::new(1_000));
+        let pool: Arc<dyn MemoryPool> = Arc::new(SearchPool::new(1_000));
         let sort = MemoryConsumer::new("ExternalSorter[0]").with_can_spill(true).register(&pool);
         let exchange = MemoryConsumer::new("RepartitionExec[0]").with_can_spill(true).register(&pool);
         exchange.try_grow(5_000).unwrap();

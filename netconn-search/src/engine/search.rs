@@ -38,8 +38,8 @@ use super::{
     session::{planned, session},
     source::{
         losses,
-        progress::{Progress, Snapshot},
-        table::Events,
+        progress::{ProgressSnapshot, SearchProgress},
+        table::EventTable,
     },
 };
 
@@ -75,7 +75,7 @@ pub struct Answer {
     /// What the person who asked should know before the rows. What comes up while files are read is in `progress`.
     pub warnings: Vec<Warning>,
     /// Counters; those of losses and of bad lines are complete at the end of the rows.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<SearchProgress>,
 }
 
 /// How a query is answered.
@@ -84,7 +84,7 @@ pub struct Explained {
     /// Steps of the plan, one on each line, with what each of them counted.
     pub plan: String,
     /// What was read and what was not.
-    pub read: Snapshot,
+    pub read: ProgressSnapshot,
 }
 
 impl Search {
@@ -99,7 +99,7 @@ impl Search {
     ///
     /// A path cannot be read, or there is nothing to search.
     pub async fn fields(&self) -> Result<Vec<String>> {
-        let events = Events::open(&self.paths, self.range.as_ref(), &Names::default()).await?;
+        let events = EventTable::open(&self.paths, self.range.as_ref(), &Names::default()).await?;
         let known = FIELDS.iter().map(|field| field.name.to_owned());
         Ok(known.chain(events.additional().iter().cloned()).collect())
     }
@@ -131,7 +131,7 @@ impl Search {
     /// # Errors
     ///
     /// As [`Self::run`], and what can go wrong while it runs.
-    pub async fn explain(&self, query: &Query, watch: impl FnOnce(&Arc<Progress>)) -> Result<Explained> {
+    pub async fn explain(&self, query: &Query, watch: impl FnOnce(&Arc<SearchProgress>)) -> Result<Explained> {
         let prepared = self.prepare_aside(query, true).await?;
         let progress = Arc::clone(prepared.planner.events.progress());
         progress.runs(&prepared.plan);
@@ -164,7 +164,7 @@ impl Search {
             range.start.saturating_add(back)..range.end.saturating_add(ahead)
         });
         let used = Names::of(query);
-        let events = Events::open(&self.paths, files.as_ref(), &used).await?;
+        let events = EventTable::open(&self.paths, files.as_ref(), &used).await?;
         self.range.iter().for_each(|range| events.note_beginning(range));
         let time = match &self.range {
             Some(range) => Some(range.clone()),
@@ -204,7 +204,7 @@ struct Prepared {
 fn cut(
     batches: impl Stream<Item = Result<RecordBatch>>,
     max: u64,
-    progress: Arc<Progress>,
+    progress: Arc<SearchProgress>,
 ) -> impl Stream<Item = Result<RecordBatch>> {
     let mut left = usize::try_from(max).unwrap_or(usize::MAX);
     batches.map_ok(move |batch| {
@@ -218,7 +218,7 @@ fn cut(
 }
 
 /// Times of the first event and the last one; nothing if there is none.
-async fn edges(events: &Events, state: &SessionState) -> Result<Option<Range<i64>>> {
+async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range<i64>>> {
     let table = provider_as_source(Arc::new(events.apart()));
     let time = || rows_column(Field::EventTime.info().name);
     let plan = LogicalPlanBuilder::scan("edges", table, None)?

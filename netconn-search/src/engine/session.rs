@@ -12,7 +12,7 @@ use datafusion::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use super::{error::Result, plan::Keep, pool::Pool, rules};
+use super::{error::Result, plan::Keep, pool::SearchPool, rules};
 
 /// Stack of a thread: plans are walked recursively. Only what is used of it costs memory.
 const STACK: usize = 64 * 1024 * 1024;
@@ -35,7 +35,7 @@ pub fn runtime() -> io::Result<Runtime> {
 /// A session that uses at most so many bytes, and files in the system's temporary folder beyond that.
 pub(crate) fn session(memory: usize) -> Result<SessionState> {
     let footers = memory / FOOTERS;
-    let pool = TrackConsumersPool::new(Pool::new(memory - footers), NAMED);
+    let pool = TrackConsumersPool::new(SearchPool::new(memory - footers), NAMED);
     let runtime =
         RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_metadata_cache_limit(footers).build_arc()?;
     let mut config = SessionConfig::new();

@@ -5,8 +5,8 @@ use jiff::Zoned;
 use thiserror::Error;
 
 use crate::{
-    hunt::{Hunt, Parameter, Severity, lets},
-    range::{RangeError, Said},
+    hunt::{Hunt, HuntParameter, HuntSeverity, lets},
+    range::{RangeError, TimeArguments},
 };
 
 /// All keys.
@@ -66,7 +66,7 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
         entry.map(|(_, text)| text.clone()).ok_or(HeaderError::Missing { key })
     };
     let word = get("severity")?;
-    let severity = Severity::ALL.into_iter().find(|severity| severity.name() == word);
+    let severity = HuntSeverity::ALL.into_iter().find(|severity| severity.name() == word);
     let parameters = entries.iter().filter(|(key, _)| *key == "parameter").map(|(_, text)| parameter(text));
     let hunt = Hunt {
         name: String::new(),
@@ -80,11 +80,11 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
         query: text.to_owned(),
         is_built_in: false,
     };
-    Said { last: Some(&hunt.range), ..Said::default() }.resolve(&Zoned::now())?;
+    TimeArguments { last: Some(&hunt.range), ..TimeArguments::default() }.resolve(&Zoned::now())?;
     // What is wrong with a query is said when it is run, at its place.
     if let Some(mut query) = netconn_query::parse(text).query {
         let set = lets(&mut query);
-        let is_set = |parameter: &&Parameter| set.iter().any(|column| column.label == parameter.name);
+        let is_set = |parameter: &&HuntParameter| set.iter().any(|column| column.label == parameter.name);
         if let Some(parameter) = hunt.parameters.iter().find(|parameter| !is_set(parameter)) {
             return Err(HeaderError::Unused { name: parameter.name.clone() });
         }
@@ -114,9 +114,9 @@ fn entries(text: &str) -> Result<Vec<(&'static str, String)>, HeaderError> {
     Ok(entries)
 }
 
-fn parameter(text: &str) -> Result<Parameter, HeaderError> {
+fn parameter(text: &str) -> Result<HuntParameter, HeaderError> {
     let (name, meaning) = text.split_once(':').ok_or_else(|| HeaderError::Parameter { text: text.into() })?;
-    Ok(Parameter { name: name.trim().into(), meaning: meaning.trim().into() })
+    Ok(HuntParameter { name: name.trim().into(), meaning: meaning.trim().into() })
 }
 
 #[cfg(test)]
@@ -140,8 +140,8 @@ mod tests {
         let text = WHOLE.replace("// More", "a = 1 | let least = 5 // More");
         let hunt = parse(&text).unwrap();
         assert_eq!((hunt.title.as_str(), hunt.description.as_str()), ("T", "one two"));
-        assert_eq!(hunt.severity, Severity::Low);
-        assert_eq!(hunt.parameters, [Parameter { name: "least".into(), meaning: "fewest rows".into() }]);
+        assert_eq!(hunt.severity, HuntSeverity::Low);
+        assert_eq!(hunt.parameters, [HuntParameter { name: "least".into(), meaning: "fewest rows".into() }]);
         assert_eq!(hunt.query, text);
     }
 

@@ -67,11 +67,11 @@ pub enum HuntError {
 
 /// All hunts there are.
 #[derive(Clone, Debug)]
-pub struct Library {
+pub struct HuntLibrary {
     folder: Option<PathBuf>,
 }
 
-impl Library {
+impl HuntLibrary {
     /// Those that come with netconn, and those in this folder, which need not exist.
     pub fn new(folder: Option<PathBuf>) -> Self {
         Self { folder }
@@ -170,11 +170,11 @@ mod tests {
     #[test]
     fn every_file_is_built_in() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hunts");
-        let files = Library::new(Some(folder.clone())).own().0;
+        let files = HuntLibrary::new(Some(folder.clone())).own().0;
         let mut built_in: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
         built_in.sort_unstable();
         assert_eq!(files.iter().map(|hunt| hunt.name.as_str()).collect::<Vec<_>>(), built_in);
-        let severities: Vec<_> = Library::new(None).all().0.iter().map(|hunt| hunt.severity).collect();
+        let severities: Vec<_> = HuntLibrary::new(None).all().0.iter().map(|hunt| hunt.severity).collect();
         assert!(severities.is_sorted_by(|one, other| one >= other), "{severities:?}");
         for name in built_in {
             for kind in ["match", "nomatch"] {
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_query_is_understood() {
-        for hunt in Library::new(None).all().0 {
+        for hunt in HuntLibrary::new(None).all().0 {
             let parsed = netconn_query::parse(&hunt.query);
             let shown = |diagnostics: &[netconn_query::Diagnostic]| -> Vec<String> {
                 diagnostics.iter().map(|diagnostic| diagnostic.to_string_in(&hunt.query)).collect()
@@ -200,7 +200,7 @@ mod tests {
                 hunt.set(&mut query, &format!("{}=123456", parameter.name)).unwrap();
             }
             assert_eq!(before == query, hunt.parameters.is_empty(), "{}", hunt.name);
-            let range = crate::range::Said { last: Some(&hunt.range), ..Default::default() };
+            let range = crate::range::TimeArguments { last: Some(&hunt.range), ..Default::default() };
             assert!(range.resolve(&jiff::Zoned::now()).is_ok(), "{}", hunt.name);
         }
     }
@@ -208,13 +208,13 @@ mod tests {
     #[test]
     fn a_folder_adds_and_replaces() {
         let folder = tempfile::tempdir().unwrap();
-        let text = Library::new(None).get("mining").unwrap().query;
+        let text = HuntLibrary::new(None).get("mining").unwrap().query;
         fs::write(folder.path().join("mining.pq"), text.replace("high", "low")).unwrap();
         fs::write(folder.path().join("own.pq"), &text).unwrap();
         fs::write(folder.path().join("README"), "no hunt").unwrap();
-        let library = Library::new(Some(folder.path().to_owned()));
+        let library = HuntLibrary::new(Some(folder.path().to_owned()));
         assert_eq!(library.all().0.len(), BUILT_IN.len() + 1);
-        assert_eq!(library.get("mining").unwrap().severity, crate::hunt::Severity::Low);
+        assert_eq!(library.get("mining").unwrap().severity, crate::hunt::HuntSeverity::Low);
         assert!(!library.get("own").unwrap().is_built_in);
         let missing = library.get("minnig").unwrap_err().to_string();
         assert_eq!(missing, "there is no hunt 'minnig' (`netconn hunt --list` shows all); did you mean 'mining'?");

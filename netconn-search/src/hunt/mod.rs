@@ -3,7 +3,7 @@
 pub mod header;
 mod library;
 
-pub use library::{HuntError, Library};
+pub use library::{HuntError, HuntLibrary};
 use netconn_query::ast::{Column, CommandKind, Expr, ExprKind, Query};
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ pub struct Hunt {
     /// What it finds, in a few words.
     pub title: String,
     /// How bad it is if it is what it looks like.
-    pub severity: Severity,
+    pub severity: HuntSeverity,
     /// What it looks for.
     pub description: String,
     /// Why that is worth looking for.
@@ -27,7 +27,7 @@ pub struct Hunt {
     /// The last so much time, when nothing else is said.
     pub range: String,
     /// What can be set.
-    pub parameters: Vec<Parameter>,
+    pub parameters: Vec<HuntParameter>,
     /// The text of the file, header and all: a query as it is.
     pub query: String,
     /// Whether it comes with netconn.
@@ -38,14 +38,14 @@ pub struct Hunt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
-pub enum Severity {
+pub enum HuntSeverity {
     Low,
     Medium,
     High,
     Critical,
 }
 
-impl Severity {
+impl HuntSeverity {
     /// All, from the least.
     pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
 
@@ -62,7 +62,7 @@ impl Severity {
 
 /// A value in a `let` of the query that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Parameter {
+pub struct HuntParameter {
     /// Its name in the `let`.
     pub name: String,
     /// What it means.
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn parameters_are_set_in_the_query() {
-        let hunt = Library::new(None).get("exfiltration-volume").unwrap();
+        let hunt = HuntLibrary::new(None).get("exfiltration-volume").unwrap();
         let expr = |kind| Expr { kind, span: Span::default() };
         let column = |name: &str, kind| Column {
             name: Some(Name { text: name.into(), span: Span::default() }),

@@ -11,8 +11,8 @@ use netconn_model::term::{self, style};
 use thiserror::Error;
 
 use crate::output::{
-    column::{self, Column, Kind},
-    intent::Intent,
+    column::{self, AnswerColumn, ColumnKind},
+    intent::AnswerIntent,
     table,
 };
 
@@ -61,7 +61,7 @@ pub enum ChartError {
 
 /// Draws rows as bars: the keys are their names, the first column of numbers that is no key is their length.
 #[derive(Debug)]
-pub struct Chart<W> {
+pub struct BarChart<W> {
     out: W,
     width: usize,
     zone: TimeZone,
@@ -76,18 +76,18 @@ pub struct Chart<W> {
     /// Place of the numbers.
     values: usize,
     heading: String,
-    bars: Vec<Bar>,
+    bars: Vec<ChartBar>,
 }
 
 #[derive(Debug)]
-struct Bar {
+struct ChartBar {
     moment: Option<Timestamp>,
     names: Vec<String>,
     /// Nothing is drawn of what is missing.
     value: Option<f64>,
 }
 
-impl<W: Write> Chart<W> {
+impl<W: Write> BarChart<W> {
     /// A chart of rows that are still to come.
     ///
     /// # Errors
@@ -95,23 +95,23 @@ impl<W: Write> Chart<W> {
     /// When there is nothing to draw in such rows.
     pub fn new(
         out: W,
-        columns: &[Column],
-        intent: &Intent,
+        columns: &[AnswerColumn],
+        intent: &AnswerIntent,
         width: Option<NonZero<usize>>,
         zone: TimeZone,
     ) -> Result<Self, ChartError> {
         let keys = &intent.keys;
-        let is_key = |column: &Column| keys.contains(&column.name);
-        let is_number = |column: &Column| matches!(column.kind, Kind::Integer | Kind::Number);
+        let is_key = |column: &AnswerColumn| keys.contains(&column.name);
+        let is_number = |column: &AnswerColumn| matches!(column.kind, ColumnKind::Integer | ColumnKind::Number);
         let values = columns.iter().position(|column| is_number(column) && !is_key(column));
         let values = values.ok_or(ChartError::NoNumbers)?;
         // Without keys everything that is no number names a bar.
-        let is_name = |column: &Column| if keys.is_empty() { !is_number(column) } else { is_key(column) };
+        let is_name = |column: &AnswerColumn| if keys.is_empty() { !is_number(column) } else { is_key(column) };
         let names: Vec<usize> = (0..columns.len()).filter(|place| is_name(&columns[*place])).collect();
         if names.is_empty() {
             return Err(ChartError::NoNames);
         }
-        let moments = (names.len() == 1 && columns[names[0]].kind == Kind::Moment).then_some(names[0]);
+        let moments = (names.len() == 1 && columns[names[0]].kind == ColumnKind::Moment).then_some(names[0]);
         let name = |place: &usize| term::sanitize(&columns[*place].name).into_owned();
         let listed = |places: &[usize]| places.iter().map(name).collect::<Vec<_>>().join(", ");
         let mut heading = format!("{} by {}", name(&values), listed(&names));
@@ -121,7 +121,7 @@ impl<W: Write> Chart<W> {
             heading.push_str(&format!(" (not drawn: {})", listed(&left)));
         }
         let width = width.map_or(WIDTH, NonZero::get);
-        let names = names.into_iter().map(|place| (place, columns[place].kind == Kind::Moment)).collect();
+        let names = names.into_iter().map(|place| (place, columns[place].kind == ColumnKind::Moment)).collect();
         let nothing = (!intent.averages.contains(&columns[values].name)).then_some(0.0);
         Ok(Self { out, width, zone, names, moments, bucket: intent.bucket, nothing, values, heading, bars: Vec::new() })
     }
@@ -137,16 +137,16 @@ impl<W: Write> Chart<W> {
                 return Err(ChartError::TooMany);
             }
             let names = self.names.iter().map(|(place, is_moment)| {
-                if *is_moment && let Some(moment) = column::moment(batch, *place, row) {
+                if *is_moment && let Some(moment) = column::cell_moment(batch, *place, row) {
                     return Ok(table::bucket(moment, &self.zone));
                 }
-                let name = column::text(batch, *place, row)?.unwrap_or_else(|| "-".into());
+                let name = column::cell_text(batch, *place, row)?.unwrap_or_else(|| "-".into());
                 Ok(term::sanitize(&name).into_owned())
             });
-            self.bars.push(Bar {
-                moment: self.moments.and_then(|place| column::moment(batch, place, row)),
+            self.bars.push(ChartBar {
+                moment: self.moments.and_then(|place| column::cell_moment(batch, place, row)),
                 names: names.collect::<Result<_, ArrowError>>()?,
-                value: column::number(batch, self.values, row),
+                value: column::cell_number(batch, self.values, row),
             });
         }
         Ok(())
@@ -174,7 +174,7 @@ impl<W: Write> Chart<W> {
             self.bars.iter().filter_map(|bar| bar.value).filter(|value| value.is_finite()).fold(0.0, f64::max);
         let (heading, colour) = (style::HEADING, style::QUIET);
         writeln!(self.out, "{heading}{}{heading:#}", term::cut(&self.heading, self.width))?;
-        let is_empty = |bar: &Bar| bar.value.is_none_or(|value| value == 0.0);
+        let is_empty = |bar: &ChartBar| bar.value.is_none_or(|value| value == 0.0);
         let mut empty = 0;
         for (place, ((bar, number), name)) in self.bars.iter().zip(&numbers).zip(&names).enumerate() {
             // A long time in which nothing was is said in a line.
@@ -218,7 +218,7 @@ impl<W: Write> Chart<W> {
         if missing.is_empty() {
             return Ok(());
         }
-        let empty = missing.into_iter().filter_map(|ms| Timestamp::from_millisecond(ms).ok()).map(|moment| Bar {
+        let empty = missing.into_iter().filter_map(|ms| Timestamp::from_millisecond(ms).ok()).map(|moment| ChartBar {
             moment: Some(moment),
             names: vec![table::bucket(moment, &self.zone)],
             value: self.nothing,
@@ -230,11 +230,11 @@ impl<W: Write> Chart<W> {
 }
 
 /// The names of all bars, in columns if they are of several parts.
-fn aligned(bars: &[Bar]) -> Vec<String> {
+fn aligned(bars: &[ChartBar]) -> Vec<String> {
     let parts = bars.first().map_or(0, |bar| bar.names.len());
     let widths: Vec<usize> =
         (0..parts).map(|part| bars.iter().map(|bar| term::text_width(&bar.names[part])).max().unwrap_or(0)).collect();
-    let name = |bar: &Bar| {
+    let name = |bar: &ChartBar| {
         let padded = bar.names.iter().zip(&widths).map(|(name, width)| {
             let padding = width - term::text_width(name);
             format!("{name}{:padding$}", "")

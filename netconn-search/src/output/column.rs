@@ -8,11 +8,11 @@ use datafusion::arrow::{
 };
 use jiff::Timestamp;
 
-use crate::output::moments::Moments;
+use crate::output::moments::MomentColumns;
 
 /// What the values of a column are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     /// Text.
     Text,
     /// A whole number.
@@ -29,39 +29,40 @@ pub enum Kind {
 
 /// One column of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Column {
+pub struct AnswerColumn {
     /// Its name, as the query says it.
     pub name: String,
     /// What its values are.
-    pub kind: Kind,
+    pub kind: ColumnKind,
     /// The name of its type in JSON answers.
     pub r#type: &'static str,
 }
 
 /// The columns of an answer with this schema.
-pub fn columns(schema: &Schema, moments: &Moments) -> Vec<Column> {
+pub fn answer_columns(schema: &Schema, moments: &MomentColumns) -> Vec<AnswerColumn> {
     let column = |field: &datafusion::arrow::datatypes::FieldRef| {
         let kind = kind(field.data_type());
-        let is_moment = moments.contains(field.name()) && matches!(kind, Kind::Text | Kind::Integer | Kind::Number);
-        let shown = if is_moment { Kind::Moment } else { kind };
-        Column { name: field.name().clone(), kind: shown, r#type: kind.name() }
+        let is_moment = moments.contains(field.name())
+            && matches!(kind, ColumnKind::Text | ColumnKind::Integer | ColumnKind::Number);
+        let shown = if is_moment { ColumnKind::Moment } else { kind };
+        AnswerColumn { name: field.name().clone(), kind: shown, r#type: kind.name() }
     };
     schema.fields().iter().map(column).collect()
 }
 
-fn kind(r#type: &DataType) -> Kind {
+fn kind(r#type: &DataType) -> ColumnKind {
     match r#type {
-        DataType::Timestamp(..) => Kind::Moment,
-        DataType::Boolean => Kind::Boolean,
+        DataType::Timestamp(..) => ColumnKind::Moment,
+        DataType::Boolean => ColumnKind::Boolean,
         DataType::Dictionary(_, value) => kind(value),
-        r#type if r#type.is_integer() => Kind::Integer,
-        r#type if r#type.is_numeric() => Kind::Number,
-        r#type if r#type.is_nested() => Kind::List,
-        _ => Kind::Text,
+        r#type if r#type.is_integer() => ColumnKind::Integer,
+        r#type if r#type.is_numeric() => ColumnKind::Number,
+        r#type if r#type.is_nested() => ColumnKind::List,
+        _ => ColumnKind::Text,
     }
 }
 
-impl Kind {
+impl ColumnKind {
     /// The name of the type in JSON answers.
     fn name(self) -> &'static str {
         match self {
@@ -85,7 +86,7 @@ impl Kind {
 /// # Errors
 ///
 /// When the column has a type that cannot be written as text.
-pub fn text(batch: &RecordBatch, column: usize, row: usize) -> Result<Option<String>, ArrowError> {
+pub fn cell_text(batch: &RecordBatch, column: usize, row: usize) -> Result<Option<String>, ArrowError> {
     let array = batch.column(column);
     // Of the type `Null`, whose arrays have no mask that says so.
     if array.is_null(row) || array.data_type().is_null() {
@@ -99,7 +100,7 @@ pub fn text(batch: &RecordBatch, column: usize, row: usize) -> Result<Option<Str
 }
 
 /// A value as a number; `None`: there is none, or it is something else.
-pub fn number(batch: &RecordBatch, column: usize, row: usize) -> Option<f64> {
+pub fn cell_number(batch: &RecordBatch, column: usize, row: usize) -> Option<f64> {
     let array = batch.column(column);
     if array.is_null(row) {
         return None;
@@ -109,13 +110,13 @@ pub fn number(batch: &RecordBatch, column: usize, row: usize) -> Option<f64> {
         DataType::Float64 => Some(array.as_primitive::<Float64Type>().value(row)),
         DataType::Int64 => Some(array.as_primitive::<Int64Type>().value(row) as f64),
         DataType::UInt64 => Some(array.as_primitive::<UInt64Type>().value(row) as f64),
-        r#type if r#type.is_numeric() => text(batch, column, row).ok()??.parse().ok(),
+        r#type if r#type.is_numeric() => cell_text(batch, column, row).ok()??.parse().ok(),
         _ => None,
     }
 }
 
 /// The moment that a value means; `None`: there is none.
-pub fn moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Timestamp> {
+pub fn cell_moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Timestamp> {
     let array = batch.column(column);
     if array.is_null(row) {
         return None;
@@ -134,10 +135,10 @@ pub fn moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Timestam
             };
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            return text(batch, column, row).ok()??.parse().ok();
+            return cell_text(batch, column, row).ok()??.parse().ok();
         }
         #[expect(clippy::cast_possible_truncation, reason = "what is too large becomes a moment that does not exist")]
-        _ => number(batch, column, row)? as i64,
+        _ => cell_number(batch, column, row)? as i64,
     };
     // The language has two units: nanoseconds (`timestamp`) and milliseconds (`event.time`). As nanoseconds a number below
     // this would be of January 1970, as milliseconds one above it of the year 33658.

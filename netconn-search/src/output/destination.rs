@@ -26,7 +26,7 @@ impl Destination {
     /// Standard output, byte for byte, but for what could harm a terminal if it is one.
     pub fn stdout() -> Self {
         if io::stdout().is_terminal() {
-            Self::to(Box::new(Harmless { out: io::stdout(), rest: Vec::new() }))
+            Self::to(Box::new(SanitizedLines { out: io::stdout(), rest: Vec::new() }))
         } else {
             Self::to(Box::new(io::stdout()))
         }
@@ -56,7 +56,7 @@ impl Destination {
     pub fn file(path: &Path) -> io::Result<(Self, PendingFile)> {
         let (out, file) = create(path)?;
         let out: Box<dyn Write + Send> =
-            if out.is_terminal() { Box::new(Harmless { out, rest: Vec::new() }) } else { Box::new(out) };
+            if out.is_terminal() { Box::new(SanitizedLines { out, rest: Vec::new() }) } else { Box::new(out) };
         Ok((Self::to(out), file))
     }
 }
@@ -106,13 +106,13 @@ impl Write for Destination {
 }
 
 /// Passes whole lines of text on, without what could move the cursor or hide text: JSON escapes only some of it.
-struct Harmless<W: Write> {
+struct SanitizedLines<W: Write> {
     out: W,
     /// The beginning of a line.
     rest: Vec<u8>,
 }
 
-impl<W: Write> Write for Harmless<W> {
+impl<W: Write> Write for SanitizedLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.rest.extend_from_slice(bytes);
         let whole = lines::whole_length(&self.rest);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_safe() {
-        let mut out = Harmless { out: Vec::new(), rest: Vec::new() };
+        let mut out = SanitizedLines { out: Vec::new(), rest: Vec::new() };
         for byte in "a,\x1b[2J\nü,\u{202e}\n".bytes() {
             out.write_all(&[byte]).unwrap();
         }

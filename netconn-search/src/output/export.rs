@@ -23,8 +23,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::output::{
-    column::{self, Column},
-    summary::Summary,
+    column::{self, AnswerColumn},
+    summary::AnswerSummary,
 };
 
 /// Why an answer cannot be written.
@@ -59,7 +59,7 @@ impl From<ArrowError> for ExportError {
 
 /// One object: the columns, the rows, then what is said beside them.
 #[derive(Debug)]
-pub struct JsonObject<W: Write> {
+pub struct JsonAnswer<W: Write> {
     /// What stands before the rows, until there are some: an error before them is an object of its own.
     head: Option<String>,
     rows: Writer<W, JsonArray>,
@@ -71,13 +71,13 @@ struct ColumnJson<'a> {
     r#type: &'static str,
 }
 
-impl<W: Write> JsonObject<W> {
+impl<W: Write> JsonAnswer<W> {
     /// Nothing is written yet.
     ///
     /// # Errors
     ///
     /// When the columns cannot be written.
-    pub fn new(out: W, columns: &[Column]) -> Result<Self, ExportError> {
+    pub fn new(out: W, columns: &[AnswerColumn]) -> Result<Self, ExportError> {
         let columns: Vec<_> =
             columns.iter().map(|column| ColumnJson { name: &column.name, r#type: column.r#type }).collect();
         let head = format!("{{\"columns\":{},\"rows\":", serde_json::to_string(&columns)?);
@@ -102,7 +102,7 @@ impl<W: Write> JsonObject<W> {
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn end(mut self, summary: &Summary) -> Result<(), ExportError> {
+    pub fn end(mut self, summary: &AnswerSummary) -> Result<(), ExportError> {
         self.begin()?;
         self.rows.finish()?;
         let mut out = self.rows.into_inner();
@@ -159,15 +159,15 @@ impl<W: Write> JsonLines<W> {
 
 /// Comma-separated values with a heading (RFC 4180, but for the line ends); what has no value is empty.
 #[derive(Debug)]
-pub struct Csv<W: Write>(csv::Writer<W>);
+pub struct CsvWriter<W: Write>(csv::Writer<W>);
 
-impl<W: Write> Csv<W> {
+impl<W: Write> CsvWriter<W> {
     /// Writes the heading.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn new(out: W, columns: &[Column]) -> Result<Self, ExportError> {
+    pub fn new(out: W, columns: &[AnswerColumn]) -> Result<Self, ExportError> {
         let mut out = csv::Writer::from_writer(out);
         out.write_record(columns.iter().map(|column| &column.name))?;
         Ok(Self(out))
@@ -181,7 +181,7 @@ impl<W: Write> Csv<W> {
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
         for row in 0..batch.num_rows() {
             for column in 0..batch.num_columns() {
-                self.0.write_field(column::text(batch, column, row)?.unwrap_or_default())?;
+                self.0.write_field(column::cell_text(batch, column, row)?.unwrap_or_default())?;
             }
             self.0.write_record(None::<&[u8]>)?;
         }
@@ -208,9 +208,9 @@ impl<W: Write> Csv<W> {
 }
 
 /// A Parquet file, compressed with zstd.
-pub struct Parquet<W: Write + Send>(ArrowWriter<W>);
+pub struct ParquetWriter<W: Write + Send>(ArrowWriter<W>);
 
-impl<W: Write + Send> Parquet<W> {
+impl<W: Write + Send> ParquetWriter<W> {
     /// Writes the head of the file.
     ///
     /// # Errors

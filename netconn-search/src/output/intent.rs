@@ -5,15 +5,15 @@ use netconn_query::{
     duration::{self, Bucket},
 };
 
-use crate::output::moments::Moments;
+use crate::output::moments::MomentColumns;
 
 /// What an answer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intent {
+pub struct AnswerIntent {
     /// Which columns are moments.
-    pub moments: Moments,
+    pub moments: MomentColumns,
     /// The rows are events, not something made of them.
-    pub events: Option<Events>,
+    pub events: Option<EventRows>,
     /// Columns that rows were grouped by last.
     pub keys: Vec<String>,
     /// Milliseconds of each of the buckets of time among them, if the query says it.
@@ -24,15 +24,15 @@ pub struct Intent {
 
 /// Rows that are events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Events {
+pub struct EventRows {
     /// Columns that the query has added.
     pub made: Vec<String>,
 }
 
-impl Intent {
+impl AnswerIntent {
     /// That of a query.
     pub fn of(query: &Query) -> Self {
-        let mut events = Some(Events::default());
+        let mut events = Some(EventRows::default());
         let (mut keys, mut bucket, mut averages) = (Vec::new(), None, Vec::new());
         let labels =
             |columns: &[Column]| -> Vec<String> { columns.iter().map(|column| column.label.clone()).collect() };
@@ -62,7 +62,7 @@ impl Intent {
                 | CommandKind::Dedup(_) => {}
             }
         }
-        Self { moments: Moments::of(query), events, keys, bucket, averages }
+        Self { moments: MomentColumns::of(query), events, keys, bucket, averages }
     }
 }
 
@@ -82,7 +82,7 @@ fn bucket_of(key: &Column) -> Option<i64> {
     }
 }
 
-fn made(events: &mut Option<Events>, names: Vec<String>) {
+fn made(events: &mut Option<EventRows>, names: Vec<String>) {
     if let Some(events) = events {
         events.made.extend(names);
     }

@@ -18,17 +18,17 @@ use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::output::{
-    chart::{Chart, ChartError},
+    chart::{BarChart, ChartError},
     destination::Destination,
-    export::{Csv, ExportError, JsonLines, JsonObject, Parquet},
-    intent::Intent,
-    summary::Summary,
-    table::{Layout, Table, TableError},
+    export::{CsvWriter, ExportError, JsonAnswer, JsonLines, ParquetWriter},
+    intent::AnswerIntent,
+    summary::AnswerSummary,
+    table::{TableError, TableLayout, TableWriter},
 };
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// For people.
     Table,
     /// One JSON object: columns, rows, warnings, what was read.
@@ -43,9 +43,9 @@ pub enum Format {
 
 /// What is to be made of an answer.
 #[derive(Clone, Debug)]
-pub struct Style {
+pub struct OutputStyle {
     /// The form.
-    pub format: Format,
+    pub format: OutputFormat,
     /// Bars instead of a table.
     pub is_chart: bool,
     /// Each batch is shown when it comes.
@@ -71,46 +71,51 @@ pub enum OutputError {
 }
 
 /// Takes the rows of one answer as they come.
-pub struct Output {
-    printer: Printer,
+pub struct AnswerWriter {
+    printer: FormatWriter,
     rows: u64,
 }
 
-enum Printer {
-    Table(Table<Destination>),
-    Chart(Chart<Destination>),
-    Json(JsonObject<Destination>),
+enum FormatWriter {
+    Table(TableWriter<Destination>),
+    Chart(BarChart<Destination>),
+    Json(JsonAnswer<Destination>),
     Ndjson(JsonLines<Destination>),
-    Csv(Csv<Destination>),
-    Parquet(Box<Parquet<Destination>>),
+    Csv(CsvWriter<Destination>),
+    Parquet(Box<ParquetWriter<Destination>>),
 }
 
-impl Output {
+impl AnswerWriter {
     /// Begins an answer with this schema.
     ///
     /// # Errors
     ///
     /// When it cannot be written, or not in this form.
-    pub fn begin(out: Destination, style: &Style, schema: SchemaRef, intent: &Intent) -> Result<Self, OutputError> {
-        let columns = column::columns(&schema, &intent.moments);
+    pub fn begin(
+        out: Destination,
+        style: &OutputStyle,
+        schema: SchemaRef,
+        intent: &AnswerIntent,
+    ) -> Result<Self, OutputError> {
+        let columns = column::answer_columns(&schema, &intent.moments);
         let printer = match (style.format, style.is_chart) {
-            (Format::Table, true) if intent.events.is_some() => return Err(ChartError::Events.into()),
-            (Format::Table, true) => {
-                Printer::Chart(Chart::new(out, &columns, intent, style.width, style.zone.clone())?)
+            (OutputFormat::Table, true) if intent.events.is_some() => return Err(ChartError::Events.into()),
+            (OutputFormat::Table, true) => {
+                FormatWriter::Chart(BarChart::new(out, &columns, intent, style.width, style.zone.clone())?)
             }
-            (Format::Table, false) => {
-                let layout = Layout {
+            (OutputFormat::Table, false) => {
+                let layout = TableLayout {
                     width: style.width,
                     events: intent.events.clone(),
                     is_live: style.is_live,
                     zone: style.zone.clone(),
                 };
-                Printer::Table(Table::new(out, columns, layout))
+                FormatWriter::Table(TableWriter::new(out, columns, layout))
             }
-            (Format::Json, _) => Printer::Json(JsonObject::new(out, &columns)?),
-            (Format::Ndjson, _) => Printer::Ndjson(JsonLines::new(out)),
-            (Format::Csv, _) => Printer::Csv(Csv::new(out, &columns)?),
-            (Format::Parquet, _) => Printer::Parquet(Box::new(Parquet::new(out, schema)?)),
+            (OutputFormat::Json, _) => FormatWriter::Json(JsonAnswer::new(out, &columns)?),
+            (OutputFormat::Ndjson, _) => FormatWriter::Ndjson(JsonLines::new(out)),
+            (OutputFormat::Csv, _) => FormatWriter::Csv(CsvWriter::new(out, &columns)?),
+            (OutputFormat::Parquet, _) => FormatWriter::Parquet(Box::new(ParquetWriter::new(out, schema)?)),
         };
         Ok(Self { printer, rows: 0 })
     }
@@ -123,12 +128,12 @@ impl Output {
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), OutputError> {
         self.rows += batch.num_rows() as u64;
         match &mut self.printer {
-            Printer::Table(table) => table.batch(batch)?,
-            Printer::Chart(chart) => chart.batch(batch)?,
-            Printer::Json(out) => out.batch(batch)?,
-            Printer::Ndjson(out) => out.batch(batch)?,
-            Printer::Csv(out) => out.batch(batch)?,
-            Printer::Parquet(out) => out.batch(batch)?,
+            FormatWriter::Table(table) => table.batch(batch)?,
+            FormatWriter::Chart(chart) => chart.batch(batch)?,
+            FormatWriter::Json(out) => out.batch(batch)?,
+            FormatWriter::Ndjson(out) => out.batch(batch)?,
+            FormatWriter::Csv(out) => out.batch(batch)?,
+            FormatWriter::Parquet(out) => out.batch(batch)?,
         }
         Ok(())
     }
@@ -140,10 +145,10 @@ impl Output {
     /// When it cannot be written.
     pub fn flush(&mut self) -> Result<(), OutputError> {
         match &mut self.printer {
-            Printer::Ndjson(out) => out.flush()?,
-            Printer::Csv(out) => out.flush()?,
+            FormatWriter::Ndjson(out) => out.flush()?,
+            FormatWriter::Csv(out) => out.flush()?,
             // A table does it by itself, the others are not read before they are whole.
-            Printer::Table(_) | Printer::Chart(_) | Printer::Json(_) | Printer::Parquet(_) => {}
+            FormatWriter::Table(_) | FormatWriter::Chart(_) | FormatWriter::Json(_) | FormatWriter::Parquet(_) => {}
         }
         Ok(())
     }
@@ -158,15 +163,15 @@ impl Output {
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn end(self, summary: &mut Summary) -> Result<(), OutputError> {
+    pub fn end(self, summary: &mut AnswerSummary) -> Result<(), OutputError> {
         summary.rows = self.rows;
         match self.printer {
-            Printer::Table(table) => summary.hidden_columns = table.end()? as u64,
-            Printer::Chart(chart) => chart.end()?,
-            Printer::Json(out) => out.end(summary)?,
-            Printer::Ndjson(out) => out.end()?,
-            Printer::Csv(out) => out.end()?,
-            Printer::Parquet(out) => out.end()?,
+            FormatWriter::Table(table) => summary.hidden_columns = table.end()? as u64,
+            FormatWriter::Chart(chart) => chart.end()?,
+            FormatWriter::Json(out) => out.end(summary)?,
+            FormatWriter::Ndjson(out) => out.end()?,
+            FormatWriter::Csv(out) => out.end()?,
+            FormatWriter::Parquet(out) => out.end()?,
         }
         Ok(())
     }

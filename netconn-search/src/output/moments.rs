@@ -13,9 +13,9 @@ const CHOICES: [&str; 9] = ["min", "max", "first", "last", "newest", "oldest", "
 
 /// Names of columns that are moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moments(HashSet<String>);
+pub struct MomentColumns(HashSet<String>);
 
-impl Moments {
+impl MomentColumns {
     /// Those of the events themselves.
     pub fn of_events() -> Self {
         Self(FIELDS.iter().filter(|field| field.r#type.is_moment()).map(|field| field.name.to_owned()).collect())
@@ -127,7 +127,7 @@ mod tests {
                 by: vec![column("bucket", call("timebucket", expr(ExprKind::Text("1h".into()))))],
             },
         ]);
-        let moments = Moments::of(&grouped);
-        assert_eq!(moments, Moments(["first", "bucket"].map(str::to_owned).into()));
+        let moments = MomentColumns::of(&grouped);
+        assert_eq!(moments, MomentColumns(["first", "bucket"].map(str::to_owned).into()));
     }
 }

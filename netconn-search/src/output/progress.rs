@@ -20,7 +20,7 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// How far a search has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct ProgressCounts {
     /// Events that were read.
     pub events: u64,
     /// Bytes that were read.
@@ -33,7 +33,7 @@ pub struct Counts {
     pub bytes_all: u64,
 }
 
-impl Counts {
+impl ProgressCounts {
     /// How much is done, of how much: files, or the bytes of a few.
     fn part(&self) -> (u64, u64) {
         if self.files > 8 { (self.files_done, self.files) } else { (self.bytes, self.bytes_all.max(1)) }
@@ -42,14 +42,14 @@ impl Counts {
 
 /// Shows the line until it is dropped.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ProgressLine {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Progress {
+impl ProgressLine {
     /// Shows what `counts` says, from a second on. Nothing is shown when standard error is no terminal.
-    pub fn start(counts: impl Fn() -> Counts + Send + 'static) -> Self {
+    pub fn start(counts: impl Fn() -> ProgressCounts + Send + 'static) -> Self {
         if !io::stderr().is_terminal() {
             return Self { end: None, thread: None };
         }
@@ -78,7 +78,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
@@ -88,7 +88,7 @@ impl Drop for Progress {
     }
 }
 
-fn line(counts: &Counts) -> String {
+fn line(counts: &ProgressCounts) -> String {
     let mut line = format!("{} read, {}", counted(counts.events, "event"), term::bytes(counts.bytes));
     if counts.files > 1 {
         line.push_str(&format!(", {} of {} files", grouped(counts.files_done), grouped(counts.files)));
@@ -103,9 +103,9 @@ mod tests {
 
     #[test]
     fn the_line_has_rows_and_bytes() {
-        let counts = Counts { events: 1_234_567, bytes: 45_200_000, files_done: 3, files: 40, bytes_all: 9 };
+        let counts = ProgressCounts { events: 1_234_567, bytes: 45_200_000, files_done: 3, files: 40, bytes_all: 9 };
         assert_eq!(line(&counts), "1,234,567 events read, 45.2 MB, 3 of 40 files (Ctrl-C ends the search)");
         assert_eq!(counts.part(), (3, 40));
-        assert_eq!(Counts { files: 2, bytes: 5, ..counts }.part(), (5, 9));
+        assert_eq!(ProgressCounts { files: 2, bytes: 5, ..counts }.part(), (5, 9));
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// What an answer cost, and what it does not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
+pub struct AnswerSummary {
     /// Rows of the answer.
     pub rows: u64,
     /// Events that were read for it.
@@ -36,7 +36,7 @@ pub struct Summary {
 
 /// The same in a JSON answer, behind the rows.
 #[derive(Debug, Serialize)]
-struct Json<'a> {
+struct SummaryJson<'a> {
     warnings: &'a [String],
     row_count: u64,
     is_cut: bool,
@@ -50,14 +50,14 @@ struct Json<'a> {
     elapsed_ms: f64,
 }
 
-impl Summary {
+impl AnswerSummary {
     /// The members of a JSON object, without its braces.
     ///
     /// # Errors
     ///
     /// Never with these types; what `serde_json` says is passed on.
     pub fn to_json(&self) -> serde_json::Result<String> {
-        let text = serde_json::to_string(&Json {
+        let text = serde_json::to_string(&SummaryJson {
             warnings: &self.warnings,
             row_count: self.rows,
             is_cut: self.cut_at.is_some(),
@@ -153,21 +153,21 @@ mod tests {
 
     #[test]
     fn what_is_said() {
-        let summary = Summary {
+        let summary = AnswerSummary {
             rows: 1000,
             events_read: 1_234_567,
             bytes_read: 45_200_000,
             files: 40,
             files_pruned: 37,
             elapsed: Duration::from_millis(230),
-            ..Summary::default()
+            ..AnswerSummary::default()
         };
         assert_eq!(
             summary.line(),
             "1,000 rows, 1,234,567 events read (45.2 MB of 3 of 40 files) in 230 ms; none known to be lost"
         );
         assert!(summary.notes().is_empty());
-        let summary = Summary {
+        let summary = AnswerSummary {
             rows: 1,
             files: 1,
             files_pruned: 0,

@@ -12,8 +12,8 @@ use jiff::{Timestamp, tz::TimeZone};
 use netconn_model::term::{self, style};
 
 use crate::output::{
-    column::{self, Column, Kind},
-    intent::Events,
+    column::{self, AnswerColumn, ColumnKind},
+    intent::EventRows,
 };
 
 /// Rows that are kept to fit the columns to them. If there are more, the table goes on with what comes.
@@ -64,12 +64,12 @@ const LIVE_TIME_WIDTH: usize = 23;
 
 /// How a table is laid out.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct TableLayout {
     /// The terminal's width; `None`: nothing is cut.
     pub width: Option<NonZero<usize>>,
     /// The rows are events: columns without any value are left out, and what people want to know comes first, with the columns
     /// that the query has made.
-    pub events: Option<Events>,
+    pub events: Option<EventRows>,
     /// Each batch is shown when it comes.
     pub is_live: bool,
     /// Where the clock is.
@@ -78,19 +78,19 @@ pub struct Layout {
 
 /// Writes rows as a table.
 #[derive(Debug)]
-pub struct Table<W> {
+pub struct TableWriter<W> {
     out: W,
-    layout: Layout,
-    columns: Vec<Column>,
+    layout: TableLayout,
+    columns: Vec<AnswerColumn>,
     /// The first rows, until the columns have been fitted to them.
-    kept: Vec<Vec<Cell>>,
-    fitted: Option<Vec<Fitted>>,
+    kept: Vec<Vec<TableCell>>,
+    fitted: Option<Vec<FittedColumn>>,
     hidden: usize,
 }
 
 /// A value that is to be shown.
 #[derive(Clone, Debug)]
-enum Cell {
+enum TableCell {
     Nothing,
     Text(String),
     Moment(Timestamp),
@@ -98,7 +98,7 @@ enum Cell {
 
 /// A column that is shown.
 #[derive(Clone, Debug)]
-struct Fitted {
+struct FittedColumn {
     /// Its place in the rows.
     place: usize,
     heading: String,
@@ -108,20 +108,20 @@ struct Fitted {
     is_right: bool,
     /// Its values must not be cut.
     is_whole: bool,
-    precision: Precision,
+    precision: TimePrecision,
 }
 
 /// How exactly the moments of a column are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Precision {
+enum TimePrecision {
     Minutes,
     Seconds,
     Milliseconds,
 }
 
-impl<W: Write> Table<W> {
+impl<W: Write> TableWriter<W> {
     /// A table without rows yet.
-    pub fn new(out: W, columns: Vec<Column>, layout: Layout) -> Self {
+    pub fn new(out: W, columns: Vec<AnswerColumn>, layout: TableLayout) -> Self {
         Self { out, layout, columns, kept: Vec::new(), fitted: None, hidden: 0 }
     }
 
@@ -193,31 +193,31 @@ pub enum TableError {
     Value(#[from] ArrowError),
 }
 
-fn cell(batch: &RecordBatch, place: usize, kind: Kind, row: usize) -> Result<Cell, ArrowError> {
+fn cell(batch: &RecordBatch, place: usize, kind: ColumnKind, row: usize) -> Result<TableCell, ArrowError> {
     match kind {
-        Kind::Moment => {
-            if let Some(moment) = column::moment(batch, place, row) {
-                return Ok(Cell::Moment(moment));
+        ColumnKind::Moment => {
+            if let Some(moment) = column::cell_moment(batch, place, row) {
+                return Ok(TableCell::Moment(moment));
             }
         }
-        Kind::Number => {
-            if let Some(number) = column::number(batch, place, row) {
-                return Ok(Cell::Text(column::short_number(number)));
+        ColumnKind::Number => {
+            if let Some(number) = column::cell_number(batch, place, row) {
+                return Ok(TableCell::Text(column::short_number(number)));
             }
         }
-        Kind::Text | Kind::Integer | Kind::Boolean | Kind::List => {}
+        ColumnKind::Text | ColumnKind::Integer | ColumnKind::Boolean | ColumnKind::List => {}
     }
-    let text = column::text(batch, place, row)?;
-    Ok(text.map_or(Cell::Nothing, |text| Cell::Text(term::sanitize(&text).into_owned())))
+    let text = column::cell_text(batch, place, row)?;
+    Ok(text.map_or(TableCell::Nothing, |text| TableCell::Text(term::sanitize(&text).into_owned())))
 }
 
 /// Which columns are shown, and how wide; and how many are not because there is no room for them.
-fn fit(columns: &[Column], rows: &[Vec<Cell>], layout: &Layout) -> (Vec<Fitted>, usize) {
+fn fit(columns: &[AnswerColumn], rows: &[Vec<TableCell>], layout: &TableLayout) -> (Vec<FittedColumn>, usize) {
     let mut places: Vec<usize> = (0..columns.len()).collect();
     let mut hidden = 0;
     if let Some(events) = &layout.events {
         let rank = |place: &usize| rank(&columns[*place].name, events);
-        let is_empty = |place: usize| rows.iter().all(|row| matches!(row[place], Cell::Nothing));
+        let is_empty = |place: usize| rows.iter().all(|row| matches!(row[place], TableCell::Nothing));
         // What comes later may have what these rows have not.
         places.retain(|place| !is_empty(*place) || (layout.is_live && rank(place).is_some_and(|rank| rank < LIVE)));
         places.sort_by_key(|place| rank(place).unwrap_or(usize::MAX));
@@ -230,17 +230,17 @@ fn fit(columns: &[Column], rows: &[Vec<Cell>], layout: &Layout) -> (Vec<Fitted>,
     }
     let measured = |place: usize| {
         let cells = || rows.iter().map(|row| &row[place]);
-        let precision = cells().filter_map(precision).max().unwrap_or(Precision::Minutes);
-        let precision = if layout.is_live { Precision::Milliseconds } else { precision };
+        let precision = cells().filter_map(precision).max().unwrap_or(TimePrecision::Minutes);
+        let precision = if layout.is_live { TimePrecision::Milliseconds } else { precision };
         let width = cells().map(|cell| term::text_width(&shown(cell, precision, &layout.zone).0)).max().unwrap_or(0);
         let heading = term::sanitize(&columns[place].name).into_owned();
         let kind = columns[place].kind;
         let width = if layout.is_live { width.max(live_width(kind)) } else { width };
         let is_right = kind.is_right();
-        let is_whole = is_right || kind == Kind::Moment || layout.width.is_none();
-        Fitted { place, heading, width, content: width, is_right, is_whole, precision }
+        let is_whole = is_right || kind == ColumnKind::Moment || layout.width.is_none();
+        FittedColumn { place, heading, width, content: width, is_right, is_whole, precision }
     };
-    let mut fitted: Vec<Fitted> = places.into_iter().map(measured).collect();
+    let mut fitted: Vec<FittedColumn> = places.into_iter().map(measured).collect();
     let Some(limit) = layout.width.map(NonZero::get) else {
         widen_to_headings(&mut fitted);
         return (fitted, 0);
@@ -256,7 +256,7 @@ fn fit(columns: &[Column], rows: &[Vec<Cell>], layout: &Layout) -> (Vec<Fitted>,
 }
 
 /// The place of a column of events in a table; `None`: it is shown only when there is room for everything.
-fn rank(name: &str, events: &Events) -> Option<usize> {
+fn rank(name: &str, events: &EventRows) -> Option<usize> {
     let made = || events.made.iter().any(|made| made == name).then_some(1);
     let known = || OF_EVENTS.iter().position(|known| *known == name);
     // The time stands before what was made, which stands before everything else.
@@ -264,22 +264,22 @@ fn rank(name: &str, events: &Events) -> Option<usize> {
 }
 
 /// Width of a column for what is still to come.
-fn live_width(kind: Kind) -> usize {
+fn live_width(kind: ColumnKind) -> usize {
     match kind {
-        Kind::Text => LIVE_WIDTH,
-        Kind::Moment => LIVE_TIME_WIDTH,
-        Kind::Integer | Kind::Number | Kind::Boolean | Kind::List => 0,
+        ColumnKind::Text => LIVE_WIDTH,
+        ColumnKind::Moment => LIVE_TIME_WIDTH,
+        ColumnKind::Integer | ColumnKind::Number | ColumnKind::Boolean | ColumnKind::List => 0,
     }
 }
 
-fn widen_to_headings(columns: &mut [Fitted]) {
+fn widen_to_headings(columns: &mut [FittedColumn]) {
     for column in columns {
         column.width = column.width.max(term::text_width(&column.heading));
     }
 }
 
 /// Leaves out what everybody knows of the names of fields, as long as no two become the same.
-fn shorten_headings(columns: &mut [Fitted]) {
+fn shorten_headings(columns: &mut [FittedColumn]) {
     let short: Vec<String> = columns.iter().map(|column| short_name(&column.heading)).collect();
     let mut uses: HashMap<&str, usize> = HashMap::new();
     for name in short.iter().map(String::as_str).chain(columns.iter().map(|column| column.heading.as_str())) {
@@ -301,7 +301,7 @@ fn short_name(name: &str) -> String {
 }
 
 /// Leaves out the last columns that have no room even if all others are as narrow as they may be; gives how many.
-fn drop_last(columns: &mut Vec<Fitted>, limit: usize) -> usize {
+fn drop_last(columns: &mut Vec<FittedColumn>, limit: usize) -> usize {
     let mut used = 0;
     let room = columns.iter().take_while(|column| {
         let gap = if used == 0 { 0 } else { GAP };
@@ -315,12 +315,12 @@ fn drop_last(columns: &mut Vec<Fitted>, limit: usize) -> usize {
 }
 
 /// Numbers and moments are not cut: a part of a number is another number.
-fn narrowest(column: &Fitted) -> usize {
+fn narrowest(column: &FittedColumn) -> usize {
     if column.is_whole { column.width } else { column.width.min(NARROWEST) }
 }
 
 /// Cuts headings that are wider than what is below them, then the widest columns, until all fit.
-fn shrink(columns: &mut [Fitted], limit: usize) {
+fn shrink(columns: &mut [FittedColumn], limit: usize) {
     let gaps = GAP * columns.len().saturating_sub(1);
     let total: usize = columns.iter().map(|column| column.width).sum();
     let mut excess = (total + gaps).saturating_sub(limit);
@@ -335,12 +335,12 @@ fn shrink(columns: &mut [Fitted], limit: usize) {
     }
 }
 
-fn line(out: &mut impl Write, columns: &[Fitted], row: &[Cell], zone: &TimeZone) -> io::Result<()> {
+fn line(out: &mut impl Write, columns: &[FittedColumn], row: &[TableCell], zone: &TimeZone) -> io::Result<()> {
     let cells: Vec<_> = columns.iter().map(|column| shown(&row[column.place], column.precision, zone)).collect();
     write_line(out, columns, &cells)
 }
 
-fn write_line(out: &mut impl Write, columns: &[Fitted], cells: &[(String, Style)]) -> io::Result<()> {
+fn write_line(out: &mut impl Write, columns: &[FittedColumn], cells: &[(String, Style)]) -> io::Result<()> {
     // Spaces are written before what follows them: none stand at the end of a line.
     let mut padding = 0;
     for (column, (text, style)) in columns.iter().zip(cells) {
@@ -358,42 +358,42 @@ fn write_line(out: &mut impl Write, columns: &[Fitted], cells: &[(String, Style)
     writeln!(out)
 }
 
-fn shown(cell: &Cell, precision: Precision, zone: &TimeZone) -> (String, Style) {
+fn shown(cell: &TableCell, precision: TimePrecision, zone: &TimeZone) -> (String, Style) {
     match cell {
-        Cell::Nothing => (NOTHING.into(), style::FAINT),
-        Cell::Text(text) => {
+        TableCell::Nothing => (NOTHING.into(), style::FAINT),
+        TableCell::Text(text) => {
             let style = match text.as_str() {
                 "FAILURE" | "BLOCKED" | "Data Loss" => style::BAD,
                 _ => Style::new(),
             };
             (text.clone(), style)
         }
-        Cell::Moment(moment) => (moment_text(*moment, precision, zone), Style::new()),
+        TableCell::Moment(moment) => (moment_text(*moment, precision, zone), Style::new()),
     }
 }
 
-fn moment_text(moment: Timestamp, precision: Precision, zone: &TimeZone) -> String {
+fn moment_text(moment: Timestamp, precision: TimePrecision, zone: &TimeZone) -> String {
     let form = match precision {
-        Precision::Minutes => "%Y-%m-%d %H:%M",
-        Precision::Seconds => "%Y-%m-%d %H:%M:%S",
-        Precision::Milliseconds => "%Y-%m-%d %H:%M:%S%.3f",
+        TimePrecision::Minutes => "%Y-%m-%d %H:%M",
+        TimePrecision::Seconds => "%Y-%m-%d %H:%M:%S",
+        TimePrecision::Milliseconds => "%Y-%m-%d %H:%M:%S%.3f",
     };
     moment.to_zoned(zone.clone()).strftime(form).to_string()
 }
 
 /// How exactly a moment has to be shown; `None`: it is none.
-fn precision(cell: &Cell) -> Option<Precision> {
-    let Cell::Moment(moment) = cell else { return None };
+fn precision(cell: &TableCell) -> Option<TimePrecision> {
+    let TableCell::Moment(moment) = cell else { return None };
     Some(if moment.subsec_nanosecond() != 0 {
-        Precision::Milliseconds
+        TimePrecision::Milliseconds
     } else if moment.as_second() % 60 != 0 {
-        Precision::Seconds
+        TimePrecision::Seconds
     } else {
-        Precision::Minutes
+        TimePrecision::Minutes
     })
 }
 
 /// A moment of a bucket for people.
 pub(super) fn bucket(moment: Timestamp, zone: &TimeZone) -> String {
-    moment_text(moment, precision(&Cell::Moment(moment)).unwrap_or(Precision::Seconds), zone)
+    moment_text(moment, precision(&TableCell::Moment(moment)).unwrap_or(TimePrecision::Seconds), zone)
 }

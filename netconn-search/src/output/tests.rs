@@ -16,7 +16,7 @@ use datafusion::{
 };
 
 use super::*;
-use crate::output::{intent::Events, moments::Moments};
+use crate::output::{intent::EventRows, moments::MomentColumns};
 
 /// What was written, for the one who looks.
 #[derive(Clone, Default)]
@@ -40,33 +40,39 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
 }
 
-fn style(format: Format, width: usize) -> Style {
-    Style { format, is_chart: false, is_live: false, width: NonZero::new(width), zone: zone() }
+fn style(format: OutputFormat, width: usize) -> OutputStyle {
+    OutputStyle { format, is_chart: false, is_live: false, width: NonZero::new(width), zone: zone() }
 }
 
 /// The answer of a query that names its columns.
-fn columns() -> Intent {
-    Intent { moments: Moments::of_events(), events: None, keys: Vec::new(), bucket: None, averages: Vec::new() }
+fn columns() -> AnswerIntent {
+    AnswerIntent {
+        moments: MomentColumns::of_events(),
+        events: None,
+        keys: Vec::new(),
+        bucket: None,
+        averages: Vec::new(),
+    }
 }
 
 /// The answer of a query that gives events, with a column that it has made.
-fn of_events() -> Intent {
-    Intent { events: Some(Events { made: vec!["made".into()] }), ..columns() }
+fn of_events() -> AnswerIntent {
+    AnswerIntent { events: Some(EventRows { made: vec!["made".into()] }), ..columns() }
 }
 
-fn grouped(keys: &[&str]) -> Intent {
-    Intent { keys: keys.iter().map(|key| (*key).to_owned()).collect(), ..columns() }
+fn grouped(keys: &[&str]) -> AnswerIntent {
+    AnswerIntent { keys: keys.iter().map(|key| (*key).to_owned()).collect(), ..columns() }
 }
 
-fn summary() -> Summary {
-    Summary { events_read: 10, files: 1, elapsed: Duration::from_millis(5), ..Summary::default() }
+fn summary() -> AnswerSummary {
+    AnswerSummary { events_read: 10, files: 1, elapsed: Duration::from_millis(5), ..AnswerSummary::default() }
 }
 
 /// The bytes of an answer.
-fn bytes(style: &Style, intent: &Intent, batches: &[RecordBatch]) -> Result<Vec<u8>, OutputError> {
+fn bytes(style: &OutputStyle, intent: &AnswerIntent, batches: &[RecordBatch]) -> Result<Vec<u8>, OutputError> {
     let written = Written::default();
     let out = Destination::to(Box::new(written.clone()));
-    let mut output = Output::begin(out, style, batches[0].schema(), intent)?;
+    let mut output = AnswerWriter::begin(out, style, batches[0].schema(), intent)?;
     for batch in batches {
         output.batch(batch)?;
     }
@@ -76,12 +82,12 @@ fn bytes(style: &Style, intent: &Intent, batches: &[RecordBatch]) -> Result<Vec<
 }
 
 /// Compares an answer with the file of this name, or writes that file when `NETCONN_UPDATE` is set.
-fn check(name: &str, style: &Style, batches: &[RecordBatch]) {
+fn check(name: &str, style: &OutputStyle, batches: &[RecordBatch]) {
     check_as(name, style, &columns(), batches);
 }
 
 /// The same for the answer of a query.
-fn check_as(name: &str, style: &Style, intent: &Intent, batches: &[RecordBatch]) {
+fn check_as(name: &str, style: &OutputStyle, intent: &AnswerIntent, batches: &[RecordBatch]) {
     let bytes = bytes(style, intent, batches).unwrap();
     let written = anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/output/golden").join(name);
@@ -142,16 +148,16 @@ fn events() -> RecordBatch {
 
 #[test]
 fn tables_fit_the_terminal() {
-    check("table-whole.txt", &style(Format::Table, 0), &[rows()]);
-    check("table-80.txt", &style(Format::Table, 80), &[rows()]);
-    check("table-40.txt", &style(Format::Table, 40), &[rows()]);
-    check_as("table-events.txt", &style(Format::Table, 80), &of_events(), &[events()]);
-    check_as("table-events-whole.txt", &style(Format::Table, 0), &of_events(), &[events()]);
-    let live = Style { is_live: true, ..style(Format::Table, 120) };
+    check("table-whole.txt", &style(OutputFormat::Table, 0), &[rows()]);
+    check("table-80.txt", &style(OutputFormat::Table, 80), &[rows()]);
+    check("table-40.txt", &style(OutputFormat::Table, 40), &[rows()]);
+    check_as("table-events.txt", &style(OutputFormat::Table, 80), &of_events(), &[events()]);
+    check_as("table-events-whole.txt", &style(OutputFormat::Table, 0), &of_events(), &[events()]);
+    let live = OutputStyle { is_live: true, ..style(OutputFormat::Table, 120) };
     check_as("table-live.txt", &live, &of_events(), &[events(), events()]);
-    check("table-empty.txt", &style(Format::Table, 80), &[rows().slice(0, 0)]);
+    check("table-empty.txt", &style(OutputFormat::Table, 80), &[rows().slice(0, 0)]);
     for width in 1..120 {
-        let bytes = bytes(&style(Format::Table, width), &columns(), &[rows(), rows()]).unwrap();
+        let bytes = bytes(&style(OutputFormat::Table, width), &columns(), &[rows(), rows()]).unwrap();
         let text = anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string();
         // The first column of this table is a time, which is neither left out nor cut.
         assert!(text.lines().all(|line| netconn_model::term::text_width(line) <= width.max(23)), "{width}\n{text}");
@@ -160,16 +166,16 @@ fn tables_fit_the_terminal() {
 
 #[test]
 fn programs_get_what_there_is() {
-    check("rows.json", &style(Format::Json, 80), &[rows(), rows().slice(0, 1)]);
-    check("rows.ndjson", &style(Format::Ndjson, 80), &[rows()]);
-    check("rows.csv", &style(Format::Csv, 80), &[rows()]);
-    check("empty.json", &style(Format::Json, 80), &[rows().slice(0, 0)]);
-    check("empty.csv", &style(Format::Csv, 80), &[rows().slice(0, 0)]);
+    check("rows.json", &style(OutputFormat::Json, 80), &[rows(), rows().slice(0, 1)]);
+    check("rows.ndjson", &style(OutputFormat::Ndjson, 80), &[rows()]);
+    check("rows.csv", &style(OutputFormat::Csv, 80), &[rows()]);
+    check("empty.json", &style(OutputFormat::Json, 80), &[rows().slice(0, 0)]);
+    check("empty.csv", &style(OutputFormat::Csv, 80), &[rows().slice(0, 0)]);
 }
 
 #[test]
 fn parquet_reads_back() {
-    let written = bytes(&style(Format::Parquet, 80), &columns(), &[rows(), rows()]).unwrap();
+    let written = bytes(&style(OutputFormat::Parquet, 80), &columns(), &[rows(), rows()]).unwrap();
     let reader = ParquetRecordBatchReader::try_new(bytes::Bytes::from(written), 1024).unwrap();
     let read: Vec<RecordBatch> = reader.collect::<Result<_, _>>().unwrap();
     let expected = datafusion::arrow::compute::concat_batches(&rows().schema(), &[rows(), rows()]).unwrap();
@@ -178,7 +184,7 @@ fn parquet_reads_back() {
 
 #[test]
 fn charts_show_what_is_missing() {
-    let chart = |width| Style { is_chart: true, ..style(Format::Table, width) };
+    let chart = |width| OutputStyle { is_chart: true, ..style(OutputFormat::Table, width) };
     check_as("chart-time.txt", &chart(60), &grouped(&["timestamp"]), &[hours()]);
     check_as("chart-top.txt", &chart(60), &grouped(&["src.process.name", "dst.port.number"]), &[tops()]);
     let top = batch(vec![
@@ -194,7 +200,7 @@ fn charts_show_what_is_missing() {
         ("count", Arc::new(Int64Array::from(vec![1, 0, 2]))),
     ]);
     let parsed = netconn_query::parse("| group average = avg(x), count() by timestamp = timebucket('1h')");
-    check_as("chart-gaps.txt", &chart(60), &Intent::of(&parsed.query.unwrap()), &[gaps]);
+    check_as("chart-gaps.txt", &chart(60), &AnswerIntent::of(&parsed.query.unwrap()), &[gaps]);
     let refusal = |batch: RecordBatch| bytes(&chart(60), &columns(), &[batch]).unwrap_err().to_string();
     let names = batch(vec![("name", Arc::new(StringArray::from(vec!["a"])))]);
     assert!(refusal(names).starts_with("a chart needs a column with numbers"));
@@ -209,7 +215,7 @@ fn charts_show_what_is_missing() {
 
 #[test]
 fn people_see_colours() {
-    let bytes = bytes(&style(Format::Table, 80), &of_events(), &[events()]).unwrap();
+    let bytes = bytes(&style(OutputFormat::Table, 80), &of_events(), &[events()]).unwrap();
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.contains("\u{1b}[31mFAILURE\u{1b}[0m"), "{text:?}");
     assert!(text.starts_with("\u{1b}[1mtime\u{1b}[0m"), "{text:?}");

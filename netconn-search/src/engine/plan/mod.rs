@@ -63,7 +63,7 @@ pub(crate) use shift::reach;
 use super::{
     error::{Result, SearchError},
     function::{table::Database, value::Kind},
-    source::{shape::UNPARSED, table::Events},
+    source::{shape::UNPARSED, table::EventTable},
 };
 
 /// Commands of a query: plans are walked recursively.
@@ -96,7 +96,7 @@ pub(crate) struct Settings {
 /// Plans one query.
 pub(crate) struct Planner {
     /// The events.
-    pub(crate) events: Arc<Events>,
+    pub(crate) events: Arc<EventTable>,
     /// The session that plans and runs.
     pub(crate) state: Arc<SessionState>,
     /// Settings of the search.
@@ -174,7 +174,7 @@ impl Planner {
 
     /// All events of the time range.
     fn source(&self) -> Result<Rows> {
-        let table = provider_as_source(Arc::<Events>::clone(&self.events));
+        let table = provider_as_source(Arc::<EventTable>::clone(&self.events));
         let mut plan = LogicalPlanBuilder::scan("events", table, None)?;
         let mut conditions = Vec::new();
         if let Some(range) = &self.range {

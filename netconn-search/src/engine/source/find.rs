@@ -23,7 +23,7 @@ const ENDINGS: [&str; 4] = [".ndjson", ".jsonl", ".json", ".parquet"];
 
 /// How a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub(crate) enum FileFormat {
     /// One JSON object on each line.
     Lines,
     /// The same, compressed by gzip.
@@ -43,7 +43,7 @@ pub(crate) struct EventFile {
     /// Where it is, without links.
     pub(crate) path: PathBuf,
     /// How it is written.
-    pub(crate) format: Format,
+    pub(crate) format: FileFormat,
     /// Bytes when it was found.
     pub(crate) size: u64,
     /// Device and number: the same for all names of a file.
@@ -57,7 +57,7 @@ pub(crate) struct EventFile {
 
 /// The files of a search.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct FoundFiles {
     /// Those to read, each once.
     pub(crate) files: Vec<EventFile>,
     /// How many were left out because their name says that they hold another time.
@@ -65,14 +65,14 @@ pub(crate) struct Found {
     /// Bytes of those.
     pub(crate) pruned_bytes: u64,
     /// Those that could not be read.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<UnreadFile>,
     /// When the history begins, epoch milliseconds, if there is nothing but a history.
     pub(crate) begins: Option<i64>,
 }
 
 /// A file or folder in a folder that could not be read.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub(crate) struct UnreadFile {
     path: PathBuf,
     source: io::Error,
 }
@@ -84,7 +84,7 @@ impl EventFile {
     }
 }
 
-impl Display for Problem {
+impl Display for UnreadFile {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         write!(out, "{} was not read: {}.", self.path.display(), self.source)
     }
@@ -92,10 +92,10 @@ impl Display for Problem {
 
 /// Finds the files below `paths` that may hold events of `range`. A path named must be readable; what is below it that
 /// is not becomes a problem, and an error if there is nothing else.
-pub(crate) fn find(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<Found> {
-    let mut finder = Finder {
+pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<FoundFiles> {
+    let mut finder = FileFinder {
         range,
-        found: Found::default(),
+        found: FoundFiles::default(),
         seen: HashSet::new(),
         kept_open: 0,
         candidates: 0,
@@ -107,7 +107,7 @@ pub(crate) fn find(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<Foun
         let metadata = fs::metadata(path).map_err(read)?;
         if metadata.is_dir() {
             let before = finder.candidates;
-            if finder.is_new(id(&metadata)) {
+            if finder.is_new(file_id(&metadata)) {
                 finder.folder(path, DEPTH).map_err(read)?;
             } else {
                 finder.candidates += 1;
@@ -115,7 +115,7 @@ pub(crate) fn find(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<Foun
             if finder.candidates == before {
                 return Err(SearchError::Empty { path: path.clone() });
             }
-        } else if let Some(file) = open(path).map_err(read)? {
+        } else if let Some(file) = open_file(path).map_err(read)? {
             finder.has_others = true;
             finder.add(EventFile { is_named: true, ..file });
         }
@@ -123,15 +123,15 @@ pub(crate) fn find(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<Foun
     let mut found = finder.found;
     found.begins = if finder.has_others { None } else { finder.begins };
     if found.files.is_empty() && !found.problems.is_empty() {
-        let Problem { path, source } = found.problems.swap_remove(0);
+        let UnreadFile { path, source } = found.problems.swap_remove(0);
         return Err(SearchError::Read { path, source });
     }
     Ok(found)
 }
 
-struct Finder<'a> {
+struct FileFinder<'a> {
     range: Option<&'a Range<i64>>,
-    found: Found,
+    found: FoundFiles,
     /// Files and folders that were met: links lead in circles, and a path can be named twice.
     seen: HashSet<(u64, u64)>,
     kept_open: usize,
@@ -143,7 +143,7 @@ struct Finder<'a> {
     has_others: bool,
 }
 
-impl Finder<'_> {
+impl FileFinder<'_> {
     fn folder(&mut self, path: &Path, depth: usize) -> io::Result<()> {
         let mut names: Vec<String> = Vec::new();
         for entry in fs::read_dir(path)? {
@@ -162,7 +162,7 @@ impl Finder<'_> {
                 if depth == 0 {
                     continue;
                 }
-                if !self.is_new(id(metadata)) {
+                if !self.is_new(file_id(metadata)) {
                     self.candidates += 1;
                 } else if let Err(source) = self.folder(&path, depth - 1) {
                     self.problem(path, source);
@@ -191,8 +191,8 @@ impl Finder<'_> {
                 self.found.pruned_bytes += metadata.map_or(0, |metadata| metadata.len());
                 continue;
             }
-            let opened = match (open(&path), parsed) {
-                (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => converted(&path, name),
+            let opened = match (open_file(&path), parsed) {
+                (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => open_converted(&path, name),
                 (opened, _) => opened,
             };
             match opened {
@@ -211,7 +211,7 @@ impl Finder<'_> {
         if !self.is_new(file.id) {
             return;
         }
-        if file.format == Format::Parquet && file.handle.is_some() {
+        if file.format == FileFormat::Parquet && file.handle.is_some() {
             self.kept_open += 1;
             if self.kept_open > KEPT_OPEN {
                 file.handle = None;
@@ -222,7 +222,7 @@ impl Finder<'_> {
 
     fn problem(&mut self, path: PathBuf, source: io::Error) {
         self.candidates += 1;
-        self.found.problems.push(Problem { path, source });
+        self.found.problems.push(UnreadFile { path, source });
     }
 
     fn is_new(&mut self, id: (u64, u64)) -> bool {
@@ -234,7 +234,7 @@ fn is_of_history(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse).is_some()
 }
 
-fn id(metadata: &Metadata) -> (u64, u64) {
+fn file_id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
@@ -250,20 +250,20 @@ fn is_next(name: SegmentName, range: &Range<i64>, has_next: &mut bool) -> bool {
 }
 
 /// What the store has made of a segment that was there when its folder was listed. Nothing if it was the oldest and had to go.
-fn converted(path: &Path, segment: SegmentName) -> io::Result<Option<EventFile>> {
+fn open_converted(path: &Path, segment: SegmentName) -> io::Result<Option<EventFile>> {
     let Some(folder) = path.parent() else { return Ok(None) };
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_str().and_then(SegmentName::parse);
         if name.is_some_and(|name| name.from() == segment.from() && name.to().is_some()) {
-            return open(&entry.path());
+            return open_file(&entry.path());
         }
     }
     Ok(None)
 }
 
 /// Looks at the first bytes, whatever the name; `None` for an empty file.
-pub(crate) fn open(path: &Path) -> io::Result<Option<EventFile>> {
+pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
     // Before it is opened: that of a pipe waits for somebody who writes.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
@@ -283,25 +283,26 @@ pub(crate) fn open(path: &Path) -> io::Result<Option<EventFile>> {
     }
     let format = match &magic[..length] {
         [] => return Ok(None),
-        b"PAR1" => Format::Parquet,
-        [0x1f, 0x8b, ..] => Format::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => Format::Zstd,
-        _ => Format::Lines,
+        b"PAR1" => FileFormat::Parquet,
+        [0x1f, 0x8b, ..] => FileFormat::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] => FileFormat::Zstd,
+        _ => FileFormat::Lines,
     };
-    let handle = (is_of_history(path) && matches!(format, Format::Lines | Format::Parquet)).then(|| Arc::new(file));
+    let handle =
+        (is_of_history(path) && matches!(format, FileFormat::Lines | FileFormat::Parquet)).then(|| Arc::new(file));
     let path = match fs::canonicalize(path) {
         // The store has removed it just now; it is open.
         Err(error) if error.kind() == io::ErrorKind::NotFound && handle.is_some() => path.to_owned(),
         path => path?,
     };
-    Ok(Some(EventFile { path, format, size: metadata.len(), id: id(&metadata), is_named: false, handle }))
+    Ok(Some(EventFile { path, format, size: metadata.len(), id: file_id(&metadata), is_named: false, handle }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(found: &Found) -> Vec<String> {
+    fn names(found: &FoundFiles) -> Vec<String> {
         found.files.iter().map(|file| file.path.file_name().unwrap().to_string_lossy().into_owned()).collect()
     }
 
@@ -321,7 +322,7 @@ mod tests {
             fs::write(folder.path().join(name), "{}\n").unwrap();
         }
         let paths = [folder.path().to_owned()];
-        let all = find(&paths, None).unwrap();
+        let all = find_files(&paths, None).unwrap();
         assert_eq!(
             names(&all),
             [
@@ -331,14 +332,14 @@ mod tests {
                 "other.ndjson.gz",
             ]
         );
-        let some = find(&paths, Some(&(1_700_000_099_999..1_700_000_200_000))).unwrap();
+        let some = find_files(&paths, Some(&(1_700_000_099_999..1_700_000_200_000))).unwrap();
         assert_eq!((names(&some).len(), some.pruned, some.pruned_bytes), (3, 1, 3));
-        let none = find(&paths, Some(&(1_600_000_000_000..1_600_000_200_000))).unwrap();
+        let none = find_files(&paths, Some(&(1_600_000_000_000..1_600_000_200_000))).unwrap();
         // The first one behind may tell what was lost before.
         assert_eq!(names(&none), ["events-1700000000000-1700000099999.parquet", "other.ndjson.gz"]);
         assert_eq!((none.pruned, none.begins), (2, None), "not all of it is a history");
         fs::remove_file(folder.path().join("other.ndjson.gz")).unwrap();
-        assert_eq!(find(&paths, None).unwrap().begins, Some(1_700_000_000_000));
+        assert_eq!(find_files(&paths, None).unwrap().begins, Some(1_700_000_000_000));
     }
 
     #[test]
@@ -346,25 +347,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let segment = folder.path().join("events-1700000100000.ndjson");
         let name = SegmentName::Segment { from: 1_700_000_100_000 };
-        assert!(converted(&segment, name).unwrap().is_none(), "it was the oldest");
+        assert!(open_converted(&segment, name).unwrap().is_none(), "it was the oldest");
         fs::write(folder.path().join("events-1700000000000-1700000099999.parquet"), "PAR1").unwrap();
-        assert!(converted(&segment, name).unwrap().is_none());
+        assert!(open_converted(&segment, name).unwrap().is_none());
         let made = folder.path().join("events-1700000100000-1700000199999.parquet");
         fs::write(&made, "PAR1").unwrap();
-        assert_eq!(converted(&segment, name).unwrap().unwrap().path, fs::canonicalize(made).unwrap());
+        assert_eq!(open_converted(&segment, name).unwrap().unwrap().path, fs::canonicalize(made).unwrap());
     }
 
     #[test]
     fn nothing_to_search_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_owned();
-        let error = find(std::slice::from_ref(&path), None).unwrap_err();
+        let error = find_files(std::slice::from_ref(&path), None).unwrap_err();
         assert!(matches!(&error, SearchError::Empty { path: other } if *other == path), "{error}");
         fs::write(path.join("a.txt"), "{}\n").unwrap();
-        assert!(find(std::slice::from_ref(&path), None).is_err(), "no file of events");
+        assert!(find_files(std::slice::from_ref(&path), None).is_err(), "no file of events");
         fs::write(path.join("a.ndjson"), "").unwrap();
-        assert_eq!(find(std::slice::from_ref(&path), None).unwrap().files.len(), 0, "one without events");
-        let error = find(&[path.join("nowhere")], None).unwrap_err().to_string();
+        assert_eq!(find_files(std::slice::from_ref(&path), None).unwrap().files.len(), 0, "one without events");
+        let error = find_files(&[path.join("nowhere")], None).unwrap_err().to_string();
         assert!(error.ends_with("nowhere: it does not exist"), "{error}");
     }
 
@@ -383,7 +384,7 @@ mod tests {
             vec![path("deep/a.ndjson"), path("deep")],
             vec![path("deep"), path("deep/up/deep"), path("b.ndjson")],
         ] {
-            assert_eq!(names(&find(&paths, None).unwrap()), ["a.ndjson"], "{paths:?}");
+            assert_eq!(names(&find_files(&paths, None).unwrap()), ["a.ndjson"], "{paths:?}");
         }
     }
 
@@ -393,8 +394,8 @@ mod tests {
         let pipe = folder.path().join("pipe.ndjson");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         fs::write(folder.path().join("a.ndjson"), "{}\n").unwrap();
-        assert_eq!(names(&find(&[folder.path().to_owned()], None).unwrap()), ["a.ndjson"]);
-        let error = find(&[pipe], None).unwrap_err().to_string();
+        assert_eq!(names(&find_files(&[folder.path().to_owned()], None).unwrap()), ["a.ndjson"]);
+        let error = find_files(&[pipe], None).unwrap_err().to_string();
         assert!(
             error.contains("pipe.ndjson: it is no regular file: write what comes out of it into a file"),
             "{error}"
@@ -408,7 +409,7 @@ mod tests {
         let path = folder.path().join("loop.ndjson");
         std::os::unix::fs::symlink("loop.ndjson", &path).unwrap();
         let paths = [folder.path().to_owned()];
-        match find(&paths, None).unwrap_err() {
+        match find_files(&paths, None).unwrap_err() {
             SearchError::Read { path: other, source } => {
                 assert_eq!(
                     (other, source.kind()),
@@ -418,7 +419,7 @@ mod tests {
             error => panic!("{error}"),
         }
         fs::write(folder.path().join("a.ndjson"), "{}\n").unwrap();
-        let found = find(&paths, None).unwrap();
+        let found = find_files(&paths, None).unwrap();
         assert_eq!((names(&found), found.problems.len()), (vec!["a.ndjson".to_owned()], 1));
         assert!(found.problems[0].to_string().contains("loop.ndjson was not read: "), "{}", found.problems[0]);
     }

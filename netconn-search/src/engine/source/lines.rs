@@ -12,7 +12,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::find::{EventFile, Format};
+use super::find::{EventFile, FileFormat};
 
 /// First size of the buffer.
 const BUFFER: usize = 512 * 1024;
@@ -24,14 +24,14 @@ pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
 const LONGEST: usize = 16 * 1024 * 1024;
 
 /// Reads a range of a file without moving its position, so that several readers share one handle.
-struct Piece {
+struct FileRange {
     file: Arc<File>,
     position: u64,
     end: u64,
     read: Arc<AtomicU64>,
 }
 
-impl Read for Piece {
+impl Read for FileRange {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.file.read_at(&mut buffer[..left], self.position)?;
@@ -42,7 +42,7 @@ impl Read for Piece {
 }
 
 /// The lines that begin in a range of a file.
-pub(crate) struct Lines {
+pub(crate) struct LineReader {
     input: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     start: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Lines {
     only_ended: bool,
 }
 
-impl Lines {
+impl LineReader {
     /// The lines that begin in `start..end` of the file, of the bytes on disk; a compressed file is always read as a whole.
     pub(crate) fn open(file: &EventFile, start: u64, end: u64) -> io::Result<Self> {
         let handle = match &file.handle {
@@ -67,14 +67,14 @@ impl Lines {
             None => Arc::new(File::open(&file.path)?),
         };
         let read = Arc::new(AtomicU64::new(0));
-        let whole = Piece { file: handle, position: 0, end: u64::MAX, read: Arc::clone(&read) };
+        let whole = FileRange { file: handle, position: 0, end: u64::MAX, read: Arc::clone(&read) };
         // A line begins where a newline ends: the byte before the piece tells whether its first line is its own.
         let (input, limit): (Box<dyn Read + Send>, u64) = match file.format {
-            Format::Gzip => (Box::new(MultiGzDecoder::new(whole)), u64::MAX),
-            Format::Zstd => (Box::new(zstd::stream::read::Decoder::new(whole)?), u64::MAX),
-            Format::Lines | Format::Parquet => {
+            FileFormat::Gzip => (Box::new(MultiGzDecoder::new(whole)), u64::MAX),
+            FileFormat::Zstd => (Box::new(zstd::stream::read::Decoder::new(whole)?), u64::MAX),
+            FileFormat::Lines | FileFormat::Parquet => {
                 let position = start.saturating_sub(1);
-                (Box::new(Piece { position, ..whole }), end - position)
+                (Box::new(FileRange { position, ..whole }), end - position)
             }
         };
         Ok(Self {
@@ -87,7 +87,7 @@ impl Lines {
             ended: false,
             read,
             too_long: 0,
-            skip_first: start > 0 && file.format == Format::Lines,
+            skip_first: start > 0 && file.format == FileFormat::Lines,
             only_ended: file.handle.is_some(),
         })
     }
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    fn file(content: &[u8], format: Format) -> (tempfile::TempDir, EventFile) {
+    fn file(content: &[u8], format: FileFormat) -> (tempfile::TempDir, EventFile) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.ndjson");
         fs::write(&path, content).unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn all(file: &EventFile, start: u64, end: u64) -> Vec<String> {
-        let mut lines = Lines::open(file, start, end).unwrap();
+        let mut lines = LineReader::open(file, start, end).unwrap();
         let mut found = Vec::new();
         while let Some(line) = lines.next().unwrap() {
             found.push(String::from_utf8_lossy(line).into_owned());
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn pieces_share_the_lines() {
-        let (_folder, file) = file(b"a\nbb\n\nccc\ndddd", Format::Lines);
+        let (_folder, file) = file(b"a\nbb\n\nccc\ndddd", FileFormat::Lines);
         let whole = all(&file, 0, file.size);
         assert_eq!(whole, ["a", "bb", "", "ccc", "dddd"]);
         for cut in 1..file.size {
@@ -211,14 +211,14 @@ mod tests {
 
     #[test]
     fn what_is_appended_later_belongs_to_no_piece() {
-        let (_folder, file) = file(b"a\nb", Format::Lines);
+        let (_folder, file) = file(b"a\nb", FileFormat::Lines);
         fs::write(&file.path, b"a\nbb\nc\n").unwrap();
         assert_eq!(all(&file, 0, 3), ["a", "bb"]);
     }
 
     #[test]
     fn what_the_store_is_writing_is_not_there_yet() {
-        let (_folder, file) = file(b"a\nb", Format::Lines);
+        let (_folder, file) = file(b"a\nb", FileFormat::Lines);
         let handle = Some(Arc::new(File::open(&file.path).unwrap()));
         assert_eq!(all(&EventFile { handle, ..file.clone() }, 0, 3), ["a"]);
         assert_eq!(all(&file, 0, 3), ["a", "b"]);
@@ -229,8 +229,8 @@ mod tests {
         let mut content = b"a\n".to_vec();
         content.resize(LONGEST * 2, b'x');
         content.extend_from_slice(b"\nb\n");
-        let (_folder, file) = file(&content, Format::Lines);
-        let mut lines = Lines::open(&file, 0, file.size).unwrap();
+        let (_folder, file) = file(&content, FileFormat::Lines);
+        let mut lines = LineReader::open(&file, 0, file.size).unwrap();
         assert_eq!(lines.next().unwrap(), Some(&b"a"[..]));
         assert!(lines.next().unwrap() == Some(&b"b"[..]));
         assert!(lines.next().unwrap().is_none());
@@ -244,8 +244,8 @@ mod tests {
         let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         io::Write::write_all(&mut writer, text.as_bytes()).unwrap();
         let packed = writer.finish().unwrap();
-        let (_folder, file) = file(&packed[..packed.len() / 2], Format::Gzip);
-        let mut lines = Lines::open(&file, 0, file.size).unwrap();
+        let (_folder, file) = file(&packed[..packed.len() / 2], FileFormat::Gzip);
+        let mut lines = LineReader::open(&file, 0, file.size).unwrap();
         let mut count = 0;
         let error = loop {
             match lines.next() {

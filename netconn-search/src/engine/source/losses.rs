@@ -10,9 +10,9 @@ pub(crate) const KIND: &str = "Data Loss";
 
 /// The time in which losses count, epoch milliseconds; all when there is none.
 #[derive(Clone, Debug)]
-pub(crate) struct Losses(pub(crate) Option<Range<i64>>);
+pub(crate) struct LossCounter(pub(crate) Option<Range<i64>>);
 
-impl Losses {
+impl LossCounter {
     /// How many events this line says are lost: 0 for any other line. What is said in the history of other outputs is not
     /// missing there.
     pub(crate) fn count(&self, line: &[u8], is_of_history: bool) -> u64 {
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn only_losses_in_the_range_count() {
-        let count = |range: Option<Range<i64>>, line: &str| Losses(range).count(line.as_bytes(), true);
+        let count = |range: Option<Range<i64>>, line: &str| LossCounter(range).count(line.as_bytes(), true);
         let line = r#"{"event.type":"Data Loss","event.time":15,"loss.count":7}"#;
         assert_eq!(count(Some(10..20), line), 7);
         assert_eq!(count(Some(16..20), line), 0);
@@ -60,7 +60,7 @@ mod tests {
         let line = |output: &str| {
             format!(r#"{{"event.type":"Data Loss","loss.stage":"disk","loss.output":"{output}","loss.count":7}}"#)
         };
-        let count = |output, is_of_history| Losses(None).count(line(output).as_bytes(), is_of_history);
+        let count = |output, is_of_history| LossCounter(None).count(line(output).as_bytes(), is_of_history);
         assert_eq!((count("history", true), count("/var/log/events", true)), (7, 0));
         assert_eq!(count("/var/log/events", false), 7, "that may be the file");
     }

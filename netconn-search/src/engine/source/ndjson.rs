@@ -11,38 +11,38 @@ use datafusion::{
 use memchr::memmem;
 
 use super::{
-    find::{EventFile, Format},
-    lines::Lines,
-    losses::{self, Losses},
-    progress::Progress,
-    record::Rows,
+    find::{EventFile, FileFormat},
+    lines::LineReader,
+    losses::{self, LossCounter},
+    progress::SearchProgress,
+    record::RowBuilder,
 };
 
 /// A file of lines is read in pieces of this size, by as many readers as there are processors.
-const PIECE: u64 = 16 * 1024 * 1024;
+const PIECE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Batches that may wait for the engine, of each reader.
-const WAITING: usize = 2;
+const BATCHES_WAITING_MAX: usize = 2;
 
 /// The lines that begin in a range of a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece {
+pub(crate) struct FilePiece {
     file: EventFile,
     start: u64,
     end: u64,
 }
 
 /// Deals the pieces of all files to `readers`.
-pub(crate) fn deal(files: &[EventFile], readers: usize) -> Vec<Vec<Piece>> {
+pub(crate) fn deal_pieces(files: &[EventFile], readers: usize) -> Vec<Vec<FilePiece>> {
     let mut hands = vec![Vec::new(); readers.max(1)];
     let mut next = 0;
     for file in files {
-        let pieces = if file.format == Format::Lines { file.size.div_ceil(PIECE).max(1) } else { 1 };
+        let pieces = if file.format == FileFormat::Lines { file.size.div_ceil(PIECE_BYTES).max(1) } else { 1 };
         for piece in 0..pieces {
-            let start = piece * PIECE;
-            let end = if pieces == 1 { file.size } else { (start + PIECE).min(file.size) };
+            let start = piece * PIECE_BYTES;
+            let end = if pieces == 1 { file.size } else { (start + PIECE_BYTES).min(file.size) };
             let count = hands.len();
-            hands[next % count].push(Piece { file: file.clone(), start, end });
+            hands[next % count].push(FilePiece { file: file.clone(), start, end });
             next += 1;
         }
     }
@@ -52,28 +52,28 @@ pub(crate) fn deal(files: &[EventFile], readers: usize) -> Vec<Vec<Piece>> {
 
 /// One reader: its pieces, and the columns that it builds.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct PieceReader {
     /// What it reads.
-    pub(crate) pieces: Vec<Piece>,
+    pub(crate) pieces: Vec<FilePiece>,
     /// What it builds.
     pub(crate) schema: SchemaRef,
     /// What it counts.
-    pub(crate) progress: Arc<Progress>,
+    pub(crate) progress: Arc<SearchProgress>,
     /// Whether it counts `Data Loss` too: the first scan of a search does.
-    pub(crate) losses: Option<Losses>,
+    pub(crate) losses: Option<LossCounter>,
 }
 
-impl PartitionStream for Reader {
+impl PartitionStream for PieceReader {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), WAITING);
+        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), BATCHES_WAITING_MAX);
         let sender = stream.tx();
         let batch_size = context.session_config().batch_size();
-        let run = Run {
-            rows: Rows::new(Arc::clone(&self.schema)),
+        let run = PieceScan {
+            rows: RowBuilder::new(Arc::clone(&self.schema)),
             progress: Arc::clone(&self.progress),
             losses: self.losses.clone(),
             batch_size,
@@ -93,17 +93,17 @@ impl PartitionStream for Reader {
     }
 }
 
-struct Run {
-    rows: Rows,
-    progress: Arc<Progress>,
-    losses: Option<Losses>,
+struct PieceScan {
+    rows: RowBuilder,
+    progress: Arc<SearchProgress>,
+    losses: Option<LossCounter>,
     batch_size: usize,
 }
 
-impl Run {
+impl PieceScan {
     /// Reads a piece. Answers `false` when `send` did.
-    fn piece(&mut self, piece: &Piece, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
-        let mut lines = match Lines::open(&piece.file, piece.start, piece.end) {
+    fn piece(&mut self, piece: &FilePiece, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
+        let mut lines = match LineReader::open(&piece.file, piece.start, piece.end) {
             Ok(lines) => lines,
             Err(error) => {
                 self.note(piece, &error);
@@ -139,7 +139,7 @@ impl Run {
         Ok(more)
     }
 
-    fn flush(&mut self, lines: &mut Lines, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
+    fn flush(&mut self, lines: &mut LineReader, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
         self.progress.bad_lines(self.rows.take_bad() + lines.take_too_long());
         self.progress.wrong_values(self.rows.take_wrong());
         let batch = self.rows.finish().map_err(DataFusionError::from)?;
@@ -147,7 +147,7 @@ impl Run {
         Ok(batch.num_rows() == 0 || send(batch))
     }
 
-    fn note(&self, piece: &Piece, error: &io::Error) {
+    fn note(&self, piece: &FilePiece, error: &io::Error) {
         let path = piece.file.path.display();
         self.progress.note(match error.kind() {
             io::ErrorKind::UnexpectedEof => format!("{path} ends early: it was cut off, or is still being written."),

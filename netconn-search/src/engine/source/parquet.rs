@@ -40,7 +40,7 @@ use netconn_model::field::Field;
 
 use super::{
     find::EventFile,
-    shape::{ORIGINAL, Shape, UNPARSED},
+    shape::{ColumnShape, ORIGINAL, UNPARSED},
 };
 
 /// Bytes as the reader of Parquet takes them; the crate that they are of is no dependency here.
@@ -50,10 +50,10 @@ type Bytes = <PutPayload as IntoIterator>::Item;
 /// to pick the rows takes longer then. Measured over 10 million events: with 3 columns of which one is for a filter that
 /// leaves half, picking takes 1.1 to 1.6 times as long; with 7 of which three leave 0.05 %, 0.9; whole events of one address
 /// 1/15 (`cargo xtask bench search`, DataFusion 55).
-const FEW: usize = 6;
+const LATE_COLUMNS_MIN: usize = 6;
 
 /// Files whose number of rows and times the engine is told; that takes 25 kB for each, with 70 columns.
-const TOLD: usize = 2_000;
+const STATISTICS_FILES_MAX: usize = 2_000;
 
 /// A Parquet file and what its footer says.
 #[derive(Clone, Debug)]
@@ -79,20 +79,20 @@ impl ParquetFile {
                 handle => Arc::new(handle?),
             },
         };
-        let metadata = footer(&handle)?;
+        let metadata = read_footer(&handle)?;
         let header = metadata.file_metadata();
         let schema = parquet_to_arrow_schema(header.schema_descr(), header.key_value_metadata())?;
-        let filled = |name: &str| filled(&metadata, &schema, name);
+        let filled = |name: &str| count_filled(&metadata, &schema, name);
         let mut partitioned = PartitionedFile::new("", handle.metadata()?.len());
         partitioned.object_meta.location =
             Path::from_absolute_path(&file.path).map_err(datafusion::object_store::Error::from)?;
         Ok(Some(Self {
-            time: time(&metadata, &schema),
+            time: time_range(&metadata, &schema),
             rows: header.num_rows(),
             unparsed: filled(UNPARSED),
             original: filled(ORIGINAL),
             losses: filled(Field::LossCount.info().name),
-            file: partitioned.with_extension(Source {
+            file: partitioned.with_extension(FileSource {
                 path: file.path.clone(),
                 handle: file.handle.clone(),
                 metadata: Some(metadata),
@@ -107,18 +107,18 @@ impl ParquetFile {
         if let Some(before) = before.filter(|before| before.schema == self.schema) {
             self.schema = Arc::clone(&before.schema);
         }
-        let Some(source) = self.file.extension::<Source>() else { return };
+        let Some(source) = self.file.extension::<FileSource>() else { return };
         let bytes = source.metadata.as_ref().map_or(0, |metadata| metadata.memory_size());
         if bytes <= *room {
             *room -= bytes;
         } else {
-            let source = Source { path: source.path.clone(), handle: source.handle.clone(), metadata: None };
+            let source = FileSource { path: source.path.clone(), handle: source.handle.clone(), metadata: None };
             self.file = self.file.clone().with_extension(source);
         }
     }
 
     /// Its columns; the names of those that cannot be read (lists and structures) are put into `others`.
-    pub(crate) fn columns<'a>(&'a self, others: &mut Vec<&'a str>) -> Vec<(&'a str, Shape)> {
+    pub(crate) fn columns<'a>(&'a self, others: &mut Vec<&'a str>) -> Vec<(&'a str, ColumnShape)> {
         let mut columns = Vec::new();
         for field in self.schema.fields() {
             // Every converted segment has the columns for what went wrong; most have nothing in them.
@@ -128,7 +128,7 @@ impl ParquetFile {
             if unused {
                 continue;
             }
-            match Shape::of(field.data_type()) {
+            match ColumnShape::of(field.data_type()) {
                 Some(shape) => columns.push((field.name().as_str(), shape)),
                 None => others.push(field.name()),
             }
@@ -181,7 +181,7 @@ impl ParquetFile {
 
 /// What a file is read from.
 #[derive(Debug)]
-struct Source {
+struct FileSource {
     path: PathBuf,
     /// With it the file can be read even when the store has removed it.
     handle: Option<Arc<File>>,
@@ -191,9 +191,9 @@ struct Source {
 
 /// Makes the readers of the files of [`ParquetFile`].
 #[derive(Debug)]
-struct Readers;
+struct ParquetReaders;
 
-impl ParquetFileReaderFactory for Readers {
+impl ParquetFileReaderFactory for ParquetReaders {
     fn create_reader(
         &self,
         partition: usize,
@@ -202,7 +202,7 @@ impl ParquetFileReaderFactory for Readers {
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
         let location = file.object_meta.location.as_ref();
-        let Some(source) = file.extension::<Source>() else {
+        let Some(source) = file.extension::<FileSource>() else {
             return Err(DataFusionError::Internal(format!("{location} was not opened")));
         };
         let handle = match &source.handle {
@@ -211,21 +211,21 @@ impl ParquetFileReaderFactory for Readers {
         };
         let metadata = match &source.metadata {
             Some(metadata) => Arc::clone(metadata),
-            None => footer(&handle)?,
+            None => read_footer(&handle)?,
         };
-        Ok(Box::new(Reader { handle, metadata, metrics: ParquetFileMetrics::new(partition, location, metrics) }))
+        Ok(Box::new(HandleReader { handle, metadata, metrics: ParquetFileMetrics::new(partition, location, metrics) }))
     }
 }
 
 /// Reads a file through its handle; the footer is known. It reads on the thread that asks: that waits for the bytes anyway,
 /// and to have another thread fetch them took a tenth of the time of a query.
-struct Reader {
+struct HandleReader {
     handle: Arc<File>,
     metadata: Arc<ParquetMetaData>,
     metrics: ParquetFileMetrics,
 }
 
-impl AsyncFileReader for Reader {
+impl AsyncFileReader for HandleReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
         async move {
             let bytes = self.get_byte_ranges(vec![range]).await?.pop();
@@ -240,7 +240,7 @@ impl AsyncFileReader for Reader {
         let handle = &self.handle;
         let all = || -> io::Result<Vec<Bytes>> {
             let size = handle.metadata()?.len();
-            ranges.iter().map(|range| read(handle, size, range).map(Bytes::from)).collect()
+            ranges.iter().map(|range| read_bytes(handle, size, range).map(Bytes::from)).collect()
         };
         ready(all().map_err(ParquetError::from)).boxed()
     }
@@ -254,7 +254,7 @@ impl AsyncFileReader for Reader {
 }
 
 /// Bytes of a file of this size.
-fn read(file: &File, size: u64, range: &Range<u64>) -> io::Result<Vec<u8>> {
+fn read_bytes(file: &File, size: u64, range: &Range<u64>) -> io::Result<Vec<u8>> {
     let length = range.end.checked_sub(range.start).filter(|_| range.end <= size);
     // A damaged footer can ask for more than there is memory.
     let length = length.and_then(|length| usize::try_from(length).ok()).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -264,14 +264,14 @@ fn read(file: &File, size: u64, range: &Range<u64>) -> io::Result<Vec<u8>> {
 }
 
 /// The footer of a file, without the places of its pages: the engine asks for those where they help.
-fn footer(handle: &File) -> ParquetResult<Arc<ParquetMetaData>> {
+fn read_footer(handle: &File) -> ParquetResult<Arc<ParquetMetaData>> {
     // This reader looks first whether the file can have a footer of that length; the others panic.
     let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
     reader.parse_and_finish(handle).map(Arc::new)
 }
 
 /// Rows that have something in a column, if the statistics say so; all if they do not.
-fn filled(metadata: &ParquetMetaData, schema: &Schema, name: &str) -> u64 {
+fn count_filled(metadata: &ParquetMetaData, schema: &Schema, name: &str) -> u64 {
     let Some((column, _)) = schema.column_with_name(name) else { return 0 };
     let groups = metadata.row_groups().iter();
     groups
@@ -283,7 +283,7 @@ fn filled(metadata: &ParquetMetaData, schema: &Schema, name: &str) -> u64 {
 }
 
 /// Earliest and latest `event.time`; `None` if a row group does not tell.
-fn time(metadata: &ParquetMetaData, schema: &Schema) -> Option<(i64, i64)> {
+fn time_range(metadata: &ParquetMetaData, schema: &Schema) -> Option<(i64, i64)> {
     let name = Field::EventTime.info().name;
     let converter = StatisticsConverter::try_new(name, schema, metadata.file_metadata().schema_descr()).ok()?;
     let edge = |values: datafusion::arrow::array::ArrayRef| -> Option<Vec<i64>> {
@@ -309,9 +309,9 @@ pub(crate) fn scan(
     let columns = projection.map_or(schema.fields().len(), Vec::len);
     let source = ParquetSource::new(Arc::clone(schema))
         .with_table_parquet_options(state.default_table_options().parquet)
-        .with_pushdown_filters(columns > FEW)
-        .with_parquet_file_reader_factory(Arc::new(Readers));
-    let is_told = files.len() <= TOLD;
+        .with_pushdown_filters(columns > LATE_COLUMNS_MIN)
+        .with_parquet_file_reader_factory(Arc::new(ParquetReaders));
+    let is_told = files.len() <= STATISTICS_FILES_MAX;
     let files = files.iter().map(|file| if is_told { file.file(schema) } else { file.file.clone() }).collect();
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
     let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
@@ -324,7 +324,7 @@ pub(crate) fn scan(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{convert, source::find::find};
+    use crate::engine::{convert, source::find::find_files};
 
     #[test]
     fn footers_without_room_are_read_again() {
@@ -336,7 +336,7 @@ mod tests {
             convert(&path).unwrap();
             std::fs::remove_file(&path).unwrap();
         }
-        let found = find(&[folder.path().to_owned()], None).unwrap();
+        let found = find_files(&[folder.path().to_owned()], None).unwrap();
         let mut files: Vec<_> = found.files.iter().map(|file| ParquetFile::open(file).unwrap().unwrap()).collect();
         let [first, second] = &mut files[..] else { panic!("two files") };
         let mut room = 100_000;
@@ -346,11 +346,11 @@ mod tests {
         second.share(Some(first), &mut room);
         assert_eq!(room, 10);
         assert!(Arc::ptr_eq(&first.schema, &second.schema));
-        let is_kept = |file: &ParquetFile| file.file.extension::<Source>().unwrap().metadata.is_some();
+        let is_kept = |file: &ParquetFile| file.file.extension::<FileSource>().unwrap().metadata.is_some();
         assert_eq!((is_kept(first), is_kept(second)), (true, false));
         let metrics = ExecutionPlanMetricsSet::new();
         for file in files {
-            let mut reader = Readers.create_reader(0, file.file, None, &metrics).unwrap();
+            let mut reader = ParquetReaders.create_reader(0, file.file, None, &metrics).unwrap();
             let metadata = futures::executor::block_on(reader.get_metadata(None)).unwrap();
             assert_eq!(metadata.file_metadata().num_rows(), 3);
         }

@@ -12,7 +12,7 @@ use datafusion::{datasource::source::DataSourceExec, physical_plan::ExecutionPla
 
 /// Counters of one search; readable at any time from any thread.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct SearchProgress {
     rows: AtomicU64,
     bytes: AtomicU64,
     bytes_all: AtomicU64,
@@ -29,9 +29,9 @@ pub struct Progress {
     notes: Mutex<BTreeSet<String>>,
 }
 
-/// What [`Progress`] says at one moment.
+/// What [`SearchProgress`] says at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct ProgressSnapshot {
     /// Events read, before any filter.
     pub rows: u64,
     /// Bytes read, as they are on disk.
@@ -57,14 +57,14 @@ pub struct Snapshot {
     pub notes: Vec<String>,
 }
 
-impl Progress {
+impl SearchProgress {
     /// What the counters say now.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> ProgressSnapshot {
         let notes = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect();
         let files_all = self.files_all.load(Ordering::Relaxed);
-        let mut scanned = Scanned::default();
+        let mut scanned = ScanMetrics::default();
         self.parquet.get().into_iter().flatten().for_each(|reader| scanned.add(reader));
-        Snapshot {
+        ProgressSnapshot {
             rows: self.rows.load(Ordering::Relaxed) + scanned.rows,
             bytes: self.bytes.load(Ordering::Relaxed) + scanned.bytes,
             bytes_all: self.bytes_all.load(Ordering::Relaxed),
@@ -134,13 +134,13 @@ impl Progress {
 
 /// What the Parquet readers of a plan have read so far.
 #[derive(Default)]
-struct Scanned {
+struct ScanMetrics {
     rows: u64,
     bytes: u64,
     files: u64,
 }
 
-impl Scanned {
+impl ScanMetrics {
     fn add(&mut self, reader: &Arc<dyn ExecutionPlan>) {
         let Some(metrics) = reader.metrics() else { return };
         let named = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);

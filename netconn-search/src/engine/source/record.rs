@@ -18,9 +18,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::lines::BOM;
 
 /// Builds batches of rows out of lines.
-pub(crate) struct Rows {
+pub(crate) struct RowBuilder {
     schema: SchemaRef,
-    columns: Vec<Builder>,
+    columns: Vec<ColumnBuilder>,
     /// Row for which a column has got its value, plus one.
     stamps: Vec<usize>,
     index: HashMap<String, usize, RandomState>,
@@ -34,24 +34,24 @@ pub(crate) struct Rows {
     original: Option<usize>,
 }
 
-enum Builder {
+enum ColumnBuilder {
     Text(StringViewBuilder),
     Integer(Int64Builder),
     Number(Float64Builder),
     Boolean(BooleanBuilder),
 }
 
-impl Rows {
+impl RowBuilder {
     /// For columns of the types text (`Utf8View`), `Int64`, `Float64` and `Boolean`.
     pub(crate) fn new(schema: SchemaRef) -> Self {
-        let columns: Vec<Builder> = schema
+        let columns: Vec<ColumnBuilder> = schema
             .fields()
             .iter()
             .map(|field| match field.data_type() {
-                DataType::Int64 => Builder::Integer(Int64Builder::new()),
-                DataType::Float64 => Builder::Number(Float64Builder::new()),
-                DataType::Boolean => Builder::Boolean(BooleanBuilder::new()),
-                _ => Builder::Text(text_builder()),
+                DataType::Int64 => ColumnBuilder::Integer(Int64Builder::new()),
+                DataType::Float64 => ColumnBuilder::Number(Float64Builder::new()),
+                DataType::Boolean => ColumnBuilder::Boolean(BooleanBuilder::new()),
+                _ => ColumnBuilder::Text(text_builder()),
             })
             .collect();
         let index = schema.fields().iter().enumerate().map(|(place, field)| (field.name().clone(), place)).collect();
@@ -99,11 +99,11 @@ impl Rows {
         self.rows += 1;
         let wrong = self.wrong;
         let mut input = serde_json::Deserializer::from_slice(line);
-        let good = Object(self).deserialize(&mut input).is_ok() && input.end().is_ok();
+        let good = ObjectSeed(self).deserialize(&mut input).is_ok() && input.end().is_ok();
         if good
             && self.wrong > wrong
             && let Some(column) = self.original
-            && let Some(Builder::Text(builder)) = self.columns.get_mut(column)
+            && let Some(ColumnBuilder::Text(builder)) = self.columns.get_mut(column)
             && self.stamps[column] != self.rows
         {
             self.stamps[column] = self.rows;
@@ -125,7 +125,7 @@ impl Rows {
         self.good.push(true);
         for (place, builder) in self.columns.iter_mut().enumerate() {
             match builder {
-                Builder::Text(builder) if place == column => builder.append_value(text),
+                ColumnBuilder::Text(builder) if place == column => builder.append_value(text),
                 builder => builder.null(),
             }
         }
@@ -133,7 +133,7 @@ impl Rows {
 
     /// The good rows since the last batch.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
-        let columns: Vec<ArrayRef> = self.columns.iter_mut().map(Builder::finish).collect();
+        let columns: Vec<ArrayRef> = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         self.rows = 0;
@@ -164,7 +164,7 @@ fn text_builder() -> StringViewBuilder {
     StringViewBuilder::new().with_fixed_block_size(64 * 1024)
 }
 
-impl Builder {
+impl ColumnBuilder {
     fn null(&mut self) {
         match self {
             Self::Text(builder) => builder.append_null(),
@@ -233,9 +233,9 @@ impl Builder {
 }
 
 /// Reads an object into the row.
-struct Object<'a>(&'a mut Rows);
+struct ObjectSeed<'a>(&'a mut RowBuilder);
 
-impl<'de> DeserializeSeed<'de> for Object<'_> {
+impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
@@ -243,7 +243,7 @@ impl<'de> DeserializeSeed<'de> for Object<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Object<'_> {
+impl<'de> Visitor<'de> for ObjectSeed<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -253,13 +253,13 @@ impl<'de> Visitor<'de> for Object<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let rows = self.0;
         let mut last = 0;
-        while let Some(place) = map.next_key_seed(Key { rows, last })? {
+        while let Some(place) = map.next_key_seed(KeySeed { rows, last })? {
             match place {
                 // The first of two values of the same name counts.
                 Some(place) if rows.stamps[place] != rows.rows => {
                     rows.stamps[place] = rows.rows;
                     last = place + 1;
-                    let good = match map.next_value_seed(Cell(&mut rows.columns[place])) {
+                    let good = match map.next_value_seed(CellSeed(&mut rows.columns[place])) {
                         Ok(good) => good,
                         Err(error) => {
                             rows.columns[place].null();
@@ -279,12 +279,12 @@ impl<'de> Visitor<'de> for Object<'_> {
 }
 
 /// Reads a name: the place of its column, if it is wanted.
-struct Key<'a> {
-    rows: &'a mut Rows,
+struct KeySeed<'a> {
+    rows: &'a mut RowBuilder,
     last: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
@@ -292,7 +292,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
     }
 }
 
-impl Visitor<'_> for Key<'_> {
+impl Visitor<'_> for KeySeed<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -305,9 +305,9 @@ impl Visitor<'_> for Key<'_> {
 }
 
 /// Reads a value into a column: exactly one is appended, unless there is an error.
-struct Cell<'a>(&'a mut Builder);
+struct CellSeed<'a>(&'a mut ColumnBuilder);
 
-impl<'de> DeserializeSeed<'de> for Cell<'_> {
+impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<bool, D::Error> {
@@ -315,7 +315,7 @@ impl<'de> DeserializeSeed<'de> for Cell<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Cell<'_> {
+impl<'de> Visitor<'de> for CellSeed<'_> {
     type Value = bool;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -383,7 +383,7 @@ mod tests {
             Field::new("ms", DataType::Float64, true),
             Field::new("old", DataType::Boolean, true),
         ]);
-        let mut rows = Rows::new(Arc::new(schema));
+        let mut rows = RowBuilder::new(Arc::new(schema));
         for line in lines {
             rows.push(line);
         }

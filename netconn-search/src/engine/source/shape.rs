@@ -15,8 +15,8 @@ use serde::{
 };
 
 use super::{
-    find::{EventFile, Format},
-    lines::{BOM, Lines},
+    find::{EventFile, FileFormat},
+    lines::{BOM, LineReader},
 };
 
 /// Column of a converted segment that keeps lines that were no JSON object.
@@ -26,24 +26,24 @@ pub(crate) const UNPARSED: &str = "line.unparsed";
 pub(crate) const ORIGINAL: &str = "line.original";
 
 /// Bytes at the beginning of each file that are looked through for fields that are not in the field table.
-const HEAD: u64 = 4 * 1024 * 1024;
+const HEAD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The same at the end of a file that can be read from there.
-const TAIL: u64 = 1024 * 1024;
+const TAIL_BYTES: u64 = 1024 * 1024;
 
 /// Bytes that are looked through in all files together.
-const TOTAL: u64 = 128 * 1024 * 1024;
+const TOTAL_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Types of columns, found so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum ColumnShape {
     Boolean,
     Integer,
     Number,
     Text,
 }
 
-impl Shape {
+impl ColumnShape {
     /// Arrow's type of a column.
     pub(crate) fn data_type(self) -> DataType {
         match self {
@@ -82,15 +82,15 @@ impl Shape {
 
 /// Bytes of each file that may be looked through.
 fn share(files: &[EventFile]) -> u64 {
-    (TOTAL / (files.len() as u64).max(1)).max(64 * 1024)
+    (TOTAL_BYTES / (files.len() as u64).max(1)).max(64 * 1024)
 }
 
 /// Bytes at the beginning of each file that are looked through.
 fn head(files: &[EventFile]) -> u64 {
-    HEAD.min(share(files))
+    HEAD_BYTES.min(share(files))
 }
 
-impl From<Type> for Shape {
+impl From<Type> for ColumnShape {
     fn from(field: Type) -> Self {
         match field {
             Type::String | Type::Rfc3339 => Self::Text,
@@ -103,14 +103,14 @@ impl From<Type> for Shape {
 
 /// Columns of a table, while they are gathered from its files.
 #[derive(Debug)]
-pub(crate) struct Shapes {
-    known: Vec<Shape>,
+pub(crate) struct TableShape {
+    known: Vec<ColumnShape>,
     /// Which of those have been seen in lines.
     seen: Vec<bool>,
-    additional: BTreeMap<String, Shape>,
+    additional: BTreeMap<String, ColumnShape>,
 }
 
-impl Shapes {
+impl TableShape {
     /// Those of the field table.
     pub(crate) fn new() -> Self {
         Self {
@@ -122,11 +122,11 @@ impl Shapes {
 
     /// Takes a column of a Parquet file. A field that has values of another type there becomes
     /// what holds both.
-    pub(crate) fn column(&mut self, name: &str, shape: Shape) {
+    pub(crate) fn column(&mut self, name: &str, shape: ColumnShape) {
         if let Some(place) = FIELDS.iter().position(|field| field.name == name) {
             let fits = match self.known[place] {
-                Shape::Text => true,
-                Shape::Number => matches!(shape, Shape::Integer | Shape::Number),
+                ColumnShape::Text => true,
+                ColumnShape::Number => matches!(shape, ColumnShape::Integer | ColumnShape::Number),
                 known => shape == known,
             };
             if !fits {
@@ -138,7 +138,7 @@ impl Shapes {
     }
 
     /// Takes a field that the field table does not have.
-    fn additional(&mut self, name: &str, shape: Shape) {
+    fn additional(&mut self, name: &str, shape: ColumnShape) {
         match self.additional.get_mut(name) {
             Some(found) => *found = found.with(shape),
             None => {
@@ -150,7 +150,7 @@ impl Shapes {
     /// Makes sure that a name is there: as text, if no file that was looked at has it.
     pub(crate) fn wanted(&mut self, name: &str) {
         if field::by_name(name).is_none() {
-            self.additional.entry(name.to_owned()).or_insert(Shape::Text);
+            self.additional.entry(name.to_owned()).or_insert(ColumnShape::Text);
         }
     }
 
@@ -165,8 +165,8 @@ impl Shapes {
         for file in files {
             // What is wrong with a file is said when it is read.
             let _ = self.look_at(file, 0, head);
-            if file.format == Format::Lines && file.size > head {
-                let _ = self.look_at(file, head.max(file.size.saturating_sub(TAIL.min(share))), file.size);
+            if file.format == FileFormat::Lines && file.size > head {
+                let _ = self.look_at(file, head.max(file.size.saturating_sub(TAIL_BYTES.min(share))), file.size);
             }
         }
     }
@@ -181,7 +181,7 @@ impl Shapes {
             names.iter().filter(|name| !known(name)).map(|name| (name, finder(name))).collect();
         missing.retain(|(name, _)| !self.additional.contains_key(*name));
         let head = head(files);
-        for file in files.iter().filter(|file| file.format != Format::Lines || file.size > head) {
+        for file in files.iter().filter(|file| file.format != FileFormat::Lines || file.size > head) {
             if missing.is_empty() {
                 return;
             }
@@ -191,7 +191,7 @@ impl Shapes {
     }
 
     fn search_in(&mut self, file: &EventFile, missing: &mut Vec<(&String, memmem::Finder<'_>)>) -> io::Result<()> {
-        let mut lines = Lines::open(file, 0, file.size)?;
+        let mut lines = LineReader::open(file, 0, file.size)?;
         while !missing.is_empty()
             && let Some(line) = lines.next()?
         {
@@ -204,7 +204,7 @@ impl Shapes {
     }
 
     fn look_at(&mut self, file: &EventFile, start: u64, end: u64) -> io::Result<()> {
-        let mut lines = Lines::open(file, start, end)?;
+        let mut lines = LineReader::open(file, start, end)?;
         let mut read = 0;
         while let Some(line) = lines.next()? {
             read += line.len() as u64;
@@ -219,7 +219,7 @@ impl Shapes {
     /// Looks at a line; answers whether it is an object.
     pub(crate) fn line(&mut self, line: &[u8]) -> bool {
         let mut input = serde_json::Deserializer::from_slice(line.strip_prefix(BOM).unwrap_or(line));
-        input.deserialize_map(Names(self)).is_ok() && input.end().is_ok()
+        input.deserialize_map(NamesVisitor(self)).is_ok() && input.end().is_ok()
     }
 
     /// The columns that lines have been seen to have, and these texts.
@@ -245,9 +245,9 @@ impl Shapes {
 }
 
 /// Takes the names of an object that the field table does not have.
-struct Names<'a>(&'a mut Shapes);
+struct NamesVisitor<'a>(&'a mut TableShape);
 
-impl<'de> Visitor<'de> for Names<'_> {
+impl<'de> Visitor<'de> for NamesVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -256,7 +256,7 @@ impl<'de> Visitor<'de> for Names<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut hint = 0;
-        while let Some(Name(place, other)) = map.next_key_seed(NameSeed { hint })? {
+        while let Some(FieldName(place, other)) = map.next_key_seed(FieldNameSeed { hint })? {
             match (place, other) {
                 (Some(place), _) => {
                     hint = place + 1;
@@ -264,7 +264,7 @@ impl<'de> Visitor<'de> for Names<'_> {
                     map.next_value::<IgnoredAny>()?;
                 }
                 (None, name) => {
-                    let Value(shape) = map.next_value()?;
+                    let ValueShape(shape) = map.next_value()?;
                     if let Some(shape) = shape {
                         self.0.additional(&name, shape);
                     }
@@ -276,85 +276,85 @@ impl<'de> Visitor<'de> for Names<'_> {
 }
 
 /// Place in the field table, or the name.
-struct Name(Option<usize>, String);
+struct FieldName(Option<usize>, String);
 
-struct NameSeed {
+struct FieldNameSeed {
     /// Where the name probably is: fields come in the table's order.
     hint: usize,
 }
 
-impl<'de> de::DeserializeSeed<'de> for NameSeed {
-    type Value = Name;
+impl<'de> de::DeserializeSeed<'de> for FieldNameSeed {
+    type Value = FieldName;
 
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Name, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<FieldName, D::Error> {
         input.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for NameSeed {
-    type Value = Name;
+impl Visitor<'_> for FieldNameSeed {
+    type Value = FieldName;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+    fn visit_str<E>(self, name: &str) -> Result<FieldName, E> {
         let after = FIELDS.iter().enumerate().skip(self.hint);
         let before = FIELDS.iter().enumerate().take(self.hint);
         let place = after.chain(before).find(|(_, field)| field.name == name).map(|(place, _)| place);
-        Ok(Name(place, if place.is_some() { String::new() } else { name.to_owned() }))
+        Ok(FieldName(place, if place.is_some() { String::new() } else { name.to_owned() }))
     }
 }
 
 /// Type of a value; none of a null.
-struct Value(Option<Shape>);
+struct ValueShape(Option<ColumnShape>);
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for ValueShape {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_any(ValueVisitor)
+        input.deserialize_any(ValueShapeVisitor)
     }
 }
 
-struct ValueVisitor;
+struct ValueShapeVisitor;
 
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
+impl<'de> Visitor<'de> for ValueShapeVisitor {
+    type Value = ValueShape;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a value")
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Value, E> {
-        Ok(Value(Some(Shape::Text)))
+    fn visit_str<E>(self, _: &str) -> Result<ValueShape, E> {
+        Ok(ValueShape(Some(ColumnShape::Text)))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
-        Ok(Value(Some(Shape::Integer)))
+    fn visit_i64<E>(self, _: i64) -> Result<ValueShape, E> {
+        Ok(ValueShape(Some(ColumnShape::Integer)))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value(Some(if i64::try_from(value).is_ok() { Shape::Integer } else { Shape::Text })))
+    fn visit_u64<E>(self, value: u64) -> Result<ValueShape, E> {
+        Ok(ValueShape(Some(if i64::try_from(value).is_ok() { ColumnShape::Integer } else { ColumnShape::Text })))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
-        Ok(Value(Some(Shape::Number)))
+    fn visit_f64<E>(self, _: f64) -> Result<ValueShape, E> {
+        Ok(ValueShape(Some(ColumnShape::Number)))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value(Some(Shape::Boolean)))
+    fn visit_bool<E>(self, _: bool) -> Result<ValueShape, E> {
+        Ok(ValueShape(Some(ColumnShape::Boolean)))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value(None))
+    fn visit_unit<E>(self) -> Result<ValueShape, E> {
+        Ok(ValueShape(None))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ValueShape, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value(Some(Shape::Text)))
+        Ok(ValueShape(Some(ColumnShape::Text)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ValueShape, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value(Some(Shape::Text)))
+        Ok(ValueShape(Some(ColumnShape::Text)))
     }
 }

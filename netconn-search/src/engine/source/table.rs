@@ -29,12 +29,12 @@ use jiff::Timestamp;
 use netconn_model::field;
 
 use super::{
-    find::{self, EventFile, Format},
-    losses::Losses,
+    find::{self, EventFile, FileFormat},
+    losses::LossCounter,
     ndjson,
     parquet::{self, ParquetFile},
-    progress::Progress,
-    shape::{Shapes, UNPARSED},
+    progress::SearchProgress,
+    shape::{TableShape, UNPARSED},
 };
 use crate::engine::{
     error::{Result, SearchError},
@@ -42,18 +42,18 @@ use crate::engine::{
 };
 
 /// Portions of footers that are read at the same time.
-const FOOTERS: usize = 8;
+const PORTIONS_READ_MAX: usize = 8;
 
 /// Footers that are read one after the other: to have another thread begin takes a good part of what a footer takes.
-const PORTION: usize = 16;
+const PORTION_FOOTERS: usize = 16;
 
 /// Memory for footers that are kept from the beginning of a search to its scans, bytes.
-const FOOTER_BYTES: usize = 32 * 1024 * 1024;
+const FOOTER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Where a file is, whether it was named, and what its footer says; nothing if the file has gone.
-type Opened = (PathBuf, bool, std::result::Result<Option<ParquetFile>, String>);
+type OpenedFile = (PathBuf, bool, std::result::Result<Option<ParquetFile>, String>);
 
-fn opened(file: EventFile) -> Opened {
+fn opened(file: EventFile) -> OpenedFile {
     // Of some damaged footers the reader makes a panic.
     let footer = catch_unwind(AssertUnwindSafe(|| ParquetFile::open(&file)));
     let footer = match footer {
@@ -65,14 +65,14 @@ fn opened(file: EventFile) -> Opened {
 
 /// The events of a search.
 #[derive(Debug)]
-pub(crate) struct Events {
+pub(crate) struct EventTable {
     schema: SchemaRef,
     range: Option<Range<i64>>,
     lines: Vec<EventFile>,
     parquet: Vec<ParquetFile>,
     /// Those of another time that may tell of losses: a loss is told when it is over.
     outside: Vec<ParquetFile>,
-    progress: Arc<Progress>,
+    progress: Arc<SearchProgress>,
     /// When the history begins, epoch milliseconds, if there is nothing else.
     begins: Option<i64>,
     additional: BTreeSet<String>,
@@ -80,31 +80,31 @@ pub(crate) struct Events {
     scanned: AtomicBool,
 }
 
-impl Events {
+impl EventTable {
     /// Finds the files of `paths` that may hold events of `range` and what columns they have. `names` are the fields that
     /// the query uses: they become columns even if no file seems to have them.
     pub(crate) async fn open(paths: &[PathBuf], range: Option<&Range<i64>>, names: &Names) -> Result<Self> {
-        let found = find::find(paths, range)?;
-        let progress = Arc::new(Progress::default());
+        let found = find::find_files(paths, range)?;
+        let progress = Arc::new(SearchProgress::default());
         progress.prune(found.pruned as u64);
         for problem in found.problems {
             progress.note(problem.to_string());
         }
         let (columnar, lines): (Vec<_>, Vec<_>) =
-            found.files.into_iter().partition(|file| file.format == Format::Parquet);
+            found.files.into_iter().partition(|file| file.format == FileFormat::Parquet);
         let mut portions = Vec::new();
         let mut rest = columnar.into_iter().peekable();
         while rest.peek().is_some() {
-            portions.push(rest.by_ref().take(PORTION).collect::<Vec<_>>());
+            portions.push(rest.by_ref().take(PORTION_FOOTERS).collect::<Vec<_>>());
         }
         // On the threads that search afterwards: others would have heaps of their own, and what is new to a heap is slow.
         let footers = stream::iter(portions).map(|files| async move {
             tokio::spawn(async move { files.into_iter().map(opened).collect::<Vec<_>>() }).await.unwrap_or_default()
         });
-        let mut footers = footers.buffered(FOOTERS).flat_map(stream::iter);
+        let mut footers = footers.buffered(PORTIONS_READ_MAX).flat_map(stream::iter);
         let mut known: Vec<ParquetFile> = Vec::new();
         let mut damaged = Vec::new();
-        let mut room = FOOTER_BYTES;
+        let mut room = FOOTER_BYTES_MAX;
         while let Some((path, is_named, file)) = footers.next().await {
             match file {
                 Ok(Some(mut file)) => {
@@ -124,7 +124,7 @@ impl Events {
             progress.note(format!("{} was not read: {why}.", path.display()));
         }
 
-        let mut shapes = Shapes::new();
+        let mut shapes = TableShape::new();
         let mut others = Vec::new();
         for file in &known {
             for (name, shape) in file.columns(&mut others) {
@@ -170,7 +170,7 @@ impl Events {
     }
 
     /// Counters of the search.
-    pub(crate) fn progress(&self) -> &Arc<Progress> {
+    pub(crate) fn progress(&self) -> &Arc<SearchProgress> {
         &self.progress
     }
 
@@ -220,7 +220,7 @@ impl Events {
             lines: self.lines.clone(),
             parquet: self.parquet.clone(),
             outside: Vec::new(),
-            progress: Arc::new(Progress::default()),
+            progress: Arc::new(SearchProgress::default()),
             begins: self.begins,
             additional: BTreeSet::new(),
             wanted: BTreeSet::new(),
@@ -234,14 +234,14 @@ impl Events {
             None => Arc::clone(&self.schema),
         };
         let first = !self.scanned.swap(true, Ordering::Relaxed);
-        let partitions = ndjson::deal(&self.lines, count)
+        let partitions = ndjson::deal_pieces(&self.lines, count)
             .into_iter()
             .map(|pieces| -> Arc<dyn PartitionStream> {
-                Arc::new(ndjson::Reader {
+                Arc::new(ndjson::PieceReader {
                     pieces,
                     schema: Arc::clone(&schema),
                     progress: Arc::clone(&self.progress),
-                    losses: first.then(|| Losses(self.range.clone())),
+                    losses: first.then(|| LossCounter(self.range.clone())),
                 })
             })
             .collect();
@@ -250,7 +250,7 @@ impl Events {
 }
 
 #[async_trait]
-impl TableProvider for Events {
+impl TableProvider for EventTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use netconn_query::{diagnostic::Severity, parser::parse};
 
 use crate::engine::{
-    Search, SearchError, Snapshot,
+    ProgressSnapshot, Search, SearchError,
     function::value::{Value, normal},
     runtime,
 };
@@ -24,7 +24,7 @@ use crate::engine::{
 pub(super) type Table = Vec<Vec<String>>;
 
 /// What a search gives.
-pub(super) fn search(search: &Search, query: &str) -> Result<(Table, Snapshot), SearchError> {
+pub(super) fn search(search: &Search, query: &str) -> Result<(Table, ProgressSnapshot), SearchError> {
     let parsed = parse(query);
     let errors: Vec<_> = parsed.diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
     assert!(errors.is_empty(), "{query}: {errors:?}");
