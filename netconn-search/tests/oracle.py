@@ -1,9 +1,9 @@
-"""The rows of QUERY.md, one by one: what the program answers is compared with what plain Python makes of the same events.
+"""The rows of docs/language.md, one by one: what the program answers is compared with what plain Python makes of the same events.
 
     python3 oracle.py PROGRAM [WORD]      only the cases whose row or query has WORD in it
 
 No expectation comes from the program. Each query runs twice: over lines, and over the same events as Parquet.
-Where QUERY.md decides nothing, a comment begins with "free:" and says what the program has chosen.
+Where docs/language.md decides nothing, a comment begins with "free:" and says what the program has chosen.
 """
 
 import ipaddress
@@ -447,7 +447,7 @@ def gives(row, query, rows, **options):
 
 
 def gives_any_order(row, query, rows, **options):
-    """QUERY.md says nothing of the order."""
+    """The language does not define the order."""
     gives(row, query, rows, unordered=True, **options)
 
 

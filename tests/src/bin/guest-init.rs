@@ -18,7 +18,7 @@ use nix::{
 const VERDICT: &str = "netconn-guest: ";
 /// How much slower everything is than on the host.
 const SLOWNESS: &str = "8";
-/// Both ways to see attempts; see DESIGN.md. The second is forced, to be tested on kernels that need it not.
+/// With trampolines and without: see the glossary in ARCHITECTURE.md. Tier 2 is forced, to test it on kernels that have them.
 const TIERS: [(&str, &str); 2] = [("tier 1", ""), ("tier 2", "trampolines")];
 /// Tests of datagrams and raw sockets: no trampoline has a part in these, so once is enough.
 const ONCE: [&str; 5] = ["bound", "crowds", "flows", "icmp", "raw"];

@@ -1,0 +1,125 @@
+//! The tables in `docs/events.md` and `docs/language.md` are made from the source, and their queries are understood.
+//!
+//! A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `UPDATE=1 cargo test -p netconn-query --test documents`
+//! writes the tables anew: read what changed before you commit it.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::{env, fmt::Display, fs, path::PathBuf};
+
+use netconn_model::{field::FIELDS, filter};
+use netconn_query::{
+    Fields,
+    catalogue::{COMMANDS, FUNCTIONS, FunctionKind, OTHER_COMMANDS, OTHER_FUNCTIONS},
+    check, old, parse,
+};
+
+fn path(document: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "docs", document].iter().collect()
+}
+
+/// Compares a table in a document with the source, or writes it there.
+#[track_caller]
+fn check_table(document: &str, name: &str, expected: &str) {
+    let text = fs::read_to_string(path(document)).unwrap();
+    let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
+    let start = text.find(&begin).unwrap_or_else(|| panic!("{document} has no {begin}")) + begin.len();
+    let length = text[start..].find(&end).unwrap_or_else(|| panic!("{document} has no {end}"));
+    if env::var_os("UPDATE").is_some() {
+        let renewed = format!("{}{expected}{}", &text[..start], &text[start + length..]);
+        fs::write(path(document), renewed).unwrap();
+    } else {
+        let differs =
+            format!("docs/{document}, table {name}: run UPDATE=1 cargo test -p netconn-query --test documents");
+        assert_eq!(&text[start..start + length], expected, "{differs}");
+    }
+}
+
+/// A table in Markdown.
+fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule = format!("|{}\n", "---|".repeat(N));
+    line(&head.map(str::to_owned)) + &rule + &rows.into_iter().map(|row| line(&row)).collect::<String>()
+}
+
+/// A cell of code; a bar in it would begin the next cell.
+fn code(text: impl Display) -> String {
+    format!("`{}`", text.to_string().replace('|', "\\|"))
+}
+
+fn functions(kind: FunctionKind) -> String {
+    let functions = FUNCTIONS.iter().filter(|function| function.kind == kind);
+    table(
+        ["function", "value", "example"],
+        functions.map(|function| [code(function.usage), function.meaning.to_owned(), code(function.example)]),
+    )
+}
+
+// One test for each document, because it writes to it.
+
+#[test]
+fn events() {
+    let check_table = |name: &str, expected: &str| check_table("events.md", name, expected);
+    let field_type = |r#type| format!("{type:?}").to_lowercase();
+    check_table(
+        "fields",
+        &table(
+            ["field", "type", "meaning"],
+            FIELDS.iter().map(|field| [code(field.name), field_type(field.r#type), field.meaning.to_owned()]),
+        ),
+    );
+    let parameters = filter::PARAMETERS.map(code).join(", ");
+    check_table("parameters", &format!("{parameters}\n"));
+}
+
+#[test]
+fn language() {
+    let check_table = |name: &str, expected: &str| check_table("language.md", name, expected);
+    let shortcuts = old::shortcuts().map(|name| {
+        let fields = old::shortcut(name).expect("it has fields");
+        [code(format!("#{name}")), fields.iter().map(code).collect::<Vec<_>>().join(", ")]
+    });
+    check_table("shortcuts", &table(["shortcut", "any of these fields"], shortcuts));
+    let commands =
+        COMMANDS.iter().map(|command| [code(command.usage), command.meaning.to_owned(), code(command.example)]);
+    check_table("commands", &table(["command", "what it does", "example"], commands));
+    check_table("aggregates", &functions(FunctionKind::Aggregate));
+    check_table("running", &functions(FunctionKind::Running));
+    check_table("functions", &functions(FunctionKind::Plain));
+    let others = OTHER_COMMANDS.iter().chain(&OTHER_FUNCTIONS);
+    check_table("other names", &table(["name", "here"], others.map(|(other, here)| [code(other), code(here)])));
+    check_queries("language.md");
+}
+
+#[test]
+fn readme() {
+    check_queries("../README.md");
+}
+
+/// No query of a document has errors or warnings.
+#[track_caller]
+fn check_queries(document: &str) {
+    let queries = queries(&fs::read_to_string(path(document)).unwrap());
+    assert!(!queries.is_empty(), "{document} has no queries");
+    for query in queries {
+        let parsed = parse(&query);
+        assert_eq!(parsed.diagnostics, [], "{document}: {query}");
+        let checked = check(&parsed.query.expect("it has no errors"), &Fields::new(Vec::<String>::new()));
+        assert_eq!(checked.diagnostics, [], "{document}: {query}");
+    }
+}
+
+/// The queries of a document: indented blocks that begin with a field or a bar, and what `netconn search` has in quotes.
+fn queries(text: &str) -> Vec<String> {
+    let blocks = text.split("\n\n").filter(|block| block.lines().all(|line| line.starts_with("    ")));
+    blocks
+        .flat_map(|block| {
+            let begins = |start: &str| block.trim_start().starts_with(start);
+            if FIELDS.iter().any(|field| begins(field.name)) || begins("|") {
+                return vec![block.to_owned()];
+            }
+            let commands = block.lines().filter_map(|line| line.trim_start().strip_prefix("netconn search \""));
+            commands.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect()
+        })
+        .collect()
+}
