@@ -109,16 +109,62 @@ pub struct LostEventCounts {
 }
 
 /// An output, counted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct OutputHealth {
-    /// Where it writes.
+    /// Where it writes: a path, `-` for standard output, or an address.
     pub path: String,
     /// Events written.
     pub written: u64,
-    /// Events dropped because too much waited.
+    /// Events dropped because its queue was full.
     pub lost_queue: u64,
-    /// Events not written because of an error.
-    pub lost_disk: u64,
+    /// Events that a file system refused; absent for outputs that write to no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_disk: Option<u64>,
+    /// Events that a receiver refused; absent for outputs that write to a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_sink: Option<u64>,
+}
+
+impl OutputHealth {
+    /// Returns the number of events lost at each stage that this output has.
+    pub fn losses(&self) -> impl Iterator<Item = (LossStage, u64)> + use<> {
+        let refused = [(LossStage::Disk, self.lost_disk), (LossStage::Sink, self.lost_sink)];
+        let refused = refused.into_iter().filter_map(|(stage, lost)| Some((stage, lost?)));
+        std::iter::once((LossStage::Queue, self.lost_queue)).chain(refused)
+    }
+
+    /// Returns the number of events lost at all stages together.
+    pub fn lost(&self) -> u64 {
+        self.losses().map(|(_, lost)| lost).sum()
+    }
+}
+
+/// A stage at which events are lost, or records that would have become events: `loss.stage` of `Data Loss`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossStage {
+    /// The kernel's ring buffer was full.
+    Ring,
+    /// The kernel's map of flows was full.
+    Flows,
+    /// The queue of an output or of a client of the stream was full.
+    Queue,
+    /// A file system refused a write.
+    Disk,
+    /// A receiver outside of this process refused a write.
+    Sink,
+}
+
+impl LossStage {
+    /// Returns its name in events and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Flows => "flows",
+            Self::Queue => "queue",
+            Self::Disk => "disk",
+            Self::Sink => "sink",
+        }
+    }
 }
 
 /// The history, counted.

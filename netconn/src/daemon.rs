@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use netconn_model::{
     config::{Config, EbpfLog, FlowLevel},
     health::{HookStatus, Verdict},
-    segment_name,
 };
 use tokio::{
     runtime::Builder,
@@ -30,9 +29,9 @@ use crate::{
         preflight,
     },
     server::{self, Socket},
-    sink::{Batch, Output},
+    sink::{self, Batch, Output},
     state_dir::{self, StateDir},
-    store::{self, Limits, Pace},
+    store::Pace,
     table::flows::Limits as FlowLimits,
 };
 
@@ -159,20 +158,7 @@ fn outputs(config: &Config, pace: Pace, encoder: &mut EventEncoder, capture: &mu
     let earliest = clock.epoch_ms(clock.now());
     encoder.start(&mut start, &mut clock, &beginning);
     let start = Batch { lines: start.freeze(), events: 1, earliest };
-    let files = config.events.iter().map(|path| Output::open(path, &start.lines));
-    let history = config.history.then(|| Output::history(history(config, pace), &start));
-    Ok(files.chain(history).collect::<Result<_, _>>()?)
-}
-
-/// What history is kept, and where.
-fn history(config: &Config, pace: Pace) -> store::Settings {
-    let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
-    store::Settings {
-        folder: config.state_dir.join(segment_name::FOLDER),
-        group: config.group.clone(),
-        limits: Limits::new(config.history_bytes, age, pace),
-        pace,
-    }
+    Ok(sink::open(config, pace, &start)?)
 }
 
 /// What flows are kept, and for how long.

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use netconn_common::tcp_state;
 use netconn_model::{
     client::{self, ClientError},
-    health::{Conversion, FlowCounts, Health, HistoryHealth, HookStatus, LostEventCounts, OutputHealth, Verdict},
+    health::{
+        Conversion, FlowCounts, Health, HistoryHealth, HookStatus, LossStage, LostEventCounts, OutputHealth, Verdict,
+    },
     row::Row,
 };
 
@@ -180,19 +182,30 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         Check::new(Mark::Bad, "events", finding)
     });
     for output in &health.outputs {
-        let OutputHealth { path, written, lost_queue, lost_disk } = output;
-        checks.push(if lost_queue + lost_disk == 0 {
-            Check::new(Mark::Good, path, format!("{written} events written, none lost"))
-        } else {
-            let finding = format!(
-                "{written} events written; lost: {lost_queue} because too many waited, {lost_disk} because the disk refused \
-                 them"
-            );
-            Check::new(Mark::Bad, path, finding)
-        });
+        let (mark, fate) = fate(output);
+        checks.push(Check::new(mark, &output.path, fate));
     }
     checks.push(history(health.history.as_ref()));
     checks
+}
+
+/// Returns what became of the events of an output, and whether that is well.
+fn fate(output: &OutputHealth) -> (Mark, String) {
+    let written = output.written;
+    if output.lost() == 0 {
+        return (Mark::Good, format!("{written} events written, none lost"));
+    }
+    let causes: Vec<String> = output
+        .losses()
+        .map(|(stage, lost)| match stage {
+            LossStage::Queue => format!("{lost} because its queue was full"),
+            LossStage::Disk => format!("{lost} because the disk refused them"),
+            LossStage::Sink => format!("{lost} because the receiver refused them"),
+            // No output loses events here.
+            LossStage::Ring | LossStage::Flows => format!("{lost} in the kernel"),
+        })
+        .collect();
+    (Mark::Bad, format!("{written} events written; lost: {}", causes.join(", ")))
 }
 
 /// How the history is.
@@ -201,23 +214,15 @@ fn history(health: Option<&HistoryHealth>) -> Check {
         return Check::new(Mark::Fair, "history", "none is kept for `netconn search`, as the configuration wants it");
     };
     let HistoryHealth { output, bytes, files, oldest, full, conversion, waiting, converted: _, failures } = history;
-    let OutputHealth { path, written, lost_queue, lost_disk } = output;
     let since = oldest
         .and_then(|oldest| Timestamp::from_millisecond(i64::try_from(oldest).ok()?).ok())
         .map_or_else(String::new, |oldest| format!(" since {oldest:.0}"));
-    let mut finding =
-        format!("{path}: {:.1} MB in {files} files{since}; {written} events written", *bytes as f64 / 1e6);
-    let mut mark = Mark::Good;
+    let (mut mark, fate) = fate(output);
+    let mut finding = format!("{}: {:.1} MB in {files} files{since}; {fate}", output.path, *bytes as f64 / 1e6);
     let mut worse = |than, text: String| {
         mark = if mark == Mark::Bad { Mark::Bad } else { than };
         finding.push_str(&text);
     };
-    if lost_queue + lost_disk == 0 {
-        worse(Mark::Good, ", none lost".into());
-    } else {
-        let text = format!("; lost: {lost_queue} because too many waited, {lost_disk} because the disk refused them");
-        worse(Mark::Bad, text);
-    }
     if *full {
         worse(Mark::Bad, "; events are being lost: free some space".into());
     }
@@ -373,7 +378,7 @@ mod tests {
     #[test]
     fn the_history_says_what_is_wrong_with_it() {
         assert_eq!(history(None).mark, Mark::Fair);
-        let output = OutputHealth { path: "/h".into(), written: 5, lost_queue: 0, lost_disk: 0 };
+        let output = OutputHealth { path: "/h".into(), written: 5, lost_disk: Some(0), ..OutputHealth::default() };
         let well = HistoryHealth {
             output: output.clone(),
             bytes: 12_340_000,
@@ -391,7 +396,7 @@ mod tests {
         for (ill, mark, expected) in [
             (HistoryHealth { full: true, ..well.clone() }, Mark::Bad, "free some space"),
             (
-                HistoryHealth { output: OutputHealth { lost_disk: 7, ..output }, ..well.clone() },
+                HistoryHealth { output: OutputHealth { lost_disk: Some(7), ..output }, ..well.clone() },
                 Mark::Bad,
                 "7 because the disk",
             ),

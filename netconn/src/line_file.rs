@@ -1,5 +1,5 @@
-//! A file, or standard output, that is written in whole lines: what does not fit is taken back, what an earlier run left
-//! torn is mended.
+//! A file, or standard output, that is written in whole lines: a line that does not fit is taken back, and a torn last line
+//! that an earlier run left is removed.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,79 +14,86 @@ use std::{
 };
 
 use netconn_model::lines;
+use serde::de::IgnoredAny;
 
-/// What every event begins with, so that a torn last line of ours is told from another file's.
-const EVENT_START: &[u8] = b"{\"event.type\":";
-/// Longest line that is looked for at the end of a file.
-const LINE_MAX: u64 = 1 << 20;
-/// Commands and accounts are in events: not for everybody.
+/// Longest line, in bytes, that is looked for at the end of a file; netconn writes none that is longer.
+const LONGEST_LINE: u64 = 1 << 20;
+/// Pause before a write is repeated that the kernel had no buffer for.
+const RETRY: Duration = Duration::from_millis(1);
+/// Mode of files with events: they contain command lines and account names, so not everybody may read them.
 pub const MODE: u32 = 0o640;
 
 /// An open file or standard output.
 #[derive(Debug)]
 pub struct LineFile {
     file: File,
-    /// A regular file can be cut back to whole lines.
-    regular: bool,
-    /// A line was begun that could neither be ended nor taken back.
-    torn: bool,
+    /// Only a regular file can be cut back to whole lines.
+    is_regular: bool,
+    /// The file ends with part of a line that could neither be completed nor taken back.
+    is_torn: bool,
 }
 
 /// A write that failed.
 #[derive(Debug)]
-pub struct Failed {
+pub struct WriteFailure {
     /// What the system said.
     pub error: io::Error,
-    /// Bytes of whole lines that were written before.
+    /// Bytes of whole lines that were written before the error.
     pub written: usize,
 }
 
-impl From<io::Error> for Failed {
+impl From<io::Error> for WriteFailure {
     fn from(error: io::Error) -> Self {
         Self { error, written: 0 }
     }
 }
 
 impl LineFile {
-    /// Opens a file for appending, which is made if need be; `-` is standard output. A torn event at its end is removed,
-    /// another unfinished line is ended.
+    /// Opens a file for appending, creates it if need be, and repairs its end: a torn JSON object is removed, any other
+    /// unfinished line gets its line feed.
     ///
     /// # Errors
     ///
-    /// When it cannot be opened or mended.
+    /// When the file cannot be opened or repaired.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if path == Path::new("-") {
-            let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-            return Ok(Self { file, regular: false, torn: false });
+        // Reading is for the repair.
+        let opened = OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(path);
+        let mut file = opened.or_else(|error| {
+            // A pipe or a terminal may be open for writing only.
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                OpenOptions::new().append(true).open(path).map_err(|_| error)
+            } else {
+                Err(error)
+            }
+        })?;
+        let is_regular = file.metadata()?.is_file();
+        if is_regular {
+            repair(&mut file)?;
         }
-        // Read too, for its last line.
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(MODE).open(path).or_else(|error| {
-                // A pipe or terminal may be open for writing only.
-                if error.kind() == io::ErrorKind::PermissionDenied {
-                    OpenOptions::new().append(true).open(path).map_err(|_| error)
-                } else {
-                    Err(error)
-                }
-            })?;
-        let regular = file.metadata()?.is_file();
-        if regular {
-            mend(&mut file)?;
-        }
-        Ok(Self { file, regular, torn: false })
+        Ok(Self { file, is_regular, is_torn: false })
     }
 
-    /// Makes a file that must not be there yet.
+    /// Duplicates the descriptor of standard output. What is there already is left alone, also in a regular file.
     ///
     /// # Errors
     ///
-    /// When it is there, or cannot be made.
+    /// When standard output is closed, or the system gives no descriptor.
+    pub fn stdout() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Self { file, is_regular: false, is_torn: false })
+    }
+
+    /// Creates a file.
+    ///
+    /// # Errors
+    ///
+    /// When it exists, or cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).mode(MODE).open(path)?;
-        Ok(Self { file, regular: true, torn: false })
+        Ok(Self { file, is_regular: true, is_torn: false })
     }
 
-    /// Its length in bytes.
+    /// Returns the length of the file in bytes.
     ///
     /// # Errors
     ///
@@ -95,7 +102,7 @@ impl LineFile {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Whether somebody has removed it: nobody will ever read what is written.
+    /// Whether the file has been removed: nobody can open it any more.
     pub fn is_removed(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
@@ -104,65 +111,67 @@ impl LineFile {
     ///
     /// # Errors
     ///
-    /// When not all could be written; the lines that were are whole.
-    pub fn write(&mut self, lines: &[u8]) -> Result<(), Failed> {
-        if self.torn {
+    /// When not all of them could be written. The file ends with a whole line even then, if it can be cut.
+    pub fn write(&mut self, lines: &[u8]) -> Result<(), WriteFailure> {
+        if self.is_torn {
+            // The next line must not continue the torn one.
             self.write_all(b"\n").map_err(|(error, _)| error)?;
-            self.torn = false;
+            self.is_torn = false;
         }
         self.write_all(lines).map_err(|(error, written)| {
-            let whole = lines::whole_length(&lines[..written]);
+            let whole = lines::whole_length(lines.get(..written).unwrap_or_default());
             if written > whole {
-                self.torn = !self.cut((written - whole) as u64);
+                self.is_torn = !self.take_back((written - whole) as u64);
             }
-            Failed { error, written: whole }
+            WriteFailure { error, written: whole }
         })
     }
 
-    /// Writes everything, or gives the error and how much was written before.
-    fn write_all(&mut self, mut rest: &[u8]) -> Result<(), (io::Error, usize)> {
-        let length = rest.len();
+    /// Writes everything, or returns the error and the number of bytes written before it.
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+        let mut rest = bytes;
         while !rest.is_empty() {
             match self.file.write(rest) {
-                Ok(0) => return Err((io::ErrorKind::WriteZero.into(), length - rest.len())),
-                Ok(written) => rest = &rest[written..],
+                Ok(0) => return Err((io::ErrorKind::WriteZero.into(), bytes.len() - rest.len())),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
-                Err(error) => return Err((error, length - rest.len())),
+                // Standard output that somebody else has made non-blocking; the thread of an output may wait.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY),
+                Err(error) => return Err((error, bytes.len() - rest.len())),
             }
         }
         Ok(())
     }
 
-    /// Takes back the last `bytes` bytes; `false` if that cannot be done.
-    fn cut(&mut self, bytes: u64) -> bool {
-        self.regular
+    /// Removes the last `bytes` bytes; `false` if that is impossible.
+    fn take_back(&mut self, bytes: u64) -> bool {
+        self.is_regular
             && self.file.metadata().is_ok_and(|metadata| {
                 metadata.len().checked_sub(bytes).is_some_and(|length| self.file.set_len(length).is_ok())
             })
     }
 }
 
-/// Sees to it that a file ends with a whole line: a torn event is removed, another unfinished line is ended.
-fn mend(file: &mut File) -> io::Result<()> {
+/// Makes a file end with a whole line.
+fn repair(file: &mut File) -> io::Result<()> {
     let length = file.metadata()?.len();
-    if length == 0 {
-        return Ok(());
-    }
-    let start = length.saturating_sub(LINE_MAX);
+    let start = length.saturating_sub(LONGEST_LINE);
     file.seek(SeekFrom::Start(start))?;
     let mut end = Vec::new();
-    file.take(LINE_MAX).read_to_end(&mut end)?;
+    file.take(LONGEST_LINE).read_to_end(&mut end)?;
     let line_start = lines::whole_length(&end);
-    let last = &end[line_start..];
+    let last = end.get(line_start..).unwrap_or_default();
     if last.is_empty() {
         return Ok(());
     }
-    if last.starts_with(EVENT_START) || EVENT_START.starts_with(last) {
-        file.set_len(start + line_start as u64)
-    } else {
-        file.write_all(b"\n")
-    }
+    // If there is no line feed in the whole part, its first byte need not begin a line.
+    let is_line = line_start != 0 || start == 0;
+    if is_line && is_torn_object(last) { file.set_len(start + line_start as u64) } else { file.write_all(b"\n") }
+}
+
+/// Whether a line without its line feed is the beginning of a JSON object: a write of an event that was cut off.
+fn is_torn_object(line: &[u8]) -> bool {
+    line.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(line).is_err()
 }
 
 #[cfg(test)]
@@ -172,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_torn_event_is_removed_and_other_text_is_kept() {
+    fn a_torn_object_is_removed_and_other_text_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
         for (before, after) in [
@@ -180,7 +189,12 @@ mod tests {
             ("a\n", "a\nx\n"),
             ("a\n{\"event.type\":\"IP Co", "a\nx\n"),
             ("{\"eve", "x\n"),
+            ("{", "x\n"),
+            ("a\n{\"any\":{\"schema\":1}", "a\nx\n"),
+            ("{\"no\":\"line feed\"}", "{\"no\":\"line feed\"}\nx\n"),
+            ("{\"a\":1}\n{\"b\":2}\n", "{\"a\":1}\n{\"b\":2}\nx\n"),
             ("a\nnotes", "a\nnotes\nx\n"),
+            ("a\n[1, 2", "a\n[1, 2\nx\n"),
         ] {
             fs::write(&path, before).unwrap();
             LineFile::open(&path).unwrap().write(b"x\n").unwrap();
@@ -189,7 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_not_made_again_and_what_is_gone_is_known() {
+    fn a_line_that_is_too_long_is_not_cut_in_the_middle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        let long = "{".repeat(LONGEST_LINE as usize + 7);
+        fs::write(&path, format!("a\n{long}")).unwrap();
+        LineFile::open(&path).unwrap().write(b"x\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("a\n{long}\nx\n"));
+    }
+
+    #[test]
+    fn a_file_is_created_once_and_its_removal_is_seen() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
         let mut file = LineFile::create(&path).unwrap();

@@ -1,22 +1,19 @@
 //! How the daemon is, as the engine knows it.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::collections::BTreeMap;
 
 use netconn_model::{
     event::protocol_names,
-    health::{FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth, RecordCounts},
+    health::{FlowCounts, Health, LostEventCounts, RecordCounts},
     state,
 };
 
-use crate::{engine::run::Loop, kernel::preflight, sink::Output, table::flows::Flows};
+use crate::{engine::run::Loop, kernel::preflight, table::flows::Flows};
 
 impl Loop {
     pub(super) fn health(&self) -> Health {
         let losses = self.losses();
-        Health {
+        let mut health = Health {
             sensor_id: self.core.sensor.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: preflight::kernel_release(),
@@ -49,40 +46,12 @@ impl Loop {
                 listeners: losses.events.listeners,
                 clients: self.core.telling.lost_by_clients(),
             },
-            outputs: self
-                .outputs
-                .iter()
-                .filter(|output| output.history_status().is_none())
-                .map(output_health)
-                .collect(),
-            history: self.outputs.iter().find_map(history),
-        }
+            outputs: Vec::new(),
+            history: None,
+        };
+        self.outputs.iter().for_each(|output| output.report(&mut health));
+        health
     }
-}
-
-fn output_health(output: &Output) -> OutputHealth {
-    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    OutputHealth {
-        path: output.path().display().to_string(),
-        written: load(&output.counters().written),
-        lost_queue: load(&output.counters().lost_queue),
-        lost_disk: load(&output.counters().lost_disk),
-    }
-}
-
-fn history(output: &Output) -> Option<HistoryHealth> {
-    let status = output.history_status()?;
-    Some(HistoryHealth {
-        output: output_health(output),
-        bytes: status.bytes(),
-        files: status.files(),
-        oldest: status.oldest(),
-        full: status.is_full(),
-        conversion: status.conversion(),
-        waiting: status.waiting(),
-        converted: status.converted(),
-        failures: status.failures(),
-    })
 }
 
 fn flows(flows: &Flows, uncounted: u64) -> FlowCounts {

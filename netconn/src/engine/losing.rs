@@ -1,14 +1,12 @@
 //! Losses are told: those of the kernel's ring when they are seen, those of an output when it can write them down itself.
 
-use std::sync::atomic::Ordering;
-
-use netconn_model::segment_name;
+use netconn_model::health::LossStage;
 use tracing::warn;
 
 use crate::{
     encode::event::{KernelLoss, Loss},
     engine::run::Loop,
-    sink::Output,
+    sink::LostEvents,
 };
 
 /// What an output has lost, and how much of it was told.
@@ -17,26 +15,17 @@ use crate::{
 /// it waits until it writes again, and has lost nothing since it was looked at last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OutputLoss {
-    told: Lost,
-    seen: Lost,
+    told: LostEvents,
+    seen: LostEvents,
     /// Time of what was not told, nanoseconds since boot.
     from_ns: u64,
     to_ns: u64,
 }
 
-/// Events that an output has lost since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Lost {
-    /// Because too much waited.
-    queue: u64,
-    /// Because they could not be written.
-    disk: u64,
-}
-
 /// How an output is.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    lost: Lost,
+    lost: LostEvents,
     /// What it is given now will be written, as far as that is known.
     writes: bool,
 }
@@ -44,23 +33,17 @@ struct Seen {
 /// What there is to tell, from when to when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Untold {
-    lost: Lost,
+    lost: LostEvents,
     from_ns: u64,
     to_ns: u64,
-}
-
-impl Lost {
-    fn since(self, before: Self) -> Self {
-        Self { queue: self.queue.saturating_sub(before.queue), disk: self.disk.saturating_sub(before.disk) }
-    }
 }
 
 impl OutputLoss {
     /// Looks at an output, which was looked at last at `from_ns`. Gives what it has lost since then, to be logged at once, and
     /// what it can be told.
-    fn look(&mut self, seen: Seen, from_ns: u64, now_ns: u64) -> (Lost, Option<Untold>) {
+    fn look(&mut self, seen: Seen, from_ns: u64, now_ns: u64) -> (LostEvents, Option<Untold>) {
         let new = seen.lost.since(self.seen);
-        if new != Lost::default() {
+        if new != LostEvents::default() {
             if self.seen == self.told {
                 self.from_ns = from_ns;
             }
@@ -73,7 +56,7 @@ impl OutputLoss {
     /// What was not told, whether or not the output can write it.
     fn take(&mut self) -> Option<Untold> {
         let lost = self.seen.since(std::mem::replace(&mut self.told, self.seen));
-        (lost != Lost::default()).then_some(Untold { lost, from_ns: self.from_ns, to_ns: self.to_ns })
+        (lost != LostEvents::default()).then_some(Untold { lost, from_ns: self.from_ns, to_ns: self.to_ns })
     }
 }
 
@@ -83,26 +66,18 @@ impl Loop {
         let from_ns = std::mem::replace(&mut self.told.checked_ns, now);
         self.told.records = self.core.records;
         for (output, loss) in self.outputs.iter().zip(&mut self.told.outputs) {
-            let counters = output.counters();
-            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-            let lost = Lost { queue: count(&counters.lost_queue), disk: count(&counters.lost_disk) };
-            let writes = output.has_room() && !counters.failing.load(Ordering::Relaxed);
-            let (new, mut untold) = loss.look(Seen { lost, writes }, from_ns, now);
-            for (count, stage) in [(new.queue, "queue"), (new.disk, "disk")] {
-                if count != 0 {
-                    warn!("{count} events were lost ({stage}) by {}", output.path().display());
-                }
+            let seen = Seen { lost: output.lost(), writes: output.is_writing() };
+            let (new, mut untold) = loss.look(seen, from_ns, now);
+            for (stage, count) in output.loss_stages(new) {
+                warn!("{count} events were lost ({}) by {}", stage.name(), output.destination());
             }
             if is_end {
                 untold = untold.or_else(|| loss.take());
             }
             let Some(Untold { lost, from_ns, to_ns }) = untold else { continue };
-            let name = name(output);
-            for (count, stage) in [(lost.queue, "queue"), (lost.disk, "disk")] {
-                if count != 0 {
-                    let output = Some(name.as_str());
-                    self.core.telling.lose(Loss { stage, output, count, kernel: None, from_ns, to_ns });
-                }
+            for (stage, count) in output.loss_stages(lost) {
+                let (stage, output) = (stage.name(), Some(output.name()));
+                self.core.telling.lose(Loss { stage, output, count, kernel: None, from_ns, to_ns });
             }
         }
         let losses = self.losses();
@@ -110,7 +85,8 @@ impl Loop {
         if uncounted != 0 {
             self.told.kernel.uncounted = losses.uncounted;
             warn!("{uncounted} datagrams were counted in no flow: a larger max_flows in the configuration helps");
-            let loss = Loss { stage: "flows", output: None, count: uncounted, kernel: None, from_ns, to_ns: now };
+            let stage = LossStage::Flows.name();
+            let loss = Loss { stage, output: None, count: uncounted, kernel: None, from_ns, to_ns: now };
             self.core.telling.lose(loss);
         }
         if !losses.exceed(&self.told.kernel) {
@@ -121,17 +97,10 @@ impl Loop {
         let events = losses.events.since(&before.events);
         warn!("{records} records were lost (ring), and {} events with them", events.total());
         let kernel = Some(KernelLoss { records, outgoing: events.outgoing, incoming: events.incoming });
-        let loss = Loss { stage: "ring", output: None, count: events.total(), kernel, from_ns, to_ns: now };
+        let stage = LossStage::Ring.name();
+        let loss = Loss { stage, output: None, count: events.total(), kernel, from_ns, to_ns: now };
         self.core.telling.lose(loss);
         true
-    }
-}
-
-/// What `loss.output` calls an output.
-fn name(output: &Output) -> String {
-    match output.history_status() {
-        Some(_) => segment_name::HISTORY.to_owned(),
-        None => output.path().display().to_string(),
     }
 }
 
@@ -142,19 +111,27 @@ mod tests {
     #[test]
     fn a_loss_is_told_when_it_is_over() {
         let mut loss = OutputLoss::default();
-        let mut look =
-            |queue, disk, writes, now| loss.look(Seen { lost: Lost { queue, disk }, writes }, now - 10, now).1;
+        let mut look = |queue, refused, writes, now| {
+            loss.look(Seen { lost: LostEvents { queue, refused }, writes }, now - 10, now).1
+        };
         assert_eq!(look(0, 0, true, 10), None, "nothing to tell");
         assert_eq!(look(0, 3, false, 20), None, "it has just lost some");
         assert_eq!(look(0, 3, false, 30), None, "it cannot write");
         assert_eq!(look(1, 4, true, 40), None, "it writes, and has just lost some");
-        let told = Untold { lost: Lost { queue: 1, disk: 4 }, from_ns: 10, to_ns: 40 };
+        let told = Untold { lost: LostEvents { queue: 1, refused: 4 }, from_ns: 10, to_ns: 40 };
         assert_eq!(look(1, 4, true, 50), Some(told));
         assert_eq!(look(1, 4, true, 60), None, "once");
         assert_eq!(look(1, 6, true, 70), None);
-        assert_eq!(look(1, 6, true, 80), Some(Untold { lost: Lost { queue: 0, disk: 2 }, from_ns: 60, to_ns: 70 }));
+        assert_eq!(
+            look(1, 6, true, 80),
+            Some(Untold { lost: LostEvents { queue: 0, refused: 2 }, from_ns: 60, to_ns: 70 })
+        );
         assert_eq!(look(2, 6, true, 90), None);
-        assert_eq!(loss.take(), Some(Untold { lost: Lost { queue: 1, disk: 0 }, from_ns: 80, to_ns: 90 }), "the end");
+        assert_eq!(
+            loss.take(),
+            Some(Untold { lost: LostEvents { queue: 1, refused: 0 }, from_ns: 80, to_ns: 90 }),
+            "the end"
+        );
         assert_eq!(loss.take(), None);
     }
 }

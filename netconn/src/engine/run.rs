@@ -5,7 +5,6 @@ use std::{
     os::fd::AsFd as _,
     sync::{
         Arc,
-        atomic::Ordering,
         mpsc::{Receiver, TryRecvError},
     },
     thread,
@@ -222,7 +221,7 @@ impl Loop {
                 }
             }
             // Whoever read standard output has gone, so there is nobody to run for.
-            if self.outputs.iter().any(|output| output.counters().closed.load(Ordering::Relaxed)) {
+            if self.outputs.iter().any(Output::ends_daemon) {
                 return self.finish();
             }
             let now = self.core.telling.clock.now();
@@ -280,7 +279,7 @@ impl Loop {
             Command::Answer(answer) => self.core.telling.directory.answer(answer),
             Command::Reopen => {
                 for output in self.outputs.iter().filter(|output| !output.reopen()) {
-                    warn!("too much waits for {}: send SIGHUP again to open it anew", output.path().display());
+                    warn!("too much waits for {}: send SIGHUP again to open it anew", output.destination());
                 }
             }
             Command::Stop => {}
@@ -371,9 +370,9 @@ impl Loop {
         self.core.telling.hand_over(&self.outputs);
         self.core.telling.streams.clear();
         for output in self.outputs.drain(..) {
-            let path = output.path().display().to_string();
+            let destination = output.destination().to_owned();
             if !output.finish(deadline) {
-                error!("{path} took too long: its last events are not written");
+                error!("{destination} took too long: its last events are not written");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Telling of what happened: to the outputs, and to the clients that listen.
 
 use bytes::BytesMut;
+use netconn_model::health::LossStage;
 
 use crate::{
     clock::Clock,
@@ -136,7 +137,7 @@ impl Telling {
                 encoder.loss(
                     &mut line,
                     clock,
-                    Loss { stage: "queue", output: None, count, kernel: None, from_ns, to_ns: now },
+                    Loss { stage: LossStage::Queue.name(), output: None, count, kernel: None, from_ns, to_ns: now },
                 );
                 stream.push(&line, now);
             }

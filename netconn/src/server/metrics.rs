@@ -76,10 +76,11 @@ pub(super) fn text(health: &Health) -> String {
     counter(&mut out, "events_written", "Events written to an output.", &written);
     let lost: Vec<Sample<'_>> = outputs
         .iter()
-        .flat_map(|output| [("queue", output.lost_queue), ("disk", output.lost_disk)].map(|lost| (output, lost)))
-        .map(|(output, (stage, lost))| (vec![("output", &*output.path), ("stage", stage)], lost))
+        .flat_map(|output| {
+            output.losses().map(|(stage, lost)| (vec![("output", &*output.path), ("stage", stage.name())], lost))
+        })
         .collect();
-    let help = "Events not written to an output: too many waited, or the disk refused them.";
+    let help = "Events not written to an output: its queue was full, or the disk or the receiver refused them.";
     counter(&mut out, "events_lost_by_output", help, &lost);
     if let Some(history) = history {
         history_text(&mut out, history);
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_history_is_an_output_and_more() {
-        let output = OutputHealth { path: "/h".into(), written: 5, lost_queue: 0, lost_disk: 2 };
+        let output = OutputHealth { path: "/h".into(), written: 5, lost_disk: Some(2), ..OutputHealth::default() };
         let mut history = HistoryHealth {
             output,
             bytes: 10,

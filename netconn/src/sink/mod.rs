@@ -1,8 +1,126 @@
-//! Where encoded events go: files, standard output and the history, each with a thread of its own behind a bounded queue, and
-//! clients that listen to the stream. A queue that is full drops what comes and counts it; nobody waits.
+//! Where encoded events go. A [`Sink`] is one way of writing them: a file, standard output, the history. An [`Output`] runs a
+//! sink in a thread of its own behind a bounded queue; a full queue drops new events and counts them, so that the engine never
+//! waits. A [`Stream`] is a client of the daemon's socket that listens to events.
+//!
+//! To add a sink, implement [`Sink`] in a new file and open it in [`open`]; nothing else asks what a sink is.
 
 mod output;
+mod file;
+mod stdout;
+mod history;
 mod stream;
 
-pub use output::{Batch, Counters, Output, OutputError};
+use std::{fmt::Debug, io, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use netconn_model::{
+    config::Config,
+    health::{Health, LossStage, OutputHealth},
+};
+pub use output::{LostEvents, Output, OutputError};
 pub use stream::Stream;
+
+use crate::{
+    line_file::WriteFailure,
+    sink::{file::FileSink, history::HistorySink, stdout::StdoutSink},
+    store::Pace,
+};
+
+/// Names standard output in `--events` and in the configuration.
+const STDOUT: &str = "-";
+
+/// Encoded events, ready to be written: whole lines, which all outputs share.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The lines, each with its line feed.
+    pub lines: Bytes,
+    /// Number of lines.
+    pub events: u64,
+    /// The earliest `event.time` among them, epoch milliseconds.
+    pub earliest: i64,
+}
+
+/// A way of writing events. It lives in the thread of its [`Output`], so that it may block.
+pub trait Sink: Send {
+    /// Returns what `loss.output` of a `Data Loss` event calls it.
+    fn name(&self) -> String;
+
+    /// Returns where it writes, for messages and health reports: a path or an address.
+    fn destination(&self) -> String {
+        self.name()
+    }
+
+    /// Returns the stage at which events are lost when [`Sink::write`] fails.
+    fn loss_stage(&self) -> LossStage;
+
+    /// Returns what the engine can ask about the sink while its thread owns it.
+    fn status(&self) -> Arc<dyn SinkStatus> {
+        Arc::new(CountsOnly)
+    }
+
+    /// Whether the daemon refuses to start when the first batch cannot be written. Otherwise those events are lost and counted,
+    /// and later batches are tried.
+    fn is_required(&self) -> bool {
+        true
+    }
+
+    /// Writes a batch.
+    ///
+    /// # Errors
+    ///
+    /// When not all of it could be written; the failure says how many bytes of whole lines were.
+    fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure>;
+
+    /// Opens the destination again, for log rotation, and logs the outcome.
+    fn reopen(&mut self) {}
+
+    /// Returns how long to wait for the next batch before [`Sink::on_due`] is called.
+    fn due(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does what is due without a batch.
+    fn on_due(&mut self) {}
+
+    /// Returns what to do about a write error, to be put behind its message: empty, or beginning with a semicolon.
+    fn advice(&self, error: &io::Error) -> &'static str;
+
+    /// Whether a write error means that nobody can ever read this output again; the daemon ends then.
+    fn ends_daemon(&self, _: &io::Error) -> bool {
+        false
+    }
+}
+
+/// What the engine can ask about a sink while the thread of its output owns it.
+pub trait SinkStatus: Debug + Send + Sync {
+    /// Adds the sink to a health report. `counts` is what its output has counted.
+    fn report(&self, counts: OutputHealth, health: &mut Health) {
+        health.outputs.push(counts);
+    }
+}
+
+/// The status of a sink about which there is nothing to say but the counts of its output.
+#[derive(Debug)]
+struct CountsOnly;
+
+impl SinkStatus for CountsOnly {}
+
+/// Opens all outputs of a configuration, and writes `first` to each of them.
+///
+/// # Errors
+///
+/// When an output cannot be opened, when a required one cannot be written, or when the system gives no thread.
+pub fn open(config: &Config, pace: Pace, first: &Batch) -> Result<Vec<Output>, OutputError> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    for path in &config.events {
+        if path == Path::new(STDOUT) {
+            sinks.push(Box::new(StdoutSink::open()?));
+        } else {
+            sinks.push(Box::new(FileSink::open(path)?));
+        }
+    }
+    if config.history {
+        sinks.push(Box::new(HistorySink::start(config, pace)?));
+    }
+    sinks.into_iter().map(|sink| Output::start(sink, first)).collect()
+}

@@ -1,8 +1,7 @@
-//! An output: a file, standard output or the history, written in whole lines by a thread of its own.
+//! An output: the thread that writes to one sink, the bounded queue before it, and the counts of what became of its events.
 
 use std::{
     io,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,319 +11,390 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use netconn_model::health::{Health, LossStage, OutputHealth};
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
-    line_file::{Failed, LineFile},
     os,
-    store::{self, Status},
+    sink::{Batch, Sink, SinkStatus},
 };
 
-/// Batches that wait for a writer.
-const BATCHES_MAX: usize = 1024;
-/// Bytes that wait for a writer: a second of 20,000 events.
-const WAITING_BYTES_MAX: u64 = 32 << 20;
-/// An output that cannot be used.
+/// Most batches in a queue.
+const QUEUE_BATCHES: usize = 1024;
+/// Most bytes in a queue: one second of 20,000 events.
+const QUEUE_BYTES: u64 = 32 << 20;
+/// Pause between two looks whether an output has written everything at the end.
+const FINISH_POLL: Duration = Duration::from_millis(1);
+
+/// An output that cannot be opened, or whose first events cannot be written.
 #[derive(Debug, Error)]
-#[error("cannot write events to {}: {error}{}", path.display(), advice(error))]
+#[error("cannot write events to {destination}: {error}{advice}")]
 pub struct OutputError {
-    path: PathBuf,
+    destination: String,
+    advice: &'static str,
     error: io::Error,
 }
 
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free some space or choose another --events path"
-        }
-        io::ErrorKind::NotFound => "; make its folder first",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "; choose another --events path",
-        io::ErrorKind::IsADirectory => "; name a file in it",
-        _ => "",
+impl OutputError {
+    pub(super) fn new(destination: String, advice: &'static str, error: io::Error) -> Self {
+        Self { destination, advice, error }
     }
 }
 
-/// What became of the events of an output.
+/// Number of events that an output has lost since the start, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostEvents {
+    /// Its queue was full.
+    pub queue: u64,
+    /// Its sink could not write them.
+    pub refused: u64,
+}
+
+impl LostEvents {
+    /// Returns what was lost since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self { queue: self.queue.saturating_sub(before.queue), refused: self.refused.saturating_sub(before.refused) }
+    }
+}
+
+/// What the thread of an output and the engine share. Counters are independent of each other: relaxed access is enough.
 #[derive(Debug, Default)]
-pub struct Counters {
-    /// Written.
-    pub written: AtomicU64,
-    /// Dropped because too much waited.
-    pub lost_queue: AtomicU64,
-    /// Not written because of an error.
-    pub lost_disk: AtomicU64,
-    /// Bytes that wait.
-    waiting: AtomicU64,
-    /// The last write failed, and that was said.
-    pub failing: AtomicBool,
-    /// The reader of standard output has gone away.
-    pub closed: AtomicBool,
+struct Counters {
+    written: AtomicU64,
+    lost_queue: AtomicU64,
+    lost_refused: AtomicU64,
+    /// Bytes in the queue.
+    queued_bytes: AtomicU64,
+    /// The last write failed.
+    is_failing: AtomicBool,
+    /// Nobody can read this output any more.
+    ends_daemon: AtomicBool,
 }
 
-/// Events ready to be written: whole lines, which all outputs share.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// The lines.
-    pub lines: Bytes,
-    /// How many they are.
-    pub events: u64,
-    /// The earliest `event.time` among them, epoch milliseconds.
-    pub earliest: i64,
-}
-
-/// What a writer is to do.
+/// What the thread of an output has to do.
 enum Order {
     Write(Batch),
-    /// Open the file anew.
     Reopen,
 }
 
 /// A running output.
 #[derive(Debug)]
 pub struct Output {
-    path: PathBuf,
+    name: String,
+    destination: String,
+    loss_stage: LossStage,
+    status: Arc<dyn SinkStatus>,
     queue: SyncSender<Order>,
     counters: Arc<Counters>,
-    /// How the history is, if it is that.
-    history: Option<Arc<Status>>,
-    writer: JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Output {
-    /// Whether so little waits that more may be sent that need not be sent now.
-    pub fn has_room(&self) -> bool {
-        self.counters.waiting.load(Ordering::Relaxed) < WAITING_BYTES_MAX / 8
-    }
-
-    /// Opens `path` for appending (`-` is standard output), writes `first` to it, so that what cannot be written is
-    /// known at once, and starts its thread. A torn last line that an earlier run left is removed.
+    /// Writes the first batch and starts the thread.
     ///
     /// # Errors
     ///
-    /// When the path cannot be opened or written.
-    pub fn open(path: &Path, first: &[u8]) -> Result<Self, OutputError> {
-        let fail = |error| OutputError { path: path.to_owned(), error };
-        let mut file = LineFile::open(path).map_err(fail)?;
-        file.write(first).map_err(|failed| fail(failed.error))?;
-        let output = Self::start(path, Target::File(file), None).map_err(fail)?;
-        output.counters.written.store(1, Ordering::Relaxed);
-        Ok(output)
-    }
-
-    /// The history as an output, with `first` as its first events. What cannot be written is lost and counted from the
-    /// beginning: it is no reason not to start.
-    ///
-    /// # Errors
-    ///
-    /// When the system gives no thread.
-    pub fn history(settings: store::Settings, first: &Batch) -> Result<Self, OutputError> {
-        let folder = settings.folder.clone();
-        let fail = |error| OutputError { path: folder.clone(), error };
-        let history = store::Writer::start(settings).map_err(fail)?;
-        let status = Arc::clone(history.status());
-        let output = Self::start(&folder, Target::History(Box::new(history)), Some(status)).map_err(fail)?;
-        output.send(first);
-        Ok(output)
-    }
-
-    fn start(path: &Path, target: Target, history: Option<Arc<Status>>) -> io::Result<Self> {
+    /// When the sink is required and cannot write the batch, or when the system gives no thread.
+    pub(super) fn start(mut sink: Box<dyn Sink>, first: &Batch) -> Result<Self, OutputError> {
         let counters = Arc::new(Counters::default());
-        let (queue, orders) = sync_channel(BATCHES_MAX);
-        let writer = Writer { path: path.to_owned(), target, counters: Arc::clone(&counters) };
-        let thread = thread::Builder::new().name("netconn-output".into());
-        let run = move || {
+        if sink.is_required() {
+            sink.write(first)
+                .map_err(|failure| OutputError::new(sink.destination(), sink.advice(&failure.error), failure.error))?;
+            counters.written.store(first.events, Ordering::Relaxed);
+        }
+        let is_first_written = sink.is_required();
+        let (name, destination) = (sink.name(), sink.destination());
+        let (loss_stage, status) = (sink.loss_stage(), sink.status());
+        let (queue, orders) = sync_channel(QUEUE_BATCHES);
+        let writer = Writer { sink, destination: destination.clone(), counters: Arc::clone(&counters) };
+        let thread = thread::Builder::new().name("netconn-output".into()).spawn(move || {
             os::raise_thread_priority();
             writer.run(&orders);
+        });
+        let thread = thread.map_err(|error| OutputError::new(destination.clone(), "", error))?;
+        let output = Self { name, destination, loss_stage, status, queue, counters, thread };
+        if !is_first_written {
+            output.send(first);
+        }
+        Ok(output)
+    }
+
+    /// Returns what `loss.output` of a `Data Loss` event calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns where it writes, for messages.
+    pub fn destination(&self) -> &str {
+        &self.destination
+    }
+
+    /// Adds the output to a health report.
+    pub fn report(&self, health: &mut Health) {
+        let LostEvents { queue, refused } = self.lost();
+        let at = |stage| (self.loss_stage == stage).then_some(refused);
+        let counts = OutputHealth {
+            path: self.destination.clone(),
+            written: self.counters.written.load(Ordering::Relaxed),
+            lost_queue: queue,
+            lost_disk: at(LossStage::Disk),
+            lost_sink: at(LossStage::Sink),
         };
-        let writer = thread.spawn(run)?;
-        Ok(Self { path: path.to_owned(), queue, counters, history, writer })
+        self.status.report(counts, health);
     }
 
-    /// Where it writes.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Returns how many events it has lost since the start.
+    pub fn lost(&self) -> LostEvents {
+        LostEvents {
+            queue: self.counters.lost_queue.load(Ordering::Relaxed),
+            refused: self.counters.lost_refused.load(Ordering::Relaxed),
+        }
     }
 
-    /// What became of its events.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    /// Returns the stages at which this output has lost these events, without those at which it has lost none.
+    pub fn loss_stages(&self, lost: LostEvents) -> impl Iterator<Item = (LossStage, u64)> + use<> {
+        [(LossStage::Queue, lost.queue), (self.loss_stage, lost.refused)].into_iter().filter(|(_, count)| *count != 0)
     }
 
-    /// How the history is, if it is that.
-    pub fn history_status(&self) -> Option<&Status> {
-        self.history.as_deref()
+    /// Whether its queue is short enough for events that could as well be sent later.
+    pub fn has_room(&self) -> bool {
+        self.counters.queued_bytes.load(Ordering::Relaxed) < QUEUE_BYTES / 8
     }
 
-    /// Hands over whole lines. If too much waits already, they are dropped and counted.
+    /// Whether events sent now will be written, as far as is known.
+    pub fn is_writing(&self) -> bool {
+        self.has_room() && !self.counters.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody can read this output any more, so that the daemon has to end.
+    pub fn ends_daemon(&self) -> bool {
+        self.counters.ends_daemon.load(Ordering::Relaxed)
+    }
+
+    /// Queues a batch, or drops and counts it if the queue is full.
     pub fn send(&self, batch: &Batch) {
         let length = batch.lines.len() as u64;
-        let waiting = self.counters.waiting.fetch_add(length, Ordering::Relaxed);
-        if waiting + length > WAITING_BYTES_MAX || self.queue.try_send(Order::Write(batch.clone())).is_err() {
-            self.counters.waiting.fetch_sub(length, Ordering::Relaxed);
+        let queued = self.counters.queued_bytes.fetch_add(length, Ordering::Relaxed);
+        if queued + length > QUEUE_BYTES || self.queue.try_send(Order::Write(batch.clone())).is_err() {
+            self.counters.queued_bytes.fetch_sub(length, Ordering::Relaxed);
             self.counters.lost_queue.fetch_add(batch.events, Ordering::Relaxed);
         }
     }
 
-    /// Opens the file anew after what waits, for log rotation; `false` if too much waits.
+    /// Has the destination opened again, for log rotation, after all queued batches; `false` if the queue is full.
     pub fn reopen(&self) -> bool {
         self.queue.try_send(Order::Reopen).is_ok()
     }
 
-    /// Writes what waits and ends the thread; `false` if that is not done by `deadline`.
+    /// Writes all queued batches and ends the thread; `false` if that was not done by `deadline`.
     pub fn finish(self, deadline: Instant) -> bool {
-        let Self { queue, writer, .. } = self;
+        let Self { queue, thread, .. } = self;
+        // The thread ends when nobody can send any more.
         drop(queue);
-        while !writer.is_finished() {
+        while !thread.is_finished() {
             if Instant::now() >= deadline {
                 return false;
             }
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(FINISH_POLL);
         }
-        writer.join().is_ok()
+        thread.join().is_ok()
     }
 }
 
+/// The thread's half of an output.
 struct Writer {
-    path: PathBuf,
-    target: Target,
+    sink: Box<dyn Sink>,
+    destination: String,
     counters: Arc<Counters>,
 }
 
 impl Writer {
     fn run(mut self, orders: &Receiver<Order>) {
-        loop {
-            match self.next(orders) {
-                Ok(Order::Write(batch)) => self.write(&batch),
-                Ok(Order::Reopen) => self.open_again(),
-                Err(RecvError) => return,
+        while let Ok(order) = self.next_order(orders) {
+            match order {
+                Order::Write(batch) => self.write(&batch),
+                Order::Reopen => self.sink.reopen(),
             }
         }
     }
 
-    /// The next order; what is due meanwhile is done.
-    fn next(&mut self, orders: &Receiver<Order>) -> Result<Order, RecvError> {
+    /// Waits for an order, and lets the sink do what becomes due until one comes.
+    fn next_order(&mut self, orders: &Receiver<Order>) -> Result<Order, RecvError> {
         loop {
-            let Target::History(history) = &mut self.target else { return orders.recv() };
-            let Some(due) = history.due() else { return orders.recv() };
+            let Some(due) = self.sink.due() else { return orders.recv() };
             match orders.recv_timeout(due) {
                 Ok(order) => return Ok(order),
                 Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
-                Err(RecvTimeoutError::Timeout) => history.close_if_due(),
+                Err(RecvTimeoutError::Timeout) => self.sink.on_due(),
             }
-        }
-    }
-
-    fn open_again(&mut self) {
-        // The history looks after its files by itself.
-        let Target::File(file) = &mut self.target else { return };
-        match LineFile::open(&self.path) {
-            Ok(again) => {
-                *file = again;
-                info!("opened {} again", self.path.display());
-            }
-            Err(error) => warn!("cannot open {} again, still writing to the old file: {error}", self.path.display()),
         }
     }
 
     fn write(&mut self, batch: &Batch) {
-        let path = self.path.display();
-        match self.target.write(batch) {
+        let Self { sink, destination, counters } = self;
+        match sink.write(batch) {
             Ok(()) => {
-                self.counters.written.fetch_add(batch.events, Ordering::Relaxed);
-                if self.counters.failing.swap(false, Ordering::Relaxed) {
-                    warn!("events are written to {path} again");
+                counters.written.fetch_add(batch.events, Ordering::Relaxed);
+                if counters.is_failing.swap(false, Ordering::Relaxed) {
+                    warn!("events are written to {destination} again");
                 }
             }
-            Err(failed) => {
-                let written = batch.lines[..failed.written].iter().filter(|byte| **byte == b'\n').count() as u64;
-                self.counters.written.fetch_add(written, Ordering::Relaxed);
-                self.counters.lost_disk.fetch_add(batch.events.saturating_sub(written), Ordering::Relaxed);
-                if failed.error.kind() == io::ErrorKind::BrokenPipe {
-                    self.counters.closed.store(true, Ordering::Relaxed);
-                } else if !self.counters.failing.load(Ordering::Relaxed) {
-                    let advice = self.target.advice(&failed.error);
-                    warn!("events are lost: cannot write to {path}: {}{advice}", failed.error);
+            Err(failure) => {
+                let written = batch.lines.get(..failure.written).unwrap_or_default();
+                let written = written.iter().filter(|byte| **byte == b'\n').count() as u64;
+                counters.written.fetch_add(written, Ordering::Relaxed);
+                counters.lost_refused.fetch_add(batch.events.saturating_sub(written), Ordering::Relaxed);
+                let was_failing = counters.is_failing.swap(true, Ordering::Relaxed);
+                if sink.ends_daemon(&failure.error) {
+                    counters.ends_daemon.store(true, Ordering::Relaxed);
+                } else if !was_failing {
+                    // Once for a row of failures: a full disk must not fill the log as well.
+                    let advice = sink.advice(&failure.error);
+                    warn!("events are lost: cannot write to {destination}: {}{advice}", failure.error);
                 }
-                self.counters.failing.store(true, Ordering::Relaxed);
             }
         }
-        self.counters.waiting.fetch_sub(batch.lines.len() as u64, Ordering::Relaxed);
-    }
-}
-
-/// Where a writer writes.
-enum Target {
-    File(LineFile),
-    History(Box<store::Writer>),
-}
-
-impl Target {
-    fn write(&mut self, batch: &Batch) -> Result<(), Failed> {
-        match self {
-            Self::File(file) => file.write(&batch.lines),
-            Self::History(history) => history.write(&batch.lines, batch.earliest),
-        }
-    }
-
-    /// What to do about an error.
-    fn advice(&self, error: &io::Error) -> &'static str {
-        match self {
-            Self::File(_) => advice(error),
-            Self::History(_) if error.kind() == io::ErrorKind::StorageFull => "; free some space",
-            Self::History(_) => "; make it a folder that root can write",
-        }
+        counters.queued_bytes.fetch_sub(batch.lines.len() as u64, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::sync::mpsc::{Sender, channel};
+
+    use bytes::Bytes;
 
     use super::*;
+    use crate::line_file::WriteFailure;
+
+    /// A sink that writes into a channel, of each batch as many bytes as it is told to.
+    struct TestSink {
+        lines: Sender<Bytes>,
+        written: Result<usize, io::ErrorKind>,
+        is_required: bool,
+        due: Option<Duration>,
+    }
+
+    impl Sink for TestSink {
+        fn name(&self) -> String {
+            "test".into()
+        }
+
+        fn loss_stage(&self) -> LossStage {
+            LossStage::Sink
+        }
+
+        fn is_required(&self) -> bool {
+            self.is_required
+        }
+
+        fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
+            match self.written {
+                Ok(written) if written >= batch.lines.len() => {
+                    self.lines.send(batch.lines.clone()).unwrap();
+                    Ok(())
+                }
+                Ok(written) => Err(WriteFailure { error: io::ErrorKind::StorageFull.into(), written }),
+                Err(kind) => Err(io::Error::from(kind).into()),
+            }
+        }
+
+        fn due(&self) -> Option<Duration> {
+            self.due
+        }
+
+        fn on_due(&mut self) {
+            self.due = None;
+            self.lines.send(Bytes::from_static(b"due")).unwrap();
+        }
+
+        fn advice(&self, _: &io::Error) -> &'static str {
+            "; do something"
+        }
+
+        fn ends_daemon(&self, error: &io::Error) -> bool {
+            error.kind() == io::ErrorKind::BrokenPipe
+        }
+    }
+
+    fn batch(lines: &str) -> Batch {
+        Batch { lines: lines.to_owned().into(), events: lines.lines().count() as u64, earliest: 0 }
+    }
+
+    fn sink(written: Result<usize, io::ErrorKind>) -> (TestSink, Receiver<Bytes>) {
+        let (lines, received) = channel();
+        (TestSink { lines, written, is_required: false, due: None }, received)
+    }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(10)
     }
 
     #[test]
-    fn lines_arrive_whole_and_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("events");
-        let output = Output::open(&path, b"{\"event.type\":\"Sensor Start\"}\n").unwrap();
-        for number in 0..1000 {
-            output.send(&Batch { lines: format!("{number}\n").into(), events: 1, earliest: 0 });
-        }
+    fn batches_arrive_in_order() {
+        let (sink, received) = sink(Ok(usize::MAX));
+        let output = Output::start(Box::new(sink), &batch("first\n")).unwrap();
+        let texts: Vec<String> = (0..1000).map(|number| format!("{number}\n")).collect();
+        texts.iter().for_each(|text| output.send(&batch(text)));
         assert!(output.finish(soon()));
-        let text = fs::read_to_string(&path).unwrap();
-        let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
-        assert_eq!(text, format!("{{\"event.type\":\"Sensor Start\"}}\n{expected}"));
+        let expected: Vec<Bytes> = ["first\n"]
+            .into_iter()
+            .chain(texts.iter().map(|text| &**text))
+            .map(|text| text.to_owned().into())
+            .collect();
+        assert_eq!(received.iter().collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn a_full_disk_is_known_at_once() {
-        let error = Output::open(Path::new("/dev/full"), b"x\n").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "cannot write events to /dev/full: No space left on device (os error 28); free some space or choose another \
-             --events path"
-        );
-        let error = Output::open(Path::new("/nonexistent/events"), b"x\n").unwrap_err().to_string();
-        assert!(error.ends_with("; make its folder first"), "{error}");
-        let error = Output::open(Path::new("/"), b"x\n").unwrap_err().to_string();
-        assert!(error.ends_with("; name a file in it"), "{error}");
+    fn only_a_required_sink_has_to_write_the_first_batch() {
+        let (mut refusing, _received) = sink(Err(io::ErrorKind::StorageFull));
+        refusing.is_required = true;
+        let error = Output::start(Box::new(refusing), &batch("first\n")).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, "cannot write events to test: no storage space; do something");
+        let (refusing, _received) = sink(Err(io::ErrorKind::StorageFull));
+        let output = Output::start(Box::new(refusing), &batch("first\n")).unwrap();
+        let counters = Arc::clone(&output.counters);
+        assert!(output.finish(soon()));
+        assert_eq!(counters.lost_refused.load(Ordering::Relaxed), 1);
     }
 
     #[test]
-    fn what_cannot_be_written_later_is_counted() {
-        let mut writer = Writer {
-            path: "/dev/full".into(),
-            target: Target::File(LineFile::open(Path::new("/dev/full")).unwrap()),
-            counters: Arc::default(),
-        };
-        writer.write(&Batch { lines: Bytes::from_static(b"a\nb\n"), events: 2, earliest: 0 });
-        assert_eq!(writer.counters.lost_disk.load(Ordering::Relaxed), 2);
-        assert_eq!(writer.counters.written.load(Ordering::Relaxed), 0);
+    fn what_a_sink_refuses_is_counted_at_its_stage() {
+        let (refusing, _received) = sink(Ok(2));
+        let counters = Arc::new(Counters::default());
+        let mut writer = Writer { sink: Box::new(refusing), destination: "test".into(), counters };
+        writer.write(&batch("a\nb\nc\n"));
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), (1, 2));
+        assert!(writer.counters.is_failing.load(Ordering::Relaxed));
+        writer.write(&batch("a\n"));
+        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), (2, 2));
+        assert!(!writer.counters.is_failing.load(Ordering::Relaxed));
+
+        let (silent, _received) = sink(Ok(usize::MAX));
+        let output = Output::start(Box::new(silent), &batch("first\n")).unwrap();
+        let lost = LostEvents { queue: 0, refused: 3 };
+        assert_eq!(output.loss_stages(lost).collect::<Vec<_>>(), [(LossStage::Sink, 3)]);
+        assert!(output.finish(soon()));
+    }
+
+    #[test]
+    fn a_closed_reader_ends_the_daemon() {
+        let (closed, _received) = sink(Err(io::ErrorKind::BrokenPipe));
+        let mut writer = Writer { sink: Box::new(closed), destination: "test".into(), counters: Arc::default() };
+        writer.write(&batch("a\n"));
+        assert!(writer.counters.ends_daemon.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_sink_does_what_is_due_while_nothing_is_sent() {
+        let (mut waiting, received) = sink(Ok(usize::MAX));
+        waiting.due = Some(Duration::from_millis(20));
+        let output = Output::start(Box::new(waiting), &batch("first\n")).unwrap();
+        assert_eq!(received.recv().unwrap(), "first\n");
+        assert_eq!(received.recv_timeout(Duration::from_secs(10)).unwrap(), "due");
+        assert!(output.finish(soon()));
     }
 }

@@ -17,7 +17,7 @@ use netconn_model::segment_name::{LATEST, SegmentName};
 use tracing::{info, warn};
 
 use crate::{
-    line_file::{Failed, LineFile, MODE},
+    line_file::{LineFile, MODE, WriteFailure},
     store::{
         Limits, Settings,
         folder::{self, Room, Stage},
@@ -104,7 +104,7 @@ impl Writer {
     /// # Errors
     ///
     /// When not all could be written; the lines that were are whole.
-    pub fn write(&mut self, lines: &[u8], earliest: i64) -> Result<(), Failed> {
+    pub fn write(&mut self, lines: &[u8], earliest: i64) -> Result<(), WriteFailure> {
         let earliest = u64::try_from(earliest).unwrap_or(0).min(LATEST);
         let is_time = self.live.is_none() || self.checked.elapsed() >= CHECK;
         if is_time {
@@ -126,7 +126,7 @@ impl Writer {
             None => self.begin(earliest)?,
         };
         let written = live.file.write(lines);
-        live.bytes += written.as_ref().map_or_else(|failed| failed.written, |()| lines.len()) as u64;
+        live.bytes += written.as_ref().map_or_else(|failure| failure.written, |()| lines.len()) as u64;
         self.status.live_bytes.store(live.bytes, Ordering::Relaxed);
         self.live = Some(live);
         self.close_if_due();

@@ -1,0 +1,102 @@
+//! Events in the history of this host, which `netconn search` reads.
+
+use std::{io, sync::Arc, time::Duration};
+
+use netconn_model::{
+    config::Config,
+    health::{Health, HistoryHealth, LossStage, OutputHealth},
+    segment_name,
+};
+
+use crate::{
+    line_file::WriteFailure,
+    sink::{Batch, OutputError, Sink, SinkStatus},
+    store::{Limits, Pace, Settings, Status, Writer},
+};
+
+/// The history of this host.
+pub(super) struct HistorySink {
+    destination: String,
+    writer: Writer,
+}
+
+impl HistorySink {
+    /// Starts the thread that looks after the history; files are created with the first batch.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub(super) fn start(config: &Config, pace: Pace) -> Result<Self, OutputError> {
+        let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
+        let settings = Settings {
+            folder: config.state_dir.join(segment_name::FOLDER),
+            group: config.group.clone(),
+            limits: Limits::new(config.history_bytes, age, pace),
+            pace,
+        };
+        let destination = settings.folder.display().to_string();
+        match Writer::start(settings) {
+            Ok(writer) => Ok(Self { destination, writer }),
+            Err(error) => Err(OutputError::new(destination, "", error)),
+        }
+    }
+}
+
+impl Sink for HistorySink {
+    fn name(&self) -> String {
+        segment_name::HISTORY.to_owned()
+    }
+
+    fn destination(&self) -> String {
+        self.destination.clone()
+    }
+
+    fn loss_stage(&self) -> LossStage {
+        LossStage::Disk
+    }
+
+    fn status(&self) -> Arc<dyn SinkStatus> {
+        Arc::<Status>::clone(self.writer.status())
+    }
+
+    // A full or broken disk is no reason to capture nothing: the other outputs and the socket still work.
+    fn is_required(&self) -> bool {
+        false
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
+        self.writer.write(&batch.lines, batch.earliest)
+    }
+
+    fn due(&self) -> Option<Duration> {
+        self.writer.due()
+    }
+
+    fn on_due(&mut self) {
+        self.writer.close_if_due();
+    }
+
+    fn advice(&self, error: &io::Error) -> &'static str {
+        if error.kind() == io::ErrorKind::StorageFull {
+            "; free some space"
+        } else {
+            "; make it a directory that root can write"
+        }
+    }
+}
+
+impl SinkStatus for Status {
+    fn report(&self, counts: OutputHealth, health: &mut Health) {
+        health.history = Some(HistoryHealth {
+            output: counts,
+            bytes: self.bytes(),
+            files: self.files(),
+            oldest: self.oldest(),
+            full: self.is_full(),
+            conversion: self.conversion(),
+            waiting: self.waiting(),
+            converted: self.converted(),
+            failures: self.failures(),
+        });
+    }
+}
