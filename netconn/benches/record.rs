@@ -8,6 +8,8 @@
 #[path = "../tests/data/ring/read.rs"]
 mod ring;
 
+use std::rc::Rc;
+
 use bytes::BytesMut;
 use divan::{Bencher, black_box, counter::ItemsCount};
 use netconn::{
@@ -23,10 +25,10 @@ use netconn::{
         packet::{PacketSocket, PacketSockets},
     },
     names::Names,
-    process::{Processes, lookup::Lookup},
-    table::{Change, Connection, Exchanged, Table},
+    process::{Process, Processes, lookup::Lookup},
+    table::{Change, Connection, Effects, Exchanged, Table},
 };
-use netconn_common::{AF_PACKET, IPPROTO_UDP};
+use netconn_common::{AF_PACKET, Flow, FlowKey, IPPROTO_UDP, Owner};
 use netconn_model::filter::Filter;
 
 const RECORDED: &[u8] = include_bytes!("../tests/data/ring/6.18-tier2.ring");
@@ -178,18 +180,33 @@ fn known() -> (Processes, Table) {
     (Processes::default(), table)
 }
 
-/// Applies a record; gives each event that follows to `tell`.
-fn apply(
-    processes: &mut Processes,
-    table: &mut Table,
-    words: &[u64],
-    mut tell: impl FnMut((Change, &Connection, u64)),
-) {
-    let emit = |change: Change, connection: &Connection, time_ns| tell((change, connection, time_ns));
+/// The effects of the table: changes are handed to a closure, and there are no flows.
+struct Reporter<'a, F> {
+    processes: &'a Processes,
+    report: F,
+}
+
+impl<F: FnMut((Change, &Connection, u64))> Effects for Reporter<'_, F> {
+    fn process(&self, owner: &Owner) -> Option<Rc<Process>> {
+        self.processes.of(owner)
+    }
+
+    fn take_flow(&mut self, _: &FlowKey) -> Option<Flow> {
+        None
+    }
+
+    fn emit(&mut self, change: Change, connection: &Connection, time_ns: u64) {
+        (self.report)((change, connection, time_ns));
+    }
+}
+
+/// Applies a record; hands each event that follows to `report`.
+fn apply(processes: &mut Processes, table: &mut Table, words: &[u64], report: impl FnMut((Change, &Connection, u64))) {
+    let mut effects = Reporter { processes, report };
     match decode(bytemuck::cast_slice(words)) {
-        Some(Record::Tcp(record)) => table.apply(record, |owner| processes.of(owner), emit),
-        Some(Record::Owner(record)) => table.own(record, |owner| processes.of(owner), emit),
-        Some(Record::Unsent(record)) => _ = table.unsent(record, |owner| processes.of(owner), emit),
+        Some(Record::Tcp(record)) => table.apply(record, &mut effects),
+        Some(Record::Owner(record)) => table.apply_owner(record, &mut effects),
+        Some(Record::Unsent(record)) => _ = table.apply_unsent(record, &mut effects),
         Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
         Some(Record::Fork(record)) => processes.fork(record),
         Some(Record::Exit(record)) => processes.exit(record),

@@ -25,7 +25,7 @@ use crate::{
     names::Names,
     process::{Key, Processes, lookup::Lookup, open, scan},
     state_dir,
-    table::{Connection, Covered, Table, past},
+    table::{Connection, Coverage, Silent, Table, past},
 };
 
 /// Where a snapshot comes from.
@@ -108,7 +108,7 @@ impl Snapshot {
         let mut table = Table::default();
         let listeners = sockets.iter().filter(|socket| socket.new_state == tcp_state::LISTEN).copied().collect();
         table.begin_dump();
-        table.end_dump(listeners, &Covered::default(), |owner| processes.of(owner), |_, _, _| ());
+        table.end_dump(listeners, &Coverage::default(), &mut Silent(Some(&processes)));
         let has_numbers = !matches!(source, Source::Proc(_));
         Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers })
     }
@@ -157,12 +157,12 @@ impl Snapshot {
             if !self.has_numbers {
                 socket.socket = 0;
             }
-            if let Some(connection) = self.table.dumped(&mut socket, |owner| self.processes.of(owner)) {
+            if let Some(connection) = self.table.connection_in_dump(&mut socket, &Silent(Some(&self.processes))) {
                 show(&connection)?;
             }
         }
         for socket in &self.datagrams {
-            show(&Connection::of_datagrams(socket, self.processes.of(&socket.kept.owner)))?;
+            show(&Connection::from_udp_socket(socket, self.processes.of(&socket.kept.owner)))?;
         }
         self.minisocks.iter().try_for_each(|minisock| show(&past::left(minisock)))
     }

@@ -24,7 +24,7 @@ use crate::{
         preflight::{self, Lockdown},
     },
     search_program::NotInstalled,
-    table::Table,
+    table::{Silent, Table},
 };
 
 /// How long the proof's connection is looked for.
@@ -351,7 +351,7 @@ pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
     while since.elapsed() < PROOF {
         let mut apply = |data: &[u8]| {
             if let Some(Record::Tcp(record)) = decode(data) {
-                table.apply(record, |_| None, |_, _, _| {});
+                table.apply(record, &mut Silent(None));
             }
         };
         while capture.rings().next(&mut apply) != 0 {}

@@ -6,13 +6,14 @@
 #[path = "data/ring/read.rs"]
 mod ring;
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, path::Path, rc::Rc};
 
 use netconn::{
     kernel::decode::{Record, decode},
-    process::{Processes, comm},
-    table::{Change, Connection, Table},
+    process::{Process, Processes, comm},
+    table::{Change, Connection, Effects, Table},
 };
+use netconn_common::{Flow, FlowKey, Owner};
 use proptest::prelude::*;
 use ring::records;
 
@@ -32,12 +33,12 @@ impl Known {
 
     fn handle(&mut self, words: &[u64]) {
         let Self { processes, table, text } = self;
-        let emit = |change: Change, connection: &Connection, _| tell(text, change, connection);
+        let mut effects = Writer { processes, text };
         match decode(bytemuck::cast_slice(words)) {
-            Some(Record::Tcp(record)) => table.apply(record, |owner| processes.of(owner), emit),
-            Some(Record::Owner(record)) => table.own(record, |owner| processes.of(owner), emit),
+            Some(Record::Tcp(record)) => table.apply(record, &mut effects),
+            Some(Record::Owner(record)) => table.apply_owner(record, &mut effects),
             Some(Record::Unsent(record)) => {
-                if let Some(attempt) = table.unsent(record, |owner| processes.of(owner), emit) {
+                if let Some(attempt) = table.apply_unsent(record, &mut effects) {
                     let _ = write!(text, "Unsent, why is not known: ");
                     ends(text, &attempt);
                 }
@@ -51,9 +52,25 @@ impl Known {
     }
 }
 
-fn tell(text: &mut String, change: Change, connection: &Connection) {
-    let _ = write!(text, "{change:?}: ");
-    ends(text, connection);
+/// The effects of the table: changes are written as lines, and there are no flows.
+struct Writer<'a> {
+    processes: &'a Processes,
+    text: &'a mut String,
+}
+
+impl Effects for Writer<'_> {
+    fn process(&self, owner: &Owner) -> Option<Rc<Process>> {
+        self.processes.of(owner)
+    }
+
+    fn take_flow(&mut self, _: &FlowKey) -> Option<Flow> {
+        None
+    }
+
+    fn emit(&mut self, change: Change, connection: &Connection, _: u64) {
+        let _ = write!(self.text, "{change:?}: ");
+        ends(self.text, connection);
+    }
 }
 
 fn ends(text: &mut String, connection: &Connection) {

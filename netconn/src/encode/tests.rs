@@ -21,6 +21,7 @@ use crate::{
         Change, Connection,
         flows::{Flows, Limits},
         past::Past,
+        testing::emitted_with,
     },
 };
 
@@ -29,16 +30,18 @@ const START: u64 = 5_000_000_000;
 
 /// Everything that follows when a flow begins and its socket is closed a second after its last datagram.
 fn told(key: FlowKey, flow: Flow) -> Vec<(Change, Connection, u64)> {
-    let mut told = Vec::new();
-    let mut emit = |change: Change, connection: &Connection, at: u64| told.push((change, connection.clone(), at));
     let mut flows = flows();
     let mut began = FlowRecord { key, flow, ..FlowRecord::zeroed() };
     began.header.time_ns = flow.first_ns;
-    flows.begin(&began, |_| None, |_| None, &mut emit);
     let mut released = ReleasedRecord { socket: key.socket, ..ReleasedRecord::zeroed() };
     released.header.time_ns = flow.last_ns + 1_000_000_000;
-    flows.released(&released, |_| Some(flow), &mut emit);
-    told
+    emitted_with(
+        |_| Some(flow),
+        |effects| {
+            flows.apply_flow(&began, effects);
+            flows.apply_close(&released, effects);
+        },
+    )
 }
 
 fn flows() -> Flows {
@@ -195,13 +198,13 @@ fn rows_of_flows_are_those_of_connections() {
 fn sockets_that_wait_for_datagrams_are_unconnected_listeners() {
     let mut record = DatagramRecord { socket: 0xab, family: 2, local_port: 53, ..DatagramRecord::zeroed() };
     record.protocol = u16::from(IPPROTO_UDP);
-    let connection = Connection::of_datagrams(&record, None);
+    let connection = Connection::from_udp_socket(&record, None);
     let listen = event(&(Change::Listen, connection.clone(), START));
     assert_eq!((&listen["event.type"], &listen["event.network.protocol"]), (&json!("IP Listen"), &json!("UDP")));
     assert_eq!(listen["event.connection.id"], json!(format!("{BOOT}-ab-0")));
     let row = shown(&connection, None);
     assert_eq!((row.state.as_str(), row.remote_address, row.bytes_sent), ("UNCONNECTED", None, None));
     (record.marks, record.remote_port) = (datagram::CONNECTED, 443);
-    let row = shown(&Connection::of_datagrams(&record, None), None);
+    let row = shown(&Connection::from_udp_socket(&record, None), None);
     assert_eq!((row.state.as_str(), row.remote_port, row.direction), ("ESTABLISHED", Some(443), None));
 }

@@ -21,10 +21,10 @@ impl Core {
     }
 
     fn announce_found(&mut self) {
-        let Self { table, flows, telling, .. } = self;
-        let now = telling.clock.now();
-        table.announce_found(FOUND_AT_ONCE, now, |change, connection, at| telling.tell(change, connection, at));
-        flows.announce_found(FOUND_AT_ONCE, now, |change, connection, at| telling.tell(change, connection, at));
+        let now = self.telling.clock.now();
+        let (table, flows, mut effects) = self.tables();
+        table.announce_backlog(FOUND_AT_ONCE, now, &mut effects);
+        flows.announce_backlog(FOUND_AT_ONCE, now, &mut effects);
     }
 }
 
@@ -55,7 +55,8 @@ impl Loop {
         if self.owners.may_look(now) {
             self.find_owners(&[]);
         }
-        if self.core.announce_overdue(now) {
+        let (table, _, mut effects) = self.core.tables();
+        if table.announce_overdue(now, &mut effects) != 0 {
             self.owners.want(now);
         }
         self.core.telling.hand_over(&self.outputs);
@@ -64,12 +65,12 @@ impl Loop {
 
     /// The same for flows, whose owners are not looked for.
     fn announce_flows(&mut self, now: u64) -> Duration {
-        let Core { flows, telling, .. } = &mut self.core;
+        let (_, flows, mut effects) = self.core.tables();
         if flows.next_deadline().is_some_and(|deadline| deadline <= now) {
-            flows.announce_overdue(now, |change, connection, at| telling.tell(change, connection, at));
-            telling.hand_over(&self.outputs);
+            flows.announce_overdue(now, &mut effects);
+            self.core.telling.hand_over(&self.outputs);
         }
-        let pause = flows.next_deadline().map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
+        let pause = self.core.flows.next_deadline().map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
         pause.map_or(TICK, |pause| pause.clamp(GATHER, TICK))
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         run::{GATHER, Loop, drain},
     },
     kernel::capture::{Live, Wanted},
-    table::Compared,
+    table::Comparison,
 };
 
 impl Loop {
@@ -76,7 +76,7 @@ impl Loop {
     }
 
     /// Takes how much connections have moved: see [`Table::compare`].
-    fn compare(&mut self, live: &Live, since_ns: u64) -> Compared {
+    fn compare(&mut self, live: &Live, since_ns: u64) -> Comparison {
         let Core { table, telling, .. } = &mut self.core;
         let over = telling.past.sockets_since(since_ns);
         table.compare(&live.counters, &live.namespaces, since_ns, |socket| over.contains(&socket))

@@ -1,8 +1,11 @@
 //! Everything that a record of the kernel changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
-use netconn_common::{FileRecord, TcpRecord};
+use netconn_common::{FileRecord, Flow, FlowKey, Owner};
 use netconn_model::event::{Failure, Outcome};
 
 use crate::{
@@ -12,8 +15,8 @@ use crate::{
         decode::{Record, decode},
         flows::FlowMaps,
     },
-    process::Processes,
-    table::{Change, Connection, Covered, Table, failure_of, flows::Flows},
+    process::{Process, Processes},
+    table::{Change, Connection, Effects, Table, failure_of, flows::Flows},
 };
 
 /// What is known, and how it is told.
@@ -43,26 +46,27 @@ impl Core {
     /// Handles a record of the ring.
     pub(super) fn handle(&mut self, data: &[u8]) {
         self.records += 1;
-        let Self { processes, table, telling, unsent, .. } = self;
+        let Self { processes, table, flows, maps, telling, unsent, .. } = self;
+        let mut effects = Reporter { processes, maps, telling };
         match decode(data) {
             Some(Record::Tcp(record)) => {
                 self.without_memory += u64::from(record.state.generation == 0);
-                table.apply(
-                    record,
-                    |owner| processes.of(owner),
-                    |change, connection, time_ns| telling.tell(change, connection, time_ns),
-                );
+                table.apply(record, &mut effects);
             }
-            Some(Record::Owner(record)) => self.own(record),
-            Some(Record::Flow(record)) => self.begin_flow(record),
-            Some(Record::Bound(record)) => self.bound(record),
-            Some(Record::Released(record)) => self.released(record),
+            Some(Record::Owner(record)) => {
+                // Generation 0: a UDP socket, which has one life only, or a TCP socket for which there was no memory.
+                if record.generation != 0 || !flows.apply_owner(record, &mut effects) {
+                    table.apply_owner(record, &mut effects);
+                }
+            }
+            Some(Record::Flow(record)) => {
+                flows.apply_flow(record, &mut effects);
+                self.fold();
+            }
+            Some(Record::Bound(record)) => flows.apply_socket(record, &mut effects),
+            Some(Record::Released(record)) => flows.apply_close(record, &mut effects),
             Some(Record::Unsent(record)) => {
-                let attempt = table.unsent(
-                    record,
-                    |owner| processes.of(owner),
-                    |change, connection, time_ns| telling.tell(change, connection, time_ns),
-                );
+                let attempt = table.apply_unsent(record, &mut effects);
                 if let Some(attempt) = attempt.and_then(|attempt| unsent.ask(attempt, record)) {
                     fail(telling, &attempt, None);
                 }
@@ -75,6 +79,12 @@ impl Core {
         }
     }
 
+    /// Returns the tables, and the effects that they have.
+    pub(super) fn tables(&mut self) -> (&mut Table, &mut Flows, Reporter<'_>) {
+        let Self { processes, table, flows, maps, telling, .. } = self;
+        (table, flows, Reporter { processes, maps, telling })
+    }
+
     /// Tells of the attempts whose reason is known by now, or within `patience`.
     pub(super) fn take_answers(&mut self, patience: Duration) {
         let until = Instant::now() + patience;
@@ -83,52 +93,44 @@ impl Core {
         }
     }
 
-    /// Tells everything that waits for something, as far as it is known: the daemon ends.
+    /// Reports everything that waits for something, as far as it is known: the daemon ends.
     pub(super) fn tell_all(&mut self) {
-        let Self { table, flows, telling, unsent, .. } = self;
-        for attempt in unsent.rest() {
-            fail(telling, &attempt, None);
+        for attempt in self.unsent.rest() {
+            fail(&mut self.telling, &attempt, None);
         }
-        let now = telling.clock.now();
-        table.announce_all(now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
-        table.announce_found(usize::MAX, now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
-        flows.announce_all(now, |change, connection, time_ns| telling.tell(change, connection, time_ns));
+        let now = self.telling.clock.now();
+        let (table, flows, mut effects) = self.tables();
+        table.announce_all(now, &mut effects);
+        flows.announce_all(now, &mut effects);
     }
 
-    /// Announces the accepted connections that have waited long enough; whether there were any.
-    pub(super) fn announce_overdue(&mut self, now: u64) -> bool {
-        let Self { table, telling, .. } = self;
-        let mut any = false;
-        table.announce_overdue(now, |change, connection, time_ns| {
-            any = true;
-            telling.tell(change, connection, time_ns);
-        });
-        any
-    }
-
-    /// Takes what a look through open files found, also for the sockets of processes that have ended.
-    pub(super) fn found(&mut self, files: &[FileRecord], ended: &[(u32, u64)], now: u64) {
-        let Self { processes, table, telling, .. } = self;
+    /// Takes what a scan of open files has found, also for the sockets of processes that have ended.
+    pub(super) fn apply_files(&mut self, files: &[FileRecord], ended: &[(u32, u64)], now: u64) {
+        let (table, _, mut effects) = self.tables();
         for file in files {
-            table.found(
-                file,
-                ended,
-                now,
-                |owner| processes.of(owner),
-                |change, connection, time_ns| telling.tell(change, connection, time_ns),
-            );
+            table.apply_file(file, ended, now, &mut effects);
         }
     }
+}
 
-    /// Takes a dump of all sockets, see [`Table::end_dump`].
-    pub(super) fn end_dump(&mut self, dump: Vec<TcpRecord>, covered: &Covered) {
-        let Self { processes, table, telling, .. } = self;
-        table.end_dump(
-            dump,
-            covered,
-            |owner| processes.of(owner),
-            |change, connection, time_ns| telling.tell(change, connection, time_ns),
-        );
+/// The effects of the tables in the daemon.
+pub(super) struct Reporter<'a> {
+    processes: &'a Processes,
+    maps: &'a FlowMaps,
+    telling: &'a mut Telling,
+}
+
+impl Effects for Reporter<'_> {
+    fn process(&self, owner: &Owner) -> Option<Rc<Process>> {
+        self.processes.of(owner)
+    }
+
+    fn take_flow(&mut self, key: &FlowKey) -> Option<Flow> {
+        self.maps.take(key)
+    }
+
+    fn emit(&mut self, change: Change, connection: &Connection, time_ns: u64) {
+        self.telling.tell(change, connection, time_ns);
     }
 }
 

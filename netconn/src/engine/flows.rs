@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use netconn_common::{DatagramRecord, FlowRecord, OwnerRecord, ReleasedRecord};
 use tracing::warn;
 
 use crate::{
@@ -10,111 +9,29 @@ use crate::{
         core::Core,
         run::{Loop, drain},
     },
-    table::Covered,
+    table::Coverage,
 };
 
 /// How often flows are compared with the kernel as long as there are any.
 const SWEEP: Duration = Duration::from_secs(10);
 
 impl Core {
-    /// Handles that a flow has begun.
-    pub(super) fn begin_flow(&mut self, record: &FlowRecord) {
-        let Self { processes, flows, maps, telling, .. } = self;
-        flows.begin(
-            record,
-            |owner| processes.of(owner),
-            |key| maps.take(key),
-            |change, connection, time_ns| telling.tell(change, connection, time_ns),
-        );
-        self.fold();
-    }
-
-    /// Handles that a socket was bound to receive datagrams, or is connected.
-    pub(super) fn bound(&mut self, record: &DatagramRecord) {
-        let Self { processes, flows, telling, .. } = self;
-        flows.bound(
-            record,
-            |owner| processes.of(owner),
-            |change, connection, time_ns| telling.tell(change, connection, time_ns),
-        );
-    }
-
-    /// Handles that a socket of datagrams was closed.
-    pub(super) fn released(&mut self, record: &ReleasedRecord) {
-        let Self { flows, maps, telling, .. } = self;
-        flows.released(
-            record,
-            |key| maps.take(key),
-            |change, connection, time_ns| telling.tell(change, connection, time_ns),
-        );
-    }
-
-    /// Handles that a socket has another owner. Those of datagrams have one life only, number 0; so has a TCP socket for
-    /// which there was no memory.
-    pub(super) fn own(&mut self, record: &OwnerRecord) {
-        let Self { processes, table, flows, telling, .. } = self;
-        if record.generation == 0
-            && flows.own(
-                record,
-                |owner| processes.of(owner),
-                |change, connection, time_ns| telling.tell(change, connection, time_ns),
-            )
-        {
-            return;
-        }
-        table.own(
-            record,
-            |owner| processes.of(owner),
-            |change, connection, time_ns| telling.tell(change, connection, time_ns),
-        );
-    }
-
     /// Compares flows with the kernel.
     fn sweep(&mut self) {
-        let Self { processes, flows, maps, telling, .. } = self;
-        let now = telling.clock.now();
-        match maps.all() {
-            Ok(kernel) => flows.sweep(
-                &kernel,
-                now,
-                |owner| processes.of(owner),
-                |key| maps.take(key),
-                |change, connection, time_ns| telling.tell(change, connection, time_ns),
-            ),
+        let now = self.telling.clock.now();
+        match self.maps.all() {
+            Ok(kernel) => {
+                let (_, flows, mut effects) = self.tables();
+                flows.sweep(&kernel, now, &mut effects);
+            }
             Err(error) => warn!("what flows have moved is not known: {error}"),
         }
         self.fold();
     }
 
-    /// Takes a dump of all UDP sockets of these namespaces.
-    fn end_flow_dump(&mut self, sockets: &[DatagramRecord], covered: &Covered) {
-        let Self { processes, flows, maps, telling, .. } = self;
-        let now = telling.clock.now();
-        flows.end_dump(
-            sockets,
-            covered,
-            now,
-            |owner| processes.of(owner),
-            |key| maps.take(key),
-            |change, connection, time_ns| telling.tell(change, connection, time_ns),
-        );
-    }
-
-    /// Takes what the kernel tells of UDP sockets beside their flows.
-    pub(super) fn follow_datagrams(&mut self, sockets: &[DatagramRecord]) {
-        let Self { processes, flows, telling, .. } = self;
-        let now = telling.clock.now();
-        flows.follow(
-            sockets,
-            now,
-            |owner| processes.of(owner),
-            |change, connection, time_ns| telling.tell(change, connection, time_ns),
-        );
-    }
-
     /// Lets the kernel fold the flows of sockets that have too many.
-    fn fold(&mut self) {
-        for socket in self.flows.take_folds() {
+    pub(super) fn fold(&mut self) {
+        for socket in self.flows.take_sockets_to_fold() {
             self.maps.fold(socket);
         }
         let is_new = self.flows.folded() != 0 && !self.says_folded;
@@ -156,8 +73,11 @@ impl Loop {
         self.sweep();
         match found {
             Ok((sockets, namespaces)) => {
-                let held = if self.core.flows.has_unreadable(&namespaces) { self.held() } else { None };
-                self.core.end_flow_dump(&sockets, &Covered { namespaces, held, is_first_of_two: false });
+                let open_sockets = if self.core.flows.has_unreadable(&namespaces) { self.held() } else { None };
+                let coverage = Coverage { namespaces, open_sockets, is_first_of_two: false };
+                let now = self.core.telling.clock.now();
+                let (_, flows, mut effects) = self.core.tables();
+                flows.end_dump(&sockets, &coverage, now, &mut effects);
             }
             Err(error) => {
                 self.core.flows.abandon_dump();

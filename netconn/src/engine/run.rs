@@ -33,7 +33,7 @@ use crate::{
     os,
     process::{Processes, lookup::Lookup, scan},
     sink::{Output, Stream},
-    table::{Covered, Table, flows::Flows},
+    table::{Coverage, Table, flows::Flows},
 };
 
 /// Records that are handled before commands are looked at.
@@ -139,7 +139,7 @@ impl Loop {
             checked: (now, 0),
             swept_ns: now,
         };
-        engine.core.table.start(engine.capture.began_ns());
+        engine.core.table.set_began(engine.capture.began_ns());
         if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
             engine.core.table.expect_acceptors();
         }
@@ -185,23 +185,24 @@ impl Loop {
                 return core.table.abandon_dump();
             }
         };
-        let mut covered = Covered::default();
+        let mut coverage = Coverage::default();
         match capture.files(|rings| _ = drain(rings, core, outputs)) {
             Ok(files) => {
                 own(sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner)), &files);
-                covered.held = Some(files.iter().map(|file| file.socket).collect());
+                coverage.open_sockets = Some(files.iter().map(|file| file.socket).collect());
             }
             Err(error) => warn!("processes of connections that were there before are not known: {error}"),
         }
         self.catch_up();
-        covered.namespaces = namespaces;
-        covered.is_first_of_two = is_first_of_two;
-        self.core.end_dump(sockets, &covered);
+        coverage.namespaces = namespaces;
+        coverage.is_first_of_two = is_first_of_two;
+        let (table, _, mut effects) = self.core.tables();
+        table.end_dump(sockets, &coverage, &mut effects);
         self.core.complete = true;
         self.again = (0, TICK);
         // Whoever ended unseen may have left sockets to others.
         let Core { table, processes, .. } = &self.core;
-        let gone = table.owners_without(|owner| processes.of(owner).is_some());
+        let gone = table.unknown_owners(|owner| processes.of(owner).is_some());
         if !gone.is_empty() {
             self.find_owners(&gone);
         }
@@ -301,7 +302,7 @@ impl Loop {
         self.catch_up();
         let now = self.core.telling.clock.now();
         match found {
-            Ok(files) => self.core.found(&files, ended, now),
+            Ok(files) => self.core.apply_files(&files, ended, now),
             Err(error) => warn!("open files cannot be looked through: {error}"),
         }
         self.owners.looked(now, since.elapsed());

@@ -105,7 +105,9 @@ impl Core {
                 writer.write(&connection, None);
             }
         }
-        self.follow_datagrams(&live.datagrams);
+        let now = self.telling.clock.now();
+        let (_, flows, mut effects) = self.tables();
+        flows.refresh(&live.datagrams, now, &mut effects);
         let mut datagrams = live.datagrams;
         datagrams.retain(|socket| !self.flows.shows(socket));
         let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
@@ -140,7 +142,7 @@ impl Core {
                 let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
                 let end = (index + ROWS_AT_ONCE).min(rest.datagrams.len());
                 for socket in rest.datagrams.get(*index..end).unwrap_or_default() {
-                    writer.write(&Connection::of_datagrams(socket, processes.of(&socket.kept.owner)), None);
+                    writer.write(&Connection::from_udp_socket(socket, processes.of(&socket.kept.owner)), None);
                 }
                 Some(if end < rest.datagrams.len() {
                     Cursor::Datagrams(end, Arc::clone(rest))

@@ -132,7 +132,7 @@ impl Past {
 
 /// What a minisock itself tells of the connection that it is left of.
 pub fn left(minisock: &TcpRecord) -> Connection {
-    let mut shown = Connection::new(minisock, None);
+    let mut shown = Connection::from_tcp(minisock, None);
     shown.update(minisock);
     shown
 }
@@ -152,7 +152,7 @@ mod tests {
     fn connection(port: u16, state: u8) -> Connection {
         let mut record = TcpRecord::zeroed();
         (record.family, record.local_port, record.remote_port, record.new_state) = (2, port, 80, state);
-        let mut connection = Connection::new(&record, None);
+        let mut connection = Connection::from_tcp(&record, None);
         connection.update(&record);
         connection.owner.tgid = u32::from(port);
         connection

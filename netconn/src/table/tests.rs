@@ -7,7 +7,11 @@ use netconn_common::{
 use netconn_model::event::Direction;
 use proptest::prelude::*;
 
-use super::{past::Past, *};
+use super::{
+    past::Past,
+    testing::{Recorder, emit_to, emitted},
+    *,
+};
 
 const AF_INET: u16 = 2;
 
@@ -33,11 +37,8 @@ fn record(socket: u64, generation: u32, sequence: u32, role: u32, old: u8, new: 
 }
 
 fn run(table: &mut Table, records: &[TcpRecord]) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for record in records {
-        table.apply(record, |_| None, |change, _, _| changes.push(change));
-    }
-    changes
+    let step = |effects: &mut Recorder<'_>| records.iter().for_each(|record| table.apply(record, effects));
+    emitted(step).into_iter().map(|(change, ..)| change).collect()
 }
 
 /// A whole life: the states one after another, with the error of the last change.
@@ -81,7 +82,7 @@ fn of_two_dumps_the_second_says_what_is_gone() {
     let there = record(2, 1, 1, role::ACTIVE, ESTABLISHED, ESTABLISHED);
     let mut dump = |dump: Vec<TcpRecord>, is_first_of_two| {
         table.begin_dump();
-        table.end_dump(dump, &Covered { is_first_of_two, ..everything() }, |_| None, |_, _, _| ());
+        table.end_dump(dump, &Coverage { is_first_of_two, ..everything() }, &mut Silent(None));
         table.from_slot(0).map(|(_, entry)| entry.socket).collect::<Vec<_>>()
     };
     assert_eq!(dump(vec![there], true), [1, 2]);
@@ -132,15 +133,15 @@ fn what_the_kernel_knows_better_was_missed() {
     run(&mut table, &[attempt]);
     for counters in [&three(SYN_SENT)[..], &as_known] {
         let compared = table.compare(counters, &[10].into(), 2, |_| false);
-        assert_eq!(compared, Compared { missed: 0, lacks_ports: true, needs_dump: false });
+        assert_eq!(compared, Comparison { missed: 0, lacks_ports: true, needs_dump: false });
     }
     table.set_port(3, 40_000);
     assert!(!table.compare(&as_known, &[10].into(), 2, |_| false).lacks_ports);
 }
 
 /// A dump that has seen everything there is.
-fn everything() -> Covered {
-    Covered { held: Some(HashSet::new()), ..Covered::default() }
+fn everything() -> Coverage {
+    Coverage { open_sockets: Some(hashbrown::HashSet::new()), ..Coverage::default() }
 }
 
 #[test]
@@ -154,8 +155,9 @@ fn what_was_in_a_namespace_that_is_gone_has_ended() {
     // Read; not read, but somebody has a socket of it open; gone.
     run(&mut table, &[in_namespace(1, 10), in_namespace(2, 20), in_namespace(3, 20), in_namespace(4, 30)]);
     table.begin_dump();
-    let covered = Covered { namespaces: [10].into(), held: Some([2].into_iter().collect()), is_first_of_two: false };
-    let changes = told(&mut table, |table, emit| table.end_dump(Vec::new(), &covered, |_| None, emit));
+    let coverage =
+        Coverage { namespaces: [10].into(), open_sockets: Some([2].into_iter().collect()), is_first_of_two: false };
+    let changes = told(&mut table, |table, effects| table.end_dump(Vec::new(), &coverage, effects));
     let reasons: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
     assert_eq!(reasons, [Change::Close(CloseReason::Unknown, 0), Change::Close(CloseReason::NamespaceGone, 0)]);
     assert_eq!(table.from_slot(0).map(|(_, entry)| entry.socket).collect::<Vec<_>>(), [2, 3]);
@@ -171,15 +173,15 @@ fn a_dump_says_what_is_left_where_nobody_can_look() {
     run(&mut table, &[up, lingering]);
     let later = 1_000_000_000;
     let compare = |table: &mut Table| table.compare(&[], &[10].into(), later, |_| false);
-    let nothing = Compared { missed: 0, lacks_ports: false, needs_dump: false };
-    assert_eq!(compare(&mut table), Compared { needs_dump: true, ..nothing });
+    let nothing = Comparison { missed: 0, lacks_ports: false, needs_dump: false };
+    assert_eq!(compare(&mut table), Comparison { needs_dump: true, ..nothing });
     // Somebody has it open, or it is not known whether somebody has: once is enough, until it is doubted.
-    for held in [None, Some([1].into_iter().collect())] {
+    for open_sockets in [None, Some([1].into_iter().collect())] {
         table.doubt_unreadable();
         assert!(compare(&mut table).needs_dump);
         table.begin_dump();
-        let covered = Covered { namespaces: [10].into(), held, is_first_of_two: false };
-        table.end_dump(Vec::new(), &covered, |_| None, |_, _, _| ());
+        let coverage = Coverage { namespaces: [10].into(), open_sockets, is_first_of_two: false };
+        table.end_dump(Vec::new(), &coverage, &mut Silent(None));
         assert_eq!(compare(&mut table), nothing);
     }
     assert_eq!(table.len(), 1);
@@ -303,13 +305,9 @@ fn without_memory_in_the_socket_the_table_remembers() {
     ];
     let mut seen = Vec::new();
     for record in [&[listen, attempt, child][..], &last].concat() {
-        table.apply(
-            &record,
-            |_| None,
-            |change, entry, _| {
-                seen.push((entry.socket, entry.owner.tgid, entry.direction(), entry.preexisting, change));
-            },
-        );
+        for (change, entry, _) in emitted(|effects| table.apply(&record, effects)) {
+            seen.push((entry.socket, entry.owner.tgid, entry.direction(), entry.preexisting, change));
+        }
     }
     let (out, r#in) = (Some(Direction::Outgoing), Some(Direction::Incoming));
     assert_eq!(
@@ -332,13 +330,9 @@ fn ports_that_the_kernel_gives_back_are_kept() {
         &mut table,
         &[record(7, 1, 1, role::ACTIVE, CLOSE, SYN_SENT), record(7, 1, 2, role::ACTIVE, SYN_SENT, ESTABLISHED)],
     );
-    let mut ports = None;
-    table.apply(
-        &last,
-        |_| None,
-        |_, connection, _| ports = Some((connection.local.port, connection.remote.unwrap().port)),
-    );
-    assert_eq!(ports, Some((40000, 443)));
+    let ended = emitted(|effects| table.apply(&last, effects));
+    let connection = &ended[0].1;
+    assert_eq!((connection.local.port, connection.remote.unwrap().port), (40000, 443));
 }
 
 #[test]
@@ -367,14 +361,10 @@ fn accepted(socket: u64) -> TcpRecord {
     record
 }
 
-/// What was emitted, with the process that was told.
-fn told(
-    table: &mut Table,
-    step: impl FnOnce(&mut Table, &mut dyn FnMut(Change, &Connection, u64)),
-) -> Vec<(Change, u32)> {
-    let mut changes = Vec::new();
-    step(table, &mut |change, connection, _| changes.push((change, connection.owner.tgid)));
-    changes
+/// Returns what a step emits, with the process that is reported.
+fn told(table: &mut Table, step: impl FnOnce(&mut Table, &mut Recorder<'_>)) -> Vec<(Change, u32)> {
+    let emitted = emitted(|effects| step(table, effects));
+    emitted.into_iter().map(|(change, connection, _)| (change, connection.owner.tgid)).collect()
 }
 
 const UP: Change = Change::Connect(Outcome::Success);
@@ -383,17 +373,17 @@ const UP: Change = Change::Connect(Outcome::Success);
 fn an_accepted_connection_waits_for_its_acceptor() {
     let mut table = Table::default();
     table.expect_acceptors();
-    assert_eq!(told(&mut table, |table, emit| table.apply(&accepted(7), |_| None, emit)), []);
+    assert_eq!(told(&mut table, |table, effects| table.apply(&accepted(7), effects)), []);
     assert_eq!(table.next_deadline(), Some(1001 + ACCEPT_WAIT_NS));
     let owner = owner_record(7, 1, 43, attribution::ACCEPT);
-    assert_eq!(told(&mut table, |table, emit| table.own(&owner, |_| None, emit)), [(UP, 43)]);
+    assert_eq!(told(&mut table, |table, effects| table.apply_owner(&owner, effects)), [(UP, 43)]);
     assert_eq!(table.next_deadline(), None, "nobody waits any more");
     let again = owner_record(7, 1, 44, attribution::RECEIVE);
-    assert_eq!(told(&mut table, |table, emit| table.own(&again, |_| None, emit)), [], "it is announced once");
+    assert_eq!(told(&mut table, |table, effects| table.apply_owner(&again, effects)), [], "it is announced once");
     let of_another_life = owner_record(7, 2, 45, attribution::RECEIVE);
-    told(&mut table, |table, emit| table.own(&of_another_life, |_| None, emit));
+    told(&mut table, |table, effects| table.apply_owner(&of_another_life, effects));
     let last = record(7, 1, 2, role::PASSIVE, ESTABLISHED, CLOSE);
-    let changes = told(&mut table, |table, emit| table.apply(&last, |_| None, emit));
+    let changes = told(&mut table, |table, effects| table.apply(&last, effects));
     assert_eq!(changes, [(Change::Close(CloseReason::ResetByLocal, 0), 44)]);
 }
 
@@ -402,16 +392,16 @@ fn whoever_waits_in_vain_is_its_listeners() {
     let mut table = Table::default();
     table.expect_acceptors();
     for socket in 1..4 {
-        told(&mut table, |table, emit| table.apply(&accepted(socket), |_| None, emit));
+        told(&mut table, |table, effects| table.apply(&accepted(socket), effects));
     }
     // One ends before anybody accepts it: both events come then.
     let last = record(2, 1, 2, role::PASSIVE, ESTABLISHED, CLOSE);
-    let changes = told(&mut table, |table, emit| table.apply(&last, |_| None, emit));
+    let changes = told(&mut table, |table, effects| table.apply(&last, effects));
     assert_eq!(changes, [(UP, 42), (Change::Close(CloseReason::ResetByLocal, 0), 42)]);
     let deadline = table.next_deadline().unwrap();
-    assert_eq!(told(&mut table, |table, emit| table.announce_overdue(deadline - 1, emit)), []);
-    assert_eq!(told(&mut table, |table, emit| table.announce_overdue(deadline, emit)), [(UP, 42), (UP, 42)]);
-    assert_eq!(told(&mut table, |table, emit| table.announce_all(0, emit)), []);
+    assert_eq!(told(&mut table, |table, effects| _ = table.announce_overdue(deadline - 1, effects)), []);
+    assert_eq!(told(&mut table, |table, effects| _ = table.announce_overdue(deadline, effects)), [(UP, 42), (UP, 42)]);
+    assert_eq!(told(&mut table, |table, effects| table.announce_all(0, effects)), []);
 }
 
 #[test]
@@ -421,11 +411,11 @@ fn what_was_never_sent_is_one_event_or_none() {
     unsent.attempt = record(7, 3, 1, role::ACTIVE, CLOSE, CLOSE);
     unsent.attempt.error = 101;
     let mut outcome = None;
-    let changes = told(&mut table, |table, emit| outcome = table.unsent(&unsent, |_| None, emit));
+    let changes = told(&mut table, |table, effects| outcome = table.apply_unsent(&unsent, effects));
     assert_eq!(changes, [(Change::Connect(Outcome::Failure(Failure::NetUnreachable, 101)), 0)]);
     assert!(outcome.is_none() && table.is_empty());
     unsent.attempt.error = UNKNOWN_U32;
-    let changes = told(&mut table, |table, emit| outcome = table.unsent(&unsent, |_| None, emit));
+    let changes = told(&mut table, |table, effects| outcome = table.apply_unsent(&unsent, effects));
     assert!(changes.is_empty() && table.is_empty());
     assert_eq!(outcome.unwrap().remote.unwrap().port, 443, "the caller finds out why");
 }
@@ -439,7 +429,8 @@ fn a_minisock_has_the_owner_of_its_connection() {
     let rest = (2..).zip(rest).map(|(sequence, (old, new))| record(7, 1, sequence, role::ACTIVE, old, new));
     let mut past = Past::default();
     for record in [vec![begin], rest.collect()].concat() {
-        table.apply(&record, |_| None, |change, connection, at| past.tell(change, connection, at));
+        let mut effects = emit_to(|change, connection: &Connection, at| past.tell(change, connection, at));
+        table.apply(&record, &mut effects);
     }
     assert!(table.is_empty());
     let minisock = record(0, 0, 0, role::UNKNOWN, TIME_WAIT, TIME_WAIT);
@@ -456,7 +447,7 @@ fn sockets_that_outlive_their_process_are_found() {
     assert_eq!(table.owners_among(vec![(42, 7), (42, 8), (43, 7), (0, 0)]), [(42, 7)]);
     let mut file = FileRecord::zeroed();
     (file.socket, file.owner.tgid, file.owner.how) = (1, 50, attribution::SCAN);
-    told(&mut table, |table, emit| table.found(&file, &[(42, 7)], 0, |_| None, emit));
+    told(&mut table, |table, effects| table.apply_file(&file, &[(42, 7)], 0, effects));
     assert_eq!(table.owners_among(vec![(42, 7)]), []);
 }
 
@@ -568,34 +559,35 @@ proptest! {
         }
         let mut told = Told::default();
         for step in steps {
-            let emit = |change, connection: &Connection, _| told.check(change, connection);
+            let mut effects = emit_to(|change, connection: &Connection, _| told.check(change, connection));
             match step {
-                Step::Record(record) => table.apply(&record, |_| None, emit),
-                Step::Owner(record) => table.own(&record, |_| None, emit),
-                Step::Unsent(record) => drop(table.unsent(&record, |_| None, emit)),
-                Step::Found(record) => table.found(&record, &[(1, 0)], 0, |_| None, emit),
-                Step::Overdue(now) => table.announce_overdue(now, emit),
+                Step::Record(record) => table.apply(&record, &mut effects),
+                Step::Owner(record) => table.apply_owner(&record, &mut effects),
+                Step::Unsent(record) => drop(table.apply_unsent(&record, &mut effects)),
+                Step::Found(record) => table.apply_file(&record, &[(1, 0)], 0, &mut effects),
+                Step::Overdue(now) => _ = table.announce_overdue(now, &mut effects),
                 Step::Begin => table.begin_dump(),
-                Step::Dump(dump) => table.end_dump(dump, &everything(), |_| None, emit),
+                Step::Dump(dump) => table.end_dump(dump, &everything(), &mut effects),
                 Step::Abandon => table.abandon_dump(),
-                Step::Tell(limit) => table.announce_found(limit, 0, emit),
+                Step::Tell(limit) => table.announce_backlog(limit, 0, &mut effects),
             }
             prop_assert!(table.len() <= 4);
             prop_assert_eq!(table.from_slot(0).count(), table.len());
-            prop_assert_eq!(table.slots.len(), table.len() + table.free.len());
+            prop_assert_eq!(table.by_socket.len(), table.len());
             let listeners = table.from_slot(0).filter(|(_, entry)| entry.is_listener()).count();
             prop_assert!(table.listeners.values().flatten().count() >= listeners);
         }
         for socket in 0..4 {
             for generation in 0..3 {
                 let end = record(socket, generation, u32::MAX, role::UNKNOWN, ESTABLISHED, CLOSE);
-                table.apply(&end, |_| None, |change, connection, _| told.check(change, connection));
+                table.apply(&end, &mut emit_to(|change, connection: &Connection, _| told.check(change, connection)));
             }
         }
         prop_assert!(table.is_empty(), "a CLOSE of every socket leaves nothing");
         prop_assert!(table.listeners.is_empty());
         prop_assert_eq!(table.next_deadline(), None);
-        prop_assert!(table.waiting.is_empty());
+        table.announce_backlog(usize::MAX, 0, &mut Silent(None));
+        prop_assert!(table.pending.is_empty());
     }
 
     /// Lives of several sockets in any interleaving, of which the ring loses anything, are repaired by a dump taken in the
@@ -636,7 +628,7 @@ proptest! {
                     connects += usize::from(matches!(change, Change::Connect(_) | Change::Listen));
                     ends += usize::from(matches!(change, Change::Close(..) | Change::ListenEnd));
                 };
-                table.end_dump(std::mem::take(&mut dump), &everything(), |_| None, emit);
+                table.end_dump(std::mem::take(&mut dump), &everything(), &mut emit_to(emit));
                 if !loses || lost[..taken].iter().any(|lost| *lost) && !lost[taken..read].iter().any(|lost| *lost) {
                     let mut shown: Vec<_> = table.from_slot(0).map(|(_, entry)| (entry.socket, entry.state)).collect();
                     let mut kernel: Vec<_> = (0..lives.len())
@@ -657,19 +649,19 @@ proptest! {
             if loses && moment < read && lost[moment] {
                 continue;
             }
-            let mut emit = |change: Change, connection: &Connection, _| {
+            let mut effects = emit_to(|change: Change, connection: &Connection, _| {
                 told.check(change, connection);
                 connects += usize::from(matches!(change, Change::Connect(_) | Change::Listen));
                 ends += usize::from(matches!(change, Change::Close(..) | Change::ListenEnd));
-            };
-            table.apply(&change, |_| None, &mut emit);
+            });
+            table.apply(&change, &mut effects);
             // What the dump found is told little by little.
-            table.announce_found(moment % 2, 0, emit);
+            table.announce_backlog(moment % 2, 0, &mut effects);
         }
-        table.announce_found(usize::MAX, 0, |change, connection, _| {
-            told.check(change, connection);
+        for (change, connection, _) in emitted(|effects| table.announce_backlog(usize::MAX, 0, effects)) {
+            told.check(change, &connection);
             connects += 1;
-        });
+        }
         prop_assert!(!table.has_backlog());
         if !loses {
             // SYN_SENT is no outcome yet.

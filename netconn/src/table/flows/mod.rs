@@ -1,134 +1,125 @@
-//! Flows of datagrams (UDP, ICMP, raw sockets), and the sockets that wait for some: the kernel counts flows in a map, this
-//! decides what is an event.
+//! Flows of datagrams (UDP, ICMP, raw sockets) and UDP sockets. The kernel counts flows in a map; this decides what is an
+//! event.
 //!
-//! Records tell at once what began and ended. Any of them may be lost: the map is the truth, and is compared with from
-//! time to time (`sweep`).
+//! Records report at once what has begun and ended. Any of them may be lost: the map is the truth, and the table is
+//! compared with it from time to time (`sweep`).
 
+mod dump;
 mod entries;
-mod made;
+mod recent;
+mod socket;
 mod sweep;
 
-use std::rc::Rc;
+#[cfg(test)]
+mod tests;
 
-use hashbrown::HashSet;
-use netconn_common::{
-    DatagramRecord, FOLDED_FROM, Flow, FlowKey, FlowRecord, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord,
-    attribution, datagram,
-};
+use netconn_common::{DatagramRecord, FOLDED_FROM, Flow, FlowKey, FlowRecord, Owner, attribution, datagram};
 use netconn_model::{event::CloseReason, state::UNCONNECTED};
 
-use self::entries::{Entries, Entry, Kind, Queue, Recent};
-use super::{Change, Connection, announce, finish};
-use crate::process::Process;
+use self::{
+    entries::{Entries, Entry, EntryKind},
+    recent::RecentEnds,
+};
+use super::{
+    Connection, Effects, announce,
+    coverage::{Dumps, Unreadable},
+    finish,
+    pending::Pending,
+};
 
-/// How long a flow waits to be told whose it is, if only who made or bound its socket is known: whoever receives does so
-/// within microseconds, as with connections that are accepted.
+/// How long the event of a flow is held back for its process to be seen, if only the process that made or bound the socket
+/// is known. The process that receives is seen within microseconds, like one that accepts.
 const OWNER_WAIT_NS: u64 = 200_000_000;
 
-/// What flows are kept, and for how long.
+/// Which flows are kept, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Flows that the kernel has room for.
+    /// Flows that the kernel's map has room for.
     pub flows: usize,
-    /// A flow without datagrams for so long has ended, nanoseconds.
+    /// A flow ends when it has had no datagram for this long, nanoseconds.
     pub idle_ns: u64,
-    /// The same if both ends have sent.
+    /// The same if both ends have sent, nanoseconds.
     pub idle_both_ns: u64,
-    /// Whether datagrams are counted; else connected sockets stand for flows.
+    /// Whether datagrams are counted. If not, connected UDP sockets stand for flows.
     pub counts: bool,
 }
 
-/// All flows, and sockets of datagrams.
+/// All flows and UDP sockets.
 #[derive(Debug)]
 pub struct Flows {
     limits: Limits,
     entries: Entries,
-    /// When netconn began, nanoseconds since boot.
+    /// When netconn began to capture, nanoseconds since boot.
     began_ns: u64,
-    /// Comparisons with the kernel so far.
+    /// Comparisons with the kernel's map so far.
     sweeps: u32,
-    /// While a dump is taken.
-    dump: Option<Dump>,
-    recent: Recent,
-    /// Flows that wait for their owner.
-    waiting: Queue,
-    /// What was there before netconn and nobody was told of yet.
-    backlog: Queue,
-    /// Sockets that the kernel has not been told to fold yet.
-    folds: Vec<u64>,
-    /// Flows that are folded.
+    dumps: Dumps,
+    /// When the last dump began, nanoseconds since boot.
+    dump_began_ns: u64,
+    unreadable: Unreadable,
+    recent: RecentEnds,
+    pending: Pending,
+    /// Numbers of sockets that the kernel is still to fold.
+    to_fold: Vec<u64>,
+    /// Number of folded flows.
     folded: usize,
-    /// Number of dumps so far.
-    dumps: u32,
-    /// More has ended than the last sweep has told.
-    unfinished: bool,
-    /// Inodes of the network namespaces that the last dump could not read, and of which it left something.
-    unreadable: HashSet<u32>,
-}
-
-/// A dump that is being taken.
-#[derive(Debug)]
-struct Dump {
-    /// When it was begun, nanoseconds since boot.
-    began_ns: u64,
-    /// Sockets that were closed since.
-    released: HashSet<u64, foldhash::fast::RandomState>,
+    /// The last sweep has left flows that have ended to the next.
+    is_unfinished: bool,
 }
 
 impl Flows {
-    /// No flows yet. What is older than `began_ns` was there before netconn.
+    /// Returns an empty table. What is older than `began_ns`, nanoseconds since boot, existed before netconn.
     pub fn new(limits: Limits, began_ns: u64) -> Self {
         Self {
             limits,
             entries: Entries::default(),
             began_ns,
             sweeps: 0,
-            dump: None,
-            recent: Recent::default(),
-            waiting: Queue::default(),
-            backlog: Queue::default(),
-            folds: Vec::new(),
+            dumps: Dumps::default(),
+            dump_began_ns: 0,
+            unreadable: Unreadable::default(),
+            recent: RecentEnds::default(),
+            pending: Pending::default(),
+            to_fold: Vec::new(),
             folded: 0,
-            dumps: 0,
-            unfinished: false,
-            unreadable: HashSet::default(),
+            is_unfinished: false,
         }
     }
 
-    /// Number of flows that the kernel counts.
+    /// Returns the number of flows that the kernel counts.
     pub fn len(&self) -> usize {
-        self.entries.flows()
+        self.entries.flow_count()
     }
 
-    /// Whether the kernel counts none.
+    /// Returns whether the kernel counts no flows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether there is any entry at all.
+    /// Returns whether there is any entry at all: a flow or a UDP socket.
     pub fn has_any(&self) -> bool {
-        self.entries.len() != 0
+        self.entries.slots.len() != 0
     }
 
-    /// Number of flows that are folded.
+    /// Returns the number of folded flows.
     pub fn folded(&self) -> usize {
         self.folded
     }
 
-    /// Whether the last sweep has left something to the next.
+    /// Returns whether the last sweep has left flows that have ended to the next.
     pub fn is_unfinished(&self) -> bool {
-        self.unfinished
+        self.is_unfinished
     }
 
-    /// Number of sockets that wait for datagrams.
+    /// Returns the number of bound UDP sockets.
     pub fn bound_sockets(&self) -> usize {
-        self.entries.beginning_at(0).filter(|(_, entry)| entry.kind == Kind::Bound).count()
+        self.entries.iter().filter(|entry| entry.kind == EntryKind::Bound).count()
     }
 
-    /// Number of flows of each protocol that there is, by its number in the IP header.
+    /// Returns the number of flows of each protocol that has any, by protocol number.
     pub fn protocols(&self) -> impl Iterator<Item = (u8, usize)> {
         let mut counts = [0; 256];
-        for (_, entry) in self.entries.beginning_at(0).filter(|(_, entry)| entry.kind != Kind::Bound) {
+        for entry in self.entries.iter().filter(|entry| entry.kind != EntryKind::Bound) {
             if let Some(count) = counts.get_mut(usize::from(entry.connection.protocol)) {
                 *count += 1;
             }
@@ -136,24 +127,23 @@ impl Flows {
         (0..=u8::MAX).zip(counts).filter(|(_, count)| *count != 0)
     }
 
-    /// Entries from a slot on, with their slots, as [`Table::from_slot`](super::Table::from_slot) gives them. Of a socket
-    /// that was bound and is connected now its flow tells more.
+    /// Returns the entries from a slot on, with their slots, like [`Table::from_slot`](super::Table::from_slot). A bound
+    /// socket that is connected now is left out if it has a flow, which says more.
     pub fn from_slot(&self, slot: usize) -> impl Iterator<Item = (usize, &Connection)> {
         let is_shown = |entry: &Entry| {
             let connection = &entry.connection;
-            entry.kind != Kind::Bound
-                || connection.remote.is_none()
-                || self
-                    .entries
-                    .socket(connection.socket)
-                    .is_none_or(|socket| socket.flows.is_empty() && socket.connected.is_none())
+            let has_flow = || {
+                let socket = self.entries.socket(connection.socket);
+                socket.is_some_and(|socket| !socket.flows.is_empty() || socket.connected.is_some())
+            };
+            entry.kind != EntryKind::Bound || connection.remote.is_none() || !has_flow()
         };
-        let entries = self.entries.beginning_at(slot).filter(move |(_, entry)| is_shown(entry));
+        let entries = self.entries.slots.from_slot(slot).filter(move |(_, entry)| is_shown(entry));
         entries.map(|(slot, entry)| (slot as usize, &entry.connection))
     }
 
-    /// Whether an entry shows this socket, or it has ended lately. One that is not connected is more than its flows: it may
-    /// hear of anybody else.
+    /// Returns whether a snapshot already shows this socket, or it has ended lately. An unconnected socket needs a row of
+    /// its own even when it has flows: other peers may send to it.
     pub fn shows(&self, record: &DatagramRecord) -> bool {
         if self.recent.has_socket(record.socket) {
             return true;
@@ -164,332 +154,152 @@ impl Flows {
         })
     }
 
-    /// Sockets of which the kernel is to fold what they exchange with new ends; each is given once.
-    pub fn take_folds(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.folds)
+    /// Returns the numbers of the sockets that the kernel is to fold, and forgets them.
+    pub fn take_sockets_to_fold(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.to_fold)
     }
 
-    /// A flow has begun. `process` finds the process of an owner; `take` takes a flow out of the kernel's map; `emit` is
-    /// called for each event that follows, in order, with the flow as it is then.
-    pub fn begin(
-        &mut self,
-        record: &FlowRecord,
-        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
-        take: impl FnMut(&FlowKey) -> Option<Flow>,
-        mut emit: impl FnMut(Change, &Connection, u64),
-    ) {
+    /// Applies the record of a new flow.
+    pub fn apply_flow(&mut self, record: &FlowRecord, effects: &mut impl Effects) {
         let FlowRecord { header, key, flow } = record;
-        let Some((slot, true)) = self.meet(key, flow, process, &mut emit) else { return };
+        let Some((slot, true)) = self.find_or_insert(key, flow, effects) else { return };
         if self.recent.has_socket(key.socket) {
-            self.end(slot, CloseReason::Local, header.time_ns, take, &mut emit);
+            self.end(slot, CloseReason::Local, header.time_ns, effects);
         } else {
-            self.tell_or_wait(slot, header.time_ns, &mut emit);
+            self.announce_or_wait(slot, header.time_ns, effects);
         }
     }
 
-    /// A socket was bound to receive, or is connected.
-    pub fn bound(
-        &mut self,
-        record: &DatagramRecord,
-        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
-        mut emit: impl FnMut(Change, &Connection, u64),
-    ) {
-        if self.recent.has_socket(record.socket) {
-            return;
-        }
-        let now = record.header.time_ns;
-        if let Some(kind) = self.meet_socket(record, now, &mut emit) {
-            let connection = self.made(record, kind, process(&record.kept.owner));
-            let slot = self.entries.insert(kind, connection);
-            self.tell(slot, now, &mut emit);
-        }
-    }
-
-    /// A socket has another owner: who was the first to use it. `process` and `emit` are as for [`begin`](Self::begin).
-    /// `false` if there is no such socket here.
-    pub fn own(
-        &mut self,
-        record: &OwnerRecord,
-        process: impl Fn(&Owner) -> Option<Rc<Process>>,
-        mut emit: impl FnMut(Change, &Connection, u64),
-    ) -> bool {
-        let OwnerRecord { header, socket, owner, .. } = record;
-        if self.entries.socket(*socket).is_none() {
-            return false;
-        }
-        self.set_owner(*socket, owner, header.time_ns, process, &mut emit);
-        true
-    }
-
-    fn set_owner(
-        &mut self,
-        socket: u64,
-        owner: &Owner,
-        now: u64,
-        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
-        emit: &mut impl FnMut(Change, &Connection, u64),
-    ) {
-        let Some(known) = self.entries.socket_mut(socket) else { return };
-        known.owner = Some(*owner);
-        let slots: Vec<u32> = known.slots().collect();
-        let found = process(owner);
-        for slot in slots {
-            let Some(entry) = self.entries.get_mut(slot) else { continue };
-            let connection = &mut entry.connection;
-            if !is_vague(&connection.owner) {
-                continue;
-            }
-            connection.owner = *owner;
-            connection.process.clone_from(&found);
-            if connection.waiting && !connection.announced {
-                announce(connection, now, emit);
-            }
-        }
-    }
-
-    /// A socket was closed. `take` and `emit` are as for [`begin`](Self::begin).
-    pub fn released(
-        &mut self,
-        record: &ReleasedRecord,
-        mut take: impl FnMut(&FlowKey) -> Option<Flow>,
-        mut emit: impl FnMut(Change, &Connection, u64),
-    ) {
-        let now = record.header.time_ns;
-        self.recent.add_socket(record.socket);
-        if let Some(dump) = &mut self.dump {
-            dump.released.insert(record.socket);
-        }
-        let Some(socket) = self.entries.socket(record.socket) else { return };
-        let (slots, is_folded) = (socket.slots().collect::<Vec<u32>>(), socket.is_folded);
-        let has_folded = self.folded_slot(record.socket).is_some();
-        for slot in slots {
-            self.end(slot, CloseReason::Local, now, &mut take, &mut emit);
-        }
-        if is_folded && !has_folded {
-            self.end_untold(&folded(record.socket), now, &mut take, &mut emit);
-        }
-    }
-
-    /// Ends what the kernel has folded of a socket that was closed, if nobody was told that it had begun.
-    fn end_untold(
-        &mut self,
-        key: &FlowKey,
-        now: u64,
-        mut take: impl FnMut(&FlowKey) -> Option<Flow>,
-        emit: &mut impl FnMut(Change, &Connection, u64),
-    ) {
-        let Some(flow) = take(key).filter(|flow| flow.first_ns != 0) else { return };
-        if !self.recent.has_flow(key.socket, flow.first_ns) {
-            self.recent.add_flow(key.socket, flow.first_ns);
-            let mut connection = Connection::of_flow(key, &flow, None);
-            connection.preexisting = flow.first_ns < self.began_ns;
-            finish(&mut connection, CloseReason::Local, now.max(flow.last_ns), emit);
-        }
-    }
-
-    fn folded_slot(&self, socket: u64) -> Option<u32> {
-        let slots = &self.entries.socket(socket)?.flows;
-        let is_folded = |slot: &&u32| {
-            self.entries.get(**slot).is_some_and(|entry| matches!(entry.kind, Kind::Flow(key) if key.version == 0))
-        };
-        slots.iter().find(is_folded).copied()
-    }
-
-    /// When the next flow has waited long enough for its owner, nanoseconds since boot.
-    pub fn next_deadline(&mut self) -> Option<u64> {
-        self.waiting.first(&self.entries).map(|waiting| waiting.until_ns)
-    }
-
-    /// Announces the flows that have waited long enough, as far as their owner is known.
-    pub fn announce_overdue(&mut self, now: u64, mut emit: impl FnMut(Change, &Connection, u64)) {
-        while self.next_deadline().is_some_and(|deadline| deadline <= now) {
-            if let Some(connection) = self.waiting.pop(&mut self.entries) {
-                announce(connection, now, &mut emit);
-            }
-        }
-    }
-
-    /// Announces all flows that wait: the daemon ends.
-    pub fn announce_all(&mut self, now: u64, mut emit: impl FnMut(Change, &Connection, u64)) {
-        self.announce_overdue(u64::MAX, &mut emit);
-        self.announce_found(usize::MAX, now, emit);
-    }
-
-    /// Whether something was there before netconn that nobody was told of yet.
+    /// Returns whether entries that sweeps or dumps have found are not announced yet.
     pub fn has_backlog(&self) -> bool {
-        !self.backlog.is_empty()
+        self.pending.has_backlog()
     }
 
-    /// Announces some of what was there before netconn. Whatever happens to the others meanwhile announces them too.
-    pub fn announce_found(&mut self, limit: usize, now: u64, mut emit: impl FnMut(Change, &Connection, u64)) {
-        for _ in 0..limit {
-            if self.backlog.first(&self.entries).is_none() {
-                return;
-            }
-            if let Some(connection) = self.backlog.pop(&mut self.entries) {
-                announce(connection, now, &mut emit);
-            }
-        }
+    /// Announces at most `limit` of the entries that sweeps and dumps have found. The end of one of the others announces it
+    /// too.
+    pub fn announce_backlog(&mut self, limit: usize, now: u64, effects: &mut impl Effects) {
+        self.pending.announce_backlog(&mut self.entries.slots, limit, now, effects);
     }
 
-    /// Finds a flow of the kernel's, or adds it; whether it was added. `None` if it has ended already.
-    fn meet(
-        &mut self,
-        key: &FlowKey,
-        flow: &Flow,
-        process: impl FnOnce(&Owner) -> Option<Rc<Process>>,
-        emit: &mut impl FnMut(Change, &Connection, u64),
-    ) -> Option<(u32, bool)> {
+    /// Returns when the next flow has waited long enough for its process, nanoseconds since boot.
+    pub fn next_deadline(&mut self) -> Option<u64> {
+        self.pending.next_deadline(&self.entries.slots)
+    }
+
+    /// Announces the flows that have waited long enough, with the owner that is known.
+    pub fn announce_overdue(&mut self, now: u64, effects: &mut impl Effects) {
+        self.pending.announce_overdue(&mut self.entries.slots, now, effects);
+    }
+
+    /// Announces everything that is held back: the daemon ends.
+    pub fn announce_all(&mut self, now: u64, effects: &mut impl Effects) {
+        self.pending.announce_all(&mut self.entries.slots, now, effects);
+    }
+
+    /// Finds the entry of a flow of the kernel, or adds it; the second value says that it was added. Returns `None` if the
+    /// flow has ended already.
+    fn find_or_insert(&mut self, key: &FlowKey, flow: &Flow, effects: &mut impl Effects) -> Option<(u32, bool)> {
         if let Some(slot) = self.entries.slot_of(key) {
             let born_ns = self.entries.get(slot)?.connection.born_ns;
-            // Two processors may both have been the first to fold something.
+            // Two processors may both have been the first to fold a socket, with two times of birth.
             if key.version == 0 {
                 return Some((slot, false));
             }
             if born_ns >= flow.first_ns {
                 return (born_ns == flow.first_ns).then_some((slot, false));
             }
-            // Somebody else has taken the earlier one out of the map.
-            self.end(slot, CloseReason::Unknown, flow.first_ns, |_| None, emit);
+            // The kernel's map has dropped the earlier flow: its final counters are lost.
+            self.end_with(slot, CloseReason::Unknown, flow.first_ns, None, effects);
         }
         if self.recent.has_flow(key.socket, flow.first_ns) {
             return None;
         }
-        let mut connection = Connection::of_flow(key, flow, None);
+        let mut connection = Connection::from_flow(key, flow, None);
         connection.preexisting = flow.first_ns < self.began_ns;
         if is_vague(&connection.owner)
             && let Some(owner) = self.entries.socket(key.socket).and_then(|socket| socket.owner)
         {
             connection.owner = owner;
         }
-        connection.process = process(&connection.owner);
-        let slot = self.entries.insert(Kind::Flow(*key), connection);
-        self.fold(key);
+        connection.process = effects.process(&connection.owner);
+        let slot = self.entries.insert(EntryKind::Flow(*key), connection);
+        self.note_flow(key);
         Some((slot, true))
     }
 
-    /// Notes that a socket has too many flows, or that this one is what was folded already.
-    fn fold(&mut self, key: &FlowKey) {
+    /// Notes that a flow was added: a socket with too many is to be folded.
+    fn note_flow(&mut self, key: &FlowKey) {
         let is_folded = key.version == 0;
         self.folded += usize::from(is_folded);
         let Some(socket) = self.entries.socket_mut(key.socket) else { return };
         if !socket.is_folded && (is_folded || socket.flows.len() > self.limits.flows / FOLDED_FROM as usize) {
             socket.is_folded = true;
             if !is_folded {
-                self.folds.push(key.socket);
+                self.to_fold.push(key.socket);
             }
         }
     }
 
-    /// Takes what a record says of a socket that is known already; else says what it is, if it is anything that is told.
-    fn meet_socket(
-        &mut self,
-        record: &DatagramRecord,
-        now: u64,
-        emit: &mut impl FnMut(Change, &Connection, u64),
-    ) -> Option<Kind> {
-        if record.socket == 0 || record.protocol != u16::from(IPPROTO_UDP) {
-            return None;
-        }
-        let socket = self.entries.socket(record.socket);
-        let (bound, connected) = socket.map_or((None, None), |socket| (socket.bound, socket.connected));
-        let is_connected = record.marks & datagram::CONNECTED != 0;
-        if let Some(entry) = bound.and_then(|slot| self.entries.get_mut(slot)) {
-            entry.connection.follow(record);
-        }
-        if !is_connected {
-            return bound.is_none().then_some(Kind::Bound);
-        }
-        if self.limits.counts {
-            return None;
-        }
-        let made = Connection::of_datagrams(record, None);
-        if let Some(slot) = connected {
-            if self.entries.get(slot).is_some_and(|entry| entry.connection.remote == made.remote) {
-                return None;
-            }
-            // Connected to somebody else without being closed.
-            self.end(slot, CloseReason::Local, now, |_| None, emit);
-        }
-        Some(Kind::Connected)
-    }
-
-    /// The entry of a socket.
-    fn made(&self, record: &DatagramRecord, kind: Kind, process: Option<Rc<Process>>) -> Connection {
-        let born_ns = record.kept.born_ns;
-        let mut connection = Connection::of_datagrams(record, process);
-        connection.preexisting = born_ns < self.began_ns;
-        if kind == Kind::Connected {
-            connection = connection.uncounted();
-            // The socket is as old as before, and this is not what it was connected to then.
-            if self.recent.has_flow(record.socket, born_ns) {
-                connection.born_ns = record.header.time_ns;
-            }
-        }
-        connection
-    }
-
-    /// Tells of a flow, or lets it wait for whoever uses it.
-    fn tell_or_wait(&mut self, slot: u32, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
+    /// Announces a flow, or holds it back until a process uses its socket.
+    fn announce_or_wait(&mut self, slot: u32, now: u64, effects: &mut impl Effects) {
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let connection = &mut entry.connection;
         let is_young = connection.born_ns.saturating_add(OWNER_WAIT_NS) > now;
         if is_vague(&connection.owner) && is_young {
-            connection.waiting = true;
-            self.waiting.push(slot, connection, now + OWNER_WAIT_NS);
+            self.pending.wait(slot, connection, now + OWNER_WAIT_NS);
         } else {
-            announce(connection, now, emit);
+            announce(connection, now, effects);
         }
     }
 
-    fn tell(&mut self, slot: u32, now: u64, emit: &mut impl FnMut(Change, &Connection, u64)) {
-        if let Some(entry) = self.entries.get_mut(slot) {
-            announce(&mut entry.connection, now, emit);
-        }
+    /// Ends an entry. A flow is taken out of the kernel's map, with its final counters.
+    fn end(&mut self, slot: u32, reason: CloseReason, now: u64, effects: &mut impl Effects) {
+        let final_flow = match self.entries.get(slot) {
+            Some(Entry { kind: EntryKind::Flow(key), .. }) => effects.take_flow(key),
+            _ => None,
+        };
+        self.end_with(slot, reason, now, final_flow, effects);
     }
 
-    /// Ends an entry, with the totals that the kernel has of it at last.
-    fn end(
+    /// Ends an entry with these final counters.
+    fn end_with(
         &mut self,
         slot: u32,
         reason: CloseReason,
         now: u64,
-        mut take: impl FnMut(&FlowKey) -> Option<Flow>,
-        emit: &mut impl FnMut(Change, &Connection, u64),
+        final_flow: Option<Flow>,
+        effects: &mut impl Effects,
     ) {
         let Some(Entry { mut connection, kind, .. }) = self.entries.remove(slot) else { return };
-        if let Kind::Flow(key) = kind {
+        if let EntryKind::Flow(key) = kind {
             if key.version == 0 {
                 self.folded -= 1;
-                // From now on new ends have flows of their own again.
+                // From now on new peers of the socket have flows of their own again.
                 if let Some(socket) = self.entries.socket_mut(key.socket) {
                     socket.is_folded = false;
                 }
             }
-            if let Some(flow) = take(&key).filter(|flow| key.version == 0 || flow.first_ns == connection.born_ns) {
-                connection.count(&flow);
+            if let Some(flow) = final_flow.filter(|flow| key.version == 0 || flow.first_ns == connection.born_ns) {
+                connection.set_counters(&flow);
             }
         }
-        if kind != Kind::Bound {
+        if kind != EntryKind::Bound {
             self.recent.add_flow(connection.socket, connection.born_ns);
         } else if connection.state != UNCONNECTED {
-            // A listener to everybody who watches, also if it is connected now.
+            // It was announced as a listener, so it ends as one, even if it is connected now.
             (connection.state, connection.remote) = (UNCONNECTED, None);
         }
         let last_ns = connection.exchanged.as_ref().map_or(0, |exchanged| exchanged.last_ns);
-        finish(&mut connection, reason, now.max(last_ns), emit);
+        finish(&mut connection, reason, now.max(last_ns), effects);
     }
 }
 
-/// Whether whoever uses a socket of datagrams first is not known yet, only who made or bound it.
+/// Returns whether no process was seen to use the socket: only the one that made or bound it is known.
 fn is_vague(owner: &Owner) -> bool {
     matches!(owner.how, attribution::LISTENER | attribution::CREATE | attribution::UNKNOWN)
 }
 
-/// What the kernel has folded of a socket.
-fn folded(socket: u64) -> FlowKey {
+/// Returns the key of the folded flow of a socket.
+fn folded_key(socket: u64) -> FlowKey {
     FlowKey { socket, ..FlowKey::default() }
 }
-
-#[cfg(test)]
-mod tests;

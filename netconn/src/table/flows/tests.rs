@@ -6,20 +6,22 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use netconn_common::{IPPROTO_ICMP, IPPROTO_TCP, attribution, tcp_state};
+use netconn_common::{
+    IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, OwnerRecord, ReleasedRecord, attribution, datagram, tcp_state,
+};
 use netconn_model::event::{Direction, Outcome};
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::Covered;
+use crate::table::{
+    Change, Coverage, Silent,
+    testing::{Emitted, emitted, emitted_with, take_and_emit},
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// When netconn began.
 const BEGAN: u64 = 1000 * SECOND;
 const AF_INET: u16 = 2;
-
-/// What was told: the change, the connection as it was then, and the time.
-type Told = (Change, Connection, u64);
 
 fn limits() -> Limits {
     Limits { flows: 16, idle_ns: 60 * SECOND, idle_both_ns: 180 * SECOND, counts: true }
@@ -76,24 +78,17 @@ fn socket_record(socket: u64, time_ns: u64, marks: u32) -> DatagramRecord {
     record
 }
 
-/// Calls something that tells, and gives what it told.
-fn told(call: impl FnOnce(&mut dyn FnMut(Change, &Connection, u64))) -> Vec<Told> {
-    let mut told = Vec::new();
-    call(&mut |change, connection, at| told.push((change, connection.clone(), at)));
-    told
-}
-
-fn changes(told: &[Told]) -> Vec<Change> {
+fn changes(told: &[Emitted]) -> Vec<Change> {
     told.iter().map(|(change, ..)| *change).collect()
 }
 
-fn begin(flows: &mut Flows, key: FlowKey, flow: Flow) -> Vec<Told> {
-    told(|emit| flows.begin(&begin_record(key, flow), |_| None, |_| None, emit))
+fn begin(flows: &mut Flows, key: FlowKey, flow: Flow) -> Vec<Emitted> {
+    emitted(|effects| flows.apply_flow(&begin_record(key, flow), effects))
 }
 
-fn sweep(flows: &mut Flows, kernel: &[(FlowKey, Flow)], now: u64) -> Vec<Told> {
+fn sweep(flows: &mut Flows, kernel: &[(FlowKey, Flow)], now: u64) -> Vec<Emitted> {
     let take = |wanted: &FlowKey| kernel.iter().find(|(key, _)| key == wanted).map(|(_, flow)| *flow);
-    told(|emit| flows.sweep(kernel, now, |_| None, take, emit))
+    emitted_with(take, |effects| flows.sweep(kernel, now, effects))
 }
 
 const CONNECT: Change = Change::Connect(Outcome::Success);
@@ -116,7 +111,7 @@ fn a_flow_begins_and_ends_with_its_socket() {
     assert!(!connection.preexisting);
     assert_eq!(begin(&mut flows, key(1, 53), first).len(), 0, "the same again");
     let last = Flow { last_ns: BEGAN + 9, bytes_received: 100, packets_received: 2, ..first };
-    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 20), |_| Some(last), emit));
+    let ended = emitted_with(|_| Some(last), |effects| flows.apply_close(&released_record(1, BEGAN + 20), effects));
     assert_eq!(changes(&ended), [close(CloseReason::Local)]);
     let (_, connection, at) = &ended[0];
     let exchanged = connection.exchanged.as_deref().unwrap();
@@ -137,40 +132,40 @@ fn a_flow_waits_for_its_owner() {
         let start = BEGAN + u64::from(how) * SECOND;
         assert_eq!(begin(&mut flows, key(1, 53), flow(start, how)).len(), 0);
         assert_eq!(flows.next_deadline(), Some(start + OWNER_WAIT_NS));
-        let own = told(|emit| assert!(flows.own(&owner_record(1, start + 5, 8), |_| None, emit)));
+        let own = emitted(|effects| assert!(flows.apply_owner(&owner_record(1, start + 5, 8), effects)));
         assert_eq!(changes(&own), [CONNECT]);
         assert_eq!((own[0].1.owner.tgid, own[0].2), (8, start));
         assert_eq!(flows.next_deadline(), None);
         // The next flow of the socket has the same owner, also if its record does not know yet.
         let next = begin(&mut flows, key(1, 54), flow(start + 6, how));
         assert_eq!((changes(&next), next[0].1.owner.tgid), (vec![CONNECT], 8));
-        let ended = told(|emit| flows.released(&released_record(1, start + 9), |_| None, emit));
+        let ended = emitted(|effects| flows.apply_close(&released_record(1, start + 9), effects));
         assert_eq!(changes(&ended), [close(CloseReason::Local); 2]);
-        flows.recent = Recent::default();
+        flows.recent = RecentEnds::default();
     }
     // The record is lost, and the kernel asked.
     begin(&mut flows, key(5, 53), flow(BEGAN + 50, attribution::LISTENER));
     let mut used = socket_record(5, BEGAN + 50, datagram::USED);
-    assert_eq!(told(|emit| flows.follow(&[used], BEGAN + 51, |_| None, emit)).len(), 0, "nobody used it");
+    assert_eq!(emitted(|effects| flows.refresh(&[used], BEGAN + 51, effects)).len(), 0, "nobody used it");
     (used.kept.owner.tgid, used.kept.owner.how) = (9, attribution::RECEIVE);
-    let own = told(|emit| flows.follow(&[used], BEGAN + 51, |_| None, emit));
+    let own = emitted(|effects| flows.refresh(&[used], BEGAN + 51, effects));
     assert_eq!((changes(&own), own[0].1.owner.tgid), (vec![CONNECT], 9));
     // Nobody receives.
     begin(&mut flows, key(2, 53), flow(BEGAN + 60, attribution::LISTENER));
-    assert_eq!(told(|emit| flows.announce_overdue(BEGAN + 60, emit)).len(), 0);
-    let overdue = told(|emit| flows.announce_overdue(BEGAN + 60 + OWNER_WAIT_NS, emit));
+    assert_eq!(emitted(|effects| flows.announce_overdue(BEGAN + 60, effects)).len(), 0);
+    let overdue = emitted(|effects| flows.announce_overdue(BEGAN + 60 + OWNER_WAIT_NS, effects));
     assert_eq!((changes(&overdue), overdue[0].1.owner.tgid, overdue[0].2), (vec![CONNECT], 7, BEGAN + 60));
     // Its socket is closed before: told all the same, and at the end of the daemon too.
     begin(&mut flows, key(3, 53), flow(BEGAN + 61, attribution::CREATE));
-    let both = told(|emit| flows.released(&released_record(3, BEGAN + 62), |_| None, emit));
+    let both = emitted(|effects| flows.apply_close(&released_record(3, BEGAN + 62), effects));
     assert_eq!(changes(&both), [CONNECT, close(CloseReason::Local)]);
     begin(&mut flows, key(4, 53), flow(BEGAN + 63, attribution::CREATE));
-    assert_eq!(changes(&told(|emit| flows.announce_all(BEGAN + 63, emit))), [CONNECT]);
+    assert_eq!(changes(&emitted(|effects| flows.announce_all(BEGAN + 63, effects))), [CONNECT]);
     assert!(!told_of(&mut flows, 9), "a socket that nobody knows");
 }
 
 fn told_of(flows: &mut Flows, socket: u64) -> bool {
-    flows.own(&owner_record(socket, BEGAN, 8), |_| None, |_, _, _| ())
+    flows.apply_owner(&owner_record(socket, BEGAN, 8), &mut Silent(None))
 }
 
 #[test]
@@ -200,7 +195,7 @@ fn the_map_makes_good_what_was_lost() {
     // There may be many: they are told when there is room for it.
     assert_eq!(sweep(&mut flows, &kernel, BEGAN + SECOND).len(), 0);
     assert!(flows.has_backlog());
-    let found = told(|emit| flows.announce_found(9, BEGAN + SECOND, emit));
+    let found = emitted(|effects| flows.announce_backlog(9, BEGAN + SECOND, effects));
     let preexisting: Vec<_> = found.iter().map(|(_, flow, _)| (flow.socket, flow.preexisting)).collect();
     assert_eq!((changes(&found), preexisting), (vec![CONNECT, CONNECT], vec![(1, true), (2, false)]));
     // Totals are as in the map; what is not in it has ended, unless it began since the map was read.
@@ -215,15 +210,15 @@ fn the_map_makes_good_what_was_lost() {
 #[test]
 fn a_record_that_comes_after_its_socket_is_closed_is_told_at_once() {
     let mut flows = flows();
-    told(|emit| flows.released(&released_record(1, BEGAN + 2), |_| None, emit));
+    emitted(|effects| flows.apply_close(&released_record(1, BEGAN + 2), effects));
     let first = flow(BEGAN + 1, attribution::LISTENER);
     let taken = Cell::new(Some(Flow { bytes_sent: 20, ..first }));
-    let late = told(|emit| flows.begin(&begin_record(key(1, 1), first), |_| None, |_| taken.take(), emit));
+    let late = emitted_with(|_| taken.take(), |effects| flows.apply_flow(&begin_record(key(1, 1), first), effects));
     assert_eq!(changes(&late), [CONNECT, close(CloseReason::Local)]);
     assert_eq!(late[1].1.totals.bytes_sent, 20);
     assert_eq!(begin(&mut flows, key(1, 1), first).len(), 0, "and once only");
     // The same where its record is lost, and the map tells.
-    told(|emit| flows.released(&released_record(2, BEGAN + 2), |_| None, emit));
+    emitted(|effects| flows.apply_close(&released_record(2, BEGAN + 2), effects));
     let late = sweep(&mut flows, &[(key(2, 1), first)], BEGAN + SECOND);
     assert_eq!(changes(&late), [CONNECT, close(CloseReason::Local)]);
     assert!(!flows.has_any());
@@ -233,35 +228,35 @@ fn a_record_that_comes_after_its_socket_is_closed_is_told_at_once() {
 fn sockets_that_are_bound_are_listeners() {
     let mut flows = flows();
     let bound = socket_record(1, BEGAN + 1, datagram::BOUND);
-    let listen = told(|emit| flows.bound(&bound, |_| None, emit));
+    let listen = emitted(|effects| flows.apply_socket(&bound, effects));
     assert_eq!(changes(&listen), [Change::Listen]);
     let listener = &listen[0].1;
     assert!(listener.is_listener() && listener.subject().listening && listener.remote.is_none());
     assert_eq!((listener.state, listener.generation, listener.local.port), (UNCONNECTED, 0, 53));
-    assert_eq!(told(|emit| flows.bound(&bound, |_| None, emit)).len(), 0);
+    assert_eq!(emitted(|effects| flows.apply_socket(&bound, effects)).len(), 0);
     assert!(told_of(&mut flows, 1));
     assert_eq!(flows.from_slot(0).next().unwrap().1.owner.tgid, 8);
     // Connected meanwhile: its flow tells more.
     let connected = socket_record(1, BEGAN + 2, datagram::BOUND | datagram::CONNECTED);
-    assert_eq!(told(|emit| flows.follow(&[connected], BEGAN + 2, |_| None, emit)).len(), 0);
+    assert_eq!(emitted(|effects| flows.refresh(&[connected], BEGAN + 2, effects)).len(), 0);
     let row = flows.from_slot(0).next().unwrap().1;
     assert_eq!((row.state, row.subject().listening, row.remote.is_some()), (tcp_state::ESTABLISHED, false, true));
     begin(&mut flows, key(1, 9), flow(BEGAN + 3, attribution::SEND));
     assert_eq!(flows.from_slot(0).filter(|(_, entry)| entry.is_flow()).count(), 1);
     assert_eq!(flows.from_slot(0).count(), 1);
-    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 9), |_| None, emit));
+    let ended = emitted(|effects| flows.apply_close(&released_record(1, BEGAN + 9), effects));
     assert_eq!(changes(&ended), [close(CloseReason::Local), Change::ListenEnd]);
     assert!(ended[1].1.remote.is_none());
-    assert_eq!(told(|emit| flows.bound(&bound, |_| None, emit)).len(), 0, "a late record of a closed socket");
+    assert_eq!(emitted(|effects| flows.apply_socket(&bound, effects)).len(), 0, "a late record of a closed socket");
     // Sockets for ICMP echo wait for nobody.
     let ping = DatagramRecord { protocol: u16::from(IPPROTO_ICMP), ..socket_record(3, BEGAN, datagram::BOUND) };
-    assert_eq!(told(|emit| flows.bound(&ping, |_| None, emit)).len(), 0);
+    assert_eq!(emitted(|effects| flows.apply_socket(&ping, effects)).len(), 0);
 }
 
 /// A dump of namespace 1, and who has what open in others.
-fn covered(held: Option<&[u64]>) -> Covered {
-    let held = held.map(|held| held.iter().copied().collect());
-    Covered { namespaces: [1].into(), held, is_first_of_two: false }
+fn coverage(held: Option<&[u64]>) -> Coverage {
+    let open_sockets = held.map(|held| held.iter().copied().collect());
+    Coverage { namespaces: [1].into(), open_sockets, is_first_of_two: false }
 }
 
 #[test]
@@ -270,18 +265,18 @@ fn what_no_program_saw_end_is_looked_for() {
     let dump = |flows: &mut Flows, sockets: &[DatagramRecord], held: Option<&[u64]>| {
         flows.begin_dump(BEGAN + 2 * SECOND);
         let now = BEGAN + 3 * SECOND;
-        changes(&told(|emit| flows.end_dump(sockets, &covered(held), now, |_| None, |_| None, emit)))
+        changes(&emitted(|effects| flows.end_dump(sockets, &coverage(held), now, effects)))
     };
     let needs = |flows: &Flows, sockets: &[DatagramRecord]| flows.needs_dump(sockets, &[1].into(), BEGAN + SECOND);
     let here = socket_record(1, BEGAN + 1, datagram::BOUND);
-    told(|emit| flows.bound(&here, |_| None, emit));
+    emitted(|effects| flows.apply_socket(&here, effects));
     assert!(!needs(&flows, &[here]) && needs(&flows, &[]));
     assert_eq!(dump(&mut flows, &[], None), [Change::ListenEnd]);
     assert!(!needs(&flows, &[]) && !flows.has_unreadable(&[1].into()));
     // Where nobody can look any more, open files say it: once, until that is doubted.
     let mut there = socket_record(2, BEGAN + 1, datagram::BOUND);
     there.kept.namespace = 2;
-    told(|emit| flows.bound(&there, |_| None, emit));
+    emitted(|effects| flows.apply_socket(&there, effects));
     for held in [None, Some(&[2][..])] {
         flows.doubt_unreadable();
         assert!(needs(&flows, &[]) && flows.has_unreadable(&[1].into()));
@@ -297,8 +292,10 @@ fn a_dump_says_what_is_there_and_what_is_gone() {
     let mut flows = flows();
     let dump = |flows: &mut Flows, now: u64, sockets: &[DatagramRecord]| {
         flows.begin_dump(now);
-        let mut told = told(|emit| flows.end_dump(sockets, &covered(None), now, |_| None, |_| None, emit));
-        flows.announce_found(usize::MAX, now, |change, connection, at| told.push((change, connection.clone(), at)));
+        let told = emitted(|effects| {
+            flows.end_dump(sockets, &coverage(None), now, effects);
+            flows.announce_backlog(usize::MAX, now, effects);
+        });
         told.into_iter().map(|(change, connection, _)| (change, connection.socket)).collect::<Vec<_>>()
     };
     let mut older = socket_record(1, 0, 0);
@@ -324,9 +321,9 @@ fn a_dump_says_what_is_there_and_what_is_gone() {
     assert_eq!(gone, [(Change::ListenEnd, 1), (close(CloseReason::Unknown), 6)]);
     // Closed after the iterator saw it.
     flows.begin_dump(BEGAN + 5 * SECOND);
-    told(|emit| flows.released(&released_record(2, BEGAN + 6 * SECOND), |_| None, emit));
-    flows.recent = Recent::default();
-    let back = told(|emit| flows.end_dump(&[lost], &covered(None), BEGAN + 7 * SECOND, |_| None, |_| None, emit));
+    emitted(|effects| flows.apply_close(&released_record(2, BEGAN + 6 * SECOND), effects));
+    flows.recent = RecentEnds::default();
+    let back = emitted(|effects| flows.end_dump(&[lost], &coverage(None), BEGAN + 7 * SECOND, effects));
     assert_eq!(changes(&back), []);
     assert!(!flows.has_backlog());
 }
@@ -336,25 +333,25 @@ fn too_many_flows_of_a_socket_are_folded() {
     let mut flows = flows();
     for port in 1..=5 {
         begin(&mut flows, key(1, port), flow(BEGAN + u64::from(port), attribution::SEND));
-        assert_eq!(flows.take_folds(), if port == 5 { vec![1] } else { vec![] });
+        assert_eq!(flows.take_sockets_to_fold(), if port == 5 { vec![1] } else { vec![] });
     }
     begin(&mut flows, key(1, 6), flow(BEGAN + 6, attribution::SEND));
-    assert!(flows.take_folds().is_empty(), "once only");
+    assert!(flows.take_sockets_to_fold().is_empty(), "once only");
     let mut folded_flow = flow(BEGAN + 7, attribution::SEND);
     folded_flow.bytes_sent = 99;
-    let told_of_it = begin(&mut flows, folded(1), folded_flow);
+    let told_of_it = begin(&mut flows, folded_key(1), folded_flow);
     assert_eq!(changes(&told_of_it), [CONNECT]);
     assert!(told_of_it[0].1.remote.is_none() && told_of_it[0].1.exchanged.as_ref().unwrap().folded);
     assert_eq!((flows.folded(), flows.len()), (1, 7));
     assert_eq!(flows.protocols().collect::<Vec<_>>(), [(0, 1), (17, 6)]);
-    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 9), |_| None, emit));
+    let ended = emitted(|effects| flows.apply_close(&released_record(1, BEGAN + 9), effects));
     assert_eq!((ended.len(), flows.folded(), flows.has_any()), (7, 0, false));
     // Its record was lost: it is told at the end of the socket.
     for port in 1..=5 {
         begin(&mut flows, key(2, port), flow(BEGAN + u64::from(port), attribution::SEND));
     }
-    let take = |wanted: &FlowKey| (*wanted == folded(2)).then_some(folded_flow);
-    let ended = told(|emit| flows.released(&released_record(2, BEGAN + 9), take, emit));
+    let take = |wanted: &FlowKey| (*wanted == folded_key(2)).then_some(folded_flow);
+    let ended = emitted_with(take, |effects| flows.apply_close(&released_record(2, BEGAN + 9), effects));
     assert_eq!(ended.len(), 7);
     assert_eq!((ended[6].0, ended[6].1.totals.bytes_sent), (close(CloseReason::Local), 99));
 }
@@ -363,37 +360,25 @@ fn too_many_flows_of_a_socket_are_folded() {
 fn where_nothing_is_counted_connected_sockets_are_flows() {
     let mut flows = Flows::new(Limits { counts: false, ..limits() }, BEGAN);
     let connected = socket_record(1, BEGAN + 1, datagram::CONNECTED);
-    let began = told(|emit| flows.bound(&connected, |_| None, emit));
+    let began = emitted(|effects| flows.apply_socket(&connected, effects));
     assert_eq!(changes(&began), [CONNECT]);
     assert_eq!((began[0].1.direction(), began[0].1.is_flow()), (Some(Direction::Outgoing), true));
     assert_eq!(began[0].1.totals.bytes_sent, netconn_common::UNKNOWN_U64);
-    assert_eq!(told(|emit| flows.bound(&connected, |_| None, emit)).len(), 0);
+    assert_eq!(emitted(|effects| flows.apply_socket(&connected, effects)).len(), 0);
     let mut elsewhere = connected;
     (elsewhere.remote_port, elsewhere.header.time_ns) = (444, BEGAN + 2);
-    let moved = told(|emit| flows.bound(&elsewhere, |_| None, emit));
+    let moved = emitted(|effects| flows.apply_socket(&elsewhere, effects));
     assert_eq!(changes(&moved), [close(CloseReason::Local), CONNECT]);
     assert_ne!(moved[0].1.born_ns, moved[1].1.born_ns, "not the same flow");
     // It was bound before: that it is connected tells more.
     let bound = socket_record(1, BEGAN + 1, datagram::BOUND);
-    assert_eq!(changes(&told(|emit| flows.bound(&bound, |_| None, emit))), [Change::Listen]);
-    told(|emit| flows.follow(&[elsewhere], BEGAN + 3, |_| None, emit));
+    assert_eq!(changes(&emitted(|effects| flows.apply_socket(&bound, effects))), [Change::Listen]);
+    emitted(|effects| flows.refresh(&[elsewhere], BEGAN + 3, effects));
     assert_eq!(flows.from_slot(0).filter(|(_, entry)| entry.is_flow()).count(), 1);
     assert_eq!(flows.from_slot(0).count(), 1);
     assert_eq!(sweep(&mut flows, &[], BEGAN + 100 * SECOND).len(), 0);
-    let ended = told(|emit| flows.released(&released_record(1, BEGAN + 9), |_| None, emit));
+    let ended = emitted(|effects| flows.apply_close(&released_record(1, BEGAN + 9), effects));
     assert_eq!(changes(&ended), [close(CloseReason::Local), Change::ListenEnd]);
-}
-
-#[test]
-fn what_ended_long_ago_is_forgotten() {
-    let mut recent = Recent::default();
-    recent.age(BEGAN);
-    recent.add_flow(1, 5);
-    recent.age(BEGAN + SECOND);
-    recent.age(BEGAN + 10 * SECOND);
-    assert!(recent.has_flow(1, 5) && !recent.has_socket(1));
-    recent.age(BEGAN + 20 * SECOND);
-    assert!(!recent.has_flow(1, 5));
 }
 
 #[test]
@@ -465,6 +450,7 @@ proptest! {
         };
         let take = |key: &FlowKey| kernel.borrow_mut().map.remove(key);
         let handle = |flows: &mut Flows, count: usize, swaps: bool| {
+            let mut effects = take_and_emit(take, emit);
             let mut ring = ring.borrow_mut();
             if swaps && ring.len() > 1 {
                 ring.swap(0, 1);
@@ -472,9 +458,9 @@ proptest! {
             let count = count.min(ring.len());
             for record in ring.drain(..count) {
                 match record {
-                    Ring::Flow(record) => flows.begin(&record, |_| None, take, emit),
-                    Ring::Released(record) => flows.released(&record, take, emit),
-                    Ring::Owner(record) => _ = flows.own(&record, |_| None, emit),
+                    Ring::Flow(record) => flows.apply_flow(&record, &mut effects),
+                    Ring::Released(record) => flows.apply_close(&record, &mut effects),
+                    Ring::Owner(record) => _ = flows.apply_owner(&record, &mut effects),
                 }
             }
         };
@@ -520,12 +506,12 @@ proptest! {
                     handle(&mut flows, if handles { usize::MAX } else { 0 }, false);
                     let read: Vec<(FlowKey, Flow)> =
                         kernel.borrow().map.iter().map(|(key, flow)| (*key, *flow)).collect();
-                    flows.sweep(&read, now, |_| None, take, emit);
+                    flows.sweep(&read, now, &mut take_and_emit(take, emit));
                     prop_assert_eq!(flows.len(), kernel.borrow().map.len());
                 }
                 Step::Overdue => {
                     drop(all);
-                    flows.announce_overdue(now, emit);
+                    flows.announce_overdue(now, &mut take_and_emit(take, emit));
                 }
                 Step::Datagram(..) | Step::Close(..) => {}
             }

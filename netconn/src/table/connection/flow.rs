@@ -1,30 +1,22 @@
-//! What flows and sockets of datagrams are to those who show connections.
+//! Connections from flows of datagrams and from UDP sockets.
 
 use std::rc::Rc;
 
 use netconn_common::{
-    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, Totals, UNKNOWN_U32, UNKNOWN_U64, datagram, role,
-    tcp_state,
+    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, UNKNOWN_U64, datagram, role, tcp_state,
 };
 use netconn_model::{event::End, state::UNCONNECTED};
 
-use crate::{
-    process::Process,
-    table::{
-        Connection,
-        connection::{AF_INET6, Exchanged, Icmp, address},
-    },
-};
-
-const AF_INET: u16 = 2;
+use super::{AF_INET, AF_INET6, Connection, Exchanged, Icmp, address};
+use crate::process::Process;
 
 impl Connection {
-    /// A flow, as it has begun.
-    pub(super) fn of_flow(key: &FlowKey, flow: &Flow, process: Option<Rc<Process>>) -> Self {
+    /// Returns the entry of a flow that the kernel counts.
+    pub(in crate::table) fn from_flow(key: &FlowKey, flow: &Flow, process: Option<Rc<Process>>) -> Self {
         let family = match key.version {
             4 => AF_INET,
             6 => AF_INET6,
-            // Folded: nothing but its own address tells.
+            // A folded flow has no IP version: only its local address shows which one it is.
             _ if flow.local_address.iter().skip(4).all(|byte| *byte == 0) => AF_INET,
             _ => AF_INET6,
         };
@@ -51,15 +43,14 @@ impl Connection {
             })),
             ..Self::blank(key.socket, process)
         };
-        connection.count(flow);
+        connection.set_counters(flow);
         connection
     }
 
-    /// A socket of datagrams, whatever it exchanges: one that waits for them, or is connected.
-    pub fn of_datagrams(record: &DatagramRecord, process: Option<Rc<Process>>) -> Self {
+    /// Returns the entry of a bound or connected UDP socket.
+    pub fn from_udp_socket(record: &DatagramRecord, process: Option<Rc<Process>>) -> Self {
         let mut connection = Self {
             role: role::LISTENER,
-            state: UNCONNECTED,
             protocol: u8::try_from(record.protocol).unwrap_or(u8::MAX),
             namespace: record.kept.namespace,
             local: End { address: address(record.family, &record.local_address), port: record.local_port },
@@ -68,52 +59,23 @@ impl Connection {
             changed_ns: record.header.time_ns,
             ..Self::blank(record.socket, process)
         };
-        connection.follow(record);
+        connection.set_peer(record);
         if record.marks & datagram::CONNECTED != 0 {
             connection.role = role::UNKNOWN;
         }
         connection
     }
 
-    /// Takes to whom a socket of datagrams is connected now.
-    pub(super) fn follow(&mut self, record: &DatagramRecord) {
+    /// Takes the remote end, and with it the state, of a UDP socket, which `connect` may change at any time.
+    pub(in crate::table) fn set_peer(&mut self, record: &DatagramRecord) {
         let is_connected = record.marks & datagram::CONNECTED != 0;
         let remote = End { address: address(record.family, &record.remote_address), port: record.remote_port };
         self.remote = is_connected.then_some(remote);
         self.state = if is_connected { tcp_state::ESTABLISHED } else { UNCONNECTED };
     }
 
-    fn blank(socket: u64, process: Option<Rc<Process>>) -> Self {
-        let anywhere = End { address: std::net::Ipv4Addr::UNSPECIFIED.into(), port: 0 };
-        Self {
-            socket,
-            generation: 0,
-            sequence: 0,
-            role: role::UNKNOWN,
-            state: UNCONNECTED,
-            protocol: 0,
-            namespace: UNKNOWN_U32,
-            local: anywhere,
-            remote: None,
-            owner: netconn_common::Owner::default(),
-            process,
-            born_ns: 0,
-            established_ns: 0,
-            changed_ns: 0,
-            compared: 0,
-            totals: Totals::UNKNOWN,
-            exchanged: None,
-            marks: 0,
-            preexisting: false,
-            announced: false,
-            waiting: false,
-            owned_in: 0,
-            seen: 0,
-        }
-    }
-
-    /// Takes what a flow has moved so far.
-    pub(super) fn count(&mut self, flow: &Flow) {
+    /// Takes the counters of a flow.
+    pub(in crate::table) fn set_counters(&mut self, flow: &Flow) {
         (self.totals.bytes_sent, self.totals.bytes_received) = (flow.bytes_sent, flow.bytes_received);
         if let Some(exchanged) = &mut self.exchanged {
             (exchanged.packets_sent, exchanged.packets_received) = (flow.packets_sent, flow.packets_received);
@@ -121,8 +83,8 @@ impl Connection {
         }
     }
 
-    /// Makes a connected socket of datagrams a flow of which nothing is counted.
-    pub(super) fn uncounted(mut self) -> Self {
+    /// Turns a connected UDP socket into a flow without counters.
+    pub(in crate::table) fn into_uncounted_flow(mut self) -> Self {
         self.role = role::ACTIVE;
         self.exchanged = Some(Box::new(Exchanged {
             packets_sent: UNKNOWN_U64,
@@ -136,7 +98,7 @@ impl Connection {
     }
 }
 
-/// What the first message of a flow was, if it was one of ICMP.
+/// Returns the first message of a flow of ICMP.
 fn icmp(protocol: u8, flow: &Flow) -> Option<Icmp> {
     let is_echo = match protocol {
         IPPROTO_ICMP => matches!(flow.icmp_type, 0 | 8),

@@ -1,0 +1,57 @@
+//! Changes: what watchers of connections hear of, and when.
+
+use netconn_common::{TcpRecord, role};
+use netconn_model::event::{CloseReason, Failure, Outcome};
+
+use super::{
+    Connection, Effects,
+    connection::{close_reason, failure},
+};
+
+/// A change that is an event to somebody who watches connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An attempt has succeeded or failed, a connection was accepted, or a flow has begun.
+    Connect(Outcome),
+    /// An established connection has ended; with the errno, 0 if none.
+    Close(CloseReason, u32),
+    /// A socket listens.
+    Listen,
+    /// It no longer listens.
+    ListenEnd,
+}
+
+/// Reports that a connection or listener is up.
+pub(super) fn announce(connection: &mut Connection, now: u64, effects: &mut impl Effects) {
+    connection.announced = true;
+    let change = if connection.is_listener() { Change::Listen } else { Change::Connect(Outcome::Success) };
+    effects.emit(change, connection, connection.up_since(now));
+}
+
+/// Reports the end of a connection whose last record was not seen, and first its beginning if that was held back.
+pub(super) fn finish(connection: &mut Connection, reason: CloseReason, now: u64, effects: &mut impl Effects) {
+    if !connection.announced && connection.is_up() {
+        announce(connection, now, effects);
+    }
+    let change = match (connection.role, connection.announced) {
+        (role::LISTENER, _) => Change::ListenEnd,
+        (_, true) => Change::Close(reason, 0),
+        (_, false) => Change::Connect(Outcome::Failure(Failure::Other, 0)),
+    };
+    effects.emit(change, connection, now);
+}
+
+/// Returns the change that the last record of a life means.
+pub(super) fn last_change(connection: &Connection, record: &TcpRecord) -> Change {
+    match (connection.role, connection.announced) {
+        (role::LISTENER, _) => Change::ListenEnd,
+        (_, true) => {
+            let (reason, errno) = close_reason(record, connection.marks);
+            Change::Close(reason, errno)
+        }
+        (_, false) => {
+            let (failure, errno) = failure(record);
+            Change::Connect(Outcome::Failure(failure, errno))
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Records of UDP sockets: bound or connected, used by another process, closed.
+
+use std::rc::Rc;
+
+use netconn_common::{DatagramRecord, FlowKey, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, datagram};
+use netconn_model::event::CloseReason;
+
+use super::{EntryKind, Flows, folded_key, is_vague};
+use crate::{
+    process::Process,
+    table::{Connection, Effects, announce, finish},
+};
+
+impl Flows {
+    /// Applies the record of a UDP socket that was bound or connected.
+    pub fn apply_socket(&mut self, record: &DatagramRecord, effects: &mut impl Effects) {
+        if self.recent.has_socket(record.socket) {
+            return;
+        }
+        let now = record.header.time_ns;
+        if let Some(slot) = self.update_or_insert(record, now, effects)
+            && let Some(entry) = self.entries.get_mut(slot)
+        {
+            announce(&mut entry.connection, now, effects);
+        }
+    }
+
+    /// Applies a change of a socket's owner: the first process that uses it. Returns `false` if there is no such socket here.
+    pub fn apply_owner(&mut self, record: &OwnerRecord, effects: &mut impl Effects) -> bool {
+        let OwnerRecord { header, socket, owner, .. } = record;
+        let is_known = self.entries.socket(*socket).is_some();
+        if is_known {
+            self.set_owner(*socket, owner, header.time_ns, effects);
+        }
+        is_known
+    }
+
+    /// Applies the record of a socket that was closed.
+    pub fn apply_close(&mut self, record: &ReleasedRecord, effects: &mut impl Effects) {
+        let now = record.header.time_ns;
+        self.recent.add_socket(record.socket);
+        self.dumps.note_end(record.socket, 0);
+        let Some(socket) = self.entries.socket(record.socket) else { return };
+        let (slots, is_folded) = (socket.slots().collect::<Vec<u32>>(), socket.is_folded);
+        let has_folded_flow = self.entries.slot_of(&folded_key(record.socket)).is_some();
+        for slot in slots {
+            self.end(slot, CloseReason::Local, now, effects);
+        }
+        if is_folded && !has_folded_flow {
+            self.end_unreported(&folded_key(record.socket), now, effects);
+        }
+    }
+
+    /// Takes peers and owners of UDP sockets from a scan, in case their records were lost.
+    pub fn refresh(&mut self, sockets: &[DatagramRecord], now: u64, effects: &mut impl Effects) {
+        for record in sockets {
+            self.update_owner(record, now, effects);
+            let (bound, connected) =
+                self.entries.socket(record.socket).map_or((None, None), |socket| (socket.bound, socket.connected));
+            if let Some(entry) = bound.and_then(|slot| self.entries.get_mut(slot)) {
+                entry.connection.set_peer(record);
+            }
+            // The record that `connect` makes may come before the socket has a port.
+            if let Some(entry) = connected.and_then(|slot| self.entries.get_mut(slot))
+                && entry.connection.local.port == 0
+            {
+                entry.connection.local = Connection::from_udp_socket(record, None).local;
+            }
+        }
+    }
+
+    /// Updates the entry of a UDP socket or, if there is none and the socket is worth one, adds it and returns its slot.
+    pub(super) fn update_or_insert(
+        &mut self,
+        record: &DatagramRecord,
+        now: u64,
+        effects: &mut impl Effects,
+    ) -> Option<u32> {
+        let kind = self.update(record, now, effects)?;
+        let process = effects.process(&record.kept.owner);
+        let connection = self.new_connection(record, kind, process);
+        Some(self.entries.insert(kind, connection))
+    }
+
+    /// Updates the entry of a UDP socket. Returns the kind of the entry that is missing.
+    fn update(&mut self, record: &DatagramRecord, now: u64, effects: &mut impl Effects) -> Option<EntryKind> {
+        if record.socket == 0 || record.protocol != u16::from(IPPROTO_UDP) {
+            return None;
+        }
+        let socket = self.entries.socket(record.socket);
+        let (bound, connected) = socket.map_or((None, None), |socket| (socket.bound, socket.connected));
+        if let Some(entry) = bound.and_then(|slot| self.entries.get_mut(slot)) {
+            entry.connection.set_peer(record);
+        }
+        if record.marks & datagram::CONNECTED == 0 {
+            return bound.is_none().then_some(EntryKind::Bound);
+        }
+        if self.limits.counts {
+            return None;
+        }
+        if let Some(slot) = connected {
+            let remote = Connection::from_udp_socket(record, None).remote;
+            if self.entries.get(slot).is_some_and(|entry| entry.connection.remote == remote) {
+                return None;
+            }
+            // It was connected to another peer without being closed.
+            self.end(slot, CloseReason::Local, now, effects);
+        }
+        Some(EntryKind::Connected)
+    }
+
+    fn new_connection(&self, record: &DatagramRecord, kind: EntryKind, process: Option<Rc<Process>>) -> Connection {
+        let born_ns = record.kept.born_ns;
+        let mut connection = Connection::from_udp_socket(record, process);
+        connection.preexisting = born_ns < self.began_ns;
+        if kind == EntryKind::Connected {
+            connection = connection.into_uncounted_flow();
+            // The socket had another peer before: this flow is younger than the socket.
+            if self.recent.has_flow(record.socket, born_ns) {
+                connection.born_ns = record.header.time_ns;
+            }
+        }
+        connection
+    }
+
+    /// Takes the owner of a socket from a scan, if a process has used it and that is not known yet.
+    pub(super) fn update_owner(&mut self, record: &DatagramRecord, now: u64, effects: &mut impl Effects) {
+        let owner = &record.kept.owner;
+        let is_unknown = self.entries.socket(record.socket).is_some_and(|socket| socket.owner.is_none());
+        if is_unknown && !is_vague(owner) {
+            self.set_owner(record.socket, owner, now, effects);
+        }
+    }
+
+    fn set_owner(&mut self, socket: u64, owner: &Owner, now: u64, effects: &mut impl Effects) {
+        let Some(known) = self.entries.socket_mut(socket) else { return };
+        known.owner = Some(*owner);
+        let slots: Vec<u32> = known.slots().collect();
+        let process = effects.process(owner);
+        for slot in slots {
+            let Some(entry) = self.entries.get_mut(slot) else { continue };
+            let connection = &mut entry.connection;
+            if !is_vague(&connection.owner) {
+                continue;
+            }
+            connection.owner = *owner;
+            connection.process.clone_from(&process);
+            if connection.waiting && !connection.announced {
+                announce(connection, now, effects);
+            }
+        }
+    }
+
+    /// Reports the folded flow of a socket that was closed, if the record of the flow's beginning was lost.
+    fn end_unreported(&mut self, key: &FlowKey, now: u64, effects: &mut impl Effects) {
+        let Some(flow) = effects.take_flow(key).filter(|flow| flow.first_ns != 0) else { return };
+        if !self.recent.has_flow(key.socket, flow.first_ns) {
+            self.recent.add_flow(key.socket, flow.first_ns);
+            let mut connection = Connection::from_flow(key, &flow, None);
+            connection.preexisting = flow.first_ns < self.began_ns;
+            finish(&mut connection, CloseReason::Local, now.max(flow.last_ns), effects);
+        }
+    }
+}
