@@ -90,7 +90,7 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
 
     let ended_by_itself = tokio::select! {
-        () = server::serve(&socket, handle.clone(), std::future::pending()) => false,
+        never = server::serve(&socket, handle.clone()) => match never {},
         () = signals.wait(&handle) => false,
         _ = &mut end => true,
     };

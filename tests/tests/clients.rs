@@ -43,7 +43,7 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
             "/v2",
             404,
             "bad_request",
-            "no such path: /v2; there are /v1/connections, /v1/raw, /v1/events, /v1/health and /metrics",
+            "no such path: /v2; there are /v1/connections, /v1/packet-sockets, /v1/events, /v1/health and /metrics",
         ),
     ] {
         let answer = get(&daemon, path);

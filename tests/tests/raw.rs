@@ -213,6 +213,6 @@ fn options_that_select_connections_are_refused() {
         assert!(error.contains("cannot be used with"), "{option}: {error}");
     }
     let daemon = Daemon::shared();
-    let error = daemon.ask("/v1/raw?format=csv").unwrap_err();
-    assert!(error.contains(" 400 ") && error.contains("format: /v1/raw has no parameters"), "{error}");
+    let error = daemon.ask("/v1/packet-sockets?format=csv").unwrap_err();
+    assert!(error.contains(" 400 ") && error.contains("format: /v1/packet-sockets has no parameters"), "{error}");
 }

@@ -1,13 +1,15 @@
-//! The daemon's local socket: HTTP/1.1 over a Unix socket, reading only.
+//! The daemon's local socket: HTTP/1.1 over a Unix socket, for reading only.
 //!
-//! Clients cannot hold anything up: the number of connections is limited, a request has to arrive in time, an answer
-//! has to be taken in time, and nothing is built in memory beyond one part of an answer.
+//! No client can hold up the daemon: the number of clients is limited, a request has to arrive in time, an answer has to be
+//! taken in time, and at most a few parts of an answer are in memory.
 
 mod bind;
+mod request_error;
 mod metrics;
+mod snapshot;
 mod routes;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 pub use bind::{BindError, Socket};
 use hyper::server::conn::http1;
@@ -15,75 +17,85 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{net::UnixStream, sync::Semaphore, time::timeout};
+use tokio::{
+    net::UnixStream,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
-use crate::engine::Handle;
+use crate::{
+    engine::{Command, Handle},
+    server::request_error::RequestError,
+};
 
-/// Connections at one time; more wait to be accepted.
+/// Most clients at one time; more wait to be accepted.
 const CLIENTS_MAX: usize = 128;
-/// How long a client may take for its request, and stay silent between two.
-const REQUEST: Duration = Duration::from_secs(5);
-/// How long a client may take nothing of its answer.
-const STALL: Duration = Duration::from_secs(30);
-/// Pause after the system gave no descriptor for a connection.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// What HTTP buffers of a request: longer ones are refused.
+/// Longest time that a client may take to send a request, or be silent between two.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time that a client may read nothing of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that the engine may take to reply.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a failed `accept`: most often the process has no free descriptor, and has one when a client goes.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest head of a request, in bytes; longer ones are refused.
 const HEAD_BYTES: usize = 16 << 10;
 
-/// Serves the socket until `end` comes.
-pub async fn serve(socket: &Socket, engine: Handle, end: impl Future<Output = ()>) {
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+/// Serves the socket for as long as the future is polled.
+pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
     let router = routes::router(engine);
     let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
-    let mut end = std::pin::pin!(end);
     loop {
-        let accepted = tokio::select! {
-            () = &mut end => return,
-            accepted = accept(socket, &clients) => accepted,
-        };
-        let (stream, permit) = match accepted {
-            Ok(accepted) => accepted,
+        match accept(socket, &clients).await {
+            Ok((stream, permit)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    serve_client(stream, router).await;
+                    drop(permit);
+                });
+            }
             Err(error) => {
                 warn!("cannot accept a client: {error}");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-        };
-        let router = router.clone();
-        tokio::spawn(async move {
-            client(stream, router).await;
-            drop(permit);
-        });
+        }
     }
 }
 
-async fn accept(
-    socket: &Socket,
-    clients: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(socket: &Socket, clients: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
     let permit = Arc::clone(clients).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = socket.listener().accept().await?;
     Ok((stream, permit))
 }
 
-async fn client(stream: UnixStream, router: axum::Router) {
+async fn serve_client(stream: UnixStream, router: axum::Router) {
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(STALL));
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST)
+        .header_read_timeout(REQUEST_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
     if let Err(error) = connection.await {
-        debug!("a client went wrong: {error}");
+        debug!("the connection to a client broke: {error}");
     }
 }
 
-/// How long an answer of the engine may take.
-const ANSWER: Duration = Duration::from_secs(30);
-
-/// Waits for an answer of the engine.
-async fn answer<T>(reply: tokio::sync::oneshot::Receiver<T>) -> Option<T> {
-    timeout(ANSWER, reply).await.ok()?.ok()
+/// Sends a command to the engine at once; the returned future waits for the reply.
+fn ask<T, C: FnOnce(oneshot::Sender<T>) -> Command>(
+    engine: &Handle,
+    command: C,
+) -> impl Future<Output = Result<T, RequestError>> + use<T, C> {
+    let (reply, receiver) = oneshot::channel();
+    let sent = engine.send(command(reply));
+    async move {
+        sent.map_err(|_| RequestError::command_failed())?;
+        // An engine that drops the reply has ended, which to the client is the same as one that is silent.
+        timeout(REPLY_TIMEOUT, receiver).await.ok().and_then(Result::ok).ok_or_else(RequestError::timeout)
+    }
 }

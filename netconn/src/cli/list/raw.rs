@@ -23,7 +23,7 @@ use crate::{
 /// Shows them.
 pub(super) fn run(options: &Options) -> Result<Exit> {
     let answered = block_on(async {
-        let mut answer = client::get(options.socket.path(), "/v1/raw", &[]).await?;
+        let mut answer = client::get(options.socket.path(), "/v1/packet-sockets", &[]).await?;
         let mut text = Vec::new();
         while let Some(part) = answer.part().await? {
             text.extend_from_slice(&part);

@@ -1,0 +1,83 @@
+//! Why a request is not answered: a JSON object with a code for programs and a sentence for people, which says what to do.
+
+use axum::{
+    extract::rejection::QueryRejection,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use netconn_model::filter::FilterError;
+use serde_json::json;
+
+/// An error as clients receive it: `{"error":{"code":"…","message":"…"}}`.
+#[derive(Debug)]
+pub(super) struct RequestError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl RequestError {
+    /// The request asks for something that cannot be; the message names the parameter.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "bad_request", message: message.into() }
+    }
+
+    /// The request's path does not exist; `paths` do.
+    pub(super) fn no_such_path(path: &str, paths: &[&str]) -> Self {
+        let message = match paths {
+            [before @ .., last] => format!("no such path: {path}; there are {} and {last}", before.join(", ")),
+            [] => format!("no such path: {path}"),
+        };
+        Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(message) }
+    }
+
+    /// The request's method is not GET.
+    pub(super) fn wrong_method() -> Self {
+        let message = "this socket can only be read: use GET";
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, ..Self::bad_request(message) }
+    }
+
+    /// The engine did not take the command, or could not carry it out.
+    pub(super) fn command_failed() -> Self {
+        let message = "the daemon is too busy or about to end; try again".into();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "command_failed", message }
+    }
+
+    /// The engine took the command, but did not reply in time.
+    pub(super) fn timeout() -> Self {
+        let message = "the daemon did not answer in time; try again".into();
+        Self { status: StatusCode::GATEWAY_TIMEOUT, code: "timeout", message }
+    }
+}
+
+impl IntoResponse for RequestError {
+    fn into_response(self) -> Response {
+        let Self { status, code, message } = self;
+        let body = json!({"error": {"code": code, "message": message}}).to_string() + "\n";
+        (status, [(CONTENT_TYPE, super::JSON)], body).into_response()
+    }
+}
+
+impl From<FilterError> for RequestError {
+    fn from(error: FilterError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<QueryRejection> for RequestError {
+    fn from(error: QueryRejection) -> Self {
+        Self::bad_request(error.body_text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_path_is_answered_with_the_right_ones() {
+        let error = RequestError::no_such_path("/v2", &["/a", "/b", "/c"]);
+        assert_eq!((error.status, error.code), (StatusCode::NOT_FOUND, "bad_request"));
+        assert_eq!(error.message, "no such path: /v2; there are /a, /b and /c");
+    }
+}

@@ -1,0 +1,156 @@
+//! The answer to `/v1/connections`: rows in parts that the engine makes one by one, so that neither a long answer nor a slow
+//! client holds up the engine or fills memory.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use http_body_util::channel::{Channel, Sender};
+use jiff::Timestamp;
+use netconn_model::filter::Filter;
+use serde_json::json;
+
+use crate::{
+    engine::{Command, Cursor, Handle, Rows, RowsRequest},
+    server::{JSON, NDJSON, ask, request_error::RequestError},
+};
+
+/// Parts of an answer that wait for the client.
+const QUEUED_PARTS: usize = 4;
+/// What the engine writes before each row of an array.
+const ROW_SEPARATOR: &str = ",\n";
+/// What ends an array of rows and the object around it.
+const END: &[u8] = b"]}\n";
+
+/// A request in its parts.
+struct SnapshotQuery {
+    filter: Filter,
+    /// One JSON object with an array of rows, rather than a row on each line.
+    is_array: bool,
+    /// How long ago connections may have ended that are shown as well, nanoseconds.
+    closed_ns: Option<u64>,
+}
+
+impl SnapshotQuery {
+    fn parse(parameters: Vec<(String, String)>) -> Result<Self, RequestError> {
+        let (mut is_array, mut closed_ns, mut filter) = (true, None, Vec::new());
+        for (name, value) in parameters {
+            match &*name {
+                "format" => {
+                    is_array = match &*value {
+                        "json" => true,
+                        "ndjson" => false,
+                        other => {
+                            return Err(RequestError::bad_request(format!("format: '{other}' is not json or ndjson")));
+                        }
+                    }
+                }
+                "closed" => closed_ns = Some(nanoseconds(&value)?),
+                _ => filter.push((name, value)),
+            }
+        }
+        Ok(Self { filter: Filter::parse(filter)?, is_array, closed_ns })
+    }
+}
+
+/// Converts `closed`, a number of seconds that may have a fraction.
+fn nanoseconds(text: &str) -> Result<u64, RequestError> {
+    let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let duration =
+        duration.ok_or_else(|| RequestError::bad_request(format!("closed: '{text}' is not a number of seconds")))?;
+    Ok(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Answers a request for a snapshot.
+///
+/// # Errors
+///
+/// When a parameter is wrong, or the engine does not make the first part.
+pub(super) async fn respond(engine: Handle, parameters: Vec<(String, String)>) -> Result<Response, RequestError> {
+    let SnapshotQuery { filter, is_array, closed_ns } = SnapshotQuery::parse(parameters)?;
+    let request = RowsRequest { filter: Arc::new(filter), is_array, closed_ns, cursor: Cursor::Start };
+    let taken_at = Timestamp::now();
+    // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short answer.
+    let first = part(&engine, request.clone()).await?;
+    let head = is_array.then(|| head(&first, taken_at));
+    let (sender, body) = Channel::new(QUEUED_PARTS);
+    tokio::spawn(async move { send(engine, sender, request, first, head).await });
+    let media_type = if is_array { JSON } else { NDJSON };
+    Ok(([(CONTENT_TYPE, media_type)], Body::new(body)).into_response())
+}
+
+/// Returns the beginning of the JSON object, up to the array of rows.
+fn head(first: &Rows, taken_at: Timestamp) -> Bytes {
+    let (id, taken_at, complete) = (json!(first.sensor_id), json!(taken_at.to_string()), first.complete);
+    format!("{{\"sensor_id\":{id},\"taken_at\":{taken_at},\"complete\":{complete},\"connections\":[\n").into()
+}
+
+/// Requests a part of the snapshot. The command is sent at once, also if the returned future is awaited later.
+fn part(engine: &Handle, request: RowsRequest) -> impl Future<Output = Result<Rows, RequestError>> + use<> {
+    ask(engine, |reply| Command::Rows(request, reply))
+}
+
+/// Sends one part after another. While a part is sent, the engine makes the next one and no more: a slow client costs little
+/// memory. Returns `None` when the client has gone or the engine has ended.
+async fn send(
+    engine: Handle,
+    mut sender: Sender<Bytes, io::Error>,
+    mut request: RowsRequest,
+    first: Rows,
+    head: Option<Bytes>,
+) -> Option<()> {
+    let is_array = head.is_some();
+    // The first row of an array has no row before it to be separated from.
+    let mut surplus = if is_array { ROW_SEPARATOR.len() } else { 0 };
+    if let Some(head) = head {
+        sender.send_data(head).await.ok()?;
+    }
+    let mut current = first;
+    loop {
+        let next = current.next.map(|cursor| {
+            request.cursor = cursor;
+            part(&engine, request.clone())
+        });
+        if !current.lines.is_empty() {
+            let lines = current.lines.slice(std::mem::take(&mut surplus).min(current.lines.len())..);
+            sender.send_data(lines).await.ok()?;
+        }
+        let Some(next) = next else { break };
+        let Ok(next) = next.await else {
+            // HTTP has no status for that any more: the client sees that the answer is cut off.
+            sender.abort(io::Error::other("the daemon ended"));
+            return None;
+        };
+        current = next;
+    }
+    if is_array {
+        sender.send_data(Bytes::from_static(END)).await.ok()?;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<SnapshotQuery, RequestError> {
+        let parameters = text.split('&').filter_map(|parameter| parameter.split_once('='));
+        SnapshotQuery::parse(parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    #[test]
+    fn what_is_no_filter_is_taken_out() {
+        let query = parse("protocol=tcp&closed=1.5&format=ndjson").unwrap();
+        assert_eq!((query.is_array, query.closed_ns), (false, Some(1_500_000_000)));
+        assert!(!query.filter.is_everything());
+        let query = parse("").unwrap();
+        assert_eq!((query.is_array, query.closed_ns, query.filter.is_everything()), (true, None, true));
+        for wrong in ["format=xml", "closed=soon", "closed=-1", "nonsense=1"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
