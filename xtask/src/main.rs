@@ -2,6 +2,7 @@
 
 mod btf;
 mod ebpf;
+mod picture;
 mod run;
 mod test;
 mod tidy;
@@ -65,6 +66,8 @@ enum Chore {
         /// Only of this series.
         series: Option<String>,
     },
+    /// Draw the picture of the README, docs/session.svg: a real session. Needs root.
+    Picture,
     /// Check what compilers do not: the order of modules, the length of files, their first lines.
     Tidy,
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Chore::Ebpf { check } => ebpf::run(check),
         Chore::Vm { series, test } => vm::run(series.as_deref(), test.as_deref()),
         Chore::Btf { series } => btf::run(series.as_deref()),
+        Chore::Picture => picture::run(),
         Chore::Tidy => tidy::run(),
     };
     match result {

@@ -182,7 +182,7 @@ fn for_people(event: &Event, limit: Option<usize>, zone: &TimeZone) -> String {
     if let (Some(stage), Some(count)) = (&event.loss_stage, event.loss_count) {
         let _ = write!(rest, "  {count} events were lost ({stage})");
     }
-    if event.local.is_some() {
+    if event.local.is_some() || event.remote.is_some() {
         let process = event.process.as_deref().map_or_else(|| "-".into(), term::sanitize);
         let pid = event.pid.map_or_else(String::new, |pid| format!("[{pid}]"));
         let _ = write!(rest, "  {:<22}  {}", format!("{process}{pid}"), ends(event));
@@ -287,6 +287,12 @@ mod tests {
             "event.network.failureReason":"refused","local.ip.address":"::1"}"#,
         );
         assert_eq!(failed, "00:00:00.000  refused      -                       [::1]:*");
+        let unsent = line(
+            r#"{"event.type":"IP Connect","event.network.direction":"OUTGOING",
+            "event.network.connectionStatus":"FAILURE","event.network.failureReason":"net_unreachable",
+            "remote.ip.address":"::1","remote.port.number":9}"#,
+        );
+        assert_eq!(unsent, "00:00:00.000  net_unreachable  -                       ?:* -> [::1]:9");
         assert_eq!(
             line(
                 r#"{"event.type":"IP Connect","event.network.protocol":"ICMP","event.network.direction":"OUTGOING",
