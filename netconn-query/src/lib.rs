@@ -4,13 +4,14 @@
 //! are; [`printer`] writes it as the language wants it, so that parsing that gives the same query again.
 
 pub mod ast;
+pub mod pattern;
+pub mod facts;
 pub mod walk;
 pub mod diagnostic;
 mod lexer;
 pub mod catalogue;
 pub mod old;
 pub mod duration;
-pub mod pattern;
 pub mod printer;
 pub mod parser;
 pub mod fields;

@@ -1,64 +1,61 @@
-//! Going through a tree: the expressions right below another, comparison without places, and names that follow from expressions.
+//! Walks through a tree: the expressions right below another, comparison without places, and names that follow from
+//! expressions.
 
-use crate::ast::{BinaryOp, Column, Command, CommandKind, Expr, ExprKind, Name, Query, Span, Subject};
+use crate::ast::{BinaryOp, Column, Command, Expr, ExprKind, Query, Span, Subject};
+
+/// The expressions right below another, as references or as mutable ones: the names of the methods differ.
+macro_rules! children {
+    ($kind:expr, $as_ref:ident, $iter:ident, $as_deref:ident) => {
+        match $kind {
+            ExprKind::Null
+            | ExprKind::Bool(_)
+            | ExprKind::Number(_)
+            | ExprKind::Text(_)
+            | ExprKind::Field(_)
+            | ExprKind::Anywhere(_)
+            | ExprKind::AnywhereRegex(_) => Vec::new(),
+            ExprKind::Not(inner) | ExprKind::Negative(inner) | ExprKind::Present(inner) => vec![inner],
+            ExprKind::Binary { op: _, left, right } => vec![left, right],
+            ExprKind::Match { op: _, case: _, subject, patterns } => {
+                let subject = match subject {
+                    Subject::Value(value) => Some(value.$as_ref()),
+                    Subject::AnyField => None,
+                };
+                subject.into_iter().chain(patterns).collect()
+            }
+            ExprKind::In { case: _, value, set } => std::iter::once(value.$as_ref()).chain(set).collect(),
+            ExprKind::InQuery { case: _, value, query: _ } => vec![value],
+            ExprKind::Ternary { condition, then, otherwise } => vec![condition, then, otherwise],
+            ExprKind::Call { name: _, name_span: _, arguments, condition } => {
+                arguments.$iter().chain(condition.$as_deref()).collect()
+            }
+            ExprKind::Lambda { parameter: _, body } => vec![body],
+        }
+    };
+}
 
 impl Expr {
-    /// The expressions right below this one, in the order of the text. Those of a subquery are not among them.
+    /// Returns the expressions right below this one, in the order of the text; those of a subquery are not among them.
     pub fn children(&self) -> Vec<&Self> {
-        match &self.kind {
-            ExprKind::Null
-            | ExprKind::Bool(_)
-            | ExprKind::Number(_)
-            | ExprKind::Text(_)
-            | ExprKind::Field(_)
-            | ExprKind::Anywhere(_)
-            | ExprKind::AnywhereRegex(_) => Vec::new(),
-            ExprKind::Not(inner) | ExprKind::Negative(inner) | ExprKind::Present(inner) => vec![inner],
-            ExprKind::Binary { op: _, left, right } => vec![left, right],
-            ExprKind::Match { op: _, case: _, subject, patterns } => {
-                let subject = match subject {
-                    Subject::Value(value) => Some(value.as_ref()),
-                    Subject::AnyField => None,
-                };
-                subject.into_iter().chain(patterns).collect()
-            }
-            ExprKind::In { case: _, value, set } => std::iter::once(value.as_ref()).chain(set).collect(),
-            ExprKind::InQuery { case: _, value, query: _ } => vec![value],
-            ExprKind::Ternary { condition, then, otherwise } => vec![condition, then, otherwise],
-            ExprKind::Call { name: _, name_span: _, arguments, condition } => {
-                arguments.iter().chain(condition.as_deref()).collect()
-            }
-            ExprKind::Lambda { parameter: _, body } => vec![body],
-        }
+        children!(&self.kind, as_ref, iter, as_deref)
     }
 
-    /// The same, to be changed.
+    /// Returns the same expressions, to be changed.
     pub fn children_mut(&mut self) -> Vec<&mut Self> {
-        match &mut self.kind {
-            ExprKind::Null
-            | ExprKind::Bool(_)
-            | ExprKind::Number(_)
-            | ExprKind::Text(_)
-            | ExprKind::Field(_)
-            | ExprKind::Anywhere(_)
-            | ExprKind::AnywhereRegex(_) => Vec::new(),
-            ExprKind::Not(inner) | ExprKind::Negative(inner) | ExprKind::Present(inner) => vec![inner],
-            ExprKind::Binary { op: _, left, right } => vec![left, right],
-            ExprKind::Match { op: _, case: _, subject, patterns } => {
-                let subject = match subject {
-                    Subject::Value(value) => Some(value.as_mut()),
-                    Subject::AnyField => None,
-                };
-                subject.into_iter().chain(patterns).collect()
+        children!(&mut self.kind, as_mut, iter_mut, as_deref_mut)
+    }
+
+    /// Whether a predicate holds for this expression or for one below it. Chains of `or` may be thousands long, so it does
+    /// not recurse.
+    pub fn has(&self, predicate: impl Fn(&ExprKind) -> bool) -> bool {
+        let mut waiting = vec![self];
+        while let Some(expr) = waiting.pop() {
+            if predicate(&expr.kind) {
+                return true;
             }
-            ExprKind::In { case: _, value, set } => std::iter::once(value.as_mut()).chain(set).collect(),
-            ExprKind::InQuery { case: _, value, query: _ } => vec![value],
-            ExprKind::Ternary { condition, then, otherwise } => vec![condition, then, otherwise],
-            ExprKind::Call { name: _, name_span: _, arguments, condition } => {
-                arguments.iter_mut().chain(condition.as_deref_mut()).collect()
-            }
-            ExprKind::Lambda { parameter: _, body } => vec![body],
+            waiting.extend(expr.children());
         }
+        false
     }
 
     fn forget_places(&mut self) {
@@ -76,47 +73,15 @@ impl Expr {
 }
 
 impl Query {
-    /// The expressions of its commands and its filter. Those of subqueries are not among them.
+    /// Returns the expressions of the filter and the commands; those of subqueries are not among them.
     pub fn expressions(&self) -> Vec<&Expr> {
-        let mut found: Vec<&Expr> = self.filter.iter().collect();
-        for command in &self.commands {
-            match &command.kind {
-                CommandKind::Filter(expr) => found.push(expr),
-                CommandKind::Columns(columns) | CommandKind::Let(columns) => {
-                    found.extend(columns.iter().map(|column| &column.expr));
-                }
-                CommandKind::Group { aggregates, by } | CommandKind::Top { count: _, aggregates, by } => {
-                    found.extend(aggregates.iter().chain(by).map(|column| &column.expr));
-                }
-                CommandKind::Sort(keys) => found.extend(keys.iter().map(|key| &key.expr)),
-                CommandKind::Parse { pattern: _, pattern_span: _, from } => found.extend(from),
-                CommandKind::Lookup { columns: _, table: _, by } => found.extend(by.iter().map(|key| &key.expr)),
-                CommandKind::Join { .. }
-                | CommandKind::Union(_)
-                | CommandKind::Limit(_)
-                | CommandKind::NoLimit
-                | CommandKind::Dataset(_)
-                | CommandKind::SaveLookup { .. }
-                | CommandKind::Transpose { .. }
-                | CommandKind::Compare { .. }
-                | CommandKind::Dedup(_) => {}
-            }
-        }
-        found
+        let commands = self.commands.iter().flat_map(|command| command.kind.facts().expressions);
+        self.filter.iter().chain(commands.map(|(_, expr)| expr)).collect()
     }
 
-    /// The queries right inside this one: of joins and unions, and those that give a set of values.
+    /// Returns the queries right inside this one: those of joins and unions, and those that give a set of values.
     pub fn subqueries(&self) -> Vec<&Self> {
-        let mut found = Vec::new();
-        for command in &self.commands {
-            match &command.kind {
-                CommandKind::Join { kind: _, all: _, sides, on: _ } => {
-                    found.extend(sides.iter().map(|side| &side.query));
-                }
-                CommandKind::Union(queries) => found.extend(queries),
-                _ => {}
-            }
-        }
+        let mut found: Vec<&Self> = self.commands.iter().flat_map(|command| command.kind.facts().queries).collect();
         let mut waiting = self.expressions();
         while let Some(expr) = waiting.pop() {
             if let ExprKind::InQuery { case: _, value: _, query } = &expr.kind {
@@ -127,8 +92,8 @@ impl Query {
         found
     }
 
-    /// Whether both mean the same: all but the places in the text, and whether a column's name was given or follows from
-    /// its expression.
+    /// Whether both queries mean the same. Places in the text do not count, nor whether a column's name was given or follows
+    /// from its expression.
     pub fn same_as(&self, other: &Self) -> bool {
         let forgotten = |query: &Self| {
             let mut query = query.clone();
@@ -152,47 +117,11 @@ impl Query {
 impl Command {
     fn forget_places(&mut self) {
         self.span = Span::default();
-        let forget = |names: &mut dyn Iterator<Item = &mut Name>| names.for_each(|name| name.span = Span::default());
-        match &mut self.kind {
-            CommandKind::Filter(expr) => expr.forget_places(),
-            CommandKind::Columns(columns) | CommandKind::Let(columns) => {
-                columns.iter_mut().for_each(Column::forget_places);
-            }
-            CommandKind::Group { aggregates, by } | CommandKind::Top { count: _, aggregates, by } => {
-                aggregates.iter_mut().chain(by).for_each(Column::forget_places);
-            }
-            CommandKind::Sort(keys) => keys.iter_mut().for_each(|key| key.expr.forget_places()),
-            CommandKind::Limit(_) | CommandKind::NoLimit => {}
-            CommandKind::Parse { pattern: _, pattern_span, from } => {
-                *pattern_span = Span::default();
-                from.iter_mut().for_each(Expr::forget_places);
-            }
-            CommandKind::Lookup { columns, table, by } => {
-                forget(&mut columns.iter_mut().flat_map(|column| [&mut column.name, &mut column.source]));
-                table.span = Span::default();
-                for key in by {
-                    key.column.span = Span::default();
-                    key.expr.forget_places();
-                }
-            }
-            CommandKind::Dataset(table) | CommandKind::SaveLookup { table, merge: _ } => table.span = Span::default(),
-            CommandKind::Join { kind: _, all: _, sides, on } => {
-                for side in sides {
-                    forget(&mut side.alias.iter_mut());
-                    side.query.forget_places();
-                }
-                forget(&mut on.iter_mut().flat_map(|key| std::iter::once(&mut key.left).chain(&mut key.right)));
-            }
-            CommandKind::Union(queries) => queries.iter_mut().for_each(Query::forget_places),
-            CommandKind::Transpose { column, keys, limit: _ } => {
-                forget(&mut std::iter::once(column).chain(keys));
-            }
-            CommandKind::Compare { name, shift: _, shift_span } => {
-                name.span = Span::default();
-                *shift_span = Span::default();
-            }
-            CommandKind::Dedup(names) => forget(&mut names.iter_mut()),
-        }
+        let parts = self.kind.parts_mut();
+        parts.spans.into_iter().for_each(|span| *span = Span::default());
+        parts.expressions.into_iter().for_each(Expr::forget_places);
+        parts.columns.into_iter().for_each(Column::forget_places);
+        parts.queries.into_iter().for_each(Query::forget_places);
     }
 }
 
@@ -203,7 +132,7 @@ impl Column {
     }
 }
 
-/// What a column without a name is called: a field by its name, `count()` `count`, all else by its own text.
+/// Returns the name of a column without one: of a field its name, of `count()` `count`, of all else its text.
 pub fn label(expr: &Expr, written: &str) -> String {
     match &expr.kind {
         ExprKind::Field(name) => name.clone(),
@@ -216,8 +145,8 @@ pub fn label(expr: &Expr, written: &str) -> String {
     }
 }
 
-/// The operands of a chain of `and` or `or`, in their order. How they are grouped means nothing, and there may be thousands: they are
-/// walked in a loop.
+/// Returns the operands of a chain of `and` or `or`, in their order. Their grouping means nothing, and there may be thousands
+/// of them, so it does not recurse.
 pub fn operands(op: BinaryOp, expr: &Expr) -> Vec<&Expr> {
     let mut operands = Vec::new();
     let mut rest = vec![expr];

@@ -173,3 +173,12 @@ help: write: field = 'value'";
         assert!(!diagnostic.render(text).contains("'a\u{1b}[31m'"), "{diagnostic:?}");
     }
 }
+
+#[test]
+fn commands_have_the_name_and_the_facts_of_their_examples() {
+    for command in netconn_query::catalogue::COMMANDS {
+        let query = parse(command.example).query.unwrap();
+        let names: Vec<&str> = query.commands.iter().map(|command| command.kind.facts().name).collect();
+        assert!(names.contains(&command.name), "{}: {names:?}", command.name);
+    }
+}

@@ -1727,6 +1727,10 @@ URL = {
     "path": ["/a/b", None, "/file.txt", "/x", "/", "/only/a/path", None],
     "query": ["x=1", None, None, None, "q=1&r=2", "y", None],
     "fragment": ["z", None, None, None, None, None, "top"],
+    "userinfo": ["me", None, None, None, None, None, None],
+    # free: what stands before the registered domain
+    "subdomain": ["www", None, None, None, "a.b", None, None],
+    "port": [8443, None, None, 443, None, None, None],
 }
 each(
     "Functions: net_url_…",

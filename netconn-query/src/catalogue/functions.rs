@@ -1,140 +1,177 @@
-//! The table of functions and aggregates.
+//! The table of functions: aggregates, functions over rows, and plain ones. It is the only place that has their names and
+//! arities; an engine maps each id to its code by an exhaustive `match`, so that the compiler finds a function without code.
 
-use super::{
-    FunctionInfo,
-    FunctionKind::{self, Aggregate, Plain, Running},
-    MANY,
-};
+use super::{FunctionInfo, FunctionKind, MANY};
 
-const fn function(
-    kind: FunctionKind,
-    name: &'static str,
-    (least, most): (usize, usize),
-    usage: &'static str,
-    meaning: &'static str,
-    example: &'static str,
-) -> FunctionInfo {
-    FunctionInfo { name, kind, least, most, usage, meaning, example }
+macro_rules! functions {
+    ($($kind:ident $id:ident $explained:literal {
+        $($variant:ident $name:literal ($least:tt, $most:tt) $usage:literal $meaning:literal $example:literal;)+
+    })+) => {
+        $(
+            #[doc = $explained]
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+            pub enum $id {
+                $(#[doc = $meaning] $variant,)+
+            }
+
+            impl $id {
+                /// The functions of this kind, in the order of their ids.
+                const TABLE: &[FunctionInfo] = &[$(FunctionInfo {
+                    id: FunctionId::$kind($id::$variant),
+                    name: $name,
+                    kind: FunctionKind::$kind,
+                    least: $least,
+                    most: $most,
+                    usage: $usage,
+                    meaning: $meaning,
+                    example: $example,
+                }),+];
+
+                /// Returns the table's entry of this function.
+                pub const fn info(self) -> &'static FunctionInfo {
+                    &Self::TABLE[self as usize]
+                }
+
+                /// Returns the function of this kind with this name.
+                pub fn by_name(name: &str) -> Option<Self> {
+                    match name {
+                        $($name => Some(Self::$variant),)+
+                        _ => None,
+                    }
+                }
+            }
+        )+
+
+        /// Identifies a function of any kind.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum FunctionId {
+            $(#[doc = $explained] $kind($id),)+
+        }
+
+        /// All functions, by kind.
+        pub const FUNCTIONS: &[&FunctionInfo] = &[$($($id::$variant.info()),+),+];
+    };
 }
 
-/// All functions and aggregates.
 #[rustfmt::skip] // a table: one row, one line
-pub const FUNCTIONS: &[FunctionInfo] = &[
-    function(Aggregate, "count", (0, 1), "count([condition])", "How many rows, or for how many the condition is true.", "| group count() by event.type"),
-    function(Aggregate, "sum", (1, 1), "sum(x)", "Sum; of booleans, how many are true.", "| group sum(event.network.bytesSent) by dst.ip.address"),
-    function(Aggregate, "avg", (1, 1), "avg(x)", "Arithmetic mean.", "| group avg(event.network.rttUs) by dst.ip.address"),
-    function(Aggregate, "mean", (1, 1), "mean(x)", "Arithmetic mean.", "| group mean(event.network.rttUs) by dst.ip.address"),
-    function(Aggregate, "average", (1, 1), "average(x)", "Arithmetic mean.", "| group average(event.network.rttUs) by dst.ip.address"),
-    function(Aggregate, "min", (1, 1), "min(x)", "Smallest value.", "| group min(timestamp) by dst.ip.address"),
-    function(Aggregate, "max", (1, 1), "max(x)", "Largest value.", "| group max(timestamp) by dst.ip.address"),
-    function(Aggregate, "median", (1, 1), "median(x)", "Value in the middle.", "| group median(event.network.durationMs) by dst.port.number"),
-    function(Aggregate, "stddev", (1, 1), "stddev(x)", "Standard deviation.", "| group stddev(event.network.durationMs) by dst.port.number"),
-    function(Aggregate, "p10", (1, 1), "p10(x)", "Value that 10 % are below.", "| group p10(event.network.rttUs)"),
-    function(Aggregate, "p50", (1, 1), "p50(x)", "Value that 50 % are below.", "| group p50(event.network.rttUs)"),
-    function(Aggregate, "p90", (1, 1), "p90(x)", "Value that 90 % are below.", "| group p90(event.network.rttUs)"),
-    function(Aggregate, "p95", (1, 1), "p95(x)", "Value that 95 % are below.", "| group p95(event.network.rttUs)"),
-    function(Aggregate, "p99", (1, 1), "p99(x)", "Value that 99 % are below.", "| group p99(event.network.rttUs)"),
-    function(Aggregate, "p999", (1, 1), "p999(x)", "Value that 99.9 % are below.", "| group p999(event.network.rttUs)"),
-    function(Aggregate, "pct", (2, 2), "pct(N, x)", "Value that N % are below.", "| group pct(75, event.network.rttUs)"),
-    function(Aggregate, "percentile", (2, 2), "percentile(x, N)", "Value that N % are below.", "| group percentile(event.network.rttUs, 75)"),
-    function(Aggregate, "estimate_distinct", (1, 1), "estimate_distinct(x)", "How many different values, about (HyperLogLog).", "| group estimate_distinct(dst.ip.address) by src.process.name"),
-    function(Aggregate, "count_distinct", (1, 1), "count_distinct(x)", "How many different values, exactly.", "| group count_distinct(dst.ip.address) by src.process.name"),
-    function(Aggregate, "array_agg", (1, 2), "array_agg(x[, n])", "All values, or the first n, as an array.", "| group array_agg(dst.port.number, 20) by dst.ip.address"),
-    function(Aggregate, "array_agg_distinct", (1, 2), "array_agg_distinct(x[, n])", "All different values, or the first n, as an array.", "| group array_agg_distinct(dst.port.number) by dst.ip.address"),
-    function(Aggregate, "any", (1, 1), "any(x)", "Some value.", "| group any(src.process.image.path) by src.process.name"),
-    function(Aggregate, "any_true", (1, 1), "any_true(condition)", "Whether it is true for a row.", "| group any_true(dst.port.number = 22) by dst.ip.address"),
-    function(Aggregate, "all_true", (1, 1), "all_true(condition)", "Whether it is true for all rows.", "| group all_true(dst.port.number = 22) by dst.ip.address"),
-    function(Aggregate, "first", (1, 1), "first(x)", "Value of the first row.", "| sort timestamp | group first(dst.ip.address) by src.process.name"),
-    function(Aggregate, "last", (1, 1), "last(x)", "Value of the last row.", "| sort timestamp | group last(dst.ip.address) by src.process.name"),
-    function(Aggregate, "newest", (1, 1), "newest(x)", "Value of the newest event.", "| group newest(dst.ip.address) by src.process.name"),
-    function(Aggregate, "oldest", (1, 1), "oldest(x)", "Value of the oldest event.", "| group oldest(dst.ip.address) by src.process.name"),
-    function(Aggregate, "min_by", (2, 2), "min_by(x, y)", "The x of the row with the smallest y.", "| group min_by(dst.ip.address, timestamp) by src.process.name"),
-    function(Aggregate, "max_by", (2, 2), "max_by(x, y)", "The x of the row with the largest y.", "| group max_by(dst.ip.address, timestamp) by src.process.name"),
-    function(Aggregate, "hacklist", (1, 1), "hacklist(x)", "All different values, joined to one text.", "| group hacklist(dst.ip.address) by src.process.name"),
-
-    function(Running, "running_sum", (1, 1), "running_sum(x)", "Sum of this row and those before it.", "| group n = count() by event.type | let so_far = running_sum(n)"),
-    function(Running, "running_count", (0, 1), "running_count()", "1, 2, 3, …", "| sort timestamp | let place = running_count()"),
-    function(Running, "running_percent", (1, 1), "running_percent(x)", "What this row and those before it are of the sum, in percent.", "| group n = count() by event.type | sort -n | let share = running_percent(n)"),
-    function(Running, "percent_of_total", (1, 1), "percent_of_total(x)", "What this row is of the sum, in percent.", "| group n = count() by event.type | let share = percent_of_total(n)"),
-    function(Running, "overall_sum", (1, 1), "overall_sum(x)", "Sum of all rows.", "| group n = count() by event.type | let all = overall_sum(n)"),
-    function(Running, "overall_min", (1, 1), "overall_min(x)", "Smallest of all rows.", "| group n = count() by event.type | let least = overall_min(n)"),
-    function(Running, "overall_max", (1, 1), "overall_max(x)", "Largest of all rows.", "| group n = count() by event.type | let most = overall_max(n)"),
-    function(Running, "overall_avg", (1, 1), "overall_avg(x)", "Mean of all rows.", "| group n = count() by event.type | let mean = overall_avg(n)"),
-    function(Running, "overall_count", (0, 1), "overall_count()", "How many rows there are.", "| group n = count() by event.type | let rows = overall_count()"),
-
-    function(Plain, "abs", (1, 1), "abs(x)", "Without its sign.", "| let x = abs(src.port.number - dst.port.number)"),
-    function(Plain, "ceiling", (1, 1), "ceiling(x)", "The next whole number above.", "| let ms = ceiling(event.network.durationMs)"),
-    function(Plain, "floor", (1, 1), "floor(x)", "The next whole number below.", "| let ms = floor(event.network.durationMs)"),
-    function(Plain, "min", (2, MANY), "min(x, y, …)", "The smallest.", "| let low = min(src.port.number, dst.port.number)"),
-    function(Plain, "max", (2, MANY), "max(x, y, …)", "The largest.", "| let high = max(src.port.number, dst.port.number)"),
-    function(Plain, "sqrt", (1, 1), "sqrt(x)", "Square root.", "| let x = sqrt(event.network.rttUs)"),
-    function(Plain, "exp", (1, 1), "exp(x)", "e to the power of x.", "| let x = exp(1)"),
-    function(Plain, "ln", (1, 1), "ln(x)", "Natural logarithm.", "| let x = ln(event.network.bytesSent)"),
-    function(Plain, "log", (1, 2), "log(x[, base])", "Logarithm, to base 10 if none is given.", "| let x = log(event.network.bytesSent, 2)"),
-    function(Plain, "pow", (2, 2), "pow(x, y)", "x to the power of y.", "| let x = pow(2, 10)"),
-
-    function(Plain, "len", (1, 1), "len(x)", "How many characters, or elements of an array.", "len(src.process.cmdline) > 1000"),
-    function(Plain, "lower", (1, 1), "lower(x)", "In lower case.", "| let name = lower(src.process.name)"),
-    function(Plain, "upper", (1, 1), "upper(x)", "In upper case.", "| let name = upper(src.process.name)"),
-    function(Plain, "trim", (1, 2), "trim(x[, characters])", "Without white space, or these characters, at both ends.", "| let name = trim(src.process.name)"),
-    function(Plain, "ltrim", (1, 2), "ltrim(x[, characters])", "The same, at the beginning only.", "| let path = ltrim(src.process.image.path, '/')"),
-    function(Plain, "rtrim", (1, 2), "rtrim(x[, characters])", "The same, at the end only.", "| let path = rtrim(src.process.image.path, '/')"),
-    function(Plain, "substr", (2, 3), "substr(x, from[, length])", "A part of it, from a character on, the first being 0.", "| let start = substr(src.process.name, 0, 3)"),
-    function(Plain, "isempty", (1, 1), "isempty(x)", "Whether it is missing or ''.", "isempty(src.process.cmdline)"),
-    function(Plain, "isblank", (1, 1), "isblank(x)", "Whether it is missing or has nothing but white space.", "isblank(src.process.cmdline)"),
-    function(Plain, "bool", (1, 1), "bool(x)", "As true or false.", "| let known = bool(src.process.name)"),
-    function(Plain, "string", (1, 1), "string(x)", "As a text.", "| let port = string(dst.port.number)"),
-    function(Plain, "number", (1, 1), "number(x)", "As a number.", "| let n = number('443')"),
-    function(Plain, "replace", (3, 3), "replace(x, regex, y)", "With y for what matches; $1 in y is the first group.", "| let x = replace(dst.ip.address, '[0-9]+$', '0')"),
-    function(Plain, "format", (1, MANY), "format(\"%,d of %s\", x, …)", "Values within a text: %d, %f, %s.", "| group n = count() by event.type | let line = format('%,d of %s', n, event.type)"),
-    function(Plain, "json_object_value", (2, 2), "json_object_value(json, name)", "The member of an object in JSON.", "| let x = json_object_value('{\"a\":1}', 'a')"),
-
-    function(Plain, "net_ip", (1, 1), "net_ip(x)", "Whether it is an IP address.", "net_ip(dst.ip.address)"),
-    function(Plain, "net_ipv4", (1, 1), "net_ipv4(x)", "Whether it is an IPv4 address.", "net_ipv4(dst.ip.address)"),
-    function(Plain, "net_ipv6", (1, 1), "net_ipv6(x)", "Whether it is an IPv6 address.", "net_ipv6(dst.ip.address)"),
-    function(Plain, "net_ipsubnet", (2, MANY), "net_ipsubnet(x, network, …)", "Whether it is an address of a network.", "net_ipsubnet(dst.ip.address, '10.0.0.0/8')"),
-    function(Plain, "net_private", (1, 1), "net_private(x)", "Whether it is a private address, IPv4 or IPv6.", "!net_private(dst.ip.address)"),
-    function(Plain, "net_rfc1918", (1, 1), "net_rfc1918(x)", "Whether it is a private IPv4 address, or of 127.0.0.0/8.", "!net_rfc1918(dst.ip.address)"),
-    function(Plain, "net_rfc4193", (1, 1), "net_rfc4193(x)", "Whether it is a unique local IPv6 address.", "!net_rfc4193(dst.ip.address)"),
-    function(Plain, "net_url_scheme", (1, 1), "net_url_scheme(url)", "https of https://u@a.example.org:8443/p?q#f", "| let x = net_url_scheme('https://a.example.org/')"),
-    function(Plain, "net_url_netloc", (1, 1), "net_url_netloc(url)", "u@a.example.org:8443 of https://u@a.example.org:8443/p?q#f", "| let x = net_url_netloc('https://a.example.org/')"),
-    function(Plain, "net_url_domain", (1, 1), "net_url_domain(url)", "example.org of https://u@a.example.org:8443/p?q#f", "| let x = net_url_domain('https://a.example.org/')"),
-    function(Plain, "net_url_tld", (1, 1), "net_url_tld(url)", "org of https://u@a.example.org:8443/p?q#f", "| let x = net_url_tld('https://a.example.org/')"),
-    function(Plain, "net_url_path", (1, 1), "net_url_path(url)", "/p of https://u@a.example.org:8443/p?q#f", "| let x = net_url_path('https://a.example.org/p')"),
-    function(Plain, "net_url_query", (1, 1), "net_url_query(url)", "q of https://u@a.example.org:8443/p?q#f", "| let x = net_url_query('https://a.example.org/?q')"),
-    function(Plain, "net_url_fragment", (1, 1), "net_url_fragment(url)", "f of https://u@a.example.org:8443/p?q#f", "| let x = net_url_fragment('https://a.example.org/#f')"),
-
-    function(Plain, "array", (0, MANY), "array(x, y, …)", "An array of these.", "| let ends = array(src.ip.address, dst.ip.address)"),
-    function(Plain, "array_get", (2, 2), "array_get(array, n)", "An element, the first being 0; from the end if negative.", "| let a = array(1, 2) | let x = array_get(a, 0)"),
-    function(Plain, "array_to_string", (1, 2), "array_to_string(array[, between])", "The elements as one text.", "| let x = array_to_string(array(1, 2), '-')"),
-    function(Plain, "array_filter", (2, 2), "array_filter(array, func(x) -> condition)", "The elements for which it is true.", "| let x = array_filter(array(1, 2), func(x) -> x > 1)"),
-    function(Plain, "split", (2, 3), "split(x, regex[, n])", "The parts between matches, as an array of at most n.", "| let parts = split(src.process.cmdline, ' ')"),
-    function(Plain, "extract_matches", (2, 3), "extract_matches(x, regex[, n])", "What matches, as an array of at most n.", "| let numbers = extract_matches(src.process.cmdline, '[0-9]+')"),
-    function(Plain, "get", (2, 2), "array.get(n)", "An element, the first being 0; from the end if negative.", "| let a = array(1, 2) | let x = a.get(0)"),
-    function(Plain, "contains", (2, 2), "array.contains(x)", "Whether it is an element.", "| let a = array(1, 2) | let x = a.contains(1)"),
-    function(Plain, "distinct", (1, 1), "array.distinct()", "Without repetitions.", "| let a = array(1, 1) | let x = a.distinct()"),
-    function(Plain, "sort", (1, 1), "array.sort()", "Sorted.", "| let a = array(2, 1) | let x = a.sort()"),
-    function(Plain, "slice", (2, 3), "array.slice(from[, to])", "A part of it; negative numbers count from the end.", "| let a = array(1, 2, 3) | let x = a.slice(1)"),
-    function(Plain, "concat", (2, MANY), "array.concat(other, …)", "One after the other.", "| let a = array(1) | let x = a.concat(array(2))"),
-    function(Plain, "map", (2, 2), "array.map(func(x) -> y)", "What is made of each element.", "| let a = array(1, 2) | let x = a.map(func(x) -> x * 2)"),
-    function(Plain, "filter", (2, 2), "array.filter(func(x) -> condition)", "The elements for which it is true.", "| let a = array(1, 2) | let x = a.filter(func(x) -> x > 1)"),
-    function(Plain, "match_any", (2, 2), "array.match_any(func(x) -> condition)", "Whether it is true for an element.", "| let a = array(1, 2) | let x = a.match_any(func(x) -> x > 1)"),
-    function(Plain, "match_all", (2, 2), "array.match_all(func(x) -> condition)", "Whether it is true for all elements.", "| let a = array(1, 2) | let x = a.match_all(func(x) -> x > 1)"),
-
-    function(Plain, "timebucket", (1, 2), "timebucket([timestamp,] '10m')", "The beginning of the span of time that it is in.", "| group n = count() by t = timebucket('10m')"),
-    function(Plain, "strftime", (1, 3), "strftime(timestamp[, format[, zone]])", "As a text, RFC 3339 if no format is given.", "| let day = strftime(timestamp, '%Y-%m-%d')"),
-    function(Plain, "strptime", (2, 2), "strptime(text, format)", "The timestamp that a text tells.", "| let t = strptime('2026-11-22', '%Y-%m-%d')"),
-    function(Plain, "querystart", (0, 1), "querystart([unit])", "The beginning of the time that is searched; of files without a range, the first event.", "| limit 1 | let from = querystart()"),
-    function(Plain, "queryend", (0, 1), "queryend([unit])", "The end of the time that is searched; of files without a range, the last event.", "| limit 1 | let to = queryend('seconds')"),
-    function(Plain, "queryspan", (0, 1), "queryspan([unit])", "The length of the time that is searched.", "| group rate = count() / queryspan('minutes') by event.type"),
-    function(Plain, "now", (0, 0), "now()", "This moment as a timestamp.", "| limit 1 | let t = now()"),
-
-    function(Plain, "geo_ip_city", (1, 2), "geo_ip_city(address[, language])", "City of an address.", "| let city = geo_ip_city(dst.ip.address)"),
-    function(Plain, "geo_ip_state", (1, 2), "geo_ip_state(address[, language])", "State or province of an address.", "| let state = geo_ip_state(dst.ip.address)"),
-    function(Plain, "geo_ip_state_iso", (1, 1), "geo_ip_state_iso(address)", "The same as its code (ISO 3166-2).", "| let state = geo_ip_state_iso(dst.ip.address)"),
-    function(Plain, "geo_ip_country", (1, 2), "geo_ip_country(address[, language])", "Country of an address.", "| let country = geo_ip_country(dst.ip.address)"),
-    function(Plain, "geo_ip_country_iso", (1, 1), "geo_ip_country_iso(address)", "The same as its code (ISO 3166-1).", "| let country = geo_ip_country_iso(dst.ip.address)"),
-    function(Plain, "geo_ip_continent", (1, 2), "geo_ip_continent(address[, language])", "Continent of an address.", "| let continent = geo_ip_continent(dst.ip.address)"),
-    function(Plain, "geo_ip_continent_code", (1, 1), "geo_ip_continent_code(address)", "The same as its code.", "| let continent = geo_ip_continent_code(dst.ip.address)"),
-    function(Plain, "geo_ip_location", (1, 1), "geo_ip_location(address)", "Latitude and longitude of an address.", "| let place = geo_ip_location(dst.ip.address)"),
-];
+functions! {
+    Aggregate AggregateId "A function over the rows of a group." {
+        Count "count" (0, 1) "count([condition])" "Number of rows, or of rows for which the condition is true." "| group count() by event.type";
+        Sum "sum" (1, 1) "sum(x)" "Sum; of booleans, the number of true ones." "| group sum(event.network.bytesSent) by dst.ip.address";
+        Avg "avg" (1, 1) "avg(x)" "Arithmetic mean." "| group avg(event.network.rttUs) by dst.ip.address";
+        Mean "mean" (1, 1) "mean(x)" "Arithmetic mean." "| group mean(event.network.rttUs) by dst.ip.address";
+        Average "average" (1, 1) "average(x)" "Arithmetic mean." "| group average(event.network.rttUs) by dst.ip.address";
+        Min "min" (1, 1) "min(x)" "Smallest value." "| group min(timestamp) by dst.ip.address";
+        Max "max" (1, 1) "max(x)" "Largest value." "| group max(timestamp) by dst.ip.address";
+        Median "median" (1, 1) "median(x)" "Middle value." "| group median(event.network.durationMs) by dst.port.number";
+        Stddev "stddev" (1, 1) "stddev(x)" "Sample standard deviation." "| group stddev(event.network.durationMs) by dst.port.number";
+        P10 "p10" (1, 1) "p10(x)" "Value that 10 % are below." "| group p10(event.network.rttUs)";
+        P50 "p50" (1, 1) "p50(x)" "Value that 50 % are below." "| group p50(event.network.rttUs)";
+        P90 "p90" (1, 1) "p90(x)" "Value that 90 % are below." "| group p90(event.network.rttUs)";
+        P95 "p95" (1, 1) "p95(x)" "Value that 95 % are below." "| group p95(event.network.rttUs)";
+        P99 "p99" (1, 1) "p99(x)" "Value that 99 % are below." "| group p99(event.network.rttUs)";
+        P999 "p999" (1, 1) "p999(x)" "Value that 99.9 % are below." "| group p999(event.network.rttUs)";
+        Pct "pct" (2, 2) "pct(N, x)" "Value that N % are below." "| group pct(75, event.network.rttUs)";
+        Percentile "percentile" (2, 2) "percentile(x, N)" "Value that N % are below." "| group percentile(event.network.rttUs, 75)";
+        EstimateDistinct "estimate_distinct" (1, 1) "estimate_distinct(x)" "Number of different values, estimated (HyperLogLog)." "| group estimate_distinct(dst.ip.address) by src.process.name";
+        CountDistinct "count_distinct" (1, 1) "count_distinct(x)" "Number of different values, exact." "| group count_distinct(dst.ip.address) by src.process.name";
+        ArrayAgg "array_agg" (1, 2) "array_agg(x[, n])" "All values, or the first n, as an array." "| group array_agg(dst.port.number, 20) by dst.ip.address";
+        ArrayAggDistinct "array_agg_distinct" (1, 2) "array_agg_distinct(x[, n])" "All different values, or the first n, as an array." "| group array_agg_distinct(dst.port.number) by dst.ip.address";
+        Any "any" (1, 1) "any(x)" "One of the values, whichever is read first." "| group any(src.process.image.path) by src.process.name";
+        AnyTrue "any_true" (1, 1) "any_true(condition)" "Whether the condition is true for at least one row." "| group any_true(dst.port.number = 22) by dst.ip.address";
+        AllTrue "all_true" (1, 1) "all_true(condition)" "Whether the condition is true for all rows." "| group all_true(dst.port.number = 22) by dst.ip.address";
+        First "first" (1, 1) "first(x)" "Value of the first row." "| sort timestamp | group first(dst.ip.address) by src.process.name";
+        Last "last" (1, 1) "last(x)" "Value of the last row." "| sort timestamp | group last(dst.ip.address) by src.process.name";
+        Newest "newest" (1, 1) "newest(x)" "Value of the newest event." "| group newest(dst.ip.address) by src.process.name";
+        Oldest "oldest" (1, 1) "oldest(x)" "Value of the oldest event." "| group oldest(dst.ip.address) by src.process.name";
+        MinBy "min_by" (2, 2) "min_by(x, y)" "The x of the row with the smallest y." "| group min_by(dst.ip.address, timestamp) by src.process.name";
+        MaxBy "max_by" (2, 2) "max_by(x, y)" "The x of the row with the largest y." "| group max_by(dst.ip.address, timestamp) by src.process.name";
+        Hacklist "hacklist" (1, 1) "hacklist(x)" "All different values, joined into one text." "| group hacklist(dst.ip.address) by src.process.name";
+    }
+    Running RunningId "A function over a row and the rows before it, or over all rows." {
+        RunningSum "running_sum" (1, 1) "running_sum(x)" "Sum of this row and the rows before it." "| group n = count() by event.type | let so_far = running_sum(n)";
+        RunningCount "running_count" (0, 1) "running_count()" "Number of the row: 1, 2, 3, …" "| sort timestamp | let place = running_count()";
+        RunningPercent "running_percent" (1, 1) "running_percent(x)" "Sum up to this row, in percent of the sum of all rows." "| group n = count() by event.type | sort -n | let share = running_percent(n)";
+        PercentOfTotal "percent_of_total" (1, 1) "percent_of_total(x)" "Value of this row, in percent of the sum of all rows." "| group n = count() by event.type | let share = percent_of_total(n)";
+        OverallSum "overall_sum" (1, 1) "overall_sum(x)" "Sum of all rows." "| group n = count() by event.type | let all = overall_sum(n)";
+        OverallMin "overall_min" (1, 1) "overall_min(x)" "Smallest value of all rows." "| group n = count() by event.type | let least = overall_min(n)";
+        OverallMax "overall_max" (1, 1) "overall_max(x)" "Largest value of all rows." "| group n = count() by event.type | let most = overall_max(n)";
+        OverallAvg "overall_avg" (1, 1) "overall_avg(x)" "Mean of all rows." "| group n = count() by event.type | let mean = overall_avg(n)";
+        OverallCount "overall_count" (0, 1) "overall_count()" "Number of all rows." "| group n = count() by event.type | let rows = overall_count()";
+    }
+    Plain PlainId "A function of its arguments." {
+        Abs "abs" (1, 1) "abs(x)" "Absolute value." "| let x = abs(src.port.number - dst.port.number)";
+        Ceiling "ceiling" (1, 1) "ceiling(x)" "Smallest whole number that is not below x." "| let ms = ceiling(event.network.durationMs)";
+        Floor "floor" (1, 1) "floor(x)" "Largest whole number that is not above x." "| let ms = floor(event.network.durationMs)";
+        Min "min" (2, MANY) "min(x, y, …)" "Smallest argument." "| let low = min(src.port.number, dst.port.number)";
+        Max "max" (2, MANY) "max(x, y, …)" "Largest argument." "| let high = max(src.port.number, dst.port.number)";
+        Sqrt "sqrt" (1, 1) "sqrt(x)" "Square root." "| let x = sqrt(event.network.rttUs)";
+        Exp "exp" (1, 1) "exp(x)" "e to the power of x." "| let x = exp(1)";
+        Ln "ln" (1, 1) "ln(x)" "Natural logarithm." "| let x = ln(event.network.bytesSent)";
+        Log "log" (1, 2) "log(x[, base])" "Logarithm; to base 10 if no base is given." "| let x = log(event.network.bytesSent, 2)";
+        Pow "pow" (2, 2) "pow(x, y)" "x to the power of y." "| let x = pow(2, 10)";
+        Len "len" (1, 1) "len(x)" "Number of characters, or of elements of an array." "len(src.process.cmdline) > 1000";
+        Lower "lower" (1, 1) "lower(x)" "Text in lower case." "| let name = lower(src.process.name)";
+        Upper "upper" (1, 1) "upper(x)" "Text in upper case." "| let name = upper(src.process.name)";
+        Trim "trim" (1, 2) "trim(x[, characters])" "Text without white space, or without these characters, at both ends." "| let name = trim(src.process.name)";
+        Ltrim "ltrim" (1, 2) "ltrim(x[, characters])" "Text without white space, or without these characters, at its beginning." "| let path = ltrim(src.process.image.path, '/')";
+        Rtrim "rtrim" (1, 2) "rtrim(x[, characters])" "Text without white space, or without these characters, at its end." "| let path = rtrim(src.process.image.path, '/')";
+        Substr "substr" (2, 3) "substr(x, from[, length])" "Part of a text from a character on; the first is 0." "| let start = substr(src.process.name, 0, 3)";
+        Isempty "isempty" (1, 1) "isempty(x)" "Whether the value is missing or ''." "isempty(src.process.cmdline)";
+        Isblank "isblank" (1, 1) "isblank(x)" "Whether the value is missing or has only white space." "isblank(src.process.cmdline)";
+        Bool "bool" (1, 1) "bool(x)" "Value as true or false." "| let known = bool(src.process.name)";
+        String "string" (1, 1) "string(x)" "Value as a text." "| let port = string(dst.port.number)";
+        Number "number" (1, 1) "number(x)" "Value as a number." "| let n = number('443')";
+        Replace "replace" (3, 3) "replace(x, regex, y)" "Text with each match replaced by y; $1 in y is the first group." "| let x = replace(dst.ip.address, '[0-9]+$', '0')";
+        Format "format" (1, MANY) "format(\"%,d of %s\", x, …)" "Text with values in it: %d, %f, %s." "| group n = count() by event.type | let line = format('%,d of %s', n, event.type)";
+        JsonObjectValue "json_object_value" (2, 2) "json_object_value(json, name)" "Member of a JSON object." "| let x = json_object_value('{\"a\":1}', 'a')";
+        NetIp "net_ip" (1, 1) "net_ip(x)" "Whether the value is an IP address." "net_ip(dst.ip.address)";
+        NetIpv4 "net_ipv4" (1, 1) "net_ipv4(x)" "Whether the value is an IPv4 address." "net_ipv4(dst.ip.address)";
+        NetIpv6 "net_ipv6" (1, 1) "net_ipv6(x)" "Whether the value is an IPv6 address." "net_ipv6(dst.ip.address)";
+        NetIpsubnet "net_ipsubnet" (2, MANY) "net_ipsubnet(x, network, …)" "Whether the address is in one of the networks." "net_ipsubnet(dst.ip.address, '10.0.0.0/8')";
+        NetPrivate "net_private" (1, 1) "net_private(x)" "Whether the address is private, IPv4 or IPv6." "!net_private(dst.ip.address)";
+        NetRfc1918 "net_rfc1918" (1, 1) "net_rfc1918(x)" "Whether the address is a private IPv4 address or in 127.0.0.0/8." "!net_rfc1918(dst.ip.address)";
+        NetRfc4193 "net_rfc4193" (1, 1) "net_rfc4193(x)" "Whether the address is a unique local IPv6 address." "!net_rfc4193(dst.ip.address)";
+        NetUrlScheme "net_url_scheme" (1, 1) "net_url_scheme(url)" "https of https://u@a.example.org:8443/p?q#f" "| let x = net_url_scheme('https://a.example.org/')";
+        NetUrlNetloc "net_url_netloc" (1, 1) "net_url_netloc(url)" "u@a.example.org:8443 of https://u@a.example.org:8443/p?q#f" "| let x = net_url_netloc('https://a.example.org/')";
+        NetUrlUserinfo "net_url_userinfo" (1, 1) "net_url_userinfo(url)" "u of https://u@a.example.org:8443/p?q#f" "| let x = net_url_userinfo('https://u@a.example.org/')";
+        NetUrlDomain "net_url_domain" (1, 1) "net_url_domain(url)" "example.org of https://u@a.example.org:8443/p?q#f" "| let x = net_url_domain('https://a.example.org/')";
+        NetUrlSubdomain "net_url_subdomain" (1, 1) "net_url_subdomain(url)" "a of https://u@a.example.org:8443/p?q#f" "| let x = net_url_subdomain('https://a.example.org/')";
+        NetUrlTld "net_url_tld" (1, 1) "net_url_tld(url)" "org of https://u@a.example.org:8443/p?q#f" "| let x = net_url_tld('https://a.example.org/')";
+        NetUrlPort "net_url_port" (1, 1) "net_url_port(url)" "8443 of https://u@a.example.org:8443/p?q#f, as a number" "| let x = net_url_port('https://a.example.org:8443/')";
+        NetUrlPath "net_url_path" (1, 1) "net_url_path(url)" "/p of https://u@a.example.org:8443/p?q#f" "| let x = net_url_path('https://a.example.org/p')";
+        NetUrlQuery "net_url_query" (1, 1) "net_url_query(url)" "q of https://u@a.example.org:8443/p?q#f" "| let x = net_url_query('https://a.example.org/?q')";
+        NetUrlFragment "net_url_fragment" (1, 1) "net_url_fragment(url)" "f of https://u@a.example.org:8443/p?q#f" "| let x = net_url_fragment('https://a.example.org/#f')";
+        Array "array" (0, MANY) "array(x, y, …)" "Array of the arguments." "| let ends = array(src.ip.address, dst.ip.address)";
+        ArrayGet "array_get" (2, 2) "array_get(array, n)" "Element of an array; the first is 0, negative numbers count from the end." "| let a = array(1, 2) | let x = array_get(a, 0)";
+        ArrayToString "array_to_string" (1, 2) "array_to_string(array[, between])" "Elements joined into one text." "| let x = array_to_string(array(1, 2), '-')";
+        ArrayFilter "array_filter" (2, 2) "array_filter(array, func(x) -> condition)" "Elements for which the condition is true." "| let x = array_filter(array(1, 2), func(x) -> x > 1)";
+        Split "split" (2, 3) "split(x, regex[, n])" "Parts between the matches, as an array of at most n." "| let parts = split(src.process.cmdline, ' ')";
+        ExtractMatches "extract_matches" (2, 3) "extract_matches(x, regex[, n])" "Matches, as an array of at most n." "| let numbers = extract_matches(src.process.cmdline, '[0-9]+')";
+        Get "get" (2, 2) "array.get(n)" "Element of an array; the first is 0, negative numbers count from the end." "| let a = array(1, 2) | let x = a.get(0)";
+        Contains "contains" (2, 2) "array.contains(x)" "Whether x is an element." "| let a = array(1, 2) | let x = a.contains(1)";
+        Distinct "distinct" (1, 1) "array.distinct()" "Array without repetitions." "| let a = array(1, 1) | let x = a.distinct()";
+        Sort "sort" (1, 1) "array.sort()" "Array in ascending order." "| let a = array(2, 1) | let x = a.sort()";
+        Slice "slice" (2, 3) "array.slice(from[, to])" "Part of an array; negative numbers count from the end." "| let a = array(1, 2, 3) | let x = a.slice(1)";
+        Concat "concat" (2, MANY) "array.concat(other, …)" "Arrays one after the other." "| let a = array(1) | let x = a.concat(array(2))";
+        Map "map" (2, 2) "array.map(func(x) -> y)" "Array of what the function returns for each element." "| let a = array(1, 2) | let x = a.map(func(x) -> x * 2)";
+        Filter "filter" (2, 2) "array.filter(func(x) -> condition)" "Elements for which the condition is true." "| let a = array(1, 2) | let x = a.filter(func(x) -> x > 1)";
+        MatchAny "match_any" (2, 2) "array.match_any(func(x) -> condition)" "Whether the condition is true for at least one element." "| let a = array(1, 2) | let x = a.match_any(func(x) -> x > 1)";
+        MatchAll "match_all" (2, 2) "array.match_all(func(x) -> condition)" "Whether the condition is true for all elements." "| let a = array(1, 2) | let x = a.match_all(func(x) -> x > 1)";
+        Timebucket "timebucket" (1, 2) "timebucket([timestamp,] '10m')" "Beginning of the span of time that the timestamp is in." "| group n = count() by t = timebucket('10m')";
+        Strftime "strftime" (1, 3) "strftime(timestamp[, format[, zone]])" "Timestamp as a text; RFC 3339 if no format is given." "| let day = strftime(timestamp, '%Y-%m-%d')";
+        Strptime "strptime" (2, 2) "strptime(text, format)" "Timestamp read from a text." "| let t = strptime('2026-11-22', '%Y-%m-%d')";
+        Querystart "querystart" (0, 1) "querystart([unit])" "Beginning of the searched time; of files without a range, the first event." "| limit 1 | let from = querystart()";
+        Queryend "queryend" (0, 1) "queryend([unit])" "End of the searched time; of files without a range, the last event." "| limit 1 | let to = queryend('seconds')";
+        Queryspan "queryspan" (0, 1) "queryspan([unit])" "Length of the searched time." "| group rate = count() / queryspan('minutes') by event.type";
+        Now "now" (0, 0) "now()" "Current time as a timestamp." "| limit 1 | let t = now()";
+        GeoIpCity "geo_ip_city" (1, 2) "geo_ip_city(address[, language])" "City of an address." "| let city = geo_ip_city(dst.ip.address)";
+        GeoIpState "geo_ip_state" (1, 2) "geo_ip_state(address[, language])" "State or province of an address." "| let state = geo_ip_state(dst.ip.address)";
+        GeoIpStateIso "geo_ip_state_iso" (1, 1) "geo_ip_state_iso(address)" "State or province as its code (ISO 3166-2)." "| let state = geo_ip_state_iso(dst.ip.address)";
+        GeoIpCountry "geo_ip_country" (1, 2) "geo_ip_country(address[, language])" "Country of an address." "| let country = geo_ip_country(dst.ip.address)";
+        GeoIpCountryIso "geo_ip_country_iso" (1, 1) "geo_ip_country_iso(address)" "Country as its code (ISO 3166-1)." "| let country = geo_ip_country_iso(dst.ip.address)";
+        GeoIpContinent "geo_ip_continent" (1, 2) "geo_ip_continent(address[, language])" "Continent of an address." "| let continent = geo_ip_continent(dst.ip.address)";
+        GeoIpContinentCode "geo_ip_continent_code" (1, 1) "geo_ip_continent_code(address)" "Continent as its code." "| let continent = geo_ip_continent_code(dst.ip.address)";
+        GeoIpLocation "geo_ip_location" (1, 1) "geo_ip_location(address)" "Latitude and longitude of an address." "| let place = geo_ip_location(dst.ip.address)";
+    }
+}

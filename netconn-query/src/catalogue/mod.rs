@@ -5,42 +5,61 @@ mod commands;
 mod functions;
 
 pub use commands::{COMMANDS, CommandInfo};
-pub use functions::FUNCTIONS;
+pub use functions::{AggregateId, FUNCTIONS, FunctionId, PlainId, RunningId};
 
 use crate::diagnostic::nearest;
 
-/// Where a function can be called, and by how.
+/// Where a function can be called, and over which values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FunctionKind {
-    /// Of all rows of a group: in `group` and `top` only.
+    /// Over all rows of a group: in `group` and `top` only.
     Aggregate,
-    /// Of a row and those before it, or of all rows: everywhere but in `group` and `top`.
+    /// Over a row and the rows before it, or over all rows: everywhere but in `group` and `top`.
     Running,
-    /// Of its arguments: everywhere. `f(x)` and `x.f()` are the same.
+    /// Over its arguments: everywhere. `f(x)` and `x.f()` are the same.
     Plain,
 }
 
-/// A function or an aggregate.
+/// A function of the language.
 #[derive(Clone, Copy, Debug)]
 pub struct FunctionInfo {
-    /// Its name.
+    /// Identifies the function to an engine.
+    pub id: FunctionId,
+    /// Name, in lower case. `min` and `max` are two functions each: an aggregate and a plain one.
     pub name: &'static str,
     /// Where it can be called.
     pub kind: FunctionKind,
-    /// The least number of arguments; with `x.f()`, `x` is one of them.
+    /// Least number of arguments; with `x.f()`, `x` is one of them.
     pub least: usize,
-    /// The largest number of arguments.
+    /// Largest number of arguments.
     pub most: usize,
-    /// How it is called.
+    /// A call with named arguments, optional ones in brackets.
     pub usage: &'static str,
-    /// What it means, in a line.
+    /// What it returns, in a line.
     pub meaning: &'static str,
     /// A query that uses it.
     pub example: &'static str,
 }
 
-/// No limit but that of format.
+/// Largest number of arguments of the functions that take any number.
 pub const MANY: usize = 1_000;
+
+impl FunctionInfo {
+    /// Returns why a call with this number of arguments is wrong, as one sentence; `None` if it is right.
+    pub fn wrong_count(&self, given: usize) -> Option<String> {
+        if (self.least..=self.most).contains(&given) {
+            return None;
+        }
+        let expected = match (self.least, self.most) {
+            (0, 0) => "no arguments".to_owned(),
+            (1, 1) => "one argument".to_owned(),
+            (least, most) if least == most => format!("{least} arguments"),
+            (least, MANY) => format!("at least {least} arguments"),
+            (least, most) => format!("{least} to {most} arguments"),
+        };
+        Some(format!("{} has {expected}, not {given}", self.name))
+    }
+}
 
 /// Names of functions that people try, and what is meant here.
 pub const OTHER_FUNCTIONS: [(&str, &str); 53] = [
@@ -128,9 +147,15 @@ pub const OTHER_COMMANDS: [(&str, &str); 25] = [
     ("pivot", "transpose"),
 ];
 
-/// The functions of that name: one, or for `min` and `max` an aggregate and a plain one.
+/// Returns the functions of that name: one, or for `min` and `max` an aggregate and a plain one.
 pub fn functions(name: &str) -> impl Iterator<Item = &'static FunctionInfo> {
-    FUNCTIONS.iter().filter(move |function| function.name == name)
+    FUNCTIONS.iter().copied().filter(move |function| function.name == name)
+}
+
+/// Returns the aggregate that is called where aggregates may stand: `min(x)` is one, `min(x, y)` is not.
+pub fn aggregate(name: &str, arguments: usize) -> Option<AggregateId> {
+    let id = AggregateId::by_name(name)?;
+    (PlainId::by_name(name).is_none() || arguments <= id.info().most).then_some(id)
 }
 
 /// The command of that name.

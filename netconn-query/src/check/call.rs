@@ -5,21 +5,20 @@ use ipnet::IpNet;
 use super::{Checker, Place, literal, scope::Scope};
 use crate::{
     ast::{Expr, ExprKind, Span},
-    catalogue::{self, FunctionInfo, FunctionKind, MANY},
+    catalogue::{self, AggregateId, FunctionId, FunctionInfo, FunctionKind, PlainId},
     diagnostic::Diagnostic,
     duration, printer,
 };
 
-/// Functions whose second argument is a lambda.
-const WITH_LAMBDA: [&str; 5] = ["array_filter", "filter", "map", "match_any", "match_all"];
-/// Functions whose second argument is a regular expression.
-const WITH_REGEX: [&str; 3] = ["replace", "split", "extract_matches"];
+/// Whether the second argument is a lambda.
+fn takes_lambda(id: FunctionId) -> bool {
+    use PlainId::{ArrayFilter, Filter, Map, MatchAll, MatchAny};
+    matches!(id, FunctionId::Plain(ArrayFilter | Filter | Map | MatchAll | MatchAny))
+}
 
-/// Whether a call with so many arguments is an aggregate, where aggregates may be: `min(x)` is, `min(x, y)` is none.
-pub(super) fn is_aggregate(name: &str, arguments: usize) -> bool {
-    let mut functions = catalogue::functions(name).filter(|function| function.kind == FunctionKind::Aggregate);
-    let has_plain = catalogue::functions(name).any(|function| function.kind == FunctionKind::Plain);
-    functions.any(|function| !has_plain || arguments <= function.most)
+/// Whether the second argument is a regular expression.
+fn takes_regex(id: FunctionId) -> bool {
+    matches!(id, FunctionId::Plain(PlainId::Replace | PlainId::Split | PlainId::ExtractMatches))
 }
 
 impl Checker<'_> {
@@ -32,7 +31,8 @@ impl Checker<'_> {
         scope: &Scope,
         place: Place,
     ) {
-        let aggregate = is_aggregate(name, arguments.len()) && (place == Place::Aggregates || !has_plain(name));
+        let aggregate = catalogue::aggregate(name, arguments.len()).is_some()
+            && (place == Place::Aggregates || PlainId::by_name(name).is_none());
         let kind = |function: &&FunctionInfo| (function.kind == FunctionKind::Aggregate) == aggregate;
         let function = catalogue::functions(name).find(kind).or_else(|| catalogue::functions(name).next());
         match function {
@@ -44,7 +44,7 @@ impl Checker<'_> {
             Some(function) => {
                 self.place_of(function, span, place);
                 self.count_of(function, span, arguments.len());
-                self.meaning_of(name, arguments);
+                self.meaning_of(function, arguments);
             }
         }
         if let (Some(condition), false) = (condition, aggregate) {
@@ -54,7 +54,9 @@ impl Checker<'_> {
         let inner = if aggregate { Place::InAggregate } else { place };
         for (number, argument) in arguments.iter().enumerate() {
             match &argument.kind {
-                ExprKind::Lambda { parameter, body } if number == 1 && WITH_LAMBDA.contains(&name) => {
+                ExprKind::Lambda { parameter, body }
+                    if number == 1 && function.is_some_and(|function| takes_lambda(function.id)) =>
+                {
                     self.parameters.push(parameter.text.clone());
                     self.expression(body, scope, inner);
                     self.parameters.pop();
@@ -94,33 +96,26 @@ impl Checker<'_> {
     }
 
     fn count_of(&mut self, function: &FunctionInfo, span: Span, given: usize) {
-        let FunctionInfo { name, least, most, usage, .. } = function;
-        if (*least..=*most).contains(&given) {
-            return;
+        if let Some(message) = function.wrong_count(given) {
+            self.diagnostics.push(Diagnostic::error(span, message).suggest(function.usage));
         }
-        let expected = match (*least, *most) {
-            (0, 0) => "no arguments".to_owned(),
-            (1, 1) => "one argument".to_owned(),
-            (least, most) if least == most => format!("{least} arguments"),
-            (least, MANY) => format!("at least {least} arguments"),
-            (least, most) => format!("{least} to {most} arguments"),
-        };
-        let message = format!("{name} has {expected}, not {given}");
-        self.diagnostics.push(Diagnostic::error(span, message).suggest(*usage));
     }
 
     /// Arguments that are texts or numbers and mean something.
-    fn meaning_of(&mut self, name: &str, arguments: &[Expr]) {
-        match (name, arguments) {
-            (_, [_, regex, ..]) if WITH_REGEX.contains(&name) => self.regex(regex),
-            (_, [_, function]) if WITH_LAMBDA.contains(&name) && !matches!(function.kind, ExprKind::Lambda { .. }) => {
+    fn meaning_of(&mut self, function: &FunctionInfo, arguments: &[Expr]) {
+        let FunctionInfo { id, name, .. } = *function;
+        match (id, arguments) {
+            (_, [_, regex, ..]) if takes_regex(id) => self.regex(regex),
+            (_, [_, body]) if takes_lambda(id) && !matches!(body.kind, ExprKind::Lambda { .. }) => {
                 let message = format!("{name} is given a function for each element");
-                let suggestion = format!("func(x) -> {}", printer::expression(function));
-                self.diagnostics.push(Diagnostic::error(function.span, message).suggest(suggestion));
+                let suggestion = format!("func(x) -> {}", printer::expression(body));
+                self.diagnostics.push(Diagnostic::error(body.span, message).suggest(suggestion));
             }
-            ("net_ipsubnet", [_, networks @ ..]) => networks.iter().for_each(|network| self.network(network)),
-            ("timebucket", [bucket] | [_, bucket]) => self.bucket(bucket),
-            ("querystart" | "queryend" | "queryspan", [unit]) => {
+            (FunctionId::Plain(PlainId::NetIpsubnet), [_, networks @ ..]) => {
+                networks.iter().for_each(|network| self.network(network));
+            }
+            (FunctionId::Plain(PlainId::Timebucket), [bucket] | [_, bucket]) => self.bucket(bucket),
+            (FunctionId::Plain(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan), [unit]) => {
                 if let ExprKind::Text(text) = &unit.kind
                     && duration::unit(text).is_none()
                 {
@@ -128,7 +123,7 @@ impl Checker<'_> {
                     self.diagnostics.push(Diagnostic::error(unit.span, message).suggest("'minutes'"));
                 }
             }
-            ("pct" | "percentile", [first, second]) => {
+            (FunctionId::Aggregate(AggregateId::Pct | AggregateId::Percentile), [first, second]) => {
                 let is_percent =
                     |expr: &Expr| matches!(expr.kind, ExprKind::Number(number) if (0.0..=100.0).contains(&number));
                 if !is_percent(first) && !is_percent(second) {
@@ -164,8 +159,4 @@ impl Checker<'_> {
             self.diagnostics.push(Diagnostic::error(bucket.span, message).suggest("timebucket('10m')"));
         }
     }
-}
-
-fn has_plain(name: &str) -> bool {
-    catalogue::functions(name).any(|function| function.kind == FunctionKind::Plain)
 }

@@ -1,4 +1,4 @@
-//! Commands: what they need, and which columns are there behind them.
+//! Checks commands and follows the columns from one to the next.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,12 @@ use super::{
 };
 use crate::{
     ast::{Column, Command, CommandKind, Expr, ExprKind, JoinKey, JoinSide, Name, Query, Span},
+    catalogue,
     diagnostic::Diagnostic,
-    duration, pattern, printer,
+    duration,
+    facts::{ColumnsAfter, Role},
+    pattern::{self, Content, Piece},
+    printer,
 };
 
 impl Checker<'_> {
@@ -27,40 +31,15 @@ impl Checker<'_> {
     }
 
     fn command(&mut self, command: &Command, mut scope: Scope, is_source: bool) -> Scope {
+        let facts = command.kind.facts();
         match &command.kind {
-            CommandKind::Filter(condition) => self.condition(condition, &scope, Place::Row),
-            CommandKind::Columns(columns) => {
-                self.columns(columns, &scope, Place::Row);
-                return Scope::named(labels(columns));
-            }
+            // Each column may use those before it.
             CommandKind::Let(columns) => {
                 for column in columns {
                     self.expression(&column.expr, &scope, Place::Row);
                     scope.add(column.label.clone());
                 }
-            }
-            CommandKind::Group { aggregates, by } => {
-                self.group(aggregates, by, &scope);
-                return Scope::named(labels(by).chain(labels(aggregates)));
-            }
-            CommandKind::Sort(keys) => keys.iter().for_each(|key| self.expression(&key.expr, &scope, Place::Row)),
-            CommandKind::Limit(_) | CommandKind::NoLimit | CommandKind::SaveLookup { table: _, merge: _ } => {}
-            CommandKind::Parse { pattern, pattern_span, from } => {
-                if let Some(from) = from {
-                    self.expression(from, &scope, Place::Row);
-                }
-                self.pattern(pattern, *pattern_span, &mut scope);
-            }
-            CommandKind::Lookup { columns, table: _, by } => {
-                by.iter().for_each(|key| self.expression(&key.expr, &scope, Place::Row));
-                columns.iter().for_each(|column| scope.add(column.name.text.clone()));
-            }
-            CommandKind::Dataset(_) => {
-                if !is_source {
-                    let message = "dataset takes the rows of a table: what stands before it has no effect";
-                    self.diagnostics.push(Diagnostic::warning(command.span, message));
-                }
-                return Scope::open();
+                return scope;
             }
             CommandKind::Join { kind: _, all: _, sides, on } => {
                 return self.join(command.span, sides, on, scope, is_source);
@@ -70,41 +49,50 @@ impl Checker<'_> {
                 queries.iter().for_each(|query| all.merge(self.query(query)));
                 return all;
             }
-            CommandKind::Transpose { column, keys, limit: _ } => {
-                self.name(column, &scope);
-                keys.iter().for_each(|key| self.name(key, &scope));
-                let mut rest = Scope::named(keys.iter().map(|key| key.text.clone()));
-                rest.widen();
-                return rest;
+            _ => {}
+        }
+        for (role, expr) in facts.expressions {
+            match role {
+                Role::Condition => self.condition(expr, &scope, Place::Row),
+                Role::Row => self.expression(expr, &scope, Place::Row),
+                Role::Aggregate => self.expression(expr, &scope, Place::Aggregates),
+                Role::Key => self.expression(expr, &scope, Place::Key),
             }
-            CommandKind::Top { count: _, aggregates, by } => {
-                self.group(aggregates, by, &scope);
-                let counted = if aggregates.is_empty() { Some("count".to_owned()) } else { None };
-                return Scope::named(labels(by).chain(labels(aggregates)).chain(counted));
+        }
+        facts.reads.into_iter().for_each(|name| self.field(&name.text, name.span, &scope));
+        match &command.kind {
+            CommandKind::Columns(columns) => self.same_names(columns.iter()),
+            CommandKind::Group { aggregates, by } | CommandKind::Top { count: _, aggregates, by } => {
+                self.same_names(by.iter().chain(aggregates));
+                aggregates.iter().for_each(|column| self.fields_of_groups(&column.expr));
             }
-            CommandKind::Compare { name: _, shift, shift_span } => {
-                if duration::span(shift).is_none() && !shift.ends_with("queryspan") {
-                    let message = format!("'{shift}' is no span of time: a number and a unit of s, m, h, d or w are");
-                    self.diagnostics.push(Diagnostic::error(*shift_span, message).suggest("'-1w'"));
-                }
+            CommandKind::Parse { pattern, pattern_span, from: _ } => self.pattern(pattern, *pattern_span),
+            CommandKind::Dataset(_) if !is_source => {
+                let message = "dataset takes the rows of a table: what stands before it has no effect";
+                self.diagnostics.push(Diagnostic::warning(command.span, message));
+            }
+            CommandKind::Compare { name: _, shift, shift_span } => self.shift(shift, *shift_span),
+            _ => {}
+        }
+        match facts.columns {
+            ColumnsAfter::Kept | ColumnsAfter::OfQueries => {}
+            ColumnsAfter::Added(columns) => {
+                columns.into_iter().for_each(|column| scope.add(column.name.into_owned()));
+            }
+            ColumnsAfter::Only(columns) | ColumnsAfter::Grouped(columns) => {
+                scope = Scope::named(columns.into_iter().map(|column| column.name.into_owned()));
+            }
+            ColumnsAfter::Partly(names) => {
+                scope = Scope::named(names.into_iter().map(|name| name.text.clone()));
                 scope.widen();
             }
-            CommandKind::Dedup(names) => names.iter().for_each(|name| self.name(name, &scope)),
+            ColumnsAfter::Compared(_) => scope.widen(),
         }
         scope
     }
 
-    fn name(&mut self, name: &Name, scope: &Scope) {
-        self.field(&name.text, name.span, scope);
-    }
-
-    fn columns(&mut self, columns: &[Column], scope: &Scope, place: Place) {
-        columns.iter().for_each(|column| self.expression(&column.expr, scope, place));
-        self.twice(columns.iter());
-    }
-
-    /// Two columns of one name cannot both be there.
-    fn twice<'a>(&mut self, columns: impl Iterator<Item = &'a Column>) {
+    /// Reports columns that have the name of an earlier one of the same command.
+    fn same_names<'a>(&mut self, columns: impl Iterator<Item = &'a Column>) {
         let columns: Vec<&Column> = columns.collect();
         let mut labels: HashSet<String> = columns.iter().map(|column| column.label.clone()).collect();
         let mut seen = HashSet::new();
@@ -121,29 +109,29 @@ impl Checker<'_> {
         }
     }
 
-    fn group(&mut self, aggregates: &[Column], by: &[Column], scope: &Scope) {
-        for column in aggregates {
-            self.expression(&column.expr, scope, Place::Aggregates);
-            if let Some(field) = outside_aggregates(&column.expr) {
-                let message = "in a group a field has many values: make one of them, or group by it";
-                let suggestion = format!("any({})", printer::expression(field));
-                self.diagnostics.push(Diagnostic::error(field.span, message).suggest(suggestion));
-            }
+    /// Reports a field of a group that is in no aggregate.
+    fn fields_of_groups(&mut self, aggregate: &Expr) {
+        if let Some(field) = outside_aggregates(aggregate) {
+            let message = "in a group a field has many values: make one of them, or group by it";
+            let suggestion = format!("any({})", printer::expression(field));
+            self.diagnostics.push(Diagnostic::error(field.span, message).suggest(suggestion));
         }
-        by.iter().for_each(|column| self.expression(&column.expr, scope, Place::Key));
-        self.twice(by.iter().chain(aggregates));
     }
 
-    fn pattern(&mut self, pattern: &str, span: Span, scope: &mut Scope) {
-        // Patterns that cannot be read are no part of a query.
+    /// Reports regular expressions of a `parse` pattern that cannot be compiled.
+    fn pattern(&mut self, pattern: &str, span: Span) {
+        // The parser has reported a pattern that cannot be read.
         for piece in pattern::pieces(pattern).unwrap_or_default() {
-            if let pattern::Piece::Column { name, content } = piece {
-                if let pattern::Content::Regex(regex) = content {
-                    self.diagnostics
-                        .extend(literal::regex_problem(&regex).map(|problem| Diagnostic::error(span, problem)));
-                }
-                scope.add(name);
+            if let Piece::Column { name: _, content: Content::Regex(regex) } = piece {
+                self.diagnostics.extend(literal::regex_problem(&regex).map(|problem| Diagnostic::error(span, problem)));
             }
+        }
+    }
+
+    fn shift(&mut self, shift: &str, span: Span) {
+        if duration::span(shift).is_none() && !shift.ends_with("queryspan") {
+            let message = format!("'{shift}' is no span of time: a number and a unit of s, m, h, d or w are");
+            self.diagnostics.push(Diagnostic::error(span, message).suggest("'-1w'"));
         }
     }
 
@@ -197,15 +185,11 @@ impl Checker<'_> {
     }
 }
 
-fn labels(columns: &[Column]) -> impl Iterator<Item = String> {
-    columns.iter().map(|column| column.label.clone())
-}
-
-/// A field that is in no aggregate.
+/// Returns the first field that is in no aggregate.
 fn outside_aggregates(expr: &Expr) -> Option<&Expr> {
     match &expr.kind {
         ExprKind::Field(_) => Some(expr),
-        ExprKind::Call { name, arguments, .. } if super::call::is_aggregate(name, arguments.len()) => None,
+        ExprKind::Call { name, arguments, .. } if catalogue::aggregate(name, arguments.len()).is_some() => None,
         _ => expr.children().into_iter().find_map(outside_aggregates),
     }
 }

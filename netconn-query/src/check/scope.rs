@@ -29,11 +29,6 @@ impl Scope {
         scope
     }
 
-    /// Nothing that is known.
-    pub(super) fn open() -> Self {
-        Self { events: false, open: true, names: Vec::new(), sides: Vec::new() }
-    }
-
     pub(super) fn add(&mut self, name: String) {
         if !self.names.contains(&name) {
             self.names.push(name);

@@ -17,7 +17,7 @@ use netconn_model::{client, exit::Exit, field::Field, lines};
 use netconn_query::{
     self,
     ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
-    catalogue::{FunctionInfo, FunctionKind, functions},
+    catalogue::RunningId,
     diagnostic::{self, Diagnostic},
     fields::Fields,
 };
@@ -49,34 +49,13 @@ pub(super) struct CannotFollow {
 
 /// Whether a query can be followed: each row has to be judged by itself.
 pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
-    let needs_all = |command: &Command| match &command.kind {
-        CommandKind::Filter(_)
-        | CommandKind::Columns(_)
-        | CommandKind::Let(_)
-        | CommandKind::Parse { .. }
-        | CommandKind::Lookup { .. }
-        | CommandKind::NoLimit => None,
-        CommandKind::Group { .. } => Some("group"),
-        CommandKind::Sort(_) => Some("sort"),
-        CommandKind::Limit(_) => Some("limit"),
-        CommandKind::Dataset(_) => Some("dataset"),
-        CommandKind::SaveLookup { .. } => Some("savelookup"),
-        CommandKind::Join { .. } => Some("join"),
-        CommandKind::Union(_) => Some("union"),
-        CommandKind::Transpose { .. } => Some("transpose"),
-        CommandKind::Top { .. } => Some("top"),
-        CommandKind::Compare { .. } => Some("compare"),
-        CommandKind::Dedup(_) => Some("dedup"),
-    };
-    let mut needs = query.commands.iter().find_map(needs_all);
+    let mut commands = query.commands.iter().map(|command| command.kind.facts());
+    let mut needs = commands.find(|facts| !facts.is_row_by_row).map(|facts| facts.name);
     let mut waiting = query.expressions();
     while let (None, Some(expr)) = (needs, waiting.pop()) {
         needs = match &expr.kind {
             ExprKind::InQuery { .. } => Some("in (subquery)"),
-            ExprKind::Call { name, .. } => {
-                let running = |function: &&FunctionInfo| function.kind == FunctionKind::Running;
-                functions(name).find(running).map(|function| function.name)
-            }
+            ExprKind::Call { name, .. } => RunningId::by_name(name).map(|id| id.info().name),
             _ => None,
         };
         waiting.extend(expr.children());

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use netconn_query::{
-    ast::{Column, CommandKind, Expr, ExprKind, Name, Query},
+    ast::{CommandKind, Expr, ExprKind, Name, Query},
+    catalogue::PlainId,
     duration::{self, Bucket},
-    pattern::{self, Piece},
+    facts::{ColumnsAfter, MadeColumn},
 };
 
 /// What a query uses, with those within it.
@@ -37,63 +38,26 @@ impl Names {
     }
 
     fn add(&mut self, query: &Query) {
-        if let Some(filter) = &query.filter {
-            self.expr(filter);
-        }
+        query.expressions().into_iter().for_each(|expr| self.expr(expr));
         for command in &query.commands {
-            match &command.kind {
-                CommandKind::Filter(filter) => self.expr(filter),
-                CommandKind::Columns(list) | CommandKind::Let(list) => self.columns(list),
-                CommandKind::Group { aggregates, by } | CommandKind::Top { count: _, aggregates, by } => {
-                    self.columns(aggregates);
-                    self.columns(by);
-                    self.made.insert("count".to_owned());
+            let facts = command.kind.facts();
+            self.used.extend(facts.reads.into_iter().map(text));
+            if let CommandKind::Join { .. } = command.kind {
+                // Sides without a name are called a, b, c.
+                let letters = (b'a'..=b'z').take(facts.queries.len() + 1);
+                self.made.extend(letters.map(|letter| char::from(letter).to_string()));
+            }
+            self.made.extend(facts.aliases.into_iter().map(text));
+            facts.queries.into_iter().for_each(|query| self.add(query));
+            match facts.columns {
+                ColumnsAfter::Kept | ColumnsAfter::OfQueries => {}
+                ColumnsAfter::Added(columns) | ColumnsAfter::Only(columns) | ColumnsAfter::Grouped(columns) => {
+                    self.made.extend(columns.into_iter().filter(is_new).map(|column| column.name.into_owned()));
                 }
-                CommandKind::Sort(keys) => keys.iter().for_each(|key| self.expr(&key.expr)),
-                CommandKind::Parse { pattern, pattern_span: _, from } => {
-                    from.iter().for_each(|from| self.expr(from));
-                    for piece in pattern::pieces(pattern).unwrap_or_default() {
-                        if let Piece::Column { name, .. } = piece {
-                            self.made.insert(name);
-                        }
-                    }
-                }
-                CommandKind::Lookup { columns, table: _, by } => {
-                    by.iter().for_each(|key| self.expr(&key.expr));
-                    self.made.extend(columns.iter().map(|column| text(&column.name)));
-                }
-                CommandKind::Join { kind: _, all: _, sides, on } => {
-                    // Sides without a name are called a, b, c.
-                    self.made.extend((b'a'..=b'z').take(sides.len() + 1).map(|letter| char::from(letter).to_string()));
-                    for side in sides {
-                        self.made.extend(side.alias.iter().map(text));
-                        self.add(&side.query);
-                    }
-                    for key in on {
-                        self.used.extend(std::iter::once(&key.left).chain(&key.right).map(text));
-                    }
-                }
-                CommandKind::Union(queries) => queries.iter().for_each(|query| self.add(query)),
-                CommandKind::Transpose { column, keys, limit: _ } => {
-                    self.used.extend(keys.iter().chain([column]).map(text));
-                    self.open = true;
-                }
-                CommandKind::Dedup(list) => self.used.extend(list.iter().map(text)),
-                CommandKind::Dataset(_) => self.open = true,
-                CommandKind::Compare { name, shift: _, shift_span: _ } => {
+                ColumnsAfter::Partly(_) => self.open = true,
+                ColumnsAfter::Compared(name) => {
                     self.made.insert(text(name));
                 }
-                CommandKind::Limit(_) | CommandKind::NoLimit | CommandKind::SaveLookup { .. } => {}
-            }
-        }
-    }
-
-    fn columns(&mut self, columns: &[Column]) {
-        for column in columns {
-            self.expr(&column.expr);
-            // A field alone is called by its own name.
-            if !matches!(&column.expr.kind, ExprKind::Field(name) if *name == column.label) {
-                self.made.insert(column.label.clone());
             }
         }
     }
@@ -114,15 +78,20 @@ impl Names {
     }
 }
 
+/// Whether a column is more than a field with its own name.
+fn is_new(column: &MadeColumn<'_>) -> bool {
+    !matches!(column.expr, Some(Expr { kind: ExprKind::Field(name), .. }) if *name == column.name)
+}
+
 fn text(name: &Name) -> String {
     name.text.clone()
 }
 
 /// Whether what a function gives depends on the time that is searched.
 fn asks_for_time(name: &str, arguments: &[Expr]) -> bool {
-    match name {
-        "querystart" | "queryend" | "queryspan" => true,
-        "timebucket" => match arguments.last().map(|width| &width.kind) {
+    match PlainId::by_name(name) {
+        Some(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan) => true,
+        Some(PlainId::Timebucket) => match arguments.last().map(|width| &width.kind) {
             Some(ExprKind::Text(width)) => !matches!(duration::bucket(width), Some(Bucket::Every(_))),
             _ => true,
         },

@@ -1,8 +1,10 @@
 //! What a query's answer is, as far as it matters to how it is shown.
 
 use netconn_query::{
-    ast::{Column, CommandKind, ExprKind, Query},
+    ast::{Expr, ExprKind, Query},
+    catalogue::{AggregateId, PlainId},
     duration::{self, Bucket},
+    facts::{ColumnsAfter, MadeColumn, Role},
 };
 
 use crate::output::moments::MomentColumns;
@@ -34,32 +36,28 @@ impl AnswerIntent {
     pub fn of(query: &Query) -> Self {
         let mut events = Some(EventRows::default());
         let (mut keys, mut bucket, mut averages) = (Vec::new(), None, Vec::new());
-        let labels =
-            |columns: &[Column]| -> Vec<String> { columns.iter().map(|column| column.label.clone()).collect() };
         for command in &query.commands {
-            match &command.kind {
-                CommandKind::Let(columns) => made(&mut events, labels(columns)),
-                CommandKind::Lookup { columns, .. } => {
-                    made(&mut events, columns.iter().map(|column| column.name.text.clone()).collect());
+            match command.kind.facts().columns {
+                ColumnsAfter::Kept => {}
+                ColumnsAfter::Added(columns) => {
+                    if let Some(events) = &mut events {
+                        events.made.extend(columns.into_iter().map(|column| column.name.into_owned()));
+                    }
                 }
-                CommandKind::Parse { pattern, .. } => made(&mut events, parsed_names(pattern)),
-                CommandKind::Group { aggregates, by } | CommandKind::Top { aggregates, by, .. } => {
-                    (events, keys, bucket) = (None, labels(by), by.iter().find_map(bucket_of));
-                    let averaged = aggregates.iter().filter(|column| !is_counted(column));
-                    averages = averaged.map(|column| column.label.clone()).collect();
+                ColumnsAfter::Grouped(columns) => {
+                    let of = |role| columns.iter().filter(move |column| column.role == role);
+                    let name = |column: &MadeColumn<'_>| column.name.to_string();
+                    events = None;
+                    keys = of(Role::Key).map(name).collect();
+                    bucket = of(Role::Key).filter_map(|key| key.expr).find_map(bucket_of);
+                    averages = of(Role::Aggregate).filter(|column| !is_counted(column)).map(name).collect();
                 }
-                CommandKind::Columns(_)
-                | CommandKind::Join { .. }
-                | CommandKind::Union(_)
-                | CommandKind::Dataset(_)
-                | CommandKind::Transpose { .. }
-                | CommandKind::Compare { .. } => events = None,
-                CommandKind::Filter(_)
-                | CommandKind::Sort(_)
-                | CommandKind::Limit(_)
-                | CommandKind::NoLimit
-                | CommandKind::SaveLookup { .. }
-                | CommandKind::Dedup(_) => {}
+                ColumnsAfter::Only(_)
+                | ColumnsAfter::Partly(_)
+                | ColumnsAfter::Compared(_)
+                | ColumnsAfter::OfQueries => {
+                    events = None;
+                }
             }
         }
         Self { moments: MomentColumns::of(query), events, keys, bucket, averages }
@@ -67,40 +65,39 @@ impl AnswerIntent {
 }
 
 /// Whether a column of a group is 0 where there are no rows.
-fn is_counted(column: &Column) -> bool {
-    let counts = ["count", "count_distinct", "estimate_distinct", "sum"];
-    matches!(&column.expr.kind, ExprKind::Call { name, .. } if counts.contains(&name.as_str()))
+fn is_counted(column: &MadeColumn<'_>) -> bool {
+    use AggregateId::{Count, CountDistinct, EstimateDistinct, Sum};
+    let counts =
+        |name: &str| matches!(AggregateId::by_name(name), Some(Count | CountDistinct | EstimateDistinct | Sum));
+    // Only the count that `top` adds has no expression.
+    column.expr.is_none_or(|expr| matches!(&expr.kind, ExprKind::Call { name, .. } if counts(name)))
 }
 
-/// How long the buckets are that a key divides the time into.
-fn bucket_of(key: &Column) -> Option<i64> {
-    let ExprKind::Call { name, arguments, .. } = &key.expr.kind else { return None };
-    let ExprKind::Text(length) = &arguments.last().filter(|_| name == "timebucket")?.kind else { return None };
+/// Returns the milliseconds of the buckets that a key divides the time into.
+fn bucket_of(key: &Expr) -> Option<i64> {
+    let ExprKind::Call { name, arguments, .. } = &key.kind else { return None };
+    let is_bucket = PlainId::by_name(name) == Some(PlainId::Timebucket);
+    let ExprKind::Text(length) = &arguments.last().filter(|_| is_bucket)?.kind else { return None };
     match duration::bucket(length)? {
         Bucket::Every(nanos) => Some(nanos / 1_000_000).filter(|ms| *ms > 0),
         Bucket::Auto | Bucket::Count(_) => None,
     }
 }
 
-fn made(events: &mut Option<EventRows>, names: Vec<String>) {
-    if let Some(events) = events {
-        events.made.extend(names);
-    }
-}
-
-/// The names between dollar signs: `$a$`, `$b{regex=…}$`.
-fn parsed_names(pattern: &str) -> Vec<String> {
-    let names = pattern.split('$').skip(1).step_by(2);
-    names.filter_map(|name| name.split(['{', '=']).next()).filter(|name| !name.is_empty()).map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use netconn_query::parse;
+
     use super::*;
+
+    fn made(query: &str) -> Vec<String> {
+        AnswerIntent::of(&parse(query).query.unwrap()).events.unwrap().made
+    }
 
     #[test]
     fn names_in_patterns_are_found() {
-        assert_eq!(parsed_names("from $user$ port $port{regex=\\d+}$ $=text$"), ["user", "port"]);
-        assert_eq!(parsed_names("nothing"), Vec::<String>::new());
+        assert_eq!(made("| parse 'from $user$ port $port{regex=\\d+}$ $$' from m"), ["user", "port"]);
+        // A `$` in a regular expression ends no name.
+        assert_eq!(made("| parse '$a{regex=b+$?}$ $c$' from m"), ["a", "c"]);
     }
 }

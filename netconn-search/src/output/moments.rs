@@ -3,13 +3,11 @@
 use std::collections::HashSet;
 
 use netconn_model::field::FIELDS;
-use netconn_query::ast::{Column, CommandKind, Expr, ExprKind, Query};
-
-/// Functions whose value is a moment.
-const FUNCTIONS: [&str; 4] = ["timebucket", "querystart", "queryend", "now"];
-
-/// Functions and aggregates whose value is one of their first argument.
-const CHOICES: [&str; 9] = ["min", "max", "first", "last", "newest", "oldest", "any", "min_by", "max_by"];
+use netconn_query::{
+    ast::{CommandKind, Expr, ExprKind, Query},
+    catalogue::{AggregateId, FunctionId, PlainId, functions},
+    facts::{ColumnsAfter, MadeColumn},
+};
 
 /// Names of columns that are moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,59 +34,56 @@ impl MomentColumns {
     }
 
     fn follow(&mut self, command: &CommandKind) {
-        match command {
-            CommandKind::Columns(columns) => *self = self.among([columns]),
-            CommandKind::Let(columns) => {
+        let facts = command.facts();
+        match facts.columns {
+            ColumnsAfter::Kept | ColumnsAfter::Partly(_) | ColumnsAfter::Compared(_) => {}
+            ColumnsAfter::Added(columns) => {
                 for column in columns {
-                    if self.is_moment(&column.expr) {
-                        self.0.insert(column.label.clone());
+                    if self.is_moment(&column) {
+                        self.0.insert(column.name.into_owned());
                     } else {
-                        self.0.remove(&column.label);
+                        self.0.remove(column.name.as_ref());
                     }
                 }
             }
-            CommandKind::Group { aggregates, by } | CommandKind::Top { aggregates, by, .. } => {
-                *self = self.among([by, aggregates]);
+            ColumnsAfter::Only(columns) | ColumnsAfter::Grouped(columns) => {
+                let moments = columns.into_iter().filter(|column| self.is_moment(column));
+                *self = Self(moments.map(|column| column.name.into_owned()).collect());
             }
-            CommandKind::Join { sides, .. } => {
-                self.0.extend(sides.iter().flat_map(|side| Self::of(&side.query).0));
-            }
-            CommandKind::Union(queries) => self.0.extend(queries.iter().flat_map(|query| Self::of(query).0)),
-            CommandKind::Filter(_)
-            | CommandKind::Sort(_)
-            | CommandKind::Limit(_)
-            | CommandKind::NoLimit
-            | CommandKind::Parse { .. }
-            | CommandKind::Lookup { .. }
-            | CommandKind::Dataset(_)
-            | CommandKind::SaveLookup { .. }
-            | CommandKind::Transpose { .. }
-            | CommandKind::Compare { .. }
-            | CommandKind::Dedup(_) => {}
+            ColumnsAfter::OfQueries => self.0.extend(facts.queries.into_iter().flat_map(|query| Self::of(query).0)),
         }
     }
 
-    fn among<const N: usize>(&self, columns: [&Vec<Column>; N]) -> Self {
-        let moments = columns.into_iter().flatten().filter(|column| self.is_moment(&column.expr));
-        Self(moments.map(|column| column.label.clone()).collect())
+    fn is_moment(&self, column: &MadeColumn<'_>) -> bool {
+        column.expr.is_some_and(|expr| self.gives_moment(expr))
     }
 
-    fn is_moment(&self, expr: &Expr) -> bool {
+    fn gives_moment(&self, expr: &Expr) -> bool {
         match &expr.kind {
             ExprKind::Field(name) => self.contains(name),
-            ExprKind::Call { name, arguments, .. } => {
-                let of_first = || arguments.first().is_some_and(|first| self.is_moment(first));
-                FUNCTIONS.contains(&name.as_str()) || (CHOICES.contains(&name.as_str()) && of_first())
-            }
-            ExprKind::Ternary { then, otherwise, .. } => self.is_moment(then) && self.is_moment(otherwise),
+            ExprKind::Call { name, arguments, .. } => functions(name).any(|function| match function.id {
+                FunctionId::Plain(PlainId::Timebucket | PlainId::Querystart | PlainId::Queryend | PlainId::Now) => true,
+                id => gives_first_argument(id) && arguments.first().is_some_and(|first| self.gives_moment(first)),
+            }),
+            ExprKind::Ternary { then, otherwise, .. } => self.gives_moment(then) && self.gives_moment(otherwise),
             _ => false,
         }
     }
 }
 
+/// Whether the value is one of the values of the first argument.
+fn gives_first_argument(id: FunctionId) -> bool {
+    use AggregateId::{Any, First, Last, Max, MaxBy, Min, MinBy, Newest, Oldest};
+    match id {
+        FunctionId::Plain(id) => matches!(id, PlainId::Min | PlainId::Max),
+        FunctionId::Aggregate(id) => matches!(id, Min | Max | First | Last | Newest | Oldest | Any | MinBy | MaxBy),
+        FunctionId::Running(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use netconn_query::ast::{Command, Name, Span};
+    use netconn_query::ast::{Column, Command, Name, Span};
 
     use super::*;
 

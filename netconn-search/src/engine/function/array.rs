@@ -96,14 +96,11 @@ pub(crate) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(seen)
 }
 
-/// In order; the largest first if the second argument is true.
+/// In ascending order.
 pub(crate) fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
     let mut values = values.to_vec();
     values.sort_by(compare);
-    if arguments.get(1).is_some_and(Value::truth) {
-        values.reverse();
-    }
     Value::List(values)
 }
 

@@ -19,7 +19,7 @@ use regex::Regex;
 
 use super::{
     network,
-    table::{Database, Function},
+    table::{Database, RowFunction},
     value::{Column, Kind, Value, normal},
 };
 
@@ -62,14 +62,14 @@ fn cached<T>(cache: &Cache<T>, key: &str, make: impl FnOnce(&str) -> Option<T>) 
 /// A function as DataFusion knows it.
 #[derive(Debug)]
 struct Scalar {
-    function: &'static Function,
+    function: RowFunction,
     signature: Signature,
     database: Option<Database>,
 }
 
 impl PartialEq for Scalar {
     fn eq(&self, other: &Self) -> bool {
-        self.function.name == other.function.name
+        self.function == other.function
     }
 }
 
@@ -77,15 +77,15 @@ impl Eq for Scalar {}
 
 impl Hash for Scalar {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.function.name.hash(state);
+        self.function.hash(state);
     }
 }
 
 /// A call of a function of the table.
-pub(crate) fn call(function: &'static Function, database: Option<&Database>, arguments: Vec<Expr>) -> Expr {
-    let signature = match function.least {
-        0 if arguments.is_empty() => Signature::nullary(Volatility::Immutable),
-        _ => Signature::variadic_any(Volatility::Immutable),
+pub(crate) fn call(function: RowFunction, database: Option<&Database>, arguments: Vec<Expr>) -> Expr {
+    let signature = match arguments.is_empty() {
+        true => Signature::nullary(Volatility::Immutable),
+        false => Signature::variadic_any(Volatility::Immutable),
     };
     ScalarUDF::from(Scalar { function, signature, database: database.cloned() }).call(arguments)
 }

@@ -193,7 +193,9 @@ pub(crate) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let url = url(&text);
     let host = url.netloc.rsplit_once(']').map_or(url.netloc, |(_, after)| after);
-    host.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).map_or(Value::Null, Value::Integer)
+    host.rsplit_once(':')
+        .and_then(|(_, port)| port.parse::<u16>().ok())
+        .map_or(Value::Null, |port| Value::Integer(port.into()))
 }
 
 /// From the first slash after the host.

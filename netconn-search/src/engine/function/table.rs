@@ -1,4 +1,9 @@
-//! The table of functions: names, arguments, what they give.
+//! The code of each plain function of the language, and of functions that only plans use. Names and arities are in the
+//! catalogue of the language.
+
+use std::hash::{Hash, Hasher};
+
+use netconn_query::catalogue::PlainId;
 
 use super::{
     array,
@@ -9,7 +14,7 @@ use super::{
     value::{Kind, Value},
 };
 
-/// What a function gives, by what it is given.
+/// Kind of a function's result, by the kinds of its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Returns {
     /// Always this.
@@ -20,41 +25,96 @@ pub(crate) enum Returns {
     First,
     /// The kind of the elements of its first argument.
     Element,
-    /// Arrays of what all arguments have in common.
+    /// Arrays of the kind that holds all arguments.
     ListOfAll,
-    /// Arrays of what the arrays have in common; a text if there is none.
+    /// Arrays of the kind that holds the elements of all arguments; a text if no argument is an array.
     Concat,
 }
 
-/// How a function is worked out.
+/// How a function computes its value for a row.
 #[derive(Clone, Copy)]
 pub(crate) enum Run {
     /// From its arguments alone.
     Values(for<'a> fn(&[Value<'a>]) -> Value<'a>),
-    /// With what is kept between the rows of a batch.
+    /// With a cache that lives as long as a batch.
     Call(for<'a> fn(&Call<'_>, &[Value<'a>]) -> Value<'a>),
-    /// From the database of places.
+    /// From the database of places (MMDB).
     Geography(Place),
 }
 
-/// One function.
-pub(crate) struct Function {
-    /// Its name; those that begin with `_` are not for queries.
+/// A function that computes a value for each row.
+#[derive(Clone, Copy)]
+pub(crate) struct RowFunction {
+    /// Name in plans; it begins with `_` if queries cannot call the function.
     pub(crate) name: &'static str,
-    /// Fewest arguments.
-    pub(crate) least: usize,
-    /// Most arguments.
-    pub(crate) most: usize,
-    /// What it gives.
+    /// Kind of the result.
     pub(crate) returns: Returns,
-    /// How.
+    /// The code.
     pub(crate) run: Run,
-    /// Which argument is a regular expression: it is checked before the query runs.
-    pub(crate) regex: Option<usize>,
+    /// Whether the second argument is a regular expression, which is checked before the query runs.
+    pub(crate) has_regex: bool,
 }
 
-/// Any number of arguments.
-const ANY: usize = 64;
+/// By name: each function has its own.
+impl PartialEq for RowFunction {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for RowFunction {}
+
+impl Hash for RowFunction {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl RowFunction {
+    const fn of(id: PlainId, returns: Returns, run: Run) -> Self {
+        Self::internal(id.info().name, returns, run)
+    }
+
+    const fn with_regex(id: PlainId, returns: Returns, run: Run) -> Self {
+        Self { has_regex: true, ..Self::of(id, returns, run) }
+    }
+
+    const fn internal(name: &'static str, returns: Returns, run: Run) -> Self {
+        Self { name, returns, run, has_regex: false }
+    }
+}
+
+/// A function that the planner replaces by something else, because it needs the searched time or has a lambda.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planned {
+    Timebucket,
+    QueryStart,
+    QueryEnd,
+    QuerySpan,
+    Now,
+    Lambda(LambdaKind),
+}
+
+/// What a function with a lambda makes of the lambda's results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LambdaKind {
+    /// An array of the results.
+    Map,
+    /// The elements whose result is true.
+    Filter,
+    /// Whether a result is true.
+    Any,
+    /// Whether all results are true.
+    All,
+}
+
+/// How the engine evaluates a plain function.
+pub(crate) enum Code {
+    /// Row by row.
+    Row(RowFunction),
+    /// By a plan of its own.
+    Planned(Planned),
+}
 
 const BOOL: Returns = Returns::Kind(Kind::Bool);
 const INTEGER: Returns = Returns::Kind(Kind::Integer);
@@ -63,107 +123,105 @@ const TEXT: Returns = Returns::Kind(Kind::Text);
 const TIME: Returns = Returns::Kind(Kind::Time);
 const TEXTS: Returns = Returns::Kind(Kind::List(&Kind::Text));
 
-const fn plain(
-    name: &'static str,
-    least: usize,
-    most: usize,
-    returns: Returns,
-    run: for<'a> fn(&[Value<'a>]) -> Value<'a>,
-) -> Function {
-    Function { name, least, most, returns, run: Run::Values(run), regex: None }
-}
+/// Number or text as a moment.
+pub(crate) const MOMENT: RowFunction = RowFunction::internal("_moment", TIME, Run::Values(time::moment));
+/// -1, 0 or 1: how two texts are ordered, addresses by their bytes.
+pub(crate) const ORDER: RowFunction = RowFunction::internal("_order", INTEGER, Run::Values(network::order));
+/// Distinct values of an array, sorted and joined.
+pub(crate) const HACKLIST: RowFunction = RowFunction::internal("_hacklist", TEXT, Run::Values(array::hacklist));
+/// First elements of an array.
+pub(crate) const CUT: RowFunction = RowFunction::internal("_cut", Returns::First, Run::Values(array::cut));
+/// Group of the first match of a regular expression.
+pub(crate) const EXTRACT: RowFunction = RowFunction::internal("_extract", TEXT, Run::Call(text::extract));
+/// Whether a pattern that differs from row to row fits.
+pub(crate) const MATCH: RowFunction = RowFunction::internal("_match", BOOL, Run::Call(text::matches));
+/// `contains`, which the plan also makes of other expressions.
+pub(crate) const CONTAINS: RowFunction = RowFunction::of(PlainId::Contains, BOOL, Run::Values(array::contains));
+/// `string`, which the plan also makes of other expressions.
+pub(crate) const AS_TEXT: RowFunction = RowFunction::of(PlainId::String, TEXT, Run::Values(text::string));
+/// `number`, which the plan also makes of other expressions.
+pub(crate) const AS_NUMBER: RowFunction = RowFunction::of(PlainId::Number, NUMBER, Run::Values(text::number));
+/// `net_ipsubnet`, which the plan also makes of other expressions.
+pub(crate) const NET_IPSUBNET: RowFunction =
+    RowFunction::of(PlainId::NetIpsubnet, BOOL, Run::Call(network::net_ipsubnet));
 
-const fn place(name: &'static str, place: Place, returns: Returns) -> Function {
-    Function { name, least: 1, most: 2, returns, run: Run::Geography(place), regex: None }
-}
-
-const fn kept(
-    name: &'static str,
-    least: usize,
-    most: usize,
-    returns: Returns,
-    run: for<'a> fn(&Call<'_>, &[Value<'a>]) -> Value<'a>,
-    regex: Option<usize>,
-) -> Function {
-    Function { name, least, most, returns, run: Run::Call(run), regex }
-}
-
-/// All functions that work row by row. `contains`, `timebucket` and the like are what the plan makes of other forms.
-pub(crate) const FUNCTIONS: &[Function] = &[
-    plain("abs", 1, 1, Returns::Numeric, number::abs),
-    plain("ceiling", 1, 1, INTEGER, number::ceiling),
-    plain("floor", 1, 1, INTEGER, number::floor),
-    plain("min", 1, ANY, Returns::Numeric, number::min),
-    plain("max", 1, ANY, Returns::Numeric, number::max),
-    plain("sqrt", 1, 1, NUMBER, number::sqrt),
-    plain("exp", 1, 1, NUMBER, number::exp),
-    plain("ln", 1, 1, NUMBER, number::ln),
-    plain("log", 1, 2, NUMBER, number::log),
-    plain("pow", 2, 2, NUMBER, number::pow),
-    plain("len", 1, 1, INTEGER, text::len),
-    plain("lower", 1, 1, TEXT, text::lower),
-    plain("upper", 1, 1, TEXT, text::upper),
-    plain("trim", 1, 2, TEXT, text::trim),
-    plain("ltrim", 1, 2, TEXT, text::ltrim),
-    plain("rtrim", 1, 2, TEXT, text::rtrim),
-    plain("substr", 2, 3, TEXT, text::substr),
-    plain("isempty", 1, 1, BOOL, text::isempty),
-    plain("isblank", 1, 1, BOOL, text::isblank),
-    plain("bool", 1, 1, BOOL, text::bool),
-    plain("string", 1, 1, TEXT, text::string),
-    plain("number", 1, 1, NUMBER, text::number),
-    kept("replace", 3, 3, TEXT, text::replace, Some(1)),
-    kept("extract_matches", 2, 3, TEXTS, text::extract_matches, Some(1)),
-    plain("format", 1, ANY, TEXT, format::format),
-    plain("json_object_value", 2, 2, TEXT, text::json_object_value),
-    plain("net_ip", 1, 1, BOOL, network::net_ip),
-    plain("net_ipv4", 1, 1, BOOL, network::net_ipv4),
-    plain("net_ipv6", 1, 1, BOOL, network::net_ipv6),
-    kept("net_ipsubnet", 2, ANY, BOOL, network::net_ipsubnet, None),
-    plain("net_private", 1, 1, BOOL, network::net_private),
-    plain("net_rfc1918", 1, 1, BOOL, network::net_rfc1918),
-    plain("net_rfc4193", 1, 1, BOOL, network::net_rfc4193),
-    plain("net_url_scheme", 1, 1, TEXT, network::net_url_scheme),
-    plain("net_url_netloc", 1, 1, TEXT, network::net_url_netloc),
-    plain("net_url_domain", 1, 1, TEXT, network::net_url_domain),
-    plain("net_url_userinfo", 1, 1, TEXT, network::net_url_userinfo),
-    plain("net_url_subdomain", 1, 1, TEXT, network::net_url_subdomain),
-    plain("net_url_port", 1, 1, INTEGER, network::net_url_port),
-    plain("net_url_tld", 1, 1, TEXT, network::net_url_tld),
-    plain("net_url_path", 1, 1, TEXT, network::net_url_path),
-    plain("net_url_query", 1, 1, TEXT, network::net_url_query),
-    plain("net_url_fragment", 1, 1, TEXT, network::net_url_fragment),
-    plain("array", 0, ANY, Returns::ListOfAll, array::array),
-    plain("array_get", 2, 2, Returns::Element, array::get),
-    plain("get", 2, 2, Returns::Element, array::get),
-    plain("array_to_string", 1, 2, TEXT, array::to_string),
-    kept("split", 2, 3, TEXTS, text::split, Some(1)),
-    plain("contains", 2, 2, BOOL, array::contains),
-    plain("distinct", 1, 1, Returns::First, array::distinct),
-    plain("sort", 1, 2, Returns::First, array::sort),
-    plain("slice", 2, 3, Returns::First, array::slice),
-    plain("concat", 1, ANY, Returns::Concat, array::concat),
-    plain("strftime", 1, 3, TEXT, time::strftime),
-    plain("strptime", 2, 2, TIME, time::strptime),
-    place("geo_ip_country", Place::Country, TEXT),
-    place("geo_ip_country_iso", Place::CountryIso, TEXT),
-    place("geo_ip_city", Place::City, TEXT),
-    place("geo_ip_state", Place::State, TEXT),
-    place("geo_ip_state_iso", Place::StateIso, TEXT),
-    place("geo_ip_continent", Place::Continent, TEXT),
-    place("geo_ip_continent_code", Place::ContinentCode, TEXT),
-    place("geo_ip_location", Place::Location, TEXT),
-    plain("_moment", 1, 1, TIME, time::moment),
-    plain("_order", 2, 2, INTEGER, network::order),
-    plain("_hacklist", 1, 1, TEXT, array::hacklist),
-    plain("_cut", 2, 2, Returns::First, array::cut),
-    kept("_extract", 3, 3, TEXT, text::extract, Some(1)),
-    kept("_match", 4, 4, BOOL, text::matches, None),
-];
-
-/// The function of that name.
-pub(crate) fn find(name: &str) -> Option<&'static Function> {
-    FUNCTIONS.iter().find(|function| function.name == name)
+/// Returns the code of a function of the language.
+#[rustfmt::skip] // a table: one row, one line
+pub(crate) fn code(id: PlainId) -> Code {
+    Code::Row(match id {
+        PlainId::Abs => RowFunction::of(id, Returns::Numeric, Run::Values(number::abs)),
+        PlainId::Ceiling => RowFunction::of(id, INTEGER, Run::Values(number::ceiling)),
+        PlainId::Floor => RowFunction::of(id, INTEGER, Run::Values(number::floor)),
+        PlainId::Min => RowFunction::of(id, Returns::Numeric, Run::Values(number::min)),
+        PlainId::Max => RowFunction::of(id, Returns::Numeric, Run::Values(number::max)),
+        PlainId::Sqrt => RowFunction::of(id, NUMBER, Run::Values(number::sqrt)),
+        PlainId::Exp => RowFunction::of(id, NUMBER, Run::Values(number::exp)),
+        PlainId::Ln => RowFunction::of(id, NUMBER, Run::Values(number::ln)),
+        PlainId::Log => RowFunction::of(id, NUMBER, Run::Values(number::log)),
+        PlainId::Pow => RowFunction::of(id, NUMBER, Run::Values(number::pow)),
+        PlainId::Len => RowFunction::of(id, INTEGER, Run::Values(text::len)),
+        PlainId::Lower => RowFunction::of(id, TEXT, Run::Values(text::lower)),
+        PlainId::Upper => RowFunction::of(id, TEXT, Run::Values(text::upper)),
+        PlainId::Trim => RowFunction::of(id, TEXT, Run::Values(text::trim)),
+        PlainId::Ltrim => RowFunction::of(id, TEXT, Run::Values(text::ltrim)),
+        PlainId::Rtrim => RowFunction::of(id, TEXT, Run::Values(text::rtrim)),
+        PlainId::Substr => RowFunction::of(id, TEXT, Run::Values(text::substr)),
+        PlainId::Isempty => RowFunction::of(id, BOOL, Run::Values(text::isempty)),
+        PlainId::Isblank => RowFunction::of(id, BOOL, Run::Values(text::isblank)),
+        PlainId::Bool => RowFunction::of(id, BOOL, Run::Values(text::bool)),
+        PlainId::String => AS_TEXT,
+        PlainId::Number => AS_NUMBER,
+        PlainId::Replace => RowFunction::with_regex(id, TEXT, Run::Call(text::replace)),
+        PlainId::ExtractMatches => RowFunction::with_regex(id, TEXTS, Run::Call(text::extract_matches)),
+        PlainId::Format => RowFunction::of(id, TEXT, Run::Values(format::format)),
+        PlainId::JsonObjectValue => RowFunction::of(id, TEXT, Run::Values(text::json_object_value)),
+        PlainId::NetIp => RowFunction::of(id, BOOL, Run::Values(network::net_ip)),
+        PlainId::NetIpv4 => RowFunction::of(id, BOOL, Run::Values(network::net_ipv4)),
+        PlainId::NetIpv6 => RowFunction::of(id, BOOL, Run::Values(network::net_ipv6)),
+        PlainId::NetIpsubnet => NET_IPSUBNET,
+        PlainId::NetPrivate => RowFunction::of(id, BOOL, Run::Values(network::net_private)),
+        PlainId::NetRfc1918 => RowFunction::of(id, BOOL, Run::Values(network::net_rfc1918)),
+        PlainId::NetRfc4193 => RowFunction::of(id, BOOL, Run::Values(network::net_rfc4193)),
+        PlainId::NetUrlScheme => RowFunction::of(id, TEXT, Run::Values(network::net_url_scheme)),
+        PlainId::NetUrlNetloc => RowFunction::of(id, TEXT, Run::Values(network::net_url_netloc)),
+        PlainId::NetUrlDomain => RowFunction::of(id, TEXT, Run::Values(network::net_url_domain)),
+        PlainId::NetUrlUserinfo => RowFunction::of(id, TEXT, Run::Values(network::net_url_userinfo)),
+        PlainId::NetUrlSubdomain => RowFunction::of(id, TEXT, Run::Values(network::net_url_subdomain)),
+        PlainId::NetUrlPort => RowFunction::of(id, INTEGER, Run::Values(network::net_url_port)),
+        PlainId::NetUrlTld => RowFunction::of(id, TEXT, Run::Values(network::net_url_tld)),
+        PlainId::NetUrlPath => RowFunction::of(id, TEXT, Run::Values(network::net_url_path)),
+        PlainId::NetUrlQuery => RowFunction::of(id, TEXT, Run::Values(network::net_url_query)),
+        PlainId::NetUrlFragment => RowFunction::of(id, TEXT, Run::Values(network::net_url_fragment)),
+        PlainId::Array => RowFunction::of(id, Returns::ListOfAll, Run::Values(array::array)),
+        PlainId::ArrayGet => RowFunction::of(id, Returns::Element, Run::Values(array::get)),
+        PlainId::Get => RowFunction::of(id, Returns::Element, Run::Values(array::get)),
+        PlainId::ArrayToString => RowFunction::of(id, TEXT, Run::Values(array::to_string)),
+        PlainId::Split => RowFunction::with_regex(id, TEXTS, Run::Call(text::split)),
+        PlainId::Contains => CONTAINS,
+        PlainId::Distinct => RowFunction::of(id, Returns::First, Run::Values(array::distinct)),
+        PlainId::Sort => RowFunction::of(id, Returns::First, Run::Values(array::sort)),
+        PlainId::Slice => RowFunction::of(id, Returns::First, Run::Values(array::slice)),
+        PlainId::Concat => RowFunction::of(id, Returns::Concat, Run::Values(array::concat)),
+        PlainId::Strftime => RowFunction::of(id, TEXT, Run::Values(time::strftime)),
+        PlainId::Strptime => RowFunction::of(id, TIME, Run::Values(time::strptime)),
+        PlainId::GeoIpCountry => RowFunction::of(id, TEXT, Run::Geography(Place::Country)),
+        PlainId::GeoIpCountryIso => RowFunction::of(id, TEXT, Run::Geography(Place::CountryIso)),
+        PlainId::GeoIpCity => RowFunction::of(id, TEXT, Run::Geography(Place::City)),
+        PlainId::GeoIpState => RowFunction::of(id, TEXT, Run::Geography(Place::State)),
+        PlainId::GeoIpStateIso => RowFunction::of(id, TEXT, Run::Geography(Place::StateIso)),
+        PlainId::GeoIpContinent => RowFunction::of(id, TEXT, Run::Geography(Place::Continent)),
+        PlainId::GeoIpContinentCode => RowFunction::of(id, TEXT, Run::Geography(Place::ContinentCode)),
+        PlainId::GeoIpLocation => RowFunction::of(id, TEXT, Run::Geography(Place::Location)),
+        PlainId::Timebucket => return Code::Planned(Planned::Timebucket),
+        PlainId::Querystart => return Code::Planned(Planned::QueryStart),
+        PlainId::Queryend => return Code::Planned(Planned::QueryEnd),
+        PlainId::Queryspan => return Code::Planned(Planned::QuerySpan),
+        PlainId::Now => return Code::Planned(Planned::Now),
+        PlainId::Map => return Code::Planned(Planned::Lambda(LambdaKind::Map)),
+        PlainId::Filter | PlainId::ArrayFilter => return Code::Planned(Planned::Lambda(LambdaKind::Filter)),
+        PlainId::MatchAny => return Code::Planned(Planned::Lambda(LambdaKind::Any)),
+        PlainId::MatchAll => return Code::Planned(Planned::Lambda(LambdaKind::All)),
+    })
 }
 
 impl Returns {
@@ -195,7 +253,7 @@ fn common(kinds: impl Iterator<Item = Kind>) -> Kind {
     kinds.reduce(Kind::with).unwrap_or(Kind::Null)
 }
 
-impl std::fmt::Debug for Function {
+impl std::fmt::Debug for RowFunction {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(self.name)
     }

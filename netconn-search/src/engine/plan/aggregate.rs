@@ -18,7 +18,10 @@ use datafusion::{
     logical_expr::{AggregateUDF, Expr, Operator, SortExpr, expr::AggregateFunction, lit},
 };
 use netconn_model::field::Field;
-use netconn_query::ast::{self, ExprKind, Span};
+use netconn_query::{
+    ast::{self, ExprKind, Span},
+    catalogue::AggregateId,
+};
 
 use super::{
     operand::{Operand, binary, case, cast, function},
@@ -27,58 +30,12 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::{value::Kind, whole},
+    function::{
+        table::{self, RowFunction},
+        value::Kind,
+        whole,
+    },
 };
-
-/// Names of aggregates, but for `pN`.
-const NAMES: [&str; 28] = [
-    "all_true",
-    "any",
-    "any_true",
-    "array_agg",
-    "array_agg_distinct",
-    "average",
-    "avg",
-    "count",
-    "count_distinct",
-    "estimate_distinct",
-    "first",
-    "hacklist",
-    "last",
-    "max",
-    "max_by",
-    "mean",
-    "median",
-    "min",
-    "min_by",
-    "newest",
-    "oldest",
-    "pct",
-    "percentile",
-    "stddev",
-    "sum",
-    "p50",
-    "p99",
-    "p999",
-];
-
-/// Whether a call is one of an aggregate. `min` and `max` of several values are not.
-pub(crate) fn is_aggregate(name: &str, arguments: usize) -> bool {
-    match name {
-        "min" | "max" => arguments == 1,
-        _ => NAMES.contains(&name) || percent(name).is_some(),
-    }
-}
-
-/// The share of a `p95` or `p999`, 0 to 1.
-fn percent(name: &str) -> Option<f64> {
-    let digits = name.strip_prefix('p')?;
-    if !(2..=4).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let scale = 10_f64.powi(i32::try_from(digits.len()).ok()?);
-    Some(digits.parse::<f64>().ok()? / scale)
-}
 
 /// An aggregate, and what is made of its result.
 pub(crate) struct Aggregate {
@@ -94,7 +51,7 @@ pub(crate) struct Aggregate {
 #[derive(PartialEq)]
 pub(crate) enum After {
     /// It is given to a function of the table, with a second argument.
-    Call(&'static str, Option<Expr>),
+    Call(RowFunction, Option<Expr>),
     /// It is a sum of whole numbers.
     Total,
 }
@@ -145,26 +102,30 @@ impl Scope<'_> {
     /// Plans a call of an aggregate.
     pub(crate) fn aggregate(
         &self,
-        name: &str,
+        id: AggregateId,
         arguments: &[ast::Expr],
         condition: Option<&ast::Expr>,
         span: Span,
     ) -> Result<Aggregate> {
+        if let Some(message) = id.info().wrong_count(arguments.len()) {
+            return Err(SearchError::query(message, span));
+        }
         let filter = condition.map(|condition| self.condition(condition)).transpose()?;
         let plain = |expr: Expr, kind: Kind| Aggregate { expr, after: None, kind };
-        if name == "count" {
-            let filter = match arguments.first() {
-                Some(condition) => both(filter, self.condition(condition)?),
-                None => filter,
-            };
-            return Ok(plain(Given::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer));
-        }
         let Some(first) = arguments.first() else {
-            return Err(SearchError::query(format!("{name} needs to know of what: {name}(x)"), span));
+            // Only `count` may have no argument: it counts all rows then.
+            return Ok(plain(Given::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer));
         };
-        let value = self.value(first)?;
-        Ok(match name {
-            "sum" => {
+        let value = match id {
+            AggregateId::Count => Operand::null(),
+            _ => self.value(first)?,
+        };
+        Ok(match id {
+            AggregateId::Count => {
+                let filter = both(filter, self.condition(first)?);
+                plain(Given::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer)
+            }
+            AggregateId::Sum => {
                 let value = match value.kind {
                     Kind::Bool => Operand::new(case(value.expr, lit(1_i64), lit(0_i64)), Kind::Integer),
                     _ => value.numeric(),
@@ -172,56 +133,64 @@ impl Scope<'_> {
                 let after = (value.kind == Kind::Integer).then_some(After::Total);
                 Aggregate { expr: Given::of(summand(&value), filter).call(sum_udaf()), after, kind: value.kind }
             }
-            "avg" | "mean" | "average" => plain(Given::of(value.number(), filter).call(avg_udaf()), Kind::Number),
-            "stddev" => plain(Given::of(value.number(), filter).call(stddev_udaf()), Kind::Number),
-            "min" | "max" => {
+            AggregateId::Avg | AggregateId::Mean | AggregateId::Average => {
+                plain(Given::of(value.number(), filter).call(avg_udaf()), Kind::Number)
+            }
+            AggregateId::Stddev => plain(Given::of(value.number(), filter).call(stddev_udaf()), Kind::Number),
+            AggregateId::Min | AggregateId::Max => {
                 let value = comparable(value);
-                let function = if name == "min" { min_udaf() } else { max_udaf() };
+                let function = if id == AggregateId::Min { min_udaf() } else { max_udaf() };
                 plain(Given::of(value.expr, filter).call(function), value.kind)
             }
-            "median" => self.percentile(value, 0.5, filter),
-            "pct" | "percentile" => {
+            AggregateId::Median => self.percentile(value, 0.5, filter),
+            AggregateId::Pct | AggregateId::Percentile => {
                 let (value, share) = self.share(arguments, span)?;
                 self.percentile(value, share, filter)
             }
-            "estimate_distinct" => {
+            AggregateId::EstimateDistinct => {
                 let value = if matches!(value.kind, Kind::Text | Kind::Integer) { value.expr } else { value.text() };
                 plain(cast(Given::of(value, filter).call(approx_distinct_udaf()), Kind::Integer), Kind::Integer)
             }
-            "count_distinct" => {
+            AggregateId::CountDistinct => {
                 let given = Given { distinct: true, ..Given::of(comparable(value).expr, filter) };
                 plain(given.call(count_udaf()), Kind::Integer)
             }
-            "any_true" => plain(Given::of(self.two(first)?, filter).call(bool_or_udaf()), Kind::Bool),
-            "all_true" => plain(Given::of(self.two(first)?, filter).call(bool_and_udaf()), Kind::Bool),
-            "any" => {
+            AggregateId::AnyTrue => plain(Given::of(self.two(first)?, filter).call(bool_or_udaf()), Kind::Bool),
+            AggregateId::AllTrue => plain(Given::of(self.two(first)?, filter).call(bool_and_udaf()), Kind::Bool),
+            AggregateId::Any => {
                 let filter = both(filter, there(&value));
                 plain(Given::of(value.expr, filter).call(first_value_udaf()), value.kind)
             }
-            "first" => plain(Given::of(value.expr, filter).ordered(self.order()).call(first_value_udaf()), value.kind),
-            "last" => plain(Given::of(value.expr, filter).ordered(self.order()).call(last_value_udaf()), value.kind),
-            "newest" => {
-                self.has_time(name, span);
+            AggregateId::First => {
+                plain(Given::of(value.expr, filter).ordered(self.order()).call(first_value_udaf()), value.kind)
+            }
+            AggregateId::Last => {
+                plain(Given::of(value.expr, filter).ordered(self.order()).call(last_value_udaf()), value.kind)
+            }
+            AggregateId::Newest => {
+                self.has_time(id, span);
                 plain(Given::of(value.expr, filter).ordered(self.by_time(true)).call(first_value_udaf()), value.kind)
             }
-            "oldest" => {
-                self.has_time(name, span);
+            AggregateId::Oldest => {
+                self.has_time(id, span);
                 plain(Given::of(value.expr, filter).ordered(self.by_time(false)).call(first_value_udaf()), value.kind)
             }
-            "min_by" | "max_by" => {
-                let Some(second) = arguments.get(1) else {
-                    return Err(SearchError::query(format!("{name} takes two values: {name}(x, y)"), span));
-                };
-                let by = comparable(self.value(second)?);
+            AggregateId::MinBy | AggregateId::MaxBy => {
+                let by = comparable(self.value(arguments.get(1).unwrap_or(first))?);
                 let filter = both(filter, there(&by));
-                let order = ordering(std::iter::once(by.expr.sort(name == "min_by", false)).chain(self.order()));
+                let order =
+                    ordering(std::iter::once(by.expr.sort(id == AggregateId::MinBy, false)).chain(self.order()));
                 plain(Given::of(value.expr, filter).ordered(order).call(first_value_udaf()), value.kind)
             }
-            "array_agg" | "array_agg_distinct" | "hacklist" => self.array(name, value, arguments, filter, span)?,
-            _ => match percent(name) {
-                Some(share) => self.percentile(value, share, filter),
-                None => return Err(SearchError::query(format!("there is no aggregate '{name}' here"), span)),
-            },
+            AggregateId::ArrayAgg | AggregateId::ArrayAggDistinct | AggregateId::Hacklist => {
+                self.array(id, value, arguments, filter, span)?
+            }
+            AggregateId::P10 => self.percentile(value, 0.1, filter),
+            AggregateId::P50 => self.percentile(value, 0.5, filter),
+            AggregateId::P90 => self.percentile(value, 0.9, filter),
+            AggregateId::P95 => self.percentile(value, 0.95, filter),
+            AggregateId::P99 => self.percentile(value, 0.99, filter),
+            AggregateId::P999 => self.percentile(value, 0.999, filter),
         })
     }
 
@@ -258,7 +227,7 @@ impl Scope<'_> {
 
     fn array(
         &self,
-        name: &str,
+        id: AggregateId,
         value: Operand,
         arguments: &[ast::Expr],
         filter: Option<Expr>,
@@ -270,19 +239,22 @@ impl Scope<'_> {
             _ => value,
         };
         let filter = both(filter, there(&value));
-        let distinct = name != "array_agg";
+        let distinct = id != AggregateId::ArrayAgg;
         // Of distinct values, DataFusion can only keep an order that is one of the values themselves.
         let order = if distinct { vec![value.expr.clone().sort(true, false)] } else { self.order() };
         let given = Given { distinct, ..Given::of(value.expr, filter).ordered(order) };
-        let after = match (name, arguments.get(1).map(|count| &count.kind)) {
-            ("hacklist", _) => Some(After::Call("_hacklist", None)),
+        let after = match (id, arguments.get(1).map(|count| &count.kind)) {
+            (AggregateId::Hacklist, _) => Some(After::Call(table::HACKLIST, None)),
             (_, None) => None,
-            (_, Some(ExprKind::Number(count))) => Some(After::Call("_cut", Some(Operand::from_number(*count).expr))),
+            (_, Some(ExprKind::Number(count))) => {
+                Some(After::Call(table::CUT, Some(Operand::from_number(*count).expr)))
+            }
             (_, Some(_)) => {
-                return Err(SearchError::query(format!("{name} takes a number of elements: {name}(x, 100)"), span));
+                let message = format!("{0} takes a number of elements: {0}(x, 100)", id.info().name);
+                return Err(SearchError::query(message, span));
             }
         };
-        let kind = if name == "hacklist" { Kind::Text } else { Kind::list(value.kind) };
+        let kind = if id == AggregateId::Hacklist { Kind::Text } else { Kind::list(value.kind) };
         Ok(Aggregate { expr: given.call(array_agg_udaf()), after, kind })
     }
 
@@ -293,9 +265,10 @@ impl Scope<'_> {
     }
 
     /// Says that there is no time by which one event is newer than another.
-    fn has_time(&self, name: &str, span: Span) {
+    fn has_time(&self, id: AggregateId, span: Span) {
         if self.by_time(true).is_empty() {
             let time = Field::EventTime.info().name;
+            let name = id.info().name;
             let message = format!("{name} finds no {time} here, so it takes any of the rows: keep it in columns");
             self.planner.warn(message, Some(span));
         }
@@ -342,7 +315,7 @@ impl Aggregate {
             Some(After::Call(called, argument)) => {
                 let mut arguments = vec![column(name)];
                 arguments.extend(argument.clone());
-                function(called, arguments)
+                function(*called, arguments)
             }
         };
         Operand::new(expr, self.kind)

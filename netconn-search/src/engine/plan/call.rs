@@ -7,6 +7,7 @@ use datafusion::{
 use netconn_model::field::Field;
 use netconn_query::{
     ast::{self, ExprKind, Span},
+    catalogue::PlainId,
     duration::{self, Bucket},
 };
 
@@ -16,7 +17,7 @@ use crate::engine::{
     function::{
         bucket::timebucket,
         call::call,
-        table::{self, Run},
+        table::{self, Code, Planned, Run},
         value::Kind,
     },
 };
@@ -34,32 +35,23 @@ const SECOND: i64 = 1_000_000_000;
 impl Scope<'_> {
     /// The value of a call.
     pub(crate) fn call(&self, name: &str, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
-        match name {
-            "timebucket" => return self.timebucket(arguments, span),
-            "querystart" => return self.moment(self.range(span)?.0, arguments),
-            "queryend" => return self.moment(self.range(span)?.1, arguments),
-            "queryspan" => return self.span(arguments, span),
-            "now" => return Ok(time(self.planner.now)),
-            "map" | "filter" | "array_filter" | "match_any" | "match_all" => {
-                return lambda::call(self, name, arguments, span);
-            }
-            _ => {}
-        }
-        let Some(found) = table::find(name).filter(|function| !function.name.starts_with('_')) else {
+        let Some(id) = PlainId::by_name(name) else {
             let message = format!("there is no function '{name}' here");
             return Err(SearchError::query(message, span));
         };
-        if arguments.len() < found.least || arguments.len() > found.most {
-            let message = format!(
-                "{name} takes {} argument{}, and {} {} given",
-                if found.least == found.most { found.least.to_string() } else { format!("{} or more", found.least) },
-                if found.least == 1 && found.most == 1 { "" } else { "s" },
-                arguments.len(),
-                if arguments.len() == 1 { "is" } else { "are" },
-            );
+        if let Some(message) = id.info().wrong_count(arguments.len()) {
             return Err(SearchError::query(message, span));
         }
-        let database = match found.run {
+        let function = match table::code(id) {
+            Code::Row(function) => function,
+            Code::Planned(Planned::Timebucket) => return self.timebucket(arguments, span),
+            Code::Planned(Planned::QueryStart) => return self.moment(self.range(span)?.0, arguments),
+            Code::Planned(Planned::QueryEnd) => return self.moment(self.range(span)?.1, arguments),
+            Code::Planned(Planned::QuerySpan) => return self.span(arguments, span),
+            Code::Planned(Planned::Now) => return Ok(time(self.planner.now)),
+            Code::Planned(Planned::Lambda(how)) => return lambda::call(self, how, name, arguments, span),
+        };
+        let database = match function.run {
             Run::Geography(_) => match &self.planner.settings.database {
                 Some(database) => Some(database),
                 None => {
@@ -71,18 +63,18 @@ impl Scope<'_> {
             },
             _ => None,
         };
-        if let Some(place) = found.regex
-            && let ExprKind::Text(regex) = &arguments[place].kind
+        if function.has_regex
+            && let Some(ast::Expr { kind: ExprKind::Text(regex), span }) = arguments.get(1)
         {
-            pattern::check(regex, arguments[place].span)?;
+            pattern::check(regex, *span)?;
         }
         let operands = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<_>>>()?;
-        if name == "lower" && operands[0].kind == Kind::Text {
+        if id == PlainId::Lower && operands[0].kind == Kind::Text {
             return Ok(Operand::new(lowercase(operands[0].expr.clone()), Kind::Text));
         }
         let kinds: Vec<Kind> = operands.iter().map(|operand| operand.kind).collect();
-        let kind = found.returns.of(&kinds);
-        Ok(Operand::new(call(found, database, operands.into_iter().map(|operand| operand.expr).collect()), kind))
+        let kind = function.returns.of(&kinds);
+        Ok(Operand::new(call(function, database, operands.into_iter().map(|operand| operand.expr).collect()), kind))
     }
 
     /// `timebucket([time,] width)`.
@@ -95,18 +87,17 @@ impl Scope<'_> {
             }
             self.field(name)
         };
-        let (time, width) = match arguments {
-            [] => (event_time(), None),
-            [width] => (event_time(), Some(width)),
-            [time, width, ..] => (self.value(time)?, Some(width)),
-        };
         let wrong = || SearchError::query("timebucket takes a width like '10m', '1 hour' or 'auto'", span);
-        let bucket = match width.map(|width| &width.kind) {
-            None => Bucket::Auto,
-            Some(ExprKind::Text(text)) => duration::bucket(text).ok_or_else(wrong)?,
-            Some(ExprKind::Field(word)) if word == "auto" => Bucket::Auto,
-            Some(ExprKind::Number(count)) => duration::bucket_count(*count).ok_or_else(wrong)?,
-            Some(_) => return Err(wrong()),
+        let (time, width) = match arguments {
+            [] => return Err(wrong()),
+            [width] => (event_time(), width),
+            [time, width, ..] => (self.value(time)?, width),
+        };
+        let bucket = match &width.kind {
+            ExprKind::Text(text) => duration::bucket(text).ok_or_else(wrong)?,
+            ExprKind::Field(word) if word == "auto" => Bucket::Auto,
+            ExprKind::Number(count) => duration::bucket_count(*count).ok_or_else(wrong)?,
+            _ => return Err(wrong()),
         };
         let width = match bucket {
             Bucket::Every(width) => width,

@@ -11,6 +11,7 @@ use netconn_query::ast::BinaryOp;
 use super::operand::{Operand, binary, function};
 use crate::engine::function::{
     network::address,
+    table,
     value::{Kind, parse_moment, parse_number},
 };
 
@@ -91,7 +92,7 @@ fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
     if operator == Operator::Eq || !maybe_address(&left) || !maybe_address(&right) {
         return same(operator, left, right);
     }
-    binary(function("_order", vec![left.expr, right.expr]), operator, lit(0_i64))
+    binary(function(table::ORDER, vec![left.expr, right.expr]), operator, lit(0_i64))
 }
 
 /// Whether it is the field whose texts are moments, always to the nanosecond and in UTC: in the order of time.

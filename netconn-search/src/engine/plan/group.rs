@@ -6,15 +6,17 @@ use datafusion::{
     functions_aggregate::first_last::first_value_udaf,
     logical_expr::{Expr, LogicalPlanBuilder, SortExpr, expr::AggregateFunction},
 };
-use netconn_query::ast::{self, ExprKind, Name, Span};
+use netconn_query::{
+    ast::{self, ExprKind, Name, Span},
+    catalogue,
+};
 
 use super::{
     Planner,
-    aggregate::{Aggregate, is_aggregate},
+    aggregate::Aggregate,
     operand::Operand,
     rows::{Key, Rows, column, hidden, ordering},
     scope::Scope,
-    subquery::has,
 };
 use crate::engine::{
     error::{Result, SearchError},
@@ -31,9 +33,9 @@ impl Found<'_, '_> {
     /// The expression with a hidden name in place of each aggregate.
     fn take(&mut self, expr: &ast::Expr) -> Result<ast::Expr> {
         if let ExprKind::Call { name, arguments, condition, .. } = &expr.kind
-            && is_aggregate(name, arguments.len())
+            && let Some(id) = catalogue::aggregate(name, arguments.len())
         {
-            let aggregate = self.scope.aggregate(name, arguments, condition.as_deref(), expr.span)?;
+            let aggregate = self.scope.aggregate(id, arguments, condition.as_deref(), expr.span)?;
             let known = self.aggregates.iter().find(|(_, known)| {
                 known.expr == aggregate.expr && known.after == aggregate.after && known.kind == aggregate.kind
             });
@@ -48,8 +50,11 @@ impl Found<'_, '_> {
             return Ok(ast::Expr { kind: ExprKind::Field(name), span: expr.span });
         }
         let mut expr = expr.clone();
-        let aggregates = |kind: &ExprKind| matches!(kind, ExprKind::Call { name, arguments, .. } if is_aggregate(name, arguments.len()));
-        if !has(&expr, aggregates) {
+        let is_aggregate = |kind: &ExprKind| match kind {
+            ExprKind::Call { name, arguments, .. } => catalogue::aggregate(name, arguments.len()).is_some(),
+            _ => false,
+        };
+        if !expr.has(is_aggregate) {
             return Ok(expr);
         }
         for child in expr.children_mut() {

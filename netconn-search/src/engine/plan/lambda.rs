@@ -29,22 +29,16 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::value::{Kind, normal},
+    function::{
+        table::LambdaKind,
+        value::{Kind, normal},
+    },
 };
-
-/// What is made of the results for the elements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum How {
-    Map,
-    Filter,
-    Any,
-    All,
-}
 
 /// A function with a lambda, as DataFusion knows it. Its arguments are the array and the columns that the lambda uses.
 #[derive(Debug)]
 struct Lambda {
-    how: How,
+    how: LambdaKind,
     body: Arc<dyn PhysicalExpr>,
     schema: SchemaRef,
     signature: Signature,
@@ -67,7 +61,13 @@ impl Hash for Lambda {
 }
 
 /// A call of `map`, `filter`, `array_filter`, `match_any`, `match_all`.
-pub(crate) fn call(scope: &Scope<'_>, name: &str, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
+pub(crate) fn call(
+    scope: &Scope<'_>,
+    how: LambdaKind,
+    name: &str,
+    arguments: &[ast::Expr],
+    span: Span,
+) -> Result<Operand> {
     let [array, ast::Expr { kind: ExprKind::Lambda { parameter, body }, .. }] = arguments else {
         let message = format!("{name} takes an array and a function: {name}(array, func(x) -> …)");
         return Err(SearchError::query(message, span));
@@ -79,19 +79,13 @@ pub(crate) fn call(scope: &Scope<'_>, name: &str, arguments: &[ast::Expr], span:
         }
         return Err(SearchError::query(format!("{name} takes an array, and this is none"), span));
     };
-    let how = match name {
-        "map" => How::Map,
-        "match_any" => How::Any,
-        "match_all" => How::All,
-        _ => How::Filter,
-    };
     let place = hidden(&scope.planner.counter);
     let mut names = scope.names.clone();
     names.insert(parameter.text.clone(), Operand::new(column(&place), *element));
     let inner = Scope { planner: scope.planner, rows: scope.rows, names };
     let body = match how {
-        How::Map => inner.value(body)?,
-        How::Filter | How::Any | How::All => Operand::new(inner.condition(body)?, Kind::Bool),
+        LambdaKind::Map => inner.value(body)?,
+        LambdaKind::Filter | LambdaKind::Any | LambdaKind::All => Operand::new(inner.condition(body)?, Kind::Bool),
     };
     let mut captured: Vec<String> =
         body.expr.column_refs().into_iter().map(|column| column.name.clone()).filter(|name| *name != place).collect();
@@ -105,13 +99,13 @@ pub(crate) fn call(scope: &Scope<'_>, name: &str, arguments: &[ast::Expr], span:
     let schema = Arc::new(Schema::new(fields));
     let body_kind = if body.kind == Kind::Null { Kind::Text } else { body.kind };
     let returns = match how {
-        How::Map => Kind::list(body_kind),
-        How::Filter => array.kind,
-        How::Any | How::All => Kind::Bool,
+        LambdaKind::Map => Kind::list(body_kind),
+        LambdaKind::Filter => array.kind,
+        LambdaKind::Any | LambdaKind::All => Kind::Bool,
     };
     // Arrays in arrays are kept as texts.
     let body = match (how, returns) {
-        (How::Map, Kind::List(kind)) => body.to(*kind),
+        (LambdaKind::Map, Kind::List(kind)) => body.to(*kind),
         _ => body.expr,
     };
     let body = scope.planner.state.create_physical_expr(body, &DFSchema::try_from(Arc::clone(&schema))?)?;
@@ -167,7 +161,7 @@ impl ScalarUDFImpl for Lambda {
 impl Lambda {
     fn gather(&self, lists: &ListArray, elements: &ArrayRef, results: &ArrayRef) -> EngineResult<ColumnarValue> {
         let length = |row: usize| if lists.is_valid(row) { lists.value(row).len() } else { 0 };
-        if self.how == How::Map {
+        if self.how == LambdaKind::Map {
             let field = Arc::new(Field::new_list_field(results.data_type().clone(), true));
             let offsets = OffsetBuffer::from_lengths((0..lists.len()).map(length));
             let array = ListArray::try_new(field, offsets, Arc::clone(results), lists.nulls().cloned())?;
@@ -183,12 +177,12 @@ impl Lambda {
             let count = (start..end).filter(|place| is_true(*place)).count();
             counts.push(count);
             all.append_option(lists.is_valid(row).then_some(match self.how {
-                How::Any => count > 0,
-                How::Map | How::Filter | How::All => count == end - start,
+                LambdaKind::Any => count > 0,
+                LambdaKind::Map | LambdaKind::Filter | LambdaKind::All => count == end - start,
             }));
             start = end;
         }
-        if self.how != How::Filter {
+        if self.how != LambdaKind::Filter {
             return Ok(ColumnarValue::Array(Arc::new(all.finish())));
         }
         let kept = filter(elements, &BooleanArray::from_iter((0..flags.len()).map(|place| Some(is_true(place)))))?;

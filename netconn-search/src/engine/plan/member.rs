@@ -10,7 +10,7 @@ use super::{
     operand::{Operand, function, in_list, joined, text},
 };
 use crate::engine::function::{
-    network,
+    network, table,
     value::{Kind, parse_number, parse_time},
 };
 
@@ -55,7 +55,7 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
     if !networks.is_empty() {
         let mut arguments = vec![value.expr.clone()];
         arguments.append(&mut networks);
-        any.push(function("net_ipsubnet", arguments));
+        any.push(function(table::NET_IPSUBNET, arguments));
     }
     let op = if insensitive { BinaryOp::EqualAnyCase } else { BinaryOp::Equal };
     any.extend(others.into_iter().map(|element| compare(op, value.clone(), element)));

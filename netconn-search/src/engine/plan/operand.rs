@@ -9,7 +9,11 @@ use datafusion::{
     scalar::ScalarValue,
 };
 
-use crate::engine::function::{call::call, table, value::Kind};
+use crate::engine::function::{
+    call::call,
+    table::{self, RowFunction},
+    value::Kind,
+};
 
 /// Largest whole number up to which a float tells all whole numbers apart.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -22,11 +26,8 @@ pub(crate) struct Operand {
 }
 
 /// A call of a function of the table that needs no database.
-pub(crate) fn function(name: &str, arguments: Vec<Expr>) -> Expr {
-    match table::find(name) {
-        Some(function) => call(function, None, arguments),
-        None => lit(ScalarValue::Null),
-    }
+pub(crate) fn function(function: RowFunction, arguments: Vec<Expr>) -> Expr {
+    call(function, None, arguments)
 }
 
 /// A text literal.
@@ -123,7 +124,7 @@ impl Operand {
             Kind::Text => self.text(),
             Kind::Number => self.number(),
             Kind::Bool => self.truth(),
-            Kind::Time => function("_moment", vec![self.expr]),
+            Kind::Time => function(table::MOMENT, vec![self.expr]),
             Kind::Null => self.expr,
             Kind::Integer | Kind::List(_) => cast(self.expr, kind),
         }
@@ -135,7 +136,7 @@ impl Operand {
             Kind::Text => self.expr,
             Kind::Null => lit(ScalarValue::Utf8View(None)),
             Kind::Integer => cast(self.expr, Kind::Text),
-            _ => function("string", vec![self.expr]),
+            _ => function(table::AS_TEXT, vec![self.expr]),
         }
     }
 
@@ -145,7 +146,7 @@ impl Operand {
             Kind::Number => self.expr,
             Kind::Null => lit(ScalarValue::Float64(None)),
             Kind::Integer => cast(self.expr, Kind::Number),
-            _ => function("number", vec![self.expr]),
+            _ => function(table::AS_NUMBER, vec![self.expr]),
         }
     }
 

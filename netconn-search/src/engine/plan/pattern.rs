@@ -8,7 +8,7 @@ use regex::{Regex, RegexBuilder};
 use super::operand::{Operand, function, like, text};
 use crate::engine::{
     error::{Result, SearchError},
-    function::matcher,
+    function::{matcher, table},
 };
 
 /// Bytes that a compiled regular expression may have.
@@ -30,7 +30,7 @@ pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Op
             MatchOp::StartsWith => "starts_with",
             MatchOp::EndsWith => "ends_with",
         };
-        return Ok(function("_match", vec![subject, text(how), lit(insensitive), pattern.text()]));
+        return Ok(function(table::MATCH, vec![subject, text(how), lit(insensitive), pattern.text()]));
     };
     let insensitive = insensitive && has_case(literal);
     if op == MatchOp::Matches {

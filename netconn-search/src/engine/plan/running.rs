@@ -18,7 +18,10 @@ use datafusion::{
     },
     scalar::ScalarValue,
 };
-use netconn_query::ast::{self, ExprKind};
+use netconn_query::{
+    ast::{self, ExprKind},
+    catalogue::RunningId,
+};
 
 use super::{
     Planner,
@@ -26,37 +29,23 @@ use super::{
     operand::{Operand, binary, case},
     rows::{Key, Rows, column, hidden},
     scope::Scope,
-    subquery::has,
 };
 use crate::engine::{
     error::{Result, SearchError},
     function::{value::Kind, whole},
 };
 
-/// Names of these functions.
-const NAMES: [&str; 9] = [
-    "overall_avg",
-    "overall_count",
-    "overall_max",
-    "overall_min",
-    "overall_sum",
-    "percent_of_total",
-    "running_count",
-    "running_percent",
-    "running_sum",
-];
-
 /// Adds a hidden column for each such call, and puts its name in place of it.
 pub(crate) fn take(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(Rows, ast::Expr)> {
     if let ExprKind::Call { name, arguments, .. } = &expr.kind
-        && NAMES.contains(&name.as_str())
+        && let Some(id) = RunningId::by_name(name)
     {
-        let (rows, name) = add(planner, rows, name, arguments, expr)?;
+        let (rows, name) = add(planner, rows, id, arguments, expr)?;
         return Ok((rows, ast::Expr { kind: ExprKind::Field(name), span: expr.span }));
     }
     let mut rows = rows;
     let mut expr = expr.clone();
-    if !has(&expr, |kind| matches!(kind, ExprKind::Call { name, .. } if NAMES.contains(&name.as_str()))) {
+    if !expr.has(|kind| matches!(kind, ExprKind::Call { name, .. } if RunningId::by_name(name).is_some())) {
         return Ok((rows, expr));
     }
     for child in expr.children_mut() {
@@ -67,12 +56,20 @@ pub(crate) fn take(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(R
     Ok((rows, expr))
 }
 
-fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr: &ast::Expr) -> Result<(Rows, String)> {
+fn add(
+    planner: &Planner,
+    rows: Rows,
+    id: RunningId,
+    arguments: &[ast::Expr],
+    expr: &ast::Expr,
+) -> Result<(Rows, String)> {
+    if let Some(message) = id.info().wrong_count(arguments.len()) {
+        return Err(SearchError::query(message, expr.span));
+    }
     let scope = Scope::new(planner, &rows);
     let value = match arguments.first() {
         Some(argument) => scope.value(argument)?,
-        None if name.ends_with("_count") => Operand::new(lit(1_i64), Kind::Integer),
-        None => return Err(SearchError::query(format!("{name} needs to know of what: {name}(x)"), expr.span)),
+        None => Operand::new(lit(1_i64), Kind::Integer),
     };
     let order = planner.order(&rows);
     let all = || WindowFrame::new(None);
@@ -83,26 +80,28 @@ fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr:
     let numeric = || value.clone().numeric();
     // As `count(condition)` of a group does it.
     let counted = || case(value.clone().truth(), lit(1_i64), lit(ScalarValue::Int64(None)));
-    let windows: Vec<Expr> = match name {
-        "running_count" => vec![window(count_udaf(), counted(), order, so_far())],
-        "running_sum" => vec![window(sum_udaf(), summand(&numeric()), order, so_far())],
-        "overall_count" => vec![window(count_udaf(), counted(), Vec::new(), all())],
-        "overall_sum" => vec![window(sum_udaf(), summand(&numeric()), Vec::new(), all())],
-        "overall_min" => vec![window(min_udaf(), value.expr.clone(), Vec::new(), all())],
-        "overall_max" => vec![window(max_udaf(), value.expr.clone(), Vec::new(), all())],
-        "overall_avg" => vec![window(avg_udaf(), value.clone().number(), Vec::new(), all())],
-        "running_percent" => vec![
+    let windows: Vec<Expr> = match id {
+        RunningId::RunningCount => vec![window(count_udaf(), counted(), order, so_far())],
+        RunningId::RunningSum => vec![window(sum_udaf(), summand(&numeric()), order, so_far())],
+        RunningId::OverallCount => vec![window(count_udaf(), counted(), Vec::new(), all())],
+        RunningId::OverallSum => vec![window(sum_udaf(), summand(&numeric()), Vec::new(), all())],
+        RunningId::OverallMin => vec![window(min_udaf(), value.expr.clone(), Vec::new(), all())],
+        RunningId::OverallMax => vec![window(max_udaf(), value.expr.clone(), Vec::new(), all())],
+        RunningId::OverallAvg => vec![window(avg_udaf(), value.clone().number(), Vec::new(), all())],
+        RunningId::RunningPercent => vec![
             window(sum_udaf(), value.clone().number(), order, so_far()),
             window(sum_udaf(), value.clone().number(), Vec::new(), all()),
         ],
-        _ => vec![window(sum_udaf(), value.clone().number(), Vec::new(), all())],
+        RunningId::PercentOfTotal => vec![window(sum_udaf(), value.clone().number(), Vec::new(), all())],
     };
-    let whole_sum = name.ends_with("_sum") && numeric().kind == Kind::Integer;
+    let is_sum = matches!(id, RunningId::RunningSum | RunningId::OverallSum);
+    let whole_sum = is_sum && numeric().kind == Kind::Integer;
     let names: Vec<String> = windows.iter().map(|_| hidden(&planner.counter)).collect();
     let result = hidden(&planner.counter);
-    let part = if name == "running_percent" { column(&names[0]) } else { value.number() };
+    let part = if id == RunningId::RunningPercent { column(&names[0]) } else { value.number() };
     let mut rows = rows;
-    if name.starts_with("running") && rows.is_sorted() {
+    let is_ordered = matches!(id, RunningId::RunningSum | RunningId::RunningCount | RunningId::RunningPercent);
+    if is_ordered && rows.is_sorted() {
         // Rows that are equal by their keys come in an order here, and keep it.
         let number = hidden(&planner.counter);
         let place = place(rows.following()).alias(&number);
@@ -114,7 +113,7 @@ fn add(planner: &Planner, rows: Rows, name: &str, arguments: &[ast::Expr], expr:
         rows.plan = LogicalPlanBuilder::from(rows.plan).window([window.alias(name)])?.build()?;
     }
     let last = column(&names[names.len() - 1]);
-    let value = if name.contains("percent") {
+    let value = if matches!(id, RunningId::RunningPercent | RunningId::PercentOfTotal) {
         let share = binary(binary(part, Operator::Multiply, lit(100.0)), Operator::Divide, last.clone());
         case(binary(last, Operator::NotEq, lit(0.0)), share, lit(ScalarValue::Float64(None)))
     } else if whole_sum {

@@ -18,11 +18,10 @@ use super::{
     operand::{Operand, binary, case, cases, function, joined, unify},
     pattern,
     rows::{HIDDEN, Rows, column},
-    subquery::has,
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::{value::Kind, whole},
+    function::{table, value::Kind, whole},
 };
 
 /// Columns that a warning names at most.
@@ -168,7 +167,8 @@ impl<'a> Scope<'a> {
             Subject::Value(value) => {
                 let value = self.value(value)?;
                 if op == ast::MatchOp::Contains && matches!(value.kind, Kind::List(_)) {
-                    let has = |pattern| Ok(function("contains", vec![value.expr.clone(), self.value(pattern)?.expr]));
+                    let has =
+                        |pattern| Ok(function(table::CONTAINS, vec![value.expr.clone(), self.value(pattern)?.expr]));
                     let any = patterns.iter().map(has).collect::<Result<Vec<_>>>()?;
                     return Ok(joined(any, Operator::Or, false));
                 }
@@ -250,7 +250,7 @@ impl<'a> Scope<'a> {
                 ExprKind::Anywhere(_) | ExprKind::AnywhereRegex(_) | ExprKind::Match { subject: Subject::AnyField, .. }
             )
         };
-        if has(expr, whole) && weight <= WEIGHT + WEIGHT_PER_COLUMN * self.rows.columns.len() * length {
+        if expr.has(whole) && weight <= WEIGHT + WEIGHT_PER_COLUMN * self.rows.columns.len() * length {
             return Ok(());
         }
         let message = "this has too much within one another to be planned: give a name to a part of it with let";

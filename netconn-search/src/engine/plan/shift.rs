@@ -19,7 +19,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::value::Kind,
+    function::{table, value::Kind},
 };
 
 /// Milliseconds by which a shift moves the time that is searched; negative ones look back.
@@ -118,7 +118,7 @@ pub(crate) async fn compare(
                 // A moment then is the same moment now.
                 Kind::Time => {
                     let nanos = binary(cast(column(key), Kind::Integer), Operator::Minus, lit(millis * 1_000_000));
-                    function("_moment", vec![nanos])
+                    function(table::MOMENT, vec![nanos])
                 }
                 _ => column(key),
             };

@@ -26,7 +26,7 @@ impl Planner {
     pub(crate) fn resolve<'a>(&'a self, expr: &'a ast::Expr) -> BoxFuture<'a, Result<ast::Expr>> {
         async move {
             let mut expr = expr.clone();
-            if !has(&expr, |kind| matches!(kind, ExprKind::InQuery { .. })) {
+            if !expr.has(|kind| matches!(kind, ExprKind::InQuery { .. })) {
                 return Ok(expr);
             }
             for child in expr.children_mut() {
@@ -108,18 +108,6 @@ impl Planner {
         let plan = datafusion::logical_expr::LogicalPlanBuilder::scan("rows", source, None)?.build()?;
         Ok(Rows { plan, ..rows })
     }
-}
-
-/// Whether an expression has one of a kind in it. Chains of `or` can be thousands long: no recursion.
-pub(crate) fn has(expr: &ast::Expr, wanted: impl Fn(&ExprKind) -> bool) -> bool {
-    let mut waiting = vec![expr];
-    while let Some(expr) = waiting.pop() {
-        if wanted(&expr.kind) {
-            return true;
-        }
-        waiting.extend(expr.children());
-    }
-    false
 }
 
 #[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]

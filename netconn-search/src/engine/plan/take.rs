@@ -15,7 +15,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::value::Kind,
+    function::{table, value::Kind},
 };
 
 /// `parse "…" from value`; without a text, the first field whose text fits.
@@ -39,7 +39,7 @@ pub(crate) fn parse(
     };
     let mut columns = Vec::with_capacity(names.len());
     for (name, group) in names {
-        let extract = |subject: &Expr| function("_extract", vec![subject.clone(), text(&regex), lit(group)]);
+        let extract = |subject: &Expr| function(table::EXTRACT, vec![subject.clone(), text(&regex), lit(group)]);
         let mut found: Vec<Expr> = subjects.iter().map(extract).collect();
         let value = match found.len() {
             1 => found.swap_remove(0),

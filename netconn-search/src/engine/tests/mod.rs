@@ -2,6 +2,7 @@
 
 mod edges;
 mod events;
+mod functions;
 mod language;
 mod nesting;
 mod properties;
