@@ -3,8 +3,8 @@
 /// Calls the macro `$with` with the table of kernel structure members that are read, as
 /// `NAME = ["structure" "path.of.members", …]; …`.
 ///
-/// The eBPF crate makes a read-only global `u32` of every name, the daemon looks the paths up in the BTF of the
-/// running kernel, in order, and hands over the first offset it finds, in bytes from the start of the structure, or
+/// The eBPF crate makes a read-only global `u32` of every name. The daemon looks the paths up in the BTF of the running
+/// kernel, in order, and sets the global to the first offset it finds, in bytes from the start of the structure, or to
 /// [`MISSING`](crate::MISSING).
 #[macro_export]
 macro_rules! kernel_members {

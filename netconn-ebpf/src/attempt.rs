@@ -11,12 +11,14 @@ use aya_ebpf::{
     macros::{btf_tracepoint, cgroup_sock_addr, fexit},
     programs::{BtfTracePointContext, FExitContext, SockAddrContext},
 };
-use netconn_common::{Destination, Kept, UNKNOWN_U32, UnsentRecord, kind, mark, tcp_state};
+use netconn_common::{
+    AF_INET, AF_INET6, Destination, TcpSocketState, UNKNOWN_U32, UnsentRecord, kind, mark, tcp_state,
+};
 
 use crate::{
     datagram, emit,
     kernel::{SOCKET_SOCK, context, follow},
-    sock::{AF_INET, AF_INET6, Sock, TcpSock},
+    sock::{Sock, TcpSock},
     tcp,
 };
 
@@ -117,13 +119,13 @@ fn over(sock: Sock, errno: u32) {
 
 /// If an attempt waits for its SYN, it has failed.
 #[inline(always)]
-pub fn end(sock: Sock, tcp: TcpSock, kept: &mut Kept, number: u64, errno: u32) {
+pub fn end(sock: Sock, tcp: TcpSock, kept: &mut TcpSocketState, number: u64, errno: u32) {
     if kept.state.marks & mark::UNSENT == 0 {
         return;
     }
     kept.state.marks = 0;
     kept.state.sequence = kept.state.sequence.wrapping_add(1);
-    let Kept { state, destination, .. } = kept;
+    let TcpSocketState { state, destination, .. } = kept;
     emit::record(kind::UNSENT, |record: *mut UnsentRecord| {
         // SAFETY: the ring gave room for one record.
         unsafe {

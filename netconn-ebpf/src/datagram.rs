@@ -17,15 +17,15 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, SockAddrContext, SockContext},
 };
 use netconn_common::{
-    DatagramRecord, Datagrams, IPPROTO_UDP, NO_MEMORY, OwnerRecord, ReleasedRecord, UNKNOWN_U32, attribution, datagram,
-    kind, setting, tcp_state,
+    AF_INET, AF_INET6, DatagramSocketState, IPPROTO_UDP, OwnerRecord, ReleasedRecord, UNKNOWN_U32, UdpSocketRecord,
+    attribution, datagram_mark, feature, kind, setting, tcp_state,
 };
 
 use crate::{
     emit,
     kernel::{HAS_PROBE_READ, HAS_SOCKET_STORAGE, NET_INODE, SOCK_NET, context, has, probe},
-    maps::DATAGRAMS,
-    sock::{AF_INET, AF_INET6, Sock},
+    maps::DATAGRAM_SOCKETS,
+    sock::Sock,
     task, tcp,
 };
 
@@ -43,7 +43,9 @@ pub fn sock_create(ctx: SockContext) -> i32 {
             let owner = task::current(attribution::CREATE);
             let namespace = namespace(ctx.as_ptr());
             // SAFETY: not null, and nobody else has the socket yet.
-            unsafe { *kept = Datagrams { owner, born_ns: emit::now(), namespace, ..Datagrams::default() } };
+            unsafe {
+                *kept = DatagramSocketState { owner, born_ns: emit::now(), namespace, ..DatagramSocketState::default() }
+            };
         }
     }
     1 // allowed
@@ -84,9 +86,9 @@ pub fn post_bind6(ctx: SockContext) -> i32 {
 fn bound(ctx: &SockContext, address: [u32; 4], family: u16) {
     const PORT: usize = offset_of!(bpf_sock, src_port);
     let Some(kept) = kept_or_new(ctx.as_ptr()) else { return };
-    kept.marks |= datagram::BOUND;
+    kept.marks |= datagram_mark::BOUND;
     kept.born_ns = emit::now();
-    if kept.marks & datagram::USED == 0 {
+    if kept.marks & datagram_mark::USED == 0 {
         kept.owner = task::current(attribution::LISTENER);
     }
     // SAFETY: the kernel gives a valid context; this member may be read by this type of program.
@@ -105,10 +107,10 @@ pub fn connecting(ctx: &SockAddrContext, address: [u32; 4], port: u16, family: u
     }
     let Some(kept) = kept_or_new(socket.cast()) else { return };
     used(kept, attribution::CONNECT, || cookie(ctx.as_ptr()));
-    kept.marks &= !datagram::TOLD;
-    if tcp::setting(setting::SOCKETS_ONLY) && !tcp::setting(setting::TOLD_BY_USE) && is_udp(socket) {
+    kept.marks &= !datagram_mark::REPORTED;
+    if tcp::setting(setting::SOCKETS_ONLY) && !tcp::setting(setting::RECEIVE_HOOK) && is_udp(socket) {
         kept.counted = 1;
-        let marks = datagram::CONNECTED;
+        let marks = datagram_mark::CONNECTED;
         // This end is known if it was bound to an address before; else the kernel chooses after this.
         // SAFETY: not null, and members that may be read.
         let local_address = unsafe {
@@ -182,13 +184,13 @@ pub fn used_by(sock: Sock, how: u32) {
     // SAFETY: not null.
     let kept = unsafe { &mut *kept };
     used(kept, how, || sock.known_number().unwrap_or(0));
-    if tcp::setting(setting::TOLD_BY_USE)
-        && kept.marks & datagram::TOLD == 0
+    if tcp::settings(setting::SOCKETS_ONLY | setting::RECEIVE_HOOK)
+        && kept.marks & datagram_mark::REPORTED == 0
         && sock.protocol() == u16::from(IPPROTO_UDP)
         && sock.tcp_state() == tcp_state::ESTABLISHED
     {
         kept.counted = 1;
-        kept.marks |= datagram::TOLD;
+        kept.marks |= datagram_mark::REPORTED;
         let ends = sock.ends(0);
         let place = Place {
             local_address: words(ends.local_address),
@@ -196,7 +198,7 @@ pub fn used_by(sock: Sock, how: u32) {
             local_port: ends.local_port,
             remote_port: ends.remote_port,
             family: ends.family,
-            marks: datagram::CONNECTED,
+            marks: datagram_mark::CONNECTED,
         };
         tell(sock.known_number().unwrap_or(0), kept, place);
     }
@@ -204,14 +206,14 @@ pub fn used_by(sock: Sock, how: u32) {
 
 /// The current process uses a socket. The first that does so has it from then on, as with connections that are accepted.
 #[inline(always)]
-fn used(kept: &mut Datagrams, how: u32, socket: impl FnOnce() -> u64) {
+fn used(kept: &mut DatagramSocketState, how: u32, socket: impl FnOnce() -> u64) {
     // Two threads may both be the first, and either may win.
-    if kept.marks & datagram::USED != 0 || !task::is_process() {
+    if kept.marks & datagram_mark::USED != 0 || !task::is_process() {
         return;
     }
-    kept.marks |= datagram::USED;
+    kept.marks |= datagram_mark::USED;
     kept.owner = task::current(how);
-    if kept.counted != 0 || kept.marks & datagram::BOUND != 0 {
+    if kept.counted != 0 || kept.marks & datagram_mark::BOUND != 0 {
         let record = OwnerRecord {
             header: emit::header(kind::OWNER, emit::now()),
             socket: socket(),
@@ -240,7 +242,7 @@ pub fn sock_release(ctx: SockContext) -> i32 {
         // SAFETY: not null.
         unsafe { ((*kept).counted, (*kept).marks) }
     };
-    if counted != 0 || marks & datagram::BOUND != 0 {
+    if counted != 0 || marks & datagram_mark::BOUND != 0 {
         let socket = cookie(ctx.as_ptr());
         emit::record_of_datagrams(kind::RELEASED, |record: *mut ReleasedRecord| {
             let header = emit::header(kind::RELEASED, emit::now());
@@ -272,13 +274,13 @@ fn cookie(context: *mut c_void) -> u64 {
 
 /// Tells what is known of a socket.
 #[inline(always)]
-fn tell(socket: u64, kept: &Datagrams, place: Place) {
-    emit::record_of_datagrams(kind::BOUND, |slot: *mut DatagramRecord| {
-        let record = DatagramRecord {
-            header: emit::header(kind::BOUND, emit::now()),
+fn tell(socket: u64, kept: &DatagramSocketState, place: Place) {
+    emit::record_of_datagrams(kind::UDP_SOCKET, |slot: *mut UdpSocketRecord| {
+        let record = UdpSocketRecord {
+            header: emit::header(kind::UDP_SOCKET, emit::now()),
             socket,
             file: 0,
-            kept: *kept,
+            state: *kept,
             local_address: bytes(place.local_address),
             remote_address: bytes(place.remote_address),
             local_port: place.local_port,
@@ -319,7 +321,7 @@ fn is_udp(socket: *mut bpf_sock) -> bool {
 
 /// What is kept with a socket; made, if there is nothing, for one that is older than netconn.
 #[inline(always)]
-fn kept_or_new<'a>(socket: *mut c_void) -> Option<&'a mut Datagrams> {
+fn kept_or_new<'a>(socket: *mut c_void) -> Option<&'a mut DatagramSocketState> {
     let kept = storage(socket, true);
     if kept.is_null() {
         return None;
@@ -334,18 +336,20 @@ fn kept_or_new<'a>(socket: *mut c_void) -> Option<&'a mut Datagrams> {
 
 /// What is kept with a socket, or null; `socket` is one whose type the verifier knows, or the context that stands for it.
 #[inline(always)]
-pub fn storage(socket: *mut c_void, creates: bool) -> *mut Datagrams {
-    if HAS_SOCKET_STORAGE.load() == NO_MEMORY {
+pub fn storage(socket: *mut c_void, creates: bool) -> *mut DatagramSocketState {
+    if HAS_SOCKET_STORAGE.load() == feature::NO_MEMORY {
         return ptr::null_mut();
     }
     let flags = if creates { u64::from(BPF_SK_STORAGE_GET_F_CREATE) } else { 0 };
-    // SAFETY: the caller's contract; the map's value is a Datagrams.
-    unsafe { bpf_sk_storage_get((&raw const DATAGRAMS).cast_mut().cast(), socket, ptr::null_mut(), flags).cast() }
+    // SAFETY: the caller's contract; the map's value is a DatagramSocketState.
+    unsafe {
+        bpf_sk_storage_get((&raw const DATAGRAM_SOCKETS).cast_mut().cast(), socket, ptr::null_mut(), flags).cast()
+    }
 }
 
 /// What is kept with a socket that a tracing program has; null where these cannot use what is kept with sockets.
 #[inline(always)]
-pub fn traced(sock: Sock, creates: bool) -> *mut Datagrams {
+pub fn traced(sock: Sock, creates: bool) -> *mut DatagramSocketState {
     if !has(&HAS_SOCKET_STORAGE) {
         return ptr::null_mut();
     }

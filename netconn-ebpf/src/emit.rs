@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use netconn_common::{Header, OwnerRecord, SocketState, kind};
 
-use crate::maps::{LOST, PROCESSES, RECORDS, UNTOLD};
+use crate::maps::{LOST, PROCESSES, RECORDS, UNREPORTED};
 
 /// The beginning of a record of this kind, now.
 #[inline(always)]
@@ -100,7 +100,7 @@ fn ring(kind: u32) -> *mut core::ffi::c_void {
 /// A life of a socket is over of which nothing was told; `was_up`: it was more than an attempt.
 #[inline(always)]
 pub fn untold(role: u32, was_up: bool) {
-    if let Some(counters) = UNTOLD.get_ptr_mut(0) {
+    if let Some(counters) = UNREPORTED.get_ptr_mut(0) {
         // SAFETY: as in `lost`.
         unsafe { add_one(&raw mut (*counters)[(role & 3) as usize][usize::from(was_up)]) };
     }

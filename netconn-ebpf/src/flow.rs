@@ -36,7 +36,7 @@ const EEXIST: i64 = -17;
 const NO_ROOM: i64 = -7;
 /// Nanoseconds in this power of two are about a second.
 const PERIOD_BITS: u32 = 30;
-/// The largest count in [`Datagrams::begun`](netconn_common::Datagrams::begun).
+/// The largest count in [`DatagramSocketState::begun`](netconn_common::DatagramSocketState::begun).
 const BEGUN_MAX: u32 = (1 << BEGUN_BITS) - 1;
 /// What UDP and ICMP put before their payload, bytes.
 const HEADER_BYTES: u32 = 8;

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use netconn_common::{Kept, Owner, attribution, role};
+use netconn_common::{Owner, TcpSocketState, attribution, role};
 
 use crate::{
     maps::{SOCKETS, SOCKETS_BY_ADDRESS},
@@ -53,8 +53,8 @@ pub fn inherit(ctx: SockOpsContext) -> u32 {
     1
 }
 
-fn storage(socket: *mut bpf_sock, flags: u32) -> *mut Kept {
-    // SAFETY: the helper takes any typed full socket; the map's value is a Kept.
+fn storage(socket: *mut bpf_sock, flags: u32) -> *mut TcpSocketState {
+    // SAFETY: the helper takes any typed full socket; the map's value is a TcpSocketState.
     unsafe {
         bpf_sk_storage_get(
             (&raw const SOCKETS).cast_mut().cast(),

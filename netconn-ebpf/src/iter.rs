@@ -7,9 +7,9 @@ use aya_ebpf::helpers::generated::{
     bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
 };
 use netconn_common::{
-    AF_PACKET, AF_XDP, CountersRecord, DatagramRecord, Datagrams, FileRecord, IPPROTO_TCP, Kept, MISSING, Owner,
-    PacketRecord, SocketState, TcpRecord, UNKNOWN_U32, attribution, datagram as datagram_mark, kind, mark, role,
-    setting, tcp_state,
+    AF_INET, AF_INET6, AF_PACKET, AF_XDP, CountersRecord, DatagramSocketState, FileRecord, IPPROTO_TCP, MISSING, Owner,
+    PacketSocketRecord, SocketState, TcpRecord, TcpSocketState, UNKNOWN_U32, UdpSocketRecord, attribution,
+    datagram_mark, kind, mark, role, setting, tcp_state,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         SOCKET_FILE, SOCKET_SOCK, TIME_WAIT_STATE, XDP_DEVICE, follow, has, member, probe,
     },
     maps::{DUMP, ENDED, SOCKETS_BY_ADDRESS, SPARE},
-    sock::{AF_INET, AF_INET6, Sock, TcpSock},
+    sock::{Sock, TcpSock},
     task::Task,
     tcp,
 };
@@ -118,7 +118,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         }
         // What is half open may be left out, see `Table::end_dump`.
         if now != tcp_state::SYN_RECV {
-            state.marks |= mark::TOLD;
+            state.marks |= mark::REPORTED;
         }
         let number = sock.number(state);
         tcp::fill(record, sock, tcp, number, state, now, now, emit::now());
@@ -145,13 +145,13 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
             // It was there before, so nobody was told that it was bound; whoever watches is, that it ends.
             (*kept).marks |= datagram_mark::BOUND;
         }
-        let kept = if kept.is_null() { Datagrams::default() } else { *kept };
+        let kept = if kept.is_null() { DatagramSocketState::default() } else { *kept };
         let ends = sock.ends(0);
-        let mut record = DatagramRecord {
-            header: emit::header(kind::BOUND, emit::now()),
+        let mut record = UdpSocketRecord {
+            header: emit::header(kind::UDP_SOCKET, emit::now()),
             socket: sock.cookie(),
             file: sock.file_number(),
-            kept: Datagrams { namespace: sock.namespace(), ..kept },
+            state: DatagramSocketState { namespace: sock.namespace(), ..kept },
             local_address: [0; 16],
             remote_address: [0; 16],
             local_port: ends.local_port,
@@ -163,7 +163,7 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
         };
         (&raw mut record.local_address).cast::<[u64; 2]>().write_unaligned(ends.local_address);
         (&raw mut record.remote_address).cast::<[u64; 2]>().write_unaligned(ends.remote_address);
-        bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<DatagramRecord>() as u32);
+        bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<UdpSocketRecord>() as u32);
     }
     0
 }
@@ -195,7 +195,7 @@ unsafe fn count(seq: *mut c_void, tcp: TcpSock) {
 
 /// Corrects what an earlier daemon kept with a socket for what has happened to it since, unseen.
 #[inline(always)]
-fn catch_up(kept: &mut Kept, sock: Sock, now: u8) {
+fn catch_up(kept: &mut TcpSocketState, sock: Sock, now: u8) {
     let was_listener = kept.state.role == role::LISTENER;
     let is_listener = now == tcp_state::LISTEN;
     if was_listener && !is_listener {
@@ -224,7 +224,7 @@ fn catch_up(kept: &mut Kept, sock: Sock, now: u8) {
 
 /// Whether a socket has begun another life since something was kept with it.
 #[inline(always)]
-fn is_another(kept: &Kept, sock: Sock, now: u8) -> bool {
+fn is_another(kept: &TcpSocketState, sock: Sock, now: u8) -> bool {
     let state = &kept.state;
     match now {
         tcp_state::LISTEN => state.role != role::LISTENER,
@@ -246,12 +246,12 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
             return 0;
         }
         let seq = (*(*ctx).meta).seq;
-        if tcp::setting(setting::SCAN_PACKET) {
+        if tcp::setting(setting::SCAN_PACKET_SOCKETS) {
             past_hooks(seq, task, file);
             return 0;
         }
         let Some(Open { kept, socket, tcp_state, local_port }) = open(file) else {
-            let is_watched = tcp::setting(setting::DATAGRAMS | setting::PASSING);
+            let is_watched = tcp::setting(setting::DATAGRAMS | setting::KEEP_NOTHING);
             if is_watched && !tcp::setting(setting::SCAN_ATTEMPTS | setting::SCAN_OWNERS) {
                 of_datagrams(seq, task, file, (*ctx).fd as u32);
             }
@@ -314,7 +314,7 @@ unsafe fn of_datagrams(seq: *mut c_void, task: *const u8, file: *const u8, descr
             if !matches!(family, AF_INET | AF_INET6) || protocol == u16::from(IPPROTO_TCP) {
                 return;
             }
-            // See `DatagramRecord::file`.
+            // See `UdpSocketRecord::file`.
             socket = sk;
             local_port = probe(sk + u64::from(SOCK_LOCAL_PORT.load())).unwrap_or(0);
         }
@@ -352,8 +352,8 @@ unsafe fn past_hooks(seq: *mut c_void, task: *const u8, file: *const u8) {
         let inode = member(follow(file, &FILE_INODE), &INODE_NUMBER, 0);
         let device = if family == AF_XDP { xdp_device(address) } else { UNKNOWN_U32 };
         let owner = Task::new(task).owner(attribution::SCAN);
-        let mut record = PacketRecord { inode, owner, namespace, device, family, reserved: [0; 3] };
-        bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<PacketRecord>() as u32);
+        let mut record = PacketSocketRecord { inode, owner, namespace, device, family, reserved: [0; 3] };
+        bpf_seq_write(seq.cast(), ptr::from_mut(&mut record).cast(), size_of::<PacketSocketRecord>() as u32);
     }
 }
 
@@ -374,15 +374,15 @@ fn xdp_device(address: u64) -> u32 {
 /// Whether nothing is to be kept with sockets.
 #[inline(always)]
 fn is_passing() -> bool {
-    has(&HAS_SOCKET_COOKIE) && tcp::setting(setting::PASSING)
+    has(&HAS_SOCKET_COOKIE) && tcp::setting(setting::KEEP_NOTHING)
 }
 
 /// Stands for what is kept with a socket; never null. `index` is the iterator's own.
 #[inline(always)]
-fn spare(index: u32) -> *mut Kept {
+fn spare(index: u32) -> *mut TcpSocketState {
     let Some(kept) = SPARE.get_ptr_mut(index) else { return ptr::null_mut() };
     // SAFETY: not null, and this CPU's own.
-    unsafe { *kept = Kept::default() };
+    unsafe { *kept = TcpSocketState::default() };
     kept
 }
 
@@ -438,7 +438,7 @@ unsafe fn untyped(file: *const u8) -> Option<u64> {
 /// A TCP socket that is an open file.
 struct Open {
     /// Not null.
-    kept: *mut Kept,
+    kept: *mut TcpSocketState,
     socket: u64,
     tcp_state: u8,
     local_port: u16,

@@ -8,7 +8,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use netconn_common::{
-    CgroupRecord, Datagrams, ExecRecord, Flow, FlowKey, Kept, Nesting, Owner, TcpRecord, Untold, exec, kind,
+    CgroupRecord, DatagramSocketState, ExecRecord, Flow, FlowKey, Nesting, Owner, TcpRecord, TcpSocketState,
+    Unreported, exec, kind,
 };
 
 /// Records about sockets. The daemon sets the size.
@@ -21,7 +22,7 @@ pub static PROCESSES: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
 /// Lives of sockets of which nothing was told.
 #[map]
-pub static UNTOLD: PerCpuArray<Untold> = PerCpuArray::with_max_entries(1, 0);
+pub static UNREPORTED: PerCpuArray<Unreported> = PerCpuArray::with_max_entries(1, 0);
 
 /// Records that found the ring full, by kind.
 #[map]
@@ -33,13 +34,13 @@ pub static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The state of each socket where socket storage cannot be used: by the socket's address.
 #[map]
-pub static SOCKETS_BY_ADDRESS: HashMap<u64, Kept> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+pub static SOCKETS_BY_ADDRESS: HashMap<u64, TcpSocketState> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// Stands in for the state of a socket for which there is no memory; the second is for [`NESTING`], the third for
 /// `tcp_connect`, which is interrupted by the others. The fourth and the fifth are for the iterators over sockets and over
 /// files, which are interrupted by all and may be read at the same time.
 #[map]
-pub static SPARE: PerCpuArray<Kept> = PerCpuArray::with_max_entries(5, 0);
+pub static SPARE: PerCpuArray<TcpSocketState> = PerCpuArray::with_max_entries(5, 0);
 
 /// Whose MPTCP connections are, by the address of their socket.
 #[map]
@@ -122,8 +123,8 @@ impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
 
 /// The state of each TCP socket, for as long as it lives.
 #[btf_map]
-pub static SOCKETS: SocketStorage<Kept, CLONED> = SocketStorage::new();
+pub static SOCKETS: SocketStorage<TcpSocketState, CLONED> = SocketStorage::new();
 
 /// The state of each socket of datagrams, for as long as it lives.
 #[btf_map]
-pub static DATAGRAMS: SocketStorage<Datagrams, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();
+pub static DATAGRAM_SOCKETS: SocketStorage<DatagramSocketState, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();

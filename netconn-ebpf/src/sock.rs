@@ -6,7 +6,9 @@ use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock},
 };
-use netconn_common::{Destination, Kept, NO_MEMORY, Owner, SocketState, Totals, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_common::{
+    AF_INET, AF_INET6, Destination, Owner, SocketState, TcpSocketState, Totals, UNKNOWN_U32, UNKNOWN_U64, feature,
+};
 
 use crate::{
     emit,
@@ -21,10 +23,6 @@ use crate::{
     maps::{SOCKETS, SOCKETS_BY_ADDRESS},
 };
 
-/// `AF_INET` in `include/linux/socket.h`.
-pub const AF_INET: u16 = 2;
-/// `AF_INET6` in `include/linux/socket.h`.
-pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = netconn_common::IPPROTO_TCP as u16;
 /// `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
 const IPPROTO_MPTCP: u16 = 262;
@@ -175,7 +173,7 @@ impl Sock {
         unsafe { member(self.0, &SOCK_COOKIE, 0) }
     }
 
-    /// What open files and dumps of sockets of datagrams have in common, see `DatagramRecord::file`.
+    /// What open files and dumps of sockets of datagrams have in common, see `UdpSocketRecord::file`.
     #[inline(always)]
     pub fn file_number(self) -> u64 {
         if has(&HAS_SOCKET_COOKIE) { self.cookie() } else { self.address() }
@@ -224,7 +222,7 @@ impl Sock {
         }
     }
 
-    /// What [`Kept::ends`] says of a connected socket.
+    /// What [`TcpSocketState::ends`] says of a connected socket.
     #[inline(always)]
     pub fn connected(self) -> u64 {
         // SAFETY: as above; `skc_daddr` of IPv6 sockets is the same for all but IPv4-mapped addresses.
@@ -321,7 +319,7 @@ impl Sock {
 
     /// What is kept with this socket; null if there is nothing.
     #[inline(always)]
-    pub fn state(self) -> *mut Kept {
+    pub fn state(self) -> *mut TcpSocketState {
         if has(&HAS_SOCKET_STORAGE) {
             self.storage(0)
         } else {
@@ -331,7 +329,7 @@ impl Sock {
 
     /// What is kept with this socket, made if there is nothing; null if there is no room for it.
     #[inline(always)]
-    pub fn state_or_new(self) -> *mut Kept {
+    pub fn state_or_new(self) -> *mut TcpSocketState {
         if has(&HAS_SOCKET_STORAGE) {
             return self.storage(BPF_SK_STORAGE_GET_F_CREATE);
         }
@@ -354,12 +352,12 @@ impl Sock {
     }
 
     #[inline(always)]
-    fn storage(self, flags: u32) -> *mut Kept {
-        if HAS_SOCKET_STORAGE.load() == NO_MEMORY {
+    fn storage(self, flags: u32) -> *mut TcpSocketState {
+        if HAS_SOCKET_STORAGE.load() == feature::NO_MEMORY {
             return ptr::null_mut();
         }
         // SAFETY: the helper takes any typed full socket, which is what tracepoints of TCP give; the map's value is a
-        // Kept.
+        // TcpSocketState.
         unsafe {
             bpf_sk_storage_get(
                 (&raw const SOCKETS).cast_mut().cast(),
@@ -384,7 +382,7 @@ pub fn made_up(state: &mut SocketState) -> u64 {
 }
 
 /// Lives in .rodata: a copy on the stack would take a fifth of it.
-static NEW: Kept = Kept {
+static NEW: TcpSocketState = TcpSocketState {
     state: SocketState {
         owner: Owner { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: 0, comm: [0; 16] },
         number: 0,

@@ -8,7 +8,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::{debug, warn};
 use netconn_common::{
-    Kept, Owner, SocketState, TcpRecord, Totals, UNKNOWN_U32, attribution, kind, mark, role, setting, tcp_state,
+    Owner, SocketState, TcpRecord, TcpSocketState, Totals, UNKNOWN_U32, attribution, kind, mark, role, setting,
+    tcp_state,
 };
 
 use crate::{
@@ -133,7 +134,7 @@ fn join(path: TcpSock, state: &mut SocketState) {
 
 /// A new life of a socket begins, by the current process: it connects or listens.
 #[inline(always)]
-pub fn begin(kept: &mut Kept, new: u8, now: u64) {
+pub fn begin(kept: &mut TcpSocketState, new: u8, now: u64) {
     let state = &mut kept.state;
     state.born_ns = now;
     if new == tcp_state::SYN_SENT && state.marks & mark::UNSENT != 0 {
@@ -154,7 +155,7 @@ pub fn begin(kept: &mut Kept, new: u8, now: u64) {
 
 /// The first life of a socket that came out of a listener, whose owner it has inherited.
 #[inline(always)]
-fn accept(kept: &mut Kept, now: u64) {
+fn accept(kept: &mut TcpSocketState, now: u64) {
     let state = &mut kept.state;
     if state.owner.tgid != 0 {
         state.owner.how = attribution::LISTENER;
@@ -177,7 +178,7 @@ fn accept(kept: &mut Kept, now: u64) {
 
 /// Makes up for a missed `LISTEN -> SYN_RECV`: what is not listening and has a listener's state has inherited it.
 #[inline(always)]
-pub fn be_child(kept: &mut Kept, current: u8, now: u64) {
+pub fn be_child(kept: &mut TcpSocketState, current: u8, now: u64) {
     if kept.state.role == role::LISTENER && current != tcp_state::LISTEN {
         accept(kept, now);
     }
@@ -194,7 +195,7 @@ fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, nesting: u32) ->
     // CPU's own.
     let kept = unsafe { &mut *kept };
     if !has_memory {
-        *kept = Kept::default();
+        *kept = TcpSocketState::default();
     }
     if begins && new == tcp_state::LISTEN {
         let number = sock.number(&mut kept.state);
@@ -249,8 +250,8 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
         unsafe { fill(record, sock, tcp, number, state, old, new, now) }
     });
     if is_told {
-        state.marks |= mark::TOLD;
-    } else if new == tcp_state::CLOSE && state.marks & mark::TOLD == 0 {
+        state.marks |= mark::REPORTED;
+    } else if new == tcp_state::CLOSE && state.marks & mark::REPORTED == 0 {
         let was_attempt = old == tcp_state::SYN_SENT || (old == tcp_state::SYN_RECV && state.role == role::ACTIVE);
         emit::untold(state.role, !was_attempt);
     }
@@ -318,8 +319,14 @@ pub unsafe fn fill_minisock(record: *mut TcpRecord, sock: Sock, state: u8, now: 
     }
 }
 
-/// Whether a bit of `netconn_common::setting` is set.
+/// Returns whether any of these bits of `netconn_common::setting` is set.
 #[inline(always)]
-pub fn setting(bit: u32) -> bool {
-    SETTINGS.get(0).is_some_and(|bits| bits & bit != 0)
+pub fn setting(bits: u32) -> bool {
+    SETTINGS.get(0).is_some_and(|set| set & bits != 0)
+}
+
+/// Returns whether all of these bits of `netconn_common::setting` are set.
+#[inline(always)]
+pub fn settings(bits: u32) -> bool {
+    SETTINGS.get(0).is_some_and(|set| set & bits == bits)
 }

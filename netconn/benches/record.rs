@@ -22,7 +22,7 @@ use netconn::{
     },
     kernel::{
         decode::{Record, decode},
-        packet::{PacketSocket, PacketSockets},
+        packet_socket::{PacketSocket, PacketSockets},
     },
     names::Names,
     process::{Process, Processes, lookup::Lookup},
@@ -210,7 +210,7 @@ fn apply(processes: &mut Processes, table: &mut Table, words: &[u64], report: im
         Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
         Some(Record::Fork(record)) => processes.fork(record),
         Some(Record::Exit(record)) => processes.exit(record),
-        Some(Record::Flow(_) | Record::Bound(_) | Record::Released(_) | Record::Cgroup(..)) | None => {}
+        Some(Record::Flow(_) | Record::UdpSocket(_) | Record::Released(_) | Record::Cgroup(..)) | None => {}
     }
 }
 

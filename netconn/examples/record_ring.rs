@@ -10,14 +10,14 @@ use anyhow::{Context as _, Result, bail};
 use netconn::kernel::{
     capture::Capture,
     decode::{Record, decode},
-    load::Options,
+    load::CaptureOptions,
 };
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, file, command @ ..] = &arguments[..] else { bail!("usage: record_ring NAME FILE COMMAND…") };
     let inode = fs::metadata(format!("/run/netns/{name}")).context("no such namespace")?.ino();
-    let mut capture = Capture::start(&Options::passing(8 << 20))?;
+    let mut capture = Capture::start(&CaptureOptions::one_shot(8 << 20))?;
     let status = Command::new("ip").args(["netns", "exec", name]).args(command).status()?;
     println!("{}: {status}", command.join(" "));
     thread::sleep(Duration::from_millis(200));
@@ -49,7 +49,7 @@ fn main() -> Result<()> {
         Some(Record::Exec(record, ..)) => processes.contains(&record.tgid),
         Some(Record::Fork(record)) => processes.contains(&record.tgid),
         Some(Record::Exit(record)) => processes.contains(&record.tgid),
-        Some(Record::Flow(_) | Record::Bound(_) | Record::Released(_) | Record::Cgroup(..)) | None => false,
+        Some(Record::Flow(_) | Record::UdpSocket(_) | Record::Released(_) | Record::Cgroup(..)) | None => false,
     };
     let mut out = Vec::new();
     for record in records.iter().filter(|record| is_wanted(record)) {

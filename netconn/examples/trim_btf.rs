@@ -62,9 +62,9 @@ fn functions() -> BTreeSet<String> {
     let hooks = HOOKS.iter().filter_map(|hook| match hook.attach {
         Attach::Tracepoint => None,
         // What `DEFINE_BPF_ITER_FUNC` in include/linux/bpf.h makes of an iterator's name.
-        Attach::Iterator => Some(format!("bpf_iter_{}", hook.name)),
+        Attach::Iterator => Some(format!("bpf_iter_{}", hook.target)),
         // On a function; what is no function's name is not found.
-        _ => Some(hook.name.to_owned()),
+        _ => Some(hook.target.to_owned()),
     });
     HELPERS.iter().map(|helper| helper.function.to_owned()).chain(hooks).collect()
 }

@@ -24,8 +24,9 @@ use crate::{
     engine::{Command, Engine, Handle, Parts, hooks_in_words, packet_sockets},
     kernel::{
         capture::Capture,
+        fault::Fault,
         keep,
-        load::{self, Fault},
+        load::{CaptureOptions, DatagramWatch},
         preflight,
     },
     server::{self, Socket},
@@ -66,11 +67,11 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     let state = StateDir::open(&config.state_dir)?;
     let sensor = state.identify(config)?;
     let socket = Socket::bind(&config.socket, &config.group)?;
-    let mut capture = Capture::start(&load::Options {
+    let mut capture = Capture::start(&CaptureOptions {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
         without: trouble.without_hooks,
-        level: config.flows,
+        datagrams: datagrams(config.flows),
         max_flows: config.max_flows,
         keep: Some(keep::places(&sensor.id, config.max_flows)),
         faults: trouble.faults,
@@ -187,6 +188,14 @@ fn report(hooks: &[HookStatus], missing: &[&str]) {
     }
     if !missing.is_empty() {
         warn!("this kernel's structures have no {}: what is read there is absent from events", missing.join(", "));
+    }
+}
+
+fn datagrams(level: FlowLevel) -> DatagramWatch {
+    match level {
+        FlowLevel::Flows => DatagramWatch::Flows,
+        FlowLevel::Sockets => DatagramWatch::Sockets,
+        FlowLevel::Off => DatagramWatch::Off { reason: "flows = \"off\" in the configuration" },
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashSet, io};
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use netconn_common::{DatagramRecord, Owner, TcpRecord, tcp_state};
+use netconn_common::{Owner, TcpRecord, UdpSocketRecord, tcp_state};
 use netconn_model::{config::DEFAULT_STATE_DIR, filter::Filter};
 use serde_json::json;
 
@@ -19,7 +19,7 @@ use crate::{
         diag::{self, Found},
         inventory::{self, Inventory, Wanted},
         load::LoadError,
-        packet,
+        packet_socket,
         preflight::Unfit,
     },
     names::Names,
@@ -68,7 +68,7 @@ pub struct Snapshot {
     source: Source,
     sockets: Vec<TcpRecord>,
     minisocks: Vec<TcpRecord>,
-    datagrams: Vec<DatagramRecord>,
+    datagrams: Vec<UdpSocketRecord>,
     processes: Processes,
     /// Listeners only: they tell who began a connection and, until somebody accepts it, whose it is.
     table: Table,
@@ -85,7 +85,7 @@ impl Snapshot {
     /// When not even `/proc` can be read.
     pub fn take(filter: &Filter) -> io::Result<Self> {
         let wanted = Wanted { minisocks: filter.wants_minisocks(), datagrams: filter.wants_datagrams() };
-        let datagrams = |read: fn() -> io::Result<Vec<Found<DatagramRecord>>>| {
+        let datagrams = |read: fn() -> io::Result<Vec<Found<UdpSocketRecord>>>| {
             if wanted.datagrams { read() } else { Ok(Vec::new()) }
         };
         let (source, found) = match inventory::read(|inode| filter.wants_namespace(inode), wanted) {
@@ -104,7 +104,7 @@ impl Snapshot {
         };
         let Inventory { sockets, minisocks, datagrams } = found;
         let owners = sockets.iter().map(|socket| &socket.state.owner);
-        let processes = processes(owners.chain(datagrams.iter().map(|socket| &socket.kept.owner)));
+        let processes = processes(owners.chain(datagrams.iter().map(|socket| &socket.state.owner)));
         let mut table = Table::default();
         let listeners = sockets.iter().filter(|socket| socket.new_state == tcp_state::LISTEN).copied().collect();
         table.begin_dump();
@@ -162,7 +162,7 @@ impl Snapshot {
             }
         }
         for socket in &self.datagrams {
-            show(&Connection::from_udp_socket(socket, self.processes.of(&socket.kept.owner)))?;
+            show(&Connection::from_udp_socket(socket, self.processes.of(&socket.state.owner)))?;
         }
         self.minisocks.iter().try_for_each(|minisock| show(&past::left(minisock)))
     }
@@ -177,8 +177,8 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
     let (source, found) = match inventory::packet_sockets() {
         Ok(found) => (Source::Iterators, found),
         Err(error) => {
-            let mut found = packet::of_proc(&error.to_string());
-            found.own(&open::owners());
+            let mut found = packet_socket::of_proc(&error.to_string());
+            found.assign_owners(&open::owners());
             (Source::Proc(error), found)
         }
     };
@@ -193,12 +193,12 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
 }
 
 /// What `sock_diag` or `/proc/net` gave, as the iterators would have.
-fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<DatagramRecord>]) -> Inventory {
+fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> Inventory {
     let owners = open::owners();
     let mut inventory = Inventory::default();
     for Found { record, inode } in datagrams {
         let mut record = *record;
-        record.kept.owner = owners.get(inode).copied().unwrap_or_default();
+        record.state.owner = owners.get(inode).copied().unwrap_or_default();
         inventory.datagrams.push(record);
     }
     for Found { record, inode } in found {

@@ -20,7 +20,7 @@ use crate::{
     kernel::{
         capture::Capture,
         decode::{Record, decode},
-        load::{LoadError, Options},
+        load::{CaptureOptions, LoadError},
         preflight::{self, Lockdown},
     },
     search_program::NotInstalled,
@@ -337,7 +337,7 @@ pub async fn prove(socket: &Path) -> Result<Check, ClientError> {
 ///
 /// When nothing can be captured.
 pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
-    let mut capture = Capture::start(&Options::passing(RING_BYTES))?;
+    let mut capture = Capture::start(&CaptureOptions::one_shot(RING_BYTES))?;
     let mut checks = hooks(capture.hooks());
     let since = Instant::now();
     let loopback = match Loopback::open() {

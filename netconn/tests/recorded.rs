@@ -46,7 +46,7 @@ impl Known {
             Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
             Some(Record::Fork(record)) => processes.fork(record),
             Some(Record::Exit(record)) => processes.exit(record),
-            Some(Record::Flow(_) | Record::Bound(_) | Record::Released(_) | Record::Cgroup(..)) => {}
+            Some(Record::Flow(_) | Record::UdpSocket(_) | Record::Released(_) | Record::Cgroup(..)) => {}
             None => text.push_str("This is no record.\n"),
         }
     }

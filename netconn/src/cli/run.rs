@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     daemon::{self, Trouble},
-    kernel::load::Fault,
+    kernel::fault::Fault,
 };
 
 /// Options of `netconn run`.
@@ -43,7 +43,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "HOOK", hide = true)]
     without_hook: Vec<String>,
     /// Make something fail, to see what is done then (for tests).
-    #[arg(long, value_name = "FAULT", value_enum, hide = true)]
+    #[arg(long, value_name = "FAULT", value_parser = faults(), hide = true)]
     fault: Vec<Fault>,
     /// Let the history wait for seconds where it waits for minutes (for tests).
     #[arg(long, hide = true)]
@@ -53,6 +53,11 @@ pub(super) struct Options {
 /// The levels as clap shows them in help and errors.
 fn log_levels() -> impl TypedValueParser<Value = EbpfLog> {
     PossibleValuesParser::new(EbpfLog::NAMES).try_map(|name| name.parse::<EbpfLog>())
+}
+
+/// The faults as clap shows them in help and errors.
+fn faults() -> impl TypedValueParser<Value = Fault> {
+    PossibleValuesParser::new(Fault::NAMES).try_map(|name| name.parse::<Fault>())
 }
 
 pub(super) fn run(options: Options) -> Result<Exit> {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     encode::row::owner,
-    kernel::packet::{PacketSocket, PacketSockets},
+    kernel::packet_socket::{PacketSocket, PacketSockets},
     names::Names,
     process::{Processes, comm},
 };

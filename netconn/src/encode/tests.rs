@@ -3,8 +3,8 @@
 use bytemuck::Zeroable as _;
 use bytes::BytesMut;
 use netconn_common::{
-    DatagramRecord, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ReleasedRecord, UNKNOWN_U32,
-    attribution, datagram,
+    Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ReleasedRecord, UNKNOWN_U32, UdpSocketRecord,
+    attribution, datagram_mark,
 };
 use netconn_model::row::Row;
 use serde_json::{Value, json};
@@ -196,7 +196,7 @@ fn rows_of_flows_are_those_of_connections() {
 
 #[test]
 fn sockets_that_wait_for_datagrams_are_unconnected_listeners() {
-    let mut record = DatagramRecord { socket: 0xab, family: 2, local_port: 53, ..DatagramRecord::zeroed() };
+    let mut record = UdpSocketRecord { socket: 0xab, family: 2, local_port: 53, ..UdpSocketRecord::zeroed() };
     record.protocol = u16::from(IPPROTO_UDP);
     let connection = Connection::from_udp_socket(&record, None);
     let listen = event(&(Change::Listen, connection.clone(), START));
@@ -204,7 +204,7 @@ fn sockets_that_wait_for_datagrams_are_unconnected_listeners() {
     assert_eq!(listen["event.connection.id"], json!(format!("{BOOT}-ab-0")));
     let row = shown(&connection, None);
     assert_eq!((row.state.as_str(), row.remote_address, row.bytes_sent), ("UNCONNECTED", None, None));
-    (record.marks, record.remote_port) = (datagram::CONNECTED, 443);
+    (record.marks, record.remote_port) = (datagram_mark::CONNECTED, 443);
     let row = shown(&Connection::from_udp_socket(&record, None), None);
     assert_eq!((row.state.as_str(), row.remote_port, row.direction), ("ESTABLISHED", Some(443), None));
 }

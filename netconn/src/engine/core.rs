@@ -63,7 +63,7 @@ impl Core {
                 flows.apply_flow(record, &mut effects);
                 self.fold();
             }
-            Some(Record::Bound(record)) => flows.apply_socket(record, &mut effects),
+            Some(Record::UdpSocket(record)) => flows.apply_socket(record, &mut effects),
             Some(Record::Released(record)) => flows.apply_close(record, &mut effects),
             Some(Record::Unsent(record)) => {
                 let attempt = table.apply_unsent(record, &mut effects);

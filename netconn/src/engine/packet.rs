@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     encode::packet::object,
     engine::run::{Loop, drain},
-    kernel::{capture::Capture, packet::PacketSockets, rings::Rings},
+    kernel::{capture::Capture, packet_socket::PacketSockets, rings::Rings},
     process::open,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 pub fn packet_sockets(capture: &mut Capture, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
     let mut found = capture.packet_sockets(meanwhile);
     if found.lacks_owners && !found.sockets.is_empty() {
-        found.own(&open::owners());
+        found.assign_owners(&open::owners());
     }
     found
 }

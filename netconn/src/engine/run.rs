@@ -25,7 +25,8 @@ use crate::{
     },
     kernel::{
         capture::{Capture, Wanted},
-        iterate::own,
+        hooks::Program,
+        iterate::assign_owners,
         losses::Losses,
         rings::Rings,
     },
@@ -55,8 +56,6 @@ const LOOK: Duration = Duration::from_millis(250);
 const CHECK: Duration = Duration::from_secs(60);
 /// Longest pause between two dumps that fail.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
-/// Programs that tell who accepts; with one of them it is worth waiting for.
-const ACCEPTORS: [&str; 3] = ["inet_csk_accept", "getpeername4", "tcp_rcv_space_adjust"];
 /// How long the last answers of the routing tables are waited for when the daemon ends.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// How long outputs may take to write what waits when the daemon ends.
@@ -140,7 +139,7 @@ impl Loop {
             swept_ns: now,
         };
         engine.core.table.set_began(engine.capture.began_ns());
-        if ACCEPTORS.iter().any(|program| engine.capture.has(program)) {
+        if engine.capture.sees_acceptors() {
             engine.core.table.expect_acceptors();
         }
         engine.dump_all();
@@ -188,7 +187,7 @@ impl Loop {
         let mut coverage = Coverage::default();
         match capture.files(|rings| _ = drain(rings, core, outputs)) {
             Ok(files) => {
-                own(sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner)), &files);
+                assign_owners(sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner)), &files);
                 coverage.open_sockets = Some(files.iter().map(|file| file.socket).collect());
             }
             Err(error) => warn!("processes of connections that were there before are not known: {error}"),
@@ -331,7 +330,7 @@ impl Loop {
         }
         let (checked_ns, records) = self.checked;
         let is_old = now.saturating_sub(checked_ns) >= CHECK.as_nanos() as u64;
-        if is_old && records != self.core.records && self.capture.has("dump_tcp") {
+        if is_old && records != self.core.records && self.capture.has(Program::DumpTcp) {
             // This ticks again, if anything was missed.
             self.checked = (now, self.core.records);
             self.core.table.doubt_unreadable();
@@ -339,7 +338,7 @@ impl Loop {
             self.check(Wanted { minisocks: false, counters: true, datagrams: self.capture.has_flows() });
         }
         let is_lossy = self.tell_losses(now, false);
-        let is_due = !self.core.complete && self.again.0 <= now && self.capture.has("dump_tcp");
+        let is_due = !self.core.complete && self.again.0 <= now && self.capture.has(Program::DumpTcp);
         if is_due || (is_lossy && self.core.complete) {
             self.repairs += 1;
             self.dump_all();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
-use netconn_common::{DatagramRecord, TcpRecord};
+use netconn_common::{TcpRecord, UdpSocketRecord};
 use netconn_model::filter::{Filter, Subject};
 
 use crate::{
@@ -64,7 +64,7 @@ pub struct Rest {
     is_array: bool,
     minisocks: Vec<TcpRecord>,
     /// Sockets of datagrams of which nothing else is shown.
-    datagrams: Vec<DatagramRecord>,
+    datagrams: Vec<UdpSocketRecord>,
     /// Ends of the minisocks, if they are shown and what has ended is shown too.
     shown: HashSet<Ends>,
     /// What ended since then is shown, nanoseconds since boot.
@@ -142,7 +142,7 @@ impl Core {
                 let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
                 let end = (index + ROWS_AT_ONCE).min(rest.datagrams.len());
                 for socket in rest.datagrams.get(*index..end).unwrap_or_default() {
-                    writer.write(&Connection::from_udp_socket(socket, processes.of(&socket.kept.owner)), None);
+                    writer.write(&Connection::from_udp_socket(socket, processes.of(&socket.state.owner)), None);
                 }
                 Some(if end < rest.datagrams.len() {
                     Cursor::Datagrams(end, Arc::clone(rest))
@@ -267,7 +267,7 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
-    use netconn_common::{FlowRecord, Header, ReleasedRecord, TcpRecord, datagram, kind, role, tcp_state};
+    use netconn_common::{FlowRecord, Header, ReleasedRecord, TcpRecord, datagram_mark, kind, role, tcp_state};
     use netconn_model::row::Row;
     use nix::sys::eventfd::EventFd;
 
@@ -353,21 +353,21 @@ mod tests {
         }
         let now = core.telling.clock.now();
         handle(&mut core, &ReleasedRecord { header: header(kind::RELEASED, now), socket: 2 });
-        let socket = |number, marks| DatagramRecord {
+        let socket = |number, marks| UdpSocketRecord {
             socket: number,
             family: 2,
             protocol: 17,
             marks,
-            ..DatagramRecord::zeroed()
+            ..UdpSocketRecord::zeroed()
         };
         // One that is connected and has a flow, one that is not and has, one that was closed while the kernel was asked, and two
         // that nothing else is known of.
         let live = || Live {
             datagrams: vec![
-                socket(3, datagram::CONNECTED),
+                socket(3, datagram_mark::CONNECTED),
                 socket(4, 0),
                 socket(2, 0),
-                socket(9001, datagram::CONNECTED),
+                socket(9001, datagram_mark::CONNECTED),
                 socket(9002, 0),
             ],
             ..Live::default()

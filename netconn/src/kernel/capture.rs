@@ -10,25 +10,23 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::Log;
 use netconn_common::{
-    CountersRecord, DatagramRecord, ExitRecord, FileRecord, Header, TcpRecord, feature, kind, map, setting, tcp_state,
+    CountersRecord, ExitRecord, FileRecord, Header, TcpRecord, UdpSocketRecord, feature, kind, map, setting, tcp_state,
 };
-use netconn_model::{
-    config::FlowLevel,
-    health::{HookStatus, Verdict},
-};
+use netconn_model::health::{HookStatus, Verdict};
 
 use crate::{
     clock::Clock,
     kernel::{
         btf::Btf,
         diag,
+        fault::Fault,
         flows::FlowMaps,
-        hooks::{HELPERS, HOOKS, Hook, keep_status, probe_read_status},
+        hooks::{HELPERS, HOOKS, Hook, Program, keep_status, probe_read_status},
         iterate::{self, Collect},
         layout::Layout,
-        load::{Fault, LoadError, Options, attach, descriptor, is_left_out, load, sizes, taken, unneeded},
+        load::{CaptureOptions, DatagramWatch, LoadError, attach, descriptor, load, sizes, take_map, unneeded},
         losses::{Counters, Losses},
-        packet::{self, PacketSockets},
+        packet_socket::{self, PacketSockets},
         preflight::{self, Lockdown},
         rings::Rings,
     },
@@ -55,7 +53,7 @@ pub struct Live {
     /// Inodes of the network namespaces that were read.
     pub namespaces: HashSet<u64>,
     /// UDP sockets.
-    pub datagrams: Vec<DatagramRecord>,
+    pub datagrams: Vec<UdpSocketRecord>,
     /// Inodes of the network namespaces that these were read of.
     pub datagram_namespaces: HashSet<u64>,
 }
@@ -91,7 +89,7 @@ pub struct Capture {
     cookies: bool,
     /// Why open files say nothing of their sockets, if so.
     files_obstacle: Option<String>,
-    level: FlowLevel,
+    watches_datagrams: bool,
     /// Where what is kept with sockets cannot be read by iterators (5.10): whose files were sockets when they were last read.
     files: Vec<FileRecord>,
     /// Whether sockets have not been read yet.
@@ -112,7 +110,7 @@ impl Capture {
     /// # Errors
     ///
     /// When nothing can be captured; the message says what to do.
-    pub fn start(options: &Options) -> Result<Self, LoadError> {
+    pub fn start(options: &CaptureOptions) -> Result<Self, LoadError> {
         preflight::check_kernel(&preflight::kernel_release())?;
         preflight::check_capabilities()?;
         let data = preflight::read_btf()?;
@@ -139,24 +137,25 @@ impl Capture {
 
     fn attach(
         mut ebpf: Ebpf,
-        options: &Options,
+        options: &CaptureOptions,
         layout: &Layout,
         explain: impl Fn(&Hook) -> Option<Verdict>,
     ) -> Result<Self, LoadError> {
         let began_ns = Clock::new().now();
         let types = AyaBtf::from_sys_fs().map_err(|error| LoadError::Object(error.to_string()))?;
-        let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
-        let mut bits = match options.level {
-            FlowLevel::Flows => setting::DATAGRAMS,
-            FlowLevel::Sockets => setting::DATAGRAMS | setting::SOCKETS_ONLY,
-            FlowLevel::Off => 0,
+        let mut settings: Array<MapData, u32> = take_map(&mut ebpf, map::SETTINGS)?;
+        let mut bits = match options.datagrams {
+            DatagramWatch::Flows => setting::DATAGRAMS,
+            DatagramWatch::Sockets => setting::DATAGRAMS | setting::SOCKETS_ONLY,
+            DatagramWatch::Off { .. } => 0,
         };
         settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
         let mut hooks = Vec::with_capacity(HOOKS.len());
         for hook in HOOKS {
-            let verdict = if is_left_out(hook, &options.without) {
+            let verdict = if options.without.iter().any(|name| hook.is_called(name)) {
                 Verdict::Unsupported { reason: "left out on request".into() }
-            } else if let Some(reason) = unneeded(hook, &hooks, layout.has(feature::SOCKET_STORAGE), options.level) {
+            } else if let Some(reason) = unneeded(hook, &hooks, layout.has(feature::SOCKET_STORAGE), options.datagrams)
+            {
                 Verdict::Unneeded { reason }
             } else {
                 match attach(&mut ebpf, hook, &types) {
@@ -165,12 +164,10 @@ impl Capture {
                     Err(verdict) => verdict,
                 }
             };
-            if hook.program == "tcp_connect" && verdict == Verdict::Attached {
-                bits |= setting::CONNECT_HOOK;
-                settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
-            }
-            if hook.program == "sock_recv_length" && verdict == Verdict::Attached && bits & setting::SOCKETS_ONLY != 0 {
-                bits |= setting::TOLD_BY_USE;
+            if let Some(bit) = hook.announced_by
+                && verdict == Verdict::Attached
+            {
+                bits |= bit;
                 settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
             }
             if hook.without.is_none()
@@ -186,20 +183,24 @@ impl Capture {
             None => None,
         };
         Ok(Self {
-            rings: Rings::new(taken(&mut ebpf, map::RECORDS)?, taken(&mut ebpf, map::PROCESSES)?, &options.faults)
-                .map_err(|error| LoadError::Object(format!("the ring buffers cannot be read: {error}")))?,
+            rings: Rings::new(
+                take_map(&mut ebpf, map::RECORDS)?,
+                take_map(&mut ebpf, map::PROCESSES)?,
+                &options.faults,
+            )
+            .map_err(|error| LoadError::Object(format!("the ring buffers cannot be read: {error}")))?,
             ring_bytes: options.ring_bytes as usize,
             counters: Counters {
-                lost: taken(&mut ebpf, map::LOST)?,
-                untold: taken(&mut ebpf, map::UNTOLD)?,
-                nesting: taken(&mut ebpf, map::NESTING)?,
+                lost: take_map(&mut ebpf, map::LOST)?,
+                untold: take_map(&mut ebpf, map::UNREPORTED)?,
+                nesting: take_map(&mut ebpf, map::NESTING)?,
                 programs: HOOKS.iter().filter_map(|hook| descriptor(&ebpf, hook)).collect(),
             },
-            ended: taken(&mut ebpf, map::ENDED)?,
+            ended: take_map(&mut ebpf, map::ENDED)?,
             flows: flow_maps(&mut ebpf)?,
             settings,
             bits,
-            level: options.level,
+            watches_datagrams: !matches!(options.datagrams, DatagramWatch::Off { .. }),
             files: Vec::new(),
             exact: layout.has(feature::SOCKET_STORAGE),
             cookies: layout.has(feature::SOCKET_COOKIE),
@@ -254,7 +255,7 @@ impl Capture {
     /// When the iterator is not there or cannot be read.
     pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
         let first = if self.is_first { setting::FIRST_DUMP } else { 0 };
-        let found = self.read("dump_tcp", first, iterate::all_namespaces, meanwhile)?;
+        let found = self.read(Program::DumpTcp, first, iterate::all_namespaces, meanwhile)?;
         self.is_first = false;
         Ok(found)
     }
@@ -267,8 +268,8 @@ impl Capture {
     pub fn datagrams(
         &mut self,
         mut meanwhile: impl FnMut(&mut Rings),
-    ) -> io::Result<(Vec<DatagramRecord>, HashSet<u64>)> {
-        if !self.has("dump_udp") {
+    ) -> io::Result<(Vec<UdpSocketRecord>, HashSet<u64>)> {
+        if !self.has(Program::DumpUdp) {
             return Ok(Default::default());
         }
         let first = if self.is_first_of_datagrams { setting::FIRST_DUMP } else { 0 };
@@ -281,12 +282,16 @@ impl Capture {
             has_any
         };
         let read = |program: &mut Iter, faults: &[Fault]| iterate::namespaces(program, faults, |_| true, has_any);
-        let (mut sockets, namespaces): (Vec<DatagramRecord>, _) = self.read("dump_udp", first, read, &mut meanwhile)?;
+        let (mut sockets, namespaces): (Vec<UdpSocketRecord>, _) =
+            self.read(Program::DumpUdp, first, read, &mut meanwhile)?;
         self.is_first_of_datagrams = false;
         if !self.exact {
             // Programs that dump do not see what is kept with sockets.
             self.files(meanwhile)?;
-            iterate::own(sockets.iter_mut().map(|socket| (socket.file, &mut socket.kept.owner)), &self.files);
+            iterate::assign_owners(
+                sockets.iter_mut().map(|socket| (socket.file, &mut socket.state.owner)),
+                &self.files,
+            );
         }
         Ok((sockets, namespaces))
     }
@@ -313,7 +318,7 @@ impl Capture {
     ///
     /// When the iterator is not there or cannot be read.
     pub fn files(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
-        let files: Vec<FileRecord> = self.read("dump_files", 0, iterate::here, meanwhile)?;
+        let files: Vec<FileRecord> = self.read(Program::DumpFiles, 0, iterate::here, meanwhile)?;
         if !self.exact {
             // Those of TCP are looked for in the table.
             let datagrams = files.iter().filter(|file| file.tcp_state == tcp_state::CLOSE);
@@ -328,19 +333,19 @@ impl Capture {
     ///
     /// When the iterator is not there or cannot be read.
     pub fn attempts(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
-        self.read("dump_files", setting::SCAN_ATTEMPTS, iterate::here, meanwhile)
+        self.read(Program::DumpFiles, setting::SCAN_ATTEMPTS, iterate::here, meanwhile)
     }
 
     /// Finds the sockets that no hook sees, and who has them open. What cannot be had is said in what it gives.
     pub fn packet_sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
-        let obstacle = self.obstacle("dump_files").or_else(|| self.files_obstacle.clone());
+        let obstacle = self.obstacle(Program::DumpFiles).or_else(|| self.files_obstacle.clone());
         let look = |program: &mut Iter, faults: &[Fault]| {
-            Ok(packet::all(|| match obstacle {
+            Ok(packet_socket::all(|| match obstacle {
                 None => iterate::here(program, faults),
                 Some(reason) => Err(io::Error::other(reason)),
             }))
         };
-        self.read("dump_files", setting::SCAN_PACKET, look, meanwhile)
+        self.read(Program::DumpFiles, setting::SCAN_PACKET_SOCKETS, look, meanwhile)
             .unwrap_or_else(|error| PacketSockets::none(&error))
     }
 
@@ -355,7 +360,7 @@ impl Capture {
             // When the map is full the rest keeps its owner for now.
             let _ = self.ended.insert(tgid, start_ns, 0);
         }
-        let found = self.read("dump_files", setting::SCAN_OWNERS, iterate::here, meanwhile);
+        let found = self.read(Program::DumpFiles, setting::SCAN_OWNERS, iterate::here, meanwhile);
         for (tgid, _) in ended {
             let _ = self.ended.remove(tgid);
         }
@@ -373,7 +378,8 @@ impl Capture {
             | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
         let mut live = Live::default();
         if bits != 0 {
-            (live, live.namespaces) = self.read("dump_tcp", bits, iterate::all_namespaces::<Live>, &mut meanwhile)?;
+            (live, live.namespaces) =
+                self.read(Program::DumpTcp, bits, iterate::all_namespaces::<Live>, &mut meanwhile)?;
         }
         if wanted.datagrams {
             (live.datagrams, live.datagram_namespaces) = self.datagrams(meanwhile)?;
@@ -383,20 +389,20 @@ impl Capture {
 
     /// Whether datagrams, or at least their sockets, are watched.
     pub fn has_flows(&self) -> bool {
-        self.level != FlowLevel::Off
+        self.watches_datagrams
     }
 
     /// Reads an iterator with bits of the settings set.
     fn read<T: Send>(
         &mut self,
-        program: &str,
+        program: Program,
         bits: u32,
         read: impl FnOnce(&mut Iter, &[Fault]) -> io::Result<T> + Send,
         mut meanwhile: impl FnMut(&mut Rings),
     ) -> io::Result<T> {
         let Self { ebpf, rings, settings, faults, .. } = self;
         let ebpf = ebpf.as_mut().ok_or_else(|| io::Error::other("the programs are detached"))?;
-        let program = ebpf.program_mut(program).ok_or_else(|| io::Error::other("no such program"))?;
+        let program = ebpf.program_mut(program.name()).ok_or_else(|| io::Error::other("no such program"))?;
         let program: &mut Iter = program.try_into().map_err(io::Error::other)?;
         settings.set(0, self.bits | bits, 0).map_err(io::Error::other)?;
         let found = iterate::beside(|| read(program, faults), || meanwhile(rings));
@@ -405,12 +411,12 @@ impl Capture {
     }
 
     /// Whether a program is attached.
-    pub fn has(&self, program: &str) -> bool {
+    pub fn has(&self, program: Program) -> bool {
         self.status(program).is_some_and(|status| status.verdict == Verdict::Attached)
     }
 
     /// Why a program is not attached, if so.
-    fn obstacle(&self, program: &str) -> Option<String> {
+    fn obstacle(&self, program: Program) -> Option<String> {
         let HookStatus { hook, verdict, .. } = self.status(program)?;
         match verdict {
             Verdict::Attached => None,
@@ -420,9 +426,13 @@ impl Capture {
         }
     }
 
-    fn status(&self, program: &str) -> Option<&HookStatus> {
-        let hook = HOOKS.iter().position(|hook| hook.program == program)?;
-        self.hooks.get(hook)
+    fn status(&self, program: Program) -> Option<&HookStatus> {
+        self.hooks.get(program as usize)
+    }
+
+    /// Whether a program is attached that sees which process accepts a connection.
+    pub fn sees_acceptors(&self) -> bool {
+        HOOKS.iter().any(|hook| hook.sees_acceptor && self.has(hook.program))
     }
 
     /// Hands messages of the eBPF programs to the log, if they are on.

@@ -1,24 +1,24 @@
-//! From bytes in the ring buffer to records.
+//! Decodes the bytes of the ring buffers into records.
 
 use netconn_common::{
-    CgroupRecord, DatagramRecord, ExecRecord, ExitRecord, FlowRecord, ForkRecord, Header, OwnerRecord, ReleasedRecord,
-    TcpRecord, UnsentRecord, kind,
+    CgroupRecord, ExecRecord, ExitRecord, FlowRecord, ForkRecord, Header, OwnerRecord, ReleasedRecord, TcpRecord,
+    UdpSocketRecord, UnsentRecord, kind,
 };
 
-/// A record, with what follows its fixed part.
+/// A record, with the bytes that follow its fixed part.
 #[derive(Debug)]
 pub enum Record<'a> {
     /// A TCP socket changed its state.
     Tcp(&'a TcpRecord),
     /// A socket has another owner.
     Owner(&'a OwnerRecord),
-    /// An attempt has failed before anything was sent.
+    /// An attempt failed before anything was sent.
     Unsent(&'a UnsentRecord),
     /// A flow of datagrams has begun.
     Flow(&'a FlowRecord),
-    /// A socket was bound to receive datagrams, or is connected.
-    Bound(&'a DatagramRecord),
-    /// A socket of datagrams was closed.
+    /// A UDP socket was bound or connected.
+    UdpSocket(&'a UdpSocketRecord),
+    /// A datagram socket was closed.
     Released(&'a ReleasedRecord),
     /// A process runs a new program: the record, its path and its arguments.
     Exec(&'a ExecRecord, &'a [u8], &'a [u8]),
@@ -26,11 +26,11 @@ pub enum Record<'a> {
     Fork(&'a ForkRecord),
     /// A process has ended.
     Exit(&'a ExitRecord),
-    /// A cgroup was made: the record and its path, without NUL.
+    /// A cgroup was created: the record and its path, without NUL.
     Cgroup(&'a CgroupRecord, &'a [u8]),
 }
 
-/// Reads one record; `None` if it is of no known kind, too short or not aligned to 8 bytes.
+/// Decodes one record; `None` if its kind is unknown, or it is too short or not aligned to 8 bytes.
 pub fn decode(data: &[u8]) -> Option<Record<'_>> {
     let header: &Header = fixed(data)?.0;
     match header.kind {
@@ -38,7 +38,7 @@ pub fn decode(data: &[u8]) -> Option<Record<'_>> {
         kind::OWNER => Some(Record::Owner(fixed(data)?.0)),
         kind::UNSENT => Some(Record::Unsent(fixed(data)?.0)),
         kind::FLOW => Some(Record::Flow(fixed(data)?.0)),
-        kind::BOUND => Some(Record::Bound(fixed(data)?.0)),
+        kind::UDP_SOCKET => Some(Record::UdpSocket(fixed(data)?.0)),
         kind::RELEASED => Some(Record::Released(fixed(data)?.0)),
         kind::EXEC => {
             let (record, rest): (&ExecRecord, _) = fixed(data)?;

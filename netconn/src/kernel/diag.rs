@@ -7,8 +7,8 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use netconn_common::{
-    DatagramRecord, Datagrams, Header, IPPROTO_TCP, IPPROTO_UDP, SocketState, TcpRecord, Totals, UNKNOWN_U32,
-    UNKNOWN_U64, datagram, kind, role, tcp_state,
+    DatagramSocketState, Header, IPPROTO_TCP, IPPROTO_UDP, SocketState, TcpRecord, Totals, UNKNOWN_U32, UNKNOWN_U64,
+    UdpSocketRecord, datagram_mark, kind, role, tcp_state,
 };
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::{
@@ -25,7 +25,7 @@ use crate::kernel::iterate;
 /// What the kernel gives at once at most (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
 const ANSWER_BYTES: usize = 64 << 10;
 
-/// A socket or minisock, with a [`TcpRecord`], or a socket of datagrams, with a [`DatagramRecord`].
+/// A socket or minisock, with a [`TcpRecord`], or a socket of datagrams, with a [`UdpSocketRecord`].
 #[derive(Clone, Copy, Debug)]
 pub struct Found<R> {
     /// As a dump by BPF would have it, but for the owner. The number of a minisock is 0.
@@ -63,7 +63,7 @@ pub fn sockets_of_proc() -> io::Result<Vec<Found<TcpRecord>>> {
 /// # Errors
 ///
 /// When the kernel has no `sock_diag` of UDP, which is a module of its own, or does not allow it.
-pub fn datagrams() -> io::Result<Vec<Found<DatagramRecord>>> {
+pub fn datagrams() -> io::Result<Vec<Found<UdpSocketRecord>>> {
     let namespace = namespace();
     // Not connected is `TCP_CLOSE`; UDP has no other states.
     dump(IPPROTO_UDP, &(StateFlags::ESTABLISHED | StateFlags::CLOSE), |response| datagrams_of(response, namespace))
@@ -74,7 +74,7 @@ pub fn datagrams() -> io::Result<Vec<Found<DatagramRecord>>> {
 /// # Errors
 ///
 /// When there is no `/proc`.
-pub fn datagrams_of_proc() -> io::Result<Vec<Found<DatagramRecord>>> {
+pub fn datagrams_of_proc() -> io::Result<Vec<Found<UdpSocketRecord>>> {
     let namespace = namespace();
     let mut entries = procfs::net::udp().map_err(io::Error::other)?;
     // Not there without IPv6.
@@ -173,7 +173,7 @@ fn of_entry(entry: &TcpNetEntry, number: u64, namespace: u32) -> Found<TcpRecord
     Found { record, inode: entry.inode }
 }
 
-fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<DatagramRecord> {
+fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<UdpSocketRecord> {
     let (header, id) = (&response.header, &response.header.socket_id);
     let local = SocketAddr::new(id.source_address, id.source_port);
     let remote = SocketAddr::new(id.destination_address, id.destination_port);
@@ -181,7 +181,7 @@ fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<DatagramRecord
     Found { record, inode: header.inode.into() }
 }
 
-fn datagrams_of_entry(entry: &UdpNetEntry, namespace: u32) -> Found<DatagramRecord> {
+fn datagrams_of_entry(entry: &UdpNetEntry, namespace: u32) -> Found<UdpSocketRecord> {
     let is_connected = entry.state.to_u8() == tcp_state::ESTABLISHED;
     let ends = (entry.local_address, entry.remote_address);
     Found { record: datagram_record(is_connected, 0, ends, namespace), inode: entry.inode }
@@ -192,12 +192,12 @@ fn datagram_record(
     socket: u64,
     (local, remote): (SocketAddr, SocketAddr),
     namespace: u32,
-) -> DatagramRecord {
-    DatagramRecord {
-        header: Header { kind: kind::BOUND, ..Header::zeroed() },
+) -> UdpSocketRecord {
+    UdpSocketRecord {
+        header: Header { kind: kind::UDP_SOCKET, ..Header::zeroed() },
         socket,
         file: 0,
-        kept: Datagrams { namespace, ..Datagrams::default() },
+        state: DatagramSocketState { namespace, ..DatagramSocketState::default() },
         local_address: bytes(local.ip()),
         remote_address: bytes(remote.ip()),
         local_port: local.port(),
@@ -205,7 +205,7 @@ fn datagram_record(
         // As in `record`.
         family: AF_INET6.into(),
         protocol: IPPROTO_UDP.into(),
-        marks: if is_connected { datagram::CONNECTED } else { 0 },
+        marks: if is_connected { datagram_mark::CONNECTED } else { 0 },
         reserved: 0,
     }
 }
@@ -330,7 +330,7 @@ mod tests {
         }
         for Found { record, .. } in &diag {
             let is_connected = record.local_port == port(&connected);
-            assert_eq!(record.marks & datagram::CONNECTED != 0, is_connected, "{record:#?}");
+            assert_eq!(record.marks & datagram_mark::CONNECTED != 0, is_connected, "{record:#?}");
             assert_eq!(record.remote_port, if is_connected { ports[0] } else { 0 });
         }
     }
@@ -357,7 +357,7 @@ mod tests {
         bytes
     }
 
-    fn taken(bytes: &[u8]) -> (io::Result<bool>, Vec<Found<DatagramRecord>>) {
+    fn taken(bytes: &[u8]) -> (io::Result<bool>, Vec<Found<UdpSocketRecord>>) {
         let mut found = Vec::new();
         (take_answer(bytes, &mut |response| found.push(datagrams_of(response, 3))), found)
     }
@@ -367,7 +367,7 @@ mod tests {
         let (is_last, found) = taken(&[answer(), answer()].concat());
         assert!(!is_last.unwrap() && found.len() == 2);
         let Found { record, inode } = found[0];
-        assert_eq!((record.socket, inode, record.kept.namespace, record.local_port), (7, 99, 3, 53));
+        assert_eq!((record.socket, inode, record.state.namespace, record.local_port), (7, 99, 3, 53));
         assert_eq!(IpAddr::from(record.local_address).to_canonical().to_string(), "127.0.0.1");
         // NLMSG_DONE of `include/uapi/linux/netlink.h`.
         let done = |code: i32| [&20_u32.to_ne_bytes()[..], &[3, 0, 0, 0], &[0; 8], &code.to_ne_bytes()].concat();

@@ -6,16 +6,17 @@ use std::{io, thread};
 use aya::{
     Btf as AyaBtf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData},
-    programs::{Iter, Program, ProgramError},
+    programs::{Iter, ProgramError},
 };
-use netconn_common::{DatagramRecord, FileRecord, TcpRecord, feature, map, setting};
+use netconn_common::{FileRecord, TcpRecord, UdpSocketRecord, feature, map, setting};
 
 use crate::kernel::{
     btf::Btf,
+    hooks::Program,
     iterate,
     layout::Layout,
-    load::{LoadError, Options, load_by, taken},
-    packet::{self, PacketSockets},
+    load::{CaptureOptions, LoadError, load_by, take_map},
+    packet_socket::{self, PacketSockets},
     preflight::{self, Lockdown},
 };
 
@@ -39,7 +40,7 @@ pub struct Inventory {
     /// Minisocks of connections that are over, if they were asked for.
     pub minisocks: Vec<TcpRecord>,
     /// All UDP sockets that have a port, if they were asked for, with the process that has each open.
-    pub datagrams: Vec<DatagramRecord>,
+    pub datagrams: Vec<UdpSocketRecord>,
 }
 
 /// Reads the sockets of the network namespaces of which the inode is wanted.
@@ -51,23 +52,24 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<In
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let (loader, types, layout) = prepare()?;
-    let options = Options::passing(RING_BYTES);
+    let options = CaptureOptions::one_shot(RING_BYTES);
     let mut ebpf = load_by(loader, &options, &layout, VerifierLogLevel::DISABLE)?;
-    let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
+    let mut settings: Array<MapData, u32> = take_map(&mut ebpf, map::SETTINGS)?;
     let (mut tcp, mut udp, mut files) = (None, None, None);
     for (name, program) in ebpf.programs_mut() {
-        match name {
-            "dump_tcp" => tcp = Some(iterator(program, "tcp", &types)?),
-            // Not even loaded if nobody wants it: the verifier takes its time.
-            "dump_udp" if wanted.datagrams => udp = Some(iterator(program, "udp", &types)?),
-            "dump_files" => files = Some(iterator(program, "task_file", &types)?),
-            _ => {}
+        if name == Program::DumpTcp.name() {
+            tcp = Some(iterator(program, Program::DumpTcp, &types)?);
+        } else if name == Program::DumpFiles.name() {
+            files = Some(iterator(program, Program::DumpFiles, &types)?);
+        } else if name == Program::DumpUdp.name() && wanted.datagrams {
+            // Loaded only if wanted: the verifier takes its time.
+            udp = Some(iterator(program, Program::DumpUdp, &types)?);
         }
     }
     let (Some(tcp), Some(files)) = (tcp, files) else {
         return Err(LoadError::Object("it has no iterators".into()));
     };
-    settings.set(0, setting::PASSING, 0).map_err(failed)?;
+    settings.set(0, setting::KEEP_NOTHING, 0).map_err(failed)?;
     let mut read_files = || iterate::here::<Vec<FileRecord>>(files, &[]);
     let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, || true);
     let read_datagrams = || match udp {
@@ -81,12 +83,12 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<In
         beside(read_sockets, || beside(read_datagrams, || None))
     };
     let mut sockets: Vec<TcpRecord> = sockets.map_err(failed)?.0;
-    let mut datagrams: Vec<DatagramRecord> = datagrams.map_err(failed)?;
+    let mut datagrams: Vec<UdpSocketRecord> = datagrams.map_err(failed)?;
     let files = files.unwrap_or_else(read_files).map_err(failed)?;
     let mut own = || {
         let tcp = sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner));
-        let udp = datagrams.iter_mut().map(|socket| (socket.file, &mut socket.kept.owner));
-        iterate::own(tcp.chain(udp), &files);
+        let udp = datagrams.iter_mut().map(|socket| (socket.file, &mut socket.state.owner));
+        iterate::assign_owners(tcp.chain(udp), &files);
     };
     let mut minisocks = Vec::new();
     if wanted.minisocks {
@@ -109,12 +111,13 @@ pub fn packet_sockets() -> Result<PacketSockets, LoadError> {
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let (loader, types, layout) = prepare()?;
-    let mut ebpf = load_by(loader, &Options::passing(RING_BYTES), &layout, VerifierLogLevel::DISABLE)?;
-    let mut settings: Array<MapData, u32> = taken(&mut ebpf, map::SETTINGS)?;
-    let files = ebpf.program_mut("dump_files").ok_or_else(|| LoadError::Object("it has no iterator".into()))?;
-    let files = iterator(files, "task_file", &types)?;
-    settings.set(0, setting::PASSING | setting::SCAN_PACKET, 0).map_err(failed)?;
-    Ok(packet::all(|| {
+    let mut ebpf = load_by(loader, &CaptureOptions::one_shot(RING_BYTES), &layout, VerifierLogLevel::DISABLE)?;
+    let mut settings: Array<MapData, u32> = take_map(&mut ebpf, map::SETTINGS)?;
+    let files =
+        ebpf.program_mut(Program::DumpFiles.name()).ok_or_else(|| LoadError::Object("it has no iterator".into()))?;
+    let files = iterator(files, Program::DumpFiles, &types)?;
+    settings.set(0, setting::KEEP_NOTHING | setting::SCAN_PACKET_SOCKETS, 0).map_err(failed)?;
+    Ok(packet_socket::all(|| {
         layout.check_files()?;
         iterate::here(files, &[])
     }))
@@ -136,10 +139,15 @@ fn prepare() -> Result<(EbpfLoader<'static>, AyaBtf, Layout), LoadError> {
     })
 }
 
-fn iterator<'a>(program: &'a mut Program, over: &str, types: &AyaBtf) -> Result<&'a mut Iter, LoadError> {
-    let load = |program: &'a mut Program| {
+/// Loads an iterator.
+fn iterator<'a>(
+    program: &'a mut aya::programs::Program,
+    id: Program,
+    types: &AyaBtf,
+) -> Result<&'a mut Iter, LoadError> {
+    let load = |program: &'a mut aya::programs::Program| {
         let program: &mut Iter = program.try_into()?;
-        program.load(over, types)?;
+        program.load(id.hook().target, types)?;
         Ok(program)
     };
     load(program).map_err(|error: ProgramError| match error {

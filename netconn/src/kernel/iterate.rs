@@ -21,7 +21,7 @@ use nix::{
 };
 use tracing::debug;
 
-use crate::kernel::load::Fault;
+use crate::kernel::fault::Fault;
 
 /// What the kernel gives at once at most (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
 const READ_BYTES: usize = 32 << 10;
@@ -168,9 +168,9 @@ fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -
     if faults.is_empty() { read(file, found) } else { read(Faulty { inner: file, faults, reads: 0 }, found) }
 }
 
-/// Gives sockets, each with its number, that have no owner to the process that has them open: of several to the one that
-/// is there longest.
-pub fn own<'a>(sockets: impl IntoIterator<Item = (u64, &'a mut Owner)>, files: &[FileRecord]) {
+/// Assigns each socket without an owner to the process that has it open; to the oldest process if there are several. Each
+/// socket comes with its [`FileRecord::socket`].
+pub fn assign_owners<'a>(sockets: impl IntoIterator<Item = (u64, &'a mut Owner)>, files: &[FileRecord]) {
     let mut owners: hashbrown::HashMap<u64, &FileRecord> = hashbrown::HashMap::with_capacity(files.len());
     for file in files {
         let owner = owners.entry(file.socket).or_insert(file);

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netconn_common::{Datagrams, Flow, KEPT_VERSION, Kept, map};
+use netconn_common::{DatagramSocketState, Flow, STATE_VERSION, TcpSocketState, map};
 use nix::{
     mount::{MsFlags, mount},
     sys::statfs::{FsType, statfs},
@@ -37,10 +37,10 @@ pub fn places(id: &str, max_flows: u32) -> Result<Places, String> {
     }
     fs::create_dir_all(FOLDER).map_err(fail)?;
     let names = [
-        (map::SOCKETS, format!("{id}-{KEPT_VERSION}-{}", size_of::<Kept>())),
-        (map::DATAGRAMS, format!("{id}-{KEPT_VERSION}-datagrams-{}", size_of::<Datagrams>())),
-        (map::FLOWS, format!("{id}-{KEPT_VERSION}-flows-{}-{max_flows}", size_of::<Flow>())),
-        (map::FOLDED, format!("{id}-{KEPT_VERSION}-folded-{}-{max_flows}", size_of::<Flow>())),
+        (map::SOCKETS, format!("{id}-{STATE_VERSION}-{}", size_of::<TcpSocketState>())),
+        (map::DATAGRAM_SOCKETS, format!("{id}-{STATE_VERSION}-datagrams-{}", size_of::<DatagramSocketState>())),
+        (map::FLOWS, format!("{id}-{STATE_VERSION}-flows-{}-{max_flows}", size_of::<Flow>())),
+        (map::FOLDED, format!("{id}-{STATE_VERSION}-folded-{}-{max_flows}", size_of::<Flow>())),
     ];
     for other in fs::read_dir(FOLDER).map_err(fail)?.flatten() {
         let file = other.file_name();

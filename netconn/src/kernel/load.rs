@@ -14,16 +14,14 @@ use aya::{
         Iter, ProgramError, ProgramInfo, SockOps,
     },
 };
-use netconn_common::{FLOWS_PER_SOCKET, FOLDED_FROM, NO_MEMORY, feature, map};
-use netconn_model::{
-    config::FlowLevel,
-    health::{HookStatus, Verdict},
-};
+use netconn_common::{FLOWS_PER_SOCKET, FOLDED_FROM, feature, map};
+use netconn_model::health::{HookStatus, Verdict};
 use thiserror::Error;
 
 use crate::kernel::{
     btf::BtfError,
-    hooks::{Attach, HOOKS, Hook, Needed, Obstacle, classify},
+    fault::Fault,
+    hooks::{Attach, Hook, Needed, Obstacle, Program, classify},
     keep::Places,
     layout::{Layout, NoMember},
     preflight::{self, Unfit},
@@ -32,58 +30,57 @@ use crate::kernel::{
 /// The programs, built by `cargo xtask ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/netconn.bpf.o"));
 
-/// Sockets whose state is kept where socket storage cannot be used (5.10).
+/// Most sockets that have their state in a table by address, where socket storage cannot be used (5.10).
 const SOCKETS_BY_ADDRESS_MAX: u32 = 262_144;
-/// What the verifier's log is shortened to in messages, bytes from its end.
-const VERIFIER_LOG_KEPT: usize = 400;
+/// Characters from the end of the verifier's log that messages quote.
+const VERIFIER_LOG_QUOTED: usize = 400;
 
-/// How to load.
+/// How closely datagram sockets are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatagramWatch {
+    /// Every datagram is counted, by flow.
+    Flows,
+    /// Sockets are reported when they are bound or connected; datagrams are not counted.
+    Sockets,
+    /// Not at all.
+    Off {
+        /// Why, to follow "not needed, ".
+        reason: &'static str,
+    },
+}
+
+/// Options of a capture.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct CaptureOptions {
     /// Size of the ring buffer in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
     /// Least severe messages of the eBPF programs that reach the log; `None`: their code is not even loaded.
     pub log_level: Option<aya_log::Level>,
-    /// Names of hooks that are left out, to test what is done without them; `trampolines`: all on functions.
+    /// Names of hooks that are left out, to test the fallbacks; `trampolines`: all on functions.
     pub without: Vec<String>,
-    /// How closely sockets of datagrams are watched.
-    pub level: FlowLevel,
-    /// Flows that there is room for.
+    /// How closely datagram sockets are watched.
+    pub datagrams: DatagramWatch,
+    /// Most flows that the kernel's table holds.
     pub max_flows: u32,
-    /// Where what is kept with sockets is pinned, or why it cannot be; `None`: nobody will need it later.
+    /// Where the state of sockets is pinned, or why it cannot be; `None`: no later capture will want it.
     pub keep: Option<Result<Places, String>>,
-    /// What is made to fail.
+    /// Faults to make happen.
     pub faults: Vec<Fault>,
 }
 
-impl Options {
-    /// Everything that works, for a moment only.
-    pub fn passing(ring_bytes: u32) -> Self {
+impl CaptureOptions {
+    /// Returns the options of a capture that ends within seconds: of TCP, with everything that works here.
+    pub fn one_shot(ring_bytes: u32) -> Self {
         Self {
             ring_bytes,
             log_level: None,
             without: Vec::new(),
-            level: FlowLevel::Off,
+            datagrams: DatagramWatch::Off { reason: "a capture for this moment only watches TCP alone" },
             max_flows: 1,
             keep: None,
             faults: Vec::new(),
         }
     }
-}
-
-/// What can be made to fail, to test what is done then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fault {
-    /// There is never memory for what is kept with sockets.
-    Memory,
-    /// Iterators give a few bytes at a time.
-    ShortReads,
-    /// Iterators ask to be read again, every other time.
-    ReadAgain,
-    /// Iterators break off.
-    BrokenReads,
-    /// Some records of sockets are not handed over, and nothing counts them.
-    Unseen,
 }
 
 /// Why nothing can be captured.
@@ -116,60 +113,68 @@ pub enum LoadError {
     },
 }
 
-/// Instructions of a loaded program: translated, and looked at by the verifier.
+/// Returns the instructions of a loaded program: translated, and looked at by the verifier.
 pub(super) fn sizes(ebpf: &Ebpf, hook: &Hook) -> (Option<u32>, Option<u32>) {
-    let info = ebpf.program(hook.program).and_then(|program| program.info().ok());
+    let info = ebpf.program(hook.program.name()).and_then(|program| program.info().ok());
     let bytes = info.as_ref().and_then(ProgramInfo::size_translated);
     // An instruction is 8 bytes (`struct bpf_insn`, include/uapi/linux/bpf.h).
     (bytes.map(|bytes| bytes / 8), info.as_ref().and_then(ProgramInfo::verified_instruction_count))
 }
 
-/// A descriptor of an attached program.
+/// Returns a descriptor of an attached program of which every run counts.
 pub(super) fn descriptor(ebpf: &Ebpf, hook: &Hook) -> Option<OwnedFd> {
     if !hook.every_run {
         return None;
     }
-    ebpf.program(hook.program)?.fd().ok()?.as_fd().try_clone_to_owned().ok()
+    ebpf.program(hook.program.name())?.fd().ok()?.as_fd().try_clone_to_owned().ok()
 }
 
-pub(super) fn is_left_out(hook: &Hook, without: &[String]) -> bool {
-    without
-        .iter()
-        .any(|name| name == hook.program || name == hook.name || (name == "trampolines" && hook.attach.is_trampoline()))
-}
-
-/// Why a hook is not worth its cost here, after those before it.
-pub(super) fn unneeded(hook: &Hook, before: &[HookStatus], has_storage: bool, level: FlowLevel) -> Option<String> {
-    let told_by = |program: &str| {
-        let (other, status) = HOOKS.iter().zip(before).find(|(other, _)| other.program == program)?;
-        (status.verdict == Verdict::Attached).then(|| format!("{} tells it", other.title()))
+/// Returns why a hook is not worth its cost here, if so; `before` are the statuses of the hooks before it.
+pub(super) fn unneeded(
+    hook: &Hook,
+    before: &[HookStatus],
+    has_storage: bool,
+    datagrams: DatagramWatch,
+) -> Option<String> {
+    let reported_by = |program: Program| {
+        let status = before.get(program as usize)?;
+        (status.verdict == Verdict::Attached).then(|| format!("{} reports it", status.hook))
     };
-    let is_off = || (level == FlowLevel::Off).then(|| "flows = \"off\" in the configuration".into());
+    let is_off = || match datagrams {
+        DatagramWatch::Off { reason } => Some(reason.to_owned()),
+        DatagramWatch::Flows | DatagramWatch::Sockets => None,
+    };
     match hook.needed {
         Needed::Always => None,
-        Needed::Unless(program) => told_by(program),
+        Needed::Unless(program) => reported_by(program),
         Needed::Sockets => is_off(),
-        Needed::SocketsUnless(program) => is_off().or_else(|| told_by(program)),
-        Needed::Flows => {
-            (level != FlowLevel::Flows).then(|| "datagrams are not counted: see flows in the configuration".into())
-        }
+        Needed::SocketsUnless(program) => is_off().or_else(|| reported_by(program)),
+        Needed::Flows => is_off().or_else(|| {
+            let is_counted = datagrams == DatagramWatch::Flows;
+            (!is_counted).then(|| "flows = \"sockets\" in the configuration: datagrams are not counted".into())
+        }),
         Needed::WithoutStorage => has_storage.then(|| "the kernel keeps it with the socket".into()),
     }
 }
 
-pub(super) fn taken<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, LoadError> {
+/// Takes a map out of the object.
+pub(super) fn take_map<T: TryFrom<aya::maps::Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> Result<T, LoadError> {
     let map = ebpf.take_map(name).ok_or_else(|| LoadError::Object(format!("it has no map {name}")))?;
     T::try_from(map).map_err(|error| LoadError::Object(format!("map {name}: {error}")))
 }
 
-pub(super) fn load(options: &Options, layout: &Layout, log: VerifierLogLevel) -> Result<Ebpf, LoadError> {
+/// Loads the object with the running kernel's offsets and features.
+pub(super) fn load(options: &CaptureOptions, layout: &Layout, log: VerifierLogLevel) -> Result<Ebpf, LoadError> {
     load_by(EbpfLoader::new(), options, layout, log)
 }
 
-/// The same with a loader that was made before: to make one takes 20 ms.
+/// Loads the object with a loader that was made before: making one takes 20 ms.
 pub(super) fn load_by(
     loader: EbpfLoader<'static>,
-    options: &Options,
+    options: &CaptureOptions,
     layout: &Layout,
     log: VerifierLogLevel,
 ) -> Result<Ebpf, LoadError> {
@@ -192,7 +197,7 @@ pub(super) fn load_by(
             loader.map_pin_path(map, path);
         }
     }
-    let no_memory = [(feature::SOCKET_STORAGE, NO_MEMORY)];
+    let no_memory = [(feature::SOCKET_STORAGE, feature::NO_MEMORY)];
     let faults = no_memory.iter().filter(|_| options.faults.contains(&Fault::Memory));
     for (name, value) in layout.offsets.iter().chain(&layout.features).chain(faults) {
         loader.override_global(name, value, true);
@@ -203,12 +208,12 @@ pub(super) fn load_by(
     })
 }
 
-/// Sockets that may have more flows than there is room for.
+/// Returns the most sockets that may have a folded flow.
 fn folded_max(max_flows: u32) -> u32 {
     (max_flows / FOLDED_FROM).max(1)
 }
 
-/// The errno of a system call that is forbidden, somewhere in the chain of an error.
+/// Returns the errno of a forbidden system call, if one is in the chain of an error.
 fn refusal(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
     let errno = errno(error)?;
     matches!(errno, libc::EPERM | libc::EACCES | libc::ENOSYS).then(|| io::Error::from_raw_os_error(errno))
@@ -225,7 +230,7 @@ fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     None
 }
 
-/// An error with all its causes, each said once.
+/// Returns an error's message with those of all its causes, each once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -240,6 +245,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Loads a program and attaches it to its hook. An iterator is only loaded: each reading attaches it anew.
 pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(), Verdict> {
     let failed = |reason: String| Verdict::Failed { reason };
     let root = if hook.attach.is_cgroup() { preflight::cgroup_root() } else { None };
@@ -247,21 +253,21 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
         return Err(Verdict::Unsupported { reason: "no cgroup v2 is mounted".into() });
     }
     let cgroup = || File::open(root.unwrap_or_default()).map_err(ProgramError::IOError);
-    let program = ebpf.program_mut(hook.program).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
+    let program = ebpf.program_mut(hook.program.name()).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
     let result = match hook.attach {
         Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-            program.load(hook.name, types)?;
+            program.load(hook.target, types)?;
             program.attach().map(drop)
         }),
         Attach::FunctionEntry => <&mut FEntry>::try_from(program).and_then(|program| {
-            program.load(hook.name, types)?;
+            program.load(hook.target, types)?;
             program.attach().map(drop)
         }),
         Attach::FunctionExit => <&mut FExit>::try_from(program).and_then(|program| {
-            program.load(hook.name, types)?;
+            program.load(hook.target, types)?;
             program.attach().map(drop)
         }),
-        // The kernel lets any number of programs hang there, and refuses the flag that asks for it.
+        // `Single` becomes a link, of which the kernel allows any number; it refuses the flag `Multi` here.
         Attach::CgroupAddress => <&mut CgroupSockAddr>::try_from(program).and_then(|program| {
             program.load()?;
             program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
@@ -280,8 +286,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
             program.load()?;
             program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
         }),
-        // Attached anew for each reading.
-        Attach::Iterator => <&mut Iter>::try_from(program).and_then(|program| program.load(hook.name, types)),
+        Attach::Iterator => <&mut Iter>::try_from(program).and_then(|program| program.load(hook.target, types)),
     };
     result.map_err(|error| classify(hook.attach, obstacle(&error)))
 }
@@ -291,12 +296,45 @@ fn obstacle(error: &ProgramError) -> Obstacle {
         ProgramError::Btf(_) => Obstacle::NoTarget,
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
-            let start = log.char_indices().rev().nth(VERIFIER_LOG_KEPT).map_or(0, |(at, _)| at);
+            let start = log.char_indices().rev().nth(VERIFIER_LOG_QUOTED).map_or(0, |(at, _)| at);
             Obstacle::Refused { errno: io_error.raw_os_error().unwrap_or(0), log: log[start..].to_owned() }
         }
         other => match errno(other) {
             Some(errno) => Obstacle::Refused { errno, log: String::new() },
             None => Obstacle::Other(chain(other)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::hooks::HOOKS;
+
+    fn reason(program: Program, options: &CaptureOptions) -> Option<String> {
+        unneeded(program.hook(), &[], true, options.datagrams)
+    }
+
+    #[test]
+    fn a_one_shot_capture_blames_nothing_on_the_configuration() {
+        let options = CaptureOptions::one_shot(4096);
+        for hook in HOOKS {
+            let reason = reason(hook.program, &options).unwrap_or_default();
+            assert!(!reason.contains("configuration"), "{}: {reason}", hook.title());
+        }
+        let expected = "a capture for this moment only watches TCP alone";
+        for program in [Program::SockCreate, Program::Sendmsg4, Program::Egress] {
+            assert_eq!(reason(program, &options).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn hooks_of_datagrams_are_attached_as_far_as_they_are_wanted() {
+        let flows = CaptureOptions { datagrams: DatagramWatch::Flows, ..CaptureOptions::one_shot(4096) };
+        let sockets = CaptureOptions { datagrams: DatagramWatch::Sockets, ..flows.clone() };
+        assert_eq!(reason(Program::Egress, &flows), None);
+        assert_eq!(reason(Program::SockCreate, &sockets), None);
+        let reason = reason(Program::Egress, &sockets);
+        assert_eq!(reason.as_deref(), Some("flows = \"sockets\" in the configuration: datagrams are not counted"));
     }
 }

@@ -11,7 +11,7 @@ use netconn_common::{kind, role};
 /// Where losses are counted.
 pub(super) struct Counters {
     pub(super) lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
-    /// [`netconn_common::Untold`], flat.
+    /// [`netconn_common::Unreported`], flat.
     pub(super) untold: PerCpuArray<MapData, [u64; 8]>,
     /// [`netconn_common::Nesting`], as its two words.
     pub(super) nesting: PerCpuArray<MapData, [u64; 2]>,
@@ -99,7 +99,7 @@ impl Counters {
         Losses {
             sockets: lost_of(&[kind::TCP, kind::OWNER, kind::UNSENT]),
             processes: lost_of(&[kind::EXEC, kind::FORK, kind::EXIT, kind::CGROUP]),
-            datagrams: lost_of(&[kind::FLOW, kind::BOUND, kind::RELEASED]),
+            datagrams: lost_of(&[kind::FLOW, kind::UDP_SOCKET, kind::RELEASED]),
             uncounted: lost_of(&[kind::UNCOUNTED]),
             missed_runs: missed.saturating_sub(done),
             events: events(untold, lost_of(&[kind::UNSENT])),

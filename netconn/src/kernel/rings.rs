@@ -18,7 +18,7 @@ use nix::{
     unistd::{SysconfVar, sysconf},
 };
 
-use crate::kernel::load::Fault;
+use crate::kernel::fault::Fault;
 
 /// How long a record that is being written is waited for. The program that writes it cannot sleep, but the processor
 /// under it may be another machine's for a while.

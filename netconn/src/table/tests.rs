@@ -2,7 +2,7 @@
 
 use bytemuck::Zeroable as _;
 use netconn_common::{
-    FileRecord, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, kind, mark, role, tcp_state::*,
+    AF_INET, FileRecord, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, kind, mark, role, tcp_state::*,
 };
 use netconn_model::event::Direction;
 use proptest::prelude::*;
@@ -12,8 +12,6 @@ use super::{
     testing::{Recorder, emit_to, emitted},
     *,
 };
-
-const AF_INET: u16 = 2;
 
 /// A record of socket `socket`, life `generation`, the `sequence`th.
 fn record(socket: u64, generation: u32, sequence: u32, role: u32, old: u8, new: u8) -> TcpRecord {

@@ -5,41 +5,41 @@
 mod table;
 
 use netconn_model::health::{HookStatus, Verdict};
-pub use table::{HELPERS, HOOKS};
+pub use table::{HELPERS, HOOKS, Program};
 
 /// `include/linux/errno.h`: "operation is not supported", kernel-internal but returned by `bpf()` without trampolines.
 const ENOTSUPP: i32 = 524;
 
-/// How a program is attached.
+/// Ways to attach a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
     /// `tp_btf`: a tracepoint with typed arguments.
     Tracepoint,
     /// `fentry`: the entry of a function; needs trampolines, which hardened and micro-VM kernels refuse.
     FunctionEntry,
-    /// `fexit`: the return from a function; as above.
+    /// `fexit`: the return from a function; needs trampolines as well.
     FunctionExit,
     /// `cgroup/connect4` and its like: system calls with addresses, of all processes below the root of cgroup v2.
     CgroupAddress,
-    /// `cgroup/sock_create` and its like: births, bindings and ends of sockets, of all processes below the root of cgroup v2.
+    /// `cgroup/sock_create` and its like: creation, binding and release of sockets, below the root of cgroup v2.
     CgroupSocket,
-    /// `cgroup_skb`: packets that leave, of all sockets below the root of cgroup v2.
+    /// `cgroup_skb`: outgoing packets of all sockets below the root of cgroup v2.
     CgroupEgress,
-    /// `cgroup_skb`: packets that come in, as above.
+    /// `cgroup_skb`: incoming packets of all sockets below the root of cgroup v2.
     CgroupIngress,
-    /// `sockops`: what TCP does, of all processes below the root of cgroup v2.
+    /// `sockops`: TCP events of all sockets below the root of cgroup v2.
     SockOps,
-    /// `iter`: run when somebody reads.
+    /// `iter`: runs when its file is read.
     Iterator,
 }
 
 impl Attach {
-    /// Whether the program hangs on a function, by a BPF trampoline.
+    /// Whether the program is attached to a function, by a BPF trampoline.
     pub fn is_trampoline(self) -> bool {
         matches!(self, Self::FunctionEntry | Self::FunctionExit)
     }
 
-    /// Whether the program hangs on the root of cgroup v2.
+    /// Whether the program is attached to the root of cgroup v2.
     pub fn is_cgroup(self) -> bool {
         matches!(
             self,
@@ -48,113 +48,64 @@ impl Attach {
     }
 }
 
-/// When a hook is worth its cost.
+/// Conditions under which a hook is worth its cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needed {
     /// On every kernel.
     Always,
-    /// Where this program, an earlier one of [`HOOKS`], is not attached.
-    Unless(&'static str),
+    /// Unless this program, an earlier one of [`HOOKS`], is attached.
+    Unless(Program),
     /// Where tracing programs cannot use socket storage.
     WithoutStorage,
-    /// If sockets of datagrams are watched.
+    /// If datagram sockets are watched.
     Sockets,
-    /// As before, where this program, an earlier one of [`HOOKS`], is not attached.
-    SocketsUnless(&'static str),
+    /// If datagram sockets are watched, unless this program, an earlier one of [`HOOKS`], is attached.
+    SocketsUnless(Program),
     /// If datagrams are counted.
     Flows,
 }
 
-/// One program of the eBPF object and where it belongs.
+/// One program of the eBPF object and its hook.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
-    /// Name of the program.
-    pub program: &'static str,
-    /// What it is attached to.
-    pub name: &'static str,
-    /// How.
+    /// The program.
+    pub program: Program,
+    /// The tracepoint, function, cgroup hook or iterator that it is attached to.
+    pub target: &'static str,
+    /// How it is attached.
     pub attach: Attach,
-    /// What the kernel gives there, with the file it is declared in.
-    pub prototype: &'static str,
-    /// What is learned there.
+    /// Tells it from another program with the same target, in its title.
+    pub remark: Option<&'static str>,
+    /// The fact that is learned there.
     pub fact: &'static str,
-    /// What is done without it; `None`: netconn cannot run.
+    /// The fallback without it; `None`: netconn cannot run.
     pub without: Option<&'static str>,
     /// When it is attached at all.
     pub needed: Needed,
-    /// Whether a run that the kernel skips (it counts them) is a loss: not where the next run tells the same.
+    /// Whether a run that the kernel skips (it counts them) is a loss. It is none where the next run tells the same.
     pub every_run: bool,
-}
-
-/// A helper of the kernel that programs use where it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Helper {
-    /// The read-only global that tells the programs, one of `netconn_common::feature`.
-    pub feature: &'static str,
-    /// The kernel's function behind it: the helper is open to tracing programs if the function exists.
-    pub function: &'static str,
-    /// Name of the helper.
-    pub name: &'static str,
-    /// What it is for.
-    pub fact: &'static str,
-    /// What is done without it.
-    pub without: &'static str,
-}
-
-/// The status of the helpers that read memory through untyped pointers, which every kernel has but may forbid.
-pub fn probe_read_status(is_allowed: bool) -> HookStatus {
-    let verdict = if is_allowed {
-        Verdict::Attached
-    } else {
-        Verdict::Unsupported { reason: "lockdown=confidentiality forbids it".into() }
-    };
-    let instead = "executables and arguments are looked up in /proc, too late for processes that live briefly; new \
-                   cgroups have no name";
-    HookStatus {
-        hook: "helper/bpf_probe_read".into(),
-        fact: "executables, arguments, names of cgroups".into(),
-        verdict,
-        instead: (!is_allowed).then(|| instead.into()),
-        instructions: None,
-        verified_instructions: None,
-    }
-}
-
-/// Whether what is kept with sockets outlives the daemon; `obstacle` is why not.
-pub fn keep_status(obstacle: Option<String>) -> HookStatus {
-    let instead = "after a restart owners are found among open files, and starts are not known";
-    HookStatus {
-        hook: "pin/SOCKETS".into(),
-        fact: "owners and starts of connections, for the next daemon".into(),
-        instead: obstacle.is_some().then(|| instead.into()),
-        verdict: obstacle.map_or(Verdict::Attached, |reason| Verdict::Unsupported { reason }),
-        instructions: None,
-        verified_instructions: None,
-    }
-}
-
-impl Helper {
-    /// The status of this helper.
-    pub fn status(&self, is_there: bool) -> HookStatus {
-        let verdict = if is_there {
-            Verdict::Attached
-        } else {
-            Verdict::Unsupported { reason: "this kernel does not offer it to tracing programs".into() }
-        };
-        let instead = (!is_there).then(|| self.without.to_owned());
-        HookStatus {
-            hook: format!("helper/{}", self.name),
-            fact: self.fact.to_owned(),
-            verdict,
-            instead,
-            instructions: None,
-            verified_instructions: None,
-        }
-    }
+    /// Bit of `netconn_common::setting` that tells the other programs that this one is attached.
+    pub announced_by: Option<u32>,
+    /// Whether the program sees which process accepts a connection, before or soon after it is established.
+    pub sees_acceptor: bool,
 }
 
 impl Hook {
-    /// `fentry/tcp_connect`.
+    /// The members that most entries of [`HOOKS`] share; the others are placeholders.
+    const DEFAULT: Self = Self {
+        program: Program::InetSockSetState,
+        target: "",
+        attach: Attach::Tracepoint,
+        remark: None,
+        fact: "",
+        without: None,
+        needed: Needed::Always,
+        every_run: false,
+        announced_by: None,
+        sees_acceptor: false,
+    };
+
+    /// Returns the title, `fentry/tcp_connect`.
     pub fn title(&self) -> String {
         let way = match self.attach {
             Attach::Tracepoint => "tp_btf",
@@ -165,31 +116,77 @@ impl Hook {
             Attach::SockOps => "sockops",
             Attach::Iterator => "iter",
         };
-        let nested = if self.program.ends_with("_nested") { " (nested)" } else { "" };
-        format!("{way}/{}{nested}", self.name)
+        let remark = self.remark.map(|remark| format!(" ({remark})")).unwrap_or_default();
+        format!("{way}/{}{remark}", self.target)
     }
 
-    /// The status of this hook with a verdict.
+    /// Returns the status of this hook with a verdict.
     pub fn status(&self, verdict: Verdict) -> HookStatus {
-        let is_missing = matches!(verdict, Verdict::Unsupported { .. } | Verdict::Failed { .. });
-        let instead = is_missing.then(|| self.without.map(str::to_owned)).flatten();
-        HookStatus {
-            hook: self.title(),
-            fact: self.fact.to_owned(),
-            verdict,
-            instead,
-            instructions: None,
-            verified_instructions: None,
-        }
+        status(self.title(), self.fact, verdict, self.without)
+    }
+
+    /// Whether a name that a person typed means this hook: the program's, the target's, or `trampolines`.
+    pub fn is_called(&self, name: &str) -> bool {
+        name == self.program.name() || name == self.target || (name == "trampolines" && self.attach.is_trampoline())
     }
 }
 
-/// What went wrong while a program was loaded or attached, as far as a verdict needs it.
+/// A helper function of the kernel that programs use where it exists.
+#[derive(Clone, Copy, Debug)]
+pub struct Helper {
+    /// The read-only global that tells the programs, one of `netconn_common::feature`.
+    pub feature: &'static str,
+    /// The kernel's function behind it: the helper is open to tracing programs if the function exists.
+    pub function: &'static str,
+    /// Name of the helper.
+    pub name: &'static str,
+    /// The fact that it gives.
+    pub fact: &'static str,
+    /// The fallback without it.
+    pub without: &'static str,
+}
+
+impl Helper {
+    /// Returns the status of this helper.
+    pub fn status(&self, exists: bool) -> HookStatus {
+        let obstacle = (!exists).then(|| "this kernel does not offer it to tracing programs".to_owned());
+        status(format!("helper/{}", self.name), self.fact, verdict(obstacle), Some(self.without))
+    }
+}
+
+/// Returns the status of the helpers that read memory through untyped pointers. Every kernel has them but may forbid them.
+pub fn probe_read_status(is_allowed: bool) -> HookStatus {
+    let obstacle = (!is_allowed).then(|| "lockdown=confidentiality forbids it".to_owned());
+    let fact = "executables, arguments, names of cgroups";
+    let without = "executables and arguments are looked up in /proc, too late for short-lived processes; new cgroups have no \
+                   name";
+    status("helper/bpf_probe_read".into(), fact, verdict(obstacle), Some(without))
+}
+
+/// Returns the status of the pins that let the state of sockets outlive the daemon; `obstacle` says why there are none.
+pub fn keep_status(obstacle: Option<String>) -> HookStatus {
+    let fact = "owners and starts of connections, for the next daemon";
+    let without = "after a restart owners are found among open files, and starts are unknown";
+    status("pin/SOCKETS".into(), fact, verdict(obstacle), Some(without))
+}
+
+fn verdict(obstacle: Option<String>) -> Verdict {
+    obstacle.map_or(Verdict::Attached, |reason| Verdict::Unsupported { reason })
+}
+
+/// Returns a status that names the fallback if the verdict is that something is missing.
+fn status(hook: String, fact: &str, verdict: Verdict, without: Option<&str>) -> HookStatus {
+    let is_missing = matches!(verdict, Verdict::Unsupported { .. } | Verdict::Failed { .. });
+    let instead = without.filter(|_| is_missing).map(str::to_owned);
+    HookStatus { hook, fact: fact.to_owned(), verdict, instead, instructions: None, verified_instructions: None }
+}
+
+/// Why a program could not be loaded or attached, as far as a verdict needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// The kernel's types do not have the target.
     NoTarget,
-    /// The system call failed with this errno; what the verifier wrote, if anything.
+    /// The system call failed.
     Refused {
         /// Positive errno, 0 if unknown.
         errno: i32,
@@ -200,10 +197,10 @@ pub enum Obstacle {
     Other(String),
 }
 
-/// The verdict on a hook that could not be loaded or attached.
+/// Returns the verdict on a hook that could not be loaded or attached.
 pub fn classify(attach: Attach, obstacle: Obstacle) -> Verdict {
     match (attach, obstacle) {
-        (_, Obstacle::NoTarget) => Verdict::Unsupported { reason: "this kernel has nothing of that name".into() },
+        (_, Obstacle::NoTarget) => Verdict::Unsupported { reason: "this kernel has no hook of that name".into() },
         // Kernels without dynamic ftrace or BPF trampolines, and some hypervisors' kernels, say one of these.
         (on, Obstacle::Refused { errno: libc::EPERM | ENOTSUPP | libc::EOPNOTSUPP, .. }) if on.is_trampoline() => {
             Verdict::Unsupported { reason: "this kernel refuses programs on functions (no BPF trampolines)".into() }
@@ -237,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_status_reads_back() {
-        let connect = HOOKS.iter().find(|hook| hook.program == "tcp_connect").unwrap();
+        let connect = Program::TcpConnect.hook();
         let status = connect.status(Verdict::Unsupported { reason: "no".into() });
         let text = serde_json::to_string(&status).unwrap();
         assert_eq!(
@@ -251,8 +248,34 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_in_the_order_of_programs() {
+        for (index, hook) in HOOKS.iter().enumerate() {
+            assert_eq!(hook.program.hook().title(), hook.title());
+            assert!(!hook.target.is_empty() && !hook.fact.is_empty(), "{}", hook.program.name());
+            let earlier = match hook.needed {
+                Needed::Unless(program) | Needed::SocketsUnless(program) => Some(program as usize),
+                _ => None,
+            };
+            assert!(earlier.is_none_or(|earlier| earlier < index), "{}", hook.title());
+        }
+        let mut titles: Vec<_> = HOOKS.iter().map(Hook::title).collect();
+        titles.sort_unstable();
+        titles.dedup();
+        assert_eq!(titles.len(), HOOKS.len());
+    }
+
+    #[test]
+    fn hooks_have_names_of_three_kinds() {
+        let called =
+            |name| HOOKS.iter().filter(|hook| hook.is_called(name)).map(|hook| hook.program).collect::<Vec<_>>();
+        assert_eq!(called("dump_files"), [Program::DumpFiles]);
+        assert_eq!(called("inet_sock_set_state"), [Program::InetSockSetState, Program::InetSockSetStateNested]);
+        assert_eq!(called("trampolines"), [Program::TcpConnect, Program::InetCskAccept, Program::InetStreamConnect]);
+    }
+
+    #[test]
     fn only_one_hook_is_indispensable() {
         let needed: Vec<_> = HOOKS.iter().filter(|hook| hook.without.is_none()).map(|hook| hook.program).collect();
-        assert_eq!(needed, ["inet_sock_set_state"]);
+        assert_eq!(needed, [Program::InetSockSetState]);
     }
 }

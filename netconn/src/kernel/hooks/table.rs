@@ -1,325 +1,289 @@
-//! The tables: every program and where it belongs, and every helper that not each kernel has.
+//! The tables: every program and its hook, and every helper that only some kernels offer.
 
-use netconn_common::feature;
+use netconn_common::{feature, setting};
 
 use crate::kernel::hooks::{Attach, Helper, Hook, Needed};
 
-/// All hooks, in the order in which they are attached: who owns a socket is known before the socket is, and attempts are
-/// noted only when it is seen that they were sent.
-pub const HOOKS: &[Hook] = &[
-    Hook {
-        program: "cgroup_mkdir",
-        name: "cgroup_mkdir",
+/// Makes the enum of programs and the table of their hooks from one list. The doc of each program is what the kernel gives
+/// it, with the file that declares that. Members that are left out are as in [`Hook::DEFAULT`].
+macro_rules! hooks {
+    ($($(#[$doc:meta])+ $program:ident = $name:literal { $($member:ident: $value:expr),+ $(,)? })+) => {
+        /// The programs of the eBPF object, in the order of [`HOOKS`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Program {
+            $($(#[$doc])+ $program,)+
+        }
+
+        impl Program {
+            /// Name in the eBPF object.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$program => $name,)+
+                }
+            }
+
+            /// The program's entry in [`HOOKS`].
+            pub const fn hook(self) -> &'static Hook {
+                &HOOKS[self as usize]
+            }
+        }
+
+        /// All hooks, in the order in which they are attached: first those that tell the owner of a socket, then those that
+        /// report the socket; first those that see a SYN leave, then those that note an attempt.
+        pub const HOOKS: &[Hook] = &[
+            $(Hook { program: Program::$program, $($member: $value,)+ ..Hook::DEFAULT },)+
+        ];
+    };
+}
+
+hooks! {
+    /// `TP_PROTO(struct cgroup *cgrp, const char *path)`, `include/trace/events/cgroup.h`.
+    CgroupMkdir = "cgroup_mkdir" {
+        target: "cgroup_mkdir",
         attach: Attach::Tracepoint,
-        prototype: "(struct cgroup *cgrp, const char *path), include/trace/events/cgroup.h",
         fact: "new cgroups (units, containers)",
-        without: Some("cgroups made after the start have no name"),
-        needed: Needed::Always,
+        without: Some("cgroups created after the start have no name"),
         every_run: true,
-    },
-    Hook {
-        program: "sched_process_fork",
-        name: "sched_process_fork",
+    }
+    /// `TP_PROTO(struct task_struct *parent, struct task_struct *child)`, `include/trace/events/sched.h`.
+    SchedProcessFork = "sched_process_fork" {
+        target: "sched_process_fork",
         attach: Attach::Tracepoint,
-        prototype: "(struct task_struct *parent, struct task_struct *child), include/trace/events/sched.h",
         fact: "births of processes",
-        without: Some("processes are looked up in /proc, those that live briefly are missed"),
-        needed: Needed::Always,
+        without: Some("processes are looked up in /proc; short-lived ones may be missed"),
         every_run: true,
-    },
-    Hook {
-        program: "sched_process_exec",
-        name: "sched_process_exec",
+    }
+    /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`, `include/trace/events/sched.h`.
+    SchedProcessExec = "sched_process_exec" {
+        target: "sched_process_exec",
         attach: Attach::Tracepoint,
-        prototype: "(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm), include/trace/events/sched.h",
         fact: "programs and their arguments",
-        without: Some("processes are looked up in /proc, those that live briefly are missed"),
-        needed: Needed::Always,
+        without: Some("processes are looked up in /proc; short-lived ones may be missed"),
         every_run: true,
-    },
-    Hook {
-        program: "sched_process_exit",
-        name: "sched_process_exit",
+    }
+    /// `TP_PROTO(struct task_struct *p)`, `include/trace/events/sched.h`.
+    SchedProcessExit = "sched_process_exit" {
+        target: "sched_process_exit",
         attach: Attach::Tracepoint,
-        prototype: "(struct task_struct *p), include/trace/events/sched.h",
         fact: "ends of processes",
-        without: Some("ended processes are forgotten when their id is used again"),
-        needed: Needed::Always,
+        without: Some("ended processes are forgotten when their process id is reused"),
         every_run: true,
-    },
-    Hook {
-        program: "tcp_connect",
-        name: "tcp_connect",
+    }
+    /// `int tcp_connect(struct sock *sk)`, `net/ipv4/tcp_output.c`.
+    TcpConnect = "tcp_connect" {
+        target: "tcp_connect",
         attach: Attach::FunctionEntry,
-        prototype: "int tcp_connect(struct sock *sk), net/ipv4/tcp_output.c",
         fact: "TCP attempts, with their source port",
         without: Some("inet_sock_set_state; the source port is known with the answer"),
-        needed: Needed::Always,
         every_run: true,
-    },
-    Hook {
-        program: "inherit",
-        name: "tcp_call_bpf",
+        announced_by: Some(setting::CONNECT_HOOK),
+    }
+    /// `struct bpf_sock_ops`, `include/uapi/linux/bpf.h`.
+    Inherit = "inherit" {
+        target: "tcp_call_bpf",
         attach: Attach::SockOps,
-        prototype: "struct bpf_sock_ops, include/uapi/linux/bpf.h",
-        fact: "listeners that accepted connections came through",
-        without: Some("they are found by address and port"),
+        fact: "the listener of each accepted connection",
+        without: Some("the listener is found by address and port"),
         needed: Needed::WithoutStorage,
-        every_run: false,
-    },
-    Hook {
-        program: "inet_csk_accept",
-        name: "inet_csk_accept",
+    }
+    /// `struct sock *inet_csk_accept(…)`, `net/ipv4/inet_connection_sock.c`.
+    InetCskAccept = "inet_csk_accept" {
+        target: "inet_csk_accept",
         attach: Attach::FunctionExit,
-        prototype: "struct sock *inet_csk_accept(…), net/ipv4/inet_connection_sock.c",
         fact: "processes that accept connections",
-        without: Some("getpeername, the first to receive or send, open files"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "getpeername4",
-        name: "getpeername4",
+        without: Some("getpeername, the first process to receive or send, open files"),
+        sees_acceptor: true,
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Getpeername4 = "getpeername4" {
+        target: "getpeername4",
         attach: Attach::CgroupAddress,
-        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
-        fact: "processes that accept connections over IPv4 and want the peer's address",
-        without: Some("the first to receive or send, open files"),
-        needed: Needed::Unless("inet_csk_accept"),
-        every_run: false,
-    },
-    Hook {
-        program: "getpeername6",
-        name: "getpeername6",
+        fact: "processes that accept connections over IPv4 and ask for the peer's address",
+        without: Some("the first process to receive or send, open files"),
+        needed: Needed::Unless(Program::InetCskAccept),
+        sees_acceptor: true,
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Getpeername6 = "getpeername6" {
+        target: "getpeername6",
         attach: Attach::CgroupAddress,
-        prototype: "as above",
-        fact: "processes that accept connections over IPv6 and want the peer's address",
-        without: Some("the first to receive or send, open files"),
-        needed: Needed::Unless("inet_csk_accept"),
-        every_run: false,
-    },
-    Hook {
-        program: "tcp_rcv_space_adjust",
-        name: "tcp_rcv_space_adjust",
+        fact: "processes that accept connections over IPv6 and ask for the peer's address",
+        without: Some("the first process to receive or send, open files"),
+        needed: Needed::Unless(Program::InetCskAccept),
+    }
+    /// `TP_PROTO(struct sock *sk)`, `include/trace/events/tcp.h`.
+    TcpRcvSpaceAdjust = "tcp_rcv_space_adjust" {
+        target: "tcp_rcv_space_adjust",
         attach: Attach::Tracepoint,
-        prototype: "(struct sock *sk), include/trace/events/tcp.h",
-        fact: "processes that receive on connections they were handed",
-        without: Some("who accepted, open files"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "sock_send_length",
-        name: "sock_send_length",
+        fact: "processes that receive on connections passed to them",
+        without: Some("the process that accepted, open files"),
+        sees_acceptor: true,
+    }
+    /// `TP_PROTO(struct sock *sk, int ret, int flags)`, `include/trace/events/sock.h` (from 6.3 on).
+    SockSendLength = "sock_send_length" {
+        target: "sock_send_length",
         attach: Attach::Tracepoint,
-        prototype: "(struct sock *sk, int ret, int flags), include/trace/events/sock.h, from 6.3 on",
-        fact: "processes that send datagrams, or on connections they were handed",
-        without: Some("who accepted or receives, open files"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "inet_stream_connect",
-        name: "__inet_stream_connect",
+        fact: "processes that send datagrams, or on connections passed to them",
+        without: Some("the process that accepted or receives, open files"),
+    }
+    /// `int __inet_stream_connect(struct socket *sock, …)`, `net/ipv4/af_inet.c`.
+    InetStreamConnect = "inet_stream_connect" {
+        target: "__inet_stream_connect",
         attach: Attach::FunctionExit,
-        prototype: "int __inet_stream_connect(struct socket *sock, …), net/ipv4/af_inet.c",
         fact: "errors of attempts that send nothing",
-        without: Some("the routing tables are asked again"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "tcp_destroy_sock",
-        name: "tcp_destroy_sock",
+        without: Some("the route is looked up again"),
+    }
+    /// `TP_PROTO(struct sock *sk)`, `include/trace/events/tcp.h`.
+    TcpDestroySock = "tcp_destroy_sock" {
+        target: "tcp_destroy_sock",
         attach: Attach::Tracepoint,
-        prototype: "(struct sock *sk), include/trace/events/tcp.h",
         fact: "ends of sockets whose attempts sent nothing",
         without: Some("such attempts are seen when the socket connects again"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "dump_tcp",
-        name: "tcp",
+    }
+    /// `struct bpf_iter__tcp`, `net/ipv4/tcp_ipv4.c`.
+    DumpTcp = "dump_tcp" {
+        target: "tcp",
         attach: Attach::Iterator,
-        prototype: "struct bpf_iter__tcp, net/ipv4/tcp_ipv4.c",
-        fact: "connections and listeners that were there before",
-        without: Some("they are seen when something happens to them"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "dump_files",
-        name: "task_file",
+        fact: "connections and listeners older than netconn",
+        without: Some("they are seen with their next change of state"),
+    }
+    /// `struct bpf_iter__task_file`, `kernel/bpf/task_iter.c`.
+    DumpFiles = "dump_files" {
+        target: "task_file",
         attach: Attach::Iterator,
-        prototype: "struct bpf_iter__task_file, kernel/bpf/task_iter.c",
-        fact: "processes of connections that were there before",
+        fact: "processes of connections older than netconn",
         without: Some("their processes are unknown"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "inet_sock_set_state",
-        name: "inet_sock_set_state",
+    }
+    /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, `include/trace/events/sock.h`.
+    InetSockSetState = "inet_sock_set_state" {
+        target: "inet_sock_set_state",
         attach: Attach::Tracepoint,
-        prototype: "(const struct sock *sk, const int oldstate, const int newstate), include/trace/events/sock.h",
         fact: "TCP connections and listeners: every change of state",
         without: None,
-        needed: Needed::Always,
         every_run: true,
-    },
-    Hook {
-        program: "inet_sock_set_state_nested",
-        name: "inet_sock_set_state",
+    }
+    /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, `include/trace/events/sock.h`.
+    InetSockSetStateNested = "inet_sock_set_state_nested" {
+        target: "inet_sock_set_state",
         attach: Attach::Tracepoint,
-        prototype: "as above",
-        fact: "changes of state in an interrupt of the program before",
-        without: Some("they are counted as lost, and the table is repaired"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "connect4",
-        name: "connect4",
+        fact: "changes of state in an interrupt of the program above",
+        without: Some("such changes are counted as lost, and the table is repaired"),
+        remark: Some("nested"),
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Connect4 = "connect4" {
+        target: "connect4",
         attach: Attach::CgroupAddress,
-        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
         fact: "attempts over IPv4, also those that send nothing (no route)",
-        without: Some("only attempts that send something are seen"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "connect6",
-        name: "connect6",
+        without: Some("attempts that send nothing are not seen"),
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Connect6 = "connect6" {
+        target: "connect6",
         attach: Attach::CgroupAddress,
-        prototype: "as above",
         fact: "attempts over IPv6, also those that send nothing (no route)",
-        without: Some("only attempts that send something are seen"),
-        needed: Needed::Always,
-        every_run: false,
-    },
-    Hook {
-        program: "sock_create",
-        name: "sock_create",
+        without: Some("attempts that send nothing are not seen"),
+    }
+    /// `struct bpf_sock`, `include/uapi/linux/bpf.h`.
+    SockCreate = "sock_create" {
+        target: "sock_create",
         attach: Attach::CgroupSocket,
-        prototype: "struct bpf_sock, include/uapi/linux/bpf.h",
-        fact: "processes that make sockets of datagrams",
-        without: Some("who binds, connects, sends or receives; raw sockets are not seen"),
+        fact: "processes that create datagram sockets",
+        without: Some("the process that binds, connects, sends or receives; raw sockets are not seen"),
         needed: Needed::Sockets,
-        every_run: false,
-    },
-    Hook {
-        program: "post_bind4",
-        name: "post_bind4",
+    }
+    /// `struct bpf_sock`, `include/uapi/linux/bpf.h`.
+    PostBind4 = "post_bind4" {
+        target: "post_bind4",
         attach: Attach::CgroupSocket,
-        prototype: "struct bpf_sock, include/uapi/linux/bpf.h",
         fact: "UDP sockets that are bound over IPv4",
-        without: Some("they are seen in snapshots, or when something comes in"),
+        without: Some("they are seen in snapshots, or when they receive"),
         needed: Needed::Sockets,
-        every_run: false,
-    },
-    Hook {
-        program: "post_bind6",
-        name: "post_bind6",
+    }
+    /// `struct bpf_sock`, `include/uapi/linux/bpf.h`.
+    PostBind6 = "post_bind6" {
+        target: "post_bind6",
         attach: Attach::CgroupSocket,
-        prototype: "as above",
         fact: "UDP sockets that are bound over IPv6",
-        without: Some("they are seen in snapshots, or when something comes in"),
+        without: Some("they are seen in snapshots, or when they receive"),
         needed: Needed::Sockets,
-        every_run: false,
-    },
-    Hook {
-        program: "sock_release",
-        name: "sock_release",
+    }
+    /// `struct bpf_sock`, `include/uapi/linux/bpf.h`.
+    SockRelease = "sock_release" {
+        target: "sock_release",
         attach: Attach::CgroupSocket,
-        prototype: "struct bpf_sock, include/uapi/linux/bpf.h",
-        fact: "ends of sockets of datagrams",
+        fact: "ends of datagram sockets",
         without: Some("flows end when they are idle"),
         needed: Needed::Sockets,
-        every_run: false,
-    },
-    Hook {
-        program: "sock_recv_length",
-        name: "sock_recv_length",
+    }
+    /// `TP_PROTO(struct sock *sk, int ret, int flags)`, `include/trace/events/sock.h` (from 6.3 on).
+    SockRecvLength = "sock_recv_length" {
+        target: "sock_recv_length",
         attach: Attach::Tracepoint,
-        prototype: "(struct sock *sk, int ret, int flags), include/trace/events/sock.h, from 6.3 on",
         fact: "processes that receive datagrams",
         without: Some("recvmsg"),
         needed: Needed::Sockets,
-        every_run: false,
-    },
-    Hook {
-        program: "sendmsg4",
-        name: "sendmsg4",
+        announced_by: Some(setting::RECEIVE_HOOK),
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Sendmsg4 = "sendmsg4" {
+        target: "sendmsg4",
         attach: Attach::CgroupAddress,
-        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
         fact: "processes that send datagrams over IPv4",
-        without: Some("who made, bound or connected the socket"),
-        needed: Needed::SocketsUnless("sock_send_length"),
-        every_run: false,
-    },
-    Hook {
-        program: "sendmsg6",
-        name: "sendmsg6",
+        without: Some("the process that created, bound or connected the socket"),
+        needed: Needed::SocketsUnless(Program::SockSendLength),
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Sendmsg6 = "sendmsg6" {
+        target: "sendmsg6",
         attach: Attach::CgroupAddress,
-        prototype: "as above",
         fact: "processes that send datagrams over IPv6",
-        without: Some("who made, bound or connected the socket"),
-        needed: Needed::SocketsUnless("sock_send_length"),
-        every_run: false,
-    },
-    Hook {
-        program: "recvmsg4",
-        name: "recvmsg4",
+        without: Some("the process that created, bound or connected the socket"),
+        needed: Needed::SocketsUnless(Program::SockSendLength),
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Recvmsg4 = "recvmsg4" {
+        target: "recvmsg4",
         attach: Attach::CgroupAddress,
-        prototype: "struct bpf_sock_addr, include/uapi/linux/bpf.h",
         fact: "processes that receive datagrams over IPv4",
-        without: Some("who made, bound or connected the socket"),
-        needed: Needed::SocketsUnless("sock_recv_length"),
-        every_run: false,
-    },
-    Hook {
-        program: "recvmsg6",
-        name: "recvmsg6",
+        without: Some("the process that created, bound or connected the socket"),
+        needed: Needed::SocketsUnless(Program::SockRecvLength),
+    }
+    /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
+    Recvmsg6 = "recvmsg6" {
+        target: "recvmsg6",
         attach: Attach::CgroupAddress,
-        prototype: "as above",
         fact: "processes that receive datagrams over IPv6",
-        without: Some("who made, bound or connected the socket"),
-        needed: Needed::SocketsUnless("sock_recv_length"),
-        every_run: false,
-    },
-    Hook {
-        program: "dump_udp",
-        name: "udp",
+        without: Some("the process that created, bound or connected the socket"),
+        needed: Needed::SocketsUnless(Program::SockRecvLength),
+    }
+    /// `struct bpf_iter__udp`, `net/ipv4/udp.c`.
+    DumpUdp = "dump_udp" {
+        target: "udp",
         attach: Attach::Iterator,
-        prototype: "struct bpf_iter__udp, net/ipv4/udp.c",
-        fact: "UDP sockets that were there before",
-        without: Some("they are seen when something is sent or received"),
+        fact: "UDP sockets older than netconn",
+        without: Some("they are seen when they send or receive"),
         needed: Needed::Sockets,
-        every_run: false,
-    },
-    Hook {
-        program: "egress",
-        name: "egress",
+    }
+    /// `struct __sk_buff`, `include/uapi/linux/bpf.h`.
+    Egress = "egress" {
+        target: "egress",
         attach: Attach::CgroupEgress,
-        prototype: "struct __sk_buff, include/uapi/linux/bpf.h",
         fact: "datagrams sent: UDP, ICMP and raw sockets",
         without: Some("only received datagrams are counted"),
         needed: Needed::Flows,
-        every_run: false,
-    },
-    Hook {
-        program: "ingress",
-        name: "ingress",
+    }
+    /// `struct __sk_buff`, `include/uapi/linux/bpf.h`.
+    Ingress = "ingress" {
+        target: "ingress",
         attach: Attach::CgroupIngress,
-        prototype: "struct __sk_buff, include/uapi/linux/bpf.h",
         fact: "datagrams received: UDP, ICMP and raw sockets",
         without: Some("only sent datagrams are counted"),
         needed: Needed::Flows,
-        every_run: false,
-    },
-];
+    }
+}
 
-/// All helpers that not every kernel has.
+/// All helpers that only some kernels offer.
 pub const HELPERS: &[Helper] = &[
     Helper {
         feature: feature::SOCKET_STORAGE,
@@ -333,13 +297,13 @@ pub const HELPERS: &[Helper] = &[
         function: "bpf_get_socket_ptr_cookie",
         name: "bpf_get_socket_cookie",
         fact: "identity of a socket",
-        without: "a number made of the time and the CPU when it was first seen",
+        without: "a number made of the time and the CPU at its first event",
     },
     Helper {
         feature: feature::CURRENT_TASK,
         function: "bpf_get_current_task_btf",
         name: "bpf_get_current_task_btf",
-        fact: "start and name of the process that connects",
+        fact: "start and name of the current process",
         without: "bpf_probe_read_kernel",
     },
     Helper {
@@ -347,6 +311,6 @@ pub const HELPERS: &[Helper] = &[
         function: "bpf_sock_from_file",
         name: "bpf_sock_from_file",
         fact: "open files that are sockets",
-        without: "files are followed to sockets by bpf_probe_read_kernel",
+        without: "sockets are found from files by bpf_probe_read_kernel",
     },
 ];

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 
 use netconn_common::{
-    DatagramRecord, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, UNKNOWN_U64, datagram, role, tcp_state,
+    AF_INET, AF_INET6, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, UNKNOWN_U64, UdpSocketRecord, datagram_mark, role,
+    tcp_state,
 };
 use netconn_model::{event::End, state::UNCONNECTED};
 
-use super::{AF_INET, AF_INET6, Connection, Exchanged, Icmp, address};
+use super::{Connection, Exchanged, Icmp, address};
 use crate::process::Process;
 
 impl Connection {
@@ -48,27 +49,27 @@ impl Connection {
     }
 
     /// Returns the entry of a bound or connected UDP socket.
-    pub fn from_udp_socket(record: &DatagramRecord, process: Option<Rc<Process>>) -> Self {
+    pub fn from_udp_socket(record: &UdpSocketRecord, process: Option<Rc<Process>>) -> Self {
         let mut connection = Self {
             role: role::LISTENER,
             protocol: u8::try_from(record.protocol).unwrap_or(u8::MAX),
-            namespace: record.kept.namespace,
+            namespace: record.state.namespace,
             local: End { address: address(record.family, &record.local_address), port: record.local_port },
-            owner: record.kept.owner,
-            born_ns: record.kept.born_ns,
+            owner: record.state.owner,
+            born_ns: record.state.born_ns,
             changed_ns: record.header.time_ns,
             ..Self::blank(record.socket, process)
         };
         connection.set_peer(record);
-        if record.marks & datagram::CONNECTED != 0 {
+        if record.marks & datagram_mark::CONNECTED != 0 {
             connection.role = role::UNKNOWN;
         }
         connection
     }
 
     /// Takes the remote end, and with it the state, of a UDP socket, which `connect` may change at any time.
-    pub(in crate::table) fn set_peer(&mut self, record: &DatagramRecord) {
-        let is_connected = record.marks & datagram::CONNECTED != 0;
+    pub(in crate::table) fn set_peer(&mut self, record: &UdpSocketRecord) {
+        let is_connected = record.marks & datagram_mark::CONNECTED != 0;
         let remote = End { address: address(record.family, &record.remote_address), port: record.remote_port };
         self.remote = is_connected.then_some(remote);
         self.state = if is_connected { tcp_state::ESTABLISHED } else { UNCONNECTED };

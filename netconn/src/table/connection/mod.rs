@@ -9,7 +9,9 @@ use std::{
     rc::Rc,
 };
 
-use netconn_common::{IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark, role, tcp_state};
+use netconn_common::{
+    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark, role, tcp_state,
+};
 use netconn_model::{
     event::{Direction, End},
     filter::Subject,
@@ -19,11 +21,6 @@ use netconn_model::{
 pub use self::outcome::failure_of;
 pub(super) use self::outcome::{close_reason, failure};
 use crate::process::Process;
-
-/// `AF_INET` in `include/linux/socket.h`.
-const AF_INET: u16 = 2;
-/// `AF_INET6` in `include/linux/socket.h`.
-const AF_INET6: u16 = 10;
 
 /// The facts that only flows of datagrams have. They are boxed, so that TCP connections are no larger for them.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use netconn_common::{DatagramRecord, IPPROTO_UDP, datagram};
+use netconn_common::{IPPROTO_UDP, UdpSocketRecord, datagram_mark};
 
 use super::Flows;
 use crate::table::{
@@ -24,7 +24,7 @@ impl Flows {
 
     /// Applies a dump that was taken since [`begin_dump`](Self::begin_dump). All records that came meanwhile must have been
     /// applied. Entries that are not in the dump, although it covers them, have ended unseen.
-    pub fn end_dump(&mut self, sockets: &[DatagramRecord], coverage: &Coverage, now: u64, effects: &mut impl Effects) {
+    pub fn end_dump(&mut self, sockets: &[UdpSocketRecord], coverage: &Coverage, now: u64, effects: &mut impl Effects) {
         let is_first = self.dumps.is_first();
         let Some(closed) = self.dumps.end() else { return };
         let mut found: hashbrown::HashSet<u64, foldhash::fast::RandomState> = hashbrown::HashSet::default();
@@ -59,7 +59,7 @@ impl Flows {
     /// Returns whether a scan of UDP `sockets` in these `namespaces` shows that a dump is needed: an entry is not among
     /// them, or is in a namespace that could be read before and cannot be read now. All records up to the end of the scan,
     /// which began at `since_ns`, must have been applied.
-    pub fn needs_dump(&self, sockets: &[DatagramRecord], namespaces: &HashSet<u64>, since_ns: u64) -> bool {
+    pub fn needs_dump(&self, sockets: &[UdpSocketRecord], namespaces: &HashSet<u64>, since_ns: u64) -> bool {
         let found: HashSet<u64> = sockets.iter().map(|record| record.socket).collect();
         let is_doubtful = |connection: &Connection| {
             if is_read(namespaces, connection.namespace) {
@@ -90,9 +90,9 @@ fn is_in_dumps(connection: &Connection) -> bool {
 
 /// Returns whether a socket of a dump is worth an entry: it has a number, and is bound or connected. Sockets that are older
 /// than netconn are taken to be bound: the kernel does not know whether they were, or got a port because they have sent.
-fn is_shown(record: &DatagramRecord, is_first: bool) -> bool {
+fn is_shown(record: &UdpSocketRecord, is_first: bool) -> bool {
     // On 5.10 nothing is kept with sockets: all seem older.
-    let is_older = record.kept.born_ns == 0 && (record.file == record.socket || is_first);
-    let is_bound = record.marks & (datagram::CONNECTED | datagram::BOUND) != 0 || is_older;
+    let is_older = record.state.born_ns == 0 && (record.file == record.socket || is_first);
+    let is_bound = record.marks & (datagram_mark::CONNECTED | datagram_mark::BOUND) != 0 || is_older;
     is_bound && record.socket != 0
 }

@@ -13,7 +13,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use netconn_common::{DatagramRecord, FOLDED_FROM, Flow, FlowKey, FlowRecord, Owner, attribution, datagram};
+use netconn_common::{FOLDED_FROM, Flow, FlowKey, FlowRecord, Owner, UdpSocketRecord, attribution, datagram_mark};
 use netconn_model::{event::CloseReason, state::UNCONNECTED};
 
 use self::{
@@ -144,11 +144,11 @@ impl Flows {
 
     /// Returns whether a snapshot already shows this socket, or it has ended lately. An unconnected socket needs a row of
     /// its own even when it has flows: other peers may send to it.
-    pub fn shows(&self, record: &DatagramRecord) -> bool {
+    pub fn shows(&self, record: &UdpSocketRecord) -> bool {
         if self.recent.has_socket(record.socket) {
             return true;
         }
-        let is_connected = record.marks & datagram::CONNECTED != 0;
+        let is_connected = record.marks & datagram_mark::CONNECTED != 0;
         self.entries.socket(record.socket).is_some_and(|socket| {
             socket.bound.is_some() || (is_connected && (socket.connected.is_some() || !socket.flows.is_empty()))
         })

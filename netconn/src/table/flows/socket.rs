@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use netconn_common::{DatagramRecord, FlowKey, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, datagram};
+use netconn_common::{FlowKey, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, UdpSocketRecord, datagram_mark};
 use netconn_model::event::CloseReason;
 
 use super::{EntryKind, Flows, folded_key, is_vague};
@@ -13,7 +13,7 @@ use crate::{
 
 impl Flows {
     /// Applies the record of a UDP socket that was bound or connected.
-    pub fn apply_socket(&mut self, record: &DatagramRecord, effects: &mut impl Effects) {
+    pub fn apply_socket(&mut self, record: &UdpSocketRecord, effects: &mut impl Effects) {
         if self.recent.has_socket(record.socket) {
             return;
         }
@@ -52,7 +52,7 @@ impl Flows {
     }
 
     /// Takes peers and owners of UDP sockets from a scan, in case their records were lost.
-    pub fn refresh(&mut self, sockets: &[DatagramRecord], now: u64, effects: &mut impl Effects) {
+    pub fn refresh(&mut self, sockets: &[UdpSocketRecord], now: u64, effects: &mut impl Effects) {
         for record in sockets {
             self.update_owner(record, now, effects);
             let (bound, connected) =
@@ -72,18 +72,18 @@ impl Flows {
     /// Updates the entry of a UDP socket or, if there is none and the socket is worth one, adds it and returns its slot.
     pub(super) fn update_or_insert(
         &mut self,
-        record: &DatagramRecord,
+        record: &UdpSocketRecord,
         now: u64,
         effects: &mut impl Effects,
     ) -> Option<u32> {
         let kind = self.update(record, now, effects)?;
-        let process = effects.process(&record.kept.owner);
+        let process = effects.process(&record.state.owner);
         let connection = self.new_connection(record, kind, process);
         Some(self.entries.insert(kind, connection))
     }
 
     /// Updates the entry of a UDP socket. Returns the kind of the entry that is missing.
-    fn update(&mut self, record: &DatagramRecord, now: u64, effects: &mut impl Effects) -> Option<EntryKind> {
+    fn update(&mut self, record: &UdpSocketRecord, now: u64, effects: &mut impl Effects) -> Option<EntryKind> {
         if record.socket == 0 || record.protocol != u16::from(IPPROTO_UDP) {
             return None;
         }
@@ -92,7 +92,7 @@ impl Flows {
         if let Some(entry) = bound.and_then(|slot| self.entries.get_mut(slot)) {
             entry.connection.set_peer(record);
         }
-        if record.marks & datagram::CONNECTED == 0 {
+        if record.marks & datagram_mark::CONNECTED == 0 {
             return bound.is_none().then_some(EntryKind::Bound);
         }
         if self.limits.counts {
@@ -109,8 +109,8 @@ impl Flows {
         Some(EntryKind::Connected)
     }
 
-    fn new_connection(&self, record: &DatagramRecord, kind: EntryKind, process: Option<Rc<Process>>) -> Connection {
-        let born_ns = record.kept.born_ns;
+    fn new_connection(&self, record: &UdpSocketRecord, kind: EntryKind, process: Option<Rc<Process>>) -> Connection {
+        let born_ns = record.state.born_ns;
         let mut connection = Connection::from_udp_socket(record, process);
         connection.preexisting = born_ns < self.began_ns;
         if kind == EntryKind::Connected {
@@ -124,8 +124,8 @@ impl Flows {
     }
 
     /// Takes the owner of a socket from a scan, if a process has used it and that is not known yet.
-    pub(super) fn update_owner(&mut self, record: &DatagramRecord, now: u64, effects: &mut impl Effects) {
-        let owner = &record.kept.owner;
+    pub(super) fn update_owner(&mut self, record: &UdpSocketRecord, now: u64, effects: &mut impl Effects) {
+        let owner = &record.state.owner;
         let is_unknown = self.entries.socket(record.socket).is_some_and(|socket| socket.owner.is_none());
         if is_unknown && !is_vague(owner) {
             self.set_owner(record.socket, owner, now, effects);

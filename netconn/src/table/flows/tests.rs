@@ -7,7 +7,7 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use netconn_common::{
-    IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, OwnerRecord, ReleasedRecord, attribution, datagram, tcp_state,
+    AF_INET, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, OwnerRecord, ReleasedRecord, attribution, datagram_mark, tcp_state,
 };
 use netconn_model::event::{Direction, Outcome};
 use proptest::prelude::*;
@@ -21,7 +21,6 @@ use crate::table::{
 const SECOND: u64 = 1_000_000_000;
 /// When netconn began.
 const BEGAN: u64 = 1000 * SECOND;
-const AF_INET: u16 = 2;
 
 fn limits() -> Limits {
     Limits { flows: 16, idle_ns: 60 * SECOND, idle_both_ns: 180 * SECOND, counts: true }
@@ -65,14 +64,14 @@ fn owner_record(socket: u64, time_ns: u64, tgid: u32) -> OwnerRecord {
     record
 }
 
-fn socket_record(socket: u64, time_ns: u64, marks: u32) -> DatagramRecord {
+fn socket_record(socket: u64, time_ns: u64, marks: u32) -> UdpSocketRecord {
     let mut record =
-        DatagramRecord { socket, file: socket, marks, family: AF_INET, local_port: 53, ..DatagramRecord::zeroed() };
+        UdpSocketRecord { socket, file: socket, marks, family: AF_INET, local_port: 53, ..UdpSocketRecord::zeroed() };
     record.header.time_ns = time_ns;
     record.protocol = u16::from(IPPROTO_UDP);
-    (record.kept.born_ns, record.kept.namespace) = (time_ns, 1);
-    (record.kept.owner.tgid, record.kept.owner.how) = (7, attribution::LISTENER);
-    if marks & datagram::CONNECTED != 0 {
+    (record.state.born_ns, record.state.namespace) = (time_ns, 1);
+    (record.state.owner.tgid, record.state.owner.how) = (7, attribution::LISTENER);
+    if marks & datagram_mark::CONNECTED != 0 {
         (record.remote_address[0], record.remote_port) = (11, 443);
     }
     record
@@ -145,9 +144,9 @@ fn a_flow_waits_for_its_owner() {
     }
     // The record is lost, and the kernel asked.
     begin(&mut flows, key(5, 53), flow(BEGAN + 50, attribution::LISTENER));
-    let mut used = socket_record(5, BEGAN + 50, datagram::USED);
+    let mut used = socket_record(5, BEGAN + 50, datagram_mark::USED);
     assert_eq!(emitted(|effects| flows.refresh(&[used], BEGAN + 51, effects)).len(), 0, "nobody used it");
-    (used.kept.owner.tgid, used.kept.owner.how) = (9, attribution::RECEIVE);
+    (used.state.owner.tgid, used.state.owner.how) = (9, attribution::RECEIVE);
     let own = emitted(|effects| flows.refresh(&[used], BEGAN + 51, effects));
     assert_eq!((changes(&own), own[0].1.owner.tgid), (vec![CONNECT], 9));
     // Nobody receives.
@@ -227,7 +226,7 @@ fn a_record_that_comes_after_its_socket_is_closed_is_told_at_once() {
 #[test]
 fn sockets_that_are_bound_are_listeners() {
     let mut flows = flows();
-    let bound = socket_record(1, BEGAN + 1, datagram::BOUND);
+    let bound = socket_record(1, BEGAN + 1, datagram_mark::BOUND);
     let listen = emitted(|effects| flows.apply_socket(&bound, effects));
     assert_eq!(changes(&listen), [Change::Listen]);
     let listener = &listen[0].1;
@@ -237,7 +236,7 @@ fn sockets_that_are_bound_are_listeners() {
     assert!(told_of(&mut flows, 1));
     assert_eq!(flows.from_slot(0).next().unwrap().1.owner.tgid, 8);
     // Connected meanwhile: its flow tells more.
-    let connected = socket_record(1, BEGAN + 2, datagram::BOUND | datagram::CONNECTED);
+    let connected = socket_record(1, BEGAN + 2, datagram_mark::BOUND | datagram_mark::CONNECTED);
     assert_eq!(emitted(|effects| flows.refresh(&[connected], BEGAN + 2, effects)).len(), 0);
     let row = flows.from_slot(0).next().unwrap().1;
     assert_eq!((row.state, row.subject().listening, row.remote.is_some()), (tcp_state::ESTABLISHED, false, true));
@@ -249,7 +248,7 @@ fn sockets_that_are_bound_are_listeners() {
     assert!(ended[1].1.remote.is_none());
     assert_eq!(emitted(|effects| flows.apply_socket(&bound, effects)).len(), 0, "a late record of a closed socket");
     // Sockets for ICMP echo wait for nobody.
-    let ping = DatagramRecord { protocol: u16::from(IPPROTO_ICMP), ..socket_record(3, BEGAN, datagram::BOUND) };
+    let ping = UdpSocketRecord { protocol: u16::from(IPPROTO_ICMP), ..socket_record(3, BEGAN, datagram_mark::BOUND) };
     assert_eq!(emitted(|effects| flows.apply_socket(&ping, effects)).len(), 0);
 }
 
@@ -262,20 +261,20 @@ fn coverage(held: Option<&[u64]>) -> Coverage {
 #[test]
 fn what_no_program_saw_end_is_looked_for() {
     let mut flows = flows();
-    let dump = |flows: &mut Flows, sockets: &[DatagramRecord], held: Option<&[u64]>| {
+    let dump = |flows: &mut Flows, sockets: &[UdpSocketRecord], held: Option<&[u64]>| {
         flows.begin_dump(BEGAN + 2 * SECOND);
         let now = BEGAN + 3 * SECOND;
         changes(&emitted(|effects| flows.end_dump(sockets, &coverage(held), now, effects)))
     };
-    let needs = |flows: &Flows, sockets: &[DatagramRecord]| flows.needs_dump(sockets, &[1].into(), BEGAN + SECOND);
-    let here = socket_record(1, BEGAN + 1, datagram::BOUND);
+    let needs = |flows: &Flows, sockets: &[UdpSocketRecord]| flows.needs_dump(sockets, &[1].into(), BEGAN + SECOND);
+    let here = socket_record(1, BEGAN + 1, datagram_mark::BOUND);
     emitted(|effects| flows.apply_socket(&here, effects));
     assert!(!needs(&flows, &[here]) && needs(&flows, &[]));
     assert_eq!(dump(&mut flows, &[], None), [Change::ListenEnd]);
     assert!(!needs(&flows, &[]) && !flows.has_unreadable(&[1].into()));
     // Where nobody can look any more, open files say it: once, until that is doubted.
-    let mut there = socket_record(2, BEGAN + 1, datagram::BOUND);
-    there.kept.namespace = 2;
+    let mut there = socket_record(2, BEGAN + 1, datagram_mark::BOUND);
+    there.state.namespace = 2;
     emitted(|effects| flows.apply_socket(&there, effects));
     for held in [None, Some(&[2][..])] {
         flows.doubt_unreadable();
@@ -290,7 +289,7 @@ fn what_no_program_saw_end_is_looked_for() {
 #[test]
 fn a_dump_says_what_is_there_and_what_is_gone() {
     let mut flows = flows();
-    let dump = |flows: &mut Flows, now: u64, sockets: &[DatagramRecord]| {
+    let dump = |flows: &mut Flows, now: u64, sockets: &[UdpSocketRecord]| {
         flows.begin_dump(now);
         let told = emitted(|effects| {
             flows.end_dump(sockets, &coverage(None), now, effects);
@@ -300,10 +299,10 @@ fn a_dump_says_what_is_there_and_what_is_gone() {
     };
     let mut older = socket_record(1, 0, 0);
     older.header.time_ns = BEGAN;
-    let lost = socket_record(2, BEGAN + 1, datagram::BOUND);
+    let lost = socket_record(2, BEGAN + 1, datagram_mark::BOUND);
     // Has a port because it has sent; connected.
-    let sender = socket_record(3, BEGAN + 1, datagram::USED);
-    let connected = socket_record(4, BEGAN + 1, datagram::CONNECTED);
+    let sender = socket_record(3, BEGAN + 1, datagram_mark::USED);
+    let connected = socket_record(4, BEGAN + 1, datagram_mark::CONNECTED);
     let found = dump(&mut flows, BEGAN + SECOND, &[older, lost, sender, connected]);
     assert_eq!(found, [(Change::Listen, 1), (Change::Listen, 2)]);
     let preexisting: Vec<bool> = flows.from_slot(0).map(|(_, entry)| entry.preexisting).collect();
@@ -359,7 +358,7 @@ fn too_many_flows_of_a_socket_are_folded() {
 #[test]
 fn where_nothing_is_counted_connected_sockets_are_flows() {
     let mut flows = Flows::new(Limits { counts: false, ..limits() }, BEGAN);
-    let connected = socket_record(1, BEGAN + 1, datagram::CONNECTED);
+    let connected = socket_record(1, BEGAN + 1, datagram_mark::CONNECTED);
     let began = emitted(|effects| flows.apply_socket(&connected, effects));
     assert_eq!(changes(&began), [CONNECT]);
     assert_eq!((began[0].1.direction(), began[0].1.is_flow()), (Some(Direction::Outgoing), true));
@@ -371,7 +370,7 @@ fn where_nothing_is_counted_connected_sockets_are_flows() {
     assert_eq!(changes(&moved), [close(CloseReason::Local), CONNECT]);
     assert_ne!(moved[0].1.born_ns, moved[1].1.born_ns, "not the same flow");
     // It was bound before: that it is connected tells more.
-    let bound = socket_record(1, BEGAN + 1, datagram::BOUND);
+    let bound = socket_record(1, BEGAN + 1, datagram_mark::BOUND);
     assert_eq!(changes(&emitted(|effects| flows.apply_socket(&bound, effects))), [Change::Listen]);
     emitted(|effects| flows.refresh(&[elsewhere], BEGAN + 3, effects));
     assert_eq!(flows.from_slot(0).filter(|(_, entry)| entry.is_flow()).count(), 1);

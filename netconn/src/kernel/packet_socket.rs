@@ -9,7 +9,7 @@ use std::{
     io, thread,
 };
 
-use netconn_common::{AF_PACKET, AF_XDP, Owner, PacketRecord, UNKNOWN_U32};
+use netconn_common::{AF_PACKET, AF_XDP, Owner, PacketSocketRecord, UNKNOWN_U32};
 use nix::{
     net::if_::if_indextoname,
     sched::{CloneFlags, setns},
@@ -55,7 +55,7 @@ impl PacketSockets {
     }
 
     /// Says whose the sockets are, by the inodes of open files.
-    pub fn own(&mut self, owners: &HashMap<u64, Owner>) {
+    pub fn assign_owners(&mut self, owners: &HashMap<u64, Owner>) {
         for socket in self.sockets.iter_mut().filter(|socket| socket.owner.tgid == 0) {
             socket.owner = owners.get(&socket.inode).copied().unwrap_or_default();
         }
@@ -64,7 +64,7 @@ impl PacketSockets {
 }
 
 /// Finds them in all network namespaces; `files` reads `iter/task_file`.
-pub(super) fn all(files: impl FnOnce() -> io::Result<Vec<PacketRecord>>) -> PacketSockets {
+pub(super) fn all(files: impl FnOnce() -> io::Result<Vec<PacketSocketRecord>>) -> PacketSockets {
     find(&Namespaces::all(), files)
 }
 
@@ -73,7 +73,7 @@ pub fn of_proc(reason: &str) -> PacketSockets {
     find(&Namespaces::own(), || Err(io::Error::other(format!("/proc does not show them, and {reason}"))))
 }
 
-fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketRecord>>) -> PacketSockets {
+fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketSocketRecord>>) -> PacketSockets {
     let mut unlisted = Vec::new();
     let mut listed = namespaces.listed(&mut unlisted);
     let (files, lacks_owners) = match files() {
@@ -123,7 +123,7 @@ fn parsed(text: &str, namespace: u32) -> impl Iterator<Item = Listed> {
 }
 
 /// Whether a socket is in one of both only.
-fn is_torn(listed: &[Listed], files: &[PacketRecord]) -> bool {
+fn is_torn(listed: &[Listed], files: &[PacketSocketRecord]) -> bool {
     let in_files: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();
     let in_list: HashSet<_> = listed.iter().map(Listed::place).collect();
     listed.iter().any(|socket| !in_files.contains(&socket.place()))
@@ -131,7 +131,7 @@ fn is_torn(listed: &[Listed], files: &[PacketRecord]) -> bool {
 }
 
 /// Each socket once for each process that has it open, and those that nobody has.
-fn joined(listed: &[Listed], files: &[PacketRecord]) -> Vec<PacketSocket> {
+fn joined(listed: &[Listed], files: &[PacketSocketRecord]) -> Vec<PacketSocket> {
     let details: HashMap<_, _> = listed.iter().map(|socket| (socket.place(), socket)).collect();
     let (mut seen, mut open) = (HashSet::new(), HashSet::new());
     let mut sockets = Vec::new();
@@ -252,8 +252,9 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
 0000000000000000 3      2    88cc   0     1 0      100    20102
 ";
 
-    fn file(family: u16, inode: u64, tgid: u32) -> PacketRecord {
-        let mut file = PacketRecord { family, inode, namespace: 7, device: UNKNOWN_U32, ..PacketRecord::zeroed() };
+    fn file(family: u16, inode: u64, tgid: u32) -> PacketSocketRecord {
+        let mut file =
+            PacketSocketRecord { family, inode, namespace: 7, device: UNKNOWN_U32, ..PacketSocketRecord::zeroed() };
         file.owner.tgid = tgid;
         file
     }
@@ -273,7 +274,7 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
 
     #[test]
     fn each_process_has_its_row_and_what_nobody_has_too() {
-        let xdp = PacketRecord { device: 4, ..file(AF_XDP, 20103, 12) };
+        let xdp = PacketSocketRecord { device: 4, ..file(AF_XDP, 20103, 12) };
         let files = [file(AF_PACKET, 20101, 11), file(AF_PACKET, 20101, 11), file(AF_PACKET, 20101, 10), xdp];
         let rows = joined(&listed(), &files);
         let shown: Vec<_> = rows.iter().map(|row| (row.owner.tgid, row.inode, row.protocol, row.device)).collect();
@@ -291,7 +292,7 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
 
     #[test]
     fn the_same_inode_elsewhere_is_another_socket() {
-        let elsewhere = PacketRecord { namespace: 8, ..file(AF_PACKET, 20101, 11) };
+        let elsewhere = PacketSocketRecord { namespace: 8, ..file(AF_PACKET, 20101, 11) };
         let rows = joined(&listed(), &[elsewhere]);
         assert_eq!(rows.len(), 3);
         assert_eq!((rows[2].namespace, rows[2].protocol, rows[2].device), (8, None, None));
@@ -317,7 +318,7 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
     fn owners_are_found_by_inode() {
         let mut found = PacketSockets { sockets: joined(&listed(), &[]), ..PacketSockets::default() };
         let owner = Owner { tgid: 5, ..Owner::default() };
-        found.own(&[(20102, owner)].into());
+        found.assign_owners(&[(20102, owner)].into());
         assert_eq!(found.sockets.iter().map(|socket| socket.owner.tgid).collect::<Vec<_>>(), [0, 5]);
     }
 }
