@@ -7,7 +7,10 @@
 
 use std::{env, fmt::Display, fs, path::PathBuf};
 
-use netconn_model::{field::FIELDS, filter};
+use netconn_model::{
+    field::{FIELDS, Type},
+    filter,
+};
 use netconn_query::{
     Fields,
     catalogue::{COMMANDS, FUNCTIONS, FunctionKind, OTHER_COMMANDS, OTHER_FUNCTIONS},
@@ -55,17 +58,27 @@ fn functions(kind: FunctionKind) -> String {
     )
 }
 
+fn type_name(r#type: Type) -> &'static str {
+    match r#type {
+        Type::String => "text",
+        Type::Integer => "integer",
+        Type::Number => "number",
+        Type::Boolean => "boolean",
+        Type::EpochMilliseconds => "epoch ms",
+        Type::Rfc3339 => "RFC 3339",
+    }
+}
+
 // One test for each document, because it writes to it.
 
 #[test]
 fn events() {
     let check_table = |name: &str, expected: &str| check_table("events.md", name, expected);
-    let field_type = |r#type| format!("{type:?}").to_lowercase();
     check_table(
         "fields",
         &table(
             ["field", "type", "meaning"],
-            FIELDS.iter().map(|field| [code(field.name), field_type(field.r#type), field.meaning.to_owned()]),
+            FIELDS.iter().map(|field| [code(field.name), type_name(field.r#type).to_owned(), field.meaning.to_owned()]),
         ),
     );
     let parameters = filter::PARAMETERS.map(code).join(", ");
