@@ -12,21 +12,31 @@ use xtask::root;
 /// Where netconn embeds the object from.
 const OBJECT: &str = "netconn/bpf/netconn.bpf.o";
 const TARGET: &str = "bpfel-unknown-none";
-/// rustc 1.95's LLVM 22 needs this linker; other versions may give other bytes.
-const LINKER: &str = "bpf-linker 0.10.4";
+/// The compiler of `rust-toolchain.toml`; other versions may give other bytes.
+const RUSTC: &str = "1.95.0";
+/// This linker links against the LLVM 22 of that compiler; other versions may give other bytes.
+const LINKER_VERSION: &str = "0.10.4";
 
-/// Why the object cannot be built on this machine, if so.
+/// Why the object cannot be built on this machine, if so, and how to install what is missing.
 pub(crate) fn missing() -> Option<String> {
     let sources = sysroot().ok()?.join("lib/rustlib/src/rust/library/core/src/lib.rs");
-    if !sources.exists() {
-        return Some("the library sources of rustc are not installed (rustup component add rust-src)".into());
-    }
     let linker = Command::new("bpf-linker").arg("--version").output();
-    let found = linker.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    (found != LINKER).then(|| {
-        let version = LINKER.rsplit(' ').next().unwrap_or_default();
-        format!("{LINKER} is needed (cargo install bpf-linker --version {version} --locked)")
-    })
+    let linker = linker.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    advice(sources.exists(), &linker)
+}
+
+/// How to install what is missing: the library sources of rustc, the linker; `linker` is what it says of its version.
+fn advice(has_sources: bool, linker: &str) -> Option<String> {
+    let mut missing = Vec::new();
+    if !has_sources {
+        missing.push(format!("the library sources of rustc (rustup component add rust-src --toolchain {RUSTC})"));
+    }
+    if linker != format!("bpf-linker {LINKER_VERSION}") {
+        missing.push(format!(
+            "bpf-linker {LINKER_VERSION} (cargo install bpf-linker --version {LINKER_VERSION} --locked)"
+        ));
+    }
+    (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
 }
 
 /// Builds the object; installs it, or with `check` compares it with the committed one.
@@ -113,4 +123,25 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut stripped = Vec::new();
     builder.write(&mut stripped).context("the eBPF object cannot be written")?;
     Ok(stripped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_all_that_is_missing() {
+        assert_eq!(advice(true, "bpf-linker 0.10.4"), None);
+        let linker = advice(true, "bpf-linker 0.9.0").unwrap();
+        assert_eq!(linker, "not installed: bpf-linker 0.10.4 (cargo install bpf-linker --version 0.10.4 --locked)");
+        let both = advice(false, "").unwrap();
+        assert!(both.contains("rustup component add rust-src --toolchain 1.95.0"), "{both}");
+        assert!(both.contains("cargo install bpf-linker"), "{both}");
+    }
+
+    #[test]
+    fn the_compiler_is_that_of_the_tree() {
+        let toolchain = fs::read_to_string(root().join("rust-toolchain.toml")).unwrap();
+        assert!(toolchain.contains(&format!("channel = \"{RUSTC}\"")), "{toolchain}");
+    }
 }

@@ -50,7 +50,8 @@ pub(crate) fn obstacle() -> Option<String> {
 }
 
 /// Runs the live tests on every kernel of the list, or on one series; all tests, or those with `test` in their name.
-pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<()> {
+/// Returns those that passed only on the second try.
+pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<Vec<String>> {
     if let Some(reason) = obstacle() {
         bail!("guests cannot run here: {reason}");
     }
@@ -72,40 +73,69 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<()> {
     let at_once = thread::available_parallelism()?.get();
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut failed = 0;
+        let mut sum = Tries::default();
         while let Some(guest) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
-            failed += twice(guest).unwrap_or_else(|error| {
+            let tries = twice(guest).unwrap_or_else(|error| {
                 println!("{}: {error:#}", guest.kernel.series);
-                1
+                Tries { failed: 1, passed_second: Vec::new() }
             });
+            sum.add(tries);
         }
-        failed
+        sum
     };
-    let failed: usize = thread::scope(|scope| {
+    let mut sum = Tries::default();
+    thread::scope(|scope| {
         let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or(1)).sum()
+        for worker in workers {
+            sum.add(worker.join().unwrap_or(Tries { failed: 1, passed_second: Vec::new() }));
+        }
     });
     if ran.load(Ordering::Relaxed) == 0 {
         bail!("no test in guests has '{test}' in its name");
     }
-    if failed == 0 { Ok(()) } else { bail!("{failed} tests failed in guests") }
+    if sum.failed == 0 { Ok(sum.passed_second) } else { bail!("{} tests failed in guests", sum.failed) }
+}
+
+/// How guests ended that were booted up to two times.
+#[derive(Default)]
+struct Tries {
+    /// Number of tests that failed both times.
+    failed: usize,
+    /// Names of tests that failed once, each with its kernel.
+    passed_second: Vec<String>,
+}
+
+impl Tries {
+    fn add(&mut self, other: Self) {
+        self.failed += other.failed;
+        self.passed_second.extend(other.passed_second);
+    }
+
+    /// Compares the failed tests of both boots of a guest with this name.
+    fn compare(guest: &str, first: &BTreeSet<String>, second: &BTreeSet<String>) -> Self {
+        Self {
+            failed: first.intersection(second).count(),
+            passed_second: first.difference(second).map(|test| format!("{guest}: {test}")).collect(),
+        }
+    }
 }
 
 /// Boots a guest, and once more if something failed: on a busy host an emulated machine stands still for seconds, which
-/// no time limit allows for. What fails both times has failed; gives the number of these tests.
-fn twice(guest: &Guest<'_>) -> Result<usize> {
-    let series = &guest.kernel.series;
+/// no time limit allows for. A test fails if it fails both times.
+fn twice(guest: &Guest<'_>) -> Result<Tries> {
+    let name = format!("{}, tier {}", guest.kernel.series, guest.tier);
     let first = match boot(guest) {
-        Ok(failed) if failed.is_empty() => return Ok(0),
+        Ok(failed) if failed.is_empty() => return Ok(Tries::default()),
         Ok(failed) => failed,
         Err(error) => {
-            println!("{series}: {error:#}; once more");
-            return Ok(boot(guest)?.len());
+            println!("{name}: {error:#}; once more");
+            let failed = boot(guest)?.len();
+            // The tests that the first boot did not come to are unknown: the guest stands for them.
+            return Ok(Tries { failed, passed_second: vec![format!("{name}: {error:#}")] });
         }
     };
-    println!("{series}: once more, because of {}", first.iter().cloned().collect::<Vec<_>>().join("; "));
-    let second = boot(guest)?;
-    Ok(first.intersection(&second).count())
+    println!("{name}: once more, because of {}", first.iter().cloned().collect::<Vec<_>>().join("; "));
+    Ok(Tries::compare(&name, &first, &boot(guest)?))
 }
 
 /// Boots a guest, prints its verdicts, and gives the names of the failed tests.
@@ -185,4 +215,17 @@ fn boot(
         bail!("the guest with kernel {series} ended before its tests did");
     }
     Ok(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_fails_if_it_fails_twice() {
+        let set = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let tries = Tries::compare("6.1, tier 2", &set(&["a", "b"]), &set(&["b", "c"]));
+        assert_eq!(tries.failed, 1);
+        assert_eq!(tries.passed_second, ["6.1, tier 2: a"]);
+    }
 }
