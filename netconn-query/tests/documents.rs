@@ -1,4 +1,5 @@
-//! The tables in `docs/events.md` and `docs/language.md` are made from the source, and their queries are understood.
+//! The tables in `docs/events.md` and `docs/language.md` are made from the source, queries in documents are understood, and links
+//! lead somewhere.
 //!
 //! A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. `UPDATE=1 cargo test -p netconn-query --test documents`
 //! writes the tables anew: read what changed before you commit it.
@@ -107,6 +108,35 @@ fn language() {
 #[test]
 fn readme() {
     check_queries("../README.md");
+}
+
+#[test]
+fn links() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let is_document = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let documents = [root.clone(), root.join("docs")].into_iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    for document in documents.map(|entry| entry.unwrap().path()).filter(is_document) {
+        let text = fs::read_to_string(&document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { document.clone() } else { document.with_file_name(file) };
+            assert!(target.exists(), "{}: there is no {link}", document.display());
+            let has_heading = heading.is_empty()
+                || fs::read_to_string(&target).unwrap().lines().any(|line| {
+                    line.strip_prefix('#').is_some_and(|rest| anchor(rest.trim_start_matches('#').trim()) == heading)
+                });
+            assert!(has_heading, "{}: there is no heading for {link}", document.display());
+        }
+    }
+}
+
+/// The anchor of a heading, as forges make it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|character| character.is_alphanumeric() || matches!(character, ' ' | '-' | '_'));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 /// No query of a document has errors or warnings.

@@ -206,7 +206,8 @@ impl Daemon {
     }
 
     /// How often the kernel has not run a program of this daemon. That is rare, but on some machines it happens (see
-    /// ARCHITECTURE.md, "The kernel's word"): the table is right again, but nobody knows what the program would have told.
+    /// docs/decisions.md, "The table is compared with the kernel"): the table is right again, but nobody knows what the
+    /// program would have reported.
     pub fn missed_runs(&self) -> u64 {
         self.health()["records"]["missed_runs"].as_u64().unwrap()
     }

@@ -1,4 +1,4 @@
-//! The history of a daemon, read as its protocol says (`netconn/src/store/name.rs`), and a converter that stands in for
+//! The history of a daemon, read as its protocol says (`docs/history.md`), and a converter that stands in for
 //! `netconn-search`.
 
 use std::{

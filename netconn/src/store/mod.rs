@@ -2,7 +2,7 @@
 //!
 //! Events are appended to a segment of NDJSON by the thread of an output ([`Writer`]). Another thread, the keeper, has closed
 //! segments converted to Parquet by a child process, and removes what is too old or too much. What the names of the files
-//! promise is in [`name`], how no event is lost or doubled in `ARCHITECTURE.md`.
+//! promise is in [`name`], how no event is lost or doubled in `docs/history.md`.
 
 mod folder;
 mod status;
