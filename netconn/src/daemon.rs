@@ -21,7 +21,7 @@ use crate::{
         event::{Beginning, EventEncoder},
         packet::in_words,
     },
-    engine::{Command, Engine, Handle, Parts, hooks_in_words, packet_sockets},
+    engine::{Command, EngineThread, Handle, Parts, hooks_in_words, packet_sockets},
     kernel::{
         capture::Capture,
         fault::Fault,
@@ -81,10 +81,10 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());
     let pace = if trouble.hurry { Pace::HURRIED } else { Pace::NORMAL };
     let outputs = outputs(config, pace, &mut encoder, &mut capture)?;
-    let (handle, commands) = Engine::channel().context("cannot start the engine")?;
+    let (handle, commands) = EngineThread::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
     let parts = Parts { capture, sensor, encoder, outputs, flows: flow_limits(config) };
-    let engine = Engine::start(handle.clone(), commands, parts, move || {
+    let engine = EngineThread::start(handle.clone(), commands, parts, move || {
         let _ = ended.send(()); // The server may have ended before.
     })
     .context("cannot start the engine")?;

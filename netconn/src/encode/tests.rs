@@ -185,7 +185,7 @@ fn rows_of_flows_are_those_of_connections() {
     assert_eq!((row.bytes_sent, row.bytes_received, row.folded), (Some(30), Some(120), None));
     let mut past = Past::default();
     for (change, connection, at) in &told {
-        past.tell(*change, connection, *at);
+        past.note(*change, connection, *at);
     }
     let (_, ended) = past.from_number(0).next().unwrap();
     let row = shown(&ended.connection, Some(ended));

@@ -1,18 +1,26 @@
-//! The one thread that owns the table: it reads the ring buffer, keeps processes and connections, encodes events,
-//! hands them to the outputs and answers questions of the server between two batches.
+//! The one thread that owns the tables: it reads the rings, keeps processes and connections, publishes events and, between
+//! two batches of records, answers the server.
+//!
+//! The thread's [`run::Engine`] has four parts: `capture` (programs and rings), `state` (what is known), `publisher` (events on
+//! their way out) and `schedule` (when what is due). Each question it answers, and each duty it has, is a file that adds methods
+//! to it: questions are [`snapshot`], [`health`] and [`packet_sockets`]; duties are [`intake`], [`refresh`], [`repair`],
+//! [`flow_sweep`], [`owner_scan`], [`deferred`] and [`loss_report`].
 
-mod announcing;
-mod check;
-mod condition;
-mod core;
-mod flows;
-mod losing;
-mod owners;
-mod packet;
+mod route_lookup;
+mod publisher;
+mod state;
+mod schedule;
 mod run;
+mod intake;
+mod loss_report;
+mod owner_scan;
+mod flow_sweep;
+mod repair;
+mod refresh;
+mod deferred;
 mod snapshot;
-mod telling;
-mod unsent;
+mod health;
+mod packet_sockets;
 
 use std::{
     io,
@@ -29,14 +37,16 @@ use netconn_model::{
     health::{Health, HookStatus, Verdict},
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
-pub use packet::packet_sockets;
-pub use snapshot::{Cursor, Rows, RowsRequest};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
+use self::run::Engine;
+pub use self::{
+    packet_sockets::packet_sockets,
+    snapshot::{Cursor, Rows, RowsRequest},
+};
 use crate::{
     encode::event::{EventEncoder, Sensor},
-    engine::run::Loop,
     kernel::capture::Capture,
     os,
     process::lookup::Answer,
@@ -44,34 +54,34 @@ use crate::{
     table::flows::Limits,
 };
 
-/// Commands that wait.
+/// Commands that wait at most.
 const COMMANDS_MAX: usize = 256;
 
-/// What the engine can be asked for.
+/// A command to the engine. Answers go into the channel that comes with it.
 #[derive(Debug)]
 pub enum Command {
-    /// Part of a snapshot.
+    /// Asks for a part of a snapshot.
     Rows(RowsRequest, oneshot::Sender<Rows>),
-    /// The sockets that no hook sees, as one JSON object.
+    /// Asks for all packet sockets, as one JSON object.
     PacketSockets(oneshot::Sender<Bytes>),
-    /// A stream of events.
+    /// Subscribes to the events of connections that match.
     Stream(Arc<Filter>, mpsc::Sender<Bytes>),
-    /// How the daemon is.
+    /// Asks for the health report.
     Health(oneshot::Sender<Health>),
-    /// An answer of the look-up thread.
+    /// Brings an answer of the look-up thread.
     Answer(Answer),
-    /// Open all files anew.
+    /// Opens the files of all outputs again.
     Reopen,
-    /// End.
+    /// Ends the daemon.
     Stop,
 }
 
-/// The engine has ended or has too much to do.
+/// Too many commands wait, or the engine has ended.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the daemon is too busy to answer")]
 pub struct Busy;
 
-/// Where commands go.
+/// Sends commands to the engine.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: SyncSender<Command>,
@@ -92,16 +102,12 @@ impl Handle {
     }
 }
 
-/// A running engine.
+/// The thread of a running engine.
 #[derive(Debug)]
-pub struct Engine {
-    /// Where commands go.
-    pub handle: Handle,
-    thread: JoinHandle<()>,
-}
+pub struct EngineThread(JoinHandle<()>);
 
-impl Engine {
-    /// Makes the channel through which an engine will be spoken to.
+impl EngineThread {
+    /// Makes the channel through which an engine takes commands.
     ///
     /// # Errors
     ///
@@ -112,7 +118,7 @@ impl Engine {
         Ok((Handle { commands, wake: Arc::new(wake) }, receiver))
     }
 
-    /// Starts the thread. It calls `ended` when it ends, for whatever reason.
+    /// Starts the thread. It calls `ended` when it ends, also when it panics.
     ///
     /// # Errors
     ///
@@ -123,26 +129,24 @@ impl Engine {
         parts: Parts,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let wake = Arc::clone(&handle.wake);
-        let lookups = handle.clone();
         let thread = thread::Builder::new().name("netconn-engine".into()).spawn(move || {
             let _ended = OnDrop(Some(ended));
             os::raise_thread_priority();
-            match Loop::new(parts, &lookups) {
-                Ok(mut engine) => engine.run(&commands, &wake),
+            match Engine::new(parts, &handle) {
+                Ok(mut engine) => engine.run(&commands, &handle.wake),
                 Err(error) => error!("the engine cannot start: {error}"),
             }
         })?;
-        Ok(Self { handle, thread })
+        Ok(Self(thread))
     }
 
-    /// Waits until the engine has ended; `false` if it panicked.
+    /// Waits until the engine has ended; returns `false` if it panicked.
     pub fn join(self) -> bool {
-        self.thread.join().is_ok()
+        self.0.join().is_ok()
     }
 }
 
-/// Calls a function when it goes, also when the thread panics.
+/// Calls a function when it is dropped, also when the thread panics.
 struct OnDrop<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> Drop for OnDrop<F> {
@@ -153,21 +157,21 @@ impl<F: FnOnce()> Drop for OnDrop<F> {
     }
 }
 
-/// What an engine is made of.
+/// The parts that an engine is made of.
 pub struct Parts {
     /// Attached programs.
     pub capture: Capture,
-    /// Who this sensor is.
+    /// Identity of this sensor.
     pub sensor: Sensor,
-    /// Writes events.
+    /// Encodes events.
     pub encoder: EventEncoder,
     /// Where events go.
     pub outputs: Vec<Output>,
-    /// What flows are kept, and for how long.
+    /// Which flows are kept, and for how long.
     pub flows: Limits,
 }
 
-/// The hooks that work, and those that do not with the reason, each as one text.
+/// Returns the hooks that are attached, and those that are missing with the reason, each as one text.
 pub fn hooks_in_words(hooks: &[HookStatus]) -> (String, String) {
     let mut attached = Vec::new();
     let mut missing = Vec::new();

@@ -1,7 +1,7 @@
-//! Snapshots, part by part: first the table, then flows and sockets of datagrams, then what the kernel alone keeps of
-//! connections that are over (TIME_WAIT), then what has ended lately.
+//! Snapshots, part by part, so that the engine handles records between two parts: first the table, then flows and UDP
+//! sockets, then what the kernel alone keeps of connections that are over (TIME_WAIT), then what has ended lately.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
@@ -13,106 +13,147 @@ use crate::{
         row::{Context, row},
         subject::with_subject,
     },
-    engine::{core::Core, telling::Telling},
-    kernel::capture::Live,
+    engine::{publisher::Publisher, refresh::Refreshed, run::Engine, state::State},
+    kernel::capture::Wanted,
     table::{
         Connection,
-        past::{Ended, Ends, ends},
+        past::{Ended, Ends, Past, ends},
     },
 };
 
 /// Rows of one part of a snapshot: well below a millisecond of the engine's time.
 const ROWS_AT_ONCE: usize = 1000;
-/// What a part usually takes.
+/// Size of an average part.
 const PART_BYTES: usize = 512 << 10;
 
-/// What is asked for.
+/// A request for a part of a snapshot.
 #[derive(Clone, Debug)]
 pub struct RowsRequest {
     /// Which connections.
     pub filter: Arc<Filter>,
-    /// Between rows of a JSON array a comma is needed, before each of them; otherwise each ends with a line feed.
+    /// Whether the rows go into a JSON array: each is then preceded by a comma and a line feed, and otherwise followed by a
+    /// line feed.
     pub is_array: bool,
-    /// Also those that ended so many nanoseconds ago at most.
+    /// Adds connections that ended this many nanoseconds ago at most.
     pub closed_ns: Option<u64>,
-    /// From where on.
+    /// Where the part begins.
     pub cursor: Cursor,
 }
 
-/// A place in a snapshot: first the table, then flows, sockets of datagrams, minisocks, and what has ended.
+/// A position in a snapshot.
 #[derive(Clone, Debug)]
 pub enum Cursor {
-    /// The beginning.
+    /// The beginning of a snapshot that is still to be taken.
     Start,
-    /// This slot of the table.
-    Slot(usize, Arc<Rest>),
-    /// This slot of the flows.
-    Flow(usize, Arc<Rest>),
-    /// This one of the sockets of datagrams.
-    Datagrams(usize, Arc<Rest>),
-    /// This one of the minisocks.
-    Minisock(usize, Arc<Rest>),
-    /// This number of those that have ended.
-    Ended(u64, Arc<Rest>),
-    /// This number of the flows that have ended.
-    EndedFlow(u64, Arc<Rest>),
+    /// An index in a section: a slot of a table, an index of a list, or a number of what has ended.
+    At(Section, u64, Arc<Frozen>),
 }
 
-/// What a snapshot shows beside the table.
+/// The sections of a snapshot, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Section {
+    /// TCP connections and listeners.
+    Connections,
+    /// Flows of datagrams and bound UDP sockets.
+    Flows,
+    /// UDP sockets that nothing else shows.
+    UdpSockets,
+    /// Connections that are over and of which the kernel keeps a minisock.
+    Minisocks,
+    /// Connections that have ended lately.
+    Ended,
+    /// Flows that have ended lately.
+    EndedFlows,
+}
+
+impl Section {
+    const ALL: [Self; 6] =
+        [Self::Connections, Self::Flows, Self::UdpSockets, Self::Minisocks, Self::Ended, Self::EndedFlows];
+}
+
+/// What was read when the snapshot was begun, and stays the same for all its parts.
 #[derive(Debug)]
-pub struct Rest {
-    is_array: bool,
+pub struct Frozen {
     minisocks: Vec<TcpRecord>,
-    /// Sockets of datagrams of which nothing else is shown.
-    datagrams: Vec<UdpSocketRecord>,
-    /// Ends of the minisocks, if they are shown and what has ended is shown too.
-    shown: HashSet<Ends>,
+    /// UDP sockets that no entry of the tables shows.
+    udp_sockets: Vec<UdpSocketRecord>,
+    /// Ends of the minisocks, if they are shown: such connections are not shown again as ended.
+    minisock_ends: HashSet<Ends>,
     /// What ended since then is shown, nanoseconds since boot.
     ended_since: Option<u64>,
 }
 
-/// Part of a snapshot.
+/// A part of a snapshot.
 #[derive(Debug)]
 pub struct Rows {
-    /// JSON objects, each ended by a line feed, or in an array each after a comma and a line feed.
+    /// JSON objects, separated as [`RowsRequest::is_array`] says.
     pub lines: Bytes,
-    /// Where to go on; `None` at the end.
+    /// Where the next part begins; `None` at the end.
     pub next: Option<Cursor>,
-    /// Who answers: the id that is kept in the state folder.
+    /// Id of the sensor, as kept in the state folder.
     pub sensor_id: String,
     /// Whether the table holds everything that the kernel has.
     pub complete: bool,
 }
 
-impl Core {
-    /// The first part of a snapshot, with what the kernel told of connections when it was asked at `since_ns`.
-    pub(super) fn first_rows(
+impl Engine {
+    /// Returns a part of a snapshot. The way of the first part:
+    ///
+    /// 1. `Engine::answer` (run.rs) takes the command;
+    /// 2. `Engine::refresh` (refresh.rs) scans the kernel for counters, minisocks and UDP sockets, and compares the tables;
+    /// 3. `Engine::repair_if_needed` (repair.rs) takes a dump if that, or a count of losses, shows that records were lost;
+    /// 4. `State::first_part` freezes what the tables do not have;
+    /// 5. `State::part` writes rows with `encode::row`, and is all that later parts need.
+    pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Rows {
+        let RowsRequest { filter, is_array, closed_ns, cursor } = request;
+        if let Cursor::At(section, index, frozen) = cursor {
+            return self.state.part(filter, *is_array, (*section, *index), frozen);
+        }
+        let datagrams = filter.wants_datagrams() && self.capture.has_flows();
+        let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
+        let refreshed = self.refresh(Wanted { minisocks, counters, datagrams });
+        // A wrong row is not to be shown, if it is known to be wrong.
+        self.repair_if_needed(refreshed.doubts);
+        if refreshed.lacks_ports {
+            self.find_ports();
+        }
+        if datagrams {
+            self.sweep_flows();
+        }
+        self.state.first_part(filter, *is_array, *closed_ns, refreshed, &mut self.publisher)
+    }
+}
+
+impl State {
+    /// Returns the first part of a snapshot.
+    fn first_part(
         &mut self,
         filter: &Filter,
-        (is_array, closed): (bool, Option<u64>),
-        (live, since_ns): (Live, u64),
+        is_array: bool,
+        closed_ns: Option<u64>,
+        Refreshed { live, since_ns, .. }: Refreshed,
+        publisher: &mut Publisher,
     ) -> Rows {
         let mut out = BytesMut::new();
-        let past = &self.telling.past;
-        let mut shown = HashSet::new();
+        let mut minisock_ends = HashSet::new();
         if filter.wants_minisocks() {
-            shown = live.minisocks.iter().filter_map(|minisock| ends(&past.over(minisock))).collect();
-            // What ended while the kernel was asked is in its answer or not; it is in the snapshot.
-            let over = past.over_since(since_ns, &shown);
-            let mut writer = Writer::new(&mut out, (filter, is_array), &mut self.telling, &self.boot);
-            for connection in over {
-                shown.extend(ends(&connection));
-                writer.write(&connection, None);
-            }
+            let past = &self.recent.connections;
+            minisock_ends = live.minisocks.iter().filter_map(|minisock| ends(&past.over(minisock))).collect();
+            // What ended during the scan is among its minisocks or not: here it is shown in any case.
+            let over = past.over_since(since_ns, &minisock_ends);
+            minisock_ends.extend(over.iter().filter_map(ends));
+            let mut writer =
+                Writer::new(&mut out, filter, is_array, Context::new(&mut self.clock, &mut self.names, &self.boot));
+            over.iter().for_each(|connection| writer.write(connection, None));
         }
-        let now = self.telling.clock.now();
-        let (_, flows, mut effects) = self.tables();
+        let now = self.clock.now();
+        let (_, flows, mut effects) = self.tables(publisher);
         flows.refresh(&live.datagrams, now, &mut effects);
-        let mut datagrams = live.datagrams;
-        datagrams.retain(|socket| !self.flows.shows(socket));
-        let ended_since = closed.map(|ago| self.telling.clock.now().saturating_sub(ago));
-        let rest = Arc::new(Rest { is_array, minisocks: live.minisocks, datagrams, shown, ended_since });
-        let first = self.rows_from(filter, &Cursor::Slot(0, rest));
+        let mut udp_sockets = live.datagrams;
+        udp_sockets.retain(|socket| !self.flows.shows(socket));
+        let ended_since = closed_ns.map(|ago| now.saturating_sub(ago));
+        let frozen = Arc::new(Frozen { minisocks: live.minisocks, udp_sockets, minisock_ends, ended_since });
+        let first = self.part(filter, is_array, (Section::Connections, 0), &frozen);
         if out.is_empty() {
             return first;
         }
@@ -120,96 +161,60 @@ impl Core {
         Rows { lines: out.freeze(), ..first }
     }
 
-    /// A later part of a snapshot.
-    pub(super) fn rows_from(&mut self, filter: &Filter, cursor: &Cursor) -> Rows {
-        let mut out = BytesMut::with_capacity(PART_BYTES);
-        let next = match cursor {
-            Cursor::Start => None,
-            Cursor::Slot(slot, rest) => {
-                let Self { table, telling, boot, .. } = self;
-                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
-                let next = writer.some(table.from_slot(*slot));
-                Some(next.map_or(Cursor::Flow(0, Arc::clone(rest)), |slot| Cursor::Slot(slot, Arc::clone(rest))))
-            }
-            Cursor::Flow(slot, rest) => {
-                let Self { flows, telling, boot, .. } = self;
-                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
-                let next = writer.some(flows.from_slot(*slot));
-                Some(next.map_or(Cursor::Datagrams(0, Arc::clone(rest)), |slot| Cursor::Flow(slot, Arc::clone(rest))))
-            }
-            Cursor::Datagrams(index, rest) => {
-                let Self { processes, telling, boot, .. } = self;
-                let mut writer = Writer::new(&mut out, (filter, rest.is_array), telling, boot);
-                let end = (index + ROWS_AT_ONCE).min(rest.datagrams.len());
-                for socket in rest.datagrams.get(*index..end).unwrap_or_default() {
-                    writer.write(&Connection::from_udp_socket(socket, processes.of(&socket.state.owner)), None);
-                }
-                Some(if end < rest.datagrams.len() {
-                    Cursor::Datagrams(end, Arc::clone(rest))
-                } else {
-                    Cursor::Minisock(0, Arc::clone(rest))
-                })
-            }
-            Cursor::Minisock(index, rest) => {
-                let end = (index + ROWS_AT_ONCE).min(rest.minisocks.len());
-                let minisocks = rest.minisocks.get(*index..end).unwrap_or_default();
-                let over: Vec<_> = minisocks.iter().map(|minisock| self.telling.past.over(minisock)).collect();
-                let mut writer = Writer::new(&mut out, (filter, rest.is_array), &mut self.telling, &self.boot);
-                over.iter().for_each(|connection| writer.write(connection, None));
-                Some(if end < rest.minisocks.len() {
-                    Cursor::Minisock(end, Arc::clone(rest))
-                } else {
-                    Cursor::Ended(0, Arc::clone(rest))
-                })
-            }
-            Cursor::Ended(number, rest) => {
-                let next = self.ended(&mut out, filter, (*number, false), rest);
-                let next = next.map(|number| Cursor::Ended(number, Arc::clone(rest)));
-                Some(next.unwrap_or_else(|| Cursor::EndedFlow(0, Arc::clone(rest))))
-            }
-            Cursor::EndedFlow(number, rest) => {
-                let next = self.ended(&mut out, filter, (*number, true), rest);
-                next.map(|number| Cursor::EndedFlow(number, Arc::clone(rest)))
-            }
-        };
-        // Nothing is left of a snapshot that has no more to show.
-        let next = next.filter(|next| match next {
-            Cursor::Flow(0, rest) => self.flows.has_any() || !rest.datagrams.is_empty() || has_more(rest),
-            Cursor::Datagrams(0, rest) => !rest.datagrams.is_empty() || has_more(rest),
-            Cursor::Minisock(0, rest) => has_more(rest),
-            Cursor::Ended(_, rest) | Cursor::EndedFlow(_, rest) => rest.ended_since.is_some(),
-            _ => true,
-        });
-        Rows { lines: out.freeze(), next, sensor_id: self.sensor.id.clone(), complete: self.complete }
-    }
-
-    /// Writes some of what has ended, of flows or of all others, and gives the number to go on with.
-    fn ended(
+    /// Returns the part of a snapshot that begins at an index of a section.
+    fn part(
         &mut self,
-        out: &mut BytesMut,
         filter: &Filter,
-        (number, is_flows): (u64, bool),
-        rest: &Rest,
-    ) -> Option<u64> {
-        let since_ns = rest.ended_since?;
-        let past = if is_flows { &self.telling.past_flows } else { &self.telling.past };
-        let entries = past.from_number(number).take(ROWS_AT_ONCE);
-        let entries: Vec<(u64, Ended)> = entries.map(|(number, entry)| (number, entry.clone())).collect();
-        let mut writer = Writer::new(out, (filter, rest.is_array), &mut self.telling, &self.boot);
-        for (_, entry) in &entries {
-            // Those that the kernel still has are shown as such.
-            let is_shown = !is_flows && ends(&entry.connection).is_some_and(|ends| rest.shown.contains(&ends));
-            if entry.ended_ns >= since_ns && !is_shown {
-                writer.write(&entry.connection, Some(entry));
+        is_array: bool,
+        (section, index): (Section, u64),
+        frozen: &Arc<Frozen>,
+    ) -> Rows {
+        let mut out = BytesMut::with_capacity(PART_BYTES);
+        let Self { table, flows, recent, processes, names, clock, boot, .. } = self;
+        let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, boot));
+        let first = usize::try_from(index).unwrap_or(usize::MAX);
+        let Frozen { minisocks, udp_sockets, minisock_ends, ended_since } = &**frozen;
+        let next = match section {
+            Section::Connections => writer.write_part(table.from_slot(first)),
+            Section::Flows => writer.write_part(flows.from_slot(first)),
+            Section::UdpSockets => {
+                let sockets = udp_sockets.iter().enumerate().skip(first);
+                writer.write_part(sockets.map(|(index, socket)| {
+                    (index, Connection::from_udp_socket(socket, processes.of(&socket.state.owner)))
+                }))
             }
+            Section::Minisocks => {
+                let minisocks = minisocks.iter().enumerate().skip(first);
+                writer.write_part(minisocks.map(|(index, minisock)| (index, recent.connections.over(minisock))))
+            }
+            // Connections that are shown as minisocks are not shown again.
+            Section::Ended => writer.write_ended(&recent.connections, index, *ended_since, |connection| {
+                ends(connection).is_some_and(|ends| minisock_ends.contains(&ends))
+            }),
+            Section::EndedFlows => writer.write_ended(&recent.flows, index, *ended_since, |_| false),
+        };
+        let next = match next {
+            Some(index) => Some((section, index)),
+            None => self.section_after(section, frozen).map(|section| (section, 0)),
+        };
+        Rows {
+            lines: out.freeze(),
+            next: next.map(|(section, index)| Cursor::At(section, index, Arc::clone(frozen))),
+            sensor_id: self.sensor.id.clone(),
+            complete: self.is_complete,
         }
-        entries.last().map(|(last, _)| last + 1)
     }
-}
 
-/// Whether anything is left to show after what lives.
-fn has_more(rest: &Rest) -> bool {
-    !rest.minisocks.is_empty() || rest.ended_since.is_some()
+    /// Returns the next section that has anything to show.
+    fn section_after(&self, section: Section, frozen: &Frozen) -> Option<Section> {
+        Section::ALL.into_iter().filter(|next| *next > section).find(|next| match next {
+            Section::Connections => true,
+            Section::Flows => self.flows.has_any(),
+            Section::UdpSockets => !frozen.udp_sockets.is_empty(),
+            Section::Minisocks => !frozen.minisocks.is_empty(),
+            Section::Ended | Section::EndedFlows => frozen.ended_since.is_some(),
+        })
+    }
 }
 
 /// Writes rows one after the other.
@@ -222,24 +227,37 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(
-        out: &'a mut BytesMut,
-        (filter, is_array): (&'a Filter, bool),
-        telling: &'a mut Telling,
-        boot: &'a str,
-    ) -> Self {
-        let Telling { clock, directory, .. } = telling;
-        let filter = (!filter.is_everything()).then_some(filter);
-        Self { out, filter, is_array, context: Context::new(clock, directory, boot) }
+    fn new(out: &'a mut BytesMut, filter: &'a Filter, is_array: bool, context: Context<'a>) -> Self {
+        Self { out, filter: (!filter.is_everything()).then_some(filter), is_array, context }
     }
 
-    /// Writes as many as belong in one part, and gives the slot of the next.
-    fn some<'b>(&mut self, connections: impl Iterator<Item = (usize, &'b Connection)>) -> Option<usize> {
-        for (count, (slot, connection)) in connections.enumerate() {
+    /// Writes the rows of one part, and returns the index of the next row.
+    fn write_part<C: Borrow<Connection>>(&mut self, connections: impl Iterator<Item = (usize, C)>) -> Option<u64> {
+        for (count, (index, connection)) in connections.enumerate() {
             if count == ROWS_AT_ONCE {
-                return Some(slot);
+                return Some(index as u64);
             }
-            self.write(connection, None);
+            self.write(connection.borrow(), None);
+        }
+        None
+    }
+
+    /// Writes the rows of one part of what has ended since `since_ns`, and returns the number of the next.
+    fn write_ended(
+        &mut self,
+        past: &Past,
+        number: u64,
+        since_ns: Option<u64>,
+        is_shown: impl Fn(&Connection) -> bool,
+    ) -> Option<u64> {
+        let since_ns = since_ns?;
+        for (count, (number, entry)) in past.from_number(number).enumerate() {
+            if count == ROWS_AT_ONCE {
+                return Some(number);
+            }
+            if entry.ended_ns >= since_ns && !is_shown(&entry.connection) {
+                self.write(&entry.connection, Some(entry));
+            }
         }
         None
     }
@@ -248,7 +266,7 @@ impl<'a> Writer<'a> {
         let Context { directory, now, .. } = &mut self.context;
         let is_wanted = self.filter.is_none_or(|filter| {
             with_subject(connection, directory, *now, |subject| {
-                // Whoever asks for a state and for what has ended wants both.
+                // A filter for states does not exclude what has ended: a request for both wants both.
                 filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
             })
         });
@@ -273,86 +291,77 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::Clock,
         encode::event::{EventEncoder, Sensor},
-        engine::unsent::Unsent,
-        kernel::flows::FlowMaps,
+        engine::repair::Doubts,
+        kernel::{capture::Live, flows::FlowMaps},
         names::Names,
-        process::{Processes, lookup::Lookup},
-        table::{
-            Table,
-            flows::{Flows, Limits},
-        },
+        process::lookup::Lookup,
+        table::flows::Limits,
     };
 
-    fn core() -> Core {
+    fn known() -> (State, Publisher) {
         let text = || "x".to_owned();
         let sensor = Sensor { id: text(), host: text(), site: None, source: text(), boot: text() };
-        let encoder = EventEncoder::new(&sensor, 1);
-        let directory = Names::new(Lookup::start(drop).unwrap());
-        Core {
-            processes: Processes::default(),
-            table: Table::default(),
-            flows: Flows::new(Limits { flows: 65_536, idle_ns: 60, idle_both_ns: 180, counts: true }, 0),
-            maps: FlowMaps::default(),
-            telling: Telling::new(Clock::new(), directory, encoder, false),
-            unsent: Unsent::start(Arc::new(EventFd::new().unwrap())).unwrap(),
-            sensor,
-            boot: text(),
-            records: 0,
-            without_memory: 0,
-            unknown_records: 0,
-            complete: true,
-            says_folded: false,
-        }
+        let publisher = Publisher::new(EventEncoder::new(&sensor, 1), Vec::new());
+        let names = Names::new(Lookup::start(drop).unwrap());
+        let limits = Limits { flows: 65_536, idle_ns: 60, idle_both_ns: 180, counts: true };
+        let wake = Arc::new(EventFd::new().unwrap());
+        let state = State::new(sensor, names, (limits, FlowMaps::default()), 0, wake).unwrap();
+        (state, publisher)
     }
 
-    fn handle(core: &mut Core, record: &impl bytemuck::NoUninit) {
+    fn handle((state, publisher): &mut (State, Publisher), record: &impl bytemuck::NoUninit) {
         let bytes = bytemuck::bytes_of(record);
         let mut words = vec![0_u64; bytes.len().div_ceil(8)];
         let space: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         space[..bytes.len()].copy_from_slice(bytes);
-        core.handle(&space[..bytes.len()]);
+        state.apply(&space[..bytes.len()], publisher);
     }
 
     fn header(kind: u32, time_ns: u64) -> Header {
         Header { time_ns, kind, reserved: 0 }
     }
 
-    fn flow(core: &mut Core, number: u64) {
+    fn flow(known: &mut (State, Publisher), number: u64) {
         let mut record = FlowRecord { header: header(kind::FLOW, number), ..FlowRecord::zeroed() };
         (record.key.socket, record.key.version, record.key.protocol) = (number, 4, 17);
         (record.flow.first_ns, record.flow.local_port) = (number, 1);
         (record.flow.owner.tgid, record.flow.owner.how) = (1, 1);
-        handle(core, &record);
+        handle(known, &record);
     }
 
     /// Rows of all parts of a snapshot, and how many parts have some.
-    fn rows(core: &mut Core, filter: &str, closed: Option<u64>, live: Live) -> (Vec<Row>, usize) {
+    fn rows(
+        (state, publisher): &mut (State, Publisher),
+        filter: &str,
+        closed_ns: Option<u64>,
+        live: Live,
+    ) -> (Vec<Row>, usize) {
         let filter = Filter::parse(filter.split_once('=')).unwrap();
-        let mut part = core.first_rows(&filter, (false, closed), (live, 0));
+        let refreshed = Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false };
+        let mut part = state.first_part(&filter, false, closed_ns, refreshed, publisher);
         let (mut rows, mut parts) = (Vec::new(), 0);
         loop {
             let lines = std::str::from_utf8(&part.lines).unwrap();
             parts += usize::from(!lines.is_empty());
             rows.extend(lines.lines().map(|line| serde_json::from_str::<Row>(line).unwrap()));
-            let Some(next) = part.next else { return (rows, parts) };
-            part = core.rows_from(&filter, &next);
+            let Some(Cursor::At(section, index, frozen)) = part.next else { return (rows, parts) };
+            part = state.part(&filter, false, (section, index), &frozen);
         }
     }
 
     #[test]
     fn a_snapshot_shows_connections_flows_sockets_and_what_has_ended() {
-        let mut core = core();
+        let mut known = known();
         let mut connection = TcpRecord { header: header(kind::TCP, 1), socket: 1, family: 2, ..TcpRecord::zeroed() };
         (connection.state.role, connection.state.generation) = (role::ACTIVE, 1);
         (connection.old_state, connection.new_state) = (tcp_state::SYN_SENT, tcp_state::ESTABLISHED);
-        handle(&mut core, &connection);
+        handle(&mut known, &connection);
         for number in 2..=2600 {
-            flow(&mut core, number);
+            flow(&mut known, number);
         }
-        let now = core.telling.clock.now();
-        handle(&mut core, &ReleasedRecord { header: header(kind::RELEASED, now), socket: 2 });
+        let now = known.0.clock.now();
+        handle(&mut known, &ReleasedRecord { header: header(kind::RELEASED, now), socket: 2 });
         let socket = |number, marks| UdpSocketRecord {
             socket: number,
             family: 2,
@@ -372,14 +381,14 @@ mod tests {
             ],
             ..Live::default()
         };
-        let (all, parts) = rows(&mut core, "", None, live());
+        let (all, parts) = rows(&mut known, "", None, live());
         assert_eq!((all.len(), parts), (1 + 2598 + 3, 1 + 3 + 1));
         let states = |rows: &[Row], name: &str| rows.iter().filter(|row| row.state == name).count();
         assert_eq!((states(&all, "ESTABLISHED"), states(&all, "UNCONNECTED")), (2600, 2));
-        assert_eq!(rows(&mut core, "protocol=tcp", None, Live::default()).0.len(), 1);
-        assert_eq!(rows(&mut core, "state=unconnected", None, live()).0.len(), 2);
-        assert_eq!(rows(&mut core, "listening=true", None, live()).0.len(), 2);
-        let (closed, _) = rows(&mut core, "protocol=udp", Some(60_000_000_000), live());
+        assert_eq!(rows(&mut known, "protocol=tcp", None, Live::default()).0.len(), 1);
+        assert_eq!(rows(&mut known, "state=unconnected", None, live()).0.len(), 2);
+        assert_eq!(rows(&mut known, "listening=true", None, live()).0.len(), 2);
+        let (closed, _) = rows(&mut known, "protocol=udp", Some(60_000_000_000), live());
         assert_eq!((closed.len(), states(&closed, "CLOSED")), (2598 + 3 + 1, 1));
     }
 }

@@ -41,7 +41,7 @@ pub struct Past {
 
 impl Past {
     /// Remembers what has ended, if this change is an end.
-    pub fn tell(&mut self, change: Change, connection: &Connection, now: u64) {
+    pub fn note(&mut self, change: Change, connection: &Connection, now: u64) {
         if !matches!(change, Change::Close(..) | Change::Connect(Outcome::Failure(..))) {
             return;
         }
@@ -169,10 +169,10 @@ mod tests {
     fn what_ended_is_found_and_forgotten() {
         let mut past = Past::default();
         let close = Change::Close(CloseReason::Local, 0);
-        past.tell(Change::Connect(Outcome::Success), &connection(1, tcp_state::ESTABLISHED), 5);
-        past.tell(close, &connection(1, tcp_state::FIN_WAIT2), 10);
-        past.tell(Change::Connect(Outcome::Failure(Failure::Refused, 111)), &connection(2, tcp_state::SYN_SENT), 20);
-        past.tell(Change::Close(CloseReason::Remote, 0), &connection(3, tcp_state::LAST_ACK), 30);
+        past.note(Change::Connect(Outcome::Success), &connection(1, tcp_state::ESTABLISHED), 5);
+        past.note(close, &connection(1, tcp_state::FIN_WAIT2), 10);
+        past.note(Change::Connect(Outcome::Failure(Failure::Refused, 111)), &connection(2, tcp_state::SYN_SENT), 20);
+        past.note(Change::Close(CloseReason::Remote, 0), &connection(3, tcp_state::LAST_ACK), 30);
         assert_eq!(past.from_number(0).map(|(number, _)| number).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!((past.over(&minisock(1)).owner.tgid, past.over(&minisock(1)).state), (1, tcp_state::TIME_WAIT));
         assert_eq!(past.over(&minisock(3)).owner.tgid, 0, "who closed last leaves no minisock");
@@ -181,10 +181,10 @@ mod tests {
         let known = ends(&past.over(&minisock(1))).into_iter().collect();
         assert_eq!(past.over_since(10, &known).len(), 0);
         // Found to be gone when the kernel was asked about everything: it may have ended long before.
-        past.tell(Change::Close(CloseReason::Unknown, 0), &connection(4, tcp_state::FIN_WAIT2), 15);
+        past.note(Change::Close(CloseReason::Unknown, 0), &connection(4, tcp_state::FIN_WAIT2), 15);
         assert_eq!(past.over_since(11, &HashSet::new()).len(), 0);
         // The same ends again, by another process.
-        past.tell(close, &Connection { generation: 7, ..connection(1, tcp_state::FIN_WAIT2) }, 40);
+        past.note(close, &Connection { generation: 7, ..connection(1, tcp_state::FIN_WAIT2) }, 40);
         past.forget(15 + KEPT_NS);
         assert_eq!(past.from_number(0).map(|(number, _)| number).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(past.over(&minisock(1)).generation, 7);
@@ -197,7 +197,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut past = Past::default();
         for number in 0..=MAX {
-            past.tell(Change::Close(CloseReason::Local, 0), &connection(number as u16, tcp_state::FIN_WAIT2), 1);
+            past.note(Change::Close(CloseReason::Local, 0), &connection(number as u16, tcp_state::FIN_WAIT2), 1);
         }
         assert_eq!(past.from_number(0).count(), MAX);
         assert!(size_of::<Ended>() <= 320, "{}", size_of::<Ended>());

@@ -427,7 +427,7 @@ fn a_minisock_has_the_owner_of_its_connection() {
     let rest = (2..).zip(rest).map(|(sequence, (old, new))| record(7, 1, sequence, role::ACTIVE, old, new));
     let mut past = Past::default();
     for record in [vec![begin], rest.collect()].concat() {
-        let mut effects = emit_to(|change, connection: &Connection, at| past.tell(change, connection, at));
+        let mut effects = emit_to(|change, connection: &Connection, at| past.note(change, connection, at));
         table.apply(&record, &mut effects);
     }
     assert!(table.is_empty());

@@ -10,7 +10,7 @@ use std::{
 };
 
 use netconn_common::{
-    AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark, role, tcp_state,
+    AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark, role, tcp_state,
 };
 use netconn_model::{
     event::{Direction, End},

@@ -1,4 +1,5 @@
-//! Attempts that failed before anything was sent, and whose errno the kernel did not tell: the routing tables are asked.
+//! Attempts that failed before anything was sent and whose errno the kernel did not report. The routing tables are asked for
+//! the reason, in a thread of their own.
 
 use std::{
     io,
@@ -18,21 +19,21 @@ use crate::{
     table::Connection,
 };
 
-/// Attempts that wait for an answer; of more the reason is not asked for.
+/// Attempts that wait for an answer at most; further ones are published without a reason.
 const WAITING_MAX: usize = 4096;
 
 /// Attempts whose reason is being looked up.
-pub(super) struct Unsent {
+pub(super) struct RouteLookups {
     routes: Routes,
-    /// Apart from the commands of clients, which are refused when too many wait.
+    /// Not the queue of commands, which is bounded and refuses commands when it is full.
     answers: Receiver<Answer>,
+    /// By the token of the question.
     waiting: HashMap<u64, Connection>,
-    /// Number of the next question.
-    next: u64,
+    next_token: u64,
 }
 
-impl Unsent {
-    /// Starts the thread that asks; `wake` wakes the engine.
+impl RouteLookups {
+    /// Starts the thread that asks. It wakes the engine through `wake` after each answer.
     ///
     /// # Errors
     ///
@@ -40,18 +41,19 @@ impl Unsent {
     pub(super) fn start(wake: Arc<EventFd>) -> io::Result<Self> {
         let (sender, answers) = channel();
         let routes = Routes::start(move |answer| {
-            // Errors mean that the engine has ended, and that it wakes anyway.
+            // Errors mean that the engine has ended, or that it wakes anyway.
             let _ = sender.send(answer);
             let _ = wake.write(1);
         })?;
-        Ok(Self { routes, answers, waiting: HashMap::new(), next: 0 })
+        Ok(Self { routes, answers, waiting: HashMap::new(), next_token: 0 })
     }
 
-    /// Asks why an attempt failed; gives it back if too many questions wait.
+    /// Asks why an attempt failed. Returns the attempt if that cannot be asked: too many questions wait, or it had no remote
+    /// address.
     pub(super) fn ask(&mut self, attempt: Connection, record: &UnsentRecord) -> Option<Connection> {
         let Some(remote) = attempt.remote else { return Some(attempt) };
-        let token = self.next;
-        self.next += 1;
+        let token = self.next_token;
+        self.next_token += 1;
         let question = Question {
             token,
             namespace: attempt.namespace,
@@ -68,8 +70,8 @@ impl Unsent {
         None
     }
 
-    /// The next attempt that is answered, and why it failed; waits for it until `patience` is over.
-    pub(super) fn answered(&mut self, patience: Duration) -> Option<(Connection, Option<u32>)> {
+    /// Returns the next attempt that is answered, with the errno if there is one; waits for it until `patience` is over.
+    pub(super) fn next_answer(&mut self, patience: Duration) -> Option<(Connection, Option<u32>)> {
         while !self.waiting.is_empty() {
             let answer = match self.answers.recv_timeout(patience) {
                 Ok(answer) => answer,
@@ -82,8 +84,8 @@ impl Unsent {
         None
     }
 
-    /// Attempts that were not answered.
-    pub(super) fn rest(&mut self) -> impl Iterator<Item = Connection> + use<'_> {
-        self.waiting.drain().map(|(_, attempt)| attempt)
+    /// Returns the attempts that are not answered yet, and forgets them.
+    pub(super) fn take_unanswered(&mut self) -> Vec<Connection> {
+        self.waiting.drain().map(|(_, attempt)| attempt).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! How the daemon is, as the engine knows it.
+//! The health report of the daemon.
 
 use std::collections::BTreeMap;
 
@@ -8,48 +8,50 @@ use netconn_model::{
     state,
 };
 
-use crate::{engine::run::Loop, kernel::preflight, table::flows::Flows};
+use crate::{engine::run::Engine, kernel::preflight, table::flows::Flows};
 
-impl Loop {
+impl Engine {
+    /// Returns the health report, without what the server alone knows.
     pub(super) fn health(&self) -> Health {
         let losses = self.losses();
+        let state = &self.state;
         let mut health = Health {
-            sensor_id: self.core.sensor.id.clone(),
+            sensor_id: state.sensor.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: preflight::kernel_release(),
-            uptime_seconds: self.core.telling.clock.now().saturating_sub(self.started_ns) / 1_000_000_000,
+            uptime_seconds: self.schedule.uptime(state.clock.now()).as_secs(),
             pid: std::process::id(),
             resident_bytes: None,
             hooks: self.capture.hooks().to_vec(),
             missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
-            complete: self.core.complete,
-            repairs: self.repairs,
-            connections: self.core.table.len(),
-            states: self.core.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),
-            flows: flows(&self.core.flows, losses.uncounted),
-            processes: self.core.processes.len(),
-            clients: self.core.telling.streams.len(),
+            complete: state.is_complete,
+            repairs: state.repairs,
+            connections: state.table.len(),
+            states: state.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),
+            flows: flows(&state.flows, losses.uncounted),
+            processes: state.processes.len(),
+            clients: 0,
             records: RecordCounts {
-                received: self.core.records,
-                unknown: self.core.unknown_records,
+                received: state.records,
+                unknown: state.unknown_records,
                 lost: losses.records(),
                 lost_sockets: losses.sockets,
                 lost_processes: losses.processes,
                 missed_runs: losses.missed_runs,
-                without_memory: self.core.without_memory,
+                without_memory: state.records_without_memory,
             },
-            events: self.core.telling.encoder.count(),
+            events: 0,
             lost_events: LostEventCounts {
                 outgoing: losses.events.outgoing,
                 incoming: losses.events.incoming,
                 closes: losses.events.closes,
                 listeners: losses.events.listeners,
-                clients: self.core.telling.lost_by_clients(),
+                clients: 0,
             },
             outputs: Vec::new(),
             history: None,
         };
-        self.outputs.iter().for_each(|output| output.report(&mut health));
+        self.publisher.report(&mut health);
         health
     }
 }
@@ -57,7 +59,7 @@ impl Loop {
 fn flows(flows: &Flows, uncounted: u64) -> FlowCounts {
     let mut protocols = BTreeMap::new();
     for (number, count) in flows.protocols() {
-        // Both versions of ICMP have one name.
+        // Both versions of ICMP have the same name.
         *protocols.entry(protocol_name(number)).or_default() += count;
     }
     FlowCounts { protocols, folded: flows.folded(), bound: flows.bound_sockets(), uncounted }

@@ -1,0 +1,74 @@
+//! Events that are published later than they happened: of connections that a dump has found, little by little, and of
+//! connections that wait for their owner.
+
+use std::time::Duration;
+
+use crate::{
+    engine::{
+        run::Engine,
+        schedule::{GATHER, TICK},
+        state::State,
+    },
+    os,
+};
+
+/// Connections and flows of a backlog that are announced at once: a few milliseconds.
+const BACKLOG_AT_ONCE: usize = 1000;
+
+impl State {
+    /// Returns whether a dump or sweep has found something that is not announced yet.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.table.has_backlog() || self.flows.has_backlog()
+    }
+}
+
+impl Engine {
+    /// Announces some of what dumps and sweeps have found, if the outputs keep up. Returns whether there is more to announce.
+    pub(super) fn announce_backlog(&mut self) -> bool {
+        if self.state.has_backlog() && self.publisher.has_room() {
+            let now = self.state.clock.now();
+            let (table, flows, mut effects) = self.state.tables(&mut self.publisher);
+            table.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
+            flows.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
+            self.publisher.flush(&mut self.state.clock);
+            if !self.state.has_backlog() {
+                os::release_free_memory();
+            }
+        }
+        self.state.has_backlog()
+    }
+
+    /// Announces what has waited long enough for its owner, and returns how long to sleep at most.
+    pub(super) fn announce_overdue(&mut self, now: u64) -> Duration {
+        self.announce_accepted(now).min(self.announce_flows(now))
+    }
+
+    /// Announces accepted connections that have waited long enough.
+    fn announce_accepted(&mut self, now: u64) -> Duration {
+        let Some(deadline) = self.state.table.next_deadline() else { return TICK };
+        if deadline > now {
+            return TICK.min(Duration::from_nanos(deadline - now));
+        }
+        if self.schedule.owner_scans.is_allowed(now) {
+            self.scan_owners(&[]);
+        }
+        let (table, _, mut effects) = self.state.tables(&mut self.publisher);
+        if table.announce_overdue(now, &mut effects) != 0 {
+            // They are announced with their listener's owner; a later scan may find their own.
+            self.schedule.owner_scans.want(now);
+        }
+        self.publisher.flush(&mut self.state.clock);
+        GATHER
+    }
+
+    /// Announces flows that have waited long enough. Scans of open files do not look for their owners.
+    fn announce_flows(&mut self, now: u64) -> Duration {
+        let (_, flows, mut effects) = self.state.tables(&mut self.publisher);
+        if flows.next_deadline().is_some_and(|deadline| deadline <= now) {
+            flows.announce_overdue(now, &mut effects);
+            self.publisher.flush(&mut self.state.clock);
+        }
+        let deadline = self.state.flows.next_deadline();
+        deadline.map_or(TICK, |deadline| Duration::from_nanos(deadline.saturating_sub(now)).clamp(GATHER, TICK))
+    }
+}

@@ -1,0 +1,188 @@
+//! Events on their way out: encoded once, gathered in a batch, handed to the outputs and to the clients that listen.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use netconn_model::health::{Health, LossStage};
+use tracing::{error, warn};
+
+use crate::{
+    clock::Clock,
+    encode::{
+        event::{EventEncoder, Loss},
+        subject::with_subject,
+    },
+    names::Names,
+    sink::{Batch, Output, Stream},
+    table::{Change, Connection},
+};
+
+/// Bytes of events that make a full batch.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Encodes events and hands them to outputs and streams.
+pub(super) struct Publisher {
+    encoder: EventEncoder,
+    outputs: Vec<Output>,
+    /// Clients of the socket that listen to events.
+    streams: Vec<Stream>,
+    /// Encoded events for the outputs.
+    batch: BytesMut,
+    batch_events: u64,
+    /// The earliest time among them, epoch milliseconds.
+    batch_earliest: i64,
+    /// Events that clients have missed, as far as the clients were told or have gone.
+    lost_by_clients: u64,
+}
+
+impl Publisher {
+    pub(super) fn new(encoder: EventEncoder, outputs: Vec<Output>) -> Self {
+        Self {
+            encoder,
+            outputs,
+            streams: Vec::new(),
+            batch: BytesMut::new(),
+            batch_events: 0,
+            batch_earliest: i64::MAX,
+            lost_by_clients: 0,
+        }
+    }
+
+    /// Publishes a change of a connection.
+    pub(super) fn publish(
+        &mut self,
+        clock: &mut Clock,
+        names: &mut Names,
+        (change, connection, time_ns): (Change, &Connection, u64),
+    ) {
+        // Encoding is the largest part of an event's cost.
+        if self.outputs.is_empty() && self.streams.is_empty() {
+            return;
+        }
+        let Self { encoder, batch, streams, .. } = self;
+        let start = batch.len();
+        encoder.connection(batch, clock, names, (change, connection, time_ns));
+        if !streams.is_empty() {
+            let line = batch.get(start..).unwrap_or_default();
+            with_subject(connection, names, time_ns, |subject| {
+                for stream in streams.iter_mut().filter(|stream| stream.filter.matches(subject)) {
+                    stream.push(line, time_ns);
+                }
+            });
+        }
+        self.keep(start, clock.epoch_ms(time_ns));
+    }
+
+    /// Publishes a loss, to all streams whatever their filter.
+    pub(super) fn publish_loss(&mut self, clock: &mut Clock, loss: Loss<'_>) {
+        let start = self.batch.len();
+        self.encoder.loss(&mut self.batch, clock, loss);
+        for stream in &mut self.streams {
+            stream.push(self.batch.get(start..).unwrap_or_default(), loss.to_ns);
+        }
+        self.keep(start, clock.epoch_ms(loss.to_ns));
+    }
+
+    /// Publishes the end of the daemon, to the outputs only.
+    pub(super) fn publish_stop(&mut self, clock: &mut Clock, lost_records: u64) {
+        let start = self.batch.len();
+        let now = clock.now();
+        self.encoder.stop(&mut self.batch, clock, lost_records);
+        self.keep(start, clock.epoch_ms(now));
+    }
+
+    /// Keeps the event that begins at `start` for the outputs, if there are any.
+    fn keep(&mut self, start: usize, time_ms: i64) {
+        if self.outputs.is_empty() {
+            self.batch.truncate(start);
+        } else {
+            self.batch_events += 1;
+            self.batch_earliest = self.batch_earliest.min(time_ms);
+        }
+    }
+
+    /// Hands the batch over if it is full.
+    pub(super) fn flush_if_full(&mut self, clock: &mut Clock) {
+        if self.batch.len() >= BATCH_BYTES {
+            self.flush(clock);
+        }
+    }
+
+    /// Hands the batch to the outputs, and to each client its events. Nothing here blocks: full queues drop events and count
+    /// them.
+    pub(super) fn flush(&mut self, clock: &mut Clock) {
+        if !self.batch.is_empty() {
+            let batch = Batch {
+                lines: self.batch.split().freeze(),
+                events: std::mem::take(&mut self.batch_events),
+                earliest: std::mem::replace(&mut self.batch_earliest, i64::MAX),
+            };
+            self.outputs.iter().for_each(|output| output.send(&batch));
+        }
+        if self.streams.is_empty() {
+            return;
+        }
+        let now = clock.now();
+        let Self { encoder, streams, lost_by_clients, .. } = self;
+        streams.retain_mut(|stream| {
+            if let Some((count, from_ns)) = stream.take_lost() {
+                *lost_by_clients += count;
+                let mut line = BytesMut::new();
+                let stage = LossStage::Queue.name();
+                let loss = Loss { stage, output: None, count, kernel: None, from_ns, to_ns: now };
+                encoder.loss(&mut line, clock, loss);
+                stream.push(&line, now);
+            }
+            let is_there = stream.flush(now);
+            if !is_there {
+                *lost_by_clients += stream.lost();
+            }
+            is_there
+        });
+    }
+
+    /// Adds a client.
+    pub(super) fn add_stream(&mut self, stream: Stream) {
+        self.streams.push(stream);
+    }
+
+    pub(super) fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// Returns whether the outputs keep up, so that events may be published that need not be published now.
+    pub(super) fn has_room(&self) -> bool {
+        self.outputs.iter().all(Output::has_room)
+    }
+
+    /// Returns whether an output asks for the end of the daemon: nobody reads its standard output any more.
+    pub(super) fn ends_daemon(&self) -> bool {
+        self.outputs.iter().any(Output::ends_daemon)
+    }
+
+    /// Opens the files of the outputs again, for log rotation.
+    pub(super) fn reopen(&self) {
+        for output in self.outputs.iter().filter(|output| !output.reopen()) {
+            warn!("too much waits for {}: send SIGHUP again to open it anew", output.destination());
+        }
+    }
+
+    /// Adds what is known of events, outputs and clients to a health report.
+    pub(super) fn report(&self, health: &mut Health) {
+        health.events = self.encoder.count();
+        health.clients = self.streams.len();
+        health.lost_events.clients = self.lost_by_clients + self.streams.iter().map(Stream::lost).sum::<u64>();
+        self.outputs.iter().for_each(|output| output.report(health));
+    }
+
+    /// Ends the streams and closes the outputs, which write what waits until `deadline`.
+    pub(super) fn close(&mut self, deadline: Instant) {
+        self.streams.clear();
+        for output in self.outputs.drain(..) {
+            let destination = output.destination().to_owned();
+            if !output.finish(deadline) {
+                error!("{destination} took too long: its last events are not written");
+            }
+        }
+    }
+}

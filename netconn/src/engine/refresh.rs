@@ -1,0 +1,85 @@
+//! What the kernel alone knows: byte counters, minisocks, UDP sockets without flows. Read before a snapshot and, to compare
+//! the tables with it, once a minute.
+
+use std::thread;
+
+use tracing::warn;
+
+use crate::{
+    engine::{repair::Doubts, run::Engine, schedule::GATHER},
+    kernel::capture::{Live, Wanted},
+    table::Comparison,
+};
+
+/// What the kernel alone knows.
+pub(super) struct Refreshed {
+    pub(super) live: Live,
+    /// When the scan began, nanoseconds since boot. All records up to its end are applied.
+    pub(super) since_ns: u64,
+    /// What the scan has shown to be wrong in the tables.
+    pub(super) doubts: Doubts,
+    /// There are attempts whose local port is not known yet.
+    pub(super) lacks_ports: bool,
+}
+
+impl Engine {
+    /// Scans the kernel for what it alone knows, updates the tables from it and compares them with it.
+    pub(super) fn refresh(&mut self, wanted: Wanted) -> Refreshed {
+        let (mut live, mut since_ns) = self.scan_live(wanted);
+        let mut doubts = Doubts::default();
+        let lacks_ports = if wanted.counters {
+            let mut comparison = self.compare(&live, since_ns);
+            if comparison.missed != 0 && self.state.is_complete {
+                // A program that was interrupted within its record keeps later records from us. It has gone on by now.
+                thread::sleep(GATHER);
+                if self.capture.dumps_are_exact() {
+                    self.catch_up();
+                } else {
+                    // Where sockets are not locked while they are read, a state may be older than its change: not twice.
+                    (live, since_ns) = self.scan_live(wanted);
+                }
+                comparison = self.compare(&live, since_ns);
+                self.loss_report.add_missed(comparison.missed as u64);
+            }
+            self.schedule.compared(since_ns, self.state.records);
+            doubts.connections = comparison.needs_dump && self.state.is_complete;
+            comparison.lacks_ports
+        } else {
+            self.state.table.has_attempts_without_port()
+        };
+        doubts.flows =
+            wanted.datagrams && self.state.flows.needs_dump(&live.datagrams, &live.datagram_namespaces, since_ns);
+        Refreshed { live, since_ns, doubts, lacks_ports }
+    }
+
+    /// Scans the kernel, and returns when the scan began as well.
+    fn scan_live(&mut self, wanted: Wanted) -> (Live, u64) {
+        let since_ns = self.state.clock.now();
+        let live = self.scan(|capture, meanwhile| capture.live(wanted, meanwhile)).unwrap_or_else(|error| {
+            warn!("cannot read connections in TIME_WAIT and byte counters: {error}");
+            Live::default()
+        });
+        (live, since_ns)
+    }
+
+    /// Updates byte counters and counts missed changes, see [`Table::compare`](crate::table::Table::compare).
+    fn compare(&mut self, live: &Live, since_ns: u64) -> Comparison {
+        let ended = self.state.recent.connections.sockets_since(since_ns);
+        self.state.table.compare(&live.counters, &live.namespaces, since_ns, |socket| ended.contains(&socket))
+    }
+
+    /// Finds the local ports of attempts that wait for an answer, where only the answer would report them (tier 2).
+    pub(super) fn find_ports(&mut self) {
+        match self.scan(|capture, meanwhile| capture.attempts(meanwhile)) {
+            Ok(files) => files.iter().for_each(|file| self.state.table.set_port(file.socket, file.local_port)),
+            Err(error) => warn!("cannot read the ports of attempts: {error}"),
+        }
+        // A scan of all sockets is slower. It is needed for sockets without a file (io_uring), and where files do not lead to
+        // sockets (5.10).
+        if self.state.table.has_attempts_without_port()
+            && let Ok((sockets, _)) = self.scan(|capture, meanwhile| capture.sockets(meanwhile))
+        {
+            sockets.iter().for_each(|socket| self.state.table.set_port(socket.socket, socket.local_port));
+        }
+    }
+}

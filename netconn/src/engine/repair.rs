@@ -1,0 +1,133 @@
+//! Dumps of the kernel's sockets: they bring the tables into line at the start, and repair them after records were lost.
+
+use tracing::warn;
+
+use crate::{
+    engine::run::Engine,
+    kernel::{hooks::Program, iterate::assign_owners},
+    os,
+    process::scan,
+    table::Coverage,
+};
+
+/// What a comparison with the kernel has found to be repaired, although no loss was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Doubts {
+    /// Only a dump can decide whether some connections still exist.
+    pub(super) connections: bool,
+    /// Only a dump can decide whether some flows or UDP sockets still exist.
+    pub(super) flows: bool,
+}
+
+impl Engine {
+    /// Repairs the tables at once if that is needed, so that a snapshot is right.
+    pub(super) fn repair_if_needed(&mut self, doubts: Doubts) {
+        if doubts != Doubts::default() || self.losses().exceed(self.loss_report.reported()) {
+            self.report_and_repair(doubts);
+        }
+    }
+
+    /// Reports losses and takes the dumps that they, or doubts, call for. It calls for none itself: whatever a dump misses is
+    /// seen at the next tick.
+    pub(super) fn report_and_repair(&mut self, doubts: Doubts) {
+        let now = self.state.clock.now();
+        let losses = self.losses();
+        let is_lossy = self.report_losses(losses, now, false);
+        let has_lost_datagrams = self.loss_report.take_lost_datagrams(&losses);
+        let is_due = if self.state.is_complete {
+            is_lossy || doubts.connections
+        } else {
+            self.schedule.is_retry_due(now) && self.capture.has(Program::DumpTcp)
+        };
+        if is_due {
+            self.state.repairs += 1;
+            self.dump_all();
+        } else if has_lost_datagrams || doubts.flows {
+            self.dump_flows();
+        }
+        self.publisher.flush(&mut self.state.clock);
+    }
+
+    /// Takes a dump of everything. Where sockets are not locked while they are read (5.10), one that is about to end may seem
+    /// to live: there, a second dump decides what has ended.
+    pub(super) fn dump_all(&mut self) {
+        if !self.capture.dumps_are_exact() {
+            self.dump_connections(true);
+        }
+        self.dump_connections(false);
+        self.dump_flows();
+        os::release_free_memory();
+    }
+
+    /// Takes a dump of processes and TCP sockets.
+    fn dump_connections(&mut self, is_first_of_two: bool) {
+        // The programs are attached, so that everything that begins from here on waits in the rings. They are not emptied
+        // while /proc is read: what a process became since is newer than what is found there.
+        self.state.processes.replace(scan::all(), self.state.clock.now());
+        self.state.table.begin_dump();
+        self.state.is_complete = false;
+        let (mut sockets, namespaces) = match self.scan(|capture, meanwhile| capture.sockets(meanwhile)) {
+            Ok(found) => found,
+            Err(error) => {
+                let pause = self.schedule.dump_failed(self.state.clock.now());
+                warn!("cannot read existing connections: {error}; trying again in {} s", pause.as_secs());
+                return self.state.table.abandon_dump();
+            }
+        };
+        let mut coverage = Coverage { namespaces, is_first_of_two, open_sockets: None };
+        match self.scan(|capture, meanwhile| capture.files(meanwhile)) {
+            Ok(files) => {
+                assign_owners(sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner)), &files);
+                coverage.open_sockets = Some(files.iter().map(|file| file.socket).collect());
+            }
+            Err(error) => warn!("cannot read the processes of existing connections: {error}"),
+        }
+        let (table, _, mut effects) = self.state.tables(&mut self.publisher);
+        table.end_dump(sockets, &coverage, &mut effects);
+        self.state.is_complete = true;
+        self.schedule.dump_succeeded();
+        // A process whose end was not seen may have left its sockets to others.
+        let processes = &self.state.processes;
+        let gone = self.state.table.unknown_owners(|owner| processes.of(owner).is_some());
+        if !gone.is_empty() {
+            self.scan_owners(&gone);
+        }
+        self.publisher.flush(&mut self.state.clock);
+    }
+
+    /// Takes a dump of UDP sockets, and sweeps flows.
+    fn dump_flows(&mut self) {
+        if !self.capture.has_flows() {
+            return;
+        }
+        self.state.flows.begin_dump(self.state.clock.now());
+        let found = self.scan(|capture, meanwhile| capture.datagrams(meanwhile));
+        self.sweep_flows();
+        match found {
+            Ok((sockets, namespaces)) => {
+                let is_partial = self.state.flows.has_unreadable(&namespaces);
+                let open_sockets = if is_partial { self.open_sockets() } else { None };
+                let coverage = Coverage { namespaces, open_sockets, is_first_of_two: false };
+                let now = self.state.clock.now();
+                let (_, flows, mut effects) = self.state.tables(&mut self.publisher);
+                flows.end_dump(&sockets, &coverage, now, &mut effects);
+            }
+            Err(error) => {
+                self.state.flows.abandon_dump();
+                warn!("cannot read existing UDP sockets: {error}");
+            }
+        }
+        self.publisher.flush(&mut self.state.clock);
+    }
+
+    /// Returns the numbers of the sockets that a process has open; `None` where files do not lead to cookies (before 5.12).
+    fn open_sockets(&mut self) -> Option<hashbrown::HashSet<u64>> {
+        if !self.capture.has_cookies() {
+            return None;
+        }
+        let files = self.scan(|capture, meanwhile| capture.files(meanwhile)).inspect_err(|error| {
+            warn!("cannot tell which UDP sockets are left in network namespaces that cannot be read: {error}");
+        });
+        Some(files.ok()?.iter().map(|file| file.socket).collect())
+    }
+}

@@ -1,0 +1,235 @@
+//! Everything that is known, and how records of the kernel change it.
+
+use std::{
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use netconn_common::{FileRecord, Flow, FlowKey, Owner};
+use netconn_model::event::{Failure, Outcome};
+use nix::sys::eventfd::EventFd;
+
+use crate::{
+    clock::Clock,
+    encode::event::Sensor,
+    engine::{publisher::Publisher, route_lookup::RouteLookups},
+    kernel::{
+        decode::{Record, decode},
+        flows::FlowMaps,
+    },
+    names::Names,
+    process::{Process, Processes},
+    table::{
+        Change, Connection, Effects, Table, failure_of,
+        flows::{Flows, Limits},
+        past::Past,
+    },
+};
+
+/// Everything that is known.
+pub(super) struct State {
+    pub(super) table: Table,
+    pub(super) flows: Flows,
+    /// The kernel's maps of flows.
+    pub(super) flow_maps: FlowMaps,
+    pub(super) processes: Processes,
+    pub(super) names: Names,
+    pub(super) recent: RecentEnds,
+    pub(super) route_lookups: RouteLookups,
+    pub(super) clock: Clock,
+    pub(super) sensor: Sensor,
+    /// First half of the boot id.
+    pub(super) boot: String,
+    /// Records received.
+    pub(super) records: u64,
+    /// TCP records of sockets for which the kernel had no memory to keep anything.
+    pub(super) records_without_memory: u64,
+    /// Records of an unknown kind.
+    pub(super) unknown_records: u64,
+    /// Whether the table holds everything that the kernel has.
+    pub(super) is_complete: bool,
+    /// Dumps after the first.
+    pub(super) repairs: u64,
+    /// Whether the log says that flows are folded.
+    pub(super) has_logged_folding: bool,
+}
+
+/// What has ended lately. Flows have a memory of their own: they are many and must not push connections out.
+#[derive(Default)]
+pub(super) struct RecentEnds {
+    pub(super) connections: Past,
+    pub(super) flows: Past,
+}
+
+impl RecentEnds {
+    fn note(&mut self, change: Change, connection: &Connection, time_ns: u64) {
+        let past = if connection.is_flow() { &mut self.flows } else { &mut self.connections };
+        past.note(change, connection, time_ns);
+    }
+
+    /// Forgets what ended long before `now`, nanoseconds since boot.
+    pub(super) fn forget(&mut self, now: u64) {
+        self.connections.forget(now);
+        self.flows.forget(now);
+    }
+}
+
+impl State {
+    /// Returns a state in which nothing is known. What is older than `began_ns`, nanoseconds since boot, existed before
+    /// netconn; `wake` wakes the engine when an answer of the routing tables is there.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread for look-ups of routes.
+    pub(super) fn new(
+        sensor: Sensor,
+        names: Names,
+        (limits, flow_maps): (Limits, FlowMaps),
+        began_ns: u64,
+        wake: Arc<EventFd>,
+    ) -> io::Result<Self> {
+        let mut table = Table::default();
+        table.set_began(began_ns);
+        Ok(Self {
+            table,
+            flows: Flows::new(limits, began_ns),
+            flow_maps,
+            processes: Processes::default(),
+            names,
+            recent: RecentEnds::default(),
+            route_lookups: RouteLookups::start(wake)?,
+            clock: Clock::new(),
+            boot: sensor.boot.chars().take(16).collect(),
+            sensor,
+            records: 0,
+            records_without_memory: 0,
+            unknown_records: 0,
+            is_complete: false,
+            repairs: 0,
+            has_logged_folding: false,
+        })
+    }
+
+    /// Applies a record of the ring.
+    pub(super) fn apply(&mut self, data: &[u8], publisher: &mut Publisher) {
+        self.records += 1;
+        match decode(data) {
+            Some(Record::Tcp(record)) => {
+                self.records_without_memory += u64::from(record.state.generation == 0);
+                let (table, _, mut effects) = self.tables(publisher);
+                table.apply(record, &mut effects);
+            }
+            Some(Record::Owner(record)) => {
+                let (table, flows, mut effects) = self.tables(publisher);
+                // Generation 0: a UDP socket, which has one life only, or a TCP socket for which there was no memory.
+                if record.generation != 0 || !flows.apply_owner(record, &mut effects) {
+                    table.apply_owner(record, &mut effects);
+                }
+            }
+            Some(Record::Flow(record)) => {
+                let (_, flows, mut effects) = self.tables(publisher);
+                flows.apply_flow(record, &mut effects);
+                self.fold_flows();
+            }
+            Some(Record::UdpSocket(record)) => {
+                let (_, flows, mut effects) = self.tables(publisher);
+                flows.apply_socket(record, &mut effects);
+            }
+            Some(Record::Released(record)) => {
+                let (_, flows, mut effects) = self.tables(publisher);
+                flows.apply_close(record, &mut effects);
+            }
+            Some(Record::Unsent(record)) => {
+                let (table, _, mut effects) = self.tables(publisher);
+                let attempt = table.apply_unsent(record, &mut effects);
+                if let Some(attempt) = attempt.and_then(|attempt| self.route_lookups.ask(attempt, record)) {
+                    self.publish_failure(&attempt, None, publisher);
+                }
+            }
+            Some(Record::Exec(record, path, arguments)) => self.processes.exec(record, path, arguments),
+            Some(Record::Fork(record)) => self.processes.fork(record),
+            Some(Record::Exit(record)) => self.processes.exit(record),
+            Some(Record::Cgroup(record, path)) => self.names.add_cgroup(record.id, path),
+            None => self.unknown_records += 1,
+        }
+    }
+
+    /// Returns the tables, and the effects that they have on the rest of the state and on the publisher.
+    pub(super) fn tables<'a>(
+        &'a mut self,
+        publisher: &'a mut Publisher,
+    ) -> (&'a mut Table, &'a mut Flows, StateEffects<'a>) {
+        let Self { table, flows, flow_maps, processes, names, recent, clock, .. } = self;
+        (table, flows, StateEffects { flow_maps, processes, names, recent, clock, publisher })
+    }
+
+    /// Publishes the attempts whose reason is known by now, or within `patience`.
+    pub(super) fn take_route_answers(&mut self, patience: Duration, publisher: &mut Publisher) {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some((attempt, errno)) = self.route_lookups.next_answer(left) else { return };
+            self.publish_failure(&attempt, errno, publisher);
+        }
+    }
+
+    /// Publishes everything that waits for something, as far as it is known: the daemon ends.
+    pub(super) fn publish_all(&mut self, publisher: &mut Publisher) {
+        for attempt in self.route_lookups.take_unanswered() {
+            self.publish_failure(&attempt, None, publisher);
+        }
+        let now = self.clock.now();
+        let (table, flows, mut effects) = self.tables(publisher);
+        table.announce_all(now, &mut effects);
+        flows.announce_all(now, &mut effects);
+    }
+
+    /// Applies what a scan of open files has found, also for the sockets of processes that have `ended`.
+    pub(super) fn apply_files(
+        &mut self,
+        files: &[FileRecord],
+        ended: &[(u32, u64)],
+        now: u64,
+        publisher: &mut Publisher,
+    ) {
+        let (table, _, mut effects) = self.tables(publisher);
+        for file in files {
+            table.apply_file(file, ended, now, &mut effects);
+        }
+    }
+
+    /// Publishes the failure of an attempt that has sent nothing, for a reason that may be unknown.
+    fn publish_failure(&mut self, attempt: &Connection, errno: Option<u32>, publisher: &mut Publisher) {
+        let failure = errno.and_then(failure_of).unwrap_or(Failure::Other);
+        let change = Change::Connect(Outcome::Failure(failure, errno.unwrap_or(0)));
+        let (_, _, mut effects) = self.tables(publisher);
+        effects.emit(change, attempt, attempt.born_ns);
+    }
+}
+
+/// The effects of the tables on the rest of the state and on the publisher.
+pub(super) struct StateEffects<'a> {
+    flow_maps: &'a FlowMaps,
+    processes: &'a Processes,
+    names: &'a mut Names,
+    recent: &'a mut RecentEnds,
+    clock: &'a mut Clock,
+    publisher: &'a mut Publisher,
+}
+
+impl Effects for StateEffects<'_> {
+    fn process(&self, owner: &Owner) -> Option<Rc<Process>> {
+        self.processes.of(owner)
+    }
+
+    fn take_flow(&mut self, key: &FlowKey) -> Option<Flow> {
+        self.flow_maps.take(key)
+    }
+
+    fn emit(&mut self, change: Change, connection: &Connection, time_ns: u64) {
+        self.recent.note(change, connection, time_ns);
+        self.publisher.publish(self.clock, self.names, (change, connection, time_ns));
+    }
+}
