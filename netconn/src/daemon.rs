@@ -1,4 +1,4 @@
-//! The daemon: puts the parts together, and takes them apart in an order in which nothing is lost.
+//! The daemon: starts its parts, and stops them in an order in which no event is lost.
 
 use std::time::Duration;
 
@@ -32,37 +32,40 @@ use crate::{
     server::{self, Socket},
     sink::{self, Batch, Output},
     state_dir::{self, StateDir},
-    store::Pace,
+    store::HistoryTiming,
     table::flows::Limits as FlowLimits,
 };
 
-/// What is made not to work, to test what is done then.
+/// Pause before an engine that was busy is told again to stop.
+const STOP_RETRY: Duration = Duration::from_millis(5);
+
+/// What tests change in a daemon; hidden options of `netconn run`.
 #[derive(Debug, Default)]
-pub struct Trouble {
-    /// Names of hooks that are left out.
+pub struct TestHooks {
+    /// Names of hooks that are not attached.
     pub without_hooks: Vec<String>,
-    /// What else fails.
+    /// Failures that are provoked.
     pub faults: Vec<Fault>,
-    /// The history waits for seconds instead of minutes.
-    pub hurry: bool,
+    /// The history does after seconds what it otherwise does after minutes.
+    pub fast_history: bool,
 }
 
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
 ///
-/// When it cannot begin; the message says what to do. When it was begun, it ends with an error only if a part of it
-/// broke.
-pub fn run(config: &Config, trouble: Trouble) -> Result<()> {
-    // What most often stands in the way is said first.
+/// When the daemon cannot start; the message says what to do. A daemon that has started returns an error only if its engine has
+/// panicked.
+pub fn run(config: &Config, test_hooks: TestHooks) -> Result<()> {
+    // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(config, trouble))
+    runtime.block_on(start_and_serve(config, test_hooks))
 }
 
-async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
-    // From here on a signal ends the daemon in order.
+async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
+    // From here on a signal stops the daemon in order.
     let mut signals = Signals::new()?;
     let state = StateDir::open(&config.state_dir)?;
     let sensor = state.identify(config)?;
@@ -70,45 +73,47 @@ async fn serve(config: &Config, trouble: Trouble) -> Result<()> {
     let mut capture = Capture::start(&CaptureOptions {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
-        without: trouble.without_hooks,
+        without: test_hooks.without_hooks,
         datagrams: datagrams(config.flows),
         max_flows: config.max_flows,
         keep: Some(keep::places(&sensor.id, config.max_flows)),
-        faults: trouble.faults,
+        faults: test_hooks.faults,
     })?;
-    report(capture.hooks(), capture.missing_members());
+    log_hooks(capture.hooks(), capture.missing_members());
 
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());
-    let pace = if trouble.hurry { Pace::HURRIED } else { Pace::NORMAL };
-    let outputs = outputs(config, pace, &mut encoder, &mut capture)?;
+    let timing = if test_hooks.fast_history { HistoryTiming::FAST } else { HistoryTiming::NORMAL };
+    let outputs = open_outputs(config, timing, &mut encoder, &mut capture)?;
     let (handle, commands) = EngineThread::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
     let parts = Parts { capture, sensor, encoder, outputs, flows: flow_limits(config) };
     let engine = EngineThread::start(handle.clone(), commands, parts, move || {
-        let _ = ended.send(()); // The server may have ended before.
+        // Nobody listens any more if the daemon is ending anyway.
+        let _ = ended.send(());
     })
     .context("cannot start the engine")?;
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
 
     let ended_by_itself = tokio::select! {
         never = server::serve(&socket, handle.clone()) => match never {},
-        () = signals.wait(&handle) => false,
+        () = signals.wait_for_end(&handle) => false,
         _ = &mut end => true,
     };
     drop(socket);
     if !ended_by_itself {
-        // Busy means that it looks at commands soon; ended, that there is nothing to do.
+        // `send` fails when the engine is busy, which passes, and when it has ended.
         while handle.send(Command::Stop).is_err() && end.try_recv().is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(STOP_RETRY).await;
         }
         let _ = end.await;
     }
     if !engine.join() {
-        bail!("the engine broke: please report what stands above");
+        bail!("the engine has panicked: please report the messages above");
     }
     Ok(())
 }
 
+/// The signals that the daemon handles.
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -125,28 +130,33 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to end. SIGHUP opens the files of events anew, for log rotation.
-    async fn wait(&mut self, engine: &Handle) {
+    /// Waits for SIGINT or SIGTERM. On SIGHUP the outputs are opened again, for log rotation.
+    async fn wait_for_end(&mut self, engine: &Handle) {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
                 _ = self.hangup.recv() => if engine.send(Command::Reopen).is_err() {
-                    warn!("too busy to open the files of events anew: send SIGHUP again");
+                    warn!("too busy to open the outputs again: send SIGHUP once more");
                 },
             }
         }
     }
 }
 
-/// Opens the outputs, each with `Sensor Start` as its first event.
-fn outputs(config: &Config, pace: Pace, encoder: &mut EventEncoder, capture: &mut Capture) -> Result<Vec<Output>> {
+/// Opens the outputs and writes `Sensor Start` to each as its first event.
+fn open_outputs(
+    config: &Config,
+    timing: HistoryTiming,
+    encoder: &mut EventEncoder,
+    capture: &mut Capture,
+) -> Result<Vec<Output>> {
     if config.events.is_empty() && !config.history {
         return Ok(Vec::new());
     }
     let mut start = BytesMut::new();
     let (attached, missing) = hooks_in_words(capture.hooks());
-    // Records wait in the ring for these few milliseconds.
+    // This takes a few milliseconds, during which records wait in the ring.
     let found = packet_sockets(capture, |_| ());
     found.unlisted.iter().for_each(|what| warn!("{what}"));
     let beginning = Beginning {
@@ -159,10 +169,10 @@ fn outputs(config: &Config, pace: Pace, encoder: &mut EventEncoder, capture: &mu
     let earliest = clock.epoch_ms(clock.now());
     encoder.start(&mut start, &mut clock, &beginning);
     let start = Batch { lines: start.freeze(), events: 1, earliest };
-    Ok(sink::open(config, pace, &start)?)
+    Ok(sink::open(config, timing, &start)?)
 }
 
-/// What flows are kept, and for how long.
+/// Returns how many flows are kept, and for how long.
 fn flow_limits(config: &Config) -> FlowLimits {
     let nanoseconds = |seconds: u32| u64::from(seconds) * 1_000_000_000;
     FlowLimits {
@@ -173,8 +183,8 @@ fn flow_limits(config: &Config) -> FlowLimits {
     }
 }
 
-/// Says in the log what works and what does not.
-fn report(hooks: &[HookStatus], missing: &[&str]) {
+/// Logs which hooks are attached, and what is done instead of the others.
+fn log_hooks(hooks: &[HookStatus], missing_members: &[&str]) {
     let attached = hooks.iter().filter(|hook| hook.verdict == Verdict::Attached).count();
     let version = env!("CARGO_PKG_VERSION");
     info!("netconn {version}, kernel {}: {attached} of {} hooks", preflight::kernel_release(), hooks.len());
@@ -186,8 +196,9 @@ fn report(hooks: &[HookStatus], missing: &[&str]) {
             Verdict::Failed { reason } => warn!("{}: {reason}; instead: {instead}", hook.hook),
         }
     }
-    if !missing.is_empty() {
-        warn!("this kernel's structures have no {}: what is read there is absent from events", missing.join(", "));
+    if !missing_members.is_empty() {
+        let missing = missing_members.join(", ");
+        warn!("this kernel's structures have no {missing}: fields that are read from there are absent from events");
     }
 }
 

@@ -55,7 +55,8 @@ impl Daemon {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), settings).unwrap();
         let (_, path) = file.keep().unwrap();
-        let daemon = Self::start_program(installed.netconn(), &["--hurry", "--config", path.to_str().unwrap()]);
+        let daemon =
+            Self::start_program(installed.netconn(), &["--test-fast-history", "--config", path.to_str().unwrap()]);
         fs::rename(path, daemon.folder.path().join("config")).unwrap();
         daemon
     }

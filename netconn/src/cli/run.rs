@@ -14,7 +14,7 @@ use netconn_model::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    daemon::{self, Trouble},
+    daemon::{self, TestHooks},
     kernel::fault::Fault,
 };
 
@@ -45,9 +45,9 @@ pub(super) struct Options {
     /// Make something fail, to see what is done then (for tests).
     #[arg(long, value_name = "FAULT", value_parser = faults(), hide = true)]
     fault: Vec<Fault>,
-    /// Let the history wait for seconds where it waits for minutes (for tests).
+    /// Let the history do after seconds what it otherwise does after minutes (for tests).
     #[arg(long, hide = true)]
-    hurry: bool,
+    test_fast_history: bool,
 }
 
 /// The levels as clap shows them in help and errors.
@@ -61,7 +61,8 @@ fn faults() -> impl TypedValueParser<Value = Fault> {
 }
 
 pub(super) fn run(options: Options) -> Result<Exit> {
-    let Options { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, hurry } = options;
+    let Options { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, test_fast_history } =
+        options;
     let mut config = Config::load(config.as_deref())?;
     if !events.is_empty() {
         config.events = events;
@@ -71,7 +72,7 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     config.history &= !no_history;
     config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
     log(config.ebpf_log);
-    daemon::run(&config, Trouble { without_hooks: without_hook, faults: fault, hurry })?;
+    daemon::run(&config, TestHooks { without_hooks: without_hook, faults: fault, fast_history: test_fast_history })?;
     Ok(Exit::Success)
 }
 

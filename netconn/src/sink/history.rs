@@ -11,13 +11,13 @@ use netconn_model::{
 use crate::{
     line_file::WriteFailure,
     sink::{Batch, OutputError, Sink, SinkStatus},
-    store::{Limits, Pace, Settings, Status, Writer},
+    store::{HistoryLimits, HistorySettings, HistoryStatus, HistoryTiming, HistoryWriter},
 };
 
 /// The history of this host.
 pub(super) struct HistorySink {
     destination: String,
-    writer: Writer,
+    writer: HistoryWriter,
 }
 
 impl HistorySink {
@@ -26,16 +26,16 @@ impl HistorySink {
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub(super) fn start(config: &Config, pace: Pace) -> Result<Self, OutputError> {
+    pub(super) fn start(config: &Config, timing: HistoryTiming) -> Result<Self, OutputError> {
         let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
-        let settings = Settings {
-            folder: config.state_dir.join(segment_name::FOLDER),
+        let settings = HistorySettings {
+            directory: config.state_dir.join(segment_name::FOLDER),
             group: config.group.clone(),
-            limits: Limits::new(config.history_bytes, age, pace),
-            pace,
+            limits: HistoryLimits::new(config.history_bytes, age, timing),
+            timing,
         };
-        let destination = settings.folder.display().to_string();
-        match Writer::start(settings) {
+        let destination = settings.directory.display().to_string();
+        match HistoryWriter::start(settings) {
             Ok(writer) => Ok(Self { destination, writer }),
             Err(error) => Err(OutputError::new(destination, "", error)),
         }
@@ -56,7 +56,7 @@ impl Sink for HistorySink {
     }
 
     fn status(&self) -> Arc<dyn SinkStatus> {
-        Arc::<Status>::clone(self.writer.status())
+        Arc::<HistoryStatus>::clone(self.writer.status())
     }
 
     // A full or broken disk is no reason to capture nothing: the other outputs and the socket still work.
@@ -78,14 +78,14 @@ impl Sink for HistorySink {
 
     fn advice(&self, error: &io::Error) -> &'static str {
         if error.kind() == io::ErrorKind::StorageFull {
-            "; free some space"
+            "; free some stiming"
         } else {
             "; make it a directory that root can write"
         }
     }
 }
 
-impl SinkStatus for Status {
+impl SinkStatus for HistoryStatus {
     fn report(&self, counts: OutputHealth, health: &mut Health) {
         health.history = Some(HistoryHealth {
             output: counts,

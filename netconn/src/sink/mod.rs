@@ -23,7 +23,7 @@ pub use stream::Stream;
 use crate::{
     line_file::WriteFailure,
     sink::{file::FileSink, history::HistorySink, stdout::StdoutSink},
-    store::Pace,
+    store::HistoryTiming,
 };
 
 /// Names standard output in `--events` and in the configuration.
@@ -110,7 +110,7 @@ impl SinkStatus for CountsOnly {}
 /// # Errors
 ///
 /// When an output cannot be opened, when a required one cannot be written, or when the system gives no thread.
-pub fn open(config: &Config, pace: Pace, first: &Batch) -> Result<Vec<Output>, OutputError> {
+pub fn open(config: &Config, timing: HistoryTiming, first: &Batch) -> Result<Vec<Output>, OutputError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     for path in &config.events {
         if path == Path::new(STDOUT) {
@@ -120,7 +120,7 @@ pub fn open(config: &Config, pace: Pace, first: &Batch) -> Result<Vec<Output>, O
         }
     }
     if config.history {
-        sinks.push(Box::new(HistorySink::start(config, pace)?));
+        sinks.push(Box::new(HistorySink::start(config, timing)?));
     }
     sinks.into_iter().map(|sink| Output::start(sink, first)).collect()
 }

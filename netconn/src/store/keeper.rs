@@ -1,5 +1,5 @@
-//! The thread that keeps the history within its limits and has closed segments converted. All that it knows is in the names of
-//! the files: it may be killed at any moment.
+//! The thread that keeps the history within its limits and has closed segments converted. It stores nothing but what the names
+//! of the files say, so that it may be killed at any moment.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use netconn_model::{health::Conversion, segment_name::SegmentName};
@@ -19,174 +19,160 @@ use tracing::{debug, info, warn};
 use crate::{
     search_program,
     store::{
-        Limits, Pace,
-        convert::{ConvertError, Running},
-        folder::{self, Entry, Room},
-        status::Status,
+        HistoryLimits, HistoryTiming,
+        convert::{ConvertError, Converter},
+        directory::{self, DiskSpace},
+        retention::{self, SegmentFiles},
+        status::HistoryStatus,
     },
 };
 
-/// How often a child is looked at.
-const CHILD: Duration = Duration::from_millis(200);
-/// How often what is too old is looked for.
-const AGES: Duration = Duration::from_secs(600);
-/// Longest pause before a segment is tried again, in pauses of the first time.
+/// Pause between two looks at a running converter.
+const CONVERTER_POLL: Duration = Duration::from_millis(200);
+/// Longest pause between two looks for files that are too old.
+const DIRECTORY_POLL: Duration = Duration::from_secs(600);
+/// Longest pause before a failed conversion is tried again, as a multiple of the first pause.
 const RETRY_MAX: u32 = 32;
-/// When others fill the file system, the history gives way until a tenth of what it may have is left; no further, so that nobody
-/// can make it forget everything.
-const KEPT_PART: u64 = 10;
 
-/// See the module.
+/// The keeper's state.
 pub(super) struct Keeper {
-    pub(super) folder: PathBuf,
-    pub(super) limits: Limits,
-    pub(super) pace: Pace,
-    pub(super) status: Arc<Status>,
-    /// The child that converts.
-    running: Option<Running>,
-    /// Segments that are converted and may still be read: since when.
+    pub(super) directory: PathBuf,
+    pub(super) limits: HistoryLimits,
+    pub(super) timing: HistoryTiming,
+    pub(super) status: Arc<HistoryStatus>,
+    converter: Option<Converter>,
+    /// Converted segments whose NDJSON is still there for readers, and since when.
     doubled: HashMap<u64, Instant>,
-    /// Segments whose conversion has failed: when they are tried again, and how long was waited.
-    failed: HashMap<u64, (Instant, Duration)>,
-    /// The log says that there is no converter.
-    says_missing: bool,
-    /// The log says that the folder cannot be looked after.
-    says_broken: bool,
+    /// Segments whose conversion has failed.
+    failed: HashMap<u64, Retry>,
+    /// The log already says that `netconn-search` is not installed.
+    has_logged_missing: bool,
+    /// The log already says that the directory cannot be read or changed.
+    has_logged_error: bool,
 }
 
-/// All files of a segment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Files {
-    /// The segment first: when its removal is interrupted, what is left counts as before.
-    names: Vec<SegmentName>,
-    bytes: u64,
-    /// The last event is not later, epoch milliseconds.
-    to: u64,
-    is_converted: bool,
+/// When a failed conversion is tried again.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Instant,
+    /// The pause before that, which doubles with each failure.
+    pause: Duration,
 }
 
 impl Keeper {
-    pub(super) fn new(folder: PathBuf, limits: Limits, pace: Pace, status: Arc<Status>) -> Self {
+    pub(super) fn new(
+        directory: PathBuf,
+        limits: HistoryLimits,
+        timing: HistoryTiming,
+        status: Arc<HistoryStatus>,
+    ) -> Self {
         Self {
-            folder,
+            directory,
             limits,
-            pace,
+            timing,
             status,
-            running: None,
+            converter: None,
             doubled: HashMap::new(),
             failed: HashMap::new(),
-            says_missing: false,
-            says_broken: false,
+            has_logged_missing: false,
+            has_logged_error: false,
         }
     }
 
-    /// Looks after the folder whenever there is a note, until nobody can send any. A child is killed then: its segment stays.
+    /// Looks after the directory whenever the writer sends a note, and at times by itself, until the writer has gone. A running
+    /// converter is killed then: its segment stays as it is.
     pub(super) fn run(mut self, notes: &Receiver<()>) {
-        let mut patience = AGES;
+        let mut pause = DIRECTORY_POLL;
         loop {
-            let is_noted = match notes.recv_timeout(patience) {
+            let is_noted = match notes.recv_timeout(pause) {
                 Ok(()) => true,
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            patience = self.look(is_noted || patience != CHILD);
+            pause = self.look(is_noted || pause != CONVERTER_POLL);
         }
     }
 
-    /// Does what is to be done, and gives how long there is nothing to do. While a child works, everything else waits for a
-    /// note.
+    /// Does what there is to do, and returns the time until the next look. If only the pause between two looks at the converter
+    /// is over, `is_due` is false, and the directory is not listed unless the converter has ended.
     fn look(&mut self, is_due: bool) -> Duration {
-        let was_running = self.running.is_some();
-        self.look_at_child();
-        if !is_due && was_running && self.running.is_some() {
-            return CHILD;
+        let was_converting = self.converter.is_some();
+        self.poll_converter();
+        if !is_due && was_converting && self.converter.is_some() {
+            return CONVERTER_POLL;
         }
-        match self.look_at_folder() {
-            Ok(patience) => {
-                self.says_broken = false;
-                patience
+        match self.look_after_directory() {
+            Ok(pause) => {
+                self.has_logged_error = false;
+                pause
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.says_broken, true) {
-                    warn!("the history in {} is not looked after: {error}", self.folder.display());
+                if !std::mem::replace(&mut self.has_logged_error, true) {
+                    warn!("the history in {} cannot be looked after: {error}", self.directory.display());
                 }
-                self.pace.retry
+                self.timing.retry
             }
         }
     }
 
-    fn look_at_child(&mut self) {
-        let Some(running) = &mut self.running else { return };
-        let Some(outcome) = running.poll(self.pace.limit) else { return };
-        let from = running.from;
-        self.running = None;
+    fn poll_converter(&mut self) {
+        let Some(converter) = &mut self.converter else { return };
+        let Some(outcome) = converter.poll(self.timing.conversion) else { return };
+        let from = converter.from;
+        self.converter = None;
         match outcome {
             Ok(name) => {
-                debug!("{name} is made");
+                debug!("created {name}");
                 self.doubled.insert(from, Instant::now());
                 self.failed.remove(&from);
                 self.status.converted.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => self.fail(from, &error),
+            Err(error) => self.conversion_failed(from, &error),
         }
     }
 
-    /// A segment stays as it is for a while.
-    fn fail(&mut self, from: u64, error: &ConvertError) {
+    fn conversion_failed(&mut self, from: u64, error: &ConvertError) {
         let segment = SegmentName::Segment { from };
         warn!("{segment} stays NDJSON for now, because netconn-search did not convert it: {error}");
         self.status.failures.fetch_add(1, Ordering::Relaxed);
-        let pause =
-            self.failed.get(&from).map_or(self.pace.retry, |(_, pause)| (*pause * 2).min(self.pace.retry * RETRY_MAX));
-        self.failed.insert(from, (Instant::now() + pause, pause));
+        let first = self.timing.retry;
+        let pause = self.failed.get(&from).map_or(first, |last| (last.pause * 2).min(first * RETRY_MAX));
+        self.failed.insert(from, Retry { at: Instant::now() + pause, pause });
     }
 
-    fn look_at_folder(&mut self) -> io::Result<Duration> {
+    /// Removes what exceeds the limits, counts what is left and starts a conversion. Returns the time until the next look.
+    fn look_after_directory(&mut self) -> io::Result<Duration> {
         if !self.status.ready.load(Ordering::Acquire) {
-            return Ok(AGES); // There will be a note.
+            // The writer sends a note when it is.
+            return Ok(DIRECTORY_POLL);
         }
-        let mut segments = segments(&folder::list(&self.folder)?);
-        // Asked for after the list was made, see there.
+        let mut segments = retention::group(&directory::list(&self.directory)?);
+        // After the list was made, see there.
         let live = self.status.live();
         self.remove_doubled(&mut segments)?;
-        let busy: HashSet<u64> = live.into_iter().chain(self.running.iter().map(|running| running.from)).collect();
-        let now = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64);
-        let room = Room::of(&self.folder)?;
-        for from in surplus(&segments, &busy, self.limits, room, now) {
-            if let Some(files) = segments.remove(&from) {
-                for name in &files.names {
-                    fs::remove_file(self.folder.join(name.to_string()))?;
-                    debug!("{name} is removed: the history has reached its limits");
-                }
-                self.doubled.remove(&from);
-                self.failed.remove(&from);
-            }
-        }
-        let closed = segments.iter().filter(|(from, _)| Some(**from) != live);
-        let (bytes, waiting) = closed.fold((0, Vec::new()), |(bytes, mut waiting), (from, files)| {
-            if !files.is_converted {
-                waiting.push(*from);
-            }
-            (bytes + files.bytes, waiting)
-        });
+        self.remove_surplus(&mut segments, live)?;
+        let closed: Vec<_> = segments.iter().filter(|(from, _)| Some(**from) != live).collect();
+        let waiting: Vec<u64> =
+            closed.iter().filter(|(_, files)| !files.is_converted).map(|(from, _)| **from).collect();
+        let bytes = closed.iter().map(|(_, files)| files.bytes).sum();
         self.status.closed_bytes.store(bytes, Ordering::Relaxed);
         self.status.files.store(segments.values().map(|files| files.names.len() as u64).sum(), Ordering::Relaxed);
         self.status.set_oldest(segments.keys().next().copied());
         self.status.waiting.store(waiting.len() as u64, Ordering::Relaxed);
         self.convert_next(&waiting);
-        Ok(self.patience(&waiting))
+        Ok(self.pause(&waiting))
     }
 
-    /// Removes segments that have been converted for long enough that nobody goes on to read them.
-    fn remove_doubled(&mut self, segments: &mut BTreeMap<u64, Files>) -> io::Result<()> {
-        let is_doubled = |files: &Files| files.is_converted && files.names.len() > 1;
+    /// Removes the NDJSON of segments that were converted long enough ago: no search goes on to read it.
+    fn remove_doubled(&mut self, segments: &mut BTreeMap<u64, SegmentFiles>) -> io::Result<()> {
+        let is_doubled = |files: &SegmentFiles| files.is_converted && files.names.len() > 1;
         self.doubled.retain(|from, _| segments.get(from).is_some_and(is_doubled));
         for (from, files) in segments.iter_mut().filter(|(_, files)| is_doubled(files)) {
-            // After a start nobody knows since when.
+            // A segment that another daemon had converted counts from now on.
             let since = *self.doubled.entry(*from).or_insert_with(Instant::now);
-            if since.elapsed() >= self.pace.grace {
+            if since.elapsed() >= self.timing.grace {
                 let segment = SegmentName::Segment { from: *from };
-                let path = self.folder.join(segment.to_string());
+                let path = self.directory.join(segment.to_string());
                 files.bytes = files.bytes.saturating_sub(fs::metadata(&path)?.len());
                 fs::remove_file(path)?;
                 files.names.retain(|name| *name != segment);
@@ -196,13 +182,30 @@ impl Keeper {
         Ok(())
     }
 
-    /// Starts to convert the oldest of these segments, if nothing speaks against it.
+    /// Removes the segments that are too old or too many.
+    fn remove_surplus(&mut self, segments: &mut BTreeMap<u64, SegmentFiles>, live: Option<u64>) -> io::Result<()> {
+        let converting = self.converter.as_ref().map(|converter| converter.from);
+        let busy: HashSet<u64> = live.into_iter().chain(converting).collect();
+        let now = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64);
+        let space = DiskSpace::of(&self.directory)?;
+        for from in retention::surplus(segments, &busy, self.limits, space, now) {
+            for name in segments.remove(&from).unwrap_or_default().names {
+                fs::remove_file(self.directory.join(name.to_string()))?;
+                debug!("removed {name}: the history has reached its limits");
+            }
+            self.doubled.remove(&from);
+            self.failed.remove(&from);
+        }
+        Ok(())
+    }
+
+    /// Starts to convert the oldest of these segments that need not wait, unless a converter runs already.
     fn convert_next(&mut self, waiting: &[u64]) {
-        if self.running.is_some() {
+        if self.converter.is_some() {
             return;
         }
         let now = Instant::now();
-        let next = waiting.iter().find(|from| self.failed.get(from).is_none_or(|(again, _)| *again <= now));
+        let next = waiting.iter().find(|from| self.failed.get(from).is_none_or(|retry| retry.at <= now));
         let Some(from) = next.copied() else {
             let state = if waiting.is_empty() { Conversion::Idle } else { Conversion::Failing };
             return self.status.set_conversion(state);
@@ -211,73 +214,38 @@ impl Keeper {
             Ok(program) => program,
             Err(error) => {
                 self.status.set_conversion(Conversion::Missing);
-                if !std::mem::replace(&mut self.says_missing, true) {
-                    info!("the history stays NDJSON, which takes more room: {error}");
+                if !std::mem::replace(&mut self.has_logged_missing, true) {
+                    info!("the history stays NDJSON, which takes more space: {error}");
                 }
                 return;
             }
         };
-        if std::mem::take(&mut self.says_missing) {
+        if std::mem::take(&mut self.has_logged_missing) {
             info!("the history is converted by {}", program.display());
         }
-        match Running::start(&program, &self.folder, from) {
-            Ok(running) => {
-                self.running = Some(running);
+        match Converter::start(&program, &self.directory, from) {
+            Ok(converter) => {
+                self.converter = Some(converter);
                 self.status.set_conversion(Conversion::Running);
             }
             Err(error) => {
-                self.fail(from, &error);
+                self.conversion_failed(from, &error);
                 self.status.set_conversion(Conversion::Failing);
             }
         }
     }
 
-    /// How long there is nothing to do unless there is a note.
-    fn patience(&self, waiting: &[u64]) -> Duration {
-        if self.running.is_some() {
-            return CHILD;
+    /// Returns the time until there is something to do without a note.
+    fn pause(&self, waiting: &[u64]) -> Duration {
+        if self.converter.is_some() {
+            return CONVERTER_POLL;
         }
-        let grace = self.doubled.values().map(|since| self.pace.grace.saturating_sub(since.elapsed())).min();
-        let again = (!waiting.is_empty()).then_some(self.pace.retry);
-        // Never the pause that means a child.
-        grace.into_iter().chain(again).min().unwrap_or(AGES).clamp(CHILD + Duration::from_millis(1), AGES)
+        let grace = self.doubled.values().map(|since| self.timing.grace.saturating_sub(since.elapsed())).min();
+        let retry = (!waiting.is_empty()).then_some(self.timing.retry);
+        // `run` recognizes the pause of a running converter by its length, so that no other may be equal to it.
+        let shortest = CONVERTER_POLL + Duration::from_millis(1);
+        grace.into_iter().chain(retry).min().unwrap_or(DIRECTORY_POLL).clamp(shortest, DIRECTORY_POLL)
     }
-}
-
-/// The files of each segment, the oldest first.
-fn segments(entries: &[Entry]) -> BTreeMap<u64, Files> {
-    let mut segments: BTreeMap<u64, Files> = BTreeMap::new();
-    for Entry { name, bytes, modified } in entries {
-        let files = segments.entry(name.from()).or_default();
-        files.names.push(*name);
-        files.names.sort();
-        files.bytes += bytes;
-        files.is_converted |= name.to().is_some();
-        // An event is written after it has happened.
-        let written = || modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        files.to = files.to.max(name.to().unwrap_or_else(written));
-    }
-    segments
-}
-
-/// The segments that have to go, the oldest first: those that are too old at `now` (epoch milliseconds), and as many as are too
-/// much. Those that somebody works on stay.
-fn surplus(segments: &BTreeMap<u64, Files>, busy: &HashSet<u64>, limits: Limits, room: Room, now: u64) -> Vec<u64> {
-    let mut used: u64 = segments.values().map(|files| files.bytes).sum();
-    let growing = segments.iter().filter(|(from, _)| busy.contains(from)).map(|(_, files)| files.bytes).sum::<u64>();
-    // The segment that grows may become as long as one can be, before anybody looks again.
-    let allowed = limits.bytes.saturating_sub(limits.segment_bytes) + growing.min(limits.segment_bytes);
-    let bearable = (used + room.free).saturating_sub(room.reserve).max(limits.bytes / KEPT_PART);
-    let most = allowed.min(bearable);
-    let oldest = now.saturating_sub(limits.age.as_millis() as u64);
-    let mut surplus = Vec::new();
-    for (from, files) in segments.iter().filter(|(from, _)| !busy.contains(from)) {
-        if files.to < oldest || used > most {
-            used -= files.bytes;
-            surplus.push(*from);
-        }
-    }
-    surplus
 }
 
 #[cfg(test)]
@@ -286,70 +254,11 @@ mod tests {
 
     use super::*;
 
-    const DAY: u64 = 86_400_000;
     const NOW: u64 = 1_767_225_600_000;
-    /// Room enough.
-    const ROOM: Room = Room { free: u64::MAX / 4, reserve: 100 };
 
-    fn entry(name: &str, bytes: u64, written: u64) -> Entry {
-        let modified = UNIX_EPOCH + Duration::from_millis(written);
-        Entry { name: SegmentName::parse(name).unwrap(), bytes, modified }
-    }
-
-    /// A segment of each of the last days, the oldest first, with the place for its number; each of 100 bytes.
-    fn days(count: u64) -> BTreeMap<u64, Files> {
-        let entries = (0..count).map(|day| {
-            let from = NOW - (count - day) * DAY;
-            entry(&format!("events-{from:013}-{:013}.parquet", from + DAY - 1), 100, 0)
-        });
-        segments(&entries.collect::<Vec<_>>())
-    }
-
-    /// The surplus, as days before now.
-    fn surplus_of(days: &BTreeMap<u64, Files>, busy: &[u64], (bytes, age): (u64, u64), room: Room) -> Vec<u64> {
-        let limits = Limits::new(bytes, Duration::from_millis(age * DAY), Pace::NORMAL);
-        let busy = busy.iter().map(|day| NOW - day * DAY).collect();
-        surplus(days, &busy, limits, room, NOW).iter().map(|from| (NOW - from) / DAY).collect()
-    }
-
-    #[test]
-    fn the_oldest_go_first() {
-        let days = days(10);
-        assert!(surplus_of(&days, &[], (1 << 20, 30), ROOM).is_empty());
-        assert_eq!(surplus_of(&days, &[], (1 << 20, 7), ROOM), [10, 9, 8], "too old: their last event is");
-        // A sixteenth is for the segment that will grow: 800 bytes are 750 for these.
-        assert_eq!(surplus_of(&days, &[], (800, 30), ROOM), [10, 9, 8], "too much");
-        assert_eq!(surplus_of(&days, &[10, 8], (800, 5), ROOM), [9, 7, 6], "too old, without those that are worked on");
-        assert_eq!(surplus_of(&days, &[], (0, 30), ROOM).len(), 10);
-    }
-
-    #[test]
-    fn the_history_gives_way_but_not_all_of_it() {
-        let days = days(10);
-        let room = |free| Room { free, reserve: 500 };
-        assert!(surplus_of(&days, &[], (4000, 30), room(500)).is_empty());
-        assert_eq!(surplus_of(&days, &[], (4000, 30), room(250)), [10, 9, 8]);
-        assert_eq!(surplus_of(&days, &[], (4000, 30), room(0)), [10, 9, 8, 7, 6]);
-        assert_eq!(surplus_of(&days, &[], (9600, 30), room(0)), [10], "a tenth of what it may have stays");
-    }
-
-    #[test]
-    fn both_files_of_a_segment_are_one() {
-        let all = [
-            entry("events-1767225600000-1767225699999.parquet", 10, 0),
-            entry("events-1767225600000.ndjson", 100, 7),
-            entry("events-1767225700000.ndjson", 200, 1_767_225_799_999),
-        ];
-        let segments = segments(&all);
-        let [first, second] = segments.values().collect::<Vec<_>>()[..] else { panic!("{segments:?}") };
-        assert_eq!((first.bytes, first.to, first.is_converted), (110, 1_767_225_699_999, true));
-        assert_eq!(first.names, [all[1].name, all[0].name], "the segment goes first");
-        assert_eq!((second.bytes, second.to, second.is_converted), (200, 1_767_225_799_999, false));
-    }
-
-    fn keeper(folder: &tempfile::TempDir, pace: Pace) -> Keeper {
-        let limits = Limits::new(1 << 30, Duration::from_secs(1 << 32), Pace::NORMAL);
-        let keeper = Keeper::new(folder.path().to_owned(), limits, pace, Arc::default());
+    fn keeper(folder: &tempfile::TempDir, timing: HistoryTiming) -> Keeper {
+        let limits = HistoryLimits::new(1 << 30, Duration::from_secs(1 << 32), HistoryTiming::NORMAL);
+        let keeper = Keeper::new(folder.path().to_owned(), limits, timing, Arc::default());
         keeper.status.ready.store(true, Ordering::Release);
         keeper
     }
@@ -360,8 +269,8 @@ mod tests {
         for name in ["events-1767225600000.ndjson", "events-1767225600000-1767225699999.parquet"] {
             fs::write(folder.path().join(name), "x\n").unwrap();
         }
-        let count = || folder::list(folder.path()).unwrap().len();
-        let mut keeper = keeper(&folder, Pace { grace: Duration::from_millis(50), ..Pace::NORMAL });
+        let count = || directory::list(folder.path()).unwrap().len();
+        let mut keeper = keeper(&folder, HistoryTiming { grace: Duration::from_millis(50), ..HistoryTiming::NORMAL });
         keeper.status.ready.store(false, Ordering::Release);
         keeper.look(true);
         assert_eq!(keeper.doubled.len(), 0, "somebody may be about to go on with the segment");
@@ -369,22 +278,22 @@ mod tests {
         keeper.look(true);
         assert_eq!((count(), keeper.status.bytes(), keeper.status.files()), (2, 4, 2), "somebody may read it");
         std::thread::sleep(Duration::from_millis(60));
-        let patience = keeper.look(true);
+        let pause = keeper.look(true);
         assert_eq!((count(), keeper.status.bytes(), keeper.status.files()), (1, 2, 1));
         assert_eq!(keeper.status.oldest(), Some(1_767_225_600_000));
-        assert_eq!((keeper.status.waiting(), patience), (0, AGES));
+        assert_eq!((keeper.status.waiting(), pause), (0, DIRECTORY_POLL));
     }
 
     #[test]
     fn a_segment_that_is_not_converted_waits_longer_each_time() {
         let folder = tempfile::tempdir().unwrap();
-        let mut keeper = keeper(&folder, Pace::NORMAL);
+        let mut keeper = keeper(&folder, HistoryTiming::NORMAL);
         for times in [1, 2, 4, 8, 16, 32, 32] {
-            keeper.fail(NOW, &ConvertError::Untrue("because".into()));
-            assert_eq!(keeper.failed[&NOW].1, Pace::NORMAL.retry * times);
+            keeper.conversion_failed(NOW, &ConvertError::Untrue("because".into()));
+            assert_eq!(keeper.failed[&NOW].pause, HistoryTiming::NORMAL.retry * times);
         }
         keeper.convert_next(&[NOW]);
-        assert!(keeper.running.is_none(), "not yet");
+        assert!(keeper.converter.is_none(), "not yet");
         assert_eq!(keeper.status.conversion(), Conversion::Failing);
     }
 
@@ -394,6 +303,6 @@ mod tests {
         let (notes, receiver) = sync_channel(1);
         notes.send(()).unwrap();
         drop(notes);
-        keeper(&folder, Pace::NORMAL).run(&receiver);
+        keeper(&folder, HistoryTiming::NORMAL).run(&receiver);
     }
 }

@@ -1,81 +1,83 @@
-//! The history: all events of this host, in files of the state folder that stay within limits, for `netconn search`.
+//! The history: the events of this host, kept within limits of size and age for `netconn search`.
 //!
-//! Events are appended to a segment of NDJSON by the thread of an output ([`Writer`]). Another thread, the keeper, has closed
-//! segments converted to Parquet by a child process, and removes what is too old or too much. What the names of the files
-//! promise is in [`name`], how no event is lost or doubled in `docs/history.md`.
+//! The thread of an output appends events to a segment of NDJSON ([`HistoryWriter`]). A second thread, the keeper, has closed
+//! segments converted to Parquet by a child process and removes the oldest files. All state is in the names of the files, see
+//! [`netconn_model::segment_name`]. `docs/history.md` says why no event is lost or doubled.
 
-mod folder;
+mod directory;
 mod status;
+mod confine;
 mod convert;
+mod retention;
 mod keeper;
 mod segment;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use segment::Writer;
-pub use status::Status;
+pub use segment::HistoryWriter;
+pub use status::HistoryStatus;
 
-/// A history has room for this many segments of the greatest length: what goes when it is full is a small part of it.
+/// A full history consists of at least this many segments, so that the removal of one forgets little.
 const SEGMENTS_MIN: u64 = 16;
 
 /// What a history is, and where.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct HistorySettings {
     /// Where its files are.
-    pub folder: PathBuf,
+    pub directory: PathBuf,
     /// Group whose members may read them.
     pub group: String,
-    /// How much it may be.
-    pub limits: Limits,
-    /// How long things take.
-    pub pace: Pace,
+    /// When files are removed and segments closed.
+    pub limits: HistoryLimits,
+    /// How long its work may take.
+    pub timing: HistoryTiming,
 }
 
-/// How much a history may be; the oldest segments go first.
+/// How large and old a history may become. The oldest segments are removed first.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of all files.
+pub struct HistoryLimits {
+    /// Largest size of all files, bytes.
     pub bytes: u64,
-    /// Age of the latest event of a file.
+    /// Greatest age of the latest event of a file.
     pub age: Duration,
-    /// At this length a segment is closed.
+    /// Size at which a segment is closed, bytes.
     segment_bytes: u64,
 }
 
-impl Limits {
-    /// Those of the configuration.
-    pub fn new(bytes: u64, age: Duration, pace: Pace) -> Self {
-        Self { bytes, age, segment_bytes: pace.segment_bytes.min(bytes / SEGMENTS_MIN) }
+impl HistoryLimits {
+    /// Creates limits whose segments are as large as `timing` allows, but not larger than a small part of `bytes`.
+    pub fn new(bytes: u64, age: Duration, timing: HistoryTiming) -> Self {
+        Self { bytes, age, segment_bytes: timing.segment_bytes.min(bytes / SEGMENTS_MIN) }
     }
 }
 
-/// How long things take.
+/// Durations, and the size that decides how often something happens. Tests use shorter ones.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Longest segment.
+pub struct HistoryTiming {
+    /// Largest segment, bytes.
     segment_bytes: u64,
-    /// How long a segment stays beside the Parquet that was made of it, for those who read it.
+    /// How long a converted segment stays beside its Parquet file, for searches that have begun to read it.
     grace: Duration,
-    /// How long a conversion may take. With a processor that is never idle it has one part in 300 of it (`WEIGHT_IDLEPRIO`,
-    /// `kernel/sched/sched.h`): half a second of work are some minutes.
-    limit: Duration,
-    /// How long until something that failed is tried again, the first time.
+    /// Longest conversion. On CPUs that are never idle the converter has one part in 300 of a CPU (`WEIGHT_IDLEPRIO`,
+    /// `kernel/sched/sched.h`): half a second of work takes some minutes.
+    conversion: Duration,
+    /// Pause before something that failed is tried again for the first time.
     retry: Duration,
 }
 
-impl Pace {
-    /// For everybody.
+impl HistoryTiming {
+    /// The timing of every daemon but those of tests.
     pub const NORMAL: Self = Self {
         segment_bytes: 64 << 20,
         grace: Duration::from_secs(60),
-        limit: Duration::from_secs(3600),
+        conversion: Duration::from_secs(3600),
         retry: Duration::from_secs(600),
     };
-    /// For tests, which do not wait for minutes.
-    pub const HURRIED: Self = Self {
+    /// The timing of `--test-fast-history`: seconds instead of minutes.
+    pub const FAST: Self = Self {
         segment_bytes: 256 << 10,
         grace: Duration::from_secs(1),
-        limit: Duration::from_secs(15),
+        conversion: Duration::from_secs(15),
         retry: Duration::from_millis(500),
     };
 }

@@ -1,4 +1,4 @@
-//! The segment that grows, as its one writer sees it: begins with the first event, is closed when it is long or old.
+//! The live segment as its writer sees it: it begins with the first event, and is closed when it is large or old.
 
 use std::{
     collections::HashSet,
@@ -19,101 +19,113 @@ use tracing::{info, warn};
 use crate::{
     line_file::{LineFile, MODE, WriteFailure},
     store::{
-        Limits, Settings,
-        folder::{self, Room, Stage},
+        HistoryLimits, HistorySettings,
+        directory::{self, DiskSpace, Preparation},
         keeper::Keeper,
-        status::Status,
+        status::HistoryStatus,
     },
 };
 
-/// Events are not written in the order of their times, and the clock may be set. A segment takes events that are so much
-/// earlier than its first; for one that is earlier still another segment is begun.
+/// How much earlier than the first event of a segment later ones may be: events are not written in the order of their times, and
+/// the clock may be set. An event that is earlier still begins another segment.
 const EARLIER_MS: u64 = 10_000;
-/// A segment is closed at this age, in the interest of those who look for an hour of many…
+/// A segment is closed after an hour, so that searches of short ranges skip most files…
 const OLD: Duration = Duration::from_secs(3600);
-/// …but only if it has this part of its greatest length: a quiet machine makes one file a day, not 24.
+/// …but only once it holds this part of the maximum: a quiet machine makes one file a day, not 24.
 const WORTH_PART: u64 = 16;
-/// At this age it is closed in any case.
+/// Age at which a segment is closed in any case.
 const VERY_OLD: Duration = Duration::from_secs(24 * 3600);
-/// How often it is looked whether there is room, and whether the file is still there.
+/// Pause between two looks at the free space, and whether the file is still there.
 const CHECK: Duration = Duration::from_secs(1);
-/// How long after a failure the folder is prepared again.
-const PREPARE_AGAIN: Duration = Duration::from_secs(10);
+/// Pause after a failure before the directory is prepared again.
+const PREPARE_RETRY: Duration = Duration::from_secs(10);
 
-/// Writes the history. It makes its folder and files when there is something to write; what goes wrong costs the events that
-/// come meanwhile, and is tried again.
+/// Appends events to the history. It creates the directory and the files when there is something to write. A failure loses the
+/// events that come meanwhile, and everything is tried again later.
 #[derive(Debug)]
-pub struct Writer {
-    folder: PathBuf,
+pub struct HistoryWriter {
+    directory: PathBuf,
     group: String,
-    limits: Limits,
-    status: Arc<Status>,
+    limits: HistoryLimits,
+    status: Arc<HistoryStatus>,
+    /// Wakes the keeper; `None` only while this is dropped.
     notes: Option<SyncSender<()>>,
     keeper: Option<JoinHandle<()>>,
-    live: Option<Live>,
-    prepared: Prepared,
+    live: Option<LiveSegment>,
+    directory_state: DirectoryState,
+    /// When space and file were last looked at.
     checked: Instant,
 }
 
-/// Whether the folder is ready; if that went wrong, when it is tried again.
-type Prepared = Result<(), Option<(Instant, io::ErrorKind, String)>>;
-
-const UNPREPARED: Prepared = Err(None);
-
+/// Whether the directory can be written to.
 #[derive(Debug)]
-struct Live {
+enum DirectoryState {
+    /// It has to be prepared before the next write.
+    Unprepared,
+    Ready,
+    /// It could not be prepared. Until `retry_at`, each write fails with the same error.
+    Failed {
+        retry_at: Instant,
+        kind: io::ErrorKind,
+        message: String,
+    },
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct LiveSegment {
     from: u64,
     file: LineFile,
     bytes: u64,
 }
 
-impl Writer {
-    /// A history in a folder, and the thread that looks after it.
+impl HistoryWriter {
+    /// Creates a writer, and the thread that looks after the directory.
     ///
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub fn start(settings: Settings) -> io::Result<Self> {
-        let Settings { folder, group, limits, pace } = settings;
-        let status = Arc::<Status>::default();
-        // One note is enough: whoever gets it looks at everything.
+    pub fn start(settings: HistorySettings) -> io::Result<Self> {
+        let HistorySettings { directory, group, limits, timing } = settings;
+        let status = Arc::<HistoryStatus>::default();
+        // One note is enough: the keeper looks at everything when it receives one.
         let (notes, receiver) = sync_channel(1);
-        let keeper = Keeper::new(folder.clone(), limits, pace, Arc::clone(&status));
+        let keeper = Keeper::new(directory.clone(), limits, timing, Arc::clone(&status));
         let thread = thread::Builder::new().name("netconn-history".into());
         let keeper = thread.spawn(move || keeper.run(&receiver))?;
         Ok(Self {
-            folder,
+            directory,
             group,
             limits,
             status,
             notes: Some(notes),
             keeper: Some(keeper),
             live: None,
-            prepared: UNPREPARED,
+            directory_state: DirectoryState::Unprepared,
             checked: Instant::now(),
         })
     }
 
-    /// How it is.
-    pub fn status(&self) -> &Arc<Status> {
+    /// Returns the state that the engine reports.
+    pub fn status(&self) -> &Arc<HistoryStatus> {
         &self.status
     }
 
-    /// Appends whole lines, of which the earliest is of the given time (epoch milliseconds).
+    /// Appends whole lines. `earliest` is the earliest time of their events, epoch milliseconds.
     ///
     /// # Errors
     ///
-    /// When not all could be written; the lines that were are whole.
+    /// When not all of them could be written; those that were are whole.
     pub fn write(&mut self, lines: &[u8], earliest: i64) -> Result<(), WriteFailure> {
         let earliest = u64::try_from(earliest).unwrap_or(0).min(LATEST);
-        let is_time = self.live.is_none() || self.checked.elapsed() >= CHECK;
-        if is_time {
+        let is_check_due = self.live.is_none() || self.checked.elapsed() >= CHECK;
+        if is_check_due {
             self.checked = Instant::now();
-            self.look_for_file();
+            self.check_file();
         }
         self.prepare()?;
-        if is_time {
-            self.look_for_room()?;
+        if is_check_due {
+            self.check_space()?;
         }
         if self.status.is_full() {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
@@ -133,14 +145,14 @@ impl Writer {
         written
     }
 
-    /// When the segment will be so old that it is closed, if nothing is written until then.
+    /// Returns the time until the live segment is old enough to be closed, if nothing more is written to it.
     pub fn due(&self) -> Option<Duration> {
-        let Live { from, bytes, .. } = self.live.as_ref()?;
+        let LiveSegment { from, bytes, .. } = self.live.as_ref()?;
         let age = if self.is_worth_a_file(*bytes) { OLD } else { VERY_OLD };
-        Some(age.saturating_sub(since(*from)))
+        Some(age.saturating_sub(age_of(*from)))
     }
 
-    /// Closes the segment if it is long or old.
+    /// Closes the live segment if it is large or old.
     pub fn close_if_due(&mut self) {
         if self.live.as_ref().is_some_and(|live| self.is_due(live.from, live.bytes)) {
             self.close();
@@ -148,7 +160,7 @@ impl Writer {
     }
 
     fn is_due(&self, from: u64, bytes: u64) -> bool {
-        let age = since(from);
+        let age = age_of(from);
         bytes >= self.limits.segment_bytes || (age >= OLD && self.is_worth_a_file(bytes)) || age >= VERY_OLD
     }
 
@@ -156,140 +168,145 @@ impl Writer {
         bytes >= self.limits.segment_bytes / WORTH_PART
     }
 
-    /// Makes the folder ready, once; if that failed, again after a while.
+    /// Prepares the directory unless it is ready, or has failed a short while ago.
     fn prepare(&mut self) -> io::Result<()> {
-        match &self.prepared {
-            Ok(()) => return Ok(()),
-            Err(Some((again, kind, said))) if *again > Instant::now() => {
-                return Err(io::Error::new(*kind, said.clone()));
+        match &self.directory_state {
+            DirectoryState::Ready => return Ok(()),
+            DirectoryState::Failed { retry_at, kind, message } if *retry_at > Instant::now() => {
+                return Err(io::Error::new(*kind, message.clone()));
             }
-            Err(_) => {}
+            DirectoryState::Unprepared | DirectoryState::Failed { .. } => {}
         }
-        // A segment that has been closed once may be in conversion: only the first time one is gone on with.
+        // A segment is continued only the first time: later, the latest one may have been closed, and may be in conversion.
         let prepared = if self.status.ready.load(Ordering::Acquire) {
-            folder::prepare(&self.folder, &self.group, Stage::Again)
+            directory::prepare(&self.directory, &self.group, Preparation::AfterFailure)
         } else {
-            folder::prepare(&self.folder, &self.group, Stage::Start).and_then(|()| self.resume())
+            directory::prepare(&self.directory, &self.group, Preparation::AtStart).and_then(|()| self.resume())
         };
         match &prepared {
             Ok(()) => {
-                self.prepared = Ok(());
+                self.directory_state = DirectoryState::Ready;
                 self.status.ready.store(true, Ordering::Release);
             }
-            Err(error) => self.prepare_later(error),
+            Err(error) => self.retry_later(error),
         }
-        self.note();
+        self.notify_keeper();
         prepared
     }
 
-    fn prepare_later(&mut self, error: &io::Error) {
-        self.prepared = Err(Some((Instant::now() + PREPARE_AGAIN, error.kind(), error.to_string())));
+    fn retry_later(&mut self, error: &io::Error) {
+        let retry_at = Instant::now() + PREPARE_RETRY;
+        self.directory_state = DirectoryState::Failed { retry_at, kind: error.kind(), message: error.to_string() };
     }
 
-    /// Goes on with the latest segment, if it is not due: else daemons that are started often would leave many short ones.
+    /// Continues the latest segment unless it is due to be closed: daemons that are started often would otherwise leave many
+    /// small files.
     fn resume(&mut self) -> io::Result<()> {
-        let entries = folder::list(&self.folder)?;
+        let files = directory::list(&self.directory)?;
         let converted: HashSet<u64> =
-            entries.iter().filter(|entry| entry.name.to().is_some()).map(|entry| entry.name.from()).collect();
-        let alone = entries.iter().filter(|entry| !converted.contains(&entry.name.from()));
-        let Some(latest) = alone.max_by_key(|entry| entry.name) else { return Ok(()) };
+            files.iter().filter(|file| file.name.to().is_some()).map(|file| file.name.from()).collect();
+        let unconverted = files.iter().filter(|file| !converted.contains(&file.name.from()));
+        let Some(latest) = unconverted.max_by_key(|file| file.name) else { return Ok(()) };
         let from = latest.name.from();
         if !self.is_due(from, latest.bytes) {
             let file = LineFile::open(&self.path(from))?;
             let bytes = file.length()?;
             self.status.set_live(Some(from));
             self.status.live_bytes.store(bytes, Ordering::Relaxed);
-            self.live = Some(Live { from, file, bytes });
+            self.live = Some(LiveSegment { from, file, bytes });
         }
         Ok(())
     }
 
-    /// Begins a segment for an event of this time and those that follow.
-    fn begin(&mut self, earliest: u64) -> io::Result<Live> {
+    /// Begins a segment for an event of this time and later ones.
+    fn begin(&mut self, earliest: u64) -> io::Result<LiveSegment> {
         let started = self.create(earliest);
         if let Err(error) = &started {
             self.status.set_live(None);
             if error.kind() == io::ErrorKind::NotFound {
-                self.prepared = UNPREPARED; // The folder is gone, or was made anew.
+                // Somebody has removed the directory.
+                self.directory_state = DirectoryState::Unprepared;
             } else {
-                self.prepare_later(error);
+                self.retry_later(error);
             }
         }
-        self.note();
+        self.notify_keeper();
         started
     }
 
-    fn create(&self, earliest: u64) -> io::Result<Live> {
-        let taken: HashSet<u64> = folder::list(&self.folder)?.iter().map(|entry| entry.name.from()).collect();
+    fn create(&self, earliest: u64) -> io::Result<LiveSegment> {
+        let taken: HashSet<u64> = directory::list(&self.directory)?.iter().map(|file| file.name.from()).collect();
         let first = earliest.saturating_sub(EARLIER_MS);
-        // Lower, so that no event is earlier; at the very beginning of time there is only the other way.
+        // If the name is taken, the next lower one that is free, so that no event is earlier than the name says. At the very
+        // beginning of time only higher ones are left.
         let mut free = (0..=first).rev().chain(first..=LATEST).filter(|from| !taken.contains(from));
         let from = free.next().ok_or(io::ErrorKind::AlreadyExists)?;
         self.status.set_live(Some(from));
         let path = self.path(from);
         let file = LineFile::create(&path)?;
-        // Whatever the umask is; the group is the folder's.
-        folder::share(&path, None, MODE)?;
-        Ok(Live { from, file, bytes: 0 })
+        // Because of the umask. The group is inherited from the directory.
+        directory::share(&path, None, MODE)?;
+        Ok(LiveSegment { from, file, bytes: 0 })
     }
 
-    /// Closes the segment, for the keeper to have it converted.
+    /// Closes the live segment, so that the keeper has it converted.
     fn close(&mut self) {
         self.live = None;
         self.status.live_bytes.store(0, Ordering::Relaxed);
         self.status.set_live(None);
-        self.note();
+        self.notify_keeper();
     }
 
-    /// Another segment is begun, in another folder if need be, when somebody has removed this one.
-    fn look_for_file(&mut self) {
+    /// Closes the live segment if somebody has removed its file, and has the directory prepared if that is gone as well.
+    fn check_file(&mut self) {
         let removed = self.live.as_ref().filter(|live| live.file.is_removed()).map(|live| live.from);
         if let Some(from) = removed {
-            info!("{} was removed by somebody: another is begun", self.path(from).display());
+            info!("{} was removed: another segment is begun", self.path(from).display());
             self.close();
         }
-        // That is not asked for each batch, but before each segment.
-        if self.live.is_none() && !self.folder.exists() {
-            self.prepared = UNPREPARED;
+        // An open file outlives its directory, so it is enough to look before each segment.
+        if self.live.is_none() && !self.directory.exists() {
+            self.directory_state = DirectoryState::Unprepared;
         }
     }
 
-    /// Notes whether there is room, and has some made before there is none.
-    fn look_for_room(&mut self) -> io::Result<()> {
-        let room = Room::of(&self.folder).inspect_err(|_| self.prepared = UNPREPARED)?;
-        self.status.full.store(room.is_exhausted(), Ordering::Relaxed);
-        if room.free < room.reserve {
-            self.note();
+    /// Notes whether the file system is full, and has the keeper make space before it is.
+    fn check_space(&mut self) -> io::Result<()> {
+        let space =
+            DiskSpace::of(&self.directory).inspect_err(|_| self.directory_state = DirectoryState::Unprepared)?;
+        self.status.full.store(space.is_exhausted(), Ordering::Relaxed);
+        if space.free < space.reserve {
+            self.notify_keeper();
         }
         Ok(())
     }
 
-    /// Tells the keeper that there is something to do. If it was told already, it will look at this too.
-    fn note(&self) {
+    /// Wakes the keeper. If a note waits already, that one is enough.
+    fn notify_keeper(&self) {
         if let Some(notes) = &self.notes {
             let _ = notes.try_send(());
         }
     }
 
     fn path(&self, from: u64) -> PathBuf {
-        self.folder.join(SegmentName::Segment { from }.to_string())
+        self.directory.join(SegmentName::Segment { from }.to_string())
     }
 }
 
-impl Drop for Writer {
-    /// The segment stays as it is: the next daemon goes on with it.
+impl Drop for HistoryWriter {
+    /// Ends the keeper. The live segment is not closed: the next daemon continues it.
     fn drop(&mut self) {
         drop(self.notes.take());
         if let Some(keeper) = self.keeper.take()
             && keeper.join().is_err()
         {
-            warn!("the thread that looks after the history broke: please report what stands above");
+            warn!("the thread that looks after the history has panicked: please report the messages above");
         }
     }
 }
 
-/// How long ago that was; nothing if it is yet to come.
-fn since(epoch_ms: u64) -> Duration {
+/// Returns how long ago a time was; zero if it is yet to come.
+fn age_of(epoch_ms: u64) -> Duration {
     UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(Duration::from_millis(epoch_ms))
 }
 
@@ -298,13 +315,18 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
-    use crate::store::Pace;
+    use crate::store::HistoryTiming;
 
     const LINE: &[u8] = b"{\"event.type\":\"IP Connect\"}\n";
 
-    fn settings(folder: &Path) -> Settings {
-        let limits = Limits::new(16 << 10, Duration::from_secs(1 << 32), Pace::NORMAL);
-        Settings { folder: folder.to_owned(), group: "no-such-group".into(), limits, pace: Pace::NORMAL }
+    fn settings(directory: &Path) -> HistorySettings {
+        let limits = HistoryLimits::new(16 << 10, Duration::from_secs(1 << 32), HistoryTiming::NORMAL);
+        HistorySettings {
+            directory: directory.to_owned(),
+            group: "no-such-group".into(),
+            limits,
+            timing: HistoryTiming::NORMAL,
+        }
     }
 
     fn now() -> i64 {
@@ -312,25 +334,25 @@ mod tests {
     }
 
     /// The segments with their content, the earliest first.
-    fn segments(folder: &Path) -> Vec<(u64, String)> {
-        let mut entries = folder::list(folder).unwrap();
+    fn segments(directory: &Path) -> Vec<(u64, String)> {
+        let mut entries = directory::list(directory).unwrap();
         entries.sort_by_key(|entry| entry.name);
-        let read = |name: SegmentName| fs::read_to_string(folder.join(name.to_string())).unwrap();
+        let read = |name: SegmentName| fs::read_to_string(directory.join(name.to_string())).unwrap();
         entries.iter().map(|entry| (entry.name.from(), read(entry.name))).collect()
     }
 
     #[test]
     fn a_segment_is_closed_when_it_is_long_and_the_next_has_another_name() {
         let state = tempfile::tempdir().unwrap();
-        let folder = state.path().join("events");
-        let mut writer = Writer::start(settings(&folder)).unwrap();
+        let directory = state.path().join("events");
+        let mut writer = HistoryWriter::start(settings(&directory)).unwrap();
         let time = now();
         // 1 kB is the greatest length here: 37 lines are a segment, all of one millisecond.
         for _ in 0..100 {
             writer.write(LINE, time).unwrap();
         }
         drop(writer);
-        let found = segments(&folder);
+        let found = segments(&directory);
         assert_eq!(found.iter().map(|(_, text)| text.len() / LINE.len()).collect::<Vec<_>>(), [26, 37, 37]);
         let latest = time as u64 - EARLIER_MS;
         assert_eq!(found.iter().map(|(from, _)| *from).collect::<Vec<_>>(), [latest - 2, latest - 1, latest]);
@@ -339,29 +361,30 @@ mod tests {
     #[test]
     fn a_daemon_goes_on_with_the_segment_of_the_last_one() {
         let state = tempfile::tempdir().unwrap();
-        let folder = state.path().join("events");
+        let directory = state.path().join("events");
         for _ in 0..3 {
-            Writer::start(settings(&folder)).unwrap().write(LINE, now()).unwrap();
-            let (from, _) = segments(&folder)[0];
-            let torn = fs::OpenOptions::new().append(true).open(folder.join(SegmentName::Segment { from }.to_string()));
+            HistoryWriter::start(settings(&directory)).unwrap().write(LINE, now()).unwrap();
+            let (from, _) = segments(&directory)[0];
+            let torn =
+                fs::OpenOptions::new().append(true).open(directory.join(SegmentName::Segment { from }.to_string()));
             io::Write::write_all(&mut torn.unwrap(), b"{\"event.type\":\"I").unwrap();
         }
-        let mut writer = Writer::start(settings(&folder)).unwrap();
+        let mut writer = HistoryWriter::start(settings(&directory)).unwrap();
         writer.write(LINE, now()).unwrap();
-        assert_eq!(writer.status().live(), Some(segments(&folder)[0].0));
+        assert_eq!(writer.status().live(), Some(segments(&directory)[0].0));
         drop(writer);
-        let found = segments(&folder);
+        let found = segments(&directory);
         assert_eq!((found.len(), found[0].1.as_bytes()), (1, LINE.repeat(4).as_slice()));
     }
 
     #[test]
     fn a_segment_that_was_closed_does_not_grow_again() {
         let state = tempfile::tempdir().unwrap();
-        let mut writer = Writer::start(settings(state.path())).unwrap();
+        let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
         writer.write(LINE, now()).unwrap();
         writer.close();
-        // Something went wrong, so that the folder is made ready again; the keeper may be at the closed one.
-        writer.prepared = UNPREPARED;
+        // As after a failure: the directory is prepared again, and the keeper may have the closed segment converted.
+        writer.directory_state = DirectoryState::Unprepared;
         writer.write(LINE, now()).unwrap();
         drop(writer);
         assert_eq!(segments(state.path()).iter().map(|(_, text)| text.len()).collect::<Vec<_>>(), [LINE.len(); 2]);
@@ -370,7 +393,7 @@ mod tests {
     #[test]
     fn no_event_is_earlier_than_the_name_says() {
         let state = tempfile::tempdir().unwrap();
-        let mut writer = Writer::start(settings(state.path())).unwrap();
+        let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
         let time = now();
         for earlier in [0, 200, EARLIER_MS as i64, EARLIER_MS as i64 + 1, 0] {
             writer.write(LINE, time - earlier).unwrap();
@@ -391,7 +414,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let now = now() as u64;
         let hours = |hours: u64| now - hours * 3_600_000;
-        let writer = Writer::start(settings(state.path())).unwrap();
+        let writer = HistoryWriter::start(settings(state.path())).unwrap();
         // A sixteenth of 1 kB is worth a file.
         for (from, bytes, is_due) in [
             (hours(2), 64, true),
@@ -411,12 +434,12 @@ mod tests {
             writer.write(LINE, now as i64).unwrap();
         }
         assert!(writer.due().unwrap() <= OLD);
-        // The next daemon does not go on with one that is old.
+        // The next daemon does not continue one that is old.
         fs::write(state.path().join(SegmentName::Segment { from: hours(2) }.to_string()), LINE.repeat(3)).unwrap();
         drop(writer);
         fs::remove_file(state.path().join(SegmentName::Segment { from: segments(state.path())[1].0 }.to_string()))
             .unwrap();
-        let mut writer = Writer::start(settings(state.path())).unwrap();
+        let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
         writer.write(LINE, now as i64).unwrap();
         assert_eq!(segments(state.path()).len(), 2);
     }
@@ -428,7 +451,7 @@ mod tests {
         fs::write(state.path().join(SegmentName::Segment { from }.to_string()), LINE).unwrap();
         fs::write(state.path().join(SegmentName::Converted { from, to: from + 1 }.to_string()), "PAR1 much PAR1")
             .unwrap();
-        let mut writer = Writer::start(settings(state.path())).unwrap();
+        let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
         writer.write(LINE, from as i64 + EARLIER_MS as i64).unwrap();
         assert_eq!(segments(state.path()).len(), 3);
         assert_eq!(writer.status().live(), Some(from - 1));
@@ -437,26 +460,26 @@ mod tests {
     #[test]
     fn what_is_removed_is_made_again() {
         let state = tempfile::tempdir().unwrap();
-        let folder = state.path().join("events");
-        let mut writer = Writer::start(settings(&folder)).unwrap();
+        let directory = state.path().join("events");
+        let mut writer = HistoryWriter::start(settings(&directory)).unwrap();
         writer.write(LINE, now()).unwrap();
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
         writer.checked = Instant::now().checked_sub(CHECK).unwrap();
         writer.write(LINE, now()).unwrap();
-        assert_eq!(segments(&folder).len(), 1);
+        assert_eq!(segments(&directory).len(), 1);
         // Also between two segments.
         writer.close();
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
         writer.write(LINE, now()).unwrap();
-        assert_eq!(segments(&folder)[0].1.as_bytes(), LINE);
+        assert_eq!(segments(&directory)[0].1.as_bytes(), LINE);
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_an_error_each_time() {
+    fn a_directory_that_cannot_be_made_is_an_error_each_time() {
         let state = tempfile::tempdir().unwrap();
         let file = state.path().join("file");
         fs::write(&file, "").unwrap();
-        let mut writer = Writer::start(settings(&file.join("events"))).unwrap();
+        let mut writer = HistoryWriter::start(settings(&file.join("events"))).unwrap();
         for _ in 0..2 {
             let failed = writer.write(LINE, now()).unwrap_err();
             assert_eq!((failed.error.kind(), failed.written), (io::ErrorKind::NotADirectory, 0));

@@ -1,41 +1,43 @@
-//! How the history is: what its two threads tell each other, and the engine.
+//! The state of the history: what its writer and its keeper tell each other, and what the engine reports of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use netconn_model::health::Conversion;
 
+/// What [`HistoryStatus::conversion`] stores as an index.
 const CONVERSIONS: [Conversion; 4] = [Conversion::Idle, Conversion::Running, Conversion::Missing, Conversion::Failing];
-/// Stands for no segment, and for no oldest one.
+/// Stands for no live segment, and for no oldest one.
 const NONE: u64 = u64::MAX;
 
-/// Counters of the history. Each is written by one thread only.
+/// Counters and flags of the history. One thread only writes each of them: the writer or the keeper.
 #[derive(Debug)]
-pub struct Status {
-    /// FROM of the segment that grows. It is said before its file is there, so that nobody takes it for a closed one.
+pub struct HistoryStatus {
+    /// FROM of the live segment, the one that is being written. The writer sets it before it creates the file, so that the
+    /// keeper never takes that file for a closed segment.
     live: AtomicU64,
-    /// Bytes of that segment.
+    /// Size of the live segment, bytes.
     pub(super) live_bytes: AtomicU64,
-    /// Bytes of all other files.
+    /// Size of all other files, bytes.
     pub(super) closed_bytes: AtomicU64,
-    /// Files, that one counted in.
+    /// Number of files, the live segment included.
     pub(super) files: AtomicU64,
     oldest: AtomicU64,
-    /// Closed segments that are not converted yet.
+    /// Number of closed segments that are not converted yet.
     pub(super) waiting: AtomicU64,
-    /// Segments converted since the start.
+    /// Number of segments converted since the start.
     pub(super) converted: AtomicU64,
-    /// Conversions that have failed since the start.
+    /// Number of conversions that have failed since the start.
     pub(super) failures: AtomicU64,
-    /// Events are not written, because the file system is full.
+    /// No event is written, because the file system is full.
     pub(super) full: AtomicBool,
-    /// The folder is ready, and the segment of the last daemon is announced if this one goes on with it. Until then nobody
-    /// touches what is there: it may be about to grow.
+    /// The directory is prepared, and `live` names the last daemon's segment if this daemon continues it. Until then the keeper
+    /// leaves all files alone: the writer may be about to append to one.
     pub(super) ready: AtomicBool,
-    /// Place in [`CONVERSIONS`].
+    /// Index into [`CONVERSIONS`].
     conversion: AtomicU8,
 }
 
-impl Default for Status {
+impl Default for HistoryStatus {
     fn default() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -54,46 +56,46 @@ impl Default for Status {
     }
 }
 
-impl Status {
-    /// Bytes of all files.
+impl HistoryStatus {
+    /// Returns the size of all files, bytes.
     pub fn bytes(&self) -> u64 {
         self.live_bytes.load(Ordering::Relaxed) + self.closed_bytes.load(Ordering::Relaxed)
     }
 
-    /// Files.
+    /// Returns the number of files.
     pub fn files(&self) -> u64 {
         self.files.load(Ordering::Relaxed)
     }
 
-    /// Epoch milliseconds from which on there are events.
+    /// Returns the FROM of the oldest segment, epoch milliseconds: no event is earlier.
     pub fn oldest(&self) -> Option<u64> {
         Some(self.oldest.load(Ordering::Relaxed)).filter(|oldest| *oldest != NONE)
     }
 
-    /// Closed segments that are not converted yet.
+    /// Returns the number of closed segments that are not converted yet.
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Segments converted since the start.
+    /// Returns the number of segments converted since the start.
     pub fn converted(&self) -> u64 {
         self.converted.load(Ordering::Relaxed)
     }
 
-    /// Conversions that have failed since the start.
+    /// Returns the number of conversions that have failed since the start.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Whether events are lost at the moment, because the file system is full.
+    /// Whether events are being lost, because the file system is full.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// What becomes of closed segments.
+    /// Returns what becomes of closed segments.
     pub fn conversion(&self) -> Conversion {
-        let place = usize::from(self.conversion.load(Ordering::Relaxed));
-        CONVERSIONS.get(place).copied().unwrap_or(Conversion::Idle)
+        let index = usize::from(self.conversion.load(Ordering::Relaxed));
+        CONVERSIONS.get(index).copied().unwrap_or(Conversion::Idle)
     }
 
     pub(super) fn set_conversion(&self, conversion: Conversion) {
@@ -104,8 +106,8 @@ impl Status {
         self.oldest.store(from.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    /// FROM of the segment that grows. To be asked after the folder was listed: a segment that is in the list and is not the
-    /// one that grows is closed.
+    /// Returns the FROM of the live segment. Call it after the directory was listed: a listed segment that is not the live one
+    /// is closed then. In the other order a segment created in between would look closed.
     pub(super) fn live(&self) -> Option<u64> {
         Some(self.live.load(Ordering::SeqCst)).filter(|from| *from != NONE)
     }
@@ -121,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_is_set_is_read() {
-        let status = Status::default();
+        let status = HistoryStatus::default();
         assert_eq!((status.live(), status.oldest(), status.conversion()), (None, None, Conversion::Idle));
         status.set_live(Some(0));
         status.set_oldest(Some(7));
