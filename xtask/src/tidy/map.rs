@@ -1,0 +1,108 @@
+//! The code map: it names every module that a library's `lib.rs` declares, and every path in it exists.
+
+use std::collections::BTreeSet;
+
+use super::Source;
+
+/// The file with the map.
+pub(super) const FILE: &str = "ARCHITECTURE.md";
+/// The section that is the map.
+const SECTION: &str = "## Code map";
+
+/// Checks the map against the files there are.
+pub(super) fn check(text: &str, sources: &[Source]) -> Vec<String> {
+    let named = named(text);
+    if named.is_empty() {
+        return vec![format!("{FILE}: the section `{SECTION}` names no path")];
+    }
+    let modules = modules(sources);
+    let members: BTreeSet<&str> = sources.iter().filter_map(|source| source.name.split('/').next()).collect();
+    let exists = |path: &str| {
+        let folder = format!("{path}/");
+        let file = format!("{path}.rs");
+        sources.iter().any(|source| source.name == path || source.name == file || source.name.starts_with(&folder))
+    };
+    // A path of a crate; others, as of hunts, are no modules.
+    let of_crate = |path: &&&str| members.contains(path.split('/').next().unwrap_or_default());
+    let is_source = |path: &&&str| !path.contains('/') || path.contains("/src");
+    let mut problems: Vec<String> = named
+        .iter()
+        .filter(of_crate)
+        .filter(is_source)
+        .filter(|path| !exists(path))
+        .map(|path| format!("{FILE}: the code map names `{path}`, which does not exist"))
+        .collect();
+    let is_named = |module: &str| {
+        let mut above = module;
+        loop {
+            if named.contains(above) {
+                return true;
+            }
+            // The row of a folder is about all in it.
+            let Some((folder, _)) = above.rsplit_once('/') else { return false };
+            above = folder;
+        }
+    };
+    let missing = modules.iter().filter(|module| !is_named(module));
+    problems.extend(missing.map(|module| format!("{FILE}: the code map does not name `{module}`")));
+    problems
+}
+
+/// The words between backticks in the first column of the map.
+fn named(text: &str) -> BTreeSet<&str> {
+    let section = text.split_once(SECTION).map_or("", |(_, rest)| rest);
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let cells = section.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+}
+
+/// The modules that each `lib.rs` declares: `netconn/src/table`.
+fn modules(sources: &[Source]) -> Vec<String> {
+    let libraries = sources.iter().filter_map(|source| Some((source.name.strip_suffix("/lib.rs")?, &source.text)));
+    libraries
+        .flat_map(|(folder, text)| {
+            let names =
+                text.lines().filter_map(|line| line.strip_suffix(';')?.split_once("mod ").map(|(_, name)| name));
+            names.map(move |name| format!("{folder}/{name}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::source, *};
+
+    const MAP: &str = "\
+# A
+
+## Code map
+
+| where | what |
+|---|---|
+| `x/src/a`, `x/src/b/c` | `d` |
+| `y` | all |
+
+## More
+
+| `z` |
+";
+
+    #[test]
+    fn the_map_has_what_there_is() {
+        let library = |text: &str| {
+            let files = [
+                source("x/src/lib.rs", text),
+                source("x/src/a.rs", ""),
+                source("x/src/b/c/mod.rs", ""),
+                source("y/src/lib.rs", "mod m;\n"),
+                source("y/src/m.rs", ""),
+            ];
+            check(MAP, &files)
+        };
+        assert!(library("pub mod a;\n").is_empty());
+        assert_eq!(library("mod e;\n"), ["ARCHITECTURE.md: the code map does not name `x/src/e`"]);
+        let without = check(MAP, &[source("x/src/lib.rs", ""), source("x/src/a.rs", ""), source("y/src/m.rs", "")]);
+        assert_eq!(without, ["ARCHITECTURE.md: the code map names `x/src/b/c`, which does not exist"]);
+        assert_eq!(check("# No map", &[]).len(), 1);
+    }
+}

@@ -1,0 +1,142 @@
+//! The order of modules is the order of dependency: a module uses only those above it in `lib.rs`, or in a `mod.rs` that
+//! claims the same of its own modules.
+
+use super::{Source, imports};
+
+/// What a `mod.rs` says of its modules to have their order checked. Of every `lib.rs` it is.
+const CLAIM: &str = "order of the modules is the order of dependency";
+
+/// A module that a file declares.
+#[derive(Debug, PartialEq)]
+struct Declared<'a> {
+    name: &'a str,
+    /// Names that the file re-exports from it.
+    exports: Vec<String>,
+}
+
+/// Checks all files that have modules in order.
+pub(super) fn check(sources: &[Source]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for source in sources {
+        let Some((folder, file)) = source.name.rsplit_once('/') else { continue };
+        let Some((member, inside)) = folder.split_once("/src").filter(|(member, _)| !member.contains('/')) else {
+            continue;
+        };
+        let root = match file {
+            "lib.rs" if inside.is_empty() => "crate".to_owned(),
+            "mod.rs" if source.text.contains(CLAIM) => format!("crate{}", inside.replace('/', "::")),
+            _ => continue,
+        };
+        let modules = declared(&source.text);
+        for user in sources.iter().filter(|user| user.name.starts_with(&format!("{member}/src{inside}/"))) {
+            let Some(place) = modules.iter().position(|module| is_in(&user.name, folder, module.name)) else {
+                continue;
+            };
+            for path in uses(&user.text, &root) {
+                let used = modules.iter().position(|module| module.has(&path));
+                if let Some(used) = used.filter(|used| *used > place) {
+                    let (this, other) = (modules[place].name, modules[used].name);
+                    let problem = format!(
+                        "{}: {this} uses {other} ({root}::{path}), which is below it in {}",
+                        user.name, source.name
+                    );
+                    if !problems.contains(&problem) {
+                        problems.push(problem);
+                    }
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// Whether a file belongs to a module of a folder.
+fn is_in(file: &str, folder: &str, module: &str) -> bool {
+    let rest = file.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')?.strip_prefix(module));
+    rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+}
+
+/// The modules of a file, in order.
+fn declared(text: &str) -> Vec<Declared<'_>> {
+    let imports = imports::read(text);
+    let exports = |module: &str| {
+        let paths = imports.iter().filter(|import| !import.visibility.is_empty()).flat_map(|import| &import.paths);
+        let names = paths.filter_map(|path| path.strip_prefix(module)?.strip_prefix("::"));
+        names.map(|name| name.rsplit("::").next().unwrap_or_default().to_owned()).collect()
+    };
+    let names = text.lines().filter_map(|line| {
+        let (visibility, name) = line.strip_suffix(';')?.split_once("mod ")?;
+        (visibility.is_empty() || visibility.starts_with("pub")).then_some(name)
+    });
+    names.map(|name| Declared { name, exports: exports(name) }).collect()
+}
+
+impl Declared<'_> {
+    /// Whether a path begins in this module, or with a name that is re-exported from it.
+    fn has(&self, path: &str) -> bool {
+        let first = path.split("::").next().unwrap_or_default();
+        first == self.name || self.exports.iter().any(|name| name == first)
+    }
+}
+
+/// The paths below a module that a file uses: in its imports, and where it writes them out.
+fn uses(text: &str, root: &str) -> Vec<String> {
+    let prefix = format!("{root}::");
+    let imports = imports::read(text);
+    let imported = imports.iter().flat_map(|import| &import.paths).filter_map(|path| path.strip_prefix(&prefix));
+    let mut found: Vec<String> = imported.map(str::to_owned).collect();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+        let is_name = |character: char| character.is_alphanumeric() || character == '_';
+        for (place, _) in line.match_indices(&prefix) {
+            let rest = &line[place + prefix.len()..];
+            let name = rest.split(|character| !is_name(character)).next().unwrap_or_default();
+            if !name.is_empty() && !line[..place].ends_with(is_name) {
+                found.push(name.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::source, *};
+
+    #[test]
+    fn uses_are_found() {
+        assert_eq!(uses("use crate::table::Table;", "crate"), ["table::Table", "table"]);
+        assert_eq!(uses("use crate::{\n    clock::Clock,\n    table,\n};\n", "crate"), ["clock::Clock", "table"]);
+        assert_eq!(uses("    crate::table::x()", "crate"), ["table"]);
+        assert_eq!(uses("use crate::a::{b, c::d};", "crate::a"), ["b", "c::d"]);
+        assert!(uses("use other::{\n    table::Table,\n};\n", "crate").is_empty());
+        assert!(uses("/// See [`crate::table`].", "crate").is_empty());
+    }
+
+    #[test]
+    fn modules_are_in_order() {
+        let library = "//! A.\n\npub mod a;\nmod b;\n\npub use b::B;\n";
+        let problems = |a: &str, b: &str| {
+            check(&[source("x/src/lib.rs", library), source("x/src/a.rs", a), source("x/src/b/mod.rs", b)])
+        };
+        assert!(problems("//! A.\n", "use crate::a::A;\n").is_empty());
+        assert_eq!(
+            problems("use crate::b::C;\n", ""),
+            [
+                "x/src/a.rs: a uses b (crate::b::C), which is below it in x/src/lib.rs",
+                "x/src/a.rs: a uses b (crate::b), which is below it in x/src/lib.rs",
+            ]
+        );
+        assert_eq!(problems("use crate::{B, c};\n", "").len(), 1, "a re-export is of its module");
+    }
+
+    #[test]
+    fn a_folder_that_claims_an_order_has_it() {
+        let used = "use crate::m::b::B;\n";
+        let problems = |first: &str| {
+            let module = format!("//! {first}\nmod a;\nmod b;\n");
+            check(&[source("x/src/m/mod.rs", &module), source("x/src/m/a.rs", used), source("x/src/m/b.rs", "")])
+        };
+        assert!(problems("M.").is_empty());
+        assert!(!problems("The order of the modules is the order of dependency.").is_empty());
+    }
+}
