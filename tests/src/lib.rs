@@ -1,22 +1,27 @@
 //! What needs a kernel to be tested. The harness: a netconn daemon of one's own, network namespaces, what `ss` says.
 //!
+//! The order of the modules is the order of dependency: each uses only those above it.
+//!
 //! Root is needed. Everything here panics when something is wrong: it is for tests only.
 
-mod capture;
-mod daemon;
 mod forked;
-mod history;
 mod netns;
-mod scenes;
 mod ss;
+mod capture;
+mod events;
+mod history;
+mod daemon;
+mod scenes;
 
 use std::{
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 pub use capture::{Capture, Packet, Wire, totals};
-pub use daemon::{Daemon, Events, Killed, netconn};
+pub use daemon::{Daemon, Killed};
+pub use events::Events;
 pub use forked::{Forked, actor, pause, step};
 pub use history::{History, Installed};
 pub use netns::{Netns, Pair};
@@ -25,6 +30,16 @@ pub use scenes::{
     reset, start, udp, udp_sockets, unbound,
 };
 pub use ss::{Socket, rows, ss, ss_udp};
+
+/// The netconn binary that was built beside the tests.
+pub fn netconn() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop(); // deps
+    path.pop();
+    path.push("netconn");
+    assert!(path.exists(), "{} is not built: run the tests by `cargo xtask test`", path.display());
+    path
+}
 
 /// Waits until something holds, for at most so many milliseconds of this machine; says `what` if it never does.
 pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut() -> bool) {

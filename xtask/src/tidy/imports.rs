@@ -105,7 +105,8 @@ pub(super) fn style(source: &Source) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::source, *};
+    use super::*;
+    use crate::tidy::tests::source;
 
     #[test]
     fn trees_are_expanded() {

@@ -70,7 +70,8 @@ fn modules(sources: &[Source]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::source, *};
+    use super::*;
+    use crate::tidy::tests::source;
 
     const MAP: &str = "\
 # A

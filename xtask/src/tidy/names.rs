@@ -40,7 +40,8 @@ fn declared(line: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::source, *};
+    use super::*;
+    use crate::tidy::tests::source;
 
     #[test]
     fn types_are_found() {

@@ -100,7 +100,8 @@ fn uses(text: &str, root: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::source, *};
+    use super::*;
+    use crate::tidy::tests::source;
 
     #[test]
     fn uses_are_found() {

@@ -1,0 +1,96 @@
+//! The events that a daemon wrote to a file.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
+
+use serde_json::Value;
+
+use crate::Netns;
+
+/// Events of a file.
+#[derive(Clone, Debug)]
+pub struct Events(pub Vec<Value>);
+
+impl Events {
+    /// Reads a file; every line must be whole.
+    pub fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "the last line is torn");
+        Self::parse(&text)
+    }
+
+    /// Reads a file that a daemon goes on to write: its last line may be half written.
+    pub fn so_far(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        Self::parse(text.rsplit_once('\n').map_or("", |(whole, _)| whole))
+    }
+
+    fn parse(text: &str) -> Self {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        Self(text.lines().map(parse).collect())
+    }
+
+    /// The same, of one kind.
+    pub fn read_only(path: &Path, kind: &str) -> Self {
+        let mut events = Vec::new();
+        let mut lines = BufReader::new(fs::File::open(path).unwrap());
+        let mut line = String::new();
+        while lines.read_line(&mut line).unwrap() > 0 {
+            assert!(line.ends_with('\n'), "the last line is torn");
+            let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            if event["event.type"] == kind {
+                events.push(event);
+            }
+            line.clear();
+        }
+        Self(events)
+    }
+
+    /// Those in one network namespace, since it was made: what the kernel kept of an earlier one with the same inode (an
+    /// orphan that repeats its FIN keeps its namespace) does not count.
+    pub fn within(&self, namespace: &Netns) -> Self {
+        let mut events = self.with("event.network.namespace", namespace.inode);
+        events.0.retain(|event| event["event.time"].as_u64().is_some_and(|time| u128::from(time) >= namespace.made_at));
+        events
+    }
+
+    /// Those of a kind.
+    pub fn of(&self, kind: &str) -> Self {
+        self.with("event.type", kind)
+    }
+
+    /// Those where a field has a value.
+    pub fn with(&self, field: &str, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        Self(self.0.iter().filter(|event| event[field] == value).cloned().collect())
+    }
+
+    /// The values of a field.
+    pub fn values(&self, field: &str) -> Vec<Value> {
+        self.0.iter().map(|event| event[field].clone()).collect()
+    }
+
+    /// The sum of a field with numbers.
+    pub fn sum(&self, field: &str) -> u64 {
+        self.0.iter().map(|event| event[field].as_u64().unwrap_or_else(|| panic!("no {field}: {event}"))).sum()
+    }
+
+    /// The one event there must be.
+    pub fn one(&self) -> &Value {
+        assert_eq!(self.0.len(), 1, "one event is expected: {:#?}", self.0);
+        &self.0[0]
+    }
+
+    /// Number of events.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
