@@ -14,7 +14,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::lines;
+use crate::{health::Health, lines};
 
 /// How long the daemon may take to begin its answer.
 pub const ANSWER: Duration = Duration::from_secs(30);
@@ -74,22 +74,92 @@ struct ErrorDetail {
     message: String,
 }
 
-/// An answer whose body arrives in parts.
+/// A response whose body arrives in parts.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     body: Incoming,
     path: PathBuf,
 }
 
-/// Asks the daemon for a path with parameters, `/v1/connections` and `[("port", "443")]`.
-///
-/// # Errors
-///
-/// When there is no daemon, it may not be asked, or it refuses.
-pub async fn get(socket: &Path, path: &str, parameters: &[(String, String)]) -> Result<Answer, ClientError> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))?;
-    let asked = timeout(ANSWER, ask(stream, socket, path, parameters)).await;
-    asked.unwrap_or_else(|_| Err(ClientError::Timeout { path: socket.to_owned() }))
+/// Parameters of a request, each a name and a value: `[("port", "443")]`.
+pub type Parameters = [(String, String)];
+
+/// How rows are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowFormat {
+    /// One object, see [`crate::snapshot`].
+    Json,
+    /// The rows alone, one on each line.
+    Ndjson,
+}
+
+/// A client of the daemon that listens at a socket. Every request has a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// Returns a client of the daemon at this socket; nothing is asked yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// Asks for a path, `/v1/connections`. Its body arrives in parts.
+    ///
+    /// # Errors
+    ///
+    /// When there is no daemon, it may not be asked, or it refuses.
+    pub async fn get(&self, path: &str, parameters: &Parameters) -> Result<Response, ClientError> {
+        let socket = &*self.socket;
+        let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))?;
+        let asked = timeout(ANSWER, ask(stream, socket, path, parameters)).await;
+        asked.unwrap_or_else(|_| Err(ClientError::Timeout { path: socket.to_owned() }))
+    }
+
+    /// Asks for a snapshot. The parameters are those of [`Filter`](crate::filter::Filter), and `closed`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    pub async fn connections(&self, parameters: &Parameters, format: RowFormat) -> Result<Response, ClientError> {
+        let name = match format {
+            RowFormat::Json => "json",
+            RowFormat::Ndjson => "ndjson",
+        };
+        self.get("/v1/connections", &[parameters, &[("format".to_owned(), name.to_owned())]].concat()).await
+    }
+
+    /// Asks for the packet sockets. The whole answer is read: its text, and what stands in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get), and when the answer cannot be read.
+    pub async fn packet_sockets(&self) -> Result<Vec<u8>, ClientError> {
+        self.get("/v1/packet-sockets", &[]).await?.text(usize::MAX).await
+    }
+
+    /// Asks for events as they happen. The parameters are those of [`Filter`](crate::filter::Filter).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get).
+    pub async fn events(&self, parameters: &Parameters) -> Result<Response, ClientError> {
+        self.get("/v1/events", parameters).await
+    }
+
+    /// Asks for the daemon's health.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`get`](Self::get), and when the answer cannot be read.
+    pub async fn health(&self) -> Result<Health, ClientError> {
+        let text = self.get("/v1/health", &[]).await?.text(usize::MAX).await?;
+        serde_json::from_slice(&text).map_err(|error| ClientError::Refused {
+            code: "command_failed".into(),
+            message: format!("the daemon's health cannot be read ({error}): it is of another version, restart it"),
+        })
+    }
 }
 
 async fn ask(
@@ -97,7 +167,7 @@ async fn ask(
     socket: &Path,
     path: &str,
     parameters: &[(String, String)],
-) -> Result<Answer, ClientError> {
+) -> Result<Response, ClientError> {
     let broken = |error: hyper::Error| broken(socket, error);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     tokio::spawn(connection);
@@ -105,26 +175,20 @@ async fn ask(
     let request = Request::get(uri).header(HOST, "netconn").body(Empty::<Bytes>::new());
     let request =
         request.map_err(|error| ClientError::Refused { code: "bad_request".into(), message: error.to_string() })?;
-    let response = sender.send_request(request).await.map_err(broken)?;
-    let status = response.status();
-    let mut answer = Answer { body: response.into_body(), path: socket.to_owned() };
+    let answered = sender.send_request(request).await.map_err(broken)?;
+    let status = answered.status();
+    let mut response = Response { body: answered.into_body(), path: socket.to_owned() };
     if status == StatusCode::OK {
-        return Ok(answer);
+        return Ok(response);
     }
-    let mut text = Vec::new();
-    while let Some(part) = answer.part().await? {
-        text.extend_from_slice(&part);
-        if text.len() > ERROR_BYTES {
-            break;
-        }
-    }
+    let text = response.text(ERROR_BYTES).await?;
     let refused = serde_json::from_slice(&text).map(|ErrorBody { error }| (error.code, error.message));
     let (code, message) =
         refused.unwrap_or_else(|_| ("command_failed".into(), format!("the daemon answered {status}")));
     Err(ClientError::Refused { code, message })
 }
 
-impl Answer {
+impl Response {
     /// The next part of the body; `None` at its end.
     ///
     /// # Errors
@@ -142,6 +206,22 @@ impl Answer {
                 Some(Err(error)) => return Err(broken(&self.path, error)),
             }
         }
+    }
+
+    /// Reads the body to its end, or until it is longer than `most` bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub async fn text(&mut self, most: usize) -> Result<Vec<u8>, ClientError> {
+        let mut text = Vec::new();
+        while let Some(part) = self.part().await? {
+            text.extend_from_slice(&part);
+            if text.len() > most {
+                break;
+            }
+        }
+        Ok(text)
     }
 
     /// Calls `line` for each line of the body, without its line feed, as they arrive. It ends the reading with `false`.
@@ -181,25 +261,9 @@ fn broken(socket: &Path, error: hyper::Error) -> ClientError {
     ClientError::Broken { path: socket.to_owned(), error: io::Error::other(error) }
 }
 
-/// Parameters as they stand in a URI: everything but letters, digits and `-._~` is written in hex (RFC 3986, 2.1).
-fn query(parameters: &[(String, String)]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for (name, value) in parameters {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        text.push_str(name);
-        text.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                text.push(char::from(byte));
-            } else {
-                let _ = write!(text, "%{byte:02X}");
-            }
-        }
-    }
-    text
+/// Returns parameters as they stand in a URI.
+fn query(parameters: &Parameters) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish()
 }
 
 #[cfg(test)]
@@ -209,12 +273,12 @@ mod tests {
     #[test]
     fn values_are_escaped() {
         let parameters = [("process".to_owned(), "a b&c=é".to_owned()), ("port".to_owned(), "1-2".to_owned())];
-        assert_eq!(query(&parameters), "process=a%20b%26c%3D%C3%A9&port=1-2");
+        assert_eq!(query(&parameters), "process=a+b%26c%3D%C3%A9&port=1-2");
     }
 
     #[tokio::test]
     async fn nobody_there_is_offline() {
-        let error = get(Path::new("/nonexistent.sock"), "/v1/health", &[]).await.unwrap_err();
+        let error = Client::new("/nonexistent.sock").health().await.unwrap_err();
         assert!(matches!(error, ClientError::Offline { .. }));
         assert!(error.to_string().starts_with("sensor_offline: no netconn daemon listens at /nonexistent.sock;"));
     }

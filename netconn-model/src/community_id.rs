@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
 use sha1::{Digest as _, Sha1};
 
-use crate::event::End;
+use crate::fact::End;
 
 /// `IPPROTO_SCTP` in `include/uapi/linux/in.h`.
 const IPPROTO_SCTP: u8 = 132;

@@ -1,5 +1,12 @@
-//! The table of event fields: names, types and meanings. Encoders, columns, the search schema and the documentation
-//! are made from it.
+//! The table of event fields: names, types, meanings. [`Event`], its writer and reader, the schema of searches and the
+//! documentation are made from it.
+
+use std::net::IpAddr;
+
+use crate::{
+    fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
+    value::{Milliseconds, Moment, Text, members},
+};
 
 /// Type of a field's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,124 +40,146 @@ impl Type {
 /// One field of the schema.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldInfo {
+    /// The field.
+    pub field: Field,
     /// Name, with literal dots.
     pub name: &'static str,
     /// The name as a member of a JSON object that is not the first: `,"name":`.
-    pub(crate) key: &'static str,
+    pub key: &'static str,
     /// Type of its values.
     pub r#type: Type,
-    /// What it means.
+    /// Part of the event that the field belongs to.
+    pub section: Section,
+    /// Meaning, in Markdown.
     pub meaning: &'static str,
 }
 
-macro_rules! fields {
-    ($($variant:ident $name:literal $type:ident $meaning:literal;)+) => {
-        /// A field of the schema; its number is its place in [`FIELDS`].
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Field {
-            $(#[doc = $meaning] $variant,)+
-        }
-
-        /// All fields, in the order in which events show them.
-        pub const FIELDS: &[FieldInfo] = &[$(FieldInfo {
-            name: $name,
-            key: concat!(",\"", $name, "\":"),
-            r#type: Type::$type,
-            meaning: $meaning,
-        }),+];
-    };
+impl FieldInfo {
+    const fn new(
+        field: Field,
+        name: &'static str,
+        key: &'static str,
+        r#type: Type,
+        section: Section,
+        meaning: &'static str,
+    ) -> Self {
+        Self { field, name, key, r#type, section, meaning }
+    }
 }
 
-fields! {
-    EventType "event.type" String "Kind of the event.";
-    EventCategory "event.category" String "`ip` for the four `IP …` kinds.";
-    EventTime "event.time" EpochMilliseconds "Moment in the kernel, epoch milliseconds.";
-    Timestamp "timestamp" Rfc3339 "The same moment, RFC 3339 UTC with nanoseconds.";
-    EventId "event.id" String "Unique per event.";
-    ConnectionId "event.connection.id" String "The same on all events of one connection, flow or listener; survives a restart of the daemon.";
-    Direction "event.network.direction" String "`OUTGOING` or `INCOMING`.";
-    Protocol "event.network.protocol" String "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
-    ProtocolName "event.network.protocolName" String "The same in lower case.";
-    ConnectionStatus "event.network.connectionStatus" String "`SUCCESS`, `FAILURE` or `BLOCKED` (refused by local policy).";
-    FailureReason "event.network.failureReason" String "Why an attempt failed.";
-    Errno "event.network.errno" Integer "The kernel's errno behind it, positive.";
-    CloseReason "event.network.closeReason" String "How a connection ended.";
-    BytesSent "event.network.bytesSent" Integer "Payload bytes sent by this host.";
-    BytesReceived "event.network.bytesReceived" Integer "Payload bytes received by this host.";
-    PacketsSent "event.network.packetsSent" Integer "Segments or datagrams sent by this host.";
-    PacketsReceived "event.network.packetsReceived" Integer "Segments or datagrams received by this host.";
-    DurationMs "event.network.durationMs" Number "Milliseconds from established to closed, or from the first datagram to the last, with microseconds.";
-    ConnectLatencyUs "event.network.connectLatencyUs" Integer "Microseconds from SYN to established (outgoing).";
-    RttUs "event.network.rttUs" Integer "Smoothed round-trip time at close, microseconds.";
-    Retransmits "event.network.retransmits" Integer "Segments sent again.";
-    Namespace "event.network.namespace" Integer "Inode of the network namespace.";
-    CommunityId "event.network.communityId" String "Community ID v1 flow hash, seed 0.";
-    IcmpType "event.network.icmpType" Integer "Type of the first ICMP message.";
-    IcmpCode "event.network.icmpCode" Integer "Code of the first ICMP message.";
-    IcmpId "event.network.icmpId" Integer "Identifier of the first ICMP message, of echo only.";
-    Folded "event.network.folded" Boolean "`true`: stands for all that its socket exchanges with ends that have no flow of their own.";
-    Subflow "event.network.subflow" Boolean "`true`: a further path of an MPTCP connection.";
-    Preexisting "event.network.preexisting" Boolean "`true`: the connection was there before netconn.";
-    SrcAddress "src.ip.address" String "Address of the initiator.";
-    SrcPort "src.port.number" Integer "Port of the initiator.";
-    DstAddress "dst.ip.address" String "Address of the responder.";
-    DstPort "dst.port.number" Integer "Port of the responder.";
-    LocalAddress "local.ip.address" String "Address of this end.";
-    LocalPort "local.port.number" Integer "Port of this end.";
-    RemoteAddress "remote.ip.address" String "Address of the other end.";
-    RemotePort "remote.port.number" Integer "Port of the other end.";
-    ProcessPid "src.process.pid" Integer "Process id of the local process, in both directions.";
-    ProcessTid "src.process.tid" Integer "Its thread.";
-    ProcessName "src.process.name" String "Its name, up to 15 bytes.";
-    ProcessPath "src.process.image.path" String "Its executable.";
-    ProcessCmdline "src.process.cmdline" String "Its arguments, joined by spaces.";
-    ProcessUser "src.process.user" String "Account name.";
-    ProcessUserId "src.process.userId" Integer "Unix user id.";
-    ProcessUid "src.process.uid" String "Unique process id: boot id, pid, start time.";
-    ProcessStartTime "src.process.startTime" EpochMilliseconds "Epoch milliseconds.";
-    ParentPid "src.process.parent.pid" Integer "Process id of the parent.";
-    ParentName "src.process.parent.name" String "Name of the parent.";
-    ParentPath "src.process.parent.image.path" String "Executable of the parent.";
-    ParentCmdline "src.process.parent.cmdline" String "Arguments of the parent.";
-    ParentUid "src.process.parent.uid" String "Unique process id of the parent.";
-    Attribution "src.process.attribution" String "How the process is known.";
-    SystemdUnit "src.process.systemdUnit" String "systemd unit of the process.";
-    CgroupPath "src.process.cgroupPath" String "cgroup of the process.";
-    ContainerId "container.id" String "Container of the process, 64 hex digits.";
-    EndpointName "endpoint.name" String "Host name.";
-    EndpointOs "endpoint.os" String "`linux`.";
-    AgentUuid "agent.uuid" String "Sensor id, stable per host.";
-    AgentVersion "agent.version" String "Version of the daemon.";
-    SiteId "site.id" String "Organisation, from the configuration.";
-    SourceName "dataSource.name" String "Configurable, `netconn`.";
-    SourceVendor "dataSource.vendor" String "`netconn`.";
-    SourceCategory "dataSource.category" String "`security`.";
-    KernelRelease "sensor.kernel" String "Release of the kernel, on `Sensor Start`.";
-    HooksAttached "sensor.hooksAttached" String "Hooks that work, on `Sensor Start`.";
-    HooksMissing "sensor.hooksMissing" String "Hooks that do not, with the reason, on `Sensor Start`.";
-    PacketSockets "sensor.packetSockets" String "Who has sockets open that no hook sees (AF_PACKET, AF_XDP), as name(pid), on `Sensor Start`; `unknown` for those whose process is not known.";
-    EventsWritten "sensor.events" Integer "Events made by this run of the daemon, on `Sensor Stop`.";
-    RecordsLost "sensor.recordsLost" Integer "Kernel records lost by this run of the daemon, on `Sensor Stop`.";
-    LossStage "loss.stage" String "Where something was lost: `ring`, `queue`, `disk` or `flows`; `sink` is kept for outputs to come.";
-    LossOutput "loss.output" String "With `queue` and `disk`: which output lost them, `history` or its path; it is told when it can write again.";
-    LossCount "loss.count" Integer "How many events will never come; with `flows`, how many datagrams were counted in none.";
-    LossRecords "loss.records" Integer "With `ring`: records of the kernel that were lost; most cost no event.";
-    LossOutgoing "loss.outgoing" Integer "With `ring`: `IP Connect` events with direction `OUTGOING` among `loss.count`.";
-    LossIncoming "loss.incoming" Integer "With `ring`: all other `IP Connect` events among `loss.count`.";
-    LossFrom "loss.from" EpochMilliseconds "Since when, epoch milliseconds.";
-    LossTo "loss.to" EpochMilliseconds "Until when, epoch milliseconds.";
+members! {
+    /// An event: every fact of it, in wall time, with names resolved. A member that is `None` is not known and is not written.
+    ///
+    /// The daemon makes it of what the kernel reported; everybody else reads it from a line of native NDJSON, borrowing the
+    /// line's text (`serde_json::from_str`). Members that the table does not have are skipped.
+    struct Event; enum Field; table FIELDS: FieldInfo; enum Section;
+
+    /// What every event begins with.
+    Head {
+        EventType "event.type" String kind: EventKind, "Kind of the event.";
+        EventCategory "event.category" String category: Text<'a>, "`ip` for the four `IP …` kinds.";
+        EventTime "event.time" EpochMilliseconds time_ms: i64, "When it happened in the kernel, epoch milliseconds.";
+        Timestamp "timestamp" Rfc3339 time: Moment, "The moment of `event.time` in RFC 3339, UTC, with nanoseconds.";
+        EventId "event.id" String id: Text<'a>, "Identity of the event, unique.";
+    }
+    /// The connection, flow or listener.
+    Network {
+        ConnectionId "event.connection.id" String connection_id: Text<'a>, "Identity of the connection, flow or listener: the same in all its events, and in all runs of the daemon within one boot.";
+        Direction "event.network.direction" String direction: Direction, "`OUTGOING` or `INCOMING`.";
+        Protocol "event.network.protocol" String protocol: Text<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
+        ProtocolName "event.network.protocolName" String protocol_name: Text<'a>, "The protocol in lower case.";
+        ConnectionStatus "event.network.connectionStatus" String status: ConnectionStatus, "`SUCCESS`, `FAILURE` or `BLOCKED` (refused by local policy).";
+        FailureReason "event.network.failureReason" String failure: Failure, "Why an attempt failed.";
+        Errno "event.network.errno" Integer errno: u32, "The kernel's errno behind a failure or an end, positive.";
+        CloseReason "event.network.closeReason" String close_reason: CloseReason, "How a connection ended.";
+        BytesSent "event.network.bytesSent" Integer bytes_sent: u64, "Payload bytes sent by this host.";
+        BytesReceived "event.network.bytesReceived" Integer bytes_received: u64, "Payload bytes received by this host.";
+        PacketsSent "event.network.packetsSent" Integer packets_sent: u64, "Segments or datagrams sent by this host.";
+        PacketsReceived "event.network.packetsReceived" Integer packets_received: u64, "Segments or datagrams received by this host.";
+        DurationMs "event.network.durationMs" Number duration: Milliseconds, "Milliseconds from established to closed, or from the first datagram to the last, with microseconds.";
+        ConnectLatencyUs "event.network.connectLatencyUs" Integer connect_latency_us: u64, "Microseconds from SYN to established (outgoing).";
+        RttUs "event.network.rttUs" Integer rtt_us: u32, "Smoothed round-trip time at close, microseconds.";
+        Retransmits "event.network.retransmits" Integer retransmits: u32, "Segments sent again.";
+        Namespace "event.network.namespace" Integer namespace: u32, "Inode of the network namespace.";
+        CommunityId "event.network.communityId" String community_id: Text<'a>, "Community ID v1 flow hash, seed 0.";
+        IcmpType "event.network.icmpType" Integer icmp_type: u8, "Type of the first ICMP message.";
+        IcmpCode "event.network.icmpCode" Integer icmp_code: u8, "Code of the first ICMP message.";
+        IcmpId "event.network.icmpId" Integer icmp_id: u16, "Identifier of the first ICMP message, for echo only.";
+        Folded "event.network.folded" Boolean folded: bool, "`true`: the flow stands for all exchanges of its socket with ends that have no flow of their own.";
+        Subflow "event.network.subflow" Boolean subflow: bool, "`true`: an additional path of an MPTCP connection.";
+        Preexisting "event.network.preexisting" Boolean preexisting: bool, "`true`: the connection existed before netconn started.";
+    }
+    /// Both ends, by role and by side.
+    Ends {
+        SrcAddress "src.ip.address" String src_address: IpAddr, "Address of the initiator.";
+        SrcPort "src.port.number" Integer src_port: u16, "Port of the initiator.";
+        DstAddress "dst.ip.address" String dst_address: IpAddr, "Address of the responder.";
+        DstPort "dst.port.number" Integer dst_port: u16, "Port of the responder.";
+        LocalAddress "local.ip.address" String local_address: IpAddr, "Address of this end.";
+        LocalPort "local.port.number" Integer local_port: u16, "Port of this end.";
+        RemoteAddress "remote.ip.address" String remote_address: IpAddr, "Address of the other end.";
+        RemotePort "remote.port.number" Integer remote_port: u16, "Port of the other end.";
+    }
+    /// Which thread used the socket, and how that is known.
+    Owner {
+        ProcessTid "src.process.tid" Integer tid: u32, "Thread id of the local process.";
+        Attribution "src.process.attribution" String attribution: Attribution, "How the process is known: `connect`, `accept`, `send`, `receive`, `create`, `listener`, `scan` or `unknown`.";
+    }
+    /// The process and its parent: the same in all events of one process.
+    Process {
+        ProcessPid "src.process.pid" Integer pid: u32, "Process id of the local process, in both directions.";
+        ProcessName "src.process.name" String process_name: Text<'a>, "Name of the process (`comm`), up to 15 bytes.";
+        ProcessPath "src.process.image.path" String executable: Text<'a>, "Executable of the process.";
+        ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces.";
+        ProcessUser "src.process.user" String user: Text<'a>, "Account name of the process.";
+        ProcessUserId "src.process.userId" Integer user_id: u32, "Unix user id of the process.";
+        ProcessUid "src.process.uid" String process_id: Text<'a>, "Unique process id: boot id, pid, start time.";
+        ProcessStartTime "src.process.startTime" EpochMilliseconds process_start_ms: i64, "When the process started, epoch milliseconds.";
+        ParentPid "src.process.parent.pid" Integer parent_pid: u32, "Process id of the parent.";
+        ParentName "src.process.parent.name" String parent_name: Text<'a>, "Name of the parent.";
+        ParentPath "src.process.parent.image.path" String parent_executable: Text<'a>, "Executable of the parent.";
+        ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent.";
+        ParentUid "src.process.parent.uid" String parent_id: Text<'a>, "Unique process id of the parent.";
+        SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";
+        CgroupPath "src.process.cgroupPath" String cgroup_path: Text<'a>, "cgroup of the process.";
+        ContainerId "container.id" String container_id: Text<'a>, "Container of the process, 64 hex digits.";
+    }
+    /// On `Sensor Start` and `Sensor Stop`.
+    Daemon {
+        KernelRelease "sensor.kernel" String kernel_release: Text<'a>, "Release of the kernel, on `Sensor Start`.";
+        HooksAttached "sensor.hooksAttached" String hooks_attached: Text<'a>, "Hooks that are attached, on `Sensor Start`.";
+        HooksMissing "sensor.hooksMissing" String hooks_missing: Text<'a>, "Hooks that are not attached, each with the reason, on `Sensor Start`.";
+        PacketSockets "sensor.packetSockets" String packet_sockets: Text<'a>, "Processes with open packet sockets (AF_PACKET, AF_XDP), as name(pid), on `Sensor Start`; `unknown` stands for sockets whose process is not known.";
+        EventsWritten "sensor.events" Integer events_written: u64, "Events made by this run of the daemon, on `Sensor Stop`.";
+        RecordsLost "sensor.recordsLost" Integer records_lost: u64, "Kernel records lost by this run of the daemon, on `Sensor Stop`.";
+    }
+    /// On `Data Loss`.
+    Loss {
+        LossStage "loss.stage" String loss_stage: LossStage, "Where events were lost: `ring`, `queue`, `disk`, `sink` or `flows`.";
+        LossOutput "loss.output" String loss_output: Text<'a>, "With `queue` and `disk`: the output that lost events, `history` or its path. The loss is reported once that output can write again.";
+        LossCount "loss.count" Integer loss_count: u64, "Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.";
+        LossRecords "loss.records" Integer loss_records: u64, "With `ring`: number of kernel records that were lost. Most of them cost no event.";
+        LossOutgoing "loss.outgoing" Integer loss_outgoing: u64, "With `ring`: `IP Connect` events with direction `OUTGOING` among `loss.count`.";
+        LossIncoming "loss.incoming" Integer loss_incoming: u64, "With `ring`: all other `IP Connect` events among `loss.count`.";
+        LossFrom "loss.from" EpochMilliseconds loss_from_ms: i64, "Beginning of the time in which events were lost, epoch milliseconds.";
+        LossTo "loss.to" EpochMilliseconds loss_to_ms: i64, "End of the time in which events were lost, epoch milliseconds.";
+    }
+    /// The host and its sensor: the same in all events of one daemon.
+    Sensor {
+        EndpointName "endpoint.name" String endpoint_name: Text<'a>, "Host name.";
+        EndpointOs "endpoint.os" String endpoint_os: Text<'a>, "`linux`.";
+        AgentUuid "agent.uuid" String sensor_id: Text<'a>, "Sensor id, stable per host.";
+        AgentVersion "agent.version" String sensor_version: Text<'a>, "Version of the daemon.";
+        SiteId "site.id" String site_id: Text<'a>, "Organization, from the configuration.";
+        SourceName "dataSource.name" String source_name: Text<'a>, "Name of the data source, from the configuration.";
+        SourceVendor "dataSource.vendor" String source_vendor: Text<'a>, "`netconn`.";
+        SourceCategory "dataSource.category" String source_category: Text<'a>, "`security`.";
+    }
 }
 
 /// Returns the table's entry of the field with this name.
 pub fn by_name(name: &str) -> Option<&'static FieldInfo> {
     FIELDS.iter().find(|field| field.name == name)
-}
-
-impl Field {
-    /// What the table says of this field.
-    pub fn info(self) -> &'static FieldInfo {
-        &FIELDS[self as usize]
-    }
 }
 
 #[cfg(test)]

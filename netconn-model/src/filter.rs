@@ -7,28 +7,50 @@ use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, tcp
 use thiserror::Error;
 
 use crate::{
-    event::{Direction, End},
+    fact::{Direction, End},
     state::{States, UNCONNECTED},
 };
 
-/// Names of all parameters.
-pub const PARAMETERS: [&str; 13] = [
-    "state",
-    "listening",
-    "protocol",
-    "family",
-    "direction",
-    "pid",
-    "process",
-    "port",
-    "local",
-    "remote",
-    "user",
-    "container",
-    "unit",
+/// A parameter of the filter: of requests to the socket, and, where it has a value name, an option of the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct FilterParameter {
+    /// Name of the parameter and of the option.
+    pub name: &'static str,
+    /// What the value is called in help; `None` if the command line has flags for the parameter instead.
+    pub value_name: Option<&'static str>,
+    /// What is selected, in one sentence.
+    pub meaning: &'static str,
+}
+
+const fn option(name: &'static str, value_name: &'static str, meaning: &'static str) -> FilterParameter {
+    FilterParameter { name, value_name: Some(value_name), meaning }
+}
+
+const fn flag(name: &'static str, meaning: &'static str) -> FilterParameter {
+    FilterParameter { name, value_name: None, meaning }
+}
+
+/// All parameters. Options, requests, errors, help and the documentation are made from this table.
+pub const FILTER_PARAMETERS: &[FilterParameter] = &[
+    option("protocol", "PROTOCOL", "Of this protocol: tcp, udp, icmp or its number in the IP header (47: GRE)"),
+    flag("listening", "true: listeners, and UDP sockets that are connected to nobody; false: all others"),
+    flag("family", "4 or 6: the version of IP"),
+    option(
+        "state",
+        "STATE",
+        "In this state: established, syn-sent, unconnected, … or a group: connected, synchronized",
+    ),
+    option("direction", "DIRECTION", "incoming or outgoing"),
+    option("pid", "PID", "Of this process id"),
+    option("process", "NAME", "Of this process: its name, its executable's file name or path"),
+    option("port", "PORT", "With this port, or a range like 8000-8100, on either end"),
+    option("local", "ADDRESS", "With this address or network on this end"),
+    option("remote", "ADDRESS", "With this address or network on the other end"),
+    option("user", "USER", "Of this account, by name or number"),
+    option("container", "ID", "In this container: its id or the beginning of it"),
+    option("unit", "UNIT", "Of this systemd unit"),
+    option("namespace", "INODE", "In this network namespace, by its inode number (`ls -Li /run/netns`)"),
 ];
-/// The one parameter that is not worth an option of its own.
-const NAMESPACE: &str = "namespace";
 
 /// A parameter that cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -163,14 +185,13 @@ impl Filter {
                     self.containers.push(value.to_ascii_lowercase());
                 }
                 "unit" => self.units.push(value.to_owned()),
-                NAMESPACE => {
+                "namespace" => {
                     self.namespaces.push(value.parse().map_err(|_| wrong("the inode number of a network namespace"))?);
                 }
                 _ => {
-                    return Err(FilterError {
-                        parameter: name.to_owned(),
-                        message: format!("no such parameter; there are {} and {NAMESPACE}", PARAMETERS.join(", ")),
-                    });
+                    let names: Vec<&str> = FILTER_PARAMETERS.iter().map(|parameter| parameter.name).collect();
+                    let message = format!("no such parameter; there are {}", names.join(", "));
+                    return Err(FilterError { parameter: name.to_owned(), message });
                 }
             }
         }
@@ -333,6 +354,15 @@ mod tests {
     }
 
     #[test]
+    fn every_parameter_of_the_table_is_understood() {
+        for parameter in FILTER_PARAMETERS {
+            let error = filter(&format!("{}=?", parameter.name)).err();
+            let message = error.map(|error| error.message).unwrap_or_default();
+            assert!(!message.starts_with("no such parameter"), "{}", parameter.name);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
         for (text, expected) in [
             ("port=http", "port: 'http' is not a port or range like 8000-8100"),
@@ -349,7 +379,7 @@ mod tests {
         }
         let error = filter("prot=tcp").unwrap_err();
         assert_eq!(error.parameter, "prot");
-        assert!(error.message.starts_with("no such parameter; there are state,"), "{}", error.message);
+        assert!(error.message.starts_with("no such parameter; there are protocol,"), "{}", error.message);
     }
 
     #[test]

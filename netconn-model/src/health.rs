@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fact::LossStage;
+
 /// The answer of `/v1/health`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Health {
@@ -136,34 +138,6 @@ impl OutputHealth {
     /// Returns the number of events lost at all stages together.
     pub fn lost(&self) -> u64 {
         self.losses().map(|(_, lost)| lost).sum()
-    }
-}
-
-/// A stage at which events are lost, or records that would have become events: `loss.stage` of `Data Loss`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossStage {
-    /// The kernel's ring buffer was full.
-    Ring,
-    /// The kernel's map of flows was full.
-    Flows,
-    /// The queue of an output or of a client of the stream was full.
-    Queue,
-    /// A file system refused a write.
-    Disk,
-    /// A receiver outside of this process refused a write.
-    Sink,
-}
-
-impl LossStage {
-    /// Returns its name in events and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ring => "ring",
-            Self::Flows => "flows",
-            Self::Queue => "queue",
-            Self::Disk => "disk",
-            Self::Sink => "sink",
-        }
     }
 }
 

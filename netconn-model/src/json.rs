@@ -1,23 +1,49 @@
-//! Writes one flat JSON object member by member, without building it in memory first.
+//! Writes flat JSON objects member by member, without building them in memory first.
 
 use std::{fmt::Write as _, net::IpAddr};
 
 use bytes::{BufMut as _, BytesMut};
 
-use crate::field::Field;
+use crate::value::Moment;
 
-/// A JSON object in the making, at the end of a buffer.
+const NS_PER_SECOND: i64 = 1_000_000_000;
+
+/// The text of the last second that was written, so that the calendar is asked once a second.
+#[derive(Debug, Default)]
+pub struct SecondText {
+    second: Option<i64>,
+    text: String,
+}
+
+impl SecondText {
+    /// Returns RFC 3339 in UTC up to the seconds, `2026-01-01T00:00:00`, of a second since the epoch.
+    fn of(&mut self, second: i64) -> &str {
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.text.clear();
+            // The text stays empty outside the years that can be written (-9999 to 9999); no machine boots there.
+            if let Ok(time) = jiff::Timestamp::from_second(second) {
+                let _ = write!(self.text, "{time}");
+                self.text.truncate("2026-01-01T00:00:00".len());
+            }
+        }
+        &self.text
+    }
+}
+
+/// A flat JSON object that is being written at the end of a buffer. Keys are given as `,"key":`.
 pub struct Object<'a> {
     out: &'a mut BytesMut,
-    /// Where the object begins, so that its first member goes without a comma.
+    seconds: &'a mut SecondText,
+    /// Where the object begins: its first member is written without the comma.
     start: usize,
 }
 
 impl<'a> Object<'a> {
     /// Begins an object.
-    pub fn begin(out: &'a mut BytesMut) -> Self {
+    pub fn begin(out: &'a mut BytesMut, seconds: &'a mut SecondText) -> Self {
         let start = out.len();
-        Self { out, start }
+        Self { out, seconds, start }
     }
 
     /// Ends the object.
@@ -30,12 +56,11 @@ impl<'a> Object<'a> {
 
     /// Ends the object and the line.
     pub fn end_line(self) {
-        let Self { out, start } = self;
-        Object { out, start }.end();
+        let Self { out, seconds, start } = self;
+        Object { out: &mut *out, seconds, start }.end();
         out.put_u8(b'\n');
     }
 
-    /// Writes a key as the tables have it: `,"key":`.
     fn key(&mut self, key: &'static str) {
         let at = self.out.len();
         self.out.put_slice(key.as_bytes());
@@ -51,36 +76,50 @@ impl<'a> Object<'a> {
         self.out.put_slice(members);
     }
 
-    /// Writes members and gives a copy of them, for [`members`](Self::members); the object must have a member already.
+    /// Writes members and returns a copy of them, for [`members`](Self::members); the object must have a member already.
     pub fn written(&mut self, write: impl FnOnce(&mut Self)) -> Vec<u8> {
         let start = self.out.len();
         write(self);
         self.out.get(start..).unwrap_or_default().to_vec()
     }
 
-    /// A member with a text value.
-    pub fn string(&mut self, field: Field, value: &str) {
-        self.string_as(field.info().key, value);
+    /// Writes a text, with escapes where they are needed.
+    pub fn string(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        string(self.out, value);
     }
 
-    /// A member with a number.
-    pub fn integer(&mut self, field: Field, value: impl itoa::Integer) {
-        self.integer_as(field.info().key, value);
+    /// Writes a text that needs no escapes.
+    pub fn plain(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        self.out.put_u8(b'"');
+        self.out.put_slice(value.as_bytes());
+        self.out.put_u8(b'"');
     }
 
-    /// A member that is true.
-    pub fn r#true(&mut self, field: Field) {
-        self.true_as(field.info().key);
+    /// Writes a whole number.
+    pub fn integer(&mut self, key: &'static str, value: impl itoa::Integer) {
+        self.key(key);
+        self.out.put_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// A member with an IP address.
-    pub fn address(&mut self, field: Field, value: IpAddr) {
-        self.address_as(field.info().key, value);
+    /// Writes `true` or `false`.
+    pub fn boolean(&mut self, key: &'static str, value: bool) {
+        self.key(key);
+        self.out.put_slice(if value { b"true" } else { b"false" });
     }
 
-    /// A member with milliseconds, given in nanoseconds, to the microsecond.
-    pub fn milliseconds(&mut self, field: Field, nanoseconds: u64) {
-        self.integer(field, nanoseconds / 1_000_000);
+    /// Writes an IP address in its shortest standard form.
+    pub fn address(&mut self, key: &'static str, value: IpAddr) {
+        self.key(key);
+        self.out.put_u8(b'"');
+        address(self.out, value);
+        self.out.put_u8(b'"');
+    }
+
+    /// Writes milliseconds, given in nanoseconds, to the microsecond.
+    pub fn milliseconds(&mut self, key: &'static str, nanoseconds: u64) {
+        self.integer(key, nanoseconds / 1_000_000);
         let microseconds = nanoseconds / 1000 % 1000;
         if microseconds != 0 {
             let digits = [b'.', digit(microseconds / 100), digit(microseconds / 10 % 10), digit(microseconds % 10)];
@@ -89,59 +128,18 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A member with RFC 3339 time in UTC with nanoseconds.
-    pub fn time(&mut self, field: Field, time: (&str, u32)) {
-        self.time_as(field.info().key, time);
-    }
-
-    /// A member with text that is written by `write` and needs no escapes.
-    pub fn plain(&mut self, field: Field, write: impl FnOnce(&mut BytesMut)) {
-        self.plain_as(field.info().key, write);
-    }
-
-    /// As [`Self::string`], with a key `,"key":`.
-    pub fn string_as(&mut self, key: &'static str, value: &str) {
+    /// Writes a moment as RFC 3339 in UTC with nine digits of the second.
+    pub fn moment(&mut self, key: &'static str, value: Moment) {
         self.key(key);
-        string(self.out, value);
-    }
-
-    /// As [`Self::r#true`], with a key `,"key":`.
-    pub fn true_as(&mut self, key: &'static str) {
-        self.key(key);
-        self.out.put_slice(b"true");
-    }
-
-    /// As [`Self::integer`], with a key `,"key":`.
-    pub fn integer_as(&mut self, key: &'static str, value: impl itoa::Integer) {
-        self.key(key);
-        self.out.put_slice(itoa::Buffer::new().format(value).as_bytes());
-    }
-
-    /// As [`Self::address`], with a key `,"key":`.
-    pub fn address_as(&mut self, key: &'static str, value: IpAddr) {
-        self.plain_as(key, |out| address(out, value));
-    }
-
-    /// As [`Self::time`], with a key `,"key":`.
-    pub fn time_as(&mut self, key: &'static str, (seconds, nanoseconds): (&str, u32)) {
-        self.plain_as(key, |out| {
-            let mut digits = *b".000000000Z";
-            let mut rest = nanoseconds;
-            for place in (1..=9).rev() {
-                digits[place] = digit(u64::from(rest % 10));
-                rest /= 10;
-            }
-            out.put_slice(seconds.as_bytes());
-            out.put_slice(&digits);
-        });
-    }
-
-    /// As [`Self::plain`], with a key `,"key":`.
-    pub fn plain_as(&mut self, key: &'static str, write: impl FnOnce(&mut BytesMut)) {
-        self.key(key);
+        let mut digits = *b".000000000Z\"";
+        let mut rest = value.0.rem_euclid(NS_PER_SECOND).unsigned_abs();
+        for place in (1..=9).rev() {
+            digits[place] = digit(rest);
+            rest /= 10;
+        }
         self.out.put_u8(b'"');
-        write(self.out);
-        self.out.put_u8(b'"');
+        self.out.put_slice(self.seconds.of(value.0.div_euclid(NS_PER_SECOND)).as_bytes());
+        self.out.put_slice(&digits);
     }
 }
 
@@ -206,8 +204,8 @@ mod tests {
     use super::*;
 
     fn object(write: impl FnOnce(&mut Object<'_>)) -> String {
-        let mut out = BytesMut::new();
-        let mut object = Object::begin(&mut out);
+        let (mut out, mut seconds) = (BytesMut::new(), SecondText::default());
+        let mut object = Object::begin(&mut out, &mut seconds);
         write(&mut object);
         object.end();
         String::from_utf8(out.to_vec()).unwrap()
@@ -216,37 +214,51 @@ mod tests {
     #[test]
     fn members_are_separated() {
         assert_eq!(object(|_| {}), "{}");
-        assert_eq!(object(|object| object.integer(Field::SrcPort, 7_u16)), r#"{"src.port.number":7}"#);
+        assert_eq!(object(|object| object.integer(",\"port\":", 7_u16)), r#"{"port":7}"#);
         let text = object(|object| {
-            object.string(Field::EventType, "IP Close");
+            object.string(",\"kind\":", "IP Close");
             object.members(b",\"a\":1");
-            object.r#true(Field::Preexisting);
+            object.boolean(",\"new\":", true);
         });
-        assert_eq!(text, r#"{"event.type":"IP Close","a":1,"event.network.preexisting":true}"#);
+        assert_eq!(text, r#"{"kind":"IP Close","a":1,"new":true}"#);
     }
 
     #[test]
     fn milliseconds_keep_microseconds() {
-        let text = |nanoseconds| object(|object| object.milliseconds(Field::DurationMs, nanoseconds));
-        assert_eq!(text(0), r#"{"event.network.durationMs":0}"#);
-        assert_eq!(text(12_000_999), r#"{"event.network.durationMs":12}"#);
-        assert_eq!(text(12_034_000), r#"{"event.network.durationMs":12.034}"#);
-        assert_eq!(text(12_300_000), r#"{"event.network.durationMs":12.3}"#);
+        let text = |nanoseconds| object(|object| object.milliseconds(",\"ms\":", nanoseconds));
+        assert_eq!(text(0), r#"{"ms":0}"#);
+        assert_eq!(text(12_000_999), r#"{"ms":12}"#);
+        assert_eq!(text(12_034_000), r#"{"ms":12.034}"#);
+        assert_eq!(text(12_300_000), r#"{"ms":12.3}"#);
     }
 
     #[test]
-    fn times_have_nine_digits() {
-        let text = object(|object| object.time(Field::Timestamp, ("2026-01-01T00:00:00", 42)));
-        assert_eq!(text, r#"{"timestamp":"2026-01-01T00:00:00.000000042Z"}"#);
+    fn seconds_are_written_once_and_nanoseconds_exactly() {
+        let mut seconds = SecondText::default();
+        let mut text = |nanoseconds| {
+            let mut out = BytesMut::new();
+            Object::begin(&mut out, &mut seconds).moment(",\"at\":", Moment(nanoseconds));
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        assert_eq!(text(1_767_225_600_000_000_042), r#"{"at":"2026-01-01T00:00:00.000000042Z""#);
+        assert_eq!(text(1_767_225_600_999_999_999), r#"{"at":"2026-01-01T00:00:00.999999999Z""#);
+        assert_eq!(text(1_767_312_000_000_000_000), r#"{"at":"2026-01-02T00:00:00.000000000Z""#);
+        assert_eq!(text(-1), r#"{"at":"1969-12-31T23:59:59.999999999Z""#);
     }
 
     proptest! {
         #[test]
         fn strings_read_back(value: String) {
-            let text = object(|object| object.string(Field::ProcessCmdline, &value));
+            let text = object(|object| object.string(",\"text\":", &value));
             prop_assert!(!text.chars().any(char::is_control));
             let read: serde_json::Value = serde_json::from_str(&text).unwrap();
-            prop_assert_eq!(read["src.process.cmdline"].as_str().unwrap(), value);
+            prop_assert_eq!(read["text"].as_str().unwrap(), value);
+        }
+
+        #[test]
+        fn moments_are_those_of_the_calendar(nanoseconds: i64) {
+            let text = object(|object| object.moment(",\"at\":", Moment(nanoseconds)));
+            prop_assert_eq!(text, format!("{{\"at\":\"{}\"}}", Moment(nanoseconds)));
         }
 
         #[test]

@@ -3,18 +3,21 @@
 //!
 //! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
 
-pub mod field;
+pub mod term;
 pub mod state;
 pub mod lines;
 pub mod json;
+pub mod value;
+pub mod fact;
+pub mod field;
 pub mod event;
 pub mod community_id;
 pub mod filter;
 pub mod row;
 pub mod packet_socket;
+pub mod snapshot;
 pub mod segment_name;
 pub mod health;
 pub mod config;
 pub mod client;
 pub mod exit;
-pub mod term;

@@ -1,10 +1,13 @@
-//! A socket that no hook sees, as clients read it.
+//! Packet sockets (AF_PACKET and AF_XDP, see packet(7)) in snapshots: what they exchange is in no list of connections and no event.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use crate::{
+    field::Type,
+    value::{Text, members},
+};
 
-/// What `AF_PACKET` sockets receive, by the names of people: numbers of `include/uapi/linux/if_ether.h`.
+/// What AF_PACKET sockets receive, by the names that people use: numbers of `include/uapi/linux/if_ether.h`.
 const PROTOCOLS: [(u16, &str); 9] = [
     (0, "NONE"),
     (0x0003, "ALL"),
@@ -17,7 +20,7 @@ const PROTOCOLS: [(u16, &str); 9] = [
     (0x88cc, "LLDP"),
 ];
 
-/// The name of what a socket receives, or its number.
+/// Returns the name of the protocol that a packet socket receives, or its number in hex.
 pub fn protocol_name(number: u16) -> Cow<'static, str> {
     match PROTOCOLS.iter().find(|(known, _)| *known == number) {
         Some((_, name)) => (*name).into(),
@@ -25,59 +28,57 @@ pub fn protocol_name(number: u16) -> Cow<'static, str> {
     }
 }
 
-/// What stands before the rows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct PacketHead {
-    /// What cannot be listed, a sentence each.
-    #[serde(default)]
-    pub unlisted: Vec<String>,
+/// One member of a packet socket's row.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketFieldInfo {
+    /// The member.
+    pub field: PacketField,
+    /// Name in JSON and CSV.
+    pub name: &'static str,
+    /// The name as a member of a JSON object that is not the first: `,"name":`.
+    pub key: &'static str,
+    /// Type of its values.
+    pub r#type: Type,
+    /// Part of the row that the member belongs to.
+    pub section: PacketSection,
+    /// Meaning, in Markdown.
+    pub meaning: &'static str,
 }
 
-/// A socket and a process that has it open; `None` means unknown or not applicable.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PacketRow {
-    /// `AF_PACKET` or `AF_XDP`.
-    pub family: String,
-    /// What is received: see [`protocol_name`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
-    /// Name of the network device; none if the socket is bound to none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interface: Option<String>,
-    /// Its index, 0: bound to none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interface_index: Option<u32>,
-    /// Inode of the network namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<u32>,
-    /// Inode of the socket.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub inode: Option<u64>,
-    /// Process id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// Name of the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub process_name: Option<String>,
-    /// Account name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Unix user id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<u32>,
-    /// Executable.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub executable: Option<String>,
-    /// Arguments, joined by spaces.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub command_line: Option<String>,
-    /// Container, 64 hex digits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub container_id: Option<String>,
-    /// systemd unit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub systemd_unit: Option<String>,
+impl PacketFieldInfo {
+    const fn new(
+        field: PacketField,
+        name: &'static str,
+        key: &'static str,
+        r#type: Type,
+        section: PacketSection,
+        meaning: &'static str,
+    ) -> Self {
+        Self { field, name, key, r#type, section, meaning }
+    }
+}
+
+members! {
+    /// A packet socket and a process that has it open. A member that is `None` is not known or does not apply.
+    struct PacketSocketRow; enum PacketField; table PACKET_FIELDS: PacketFieldInfo; enum PacketSection;
+
+    /// All of it.
+    Socket {
+        Family "family" String family: Text<'a>, "`AF_PACKET` or `AF_XDP`.";
+        Protocol "protocol" String protocol: Text<'a>, "What an AF_PACKET socket receives: `ALL`, `IPV4`, `ARP`, …, or the number of an Ethernet type.";
+        Interface "interface" String interface: Text<'a>, "Name of the network interface that it is bound to.";
+        InterfaceIndex "interface_index" Integer interface_index: u32, "Index of that interface; 0: bound to none.";
+        Namespace "namespace" Integer namespace: u32, "Inode of the network namespace.";
+        Inode "inode" Integer inode: u64, "Inode of the socket.";
+        Pid "pid" Integer pid: u32, "Process id.";
+        ProcessName "process_name" String process_name: Text<'a>, "Name of the process (`comm`), up to 15 bytes.";
+        User "user" String user: Text<'a>, "Account name.";
+        UserId "user_id" Integer user_id: u32, "Unix user id.";
+        Executable "executable" String executable: Text<'a>, "Executable of the process.";
+        CommandLine "command_line" String command_line: Text<'a>, "Arguments of the process, joined by spaces.";
+        ContainerId "container_id" String container_id: Text<'a>, "Container, 64 hex digits.";
+        SystemdUnit "systemd_unit" String systemd_unit: Text<'a>, "systemd unit.";
+    }
 }
 
 #[cfg(test)]

@@ -1,84 +1,439 @@
-//! A row of a snapshot, as clients read it.
+//! Rows of snapshots: the table of their members, and the table of the columns that people see, sort and group by.
+//!
+//! JSON keys, CSV, the table of `netconn list`, `--sort`, `--group-by`, their help and the documentation are made from these two.
 
-use serde::{Deserialize, Serialize};
+use std::{cmp::Reverse, net::IpAddr};
 
-/// A connection, flow or listener in a snapshot; `None` means unknown or not applicable.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Row {
-    /// Name of the state.
-    pub state: String,
-    /// `TCP`, `UDP`, `ICMP`, or the number of another protocol.
-    pub protocol: String,
-    /// `OUTGOING` or `INCOMING`; none on listeners.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub direction: Option<String>,
-    /// Address of this end.
-    pub local_address: String,
-    /// Port of this end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub local_port: Option<u16>,
-    /// Address of the other end; none on listeners.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote_address: Option<String>,
-    /// Port of the other end; none on listeners, and of protocols without ports.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote_port: Option<u16>,
-    /// Process id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// Name of the process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub process_name: Option<String>,
-    /// Account name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Unix user id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_id: Option<u32>,
-    /// Executable.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub executable: Option<String>,
-    /// Arguments, joined by spaces.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub command_line: Option<String>,
-    /// How the process is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub attribution: Option<String>,
-    /// When the connection or listener began, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<String>,
-    /// When it ended, RFC 3339; only in rows of connections that have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<String>,
-    /// How an established connection ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub close_reason: Option<String>,
-    /// Why an attempt failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure_reason: Option<String>,
-    /// Payload bytes sent; none on listeners.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes_sent: Option<u64>,
-    /// Payload bytes received; none on listeners.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes_received: Option<u64>,
-    /// Inode of the network namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<u32>,
-    /// Container, 64 hex digits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub container_id: Option<String>,
-    /// systemd unit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub systemd_unit: Option<String>,
-    /// `true`: a further path of an MPTCP connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subflow: Option<bool>,
-    /// `true`: stands for all that its socket exchanges with ends that have no flow of their own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub folded: Option<bool>,
-    /// The same as `event.connection.id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connection_id: Option<String>,
+use crate::{
+    fact::{Attribution, CloseReason, Direction, Failure},
+    field::Type,
+    state, term,
+    value::{JsonValue, Moment, Text, members},
+};
+
+/// One member of a row.
+#[derive(Clone, Copy, Debug)]
+pub struct RowFieldInfo {
+    /// The member.
+    pub field: RowField,
+    /// Name in JSON and CSV.
+    pub name: &'static str,
+    /// The name as a member of a JSON object that is not the first: `,"name":`.
+    pub key: &'static str,
+    /// Type of its values.
+    pub r#type: Type,
+    /// Part of the row that the member belongs to.
+    pub section: RowSection,
+    /// Meaning, in Markdown.
+    pub meaning: &'static str,
+}
+
+impl RowFieldInfo {
+    const fn new(
+        field: RowField,
+        name: &'static str,
+        key: &'static str,
+        r#type: Type,
+        section: RowSection,
+        meaning: &'static str,
+    ) -> Self {
+        Self { field, name, key, r#type, section, meaning }
+    }
+}
+
+members! {
+    /// A connection, flow, listener or bound socket in a snapshot. A member that is `None` is not known or does not apply.
+    struct Row; enum RowField; table ROW_FIELDS: RowFieldInfo; enum RowSection;
+
+    /// The socket.
+    Socket {
+        State "state" String state: Text<'a>, "Name of the state; `CLOSED` for a connection that has ended.";
+        Protocol "protocol" String protocol: Text<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
+        Direction "direction" String direction: Direction, "`OUTGOING` or `INCOMING`; not on listeners.";
+        LocalAddress "local_address" String local_address: IpAddr, "Address of this end.";
+        LocalPort "local_port" Integer local_port: u16, "Port of this end.";
+        RemoteAddress "remote_address" String remote_address: IpAddr, "Address of the other end; not on listeners.";
+        RemotePort "remote_port" Integer remote_port: u16, "Port of the other end; not on listeners, nor for protocols without ports.";
+    }
+    /// The process that has the socket: the same in all rows of one process.
+    Owner {
+        Pid "pid" Integer pid: u32, "Process id.";
+        ProcessName "process_name" String process_name: Text<'a>, "Name of the process (`comm`), up to 15 bytes.";
+        User "user" String user: Text<'a>, "Account name.";
+        UserId "user_id" Integer user_id: u32, "Unix user id.";
+        Executable "executable" String executable: Text<'a>, "Executable of the process.";
+        CommandLine "command_line" String command_line: Text<'a>, "Arguments of the process, joined by spaces.";
+        ContainerId "container_id" String container_id: Text<'a>, "Container, 64 hex digits.";
+        SystemdUnit "systemd_unit" String systemd_unit: Text<'a>, "systemd unit.";
+    }
+    /// How the connection began and ended, and what it moved.
+    Life {
+        Attribution "attribution" String attribution: Attribution, "How the process is known: `connect`, `accept`, `send`, `receive`, `create`, `listener`, `scan` or `unknown`.";
+        StartedAt "started_at" Rfc3339 started_at: Moment, "When the connection or listener began.";
+        EndedAt "ended_at" Rfc3339 ended_at: Moment, "When it ended; only with `closed`.";
+        CloseReason "close_reason" String close_reason: CloseReason, "How an established connection ended.";
+        FailureReason "failure_reason" String failure_reason: Failure, "Why an attempt failed.";
+        BytesSent "bytes_sent" Integer bytes_sent: u64, "Payload bytes sent; not on listeners.";
+        BytesReceived "bytes_received" Integer bytes_received: u64, "Payload bytes received; not on listeners.";
+        Namespace "namespace" Integer namespace: u32, "Inode of the network namespace.";
+        Subflow "subflow" Boolean subflow: bool, "`true`: an additional path of an MPTCP connection.";
+        Folded "folded" Boolean folded: bool, "`true`: stands for all exchanges of its socket with ends that have no flow of their own.";
+        ConnectionId "connection_id" String connection_id: Text<'a>, "The same as `event.connection.id`.";
+    }
+}
+
+/// How a column shows the values of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Show {
+    /// The first member that is known, as it is.
+    First,
+    /// The first member, in lower case.
+    LowerCase,
+    /// Address and port.
+    End,
+    /// A number of bytes with its unit.
+    Bytes,
+    /// A moment up to the seconds.
+    Seconds,
+    /// The first twelve characters, as container tools show ids.
+    ShortId,
+}
+
+/// When the table for people has a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Always.
+    Always,
+    /// With `-e`.
+    Extended,
+    /// With `-e` and `--closed`.
+    ExtendedEnded,
+    /// Never: rows can be sorted and grouped by it.
+    Never,
+}
+
+/// A column: what people see of a row, and what rows are sorted and grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowColumn {
+    /// Name in `--sort` and `--group-by`.
+    pub name: &'static str,
+    /// Heading in the table.
+    pub heading: &'static str,
+    /// Whether it stands to the right, as numbers do.
+    pub is_right: bool,
+    /// The members that it shows, see [`Show`].
+    members: &'static [RowField],
+    show: Show,
+    shown: Shown,
+    /// Whether it makes sense to group by it.
+    groups: bool,
+}
+
+const fn column(name: &'static str, heading: &'static str, members: &'static [RowField], shown: Shown) -> RowColumn {
+    RowColumn { name, heading, is_right: false, members, show: Show::First, shown, groups: true }
+}
+
+impl RowColumn {
+    const fn show(self, show: Show) -> Self {
+        Self { show, ..self }
+    }
+
+    const fn right(self) -> Self {
+        Self { is_right: true, ..self }
+    }
+
+    const fn no_group(self) -> Self {
+        Self { groups: false, ..self }
+    }
+}
+
+/// All columns, in the order of the table for people.
+pub const COLUMNS: &[RowColumn] = &[
+    column("protocol", "PROTO", &[RowField::Protocol], Shown::Always).show(Show::LowerCase),
+    column("state", "STATE", &[RowField::State], Shown::Always),
+    column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPort], Shown::Always).show(Show::End),
+    column("local-port", "LOCAL PORT", &[RowField::LocalPort], Shown::Never).right(),
+    column("remote", "REMOTE", &[RowField::RemoteAddress, RowField::RemotePort], Shown::Always).show(Show::End),
+    column("remote-port", "REMOTE PORT", &[RowField::RemotePort], Shown::Never).right(),
+    column("pid", "PID", &[RowField::Pid], Shown::Always).right(),
+    column("process", "PROCESS", &[RowField::ProcessName], Shown::Always),
+    column("user", "USER", &[RowField::User, RowField::UserId], Shown::Always),
+    column("direction", "DIRECTION", &[RowField::Direction], Shown::Extended).show(Show::LowerCase),
+    column("known-by", "KNOWN BY", &[RowField::Attribution], Shown::Extended),
+    column("started", "STARTED", &[RowField::StartedAt], Shown::Extended).show(Show::Seconds).no_group(),
+    column("sent", "SENT", &[RowField::BytesSent], Shown::Extended).show(Show::Bytes).right().no_group(),
+    column("received", "RECEIVED", &[RowField::BytesReceived], Shown::Extended).show(Show::Bytes).right().no_group(),
+    column("namespace", "NETNS", &[RowField::Namespace], Shown::Extended).right(),
+    column("unit", "UNIT", &[RowField::SystemdUnit], Shown::Extended),
+    column("container", "CONTAINER", &[RowField::ContainerId], Shown::Extended).show(Show::ShortId),
+    column("ended", "ENDED", &[RowField::EndedAt], Shown::ExtendedEnded).show(Show::Seconds).no_group(),
+    column("reason", "REASON", &[RowField::CloseReason, RowField::FailureReason], Shown::ExtendedEnded),
+    // Last, because it takes what is left of the terminal.
+    column("command", "COMMAND", &[RowField::CommandLine, RowField::Executable], Shown::Always).no_group(),
+];
+
+/// Returns the columns of the table for people: with those of `-e`, and with those of connections that have ended.
+pub fn table_columns(extended: bool, ended: bool) -> Vec<&'static RowColumn> {
+    let is_shown = |column: &&RowColumn| match column.shown {
+        Shown::Always => true,
+        Shown::Extended => extended,
+        Shown::ExtendedEnded => extended && ended,
+        Shown::Never => false,
+    };
+    COLUMNS.iter().filter(is_shown).collect()
+}
+
+/// Returns the names of the columns that rows can be grouped by.
+pub fn group_names() -> impl Iterator<Item = &'static str> {
+    COLUMNS.iter().filter(|column| column.groups).map(|column| column.name)
+}
+
+/// Returns the column with this name: that of `--sort`, of a member in JSON, or its heading, in any case, with `_` or `-`.
+///
+/// # Errors
+///
+/// The sentence that names the columns there are.
+pub fn column_by_name(given: &str) -> Result<&'static RowColumn, String> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', ' '], "-");
+    let wanted = plain(given);
+    let has_name = |column: &&RowColumn| {
+        column.name == wanted
+            || plain(column.heading) == wanted
+            || column.members.first().is_some_and(|member| plain(member.info().name) == wanted)
+    };
+    COLUMNS.iter().find(has_name).ok_or_else(|| {
+        let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+        format!("'{given}' is not a column; there are {}", names.join(", "))
+    })
+}
+
+/// A value that rows are sorted by. One column has one kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SortValue {
+    Number(u64),
+    Text(String),
+    End(IpAddr, Option<u16>),
+}
+
+impl RowColumn {
+    /// Returns the text of the column in the table for people, which cannot harm their terminal.
+    pub fn cell(&self, row: &Row<'_>, host_name: &mut dyn FnMut(IpAddr) -> Option<String>) -> String {
+        if self.show == Show::End {
+            return self.end(row, host_name);
+        }
+        let Some(value) = self.first(row) else { return "-".into() };
+        match (self.show, value) {
+            (Show::Bytes, JsonValue::Integer(count)) => term::bytes(count.unsigned_abs()),
+            (Show::Seconds, value) => value.to_string().chars().take("2026-01-01T00:00:00".len()).collect(),
+            (Show::ShortId, value) => term::sanitize(&value.to_string()).chars().take(12).collect(),
+            (Show::LowerCase, value) => term::sanitize(&value.to_string()).to_lowercase(),
+            (_, value) => term::sanitize(&value.to_string()).into_owned(),
+        }
+    }
+
+    fn end(&self, row: &Row<'_>, host_name: &mut dyn FnMut(IpAddr) -> Option<String>) -> String {
+        let Some((address, port)) = self.address(row) else { return "*".into() };
+        let host = host_name(address).unwrap_or_else(|| address.to_string());
+        term::end(row.protocol.as_deref().unwrap_or_default(), &host, port)
+    }
+
+    fn address(&self, row: &Row<'_>) -> Option<(IpAddr, Option<u16>)> {
+        match self.members.first()? {
+            RowField::LocalAddress => Some((row.local_address?, row.local_port)),
+            RowField::RemoteAddress => Some((row.remote_address?, row.remote_port)),
+            _ => None,
+        }
+    }
+
+    /// The first member that is known.
+    fn first<'r>(&self, row: &'r Row<'_>) -> Option<JsonValue<'r>> {
+        self.members.iter().find_map(|member| row.value(*member))
+    }
+
+    /// Returns the name of the group that a row is in; `None` is the group of all rows for which it is not known.
+    pub fn group(&self, row: &Row<'_>) -> Option<String> {
+        Some(self.first(row)?.to_string())
+    }
+
+    /// Returns the name in JSON of what a group has in common.
+    pub fn group_key(&self) -> &'static str {
+        match self.members {
+            // The reason of either kind has no member of its own.
+            [RowField::CloseReason, RowField::FailureReason] => self.name,
+            [member, ..] => member.info().name,
+            [] => self.name,
+        }
+    }
+
+    /// Returns whether what a group has in common is a number in JSON.
+    pub fn is_number(&self) -> bool {
+        self.members.first().is_some_and(|member| member.info().r#type == Type::Integer)
+    }
+
+    /// Returns whether the column shows the state.
+    pub fn is_state(&self) -> bool {
+        self.members == [RowField::State]
+    }
+
+    fn sort_value(&self, row: &Row<'_>) -> Option<SortValue> {
+        if self.is_state() {
+            return Some(SortValue::Number(state_place(row) as u64));
+        }
+        if let Some((address, port)) = self.address(row) {
+            return Some(SortValue::End(address, port));
+        }
+        // RFC 3339 in UTC with nine digits: the order of the text is that of time.
+        match self.first(row)? {
+            JsonValue::Integer(number) => Some(SortValue::Number(number.unsigned_abs())),
+            value => Some(SortValue::Text(value.to_string())),
+        }
+    }
+}
+
+/// A column to sort by.
+#[derive(Clone, Copy, Debug)]
+pub struct SortKey {
+    column: &'static RowColumn,
+    is_descending: bool,
+}
+
+impl SortKey {
+    /// Reads `sent` or `-sent`, by any name of [`column_by_name`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no such column.
+    pub fn parse(given: &str) -> Result<Self, String> {
+        let (name, is_descending) = given.strip_prefix('-').map_or((given, false), |name| (name, true));
+        Ok(Self { column: column_by_name(name)?, is_descending })
+    }
+}
+
+/// A value in the order that was asked for. What is not known comes last in either.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum SortRank {
+    Ascending(SortValue),
+    Descending(Reverse<SortValue>),
+    Unknown,
+}
+
+/// Sorts by the columns, the first most. Rows that are equal in them are sorted by state, local and remote end.
+pub fn sort<T>(entries: &mut [T], keys: &[SortKey], row: impl for<'t> Fn(&'t T) -> &'t Row<'static>) {
+    entries.sort_by_cached_key(|entry| {
+        let row = row(entry);
+        let rank = |SortKey { column, is_descending }: &SortKey| match (column.sort_value(row), is_descending) {
+            (None, _) => SortRank::Unknown,
+            (Some(value), false) => SortRank::Ascending(value),
+            (Some(value), true) => SortRank::Descending(Reverse(value)),
+        };
+        (keys.iter().map(rank).collect::<Vec<_>>(), usual_order(row))
+    });
+}
+
+/// Returns the place of a row's state in the order in which states are listed.
+pub fn state_place(row: &Row<'_>) -> usize {
+    let name = row.state.as_deref().unwrap_or_default();
+    state::ALL.iter().position(|known| state::name(*known) == name).unwrap_or(state::ALL.len())
+}
+
+fn usual_order(row: &Row<'_>) -> (usize, Option<SortValue>, Option<SortValue>) {
+    let end = |address: Option<IpAddr>, port| Some(SortValue::End(address?, port));
+    (state_place(row), end(row.local_address, row.local_port), end(row.remote_address, row.remote_port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(state: &'static str, local: &str, port: u16, sent: Option<u64>) -> Row<'static> {
+        let (state, local_address) = (Some(state.into()), local.parse().ok());
+        Row { state, local_address, local_port: Some(port), bytes_sent: sent, ..Row::default() }
+    }
+
+    fn sorted(keys: &str) -> Vec<u16> {
+        let mut rows = vec![
+            row("TIME_WAIT", "10.0.0.10", 1, None),
+            row("LISTENING", "::1", 2, Some(7)),
+            row("ESTABLISHED", "10.0.0.9", 30, Some(5)),
+            row("ESTABLISHED", "10.0.0.9", 4, Some(7)),
+            row("CLOSED", "10.0.0.9", 5, Some(6)),
+        ];
+        let keys: Vec<_> =
+            keys.split(',').filter(|key| !key.is_empty()).map(|key| SortKey::parse(key).unwrap()).collect();
+        sort(&mut rows, &keys, |row| row);
+        rows.into_iter().filter_map(|row| row.local_port).collect()
+    }
+
+    #[test]
+    fn rows_have_a_usual_order() {
+        assert_eq!(sorted(""), [2, 4, 30, 1, 5]);
+    }
+
+    #[test]
+    fn columns_are_sorted_as_what_they_are_with_the_unknown_last() {
+        assert_eq!(sorted("sent"), [30, 5, 2, 4, 1]);
+        assert_eq!(sorted("-sent"), [2, 4, 5, 30, 1]);
+        assert_eq!(sorted("-bytes_sent,-local-port"), [4, 2, 5, 30, 1]);
+        assert_eq!(sorted("local"), [4, 5, 30, 1, 2], "as numbers, not as text");
+        assert_eq!(sorted("-LOCAL_PORT"), [30, 5, 4, 2, 1]);
+        assert_eq!(sorted("-state"), [5, 1, 4, 30, 2]);
+        assert_eq!(sorted("pid"), sorted(""), "nothing known");
+    }
+
+    #[test]
+    fn columns_that_are_none_are_named() {
+        let error = SortKey::parse("-size").unwrap_err();
+        assert!(error.starts_with("'size' is not a column; there are protocol, state, local,"), "{error}");
+        assert_eq!(column_by_name("netns").unwrap().name, "namespace");
+        assert_eq!(column_by_name("PROTO").unwrap().name, "protocol");
+    }
+
+    #[test]
+    fn columns_come_with_their_options() {
+        let headings = |extended, ended| {
+            table_columns(extended, ended).iter().map(|column| column.heading).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(headings(false, true), "PROTO STATE LOCAL REMOTE PID PROCESS USER COMMAND");
+        assert_eq!(
+            headings(true, true),
+            "PROTO STATE LOCAL REMOTE PID PROCESS USER DIRECTION KNOWN BY STARTED SENT RECEIVED NETNS UNIT CONTAINER \
+             ENDED REASON COMMAND"
+        );
+        assert!(!headings(true, false).contains("ENDED"));
+    }
+
+    /// Members that no column shows: marks of a row, and its id.
+    const WITHOUT_COLUMN: [RowField; 3] = [RowField::Subflow, RowField::Folded, RowField::ConnectionId];
+
+    #[test]
+    fn every_member_has_a_column_or_is_known_to_have_none() {
+        for info in ROW_FIELDS {
+            let has_column = COLUMNS.iter().any(|column| column.members.contains(&info.field));
+            assert!(has_column != WITHOUT_COLUMN.contains(&info.field), "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn a_full_row_reads_back_and_has_every_member() {
+        let text = r#"{"state":"CLOSED","protocol":"UDP","direction":"INCOMING","local_address":"::1","local_port":1,
+            "remote_address":"10.0.0.1","remote_port":2,"pid":3,"process_name":"a","user":"root","user_id":0,"executable":"/a",
+            "command_line":"a b","container_id":"ab","systemd_unit":"a.service","attribution":"scan",
+            "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",
+            "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"folded":true,
+            "connection_id":"x","member_of_a_later_version":[1]}"#;
+        let row: Row<'_> = serde_json::from_str(text).unwrap();
+        let json: serde_json::Value = serde_json::from_str(text).unwrap();
+        for info in ROW_FIELDS {
+            let expected = json[info.name].as_str().map_or_else(|| json[info.name].to_string(), str::to_owned);
+            assert_eq!(row.value(info.field).map(|value| value.to_string()), Some(expected), "{}", info.name);
+        }
+        for column in COLUMNS {
+            let group = column.group(&row).unwrap();
+            if column.name != "reason" {
+                let member = &json[column.group_key()];
+                assert_eq!(group, member.as_str().map_or_else(|| member.to_string(), str::to_owned), "{}", column.name);
+                assert_eq!(column.is_number(), member.is_number(), "{}", column.name);
+            }
+        }
+    }
 }

@@ -85,6 +85,15 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// Returns an end as people read it: IPv6 in brackets, `*` for an unknown port, the address alone for protocols without ports.
+pub fn end(protocol: &str, address: &str, port: Option<u16>) -> String {
+    if port.is_none() && !matches!(protocol, "" | "TCP" | "UDP") {
+        return address.to_owned();
+    }
+    let port = port.map_or_else(|| "*".into(), |port| port.to_string());
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
 /// Colours, which anstream removes where they are not wanted (`NO_COLOR`, pipes).
 pub mod style {
     use super::{AnsiColor, Style};
@@ -162,6 +171,15 @@ mod tests {
     fn nothing_moves_the_terminal() {
         assert_eq!(sanitize("plain é 日本"), "plain é 日本");
         assert_eq!(sanitize("\x1b[2Ja\nb\u{202e}c\u{9b}d"), "\u{fffd}[2Ja\u{fffd}b\u{fffd}c\u{fffd}d");
+    }
+
+    #[test]
+    fn ends_are_readable() {
+        assert_eq!(end("TCP", "192.0.2.1", Some(80)), "192.0.2.1:80");
+        assert_eq!(end("UDP", "2001:db8::1", Some(80)), "[2001:db8::1]:80");
+        assert_eq!(end("TCP", "0.0.0.0", None), "0.0.0.0:*");
+        assert_eq!(end("ICMP", "2001:db8::1", None), "2001:db8::1");
+        assert_eq!(end("47", "192.0.2.1", None), "192.0.2.1");
     }
 
     #[test]

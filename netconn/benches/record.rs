@@ -15,7 +15,7 @@ use divan::{Bencher, black_box, counter::ItemsCount};
 use netconn::{
     clock::Clock,
     encode::{
-        event::{EventEncoder, Sensor},
+        event::{EventEncoder, ProcessMembers},
         packet,
         row::{Context, row},
         subject::with_subject,
@@ -29,7 +29,7 @@ use netconn::{
     table::{Change, Connection, Effects, Exchanged, Table},
 };
 use netconn_common::{AF_PACKET, Flow, FlowKey, IPPROTO_UDP, Owner};
-use netconn_model::filter::Filter;
+use netconn_model::{event::Sensor, filter::Filter};
 
 const RECORDED: &[u8] = include_bytes!("../tests/data/ring/6.18-tier2.ring");
 /// First half of a boot id.
@@ -91,7 +91,7 @@ fn encoding_flows(bencher: Bencher<'_, '_>) {
 }
 
 fn encoding(bencher: Bencher<'_, '_>, told: &[Told]) {
-    let (mut clock, mut directory) = (Clock::new(), directory());
+    let (clock, mut directory, mut processes) = (Clock::new(), directory(), ProcessMembers::default());
     let sensor = Sensor {
         id: "01234567-89ab-cdef-0123-456789abcdef".into(),
         host: "localhost".into(),
@@ -104,7 +104,7 @@ fn encoding(bencher: Bencher<'_, '_>, told: &[Told]) {
     let mut encode_all = || {
         out.clear();
         for (change, connection, time_ns) in told {
-            encoder.connection(&mut out, &mut clock, &mut directory, (*change, connection, *time_ns));
+            encoder.connection(&mut out, &clock, &mut directory, &mut processes, (*change, connection, *time_ns));
         }
         black_box(out.len())
     };

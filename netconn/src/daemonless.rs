@@ -5,8 +5,11 @@ use std::{collections::HashSet, io};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use netconn_common::{Owner, TcpRecord, UdpSocketRecord, tcp_state};
-use netconn_model::{config::DEFAULT_STATE_DIR, filter::Filter};
-use serde_json::json;
+use netconn_model::{
+    config::DEFAULT_STATE_DIR,
+    filter::Filter,
+    snapshot::{self, RowsMember, SnapshotHead},
+};
 
 use crate::{
     clock::Clock,
@@ -118,12 +121,15 @@ impl Snapshot {
         &self.source
     }
 
-    /// What stands before the rows in the daemon's JSON object, up to the opening bracket.
-    pub fn head(&self) -> String {
-        let id = state_dir::known_id(DEFAULT_STATE_DIR.as_ref()).map(|id| format!("\"sensor_id\":{},", json!(id)));
-        let complete = matches!(self.source, Source::Iterators);
-        let taken_at = json!(Timestamp::now().to_string());
-        format!("{{{}\"taken_at\":{taken_at},\"complete\":{complete},\"connections\":[", id.unwrap_or_default())
+    /// Returns what stands before the rows in one JSON object, as the daemon writes it.
+    pub fn head(&self) -> Bytes {
+        let head = SnapshotHead {
+            sensor_id: state_dir::known_id(DEFAULT_STATE_DIR.as_ref()),
+            taken_at: Timestamp::now().to_string(),
+            complete: matches!(self.source, Source::Iterators),
+            unlisted: Vec::new(),
+        };
+        snapshot::head(&head, RowsMember::Connections)
     }
 
     /// Gives the rows that a filter lets through, one by one, each a JSON object.
@@ -136,16 +142,15 @@ impl Snapshot {
         filter: &Filter,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut clock = Clock::new();
+        let clock = Clock::new();
         // Accounts and cgroups are read at its start; who asks once needs no later answers.
         let mut directory = Names::new(Lookup::start(drop)?);
         let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
-        let mut context = Context::new(&mut clock, &mut directory, &boot);
+        let mut context = Context::new(&clock, &mut directory, &boot);
         let mut show = |connection: &Connection| -> Result<(), E> {
-            if is_everything
-                || with_subject(connection, context.directory, context.now, |subject| filter.matches(subject))
+            if is_everything || with_subject(connection, context.names, context.now, |subject| filter.matches(subject))
             {
                 out.clear();
                 row(&mut out, &mut context, connection, None);

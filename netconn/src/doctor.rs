@@ -2,17 +2,15 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::Path,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use netconn_common::tcp_state;
 use netconn_model::{
-    client::{self, ClientError},
-    health::{
-        Conversion, FlowCounts, Health, HistoryHealth, HookStatus, LossStage, LostEventCounts, OutputHealth, Verdict,
-    },
+    client::{Client, ClientError, RowFormat},
+    fact::LossStage,
+    health::{Conversion, FlowCounts, Health, HistoryHealth, HookStatus, LostEventCounts, OutputHealth, Verdict},
     row::Row,
 };
 
@@ -299,7 +297,7 @@ impl Loopback {
 }
 
 /// The proof through a running daemon.
-pub async fn prove(socket: &Path) -> Result<Check, ClientError> {
+pub async fn prove(client: &Client) -> Result<Check, ClientError> {
     let since = Instant::now();
     let loopback = match Loopback::open() {
         Ok(loopback) => loopback,
@@ -307,18 +305,19 @@ pub async fn prove(socket: &Path) -> Result<Check, ClientError> {
             return Ok(Check::new(Mark::Bad, "proof", format!("no loopback connection can be made: {error}")));
         }
     };
-    let parameters = [("format", "ndjson".to_owned()), ("direction", "outgoing".to_owned())]
+    let parameters = [("direction", "outgoing".to_owned()), ("pid", std::process::id().to_string())]
         .into_iter()
-        .chain([("pid", std::process::id().to_string()), ("port", loopback.client.port().to_string())])
+        .chain([("port", loopback.client.port().to_string())])
         .map(|(name, value)| (name.to_owned(), value))
         .collect::<Vec<_>>();
     while since.elapsed() < PROOF {
         let mut seen = false;
-        client::get(socket, "/v1/connections", &parameters)
+        client
+            .connections(&parameters, RowFormat::Ndjson)
             .await?
             .lines(|line| {
-                seen = serde_json::from_slice(line).is_ok_and(|row: Row| {
-                    row.state == "ESTABLISHED" && row.remote_port == Some(loopback.server.port())
+                seen = serde_json::from_slice(line).is_ok_and(|row: Row<'_>| {
+                    row.state.as_deref() == Some("ESTABLISHED") && row.remote_port == Some(loopback.server.port())
                 });
                 Ok::<_, ClientError>(!seen)
             })

@@ -7,14 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netconn_model::config::Config;
+use netconn_model::{config::Config, event::Sensor};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
 use thiserror::Error;
-
-use crate::encode::event::Sensor;
 
 /// Why the state folder cannot be used.
 #[derive(Debug, Error)]

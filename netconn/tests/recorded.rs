@@ -74,11 +74,11 @@ impl Effects for Writer<'_> {
 }
 
 fn ends(text: &mut String, connection: &Connection) {
-    let end = |end: netconn_model::event::End| format!("{} {}", end.address, end.port);
+    let end = |end: netconn_model::fact::End| format!("{} {}", end.address, end.port);
     let remote = connection.remote.map_or_else(|| "*".into(), end);
     let direction = connection.direction().map_or("-", |direction| direction.name());
     let _ = write!(text, "{direction} {} {remote}", end(connection.local));
-    let how = netconn_model::event::attribution_name(connection.owner.how);
+    let how = netconn::encode::attribution(connection.owner.how).name();
     let _ = write!(text, ", {} by {how}", comm(&connection.owner.comm));
     if let Some(process) = &connection.process {
         let _ = write!(text, ", {}", process.identity.command_line.as_deref().unwrap_or("-"));

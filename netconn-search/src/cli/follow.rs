@@ -13,7 +13,7 @@ use datafusion::arrow::{
     datatypes::SchemaRef,
 };
 use futures::StreamExt as _;
-use netconn_model::{client, exit::Exit, field::Field, lines};
+use netconn_model::{client::Client, exit::Exit, field::Field, lines};
 use netconn_query::{
     self,
     ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
@@ -93,7 +93,7 @@ pub(super) async fn run(
         return Err(RefusedQuery { text: text.into(), diagnostics }.into());
     }
     in_order(&mut query);
-    let mut events = client::get(socket, "/v1/events", &[]).await?;
+    let mut events = Client::new(socket).events(&[]).await?;
     let mut follower = EventFollower::new(session, text, query, style)?;
     session.tell(text, &diagnostics);
     let mut step = tokio::time::interval(LOOK_INTERVAL);

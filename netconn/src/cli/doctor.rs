@@ -5,7 +5,7 @@ use std::io::Write as _;
 use anyhow::Result;
 use clap::Args;
 use netconn_model::{
-    client::{self, ClientError},
+    client::{Client, ClientError},
     exit::Exit,
     health::Health,
     term::{sanitize, style},
@@ -33,8 +33,8 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
         Ok(())
     };
     section("This machine", doctor::machine())?;
-    let socket = options.socket.path();
-    match block_on(async { Ok(daemon(socket).await) })? {
+    let client = options.socket.client();
+    match block_on(async { Ok(daemon(&client).await) })? {
         Ok((health, proof)) => {
             section("The daemon", doctor::daemon(&health))?;
             section("Its hooks", doctor::hooks(&health.hooks))?;
@@ -51,17 +51,9 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     Ok(if checks.iter().any(|check| check.mark == Mark::Bad) { Exit::Unavailable } else { Exit::Success })
 }
 
-async fn daemon(socket: &std::path::Path) -> Result<(Health, Check), ClientError> {
-    let mut answer = client::get(socket, "/v1/health", &[]).await?;
-    let mut text = Vec::new();
-    while let Some(part) = answer.part().await? {
-        text.extend_from_slice(&part);
-    }
-    let health = serde_json::from_slice(&text).map_err(|error| ClientError::Refused {
-        code: "command_failed".into(),
-        message: format!("the daemon's health cannot be read ({error}): it is of another version, restart it"),
-    })?;
-    Ok((health, doctor::prove(socket).await?))
+async fn daemon(client: &Client) -> Result<(Health, Check), ClientError> {
+    let health = client.health().await?;
+    Ok((health, doctor::prove(client).await?))
 }
 
 fn print(title: &str, checks: &[Check]) -> Result<()> {

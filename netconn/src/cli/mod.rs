@@ -18,6 +18,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use netconn_model::{
+    client::Client,
     config::DEFAULT_SOCKET,
     exit::{Exit, is_broken_pipe},
 };
@@ -74,6 +75,11 @@ impl SocketOption {
     /// The socket that was named, else the usual one.
     fn path(&self) -> &Path {
         self.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET))
+    }
+
+    /// Returns a client of the daemon there.
+    fn client(&self) -> Client {
+        Client::new(self.path())
     }
 
     /// Whether a socket was named: then that daemon is meant and no other.

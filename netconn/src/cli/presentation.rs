@@ -38,27 +38,3 @@ impl Presentation {
         if self.wide { None } else { netconn_model::term::width() }
     }
 }
-
-/// An address and port as one reads them: IPv6 in brackets, `*` for what is not known. An address only, where the
-/// protocol has no ports.
-pub(super) fn end(protocol: &str, address: &str, port: Option<u16>) -> String {
-    if port.is_none() && !matches!(protocol, "" | "TCP" | "UDP") {
-        return address.to_owned();
-    }
-    let port = port.map_or_else(|| "*".into(), |port| port.to_string());
-    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ends_are_readable() {
-        assert_eq!(end("TCP", "192.0.2.1", Some(80)), "192.0.2.1:80");
-        assert_eq!(end("UDP", "2001:db8::1", Some(80)), "[2001:db8::1]:80");
-        assert_eq!(end("TCP", "0.0.0.0", None), "0.0.0.0:*");
-        assert_eq!(end("ICMP", "2001:db8::1", None), "2001:db8::1");
-        assert_eq!(end("47", "192.0.2.1", None), "192.0.2.1");
-    }
-}

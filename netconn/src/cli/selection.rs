@@ -1,7 +1,7 @@
 //! Options that select connections, the same for all commands that show some.
 
-use clap::Args;
-use netconn_model::filter::{Filter, FilterError};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command};
+use netconn_model::filter::{FILTER_PARAMETERS, Filter, FilterError, FilterParameter};
 
 /// Which connections; several values of one option are alternatives, several options must all hold.
 #[derive(Debug, Default, Args)]
@@ -10,15 +10,12 @@ pub(super) struct Selection {
     /// TCP.
     #[arg(short = 't', long)]
     tcp: bool,
-    /// UDP: flows, and sockets that wait for datagrams.
+    /// UDP: flows, and bound sockets.
     #[arg(short = 'u', long)]
     udp: bool,
     /// ICMP and ICMPv6.
     #[arg(long)]
     icmp: bool,
-    /// Of this protocol, by its number in the IP header (47: GRE) or as tcp, udp, icmp.
-    #[arg(long, value_name = "PROTOCOL")]
-    protocol: Vec<String>,
     /// Listeners only, and UDP sockets that are connected to nobody.
     #[arg(short = 'l', long)]
     listening: bool,
@@ -31,39 +28,8 @@ pub(super) struct Selection {
     /// IPv6 only.
     #[arg(short = '6', long)]
     ipv6: bool,
-    /// In this state: established, syn-sent, unconnected, … or a group: connected, synchronized.
-    #[arg(long, value_name = "STATE")]
-    state: Vec<String>,
-    /// `incoming` or `outgoing`.
-    #[arg(long, value_name = "DIRECTION")]
-    direction: Vec<String>,
-    /// Of this process id.
-    #[arg(long, value_name = "PID")]
-    pid: Vec<String>,
-    /// Of this process: its name, its executable's file name or path.
-    #[arg(long, value_name = "NAME")]
-    process: Vec<String>,
-    /// With this port, or a range like 8000-8100, on either end.
-    #[arg(long, value_name = "PORT")]
-    port: Vec<String>,
-    /// With this address or network on this end.
-    #[arg(long, value_name = "ADDRESS")]
-    local: Vec<String>,
-    /// With this address or network on the other end.
-    #[arg(long, value_name = "ADDRESS")]
-    remote: Vec<String>,
-    /// Of this account, by name or number.
-    #[arg(long, value_name = "USER")]
-    user: Vec<String>,
-    /// In this container: its id or the beginning of it.
-    #[arg(long, value_name = "ID")]
-    container: Vec<String>,
-    /// Of this systemd unit.
-    #[arg(long, value_name = "UNIT")]
-    unit: Vec<String>,
-    /// In this network namespace, by its inode number (`ls -Li /run/netns`).
-    #[arg(long, value_name = "INODE")]
-    namespace: Vec<String>,
+    #[command(flatten)]
+    options: FilterOptions,
 }
 
 impl Selection {
@@ -73,27 +39,7 @@ impl Selection {
     ///
     /// The first option whose value cannot be read.
     pub(super) fn parameters(&self) -> Result<Vec<(String, String)>, FilterError> {
-        let Self {
-            tcp,
-            udp,
-            icmp,
-            protocol,
-            listening,
-            all,
-            ipv4,
-            ipv6,
-            state,
-            direction,
-            pid,
-            process,
-            port,
-            local,
-            remote,
-            user,
-            container,
-            unit,
-            namespace,
-        } = self;
+        let Self { tcp, udp, icmp, listening, all, ipv4, ipv6, options } = self;
         let mut parameters = Vec::new();
         let flags = [
             (*tcp, "protocol", "tcp"),
@@ -106,23 +52,7 @@ impl Selection {
         for (_, name, value) in flags.iter().filter(|(given, _, _)| *given) {
             parameters.push(((*name).to_owned(), (*value).to_owned()));
         }
-        let lists = [
-            ("protocol", protocol),
-            ("state", state),
-            ("direction", direction),
-            ("pid", pid),
-            ("process", process),
-            ("port", port),
-            ("local", local),
-            ("remote", remote),
-            ("user", user),
-            ("container", container),
-            ("unit", unit),
-            ("namespace", namespace),
-        ];
-        for (name, values) in lists {
-            parameters.extend(values.iter().map(|value| (name.to_owned(), value.clone())));
-        }
+        parameters.extend_from_slice(&options.0);
         parse(&parameters)?;
         Ok(parameters)
     }
@@ -134,6 +64,50 @@ impl Selection {
     /// As [`parameters`](Self::parameters).
     pub(super) fn filter(&self) -> Result<Filter, FilterError> {
         parse(&self.parameters()?)
+    }
+}
+
+/// The options that [`FILTER_PARAMETERS`] has, as parameters of a request.
+#[derive(Debug, Default)]
+struct FilterOptions(Vec<(String, String)>);
+
+impl clap::FromArgMatches for FilterOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut parameters = Vec::new();
+        for FilterParameter { name, .. } in FILTER_PARAMETERS.iter().filter(|parameter| parameter.value_name.is_some())
+        {
+            let values = matches.get_many::<String>(name).into_iter().flatten();
+            parameters.extend(values.map(|value| ((*name).to_owned(), value.clone())));
+        }
+        Ok(Self(parameters))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for FilterOptions {
+    fn augment_args(command: Command) -> Command {
+        let options = FILTER_PARAMETERS.iter().filter_map(|FilterParameter { name, value_name, meaning }| {
+            let arg = Arg::new(*name).long(*name).value_name((*value_name)?).help(*meaning);
+            Some(arg.action(ArgAction::Append).help_heading("Which connections"))
+        });
+        command
+            .group(
+                ArgGroup::new("FilterOptions").multiple(true).args(
+                    FILTER_PARAMETERS
+                        .iter()
+                        .filter(|parameter| parameter.value_name.is_some())
+                        .map(|parameter| parameter.name),
+                ),
+            )
+            .args(options)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
     }
 }
 

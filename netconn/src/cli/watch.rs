@@ -9,17 +9,39 @@ use anyhow::Result;
 use clap::Args;
 use jiff::{Timestamp, tz::TimeZone};
 use netconn_model::{
-    client,
+    event::Event,
     exit::Exit,
+    fact::{ConnectionStatus, Direction, End, EventKind},
+    field::Field,
     term::{self, style},
 };
-use serde::Deserialize;
 
 use crate::cli::{
     SocketOption, block_on,
-    presentation::{Format, Presentation, end},
+    presentation::{Format, Presentation},
     selection::Selection,
 };
+
+/// The columns of CSV.
+const CSV_FIELDS: [Field; 17] = [
+    Field::EventType,
+    Field::EventTime,
+    Field::Direction,
+    Field::ConnectionStatus,
+    Field::FailureReason,
+    Field::CloseReason,
+    Field::LocalAddress,
+    Field::LocalPort,
+    Field::RemoteAddress,
+    Field::RemotePort,
+    Field::BytesSent,
+    Field::BytesReceived,
+    Field::ProcessPid,
+    Field::ProcessName,
+    Field::ProcessUser,
+    Field::ProcessCmdline,
+    Field::Protocol,
+];
 
 /// Options of `netconn watch`.
 #[derive(Debug, Args)]
@@ -36,78 +58,19 @@ pub(super) struct Options {
     selection: Selection,
 }
 
-/// What is shown of an event.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Event {
-    #[serde(rename = "event.type")]
-    kind: String,
-    #[serde(rename = "event.time")]
-    time_ms: i64,
-    #[serde(rename = "event.network.protocol")]
-    protocol: String,
-    #[serde(rename = "event.network.direction")]
-    direction: Option<String>,
-    #[serde(rename = "event.network.connectionStatus")]
-    status: Option<String>,
-    #[serde(rename = "event.network.failureReason")]
-    failure: Option<String>,
-    #[serde(rename = "event.network.closeReason")]
-    close: Option<String>,
-    #[serde(rename = "event.network.folded")]
-    folded: bool,
-    #[serde(rename = "event.network.icmpType")]
-    icmp_type: Option<u8>,
-    #[serde(rename = "event.network.bytesSent")]
-    sent: Option<u64>,
-    #[serde(rename = "event.network.bytesReceived")]
-    received: Option<u64>,
-    #[serde(rename = "event.network.durationMs")]
-    duration_ms: Option<f64>,
-    #[serde(rename = "event.network.connectLatencyUs")]
-    latency_us: Option<u64>,
-    #[serde(rename = "local.ip.address")]
-    local: Option<String>,
-    #[serde(rename = "local.port.number")]
-    local_port: Option<u16>,
-    #[serde(rename = "remote.ip.address")]
-    remote: Option<String>,
-    #[serde(rename = "remote.port.number")]
-    remote_port: Option<u16>,
-    #[serde(rename = "src.process.pid")]
-    pid: Option<u32>,
-    #[serde(rename = "src.process.name")]
-    process: Option<String>,
-    #[serde(rename = "src.process.user")]
-    user: Option<String>,
-    #[serde(rename = "src.process.cmdline")]
-    command_line: Option<String>,
-    #[serde(rename = "loss.stage")]
-    loss_stage: Option<String>,
-    #[serde(rename = "loss.count")]
-    loss_count: Option<u64>,
-}
-
-impl Event {
-    /// Whether it is of a flow of datagrams.
-    fn is_flow(&self) -> bool {
-        !matches!(self.protocol.as_str(), "" | "TCP")
-    }
-}
-
 /// Shows events until the daemon ends, the reader goes or enough were shown.
 pub(super) fn run(options: &Options) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
     block_on(async {
-        let answer = client::get(options.socket.path(), "/v1/events", &parameters).await?;
+        let response = options.socket.client().events(&parameters).await?;
         let mut left = options.count.unwrap_or(u64::MAX);
         if options.presentation.format == Format::Csv {
-            csv_record(&CSV_COLUMNS.map(|(name, _)| name.to_owned()))?;
+            csv_record(&CSV_FIELDS.map(|field| field.info().name.to_owned()))?;
         }
         if left == 0 {
             return Ok(Exit::Success);
         }
-        answer
+        response
             .lines(|line| {
                 print(options, line)?;
                 left -= 1;
@@ -127,11 +90,12 @@ fn print(options: &Options, line: &[u8]) -> Result<()> {
             out.flush()?;
         }
         Format::Csv => {
-            let event: Event = serde_json::from_slice(line)?;
-            csv_record(&CSV_COLUMNS.map(|(_, cell)| cell(&event).unwrap_or_default()))?;
+            let event: Event<'_> = serde_json::from_slice(line)?;
+            let cell = |field| event.value(field).map(|value| value.to_string()).unwrap_or_default();
+            csv_record(&CSV_FIELDS.map(cell))?;
         }
         Format::Table => {
-            let event: Event = serde_json::from_slice(line)?;
+            let event: Event<'_> = serde_json::from_slice(line)?;
             let limit = options.presentation.limit();
             let mut out = anstream::stdout().lock();
             writeln!(out, "{}", for_people(&event, limit, &TimeZone::system()))?;
@@ -141,28 +105,6 @@ fn print(options: &Options, line: &[u8]) -> Result<()> {
     Ok(())
 }
 
-type Cell = fn(&Event) -> Option<String>;
-
-const CSV_COLUMNS: [(&str, Cell); 17] = [
-    ("event.type", |event| Some(event.kind.clone())),
-    ("event.time", |event| Some(event.time_ms.to_string())),
-    ("event.network.direction", |event| event.direction.clone()),
-    ("event.network.connectionStatus", |event| event.status.clone()),
-    ("event.network.failureReason", |event| event.failure.clone()),
-    ("event.network.closeReason", |event| event.close.clone()),
-    ("local.ip.address", |event| event.local.clone()),
-    ("local.port.number", |event| event.local_port.map(|port| port.to_string())),
-    ("remote.ip.address", |event| event.remote.clone()),
-    ("remote.port.number", |event| event.remote_port.map(|port| port.to_string())),
-    ("event.network.bytesSent", |event| event.sent.map(|bytes| bytes.to_string())),
-    ("event.network.bytesReceived", |event| event.received.map(|bytes| bytes.to_string())),
-    ("src.process.pid", |event| event.pid.map(|pid| pid.to_string())),
-    ("src.process.name", |event| event.process.clone()),
-    ("src.process.user", |event| event.user.clone()),
-    ("src.process.cmdline", |event| event.command_line.clone()),
-    ("event.network.protocol", |event| Some(event.protocol.clone())),
-];
-
 fn csv_record(cells: &[String]) -> Result<()> {
     let mut out = csv::Writer::from_writer(io::stdout().lock());
     out.write_record(cells)?;
@@ -170,20 +112,21 @@ fn csv_record(cells: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// One event as a line: time, what happened, process, ends, and what is worth knowing.
-fn for_people(event: &Event, limit: Option<usize>, zone: &TimeZone) -> String {
+/// Returns an event as a line: time, what happened, process, ends, details.
+fn for_people(event: &Event<'_>, limit: Option<usize>, zone: &TimeZone) -> String {
     use std::fmt::Write as _;
     let (what, what_style) = what(event);
-    let time = Timestamp::from_millisecond(event.time_ms).unwrap_or_default().to_zoned(zone.clone());
-    let time = time.strftime("%H:%M:%S%.3f").to_string();
+    let time = Timestamp::from_millisecond(event.time_ms.unwrap_or_default()).unwrap_or_default();
+    let time = time.to_zoned(zone.clone()).strftime("%H:%M:%S%.3f").to_string();
     let faint = style::FAINT;
     let mut line = format!("{faint}{time}{faint:#}  {what_style}{what:<11}{what_style:#}");
     let mut rest = String::new();
-    if let (Some(stage), Some(count)) = (&event.loss_stage, event.loss_count) {
-        let _ = write!(rest, "  {count} events were lost ({stage})");
+    if let (Some(stage), Some(count)) = (event.loss_stage, event.loss_count) {
+        let _ = write!(rest, "  {count} events were lost ({})", stage.name());
     }
-    if event.local.is_some() || event.remote.is_some() {
-        let process = event.process.as_deref().map_or_else(|| "-".into(), term::sanitize);
+    // An attempt without a route has no address of its own.
+    if event.local().is_some() || event.remote().is_some() {
+        let process = event.process_name.as_deref().map_or_else(|| "-".into(), term::sanitize);
         let pid = event.pid.map_or_else(String::new, |pid| format!("[{pid}]"));
         let _ = write!(rest, "  {:<22}  {}", format!("{process}{pid}"), ends(event));
     }
@@ -192,7 +135,7 @@ fn for_people(event: &Event, limit: Option<usize>, zone: &TimeZone) -> String {
         let _ = write!(rest, "  {details}");
     }
     if let Some(command_line) = &event.command_line
-        && event.kind != "IP Close"
+        && !event.is(EventKind::Close)
     {
         let _ = write!(rest, "  {}", term::sanitize(command_line));
     }
@@ -201,57 +144,57 @@ fn for_people(event: &Event, limit: Option<usize>, zone: &TimeZone) -> String {
     line
 }
 
-fn what(event: &Event) -> (&str, anstyle::Style) {
-    match event.kind.as_str() {
-        "IP Connect" if event.status.as_deref() != Some("SUCCESS") => {
-            (event.failure.as_deref().unwrap_or("failed"), style::BAD)
+fn what(event: &Event<'_>) -> (&'static str, anstyle::Style) {
+    let Some(kind) = event.kind else { return ("", style::HEADING) };
+    match kind {
+        EventKind::Connect if event.status != Some(ConnectionStatus::Success) => {
+            (event.failure.map_or("failed", |failure| failure.name()), style::BAD)
         }
-        "IP Connect" if event.is_flow() => ("flow", style::GOOD),
-        "IP Connect" if event.direction.as_deref() == Some("INCOMING") => ("accept", style::GOOD),
-        "IP Connect" => ("connect", style::GOOD),
-        "IP Close" => ("close", style::FAINT),
-        "IP Listen" => ("listen", style::QUIET),
-        "IP Listen End" => ("listen end", style::QUIET),
-        "Data Loss" => ("DATA LOSS", style::BAD),
-        other => (other, style::HEADING),
+        EventKind::Connect if event.is_of_datagrams() => ("flow", style::GOOD),
+        EventKind::Connect if event.direction == Some(Direction::Incoming) => ("accept", style::GOOD),
+        EventKind::Connect => ("connect", style::GOOD),
+        EventKind::Close => ("close", style::FAINT),
+        EventKind::Listen => ("listen", style::QUIET),
+        EventKind::ListenEnd => ("listen end", style::QUIET),
+        EventKind::DataLoss => ("DATA LOSS", style::BAD),
+        EventKind::SensorStart | EventKind::SensorStop => (kind.name(), style::HEADING),
     }
 }
 
-fn ends(event: &Event) -> String {
-    let address = |address: &Option<String>| address.clone().unwrap_or_else(|| "?".into());
-    let local = end(&event.protocol, &address(&event.local), event.local_port);
-    if event.remote.is_none() {
-        return if event.folded { format!("{local} -- many") } else { local };
-    }
-    let remote = end(&event.protocol, &address(&event.remote), event.remote_port);
-    match event.direction.as_deref() {
-        Some("INCOMING") => format!("{local} <- {remote}"),
-        Some("OUTGOING") => format!("{local} -> {remote}"),
-        _ => format!("{local} -- {remote}"),
+fn ends(event: &Event<'_>) -> String {
+    let protocol = event.protocol.as_deref().unwrap_or_default();
+    let end = |End { address, port }| term::end(protocol, &address.to_string(), (port != 0).then_some(port));
+    let local = event.local().map_or_else(|| "?:*".to_owned(), end);
+    let Some(remote) = event.remote() else {
+        return if event.folded == Some(true) { format!("{local} -- many") } else { local };
+    };
+    let remote = end(remote);
+    match event.direction {
+        Some(Direction::Incoming) => format!("{local} <- {remote}"),
+        Some(Direction::Outgoing) => format!("{local} -> {remote}"),
+        None => format!("{local} -- {remote}"),
     }
 }
 
-fn details(event: &Event) -> String {
+fn details(event: &Event<'_>) -> String {
     let mut parts = Vec::new();
-    if event.is_flow() {
+    if let Some(protocol) = event.protocol.as_deref().filter(|_| event.is_of_datagrams()) {
         let kind = event.icmp_type.map_or_else(String::new, |number| format!(" type {number}"));
-        parts.push(format!("{}{kind}", event.protocol.to_lowercase()));
+        parts.push(format!("{}{kind}", protocol.to_lowercase()));
     }
-    if let Some(latency) = event.latency_us
-        && event.kind == "IP Connect"
+    if let Some(latency) = event.connect_latency_us
+        && event.is(EventKind::Connect)
     {
         parts.push(term::duration(Duration::from_micros(latency)));
     }
-    if let Some(reason) = &event.close {
-        parts.push(reason.clone());
+    if let Some(reason) = event.close_reason {
+        parts.push(reason.name().to_owned());
     }
-    if let (Some(sent), Some(received)) = (event.sent, event.received) {
+    if let (Some(sent), Some(received)) = (event.bytes_sent, event.bytes_received) {
         parts.push(format!("sent {}, received {}", term::bytes(sent), term::bytes(received)));
     }
-    if let Some(duration) = event.duration_ms
-        && let Ok(duration) = Duration::try_from_secs_f64(duration / 1000.0)
-    {
-        parts.push(format!("in {}", term::duration(duration)));
+    if let Some(duration) = event.duration {
+        parts.push(format!("in {}", term::duration(Duration::from_nanos(duration.nanoseconds))));
     }
     parts.join(", ")
 }
@@ -261,7 +204,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> String {
-        let event: Event = serde_json::from_str(text).unwrap();
+        let event: Event<'_> = serde_json::from_str(text).unwrap();
         anstream::adapter::strip_str(&for_people(&event, None, &TimeZone::UTC)).to_string()
     }
 

@@ -1,114 +1,127 @@
-//! Events as lines of JSON, in the schema of `event::field`.
+//! Makes an [`Event`] of what the table and the daemon report, and writes it as a line of native NDJSON.
 
-use std::rc::Rc;
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt::Write as _,
+    net::IpAddr,
+    rc::{Rc, Weak},
+};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::BytesMut;
+use foldhash::fast::RandomState;
 use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64, role};
 use netconn_model::{
     community_id,
-    event::{CloseReason, End, Failure, Kind, Outcome, attribution_name, protocol_names},
-    field::Field,
-    json::Object,
+    event::{Event, Sensor},
+    fact::{Attribution, CloseReason, ConnectionStatus, End, EventKind, Failure, LossStage, Outcome, protocol_names},
+    field::Section,
+    json::{Object, SecondText},
+    value::{Milliseconds, Moment, Text},
 };
 
 use crate::{
     clock::Clock,
+    encode::attribution,
     names::Names,
-    process::{Cached, Identity, Process, TICK_NS, comm},
+    process::{Identity, Process, TICK_NS, cgroup::Cgroup, comm},
     table::{Change, Connection, Exchanged, Icmp},
 };
 
-/// Who this sensor is: what every event says of it.
-#[derive(Clone, Debug)]
-pub struct Sensor {
-    /// Stable per host, in the form of a UUID.
-    pub id: String,
-    /// Host name.
-    pub host: String,
-    /// Organisation, if configured.
-    pub site: Option<String>,
-    /// Name of the data source.
-    pub source: String,
-    /// The kernel's id of this boot, 32 hex digits without hyphens.
-    pub boot: String,
-}
+/// Processes whose members are kept. Each costs about 1 kB; at the limit all are made again.
+const PROCESSES_MAX: usize = 4096;
 
-/// Writes events. Keeps what is the same in all of them ready to be copied.
+/// Makes and writes events. What is the same in many of them is kept ready to be copied.
 #[derive(Debug)]
 pub struct EventEncoder {
     /// Last members of every event, each with its leading comma.
-    tail: BytesMut,
+    sensor_members: Vec<u8>,
     /// First half of the boot id: makes ids of connections and processes unique over boots.
     boot: String,
     /// Different in each run of the daemon.
     run: u64,
     /// Events written by this run.
     count: u64,
+    seconds: SecondText,
+    /// Space for the ids of the event that is being made.
+    id: String,
+    connection_id: String,
 }
 
-/// What `Sensor Start` tells.
+/// The members of [`Section::Process`] that were written lately, by process.
+#[derive(Debug, Default)]
+pub struct ProcessMembers(HashMap<*const Process, CachedMembers, RandomState>);
+
+#[derive(Debug)]
+struct CachedMembers {
+    /// Keeps the address of the process from being used by another one.
+    _process: Weak<Process>,
+    /// Name, user and cgroup of the owner that they were made from.
+    made_from: ([u8; 16], u32, u64),
+    /// Members of a JSON object, each with its leading comma.
+    members: Rc<[u8]>,
+}
+
+/// The facts of `Sensor Start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning<'a> {
     /// Release of the kernel.
     pub kernel: &'a str,
-    /// Hooks that work.
+    /// Hooks that are attached.
     pub attached: &'a str,
-    /// Hooks that do not, with the reason; empty if there are none.
+    /// Hooks that are not attached, with the reason; empty if there are none.
     pub missing: &'a str,
-    /// Who has sockets that no hook sees; empty if nobody.
+    /// Processes that have packet sockets open; empty if there are none.
     pub packet_sockets: &'a str,
 }
 
-/// A loss to be told.
+/// The facts of `Data Loss`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss<'a> {
-    /// Where: `ring`, `queue`, `disk` or `flows`.
-    pub stage: &'static str,
-    /// Which output lost them, if one did.
+    /// Where they were lost.
+    pub stage: LossStage,
+    /// The output that lost them, if one did.
     pub output: Option<&'a str>,
-    /// How many events will never come; with `flows`, how many datagrams were counted in none.
+    /// Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.
     pub count: u64,
-    /// What is known of a loss in the kernel.
+    /// Details of a loss in the kernel.
     pub kernel: Option<KernelLoss>,
-    /// Since when, nanoseconds since boot.
+    /// Beginning of the loss, nanoseconds since boot.
     pub from_ns: u64,
-    /// Until when, nanoseconds since boot.
+    /// End of the loss, nanoseconds since boot.
     pub to_ns: u64,
 }
 
-/// Records that did not fit into the ring, and the `IP Connect` events among those that will never come because of it.
+/// Kernel records that did not fit into the ring, and the `IP Connect` events that will never come because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLoss {
-    /// Records.
+    /// Number of records.
     pub records: u64,
-    /// `IP Connect` with direction `OUTGOING`.
+    /// Number of `IP Connect` events with direction `OUTGOING`.
     pub outgoing: u64,
-    /// All other `IP Connect`.
+    /// Number of all other `IP Connect` events.
     pub incoming: u64,
 }
 
 impl EventEncoder {
-    /// An encoder for this sensor; `run` must be another number in each run of the daemon.
+    /// Returns an encoder for this sensor; `run` must be another number in each run of the daemon.
     pub fn new(sensor: &Sensor, run: u64) -> Self {
-        let mut tail = BytesMut::new();
-        let mut object = Object::begin(&mut tail);
-        object.string(Field::EndpointName, &sensor.host);
-        object.string(Field::EndpointOs, "linux");
-        object.string(Field::AgentUuid, &sensor.id);
-        object.string(Field::AgentVersion, env!("CARGO_PKG_VERSION"));
-        if let Some(site) = &sensor.site {
-            object.string(Field::SiteId, site);
+        let mut seconds = SecondText::default();
+        let mut event = Event::default();
+        sensor.describe(&mut event);
+        let sensor_members = section_members(&event, Section::Sensor, &mut seconds);
+        Self {
+            sensor_members,
+            boot: sensor.boot.chars().take(16).collect(),
+            run,
+            count: 0,
+            seconds,
+            id: String::new(),
+            connection_id: String::new(),
         }
-        object.string(Field::SourceName, &sensor.source);
-        object.string(Field::SourceVendor, "netconn");
-        object.string(Field::SourceCategory, "security");
-        if let Some(first) = tail.first_mut() {
-            *first = b','; // To be copied behind other members.
-        }
-        Self { tail, boot: sensor.boot.chars().take(16).collect(), run, count: 0 }
     }
 
-    /// Events written so far.
+    /// Returns the number of events written so far.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -117,348 +130,314 @@ impl EventEncoder {
     pub fn connection(
         &mut self,
         out: &mut BytesMut,
-        clock: &mut Clock,
-        directory: &mut Names,
+        clock: &Clock,
+        names: &mut Names,
+        processes: &mut ProcessMembers,
         (change, connection, time_ns): (Change, &Connection, u64),
     ) {
+        self.next_id();
+        self.connection_id.clear();
+        write_connection_id(&mut self.connection_id, &self.boot, connection);
+        let owner = &connection.owner;
+        let members = (owner.tgid != 0).then(|| self.process_members(clock, names, processes, (connection, time_ns)));
         let kind = match change {
-            Change::Connect(_) => Kind::Connect,
-            Change::Close(..) => Kind::Close,
-            Change::Listen => Kind::Listen,
-            Change::ListenEnd => Kind::ListenEnd,
+            Change::Connect(_) => EventKind::Connect,
+            Change::Close(..) => EventKind::Close,
+            Change::Listen => EventKind::Listen,
+            Change::ListenEnd => EventKind::ListenEnd,
         };
-        let mut object = self.begin(out, clock, kind, time_ns);
-        let boot = &self.boot;
-        object.plain(Field::ConnectionId, |out| connection_id(out, boot, connection));
-        network(&mut object, change, connection, time_ns);
-        ends(&mut object, connection);
-        self.owner(&mut object, clock, directory, connection, time_ns);
-        object.members(&self.tail);
+        let community_id = community_id(connection);
+        let mut event = Event {
+            category: Some(Cow::Borrowed("ip")),
+            connection_id: Some(Cow::Borrowed(&self.connection_id)),
+            community_id: community_id.as_ref().and_then(|id| std::str::from_utf8(id).ok()).map(Cow::Borrowed),
+            tid: (owner.tgid != 0).then_some(owner.tid),
+            attribution: Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) }),
+            ..head(kind, &self.id, clock, time_ns)
+        };
+        fill_network(&mut event, change, connection, time_ns);
+        fill_ends(&mut event, connection);
+        let mut object = Object::begin(out, &mut self.seconds);
+        for section in [Section::Head, Section::Network, Section::Ends, Section::Owner] {
+            event.write_section(section, &mut object);
+        }
+        if let Some(members) = &members {
+            object.members(members);
+        }
+        object.members(&self.sensor_members);
         object.end_line();
     }
 
-    /// Writes that the daemon begins.
-    pub fn start(&mut self, out: &mut BytesMut, clock: &mut Clock, beginning: &Beginning<'_>) {
-        let Beginning { kernel, attached, missing, packet_sockets } = beginning;
-        let now = clock.now();
-        let mut object = self.begin(out, clock, Kind::SensorStart, now);
-        object.string(Field::KernelRelease, kernel);
-        object.string(Field::HooksAttached, attached);
-        if !missing.is_empty() {
-            object.string(Field::HooksMissing, missing);
-        }
-        if !packet_sockets.is_empty() {
-            object.string(Field::PacketSockets, packet_sockets);
-        }
-        object.members(&self.tail);
-        object.end_line();
+    /// Writes that the daemon started.
+    pub fn start(&mut self, out: &mut BytesMut, clock: &Clock, beginning: &Beginning<'_>) {
+        let Beginning { kernel, attached, missing, packet_sockets } = *beginning;
+        self.next_id();
+        let event = Event {
+            kernel_release: Some(kernel.into()),
+            hooks_attached: Some(attached.into()),
+            hooks_missing: unless_empty(missing),
+            packet_sockets: unless_empty(packet_sockets),
+            ..head(EventKind::SensorStart, &self.id, clock, clock.now())
+        };
+        write_whole(&event, &self.sensor_members, out, &mut self.seconds);
     }
 
-    /// Writes that the daemon ends, and what it has done.
-    pub fn stop(&mut self, out: &mut BytesMut, clock: &mut Clock, records_lost: u64) {
-        let (now, count) = (clock.now(), self.count);
-        let mut object = self.begin(out, clock, Kind::SensorStop, now);
-        object.integer(Field::EventsWritten, count);
-        object.integer(Field::RecordsLost, records_lost);
-        object.members(&self.tail);
-        object.end_line();
+    /// Writes that the daemon stops, and what it has done.
+    pub fn stop(&mut self, out: &mut BytesMut, clock: &Clock, records_lost: u64) {
+        // The event does not count itself.
+        let events_written = self.count;
+        self.next_id();
+        let event = Event {
+            events_written: Some(events_written),
+            records_lost: Some(records_lost),
+            ..head(EventKind::SensorStop, &self.id, clock, clock.now())
+        };
+        write_whole(&event, &self.sensor_members, out, &mut self.seconds);
     }
 
     /// Writes that something was lost.
-    pub fn loss(&mut self, out: &mut BytesMut, clock: &mut Clock, loss: Loss<'_>) {
-        let mut object = self.begin(out, clock, Kind::DataLoss, loss.to_ns);
-        object.string(Field::LossStage, loss.stage);
-        optional(&mut object, Field::LossOutput, loss.output);
-        object.integer(Field::LossCount, loss.count);
-        if let Some(KernelLoss { records, outgoing, incoming }) = loss.kernel {
-            object.integer(Field::LossRecords, records);
-            object.integer(Field::LossOutgoing, outgoing);
-            object.integer(Field::LossIncoming, incoming);
-        }
-        object.integer(Field::LossFrom, clock.epoch_ms(loss.from_ns));
-        object.integer(Field::LossTo, clock.epoch_ms(loss.to_ns));
-        object.members(&self.tail);
-        object.end_line();
+    pub fn loss(&mut self, out: &mut BytesMut, clock: &Clock, loss: Loss<'_>) {
+        let Loss { stage, output, count, kernel, from_ns, to_ns } = loss;
+        self.next_id();
+        let event = Event {
+            loss_stage: Some(stage),
+            loss_output: output.map(Cow::Borrowed),
+            loss_count: Some(count),
+            loss_records: kernel.map(|kernel| kernel.records),
+            loss_outgoing: kernel.map(|kernel| kernel.outgoing),
+            loss_incoming: kernel.map(|kernel| kernel.incoming),
+            loss_from_ms: Some(clock.epoch_ms(from_ns)),
+            loss_to_ms: Some(clock.epoch_ms(to_ns)),
+            ..head(EventKind::DataLoss, &self.id, clock, to_ns)
+        };
+        write_whole(&event, &self.sensor_members, out, &mut self.seconds);
     }
 
-    fn begin<'a>(&mut self, out: &'a mut BytesMut, clock: &mut Clock, kind: Kind, time_ns: u64) -> Object<'a> {
+    fn next_id(&mut self) {
         self.count += 1;
-        let mut object = Object::begin(out);
-        object.string(Field::EventType, kind.name());
-        if matches!(kind, Kind::Connect | Kind::Close | Kind::Listen | Kind::ListenEnd) {
-            object.string(Field::EventCategory, "ip");
-        }
-        object.integer(Field::EventTime, clock.epoch_ms(time_ns));
-        object.time(Field::Timestamp, clock.rfc3339(time_ns));
-        object.plain(Field::EventId, |out| {
-            hex(out, self.run, 16);
-            out.put_u8(b'-');
-            out.put_slice(itoa::Buffer::new().format(self.count).as_bytes());
-        });
-        object
+        self.id.clear();
+        // Writing to a string cannot fail.
+        let _ = write!(self.id, "{:016x}-{}", self.run, self.count);
     }
 
-    fn owner(&self, object: &mut Object<'_>, clock: &Clock, directory: &mut Names, connection: &Connection, now: u64) {
-        let owner = &connection.owner;
-        if owner.tgid == 0 {
-            object.string(Field::Attribution, attribution_name(0));
-            return;
-        }
-        object.integer(Field::ProcessTid, owner.tid);
-        if let Some(process) = &connection.process {
-            let made_from = (owner.comm, owner.uid, owner.cgroup);
-            let mut cache = process.cache.borrow_mut();
-            let members = match &*cache {
-                Some(cached) if cached.made_from == made_from => Rc::clone(&cached.members),
-                _ => {
-                    let members: Rc<[u8]> = self.process(clock, directory, owner, Some(process), now).as_ref().into();
-                    // An account that is unknown now may be known the next time.
-                    *cache = directory
-                        .user(owner.uid, now)
-                        .is_some()
-                        .then(|| Cached { made_from, members: Rc::clone(&members) });
-                    members
-                }
-            };
-            object.members(&members);
-        } else {
-            object.members(&self.process(clock, directory, owner, None, now));
-        }
-        object.string(Field::Attribution, attribution_name(owner.how));
-    }
-
-    /// The members that tell of a process, each with its leading comma.
-    fn process(
-        &self,
+    /// Returns the members of [`Section::Process`] for the owner of a connection.
+    fn process_members(
+        &mut self,
         clock: &Clock,
-        directory: &mut Names,
-        owner: &Owner,
-        process: Option<&Rc<Process>>,
-        now: u64,
-    ) -> BytesMut {
-        let mut members = BytesMut::new();
-        let mut object = Object::begin(&mut members);
-        object.integer(Field::ProcessPid, owner.tgid);
-        let name = comm(&owner.comm);
-        if !name.is_empty() {
-            object.string(Field::ProcessName, &name);
+        names: &mut Names,
+        ProcessMembers(known): &mut ProcessMembers,
+        (connection, now): (&Connection, u64),
+    ) -> Rc<[u8]> {
+        let owner = &connection.owner;
+        let made_from = (owner.comm, owner.uid, owner.cgroup);
+        let key = connection.process.as_ref().map(Rc::as_ptr);
+        if let Some(cached) = key.and_then(|key| known.get(&key))
+            && cached.made_from == made_from
+        {
+            return Rc::clone(&cached.members);
         }
-        if let Some(process) = process {
-            optional(&mut object, Field::ProcessPath, process.identity.path.as_deref());
-            optional(&mut object, Field::ProcessCmdline, process.identity.command_line.as_deref());
-        }
-        optional(&mut object, Field::ProcessUser, directory.user(owner.uid, now).as_deref());
-        object.integer(Field::ProcessUserId, owner.uid);
-        if owner.start_ns != 0 {
-            object.plain(Field::ProcessUid, |out| process_id(out, &self.boot, owner.tgid, owner.start_ns / TICK_NS));
-            object.integer(Field::ProcessStartTime, clock.epoch_ms(owner.start_ns));
-        }
-        if let Some(parent) = process.and_then(|process| process.parent.as_ref()) {
-            self.parent(&mut object, parent);
-        }
-        if let Some(cgroup) = directory.cgroup(owner) {
-            optional(&mut object, Field::SystemdUnit, cgroup.unit.as_deref());
-            object.string(Field::CgroupPath, &cgroup.path);
-            optional(&mut object, Field::ContainerId, cgroup.container.as_deref());
-        }
-        if let Some(first) = members.first_mut() {
-            *first = b','; // To be copied behind other members.
+        let user = names.user(owner.uid, now);
+        let cgroup = names.cgroup(owner);
+        let mut event = Event::default();
+        fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));
+        event.user = user.as_deref().map(Cow::Borrowed);
+        fill_cgroup(&mut event, cgroup.as_deref());
+        let members: Rc<[u8]> = section_members(&event, Section::Process, &mut self.seconds).into();
+        // An account that is not known now may be known the next time.
+        if let Some(process) = connection.process.as_ref().filter(|_| user.is_some()) {
+            if known.len() >= PROCESSES_MAX {
+                known.clear();
+            }
+            let cached = CachedMembers { _process: Rc::downgrade(process), made_from, members: Rc::clone(&members) };
+            known.insert(Rc::as_ptr(process), cached);
         }
         members
     }
+}
 
-    fn parent(&self, object: &mut Object<'_>, parent: &Identity) {
-        object.integer(Field::ParentPid, parent.key.tgid);
-        object.string(Field::ParentName, &parent.name);
-        optional(object, Field::ParentPath, parent.path.as_deref());
-        optional(object, Field::ParentCmdline, parent.command_line.as_deref());
-        object.plain(Field::ParentUid, |out| process_id(out, &self.boot, parent.key.tgid, parent.key.ticks));
+/// Returns an event with the members that all events have.
+fn head<'a>(kind: EventKind, id: &'a str, clock: &Clock, time_ns: u64) -> Event<'a> {
+    let time = Moment(clock.epoch_ns(time_ns));
+    Event {
+        kind: Some(kind),
+        time_ms: Some(time.milliseconds()),
+        time: Some(time),
+        id: Some(Cow::Borrowed(id)),
+        ..Event::default()
     }
 }
 
-fn optional(object: &mut Object<'_>, field: Field, value: Option<&str>) {
-    if let Some(value) = value {
-        object.string(field, value);
+/// Writes an event of the daemon itself.
+fn write_whole(event: &Event<'_>, sensor_members: &[u8], out: &mut BytesMut, seconds: &mut SecondText) {
+    let mut object = Object::begin(out, seconds);
+    for section in [Section::Head, Section::Daemon, Section::Loss] {
+        event.write_section(section, &mut object);
     }
+    object.members(sensor_members);
+    object.end_line();
 }
 
-fn network(object: &mut Object<'_>, change: Change, connection: &Connection, time_ns: u64) {
-    if let Some(direction) = connection.direction() {
-        object.string(Field::Direction, direction.name());
+/// Returns the members of a section, each with its leading comma, to be copied behind other members.
+fn section_members(event: &Event<'_>, section: Section, seconds: &mut SecondText) -> Vec<u8> {
+    let mut members = BytesMut::new();
+    event.write_section(section, &mut Object::begin(&mut members, seconds));
+    if let Some(first) = members.first_mut() {
+        *first = b',';
     }
-    protocol(object, connection.protocol);
+    members.to_vec()
+}
+
+fn unless_empty(text: &str) -> Option<Text<'_>> {
+    (!text.is_empty()).then_some(Cow::Borrowed(text))
+}
+
+fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, time_ns: u64) {
+    event.direction = connection.direction();
+    (event.protocol, event.protocol_name) = match protocol_names(connection.protocol) {
+        Some((upper, lower)) => (Some(Cow::Borrowed(upper)), Some(Cow::Borrowed(lower))),
+        None => {
+            let number = connection.protocol.to_string();
+            (Some(Cow::Owned(number.clone())), Some(Cow::Owned(number)))
+        }
+    };
     match change {
         Change::Connect(Outcome::Failure(failure, errno)) => {
-            let status = if failure == Failure::Blocked { "BLOCKED" } else { "FAILURE" };
-            object.string(Field::ConnectionStatus, status);
-            object.string(Field::FailureReason, failure.name());
-            if errno != 0 {
-                object.integer(Field::Errno, errno);
-            }
+            let is_blocked = failure == Failure::Blocked;
+            event.status = Some(if is_blocked { ConnectionStatus::Blocked } else { ConnectionStatus::Failure });
+            event.failure = Some(failure);
+            event.errno = (errno != 0).then_some(errno);
         }
-        Change::Connect(Outcome::Success) => object.string(Field::ConnectionStatus, "SUCCESS"),
+        Change::Connect(Outcome::Success) => event.status = Some(ConnectionStatus::Success),
         Change::Close(reason, errno) => {
-            object.string(Field::ConnectionStatus, "SUCCESS");
-            object.string(Field::CloseReason, reason.name());
-            if errno != 0 {
-                object.integer(Field::Errno, errno);
-            }
-            if let Some(exchanged) = &connection.exchanged {
-                datagrams(object, connection, exchanged);
-            } else if reason != CloseReason::Unknown {
-                totals(object, connection);
-            }
-            if connection.established_ns != 0 {
-                object.milliseconds(Field::DurationMs, time_ns.saturating_sub(connection.established_ns));
-            }
+            event.status = Some(ConnectionStatus::Success);
+            event.close_reason = Some(reason);
+            event.errno = (errno != 0).then_some(errno);
+            fill_totals(event, connection, reason, time_ns);
         }
         Change::Listen | Change::ListenEnd => {}
     }
     let established = connection.established_ns;
     if connection.role == role::ACTIVE && established != 0 && connection.born_ns != 0 {
-        object.integer(Field::ConnectLatencyUs, established.saturating_sub(connection.born_ns) / 1000);
+        event.connect_latency_us = Some(established.saturating_sub(connection.born_ns) / 1000);
     }
-    if connection.namespace != UNKNOWN_U32 {
-        object.integer(Field::Namespace, connection.namespace);
-    }
-    if let Some(id) = community_id(connection) {
-        object.plain(Field::CommunityId, |out| out.put_slice(&id));
-    }
-    if let Some(exchanged) = &connection.exchanged {
-        flow(object, exchanged);
-    }
-    if connection.is_subflow() {
-        object.r#true(Field::Subflow);
-    }
-    if connection.preexisting {
-        object.r#true(Field::Preexisting);
-    }
-}
-
-fn protocol(object: &mut Object<'_>, protocol: u8) {
-    if let Some((upper, lower)) = protocol_names(protocol) {
-        object.string(Field::Protocol, upper);
-        object.string(Field::ProtocolName, lower);
-    } else {
-        for field in [Field::Protocol, Field::ProtocolName] {
-            object.plain(field, |out| out.put_slice(itoa::Buffer::new().format(protocol).as_bytes()));
+    event.namespace = known(connection.namespace, UNKNOWN_U32);
+    if let Some(Exchanged { icmp, folded, .. }) = connection.exchanged.as_deref() {
+        if let Some(Icmp { r#type, code, id }) = *icmp {
+            (event.icmp_type, event.icmp_code, event.icmp_id) = (Some(r#type), Some(code), id);
         }
+        event.folded = folded.then_some(true);
+    }
+    event.subflow = connection.is_subflow().then_some(true);
+    event.preexisting = connection.preexisting.then_some(true);
+}
+
+/// Fills in what a connection or flow has moved, and for how long.
+fn fill_totals(event: &mut Event<'_>, connection: &Connection, reason: CloseReason, time_ns: u64) {
+    let totals = &connection.totals;
+    // The totals of a connection whose end was not seen are old; those of a flow come from the kernel's map.
+    if connection.exchanged.is_some() || reason != CloseReason::Unknown {
+        event.bytes_sent = known(totals.bytes_sent, UNKNOWN_U64);
+        event.bytes_received = known(totals.bytes_received, UNKNOWN_U64);
+    }
+    let duration = |nanoseconds| Some(Milliseconds { nanoseconds });
+    if let Some(Exchanged { packets_sent, packets_received, last_ns, .. }) = connection.exchanged.as_deref() {
+        event.packets_sent = known(*packets_sent, UNKNOWN_U64);
+        event.packets_received = known(*packets_received, UNKNOWN_U64);
+        if *last_ns != 0 {
+            // A flow is told to have ended when nobody expects more of it: that time is no part of it.
+            event.duration = duration(last_ns.saturating_sub(connection.born_ns));
+        }
+    } else if reason != CloseReason::Unknown {
+        event.packets_sent = known(totals.segments_sent, UNKNOWN_U32).map(u64::from);
+        event.packets_received = known(totals.segments_received, UNKNOWN_U32).map(u64::from);
+        event.retransmits = known(totals.retransmits, UNKNOWN_U32);
+        event.rtt_us = (totals.rtt_us != 0).then_some(totals.rtt_us);
+    }
+    if connection.established_ns != 0 {
+        event.duration = duration(time_ns.saturating_sub(connection.established_ns));
     }
 }
 
-/// The Community ID, if both ends are known.
+fn known<T: PartialEq>(value: T, unknown: T) -> Option<T> {
+    (value != unknown).then_some(value)
+}
+
+/// Returns the Community ID, if both ends are known.
 fn community_id(connection: &Connection) -> Option<[u8; 30]> {
     let (protocol, local, remote) = (connection.protocol, connection.local, connection.remote?);
     let Some(Icmp { r#type, code, .. }) = connection.exchanged.as_ref().and_then(|exchanged| exchanged.icmp) else {
         return community_id::of(protocol, local, remote);
     };
-    let (source, destination) = if connection.role == role::PASSIVE { (remote, local) } else { (local, remote) };
+    let (source, destination) = by_role(connection, local, remote);
     Some(community_id::icmp(protocol, (r#type, code), source, destination))
 }
 
-/// What only flows of datagrams have.
-fn flow(object: &mut Object<'_>, exchanged: &Exchanged) {
-    if let Some(Icmp { r#type, code, id }) = exchanged.icmp {
-        object.integer(Field::IcmpType, r#type);
-        object.integer(Field::IcmpCode, code);
-        if let Some(id) = id {
-            object.integer(Field::IcmpId, id);
-        }
-    }
-    if exchanged.folded {
-        object.r#true(Field::Folded);
-    }
+/// Returns initiator and responder.
+fn by_role(connection: &Connection, local: End, remote: End) -> (End, End) {
+    if connection.role == role::PASSIVE { (remote, local) } else { (local, remote) }
 }
 
-/// What a flow has moved, and for how long it has. It ends when nobody expects any more, which is no part of it.
-fn datagrams(object: &mut Object<'_>, connection: &Connection, exchanged: &Exchanged) {
-    bytes(object, connection);
-    let Exchanged { packets_sent, packets_received, last_ns, .. } = *exchanged;
-    for (field, value) in [(Field::PacketsSent, packets_sent), (Field::PacketsReceived, packets_received)] {
-        if value != UNKNOWN_U64 {
-            object.integer(field, value);
-        }
-    }
-    if last_ns != 0 {
-        object.milliseconds(Field::DurationMs, last_ns.saturating_sub(connection.born_ns));
-    }
-}
-
-fn bytes(object: &mut Object<'_>, connection: &Connection) {
-    let totals = &connection.totals;
-    for (field, value) in [(Field::BytesSent, totals.bytes_sent), (Field::BytesReceived, totals.bytes_received)] {
-        if value != UNKNOWN_U64 {
-            object.integer(field, value);
-        }
-    }
-}
-
-fn totals(object: &mut Object<'_>, connection: &Connection) {
-    bytes(object, connection);
-    let totals = &connection.totals;
-    for (field, value) in [
-        (Field::PacketsSent, totals.segments_sent),
-        (Field::PacketsReceived, totals.segments_received),
-        (Field::Retransmits, totals.retransmits),
-    ] {
-        if value != UNKNOWN_U32 {
-            object.integer(field, value);
-        }
-    }
-    if totals.rtt_us != 0 {
-        object.integer(Field::RttUs, totals.rtt_us);
-    }
-}
-
-/// Both ends: by role (the initiator is the source) and by side. A listener has one end and no role, a folded flow one end.
-fn ends(object: &mut Object<'_>, connection: &Connection) {
+/// Fills in both ends: by role (the initiator is the source) and by side. A listener and a folded flow have one end.
+fn fill_ends(event: &mut Event<'_>, connection: &Connection) {
     let local = connection.local;
+    (event.local_address, event.local_port) = end(local);
     if let Some(remote) = connection.remote {
-        let (source, destination) = if connection.role == role::PASSIVE { (remote, local) } else { (local, remote) };
-        end(object, Field::SrcAddress, Field::SrcPort, source);
-        end(object, Field::DstAddress, Field::DstPort, destination);
-        end(object, Field::LocalAddress, Field::LocalPort, local);
-        end(object, Field::RemoteAddress, Field::RemotePort, remote);
-    } else {
-        end(object, Field::LocalAddress, Field::LocalPort, local);
+        (event.remote_address, event.remote_port) = end(remote);
+        let (source, destination) = by_role(connection, local, remote);
+        (event.src_address, event.src_port) = end(source);
+        (event.dst_address, event.dst_port) = end(destination);
     }
 }
 
-fn end(object: &mut Object<'_>, address: Field, port: Field, end: End) {
-    // An attempt without a route has not come to an address of its own; listeners of any address have a port.
-    if !end.address.is_unspecified() || end.port != 0 {
-        object.address(address, end.address);
+fn end(end: End) -> (Option<IpAddr>, Option<u16>) {
+    let port = known(end.port, 0);
+    // An attempt without a route never got an address of its own; listeners of any address have a port.
+    let address = (!end.address.is_unspecified() || port.is_some()).then_some(end.address);
+    (address, port)
+}
+
+/// Fills in what is known of a process and its parent.
+fn fill_process<'a>(
+    event: &mut Event<'a>,
+    owner: &'a Owner,
+    process: Option<&'a Process>,
+    (boot, clock): (&str, &Clock),
+) {
+    event.pid = Some(owner.tgid);
+    event.process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
+    event.user_id = Some(owner.uid);
+    if owner.start_ns != 0 {
+        event.process_id = Some(process_id(boot, owner.tgid, owner.start_ns / TICK_NS).into());
+        event.process_start_ms = Some(clock.epoch_ms(owner.start_ns));
     }
-    if end.port != 0 {
-        object.integer(port, end.port);
+    let Some(process) = process else { return };
+    event.executable = process.identity.path.as_deref().map(Cow::Borrowed);
+    event.command_line = process.identity.command_line.as_deref().map(Cow::Borrowed);
+    if let Some(Identity { key, name, path, command_line, .. }) = process.parent.as_deref() {
+        event.parent_pid = Some(key.tgid);
+        event.parent_name = Some(Cow::Borrowed(name));
+        event.parent_executable = path.as_deref().map(Cow::Borrowed);
+        event.parent_command_line = command_line.as_deref().map(Cow::Borrowed);
+        event.parent_id = Some(process_id(boot, key.tgid, key.ticks).into());
     }
 }
 
-/// Writes the id of a connection, flow or listener: unique over boots, the same in every run of the daemon.
-pub fn connection_id(out: &mut BytesMut, boot: &str, connection: &Connection) {
-    out.put_slice(boot.as_bytes());
-    out.put_u8(b'-');
-    hex(out, connection.socket, 1);
-    out.put_u8(b'-');
-    // A socket may exchange datagrams with many; each flow begins at a moment of its own.
+fn fill_cgroup<'a>(event: &mut Event<'a>, cgroup: Option<&'a Cgroup>) {
+    let Some(Cgroup { unit, path, container, .. }) = cgroup else { return };
+    event.systemd_unit = unit.as_deref().map(Cow::Borrowed);
+    event.cgroup_path = Some(Cow::Borrowed(path));
+    event.container_id = container.as_deref().map(Cow::Borrowed);
+}
+
+/// Appends the id of a connection, flow or listener: unique over boots, the same in every run of the daemon.
+pub(crate) fn write_connection_id(out: &mut String, boot: &str, connection: &Connection) {
+    // One socket can exchange datagrams with many ends; each flow begins at a moment of its own.
     let life = if connection.is_flow() { connection.born_ns } else { connection.generation.into() };
-    out.put_slice(itoa::Buffer::new().format(life).as_bytes());
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{boot}-{:x}-{life}", connection.socket);
 }
 
-/// Writes the id of a process: unique over boots.
-fn process_id(out: &mut BytesMut, boot: &str, tgid: u32, ticks: u64) {
-    out.put_slice(boot.as_bytes());
-    for part in [u64::from(tgid), ticks] {
-        out.put_u8(b'-');
-        out.put_slice(itoa::Buffer::new().format(part).as_bytes());
-    }
-}
-
-/// Writes a number in hex, with at least `digits` digits.
-fn hex(out: &mut BytesMut, value: u64, digits: usize) {
-    let needed = (64 - value.leading_zeros() as usize).div_ceil(4).max(digits).min(16);
-    for place in (0..needed).rev() {
-        let digit = value >> (place * 4) & 15;
-        out.put_u8(b"0123456789abcdef"[usize::try_from(digit).unwrap_or(0)]);
-    }
+/// Returns the id of a process: unique over boots.
+fn process_id(boot: &str, tgid: u32, ticks: u64) -> String {
+    format!("{boot}-{tgid}-{ticks}")
 }

@@ -1,72 +1,81 @@
-//! Sockets that no hook sees, as the JSON answer and as text of an event.
+//! Packet sockets, as the JSON answer and as text of an event.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use jiff::Timestamp;
 use netconn_common::{AF_XDP, UNKNOWN_U32};
-use netconn_model::{json::Object, packet_socket::protocol_name};
-use serde_json::json;
+use netconn_model::{
+    json::{Object, SecondText},
+    packet_socket::{PacketSection, PacketSocketRow, protocol_name},
+    snapshot::{self, RowsMember, SnapshotHead},
+};
 
 use crate::{
-    encode::row::owner,
+    encode::row::{OwnerFacts, with_owner},
     kernel::packet_socket::{PacketSocket, PacketSockets},
     names::Names,
     process::{Processes, comm},
 };
 
-/// Processes that `Sensor Start` names at most: an event is no list.
+/// Most processes that `Sensor Start` names: an event is no list.
 const NAMED_MAX: usize = 100;
 
-/// The whole answer: one object, with a row of the shape of [`PacketRow`](netconn_model::packet_socket::PacketRow) on each line.
+/// Returns the whole answer: one object, with a row on each line.
 pub fn object(
     sensor_id: Option<&str>,
     found: &PacketSockets,
     is_complete: bool,
     processes: &Processes,
-    directory: &mut Names,
+    names: &mut Names,
     now_ns: u64,
 ) -> Bytes {
-    let PacketSockets { sockets, unlisted, lacks_owners: _ } = found;
-    let mut out = BytesMut::new();
-    let id = sensor_id.map(|id| format!("\"sensor_id\":{},", json!(id))).unwrap_or_default();
-    let (taken_at, unlisted) = (json!(Timestamp::now().to_string()), json!(unlisted));
-    let head =
-        format!("{{{id}\"taken_at\":{taken_at},\"complete\":{is_complete},\"unlisted\":{unlisted},\"sockets\":[");
-    out.put_slice(head.as_bytes());
-    for (place, socket) in sockets.iter().enumerate() {
-        out.put_slice(if place == 0 { b"\n" } else { b",\n" });
-        row(&mut out, socket, processes, directory, now_ns);
+    let head = SnapshotHead {
+        sensor_id: sensor_id.map(str::to_owned),
+        taken_at: Timestamp::now().to_string(),
+        complete: is_complete,
+        unlisted: found.unlisted.clone(),
+    };
+    let mut out = BytesMut::from(&*snapshot::head(&head, RowsMember::Sockets));
+    let mut seconds = SecondText::default();
+    for (place, socket) in found.sockets.iter().enumerate() {
+        out.put_slice(snapshot::before_row(place == 0));
+        let process = processes.of(&socket.owner);
+        with_owner(names, &socket.owner, process.as_deref(), now_ns, |owner| {
+            let mut object = Object::begin(&mut out, &mut seconds);
+            row(socket, owner).write_section(PacketSection::Socket, &mut object);
+            object.end();
+        });
     }
-    out.put_slice(b"\n]}\n");
+    out.put_slice(snapshot::TAIL);
     out.freeze()
 }
 
-fn row(out: &mut BytesMut, socket: &PacketSocket, processes: &Processes, directory: &mut Names, now_ns: u64) {
-    let PacketSocket { family, protocol, device, interface, namespace, inode, owner: whose } = socket;
-    let mut object = Object::begin(out);
-    object.string_as(",\"family\":", if *family == AF_XDP { "AF_XDP" } else { "AF_PACKET" });
-    if let Some(protocol) = protocol {
-        object.string_as(",\"protocol\":", &protocol_name(*protocol));
+fn row<'a>(socket: &'a PacketSocket, owner: OwnerFacts<'a>) -> PacketSocketRow<'a> {
+    let PacketSocket { family, protocol, device, interface, namespace, inode, owner: _ } = socket;
+    let OwnerFacts { pid, process_name, user, user_id, executable, command_line, container_id, systemd_unit } = owner;
+    PacketSocketRow {
+        family: Some(Cow::Borrowed(if *family == AF_XDP { "AF_XDP" } else { "AF_PACKET" })),
+        protocol: protocol.map(protocol_name),
+        interface: interface.as_deref().map(Cow::Borrowed),
+        interface_index: *device,
+        namespace: (*namespace != UNKNOWN_U32).then_some(*namespace),
+        inode: Some(*inode),
+        pid,
+        process_name,
+        user,
+        user_id,
+        executable,
+        command_line,
+        container_id,
+        systemd_unit,
     }
-    if let Some(interface) = interface {
-        object.string_as(",\"interface\":", interface);
-    }
-    if let Some(device) = device {
-        object.integer_as(",\"interface_index\":", *device);
-    }
-    if *namespace != UNKNOWN_U32 {
-        object.integer_as(",\"namespace\":", *namespace);
-    }
-    object.integer_as(",\"inode\":", *inode);
-    owner(&mut object, directory, whose, processes.of(whose).as_deref(), now_ns);
-    object.end();
 }
 
-/// The processes, `tcpdump(1234), dhclient(77)`; empty if there is no such socket.
+/// Returns the processes that have packet sockets open, `tcpdump(1234), dhclient(77)`; empty if there are none.
 pub fn in_words(found: &PacketSockets) -> String {
     let mut owners: Vec<_> = found.sockets.iter().map(|socket| (socket.owner.tgid, socket.owner.comm)).collect();
-    // By process id; those that nobody is known of come first.
+    // By process id; sockets whose process is not known come first.
     owners.sort_unstable();
     owners.dedup();
     let mut text = String::new();
@@ -90,7 +99,6 @@ pub fn in_words(found: &PacketSockets) -> String {
 #[cfg(test)]
 mod tests {
     use netconn_common::{AF_PACKET, Owner};
-    use netconn_model::packet_socket::{PacketHead, PacketRow};
 
     use super::*;
     use crate::process::lookup::Lookup;
@@ -135,10 +143,10 @@ mod tests {
         let text = answer(&full);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 4, "{text}");
-        let head: PacketHead = serde_json::from_str(&format!("{}]}}", lines[0])).unwrap();
+        let head = snapshot::read_head(lines[0].as_bytes()).unwrap();
         assert_eq!(head.unlisted, ["AF_XDP \"x\""]);
-        let first: PacketRow = serde_json::from_str(lines[1].trim_end_matches(',')).unwrap();
-        assert_eq!((first.family.as_str(), first.protocol.as_deref()), ("AF_PACKET", Some("ALL")));
+        let first: PacketSocketRow<'_> = serde_json::from_str(lines[1].trim_end_matches(',')).unwrap();
+        assert_eq!((first.family.as_deref().unwrap(), first.protocol.as_deref()), ("AF_PACKET", Some("ALL")));
         assert_eq!((first.interface_index, first.pid, first.namespace), (Some(0), Some(9), Some(7)));
         assert_eq!(first.process_name.as_deref(), Some("a\u{1b}\"b"));
         assert_eq!(lines[2], "{\"family\":\"AF_XDP\",\"namespace\":7,\"inode\":5}");

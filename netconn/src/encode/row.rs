@@ -1,19 +1,21 @@
-//! Rows of a snapshot, as members of the JSON answer.
+//! Makes a [`Row`] of a connection, and writes it as a member of the JSON answer.
 
-use std::rc::Rc;
+use std::borrow::Cow;
 
 use bytes::BytesMut;
 use hashbrown::{HashMap, hash_map::Entry};
 use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64};
 use netconn_model::{
-    event::{Outcome, attribution_name, protocol_names},
-    json::Object,
+    fact::{Outcome, protocol_names},
+    json::{Object, SecondText},
+    row::{Row, RowSection},
     state,
+    value::Moment,
 };
 
 use crate::{
     clock::Clock,
-    encode::event::connection_id,
+    encode::{attribution, event::write_connection_id},
     names::Names,
     process::{Process, comm},
     table::{Change, Connection, past::Ended},
@@ -21,130 +23,147 @@ use crate::{
 
 /// What rows that are written together need beside their connections.
 pub struct Context<'a> {
-    clock: &'a mut Clock,
+    clock: &'a Clock,
     /// Names of accounts and cgroups.
-    pub directory: &'a mut Names,
+    pub names: &'a mut Names,
     /// The beginning of each connection's id.
     boot: &'a str,
     /// Nanoseconds since boot, when the first of them was written.
     pub now: u64,
-    /// What was written of owners: many connections have the same.
+    /// Members of [`RowSection::Owner`], by owner: many connections have the same.
     owners: HashMap<(Owner, Option<*const Process>), Vec<u8>>,
+    seconds: SecondText,
+    /// Space for the id of the row that is being made.
+    connection_id: String,
 }
 
 impl<'a> Context<'a> {
-    /// For rows that are written now. Names are looked up once.
-    pub fn new(clock: &'a mut Clock, directory: &'a mut Names, boot: &'a str) -> Self {
+    /// Returns the context for rows that are written now. Names are looked up once.
+    pub fn new(clock: &'a Clock, names: &'a mut Names, boot: &'a str) -> Self {
         let now = clock.now();
-        Self { clock, directory, boot, now, owners: HashMap::default() }
+        let (owners, seconds, connection_id) = (HashMap::default(), SecondText::default(), String::new());
+        Self { clock, names, boot, now, owners, seconds, connection_id }
     }
 }
 
-/// Writes a connection as a JSON object, in the shape of [`Row`](netconn_model::row::Row).
-///
-/// A connection that has `ended` is shown as such.
+/// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
-    let Context { clock, directory, boot, now, owners } = context;
-    let mut object = Object::begin(out);
-    object.string_as(",\"state\":", if ended.is_some() { "CLOSED" } else { state::name(connection.state) });
-    match protocol_names(connection.protocol) {
-        Some((name, _)) => object.string_as(",\"protocol\":", name),
-        None => object.string_as(",\"protocol\":", itoa::Buffer::new().format(connection.protocol)),
+    let Context { clock, names, boot, now, owners, seconds, connection_id } = context;
+    connection_id.clear();
+    // Minisocks of which nothing else is known have no number.
+    if connection.socket != 0 {
+        write_connection_id(connection_id, boot, connection);
     }
-    if let Some(direction) = connection.direction() {
-        object.string_as(",\"direction\":", direction.name());
-    }
-    object.address_as(",\"local_address\":", connection.local.address);
-    if connection.local.port != 0 {
-        object.integer_as(",\"local_port\":", connection.local.port);
-    }
-    if let Some(remote) = connection.remote {
-        object.address_as(",\"remote_address\":", remote.address);
-        if remote.port != 0 || connection.has_ports() {
-            object.integer_as(",\"remote_port\":", remote.port);
-        }
-    }
-    // The thread, and how the owner is known, are no part of what is written here.
-    let key = Owner { tid: 0, how: 0, ..connection.owner };
-    let process = connection.process.as_deref();
-    match owners.entry((key, connection.process.as_ref().map(Rc::as_ptr))) {
-        Entry::Occupied(written) => object.members(written.get()),
-        Entry::Vacant(entry) => {
-            entry.insert(object.written(|object| owner(object, directory, &connection.owner, process, *now)));
-        }
-    }
-    object.string_as(",\"attribution\":", attribution_name(connection.owner.how));
-    if connection.born_ns != 0 {
-        let time = clock.rfc3339(connection.born_ns);
-        object.time_as(",\"started_at\":", time);
-    }
+    let name = if ended.is_some() { "CLOSED" } else { state::name(connection.state) };
+    let mut row = Row {
+        state: Some(Cow::Borrowed(name)),
+        protocol: Some(match protocol_names(connection.protocol) {
+            Some((upper, _)) => Cow::Borrowed(upper),
+            None => Cow::Owned(connection.protocol.to_string()),
+        }),
+        direction: connection.direction(),
+        local_address: Some(connection.local.address),
+        local_port: known(connection.local.port, 0),
+        remote_address: connection.remote.map(|remote| remote.address),
+        remote_port: connection.remote.map(|remote| remote.port).filter(|port| *port != 0 || connection.has_ports()),
+        attribution: Some(attribution(connection.owner.how)),
+        started_at: known(connection.born_ns, 0).map(|born_ns| Moment(clock.epoch_ns(born_ns))),
+        namespace: known(connection.namespace, UNKNOWN_U32),
+        subflow: connection.is_subflow().then_some(true),
+        folded: connection.exchanged.as_ref().and_then(|exchanged| exchanged.folded.then_some(true)),
+        connection_id: (!connection_id.is_empty()).then_some(Cow::Borrowed(&**connection_id)),
+        ..Row::default()
+    };
     if let Some(Ended { ended_ns, change, .. }) = ended {
-        let time = clock.rfc3339(*ended_ns);
-        object.time_as(",\"ended_at\":", time);
-        match change {
-            Change::Close(reason, _) => object.string_as(",\"close_reason\":", reason.name()),
-            Change::Connect(Outcome::Failure(failure, _)) => object.string_as(",\"failure_reason\":", failure.name()),
+        row.ended_at = Some(Moment(clock.epoch_ns(*ended_ns)));
+        match *change {
+            Change::Close(reason, _) => row.close_reason = Some(reason),
+            Change::Connect(Outcome::Failure(failure, _)) => row.failure_reason = Some(failure),
             _ => {}
         }
     }
     if !connection.is_listener() {
-        let totals = &connection.totals;
-        for (key, bytes) in [(",\"bytes_sent\":", totals.bytes_sent), (",\"bytes_received\":", totals.bytes_received)] {
-            if bytes != UNKNOWN_U64 {
-                object.integer_as(key, bytes);
-            }
+        row.bytes_sent = known(connection.totals.bytes_sent, UNKNOWN_U64);
+        row.bytes_received = known(connection.totals.bytes_received, UNKNOWN_U64);
+    }
+    let mut object = Object::begin(out, seconds);
+    row.write_section(RowSection::Socket, &mut object);
+    // The thread, and how the owner is known, are not among these members.
+    let key = Owner { tid: 0, how: 0, ..connection.owner };
+    match owners.entry((key, connection.process.as_ref().map(std::rc::Rc::as_ptr))) {
+        Entry::Occupied(written) => object.members(written.get()),
+        Entry::Vacant(entry) => {
+            let process = connection.process.as_deref();
+            entry.insert(object.written(|object| {
+                with_owner(names, &connection.owner, process, *now, |facts| {
+                    let OwnerFacts {
+                        pid,
+                        process_name,
+                        user,
+                        user_id,
+                        executable,
+                        command_line,
+                        container_id,
+                        systemd_unit,
+                    } = facts;
+                    let row = Row {
+                        pid,
+                        process_name,
+                        user,
+                        user_id,
+                        executable,
+                        command_line,
+                        container_id,
+                        systemd_unit,
+                        ..Row::default()
+                    };
+                    row.write_section(RowSection::Owner, object);
+                });
+            }));
         }
     }
-    if connection.namespace != UNKNOWN_U32 {
-        object.integer_as(",\"namespace\":", connection.namespace);
-    }
-    if connection.is_subflow() {
-        object.true_as(",\"subflow\":");
-    }
-    if connection.exchanged.as_ref().is_some_and(|exchanged| exchanged.folded) {
-        object.true_as(",\"folded\":");
-    }
-    // Minisocks that nothing else is known of have no number.
-    if connection.socket != 0 {
-        object.plain_as(",\"connection_id\":", |out| connection_id(out, boot, connection));
-    }
+    row.write_section(RowSection::Life, &mut object);
     object.end();
 }
 
-/// Writes who has a socket, if that is known.
-pub(super) fn owner(
-    object: &mut Object<'_>,
-    directory: &mut Names,
+fn known<T: PartialEq>(value: T, unknown: T) -> Option<T> {
+    (value != unknown).then_some(value)
+}
+
+/// What rows of connections and of packet sockets say of the process that has the socket; all `None` if it is not known.
+#[derive(Default)]
+pub(super) struct OwnerFacts<'a> {
+    pub(super) pid: Option<u32>,
+    pub(super) process_name: Option<Cow<'a, str>>,
+    pub(super) user: Option<Cow<'a, str>>,
+    pub(super) user_id: Option<u32>,
+    pub(super) executable: Option<Cow<'a, str>>,
+    pub(super) command_line: Option<Cow<'a, str>>,
+    pub(super) container_id: Option<Cow<'a, str>>,
+    pub(super) systemd_unit: Option<Cow<'a, str>>,
+}
+
+/// Looks up the facts of an owner and hands them to the function.
+pub(super) fn with_owner<T>(
+    names: &mut Names,
     owner: &Owner,
     process: Option<&Process>,
     now: u64,
-) {
+    look: impl FnOnce(OwnerFacts<'_>) -> T,
+) -> T {
     if owner.tgid == 0 {
-        return;
+        return look(OwnerFacts::default());
     }
-    object.integer_as(",\"pid\":", owner.tgid);
-    let name = comm(&owner.comm);
-    if !name.is_empty() {
-        object.string_as(",\"process_name\":", &name);
-    }
-    if let Some(user) = directory.user(owner.uid, now) {
-        object.string_as(",\"user\":", &user);
-    }
-    object.integer_as(",\"user_id\":", owner.uid);
-    if let Some(process) = process {
-        if let Some(path) = &process.identity.path {
-            object.string_as(",\"executable\":", path);
-        }
-        if let Some(command_line) = &process.identity.command_line {
-            object.string_as(",\"command_line\":", command_line);
-        }
-    }
-    if let Some(cgroup) = directory.cgroup(owner) {
-        if let Some(container) = &cgroup.container {
-            object.string_as(",\"container_id\":", container);
-        }
-        if let Some(unit) = &cgroup.unit {
-            object.string_as(",\"systemd_unit\":", unit);
-        }
-    }
+    let user = names.user(owner.uid, now);
+    let cgroup = names.cgroup(owner);
+    look(OwnerFacts {
+        pid: Some(owner.tgid),
+        process_name: Some(comm(&owner.comm)).filter(|name| !name.is_empty()),
+        user: user.as_deref().map(Cow::Borrowed),
+        user_id: Some(owner.uid),
+        executable: process.and_then(|process| process.identity.path.as_deref()).map(Cow::Borrowed),
+        command_line: process.and_then(|process| process.identity.command_line.as_deref()).map(Cow::Borrowed),
+        container_id: cgroup.as_ref().and_then(|cgroup| cgroup.container.as_deref()).map(Cow::Borrowed),
+        systemd_unit: cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_deref()).map(Cow::Borrowed),
+    })
 }

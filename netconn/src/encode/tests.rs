@@ -6,11 +6,11 @@ use netconn_common::{
     Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ReleasedRecord, UNKNOWN_U32, UdpSocketRecord,
     attribution, datagram_mark,
 };
-use netconn_model::row::Row;
+use netconn_model::{event::Sensor, fact::CloseReason, row::Row};
 use serde_json::{Value, json};
 
 use super::{
-    event::{EventEncoder, Sensor},
+    event::{EventEncoder, ProcessMembers},
     row::{Context, row},
 };
 use crate::{
@@ -53,7 +53,13 @@ fn event((change, connection, at): &(Change, Connection, u64)) -> Value {
         Sensor { id: "id".into(), host: "host".into(), site: None, source: "netconn".into(), boot: BOOT.repeat(2) };
     let mut out = BytesMut::new();
     let mut encoder = EventEncoder::new(&source, 1);
-    encoder.connection(&mut out, &mut Clock::new(), &mut directory(), (*change, connection, *at));
+    encoder.connection(
+        &mut out,
+        &Clock::new(),
+        &mut directory(),
+        &mut ProcessMembers::default(),
+        (*change, connection, *at),
+    );
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -167,19 +173,19 @@ fn other_protocols_are_numbers_and_folded_flows_say_so() {
     assert_eq!((row.folded, row.remote_address, row.remote_port), (Some(true), None, None));
 }
 
-fn shown(connection: &Connection, ended: Option<&crate::table::past::Ended>) -> Row {
-    let (mut clock, mut directory, mut out) = (Clock::new(), directory(), BytesMut::new());
-    row(&mut out, &mut Context::new(&mut clock, &mut directory, BOOT), connection, ended);
-    serde_json::from_slice(&out).unwrap()
+fn shown(connection: &Connection, ended: Option<&crate::table::past::Ended>) -> Row<'static> {
+    let (clock, mut directory, mut out) = (Clock::new(), directory(), BytesMut::new());
+    row(&mut out, &mut Context::new(&clock, &mut directory, BOOT), connection, ended);
+    serde_json::from_slice::<Row<'_>>(&out).unwrap().into_owned()
 }
 
 #[test]
 fn rows_of_flows_are_those_of_connections() {
     let told = told(key(IPPROTO_UDP, 53), flow(54585));
     let row = shown(&told[0].1, None);
-    assert_eq!((row.state.as_str(), row.protocol.as_str()), ("ESTABLISHED", "UDP"));
+    assert_eq!((row.state.as_deref().unwrap(), row.protocol.as_deref().unwrap()), ("ESTABLISHED", "UDP"));
     assert_eq!(
-        (row.local_port, row.remote_address.as_deref(), row.remote_port),
+        (row.local_port, row.remote_address.map(|address| address.to_string()).as_deref(), row.remote_port),
         (Some(54585), Some("8.8.8.8"), Some(53))
     );
     assert_eq!((row.bytes_sent, row.bytes_received, row.folded), (Some(30), Some(120), None));
@@ -189,9 +195,9 @@ fn rows_of_flows_are_those_of_connections() {
     }
     let (_, ended) = past.from_number(0).next().unwrap();
     let row = shown(&ended.connection, Some(ended));
-    assert_eq!((row.state.as_str(), row.close_reason.as_deref()), ("CLOSED", Some("local")));
+    assert_eq!((row.state.as_deref().unwrap(), row.close_reason.map(CloseReason::name)), ("CLOSED", Some("local")));
     let row = shown(&self::told(key(IPPROTO_ICMP, 0), flow(0))[0].1, None);
-    assert_eq!((row.protocol.as_str(), row.local_port, row.remote_port), ("ICMP", None, None));
+    assert_eq!((row.protocol.as_deref().unwrap(), row.local_port, row.remote_port), ("ICMP", None, None));
 }
 
 #[test]
@@ -203,8 +209,8 @@ fn sockets_that_wait_for_datagrams_are_unconnected_listeners() {
     assert_eq!((&listen["event.type"], &listen["event.network.protocol"]), (&json!("IP Listen"), &json!("UDP")));
     assert_eq!(listen["event.connection.id"], json!(format!("{BOOT}-ab-0")));
     let row = shown(&connection, None);
-    assert_eq!((row.state.as_str(), row.remote_address, row.bytes_sent), ("UNCONNECTED", None, None));
+    assert_eq!((row.state.as_deref().unwrap(), row.remote_address, row.bytes_sent), ("UNCONNECTED", None, None));
     (record.marks, record.remote_port) = (datagram_mark::CONNECTED, 443);
     let row = shown(&Connection::from_udp_socket(&record, None), None);
-    assert_eq!((row.state.as_str(), row.remote_port, row.direction), ("ESTABLISHED", Some(443), None));
+    assert_eq!((row.state.as_deref().unwrap(), row.remote_port, row.direction), ("ESTABLISHED", Some(443), None));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use netconn_model::{
-    event::protocol_names,
+    fact::protocol_names,
     health::{FlowCounts, Health, LostEventCounts, RecordCounts},
     state,
 };

@@ -1,6 +1,6 @@
 //! Reports of losses: those in the kernel when they are seen, those of an output when it can write the report itself.
 
-use netconn_model::health::LossStage;
+use netconn_model::fact::LossStage;
 use tracing::warn;
 
 use crate::{
@@ -114,7 +114,7 @@ impl Engine {
         if uncounted != 0 {
             reported.uncounted = losses.uncounted;
             warn!("{uncounted} datagrams were counted in no flow: a larger max_flows in the configuration helps");
-            let stage = LossStage::Flows.name();
+            let stage = LossStage::Flows;
             let loss = Loss { stage, output: None, count: uncounted, kernel: None, from_ns, to_ns: now };
             self.publisher.publish_loss(&mut self.state.clock, loss);
         }
@@ -126,7 +126,7 @@ impl Engine {
         let events = losses.events.since(&before.events);
         warn!("{records} records were lost (ring), and {} events with them", events.total());
         let kernel = Some(KernelLoss { records, outgoing: events.outgoing, incoming: events.incoming });
-        let stage = LossStage::Ring.name();
+        let stage = LossStage::Ring;
         let loss = Loss { stage, output: None, count: events.total(), kernel, from_ns, to_ns: now };
         self.publisher.publish_loss(&mut self.state.clock, loss);
         true
@@ -146,7 +146,7 @@ impl Engine {
             let Some(Unreported { lost, from_ns, to_ns }) = unreported else { continue };
             let (name, stages) = (output.name().to_owned(), output.loss_stages(lost));
             for (stage, count) in stages {
-                let loss = Loss { stage: stage.name(), output: Some(&name), count, kernel: None, from_ns, to_ns };
+                let loss = Loss { stage, output: Some(&name), count, kernel: None, from_ns, to_ns };
                 self.publisher.publish_loss(&mut self.state.clock, loss);
             }
         }

@@ -33,6 +33,7 @@ use std::{
 
 use bytes::Bytes;
 use netconn_model::{
+    event::Sensor,
     filter::Filter,
     health::{Health, HookStatus, Verdict},
 };
@@ -46,11 +47,7 @@ pub use self::{
     snapshot::{Cursor, Rows, RowsRequest},
 };
 use crate::{
-    encode::event::{EventEncoder, Sensor},
-    kernel::capture::Capture,
-    os,
-    process::lookup::Answer,
-    sink::Output,
+    encode::event::EventEncoder, kernel::capture::Capture, os, process::lookup::Answer, sink::Output,
     table::flows::Limits,
 };
 

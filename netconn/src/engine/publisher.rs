@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use netconn_model::health::{Health, LossStage};
+use netconn_model::{fact::LossStage, health::Health};
 use tracing::{error, warn};
 
 use crate::{
     clock::Clock,
     encode::{
-        event::{EventEncoder, Loss},
+        event::{EventEncoder, Loss, ProcessMembers},
         subject::with_subject,
     },
     names::Names,
@@ -23,6 +23,8 @@ const BATCH_BYTES: usize = 64 << 10;
 /// Encodes events and hands them to outputs and streams.
 pub(super) struct Publisher {
     encoder: EventEncoder,
+    /// What was written of processes lately.
+    processes: ProcessMembers,
     outputs: Vec<Output>,
     /// Clients of the socket that listen to events.
     streams: Vec<Stream>,
@@ -39,6 +41,7 @@ impl Publisher {
     pub(super) fn new(encoder: EventEncoder, outputs: Vec<Output>) -> Self {
         Self {
             encoder,
+            processes: ProcessMembers::default(),
             outputs,
             streams: Vec::new(),
             batch: BytesMut::new(),
@@ -51,7 +54,7 @@ impl Publisher {
     /// Publishes a change of a connection.
     pub(super) fn publish(
         &mut self,
-        clock: &mut Clock,
+        clock: &Clock,
         names: &mut Names,
         (change, connection, time_ns): (Change, &Connection, u64),
     ) {
@@ -59,9 +62,9 @@ impl Publisher {
         if self.outputs.is_empty() && self.streams.is_empty() {
             return;
         }
-        let Self { encoder, batch, streams, .. } = self;
+        let Self { encoder, processes, batch, streams, .. } = self;
         let start = batch.len();
-        encoder.connection(batch, clock, names, (change, connection, time_ns));
+        encoder.connection(batch, clock, names, processes, (change, connection, time_ns));
         if !streams.is_empty() {
             let line = batch.get(start..).unwrap_or_default();
             with_subject(connection, names, time_ns, |subject| {
@@ -74,7 +77,7 @@ impl Publisher {
     }
 
     /// Publishes a loss, to all streams whatever their filter.
-    pub(super) fn publish_loss(&mut self, clock: &mut Clock, loss: Loss<'_>) {
+    pub(super) fn publish_loss(&mut self, clock: &Clock, loss: Loss<'_>) {
         let start = self.batch.len();
         self.encoder.loss(&mut self.batch, clock, loss);
         for stream in &mut self.streams {
@@ -84,7 +87,7 @@ impl Publisher {
     }
 
     /// Publishes the end of the daemon, to the outputs only.
-    pub(super) fn publish_stop(&mut self, clock: &mut Clock, lost_records: u64) {
+    pub(super) fn publish_stop(&mut self, clock: &Clock, lost_records: u64) {
         let start = self.batch.len();
         let now = clock.now();
         self.encoder.stop(&mut self.batch, clock, lost_records);
@@ -102,7 +105,7 @@ impl Publisher {
     }
 
     /// Hands the batch over if it is full.
-    pub(super) fn flush_if_full(&mut self, clock: &mut Clock) {
+    pub(super) fn flush_if_full(&mut self, clock: &Clock) {
         if self.batch.len() >= BATCH_BYTES {
             self.flush(clock);
         }
@@ -110,7 +113,7 @@ impl Publisher {
 
     /// Hands the batch to the outputs, and to each client its events. Nothing here blocks: full queues drop events and count
     /// them.
-    pub(super) fn flush(&mut self, clock: &mut Clock) {
+    pub(super) fn flush(&mut self, clock: &Clock) {
         if !self.batch.is_empty() {
             let batch = Batch {
                 lines: self.batch.split().freeze(),
@@ -128,7 +131,7 @@ impl Publisher {
             if let Some((count, from_ns)) = stream.take_lost() {
                 *lost_by_clients += count;
                 let mut line = BytesMut::new();
-                let stage = LossStage::Queue.name();
+                let stage = LossStage::Queue;
                 let loss = Loss { stage, output: None, count, kernel: None, from_ns, to_ns: now };
                 encoder.loss(&mut line, clock, loss);
                 stream.push(&line, now);

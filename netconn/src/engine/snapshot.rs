@@ -6,7 +6,10 @@ use std::{borrow::Borrow, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
 use netconn_common::{TcpRecord, UdpSocketRecord};
-use netconn_model::filter::{Filter, Subject};
+use netconn_model::{
+    filter::{Filter, Subject},
+    snapshot,
+};
 
 use crate::{
     encode::{
@@ -143,7 +146,7 @@ impl State {
             let over = past.over_since(since_ns, &minisock_ends);
             minisock_ends.extend(over.iter().filter_map(ends));
             let mut writer =
-                Writer::new(&mut out, filter, is_array, Context::new(&mut self.clock, &mut self.names, &self.boot));
+                Writer::new(&mut out, filter, is_array, Context::new(&self.clock, &mut self.names, &self.boot));
             over.iter().for_each(|connection| writer.write(connection, None));
         }
         let now = self.clock.now();
@@ -263,16 +266,16 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, connection: &Connection, ended: Option<&Ended>) {
-        let Context { directory, now, .. } = &mut self.context;
+        let Context { names, now, .. } = &mut self.context;
         let is_wanted = self.filter.is_none_or(|filter| {
-            with_subject(connection, directory, *now, |subject| {
+            with_subject(connection, names, *now, |subject| {
                 // A filter for states does not exclude what has ended: a request for both wants both.
                 filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
             })
         });
         if is_wanted {
             if self.is_array {
-                self.out.extend_from_slice(b",\n");
+                self.out.extend_from_slice(snapshot::before_row(false));
             }
             row(self.out, &mut self.context, connection, ended);
             if !self.is_array {
@@ -286,12 +289,12 @@ impl<'a> Writer<'a> {
 mod tests {
     use bytemuck::Zeroable as _;
     use netconn_common::{FlowRecord, Header, ReleasedRecord, TcpRecord, datagram_mark, kind, role, tcp_state};
-    use netconn_model::row::Row;
+    use netconn_model::{event::Sensor, row::Row};
     use nix::sys::eventfd::EventFd;
 
     use super::*;
     use crate::{
-        encode::event::{EventEncoder, Sensor},
+        encode::event::EventEncoder,
         engine::repair::Doubts,
         kernel::{capture::Live, flows::FlowMaps},
         names::Names,
@@ -336,7 +339,7 @@ mod tests {
         filter: &str,
         closed_ns: Option<u64>,
         live: Live,
-    ) -> (Vec<Row>, usize) {
+    ) -> (Vec<Row<'static>>, usize) {
         let filter = Filter::parse(filter.split_once('=')).unwrap();
         let refreshed = Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false };
         let mut part = state.first_part(&filter, false, closed_ns, refreshed, publisher);
@@ -344,7 +347,7 @@ mod tests {
         loop {
             let lines = std::str::from_utf8(&part.lines).unwrap();
             parts += usize::from(!lines.is_empty());
-            rows.extend(lines.lines().map(|line| serde_json::from_str::<Row>(line).unwrap()));
+            rows.extend(lines.lines().map(|line| serde_json::from_str::<Row<'_>>(line).unwrap().into_owned()));
             let Some(Cursor::At(section, index, frozen)) = part.next else { return (rows, parts) };
             part = state.part(&filter, false, (section, index), &frozen);
         }
@@ -383,7 +386,8 @@ mod tests {
         };
         let (all, parts) = rows(&mut known, "", None, live());
         assert_eq!((all.len(), parts), (1 + 2598 + 3, 1 + 3 + 1));
-        let states = |rows: &[Row], name: &str| rows.iter().filter(|row| row.state == name).count();
+        let states =
+            |rows: &[Row<'_>], name: &str| rows.iter().filter(|row| row.state.as_deref() == Some(name)).count();
         assert_eq!((states(&all, "ESTABLISHED"), states(&all, "UNCONNECTED")), (2600, 2));
         assert_eq!(rows(&mut known, "protocol=tcp", None, Live::default()).0.len(), 1);
         assert_eq!(rows(&mut known, "state=unconnected", None, live()).0.len(), 2);

@@ -8,12 +8,14 @@ use std::{
 };
 
 use netconn_common::{FileRecord, Flow, FlowKey, Owner};
-use netconn_model::event::{Failure, Outcome};
+use netconn_model::{
+    event::Sensor,
+    fact::{Failure, Outcome},
+};
 use nix::sys::eventfd::EventFd;
 
 use crate::{
     clock::Clock,
-    encode::event::Sensor,
     engine::{publisher::Publisher, route_lookup::RouteLookups},
     kernel::{
         decode::{Record, decode},

@@ -6,7 +6,7 @@ pub mod lookup;
 pub mod scan;
 pub mod open;
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, exec};
@@ -55,22 +55,11 @@ pub struct Process {
     pub identity: Rc<Identity>,
     /// Its parent at that time.
     pub parent: Option<Rc<Identity>>,
-    /// What an encoder last made of it, to be used again.
-    pub cache: RefCell<Option<Cached>>,
-}
-
-/// The members of an event that tell of a process, and what they were made from beside the process itself.
-#[derive(Debug)]
-pub struct Cached {
-    /// Name, user and cgroup of the owner.
-    pub made_from: ([u8; 16], u32, u64),
-    /// Members of a JSON object, each with its leading comma.
-    pub members: Rc<[u8]>,
 }
 
 impl Process {
     fn new(identity: Identity, parent: Option<Rc<Identity>>) -> Rc<Self> {
-        Rc::new(Self { identity: Rc::new(identity), parent, cache: RefCell::new(None) })
+        Rc::new(Self { identity: Rc::new(identity), parent })
     }
 }
 

@@ -11,8 +11,10 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use jiff::Timestamp;
-use netconn_model::filter::Filter;
-use serde_json::json;
+use netconn_model::{
+    filter::Filter,
+    snapshot::{self, RowsMember, SnapshotHead},
+};
 
 use crate::{
     engine::{Command, Cursor, Handle, Rows, RowsRequest},
@@ -21,11 +23,6 @@ use crate::{
 
 /// Parts of an answer that wait for the client.
 const QUEUED_PARTS: usize = 4;
-/// What the engine writes before each row of an array.
-const ROW_SEPARATOR: &str = ",\n";
-/// What ends an array of rows and the object around it.
-const END: &[u8] = b"]}\n";
-
 /// A request in its parts.
 struct SnapshotQuery {
     filter: Filter,
@@ -85,8 +82,9 @@ pub(super) async fn respond(engine: Handle, parameters: Vec<(String, String)>) -
 
 /// Returns the beginning of the JSON object, up to the array of rows.
 fn head(first: &Rows, taken_at: Timestamp) -> Bytes {
-    let (id, taken_at, complete) = (json!(first.sensor_id), json!(taken_at.to_string()), first.complete);
-    format!("{{\"sensor_id\":{id},\"taken_at\":{taken_at},\"complete\":{complete},\"connections\":[\n").into()
+    let (sensor_id, taken_at) = (Some(first.sensor_id.clone()), taken_at.to_string());
+    let head = SnapshotHead { sensor_id, taken_at, complete: first.complete, unlisted: Vec::new() };
+    snapshot::head(&head, RowsMember::Connections)
 }
 
 /// Requests a part of the snapshot. The command is sent at once, also if the returned future is awaited later.
@@ -104,8 +102,8 @@ async fn send(
     head: Option<Bytes>,
 ) -> Option<()> {
     let is_array = head.is_some();
-    // The first row of an array has no row before it to be separated from.
-    let mut surplus = if is_array { ROW_SEPARATOR.len() } else { 0 };
+    // The engine writes each row of an array as a later one; the first has no comma before it.
+    let mut surplus = if is_array { snapshot::before_row(false).len() - snapshot::before_row(true).len() } else { 0 };
     if let Some(head) = head {
         sender.send_data(head).await.ok()?;
     }
@@ -128,7 +126,7 @@ async fn send(
         current = next;
     }
     if is_array {
-        sender.send_data(Bytes::from_static(END)).await.ok()?;
+        sender.send_data(Bytes::from_static(snapshot::TAIL)).await.ok()?;
     }
     Some(())
 }

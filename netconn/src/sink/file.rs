@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use netconn_model::health::LossStage;
+use netconn_model::fact::LossStage;
 use tracing::{info, warn};
 
 use crate::{

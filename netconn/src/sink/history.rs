@@ -4,7 +4,8 @@ use std::{io, sync::Arc, time::Duration};
 
 use netconn_model::{
     config::Config,
-    health::{Health, HistoryHealth, LossStage, OutputHealth},
+    fact::LossStage,
+    health::{Health, HistoryHealth, OutputHealth},
     segment_name,
 };
 

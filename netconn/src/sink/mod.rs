@@ -15,7 +15,8 @@ use std::{fmt::Debug, io, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use netconn_model::{
     config::Config,
-    health::{Health, LossStage, OutputHealth},
+    fact::LossStage,
+    health::{Health, OutputHealth},
 };
 pub use output::{LostEvents, Output, OutputError};
 pub use stream::Stream;

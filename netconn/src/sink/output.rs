@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netconn_model::health::{Health, LossStage, OutputHealth};
+use netconn_model::{
+    fact::LossStage,
+    health::{Health, OutputHealth},
+};
 use thiserror::Error;
 use tracing::warn;
 

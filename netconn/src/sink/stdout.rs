@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netconn_model::health::LossStage;
+use netconn_model::fact::LossStage;
 
 use crate::{
     line_file::{LineFile, WriteFailure},

@@ -1,7 +1,7 @@
 //! Changes: what watchers of connections hear of, and when.
 
 use netconn_common::{TcpRecord, role};
-use netconn_model::event::{CloseReason, Failure, Outcome};
+use netconn_model::fact::{CloseReason, Failure, Outcome};
 
 use super::{
     Connection, Effects,

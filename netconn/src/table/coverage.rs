@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use hashbrown::HashMap;
 use netconn_common::UNKNOWN_U32;
-use netconn_model::event::CloseReason;
+use netconn_model::fact::CloseReason;
 
 use super::Connection;
 

@@ -22,7 +22,7 @@ mod tests;
 
 use hashbrown::HashMap;
 use netconn_common::{Owner, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state};
-use netconn_model::event::{CloseReason, Failure, Outcome};
+use netconn_model::fact::{CloseReason, Failure, Outcome};
 
 pub use self::{
     change::Change,

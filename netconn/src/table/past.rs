@@ -5,7 +5,7 @@ use std::{collections::VecDeque, hash::BuildHasher as _};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{TcpRecord, tcp_state};
-use netconn_model::event::{CloseReason, End, Outcome};
+use netconn_model::fact::{CloseReason, End, Outcome};
 
 use super::{Change, Connection};
 
@@ -145,7 +145,7 @@ pub fn ends(connection: &Connection) -> Option<Ends> {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
-    use netconn_model::event::Failure;
+    use netconn_model::fact::Failure;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use bytemuck::Zeroable as _;
 use netconn_common::{
     AF_INET, FileRecord, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, kind, mark, role, tcp_state::*,
 };
-use netconn_model::event::Direction;
+use netconn_model::fact::Direction;
 use proptest::prelude::*;
 
 use super::{

@@ -6,22 +6,25 @@ use std::{
 };
 
 use anyhow::Result;
-use netconn_model::{row::Row, term};
+use netconn_model::{
+    row::{Row, RowColumn},
+    term,
+};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{list::group::GroupBy, presentation::Format};
+use crate::cli::presentation::Format;
 
 /// Counts rows, in all or by group.
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     total: u64,
-    by: Option<GroupBy>,
+    by: Option<&'static RowColumn>,
     /// By the name of the group; `None` is that of all for which it is unknown.
     groups: HashMap<Option<String>, u64>,
 }
 
 impl Counter {
-    pub(super) fn new(by: Option<GroupBy>) -> Self {
+    pub(super) fn new(by: Option<&'static RowColumn>) -> Self {
         Self { by, ..Self::default() }
     }
 
@@ -29,8 +32,8 @@ impl Counter {
     pub(super) fn add(&mut self, row: &[u8]) -> Result<()> {
         self.total += 1;
         if let Some(by) = self.by {
-            let row: Row = serde_json::from_slice(row)?;
-            *self.groups.entry(by.name(&row)).or_default() += 1;
+            let row: Row<'_> = serde_json::from_slice(row)?;
+            *self.groups.entry(by.group(&row)).or_default() += 1;
         }
         Ok(())
     }
@@ -59,7 +62,7 @@ impl Counter {
             Format::Csv => {
                 let mut out = csv::Writer::from_writer(out);
                 if heading {
-                    out.write_record(["count", by.member()])?;
+                    out.write_record(["count", by.group_key()])?;
                 }
                 for (name, count) in &groups {
                     out.write_record([&count.to_string(), name.as_deref().unwrap_or_default()])?;
@@ -79,22 +82,24 @@ fn table(out: &mut impl Write, groups: &[(Option<String>, u64)]) -> io::Result<(
 }
 
 /// A group as a JSON object; what is unknown is left out.
-fn object(by: GroupBy, (name, count): &(Option<String>, u64)) -> Value {
+fn object(by: &RowColumn, (name, count): &(Option<String>, u64)) -> Value {
     let mut object = Map::new();
     object.insert("count".into(), json!(count));
     if let Some(name) = name {
         let number = name.parse::<u64>().ok().filter(|_| by.is_number());
-        object.insert(by.member().into(), number.map_or_else(|| json!(name), |number| json!(number)));
+        object.insert(by.group_key().into(), number.map_or_else(|| json!(name), |number| json!(number)));
     }
     Value::Object(object)
 }
 
 #[cfg(test)]
 mod tests {
+    use netconn_model::row::column_by_name;
+
     use super::*;
 
-    fn printed(by: Option<GroupBy>, format: Format) -> String {
-        let mut counter = Counter::new(by);
+    fn printed(by: Option<&str>, format: Format) -> String {
+        let mut counter = Counter::new(by.map(|name| column_by_name(name).unwrap()));
         let rows = [(1_u16, "a, b"), (22, "x\u{1b}"), (22, "x\u{1b}")]
             .map(|(port, process)| json!({"state": "ESTABLISHED", "local_port": port, "process_name": process}));
         for row in rows.into_iter().chain([json!({"state": "LISTENING"})]) {
@@ -115,15 +120,15 @@ mod tests {
 
     #[test]
     fn the_number_of_each_group() {
-        let process = Some(GroupBy::Process);
+        let process = Some("process");
         assert_eq!(printed(process, Format::Table), "2 x\u{fffd}\n1 -\n1 a, b\n");
         assert_eq!(printed(process, Format::Csv), "count,process_name\n2,x\u{1b}\n1,\n1,\"a, b\"\n");
         assert_eq!(
-            printed(Some(GroupBy::LocalPort), Format::Json),
+            printed(Some("local-port"), Format::Json),
             "{\"count\":4,\"groups\":[{\"count\":2,\"local_port\":22},{\"count\":1},{\"count\":1,\"local_port\":1}]}\n"
         );
         assert_eq!(
-            printed(Some(GroupBy::State), Format::Ndjson),
+            printed(Some("state"), Format::Ndjson),
             "{\"count\":3,\"state\":\"ESTABLISHED\"}\n{\"count\":1,\"state\":\"LISTENING\"}\n"
         );
     }

@@ -1,11 +1,9 @@
 //! `netconn list`: a snapshot of all connections and flows.
 
-mod columns;
 mod count;
 mod group;
-mod order;
 mod output;
-mod raw;
+mod packet;
 mod table;
 
 use std::{
@@ -16,17 +14,22 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use netconn_model::{
-    client::{self, ClientError},
+    client::{ClientError, Response, RowFormat},
     exit::Exit,
+    row::{COLUMNS, RowColumn, SortKey, column_by_name, group_names},
+    snapshot::RowSearch,
 };
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::{
     cli::{
         SocketOption, block_on,
-        list::{group::GroupBy, order::SortKey, output::Output},
+        list::output::Output,
         presentation::{Format, Presentation},
         selection::Selection,
     },
@@ -41,21 +44,19 @@ const PIPE_BYTES: i32 = 1 << 20;
 pub(super) struct Options {
     #[command(flatten)]
     presentation: Presentation,
-    /// Sort by these columns, `-` before one for descending: --sort=-sent,process. There are state, protocol, direction,
-    /// local, local-port, remote, remote-port, pid, process, user, command, started, sent, received, namespace, unit,
-    /// container, known-by, ended and reason. All rows are kept in memory for it.
     #[arg(
         long,
         value_name = "COLUMN",
         value_delimiter = ',',
         allow_hyphen_values = true,
-        value_parser = order::parse,
-        conflicts_with = "count"
+        value_parser = SortKey::parse,
+        conflicts_with = "count",
+        help = sort_help()
     )]
     sort: Vec<SortKey>,
     /// Show them in groups, with the number in each. All rows are kept in memory for it, but not with --count.
-    #[arg(long, value_name = "BY", value_enum)]
-    group_by: Option<GroupBy>,
+    #[arg(long, value_name = "BY", value_parser = group_columns())]
+    group_by: Option<&'static RowColumn>,
     /// Only how many there are; with --group-by how many in each group, the largest first.
     #[arg(long)]
     count: bool,
@@ -66,13 +67,14 @@ pub(super) struct Options {
     /// Show more columns (as in ss); and end with exit code 1 if there are none (as in grep and jq).
     #[arg(short = 'e', long)]
     extended: bool,
-    /// Show the sockets that no hook sees instead, and who has them open: AF_PACKET (tcpdump, dhclient) and AF_XDP. What they
-    /// exchange is in no list and no event.
+    /// Show packet sockets instead (AF_PACKET: tcpdump, dhclient; AF_XDP), and the processes that have them open. What they
+    /// exchange is in no list of connections and in no event.
     #[arg(
+        short = '0',
         long,
-        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "Selection"]
+        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "Selection", "FilterOptions"]
     )]
-    raw: bool,
+    packet: bool,
     /// No heading.
     #[arg(short = 'H', long)]
     no_header: bool,
@@ -105,18 +107,17 @@ impl Options {
 
 /// Shows the snapshot.
 pub(super) fn run(options: &Options) -> Result<Exit> {
-    if options.raw {
-        return raw::run(options);
+    if options.packet {
+        return packet::run(options);
     }
     let mut parameters = options.selection.parameters()?;
     if let Some(closed) = options.closed {
         parameters.push(("closed".into(), seconds(closed)));
     }
-    let format = if options.is_object() { "json" } else { "ndjson" };
-    parameters.push(("format".into(), format.into()));
+    let format = if options.is_object() { RowFormat::Json } else { RowFormat::Ndjson };
     let answered = block_on(async {
-        let answer = client::get(options.socket.path(), "/v1/connections", &parameters).await?;
-        if options.is_copy() { copy(answer).await } else { show(options, answer).await }
+        let response = options.socket.client().connections(&parameters, format).await?;
+        if options.is_copy() { copy(response, format).await } else { show(options, response).await }
     });
     let found = match answered {
         Err(error) if is_offline(&error) && !options.socket.is_named() => alone(options, error)?,
@@ -125,24 +126,23 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     Ok(if !found && options.extended { Exit::Nothing } else { Exit::Success })
 }
 
-/// Copies the daemon's answer as it comes; tells whether there was a row in it.
-async fn copy(mut answer: client::Answer) -> Result<bool> {
+/// Copies the daemon's answer as it comes; returns whether there was a row in it.
+async fn copy(mut response: Response, format: RowFormat) -> Result<bool> {
     // Not by way of the standard output that writes whole lines: megabytes come at once.
     let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    // Whoever reads then has to be woken less often. An error means that it is no pipe.
+    // With a larger pipe the reader is woken less often. An error means that it is no pipe.
     let _ = fcntl(&out, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
-    let mut found = false;
-    while let Some(part) = answer.part().await? {
-        // Every row has this key, and what stands around the rows has not.
-        found = found || part.windows(8).any(|bytes| bytes == b"\"state\":");
+    let mut search = RowSearch::new(format == RowFormat::Json);
+    while let Some(part) = response.part().await? {
+        search.look(&part);
         out.write_all(&part)?;
     }
-    Ok(found)
+    Ok(search.is_found())
 }
 
-async fn show(options: &Options, answer: client::Answer) -> Result<bool> {
+async fn show(options: &Options, response: Response) -> Result<bool> {
     let mut output = Output::new(options)?;
-    answer
+    response
         .lines(|line| {
             output.take(line)?;
             Ok::<_, anyhow::Error>(true)
@@ -164,9 +164,29 @@ fn alone(options: &Options, offline: anyhow::Error) -> Result<bool> {
     let snapshot = Snapshot::take(&filter)?;
     anstream::eprintln!("netconn: {}", snapshot.source().notice());
     let mut output = Output::new(options)?;
-    output.head(snapshot.head().as_bytes());
+    output.head(&snapshot.head());
     snapshot.rows(&filter, |row| output.row(row))?;
     output.finish()
+}
+
+/// Names the columns that rows can be sorted by.
+fn sort_help() -> String {
+    let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+    format!(
+        "Sort by these columns, `-` before one for descending: --sort=-sent,process. There are {}. All rows are kept in memory \
+         for it",
+        names.join(", ")
+    )
+}
+
+/// The columns that rows can be grouped by, as clap shows them in help and errors. `port` is the port of this end.
+fn group_columns() -> impl TypedValueParser<Value = &'static RowColumn> {
+    let values = group_names().map(|name| {
+        let value = PossibleValue::new(name);
+        if name == "local-port" { value.alias("port") } else { value }
+    });
+    let parser = PossibleValuesParser::new(values);
+    parser.try_map(|name| column_by_name(if name == "port" { "local-port" } else { &name }))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -3,15 +3,17 @@
 use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
-use netconn_model::row::Row;
+use netconn_model::{
+    row::{self, ROW_FIELDS, Row},
+    snapshot::{self, SnapshotLine},
+};
 
 use crate::cli::{
     list::{
         Options,
-        columns::{self, FIELDS},
         count::Counter,
-        group, order,
-        table::{Names, Table},
+        group,
+        table::{HostNames, Table},
     },
     presentation::Format,
 };
@@ -30,7 +32,6 @@ type Out = Box<dyn Write>;
 pub(super) struct Output<'a> {
     options: &'a Options,
     stage: Stage,
-    names: Names,
     /// What stands before the rows of a JSON object: `{"sensor_id":…,"connections":[`.
     head: Vec<u8>,
     found: bool,
@@ -45,7 +46,7 @@ enum Stage {
 
 /// A row, and its bytes if they are shown.
 struct Entry {
-    row: Row,
+    row: Row<'static>,
     line: Vec<u8>,
 }
 
@@ -67,7 +68,7 @@ impl<'a> Output<'a> {
         } else {
             Stage::Keep(Vec::new(), out)
         };
-        Ok(Self { options, stage, names: Names::default(), head: Vec::new(), found: false })
+        Ok(Self { options, stage, head: Vec::new(), found: false })
     }
 
     /// Takes what stands before the rows of a JSON object, up to the opening bracket.
@@ -80,14 +81,12 @@ impl<'a> Output<'a> {
         if !self.options.is_object() {
             return self.row(line);
         }
-        if line.ends_with(b"[") {
-            self.head(line);
-            return Ok(());
+        match snapshot::read_line(line) {
+            SnapshotLine::Head(line) => self.head(line),
+            SnapshotLine::Row(row) => self.row(row)?,
+            SnapshotLine::Tail => {}
         }
-        // Rows are flat: what ends like that is the end of the object.
-        let line = line.strip_suffix(b"]}").unwrap_or(line);
-        let line = line.strip_suffix(b",").unwrap_or(line);
-        if line.is_empty() { Ok(()) } else { self.row(line) }
+        Ok(())
     }
 
     /// Takes a row, a JSON object without a line feed.
@@ -97,14 +96,14 @@ impl<'a> Output<'a> {
             Stage::Count(counter, _) => counter.add(line)?,
             Stage::Show(printer) => {
                 if printer.needs_row() {
-                    let entry = entry(self.options, &mut self.names, line)?;
+                    let entry = entry(self.options, line)?;
                     printer.row(&entry.row, line, &self.head)?;
                 } else {
                     printer.line(line, &self.head)?;
                 }
             }
             Stage::Keep(entries, out) => {
-                entries.push(entry(self.options, &mut self.names, line)?);
+                entries.push(entry(self.options, line)?);
                 if entries.len() > TABLE_ROWS_MAX && self.options.is_stream() {
                     let entries = std::mem::take(entries);
                     let out = std::mem::replace(out, Box::new(io::sink()));
@@ -129,7 +128,7 @@ impl<'a> Output<'a> {
             }
             Stage::Show(printer) => printer.end(&head)?,
             Stage::Keep(mut entries, out) => {
-                order::sort(&mut entries, &options.sort, |entry| &entry.row);
+                row::sort(&mut entries, &options.sort, |entry| &entry.row);
                 let mut printer = Printer::begin(out, options, &entries)?;
                 let groups = match options.group_by {
                     None => vec![(None, entries)],
@@ -150,14 +149,10 @@ impl<'a> Output<'a> {
 }
 
 /// Reads a row that is to be sorted or shown to people.
-fn entry(options: &Options, names: &mut Names, line: &[u8]) -> Result<Entry> {
-    let mut row: Row = serde_json::from_slice(line)?;
-    let format = options.presentation.format;
-    if options.resolve && format == Format::Table {
-        names.put(&mut row);
-    }
-    let is_json = matches!(format, Format::Json | Format::Ndjson);
-    Ok(Entry { row, line: if is_json { line.to_vec() } else { Vec::new() } })
+fn entry(options: &Options, line: &[u8]) -> Result<Entry> {
+    let row: Row<'_> = serde_json::from_slice(line)?;
+    let is_json = matches!(options.presentation.format, Format::Json | Format::Ndjson);
+    Ok(Entry { row: row.into_owned(), line: if is_json { line.to_vec() } else { Vec::new() } })
 }
 
 /// Writes rows in the form that was asked for.
@@ -178,15 +173,16 @@ impl Printer {
             Format::Csv => {
                 let mut out = csv::Writer::from_writer(out);
                 if !options.no_header {
-                    out.write_record(FIELDS.map(|(name, _)| name))?;
+                    out.write_record(ROW_FIELDS.iter().map(|field| field.name))?;
                 }
                 Self::Csv(Box::new(out))
             }
             Format::Table => {
-                let columns = columns::table(options.extended, options.closed.is_some());
+                let columns = row::table_columns(options.extended, options.closed.is_some());
                 let rows = entries.iter().map(|entry| &entry.row);
                 let (limit, heading) = (options.presentation.limit(), !options.no_header);
-                Self::Table(Table::fit(BufWriter::new(out), columns, rows, limit, heading))
+                let hosts = options.resolve.then(HostNames::default);
+                Self::Table(Table::fit(BufWriter::new(out), columns, rows, (limit, heading), hosts))
             }
         })
     }
@@ -204,9 +200,12 @@ impl Printer {
         }
     }
 
-    fn row(&mut self, row: &Row, line: &[u8], head: &[u8]) -> Result<()> {
+    fn row(&mut self, row: &Row<'_>, line: &[u8], head: &[u8]) -> Result<()> {
         match self {
-            Self::Csv(out) => out.write_record(FIELDS.map(|(_, field)| field(row).unwrap_or_default()))?,
+            Self::Csv(out) => {
+                let cell = |field| row.value(field).map(|value| value.to_string()).unwrap_or_default();
+                out.write_record(ROW_FIELDS.iter().map(|info| cell(info.field)))?;
+            }
             Self::Table(table) => table.row(row)?,
             Self::Json(..) | Self::Ndjson(_) => self.line(line, head)?,
         }
@@ -217,9 +216,11 @@ impl Printer {
     fn line(&mut self, line: &[u8], head: &[u8]) -> io::Result<()> {
         match self {
             Self::Json(out, any) => {
-                out.write_all(if *any { b"," } else { head })?;
+                if !*any {
+                    out.write_all(head)?;
+                }
+                out.write_all(snapshot::before_row(!*any))?;
                 *any = true;
-                out.write_all(b"\n")?;
                 out.write_all(line)?;
             }
             Self::Ndjson(out) => {
@@ -236,9 +237,8 @@ impl Printer {
             Self::Json(mut out, any) => {
                 if !any {
                     out.write_all(head)?;
-                    out.write_all(b"\n")?;
                 }
-                out.write_all(b"]}\n")?;
+                out.write_all(snapshot::TAIL)?;
                 out.flush()?;
             }
             Self::Ndjson(mut out) => out.flush()?,
@@ -357,8 +357,8 @@ mod tests {
     fn json_stays_one_object_when_it_is_sorted() {
         let [one, two, three] = three().try_into().unwrap();
         let head = "{\"sensor_id\":\"x\",\"connections\":[".to_owned();
-        let lines = [head.clone(), format!("{one},"), format!("{two},"), format!("{three}]}}")];
-        assert_eq!(shown("--format json --sort local-port", &lines), format!("{head}\n{three},\n{one},\n{two}]}}\n"));
+        let lines = [head.clone(), format!("{one},"), format!("{two},"), three.clone(), "]}".to_owned()];
+        assert_eq!(shown("--format json --sort local-port", &lines), format!("{head}\n{three},\n{one},\n{two}\n]}}\n"));
         assert_eq!(shown("--format json --sort pid", &[head.clone(), "]}".into()]), format!("{head}\n]}}\n"));
         assert_eq!(shown("--format ndjson --sort -sent", &[two.clone(), one.clone()]), format!("{one}\n{two}\n"));
         assert_eq!(shown("--count --format json", &[one, two]), "{\"count\":2}\n");
@@ -368,13 +368,8 @@ mod tests {
     fn csv_has_the_names_of_json() {
         let text = shown("--format csv", &three());
         let mut lines = text.lines();
-        assert!(
-            lines
-                .next()
-                .unwrap()
-                .ends_with(",connection_id,bytes_sent,bytes_received,ended_at,close_reason,failure_reason")
-        );
-        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,a,,,,,,,,,,,1500,,,,"));
+        assert!(lines.next().unwrap().ends_with(",bytes_sent,bytes_received,namespace,subflow,folded,connection_id"));
+        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,a,,,,,,,,,,,,1500,,,,,"));
         assert_eq!(shown("--format csv -H --sort process", &three()).lines().next(), text.lines().nth(1));
     }
 }

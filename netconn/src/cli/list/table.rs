@@ -8,11 +8,9 @@ use std::{
 
 use anstyle::Style;
 use netconn_model::{
-    row::Row,
+    row::{Row, RowColumn},
     term::{self, style},
 };
-
-use crate::cli::list::columns::{Column, STATE};
 
 /// Host names that are kept.
 const NAMES_MAX: usize = 65_536;
@@ -20,8 +18,10 @@ const NAMES_MAX: usize = 65_536;
 /// Writes rows as lines whose columns fit some of them.
 pub(super) struct Table<W> {
     out: W,
-    columns: Vec<&'static Column>,
+    columns: Vec<&'static RowColumn>,
     layout: term::Columns,
+    /// Host names in place of addresses, if they are asked for.
+    hosts: Option<HostNames>,
     heading: bool,
     /// Whether nothing was written yet.
     is_first: bool,
@@ -31,21 +31,21 @@ impl<W: Write> Table<W> {
     /// A table whose columns fit the terminal and these rows; others may come too.
     pub(super) fn fit<'a>(
         out: W,
-        columns: Vec<&'static Column>,
-        rows: impl Iterator<Item = &'a Row>,
-        limit: Option<usize>,
-        heading: bool,
+        columns: Vec<&'static RowColumn>,
+        rows: impl Iterator<Item = &'a Row<'static>>,
+        (limit, heading): (Option<usize>, bool),
+        mut hosts: Option<HostNames>,
     ) -> Self {
         let headings: Vec<String> = columns.iter().map(|column| column.heading.to_owned()).collect();
-        let right: Vec<bool> = columns.iter().map(|column| column.right).collect();
+        let right: Vec<bool> = columns.iter().map(|column| column.is_right).collect();
         let mut layout = term::Columns::new(&right, limit);
         if heading {
             layout.widen(&headings);
         }
         for row in rows {
-            layout.widen(&cells(&columns, row));
+            layout.widen(&cells(&columns, row, hosts.as_mut()));
         }
-        Self { out, columns, layout, heading, is_first: true }
+        Self { out, columns, layout, hosts, heading, is_first: true }
     }
 
     /// Begins the rows, or those of a group, with the group's name and how many it has.
@@ -65,10 +65,13 @@ impl<W: Write> Table<W> {
         Ok(())
     }
 
-    pub(super) fn row(&mut self, row: &Row) -> io::Result<()> {
-        let state = style_of(&row.state);
-        let style = |column| if column == STATE { state } else { Style::new() };
-        writeln!(self.out, "{}", self.layout.line(&cells(&self.columns, row), style))
+    pub(super) fn row(&mut self, row: &Row<'_>) -> io::Result<()> {
+        let state = style_of(row.state.as_deref().unwrap_or_default());
+        let Self { out, columns, layout, hosts, .. } = self;
+        let style = |place: usize| {
+            if columns.get(place).is_some_and(|column| column.is_state()) { state } else { Style::new() }
+        };
+        writeln!(out, "{}", layout.line(&cells(columns, row, hosts.as_mut()), style))
     }
 
     pub(super) fn end(mut self) -> io::Result<()> {
@@ -76,8 +79,11 @@ impl<W: Write> Table<W> {
     }
 }
 
-fn cells(columns: &[&Column], row: &Row) -> Vec<String> {
-    columns.iter().map(|column| (column.cell)(row)).collect()
+fn cells(columns: &[&RowColumn], row: &Row<'_>, hosts: Option<&mut HostNames>) -> Vec<String> {
+    match hosts {
+        Some(hosts) => columns.iter().map(|column| column.cell(row, &mut |address| hosts.of(address))).collect(),
+        None => columns.iter().map(|column| column.cell(row, &mut |_| None)).collect(),
+    }
 }
 
 fn style_of(state: &str) -> Style {
@@ -89,28 +95,20 @@ fn style_of(state: &str) -> Style {
     }
 }
 
-/// Puts host names for addresses, each looked up once.
+/// Names of hosts, each looked up once.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashMap<String, String>);
+pub(super) struct HostNames(HashMap<IpAddr, Option<String>>);
 
-impl Names {
-    pub(super) fn put(&mut self, row: &mut Row) {
-        self.name(&mut row.local_address);
-        if let Some(remote) = &mut row.remote_address {
-            self.name(remote);
+impl HostNames {
+    /// Returns the name of the host with this address, if it has one.
+    fn of(&mut self, address: IpAddr) -> Option<String> {
+        if address.is_unspecified() {
+            return None;
         }
-    }
-
-    fn name(&mut self, address: &mut String) {
         if self.0.len() >= NAMES_MAX {
             self.0.clear();
         }
-        let found = self.0.entry(address.clone()).or_insert_with(|| {
-            let parsed: Option<IpAddr> = address.parse().ok();
-            let any = parsed.is_none_or(|parsed| parsed.is_unspecified());
-            let host = if any { None } else { parsed.and_then(|parsed| dns_lookup::lookup_addr(&parsed).ok()) };
-            host.map_or_else(|| address.clone(), |host| term::sanitize(&host).into_owned())
-        });
-        address.clone_from(found);
+        let look_up = || dns_lookup::lookup_addr(&address).ok().map(|host| term::sanitize(&host).into_owned());
+        self.0.entry(address).or_insert_with(look_up).clone()
     }
 }

@@ -6,7 +6,7 @@ use netconn_common::{
     AF_INET, AF_INET6, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, UNKNOWN_U64, UdpSocketRecord, datagram_mark, role,
     tcp_state,
 };
-use netconn_model::{event::End, state::UNCONNECTED};
+use netconn_model::{fact::End, state::UNCONNECTED};
 
 use super::{Connection, Exchanged, Icmp, address};
 use crate::process::Process;

@@ -13,7 +13,7 @@ use netconn_common::{
     AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark, role, tcp_state,
 };
 use netconn_model::{
-    event::{Direction, End},
+    fact::{Direction, End},
     filter::Subject,
     state::UNCONNECTED,
 };

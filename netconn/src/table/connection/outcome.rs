@@ -1,7 +1,7 @@
 //! What errno values and last records say about how an attempt failed or a connection ended.
 
 use netconn_common::{TcpRecord, mark, role, tcp_state};
-use netconn_model::event::{CloseReason, Failure};
+use netconn_model::fact::{CloseReason, Failure};
 
 /// Returns the failure that an errno of `connect` means; `None` if it has no name of its own.
 pub fn failure_of(errno: u32) -> Option<Failure> {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use netconn_common::{IPPROTO_TCP, TcpRecord, attribution, role, tcp_state};
-use netconn_model::event::End;
+use netconn_model::fact::End;
 
 use super::{Connection, address};
 use crate::process::Process;

@@ -14,7 +14,7 @@ mod sweep;
 mod tests;
 
 use netconn_common::{FOLDED_FROM, Flow, FlowKey, FlowRecord, Owner, UdpSocketRecord, attribution, datagram_mark};
-use netconn_model::{event::CloseReason, state::UNCONNECTED};
+use netconn_model::{fact::CloseReason, state::UNCONNECTED};
 
 use self::{
     entries::{Entries, Entry, EntryKind},

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use netconn_common::{FlowKey, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, UdpSocketRecord, datagram_mark};
-use netconn_model::event::CloseReason;
+use netconn_model::fact::CloseReason;
 
 use super::{EntryKind, Flows, folded_key, is_vague};
 use crate::{

@@ -1,7 +1,7 @@
 //! Flows against the kernel's map: counters, flows whose records were lost, and flows that have ended.
 
 use netconn_common::{FOLDED_FROM, Flow, FlowKey};
-use netconn_model::event::CloseReason;
+use netconn_model::fact::CloseReason;
 
 use super::{EntryKind, Flows};
 use crate::table::Effects;

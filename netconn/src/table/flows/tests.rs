@@ -9,7 +9,7 @@ use bytemuck::Zeroable as _;
 use netconn_common::{
     AF_INET, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, OwnerRecord, ReleasedRecord, attribution, datagram_mark, tcp_state,
 };
-use netconn_model::event::{Direction, Outcome};
+use netconn_model::fact::{Direction, Outcome};
 use proptest::prelude::*;
 
 use super::*;
@@ -120,8 +120,8 @@ fn a_flow_begins_and_ends_with_its_socket() {
     assert!(!flows.has_any());
 }
 
-fn end(address: std::net::SocketAddr) -> netconn_model::event::End {
-    netconn_model::event::End { address: address.ip(), port: address.port() }
+fn end(address: std::net::SocketAddr) -> netconn_model::fact::End {
+    netconn_model::fact::End { address: address.ip(), port: address.port() }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Sockets that no hook sees: `netconn list --raw`, and what `Sensor Start` says of them.
+//! Packet sockets: `netconn list --packet`, and what `Sensor Start` says of them.
 
 use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -66,7 +66,7 @@ fn within(namespace: &Netns, answer: &str) -> Vec<Value> {
 
 /// What a daemon, and the command without one, say of a namespace: the same.
 fn listed(daemon: &Daemon, namespace: &Netns) -> Vec<Value> {
-    let rows = within(namespace, &daemon.text(&["list", "--raw", "--format", "json"]));
+    let rows = within(namespace, &daemon.text(&["list", "--packet", "--format", "json"]));
     let alone = within(namespace, &alone(&[], &["--format", "json"]));
     assert_eq!(alone, rows);
     rows
@@ -77,7 +77,7 @@ fn alone(who: &[&str], arguments: &[&str]) -> String {
     let script = "if [ -d /run/netconn ]; then mount -t tmpfs tmpfs /run/netconn; fi; exec \"$@\"";
     let netconn = netconn();
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "sh"]).args(who).arg(netconn).args(["list", "--raw"]);
+    command.args(["--mount", "sh", "-c", script, "sh"]).args(who).arg(netconn).args(["list", "--packet"]);
     let output = command.args(arguments).env_remove("NETCONN_SOCKET").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && error.starts_with("netconn: no daemon runs; showing "), "{error}");
@@ -110,14 +110,14 @@ fn tcpdump_is_listed_while_it_runs() {
 
     // In the other forms.
     let of = |text: String| text.lines().filter(|line| line.contains(&namespace.inode.to_string())).count();
-    let table = second.text(&["list", "--raw"]);
+    let table = second.text(&["list", "--packet"]);
     assert!(table.starts_with("FAMILY"), "{table}");
     let line = table.lines().find(|line| line.contains(&namespace.inode.to_string())).unwrap();
     let words: Vec<_> = line.split_whitespace().take(6).collect();
     let (inode, pid) = (namespace.inode.to_string(), tcpdump.pid().to_string());
     assert_eq!(words, ["AF_PACKET", "all", "lo", &inode, &pid, "tcpdump"]);
-    assert_eq!(of(second.text(&["list", "--raw", "--format", "ndjson"])), 1);
-    assert_eq!(of(second.text(&["list", "--raw", "--format", "csv", "-H"])), 1);
+    assert_eq!(of(second.text(&["list", "--packet", "--format", "ndjson"])), 1);
+    assert_eq!(of(second.text(&["list", "--packet", "--format", "csv", "-H"])), 1);
 
     tcpdump.end();
     assert_eq!(listed(daemon, &namespace), [] as [Value; 0]);
@@ -186,7 +186,7 @@ fn what_cannot_be_listed_is_named() {
     let namespace = Netns::new();
     let tcpdump = Tcpdump::start(&namespace, &["-i", "lo"]);
     let daemon = Daemon::start_with(&["--without-hook", "dump_files"]);
-    let output = daemon.run(&["list", "--raw", "--format", "ndjson"]);
+    let output = daemon.run(&["list", "--packet", "--format", "ndjson"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.starts_with("netconn: AF_XDP sockets cannot be listed here: iter/task_file: left out"), "{error}");
     assert!(daemon.log().contains("AF_XDP sockets cannot be listed here: "), "{}", daemon.log());
@@ -207,7 +207,7 @@ fn what_cannot_be_listed_is_named() {
 fn options_that_select_connections_are_refused() {
     let refused = ["-t", "-l", "-e", "-r", "--count", "--sort=pid", "--group-by=state", "--closed=5m", "--port=1"];
     for option in refused {
-        let output = Command::new(netconn()).args(["list", "--raw", option]).output().unwrap();
+        let output = Command::new(netconn()).args(["list", "--packet", option]).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{option}: {error}");
         assert!(error.contains("cannot be used with"), "{option}: {error}");

@@ -1,0 +1,511 @@
+//! Kinds of values that events and rows hold: how each is written as JSON, read from it, and compared.
+
+use std::{borrow::Cow, fmt, net::IpAddr};
+
+use serde::de::{Deserialize as _, Deserializer, Error as _, Visitor};
+
+use crate::json::Object;
+
+/// Text, borrowed from the line that it was read from where that line has no escapes in it.
+pub type Text<'a> = Cow<'a, str>;
+
+/// A value as JSON knows it, for whoever handles any field: CSV, filters, other formats.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JsonValue<'a> {
+    /// UTF-8 text.
+    Text(Text<'a>),
+    /// Whole number. Counters of the kernel beyond 63 bits become [`JsonValue::Number`].
+    Integer(i64),
+    /// Number with a fraction.
+    Number(f64),
+    /// `true` or `false`.
+    Boolean(bool),
+}
+
+/// Writes the value as CSV shows it: text as it is, numbers as in JSON.
+impl fmt::Display for JsonValue<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => formatter.write_str(text),
+            Self::Integer(number) => number.fmt(formatter),
+            Self::Number(number) => number.fmt(formatter),
+            Self::Boolean(value) => value.fmt(formatter),
+        }
+    }
+}
+
+/// The type of a member of [`Event`](crate::event::Event) or [`Row`](crate::row::Row).
+pub trait FieldValue<'a>: Sized {
+    /// The same type without borrowed text.
+    type Owned;
+
+    /// Returns the value with text of its own.
+    fn into_owned(self) -> Self::Owned;
+
+    /// Writes the value as a member of a JSON object; `key` is `,"name":`.
+    fn write(&self, object: &mut Object<'_>, key: &'static str);
+
+    /// Returns the value as JSON knows it.
+    fn value(&self) -> JsonValue<'_>;
+
+    /// Reads the value from JSON.
+    ///
+    /// # Errors
+    ///
+    /// When the JSON value has another type, or is none of the names that the type has.
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+}
+
+impl<'a> FieldValue<'a> for Text<'a> {
+    type Owned = Text<'static>;
+
+    fn into_owned(self) -> Text<'static> {
+        Cow::Owned(self.into_owned())
+    }
+
+    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+        object.string(key, self);
+    }
+
+    fn value(&self) -> JsonValue<'_> {
+        JsonValue::Text(Cow::Borrowed(self))
+    }
+
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrowing;
+        impl<'de> Visitor<'de> for Borrowing {
+            type Value = Text<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Borrowing)
+    }
+}
+
+impl<'a> FieldValue<'a> for IpAddr {
+    type Owned = Self;
+
+    fn into_owned(self) -> Self {
+        self
+    }
+
+    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+        object.address(key, *self);
+    }
+
+    fn value(&self) -> JsonValue<'_> {
+        JsonValue::Text(Cow::Owned(self.to_string()))
+    }
+
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Address;
+        impl Visitor<'_> for Address {
+            type Value = IpAddr;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an IP address")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<IpAddr, E> {
+                text.parse().map_err(|_| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Address)
+    }
+}
+
+macro_rules! integers {
+    ($($type:ty)+) => {$(
+        impl<'a> FieldValue<'a> for $type {
+            type Owned = Self;
+
+            fn into_owned(self) -> Self {
+                self
+            }
+
+            fn write(&self, object: &mut Object<'_>, key: &'static str) {
+                object.integer(key, *self);
+            }
+
+            fn value(&self) -> JsonValue<'_> {
+                #[expect(clippy::cast_precision_loss, reason = "only numbers beyond 63 bits become floats")]
+                i64::try_from(*self).map_or(JsonValue::Number(*self as f64), JsonValue::Integer)
+            }
+
+            fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(deserializer)
+            }
+        }
+    )+};
+}
+
+integers! { u8 u16 u32 u64 i64 }
+
+impl<'a> FieldValue<'a> for bool {
+    type Owned = Self;
+
+    fn into_owned(self) -> Self {
+        self
+    }
+
+    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+        object.boolean(key, *self);
+    }
+
+    fn value(&self) -> JsonValue<'_> {
+        JsonValue::Boolean(*self)
+    }
+
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+}
+
+/// A moment, nanoseconds since the epoch, written as RFC 3339 in UTC with nine digits of the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub i64);
+
+impl Moment {
+    /// Returns the epoch milliseconds, rounded down.
+    pub fn milliseconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+}
+
+/// Writes RFC 3339 in UTC, `2026-01-01T00:00:00.000000001Z`.
+impl fmt::Display for Moment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Every 64-bit number of nanoseconds is a moment that jiff knows (1677 to 2262).
+        let time = jiff::Timestamp::from_nanosecond(self.0.into()).unwrap_or_default();
+        write!(formatter, "{time:.9}")
+    }
+}
+
+impl<'a> FieldValue<'a> for Moment {
+    type Owned = Self;
+
+    fn into_owned(self) -> Self {
+        self
+    }
+
+    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+        object.moment(key, *self);
+    }
+
+    fn value(&self) -> JsonValue<'_> {
+        JsonValue::Text(Cow::Owned(self.to_string()))
+    }
+
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Time;
+        impl Visitor<'_> for Time {
+            type Value = Moment;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a time in RFC 3339")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Moment, E> {
+                let time = text.parse::<jiff::Timestamp>().ok();
+                let nanoseconds = time.and_then(|time| i64::try_from(time.as_nanosecond()).ok());
+                nanoseconds.map(Moment).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Time)
+    }
+}
+
+/// A length of time in nanoseconds, written in milliseconds to the microsecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Milliseconds {
+    /// Nanoseconds; what is below a microsecond is cut when it is written.
+    pub nanoseconds: u64,
+}
+
+impl<'a> FieldValue<'a> for Milliseconds {
+    type Owned = Self;
+
+    fn into_owned(self) -> Self {
+        self
+    }
+
+    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+        object.milliseconds(key, self.nanoseconds);
+    }
+
+    fn value(&self) -> JsonValue<'_> {
+        #[expect(clippy::cast_precision_loss, reason = "microseconds are exact up to 285 years")]
+        JsonValue::Number((self.nanoseconds / 1000) as f64 / 1000.0)
+    }
+
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let milliseconds = f64::deserialize(deserializer)?;
+        if !(0.0..=1e13).contains(&milliseconds) {
+            return Err(D::Error::custom("a length of time is from 0 to 10^13 milliseconds"));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked above")]
+        let microseconds = (milliseconds * 1000.0).round() as u64;
+        Ok(Self { nanoseconds: microseconds * 1000 })
+    }
+}
+
+/// Reads a value of a closed set of names.
+pub(crate) fn read_name<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    parse: fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    struct Name<T>(&'static str, fn(&str) -> Option<T>);
+    impl<T> Visitor<'_> for Name<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str(self.0)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            (self.1)(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_str(Name(expected, parse))
+}
+
+/// Defines an enumeration whose variants have names in JSON: the type, `name`, `parse`, and how it is a [`FieldValue`].
+macro_rules! names {
+    ($(#[$outer:meta])* $type:ident, $expected:literal { $($(#[$inner:meta])* $variant:ident $name:literal,)+ }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $type {
+            $($(#[$inner])* $variant,)+
+        }
+
+        impl $type {
+            /// All values, in the order of their definition.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Returns the name in JSON.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// Returns the value with this name in JSON.
+            pub fn parse(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl<'a> $crate::value::FieldValue<'a> for $type {
+            type Owned = Self;
+
+            fn into_owned(self) -> Self {
+                self
+            }
+
+            fn write(&self, object: &mut $crate::json::Object<'_>, key: &'static str) {
+                object.plain(key, self.name());
+            }
+
+            fn value(&self) -> $crate::value::JsonValue<'_> {
+                $crate::value::JsonValue::Text(self.name().into())
+            }
+
+            fn read<'de: 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $crate::value::read_name(deserializer, $expected, Self::parse)
+            }
+        }
+    };
+}
+pub(crate) use names;
+
+/// Defines the members of a JSON object that is written and read member by member: the enumeration of its fields, their table,
+/// and the struct that holds their values.
+///
+/// A line of the table is `Variant "name" Type member: RustType, "meaning" { further columns };`. The order of the lines is the
+/// order in which members are written; sections can be written apart.
+macro_rules! members {
+    (
+        $(#[$outer:meta])* struct $Object:ident; enum $Field:ident; table $FIELDS:ident: $Info:ident; enum $Section:ident;
+        $($(#[$about:meta])* $section:ident {
+            $($variant:ident $name:literal $type:ident $member:ident: $value:ty, $meaning:literal $({ $($column:ident: $cell:expr),* })?;)+
+        })+
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $Object<'a> {
+            $($(#[doc = $meaning] pub $member: Option<$value>,)+)+
+        }
+
+        #[doc = concat!("A member of [`", stringify!($Object), "`]; its number is its place in [`", stringify!($FIELDS), "`].")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $Field {
+            $($(#[doc = $meaning] $variant,)+)+
+        }
+
+        #[doc = concat!("Parts of [`", stringify!($Object), "`] that are written together.")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $Section {
+            $($(#[$about])* $section,)+
+        }
+
+        impl $Section {
+            /// All sections, in the order in which they are written.
+            pub const ALL: &[Self] = &[$(Self::$section),+];
+        }
+
+        /// All fields, in the order in which they are written.
+        pub const $FIELDS: &[$Info] = &[$($($Info {
+            $($($column: $cell,)*)?
+            ..$Info::new($Field::$variant, $name, concat!(",\"", $name, "\":"), Type::$type, $Section::$section, $meaning)
+        }),+),+];
+
+        impl $Field {
+            /// Returns the line of the table for this field.
+            pub fn info(self) -> &'static $Info {
+                &$FIELDS[self as usize]
+            }
+        }
+
+        impl<'a> $Object<'a> {
+            /// Returns the value of a field; `None` if it is not known.
+            pub fn value(&self, field: $Field) -> Option<$crate::value::JsonValue<'_>> {
+                match field {
+                    $($($Field::$variant => self.$member.as_ref().map(<$value as $crate::value::FieldValue<'_>>::value),)+)+
+                }
+            }
+
+            /// Writes the members of a section that are known.
+            pub fn write_section(&self, section: $Section, object: &mut $crate::json::Object<'_>) {
+                match section {
+                    $($Section::$section => {
+                        $(if let Some(value) = &self.$member {
+                            $crate::value::FieldValue::write(value, object, concat!(",\"", $name, "\":"));
+                        })+
+                    })+
+                }
+            }
+
+            /// Returns the object with text of its own.
+            pub fn into_owned(self) -> $Object<'static> {
+                $Object { $($($member: self.$member.map(<$value as $crate::value::FieldValue<'_>>::into_owned),)+)+ }
+            }
+
+            fn read_member<'de: 'a, M: serde::de::MapAccess<'de>>(
+                &mut self,
+                field: $Field,
+                map: &mut M,
+            ) -> Result<(), M::Error> {
+                match field {
+                    $($($Field::$variant => self.$member = map.next_value_seed($crate::value::Reading::new())?,)+)+
+                }
+                Ok(())
+            }
+        }
+
+        impl<'de: 'a, 'a> serde::Deserialize<'de> for $Object<'a> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Members;
+                impl<'de> serde::de::Visitor<'de> for Members {
+                    type Value = $Object<'de>;
+
+                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        formatter.write_str("a JSON object")
+                    }
+
+                    fn visit_map<M: serde::de::MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                        let mut object = $Object::default();
+                        // Members mostly come in the order of the table, so the search begins behind the last one.
+                        let mut next = 0;
+                        let by_name = |name: &str, next: usize| {
+                            let (before, after) = $FIELDS.split_at(next.min($FIELDS.len()));
+                            after.iter().chain(before).find(|info| info.name == name).map(|info| info.field)
+                        };
+                        while let Some(found) = map.next_key_seed($crate::value::ReadingKey(|name: &str| by_name(name, next)))? {
+                            match found {
+                                Some(field) => {
+                                    next = field as usize + 1;
+                                    object.read_member(field, &mut map)?;
+                                }
+                                // A member of a later version, or somebody else's.
+                                None => _ = map.next_value::<serde::de::IgnoredAny>()?,
+                            }
+                        }
+                        Ok(object)
+                    }
+                }
+                deserializer.deserialize_map(Members)
+            }
+        }
+    };
+}
+pub(crate) use members;
+
+/// Reads a member's value; `null` is the same as no member.
+pub(crate) struct Reading<T>(std::marker::PhantomData<T>);
+
+impl<T> Reading<T> {
+    pub(crate) fn new() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<'de: 'a, 'a, T: FieldValue<'a>> serde::de::DeserializeSeed<'de> for Reading<T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        struct Nullable<'a, T>(std::marker::PhantomData<fn(&'a ()) -> T>);
+        impl<'de: 'a, 'a, T: FieldValue<'a>> Visitor<'de> for Nullable<'a, T> {
+            type Value = Option<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a value or null")
+            }
+
+            fn visit_none<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+                T::read(deserializer).map(Some)
+            }
+        }
+        deserializer.deserialize_option(Nullable(std::marker::PhantomData))
+    }
+}
+
+/// Reads a member's name and finds its field with the function.
+pub(crate) struct ReadingKey<F>(pub(crate) F);
+
+impl<'de, T, F: Fn(&str) -> Option<T>> serde::de::DeserializeSeed<'de> for ReadingKey<F> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        struct Key<F>(F);
+        impl<T, F: Fn(&str) -> Option<T>> Visitor<'_> for Key<F> {
+            type Value = Option<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the name of a member")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok((self.0)(name))
+            }
+        }
+        deserializer.deserialize_str(Key(self.0))
+    }
+}
