@@ -270,6 +270,11 @@ impl RowColumn {
         self.members.first().is_some_and(|member| member.info().r#type == Type::Integer)
     }
 
+    /// Returns whether rows can be grouped by the column.
+    pub fn is_group(&self) -> bool {
+        self.groups
+    }
+
     /// Returns whether the column shows the state.
     pub fn is_state(&self) -> bool {
         self.members == [RowField::State]

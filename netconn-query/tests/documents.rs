@@ -10,7 +10,9 @@ use std::{env, fmt::Display, fs, path::PathBuf};
 
 use netconn_model::{
     field::{FIELDS, Type},
-    filter,
+    filter::FILTER_PARAMETERS,
+    packet_socket::PACKET_FIELDS,
+    row::{COLUMNS, ROW_FIELDS},
 };
 use netconn_query::{
     Fields,
@@ -70,6 +72,10 @@ fn type_name(r#type: Type) -> &'static str {
     }
 }
 
+fn member((name, r#type, meaning): (&str, Type, &str)) -> [String; 3] {
+    [code(name), type_name(r#type).to_owned(), meaning.to_owned()]
+}
+
 // One test for each document, because it writes to it.
 
 #[test]
@@ -82,8 +88,18 @@ fn events() {
             FIELDS.iter().map(|field| [code(field.name), type_name(field.r#type).to_owned(), field.meaning.to_owned()]),
         ),
     );
-    let parameters = filter::PARAMETERS.map(code).join(", ");
-    check_table("parameters", &format!("{parameters}\n"));
+    let members = ["member", "type", "meaning"];
+    let rows = ROW_FIELDS.iter().map(|field| (field.name, field.r#type, field.meaning));
+    check_table("rows", &table(members, rows.map(member)));
+    let columns = COLUMNS.iter().map(|column| {
+        let mark = if column.is_group() { "yes" } else { "" };
+        [code(column.name), column.heading.to_owned(), mark.to_owned()]
+    });
+    check_table("columns", &table(["name", "heading", "groups"], columns));
+    let sockets = PACKET_FIELDS.iter().map(|field| (field.name, field.r#type, field.meaning));
+    check_table("packet sockets", &table(members, sockets.map(member)));
+    let parameters = FILTER_PARAMETERS.iter().map(|parameter| [code(parameter.name), parameter.meaning.to_owned()]);
+    check_table("parameters", &table(["parameter", "meaning"], parameters));
 }
 
 #[test]
