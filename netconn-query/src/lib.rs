@@ -8,6 +8,7 @@ pub mod pattern;
 pub mod facts;
 pub mod walk;
 pub mod diagnostic;
+pub mod keyword;
 mod lexer;
 pub mod catalogue;
 pub mod old;

@@ -1,9 +1,10 @@
 //! Numbers and texts: what stands for itself in a query.
 
-use super::{JOINING, Kind, Lexer};
+use super::{Kind, Lexer};
 use crate::{
     ast::Span,
     diagnostic::{Diagnostic, completed},
+    keyword,
 };
 
 impl Lexer<'_> {
@@ -55,7 +56,7 @@ impl Lexer<'_> {
             return rest.starts_with('.');
         }
         let word = rest.split(|character: char| !character.is_alphanumeric() && character != '_').next();
-        word.is_some_and(|word| !word.is_empty() && !JOINING.contains(&word.to_lowercase().as_str()))
+        word.is_some_and(|word| !word.is_empty() && !keyword::may_follow_value(&word.to_lowercase()))
     }
 
     pub(super) fn text_token(&mut self, opening: char) {

@@ -3,7 +3,7 @@
 
 mod literal;
 
-use crate::{ast::Span, diagnostic::Diagnostic};
+use crate::{ast::Span, diagnostic::Diagnostic, keyword};
 
 /// Kinds of tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,25 +73,6 @@ impl Token {
     }
 }
 
-/// Words that mean something behind a value; glued to it they are told apart from it with a warning.
-const JOINING: [&str; 15] = [
-    "and",
-    "or",
-    "not",
-    "in",
-    "by",
-    "on",
-    "from",
-    "where",
-    "contains",
-    "matches",
-    "starts_with",
-    "startswith",
-    "ends_with",
-    "endswith",
-    "like",
-];
-
 /// Signs, the longest first.
 const SIGNS: [(&str, Kind); 26] = [
     ("<>", Kind::LessGreater),
@@ -123,17 +104,13 @@ const SIGNS: [(&str, Kind); 26] = [
     ("≥", Kind::GreaterOrEqual),
 ];
 
-/// Operators that `*` for any field can have behind it begin so.
-const OF_ANY_FIELD: [&str; 6] = ["contain", "matches", "starts", "ends", "like", "regexp"];
-
 /// Whether the tokens begin with `name =`, so that they make a named column. `name = *` asks whether it is there, but
 /// `name = * contains 'x'` names again.
 pub(super) fn names_column(tokens: &[Token]) -> bool {
     match tokens {
         [name, equal, next, rest @ ..] => {
             let operator = rest.first().and_then(Token::keyword);
-            let is_any_field =
-                operator.is_some_and(|word| OF_ANY_FIELD.iter().any(|operator| word.starts_with(operator)));
+            let is_any_field = operator.is_some_and(|word| keyword::pattern(&word).is_some());
             matches!(name.kind, Kind::Word { .. } | Kind::Text(_))
                 && equal.kind == Kind::Equal
                 && (next.kind != Kind::Star || is_any_field)
@@ -314,7 +291,7 @@ impl Lexer<'_> {
             self.diagnostics.push(Diagnostic::error(self.span(start), message));
             return;
         }
-        if glued && !escaped && JOINING.contains(&text.to_lowercase().as_str()) {
+        if glued && !escaped && keyword::may_follow_value(&text.to_lowercase()) {
             let before = self.tokens.last().map_or(start, |token| token.span.start);
             let separated = format!("{} {text}", &self.text[before..start]);
             let message = format!("'{text}' is glued to the value before it and is taken as a keyword");

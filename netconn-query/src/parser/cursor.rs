@@ -1,9 +1,10 @@
 //! Moving through the tokens, and telling what is wrong with them.
 
-use super::{DEPTH_MAX, HEIGHT_MAX, Parser, operator};
+use super::{DEPTH_MAX, HEIGHT_MAX, Parser};
 use crate::{
     ast::{Name, Span},
     diagnostic::{Diagnostic, completed},
+    keyword,
     lexer::{Kind, Token},
     old::{self, OldField},
 };
@@ -60,7 +61,7 @@ pub(super) fn is_comparison(token: &Token) -> bool {
         | Kind::LessOrEqual
         | Kind::Greater
         | Kind::GreaterOrEqual => true,
-        _ => token.keyword().is_some_and(|word| operator::is_operator(&word)),
+        _ => token.keyword().is_some_and(|word| keyword::is_operator(&word)),
     }
 }
 

@@ -4,6 +4,7 @@ use super::Parser;
 use crate::{
     ast::{BinaryOp, Case, MatchOp, Span},
     diagnostic::Diagnostic,
+    keyword,
     lexer::Kind,
 };
 
@@ -36,38 +37,10 @@ pub(super) struct Found {
     pub(super) span: Span,
 }
 
-/// What compares with patterns: the word, the operator, whether it is of S1QL 1.0.
-const TEXT_OPERATORS: [(&str, MatchOp, bool); 13] = [
-    ("contains", MatchOp::Contains, false),
-    ("matches", MatchOp::Matches, false),
-    ("starts_with", MatchOp::StartsWith, false),
-    ("startswith", MatchOp::StartsWith, false),
-    ("ends_with", MatchOp::EndsWith, false),
-    ("endswith", MatchOp::EndsWith, false),
-    ("like", MatchOp::Like, false),
-    ("containscis", MatchOp::Contains, true),
-    // Some published queries have it so.
-    ("containcis", MatchOp::Contains, true),
-    ("contain", MatchOp::Contains, true),
-    ("startswithcis", MatchOp::StartsWith, true),
-    ("endswithcis", MatchOp::EndsWith, true),
-    ("regexp", MatchOp::Matches, true),
-];
-
-fn text_operator(word: &str) -> Option<(MatchOp, bool)> {
-    let word = word.split(':').next().unwrap_or_default();
-    TEXT_OPERATORS.iter().find(|(name, _, _)| *name == word).map(|(_, op, old)| (*op, *old))
-}
-
-/// Whether a word in lower case is an operator of today, and so no value.
-pub(super) fn is_operator(word: &str) -> bool {
-    word.split(':').next() == Some("in") || text_operator(word).is_some_and(|(_, old)| !old)
-}
-
 impl Parser<'_> {
     /// Whether the token from here on looks for patterns, like `contains`.
     pub(super) fn is_text_operator(&self, ahead: usize) -> bool {
-        self.peek(ahead).keyword().is_some_and(|word| text_operator(&word).is_some())
+        self.peek(ahead).keyword().is_some_and(|word| keyword::pattern(&word).is_some())
     }
 
     /// Takes an operator, if there is one.
@@ -111,13 +84,10 @@ impl Parser<'_> {
         let word = self.peek(ahead).keyword()?;
         let (base, suffix) = word.split_once(':').map_or((word.as_str(), None), |(base, suffix)| (base, Some(suffix)));
         // `NotContains` of S1QL 1.0.
-        let (base, glued_not) = match base.strip_prefix("not") {
-            Some(rest) if rest == "in" || text_operator(rest).is_some() => (rest, true),
-            _ => (base, false),
-        };
+        let (base, glued_not) = keyword::behind_not(base).map_or((base, false), |rest| (rest, true));
         let (operator, mut old, mut words) = match base {
             "in" if self.is_text_operator(ahead + 1) => {
-                let (op, _) = text_operator(&self.peek(ahead + 1).keyword()?)?;
+                let (op, _) = keyword::pattern(&self.peek(ahead + 1).keyword()?)?;
                 // `In Contains` told upper from lower case, as `in` does.
                 (Operator::Text(op, Case::Sensitive), true, 2)
             }
@@ -133,7 +103,7 @@ impl Parser<'_> {
                 (if not == 1 { Operator::Present } else { Operator::Missing }, true, 2 + not)
             }
             _ => {
-                let (op, old) = text_operator(base)?;
+                let (op, old) = keyword::pattern(base)?;
                 (Operator::Text(op, Case::Insensitive), old, 1)
             }
         };

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::{Parser, operator::is_operator};
+use super::Parser;
 use crate::{
     ast::{Column, Command, CommandKind, Query, Span},
     catalogue,
     diagnostic::Diagnostic,
+    keyword::{self, KeywordUse},
     lexer::Kind,
 };
 
@@ -98,9 +99,12 @@ impl Parser<'_> {
             Kind::Text(_) | Kind::Regex(_) | Kind::Number(_) | Kind::Shortcut(_) | Kind::Open | Kind::Not => true,
             Kind::Star => self.is_text_operator(ahead + 1),
             Kind::Word { .. } => token.keyword().is_none_or(|word| {
-                let goes_on = ["and", "or", "is", "exists", "between", "notin"].contains(&word.as_str());
+                let goes_on = keyword::by_name(&word).is_some_and(|keyword| {
+                    matches!(keyword.r#use, KeywordUse::Conjunction | KeywordUse::OldComparison)
+                });
                 let is_denied = word == "not" && self.is_text_operator(ahead + 1);
-                !(goes_on || is_denied || is_operator(&word))
+                let is_glued = keyword::behind_not(&word).is_some();
+                !(goes_on || is_denied || is_glued || keyword::is_operator(&word))
             }),
             _ => false,
         }

@@ -1,20 +1,14 @@
 //! Single values: numbers, texts, fields, calls, lambdas, and what stands in parentheses.
 
-use super::{Parser, operator};
+use super::Parser;
 use crate::{
     ast::{Expr, ExprKind, Name, Span},
     catalogue,
     diagnostic::Diagnostic,
+    keyword,
     lexer::Kind,
     walk::label,
 };
-
-/// Words that go on with or end what came before, and so are no value.
-const STOPS: [&str; 6] = ["and", "or", "by", "on", "from", "where"];
-
-fn is_stop(word: &str) -> bool {
-    STOPS.contains(&word) || operator::is_operator(word)
-}
 
 /// How a function of the query is written.
 const LAMBDA: &str = "func(x) -> x > 1";
@@ -24,7 +18,7 @@ impl Parser<'_> {
     pub(super) fn begins_term(&self) -> bool {
         match self.kind() {
             Kind::Text(_) | Kind::Regex(_) | Kind::Number(_) | Kind::Shortcut(_) | Kind::Open | Kind::Not => true,
-            Kind::Word { .. } => self.peek(0).keyword().is_none_or(|word| !is_stop(&word)),
+            Kind::Word { .. } => self.peek(0).keyword().is_none_or(|word| !keyword::is_stop(&word)),
             Kind::Star => self.is_text_operator(1),
             _ => false,
         }
@@ -128,7 +122,7 @@ impl Parser<'_> {
     /// A keyword, a call, or a field.
     fn word(&mut self, text: String, escaped: bool, span: Span) -> Expr {
         let lower = text.to_lowercase();
-        if !escaped && is_stop(&lower) {
+        if !escaped && keyword::is_stop(&lower) {
             self.error_here(format!("a value is expected here, not the keyword {lower}"));
             return self.nothing();
         }

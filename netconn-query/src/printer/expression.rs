@@ -1,7 +1,10 @@
 //! Expressions, with parentheses where the order of operators needs them.
 
 use super::word;
-use crate::ast::{BinaryOp, Case, Expr, ExprKind, MatchOp, Subject};
+use crate::{
+    ast::{BinaryOp, Case, Expr, ExprKind, MatchOp, Subject},
+    keyword,
+};
 
 /// How strongly an expression holds together: those with a lower level need parentheses within a higher one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,7 +196,7 @@ fn list(out: &mut String, values: &[Expr]) {
 fn call(out: &mut String, name: &str, arguments: &[Expr], condition: Option<&Expr>) {
     let mut arguments = arguments;
     // Where a value can begin, `contains(` is an operator; `x.contains(` is a function.
-    if let (true, [first, rest @ ..]) = (word::is_keyword(name), arguments) {
+    if let (true, [first, rest @ ..]) = (keyword::is_keyword(name), arguments) {
         // `null.contains` would be a field.
         let is_word = matches!(first.kind, ExprKind::Null | ExprKind::Bool(_));
         if is_word {

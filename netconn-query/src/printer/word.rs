@@ -1,62 +1,6 @@
 //! Names and texts: with backslashes and quotes where they need them.
 
-use crate::{catalogue, old};
-
-/// Words that mean something where a value can begin or end, besides the commands.
-const KEYWORDS: [&str; 29] = [
-    "and",
-    "or",
-    "not",
-    "true",
-    "false",
-    "null",
-    "func",
-    "in",
-    "contains",
-    "matches",
-    "starts_with",
-    "startswith",
-    "ends_with",
-    "endswith",
-    "like",
-    "by",
-    "on",
-    "from",
-    "where",
-    "is",
-    "exists",
-    "between",
-    "asc",
-    "desc",
-    "inner",
-    "left",
-    "outer",
-    "sql",
-    "notin",
-];
-
-/// Operators of S1QL 1.0, which are words too.
-const OLD_OPERATORS: [&str; 12] = [
-    "regexp",
-    "containscis",
-    "containcis",
-    "startswithcis",
-    "endswithcis",
-    "notcontains",
-    "notcontainscis",
-    "notregexp",
-    "notstartswith",
-    "notendswith",
-    "notstartswithcis",
-    "notendswithcis",
-];
-
-/// Whether a bare word could be taken for something else than a name.
-pub(crate) fn is_keyword(word: &str) -> bool {
-    let word = word.to_lowercase();
-    let plain = word.split(':').next().unwrap_or_default();
-    KEYWORDS.contains(&plain) || OLD_OPERATORS.contains(&plain)
-}
+use crate::{catalogue, keyword, old};
 
 /// The name of a field or column.
 pub fn name(name: &str) -> String {
@@ -75,7 +19,7 @@ pub fn name(name: &str) -> String {
         written.push(character);
     }
     let other_meaning =
-        is_keyword(name) || catalogue::command(&name.to_lowercase()).is_some() || old::field(name).is_some();
+        keyword::is_keyword(name) || catalogue::command(&name.to_lowercase()).is_some() || old::field(name).is_some();
     if other_meaning && !written.starts_with('\\') {
         written.insert(0, '\\');
     }

@@ -9,30 +9,10 @@ use netconn_model::{
 use netconn_query::{
     Columns, Fields,
     catalogue::{COMMANDS, FUNCTIONS, FunctionKind},
-    check, parse, printer,
+    check,
+    keyword::{self, KEYWORDS, Keyword, KeywordUse, Spelling},
+    parse, printer,
 };
-
-/// Words of the language that are neither commands nor functions.
-const WORDS: [&str; 18] = [
-    "and",
-    "or",
-    "not",
-    "in",
-    "by",
-    "on",
-    "from",
-    "where",
-    "contains",
-    "matches",
-    "starts_with",
-    "ends_with",
-    "like",
-    "true",
-    "false",
-    "null",
-    "inner",
-    "left",
-];
 
 /// Something that can stand at the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,11 +132,16 @@ fn names(begun: &str, command: Option<&str>, before: &str, fields: &[String]) ->
     };
     let functions = FUNCTIONS.iter().filter(|function| fits(function.kind) && starts_with(function.name, begun));
     // `x contains y` is what is meant more often than `x.contains(y)`.
-    let functions = functions.filter(|function| !WORDS.contains(&function.name));
+    let functions = functions.filter(|function| keyword::by_name(function.name).is_none());
     candidates.extend(functions.map(|function| named(function.name, "(", function.meaning)));
     candidates.dedup_by(|one, other| one.text == other.text);
-    let words = WORDS.iter().filter(|word| starts_with(word, begun));
-    candidates.extend(words.map(|word| named(word, " ", "")));
+    let is_offered = |keyword: &&Keyword| {
+        keyword.spelling == Spelling::Canonical
+            && keyword.r#use != KeywordUse::Lambda
+            && starts_with(keyword.name, begun)
+    };
+    let words = KEYWORDS.iter().filter(is_offered);
+    candidates.extend(words.map(|word| named(word.name, " ", "")));
     candidates
 }
 
