@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -34,8 +34,8 @@ use super::{
     error::{Result, SearchError},
     function::geography,
     names::Names,
-    plan::{HIDDEN, Planned, Planner, Settings, Warning, reach, rows_column},
-    session::{planned, session},
+    plan::{HIDDEN, Planned, Planner, Planning, Settings, Warning, physical_plan, reach, rows_column},
+    session::session,
     source::{
         losses,
         progress::{ProgressSnapshot, SearchProgress},
@@ -122,7 +122,7 @@ impl Search {
             true => cut(batches, self.max_rows, Arc::clone(&progress)).boxed(),
             false => batches.boxed(),
         };
-        let warnings = prepared.planner.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let warnings = prepared.planner.planning.warnings();
         Ok(Answer { schema, batches, warnings, progress })
     }
 
@@ -185,11 +185,10 @@ impl Search {
             time,
             now: i64::try_from(now).unwrap_or(i64::MAX),
             dry,
-            counter: Arc::new(AtomicUsize::new(0)),
-            warnings: Arc::new(Mutex::new(Vec::new())),
+            planning: Arc::new(Planning::default()),
         };
         let Planned { plan, default_limit } = planner.plan(query).await?;
-        let plan = planned(&planner.state, &plan).await?;
+        let plan = physical_plan(&planner.state, &plan).await?;
         Ok(Prepared { planner, plan, default_limit })
     }
 }
@@ -227,7 +226,7 @@ async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range
             [min(time()).alias("first"), max(time()).alias("last")],
         )?
         .build()?;
-    let physical = planned(state, &plan).await?;
+    let physical = physical_plan(state, &plan).await?;
     let batches = collect(physical, state.task_ctx()).await?;
     Ok(batches.first().and_then(|batch| {
         let edge = |column: usize| batch.column(column).as_primitive_opt::<Int64Type>()?.iter().next()?;
@@ -257,7 +256,7 @@ async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
         .filter(condition)?
         .aggregate(Vec::<datafusion::logical_expr::Expr>::new(), [sum(count).alias("lost")])?
         .build()?;
-    let physical = planned(state, &plan).await?;
+    let physical = physical_plan(state, &plan).await?;
     let batches = collect(physical, state.task_ctx()).await?;
     let sums = batches.iter().flat_map(|batch| {
         let column = batch.column(0);

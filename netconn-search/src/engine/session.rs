@@ -3,11 +3,7 @@
 use std::{io, num::NonZeroUsize, sync::Arc};
 
 use datafusion::{
-    error::DataFusionError,
     execution::{SessionState, SessionStateBuilder, memory_pool::TrackConsumersPool, runtime_env::RuntimeEnvBuilder},
-    logical_expr::LogicalPlan,
-    physical_optimizer::{PhysicalOptimizerRule, sanity_checker::SanityCheckPlan},
-    physical_plan::ExecutionPlan,
     prelude::SessionConfig,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -54,17 +50,4 @@ pub(crate) fn session(memory: usize) -> Result<SessionState> {
     let builder = builder.with_analyzer_rule(Arc::new(Keep));
     let builder = builder.with_optimizer_rules(rules::logical()).with_physical_optimizer_rules(rules::physical());
     Ok(builder.with_aggregate_functions(aggregates).build())
-}
-
-/// How a plan is run. DataFusion refuses some of its own plans, because a rule has taken rows for sorted that are not (apache/datafusion
-/// 55.2: a side of a join that is a group by a constant): with a single partition there is nothing to bring together in order.
-pub(crate) async fn planned(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    match state.create_physical_plan(plan).await {
-        Err(DataFusionError::Context(rule, _)) if rule == SanityCheckPlan::new().name() => {
-            let mut single = state.clone();
-            single.config_mut().options_mut().execution.target_partitions = 1;
-            Ok(single.create_physical_plan(plan).await?)
-        }
-        plan => Ok(plan?),
-    }
 }

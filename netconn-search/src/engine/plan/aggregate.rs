@@ -25,7 +25,7 @@ use netconn_query::{
 
 use super::{
     operand::{Operand, binary, case, cast, function},
-    rows::{column, ordering},
+    rows::{RowOrder, column, ordering},
     scope::Scope,
 };
 use crate::engine::{
@@ -277,7 +277,7 @@ impl Scope<'_> {
     /// By the time of the events, and by what tells them apart within a millisecond: also where the rows only keep it for
     /// their order.
     fn by_time(&self, newest_first: bool) -> Vec<SortExpr> {
-        if self.rows.by_default && !self.rows.events && !self.rows.order.is_empty() {
+        if !self.rows.events && matches!(self.rows.order, RowOrder::Default(_)) {
             let mut order = self.rows.following();
             order.iter_mut().for_each(|key| key.asc = !newest_first);
             return order;

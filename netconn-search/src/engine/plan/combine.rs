@@ -14,7 +14,7 @@ use netconn_query::ast::{JoinKey, JoinKind, JoinSide, Name, Query, Span};
 use super::{
     Planner,
     operand::Operand,
-    rows::{Key, Rows, column, hidden, ordering},
+    rows::{Key, RowOrder, Rows, ShownRows, column, ordering},
     running::window,
 };
 use crate::engine::{
@@ -61,7 +61,7 @@ pub(crate) async fn join(
         aliases.push(side.alias.clone());
         rows = pair(planner, &rows, side, kind, all, &keys)?;
     }
-    rows.limited = false;
+    rows.shown = ShownRows::Default;
     Ok(rows)
 }
 
@@ -144,7 +144,7 @@ fn pair(
     }
     // Names of the other side that cannot be those of this one.
     let renamed: BTreeMap<String, String> =
-        other.columns.iter().map(|name| (name.clone(), hidden(&planner.counter))).collect();
+        other.columns.iter().map(|name| (name.clone(), planner.planning.hidden())).collect();
     let kinds: BTreeMap<String, Kind> = other.columns.iter().map(|name| (name.clone(), other.kind(name))).collect();
     let mut expressions: Vec<Expr> = renamed.iter().map(|(name, renamed)| column(name).alias(renamed)).collect();
     let mut pairs = (Vec::new(), Vec::new());
@@ -152,13 +152,13 @@ fn pair(
     for (left, right) in keys {
         let (left_kind, right_kind) = (rows.kind(left), other.kind(right));
         let common = left_kind.with(right_kind);
-        let key = hidden(&planner.counter);
+        let key = planner.planning.hidden();
         expressions.push(Operand::new(column(right), right_kind).to(common).alias(&key));
         pairs.1.push(Column::new_unqualified(key));
         pairs.0.push(Column::new_unqualified(if common == left_kind {
             left.clone()
         } else {
-            let key = hidden(&planner.counter);
+            let key = planner.planning.hidden();
             converted.push((key.clone(), Operand::new(column(left), left_kind).to(common)));
             key
         }));
@@ -197,7 +197,7 @@ fn pair(
         };
         aliases.insert(format!("{alias}.{name}"), shown);
     }
-    let mut joined = joined.project(columns, &planner.counter)?;
+    let mut joined = joined.project(columns, &planner.planning)?;
     aliases.retain(|name, _| !joined.columns.contains(name));
     joined.aliases = aliases;
     joined.keys.clear();
@@ -220,10 +220,13 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
             }
         }
     }
-    let events = sides.iter().all(|side| side.events && side.order.is_empty());
-    let (number, rank) = (hidden(&planner.counter), hidden(&planner.counter));
-    let limited = sides.iter().all(|side| side.limited);
-    let unordered = sides.iter().any(|side| side.unordered);
+    let events = sides.iter().all(|side| side.events && side.order == RowOrder::None);
+    let (number, rank) = (planner.planning.hidden(), planner.planning.hidden());
+    let shown = match sides.iter().any(|side| side.shown == ShownRows::Default) {
+        true => ShownRows::Default,
+        false if sides.iter().any(|side| side.shown == ShownRows::All) => ShownRows::All,
+        false => ShownRows::Decided,
+    };
     let mut union: Option<LogicalPlanBuilder> = None;
     for (place, side) in sides.into_iter().enumerate() {
         let place = i64::try_from(place).unwrap_or(i64::MAX);
@@ -258,16 +261,10 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
     let Some(union) = union else {
         return planner.query(&Query { filter: None, commands: Vec::new(), span: Span::default() }).await;
     };
-    let order = if events { Vec::new() } else { [number, rank].map(|column| Key { column, descending: false }).into() };
-    Ok(Rows {
-        plan: union.build()?,
-        columns: kinds.into_iter().map(|(name, _)| name).collect(),
-        order,
-        by_default: false,
-        aliases: BTreeMap::new(),
-        keys: Vec::new(),
-        events,
-        limited,
-        unordered,
-    })
+    let order = match events {
+        true => RowOrder::None,
+        false => RowOrder::Asked([number, rank].map(|column| Key { column, descending: false }).into()),
+    };
+    let columns = kinds.into_iter().map(|(name, _)| name).collect();
+    Ok(Rows { order, events, shown, ..Rows::of(union.build()?, columns) })
 }

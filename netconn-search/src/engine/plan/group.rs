@@ -1,6 +1,6 @@
 //! `group`, `top` and `dedup`: rows made of several rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use datafusion::{
     functions_aggregate::first_last::first_value_udaf,
@@ -15,7 +15,7 @@ use super::{
     Planner,
     aggregate::Aggregate,
     operand::Operand,
-    rows::{Key, Rows, column, hidden, ordering},
+    rows::{Key, RowOrder, Rows, ShownRows, column, ordering},
     scope::Scope,
 };
 use crate::engine::{
@@ -42,7 +42,7 @@ impl Found<'_, '_> {
             let name = match known {
                 Some((name, _)) => name.clone(),
                 None => {
-                    let name = hidden(&self.scope.planner.counter);
+                    let name = self.scope.planner.planning.hidden();
                     self.aggregates.push((name.clone(), aggregate));
                     name
                 }
@@ -83,7 +83,7 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
         let kind = if value.kind == Kind::Null { Kind::Text } else { value.kind };
         // A key with the name of another column is that column to DataFusion, which leaves out the keys behind it if that was the only
         // key of a group before (`calc_func_dependencies_for_aggregate` goes by names).
-        let name = hidden(&planner.counter);
+        let name = planner.planning.hidden();
         shown.push(column(&name).alias(&key.label));
         keys.push(value.to(kind).alias(name));
     }
@@ -102,26 +102,17 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
         plan.aggregate(keys, expressions)?
     };
     shown.extend(aggregates.iter().map(|(name, _)| column(name)));
-    let grouped = Rows {
-        plan: plan.project(shown)?.build()?,
-        columns: by.iter().map(|key| key.label.clone()).collect(),
-        order: Vec::new(),
-        by_default: false,
-        aliases: BTreeMap::new(),
-        keys: Vec::new(),
-        events: false,
-        limited: true,
-        unordered: false,
-    };
+    let columns_of_keys = by.iter().map(|key| key.label.clone()).collect();
+    let grouped = Rows { shown: ShownRows::Decided, ..Rows::of(plan.project(shown)?.build()?, columns_of_keys) };
     let mut scope = Scope::new(planner, &grouped);
     scope.names = aggregates.iter().map(|(name, found)| (name.clone(), found.result(name))).collect();
     let mut all: Vec<(String, Expr)> = by.iter().map(|key| (key.label.clone(), column(&key.label))).collect();
     for (result, column) in results.iter().zip(columns) {
         all.push((column.label.clone(), scope.value(result)?.expr));
     }
-    let mut rows = grouped.clone().project(all, &planner.counter)?;
+    let mut rows = grouped.clone().project(all, &planner.planning)?;
     rows.keys = by.iter().map(|key| key.label.clone()).collect();
-    rows.order = by.iter().map(|key| Key { column: key.label.clone(), descending: false }).collect();
+    rows.order = RowOrder::asked(by.iter().map(|key| Key { column: key.label.clone(), descending: false }).collect());
     Ok(rows)
 }
 
@@ -148,7 +139,8 @@ pub(crate) fn top(
         aggregates
     };
     let mut rows = group(planner, rows, aggregates, by)?;
-    rows.order.insert(0, Key { column: aggregates[0].label.clone(), descending: true });
+    let highest = Key { column: aggregates[0].label.clone(), descending: true };
+    rows.order = RowOrder::Asked(std::iter::once(highest).chain(rows.order.into_keys()).collect());
     rows.sorted(Some(count))
 }
 
@@ -178,7 +170,7 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
 /// Rows that are the same in all columns once, where the first of them was.
 fn distinct(mut rows: Rows) -> Result<Rows> {
     // By what queries can name they are equal.
-    let unnamed: Vec<&Key> = rows.order.iter().filter(|key| !rows.columns.contains(&key.column)).collect();
+    let unnamed: Vec<&Key> = rows.order.keys().iter().filter(|key| !rows.columns.contains(&key.column)).collect();
     let keep: Vec<Expr> = rows.columns.iter().map(|name| column(name).alias(name)).collect();
     let plan = LogicalPlanBuilder::from(rows.plan.clone());
     if unnamed.is_empty() {
@@ -193,7 +185,9 @@ fn distinct(mut rows: Rows) -> Result<Rows> {
         rows.plan = plan.aggregate(keep, unnamed.iter().map(first))?.build()?;
     } else {
         rows.plan = plan.project(keep)?.distinct()?.build()?;
-        rows.order = rows.columns.iter().map(|name| Key { column: name.clone(), descending: false }).collect();
+        // The order was not asked for, and neither is this one.
+        let keys = rows.columns.iter().map(|name| Key { column: name.clone(), descending: false });
+        rows.order = RowOrder::Default(keys.collect());
     }
     Ok(rows)
 }

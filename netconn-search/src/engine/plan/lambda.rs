@@ -22,11 +22,7 @@ use datafusion::{
 };
 use netconn_query::ast::{self, ExprKind, Span};
 
-use super::{
-    operand::Operand,
-    rows::{column, hidden},
-    scope::Scope,
-};
+use super::{operand::Operand, rows::column, scope::Scope};
 use crate::engine::{
     error::{Result, SearchError},
     function::{
@@ -79,7 +75,7 @@ pub(crate) fn call(
         }
         return Err(SearchError::query(format!("{name} takes an array, and this is none"), span));
     };
-    let place = hidden(&scope.planner.counter);
+    let place = scope.planner.planning.hidden();
     let mut names = scope.names.clone();
     names.insert(parameter.text.clone(), Operand::new(column(&place), *element));
     let inner = Scope { planner: scope.planner, rows: scope.rows, names };

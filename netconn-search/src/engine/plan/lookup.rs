@@ -19,7 +19,7 @@ use regex::Regex;
 
 use super::{
     Planner,
-    rows::{Rows, column, hidden},
+    rows::{Rows, column},
     scope::Scope,
     table,
 };
@@ -199,7 +199,7 @@ impl ScalarUDFImpl for Lookup {
 }
 
 fn ask(planner: &Planner, ask: Ask, arguments: Vec<Expr>) -> Expr {
-    let name = hidden(&planner.counter);
+    let name = planner.planning.hidden();
     ScalarUDF::from(Lookup { name, ask, signature: Signature::variadic_any(Volatility::Immutable) }).call(arguments)
 }
 
@@ -225,7 +225,7 @@ pub(crate) fn lookup(
         keys.push((key.how, find(&key.column)?));
         values.push(scope.value(&key.expr)?.expr);
     }
-    let place = hidden(&planner.counter);
+    let place = planner.planning.hidden();
     let row = ask(planner, Ask::Row(Index::new(&keys, content.rows())), values);
     let rows = rows.clone().add_hidden(vec![(place.clone(), row)])?;
     let mut added = Vec::with_capacity(columns.len());
@@ -233,5 +233,5 @@ pub(crate) fn lookup(
         let values = find(&wanted.source)?;
         added.push((wanted.name.text.clone(), ask(planner, Ask::Column(values), vec![column(&place)])));
     }
-    rows.extend(added, &planner.counter)
+    rows.extend(added, &planner.planning)
 }

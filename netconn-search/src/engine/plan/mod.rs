@@ -1,49 +1,28 @@
 //! From a query to a plan of DataFusion.
 
+mod planning;
+mod physical;
 mod rows;
-
 mod operand;
-
 mod compare;
-
 mod pattern;
-
 mod member;
-
 mod scope;
-
 mod call;
-
 mod lambda;
-
 mod aggregate;
-
 mod group;
-
 mod running;
-
 mod take;
-
 mod subquery;
-
 mod combine;
-
 mod pivot;
-
 mod shift;
-
 mod table;
-
 mod lookup;
-
 mod kept;
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
-};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use datafusion::{
     datasource::provider_as_source,
@@ -55,8 +34,11 @@ pub(crate) use kept::{Keep, filters_kept};
 use netconn_model::field::Field;
 use netconn_query::ast::{self, Command, CommandKind, Query, Span};
 use operand::{Operand, binary};
+pub(crate) use physical::physical_plan;
+pub(crate) use planning::Planning;
+pub use planning::Warning;
 pub(crate) use rows::{HIDDEN, column as rows_column};
-use rows::{Key, Rows, column, hidden};
+use rows::{Key, RowOrder, Rows, ShownRows, column};
 use scope::Scope;
 pub(crate) use shift::reach;
 
@@ -68,17 +50,6 @@ use super::{
 
 /// Commands of a query: plans are walked recursively.
 const COMMANDS: usize = 200;
-
-/// Something that the person who asked should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
-    /// One sentence.
-    pub message: String,
-    /// The place in the query, if it is about one.
-    pub span: Option<Span>,
-    /// What to write instead, if anything is known.
-    pub suggestion: Option<String>,
-}
 
 /// What queries are answered with, besides the events.
 #[derive(Clone, Debug)]
@@ -109,10 +80,8 @@ pub(crate) struct Planner {
     pub(crate) now: i64,
     /// Nothing is written: the plan is only shown.
     pub(crate) dry: bool,
-    /// Names of hidden columns so far.
-    pub(crate) counter: Arc<AtomicUsize>,
-    /// What is to be said besides the answer.
-    pub(crate) warnings: Arc<Mutex<Vec<Warning>>>,
+    /// Names of hidden columns, and warnings.
+    pub(crate) planning: Arc<Planning>,
 }
 
 /// The plan of a query.
@@ -127,10 +96,10 @@ impl Planner {
     /// Plans a query to the end: order, number of rows, columns.
     pub(crate) async fn plan(&self, query: &Query) -> Result<Planned> {
         let rows = self.query(query).await?;
-        let default_limit = !rows.limited;
+        let default_limit = rows.shown == ShownRows::Default;
         let rows = self.ordered(rows);
         // All rows are wanted, and nobody has asked for an order: they come as they are found.
-        let rows = match rows.unordered && rows.by_default {
+        let rows = match rows.shown == ShownRows::All && !rows.is_sorted() {
             true => rows,
             // One more shows that there are more.
             false => rows.sorted(default_limit.then_some(self.settings.max_rows.saturating_add(1)))?,
@@ -167,8 +136,7 @@ impl Planner {
             range: Some(range),
             now: self.now,
             dry: self.dry,
-            counter: Arc::clone(&self.counter),
-            warnings: Arc::clone(&self.warnings),
+            planning: Arc::clone(&self.planning),
         }
     }
 
@@ -188,18 +156,7 @@ impl Planner {
         if !conditions.is_empty() {
             plan = plan.filter(operand::joined(conditions, Operator::And, true))?;
         }
-        let columns = self.events.shown();
-        Ok(Rows {
-            plan: plan.build()?,
-            columns,
-            order: Vec::new(),
-            by_default: false,
-            aliases: BTreeMap::new(),
-            keys: Vec::new(),
-            events: true,
-            limited: false,
-            unordered: false,
-        })
+        Ok(Rows { events: true, ..Rows::of(plan.build()?, self.events.shown()) })
     }
 
     async fn filter(&self, rows: Rows, filter: &ast::Expr) -> Result<Rows> {
@@ -220,7 +177,7 @@ impl Planner {
                     let taken;
                     (rows, taken) = running::take(self, rows, &expr)?;
                     let value = shown(Scope::new(self, &rows).value(&taken)?);
-                    rows = rows.extend(vec![(column.label.clone(), value)], &self.counter)?;
+                    rows = rows.extend(vec![(column.label.clone(), value)], &self.planning)?;
                 }
                 Ok(rows)
             }
@@ -235,10 +192,12 @@ impl Planner {
             CommandKind::Sort(keys) => self.sort(rows, keys).await,
             CommandKind::Limit(count) => {
                 let mut rows = self.ordered(rows).sorted(Some(*count))?;
-                rows.limited = true;
+                if rows.shown == ShownRows::Default {
+                    rows.shown = ShownRows::Decided;
+                }
                 Ok(rows)
             }
-            CommandKind::NoLimit => Ok(Rows { limited: true, unordered: true, ..rows }),
+            CommandKind::NoLimit => Ok(Rows { shown: ShownRows::All, ..rows }),
             CommandKind::Dedup(names) => group::dedup(self, rows, names),
             CommandKind::Parse { pattern, pattern_span, from } => {
                 take::parse(self, &rows, pattern, *pattern_span, from.as_ref())
@@ -275,10 +234,11 @@ impl Planner {
             }
         }
         // Events keep their order when they lose the time that it is made of.
-        let asked = !rows.order.is_empty();
-        let mut rows = if rows.limited { rows } else { self.ordered(rows) };
-        rows.by_default |= !asked;
-        rows = rows.project(all, &self.counter)?;
+        if rows.order == RowOrder::None && rows.shown == ShownRows::Default {
+            rows = self.ordered(rows);
+            rows.order = rows.order.into_default();
+        }
+        rows = rows.project(all, &self.planning)?;
         rows.events = false;
         Ok(rows)
     }
@@ -296,7 +256,7 @@ impl Planner {
                 Expr::Column(column) => column.name.clone(),
                 _ if value.kind == Kind::Null => continue,
                 _ => {
-                    let name = hidden(&self.counter);
+                    let name = self.planning.hidden();
                     made.push((name.clone(), value.expr));
                     name
                 }
@@ -308,21 +268,23 @@ impl Planner {
         }
         // Rows that are equal by the new keys keep the order that they had.
         let mut rows = self.ordered(rows);
-        let before = std::mem::take(&mut rows.order);
-        order.extend(
-            before.into_iter().filter(|key| order.iter().all(|new| new.column != key.column)).collect::<Vec<_>>(),
-        );
-        rows.order = order;
-        rows.by_default = false;
-        rows.unordered = false;
+        for key in rows.order.into_keys() {
+            if order.iter().all(|new| new.column != key.column) {
+                order.push(key);
+            }
+        }
+        rows.order = RowOrder::asked(order);
+        if rows.shown == ShownRows::All {
+            rows.shown = ShownRows::Decided;
+        }
         Ok(rows)
     }
 
     /// Events in no particular order are shown by their time, the newest first; unless all of them are wanted.
     fn ordered(&self, mut rows: Rows) -> Rows {
-        if rows.order.is_empty() && rows.events && !rows.unordered {
+        if rows.order == RowOrder::None && rows.events && rows.shown != ShownRows::All {
             let times = [Field::EventTime, Field::Timestamp].iter().filter_map(|field| rows.resolve(field.info().name));
-            rows.order = times.map(|column| Key { column, descending: true }).collect();
+            rows.order = RowOrder::asked(times.map(|column| Key { column, descending: true }).collect());
         }
         rows
     }
@@ -347,11 +309,7 @@ impl Planner {
 
     /// The same, and what to write instead.
     pub(crate) fn warn_with(&self, message: String, span: Option<Span>, suggestion: Option<String>) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        let warning = Warning { message, span, suggestion };
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
+        self.planning.warn(Warning { message, span, suggestion });
     }
 }
 

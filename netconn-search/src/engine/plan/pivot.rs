@@ -1,7 +1,5 @@
 //! `transpose`: a column of each value of a column.
 
-use std::collections::BTreeMap;
-
 use datafusion::{
     functions_aggregate::first_last::first_value_udaf,
     logical_expr::{Expr, LogicalPlanBuilder, Operator, expr::AggregateFunction},
@@ -13,12 +11,12 @@ use netconn_query::ast::Name;
 use super::{
     Planner,
     operand::{Operand, binary, text},
-    rows::{Key, Rows, column, hidden},
+    physical::physical_plan,
+    rows::{Key, RowOrder, Rows, ShownRows, column},
 };
 use crate::engine::{
     error::{Result, SearchError},
     function::value::{Value, normal},
-    session::planned,
 };
 
 /// Rows that can be transposed.
@@ -59,7 +57,7 @@ pub(crate) async fn transpose(
         let message = "transpose needs a column of values besides: group by both and count, for a start";
         return Err(SearchError::query(message, name.span));
     }
-    let label = hidden(&planner.counter);
+    let label = planner.planning.hidden();
     let value = Operand::new(column(&turned), rows.kind(&turned)).text();
     let rows = rows.add_hidden(vec![(label.clone(), value)])?;
     let rows = planner.collected(rows, MOST_ROWS, name.span, "transpose").await?;
@@ -80,7 +78,7 @@ pub(crate) async fn transpose(
         };
         for other in &others {
             let name = if others.len() == 1 { shown.to_owned() } else { format!("{shown} {other}") };
-            let hidden = hidden(&planner.counter);
+            let hidden = planner.planning.hidden();
             let first = Expr::AggregateFunction(AggregateFunction::new_udf(
                 first_value_udaf(),
                 vec![column(other)],
@@ -102,25 +100,17 @@ pub(crate) async fn transpose(
     } else {
         plan.aggregate(keys.iter().map(|key| column(key).alias(key)), aggregates)?
     };
-    let turned = Rows {
-        plan: plan.build()?,
-        columns: Vec::new(),
-        order: keys.iter().map(|key| Key { column: key.clone(), descending: false }).collect(),
-        by_default: false,
-        aliases: BTreeMap::new(),
-        keys,
-        events: false,
-        limited: true,
-        unordered: false,
-    };
-    turned.project(columns, &planner.counter)
+    let order = keys.iter().map(|key| Key { column: key.clone(), descending: false }).collect();
+    let turned =
+        Rows { order: RowOrder::asked(order), keys, shown: ShownRows::Decided, ..Rows::of(plan.build()?, Vec::new()) };
+    turned.project(columns, &planner.planning)
 }
 
 /// The values in the order of the rows, and whether there are more than so many.
 async fn labels(planner: &Planner, rows: &Rows, label: &str, most: u64) -> Result<(Vec<Option<String>>, bool)> {
     let sorted = rows.clone().sorted(None)?;
     let plan = LogicalPlanBuilder::from(sorted.plan).project([column(label).alias(label)])?.build()?;
-    let physical = planned(&planner.state, &plan).await?;
+    let physical = physical_plan(&planner.state, &plan).await?;
     let mut stream = execute_stream(physical, planner.state.task_ctx())?;
     let mut labels: Vec<Option<String>> = Vec::new();
     while let Some(batch) = stream.next().await {

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
 use datafusion::{
@@ -20,7 +17,7 @@ use datafusion::{
     },
 };
 
-use super::{kept::kept, operand::joined};
+use super::{kept::kept, operand::joined, planning::Planning};
 use crate::engine::{error::Result, function::value::Kind};
 
 /// Columns that queries cannot name begin with it.
@@ -42,28 +39,83 @@ enum Cost {
     Function,
 }
 
+/// The order of rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// None in particular.
+    None,
+    /// One that nobody has asked for: events are shown newest first, although they follow each other oldest first.
+    Default(Vec<Key>),
+    /// By the first of these keys, then by the next.
+    Asked(Vec<Key>),
+}
+
+/// How many of the rows are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShownRows {
+    /// The first ones, as many as the search shows if the query says nothing.
+    Default,
+    /// Those that `limit`, `group` and the like have left.
+    Decided,
+    /// All, by `nolimit`; in no particular order unless a `sort` follows.
+    All,
+}
+
 /// Rows, before they are made.
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
-    /// Makes them; its order is of no meaning.
+    /// Makes the rows; their order in it means nothing.
     pub(crate) plan: LogicalPlan,
     /// Names of the columns, in order: each is a column of the plan. The plan may have more.
     pub(crate) columns: Vec<String>,
-    /// Their order; none in particular if it is empty.
-    pub(crate) order: Vec<Key>,
-    /// Nobody has asked for that order: it is how events are shown, the newest first, and they follow each other the other
-    /// way around.
-    pub(crate) by_default: bool,
+    /// Their order. Its columns may be hidden ones: `distinct` and joins keep no order, so sorting comes last.
+    pub(crate) order: RowOrder,
     /// Other names of columns: `a.x` of a join.
     pub(crate) aliases: BTreeMap<String, String>,
     /// The keys of the group that they are.
     pub(crate) keys: Vec<String>,
-    /// They are still whole events: fields that no file seems to have can be named too.
+    /// Whether they are still whole events: fields that no file seems to have can be named too.
     pub(crate) events: bool,
-    /// How many are shown has been decided: by `limit`, `nolimit`, `group` and the like.
-    pub(crate) limited: bool,
-    /// All are shown, and nobody has asked for an order.
-    pub(crate) unordered: bool,
+    /// How many are shown.
+    pub(crate) shown: ShownRows,
+}
+
+impl RowOrder {
+    /// An order by these keys; none if there are no keys.
+    pub(crate) fn asked(keys: Vec<Key>) -> Self {
+        if keys.is_empty() { Self::None } else { Self::Asked(keys) }
+    }
+
+    /// The keys, the most important first.
+    pub(crate) fn keys(&self) -> &[Key] {
+        match self {
+            Self::None => &[],
+            Self::Default(keys) | Self::Asked(keys) => keys,
+        }
+    }
+
+    fn keys_mut(&mut self) -> &mut [Key] {
+        match self {
+            Self::None => &mut [],
+            Self::Default(keys) | Self::Asked(keys) => keys,
+        }
+    }
+
+    /// The same keys, as an order that nobody has asked for.
+    pub(crate) fn into_default(self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Default(keys) | Self::Asked(keys) => Self::Default(keys),
+        }
+    }
+
+    /// The keys themselves.
+    pub(crate) fn into_keys(self) -> Vec<Key> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Default(keys) | Self::Asked(keys) => keys,
+        }
+    }
 }
 
 impl Key {
@@ -76,11 +128,6 @@ impl Key {
 /// A column of the plan, whatever characters are in its name.
 pub(crate) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
-}
-
-/// A name that no column has yet.
-pub(crate) fn hidden(counter: &AtomicUsize) -> String {
-    format!("{HIDDEN}{}", counter.fetch_add(1, Ordering::Relaxed))
 }
 
 /// An order in which nothing is said twice: DataFusion counts on that.
@@ -97,7 +144,7 @@ pub(crate) fn ordering(keys: impl IntoIterator<Item = SortExpr>) -> Vec<SortExpr
 /// A projection; two, if columns are made of others that they take the names of, as in `y = y + 1`. DataFusion takes two projections of
 /// the same expressions, one after the other, for one (`merge_consecutive_projections_one_level` in its optimize_projections):
 /// with a name of its own for each new column, no two are the same.
-fn projected(plan: LogicalPlan, expressions: Vec<Expr>, counter: &AtomicUsize) -> Result<LogicalPlan> {
+fn projected(plan: LogicalPlan, expressions: Vec<Expr>, planning: &Planning) -> Result<LogicalPlan> {
     let made: BTreeSet<String> = expressions.iter().filter_map(alias).map(str::to_owned).collect();
     let is_made_of_them = |expr: &Expr| expr.column_refs().iter().any(|column| made.contains(&column.name));
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
@@ -105,7 +152,7 @@ fn projected(plan: LogicalPlan, expressions: Vec<Expr>, counter: &AtomicUsize) -
     for expr in expressions {
         match alias(&expr).map(str::to_owned) {
             Some(name) if !is_hidden(&name) && is_made_of_them(&expr) => {
-                let own = hidden(counter);
+                let own = planning.hidden();
                 all.push(expr.unalias().alias(&own));
                 shown.insert(own, name);
             }
@@ -142,6 +189,19 @@ pub(crate) fn is_hidden(name: &str) -> bool {
 }
 
 impl Rows {
+    /// The rows of a plan that are no events, in no order.
+    pub(crate) fn of(plan: LogicalPlan, columns: Vec<String>) -> Self {
+        Self {
+            plan,
+            columns,
+            order: RowOrder::None,
+            aliases: BTreeMap::new(),
+            keys: Vec::new(),
+            events: false,
+            shown: ShownRows::Default,
+        }
+    }
+
     /// The column that a name means.
     pub(crate) fn resolve(&self, name: &str) -> Option<String> {
         if self.columns.iter().any(|column| column == name) || is_hidden(name) {
@@ -190,16 +250,16 @@ impl Rows {
     }
 
     /// Makes new columns out of the old ones, in place of them. What the order needs is kept out of sight.
-    pub(crate) fn project(mut self, columns: Vec<(String, Expr)>, counter: &AtomicUsize) -> Result<Self> {
+    pub(crate) fn project(mut self, columns: Vec<(String, Expr)>, planning: &Planning) -> Result<Self> {
         let mut all: Vec<(String, Expr)> = columns;
         self.columns = all.iter().map(|(name, _)| name.clone()).collect();
-        for key in &mut self.order {
+        for key in self.order.keys_mut() {
             let old = column(&key.column);
             if let Some((name, _)) = all.iter().find(|(_, expr)| *expr == old) {
                 key.column = name.clone();
                 continue;
             }
-            let name = if is_hidden(&key.column) { key.column.clone() } else { hidden(counter) };
+            let name = if is_hidden(&key.column) { key.column.clone() } else { planning.hidden() };
             all.push((name.clone(), old));
             key.column = name;
         }
@@ -209,28 +269,28 @@ impl Rows {
             Expr::Column(ref old) if old.name == name && old.relation.is_none() => expr,
             expr => expr.alias(name),
         });
-        self.plan = projected(self.plan, expressions.collect(), counter)?;
+        self.plan = projected(self.plan, expressions.collect(), planning)?;
         Ok(self)
     }
 
     /// Adds columns, or puts them in place of those of the same name.
-    pub(crate) fn extend(mut self, columns: Vec<(String, Expr)>, counter: &AtomicUsize) -> Result<Self> {
+    pub(crate) fn extend(mut self, columns: Vec<(String, Expr)>, planning: &Planning) -> Result<Self> {
         let mut all: Vec<Expr> = Vec::new();
         for old in self.plan.schema().columns() {
             if !columns.iter().any(|(name, _)| *name == old.name) {
                 all.push(Expr::Column(old));
             }
         }
-        for key in &mut self.order {
+        for key in self.order.keys_mut() {
             if columns.iter().any(|(name, expr)| *name == key.column && *expr != column(name)) {
-                let name = hidden(counter);
+                let name = planning.hidden();
                 all.push(column(&key.column).alias(&name));
                 key.column = name;
             }
         }
         for old in self.aliases.values_mut() {
             if columns.iter().any(|(name, expr)| name == old && *expr != column(name)) {
-                let name = hidden(counter);
+                let name = planning.hidden();
                 all.push(column(old).alias(&name));
                 *old = name;
             }
@@ -241,7 +301,7 @@ impl Rows {
                 self.columns.push(name);
             }
         }
-        self.plan = projected(self.plan, all, counter)?;
+        self.plan = projected(self.plan, all, planning)?;
         Ok(self)
     }
 
@@ -255,18 +315,19 @@ impl Rows {
 
     /// The order, for DataFusion.
     pub(crate) fn sort_expressions(&self) -> Vec<SortExpr> {
-        ordering(self.order.iter().map(Key::sort))
+        ordering(self.order.keys().iter().map(Key::sort))
     }
 
     /// The order in which the rows follow each other: not that in which events are shown.
     pub(crate) fn following(&self) -> Vec<SortExpr> {
-        let ascending = |key: &Key| !key.descending || self.by_default;
-        ordering(self.order.iter().map(|key| column(&key.column).sort(ascending(key), false)))
+        let is_default = matches!(self.order, RowOrder::Default(_));
+        let ascending = |key: &Key| !key.descending || is_default;
+        ordering(self.order.keys().iter().map(|key| column(&key.column).sort(ascending(key), false)))
     }
 
     /// Whether the query has put them into an order.
     pub(crate) fn is_sorted(&self) -> bool {
-        !self.order.is_empty() && !self.by_default
+        matches!(self.order, RowOrder::Asked(_))
     }
 
     /// Puts the rows into their order, and keeps the first so many.

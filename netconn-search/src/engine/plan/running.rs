@@ -27,7 +27,7 @@ use super::{
     Planner,
     aggregate::summand,
     operand::{Operand, binary, case},
-    rows::{Key, Rows, column, hidden},
+    rows::{Key, RowOrder, Rows, column},
     scope::Scope,
 };
 use crate::engine::{
@@ -96,17 +96,17 @@ fn add(
     };
     let is_sum = matches!(id, RunningId::RunningSum | RunningId::OverallSum);
     let whole_sum = is_sum && numeric().kind == Kind::Integer;
-    let names: Vec<String> = windows.iter().map(|_| hidden(&planner.counter)).collect();
-    let result = hidden(&planner.counter);
+    let names: Vec<String> = windows.iter().map(|_| planner.planning.hidden()).collect();
+    let result = planner.planning.hidden();
     let part = if id == RunningId::RunningPercent { column(&names[0]) } else { value.number() };
     let mut rows = rows;
     let is_ordered = matches!(id, RunningId::RunningSum | RunningId::RunningCount | RunningId::RunningPercent);
     if is_ordered && rows.is_sorted() {
         // Rows that are equal by their keys come in an order here, and keep it.
-        let number = hidden(&planner.counter);
+        let number = planner.planning.hidden();
         let place = place(rows.following()).alias(&number);
         rows.plan = LogicalPlanBuilder::from(rows.plan).window([place])?.build()?;
-        rows.order = vec![Key { column: number, descending: false }];
+        rows.order = RowOrder::Asked(vec![Key { column: number, descending: false }]);
     }
     // Windows of the same order stand in one node of the plan; others in one each.
     for (window, name) in windows.into_iter().zip(&names) {

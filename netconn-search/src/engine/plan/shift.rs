@@ -15,7 +15,7 @@ use netconn_query::{
 use super::{
     Planner,
     operand::{binary, cast, function},
-    rows::{Rows, column, hidden},
+    rows::{Rows, column},
 };
 use crate::engine::{
     error::{Result, SearchError},
@@ -98,7 +98,8 @@ pub(crate) async fn compare(
     let before = Query { filter: query.filter.clone(), commands: query.commands[..place].to_vec(), span: query.span };
     let shifted = planner.at(then).query(&before).await?;
 
-    let renamed: Vec<(String, String)> = values.iter().map(|value| (value.clone(), hidden(&planner.counter))).collect();
+    let renamed: Vec<(String, String)> =
+        values.iter().map(|value| (value.clone(), planner.planning.hidden())).collect();
     let now = LogicalPlanBuilder::from(rows.plan.clone());
     let then = LogicalPlanBuilder::from(shifted.plan.clone());
     let mut joined = rows.clone();
@@ -113,7 +114,7 @@ pub(crate) async fn compare(
         let mut expressions: Vec<Expr> = renamed.iter().map(|(value, renamed)| column(value).alias(renamed)).collect();
         let mut others = Vec::with_capacity(keys.len());
         for key in &keys {
-            let other = hidden(&planner.counter);
+            let other = planner.planning.hidden();
             let value = match shifted.kind(key) {
                 // A moment then is the same moment now.
                 Kind::Time => {
@@ -131,5 +132,5 @@ pub(crate) async fn compare(
     };
     let mut columns: Vec<(String, Expr)> = rows.columns.iter().map(|name| (name.clone(), column(name))).collect();
     columns.extend(renamed.iter().map(|(value, renamed)| (label(value), column(renamed))));
-    joined.project(columns, &planner.counter)
+    joined.project(columns, &planner.planning)
 }

@@ -10,12 +10,12 @@ use netconn_query::ast::{self, ExprKind, Query, Span};
 
 use super::{
     Planner,
+    physical::physical_plan,
     rows::{Rows, column},
 };
 use crate::engine::{
     error::{Result, SearchError},
     function::value::{Value, normal},
-    session::planned,
 };
 
 /// Values that a subquery may give.
@@ -68,7 +68,7 @@ impl Planner {
             .project([column(&name).alias(&name)])?
             .distinct()?
             .build()?;
-        let physical = planned(&self.state, &distinct).await?;
+        let physical = physical_plan(&self.state, &distinct).await?;
         let mut stream = execute_stream(physical, self.state.task_ctx())?;
         let mut set = Vec::new();
         let mut seen: HashSet<String> = HashSet::new();
@@ -93,7 +93,7 @@ impl Planner {
 
     /// All rows of a plan, in memory, as a table of its own.
     pub(crate) async fn collected(&self, rows: Rows, most: usize, span: Span, what: &str) -> Result<Rows> {
-        let physical = planned(&self.state, &rows.plan).await?;
+        let physical = physical_plan(&self.state, &rows.plan).await?;
         let schema = physical.schema();
         let batches = collect(physical, self.state.task_ctx())
             .await

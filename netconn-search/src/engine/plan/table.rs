@@ -1,7 +1,7 @@
 //! Tables in files: `dataset`, `savelookup`, and what `lookup` looks into.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -19,11 +19,10 @@ use datafusion::{
 };
 use netconn_query::ast::Name;
 
-use super::{Planner, rows::Rows};
+use super::{Planner, physical::physical_plan, rows::Rows};
 use crate::engine::{
     error::{Result, SearchError},
     function::value::{Column, Kind, Value, normal},
-    session::planned,
 };
 
 /// Rows of a table at most.
@@ -232,17 +231,7 @@ pub(crate) fn dataset(planner: &Planner, name: &Name) -> Result<Rows> {
     let batch =
         RecordBatch::try_new(Arc::clone(&schema), table.columns).map_err(datafusion::error::DataFusionError::from)?;
     let source = provider_as_source(Arc::new(MemTable::try_new(schema, vec![vec![batch]])?));
-    Ok(Rows {
-        plan: LogicalPlanBuilder::scan("dataset", source, None)?.build()?,
-        columns: table.names,
-        order: Vec::new(),
-        by_default: false,
-        aliases: BTreeMap::new(),
-        keys: Vec::new(),
-        events: false,
-        limited: false,
-        unordered: false,
-    })
+    Ok(Rows::of(LogicalPlanBuilder::scan("dataset", source, None)?.build()?, table.names))
 }
 
 /// `savelookup 'name'[, 'merge']`: writes the rows to a table, and gives them on.
@@ -268,7 +257,7 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
     // Rows from before a column was there.
     cells.iter_mut().for_each(|line| line.resize(names.len(), None));
     let plan = rows.clone().sorted(None)?.visible()?;
-    let physical = planned(&planner.state, &plan).await?;
+    let physical = physical_plan(&planner.state, &plan).await?;
     let batches = collect(physical, planner.state.task_ctx())
         .await
         .map_err(|error| SearchError::engine(error, planner.settings.memory))?;

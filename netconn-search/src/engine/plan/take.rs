@@ -48,7 +48,7 @@ pub(crate) fn parse(
         };
         columns.push((name, value));
     }
-    rows.clone().extend(columns, &planner.counter)
+    rows.clone().extend(columns, &planner.planning)
 }
 
 /// The regular expression of a pattern, and the group of each of its columns.
