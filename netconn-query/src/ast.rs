@@ -1,53 +1,53 @@
-//! A query as it is written: what the parser makes and the printer writes, with the places in the text.
+//! The syntax tree of a query, which the parser makes and the printer writes, with the places in the text.
 
-/// A place in the query: bytes, from the first to the one after the last.
+/// A range of bytes in the text of the query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
     /// First byte.
     pub start: usize,
-    /// The byte after the last one.
+    /// Byte behind the last one.
     pub end: usize,
 }
 
 /// A filter, then commands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Query {
-    /// Which events are meant; all when there is none.
+    /// Keeps the events for which it is true; `None` keeps all.
     pub filter: Option<Expr>,
-    /// What is done with them, in this order.
+    /// Steps that the events go through, in this order.
     pub commands: Vec<Command>,
-    /// Where it stands; a subquery's is within its parentheses.
+    /// Place in the text; a subquery's is inside its parentheses.
     pub span: Span,
 }
 
 /// One step: what stands between two `|`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command {
-    /// What is done.
+    /// The command itself.
     pub kind: CommandKind,
-    /// Where it stands.
+    /// Place in the text.
     pub span: Span,
 }
 
-/// What a command does.
+/// The commands of the language.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandKind {
-    /// Keeps the rows for which it is true.
+    /// Keeps the rows for which the condition is true.
     Filter(Expr),
     /// Keeps these columns only.
     Columns(Vec<Column>),
     /// Adds columns, or replaces those of the same name. Each may use those before it.
     Let(Vec<Column>),
-    /// One row for each combination of the keys; one row when there are none.
+    /// Makes one row for each combination of the keys; a single row without keys.
     Group {
-        /// Columns made of all rows of a group.
+        /// Columns computed from all rows of a group.
         aggregates: Vec<Column>,
         /// The keys.
         by: Vec<Column>,
     },
     /// Orders the rows.
     Sort(Vec<SortKey>),
-    /// Keeps the first so many rows.
+    /// Keeps this many rows from the beginning.
     Limit(u64),
     /// Shows all rows.
     NoLimit,
@@ -55,18 +55,18 @@ pub enum CommandKind {
     Parse {
         /// The pattern, with `$name$`, `$name{regex=…}$` and the like in it.
         pattern: String,
-        /// Where the pattern stands.
+        /// Place of the pattern.
         pattern_span: Span,
-        /// The text; the whole record when there is none.
+        /// The text that is parsed; `None` tries every text column.
         from: Option<Expr>,
     },
     /// Adds columns from a table in a file.
     Lookup {
-        /// The columns to take, by their name in the table, with the name that they get.
+        /// Columns of the table, with their names in the result.
         columns: Vec<LookupColumn>,
         /// Name of the table.
         table: Name,
-        /// All have to match.
+        /// Comparisons that select the row of the table; all must hold.
         by: Vec<LookupKey>,
     },
     /// Takes the rows of another source.
@@ -78,27 +78,27 @@ pub enum CommandKind {
         /// Adds to the table instead of replacing it.
         merge: bool,
     },
-    /// Puts rows of queries side by side. As the first command after an empty filter the queries are the only sides; else
-    /// the rows so far are the first side.
+    /// Puts rows of queries side by side. If the command is the first and the filter empty, the queries are the only
+    /// sides; otherwise the rows before the command are the first side.
     Join {
-        /// Which rows stay that have no match.
+        /// Which rows without a match are kept.
         kind: JoinKind,
         /// `sql`: every match makes a row; else only the first one.
         all: bool,
-        /// The queries, with the names that they are given.
+        /// The queries, with their aliases.
         sides: Vec<JoinSide>,
-        /// What has to be equal.
+        /// Columns that must be equal.
         on: Vec<JoinKey>,
     },
-    /// The rows of all queries, and those so far, one after another.
+    /// Appends the rows of the queries to those before the command.
     Union(Vec<Query>),
     /// Makes a column of each value of a column.
     Transpose {
         /// The column.
         column: Name,
-        /// What makes one row; when there are none, all other columns but the last.
+        /// Columns whose combinations make a row; if empty, all other columns but the last.
         keys: Vec<Name>,
-        /// At most so many columns.
+        /// Largest number of columns that are made.
         limit: Option<u64>,
     },
     /// The `count` groups with the highest first aggregate.
@@ -110,13 +110,13 @@ pub enum CommandKind {
         /// The keys.
         by: Vec<Column>,
     },
-    /// Repeats the query so far over another time and puts its values beside.
+    /// Runs the query before it over another time and adds the values as columns.
     Compare {
         /// Name of the column.
         name: Name,
-        /// Text of the shift, like `-1w`; `-queryspan` is the length of the time that is searched.
+        /// Text of the shift, like `-1w`; `-queryspan` is the length of the searched time.
         shift: String,
-        /// Where the text of the shift stands.
+        /// Place of the text of the shift.
         shift_span: Span,
     },
     /// Keeps the first row of each combination; of whole rows when none is named.
@@ -128,99 +128,99 @@ pub enum CommandKind {
 pub struct Name {
     /// The name, without quotes and backslashes.
     pub text: String,
-    /// Where it stands.
+    /// Place in the text.
     pub span: Span,
 }
 
 /// `name = expression`, or an expression alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// The name that was given; else the column is called by [`Column::label`].
+    /// Name given in the query; without one the column is called by [`Column::label`].
     pub name: Option<Name>,
-    /// What it is made of.
+    /// Expression of its value.
     pub expr: Expr,
-    /// Its name: the one given; the field's, for a field alone; `count` for `count()`; else the text of the expression as it
-    /// was written.
+    /// Name of the column: the given one; for a field its name; for `count()` `count`; otherwise the text of the
+    /// expression.
     pub label: String,
 }
 
-/// One of the keys that rows are ordered by.
+/// A key of `sort`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SortKey {
     /// The value.
     pub expr: Expr,
-    /// The largest first. Missing values come last either way.
+    /// Whether the largest value comes first. Missing values come last either way.
     pub descending: bool,
 }
 
-/// A column that `lookup` takes.
+/// A column that `lookup` adds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LookupColumn {
-    /// Its name in the result.
+    /// Name in the result.
     pub name: Name,
-    /// Its name in the table.
+    /// Name in the table.
     pub source: Name,
 }
 
-/// What `lookup` compares.
+/// A comparison that selects the row of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LookupKey {
     /// Column of the table.
     pub column: Name,
-    /// How it is compared.
+    /// How the values are compared.
     pub how: LookupMatch,
-    /// The value it is compared with.
+    /// The value that is looked up.
     pub expr: Expr,
 }
 
-/// How a key of a lookup is compared.
+/// How `lookup` compares a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupMatch {
-    /// `=`: equal.
+    /// `=`: the values are equal.
     Equal,
-    /// `=:anycase`: equal but for upper and lower case.
+    /// `=:anycase`: the values are equal except for case.
     AnyCase,
     /// `=:wildcard`: the table has a pattern with `*` and `?`.
     Wildcard,
-    /// `=:cidr`: the table has a network; the longest that contains the address is taken.
+    /// `=:cidr`: the table has networks; the longest one that contains the address matches.
     Cidr,
 }
 
-/// Which rows stay without a match.
+/// Which rows of a join are kept without a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
-    /// None.
+    /// No rows.
     Inner,
-    /// Those of the first side.
+    /// Rows of the first side.
     Left,
-    /// Those of all sides.
+    /// Rows of all sides.
     Outer,
 }
 
 /// One query of a join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinSide {
-    /// What its columns are called by in `on`.
+    /// Name of the side in `on`.
     pub alias: Option<Name>,
     /// The query.
     pub query: Query,
 }
 
-/// What has to be equal in a join. `on k` means `a.k = b.k`, under the name `k`.
+/// A pair of columns that must be equal. `on k` means `a.k = b.k`, and the column is called `k`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinKey {
     /// A column of one side, with or without `alias.` in front.
     pub left: Name,
-    /// A column of another side; the same name when there is none.
+    /// A column of another side; `None` if it has the same name.
     pub right: Option<Name>,
 }
 
-/// A value that is made of a row.
+/// An expression: a value computed for each row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expr {
-    /// What it is.
+    /// The expression itself.
     pub kind: ExprKind,
-    /// Where it stands.
+    /// Place in the text.
     pub span: Span,
 }
 
@@ -241,24 +241,24 @@ pub enum ExprKind {
     Not(Box<Expr>),
     /// `-x`
     Negative(Box<Expr>),
-    /// Two values.
+    /// An operator between two values.
     Binary {
-        /// What is done with them.
+        /// The operator.
         op: BinaryOp,
-        /// On the left of it.
+        /// Left operand.
         left: Box<Expr>,
-        /// On the right of it.
+        /// Right operand.
         right: Box<Expr>,
     },
-    /// `x = *`: it is there.
+    /// `x = *`: true if the value is not missing.
     Present(Box<Expr>),
     /// `x contains ('a', 'b')` and the like: one of the patterns fits.
     Match {
-        /// How.
+        /// The operator.
         op: MatchOp,
         /// Whether upper and lower case differ.
         case: Case,
-        /// The text.
+        /// The text that is searched.
         subject: Subject,
         /// The patterns: texts, or expressions.
         patterns: Vec<Expr>,
@@ -269,7 +269,7 @@ pub enum ExprKind {
         case: Case,
         /// The value.
         value: Box<Expr>,
-        /// The values it may be.
+        /// The set.
         set: Vec<Expr>,
     },
     /// `x in (subquery)`: a value of the subquery's column of the same name (its only one if it has one).
@@ -281,13 +281,13 @@ pub enum ExprKind {
         /// The subquery.
         query: Box<Query>,
     },
-    /// A text alone: it is somewhere in the record, whatever the case.
+    /// A text alone: true if any field contains it, ignoring case.
     Anywhere(String),
-    /// `$"regex"`: it matches somewhere in the record.
+    /// `$"regex"`: true if it matches any field, ignoring case.
     AnywhereRegex(String),
     /// `a ? b : c`
     Ternary {
-        /// What decides.
+        /// The condition.
         condition: Box<Expr>,
         /// The value if it is true.
         then: Box<Expr>,
@@ -296,20 +296,20 @@ pub enum ExprKind {
     },
     /// `name(a, b)`, or `a.name(b)`: the same call.
     Call {
-        /// Its name, in lower case.
+        /// Name of the function, in lower case.
         name: String,
-        /// Where the name stands.
+        /// Place of the name.
         name_span: Span,
         /// The arguments.
         arguments: Vec<Expr>,
-        /// `where condition` behind the arguments of an aggregate: the rows that it counts.
+        /// `where condition` behind the arguments of an aggregate: only rows for which it is true count.
         condition: Option<Box<Expr>>,
     },
     /// `func(x) -> expression`, as an argument.
     Lambda {
-        /// What the element is called.
+        /// Name of the element in the body.
         parameter: Name,
-        /// The value made of it.
+        /// Expression computed for each element.
         body: Box<Expr>,
     },
 }
@@ -336,7 +336,7 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
-    /// Whether it compares two values, so that the result is true or false.
+    /// Whether the result is a comparison's: true or false.
     pub fn is_comparison(self) -> bool {
         matches!(
             self,
@@ -354,24 +354,24 @@ impl BinaryOp {
 /// How a pattern is compared with a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatchOp {
-    /// It is in it.
+    /// The text contains the pattern.
     Contains,
-    /// A regular expression finds something in it.
+    /// The pattern is a regular expression that matches somewhere in the text.
     Matches,
-    /// It begins with it.
+    /// The text begins with the pattern.
     StartsWith,
-    /// It ends with it.
+    /// The text ends with the pattern.
     EndsWith,
-    /// All of it fits the pattern, in which `%` is any text and `_` any character.
+    /// The whole text fits the pattern, in which `%` is any text and `_` any character.
     Like,
 }
 
 /// Whether upper and lower case differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// They do: `:matchcase`.
+    /// Case matters: `:matchcase`.
     Sensitive,
-    /// They do not: `:anycase`.
+    /// Case is ignored: `:anycase`.
     Insensitive,
 }
 
@@ -380,6 +380,6 @@ pub enum Case {
 pub enum Subject {
     /// A value.
     Value(Box<Expr>),
-    /// `*`: every field; only in the first filter.
+    /// `*`: every field, in the first filter only.
     AnyField,
 }

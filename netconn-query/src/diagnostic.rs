@@ -1,94 +1,95 @@
-//! What is wrong with a query, or had to be interpreted: one sentence, its place, and what to write instead.
+//! Diagnostics: what is wrong with a query or had to be interpreted, its place, and what to write instead.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 
 use crate::ast::Span;
 
-/// Characters that a suggestion repeats of the query.
+/// Number of the query's characters that a suggestion repeats at most.
 const SHOWN: usize = 60;
 
-/// How bad it is.
+/// Whether the query can be run nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The query cannot be run.
     Error,
-    /// It can; this is how it was understood.
+    /// The query can be run; the message says how it was understood.
     Warning,
 }
 
-/// One remark about a query.
+/// An error or a warning about a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Whether the query can be run nevertheless.
     pub severity: Severity,
     /// One sentence, without a full stop: what is wrong, and what was expected.
     pub message: String,
-    /// The place that is meant.
+    /// Place that the message is about.
     pub span: Span,
     /// What to write instead.
     pub suggestion: Option<String>,
 }
 
-/// A remark as programs read it.
+/// A diagnostic in the form that programs read (JSON).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// How bad it is.
+    /// Whether the query can be run nevertheless.
     pub severity: Severity,
-    /// One sentence.
+    /// The message, one sentence without a full stop.
     pub message: String,
-    /// Line of the place, from 1.
+    /// Line of the place, beginning with 1.
     pub line: usize,
-    /// Column of the place in characters, from 1.
+    /// Column of the place in characters, beginning with 1.
     pub column: usize,
-    /// How many characters the place has.
+    /// Length of the place in characters.
     pub length: usize,
     /// What to write instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
 }
 
-/// Of a text that has no end, what to write: with the end, and shortened if it is long.
+/// Returns a text with the end that it lacks, in one line and shortened if it is long.
 pub(crate) fn completed(text: &str, missing: char) -> String {
-    // In one line.
+    // Suggestions are shown in one line.
     let text = text.replace(['\n', '\r', '\t'], " ");
     let short: String = text.chars().take(SHOWN).collect();
     if short.len() < text.len() { format!("{short}…{missing}") } else { format!("{short}{missing}") }
 }
 
 impl Diagnostic {
-    /// What makes it impossible to run the query.
+    /// Creates an error: the query cannot be run.
     pub fn error(span: Span, message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, message: message.into(), span, suggestion: None }
     }
 
-    /// What was interpreted, or is probably not meant.
+    /// Creates a warning: something was interpreted, or is probably not meant.
     pub fn warning(span: Span, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, message: message.into(), span, suggestion: None }
     }
 
-    /// Adds what to write instead.
+    /// Adds a suggestion.
     #[must_use]
     pub fn suggest(mut self, suggestion: impl Into<String>) -> Self {
         self.suggestion = Some(suggestion.into());
         self
     }
 
-    /// Adds what to write instead, if anything is known.
+    /// Adds a suggestion if there is one.
     #[must_use]
     pub fn suggest_any(mut self, suggestion: Option<impl Into<String>>) -> Self {
         self.suggestion = suggestion.map(Into::into);
         self
     }
 
-    /// The sentence, the line of the query with the place underlined, and the suggestion; several lines, with the ANSI codes
-    /// of colours. To be written through `anstream`, which leaves them out where they are not wanted.
+    /// Returns several lines for a terminal: the message, the line of the query with the place underlined, and the
+    /// suggestion, with ANSI codes of colours. Write them through `anstream`, which removes the codes where they are
+    /// not wanted.
     pub fn render(&self, text: &str) -> String {
         self.render_with(&Renderer::styled(), text)
     }
 
-    /// The same without colours.
+    /// Returns the same lines without colours.
     pub fn render_plain(&self, text: &str) -> String {
         self.render_with(&Renderer::plain(), text)
     }
@@ -103,14 +104,15 @@ impl Diagnostic {
         let main = level.primary_title(self.message.as_str()).element(snippet);
         let mut groups = vec![main];
         if let Some(suggestion) = &self.suggestion {
-            // A primary title, for only their control characters are replaced, and the text is the user's.
+            // A primary title: annotate-snippets replaces control characters in these only, and the suggestion repeats
+            // the user's text.
             groups.push(Group::with_title(Level::HELP.primary_title(format!("write: {suggestion}"))));
         }
         renderer.render(&groups)
     }
 
-    /// In one line, as tests and logs write it: severity, line and column, message, `->` and the suggestion. Control characters
-    /// of the query are replaced.
+    /// Returns one line for tests and logs: severity, line and column, message, `->` and the suggestion. Control
+    /// characters of the query are replaced.
     pub fn to_string_in(&self, text: &str) -> String {
         let Report { severity, message, line, column, length: _, suggestion } = self.report(text);
         let severity = match severity {
@@ -121,7 +123,7 @@ impl Diagnostic {
         format!("{severity} {line}:{column} {message}{suggestion}").replace(char::is_control, "\u{fffd}")
     }
 
-    /// As programs read it.
+    /// Returns the form that programs read.
     pub fn report(&self, text: &str) -> Report {
         let place = within(text, self.span);
         let before = text.get(..place.start).unwrap_or_default();
@@ -137,18 +139,18 @@ impl Diagnostic {
     }
 }
 
-/// The place, within the text and at the edges of characters.
+/// Clamps a place to the text and to the boundaries of its characters.
 fn within(text: &str, span: Span) -> Span {
     let start = text.floor_char_boundary(span.start);
     Span { start, end: text.ceil_char_boundary(span.end.max(start)) }
 }
 
-/// Whether any of them stops the query.
+/// Whether a diagnostic keeps the query from being run.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
 }
 
-/// The name that comes nearest to what was written, if one is near enough to be meant: a third of its letters may differ.
+/// Returns the name nearest to a written one, if at most a third of its letters differ.
 pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     let allowed = written.chars().count() / 3;

@@ -1,4 +1,4 @@
-//! Spans of time as they are written in a query: `10m`, `1 minute`, `auto`; and moments.
+//! Spans of time and moments as queries write them: `10m`, `1 minute`, `auto`, `2026-09-21`.
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
@@ -19,22 +19,22 @@ const UNITS: [(&[&str], i64); 8] = [
 /// How `timebucket` divides the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bucket {
-    /// `auto`: so that a chart of it looks well.
+    /// `auto`: a width that suits a chart.
     Auto,
-    /// The time that is searched, divided by so many, 1 to 500.
+    /// The searched time divided into this many buckets, 1 to 500.
     Count(u16),
-    /// So many nanoseconds each, at least one.
+    /// Buckets of this many nanoseconds, at least 1.
     Every(i64),
 }
 
-/// A unit in nanoseconds: `s`, `minutes`, …
+/// Returns the nanoseconds of a unit: `s`, `minutes`, …
 pub fn unit(text: &str) -> Option<i64> {
     let text = text.trim().to_lowercase();
     UNITS.iter().find(|(names, _)| names.contains(&text.as_str())).map(|(_, length)| *length)
 }
 
-/// A span of time in nanoseconds: a number and a unit, `10m`, `1 minute`, `1.5h`, or a unit alone, which is one of it. With a
-/// sign, `-1w`, it is that far back.
+/// Returns the nanoseconds of a span of time: a number and a unit, as in `10m`, `1 minute`, `1.5h`, or a unit alone,
+/// which counts once. A sign makes it negative: `-1w`.
 pub fn span(text: &str) -> Option<i64> {
     let text = text.trim();
     let (sign, text) = match text.strip_prefix(['-', '+']) {
@@ -55,10 +55,10 @@ pub fn span(text: &str) -> Option<i64> {
     (product < i64::MAX as f64).then_some(sign * product as i64)
 }
 
-/// A moment as it is written in a query, in nanoseconds since 1970, and whether its zone was said: RFC 3339, or a day, or a day
-/// and a time of it, which are taken as UTC.
+/// Returns a moment in nanoseconds since 1970, and whether its zone was given. It is RFC 3339, or a date with or
+/// without a time of day, taken as UTC.
 pub fn moment(text: &str) -> Option<(i64, bool)> {
-    // Other things are times, too: `20260921`, `14:40`.
+    // `20260921` and `14:40` would be read as times, but are not meant so.
     if text.len() < 10 || text.as_bytes().get(4) != Some(&b'-') {
         return None;
     }
@@ -70,7 +70,7 @@ pub fn moment(text: &str) -> Option<(i64, bool)> {
     Some((nanos(time.timestamp())?, false))
 }
 
-/// What is given to `timebucket` as a text.
+/// Reads the width that `timebucket` has as a text.
 pub fn bucket(text: &str) -> Option<Bucket> {
     if text.trim().eq_ignore_ascii_case("auto") {
         return Some(Bucket::Auto);
@@ -81,7 +81,7 @@ pub fn bucket(text: &str) -> Option<Bucket> {
     span(text).filter(|length| *length > 0).map(Bucket::Every)
 }
 
-/// What is given to `timebucket` as a number: how many.
+/// Reads the number of buckets that `timebucket` has as a number.
 pub fn bucket_count(count: f64) -> Option<Bucket> {
     ((1.0..=500.0).contains(&count) && count.fract() == 0.0).then_some(Bucket::Count(count as u16))
 }

@@ -1,18 +1,18 @@
-//! The fields that events have: those of the schema, and others that files have.
+//! The fields of events: those of the schema, and others found in files.
 
 use netconn_model::field::{self, FIELDS};
 
 use crate::diagnostic::nearest;
 
-/// Names of all fields that a query may use.
+/// The names of all fields that a query may use.
 #[derive(Clone, Debug)]
 pub struct Fields {
-    /// Those of no schema, sorted.
+    /// Fields that are not in the schema, sorted.
     additional: Vec<String>,
 }
 
 impl Fields {
-    /// The schema, and these: what was found in the files that are searched.
+    /// Creates the fields of the schema and these, which were found in the searched files.
     pub fn new(additional: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let mut additional: Vec<String> = additional.into_iter().map(Into::into).collect();
         additional.sort_unstable();
@@ -21,22 +21,23 @@ impl Fields {
         Self { additional }
     }
 
-    /// All names, those of the schema in its order first.
+    /// Returns all names, those of the schema first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         FIELDS.iter().map(|field| field.name).chain(self.additional.iter().map(String::as_str))
     }
 
-    /// Whether there is a field of that name.
+    /// Whether a field has this name.
     pub fn contains(&self, name: &str) -> bool {
         self.names().any(|known| known == name)
     }
 
-    /// A field that is written alike.
+    /// Returns the field whose spelling is nearest, if one is near enough.
     pub fn alike(&self, name: &str) -> Option<&str> {
         nearest(name, self.names())
     }
 
-    /// The field that was probably meant: one that is written alike, or else the only one that ends or begins so.
+    /// Returns the field that was probably meant: the nearest spelling, or else the only field that ends or begins with
+    /// the name.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         if let Some(near) = self.alike(name) {
             return Some(near);

@@ -1,15 +1,15 @@
-//! Names of S1QL 1.0, with those of today, and the shortcuts for several fields.
+//! Field names of S1QL 1.0 with today's names, and the shortcuts for several fields.
 
-/// What is known of a name of S1QL 1.0.
+/// What became of a field of S1QL 1.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldField {
-    /// It is called so today.
+    /// The field has this name today.
     Now(&'static str),
-    /// It told of something that netconn does not record.
+    /// The field is about something that netconn does not record.
     NotRecorded,
 }
 
-/// Fields of S1QL 1.0 and of Deep Visibility before it. Upper and lower case do not matter, for published queries differ.
+/// Fields of S1QL 1.0 and of Deep Visibility before it. Case is ignored, because published queries differ in it.
 const FIELDS: [(&str, &str); 41] = [
     ("EventType", "event.type"),
     ("ObjectType", "event.category"),
@@ -54,11 +54,11 @@ const FIELDS: [(&str, &str); 41] = [
     ("SiteId", "site.id"),
 ];
 
-/// The same for names so short that others use them too: only as they were written in S1QL.
+/// Names so short that other languages use them too: only as S1QL wrote them.
 const SHORT_FIELDS: [(&str, &str); 3] =
     [("PID", "src.process.pid"), ("Tid", "src.process.tid"), ("User", "src.process.user")];
 
-/// What the other fields of S1QL 1.0 and of Deep Visibility are called, or begin with.
+/// Beginnings of the other field names of S1QL 1.0 and of Deep Visibility.
 const NOT_RECORDED: [&str; 29] = [
     "SrcProc",
     "TgtProc",
@@ -91,7 +91,7 @@ const NOT_RECORDED: [&str; 29] = [
     "UrlAction",
 ];
 
-/// A shortcut: the fields that it stands for.
+/// Shortcuts, and the fields that each stands for.
 const SHORTCUTS: [(&str, &[&str]); 7] = [
     ("ip", &["src.ip.address", "dst.ip.address", "local.ip.address", "remote.ip.address"]),
     ("name", &["src.process.name", "src.process.parent.name"]),
@@ -102,7 +102,7 @@ const SHORTCUTS: [(&str, &[&str]); 7] = [
     ("uid", &["src.process.uid", "src.process.parent.uid"]),
 ];
 
-/// What a name of S1QL 1.0 is today; `None` if it is no such name.
+/// Returns what became of a field of S1QL 1.0; `None` if the name is not one.
 pub fn field(name: &str) -> Option<OldField> {
     let short = SHORT_FIELDS.iter().find(|(old, _)| *old == name);
     if let Some((_, now)) = short.or_else(|| FIELDS.iter().find(|(old, _)| old.eq_ignore_ascii_case(name))) {
@@ -113,12 +113,12 @@ pub fn field(name: &str) -> Option<OldField> {
     (is_one_word && NOT_RECORDED.iter().any(starts)).then_some(OldField::NotRecorded)
 }
 
-/// The fields that `#name` stands for.
+/// Returns the fields that `#name` stands for.
 pub fn shortcut(name: &str) -> Option<&'static [&'static str]> {
     SHORTCUTS.iter().find(|(shortcut, _)| *shortcut == name).map(|(_, fields)| *fields)
 }
 
-/// Names of all shortcuts, without the `#`.
+/// Returns the names of all shortcuts, without the `#`.
 pub fn shortcuts() -> impl Iterator<Item = &'static str> {
     SHORTCUTS.iter().map(|(name, _)| *name)
 }

@@ -5,36 +5,36 @@ use thiserror::Error;
 /// A part of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// What stands between columns.
+    /// Text between columns.
     Text(String),
-    /// A column to be taken out.
+    /// A column that is taken out.
     Column {
-        /// Its name.
+        /// Name of the column.
         name: String,
-        /// What it may be.
+        /// Text that the column may be.
         content: Content,
     },
-    /// `$$`: the text ends here.
+    /// `$$`: the parsed text ends here.
     End,
 }
 
-/// What a column may be made of.
+/// Text that a column may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// `$name$`: as little as fits.
+    /// `$name$`: the shortest text that fits.
     Any,
     /// `$name=digits$`
     Digits,
-    /// `$name=identifier$`: letters, digits and `_`, beginning with no digit.
+    /// `$name=identifier$`: letters, digits and `_`, not beginning with a digit.
     Identifier,
     /// `$name{regex=…}$`
     Regex(String),
 }
 
-/// A pattern that cannot be read.
+/// Why a pattern cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PatternError {
-    /// A `$` without the second one.
+    /// A `$` begins a name and none ends it.
     #[error("the pattern has a $ that begins a name and none that ends it")]
     Unclosed,
     /// `$ $` or `$a b$`.
@@ -43,19 +43,19 @@ pub enum PatternError {
     /// `$name=x$` or `$name{x}$`.
     #[error("'{0}' is not known in a pattern: =digits, =identifier and {{regex=…}} are")]
     Content(String),
-    /// It takes nothing out.
+    /// The pattern has no column.
     #[error("the pattern has no column: write its name between two $, like \"port $port$\"")]
     NoColumn,
-    /// The same name twice.
+    /// The pattern has a column twice.
     #[error("the pattern has the column '{0}' twice")]
     Twice(String),
 }
 
-/// Takes a pattern apart.
+/// Splits a pattern into its pieces.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The pattern cannot be read.
 pub fn pieces(pattern: &str) -> Result<Vec<Piece>, PatternError> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut rest = pattern;
@@ -92,7 +92,7 @@ pub fn pieces(pattern: &str) -> Result<Vec<Piece>, PatternError> {
     }
 }
 
-/// What follows the name, with the `$` that ends it.
+/// Reads what follows a name up to the `$` that ends it, and returns the rest of the text as well.
 fn content(text: &str) -> Result<(Content, &str), PatternError> {
     if let Some(after) = text.strip_prefix('$') {
         return Ok((Content::Any, after));
@@ -111,7 +111,7 @@ fn content(text: &str) -> Result<(Content, &str), PatternError> {
     }
 }
 
-/// Where the brace is that closes a regular expression, which may have pairs of braces itself.
+/// Returns the place of the brace that closes a regular expression, which may have pairs of braces itself.
 fn closing_brace(text: &str) -> Option<usize> {
     let (mut open, mut escaped) = (0_usize, false);
     for (at, character) in text.char_indices() {
@@ -127,7 +127,7 @@ fn closing_brace(text: &str) -> Option<usize> {
     None
 }
 
-/// The columns of a pattern, in its order.
+/// Returns the columns of a pattern in their order.
 pub fn columns(pieces: &[Piece]) -> impl Iterator<Item = &str> {
     pieces.iter().filter_map(|piece| match piece {
         Piece::Column { name, content: _ } => Some(name.as_str()),

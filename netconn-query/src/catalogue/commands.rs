@@ -3,13 +3,13 @@
 /// A command.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandInfo {
-    /// Its name.
+    /// Name of the command.
     pub name: &'static str,
-    /// How it is written.
+    /// Form of the command, optional parts in brackets.
     pub usage: &'static str,
-    /// What it does, in a line.
+    /// What the command does, in a line.
     pub meaning: &'static str,
-    /// A query that uses it.
+    /// A query with the command in it.
     pub example: &'static str,
 }
 

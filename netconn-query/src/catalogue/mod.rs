@@ -1,5 +1,5 @@
-//! All that the language has by name: commands, functions, aggregates; what each means, an example, and what people call it
-//! elsewhere. Completion, help and errors are made from it.
+//! The names of the language: commands and functions, each with its meaning and an example, and the names that other
+//! languages use. Completion, help and messages are made from it.
 
 mod commands;
 mod functions;
@@ -61,7 +61,7 @@ impl FunctionInfo {
     }
 }
 
-/// Names of functions that people try, and what is meant here.
+/// Names of functions in other languages, and what to write here.
 pub const OTHER_FUNCTIONS: [(&str, &str); 53] = [
     ("coalesce", "a or b"),
     ("ifnull", "a or b"),
@@ -118,7 +118,7 @@ pub const OTHER_FUNCTIONS: [(&str, &str); 53] = [
     ("group_unique_values", "array_agg_distinct(x)"),
 ];
 
-/// Names of commands that people try, and what is meant here.
+/// Names of commands in other languages, and what to write here.
 pub const OTHER_COMMANDS: [(&str, &str); 25] = [
     ("where", "filter"),
     ("search", "filter"),
@@ -158,18 +158,19 @@ pub fn aggregate(name: &str, arguments: usize) -> Option<AggregateId> {
     (PlainId::by_name(name).is_none() || arguments <= id.info().most).then_some(id)
 }
 
-/// The command of that name.
+/// Returns the command with this name.
 pub fn command(name: &str) -> Option<&'static CommandInfo> {
     COMMANDS.iter().find(|command| command.name == name)
 }
 
-/// What to write for a function that does not exist: what is meant by a name that others use, or the nearest name.
+/// Returns what to write instead of an unknown function: the counterpart of a name from another language, or the
+/// nearest name.
 pub fn function_instead(name: &str) -> Option<&'static str> {
     let other = OTHER_FUNCTIONS.iter().find(|(other, _)| *other == name).map(|(_, instead)| *instead);
     other.or_else(|| nearest(name, FUNCTIONS.iter().map(|function| function.name)))
 }
 
-/// What to write for a command that does not exist.
+/// Returns what to write instead of an unknown command.
 pub fn command_instead(name: &str) -> Option<&'static str> {
     let other = OTHER_COMMANDS.iter().find(|(other, _)| *other == name).map(|(_, instead)| *instead);
     other.or_else(|| nearest(name, COMMANDS.iter().map(|command| command.name)))

@@ -1,4 +1,4 @@
-//! Calls: functions that there are, where they may stand, how many arguments they have and what these may be.
+//! Checks calls: whether the function exists, may stand there, and has the right arguments.
 
 use ipnet::IpNet;
 
@@ -61,7 +61,7 @@ impl Checker<'_> {
                     self.expression(body, scope, inner);
                     self.parameters.pop();
                 }
-                // `timebucket(auto)` may do without the quotes.
+                // `timebucket(auto)` is accepted without quotes.
                 ExprKind::Field(word) if name == "timebucket" && word == "auto" => {}
                 _ => self.expression(argument, scope, inner),
             }
@@ -101,7 +101,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Arguments that are texts or numbers and mean something.
+    /// Checks arguments that are more than values: regular expressions, networks, spans of time.
     fn meaning_of(&mut self, function: &FunctionInfo, arguments: &[Expr]) {
         let FunctionInfo { id, name, .. } = *function;
         match (id, arguments) {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Checker<'_> {
-    /// A query from its filter on, a subquery too.
+    /// Checks a query or a subquery.
     pub(super) fn query(&mut self, query: &Query) -> Scope {
         let mut scope = Scope::events();
         if let Some(filter) = &query.filter {
@@ -155,7 +155,7 @@ impl Checker<'_> {
         Scope::joined(scopes, &keys)
     }
 
-    /// A column of a side, `a.x`, or of all sides.
+    /// Checks a column of one side, `a.x`, or of all sides.
     fn join_name(&mut self, name: &Name, scopes: &[(String, Scope)], everywhere: bool) {
         let of_alias = scopes.iter().find_map(|(alias, scope)| Some((of_side(&name.text, alias)?, scope)));
         if let Some((column, scope)) = of_alias {

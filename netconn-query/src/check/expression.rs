@@ -1,4 +1,4 @@
-//! Expressions: fields that there are, and operators that make sense where they stand.
+//! Checks expressions: whether fields exist and operators make sense.
 
 use jiff::Timestamp;
 use netconn_model::field::{self, Type};
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Checker<'_> {
-    /// An expression that tells which rows stay.
+    /// Checks a condition.
     pub(super) fn condition(&mut self, expr: &Expr, scope: &Scope, place: Place) {
         self.expression(expr, scope, place);
         self.texts_after_or(expr);
@@ -57,7 +57,7 @@ impl Checker<'_> {
         expr.children().into_iter().for_each(|child| self.expression(child, scope, place));
     }
 
-    /// A field, a column or a parameter; unknown ones are told once.
+    /// Checks a field, a column or a parameter; an unknown one is reported once.
     pub(super) fn field(&mut self, name: &str, span: Span, scope: &Scope) {
         if self.parameters.iter().any(|parameter| parameter == name) || scope.contains(name, self.fields) {
             return;
@@ -77,7 +77,7 @@ impl Checker<'_> {
         let suggestion = match hyphen {
             Some((left, right)) => Some(format!("{left} - {right}")),
             None if scope.is_closed() && self.fields.contains(name) => None,
-            // `adn` between two terms is a field, too.
+            // A misspelled `and` between two terms is read as a field.
             None => scope
                 .nearest(name, self.fields)
                 .map(printer::name)
@@ -86,7 +86,7 @@ impl Checker<'_> {
         self.diagnostics.push(Diagnostic::warning(span, message).suggest_any(suggestion));
     }
 
-    /// What is on the right of an operator: often a text whose quotes were forgotten, or a network.
+    /// Checks the right side of an operator, which is often a text without its quotes, or a network.
     fn operand(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope, place: Place) {
         let is_comparison = op.is_comparison();
         self.quoted(left, scope);
@@ -127,7 +127,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A value without quotes, which is a field that nothing has.
+    /// Reports a value without quotes, which is a field that nothing has.
     fn unquoted(&mut self, value: &Expr, scope: &Scope) {
         if let ExprKind::Field(name) = &value.kind
             && !self.is_known(name, scope)
@@ -138,11 +138,11 @@ impl Checker<'_> {
         }
     }
 
-    /// What is compared with a field that is a moment.
+    /// Checks what a moment is compared with.
     fn moment(&mut self, text: &str, span: Span) {
         match duration::moment(text) {
             Some((_, true)) => {}
-            // A day, which is not told with a time of the day by those who think of their own.
+            // A date without a time; no warning about UTC, because people who write one mean the whole day.
             Some((_, false)) if text.len() == 10 => {}
             Some((nanos, false)) => {
                 let time = Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or_default();
@@ -158,7 +158,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `1 < x < 3` compares true or false with 3.
+    /// Warns about `1 < x < 3`, which compares true or false with 3.
     fn chain(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
         let ExprKind::Binary { op: inner, left: _, right: middle } = &left.kind else { return };
         if !inner.is_comparison() || is_condition(right) {
@@ -172,7 +172,7 @@ impl Checker<'_> {
         self.diagnostics.push(Diagnostic::warning(span, message).suggest(suggestion));
     }
 
-    /// `2026-03-03` without quotes is 2020.
+    /// Warns about `2026-03-03` without quotes, which is 2020.
     fn day(&mut self, value: &Expr) {
         let ExprKind::Binary { op: BinaryOp::Subtract, left, right: day } = &value.kind else { return };
         let ExprKind::Binary { op: BinaryOp::Subtract, left: year, right: month } = &left.kind else { return };
@@ -182,7 +182,7 @@ impl Checker<'_> {
             return;
         };
         let text = format!("{year:04}-{month:02}-{day:02}");
-        // With spaces it is longer.
+        // With spaces it is a subtraction.
         let is_written_so = value.span.end - value.span.start == text.len();
         if is_written_so && (1900.0..2200.0).contains(year) && (1.0..=12.0).contains(month) {
             let message = format!("{text} is the number {}: a time needs quotes", year - month - day);
@@ -205,7 +205,7 @@ impl Checker<'_> {
         self.diagnostics.extend(literal::regex_problem(regex).map(|problem| Diagnostic::error(span, problem)));
     }
 
-    /// An element of `in (…)`: a network means the addresses inside it.
+    /// Checks an element of `in (…)`: a network means the addresses inside it.
     fn element(&mut self, value: &Expr, element: &Expr) {
         let ExprKind::Text(text) = &element.kind else { return };
         match literal::network(text) {
@@ -240,7 +240,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `x = 'a' or 'b'` does not mean that x is one of both.
+    /// Warns about `x = 'a' or 'b'`, which does not mean that x is one of both.
     fn texts_after_or(&mut self, expr: &Expr) {
         let operands = walk::operands(BinaryOp::Or, expr);
         for pair in operands.windows(2) {
@@ -263,7 +263,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What is counted with and is no number: often a span of time.
+    /// Warns about an operand of arithmetic that is no number: often a span of time.
     fn counted(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
         // `+` joins texts.
         if op == BinaryOp::Add {
@@ -282,7 +282,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A column in quotes is a text.
+    /// Warns about a column in quotes, which is a text.
     fn quoted(&mut self, side: &Expr, scope: &Scope) {
         if let ExprKind::Text(text) = &side.kind
             && scope.knows(text, self.fields)
@@ -298,7 +298,7 @@ fn has_milliseconds(name: &str) -> bool {
     field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds)
 }
 
-/// Whether a field of the schema is a moment: it is compared with times.
+/// Whether a field of the schema is a moment, so that it is compared with times.
 fn is_moment(name: &str) -> bool {
     field::by_name(name).is_some_and(|field| field.r#type.is_moment())
 }
@@ -317,7 +317,7 @@ fn is_condition(expr: &Expr) -> bool {
     }
 }
 
-/// The value that an expression compares, and with what.
+/// Returns both sides of an equality.
 fn compared(expr: &Expr) -> Option<(&Expr, &ExprKind)> {
     match &expr.kind {
         ExprKind::Binary { op: BinaryOp::Equal, left, right } => Some((left, &right.kind)),

@@ -1,4 +1,4 @@
-//! Texts that mean something: regular expressions and networks.
+//! Checks texts that are more than values: regular expressions and networks.
 
 use ipnet::IpNet;
 use regex::RegexBuilder;
@@ -6,7 +6,7 @@ use regex_syntax::ast::ErrorKind;
 
 use crate::{ast::Expr, printer};
 
-/// What is wrong with a regular expression, in a sentence.
+/// Returns what is wrong with a regular expression, as a sentence.
 pub(super) fn regex_problem(regex: &str) -> Option<String> {
     let parsed = regex_syntax::ast::parse::Parser::new().parse(regex);
     if let Err(error) = parsed {
@@ -23,7 +23,7 @@ pub(super) fn regex_problem(regex: &str) -> Option<String> {
         };
         return Some(format!("this regular expression cannot be used: {reason}"));
     }
-    // What is read can still be no use: an empty class, or one that gets too large.
+    // A pattern that parses can still be refused: an empty class, or one that gets too large.
     let built = RegexBuilder::new(regex).case_insensitive(true).build();
     built.err().map(|error| {
         let reason = error.to_string();
@@ -32,7 +32,7 @@ pub(super) fn regex_problem(regex: &str) -> Option<String> {
     })
 }
 
-/// A text in the form of a network: the network, or a sentence that says what is wrong with it. `None` for other texts.
+/// Returns the network that a text looks like, or a sentence that says what is wrong with it; `None` for other texts.
 pub(super) fn network(text: &str) -> Option<Result<IpNet, String>> {
     let (address, bits) = text.split_once('/')?;
     let is_address = address.contains(['.', ':'])
@@ -46,7 +46,7 @@ pub(super) fn network(text: &str) -> Option<Result<IpNet, String>> {
     Some(text.parse().map_err(|_| wrong()))
 }
 
-/// Whether a text is compared with numbers as one: decimal digits, or a moment. `inf` and `nan` are words here.
+/// Whether a text is compared with numbers as a number: decimal digits, or a moment. `inf` and `nan` are words here.
 pub(super) fn is_number(text: &str) -> bool {
     let text = text.trim();
     let is_number = text.bytes().any(|byte| byte.is_ascii_digit()) && text.parse::<f64>().is_ok();
@@ -54,7 +54,7 @@ pub(super) fn is_number(text: &str) -> bool {
     is_number || is_moment
 }
 
-/// An expression for a message.
+/// Returns an expression for a message.
 pub(super) fn shown(expr: &Expr) -> String {
     let shown = printer::expression(expr);
     if shown.chars().count() > 40 { "this".to_owned() } else { shown }

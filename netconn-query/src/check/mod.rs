@@ -1,5 +1,5 @@
-//! Checks a query against the fields that there are: names, numbers of arguments, and what is written in texts that mean
-//! something (regular expressions, networks, spans of time).
+//! Checks a query against the existing fields: names, numbers of arguments, and texts that are more than values
+//! (regular expressions, networks, spans of time).
 
 mod scope;
 mod literal;
@@ -11,26 +11,26 @@ use std::collections::HashSet;
 
 use crate::{ast::Query, diagnostic::Diagnostic, fields::Fields};
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// All that is wrong, or had to be interpreted, in the order of the text.
+    /// Errors and warnings, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
     /// The columns of the answer.
     pub columns: Columns,
 }
 
-/// The columns that a query has in the end, as far as they are known without running it.
+/// The columns of the answer, as far as they are known without running the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Columns {
-    /// All fields of the events, and these.
+    /// All fields of the events, and the added columns.
     Events {
-        /// Columns that commands have added.
+        /// Columns that commands have added to the events.
         added: Vec<String>,
     },
-    /// These, in this order.
+    /// Exactly these, in this order.
     Named(Vec<String>),
-    /// These, and others that only the data know: after `dataset`, `transpose` and `compare`.
+    /// These, and others that only the data decide: after `dataset`, `transpose` and `compare`.
     Partly(Vec<String>),
 }
 
@@ -40,7 +40,7 @@ pub fn check(query: &Query, fields: &Fields) -> Checked {
     let scope = checker.query(query);
     let mut diagnostics = checker.diagnostics;
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
-    // A shortcut makes one comparison for each of its fields.
+    // A shortcut becomes a comparison for each of its fields, all at the same place.
     diagnostics.dedup_by(|one, other| one.span == other.span && one.message == other.message);
     Checked { diagnostics, columns: scope.columns() }
 }
@@ -48,9 +48,9 @@ pub fn check(query: &Query, fields: &Fields) -> Checked {
 struct Checker<'a> {
     fields: &'a Fields,
     diagnostics: Vec<Diagnostic>,
-    /// Parameters of the lambdas around.
+    /// Parameters of the enclosing lambdas.
     parameters: Vec<String>,
-    /// Unknown names that were told: once is enough.
+    /// Unknown names that were reported: once is enough.
     told: HashSet<String>,
 }
 
@@ -59,11 +59,11 @@ struct Checker<'a> {
 enum Place {
     /// The filter before the first command.
     FirstFilter,
-    /// Another command, row by row.
+    /// A command that handles rows one by one.
     Row,
-    /// What is made of a group.
+    /// A column of a group outside of its aggregates' arguments.
     Aggregates,
-    /// Within an aggregate.
+    /// An argument of an aggregate.
     InAggregate,
     /// A key of `group` or `top`.
     Key,

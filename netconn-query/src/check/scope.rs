@@ -1,28 +1,28 @@
-//! The columns that a command can use.
+//! The columns that a command can name.
 
 use super::Columns;
 use crate::{diagnostic::nearest, fields::Fields};
 
-/// What is there at a place of a query.
+/// The columns at a place of a query.
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
-    /// All fields of events.
+    /// Whether all fields of events are among them.
     events: bool,
-    /// Others that only the data know.
+    /// Whether there may be others that only the data decide.
     open: bool,
-    /// Columns that the query has made, each once.
+    /// Columns that the query has made, without repetition.
     names: Vec<String>,
-    /// Sides of a join by their aliases: `a.x` is the x of one of them.
+    /// Sides of a join with their aliases: `a.x` is the x of one of them.
     sides: Vec<(String, Self)>,
 }
 
 impl Scope {
-    /// At the beginning: fields of events.
+    /// Returns the scope at the beginning of a query: the fields of events.
     pub(super) fn events() -> Self {
         Self { events: true, open: false, names: Vec::new(), sides: Vec::new() }
     }
 
-    /// These columns only.
+    /// Returns a scope of these columns only.
     pub(super) fn named(names: impl IntoIterator<Item = String>) -> Self {
         let mut scope = Self { events: false, open: false, names: Vec::new(), sides: Vec::new() };
         names.into_iter().for_each(|name| scope.add(name));
@@ -35,20 +35,20 @@ impl Scope {
         }
     }
 
-    /// Says that there are columns besides that only the data know.
+    /// Adds columns that only the data decide.
     pub(super) fn widen(&mut self) {
         self.open = true;
     }
 
-    /// Adds what another one has.
+    /// Adds the columns of another scope.
     pub(super) fn merge(&mut self, other: Self) {
         self.events |= other.events;
         self.open |= other.open;
         other.names.into_iter().for_each(|name| self.add(name));
     }
 
-    /// Puts the columns of sides beside each other. A column that an earlier side has too, and that is no key, is shown with
-    /// its alias in front.
+    /// Joins the columns of sides. A column that an earlier side has too, and that is no key, gets its alias as a
+    /// prefix.
     pub(super) fn joined(sides: Vec<(String, Self)>, keys: &[&str]) -> Self {
         let mut joined = Self::named([]);
         for (alias, side) in &sides {
@@ -63,14 +63,14 @@ impl Scope {
         joined
     }
 
-    /// Whether there may be a column of that name.
+    /// Whether a column of that name may exist.
     pub(super) fn contains(&self, name: &str, fields: &Fields) -> bool {
         let of_side =
             |(alias, side): &(String, Self)| of_side(name, alias).is_some_and(|name| side.contains(name, fields));
         self.open || self.knows(name, fields) || self.sides.iter().any(of_side)
     }
 
-    /// Whether there is a column of that name for certain: not one that only the data know.
+    /// Whether a column of that name exists for certain, not only if the data decide so.
     pub(super) fn knows(&self, name: &str, fields: &Fields) -> bool {
         let of_side =
             |(alias, side): &(String, Self)| of_side(name, alias).is_some_and(|name| side.knows(name, fields));
@@ -79,7 +79,7 @@ impl Scope {
             || self.sides.iter().any(of_side)
     }
 
-    /// Whether a field is the one of the events, which no command has replaced.
+    /// Whether a name is the field of the events, which no command has replaced.
     pub(super) fn is_of_events(&self, name: &str) -> bool {
         self.events && !self.open && self.sides.is_empty() && !self.names.iter().any(|own| own == name)
     }
@@ -89,7 +89,7 @@ impl Scope {
         !self.events && !self.open
     }
 
-    /// The only column, if it is known that there is just one.
+    /// Returns the only column, if there is certainly just one.
     pub(super) fn single(&self) -> Option<&str> {
         match self.names.as_slice() {
             [single] if self.is_closed() => Some(single),
@@ -101,13 +101,13 @@ impl Scope {
         &self.names
     }
 
-    /// A column that is written alike.
+    /// Returns the column whose spelling is nearest, if one is near enough.
     pub(super) fn alike<'a>(&'a self, name: &str, fields: &'a Fields) -> Option<&'a str> {
         let own = nearest(name, self.names.iter().map(String::as_str));
         own.or_else(|| if self.events { fields.alike(name) } else { None })
     }
 
-    /// The column that was probably meant.
+    /// Returns the column that was probably meant.
     pub(super) fn nearest<'a>(&'a self, name: &str, fields: &'a Fields) -> Option<&'a str> {
         let own = nearest(name, self.names.iter().map(String::as_str));
         own.or_else(|| if self.events { fields.nearest(name) } else { None })
@@ -122,7 +122,7 @@ impl Scope {
     }
 }
 
-/// The column that `alias.column` means.
+/// Returns the column of `alias.column`, if the name has that alias.
 pub(super) fn of_side<'a>(name: &'a str, alias: &str) -> Option<&'a str> {
     name.strip_prefix(alias)?.strip_prefix('.')
 }

@@ -1,4 +1,4 @@
-//! Numbers and texts: what stands for itself in a query.
+//! Reads numbers, texts and regular expressions.
 
 use super::{Kind, Lexer};
 use crate::{
@@ -48,11 +48,11 @@ impl Lexer<'_> {
         self.push(Kind::Number(value), start);
     }
 
-    /// Whether what follows a number belongs to it and makes it none, as in `10.0.0.1` or `5m`. A keyword does not.
+    /// Whether a number is followed by more that makes it no number, as in `10.0.0.1` or `5m`. A key word does not.
     fn number_goes_on(&self) -> bool {
         let rest = self.rest();
         if rest.strip_prefix(['.', '/']).is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_digit())) {
-            // `10/2` are two numbers, `10.0.0.0/8` is none.
+            // `10/2` is a division, `10.0.0.0/8` is not a number.
             return rest.starts_with('.');
         }
         let word = rest.split(|character: char| !character.is_alphanumeric() && character != '_').next();
@@ -93,18 +93,18 @@ impl Lexer<'_> {
     fn unclosed(&mut self, start: usize, opening: char, closing: char) {
         let place = Span { start, end: start + opening.len_utf8() };
         let message = format!("the text that begins here has no end: {closing} is missing");
-        // What is a command behind it is none of the text, most likely.
+        // A command that follows is most likely not part of the text.
         let text = self.text[start..].split(['\n', '\r']).next().unwrap_or_default();
         let text = text.split(" | ").next().unwrap_or_default().trim_end();
-        // A backslash would belong to the quote.
+        // A last backslash would escape the closing quote.
         let backslashes = text.len() - text.trim_end_matches('\\').len();
         let text = if backslashes % 2 == 1 { format!("{text}\\") } else { text.to_owned() };
         let instead = completed(&text, closing);
         self.diagnostics.push(Diagnostic::error(place, message).suggest(instead));
     }
 
-    /// What follows a backslash in a text. An unknown escape keeps its backslash, so that `'10\.'` and `'10\\.'` are the same
-    /// regular expression.
+    /// Reads what follows a backslash in a text. An unknown escape keeps its backslash, so that `'10\.'` and `'10\\.'`
+    /// are the same regular expression.
     fn escape(&mut self, text: &mut String) {
         let Some(character) = self.peek() else {
             text.push('\\');
@@ -132,7 +132,7 @@ impl Lexer<'_> {
         self.at += if character == 'u' && known.is_some() { 1 } else { character.len_utf8() };
     }
 
-    /// `$"regex"`: as it is written, backslashes too; one before a quote keeps the text open.
+    /// Reads `$"regex"`. Backslashes stay as they are; one before a quote keeps the text open.
     pub(super) fn regex(&mut self) {
         let start = self.at;
         self.at += 1;

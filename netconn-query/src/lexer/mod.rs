@@ -1,5 +1,5 @@
-//! From text to tokens: names, texts, numbers and signs, with their places. Never fails: what cannot be read is told and left
-//! out.
+//! Splits a query into tokens: names, texts, numbers and signs, with their places. It never fails: characters that
+//! cannot be read are reported and left out.
 
 mod literal;
 
@@ -8,7 +8,7 @@ use crate::{ast::Span, diagnostic::Diagnostic, keyword};
 /// Kinds of tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kind {
-    /// A name or a keyword. With a backslash in it (`escaped`) it is never a keyword.
+    /// A name or a key word. With a backslash in it (`escaped`) it is never a key word.
     Word {
         text: String,
         escaped: bool,
@@ -57,14 +57,14 @@ pub(super) enum Kind {
 /// One token.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Token {
-    /// What it is.
+    /// Kind of the token.
     pub(super) kind: Kind,
-    /// Where it stands.
+    /// Place in the text.
     pub(super) span: Span,
 }
 
 impl Token {
-    /// The keyword or name in lower case, if this is a word without a backslash.
+    /// Returns the word in lower case, if it has no backslash.
     pub(super) fn keyword(&self) -> Option<String> {
         match &self.kind {
             Kind::Word { text, escaped: false } => Some(text.to_lowercase()),
@@ -99,13 +99,13 @@ const SIGNS: [(&str, Kind); 26] = [
     ("|", Kind::Pipe),
     ("(", Kind::Open),
     (")", Kind::Close),
-    // Pasted from a page that made them look nicer.
+    // Web pages replace the ASCII signs by these, and people paste them.
     ("≤", Kind::LessOrEqual),
     ("≥", Kind::GreaterOrEqual),
 ];
 
-/// Whether the tokens begin with `name =`, so that they make a named column. `name = *` asks whether it is there, but
-/// `name = * contains 'x'` names again.
+/// Whether the tokens begin with `name =` and so name a column. `name = *` is a condition (the field is present), but
+/// `name = * contains 'x'` names a column again.
 pub(super) fn names_column(tokens: &[Token]) -> bool {
     match tokens {
         [name, equal, next, rest @ ..] => {
@@ -119,22 +119,22 @@ pub(super) fn names_column(tokens: &[Token]) -> bool {
     }
 }
 
-/// The same of a text.
+/// Whether a text begins with `name =`.
 pub(super) fn begins_with_name(text: &str) -> bool {
     names_column(&lex(text).0)
 }
 
 struct Lexer<'a> {
     text: &'a str,
-    /// The next byte.
+    /// Byte that is read next.
     at: usize,
     tokens: Vec<Token>,
     diagnostics: Vec<Diagnostic>,
-    /// `[` of which no `]` has come yet.
+    /// Number of `[` that are still open.
     brackets: usize,
 }
 
-/// Makes tokens of a text; the last is [`Kind::End`].
+/// Returns the tokens of a text; the last is [`Kind::End`].
 pub(super) fn lex(text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
     let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), diagnostics: Vec::new(), brackets: 0 };
     while let Some(character) = lexer.peek() {
@@ -164,7 +164,7 @@ impl Lexer<'_> {
     fn token(&mut self, character: char) {
         let start = self.at;
         match character {
-            // The byte order mark comes with texts of editors and is invisible.
+            // Editors write a byte order mark, which is invisible.
             _ if character.is_whitespace() || character == '\u{feff}' => self.at += character.len_utf8(),
             '/' if self.rest().starts_with("//") => {
                 self.at += self.rest().find('\n').unwrap_or(self.rest().len());
@@ -187,7 +187,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// Whether the token before touches this place and may have a method.
+    /// Whether the token before ends here and may have a method.
     fn follows_value(&self) -> bool {
         self.tokens.last().is_some_and(|token| {
             token.span.end == self.at && matches!(token.kind, Kind::Close | Kind::Text(_) | Kind::Number(_))
@@ -202,7 +202,7 @@ impl Lexer<'_> {
             return;
         }
         self.at += character.len_utf8();
-        // Right behind a name it is an element of it, else a list; what closes it was told with what opens it.
+        // `[` right behind a name means an element, otherwise a list. The error at `[` covers its `]`.
         let is_element =
             self.tokens.last().is_some_and(|token| token.span.end == start && !matches!(token.kind, Kind::Open));
         if character == '[' {
@@ -231,7 +231,7 @@ impl Lexer<'_> {
         self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest_any(instead));
     }
 
-    /// `=:anycase` and the like.
+    /// Reads `=:anycase` and the like.
     fn equal_with(&mut self) -> bool {
         let start = self.at;
         let signs = [("==:", false), ("=:", false), ("!=:", true)];
@@ -249,10 +249,11 @@ impl Lexer<'_> {
         true
     }
 
-    /// The characters of a name. What can begin or go on, but not end one is left for the next token: `a- b`, `c ? a: b`.
+    /// Reads the characters of a name. A sign that may stand inside a name but not at its end is left for the next
+    /// token: `a- b`, `c ? a: b`.
     fn name(&mut self) -> (String, bool) {
         let (mut text, mut escaped) = (String::new(), false);
-        // Where the name can end, in the query and in itself.
+        // Last place where the name can end: in the query and in the name.
         let mut end = (self.at, 0);
         while let Some(character) = self.peek() {
             self.at += character.len_utf8();

@@ -1,4 +1,4 @@
-//! Comparisons: a value, an operator, and what it is compared with.
+//! Reads comparisons: a value, an operator, and what the value is compared with.
 
 use super::{
     Parser, cursor,
@@ -12,7 +12,7 @@ use crate::{
     old, printer, walk,
 };
 
-/// What stands on the left of an operator.
+/// Left side of an operator.
 enum Left {
     Value(Expr),
     /// `*`
@@ -21,7 +21,7 @@ enum Left {
     Fields(Vec<Expr>),
 }
 
-/// What stands on the right of it.
+/// Right side of an operator.
 #[derive(Clone)]
 enum Right {
     Nothing,
@@ -113,7 +113,7 @@ impl Parser<'_> {
         }
     }
 
-    /// One pattern, or several in parentheses.
+    /// Reads one pattern, or several in parentheses.
     fn patterns(&mut self) -> Right {
         if *self.kind() != Kind::Open {
             return Right::List(vec![self.sum()]);
@@ -152,7 +152,7 @@ impl Parser<'_> {
         values
     }
 
-    /// The `)` that belongs to a `(`.
+    /// Reads the `)` that closes a `(`, or reports that it is missing.
     pub(super) fn close(&mut self, open: Span) {
         let is_open = |at: usize| self.pairs.get(at).copied().flatten().is_none_or(|pair| pair.close.is_none());
         let opened = self.tokens.binary_search_by_key(&open.start, |token| token.span.start);
@@ -174,7 +174,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What follows `in`.
+    /// Reads the values or the query behind `in`.
     fn set(&mut self) -> Right {
         let open = self.here();
         if *self.kind() != Kind::Open {
@@ -194,7 +194,7 @@ impl Parser<'_> {
         Right::Query(Box::new(query))
     }
 
-    /// Says how an operator was understood that is written otherwise today.
+    /// Warns about an operator that is spelled otherwise today, and shows how it was understood.
     fn remark(&mut self, found: &Found, expr: &Expr) {
         let written = self.text_of(found.span).to_owned();
         let message = if found.old {
@@ -208,7 +208,7 @@ impl Parser<'_> {
     }
 }
 
-/// The comparison, for each field of a shortcut if there is one.
+/// Returns the comparison; for a shortcut one for each of its fields.
 fn apply(found: &Found, left: Left, right: Right, span: Span) -> Expr {
     let fields = match left {
         Left::Value(value) => {
@@ -217,7 +217,8 @@ fn apply(found: &Found, left: Left, right: Right, span: Span) -> Expr {
         Left::AnyField => return denied(found.negated, one(found.operator, Subject::AnyField, right, span)),
         Left::Fields(fields) => fields,
     };
-    // None of them is it, rather than one is not; all are missing, rather than one is.
+    // De Morgan: with `!=` no field may be equal, and with `is empty` all must be missing, so the `or` of the fields is
+    // negated as a whole.
     let (operator, negated) = match found.operator {
         Operator::Compare(BinaryOp::NotEqual) => (Operator::Compare(BinaryOp::Equal), !found.negated),
         Operator::Missing => (Operator::Present, !found.negated),
@@ -241,7 +242,7 @@ fn denied(negated: bool, expr: Expr) -> Expr {
     Expr { span: expr.span, kind: ExprKind::Not(Box::new(expr)) }
 }
 
-/// One comparison. What does not belong together has been told already.
+/// Returns one comparison. Combinations that make no sense have been reported already.
 fn one(operator: Operator, subject: Subject, right: Right, span: Span) -> Expr {
     let kind = match (operator, subject, right) {
         (Operator::Text(op, case), subject, Right::List(patterns)) => ExprKind::Match { op, case, subject, patterns },

@@ -1,4 +1,4 @@
-//! Moving through the tokens, and telling what is wrong with them.
+//! Moves through the tokens and reports what is wrong with them.
 
 use super::{DEPTH_MAX, HEIGHT_MAX, Parser};
 use crate::{
@@ -9,20 +9,20 @@ use crate::{
     old::{self, OldField},
 };
 
-/// What belongs to a `(`.
+/// What a pair of parentheses has in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair {
-    /// Place of the `)`; none if it is missing.
+    /// Index of the `)`; `None` if it is missing.
     pub(super) close: Option<usize>,
-    /// Whether a `|` stands right between them, in no further parentheses.
+    /// Whether a `|` stands directly inside, not in inner parentheses.
     pub(super) has_pipe: bool,
-    /// Whether a comparison does.
+    /// Whether a comparison stands directly inside.
     pub(super) has_comparison: bool,
-    /// Whether a comma does.
+    /// Whether a comma stands directly inside.
     pub(super) has_comma: bool,
 }
 
-/// Finds what closes each `(`.
+/// Finds the `)` of each `(`.
 pub(super) fn pairs(tokens: &[Token]) -> Vec<Option<Pair>> {
     let mut pairs = vec![None; tokens.len()];
     let mut open: Vec<(usize, Pair)> = Vec::new();
@@ -65,11 +65,11 @@ pub(super) fn is_comparison(token: &Token) -> bool {
     }
 }
 
-/// What is read when all is read.
+/// The token that is returned behind the last one.
 static END: Token = Token { kind: Kind::End, span: Span { start: 0, end: 0 } };
 
 impl Parser<'_> {
-    /// A token from here on, 0 being the next.
+    /// Returns a token ahead; 0 is the next one.
     pub(super) fn peek(&self, ahead: usize) -> &Token {
         if self.given_up {
             return &END;
@@ -81,18 +81,18 @@ impl Parser<'_> {
         &self.peek(0).kind
     }
 
-    /// Place of the next token.
+    /// Returns the place of the next token.
     pub(super) fn here(&self) -> Span {
         self.tokens.get(self.at).or(self.tokens.last()).map_or_else(Span::default, |token| token.span)
     }
 
-    /// From there to the end of the last token that was read.
+    /// Returns the place from there to the end of the last token that was taken.
     pub(super) fn span_from(&self, start: usize) -> Span {
         let end = self.at.checked_sub(1).and_then(|last| self.tokens.get(last)).map_or(start, |token| token.span.end);
         Span { start, end: end.max(start) }
     }
 
-    /// Takes the next token; the end stays.
+    /// Takes the next token; the last one, the end, stays.
     pub(super) fn advance(&mut self) -> Token {
         let token = self.peek(0).clone();
         if self.at + 1 < self.tokens.len() {
@@ -110,12 +110,12 @@ impl Parser<'_> {
         found
     }
 
-    /// Whether the token from here on is this keyword.
+    /// Whether the token ahead is this key word.
     pub(super) fn is_word(&self, ahead: usize, word: &str) -> bool {
         self.peek(ahead).keyword().is_some_and(|keyword| keyword == word)
     }
 
-    /// Takes the next token if it is this keyword.
+    /// Takes the next token if it is this key word.
     pub(super) fn take_word(&mut self, word: &str) -> bool {
         let found = self.is_word(0, word);
         if found {
@@ -124,7 +124,7 @@ impl Parser<'_> {
         found
     }
 
-    /// Takes a token that has to be there.
+    /// Takes a token that must follow, or reports that it is missing.
     pub(super) fn expect(&mut self, kind: &Kind, message: &str, instead: &str) -> bool {
         let found = self.take(kind);
         if !found {
@@ -138,14 +138,14 @@ impl Parser<'_> {
         matches!(self.kind(), Kind::Pipe | Kind::Close | Kind::End)
     }
 
-    /// Goes to the next `|` or `)` or the end, over whole parentheses.
+    /// Skips to the next `|` or `)` or the end, across whole parentheses.
     pub(super) fn skip_command(&mut self) {
         while !self.at_end() {
             self.skip_token();
         }
     }
 
-    /// Goes over one token, or over whole parentheses.
+    /// Skips a token, or whole parentheses.
     pub(super) fn skip_token(&mut self) {
         if let (Kind::Open, Some(Some(Pair { close: Some(close), .. }))) = (self.kind(), self.pairs.get(self.at)) {
             self.at = *close;
@@ -153,7 +153,7 @@ impl Parser<'_> {
         self.advance();
     }
 
-    /// Adds a remark, unless one was made about the same token.
+    /// Adds a diagnostic, unless the same token has one.
     pub(super) fn tell(&mut self, diagnostic: Diagnostic) {
         if self.given_up || self.told_at == Some(self.at) {
             return;
@@ -162,30 +162,31 @@ impl Parser<'_> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// Adds a remark of which there may be others for the same token.
+    /// Adds a diagnostic; others may be about the same token.
     pub(super) fn warn(&mut self, diagnostic: Diagnostic) {
         if !self.given_up {
             self.diagnostics.push(diagnostic);
         }
     }
 
-    /// Something is wrong with the next token; how the command, function or filter is written is the suggestion.
+    /// Reports an error at the next token. The form of the command, function or filter that is being read is the
+    /// suggestion.
     pub(super) fn error_here(&mut self, message: impl Into<String>) {
         self.wrong_here(message, self.usage);
     }
 
-    /// The same, with what to write instead.
+    /// Reports an error at the next token with a suggestion.
     pub(super) fn wrong_here(&mut self, message: impl Into<String>, instead: &str) {
         let place = self.here();
         self.tell(Diagnostic::error(place, message).suggest(instead));
     }
 
-    /// A part of the query's text and what is missing behind it.
+    /// Returns a part of the query's text with the end that it lacks.
     pub(super) fn completed(&self, span: Span, missing: char) -> String {
         completed(self.text_of(span), missing)
     }
 
-    /// What stands here, for messages.
+    /// Returns the next token for a message.
     pub(super) fn shown(&self) -> String {
         match self.kind() {
             Kind::End => "the end of the query".to_owned(),
@@ -203,12 +204,12 @@ impl Parser<'_> {
         }
     }
 
-    /// The query's text at a place.
+    /// Returns the query's text at a place.
     pub(super) fn text_of(&self, span: Span) -> &str {
         self.text.get(span.start..span.end).unwrap_or_default()
     }
 
-    /// Goes one level deeper; `false` when that is too deep.
+    /// Enters a level of nesting; `false` if that is too deep.
     pub(super) fn enter(&mut self) -> bool {
         if self.depth >= DEPTH_MAX {
             self.give_up();
@@ -222,7 +223,7 @@ impl Parser<'_> {
         self.depth -= 1;
     }
 
-    /// Notes the height of what was made of parts that were so high.
+    /// Sets the height of an expression from the height of its parts.
     pub(super) fn grow(&mut self, parts: usize) {
         self.height = parts + 1;
         if self.height > HEIGHT_MAX {
@@ -240,7 +241,7 @@ impl Parser<'_> {
         self.at = self.tokens.len().saturating_sub(1);
     }
 
-    /// A name of a column, a table or the like: a word, or a text in quotes.
+    /// Reads a name of a column, a table or the like: a word, or a text in quotes.
     pub(super) fn name(&mut self, what: &str) -> Option<Name> {
         let span = self.here();
         let (text, literal) = match self.kind() {
@@ -259,7 +260,7 @@ impl Parser<'_> {
         Some(Name { text: if literal { text } else { self.todays_name(text, span) }, span })
     }
 
-    /// A field's name of today for one of S1QL 1.0, with a warning.
+    /// Returns today's name of a field of S1QL 1.0, with a warning.
     pub(super) fn todays_name(&mut self, name: String, span: Span) -> String {
         if self.own.contains(&name) {
             return name;
@@ -280,7 +281,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Items with commas between; stops at the first that cannot be read.
+    /// Reads items separated by commas; stops at the first that cannot be read.
     pub(super) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Option<T>) -> Vec<T> {
         let mut items = Vec::new();
         while let Some(read) = item(self) {

@@ -1,4 +1,4 @@
-//! Expressions: from the ternary down to products. Their parts are in `comparison.rs` and `value.rs`.
+//! Reads expressions from the ternary down to products. Their parts are in `comparison.rs` and `value.rs`.
 
 use super::Parser;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Parser<'_> {
-    /// An expression that tells which rows stay: terms may stand side by side, and a text alone is searched for.
+    /// Reads a condition: terms may stand side by side, and a text alone is searched for in all fields.
     pub(super) fn condition(&mut self) -> Expr {
         let before = std::mem::replace(&mut self.terms, true);
         let expr = self.expression();
@@ -16,7 +16,7 @@ impl Parser<'_> {
         anywhere(expr)
     }
 
-    /// Any expression, with terms side by side if that holds here.
+    /// Reads any expression, with terms side by side if they are allowed here.
     pub(super) fn expression(&mut self) -> Expr {
         if !self.enter() {
             return self.nothing();
@@ -27,7 +27,7 @@ impl Parser<'_> {
         expr
     }
 
-    /// What stands for an expression that cannot be read. There is an error, so that nobody sees it.
+    /// Returns a placeholder for an expression that cannot be read; the error keeps the query from being used.
     pub(super) fn nothing(&mut self) -> Expr {
         self.height = 1;
         Expr { kind: ExprKind::Null, span: Span { start: self.here().start, end: self.here().start } }
@@ -56,7 +56,7 @@ impl Parser<'_> {
         Expr { kind: ExprKind::Ternary { condition, then, otherwise }, span }
     }
 
-    /// Takes `b:c` of `a ? b:c` apart: a `:` may be part of a name. The last such name is it.
+    /// Splits `b:c` in `a ? b:c`: a `:` may be part of a name. The last such name is the one to split.
     fn split_at_colon(&mut self, start: usize) -> Option<Diagnostic> {
         let (at, span, colon) = (start..self.at).rev().find_map(|at| {
             let token = self.tokens.get(at)?;
@@ -105,7 +105,8 @@ impl Parser<'_> {
         self.chain(BinaryOp::And, operands, height)
     }
 
-    /// `a and b and c …` as a tree that is as low as can be: how they are grouped means nothing, and there may be thousands.
+    /// Reads `a and b and c …` into a tree of the least height: grouping means nothing here, and there may be thousands
+    /// of terms.
     fn chain(&mut self, op: BinaryOp, operands: Vec<Expr>, height: usize) -> Expr {
         self.height = height;
         if operands.len() > 1 {
@@ -132,7 +133,7 @@ impl Parser<'_> {
         Expr { span: Span { start, end: inner.span.end }, kind: ExprKind::Not(Box::new(inner)) }
     }
 
-    /// Sums and products.
+    /// Reads sums and products.
     pub(super) fn sum(&mut self) -> Expr {
         self.arithmetic(|parser| parser.arithmetic(Self::unary, Self::product_sign), Self::sum_sign)
     }
@@ -184,7 +185,7 @@ fn flatten(op: BinaryOp, expr: Expr, flat: &mut Vec<Expr>) {
     }
 }
 
-/// A tree of `and` or `or`, halved again and again.
+/// Returns a balanced tree of `and` or `or`.
 pub(super) fn balanced(op: BinaryOp, mut operands: Vec<Expr>) -> Expr {
     if operands.len() < 2 {
         return operands.pop().unwrap_or(Expr { kind: ExprKind::Null, span: Span::default() });
@@ -193,7 +194,7 @@ pub(super) fn balanced(op: BinaryOp, mut operands: Vec<Expr>) -> Expr {
     binary(op, balanced(op, operands), balanced(op, right))
 }
 
-/// In a condition, a text alone means that it is somewhere in the record.
+/// Turns a text alone into a search for it in all fields.
 fn anywhere(expr: Expr) -> Expr {
     let span = expr.span;
     let kind = match expr.kind {

@@ -1,4 +1,4 @@
-//! From tokens to a query. Goes on behind whatever is wrong, so that everything that is wrong with a query is told at once.
+//! Turns tokens into a query. It continues behind an error, so that all errors of a query are reported at once.
 //!
 //! The grammar. Words are keywords in any case; `W` stands for a name, `T` for a text in quotes, `N` for a number.
 //!
@@ -63,21 +63,21 @@ use crate::{
     lexer::{self, Kind, Token},
 };
 
-/// Parentheses, lambdas and the like within each other, at most.
+/// Largest depth of nested parentheses, lambdas and the like.
 const DEPTH_MAX: usize = 64;
-/// Height of an expression's tree, at most: what goes through trees does so recursively.
+/// Largest height of an expression's tree: walks through trees recurse.
 const HEIGHT_MAX: usize = 160;
 
-/// What became of a text.
+/// The result of parsing.
 #[derive(Clone, Debug)]
 pub struct Parsed {
-    /// The query, unless there are errors.
+    /// The query; `None` if there are errors.
     pub query: Option<Query>,
-    /// All that is wrong with it, or had to be interpreted, in the order of the text.
+    /// Errors and warnings in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// Reads a query.
+/// Parses a query.
 pub fn parse(text: &str) -> Parsed {
     let (tokens, diagnostics) = lexer::lex(text);
     let pairs = cursor::pairs(&tokens);
@@ -105,26 +105,26 @@ pub fn parse(text: &str) -> Parsed {
 struct Parser<'a> {
     text: &'a str,
     tokens: Vec<Token>,
-    /// For each `(` what closes it, at the place of its token.
+    /// For each `(` its pair, at the index of its token.
     pairs: Vec<Option<cursor::Pair>>,
-    /// The next token.
+    /// Index of the next token.
     at: usize,
     diagnostics: Vec<Diagnostic>,
-    /// The token at which something was wrong last: one error is enough for it.
+    /// Token of the last error: one error for each is enough.
     told_at: Option<usize>,
-    /// How many expressions and queries are begun.
+    /// Number of expressions and queries that are open.
     depth: usize,
-    /// Height of the expression that was made last.
+    /// Height of the last expression.
     height: usize,
-    /// The query is nested too deeply: nothing more is read.
+    /// Whether the query is nested too deeply, so that nothing more is read.
     given_up: bool,
-    /// Terms may stand side by side.
+    /// Whether terms may stand side by side.
     terms: bool,
-    /// How what is being read is written: the suggestion of remarks that have no better one.
+    /// Form of what is being read: the suggestion of diagnostics that have no better one.
     usage: &'static str,
-    /// Columns that the query has named: these names are never of S1QL 1.0.
+    /// Columns that the query has named, which are never names of S1QL 1.0.
     own: HashSet<String>,
-    /// Columns of the last `group`, `top` or `columns` that are called by their own text.
+    /// Columns of the last `group`, `top` or `columns` that are named by their own text.
     labels: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ impl Parser<'_> {
     fn whole(&mut self) -> Query {
         let mut query = self.query();
         while *self.kind() != Kind::End {
-            // Nothing but a parenthesis too many ends a query before the text.
+            // Only an extra `)` ends a query before the end of the text.
             let place = self.here();
             self.tell(Diagnostic::error(place, "this ) closes nothing: remove it, or add the ( that it belongs to"));
             self.advance();

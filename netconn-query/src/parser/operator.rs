@@ -1,4 +1,4 @@
-//! Operators between values, with their spellings of S1QL 1.0.
+//! Reads operators between values, with their spellings of S1QL 1.0.
 
 use super::Parser;
 use crate::{
@@ -13,9 +13,9 @@ use crate::{
 pub(super) enum Operator {
     /// Compares with a value, or with `*`.
     Compare(BinaryOp),
-    /// Looks for one of some patterns.
+    /// Compares with patterns.
     Text(MatchOp, Case),
-    /// Is one of some values.
+    /// Looks for the value in a set.
     In(Case),
     /// `Is Empty`
     Missing,
@@ -25,25 +25,25 @@ pub(super) enum Operator {
     Between,
 }
 
-/// An operator as it was found.
+/// An operator as the query writes it.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) operator: Operator,
-    /// `not in` and the like.
+    /// Whether `not` stands before it.
     pub(super) negated: bool,
-    /// Spelled as in S1QL 1.0.
+    /// Whether it is spelled as in S1QL 1.0.
     pub(super) old: bool,
-    /// Where it stands.
+    /// Place in the text.
     pub(super) span: Span,
 }
 
 impl Parser<'_> {
-    /// Whether the token from here on looks for patterns, like `contains`.
+    /// Whether the token ahead compares with patterns, like `contains`.
     pub(super) fn is_text_operator(&self, ahead: usize) -> bool {
         self.peek(ahead).keyword().is_some_and(|word| keyword::pattern(&word).is_some())
     }
 
-    /// Takes an operator, if there is one.
+    /// Takes an operator if one follows.
     pub(super) fn operator(&mut self) -> Option<Found> {
         let start = self.here().start;
         let found = |operator| Found { operator, negated: false, old: false, span: Span::default() };
@@ -88,7 +88,7 @@ impl Parser<'_> {
         let (operator, mut old, mut words) = match base {
             "in" if self.is_text_operator(ahead + 1) => {
                 let (op, _) = keyword::pattern(&self.peek(ahead + 1).keyword()?)?;
-                // `In Contains` told upper from lower case, as `in` does.
+                // `In Contains` is case-sensitive, as `in` is.
                 (Operator::Text(op, Case::Sensitive), true, 2)
             }
             "in" => (Operator::In(Case::Sensitive), false, 1),
@@ -124,7 +124,7 @@ impl Parser<'_> {
         Some(Found { operator, negated: negated != glued_not, old: old || glued_not || does, span: Span::default() })
     }
 
-    /// What a suffix says of upper and lower case.
+    /// Returns the case that a suffix like `:anycase` stands for.
     fn case(&mut self, suffix: &str, otherwise: Case) -> Case {
         match suffix {
             "anycase" => Case::Insensitive,
@@ -147,7 +147,7 @@ fn equal(case: Case) -> BinaryOp {
     }
 }
 
-/// There is no operator for `!=:anycase`: it is `=:anycase` denied.
+/// Returns the operator of `!=`. There is none for `!=:anycase`: the caller negates `=:anycase`.
 fn not_equal(case: Case) -> BinaryOp {
     match case {
         Case::Sensitive => BinaryOp::NotEqual,

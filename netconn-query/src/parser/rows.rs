@@ -1,4 +1,4 @@
-//! Commands that make columns of columns: `columns`, `let`, `group`, `sort`, `top`, `transpose`.
+//! Reads commands that make columns of columns: `columns`, `let`, `group`, `sort`, `top`, `transpose`.
 
 use super::{Parser, steps::unnamed};
 use crate::{
@@ -13,7 +13,7 @@ impl Parser<'_> {
         self.list(|parser| Some(parser.column()))
     }
 
-    /// `[name =] expression`
+    /// Reads `[name =] expression`.
     fn column(&mut self) -> Column {
         let named = !self.given_up && self.tokens.get(self.at..).is_some_and(lexer::names_column);
         let name = if named { self.own_name() } else { None };
@@ -31,7 +31,7 @@ impl Parser<'_> {
         Column { name, expr, label }
     }
 
-    /// A name that the query gives: it is as it is written.
+    /// Reads a name that the query gives; it is never a name of S1QL 1.0.
     pub(super) fn own_name(&mut self) -> Option<Name> {
         if let Kind::Word { text, .. } = self.kind() {
             self.own.insert(text.clone());
@@ -39,7 +39,7 @@ impl Parser<'_> {
         self.name("a name")
     }
 
-    /// A text where a column belongs is the name of one.
+    /// Takes a text where a column belongs as the name of the column.
     fn quoted_column(&self, expr: Expr) -> Expr {
         match expr.kind {
             ExprKind::Text(name) if !name.is_empty() => Expr { kind: ExprKind::Field(name), span: expr.span },
@@ -83,7 +83,7 @@ impl Parser<'_> {
         self.labels.extend(unnamed(by));
     }
 
-    /// `-key`, `+key`, `key`, and `key desc` of other languages.
+    /// Reads `-key`, `+key`, `key`, and `key desc` of other languages.
     pub(super) fn sort_key(&mut self) -> SortKey {
         let descending = *self.kind() == Kind::Minus;
         if descending || *self.kind() == Kind::Plus {
@@ -124,7 +124,7 @@ impl Parser<'_> {
         Some(CommandKind::Transpose { column, keys, limit })
     }
 
-    /// Names with commas between.
+    /// Reads names separated by commas.
     pub(super) fn names(&mut self, what: &str) -> Vec<Name> {
         self.list(|parser| parser.name(what))
     }

@@ -1,4 +1,4 @@
-//! Queries as a whole: the filter, then one command after another.
+//! Reads a whole query: the filter, then one command after another.
 
 use std::collections::HashSet;
 
@@ -11,11 +11,11 @@ use crate::{
     lexer::Kind,
 };
 
-/// How a filter is written.
+/// Form of a filter, for suggestions.
 pub(super) const FILTER: &str = "field = 'value'";
 
 impl Parser<'_> {
-    /// A query, up to the end or the `)` of a subquery.
+    /// Reads a query up to the end, or up to the `)` of a subquery.
     pub(super) fn query(&mut self) -> Query {
         let start = self.here().start;
         let usage = std::mem::replace(&mut self.usage, FILTER);
@@ -40,7 +40,7 @@ impl Parser<'_> {
         query
     }
 
-    /// A query in parentheses, behind the `(`: what the query around it has named is not known in it.
+    /// Reads a subquery behind its `(`. Names that the outer query has given are unknown in it.
     pub(super) fn subquery(&mut self) -> Query {
         if !self.enter() {
             return Query { filter: None, commands: Vec::new(), span: Span::default() };
@@ -57,7 +57,7 @@ impl Parser<'_> {
         query
     }
 
-    /// Goes on behind a command or a filter, at a `|` or the end.
+    /// Continues behind a command or a filter, at a `|` or the end.
     fn finish(&mut self) {
         if !self.at_end() {
             let shown = self.shown();
@@ -67,7 +67,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Whether a command begins at the token from here on, where a filter could begin too.
+    /// Whether a command begins at the token ahead, where a filter could begin too.
     pub(super) fn begins_command(&self, ahead: usize) -> bool {
         let Some(word) = self.peek(ahead).keyword() else { return false };
         let next = &self.peek(ahead + 1).kind;
@@ -92,7 +92,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Whether the token from here on begins a value, and is no operator behind one.
+    /// Whether the token ahead begins a value and is no operator.
     fn begins_value(&self, ahead: usize) -> bool {
         let token = self.peek(ahead);
         match &token.kind {
@@ -110,7 +110,7 @@ impl Parser<'_> {
         }
     }
 
-    /// One command, without the `|`.
+    /// Reads one command, without the `|`.
     fn command(&mut self) -> Option<Command> {
         let start = self.here();
         self.told_at = None;
@@ -156,7 +156,7 @@ impl Parser<'_> {
         kind.map(|kind| Command { kind, span: self.span_from(start.start) })
     }
 
-    /// Tells that no command stands here.
+    /// Reports that no command stands here.
     fn no_command(&mut self) {
         let span = self.here();
         let shown = self.shown();
@@ -181,14 +181,14 @@ impl Parser<'_> {
         self.skip_command();
     }
 
-    /// A whole number that counts rows.
+    /// Reads a whole number of rows.
     pub(super) fn whole_number(&mut self, command: &str) -> Option<u64> {
         let Kind::Number(number) = *self.kind() else {
             let shown = self.shown();
             self.error_here(format!("{command} is followed by a number of rows, not by {shown}"));
             return None;
         };
-        // The numbers that 64-bit floats have without gaps.
+        // 64-bit floats represent all whole numbers up to this one.
         if number.fract() != 0.0 || number > 9_007_199_254_740_992.0 {
             self.error_here("a number of rows is a whole number, up to 9007199254740992");
         }
@@ -197,7 +197,7 @@ impl Parser<'_> {
     }
 }
 
-/// What columns are called that were given no name.
+/// Names the columns without a name after their expressions.
 pub(super) fn unnamed(columns: &[Column]) -> Vec<String> {
     columns.iter().filter(|column| column.name.is_none()).map(|column| column.label.clone()).collect()
 }

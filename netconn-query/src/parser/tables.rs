@@ -1,4 +1,4 @@
-//! Commands that bring other rows: tables, joins, unions, other times; and `parse`.
+//! Reads commands that bring other rows (tables, joins, unions, other times) and `parse`.
 
 use super::Parser;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Parser<'_> {
-    /// `"pattern" [from field]`
+    /// Reads `"pattern" [from field]`.
     pub(super) fn parse_command(&mut self) -> Option<CommandKind> {
         let pattern_span = self.here();
         let Kind::Text(pattern) = self.kind().clone() else {
@@ -25,7 +25,7 @@ impl Parser<'_> {
         Some(CommandKind::Parse { pattern, pattern_span, from })
     }
 
-    /// `column, name = column from table by key = expression`
+    /// Reads `column, name = column from table by key = expression`.
     pub(super) fn lookup(&mut self) -> Option<CommandKind> {
         let columns = self.list(|parser| {
             let first = if parser.peek(1).kind == Kind::Equal { parser.own_name()? } else { parser.table_column()? };
@@ -46,7 +46,7 @@ impl Parser<'_> {
         Some(CommandKind::Lookup { columns, table, by })
     }
 
-    /// The name of a table or of a column of one: never a name of S1QL 1.0.
+    /// Reads the name of a table or of a column of one; it is never a name of S1QL 1.0.
     fn table_column(&mut self) -> Option<Name> {
         let remarks = self.diagnostics.len();
         let span = self.here();
@@ -82,7 +82,7 @@ impl Parser<'_> {
             _ => None,
         };
         let Some(how) = how else {
-            // The field of the same name.
+            // A key alone is compared with the field of its name.
             let expr = self.expression();
             let ExprKind::Field(text) = &expr.kind else {
                 let message = "the column of the table is expected first";
@@ -98,7 +98,7 @@ impl Parser<'_> {
         Some(LookupKey { column, how, expr })
     }
 
-    /// `'name'[, 'merge']`
+    /// Reads `'name'[, 'merge']`.
     pub(super) fn save_lookup(&mut self) -> Option<CommandKind> {
         let table = self.table_column()?;
         let merge = self.take(&Kind::Comma);
@@ -112,7 +112,7 @@ impl Parser<'_> {
         Some(CommandKind::SaveLookup { table, merge })
     }
 
-    /// `[sql] [inner|left|outer] join side, side [on key, key]`
+    /// Reads `[sql] [inner|left|outer] join side, side [on key, key]`.
     pub(super) fn join(&mut self) -> Option<CommandKind> {
         let all = self.take_word("sql");
         let kind = if self.take_word("left") {
@@ -160,12 +160,12 @@ impl Parser<'_> {
         Some(JoinKey { left, right })
     }
 
-    /// `(query), (query)`
+    /// Reads `(query), (query)`.
     pub(super) fn queries(&mut self) -> Vec<Query> {
         self.list(Self::parenthesised_query)
     }
 
-    /// `[name =] timeshift('-1w')`
+    /// Reads `[name =] timeshift('-1w')`.
     pub(super) fn compare(&mut self) -> Option<CommandKind> {
         let named = self.peek(1).kind == Kind::Equal;
         let name = if named { self.own_name() } else { None };
@@ -181,7 +181,7 @@ impl Parser<'_> {
         let shift_span = self.here();
         let shift = self.shift()?;
         if shift.is_empty() {
-            // The column would have no name either.
+            // Without a span the column has no name either.
             self.tell(Diagnostic::error(shift_span, "a span of time cannot be empty").suggest("'-1w'"));
         }
         self.close(open);
@@ -189,7 +189,7 @@ impl Parser<'_> {
         Some(CommandKind::Compare { name, shift, shift_span })
     }
 
-    /// A span of time as a text, or `queryspan()` with a sign.
+    /// Reads a span of time: a text, or `queryspan()` with a sign.
     fn shift(&mut self) -> Option<String> {
         let sign = match self.kind() {
             Kind::Minus => "-",

@@ -1,4 +1,4 @@
-//! Single values: numbers, texts, fields, calls, lambdas, and what stands in parentheses.
+//! Reads single values: numbers, texts, fields, calls, lambdas, and expressions in parentheses.
 
 use super::Parser;
 use crate::{
@@ -10,11 +10,11 @@ use crate::{
     walk::label,
 };
 
-/// How a function of the query is written.
+/// Form of a lambda, for suggestions.
 const LAMBDA: &str = "func(x) -> x > 1";
 
 impl Parser<'_> {
-    /// Whether a further term begins here.
+    /// Whether another term begins here.
     pub(super) fn begins_term(&self) -> bool {
         match self.kind() {
             Kind::Text(_) | Kind::Regex(_) | Kind::Number(_) | Kind::Shortcut(_) | Kind::Open | Kind::Not => true,
@@ -51,7 +51,7 @@ impl Parser<'_> {
         Expr { kind: ExprKind::Negative(Box::new(inner)), span }
     }
 
-    /// `value.method(…).method(…)`
+    /// Reads `value.method(…).method(…)`.
     fn with_methods(&mut self) -> Expr {
         let mut value = self.value();
         while *self.kind() == Kind::Dot {
@@ -119,7 +119,7 @@ impl Parser<'_> {
         Expr { kind: inner.kind, span: self.span_from(open.start) }
     }
 
-    /// A keyword, a call, or a field.
+    /// Reads a constant, a call, or a field.
     fn word(&mut self, text: String, escaped: bool, span: Span) -> Expr {
         let lower = text.to_lowercase();
         if !escaped && keyword::is_stop(&lower) {
@@ -140,7 +140,7 @@ impl Parser<'_> {
             let receiver = Expr { kind: ExprKind::Field(receiver), span: receiver_span };
             return self.call(method.to_lowercase(), Span { start: end, end: span.end }, Some(receiver));
         }
-        // With a space between it may be two terms side by side.
+        // With a space before the parenthesis it may be two terms side by side.
         let known = || catalogue::functions(&lower).next().is_some();
         let is_name = !escaped && !text.contains('.');
         if glued || (called && is_name && (!self.terms || known())) {
@@ -156,7 +156,7 @@ impl Parser<'_> {
         Expr { kind, span }
     }
 
-    /// A call, behind its name.
+    /// Reads a call behind its name.
     fn call(&mut self, name: String, name_span: Span, receiver: Option<Expr>) -> Expr {
         let start = receiver.as_ref().map_or(name_span.start, |receiver| receiver.span.start);
         let mut height = if receiver.is_some() { self.height } else { 0 };
@@ -195,7 +195,7 @@ impl Parser<'_> {
         expr
     }
 
-    /// `func(x) -> expression`, behind the word.
+    /// Reads `func(x) -> expression` behind the word `func`.
     fn lambda(&mut self, start: Span) -> Expr {
         let open = self.here();
         self.advance();

@@ -1,4 +1,4 @@
-//! Queries and their commands.
+//! Writes queries and their commands.
 
 use super::{
     expression::{expression, is_value},
@@ -10,7 +10,7 @@ use crate::{
     walk::label,
 };
 
-/// A query, with this before each `|` but one at the very beginning.
+/// Writes a query with a separator before each `|`, except at the very beginning.
 pub(super) fn query(query: &Query, separator: &str) -> String {
     let mut out = query.filter.as_ref().map_or_else(String::new, expression);
     for step in &query.commands {
@@ -90,7 +90,7 @@ fn columns(list: &[Column]) -> String {
     joined(list, column)
 }
 
-/// The name is left out where it follows from the expression.
+/// Writes a column; without its name where that follows from the expression.
 fn column(column: &Column) -> String {
     let written = expression(&column.expr);
     if label(&column.expr, &written) == column.label && !lexer::begins_with_name(&written) {

@@ -1,4 +1,4 @@
-//! Expressions, with parentheses where the order of operators needs them.
+//! Writes expressions, with parentheses where the precedence of operators needs them.
 
 use super::word;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     keyword,
 };
 
-/// How strongly an expression holds together: those with a lower level need parentheses within a higher one.
+/// Precedence of an expression: one of a lower level needs parentheses inside one of a higher level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Ternary,
@@ -20,12 +20,12 @@ enum Level {
     Value,
 }
 
-/// Whether an expression stays together behind a sign.
+/// Whether an expression needs no parentheses behind a sign.
 pub(super) fn is_value(expr: &Expr) -> bool {
     level(expr) == Level::Value
 }
 
-/// An expression in one line.
+/// Returns an expression in one line.
 pub fn expression(expr: &Expr) -> String {
     let mut out = String::new();
     write(&mut out, expr, Level::Ternary);
@@ -72,12 +72,13 @@ fn operator(op: BinaryOp) -> (&'static str, Level) {
     }
 }
 
-/// What an operand on the left needs: a comparison of a comparison is hard to read without parentheses.
+/// Level that a left operand needs. A comparison inside a comparison gets parentheses, because it is hard to read
+/// without.
 fn left_of(level: Level) -> Level {
     if level == Level::Comparison { Level::Sum } else { level }
 }
 
-/// What an operand on the right needs: `and` and `or` are the same however they are grouped, the others are not.
+/// Level that a right operand needs. Grouping means nothing for `and` and `or`, but does for all others.
 fn right_of(level: Level) -> Level {
     match level {
         Level::Comparison => Level::Sum,
@@ -108,7 +109,7 @@ fn bare(out: &mut String, expr: &Expr) {
         ExprKind::Field(name) => out.push_str(&word::name(name)),
         ExprKind::Not(inner) => {
             out.push_str("not ");
-            // Parentheses around a comparison say to people what is denied.
+            // Parentheses show readers what the `not` applies to.
             write(out, inner, Level::Unary);
         }
         ExprKind::Negative(inner) => {
@@ -216,7 +217,7 @@ fn call(out: &mut String, name: &str, arguments: &[Expr], condition: Option<&Exp
     out.push(')');
 }
 
-/// The name of a function may be that of a command or of an old field: the parenthesis tells.
+/// Writes the name of a function. It may be that of a command or of an old field, because the parenthesis follows.
 fn plain_name(name: &str) -> String {
     let written = word::name(name);
     match written.strip_prefix('\\') {

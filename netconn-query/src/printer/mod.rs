@@ -1,5 +1,5 @@
-//! Writes a query as the language wants it: parsed again it is the same. For `--explain`, for saved queries, and for the
-//! suggestions beside what was written otherwise.
+//! Writes a query in its canonical form, which parses to the same query: for `--explain`, saved queries, and
+//! suggestions.
 
 mod word;
 mod expression;
@@ -10,12 +10,12 @@ pub use word::{name, text};
 
 use crate::ast::Query;
 
-/// The query in one line.
+/// Returns the query in one line.
 pub fn line(query: &Query) -> String {
     command::query(query, " ")
 }
 
-/// The query with each command in a line of its own; subqueries stay within their line.
+/// Returns the query with each command in its own line; subqueries stay in the line of their command.
 pub fn lines(query: &Query) -> String {
     command::query(query, "\n")
 }

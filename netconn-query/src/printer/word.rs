@@ -1,8 +1,8 @@
-//! Names and texts: with backslashes and quotes where they need them.
+//! Writes names and texts, with backslashes and quotes where they need them.
 
 use crate::{catalogue, keyword, old};
 
-/// The name of a field or column.
+/// Returns the name of a field or column as queries write it.
 pub fn name(name: &str) -> String {
     let mut written = String::with_capacity(name.len() + 1);
     let last = name.chars().count().saturating_sub(1);
@@ -26,13 +26,13 @@ pub fn name(name: &str) -> String {
     written
 }
 
-/// The name of a function, or a table: quoted, if it is no plain word.
+/// Returns a name, in quotes if it is no plain word.
 pub(super) fn name_or_text(given: &str) -> String {
     let written = name(given);
     if written == given { written } else { text(given) }
 }
 
-/// A text in quotes.
+/// Returns a text in quotes.
 pub fn text(text: &str) -> String {
     let mut written = String::with_capacity(text.len() + 2);
     written.push('\'');
@@ -50,7 +50,7 @@ pub fn text(text: &str) -> String {
     written
 }
 
-/// `$"regex"`: as it is; in the quotes that are not in it, or else with backslashes before them.
+/// Returns `$"regex"` unchanged, in the kind of quotes that is not in it, or with its quotes escaped.
 pub(super) fn regex(regex: &str) -> String {
     let free_of = |quote: char| {
         let mut escaped = false;

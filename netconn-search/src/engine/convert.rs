@@ -1,7 +1,7 @@
-//! A closed segment of lines to Parquet, sorted by time, with nothing lost.
+//! Converts a closed segment of lines to Parquet, sorted by time, without losing anything.
 //!
-//! The lines are read twice: first for their times and names, then, in the order of their times, for their values. In memory
-//! are 24 bytes for each line, and the row group that is being written.
+//! The lines are read twice: first their times and names, then, in the order of time, their values. Memory holds 24
+//! bytes for each line, and the current row group.
 
 use std::{
     fs::{self, File},
@@ -40,15 +40,15 @@ use super::{
 /// Rows of a row group: small enough to skip most of a day, large enough to compress well.
 const ROW_GROUP: usize = 128 * 1024;
 
-/// Rows that are built before they are given to the writer.
+/// Rows of a batch for the writer.
 const BATCH: usize = 8 * 1024;
 
-/// What a conversion has made; as JSON it is the line that the daemon waits for.
+/// The result of a conversion; as JSON it is the line that the daemon waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Converted {
     /// Rows: one for each line.
     pub rows: u64,
-    /// Lines that were no JSON object: they are kept as they are in the column `line.unparsed`.
+    /// Lines that are no JSON object; they are kept in the column `line.unparsed`.
     pub unparsed: u64,
     /// Time of the earliest event, epoch milliseconds.
     pub first: Option<i64>,
@@ -62,30 +62,30 @@ pub struct Converted {
 
 /// A line of the segment.
 struct Line {
-    /// Time of the event; that of the line before if it has none.
+    /// Time of the event; of a line without one, the time of the line before.
     time: i64,
     start: u64,
     length: u32,
 }
 
-/// What the first reading finds.
+/// Result of the first reading.
 struct Segment {
     file: EventFile,
     lines: Vec<Line>,
     shapes: TableShape,
     sorted: bool,
-    /// All lines have a time.
+    /// Times of all lines.
     timed: bool,
     first: Option<i64>,
     last: Option<i64>,
 }
 
-/// Converts a file of lines; the Parquet file is put beside it, as `events-FROM-TO.parquet`. FROM is that of the segment's
-/// name, or else the time of its first event.
+/// Converts a file of lines. The Parquet file is put beside it, as `events-FROM-TO.parquet`; FROM is that of the
+/// segment's name, or else the time of its first event.
 ///
 /// # Errors
 ///
-/// The file cannot be read, the other one cannot be written; nothing is left then.
+/// The segment cannot be read, or the Parquet file cannot be written; then no file is left behind.
 pub fn convert(ndjson: &Path) -> Result<Converted> {
     let read = |source| SearchError::Read { path: ndjson.to_owned(), source };
     let file = match find::open_file(ndjson).map_err(read)? {
@@ -100,11 +100,11 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
     };
     let mut segment = Segment::read(file).map_err(read)?;
     if !segment.sorted {
-        // Stable: lines of the same time stay in their order.
+        // A stable sort keeps lines of the same time in their order.
         segment.lines.sort_by_key(|line| line.time);
     }
     let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
-    // Names have no times before 1970: such events count as of 1970.
+    // Names of segments cannot say times before 1970, so earlier events count as of 1970.
     let epoch_ms = |time: i64| u64::try_from(time).unwrap_or(0);
     let from = name.map_or(epoch_ms(segment.first.unwrap_or(0)), SegmentName::from);
     let to = segment.last.map_or(from, |last| epoch_ms(last).max(from));
@@ -122,7 +122,7 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
     })?;
     temporary.as_file().sync_all().map_err(write)?;
     let bytes = temporary.as_file().metadata().map_err(write)?.len();
-    // As the segment may be read, so may this.
+    // The Parquet file gets the permissions of the segment.
     let rights = fs::metadata(ndjson).map_err(read)?.permissions();
     temporary.as_file().set_permissions(rights).map_err(write)?;
     temporary.persist(&parquet).map_err(|error| write(error.error))?;
@@ -185,7 +185,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Writes all rows. Answers how many lines were no object.
+    /// Writes all rows; returns the number of lines that are no JSON object.
     fn write(&self, output: &File) -> std::result::Result<u64, Failed> {
         let schema = self.shapes.seen(&[UNPARSED, ORIGINAL]);
         let place = |name: &str| schema.index_of(name).ok();
@@ -227,7 +227,7 @@ fn time_of(rows: &mut RowBuilder, line: &[u8]) -> io::Result<Option<i64>> {
     Ok((!times.is_empty() && times.is_valid(0)).then(|| times.value(0)))
 }
 
-/// A text with what is no UTF-8 written as `\xNN`.
+/// Returns a text in which bytes that are no UTF-8 are written as `\xNN`.
 fn escaped(text: &[u8]) -> String {
     let mut escaped = String::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
@@ -253,7 +253,7 @@ fn properties(schema: &SchemaRef, timed: bool) -> WriterProperties {
         .set_max_row_group_row_count(Some(ROW_GROUP))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(sorting)
-        // Times grow: their differences are small.
+        // Delta encoding suits sorted times.
         .set_column_dictionary_enabled(path.clone(), false)
         .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
         .build()

@@ -1,4 +1,4 @@
-//! What a query uses: names, which may be fields that are rare in the files, and the time that is searched.
+//! Finds what a query uses: names that may be fields, and the searched time.
 
 use std::collections::BTreeSet;
 
@@ -9,28 +9,28 @@ use netconn_query::{
     facts::{ColumnsAfter, MadeColumn},
 };
 
-/// What a query uses, with those within it.
+/// The names that a query uses, its subqueries included.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// All that may be fields.
+    /// Names that may be fields.
     pub(crate) used: BTreeSet<String>,
-    /// Those that the query makes itself.
+    /// Names of columns that the query makes.
     made: BTreeSet<String>,
-    /// It makes others, which only the data know.
+    /// Whether it makes columns that only the data decide.
     open: bool,
-    /// Some function of it depends on the time that is searched.
+    /// Whether a function in it depends on the searched time.
     pub(crate) asks_for_time: bool,
 }
 
 impl Names {
-    /// Those of a query.
+    /// Returns the names of a query.
     pub(crate) fn of(query: &Query) -> Self {
         let mut names = Self::default();
         names.add(query);
         names
     }
 
-    /// Those that can only be fields: worth reading for, if no file is known to have them.
+    /// Returns the names that can only be fields, which are worth a read of the files if the index has none of them.
     pub(crate) fn rare(&self) -> BTreeSet<String> {
         let side = |name: &str| name.split_once('.').is_some_and(|(alias, _)| self.made.contains(alias));
         let rare = self.used.difference(&self.made).filter(|name| !self.open && !side(name));
@@ -87,7 +87,7 @@ fn text(name: &Name) -> String {
     name.text.clone()
 }
 
-/// Whether what a function gives depends on the time that is searched.
+/// Whether the value of a function depends on the searched time.
 fn asks_for_time(name: &str, arguments: &[Expr]) -> bool {
     match PlainId::by_name(name) {
         Some(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan) => true,

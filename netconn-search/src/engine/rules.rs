@@ -1,4 +1,4 @@
-//! Rules of DataFusion's optimizers, without what they get wrong in 55.2.
+//! DataFusion's optimizer rules, without those that are wrong in 55.2.
 
 use std::{fmt, sync::Arc};
 
@@ -27,15 +27,15 @@ use datafusion::{
     },
 };
 
-use super::plan::filters_kept;
+use super::plan::filters_opaque;
 
-/// The rules for logical plans.
+/// Returns the rules for logical plans.
 pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules = Optimizer::new().rules;
-    // The first writes out columns, whatever they are made of.
+    // This rule copies the expression of a column into conditions, whatever it costs.
     let own: [Arc<dyn OptimizerRule + Send + Sync>; 2] = [
-        Arc::new(Except { rule: EliminateOuterJoin::new(), leaves: filters_kept }),
-        Arc::new(Except { rule: PushDownFilter::new(), leaves: filters_whole }),
+        Arc::new(SkipRule { rule: EliminateOuterJoin::new(), leaves: filters_opaque }),
+        Arc::new(SkipRule { rule: PushDownFilter::new(), leaves: filters_whole }),
     ];
     for own in own {
         for rule in rules.iter_mut().filter(|rule| rule.name() == own.name()) {
@@ -45,7 +45,8 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     rules
 }
 
-/// The rules for physical plans: ours comes before the one that sorts, and behind those that ask how many rows there are.
+/// Returns the rules for physical plans. Ours comes before the rule that adds sorts and after those that need
+/// statistics of row counts.
 pub(crate) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let sorting = rules.iter().position(|rule| rule.name() == EnsureRequirements::new().name()).unwrap_or(0);
@@ -55,12 +56,12 @@ pub(crate) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
 
 /// A rule that leaves some plans as they are.
 #[derive(Debug)]
-struct Except<Rule> {
+struct SkipRule<Rule> {
     rule: Rule,
     leaves: fn(&LogicalPlan) -> bool,
 }
 
-impl<Rule: OptimizerRule> OptimizerRule for Except<Rule> {
+impl<Rule: OptimizerRule> OptimizerRule for SkipRule<Rule> {
     fn name(&self) -> &str {
         self.rule.name()
     }
@@ -74,14 +75,15 @@ impl<Rule: OptimizerRule> OptimizerRule for Except<Rule> {
     }
 }
 
-/// Whether the plan is a filter above an aggregate without keys. That has a row, whatever is below it: a condition without columns may not
-/// go there. Conditions become such in a union, when the column that they ask about is missing on one side.
+/// Whether the plan is a filter above an aggregate without keys. Such an aggregate has a row even without input, so a
+/// condition without columns must not move below it. In a union, conditions lose their columns when the column is
+/// missing on one side.
 fn filters_whole(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Filter(filter) = plan else { return false };
     matches!(filter.input.as_ref(), LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty())
 }
 
-/// Puts a [`Fence`] above unions and outer joins.
+/// Puts a [`OrderBarrier`] above unions and outer joins.
 #[derive(Debug)]
 struct Fences;
 
@@ -92,7 +94,7 @@ impl PhysicalOptimizerRule for Fences {
             if !is_outer_join && !plan.is::<UnionExec>() {
                 return Ok(Transformed::no(plan));
             }
-            let fence: Arc<dyn ExecutionPlan> = Arc::new(Fence::new(plan));
+            let fence: Arc<dyn ExecutionPlan> = Arc::new(OrderBarrier::new(plan));
             Ok(Transformed::yes(fence))
         })
         .data()
@@ -107,7 +109,7 @@ impl PhysicalOptimizerRule for Fences {
     }
 }
 
-/// Rows of which DataFusion knows no order, and not which columns are constant or equal.
+/// A step that hides from DataFusion in which order rows are, and which columns are constant or equal.
 ///
 /// - It sorts the sides of a union for a sort above it, each without the columns that are constant or the same as others on that side
 ///   (`pushdown_sorts`), and then cannot tell that all are in the order asked for (`calculate_union` knows of no equal columns):
@@ -115,12 +117,12 @@ impl PhysicalOptimizerRule for Fences {
 /// - What is constant on a side of an outer join it takes for constant behind the join (`EquivalenceGroup::join`), where it is missing in
 ///   rows without that side: sorts leave it out.
 #[derive(Debug)]
-struct Fence {
+struct OrderBarrier {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
-impl Fence {
+impl OrderBarrier {
     fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::clone(input.properties());
         let properties = properties.with_eq_properties(EquivalenceProperties::new(input.schema()));
@@ -128,15 +130,15 @@ impl Fence {
     }
 }
 
-impl DisplayAs for Fence {
+impl DisplayAs for OrderBarrier {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Fence")
+        f.write_str("OrderBarrier")
     }
 }
 
-impl ExecutionPlan for Fence {
+impl ExecutionPlan for OrderBarrier {
     fn name(&self) -> &'static str {
-        "Fence"
+        "OrderBarrier"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {

@@ -1,4 +1,4 @@
-//! A search: where, when, with which limits; and its answer.
+//! A search (where, when, with which limits) and its answer.
 
 use std::{
     ops::Range,
@@ -43,10 +43,10 @@ use super::{
     },
 };
 
-/// Memory that a query may use if nothing else is said, bytes.
+/// Default of the memory that a query may use, bytes.
 pub const MEMORY: usize = 400_000_000;
 
-/// Rows that are shown if the query does not say how many.
+/// Number of rows that are shown if the query does not say it.
 pub const ROWS: u64 = 1_000;
 
 /// Where to search, and within which limits.
@@ -54,13 +54,13 @@ pub const ROWS: u64 = 1_000;
 pub struct Search {
     /// Files and folders: NDJSON, compressed by gzip or zstd or not, and Parquet.
     pub paths: Vec<PathBuf>,
-    /// Time of the events, epoch milliseconds; all if there is none.
+    /// Time range of the events, epoch milliseconds; `None` for all.
     pub range: Option<Range<i64>>,
-    /// Bytes of memory that the query may use; beyond it files are used, then it ends with an error.
+    /// Memory that the query may use, bytes. Beyond it the query uses temporary files, and fails if that is not enough.
     pub memory: usize,
-    /// Rows that are shown if the query does not say how many.
+    /// Number of rows that are shown if the query does not say it.
     pub max_rows: u64,
-    /// Folder of the tables of `lookup`, `dataset` and `savelookup`.
+    /// Folder with the tables of `lookup`, `dataset` and `savelookup`.
     pub tables: Option<PathBuf>,
     /// Database of places in MaxMind's format, for the functions `geo_ip_…`.
     pub geo_database: Option<PathBuf>,
@@ -72,28 +72,28 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// The rows. Dropping it ends the search.
     pub batches: BoxStream<'static, Result<RecordBatch>>,
-    /// What the person who asked should know before the rows. What comes up while files are read is in `progress`.
+    /// Warnings that are known before the first row. Those about files that are being read are in `progress`.
     pub warnings: Vec<Warning>,
-    /// Counters; those of losses and of bad lines are complete at the end of the rows.
+    /// Counters. Those of losses and of bad lines are complete only after the last row.
     pub progress: Arc<SearchProgress>,
 }
 
-/// How a query is answered.
+/// How a query was answered.
 #[derive(Clone, Debug)]
 pub struct Explained {
-    /// Steps of the plan, one on each line, with what each of them counted.
+    /// The steps of the plan, one a line, with their metrics.
     pub plan: String,
-    /// What was read and what was not.
+    /// What was read and what was skipped.
     pub read: ProgressSnapshot,
 }
 
 impl Search {
-    /// A search in these files and folders, with the usual limits.
+    /// Creates a search in these files and folders, with the default limits.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         Self { paths, range: None, memory: MEMORY, max_rows: ROWS, tables: None, geo_database: None }
     }
 
-    /// Fields that the events have: those of the field table, then others found in the files.
+    /// Returns the names of the fields: those of the schema first, then others found in the files.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Search {
     ///
     /// # Errors
     ///
-    /// A path cannot be read, there is nothing to search, or the query asks for something that cannot be.
+    /// A path cannot be read, there is nothing to search, or the query cannot be planned.
     pub async fn run(&self, query: &Query) -> Result<Answer> {
         let prepared = self.prepare_aside(query, false).await?;
         let progress = Arc::clone(prepared.planner.events.progress());
@@ -126,11 +126,12 @@ impl Search {
         Ok(Answer { schema, batches, warnings, progress })
     }
 
-    /// Answers a query and says how, instead of what. Tables are not written. `watch` is given the counters as soon as there are any.
+    /// Runs a query and returns how it was answered instead of its rows. `savelookup` writes nothing. `watch` is called
+    /// with the counters as soon as they exist.
     ///
     /// # Errors
     ///
-    /// As [`Self::run`], and what can go wrong while it runs.
+    /// Those of [`Self::run`], and errors while the query runs.
     pub async fn explain(&self, query: &Query, watch: impl FnOnce(&Arc<SearchProgress>)) -> Result<Explained> {
         let prepared = self.prepare_aside(query, true).await?;
         let progress = Arc::clone(prepared.planner.events.progress());
@@ -141,12 +142,12 @@ impl Search {
             batch.map_err(|error| SearchError::engine(error, self.memory))?;
         }
         let plan = DisplayableExecutionPlan::with_metrics(prepared.plan.as_ref()).indent(false).to_string();
-        // Columns that the plan has made for itself.
+        // Hidden columns have an unprintable character in their names.
         let plan = plan.replace(HIDDEN, "#");
         Ok(Explained { plan, read: progress.snapshot() })
     }
 
-    /// Plans on a thread of the runtime, which has the stack for it.
+    /// Plans on a thread of the runtime, because its stack is large enough.
     async fn prepare_aside(&self, query: &Query, dry: bool) -> Result<Prepared> {
         let (search, query) = (self.clone(), query.clone());
         let planning = tokio::spawn(async move { search.prepare(&query, dry).await });
@@ -199,7 +200,7 @@ struct Prepared {
     default_limit: bool,
 }
 
-/// The first `max` rows; that there are more is noted.
+/// Returns the first `max` rows and notes in `progress` if there are more.
 fn cut(
     batches: impl Stream<Item = Result<RecordBatch>>,
     max: u64,
@@ -216,7 +217,7 @@ fn cut(
     })
 }
 
-/// Times of the first event and the last one; nothing if there is none.
+/// Returns the times of the first and the last event; `None` if there are no events.
 async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range<i64>>> {
     let table = provider_as_source(Arc::new(events.apart()));
     let time = || rows_column(Field::EventTime.info().name);
@@ -234,23 +235,23 @@ async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range
     }))
 }
 
-/// Events of the range that the Parquet files say are lost. Few files have such an event: the others are not looked at.
+/// Counts the lost events of the range that Parquet files report. Few files have such reports; the others are not read.
 async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
     let Some(events) = planner.events.with_losses() else { return Ok(0) };
     let state: &SessionState = &planner.state;
     let table = provider_as_source(Arc::new(events));
     let field = |field: Field| rows_column(field.info().name);
     let mut condition = field(Field::EventType).eq(lit(losses::KIND));
-    // The history lacks only what it has lost itself.
+    // Events that another output has lost are in the history.
     let output = field(Field::LossOutput);
     condition = condition.and(output.clone().is_null().or(output.eq(lit(segment_name::HISTORY))));
     if let Some(range) = range {
-        // It is told when it is over: what counts is when it was.
+        // A loss is reported when it is over; its own time decides whether it is in the range.
         let time = |edge| coalesce(vec![try_cast(field(edge), DataType::Int64), field(Field::EventTime)]);
         let (from, to) = (time(Field::LossFrom), time(Field::LossTo));
         condition = condition.and(to.gt_eq(lit(range.start))).and(from.lt(lit(range.end)));
     }
-    // In files of others it may be a float or a text.
+    // In files of other programs the column may be a float or a text.
     let count = try_cast(field(Field::LossCount), DataType::Int64);
     let plan = LogicalPlanBuilder::scan("losses", table, None)?
         .filter(condition)?

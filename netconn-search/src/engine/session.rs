@@ -1,4 +1,4 @@
-//! What DataFusion works with: memory, threads, options.
+//! The session of DataFusion: memory, threads, options.
 
 use std::{io, num::NonZeroUsize, sync::Arc};
 
@@ -8,27 +8,28 @@ use datafusion::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use super::{error::Result, plan::Keep, pool::SearchPool, rules};
+use super::{error::Result, plan::HideWideColumns, pool::SearchPool, rules};
 
-/// Stack of a thread: plans are walked recursively. Only what is used of it costs memory.
+/// Stack of a thread, bytes: DataFusion walks plans recursively. Only the used part costs memory.
 const STACK: usize = 64 * 1024 * 1024;
 
-/// Part of the memory that is for footers of Parquet files.
+/// One part in this many of the memory is for footers of Parquet files.
 const FOOTERS: usize = 10;
 
-/// Consumers that an error about memory names.
+/// Number of memory consumers that an error names.
 const NAMED: NonZeroUsize = NonZeroUsize::MIN;
 
-/// The threads that searches run on: those of another runtime may have too little stack for long queries.
+/// Creates the runtime that searches need: threads of another one may have too little stack for long queries.
 ///
 /// # Errors
 ///
-/// The system gives no threads.
+/// The system refuses a thread.
 pub fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().thread_stack_size(STACK).enable_all().build()
 }
 
-/// A session that uses at most so many bytes, and files in the system's temporary folder beyond that.
+/// Creates a session that uses at most this many bytes of memory, and files in the system's temporary folder beyond
+/// that.
 pub(crate) fn session(memory: usize) -> Result<SessionState> {
     let footers = memory / FOOTERS;
     let pool = TrackConsumersPool::new(SearchPool::new(memory - footers), NAMED);
@@ -37,17 +38,18 @@ pub(crate) fn session(memory: usize) -> Result<SessionState> {
     let mut config = SessionConfig::new();
     let options = config.options_mut();
     options.catalog.create_default_catalog_and_schema = false;
-    // Sorts and groups leave room for what they merge later; several of them have to fit.
+    // Sorts and groups reserve this much for merging later, and several of them must fit into the memory.
     options.execution.sort_spill_reservation_bytes = (memory / 20).clamp(1024 * 1024, 10 * 1024 * 1024);
-    // To a plan `IS TRUE` is never missing, to its expressions it may be: such columns of a group are no mistake.
+    // DataFusion takes `IS TRUE` for never missing in plans and for maybe missing in expressions, which makes this
+    // check fail for some groups.
     options.execution.skip_physical_aggregate_schema_check = true;
-    // The readers decide that by their columns; conditions come in the order of what they cost.
+    // Our readers decide this by the columns they read, and our planner orders the conditions by their cost.
     options.execution.parquet.pushdown_filters = false;
     options.execution.parquet.reorder_filters = false;
-    // Rules of the optimizer ask for functions by their names.
+    // Optimizer rules look functions up by name.
     let aggregates = datafusion::functions_aggregate::all_default_aggregate_functions();
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
-    let builder = builder.with_analyzer_rule(Arc::new(Keep));
+    let builder = builder.with_analyzer_rule(Arc::new(HideWideColumns));
     let builder = builder.with_optimizer_rules(rules::logical()).with_physical_optimizer_rules(rules::physical());
     Ok(builder.with_aggregate_functions(aggregates).build())
 }

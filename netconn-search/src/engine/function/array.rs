@@ -1,4 +1,4 @@
-//! Functions of arrays.
+//! Array functions.
 
 use std::cmp::Ordering;
 
@@ -24,7 +24,7 @@ pub(crate) fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
     }
 }
 
-/// Numbers by size, texts by code point, missing values last.
+/// Orders two values: numbers by size, texts by code point, missing values last.
 pub(crate) fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
     match (left, right) {
         (Value::Null, Value::Null) => Ordering::Equal,
@@ -38,19 +38,19 @@ pub(crate) fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
     }
 }
 
-/// Its arguments.
+/// Returns an array of the arguments.
 pub(crate) fn array<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(arguments.to_vec())
 }
 
-/// The element at a place, counted from 0; from the end if negative.
+/// Returns the element at an index; a negative index counts from the end.
 pub(crate) fn get<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(values), Some(place)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
     let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
     usize::try_from(place).ok().and_then(|place| values.get(place)).cloned().unwrap_or(Value::Null)
 }
 
-/// The elements, joined by a text (a comma if there is none).
+/// Joins the elements by a text, or by a comma.
 pub(crate) fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else {
         return arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()));
@@ -60,7 +60,7 @@ pub(crate) fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::owned(texts.join(between.as_deref().unwrap_or(",")))
 }
 
-/// The distinct values of an array as one text, in order.
+/// Joins the values of an array in ascending order.
 pub(crate) fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match list(&arguments[0]) {
         None => Value::Null,
@@ -72,7 +72,7 @@ pub(crate) fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     }
 }
 
-/// Whether an array has the value, or a text the other.
+/// Whether an array has an element, or a text another text.
 pub(crate) fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Null => Value::Null,
@@ -84,7 +84,7 @@ pub(crate) fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     }
 }
 
-/// Each value once, at its first place.
+/// Keeps the first of equal elements.
 pub(crate) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
     let mut seen: Vec<Value<'a>> = Vec::new();
@@ -96,7 +96,7 @@ pub(crate) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(seen)
 }
 
-/// In ascending order.
+/// Sorts the elements in ascending order.
 pub(crate) fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
     let mut values = values.to_vec();
@@ -104,7 +104,7 @@ pub(crate) fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(values)
 }
 
-/// `slice(array, start[, end])`: from a place up to another, counted from 0; from the end if negative.
+/// `slice(array, start[, end])`: the elements from `start` up to `end`; negative indexes count from the end.
 pub(crate) fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(values), Some(start)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
     let place = |place: i64| {
@@ -116,7 +116,7 @@ pub(crate) fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(values[start..end.max(start)].to_vec())
 }
 
-/// The elements of all arguments.
+/// Concatenates arrays, or texts if no argument is an array.
 pub(crate) fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     if arguments.iter().all(|argument| list(argument).is_none()) {
         return Value::owned(arguments.iter().filter_map(Value::text).collect::<String>());
@@ -132,7 +132,7 @@ pub(crate) fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(all)
 }
 
-/// `cut(array, n)`: at most so many elements, for `array_agg(x, n)`.
+/// `cut(array, n)`: the first n elements, for `array_agg(x, n)`.
 pub(crate) fn cut<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     slice(&[arguments[0].clone(), Value::Integer(0), arguments[1].clone()])
 }

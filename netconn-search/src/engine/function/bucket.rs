@@ -1,4 +1,4 @@
-//! `timebucket` over a whole column: it is what most charts are made of.
+//! `timebucket` over a whole column at once, because most charts are made of it.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use super::{
     value::{Column, Kind, Value, normal},
 };
 
-/// The beginning of the bucket of so many nanoseconds that a moment is in.
+/// Returns the beginning of the bucket that a moment is in.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bucket {
     width: i64,
     signature: Signature,
 }
 
-/// A call of it.
+/// Returns a call of `timebucket` with buckets of this many nanoseconds.
 pub(crate) fn timebucket(time: Expr, width: i64) -> Expr {
     ScalarUDF::from(Bucket { width, signature: Signature::any(1, Volatility::Immutable) }).call(vec![time])
 }

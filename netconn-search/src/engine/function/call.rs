@@ -1,4 +1,4 @@
-//! A function of the table as a function of DataFusion.
+//! Makes a function of DataFusion of one of the table.
 
 use std::{
     cell::RefCell,
@@ -25,7 +25,7 @@ use super::{
 
 type Cache<T> = RefCell<HashMap<String, Option<Rc<T>>, RandomState>>;
 
-/// What is kept between the rows of a batch.
+/// What the rows of a batch share: compiled expressions and the database of places.
 pub(crate) struct Call<'a> {
     regexes: Cache<Regex>,
     networks: Cache<IpNet>,
@@ -33,17 +33,17 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The compiled expression; `None` if it is none.
+    /// Returns the compiled regular expression; `None` if it is wrong.
     pub(crate) fn regex(&self, pattern: &str) -> Option<Rc<Regex>> {
         cached(&self.regexes, pattern, |pattern| Regex::new(pattern).ok())
     }
 
-    /// The network; `None` if it is none.
+    /// Returns the network in a text; `None` if it is none.
     pub(crate) fn network(&self, text: &str) -> Option<Rc<IpNet>> {
         cached(&self.networks, text, network::network)
     }
 
-    /// The database of places.
+    /// Returns the database of places.
     pub(crate) fn database(&self) -> Option<&Database> {
         self.database
     }
@@ -59,7 +59,7 @@ fn cached<T>(cache: &Cache<T>, key: &str, make: impl FnOnce(&str) -> Option<T>) 
     value
 }
 
-/// A function as DataFusion knows it.
+/// The function that DataFusion calls.
 #[derive(Debug)]
 struct Scalar {
     function: RowFunction,
@@ -81,7 +81,7 @@ impl Hash for Scalar {
     }
 }
 
-/// A call of a function of the table.
+/// Returns a call of a function.
 pub(crate) fn call(function: RowFunction, database: Option<&Database>, arguments: Vec<Expr>) -> Expr {
     let signature = match arguments.is_empty() {
         true => Signature::nullary(Volatility::Immutable),

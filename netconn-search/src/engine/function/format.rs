@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::value::Value;
 
-/// Fills the places of the first argument with the others, as C's `printf` does; `%,d` groups digits by thousands.
+/// Replaces the places of the first argument by the other arguments, as C's `printf` does; `%,d` groups digits by
+/// thousands.
 pub(crate) fn format<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(template) = arguments[0].text() else { return Value::Null };
     let mut values = arguments[1..].iter();
@@ -29,7 +30,7 @@ pub(crate) fn format<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::owned(text)
 }
 
-/// One `%…`.
+/// A place: one `%…`.
 #[derive(Debug, Default)]
 struct Place {
     left: bool,

@@ -1,4 +1,4 @@
-//! Where an address is, from a database in MaxMind's format.
+//! Looks up where an address is, in a database in MaxMind's format.
 
 use std::{net::IpAddr, path::Path};
 
@@ -7,7 +7,7 @@ use maxminddb::{Reader, geoip2};
 use super::{network::address, value::Value};
 use crate::engine::error::{Result, SearchError};
 
-/// What can be asked of an address.
+/// What the database says of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Country,
@@ -26,7 +26,8 @@ pub(crate) fn open(path: &Path) -> Result<Reader<Vec<u8>>> {
         .map_err(|error| SearchError::Format { path: path.to_owned(), why: format!("it is no MMDB file ({error})") })
 }
 
-/// What the database says of an address, in English or the language given by its code; missing if it says nothing.
+/// Returns what the database says of an address, in English or in the language with the given code; missing if it says
+/// nothing.
 pub(crate) fn look_up<'a>(
     reader: &Reader<Vec<u8>>,
     place: Place,

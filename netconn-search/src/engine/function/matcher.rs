@@ -1,5 +1,5 @@
-//! Whether texts match a pattern that the query spells out. Arrow's kernels would compile it again for each batch, which takes
-//! longer than to look through the batch.
+//! Matches texts against a pattern that is known before the query runs. Arrow's kernels would compile it again for each
+//! batch, which takes longer than searching the batch.
 
 use std::{
     hash::{Hash, Hasher},
@@ -18,11 +18,12 @@ use regex::Regex;
 
 use super::value::normal;
 
-/// A pattern.
+/// A compiled pattern as a function of DataFusion.
 #[derive(Debug)]
 struct Matcher {
     regex: Regex,
-    /// Tells it apart from others: its columns are named after it.
+    /// Name of the call; it has the pattern in it, because DataFusion takes calls of one name and argument for the
+    /// same.
     name: String,
     signature: Signature,
 }
@@ -41,7 +42,7 @@ impl Hash for Matcher {
     }
 }
 
-/// Whether `subject`, a text, matches; missing if it is.
+/// Returns whether `subject`, a text, matches; missing if the text is missing.
 pub(crate) fn matches(subject: Expr, regex: Regex) -> Expr {
     let name = format!("_matches /{regex}/");
     ScalarUDF::from(Matcher { regex, name, signature: Signature::any(1, Volatility::Immutable) }).call(vec![subject])

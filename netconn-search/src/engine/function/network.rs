@@ -1,4 +1,4 @@
-//! Functions of addresses and URLs.
+//! Functions for addresses and URLs.
 
 use std::{
     cmp::Ordering,
@@ -9,9 +9,9 @@ use ipnet::IpNet;
 
 use super::{call::Call, value::Value};
 
-/// The address in a text; an IPv4-mapped one as IPv4.
+/// Reads the address in a text; an IPv4-mapped one is returned as IPv4.
 pub(crate) fn address(text: &str) -> Option<IpAddr> {
-    // Longer than any address, or without what every address has: most texts are none.
+    // A quick test first, because most texts are no addresses.
     if text.len() > 45 || !text.as_bytes().first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':') {
         return None;
     }
@@ -22,42 +22,42 @@ fn is<'a>(value: &Value<'a>, test: impl FnOnce(IpAddr) -> bool) -> Value<'a> {
     value.text().map_or(Value::Null, |text| Value::Bool(address(&text).is_some_and(test)))
 }
 
-/// Whether it is an address.
+/// Whether the value is an IP address.
 pub(crate) fn net_ip<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |_| true)
 }
 
-/// Whether it is an IPv4 address.
+/// Whether the value is an IPv4 address.
 pub(crate) fn net_ipv4<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| address.is_ipv4())
 }
 
-/// Whether it is an IPv6 address.
+/// Whether the value is an IPv6 address.
 pub(crate) fn net_ipv6<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| address.is_ipv6())
 }
 
-/// Private by RFC 1918, or of this host (127/8).
+/// Whether an address is private by RFC 1918, or a loopback address (127/8).
 fn rfc1918(address: Ipv4Addr) -> bool {
     address.is_private() || address.is_loopback()
 }
 
-/// Unique local by RFC 4193.
+/// Whether an address is unique local by RFC 4193.
 fn rfc4193(address: Ipv6Addr) -> bool {
     address.is_unique_local()
 }
 
-/// Whether it is an IPv4 address of RFC 1918 or 127/8.
+/// Whether the value is an IPv4 address of RFC 1918 or 127/8.
 pub(crate) fn net_rfc1918<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| matches!(address, IpAddr::V4(address) if rfc1918(address)))
 }
 
-/// Whether it is an IPv6 address of RFC 4193.
+/// Whether the value is an IPv6 address of RFC 4193.
 pub(crate) fn net_rfc4193<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| matches!(address, IpAddr::V6(address) if rfc4193(address)))
 }
 
-/// Whether it is an address of no public network: RFC 1918, RFC 4193, of this host or of this link.
+/// Whether the value is an address of RFC 1918 or RFC 4193, a loopback or a link-local address.
 pub(crate) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| match address {
         IpAddr::V4(address) => rfc1918(address) || address.is_link_local(),
@@ -65,7 +65,7 @@ pub(crate) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
-/// `net_ipsubnet(address, network, …)`: whether it is in one of them.
+/// `net_ipsubnet(address, network, …)`: whether the address is in one of the networks.
 pub(crate) fn net_ipsubnet<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| {
         arguments[1..]
@@ -75,12 +75,12 @@ pub(crate) fn net_ipsubnet<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Valu
     })
 }
 
-/// A network in CIDR form.
+/// Reads a network in CIDR form.
 pub(crate) fn network(text: &str) -> Option<IpNet> {
     text.contains('/').then(|| text.trim().parse().ok()).flatten()
 }
 
-/// `order(a, b)`: -1, 0 or 1: two addresses by their number, other texts by code point.
+/// `order(a, b)`: -1, 0 or 1; addresses are ordered by their number, other texts by code point.
 pub(crate) fn order<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(left), Some(right)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     let order = match (address(&left), address(&right)) {
@@ -128,7 +128,7 @@ fn url(text: &str) -> Url<'_> {
     url
 }
 
-/// The host without user and port.
+/// Returns the host without user and port.
 fn domain<'a>(url: &Url<'a>) -> &'a str {
     let host = url.netloc.rsplit_once('@').map_or(url.netloc, |(_, host)| host);
     if let Some(after) = host.strip_prefix('[') {
@@ -137,7 +137,7 @@ fn domain<'a>(url: &Url<'a>) -> &'a str {
     host.rsplit_once(':').map_or(host, |(host, _)| host)
 }
 
-/// A part of a URL, missing if it is empty.
+/// Returns a part of a URL; missing if it is empty.
 fn part<'a>(value: &Value<'a>, take: impl for<'b> FnOnce(&Url<'b>) -> &'b str) -> Value<'a> {
     let Some(text) = value.text() else { return Value::Null };
     let url = url(&text);
@@ -145,28 +145,28 @@ fn part<'a>(value: &Value<'a>, take: impl for<'b> FnOnce(&Url<'b>) -> &'b str) -
     if part.is_empty() { Value::Null } else { Value::owned(part) }
 }
 
-/// `https` of `https://…`.
+/// The scheme: `https` of `https://…`.
 pub(crate) fn net_url_scheme<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.scheme)
 }
 
-/// User, host and port.
+/// The user, the host and the port.
 pub(crate) fn net_url_netloc<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.netloc)
 }
 
-/// The name of a host; an address is none.
+/// Returns the name of the host; empty if it is an address.
 fn named<'a>(url: &Url<'a>) -> &'a str {
     let host = domain(url).trim_end_matches('.');
     if address(host).is_some() { "" } else { host }
 }
 
-/// The part of the host's name that somebody has registered; or its address.
+/// The registered domain of the host, by the public suffix list; or its address.
 pub(crate) fn net_url_domain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| psl::domain_str(named(url)).unwrap_or(domain(url)))
 }
 
-/// What stands in the host's name before that.
+/// The labels of the host's name before its registered domain.
 pub(crate) fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| {
         let host = named(url);
@@ -175,7 +175,7 @@ pub(crate) fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
-/// The part of the host's name under which names are registered, by the public suffix list.
+/// The public suffix of the host's name.
 pub(crate) fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| {
         let host = named(url);
@@ -183,12 +183,12 @@ pub(crate) fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
-/// The user.
+/// The user, with a password if there is one.
 pub(crate) fn net_url_userinfo<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.netloc.rsplit_once('@').map_or("", |(user, _)| user))
 }
 
-/// The port, a number, if the URL has one.
+/// The port as a number, if the URL has one.
 pub(crate) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let url = url(&text);
@@ -198,17 +198,17 @@ pub(crate) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
         .map_or(Value::Null, |port| Value::Integer(port.into()))
 }
 
-/// From the first slash after the host.
+/// The path, from the first slash after the host.
 pub(crate) fn net_url_path<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.path)
 }
 
-/// What is behind the question mark.
+/// The text behind the question mark.
 pub(crate) fn net_url_query<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.query)
 }
 
-/// What is behind the hash sign.
+/// The text behind the hash sign.
 pub(crate) fn net_url_fragment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.fragment)
 }

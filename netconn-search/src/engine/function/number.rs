@@ -1,13 +1,13 @@
-//! Functions of numbers.
+//! Number functions.
 
 use super::value::Value;
 
-/// The smallest argument that is there.
+/// Returns the smallest argument; missing ones are left out.
 pub(crate) fn min<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     extreme(arguments, |new, old| new < old)
 }
 
-/// The largest argument that is there.
+/// Returns the largest argument; missing ones are left out.
 pub(crate) fn max<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     extreme(arguments, |new, old| new > old)
 }
@@ -24,7 +24,7 @@ fn extreme<'a>(arguments: &[Value<'a>], better: fn(f64, f64) -> bool) -> Value<'
     best.map_or(Value::Null, |(_, value)| value.clone())
 }
 
-/// Distance from 0.
+/// Returns the absolute value.
 pub(crate) fn abs<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Integer(value) => Value::Integer(value.saturating_abs()),
@@ -32,12 +32,12 @@ pub(crate) fn abs<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     }
 }
 
-/// The whole number at or above it.
+/// Rounds up to a whole number.
 pub(crate) fn ceiling<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     whole(&arguments[0], f64::ceil)
 }
 
-/// The whole number at or below it.
+/// Rounds down to a whole number.
 pub(crate) fn floor<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     whole(&arguments[0], f64::floor)
 }
@@ -53,7 +53,7 @@ fn whole<'a>(value: &Value<'a>, round: fn(f64) -> f64) -> Value<'a> {
     }
 }
 
-/// A function from number to number; where it has no result, the value is missing.
+/// Applies a function to a number; where it has no result, the value is missing.
 fn real<'a>(value: &Value<'a>, function: fn(f64) -> f64) -> Value<'a> {
     match value.number().map(function) {
         Some(number) if number.is_finite() => Value::Number(number),
@@ -66,7 +66,7 @@ pub(crate) fn sqrt<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     real(&arguments[0], f64::sqrt)
 }
 
-/// e to its power.
+/// e to the power of the argument.
 pub(crate) fn exp<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     real(&arguments[0], f64::exp)
 }
@@ -76,7 +76,7 @@ pub(crate) fn ln<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     real(&arguments[0], f64::ln)
 }
 
-/// Logarithm to base 10, or to the base given.
+/// Logarithm to base 10, or to the given base.
 pub(crate) fn log<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match arguments {
         [value] => real(value, f64::log10),
@@ -88,7 +88,7 @@ pub(crate) fn log<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     }
 }
 
-/// The first to the power of the second.
+/// The first argument to the power of the second.
 pub(crate) fn pow<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match (arguments[0].number(), arguments[1].number()) {
         (Some(base), Some(exponent)) => real(&Value::Number(base.powf(exponent)), |result| result),

@@ -1,4 +1,4 @@
-//! Functions of texts.
+//! Text functions.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -9,7 +9,7 @@ use super::{
     value::{Value, parse_number},
 };
 
-/// Characters of a text, or elements of an array.
+/// Counts the characters of a text, or the elements of an array.
 pub(crate) fn len<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let count = match &arguments[0] {
         Value::Null => return Value::Null,
@@ -23,27 +23,27 @@ fn map<'a>(value: &Value<'a>, function: impl FnOnce(&str) -> String) -> Value<'a
     value.text().map_or(Value::Null, |text| Value::owned(function(&text)))
 }
 
-/// In lower case.
+/// Converts a text to lower case.
 pub(crate) fn lower<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     map(&arguments[0], str::to_lowercase)
 }
 
-/// In upper case.
+/// Converts a text to upper case.
 pub(crate) fn upper<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     map(&arguments[0], str::to_uppercase)
 }
 
-/// Without white space, or the characters given, at both ends.
+/// Removes white space, or the given characters, from both ends.
 pub(crate) fn trim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, true, true)
 }
 
-/// The same, on the left.
+/// Removes white space, or the given characters, from the beginning.
 pub(crate) fn ltrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, true, false)
 }
 
-/// The same, on the right.
+/// Removes white space, or the given characters, from the end.
 pub(crate) fn rtrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, false, true)
 }
@@ -75,7 +75,7 @@ pub(crate) fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::owned(text.chars().skip(start).take(length).collect::<String>())
 }
 
-/// Whether it is missing or empty.
+/// Whether the value is missing or empty.
 pub(crate) fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Null => true,
@@ -85,7 +85,7 @@ pub(crate) fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
-/// Whether it is missing, empty or white space.
+/// Whether the value is missing, empty or white space.
 pub(crate) fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Null => true,
@@ -94,7 +94,7 @@ pub(crate) fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
-/// As a truth value; the texts `false`, `no` and `0` are false.
+/// Converts a value to true or false; the texts `false`, `no` and `0` are false.
 pub(crate) fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Text(text) => !matches!(text.trim().to_lowercase().as_str(), "" | "false" | "no" | "0"),
@@ -102,12 +102,12 @@ pub(crate) fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
-/// As a text.
+/// Converts a value to a text.
 pub(crate) fn string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()))
 }
 
-/// As a number; missing if it is none.
+/// Converts a value to a number; missing if it is none.
 pub(crate) fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Text(text) => parse_number(text).map_or(Value::Null, Value::Number),
@@ -115,7 +115,7 @@ pub(crate) fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     }
 }
 
-/// A replacement with `$1` as `${1}`: what follows the number is no part of the group's name.
+/// Rewrites `$1` of a replacement as `${1}`, so that letters behind it do not become part of the group's name.
 fn with_numbers(replacement: &str) -> Cow<'_, str> {
     static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\$(\$|[0-9]+)").ok());
     let Some(number) = &*NUMBER else { return Cow::Borrowed(replacement) };
@@ -125,7 +125,7 @@ fn with_numbers(replacement: &str) -> Cow<'_, str> {
     })
 }
 
-/// `replace(text, regex, replacement)`: every match; `$1` in the replacement is the first group.
+/// `replace(text, regex, replacement)`: replaces every match; `$1` in the replacement is the first group.
 pub(crate) fn replace<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern), Some(new)) = (arguments[0].text(), arguments[1].text(), arguments[2].text()) else {
         return Value::Null;
@@ -136,13 +136,13 @@ pub(crate) fn replace<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a>
     }
 }
 
-/// The third argument: how many are wanted at most.
+/// Returns the largest number of results, which the third argument says.
 fn most(arguments: &[Value<'_>]) -> usize {
     let most = arguments.get(2).and_then(Value::integer).map(|most| usize::try_from(most).unwrap_or(0));
     most.unwrap_or(usize::MAX)
 }
 
-/// `extract_matches(text, regex[, n])`: all that matches: the first group of it, if there is one.
+/// `extract_matches(text, regex[, n])`: the matches, or the first group of each if there is one.
 pub(crate) fn extract_matches<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     let Some(regex) = call.regex(&pattern) else { return Value::Null };
@@ -150,14 +150,14 @@ pub(crate) fn extract_matches<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> V
     Value::List(found.take(most(arguments)).map(|found| Value::owned(found.as_str())).collect())
 }
 
-/// `split(text, regex[, n])`: the parts between what matches; the last of n parts is all that is left.
+/// `split(text, regex[, n])`: the parts between the matches; the last of n parts is the rest of the text.
 pub(crate) fn split<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     let Some(regex) = call.regex(&pattern) else { return Value::Null };
     Value::List(regex.splitn(&text, most(arguments)).map(Value::owned).collect())
 }
 
-/// `extract(text, regex, group)`: what `parse` takes out. Missing if it does not match.
+/// `extract(text, regex, group)`: the group of the first match, for `parse`. Missing if nothing matches.
 pub(crate) fn extract<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern), Some(group)) = (arguments[0].text(), arguments[1].text(), arguments[2].integer())
     else {
@@ -168,7 +168,7 @@ pub(crate) fn extract<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a>
     found.and_then(|found| found.get(group)).map_or(Value::Null, |found| Value::owned(found.as_str()))
 }
 
-/// `match(text, how, insensitive, pattern)`: for patterns that are not known before the query runs.
+/// `match(text, how, insensitive, pattern)`: whether a pattern fits that is not known before the query runs.
 pub(crate) fn matches<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(how), Some(pattern)) = (arguments[0].text(), arguments[1].text(), arguments[3].text()) else {
         return Value::Null;
@@ -187,7 +187,7 @@ pub(crate) fn matches<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a>
     })
 }
 
-/// `json_object_value(json, key)`: the value of a member of an object in JSON.
+/// `json_object_value(json, key)`: a member of a JSON object.
 pub(crate) fn json_object_value<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(key)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     match serde_json::from_str::<serde_json::Value>(&text) {

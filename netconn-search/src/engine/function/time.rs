@@ -1,4 +1,4 @@
-//! Functions of time.
+//! Functions for moments.
 
 use jiff::{
     Timestamp,
@@ -15,8 +15,8 @@ const MONDAY: i64 = 4 * 86_400_000_000_000;
 /// One week in nanoseconds.
 const WEEK: i64 = 7 * 86_400_000_000_000;
 
-/// Nanoseconds of a value that stands for a moment. A number's unit is told by its size: seconds, milliseconds,
-/// microseconds or nanoseconds since 1970 do not overlap for moments between 1973 and 5138.
+/// Returns the nanoseconds since 1970 of a value that stands for a moment. The size of a number tells its unit:
+/// seconds, milliseconds, microseconds and nanoseconds do not overlap for moments between 1973 and 5138.
 pub(crate) fn nanoseconds(value: &Value<'_>) -> Option<i64> {
     match value {
         Value::Time(nanos) => Some(*nanos),
@@ -25,7 +25,7 @@ pub(crate) fn nanoseconds(value: &Value<'_>) -> Option<i64> {
     }
 }
 
-/// A number that stands for a moment, in nanoseconds.
+/// Returns the nanoseconds of a number that stands for a moment.
 pub(crate) fn scaled(number: i64) -> Option<i64> {
     let factor = match number.unsigned_abs() {
         0..100_000_000_000 => 1_000_000_000,
@@ -36,8 +36,8 @@ pub(crate) fn scaled(number: i64) -> Option<i64> {
     number.checked_mul(factor)
 }
 
-/// The beginning of the bucket of so many nanoseconds that a moment is in, UTC; weeks begin on Mondays. `None` if it is before
-/// all moments.
+/// Returns the beginning of the bucket that a moment is in, UTC, from the width in nanoseconds; weeks begin on Mondays.
+/// `None` if it is before all moments.
 pub(crate) fn bucket(nanos: i64, width: i64) -> Option<i64> {
     let offset = if width > 0 && width % WEEK == 0 { MONDAY } else { 0 };
     nanos.checked_sub(nanos.checked_sub(offset)?.rem_euclid(width.max(1)))
@@ -64,7 +64,7 @@ pub(crate) fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     }
 }
 
-/// `strptime(text, format)`, in either order: the moment that a text tells; UTC if it has no zone.
+/// `strptime(text, format)`, in either order: the moment in a text; UTC if it has no zone.
 pub(crate) fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Value::Text(first), Value::Text(second)) = (&arguments[0], &arguments[1]) else { return Value::Null };
     let (text, format) = if first.contains('%') { (second, first) } else { (first, second) };
@@ -77,7 +77,7 @@ pub(crate) fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     moment.and_then(|moment| i64::try_from(moment.as_nanosecond()).ok()).map_or(Value::Null, Value::Time)
 }
 
-/// The moment that a text, number or moment stands for, as nanoseconds.
+/// Returns the moment that a text or a number stands for.
 pub(crate) fn moment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     nanoseconds(&arguments[0]).map_or(Value::Null, Value::Time)
 }

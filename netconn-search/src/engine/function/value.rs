@@ -1,4 +1,4 @@
-//! Single values of rows: what functions take and give that work row by row.
+//! Values of single cells, which functions that work row by row take and return.
 
 use std::{borrow::Cow, fmt::Write as _, sync::Arc};
 
@@ -37,7 +37,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The kind of a column of this type.
+    /// Returns the kind of a column of this type.
     pub(crate) fn of(data_type: &DataType) -> Self {
         match data_type {
             DataType::Null => Self::Null,
@@ -50,7 +50,7 @@ impl Kind {
         }
     }
 
-    /// Arrays of values of this kind; arrays in arrays are kept as texts.
+    /// Returns the kind of arrays with elements of this kind; arrays in arrays become texts.
     pub(crate) fn list(element: Self) -> Self {
         Self::List(match element {
             Self::Bool => &Self::Bool,
@@ -61,7 +61,7 @@ impl Kind {
         })
     }
 
-    /// Arrow's type.
+    /// Returns Arrow's type of this kind.
     pub(crate) fn data_type(self) -> DataType {
         match self {
             Self::Null => DataType::Null,
@@ -74,7 +74,7 @@ impl Kind {
         }
     }
 
-    /// The kind that holds the values of both.
+    /// Returns the kind that holds the values of both.
     pub(crate) fn with(self, other: Self) -> Self {
         match (self, other) {
             (left, right) if left == right => left,
@@ -85,13 +85,13 @@ impl Kind {
         }
     }
 
-    /// Whether it counts.
+    /// Whether the values are numbers.
     pub(crate) fn is_numeric(self) -> bool {
         matches!(self, Self::Integer | Self::Number)
     }
 }
 
-/// A value of one row.
+/// The value of a cell.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value<'a> {
     Null,
@@ -105,12 +105,12 @@ pub(crate) enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// A text made by a function.
+    /// Makes a text that a function has built.
     pub(crate) fn owned(text: impl Into<String>) -> Self {
         Self::Text(Cow::Owned(text.into()))
     }
 
-    /// The value as a text; `None` if it is missing.
+    /// Returns the value as a text; `None` if it is missing.
     pub(crate) fn text(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::Null => return None,
@@ -123,7 +123,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The value as a number; `None` if it is none.
+    /// Returns the value as a number; `None` if it is none.
     #[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]
     pub(crate) fn number(&self) -> Option<f64> {
         match self {
@@ -135,7 +135,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value as a whole number, towards zero; `None` if it is none.
+    /// Returns the value as a whole number, rounded towards zero; `None` if it is none.
     #[expect(clippy::cast_possible_truncation, reason = "the conversion saturates")]
     pub(crate) fn integer(&self) -> Option<i64> {
         match self {
@@ -144,7 +144,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Whether it counts as true: not missing, 0, false, empty or NaN.
+    /// Whether the value counts as true: it is not missing, 0, false, empty or NaN.
     pub(crate) fn truth(&self) -> bool {
         match self {
             Self::Null => false,
@@ -156,7 +156,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value at a row of a column.
+    /// Returns the value of a column in a row.
     pub(crate) fn at(column: &'a ArrayRef, row: usize) -> Self {
         if column.is_null(row) {
             return Self::Null;
@@ -178,7 +178,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A value that borrows nothing.
+    /// Copies what the value borrows.
     pub(crate) fn into_owned<'b>(self) -> Value<'b> {
         match self {
             Self::Null => Value::Null,
@@ -192,7 +192,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A column of one of the types that [`Kind::data_type`] gives, so that [`Value::at`] can read it.
+/// Converts a column to the type of its kind, so that [`Value::at`] can read it.
 pub(crate) fn normal(column: &ArrayRef) -> Result<ArrayRef> {
     let wanted = Kind::of(column.data_type()).data_type();
     if *column.data_type() == wanted || wanted == DataType::Null {
@@ -201,17 +201,17 @@ pub(crate) fn normal(column: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast(column, &wanted)?)
 }
 
-/// A number as it is written: whole ones without a point.
+/// Writes a number, whole ones without a point.
 pub(crate) fn number_text(value: f64) -> String {
     value.to_string()
 }
 
-/// RFC 3339, UTC.
+/// Writes a moment as RFC 3339 in UTC.
 pub(crate) fn time_text(nanos: i64) -> String {
     Timestamp::from_nanosecond(i128::from(nanos)).map(|time| time.to_string()).unwrap_or_default()
 }
 
-/// A number in decimal notation, or a moment in RFC 3339 as its nanoseconds.
+/// Reads a number in decimal notation, or a moment in RFC 3339 as its nanoseconds.
 #[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]
 pub(crate) fn parse_number(text: &str) -> Option<f64> {
     let text = text.trim();
@@ -224,7 +224,7 @@ pub(crate) fn parse_number(text: &str) -> Option<f64> {
     parse_time(text).map(|nanos| nanos as f64)
 }
 
-/// Nanoseconds of a moment in RFC 3339.
+/// Reads a moment in RFC 3339 as nanoseconds.
 pub(crate) fn parse_time(text: &str) -> Option<i64> {
     if text.len() < 20 || text.as_bytes().get(4) != Some(&b'-') {
         return None;
@@ -233,7 +233,7 @@ pub(crate) fn parse_time(text: &str) -> Option<i64> {
     i64::try_from(time.as_nanosecond()).ok()
 }
 
-/// The same, and what has no zone, in UTC. For what is compared with a moment.
+/// Reads a moment with or without a zone; without one it is UTC. Used for values that are compared with a moment.
 pub(crate) fn parse_moment(text: &str) -> Option<i64> {
     duration::moment(text).map(|(nanos, _)| nanos)
 }
@@ -255,7 +255,7 @@ fn list_text(values: &[Value<'_>]) -> String {
     text
 }
 
-/// Builds a column of a kind out of values; those of another kind are converted, or missing.
+/// Builds a column of a kind from values. Values of another kind are converted, or missing if they cannot be.
 pub(crate) enum Column {
     Null(usize),
     Bool(BooleanBuilder),
@@ -263,12 +263,12 @@ pub(crate) enum Column {
     Number(Float64Builder),
     Text(StringViewBuilder),
     Time(TimestampNanosecondBuilder),
-    /// Offsets come with the values of all rows.
+    /// Kind of the elements, the elements of all rows, and the length of each row's array.
     List(Box<(Kind, Column, Vec<Option<usize>>)>),
 }
 
 impl Column {
-    /// An empty column.
+    /// Creates an empty column.
     pub(crate) fn new(kind: Kind) -> Self {
         match kind {
             Kind::Null => Self::Null(0),
@@ -291,7 +291,7 @@ impl Column {
                 value => Some(value.truth()),
             }),
             Self::Integer(builder) => builder.append_option(value.integer()),
-            // Of -0, to add 0 makes 0.
+            // Adding 0 turns -0 into 0.
             Self::Number(builder) => builder.append_option(value.number().map(|number| number + 0.0)),
             Self::Text(builder) => builder.append_option(value.text()),
             Self::Time(builder) => builder.append_option(value.integer()),
@@ -310,7 +310,7 @@ impl Column {
         }
     }
 
-    /// The finished column.
+    /// Returns the finished column.
     pub(crate) fn finish(self) -> ArrayRef {
         match self {
             Self::Null(rows) => Arc::new(NullArray::new(rows)),

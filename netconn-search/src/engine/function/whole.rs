@@ -1,4 +1,4 @@
-//! Whole numbers added up: what is beyond the largest of them ends the query, instead of a number that is wrong.
+//! Sums of whole numbers. A sum beyond the largest whole number ends the query instead of giving a wrong number.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use datafusion::{
 
 use super::value::{Kind, normal};
 
-/// What sums of whole numbers are counted in: 19 digits each, and ten more for how many there are.
+/// Type in which whole numbers are summed: 19 digits, and ten more for the number of summands.
 pub(crate) const SUM: DataType = DataType::Decimal128(19, 0);
 
-/// What is done.
+/// The operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Work {
     Add,
@@ -27,7 +27,7 @@ enum Work {
     Total,
 }
 
-/// A function that gives whole numbers.
+/// An operation as a function of DataFusion; its results are whole numbers.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Whole {
     work: Work,
@@ -51,13 +51,13 @@ pub(crate) fn subtract(left: Expr, right: Expr) -> Expr {
     Work::Subtract.call(vec![left, right])
 }
 
-/// A whole number as the type [`SUM`]. A cast would look at each whether it fits: 23 of 500 ms of processor time, of a sum of
-/// five million.
+/// Converts a whole number to the type [`SUM`]. A cast would check for each number whether it fits: 23 of 500 ms of
+/// processor time in a sum of five million.
 pub(crate) fn summand(number: Expr) -> Expr {
     Work::Summand.call(vec![number])
 }
 
-/// A sum of values of the type [`SUM`] as a whole number.
+/// Converts a sum of the type [`SUM`] to a whole number.
 pub(crate) fn total(sum: Expr) -> Expr {
     Work::Total.call(vec![sum])
 }

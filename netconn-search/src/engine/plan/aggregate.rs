@@ -1,4 +1,4 @@
-//! Aggregates: what is made of all rows of a group.
+//! Plans aggregates.
 
 use std::sync::Arc;
 
@@ -37,34 +37,34 @@ use crate::engine::{
     },
 };
 
-/// An aggregate, and what is made of its result.
+/// An aggregate and the conversion of its result.
 pub(crate) struct Aggregate {
-    /// For DataFusion.
+    /// DataFusion's aggregate.
     pub(crate) expr: Expr,
-    /// What is made of the result.
-    pub(crate) after: Option<After>,
+    /// Conversion of its result, if it needs one.
+    pub(crate) conversion: Option<ResultConversion>,
     /// Kind of the result.
     pub(crate) kind: Kind,
 }
 
-/// What is made of the result of an aggregate.
+/// The conversion of an aggregate's result.
 #[derive(PartialEq)]
-pub(crate) enum After {
-    /// It is given to a function of the table, with a second argument.
+pub(crate) enum ResultConversion {
+    /// A function of the result and, if there is one, of this expression.
     Call(RowFunction, Option<Expr>),
-    /// It is a sum of whole numbers.
+    /// From a wide sum to a whole number.
     Total,
 }
 
-/// What an aggregate is given.
-struct Given {
+/// The arguments of an aggregate, and which rows it reads in which order.
+struct AggregateInput {
     arguments: Vec<Expr>,
     filter: Option<Expr>,
     order: Vec<SortExpr>,
     distinct: bool,
 }
 
-impl Given {
+impl AggregateInput {
     fn of(value: Expr, filter: Option<Expr>) -> Self {
         Self { arguments: vec![value], filter, order: Vec::new(), distinct: false }
     }
@@ -86,15 +86,15 @@ impl Given {
     }
 }
 
-/// Both, if there are two.
-fn both(left: Option<Expr>, right: Expr) -> Option<Expr> {
+/// Joins a condition to another if there is one.
+fn and_also(left: Option<Expr>, right: Expr) -> Option<Expr> {
     Some(match left {
         Some(left) => binary(left, Operator::And, right),
         None => right,
     })
 }
 
-fn there(value: &Operand) -> Expr {
+fn is_present(value: &Operand) -> Expr {
     Expr::IsNotNull(Box::new(value.expr.clone()))
 }
 
@@ -111,10 +111,10 @@ impl Scope<'_> {
             return Err(SearchError::query(message, span));
         }
         let filter = condition.map(|condition| self.condition(condition)).transpose()?;
-        let plain = |expr: Expr, kind: Kind| Aggregate { expr, after: None, kind };
+        let plain = |expr: Expr, kind: Kind| Aggregate { expr, conversion: None, kind };
         let Some(first) = arguments.first() else {
             // Only `count` may have no argument: it counts all rows then.
-            return Ok(plain(Given::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer));
+            return Ok(plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer));
         };
         let value = match id {
             AggregateId::Count => Operand::null(),
@@ -122,65 +122,82 @@ impl Scope<'_> {
         };
         Ok(match id {
             AggregateId::Count => {
-                let filter = both(filter, self.condition(first)?);
-                plain(Given::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer)
+                let filter = and_also(filter, self.condition(first)?);
+                plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer)
             }
             AggregateId::Sum => {
                 let value = match value.kind {
                     Kind::Bool => Operand::new(case(value.expr, lit(1_i64), lit(0_i64)), Kind::Integer),
                     _ => value.numeric(),
                 };
-                let after = (value.kind == Kind::Integer).then_some(After::Total);
-                Aggregate { expr: Given::of(summand(&value), filter).call(sum_udaf()), after, kind: value.kind }
+                let conversion = (value.kind == Kind::Integer).then_some(ResultConversion::Total);
+                Aggregate {
+                    expr: AggregateInput::of(summand(&value), filter).call(sum_udaf()),
+                    conversion,
+                    kind: value.kind,
+                }
             }
             AggregateId::Avg | AggregateId::Mean | AggregateId::Average => {
-                plain(Given::of(value.number(), filter).call(avg_udaf()), Kind::Number)
+                plain(AggregateInput::of(value.number(), filter).call(avg_udaf()), Kind::Number)
             }
-            AggregateId::Stddev => plain(Given::of(value.number(), filter).call(stddev_udaf()), Kind::Number),
+            AggregateId::Stddev => plain(AggregateInput::of(value.number(), filter).call(stddev_udaf()), Kind::Number),
             AggregateId::Min | AggregateId::Max => {
                 let value = comparable(value);
                 let function = if id == AggregateId::Min { min_udaf() } else { max_udaf() };
-                plain(Given::of(value.expr, filter).call(function), value.kind)
+                plain(AggregateInput::of(value.expr, filter).call(function), value.kind)
             }
             AggregateId::Median => self.percentile(value, 0.5, filter),
             AggregateId::Pct | AggregateId::Percentile => {
-                let (value, share) = self.share(arguments, span)?;
+                let (value, share) = self.value_and_share(arguments, span)?;
                 self.percentile(value, share, filter)
             }
             AggregateId::EstimateDistinct => {
                 let value = if matches!(value.kind, Kind::Text | Kind::Integer) { value.expr } else { value.text() };
-                plain(cast(Given::of(value, filter).call(approx_distinct_udaf()), Kind::Integer), Kind::Integer)
+                plain(
+                    cast(AggregateInput::of(value, filter).call(approx_distinct_udaf()), Kind::Integer),
+                    Kind::Integer,
+                )
             }
             AggregateId::CountDistinct => {
-                let given = Given { distinct: true, ..Given::of(comparable(value).expr, filter) };
+                let given = AggregateInput { distinct: true, ..AggregateInput::of(comparable(value).expr, filter) };
                 plain(given.call(count_udaf()), Kind::Integer)
             }
-            AggregateId::AnyTrue => plain(Given::of(self.two(first)?, filter).call(bool_or_udaf()), Kind::Bool),
-            AggregateId::AllTrue => plain(Given::of(self.two(first)?, filter).call(bool_and_udaf()), Kind::Bool),
+            AggregateId::AnyTrue => {
+                plain(AggregateInput::of(self.certain_condition(first)?, filter).call(bool_or_udaf()), Kind::Bool)
+            }
+            AggregateId::AllTrue => {
+                plain(AggregateInput::of(self.certain_condition(first)?, filter).call(bool_and_udaf()), Kind::Bool)
+            }
             AggregateId::Any => {
-                let filter = both(filter, there(&value));
-                plain(Given::of(value.expr, filter).call(first_value_udaf()), value.kind)
+                let filter = and_also(filter, is_present(&value));
+                plain(AggregateInput::of(value.expr, filter).call(first_value_udaf()), value.kind)
             }
             AggregateId::First => {
-                plain(Given::of(value.expr, filter).ordered(self.order()).call(first_value_udaf()), value.kind)
+                plain(AggregateInput::of(value.expr, filter).ordered(self.order()).call(first_value_udaf()), value.kind)
             }
             AggregateId::Last => {
-                plain(Given::of(value.expr, filter).ordered(self.order()).call(last_value_udaf()), value.kind)
+                plain(AggregateInput::of(value.expr, filter).ordered(self.order()).call(last_value_udaf()), value.kind)
             }
             AggregateId::Newest => {
                 self.has_time(id, span);
-                plain(Given::of(value.expr, filter).ordered(self.by_time(true)).call(first_value_udaf()), value.kind)
+                plain(
+                    AggregateInput::of(value.expr, filter).ordered(self.by_time(true)).call(first_value_udaf()),
+                    value.kind,
+                )
             }
             AggregateId::Oldest => {
                 self.has_time(id, span);
-                plain(Given::of(value.expr, filter).ordered(self.by_time(false)).call(first_value_udaf()), value.kind)
+                plain(
+                    AggregateInput::of(value.expr, filter).ordered(self.by_time(false)).call(first_value_udaf()),
+                    value.kind,
+                )
             }
             AggregateId::MinBy | AggregateId::MaxBy => {
                 let by = comparable(self.value(arguments.get(1).unwrap_or(first))?);
-                let filter = both(filter, there(&by));
+                let filter = and_also(filter, is_present(&by));
                 let order =
                     ordering(std::iter::once(by.expr.sort(id == AggregateId::MinBy, false)).chain(self.order()));
-                plain(Given::of(value.expr, filter).ordered(order).call(first_value_udaf()), value.kind)
+                plain(AggregateInput::of(value.expr, filter).ordered(order).call(first_value_udaf()), value.kind)
             }
             AggregateId::ArrayAgg | AggregateId::ArrayAggDistinct | AggregateId::Hacklist => {
                 self.array(id, value, arguments, filter, span)?
@@ -194,24 +211,24 @@ impl Scope<'_> {
         })
     }
 
-    /// A condition that is never missing.
-    fn two(&self, condition: &ast::Expr) -> Result<Expr> {
+    /// Plans a condition that is never missing.
+    fn certain_condition(&self, condition: &ast::Expr) -> Result<Expr> {
         Ok(Expr::IsTrue(Box::new(self.condition(condition)?)))
     }
 
     fn percentile(&self, value: Operand, share: f64, filter: Option<Expr>) -> Aggregate {
         let number = value.number();
-        let given = Given {
+        let given = AggregateInput {
             arguments: vec![number.clone(), lit(share)],
             filter,
             order: vec![number.sort(true, false)],
             distinct: false,
         };
-        Aggregate { expr: given.call(percentile_cont_udaf()), after: None, kind: Kind::Number }
+        Aggregate { expr: given.call(percentile_cont_udaf()), conversion: None, kind: Kind::Number }
     }
 
-    /// The value and the share of `pct(N, x)` or `pct(x, N)`.
-    fn share(&self, arguments: &[ast::Expr], span: Span) -> Result<(Operand, f64)> {
+    /// Returns the value and the share (0 to 1) of `pct(N, x)` or `pct(x, N)`.
+    fn value_and_share(&self, arguments: &[ast::Expr], span: Span) -> Result<(Operand, f64)> {
         let wrong = || SearchError::query("this takes a share from 0 to 100 and a value: pct(95, x)", span);
         let [first, second] = arguments else { return Err(wrong()) };
         let (share, value) = match (&first.kind, &second.kind) {
@@ -233,21 +250,21 @@ impl Scope<'_> {
         filter: Option<Expr>,
         span: Span,
     ) -> Result<Aggregate> {
-        // Arrays in arrays are kept as texts.
+        // Arrays in arrays become texts.
         let value = match value.kind {
             Kind::List(_) | Kind::Null => Operand::new(value.text(), Kind::Text),
             _ => value,
         };
-        let filter = both(filter, there(&value));
+        let filter = and_also(filter, is_present(&value));
         let distinct = id != AggregateId::ArrayAgg;
-        // Of distinct values, DataFusion can only keep an order that is one of the values themselves.
+        // With distinct values DataFusion allows only an order by the values themselves.
         let order = if distinct { vec![value.expr.clone().sort(true, false)] } else { self.order() };
-        let given = Given { distinct, ..Given::of(value.expr, filter).ordered(order) };
-        let after = match (id, arguments.get(1).map(|count| &count.kind)) {
-            (AggregateId::Hacklist, _) => Some(After::Call(table::HACKLIST, None)),
+        let given = AggregateInput { distinct, ..AggregateInput::of(value.expr, filter).ordered(order) };
+        let conversion = match (id, arguments.get(1).map(|count| &count.kind)) {
+            (AggregateId::Hacklist, _) => Some(ResultConversion::Call(table::HACKLIST, None)),
             (_, None) => None,
             (_, Some(ExprKind::Number(count))) => {
-                Some(After::Call(table::CUT, Some(Operand::from_number(*count).expr)))
+                Some(ResultConversion::Call(table::CUT, Some(Operand::from_number(*count).expr)))
             }
             (_, Some(_)) => {
                 let message = format!("{0} takes a number of elements: {0}(x, 100)", id.info().name);
@@ -255,16 +272,16 @@ impl Scope<'_> {
             }
         };
         let kind = if id == AggregateId::Hacklist { Kind::Text } else { Kind::list(value.kind) };
-        Ok(Aggregate { expr: given.call(array_agg_udaf()), after, kind })
+        Ok(Aggregate { expr: given.call(array_agg_udaf()), conversion, kind })
     }
 
-    /// The order of the rows: as they are ordered, else by time.
+    /// Returns the order of the rows: the asked one, else by time.
     fn order(&self) -> Vec<SortExpr> {
         let order = self.rows.following();
         if order.is_empty() { self.by_time(false) } else { order }
     }
 
-    /// Says that there is no time by which one event is newer than another.
+    /// Warns if no column tells which event is newer.
     fn has_time(&self, id: AggregateId, span: Span) {
         if self.by_time(true).is_empty() {
             let time = Field::EventTime.info().name;
@@ -274,8 +291,7 @@ impl Scope<'_> {
         }
     }
 
-    /// By the time of the events, and by what tells them apart within a millisecond: also where the rows only keep it for
-    /// their order.
+    /// Orders by event time, then by the nanosecond timestamp, using hidden columns where the visible ones are gone.
     fn by_time(&self, newest_first: bool) -> Vec<SortExpr> {
         if !self.rows.events && matches!(self.rows.order, RowOrder::Default(_)) {
             let mut order = self.rows.following();
@@ -290,7 +306,7 @@ impl Scope<'_> {
     }
 }
 
-/// What a number adds to a sum.
+/// Returns the summand of a number: whole numbers are summed in a wider type.
 pub(crate) fn summand(number: &Operand) -> Expr {
     match number.kind {
         Kind::Integer => whole::summand(number.expr.clone()),
@@ -298,7 +314,7 @@ pub(crate) fn summand(number: &Operand) -> Expr {
     }
 }
 
-/// As something that has an order: arrays as texts.
+/// Converts arrays to texts, because they have no order.
 fn comparable(value: Operand) -> Operand {
     match value.kind {
         Kind::List(_) | Kind::Null => Operand::new(value.text(), Kind::Text),
@@ -307,12 +323,12 @@ fn comparable(value: Operand) -> Operand {
 }
 
 impl Aggregate {
-    /// The result, once the aggregate is the column `name`.
+    /// Returns the result from the aggregate's column `name`.
     pub(crate) fn result(&self, name: &str) -> Operand {
-        let expr = match &self.after {
+        let expr = match &self.conversion {
             None => column(name),
-            Some(After::Total) => whole::total(column(name)),
-            Some(After::Call(called, argument)) => {
+            Some(ResultConversion::Total) => whole::total(column(name)),
+            Some(ResultConversion::Call(called, argument)) => {
                 let mut arguments = vec![column(name)];
                 arguments.extend(argument.clone());
                 function(*called, arguments)

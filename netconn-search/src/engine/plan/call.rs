@@ -1,4 +1,4 @@
-//! Calls of functions: those that need the time range or the configuration, and those of the table.
+//! Plans calls of functions.
 
 use datafusion::{
     logical_expr::{Expr, lit},
@@ -22,18 +22,18 @@ use crate::engine::{
     },
 };
 
-/// Widths of buckets that read well, in seconds.
+/// Widths that `auto` chooses from, in seconds.
 const ROUND: [i64; 17] =
     [1, 5, 10, 30, 60, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 604_800, 2_419_200];
 
-/// Buckets that `auto` makes at most.
+/// Largest number of buckets that `auto` makes.
 const BUCKETS: i64 = 60;
 
 /// One second in nanoseconds.
 const SECOND: i64 = 1_000_000_000;
 
 impl Scope<'_> {
-    /// The value of a call.
+    /// Plans a call.
     pub(crate) fn call(&self, name: &str, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
         let Some(id) = PlainId::by_name(name) else {
             let message = format!("there is no function '{name}' here");
@@ -77,7 +77,7 @@ impl Scope<'_> {
         Ok(Operand::new(call(function, database, operands.into_iter().map(|operand| operand.expr).collect()), kind))
     }
 
-    /// `timebucket([time,] width)`.
+    /// Plans `timebucket([time,] width)`.
     fn timebucket(&self, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
         let event_time = || {
             let name = Field::EventTime.info().name;
@@ -114,7 +114,7 @@ impl Scope<'_> {
         Ok(Operand::new(timebucket(time.expr, width), Kind::Time))
     }
 
-    /// The time range, in nanoseconds.
+    /// Returns the searched time in nanoseconds.
     fn range(&self, span: Span) -> Result<(i64, i64)> {
         match &self.planner.time {
             Some(range) => Ok((range.start.saturating_mul(1_000_000), range.end.saturating_mul(1_000_000))),
@@ -125,7 +125,7 @@ impl Scope<'_> {
         }
     }
 
-    /// A moment, or how many of a unit it is since 1970.
+    /// Returns a moment, or its number of units since 1970.
     fn moment(&self, nanos: i64, unit: &[ast::Expr]) -> Result<Operand> {
         match self.unit(unit)? {
             None => Ok(time(nanos)),
@@ -152,7 +152,7 @@ fn in_units(nanos: i64, unit: i64) -> Operand {
     Operand::from_number(nanos as f64 / unit as f64)
 }
 
-/// A moment.
+/// Returns a literal moment.
 fn time(nanos: i64) -> Operand {
     let literal: Expr = lit(ScalarValue::TimestampNanosecond(Some(nanos), Some("UTC".into())));
     Operand::new(literal, Kind::Time)

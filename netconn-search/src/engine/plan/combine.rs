@@ -1,4 +1,4 @@
-//! `join` and `union`: rows of several queries.
+//! Plans `join` and `union`.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ use crate::engine::{
     function::value::Kind,
 };
 
-/// One side of a join: its rows, and what its columns are called by.
+/// One side of a join: its rows and its alias.
 struct Side {
     alias: String,
     rows: Rows,
 }
 
-/// Rows side by side, from left to right.
+/// Plans a join, side by side from left to right.
 pub(crate) async fn join(
     planner: &Planner,
     first: Option<Rows>,
@@ -65,7 +65,7 @@ pub(crate) async fn join(
     Ok(rows)
 }
 
-/// Pairs of columns that have to be equal: of the rows so far, and of the next side.
+/// Returns the pairs of columns that must be equal: one of the rows so far, one of the next side.
 fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span) -> Result<Vec<(String, String)>> {
     let left = |name: &str| rows.resolve(name);
     let right = |name: &str| {
@@ -86,7 +86,7 @@ fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span
         };
         match pair {
             Some(pair) => pairs.push(pair),
-            // It may be about a side that comes later.
+            // The key may be about a later side.
             None if on.len() > 1 => {}
             None => return Err(missing(&key.left)),
         }
@@ -110,10 +110,10 @@ fn missing(name: &Name) -> SearchError {
     SearchError::query(format!("'{}' is no column of both sides of the join", name.text), name.span)
 }
 
-/// Whether the next side has each key once: it is a group by no more than those.
+/// Whether each key is unique on the next side: the side is a group by no more than the keys.
 fn is_unique(side: &Rows, keys: &[(String, String)]) -> bool {
     let schema = side.plan.schema();
-    // After outer joins, keys that are missing may come more than once; such rows are no groups.
+    // After outer joins several rows may have missing keys; such rows are no groups.
     !side.keys.is_empty()
         && schema.functional_dependencies().iter().any(|dependence| {
             let is_key = |place: &usize| keys.iter().any(|(_, key)| key == schema.field(*place).name());
@@ -121,7 +121,7 @@ fn is_unique(side: &Rows, keys: &[(String, String)]) -> bool {
         })
 }
 
-/// Puts the next side beside the rows so far.
+/// Joins the next side to the rows so far.
 fn pair(
     planner: &Planner,
     rows: &Rows,
@@ -131,18 +131,18 @@ fn pair(
     keys: &[(String, String)],
 ) -> Result<Rows> {
     let Side { alias, rows: mut other } = side;
-    // Of two groups, what has no key is a group like any other.
+    // Between two groups, missing keys are equal like any others.
     let groups = !all && keys.iter().all(|(left, right)| rows.keys.contains(left) && other.keys.contains(right));
     let nulls = if groups { NullEquality::NullEqualsNull } else { NullEquality::NullEqualsNothing };
     if !all && !is_unique(&other, keys) {
-        // The first row of each key.
+        // A plain join takes the first row of each key.
         let on: Vec<Expr> = keys.iter().map(|(_, key)| column(key)).collect();
         let sort = ordering(on.iter().map(|key| key.clone().sort(true, false)).chain(planner.order(&other)));
         let everything: Vec<Expr> =
             other.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
         other.plan = LogicalPlanBuilder::from(other.plan).distinct_on(on, everything, Some(sort))?.build()?;
     }
-    // Names of the other side that cannot be those of this one.
+    // Hidden names for the columns of the other side, which differ from those of this one.
     let renamed: BTreeMap<String, String> =
         other.columns.iter().map(|name| (name.clone(), planner.planning.hidden())).collect();
     let kinds: BTreeMap<String, Kind> = other.columns.iter().map(|name| (name.clone(), other.kind(name))).collect();
@@ -204,7 +204,7 @@ fn pair(
     Ok(joined)
 }
 
-/// The rows of all queries one after another; columns are brought together by their names.
+/// Plans a union: the rows of all queries one after another, with columns matched by name.
 pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Query]) -> Result<Rows> {
     let mut sides: Vec<Rows> = first.into_iter().collect();
     for query in queries {

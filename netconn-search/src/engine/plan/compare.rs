@@ -1,4 +1,4 @@
-//! Comparisons. What Parquet's statistics can rule out stays a plain comparison of a column with a literal.
+//! Plans comparisons. One that Parquet's statistics can rule out stays a plain comparison of a column with a literal.
 
 use datafusion::{
     logical_expr::{Expr, Operator, lit},
@@ -15,7 +15,7 @@ use crate::engine::function::{
     value::{Kind, parse_moment, parse_number},
 };
 
-/// `left op right`. The result may be missing, for false.
+/// Plans `left op right`. The result may be missing, which counts as false.
 pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
     let operator = match op {
         BinaryOp::NotEqual => return unequal(compare(BinaryOp::Equal, left, right)),
@@ -65,17 +65,17 @@ pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
     }
 }
 
-/// The opposite of an equality that may be missing, so that both split the rows.
+/// Negates an equality; a missing one counts as false, so that both together cover all rows.
 fn unequal(equal: Expr) -> Expr {
     Expr::IsNotTrue(Box::new(equal))
 }
 
-/// In lower case, by DataFusion.
+/// Returns a text in lower case.
 pub(crate) fn lowercase(expr: Expr) -> Expr {
     datafusion::functions::string::expr_fn::lower(expr)
 }
 
-/// Values of one kind; two missing ones are equal.
+/// Compares values of one kind; two missing ones are equal.
 fn same(operator: Operator, left: Operand, right: Operand) -> Expr {
     let literal = left.is_literal() || right.is_literal();
     let operator = if operator == Operator::Eq && !literal { Operator::IsNotDistinctFrom } else { operator };
@@ -95,19 +95,19 @@ fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
     binary(function(table::ORDER, vec![left.expr, right.expr]), operator, lit(0_i64))
 }
 
-/// Whether it is the field whose texts are moments, always to the nanosecond and in UTC: in the order of time.
+/// Whether the operand is `timestamp`: its texts have nine digits and UTC, so their order is that of time.
 pub(crate) fn is_timestamp(operand: &Operand) -> bool {
     matches!(&operand.expr, Expr::Column(column) if column.name == Field::Timestamp.info().name)
 }
 
-/// Whether it is a field that is a moment in milliseconds.
+/// Whether the operand is a field that is a moment in milliseconds.
 fn is_milliseconds(operand: &Operand) -> bool {
     let has_type = |name: &str| field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds);
     operand.kind.is_numeric() && matches!(&operand.expr, Expr::Column(column) if has_type(&column.name))
 }
 
-/// A literal moment in milliseconds, if it is one: Parquet's statistics are in them. What is between two of them is rounded
-/// so that whole milliseconds compare with it as with the moment itself; equal to it is none.
+/// Converts a literal moment to milliseconds, which Parquet's statistics are in. A moment between two milliseconds is
+/// rounded so that whole milliseconds compare with it as with the moment itself; no millisecond equals it.
 fn in_milliseconds(operand: Operand, up: bool, equal: bool) -> Operand {
     let nanos = match &operand.expr {
         Expr::Literal(ScalarValue::TimestampNanosecond(nanos, _), _) => *nanos,
@@ -121,7 +121,7 @@ fn in_milliseconds(operand: Operand, up: bool, equal: bool) -> Operand {
     Operand::integer(nanos.div_euclid(1_000_000) + i64::from(between && up))
 }
 
-/// A truth value as the word for it.
+/// Converts a truth value to the word for it.
 fn word(operand: Operand) -> Operand {
     match operand.expr {
         Expr::Literal(ScalarValue::Boolean(Some(value)), _) => Operand::from_text(if value { "true" } else { "false" }),
@@ -129,14 +129,14 @@ fn word(operand: Operand) -> Operand {
     }
 }
 
-/// A moment that was written in another way as that field writes it.
+/// Rewrites a literal moment as `timestamp` writes moments.
 fn moment(operand: Operand) -> Operand {
     let nanos = operand.literal_text().and_then(parse_moment);
     let moment = nanos.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
     moment.map_or(operand, |moment| Operand::from_text(&format!("{moment:.9}")))
 }
 
-/// A text literal as what the other side is: a number, a moment, a truth value. One that is none of them stays.
+/// Converts a text literal to the kind of the other side (number, moment, truth value) if it is one.
 fn literal_as(text: Operand, kind: Kind) -> Operand {
     let Some(literal) = text.literal_text() else { return text };
     match kind {
@@ -156,7 +156,8 @@ fn literal_as(text: Operand, kind: Kind) -> Operand {
     }
 }
 
-/// Values of which one is no text. What is no number is not equal to one, nor less, nor greater.
+/// Compares values of which at most one is a text. A text that is no number is not equal to a number, nor less, nor
+/// greater.
 fn numbers(operator: Operator, left: Operand, right: Operand) -> Expr {
     if left.literal_text().is_some() || right.literal_text().is_some() {
         return lit(false);
@@ -185,7 +186,7 @@ fn numbers(operator: Operator, left: Operand, right: Operand) -> Expr {
     }
 }
 
-/// Whether both are compared as moments: their numbers are of several units.
+/// Whether both are compared as moments, because their numbers have different units.
 fn moments(left: &Operand, right: &Operand) -> bool {
     match left.kind {
         Kind::Time => right.kind.is_numeric() || is_timestamp(right),

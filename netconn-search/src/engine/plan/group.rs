@@ -1,4 +1,4 @@
-//! `group`, `top` and `dedup`: rows made of several rows.
+//! Plans `group`, `top` and `dedup`.
 
 use std::collections::BTreeSet;
 
@@ -23,21 +23,21 @@ use crate::engine::{
     function::value::Kind,
 };
 
-/// Aggregates of a command, each once, and the hidden column that it becomes.
-struct Found<'a, 'b> {
+/// The different aggregates of a command, and the hidden column of each.
+struct CollectedAggregates<'a, 'b> {
     scope: &'b Scope<'a>,
     aggregates: Vec<(String, Aggregate)>,
 }
 
-impl Found<'_, '_> {
-    /// The expression with a hidden name in place of each aggregate.
-    fn take(&mut self, expr: &ast::Expr) -> Result<ast::Expr> {
+impl CollectedAggregates<'_, '_> {
+    /// Replaces each aggregate of an expression by its hidden column.
+    fn replace_aggregates(&mut self, expr: &ast::Expr) -> Result<ast::Expr> {
         if let ExprKind::Call { name, arguments, condition, .. } = &expr.kind
             && let Some(id) = catalogue::aggregate(name, arguments.len())
         {
             let aggregate = self.scope.aggregate(id, arguments, condition.as_deref(), expr.span)?;
             let known = self.aggregates.iter().find(|(_, known)| {
-                known.expr == aggregate.expr && known.after == aggregate.after && known.kind == aggregate.kind
+                known.expr == aggregate.expr && known.conversion == aggregate.conversion && known.kind == aggregate.kind
             });
             let name = match known {
                 Some((name, _)) => name.clone(),
@@ -58,13 +58,13 @@ impl Found<'_, '_> {
             return Ok(expr);
         }
         for child in expr.children_mut() {
-            *child = self.take(child)?;
+            *child = self.replace_aggregates(child)?;
         }
         Ok(expr)
     }
 }
 
-/// `group aggregates by keys`.
+/// Plans `group aggregates by keys`.
 pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by: &[ast::Column]) -> Result<Rows> {
     let mut names = BTreeSet::new();
     for column in columns.iter().chain(by) {
@@ -79,24 +79,25 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     let mut shown = Vec::with_capacity(by.len());
     for key in by {
         let value = scope.value(&key.expr)?;
-        // A missing field has no type: as a text it is a key like any other.
+        // A missing field has no type, so the key becomes a text.
         let kind = if value.kind == Kind::Null { Kind::Text } else { value.kind };
-        // A key with the name of another column is that column to DataFusion, which leaves out the keys behind it if that was the only
-        // key of a group before (`calc_func_dependencies_for_aggregate` goes by names).
+        // Keys get hidden names: DataFusion goes by names (`calc_func_dependencies_for_aggregate`), takes a key with
+        // the name of another column for that column, and leaves out the keys behind it if that column was the only key
+        // of an earlier group.
         let name = planner.planning.hidden();
         shown.push(column(&name).alias(&key.label));
         keys.push(value.to(kind).alias(name));
     }
-    let mut found = Found { scope: &scope, aggregates: Vec::new() };
+    let mut found = CollectedAggregates { scope: &scope, aggregates: Vec::new() };
     let mut results = Vec::with_capacity(columns.len());
     for column in columns {
-        results.push(found.take(&column.expr)?);
+        results.push(found.replace_aggregates(&column.expr)?);
     }
     let aggregates = found.aggregates;
     let expressions: Vec<Expr> = aggregates.iter().map(|(name, found)| found.expr.clone().alias(name)).collect();
     let plan = LogicalPlanBuilder::from(rows.plan.clone());
     let plan = if expressions.is_empty() {
-        // Keys alone: each combination once.
+        // Without aggregates each combination of keys makes one row.
         plan.project(keys)?.distinct()?
     } else {
         plan.aggregate(keys, expressions)?
@@ -116,7 +117,7 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     Ok(rows)
 }
 
-/// `top K aggregates by keys`: the groups with the highest first aggregate; groups with the same one by their keys.
+/// Plans `top K aggregates by keys`: the groups with the highest first aggregate; equal ones are ordered by their keys.
 pub(crate) fn top(
     planner: &Planner,
     rows: &Rows,
@@ -144,10 +145,10 @@ pub(crate) fn top(
     rows.sorted(Some(count))
 }
 
-/// `dedup names`: the first row of each combination; of whole rows when none is named.
+/// Plans `dedup names`: the first row of each combination; of whole rows without names.
 pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Rows> {
     if names.is_empty() {
-        return distinct(rows);
+        return distinct_rows(rows);
     }
     let scope = Scope::new(planner, &rows);
     let keys: Vec<Expr> = names
@@ -159,7 +160,7 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
     if keys.is_empty() {
         return rows.sorted(Some(1));
     }
-    // The keys come first for DataFusion, in any direction.
+    // DataFusion wants the sort to begin with the keys; their direction does not matter.
     let sort = ordering(keys.iter().map(|key| key.clone().sort(true, false)).chain(planner.order(&rows)));
     let mut rows = rows.clone();
     let all: Vec<Expr> = rows.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
@@ -167,9 +168,9 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
     Ok(rows)
 }
 
-/// Rows that are the same in all columns once, where the first of them was.
-fn distinct(mut rows: Rows) -> Result<Rows> {
-    // By what queries can name they are equal.
+/// Keeps one of equal rows, at the place of the first.
+fn distinct_rows(mut rows: Rows) -> Result<Rows> {
+    // Equal rows are equal in all visible columns; hidden ones may still order them.
     let unnamed: Vec<&Key> = rows.order.keys().iter().filter(|key| !rows.columns.contains(&key.column)).collect();
     let keep: Vec<Expr> = rows.columns.iter().map(|name| column(name).alias(name)).collect();
     let plan = LogicalPlanBuilder::from(rows.plan.clone());

@@ -1,4 +1,5 @@
-//! `array.map(func(x) -> …)` and the like: the expression is worked out once for the elements of all arrays of a batch.
+//! Plans `array.map(func(x) -> …)` and the like: the lambda is evaluated once for the elements of all arrays of a
+//! batch.
 
 use std::{
     hash::{Hash, Hasher},
@@ -31,7 +32,8 @@ use crate::engine::{
     },
 };
 
-/// A function with a lambda, as DataFusion knows it. Its arguments are the array and the columns that the lambda uses.
+/// A function with a lambda, as a function of DataFusion. Its arguments are the array and the columns that the lambda
+/// uses.
 #[derive(Debug)]
 struct Lambda {
     how: LambdaKind,
@@ -56,7 +58,7 @@ impl Hash for Lambda {
     }
 }
 
-/// A call of `map`, `filter`, `array_filter`, `match_any`, `match_all`.
+/// Plans a call of `map`, `filter`, `array_filter`, `match_any` or `match_all`.
 pub(crate) fn call(
     scope: &Scope<'_>,
     how: LambdaKind,
@@ -99,7 +101,7 @@ pub(crate) fn call(
         LambdaKind::Filter => array.kind,
         LambdaKind::Any | LambdaKind::All => Kind::Bool,
     };
-    // Arrays in arrays are kept as texts.
+    // Arrays in arrays become texts.
     let body = match (how, returns) {
         (LambdaKind::Map, Kind::List(kind)) => body.to(*kind),
         _ => body.expr,
@@ -131,7 +133,7 @@ impl ScalarUDFImpl for Lambda {
             columns.push(normal(&argument.to_array(rows)?)?);
         }
         let lists = columns[0].as_list::<i32>();
-        // Of each element, the row that it is of.
+        // The row of each element, and its place among the values of all rows.
         let mut owners: Vec<u32> = Vec::with_capacity(lists.values().len());
         let mut places: Vec<u32> = Vec::with_capacity(lists.values().len());
         let offsets = lists.value_offsets();

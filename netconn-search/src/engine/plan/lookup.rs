@@ -1,4 +1,4 @@
-//! `lookup`: columns of a table, by the row that matches.
+//! Plans `lookup`: columns of the row of a table that matches.
 
 use std::hash::{Hash, Hasher};
 
@@ -31,7 +31,7 @@ use crate::engine::{
     },
 };
 
-/// A key of a row of the table that is not looked up by equality.
+/// A key of a table's row that is not compared by equality.
 #[derive(Debug)]
 enum Test {
     Wildcard(Option<Regex>),
@@ -41,11 +41,11 @@ enum Test {
 /// Finds the row of a table.
 #[derive(Debug)]
 struct Index {
-    /// How each key is compared.
+    /// The comparison of each key.
     how: Vec<LookupMatch>,
-    /// Rows by the keys that have to be equal, in their order.
+    /// Rows by the keys that must be equal, in the order of the table.
     rows: HashMap<Vec<String>, Vec<usize>, RandomState>,
-    /// Of each row, the keys that are compared in another way.
+    /// The other keys of each row.
     tests: Vec<Vec<Test>>,
 }
 
@@ -79,7 +79,7 @@ impl Index {
         index
     }
 
-    /// The first row that matches; of networks, the row of the longest.
+    /// Returns the first row that matches; with networks, the row of the longest one.
     fn find(&self, values: &[Value<'_>]) -> Option<usize> {
         let (mut equal, mut others) = (Vec::new(), Vec::new());
         for (how, value) in self.how.iter().zip(values) {
@@ -114,7 +114,7 @@ impl Index {
     }
 }
 
-/// A pattern with `*` and `?`.
+/// Compiles a pattern with `*` and `?`.
 fn wildcard(pattern: &str) -> Option<Regex> {
     let mut regex = String::from("(?si)^");
     for letter in pattern.chars() {
@@ -128,19 +128,19 @@ fn wildcard(pattern: &str) -> Option<Regex> {
     Regex::new(&regex).ok()
 }
 
-/// What a table is asked.
+/// What a call asks of a table.
 #[derive(Debug)]
 enum Ask {
-    /// The row of some keys.
+    /// The number of the row with these keys.
     Row(Index),
-    /// The value of a column, by the row.
+    /// The value of a column in a row.
     Column(ArrayRef),
 }
 
-/// A question to a table, as DataFusion knows it.
+/// A look-up in a table as a function of DataFusion.
 #[derive(Debug)]
 struct Lookup {
-    /// Tells it from other questions.
+    /// Number that tells it from other look-ups.
     name: String,
     ask: Ask,
     signature: Signature,
@@ -203,7 +203,7 @@ fn ask(planner: &Planner, ask: Ask, arguments: Vec<Expr>) -> Expr {
     ScalarUDF::from(Lookup { name, ask, signature: Signature::variadic_any(Volatility::Immutable) }).call(arguments)
 }
 
-/// `lookup columns from table by keys`.
+/// Plans `lookup columns from table by keys`.
 pub(crate) fn lookup(
     planner: &Planner,
     rows: &Rows,

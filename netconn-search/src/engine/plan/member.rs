@@ -1,4 +1,4 @@
-//! `in`: equal to one of a set; an element in CIDR form means the addresses inside it.
+//! Plans `in`: equal to an element of a set; an element in CIDR form means the addresses inside it.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::engine::function::{
     value::{Kind, parse_number, parse_time},
 };
 
-/// `value in (set)`. The result may be missing, for false.
+/// Plans `value in (set)`. The result may be missing, which counts as false.
 pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> Expr {
     let (mut texts, mut numbers) = (BTreeSet::new(), Vec::new());
     let (mut networks, mut others) = (Vec::new(), Vec::new());
@@ -28,7 +28,7 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
                 texts.insert(if insensitive { literal.to_lowercase() } else { literal.to_owned() });
             }
             (Some(literal), _) if value.kind.is_numeric() && parse_time(literal).is_none() => {
-                // A text that is no number equals none.
+                // A text that is no number equals no number.
                 numbers.extend(
                     literal
                         .trim()

@@ -1,4 +1,4 @@
-//! From a query to a plan of DataFusion.
+//! Turns a query into a plan of DataFusion.
 
 mod planning;
 mod physical;
@@ -13,14 +13,14 @@ mod lambda;
 mod aggregate;
 mod group;
 mod running;
-mod take;
+mod parse;
 mod subquery;
 mod combine;
 mod pivot;
 mod shift;
 mod table;
 mod lookup;
-mod kept;
+mod opaque;
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
@@ -30,9 +30,9 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Operator, SortExpr, lit},
 };
 use futures::{FutureExt, future::BoxFuture};
-pub(crate) use kept::{Keep, filters_kept};
 use netconn_model::field::Field;
 use netconn_query::ast::{self, Command, CommandKind, Query, Span};
+pub(crate) use opaque::{HideWideColumns, filters_opaque};
 use operand::{Operand, binary};
 pub(crate) use physical::physical_plan;
 pub(crate) use planning::Planning;
@@ -48,19 +48,19 @@ use super::{
     source::{shape::UNPARSED, table::EventTable},
 };
 
-/// Commands of a query: plans are walked recursively.
+/// Largest number of commands: DataFusion walks plans recursively.
 const COMMANDS: usize = 200;
 
-/// What queries are answered with, besides the events.
+/// Settings that planning needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Rows that are shown when the query does not say how many.
+    /// Number of rows that are shown if the query does not say it.
     pub(crate) max_rows: u64,
-    /// Tables of `lookup`, `dataset` and `savelookup`.
+    /// Folder of the tables of `lookup`, `dataset` and `savelookup`.
     pub(crate) tables: Option<PathBuf>,
-    /// Where addresses are.
+    /// Database of places.
     pub(crate) database: Option<Database>,
-    /// Bytes that a query may use.
+    /// Memory that a query may use, bytes.
     pub(crate) memory: usize,
 }
 
@@ -68,46 +68,47 @@ pub(crate) struct Settings {
 pub(crate) struct Planner {
     /// The events.
     pub(crate) events: Arc<EventTable>,
-    /// The session that plans and runs.
+    /// Session of DataFusion.
     pub(crate) state: Arc<SessionState>,
     /// Settings of the search.
     pub(crate) settings: Arc<Settings>,
-    /// Time that is searched, epoch milliseconds; all if there is none.
+    /// Searched time, epoch milliseconds; `None` for all.
     pub(crate) range: Option<Range<i64>>,
-    /// The same for functions that ask for it: without a range, from the first event to the last, if one asks.
+    /// Searched time for functions that ask for it: without a range, from the first event to the last, if one asks.
     pub(crate) time: Option<Range<i64>>,
     /// Nanoseconds since 1970 when the search began.
     pub(crate) now: i64,
-    /// Nothing is written: the plan is only shown.
+    /// Whether the plan is only shown: nothing is written then.
     pub(crate) dry: bool,
     /// Names of hidden columns, and warnings.
     pub(crate) planning: Arc<Planning>,
 }
 
-/// The plan of a query.
+/// The finished plan of a query.
 pub(crate) struct Planned {
-    /// Makes the rows, in order.
+    /// Plan of the rows in their order.
     pub(crate) plan: LogicalPlan,
-    /// It was not said how many rows are wanted: these are the first, and one more if there are more.
+    /// Whether the query does not say how many rows it wants. The plan gives one more than are shown, if there are
+    /// more.
     pub(crate) default_limit: bool,
 }
 
 impl Planner {
-    /// Plans a query to the end: order, number of rows, columns.
+    /// Plans a query with its order, number of rows, and columns.
     pub(crate) async fn plan(&self, query: &Query) -> Result<Planned> {
         let rows = self.query(query).await?;
         let default_limit = rows.shown == ShownRows::Default;
         let rows = self.ordered(rows);
-        // All rows are wanted, and nobody has asked for an order: they come as they are found.
+        // All rows are shown and no order was asked for, so a sort would be wasted.
         let rows = match rows.shown == ShownRows::All && !rows.is_sorted() {
             true => rows,
-            // One more shows that there are more.
+            // One more row than is shown tells that there are more.
             false => rows.sorted(default_limit.then_some(self.settings.max_rows.saturating_add(1)))?,
         };
         Ok(Planned { plan: rows.visible()?, default_limit })
     }
 
-    /// The rows of a query, which may be one within another.
+    /// Plans the rows of a query or a subquery.
     pub(crate) fn query<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Rows>> {
         async move {
             if let Some(command) = query.commands.get(COMMANDS) {
@@ -126,7 +127,7 @@ impl Planner {
         .boxed()
     }
 
-    /// The same planner for another time.
+    /// Returns the same planner for another time.
     fn at(&self, range: Range<i64>) -> Self {
         Self {
             events: Arc::clone(&self.events),
@@ -140,7 +141,7 @@ impl Planner {
         }
     }
 
-    /// All events of the time range.
+    /// Plans the events of the searched time.
     fn source(&self) -> Result<Rows> {
         let table = provider_as_source(Arc::<EventTable>::clone(&self.events));
         let mut plan = LogicalPlanBuilder::scan("events", table, None)?;
@@ -161,7 +162,7 @@ impl Planner {
 
     async fn filter(&self, rows: Rows, filter: &ast::Expr) -> Result<Rows> {
         let filter = self.resolve(filter).await?;
-        let (rows, filter) = running::take(self, rows, &filter)?;
+        let (rows, filter) = running::replace_calls(self, rows, &filter)?;
         let condition = Scope::new(self, &rows).condition(&filter)?;
         rows.filter(condition)
     }
@@ -174,9 +175,9 @@ impl Planner {
                 let mut rows = rows;
                 for column in columns {
                     let expr = self.resolve(&column.expr).await?;
-                    let taken;
-                    (rows, taken) = running::take(self, rows, &expr)?;
-                    let value = shown(Scope::new(self, &rows).value(&taken)?);
+                    let replaced;
+                    (rows, replaced) = running::replace_calls(self, rows, &expr)?;
+                    let value = column_value(Scope::new(self, &rows).value(&replaced)?);
                     rows = rows.extend(vec![(column.label.clone(), value)], &self.planning)?;
                 }
                 Ok(rows)
@@ -200,7 +201,7 @@ impl Planner {
             CommandKind::NoLimit => Ok(Rows { shown: ShownRows::All, ..rows }),
             CommandKind::Dedup(names) => group::dedup(self, rows, names),
             CommandKind::Parse { pattern, pattern_span, from } => {
-                take::parse(self, &rows, pattern, *pattern_span, from.as_ref())
+                parse::parse(self, &rows, pattern, *pattern_span, from.as_ref())
             }
             CommandKind::Lookup { columns, table, by } => lookup::lookup(self, &rows, columns, table, by),
             CommandKind::Dataset(name) => table::dataset(self, name),
@@ -225,15 +226,15 @@ impl Planner {
         let mut all: Vec<(String, Expr)> = Vec::new();
         for column in columns {
             let expr = self.resolve(&column.expr).await?;
-            let taken;
-            (rows, taken) = running::take(self, rows, &expr)?;
-            let value = shown(Scope::new(self, &rows).value(&taken)?);
+            let replaced;
+            (rows, replaced) = running::replace_calls(self, rows, &expr)?;
+            let value = column_value(Scope::new(self, &rows).value(&replaced)?);
             match all.iter_mut().find(|(name, _)| *name == column.label) {
                 Some((_, old)) => *old = value,
                 None => all.push((column.label.clone(), value)),
             }
         }
-        // Events keep their order when they lose the time that it is made of.
+        // Events keep their order when their time is no longer among the columns.
         if rows.order == RowOrder::None && rows.shown == ShownRows::Default {
             rows = self.ordered(rows);
             rows.order = rows.order.into_default();
@@ -249,9 +250,9 @@ impl Planner {
         let mut rows = rows;
         for key in keys {
             let expr = self.resolve(&key.expr).await?;
-            let taken;
-            (rows, taken) = running::take(self, rows, &expr)?;
-            let value = Scope::new(self, &rows).value(&taken)?;
+            let replaced;
+            (rows, replaced) = running::replace_calls(self, rows, &expr)?;
+            let value = Scope::new(self, &rows).value(&replaced)?;
             let name = match &value.expr {
                 Expr::Column(column) => column.name.clone(),
                 _ if value.kind == Kind::Null => continue,
@@ -266,7 +267,7 @@ impl Planner {
         if !made.is_empty() {
             rows = rows.add_hidden(made)?;
         }
-        // Rows that are equal by the new keys keep the order that they had.
+        // Rows with equal new keys keep the order that they had.
         let mut rows = self.ordered(rows);
         for key in rows.order.into_keys() {
             if order.iter().all(|new| new.column != key.column) {
@@ -280,7 +281,7 @@ impl Planner {
         Ok(rows)
     }
 
-    /// Events in no particular order are shown by their time, the newest first; unless all of them are wanted.
+    /// Orders events that have no order by time, the newest first; unless `nolimit` asks for all of them.
     fn ordered(&self, mut rows: Rows) -> Rows {
         if rows.order == RowOrder::None && rows.events && rows.shown != ShownRows::All {
             let times = [Field::EventTime, Field::Timestamp].iter().filter_map(|field| rows.resolve(field.info().name));
@@ -289,7 +290,7 @@ impl Planner {
         rows
     }
 
-    /// The order in which rows follow each other: as they are ordered, else by time.
+    /// Returns the order that `first` and `running_…` go by: the asked one, else by time, the oldest first.
     fn order(&self, rows: &Rows) -> Vec<SortExpr> {
         let order = rows.following();
         if !order.is_empty() {
@@ -302,19 +303,19 @@ impl Planner {
             .collect()
     }
 
-    /// Says something besides the answer.
+    /// Adds a warning.
     pub(crate) fn warn(&self, message: String, span: Option<Span>) {
         self.warn_with(message, span, None);
     }
 
-    /// The same, and what to write instead.
+    /// Adds a warning with a suggestion.
     pub(crate) fn warn_with(&self, message: String, span: Option<Span>, suggestion: Option<String>) {
         self.planning.warn(Warning { message, span, suggestion });
     }
 }
 
-/// A value as a column: one that is always missing is a text.
-fn shown(value: Operand) -> Expr {
+/// Returns the expression of a column; a value that is always missing becomes a text.
+fn column_value(value: Operand) -> Expr {
     match value.kind {
         Kind::Null => value.text(),
         _ => value.expr,

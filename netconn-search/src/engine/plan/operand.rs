@@ -1,4 +1,4 @@
-//! An expression of the plan with its kind, and what it is as a text, a number, a truth value.
+//! Expressions of the plan with their kind, and their conversions to texts, numbers and truth values.
 
 use datafusion::{
     logical_expr::{
@@ -15,53 +15,53 @@ use crate::engine::function::{
     value::Kind,
 };
 
-/// Largest whole number up to which a float tells all whole numbers apart.
+/// 2^53: floats represent all whole numbers up to this one.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A value of a row, before it is known.
+/// An expression that gives a value for each row.
 #[derive(Clone, Debug)]
 pub(crate) struct Operand {
     pub(crate) expr: Expr,
     pub(crate) kind: Kind,
 }
 
-/// A call of a function of the table that needs no database.
+/// Returns a call of a function that needs no database.
 pub(crate) fn function(function: RowFunction, arguments: Vec<Expr>) -> Expr {
     call(function, None, arguments)
 }
 
-/// A text literal.
+/// Returns a text literal.
 pub(crate) fn text(value: &str) -> Expr {
     lit(ScalarValue::Utf8View(Some(value.to_owned())))
 }
 
-/// Two expressions and an operator.
+/// Returns an operator applied to two expressions.
 pub(crate) fn binary(left: Expr, op: Operator, right: Expr) -> Expr {
     Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))
 }
 
-/// `LIKE`, with a backslash before characters that stand for themselves.
+/// Returns `LIKE`; a backslash stands before characters that are meant literally.
 pub(crate) fn like(value: Expr, pattern: &str) -> Expr {
     Expr::Like(Like::new(false, Box::new(value), Box::new(text(pattern)), None, false))
 }
 
-/// `IN` over literals.
+/// Returns `IN` over literals.
 pub(crate) fn in_list(value: Expr, list: Vec<Expr>) -> Expr {
     Expr::InList(InList::new(Box::new(value), list, false))
 }
 
-/// `CASE WHEN condition THEN then ELSE otherwise END`.
+/// Returns `CASE WHEN condition THEN then ELSE otherwise END`.
 pub(crate) fn case(condition: Expr, then: Expr, otherwise: Expr) -> Expr {
     cases([(condition, then)], otherwise)
 }
 
-/// The same with several conditions: the first that holds.
+/// Returns a `CASE` with several conditions; the first that holds decides.
 pub(crate) fn cases(cases: impl IntoIterator<Item = (Expr, Expr)>, otherwise: Expr) -> Expr {
     let cases: Vec<_> = cases.into_iter().map(|(condition, then)| (Box::new(condition), Box::new(then))).collect();
     if cases.is_empty() { otherwise } else { Expr::Case(Case::new(None, cases, Some(Box::new(otherwise)))) }
 }
 
-/// All joined by an operator, as a tree that is as flat as can be: plans are walked recursively.
+/// Joins expressions by an operator, as a tree of the least height, because plans are walked recursively.
 pub(crate) fn joined(mut expressions: Vec<Expr>, op: Operator, none: bool) -> Expr {
     match expressions.len() {
         0 => lit(none),
@@ -74,17 +74,17 @@ pub(crate) fn joined(mut expressions: Vec<Expr>, op: Operator, none: bool) -> Ex
 }
 
 impl Operand {
-    /// An expression of that kind.
+    /// Creates an operand of this kind.
     pub(crate) fn new(expr: Expr, kind: Kind) -> Self {
         Self { expr, kind }
     }
 
-    /// Always missing.
+    /// Creates an operand that is always missing.
     pub(crate) fn null() -> Self {
         Self::new(lit(ScalarValue::Null), Kind::Null)
     }
 
-    /// A number: a whole one if it is one.
+    /// Creates a number literal; a whole number if it is one.
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
     pub(crate) fn from_number(value: f64) -> Self {
         if value.fract() == 0.0 && value.abs() <= EXACT {
@@ -94,17 +94,17 @@ impl Operand {
         }
     }
 
-    /// A whole number.
+    /// Creates a literal whole number.
     pub(crate) fn integer(value: i64) -> Self {
         Self::new(lit(value), Kind::Integer)
     }
 
-    /// A text.
+    /// Creates a text literal.
     pub(crate) fn from_text(value: &str) -> Self {
         Self::new(text(value), Kind::Text)
     }
 
-    /// The text, if it is a literal.
+    /// Returns the text of a literal.
     pub(crate) fn literal_text(&self) -> Option<&str> {
         match &self.expr {
             Expr::Literal(ScalarValue::Utf8View(Some(text)), _) => Some(text),
@@ -112,12 +112,12 @@ impl Operand {
         }
     }
 
-    /// Whether it is a literal.
+    /// Whether the operand is a literal.
     pub(crate) fn is_literal(&self) -> bool {
         matches!(self.expr, Expr::Literal(..))
     }
 
-    /// The same value as another kind; missing where it has none.
+    /// Converts the value to another kind; missing where that is impossible.
     pub(crate) fn to(self, kind: Kind) -> Expr {
         match kind {
             same if same == self.kind => self.expr,
@@ -130,7 +130,7 @@ impl Operand {
         }
     }
 
-    /// As a text.
+    /// Converts to a text.
     pub(crate) fn text(self) -> Expr {
         match self.kind {
             Kind::Text => self.expr,
@@ -140,7 +140,7 @@ impl Operand {
         }
     }
 
-    /// As a float; missing if it is none.
+    /// Converts to a float; missing if it is none.
     pub(crate) fn number(self) -> Expr {
         match self.kind {
             Kind::Number => self.expr,
@@ -150,7 +150,7 @@ impl Operand {
         }
     }
 
-    /// A whole number where it is one, else a float: what is counted with.
+    /// Converts to a number for arithmetic: whole numbers stay whole, all else becomes a float.
     pub(crate) fn numeric(self) -> Self {
         match self.kind {
             Kind::Integer | Kind::Number => self,
@@ -159,7 +159,8 @@ impl Operand {
         }
     }
 
-    /// Whether it counts as true: not missing, 0, false, empty or NaN. May be missing itself, for false.
+    /// Converts to a truth value: true unless it is missing, 0, false, empty or NaN. It may be missing itself, which
+    /// counts as false.
     pub(crate) fn truth(self) -> Expr {
         match self.kind {
             Kind::Bool => self.expr,
@@ -175,12 +176,12 @@ impl Operand {
     }
 }
 
-/// A cast by Arrow's rules.
+/// Returns a cast by Arrow's rules.
 pub(crate) fn cast(expr: Expr, kind: Kind) -> Expr {
     Expr::Cast(Cast::new(Box::new(expr), kind.data_type()))
 }
 
-/// Brings values to the kind that holds all of them.
+/// Converts values to the kind that holds all of them.
 pub(crate) fn unify(operands: Vec<Operand>) -> (Vec<Expr>, Kind) {
     let kind = operands.iter().map(|operand| operand.kind).reduce(Kind::with).unwrap_or(Kind::Null);
     (operands.into_iter().map(|operand| operand.to(kind)).collect(), kind)

@@ -1,5 +1,5 @@
-//! `contains`, `matches`, `starts_with`, `ends_with`, `like`: where case matters they become `LIKE`, which DataFusion is quick at;
-//! else a regular expression.
+//! Plans `contains`, `matches`, `starts_with`, `ends_with` and `like`: as `LIKE` where case matters, which DataFusion
+//! evaluates fast, otherwise as a regular expression.
 
 use datafusion::logical_expr::{Expr, expr::Like, lit};
 use netconn_query::ast::{MatchOp, Span};
@@ -11,10 +11,10 @@ use crate::engine::{
     function::{matcher, table},
 };
 
-/// Bytes that a compiled regular expression may have.
+/// Largest size of a compiled regular expression, bytes.
 const REGEX_SIZE: usize = 10 * 1024 * 1024;
 
-/// `subject op pattern`; the subject is a text. The result may be missing, for false.
+/// Plans `subject op pattern` for a subject that is a text. The result may be missing, which counts as false.
 pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Operand, span: Span) -> Result<Expr> {
     let Some(literal) = pattern.literal_text() else {
         if pattern.is_literal() && pattern.kind == crate::engine::function::value::Kind::Null {
@@ -36,7 +36,7 @@ pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Op
     if op == MatchOp::Matches {
         check(literal, span)?;
     } else if !insensitive {
-        // Statistics of the files tell where a text cannot begin so.
+        // With `LIKE`, statistics of the files rule out texts that cannot begin so.
         return Ok(like(subject, &as_like(op, literal)));
     }
     let flags = match (insensitive, op) {
@@ -48,7 +48,7 @@ pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Op
     Ok(matcher::matches(subject, regex.map_err(|_| SearchError::query("this pattern is too long", span))?))
 }
 
-/// The pattern of an operator as that of `LIKE`.
+/// Returns the pattern of an operator as one of `LIKE`.
 fn as_like(op: MatchOp, literal: &str) -> String {
     match op {
         MatchOp::StartsWith => format!("{}%", escaped(literal)),
@@ -58,7 +58,7 @@ fn as_like(op: MatchOp, literal: &str) -> String {
     }
 }
 
-/// The pattern of an operator as a regular expression.
+/// Returns the pattern of an operator as a regular expression.
 fn as_regex(op: MatchOp, literal: &str) -> String {
     match op {
         MatchOp::Contains => regex::escape(literal),
@@ -72,7 +72,7 @@ fn as_regex(op: MatchOp, literal: &str) -> String {
                 match letter {
                     '%' => regex.push_str(".*"),
                     '_' => regex.push('.'),
-                    // A backslash at the end stands for itself.
+                    // A backslash at the end is meant literally.
                     '\\' => regex.push_str(&regex::escape(letters.next().unwrap_or('\\').encode_utf8(&mut [0; 4]))),
                     _ => regex.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4]))),
                 }
@@ -82,7 +82,7 @@ fn as_regex(op: MatchOp, literal: &str) -> String {
     }
 }
 
-/// Says what is wrong with a regular expression.
+/// Compiles a regular expression, or says what is wrong with it.
 pub(crate) fn check(pattern: &str, span: Span) -> Result<Regex> {
     RegexBuilder::new(pattern).size_limit(REGEX_SIZE).build().map_err(|error| {
         let why = error.to_string();
@@ -94,7 +94,7 @@ pub(crate) fn check(pattern: &str, span: Span) -> Result<Regex> {
             "backreferences (\\1) are not supported in regular expressions, because they would make their time unbounded"
                 .to_owned()
         } else {
-            // The last line is the reason; those before show the place.
+            // The last line is the reason; the lines before show the place.
             let reason = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
             format!("'{pattern}' is no regular expression: {reason}")
         };
@@ -102,12 +102,12 @@ pub(crate) fn check(pattern: &str, span: Span) -> Result<Regex> {
     })
 }
 
-/// Whether upper and lower case are two things for some character; `\d` of a regular expression counts too.
+/// Whether case matters for a character of the text; `\d` of a regular expression counts too.
 fn has_case(text: &str) -> bool {
     text.chars().any(|letter| letter.is_alphabetic() || !letter.is_ascii())
 }
 
-/// With a backslash before what `LIKE` reads as more than itself.
+/// Escapes what `LIKE` does not read literally.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 4);
     for letter in text.chars() {

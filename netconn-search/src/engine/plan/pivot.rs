@@ -1,4 +1,4 @@
-//! `transpose`: a column of each value of a column.
+//! Plans `transpose`, which runs the query so far to learn the values that become columns.
 
 use datafusion::{
     functions_aggregate::first_last::first_value_udaf,
@@ -19,13 +19,13 @@ use crate::engine::{
     function::value::{Value, normal},
 };
 
-/// Rows that can be transposed.
+/// Largest number of rows that can be transposed.
 const MOST_ROWS: usize = 1_000_000;
 
-/// Columns that are made when the query does not say how many.
+/// Largest number of columns if the query does not say it.
 const COLUMNS: u64 = 100;
 
-/// `transpose name on keys limit N`.
+/// Plans `transpose name on keys limit N`.
 pub(crate) async fn transpose(
     planner: &Planner,
     rows: Rows,
@@ -106,7 +106,7 @@ pub(crate) async fn transpose(
     turned.project(columns, &planner.planning)
 }
 
-/// The values in the order of the rows, and whether there are more than so many.
+/// Returns the values in the order of the rows, and whether there are more than `most`.
 async fn labels(planner: &Planner, rows: &Rows, label: &str, most: u64) -> Result<(Vec<Option<String>>, bool)> {
     let sorted = rows.clone().sorted(None)?;
     let plan = LogicalPlanBuilder::from(sorted.plan).project([column(label).alias(label)])?.build()?;

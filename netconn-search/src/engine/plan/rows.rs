@@ -1,4 +1,4 @@
-//! Rows between two commands: the plan that makes them, their columns, their order.
+//! The rows between two commands: the plan that makes them, their columns, their order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,20 +17,20 @@ use datafusion::{
     },
 };
 
-use super::{kept::kept, operand::joined, planning::Planning};
+use super::{opaque::opaque, operand::joined, planning::Planning};
 use crate::engine::{error::Result, function::value::Kind};
 
-/// Columns that queries cannot name begin with it.
+/// First character of hidden columns' names, which no query can write.
 pub(crate) const HIDDEN: char = '\u{1}';
 
-/// What rows are ordered by: a column, and whether the largest comes first. Missing values come last either way.
+/// A key of an order. Missing values come last in both directions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     pub(crate) column: String,
     pub(crate) descending: bool,
 }
 
-/// How long it takes to find out whether a condition holds, the shortest first.
+/// Cost of evaluating a condition, the cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cost {
     Number,
@@ -81,12 +81,12 @@ pub(crate) struct Rows {
 }
 
 impl RowOrder {
-    /// An order by these keys; none if there are no keys.
+    /// Creates an order by these keys; none if there are no keys.
     pub(crate) fn asked(keys: Vec<Key>) -> Self {
         if keys.is_empty() { Self::None } else { Self::Asked(keys) }
     }
 
-    /// The keys, the most important first.
+    /// Returns the keys, the most important first.
     pub(crate) fn keys(&self) -> &[Key] {
         match self {
             Self::None => &[],
@@ -101,7 +101,7 @@ impl RowOrder {
         }
     }
 
-    /// The same keys, as an order that nobody has asked for.
+    /// Returns the same keys as an order that nobody has asked for.
     pub(crate) fn into_default(self) -> Self {
         match self {
             Self::None => Self::None,
@@ -109,7 +109,7 @@ impl RowOrder {
         }
     }
 
-    /// The keys themselves.
+    /// Takes the keys.
     pub(crate) fn into_keys(self) -> Vec<Key> {
         match self {
             Self::None => Vec::new(),
@@ -119,18 +119,18 @@ impl RowOrder {
 }
 
 impl Key {
-    /// The same for DataFusion.
+    /// Returns DataFusion's form of the key.
     pub(crate) fn sort(&self) -> SortExpr {
         column(&self.column).sort(!self.descending, false)
     }
 }
 
-/// A column of the plan, whatever characters are in its name.
+/// Returns a column of the plan, whatever characters its name has.
 pub(crate) fn column(name: &str) -> Expr {
     Expr::Column(Column::new_unqualified(name))
 }
 
-/// An order in which nothing is said twice: DataFusion counts on that.
+/// Returns an order without repeated keys, which DataFusion relies on.
 pub(crate) fn ordering(keys: impl IntoIterator<Item = SortExpr>) -> Vec<SortExpr> {
     let mut order: Vec<SortExpr> = Vec::new();
     for key in keys {
@@ -141,9 +141,9 @@ pub(crate) fn ordering(keys: impl IntoIterator<Item = SortExpr>) -> Vec<SortExpr
     order
 }
 
-/// A projection; two, if columns are made of others that they take the names of, as in `y = y + 1`. DataFusion takes two projections of
-/// the same expressions, one after the other, for one (`merge_consecutive_projections_one_level` in its optimize_projections):
-/// with a name of its own for each new column, no two are the same.
+/// Adds a projection; two if new columns are made of old ones of the same name, as in `y = y + 1`. DataFusion merges
+/// two consecutive projections with the same expressions into one (`merge_consecutive_projections_one_level` in its
+/// optimize_projections); hidden names for the new columns make them differ.
 fn projected(plan: LogicalPlan, expressions: Vec<Expr>, planning: &Planning) -> Result<LogicalPlan> {
     let made: BTreeSet<String> = expressions.iter().filter_map(alias).map(str::to_owned).collect();
     let is_made_of_them = |expr: &Expr| expr.column_refs().iter().any(|column| made.contains(&column.name));
@@ -175,7 +175,7 @@ fn projected(plan: LogicalPlan, expressions: Vec<Expr>, planning: &Planning) -> 
     Ok(plan.project(all)?.build()?)
 }
 
-/// The name of a column that is made; missing for one that stays as it is.
+/// Returns the name of a new column; `None` for one that stays as it is.
 fn alias(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Alias(alias) => Some(&alias.name),
@@ -183,13 +183,13 @@ fn alias(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// Whether queries cannot name it.
+/// Whether a name is that of a hidden column.
 pub(crate) fn is_hidden(name: &str) -> bool {
     name.starts_with(HIDDEN)
 }
 
 impl Rows {
-    /// The rows of a plan that are no events, in no order.
+    /// Creates rows that are no events, in no order, from a plan.
     pub(crate) fn of(plan: LogicalPlan, columns: Vec<String>) -> Self {
         Self {
             plan,
@@ -202,7 +202,7 @@ impl Rows {
         }
     }
 
-    /// The column that a name means.
+    /// Returns the column that a name means.
     pub(crate) fn resolve(&self, name: &str) -> Option<String> {
         if self.columns.iter().any(|column| column == name) || is_hidden(name) {
             return Some(name.to_owned());
@@ -213,18 +213,18 @@ impl Rows {
         (self.events && self.schema().column_with_name(name).is_some()).then(|| name.to_owned())
     }
 
-    /// Arrow's schema of the plan.
+    /// Returns Arrow's schema of the plan.
     pub(crate) fn schema(&self) -> &Schema {
         self.plan.schema().as_arrow()
     }
 
-    /// The kind of a column of the plan.
+    /// Returns the kind of a column of the plan.
     pub(crate) fn kind(&self, column: &str) -> Kind {
         self.schema().column_with_name(column).map_or(Kind::Null, |(_, field)| Kind::of(field.data_type()))
     }
 
-    /// Keeps the rows for which the expression is true. What is quick to find out comes first: the rest is only looked at
-    /// in the rows that are left.
+    /// Keeps the rows for which the condition is true. Its cheap parts come first, so that the others are evaluated for
+    /// fewer rows.
     pub(crate) fn filter(mut self, condition: Expr) -> Result<Self> {
         let mut parts = split_conjunction_owned(condition);
         parts.sort_by_cached_key(|part| self.cost(part));
@@ -233,10 +233,10 @@ impl Rows {
         Ok(self)
     }
 
-    /// How long it takes to find out, compared with others.
+    /// Returns the cost of a condition.
     fn cost(&self, condition: &Expr) -> Cost {
         let mut cost = Cost::Number;
-        // Nothing in it fails.
+        // The closure never fails.
         let _ = condition.apply(|part| {
             cost = cost.max(match part {
                 Expr::Column(column) if self.kind(&column.name) == Kind::Text => Cost::Text,
@@ -249,7 +249,7 @@ impl Rows {
         cost
     }
 
-    /// Makes new columns out of the old ones, in place of them. What the order needs is kept out of sight.
+    /// Replaces the columns. Columns that the order needs stay as hidden ones.
     pub(crate) fn project(mut self, columns: Vec<(String, Expr)>, planning: &Planning) -> Result<Self> {
         let mut all: Vec<(String, Expr)> = columns;
         self.columns = all.iter().map(|(name, _)| name.clone()).collect();
@@ -273,7 +273,7 @@ impl Rows {
         Ok(self)
     }
 
-    /// Adds columns, or puts them in place of those of the same name.
+    /// Adds columns, or replaces those of the same name.
     pub(crate) fn extend(mut self, columns: Vec<(String, Expr)>, planning: &Planning) -> Result<Self> {
         let mut all: Vec<Expr> = Vec::new();
         for old in self.plan.schema().columns() {
@@ -305,7 +305,7 @@ impl Rows {
         Ok(self)
     }
 
-    /// Adds columns that no query sees.
+    /// Adds hidden columns.
     pub(crate) fn add_hidden(mut self, columns: Vec<(String, Expr)>) -> Result<Self> {
         let old: Vec<Expr> = self.plan.schema().columns().into_iter().map(Expr::Column).collect();
         let new = columns.into_iter().map(|(name, expr)| expr.alias(name));
@@ -313,37 +313,38 @@ impl Rows {
         Ok(self)
     }
 
-    /// The order, for DataFusion.
+    /// Returns the order in DataFusion's form.
     pub(crate) fn sort_expressions(&self) -> Vec<SortExpr> {
         ordering(self.order.keys().iter().map(Key::sort))
     }
 
-    /// The order in which the rows follow each other: not that in which events are shown.
+    /// Returns the order in which the rows follow each other in time. It differs from the order in which events are
+    /// shown by default.
     pub(crate) fn following(&self) -> Vec<SortExpr> {
         let is_default = matches!(self.order, RowOrder::Default(_));
         let ascending = |key: &Key| !key.descending || is_default;
         ordering(self.order.keys().iter().map(|key| column(&key.column).sort(ascending(key), false)))
     }
 
-    /// Whether the query has put them into an order.
+    /// Whether the query has asked for an order.
     pub(crate) fn is_sorted(&self) -> bool {
         matches!(self.order, RowOrder::Asked(_))
     }
 
-    /// Puts the rows into their order, and keeps the first so many.
+    /// Sorts the rows by their order, and keeps the first `limit` of them.
     pub(crate) fn sorted(mut self, limit: Option<u64>) -> Result<Self> {
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let mut order = self.sort_expressions();
         if limit.is_some() && self.plan.exists(|node| Ok(matches!(node, LogicalPlan::Window(_))))? {
-            // DataFusion takes a sort that keeps the first so many below functions that need all rows, if those leave the
-            // rows in that order. It cannot know the order of these.
+            // DataFusion moves a sort with a limit below window functions if they keep the order, although they need
+            // all rows. A wrapped key hides the order from it.
             for key in &mut order {
-                key.expr = kept(key.expr.clone());
+                key.expr = opaque(key.expr.clone());
             }
         }
         let order = normalize_sorts(order, &self.plan)?;
         if !order.is_empty() {
-            // The builder's own `sort` would take a name for the column below a projection that had it.
+            // The builder's own `sort` may resolve a name to a column below a projection that renamed it.
             self.plan = LogicalPlan::Sort(Sort { expr: order, input: Arc::new(self.plan), fetch: None });
         }
         if limit.is_some() {
@@ -352,7 +353,7 @@ impl Rows {
         Ok(self)
     }
 
-    /// The columns that are shown, and nothing else.
+    /// Returns the plan with the visible columns only.
     pub(crate) fn visible(self) -> Result<LogicalPlan> {
         let columns: Vec<Expr> = self.columns.iter().map(|name| column(name).alias(name)).collect();
         Ok(LogicalPlanBuilder::from(self.plan).project(columns)?.build()?)

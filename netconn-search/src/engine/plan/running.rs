@@ -1,4 +1,4 @@
-//! Functions that look at the other rows: `running_sum`, `overall_max`, `percent_of_total` and the like.
+//! Plans functions over rows: `running_sum`, `overall_max`, `percent_of_total` and the like.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ use crate::engine::{
     function::{value::Kind, whole},
 };
 
-/// Adds a hidden column for each such call, and puts its name in place of it.
-pub(crate) fn take(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(Rows, ast::Expr)> {
+/// Adds a hidden column for each such call, and replaces the call by its name.
+pub(crate) fn replace_calls(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(Rows, ast::Expr)> {
     if let ExprKind::Call { name, arguments, .. } = &expr.kind
         && let Some(id) = RunningId::by_name(name)
     {
@@ -49,9 +49,9 @@ pub(crate) fn take(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(R
         return Ok((rows, expr));
     }
     for child in expr.children_mut() {
-        let taken;
-        (rows, taken) = take(planner, rows, child)?;
-        *child = taken;
+        let replaced;
+        (rows, replaced) = replace_calls(planner, rows, child)?;
+        *child = replaced;
     }
     Ok((rows, expr))
 }
@@ -78,7 +78,7 @@ fn add(
         WindowFrame::new_bounds(WindowFrameUnits::Rows, start, WindowFrameBound::CurrentRow)
     };
     let numeric = || value.clone().numeric();
-    // As `count(condition)` of a group does it.
+    // As in `count(condition)` of a group, only true conditions count.
     let counted = || case(value.clone().truth(), lit(1_i64), lit(ScalarValue::Int64(None)));
     let windows: Vec<Expr> = match id {
         RunningId::RunningCount => vec![window(count_udaf(), counted(), order, so_far())],
@@ -102,13 +102,13 @@ fn add(
     let mut rows = rows;
     let is_ordered = matches!(id, RunningId::RunningSum | RunningId::RunningCount | RunningId::RunningPercent);
     if is_ordered && rows.is_sorted() {
-        // Rows that are equal by their keys come in an order here, and keep it.
+        // A number for each row fixes the order of rows with equal keys.
         let number = planner.planning.hidden();
-        let place = place(rows.following()).alias(&number);
+        let place = row_number(rows.following()).alias(&number);
         rows.plan = LogicalPlanBuilder::from(rows.plan).window([place])?.build()?;
         rows.order = RowOrder::Asked(vec![Key { column: number, descending: false }]);
     }
-    // Windows of the same order stand in one node of the plan; others in one each.
+    // DataFusion puts windows of the same order into one node of the plan.
     for (window, name) in windows.into_iter().zip(&names) {
         rows.plan = LogicalPlanBuilder::from(rows.plan).window([window.alias(name)])?.build()?;
     }
@@ -124,12 +124,12 @@ fn add(
     Ok((rows.add_hidden(vec![(result.clone(), value)])?, result))
 }
 
-/// The places of rows in an order, from 1 on.
-fn place(order_by: Vec<SortExpr>) -> Expr {
+/// Returns the number of each row in an order, beginning with 1.
+fn row_number(order_by: Vec<SortExpr>) -> Expr {
     over(WindowFunctionDefinition::WindowUDF(row_number_udwf()), Vec::new(), order_by, WindowFrame::new(Some(true)))
 }
 
-/// An aggregate over a frame of rows.
+/// Returns an aggregate over a frame of rows.
 pub(crate) fn window(
     function: Arc<AggregateUDF>,
     argument: Expr,

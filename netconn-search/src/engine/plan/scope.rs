@@ -1,4 +1,4 @@
-//! Expressions of the language to expressions of the plan, over the columns of some rows.
+//! Turns expressions of the language into expressions of the plan.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use netconn_query::{
 use super::{
     Planner,
     compare::{compare, is_timestamp},
-    kept::weight,
     member,
+    opaque::weight,
     operand::{Operand, binary, case, cases, function, joined, unify},
     pattern,
     rows::{HIDDEN, Rows, column},
@@ -24,33 +24,33 @@ use crate::engine::{
     function::{table, value::Kind, whole},
 };
 
-/// Columns that a warning names at most.
+/// Largest number of columns that a warning names.
 const SHOWN: usize = 12;
 
-/// What an expression may cost to plan, whatever its length: 20,000 take about half a second.
+/// Weight that an expression may have, whatever its length: 20,000 take about half a second to plan.
 const WEIGHT: usize = 20_000;
 
-/// And for each of its bytes.
+/// Additional weight for each byte of the expression.
 const WEIGHT_PER_BYTE: usize = 64;
 
-/// And for each of its bytes and each column, if it is about all of these.
+/// Additional weight for each byte and each column, if the expression is about all columns.
 const WEIGHT_PER_COLUMN: usize = 4;
 
-/// Where an expression stands: what its names mean.
+/// What the names in an expression mean.
 pub(crate) struct Scope<'a> {
     pub(crate) planner: &'a Planner,
     pub(crate) rows: &'a Rows,
-    /// Names that mean no column: results of aggregates, a lambda's parameter.
+    /// Names that are no columns: results of aggregates, a lambda's parameter.
     pub(crate) names: BTreeMap<String, Operand>,
 }
 
 impl<'a> Scope<'a> {
-    /// The columns of these rows.
+    /// Returns the scope of these rows' columns.
     pub(crate) fn new(planner: &'a Planner, rows: &'a Rows) -> Self {
         Self { planner, rows, names: BTreeMap::new() }
     }
 
-    /// What a name means; missing if it means nothing.
+    /// Returns the value of a name; missing if nothing has it.
     pub(crate) fn field(&self, name: &str) -> Operand {
         if let Some(operand) = self.names.get(name) {
             return operand.clone();
@@ -64,8 +64,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Warns of a column that rows do not have of which only the data say what they have: those of a table in a file, of values that became
-    /// columns. Of others the checker has warned, who knows the query.
+    /// Warns about an unknown column whose existence only the data decide (tables, transposed values). The checker has
+    /// already reported the others.
     fn look_for(&self, name: &str, span: Span) {
         let is_field = || field::by_name(name).is_some();
         if self.rows.events || self.names.contains_key(name) || self.rows.resolve(name).is_some() || is_field() {
@@ -78,15 +78,15 @@ impl<'a> Scope<'a> {
         self.planner.warn_with(message, Some(span), nearest(name, columns).map(printer::name));
     }
 
-    /// The value of an expression. A truth value is never missing, but for a field's.
+    /// Returns the value of an expression. A truth value is never missing, unless it is a field.
     pub(crate) fn value(&self, expr: &ast::Expr) -> Result<Operand> {
         let value = self.value_of(expr)?;
         self.sized(&value.expr, expr)?;
         Ok(value)
     }
 
-    /// Whether an expression is true. The result may be missing, for false: so comparisons stay as they are, and Parquet
-    /// files can be skipped by them.
+    /// Returns whether an expression is true. The result may be missing, which counts as false: so comparisons stay
+    /// plain, and Parquet files can be skipped by them.
     pub(crate) fn condition(&self, expr: &ast::Expr) -> Result<Expr> {
         let condition = self.condition_of(expr)?;
         self.sized(&condition, expr)?;
@@ -104,7 +104,7 @@ impl<'a> Scope<'a> {
                 self.field(name)
             }
             ExprKind::Negative(inner) => self.negative(inner)?,
-            ExprKind::Binary { op: BinaryOp::Or, .. } | ExprKind::Ternary { .. } => self.both(expr)?.0,
+            ExprKind::Binary { op: BinaryOp::Or, .. } | ExprKind::Ternary { .. } => self.value_and_truth(expr)?.0,
             ExprKind::Binary { op, left, right } if arithmetic(*op).is_some() => self.arithmetic(*op, left, right)?,
             ExprKind::Call { name, arguments, .. } => self.call(name, arguments, expr.span)?,
             ExprKind::Lambda { .. } => {
@@ -154,7 +154,7 @@ impl<'a> Scope<'a> {
                 let pattern = ast::Expr { kind: ExprKind::Text(regex.clone()), span: expr.span };
                 self.matches(ast::MatchOp::Matches, Case::Insensitive, &Subject::AnyField, &[pattern])?
             }
-            // A branch is true as what it is, not as the kind that holds both.
+            // Each branch decides as its own kind, not as the common kind of both.
             ExprKind::Ternary { condition, then, otherwise } => {
                 case(self.condition(condition)?, self.condition(then)?, self.condition(otherwise)?)
             }
@@ -193,7 +193,7 @@ impl<'a> Scope<'a> {
         Ok(joined(any, Operator::Or, false))
     }
 
-    /// A number in a list of patterns is meant as it is written.
+    /// Takes a number in a list of patterns as its text in the query.
     fn number_text(&self, expr: &ast::Expr) -> Operand {
         match expr.kind {
             ExprKind::Number(number) => Operand::from_text(&number.to_string()),
@@ -201,16 +201,16 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The value of an expression, and whether it is true as what it is: what `or` and `?` choose from. Both at once: worked out for each,
-    /// the time would double with each level.
-    fn both(&self, expr: &ast::Expr) -> Result<(Operand, Expr)> {
+    /// Returns the value of an expression and whether it is true as its own kind, which `or` and `?` choose from.
+    /// Planning both at once keeps the time from doubling with each level.
+    fn value_and_truth(&self, expr: &ast::Expr) -> Result<(Operand, Expr)> {
         Ok(match &expr.kind {
-            // The first that is true as what it is, or the last.
+            // `or` returns the first operand that is true as its own kind, else the last.
             ExprKind::Binary { op: BinaryOp::Or, .. } => {
                 let operands = walk::operands(BinaryOp::Or, expr);
                 let (values, conditions): (Vec<_>, Vec<_>) = operands
                     .into_iter()
-                    .map(|operand| self.both(operand))
+                    .map(|operand| self.value_and_truth(operand))
                     .collect::<Result<Vec<_>>>()?
                     .into_iter()
                     .unzip();
@@ -224,7 +224,8 @@ impl<'a> Scope<'a> {
             }
             ExprKind::Ternary { condition, then, otherwise } => {
                 let condition = self.condition(condition)?;
-                let ((then, is_then), (otherwise, is_otherwise)) = (self.both(then)?, self.both(otherwise)?);
+                let ((then, is_then), (otherwise, is_otherwise)) =
+                    (self.value_and_truth(then)?, self.value_and_truth(otherwise)?);
                 let kind = then.kind.with(otherwise.kind);
                 let value = case(condition.clone(), then.to(kind), otherwise.to(kind));
                 (Operand::new(value, kind), case(condition, is_then, is_otherwise))
@@ -236,14 +237,13 @@ impl<'a> Scope<'a> {
         })
     }
 
-    /// Says that an expression is too much for a plan: what some operators are planned as has an operand twice, and what stands in one another
-    /// grows with each level.
+    /// Refuses an expression that is too heavy to plan: some operators use an operand twice, so nesting multiplies.
     fn sized(&self, planned: &Expr, expr: &ast::Expr) -> Result<()> {
         let (weight, length) = (weight(planned), expr.span.end.saturating_sub(expr.span.start));
         if weight <= WEIGHT + WEIGHT_PER_BYTE * length {
             return Ok(());
         }
-        // What is looked for in the whole record is looked for in each of its columns.
+        // A search in all fields is a search in each column.
         let whole = |kind: &ExprKind| {
             matches!(
                 kind,
@@ -270,7 +270,7 @@ impl<'a> Scope<'a> {
 
     fn arithmetic(&self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr) -> Result<Operand> {
         let (left, right) = (self.value(left)?, self.value(right)?);
-        // `timestamp` counts nanoseconds, although it is shown as a text.
+        // `timestamp` is a text, but in arithmetic it counts nanoseconds.
         let counts =
             (is_timestamp(&left) && right.kind.is_numeric()) || (left.kind.is_numeric() && is_timestamp(&right));
         if op == BinaryOp::Add && !counts && (left.kind == Kind::Text || right.kind == Kind::Text) {
@@ -281,7 +281,7 @@ impl<'a> Scope<'a> {
         let (left, right) = (left.numeric(), right.numeric());
         let both_whole = left.kind == Kind::Integer && right.kind == Kind::Integer;
         Ok(match op {
-            // By 0 nothing can be divided: the result is missing.
+            // A division by 0 has a missing result.
             BinaryOp::Divide => number(binary(left.number(), operator, not_zero(right.number()))),
             BinaryOp::Remainder if both_whole => {
                 let zero = datafusion::functions::core::expr_fn::nullif(right.expr, lit(0_i64));
@@ -290,13 +290,13 @@ impl<'a> Scope<'a> {
             BinaryOp::Remainder => number(binary(left.number(), operator, not_zero(right.number()))),
             BinaryOp::Add if both_whole => Operand::new(whole::add(left.expr, right.expr), Kind::Integer),
             BinaryOp::Subtract if both_whole => Operand::new(whole::subtract(left.expr, right.expr), Kind::Integer),
-            // Products of whole numbers may be too large for one: numbers are 64-bit floats.
+            // A product of whole numbers may be too large for one, so it is a 64-bit float.
             _ => number(binary(left.number(), operator, right.number())),
         })
     }
 }
 
-/// The result of arithmetic. To add 0 makes 0 of -0, which sorts and distinct values would tell apart.
+/// Returns the result of arithmetic. Adding 0 turns -0 into 0, because sorts and distinct values tell them apart.
 fn number(result: Expr) -> Operand {
     Operand::new(binary(result, Operator::Plus, lit(0.0)), Kind::Number)
 }
@@ -305,7 +305,7 @@ fn not_zero(number: Expr) -> Expr {
     datafusion::functions::core::expr_fn::nullif(number, lit(0.0))
 }
 
-/// DataFusion's operator, if it is one of arithmetic.
+/// Returns DataFusion's operator for one of arithmetic.
 fn arithmetic(op: BinaryOp) -> Option<Operator> {
     match op {
         BinaryOp::Add => Some(Operator::Plus),

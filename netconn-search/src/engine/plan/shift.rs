@@ -1,4 +1,4 @@
-//! `compare name = timeshift('-1w')`: the same query over another time, beside this one.
+//! Plans `compare name = timeshift('-1w')`: the same query over another time, joined to this one.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use crate::engine::{
     function::{table, value::Kind},
 };
 
-/// Milliseconds by which a shift moves the time that is searched; negative ones look back.
+/// Returns the milliseconds of a shift; negative ones look back.
 fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {
     let length = range.end.saturating_sub(range.start);
     match duration::span(shift) {
@@ -33,14 +33,14 @@ fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {
     }
 }
 
-/// How far the shifts of a query look back and ahead together, in milliseconds.
+/// Returns how far the shifts of a query look back and ahead together, in milliseconds.
 pub(crate) fn reach(query: &Query, range: &Range<i64>) -> (i64, i64) {
     let (mut back, mut ahead) = (0_i64, 0_i64);
     for query in query.subqueries() {
         let (other_back, other_ahead) = reach(query, range);
         (back, ahead) = (back.min(other_back), ahead.max(other_ahead));
     }
-    // What stands before the command is shifted as a whole, with the queries in it.
+    // A shift applies to everything before the command, subqueries included.
     for command in &query.commands {
         if let CommandKind::Compare { shift, shift_span, .. } = &command.kind {
             let shift = millis(shift, range, *shift_span).unwrap_or(0);
@@ -51,7 +51,7 @@ pub(crate) fn reach(query: &Query, range: &Range<i64>) -> (i64, i64) {
     (back, ahead)
 }
 
-/// How many keys the rows have that commands give; `None` if those do not say it.
+/// Returns the number of keys of the last group; `None` if the commands do not say it.
 fn keys_of(commands: &[Command]) -> Option<usize> {
     let last = commands.iter().rev().find_map(|command| match &command.kind {
         CommandKind::Group { by, .. } | CommandKind::Top { by, .. } => Some(Some(by.len())),
@@ -61,7 +61,7 @@ fn keys_of(commands: &[Command]) -> Option<usize> {
     last.flatten()
 }
 
-/// Answers what stands before the command over another time, and puts its values beside those of this time.
+/// Plans the commands before it over another time and joins their values.
 pub(crate) async fn compare(
     planner: &Planner,
     rows: Rows,
@@ -104,7 +104,7 @@ pub(crate) async fn compare(
     let then = LogicalPlanBuilder::from(shifted.plan.clone());
     let mut joined = rows.clone();
     joined.plan = if keys.is_empty() {
-        // One row, even of nothing.
+        // An aggregate without keys gives one row even without input.
         let first = |value: &str| {
             AggregateFunction::new_udf(first_value_udaf(), vec![column(value)], false, None, Vec::new(), None)
         };
@@ -116,7 +116,7 @@ pub(crate) async fn compare(
         for key in &keys {
             let other = planner.planning.hidden();
             let value = match shifted.kind(key) {
-                // A moment then is the same moment now.
+                // Buckets of the other time are moved by the shift to match those of this time.
                 Kind::Time => {
                     let nanos = binary(cast(column(key), Kind::Integer), Operator::Minus, lit(millis * 1_000_000));
                     function(table::MOMENT, vec![nanos])

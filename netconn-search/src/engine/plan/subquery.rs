@@ -1,4 +1,4 @@
-//! `x in (subquery)`: the subquery is answered first, and its values take its place.
+//! Runs the subqueries of `x in (subquery)` first and replaces them by their values.
 
 use datafusion::{
     arrow::array::ArrayRef,
@@ -18,11 +18,11 @@ use crate::engine::{
     function::value::{Value, normal},
 };
 
-/// Values that a subquery may give.
+/// Largest number of values of a subquery.
 const MOST: usize = 1_000_000;
 
 impl Planner {
-    /// The same expression with the values of its subqueries.
+    /// Replaces the subqueries of an expression by their values.
     pub(crate) fn resolve<'a>(&'a self, expr: &'a ast::Expr) -> BoxFuture<'a, Result<ast::Expr>> {
         async move {
             let mut expr = expr.clone();
@@ -41,7 +41,7 @@ impl Planner {
         .boxed()
     }
 
-    /// The same for columns.
+    /// Replaces the subqueries of columns by their values.
     pub(crate) async fn resolve_all(&self, columns: &[ast::Column]) -> Result<Vec<ast::Column>> {
         let mut resolved = Vec::with_capacity(columns.len());
         for column in columns {
@@ -91,7 +91,7 @@ impl Planner {
         Ok(set)
     }
 
-    /// All rows of a plan, in memory, as a table of its own.
+    /// Runs a plan and returns its rows as a table in memory.
     pub(crate) async fn collected(&self, rows: Rows, most: usize, span: Span, what: &str) -> Result<Rows> {
         let physical = physical_plan(&self.state, &rows.plan).await?;
         let schema = physical.schema();

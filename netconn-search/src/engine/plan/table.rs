@@ -1,4 +1,4 @@
-//! Tables in files: `dataset`, `savelookup`, and what `lookup` looks into.
+//! Reads and writes tables in files: for `dataset`, `savelookup` and `lookup`.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::engine::{
     function::value::{Column, Kind, Value, normal},
 };
 
-/// Rows of a table at most.
+/// Largest number of rows of a table.
 const MOST: usize = 1_000_000;
 
 /// A table of a file, in memory.
@@ -35,24 +35,24 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A column, if there is one of that name.
+    /// Returns the column with this name.
     pub(crate) fn column(&self, name: &str) -> Option<&ArrayRef> {
         let place = self.names.iter().position(|column| column == name)?;
         self.columns.get(place)
     }
 
-    /// Names of the columns.
+    /// Returns the names of the columns.
     pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// How many rows.
+    /// Returns the number of rows.
     pub(crate) fn rows(&self) -> usize {
         self.columns.first().map_or(0, Array::len)
     }
 }
 
-/// The file of a table, by its name: a CSV or JSON file of the folder of tables.
+/// Returns the path of a table's file in the folder of tables, and whether it is CSV rather than JSON.
 fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
     let Some(folder) = &planner.settings.tables else {
         let message = "there is no folder of tables: name one in the configuration (search.tables)";
@@ -77,7 +77,7 @@ fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
     Ok((path, true))
 }
 
-/// Tables that an error names at most.
+/// Largest number of tables that an error names.
 const LISTED: usize = 20;
 
 /// Reads a table.
@@ -99,7 +99,7 @@ pub(crate) fn read(planner: &Planner, name: &Name) -> Result<Table> {
     Ok(Table { names, columns })
 }
 
-/// There is no such table: which there are.
+/// Returns the error for an unknown table, which names those that exist.
 fn missing(path: &Path, name: &Name) -> SearchError {
     let entries = path.parent().into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     let is_table = |path: &PathBuf| {
@@ -177,8 +177,8 @@ fn check_size(path: &Path, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// A column of whole numbers if all its cells are, else of numbers, else of texts. `007` is a text; so are numbers of more
-/// digits than a float tells apart, and different texts of one number: `1.1` and `1.10`.
+/// Converts cells to whole numbers if all are, else to numbers, else to texts. `007` is a text; so are numbers with
+/// more digits than a float keeps, and different texts of one number: `1.1` and `1.10`.
 fn typed(cells: impl Iterator<Item = Option<String>> + Clone) -> ArrayRef {
     let plain = |cell: &str| !(cell.len() > 1 && cell.starts_with('0') && !cell.starts_with("0."));
     let there = || cells.clone().flatten();
@@ -203,13 +203,13 @@ fn typed(cells: impl Iterator<Item = Option<String>> + Clone) -> ArrayRef {
     column.finish()
 }
 
-/// Whether a text has digits, and not more than a float keeps.
+/// Whether a text has at least one digit and no more than a float keeps.
 fn digits(cell: &str) -> bool {
     let mantissa = cell.split(['e', 'E']).next().unwrap_or(cell);
     (1..=15).contains(&mantissa.bytes().filter(u8::is_ascii_digit).count())
 }
 
-/// Whether all of them are numbers, and different texts are different numbers.
+/// Whether all texts are numbers, and different texts are different numbers.
 fn distinct(mut cells: impl Iterator<Item = String>) -> bool {
     let mut texts: HashMap<u64, String> = HashMap::new();
     cells.all(|cell| match cell.parse::<f64>() {
@@ -218,7 +218,7 @@ fn distinct(mut cells: impl Iterator<Item = String>) -> bool {
     })
 }
 
-/// `dataset 'name'`: the rows of a table.
+/// Plans `dataset 'name'`: the rows of a table.
 pub(crate) fn dataset(planner: &Planner, name: &Name) -> Result<Rows> {
     let table = read(planner, name)?;
     let fields: Vec<Field> = table
@@ -234,7 +234,7 @@ pub(crate) fn dataset(planner: &Planner, name: &Name) -> Result<Rows> {
     Ok(Rows::of(LogicalPlanBuilder::scan("dataset", source, None)?.build()?, table.names))
 }
 
-/// `savelookup 'name'[, 'merge']`: writes the rows to a table, and gives them on.
+/// Runs `savelookup 'name'[, 'merge']`: writes the rows to a table and passes them on.
 pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool) -> Result<Rows> {
     let rows = planner.ordered(rows);
     let rows = planner.collected(rows, MOST, name.span, "savelookup").await?;
@@ -254,7 +254,7 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
             })
         })
         .collect();
-    // Rows from before a column was there.
+    // Rows from before a column existed lack its cell.
     cells.iter_mut().for_each(|line| line.resize(names.len(), None));
     let plan = rows.clone().sorted(None)?.visible()?;
     let physical = physical_plan(&planner.state, &plan).await?;
@@ -268,7 +268,7 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
             for (place, column) in places.iter().zip(&columns) {
                 line[*place] = Value::at(column, row).text().map(std::borrow::Cow::into_owned);
             }
-            // A row that is there already is not added once more.
+            // A row that the table has is not added again.
             if !merge || !cells.contains(&line) {
                 cells.push(line);
             }
@@ -278,7 +278,7 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
     Ok(rows)
 }
 
-/// Writes beside the old file and takes its place, so that nobody reads half a table.
+/// Writes a new file and renames it over the old one, so that nobody reads half a table.
 fn write(path: &Path, names: &[String], rows: &[Vec<Option<String>>]) -> Result<()> {
     let wrong = |source| SearchError::Write { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -1,7 +1,7 @@
-//! What columns that commands have made cost to write out again.
+//! Keeps DataFusion from copying heavy expressions of columns into later steps.
 //!
-//! DataFusion takes conditions below the projection that makes a column, and puts what the column is made of in its place. When each of
-//! a dozen `let` names the column before it twice, that is thousands of times the same.
+//! DataFusion moves conditions below the projection that makes a column, and puts the column's expression in its place.
+//! When each of a dozen `let` names the column before it twice, the expression is there thousands of times.
 
 use std::sync::Arc;
 
@@ -22,37 +22,37 @@ use datafusion::{
     optimizer::AnalyzerRule,
 };
 
-/// What a column may weigh, written out all the way down to the events, so that it is still written out.
+/// Largest weight of a column, written out down to the events, at which DataFusion may still copy its expression.
 const WEIGHT: usize = 256;
 
-/// Buffers that texts may lie in: those of a few files are left as they are.
+/// Number of buffers of a text column up to which it stays as it is.
 const BUFFERS: usize = 16;
 
-/// The name of the function.
-const NAME: &str = "_kept";
+/// Name of the function in plans.
+const NAME: &str = "_opaque";
 
-/// Puts columns that are made of much into a function that DataFusion does not look into.
+/// Analyzer rule that wraps heavy columns in a function that DataFusion does not look into.
 #[derive(Debug)]
-pub(crate) struct Keep;
+pub(crate) struct HideWideColumns;
 
-impl AnalyzerRule for Keep {
+impl AnalyzerRule for HideWideColumns {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(keep(plan)?.0)
+        Ok(hide_columns(plan)?.0)
     }
 
     fn name(&self) -> &'static str {
-        "keep"
+        "hide_wide_columns"
     }
 }
 
-/// What an expression costs to plan: its nodes, but for literals, of which there are as many as the query or a subquery has. DataFusion
-/// asks each condition and result of a `CASE` for its type, and then whether it can be missing (`Expr::to_field`): what stands in it costs
-/// twice, and four times in a `CASE` within another.
+/// Returns what an expression costs to plan: the number of its nodes without literals, of which a subquery may bring
+/// millions. DataFusion asks each branch of a `CASE` for its type and then whether it can be missing
+/// (`Expr::to_field`), so a branch counts twice, and four times in a `CASE` within another.
 pub(super) fn weight(expr: &Expr) -> usize {
     weight_with(expr, &|_| 1)
 }
 
-/// The same, with what the columns of the expression weigh.
+/// Returns the weight of an expression whose columns have weights of their own.
 fn weight_with(expr: &Expr, column: &impl Fn(&Column) -> usize) -> usize {
     let twice = |part: &Expr| weight_with(part, column).saturating_mul(2);
     match expr {
@@ -65,7 +65,7 @@ fn weight_with(expr: &Expr, column: &impl Fn(&Column) -> usize) -> usize {
         }
         _ => {
             let mut weight = 1_usize;
-            // Nothing in it fails.
+            // The closure never fails.
             let _ = expr.apply_children(|part| {
                 weight = weight.saturating_add(weight_with(part, column));
                 Ok(TreeNodeRecursion::Continue)
@@ -75,11 +75,11 @@ fn weight_with(expr: &Expr, column: &impl Fn(&Column) -> usize) -> usize {
     }
 }
 
-/// The plan with the function where it is needed, and what each of its columns weighs.
-fn keep(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
+/// Returns the plan with the function where it is needed, and the weight of each of its columns.
+fn hide_columns(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
     let mut inputs: Vec<Vec<usize>> = Vec::new();
     let plan = plan.map_children(|input| {
-        let (input, weights) = keep(input)?;
+        let (input, weights) = hide_columns(input)?;
         inputs.push(weights);
         Ok(Transformed::yes(input))
     })?;
@@ -87,7 +87,7 @@ fn keep(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
     let mut weights: Vec<usize> = match &plan {
         LogicalPlan::Projection(projection) => {
             let inputs = inputs.pop().unwrap_or_default();
-            return keep_columns(projection.clone(), &inputs);
+            return hide_wide_columns(projection.clone(), &inputs);
         }
         LogicalPlan::Aggregate(aggregate) => {
             let inputs = inputs.pop().unwrap_or_default();
@@ -105,7 +105,7 @@ fn keep(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
             };
             inputs.into_iter().reduce(longest).unwrap_or_default()
         }
-        // The columns of the inputs, one input after the other; windows add some of their own.
+        // Columns come from the inputs, one input after the other; windows append their own.
         _ => inputs.concat(),
     };
     weights.resize(plan.schema().fields().len(), 1);
@@ -116,7 +116,7 @@ fn of_column(schema: &DFSchema, weights: &[usize], name: &Column) -> usize {
     schema.maybe_index_of_column(name).and_then(|place| weights.get(place)).copied().unwrap_or(1)
 }
 
-fn keep_columns(projection: Projection, inputs: &[usize]) -> Result<(LogicalPlan, Vec<usize>)> {
+fn hide_wide_columns(projection: Projection, inputs: &[usize]) -> Result<(LogicalPlan, Vec<usize>)> {
     let Projection { expr, input, schema, .. } = projection;
     let mut weights = Vec::with_capacity(expr.len());
     let mut all = Vec::with_capacity(expr.len());
@@ -127,18 +127,18 @@ fn keep_columns(projection: Projection, inputs: &[usize]) -> Result<(LogicalPlan
             all.push(expr);
         } else {
             weights.push(1);
-            all.push(kept(expr.unalias()).alias_qualified(qualifier.cloned(), field.name()));
+            all.push(opaque(expr.unalias()).alias_qualified(qualifier.cloned(), field.name()));
         }
     }
     Ok((LogicalPlan::Projection(Projection::try_new_with_schema(all, input, schema)?), weights))
 }
 
-/// Whether the plan is a filter above columns that are kept.
-pub(crate) fn filters_kept(plan: &LogicalPlan) -> bool {
+/// Whether the plan is a filter above wrapped columns.
+pub(crate) fn filters_opaque(plan: &LogicalPlan) -> bool {
     let LogicalPlan::Filter(filter) = plan else { return false };
     let mut input = &filter.input;
     while let LogicalPlan::Projection(projection) = input.as_ref() {
-        if projection.expr.iter().any(is_kept) {
+        if projection.expr.iter().any(is_opaque) {
             return true;
         }
         input = &projection.input;
@@ -146,24 +146,24 @@ pub(crate) fn filters_kept(plan: &LogicalPlan) -> bool {
     false
 }
 
-fn is_kept(expr: &Expr) -> bool {
+fn is_opaque(expr: &Expr) -> bool {
     match expr {
-        Expr::Alias(alias) => is_kept(&alias.expr),
+        Expr::Alias(alias) => is_opaque(&alias.expr),
         Expr::ScalarFunction(call) => call.name() == NAME,
         _ => false,
     }
 }
 
-/// The value of an expression, of which DataFusion knows nothing.
-pub(super) fn kept(expr: Expr) -> Expr {
-    ScalarUDF::from(Kept(Signature::any(1, Volatility::Volatile))).call(vec![expr])
+/// Wraps an expression so that DataFusion does not look into it.
+pub(super) fn opaque(expr: Expr) -> Expr {
+    ScalarUDF::from(Opaque(Signature::any(1, Volatility::Volatile))).call(vec![expr])
 }
 
-/// Gives what it is given. It is said to change from one call to the next: such columns stay where they are made.
+/// Identity function, declared volatile so that the optimizer does not copy the column's expression into later steps.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Kept(Signature);
+struct Opaque(Signature);
 
-impl ScalarUDFImpl for Kept {
+impl ScalarUDFImpl for Opaque {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -184,8 +184,8 @@ impl ScalarUDFImpl for Kept {
     }
 }
 
-/// Texts with buffers of their own. A `CASE` puts the lists of buffers of its results together, as often as they are there
-/// (`MutableArrayData`): a chain of them that names a text twice has twice as many with each step.
+/// Compacts string views. `CASE` concatenates the buffer lists of its branches (`MutableArrayData`), so a chain of them
+/// doubles the list at each step.
 fn compact(array: &ArrayRef) -> ArrayRef {
     match array.as_string_view_opt() {
         Some(texts) if texts.data_buffers().len() > BUFFERS => Arc::new(texts.gc()),

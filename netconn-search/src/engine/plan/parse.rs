@@ -1,4 +1,4 @@
-//! `parse`: columns taken out of a text by a pattern.
+//! Plans `parse`: columns taken out of a text by a pattern.
 
 use datafusion::logical_expr::{Expr, lit};
 use netconn_query::{
@@ -18,7 +18,7 @@ use crate::engine::{
     function::{table, value::Kind},
 };
 
-/// `parse "…" from value`; without a text, the first field whose text fits.
+/// Plans `parse "…" from value`; without a value, the first text column that fits.
 pub(crate) fn parse(
     planner: &Planner,
     rows: &Rows,
@@ -51,7 +51,7 @@ pub(crate) fn parse(
     rows.clone().extend(columns, &planner.planning)
 }
 
-/// The regular expression of a pattern, and the group of each of its columns.
+/// Returns the regular expression of a pattern, and the group of each of its columns.
 fn compile(pieces: &[Piece]) -> (String, Vec<(String, i64)>) {
     let mut regex = String::from("(?s)");
     let mut names = Vec::new();
@@ -65,7 +65,7 @@ fn compile(pieces: &[Piece]) -> (String, Vec<(String, i64)>) {
                 names.push((name.clone(), groups));
                 let last = place + 1 == pieces.len();
                 match content {
-                    // With nothing behind it, as little as fits would be nothing: it goes to the end.
+                    // The shortest text would be empty at the end of a pattern, so the last column takes the rest.
                     Content::Any if last => regex.push_str("(.*)"),
                     Content::Any => regex.push_str("(.*?)"),
                     Content::Digits => regex.push_str("([0-9]+)"),
@@ -74,7 +74,7 @@ fn compile(pieces: &[Piece]) -> (String, Vec<(String, i64)>) {
                         regex.push('(');
                         regex.push_str(inner);
                         regex.push(')');
-                        // Groups of the column's own expression are counted too.
+                        // The column's own expression may have groups, which count too.
                         groups += regex::Regex::new(inner)
                             .map_or(0, |inner| i64::try_from(inner.captures_len()).unwrap_or(1) - 1);
                     }
