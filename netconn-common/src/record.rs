@@ -85,6 +85,12 @@ pub struct Owner {
     pub comm: [u8; 16],
 }
 
+impl Owner {
+    /// Nobody is known.
+    pub const UNKNOWN: Self =
+        Self { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: attribution::UNKNOWN, comm: [0; 16] };
+}
+
 /// A socket has another owner, or more is known of the same one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

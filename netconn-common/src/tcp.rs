@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Address, Header, Owner, UNKNOWN_U32, UNKNOWN_U64};
+use crate::{Address, Header, Owner, UNKNOWN_U32, UNKNOWN_U64, address};
 
 /// States of a TCP socket, as in the kernel's `include/net/tcp_states.h`.
 pub mod tcp_state {
@@ -81,6 +81,20 @@ pub struct SocketState {
     pub marks: u32,
 }
 
+impl SocketState {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self {
+        owner: Owner::UNKNOWN,
+        number: 0,
+        born_ns: 0,
+        established_ns: 0,
+        generation: 0,
+        sequence: 0,
+        role: role::UNKNOWN,
+        marks: 0,
+    };
+}
+
 /// The destination of an attempt.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -108,6 +122,16 @@ pub struct TcpSocketState {
     /// The ends of this life's connection, packed: remote IPv4 address, remote port, local port. A socket that has other
     /// ends when netconn begins has lived another life meanwhile. 0: not connected yet, or unknown.
     pub ends: u64,
+}
+
+impl TcpSocketState {
+    /// The state of a socket of which nothing is known.
+    pub const UNKNOWN: Self = Self {
+        state: SocketState::UNKNOWN,
+        destination: Destination { address: address::UNSPECIFIED, port: 0, family: 0 },
+        used: 0,
+        ends: 0,
+    };
 }
 
 /// Version of what is kept with sockets, which outlives the daemon. Raise it whenever the meaning of a member of

@@ -1,4 +1,4 @@
-//! Processes: what runs under a process id, from its birth to its end, so that nothing has to be looked up later.
+//! Processes, from birth to end, so that nothing has to be looked up later; and new cgroups.
 
 use core::ptr;
 
@@ -10,11 +10,11 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use netconn_common::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, exec, kind};
 
-use crate::{
+use crate::programs::{
     emit,
     kernel::{
         BINPRM_FILE, CGROUP_NODE, CGROUP_ROOT, CGROUP_ROOT_HIERARCHY, HAS_PROBE_READ, MEMORY_ARGUMENTS_END,
-        MEMORY_ARGUMENTS_START, NODE_ID, TASK_MEMORY, follow, has, member,
+        MEMORY_ARGUMENTS_START, NODE_ID, Typed, has,
     },
     maps::{CGROUP, CGROUP_PATH_MAX, EXEC, ExecScratch},
     path,
@@ -26,7 +26,7 @@ use crate::{
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let task = Task::new(ctx.arg::<*const u8>(0));
-    let binprm = ctx.arg::<*const u8>(2);
+    let binprm = Typed::new(ctx.arg::<*const u8>(2));
     let Some(scratch) = EXEC.get_ptr_mut(0) else { return 0 };
     // SAFETY: not null, and this CPU's own; a process in exec is not interrupted by another exec on the same CPU,
     // because BPF programs run with migration and, for per-CPU data of one program, recursion excluded.
@@ -46,11 +46,10 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         comm: task.comm(),
     };
     let mut total = size_of::<ExecRecord>();
-    // Without it the daemon looks path and arguments up.
+    // Without this feature the daemon looks up path and arguments.
     if has(&HAS_PROBE_READ) {
-        // SAFETY: binprm is a typed pointer.
-        path::components(unsafe { follow(binprm, &BINPRM_FILE) }, scratch);
-        // SAFETY: a valid reference; read anew, because the verifier is to see the check that follows.
+        path::write_components(binprm.follow(&BINPRM_FILE), scratch);
+        // SAFETY: a valid reference; volatile, so that the verifier sees the check that follows.
         let path_length = unsafe { ptr::read_volatile(&raw const scratch.record.path_length) } as usize;
         if path_length > exec::PATH_MAX + exec::COMPONENT_MAX {
             return 0;
@@ -65,19 +64,19 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Copies the arguments to `scratch.data` at `offset`, at most `ARGUMENTS_MAX` bytes, and gives their length.
+/// Copies the arguments to `scratch.data` at `offset`, at most `ARGUMENTS_MAX` bytes, and returns their length.
 #[inline(always)]
 fn arguments(task: Task, scratch: &mut ExecScratch, offset: usize) -> usize {
-    // SAFETY: the task is a typed pointer; data has room for ARGUMENTS_MAX bytes behind the longest path.
+    let memory = task.memory();
+    let start: u64 = memory.member(&MEMORY_ARGUMENTS_START, 0);
+    let end: u64 = memory.member(&MEMORY_ARGUMENTS_END, 0);
+    let mut length = end.wrapping_sub(start);
+    if length > exec::ARGUMENTS_MAX as u64 {
+        length = exec::ARGUMENTS_MAX as u64;
+        scratch.record.flags |= exec::ARGUMENTS_CUT;
+    }
+    // SAFETY: data has room for ARGUMENTS_MAX bytes behind the longest path.
     unsafe {
-        let memory = follow(task.as_ptr(), &TASK_MEMORY);
-        let start: u64 = member(memory, &MEMORY_ARGUMENTS_START, 0);
-        let end: u64 = member(memory, &MEMORY_ARGUMENTS_END, 0);
-        let mut length = end.wrapping_sub(start);
-        if length > exec::ARGUMENTS_MAX as u64 {
-            length = exec::ARGUMENTS_MAX as u64;
-            scratch.record.flags |= exec::ARGUMENTS_CUT;
-        }
         let to = (&raw mut scratch.data).cast::<u8>().add(offset);
         if bpf_probe_read_user(to.cast(), length as u32, start as *const _) != 0 {
             return 0;
@@ -115,16 +114,16 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(struct task_struct *p)`, `include/trace/events/sched.h`. Comes before the process's files are closed.
+/// `TP_PROTO(struct task_struct *p)`, `include/trace/events/sched.h`. Runs before the process's files are closed.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task::new(ctx.arg::<*const u8>(0));
-    // do_exit in kernel/exit.c has counted this thread out already.
+    // do_exit in kernel/exit.c has already subtracted this thread.
     if task.live_threads() != 0 {
         return 0;
     }
     emit::record(kind::EXIT, |record: *mut ExitRecord| {
-        // SAFETY: as above.
+        // SAFETY: the ring gave room for one record; every member is written.
         unsafe {
             *record = ExitRecord {
                 header: emit::header(kind::EXIT, emit::now()),
@@ -140,15 +139,10 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct cgroup *cgrp, const char *path)`, `include/trace/events/cgroup.h`.
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
-    let cgroup = ctx.arg::<*const u8>(0);
+    let cgroup = Typed::new(ctx.arg::<*const u8>(0));
     let path = ctx.arg::<*const u8>(1);
-    // SAFETY: the cgroup is a typed pointer.
-    let (hierarchy, id): (u32, u64) = unsafe {
-        (
-            member(follow(cgroup, &CGROUP_ROOT), &CGROUP_ROOT_HIERARCHY, 0),
-            member(follow(cgroup, &CGROUP_NODE), &NODE_ID, 0),
-        )
-    };
+    let hierarchy: u32 = cgroup.follow(&CGROUP_ROOT).member(&CGROUP_ROOT_HIERARCHY, 0);
+    let id: u64 = cgroup.follow(&CGROUP_NODE).member(&NODE_ID, 0);
     // The default hierarchy, which is v2, has the number 0 (cgroup_init in kernel/cgroup/cgroup.c).
     if hierarchy != 0 || !has(&HAS_PROBE_READ) {
         return 0;

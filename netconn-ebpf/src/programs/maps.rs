@@ -1,4 +1,4 @@
-//! What the programs share with the daemon, and the scratch space that is too large for a stack of 512 bytes.
+//! The maps that the programs share with the daemon, and scratch space that is too large for a stack of 512 bytes.
 
 use core::ptr;
 
@@ -20,7 +20,7 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 #[map]
 pub static PROCESSES: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
-/// Lives of sockets of which nothing was told.
+/// Lives of sockets of which no record was received.
 #[map]
 pub static UNREPORTED: PerCpuArray<Unreported> = PerCpuArray::with_max_entries(1, 0);
 
@@ -36,17 +36,16 @@ pub static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 pub static SOCKETS_BY_ADDRESS: HashMap<u64, TcpSocketState> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Stands in for the state of a socket for which there is no memory; the second is for [`NESTING`], the third for
-/// `tcp_connect`, which is interrupted by the others. The fourth and the fifth are for the iterators over sockets and over
-/// files, which are interrupted by all and may be read at the same time.
+/// Stand-ins for the state of a socket for which there is no memory, one for each program that another may interrupt: see
+/// [`spare`].
 #[map]
-pub static SPARE: PerCpuArray<TcpSocketState> = PerCpuArray::with_max_entries(5, 0);
+pub static SPARE: PerCpuArray<TcpSocketState> = PerCpuArray::with_max_entries(spare::COUNT, 0);
 
-/// Whose MPTCP connections are, by the address of their socket.
+/// Owners of MPTCP connections, by the address of their socket.
 #[map]
 pub static MPTCP_OWNERS: HashMap<u64, Owner> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
-/// Start by process id of processes that have ended and own sockets that others have open; the daemon's word.
+/// Start, by process id, of ended processes that own sockets which others still have open. The daemon fills it.
 #[map]
 pub static ENDED: HashMap<u32, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
@@ -66,7 +65,7 @@ pub static EXEC: PerCpuArray<ExecScratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static CGROUP: PerCpuArray<CgroupScratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Room for the bytes behind an [`ExecRecord`]; writes of bounded size at a bounded offset always fit.
+/// Room for the bytes behind an [`ExecRecord`]: writes of bounded size at a bounded offset always fit.
 pub const EXEC_DATA: usize = exec::PATH_MAX + exec::COMPONENT_MAX + exec::ARGUMENTS_MAX;
 
 /// See [`EXEC`].
@@ -78,7 +77,7 @@ pub struct ExecScratch {
     pub data: [u8; EXEC_DATA],
 }
 
-/// Bytes of a cgroup's path that are kept, its NUL counted in.
+/// Longest path of a cgroup in bytes, its NUL included.
 pub const CGROUP_PATH_MAX: usize = 1024;
 
 /// See [`CGROUP`].
@@ -90,13 +89,29 @@ pub struct CgroupScratch {
     pub path: [u8; CGROUP_PATH_MAX],
 }
 
+/// Indexes into [`SPARE`].
+pub mod spare {
+    /// `inet_sock_set_state`.
+    pub const STATE: u32 = 0;
+    /// `inet_sock_set_state_nested`, which interrupts the former.
+    pub const NESTED: u32 = 1;
+    /// `tcp_connect`, which both interrupt.
+    pub const CONNECT: u32 = 2;
+    /// The iterator over sockets, which all of these interrupt.
+    pub const DUMP_SOCKETS: u32 = 3;
+    /// The iterator over files, which may be read at the same time.
+    pub const DUMP_FILES: u32 = 4;
+    /// Number of indexes.
+    pub const COUNT: u32 = 5;
+}
+
 const CLONED: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
 
-/// Every flow. The daemon sets the size. Its values are made when they are needed, so that room for many costs nothing.
+/// All flows. The daemon sets the size. Entries are allocated when they are needed, so that room for many costs nothing.
 #[map]
 pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// By socket cookie: sockets that have more flows than there is room for, and what stands for their further flows.
+/// The folded flow of each socket that has more flows than there is room for, by socket cookie.
 #[map]
 pub static FOLDED: HashMap<u64, Flow> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 
@@ -121,10 +136,10 @@ impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
     }
 }
 
-/// The state of each TCP socket, for as long as it lives.
+/// The state of each TCP socket.
 #[btf_map]
 pub static SOCKETS: SocketStorage<TcpSocketState, CLONED> = SocketStorage::new();
 
-/// The state of each socket of datagrams, for as long as it lives.
+/// The state of each datagram socket.
 #[btf_map]
 pub static DATAGRAM_SOCKETS: SocketStorage<DatagramSocketState, { BPF_F_NO_PREALLOC as usize }> = SocketStorage::new();

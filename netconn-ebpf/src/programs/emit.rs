@@ -1,4 +1,4 @@
-//! All writes to the ring buffer, and the count of what did not fit.
+//! All writes to the ring buffers, and the counts of what did not fit.
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_RING_SIZE},
@@ -8,23 +8,23 @@ use aya_ebpf::{
 };
 use netconn_common::{Header, OwnerRecord, SocketState, kind};
 
-use crate::maps::{LOST, PROCESSES, RECORDS, UNREPORTED};
+use crate::programs::maps::{LOST, PROCESSES, RECORDS, UNREPORTED};
 
-/// The beginning of a record of this kind, now.
+/// Returns the header of a record.
 #[inline(always)]
 pub fn header(kind: u32, time_ns: u64) -> Header {
     Header { time_ns, kind, reserved: 0 }
 }
 
-/// Nanoseconds since boot, suspend counted in.
+/// Returns the nanoseconds since boot, suspend included.
 #[inline(always)]
 pub fn now() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Reserves a record of fixed size, has it filled and submits it. What finds no room is counted under `kind`; whether it
-/// found some.
+/// Reserves a record of fixed size, lets `fill` write it and submits it. Returns whether there was room for it; if not, it
+/// is counted under `kind`.
 ///
 /// `fill` must write every byte.
 #[inline(always)]
@@ -42,10 +42,10 @@ pub fn record<T>(kind: u32, fill: impl FnOnce(*mut T)) -> bool {
     true
 }
 
-/// The same of what a flood of datagrams may make many of: half of the ring is TCP's alone. What is counted as lost here the
-/// daemon finds in the kernel's tables.
+/// As [`record`], for records that a flood of datagrams can cause: half of the ring is reserved for TCP. The daemon finds in
+/// the kernel's tables what is lost here.
 #[inline(always)]
-pub fn record_of_datagrams<T>(kind: u32, fill: impl FnOnce(*mut T)) {
+pub fn datagram_record<T>(kind: u32, fill: impl FnOnce(*mut T)) {
     let ring = ring(kind);
     // SAFETY: the helper takes a ring.
     let (waiting, size) = unsafe {
@@ -54,12 +54,12 @@ pub fn record_of_datagrams<T>(kind: u32, fill: impl FnOnce(*mut T)) {
     if waiting < size / 2 {
         record(kind, fill);
     } else {
-        // Of whatever kind, the same makes up for it.
+        // Whatever the kind, the same dump makes up for it.
         lost(kind::FLOW);
     }
 }
 
-/// Tells that a socket has the owner that its state names now.
+/// Reports the owner in the state of a TCP socket.
 #[inline(always)]
 pub fn owner(socket: u64, state: &SocketState) {
     record(kind::OWNER, |record: *mut OwnerRecord| {
@@ -75,7 +75,7 @@ pub fn owner(socket: u64, state: &SocketState) {
     });
 }
 
-/// Copies `length` bytes into the ring.
+/// Copies a record of `length` bytes into its ring.
 ///
 /// # Safety
 ///
@@ -89,6 +89,7 @@ pub unsafe fn bytes(kind: u32, data: *const u8, length: usize) {
     }
 }
 
+/// Returns the ring of a kind of record.
 #[inline(always)]
 fn ring(kind: u32) -> *mut core::ffi::c_void {
     match kind {
@@ -97,16 +98,16 @@ fn ring(kind: u32) -> *mut core::ffi::c_void {
     }
 }
 
-/// A life of a socket is over of which nothing was told; `was_up`: it was more than an attempt.
+/// Counts a life of a socket that is over and of which no record was received; `was_up`: it was more than an attempt.
 #[inline(always)]
-pub fn untold(role: u32, was_up: bool) {
+pub fn unreported(role: u32, was_up: bool) {
     if let Some(counters) = UNREPORTED.get_ptr_mut(0) {
-        // SAFETY: as in `lost`.
+        // SAFETY: the map gives a valid pointer to this CPU's table, and the indexes are within it.
         unsafe { add_one(&raw mut (*counters)[(role & 3) as usize][usize::from(was_up)]) };
     }
 }
 
-/// Counts a record that could not be told.
+/// Counts a record that found its ring full.
 #[inline(always)]
 pub fn lost(kind: u32) {
     if let Some(counters) = LOST.get_ptr_mut(0) {
@@ -115,7 +116,7 @@ pub fn lost(kind: u32) {
     }
 }
 
-/// As [`add`].
+/// Adds one, see [`add`].
 ///
 /// # Safety
 ///
@@ -126,8 +127,8 @@ unsafe fn add_one(counter: *mut u64) {
     unsafe { add(counter, 1) };
 }
 
-/// Atomic because an interrupt may run a program of ours in the middle of another; `core` has no atomic addition for this
-/// target.
+/// Adds to a counter, atomically because an interrupt may run one of our programs in the middle of another. `core` has no
+/// atomic addition for this target.
 ///
 /// # Safety
 ///

@@ -1,7 +1,7 @@
-//! Flows: every datagram that a socket of this host sends or receives, counted by socket and other end.
+//! Flows: every datagram that a socket of this host sends or receives, counted by socket and remote end.
 //!
-//! Programs on cgroups see packets as IP hands them over: before they are cut into fragments, after these are put together
-//! again (`ip_finish_output` in `net/ipv4/ip_output.c`, `sk_filter_trim_cap` in `net/core/filter.c`). TCP's are left alone.
+//! Programs on cgroups see packets as IP hands them over: before they are fragmented, after they are reassembled
+//! (`ip_finish_output` in `net/ipv4/ip_output.c`, `sk_filter_trim_cap` in `net/core/filter.c`). TCP's are left alone.
 
 use core::ffi::c_void;
 
@@ -15,53 +15,56 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
+use bytemuck::AnyBitPattern;
 use netconn_common::{
-    BEGUN_BITS, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, kind,
+    Address, BEGUN_BITS, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, address,
+    kind,
 };
 
-use crate::{
-    datagram::{self, SOCK_DGRAM, SOCK_RAW},
+use crate::programs::{
+    datagram::{SOCK_DGRAM, SOCK_RAW},
     emit,
     kernel::{FLOWS_PER_SOCKET, context},
     maps::{FLOWS, FOLDED},
+    storage::{cgroup_namespace, datagram_storage},
 };
 
 /// `ETH_P_IPV6` in `include/uapi/linux/if_ether.h`, as `__sk_buff` has it.
 const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
-/// Headers of IPv6 between the first and what is carried: more are not looked through.
+/// Most IPv6 extension headers that are skipped.
 const EXTENSIONS_MAX: usize = 6;
-/// Kernels' `-EEXIST`, `include/uapi/asm-generic/errno-base.h`.
+/// `-EEXIST`, `include/uapi/asm-generic/errno-base.h`.
 const EEXIST: i64 = -17;
-/// `-E2BIG`, as above: a map has as many entries as it may have. Other errors are over with the next packet.
+/// `-E2BIG`, `include/uapi/asm-generic/errno-base.h`: the map is full. Other errors are gone with the next packet.
 const NO_ROOM: i64 = -7;
-/// Nanoseconds in this power of two are about a second.
+/// This power of two of nanoseconds is about a second.
 const PERIOD_BITS: u32 = 30;
 /// The largest count in [`DatagramSocketState::begun`](netconn_common::DatagramSocketState::begun).
 const BEGUN_MAX: u32 = (1 << BEGUN_BITS) - 1;
-/// What UDP and ICMP put before their payload, bytes.
+/// Length of the headers of UDP and ICMP in bytes.
 const HEADER_BYTES: u32 = 8;
 
-/// A packet that leaves, in the context of the process that sends it.
+/// `struct __sk_buff`, `include/uapi/linux/bpf.h`. A packet leaves, in the context of the process that sends it.
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     count(ctx.as_ptr().cast(), true);
     1 // allowed
 }
 
-/// A packet that comes to a socket, in an interrupt.
+/// `struct __sk_buff`, `include/uapi/linux/bpf.h`. A packet arrives at a socket, in an interrupt.
 #[cgroup_skb(ingress)]
 pub fn ingress(ctx: SkBuffContext) -> i32 {
     count(ctx.as_ptr().cast(), false);
     1 // allowed
 }
 
-/// What a packet says of the flow that it belongs to.
+/// The headers of a packet, as far as they tell its flow.
 struct Packet {
-    source: [u64; 2],
-    destination: [u64; 2],
-    /// The first bytes of what IP carries: ports, or type, code, checksum and identifier.
+    source: Address,
+    destination: Address,
+    /// The first bytes behind the IP header: ports, or type, code, checksum and identifier.
     carried: [u8; 8],
-    /// Bytes before them.
+    /// Offset of these bytes in the packet.
     offset: u32,
     protocol: u8,
     version: u8,
@@ -79,13 +82,12 @@ impl Packet {
     fn of_v4(skb: *mut __sk_buff, socket: *mut bpf_sock) -> Option<Self> {
         let ([first, _, third, source, destination], near, is_near) = head_v4(skb)?;
         let protocol = (third >> 8) as u8;
-        if protocol == IPPROTO_TCP && !is_of_datagrams(socket) {
+        if protocol == IPPROTO_TCP && !is_datagram(socket) {
             return None;
         }
         let offset = (first & 15) * 4;
         let carried = if is_near && offset == 20 { near } else { eight_at(skb, offset) };
-        let address = |address: u32| [u64::from(address), 0];
-        let (source, destination) = (address(source), address(destination));
+        let (source, destination) = (address::of_v4(source), address::of_v4(destination));
         Some(Self { source, destination, carried: carried.to_le_bytes(), offset, protocol, version: 4 })
     }
 
@@ -102,7 +104,7 @@ impl Packet {
                 let units = match protocol {
                     // Hop-by-hop options, routing, destination options: units of 8 bytes behind the first 8.
                     0 | 43 | 60 => 8,
-                    // A fragment's header has but these, and its second byte is 0.
+                    // A fragment header is 8 bytes long, and its second byte is 0.
                     44 => 8,
                     // Authentication: units of 4 bytes behind the first 8.
                     51 => 4,
@@ -114,10 +116,11 @@ impl Packet {
             }
             carried = eight_at(skb, offset);
         }
-        if protocol == IPPROTO_TCP && !is_of_datagrams(socket) {
+        if protocol == IPPROTO_TCP && !is_datagram(socket) {
             return None;
         }
-        let (source, destination) = ([head[1], head[2]], [head[3], head[4]]);
+        let source = address::of_halves([head[1], head[2]]);
+        let destination = address::of_halves([head[3], head[4]]);
         Some(Self { source, destination, carried: carried.to_le_bytes(), offset, protocol, version: 6 })
     }
 
@@ -126,7 +129,7 @@ impl Packet {
         matches!(self.protocol, IPPROTO_UDP | IPPROTO_TCP)
     }
 
-    /// Source and destination port, host byte order; zeros for protocols without.
+    /// Returns source and destination port, host byte order; zeros for protocols without ports.
     #[inline(always)]
     fn ports(&self) -> (u16, u16) {
         if !self.has_ports() {
@@ -136,14 +139,14 @@ impl Packet {
         (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
     }
 
-    /// Payload: of a packet that is `length` bytes long.
+    /// Returns the bytes of payload in a packet of `length` bytes.
     #[inline(always)]
     fn payload(&self, length: u32) -> u64 {
         let own = if matches!(self.protocol, IPPROTO_UDP | IPPROTO_ICMP | IPPROTO_ICMPV6) { HEADER_BYTES } else { 0 };
         u64::from(length.saturating_sub(self.offset + own))
     }
 
-    /// Writes type, code and identifier of a message of ICMP (`struct icmphdr`, `include/uapi/linux/icmp.h`).
+    /// Writes type, code and identifier of an ICMP message to a flow (`struct icmphdr`, `include/uapi/linux/icmp.h`).
     #[inline(always)]
     fn describe(&self, flow: &mut Flow) {
         if !matches!(self.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) {
@@ -176,7 +179,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     let mut key = FlowKey {
         // SAFETY: the helper takes the context of programs on packets.
         socket: unsafe { bpf_get_socket_cookie(skb.cast()) },
-        remote_address: bytes(remote),
+        remote_address: remote,
         remote_port,
         protocol: packet.protocol,
         version: packet.version,
@@ -199,7 +202,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     first(socket, &mut key, &packet, &moved, is_out);
 }
 
-/// What a packet adds to a flow.
+/// The counts that a packet adds to a flow.
 struct Moved {
     packets: u64,
     payload: u64,
@@ -207,11 +210,11 @@ struct Moved {
     now: u64,
 }
 
-/// Counts the first packet of a flow. A function of its own, because programs and what they call may have 512 bytes of stack
-/// together (before 6.12 or so), and the compiler gives what is used in turn no common place.
+/// Counts the first packet of a flow. A function of its own, because a program and its functions have 512 bytes of stack
+/// together (before 6.12 or so), and the compiler does not share the place of variables that are used in turn.
 #[inline(never)]
 fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Moved, is_out: bool) {
-    // Member by member: a whole one would be made in another place first.
+    // Member by member: a whole flow would be made in another place of the stack first.
     let mut flow = Flow::default();
     let &Moved { packets, payload, now } = moved;
     let Some(has_room) = begin(socket, &mut flow, now) else { return };
@@ -219,10 +222,10 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
     let (local, local_port) =
         if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
     // SAFETY: the helper has no preconditions.
-    let processor = u64::from(unsafe { bpf_get_smp_processor_id() } & 63);
-    flow.first_ns = now & !63 | processor;
+    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() } & 63);
+    flow.first_ns = now & !63 | cpu;
     flow.last_ns = now;
-    flow.local_address = bytes(local);
+    flow.local_address = local;
     flow.local_port = local_port;
     flow.is_outgoing = u8::from(is_out);
     flow.protocol = packet.protocol;
@@ -235,23 +238,23 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
     let rest = find(folded(), (&raw const key.socket).cast());
     let result = if rest.is_null() && has_room { put(flows(), (&raw const *key).cast(), &flow) } else { NO_ROOM };
     match result {
-        0 => return tell(key, &flow),
-        // Another processor was faster.
+        0 => return report(key, &flow),
+        // Another CPU was faster.
         EEXIST => return add(find(flows(), (&raw const *key).cast()), is_out, packets, payload, now),
         NO_ROOM => {}
         _ => return emit::lost(kind::UNCOUNTED),
     }
-    // There is no room, or this socket has too much, as the daemon says or as is seen here: from now on one flow stands for
-    // all further ends of it.
+    // There is no room, or this socket has too many flows, as the daemon says or `begin` finds: from now on a folded flow
+    // stands for all further remote ends of the socket.
     (key.remote_address, key.remote_port, key.protocol, key.version) = ([0; 16], 0, 0, 0);
     if rest.is_null() {
         match put(folded(), (&raw const key.socket).cast(), &flow) {
-            0 => tell(key, &flow),
+            0 => report(key, &flow),
             EEXIST => add(find(folded(), (&raw const key.socket).cast()), is_out, packets, payload, now),
             _ => emit::lost(kind::UNCOUNTED),
         }
     } else {
-        // SAFETY: not null, and in a map's value. Another processor may do the same with what it has seen first.
+        // SAFETY: not null, and in a map's value. Another CPU may do the same with the first packet that it has seen.
         unsafe {
             (*rest).owner = flow.owner;
             (*rest).local_address = flow.local_address;
@@ -263,13 +266,13 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
             (&raw mut (*rest).first_ns).write_volatile(flow.first_ns);
         }
         add(rest, is_out, packets, payload, now);
-        tell(key, &flow);
+        report(key, &flow);
     }
 }
 
-/// Notes whose the socket of a packet is, the inode of its network namespace, and whether it is a raw one; a flow of it is
-/// counted from now on, or if this gives `false` together with others of it. Not for a raw socket that nothing is kept with:
-/// it is one of the kernel itself, which answers pings by such, or older than netconn on 5.10.
+/// Writes the owner, the network namespace and the type of a packet's socket to a flow. Returns whether the flow has room of
+/// its own (else it is folded); `None` if it is not to be counted: a raw socket without state belongs to the kernel itself,
+/// which answers pings with such sockets, or is older than netconn on 5.10.
 #[inline(always)]
 fn begin(socket: *mut bpf_sock, flow: &mut Flow, now: u64) -> Option<bool> {
     let (socket, kind) = full(socket)?;
@@ -277,24 +280,24 @@ fn begin(socket: *mut bpf_sock, flow: &mut Flow, now: u64) -> Option<bool> {
         return None;
     }
     let is_raw = kind == SOCK_RAW;
-    let kept = datagram::storage(socket.cast(), !is_raw);
+    let kept = datagram_storage(socket.cast(), !is_raw);
     if kept.is_null() {
         if !is_raw {
-            flow.namespace = datagram::namespace(socket.cast());
+            flow.namespace = cgroup_namespace(socket.cast());
         }
         return (!is_raw).then_some(true);
     }
-    // SAFETY: not null; members are written whole, and whoever reads a half-written owner has one that does not exist.
+    // SAFETY: not null; members are written whole, and a reader of a half-written owner has one that does not exist.
     let kept = unsafe { &mut *kept };
     if kept.namespace == 0 {
-        kept.namespace = datagram::namespace(socket.cast());
+        kept.namespace = cgroup_namespace(socket.cast());
     }
     kept.counted = 1;
     flow.owner = kept.owner;
     flow.namespace = kept.namespace;
     flow.is_raw = u8::from(is_raw);
-    // Without this, a flood from ever new addresses would take the room of all sockets before the daemon could fold. Two
-    // processors may count one flow as one: there are as many more at most.
+    // Without this limit, a flood from ever new addresses would take the room of all sockets before the daemon could fold.
+    // Two CPUs may count their flows as one: at most twice as many begin.
     let period = (now >> PERIOD_BITS) as u32;
     let begun = if kept.begun >> BEGUN_BITS == period & (u32::MAX >> BEGUN_BITS) {
         kept.begun + 1
@@ -308,13 +311,13 @@ fn begin(socket: *mut bpf_sock, flow: &mut Flow, now: u64) -> Option<bool> {
     Some(has_room)
 }
 
-/// Whether a socket is one of datagrams.
+/// Returns whether a socket is a datagram socket.
 #[inline(always)]
-fn is_of_datagrams(socket: *mut bpf_sock) -> bool {
+fn is_datagram(socket: *mut bpf_sock) -> bool {
     full(socket).is_some_and(|(_, kind)| matches!(kind, SOCK_DGRAM | SOCK_RAW))
 }
 
-/// A socket whose members may be read, and its type; `None` for minisocks.
+/// Returns a socket whose members may be read, and its type; `None` for minisocks.
 #[inline(always)]
 fn full(socket: *mut bpf_sock) -> Option<(*mut bpf_sock, u32)> {
     // SAFETY: the helper takes any typed socket and gives null for minisocks.
@@ -323,14 +326,13 @@ fn full(socket: *mut bpf_sock) -> Option<(*mut bpf_sock, u32)> {
     (!socket.is_null()).then(|| (socket, unsafe { (*socket).type_ }))
 }
 
-/// Adds a packet to a flow; nothing if the flow has just been taken away.
+/// Adds a packet to a flow, unless the flow was just removed (null).
 #[inline(always)]
 fn add(flow: *mut Flow, is_out: bool, packets: u64, payload: u64, now: u64) {
     if flow.is_null() {
         return;
     }
-    // SAFETY: not null, and in a map's value. Times of two processors may be written in the wrong order: they are as good
-    // as the same.
+    // SAFETY: not null, and in a map's value. Two CPUs may write their times in the wrong order, which are almost the same.
     unsafe {
         (&raw mut (*flow).last_ns).write_volatile(now);
         if is_out {
@@ -343,10 +345,10 @@ fn add(flow: *mut Flow, is_out: bool, packets: u64, payload: u64, now: u64) {
     }
 }
 
-/// Tells that a flow has begun.
+/// Reports that a flow has begun.
 #[inline(always)]
-fn tell(key: &FlowKey, flow: &Flow) {
-    emit::record_of_datagrams(kind::FLOW, |record: *mut FlowRecord| {
+fn report(key: &FlowKey, flow: &Flow) {
+    emit::datagram_record(kind::FLOW, |record: *mut FlowRecord| {
         // SAFETY: the ring gave room for one record. Member by member, because a whole one does not fit on the stack.
         unsafe {
             (*record).header = emit::header(kind::FLOW, flow.last_ns);
@@ -356,14 +358,8 @@ fn tell(key: &FlowKey, flow: &Flow) {
     });
 }
 
-#[inline(always)]
-fn bytes(address: [u64; 2]) -> [u8; 16] {
-    // SAFETY: both are 16 bytes of plain data.
-    unsafe { core::mem::transmute(address) }
-}
-
-/// The header of IPv4 without options, and the eight bytes behind it if these are where packets begin (that saves two calls of
-/// the kernel), and whether they are.
+/// Returns the IPv4 header without options, the eight bytes behind it, and whether these were there: if they are in the linear
+/// part of the packet, that saves two calls of the kernel.
 #[inline(always)]
 fn head_v4(skb: *mut __sk_buff) -> Option<([u32; 5], u64, bool)> {
     // SAFETY: the kernel gives a valid context, and the verifier follows that the bytes are within the packet.
@@ -383,10 +379,10 @@ fn head_v4(skb: *mut __sk_buff) -> Option<([u32; 5], u64, bool)> {
     Some((load(skb, 0)?, 0, false))
 }
 
-/// The same of IPv6.
+/// As [`head_v4`], for IPv6.
 #[inline(always)]
 fn head_v6(skb: *mut __sk_buff) -> Option<([u64; 5], u64, bool)> {
-    // SAFETY: as above.
+    // SAFETY: the kernel gives a valid context, and the verifier follows that the bytes are within the packet.
     unsafe {
         let (data, end) = ((*skb).data as usize, (*skb).data_end as usize);
         if data + 48 <= end {
@@ -403,20 +399,20 @@ fn head_v6(skb: *mut __sk_buff) -> Option<([u64; 5], u64, bool)> {
     Some((load(skb, 0)?, 0, false))
 }
 
-/// Eight bytes of a packet as they lie in memory, zeros if it has not so many.
+/// Returns eight bytes of a packet as they lie in memory; zeros if it ends before.
 #[inline(always)]
 fn eight_at(skb: *mut __sk_buff, offset: u32) -> u64 {
     let mut value = 0_u64;
-    // SAFETY: the helper writes eight bytes to `value`, zeros if there are not so many.
+    // SAFETY: the helper writes eight bytes to `value`, zeros if the packet ends before.
     unsafe { bpf_skb_load_bytes(skb.cast(), offset, (&raw mut value).cast(), size_of::<u64>() as u32) };
     u64::from_le(value)
 }
 
-/// Bytes of a packet, from its IP header on.
+/// Loads a `T` from a packet, from its IP header on; `None` if the packet ends before.
 #[inline(always)]
-fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+fn load<T: AnyBitPattern>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = core::mem::MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes `size_of::<T>()` bytes to `value`, or zeros them and gives an error.
+    // SAFETY: the helper writes `size_of::<T>()` bytes to `value`, or zeros them and returns an error.
     unsafe {
         let result = bpf_skb_load_bytes(skb.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32);
         (result == 0).then(|| value.assume_init())
@@ -441,6 +437,6 @@ fn find(map: *mut c_void, key: *const c_void) -> *mut Flow {
 
 #[inline(always)]
 fn put(map: *mut c_void, key: *const c_void, flow: &Flow) -> i64 {
-    // SAFETY: as above.
+    // SAFETY: keys and values of both maps have the right size.
     unsafe { bpf_map_update_elem(map, key.cast_mut(), (&raw const *flow).cast_mut().cast(), u64::from(BPF_NOEXIST)) }
 }
