@@ -9,10 +9,12 @@
 use std::{env, fmt::Display, fs, path::PathBuf};
 
 use netconn_model::{
+    fact::{Attribution, CloseReason, EventKind, Failure},
     field::{FIELDS, Type},
     filter::FILTER_PARAMETERS,
     packet_socket::PACKET_FIELDS,
     row::{COLUMNS, ROW_FIELDS},
+    state,
 };
 use netconn_query::{
     Fields,
@@ -81,13 +83,8 @@ fn member((name, r#type, meaning): (&str, Type, &str)) -> [String; 3] {
 #[test]
 fn events() {
     let check_table = |name: &str, expected: &str| check_table("events.md", name, expected);
-    check_table(
-        "fields",
-        &table(
-            ["field", "type", "meaning"],
-            FIELDS.iter().map(|field| [code(field.name), type_name(field.r#type).to_owned(), field.meaning.to_owned()]),
-        ),
-    );
+    let fields = FIELDS.iter().map(|field| (field.name, field.r#type, field.meaning));
+    check_table("fields", &table(["field", "type", "meaning"], fields.map(member)));
     let members = ["member", "type", "meaning"];
     let rows = ROW_FIELDS.iter().map(|field| (field.name, field.r#type, field.meaning));
     check_table("rows", &table(members, rows.map(member)));
@@ -100,6 +97,15 @@ fn events() {
     check_table("packet sockets", &table(members, sockets.map(member)));
     let parameters = FILTER_PARAMETERS.iter().map(|parameter| [code(parameter.name), parameter.meaning.to_owned()]);
     check_table("parameters", &table(["parameter", "meaning"], parameters));
+    let text = fs::read_to_string(path("events.md")).unwrap();
+    let kinds = EventKind::ALL.iter().map(|kind| kind.name());
+    let outcomes = Failure::ALL.iter().map(|failure| failure.name());
+    let ends = CloseReason::ALL.iter().map(|reason| reason.name());
+    let sources = Attribution::ALL.iter().map(|attribution| attribution.name());
+    let states = state::ALL.map(state::name);
+    for value in kinds.chain(outcomes).chain(ends).chain(sources).chain(states) {
+        assert!(text.contains(&format!("`{value}`")), "docs/events.md does not explain {value}");
+    }
 }
 
 #[test]

@@ -20,8 +20,8 @@ const VERDICT: &str = "netconn-guest: ";
 const SLOWNESS: &str = "8";
 /// With trampolines and without: see the glossary in ARCHITECTURE.md. Tier 2 is forced, to test it on kernels that have them.
 const TIERS: [(&str, &str); 2] = [("tier 1", ""), ("tier 2", "trampolines")];
-/// Tests of datagrams and raw sockets: no trampoline has a part in these, so once is enough.
-const ONCE: [&str; 5] = ["bound", "crowds", "flows", "icmp", "raw"];
+/// Tests of datagrams and packet sockets: no trampoline has a part in these, so once is enough.
+const ONCE: [&str; 5] = ["bound", "crowds", "flows", "icmp", "packet_sockets"];
 
 fn main() {
     for (kind, place) in [
