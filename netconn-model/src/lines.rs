@@ -1,7 +1,7 @@
-//! Splitting bytes that arrive in parts into whole lines.
+//! Finds the whole lines in bytes that arrive in parts.
 
-/// Returns how many bytes at the beginning of `bytes` are whole lines: up to and including the last line feed, 0 without one.
-/// The rest is the beginning of a line whose end has not arrived yet.
+/// Returns how many bytes at the beginning of `bytes` are whole lines: up to and including the last line feed, 0
+/// without one. The rest is the beginning of a line whose end has not arrived yet.
 pub fn whole_length(bytes: &[u8]) -> usize {
     memchr::memrchr(b'\n', bytes).map_or(0, |last| last + 1)
 }

@@ -1,31 +1,33 @@
-//! Names of the history's files: what a name promises, and which files count. Whoever reads the folder needs no more.
+//! File names in the history's folder: their form, what a name promises, and which files count. A program that reads the
+//! folder needs to know no more than this.
 //!
-//! | name | what |
+//! | name | contents |
 //! |---|---|
-//! | `events-FROM.ndjson` | a segment as it was written; the one with the latest events may still grow |
+//! | `events-FROM.ndjson` | a segment as it was written; the latest one may still grow |
 //! | `events-FROM-TO.parquet` | the same segment, converted |
-//! | `.…`, `….tmp` | being made, or left by a process that was killed (`.convert` is a folder): nobody's business but the daemon's |
+//! | `.…`, `….tmp` | being written, or left by a killed process (`.convert` is a folder); only the daemon may touch it |
 //!
-//! FROM and TO are milliseconds since the epoch, 13 digits. No event in the file is earlier than FROM or later than TO. FROM is
-//! also the segment's identity: no two segments have the same.
+//! FROM and TO are milliseconds since the epoch, with 13 digits. No event in the file is earlier than FROM or later than
+//! TO. FROM also identifies the segment: no two segments have the same.
 //!
-//! While a segment is converted, and for a minute after, both its files are there: the Parquet counts ([`current`]). So a listing
-//! that takes less than a minute has every event exactly once, also if files come and go meanwhile. Whoever then finds that a
-//! listed segment is gone takes the Parquet of the same FROM, or, if there is none, knows that it was the oldest and had to go.
-//! In an NDJSON segment, what follows the last line feed is not there yet.
+//! While a segment is converted, and for a minute after, both its files exist, and the Parquet file counts ([`current`]).
+//! A listing that takes less than a minute therefore has every event exactly once, even if files come and go meanwhile. A
+//! reader that finds a listed segment gone takes the Parquet file with the same FROM; if there is none, the segment was
+//! the oldest and has been deleted to make room. In an NDJSON segment, text after the last line feed is still being
+//! written.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
 /// Name of the history's folder in the state folder.
 pub const FOLDER: &str = "events";
-/// The value of `loss.output` for the history.
+/// The value of `loss.output` for losses of the history.
 pub const HISTORY: &str = "history";
-/// Digits of a time.
+/// Number of digits of a time.
 const DIGITS: usize = 13;
-/// The latest time that a name can say: in the year 2286.
+/// The latest time that a name can hold, epoch milliseconds: in the year 2286.
 pub const LATEST: u64 = 9_999_999_999_999;
 
-/// A file of the history.
+/// The name of a file of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SegmentName {
     /// `events-FROM.ndjson`
@@ -35,7 +37,7 @@ pub enum SegmentName {
     },
     /// `events-FROM-TO.parquet`
     Converted {
-        /// That of the segment.
+        /// FROM of the segment.
         from: u64,
         /// No event is later, epoch milliseconds.
         to: u64,
@@ -43,7 +45,7 @@ pub enum SegmentName {
 }
 
 impl SegmentName {
-    /// Understands a file's name, without its folder.
+    /// Parses a file name without its folder; `None` for other files.
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("events-")?;
         if let Some(from) = rest.strip_suffix(".ndjson") {
@@ -53,14 +55,14 @@ impl SegmentName {
         Some(Self::Converted { from: time(from)?, to: time(to)? })
     }
 
-    /// No event in the file is earlier, epoch milliseconds.
+    /// Returns FROM: no event in the file is earlier, epoch milliseconds.
     pub fn from(self) -> u64 {
         match self {
             Self::Segment { from } | Self::Converted { from, .. } => from,
         }
     }
 
-    /// No event in the file is later, epoch milliseconds; a segment's name does not say.
+    /// Returns TO: no event in the file is later, epoch milliseconds. `None` for an NDJSON segment.
     pub fn to(self) -> Option<u64> {
         match self {
             Self::Segment { .. } => None,
@@ -68,7 +70,7 @@ impl SegmentName {
         }
     }
 
-    /// Whether there may be events of a time in it, epoch milliseconds.
+    /// Returns whether the file may hold events of a time range, epoch milliseconds.
     pub fn may_hold(self, range: &RangeInclusive<u64>) -> bool {
         self.from() <= *range.end() && self.to().is_none_or(|to| to >= *range.start())
     }
@@ -83,16 +85,16 @@ impl fmt::Display for SegmentName {
     }
 }
 
-/// Whether a name is that of a file that is not finished.
+/// Returns whether a name is that of an unfinished file.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') || name.ends_with(".tmp")
 }
 
-/// The files that count among all that are in the folder, by FROM: each event is in exactly one of them.
+/// Returns the files that count among all in the folder, sorted by FROM: each event is in exactly one of them.
 pub fn current(names: impl IntoIterator<Item = SegmentName>) -> Vec<SegmentName> {
     let mut segments = BTreeMap::new();
     for name in names {
-        // In the order of the variants a Parquet is greater than its segment.
+        // The variants are in this order, so that the Parquet file is greater than its segment.
         segments.entry(name.from()).and_modify(|known: &mut SegmentName| *known = name.max(*known)).or_insert(name);
     }
     segments.into_values().collect()

@@ -6,8 +6,11 @@ use anstyle::{AnsiColor, Style};
 use terminal_size::{Width, terminal_size_of};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Columns narrower than this are left out rather than cut.
-const NARROWEST: usize = 8;
+/// Narrowest width to which a column is cut, in terminal columns; a column with less room is left out.
+pub const NARROWEST_COLUMN: usize = 8;
+
+/// Spaces between two columns of a table.
+pub const COLUMN_GAP: usize = 2;
 
 /// Text with everything replaced that could move the cursor, change colours or reverse the direction of writing:
 /// names and arguments of processes are chosen by anybody.
@@ -141,9 +144,9 @@ impl Columns {
         let mut used = 0;
         let last = row.len().saturating_sub(1);
         for (column, cell) in row.iter().enumerate() {
-            let gap = if column == 0 { 0 } else { 2 };
+            let gap = if column == 0 { 0 } else { COLUMN_GAP };
             let left = self.limit.map_or(usize::MAX, |limit| limit.saturating_sub(used + gap));
-            if left < NARROWEST.min(cell.width()) {
+            if left < NARROWEST_COLUMN.min(cell.width()) {
                 break;
             }
             let width = self.widths.get(column).copied().unwrap_or(0).min(left);

@@ -1,4 +1,4 @@
-//! Search over netconn's events, in the language of PowerQuery.
+//! Searches netconn's events with the PowerQuery language.
 //!
 //! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
 

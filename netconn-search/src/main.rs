@@ -1,9 +1,10 @@
-//! The `netconn-search` command.
+//! The program `netconn-search`, which `netconn search` and `netconn hunt` start.
 
 use std::process::ExitCode;
 
-/// DataFusion asks for much memory, for a short time each: glibc's allocator takes longer. It serves C as well: zstd has a context
-/// for each column of each file, which glibc got from the system and gave back each time.
+/// DataFusion allocates much memory for short times, for which mimalloc is faster than glibc. It serves C code as well:
+/// zstd allocates a context for each column of each file, which glibc requested from the system and returned every
+/// time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! The time range of a search, as people write it: `4 hours`, `10:30`, `March 3`, `2026-03-03T10:30:00Z`, from–to.
+//! Parses time ranges as people write them: `4 hours`, `10:30`, `March 3`, `2026-03-03T10:30:00Z`, from–to.
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use jiff::{
 };
 use thiserror::Error;
 
-/// Hours before the end when no beginning is said.
+/// Length of the time range without a beginning, hours.
 const DEFAULT_HOURS: i64 = 24;
 
-/// What stands between the two ends of a range. A hyphen needs space around it: dates have hyphens too.
+/// Separators between the two ends of a range. A hyphen needs spaces around it, because dates contain hyphens.
 const SEPARATORS: [&str; 6] = [" – ", " — ", " - ", " to ", "–", ".."];
 
 const MONTHS: [&str; 12] = [
@@ -29,38 +29,38 @@ const MONTHS: [&str; 12] = [
     "december",
 ];
 
-/// A range that cannot be read. It is never taken for a wider one.
+/// Why a time range cannot be used. An unclear range is always an error, never read as a wider one.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RangeError {
-    /// Not a time.
+    /// The text is not a time.
     #[error(
         "'{text}' is not a time: use 4 hours, 3d, 10:30, March 3, 2026-03-03, 2026-03-03T10:30:00Z or epoch milliseconds"
     )]
     Time {
-        /// What was written.
+        /// The text as it was written.
         text: String,
     },
-    /// A number alone.
+    /// The text is a number without a unit.
     #[error("'{text}' has no unit: use {text}s, {text}m, {text}h, {text}d or {text}w")]
     NoUnit {
-        /// What was written.
+        /// The text as it was written.
         text: String,
     },
-    /// Not a length.
+    /// The text is not a length of time.
     #[error("'{text}' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w")]
     Length {
-        /// What was written.
+        /// The text as it was written.
         text: String,
     },
-    /// A day or an hour that no calendar has, or a time beyond all calendars.
+    /// The day or hour does not exist, or lies outside the supported years.
     #[error("'{text}' does not exist: {reason}")]
     Nowhere {
-        /// What was written.
+        /// The text as it was written.
         text: String,
-        /// What the calendar said.
+        /// What the calendar library reported.
         reason: String,
     },
-    /// Nothing is in it.
+    /// The range ends before it begins.
     #[error("the range is empty: it begins at {start} and ends at {end}")]
     Empty {
         /// First moment.
@@ -68,21 +68,21 @@ pub enum RangeError {
         /// The moment after the last one.
         end: String,
     },
-    /// It begins after now.
+    /// The range begins after now.
     #[error("the range begins in the future, at {start}")]
     Future {
         /// First moment.
         start: String,
     },
-    /// Both ends were said twice.
+    /// `--until` was given together with a range that has both ends.
     #[error("'{text}' has both ends already: leave out --until")]
     TwoEnds {
-        /// What was written.
+        /// The text as it was written.
         text: String,
     },
 }
 
-/// What was said about the time, as it was written.
+/// The options for the time range, as they were written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TimeArguments<'a> {
     /// `--since`: a time, or both ends.
@@ -94,18 +94,19 @@ pub struct TimeArguments<'a> {
 }
 
 impl TimeArguments<'_> {
-    /// Whether anything was said.
-    pub fn is_nothing(&self) -> bool {
+    /// Returns whether none of the options was given.
+    pub fn is_empty(&self) -> bool {
         self.since.is_none() && self.until.is_none() && self.last.is_none()
     }
 
-    /// The range in epoch milliseconds, the start in it and the end not. Without a beginning it begins 24 hours before its
-    /// end; without an end it ends now. A day as an end means its beginning.
+    /// Returns the range in epoch milliseconds, without its end. By default it begins 24 hours before its end and ends
+    /// now. A day as the end means its beginning.
     ///
     /// # Errors
     ///
-    /// When something is no time, or the range is empty or begins in the future.
+    /// A text is not a time, or the range is empty or begins in the future.
     pub fn resolve(&self, now: &Zoned) -> Result<Range<i64>, RangeError> {
+        // Both options accept a range with two ends.
         for both in [self.since, self.last].into_iter().flatten() {
             let Some((start, end)) = ends(both) else { continue };
             if self.until.is_some() {
@@ -126,6 +127,7 @@ impl TimeArguments<'_> {
     }
 }
 
+/// Checks and converts a range.
 fn range(start: &Zoned, end: &Zoned, now: &Zoned) -> Result<Range<i64>, RangeError> {
     let text = |time: &Zoned| time.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
     if start > now {
@@ -138,7 +140,7 @@ fn range(start: &Zoned, end: &Zoned, now: &Zoned) -> Result<Range<i64>, RangeErr
     Ok(range)
 }
 
-/// Both ends, if there are two.
+/// Splits a text into both ends; `None` if it has no separator.
 fn ends(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
     let text = text.strip_prefix("from ").unwrap_or(text);
@@ -146,7 +148,7 @@ fn ends(text: &str) -> Option<(&str, &str)> {
     Some((start.trim(), end.trim()))
 }
 
-/// The moment that a text means.
+/// Parses a moment. The forms are tried from the strictest to the loosest.
 fn moment(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
     let text = text.trim();
     match text.to_ascii_lowercase().as_str() {
@@ -164,6 +166,7 @@ fn moment(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time.to_zoned(now.time_zone().clone()));
     }
+    // An ISO date, or date and time, without an offset is local time.
     if text.starts_with(|first: char| first.is_ascii_digit()) && text.contains('-') {
         let local = text.parse::<DateTime>().map_err(|_| RangeError::Time { text: text.into() })?;
         return local.to_zoned(now.time_zone().clone()).map_err(|error| nowhere(text, &error));
@@ -171,7 +174,8 @@ fn moment(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
     words(text, now)
 }
 
-/// Epoch seconds, milliseconds, microseconds or nanoseconds: by the number of digits, which is the same from 2001 to 2286.
+/// Parses epoch seconds, milliseconds, microseconds or nanoseconds, told apart by the number of digits, which is the
+/// same for all times from 2001 to 2286.
 fn epoch(text: &str, now: &Zoned) -> Option<Zoned> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -187,13 +191,14 @@ fn epoch(text: &str, now: &Zoned) -> Option<Zoned> {
     Some(time.ok()?.to_zoned(now.time_zone().clone()))
 }
 
-/// A length like `4 hours`, also with `-` before or `ago` behind it.
+/// Parses a length like `4 hours`, also written `-4 hours` or `4 hours ago`.
 fn length(text: &str) -> Option<Span> {
     let text = text.trim();
+    // jiff would also accept ISO 8601 durations such as `P1D`.
     if !text.bytes().any(|byte| byte.is_ascii_alphabetic()) || text.starts_with(['P', 'p']) {
         return None;
     }
-    // Minutes to some, months to others.
+    // `1M` is ambiguous: a month or a minute.
     if text.ends_with('M') && text[..text.len() - 1].trim_end().ends_with(|last: char| last.is_ascii_digit()) {
         return None;
     }
@@ -201,12 +206,13 @@ fn length(text: &str) -> Option<Span> {
     (!span.is_zero()).then_some(span)
 }
 
-/// `March 3`, `3 March 2026 10:30`, `10:30`, `6:15 pm`: without a day the last time that a clock showed it, without a year
-/// the last such day.
+/// Parses `March 3`, `3 March 2026 10:30`, `10:30` and `6:15 pm`. Without a day, the most recent such time is meant;
+/// without a year, the most recent such day.
 fn words(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
     let unreadable = || number_or(text, |text| RangeError::Time { text });
     let (mut month, mut day, mut year, mut time) = (None, None, None, None);
     let lower = text.to_ascii_lowercase();
+    // Each part may occur once, in any order.
     let mut words = lower.split([' ', ',']).filter(|word| !word.is_empty()).peekable();
     while let Some(word) = words.next() {
         let twice = if word.contains(':') {
@@ -240,10 +246,10 @@ fn words(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
     }
 }
 
-/// The last moment before now at this day of any year.
+/// Returns the most recent moment, up to now, with this day and time in any year.
 fn last_such_day(month: i8, day: i8, at: Time, now: &Zoned) -> Result<Zoned, jiff::Error> {
     let mut missing = None;
-    // Eight years: 29 February may be that far (1896 to 1904).
+    // 29 February can be eight years back, as from 1904 to 1896: 1900 was no leap year.
     for back in 0..=8 {
         let moment = Date::new(now.year() - back, month, day)
             .and_then(|date| date.to_datetime(at).to_zoned(now.time_zone().clone()));
@@ -256,18 +262,19 @@ fn last_such_day(month: i8, day: i8, at: Time, now: &Zoned) -> Result<Zoned, jif
     Err(missing.unwrap_or_else(|| jiff::Error::from_args(format_args!("no such day"))))
 }
 
+/// Parses the name of a month or its first three or more letters.
 fn month_number(word: &str) -> Option<i8> {
     let place = MONTHS.iter().position(|month| word.len() >= 3 && month.starts_with(word))?;
     i8::try_from(place + 1).ok()
 }
 
-/// `3`, `3rd`
+/// Parses a day of the month: `3`, `3rd`.
 fn day_number(word: &str) -> Option<i8> {
     let digits = ["st", "nd", "rd", "th"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
     digits.parse().ok().filter(|day| (1..=31).contains(day) && digits.len() <= 2)
 }
 
-/// `10:30`, `10:30:15`, `6:15pm`
+/// Parses a time of day: `10:30`, `10:30:15`, `6:15pm`.
 fn clock(word: &str) -> Option<Time> {
     let (digits, afternoon) = match (word.strip_suffix("am"), word.strip_suffix("pm")) {
         (Some(digits), _) => (digits, Some(false)),
@@ -280,6 +287,7 @@ fn clock(word: &str) -> Option<Time> {
     let hour = match afternoon {
         None => hour,
         Some(_) if !(1..=12).contains(&hour) => return None,
+        // 12 am is midnight, and 12 pm is noon.
         Some(afternoon) => hour % 12 + if afternoon { 12 } else { 0 },
     };
     if parts.next().is_some() {
@@ -288,10 +296,12 @@ fn clock(word: &str) -> Option<Time> {
     Time::new(hour, minute, second, 0).ok()
 }
 
+/// Returns the beginning of a day.
 fn midnight(text: &str, date: Date, now: &Zoned) -> Result<Zoned, RangeError> {
     date.to_zoned(now.time_zone().clone()).map_err(|error| nowhere(text, &error))
 }
 
+/// Returns the moment a length before `end`.
 fn before(text: &str, end: &Zoned, span: Span) -> Result<Zoned, RangeError> {
     end.checked_sub(span).map_err(|error| nowhere(text, &error))
 }
@@ -300,7 +310,7 @@ fn nowhere(text: &str, error: &jiff::Error) -> RangeError {
     RangeError::Nowhere { text: text.into(), reason: error.to_string() }
 }
 
-/// What is wrong with a text that is a number alone; else what `other` says.
+/// Returns the error for a number without a unit, or else `other`.
 fn number_or(text: &str, other: impl Fn(String) -> RangeError) -> RangeError {
     let text = text.trim().to_owned();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -314,15 +324,15 @@ fn number_or(text: &str, other: impl Fn(String) -> RangeError) -> RangeError {
 mod tests {
     use super::*;
 
-    /// A Wednesday in Berlin, which goes from summer to winter time on 26 October.
+    /// A Wednesday in Berlin, where daylight saving time ends on 26 October.
     fn now() -> Zoned {
         let berlin = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         "2025-11-05T10:00:00+01:00".parse::<Timestamp>().unwrap().to_zoned(berlin)
     }
 
-    /// A range as `start..end` in local time.
-    fn shown(said: TimeArguments<'_>) -> String {
-        match said.resolve(&now()) {
+    /// Formats a range as `start..end` in local time.
+    fn shown(arguments: TimeArguments<'_>) -> String {
+        match arguments.resolve(&now()) {
             Err(error) => error.to_string(),
             Ok(range) => [range.start, range.end]
                 .map(|ms| Timestamp::from_millisecond(ms).unwrap().to_zoned(now().time_zone().clone()))
@@ -360,8 +370,8 @@ mod tests {
             ("1762300800000", "11-05 01:00:00"),
             ("1762300800", "11-05 01:00:00"),
         ] {
-            let said = TimeArguments { since: Some(since), ..TimeArguments::default() };
-            assert_eq!(shown(said), format!("{expected}..11-05 10:00:00"), "{since}");
+            let arguments = TimeArguments { since: Some(since), ..TimeArguments::default() };
+            assert_eq!(shown(arguments), format!("{expected}..11-05 10:00:00"), "{since}");
         }
     }
 
@@ -375,11 +385,11 @@ mod tests {
             "from 2025-11-01 to 2025-11-02",
             "2025-11-01..2025-11-02",
         ] {
-            for said in [
+            for arguments in [
                 TimeArguments { since: Some(text), ..TimeArguments::default() },
                 TimeArguments { last: Some(text), ..TimeArguments::default() },
             ] {
-                assert_eq!(shown(said), "11-01 00:00:00..11-02 00:00:00", "{text}");
+                assert_eq!(shown(arguments), "11-01 00:00:00..11-02 00:00:00", "{text}");
             }
         }
         let shown = |since, until, last| shown(TimeArguments { since, until, last });
@@ -403,7 +413,7 @@ mod tests {
             let text = text.split(" – ").next().unwrap();
             assert_eq!(error, format!("'{text}' is not a time: {time}"));
         }
-        for (said, expected) in [
+        for (arguments, expected) in [
             (
                 TimeArguments { since: Some("24"), ..TimeArguments::default() },
                 "'24' has no unit: use 24s, 24m, 24h, 24d or 24w",
@@ -433,7 +443,7 @@ mod tests {
                 "'3h – 2h' has both ends already: leave out --until",
             ),
         ] {
-            assert_eq!(shown(said), expected);
+            assert_eq!(shown(arguments), expected);
         }
         for impossible in ["February 30", "February 29, 2025", "99999 years"] {
             let error =

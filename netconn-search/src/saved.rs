@@ -1,4 +1,4 @@
-//! Saved queries: texts with names, one file each.
+//! Saved queries: each is a file with the text of the query.
 
 use std::{
     fs, io,
@@ -7,45 +7,45 @@ use std::{
 
 use thiserror::Error;
 
-/// End of the files' names.
+/// Extension of the files.
 const EXTENSION: &str = "pq";
 
-/// Longest name.
+/// Longest name, characters.
 const NAME_MAX: usize = 64;
 
 /// Why a query cannot be saved or found.
 #[derive(Debug, Error)]
 pub enum SavedError {
-    /// Not a name.
+    /// The name is not valid.
     #[error(
-        "'{name}' is no name for a query: use up to {NAME_MAX} letters, digits, `-`, `_` and `.`, a letter or digit first"
+        "'{name}' is not a valid name for a query: use up to {NAME_MAX} letters, digits, `-`, `_` and `.`, beginning with a letter or digit"
     )]
     Name {
-        /// What was said.
+        /// The name that was given.
         name: String,
     },
-    /// No such query.
+    /// No query has this name.
     #[error("there is no saved query '{name}'{}", did_you_mean(nearest))]
     Missing {
-        /// What was said.
+        /// The name that was given.
         name: String,
-        /// The name that comes nearest.
+        /// The most similar name.
         nearest: Option<String>,
     },
-    /// No home.
-    #[error("there is no place for saved queries: set HOME or XDG_CONFIG_HOME")]
+    /// No home folder is known.
+    #[error("there is no folder for saved queries: set HOME or XDG_CONFIG_HOME")]
     NoHome,
-    /// The file cannot be used.
+    /// The file or folder cannot be read or written.
     #[error("cannot use {}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
 }
 
-/// `; did you mean 'x'?`
+/// Returns `; did you mean 'x'?`, or nothing without a similar name.
 pub(crate) fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; did you mean '{name}'?")).unwrap_or_default()
 }
@@ -57,16 +57,16 @@ pub struct SavedQueries {
 }
 
 impl SavedQueries {
-    /// Those in this folder, which need not exist.
+    /// Uses the queries in this folder, which need not exist.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    /// Saves a query, in the place of one of the same name; tells whether there was one.
+    /// Saves a query; returns whether it replaced one with the same name.
     ///
     /// # Errors
     ///
-    /// When the name is none, or the file cannot be written.
+    /// The name is not valid, or the file cannot be written.
     pub fn save(&self, name: &str, text: &str) -> Result<bool, SavedError> {
         let path = self.path(name)?;
         let failed = |path: &Path| {
@@ -75,18 +75,18 @@ impl SavedQueries {
         };
         fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
         let replaced = path.exists();
-        // Not half a query, whatever happens.
+        // Renamed when complete, so that a crash leaves no partial query behind.
         let temporary = path.with_extension("tmp");
         fs::write(&temporary, format!("{}\n", text.trim_end())).map_err(failed(&temporary))?;
         fs::rename(&temporary, &path).map_err(failed(&path))?;
         Ok(replaced)
     }
 
-    /// The text of a query.
+    /// Reads a query.
     ///
     /// # Errors
     ///
-    /// When there is none, or it cannot be read.
+    /// No query has this name, or the file cannot be read.
     pub fn load(&self, name: &str) -> Result<String, SavedError> {
         let path = self.path(name)?;
         match fs::read_to_string(&path) {
@@ -99,11 +99,11 @@ impl SavedQueries {
         }
     }
 
-    /// All names, in alphabetical order.
+    /// Returns all names in alphabetical order.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read.
+    /// The folder cannot be read.
     pub fn names(&self) -> Result<Vec<String>, SavedError> {
         let failed = |source| SavedError::Io { path: self.folder.clone(), source };
         let entries = match fs::read_dir(&self.folder) {
@@ -114,6 +114,7 @@ impl SavedQueries {
         let mut names = Vec::new();
         for entry in entries {
             let path = entry.map_err(failed)?.path();
+            // Leaves out temporary files, and files of other programs.
             if path.extension().is_some_and(|extension| extension == EXTENSION)
                 && let Some(name) = path.file_stem().and_then(|name| name.to_str())
             {
@@ -124,6 +125,7 @@ impl SavedQueries {
         Ok(names)
     }
 
+    /// Returns the path of a query. The characters of a name are restricted so that no name can leave the folder.
     fn path(&self, name: &str) -> Result<PathBuf, SavedError> {
         let is_part = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
         let begins_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
@@ -134,7 +136,7 @@ impl SavedQueries {
     }
 }
 
-/// The name that comes nearest, if one is near enough to be meant.
+/// Returns the most similar name, if it is similar enough for a typing error.
 pub(crate) fn nearest(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
     let distance = |other: &String| strsim::damerau_levenshtein(name, other);
     let allowed = (name.chars().count() / 3).max(1);

@@ -1,4 +1,4 @@
-//! Every ready hunt finds what it is for, and nothing in what only looks like it.
+//! Tests that every hunt finds its target, and nothing in harmless events that look similar.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,12 +10,12 @@ use netconn_search::{
     hunt::HuntLibrary,
 };
 
-/// 2026-11-21T00:00:00Z, the end of the range; the events are of the 30 days before.
+/// The end of the time range: 2026-11-21T00:00:00Z. The events are from the 30 days before.
 const END: i64 = 1_795_219_200_000;
 
 const DAYS: i64 = 30 * 86_400_000;
 
-/// How many rows a query finds in a file.
+/// Counts the rows that a query finds in a file.
 async fn rows(query: &netconn_query::Query, file: PathBuf) -> usize {
     let mut search = Search::new(vec![file]);
     search.range = Some(END - DAYS..END);
@@ -29,7 +29,7 @@ async fn rows(query: &netconn_query::Query, file: PathBuf) -> usize {
     rows
 }
 
-/// What a hunt finds in the events that must match, and in those that must not.
+/// Counts the rows that a hunt finds in the events that must match, and in those that must not.
 fn found(name: &str) -> (usize, usize) {
     let hunt = HuntLibrary::new(None).get(name).unwrap();
     let query = netconn_query::parse(&hunt.query).query.unwrap();
@@ -57,7 +57,7 @@ macro_rules! hunts {
     };
 }
 
-// One row for each thing that is in the events to be found.
+// The number of rows that each hunt must find in the matching events.
 hunts! {
     beaconing "beaconing" 1;
     dns_bypass "dns-bypass" 2;

@@ -1,9 +1,9 @@
-"""The rows of docs/language.md, one by one: what the program answers is compared with what plain Python makes of the same events.
+"""Compares answers with an independent evaluation in Python over the same events, for each rule of docs/language.md.
 
-    python3 oracle.py PROGRAM [WORD]      only the cases whose row or query has WORD in it
+    python3 oracle.py PROGRAM [WORD]      only the cases with WORD in their rule or query
 
-No expectation comes from the program. Each query runs twice: over lines, and over the same events as Parquet.
-Where docs/language.md decides nothing, a comment begins with "free:" and says what the program has chosen.
+No expectation comes from the program. Each query runs twice: over NDJSON, and over the same events as Parquet.
+Where docs/language.md leaves something open, a comment beginning with "free:" says what the program does.
 """
 
 import ipaddress
@@ -105,27 +105,27 @@ LISTS = ["3,1,2,1", "10,9,100", "7", "b,a,c,a", "", "5,5,5"]
 
 
 def moment(nanoseconds):
-    """RFC 3339 with nine digits, as events have it."""
+    """Formats a moment by RFC 3339 with nine digits, as in events."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S") + f".{rest:09}Z"
 
 
 def shown(nanoseconds):
-    """RFC 3339 as the program shows moments that it has made: with no more digits than needed (free: how it is shown)."""
+    """Formats a moment by RFC 3339 with no more digits than needed, as the program shows computed moments (free: the form)."""
     seconds, _, rest = moment(nanoseconds)[:-1].partition(".")
     rest = rest.rstrip("0")
     return seconds + ("." + rest if rest else "") + "Z"
 
 
 class Event(dict):
-    """An event; what it does not have is None."""
+    """Creates an event; missing fields are None."""
 
     def __missing__(self, name):
         return None
 
 
 def make_events():
-    """Events in the order of their times, of which some are the same."""
+    """Generates events in the order of their times, some of which are equal."""
     rng = random.Random(20250303)
     some = lambda values, share=0.9: rng.choice(values) if rng.random() < share else None
     times = [START, START + 2 * DAY, START + 5 * DAY, START + 5 * DAY - 1, START + 7 * DAY, START + 9 * DAY]
@@ -138,8 +138,8 @@ def make_events():
     for place, (time, number) in enumerate(zip(times, numbers)):
         same = place > 0 and times[place - 1] == time and rng.random() < 0.4
         if not same:
-            # Events of the same nanosecond have the same user: what is the newest of them is known then.
-            # The first of a day's beginning is its first nanosecond.
+            # Events of the same nanosecond have the same user, so that the newest user is defined.
+            # The first event of a day is in its first nanosecond.
             nanos, user = 0 if time % DAY == 0 else rng.randrange(1_000_000), some(USERS, 0.8)
         kind = rng.choice(KINDS)
         event = {
@@ -202,12 +202,12 @@ def make_events():
             }
         if kind == "Data Loss":
             event |= {"loss.stage": rng.choice(["ring", "queue", "sink", "disk"]), "loss.count": rng.randrange(1, 50)}
-            # It was before it is told.
+            # A loss happened before it is reported.
             event |= {"loss.to": time - 10, "loss.from": time - 10 - rng.randrange(3 * HOUR)}
-        # Missing fields are left out, but for a few that are null.
+        # Missing fields are left out, except a few that are null.
         there = {name: value for name, value in event.items() if value is not None or rng.random() < 0.02}
         events.append(Event(there))
-    # What the reference queries look for: much to one place, and many places.
+    # Targets of the reference queries: much data to one address, and many addresses.
     for place, event in enumerate(event for event in events if event["event.type"] == "IP Connect"):
         if place % 9 == 0:
             event |= {"src.process.name": "scp", "event.network.direction": "OUTGOING"}
@@ -225,7 +225,7 @@ ONE = min(event["event.id"] for event in EVENTS)  # for what is computed once
 
 
 def text(value):
-    """A value as a text: whole numbers without a point."""
+    """Converts a value to text; whole numbers without a point."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -236,7 +236,7 @@ def text(value):
 
 
 def number(value):
-    """A value as a number, or None: `a quoted number equals the number`."""
+    """Converts a value to a number, or None: `a quoted number equals the number`."""
     if isinstance(value, (bool, int, float)):
         return float(value)
     if isinstance(value, str) and re.fullmatch(r"\s*[-+]?[0-9]+(\.[0-9]+)?(e[0-9]+)?\s*", value):
@@ -263,7 +263,7 @@ def inside(value, *networks):
 
 
 def compare(left, right):
-    """-1, 0, 1, or None if there is no order. `numbers as numbers, strings by code point; on two IP addresses: by address`"""
+    """Returns -1, 0, 1, or None without an order. `numbers as numbers, strings by code point; on two IP addresses: by address`"""
     if left is None or right is None:
         return None
     if isinstance(left, str) and isinstance(right, str):
@@ -279,7 +279,7 @@ def compare(left, right):
 
 
 def equal(left, right):
-    """`equal, case-sensitive on strings; a quoted number equals the number`; null = null."""
+    """Implements `=`: `equal, case-sensitive on strings; a quoted number equals the number`; null = null."""
     if left is None or right is None:
         return left is right
     if isinstance(left, str) and isinstance(right, str):
@@ -290,7 +290,7 @@ def equal(left, right):
 
 
 def truth(value):
-    """`true (not null, 0, false, "", NaN)`"""
+    """Implements truth: `true (not null, 0, false, "", NaN)`"""
     return value not in (None, 0, False, "") and value == value
 
 
@@ -299,14 +299,14 @@ def lower(value):
 
 
 def has(value, part, case=False):
-    """`contains`: substring, case-insensitive."""
+    """Implements `contains`: substring, case-insensitive."""
     if value is None:
         return False
     return text(part) in text(value) if case else lower(part) in lower(value)
 
 
 def finds(value, regex, case=False):
-    """`matches`: regex, unanchored, case-insensitive."""
+    """Implements `matches`: regex, unanchored, case-insensitive."""
     return value is not None and re.search(regex, text(value), 0 if case else re.IGNORECASE) is not None
 
 
@@ -319,7 +319,7 @@ def nanoseconds(event):
 
 
 def bucket(event, width):
-    """The beginning of the span of so many milliseconds, as it is shown."""
+    """Returns the beginning of the time bucket of this length (milliseconds), formatted."""
     return shown((event["event.time"] // width * width) * 1_000_000)
 
 
@@ -327,7 +327,7 @@ def bucket(event, width):
 
 
 def pick(rows, names, **made):
-    """Some columns, then some that are made of each row; `name=field` gives another name."""
+    """Returns rows with some columns, then computed ones; `name=field` renames a field."""
     pairs = [pair.partition("=") for pair in names.split()]
     return [
         {name: row.get(field or name) for name, _, field in pairs} | {name: make(row) for name, make in made.items()}
@@ -336,8 +336,8 @@ def pick(rows, names, **made):
 
 
 def ordered(rows, *keys):
-    """Sorted by columns, the first the strongest, `-` for the largest first; what is equal stays as it was.
-    free: missing values are last both ways, and addresses are sorted as the texts that they are."""
+    """Sorts rows by columns, the first being the primary key; `-` sorts descending. The sort is stable.
+    free: missing values are last both ways, and addresses are sorted as texts."""
     for key in reversed(keys):
         name = key.lstrip("-")
         there = sorted(
@@ -348,7 +348,7 @@ def ordered(rows, *keys):
 
 
 def group(rows, keys, **aggregates):
-    """One row for each combination of the keys, sorted by them. Keys are names, or names with what makes them."""
+    """Returns one row for each combination of the keys, sorted by them. Keys are names, or names with a function."""
     keys = keys if isinstance(keys, dict) else {name: (lambda row, name=name: row.get(name)) for name in keys.split()}
     groups = {}
     for row in rows:
@@ -360,12 +360,12 @@ def group(rows, keys, **aggregates):
 
 
 def whole(event):
-    """What is there of an event. free: where a field has numbers and texts, the numbers are shown as texts"""
+    """Returns the fields that an event has. free: in a field of numbers and texts, numbers are shown as texts"""
     return {name: text(value) if name == "x.mixed" else value for name, value in event.items() if value is not None}
 
 
 def values(rows, field):
-    """What is there of a field."""
+    """Returns the values of a field that are not missing."""
     return [row[field] for row in rows if row.get(field) is not None]
 
 
@@ -375,7 +375,7 @@ def total(field):
 
 
 def of(function, field):
-    """An aggregate of what is there; null if nothing is."""
+    """Returns an aggregate of the values that are not missing; null without any."""
     return lambda rows: function(values(rows, field)) if values(rows, field) else None
 
 
@@ -384,7 +384,7 @@ def mean(numbers):
 
 
 def percentile(share):
-    """free: between two values it is as far as the share is"""
+    """Returns a percentile. free: between two values it is interpolated linearly"""
 
     def function(numbers):
         numbers = sorted(numbers)
@@ -396,7 +396,7 @@ def percentile(share):
 
 
 def once(rows):
-    """Each different row, at its first place."""
+    """Returns each distinct row, at its first position."""
     seen = []
     for row in rows:
         if row not in seen:
@@ -405,7 +405,7 @@ def once(rows):
 
 
 def first_by(rows, *names):
-    """The first row of each combination."""
+    """Returns the first row of each combination."""
     seen = {}
     for row in rows:
         seen.setdefault(tuple(row.get(name) for name in names), row)
@@ -413,7 +413,7 @@ def first_by(rows, *names):
 
 
 def where(**wanted):
-    """Events with these values; `_` stands for `.` in names."""
+    """Returns the events with these values; `_` stands for `.` in names."""
     return [
         event for event in EVENTS if all(event.get(name.replace("_", ".")) == value for name, value in wanted.items())
     ]
@@ -442,37 +442,37 @@ class Case:
 
 
 def gives(row, query, rows, **options):
-    """The query gives these rows, in this order."""
+    """The query must return these rows in this order."""
     CASES.append(Case(row, query, rows, **options))
 
 
 def gives_any_order(row, query, rows, **options):
-    """The language does not define the order."""
+    """The query must return these rows in any order."""
     gives(row, query, rows, unordered=True, **options)
 
 
 def keeps(row, filter, holds, **options):
-    """The filter keeps the events for which the function holds, and `not` of it all others."""
+    """The filter must keep the events for which the function is true, and its negation all others."""
     for query, wanted in [(filter, True), (f"not ({filter}\n)", False)]:
         rows = lambda wanted=wanted: pick([event for event in IN_ORDER if bool(holds(event)) == wanted], "event.id")
         gives(row, f"{query} | sort event.id | columns event.id | nolimit", rows, **options)
 
 
 def keeps_first(row, filter, holds, **options):
-    """The same, for what has no negation."""
+    """Like `keeps`, for filters without a negation."""
     rows = lambda: pick([event for event in IN_ORDER if holds(event)], "event.id")
     gives(row, f"{filter} | sort event.id | columns event.id | nolimit", rows, **options)
 
 
 def makes(row, expressions, **options):
-    """Expressions of a single event, each with its value."""
+    """Expressions over a single event, each with its value."""
     columns = ", ".join(f"v{place} = {expression}" for place, expression in enumerate(expressions))
     rows = lambda: [{f"v{place}": value for place, value in enumerate(expressions.values())}]
     gives(row, f"event.id = '{ONE}' | columns {columns}", rows, **options)
 
 
 def each(row, expressions, **options):
-    """Expressions of every event, each with its function."""
+    """Expressions over every event, each with its function."""
     columns = ", ".join(f"v{place} = {expression}" for place, expression in enumerate(expressions))
     made = {f"v{place}": make for place, make in enumerate(expressions.values())}
     gives(
@@ -484,7 +484,7 @@ def each(row, expressions, **options):
 
 
 def refuses(row, query, *says, **options):
-    """The query ends with an error that says all of this."""
+    """The query must fail with an error that contains all of these texts."""
     CASES.append(Case(row, query, list, error=says, **options))
 
 
@@ -885,7 +885,7 @@ each(
 )
 makes(
     "Filter: + - * / %",
-    # free: what has no result is null
+    # free: an operation without a result is null
     {
         "7 / 2": 3.5,
         "1 + 2 * 3 - 4 / 2": 5,
@@ -974,7 +974,7 @@ gives(
 gives(
     "Commands: group, names of what has none",
     "| group count(), sum(dst.port.number), max( x.num )+1, low = min(x.num) by lower(x.tag), event.type = 'IP Close'",
-    # An expression by its own text; `event.type = …` gives a name.
+    # An expression without a name is named by its text; `event.type = …` names it.
     lambda: group(
         EVENTS,
         {"lower(x.tag)": lambda e: lower(e["x.tag"]), "event.type": lambda e: "IP Close"},
@@ -1077,7 +1077,7 @@ gives(
         [e for e in IN_ORDER if e["src.process.cmdline"] is not None],
         "event.id",
         part=lambda e: found[1] if (found := re.search("took (.*?) ms", e["src.process.cmdline"])) else None,
-        # free: the last piece of a pattern takes all that is left, over lines
+        # free: the last piece of a pattern takes all of the rest, across lines
         program=lambda e: e["src.process.cmdline"].partition(" ")[0] if " " in e["src.process.cmdline"] else None,
         rest=lambda e: e["src.process.cmdline"].partition(" ")[2] if " " in e["src.process.cmdline"] else None,
     ),
@@ -1106,7 +1106,7 @@ gives_any_order(
 gives_any_order(
     "Commands: lookup, =:wildcard",
     "event.type = 'IP Connect' | lookup kind from patterns by pattern =:wildcard src.process.cmdline | columns event.id, kind | nolimit",
-    # `?` is one character, `*` any number of them, the rest is literal. free: case-insensitive, over lines; the first that matches
+    # `?` is one character, `*` any number of them, the rest is literal. free: case-insensitive, across lines; the first match
     lambda: pick(
         CONNECTS,
         "event.id",
@@ -1124,7 +1124,7 @@ ZONES = [("10.0.0.0/8", "all"), ("10.0.0.8/30", "small"), ("2001:db8::/32", "doc
 
 
 def zone(event):
-    """free: of several networks the narrowest"""
+    """Looks up an address. free: of several networks the narrowest matches"""
     found = [(network(one).prefixlen, name) for one, name in ZONES if inside(event.get("dst.ip.address"), one)]
     return max(found)[1] if found else None
 
@@ -1185,7 +1185,7 @@ OTHERS = pick(ordered(CLOSES, "event.id"), "other=event.id event.connection.id q
 
 
 def joined(left, right, same, every, keep_left=False, keep_right=False):
-    """Rows side by side; `plain: the first matching row; sql: all`."""
+    """Joins rows; `plain: the first matching row; sql: all`."""
     names = list(dict.fromkeys(name for row in left + right for name in row))
     rows, used = [], set()
     for row in left:
@@ -1310,7 +1310,7 @@ LAST_DAYS = ("--since", "2025-03-10T00:00:00Z", "--until", "2025-03-12T00:00:00Z
 
 
 def beside(now, then, keys, values):
-    """Rows of now with the values of then."""
+    """Returns the current rows with the values of the earlier time."""
     find = lambda row: next((other for other in then if all(other[key] == row[key] for key in keys)), {})
     return [row | {new: find(row).get(old) for old, new in values.items()} for row in now]
 
@@ -1407,7 +1407,7 @@ gives(
 gives(
     "Aggregates: median, stddev, p10 … p999",
     "event.type = 'IP Close' | group m = median(event.network.rttUs), s = stddev(event.network.rttUs), p10(event.network.rttUs), p50(event.network.rttUs), p90(event.network.rttUs), p95(event.network.rttUs), p99(event.network.rttUs), p999(event.network.rttUs) by x.flag",
-    # free: the standard deviation is that of a sample; the place between two values is computed in millionths
+    # free: the standard deviation is that of a sample; the position between two values is computed in millionths
     digits=6,
     rows=lambda: group(
         CLOSES,
@@ -1454,7 +1454,7 @@ gives(
 )
 gives(
     "Aggregates: array_agg_distinct, hacklist",
-    # free: the order of the values, here sorted, and what joins them
+    # free: the order of the values, here sorted, and the separator
     "x.tag = * | group a = array_agg_distinct(dst.port.number), b = array_agg_distinct(x.tag, 2), h = hacklist(src.process.user) by event.type",
     lambda: group(
         [e for e in EVENTS if e["x.tag"] is not None],
@@ -1837,7 +1837,7 @@ gives(
     lambda: group(CONNECTS, {"timebucket('6h')": lambda e: bucket(e, 6 * HOUR)}, n=len),
 )
 for auto in ("auto", "'auto'"):
-    # free: how wide; but there are several buckets and not one for each event, and nothing is lost
+    # free: the width; but there are several buckets, fewer than events, and nothing is lost
     gives(
         f"Functions: timebucket, {auto}",
         f"| group n = count() by t = timebucket({auto}) | group all = sum(n), several = count() > 5, few = count() < 1500",
@@ -1894,7 +1894,7 @@ PLACES = {
 
 
 def place(*path):
-    """What the database says of where an event goes to."""
+    """Returns the entry of the database for the destination of an event."""
 
     def of_event(event):
         found = next((said for net, said in PLACES.items() if inside(event["dst.ip.address"], net)), None)
@@ -1968,7 +1968,7 @@ for tried, right in {
         right,
     )
 
-# --- Commands one after another: each sees what the one before it has left
+# --- Commands in sequence: each sees the rows that the one before returns
 
 gives(
     "Order of commands: filter after limit",
@@ -2078,7 +2078,7 @@ gives(
 gives(
     "Order of commands: union of limits",
     "| union (event.type = 'IP Close' | sort event.id | limit 2 | columns event.id, v = x.num), (event.type = 'Data Loss' | sort -event.id | limit 2 | columns event.id, v = loss.stage) | filter event.id = * | sort event.id",
-    # free: a column of numbers and of texts is one of texts
+    # free: a column with numbers and texts is a column of texts
     lambda: ordered(
         pick(ordered(CLOSES, "event.id")[:2], "event.id", v=lambda e: text(e["x.num"]))
         + pick(ordered(LOSSES, "-event.id")[:2], "event.id", v=get("loss.stage")),
@@ -2111,7 +2111,7 @@ gives(
 gives(
     "Order of commands: compare after top",
     "| top 3 n = count() by x.tag | compare before = timeshift('-1w')",
-    # Of the week before only what is among its own first three is there to be compared with.
+    # Of the week before, only its own first three rows can be compared.
     lambda: beside(
         *(ordered(group(during(*time), "x.tag", n=len), "-n")[:3] for time in [(7 * DAY, 9 * DAY), (0, 2 * DAY)]),
         ["x.tag"],
@@ -2153,7 +2153,7 @@ gives(
     ],
     digits=6,
 )
-# The newest event is the newest also when its time is no column any more, or it is said: `it never fails silently`.
+# The newest event is still known when its time is no longer a column, or an error says so: `it never fails silently`.
 gives(
     "Order of commands: newest after columns",
     "event.type = 'IP Close' | columns event.id, x.flag | group n = newest(event.id), o = oldest(event.id)",
@@ -2278,7 +2278,7 @@ makes(
         "'x' in ('x', 'y') and 'b' contains 'B'": True,
     },
 )
-# `y` may name groups; what is no name of a group must not vanish: `it never fails silently`.
+# `y` may name groups; another name must not be ignored: `it never fails silently`.
 makes(
     "Edges: groups in replace",
     {
@@ -2326,7 +2326,7 @@ gives(
     "| group n = count() by x.mixed",
     lambda: group(EVENTS, {"x.mixed": lambda e: text(e["x.mixed"])}, n=len),
 )
-# `later commands see only these`: there is no time any more. That is said, as it is said of a field.
+# `later commands see only these`: the time is gone, which is reported as for a missing field.
 gives(
     "Order of commands: timebucket after columns",
     "| columns x.tag | group n = count() by t = timebucket('1d')",
@@ -2334,7 +2334,7 @@ gives(
     warns=[""],
     check=lambda answer: len(answer["warnings"]) > 0,
 )
-# -0 equals 0, and 0 is there both ways.
+# -0 equals 0, and 0 is not missing in either form.
 gives(
     "Edges: 0 and -0 are one value",
     "x.num in (0, 3) x.flag = * | let z = x.num * (x.flag ? 1 : -1) | group n = count() by z",
@@ -2358,7 +2358,7 @@ gives(
     "x.num in (0, 3) x.flag = * | let z = x.num * (x.flag ? 1 : -1) | group d = count_distinct(z), a = array_agg_distinct(z), e = estimate_distinct(z)",
     lambda: [{"d": 3, "a": [-3, 0, 3], "e": 3}],
 )
-# free: what is divided by 0 is missing
+# free: a division by 0 is missing
 gives(
     "Edges: 0 and -0 are one value",
     "x.num = 0 x.flag = * | let z = x.num * (x.flag ? 1 : -1) | group n = count((1 / z) = *), m = count((1 % z) = *)",
@@ -2375,7 +2375,7 @@ keeps_first(
     lambda e: anywhere(e, "100%") or anywhere(e, "x_y") or anywhere(e, "temp\\a"),
 )
 
-# --- Reference queries, as they are
+# --- Reference queries, verbatim
 
 OUTGOING = [e for e in CONNECTS if e["event.network.direction"] == "OUTGOING"]
 for filter, holds in {
@@ -2438,7 +2438,7 @@ gives(
         if row["TargetCount"] > 20
     ],
 )
-# Every one of the last two finds something.
+# Each of the last two finds something.
 assert sum(e["src.process.name"] == "scp" for e in OUTGOING) > 100 and sum(e["src.process.name"] == "scan" for e in CONNECTS) > 20
 
 # --- Time range
@@ -2447,7 +2447,7 @@ COUNTED = "| group n = count(), first = min(event.time), last = max(event.time)"
 
 
 def lost_in(start, end):
-    """Events that were lost then, as far as the files of that time say so."""
+    """Returns the events lost in a time range, as far as the files of that range report it."""
     return sum(e["loss.count"] for e in LOSSES if e["loss.from"] < START + end and e["loss.to"] >= START + start)
 
 
@@ -2457,7 +2457,7 @@ def ranged(*arguments, start, end):
     gives("Time range: " + " ".join(arguments), COUNTED, summary, arguments=arguments, check=lost)
 
 
-# START, START + 2d, START + 5d - 1ms, START + 5d and START + 7d are times of events: `Start inclusive, end exclusive`.
+# Events exist at START, START + 2d, START + 5d - 1ms, START + 5d and START + 7d: `Start inclusive, end exclusive`.
 ranged("--since", "2025-03-05T00:00:00Z", "--until", "2025-03-08T00:00:00Z", start=2 * DAY, end=5 * DAY)
 ranged("--since", str(START + 2 * DAY), "--until", str(START + 5 * DAY), start=2 * DAY, end=5 * DAY)
 ranged("--since", str(START + 2 * DAY + 1), "--until", str(START + 5 * DAY + 1), start=2 * DAY + 1, end=5 * DAY + 1)
@@ -2497,7 +2497,7 @@ gives(
     and len(during(7 * DAY, 9 * DAY)) <= answer["events_read"] <= COUNT
     and answer["bytes_read"] > 0
     and answer["elapsed_ms"] > 0
-    # The earlier of the two files has nothing of this time; only of Parquet that is known before it is read.
+    # The earlier file has no events of this time; only of a Parquet file is that known before it is read.
     and answer["files"] == 2 and answer["files_pruned"] == (1 if answer["events_read"] < COUNT else 0),
 )
 refuses("Errors: the place and what was expected", "event.type = 'a' | columns event.id,", "expected")
@@ -2515,7 +2515,7 @@ refuses("Errors: a suggestion", "event.type = 'a' | where dst.port.number = 1", 
 
 
 def mmdb(networks):
-    """A database of networks in MaxMind's format 2.0: a tree of bits, then what its leaves point to, then what it is."""
+    """Builds a database of networks in MaxMind's format 2.0: a binary tree, the data its leaves point to, the metadata."""
 
     def encode(value):
         head = lambda kind, size: bytes([kind << 5 | size]) if size < 29 else bytes([kind << 5 | 29, size - 29])
@@ -2532,7 +2532,7 @@ def mmdb(networks):
     nodes, data = [[None, None]], b""
     for net, said in networks.items():
         net = ipaddress.ip_network(net)
-        # Those of IPv4 are the first of IPv6.
+        # IPv4 networks are the first ones of IPv6.
         bits = f"{int(net.network_address):0128b}"[: net.prefixlen + (96 if net.version == 4 else 0)]
         node = 0
         for bit in bits[:-1]:
@@ -2564,7 +2564,7 @@ def write_tables(folder):
 
 
 def write_events(program, folder):
-    """The events as two segments of lines, and converted: two folders."""
+    """Writes the events as two NDJSON segments and as two Parquet files, into two folders."""
     rng = random.Random(5)
     lines, parquet = folder / "lines", folder / "parquet"
     lines.mkdir()
@@ -2592,7 +2592,7 @@ def run(program, case, events, tables):
 
 
 def close(left, right, digits):
-    """Equal, numbers in their first digits."""
+    """Compares two values; numbers by their leading digits."""
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(close(one, other, digits) for one, other in zip(left, right))
     if (
@@ -2606,7 +2606,7 @@ def close(left, right, digits):
 
 
 def apart(left, right, digits):
-    """The columns in which two rows are not equal."""
+    """Returns the columns in which two rows differ."""
     return [
         name
         for name in left | right
@@ -2615,13 +2615,13 @@ def apart(left, right, digits):
 
 
 def sortable(row):
-    """The same for equal rows: 1.0 is 1."""
+    """Returns a key that is equal for equal rows: 1.0 is 1."""
     whole = lambda value: int(value) if isinstance(value, float) and value.is_integer() else value
     return json.dumps({name: whole(value) for name, value in row.items()}, sort_keys=True, default=str)
 
 
 def odd_ones(expected, found):
-    """The first rows that one of the two has more often."""
+    """Returns the first rows that one side has more often than the other."""
     count = Counter(map(sortable, found))
     count.subtract(map(sortable, expected))
     more, less = [row for row, times in count.items() if times > 0], [row for row, times in count.items() if times < 0]
@@ -2629,7 +2629,7 @@ def odd_ones(expected, found):
 
 
 def difference(case, code, said, answer):
-    """What is not as expected, or nothing."""
+    """Returns how an answer differs from the expectation, or nothing."""
     if case.error is not None:
         missing = [part for part in case.error if part not in said]
         if code == 0 or code > 128 or missing or not said.strip():
@@ -2641,7 +2641,7 @@ def difference(case, code, said, answer):
         case.expected = case.rows()
     expected = case.expected
     names = [column["name"] for column in answer["columns"]]
-    # Missing values are left out in the answer.
+    # The answer leaves missing values out.
     found = [{name: row.get(name) for name in names} for row in answer["rows"]] if case.columns else answer["rows"]
     if case.columns and expected and list(expected[0]) != names:
         return f"columns\n  expected {list(expected[0])}\n  found    {names}"
@@ -2668,7 +2668,7 @@ def difference(case, code, said, answer):
 
 
 def differences(program, cases, events):
-    """What is not as expected over one store: the places of the cases, and what to print."""
+    """Runs the cases over one folder; returns the indexes of failed cases and the text to print."""
     tables = events.with_name(f"tables-{events.name}")
     write_tables(tables)
     found = [(place, case, difference(case, *run(program, case, events, tables))) for place, case in enumerate(cases)]

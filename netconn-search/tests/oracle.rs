@@ -1,5 +1,5 @@
-//! Answers against plain Python over the same events: each row of the language's description (`oracle.py`), and commands one after the other
-//! that nobody has thought of (`pipelines.py`).
+//! Compares answers with an independent evaluation in Python over the same events: each rule of the language's
+//! description (`oracle.py`), and random pipelines of commands (`pipelines.py`).
 
 use std::{
     path::Path,

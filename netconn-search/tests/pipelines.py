@@ -1,9 +1,9 @@
-"""Queries that nobody has thought of: random commands one after the other, against plain Python over the same events.
+"""Compares random pipelines of commands with an independent evaluation in Python over the same events.
 
     python3 pipelines.py PROGRAM [FIRST [COUNT]]      the queries of these seeds
 
-Plans are rewritten by rules that each look at a few commands at once: what is right for every command alone may be wrong for three in
-a row. Each query runs over lines, over Parquet, and over both.
+The optimizer's rules each look at a few commands at once: what is right for every single command may be wrong for three in a
+row. Each query runs over lines, over Parquet, and over both.
 """
 
 import math
@@ -21,7 +21,7 @@ from oracle import write_events
 
 NUMBER, TEXT, FLAG = "number", "text", "flag"
 
-# Fields of the events that are never of two types, and what they are.
+# Fields of the events that have one type only, and their types.
 FIELDS = {
     "event.id": TEXT,
     "event.type": TEXT,
@@ -33,33 +33,33 @@ FIELDS = {
     "src.process.user": TEXT,
     "x.flag": FLAG,
 }
-# Names of columns that are made: few, so that they are made again out of themselves.
+# Names for new columns: few, so that columns are often redefined from themselves.
 NAMES = {NUMBER: ["a", "b", "c", "x.num"], TEXT: ["t", "u", "x.tag"], FLAG: ["f", "g", "x.flag"]}
 WORDS = ["", "red", "RED", "e", "root", "9", "alice", "IP Connect", "IP Close"]
 NUMBERS = ["0", "1", "-1", "2", "3", "7", "22", "443", "0.5", "1741392000000"]
-# Numbers stay whole or end in a few binary digits, so that sums are the same in any order.
+# Numbers are whole or have few binary digits after the point, so that sums do not depend on the order.
 LARGE = 10_007
 
 
 def exact(value):
-    """A number without -0, whole if it is."""
+    """Returns a number without -0, as an integer if it is whole."""
     return int(value) if value is not None and float(value).is_integer() else value
 
 
 def some(function):
-    """A function that gives nothing when an argument is missing."""
+    """Wraps a function so that it returns None if an argument is missing."""
     return lambda *arguments: None if None in arguments else function(*arguments)
 
 
 class Expression:
-    """A text of the language, and what makes its value of a row."""
+    """An expression: its text in the language, and a function that computes its value from a row."""
 
     def __init__(self, shown, make):
         self.shown, self.make = shown, make
 
 
 class Maker:
-    """Makes expressions over columns of known types."""
+    """Generates expressions over columns of known types."""
 
     def __init__(self, rng, columns):
         self.rng, self.columns = rng, columns
@@ -75,19 +75,19 @@ class Maker:
         return {NUMBER: self.number, TEXT: self.text, FLAG: self.flag}[kind](depth)
 
     def condition(self, depth):
-        """What is true or not, of any type. A text alone is looked for in the whole record: only a column is one that is true."""
+        """Generates a condition of any type. A text literal would search the whole event, so a text is always a column."""
         kind = self.rng.choice([FLAG, FLAG, NUMBER, TEXT])
         if kind == TEXT:
             return self.column(TEXT) or self.flag(depth)
         return self.of(kind, depth)
 
     def choice(self, kind, depth):
-        """What `?` and `or` choose."""
+        """Generates a choice by `?` or `or`."""
         left, right = self.of(kind, depth), self.of(kind, depth)
         if self.rng.random() < 0.5:
             shown = f"({left.shown} or {right.shown})"
             if kind == FLAG:
-                # free: a truth value that is worked out is never missing
+                # free: a computed boolean is never missing
                 return Expression(shown, lambda row: truth(left.make(row)) or truth(right.make(row)))
             return Expression(shown, lambda row: left.make(row) if truth(left.make(row)) else right.make(row))
         condition = self.condition(depth)
@@ -113,7 +113,7 @@ class Maker:
             return Expression(shown, lambda row: count(left.make(row), right.make(row)))
         if which == 7:
             inner, by = self.number(depth - 1), rng.choice([0, 2, 3, 5])
-            # What has no result is null.
+            # An operation without a result is null.
             count = some(lambda a: exact(math.fmod(a, by)) if by else None)
             return Expression(f"({inner.shown} % {by})", lambda row: count(inner.make(row)))
         if which == 8:
@@ -206,7 +206,7 @@ class Maker:
 
 
 class Pipeline:
-    """A query, its columns with their types, and its rows. `known` says whether the order of the rows is."""
+    """A query, its columns with their types, and its rows. `known` tells whether the order of the rows is defined."""
 
     def __init__(self, rng, events, depth=0):
         self.rng, self.events, self.depth = rng, events, depth
@@ -234,7 +234,7 @@ class Pipeline:
         self.shown += f" | {command}"
 
     def order(self):
-        """Sorts by all columns: what is equal then is the same."""
+        """Sorts by all columns, so that rows with equal keys are equal."""
         names = list(self.columns)
         self.rng.shuffle(names)
         keys = [self.rng.choice(["", "-"]) + name for name in names]
@@ -270,7 +270,7 @@ class Pipeline:
         self.add("let " + ", ".join(parts))
 
     def again(self):
-        """The same a few times: each goes on from the one before."""
+        """Adds similar commands a few times, each based on the one before."""
         name, kind = self.new()
         if self.columns.get(name) != kind:
             return self.let()
@@ -301,7 +301,7 @@ class Pipeline:
         for _ in range(4):
             condition = self.maker().flag(2)
             rows = [row for row in self.rows if condition.make(row)]
-            # Most of them leave something for the commands behind.
+            # Most filters leave rows for the following commands.
             if rows:
                 break
         self.add("filter " + condition.shown)
@@ -323,7 +323,7 @@ class Pipeline:
         self.rows = self.rows[:count]
 
     def aggregate(self):
-        """An aggregate: its text, its type, and a function of rows."""
+        """Generates an aggregate: its text, its type, and a function of rows."""
         maker, which = self.maker(), self.rng.randrange(8)
         if which == 0:
             return "count()", NUMBER, len
@@ -339,7 +339,7 @@ class Pipeline:
             word, of = self.rng.choice([("min", min), ("max", max), ("count_distinct", None)])
             kind = TEXT if of else NUMBER
         else:
-            # Which is the first is known in an order alone.
+            # The first row is defined only if the order is.
             self.needs_order()
             kind = self.rng.choice([NUMBER, TEXT])
             inner = self.maker().of(kind)
@@ -356,7 +356,7 @@ class Pipeline:
         return f"{word}({inner.shown}{where})", kind, make
 
     def aggregates(self):
-        """Texts, types and functions of rows, by names that no key has."""
+        """Generates aggregates (text, type, function of rows) with names that no key has."""
         parts, kinds, aggregates = [], {}, {}
         for name in self.rng.sample(["n", "m", "o"], self.rng.choice([1, 2, 3])):
             shown, kinds[name], aggregates[name] = self.aggregate()
@@ -411,11 +411,11 @@ class Pipeline:
         self.rows = list(first.values())
 
     def running(self):
-        """What is counted row by row, or over all rows, with others in the same command."""
+        """Adds running functions and functions over all rows, several in one command."""
         self.needs_order()
         parts = []
         for _ in range(self.rng.choice([1, 1, 2, 3])):
-            # Each sees the columns that are made before it in the same command.
+            # Each sees the columns defined before it in the same command.
             name, which, made = self.rng.choice(NAMES[NUMBER]), self.rng.randrange(4), self.maker().number(1)
             values = [made.make(row) for row in self.rows]
             if which == 0:
@@ -429,7 +429,7 @@ class Pipeline:
                 made = [exact(math.fmod(sum(there), LARGE)) if there else None] * len(values)
             else:
                 shown = f"running_sum({made.shown}) % {LARGE}"
-                # free: before the first number there is no sum
+                # free: before the first number the sum is missing
                 sums = accumulate(values, lambda total, value: total if value is None else (total or 0) + value)
                 made = [some(lambda total: exact(math.fmod(total, LARGE)))(total) for total in sums]
             parts.append(f"{name} = {shown}")
@@ -451,7 +451,7 @@ class Pipeline:
         if not names:
             return self.filter()
         name = self.rng.choice(names)
-        # A missing value is equal to a missing one.
+        # Missing values are equal to each other.
         there = {row[name] for row in other.rows}
         negated = self.rng.random() < 0.3
         self.add(f"filter {'not ' if negated else ''}({name} in ({other.shown}))")
@@ -459,7 +459,7 @@ class Pipeline:
 
     def union(self):
         other = Pipeline(self.rng, self.events, self.depth + 1)
-        # As the first command it is a union of the queries in it alone.
+        # As the first command, `union` has only the queries in it.
         if not self.shown or any(self.columns.get(name, kind) != kind for name, kind in other.columns.items()):
             return self.let()
         self.columns |= other.columns
@@ -473,12 +473,12 @@ class Pipeline:
         if not names:
             return self.select()
         key = self.rng.choice(names)
-        # Names that both have, but for the key, are of both sides: a column of the second has a name of its own.
+        # Columns with the same name, except the key, exist on both sides: those of the second side get names of their own.
         kept = [key] + [name for name in other.columns if name not in self.columns][:3]
         other.add("columns " + ", ".join(kept))
         other.rows = pick(other.rows, " ".join(kept))
         other.columns = {name: other.columns[name] for name in kept}
-        # Two groups whose key is missing belong together, other rows do not: none are there.
+        # Two groups with a missing key match, other rows with one do not: there are none here.
         other.add(f"filter {key} != null")
         other.rows = [row for row in other.rows if row[key] is not None]
         other.needs_order()
@@ -505,7 +505,7 @@ class Pipeline:
 
 
 def made(seed):
-    """The case of a seed."""
+    """Generates the case for a seed."""
     rng = random.Random(seed)
     events, arguments = EVENTS, ()
     if rng.random() < 0.3:
@@ -517,12 +517,12 @@ def made(seed):
         pipeline.needs_order()
     rows = [{name: row.get(name) for name in pipeline.columns} for row in pipeline.rows]
     query = f"{pipeline.shown} | columns {', '.join(pipeline.columns)} | nolimit"
-    # A comparison of a constant with a constant is warned of, and so on: warnings are not what is asked here.
+    # Warnings, as for a comparison of two constants, are ignored here.
     return Case(f"seed {seed}", query, lambda: rows, unordered=not pipeline.known, arguments=arguments, warns=[""])
 
 
 def mixed(lines, parquet):
-    """The older half as Parquet, the newer as lines: the history of a daemon that runs."""
+    """Writes the older half as Parquet and the newer half as NDJSON, like the history of a running daemon."""
     folder = lines.with_name("mixed")
     folder.mkdir()
     shutil.copy(min(parquet.iterdir()), folder)

@@ -1,4 +1,4 @@
-//! Exit codes of errors: those of netconn, and 65 for a query that cannot be read.
+//! Maps errors to exit codes: those of netconn, and 65 for an invalid query.
 
 use std::io;
 
@@ -9,9 +9,9 @@ use netconn_model::{
 
 use crate::{
     cli::{
+        error::{Interrupted, NoHistory, RefusedQuery, TimedOut, WrongUse},
         follow::CannotFollow,
         query::QueryError,
-        session::{Interrupted, NoHistory, RefusedQuery, TimedOut, WrongUse},
     },
     engine::SearchError,
     hunt::{HuntError, SettingError},
@@ -20,17 +20,19 @@ use crate::{
     saved::SavedError,
 };
 
-/// The exit code of an error.
+/// Returns the exit code of an error.
 pub(super) fn of(error: &anyhow::Error) -> Exit {
     let is_denied = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     };
+    // A configuration that may not be read is an error of the configuration, which has its own code.
     if error.chain().any(is_denied) && !error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
         return Exit::Permission;
     }
     exit::of(error, of_cause)
 }
 
+/// Returns the exit code of one error of the chain, if its type is known.
 fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<RefusedQuery>() || cause.is::<CannotFollow>() {
         return Some(Exit::Data);
@@ -51,6 +53,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(of_search(error));
     }
     if let Some(error) = cause.downcast_ref::<OutputError>() {
+        // Rows that cannot be drawn are a wrong use of --chart; all other errors are those of writing.
         return Some(match error {
             OutputError::Chart(
                 ChartError::Events | ChartError::NoNames | ChartError::NoNumbers | ChartError::TooMany,
@@ -99,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_permitted_is_said_so_wherever_it_is() {
+    fn a_denied_permission_is_found_anywhere_in_the_chain() {
         let path = || PathBuf::from("x");
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
         for error in [

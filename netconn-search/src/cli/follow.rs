@@ -1,4 +1,4 @@
-//! `--follow`: a filter over the events as they happen, from the daemon's socket.
+//! `--follow`: runs a query over new events from the daemon's socket.
 
 use std::{
     fs,
@@ -25,29 +25,32 @@ use thiserror::Error;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
-    cli::session::{RefusedQuery, SearchSession, WrongUse, located},
+    cli::{
+        error::{RefusedQuery, WrongUse, located},
+        session::SearchSession,
+    },
     output::{
         AnswerWriter, OutputFormat, OutputStyle, destination::Destination, intent::AnswerIntent, summary::AnswerSummary,
     },
 };
 
-/// Time between two looks at what has come.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Time between two runs of the query over the events that have arrived: how late an event may be shown.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What has come is looked at earlier if it is so much, bytes.
-const LOOK_BYTES: usize = 4 << 20;
+/// Amount of events after which the query runs at once, bytes. It bounds the memory that a burst takes.
+const SEARCH_BYTES: usize = 4 << 20;
 
-/// A query that needs all rows.
+/// A query with a command or a function that needs all rows.
 #[derive(Clone, Debug, Error)]
 #[error(
-    "`{command}` cannot be followed, for it needs all rows: --follow takes a filter, then `filter`, `columns`, `let`, `parse` \
+    "`{command}` needs all rows and cannot be used with --follow, which allows a filter, `filter`, `columns`, `let`, `parse` \
      and `lookup`"
 )]
 pub(super) struct CannotFollow {
     command: &'static str,
 }
 
-/// Whether a query can be followed: each row has to be judged by itself.
+/// Checks that a query can be followed: every command and function must work on each row by itself.
 pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
     let mut commands = query.commands.iter().map(|command| command.kind.facts());
     let mut needs = commands.find(|facts| !facts.is_row_by_row).map(|facts| facts.name);
@@ -66,7 +69,7 @@ pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
     }
 }
 
-/// Shows the events that the query lets through, until the daemon ends, the reader goes, it is time, or Ctrl-C.
+/// Shows the rows of the query over new events, until the daemon or the reader ends, `--timeout` is over, or Ctrl-C.
 pub(super) async fn run(
     session: &SearchSession,
     socket: &Path,
@@ -74,62 +77,65 @@ pub(super) async fn run(
     mut query: Query,
     mut diagnostics: Vec<Diagnostic>,
 ) -> Result<Exit> {
-    if !session.source.file.is_empty() || !session.source.time_arguments().is_nothing() {
-        return Err(
-            WrongUse("--follow shows what happens from now on: leave out --file and the time range".into()).into()
-        );
+    if !session.source.file.is_empty() || !session.source.time_arguments().is_empty() {
+        return Err(WrongUse("--follow shows new events only: leave out --file and the time range".into()).into());
     }
     let mut style = session.style()?;
     style.is_live = true;
+    // One JSON object would never be complete: each row becomes an object of its own.
     style.format = match style.format {
         OutputFormat::Json => OutputFormat::Ndjson,
         OutputFormat::Parquet => return Err(WrongUse("--follow writes table, ndjson or csv".into()).into()),
         format => format,
     };
     check(&query)?;
-    // The daemon's events have the fields of the schema, and no others.
+    // Events from the daemon have the fields of the field table, and no others.
     diagnostics.extend(netconn_query::check(&query, &Fields::new(Vec::<String>::new())).diagnostics);
     if diagnostic::has_errors(&diagnostics) {
         return Err(RefusedQuery { text: text.into(), diagnostics }.into());
     }
-    in_order(&mut query);
+    return_all_in_order(&mut query);
     let mut events = Client::new(socket).events(&[]).await?;
     let mut follower = EventFollower::new(session, text, query, style)?;
-    session.tell(text, &diagnostics);
-    let mut step = tokio::time::interval(LOOK_INTERVAL);
+    session.show_diagnostics(text, &diagnostics);
+    let mut step = tokio::time::interval(SEARCH_INTERVAL);
+    // After a slow search the next one waits for a full interval instead of catching up.
     step.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let enough = async {
+    // Without --timeout this never completes.
+    let timeout = async {
         match session.source.timeout {
             Some(limit) => tokio::time::sleep(limit).await,
             None => std::future::pending().await,
         }
     };
-    tokio::pin!(enough);
+    tokio::pin!(timeout);
+    // Batches of events are cheaper than single ones: each run of the query has a fixed cost for planning.
     loop {
         tokio::select! {
             part = events.part() => match part? {
                 Some(part) => {
                     follower.waiting.extend_from_slice(&part);
-                    if follower.waiting.len() >= LOOK_BYTES {
-                        follower.look().await?;
+                    if follower.waiting.len() >= SEARCH_BYTES {
+                        follower.search_waiting().await?;
                     }
                 }
                 None => break,
             },
-            _ = step.tick() => follower.look().await?,
-            () = &mut enough => break,
+            _ = step.tick() => follower.search_waiting().await?,
+            () = &mut timeout => break,
             _ = tokio::signal::ctrl_c() => break,
         }
     }
-    follower.look().await?;
+    // Events that have arrived since the last search.
+    follower.search_waiting().await?;
     if let Some(output) = follower.output {
         output.end(&mut AnswerSummary::default())?;
     }
     Ok(Exit::Success)
 }
 
-/// Lets all rows through, the oldest first: a search shows the latest ones.
-fn in_order(query: &mut Query) {
+/// Makes the query return all rows, the oldest first. By default a search returns the latest ones.
+fn return_all_in_order(query: &mut Query) {
     let key = |field: Field| {
         let kind = ExprKind::Field(field.info().name.to_owned());
         SortKey { expr: Expr { kind, span: Span::default() }, descending: false }
@@ -139,15 +145,15 @@ fn in_order(query: &mut Query) {
     query.commands.push(Command { kind: CommandKind::NoLimit, span: Span::default() });
 }
 
-/// Looks at what has come, as a search looks at a file.
+/// Collects events in a file and runs the query over it, as a search over any file.
 struct EventFollower<'a> {
     session: &'a SearchSession,
     text: &'a str,
     query: Query,
     style: OutputStyle,
-    /// Bytes that have not been looked at; the last line may not be whole.
+    /// Events not searched yet; the last line may be incomplete.
     waiting: Vec<u8>,
-    /// Holds the file; it goes with it.
+    /// The folder of `file`; dropping it removes both.
     _folder: tempfile::TempDir,
     file: PathBuf,
     output: Option<AnswerWriter>,
@@ -161,12 +167,13 @@ impl<'a> EventFollower<'a> {
         Ok(Self { session, text, query, style, waiting: Vec::new(), _folder: folder, file, output: None, schema: None })
     }
 
-    /// Shows what the query lets through of the whole lines.
-    async fn look(&mut self) -> Result<()> {
+    /// Runs the query over the complete lines that wait, and shows its rows.
+    async fn search_waiting(&mut self) -> Result<()> {
         let whole = lines::whole_length(&self.waiting);
         if whole == 0 {
             return Ok(());
         }
+        // The file is overwritten each time, so that each event is searched once.
         fs::write(&self.file, &self.waiting[..whole])?;
         self.waiting.drain(..whole);
         let search = self.session.search_in(vec![self.file.clone()], None)?;
@@ -179,11 +186,12 @@ impl<'a> EventFollower<'a> {
         }
         let lost = answer.progress.snapshot().lost;
         if lost != 0 {
-            self.session.tell_notes(&[format!("{lost} events were lost here: the daemon says so.")]);
+            self.session.show_notes(&[format!("the daemon reports {lost} lost events here")]);
         }
         Ok(())
     }
 
+    /// Writes rows, beginning the output with the first ones.
     fn show(&mut self, batch: &RecordBatch) -> Result<()> {
         if self.output.is_none() {
             let intent = AnswerIntent::of(&self.query);
@@ -202,7 +210,7 @@ impl<'a> EventFollower<'a> {
     }
 }
 
-/// Rows with the columns of the first ones: other events may have other fields.
+/// Converts rows to the columns of the first batch: later events may have other fields.
 fn fitted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if batch.schema_ref() == schema {
         return Ok(batch.clone());

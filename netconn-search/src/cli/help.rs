@@ -1,4 +1,4 @@
-//! What there is to say in the language: the help of the line editor and of `--help-language`.
+//! The help on the query language, for `--help-language` and for `help` in the line editor.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use netconn_query::{
     diagnostic::nearest,
 };
 
-/// The language on a page.
+/// Returns an overview of the language.
 pub(super) fn language() -> String {
     let heading = style::HEADING;
     let mut text = format!(
@@ -17,7 +17,7 @@ pub(super) fn language() -> String {
          | group n = count() by src.process.name, dst.ip.address | sort -n | limit 20\n\n\
          {heading}Filter{heading:#}\n  \
          and or not = != < <= > >= in ('a', 'b') in ('10.0.0.0/8') contains matches starts_with ends_with like\n  \
-         field = *   is there        * contains 'x'   in any field        'x'   anywhere in the event\n\n\
+         field = *   has a value     * contains 'x'   in any field     'x'   anywhere in the event\n\n\
          {heading}Commands{heading:#}\n"
     );
     let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
@@ -25,8 +25,8 @@ pub(super) fn language() -> String {
         let _ = writeln!(text, "  {:width$}  {}", command.name, command.meaning);
     }
     for (title, kind) in [
-        ("Aggregates, in group and top", FunctionKind::Aggregate),
-        ("Over rows", FunctionKind::Running),
+        ("Aggregates, for group and top", FunctionKind::Aggregate),
+        ("Functions over rows", FunctionKind::Running),
         ("Functions", FunctionKind::Plain),
     ] {
         let of_kind = FUNCTIONS.iter().filter(|function| function.kind == kind);
@@ -36,14 +36,14 @@ pub(super) fn language() -> String {
     text
 }
 
-/// The fields of events.
+/// Lists the fields of events.
 pub(super) fn fields() -> String {
     let width = FIELDS.iter().map(|field| field.name.len()).max().unwrap_or(0);
     let lines = FIELDS.iter().map(|field| format!("  {:width$}  {}\n", field.name, field.meaning));
     lines.collect()
 }
 
-/// What there is to say of a name; a sentence if it is not known.
+/// Returns the help on a command, a function or a field; for an unknown name, a sentence that says so.
 pub(super) fn of(name: &str) -> String {
     let name = name.trim().to_lowercase();
     let mut text = String::new();
@@ -65,10 +65,10 @@ pub(super) fn of(name: &str) -> String {
     let names = COMMANDS.iter().map(|command| command.name).chain(FUNCTIONS.iter().map(|function| function.name));
     let names = names.chain(FIELDS.iter().map(|field| field.name));
     let nearest = nearest(&name, names).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-    format!("there is no command, function or field of that name{nearest}\n")
+    format!("there is no command, function or field with that name{nearest}\n")
 }
 
-/// Names in lines of a page's width.
+/// Arranges names in lines of at most 98 columns.
 fn lines(names: &[&str]) -> String {
     let mut text = String::new();
     let mut used = 0;
@@ -95,7 +95,7 @@ mod tests {
         for name in names.chain(FIELDS.iter().map(|field| field.name)) {
             assert!(of(name).contains(name), "{name}");
         }
-        assert_eq!(of("colums"), "there is no command, function or field of that name; did you mean columns?\n");
+        assert_eq!(of("colums"), "there is no command, function or field with that name; did you mean columns?\n");
         let page = language();
         assert!(COMMANDS.iter().all(|command| page.contains(command.name)));
         assert!(page.lines().all(|line| netconn_model::term::text_width(line) <= 120), "{page}");

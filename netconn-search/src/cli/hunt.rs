@@ -1,4 +1,4 @@
-//! `netconn hunt`: ready hunts are listed, shown and run.
+//! `netconn hunt`: lists, shows and runs hunts.
 
 use std::io::{self, Write as _};
 
@@ -14,47 +14,48 @@ use serde_json::json;
 
 use crate::{
     cli::{
+        error::{RefusedQuery, WrongUse, report},
         options::{PresentationOptions, SourceOptions},
-        session::{RefusedQuery, SearchSession, WrongUse, report},
+        session::SearchSession,
     },
     engine::{ProgressSnapshot, SearchError},
     hunt::{Hunt, HuntLibrary, HuntSeverity},
     output::OutputFormat,
 };
 
-/// The word for all hunts.
+/// The name that stands for all hunts.
 const ALL: &str = "all";
 
-/// Options of `netconn hunt`.
+/// The options of `netconn hunt`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct HuntOptions {
-    /// The hunt, or `all`: each is run and those that have found something are named.
+    /// The hunt to run; `all` runs every hunt and names those that found something.
     #[arg(value_name = "NAME", required_unless_present = "list")]
     name: Option<String>,
-    /// Show which hunts there are.
+    /// List the hunts.
     #[arg(short = 'l', long, conflicts_with_all = ["name", "show", "set"])]
     list: bool,
-    /// Show the hunt instead of running it: what it looks for, why, what else looks like that, its query.
+    /// Show the hunt instead of running it: what it looks for, why, false positives, its query.
     #[arg(long)]
     show: bool,
-    /// Set a parameter of the hunt, NAME=VALUE; --show has them.
+    /// Set a parameter of the hunt; --show lists its parameters.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
     presentation: PresentationOptions,
-    // Last: its heading would hold for what follows.
+    // Last, because its help heading applies to all options after it.
     #[command(flatten)]
     source: SourceOptions,
 }
 
 impl HuntOptions {
-    /// How the answer is shown.
+    /// Returns the options that say how the answer is shown.
     pub(super) fn presentation(&self) -> &PresentationOptions {
         &self.presentation
     }
 }
 
-/// Does what the options ask.
+/// Runs `netconn hunt`.
 pub(super) fn run(options: &HuntOptions) -> Result<Exit> {
     let session = SearchSession::new(&options.source, &options.presentation)?;
     let library = HuntLibrary::new(Some(session.config().search.hunts.clone()));
@@ -62,10 +63,11 @@ pub(super) fn run(options: &HuntOptions) -> Result<Exit> {
         list(&all(&library), options.presentation.format)?;
         return Ok(Exit::Success);
     }
+    // clap requires a name without --list, so that the default is never used.
     let name = options.name.as_deref().unwrap_or(ALL);
     if name == ALL {
         if options.show || !options.set.is_empty() || options.presentation.output.is_some() {
-            return Err(WrongUse("--show, --set and --output are for one hunt: name it".into()).into());
+            return Err(WrongUse("--show, --set and --output need the name of one hunt".into()).into());
         }
         return run_all(&session, &all(&library));
     }
@@ -78,7 +80,7 @@ pub(super) fn run(options: &HuntOptions) -> Result<Exit> {
     Ok(if rows == 0 && options.presentation.exit_code { Exit::Nothing } else { Exit::Success })
 }
 
-/// All hunts that can be used; the others are told.
+/// Returns all valid hunts, and reports the others on standard error.
 fn all(library: &HuntLibrary) -> Vec<Hunt> {
     let (hunts, problems) = library.all();
     for problem in problems {
@@ -87,7 +89,7 @@ fn all(library: &HuntLibrary) -> Vec<Hunt> {
     hunts
 }
 
-/// Runs a hunt over its own range, if none was said; gives how many rows it has found.
+/// Runs a hunt and shows its rows; returns their number.
 fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<u64> {
     let session = over_its_range(session, hunt);
     let (mut query, diagnostics) = session.parse(&hunt.query)?;
@@ -97,7 +99,7 @@ fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<
     if session.presentation.format == OutputFormat::Table && !session.presentation.quiet {
         let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
         anstream::eprintln!(
-            "{severity}{}{severity:#}: {heading}{}{heading:#} (`netconn hunt {} --show` says more)",
+            "{severity}{}{severity:#}: {heading}{}{heading:#} (details: `netconn hunt {} --show`)",
             hunt.severity.name(),
             hunt.title,
             hunt.name
@@ -106,45 +108,49 @@ fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<
     session.block_on(session.show(&hunt.query, &query, diagnostics))
 }
 
-/// How many rows a hunt finds, and what was read for them.
+/// Runs a hunt without showing its rows; returns their number and the counters of what was read.
 fn count_one(session: &SearchSession, hunt: &Hunt) -> Result<(u64, ProgressSnapshot)> {
     let session = over_its_range(session, hunt);
     let (query, _) = session.parse(&hunt.query)?;
-    session.block_on(session.count(&hunt.query, &query))
+    session.block_on(session.count_rows(&hunt.query, &query))
 }
 
-/// A session over the hunt's range, if no other beginning was said. Of files, all is searched if nothing was said.
+/// Returns a session over the hunt's own time range, unless the options give a beginning. Named files without a time
+/// range are searched as a whole.
 fn over_its_range(session: &SearchSession, hunt: &Hunt) -> SearchSession {
     let mut session = session.clone();
-    let said = session.source.time_arguments();
-    let is_all = said.is_nothing() && !session.source.file.is_empty();
-    if said.since.is_none() && said.last.is_none() && !is_all {
-        session.source.say_length(&hunt.range);
+    let arguments = session.source.time_arguments();
+    let is_all = arguments.is_empty() && !session.source.file.is_empty();
+    if arguments.since.is_none() && arguments.last.is_none() && !is_all {
+        session.source.set_length(&hunt.range);
     }
     session
 }
 
-/// What one of all hunts has found, for programs.
+/// The result of one hunt of `netconn hunt all`; its members are the keys of the JSON output.
 #[derive(Serialize)]
 struct HuntResult<'a> {
     name: &'a str,
     title: &'a str,
     severity: HuntSeverity,
-    /// `None`: it could not be run.
+    /// Number of rows; `None`: the hunt could not be run.
     rows: Option<u64>,
-    /// Events of its range that are known to be lost; not known where people see it with the rows.
+    /// Events of the time range that are known to be lost; `None` for tables, which show it with the rows of each hunt.
     #[serde(skip_serializing_if = "Option::is_none")]
     events_lost: Option<u64>,
-    /// Lines that are no event, and were left out.
+    /// Lines left out because they are not an event; `None` for tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     bad_lines: Option<u64>,
 }
 
-/// Runs all hunts; those that cannot be run do not keep the others from it. People see the rows, programs how many there are.
+/// Runs all hunts; one that cannot be run does not stop the others. A table shows the rows, JSON only their number.
 fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
     let format = session.presentation.format;
     if matches!(format, OutputFormat::Csv | OutputFormat::Parquet) || session.presentation.chart {
-        return Err(WrongUse("all hunts are shown as table, json or ndjson: name one for other forms".into()).into());
+        return Err(WrongUse(
+            "all hunts can be shown as table, json or ndjson only: name one hunt for other formats".into(),
+        )
+        .into());
     }
     let mut found = Vec::new();
     for hunt in hunts {
@@ -154,7 +160,8 @@ fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
         };
         let rows = match rows {
             Ok(rows) => Some(rows),
-            Err(error) if is_broken_pipe(&error) || !is_of_the_hunt(&error) => return Err(error),
+            // An error that all other hunts would have as well ends the run.
+            Err(error) if is_broken_pipe(&error) || !concerns_one_hunt(&error) => return Err(error),
             Err(error) => {
                 anstream::eprintln!("netconn: the hunt {} cannot be run:", hunt.name);
                 report(&error);
@@ -171,8 +178,9 @@ fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
             bad_lines: read.map(|read| read.bad_lines),
         });
     }
-    tell(&found, format)?;
+    show_results(&found, format)?;
     let rows: u64 = found.iter().filter_map(|found| found.rows).sum();
+    // A hunt that could not run matters more than the absence of findings.
     Ok(if found.iter().any(|found| found.rows.is_none()) {
         Exit::Internal
     } else if rows == 0 && session.presentation.exit_code {
@@ -182,14 +190,14 @@ fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
     })
 }
 
-/// Whether another hunt may fare better: not without files, time or memory.
-fn is_of_the_hunt(error: &anyhow::Error) -> bool {
+/// Returns whether an error concerns this hunt only. Missing files, timeouts and exhausted memory concern all hunts.
+fn concerns_one_hunt(error: &anyhow::Error) -> bool {
     error.is::<RefusedQuery>()
         || matches!(error.downcast_ref(), Some(SearchError::Engine(_) | SearchError::Query { .. }))
 }
 
-/// Says what was found.
-fn tell(found: &[HuntResult<'_>], format: OutputFormat) -> Result<()> {
+/// Writes the results of all hunts.
+fn show_results(found: &[HuntResult<'_>], format: OutputFormat) -> Result<()> {
     let mut out = io::stdout().lock();
     match format {
         OutputFormat::Json => writeln!(out, "{}", json!({ "hunts": found }))?,
@@ -202,12 +210,13 @@ fn tell(found: &[HuntResult<'_>], format: OutputFormat) -> Result<()> {
             let some = found.iter().filter_map(|found| Some((found.name, found.rows.filter(|rows| *rows > 0)?)));
             let names: Vec<String> = some.map(|(name, rows)| format!("{name} ({rows})")).collect();
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
-            anstream::eprintln!("{} hunts; found: {names}", found.len());
+            anstream::eprintln!("{} hunts run; found: {names}", found.len());
         }
     }
     Ok(out.flush()?)
 }
 
+/// Lists the hunts.
 fn list(hunts: &[Hunt], format: OutputFormat) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match format {
@@ -232,12 +241,13 @@ fn list(hunts: &[Hunt], format: OutputFormat) -> Result<()> {
             }
         }
         OutputFormat::Csv | OutputFormat::Parquet => {
-            return Err(WrongUse("hunts are listed as table, json or ndjson".into()).into());
+            return Err(WrongUse("hunts can be listed as table, json or ndjson only".into()).into());
         }
     }
     Ok(out.flush()?)
 }
 
+/// Shows one hunt.
 fn show(hunt: &Hunt, format: OutputFormat) -> Result<()> {
     let mut out = anstream::stdout().lock();
     if format != OutputFormat::Table {
@@ -250,8 +260,8 @@ fn show(hunt: &Hunt, format: OutputFormat) -> Result<()> {
     for (title, content) in [
         ("What it looks for", &hunt.description),
         ("Why", &hunt.reason),
-        ("What else looks like that", &hunt.false_positives),
-        ("Range, when nothing else is said", &hunt.range),
+        ("False positives", &hunt.false_positives),
+        ("Default time range", &hunt.range),
     ] {
         writeln!(out, "\n{heading}{title}{heading:#}\n{}", wrapped(&text(content)))?;
     }
@@ -262,13 +272,14 @@ fn show(hunt: &Hunt, format: OutputFormat) -> Result<()> {
         }
     }
     writeln!(out, "\n{heading}Query{heading:#}")?;
+    // The header has been shown above in a readable form.
     for line in hunt.query.lines().skip_while(|line| line.starts_with("//")) {
         writeln!(out, "{}", text(line))?;
     }
     Ok(out.flush()?)
 }
 
-/// A text in lines that fit the terminal, or a page.
+/// Breaks a text into lines that fit the terminal, of at most 100 columns.
 fn wrapped(text: &str) -> String {
     let width = term::width().unwrap_or(100).clamp(20, 100);
     let (mut lines, mut line) = (Vec::new(), String::new());
@@ -285,6 +296,7 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Returns the style in which a severity is shown.
 fn severity_style(severity: HuntSeverity) -> Style {
     match severity {
         HuntSeverity::Low => style::FAINT,

@@ -1,4 +1,4 @@
-//! Queries one after another, typed on a terminal.
+//! The interactive mode: reads queries from a terminal and shows their answers.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -12,41 +12,43 @@ use netconn_model::{exit::Exit, field::FIELDS};
 
 use crate::{
     cli::{
+        error::{RefusedQuery, report},
         help,
-        session::{RefusedQuery, SearchSession, report},
+        session::SearchSession,
     },
     editor::{self, SubmitOutcome, helper::EditorKnowledge},
     home,
     output::column,
 };
 
-/// How long one waits for the values of a field.
+/// Longest time that completion of values may take: it blocks the line editor.
 const VALUES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Events that are looked at for the values of a field.
+/// Number of events that are searched for the values of a field.
 const VALUES_EVENTS_MAX: usize = 200_000;
 
-/// Values that are offered.
+/// Most values that are offered.
 const VALUES_MAX: usize = 30;
 
-/// What is said at the beginning.
+/// The text at the beginning.
 const WELCOME: &str = "\
-Type a query, like: event.type = 'IP Connect' | top 10 count() by src.process.name
-Tab completes, Alt-Enter begins a line; `help`, `help NAME`, `help fields`, `last 3d` (time range), `quit`.";
+Type a query, such as: event.type = 'IP Connect' | top 10 count() by src.process.name
+Tab completes, Alt-Enter begins a new line; `help`, `help NAME`, `help fields`, `last 3d` (time range), `quit`.";
 
-/// Reads queries and shows their answers until the end.
+/// Reads queries and shows their answers until `quit` or the end of input.
 pub(super) fn run(session: &mut SearchSession) -> Result<Exit> {
-    // Also says at once what is wrong with the files.
+    // Reading the fields first also reports problems with the files before a query is typed.
     let search = session.search()?;
     let fields: Vec<String> = session.block_on(async { Ok(search.fields().await?) })?;
     anstream::eprintln!("{WELCOME}");
     let history = home::history();
     let are_colours_wanted = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    // The editor holds both closures, and each of them uses the session; only one runs at a time.
     let session = std::cell::RefCell::new(session);
     let values = |field: &str| values(&session.borrow(), field).unwrap_or_default();
     let knowledge = EditorKnowledge::new(fields, Box::new(values));
     editor::run(knowledge, history.as_deref(), are_colours_wanted, |knowledge, text| {
-        match typed(&mut session.borrow_mut(), knowledge, text) {
+        match submit(&mut session.borrow_mut(), knowledge, text) {
             Ok(outcome) => outcome,
             Err(error) => {
                 report(&error);
@@ -60,27 +62,28 @@ pub(super) fn run(session: &mut SearchSession) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// What is typed where no terminal is: nothing.
+/// Returns whether standard input and output are terminals.
 pub(super) fn is_possible() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Does what was typed.
-fn typed(session: &mut SearchSession, knowledge: &EditorKnowledge<'_>, text: &str) -> Result<SubmitOutcome> {
+/// Runs one line: a command of the line editor, or a query.
+fn submit(session: &mut SearchSession, knowledge: &EditorKnowledge<'_>, text: &str) -> Result<SubmitOutcome> {
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     match (word, rest.trim()) {
         ("quit" | "exit" | "\\q", "") => return Ok(SubmitOutcome::Quit),
         ("help" | "?", "") => print(&help::language())?,
         ("help" | "?", "fields") => print(&help::fields())?,
         ("help" | "?", name) => print(&help::of(name))?,
+        // `last = 1` is a query over a field of this name.
         ("last", length) if !length.is_empty() && !length.contains('=') => {
             let mut other = session.clone();
-            other.source.say_last(length);
+            other.source.replace_last(length);
             set_range(session, other, knowledge)?;
         }
         ("since", time) if !time.is_empty() && !time.contains('=') => {
             let mut other = session.clone();
-            other.source.say_since(time);
+            other.source.replace_since(time);
             set_range(session, other, knowledge)?;
         }
         _ => {
@@ -91,7 +94,7 @@ fn typed(session: &mut SearchSession, knowledge: &EditorKnowledge<'_>, text: &st
     Ok(SubmitOutcome::Done)
 }
 
-/// Takes another range, if it can be read.
+/// Sets another time range and shows it; on an error the old one stays.
 fn set_range(session: &mut SearchSession, other: SearchSession, knowledge: &EditorKnowledge<'_>) -> Result<()> {
     let Some(range) = other.range()? else { return Ok(()) };
     let shown = [range.start, range.end].map(|ms| {
@@ -110,13 +113,14 @@ fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The most frequent values of a field, if they can be had soon.
+/// Returns the most frequent values of a field; nothing if the search takes too long.
 fn values(session: &SearchSession, field: &str) -> Result<Vec<String>> {
     let is_plain = field.chars().all(|character| character.is_alphanumeric() || "._-".contains(character));
+    // The name is put into a query: other characters could change its meaning.
     if !is_plain {
         return Ok(Vec::new());
     }
-    // Case may differ from that of the table of fields.
+    // Field names match regardless of case while typing, but the query needs the exact name.
     let known = FIELDS.iter().find(|known| known.name.eq_ignore_ascii_case(field));
     let field = known.map_or(field, |known| known.name);
     let text = format!(

@@ -1,7 +1,9 @@
-//! The command line of `netconn search` and `netconn hunt`.
+//! The command lines of `netconn search` and `netconn hunt`.
 
 mod options;
 mod query;
+mod error;
+mod progress;
 mod session;
 mod help;
 mod follow;
@@ -26,16 +28,18 @@ use netconn_query::{self, Fields, Severity};
 
 use crate::{
     cli::{
+        error::{RefusedQuery, WrongUse},
         options::{PresentationOptions, SourceOptions},
-        session::{RefusedQuery, SearchSession, WrongUse, report},
+        session::SearchSession,
     },
     engine,
     output::OutputFormat,
 };
 
-/// Search the events that were recorded on this host, in the language of PowerQuery.
+/// Search the events recorded on this host, in the PowerQuery language.
 ///
-/// QUERY is a filter, then any number of `| command`. Without it, on a terminal, queries are typed one after another.
+/// QUERY is a filter, followed by any number of `| command`. Without QUERY, on a terminal, netconn reads queries
+/// interactively.
 #[derive(Debug, Parser)]
 #[command(
     name = "netconn-search",
@@ -61,15 +65,15 @@ Examples:
   netconn search @hunt.pq --file /evidence/events --format csv > found.csv
   netconn search --help-language
 
-`netconn hunt --list` shows ready searches for what attackers do.
+`netconn hunt --list` lists ready-made searches for traces of attackers.
 
-Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use,
-65 a query that cannot be read, 69 no history, no daemon or not enough memory, 70 internal error,
-74 I/O error, 75 timeout, 77 permission denied, 78 configuration, 130 Ctrl-C.";
+Exit codes: 0 success (also without rows; 1 with -e), 2 usage error, 65 invalid query,
+69 no history, no daemon or not enough memory, 70 internal error, 74 I/O error, 75 timeout,
+77 permission denied, 78 configuration error, 130 Ctrl-C.";
 
 #[derive(Debug, Subcommand)]
 enum SearchCommand {
-    /// Run ready searches for what attackers do.
+    /// Run ready-made searches for traces of attackers.
     #[command(
         hide = true,
         bin_name = "netconn hunt",
@@ -80,49 +84,50 @@ enum SearchCommand {
 
 #[derive(Debug, Args)]
 struct SearchOptions {
-    /// The query; @FILE: from a file; -: from standard input.
+    /// The query; @FILE reads it from a file, - from standard input.
     #[arg(value_name = "QUERY")]
     query: Option<String>,
-    /// Save the query under this name, then run it.
+    /// Save the query under this name and run it.
     #[arg(long, value_name = "NAME", requires = "query")]
     save: Option<String>,
-    /// Run the query that was saved under this name; without a name, show which there are.
+    /// Run the query saved under this name; without NAME, list the saved queries.
     #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "query")]
     saved: Option<Option<String>>,
-    /// Show how the query is understood, how it is run and what is read for it, instead of its answer.
+    /// Show how the query is understood, how it is run and what it reads, instead of its rows.
     #[arg(long, conflicts_with_all = ["follow", "format", "chart", "output"])]
     explain: bool,
-    /// Show events as they happen, from the daemon, until Ctrl-C: for a filter, `columns`, `let`, `parse` and `lookup`.
+    /// Show new events from the daemon until Ctrl-C; for queries of a filter, `columns`, `let`, `parse` and `lookup`
+    /// only.
     #[arg(long, conflicts_with_all = ["chart", "output"])]
     follow: bool,
-    /// The daemon's socket, for --follow [default: /run/netconn/netconn.sock]
+    /// The daemon's socket, for --follow [default: `socket` in the configuration].
     #[arg(long, value_name = "PATH", env = "NETCONN_SOCKET")]
     socket: Option<PathBuf>,
-    /// Show what there is to say in a query: commands, functions, fields.
+    /// Show the commands, functions and fields of the query language.
     #[arg(long)]
     help_language: bool,
-    /// Make a closed segment of the history a Parquet file (for the daemon).
+    /// Convert a closed segment of the history to Parquet (used by the daemon).
     #[arg(long, hide = true, exclusive = true, value_name = "SEGMENT")]
     convert: Option<PathBuf>,
     #[command(flatten)]
     presentation: PresentationOptions,
-    // Last: its heading would hold for what follows.
+    // Last, because its help heading applies to all options after it.
     #[command(flatten)]
     source: SourceOptions,
 }
 
-/// Runs a command line and gives the exit code of the process. Everything it has to say has been said by then.
+/// Runs a command line and returns the exit code of the process; all output has been written by then.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = SearchArguments::command().try_get_matches_from(arguments);
     let arguments = match matches.and_then(|matches| SearchArguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too; if they cannot be written, nobody listens.
+            // Help and version arrive as errors too. A write error is ignored: the reader has gone.
             let _ = error.print();
-            // What the shell has cut into words looks like a subcommand from the second one on.
+            // A query without quotes is split by the shell, and its second word looks like a subcommand.
             if error.get(ContextKind::InvalidSubcommand).is_some() {
                 anstream::eprintln!(
-                    "\nThe whole query is one argument: put it in quotes, \"event.type = 'IP Connect'\""
+                    "\nQuote the query, so that the shell passes it as one argument: \"event.type = 'IP Connect'\""
                 );
             }
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
@@ -145,16 +150,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            error::report(&error);
             if presentation.format == OutputFormat::Json && presentation.output.is_none() {
-                // Whoever reads one JSON object gets one. If it cannot be written, nobody listens.
-                let _ = writeln!(io::stdout(), "{}", session::error_json(&error));
+                // A program that expects one JSON object gets one. A write error is ignored: the reader has gone.
+                let _ = writeln!(io::stdout(), "{}", error::to_json(&error));
             }
             exit::of(&error).into()
         }
     }
 }
 
+/// Runs `netconn search`.
 fn search(options: &SearchOptions) -> Result<Exit> {
     if let Some(segment) = &options.convert {
         return convert(segment);
@@ -176,7 +182,7 @@ fn search(options: &SearchOptions) -> Result<Exit> {
         }
         (None, None) if options.explain || options.follow || !interactive::is_possible() => {
             let message =
-                "there is no query: name it, as in `netconn search \"event.type = 'IP Connect'\"`, or as @FILE or -";
+                "a query is needed: `netconn search \"event.type = 'IP Connect'\"`, @FILE or - for standard input";
             return Err(WrongUse(message.into()).into());
         }
         (None, None) => {
@@ -187,7 +193,7 @@ fn search(options: &SearchOptions) -> Result<Exit> {
     let session = SearchSession::new(&options.source, &options.presentation)?;
     let (query, diagnostics) = session.parse(&text)?;
     if let Some(name) = &options.save {
-        // What is refused is not kept, nor does it take the place of what works.
+        // Checked before saving, so that a broken query cannot replace a saved one that works.
         let checked = netconn_query::check(&query, &Fields::new(Vec::<String>::new()));
         let errors = checked.diagnostics.into_iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
         let errors: Vec<_> = errors.collect();
@@ -195,8 +201,8 @@ fn search(options: &SearchOptions) -> Result<Exit> {
             return Err(RefusedQuery { text, diagnostics: errors }.into());
         }
         let replaced = query::saved()?.save(name, &text)?;
-        let how = if replaced { "saved in the place of the former" } else { "saved as" };
-        anstream::eprintln!("netconn: {how} {name}; `netconn search --saved {name}` runs it");
+        let how = if replaced { "replaced" } else { "saved" };
+        anstream::eprintln!("netconn: {how} {name}; run it with `netconn search --saved {name}`");
     }
     if options.follow {
         let socket = options.socket.as_deref().unwrap_or(Path::new(&session.config().socket));
@@ -210,7 +216,7 @@ fn search(options: &SearchOptions) -> Result<Exit> {
     Ok(if rows == 0 && options.presentation.exit_code { Exit::Nothing } else { Exit::Success })
 }
 
-/// Makes a closed segment a Parquet file, and says in one line of JSON what is in it.
+/// Converts a closed segment to Parquet, and writes a report as one line of JSON, which the daemon reads.
 fn convert(segment: &Path) -> Result<Exit> {
     let converted = engine::convert(segment)?;
     let mut out = io::stdout().lock();

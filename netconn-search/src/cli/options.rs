@@ -1,4 +1,4 @@
-//! Options that a search and a hunt have in common.
+//! Options that `netconn search` and `netconn hunt` share.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,90 +6,90 @@ use clap::{Args, ColorChoice};
 
 use crate::{output::OutputFormat, range::TimeArguments};
 
-/// What is searched, and when.
+/// The options that say what is searched.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "What is searched")]
+#[command(next_help_heading = "Source")]
 pub(super) struct SourceOptions {
-    /// This file or folder instead of the history of this host: NDJSON (also .gz and .zst) or Parquet. Without --since, --until
-    /// and --last all of it.
+    /// Search this file or folder instead of the history of this host: NDJSON (also .gz and .zst) or Parquet. Without
+    /// --since, --until and --last, all of it is searched.
     #[arg(short = 'f', long, value_name = "PATH")]
     pub(super) file: Vec<PathBuf>,
-    /// From this time on: 4 hours, 3d, 10:30, March 3, 2026-03-03T10:30:00Z, epoch milliseconds, or both ends: A – B. Without
-    /// a time range, the last 24 hours are searched.
+    /// Search from this time on: 4 hours, 3d, 10:30, March 3, 2026-03-03T10:30:00Z, epoch milliseconds, or both ends: A
+    /// – B. Without a time range, the last 24 hours are searched.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "last")]
     since: Option<String>,
-    /// Up to this time, which is not in it; a day means its beginning. Now, if nothing is said.
+    /// Search up to this time, excluding it; a day means its beginning [default: now].
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
-    /// The last so much time before now or before --until: 30s, 15m, 4 hours, 3d, 1w.
+    /// Search this length of time before now or before --until: 30s, 15m, 4 hours, 3d, 1w.
     #[arg(long, value_name = "LENGTH", allow_hyphen_values = true)]
     last: Option<String>,
-    /// The configuration file [default: /etc/netconn/netconn.toml, if it is there].
+    /// The configuration file [default: /etc/netconn/netconn.toml, if it exists].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Folder of the tables for `lookup` and `savelookup` [default: ~/.local/share/netconn/lookups].
+    /// The folder of tables for `lookup`, `dataset` and `savelookup` [default: ~/.local/share/netconn/lookups].
     #[arg(long, value_name = "DIR")]
     pub(super) lookups: Option<PathBuf>,
-    /// Memory that the query may use before it writes to disk; the program and what it knows of the files come on top.
+    /// Memory that the query may use before it spills to disk; the program and the metadata of files come on top.
     #[arg(long, value_name = "BYTES", default_value = "400MB", value_parser = bytes)]
     pub(super) memory_limit: u64,
-    /// Give up after so much time: 30s, 5m. What is followed just ends.
+    /// Give up after this time: 30s, 5m. With --follow, end without an error.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
 }
 
 impl SourceOptions {
-    /// What was said about the time.
+    /// Returns the options that give the time range.
     pub(super) fn time_arguments(&self) -> TimeArguments<'_> {
         TimeArguments { since: self.since.as_deref(), until: self.until.as_deref(), last: self.last.as_deref() }
     }
 
-    /// Says another length, and nothing else.
-    pub(super) fn say_last(&mut self, last: &str) {
+    /// Replaces the time range by the last `last`.
+    pub(super) fn replace_last(&mut self, last: &str) {
         (self.since, self.until, self.last) = (None, None, Some(last.to_owned()));
     }
 
-    /// Says how long before the end it begins; the end stays.
-    pub(super) fn say_length(&mut self, length: &str) {
+    /// Sets the length of the time range; its end stays.
+    pub(super) fn set_length(&mut self, length: &str) {
         (self.since, self.last) = (None, Some(length.to_owned()));
     }
 
-    /// Says another beginning, and nothing else.
-    pub(super) fn say_since(&mut self, since: &str) {
+    /// Replaces the time range by one from `since` to now.
+    pub(super) fn replace_since(&mut self, since: &str) {
         (self.since, self.until, self.last) = (Some(since.to_owned()), None, None);
     }
 }
 
-/// How the answer is shown.
+/// The options that say how the answer is shown.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "How the answer is shown")]
+#[command(next_help_heading = "Output")]
 pub(super) struct PresentationOptions {
-    /// In which form.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
     pub(super) format: OutputFormat,
-    /// Bars, one for each row of a `group … by timebucket` or of a top list.
+    /// Draw a bar for each row of a `group … by timebucket` or of `top`.
     #[arg(long, conflicts_with = "format")]
     pub(super) chart: bool,
-    /// Into this file instead of standard output; it appears when it is whole. `-` is standard output.
+    /// Write to this file instead of standard output; it appears when it is complete. - is standard output.
     #[arg(short = 'o', long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Cut nothing, also when it does not fit the terminal.
+    /// Show everything in full, even if it does not fit the terminal.
     #[arg(short = 'W', long)]
     pub(super) wide: bool,
-    /// Say nothing about the answer on standard error but errors.
+    /// Write only errors to standard error: no warnings, no summary.
     #[arg(short = 'q', long)]
     pub(super) quiet: bool,
-    /// Whether to use colours.
+    /// When to use colours.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
     pub(super) color: ColorChoice,
-    /// End with exit code 1 if there are no rows (as in grep and jq).
+    /// Exit with code 1 if there are no rows, as grep does.
     #[arg(short = 'e', long)]
     pub(super) exit_code: bool,
 }
 
-/// Reads a size like 400MB or 1GiB.
+/// Parses a size like 400MB or 1GiB, in bytes.
 fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is not a size like 400MB or 1GiB, of 10MB or more");
+    let wrong = || format!("'{text}' is not a size of at least 10MB, like 400MB or 1GiB");
     let text = text.trim();
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -107,6 +107,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).filter(|bytes| *bytes >= 10_000_000).ok_or_else(wrong)
 }
 
+/// Parses a duration like 30s.
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| format!("'{text}' is not a duration like 30s, 5m or 1h 30m"))
 }

@@ -1,4 +1,4 @@
-//! The text of the query: from the command line, a file, standard input, or saved under a name.
+//! Reads the text of a query: from the command line, a file, standard input, or a saved query.
 
 use std::{
     fs,
@@ -13,27 +13,27 @@ use crate::{
     saved::{SavedError, SavedQueries},
 };
 
-/// Longest query, bytes.
+/// Longest query, bytes. A larger file is probably not a query but, say, a file of events.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Why there is no query.
+/// Why a query cannot be read.
 #[derive(Debug, Error)]
 pub(super) enum QueryError {
-    /// Nothing that can be read.
+    /// The file or standard input cannot be read.
     #[error("cannot read the query from {name}")]
     Read {
         /// The file, or standard input.
         name: String,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
-    /// More than a query.
-    #[error("the query in {name} is longer than {BYTES_MAX} bytes: is it a query?")]
+    /// The text is too long.
+    #[error("the query in {name} is longer than {BYTES_MAX} bytes")]
     Long {
         /// The file, or standard input.
         name: String,
     },
-    /// Bytes that are no text.
+    /// The text is not UTF-8.
     #[error("the query in {name} is not UTF-8 text")]
     NoText {
         /// The file, or standard input.
@@ -41,7 +41,7 @@ pub(super) enum QueryError {
     },
 }
 
-/// The text that an argument stands for: `@FILE` is read from a file, `-` from standard input.
+/// Returns the query that an argument stands for: `@FILE` reads it from a file, `-` from standard input.
 pub(super) fn text(argument: &str) -> Result<String, QueryError> {
     if argument == "-" {
         return read("standard input".into(), io::stdin().lock());
@@ -54,8 +54,10 @@ pub(super) fn text(argument: &str) -> Result<String, QueryError> {
     }
 }
 
+/// Reads a query, limited to [`BYTES_MAX`].
 fn read(name: String, from: impl io::Read) -> Result<String, QueryError> {
     let mut bytes = Vec::new();
+    // One byte more than allowed, to detect a text that is too long.
     if let Err(source) = from.take(BYTES_MAX + 1).read_to_end(&mut bytes) {
         return Err(QueryError::Read { name, source });
     }
@@ -65,7 +67,7 @@ fn read(name: String, from: impl io::Read) -> Result<String, QueryError> {
     String::from_utf8(bytes).map_err(|_| QueryError::NoText { name })
 }
 
-/// The saved queries of this user.
+/// Returns the saved queries of this user.
 pub(super) fn saved() -> Result<SavedQueries, SavedError> {
     home::queries().map(SavedQueries::new).ok_or(SavedError::NoHome)
 }

@@ -1,4 +1,4 @@
-//! What can stand at the cursor: commands, fields, functions, values.
+//! Completion: determines which commands, fields, functions and values can stand at the cursor.
 
 use std::borrow::Cow;
 
@@ -14,42 +14,42 @@ use netconn_query::{
     parse, printer,
 };
 
-/// Something that can stand at the cursor.
+/// A candidate for the word at the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// What is put in the place of the word at the cursor.
+    /// The text that replaces the word at the cursor.
     pub text: String,
-    /// What is shown in a list.
+    /// The text in the list of candidates.
     pub shown: String,
 }
 
-/// What stands at the cursor.
+/// The syntactic context of the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CursorContext<'a> {
-    /// A value of a field, within quotes that begin before it.
+    /// A value of a field, within an open quote.
     Value {
-        /// The field; empty if none is compared with it.
+        /// The field that is compared with the value; empty if there is none.
         field: &'a str,
-        /// The value as far as it is written.
+        /// The part of the value before the cursor.
         begun: &'a str,
-        /// The character that it began with.
+        /// The quote that began it.
         quote: char,
     },
-    /// A command, behind `|`.
+    /// The name of a command, after `|`; holds the part before the cursor.
     Command(&'a str),
     /// A name in an expression.
     Name {
-        /// As far as it is written.
+        /// The part of the name before the cursor.
         begun: &'a str,
-        /// The command that it belongs to; the first filter has none.
+        /// The command that it belongs to; `None` in the first filter.
         command: Option<&'a str>,
-        /// What stands before that command.
+        /// The query before that command.
         before: &'a str,
     },
 }
 
 impl<'a> CursorContext<'a> {
-    /// What stands at the end of a text: that before the cursor.
+    /// Determines the context at the end of `text`, the text before the cursor.
     pub fn of(text: &'a str) -> Self {
         if let Some(place) = open_quote(text) {
             let field = field_before(&text[..place]).unwrap_or_default();
@@ -60,7 +60,7 @@ impl<'a> CursorContext<'a> {
             .rfind(|character| !is_name(character))
             .map_or(0, |place| place + text[place..].chars().next().map_or(0, char::len_utf8));
         let (before, begun) = text.split_at(start);
-        // A name has a hyphen within, at most: `sort -name`.
+        // Names can contain a hyphen but do not begin with one: in `sort -name` it is an operator.
         let begun = begun.trim_start_matches('-');
         let Some(pipe) = last_pipe(before) else { return Self::Name { begun, command: None, before: "" } };
         let step = before[pipe + 1..].trim_start();
@@ -71,15 +71,16 @@ impl<'a> CursorContext<'a> {
         Self::Name { begun, command: command.filter(|command| !command.is_empty()), before: &before[..pipe] }
     }
 
-    /// Where the word begins that is completed, in a text of this length.
+    /// Returns where the word that is completed begins, in a text of this length (bytes).
     pub fn start(&self, length: usize) -> usize {
         match self {
             Self::Value { begun, .. } | Self::Command(begun) | Self::Name { begun, .. } => length - begun.len(),
         }
     }
 
-    /// What can stand there. `fields` are those in the files beyond the table of fields, `values` gives the frequent values
-    /// of a field. What could harm a terminal is left out: what is taken is written as it is.
+    /// Returns the candidates. `fields` are the fields found in the files, and `values` returns frequent values of a
+    /// field. Candidates with control characters are left out, because a chosen one is written to the terminal
+    /// unchanged.
     pub fn candidates(&self, fields: &[String], values: impl FnOnce(&str) -> Vec<String>) -> Vec<Candidate> {
         match self {
             Self::Value { field: "", .. } => Vec::new(),
@@ -99,8 +100,9 @@ impl<'a> CursorContext<'a> {
     }
 }
 
-/// The columns that there are behind these commands: whether fields of events are among them, and others.
+/// Returns whether the rows after these commands have the fields of events, and which other columns they have.
 fn columns(before: &str, fields: &[String]) -> (bool, Vec<String>) {
+    // If the query before the cursor has errors, all fields are offered.
     let Some(query) = parse(before).query else { return (true, Vec::new()) };
     match check(&query, &Fields::new(fields)).columns {
         Columns::Events { added } | Columns::Partly(added) => (true, added),
@@ -108,7 +110,7 @@ fn columns(before: &str, fields: &[String]) -> (bool, Vec<String>) {
     }
 }
 
-/// Names that begin like that: columns, fields, functions, words; as the very first word commands too.
+/// Returns names that begin with `begun`: columns, fields, functions and key words.
 fn names(begun: &str, command: Option<&str>, before: &str, fields: &[String]) -> Vec<Candidate> {
     let in_group = matches!(command, Some("group" | "top"));
     let (has_fields, made) = columns(before, fields);
@@ -121,7 +123,7 @@ fn names(begun: &str, command: Option<&str>, before: &str, fields: &[String]) ->
         candidates
             .extend(known.filter(|(name, _)| starts_with(name, begun)).map(|(name, meaning)| named(name, "", meaning)));
     }
-    // Everything at once is no help.
+    // Without a first letter, the list of functions and key words would be too long to help.
     if begun.is_empty() {
         return candidates;
     }
@@ -131,7 +133,7 @@ fn names(begun: &str, command: Option<&str>, before: &str, fields: &[String]) ->
         FunctionKind::Plain => true,
     };
     let functions = FUNCTIONS.iter().filter(|function| fits(function.kind) && starts_with(function.name, begun));
-    // `x contains y` is what is meant more often than `x.contains(y)`.
+    // The operator `x contains y` is meant more often than the function `x.contains(y)`.
     let functions = functions.filter(|function| keyword::by_name(function.name).is_none());
     candidates.extend(functions.map(|function| named(function.name, "(", function.meaning)));
     candidates.dedup_by(|one, other| one.text == other.text);
@@ -145,12 +147,13 @@ fn names(begun: &str, command: Option<&str>, before: &str, fields: &[String]) ->
     candidates
 }
 
+/// Returns a candidate for a name, with the text that follows it and its explanation in the list.
 fn named(name: &str, behind: &str, meaning: &str) -> Candidate {
     let shown = if meaning.is_empty() { name.to_owned() } else { format!("{name}  {meaning}") };
     Candidate { text: format!("{name}{behind}"), shown }
 }
 
-/// A value with the quote that ends it; what would end it earlier is escaped.
+/// Returns a value with its closing quote; quotes and backslashes within it are escaped.
 fn quoted(value: &str, quote: char) -> Candidate {
     let mut text = String::new();
     for character in value.chars() {
@@ -163,7 +166,7 @@ fn quoted(value: &str, quote: char) -> Candidate {
     Candidate { text, shown: value.to_owned() }
 }
 
-/// Whether a terminal shows a text as it is.
+/// Returns whether a text is free of control characters.
 fn is_harmless(text: &str) -> bool {
     matches!(term::sanitize(text), Cow::Borrowed(_))
 }
@@ -176,7 +179,7 @@ fn is_name(character: char) -> bool {
     character.is_alphanumeric() || "._-:#".contains(character)
 }
 
-/// Where the text began that is not ended.
+/// Returns where the quote that is open at the end of a text begins.
 pub(super) fn open_quote(text: &str) -> Option<usize> {
     let mut open: Option<(usize, char)> = None;
     let mut characters = text.char_indices();
@@ -187,7 +190,7 @@ pub(super) fn open_quote(text: &str) -> Option<usize> {
             }
             (Some((_, quote)), _) if character == quote => open = None,
             (None, '\'' | '"') => open = Some((place, character)),
-            // A comment goes to the end of its line.
+            // A comment, in which quotes have no meaning, extends to the end of its line.
             (None, '/') if text[place..].starts_with("//") => {
                 characters.by_ref().find(|(_, character)| *character == '\n');
             }
@@ -197,15 +200,15 @@ pub(super) fn open_quote(text: &str) -> Option<usize> {
     open.map(|(place, _)| place)
 }
 
-/// The field that a value belongs to which begins at the end of this text: `field = `, `field in ('a', `.
+/// Returns the field with which a value at the end of this text is compared: `field = `, `field in ('a', `.
 fn field_before(text: &str) -> Option<&str> {
     let text = text.trim_end();
-    // Of a list that is open, what stands before it decides.
+    // Within an open list, the text before the list decides.
     let list = text.rfind('(').filter(|open| !text[*open..].contains(')')).map(|open| text[..open].trim_end());
     list.and_then(compared).or_else(|| compared(text))
 }
 
-/// The field before the operator at the end of this text.
+/// Returns the field before the operator at the end of this text.
 fn compared(text: &str) -> Option<&str> {
     let operators = ["==", "!=", "=", ">=", "<=", ">", "<"];
     // `contains:anycase`, `=:anycase`
@@ -225,7 +228,7 @@ fn compared(text: &str) -> Option<&str> {
     field.get(start..).filter(|field| !field.is_empty())
 }
 
-/// The last `|` that begins a command: `||` does not, nor one in a text.
+/// Returns where the last `|` that begins a command is: not `||`, and not within quotes.
 fn last_pipe(text: &str) -> Option<usize> {
     let pipe = text.rfind('|').filter(|place| open_quote(&text[..*place]).is_none())?;
     if text[..pipe].ends_with('|') { None } else { Some(pipe) }
@@ -235,7 +238,7 @@ fn last_pipe(text: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// What is offered at the end of a text, separated by `|`, at most five.
+    /// Returns the first five candidates at the end of a text, separated by `|`.
     fn offered(text: &str) -> String {
         let context = CursorContext::of(text);
         let values = |field: &str| match field {

@@ -1,4 +1,4 @@
-//! What the line editor asks while a query is typed: completion, colours, whether more lines follow.
+//! Serves the line editor while a query is typed: completion, marks at errors, and whether more lines follow.
 
 use std::{
     borrow::Cow,
@@ -22,32 +22,33 @@ use rustyline::{
 
 use crate::editor::completion::{CursorContext, open_quote};
 
-/// How wrong places look.
+/// The style of text with an error.
 const WRONG: Style = AnsiColor::Red.on_default().underline();
 
-/// How the prompt looks.
+/// The style of the prompt.
 const PROMPT: Style = AnsiColor::Cyan.on_default();
 
-/// Most characters of a line in a list of candidates.
+/// Longest line in a list of candidates, characters.
 const SHOWN_MAX: usize = 76;
 
-/// Gives the frequent values of a field, soon.
+/// Returns frequent values of a field; it must return quickly, as it blocks the editor.
 pub type ValueLookup<'a> = Box<dyn Fn(&str) -> Vec<String> + 'a>;
 
-/// What the editor knows.
+/// The fields, values and errors that the editor knows.
 pub struct EditorKnowledge<'a> {
-    /// Fields of the files.
+    /// Fields found in the files.
     fields: Vec<String>,
     values: ValueLookup<'a>,
-    /// Values that were asked for already.
+    /// Values that have been looked up, by field.
     known_values: RefCell<HashMap<String, Vec<String>>>,
-    /// The text that was refused last, and the places in it.
+    /// The query that was refused last, and the places of its errors.
     refused: RefCell<Option<(String, Vec<Span>)>>,
+    /// Whether the line shows marks at errors. These have to be drawn anew when the cursor moves.
     is_marked: Cell<bool>,
 }
 
 impl<'a> EditorKnowledge<'a> {
-    /// With these fields beyond the table of fields, and a way to ask for values.
+    /// Creates the knowledge from the fields in the files and a way to look up values.
     pub fn new(fields: Vec<String>, values: ValueLookup<'a>) -> Self {
         Self {
             fields,
@@ -58,14 +59,14 @@ impl<'a> EditorKnowledge<'a> {
         }
     }
 
-    /// Remembers what was wrong with a text, to underline it when it is edited again.
+    /// Remembers the errors of a query, to underline them when it is edited again.
     pub fn refuse(&self, text: &str, diagnostics: &[Diagnostic]) {
         let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
         let places = errors.map(|diagnostic| diagnostic.span).collect();
         *self.refused.borrow_mut() = Some((text.to_owned(), places));
     }
 
-    /// Forgets values: of another range others are frequent.
+    /// Forgets all values; in another time range, other values are frequent.
     pub fn forget_values(&self) {
         self.known_values.borrow_mut().clear();
     }
@@ -76,14 +77,14 @@ impl<'a> EditorKnowledge<'a> {
         }
         let values = (self.values)(field);
         if values.is_empty() {
-            // Perhaps there was no time: the next try may find them.
+            // Not cached: the look-up may have timed out, and the next one may succeed.
             return values;
         }
         self.known_values.borrow_mut().insert(field.to_owned(), values.clone());
         values
     }
 
-    /// The places to underline.
+    /// Returns the places to underline.
     fn wrong(&self, text: &str) -> Vec<Span> {
         if let Some((refused, places)) = &*self.refused.borrow()
             && refused == text
@@ -93,7 +94,7 @@ impl<'a> EditorKnowledge<'a> {
         let errors = netconn_query::parse(text).diagnostics.into_iter();
         let errors = errors.filter(|diagnostic| diagnostic.severity == Severity::Error);
         let places = errors.map(|diagnostic| diagnostic.span);
-        // What is only not finished is not wrong yet: the end, and what is not closed.
+        // An unfinished query is not wrong yet: errors at its end, and unclosed quotes and parentheses, are left out.
         let is_open = |span: &Span| text.get(span.start..).is_some_and(|rest| rest.starts_with(['(', '\'', '"']));
         places.filter(|span| span.end < text.trim_end().len() && !is_open(span)).collect()
     }
@@ -126,22 +127,24 @@ impl Highlighter for EditorKnowledge<'_> {
     }
 
     fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
-        // Moving the cursor changes nothing.
+        // Moving the cursor does not change the marks.
         kind != CmdKind::MoveCursor || self.is_marked.get()
     }
 }
 
-/// A text as a terminal may get it, with these places underlined: what was pasted, or is in the history, is anybody's.
+/// Returns a text that is safe for a terminal, with these places underlined. Pasted text and the history may contain
+/// control characters.
 fn shown(text: &str, places: Vec<Span>) -> Cow<'_, str> {
     if text.split('\n').all(|line| matches!(term::sanitize(line), Cow::Borrowed(_))) {
         return underlined(text, places);
     }
-    // The places are those of another text then. What is replaced is as wide as one character.
+    // The places do not apply to the changed text. Each replacement has the width of one character, which keeps the
+    // cursor right.
     let lines: Vec<Cow<'_, str>> = text.split('\n').map(term::sanitize).collect();
     lines.join("\n").into()
 }
 
-/// A text with these places underlined.
+/// Underlines these places of a text; of overlapping ones, each character once.
 fn underlined(text: &str, mut places: Vec<Span>) -> Cow<'_, str> {
     places.sort_by_key(|span| span.start);
     let mut marked = String::new();
@@ -151,7 +154,7 @@ fn underlined(text: &str, mut places: Vec<Span>) -> Cow<'_, str> {
             continue;
         }
         let start = span.start.max(done);
-        // A place between two characters is shown at the one behind it.
+        // An empty place, between two characters, is shown at the character after it.
         let end = if span.end > start { span.end } else { text.ceil_char_boundary(start + 1) };
         if let (Some(before), Some(wrong)) = (text.get(done..start), text.get(start..end))
             && !wrong.is_empty()
@@ -180,7 +183,8 @@ impl Hinter for EditorKnowledge<'_> {
 
 impl Helper for EditorKnowledge<'_> {}
 
-/// Whether more lines have to follow: a text or parentheses are open, or the end asks for more. An empty line ends everything.
+/// Returns whether a query continues on another line: a quote or parenthesis is open, or it ends with `|`, `,`, `=` or
+/// a backslash. An empty line always ends it.
 fn is_unfinished(text: &str) -> bool {
     if text.ends_with('\n') {
         return false;
@@ -189,6 +193,7 @@ fn is_unfinished(text: &str) -> bool {
     open_quote(text).is_some() || open_parentheses(text) > 0 || end.ends_with(['|', ',', '\\', '='])
 }
 
+/// Counts the parentheses that are open at the end of a text, outside quotes.
 fn open_parentheses(text: &str) -> usize {
     let (mut depth, mut quote, mut characters) = (0_usize, None, text.chars());
     while let Some(character) = characters.next() {

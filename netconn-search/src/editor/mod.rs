@@ -1,4 +1,4 @@
-//! The line editor: queries are typed, completed, corrected and found again.
+//! The line editor: reads queries with completion, a history, and marks at errors.
 
 pub mod completion;
 pub mod helper;
@@ -16,36 +16,36 @@ use thiserror::Error;
 
 use crate::editor::helper::EditorKnowledge;
 
-/// Queries that are remembered.
+/// Most queries that the history keeps.
 const HISTORY_MAX: usize = 10_000;
 
-/// Candidates that are listed without a question.
+/// Most candidates that are listed without asking first.
 const LISTED_MAX: usize = 200;
 
-/// What became of a text that was typed.
+/// The outcome of a submitted line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubmitOutcome {
-    /// It was done, or what went wrong was said.
+    /// The line was run, or its error has been reported.
     Done,
-    /// It was not understood: it is offered again, with the places underlined.
+    /// The query has errors: it is offered again with these places underlined.
     Refused(Vec<Diagnostic>),
-    /// That was the last one.
+    /// The user wants to leave.
     Quit,
 }
 
-/// Why nothing can be typed.
+/// Why the line editor cannot run.
 #[derive(Debug, Error)]
 pub enum EditorError {
-    /// The terminal.
+    /// The terminal cannot be used.
     #[error("the terminal cannot be used: {0}")]
     Terminal(ReadlineError),
 }
 
-/// Reads queries until the end: `quit`, or Ctrl-D. `prompt` says what stands before a line, `submit` does what was typed.
+/// Reads lines and passes each to `submit`, until that returns [`SubmitOutcome::Quit`] or the user presses Ctrl-D.
 ///
 /// # Errors
 ///
-/// When the terminal cannot be used.
+/// The terminal cannot be used.
 pub fn run(
     knowledge: EditorKnowledge<'_>,
     history: Option<&Path>,
@@ -54,9 +54,10 @@ pub fn run(
 ) -> Result<(), EditorError> {
     let mut editor = editor(knowledge, are_colours_wanted).map_err(EditorError::Terminal)?;
     if let Some(history) = history {
-        // There is none the first time.
+        // The file does not exist the first time.
         let _ = editor.load_history(history);
     }
+    // The text that the next line begins with: a query with errors, to be corrected.
     let mut again = String::new();
     loop {
         let line = match editor.readline_with_initial("netconn> ", (&again, "")) {
@@ -73,6 +74,7 @@ pub fn run(
         if text.is_empty() {
             continue;
         }
+        // Saved at once rather than at the end, so that a killed session loses nothing.
         let is_new = editor.add_history_entry(text).unwrap_or(false);
         if let Some(history) = history.filter(|_| is_new)
             && let Err(error) = remember(&mut editor, history)
@@ -107,12 +109,13 @@ fn editor<'a>(
         .build();
     let mut editor = Editor::with_config(config)?;
     editor.set_helper(Some(knowledge));
-    // As in shells: another line without sending this one.
+    // Alt-Enter inserts a new line without submitting, as in shells.
     editor.bind_sequence(KeyEvent::alt('\r'), Cmd::Newline);
     Ok(editor)
 }
 
-/// Queries may hold names that are nobody else's business: the file is for its owner only (rustyline makes it so).
+/// Appends new lines to the history. Queries may contain confidential names; rustyline creates the file readable by its
+/// owner only.
 fn remember(editor: &mut Editor<EditorKnowledge<'_>, FileHistory>, history: &Path) -> io::Result<()> {
     if let Some(folder) = history.parent() {
         fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! What can go wrong while a query is planned and run, in words that say what to do.
+//! Errors of planning and running a query, with messages that say what to do.
 
 use std::{io, path::PathBuf};
 
@@ -6,40 +6,40 @@ use datafusion::error::DataFusionError;
 use netconn_query::ast::Span;
 use thiserror::Error;
 
-/// A search that could not be answered.
+/// Why a search failed.
 #[derive(Debug, Error)]
 pub enum SearchError {
-    /// The query asks for something that cannot be.
+    /// The query cannot be planned or run.
     #[error("{message}")]
     Query {
-        /// One sentence: what is wrong and what to do.
+        /// One sentence that says what is wrong and what to do.
         message: String,
-        /// Where in the query.
+        /// The part of the query that the message is about.
         span: Span,
     },
     /// A file or folder could not be read.
     #[error("cannot read {}: {}", path.display(), reason(source))]
     Read {
-        /// Which one.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What the system reported.
         source: io::Error,
     },
     /// A file could not be written.
     #[error("cannot write {}: {}", path.display(), reason(source))]
     Write {
-        /// Which one.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// What the system reported.
         source: io::Error,
     },
-    /// There is nothing to search.
+    /// A folder holds no file with events.
     #[error("there are no events in {}: no .ndjson, .parquet, .ndjson.gz or .ndjson.zst file was found", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
     },
-    /// A file is neither NDJSON nor Parquet.
+    /// A file has a format that cannot be read.
     #[error("cannot read {}: {why}", path.display())]
     Format {
         /// The file.
@@ -47,34 +47,34 @@ pub enum SearchError {
         /// What is wrong with it.
         why: String,
     },
-    /// The query needs more memory than it may have, on disk as well as in memory.
-    #[error("the query needs more than the {} MB of memory that it may use: raise --memory-limit, narrow the filter or the time, or group by fewer values ({detail})", limit / 1_000_000)]
+    /// The query needs more memory than allowed, and cannot spill to disk.
+    #[error("the query needs more than the allowed {} MB of memory: raise --memory-limit, narrow the filter or the time range, or group by fewer values ({detail})", limit / 1_000_000)]
     Memory {
-        /// Bytes that it may use.
+        /// The limit, bytes.
         limit: usize,
-        /// What asked for more.
+        /// The operator that asked for more.
         detail: String,
     },
-    /// The engine failed.
+    /// DataFusion reported another error.
     #[error("the query failed: {0}")]
     Engine(DataFusionError),
 }
 
-/// Result of planning and running.
+/// The result of planning and running a query.
 pub type Result<T> = std::result::Result<T, SearchError>;
 
 impl SearchError {
-    /// An error at a place of the query.
+    /// Creates an error about a part of the query.
     pub(crate) fn query(message: impl Into<String>, span: Span) -> Self {
         Self::Query { message: message.into(), span }
     }
 
-    /// An error of the engine: those of a limit are told apart.
+    /// Converts an error of DataFusion; `limit` is the memory limit in bytes, for the error that it is exhausted.
     pub(crate) fn engine(error: DataFusionError, limit: usize) -> Self {
         match error.find_root() {
             DataFusionError::ResourcesExhausted(detail) => {
                 let detail = detail.lines().next().unwrap_or_default();
-                // A list of consumers would follow.
+                // DataFusion lists all consumers after this; one sentence is enough.
                 let detail = detail.split(" with top memory consumers").next().unwrap_or(detail).to_owned();
                 Self::Memory { limit, detail }
             }
@@ -89,6 +89,7 @@ impl From<DataFusionError> for SearchError {
     }
 }
 
+/// Describes an I/O error, with a hint where there is one.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => {

@@ -1,4 +1,4 @@
-//! The memory of a search, shared fairly.
+//! The memory pool of a search, which its operators share fairly.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -7,17 +7,17 @@ use datafusion::{
     execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation},
 };
 
-/// How the operator that deals rows to threads names what it holds.
+/// Name under which the operator that distributes rows to threads registers its memory.
 const EXCHANGE: &str = "RepartitionExec";
 
-/// DataFusion's fair pool, but what waits between threads is counted and never refused. That is little, for its channels are
-/// bounded; refused, DataFusion 55 writes it to files, and two of these at once can make a query wait for itself for ever
-/// (<https://github.com/apache/datafusion/issues/24883>, mended after 55.2).
+/// DataFusion's fair pool, except that rows waiting between threads are counted but never refused. They take little
+/// memory, as their channels are bounded. If refused, DataFusion 55 would spill them to files, and two such operators
+/// can deadlock (<https://github.com/apache/datafusion/issues/24883>, fixed after 55.2).
 #[derive(Debug)]
 pub(crate) struct SearchPool(FairSpillPool);
 
 impl SearchPool {
-    /// So many bytes.
+    /// Creates a pool of this size.
     pub(crate) fn new(bytes: usize) -> Self {
         Self(FairSpillPool::new(bytes))
     }
@@ -39,7 +39,7 @@ impl MemoryPool for SearchPool {
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        // Who is not refused anything needs no share.
+        // A consumer that is never refused needs no fair share.
         if !is_exchange(consumer) {
             self.0.register(consumer);
         }
@@ -61,6 +61,7 @@ impl MemoryPool for SearchPool {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         if is_exchange(reservation.consumer()) {
+            // `grow` counts the bytes, so that the limit applies to the other operators.
             self.0.grow(reservation, additional);
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! The header of a hunt's file: comments at its beginning, each `// key: text`, the text going on in comments that are
-//! indented by three spaces or more.
+//! Parses the header of a hunt's file: comments at its beginning of the form `// key: text`. A comment indented by
+//! three or more spaces continues the text before it.
 
 use jiff::Zoned;
 use thiserror::Error;
@@ -9,56 +9,56 @@ use crate::{
     range::{RangeError, TimeArguments},
 };
 
-/// All keys.
+/// The keys of a header.
 const KEYS: [&str; 7] = ["title", "severity", "description", "reason", "false positives", "range", "parameter"];
 
-/// What is wrong with a header.
+/// Why a header is not valid.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HeaderError {
-    /// Not `// key: text`, or a key that is not known.
+    /// A line does not have the form `// key: text`, or its key is unknown.
     #[error("line {line}: a header has lines like `// title: …`, with the keys {}", KEYS.join(", "))]
     Line {
-        /// Its number, from 1.
+        /// Number of the line, from 1.
         line: usize,
     },
-    /// The same key again.
-    #[error("line {line}: {key} is said twice")]
+    /// A key occurs twice.
+    #[error("line {line}: the key {key} occurs twice")]
     Twice {
-        /// Its number, from 1.
+        /// Number of the line, from 1.
         line: usize,
         /// The key.
         key: String,
     },
     /// A key is missing.
-    #[error("its header lacks `// {key}: …`")]
+    #[error("the header lacks `// {key}: …`")]
     Missing {
         /// The key.
         key: &'static str,
     },
-    /// No such severity.
-    #[error("'{word}' is no severity: use low, medium, high or critical")]
+    /// The severity is unknown.
+    #[error("'{word}' is not a severity: use low, medium, high or critical")]
     Severity {
-        /// What was said.
+        /// The text in the header.
         word: String,
     },
-    /// A parameter without a meaning.
-    #[error("'{text}' is no parameter: use `// parameter: name: what it means`")]
+    /// A parameter has no explanation.
+    #[error("'{text}' is not a parameter: use `// parameter: name: explanation`")]
     Parameter {
-        /// What was said.
+        /// The text in the header.
         text: String,
     },
-    /// The query does not set it.
-    #[error("the parameter {name} is in no `let` of the query: write | let {name} = 5")]
+    /// No `let` of the query sets a parameter.
+    #[error("no `let` of the query sets the parameter {name}: write | let {name} = 5")]
     Unused {
         /// The parameter.
         name: String,
     },
-    /// The range is no length of time.
-    #[error("its range cannot be used: {0}")]
+    /// The range is not a length of time.
+    #[error("the range is not valid: {0}")]
     Range(#[from] RangeError),
 }
 
-/// Reads a hunt from the text of its file; the name is left empty.
+/// Parses the text of a hunt's file; the name is left empty.
 pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
     let entries = entries(text)?;
     let get = |key: &'static str| {
@@ -80,8 +80,9 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
         query: text.to_owned(),
         is_built_in: false,
     };
+    // Checked here, so that a wrong range is found when hunts are listed, not only when one runs.
     TimeArguments { last: Some(&hunt.range), ..TimeArguments::default() }.resolve(&Zoned::now())?;
-    // What is wrong with a query is said when it is run, at its place.
+    // A query that cannot be parsed is accepted here: its error is reported at its place when the hunt runs.
     if let Some(mut query) = netconn_query::parse(text).query {
         let set = lets(&mut query);
         let is_set = |parameter: &&HuntParameter| set.iter().any(|column| column.label == parameter.name);
@@ -92,10 +93,11 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
     Ok(hunt)
 }
 
-/// The keys with their texts, in the order of the file.
+/// Returns the keys with their texts, in the order of the file.
 fn entries(text: &str) -> Result<Vec<(&'static str, String)>, HeaderError> {
     let mut entries: Vec<(&'static str, String)> = Vec::new();
     for (number, line) in text.lines().enumerate() {
+        // The header ends at the first line that is not a comment.
         let Some(comment) = line.strip_prefix("//") else { break };
         let wrong = || HeaderError::Line { line: number + 1 };
         if comment.starts_with("   ") {
@@ -114,6 +116,7 @@ fn entries(text: &str) -> Result<Vec<(&'static str, String)>, HeaderError> {
     Ok(entries)
 }
 
+/// Parses the text of a parameter: `name: explanation`.
 fn parameter(text: &str) -> Result<HuntParameter, HeaderError> {
     let (name, meaning) = text.split_once(':').ok_or_else(|| HeaderError::Parameter { text: text.into() })?;
     Ok(HuntParameter { name: name.trim().into(), meaning: meaning.trim().into() })
@@ -132,7 +135,7 @@ mod tests {
 // false positives: F
 // range: 1 day
 // parameter: least: fewest rows
-// More than a header may be said further down.
+// More comments may follow in the query.
 ";
 
     #[test]
@@ -149,15 +152,15 @@ mod tests {
     fn what_is_wrong_is_named() {
         let text = WHOLE.replace("// More", "| let least = 5 // More");
         for (from, to, expected) in [
-            ("// range: 1 day\n", "", "its header lacks `// range: …`"),
-            ("low", "lowest", "'lowest' is no severity: use low, medium, high or critical"),
-            ("range", "title", "line 7: title is said twice"),
-            ("least: fewest rows", "least", "'least' is no parameter: use `// parameter: name: what it means`"),
-            ("let least", "let most", "the parameter least is in no `let` of the query: write | let least = 5"),
+            ("// range: 1 day\n", "", "the header lacks `// range: …`"),
+            ("low", "lowest", "'lowest' is not a severity: use low, medium, high or critical"),
+            ("range", "title", "line 7: the key title occurs twice"),
+            ("least: fewest rows", "least", "'least' is not a parameter: use `// parameter: name: explanation`"),
+            ("let least", "let most", "no `let` of the query sets the parameter least: write | let least = 5"),
             (
                 "range: 1 day",
                 "range: long",
-                "its range cannot be used: 'long' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",
+                "the range is not valid: 'long' is not a length of time: use 30s, 15m, 4 hours, 3d or 1w",
             ),
             (
                 "// reason",

@@ -1,4 +1,4 @@
-//! All hunts: those that come with netconn, and those in a folder, which go first.
+//! Finds hunts: those built into netconn, and those in a folder, which take precedence.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use crate::{
 
 macro_rules! built_in {
     ($($name:literal)+) => {
-        /// Names and texts of the hunts that come with netconn, the most severe first.
+        /// Names and texts of the built-in hunts, the most severe first.
         const BUILT_IN: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../hunts/", $name, ".pq")))),+];
     };
 }
@@ -33,57 +33,59 @@ built_in! {
     "rare-destinations"
 }
 
-/// End of the names of files that are hunts.
+/// Extension of hunts' files.
 const EXTENSION: &str = "pq";
 
-/// Why there is no hunt.
+/// Why a hunt cannot be used.
 #[derive(Debug, Error)]
 pub enum HuntError {
-    /// No such hunt.
-    #[error("there is no hunt '{name}' (`netconn hunt --list` shows all){}", did_you_mean(nearest))]
+    /// No hunt has this name.
+    #[error("there is no hunt '{name}' (`netconn hunt --list` lists all){}", did_you_mean(nearest))]
     Missing {
-        /// What was said.
+        /// The name that was given.
         name: String,
-        /// The name that comes nearest.
+        /// The most similar name.
         nearest: Option<String>,
     },
-    /// A file is no hunt.
-    #[error("{} is no hunt: {error}", path.display())]
+    /// A file is not a valid hunt.
+    #[error("{} is not a hunt: {error}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with its header.
         error: HeaderError,
     },
     /// A file or the folder cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
-        /// Which one.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
 }
 
-/// All hunts there are.
+/// The built-in hunts, and those in a folder.
 #[derive(Clone, Debug)]
 pub struct HuntLibrary {
     folder: Option<PathBuf>,
 }
 
 impl HuntLibrary {
-    /// Those that come with netconn, and those in this folder, which need not exist.
+    /// Uses the built-in hunts and those in this folder, which need not exist.
     pub fn new(folder: Option<PathBuf>) -> Self {
         Self { folder }
     }
 
-    /// All of them, the built-in ones in order of severity, then those of the folder by name; and what in the folder cannot be
-    /// read or is no hunt, which keeps nobody from using the others. One in the folder takes the place of the built-in one of
-    /// the same name.
+    /// Returns all hunts: the built-in ones by severity, then those in the folder by name. A hunt in the folder
+    /// replaces the built-in one with the same name. Also returns the errors of files that cannot be used; the other
+    /// hunts still can.
     pub fn all(&self) -> (Vec<Hunt>, Vec<HuntError>) {
         let (own, mut problems) = self.own();
         let mut hunts = Vec::new();
         for (name, text) in BUILT_IN {
+            // A broken file in the folder hides the built-in hunt as well: running another query than the user expects
+            // would be worse than an error.
             if own.iter().any(|hunt| hunt.name == *name) || problems.iter().any(|problem| problem.is_of(name)) {
                 continue;
             }
@@ -98,11 +100,11 @@ impl HuntLibrary {
         (hunts, problems)
     }
 
-    /// The hunt of this name.
+    /// Returns the hunt with this name.
     ///
     /// # Errors
     ///
-    /// When there is none, or its file cannot be read or is no hunt.
+    /// No hunt has this name, or its file cannot be read or is not a valid hunt.
     pub fn get(&self, name: &str) -> Result<Hunt, HuntError> {
         let (mut hunts, problems) = self.all();
         if let Some(problem) = problems.into_iter().find(|problem| problem.is_of(name)) {
@@ -117,6 +119,7 @@ impl HuntLibrary {
         }
     }
 
+    /// Reads the hunts in the folder, sorted by name, and the errors of files that cannot be used.
     fn own(&self) -> (Vec<Hunt>, Vec<HuntError>) {
         let Some(folder) = &self.folder else { return Default::default() };
         let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
@@ -140,18 +143,19 @@ impl HuntLibrary {
     }
 }
 
+/// Reads the file of a hunt.
 fn read(path: PathBuf, name: &str) -> Result<Hunt, HuntError> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(source) => return Err(HuntError::Io { path, source }),
     };
-    // Editors of other systems put a mark of the byte order in front.
+    // Some editors on Windows write a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Hunt::parse(name, text, false).map_err(|error| HuntError::Header { path, error })
 }
 
 impl HuntError {
-    /// Whether it is about the file of the hunt of this name.
+    /// Returns whether the error concerns the file of the hunt with this name.
     fn is_of(&self, name: &str) -> bool {
         match self {
             Self::Missing { .. } => false,
@@ -217,13 +221,13 @@ mod tests {
         assert_eq!(library.get("mining").unwrap().severity, crate::hunt::HuntSeverity::Low);
         assert!(!library.get("own").unwrap().is_built_in);
         let missing = library.get("minnig").unwrap_err().to_string();
-        assert_eq!(missing, "there is no hunt 'minnig' (`netconn hunt --list` shows all); did you mean 'mining'?");
+        assert_eq!(missing, "there is no hunt 'minnig' (`netconn hunt --list` lists all); did you mean 'mining'?");
         fs::write(folder.path().join("bad.pq"), "// title: x\na = 1").unwrap();
         fs::write(folder.path().join("other.pq"), format!("\u{feff}{text}")).unwrap();
         let (hunts, problems) = library.all();
         assert_eq!((hunts.len(), problems.len()), (BUILT_IN.len() + 2, 1), "the others can be used");
         for error in [problems[0].to_string(), library.get("bad").unwrap_err().to_string()] {
-            assert!(error.ends_with("bad.pq is no hunt: its header lacks `// severity: …`"), "{error}");
+            assert!(error.ends_with("bad.pq is not a hunt: the header lacks `// severity: …`"), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ready hunts: queries that look for something, with what one has to know to judge what they find.
+//! Hunts: ready-made queries for traces of attackers, with the explanations needed to judge their results.
 
 pub mod header;
 mod library;
@@ -9,32 +9,32 @@ use serde::Serialize;
 
 use crate::hunt::header::HeaderError;
 
-/// A query that looks for something.
+/// A hunt. Its members are the keys of the JSON output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hunt {
-    /// What it is called by: the name of its file.
+    /// Name: that of its file, without the extension.
     pub name: String,
-    /// What it finds, in a few words.
+    /// What the hunt finds, in a few words.
     pub title: String,
-    /// How bad it is if it is what it looks like.
+    /// Severity of a true finding.
     pub severity: HuntSeverity,
-    /// What it looks for.
+    /// What the hunt looks for.
     pub description: String,
-    /// Why that is worth looking for.
+    /// Why this is worth looking for.
     pub reason: String,
-    /// What else looks like that.
+    /// Harmless causes of the same rows.
     pub false_positives: String,
-    /// The last so much time, when nothing else is said.
+    /// Length of the default time range, which ends now.
     pub range: String,
-    /// What can be set.
+    /// Parameters that can be set.
     pub parameters: Vec<HuntParameter>,
-    /// The text of the file, header and all: a query as it is.
+    /// The text of the file, including the header: a valid query, as the header consists of comments.
     pub query: String,
-    /// Whether it comes with netconn.
+    /// Whether the hunt is part of netconn.
     pub is_built_in: bool,
 }
 
-/// How bad it is.
+/// The severity of a hunt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -46,10 +46,10 @@ pub enum HuntSeverity {
 }
 
 impl HuntSeverity {
-    /// All, from the least.
+    /// All severities, from the lowest.
     pub const ALL: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
 
-    /// The word for it.
+    /// Returns the name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Low => "low",
@@ -60,21 +60,21 @@ impl HuntSeverity {
     }
 }
 
-/// A value in a `let` of the query that can be set.
+/// A parameter: a constant in a `let` of the query that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HuntParameter {
-    /// Its name in the `let`.
+    /// Name in the `let`.
     pub name: String,
-    /// What it means.
+    /// Explanation for the user.
     pub meaning: String,
 }
 
 impl Hunt {
-    /// Reads a hunt's file.
+    /// Parses the text of a hunt's file.
     ///
     /// # Errors
     ///
-    /// When its header lacks something or has what is not known.
+    /// The header lacks a key, or has an unknown key or a wrong value.
     pub fn parse(name: &str, text: &str, is_built_in: bool) -> Result<Self, HeaderError> {
         let mut hunt = header::parse(text)?;
         hunt.name = name.into();
@@ -82,11 +82,11 @@ impl Hunt {
         Ok(hunt)
     }
 
-    /// Sets a parameter in the parsed query of this hunt, in the form `name=value`.
+    /// Sets a parameter, given as `name=value`, in the parsed query of this hunt.
     ///
     /// # Errors
     ///
-    /// When there is no such parameter or the value is of another type.
+    /// The hunt has no such parameter, or the value has another type.
     pub fn set(&self, query: &mut Query, setting: &str) -> Result<(), SettingError> {
         let (name, value) = setting.split_once('=').ok_or_else(|| SettingError::Form { setting: setting.into() })?;
         let (name, value) = (name.trim(), value.trim());
@@ -103,7 +103,7 @@ impl Hunt {
     }
 }
 
-/// What a query calls something by `let`, also in the queries that it has in it.
+/// Returns the columns of all `let` commands of a query, including those of its subqueries.
 fn lets(query: &mut Query) -> Vec<&mut Column> {
     let mut found = Vec::new();
     for command in &mut query.commands {
@@ -117,7 +117,7 @@ fn lets(query: &mut Query) -> Vec<&mut Column> {
     found
 }
 
-/// Puts another literal of the same type in the place of one.
+/// Replaces a literal by another one of the same type; `None` if the value has another type.
 fn replace(expr: &mut Expr, value: &str) -> Option<()> {
     expr.kind = match &expr.kind {
         ExprKind::Number(_) => {
@@ -125,6 +125,7 @@ fn replace(expr: &mut Expr, value: &str) -> Option<()> {
         }
         ExprKind::Text(_) => ExprKind::Text(value.into()),
         ExprKind::Bool(_) => ExprKind::Bool(value.parse().ok()?),
+        // Only a literal has a type that the new value can be checked against.
         _ => return None,
     };
     Some(())
@@ -133,28 +134,28 @@ fn replace(expr: &mut Expr, value: &str) -> Option<()> {
 /// Why a parameter cannot be set.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SettingError {
-    /// Not `name=value`.
+    /// The setting does not have the form `name=value`.
     #[error("--set takes name=value, not '{setting}'")]
     Form {
-        /// What was said.
+        /// The setting as it was given.
         setting: String,
     },
-    /// No such parameter.
-    #[error("the hunt {hunt} has no parameter '{name}'; it has {names}")]
+    /// The hunt has no such parameter.
+    #[error("the hunt {hunt} has no parameter '{name}', only {names}")]
     Unknown {
-        /// The hunt.
+        /// The name of the hunt.
         hunt: String,
-        /// What was said.
+        /// The name that was given.
         name: String,
-        /// What there is.
+        /// The names of its parameters.
         names: String,
     },
-    /// The value is of another type.
-    #[error("'{value}' cannot be the value of {name}: it takes a number like 1000000 or 0.5")]
+    /// The value has another type.
+    #[error("'{value}' is not a valid value for {name}, which takes a number like 1000000 or 0.5")]
     Value {
         /// The parameter.
         name: String,
-        /// What was said.
+        /// The value that was given.
         value: String,
     },
 }
@@ -181,7 +182,7 @@ mod tests {
         let CommandKind::Let(columns) = &query.commands[0].kind else { panic!("another command") };
         assert_eq!(columns[0].expr.kind, ExprKind::Number(5000.0));
         assert_eq!(columns[1].expr.kind, ExprKind::Number(2.0));
-        // Where queries are put together, it is set in each of them.
+        // A parameter is set in every subquery.
         let text = "| union (a = 1 | let min_bytes = 1), (| join a = (| let min_bytes = 2), b = (b = 1) on k)";
         let mut query = netconn_query::parse(text).query.unwrap();
         hunt.set(&mut query, "min_bytes=3").unwrap();
@@ -189,8 +190,8 @@ mod tests {
         assert_eq!(set, [ExprKind::Number(3.0), ExprKind::Number(3.0)]);
         for (setting, expected) in [
             ("min_bytes", "--set takes name=value, not 'min_bytes'"),
-            ("min_bytes=many", "'many' cannot be the value of min_bytes: it takes a number like 1000000 or 0.5"),
-            ("other=1", "the hunt exfiltration-volume has no parameter 'other'; it has min_bytes, min_ratio"),
+            ("min_bytes=many", "'many' is not a valid value for min_bytes, which takes a number like 1000000 or 0.5"),
+            ("other=1", "the hunt exfiltration-volume has no parameter 'other', only min_bytes, min_ratio"),
         ] {
             assert_eq!(hunt.set(&mut query, setting).unwrap_err().to_string(), expected);
         }

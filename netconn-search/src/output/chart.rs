@@ -1,4 +1,4 @@
-//! A bar chart in the terminal: one bar for each row of a group over time, or of a top list.
+//! A bar chart for the terminal: one bar for each row of a group over time or of a top list.
 
 use std::{
     io::{self, Write},
@@ -16,64 +16,64 @@ use crate::output::{
     table,
 };
 
-/// Width where there is no terminal.
+/// Width if the output is not a terminal, columns.
 const WIDTH: usize = 80;
 
-/// Most of the width that the names of the bars may take.
-const LABEL_SHARE: usize = 2;
+/// The names of the bars take at most the width divided by this.
+const LABEL_DIVISOR: usize = 2;
 
-/// Shortest bar that is still worth drawing.
+/// Room for bars that is kept even on a narrow terminal, columns.
 const BAR_MIN: usize = 10;
 
-/// Most bars that are drawn.
+/// Most bars of a chart.
 const BARS_MAX: usize = 2000;
 
-/// Buckets without rows that are shown one after another; of more, the first ones and the last.
+/// Most consecutive empty buckets that are shown in full; of a longer run, these and the last one.
 const EMPTY_SHOWN: usize = 2;
 
-/// The last character of a bar, in eighths of its width.
+/// The last character of a bar, by eighths of its width.
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
 /// Why there is no chart.
 #[derive(Debug, Error)]
 pub enum ChartError {
-    /// No column with numbers.
+    /// The rows have no column of numbers.
     #[error("a chart needs a column with numbers: use `group … by timebucket('10m')` or `top 10 count() by …`")]
     NoNumbers,
-    /// Nothing was counted yet.
+    /// The rows are events, which have not been aggregated.
     #[error(
-        "events are not drawn, what is counted of them is: use `group … by timebucket('10m')` or `top 10 count() by …`"
+        "events cannot be drawn, only aggregates of them: use `group … by timebucket('10m')` or `top 10 count() by …`"
     )]
     Events,
-    /// Nothing to be drawn over.
+    /// The rows have no column that could name the bars.
     #[error("a chart needs a column to draw over: use `group … by timebucket('10m')` or `top 10 count() by …`")]
     NoNames,
-    /// Too much for a terminal.
-    #[error("a chart of more than {BARS_MAX} bars is none: use a longer timebucket, or `| limit`")]
+    /// There are more rows than a chart can show.
+    #[error("a chart can have at most {BARS_MAX} bars: use a longer timebucket, or `| limit`")]
     TooMany,
-    /// It cannot be written.
+    /// The destination cannot be written.
     #[error("cannot write the chart")]
     Io(#[from] io::Error),
-    /// A value has no text.
+    /// A value has a type that Arrow cannot write as text.
     #[error(transparent)]
     Value(#[from] ArrowError),
 }
 
-/// Draws rows as bars: the keys are their names, the first column of numbers that is no key is their length.
+/// Draws rows as bars. The keys name a bar, and the first column of numbers that is not a key gives its length.
 #[derive(Debug)]
 pub struct BarChart<W> {
     out: W,
     width: usize,
     zone: TimeZone,
-    /// Places of the columns that name a bar, and whether they are moments.
+    /// Indexes of the columns that name a bar, and whether these are moments.
     names: Vec<(usize, bool)>,
-    /// Place of the moments, if they are the only name.
+    /// Index of the column of moments, if it is the only one that names a bar: the chart then runs over time.
     moments: Option<usize>,
-    /// Milliseconds from one of them to the next, if the query says it.
+    /// Length of a time bucket, milliseconds, if the query fixes it.
     bucket: Option<i64>,
-    /// The value of a bucket without rows.
-    nothing: Option<f64>,
-    /// Place of the numbers.
+    /// The value of a bucket without rows: 0 for counts and sums, nothing for averages.
+    empty_value: Option<f64>,
+    /// Index of the column of numbers.
     values: usize,
     heading: String,
     bars: Vec<ChartBar>,
@@ -83,16 +83,16 @@ pub struct BarChart<W> {
 struct ChartBar {
     moment: Option<Timestamp>,
     names: Vec<String>,
-    /// Nothing is drawn of what is missing.
+    /// `None`: no bar is drawn.
     value: Option<f64>,
 }
 
 impl<W: Write> BarChart<W> {
-    /// A chart of rows that are still to come.
+    /// Creates a chart for rows with these columns.
     ///
     /// # Errors
     ///
-    /// When there is nothing to draw in such rows.
+    /// No column can be drawn, or none can name the bars.
     pub fn new(
         out: W,
         columns: &[AnswerColumn],
@@ -105,7 +105,7 @@ impl<W: Write> BarChart<W> {
         let is_number = |column: &AnswerColumn| matches!(column.kind, ColumnKind::Integer | ColumnKind::Number);
         let values = columns.iter().position(|column| is_number(column) && !is_key(column));
         let values = values.ok_or(ChartError::NoNumbers)?;
-        // Without keys everything that is no number names a bar.
+        // Without keys all columns that are not numbers name a bar.
         let is_name = |column: &AnswerColumn| if keys.is_empty() { !is_number(column) } else { is_key(column) };
         let names: Vec<usize> = (0..columns.len()).filter(|place| is_name(&columns[*place])).collect();
         if names.is_empty() {
@@ -122,15 +122,26 @@ impl<W: Write> BarChart<W> {
         }
         let width = width.map_or(WIDTH, NonZero::get);
         let names = names.into_iter().map(|place| (place, columns[place].kind == ColumnKind::Moment)).collect();
-        let nothing = (!intent.averages.contains(&columns[values].name)).then_some(0.0);
-        Ok(Self { out, width, zone, names, moments, bucket: intent.bucket, nothing, values, heading, bars: Vec::new() })
+        let empty_value = (!intent.averages.contains(&columns[values].name)).then_some(0.0);
+        Ok(Self {
+            out,
+            width,
+            zone,
+            names,
+            moments,
+            bucket: intent.bucket,
+            empty_value,
+            values,
+            heading,
+            bars: Vec::new(),
+        })
     }
 
-    /// Takes some rows.
+    /// Adds a batch of rows.
     ///
     /// # Errors
     ///
-    /// When there are too many, or a value is of a type that has no text.
+    /// There are too many rows, or a value has a type that Arrow cannot write as text.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ChartError> {
         for row in 0..batch.num_rows() {
             if self.bars.len() >= BARS_MAX {
@@ -138,7 +149,7 @@ impl<W: Write> BarChart<W> {
             }
             let names = self.names.iter().map(|(place, is_moment)| {
                 if *is_moment && let Some(moment) = column::cell_moment(batch, *place, row) {
-                    return Ok(table::bucket(moment, &self.zone));
+                    return Ok(table::bucket_text(moment, &self.zone));
                 }
                 let name = column::cell_text(batch, *place, row)?.unwrap_or_else(|| "-".into());
                 Ok(term::sanitize(&name).into_owned())
@@ -156,7 +167,7 @@ impl<W: Write> BarChart<W> {
     ///
     /// # Errors
     ///
-    /// When they cannot be written.
+    /// The gaps make too many bars, or the destination cannot be written.
     pub fn end(mut self) -> Result<(), ChartError> {
         if self.moments.is_some() {
             self.fill_gaps()?;
@@ -168,8 +179,10 @@ impl<W: Write> BarChart<W> {
             self.bars.iter().map(|bar| bar.value.map_or_else(|| "-".to_owned(), column::short_number)).collect();
         let names = aligned(&self.bars);
         let number_width = widest(&numbers);
-        let name_width = widest(&names).min(self.width / LABEL_SHARE);
+        let name_width = widest(&names).min(self.width / LABEL_DIVISOR);
+        // 4: two gaps of two columns.
         let room = self.width.saturating_sub(name_width + number_width + 4).max(BAR_MIN);
+        // An infinite value would make all other bars vanish.
         let largest =
             self.bars.iter().filter_map(|bar| bar.value).filter(|value| value.is_finite()).fold(0.0, f64::max);
         let (heading, colour) = (style::HEADING, style::QUIET);
@@ -177,7 +190,7 @@ impl<W: Write> BarChart<W> {
         let is_empty = |bar: &ChartBar| bar.value.is_none_or(|value| value == 0.0);
         let mut empty = 0;
         for (place, ((bar, number), name)) in self.bars.iter().zip(&numbers).zip(&names).enumerate() {
-            // A long time in which nothing was is said in a line.
+            // A long run of empty buckets is shortened to one line.
             empty = if self.moments.is_some() && is_empty(bar) { empty + 1 } else { 0 };
             let goes_on = self.bars.get(place + 1).is_some_and(is_empty);
             if empty > EMPTY_SHOWN && goes_on {
@@ -197,8 +210,8 @@ impl<W: Write> BarChart<W> {
         Ok(())
     }
 
-    /// Puts bars of zero, or of nothing, where a bucket has no row. Where the query does not say how long a bucket is, it is the shortest distance between
-    /// two rows.
+    /// Adds bars for buckets without a row. If the query does not fix the length of a bucket, the shortest distance
+    /// between two rows is taken.
     fn fill_gaps(&mut self) -> Result<(), ChartError> {
         let mut moments: Vec<i64> =
             self.bars.iter().filter_map(|bar| bar.moment.map(Timestamp::as_millisecond)).collect();
@@ -207,6 +220,7 @@ impl<W: Write> BarChart<W> {
         let shortest = moments.windows(2).map(|pair| pair[1] - pair[0]).min();
         let Some(step) = self.bucket.or(shortest) else { return Ok(()) };
         let missing = moments.windows(2).flat_map(|pair| {
+            // Moments at another distance are not the beginnings of buckets of this length: there are no gaps to count.
             let regular = (pair[1] - pair[0]) % step == 0;
             let steps = if regular { (pair[1] - pair[0]) / step } else { 0 };
             (1..steps).map(move |count| pair[0] + count * step)
@@ -220,8 +234,8 @@ impl<W: Write> BarChart<W> {
         }
         let empty = missing.into_iter().filter_map(|ms| Timestamp::from_millisecond(ms).ok()).map(|moment| ChartBar {
             moment: Some(moment),
-            names: vec![table::bucket(moment, &self.zone)],
-            value: self.nothing,
+            names: vec![table::bucket_text(moment, &self.zone)],
+            value: self.empty_value,
         });
         self.bars.extend(empty);
         self.bars.sort_by_key(|bar| bar.moment);
@@ -229,7 +243,7 @@ impl<W: Write> BarChart<W> {
     }
 }
 
-/// The names of all bars, in columns if they are of several parts.
+/// Returns the names of all bars; names of several parts are aligned in columns.
 fn aligned(bars: &[ChartBar]) -> Vec<String> {
     let parts = bars.first().map_or(0, |bar| bar.names.len());
     let widths: Vec<usize> =
@@ -248,13 +262,13 @@ fn widest(texts: &[String]) -> usize {
     texts.iter().map(|text| term::text_width(text)).max().unwrap_or(0)
 }
 
-/// A bar of this share of the room, which is in characters.
+/// Draws a bar that takes a share (0 to 1) of `room` columns.
 fn drawn(share: f64, room: usize) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a terminal is not so wide")]
     let eighths = (share.clamp(0.0, 1.0) * room as f64 * 8.0).round();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to the room; NaN is 0")]
     let eighths = eighths as usize;
-    // What is there is seen.
+    // A value above 0 is always visible.
     let eighths = if share > 0.0 { eighths.max(1) } else { eighths };
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
 }

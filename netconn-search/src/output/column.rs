@@ -1,4 +1,4 @@
-//! Columns of an answer: what their values are, and each value as text.
+//! Columns of an answer: their kinds, and their values as text, number or moment.
 
 use datafusion::arrow::{
     array::{Array, AsArray as _, RecordBatch},
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::output::moments::MomentColumns;
 
-/// What the values of a column are.
+/// The kind of the values of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
     /// Text.
@@ -19,26 +19,26 @@ pub enum ColumnKind {
     Integer,
     /// A number with a fraction.
     Number,
-    /// `true` or `false`.
+    /// A boolean.
     Boolean,
-    /// Several values.
+    /// A list of values.
     List,
-    /// A moment, a number that means one (epoch milliseconds or nanoseconds), or a text that does (RFC 3339).
+    /// A moment: an Arrow timestamp, epoch milliseconds or nanoseconds, or a text in the form of RFC 3339.
     Moment,
 }
 
 /// One column of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerColumn {
-    /// Its name, as the query says it.
+    /// Name, as in the query.
     pub name: String,
-    /// What its values are.
+    /// Kind of the values.
     pub kind: ColumnKind,
-    /// The name of its type in JSON answers.
+    /// Name of the type in JSON answers.
     pub r#type: &'static str,
 }
 
-/// The columns of an answer with this schema.
+/// Returns the columns of an answer with this schema.
 pub fn answer_columns(schema: &Schema, moments: &MomentColumns) -> Vec<AnswerColumn> {
     let column = |field: &datafusion::arrow::datatypes::FieldRef| {
         let kind = kind(field.data_type());
@@ -63,7 +63,7 @@ fn kind(r#type: &DataType) -> ColumnKind {
 }
 
 impl ColumnKind {
-    /// The name of the type in JSON answers.
+    /// Returns the name of the type in JSON answers.
     fn name(self) -> &'static str {
         match self {
             Self::Text => "string",
@@ -75,20 +75,20 @@ impl ColumnKind {
         }
     }
 
-    /// Whether its values stand to the right.
-    pub fn is_right(self) -> bool {
+    /// Returns whether the values are aligned to the right.
+    pub fn is_right_aligned(self) -> bool {
         matches!(self, Self::Integer | Self::Number)
     }
 }
 
-/// A value as text; `None`: there is none.
+/// Returns a value as text; `None` for null.
 ///
 /// # Errors
 ///
-/// When the column has a type that cannot be written as text.
+/// The column has a type that Arrow cannot write as text.
 pub fn cell_text(batch: &RecordBatch, column: usize, row: usize) -> Result<Option<String>, ArrowError> {
     let array = batch.column(column);
-    // Of the type `Null`, whose arrays have no mask that says so.
+    // Arrays of the type `Null` have no validity mask: `is_null` is false for them.
     if array.is_null(row) || array.data_type().is_null() {
         return Ok(None);
     }
@@ -99,7 +99,7 @@ pub fn cell_text(batch: &RecordBatch, column: usize, row: usize) -> Result<Optio
     Ok(Some(ArrayFormatter::try_new(array, &options)?.value(row).try_to_string()?))
 }
 
-/// A value as a number; `None`: there is none, or it is something else.
+/// Returns a value as a number; `None` for null and for values that are not a number.
 pub fn cell_number(batch: &RecordBatch, column: usize, row: usize) -> Option<f64> {
     let array = batch.column(column);
     if array.is_null(row) {
@@ -115,7 +115,7 @@ pub fn cell_number(batch: &RecordBatch, column: usize, row: usize) -> Option<f64
     }
 }
 
-/// The moment that a value means; `None`: there is none.
+/// Returns the moment that a value stands for; `None` for null and for values that are not a moment.
 pub fn cell_moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Timestamp> {
     let array = batch.column(column);
     if array.is_null(row) {
@@ -137,11 +137,14 @@ pub fn cell_moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Tim
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
             return cell_text(batch, column, row).ok()??.parse().ok();
         }
-        #[expect(clippy::cast_possible_truncation, reason = "what is too large becomes a moment that does not exist")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a number that is too large is out of range for a moment as well"
+        )]
         _ => cell_number(batch, column, row)? as i64,
     };
-    // The language has two units: nanoseconds (`timestamp`) and milliseconds (`event.time`). As nanoseconds a number below
-    // this would be of January 1970, as milliseconds one above it of the year 33658.
+    // The language has two units: nanoseconds (`timestamp`) and milliseconds (`event.time`). Below this limit
+    // nanoseconds would mean January 1970, above it milliseconds would mean the year 33658 or later.
     const NANOSECONDS_FROM: u64 = 1_000_000_000_000_000;
     if value.unsigned_abs() < NANOSECONDS_FROM {
         Timestamp::from_millisecond(value).ok()
@@ -150,17 +153,17 @@ pub fn cell_moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Tim
     }
 }
 
-/// A number as one writes it: whole numbers without a fraction, others with all their digits.
+/// Formats a number: whole numbers without a fraction, others with all their digits.
 fn plain_number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".into();
     }
-    // As it is printed by Rust: the shortest text that reads back as the same number, never with an exponent.
+    // Rust prints the shortest text that reads back as the same number, never with an exponent.
     let text = value.to_string();
     if text == "-0" { "0".into() } else { text }
 }
 
-/// A number with a fraction for people: three digits after the point, or the first three that count.
+/// Formats a number for people: three digits after the point, or three significant digits below 1.
 pub fn short_number(value: f64) -> String {
     let short = if value.abs() >= 1.0 || value == 0.0 {
         format!("{value:.3}")

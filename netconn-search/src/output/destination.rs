@@ -1,4 +1,4 @@
-//! Where an answer goes: standard output, or a file that appears when it is whole.
+//! The destination of an answer: standard output, or a file that appears only when it is complete.
 
 use std::{
     ffi::OsString,
@@ -11,19 +11,19 @@ use std::{
 use netconn_model::{lines, term};
 use tempfile::TempPath;
 
-/// Bytes that are written at once.
+/// Size of the write buffer, bytes.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Takes the bytes of an answer.
+/// A buffered writer for the bytes of an answer.
 pub struct Destination(BufWriter<Box<dyn Write + Send>>);
 
 impl Destination {
-    /// Standard output; colours are removed where they are not wanted.
+    /// Writes to standard output; colours are removed unless it is a terminal that shows them.
     pub fn stdout_for_people() -> Self {
         Self::to(Box::new(anstream::stdout()))
     }
 
-    /// Standard output, byte for byte, but for what could harm a terminal if it is one.
+    /// Writes to standard output, byte for byte; if it is a terminal, control characters are replaced.
     pub fn stdout() -> Self {
         if io::stdout().is_terminal() {
             Self::to(Box::new(SanitizedLines { out: io::stdout(), rest: Vec::new() }))
@@ -32,27 +32,27 @@ impl Destination {
         }
     }
 
-    /// Any other place; colours are not removed.
+    /// Writes to any other writer, byte for byte.
     pub fn to(out: Box<dyn Write + Send>) -> Self {
         Self(BufWriter::with_capacity(BUFFER_BYTES, out))
     }
 
-    /// A file for people: colours are removed. It gets its name with [`PendingFile::commit`]; until then, what had this name
-    /// before is left alone. What is no regular file (a device, a pipe) is written to at once.
+    /// Writes to a file for people, without colours. The file gets its name with [`PendingFile::commit`]; until then,
+    /// an existing file of this name is left alone. A device or a pipe is written to directly.
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// The file cannot be created or opened.
     pub fn file_for_people(path: &Path) -> io::Result<(Self, PendingFile)> {
         let (out, file) = create(path)?;
         Ok((Self::to(Box::new(anstream::StripStream::new(out))), file))
     }
 
-    /// A file, byte for byte; otherwise the same.
+    /// Writes to a file, byte for byte; otherwise as [`Self::file_for_people`].
     ///
     /// # Errors
     ///
-    /// When it cannot be made.
+    /// The file cannot be created or opened.
     pub fn file(path: &Path) -> io::Result<(Self, PendingFile)> {
         let (out, file) = create(path)?;
         let out: Box<dyn Write + Send> =
@@ -61,28 +61,31 @@ impl Destination {
     }
 }
 
-/// What is written to for a path: a new file beside it, which gets its name later, or what is there if that is no regular file.
+/// Opens what is written to for a path: a temporary file beside it, which is renamed later, or the device or pipe at
+/// the path.
 fn create(path: &Path) -> io::Result<(File, PendingFile)> {
     let (path, mode) = match fs::metadata(path) {
-        // Writing is all that a device, a pipe or a socket is for; a folder says itself that it cannot be written.
+        // A device or a pipe cannot be replaced. Opening a folder for writing fails with a clear error.
         Ok(metadata) if !metadata.is_file() => {
             return Ok((File::options().write(true).open(path)?, PendingFile(None)));
         }
-        // Of a link, the file that it leads to is replaced.
+        // A symbolic link stays, and its target is replaced.
         Ok(metadata) => (fs::canonicalize(path)?, metadata.permissions().mode() & 0o777),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
+            // A link to a file that does not exist yet.
             Ok(target) => return create(&folder_of(path).join(target)),
             Err(_) => (path.to_owned(), 0o666),
         },
         Err(error) => return Err(error),
     };
     let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name"));
     };
     let mut prefix = OsString::from(".");
     prefix.push(name);
     prefix.push(".");
-    // Nobody else can have made it, nor guess its name: in a folder for all, that would be a way to other files.
+    // The name is random and the file must be new: in a shared folder such as /tmp, another user could otherwise place
+    // a link there and have another file overwritten.
     let (out, temporary) = tempfile::Builder::new()
         .prefix(&prefix)
         .suffix(".tmp")
@@ -105,10 +108,11 @@ impl Write for Destination {
     }
 }
 
-/// Passes whole lines of text on, without what could move the cursor or hide text: JSON escapes only some of it.
+/// Passes on whole lines with control and invisible characters replaced, for a terminal. JSON escapes only some of
+/// them.
 struct SanitizedLines<W: Write> {
     out: W,
-    /// The beginning of a line.
+    /// The beginning of a line whose end has not arrived yet.
     rest: Vec<u8>,
 }
 
@@ -129,17 +133,17 @@ impl<W: Write> Write for SanitizedLines<W> {
     }
 }
 
-/// A file that has not got its name yet, and that name; without [`PendingFile::commit`] it is removed. Nothing if what was
-/// there is written to.
+/// A temporary file and the path that it gets by [`PendingFile::commit`]; dropping it removes the file. Holds nothing
+/// if a device or a pipe is written to directly.
 #[derive(Debug)]
 pub struct PendingFile(Option<(TempPath, PathBuf)>);
 
 impl PendingFile {
-    /// Gives the file its name. What went to its destination has to be flushed before.
+    /// Renames the file to its path. The destination must have been flushed before.
     ///
     /// # Errors
     ///
-    /// When that name cannot be given.
+    /// The file cannot be renamed.
     pub fn commit(self) -> io::Result<()> {
         match self.0 {
             Some((temporary, path)) => temporary.persist(path).map_err(|error| error.error),
@@ -183,7 +187,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("answer.csv"), folder.path().join("other"));
         fs::write(&other, "of somebody").unwrap();
-        // The name that could be guessed.
+        // A name that an attacker could guess.
         let guessed = folder.path().join(format!("answer.csv.{}.tmp", std::process::id()));
         std::os::unix::fs::symlink(&other, guessed).unwrap();
         write("whole", &path).unwrap();

@@ -1,4 +1,4 @@
-//! Answers for programs: JSON, one JSON object a line, comma-separated values, Parquet.
+//! Writes answers for programs: JSON, NDJSON, comma-separated values, Parquet.
 
 use std::io::{self, Write};
 
@@ -30,19 +30,19 @@ use crate::output::{
 /// Why an answer cannot be written.
 #[derive(Debug, Error)]
 pub enum ExportError {
-    /// By the operating system.
+    /// The destination cannot be written.
     #[error("cannot write the answer")]
     Io(#[from] io::Error),
-    /// As JSON.
+    /// JSON could not be written.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// As comma-separated values.
+    /// CSV could not be written.
     #[error("cannot write the answer")]
     Csv(#[from] csv::Error),
-    /// As Parquet.
+    /// Parquet could not be written.
     #[error("cannot write the answer")]
     Parquet(#[from] ParquetError),
-    /// A value.
+    /// Arrow could not convert a value.
     #[error("cannot write the answer")]
     Value(#[source] ArrowError),
 }
@@ -50,17 +50,18 @@ pub enum ExportError {
 impl From<ArrowError> for ExportError {
     fn from(error: ArrowError) -> Self {
         match error {
-            // A broken pipe is to be recognised by its kind.
+            // Unwrapped, so that callers recognise a broken pipe by its kind.
             ArrowError::IoError(_, error) => Self::Io(error),
             error => Self::Value(error),
         }
     }
 }
 
-/// One object: the columns, the rows, then what is said beside them.
+/// Writes one JSON object: the columns, the rows, then the summary.
 #[derive(Debug)]
 pub struct JsonAnswer<W: Write> {
-    /// What stands before the rows, until there are some: an error before them is an object of its own.
+    /// The text before the rows, until it is written. It waits for the first row: if the query fails before, only the
+    /// object with the error is written.
     head: Option<String>,
     rows: Writer<W, JsonArray>,
 }
@@ -72,11 +73,11 @@ struct ColumnJson<'a> {
 }
 
 impl<W: Write> JsonAnswer<W> {
-    /// Nothing is written yet.
+    /// Creates the object; nothing is written yet.
     ///
     /// # Errors
     ///
-    /// When the columns cannot be written.
+    /// The columns cannot be written as JSON.
     pub fn new(out: W, columns: &[AnswerColumn]) -> Result<Self, ExportError> {
         let columns: Vec<_> =
             columns.iter().map(|column| ColumnJson { name: &column.name, r#type: column.r#type }).collect();
@@ -84,11 +85,11 @@ impl<W: Write> JsonAnswer<W> {
         Ok(Self { head: Some(head), rows: Writer::new(out) })
     }
 
-    /// Writes rows: objects without the columns that have no value.
+    /// Writes rows as objects, leaving out columns without a value.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
         if batch.num_rows() > 0 {
             self.begin()?;
@@ -97,12 +98,13 @@ impl<W: Write> JsonAnswer<W> {
         Ok(())
     }
 
-    /// Writes what is said beside the rows.
+    /// Completes the object with the summary.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn end(mut self, summary: &AnswerSummary) -> Result<(), ExportError> {
+        // Without rows, the text before them has not been written yet.
         self.begin()?;
         self.rows.finish()?;
         let mut out = self.rows.into_inner();
@@ -118,12 +120,12 @@ impl<W: Write> JsonAnswer<W> {
     }
 }
 
-/// One object a line, without the columns that have no value.
+/// Writes one object on each line, leaving out columns without a value.
 #[derive(Debug)]
 pub struct JsonLines<W: Write>(LineDelimitedWriter<W>);
 
 impl<W: Write> JsonLines<W> {
-    /// No rows yet.
+    /// Creates a writer without rows.
     pub fn new(out: W) -> Self {
         Self(LineDelimitedWriter::new(out))
     }
@@ -132,41 +134,41 @@ impl<W: Write> JsonLines<W> {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
         Ok(self.0.write(batch)?)
     }
 
-    /// Writes what was held back; more may come.
+    /// Flushes buffered rows; more may follow.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn flush(&mut self) -> Result<(), ExportError> {
         Ok(self.0.get_mut().flush()?)
     }
 
-    /// Writes what was held back.
+    /// Completes the output.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn end(mut self) -> Result<(), ExportError> {
         self.0.finish()?;
         Ok(self.0.into_inner().flush()?)
     }
 }
 
-/// Comma-separated values with a heading (RFC 4180, but for the line ends); what has no value is empty.
+/// Writes comma-separated values with a header, as in RFC 4180 but with line feeds only. A missing value is empty.
 #[derive(Debug)]
 pub struct CsvWriter<W: Write>(csv::Writer<W>);
 
 impl<W: Write> CsvWriter<W> {
-    /// Writes the heading.
+    /// Creates a writer and writes the header.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn new(out: W, columns: &[AnswerColumn]) -> Result<Self, ExportError> {
         let mut out = csv::Writer::from_writer(out);
         out.write_record(columns.iter().map(|column| &column.name))?;
@@ -177,12 +179,13 @@ impl<W: Write> CsvWriter<W> {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
         for row in 0..batch.num_rows() {
             for column in 0..batch.num_columns() {
                 self.0.write_field(column::cell_text(batch, column, row)?.unwrap_or_default())?;
             }
+            // Ends the line. Fields are written one by one, which needs no vector for each row.
             self.0.write_record(None::<&[u8]>)?;
         }
         Ok(())
@@ -192,7 +195,7 @@ impl<W: Write> CsvWriter<W> {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn flush(&mut self) -> Result<(), ExportError> {
         Ok(self.0.flush()?)
     }
@@ -201,7 +204,7 @@ impl<W: Write> CsvWriter<W> {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn end(mut self) -> Result<(), ExportError> {
         self.flush()
     }
@@ -226,16 +229,16 @@ impl<W: Write + Send> ParquetWriter<W> {
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
         Ok(self.0.write(batch)?)
     }
 
-    /// Writes the footer, without which nobody can read the file.
+    /// Writes the footer, without which the file cannot be read.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn end(self) -> Result<(), ExportError> {
         let mut out = self.0.into_inner()?;
         Ok(out.flush()?)

@@ -1,4 +1,4 @@
-//! What a query's answer is, as far as it matters to how it is shown.
+//! Determines from the query how its answer should be shown: as events, as groups over time, with which moments.
 
 use netconn_query::{
     ast::{Expr, ExprKind, Query},
@@ -9,30 +9,30 @@ use netconn_query::{
 
 use crate::output::moments::MomentColumns;
 
-/// What an answer is.
+/// The properties of an answer that decide how it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerIntent {
-    /// Which columns are moments.
+    /// The columns that are moments.
     pub moments: MomentColumns,
-    /// The rows are events, not something made of them.
+    /// `Some` if the rows are events rather than groups, joins or chosen columns.
     pub events: Option<EventRows>,
-    /// Columns that rows were grouped by last.
+    /// Keys of the last `group` or `top`.
     pub keys: Vec<String>,
-    /// Milliseconds of each of the buckets of time among them, if the query says it.
+    /// Length of the time buckets among the keys, milliseconds, if the query fixes it.
     pub bucket: Option<i64>,
-    /// Columns made of the rows of a group that are no 0 where there are no rows, as an average.
+    /// Aggregates that are not 0 for a group without rows, such as an average.
     pub averages: Vec<String>,
 }
 
-/// Rows that are events.
+/// The properties of rows that are events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventRows {
-    /// Columns that the query has added.
+    /// Columns that the query adds.
     pub made: Vec<String>,
 }
 
 impl AnswerIntent {
-    /// That of a query.
+    /// Determines the properties of the answer to a query.
     pub fn of(query: &Query) -> Self {
         let mut events = Some(EventRows::default());
         let (mut keys, mut bucket, mut averages) = (Vec::new(), None, Vec::new());
@@ -47,6 +47,7 @@ impl AnswerIntent {
                 ColumnsAfter::Grouped(columns) => {
                     let of = |role| columns.iter().filter(move |column| column.role == role);
                     let name = |column: &MadeColumn<'_>| column.name.to_string();
+                    // A group replaces all columns, and with them the keys of an earlier one.
                     events = None;
                     keys = of(Role::Key).map(name).collect();
                     bucket = of(Role::Key).filter_map(|key| key.expr).find_map(bucket_of);
@@ -64,7 +65,7 @@ impl AnswerIntent {
     }
 }
 
-/// Whether a column of a group is 0 where there are no rows.
+/// Returns whether an aggregate is 0 for a group without rows.
 fn is_counted(column: &MadeColumn<'_>) -> bool {
     use AggregateId::{Count, CountDistinct, EstimateDistinct, Sum};
     let counts =
@@ -73,13 +74,15 @@ fn is_counted(column: &MadeColumn<'_>) -> bool {
     column.expr.is_none_or(|expr| matches!(&expr.kind, ExprKind::Call { name, .. } if counts(name)))
 }
 
-/// Returns the milliseconds of the buckets that a key divides the time into.
+/// Returns the length of the time buckets that a key makes, milliseconds; `None` unless it is a `timebucket` of a fixed
+/// length.
 fn bucket_of(key: &Expr) -> Option<i64> {
     let ExprKind::Call { name, arguments, .. } = &key.kind else { return None };
     let is_bucket = PlainId::by_name(name) == Some(PlainId::Timebucket);
     let ExprKind::Text(length) = &arguments.last().filter(|_| is_bucket)?.kind else { return None };
     match duration::bucket(length)? {
         Bucket::Every(nanos) => Some(nanos / 1_000_000).filter(|ms| *ms > 0),
+        // The length depends on the time range, which is not known here.
         Bucket::Auto | Bucket::Count(_) => None,
     }
 }

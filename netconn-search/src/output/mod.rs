@@ -1,4 +1,4 @@
-//! How an answer is shown or written.
+//! Shows an answer on a terminal, or writes it in a format for programs.
 
 pub mod moments;
 pub mod intent;
@@ -26,56 +26,57 @@ use crate::output::{
     table::{TableError, TableLayout, TableWriter},
 };
 
-/// The form of an answer.
+/// The format of an answer. The comments on the variants are the help of `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {
-    /// For people.
+    /// A table for people.
     Table,
-    /// One JSON object: columns, rows, warnings, what was read.
+    /// One JSON object with columns, rows, warnings and counters.
     Json,
     /// One JSON object on each line.
     Ndjson,
-    /// Comma-separated values with a heading.
+    /// Comma-separated values with a header.
     Csv,
     /// A Parquet file, for --output or a pipe.
     Parquet,
 }
 
-/// What is to be made of an answer.
+/// How an answer is shown.
 #[derive(Clone, Debug)]
 pub struct OutputStyle {
-    /// The form.
+    /// The format.
     pub format: OutputFormat,
-    /// Bars instead of a table.
+    /// Whether bars are drawn instead of a table.
     pub is_chart: bool,
-    /// Each batch is shown when it comes.
+    /// Whether each batch is shown as soon as it arrives (`--follow`).
     pub is_live: bool,
-    /// The terminal's width; `None`: nothing is cut.
+    /// Width of the terminal, columns; `None`: nothing is cut.
     pub width: Option<NonZero<usize>>,
-    /// Where the clock is.
+    /// Time zone in which times are shown.
     pub zone: TimeZone,
 }
 
 /// Why an answer cannot be shown.
 #[derive(Debug, Error)]
 pub enum OutputError {
-    /// As a table.
+    /// The table failed.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// As bars.
+    /// The chart failed.
     #[error(transparent)]
     Chart(#[from] ChartError),
-    /// For programs.
+    /// A format for programs failed.
     #[error(transparent)]
     Export(#[from] ExportError),
 }
 
-/// Takes the rows of one answer as they come.
+/// Writes the rows of one answer as they arrive.
 pub struct AnswerWriter {
     printer: FormatWriter,
     rows: u64,
 }
 
+/// The writer of one format.
 enum FormatWriter {
     Table(TableWriter<Destination>),
     Chart(BarChart<Destination>),
@@ -90,7 +91,7 @@ impl AnswerWriter {
     ///
     /// # Errors
     ///
-    /// When it cannot be written, or not in this form.
+    /// The destination cannot be written, or such rows cannot be shown in this format.
     pub fn begin(
         out: Destination,
         style: &OutputStyle,
@@ -99,6 +100,7 @@ impl AnswerWriter {
     ) -> Result<Self, OutputError> {
         let columns = column::answer_columns(&schema, &intent.moments);
         let printer = match (style.format, style.is_chart) {
+            // Refused before the columns are examined: this error says what to do.
             (OutputFormat::Table, true) if intent.events.is_some() => return Err(ChartError::Events.into()),
             (OutputFormat::Table, true) => {
                 FormatWriter::Chart(BarChart::new(out, &columns, intent, style.width, style.zone.clone())?)
@@ -120,11 +122,11 @@ impl AnswerWriter {
         Ok(Self { printer, rows: 0 })
     }
 
-    /// Takes some rows.
+    /// Writes a batch of rows.
     ///
     /// # Errors
     ///
-    /// When they cannot be written.
+    /// The destination cannot be written, or a value cannot be shown.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), OutputError> {
         self.rows += batch.num_rows() as u64;
         match &mut self.printer {
@@ -138,31 +140,32 @@ impl AnswerWriter {
         Ok(())
     }
 
-    /// Lets what was written be seen, where rows come one by one.
+    /// Flushes buffered rows, in the formats that can be read row by row.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn flush(&mut self) -> Result<(), OutputError> {
         match &mut self.printer {
             FormatWriter::Ndjson(out) => out.flush()?,
             FormatWriter::Csv(out) => out.flush()?,
-            // A table does it by itself, the others are not read before they are whole.
+            // A live table flushes after each batch; the others are useful only when they are complete.
             FormatWriter::Table(_) | FormatWriter::Chart(_) | FormatWriter::Json(_) | FormatWriter::Parquet(_) => {}
         }
         Ok(())
     }
 
-    /// How many rows came.
+    /// Returns the number of rows so far.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Writes what is left. The summary goes into the answer where there is room for it, and learns what was hidden.
+    /// Completes the answer: adds the summary in the formats that have a place for it, and sets the number of rows and
+    /// of hidden columns in `summary`.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn end(self, summary: &mut AnswerSummary) -> Result<(), OutputError> {
         summary.rows = self.rows;
         match self.printer {

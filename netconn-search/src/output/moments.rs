@@ -1,4 +1,4 @@
-//! Which columns of an answer are moments: what the query makes of the fields that are.
+//! Determines which columns of an answer are moments, by following the moment fields through the query.
 
 use std::collections::HashSet;
 
@@ -9,17 +9,17 @@ use netconn_query::{
     facts::{ColumnsAfter, MadeColumn},
 };
 
-/// Names of columns that are moments.
+/// The names of the columns that are moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MomentColumns(HashSet<String>);
 
 impl MomentColumns {
-    /// Those of the events themselves.
+    /// Returns the moment fields of events.
     pub fn of_events() -> Self {
         Self(FIELDS.iter().filter(|field| field.r#type.is_moment()).map(|field| field.name.to_owned()).collect())
     }
 
-    /// Those of a query's answer.
+    /// Returns the moment columns of a query's answer.
     pub fn of(query: &Query) -> Self {
         let mut moments = Self::of_events();
         for command in &query.commands {
@@ -28,11 +28,12 @@ impl MomentColumns {
         moments
     }
 
-    /// Whether the column of this name is one.
+    /// Returns whether the column with this name is a moment.
     pub fn contains(&self, name: &str) -> bool {
         self.0.contains(name)
     }
 
+    /// Applies what a command does to the columns.
     fn follow(&mut self, command: &CommandKind) {
         let facts = command.facts();
         match facts.columns {
@@ -42,6 +43,7 @@ impl MomentColumns {
                     if self.is_moment(&column) {
                         self.0.insert(column.name.into_owned());
                     } else {
+                        // The new column hides a moment with the same name.
                         self.0.remove(column.name.as_ref());
                     }
                 }
@@ -54,25 +56,28 @@ impl MomentColumns {
         }
     }
 
+    /// Returns whether a column that a command makes is a moment.
     fn is_moment(&self, column: &MadeColumn<'_>) -> bool {
-        column.expr.is_some_and(|expr| self.gives_moment(expr))
+        column.expr.is_some_and(|expr| self.returns_moment(expr))
     }
 
-    fn gives_moment(&self, expr: &Expr) -> bool {
+    /// Returns whether the value of an expression is a moment.
+    fn returns_moment(&self, expr: &Expr) -> bool {
         match &expr.kind {
             ExprKind::Field(name) => self.contains(name),
             ExprKind::Call { name, arguments, .. } => functions(name).any(|function| match function.id {
                 FunctionId::Plain(PlainId::Timebucket | PlainId::Querystart | PlainId::Queryend | PlainId::Now) => true,
-                id => gives_first_argument(id) && arguments.first().is_some_and(|first| self.gives_moment(first)),
+                id => returns_first_argument(id) && arguments.first().is_some_and(|first| self.returns_moment(first)),
             }),
-            ExprKind::Ternary { then, otherwise, .. } => self.gives_moment(then) && self.gives_moment(otherwise),
+            // If only one of them is a moment, a plain number could be shown as a time.
+            ExprKind::Ternary { then, otherwise, .. } => self.returns_moment(then) && self.returns_moment(otherwise),
             _ => false,
         }
     }
 }
 
-/// Whether the value is one of the values of the first argument.
-fn gives_first_argument(id: FunctionId) -> bool {
+/// Returns whether a function returns one of the values of its first argument.
+fn returns_first_argument(id: FunctionId) -> bool {
     use AggregateId::{Any, First, Last, Max, MaxBy, Min, MinBy, Newest, Oldest};
     match id {
         FunctionId::Plain(id) => matches!(id, PlainId::Min | PlainId::Max),

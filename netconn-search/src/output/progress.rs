@@ -1,4 +1,4 @@
-//! The line on standard error that says how far a search has come, when it takes longer than a second.
+//! The progress line on standard error, for searches that take longer than a second.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -12,35 +12,36 @@ use netconn_model::term;
 
 use crate::output::summary::{counted, grouped};
 
-/// What takes less time shows nothing.
+/// Time after which the line appears: a short search should not flicker.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Time between two pictures.
+/// Time between two updates of the line.
 const STEP: Duration = Duration::from_millis(100);
 
-/// How far a search has come.
+/// The counters that the line shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProgressCounts {
     /// Events that were read.
     pub events: u64,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Files that are done with, also those that need not be read.
+    /// Files read to the end.
     pub files_done: u64,
-    /// All files.
+    /// Files to read.
     pub files: u64,
-    /// Bytes of all files. Of columns that nobody asks for none are read.
+    /// Size of all files, bytes. Parquet columns that the query does not use are never read, so `bytes` may stay below
+    /// it.
     pub bytes_all: u64,
 }
 
 impl ProgressCounts {
-    /// How much is done, of how much: files, or the bytes of a few.
+    /// Returns how much is done, and of how much: counts files, or bytes if there are few files.
     fn part(&self) -> (u64, u64) {
         if self.files > 8 { (self.files_done, self.files) } else { (self.bytes, self.bytes_all.max(1)) }
     }
 }
 
-/// Shows the line until it is dropped.
+/// The progress line; dropping it removes the line.
 #[derive(Debug)]
 pub struct ProgressLine {
     end: Option<Sender<()>>,
@@ -48,13 +49,14 @@ pub struct ProgressLine {
 }
 
 impl ProgressLine {
-    /// Shows what `counts` says, from a second on. Nothing is shown when standard error is no terminal.
+    /// Starts a thread that shows `counts` after a second. Shows nothing if standard error is not a terminal.
     pub fn start(counts: impl Fn() -> ProgressCounts + Send + 'static) -> Self {
         if !io::stderr().is_terminal() {
             return Self { end: None, thread: None };
         }
         let (end, ended) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
+            // The receiver times out while the line is wanted; a disconnect means that it was dropped.
             if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
@@ -82,7 +84,7 @@ impl Drop for ProgressLine {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say but its line, which is gone then.
+            // The result is ignored: a panic of that thread only costs the progress line.
             let _ = thread.join();
         }
     }

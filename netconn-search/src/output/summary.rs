@@ -1,40 +1,40 @@
-//! What is said of an answer beside its rows: how much was read, what is missing, what was not understood.
+//! The summary of an answer: how much was read, what is missing, and warnings.
 
 use std::{fmt::Write as _, time::Duration};
 
 use netconn_model::term;
 use serde::Serialize;
 
-/// What an answer cost, and what it does not show.
+/// The cost of an answer, and what it does not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerSummary {
     /// Rows of the answer.
     pub rows: u64,
-    /// Events that were read for it.
+    /// Events that were read.
     pub events_read: u64,
     /// Bytes of the files that were read.
     pub bytes_read: u64,
-    /// Files of the history, or of what was named.
+    /// Files found, read or not.
     pub files: u64,
-    /// Those among them that could hold nothing of the range and were not read.
+    /// Files among them that were not read, as they hold no events of the time range.
     pub files_pruned: u64,
-    /// Lines that are no event, and were left out.
+    /// Lines left out because they are not an event.
     pub bad_lines: u64,
-    /// Values that are not of their field's type, or given twice, and were left out.
+    /// Values left out because they do not have their field's type or are given twice.
     pub wrong_values: u64,
-    /// From the start of the query to its end.
+    /// Time that the query took.
     pub elapsed: Duration,
-    /// Events of the range that are known to be lost (`Data Loss`).
+    /// Events of the time range that `Data Loss` events report as lost.
     pub events_lost: u64,
-    /// Rows after which the answer was cut because the query has no `limit`; `None`: it is whole.
+    /// Number of rows after which the answer was cut, as the query has no `limit`; `None`: it is complete.
     pub cut_at: Option<u64>,
-    /// Columns for which the terminal has no room.
+    /// Columns left out because the terminal is too narrow.
     pub hidden_columns: u64,
-    /// What else there is to be said, one sentence each.
+    /// Warnings about the query and the files, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// The same in a JSON answer, behind the rows.
+/// The summary as the members of a JSON answer that follow the rows.
 #[derive(Debug, Serialize)]
 struct SummaryJson<'a> {
     warnings: &'a [String],
@@ -51,12 +51,13 @@ struct SummaryJson<'a> {
 }
 
 impl AnswerSummary {
-    /// The members of a JSON object, without its braces.
+    /// Returns the members of a JSON object, without its braces.
     ///
     /// # Errors
     ///
-    /// Never with these types; what `serde_json` says is passed on.
+    /// `serde_json` fails, which it does not for these types.
     pub fn to_json(&self) -> serde_json::Result<String> {
+        // These members continue an object that already has its columns and rows.
         let text = serde_json::to_string(&SummaryJson {
             warnings: &self.warnings,
             row_count: self.rows,
@@ -73,15 +74,16 @@ impl AnswerSummary {
         Ok(text.trim_start_matches('{').trim_end_matches('}').to_owned())
     }
 
-    /// One line for people: what was found and what it cost.
+    /// Returns one line for people: the number of rows, what was read, and whether events were lost.
     pub fn line(&self) -> String {
         let mut line =
             format!("{}, {} in {}; ", counted(self.rows, "row"), self.read_line(), term::duration(self.elapsed));
+        // "Known", because a loss that no file reports cannot be ruled out.
         line.push_str(if self.events_lost == 0 { "none known to be lost" } else { "some were lost" });
         line
     }
 
-    /// What was read: events, bytes, files.
+    /// Describes what was read: events, bytes, files.
     pub fn read_line(&self) -> String {
         let mut line = format!("{} read", counted(self.events_read, "event"));
         let _ = write!(line, " ({}", term::bytes(self.bytes_read));
@@ -95,7 +97,7 @@ impl AnswerSummary {
         line
     }
 
-    /// What has to be known to trust the answer, one sentence each.
+    /// Returns what a reader must know to trust the answer, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(rows) = self.cut_at {
@@ -105,36 +107,36 @@ impl AnswerSummary {
         if self.events_lost > 0 {
             let (lost, are) = (counted(self.events_lost, "event"), if self.events_lost == 1 { "is" } else { "are" });
             notes.push(format!(
-                "{lost} of this time {are} known to be lost (event.type = 'Data Loss' has the details): \
-                 the answer may miss some"
+                "{lost} of this time range {are} known to be lost (see event.type = 'Data Loss'): \
+                 the answer may be incomplete"
             ));
         }
         if self.bad_lines > 0 {
             let (lines, are) = (counted(self.bad_lines, "line"), if self.bad_lines == 1 { "is" } else { "are" });
-            notes.push(format!("{lines} in the files {are} no event and left out"));
+            notes.push(format!("{lines} in the files {are} not an event and left out"));
         }
         if self.wrong_values > 0 {
             let (values, are) =
                 (counted(self.wrong_values, "value"), if self.wrong_values == 1 { "is" } else { "are" });
-            notes.push(format!("{values} in the files {are} not of the field's type, or given twice, and left out"));
+            notes.push(format!("{values} in the files {are} left out: wrong type for the field, or given twice"));
         }
         if self.hidden_columns > 0 {
             let (columns, do_not) =
                 (counted(self.hidden_columns, "column"), if self.hidden_columns == 1 { "does" } else { "do" });
             notes.push(format!(
-                "{columns} {do_not} not fit the terminal: name those you want with `| columns`, or use --wide or --format"
+                "{columns} {do_not} not fit the terminal: choose columns with `| columns`, or use --wide or --format"
             ));
         }
         notes
     }
 }
 
-/// `1 row`, `2,000 rows`
+/// Formats a count with its noun: `1 row`, `2,000 rows`.
 pub fn counted(count: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-/// A whole number with commas: `1,234,567`.
+/// Formats a whole number with commas: `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -183,11 +185,10 @@ mod tests {
             summary.notes(),
             [
                 "only the first 1,000 rows are shown; add `| limit N` or `| nolimit` for more",
-                "1 event of this time is known to be lost (event.type = 'Data Loss' has the details): \
-                 the answer may miss some",
-                "2 lines in the files are no event and left out",
-                "1 value in the files is not of the field's type, or given twice, and left out",
-                "1 column does not fit the terminal: name those you want with `| columns`, or use --wide or --format",
+                "1 event of this time range is known to be lost (see event.type = 'Data Loss'): the answer may be incomplete",
+                "2 lines in the files are not an event and left out",
+                "1 value in the files is left out: wrong type for the field, or given twice",
+                "1 column does not fit the terminal: choose columns with `| columns`, or use --wide or --format",
             ]
         );
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The table for people: columns that fit the terminal, times in local time, nothing that could harm the terminal.
+//! The table for people: fits its columns to the terminal, shows local times, and replaces control characters.
 
 use std::{
     collections::HashMap,
@@ -9,27 +9,21 @@ use std::{
 use anstyle::Style;
 use datafusion::arrow::{array::RecordBatch, error::ArrowError};
 use jiff::{Timestamp, tz::TimeZone};
-use netconn_model::term::{self, style};
+use netconn_model::term::{self, COLUMN_GAP, NARROWEST_COLUMN, style};
 
 use crate::output::{
     column::{self, AnswerColumn, ColumnKind},
     intent::EventRows,
 };
 
-/// Rows that are kept to fit the columns to them. If there are more, the table goes on with what comes.
+/// Number of rows from which the column widths are computed. Later rows are written as they arrive, with these widths.
 const ROWS_FITTED: usize = 1000;
 
-/// No column is cut below this.
-const NARROWEST: usize = 8;
+/// Text for a missing value.
+const MISSING: &str = "-";
 
-/// Between two columns.
-const GAP: usize = 2;
-
-/// What is shown where there is no value.
-const NOTHING: &str = "-";
-
-/// What people want to see of events first, in this order. What has no value in any of the rows is left out.
-const OF_EVENTS: [&str; 21] = [
+/// The columns of events that matter most to people, in this order. Columns without a value in any row are left out.
+const EVENT_COLUMNS: [&str; 21] = [
     "event.time",
     "event.type",
     "src.process.name",
@@ -53,65 +47,70 @@ const OF_EVENTS: [&str; 21] = [
     "container.id",
 ];
 
-/// Columns up to this rank are shown while events come, with a value or without.
-const LIVE: usize = 14;
+/// Number of columns that are shown in live tables even without a value: later events may have one.
+const LIVE_COLUMNS: usize = 14;
 
-/// Width of texts while events come, at least: `IP Connect`, `192.0.2.10`; longer ones widen their line.
-const LIVE_WIDTH: usize = 10;
+/// Minimum width of text columns in live tables: `IP Connect`, `192.0.2.10`.
+const LIVE_TEXT_WIDTH: usize = 10;
 
-/// The same of moments, with milliseconds.
+/// Minimum width of moment columns in live tables, which show milliseconds.
 const LIVE_TIME_WIDTH: usize = 23;
 
 /// How a table is laid out.
 #[derive(Clone, Debug)]
 pub struct TableLayout {
-    /// The terminal's width; `None`: nothing is cut.
+    /// Width of the terminal, columns; `None`: nothing is cut.
     pub width: Option<NonZero<usize>>,
-    /// The rows are events: columns without any value are left out, and what people want to know comes first, with the columns
-    /// that the query has made.
+    /// `Some` if the rows are events: columns without a value are left out, and the most important columns come first,
+    /// together with those that the query adds.
     pub events: Option<EventRows>,
-    /// Each batch is shown when it comes.
+    /// Whether each batch is shown as soon as it arrives.
     pub is_live: bool,
-    /// Where the clock is.
+    /// Time zone in which times are shown.
     pub zone: TimeZone,
 }
 
 /// Writes rows as a table.
+///
+/// `netconn_model::term::Columns`, which `netconn list` uses, cannot do this: its rows are known as a whole, and only
+/// its last column is cut. Here rows arrive as a stream, columns are chosen and reordered, any text column may be cut,
+/// headings are shortened, and numbers and moments stay whole. Both share the gap and the narrowest width of a column.
 #[derive(Debug)]
 pub struct TableWriter<W> {
     out: W,
     layout: TableLayout,
     columns: Vec<AnswerColumn>,
-    /// The first rows, until the columns have been fitted to them.
+    /// The first rows, until the column widths have been computed from them.
     kept: Vec<Vec<TableCell>>,
     fitted: Option<Vec<FittedColumn>>,
+    /// Number of columns that are not shown.
     hidden: usize,
 }
 
-/// A value that is to be shown.
+/// A value of a row.
 #[derive(Clone, Debug)]
 enum TableCell {
-    Nothing,
+    Missing,
     Text(String),
     Moment(Timestamp),
 }
 
-/// A column that is shown.
+/// A column that is shown, with its width.
 #[derive(Clone, Debug)]
 struct FittedColumn {
-    /// Its place in the rows.
+    /// Index of the column in the rows.
     place: usize,
     heading: String,
     width: usize,
     /// Width of the widest value.
     content: usize,
-    is_right: bool,
-    /// Its values must not be cut.
+    is_right_aligned: bool,
+    /// Whether values are never cut.
     is_whole: bool,
     precision: TimePrecision,
 }
 
-/// How exactly the moments of a column are shown.
+/// The precision with which the moments of a column are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum TimePrecision {
     Minutes,
@@ -120,22 +119,22 @@ enum TimePrecision {
 }
 
 impl<W: Write> TableWriter<W> {
-    /// A table without rows yet.
+    /// Creates a table without rows.
     pub fn new(out: W, columns: Vec<AnswerColumn>, layout: TableLayout) -> Self {
         Self { out, layout, columns, kept: Vec::new(), fitted: None, hidden: 0 }
     }
 
-    /// Takes some rows.
+    /// Adds a batch of rows.
     ///
     /// # Errors
     ///
-    /// When they cannot be written, or a value is of a type that has no text.
+    /// The destination cannot be written, or a value has a type that Arrow cannot write as text.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
         for row in 0..batch.num_rows() {
             let cells = (0..self.columns.len()).map(|column| cell(batch, column, self.columns[column].kind, row));
             let cells = cells.collect::<Result<Vec<_>, _>>()?;
             match &self.fitted {
-                Some(fitted) => line(&mut self.out, fitted, &cells, &self.layout.zone)?,
+                Some(fitted) => write_row(&mut self.out, fitted, &cells, &self.layout.zone)?,
                 None => {
                     self.kept.push(cells);
                     if self.kept.len() >= ROWS_FITTED {
@@ -153,11 +152,11 @@ impl<W: Write> TableWriter<W> {
         Ok(())
     }
 
-    /// Shows what is left; gives how many columns did not fit.
+    /// Writes the rows that are left; returns the number of columns that did not fit.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// The destination cannot be written.
     pub fn end(mut self) -> Result<usize, TableError> {
         if self.fitted.is_none() {
             self.show_kept()?;
@@ -166,6 +165,7 @@ impl<W: Write> TableWriter<W> {
         Ok(self.hidden)
     }
 
+    /// Computes the column widths from the rows kept so far, and writes the headings and these rows.
     fn show_kept(&mut self) -> io::Result<()> {
         let kept = std::mem::take(&mut self.kept);
         let (fitted, hidden) = fit(&self.columns, &kept, &self.layout);
@@ -174,7 +174,7 @@ impl<W: Write> TableWriter<W> {
             write_line(&mut self.out, &fitted, &headings)?;
         }
         for row in &kept {
-            line(&mut self.out, &fitted, row, &self.layout.zone)?;
+            write_row(&mut self.out, &fitted, row, &self.layout.zone)?;
         }
         self.hidden = hidden;
         self.fitted = Some(fitted);
@@ -185,10 +185,10 @@ impl<W: Write> TableWriter<W> {
 /// Why a table cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// It cannot be written.
+    /// The destination cannot be written.
     #[error("cannot write the table")]
     Io(#[from] io::Error),
-    /// A value has no text.
+    /// A value has a type that Arrow cannot write as text.
     #[error(transparent)]
     Value(#[from] ArrowError),
 }
@@ -208,21 +208,23 @@ fn cell(batch: &RecordBatch, place: usize, kind: ColumnKind, row: usize) -> Resu
         ColumnKind::Text | ColumnKind::Integer | ColumnKind::Boolean | ColumnKind::List => {}
     }
     let text = column::cell_text(batch, place, row)?;
-    Ok(text.map_or(TableCell::Nothing, |text| TableCell::Text(term::sanitize(&text).into_owned())))
+    Ok(text.map_or(TableCell::Missing, |text| TableCell::Text(term::sanitize(&text).into_owned())))
 }
 
-/// Which columns are shown, and how wide; and how many are not because there is no room for them.
+/// Chooses the columns to show and their widths; returns them and the number of columns left out for lack of room.
 fn fit(columns: &[AnswerColumn], rows: &[Vec<TableCell>], layout: &TableLayout) -> (Vec<FittedColumn>, usize) {
     let mut places: Vec<usize> = (0..columns.len()).collect();
     let mut hidden = 0;
     if let Some(events) = &layout.events {
         let rank = |place: &usize| rank(&columns[*place].name, events);
-        let is_empty = |place: usize| rows.iter().all(|row| matches!(row[place], TableCell::Nothing));
-        // What comes later may have what these rows have not.
-        places.retain(|place| !is_empty(*place) || (layout.is_live && rank(place).is_some_and(|rank| rank < LIVE)));
+        let is_empty = |place: usize| rows.iter().all(|row| matches!(row[place], TableCell::Missing));
+        // In a live table later rows may have values where these have none.
+        places.retain(|place| {
+            !is_empty(*place) || (layout.is_live && rank(place).is_some_and(|rank| rank < LIVE_COLUMNS))
+        });
         places.sort_by_key(|place| rank(place).unwrap_or(usize::MAX));
         let wanted = places.iter().filter(|place| rank(place).is_some()).count();
-        // Events of somebody else's may have none of these fields.
+        // If events of another program have none of these fields, all their columns are kept.
         if layout.width.is_some() && wanted > 0 {
             hidden = places.len() - wanted;
             places.truncate(wanted);
@@ -236,17 +238,18 @@ fn fit(columns: &[AnswerColumn], rows: &[Vec<TableCell>], layout: &TableLayout) 
         let heading = term::sanitize(&columns[place].name).into_owned();
         let kind = columns[place].kind;
         let width = if layout.is_live { width.max(live_width(kind)) } else { width };
-        let is_right = kind.is_right();
-        let is_whole = is_right || kind == ColumnKind::Moment || layout.width.is_none();
-        FittedColumn { place, heading, width, content: width, is_right, is_whole, precision }
+        let is_right_aligned = kind.is_right_aligned();
+        let is_whole = is_right_aligned || kind == ColumnKind::Moment || layout.width.is_none();
+        FittedColumn { place, heading, width, content: width, is_right_aligned, is_whole, precision }
     };
     let mut fitted: Vec<FittedColumn> = places.into_iter().map(measured).collect();
     let Some(limit) = layout.width.map(NonZero::get) else {
         widen_to_headings(&mut fitted);
         return (fitted, 0);
     };
-    let full: usize = fitted.iter().map(|column| column.width.max(term::text_width(&column.heading)) + GAP).sum();
-    if full > limit + GAP {
+    let full: usize =
+        fitted.iter().map(|column| column.width.max(term::text_width(&column.heading)) + COLUMN_GAP).sum();
+    if full > limit + COLUMN_GAP {
         shorten_headings(&mut fitted);
     }
     widen_to_headings(&mut fitted);
@@ -255,18 +258,18 @@ fn fit(columns: &[AnswerColumn], rows: &[Vec<TableCell>], layout: &TableLayout) 
     (fitted, hidden)
 }
 
-/// The place of a column of events in a table; `None`: it is shown only when there is room for everything.
+/// Returns the position of a column in a table of events; `None`: it is shown only if nothing has to be cut.
 fn rank(name: &str, events: &EventRows) -> Option<usize> {
     let made = || events.made.iter().any(|made| made == name).then_some(1);
-    let known = || OF_EVENTS.iter().position(|known| *known == name);
-    // The time stands before what was made, which stands before everything else.
+    let known = || EVENT_COLUMNS.iter().position(|known| *known == name);
+    // First the time (0), then the columns that the query adds (1), then all others.
     made().or_else(|| known().map(|place| if place == 0 { 0 } else { place + 1 }))
 }
 
-/// Width of a column for what is still to come.
+/// Returns the minimum width of a column in a live table, where the widest value is not known yet.
 fn live_width(kind: ColumnKind) -> usize {
     match kind {
-        ColumnKind::Text => LIVE_WIDTH,
+        ColumnKind::Text => LIVE_TEXT_WIDTH,
         ColumnKind::Moment => LIVE_TIME_WIDTH,
         ColumnKind::Integer | ColumnKind::Number | ColumnKind::Boolean | ColumnKind::List => 0,
     }
@@ -278,21 +281,23 @@ fn widen_to_headings(columns: &mut [FittedColumn]) {
     }
 }
 
-/// Leaves out what everybody knows of the names of fields, as long as no two become the same.
+/// Shortens the names of well-known fields, unless two headings would become equal.
 fn shorten_headings(columns: &mut [FittedColumn]) {
     let short: Vec<String> = columns.iter().map(|column| short_name(&column.heading)).collect();
     let mut uses: HashMap<&str, usize> = HashMap::new();
     for name in short.iter().map(String::as_str).chain(columns.iter().map(|column| column.heading.as_str())) {
         *uses.entry(name).or_default() += 1;
     }
-    // A name that cannot be shortened is there twice: as it was and as it is.
+    // Long and short names are counted together, so that a short name cannot equal the full name of another column. A
+    // name that has no short form counts twice and stays.
     let is_unique: Vec<bool> = short.iter().map(|name| uses.get(name.as_str()) == Some(&1)).collect();
     for ((column, short), _) in columns.iter_mut().zip(short).zip(is_unique).filter(|(_, is_unique)| *is_unique) {
         column.heading = short;
     }
 }
 
-/// `event.network.direction` as `direction`, `dst.ip.address` as `dst.ip`, `src.process.name` as `process.name`.
+/// Returns the short form of a name: `event.network.direction` becomes `direction`, `dst.ip.address` becomes `dst.ip`,
+/// and `src.process.name` becomes `process.name`.
 fn short_name(name: &str) -> String {
     let name = name.strip_prefix("event.network.").or_else(|| name.strip_prefix("event.")).unwrap_or(name);
     let name = if name.starts_with("src.process.") { &name["src.".len()..] } else { name };
@@ -300,11 +305,11 @@ fn short_name(name: &str) -> String {
     name.strip_suffix(".number").filter(|name| name.ends_with(".port")).unwrap_or(name).to_owned()
 }
 
-/// Leaves out the last columns that have no room even if all others are as narrow as they may be; gives how many.
+/// Removes the last columns for which there is no room even with all others at their narrowest; returns their number.
 fn drop_last(columns: &mut Vec<FittedColumn>, limit: usize) -> usize {
     let mut used = 0;
     let room = columns.iter().take_while(|column| {
-        let gap = if used == 0 { 0 } else { GAP };
+        let gap = if used == 0 { 0 } else { COLUMN_GAP };
         used += gap + narrowest(column);
         used <= limit
     });
@@ -314,14 +319,15 @@ fn drop_last(columns: &mut Vec<FittedColumn>, limit: usize) -> usize {
     hidden
 }
 
-/// Numbers and moments are not cut: a part of a number is another number.
+/// Returns the width below which a column is not cut. Numbers and moments are never cut: a part of a number is another
+/// number.
 fn narrowest(column: &FittedColumn) -> usize {
-    if column.is_whole { column.width } else { column.width.min(NARROWEST) }
+    if column.is_whole { column.width } else { column.width.min(NARROWEST_COLUMN) }
 }
 
-/// Cuts headings that are wider than what is below them, then the widest columns, until all fit.
+/// Narrows columns until all fit: first those whose heading is wider than their values, then the widest.
 fn shrink(columns: &mut [FittedColumn], limit: usize) {
-    let gaps = GAP * columns.len().saturating_sub(1);
+    let gaps = COLUMN_GAP * columns.len().saturating_sub(1);
     let total: usize = columns.iter().map(|column| column.width).sum();
     let mut excess = (total + gaps).saturating_sub(limit);
     while excess > 0 {
@@ -335,32 +341,36 @@ fn shrink(columns: &mut [FittedColumn], limit: usize) {
     }
 }
 
-fn line(out: &mut impl Write, columns: &[FittedColumn], row: &[TableCell], zone: &TimeZone) -> io::Result<()> {
+/// Writes a row.
+fn write_row(out: &mut impl Write, columns: &[FittedColumn], row: &[TableCell], zone: &TimeZone) -> io::Result<()> {
     let cells: Vec<_> = columns.iter().map(|column| shown(&row[column.place], column.precision, zone)).collect();
     write_line(out, columns, &cells)
 }
 
+/// Writes the cells of a line, padded to the widths of their columns.
 fn write_line(out: &mut impl Write, columns: &[FittedColumn], cells: &[(String, Style)]) -> io::Result<()> {
-    // Spaces are written before what follows them: none stand at the end of a line.
+    // Padding is written before the next cell, so that no spaces end up at the end of the line.
     let mut padding = 0;
     for (column, (text, style)) in columns.iter().zip(cells) {
-        // Rows that came after the fitting may be wider: numbers and times push the others, texts are cut.
+        // Rows after the first ones may have wider values: numbers and moments push the rest of the line to the right,
+        // texts are cut.
         let text = if column.is_whole { text.into() } else { term::cut(text, column.width) };
         let free = column.width.saturating_sub(term::text_width(&text));
         if text.is_empty() {
-            padding += free + GAP;
+            padding += free + COLUMN_GAP;
             continue;
         }
-        let (before, after) = if column.is_right { (free, 0) } else { (0, free) };
+        let (before, after) = if column.is_right_aligned { (free, 0) } else { (0, free) };
         write!(out, "{:1$}{style}{text}{style:#}", "", padding + before)?;
-        padding = after + GAP;
+        padding = after + COLUMN_GAP;
     }
     writeln!(out)
 }
 
+/// Returns the text of a value, and its style.
 fn shown(cell: &TableCell, precision: TimePrecision, zone: &TimeZone) -> (String, Style) {
     match cell {
-        TableCell::Nothing => (NOTHING.into(), style::FAINT),
+        TableCell::Missing => (MISSING.into(), style::FAINT),
         TableCell::Text(text) => {
             let style = match text.as_str() {
                 "FAILURE" | "BLOCKED" | "Data Loss" => style::BAD,
@@ -381,7 +391,7 @@ fn moment_text(moment: Timestamp, precision: TimePrecision, zone: &TimeZone) -> 
     moment.to_zoned(zone.clone()).strftime(form).to_string()
 }
 
-/// How exactly a moment has to be shown; `None`: it is none.
+/// Returns the precision that a moment needs; `None` for other values.
 fn precision(cell: &TableCell) -> Option<TimePrecision> {
     let TableCell::Moment(moment) = cell else { return None };
     Some(if moment.subsec_nanosecond() != 0 {
@@ -393,7 +403,7 @@ fn precision(cell: &TableCell) -> Option<TimePrecision> {
     })
 }
 
-/// A moment of a bucket for people.
-pub(super) fn bucket(moment: Timestamp, zone: &TimeZone) -> String {
+/// Formats the beginning of a time bucket for people.
+pub(super) fn bucket_text(moment: Timestamp, zone: &TimeZone) -> String {
     moment_text(moment, precision(&TableCell::Moment(moment)).unwrap_or(TimePrecision::Seconds), zone)
 }

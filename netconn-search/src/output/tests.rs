@@ -1,4 +1,4 @@
-//! Golden outputs of all forms for fixed rows.
+//! Compares the output in all formats for fixed rows with golden files.
 
 use std::{
     io::{self, Write},
@@ -18,7 +18,7 @@ use datafusion::{
 use super::*;
 use crate::output::{intent::EventRows, moments::MomentColumns};
 
-/// What was written, for the one who looks.
+/// A writer whose bytes can be read while another writer owns it.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -44,7 +44,7 @@ fn style(format: OutputFormat, width: usize) -> OutputStyle {
     OutputStyle { format, is_chart: false, is_live: false, width: NonZero::new(width), zone: zone() }
 }
 
-/// The answer of a query that names its columns.
+/// Returns the intent of a query that names its columns.
 fn columns() -> AnswerIntent {
     AnswerIntent {
         moments: MomentColumns::of_events(),
@@ -55,7 +55,7 @@ fn columns() -> AnswerIntent {
     }
 }
 
-/// The answer of a query that gives events, with a column that it has made.
+/// Returns the intent of a query whose rows are events, with a column that it adds.
 fn of_events() -> AnswerIntent {
     AnswerIntent { events: Some(EventRows { made: vec!["made".into()] }), ..columns() }
 }
@@ -86,7 +86,7 @@ fn check(name: &str, style: &OutputStyle, batches: &[RecordBatch]) {
     check_as(name, style, &columns(), batches);
 }
 
-/// The same for the answer of a query.
+/// Compares an answer with this intent with the file of this name.
 fn check_as(name: &str, style: &OutputStyle, intent: &AnswerIntent, batches: &[RecordBatch]) {
     let bytes = bytes(style, intent, batches).unwrap();
     let written = anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string();
@@ -115,7 +115,7 @@ fn rows() -> RecordBatch {
     ])
 }
 
-/// Connections by hour, with none at 12, at 13, and in the evening.
+/// Connections by hour, with none at 12, at 13 and in the evening.
 fn hours() -> RecordBatch {
     let hours = [10, 11, 13, 14, 24].map(|hour| 1_762_300_800_000 + hour * 3_600_000);
     batch(vec![
@@ -132,7 +132,7 @@ fn tops() -> RecordBatch {
     ])
 }
 
-/// Events as they were recorded: most columns have no value.
+/// Events, in which most columns have no value.
 fn events() -> RecordBatch {
     batch(vec![
         ("agent.version", Arc::new(StringArray::from(vec!["0.1.0", "0.1.0"]))),
@@ -210,7 +210,7 @@ fn charts_show_what_is_missing() {
         ("name", Arc::new(StringArray::from(vec!["a"; 2001]))),
         ("n", Arc::new(Int64Array::from(vec![1; 2001]))),
     ]);
-    assert!(refusal(many).starts_with("a chart of more than 2000 bars"));
+    assert!(refusal(many).starts_with("a chart can have at most 2000 bars"));
 }
 
 #[test]

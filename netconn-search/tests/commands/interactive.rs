@@ -1,4 +1,4 @@
-//! The line editor, on a terminal that `script` makes.
+//! Tests the line editor on a pseudo-terminal made by `script`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -13,10 +13,10 @@ use std::{
 
 use crate::support::Scene;
 
-/// How long something may take to appear: the machine may be busy.
+/// Longest time until a text appears; long, because the machine may be busy.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A session on a terminal: what is typed, and what appears.
+/// A session of the line editor on a terminal.
 struct Terminal {
     child: std::process::Child,
     shown: mpsc::Receiver<u8>,
@@ -48,7 +48,7 @@ impl Terminal {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits until this appears behind what was waited for before.
+    /// Waits until this text appears after the one waited for before.
     fn shows(&mut self, text: &str) {
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains(text) {
@@ -63,7 +63,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The search hears that its terminal is gone.
+        // The program ends when its terminal closes.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -75,11 +75,12 @@ fn queries_are_typed_completed_corrected_and_kept() {
     let mut terminal = Terminal::new(&scene);
     terminal.shows("Tab completes");
     terminal.shows("> ");
-    // What is wrong is said, and comes back with its place underlined to be corrected.
+    // An error is reported, and the query returns with the place underlined.
     terminal.types("| colums event.type\r");
     terminal.shows("there is no command 'colums'");
     terminal.shows("\u{1b}[4m\u{1b}[31mcolums");
-    // Away with all of it, then another, completed: fields, and columns of commands before.
+    // Deletes the line (Ctrl-E, Ctrl-U) and types another with completion: of a field, and of a column of an earlier
+    // command.
     terminal.types("\u{5}\u{15}");
     terminal.types("| group hits = count() by src.process.na\t | sort -hi\t\r");
     terminal.shows("| sort -hits");

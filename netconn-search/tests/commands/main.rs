@@ -1,4 +1,4 @@
-//! The command as people run it: what it prints, what it says, how it ends.
+//! Runs the command as people do, and checks its output, its messages and its exit codes.
 
 mod interactive;
 mod sources;
@@ -14,7 +14,7 @@ use std::{
 use crate::support::{EVENTS, Scene};
 
 #[test]
-fn tables_are_for_people() {
+fn tables_are_shown() {
     let scene = Scene::new();
     scene.check(
         &["event.type = 'IP Connect' | sort event.time", "-f", "whole.ndjson"],
@@ -44,8 +44,8 @@ a\u{fffd}[2Jb            1
 -                 1
 ",
         "\
-3 events of this time are known to be lost (event.type = 'Data Loss' has the details): the answer may miss some
-1 line in the files is no event and left out
+3 events of this time range are known to be lost (see event.type = 'Data Loss'): the answer may be incomplete
+1 line in the files is not an event and left out
 3 rows, 4 events read (741 B) in T; some were lost
 ",
     );
@@ -75,7 +75,7 @@ n by t
             &[query, "-f", "whole.ndjson", "--chart"],
             2,
             "",
-            "netconn: events are not drawn, what is counted of them is: use `group … by timebucket('10m')` or `top 10 count() by \
+            "netconn: events cannot be drawn, only aggregates of them: use `group … by timebucket('10m')` or `top 10 count() by \
              …`\n",
         );
     }
@@ -83,12 +83,12 @@ n by t
         &["hunt", "all", "-f", "whole.ndjson", "--chart"],
         2,
         "",
-        "netconn: all hunts are shown as table, json or ndjson: name one for other forms\n",
+        "netconn: all hunts can be shown as table, json or ndjson only: name one hunt for other formats\n",
     );
 }
 
 #[test]
-fn programs_read_the_same_rows() {
+fn all_formats_have_the_same_rows() {
     let scene = Scene::new();
     let query = "event.type = 'IP Connect' | sort event.time | columns src.process.name, port = dst.port.number";
     scene.check(
@@ -108,13 +108,13 @@ fn programs_read_the_same_rows() {
     assert_eq!(json["rows"][1]["port"], 22);
     assert_eq!((&json["row_count"], &json["events_lost"], &json["bad_lines"]), (&2.into(), &3.into(), &1.into()));
     assert_eq!(json["warnings"], serde_json::json!([]));
-    // Parquet is read by the same program.
+    // The Parquet output can be searched again.
     scene.check(&[query, "-f", "whole.ndjson", "--format", "parquet", "-o", "out.parquet"], 0, "", "");
     scene.check(&["| columns port | sort port", "-f", "out.parquet", "--format", "csv"], 0, "port\n22\n443\n", "");
 }
 
 #[test]
-fn what_was_not_read_is_said() {
+fn unread_files_are_reported() {
     let scene = Scene::new();
     fs::create_dir(scene.path("many")).unwrap();
     fs::copy(scene.path("whole.ndjson"), scene.path("many/whole.ndjson")).unwrap();
@@ -134,7 +134,7 @@ fn what_was_not_read_is_said() {
 }
 
 #[test]
-fn ends_have_a_meaning() {
+fn exit_codes_follow_the_outcome() {
     let scene = Scene::new();
     scene.check(&["event.type = 'None'", "-f", "whole.ndjson", "-q"], 0, "", "");
     scene.check(&["event.type = 'None'", "-f", "whole.ndjson", "-q", "-e"], 1, "", "");
@@ -185,13 +185,13 @@ help: write: event.type
         &[],
         2,
         "",
-        "netconn: there is no query: name it, as in `netconn search \"event.type = 'IP Connect'\"`, or as @FILE or -\n",
+        "netconn: a query is needed: `netconn search \"event.type = 'IP Connect'\"`, @FILE or - for standard input\n",
     );
     scene.check(
         &["| group count()", "--follow"],
         65,
         "",
-        "netconn: `group` cannot be followed, for it needs all rows: --follow takes a filter, then `filter`, `columns`, `let`, \
+        "netconn: `group` needs all rows and cannot be used with --follow, which allows a filter, `filter`, `columns`, `let`, \
          `parse` and `lookup`\n",
     );
     for (query, what) in [
@@ -204,7 +204,7 @@ help: write: event.type
             65,
             "",
             &format!(
-                "netconn: `{what}` cannot be followed, for it needs all rows: --follow takes a filter, then `filter`, \
+                "netconn: `{what}` needs all rows and cannot be used with --follow, which allows a filter, `filter`, \
                  `columns`, `let`, `parse` and `lookup`\n"
             ),
         );
@@ -250,7 +250,7 @@ fn segments_are_converted_for_the_daemon() {
 }
 
 #[test]
-fn a_query_comes_from_anywhere() {
+fn queries_are_read_from_files_standard_input_and_saved_ones() {
     let scene = Scene::new();
     let (count, rows) = ("| group n = count()", "n\n3\n");
     let rest = ["-f", "whole.ndjson", "--format", "csv"];
@@ -264,23 +264,23 @@ fn a_query_comes_from_anywhere() {
         &[&[count, "--save", "all"][..], &rest].concat(),
         0,
         rows,
-        "netconn: saved as all; `netconn search --saved all` runs it\n",
+        "netconn: saved all; run it with `netconn search --saved all`\n",
     );
     scene.check(&[&["--saved", "all"][..], &rest].concat(), 0, rows, "");
     scene.check(&["--saved"], 0, "all\n", "");
     scene.check(&["--saved", "al"], 2, "", "netconn: there is no saved query 'al'; did you mean 'all'?\n");
-    // Also what is wrong only when its words are looked up is not kept.
+    // A query with an error that only the checker finds is not saved either.
     let refused = scene.run(&["frobnicate(a) = 1", "--save", "wrong"]);
     assert_eq!(refused.status.code(), Some(65));
     let split = scene.run(&["event.type", "=", "IP Connect"]);
     let said = String::from_utf8(split.stderr).unwrap();
-    assert!(split.status.code() == Some(2) && said.contains("put it in quotes"), "{said}");
+    assert!(split.status.code() == Some(2) && said.contains("Quote the query"), "{said}");
     scene.check(&["a = (1", "--save", "wrong"], 65, "", &String::from_utf8(scene.run(&["a = (1"]).stderr).unwrap());
     scene.check(&["--saved"], 0, "all\n", "");
 }
 
 #[test]
-fn errors_are_json_for_those_who_read_json() {
+fn errors_are_json_with_format_json() {
     let scene = Scene::new();
     let error = |arguments: &[&str]| {
         let output = scene.run(&[arguments, &["--format", "json"]].concat());
@@ -298,7 +298,7 @@ fn errors_are_json_for_those_who_read_json() {
 }
 
 #[test]
-fn a_reader_that_goes_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let scene = Scene::new();
     let many: String = EVENTS.lines().take(1).map(|line| format!("{line}\n")).collect::<String>().repeat(20_000);
     fs::write(scene.path("many.ndjson"), many).unwrap();
@@ -313,7 +313,7 @@ fn a_reader_that_goes_is_no_failure() {
 }
 
 #[test]
-fn colours_are_for_those_who_want_them() {
+fn colours_follow_the_option() {
     let scene = Scene::new();
     let arguments = ["| group n = count()", "-f", "whole.ndjson", "--color"];
     let shown = |when| scene.run(&[&arguments[..], &[when]].concat()).stdout;
@@ -335,7 +335,7 @@ fn hunts_are_listed_shown_and_run() {
         serde_json::from_slice(&scene.run(&["hunt", "--list", "--format", "json"]).stdout).unwrap();
     assert_eq!(json["hunts"].as_array().map(Vec::len), Some(11));
     let shown = String::from_utf8(scene.run(&["hunt", "mining", "--show"]).stdout).unwrap();
-    for part in ["What else looks like that", "min_connections", "| sort -Connections"] {
+    for part in ["False positives", "min_connections", "| sort -Connections"] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
     let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("hunts/tests/mining.match.ndjson");
@@ -350,12 +350,12 @@ fn hunts_are_listed_shown_and_run() {
         &["hunt", "minin"],
         2,
         "",
-        "netconn: there is no hunt 'minin' (`netconn hunt --list` shows all); did you mean 'mining'?\n",
+        "netconn: there is no hunt 'minin' (`netconn hunt --list` lists all); did you mean 'mining'?\n",
     );
 }
 
 #[test]
-fn a_hunt_has_its_range() {
+fn a_hunt_has_a_default_range() {
     let scene = Scene::new();
     let found = |name: &str, kind: &str, range: &[&str]| {
         let events = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("hunts/tests/{name}.{kind}.ndjson"));
@@ -366,18 +366,18 @@ fn a_hunt_has_its_range() {
         String::from_utf8(output.stdout).unwrap().lines().count() - 1
     };
     for name in ["new-listeners", "rare-destinations"] {
-        // Of files without a range, and of its own range up to an end.
+        // Files as a whole, without a time range; then the default range of the hunt, up to an end.
         for range in [&[][..], &["--until", "2026-11-21T00:00:00Z"]] {
             assert_eq!((found(name, "match", range), found(name, "nomatch", range)), (1, 0), "{name} {range:?}");
         }
     }
-    // Another beginning is another range.
+    // A beginning replaces the default range.
     let last = ["--last", "1ms", "--until", "2026-11-21T00:00:00Z"];
     assert_eq!(found("mining", "match", &last), 0);
 }
 
 #[test]
-fn a_hunt_says_what_all_have_found() {
+fn all_hunts_are_summarised() {
     let scene = Scene::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hunts/tests/mining.match.ndjson");
     let range = ["--last", "30d", "--until", "2026-11-21T00:00:00Z"];
@@ -385,7 +385,7 @@ fn a_hunt_says_what_all_have_found() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(
-        said.ends_with("11 hunts; found: suspicious-executable (1), mining (2), rare-destinations (2)\n"),
+        said.ends_with("11 hunts run; found: suspicious-executable (1), mining (2), rare-destinations (2)\n"),
         "{said}"
     );
     let output =
@@ -397,7 +397,7 @@ fn a_hunt_says_what_all_have_found() {
 }
 
 #[test]
-fn columns_that_only_the_data_know_are_looked_for() {
+fn unknown_columns_of_tables_are_reported() {
     let scene = Scene::new();
     let tables = scene.path("tables");
     fs::create_dir(&tables).unwrap();
@@ -414,7 +414,7 @@ fn columns_that_only_the_data_know_are_looked_for() {
     let counted = "| group n = count() by event.type, src.process.name";
     let transposed = said(&format!("{counted} | transpose event.type on src.process.name | filter nope > 1"));
     assert!(transposed.contains("there is no column 'nope' here"), "{transposed}");
-    // Once, by whoever knows it first.
+    // The checker and the planner both know it: only one of them warns.
     let grouped = said(&format!("{counted} | filter nope > 1"));
     assert_eq!(grouped.matches("'nope'").count(), 1, "{grouped}");
     assert!(!said("| dataset 'hosts' | filter name = 'one'").contains("warning"));
@@ -433,9 +433,9 @@ fn a_dash_is_standard_output_and_no_file() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
-/// An answer that ends before its first row leaves nothing of itself before the error.
+/// A query that fails before its first row writes only the object with the error.
 #[test]
-fn what_fails_while_it_runs_is_one_object() {
+fn a_late_error_is_one_json_object() {
     let scene = Scene::new();
     fs::write(scene.path("large.ndjson"), "{\"event.time\":1795255200000,\"n\":9223372036854775807}\n").unwrap();
     let output = scene.run(&["| columns m = n + 1", "-f", "large.ndjson", "--format", "json"]);

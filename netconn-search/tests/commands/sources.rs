@@ -1,4 +1,4 @@
-//! Where events come from: files, some of which may not be read, and the daemon.
+//! Tests the sources of events: files, some of them unreadable, and the daemon.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -17,7 +17,7 @@ use std::{
 
 use crate::support::{EVENTS, Scene};
 
-/// Runs a search as somebody whom permissions hold for: root without the capabilities that pass over them.
+/// Runs a search that file permissions apply to: as root, drops the capabilities that override them.
 fn run_unprivileged(scene: &Scene, arguments: &[&str]) -> Output {
     let mut command = scene.command(arguments);
     if fs::metadata(scene.folder.path()).unwrap().uid() == 0 {
@@ -30,7 +30,7 @@ fn run_unprivileged(scene: &Scene, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn what_may_not_be_read_is_said() {
+fn unreadable_files_are_reported() {
     let scene = Scene::new();
     let folder = scene.path("store");
     let segment = |name: &str| folder.join(format!("events-{name}.ndjson"));
@@ -44,13 +44,13 @@ fn what_may_not_be_read_is_said() {
         let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         (output.status.code(), out, said)
     };
-    // One file of several: the others answer.
+    // One of two files is unreadable: the other is searched.
     forbid(&segment("1795255190000"));
     let (code, out, said) = answer();
     assert_eq!((code, out.as_str()), (Some(0), "n\n3\n"), "{said}");
     let expected = "store/events-1795255190000.ndjson was not read: Permission denied (os error 13).\n";
     assert!(said.contains(expected), "{said}");
-    // All files, then the folder itself.
+    // All files are unreadable, then the folder itself.
     forbid(&segment("1795255191000"));
     let advice = "permission denied (join the group of the folder, or run as root)\n";
     let (code, out, said) = answer();
@@ -71,7 +71,7 @@ fn events_are_followed() {
         let length = client.read(&mut request).unwrap();
         assert!(request[..length].starts_with(b"GET /v1/events "));
         client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
-        // A line in two parts, and time to be looked at between them.
+        // A line arrives in two parts, with time for a search between them.
         for part in [&EVENTS[..100], &EVENTS[100..]] {
             write!(client, "{:x}\r\n{part}\r\n", part.len()).unwrap();
             thread::sleep(Duration::from_millis(500));
@@ -89,21 +89,21 @@ fn events_are_followed() {
         ],
         0,
         "src.process.name,secure\ncurl,true\na\u{1b}[2Jb,false\n",
-        // The daemon tells this client what it was too slow for, whatever the filter.
-        "3 events were lost here: the daemon says so.\n",
+        // The daemon reports the events that this client was too slow for, whatever the filter.
+        "the daemon reports 3 lost events here\n",
     );
     daemon.join().unwrap();
 }
 
 #[test]
-fn what_is_followed_is_checked_and_ends_in_time() {
+fn a_followed_query_is_checked_and_ends_at_the_timeout() {
     let scene = Scene::new();
     let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
     let daemon = thread::spawn(move || {
         let (mut client, _) = socket.accept().unwrap();
         assert!(client.read(&mut [0; 1024]).unwrap() > 0);
         client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
-        // Until it goes.
+        // Reads until the client closes the connection.
         let _ = client.read_to_end(&mut Vec::new());
     });
     let query = "dst.port.numbr = 443";

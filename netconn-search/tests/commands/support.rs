@@ -1,4 +1,4 @@
-//! What tests of the command have in common.
+//! Helpers shared by the tests of the command.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Three events: 10:00:00, 10:00:01 and 10:01 UTC on 21 November 2026; then a line that is none, and a loss of 3 events.
+/// Three events of 10:00:00, 10:00:01 and 10:01 UTC on 21 November 2026, then a cut-off line, then a loss of 3 events.
 pub const EVENTS: &str = r#"{"event.type":"IP Connect","event.time":1795255200000,"timestamp":"2026-11-21T10:00:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.connectionStatus":"SUCCESS"}
 {"event.type":"IP Connect","event.time":1795255201000,"timestamp":"2026-11-21T10:00:01Z","src.process.name":"a\u001b[2Jb","dst.ip.address":"203.0.113.51","dst.port.number":22,"event.network.connectionStatus":"FAILURE"}
 {"event.type":"IP Close","event.time":1795255260000,"timestamp":"2026-11-21T10:01:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.bytesSent":517}
@@ -18,7 +18,7 @@ pub const EVENTS: &str = r#"{"event.type":"IP Connect","event.time":179525520000
 {"event.type":"Data Loss","event.time":1795255270000,"loss.stage":"ring","loss.count":3}
 "#;
 
-/// A folder with events, in which commands are run.
+/// A folder with events, in which commands run.
 pub struct Scene {
     pub folder: TempDir,
 }
@@ -60,7 +60,7 @@ impl Scene {
         self.command(arguments).output().unwrap()
     }
 
-    /// Exit code, standard output and standard error.
+    /// Runs the command and compares its exit code, standard output and standard error.
     pub fn check(&self, arguments: &[&str], code: i32, out: &str, error: &str) {
         let output = self.run(arguments);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -69,7 +69,7 @@ impl Scene {
     }
 }
 
-/// What was said, without how long it took.
+/// Replaces the elapsed time in a summary by `T`.
 fn untimed(text: &str) -> String {
     let lines = text.lines().map(|line| match line.split_once(" in ") {
         Some((before, after)) if line.contains(" read (") => {

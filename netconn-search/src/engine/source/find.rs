@@ -1,4 +1,4 @@
-//! From paths to the files that hold events, and what each of them is.
+//! Finds the files with events below the paths that were named, and detects the format of each.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -15,62 +15,64 @@ use netconn_model::segment_name::{self, SegmentName};
 
 use crate::engine::error::{Result, SearchError};
 
-/// Folders below the one named are searched so deep.
+/// Depth to which folders below a named one are searched.
 const DEPTH: usize = 8;
 
-/// Endings of the files that are taken out of a folder.
+/// Extensions of the files that are read from a folder; `.gz` or `.zst` may follow. A file named by itself may have
+/// any.
 const ENDINGS: [&str; 4] = [".ndjson", ".jsonl", ".json", ".parquet"];
 
-/// How a file is written.
+/// The format of a file, detected from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileFormat {
-    /// One JSON object on each line.
+    /// NDJSON: one JSON object on each line.
     Lines,
-    /// The same, compressed by gzip.
+    /// NDJSON compressed with gzip.
     Gzip,
-    /// The same, compressed by zstd.
+    /// NDJSON compressed with zstd.
     Zstd,
-    /// Parquet.
+    /// Apache Parquet.
     Parquet,
 }
 
-/// Parquet files of the store that are kept open at most. They are found from the oldest on, and those are removed first.
+/// Most Parquet files of the history that are kept open. The oldest are found first, and the daemon removes those
+/// first.
 const KEPT_OPEN: usize = 256;
 
 /// A file with events.
 #[derive(Clone, Debug)]
 pub(crate) struct EventFile {
-    /// Where it is, without links.
+    /// Canonical path, without symbolic links.
     pub(crate) path: PathBuf,
-    /// How it is written.
+    /// Format, from the first bytes.
     pub(crate) format: FileFormat,
-    /// Bytes when it was found.
+    /// Size in bytes when the file was found.
     pub(crate) size: u64,
-    /// Device and number: the same for all names of a file.
+    /// Device and inode number: the same for all names of a file.
     pub(crate) id: (u64, u64),
-    /// It was named itself, not found in a folder.
+    /// Whether the file was named itself rather than found in a folder.
     pub(crate) is_named: bool,
-    /// Kept open from the moment it was found: the store removes segments when they have been converted, and Parquet files
-    /// when there is no room for them.
+    /// The open file, for files of the history: the daemon removes segments once they are converted, and Parquet files
+    /// when the history is full. An open file stays readable.
     pub(crate) handle: Option<Arc<File>>,
 }
 
-/// The files of a search.
+/// The files that a search reads.
 #[derive(Debug, Default)]
 pub(crate) struct FoundFiles {
-    /// Those to read, each once.
+    /// Files to read, each once.
     pub(crate) files: Vec<EventFile>,
-    /// How many were left out because their name says that they hold another time.
+    /// Number of files left out because the times in their names lie outside the range.
     pub(crate) pruned: usize,
-    /// Bytes of those.
+    /// Size of the files left out, bytes.
     pub(crate) pruned_bytes: u64,
-    /// Those that could not be read.
+    /// Files and folders that could not be read.
     pub(crate) problems: Vec<UnreadFile>,
-    /// When the history begins, epoch milliseconds, if there is nothing but a history.
+    /// Beginning of the history, epoch milliseconds; `None` if files from elsewhere are read as well.
     pub(crate) begins: Option<i64>,
 }
 
-/// A file or folder in a folder that could not be read.
+/// A file or folder, found in a folder, that could not be read.
 #[derive(Debug)]
 pub(crate) struct UnreadFile {
     path: PathBuf,
@@ -78,7 +80,7 @@ pub(crate) struct UnreadFile {
 }
 
 impl EventFile {
-    /// Whether it is one of the history's, by its name.
+    /// Returns whether the file belongs to the daemon's history, judged by its name.
     pub(crate) fn is_of_history(&self) -> bool {
         is_of_history(&self.path)
     }
@@ -90,8 +92,8 @@ impl Display for UnreadFile {
     }
 }
 
-/// Finds the files below `paths` that may hold events of `range`. A path named must be readable; what is below it that
-/// is not becomes a problem, and an error if there is nothing else.
+/// Finds the files below `paths` that may hold events of `range` (epoch milliseconds). A named path must be readable.
+/// An unreadable file below it is only reported in [`FoundFiles::problems`], but is an error if no other file is found.
 pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Result<FoundFiles> {
     let mut finder = FileFinder {
         range,
@@ -121,6 +123,7 @@ pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Resul
         }
     }
     let mut found = finder.found;
+    // A file from elsewhere may hold events from before the history.
     found.begins = if finder.has_others { None } else { finder.begins };
     if found.files.is_empty() && !found.problems.is_empty() {
         let UnreadFile { path, source } = found.problems.swap_remove(0);
@@ -132,14 +135,14 @@ pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Resul
 struct FileFinder<'a> {
     range: Option<&'a Range<i64>>,
     found: FoundFiles,
-    /// Files and folders that were met: links lead in circles, and a path can be named twice.
+    /// Files and folders visited so far: symbolic links can form cycles, and a path can be named twice.
     seen: HashSet<(u64, u64)>,
     kept_open: usize,
-    /// What is no reason to say that a folder is empty.
+    /// Number of entries that show that a folder is not empty, whether or not they are read.
     candidates: usize,
-    /// The earliest time that a name of the history has.
+    /// Earliest time in the names of the history's files, epoch milliseconds.
     begins: Option<i64>,
-    /// Whether there are files that are no history's.
+    /// Whether files were found that do not belong to a history.
     has_others: bool,
 }
 
@@ -149,8 +152,10 @@ impl FileFinder<'_> {
         for entry in fs::read_dir(path)? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
+        // Times in names have a fixed width: sorted names are in the order of time, which `is_next` needs.
         names.sort_unstable();
         let mut has_next = false;
+        // A segment and the Parquet file made of it exist together for a minute: only one of them counts.
         let current: BTreeSet<SegmentName> =
             segment_name::current(names.iter().filter_map(|name| SegmentName::parse(name))).into_iter().collect();
         for name in names.iter().filter(|name| !segment_name::is_temporary(name)) {
@@ -169,12 +174,13 @@ impl FileFinder<'_> {
                 }
                 continue;
             }
+            // `.ndjson.gz` counts as `.ndjson`.
             let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
             let counts = parsed.is_none_or(|name| current.contains(&name));
             if !counts || !ENDINGS.iter().any(|ending| plain.ends_with(ending)) {
                 continue;
             }
-            // Nobody may ever write into a pipe.
+            // Opening a named pipe would block until another program writes to it.
             if metadata.as_ref().is_ok_and(|metadata| !metadata.is_file()) {
                 continue;
             }
@@ -182,6 +188,7 @@ impl FileFinder<'_> {
                 Some(from) => self.begins = Some(self.begins.map_or(from, |begins| begins.min(from))),
                 None => self.has_others = true,
             }
+            // Only names of the history promise a time range; other files are always read.
             if let (Some(name), Some(range)) = (parsed, self.range)
                 && !may_hold(name, range)
                 && !is_next(name, range, &mut has_next)
@@ -192,12 +199,13 @@ impl FileFinder<'_> {
                 continue;
             }
             let opened = match (open_file(&path), parsed) {
+                // The daemon has converted and removed the segment since the folder was listed.
                 (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => open_converted(&path, name),
                 (opened, _) => opened,
             };
             match opened {
                 Ok(Some(file)) => self.add(file),
-                // It is empty: that is an answer.
+                // An empty file is a valid file without events.
                 Ok(None) => self.candidates += 1,
                 Err(source) => self.problem(path, source),
             }
@@ -205,12 +213,13 @@ impl FileFinder<'_> {
         Ok(())
     }
 
-    /// Takes a file, but not twice.
+    /// Adds a file unless it was added before.
     fn add(&mut self, mut file: EventFile) {
         self.candidates += 1;
         if !self.is_new(file.id) {
             return;
         }
+        // The daemon removes the oldest files first: newer ones can be opened again when they are read.
         if file.format == FileFormat::Parquet && file.handle.is_some() {
             self.kept_open += 1;
             if self.kept_open > KEPT_OPEN {
@@ -243,13 +252,15 @@ fn may_hold(name: SegmentName, range: &Range<i64>) -> bool {
     end.is_some_and(|end| range.start < range.end && name.may_hold(&(start.unwrap_or(0)..=end)))
 }
 
-/// Whether this is the first Parquet file behind the range: a loss is told when it is over. Names come in order.
+/// Returns whether this is the first Parquet file after the range, given names in order of time. It may report a loss
+/// that happened in the range: a loss is reported when it is over.
 fn is_next(name: SegmentName, range: &Range<i64>, has_next: &mut bool) -> bool {
     let is_behind = i64::try_from(name.from()).is_ok_and(|from| from >= range.end);
     is_behind && name.to().is_some() && !std::mem::replace(has_next, true)
 }
 
-/// What the store has made of a segment that was there when its folder was listed. Nothing if it was the oldest and had to go.
+/// Opens the Parquet file made of a segment that was removed after its folder had been listed. `None`: the segment was
+/// the oldest and was deleted to make room.
 fn open_converted(path: &Path, segment: SegmentName) -> io::Result<Option<EventFile>> {
     let Some(folder) = path.parent() else { return Ok(None) };
     for entry in fs::read_dir(folder)? {
@@ -262,13 +273,13 @@ fn open_converted(path: &Path, segment: SegmentName) -> io::Result<Option<EventF
     Ok(None)
 }
 
-/// Looks at the first bytes, whatever the name; `None` for an empty file.
+/// Opens a file and detects its format from the first bytes, not from the name; `None` for an empty file.
 pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
-    // Before it is opened: that of a pipe waits for somebody who writes.
+    // Checked before opening: to open a named pipe blocks until another program writes to it.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is no regular file: write what comes out of it into a file, and name that",
+            "it is not a regular file: write its contents to a file and name that",
         ));
     }
     let mut file = File::open(path)?;
@@ -288,10 +299,11 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
         [0x28, 0xb5, 0x2f, 0xfd] => FileFormat::Zstd,
         _ => FileFormat::Lines,
     };
+    // Only files of the history are removed while they are read.
     let handle =
         (is_of_history(path) && matches!(format, FileFormat::Lines | FileFormat::Parquet)).then(|| Arc::new(file));
     let path = match fs::canonicalize(path) {
-        // The store has removed it just now; it is open.
+        // The daemon has just removed the file; the open handle still reads it.
         Err(error) if error.kind() == io::ErrorKind::NotFound && handle.is_some() => path.to_owned(),
         path => path?,
     };
@@ -335,9 +347,9 @@ mod tests {
         let some = find_files(&paths, Some(&(1_700_000_099_999..1_700_000_200_000))).unwrap();
         assert_eq!((names(&some).len(), some.pruned, some.pruned_bytes), (3, 1, 3));
         let none = find_files(&paths, Some(&(1_600_000_000_000..1_600_000_200_000))).unwrap();
-        // The first one behind may tell what was lost before.
+        // The first file after the range may report losses within it.
         assert_eq!(names(&none), ["events-1700000000000-1700000099999.parquet", "other.ndjson.gz"]);
-        assert_eq!((none.pruned, none.begins), (2, None), "not all of it is a history");
+        assert_eq!((none.pruned, none.begins), (2, None), "one file does not belong to the history");
         fs::remove_file(folder.path().join("other.ndjson.gz")).unwrap();
         assert_eq!(find_files(&paths, None).unwrap().begins, Some(1_700_000_000_000));
     }
@@ -396,16 +408,13 @@ mod tests {
         fs::write(folder.path().join("a.ndjson"), "{}\n").unwrap();
         assert_eq!(names(&find_files(&[folder.path().to_owned()], None).unwrap()), ["a.ndjson"]);
         let error = find_files(&[pipe], None).unwrap_err().to_string();
-        assert!(
-            error.contains("pipe.ndjson: it is no regular file: write what comes out of it into a file"),
-            "{error}"
-        );
+        assert!(error.contains("pipe.ndjson: it is not a regular file: write its contents to a file"), "{error}");
     }
 
     #[test]
     fn what_cannot_be_read_is_a_problem_and_alone_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        // Who runs tests as root may read everything, but no link to itself.
+        // Root can read any file, but not a symbolic link to itself.
         let path = folder.path().join("loop.ndjson");
         std::os::unix::fs::symlink("loop.ndjson", &path).unwrap();
         let paths = [folder.path().to_owned()];

@@ -1,4 +1,4 @@
-//! Lines of a file, whole or a piece of it, compressed or not, through one buffer.
+//! Reads the lines of a file, or of a range of it, compressed or not, through one buffer.
 
 use std::{
     fs::File,
@@ -14,16 +14,17 @@ use flate2::read::MultiGzDecoder;
 
 use super::find::{EventFile, FileFormat};
 
-/// First size of the buffer.
+/// Initial size of the buffer, bytes; it doubles for longer lines.
 const BUFFER: usize = 512 * 1024;
 
-/// A byte order mark in UTF-8: some programs begin a file with it, and whoever joins files leaves it in the middle.
+/// The byte order mark in UTF-8. Some programs write it at the beginning of a file; concatenated files have it in the
+/// middle.
 pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
 
-/// A line longer than this is no event: it is left out, so that no file can fill the memory.
+/// Longest line that is read, bytes. Longer lines are skipped and counted, so that no file can exhaust the memory.
 const LONGEST: usize = 16 * 1024 * 1024;
 
-/// Reads a range of a file without moving its position, so that several readers share one handle.
+/// Reads a range of a file without moving its position, so that several readers can share one handle.
 struct FileRange {
     file: Arc<File>,
     position: u64,
@@ -41,26 +42,27 @@ impl Read for FileRange {
     }
 }
 
-/// The lines that begin in a range of a file.
+/// Reads the lines that begin in a range of a file.
 pub(crate) struct LineReader {
     input: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     start: usize,
     filled: usize,
-    /// Lines that begin at or behind it belong to the next piece. Counts from the first byte of the input.
+    /// Offset in the input from which lines belong to the next range.
     limit: u64,
-    /// Bytes of the input before `buffer[0]`.
+    /// Offset of `buffer[0]` in the input.
     passed: u64,
     ended: bool,
     read: Arc<AtomicU64>,
     too_long: u64,
     skip_first: bool,
-    /// What has no end is not there yet: the store is writing it.
+    /// Whether a last line without a line feed is left out: the daemon is still writing it.
     only_ended: bool,
 }
 
 impl LineReader {
-    /// The lines that begin in `start..end` of the file, of the bytes on disk; a compressed file is always read as a whole.
+    /// Opens a reader for the lines that begin in `start..end`, offsets in the file. Of a compressed file the range is
+    /// ignored: it is read as a whole.
     pub(crate) fn open(file: &EventFile, start: u64, end: u64) -> io::Result<Self> {
         let handle = match &file.handle {
             Some(handle) => Arc::clone(handle),
@@ -68,7 +70,8 @@ impl LineReader {
         };
         let read = Arc::new(AtomicU64::new(0));
         let whole = FileRange { file: handle, position: 0, end: u64::MAX, read: Arc::clone(&read) };
-        // A line begins where a newline ends: the byte before the piece tells whether its first line is its own.
+        // Reading begins one byte early: if that byte is a line feed, the first line of the range is complete.
+        // Otherwise the line began in the range before and is skipped.
         let (input, limit): (Box<dyn Read + Send>, u64) = match file.format {
             FileFormat::Gzip => (Box::new(MultiGzDecoder::new(whole)), u64::MAX),
             FileFormat::Zstd => (Box::new(zstd::stream::read::Decoder::new(whole)?), u64::MAX),
@@ -92,17 +95,17 @@ impl LineReader {
         })
     }
 
-    /// Bytes read from the disk since this was last asked.
+    /// Returns the number of bytes read from disk since the last call.
     pub(crate) fn take_read(&self) -> u64 {
         self.read.swap(0, Ordering::Relaxed)
     }
 
-    /// Lines that were too long, since this was last asked.
+    /// Returns the number of lines skipped as too long since the last call.
     pub(crate) fn take_too_long(&mut self) -> u64 {
         std::mem::take(&mut self.too_long)
     }
 
-    /// The next line, without its end. The last one may lack it, but for a segment of the store.
+    /// Returns the next line without its line feed. The last line may lack one, except in a segment of the history.
     pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
         if std::mem::take(&mut self.skip_first) && self.advance()?.is_none() {
             return Ok(None);
@@ -113,10 +116,13 @@ impl LineReader {
         }
     }
 
+    /// Returns the range of the next line in the buffer.
     fn advance(&mut self) -> io::Result<Option<(usize, usize)>> {
+        // `start..searched` of the buffer is known to hold no line feed.
         let mut searched = self.start;
         let mut dropping = false;
         loop {
+            // The limit counts only between lines: a line that begins before it is read to its end.
             if self.start == searched && self.passed + self.start as u64 >= self.limit && !dropping {
                 return Ok(None);
             }
@@ -144,13 +150,14 @@ impl LineReader {
                 dropping = true;
             }
             if dropping {
+                // Frees the buffer for the rest of the overlong line.
                 self.start = self.filled;
             }
             searched -= self.fill()?;
         }
     }
 
-    /// Makes room and reads once. Answers by how much the buffer's contents have moved to the front.
+    /// Makes room in the buffer and reads once. Returns by how many bytes the contents have moved to the front.
     fn fill(&mut self) -> io::Result<usize> {
         let moved = self.start;
         if moved > 0 {

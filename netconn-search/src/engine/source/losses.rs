@@ -1,20 +1,20 @@
-//! Events that are known to be lost, counted from the lines that say so.
+//! Counts lost events from the `Data Loss` events that report them.
 
 use std::ops::Range;
 
 use netconn_model::segment_name;
 use serde_json::Value;
 
-/// What the kind of those events is called.
+/// The `event.type` of events that report a loss.
 pub(crate) const KIND: &str = "Data Loss";
 
-/// The time in which losses count, epoch milliseconds; all when there is none.
+/// Counts the losses within a time range, epoch milliseconds; `None` counts all.
 #[derive(Clone, Debug)]
 pub(crate) struct LossCounter(pub(crate) Option<Range<i64>>);
 
 impl LossCounter {
-    /// How many events this line says are lost: 0 for any other line. What is said in the history of other outputs is not
-    /// missing there.
+    /// Returns how many events this line reports as lost; 0 for a line that is no `Data Loss` event. The history also
+    /// reports the losses of other outputs, which do not count for a file of the history: those events are in it.
     pub(crate) fn count(&self, line: &[u8], is_of_history: bool) -> u64 {
         let Ok(Value::Object(event)) = serde_json::from_slice(line) else { return 0 };
         let text = |name: &str| event.get(name).and_then(Value::as_str);
@@ -25,8 +25,9 @@ impl LossCounter {
             return 0;
         }
         let time = |name: &str| event.get(name).and_then(Value::as_i64);
-        let told = time("event.time");
-        let inside = match (&self.0, time("loss.from").or(told), time("loss.to").or(told)) {
+        // Reports without a time span count by their own time.
+        let reported = time("event.time");
+        let inside = match (&self.0, time("loss.from").or(reported), time("loss.to").or(reported)) {
             (None, ..) => true,
             (Some(range), Some(from), Some(to)) => from < range.end && to >= range.start,
             (Some(_), ..) => false,
@@ -48,7 +49,7 @@ mod tests {
         assert_eq!(count(None, line), 7);
         assert_eq!(count(None, r#"{"event.type":"IP Connect","src.process.name":"Data Loss","loss.count":7}"#), 0);
         assert_eq!(count(None, r#"{"event.type":"Data Loss""#), 0);
-        // It is told when it is over: what counts is when it was.
+        // A loss is reported when it is over; what counts is when it happened.
         let line = r#"{"event.type":"Data Loss","event.time":25,"loss.from":12,"loss.to":18,"loss.count":7}"#;
         for (range, expected) in [(10..13, 7), (18..30, 7), (13..14, 7), (19..30, 0), (5..12, 0)] {
             assert_eq!(count(Some(range.clone()), line), expected, "{range:?}");
@@ -62,6 +63,6 @@ mod tests {
         };
         let count = |output, is_of_history| LossCounter(None).count(line(output).as_bytes(), is_of_history);
         assert_eq!((count("history", true), count("/var/log/events", true)), (7, 0));
-        assert_eq!(count("/var/log/events", false), 7, "that may be the file");
+        assert_eq!(count("/var/log/events", false), 7, "the file may be that output");
     }
 }

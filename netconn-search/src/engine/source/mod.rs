@@ -1,4 +1,4 @@
-//! Where events come from: files and folders, as one table.
+//! Reads events from files and folders and presents them to the query engine as one table.
 
 pub(crate) mod find;
 pub(crate) mod progress;

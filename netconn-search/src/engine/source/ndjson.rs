@@ -1,4 +1,4 @@
-//! Streams of rows out of files of lines.
+//! Streams rows from NDJSON files, in pieces that several readers share.
 
 use std::{io, sync::Arc};
 
@@ -18,13 +18,14 @@ use super::{
     record::RowBuilder,
 };
 
-/// A file of lines is read in pieces of this size, by as many readers as there are processors.
+/// Size of the pieces into which an uncompressed file is divided, bytes. As many readers as there are processors share
+/// them.
 const PIECE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Batches that may wait for the engine, of each reader.
+/// Most batches of a reader that wait for the engine. It bounds the memory that a fast reader takes.
 const BATCHES_WAITING_MAX: usize = 2;
 
-/// The lines that begin in a range of a file.
+/// A range of a file; the lines that begin in it belong to it.
 #[derive(Clone, Debug)]
 pub(crate) struct FilePiece {
     file: EventFile,
@@ -32,11 +33,13 @@ pub(crate) struct FilePiece {
     end: u64,
 }
 
-/// Deals the pieces of all files to `readers`.
+/// Divides the files into pieces and deals these to at most `readers` readers.
 pub(crate) fn deal_pieces(files: &[EventFile], readers: usize) -> Vec<Vec<FilePiece>> {
+    // One piece to each reader in turn: readers then work at neighbouring offsets, and none gets all of a large file.
     let mut hands = vec![Vec::new(); readers.max(1)];
     let mut next = 0;
     for file in files {
+        // A compressed stream can only be read from its beginning.
         let pieces = if file.format == FileFormat::Lines { file.size.div_ceil(PIECE_BYTES).max(1) } else { 1 };
         for piece in 0..pieces {
             let start = piece * PIECE_BYTES;
@@ -50,16 +53,17 @@ pub(crate) fn deal_pieces(files: &[EventFile], readers: usize) -> Vec<Vec<FilePi
     hands
 }
 
-/// One reader: its pieces, and the columns that it builds.
+/// A partition of the table: reads its pieces one after the other.
 #[derive(Debug)]
 pub(crate) struct PieceReader {
-    /// What it reads.
+    /// The pieces to read.
     pub(crate) pieces: Vec<FilePiece>,
-    /// What it builds.
+    /// The columns to build.
     pub(crate) schema: SchemaRef,
-    /// What it counts.
+    /// The counters to increase.
     pub(crate) progress: Arc<SearchProgress>,
-    /// Whether it counts `Data Loss` too: the first scan of a search does.
+    /// Counts the losses that `Data Loss` events report; `Some` only in the first scan of a search, so that none counts
+    /// twice.
     pub(crate) losses: Option<LossCounter>,
 }
 
@@ -79,10 +83,11 @@ impl PartitionStream for PieceReader {
             batch_size,
         };
         let pieces = self.pieces.clone();
+        // File reads block: they must not hold up the threads that run the plan.
         stream.spawn_blocking(move || {
             let mut run = run;
             for piece in &pieces {
-                // Nobody listens any more: the query has its rows, or was given up.
+                // The receiver is gone: the query has enough rows or was cancelled.
                 if !run.piece(piece, &mut |batch| sender.blocking_send(Ok(batch)).is_ok())? {
                     return Ok(());
                 }
@@ -93,6 +98,7 @@ impl PartitionStream for PieceReader {
     }
 }
 
+/// The state of a reader while it runs.
 struct PieceScan {
     rows: RowBuilder,
     progress: Arc<SearchProgress>,
@@ -101,7 +107,7 @@ struct PieceScan {
 }
 
 impl PieceScan {
-    /// Reads a piece. Answers `false` when `send` did.
+    /// Reads a piece. Returns `false` if `send` does, which ends the scan.
     fn piece(&mut self, piece: &FilePiece, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
         let mut lines = match LineReader::open(&piece.file, piece.start, piece.end) {
             Ok(lines) => lines,
@@ -110,6 +116,7 @@ impl PieceScan {
                 return Ok(true);
             }
         };
+        // A substring search skips nearly all lines; only the few that match are parsed as JSON.
         let finder = memmem::Finder::new(losses::KIND);
         let is_of_history = piece.file.is_of_history();
         loop {
@@ -133,12 +140,14 @@ impl PieceScan {
             }
         }
         let more = self.flush(&mut lines, send)?;
+        // A file counts as read when its last piece is.
         if piece.end >= piece.file.size {
             self.progress.finish(1);
         }
         Ok(more)
     }
 
+    /// Sends the rows built so far, and adds what was counted to the progress.
     fn flush(&mut self, lines: &mut LineReader, send: &mut dyn FnMut(RecordBatch) -> bool) -> Result<bool> {
         self.progress.bad_lines(self.rows.take_bad() + lines.take_too_long());
         self.progress.wrong_values(self.rows.take_wrong());
@@ -150,7 +159,7 @@ impl PieceScan {
     fn note(&self, piece: &FilePiece, error: &io::Error) {
         let path = piece.file.path.display();
         self.progress.note(match error.kind() {
-            io::ErrorKind::UnexpectedEof => format!("{path} ends early: it was cut off, or is still being written."),
+            io::ErrorKind::UnexpectedEof => format!("{path} ends early: it is truncated or still being written."),
             _ => format!("{path} could not be read to its end: {error}."),
         });
     }

@@ -1,4 +1,4 @@
-//! Parquet files: what their footers say, and the plan that reads them.
+//! Reads the footers of Parquet files and builds the plan that scans them.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
@@ -43,34 +43,38 @@ use super::{
     shape::{ColumnShape, ORIGINAL, UNPARSED},
 };
 
-/// Bytes as the reader of Parquet takes them; the crate that they are of is no dependency here.
+/// The type of bytes that the Parquet reader takes; named through DataFusion, so that the crate `bytes` is no
+/// dependency.
 type Bytes = <PutPayload as IntoIterator>::Item;
 
-/// Of more columns than so many, those that are only shown are read in the rows that the filter leaves; of fewer, all are read:
-/// to pick the rows takes longer then. Measured over 10 million events: with 3 columns of which one is for a filter that
-/// leaves half, picking takes 1.1 to 1.6 times as long; with 7 of which three leave 0.05 %, 0.9; whole events of one address
-/// 1/15 (`cargo xtask bench search`, DataFusion 55).
+/// With more columns than this, the filter runs first and the other columns are read only for matching rows; with
+/// fewer, reading everything is faster. Measured over 10 million events, filtering first takes 1.1 to 1.6 times as long
+/// with 3 columns and a filter that keeps half of the rows, 0.9 times with 7 columns and a filter that keeps 0.05 %,
+/// and 1/15 for whole events of one address (`cargo xtask bench search`, DataFusion 55).
 const LATE_COLUMNS_MIN: usize = 6;
 
-/// Files whose number of rows and times the engine is told; that takes 25 kB for each, with 70 columns.
+/// Most files for which the engine gets statistics (row count and times): with 70 columns these take 25 kB for each
+/// file.
 const STATISTICS_FILES_MAX: usize = 2_000;
 
-/// A Parquet file and what its footer says.
+/// A Parquet file and the contents of its footer.
 #[derive(Clone, Debug)]
 pub(crate) struct ParquetFile {
     pub(crate) file: PartitionedFile,
     schema: Arc<Schema>,
-    /// Earliest and latest `event.time`.
+    /// Earliest and latest `event.time`, epoch milliseconds.
     time: Option<(i64, i64)>,
     rows: i64,
-    /// Rows that have something in these columns.
+    /// Rows with a value in `line.unparsed`.
     unparsed: u64,
+    /// Rows with a value in `line.original`.
     original: u64,
+    /// Rows with a value in `loss.count`.
     losses: u64,
 }
 
 impl ParquetFile {
-    /// Reads the footer; it is kept for the scan. Nothing if the file was found in a folder and the store has removed it.
+    /// Reads the footer and keeps it for the scan. `None`: the file was found in a folder and has been removed since.
     pub(crate) fn open(file: &EventFile) -> Result<Option<Self>> {
         let handle = match &file.handle {
             Some(handle) => Arc::clone(handle),
@@ -101,8 +105,9 @@ impl ParquetFile {
         }))
     }
 
-    /// Shares the columns with another file that has the same, and keeps the footer only if there are so many bytes of `room`
-    /// left: else it is read again for the scan. Of the store's files each takes some 10 kB of columns and more of a footer.
+    /// Shares the schema with `before` if both are equal, and drops the footer if it does not fit into `room` (bytes
+    /// left for footers); the scan then reads it again. In files of the history the schema takes about 10 kB, and the
+    /// footer more.
     pub(crate) fn share(&mut self, before: Option<&Self>, room: &mut usize) {
         if let Some(before) = before.filter(|before| before.schema == self.schema) {
             self.schema = Arc::clone(&before.schema);
@@ -117,11 +122,11 @@ impl ParquetFile {
         }
     }
 
-    /// Its columns; the names of those that cannot be read (lists and structures) are put into `others`.
+    /// Returns the columns, and adds the names of those that cannot be read (lists and structures) to `others`.
     pub(crate) fn columns<'a>(&'a self, others: &mut Vec<&'a str>) -> Vec<(&'a str, ColumnShape)> {
         let mut columns = Vec::new();
         for field in self.schema.fields() {
-            // Every converted segment has the columns for what went wrong; most have nothing in them.
+            // Every converted segment has these columns, and in most they are empty.
             let unused = [(UNPARSED, self.unparsed), (ORIGINAL, self.original)]
                 .iter()
                 .any(|(name, rows)| name == field.name() && *rows == 0);
@@ -136,39 +141,40 @@ impl ParquetFile {
         columns
     }
 
-    /// Whether its statistics rule out that it has an event of this time.
+    /// Returns whether the statistics rule out events in this range.
     pub(crate) fn outside(&self, range: &Range<i64>) -> bool {
         self.time.is_some_and(|(first, last)| first >= range.end || last < range.start)
     }
 
-    /// Earliest event, for the order in which files are read.
+    /// Returns the time of the earliest event, which is the order in which files are read.
     pub(crate) fn first(&self) -> i64 {
         self.time.map_or(i64::MIN, |(first, _)| first)
     }
 
-    /// Lines that were no JSON object when the file was made.
+    /// Returns the number of lines that were not a JSON object when the file was converted.
     pub(crate) fn unparsed(&self) -> u64 {
         self.unparsed
     }
 
-    /// Events of which a value was not of its field's type when the file was made.
+    /// Returns the number of events with a value that did not have its field's type when the file was converted.
     pub(crate) fn original(&self) -> u64 {
         self.original
     }
 
-    /// Whether some event may tell of losses.
-    pub(crate) fn may_tell_losses(&self) -> bool {
+    /// Returns whether some event may report a loss.
+    pub(crate) fn may_report_losses(&self) -> bool {
         self.losses > 0
     }
 
-    /// With what a table of these columns is told of its rows: how many, and the times. The statistics of all columns would
-    /// take as long as the footers themselves, and the engine skips row groups by those without being told.
+    /// Returns the file with statistics for a table of these columns: only the row count and the times. Statistics of
+    /// all columns would take as long as reading the footers, and the scan skips row groups by the footer anyway.
     fn file(&self, schema: &SchemaRef) -> PartitionedFile {
         let mut statistics = Statistics::new_unknown(schema);
         let rows = usize::try_from(self.rows);
         statistics.num_rows = rows.map_or(Precision::Absent, Precision::Exact);
         if let Some((first, last)) = self.time
             && let Some((place, field)) = schema.column_with_name(Field::EventTime.info().name)
+            // In files from elsewhere the column may have another type.
             && *field.data_type() == DataType::Int64
         {
             let column = &mut statistics.column_statistics[place];
@@ -179,17 +185,17 @@ impl ParquetFile {
     }
 }
 
-/// What a file is read from.
+/// How the scan reads a file; attached to it as an extension.
 #[derive(Debug)]
 struct FileSource {
     path: PathBuf,
-    /// With it the file can be read even when the store has removed it.
+    /// The open file, if it is kept: it stays readable after the daemon has removed it.
     handle: Option<Arc<File>>,
     /// The footer, if there was room for it.
     metadata: Option<Arc<ParquetMetaData>>,
 }
 
-/// Makes the readers of the files of [`ParquetFile`].
+/// Creates the readers for scans of [`ParquetFile`]s.
 #[derive(Debug)]
 struct ParquetReaders;
 
@@ -217,8 +223,8 @@ impl ParquetFileReaderFactory for ParquetReaders {
     }
 }
 
-/// Reads a file through its handle; the footer is known. It reads on the thread that asks: that waits for the bytes anyway,
-/// and to have another thread fetch them took a tenth of the time of a query.
+/// Reads a file through its handle, with a known footer. It reads on the calling thread, which has to wait for the
+/// bytes anyway: handing reads to another thread took a tenth of a query's time.
 struct HandleReader {
     handle: Arc<File>,
     metadata: Arc<ParquetMetaData>,
@@ -253,24 +259,24 @@ impl AsyncFileReader for HandleReader {
     }
 }
 
-/// Bytes of a file of this size.
+/// Reads a range of a file that has `size` bytes.
 fn read_bytes(file: &File, size: u64, range: &Range<u64>) -> io::Result<Vec<u8>> {
     let length = range.end.checked_sub(range.start).filter(|_| range.end <= size);
-    // A damaged footer can ask for more than there is memory.
+    // Checked before allocating: a damaged footer can ask for more bytes than there is memory.
     let length = length.and_then(|length| usize::try_from(length).ok()).ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, range.start)?;
     Ok(bytes)
 }
 
-/// The footer of a file, without the places of its pages: the engine asks for those where they help.
+/// Reads the footer of a file, without the page index: the engine loads that where it helps.
 fn read_footer(handle: &File) -> ParquetResult<Arc<ParquetMetaData>> {
-    // This reader looks first whether the file can have a footer of that length; the others panic.
+    // This reader checks the length of the footer against the file; the others panic on a damaged one.
     let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
     reader.parse_and_finish(handle).map(Arc::new)
 }
 
-/// Rows that have something in a column, if the statistics say so; all if they do not.
+/// Counts the rows with a value in a column by the statistics; without statistics, counts all rows.
 fn count_filled(metadata: &ParquetMetaData, schema: &Schema, name: &str) -> u64 {
     let Some((column, _)) = schema.column_with_name(name) else { return 0 };
     let groups = metadata.row_groups().iter();
@@ -282,7 +288,7 @@ fn count_filled(metadata: &ParquetMetaData, schema: &Schema, name: &str) -> u64 
         .sum()
 }
 
-/// Earliest and latest `event.time`; `None` if a row group does not tell.
+/// Returns the earliest and the latest `event.time` by the statistics; `None` if a row group has none.
 fn time_range(metadata: &ParquetMetaData, schema: &Schema) -> Option<(i64, i64)> {
     let name = Field::EventTime.info().name;
     let converter = StatisticsConverter::try_new(name, schema, metadata.file_metadata().schema_descr()).ok()?;
@@ -299,7 +305,7 @@ fn time_range(metadata: &ParquetMetaData, schema: &Schema) -> Option<(i64, i64)>
     Some((first, last))
 }
 
-/// The plan that reads these columns of a table out of the files.
+/// Builds the plan that reads the columns of `projection` from the files.
 pub(crate) fn scan(
     files: &[ParquetFile],
     schema: &SchemaRef,
@@ -311,8 +317,9 @@ pub(crate) fn scan(
         .with_table_parquet_options(state.default_table_options().parquet)
         .with_pushdown_filters(columns > LATE_COLUMNS_MIN)
         .with_parquet_file_reader_factory(Arc::new(ParquetReaders));
-    let is_told = files.len() <= STATISTICS_FILES_MAX;
-    let files = files.iter().map(|file| if is_told { file.file(schema) } else { file.file.clone() }).collect();
+    let has_statistics = files.len() <= STATISTICS_FILES_MAX;
+    let files = files.iter().map(|file| if has_statistics { file.file(schema) } else { file.file.clone() }).collect();
+    // One group of whole files for each thread.
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
     let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
         .with_file_groups(groups)

@@ -1,4 +1,4 @@
-//! How far a search is: counters that its readers raise.
+//! Progress of a search: counters that its readers increase.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 
 use datafusion::{datasource::source::DataSourceExec, physical_plan::ExecutionPlan};
 
-/// Counters of one search; readable at any time from any thread.
+/// Counters of one search, readable at any time from any thread.
 #[derive(Debug, Default)]
 pub struct SearchProgress {
     rows: AtomicU64,
@@ -23,42 +23,44 @@ pub struct SearchProgress {
     wrong_values: AtomicU64,
     lost: AtomicU64,
     cut: AtomicBool,
-    /// The readers of Parquet of the plan that runs, which count by themselves. Not the plan: its readers of lines have this.
+    /// The Parquet scans of the running plan, which keep their own metrics. The whole plan must not be kept here: its
+    /// NDJSON readers hold this object, and the cycle would never be freed.
     parquet: OnceLock<Vec<Arc<dyn ExecutionPlan>>>,
-    /// Rare: only when something is wrong with a file.
+    /// Messages about files that could not be read. A lock is cheap enough: few files have one.
     notes: Mutex<BTreeSet<String>>,
 }
 
-/// What [`SearchProgress`] says at one moment.
+/// The values of [`SearchProgress`] at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProgressSnapshot {
-    /// Events read, before any filter.
+    /// Events read, counted before any filter.
     pub rows: u64,
-    /// Bytes read, as they are on disk.
+    /// Bytes read from disk, before decompression.
     pub bytes: u64,
-    /// Bytes of all files of the search.
+    /// Size of all files of the search, bytes.
     pub bytes_all: u64,
     /// Files read to the end.
     pub files: u64,
     /// Files to read.
     pub files_all: u64,
-    /// Files left out because they hold another time.
+    /// Files left out because none of their events is in the time range.
     pub files_pruned: u64,
-    /// Lines that are no JSON object.
+    /// Lines that are not a JSON object.
     pub bad_lines: u64,
-    /// Values left out because they are not of their field's type.
+    /// Values left out because they do not have their field's type.
     pub wrong_values: u64,
-    /// Events of the range that are known to be lost: the sum of `loss.count` of `Data Loss` events. Complete at the end.
+    /// Events of the range that are known to be lost: the sum of `loss.count` of `Data Loss` events. Complete at the
+    /// end.
     pub lost: u64,
-    /// There are more rows than [`Search::max_rows`](crate::engine::Search::max_rows), and it was not said how many are wanted.
-    /// Complete at the end.
+    /// Whether the answer was cut after [`Search::max_rows`](crate::engine::Search::max_rows) rows because the query
+    /// has no limit of its own. Complete at the end.
     pub cut: bool,
-    /// One sentence for each file with a problem.
+    /// One sentence for each file that was not read, or not completely.
     pub notes: Vec<String>,
 }
 
 impl SearchProgress {
-    /// What the counters say now.
+    /// Reads all counters.
     pub fn snapshot(&self) -> ProgressSnapshot {
         let notes = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect();
         let files_all = self.files_all.load(Ordering::Relaxed);
@@ -68,7 +70,7 @@ impl SearchProgress {
             rows: self.rows.load(Ordering::Relaxed) + scanned.rows,
             bytes: self.bytes.load(Ordering::Relaxed) + scanned.bytes,
             bytes_all: self.bytes_all.load(Ordering::Relaxed),
-            // A file whose parts are read by two readers counts twice there.
+            // DataFusion counts a file twice if two partitions read parts of it.
             files: (self.files.load(Ordering::Relaxed) + scanned.files).min(files_all),
             files_all,
             files_pruned: self.files_pruned.load(Ordering::Relaxed),
@@ -80,6 +82,7 @@ impl SearchProgress {
         }
     }
 
+    /// Registers the Parquet scans of the plan that is about to run.
     pub(crate) fn runs(&self, plan: &Arc<dyn ExecutionPlan>) {
         let mut readers = Vec::new();
         let mut rest = vec![plan];
@@ -89,7 +92,7 @@ impl SearchProgress {
             }
             rest.extend(plan.children());
         }
-        // Only the first: a search runs one plan.
+        // A search runs one plan: later calls change nothing.
         let _ = self.parquet.set(readers);
     }
 
@@ -132,7 +135,7 @@ impl SearchProgress {
     }
 }
 
-/// What the Parquet readers of a plan have read so far.
+/// Sums of the metrics of Parquet scans.
 #[derive(Default)]
 struct ScanMetrics {
     rows: u64,
@@ -146,6 +149,7 @@ impl ScanMetrics {
         let named = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
         self.bytes += named("bytes_scanned");
         self.files += named("files_processed");
+        // Rows that the pushed-down filter drops were read as well.
         self.rows += metrics.output_rows().unwrap_or(0) as u64 + named("pushdown_rows_pruned");
     }
 }

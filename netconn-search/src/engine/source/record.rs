@@ -1,4 +1,4 @@
-//! One line of JSON to one row of columns; only the columns asked for are built.
+//! Parses lines of JSON into rows of Arrow columns, building only the columns that are needed.
 
 use std::{fmt, sync::Arc};
 
@@ -17,23 +17,26 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::lines::BOM;
 
-/// Builds batches of rows out of lines.
+/// Builds batches of rows from lines.
 pub(crate) struct RowBuilder {
     schema: SchemaRef,
     columns: Vec<ColumnBuilder>,
-    /// Row for which a column has got its value, plus one.
+    /// For each column, the number (from 1) of the last row in which it got a value: a column without one gets a null,
+    /// and the second of two values is detected.
     stamps: Vec<usize>,
     index: HashMap<String, usize, RandomState>,
-    /// Column that followed each column in the last line: most lines have the same fields in the same order.
+    /// For each column plus one (0: the beginning of a line), the column that followed it in an earlier line. Most
+    /// lines have the same fields in the same order, so that this guess saves hashing the name.
     follows: Vec<usize>,
     rows: usize,
     good: Vec<bool>,
     bad: u64,
     wrong: u64,
-    /// Column that gets the line itself when not all of it fits into the columns.
+    /// Column that keeps the original line if some of its values do not fit into the other columns.
     original: Option<usize>,
 }
 
+/// The builder of one column.
 enum ColumnBuilder {
     Text(StringViewBuilder),
     Integer(Int64Builder),
@@ -42,7 +45,7 @@ enum ColumnBuilder {
 }
 
 impl RowBuilder {
-    /// For columns of the types text (`Utf8View`), `Int64`, `Float64` and `Boolean`.
+    /// Creates builders for a schema whose columns have the types `Int64`, `Float64`, `Boolean` or `Utf8View`.
     pub(crate) fn new(schema: SchemaRef) -> Self {
         let columns: Vec<ColumnBuilder> = schema
             .fields()
@@ -69,28 +72,29 @@ impl RowBuilder {
         }
     }
 
-    /// The same, with the line itself in this column where not all of it fits into the others.
+    /// Keeps the original line in this column if some of its values do not fit into the others.
     pub(crate) fn with_original(mut self, column: Option<usize>) -> Self {
         self.original = column;
         self
     }
 
-    /// Rows since the last batch, good ones and bad ones.
+    /// Returns the number of rows since the last batch, including lines that are not valid.
     pub(crate) fn len(&self) -> usize {
         self.rows
     }
 
-    /// Lines that were no JSON object, since this was last asked.
+    /// Returns the number of lines since the last call that were not a JSON object.
     pub(crate) fn take_bad(&mut self) -> u64 {
         std::mem::take(&mut self.bad)
     }
 
-    /// Values that were not of their column's type, or given twice, since this was last asked.
+    /// Returns the number of values since the last call that did not have their column's type or were given twice.
     pub(crate) fn take_wrong(&mut self) -> u64 {
         std::mem::take(&mut self.wrong)
     }
 
-    /// Takes a line; answers whether it was an object. An empty line is nothing, and so is what some programs begin a file with.
+    /// Parses a line into a row; returns whether it was a JSON object. An empty line makes no row, and a byte order
+    /// mark is ignored.
     pub(crate) fn push(&mut self, line: &[u8]) -> bool {
         let line = line.strip_prefix(BOM).unwrap_or(line);
         if line.trim_ascii().is_empty() {
@@ -104,11 +108,13 @@ impl RowBuilder {
             && self.wrong > wrong
             && let Some(column) = self.original
             && let Some(ColumnBuilder::Text(builder)) = self.columns.get_mut(column)
+            // The line may have a field with the name of this column itself.
             && self.stamps[column] != self.rows
         {
             self.stamps[column] = self.rows;
             builder.append_value(String::from_utf8_lossy(line));
         }
+        // All builders must stay at the same length: columns that the line does not have get a null.
         for (column, stamp) in self.columns.iter_mut().zip(&self.stamps) {
             if *stamp != self.rows {
                 column.null();
@@ -119,7 +125,7 @@ impl RowBuilder {
         good
     }
 
-    /// Adds a row that has a value in one column only.
+    /// Adds a row with a value in one column and nulls in the others.
     pub(crate) fn keep(&mut self, column: usize, text: &str) {
         self.rows += 1;
         self.good.push(true);
@@ -131,13 +137,14 @@ impl RowBuilder {
         }
     }
 
-    /// The good rows since the last batch.
+    /// Returns the rows since the last batch, without those of lines that were not valid.
     pub(crate) fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let columns: Vec<ArrayRef> = self.columns.iter_mut().map(ColumnBuilder::finish).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         self.rows = 0;
         self.stamps.fill(0);
+        // A line may turn out to be cut off after values were appended: its row is removed here instead of taken back.
         let good = std::mem::take(&mut self.good);
         if good.iter().all(|good| *good) {
             return Ok(batch);
@@ -145,7 +152,8 @@ impl RowBuilder {
         filter_record_batch(&batch, &BooleanArray::from(good))
     }
 
-    /// The column of that name; `last` is the one before it in the line, plus one.
+    /// Returns the index of the column with this name. `last` is the index of the column before it in the line, plus
+    /// one.
     fn place(&mut self, name: &str, last: usize) -> Option<usize> {
         let guess = self.follows[last];
         if let Some(field) = self.schema.fields().get(guess)
@@ -160,7 +168,7 @@ impl RowBuilder {
 }
 
 fn text_builder() -> StringViewBuilder {
-    // The blocks of a batch stay alive as long as one of its values does: small ones, and equal values once.
+    // A block stays in memory as long as any value in it is used: small blocks keep less.
     StringViewBuilder::new().with_fixed_block_size(64 * 1024)
 }
 
@@ -183,7 +191,8 @@ impl ColumnBuilder {
         }
     }
 
-    /// Answers whether the text is a value of the column; else it is missing.
+    /// Appends a text, parsed if the column has another type; appends a null and returns `false` if it cannot be
+    /// parsed.
     fn text(&mut self, text: &str) -> bool {
         let good = match self {
             Self::Text(builder) => {
@@ -205,6 +214,7 @@ impl ColumnBuilder {
             Self::Integer(builder) => builder.append_value(value),
             #[expect(clippy::cast_precision_loss, reason = "a number of JSON is a float to most readers")]
             Self::Number(builder) => builder.append_value(value as f64),
+            // A text column takes the digits; a boolean one gets a null.
             _ => return self.text(&value.to_string()),
         }
         true
@@ -212,7 +222,7 @@ impl ColumnBuilder {
 
     fn number(&mut self, value: f64) -> bool {
         match self {
-            // Of -0, to add 0 makes 0.
+            // Adding 0 turns -0 into 0.
             Self::Number(builder) => builder.append_value(value + 0.0),
             #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
             Self::Integer(builder) if value.fract() == 0.0 && value.abs() < 9.2e18 => {
@@ -232,7 +242,7 @@ impl ColumnBuilder {
     }
 }
 
-/// Reads an object into the row.
+/// Deserializes an object into the current row.
 struct ObjectSeed<'a>(&'a mut RowBuilder);
 
 impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
@@ -262,6 +272,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                     let good = match map.next_value_seed(CellSeed(&mut rows.columns[place])) {
                         Ok(good) => good,
                         Err(error) => {
+                            // The line is cut off within this value: its column still needs one for this row.
                             rows.columns[place].null();
                             return Err(error);
                         }
@@ -278,7 +289,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
     }
 }
 
-/// Reads a name: the place of its column, if it is wanted.
+/// Deserializes a name into the index of its column; `None` if no column has this name.
 struct KeySeed<'a> {
     rows: &'a mut RowBuilder,
     last: usize,
@@ -304,7 +315,8 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 }
 
-/// Reads a value into a column: exactly one is appended, unless there is an error.
+/// Deserializes a value into a column. Appends exactly one value, except in case of an error; returns whether it has
+/// the type of the column.
 struct CellSeed<'a>(&'a mut ColumnBuilder);
 
 impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
@@ -333,6 +345,7 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
     fn visit_u64<E>(self, value: u64) -> Result<bool, E> {
         Ok(match i64::try_from(value) {
             Ok(value) => self.0.integer(value),
+            // Numbers from 2^63 on stay exact only as text.
             Err(_) => self.0.text(&value.to_string()),
         })
     }

@@ -1,4 +1,4 @@
-//! What columns the files have: the field table, and what else is found in them.
+//! Determines the columns of the table: those of the field table, and other fields found in the files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,22 +19,22 @@ use super::{
     lines::{BOM, LineReader},
 };
 
-/// Column of a converted segment that keeps lines that were no JSON object.
+/// Column of a converted segment that keeps lines that were not a JSON object.
 pub(crate) const UNPARSED: &str = "line.unparsed";
 
-/// Column of a converted segment that keeps lines of which not all fits into the other columns.
+/// Column of a converted segment that keeps lines with values that do not fit into the other columns.
 pub(crate) const ORIGINAL: &str = "line.original";
 
-/// Bytes at the beginning of each file that are looked through for fields that are not in the field table.
+/// Bytes at the beginning of each file that are searched for fields outside the field table.
 const HEAD_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The same at the end of a file that can be read from there.
+/// Bytes at the end of each uncompressed file that are searched for such fields: new fields appear in new events.
 const TAIL_BYTES: u64 = 1024 * 1024;
 
-/// Bytes that are looked through in all files together.
+/// Most bytes that are searched for such fields in all files together. It bounds the time before a query begins.
 const TOTAL_BYTES: u64 = 128 * 1024 * 1024;
 
-/// Types of columns, found so far.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ColumnShape {
     Boolean,
@@ -44,7 +44,7 @@ pub(crate) enum ColumnShape {
 }
 
 impl ColumnShape {
-    /// Arrow's type of a column.
+    /// Returns the type that the column has in Arrow.
     pub(crate) fn data_type(self) -> DataType {
         match self {
             Self::Boolean => DataType::Boolean,
@@ -54,10 +54,11 @@ impl ColumnShape {
         }
     }
 
-    /// What a column of a file becomes; `None` for lists and structures.
+    /// Returns the type of the column into which a column of a Parquet file is read; `None` for lists and structures.
     pub(crate) fn of(data_type: &DataType) -> Option<Self> {
         match data_type {
             DataType::Boolean => Some(Self::Boolean),
+            // `Int64` cannot hold all of its values.
             DataType::UInt64 => Some(Self::Number),
             integer if integer.is_integer() => Some(Self::Integer),
             number if number.is_floating() => Some(Self::Number),
@@ -70,7 +71,7 @@ impl ColumnShape {
         }
     }
 
-    /// The type that holds the values of both.
+    /// Returns the narrowest type that holds the values of both.
     fn with(self, other: Self) -> Self {
         match (self, other) {
             (left, right) if left == right => left,
@@ -80,12 +81,12 @@ impl ColumnShape {
     }
 }
 
-/// Bytes of each file that may be looked through.
+/// Returns how many bytes of each file may be searched, so that all files together stay within [`TOTAL_BYTES`].
 fn share(files: &[EventFile]) -> u64 {
     (TOTAL_BYTES / (files.len() as u64).max(1)).max(64 * 1024)
 }
 
-/// Bytes at the beginning of each file that are looked through.
+/// Returns how many bytes at the beginning of each file are searched.
 fn head(files: &[EventFile]) -> u64 {
     HEAD_BYTES.min(share(files))
 }
@@ -101,17 +102,19 @@ impl From<Type> for ColumnShape {
     }
 }
 
-/// Columns of a table, while they are gathered from its files.
+/// The columns of a table, collected from its files.
 #[derive(Debug)]
 pub(crate) struct TableShape {
+    /// Types of the fields of the field table, by their index.
     known: Vec<ColumnShape>,
-    /// Which of those have been seen in lines.
+    /// Which fields of the field table occur in lines, by their index.
     seen: Vec<bool>,
+    /// Types of the fields outside the field table.
     additional: BTreeMap<String, ColumnShape>,
 }
 
 impl TableShape {
-    /// Those of the field table.
+    /// Creates the columns of the field table.
     pub(crate) fn new() -> Self {
         Self {
             known: FIELDS.iter().map(|field| field.r#type.into()).collect(),
@@ -120,10 +123,10 @@ impl TableShape {
         }
     }
 
-    /// Takes a column of a Parquet file. A field that has values of another type there becomes
-    /// what holds both.
+    /// Adds a column of a Parquet file. A field that has another type there gets the type that holds both.
     pub(crate) fn column(&mut self, name: &str, shape: ColumnShape) {
         if let Some(place) = FIELDS.iter().position(|field| field.name == name) {
+            // A text column takes all values, and a column of numbers takes integers; otherwise the type is widened.
             let fits = match self.known[place] {
                 ColumnShape::Text => true,
                 ColumnShape::Number => matches!(shape, ColumnShape::Integer | ColumnShape::Number),
@@ -137,7 +140,7 @@ impl TableShape {
         self.additional(name, shape);
     }
 
-    /// Takes a field that the field table does not have.
+    /// Adds a field outside the field table.
     fn additional(&mut self, name: &str, shape: ColumnShape) {
         match self.additional.get_mut(name) {
             Some(found) => *found = found.with(shape),
@@ -147,23 +150,23 @@ impl TableShape {
         }
     }
 
-    /// Makes sure that a name is there: as text, if no file that was looked at has it.
+    /// Adds a column for a field that the query uses: as text, if it was found in no file.
     pub(crate) fn wanted(&mut self, name: &str) {
         if field::by_name(name).is_none() {
             self.additional.entry(name.to_owned()).or_insert(ColumnShape::Text);
         }
     }
 
-    /// Names found that the field table does not have.
+    /// Returns the names of the fields outside the field table.
     pub(crate) fn additional_names(&self) -> BTreeSet<String> {
         self.additional.keys().cloned().collect()
     }
 
-    /// Looks through the beginning and the end of files of lines.
+    /// Searches the beginning and the end of NDJSON files for fields.
     pub(crate) fn look(&mut self, files: &[EventFile]) {
         let (head, share) = (head(files), share(files));
         for file in files {
-            // What is wrong with a file is said when it is read.
+            // An unreadable file is reported when it is read for the query.
             let _ = self.look_at(file, 0, head);
             if file.format == FileFormat::Lines && file.size > head {
                 let _ = self.look_at(file, head.max(file.size.saturating_sub(TAIL_BYTES.min(share))), file.size);
@@ -171,9 +174,11 @@ impl TableShape {
         }
     }
 
-    /// Looks for fields that only lines have which have not been looked through: reads until each has been found.
+    /// Searches the rest of the NDJSON files for fields that a query uses and that no column has yet, until each is
+    /// found.
     pub(crate) fn search(&mut self, files: &[EventFile], names: &BTreeSet<String>) {
         let known = |name: &str| field::by_name(name).is_some();
+        // The name as it is written in JSON, with quotes and escapes.
         let finder = |name: &String| {
             memmem::Finder::new(serde_json::Value::from(name.as_str()).to_string().as_bytes()).into_owned()
         };
@@ -185,13 +190,14 @@ impl TableShape {
             if missing.is_empty() {
                 return;
             }
-            // What is wrong with a file is said when it is read.
+            // An unreadable file is reported when it is read for the query.
             let _ = self.search_in(file, &mut missing);
         }
     }
 
     fn search_in(&mut self, file: &EventFile, missing: &mut Vec<(&String, memmem::Finder<'_>)>) -> io::Result<()> {
         let mut lines = LineReader::open(file, 0, file.size)?;
+        // Lines are parsed only if one of the names occurs in them: a substring search is much faster.
         while !missing.is_empty()
             && let Some(line) = lines.next()?
         {
@@ -216,13 +222,13 @@ impl TableShape {
         Ok(())
     }
 
-    /// Looks at a line; answers whether it is an object.
+    /// Adds the fields of a line; returns whether it is a JSON object.
     pub(crate) fn line(&mut self, line: &[u8]) -> bool {
         let mut input = serde_json::Deserializer::from_slice(line.strip_prefix(BOM).unwrap_or(line));
         input.deserialize_map(NamesVisitor(self)).is_ok() && input.end().is_ok()
     }
 
-    /// The columns that lines have been seen to have, and these texts.
+    /// Returns the columns that occur in lines, and after them text columns with the names in `texts`.
     pub(crate) fn seen(&self, texts: &[&str]) -> SchemaRef {
         let whole = self.schema();
         let known = self.seen.len();
@@ -234,7 +240,7 @@ impl TableShape {
         Arc::new(Schema::new(fields))
     }
 
-    /// The table's columns: the field table's first, then the others by name.
+    /// Returns all columns: those of the field table first, then the others by name.
     pub(crate) fn schema(&self) -> SchemaRef {
         let known = FIELDS.iter().zip(&self.known).map(|(field, shape)| (field.name, *shape));
         let additional = self.additional.iter().map(|(name, shape)| (name.as_str(), *shape));
@@ -244,7 +250,7 @@ impl TableShape {
     }
 }
 
-/// Takes the names of an object that the field table does not have.
+/// Adds the fields of an object.
 struct NamesVisitor<'a>(&'a mut TableShape);
 
 impl<'de> Visitor<'de> for NamesVisitor<'_> {
@@ -255,6 +261,7 @@ impl<'de> Visitor<'de> for NamesVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // Fields are written in the order of the field table: the next one is found near the last.
         let mut hint = 0;
         while let Some(FieldName(place, other)) = map.next_key_seed(FieldNameSeed { hint })? {
             match (place, other) {
@@ -275,11 +282,11 @@ impl<'de> Visitor<'de> for NamesVisitor<'_> {
     }
 }
 
-/// Place in the field table, or the name.
+/// A name: its index in the field table, or the name itself if it is not there.
 struct FieldName(Option<usize>, String);
 
 struct FieldNameSeed {
-    /// Where the name probably is: fields come in the table's order.
+    /// Index at which the search begins: fields mostly come in the table's order.
     hint: usize,
 }
 
@@ -306,7 +313,7 @@ impl Visitor<'_> for FieldNameSeed {
     }
 }
 
-/// Type of a value; none of a null.
+/// The type of a value; `None` for null.
 struct ValueShape(Option<ColumnShape>);
 
 impl<'de> Deserialize<'de> for ValueShape {
@@ -333,6 +340,7 @@ impl<'de> Visitor<'de> for ValueShapeVisitor {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<ValueShape, E> {
+        // Numbers from 2^63 on stay exact only as text.
         Ok(ValueShape(Some(if i64::try_from(value).is_ok() { ColumnShape::Integer } else { ColumnShape::Text })))
     }
 

@@ -1,4 +1,4 @@
-//! All files of a search as one table of events.
+//! Presents all files of a search as one table of events.
 
 use std::{
     collections::BTreeSet,
@@ -41,20 +41,22 @@ use crate::engine::{
     names::Names,
 };
 
-/// Portions of footers that are read at the same time.
+/// Most portions of footers that are read at the same time.
 const PORTIONS_READ_MAX: usize = 8;
 
-/// Footers that are read one after the other: to have another thread begin takes a good part of what a footer takes.
+/// Number of footers that one task reads: starting a task takes a good part of the time that a footer takes.
 const PORTION_FOOTERS: usize = 16;
 
-/// Memory for footers that are kept from the beginning of a search to its scans, bytes.
+/// Memory for footers that are kept for the scans, bytes. Others are read again.
 const FOOTER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// Where a file is, whether it was named, and what its footer says; nothing if the file has gone.
+/// The path of a file, whether it was named, and the file with its footer: `None` if it has been removed, or why the
+/// footer cannot be read.
 type OpenedFile = (PathBuf, bool, std::result::Result<Option<ParquetFile>, String>);
 
-fn opened(file: EventFile) -> OpenedFile {
-    // Of some damaged footers the reader makes a panic.
+/// Reads the footer of a file.
+fn read_footer(file: EventFile) -> OpenedFile {
+    // The Parquet reader panics on some damaged footers, which must not end the search over the other files.
     let footer = catch_unwind(AssertUnwindSafe(|| ParquetFile::open(&file)));
     let footer = match footer {
         Ok(footer) => footer.map_err(|error| error.to_string()),
@@ -63,26 +65,33 @@ fn opened(file: EventFile) -> OpenedFile {
     (file.path, file.is_named, footer)
 }
 
-/// The events of a search.
+/// The events of a search as a table for DataFusion.
 #[derive(Debug)]
 pub(crate) struct EventTable {
     schema: SchemaRef,
     range: Option<Range<i64>>,
     lines: Vec<EventFile>,
     parquet: Vec<ParquetFile>,
-    /// Those of another time that may tell of losses: a loss is told when it is over.
+    /// Parquet files outside the range that may report losses within it: a loss is reported when it is over.
     outside: Vec<ParquetFile>,
     progress: Arc<SearchProgress>,
-    /// When the history begins, epoch milliseconds, if there is nothing else.
+    /// Beginning of the history, epoch milliseconds; `None` if other files are read as well.
     begins: Option<i64>,
+    /// Fields found in the files that the field table does not have.
     additional: BTreeSet<String>,
+    /// Names that the query uses.
     wanted: BTreeSet<String>,
+    /// Whether a scan has begun: only the first one counts losses.
     scanned: AtomicBool,
 }
 
 impl EventTable {
-    /// Finds the files of `paths` that may hold events of `range` and what columns they have. `names` are the fields that
-    /// the query uses: they become columns even if no file seems to have them.
+    /// Finds the files below `paths` that may hold events of `range` (epoch milliseconds) and determines their columns.
+    /// The fields in `names`, which the query uses, become columns even if no file has them.
+    ///
+    /// # Errors
+    ///
+    /// A named file cannot be read, or none of the files can.
     pub(crate) async fn open(paths: &[PathBuf], range: Option<&Range<i64>>, names: &Names) -> Result<Self> {
         let found = find::find_files(paths, range)?;
         let progress = Arc::new(SearchProgress::default());
@@ -97,9 +106,12 @@ impl EventTable {
         while rest.peek().is_some() {
             portions.push(rest.by_ref().take(PORTION_FOOTERS).collect::<Vec<_>>());
         }
-        // On the threads that search afterwards: others would have heaps of their own, and what is new to a heap is slow.
+        // On the runtime's own threads, which run the plan later: blocking threads would fill new heaps first, which is
+        // slow.
         let footers = stream::iter(portions).map(|files| async move {
-            tokio::spawn(async move { files.into_iter().map(opened).collect::<Vec<_>>() }).await.unwrap_or_default()
+            tokio::spawn(async move { files.into_iter().map(read_footer).collect::<Vec<_>>() })
+                .await
+                .unwrap_or_default()
         });
         let mut footers = footers.buffered(PORTIONS_READ_MAX).flat_map(stream::iter);
         let mut known: Vec<ParquetFile> = Vec::new();
@@ -116,6 +128,7 @@ impl EventTable {
                 Err(why) => damaged.push((path, why)),
             }
         }
+        // One damaged file among others is only noted; if nothing else can be read, it is an error.
         if known.is_empty() && lines.is_empty() && !damaged.is_empty() {
             let (path, why) = damaged.swap_remove(0);
             return Err(SearchError::Format { path, why });
@@ -136,9 +149,11 @@ impl EventTable {
         if !others.is_empty() {
             progress.note(format!("Columns of lists or structures are not read: {}.", others.join(", ")));
         }
+        // NDJSON has no schema: its columns are found by reading parts of the files.
         shapes.look(&lines);
         shapes.search(&lines, &names.rare());
         let additional = shapes.additional_names();
+        // Without a column, a query over an unknown field would fail instead of finding nulls.
         for name in &names.used {
             shapes.wanted(name);
         }
@@ -148,7 +163,7 @@ impl EventTable {
         let (mut parquet, mut outside): (Vec<ParquetFile>, Vec<ParquetFile>) =
             known.into_iter().partition(|file| range.is_none_or(|range| !file.outside(range)));
         parquet.sort_by_key(ParquetFile::first);
-        outside.retain(ParquetFile::may_tell_losses);
+        outside.retain(ParquetFile::may_report_losses);
         progress.prune((all - parquet.len()) as u64);
         progress.bad_lines(parquet.iter().map(ParquetFile::unparsed).sum());
         progress.wrong_values(parquet.iter().map(ParquetFile::original).sum());
@@ -169,34 +184,34 @@ impl EventTable {
         })
     }
 
-    /// Counters of the search.
+    /// Returns the counters of the search.
     pub(crate) fn progress(&self) -> &Arc<SearchProgress> {
         &self.progress
     }
 
-    /// Says that the history begins later than what is asked for.
+    /// Adds a note if the history begins after the start of the range.
     pub(crate) fn note_beginning(&self, range: &Range<i64>) {
         let Some(begins) = self.begins.filter(|begins| range.start < *begins) else { return };
         let begins = Timestamp::from_millisecond(begins).unwrap_or_default();
-        self.progress.note(format!("The history begins at {begins:.0}: of the time before nothing is known."));
+        self.progress.note(format!("The history begins at {begins:.0}; it has no earlier events."));
     }
 
-    /// Fields that were found in the files and are not in the field table.
+    /// Returns the fields found in the files that the field table does not have.
     pub(crate) fn additional(&self) -> &BTreeSet<String> {
         &self.additional
     }
 
-    /// Whether some rows are lines that were no JSON object.
+    /// Returns whether some rows may be lines that were not a JSON object.
     pub(crate) fn has_unparsed(&self) -> bool {
         self.schema.column_with_name(UNPARSED).is_some()
     }
 
-    /// Whether the query names that column.
+    /// Returns whether the query uses the column of those lines.
     pub(crate) fn wants_unparsed(&self) -> bool {
         self.wanted.contains(UNPARSED)
     }
 
-    /// Names of the columns that whole events are shown with: the field table's, and those found in the files.
+    /// Returns the columns of whole events: those of the field table, and others found in the files.
     pub(crate) fn shown(&self) -> Vec<String> {
         let names = self.schema.fields().iter().map(|field| field.name().clone());
         names
@@ -205,14 +220,14 @@ impl EventTable {
             .collect()
     }
 
-    /// The same events, of the Parquet files that may tell of losses only; nothing if there is no such file.
+    /// Returns a table of only those Parquet files that may report losses; `None` if there are none.
     pub(crate) fn with_losses(&self) -> Option<Self> {
-        let may_tell = self.parquet.iter().filter(|file| file.may_tell_losses());
-        let parquet: Vec<_> = may_tell.chain(&self.outside).cloned().collect();
+        let may_report = self.parquet.iter().filter(|file| file.may_report_losses());
+        let parquet: Vec<_> = may_report.chain(&self.outside).cloned().collect();
         (!parquet.is_empty()).then(|| Self { lines: Vec::new(), parquet, ..self.apart() })
     }
 
-    /// The same events, to be read without being counted.
+    /// Returns a table of the same events whose scans are not counted as progress.
     pub(crate) fn apart(&self) -> Self {
         Self {
             schema: Arc::clone(&self.schema),
@@ -228,11 +243,13 @@ impl EventTable {
         }
     }
 
+    /// Builds the plan that reads the NDJSON files with at most `count` readers.
     fn readers(&self, projection: Option<&Vec<usize>>, count: usize) -> EngineResult<Arc<dyn ExecutionPlan>> {
         let schema = match projection {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),
         };
+        // A query with subqueries or joins scans the table several times.
         let first = !self.scanned.swap(true, Ordering::Relaxed);
         let partitions = ndjson::deal_pieces(&self.lines, count)
             .into_iter()
@@ -259,7 +276,8 @@ impl TableProvider for EventTable {
         TableType::Base
     }
 
-    /// The readers of Parquet skip what the statistics rule out, and no reader leaves a row out.
+    /// No filter is taken over completely: NDJSON readers do not filter, and Parquet scans get the filter from the
+    /// optimizer.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> EngineResult<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Unsupported; filters.len()])
     }
@@ -279,6 +297,7 @@ impl TableProvider for EventTable {
             inputs.push(self.readers(projection, state.config().target_partitions())?);
         }
         match inputs.pop() {
+            // A union of a single input would only add a step to the plan.
             Some(only) if inputs.is_empty() => Ok(only),
             Some(last) => {
                 inputs.push(last);

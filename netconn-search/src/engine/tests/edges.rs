@@ -1,4 +1,4 @@
-//! Answers at the edges: truth values as keys, units of time, the largest numbers, missing keys, orders that nobody asked for.
+//! Tests edge cases: booleans as keys, units of time, the largest numbers, missing keys, implicit orders.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use crate::engine::Search;
 /// 14 November 2023, 22:13:20 UTC, in milliseconds.
 const START: i64 = 1_700_000_000_000;
 
-/// Four events, a minute between one and the next.
+/// Writes four events, one minute apart.
 fn four() -> (tempfile::TempDir, PathBuf) {
     let lines = [
         r#"{"event.id":"a","event.time":1700000000000,"timestamp":"2023-11-14T22:13:20.000000000Z","n":1,"src.process.name":"x","text":"true","pattern":"t%e"}"#,
@@ -47,7 +47,7 @@ fn keeps(filter: &str, expected: &str) {
     assert_eq!(found, expected, "{filter}");
 }
 
-/// The last two of the four, with the first two as the time before.
+/// Runs a query over the last two of the four events; the first two are the time before the range.
 fn later(query: &str) -> Result<super::Table, String> {
     let (_folder, path) = four();
     let asked = Search { range: Some(START + 120_000..START + 240_000), ..Search::new(vec![path]) };
@@ -82,11 +82,11 @@ fn milliseconds_and_moments() {
     keeps("event.time = timestamp", "abd");
     keeps("timestamp > event.time", "c");
     keeps("now() > event.time", "abcd");
-    // A day is its beginning.
+    // A day means its beginning.
     keeps("event.time >= '2023-11-14'", "abcd");
     keeps("event.time < '2023-11-15' and timestamp >= '2023-11-14'", "abcd");
     keeps("event.time >= '2023-11-15'", "");
-    // So is a time of it without a zone: UTC.
+    // A time without a zone is in UTC.
     keeps("event.time >= '2023-11-14 22:15:20'", "cd");
     keeps("timestamp >= '2023-11-14 22:15'", "cd");
     keeps("timestamp > '2023-11-14T22:15:20' and event.time < '2023-11-14T22:16:20.5'", "cd");
@@ -279,7 +279,7 @@ fn a_limit_leaves_the_other_rows_to_be_looked_at() {
     assert_eq!(found[1..], table(&[&["0", "0", "15", "0"], &["1", "2", "15", "6.666666666666667"]]));
 }
 
-/// The same done twice is done twice, although the columns have the same names.
+/// An expression applied twice to a column of the same name takes effect twice.
 #[test]
 fn columns_out_of_columns_of_their_name() {
     gives(
@@ -298,7 +298,7 @@ fn columns_out_of_columns_of_their_name() {
     gives("| columns n | columns n = n * n + n | columns n = n * n + n | sort n | limit 1", &[&["6"]]);
 }
 
-/// Sides of a union whose columns are constant, missing or the same as others.
+/// Sides of a union may have columns that are constant, missing or equal to others.
 #[test]
 fn a_union_is_sorted_by_columns_that_sides_do_not_have() {
     gives(
@@ -311,7 +311,7 @@ fn a_union_is_sorted_by_columns_that_sides_do_not_have() {
     );
 }
 
-/// A group without keys has a row, and a condition about what it does not have is not true of it.
+/// A group without keys has one row, for which a condition on a missing column is not true.
 #[test]
 fn a_group_without_keys_in_a_union_is_filtered() {
     let some = "'a', 'b', 'c', 'd', 'e', 'f'";
@@ -327,7 +327,7 @@ fn a_group_without_keys_in_a_union_is_filtered() {
     gives("| group o = count() | let e = null | filter not (e in (1, 2, 3, 4, 5)) | columns o", &[&["4"]]);
 }
 
-/// What is counted row by row says in which order: a sort by something else keeps it.
+/// A running count follows the order at its place; a later sort does not change its values.
 #[test]
 fn rows_that_are_equal_keep_the_order_in_which_they_were_counted() {
     let lines: Vec<String> = (0..3_000_i64)
@@ -342,7 +342,7 @@ fn rows_that_are_equal_keep_the_order_in_which_they_were_counted() {
     assert!(found.iter().all(|row| row[1] == row[2]));
 }
 
-/// A key that is made, by the name of the key of the group before: the keys behind it are keys too.
+/// A computed key may have the name of a key of the group before; the keys after it are keys as well.
 #[test]
 fn keys_by_the_name_of_a_key() {
     let lines: Vec<String> = ["five5", "four", "nine99999", "two", "a", "ten0", "oh", "sixsix"]
@@ -363,7 +363,7 @@ fn keys_by_the_name_of_a_key() {
     assert_eq!(rows(&path, query), rows_by_length);
 }
 
-/// DataFusion refuses its own plan for it with more than one partition.
+/// With more than one partition, DataFusion rejects its own plan for this.
 #[test]
 fn a_side_of_a_join_that_is_a_group_by_a_constant() {
     let names =
@@ -372,7 +372,7 @@ fn a_side_of_a_join_that_is_a_group_by_a_constant() {
     gives(&query, &[&["3", "2", "x", "2"]]);
 }
 
-/// What is the same in all rows of the other side is missing in rows without one.
+/// A column that is constant on the other side of a join is null in rows without a match.
 #[test]
 fn a_constant_of_a_side_of_a_join() {
     for join in ["left join", "sql left join", "sql outer join"] {
@@ -390,7 +390,7 @@ fn a_constant_of_a_side_of_a_join() {
     }
 }
 
-/// Rows that a join has made many of are counted each, and `dedup` leaves the others in their order.
+/// Rows that a join has multiplied are counted each, and `dedup` keeps the order of the rest.
 #[test]
 fn orders_that_queries_cannot_name() {
     let lines: Vec<String> = (0..400_i64)
@@ -405,10 +405,10 @@ fn orders_that_queries_cannot_name() {
     let joined = found(&format!("{joined} | let t = running_count() | sort -k | columns k, s, t | nolimit"));
     assert_eq!(joined.len(), 4_000);
     assert!(joined.is_sorted_by_key(|row| (-row[0], row[2])) && joined.is_sorted_by_key(|row| (-row[0], row[1])));
-    // The newest of equal events comes first, as without a sort.
+    // Of equal events the newest comes first, as without a sort.
     assert_eq!(found("| sort k | limit 3 | columns n"), [[396], [392], [388]]);
     assert_eq!(found("| columns k, n | sort k | limit 3 | columns n"), [[396], [392], [388]]);
-    // What is counted of events goes by their time all the same.
+    // Running counts over events still go by their time.
     assert_eq!(found("| sort -running_count() | limit 3 | columns n"), [[399], [398], [397]]);
     assert_eq!(found("| sort running_sum(n) | limit 3 | columns n"), [[0], [1], [2]]);
     for counted in ["", "| let s = running_count() | columns k", "| let s = overall_sum(k) | columns k, s"] {
@@ -419,7 +419,7 @@ fn orders_that_queries_cannot_name() {
     assert_eq!(found("| top 2 c = sum(n) by k | let r = running_count() | dedup | columns k, r"), [[3, 1], [2, 2]]);
 }
 
-/// Whole events are compared once each, not once for each of their columns.
+/// Comparing whole events takes one step for each event, not one for each of its columns.
 #[test]
 fn whole_events_are_the_same_once() {
     let lines: Vec<String> = (0..3_000_i64)

@@ -1,4 +1,4 @@
-//! Events for tests: the same ones every time, with all that can be missing missing somewhere.
+//! Generates events for tests: the same in every run, with every optional field missing somewhere.
 
 use std::{
     fs,
@@ -7,13 +7,13 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-/// One event.
+/// An event as JSON.
 pub(super) type Event = Map<String, Value>;
 
 /// Time of the first event, epoch milliseconds.
 pub(super) const START: i64 = 1_790_000_000_000;
 
-/// A small generator of numbers: xorshift.
+/// A small pseudo-random generator (xorshift), so that no dependency can change the events.
 pub(super) struct Dice(u64);
 
 impl Dice {
@@ -33,7 +33,7 @@ impl Dice {
     }
 }
 
-/// So many events, in the order of their time.
+/// Generates `count` events in the order of their time.
 pub(super) fn events(count: usize) -> Vec<Event> {
     let mut dice = Dice::new(count as u64 * 2_654_435_761);
     let mut time = START;
@@ -88,17 +88,17 @@ fn event(number: usize, time: i64, dice: &mut Dice) -> Event {
     std::mem::take(event)
 }
 
-/// Events as lines.
+/// Returns events as NDJSON.
 pub(super) fn event_lines(events: &[Event]) -> String {
     events.iter().map(|event| Value::Object(event.clone()).to_string() + "\n").collect()
 }
 
-/// Writes events as lines.
+/// Writes events to a file as NDJSON.
 pub(super) fn write(path: &Path, events: &[Event]) {
     fs::write(path, event_lines(events)).unwrap();
 }
 
-/// A folder with events in a file of lines.
+/// Creates a folder with events in an NDJSON file.
 pub(super) fn folder(events: &[Event]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.ndjson");
@@ -107,12 +107,12 @@ pub(super) fn folder(events: &[Event]) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// A field as a text.
+/// Returns a field as text.
 pub(super) fn text<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
     event.get(name).and_then(Value::as_str)
 }
 
-/// A field as a whole number.
+/// Returns a field as a whole number.
 pub(super) fn integer(event: &Event, name: &str) -> Option<i64> {
     event.get(name).and_then(Value::as_i64)
 }

@@ -1,4 +1,4 @@
-//! Each function of the catalogue, called with its least and its largest number of arguments.
+//! Tests that each function of the catalogue can be called with its smallest and its largest number of arguments.
 
 use std::path::PathBuf;
 

@@ -1,11 +1,11 @@
-//! Each row of the language's description, with the rows that are expected.
+//! Tests each rule of the language's description.
 
 use std::path::PathBuf;
 
 use super::{rows, search, table};
 use crate::engine::Search;
 
-/// Ten events, each with what a row of the description is about.
+/// Ten events, each with the values that some rules need.
 fn few() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("few.ndjson");
@@ -20,7 +20,7 @@ fn few() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The ids of the events that a filter keeps.
+/// Returns the ids of the events that a filter keeps.
 fn kept(filter: &str) -> String {
     let (_folder, path) = few();
     rows(&path, &format!("{filter} | sort event.id | columns event.id")).concat().concat()
@@ -250,7 +250,7 @@ fn times() {
     let query = "| group n = count(), span = any(queryspan('minutes')), start = any(querystart())";
     let (found, _) = search(&asked, query).unwrap();
     assert_eq!(found[1..], table(&[&["3", "9", "2026-09-21T14:14:20Z"]]));
-    // Without a range: from the first event to the last.
+    // Without a time range, from the first event to the last.
     let whole = Search { range: None, ..asked.clone() };
     let (found, read) = search(&whole, "| group n = count(), a = any(querystart()), b = any(queryend())").unwrap();
     let edges = table(&[&["5", "2026-09-21T14:13:20Z", "2026-09-21T14:23:20Z"]]);
@@ -412,7 +412,7 @@ fn another_time_beside_this_one() {
     let query = "| group n = count() by src.port = dst.port.number = 443 | compare before = timeshift('-2m')";
     let (found, _) = search(&asked, query).unwrap();
     assert_eq!(found, table(&[&["src.port", "n", "before"], &["false", "1", "1"], &["true", "1", "1"]]));
-    // The range is two minutes long.
+    // The time range is two minutes long.
     let query = "| group n = count() by src.port = dst.port.number = 443 | compare before = timeshift(-queryspan())";
     assert_eq!(search(&asked, query).unwrap().0, found);
     let query = "| group n = count() by t = timebucket('1m') | compare before = timeshift('-2m')";
@@ -460,7 +460,7 @@ fn tables_in_files() {
     assert_eq!(std::fs::read_to_string(tables.join("seen.csv")).unwrap(), "dst.port.number,n\n22,1\n443,1\n");
     found("event.type = 'IP Connect' | group n = count() by dst.port.number | savelookup 'seen', 'merge'");
     assert_eq!(found("| dataset 'seen' | sort dst.port.number"), table(&[&["22", "1"], &["80", "1"], &["443", "1"]]));
-    // A column more: rows of before have nothing in it.
+    // With a new column, the rows written before have null in it.
     found("event.type = 'IP Close' | group z = count() by dst.port.number | savelookup 'seen', 'merge'");
     let merged = std::fs::read_to_string(tables.join("seen.csv")).unwrap();
     assert_eq!(merged, "dst.port.number,n,z\n22,1,\n443,1,\n80,1,\n22,,1\n443,,1\n");

@@ -1,4 +1,4 @@
-//! Queries over events, with the rows that are expected.
+//! Runs queries over events and compares their rows.
 
 mod edges;
 mod events;
@@ -21,10 +21,10 @@ use crate::engine::{
     runtime,
 };
 
-/// Rows as texts, `null` for what is missing; the first row are the names of the columns.
+/// Rows as texts, with `null` for missing values; the first row holds the names of the columns.
 pub(super) type Table = Vec<Vec<String>>;
 
-/// What a search gives.
+/// Runs a query; returns its rows and the counters of what was read.
 pub(super) fn search(search: &Search, query: &str) -> Result<(Table, ProgressSnapshot), SearchError> {
     let parsed = parse(query);
     let errors: Vec<_> = parsed.diagnostics.iter().filter(|found| found.severity == Severity::Error).collect();
@@ -45,7 +45,7 @@ pub(super) fn search(search: &Search, query: &str) -> Result<(Table, ProgressSna
     })
 }
 
-/// The rows of a query over a file or folder, without the names of the columns.
+/// Returns the rows of a query over a file or folder, without the names of the columns.
 pub(super) fn rows(path: &Path, query: &str) -> Table {
     let path: PathBuf = path.to_owned();
     match search(&Search { max_rows: 1_000_000, ..Search::new(vec![path]) }, query) {
@@ -54,7 +54,7 @@ pub(super) fn rows(path: &Path, query: &str) -> Table {
     }
 }
 
-/// Rows as they are written in a test.
+/// Converts rows written in a test.
 pub(super) fn table(rows: &[&[&str]]) -> Table {
     rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect()
 }

@@ -1,4 +1,5 @@
-//! What stands within one another: answered or refused at once, in little memory, however often a column is named again.
+//! Tests nested expressions: they are answered or refused at once and in little memory, however often a column is
+//! reused.
 
 use std::{
     path::PathBuf,
@@ -8,10 +9,10 @@ use std::{
 use super::{rows, search, table};
 use crate::engine::Search;
 
-/// What a query with much in one another may take in a build without optimization: without a limit the time doubles with each level.
+/// Longest time for a deeply nested query in an unoptimized build. Without limits the time doubles with each level.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// Events with n from 0 to 9.
+/// Writes events with n from 0 to 9.
 fn ten() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ten.ndjson");
@@ -31,8 +32,8 @@ fn gives(query: &str, expected: &[i64]) {
     assert!(begun.elapsed() < AT_ONCE, "{:?} for {query}", begun.elapsed());
 }
 
-/// A chain of columns, each made of the one before in a way that names it more than once: what it is made of in the end is
-/// 3 to the power of 60 times as long.
+/// In a chain of columns each uses the one before three times. Written out, the last expression would be 3^60 times as
+/// long.
 #[test]
 fn columns_out_of_columns() {
     let step = |y: i64| if y > 3 { y + 1 } else { y - 1 };
@@ -54,7 +55,7 @@ fn columns_out_of_columns() {
     gives(&format!("| let y = n{either} | filter y > 68 | columns y"), &[69]);
 }
 
-/// A text that is chosen from itself: what its rows lie in is not twice as much with each step.
+/// A text chosen from itself must not double the buffers of its column at each step.
 #[test]
 fn texts_out_of_texts() {
     let (_folder, path) = ten();
@@ -82,7 +83,7 @@ fn columns_of_sides_of_a_join() {
     );
 }
 
-/// In one expression, what doubles with each level is answered, or refused with a place and with what to do; either at once.
+/// An expression that doubles with each level is answered at once, or refused at once with its place and advice.
 #[test]
 fn expressions_in_expressions() {
     let (_folder, path) = ten();
@@ -125,7 +126,7 @@ fn expressions_in_expressions() {
     assert!(refused >= 5, "{refused} of them were too much");
 }
 
-/// What is looked for in the whole record is looked for in each column, of which there may be thousands.
+/// A search in the whole event searches each column, of which there may be thousands.
 #[test]
 fn many_columns() {
     let folder = tempfile::tempdir().unwrap();
@@ -137,7 +138,7 @@ fn many_columns() {
     }
 }
 
-/// What is long, but not deep, is no more than it is written as.
+/// A long but flat expression is not refused.
 #[test]
 fn long_expressions() {
     let (_folder, path) = ten();

@@ -1,4 +1,5 @@
-//! What holds for every filter: it and its negation split the events, wherever they stand and whatever the events are read from.
+//! Tests a property of every filter: it and its negation divide the events, wherever the filter stands and in every
+//! format.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -12,7 +13,7 @@ use crate::engine::convert;
 
 const EVENTS: usize = 60;
 
-/// Fields: in all events, in some, of every type, and in none.
+/// Fields of every type that all, some or no events have.
 const FIELDS: [&str; 12] = [
     "event.type",
     "event.network.direction",
@@ -65,7 +66,7 @@ fn operand() -> impl Strategy<Value = String> {
     prop_oneof![6 => of(&FIELDS), 2 => of(&VALUES), 1 => sum, 1 => call]
 }
 
-/// A condition about one thing.
+/// Generates a condition on one field.
 fn term() -> impl Strategy<Value = String> {
     let compare = (operand(), select(vec!["=", "!=", "<", "<=", ">", ">="]), operand());
     let compare = compare.prop_map(|(left, sign, right)| format!("{left} {sign} {right}"));

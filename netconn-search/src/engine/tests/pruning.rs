@@ -1,4 +1,4 @@
-//! What a filter rules out is not read.
+//! Tests that row groups ruled out by a filter are not read.
 
 use netconn_query::parser::parse;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::engine::{Search, convert, runtime};
 
-/// What a query over four Parquet files reads.
+/// Explains a query over four Parquet files; returns its plan and the number of rows that it reads.
 fn explained(query: &str) -> (String, u64) {
     let folder = tempfile::tempdir().unwrap();
     let mut events = events(4_000);

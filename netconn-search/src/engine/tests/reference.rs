@@ -1,4 +1,4 @@
-//! The eight reference queries, verbatim, against a plain evaluation of the same events.
+//! Compares the eight reference queries, verbatim, with a direct evaluation over the same events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::{
     rows,
 };
 
-/// The events that a filter keeps, as it shows them: the newest first, their ids only.
+/// Returns the ids of the events that a filter keeps, the newest first.
 fn ids(events: &[Event], keep: impl Fn(&Event) -> bool) -> Table {
     let mut kept: Vec<(i64, String, String)> = events
         .iter()
@@ -36,7 +36,7 @@ fn check_filter(query: &str, keep: impl Fn(&Event) -> bool) {
     let mut expected = ids(&events, keep);
     let mut found = rows(&path, &format!("{query} | columns event.id"));
     assert!(!expected.is_empty());
-    // Events of the same millisecond come in any order.
+    // Events of the same millisecond have no fixed order.
     expected.sort();
     found.sort();
     assert_eq!(found, expected, "{query}");
@@ -127,7 +127,7 @@ fn transfers_by_process() {
         .map(|((name, address, port), count)| vec![name, address, port.to_string(), count.to_string()])
         .collect();
     assert!(!expected.is_empty());
-    // In the order of the keys: no sort follows.
+    // Without a sort, groups are in the order of their keys.
     assert_eq!(rows(&path, query), expected);
     assert!(rows(&path, &query.replace("> 10", "> 100")).is_empty());
 }
@@ -151,7 +151,7 @@ fn scanners_inside() {
     for (row, ((address, name), targets)) in found.iter().zip(expected) {
         assert_eq!(row[..2], [address, name]);
         let count: f64 = row[2].parse().unwrap();
-        // An estimate.
+        // An estimate may differ a little.
         assert!((count - targets.len() as f64).abs() <= 1.0 + targets.len() as f64 * 0.03, "{row:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The same events as lines, compressed, and as Parquet give the same rows; what is broken is said.
+//! Tests that the same events give the same rows in all file formats, and that broken files are reported.
 
 use std::{fs, io::Write, path::Path, sync::Arc};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::engine::{Search, SearchError, convert, runtime};
 
-/// Queries whose rows have an order.
+/// Queries whose rows have a fixed order.
 const QUERIES: [&str; 7] = [
     "event.type = 'IP Connect' | sort event.id | columns event.id, dst.ip.address, x.tag, event.network.preexisting",
     "dst.port.number > 100 | group n = count(), s = sum(event.network.bytesSent), m = max(event.network.durationMs) by dst.port.number",
@@ -42,7 +42,7 @@ fn all_formats_give_the_same() {
     let converted = convert(&lines).unwrap();
     assert_eq!((converted.rows, converted.unparsed, converted.first.unwrap() >= START), (2_500, 0, true));
 
-    // A third of the events each way in one folder.
+    // One folder holds a third of the events in each format.
     let mixed = folder.path().join("mixed");
     fs::create_dir(&mixed).unwrap();
     write(&mixed.join("events-1790000000000.ndjson"), &events[..800]);
@@ -74,7 +74,7 @@ fn nothing_is_lost_in_a_conversion() {
         br#"{"event.time":1000000000009,"event.id":"f","loss.count":18446744073709551615}"#,
     ];
     let mut text = lines.join(&b'\n');
-    // What follows the last end of a line is not there yet.
+    // The text after the last line feed is still being written.
     text.extend_from_slice(b"\n{\"event.id\":\"half");
     fs::write(&path, text).unwrap();
     let made = convert(&path).unwrap();
@@ -115,7 +115,7 @@ fn broken_lines_are_left_out_and_counted() {
     assert_eq!((found[1][0].as_str(), read.rows, read.bad_lines), ("50", 50, 1));
     assert_eq!((read.files, read.files_all, read.bytes), (1, 1, text.len() as u64));
 
-    // A byte order mark, and a port that is none.
+    // A file with a byte order mark, and a port that is not a number.
     let marked = folder.path().join("marked.ndjson");
     fs::write(&marked, "\u{feff}{\"event.id\":\"a\",\"dst.port.number\":\"abc\"}\n{\"event.id\":\"b\"}\n").unwrap();
     let query = "| sort event.id | columns event.id, dst.port.number";
@@ -155,7 +155,7 @@ fn a_damaged_file_does_not_hide_the_others() {
     }
     let all = Search::new(vec![folder.path().to_owned()]);
     let (found, read) = search(&all, "| group n = count()").unwrap();
-    // The lines, and what they were converted to.
+    // The events count twice: in the NDJSON file and in the Parquet file made of it.
     assert_eq!(found[1][0], "100");
     for (name, _) in &damaged {
         let said = |note: &&String| note.contains(&format!("/{name} was not read: "));
@@ -231,7 +231,7 @@ fn memory_has_a_limit() {
     let events = events(60_000);
     write(&path, &events);
     let limited = |memory| Search { memory, max_rows: 100_000, ..Search::new(vec![path.clone()]) };
-    // 40 MB of events are sorted in files.
+    // Sorting 40 MB of events spills to files.
     let (found, _) = search(&limited(16_000_000), "| sort event.id | columns event.id, src.process.cmdline").unwrap();
     let mut expected: Vec<&str> = events.iter().map(|event| event["event.id"].as_str().unwrap()).collect();
     expected.sort_unstable();
