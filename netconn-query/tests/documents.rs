@@ -31,11 +31,14 @@ fn path(document: &str) -> PathBuf {
 fn check_table(document: &str, name: &str, expected: &str) {
     let text = fs::read_to_string(path(document)).unwrap();
     let (begin, end) = (format!("<!-- begin {name} -->\n"), format!("<!-- end {name} -->"));
-    let start = text.find(&begin).unwrap_or_else(|| panic!("{document} has no {begin}")) + begin.len();
-    let length = text[start..].find(&end).unwrap_or_else(|| panic!("{document} has no {end}"));
+    let start = text.find(&begin).expect("the table has a begin") + begin.len();
+    let length = text[start..].find(&end).expect("the table has an end");
     if env::var_os("UPDATE").is_some() {
         let renewed = format!("{}{expected}{}", &text[..start], &text[start + length..]);
-        fs::write(path(document), renewed).unwrap();
+        // The other tests read the documents meanwhile: they find the old one or the new one.
+        let new = path(document).with_extension("new");
+        fs::write(&new, renewed).unwrap();
+        fs::rename(new, path(document)).unwrap();
     } else {
         let differs =
             format!("docs/{document}, table {name}: run UPDATE=1 cargo test -p netconn-query --test documents");
