@@ -38,7 +38,7 @@ const CHAIN_MAX: usize = 32;
 /// Anonymous structures and unions inside one another that are searched.
 const NESTING_MAX: usize = 16;
 
-/// Why a file is no BTF.
+/// Why a file cannot be read as BTF.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BtfError {
     /// The file ends before what its header promises.
@@ -47,7 +47,7 @@ pub enum BtfError {
     /// Not BTF, or of another byte order.
     #[error("the file holds no BTF of this machine's byte order")]
     Magic,
-    /// A kind of type that this reader cannot measure, so that all behind it is out of reach.
+    /// A kind of type whose length this reader does not know, so that it cannot find the types behind it.
     #[error("unknown kind of type {0}")]
     Kind(u32),
 }
@@ -57,7 +57,7 @@ pub enum BtfError {
 pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where each type starts in `types`; type ids count from 1.
+    /// Offset of each type in `types`; type ids count from 1.
     offsets: Vec<u32>,
     /// Structures by name; a name may stand for several.
     structures: HashMap<&'a [u8], Vec<u32>>,
@@ -71,14 +71,14 @@ pub struct Type {
     pub info: u32,
     /// Size in bytes of an integer, structure or union; of most others the id of another type.
     pub size_or_type: u32,
-    /// Where what follows begins in `types`.
+    /// Offset of its entries in `types`.
     rest: usize,
 }
 
 /// A member of a structure or union, or a parameter of a prototype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// `None` if it has none: what is inside such a member is found as if it lay outside.
+    /// `None` if it has none: members inside such a member are found as if they were outside.
     pub name: Option<&'a [u8]>,
     /// Id of its type.
     pub type_id: u32,
@@ -94,7 +94,7 @@ impl Type {
         (self.info >> 24) & 0x1f
     }
 
-    /// The id of the type that a typedef or qualifier stands for.
+    /// Returns the id of the type that a typedef or qualifier stands for.
     pub fn alias_of(&self) -> Option<u32> {
         matches!(self.kind(), kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG)
             .then_some(self.size_or_type)
@@ -116,7 +116,7 @@ impl Type {
 }
 
 impl<'a> Btf<'a> {
-    /// Finds the types in the bytes of `/sys/kernel/btf/vmlinux`.
+    /// Indexes the types in the bytes of `/sys/kernel/btf/vmlinux`.
     ///
     /// # Errors
     ///
@@ -169,8 +169,8 @@ impl<'a> Btf<'a> {
         if at == self.types.len() { Ok(()) } else { Err(BtfError::Truncated) }
     }
 
-    /// Offset of a member in bytes: `path` names members inside one another, `a.b.c`; those without a name are looked
-    /// through. `None` if there is no such structure or member, or if it is a bit field that starts inside a byte.
+    /// Returns the offset of a member in bytes: `path` names nested members, `a.b.c`; members without a name are searched as
+    /// well. `None` if there is no such structure or member, or if it is a bit field that starts inside a byte.
     pub fn offset(&self, structure: &str, path: &str) -> Option<u32> {
         self.structures(structure).iter().find_map(|id| {
             let mut bits = 0_u32;
@@ -184,23 +184,23 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Whether the kernel has a function of this name.
+    /// Returns whether the kernel has a function of this name.
     pub fn has_function(&self, name: &str) -> bool {
         self.functions(name).next().is_some()
     }
 
-    /// Number of parameters of a function; `None` if the kernel has none of this name.
+    /// Returns the number of parameters of a function; `None` if the kernel has none of this name.
     pub fn parameters(&self, name: &str) -> Option<u32> {
         let prototype = self.get(self.functions(name).next()?.size_or_type)?;
         (prototype.kind() == kind::FUNC_PROTO).then(|| u32::try_from(prototype.count()).ok())?
     }
 
-    /// Ids of the structures and unions of this name.
+    /// Returns the ids of the structures and unions of this name.
     pub fn structures(&self, name: &str) -> &[u32] {
         self.structures.get(name.as_bytes()).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The functions of this name; each stands for its prototype.
+    /// Returns the functions of this name; each stands for its prototype.
     pub fn functions(&self, name: &str) -> impl Iterator<Item = Type> {
         self.offsets
             .iter()
@@ -208,13 +208,13 @@ impl<'a> Btf<'a> {
             .filter(move |found| found.kind() == kind::FUNC && self.name(found) == name.as_bytes())
     }
 
-    /// The type with this id; `None` also for 0, which is void.
+    /// Returns the type with this id; `None` also for 0, which is void.
     pub fn get(&self, id: u32) -> Option<Type> {
         let at = self.offsets.get(usize::try_from(id).ok()?.checked_sub(1)?)?;
         self.type_at(*at as usize)
     }
 
-    /// The id of the type behind typedefs and qualifiers.
+    /// Returns the id of the type behind typedefs and qualifiers.
     pub fn resolve(&self, mut id: u32) -> Option<u32> {
         for _ in 0..CHAIN_MAX {
             match self.get(id)?.alias_of() {
@@ -225,12 +225,12 @@ impl<'a> Btf<'a> {
         None
     }
 
-    /// The name of a type, empty if it has none.
+    /// Returns the name of a type, empty if it has none.
     pub fn name(&self, of: &Type) -> &'a [u8] {
         self.text(of.name)
     }
 
-    /// Members of a structure or union, parameters of a prototype, in their order; nothing of other types.
+    /// Returns the members of a structure or union, or the parameters of a prototype, in their order; nothing for other types.
     pub fn entries(&self, of: &Type) -> impl Iterator<Item = Entry<'a>> {
         let (count, length) = match of.kind() {
             kind::STRUCT | kind::UNION => (of.count(), 12),
@@ -250,7 +250,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Offset in bits and type of a member of the structure `id`.
+    /// Returns the offset in bits and the type of a member of the structure `id`.
     fn member(&self, id: u32, name: &[u8], nesting: usize) -> Option<(u32, u32)> {
         let structure = self.get(self.resolve(id)?).filter(Type::has_members)?;
         self.entries(&structure).find_map(|entry| {
@@ -271,7 +271,7 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// What begins at this place of the strings.
+    /// Returns the string at this offset.
     fn text(&self, offset: u32) -> &'a [u8] {
         let rest = self.strings.get(offset as usize..).unwrap_or_default();
         rest.split(|byte| *byte == 0).next().unwrap_or_default()

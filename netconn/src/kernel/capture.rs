@@ -1,4 +1,4 @@
-//! What is captured: the attached programs, the rings their records arrive in, and what can be asked of the kernel.
+//! A capture: the attached programs, the rings that their records arrive in, and the iterators.
 
 use std::{collections::HashSet, io, mem};
 
@@ -32,29 +32,29 @@ use crate::{
     },
 };
 
-/// What is wanted of [`Capture::live`].
+/// Parts of [`Live`] that are wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
-    /// Connections that are over.
+    /// Minisocks of connections that are over.
     pub minisocks: bool,
-    /// How much the others have moved.
+    /// Byte counters of the others.
     pub counters: bool,
-    /// Sockets of datagrams.
+    /// UDP sockets.
     pub datagrams: bool,
 }
 
-/// What the kernel alone knows of connections.
+/// State that only the kernel has, beside the daemon's table.
 #[derive(Debug, Default)]
 pub struct Live {
-    /// Connections that are over, as far as the kernel still has them.
+    /// Minisocks of connections that are over.
     pub minisocks: Vec<TcpRecord>,
-    /// How much connections have moved.
+    /// Byte counters of connections.
     pub counters: Vec<CountersRecord>,
     /// Inodes of the network namespaces that were read.
     pub namespaces: HashSet<u64>,
     /// UDP sockets.
     pub datagrams: Vec<UdpSocketRecord>,
-    /// Inodes of the network namespaces that these were read of.
+    /// Inodes of the network namespaces whose UDP sockets were read.
     pub datagram_namespaces: HashSet<u64>,
 }
 
@@ -70,7 +70,7 @@ impl Collect for Live {
     }
 }
 
-/// Attached programs, and where their records arrive. Dropping it detaches them.
+/// Attached programs and the rings of their records. Dropping it detaches the programs.
 pub struct Capture {
     /// Owns the programs and links; `None` when detached.
     ebpf: Option<Ebpf>,
@@ -79,24 +79,24 @@ pub struct Capture {
     counters: Counters,
     /// [`map::ENDED`].
     ended: HashMap<MapData, u32, u64>,
-    /// Until the engine takes them.
+    /// The maps of flows, until the engine takes them.
     flows: FlowMaps,
     settings: Array<MapData, u32>,
-    /// What `settings` holds.
+    /// The value of `settings` outside of readings.
     bits: u32,
     exact: bool,
     /// See [`Self::has_cookies`].
     cookies: bool,
-    /// Why open files say nothing of their sockets, if so.
+    /// Why programs cannot find the sockets of open files, if so.
     files_obstacle: Option<String>,
     watches_datagrams: bool,
-    /// Where what is kept with sockets cannot be read by iterators (5.10): whose files were sockets when they were last read.
+    /// Open datagram sockets of the last file scan; needed on 5.10, where iterators cannot read socket storage.
     files: Vec<FileRecord>,
-    /// Whether sockets have not been read yet.
-    is_first: bool,
-    /// The same of UDP sockets.
-    is_first_of_datagrams: bool,
-    /// When programs began to be attached, nanoseconds since boot.
+    /// Whether TCP sockets have not been read yet.
+    is_first_dump: bool,
+    /// Whether UDP sockets have not been read yet.
+    is_first_udp_dump: bool,
+    /// When attaching began, nanoseconds since boot.
     began_ns: u64,
     faults: Vec<Fault>,
     hooks: Vec<HookStatus>,
@@ -117,7 +117,7 @@ impl Capture {
         let btf = Btf::parse(&data)?;
         let layout = Layout::of(&btf, Lockdown::of_this_kernel())?;
         let ebpf = load(options, &layout, VerifierLogLevel::DISABLE)?;
-        // Loading once more with a log is slow: only for those that fail.
+        // Loading once more with the verifier's log is slow: only for programs that fail.
         let explain = |hook: &Hook| {
             let mut ebpf = load(options, &layout, VerifierLogLevel::DEBUG).ok()?;
             attach(&mut ebpf, hook, &AyaBtf::from_sys_fs().ok()?).err()
@@ -135,6 +135,7 @@ impl Capture {
         Ok(capture)
     }
 
+    /// Attaches the programs of a loaded object; `explain` finds a better reason for one that fails.
     fn attach(
         mut ebpf: Ebpf,
         options: &CaptureOptions,
@@ -192,7 +193,7 @@ impl Capture {
             ring_bytes: options.ring_bytes as usize,
             counters: Counters {
                 lost: take_map(&mut ebpf, map::LOST)?,
-                untold: take_map(&mut ebpf, map::UNREPORTED)?,
+                unreported: take_map(&mut ebpf, map::UNREPORTED)?,
                 nesting: take_map(&mut ebpf, map::NESTING)?,
                 programs: HOOKS.iter().filter_map(|hook| descriptor(&ebpf, hook)).collect(),
             },
@@ -205,8 +206,8 @@ impl Capture {
             exact: layout.has(feature::SOCKET_STORAGE),
             cookies: layout.has(feature::SOCKET_COOKIE),
             files_obstacle: layout.check_files().err().map(|error| error.to_string()),
-            is_first: true,
-            is_first_of_datagrams: true,
+            is_first_dump: true,
+            is_first_udp_dump: true,
             began_ns,
             faults: options.faults.clone(),
             hooks,
@@ -216,55 +217,56 @@ impl Capture {
         })
     }
 
-    /// Where records arrive.
+    /// The rings that records arrive in.
     pub fn rings(&mut self) -> &mut Rings {
         &mut self.rings
     }
 
-    /// Records that the ring can hold at most: all of the smallest kind, with the kernel's header of 8 bytes.
+    /// Returns the most records that the ring can hold: all of the smallest kind, each with the kernel's header of 8 bytes.
     pub fn ring_records(&self) -> usize {
         self.ring_bytes / (size_of::<ExitRecord>() + 8)
     }
 
-    /// What became of each hook.
+    /// The verdict on each hook, then on helpers and pins.
     pub fn hooks(&self) -> &[HookStatus] {
         &self.hooks
     }
 
-    /// Names of the structure members that this kernel does not have; what is read there is absent from events.
+    /// Names of the structure members that this kernel does not have; events lack what is read there.
     pub fn missing_members(&self) -> &[&'static str] {
         &self.missing
     }
 
-    /// When it began: what is older was there before. Nanoseconds since boot.
+    /// When attaching began, nanoseconds since boot: older sockets were not seen from their beginning.
     pub fn began_ns(&self) -> u64 {
         self.began_ns
     }
 
-    /// What was lost since the start.
+    /// Reads the losses since the start.
     pub fn losses(&self) -> Losses {
         self.counters.read()
     }
 
-    /// Reads all TCP sockets of all network namespaces that a process or a name refers to, and gives the inodes of
-    /// these namespaces. This, as the other readings below, takes a while: `meanwhile` is called all along, to empty the
-    /// ring.
+    /// Reads all TCP sockets of all network namespaces that a process or a name refers to; returns them with the inodes of
+    /// these namespaces. Like the other readings below this takes a while, so `meanwhile` is called all along, to drain
+    /// the rings.
     ///
     /// # Errors
     ///
-    /// When the iterator is not there or cannot be read.
+    /// When the iterator is not attached or cannot be read.
     pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
-        let first = if self.is_first { setting::FIRST_DUMP } else { 0 };
+        let first = if self.is_first_dump { setting::FIRST_DUMP } else { 0 };
         let found = self.read(Program::DumpTcp, first, iterate::all_namespaces, meanwhile)?;
-        self.is_first = false;
+        self.is_first_dump = false;
         Ok(found)
     }
 
-    /// Reads all UDP sockets of all network namespaces that a process or a name refers to, and gives the inodes of these.
+    /// Reads all UDP sockets of all network namespaces that a process or a name refers to; returns them with the inodes of
+    /// these namespaces.
     ///
     /// # Errors
     ///
-    /// When the iterator is not there or cannot be read.
+    /// When the iterator is not attached or cannot be read.
     pub fn datagrams(
         &mut self,
         mut meanwhile: impl FnMut(&mut Rings),
@@ -272,7 +274,7 @@ impl Capture {
         if !self.has(Program::DumpUdp) {
             return Ok(Default::default());
         }
-        let first = if self.is_first_of_datagrams { setting::FIRST_DUMP } else { 0 };
+        let first = if self.is_first_udp_dump { setting::FIRST_DUMP } else { 0 };
         let cookies = self.cookies;
         let has_any = move || {
             let has_any = iterate::has_datagrams();
@@ -284,9 +286,9 @@ impl Capture {
         let read = |program: &mut Iter, faults: &[Fault]| iterate::namespaces(program, faults, |_| true, has_any);
         let (mut sockets, namespaces): (Vec<UdpSocketRecord>, _) =
             self.read(Program::DumpUdp, first, read, &mut meanwhile)?;
-        self.is_first_of_datagrams = false;
+        self.is_first_udp_dump = false;
         if !self.exact {
-            // Programs that dump do not see what is kept with sockets.
+            // Iterators cannot read what is kept with sockets.
             self.files(meanwhile)?;
             iterate::assign_owners(
                 sockets.iter_mut().map(|socket| (socket.file, &mut socket.state.owner)),
@@ -296,47 +298,47 @@ impl Capture {
         Ok((sockets, namespaces))
     }
 
-    /// The kernel's flows; a second time there are none.
+    /// Takes the kernel's maps of flows; the second time they are empty.
     pub fn flow_maps(&mut self) -> FlowMaps {
         mem::take(&mut self.flows)
     }
 
-    /// Whether a dump of sockets shows each exactly once and whole: from 5.11 on, where the state is kept in the
+    /// Whether a dump shows each socket exactly once and with its whole state: from 5.11 on, where the state is kept in the
     /// socket itself.
     pub fn dumps_are_exact(&self) -> bool {
         self.exact
     }
 
-    /// Whether files tell all sockets by their cookies: from 5.12 on.
+    /// Whether open files and sockets are matched by cookies: from 5.12 on.
     pub fn has_cookies(&self) -> bool {
         self.cookies
     }
 
-    /// Reads all open files that are TCP sockets or sockets of datagrams.
+    /// Reads all open files that are TCP or datagram sockets.
     ///
     /// # Errors
     ///
-    /// When the iterator is not there or cannot be read.
+    /// When the iterator is not attached or cannot be read.
     pub fn files(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
         let files: Vec<FileRecord> = self.read(Program::DumpFiles, 0, iterate::here, meanwhile)?;
         if !self.exact {
-            // Those of TCP are looked for in the table.
+            // TCP sockets are found in the table instead.
             let datagrams = files.iter().filter(|file| file.tcp_state == tcp_state::CLOSE);
             self.files = datagrams.copied().collect();
         }
         Ok(files)
     }
 
-    /// Reads the open files that are attempts which wait for an answer.
+    /// Reads the open files that are TCP sockets in SYN_SENT.
     ///
     /// # Errors
     ///
-    /// When the iterator is not there or cannot be read.
+    /// When the iterator is not attached or cannot be read.
     pub fn attempts(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
         self.read(Program::DumpFiles, setting::SCAN_ATTEMPTS, iterate::here, meanwhile)
     }
 
-    /// Finds the sockets that no hook sees, and who has them open. What cannot be had is said in what it gives.
+    /// Reads all packet sockets and the processes that have them open. The result names what cannot be listed.
     pub fn packet_sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
         let obstacle = self.obstacle(Program::DumpFiles).or_else(|| self.files_obstacle.clone());
         let look = |program: &mut Iter, faults: &[Fault]| {
@@ -349,15 +351,15 @@ impl Capture {
             .unwrap_or_else(|error| PacketSockets::none(&error))
     }
 
-    /// Finds owners for accepted connections that are only known by their listener, and for sockets whose owner has
-    /// ended: `ended` are such processes, by id and start. Gives those that were found.
+    /// Finds owners for accepted connections that only have their listener's owner, and for sockets whose owner is one of the
+    /// processes in `ended`, by id and start. Returns the open files of the new owners.
     ///
     /// # Errors
     ///
-    /// When the iterator is not there or cannot be read.
+    /// When the iterator is not attached or cannot be read.
     pub fn owners(&mut self, ended: &[(u32, u64)], meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
         for (tgid, start_ns) in ended {
-            // When the map is full the rest keeps its owner for now.
+            // If the map is full, the sockets of the other processes keep their owner for now.
             let _ = self.ended.insert(tgid, start_ns, 0);
         }
         let found = self.read(Program::DumpFiles, setting::SCAN_OWNERS, iterate::here, meanwhile);
@@ -367,12 +369,12 @@ impl Capture {
         found
     }
 
-    /// Reads what the table has not, of all network namespaces: the minisocks of connections that are over (TIME_WAIT, and
-    /// FIN_WAIT2 that no process holds), and how much connections have moved.
+    /// Reads what the table lacks, in all network namespaces: minisocks of connections that are over (TIME_WAIT, and FIN_WAIT2
+    /// without a process), byte counters of connections, and UDP sockets.
     ///
     /// # Errors
     ///
-    /// When the iterator is not there or cannot be read.
+    /// When the iterator is not attached or cannot be read.
     pub fn live(&mut self, wanted: Wanted, mut meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
         let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT } else { 0 }
             | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
@@ -387,12 +389,12 @@ impl Capture {
         Ok(live)
     }
 
-    /// Whether datagrams, or at least their sockets, are watched.
+    /// Whether datagram sockets are watched.
     pub fn has_flows(&self) -> bool {
         self.watches_datagrams
     }
 
-    /// Reads an iterator with bits of the settings set.
+    /// Reads an iterator on a thread of its own, with these bits of the settings set for as long as that takes.
     fn read<T: Send>(
         &mut self,
         program: Program,
@@ -415,7 +417,7 @@ impl Capture {
         self.status(program).is_some_and(|status| status.verdict == Verdict::Attached)
     }
 
-    /// Why a program is not attached, if so.
+    /// Returns why a program is not attached, if so.
     fn obstacle(&self, program: Program) -> Option<String> {
         let HookStatus { hook, verdict, .. } = self.status(program)?;
         match verdict {
@@ -435,14 +437,14 @@ impl Capture {
         HOOKS.iter().any(|hook| hook.sees_acceptor && self.has(hook.program))
     }
 
-    /// Hands messages of the eBPF programs to the log, if they are on.
+    /// Hands messages of the eBPF programs to the log, if they are switched on.
     pub fn flush_log(&mut self) {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
     }
 
-    /// Detaches all programs; what is in the ring can still be read.
+    /// Detaches all programs; the records in the rings can still be read.
     pub fn detach(&mut self) {
         self.ebpf = None;
     }

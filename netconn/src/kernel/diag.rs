@@ -1,4 +1,4 @@
-//! TCP and UDP sockets of the own network namespace without BPF, for whoever asks: `sock_diag`, else `/proc/net`.
+//! Reads the TCP and UDP sockets of the own network namespace without BPF: by `sock_diag`, else from `/proc/net`.
 
 use std::{
     io,
@@ -22,19 +22,19 @@ use tracing::debug;
 
 use crate::kernel::iterate;
 
-/// What the kernel gives at once at most (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
+/// Room for one part of an answer (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
 const ANSWER_BYTES: usize = 64 << 10;
 
-/// A socket or minisock, with a [`TcpRecord`], or a socket of datagrams, with a [`UdpSocketRecord`].
+/// A TCP socket or minisock, with a [`TcpRecord`], or a UDP socket, with a [`UdpSocketRecord`].
 #[derive(Clone, Copy, Debug)]
 pub struct Found<R> {
-    /// As a dump by BPF would have it, but for the owner. The number of a minisock is 0.
+    /// The record of an iterator, without the owner. The number of a minisock is 0.
     pub record: R,
-    /// Inode of its file; 0 if nobody has it open.
+    /// Inode of the socket's file; 0 if nobody has it open.
     pub inode: u64,
 }
 
-/// All TCP sockets by `sock_diag`, with their cookies. Half-open connections are among them, as `SYN_RECV`.
+/// Reads all TCP sockets by `sock_diag`, with their cookies. Half-open connections are among them, as `SYN_RECV`.
 ///
 /// # Errors
 ///
@@ -44,7 +44,7 @@ pub fn sockets() -> io::Result<Vec<Found<TcpRecord>>> {
     dump(IPPROTO_TCP, &StateFlags::all().difference(StateFlags::CLOSE), |response| of_response(response, namespace))
 }
 
-/// The same from `/proc/net/tcp` and `tcp6`: without cookies, numbered instead.
+/// Reads all TCP sockets from `/proc/net/tcp` and `tcp6`: without cookies, numbered instead.
 ///
 /// # Errors
 ///
@@ -52,24 +52,24 @@ pub fn sockets() -> io::Result<Vec<Found<TcpRecord>>> {
 pub fn sockets_of_proc() -> io::Result<Vec<Found<TcpRecord>>> {
     let namespace = namespace();
     let mut entries = procfs::net::tcp().map_err(io::Error::other)?;
-    // Not there without IPv6.
+    // The file is missing without IPv6.
     entries.extend(procfs::net::tcp6().unwrap_or_default());
     let known = entries.iter().filter(|entry| entry.state != TcpState::NewSynRecv);
     Ok((1..).zip(known).map(|(number, entry)| of_entry(entry, number, namespace)).collect())
 }
 
-/// All UDP sockets that have a port by `sock_diag`, with their cookies.
+/// Reads all UDP sockets that have a port by `sock_diag`, with their cookies.
 ///
 /// # Errors
 ///
 /// When the kernel has no `sock_diag` of UDP, which is a module of its own, or does not allow it.
 pub fn datagrams() -> io::Result<Vec<Found<UdpSocketRecord>>> {
     let namespace = namespace();
-    // Not connected is `TCP_CLOSE`; UDP has no other states.
+    // An unconnected socket is in `TCP_CLOSE`; UDP has no other states.
     dump(IPPROTO_UDP, &(StateFlags::ESTABLISHED | StateFlags::CLOSE), |response| datagrams_of(response, namespace))
 }
 
-/// The same from `/proc/net/udp` and `udp6`: without cookies.
+/// Reads all UDP sockets from `/proc/net/udp` and `udp6`: without cookies.
 ///
 /// # Errors
 ///
@@ -77,16 +77,16 @@ pub fn datagrams() -> io::Result<Vec<Found<UdpSocketRecord>>> {
 pub fn datagrams_of_proc() -> io::Result<Vec<Found<UdpSocketRecord>>> {
     let namespace = namespace();
     let mut entries = procfs::net::udp().map_err(io::Error::other)?;
-    // Not there without IPv6.
+    // The file is missing without IPv6.
     entries.extend(procfs::net::udp6().unwrap_or_default());
     Ok(entries.iter().map(|entry| datagrams_of_entry(entry, namespace)).collect())
 }
 
-/// Has the kernel number the UDP sockets that have a port in the calling thread's network namespace: one that is told of
-/// gets a cookie (`sock_diag_save_cookie` in `net/core/sock_diag.c`), which before 5.12 programs can read but not make.
+/// Makes the kernel assign cookies to all UDP sockets with a port in the calling thread's network namespace, by dumping them
+/// (`sock_diag_save_cookie` in `net/core/sock_diag.c`): before 5.12 programs can read a cookie but not create one.
 pub(super) fn number_datagrams() {
     if let Err(error) = datagrams() {
-        debug!("UDP sockets that were there before have no number: {error}");
+        debug!("UDP sockets older than netconn have no number: {error}");
     }
 }
 
@@ -94,7 +94,7 @@ fn namespace() -> u32 {
     iterate::own_namespace().and_then(|inode| u32::try_from(inode).ok()).unwrap_or(UNKNOWN_U32)
 }
 
-/// Asks for all sockets of a protocol in some states.
+/// Reads all sockets of a protocol in some states.
 fn dump<T>(protocol: u8, states: &StateFlags, make: impl Fn(&InetResponse) -> T) -> io::Result<Vec<T>> {
     let mut found = Vec::new();
     for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
@@ -125,7 +125,7 @@ fn ask(request: InetRequest, mut take: impl FnMut(&InetResponse)) -> io::Result<
     }
 }
 
-/// Takes the messages of a part of an answer; whether it was the last one.
+/// Takes the messages of one part of an answer; returns whether it was the last part.
 fn take_answer(mut rest: &[u8], take: &mut impl FnMut(&InetResponse)) -> io::Result<bool> {
     while !rest.is_empty() {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
@@ -161,7 +161,7 @@ fn of_response(response: &InetResponse, namespace: u32) -> Found<TcpRecord> {
     Found { record: TcpRecord { totals, ..record }, inode: header.inode.into() }
 }
 
-/// Two words, the low one first (`sock_diag_save_cookie` in net/core/sock_diag.c).
+/// Joins the two words of a cookie, the low one first (`sock_diag_save_cookie` in net/core/sock_diag.c).
 fn cookie(id: &SocketId) -> u64 {
     u64::from_le_bytes(id.cookie)
 }
@@ -237,8 +237,8 @@ fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespa
     }
 }
 
-/// Counters of a `struct tcp_info` (`include/uapi/linux/tcp.h`), which only grows at its end; payload only, as in the eBPF
-/// programs: the kernel counts the peer's FIN as a received byte, and what was sent again twice.
+/// Returns the counters of a `struct tcp_info` (`include/uapi/linux/tcp.h`), which only grows at its end; payload only, as in
+/// the eBPF programs: the kernel counts the peer's FIN as a received byte, and retransmitted bytes twice.
 fn totals(info: &[u8], state: u8) -> Totals {
     let word = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let long = |at: usize| info.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);

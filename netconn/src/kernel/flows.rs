@@ -1,4 +1,4 @@
-//! The maps of flows: read as a whole, and taken from one by one.
+//! The maps of flows: reads them as a whole, and takes single flows out.
 
 use std::{
     io,
@@ -11,22 +11,22 @@ use netconn_common::{Flow, FlowKey};
 
 /// `BPF_MAP_LOOKUP_ELEM` of `enum bpf_cmd`, `include/uapi/linux/bpf.h`.
 const LOOKUP: libc::c_int = 1;
-/// `BPF_MAP_UPDATE_ELEM`, as above.
+/// `BPF_MAP_UPDATE_ELEM` of `enum bpf_cmd`.
 const UPDATE: libc::c_int = 2;
-/// `BPF_MAP_DELETE_ELEM`, as above.
+/// `BPF_MAP_DELETE_ELEM` of `enum bpf_cmd`.
 const DELETE: libc::c_int = 3;
-/// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, as above; of hash maps from 5.14 on.
+/// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` of `enum bpf_cmd`; for hash maps from 5.14 on.
 const LOOKUP_AND_DELETE: libc::c_int = 21;
-/// `BPF_MAP_LOOKUP_BATCH`, as above; from 5.6 on.
+/// `BPF_MAP_LOOKUP_BATCH` of `enum bpf_cmd`; from 5.6 on.
 const LOOKUP_BATCH: libc::c_int = 24;
-/// `BPF_NOEXIST`, as above: make an entry, do not change one.
+/// `BPF_NOEXIST` in `include/uapi/linux/bpf.h`: create an entry, do not change one.
 const NO_EXIST: u64 = 1;
-/// Entries that are read at once at first: as many as a bucket of the kernel's table might have, and more.
+/// Entries that the first system call reads: more than a bucket of the kernel's table usually has.
 const ENTRIES_AT_ONCE: u32 = 4096;
-/// Entries that are read at once at most.
+/// Most entries that one system call reads.
 const ENTRIES_MAX: u32 = 1 << 21;
 
-/// The kernel's flows; by default there are none.
+/// The kernel's flows; empty by default.
 #[derive(Default)]
 pub struct FlowMaps {
     maps: Option<Maps>,
@@ -62,7 +62,7 @@ struct Element {
 }
 
 impl FlowMaps {
-    /// Reads and changes these maps; `None` if they are of other kinds.
+    /// Takes the maps; `None` if they are no hash maps.
     pub(super) fn new(flows: Map, folded: Map) -> Option<Self> {
         match (flows, folded) {
             (Map::HashMap(flows), Map::HashMap(folded)) => Some(Self { maps: Some(Maps { flows, folded }) }),
@@ -70,11 +70,11 @@ impl FlowMaps {
         }
     }
 
-    /// All flows. One that begins or ends meanwhile is among them or not.
+    /// Reads all flows. A flow that begins or ends meanwhile may be among them or not.
     ///
     /// # Errors
     ///
-    /// When the kernel does not let them be read.
+    /// When the kernel refuses to read them.
     pub fn all(&self) -> io::Result<Vec<(FlowKey, Flow)>> {
         let Some(Maps { flows, folded }) = &self.maps else { return Ok(Vec::new()) };
         let mut found = Vec::new();
@@ -85,26 +85,26 @@ impl FlowMaps {
         Ok(found)
     }
 
-    /// Takes a flow out of the kernel's table, with what it has moved; `None` if it is not there.
+    /// Takes a flow with its counters out of the kernel's table; `None` if it is not there.
     pub fn take(&self, key: &FlowKey) -> Option<Flow> {
         let Maps { flows, folded } = self.maps.as_ref()?;
         if key.version == 0 { take(folded, &key.socket) } else { take(flows, key) }
     }
 
-    /// From now on one flow stands for all ends that a socket has no flow with yet.
+    /// Folds a socket: from now on one flow stands for all remote ends that the socket has no flow with yet.
     pub fn fold(&self, socket: u64) {
         let Some(Maps { folded, .. }) = &self.maps else { return };
-        // The kernel fills it in when there is something to count.
+        // The programs fill it in with the next datagram.
         let flow = Flow::default();
         let mut element = Element::of(folded, &socket, &flow);
         element.flags = NO_EXIST;
-        // When there is no room the socket goes on as before, until there is none for its flows either.
+        // Without room the socket goes on as before, until there is no room for its flows either.
         let _ = bpf(UPDATE, &mut element);
     }
 }
 
 impl Element {
-    /// What is said to the kernel of one entry, of which the key is read and the value read or written.
+    /// Returns the attributes for one entry; the kernel reads the key, and reads or writes the value.
     fn of<K: Pod>(map: &MapData, key: &K, value: &Flow) -> Self {
         Self {
             map_fd: descriptor(map),
@@ -120,7 +120,7 @@ fn descriptor(map: &MapData) -> u32 {
     map.fd().as_fd().as_raw_fd().unsigned_abs()
 }
 
-/// Takes an entry out of a map. Before 5.14 in two steps: what is counted in between is not seen.
+/// Takes an entry out of a map. Before 5.14 in two steps: what is counted in between is lost.
 fn take<K: Pod>(map: &MapData, key: &K) -> Option<Flow> {
     let mut flow = Flow::default();
     let mut element = Element { value: (&raw mut flow) as u64, ..Element::of(map, key, &flow) };
@@ -129,7 +129,7 @@ fn take<K: Pod>(map: &MapData, key: &K) -> Option<Flow> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(_) => {
             bpf(LOOKUP, &mut element).ok()?;
-            // What a command does not use must be zero (`CHECK_ATTR` in kernel/bpf/syscall.c).
+            // Attributes that a command does not use must be zero (`CHECK_ATTR` in kernel/bpf/syscall.c).
             element.value = 0;
             bpf(DELETE, &mut element).ok()?;
             Some(flow)
@@ -141,7 +141,7 @@ fn take<K: Pod>(map: &MapData, key: &K) -> Option<Flow> {
 fn read_all<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
     let mut room = ENTRIES_AT_ONCE;
     let (mut keys, mut values) = (Vec::<K>::new(), Vec::<V>::new());
-    // The kernel keeps its place in as many bytes as a key has, four at least (`__htab_map_lookup_and_delete_batch`).
+    // The kernel stores its position in as many bytes as a key has, at least four (`__htab_map_lookup_and_delete_batch`).
     let (mut place, mut next) = (0_u64, 0_u64);
     let mut is_first = true;
     loop {
@@ -159,7 +159,7 @@ fn read_all<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> io::
         let is_last = match bpf(LOOKUP_BATCH, &mut batch) {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            // A bucket has more entries than there is room for.
+            // A bucket has more entries than there is room for here.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < ENTRIES_MAX => {
                 room *= 2;
                 continue;
@@ -167,7 +167,7 @@ fn read_all<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> io::
             Err(error) => return Err(error),
         };
         let count = batch.count.min(room) as usize;
-        // SAFETY: the kernel has written so many of each, and any bytes are valid values of both types.
+        // SAFETY: the kernel has written `count` of each, and any bytes are valid values of both types.
         unsafe {
             keys.set_len(count);
             values.set_len(count);
@@ -183,10 +183,9 @@ fn read_all<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> io::
     }
 }
 
-/// The system call `bpf`, with a part of its `union bpf_attr`; what is behind it counts as zeros.
+/// Makes the system call `bpf` with the beginning of its `union bpf_attr`; the kernel takes the rest for zeros.
 fn bpf<A>(command: libc::c_int, attributes: &mut A) -> io::Result<()> {
-    // SAFETY: the attributes are as large as is said, and the addresses in them are of memory that the caller has for as
-    // long as this takes.
+    // SAFETY: the size is that of the attributes, and the caller owns the memory that they point to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<A>()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

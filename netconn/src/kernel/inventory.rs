@@ -1,5 +1,5 @@
-//! Reads once what sockets there are and who has them, with two or three of the programs and nothing attached: for a
-//! command that runs without a daemon and must be quick.
+//! Reads all sockets and their processes once, with two or three of the iterators and nothing attached: for a command that
+//! runs without a daemon and must be quick.
 
 use std::{io, thread};
 
@@ -20,10 +20,10 @@ use crate::kernel::{
     preflight::{self, Lockdown},
 };
 
-/// Nothing is written to the ring: the smallest there is.
+/// The smallest size of a ring: iterators write nothing to it.
 const RING_BYTES: u32 = 4096;
 
-/// What is wanted beside TCP sockets.
+/// Parts of an [`Inventory`] that are wanted beside TCP sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// Minisocks of connections that are over.
@@ -32,22 +32,22 @@ pub struct Wanted {
     pub datagrams: bool,
 }
 
-/// What was found.
+/// The sockets of a host.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    /// All TCP sockets, with the process that has each open.
+    /// All TCP sockets, each with the process that has it open.
     pub sockets: Vec<TcpRecord>,
-    /// Minisocks of connections that are over, if they were asked for.
+    /// Minisocks of connections that are over, if wanted.
     pub minisocks: Vec<TcpRecord>,
-    /// All UDP sockets that have a port, if they were asked for, with the process that has each open.
+    /// All UDP sockets that have a port, if wanted, each with the process that has it open.
     pub datagrams: Vec<UdpSocketRecord>,
 }
 
-/// Reads the sockets of the network namespaces of which the inode is wanted.
+/// Reads the sockets of the network namespaces whose inode is wanted.
 ///
 /// # Errors
 ///
-/// When this process may not, or the kernel cannot; the message says what to do.
+/// When this process lacks the permission, or the kernel a feature; the message says what to do.
 pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<Inventory, LoadError> {
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
@@ -79,7 +79,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<In
     let (sockets, (datagrams, files)) = if layout.has(feature::SOCKET_COOKIE) {
         beside(read_sockets, || beside(read_datagrams, || Some(read_files())))
     } else {
-        // Files are found by what the first reading leaves with each socket.
+        // Files are matched by the numbers that the first reading assigns to sockets.
         beside(read_sockets, || beside(read_datagrams, || None))
     };
     let mut sockets: Vec<TcpRecord> = sockets.map_err(failed)?.0;
@@ -102,7 +102,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<In
     Ok(Inventory { sockets, minisocks, datagrams })
 }
 
-/// Finds the sockets that no hook sees, in all network namespaces.
+/// Reads the packet sockets of all network namespaces.
 ///
 /// # Errors
 ///
@@ -123,8 +123,8 @@ pub fn packet_sockets() -> Result<PacketSockets, LoadError> {
     }))
 }
 
-/// What must be known before the object can be loaded. The kernel's types are read three times, because aya reads them
-/// for each purpose (20 ms) and keeps members to itself: at the same time.
+/// Prepares the loading of the object. The kernel's types are read three times, because aya reads them anew for each purpose
+/// (20 ms) and keeps its members private; that happens on three threads at the same time.
 fn prepare() -> Result<(EbpfLoader<'static>, AyaBtf, Layout), LoadError> {
     thread::scope(|scope| {
         let types = scope.spawn(AyaBtf::from_sys_fs);
@@ -162,7 +162,7 @@ fn failed(error: impl std::error::Error) -> LoadError {
     LoadError::Object(error.to_string())
 }
 
-/// Does one thing on a thread of its own, which may enter namespaces, and another on this one.
+/// Does `there` on a thread of its own, which may enter namespaces, and `here` on this one.
 fn beside<T: Send, U>(there: impl FnOnce() -> io::Result<T> + Send, here: impl FnOnce() -> U) -> (io::Result<T>, U) {
     thread::scope(|scope| {
         let worker = scope.spawn(there);

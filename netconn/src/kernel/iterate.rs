@@ -23,23 +23,23 @@ use tracing::debug;
 
 use crate::kernel::fault::Fault;
 
-/// What the kernel gives at once at most (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
+/// Most bytes that one read returns (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
 const READ_BYTES: usize = 32 << 10;
-/// What [`Fault::ShortReads`] gives at once: less than a record, and no divisor of one.
+/// Bytes that a read returns with [`Fault::ShortReads`]: less than a record, and no divisor of one.
 const SHORT_READ: usize = 61;
-/// How often the rest goes on while something is read.
+/// Pause between two calls of `meanwhile` in [`beside`].
 const MEANWHILE: Duration = Duration::from_millis(1);
-/// Times in a row that the kernel may say that it found nothing in a million objects.
+/// Most times in a row that the kernel may ask to be read again: it does so after a million objects without a record.
 const AGAIN_MAX: u32 = 1000;
 /// The process's own network namespace, whatever namespace the calling thread has entered.
 const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
-/// What is made of the bytes of an iterator.
+/// Collects the records of an iterator.
 pub(super) trait Collect: Default + Send {
-    /// Takes the record at the beginning of `bytes` and gives its length; `None` if it is not whole.
+    /// Takes the record at the beginning of `bytes` and returns its length; `None` if it is incomplete.
     fn take(&mut self, bytes: &[u8]) -> Option<usize>;
 
-    /// Takes what was found elsewhere.
+    /// Adds what another thread has collected.
     fn add(&mut self, other: Self);
 }
 
@@ -57,23 +57,23 @@ impl<T: AnyBitPattern + Send> Collect for Vec<T> {
     }
 }
 
-/// All records of an iterator, in the network namespace of the caller where that matters.
+/// Reads all records of an iterator, in the network namespace of the caller where that matters.
 pub(super) fn here<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<C> {
     let mut found = C::default();
     run(&Mutex::new(program), faults, &mut found)?;
     Ok(found)
 }
 
-/// All records of sockets in every network namespace, and the inodes of those that were read: not those that the
-/// caller may not enter. To be called on a thread that nobody needs in its old namespace afterwards.
+/// Reads the sockets of every network namespace that the caller may enter; returns them with the inodes of the namespaces.
+/// To be called on a thread that nobody needs in its old namespace afterwards.
 pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<(C, HashSet<u64>)> {
     namespaces(program, faults, |_| true, has_sockets)
 }
 
-/// The same in the network namespaces of which the inode is wanted, and where there is anything, as `is_any` says when
-/// it is called inside: to look through a hash table of 262,144 buckets for nothing takes the kernel more than 20 ms.
+/// As [`all_namespaces`], in the network namespaces whose inode is `wanted` and for which `is_any`, called inside, finds
+/// sockets: the kernel takes more than 20 ms to search a hash table of 262,144 buckets in vain.
 ///
-/// Where there are several, two threads share them: there whoever waits has the answer of 100,000 sockets a tenth sooner.
+/// Two threads share several namespaces: that makes the dump of 100,000 sockets a tenth faster.
 pub(super) fn namespaces<C: Collect>(
     program: &mut Iter,
     faults: &[Fault],
@@ -104,8 +104,8 @@ pub(super) fn namespaces<C: Collect>(
         let second = split.as_ref().map(|Split { last, .. }| {
             thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, || {
                 let mut found = C::default();
-                // If it may run anywhere it leaves all to the first.
-                let read = if use_processors(last) { read_others(&mut found)? } else { HashSet::new() };
+                // Without a CPU of its own it leaves all namespaces to the first thread.
+                let read = if use_cpus(last) { read_others(&mut found)? } else { HashSet::new() };
                 Ok::<_, io::Error>((found, read))
             })
         });
@@ -124,15 +124,15 @@ pub(super) fn namespaces<C: Collect>(
     })
 }
 
-/// A thread's processors in two parts, of which it uses the first while this lives: what programs write to before they hand it
-/// over is one for each processor, and where kernels preempt, two threads on the same one would write to the same.
+/// Restricts this thread to all CPUs but one, which the second dump thread uses. The programs build records in per-CPU scratch
+/// space; two dump threads on one preemptible CPU would overwrite each other's.
 struct Split {
     all: CpuSet,
     last: CpuSet,
 }
 
 impl Split {
-    /// `None` if there is but one processor, or none can be chosen.
+    /// Splits the CPUs of this thread; `None` if there is only one, or none can be chosen.
     fn of_this_thread() -> Option<Self> {
         let all = sched_getaffinity(THIS_THREAD).ok()?;
         let usable = |cpu: &usize| all.is_set(*cpu).unwrap_or(false);
@@ -140,24 +140,25 @@ impl Split {
         let (mut most, mut last) = (all, CpuSet::new());
         most.unset(cpu).ok()?;
         last.set(cpu).ok()?;
-        (most != CpuSet::new() && use_processors(&most)).then_some(Self { all, last })
+        (most != CpuSet::new() && use_cpus(&most)).then_some(Self { all, last })
     }
 }
 
 impl Drop for Split {
     fn drop(&mut self) {
-        use_processors(&self.all);
+        use_cpus(&self.all);
     }
 }
 
-/// Lets the calling thread run there only; whether that works.
-fn use_processors(processors: &CpuSet) -> bool {
-    sched_setaffinity(THIS_THREAD, processors).is_ok()
+/// Restricts the calling thread to these CPUs; returns whether that worked.
+fn use_cpus(cpus: &CpuSet) -> bool {
+    sched_setaffinity(THIS_THREAD, cpus).is_ok()
 }
 
-/// As `sched_setaffinity(2)` has it.
+/// Stands for the calling thread in `sched_setaffinity(2)`.
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
+/// Attaches an iterator anew and reads it.
 fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -> io::Result<()> {
     let file = {
         let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,26 +186,26 @@ pub fn assign_owners<'a>(sockets: impl IntoIterator<Item = (u64, &'a mut Owner)>
     }
 }
 
-/// Whether the calling thread's network namespace has TCP sockets or minisocks: the kernel counts them
+/// Returns whether the calling thread's network namespace has TCP sockets or minisocks: the kernel counts them
 /// (`sockstat_seq_show` in `net/ipv4/proc.c`).
 pub(super) fn has_sockets() -> bool {
-    // Twice: each processor has a count of its own, and one that is read before a socket begins there makes up for another
-    // that is read after a socket of elsewhere has ended there.
+    // Read twice: the kernel sums per-CPU counters, so a socket that is opened on one CPU and closed on another during the sum
+    // can make it zero.
     (0..2).any(|_| is_any("sockstat", "TCP:", &["inuse", "tw"]) || is_any("sockstat6", "TCP6:", &["inuse"]))
 }
 
-/// The same of UDP sockets.
+/// Returns whether the calling thread's network namespace has UDP sockets.
 pub(super) fn has_datagrams() -> bool {
     (0..2).any(|_| is_any("sockstat", "UDP:", &["inuse"]) || is_any("sockstat6", "UDP6:", &["inuse"]))
 }
 
-/// The same of minisocks of connections that are over alone.
+/// Returns whether the calling thread's network namespace has minisocks of connections that are over.
 pub(super) fn has_minisocks() -> bool {
     is_any("sockstat", "TCP:", &["tw"])
 }
 
-/// Whether one of these numbers is not 0, in a line of a file about the calling thread's network namespace. What cannot be
-/// read may be anything, but a protocol that is not there has no file.
+/// Returns whether one of these numbers is not 0, in a line of a file about the calling thread's network namespace. A number
+/// that cannot be read counts as not 0; without the file the kernel lacks the protocol.
 fn is_any(file: &str, line: &str, names: &[&str]) -> bool {
     match fs::read_to_string(Path::new("/proc/thread-self/net").join(file)) {
         Ok(text) => names.iter().any(|name| number_in(&text, line, name) != Some(0)),
@@ -212,13 +213,13 @@ fn is_any(file: &str, line: &str, names: &[&str]) -> bool {
     }
 }
 
-/// The number behind `tw` in `TCP: inuse 5 orphan 0 tw 2 alloc 7 mem 1`.
+/// Returns the number behind `tw` in `TCP: inuse 5 orphan 0 tw 2 alloc 7 mem 1`.
 fn number_in(sockstat: &str, line: &str, name: &str) -> Option<u64> {
     let line = sockstat.lines().find_map(|text| text.strip_prefix(line))?;
     line.split_whitespace().skip_while(|word| *word != name).nth(1)?.parse().ok()
 }
 
-/// Does something that takes long on a thread of its own, and something else on this one until it is done.
+/// Does `work` on a thread of its own, and calls `meanwhile` on this one until it is done.
 ///
 /// # Errors
 ///
@@ -239,17 +240,17 @@ pub fn beside<T: Send>(work: impl FnOnce() -> T + Send, mut meanwhile: impl FnMu
     })
 }
 
-/// The inode of the process's own network namespace: that of its first thread.
+/// Returns the inode of the process's own network namespace: that of its first thread.
 pub(super) fn own_namespace() -> Option<u64> {
     fs::metadata(OWN_NAMESPACE).ok().map(|metadata| metadata.ino())
 }
 
-/// Handles of all network namespaces that a process is in or that have a name, but for the caller's.
+/// Returns handles of all network namespaces that a process is in or that have a name, except this process's own.
 pub(super) fn other_namespaces() -> Vec<(u64, File)> {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
     let mut found = Vec::new();
     for path in namespace_paths() {
-        // Looked at first, so that each is opened once only.
+        // `stat` first, so that each namespace is opened only once.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if !seen.contains(&metadata.ino())
             && let Ok(file) = File::open(&path)
@@ -262,10 +263,10 @@ pub(super) fn other_namespaces() -> Vec<(u64, File)> {
     found
 }
 
-/// A handle of the network namespace with this inode, if it is the process's own, another process is in it, or it has
-/// a name. Looks at every process if need be: 1 ms where there are 71.
+/// Returns a handle of the network namespace with this inode, if it is the process's own, another process is in it, or it has
+/// a name. Looks at every process if need be: 1 ms with 71 processes.
 pub(super) fn namespace(inode: u64) -> Option<File> {
-    // Looked at again once opened: a process may have moved, or its id may be another's.
+    // Checked again once opened: a process may have moved, or its id may have been reused.
     iter::once(PathBuf::from(OWN_NAMESPACE))
         .chain(namespace_paths())
         .filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.ino() == inode))
@@ -273,7 +274,7 @@ pub(super) fn namespace(inode: u64) -> Option<File> {
         .find(|file| file.metadata().is_ok_and(|metadata| metadata.ino() == inode))
 }
 
-/// Where network namespaces are found, many of them more than once.
+/// Returns the paths of network namespaces, many of them more than once.
 fn namespace_paths() -> impl Iterator<Item = PathBuf> {
     entries("/proc").map(|folder| folder.join("ns/net")).chain(entries("/run/netns"))
 }
@@ -310,7 +311,7 @@ fn read(mut file: impl Read, found: &mut impl Collect) -> io::Result<()> {
     }
 }
 
-/// Reads with the faults that are asked for.
+/// A reader with faults.
 struct Faulty<'a, R> {
     inner: R,
     faults: &'a [Fault],

@@ -1,5 +1,5 @@
-//! What is kept with sockets outlives the daemon: the maps are pinned, so that the next daemon finds the owner, the start
-//! and the number of life of every connection as the last one knew them, and flows with what they have moved.
+//! Pins maps, so that the state of sockets outlives the daemon: the next one finds the owner, the start and the generation of
+//! every connection, and flows with their counters.
 
 use std::{
     fs, io,
@@ -12,22 +12,22 @@ use nix::{
     sys::statfs::{FsType, statfs},
 };
 
-/// Where the BPF file system is by convention.
+/// The usual mount point of the BPF file system.
 const BPF_FS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`, `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 /// Folder of all pins of netconn.
 const FOLDER: &str = "/sys/fs/bpf/netconn";
 
-/// Where each map is pinned, by its name in the eBPF object.
+/// The path of each pin, by the name of its map in the eBPF object.
 pub type Places = Vec<(&'static str, PathBuf)>;
 
-/// Where the maps of the sensor `id` are pinned, with room for so many flows; the folder is there then, and pins of other
-/// versions are not. The BPF file system is mounted if need be, as `bpftool` does it.
+/// Returns the paths of the pins of the sensor `id`, with room for `max_flows` flows. Creates their folder, removes pins of
+/// other versions of netconn, and mounts the BPF file system if need be, as `bpftool` does.
 ///
 /// # Errors
 ///
-/// Why nothing can be pinned.
+/// When nothing can be pinned; the message says why.
 pub fn places(id: &str, max_flows: u32) -> Result<Places, String> {
     let fail = |error: io::Error| format!("nothing can be pinned in {FOLDER}: {error}");
     let is_mounted = || statfs(BPF_FS).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);

@@ -1,4 +1,4 @@
-//! What the programs could not tell: counted in the kernel, in maps and by the kernel itself.
+//! Losses: records that the programs could not hand over, counted in maps and by the kernel itself.
 
 use std::{
     fs,
@@ -8,11 +8,11 @@ use std::{
 use aya::maps::{MapData, PerCpuArray};
 use netconn_common::{kind, role};
 
-/// Where losses are counted.
+/// The counters of losses.
 pub(super) struct Counters {
     pub(super) lost: PerCpuArray<MapData, [u64; kind::COUNT as usize]>,
     /// [`netconn_common::Unreported`], flat.
-    pub(super) untold: PerCpuArray<MapData, [u64; 8]>,
+    pub(super) unreported: PerCpuArray<MapData, [u64; 8]>,
     /// [`netconn_common::Nesting`], as its two words.
     pub(super) nesting: PerCpuArray<MapData, [u64; 2]>,
     /// Programs whose missed runs are counted.
@@ -26,18 +26,17 @@ pub struct Losses {
     pub sockets: u64,
     /// Records of processes and cgroups that found theirs full.
     pub processes: u64,
-    /// Records of datagrams and their sockets that found it too full; what they would have told is in the kernel's tables.
+    /// Records of datagrams and their sockets that found the ring half full; the kernel's tables make up for them.
     pub datagrams: u64,
     /// Datagrams that were not counted, because there was no room for their flows.
     pub uncounted: u64,
-    /// Runs of programs that the kernel did not allow, because they would have interrupted themselves, and that nothing
-    /// made up for.
+    /// Runs that the kernel skipped, because a program would have interrupted itself, and that nothing made up for.
     pub missed_runs: u64,
-    /// Events that will never come, because their connection is over and no record of it was received.
+    /// Events that can never be produced, because their connection is over and every record of it was lost.
     pub events: LostEvents,
 }
 
-/// Lost events, by what they would have been.
+/// Lost events, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LostEvents {
     /// `IP Connect` with direction `OUTGOING`.
@@ -51,26 +50,26 @@ pub struct LostEvents {
 }
 
 impl Losses {
-    /// Records that were not received, of all kinds.
+    /// Returns the number of lost records of all kinds.
     pub fn records(&self) -> u64 {
         self.sockets + self.processes + self.missed_runs
     }
 
-    /// Whether more was lost than when `earlier` was counted. Missed runs may seem fewer: the second program may have
-    /// made up for one between the two countings.
+    /// Returns whether more was lost than at `earlier`. Missed runs may decrease: the second program may have made up for one
+    /// between the two counts.
     pub fn exceed(&self, earlier: &Self) -> bool {
         self.records() > earlier.records() || self.events != earlier.events
     }
 }
 
 impl LostEvents {
-    /// All of them.
+    /// Returns the number of all lost events.
     pub fn total(&self) -> u64 {
         let Self { outgoing, incoming, closes, listeners } = self;
         outgoing + incoming + closes + listeners
     }
 
-    /// What was lost since an earlier count.
+    /// Returns the losses since an earlier count.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             outgoing: self.outgoing.saturating_sub(earlier.outgoing),
@@ -82,7 +81,7 @@ impl LostEvents {
 }
 
 impl Counters {
-    /// Reads them all.
+    /// Reads all counters.
     pub(super) fn read(&self) -> Losses {
         // In this order: a run that is missed in between must not look like a loss.
         let missed = self.programs.iter().filter_map(|program| missed_runs(program.as_fd())).sum::<u64>();
@@ -91,9 +90,9 @@ impl Counters {
         if let Ok(by_cpu) = self.lost.get(&0, 0) {
             by_cpu.iter().for_each(|cpu| add(&mut lost, cpu));
         }
-        let mut untold = [0; 8];
-        if let Ok(by_cpu) = self.untold.get(&0, 0) {
-            by_cpu.iter().for_each(|cpu| add(&mut untold, cpu));
+        let mut unreported = [0; 8];
+        if let Ok(by_cpu) = self.unreported.get(&0, 0) {
+            by_cpu.iter().for_each(|cpu| add(&mut unreported, cpu));
         }
         let lost_of = |kinds: &[u32]| kinds.iter().filter_map(|kind| lost.get(*kind as usize)).sum();
         Losses {
@@ -102,16 +101,17 @@ impl Counters {
             datagrams: lost_of(&[kind::FLOW, kind::UDP_SOCKET, kind::RELEASED]),
             uncounted: lost_of(&[kind::UNCOUNTED]),
             missed_runs: missed.saturating_sub(done),
-            events: events(untold, lost_of(&[kind::UNSENT])),
+            events: events(unreported, lost_of(&[kind::UNSENT])),
         }
     }
 }
 
-/// The events of lives of which nothing was told. Each record of an attempt that sent nothing is an event of its own.
-fn events(untold: [u64; 8], unsent: u64) -> LostEvents {
+/// Returns the events of lives of which no record was received. Each lost record of an attempt that sent nothing is an event
+/// as well.
+fn events(unreported: [u64; 8], unsent: u64) -> LostEvents {
     let lives = |role: u32| {
-        let attempts = untold.get(role as usize * 2).copied().unwrap_or(0);
-        (attempts, untold.get(role as usize * 2 + 1).copied().unwrap_or(0))
+        let attempts = unreported.get(role as usize * 2).copied().unwrap_or(0);
+        (attempts, unreported.get(role as usize * 2 + 1).copied().unwrap_or(0))
     };
     let (active, passive, listeners, unknown) =
         (lives(role::ACTIVE), lives(role::PASSIVE), lives(role::LISTENER), lives(role::UNKNOWN));
@@ -127,7 +127,7 @@ fn add(sums: &mut [u64], values: &[u64]) {
     sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
-/// How often a program could not run because it was running already on that CPU, from `bpf_prog_show_fdinfo` in
+/// Returns how often a program could not run because it was running already on that CPU, from `bpf_prog_show_fdinfo` in
 /// `kernel/bpf/syscall.c`; from 5.12 on.
 fn missed_runs(program: BorrowedFd<'_>) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;

@@ -1,7 +1,7 @@
-//! Sockets that no hook sees: `AF_PACKET` and `AF_XDP` exchange frames with network devices, past TCP, UDP and IP.
+//! Packet sockets: `AF_PACKET` and `AF_XDP` exchange frames with network devices, past TCP, UDP, IP and every hook.
 //!
-//! `iter/task_file` knows who has which open, in all network namespaces. `/proc/net/packet` knows of `AF_PACKET` what they
-//! receive, and also those that are no open file any more: a mapping of their ring keeps them.
+//! `iter/task_file` finds the processes that have them open, in all network namespaces. `/proc/net/packet` lists what
+//! `AF_PACKET` sockets receive, and also those that are no open file any more but are kept by a mapping of their ring.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,14 +17,14 @@ use nix::{
 
 use crate::kernel::iterate;
 
-/// A socket that no hook sees, and a process that has it open: there is one of these for each of several.
+/// A packet socket and a process that has it open; one for each process if there are several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PacketSocket {
     /// [`AF_PACKET`] or [`AF_XDP`].
     pub family: u16,
-    /// What is received: a number of `include/uapi/linux/if_ether.h`, 0 for nothing. `None` if it is not known.
+    /// Protocol that it receives, a number of `include/uapi/linux/if_ether.h`; 0: none. `None` if unknown.
     pub protocol: Option<u16>,
-    /// Index of the network device, 0: none in particular. `None` if it is not known.
+    /// Index of the network device, 0: none in particular. `None` if unknown.
     pub device: Option<u32>,
     /// Name of the network device.
     pub interface: Option<String>,
@@ -32,29 +32,29 @@ pub struct PacketSocket {
     pub namespace: u32,
     /// Inode of the file.
     pub inode: u64,
-    /// Who has it open; unknown if nobody was found.
+    /// The process that has it open; unknown if none was found.
     pub owner: Owner,
 }
 
-/// All of them.
+/// All packet sockets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PacketSockets {
-    /// By namespace and process.
+    /// Sorted by namespace and process.
     pub sockets: Vec<PacketSocket>,
-    /// What cannot be listed, a sentence each.
+    /// Says what cannot be listed, in sentences.
     pub unlisted: Vec<String>,
-    /// Whether it is not known who has them open.
+    /// Whether the processes that have them open are unknown.
     pub lacks_owners: bool,
 }
 
 impl PacketSockets {
-    /// Nothing can be listed.
+    /// Returns an empty list that says why.
     pub(super) fn none(error: &io::Error) -> Self {
         let unlisted = vec![format!("AF_PACKET and AF_XDP sockets cannot be listed here: {error}")];
         Self { unlisted, ..Self::default() }
     }
 
-    /// Says whose the sockets are, by the inodes of open files.
+    /// Assigns owners to sockets without one, by the inodes of open files.
     pub fn assign_owners(&mut self, owners: &HashMap<u64, Owner>) {
         for socket in self.sockets.iter_mut().filter(|socket| socket.owner.tgid == 0) {
             socket.owner = owners.get(&socket.inode).copied().unwrap_or_default();
@@ -63,12 +63,12 @@ impl PacketSockets {
     }
 }
 
-/// Finds them in all network namespaces; `files` reads `iter/task_file`.
+/// Finds the packet sockets of all network namespaces; `files` reads `iter/task_file`.
 pub(super) fn all(files: impl FnOnce() -> io::Result<Vec<PacketSocketRecord>>) -> PacketSockets {
     find(&Namespaces::all(), files)
 }
 
-/// Finds those of the own network namespace that `/proc` shows; `reason` says why there is nothing better.
+/// Finds the packet sockets of the own network namespace that `/proc` shows; `reason` says why there is nothing better.
 pub fn of_proc(reason: &str) -> PacketSockets {
     find(&Namespaces::own(), || Err(io::Error::other(format!("/proc does not show them, and {reason}"))))
 }
@@ -84,7 +84,7 @@ fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketSo
         }
     };
     if !lacks_owners && is_torn(&listed, &files) {
-        // Some were made or closed meanwhile. What is in both lists and no open file is none indeed.
+        // Some were created or closed meanwhile. A socket that is in both lists and no open file has indeed no process.
         let open: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();
         let later = namespaces.listed(&mut Vec::new());
         let still: HashSet<_> = later.iter().map(Listed::place).collect();
@@ -111,7 +111,7 @@ impl Listed {
     }
 }
 
-/// Reads a file of which the lines are as `packet_seq_show` in `net/packet/af_packet.c` writes them.
+/// Parses a file with lines as `packet_seq_show` in `net/packet/af_packet.c` writes them; damaged lines are left out.
 fn parsed(text: &str, namespace: u32) -> impl Iterator<Item = Listed> {
     text.lines().skip(1).filter_map(move |line| {
         let mut words = line.split_whitespace().skip(3);
@@ -122,7 +122,7 @@ fn parsed(text: &str, namespace: u32) -> impl Iterator<Item = Listed> {
     })
 }
 
-/// Whether a socket is in one of both only.
+/// Returns whether a socket is in only one of both lists.
 fn is_torn(listed: &[Listed], files: &[PacketSocketRecord]) -> bool {
     let in_files: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();
     let in_list: HashSet<_> = listed.iter().map(Listed::place).collect();
@@ -130,7 +130,7 @@ fn is_torn(listed: &[Listed], files: &[PacketSocketRecord]) -> bool {
         || files.iter().any(|file| file.family == AF_PACKET && !in_list.contains(&(file.namespace, file.inode)))
 }
 
-/// Each socket once for each process that has it open, and those that nobody has.
+/// Returns each socket once for each process that has it open, and those without a process.
 fn joined(listed: &[Listed], files: &[PacketSocketRecord]) -> Vec<PacketSocket> {
     let details: HashMap<_, _> = listed.iter().map(|socket| (socket.place(), socket)).collect();
     let (mut seen, mut open) = (HashSet::new(), HashSet::new());
@@ -138,7 +138,7 @@ fn joined(listed: &[Listed], files: &[PacketSocketRecord]) -> Vec<PacketSocket> 
     for file in files {
         let place = (file.namespace, file.inode);
         open.insert(place);
-        // Processes may have it open more than once, and threads have files of their own if they want.
+        // A process may have it open more than once, and threads may have file tables of their own.
         if !seen.insert((place, file.owner.tgid)) {
             continue;
         }
@@ -167,7 +167,7 @@ fn joined(listed: &[Listed], files: &[PacketSocketRecord]) -> Vec<PacketSocket> 
     sockets
 }
 
-/// Network namespaces that are looked into.
+/// Network namespaces to search.
 struct Namespaces {
     own: u32,
     others: Vec<(u32, File)>,
@@ -179,22 +179,22 @@ impl Namespaces {
         Self { own: own.unwrap_or(UNKNOWN_U32), others: Vec::new() }
     }
 
-    /// Those that a process is in, or that have a name.
+    /// The namespaces that a process is in, or that have a name.
     fn all() -> Self {
         let others = iterate::other_namespaces();
-        // They are 32 bits wide (`struct ns_common`).
+        // Inodes of namespaces are 32 bits wide (`struct ns_common`).
         let others = others.into_iter().filter_map(|(inode, file)| Some((u32::try_from(inode).ok()?, file))).collect();
         Self { others, ..Self::own() }
     }
 
-    /// What `/proc/net/packet` says in each of them.
+    /// Reads `/proc/net/packet` in each namespace.
     fn listed(&self, unlisted: &mut Vec<String>) -> Vec<Listed> {
         let mut found = Vec::new();
         let looked = self.each(|namespace, entered| {
             let text = entered.and_then(|()| fs::read_to_string("/proc/thread-self/net/packet"));
             match text {
                 Ok(text) => found.extend(parsed(&text, namespace)),
-                // The kernel knows no such sockets.
+                // The kernel has no such sockets.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => unlisted.push(format!(
                     "AF_PACKET sockets of the network namespace {namespace} cannot be listed if nobody has them open: \
@@ -208,13 +208,13 @@ impl Namespaces {
         found
     }
 
-    /// Gives network devices their names, which are known in their own namespace only.
+    /// Looks up the names of network devices, which are known only in their own namespace.
     fn name(&self, sockets: &mut [PacketSocket]) {
         let is_bound = |socket: &PacketSocket| socket.device.is_some_and(|device| device != 0);
         if !sockets.iter().any(is_bound) {
             return;
         }
-        // Without a thread the index stands for the name.
+        // Without a thread the names stay unknown.
         let _ = self.each(|namespace, entered| {
             if entered.is_err() {
                 return;
@@ -226,7 +226,7 @@ impl Namespaces {
         });
     }
 
-    /// Calls `visit` in each of them, or with the reason why that cannot be, on a thread that has no other use.
+    /// Calls `visit` in each namespace, or with the reason why it cannot be entered, on a thread of its own.
     fn each(&self, mut visit: impl FnMut(u32, io::Result<()>) + Send) -> io::Result<()> {
         thread::scope(|scope| {
             let visitor = thread::Builder::new().name("netconn-packet".into()).spawn_scoped(scope, || {

@@ -1,5 +1,5 @@
-//! What netconn needs from the machine before it can load anything, checked in the order in which things fail, each
-//! with a sentence that says what to do.
+//! Checks what netconn needs of the machine before it loads anything, in the order in which things fail, each with a
+//! sentence that says what to do.
 
 use std::{
     fs, io,
@@ -10,10 +10,10 @@ use std::{
 use nix::sys::utsname::uname;
 use thiserror::Error;
 
-/// Oldest kernel that has all that netconn cannot do without: ring buffers (5.8), `bpf_ktime_get_boot_ns` (5.8),
+/// Oldest kernel that has everything indispensable: ring buffers (5.8), `bpf_ktime_get_boot_ns` (5.8),
 /// iterators over sockets and files (5.9, 5.10).
 pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
-/// Where the kernel describes its own types.
+/// The file in which the kernel describes its own types.
 pub const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
 
@@ -24,7 +24,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// Why netconn cannot trace on this machine.
 #[derive(Debug, Error)]
 pub enum Unfit {
-    /// The kernel lacks what netconn is built on.
+    /// The kernel lacks indispensable features.
     #[error(
         "this kernel is {found}, netconn needs {}.{} or newer: boot a newer kernel",
         OLDEST_KERNEL.0,
@@ -50,10 +50,10 @@ pub enum Unfit {
     },
 }
 
-/// How much the kernel keeps from root, `Documentation/admin-guide/LSM` (lockdown).
+/// Restrictions of root by the kernel (lockdown, `security/lockdown/Kconfig`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockdown {
-    /// Nothing, or unknown because securityfs is not mounted.
+    /// No restriction, or unknown because securityfs is not mounted.
     None,
     /// Root must not change the kernel.
     Integrity,
@@ -62,12 +62,12 @@ pub enum Lockdown {
 }
 
 impl Lockdown {
-    /// The lockdown of the running kernel.
+    /// Reads the lockdown of the running kernel.
     pub fn of_this_kernel() -> Self {
         Self::parse(&fs::read_to_string(LOCKDOWN_FILE).unwrap_or_default())
     }
 
-    /// Reads `none [integrity] confidentiality`.
+    /// Parses `none [integrity] confidentiality`.
     fn parse(text: &str) -> Self {
         if text.contains("[confidentiality]") {
             Self::Confidentiality
@@ -88,7 +88,7 @@ impl Lockdown {
     }
 }
 
-/// Release of the running kernel, `6.1.0-18-amd64`.
+/// Returns the release of the running kernel, `6.1.0-18-amd64`.
 pub fn kernel_release() -> String {
     uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -136,15 +136,15 @@ pub fn read_btf() -> Result<Vec<u8>, Unfit> {
     fs::read(Path::new(BTF_FILE)).map_err(|error| Unfit::NoBtf { error })
 }
 
-/// Where the root of the cgroup v2 hierarchy is mounted, also on hosts that have both versions; `None` if it is not, or if
-/// only a part of it is (a container).
+/// Returns the mount point of the root of the cgroup v2 hierarchy, also on hosts that have both versions; `None` if it is not
+/// mounted, or only a part of it is (in a container).
 pub fn cgroup_root() -> Option<PathBuf> {
     let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
     mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/").map(|mount| mount.mount_point)
 }
 
-/// Whether this process has a cgroup namespace of its own: what it takes for the root of cgroup v2 is then the root of its
-/// container, and programs that hang there see the sockets of that container only. The first namespace's number is
+/// Returns whether this process has a cgroup namespace of its own: its root of cgroup v2 is then the root of its container,
+/// and programs that are attached there only see the sockets of that container. The first namespace's number is
 /// `PROC_CGROUP_INIT_INO` in `include/linux/proc_ns.h`.
 pub fn is_in_cgroup_namespace() -> bool {
     const FIRST: u64 = 0xefff_fffb;

@@ -1,5 +1,5 @@
-//! The two ring buffers, read as one stream in the order of time: one for sockets, one for processes, so that a storm of
-//! one kind takes no room from the other.
+//! Reads the two ring buffers as one stream in the order of time. There is one for sockets and one for processes, so that a
+//! storm of one kind takes no room from the other.
 
 use std::{
     io,
@@ -20,36 +20,37 @@ use nix::{
 
 use crate::kernel::fault::Fault;
 
-/// How long a record that is being written is waited for. The program that writes it cannot sleep, but the processor
-/// under it may be another machine's for a while.
+/// How long to wait for a record that is being written. The program that writes it cannot sleep, but its virtual CPU may be
+/// descheduled for a while.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Both rings.
 pub struct Rings {
     sockets: RingBuf<MapData>,
     processes: RingBuf<MapData>,
-    /// Where the kernel and we are in `processes`.
+    /// Positions of the kernel and of the reader in `processes`.
     positions: Positions,
     held: Held,
-    /// Of so many records of sockets one is not handed over; `None`: of none. See [`Fault::Unseen`].
+    /// Drops every record of a socket whose number is divisible by this, see [`Fault::Unseen`]; `None`: drops none.
     unseen: Option<u32>,
     /// Records of sockets so far.
     count: u32,
 }
 
-/// [`Rings::unseen`], if it is to be.
+/// Value of [`Rings::unseen`] with that fault.
 const UNSEEN: u32 = 16;
 
-/// A record of a process that is later than the last record of a socket. Words, because records are aligned to 8 bytes.
+/// A record of a process that is held back because it is later than the last record of a socket. Stored in words, because
+/// records are aligned to 8 bytes.
 #[derive(Debug, Default)]
 struct Held {
     words: Vec<u64>,
-    /// 0: there is none.
+    /// Length in bytes; 0: none is held.
     bytes: usize,
 }
 
 impl Rings {
-    /// Reads these rings.
+    /// Takes the rings to read.
     ///
     /// # Errors
     ///
@@ -60,15 +61,15 @@ impl Rings {
         Ok(Self { sockets, processes, positions, held: Held::default(), unseen, count: 0 })
     }
 
-    /// Descriptors that can be read when there are records.
+    /// Returns descriptors that become readable when there are records.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.sockets.as_fd(), self.processes.as_fd()]
     }
 
-    /// Hands over the next record and, before it, those of processes that are older; gives how many there were.
+    /// Hands over the next record of a socket and, before it, older records of processes; returns their number.
     pub fn next(&mut self, mut handle: impl FnMut(&[u8])) -> usize {
         let Self { sockets, processes, positions, held, .. } = self;
-        // The ring of sockets first: what a process became before it used a socket is then in the other one.
+        // The ring of sockets first: records about its process from before are then already in the other one.
         let Some(record) = sockets.next() else {
             if !held.fill(processes, positions) {
                 return 0;
@@ -91,7 +92,7 @@ impl Rings {
 }
 
 impl Held {
-    /// Takes the next record, if none is held; whether one is held then.
+    /// Takes the next record if none is held; returns whether one is held then.
     fn fill(&mut self, ring: &mut RingBuf<MapData>, positions: &Positions) -> bool {
         if self.bytes != 0 {
             return true;
@@ -106,8 +107,8 @@ impl Held {
                 }
                 return true;
             }
-            // Empty, or somebody on another processor has reserved a record and not written it yet; behind it may be
-            // one that counts.
+            // The ring is empty, or a program on another CPU has reserved a record and not written it yet; an older one may
+            // be behind it.
             if positions.is_empty() || since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                 return false;
             }
@@ -129,13 +130,13 @@ impl Held {
     }
 }
 
-/// When a record was made; 0 if it is none.
+/// Returns the time of a record; 0 if it is too short.
 fn time_of(record: &[u8]) -> u64 {
     record.get(..size_of::<Header>()).map_or(0, |head| bytemuck::pod_read_unaligned::<Header>(head).time_ns)
 }
 
 /// The pages of a ring buffer that say how far it is read and written (`struct bpf_ringbuf`, `kernel/bpf/ringbuf.c`).
-/// aya tells only whether there is a whole record.
+/// aya only says whether there is a whole record.
 struct Positions {
     consumer: NonNull<AtomicUsize>,
     producer: NonNull<AtomicUsize>,
@@ -160,7 +161,7 @@ impl Positions {
         Ok(Self { consumer, producer, page })
     }
 
-    /// Whether everything that was begun is read.
+    /// Whether every reserved record has been read.
     fn is_empty(&self) -> bool {
         // SAFETY: both are mapped, and the kernel and aya write them atomically.
         let (read, written) =
@@ -177,6 +178,6 @@ impl Drop for Positions {
 }
 
 fn unmap(mapping: NonNull<AtomicUsize>, page: NonZero<usize>) {
-    // SAFETY: mapped by `Positions::of`, and used by nobody any more. An error would mean that it is not mapped.
+    // SAFETY: mapped by `Positions::of`, and used by nobody any more. An error means that it is not mapped.
     let _ = unsafe { munmap(mapping.cast(), page.get()) };
 }

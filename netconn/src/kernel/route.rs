@@ -1,4 +1,4 @@
-//! A thread that asks the kernel's routing tables why an attempt failed before its SYN.
+//! A thread that looks up in the kernel's routing tables why an attempt failed before its SYN.
 //!
 //! Without trampolines the errno of such a `connect` is not seen: `tcp_v4_connect` and `tcp_v6_connect` return it
 //! straight to the caller and leave nothing in the socket. The same look-up, made again a moment later in the socket's
@@ -35,30 +35,32 @@ use tracing::debug;
 
 use crate::kernel::iterate;
 
-/// Questions that wait; more are refused.
+/// Most look-ups that wait; more are refused.
 const WAITING_MAX: usize = 1024;
-/// Handles of namespaces that are kept: a walk over `/proc` costs ten look-ups, and a failing client asks many times.
+/// Most handles of namespaces that are kept: a walk over `/proc` costs as much as ten look-ups, and a failing client tries
+/// many times.
 const NAMESPACES_MAX: usize = 16;
 /// How long they are kept: a handle keeps its namespace in being.
 const NAMESPACE_KEPT: Duration = Duration::from_secs(2);
-/// Answers that are given again, and how long: a client that tries again and again costs one look-up.
+/// Most results that are remembered: a client that tries again and again costs one look-up.
 const ANSWERS_MAX: usize = 64;
+/// How long they are remembered.
 const ANSWER_KEPT: Duration = Duration::from_millis(100);
-/// How long the kernel's answer is waited for, in seconds. It answers within `send`, so this never passes.
+/// How long to wait for the kernel's answer, in seconds. It answers within `send`, so this never passes.
 const PATIENCE_SECONDS: i64 = 1;
 /// Longest answer in bytes (`NLMSG_GOODSIZE` in `include/linux/netlink.h`: at most 8 KiB).
 const ANSWER_BYTES: usize = 8 << 10;
 /// Any port: nothing is sent to it.
 const DISCARD_PORT: u16 = 9;
 
-/// What a failed attempt asked for.
+/// A failed attempt, as far as its route depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Comes back with the answer.
     pub token: u64,
     /// Inode of the socket's network namespace.
     pub namespace: u32,
-    /// Where it wanted to go; IPv4-mapped addresses count as IPv4.
+    /// Its destination; IPv4-mapped addresses count as IPv4.
     pub remote: IpAddr,
     /// The address that the socket was bound to.
     pub local: Option<IpAddr>,
@@ -70,16 +72,16 @@ pub struct Question {
     pub device: u32,
 }
 
-/// What the routing tables say.
+/// The result of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The question's.
     pub token: u64,
-    /// The positive errno that `connect` gives for it; `None`: there is a route, or it cannot be asked.
+    /// The positive errno of `connect`; `None`: there is a route, or the look-up is impossible.
     pub errno: Option<u32>,
 }
 
-/// Where questions go.
+/// The thread that looks up routes.
 #[derive(Clone, Debug)]
 pub struct Routes {
     questions: SyncSender<Question>,
@@ -103,7 +105,7 @@ impl Routes {
     }
 }
 
-/// Answers until nobody can ask any more. Wakes up without a question only to let go of namespaces.
+/// Answers until nobody can ask any more. Wakes up without a question only to release namespaces.
 fn run(questions: &Receiver<Question>, answer: impl Fn(Answer)) {
     let mut asker = Asker::new();
     loop {
@@ -120,14 +122,14 @@ fn run(questions: &Receiver<Question>, answer: impl Fn(Answer)) {
     }
 }
 
-/// A namespace that was looked for, and where it was found.
+/// A namespace that was searched for, with its handle if it was found.
 struct Namespace {
     inode: u32,
     file: Option<File>,
     since: Instant,
 }
 
-/// What the thread remembers. The newest is last.
+/// The state of the thread. The newest entries are last.
 struct Asker {
     /// The process's own namespace.
     home: Option<u32>,
@@ -161,7 +163,7 @@ impl Asker {
         errno
     }
 
-    /// Whether the thread is in this namespace now. It needs no privilege to be where it is.
+    /// Enters a namespace; returns whether the thread is in it now. It needs no privilege to stay where it is.
     fn enter(&mut self, inode: u32, now: Instant) -> bool {
         self.namespaces.retain(|namespace| now.duration_since(namespace.since) < NAMESPACE_KEPT);
         if self.here == Some(inode) {
@@ -171,7 +173,7 @@ impl Asker {
             if self.namespaces.len() == NAMESPACES_MAX {
                 self.namespaces.pop_front();
             }
-            // What is not found is remembered as well: it is what takes longest to look for.
+            // A namespace that is not found is remembered as well: that search takes longest.
             self.namespaces.push_back(Namespace { inode, file: iterate::namespace(inode.into()), since: now });
         }
         let found = self.namespaces.iter().find(|namespace| namespace.inode == inode);
@@ -187,7 +189,7 @@ impl Asker {
         self.here == self.home && self.namespaces.is_empty()
     }
 
-    /// Lets go of all other namespaces, which would not end while the thread is in them or has handles of them.
+    /// Returns to the own namespace and releases all others, which would not end before.
     fn go_home(&mut self) {
         if let Some(home) = self.home {
             self.enter(home, Instant::now());
@@ -196,12 +198,12 @@ impl Asker {
     }
 }
 
-/// The question as the look-up sees it, so that equal ones are equal.
+/// Returns the question as the look-up sees it, so that equal look-ups compare equal.
 fn plain(question: Question) -> Question {
     let remote = question.remote.to_canonical();
     let local = question.local.map(|local| local.to_canonical());
     let local = local.filter(|local| local.is_ipv4() == remote.is_ipv4() && !local.is_unspecified());
-    // To connect to nowhere is to connect to this host (`tcp_v6_connect`, `ip_route_output_key_hash_rcu`).
+    // Connecting to the unspecified address connects to this host (`tcp_v6_connect`, `ip_route_output_key_hash_rcu`).
     let remote = match remote {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => local.unwrap_or(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
@@ -210,8 +212,8 @@ fn plain(question: Question) -> Question {
     Question { token: 0, remote, local, ..question }
 }
 
-/// What `tcp_v6_connect` (`net/ipv6/tcp_ipv6.c`) refuses before it looks for a route: multicast, and link-local
-/// addresses of no interface.
+/// Returns the errno for destinations that `tcp_v6_connect` (`net/ipv6/tcp_ipv6.c`) refuses before it looks up a route:
+/// multicast, and link-local addresses without an interface.
 fn never_routed(remote: IpAddr, device: u32) -> Option<u32> {
     let IpAddr::V6(remote) = remote else { return None };
     if remote.is_multicast() {
@@ -220,14 +222,14 @@ fn never_routed(remote: IpAddr, device: u32) -> Option<u32> {
     (remote.is_unicast_link_local() && device == 0).then_some(libc::EINVAL.unsigned_abs())
 }
 
-/// The answer of the namespace that the thread is in.
+/// Returns the errno in the namespace that the thread is in.
 fn errno_here(question: &Question) -> Option<u32> {
     let Question { remote: IpAddr::V6(remote), local: None, device, .. } = *question else {
         return look_up(question);
     };
     match source(remote, device) {
         Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Some(libc::EADDRNOTAVAIL.unsigned_abs()),
-        // A route that is for this source only is looked for second.
+        // IPv6 then looks up the route for this source.
         Ok(source) if device == 0 => {
             look_up(question).and_then(|_| look_up(&Question { local: Some(source), ..*question }))
         }
@@ -235,32 +237,31 @@ fn errno_here(question: &Question) -> Option<u32> {
     }
 }
 
-/// The address that IPv6 chooses to send from. It does so first, even where there is no route
-/// (`ip6_dst_lookup_tail` in `net/ipv6/ip6_output.c`), and netlink does not tell it. To connect a UDP socket does, and
-/// sends nothing.
+/// Returns the source address that IPv6 would choose, which it does first, even without a route (`ip6_dst_lookup_tail` in
+/// `net/ipv6/ip6_output.c`). Netlink does not report it; connecting a UDP socket reveals it without sending anything.
 fn source(remote: Ipv6Addr, device: u32) -> io::Result<IpAddr> {
-    // Not bound: a socket that is would be told of as one that waits for datagrams.
+    // Not bound: netconn would report a bound UDP socket.
     let asking = socket(Family::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     connect(asking.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(remote, DISCARD_PORT, 0, device)))?;
     let source: SockaddrIn6 = getsockname(asking.as_raw_fd())?;
     Ok(source.ip().into())
 }
 
-/// The errno for one look-up.
+/// Looks up a route and returns the errno.
 fn look_up(question: &Question) -> Option<u32> {
     match exchange(question) {
         Ok(answer) => errno_of(answer),
         Err(error) => {
-            debug!("the kernel cannot be asked for a route: {error}");
+            debug!("the kernel does not answer about a route: {error}");
             None
         }
     }
 }
 
-/// Asks for one route.
+/// Asks the kernel for a route.
 fn exchange(question: &Question) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
-    // A connected socket hears the kernel only (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
+    // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
     socket.connect(&SocketAddr::new(0, 0))?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS))?;
     let mut packet = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(request(question)));
@@ -275,8 +276,8 @@ fn exchange(question: &Question) -> io::Result<NetlinkPayload<RouteNetlinkMessag
     Ok(answer.payload)
 }
 
-/// What `ip_route_connect` and `tcp_v6_connect` give to the look-up, as far as it is known: not the ports, the type of
-/// service, or `SO_DONTROUTE`.
+/// Returns the request with what `ip_route_connect` and `tcp_v6_connect` look up, as far as it is known: not the ports, the
+/// type of service, or `SO_DONTROUTE`.
 fn request(question: &Question) -> RouteMessage {
     let Question { token: _, namespace: _, remote, local, uid, mark, device } = *question;
     let (family, bits) = match remote {
@@ -306,7 +307,7 @@ fn request(question: &Question) -> RouteMessage {
     message
 }
 
-/// The errno of `connect` for an answer.
+/// Returns the errno of `connect` for an answer of the kernel.
 fn errno_of(answer: NetlinkPayload<RouteNetlinkMessage>) -> Option<u32> {
     let errno = match answer {
         NetlinkPayload::Error(error) => error.raw_code().wrapping_neg(),
@@ -314,13 +315,13 @@ fn errno_of(answer: NetlinkPayload<RouteNetlinkMessage>) -> Option<u32> {
         _ => 0,
     };
     match errno {
-        // Not about the route: no memory, no right to ask, no such family (`rtnetlink_rcv_msg`).
+        // These are not about the route: no memory, no permission, no such family (`rtnetlink_rcv_msg`).
         libc::ENOMEM | libc::ENOBUFS | libc::EPERM | libc::EOPNOTSUPP => None,
         errno => u32::try_from(errno).ok().filter(|errno| *errno != 0),
     }
 }
 
-/// The errno of `connect` for a route, 0 if it leads somewhere.
+/// Returns the errno of `connect` for a route, 0 if it leads somewhere.
 fn errno_of_route(route: &RouteMessage) -> i32 {
     let told = route.attributes.iter().find_map(|attribute| match attribute {
         // Negative, in an unsigned field (`rtnl_put_cacheinfo` in net/core/rtnetlink.c).
