@@ -1,4 +1,4 @@
-//! From the kernel's time since boot to the time of day.
+//! Converts the kernel's time since boot to the time of day.
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -24,17 +24,17 @@ impl Clock {
         self.boot_ns = read(ClockId::CLOCK_REALTIME) - read(ClockId::CLOCK_BOOTTIME);
     }
 
-    /// Nanoseconds since boot, suspend counted in.
+    /// Returns the nanoseconds since boot, suspend included.
     pub fn now(&self) -> u64 {
         read(ClockId::CLOCK_BOOTTIME).cast_unsigned()
     }
 
-    /// Nanoseconds since the epoch of a moment given in nanoseconds since boot.
+    /// Converts nanoseconds since boot to nanoseconds since the epoch.
     pub fn epoch_ns(&self, boottime_ns: u64) -> i64 {
         self.boot_ns.saturating_add(i64::try_from(boottime_ns).unwrap_or(i64::MAX))
     }
 
-    /// Milliseconds since the epoch of a moment given in nanoseconds since boot.
+    /// Converts nanoseconds since boot to milliseconds since the epoch.
     pub fn epoch_ms(&self, boottime_ns: u64) -> i64 {
         self.epoch_ns(boottime_ns).div_euclid(1_000_000)
     }
@@ -46,7 +46,7 @@ impl Default for Clock {
     }
 }
 
-/// A clock in nanoseconds. Both clocks exist on every kernel that netconn runs on; 0 stands for an error that cannot be.
+/// Reads a clock, in nanoseconds. Both clocks exist on every kernel that netconn runs on; an error would read as 0.
 fn read(clock: ClockId) -> i64 {
     clock_gettime(clock).map_or(0, |time| time.tv_sec() * NS_PER_SECOND + time.tv_nsec())
 }

@@ -36,14 +36,14 @@ use crate::{
 pub enum Source {
     /// BPF iterators: everything, in all network namespaces.
     Iterators,
-    /// `sock_diag` and `/proc`: what this user may see of the own network namespace; with the reason.
+    /// `sock_diag` and `/proc`: what this user may see of its own network namespace. Holds why iterators cannot be used.
     SockDiag(LoadError),
-    /// `/proc` alone; with the reason.
+    /// `/proc` alone. Holds why iterators cannot be used.
     Proc(LoadError),
 }
 
 impl Source {
-    /// One sentence that says what is shown, and what would show more.
+    /// Returns a sentence that says what is shown, and what would show more.
     pub fn notice(&self) -> String {
         let (files, error) = match self {
             Self::Iterators => {
@@ -54,7 +54,7 @@ impl Source {
             Self::SockDiag(error) => ("sock_diag and /proc", error),
             Self::Proc(error) => ("/proc", error),
         };
-        // Whoever is not root knows.
+        // A user without privileges need not be told why.
         let reason = match error {
             LoadError::Unfit(Unfit::NotPermitted { .. }) => String::new(),
             error => format!(" because {error}"),
@@ -73,15 +73,14 @@ pub struct Snapshot {
     minisocks: Vec<TcpRecord>,
     datagrams: Vec<UdpSocketRecord>,
     processes: Processes,
-    /// Listeners only: they tell who began a connection and, until somebody accepts it, whose it is.
+    /// Listeners only: they decide the direction of a connection and, until it is accepted, its owner.
     table: Table,
-    /// Whether sockets have numbers of their own.
+    /// Whether sockets have cookies, which `/proc` does not show.
     has_numbers: bool,
 }
 
 impl Snapshot {
-    /// Takes a snapshot, in the best way that is open to this process. What the filter does not let through may be left
-    /// out.
+    /// Takes a snapshot in the best way that this process is allowed. Sockets that do not match the filter may be left out.
     ///
     /// # Errors
     ///
@@ -116,7 +115,7 @@ impl Snapshot {
         Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers })
     }
 
-    /// Where it comes from.
+    /// Returns where the snapshot comes from.
     pub fn source(&self) -> &Source {
         &self.source
     }
@@ -132,23 +131,23 @@ impl Snapshot {
         snapshot::head(&head, RowsMember::Connections)
     }
 
-    /// Gives the rows that a filter lets through, one by one, each a JSON object.
+    /// Calls `take` with each row that matches the filter: a JSON object.
     ///
     /// # Errors
     ///
-    /// What `take` fails with, or the system when it gives no thread.
+    /// When `take` fails, or when the system gives no thread.
     pub fn rows<E: From<io::Error>>(
         self,
         filter: &Filter,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let clock = Clock::new();
-        // Accounts and cgroups are read at its start; who asks once needs no later answers.
-        let mut directory = Names::new(Lookup::start(drop)?);
+        // Accounts and cgroups are read at the start. Answers to later look-ups are dropped: a snapshot is over by then.
+        let mut names = Names::new(Lookup::start(drop)?);
         let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
-        let mut context = Context::new(&clock, &mut directory, &boot);
+        let mut context = Context::new(&clock, &mut names, &boot);
         let mut show = |connection: &Connection| -> Result<(), E> {
             if is_everything || with_subject(connection, context.names, context.now, |subject| filter.matches(subject))
             {
@@ -173,7 +172,7 @@ impl Snapshot {
     }
 }
 
-/// The sockets that no hook sees, as the daemon answers, and where they come from.
+/// Returns all packet sockets as the daemon answers `/v1/packet-sockets`, and where they come from.
 ///
 /// # Errors
 ///
@@ -189,15 +188,15 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
     };
     let owners = found.sockets.iter().map(|socket| &socket.owner);
     let processes = processes(owners);
-    let mut directory = Names::new(Lookup::start(drop)?);
+    let mut names = Names::new(Lookup::start(drop)?);
     let id = state_dir::known_id(DEFAULT_STATE_DIR.as_ref());
     let is_complete = matches!(source, Source::Iterators) && found.unlisted.is_empty();
     let now = Clock::new().now();
-    let answer = encode::packet::object(id.as_deref(), &found, is_complete, &processes, &mut directory, now);
+    let answer = encode::packet::object(id.as_deref(), &found, is_complete, &processes, &mut names, now);
     Ok((source, answer))
 }
 
-/// What `sock_diag` or `/proc/net` gave, as the iterators would have.
+/// Converts sockets of `sock_diag` or `/proc/net` to what iterators return, with owners from `/proc`.
 fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> Inventory {
     let owners = open::owners();
     let mut inventory = Inventory::default();
@@ -218,7 +217,7 @@ fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> In
     inventory
 }
 
-/// The processes that own sockets; to look at all would take longer than everything else.
+/// Reads the processes that own sockets. To read all processes would take longer than everything else.
 fn processes<'a>(owners: impl Iterator<Item = &'a Owner>) -> Processes {
     let known = owners.filter(|owner| owner.tgid != 0);
     let keys: HashSet<Key> = known.map(|owner| Key::new(owner.tgid, owner.start_ns)).collect();

@@ -1,4 +1,4 @@
-//! Names for the numbers in the kernel's records: accounts and cgroups.
+//! Names of the user ids and cgroup ids in the kernel's records.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -9,10 +9,10 @@ use crate::process::{
     lookup::{self, Answer, Lookup, Question},
 };
 
-/// How long to wait before accounts are read again because of an unknown user id.
-const USERS_AGAIN_NS: u64 = 10_000_000_000;
-/// cgroups made since the last scan before the removed ones are swept out.
-const CGROUPS_AGAIN: usize = 4096;
+/// Shortest time between two reads of the accounts that unknown user ids cause.
+const USERS_PAUSE_NS: u64 = 10_000_000_000;
+/// How many cgroups may be created after a scan before the next one, which forgets those that were removed.
+const CGROUPS_NEW_MAX: usize = 4096;
 
 /// Accounts and cgroups, kept up to date by a [`Lookup`] thread.
 #[derive(Debug)]
@@ -21,15 +21,16 @@ pub struct Names {
     cgroups: Cgroups,
     lookup: Lookup,
     users_asked_ns: u64,
-    /// Number of cgroups after the last scan, and those made since a scan was asked for.
+    /// Number of cgroups after the last scan.
     cgroups_scanned: usize,
+    /// Cgroups created since the running scan was requested: it may have missed them.
     cgroups_made: Option<Vec<(u64, Vec<u8>)>>,
 }
 
 impl Names {
     /// Reads accounts and cgroups; this may take a while.
     pub fn new(lookup: Lookup) -> Self {
-        let mut directory = Self {
+        let mut names = Self {
             users: HashMap::new(),
             cgroups: Cgroups::default(),
             lookup,
@@ -37,16 +38,16 @@ impl Names {
             cgroups_scanned: 0,
             cgroups_made: None,
         };
-        directory.answer(Answer::Users(lookup::users()));
-        directory.answer(Answer::Cgroups(cgroup::scan()));
-        directory
+        names.answer(Answer::Users(lookup::users()));
+        names.answer(Answer::Cgroups(cgroup::scan()));
+        names
     }
 
-    /// Account name of a user id. If it is unknown, accounts are read again, for the next time.
+    /// Returns the account name of a user id. If it is unknown, accounts are read again for the next call.
     pub fn user(&mut self, uid: u32, now_ns: u64) -> Option<Rc<str>> {
         let known = self.users.get(&uid).cloned();
         if known.is_none()
-            && now_ns.saturating_sub(self.users_asked_ns) > USERS_AGAIN_NS
+            && now_ns.saturating_sub(self.users_asked_ns) > USERS_PAUSE_NS
             && self.lookup.ask(Question::Users)
         {
             self.users_asked_ns = now_ns;
@@ -54,25 +55,26 @@ impl Names {
         known
     }
 
-    /// The cgroup of a socket's owner.
+    /// Returns the cgroup of a socket's owner.
     pub fn cgroup(&self, owner: &Owner) -> Option<Rc<Cgroup>> {
         self.cgroups.get(owner.cgroup).cloned()
     }
 
-    /// A cgroup was made.
+    /// Adds a cgroup that was just created.
     pub fn add_cgroup(&mut self, id: u64, path: &[u8]) {
         self.cgroups.add(id, path);
         if let Some(made) = &mut self.cgroups_made {
             made.push((id, path.to_vec()));
-        } else if self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_AGAIN && self.lookup.ask(Question::Cgroups) {
+        } else if self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_NEW_MAX && self.lookup.ask(Question::Cgroups)
+        {
             self.cgroups_made = Some(vec![(id, path.to_vec())]);
         }
     }
 
-    /// Takes an answer of the look-up thread.
+    /// Takes over a result of the look-up thread.
     pub fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Users(found) if found.is_empty() => {} // Not readable now; what is known stays.
+            Answer::Users(found) if found.is_empty() => {} // The accounts cannot be read at the moment: the known ones stay.
             Answer::Users(found) => self.users = found.into_iter().map(|(uid, name)| (uid, name.into())).collect(),
             Answer::Cgroups(found) => {
                 self.cgroups.replace(found);

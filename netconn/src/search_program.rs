@@ -1,5 +1,5 @@
-//! Where `netconn-search` is: the program that searches the history, and converts its segments for the daemon. It is no part
-//! of this one, so that the daemon carries no query engine.
+//! Finds `netconn-search`, the program that searches the history and converts its segments for the daemon. It is a program of
+//! its own, so that the daemon carries no query engine.
 
 use std::{
     env, fs,
@@ -9,12 +9,12 @@ use std::{
 
 use thiserror::Error;
 
-/// Its file name.
+/// File name of the program.
 const PROGRAM: &str = "netconn-search";
-/// Where packages put it.
+/// Directory into which packages install it.
 const LIBRARY: &str = "/usr/lib/netconn";
 
-/// It is nowhere.
+/// The program was not found.
 #[derive(Clone, Copy, Debug, Error)]
 #[error(
     "netconn-search is not installed: `cargo build --profile search -p netconn-search` builds it; put it beside netconn, into \
@@ -22,11 +22,11 @@ const LIBRARY: &str = "/usr/lib/netconn";
 )]
 pub struct NotInstalled;
 
-/// The program: beside this one, else where packages put it, else on the `PATH`.
+/// Returns the program: beside this one, else where packages install it, else on the `PATH`.
 ///
 /// # Errors
 ///
-/// When it is not there.
+/// When it is in none of these places.
 pub fn find() -> Result<PathBuf, NotInstalled> {
     let beside = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
     let path = env::var_os("PATH").unwrap_or_default();
@@ -34,7 +34,7 @@ pub fn find() -> Result<PathBuf, NotInstalled> {
     first_in(folders).ok_or(NotInstalled)
 }
 
-/// What is relative depends on where one stands: that is nothing for a service.
+/// Skips relative directories: what they name depends on the working directory.
 fn first_in(folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
     folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(PROGRAM)).find(|path| is_program(path))
 }

@@ -1,4 +1,4 @@
-//! What makes this sensor itself: its id, its host, this boot.
+//! The state directory, which holds the id of this sensor; and the ids of this boot and of this run.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -14,26 +14,27 @@ use nix::{
 };
 use thiserror::Error;
 
-/// Why the state folder cannot be used.
+/// Why the state directory cannot be used.
 #[derive(Debug, Error)]
 pub enum StateError {
-    /// Another daemon does.
+    /// Another daemon uses it.
     #[error("another netconn daemon keeps its state in {}: stop it, or choose another --state-dir", path.display())]
     Taken {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
-    /// The system says no.
+    /// The system refuses to create, lock or write it.
     #[error("cannot keep the daemon's state in {}: {error}; choose another --state-dir", path.display())]
     System {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
         /// What the system said.
         error: io::Error,
     },
 }
 
-/// The folder of what must survive the daemon. One daemon has it: what is kept with sockets is found by the id in it.
+/// The directory of what must survive the daemon. Only one daemon may use it, because the maps that outlive a daemon are found
+/// by the id in it.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -42,17 +43,17 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Takes the folder, which is made if need be.
+    /// Locks the directory, and creates it if need be.
     ///
     /// # Errors
     ///
-    /// When another daemon has it, or it cannot be made or written.
+    /// When another daemon has locked it, or when it cannot be created or written.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let fail = |error: io::Error| StateError::System { path: path.to_owned(), error };
         let is_new = !path.exists();
         fs::create_dir_all(path).map_err(fail)?;
         if is_new {
-            // Whatever the umask is: whoever may read the history has to get through here.
+            // Because of the umask: readers of the history have to pass through this directory.
             fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(fail)?;
         }
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(fail)?;
@@ -63,11 +64,11 @@ impl StateDir {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Who this sensor is. Its id is made at the first start.
+    /// Returns who this sensor is. Its id is created at the first start.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read or written.
+    /// When the directory cannot be read or written.
     pub fn identify(&self, config: &Config) -> Result<Sensor, StateError> {
         let id = sensor_id(&self.path).map_err(|error| StateError::System { path: self.path.clone(), error })?;
         Ok(Sensor {
@@ -80,20 +81,20 @@ impl StateDir {
     }
 }
 
-/// The kernel's id of this boot, without hyphens.
+/// Returns the kernel's id of this boot, without hyphens.
 pub fn boot_id() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.chars().filter(char::is_ascii_hexdigit).collect()
 }
 
-/// A number that no other run of the daemon has.
+/// Returns a random number for this run of the daemon.
 pub fn run_id() -> u64 {
     let text = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
     u64::from_str_radix(&digits, 16).unwrap_or_else(|_| u64::from(std::process::id()))
 }
 
-/// The sensor's id, if a daemon has made one that this user may read.
+/// Returns the sensor's id if there is one and this user may read it.
 pub fn known_id(folder: &Path) -> Option<String> {
     let text = fs::read_to_string(folder.join("sensor-id")).ok()?;
     Some(text.trim().to_owned()).filter(|id| is_uuid(id))
@@ -103,13 +104,13 @@ fn sensor_id(folder: &Path) -> io::Result<String> {
     let path = folder.join("sensor-id");
     match fs::read_to_string(&path) {
         Ok(text) if is_uuid(text.trim()) => return Ok(text.trim().to_owned()),
-        // Cut off or overwritten: a new one is made.
+        // Damaged: a new one is created.
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned();
-    // Renamed into place, so that it is whole or not there.
+    // By a rename, so that the file is never incomplete.
     let new = folder.join("sensor-id.new");
     fs::write(&new, format!("{id}\n"))?;
     fs::rename(&new, &path)?;

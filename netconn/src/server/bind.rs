@@ -1,4 +1,4 @@
-//! The socket's place in the file system: one daemon for each, usable by root and by one group.
+//! Binds the daemon's socket: one daemon for each path, usable by root and by one group.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -22,19 +22,19 @@ use tracing::info;
 /// Why the daemon cannot listen.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Another daemon does.
+    /// Another daemon listens there.
     #[error("a netconn daemon already listens at {}: stop it, or choose another --socket", path.display())]
     Taken {
         /// The socket.
         path: PathBuf,
     },
-    /// The path holds something else.
+    /// Something other than a socket has that path.
     #[error("{} is there and is no socket: remove it, or choose another --socket", path.display())]
     NoSocket {
         /// The path.
         path: PathBuf,
     },
-    /// The system says no.
+    /// The system refuses it.
     #[error("cannot listen at {}: {error}; choose another --socket", path.display())]
     System {
         /// The socket.
@@ -44,7 +44,7 @@ pub enum BindError {
     },
 }
 
-/// A bound socket; its file goes when this goes.
+/// A bound socket. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
@@ -54,12 +54,12 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds `path`, which root and the members of `group` may use. What a dead daemon left there is removed. Must be
-    /// called within a tokio runtime.
+    /// Binds `path` for root and the members of `group`, after removing the socket of a daemon that was killed. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// When another daemon has it, or the system says no.
+    /// When another daemon listens there, or the system refuses it.
     pub fn bind(path: &Path, group: &str) -> Result<Self, BindError> {
         let fail = |error: io::Error| BindError::System { path: path.to_owned(), error };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -71,7 +71,7 @@ impl Socket {
             Ok(_) => return Err(BindError::NoSocket { path: path.to_owned() }),
             Err(_) => {}
         }
-        // Nobody may connect before the group is set.
+        // Until the group is set, nobody else may connect.
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = StdListener::bind(path);
         umask(before);
@@ -82,7 +82,7 @@ impl Socket {
         Ok(Self { listener, path: path.to_owned(), _lock: lock })
     }
 
-    /// Accepts clients.
+    /// Returns the listener that accepts clients.
     pub fn listener(&self) -> &UnixListener {
         &self.listener
     }
@@ -90,7 +90,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Whoever finds it later removes it.
+        // If that fails, the next daemon removes it.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -100,7 +100,7 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
     metadata.file_type().is_socket()
 }
 
-/// Takes the lock beside the socket: of two daemons that start at the same time only one gets it.
+/// Locks a file beside the socket: of two daemons that start at the same time, one fails here.
 fn lock(path: &Path) -> Result<Flock<File>, BindError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -112,7 +112,7 @@ fn lock(path: &Path) -> Result<Flock<File>, BindError> {
     })
 }
 
-/// Opens the socket to the group, if there is one of that name.
+/// Lets the group use the socket, if there is one of that name.
 fn share(path: &Path, group: &str) -> io::Result<()> {
     match Group::from_name(group) {
         Ok(Some(found)) => chown(path, None, Some(found.gid.as_raw()))?,

@@ -1,4 +1,4 @@
-//! `/metrics`: the daemon's condition in the text format of Prometheus
+//! `/metrics`: the health of the daemon in the text format of Prometheus
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use netconn_model::health::{Conversion, Health, HistoryHealth, OutputHealth, Ver
 /// The format's media type.
 pub(super) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Labels and value of a sample.
+/// Labels and value of a metric.
 type Sample<'a> = (Vec<(&'a str, &'a str)>, u64);
 
 /// Writes all metrics.
@@ -27,14 +27,14 @@ pub(super) fn text(health: &Health) -> String {
         gauge(&mut out, "resident_bytes", "Memory of the daemon, shared pages counted in.", &one(bytes));
     }
     let complete = u64::from(health.complete);
-    gauge(&mut out, "complete", "1 while the table holds everything that the kernel has.", &one(complete));
+    gauge(&mut out, "complete", "1 while the table holds every connection of the kernel.", &one(complete));
     let states: Vec<Sample<'_>> =
         health.states.iter().map(|(state, count)| (vec![("state", &**state)], *count as u64)).collect();
     gauge(&mut out, "connections", "Connections and listeners in the table.", &states);
     let flows: Vec<Sample<'_>> =
         health.flows.protocols.iter().map(|(name, count)| (vec![("protocol", &**name)], *count as u64)).collect();
     gauge(&mut out, "flows", "Flows of datagrams.", &flows);
-    let help = "Flows that stand for more than one other end, because there were too many.";
+    let help = "Flows that have more than one remote end, because there were too many.";
     gauge(&mut out, "flows_folded", help, &one(health.flows.folded as u64));
     let help = "Datagrams not counted, because there was no room for their flows.";
     counter(&mut out, "datagrams_uncounted", help, &one(health.flows.uncounted));
@@ -88,7 +88,7 @@ pub(super) fn text(health: &Health) -> String {
     out
 }
 
-/// What is kept for searches; how many events were written or lost is said with the outputs.
+/// Writes the metrics of the history. Its written and lost events are among those of the outputs.
 fn history_text(out: &mut String, history: &HistoryHealth) {
     let HistoryHealth { output: _, bytes, files, oldest, full, conversion, waiting, converted, failures } = history;
     let one = |value: u64| [(vec![], value)];
@@ -100,7 +100,7 @@ fn history_text(out: &mut String, history: &HistoryHealth) {
     }
     let help = "1 while events are lost to the history, because the file system is full.";
     gauge(out, "history_full", help, &one(u64::from(*full)));
-    let help = "1 if netconn-search is not there to convert what waits.";
+    let help = "1 if netconn-search is not installed, so that no segment is converted.";
     gauge(out, "history_converter_missing", help, &one(u64::from(*conversion == Conversion::Missing)));
     gauge(out, "history_segments_waiting", "Closed segments that are not converted yet.", &one(*waiting));
     counter(out, "history_segments_converted", "Segments converted.", &one(*converted));

@@ -1,4 +1,4 @@
-//! A client that listens to events as they happen.
+//! A client of the socket that listens to events as they happen.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use netconn_model::filter::Filter;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
-/// Bytes that wait for one client before events are dropped.
+/// Most bytes of events that wait for one client; more are dropped.
 const WAITING_BYTES_MAX: usize = 256 << 10;
 
-/// A client's end of the stream. What a slow client misses is counted and told to it.
+/// The events that wait for one client. Those that a slow client misses are counted, and reported to it in a `Data Loss`.
 #[derive(Debug)]
 pub struct Stream {
-    /// Which connections it wants to hear of.
+    /// Selects the connections whose events it receives.
     pub filter: Arc<Filter>,
     queue: Sender<Bytes>,
     lines: BytesMut,
@@ -22,7 +22,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream into `queue`.
+    /// Creates a stream into `queue`.
     pub fn new(filter: Arc<Filter>, queue: Sender<Bytes>) -> Self {
         Self { filter, queue, lines: BytesMut::new(), events: 0, lost: None }
     }
@@ -37,20 +37,20 @@ impl Stream {
         }
     }
 
-    /// What was dropped and since when, if the client can be told now; it is then taken as told.
+    /// Returns how many events were dropped and since when, if a report of it can be queued now; the count begins anew then.
     pub fn take_lost(&mut self) -> Option<(u64, u64)> {
         if self.queue.capacity() == 0 { None } else { self.lost.take() }
     }
 
-    /// Events dropped that the client was not told of yet.
+    /// Returns the number of dropped events that were not reported to the client yet.
     pub fn lost(&self) -> u64 {
         self.lost.map_or(0, |(count, _)| count)
     }
 
-    /// Hands over what was added; `false` when the client is gone.
+    /// Queues the events added so far; `false` when the client has gone.
     pub fn flush(&mut self, now: u64) -> bool {
         if self.lines.is_empty() || self.queue.capacity() == 0 {
-            return !self.queue.is_closed(); // What waits is sent with what comes next.
+            return !self.queue.is_closed(); // They are sent together with later ones.
         }
         match self.queue.try_send(self.lines.split().freeze()) {
             Ok(()) => {

@@ -1,0 +1,216 @@
+//! Checks of what a running daemon reports about itself.
+
+use jiff::Timestamp;
+use netconn_model::{
+    fact::LossStage,
+    health::{Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth},
+};
+
+use crate::{
+    doctor::{Check, Mark},
+    search_program::NotInstalled,
+};
+
+/// Checks what the daemon reports about itself.
+pub fn daemon(health: &Health) -> Vec<Check> {
+    let mut checks = vec![Check::new(
+        Mark::Good,
+        "daemon",
+        format!(
+            "netconn {}, pid {}, up {} s, {} connections, {} events",
+            health.version, health.pid, health.uptime_seconds, health.connections, health.events
+        ),
+    )];
+    if !health.missing_members.is_empty() {
+        let missing = health.missing_members.join(", ");
+        checks.push(Check::new(Mark::Fair, "kernel structures", format!("without {missing}: absent from events")));
+    }
+    checks.extend(flows(&health.flows));
+    let records = &health.records;
+    checks.push(if records.lost == 0 && records.unknown == 0 {
+        Check::new(Mark::Good, "records", format!("{} received, none lost", records.received))
+    } else {
+        let finding = format!(
+            "{} received; lost: {} of sockets, {} of processes, {} missed runs; {} not understood; the table was repaired {} \
+             times; a larger ring_bytes in the configuration helps against loss",
+            records.received,
+            records.lost_sockets,
+            records.lost_processes,
+            records.missed_runs,
+            records.unknown,
+            health.repairs
+        );
+        Check::new(Mark::Bad, "records", finding)
+    });
+    if records.without_memory != 0 {
+        let finding = format!(
+            "the kernel had none to keep owners with sockets, {} times: who accepted those connections may not be known",
+            records.without_memory
+        );
+        checks.push(Check::new(Mark::Fair, "memory", finding));
+    }
+    if !health.complete {
+        let finding =
+            "the kernel's sockets could not be read: what was there before, or was lost, is not shown; see the log";
+        checks.push(Check::new(Mark::Bad, "completeness", finding));
+    }
+    let LostEventCounts { outgoing, incoming, closes, listeners, clients } = health.lost_events;
+    checks.push(if outgoing + incoming + closes + listeners + clients == 0 {
+        Check::new(Mark::Good, "events", format!("{} made, none lost", health.events))
+    } else {
+        let finding = format!(
+            "{} made; never made, as all records of their connection were lost: {outgoing} outgoing, {incoming} incoming, \
+             {closes} closes, {listeners} of listeners; clients were too slow for {clients}",
+            health.events
+        );
+        Check::new(Mark::Bad, "events", finding)
+    });
+    for output in &health.outputs {
+        let (mark, fate) = fate(output);
+        checks.push(Check::new(mark, &output.path, fate));
+    }
+    checks.push(history(health.history.as_ref()));
+    checks
+}
+
+/// Returns what became of the events of an output, and whether that is well.
+fn fate(output: &OutputHealth) -> (Mark, String) {
+    let written = output.written;
+    if output.lost() == 0 {
+        return (Mark::Good, format!("{written} events written, none lost"));
+    }
+    let causes: Vec<String> = output
+        .losses()
+        .map(|(stage, lost)| match stage {
+            LossStage::Queue => format!("{lost} because its queue was full"),
+            LossStage::Disk => format!("{lost} because the disk refused them"),
+            LossStage::Sink => format!("{lost} because the receiver refused them"),
+            // No output loses events here.
+            LossStage::Ring | LossStage::Flows => format!("{lost} in the kernel"),
+        })
+        .collect();
+    (Mark::Bad, format!("{written} events written; lost: {}", causes.join(", ")))
+}
+
+/// Checks the history.
+fn history(health: Option<&HistoryHealth>) -> Check {
+    let Some(history) = health else {
+        return Check::new(Mark::Fair, "history", "none is kept for `netconn search`, as the configuration wants it");
+    };
+    let HistoryHealth { output, bytes, files, oldest, full, conversion, waiting, converted: _, failures } = history;
+    let since = oldest
+        .and_then(|oldest| Timestamp::from_millisecond(i64::try_from(oldest).ok()?).ok())
+        .map_or_else(String::new, |oldest| format!(" since {oldest:.0}"));
+    let (mut mark, fate) = fate(output);
+    let mut finding = format!("{}: {:.1} MB in {files} files{since}; {fate}", output.path, *bytes as f64 / 1e6);
+    let mut worse = |than, text: String| {
+        mark = if mark == Mark::Bad { Mark::Bad } else { than };
+        finding.push_str(&text);
+    };
+    if *full {
+        worse(Mark::Bad, "; events are being lost: free some space".into());
+    }
+    match conversion {
+        Conversion::Missing => {
+            worse(Mark::Fair, format!("; {waiting} segments stay NDJSON, which takes more room: {NotInstalled}"));
+        }
+        Conversion::Failing => {
+            worse(Mark::Bad, format!("; {waiting} segments could not be converted, see the log"));
+        }
+        Conversion::Idle | Conversion::Running if *failures != 0 => {
+            worse(Mark::Fair, format!("; {failures} conversions have failed and were tried again, see the log"));
+        }
+        Conversion::Idle | Conversion::Running => {}
+    }
+    Check::new(mark, "history", finding)
+}
+
+/// Checks the flows; `None` when none are watched.
+fn flows(flows: &FlowCounts) -> Option<Check> {
+    let FlowCounts { protocols, folded, bound, uncounted } = flows;
+    if protocols.is_empty() && *bound == 0 {
+        return None;
+    }
+    let mut counts: Vec<String> = protocols.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    counts.push(format!("{bound} bound sockets"));
+    let counts = counts.join(", ");
+    Some(if *uncounted != 0 {
+        let finding = format!(
+            "{counts}; {uncounted} datagrams were not counted, because there was no room: a larger max_flows in the \
+             configuration helps"
+        );
+        Check::new(Mark::Bad, "flows", finding)
+    } else if *folded == 0 {
+        Check::new(Mark::Good, "flows", counts)
+    } else {
+        let finding = format!(
+            "{counts}; {folded} of them have more than one remote end, because there were too many: a larger max_flows \
+             in the configuration helps"
+        );
+        Check::new(Mark::Fair, "flows", finding)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_says_what_is_wrong_with_it() {
+        assert_eq!(history(None).mark, Mark::Fair);
+        let output = OutputHealth { path: "/h".into(), written: 5, lost_disk: Some(0), ..OutputHealth::default() };
+        let well = HistoryHealth {
+            output: output.clone(),
+            bytes: 12_340_000,
+            files: 3,
+            oldest: Some(1_767_225_600_999),
+            full: false,
+            conversion: Conversion::Idle,
+            waiting: 0,
+            converted: 2,
+            failures: 0,
+        };
+        let check = history(Some(&well));
+        let expected = "/h: 12.3 MB in 3 files since 2026-01-01T00:00:00Z; 5 events written, none lost";
+        assert_eq!((check.mark, &*check.finding), (Mark::Good, expected));
+        for (ill, mark, expected) in [
+            (HistoryHealth { full: true, ..well.clone() }, Mark::Bad, "free some space"),
+            (
+                HistoryHealth { output: OutputHealth { lost_disk: Some(7), ..output }, ..well.clone() },
+                Mark::Bad,
+                "7 because the disk",
+            ),
+            (HistoryHealth { failures: 1, ..well.clone() }, Mark::Fair, "1 conversions have failed"),
+            (
+                HistoryHealth { conversion: Conversion::Failing, waiting: 2, ..well.clone() },
+                Mark::Bad,
+                "2 segments could not",
+            ),
+            (
+                HistoryHealth { conversion: Conversion::Missing, waiting: 2, ..well },
+                Mark::Fair,
+                "2 segments stay NDJSON, which takes more room: netconn-search is not installed: `cargo build",
+            ),
+        ] {
+            let check = history(Some(&ill));
+            assert_eq!(check.mark, mark);
+            assert!(check.finding.contains(expected), "{}", check.finding);
+        }
+    }
+
+    #[test]
+    fn folded_flows_are_worth_a_word() {
+        assert!(flows(&FlowCounts::default()).is_none(), "none are watched");
+        let mut counts = FlowCounts { protocols: [("UDP".into(), 3)].into(), folded: 0, bound: 2, uncounted: 0 };
+        let check = flows(&counts).unwrap();
+        assert_eq!((check.mark, &*check.finding), (Mark::Good, "3 UDP, 2 bound sockets"));
+        counts.folded = 1;
+        let check = flows(&counts).unwrap();
+        assert_eq!(check.mark, Mark::Fair);
+        assert!(check.finding.contains("; 1 of them have more than one remote end"), "{}", check.finding);
+        counts.uncounted = 7;
+        let check = flows(&counts).unwrap();
+        assert_eq!(check.mark, Mark::Bad);
+        assert!(check.finding.contains("; 7 datagrams were not counted"), "{}", check.finding);
+    }
+}

@@ -1,0 +1,138 @@
+//! The proof: a connection of this process to itself is made, and has to be seen.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use netconn_common::tcp_state;
+use netconn_model::{
+    client::{Client, ClientError, RowFormat},
+    row::Row,
+};
+
+use crate::{
+    doctor::{Check, Mark, hooks},
+    kernel::{
+        capture::Capture,
+        decode::{Record, decode},
+        load::{CaptureOptions, LoadError},
+    },
+    table::{Silent, Table},
+};
+
+/// Longest time that the connection is looked for.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two looks.
+const PROOF_POLL: Duration = Duration::from_millis(5);
+/// Ring buffer of a capture that sees little but its own connection, bytes.
+const RING_BYTES: u32 = 1 << 20;
+
+/// A connection of this process to itself.
+struct Loopback {
+    client: SocketAddr,
+    server: SocketAddr,
+    _held: (TcpListener, TcpStream),
+}
+
+impl Loopback {
+    fn open() -> std::io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        Ok(Self { client: stream.local_addr()?, server: stream.peer_addr()?, _held: (listener, stream) })
+    }
+
+    fn found(&self, since: Instant) -> Check {
+        let finding = format!(
+            "{} -> {} of this process ({}) was seen after {} ms",
+            self.client,
+            self.server,
+            std::process::id(),
+            since.elapsed().as_millis()
+        );
+        Check::new(Mark::Good, "proof", finding)
+    }
+
+    fn missed(&self) -> Check {
+        let finding = format!("{} -> {} of this process was not seen within 2 s", self.client, self.server);
+        Check::new(Mark::Bad, "proof", finding)
+    }
+}
+
+/// Proves that a running daemon sees a connection.
+///
+/// # Errors
+///
+/// When the daemon does not answer.
+pub async fn prove(client: &Client) -> Result<Check, ClientError> {
+    let since = Instant::now();
+    let loopback = match Loopback::open() {
+        Ok(loopback) => loopback,
+        Err(error) => {
+            return Ok(Check::new(Mark::Bad, "proof", format!("no loopback connection can be made: {error}")));
+        }
+    };
+    let parameters = [("direction", "outgoing".to_owned()), ("pid", std::process::id().to_string())]
+        .into_iter()
+        .chain([("port", loopback.client.port().to_string())])
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect::<Vec<_>>();
+    while since.elapsed() < PROOF_TIMEOUT {
+        let mut seen = false;
+        client
+            .connections(&parameters, RowFormat::Ndjson)
+            .await?
+            .lines(|line| {
+                seen = serde_json::from_slice(line).is_ok_and(|row: Row<'_>| {
+                    row.state.as_deref() == Some("ESTABLISHED") && row.remote_port == Some(loopback.server.port())
+                });
+                Ok::<_, ClientError>(!seen)
+            })
+            .await?;
+        if seen {
+            return Ok(loopback.found(since));
+        }
+        tokio::time::sleep(PROOF_POLL).await;
+    }
+    Ok(loopback.missed())
+}
+
+/// Checks the hooks and proves that they see a connection, without a daemon: programs are attached for this moment only.
+///
+/// # Errors
+///
+/// When nothing can be captured.
+pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
+    let mut capture = Capture::start(&CaptureOptions::one_shot(RING_BYTES))?;
+    let mut checks = hooks(capture.hooks());
+    let since = Instant::now();
+    let loopback = match Loopback::open() {
+        Ok(loopback) => loopback,
+        Err(error) => {
+            checks.push(Check::new(Mark::Bad, "proof", format!("no loopback connection can be made: {error}")));
+            return Ok(checks);
+        }
+    };
+    let mut table = Table::default();
+    while since.elapsed() < PROOF_TIMEOUT {
+        let mut apply = |data: &[u8]| {
+            if let Some(Record::Tcp(record)) = decode(data) {
+                table.apply(record, &mut Silent(None));
+            }
+        };
+        while capture.rings().next(&mut apply) != 0 {}
+        let seen = table.from_slot(0).any(|(_, connection)| {
+            connection.owner.tgid == std::process::id()
+                && connection.state == tcp_state::ESTABLISHED
+                && connection.local.port == loopback.client.port()
+                && connection.remote.is_some_and(|end| end.port == loopback.server.port())
+        });
+        if seen {
+            checks.push(loopback.found(since));
+            return Ok(checks);
+        }
+        std::thread::sleep(PROOF_POLL);
+    }
+    checks.push(loopback.missed());
+    Ok(checks)
+}
