@@ -158,6 +158,25 @@ fn links() {
     }
 }
 
+#[test]
+fn named_files() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let crates = ["netconn", "netconn-common", "netconn-ebpf", "netconn-model", "netconn-query", "netconn-search"];
+    for document in
+        ["../README.md", "../ARCHITECTURE.md", "decisions.md", "history.md", "search-engine.md", "testing.md"]
+    {
+        let text = fs::read_to_string(path(document)).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_path = crates.iter().any(|member| name.starts_with(&format!("{member}/")));
+            if is_path && !name.contains(['*', ' ']) && !name.contains("NAME") {
+                let file = root.join(name);
+                let module = root.join(format!("{name}.rs"));
+                assert!(file.exists() || module.exists(), "{document}: there is no {name}");
+            }
+        }
+    }
+}
+
 /// The anchor of a heading, as forges make it.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|character| character.is_alphanumeric() || matches!(character, ' ' | '-' | '_'));
