@@ -1,7 +1,8 @@
-//! The language: its syntax and what may be said in it. Nothing here knows of data or of an engine.
+//! The language of searches: its syntax and its rules. Nothing here depends on data or on an engine.
 //!
-//! [`parse`] makes a [`Query`] of a text and tells all that is wrong with it; [`check`] compares it with the fields that there
-//! are; [`printer`] writes it as the language wants it, so that parsing that gives the same query again.
+//! [`parse`] turns a text into a [`Query`] and reports everything that is wrong with it; [`check`] compares the query with the
+//! existing fields; [`printer`] writes its canonical form, which parses to the same query. The names of the language are in
+//! [`catalogue`] and [`keyword`]; [`facts`] says what each command does to rows.
 
 pub mod ast;
 pub mod pattern;

@@ -35,13 +35,13 @@ pub enum Content {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PatternError {
     /// A `$` begins a name and none ends it.
-    #[error("the pattern has a $ that begins a name and none that ends it")]
+    #[error("a $ in the pattern begins a name, and no $ ends it")]
     Unclosed,
     /// `$ $` or `$a b$`.
-    #[error("'{0}' is no name for a column: letters, digits, '.', '_' and '-' are")]
+    #[error("'{0}' is not a name for a column: use letters, digits, '.', '_' and '-'")]
     Name(String),
     /// `$name=x$` or `$name{x}$`.
-    #[error("'{0}' is not known in a pattern: =digits, =identifier and {{regex=…}} are")]
+    #[error("'{0}' is unknown in a pattern: use =digits, =identifier or {{regex=…}}")]
     Content(String),
     /// The pattern has no column.
     #[error("the pattern has no column: write its name between two $, like \"port $port$\"")]
@@ -163,10 +163,10 @@ mod tests {
     #[test]
     fn wrong_patterns_are_told() {
         let wrong = |pattern: &str| pieces(pattern).unwrap_err().to_string();
-        assert_eq!(wrong("a $b"), "the pattern has a $ that begins a name and none that ends it");
-        assert_eq!(wrong("$b{regex=x$"), "the pattern has a $ that begins a name and none that ends it");
-        assert_eq!(wrong("$a b$"), "'a b' is no name for a column: letters, digits, '.', '_' and '-' are");
-        assert_eq!(wrong("$a=hex$"), "'=hex' is not known in a pattern: =digits, =identifier and {regex=…} are");
+        assert_eq!(wrong("a $b"), "a $ in the pattern begins a name, and no $ ends it");
+        assert_eq!(wrong("$b{regex=x$"), "a $ in the pattern begins a name, and no $ ends it");
+        assert_eq!(wrong("$a b$"), "'a b' is not a name for a column: use letters, digits, '.', '_' and '-'");
+        assert_eq!(wrong("$a=hex$"), "'=hex' is unknown in a pattern: use =digits, =identifier or {regex=…}");
         assert_eq!(wrong("abc$$"), "the pattern has no column: write its name between two $, like \"port $port$\"");
         assert_eq!(wrong("$a$ $a$"), "the pattern has the column 'a' twice");
     }

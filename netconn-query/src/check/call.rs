@@ -48,7 +48,7 @@ impl Checker<'_> {
             }
         }
         if let (Some(condition), false) = (condition, aggregate) {
-            let message = "where belongs into aggregates only";
+            let message = "where can only stand in an aggregate";
             self.diagnostics.push(Diagnostic::error(condition.span, message).suggest("sum(x where y > 1)"));
         }
         let inner = if aggregate { Place::InAggregate } else { place };
@@ -81,10 +81,12 @@ impl Checker<'_> {
                 format!("{name} makes one value of a group and so cannot be its key")
             }
             (FunctionKind::Aggregate, Place::FirstFilter | Place::Row) => {
-                format!("{name} makes one value of many rows, so it belongs into group or top")
+                format!("{name} makes one value of many rows, so it can only stand in group or top")
             }
             (FunctionKind::Running, Place::Aggregates | Place::InAggregate | Place::Key | Place::FirstFilter) => {
-                format!("{name} goes row by row, so it belongs into let, columns, filter or sort behind a |")
+                format!(
+                    "{name} has a value for each row, so it can only stand in let, columns, filter or sort behind a |"
+                )
             }
             _ => return,
         };
@@ -107,7 +109,7 @@ impl Checker<'_> {
         match (id, arguments) {
             (_, [_, regex, ..]) if takes_regex(id) => self.regex(regex),
             (_, [_, body]) if takes_lambda(id) && !matches!(body.kind, ExprKind::Lambda { .. }) => {
-                let message = format!("{name} is given a function for each element");
+                let message = format!("{name} needs a function of an element");
                 let suggestion = format!("func(x) -> {}", printer::expression(body));
                 self.diagnostics.push(Diagnostic::error(body.span, message).suggest(suggestion));
             }
@@ -119,7 +121,7 @@ impl Checker<'_> {
                 if let ExprKind::Text(text) = &unit.kind
                     && duration::unit(text).is_none()
                 {
-                    let message = format!("'{text}' is no unit of time: seconds, minutes, hours, days and weeks are");
+                    let message = format!("'{text}' is not a unit of time: use seconds, minutes, hours, days or weeks");
                     self.diagnostics.push(Diagnostic::error(unit.span, message).suggest("'minutes'"));
                 }
             }
@@ -139,7 +141,7 @@ impl Checker<'_> {
         if let ExprKind::Text(text) = &network.kind
             && text.parse::<IpNet>().is_err()
         {
-            let message = format!("'{text}' is no network: an address, / and how many bits it has are");
+            let message = format!("'{text}' is not a network: write an address, / and the number of bits");
             self.diagnostics.push(Diagnostic::error(network.span, message).suggest("'10.0.0.0/8'"));
         }
     }
@@ -154,8 +156,9 @@ impl Checker<'_> {
         };
         if !is_read {
             let shown = literal::shown(bucket);
-            let message =
-                format!("{shown} is no span of time: '10m', '1 hour', 'auto', or how many spans from 1 to 500, are");
+            let message = format!(
+                "{shown} is not a span of time: write '10m', '1 hour', 'auto', or a number of spans from 1 to 500"
+            );
             self.diagnostics.push(Diagnostic::error(bucket.span, message).suggest("timebucket('10m')"));
         }
     }

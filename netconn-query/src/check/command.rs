@@ -130,7 +130,7 @@ impl Checker<'_> {
 
     fn shift(&mut self, shift: &str, span: Span) {
         if duration::span(shift).is_none() && !shift.ends_with("queryspan") {
-            let message = format!("'{shift}' is no span of time: a number and a unit of s, m, h, d or w are");
+            let message = format!("'{shift}' is not a span of time: write a number and a unit, s, m, h, d or w");
             self.diagnostics.push(Diagnostic::error(span, message).suggest("'-1w'"));
         }
     }
@@ -144,7 +144,7 @@ impl Checker<'_> {
             scopes.push((alias, self.query(&side.query)));
         }
         if scopes.len() < 2 {
-            let message = "a join has two queries at least";
+            let message = "join needs at least two queries";
             self.diagnostics.push(Diagnostic::error(span, message).suggest("join (query), (query) on field"));
         }
         for key in on {
@@ -173,7 +173,7 @@ impl Checker<'_> {
         let is_known = if everywhere { lacking.count() == 0 } else { scopes.iter().any(|(_, scope)| has(scope)) };
         if !is_known {
             let message = format!(
-                "'{}' is no column of {} of the join",
+                "'{}' is not a column of {} of the join",
                 name.text,
                 if everywhere { "all sides" } else { "a side" }
             );

@@ -119,7 +119,7 @@ impl Checker<'_> {
                 {
                     let always = if op == BinaryOp::NotEqual { "always" } else { "never" };
                     let message =
-                        format!("'{name}' is a number and {} is none, so this is {always} true", printer::text(text));
+                        format!("'{name}' is a number and {} is not, so this is {always} true", printer::text(text));
                     self.diagnostics.push(Diagnostic::warning(right.span, message));
                 }
             }
@@ -152,7 +152,7 @@ impl Checker<'_> {
             }
             None if literal::is_number(text) => {}
             None => {
-                let message = format!("{} is no moment: a day is, and a time in RFC 3339", printer::text(text));
+                let message = format!("{} is not a moment: write a date, or a time in RFC 3339", printer::text(text));
                 self.diagnostics.push(Diagnostic::warning(span, message).suggest("'2026-09-21T14:40:00Z'"));
             }
         }
@@ -164,7 +164,7 @@ impl Checker<'_> {
         if !inner.is_comparison() || is_condition(right) {
             return;
         }
-        let message = format!("what is compared here is whether {} is true", literal::shown(left));
+        let message = format!("this compares whether {} is true", literal::shown(left));
         let second = ExprKind::Binary { op, left: middle.clone(), right: Box::new(right.clone()) };
         let second = printer::expression(&Expr { kind: second, span: right.span });
         let suggestion = format!("{} and {second}", printer::expression(left));
@@ -245,10 +245,9 @@ impl Checker<'_> {
         let operands = walk::operands(BinaryOp::Or, expr);
         for pair in operands.windows(2) {
             let (value, message) = match (compared(pair[0]), &pair[1].kind) {
-                (Some((value, ExprKind::Text(_))), ExprKind::Anywhere(text)) => (
-                    value,
-                    format!("'{text}' alone is searched for in the whole record: for one of several values use in"),
-                ),
+                (Some((value, ExprKind::Text(_))), ExprKind::Anywhere(text)) => {
+                    (value, format!("'{text}' alone is searched for in all fields: for one of several values use in"))
+                }
                 (Some((value, ExprKind::Number(_))), ExprKind::Number(number)) if *number != 0.0 => {
                     (value, format!("{number} alone is always true: for one of several values use in"))
                 }
@@ -276,7 +275,7 @@ impl Checker<'_> {
             }
             let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if has_milliseconds(name));
             let unit = if is_milliseconds(left) || is_milliseconds(right) { 1_000_000 } else { 1 };
-            let message = format!("{} is no number, so this is null in every row", printer::text(text));
+            let message = format!("{} is not a number, so this is null in every row", printer::text(text));
             let number = duration::span(text).map(|nanos| (nanos / unit).to_string());
             self.diagnostics.push(Diagnostic::warning(side.span, message).suggest_any(number));
         }

@@ -12,12 +12,10 @@ pub(super) fn regex_problem(regex: &str) -> Option<String> {
     if let Err(error) = parsed {
         let reason = match error.kind() {
             ErrorKind::UnsupportedLookAround => {
-                "look-around is not supported, for only without it a search takes time in proportion to the text"
-                    .to_owned()
+                "look-around is not supported, because it would make the time of a search unbounded".to_owned()
             }
             ErrorKind::UnsupportedBackreference => {
-                "references back are not supported, for only without them a search takes time in proportion to the text"
-                    .to_owned()
+                "backreferences are not supported, because they would make the time of a search unbounded".to_owned()
             }
             kind => kind.to_string(),
         };
@@ -42,7 +40,7 @@ pub(super) fn network(text: &str) -> Option<Result<IpNet, String>> {
     if !is_address || !is_bits {
         return None;
     }
-    let wrong = || format!("'{text}' looks like a network and is none: 10.0.0.0/8 and fe80::/10 are");
+    let wrong = || format!("'{text}' looks like a network but is not one: write 10.0.0.0/8 or fe80::/10");
     Some(text.parse().map_err(|_| wrong()))
 }
 
@@ -70,7 +68,7 @@ mod tests {
         let problem = |regex| regex_problem(regex).unwrap();
         assert!(problem("a(?=b)").contains("look-around is not supported"));
         assert!(problem("(?<!a)b").contains("look-around is not supported"));
-        assert!(problem(r"(a)\1").contains("references back are not supported"));
+        assert!(problem(r"(a)\1").contains("backreferences are not supported"));
         assert_eq!(problem("(a"), "this regular expression cannot be used: unclosed group");
         assert!(problem(r"\p{Nothing}").contains("Unicode property not found"));
         assert!(problem("a{1000}{1000}").contains("size limit"), "{}", problem("a{1000}{1000}"));

@@ -35,7 +35,7 @@ impl Lexer<'_> {
             self.at += rest.find(|character| !more(character)).unwrap_or(rest.len());
             let written = self.text[start..self.at].trim_end_matches(['.', ':', '-', '/']).to_owned();
             self.at = start + written.len();
-            let message = format!("'{written}' is no number: a text, an address or a span of time needs quotes");
+            let message = format!("'{written}' is not a number: a text, an address or a span of time needs quotes");
             self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest(format!("'{written}'")));
             self.push(Kind::Text(written), start);
             return;

@@ -288,14 +288,14 @@ impl Lexer<'_> {
         let (text, escaped) = self.name();
         if text.is_empty() {
             self.at = self.text.len();
-            let message = "a backslash at the end: the character of the name that it belongs to is missing";
+            let message = "a backslash ends the query: the character that it escapes is missing";
             self.diagnostics.push(Diagnostic::error(self.span(start), message));
             return;
         }
         if glued && !escaped && keyword::may_follow_value(&text.to_lowercase()) {
             let before = self.tokens.last().map_or(start, |token| token.span.start);
             let separated = format!("{} {text}", &self.text[before..start]);
-            let message = format!("'{text}' is glued to the value before it and is taken as a keyword");
+            let message = format!("'{text}' is glued to the value before it and is taken as a key word");
             self.diagnostics.push(Diagnostic::warning(self.span(start), message).suggest(separated));
         }
         self.push(Kind::Word { text, escaped }, start);

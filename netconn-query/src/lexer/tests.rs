@@ -66,8 +66,9 @@ fn numbers() {
     check("5.string() (1).len()", "5 Dot string Open Close Open 1 Close Dot len Open Close");
     let quotes = "needs quotes";
     for written in ["10.0.0.1", "5m", "10.0.0.0/8", "1.2.3", "0x10"] {
-        let said =
-            format!("error 1:1 '{written}' is no number: a text, an address or a span of time {quotes} -> '{written}'");
+        let said = format!(
+            "error 1:1 '{written}' is not a number: a text, an address or a span of time {quotes} -> '{written}'"
+        );
         check_said(written, &format!("«{written}»"), &[&said]);
     }
     check_said("1e999", "inf", &["error 1:1 this number is too large: the largest is 1.7e308 -> 1.7e308"]);
@@ -81,11 +82,7 @@ fn names() {
     check("c ? a: b a. b", "c Question a Colon b a Dot b");
     check("x->y func(x) -> x", "x Arrow y func Open x Close Arrow x");
     check("#ip #UserName", "#ip #username");
-    check_said(
-        "a\\",
-        "a",
-        &["error 1:2 a backslash at the end: the character of the name that it belongs to is missing"],
-    );
+    check_said("a\\", "a", &["error 1:2 a backslash ends the query: the character that it escapes is missing"]);
 }
 
 #[test]
@@ -112,7 +109,7 @@ fn white_space_and_comments() {
 
 #[test]
 fn glued_keywords() {
-    let glued = "is glued to the value before it and is taken as a keyword";
+    let glued = "is glued to the value before it and is taken as a key word";
     check_said(
         "'IP Connect'and x",
         "«IP Connect» and x",

@@ -69,7 +69,7 @@ impl Parser<'_> {
     fn shortcut(&mut self, name: &str) -> Left {
         let span = self.here();
         let fields = old::shortcut(name).unwrap_or_else(|| {
-            let message = format!("there is no shortcut '#{name}', or netconn records nothing of what it stands for");
+            let message = format!("there is no shortcut '#{name}', or netconn records none of its fields");
             let instead = nearest(name, old::shortcuts()).map(|instead| format!("#{instead}"));
             self.tell(Diagnostic::error(span, message).suggest_any(instead));
             &[]
@@ -90,7 +90,7 @@ impl Parser<'_> {
                 let value = self.sum();
                 if *self.kind() == Kind::Comma && self.terms {
                     if self.peek(1).keyword().is_some() && cursor::is_comparison(self.peek(2)) {
-                        self.wrong_here("a comma joins no conditions", "and");
+                        self.wrong_here("a comma does not join conditions", "and");
                     } else {
                         self.wrong_here("= compares with one value, in with one of several", "in ('a', 'b')");
                     }
@@ -198,7 +198,7 @@ impl Parser<'_> {
     fn remark(&mut self, found: &Found, expr: &Expr) {
         let written = self.text_of(found.span).to_owned();
         let message = if found.old {
-            format!("'{written}' is an operator of S1QL 1.0, which is written otherwise today")
+            format!("'{written}' is an operator of S1QL 1.0, which is spelled differently today")
         } else if found.negated && !matches!(found.operator, Operator::Compare(_)) {
             format!("'{written}' is understood as the negation of the whole comparison")
         } else {

@@ -130,7 +130,7 @@ impl Parser<'_> {
             "anycase" => Case::Insensitive,
             "matchcase" => Case::Sensitive,
             _ => {
-                let message = format!("':{suffix}' is no way to compare: :anycase and :matchcase are");
+                let message = format!("':{suffix}' is not a way to compare: use :anycase or :matchcase");
                 let place = self.here();
                 let instead = crate::diagnostic::nearest(suffix, ["anycase", "matchcase"]);
                 self.tell(Diagnostic::error(place, message).suggest_any(instead.map(|instead| format!(":{instead}"))));

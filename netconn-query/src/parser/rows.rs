@@ -53,7 +53,7 @@ impl Parser<'_> {
             if column.name.is_none() && !parser.given_up {
                 let value = parser.text_of(column.expr.span).trim_start_matches(['=', ' ']);
                 let instead = format!("name = {}", if value.is_empty() { "expression" } else { value });
-                parser.warn(Diagnostic::error(column.expr.span, "let gives names").suggest(instead));
+                parser.warn(Diagnostic::error(column.expr.span, "let needs a name for each column").suggest(instead));
             }
             Some(column)
         });
@@ -63,7 +63,7 @@ impl Parser<'_> {
     pub(super) fn group(&mut self) -> CommandKind {
         let labels = std::mem::take(&mut self.labels);
         let aggregates = if self.is_word(0, "by") {
-            self.wrong_here("group is followed by what is made of each group", "group count() by …");
+            self.wrong_here("group needs at least one column or key", "group count() by …");
             Vec::new()
         } else {
             self.columns()
@@ -109,7 +109,7 @@ impl Parser<'_> {
         let aggregates = if self.is_word(0, "by") { Vec::new() } else { self.columns() };
         self.labels = labels;
         if !self.is_word(0, "by") {
-            self.wrong_here("top has to know of what", "top 10 count() by field");
+            self.wrong_here("top needs a key", "top 10 count() by field");
         }
         let by = self.keys();
         self.set_labels(&aggregates, &by);

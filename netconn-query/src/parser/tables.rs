@@ -39,7 +39,7 @@ impl Parser<'_> {
         }
         let table = self.table_column()?;
         if !self.take_word("by") {
-            self.wrong_here("what has to be equal is missing", "lookup column from table by key = field");
+            self.wrong_here("the columns to compare are missing", "lookup column from table by key = field");
             return None;
         }
         let by = self.list(Self::lookup_key);
@@ -73,7 +73,8 @@ impl Parser<'_> {
                 other => {
                     let instead = nearest(other, ["anycase", "wildcard", "cidr"]).unwrap_or("anycase");
                     let instead = format!("=:{instead}");
-                    let message = format!("'=:{other}' is no way to look up: =, =:anycase, =:wildcard and =:cidr are");
+                    let message =
+                        format!("'=:{other}' is not a comparison of lookup: use =, =:anycase, =:wildcard or =:cidr");
                     let place = self.peek(1).span;
                     self.tell(Diagnostic::error(place, message).suggest(instead));
                     Some(LookupMatch::Equal)
@@ -105,7 +106,7 @@ impl Parser<'_> {
         if merge {
             let option = self.name("'merge'")?;
             if option.text != "merge" {
-                let message = format!("'{}' is no option of savelookup: 'merge' is", option.text);
+                let message = format!("'{}' is not an option of savelookup: the only one is 'merge'", option.text);
                 self.warn(Diagnostic::error(option.span, message).suggest("'merge'"));
             }
         }

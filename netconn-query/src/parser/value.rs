@@ -123,7 +123,7 @@ impl Parser<'_> {
     fn word(&mut self, text: String, escaped: bool, span: Span) -> Expr {
         let lower = text.to_lowercase();
         if !escaped && keyword::is_stop(&lower) {
-            self.error_here(format!("a value is expected here, not the keyword {lower}"));
+            self.error_here(format!("a value is expected here, not the key word {lower}"));
             return self.nothing();
         }
         self.advance();

@@ -22,8 +22,10 @@ pub(crate) enum Place {
 
 /// Opens a database.
 pub(crate) fn open(path: &Path) -> Result<Reader<Vec<u8>>> {
-    Reader::open_readfile(path)
-        .map_err(|error| SearchError::Format { path: path.to_owned(), why: format!("it is no MMDB file ({error})") })
+    Reader::open_readfile(path).map_err(|error| SearchError::Format {
+        path: path.to_owned(),
+        why: format!("it is not an MMDB file ({error})"),
+    })
 }
 
 /// Returns what the database says of an address, in English or in the language with the given code; missing if it says

@@ -119,7 +119,7 @@ impl Scope<'_> {
         match &self.planner.time {
             Some(range) => Ok((range.start.saturating_mul(1_000_000), range.end.saturating_mul(1_000_000))),
             None => {
-                let message = "this needs to know which time is searched: give one with --since or --last";
+                let message = "this needs a searched time: give one with --since or --last";
                 Err(SearchError::query(message, span))
             }
         }

@@ -107,7 +107,7 @@ fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span
 }
 
 fn missing(name: &Name) -> SearchError {
-    SearchError::query(format!("'{}' is no column of both sides of the join", name.text), name.span)
+    SearchError::query(format!("'{}' is not a column of both sides of the join", name.text), name.span)
 }
 
 /// Whether each key is unique on the next side: the side is a group by no more than the keys.

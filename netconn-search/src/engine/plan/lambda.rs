@@ -75,7 +75,7 @@ pub(crate) fn call(
         if array.kind == Kind::Null {
             return Ok(Operand::null());
         }
-        return Err(SearchError::query(format!("{name} takes an array, and this is none"), span));
+        return Err(SearchError::query(format!("{name} takes an array, and this is not one"), span));
     };
     let place = scope.planner.planning.hidden();
     let mut names = scope.names.clone();

@@ -96,7 +96,7 @@ pub(crate) fn check(pattern: &str, span: Span) -> Result<Regex> {
         } else {
             // The last line is the reason; the lines before show the place.
             let reason = why.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("'{pattern}' is no regular expression: {reason}")
+            format!("'{pattern}' is not a regular expression: {reason}")
         };
         SearchError::query(message, span)
     })

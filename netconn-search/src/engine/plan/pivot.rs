@@ -54,7 +54,7 @@ pub(crate) async fn transpose(
         found
     };
     if others.is_empty() {
-        let message = "transpose needs a column of values besides: group by both and count, for a start";
+        let message = "transpose needs another column for the values: group by both and count, for example";
         return Err(SearchError::query(message, name.span));
     }
     let label = planner.planning.hidden();

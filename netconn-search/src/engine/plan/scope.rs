@@ -253,7 +253,7 @@ impl<'a> Scope<'a> {
         if expr.has(whole) && weight <= WEIGHT + WEIGHT_PER_COLUMN * self.rows.columns.len() * length {
             return Ok(());
         }
-        let message = "this has too much within one another to be planned: give a name to a part of it with let";
+        let message = "this is nested too heavily to be planned: name a part of it with let";
         Err(SearchError::query(message, expr.span))
     }
 

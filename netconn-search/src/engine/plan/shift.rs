@@ -72,7 +72,7 @@ pub(crate) async fn compare(
     shift_span: Span,
 ) -> Result<Rows> {
     let Some(range) = &planner.range else {
-        let message = "compare needs to know which time is searched: give one with --since or --last";
+        let message = "compare needs a searched time: give one with --since or --last";
         return Err(SearchError::query(message, shift_span));
     };
     let millis = millis(shift, range, shift_span)?;

@@ -84,7 +84,7 @@ impl Planner {
                 set.push(ast::Expr { kind, span });
             }
             if set.len() > MOST {
-                let message = "the subquery gives more than a million values: narrow its filter, or use join";
+                let message = "the subquery has more than a million values: narrow its filter, or use join";
                 return Err(SearchError::query(message, span));
             }
         }

@@ -60,7 +60,7 @@ fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
     };
     let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ' ');
     if name.text.is_empty() || name.text.starts_with('.') || !name.text.chars().all(plain) {
-        let message = format!("'{}' is no name of a table: letters, digits, '_', '-' and '.' only", name.text);
+        let message = format!("'{}' is not a name of a table: use letters, digits, '_', '-' and '.' only", name.text);
         return Err(SearchError::query(message, name.span));
     }
     for (ending, csv) in [("", true), (".csv", true), (".json", false), (".ndjson", false)] {
@@ -120,7 +120,7 @@ type Cells = (Vec<String>, Vec<Vec<Option<String>>>);
 fn read_csv(path: &Path) -> Result<Cells> {
     let wrong = |error: csv::Error| match error.into_kind() {
         csv::ErrorKind::Io(source) => SearchError::Read { path: path.to_owned(), source },
-        other => SearchError::Format { path: path.to_owned(), why: format!("it is no table in CSV ({other:?})") },
+        other => SearchError::Format { path: path.to_owned(), why: format!("it is not a table in CSV ({other:?})") },
     };
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(wrong)?;
     let names =
@@ -138,7 +138,7 @@ fn read_json(path: &Path) -> Result<Cells> {
     let read = |source| SearchError::Read { path: path.to_owned(), source };
     let wrong = |error: serde_json::Error| SearchError::Format {
         path: path.to_owned(),
-        why: format!("it is no array or lines of objects in JSON ({error})"),
+        why: format!("it is neither an array nor lines of objects in JSON ({error})"),
     };
     let mut input = BufReader::new(File::open(path).map_err(read)?);
     let array = input.fill_buf().map_err(read)?.trim_ascii_start().starts_with(b"[");
