@@ -75,7 +75,7 @@ impl CaptureOptions {
             ring_bytes,
             log_level: None,
             without: Vec::new(),
-            datagrams: DatagramWatch::Off { reason: "a capture for this moment only watches TCP alone" },
+            datagrams: DatagramWatch::Off { reason: "a one-shot check watches TCP only" },
             max_flows: 1,
             keep: None,
             faults: Vec::new(),
@@ -322,7 +322,7 @@ mod tests {
             let reason = reason(hook.program, &options).unwrap_or_default();
             assert!(!reason.contains("configuration"), "{}: {reason}", hook.title());
         }
-        let expected = "a capture for this moment only watches TCP alone";
+        let expected = "a one-shot check watches TCP only";
         for program in [Program::SockCreate, Program::Sendmsg4, Program::Egress] {
             assert_eq!(reason(program, &options).as_deref(), Some(expected));
         }

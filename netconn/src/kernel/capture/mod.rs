@@ -1,74 +1,33 @@
-//! A capture: the attached programs, the rings that their records arrive in, and the iterators.
+//! A capture: loads and attaches the programs, and holds the rings that their records arrive in.
 
-use std::{collections::HashSet, io, mem};
+mod read;
+
+use std::mem;
 
 use aya::{
     Btf as AyaBtf, Ebpf, VerifierLogLevel,
     maps::{Array, HashMap, MapData},
-    programs::Iter,
 };
 use aya_log::EbpfLogger;
 use log::Log;
-use netconn_common::{
-    CountersRecord, ExitRecord, FileRecord, Header, TcpRecord, UdpSocketRecord, feature, kind, map, setting, tcp_state,
-};
+use netconn_common::{ExitRecord, FileRecord, feature, map, setting};
 use netconn_model::health::{HookStatus, Verdict};
+pub use read::{Live, Wanted};
 
 use crate::{
     clock::Clock,
     kernel::{
         btf::Btf,
-        diag,
         fault::Fault,
         flows::FlowMaps,
         hooks::{HELPERS, HOOKS, Hook, Program, keep_status, probe_read_status},
-        iterate::{self, Collect},
         layout::Layout,
         load::{CaptureOptions, DatagramWatch, LoadError, attach, descriptor, load, sizes, take_map, unneeded},
         losses::{Counters, Losses},
-        packet_socket::{self, PacketSockets},
         preflight::{self, Lockdown},
         rings::Rings,
     },
 };
-
-/// Parts of [`Live`] that are wanted.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Minisocks of connections that are over.
-    pub minisocks: bool,
-    /// Byte counters of the others.
-    pub counters: bool,
-    /// UDP sockets.
-    pub datagrams: bool,
-}
-
-/// State that only the kernel has, beside the daemon's table.
-#[derive(Debug, Default)]
-pub struct Live {
-    /// Minisocks of connections that are over.
-    pub minisocks: Vec<TcpRecord>,
-    /// Byte counters of connections.
-    pub counters: Vec<CountersRecord>,
-    /// Inodes of the network namespaces that were read.
-    pub namespaces: HashSet<u64>,
-    /// UDP sockets.
-    pub datagrams: Vec<UdpSocketRecord>,
-    /// Inodes of the network namespaces whose UDP sockets were read.
-    pub datagram_namespaces: HashSet<u64>,
-}
-
-impl Collect for Live {
-    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
-        let head: Header = bytemuck::pod_read_unaligned(bytes.get(..size_of::<Header>())?);
-        if head.kind == kind::COUNTERS { self.counters.take(bytes) } else { self.minisocks.take(bytes) }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.minisocks.add(other.minisocks);
-        self.counters.add(other.counters);
-    }
-}
 
 /// Attached programs and the rings of their records. Dropping it detaches the programs.
 pub struct Capture {
@@ -247,57 +206,6 @@ impl Capture {
         self.counters.read()
     }
 
-    /// Reads all TCP sockets of all network namespaces that a process or a name refers to; returns them with the inodes of
-    /// these namespaces. Like the other readings below this takes a while, so `meanwhile` is called all along, to drain
-    /// the rings.
-    ///
-    /// # Errors
-    ///
-    /// When the iterator is not attached or cannot be read.
-    pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
-        let first = if self.is_first_dump { setting::FIRST_DUMP } else { 0 };
-        let found = self.read(Program::DumpTcp, first, iterate::all_namespaces, meanwhile)?;
-        self.is_first_dump = false;
-        Ok(found)
-    }
-
-    /// Reads all UDP sockets of all network namespaces that a process or a name refers to; returns them with the inodes of
-    /// these namespaces.
-    ///
-    /// # Errors
-    ///
-    /// When the iterator is not attached or cannot be read.
-    pub fn datagrams(
-        &mut self,
-        mut meanwhile: impl FnMut(&mut Rings),
-    ) -> io::Result<(Vec<UdpSocketRecord>, HashSet<u64>)> {
-        if !self.has(Program::DumpUdp) {
-            return Ok(Default::default());
-        }
-        let first = if self.is_first_udp_dump { setting::FIRST_DUMP } else { 0 };
-        let cookies = self.cookies;
-        let has_any = move || {
-            let has_any = iterate::has_datagrams();
-            if has_any && !cookies {
-                diag::number_datagrams();
-            }
-            has_any
-        };
-        let read = |program: &mut Iter, faults: &[Fault]| iterate::namespaces(program, faults, |_| true, has_any);
-        let (mut sockets, namespaces): (Vec<UdpSocketRecord>, _) =
-            self.read(Program::DumpUdp, first, read, &mut meanwhile)?;
-        self.is_first_udp_dump = false;
-        if !self.exact {
-            // Iterators cannot read what is kept with sockets.
-            self.files(meanwhile)?;
-            iterate::assign_owners(
-                sockets.iter_mut().map(|socket| (socket.file, &mut socket.state.owner)),
-                &self.files,
-            );
-        }
-        Ok((sockets, namespaces))
-    }
-
     /// Takes the kernel's maps of flows; the second time they are empty.
     pub fn flow_maps(&mut self) -> FlowMaps {
         mem::take(&mut self.flows)
@@ -314,102 +222,9 @@ impl Capture {
         self.cookies
     }
 
-    /// Reads all open files that are TCP or datagram sockets.
-    ///
-    /// # Errors
-    ///
-    /// When the iterator is not attached or cannot be read.
-    pub fn files(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
-        let files: Vec<FileRecord> = self.read(Program::DumpFiles, 0, iterate::here, meanwhile)?;
-        if !self.exact {
-            // TCP sockets are found in the table instead.
-            let datagrams = files.iter().filter(|file| file.tcp_state == tcp_state::CLOSE);
-            self.files = datagrams.copied().collect();
-        }
-        Ok(files)
-    }
-
-    /// Reads the open files that are TCP sockets in SYN_SENT.
-    ///
-    /// # Errors
-    ///
-    /// When the iterator is not attached or cannot be read.
-    pub fn attempts(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
-        self.read(Program::DumpFiles, setting::SCAN_ATTEMPTS, iterate::here, meanwhile)
-    }
-
-    /// Reads all packet sockets and the processes that have them open. The result names what cannot be listed.
-    pub fn packet_sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
-        let obstacle = self.obstacle(Program::DumpFiles).or_else(|| self.files_obstacle.clone());
-        let look = |program: &mut Iter, faults: &[Fault]| {
-            Ok(packet_socket::all(|| match obstacle {
-                None => iterate::here(program, faults),
-                Some(reason) => Err(io::Error::other(reason)),
-            }))
-        };
-        self.read(Program::DumpFiles, setting::SCAN_PACKET_SOCKETS, look, meanwhile)
-            .unwrap_or_else(|error| PacketSockets::none(&error))
-    }
-
-    /// Finds owners for accepted connections that only have their listener's owner, and for sockets whose owner is one of the
-    /// processes in `ended`, by id and start. Returns the open files of the new owners.
-    ///
-    /// # Errors
-    ///
-    /// When the iterator is not attached or cannot be read.
-    pub fn owners(&mut self, ended: &[(u32, u64)], meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
-        for (tgid, start_ns) in ended {
-            // If the map is full, the sockets of the other processes keep their owner for now.
-            let _ = self.ended.insert(tgid, start_ns, 0);
-        }
-        let found = self.read(Program::DumpFiles, setting::SCAN_OWNERS, iterate::here, meanwhile);
-        for (tgid, _) in ended {
-            let _ = self.ended.remove(tgid);
-        }
-        found
-    }
-
-    /// Reads what the table lacks, in all network namespaces: minisocks of connections that are over (TIME_WAIT, and FIN_WAIT2
-    /// without a process), byte counters of connections, and UDP sockets.
-    ///
-    /// # Errors
-    ///
-    /// When the iterator is not attached or cannot be read.
-    pub fn live(&mut self, wanted: Wanted, mut meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
-        let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT } else { 0 }
-            | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
-        let mut live = Live::default();
-        if bits != 0 {
-            (live, live.namespaces) =
-                self.read(Program::DumpTcp, bits, iterate::all_namespaces::<Live>, &mut meanwhile)?;
-        }
-        if wanted.datagrams {
-            (live.datagrams, live.datagram_namespaces) = self.datagrams(meanwhile)?;
-        }
-        Ok(live)
-    }
-
     /// Whether datagram sockets are watched.
     pub fn has_flows(&self) -> bool {
         self.watches_datagrams
-    }
-
-    /// Reads an iterator on a thread of its own, with these bits of the settings set for as long as that takes.
-    fn read<T: Send>(
-        &mut self,
-        program: Program,
-        bits: u32,
-        read: impl FnOnce(&mut Iter, &[Fault]) -> io::Result<T> + Send,
-        mut meanwhile: impl FnMut(&mut Rings),
-    ) -> io::Result<T> {
-        let Self { ebpf, rings, settings, faults, .. } = self;
-        let ebpf = ebpf.as_mut().ok_or_else(|| io::Error::other("the programs are detached"))?;
-        let program = ebpf.program_mut(program.name()).ok_or_else(|| io::Error::other("no such program"))?;
-        let program: &mut Iter = program.try_into().map_err(io::Error::other)?;
-        settings.set(0, self.bits | bits, 0).map_err(io::Error::other)?;
-        let found = iterate::beside(|| read(program, faults), || meanwhile(rings));
-        settings.set(0, self.bits, 0).map_err(io::Error::other)?;
-        found?
     }
 
     /// Whether a program is attached.
