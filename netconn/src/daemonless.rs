@@ -168,7 +168,7 @@ impl Snapshot {
         for socket in &self.datagrams {
             show(&Connection::from_udp_socket(socket, self.processes.of(&socket.state.owner)))?;
         }
-        self.minisocks.iter().try_for_each(|minisock| show(&past::left(minisock)))
+        self.minisocks.iter().try_for_each(|minisock| show(&past::bare_connection_of(minisock)))
     }
 }
 

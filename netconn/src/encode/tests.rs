@@ -20,7 +20,7 @@ use crate::{
     table::{
         Change, Connection,
         flows::{Flows, Limits},
-        past::Past,
+        past::EndedConnections,
         testing::emitted_with,
     },
 };
@@ -189,7 +189,7 @@ fn rows_of_flows_are_those_of_connections() {
         (Some(54585), Some("8.8.8.8"), Some(53))
     );
     assert_eq!((row.bytes_sent, row.bytes_received, row.folded), (Some(30), Some(120), None));
-    let mut past = Past::default();
+    let mut past = EndedConnections::default();
     for (change, connection, at) in &told {
         past.note(*change, connection, *at);
     }

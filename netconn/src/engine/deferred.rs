@@ -30,7 +30,7 @@ impl Engine {
             let (table, flows, mut effects) = self.state.tables(&mut self.publisher);
             table.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
             flows.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
-            self.publisher.flush(&mut self.state.clock);
+            self.publisher.flush(&self.state.clock);
             if !self.state.has_backlog() {
                 os::release_free_memory();
             }
@@ -57,7 +57,7 @@ impl Engine {
             // They are announced with their listener's owner; a later scan may find their own.
             self.schedule.owner_scans.want(now);
         }
-        self.publisher.flush(&mut self.state.clock);
+        self.publisher.flush(&self.state.clock);
         GATHER
     }
 
@@ -66,7 +66,7 @@ impl Engine {
         let (_, flows, mut effects) = self.state.tables(&mut self.publisher);
         if flows.next_deadline().is_some_and(|deadline| deadline <= now) {
             flows.announce_overdue(now, &mut effects);
-            self.publisher.flush(&mut self.state.clock);
+            self.publisher.flush(&self.state.clock);
         }
         let deadline = self.state.flows.next_deadline();
         deadline.map_or(TICK, |deadline| Duration::from_nanos(deadline.saturating_sub(now)).clamp(GATHER, TICK))

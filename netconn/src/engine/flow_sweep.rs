@@ -25,7 +25,7 @@ impl Engine {
             Err(error) => warn!("cannot read what flows have transferred: {error}"),
         }
         self.state.fold_flows();
-        self.publisher.flush(&mut self.state.clock);
+        self.publisher.flush(&self.state.clock);
     }
 }
 

@@ -45,9 +45,9 @@ fn drain(rings: &mut Rings, state: &mut State, publisher: &mut Publisher) -> usi
             break;
         }
         count += more;
-        publisher.flush_if_full(&mut state.clock);
+        publisher.flush_if_full(&state.clock);
     }
     // The rings are empty, or commands wait: nothing is held back for more to come.
-    publisher.flush(&mut state.clock);
+    publisher.flush(&state.clock);
     count
 }

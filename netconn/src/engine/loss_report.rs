@@ -53,7 +53,7 @@ impl LossReport {
 struct OutputLoss {
     reported: LostEvents,
     seen: LostEvents,
-    /// When what is not reported began to be lost, nanoseconds since boot.
+    /// When the losses that are not reported began, nanoseconds since boot.
     from_ns: u64,
     to_ns: u64,
 }
@@ -76,8 +76,8 @@ struct Unreported {
 }
 
 impl OutputLoss {
-    /// Looks at an output, for the first time since `from_ns`. Returns what it has lost since then, to be logged at once, and
-    /// the loss that can be reported now.
+    /// Takes the condition of an output, for the first time since `from_ns`. Returns its losses since then, to be logged at
+    /// once, and the loss that can be reported now.
     fn look(&mut self, condition: OutputCondition, from_ns: u64, now_ns: u64) -> (LostEvents, Option<Unreported>) {
         let new = condition.lost.since(self.seen);
         if new != LostEvents::default() {
@@ -104,7 +104,7 @@ impl Engine {
         Losses { missed_runs: losses.missed_runs + self.loss_report.missed, ..losses }
     }
 
-    /// Reports what was lost since the last call, given all `losses` in the kernel. Returns whether records of the kernel were
+    /// Reports the losses since the last call, given all `losses` in the kernel. Returns whether records of the kernel were
     /// lost, so that the tables need a repair. At the end of the daemon everything is reported.
     pub(super) fn report_losses(&mut self, losses: Losses, now: u64, is_end: bool) -> bool {
         let from_ns = self.schedule.look_for_losses(now, self.state.records);
@@ -116,7 +116,7 @@ impl Engine {
             warn!("{uncounted} datagrams were counted in no flow: a larger max_flows in the configuration helps");
             let stage = LossStage::Flows;
             let loss = Loss { stage, output: None, count: uncounted, kernel: None, from_ns, to_ns: now };
-            self.publisher.publish_loss(&mut self.state.clock, loss);
+            self.publisher.publish_loss(&self.state.clock, loss);
         }
         if !losses.exceed(reported) {
             return false;
@@ -128,7 +128,7 @@ impl Engine {
         let kernel = Some(KernelLoss { records, outgoing: events.outgoing, incoming: events.incoming });
         let stage = LossStage::Ring;
         let loss = Loss { stage, output: None, count: events.total(), kernel, from_ns, to_ns: now };
-        self.publisher.publish_loss(&mut self.state.clock, loss);
+        self.publisher.publish_loss(&self.state.clock, loss);
         true
     }
 
@@ -147,7 +147,7 @@ impl Engine {
             let (name, stages) = (output.name().to_owned(), output.loss_stages(lost));
             for (stage, count) in stages {
                 let loss = Loss { stage, output: Some(&name), count, kernel: None, from_ns, to_ns };
-                self.publisher.publish_loss(&mut self.state.clock, loss);
+                self.publisher.publish_loss(&self.state.clock, loss);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! two batches of records, answers the server.
 //!
 //! The thread's [`run::Engine`] has four parts: `capture` (programs and rings), `state` (what is known), `publisher` (events on
-//! their way out) and `schedule` (when what is due). Each question it answers, and each duty it has, is a file that adds methods
+//! their way out) and `schedule` (all time stamps). Each question it answers, and each duty it has, is a file that adds methods
 //! to it: questions are [`snapshot`], [`health`] and [`packet_sockets`]; duties are [`intake`], [`refresh`], [`repair`],
 //! [`flow_sweep`], [`owner_scan`], [`deferred`] and [`loss_report`].
 

@@ -33,7 +33,7 @@ pub(super) struct Publisher {
     batch_events: u64,
     /// The earliest time among them, epoch milliseconds.
     batch_earliest: i64,
-    /// Events that clients have missed, as far as the clients were told or have gone.
+    /// Events missed by clients that have gone, or that have received a `Data Loss` event for them.
     lost_by_clients: u64,
 }
 
@@ -158,7 +158,7 @@ impl Publisher {
         self.outputs.iter().all(Output::has_room)
     }
 
-    /// Returns whether an output asks for the end of the daemon: nobody reads its standard output any more.
+    /// Returns whether an output asks for the end of the daemon: the reader of standard output has gone.
     pub(super) fn ends_daemon(&self) -> bool {
         self.outputs.iter().any(Output::ends_daemon)
     }

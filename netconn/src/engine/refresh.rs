@@ -1,5 +1,5 @@
-//! What the kernel alone knows: byte counters, minisocks, UDP sockets without flows. Read before a snapshot and, to compare
-//! the tables with it, once a minute.
+//! Scans for facts that are in the kernel only: byte counters, minisocks, UDP sockets without flows. They are made before a
+//! snapshot and, to compare the tables with the kernel, once a minute.
 
 use std::thread;
 
@@ -11,19 +11,19 @@ use crate::{
     table::Comparison,
 };
 
-/// What the kernel alone knows.
+/// Result of a scan for facts that are in the kernel only.
 pub(super) struct Refreshed {
     pub(super) live: Live,
     /// When the scan began, nanoseconds since boot. All records up to its end are applied.
     pub(super) since_ns: u64,
-    /// What the scan has shown to be wrong in the tables.
+    /// Doubts about the tables that the scan has raised.
     pub(super) doubts: Doubts,
     /// There are attempts whose local port is not known yet.
     pub(super) lacks_ports: bool,
 }
 
 impl Engine {
-    /// Scans the kernel for what it alone knows, updates the tables from it and compares them with it.
+    /// Scans the kernel for facts that it alone has, updates the tables and compares them with it.
     pub(super) fn refresh(&mut self, wanted: Wanted) -> Refreshed {
         let (mut live, mut since_ns) = self.scan_live(wanted);
         let mut doubts = Doubts::default();
@@ -35,7 +35,8 @@ impl Engine {
                 if self.capture.dumps_are_exact() {
                     self.catch_up();
                 } else {
-                    // Where sockets are not locked while they are read, a state may be older than its change: not twice.
+                    // Where sockets are not locked while they are read, a scan may show an outdated state. A second scan shows
+                    // it again only if the change was really missed.
                     (live, since_ns) = self.scan_live(wanted);
                 }
                 comparison = self.compare(&live, since_ns);
@@ -64,7 +65,7 @@ impl Engine {
 
     /// Updates byte counters and counts missed changes, see [`Table::compare`](crate::table::Table::compare).
     fn compare(&mut self, live: &Live, since_ns: u64) -> Comparison {
-        let ended = self.state.recent.connections.sockets_since(since_ns);
+        let ended = self.state.ended.connections.sockets_since(since_ns);
         self.state.table.compare(&live.counters, &live.namespaces, since_ns, |socket| ended.contains(&socket))
     }
 

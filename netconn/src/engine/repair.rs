@@ -10,7 +10,7 @@ use crate::{
     table::Coverage,
 };
 
-/// What a comparison with the kernel has found to be repaired, although no loss was counted.
+/// Doubts that a comparison with the kernel has raised although no loss was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Doubts {
     /// Only a dump can decide whether some connections still exist.
@@ -27,8 +27,8 @@ impl Engine {
         }
     }
 
-    /// Reports losses and takes the dumps that they, or doubts, call for. It calls for none itself: whatever a dump misses is
-    /// seen at the next tick.
+    /// Reports losses and takes the dumps that they, or doubts, call for. A dump calls for no
+    /// other: what is lost during it is found at the next tick.
     pub(super) fn report_and_repair(&mut self, doubts: Doubts) {
         let now = self.state.clock.now();
         let losses = self.losses();
@@ -45,7 +45,7 @@ impl Engine {
         } else if has_lost_datagrams || doubts.flows {
             self.dump_flows();
         }
-        self.publisher.flush(&mut self.state.clock);
+        self.publisher.flush(&self.state.clock);
     }
 
     /// Takes a dump of everything. Where sockets are not locked while they are read (5.10), one that is about to end may seem
@@ -86,13 +86,13 @@ impl Engine {
         table.end_dump(sockets, &coverage, &mut effects);
         self.state.is_complete = true;
         self.schedule.dump_succeeded();
-        // A process whose end was not seen may have left its sockets to others.
+        // A process may have ended unseen and left its sockets to others.
         let processes = &self.state.processes;
         let gone = self.state.table.unknown_owners(|owner| processes.of(owner).is_some());
         if !gone.is_empty() {
             self.scan_owners(&gone);
         }
-        self.publisher.flush(&mut self.state.clock);
+        self.publisher.flush(&self.state.clock);
     }
 
     /// Takes a dump of UDP sockets, and sweeps flows.
@@ -117,7 +117,7 @@ impl Engine {
                 warn!("cannot read existing UDP sockets: {error}");
             }
         }
-        self.publisher.flush(&mut self.state.clock);
+        self.publisher.flush(&self.state.clock);
     }
 
     /// Returns the numbers of the sockets that a process has open; `None` where files do not lead to cookies (before 5.12).
@@ -126,7 +126,7 @@ impl Engine {
             return None;
         }
         let files = self.scan(|capture, meanwhile| capture.files(meanwhile)).inspect_err(|error| {
-            warn!("cannot tell which UDP sockets are left in network namespaces that cannot be read: {error}");
+            warn!("cannot find out which UDP sockets are left in unreadable network namespaces: {error}");
         });
         Some(files.ok()?.iter().map(|file| file.socket).collect())
     }

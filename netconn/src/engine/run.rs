@@ -50,7 +50,7 @@ pub(super) struct Engine {
     pub(super) state: State,
     /// Events on their way out.
     pub(super) publisher: Publisher,
-    /// When what is due: all time stamps.
+    /// All time stamps, and what is due when.
     pub(super) schedule: Schedule,
     /// Losses, and which of them were reported.
     pub(super) loss_report: LossReport,
@@ -141,7 +141,7 @@ impl Engine {
     fn tick(&mut self, now: u64) {
         self.capture.flush_log();
         self.state.processes.sweep(now);
-        self.state.recent.forget(now);
+        self.state.ended.forget(now);
         self.sweep_flows_if_due(now);
         self.scan_owners_if_due(now);
         let doubts = if self.schedule.is_comparison_due(now, self.state.records) && self.capture.has(Program::DumpTcp) {
@@ -170,8 +170,8 @@ impl Engine {
         self.state.publish_all(&mut self.publisher);
         let losses = self.losses();
         self.report_losses(losses, self.state.clock.now(), true);
-        self.publisher.publish_stop(&mut self.state.clock, losses.records());
-        self.publisher.flush(&mut self.state.clock);
+        self.publisher.publish_stop(&self.state.clock, losses.records());
+        self.publisher.flush(&self.state.clock);
         self.publisher.close(deadline);
     }
 }

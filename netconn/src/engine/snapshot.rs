@@ -1,5 +1,5 @@
 //! Snapshots, part by part, so that the engine handles records between two parts: first the table, then flows and UDP
-//! sockets, then what the kernel alone keeps of connections that are over (TIME_WAIT), then what has ended lately.
+//! sockets, then minisocks (connections that are over, in TIME_WAIT), then connections that have ended lately.
 
 use std::{borrow::Borrow, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     kernel::capture::Wanted,
     table::{
         Connection,
-        past::{Ended, Ends, Past, ends},
+        past::{Ended, EndedConnections, Ends, ends},
     },
 };
 
@@ -74,7 +74,7 @@ impl Section {
         [Self::Connections, Self::Flows, Self::UdpSockets, Self::Minisocks, Self::Ended, Self::EndedFlows];
 }
 
-/// What was read when the snapshot was begun, and stays the same for all its parts.
+/// Facts that were read when the snapshot was begun and stay the same for all its parts.
 #[derive(Debug)]
 pub struct Frozen {
     minisocks: Vec<TcpRecord>,
@@ -82,7 +82,7 @@ pub struct Frozen {
     udp_sockets: Vec<UdpSocketRecord>,
     /// Ends of the minisocks, if they are shown: such connections are not shown again as ended.
     minisock_ends: HashSet<Ends>,
-    /// What ended since then is shown, nanoseconds since boot.
+    /// Connections that ended since then are shown, nanoseconds since boot.
     ended_since: Option<u64>,
 }
 
@@ -105,7 +105,7 @@ impl Engine {
     /// 1. `Engine::answer` (run.rs) takes the command;
     /// 2. `Engine::refresh` (refresh.rs) scans the kernel for counters, minisocks and UDP sockets, and compares the tables;
     /// 3. `Engine::repair_if_needed` (repair.rs) takes a dump if that, or a count of losses, shows that records were lost;
-    /// 4. `State::first_part` freezes what the tables do not have;
+    /// 4. `State::first_part` freezes the facts that are not in the tables;
     /// 5. `State::part` writes rows with `encode::row`, and is all that later parts need.
     pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Rows {
         let RowsRequest { filter, is_array, closed_ns, cursor } = request;
@@ -115,7 +115,7 @@ impl Engine {
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
         let refreshed = self.refresh(Wanted { minisocks, counters, datagrams });
-        // A wrong row is not to be shown, if it is known to be wrong.
+        // Rows that are known to be wrong are repaired before they are shown.
         self.repair_if_needed(refreshed.doubts);
         if refreshed.lacks_ports {
             self.find_ports();
@@ -140,10 +140,10 @@ impl State {
         let mut out = BytesMut::new();
         let mut minisock_ends = HashSet::new();
         if filter.wants_minisocks() {
-            let past = &self.recent.connections;
-            minisock_ends = live.minisocks.iter().filter_map(|minisock| ends(&past.over(minisock))).collect();
-            // What ended during the scan is among its minisocks or not: here it is shown in any case.
-            let over = past.over_since(since_ns, &minisock_ends);
+            let past = &self.ended.connections;
+            minisock_ends = live.minisocks.iter().filter_map(|minisock| ends(&past.connection_of(minisock))).collect();
+            // A connection that ended during the scan may or may not be among its minisocks: it is shown in any case.
+            let over = past.minisocks_since(since_ns, &minisock_ends);
             minisock_ends.extend(over.iter().filter_map(ends));
             let mut writer =
                 Writer::new(&mut out, filter, is_array, Context::new(&self.clock, &mut self.names, &self.boot));
@@ -173,7 +173,7 @@ impl State {
         frozen: &Arc<Frozen>,
     ) -> Rows {
         let mut out = BytesMut::with_capacity(PART_BYTES);
-        let Self { table, flows, recent, processes, names, clock, boot, .. } = self;
+        let Self { table, flows, ended, processes, names, clock, boot, .. } = self;
         let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, boot));
         let first = usize::try_from(index).unwrap_or(usize::MAX);
         let Frozen { minisocks, udp_sockets, minisock_ends, ended_since } = &**frozen;
@@ -188,13 +188,13 @@ impl State {
             }
             Section::Minisocks => {
                 let minisocks = minisocks.iter().enumerate().skip(first);
-                writer.write_part(minisocks.map(|(index, minisock)| (index, recent.connections.over(minisock))))
+                writer.write_part(minisocks.map(|(index, minisock)| (index, ended.connections.connection_of(minisock))))
             }
             // Connections that are shown as minisocks are not shown again.
-            Section::Ended => writer.write_ended(&recent.connections, index, *ended_since, |connection| {
+            Section::Ended => writer.write_ended(&ended.connections, index, *ended_since, |connection| {
                 ends(connection).is_some_and(|ends| minisock_ends.contains(&ends))
             }),
-            Section::EndedFlows => writer.write_ended(&recent.flows, index, *ended_since, |_| false),
+            Section::EndedFlows => writer.write_ended(&ended.flows, index, *ended_since, |_| false),
         };
         let next = match next {
             Some(index) => Some((section, index)),
@@ -248,7 +248,7 @@ impl<'a> Writer<'a> {
     /// Writes the rows of one part of what has ended since `since_ns`, and returns the number of the next.
     fn write_ended(
         &mut self,
-        past: &Past,
+        past: &EndedConnections,
         number: u64,
         since_ns: Option<u64>,
         is_shown: impl Fn(&Connection) -> bool,

@@ -26,7 +26,7 @@ use crate::{
     table::{
         Change, Connection, Effects, Table, failure_of,
         flows::{Flows, Limits},
-        past::Past,
+        past::EndedConnections,
     },
 };
 
@@ -38,7 +38,7 @@ pub(super) struct State {
     pub(super) flow_maps: FlowMaps,
     pub(super) processes: Processes,
     pub(super) names: Names,
-    pub(super) recent: RecentEnds,
+    pub(super) ended: EndedLately,
     pub(super) route_lookups: RouteLookups,
     pub(super) clock: Clock,
     pub(super) sensor: Sensor,
@@ -50,22 +50,23 @@ pub(super) struct State {
     pub(super) records_without_memory: u64,
     /// Records of an unknown kind.
     pub(super) unknown_records: u64,
-    /// Whether the table holds everything that the kernel has.
+    /// The table holds everything that the kernel has.
     pub(super) is_complete: bool,
     /// Dumps after the first.
     pub(super) repairs: u64,
-    /// Whether the log says that flows are folded.
+    /// The log says that flows are folded.
     pub(super) has_logged_folding: bool,
 }
 
-/// What has ended lately. Flows have a memory of their own: they are many and must not push connections out.
+/// Connections and flows that have ended lately. They are kept apart, because flows are many and must not push connections
+/// out.
 #[derive(Default)]
-pub(super) struct RecentEnds {
-    pub(super) connections: Past,
-    pub(super) flows: Past,
+pub(super) struct EndedLately {
+    pub(super) connections: EndedConnections,
+    pub(super) flows: EndedConnections,
 }
 
-impl RecentEnds {
+impl EndedLately {
     fn note(&mut self, change: Change, connection: &Connection, time_ns: u64) {
         let past = if connection.is_flow() { &mut self.flows } else { &mut self.connections };
         past.note(change, connection, time_ns);
@@ -100,7 +101,7 @@ impl State {
             flow_maps,
             processes: Processes::default(),
             names,
-            recent: RecentEnds::default(),
+            ended: EndedLately::default(),
             route_lookups: RouteLookups::start(wake)?,
             clock: Clock::new(),
             boot: sensor.boot.chars().take(16).collect(),
@@ -163,8 +164,8 @@ impl State {
         &'a mut self,
         publisher: &'a mut Publisher,
     ) -> (&'a mut Table, &'a mut Flows, StateEffects<'a>) {
-        let Self { table, flows, flow_maps, processes, names, recent, clock, .. } = self;
-        (table, flows, StateEffects { flow_maps, processes, names, recent, clock, publisher })
+        let Self { table, flows, flow_maps, processes, names, ended, clock, .. } = self;
+        (table, flows, StateEffects { flow_maps, processes, names, ended, clock, publisher })
     }
 
     /// Publishes the attempts whose reason is known by now, or within `patience`.
@@ -216,8 +217,8 @@ pub(super) struct StateEffects<'a> {
     flow_maps: &'a FlowMaps,
     processes: &'a Processes,
     names: &'a mut Names,
-    recent: &'a mut RecentEnds,
-    clock: &'a mut Clock,
+    ended: &'a mut EndedLately,
+    clock: &'a Clock,
     publisher: &'a mut Publisher,
 }
 
@@ -231,7 +232,7 @@ impl Effects for StateEffects<'_> {
     }
 
     fn emit(&mut self, change: Change, connection: &Connection, time_ns: u64) {
-        self.recent.note(change, connection, time_ns);
+        self.ended.note(change, connection, time_ns);
         self.publisher.publish(self.clock, self.names, (change, connection, time_ns));
     }
 }

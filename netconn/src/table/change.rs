@@ -1,4 +1,4 @@
-//! Changes: what watchers of connections hear of, and when.
+//! Changes of connections that become events, and the order in which they are reported.
 
 use netconn_common::{TcpRecord, role};
 use netconn_model::fact::{CloseReason, Failure, Outcome};
@@ -8,7 +8,7 @@ use super::{
     connection::{close_reason, failure},
 };
 
-/// A change that is an event to somebody who watches connections.
+/// A change of a connection that becomes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// An attempt has succeeded or failed, a connection was accepted, or a flow has begun.
@@ -28,7 +28,7 @@ pub(super) fn announce(connection: &mut Connection, now: u64, effects: &mut impl
     effects.emit(change, connection, connection.up_since(now));
 }
 
-/// Reports the end of a connection whose last record was not seen, and first its beginning if that was held back.
+/// Reports the end of a connection without its last record. If its beginning was held back, that is reported first.
 pub(super) fn finish(connection: &mut Connection, reason: CloseReason, now: u64, effects: &mut impl Effects) {
     if !connection.announced && connection.is_up() {
         announce(connection, now, effects);

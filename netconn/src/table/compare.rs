@@ -23,8 +23,8 @@ pub struct Comparison {
 
 impl Table {
     /// Updates byte counters from a scan of `namespaces` begun at `since_ns`, nanoseconds since boot, and returns how many
-    /// state changes the table has missed. All records up to the end of the scan must have been applied. `has_ended` tells
-    /// whether a socket has ended since `since_ns`.
+    /// state changes the table has missed. All records up to the end of the scan must have been applied. `has_ended`
+    /// returns whether a socket has ended since `since_ns`.
     ///
     /// The kernel counts programs that it could not run, but not all of them: `recursion_misses` came with 5.12, and there
     /// are machines where programs do not run in interrupts of protected processes.

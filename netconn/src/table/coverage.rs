@@ -1,4 +1,5 @@
-//! What a dump of the kernel's sockets covers: which network namespaces, and what happened while it was taken.
+//! The coverage of a dump of the kernel's sockets: the network namespaces it has read, and the sockets that ended while it was
+//! taken.
 
 use std::collections::HashSet;
 
@@ -12,7 +13,7 @@ use super::Connection;
 /// after its first record.
 pub(super) const SETTLED_NS: u64 = 10_000_000;
 
-/// What a dump has covered.
+/// The coverage of a dump.
 #[derive(Debug, Default)]
 pub struct Coverage {
     /// Inodes of the network namespaces that were read.

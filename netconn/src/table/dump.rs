@@ -18,11 +18,11 @@ impl Table {
     /// Applies a dump that was taken since [`begin_dump`](Self::begin_dump). All records that came meanwhile must have been
     /// applied. Connections that are not in the dump, although it covers them, have ended unseen.
     ///
-    /// The life and the sequence number of a socket tell whether the dump or the table is newer, so that nothing is missed
+    /// The life and the sequence number of a socket show whether the dump or the table is newer, so that nothing is missed
     /// and nothing is reported twice.
     pub fn end_dump(&mut self, mut dump: Vec<TcpRecord>, coverage: &Coverage, effects: &mut impl Effects) {
         let ended = self.dumps.end().unwrap_or_default();
-        // Listeners come first: they tell which end initiated the connections that are older than netconn.
+        // Listeners come first: they show which end initiated the connections that are older than netconn.
         dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
         for record in &mut dump {
             record.state.role = self.role_in_dump(record);
@@ -37,7 +37,7 @@ impl Table {
         let verdicts = coverage.judge(self.connections.iter());
         let gone: Vec<_> = self
             .connections
-            .from_slot(0)
+            .starting_at(0)
             // A dump has no sockets for which the kernel had no memory.
             .filter(|(_, entry)| entry.generation != 0 && entry.seen != self.dumps.begun())
             .filter_map(|(slot, entry)| Some((slot, verdicts.end_of(entry, true)?)))

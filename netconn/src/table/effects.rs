@@ -1,4 +1,4 @@
-//! What the tables need from their owner, and do to it.
+//! The interface through which the tables reach the rest of the daemon.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use netconn_common::{Flow, FlowKey, Owner};
 use super::{Change, Connection};
 use crate::process::{Process, Processes};
 
-/// What the tables need from their owner, and do to it, while they apply a record.
+/// The interface through which the tables reach the rest of the daemon while they apply a record.
 pub trait Effects {
     /// Returns the process that `owner` names, if it is known.
     fn process(&self, owner: &Owner) -> Option<Rc<Process>>;

@@ -57,7 +57,7 @@ pub struct Table {
     /// Comparisons with the kernel so far.
     comparisons: u32,
     unreadable: Unreadable,
-    /// Whether the kernel reports which process accepts.
+    /// The kernel reports which process accepts.
     has_acceptors: bool,
     pending: Pending,
 }
@@ -87,7 +87,7 @@ impl Table {
     /// Returns the entries from a slot on, with their slots. A caller that walks the table in parts sees each entry that
     /// stays all the while exactly once.
     pub fn from_slot(&self, slot: usize) -> impl Iterator<Item = (usize, &Connection)> {
-        self.connections.from_slot(slot).map(|(slot, entry)| (slot as usize, entry))
+        self.connections.starting_at(slot).map(|(slot, entry)| (slot as usize, entry))
     }
 
     /// Applies a TCP record.
@@ -227,7 +227,7 @@ impl Table {
         connection
     }
 
-    /// Returns the listener that a connection came through, as far as addresses tell: the one of its local address, else
+    /// Returns the listener that a connection came through, as far as addresses show: the one of its local address, else
     /// one of the unspecified address.
     fn listener_of(&self, connection: &Connection) -> Option<&Connection> {
         let slots = self.listeners.get(&(connection.namespace, connection.local.port))?;

@@ -55,7 +55,7 @@ impl Table {
         owners.filter_map(|owner| processes.take(&owner)).collect()
     }
 
-    /// Returns the owners of such connections, by id and start, that are not known processes any more.
+    /// Returns the owners of listeners and accepted connections, by id and start, that are no known processes.
     pub fn unknown_owners(&self, is_known: impl Fn(&Owner) -> bool) -> Vec<(u32, u64)> {
         let owners = self.connections.iter().map(|entry| &entry.owner).filter(|owner| owner.tgid != 0);
         let gone: HashSet<_> =

@@ -1,4 +1,4 @@
-//! Entries whose first event is held back: until their owner is known, or until the outputs have room for it.
+//! Entries that are not announced yet: they wait for their owner to be known, or for the outputs to have room.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use super::{
     slots::{KEPT_CAPACITY, Slots},
 };
 
-/// Entries whose first event is held back.
+/// Entries that are not announced yet.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Entries that wait for their owner.
@@ -83,7 +83,7 @@ impl Pending {
 #[derive(Debug, Default)]
 struct Queue(VecDeque<Held>);
 
-/// An entry whose first event is held back: its slot, and what tells it from a later one in the same slot.
+/// An entry that is not announced yet: its slot, and the identity that distinguishes it from a later one in the same slot.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     slot: u32,

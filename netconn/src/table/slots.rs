@@ -38,7 +38,7 @@ impl<T> Slots<T> {
 
     /// Returns the values from a slot on, with their slots. A caller that walks the slots in parts sees each value that
     /// stays all the while exactly once.
-    pub(super) fn from_slot(&self, slot: usize) -> impl Iterator<Item = (u32, &T)> {
+    pub(super) fn starting_at(&self, slot: usize) -> impl Iterator<Item = (u32, &T)> {
         let first = u32::try_from(slot).unwrap_or(u32::MAX);
         let slots = self.slots.get(slot..).unwrap_or_default();
         slots.iter().zip(first..).filter_map(|(value, slot)| Some((slot, value.as_ref()?)))
@@ -78,8 +78,8 @@ mod tests {
         assert_eq!(numbers, [0, 1, 2, 3, 4]);
         assert_eq!((slots.remove(1), slots.remove(1), slots.remove(9)), (Some(1), None, None));
         assert_eq!((slots.len(), slots.get(1), slots.get(2)), (4, None, Some(&2)));
-        assert_eq!(slots.from_slot(1).collect::<Vec<_>>(), [(2, &2), (3, &3), (4, &4)]);
-        assert_eq!(slots.from_slot(9).count(), 0);
+        assert_eq!(slots.starting_at(1).collect::<Vec<_>>(), [(2, &2), (3, &3), (4, &4)]);
+        assert_eq!(slots.starting_at(9).count(), 0);
         assert_eq!((slots.insert(7), slots.iter().sum::<u32>()), (1, 16));
     }
 

@@ -8,7 +8,7 @@ use netconn_model::fact::Direction;
 use proptest::prelude::*;
 
 use super::{
-    past::Past,
+    past::EndedConnections,
     testing::{Recorder, emit_to, emitted},
     *,
 };
@@ -155,7 +155,7 @@ fn what_was_in_a_namespace_that_is_gone_has_ended() {
     table.begin_dump();
     let coverage =
         Coverage { namespaces: [10].into(), open_sockets: Some([2].into_iter().collect()), is_first_of_two: false };
-    let changes = told(&mut table, |table, effects| table.end_dump(Vec::new(), &coverage, effects));
+    let changes = changes_of(&mut table, |table, effects| table.end_dump(Vec::new(), &coverage, effects));
     let reasons: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
     assert_eq!(reasons, [Change::Close(CloseReason::Unknown, 0), Change::Close(CloseReason::NamespaceGone, 0)]);
     assert_eq!(table.from_slot(0).map(|(_, entry)| entry.socket).collect::<Vec<_>>(), [2, 3]);
@@ -360,7 +360,7 @@ fn accepted(socket: u64) -> TcpRecord {
 }
 
 /// Returns what a step emits, with the process that is reported.
-fn told(table: &mut Table, step: impl FnOnce(&mut Table, &mut Recorder<'_>)) -> Vec<(Change, u32)> {
+fn changes_of(table: &mut Table, step: impl FnOnce(&mut Table, &mut Recorder<'_>)) -> Vec<(Change, u32)> {
     let emitted = emitted(|effects| step(table, effects));
     emitted.into_iter().map(|(change, connection, _)| (change, connection.owner.tgid)).collect()
 }
@@ -371,17 +371,17 @@ const UP: Change = Change::Connect(Outcome::Success);
 fn an_accepted_connection_waits_for_its_acceptor() {
     let mut table = Table::default();
     table.expect_acceptors();
-    assert_eq!(told(&mut table, |table, effects| table.apply(&accepted(7), effects)), []);
+    assert_eq!(changes_of(&mut table, |table, effects| table.apply(&accepted(7), effects)), []);
     assert_eq!(table.next_deadline(), Some(1001 + ACCEPT_WAIT_NS));
     let owner = owner_record(7, 1, 43, attribution::ACCEPT);
-    assert_eq!(told(&mut table, |table, effects| table.apply_owner(&owner, effects)), [(UP, 43)]);
+    assert_eq!(changes_of(&mut table, |table, effects| table.apply_owner(&owner, effects)), [(UP, 43)]);
     assert_eq!(table.next_deadline(), None, "nobody waits any more");
     let again = owner_record(7, 1, 44, attribution::RECEIVE);
-    assert_eq!(told(&mut table, |table, effects| table.apply_owner(&again, effects)), [], "it is announced once");
+    assert_eq!(changes_of(&mut table, |table, effects| table.apply_owner(&again, effects)), [], "it is announced once");
     let of_another_life = owner_record(7, 2, 45, attribution::RECEIVE);
-    told(&mut table, |table, effects| table.apply_owner(&of_another_life, effects));
+    changes_of(&mut table, |table, effects| table.apply_owner(&of_another_life, effects));
     let last = record(7, 1, 2, role::PASSIVE, ESTABLISHED, CLOSE);
-    let changes = told(&mut table, |table, effects| table.apply(&last, effects));
+    let changes = changes_of(&mut table, |table, effects| table.apply(&last, effects));
     assert_eq!(changes, [(Change::Close(CloseReason::ResetByLocal, 0), 44)]);
 }
 
@@ -390,16 +390,19 @@ fn whoever_waits_in_vain_is_its_listeners() {
     let mut table = Table::default();
     table.expect_acceptors();
     for socket in 1..4 {
-        told(&mut table, |table, effects| table.apply(&accepted(socket), effects));
+        changes_of(&mut table, |table, effects| table.apply(&accepted(socket), effects));
     }
     // One ends before anybody accepts it: both events come then.
     let last = record(2, 1, 2, role::PASSIVE, ESTABLISHED, CLOSE);
-    let changes = told(&mut table, |table, effects| table.apply(&last, effects));
+    let changes = changes_of(&mut table, |table, effects| table.apply(&last, effects));
     assert_eq!(changes, [(UP, 42), (Change::Close(CloseReason::ResetByLocal, 0), 42)]);
     let deadline = table.next_deadline().unwrap();
-    assert_eq!(told(&mut table, |table, effects| _ = table.announce_overdue(deadline - 1, effects)), []);
-    assert_eq!(told(&mut table, |table, effects| _ = table.announce_overdue(deadline, effects)), [(UP, 42), (UP, 42)]);
-    assert_eq!(told(&mut table, |table, effects| table.announce_all(0, effects)), []);
+    assert_eq!(changes_of(&mut table, |table, effects| _ = table.announce_overdue(deadline - 1, effects)), []);
+    assert_eq!(
+        changes_of(&mut table, |table, effects| _ = table.announce_overdue(deadline, effects)),
+        [(UP, 42), (UP, 42)]
+    );
+    assert_eq!(changes_of(&mut table, |table, effects| table.announce_all(0, effects)), []);
 }
 
 #[test]
@@ -409,11 +412,11 @@ fn what_was_never_sent_is_one_event_or_none() {
     unsent.attempt = record(7, 3, 1, role::ACTIVE, CLOSE, CLOSE);
     unsent.attempt.error = 101;
     let mut outcome = None;
-    let changes = told(&mut table, |table, effects| outcome = table.apply_unsent(&unsent, effects));
+    let changes = changes_of(&mut table, |table, effects| outcome = table.apply_unsent(&unsent, effects));
     assert_eq!(changes, [(Change::Connect(Outcome::Failure(Failure::NetUnreachable, 101)), 0)]);
     assert!(outcome.is_none() && table.is_empty());
     unsent.attempt.error = UNKNOWN_U32;
-    let changes = told(&mut table, |table, effects| outcome = table.apply_unsent(&unsent, effects));
+    let changes = changes_of(&mut table, |table, effects| outcome = table.apply_unsent(&unsent, effects));
     assert!(changes.is_empty() && table.is_empty());
     assert_eq!(outcome.unwrap().remote.unwrap().port, 443, "the caller finds out why");
 }
@@ -425,14 +428,14 @@ fn a_minisock_has_the_owner_of_its_connection() {
     begin.state.owner.tgid = 42;
     let rest = [(SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (FIN_WAIT1, FIN_WAIT2), (FIN_WAIT2, CLOSE)];
     let rest = (2..).zip(rest).map(|(sequence, (old, new))| record(7, 1, sequence, role::ACTIVE, old, new));
-    let mut past = Past::default();
+    let mut past = EndedConnections::default();
     for record in [vec![begin], rest.collect()].concat() {
         let mut effects = emit_to(|change, connection: &Connection, at| past.note(change, connection, at));
         table.apply(&record, &mut effects);
     }
     assert!(table.is_empty());
     let minisock = record(0, 0, 0, role::UNKNOWN, TIME_WAIT, TIME_WAIT);
-    let shown = past.over(&minisock);
+    let shown = past.connection_of(&minisock);
     assert_eq!((shown.owner.tgid, shown.state, shown.socket), (42, TIME_WAIT, 7));
 }
 
@@ -445,7 +448,7 @@ fn sockets_that_outlive_their_process_are_found() {
     assert_eq!(table.owners_among(vec![(42, 7), (42, 8), (43, 7), (0, 0)]), [(42, 7)]);
     let mut file = FileRecord::zeroed();
     (file.socket, file.owner.tgid, file.owner.how) = (1, 50, attribution::SCAN);
-    told(&mut table, |table, effects| table.apply_file(&file, &[(42, 7)], 0, effects));
+    changes_of(&mut table, |table, effects| table.apply_file(&file, &[(42, 7)], 0, effects));
     assert_eq!(table.owners_among(vec![(42, 7)]), []);
 }
 

@@ -42,7 +42,7 @@ impl Flows {
             }
         }
         let verdicts = coverage.judge(self.entries.connections());
-        let entries = self.entries.slots.from_slot(0).map(|(slot, entry)| (slot, &entry.connection));
+        let entries = self.entries.slots.starting_at(0).map(|(slot, entry)| (slot, &entry.connection));
         let gone: Vec<_> = entries
             .filter(|(_, connection)| connection.changed_ns < self.dump_began_ns)
             .filter_map(|(slot, connection)| {

@@ -1,4 +1,4 @@
-//! Where flows and UDP sockets are kept: by the kernel's key of the flow, and by their socket.
+//! Storage of flows and UDP sockets, indexed by the kernel's key of the flow and by socket.
 
 use hashbrown::HashMap;
 use netconn_common::{FlowKey, Owner};
@@ -8,7 +8,7 @@ use crate::table::{
     slots::{KEPT_CAPACITY, Slots},
 };
 
-/// What an entry stands for.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryKind {
     /// A flow that the kernel counts.

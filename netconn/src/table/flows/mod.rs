@@ -138,7 +138,7 @@ impl Flows {
             };
             entry.kind != EntryKind::Bound || connection.remote.is_none() || !has_flow()
         };
-        let entries = self.entries.slots.from_slot(slot).filter(move |(_, entry)| is_shown(entry));
+        let entries = self.entries.slots.starting_at(slot).filter(move |(_, entry)| is_shown(entry));
         entries.map(|(slot, entry)| (slot as usize, &entry.connection))
     }
 

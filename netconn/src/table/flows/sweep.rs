@@ -78,7 +78,7 @@ impl Flows {
 
     /// Ends the flows that the kernel did not have at `now`.
     fn end_unmet(&mut self, now: u64, effects: &mut impl Effects) {
-        let slots = self.entries.slots.from_slot(0);
+        let slots = self.entries.slots.starting_at(0);
         let unmet = slots.filter(|(_, entry)| {
             let connection = &entry.connection;
             matches!(entry.kind, EntryKind::Flow(_)) && connection.compared != self.sweeps && connection.born_ns < now

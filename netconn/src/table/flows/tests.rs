@@ -160,10 +160,10 @@ fn a_flow_waits_for_its_owner() {
     assert_eq!(changes(&both), [CONNECT, close(CloseReason::Local)]);
     begin(&mut flows, key(4, 53), flow(BEGAN + 63, attribution::CREATE));
     assert_eq!(changes(&emitted(|effects| flows.announce_all(BEGAN + 63, effects))), [CONNECT]);
-    assert!(!told_of(&mut flows, 9), "a socket that nobody knows");
+    assert!(!set_owner(&mut flows, 9), "a socket that nobody knows");
 }
 
-fn told_of(flows: &mut Flows, socket: u64) -> bool {
+fn set_owner(flows: &mut Flows, socket: u64) -> bool {
     flows.apply_owner(&owner_record(socket, BEGAN, 8), &mut Silent(None))
 }
 
@@ -233,7 +233,7 @@ fn sockets_that_are_bound_are_listeners() {
     assert!(listener.is_listener() && listener.subject().listening && listener.remote.is_none());
     assert_eq!((listener.state, listener.generation, listener.local.port), (UNCONNECTED, 0, 53));
     assert_eq!(emitted(|effects| flows.apply_socket(&bound, effects)).len(), 0);
-    assert!(told_of(&mut flows, 1));
+    assert!(set_owner(&mut flows, 1));
     assert_eq!(flows.from_slot(0).next().unwrap().1.owner.tgid, 8);
     // Connected meanwhile: its flow tells more.
     let connected = socket_record(1, BEGAN + 2, datagram_mark::BOUND | datagram_mark::CONNECTED);
@@ -338,9 +338,9 @@ fn too_many_flows_of_a_socket_are_folded() {
     assert!(flows.take_sockets_to_fold().is_empty(), "once only");
     let mut folded_flow = flow(BEGAN + 7, attribution::SEND);
     folded_flow.bytes_sent = 99;
-    let told_of_it = begin(&mut flows, folded_key(1), folded_flow);
-    assert_eq!(changes(&told_of_it), [CONNECT]);
-    assert!(told_of_it[0].1.remote.is_none() && told_of_it[0].1.exchanged.as_ref().unwrap().folded);
+    let folded_events = begin(&mut flows, folded_key(1), folded_flow);
+    assert_eq!(changes(&folded_events), [CONNECT]);
+    assert!(folded_events[0].1.remote.is_none() && folded_events[0].1.exchanged.as_ref().unwrap().folded);
     assert_eq!((flows.folded(), flows.len()), (1, 7));
     assert_eq!(flows.protocols().collect::<Vec<_>>(), [(0, 1), (17, 6)]);
     let ended = emitted(|effects| flows.apply_close(&released_record(1, BEGAN + 9), effects));
