@@ -468,7 +468,7 @@ fn tables_in_files() {
     std::fs::write(tables.join("nothing.csv"), "").unwrap();
     std::fs::write(tables.join("none.json"), "[]").unwrap();
     for (query, expected) in [
-        ("| dataset '../x'", "no name of a table"),
+        ("| dataset '../x'", "not a name of a table"),
         ("| dataset 'twice'", "two columns called 'a'"),
         ("| dataset 'nothing'", "it has no columns"),
         ("| lookup a from none by a = event.id", "it has no columns"),
