@@ -36,8 +36,8 @@ const TESTS: [&str; 13] = [
     "icmp",
     "namespaces",
     "outcomes",
+    "packet_sockets",
     "processes",
-    "raw",
 ];
 
 /// An initramfs in the making: paths and modes to contents (`None`: a folder).
