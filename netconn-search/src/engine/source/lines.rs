@@ -12,7 +12,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::find::{EventFile, FileFormat};
+use crate::engine::source::find::{EventFile, FileFormat};
 
 /// Initial size of the buffer, bytes; it doubles for longer lines.
 const BUFFER: usize = 512 * 1024;

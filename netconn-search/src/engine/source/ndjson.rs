@@ -10,7 +10,7 @@ use datafusion::{
 };
 use memchr::memmem;
 
-use super::{
+use crate::engine::source::{
     find::{EventFile, FileFormat},
     lines::LineReader,
     losses::{self, LossCounter},

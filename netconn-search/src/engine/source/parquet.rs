@@ -38,7 +38,7 @@ use futures::{
 };
 use netconn_model::field::Field;
 
-use super::{
+use crate::engine::source::{
     find::EventFile,
     shape::{ColumnShape, ORIGINAL, UNPARSED},
 };

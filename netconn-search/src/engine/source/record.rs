@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::lines::BOM;
+use crate::engine::source::lines::BOM;
 
 /// Builds batches of rows from lines.
 pub(crate) struct RowBuilder {

@@ -14,7 +14,7 @@ use serde::{
     de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{
+use crate::engine::source::{
     find::{EventFile, FileFormat},
     lines::{BOM, LineReader},
 };

@@ -28,17 +28,17 @@ use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use netconn_model::field;
 
-use super::{
-    find::{self, EventFile, FileFormat},
-    losses::LossCounter,
-    ndjson,
-    parquet::{self, ParquetFile},
-    progress::SearchProgress,
-    shape::{TableShape, UNPARSED},
-};
 use crate::engine::{
     error::{Result, SearchError},
     names::Names,
+    source::{
+        find::{self, EventFile, FileFormat},
+        losses::LossCounter,
+        ndjson,
+        parquet::{self, ParquetFile},
+        progress::SearchProgress,
+        shape::{TableShape, UNPARSED},
+    },
 };
 
 /// Most portions of footers that are read at the same time.

@@ -10,8 +10,10 @@ use datafusion::{
     parquet::arrow::ArrowWriter,
 };
 
-use super::{rows, search, table};
-use crate::engine::Search;
+use crate::engine::{
+    Search,
+    tests::{rows, search, table},
+};
 
 /// 14 November 2023, 22:13:20 UTC, in milliseconds.
 const START: i64 = 1_700_000_000_000;

@@ -9,8 +9,7 @@ use netconn_query::{
     parser::parse,
 };
 
-use super::search;
-use crate::engine::Search;
+use crate::engine::{Search, tests::search};
 
 fn arguments(function: &FunctionInfo, count: usize) -> Vec<String> {
     let (first, others) = match function.id {

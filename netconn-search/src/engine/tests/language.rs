@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{rows, search, table};
-use crate::engine::Search;
+use crate::engine::{
+    Search,
+    tests::{rows, search, table},
+};
 
 /// Ten events, each with the values that some rules need.
 fn few() -> (tempfile::TempDir, PathBuf) {

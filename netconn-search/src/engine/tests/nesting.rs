@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{rows, search, table};
-use crate::engine::Search;
+use crate::engine::{
+    Search,
+    tests::{rows, search, table},
+};
 
 /// Longest time for a deeply nested query in an unoptimized build. Without limits the time doubles with each level.
 const AT_ONCE: Duration = Duration::from_secs(20);

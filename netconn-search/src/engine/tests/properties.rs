@@ -5,11 +5,13 @@ use std::{collections::BTreeSet, path::Path};
 
 use proptest::{prelude::*, sample::select};
 
-use super::{
-    events::{events, write},
-    rows,
+use crate::engine::{
+    convert,
+    tests::{
+        events::{events, write},
+        rows,
+    },
 };
-use crate::engine::convert;
 
 const EVENTS: usize = 60;
 

@@ -2,11 +2,13 @@
 
 use netconn_query::parser::parse;
 
-use super::{
-    events::{events, write},
-    rows,
+use crate::engine::{
+    Search, convert, runtime,
+    tests::{
+        events::{events, write},
+        rows,
+    },
 };
-use crate::engine::{Search, convert, runtime};
 
 /// Explains a query over four Parquet files; returns its plan and the number of rows that it reads.
 fn explained(query: &str) -> (String, u64) {

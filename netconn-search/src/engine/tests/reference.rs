@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
+use crate::engine::tests::{
     Table,
     events::{Event, events, folder, integer, text},
     rows,

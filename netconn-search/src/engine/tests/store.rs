@@ -5,11 +5,13 @@ use std::{fs, io::Write, path::Path, sync::Arc};
 use futures::StreamExt;
 use netconn_query::parser::parse;
 
-use super::{
-    events::{START, event_lines, events, write},
-    rows, search, table,
+use crate::engine::{
+    Search, SearchError, convert, runtime,
+    tests::{
+        events::{START, event_lines, events, write},
+        rows, search, table,
+    },
 };
-use crate::engine::{Search, SearchError, convert, runtime};
 
 /// Queries whose rows have a fixed order.
 const QUERIES: [&str; 7] = [
