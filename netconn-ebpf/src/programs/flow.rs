@@ -17,8 +17,7 @@ use aya_ebpf::{
 };
 use bytemuck::AnyBitPattern;
 use netconn_common::{
-    Address, BEGUN_BITS, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, address,
-    kind,
+    BEGUN_BITS, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, address, kind,
 };
 
 use crate::programs::{
@@ -60,8 +59,10 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 
 /// The headers of a packet, as far as they tell its flow.
 struct Packet {
-    source: Address,
-    destination: Address,
+    /// In two halves, as `address::of_halves` takes them: bytes would need more of the stack.
+    source: [u64; 2],
+    /// In two halves.
+    destination: [u64; 2],
     /// The first bytes behind the IP header: ports, or type, code, checksum and identifier.
     carried: [u8; 8],
     /// Offset of these bytes in the packet.
@@ -87,7 +88,7 @@ impl Packet {
         }
         let offset = (first & 15) * 4;
         let carried = if is_near && offset == 20 { near } else { eight_at(skb, offset) };
-        let (source, destination) = (address::of_v4(source), address::of_v4(destination));
+        let (source, destination) = ([u64::from(source), 0], [u64::from(destination), 0]);
         Some(Self { source, destination, carried: carried.to_le_bytes(), offset, protocol, version: 4 })
     }
 
@@ -119,8 +120,7 @@ impl Packet {
         if protocol == IPPROTO_TCP && !is_datagram(socket) {
             return None;
         }
-        let source = address::of_halves([head[1], head[2]]);
-        let destination = address::of_halves([head[3], head[4]]);
+        let (source, destination) = ([head[1], head[2]], [head[3], head[4]]);
         Some(Self { source, destination, carried: carried.to_le_bytes(), offset, protocol, version: 6 })
     }
 
@@ -179,7 +179,7 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     let mut key = FlowKey {
         // SAFETY: the helper takes the context of programs on packets.
         socket: unsafe { bpf_get_socket_cookie(skb.cast()) },
-        remote_address: remote,
+        remote_address: address::of_halves(remote),
         remote_port,
         protocol: packet.protocol,
         version: packet.version,
@@ -225,7 +225,7 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
     let cpu = u64::from(unsafe { bpf_get_smp_processor_id() } & 63);
     flow.first_ns = now & !63 | cpu;
     flow.last_ns = now;
-    flow.local_address = local;
+    flow.local_address = address::of_halves(local);
     flow.local_port = local_port;
     flow.is_outgoing = u8::from(is_out);
     flow.protocol = packet.protocol;
