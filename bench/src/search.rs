@@ -208,8 +208,8 @@ impl DuckDb {
         let input = running.0.stdin.take().context("no input")?;
         let output = BufReader::new(running.0.stdout.take().context("no output")?);
         let mut started = Self { _running: running, input, output, version: String::new() };
-        started.version = started.line()?["version"].as_str().context("no version")?.to_owned();
-        Ok(started)
+        let version = started.line()?["version"].as_str().context("no version")?.to_owned();
+        Ok(Self { version, ..started })
     }
 
     fn answer(&mut self, sql: &str) -> Result<Answered> {

@@ -6,7 +6,7 @@
 #![expect(clippy::expect_used, reason = "a benchmark that cannot begin may panic")]
 
 #[path = "../tests/data/ring/read.rs"]
-mod ring;
+pub mod ring;
 
 use std::rc::Rc;
 

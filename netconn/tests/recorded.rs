@@ -4,7 +4,7 @@
 //! beside it is what comes out, read and found right by a person. `NETCONN_UPDATE=1 cargo test` writes it anew.
 
 #[path = "data/ring/read.rs"]
-mod ring;
+pub mod ring;
 
 use std::{fmt::Write as _, fs, path::Path, rc::Rc};
 

@@ -45,7 +45,11 @@ fn missing(needed: &[Needed]) -> impl Iterator<Item = &Needed> {
     needed.iter().filter(|(program, _)| !is_there(program))
 }
 
-/// Installs what is missing, where apt is and this is root.
+/// Installs the missing programs, where there is apt and this process runs as root.
+///
+/// # Errors
+///
+/// When apt cannot be run or fails.
 pub fn install() -> Result<()> {
     let mut packages: Vec<_> =
         missing(&LIVE).chain(missing(&ORACLE)).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();

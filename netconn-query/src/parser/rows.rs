@@ -22,7 +22,7 @@ impl Parser<'_> {
         }
         let start = self.here().start;
         let expr = self.expression();
-        let expr = if name.is_none() { self.quoted_column(expr) } else { expr };
+        let expr = if name.is_none() { quoted_column(expr) } else { expr };
         let span = self.span_from(start);
         let label = name.as_ref().map_or_else(|| label(&expr, self.text_of(span)), |name| name.text.clone());
         if name.is_some() {
@@ -37,14 +37,6 @@ impl Parser<'_> {
             self.own.insert(text.clone());
         }
         self.name("a name")
-    }
-
-    /// Takes a text where a column belongs as the name of the column.
-    fn quoted_column(&self, expr: Expr) -> Expr {
-        match expr.kind {
-            ExprKind::Text(name) if !name.is_empty() => Expr { kind: ExprKind::Field(name), span: expr.span },
-            kind => Expr { kind, span: expr.span },
-        }
     }
 
     pub(super) fn let_columns(&mut self) -> CommandKind {
@@ -90,7 +82,7 @@ impl Parser<'_> {
             self.advance();
         }
         let expr = self.expression();
-        let expr = self.quoted_column(expr);
+        let expr = quoted_column(expr);
         for (word, sign, meaning) in [("desc", "-", true), ("asc", "", false)] {
             if self.is_word(0, word) {
                 let message = format!("'{word}' is understood, but it is written with a sign before the column");
@@ -127,5 +119,13 @@ impl Parser<'_> {
     /// Reads names separated by commas.
     pub(super) fn names(&mut self, what: &str) -> Vec<Name> {
         self.list(|parser| parser.name(what))
+    }
+}
+
+/// Takes a text where a column belongs as the name of the column.
+fn quoted_column(expr: Expr) -> Expr {
+    match expr.kind {
+        ExprKind::Text(name) if !name.is_empty() => Expr { kind: ExprKind::Field(name), span: expr.span },
+        kind => Expr { kind, span: expr.span },
     }
 }

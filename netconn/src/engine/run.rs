@@ -23,6 +23,7 @@ use crate::{
         Command, Handle, Parts,
         loss_report::LossReport,
         publisher::Publisher,
+        repair::Doubts,
         schedule::{GATHER, Schedule},
         state::State,
     },
@@ -151,7 +152,7 @@ impl Engine {
             let wanted = Wanted { minisocks: false, counters: true, datagrams: self.capture.has_flows() };
             self.refresh(wanted).doubts
         } else {
-            Default::default()
+            Doubts::default()
         };
         // Last, because the comparison may have shown a loss.
         self.report_and_repair(doubts);

@@ -113,8 +113,7 @@ pub fn check_kernel(release: &str) -> Result<(), Unfit> {
 pub fn check_capabilities() -> Result<(), Unfit> {
     let effective = procfs::process::Process::myself()
         .and_then(|process| process.status())
-        .map(|status| status.capeff)
-        .unwrap_or(u64::MAX);
+        .map_or(u64::MAX, |status| status.capeff);
     check_effective(effective)
 }
 

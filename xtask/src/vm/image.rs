@@ -182,8 +182,8 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 fn depends(module: &[u8]) -> Result<BTreeSet<String>> {
     let file = object::File::parse(module)?;
     let section = file.section_by_name(".modinfo").context("no module")?;
-    let entries = section.data()?.split(|byte| *byte == 0);
-    let list = entries.filter_map(|entry| entry.strip_prefix(b"depends=")).next().unwrap_or_default();
+    let mut entries = section.data()?.split(|byte| *byte == 0);
+    let list = entries.find_map(|entry| entry.strip_prefix(b"depends=")).unwrap_or_default();
     let names = String::from_utf8_lossy(list).replace('-', "_");
     Ok(names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
