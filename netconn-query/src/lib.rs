@@ -18,6 +18,11 @@ pub mod printer;
 pub mod parser;
 pub mod fields;
 pub mod check;
+pub mod value;
+pub mod address;
+pub mod text_pattern;
+pub mod function;
+pub mod evaluate;
 
 pub use ast::Query;
 pub use check::{Checked, Columns, check};

@@ -10,11 +10,12 @@ use datafusion::{
     error::Result,
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
-
-use super::{
-    time::{bucket, nanoseconds, scaled},
-    value::{Column, Kind, Value, normal},
+use netconn_query::{
+    function::time::bucket,
+    value::{Value, ValueKind, nanoseconds, scaled},
 };
+
+use super::column::{Column, data_type, kind_of, normal, value_at};
 
 /// Returns the beginning of the bucket that a moment is in.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -38,26 +39,28 @@ impl ScalarUDFImpl for Bucket {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(Kind::Time.data_type())
+        Ok(data_type(ValueKind::Time))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let width = self.width;
         let times = normal(&arguments.args[0].to_array(arguments.number_rows)?)?;
-        let buckets: Option<TimestampNanosecondArray> = match Kind::of(times.data_type()) {
-            Kind::Integer => {
+        let buckets: Option<TimestampNanosecondArray> = match kind_of(times.data_type()) {
+            ValueKind::Integer => {
                 let numbers = times.as_primitive::<Int64Type>();
                 Some(numbers.unary_opt(|number| scaled(number).and_then(|nanos| bucket(nanos, width))))
             }
-            Kind::Time => Some(times.as_primitive::<TimestampNanosecondType>().unary_opt(|nanos| bucket(nanos, width))),
+            ValueKind::Time => {
+                Some(times.as_primitive::<TimestampNanosecondType>().unary_opt(|nanos| bucket(nanos, width)))
+            }
             _ => None,
         };
         if let Some(buckets) = buckets {
             return Ok(ColumnarValue::Array(Arc::new(buckets.with_timezone("UTC"))));
         }
-        let mut buckets = Column::new(Kind::Time);
+        let mut buckets = Column::new(ValueKind::Time);
         for row in 0..times.len() {
-            let nanos = nanoseconds(&Value::at(&times, row));
+            let nanos = nanoseconds(&value_at(&times, row));
             buckets.push(nanos.and_then(|nanos| bucket(nanos, width)).map_or(Value::Null, Value::Time));
         }
         Ok(ColumnarValue::Array(buckets.finish()))

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     hash::{Hash, Hasher},
-    rc::Rc,
+    sync::Arc,
 };
 
 use datafusion::{
@@ -15,46 +15,43 @@ use datafusion::{
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
+use netconn_query::{
+    address,
+    function::{Patterns, RowFunction, Run},
+    value::{Value, ValueKind},
+};
 use regex::Regex;
 
 use super::{
-    network,
-    table::{Database, RowFunction},
-    value::{Column, Kind, Value, normal},
+    column::{Column, data_type, kind_of, normal, value_at},
+    geography::{self, Database},
 };
 
-type Cache<T> = RefCell<HashMap<String, Option<Rc<T>>, RandomState>>;
+type Cache<T> = RefCell<HashMap<String, Option<T>, RandomState>>;
 
-/// What the rows of a batch share: compiled expressions and the database of places.
-pub(crate) struct Call<'a> {
-    regexes: Cache<Regex>,
+/// Patterns that are kept between the rows of a batch.
+#[derive(Default)]
+struct Kept {
+    regexes: Cache<Arc<Regex>>,
     networks: Cache<IpNet>,
-    database: Option<&'a Database>,
 }
 
-impl Call<'_> {
-    /// Returns the compiled regular expression; `None` if it is wrong.
-    pub(crate) fn regex(&self, pattern: &str) -> Option<Rc<Regex>> {
-        cached(&self.regexes, pattern, |pattern| Regex::new(pattern).ok())
+impl Patterns for Kept {
+    fn regex(&self, pattern: &str) -> Option<Arc<Regex>> {
+        cached(&self.regexes, pattern, |pattern| Regex::new(pattern).ok().map(Arc::new))
     }
 
-    /// Returns the network in a text; `None` if it is none.
-    pub(crate) fn network(&self, text: &str) -> Option<Rc<IpNet>> {
-        cached(&self.networks, text, network::network)
-    }
-
-    /// Returns the database of places.
-    pub(crate) fn database(&self) -> Option<&Database> {
-        self.database
+    fn network(&self, text: &str) -> Option<IpNet> {
+        cached(&self.networks, text, address::network)
     }
 }
 
-fn cached<T>(cache: &Cache<T>, key: &str, make: impl FnOnce(&str) -> Option<T>) -> Option<Rc<T>> {
+fn cached<T: Clone>(cache: &Cache<T>, key: &str, make: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let mut cache = cache.borrow_mut();
     if let Some(value) = cache.get(key) {
         return value.clone();
     }
-    let value = make(key).map(Rc::new);
+    let value = make(key);
     cache.insert(key.to_owned(), value.clone());
     value
 }
@@ -100,8 +97,8 @@ impl ScalarUDFImpl for Scalar {
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let kinds: Vec<Kind> = arguments.iter().map(Kind::of).collect();
-        Ok(self.function.returns.of(&kinds).data_type())
+        let kinds: Vec<ValueKind> = arguments.iter().map(kind_of).collect();
+        Ok(data_type(self.function.returns.of(&kinds)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -114,13 +111,20 @@ impl ScalarUDFImpl for Scalar {
                 ColumnarValue::Scalar(value) => (normal(&value.to_array()?)?, true),
             });
         }
-        let call = Call { regexes: Cache::default(), networks: Cache::default(), database: self.database.as_ref() };
-        let mut result = Column::new(Kind::of(arguments.return_field.data_type()));
+        let kept = Kept::default();
+        let mut result = Column::new(kind_of(arguments.return_field.data_type()));
         let mut values = Vec::with_capacity(columns.len());
         for row in 0..rows {
             values.clear();
-            values.extend(columns.iter().map(|(column, scalar)| Value::at(column, if *scalar { 0 } else { row })));
-            result.push(self.function.run.row(&call, &values));
+            values.extend(columns.iter().map(|(column, scalar)| value_at(column, if *scalar { 0 } else { row })));
+            result.push(match (self.function.run, &self.database) {
+                (Run::Values(run), _) => run(&values),
+                (Run::Patterns(run), _) => run(&kept, &values),
+                (Run::Geography(place), Some(database)) => {
+                    geography::look_up(database, place, &values[0], values.get(1))
+                }
+                (Run::Geography(_), None) => Value::Null,
+            });
         }
         let result = result.finish();
         Ok(if all_scalar {

@@ -1,24 +1,14 @@
 //! Looks up where an address is, in a database in MaxMind's format.
 
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use maxminddb::{Reader, geoip2};
+use netconn_query::{address::address, function::Place, value::Value};
 
-use super::{network::address, value::Value};
 use crate::engine::error::{Result, SearchError};
 
-/// What the database says of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    Country,
-    CountryIso,
-    City,
-    State,
-    StateIso,
-    Continent,
-    ContinentCode,
-    Location,
-}
+/// A database, opened once for all queries of a process.
+pub(crate) type Database = Arc<Reader<Vec<u8>>>;
 
 /// Opens a database.
 pub(crate) fn open(path: &Path) -> Result<Reader<Vec<u8>>> {

@@ -16,7 +16,7 @@ use datafusion::{
 };
 use regex::Regex;
 
-use super::value::normal;
+use super::column::normal;
 
 /// A compiled pattern as a function of DataFusion.
 #[derive(Debug)]

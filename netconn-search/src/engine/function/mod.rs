@@ -1,18 +1,6 @@
-//! Functions of the language that DataFusion does not have, or has with other rules: row by row over values.
+//! Functions of the language as functions of DataFusion, over columns.
 
-pub(crate) mod value;
-
-pub(crate) mod number;
-
-pub(crate) mod text;
-
-pub(crate) mod format;
-
-pub(crate) mod network;
-
-pub(crate) mod array;
-
-pub(crate) mod time;
+pub(crate) mod column;
 
 pub(crate) mod bucket;
 
@@ -21,7 +9,5 @@ pub(crate) mod whole;
 pub(crate) mod matcher;
 
 pub(crate) mod geography;
-
-pub(crate) mod table;
 
 pub(crate) mod call;

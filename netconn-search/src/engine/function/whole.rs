@@ -12,8 +12,9 @@ use datafusion::{
     error::{DataFusionError, Result},
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
+use netconn_query::value::ValueKind;
 
-use super::value::{Kind, normal};
+use super::column::{data_type, normal};
 
 /// Type in which whole numbers are summed: 19 digits, and ten more for the number of summands.
 pub(crate) const SUM: DataType = DataType::Decimal128(19, 0);
@@ -79,7 +80,7 @@ impl ScalarUDFImpl for Whole {
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
         Ok(match self.work {
             Work::Summand => SUM,
-            Work::Add | Work::Subtract | Work::Total => Kind::Integer.data_type(),
+            Work::Add | Work::Subtract | Work::Total => data_type(ValueKind::Integer),
         })
     }
 

@@ -21,6 +21,8 @@ use netconn_model::field::Field;
 use netconn_query::{
     ast::{self, ExprKind, Span},
     catalogue::AggregateId,
+    function::{CUT, HACKLIST, RowFunction},
+    value::ValueKind,
 };
 
 use super::{
@@ -30,11 +32,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::{
-        table::{self, RowFunction},
-        value::Kind,
-        whole,
-    },
+    function::whole,
 };
 
 /// An aggregate and the conversion of its result.
@@ -44,7 +42,7 @@ pub(crate) struct Aggregate {
     /// Conversion of its result, if it needs one.
     pub(crate) conversion: Option<ResultConversion>,
     /// Kind of the result.
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
 }
 
 /// The conversion of an aggregate's result.
@@ -111,10 +109,10 @@ impl Scope<'_> {
             return Err(SearchError::query(message, span));
         }
         let filter = condition.map(|condition| self.condition(condition)).transpose()?;
-        let plain = |expr: Expr, kind: Kind| Aggregate { expr, conversion: None, kind };
+        let plain = |expr: Expr, kind: ValueKind| Aggregate { expr, conversion: None, kind };
         let Some(first) = arguments.first() else {
             // Only `count` may have no argument: it counts all rows then.
-            return Ok(plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer));
+            return Ok(plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), ValueKind::Integer));
         };
         let value = match id {
             AggregateId::Count => Operand::null(),
@@ -123,14 +121,14 @@ impl Scope<'_> {
         Ok(match id {
             AggregateId::Count => {
                 let filter = and_also(filter, self.condition(first)?);
-                plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), Kind::Integer)
+                plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), ValueKind::Integer)
             }
             AggregateId::Sum => {
                 let value = match value.kind {
-                    Kind::Bool => Operand::new(case(value.expr, lit(1_i64), lit(0_i64)), Kind::Integer),
+                    ValueKind::Bool => Operand::new(case(value.expr, lit(1_i64), lit(0_i64)), ValueKind::Integer),
                     _ => value.numeric(),
                 };
-                let conversion = (value.kind == Kind::Integer).then_some(ResultConversion::Total);
+                let conversion = (value.kind == ValueKind::Integer).then_some(ResultConversion::Total);
                 Aggregate {
                     expr: AggregateInput::of(summand(&value), filter).call(sum_udaf()),
                     conversion,
@@ -138,9 +136,11 @@ impl Scope<'_> {
                 }
             }
             AggregateId::Avg | AggregateId::Mean | AggregateId::Average => {
-                plain(AggregateInput::of(value.number(), filter).call(avg_udaf()), Kind::Number)
+                plain(AggregateInput::of(value.number(), filter).call(avg_udaf()), ValueKind::Number)
             }
-            AggregateId::Stddev => plain(AggregateInput::of(value.number(), filter).call(stddev_udaf()), Kind::Number),
+            AggregateId::Stddev => {
+                plain(AggregateInput::of(value.number(), filter).call(stddev_udaf()), ValueKind::Number)
+            }
             AggregateId::Min | AggregateId::Max => {
                 let value = comparable(value);
                 let function = if id == AggregateId::Min { min_udaf() } else { max_udaf() };
@@ -152,21 +152,22 @@ impl Scope<'_> {
                 self.percentile(value, share, filter)
             }
             AggregateId::EstimateDistinct => {
-                let value = if matches!(value.kind, Kind::Text | Kind::Integer) { value.expr } else { value.text() };
+                let value =
+                    if matches!(value.kind, ValueKind::Text | ValueKind::Integer) { value.expr } else { value.text() };
                 plain(
-                    cast(AggregateInput::of(value, filter).call(approx_distinct_udaf()), Kind::Integer),
-                    Kind::Integer,
+                    cast(AggregateInput::of(value, filter).call(approx_distinct_udaf()), ValueKind::Integer),
+                    ValueKind::Integer,
                 )
             }
             AggregateId::CountDistinct => {
                 let given = AggregateInput { distinct: true, ..AggregateInput::of(comparable(value).expr, filter) };
-                plain(given.call(count_udaf()), Kind::Integer)
+                plain(given.call(count_udaf()), ValueKind::Integer)
             }
             AggregateId::AnyTrue => {
-                plain(AggregateInput::of(self.certain_condition(first)?, filter).call(bool_or_udaf()), Kind::Bool)
+                plain(AggregateInput::of(self.certain_condition(first)?, filter).call(bool_or_udaf()), ValueKind::Bool)
             }
             AggregateId::AllTrue => {
-                plain(AggregateInput::of(self.certain_condition(first)?, filter).call(bool_and_udaf()), Kind::Bool)
+                plain(AggregateInput::of(self.certain_condition(first)?, filter).call(bool_and_udaf()), ValueKind::Bool)
             }
             AggregateId::Any => {
                 let filter = and_also(filter, is_present(&value));
@@ -224,7 +225,7 @@ impl Scope<'_> {
             order: vec![number.sort(true, false)],
             distinct: false,
         };
-        Aggregate { expr: given.call(percentile_cont_udaf()), conversion: None, kind: Kind::Number }
+        Aggregate { expr: given.call(percentile_cont_udaf()), conversion: None, kind: ValueKind::Number }
     }
 
     /// Returns the value and the share (0 to 1) of `pct(N, x)` or `pct(x, N)`.
@@ -252,7 +253,7 @@ impl Scope<'_> {
     ) -> Result<Aggregate> {
         // Arrays in arrays become texts.
         let value = match value.kind {
-            Kind::List(_) | Kind::Null => Operand::new(value.text(), Kind::Text),
+            ValueKind::List(_) | ValueKind::Null => Operand::new(value.text(), ValueKind::Text),
             _ => value,
         };
         let filter = and_also(filter, is_present(&value));
@@ -261,17 +262,17 @@ impl Scope<'_> {
         let order = if distinct { vec![value.expr.clone().sort(true, false)] } else { self.order() };
         let given = AggregateInput { distinct, ..AggregateInput::of(value.expr, filter).ordered(order) };
         let conversion = match (id, arguments.get(1).map(|count| &count.kind)) {
-            (AggregateId::Hacklist, _) => Some(ResultConversion::Call(table::HACKLIST, None)),
+            (AggregateId::Hacklist, _) => Some(ResultConversion::Call(HACKLIST, None)),
             (_, None) => None,
             (_, Some(ExprKind::Number(count))) => {
-                Some(ResultConversion::Call(table::CUT, Some(Operand::from_number(*count).expr)))
+                Some(ResultConversion::Call(CUT, Some(Operand::from_number(*count).expr)))
             }
             (_, Some(_)) => {
                 let message = format!("{0} takes a number of elements: {0}(x, 100)", id.info().name);
                 return Err(SearchError::query(message, span));
             }
         };
-        let kind = if id == AggregateId::Hacklist { Kind::Text } else { Kind::list(value.kind) };
+        let kind = if id == AggregateId::Hacklist { ValueKind::Text } else { ValueKind::list(value.kind) };
         Ok(Aggregate { expr: given.call(array_agg_udaf()), conversion, kind })
     }
 
@@ -309,7 +310,7 @@ impl Scope<'_> {
 /// Returns the summand of a number: whole numbers are summed in a wider type.
 pub(crate) fn summand(number: &Operand) -> Expr {
     match number.kind {
-        Kind::Integer => whole::summand(number.expr.clone()),
+        ValueKind::Integer => whole::summand(number.expr.clone()),
         _ => number.expr.clone(),
     }
 }
@@ -317,7 +318,7 @@ pub(crate) fn summand(number: &Operand) -> Expr {
 /// Converts arrays to texts, because they have no order.
 fn comparable(value: Operand) -> Operand {
     match value.kind {
-        Kind::List(_) | Kind::Null => Operand::new(value.text(), Kind::Text),
+        ValueKind::List(_) | ValueKind::Null => Operand::new(value.text(), ValueKind::Text),
         _ => value,
     }
 }

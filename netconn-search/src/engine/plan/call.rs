@@ -9,17 +9,14 @@ use netconn_query::{
     ast::{self, ExprKind, Span},
     catalogue::PlainId,
     duration::{self, Bucket},
+    function::{Code, Planned, Run, code},
+    value::ValueKind,
 };
 
 use super::{compare::lowercase, lambda, operand::Operand, pattern, scope::Scope};
 use crate::engine::{
     error::{Result, SearchError},
-    function::{
-        bucket::timebucket,
-        call::call,
-        table::{self, Code, Planned, Run},
-        value::Kind,
-    },
+    function::{bucket::timebucket, call::call},
 };
 
 /// Widths that `auto` chooses from, in seconds.
@@ -42,7 +39,7 @@ impl Scope<'_> {
         if let Some(message) = id.info().wrong_count(arguments.len()) {
             return Err(SearchError::query(message, span));
         }
-        let function = match table::code(id) {
+        let function = match code(id) {
             Code::Row(function) => function,
             Code::Planned(Planned::Timebucket) => return self.timebucket(arguments, span),
             Code::Planned(Planned::QueryStart) => return self.moment(self.range(span)?.0, arguments),
@@ -69,10 +66,10 @@ impl Scope<'_> {
             pattern::check(regex, *span)?;
         }
         let operands = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<_>>>()?;
-        if id == PlainId::Lower && operands[0].kind == Kind::Text {
-            return Ok(Operand::new(lowercase(operands[0].expr.clone()), Kind::Text));
+        if id == PlainId::Lower && operands[0].kind == ValueKind::Text {
+            return Ok(Operand::new(lowercase(operands[0].expr.clone()), ValueKind::Text));
         }
-        let kinds: Vec<Kind> = operands.iter().map(|operand| operand.kind).collect();
+        let kinds: Vec<ValueKind> = operands.iter().map(|operand| operand.kind).collect();
         let kind = function.returns.of(&kinds);
         Ok(Operand::new(call(function, database, operands.into_iter().map(|operand| operand.expr).collect()), kind))
     }
@@ -111,7 +108,7 @@ impl Scope<'_> {
                 ROUND.iter().map(|seconds| seconds * SECOND).find(|width| *width >= least).unwrap_or(ROUND[16] * SECOND)
             }
         };
-        Ok(Operand::new(timebucket(time.expr, width), Kind::Time))
+        Ok(Operand::new(timebucket(time.expr, width), ValueKind::Time))
     }
 
     /// Returns the searched time in nanoseconds.
@@ -155,5 +152,5 @@ fn in_units(nanos: i64, unit: i64) -> Operand {
 /// Returns a literal moment.
 fn time(nanos: i64) -> Operand {
     let literal: Expr = lit(ScalarValue::TimestampNanosecond(Some(nanos), Some("UTC".into())));
-    Operand::new(literal, Kind::Time)
+    Operand::new(literal, ValueKind::Time)
 }

@@ -9,7 +9,10 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits, lit},
     scalar::ScalarValue,
 };
-use netconn_query::ast::{JoinKey, JoinKind, JoinSide, Name, Query, Span};
+use netconn_query::{
+    ast::{JoinKey, JoinKind, JoinSide, Name, Query, Span},
+    value::ValueKind,
+};
 
 use super::{
     Planner,
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::value::Kind,
+    function::column::data_type,
 };
 
 /// One side of a join: its rows and its alias.
@@ -145,7 +148,8 @@ fn pair(
     // Hidden names for the columns of the other side, which differ from those of this one.
     let renamed: BTreeMap<String, String> =
         other.columns.iter().map(|name| (name.clone(), planner.planning.hidden())).collect();
-    let kinds: BTreeMap<String, Kind> = other.columns.iter().map(|name| (name.clone(), other.kind(name))).collect();
+    let kinds: BTreeMap<String, ValueKind> =
+        other.columns.iter().map(|name| (name.clone(), other.kind(name))).collect();
     let mut expressions: Vec<Expr> = renamed.iter().map(|(name, renamed)| column(name).alias(renamed)).collect();
     let mut pairs = (Vec::new(), Vec::new());
     let mut converted = Vec::new();
@@ -210,7 +214,7 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
     for query in queries {
         sides.push(planner.query(query).await?);
     }
-    let mut kinds: Vec<(String, Kind)> = Vec::new();
+    let mut kinds: Vec<(String, ValueKind)> = Vec::new();
     for side in &sides {
         for name in &side.columns {
             let kind = side.kind(name);
@@ -242,11 +246,11 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
         };
         let mut expressions: Vec<Expr> = Vec::with_capacity(kinds.len() + 2);
         for (name, kind) in &kinds {
-            let kind = if *kind == Kind::Null { Kind::Text } else { *kind };
+            let kind = if *kind == ValueKind::Null { ValueKind::Text } else { *kind };
             let value = if side.columns.contains(name) {
                 Operand::new(column(name), side.kind(name)).to(kind)
             } else {
-                lit(ScalarValue::try_from(&kind.data_type())?)
+                lit(ScalarValue::try_from(&data_type(kind))?)
             };
             expressions.push(value.alias(name));
         }

@@ -6,14 +6,14 @@ use datafusion::{
 };
 use jiff::Timestamp;
 use netconn_model::field::{self, Field, Type};
-use netconn_query::ast::BinaryOp;
+use netconn_query::{
+    address::address,
+    ast::BinaryOp,
+    function::ORDER,
+    value::{ValueKind, parse_moment, parse_number},
+};
 
 use super::operand::{Operand, binary, function};
-use crate::engine::function::{
-    network::address,
-    table,
-    value::{Kind, parse_moment, parse_number},
-};
 
 /// Plans `left op right`. The result may be missing, which counts as false.
 pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
@@ -22,7 +22,7 @@ pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
         BinaryOp::EqualAnyCase => {
             let lower = |operand: Operand| match operand.literal_text() {
                 Some(text) => Operand::from_text(&text.to_lowercase()),
-                None if operand.kind == Kind::Text => Operand::new(lowercase(operand.expr), Kind::Text),
+                None if operand.kind == ValueKind::Text => Operand::new(lowercase(operand.expr), ValueKind::Text),
                 None => operand,
             };
             return compare(BinaryOp::Equal, lower(left), lower(right));
@@ -40,24 +40,24 @@ pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
         _ => (left, right),
     };
     match (left.kind, right.kind) {
-        (Kind::Null, Kind::Null) => lit(equal),
-        (Kind::Null, _) if equal => Expr::IsNull(Box::new(right.expr)),
-        (_, Kind::Null) if equal => Expr::IsNull(Box::new(left.expr)),
-        (Kind::Null, _) | (_, Kind::Null) => lit(false),
-        (Kind::Text, Kind::Text) => texts(operator, left, right),
-        (Kind::Bool, Kind::Bool) => same(operator, left, right),
-        (Kind::List(_), _) | (_, Kind::List(_)) => {
+        (ValueKind::Null, ValueKind::Null) => lit(equal),
+        (ValueKind::Null, _) if equal => Expr::IsNull(Box::new(right.expr)),
+        (_, ValueKind::Null) if equal => Expr::IsNull(Box::new(left.expr)),
+        (ValueKind::Null, _) | (_, ValueKind::Null) => lit(false),
+        (ValueKind::Text, ValueKind::Text) => texts(operator, left, right),
+        (ValueKind::Bool, ValueKind::Bool) => same(operator, left, right),
+        (ValueKind::List(_), _) | (_, ValueKind::List(_)) => {
             let (left, right) = (left.text(), right.text());
-            same(operator, Operand::new(left, Kind::Text), Operand::new(right, Kind::Text))
+            same(operator, Operand::new(left, ValueKind::Text), Operand::new(right, ValueKind::Text))
         }
-        (Kind::Text, Kind::Bool) | (Kind::Bool, Kind::Text)
+        (ValueKind::Text, ValueKind::Bool) | (ValueKind::Bool, ValueKind::Text)
             if equal && left.literal_text().is_none() && right.literal_text().is_none() =>
         {
             let [left, right] = [left, right].map(word);
             same(operator, left, right)
         }
-        (Kind::Text, _) => numbers(operator, literal_as(left, right.kind), right),
-        (_, Kind::Text) => {
+        (ValueKind::Text, _) => numbers(operator, literal_as(left, right.kind), right),
+        (_, ValueKind::Text) => {
             let right = literal_as(right, left.kind);
             numbers(operator, left, right)
         }
@@ -92,7 +92,7 @@ fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
     if operator == Operator::Eq || !maybe_address(&left) || !maybe_address(&right) {
         return same(operator, left, right);
     }
-    binary(function(table::ORDER, vec![left.expr, right.expr]), operator, lit(0_i64))
+    binary(function(ORDER, vec![left.expr, right.expr]), operator, lit(0_i64))
 }
 
 /// Whether the operand is `timestamp`: its texts have nine digits and UTC, so their order is that of time.
@@ -125,7 +125,7 @@ fn in_milliseconds(operand: Operand, up: bool, equal: bool) -> Operand {
 fn word(operand: Operand) -> Operand {
     match operand.expr {
         Expr::Literal(ScalarValue::Boolean(Some(value)), _) => Operand::from_text(if value { "true" } else { "false" }),
-        _ => Operand::new(operand.text(), Kind::Text),
+        _ => Operand::new(operand.text(), ValueKind::Text),
     }
 }
 
@@ -137,20 +137,20 @@ fn moment(operand: Operand) -> Operand {
 }
 
 /// Converts a text literal to the kind of the other side (number, moment, truth value) if it is one.
-fn literal_as(text: Operand, kind: Kind) -> Operand {
+fn literal_as(text: Operand, kind: ValueKind) -> Operand {
     let Some(literal) = text.literal_text() else { return text };
     match kind {
-        Kind::Bool => match literal.to_lowercase().as_str() {
-            "true" => Operand::new(lit(true), Kind::Bool),
-            "false" => Operand::new(lit(false), Kind::Bool),
+        ValueKind::Bool => match literal.to_lowercase().as_str() {
+            "true" => Operand::new(lit(true), ValueKind::Bool),
+            "false" => Operand::new(lit(false), ValueKind::Bool),
             _ => text,
         },
-        Kind::Time if parse_moment(literal).is_some() => {
+        ValueKind::Time if parse_moment(literal).is_some() => {
             let zone = Some("UTC".into());
-            Operand::new(lit(ScalarValue::TimestampNanosecond(parse_moment(literal), zone)), Kind::Time)
+            Operand::new(lit(ScalarValue::TimestampNanosecond(parse_moment(literal), zone)), ValueKind::Time)
         }
         _ => match literal.trim().parse::<i64>() {
-            Ok(number) => Operand::new(lit(number), Kind::Integer),
+            Ok(number) => Operand::new(lit(number), ValueKind::Integer),
             Err(_) => parse_number(literal).map_or(text, Operand::from_number),
         },
     }
@@ -162,22 +162,22 @@ fn numbers(operator: Operator, left: Operand, right: Operand) -> Expr {
     if left.literal_text().is_some() || right.literal_text().is_some() {
         return lit(false);
     }
-    if left.kind == right.kind && left.kind != Kind::Text {
+    if left.kind == right.kind && left.kind != ValueKind::Text {
         return same(operator, left, right);
     }
     let missing = |operand: &Operand| Expr::IsNull(Box::new(operand.expr.clone()));
     let both_missing = (operator == Operator::Eq && !left.is_literal() && !right.is_literal())
         .then(|| binary(missing(&left), Operator::And, missing(&right)));
     let (left, right) = if moments(&left, &right) || moments(&right, &left) {
-        let moment = |operand: Operand| Operand::new(operand.to(Kind::Time), Kind::Time);
+        let moment = |operand: Operand| Operand::new(operand.to(ValueKind::Time), ValueKind::Time);
         (moment(left), moment(right))
     } else {
         (left.numeric(), right.numeric())
     };
     let compared = match (left.kind, right.kind) {
-        (Kind::Integer, Kind::Integer) | (Kind::Number, Kind::Number) | (Kind::Time, Kind::Time) => {
-            binary(left.expr, operator, right.expr)
-        }
+        (ValueKind::Integer, ValueKind::Integer)
+        | (ValueKind::Number, ValueKind::Number)
+        | (ValueKind::Time, ValueKind::Time) => binary(left.expr, operator, right.expr),
         _ => binary(left.number(), operator, right.number()),
     };
     match both_missing {
@@ -189,7 +189,7 @@ fn numbers(operator: Operator, left: Operand, right: Operand) -> Expr {
 /// Whether both are compared as moments, because their numbers have different units.
 fn moments(left: &Operand, right: &Operand) -> bool {
     match left.kind {
-        Kind::Time => right.kind.is_numeric() || is_timestamp(right),
+        ValueKind::Time => right.kind.is_numeric() || is_timestamp(right),
         _ => is_milliseconds(left) && is_timestamp(right),
     }
 }

@@ -9,6 +9,7 @@ use datafusion::{
 use netconn_query::{
     ast::{self, ExprKind, Name, Span},
     catalogue,
+    value::ValueKind,
 };
 
 use super::{
@@ -18,10 +19,7 @@ use super::{
     rows::{Key, RowOrder, Rows, ShownRows, column, ordering},
     scope::Scope,
 };
-use crate::engine::{
-    error::{Result, SearchError},
-    function::value::Kind,
-};
+use crate::engine::error::{Result, SearchError};
 
 /// The different aggregates of a command, and the hidden column of each.
 struct CollectedAggregates<'a, 'b> {
@@ -80,7 +78,7 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     for key in by {
         let value = scope.value(&key.expr)?;
         // A missing field has no type, so the key becomes a text.
-        let kind = if value.kind == Kind::Null { Kind::Text } else { value.kind };
+        let kind = if value.kind == ValueKind::Null { ValueKind::Text } else { value.kind };
         // Keys get hidden names: DataFusion goes by names (`calc_func_dependencies_for_aggregate`), takes a key with
         // the name of another column for that column, and leaves out the keys behind it if that column was the only key
         // of an earlier group.
@@ -154,7 +152,7 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
     let keys: Vec<Expr> = names
         .iter()
         .map(|name| scope.field(&name.text))
-        .filter(|operand: &Operand| operand.kind != Kind::Null)
+        .filter(|operand: &Operand| operand.kind != ValueKind::Null)
         .map(|operand| operand.expr)
         .collect();
     if keys.is_empty() {

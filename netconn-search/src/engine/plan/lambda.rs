@@ -21,15 +21,16 @@ use datafusion::{
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
     physical_plan::PhysicalExpr,
 };
-use netconn_query::ast::{self, ExprKind, Span};
+use netconn_query::{
+    ast::{self, ExprKind, Span},
+    function::LambdaKind,
+    value::ValueKind,
+};
 
 use super::{operand::Operand, rows::column, scope::Scope};
 use crate::engine::{
     error::{Result, SearchError},
-    function::{
-        table::LambdaKind,
-        value::{Kind, normal},
-    },
+    function::column::{data_type, normal},
 };
 
 /// A function with a lambda, as a function of DataFusion. Its arguments are the array and the columns that the lambda
@@ -40,7 +41,7 @@ struct Lambda {
     body: Arc<dyn PhysicalExpr>,
     schema: SchemaRef,
     signature: Signature,
-    returns: Kind,
+    returns: ValueKind,
 }
 
 impl PartialEq for Lambda {
@@ -71,8 +72,8 @@ pub(crate) fn call(
         return Err(SearchError::query(message, span));
     };
     let array = scope.value(array)?;
-    let Kind::List(element) = array.kind else {
-        if array.kind == Kind::Null {
+    let ValueKind::List(element) = array.kind else {
+        if array.kind == ValueKind::Null {
             return Ok(Operand::null());
         }
         return Err(SearchError::query(format!("{name} takes an array, and this is not one"), span));
@@ -83,27 +84,27 @@ pub(crate) fn call(
     let inner = Scope { planner: scope.planner, rows: scope.rows, names };
     let body = match how {
         LambdaKind::Map => inner.value(body)?,
-        LambdaKind::Filter | LambdaKind::Any | LambdaKind::All => Operand::new(inner.condition(body)?, Kind::Bool),
+        LambdaKind::Filter | LambdaKind::Any | LambdaKind::All => Operand::new(inner.condition(body)?, ValueKind::Bool),
     };
     let mut captured: Vec<String> =
         body.expr.column_refs().into_iter().map(|column| column.name.clone()).filter(|name| *name != place).collect();
     captured.sort_unstable();
-    let mut fields = vec![Field::new(&place, element.data_type(), true)];
+    let mut fields = vec![Field::new(&place, data_type(*element), true)];
     for name in &captured {
         let outer = scope.names.values().find(|operand| operand.expr == column(name));
         let kind = outer.map_or_else(|| scope.rows.kind(name), |operand| operand.kind);
-        fields.push(Field::new(name, kind.data_type(), true));
+        fields.push(Field::new(name, data_type(kind), true));
     }
     let schema = Arc::new(Schema::new(fields));
-    let body_kind = if body.kind == Kind::Null { Kind::Text } else { body.kind };
+    let body_kind = if body.kind == ValueKind::Null { ValueKind::Text } else { body.kind };
     let returns = match how {
-        LambdaKind::Map => Kind::list(body_kind),
+        LambdaKind::Map => ValueKind::list(body_kind),
         LambdaKind::Filter => array.kind,
-        LambdaKind::Any | LambdaKind::All => Kind::Bool,
+        LambdaKind::Any | LambdaKind::All => ValueKind::Bool,
     };
     // Arrays in arrays become texts.
     let body = match (how, returns) {
-        (LambdaKind::Map, Kind::List(kind)) => body.to(*kind),
+        (LambdaKind::Map, ValueKind::List(kind)) => body.to(*kind),
         _ => body.expr,
     };
     let body = scope.planner.state.create_physical_expr(body, &DFSchema::try_from(Arc::clone(&schema))?)?;
@@ -123,7 +124,7 @@ impl ScalarUDFImpl for Lambda {
     }
 
     fn return_type(&self, _: &[DataType]) -> EngineResult<DataType> {
-        Ok(self.returns.data_type())
+        Ok(data_type(self.returns))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> EngineResult<ColumnarValue> {

@@ -14,7 +14,11 @@ use datafusion::{
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use netconn_query::ast::{LookupColumn, LookupKey, LookupMatch, Name};
+use netconn_query::{
+    address::{address, network},
+    ast::{LookupColumn, LookupKey, LookupMatch, Name},
+    value::{Value, ValueKind},
+};
 use regex::Regex;
 
 use super::{
@@ -25,10 +29,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::{
-        network::{address, network},
-        value::{Column, Kind, Value, normal},
-    },
+    function::column::{Column, normal, value_at},
 };
 
 /// A key of a table's row that is not compared by equality.
@@ -57,7 +58,7 @@ impl Index {
             let (mut equal, mut tests) = (Vec::new(), Vec::new());
             let mut missing = false;
             for (how, column) in keys {
-                let value = Value::at(column, row);
+                let value = value_at(column, row);
                 let text = value.text();
                 missing |= text.is_none();
                 let text = text.as_deref().unwrap_or_default();
@@ -185,9 +186,9 @@ impl ScalarUDFImpl for Lookup {
         let array = match &self.ask {
             Ask::Column(values) => take(values, columns[0].as_primitive::<Int64Type>(), None)?,
             Ask::Row(index) => {
-                let mut found = Column::new(Kind::Integer);
+                let mut found = Column::new(ValueKind::Integer);
                 for row in 0..rows {
-                    let values: Vec<Value<'_>> = columns.iter().map(|column| Value::at(column, row)).collect();
+                    let values: Vec<Value<'_>> = columns.iter().map(|column| value_at(column, row)).collect();
                     let place = index.find(&values).and_then(|place| i64::try_from(place).ok());
                     found.push(place.map_or(Value::Null, Value::Integer));
                 }

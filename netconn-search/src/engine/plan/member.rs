@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use datafusion::logical_expr::{Expr, Operator};
-use netconn_query::ast::BinaryOp;
+use netconn_query::{
+    address::network,
+    ast::BinaryOp,
+    function::NET_IPSUBNET,
+    value::{ValueKind, parse_number, parse_time},
+};
 
 use super::{
     compare::{compare, lowercase},
     operand::{Operand, function, in_list, joined, text},
-};
-use crate::engine::function::{
-    network, table,
-    value::{Kind, parse_number, parse_time},
 };
 
 /// Plans `value in (set)`. The result may be missing, which counts as false.
@@ -20,11 +21,11 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
     let (mut networks, mut others) = (Vec::new(), Vec::new());
     for element in set {
         match (element.literal_text(), element.is_literal() && element.kind.is_numeric()) {
-            (Some(literal), _) if value.kind == Kind::Text && network::network(literal).is_some() => {
+            (Some(literal), _) if value.kind == ValueKind::Text && network(literal).is_some() => {
                 texts.insert(if insensitive { literal.to_lowercase() } else { literal.to_owned() });
                 networks.push(element.expr);
             }
-            (Some(literal), _) if value.kind == Kind::Text => {
+            (Some(literal), _) if value.kind == ValueKind::Text => {
                 texts.insert(if insensitive { literal.to_lowercase() } else { literal.to_owned() });
             }
             (Some(literal), _) if value.kind.is_numeric() && parse_time(literal).is_none() => {
@@ -48,14 +49,14 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
         any.push(in_list(subject, texts.iter().map(|element| text(element)).collect()));
     }
     if !numbers.is_empty() {
-        let whole = numbers.iter().all(|number| number.kind == Kind::Integer);
-        let kind = if whole { value.kind } else { Kind::Number };
+        let whole = numbers.iter().all(|number| number.kind == ValueKind::Integer);
+        let kind = if whole { value.kind } else { ValueKind::Number };
         any.push(in_list(value.clone().to(kind), numbers.into_iter().map(|number| number.to(kind)).collect()));
     }
     if !networks.is_empty() {
         let mut arguments = vec![value.expr.clone()];
         arguments.append(&mut networks);
-        any.push(function(table::NET_IPSUBNET, arguments));
+        any.push(function(NET_IPSUBNET, arguments));
     }
     let op = if insensitive { BinaryOp::EqualAnyCase } else { BinaryOp::Equal };
     any.extend(others.into_iter().map(|element| compare(op, value.clone(), element)));

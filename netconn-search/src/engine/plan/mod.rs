@@ -31,7 +31,10 @@ use datafusion::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use netconn_model::field::Field;
-use netconn_query::ast::{self, Command, CommandKind, Query, Span};
+use netconn_query::{
+    ast::{self, Command, CommandKind, Query, Span},
+    value::ValueKind,
+};
 pub(crate) use opaque::{HideWideColumns, filters_opaque};
 use operand::{Operand, binary};
 pub(crate) use physical::physical_plan;
@@ -44,9 +47,9 @@ pub(crate) use shift::reach;
 
 use super::{
     error::{Result, SearchError},
-    function::{table::Database, value::Kind},
     source::{shape::UNPARSED, table::EventTable},
 };
+use crate::engine::function::geography::Database;
 
 /// Largest number of commands: DataFusion walks plans recursively.
 const COMMANDS: usize = 200;
@@ -255,7 +258,7 @@ impl Planner {
             let value = Scope::new(self, &rows).value(&replaced)?;
             let name = match &value.expr {
                 Expr::Column(column) => column.name.clone(),
-                _ if value.kind == Kind::Null => continue,
+                _ if value.kind == ValueKind::Null => continue,
                 _ => {
                     let name = self.planning.hidden();
                     made.push((name.clone(), value.expr));
@@ -317,7 +320,7 @@ impl Planner {
 /// Returns the expression of a column; a value that is always missing becomes a text.
 fn column_value(value: Operand) -> Expr {
     match value.kind {
-        Kind::Null => value.text(),
+        ValueKind::Null => value.text(),
         _ => value.expr,
     }
 }

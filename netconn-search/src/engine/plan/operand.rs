@@ -8,12 +8,12 @@ use datafusion::{
     },
     scalar::ScalarValue,
 };
-
-use crate::engine::function::{
-    call::call,
-    table::{self, RowFunction},
-    value::Kind,
+use netconn_query::{
+    function::{AS_NUMBER, AS_TEXT, MOMENT, RowFunction},
+    value::ValueKind,
 };
+
+use crate::engine::function::{call::call, column::data_type};
 
 /// 2^53: floats represent all whole numbers up to this one.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -22,7 +22,7 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 #[derive(Clone, Debug)]
 pub(crate) struct Operand {
     pub(crate) expr: Expr,
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
 }
 
 /// Returns a call of a function that needs no database.
@@ -75,33 +75,33 @@ pub(crate) fn joined(mut expressions: Vec<Expr>, op: Operator, none: bool) -> Ex
 
 impl Operand {
     /// Creates an operand of this kind.
-    pub(crate) fn new(expr: Expr, kind: Kind) -> Self {
+    pub(crate) fn new(expr: Expr, kind: ValueKind) -> Self {
         Self { expr, kind }
     }
 
     /// Creates an operand that is always missing.
     pub(crate) fn null() -> Self {
-        Self::new(lit(ScalarValue::Null), Kind::Null)
+        Self::new(lit(ScalarValue::Null), ValueKind::Null)
     }
 
     /// Creates a number literal; a whole number if it is one.
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
     pub(crate) fn from_number(value: f64) -> Self {
         if value.fract() == 0.0 && value.abs() <= EXACT {
-            Self::new(lit(value as i64), Kind::Integer)
+            Self::new(lit(value as i64), ValueKind::Integer)
         } else {
-            Self::new(lit(value), Kind::Number)
+            Self::new(lit(value), ValueKind::Number)
         }
     }
 
     /// Creates a literal whole number.
     pub(crate) fn integer(value: i64) -> Self {
-        Self::new(lit(value), Kind::Integer)
+        Self::new(lit(value), ValueKind::Integer)
     }
 
     /// Creates a text literal.
     pub(crate) fn from_text(value: &str) -> Self {
-        Self::new(text(value), Kind::Text)
+        Self::new(text(value), ValueKind::Text)
     }
 
     /// Returns the text of a literal.
@@ -118,44 +118,44 @@ impl Operand {
     }
 
     /// Converts the value to another kind; missing where that is impossible.
-    pub(crate) fn to(self, kind: Kind) -> Expr {
+    pub(crate) fn to(self, kind: ValueKind) -> Expr {
         match kind {
             same if same == self.kind => self.expr,
-            Kind::Text => self.text(),
-            Kind::Number => self.number(),
-            Kind::Bool => self.truth(),
-            Kind::Time => function(table::MOMENT, vec![self.expr]),
-            Kind::Null => self.expr,
-            Kind::Integer | Kind::List(_) => cast(self.expr, kind),
+            ValueKind::Text => self.text(),
+            ValueKind::Number => self.number(),
+            ValueKind::Bool => self.truth(),
+            ValueKind::Time => function(MOMENT, vec![self.expr]),
+            ValueKind::Null => self.expr,
+            ValueKind::Integer | ValueKind::List(_) => cast(self.expr, kind),
         }
     }
 
     /// Converts to a text.
     pub(crate) fn text(self) -> Expr {
         match self.kind {
-            Kind::Text => self.expr,
-            Kind::Null => lit(ScalarValue::Utf8View(None)),
-            Kind::Integer => cast(self.expr, Kind::Text),
-            _ => function(table::AS_TEXT, vec![self.expr]),
+            ValueKind::Text => self.expr,
+            ValueKind::Null => lit(ScalarValue::Utf8View(None)),
+            ValueKind::Integer => cast(self.expr, ValueKind::Text),
+            _ => function(AS_TEXT, vec![self.expr]),
         }
     }
 
     /// Converts to a float; missing if it is none.
     pub(crate) fn number(self) -> Expr {
         match self.kind {
-            Kind::Number => self.expr,
-            Kind::Null => lit(ScalarValue::Float64(None)),
-            Kind::Integer => cast(self.expr, Kind::Number),
-            _ => function(table::AS_NUMBER, vec![self.expr]),
+            ValueKind::Number => self.expr,
+            ValueKind::Null => lit(ScalarValue::Float64(None)),
+            ValueKind::Integer => cast(self.expr, ValueKind::Number),
+            _ => function(AS_NUMBER, vec![self.expr]),
         }
     }
 
     /// Converts to a number for arithmetic: whole numbers stay whole, all else becomes a float.
     pub(crate) fn numeric(self) -> Self {
         match self.kind {
-            Kind::Integer | Kind::Number => self,
-            Kind::Bool | Kind::Time => Self::new(cast(self.expr, Kind::Integer), Kind::Integer),
-            Kind::Null | Kind::Text | Kind::List(_) => Self::new(self.number(), Kind::Number),
+            ValueKind::Integer | ValueKind::Number => self,
+            ValueKind::Bool | ValueKind::Time => Self::new(cast(self.expr, ValueKind::Integer), ValueKind::Integer),
+            ValueKind::Null | ValueKind::Text | ValueKind::List(_) => Self::new(self.number(), ValueKind::Number),
         }
     }
 
@@ -163,26 +163,26 @@ impl Operand {
     /// counts as false.
     pub(crate) fn truth(self) -> Expr {
         match self.kind {
-            Kind::Bool => self.expr,
-            Kind::Null => lit(false),
-            Kind::Integer => binary(self.expr, Operator::NotEq, lit(0_i64)),
-            Kind::Number => {
+            ValueKind::Bool => self.expr,
+            ValueKind::Null => lit(false),
+            ValueKind::Integer => binary(self.expr, Operator::NotEq, lit(0_i64)),
+            ValueKind::Number => {
                 let number = binary(self.expr.clone(), Operator::NotEq, lit(f64::NAN));
                 binary(binary(self.expr, Operator::NotEq, lit(0.0)), Operator::And, number)
             }
-            Kind::Text => binary(self.expr, Operator::NotEq, text("")),
-            Kind::Time | Kind::List(_) => Expr::IsNotNull(Box::new(self.expr)),
+            ValueKind::Text => binary(self.expr, Operator::NotEq, text("")),
+            ValueKind::Time | ValueKind::List(_) => Expr::IsNotNull(Box::new(self.expr)),
         }
     }
 }
 
 /// Returns a cast by Arrow's rules.
-pub(crate) fn cast(expr: Expr, kind: Kind) -> Expr {
-    Expr::Cast(Cast::new(Box::new(expr), kind.data_type()))
+pub(crate) fn cast(expr: Expr, kind: ValueKind) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), data_type(kind)))
 }
 
 /// Converts values to the kind that holds all of them.
-pub(crate) fn unify(operands: Vec<Operand>) -> (Vec<Expr>, Kind) {
-    let kind = operands.iter().map(|operand| operand.kind).reduce(Kind::with).unwrap_or(Kind::Null);
+pub(crate) fn unify(operands: Vec<Operand>) -> (Vec<Expr>, ValueKind) {
+    let kind = operands.iter().map(|operand| operand.kind).reduce(ValueKind::with).unwrap_or(ValueKind::Null);
     (operands.into_iter().map(|operand| operand.to(kind)).collect(), kind)
 }

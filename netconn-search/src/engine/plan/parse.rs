@@ -3,7 +3,9 @@
 use datafusion::logical_expr::{Expr, lit};
 use netconn_query::{
     ast::{self, Span},
+    function::EXTRACT,
     pattern::{self, Content, Piece},
+    value::ValueKind,
 };
 
 use super::{
@@ -13,10 +15,7 @@ use super::{
     rows::{Rows, column},
     scope::Scope,
 };
-use crate::engine::{
-    error::{Result, SearchError},
-    function::{table, value::Kind},
-};
+use crate::engine::error::{Result, SearchError};
 
 /// Plans `parse "…" from value`; without a value, the first text column that fits.
 pub(crate) fn parse(
@@ -33,13 +32,13 @@ pub(crate) fn parse(
     let subjects: Vec<Expr> = match from {
         Some(from) => vec![scope.value(from)?.text()],
         None => {
-            let texts = rows.columns.iter().filter(|name| rows.kind(name) == Kind::Text);
+            let texts = rows.columns.iter().filter(|name| rows.kind(name) == ValueKind::Text);
             texts.map(|name| column(name)).collect()
         }
     };
     let mut columns = Vec::with_capacity(names.len());
     for (name, group) in names {
-        let extract = |subject: &Expr| function(table::EXTRACT, vec![subject.clone(), text(&regex), lit(group)]);
+        let extract = |subject: &Expr| function(EXTRACT, vec![subject.clone(), text(&regex), lit(group)]);
         let mut found: Vec<Expr> = subjects.iter().map(extract).collect();
         let value = match found.len() {
             1 => found.swap_remove(0),

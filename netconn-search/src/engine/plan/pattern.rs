@@ -2,22 +2,24 @@
 //! evaluates fast, otherwise as a regular expression.
 
 use datafusion::logical_expr::{Expr, expr::Like, lit};
-use netconn_query::ast::{MatchOp, Span};
+use netconn_query::{
+    ast::{MatchOp, Span},
+    function::MATCH,
+    text_pattern::{self, REGEX_SIZE},
+    value::ValueKind,
+};
 use regex::{Regex, RegexBuilder};
 
 use super::operand::{Operand, function, like, text};
 use crate::engine::{
     error::{Result, SearchError},
-    function::{matcher, table},
+    function::matcher,
 };
-
-/// Largest size of a compiled regular expression, bytes.
-const REGEX_SIZE: usize = 10 * 1024 * 1024;
 
 /// Plans `subject op pattern` for a subject that is a text. The result may be missing, which counts as false.
 pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Operand, span: Span) -> Result<Expr> {
     let Some(literal) = pattern.literal_text() else {
-        if pattern.is_literal() && pattern.kind == crate::engine::function::value::Kind::Null {
+        if pattern.is_literal() && pattern.kind == ValueKind::Null {
             return Ok(lit(false));
         }
         let how = match op {
@@ -30,21 +32,16 @@ pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Op
             MatchOp::StartsWith => "starts_with",
             MatchOp::EndsWith => "ends_with",
         };
-        return Ok(function(table::MATCH, vec![subject, text(how), lit(insensitive), pattern.text()]));
+        return Ok(function(MATCH, vec![subject, text(how), lit(insensitive), pattern.text()]));
     };
-    let insensitive = insensitive && has_case(literal);
+    let insensitive = insensitive && text_pattern::has_case(literal);
     if op == MatchOp::Matches {
         check(literal, span)?;
     } else if !insensitive {
         // With `LIKE`, statistics of the files rule out texts that cannot begin so.
         return Ok(like(subject, &as_like(op, literal)));
     }
-    let flags = match (insensitive, op) {
-        (true, MatchOp::Matches) => "(?i)",
-        (true, _) => "(?is)",
-        (false, _) => "",
-    };
-    let regex = RegexBuilder::new(&format!("{flags}{}", as_regex(op, literal))).size_limit(REGEX_SIZE).build();
+    let regex = text_pattern::regex(op, insensitive, literal);
     Ok(matcher::matches(subject, regex.map_err(|_| SearchError::query("this pattern is too long", span))?))
 }
 
@@ -55,30 +52,6 @@ fn as_like(op: MatchOp, literal: &str) -> String {
         MatchOp::EndsWith => format!("%{}", escaped(literal)),
         MatchOp::Like => literal.to_owned(),
         MatchOp::Contains | MatchOp::Matches => format!("%{}%", escaped(literal)),
-    }
-}
-
-/// Returns the pattern of an operator as a regular expression.
-fn as_regex(op: MatchOp, literal: &str) -> String {
-    match op {
-        MatchOp::Contains => regex::escape(literal),
-        MatchOp::StartsWith => format!("^{}", regex::escape(literal)),
-        MatchOp::EndsWith => format!("{}$", regex::escape(literal)),
-        MatchOp::Matches => literal.to_owned(),
-        MatchOp::Like => {
-            let mut regex = String::from("^");
-            let mut letters = literal.chars();
-            while let Some(letter) = letters.next() {
-                match letter {
-                    '%' => regex.push_str(".*"),
-                    '_' => regex.push('.'),
-                    // A backslash at the end is meant literally.
-                    '\\' => regex.push_str(&regex::escape(letters.next().unwrap_or('\\').encode_utf8(&mut [0; 4]))),
-                    _ => regex.push_str(&regex::escape(letter.encode_utf8(&mut [0; 4]))),
-                }
-            }
-            regex + "$"
-        }
     }
 }
 
@@ -100,11 +73,6 @@ pub(crate) fn check(pattern: &str, span: Span) -> Result<Regex> {
         };
         SearchError::query(message, span)
     })
-}
-
-/// Whether case matters for a character of the text; `\d` of a regular expression counts too.
-fn has_case(text: &str) -> bool {
-    text.chars().any(|letter| letter.is_alphabetic() || !letter.is_ascii())
 }
 
 /// Escapes what `LIKE` does not read literally.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::value::{Value, normal},
+    function::column::{normal, value_at},
 };
 
 /// Largest number of rows that can be transposed.
@@ -117,7 +117,7 @@ async fn labels(planner: &Planner, rows: &Rows, label: &str, most: u64) -> Resul
         let batch = batch.map_err(|error| SearchError::engine(error, planner.settings.memory))?;
         let values = normal(batch.column(0))?;
         for row in 0..batch.num_rows() {
-            let value = Value::at(&values, row).text().map(std::borrow::Cow::into_owned);
+            let value = value_at(&values, row).text().map(std::borrow::Cow::into_owned);
             if labels.contains(&value) {
                 continue;
             }

@@ -16,9 +16,10 @@ use datafusion::{
         utils::split_conjunction_owned,
     },
 };
+use netconn_query::value::ValueKind;
 
 use super::{opaque::opaque, operand::joined, planning::Planning};
-use crate::engine::{error::Result, function::value::Kind};
+use crate::engine::{error::Result, function::column::kind_of};
 
 /// First character of hidden columns' names, which no query can write.
 pub(crate) const HIDDEN: char = '\u{1}';
@@ -219,8 +220,8 @@ impl Rows {
     }
 
     /// Returns the kind of a column of the plan.
-    pub(crate) fn kind(&self, column: &str) -> Kind {
-        self.schema().column_with_name(column).map_or(Kind::Null, |(_, field)| Kind::of(field.data_type()))
+    pub(crate) fn kind(&self, column: &str) -> ValueKind {
+        self.schema().column_with_name(column).map_or(ValueKind::Null, |(_, field)| kind_of(field.data_type()))
     }
 
     /// Keeps the rows for which the condition is true. Its cheap parts come first, so that the others are evaluated for
@@ -239,7 +240,7 @@ impl Rows {
         // The closure never fails.
         let _ = condition.apply(|part| {
             cost = cost.max(match part {
-                Expr::Column(column) if self.kind(&column.name) == Kind::Text => Cost::Text,
+                Expr::Column(column) if self.kind(&column.name) == ValueKind::Text => Cost::Text,
                 Expr::Like(_) => Cost::Pattern,
                 Expr::ScalarFunction(_) | Expr::ScalarSubquery(_) | Expr::InSubquery(_) => Cost::Function,
                 _ => Cost::Number,

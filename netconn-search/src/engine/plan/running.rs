@@ -21,6 +21,7 @@ use datafusion::{
 use netconn_query::{
     ast::{self, ExprKind},
     catalogue::RunningId,
+    value::ValueKind,
 };
 
 use super::{
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::{value::Kind, whole},
+    function::whole,
 };
 
 /// Adds a hidden column for each such call, and replaces the call by its name.
@@ -69,7 +70,7 @@ fn add(
     let scope = Scope::new(planner, &rows);
     let value = match arguments.first() {
         Some(argument) => scope.value(argument)?,
-        None => Operand::new(lit(1_i64), Kind::Integer),
+        None => Operand::new(lit(1_i64), ValueKind::Integer),
     };
     let order = planner.order(&rows);
     let all = || WindowFrame::new(None);
@@ -95,7 +96,7 @@ fn add(
         RunningId::PercentOfTotal => vec![window(sum_udaf(), value.clone().number(), Vec::new(), all())],
     };
     let is_sum = matches!(id, RunningId::RunningSum | RunningId::OverallSum);
-    let whole_sum = is_sum && numeric().kind == Kind::Integer;
+    let whole_sum = is_sum && numeric().kind == ValueKind::Integer;
     let names: Vec<String> = windows.iter().map(|_| planner.planning.hidden()).collect();
     let result = planner.planning.hidden();
     let part = if id == RunningId::RunningPercent { column(&names[0]) } else { value.number() };

@@ -7,7 +7,10 @@ use netconn_model::field;
 use netconn_query::{
     ast::{self, BinaryOp, Case, ExprKind, Span, Subject},
     diagnostic::nearest,
-    printer, walk,
+    function::CONTAINS,
+    printer,
+    value::ValueKind,
+    walk,
 };
 
 use super::{
@@ -21,7 +24,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::{table, value::Kind, whole},
+    function::whole,
 };
 
 /// Largest number of columns that a warning names.
@@ -96,7 +99,7 @@ impl<'a> Scope<'a> {
     fn value_of(&self, expr: &ast::Expr) -> Result<Operand> {
         Ok(match &expr.kind {
             ExprKind::Null => Operand::null(),
-            ExprKind::Bool(value) => Operand::new(lit(*value), Kind::Bool),
+            ExprKind::Bool(value) => Operand::new(lit(*value), ValueKind::Bool),
             ExprKind::Number(number) => Operand::from_number(*number),
             ExprKind::Text(text) => Operand::from_text(text),
             ExprKind::Field(name) => {
@@ -112,7 +115,7 @@ impl<'a> Scope<'a> {
                                and match_all";
                 return Err(SearchError::query(message, expr.span));
             }
-            _ => Operand::new(Expr::IsTrue(Box::new(self.condition(expr)?)), Kind::Bool),
+            _ => Operand::new(Expr::IsTrue(Box::new(self.condition(expr)?)), ValueKind::Bool),
         })
     }
 
@@ -133,7 +136,7 @@ impl<'a> Scope<'a> {
             ExprKind::Present(inner) => {
                 let inner = self.value(inner)?;
                 match inner.kind {
-                    Kind::Null => lit(false),
+                    ValueKind::Null => lit(false),
                     _ => Expr::IsNotNull(Box::new(inner.expr)),
                 }
             }
@@ -166,13 +169,12 @@ impl<'a> Scope<'a> {
         let subjects: Vec<Expr> = match subject {
             Subject::Value(value) => {
                 let value = self.value(value)?;
-                if op == ast::MatchOp::Contains && matches!(value.kind, Kind::List(_)) {
-                    let has =
-                        |pattern| Ok(function(table::CONTAINS, vec![value.expr.clone(), self.value(pattern)?.expr]));
+                if op == ast::MatchOp::Contains && matches!(value.kind, ValueKind::List(_)) {
+                    let has = |pattern| Ok(function(CONTAINS, vec![value.expr.clone(), self.value(pattern)?.expr]));
                     let any = patterns.iter().map(has).collect::<Result<Vec<_>>>()?;
                     return Ok(joined(any, Operator::Or, false));
                 }
-                if value.kind == Kind::Null {
+                if value.kind == ValueKind::Null {
                     return Ok(lit(false));
                 }
                 vec![value.text()]
@@ -215,8 +217,8 @@ impl<'a> Scope<'a> {
                     .into_iter()
                     .unzip();
                 let any = joined(conditions.clone(), Operator::Or, false);
-                if values.iter().all(|value| value.kind == Kind::Bool) {
-                    return Ok((Operand::new(Expr::IsTrue(Box::new(any.clone())), Kind::Bool), any));
+                if values.iter().all(|value| value.kind == ValueKind::Bool) {
+                    return Ok((Operand::new(Expr::IsTrue(Box::new(any.clone())), ValueKind::Bool), any));
                 }
                 let (mut values, kind) = unify(values);
                 let Some(last) = values.pop() else { return Ok((Operand::null(), lit(false))) };
@@ -263,7 +265,7 @@ impl<'a> Scope<'a> {
         }
         let inner = self.value(inner)?.numeric();
         Ok(match inner.kind {
-            Kind::Number => Operand::new(binary(lit(0.0), Operator::Minus, inner.expr), Kind::Number),
+            ValueKind::Number => Operand::new(binary(lit(0.0), Operator::Minus, inner.expr), ValueKind::Number),
             kind => Operand::new(Expr::Negative(Box::new(inner.expr)), kind),
         })
     }
@@ -273,23 +275,25 @@ impl<'a> Scope<'a> {
         // `timestamp` is a text, but in arithmetic it counts nanoseconds.
         let counts =
             (is_timestamp(&left) && right.kind.is_numeric()) || (left.kind.is_numeric() && is_timestamp(&right));
-        if op == BinaryOp::Add && !counts && (left.kind == Kind::Text || right.kind == Kind::Text) {
+        if op == BinaryOp::Add && !counts && (left.kind == ValueKind::Text || right.kind == ValueKind::Text) {
             let joined = binary(left.text(), Operator::StringConcat, right.text());
-            return Ok(Operand::new(joined, Kind::Text));
+            return Ok(Operand::new(joined, ValueKind::Text));
         }
         let operator = arithmetic(op).unwrap_or(Operator::Plus);
         let (left, right) = (left.numeric(), right.numeric());
-        let both_whole = left.kind == Kind::Integer && right.kind == Kind::Integer;
+        let both_whole = left.kind == ValueKind::Integer && right.kind == ValueKind::Integer;
         Ok(match op {
             // A division by 0 has a missing result.
             BinaryOp::Divide => number(binary(left.number(), operator, not_zero(right.number()))),
             BinaryOp::Remainder if both_whole => {
                 let zero = datafusion::functions::core::expr_fn::nullif(right.expr, lit(0_i64));
-                Operand::new(binary(left.expr, operator, zero), Kind::Integer)
+                Operand::new(binary(left.expr, operator, zero), ValueKind::Integer)
             }
             BinaryOp::Remainder => number(binary(left.number(), operator, not_zero(right.number()))),
-            BinaryOp::Add if both_whole => Operand::new(whole::add(left.expr, right.expr), Kind::Integer),
-            BinaryOp::Subtract if both_whole => Operand::new(whole::subtract(left.expr, right.expr), Kind::Integer),
+            BinaryOp::Add if both_whole => Operand::new(whole::add(left.expr, right.expr), ValueKind::Integer),
+            BinaryOp::Subtract if both_whole => {
+                Operand::new(whole::subtract(left.expr, right.expr), ValueKind::Integer)
+            }
             // A product of whole numbers may be too large for one, so it is a 64-bit float.
             _ => number(binary(left.number(), operator, right.number())),
         })
@@ -298,7 +302,7 @@ impl<'a> Scope<'a> {
 
 /// Returns the result of arithmetic. Adding 0 turns -0 into 0, because sorts and distinct values tell them apart.
 fn number(result: Expr) -> Operand {
-    Operand::new(binary(result, Operator::Plus, lit(0.0)), Kind::Number)
+    Operand::new(binary(result, Operator::Plus, lit(0.0)), ValueKind::Number)
 }
 
 fn not_zero(number: Expr) -> Expr {

@@ -10,6 +10,8 @@ use datafusion::{
 use netconn_query::{
     ast::{Command, CommandKind, Name, Query, Span},
     duration,
+    function::MOMENT,
+    value::ValueKind,
 };
 
 use super::{
@@ -17,10 +19,7 @@ use super::{
     operand::{binary, cast, function},
     rows::{Rows, column},
 };
-use crate::engine::{
-    error::{Result, SearchError},
-    function::{table, value::Kind},
-};
+use crate::engine::error::{Result, SearchError};
 
 /// Returns the milliseconds of a shift; negative ones look back.
 fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {
@@ -117,9 +116,9 @@ pub(crate) async fn compare(
             let other = planner.planning.hidden();
             let value = match shifted.kind(key) {
                 // Buckets of the other time are moved by the shift to match those of this time.
-                Kind::Time => {
-                    let nanos = binary(cast(column(key), Kind::Integer), Operator::Minus, lit(millis * 1_000_000));
-                    function(table::MOMENT, vec![nanos])
+                ValueKind::Time => {
+                    let nanos = binary(cast(column(key), ValueKind::Integer), Operator::Minus, lit(millis * 1_000_000));
+                    function(MOMENT, vec![nanos])
                 }
                 _ => column(key),
             };

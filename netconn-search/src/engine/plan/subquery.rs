@@ -6,7 +6,10 @@ use datafusion::{
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use hashbrown::HashSet;
-use netconn_query::ast::{self, ExprKind, Query, Span};
+use netconn_query::{
+    ast::{self, ExprKind, Query, Span},
+    value::Value,
+};
 
 use super::{
     Planner,
@@ -15,7 +18,7 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::value::{Value, normal},
+    function::column::{normal, value_at},
 };
 
 /// Largest number of values of a subquery.
@@ -113,7 +116,7 @@ impl Planner {
 #[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]
 fn literal(column: &ArrayRef, row: usize) -> Result<ExprKind> {
     let column = normal(column)?;
-    Ok(match Value::at(&column, row) {
+    Ok(match value_at(&column, row) {
         Value::Null => ExprKind::Null,
         Value::Bool(value) => ExprKind::Bool(value),
         Value::Integer(value) => ExprKind::Number(value as f64),

@@ -17,12 +17,15 @@ use datafusion::{
     logical_expr::LogicalPlanBuilder,
     physical_plan::collect,
 };
-use netconn_query::ast::Name;
+use netconn_query::{
+    ast::Name,
+    value::{Value, ValueKind},
+};
 
 use super::{Planner, physical::physical_plan, rows::Rows};
 use crate::engine::{
     error::{Result, SearchError},
-    function::value::{Column, Kind, Value, normal},
+    function::column::{Column, normal, value_at},
 };
 
 /// Largest number of rows of a table.
@@ -183,20 +186,20 @@ fn typed(cells: impl Iterator<Item = Option<String>> + Clone) -> ArrayRef {
     let plain = |cell: &str| !(cell.len() > 1 && cell.starts_with('0') && !cell.starts_with("0."));
     let there = || cells.clone().flatten();
     let kind = if there().next().is_none() {
-        Kind::Text
+        ValueKind::Text
     } else if there().all(|cell| plain(&cell) && cell.parse::<i64>().is_ok_and(|number| number.to_string() == cell)) {
-        Kind::Integer
+        ValueKind::Integer
     } else if there().all(|cell| plain(&cell) && digits(&cell)) && distinct(there()) {
-        Kind::Number
+        ValueKind::Number
     } else {
-        Kind::Text
+        ValueKind::Text
     };
     let mut column = Column::new(kind);
     for cell in cells {
         column.push(match (cell, kind) {
             (None, _) => Value::Null,
-            (Some(cell), Kind::Integer) => cell.parse().map_or(Value::Null, Value::Integer),
-            (Some(cell), Kind::Number) => cell.parse().map_or(Value::Null, Value::Number),
+            (Some(cell), ValueKind::Integer) => cell.parse().map_or(Value::Null, Value::Integer),
+            (Some(cell), ValueKind::Number) => cell.parse().map_or(Value::Null, Value::Number),
             (Some(cell), _) => Value::owned(cell),
         });
     }
@@ -266,7 +269,7 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
         for row in 0..batch.num_rows() {
             let mut line = vec![None; names.len()];
             for (place, column) in places.iter().zip(&columns) {
-                line[*place] = Value::at(column, row).text().map(std::borrow::Cow::into_owned);
+                line[*place] = value_at(column, row).text().map(std::borrow::Cow::into_owned);
             }
             // A row that the table has is not added again.
             if !merge || !cells.contains(&line) {

@@ -13,11 +13,11 @@ mod store;
 use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
-use netconn_query::{diagnostic::Severity, parser::parse};
+use netconn_query::{diagnostic::Severity, parser::parse, value::Value};
 
 use crate::engine::{
     ProgressSnapshot, Search, SearchError,
-    function::value::{Value, normal},
+    function::column::{normal, value_at},
     runtime,
 };
 
@@ -38,7 +38,7 @@ pub(super) fn search(search: &Search, query: &str) -> Result<(Table, ProgressSna
             let columns: Vec<_> = batch.columns().iter().map(|column| normal(column).unwrap()).collect();
             for row in 0..batch.num_rows() {
                 let text = |value: Value<'_>| value.text().map_or("null".to_owned(), std::borrow::Cow::into_owned);
-                table.push(columns.iter().map(|column| text(Value::at(column, row))).collect());
+                table.push(columns.iter().map(|column| text(value_at(column, row))).collect());
             }
         }
         Ok((table, answer.progress.snapshot()))

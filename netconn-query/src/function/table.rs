@@ -3,22 +3,17 @@
 
 use std::hash::{Hash, Hasher};
 
-use netconn_query::catalogue::PlainId;
-
-use super::{
-    array,
-    call::Call,
-    format,
-    geography::{self, Place},
-    network, number, text, time,
-    value::{Kind, Value},
+use super::{Patterns, array, format, network, number, text, time};
+use crate::{
+    catalogue::PlainId,
+    value::{Value, ValueKind},
 };
 
 /// Kind of a function's result, by the kinds of its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Returns {
+pub enum Returns {
     /// Always this.
-    Kind(Kind),
+    Kind(ValueKind),
     /// Whole numbers if all arguments are, else numbers.
     Numeric,
     /// The kind of its first argument.
@@ -33,26 +28,40 @@ pub(crate) enum Returns {
 
 /// How a function computes its value for a row.
 #[derive(Clone, Copy)]
-pub(crate) enum Run {
+pub enum Run {
     /// From its arguments alone.
     Values(for<'a> fn(&[Value<'a>]) -> Value<'a>),
-    /// With a cache that lives as long as a batch.
-    Call(for<'a> fn(&Call<'_>, &[Value<'a>]) -> Value<'a>),
+    /// With compiled patterns, which live longer than a row.
+    Patterns(for<'a> fn(&dyn Patterns, &[Value<'a>]) -> Value<'a>),
     /// From the database of places (MMDB).
     Geography(Place),
 }
 
+/// What the database of places can be asked of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Place {
+    Country,
+    CountryIso,
+    City,
+    State,
+    StateIso,
+    Continent,
+    ContinentCode,
+    Location,
+}
+
 /// A function that computes a value for each row.
 #[derive(Clone, Copy)]
-pub(crate) struct RowFunction {
+pub struct RowFunction {
     /// Name in plans; it begins with `_` if queries cannot call the function.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Kind of the result.
-    pub(crate) returns: Returns,
+    pub returns: Returns,
     /// The code.
-    pub(crate) run: Run,
+    pub run: Run,
     /// Whether the second argument is a regular expression, which is checked before the query runs.
-    pub(crate) has_regex: bool,
+    pub has_regex: bool,
 }
 
 /// By name: each function has its own.
@@ -86,7 +95,8 @@ impl RowFunction {
 
 /// A function that the planner replaces by something else, because it needs the searched time or has a lambda.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Planned {
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Planned {
     Timebucket,
     QueryStart,
     QueryEnd,
@@ -97,7 +107,7 @@ pub(crate) enum Planned {
 
 /// What a function with a lambda makes of the lambda's results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum LambdaKind {
+pub enum LambdaKind {
     /// An array of the results.
     Map,
     /// The elements whose result is true.
@@ -109,45 +119,44 @@ pub(crate) enum LambdaKind {
 }
 
 /// How the engine evaluates a plain function.
-pub(crate) enum Code {
+pub enum Code {
     /// Row by row.
     Row(RowFunction),
     /// By a plan of its own.
     Planned(Planned),
 }
 
-const BOOL: Returns = Returns::Kind(Kind::Bool);
-const INTEGER: Returns = Returns::Kind(Kind::Integer);
-const NUMBER: Returns = Returns::Kind(Kind::Number);
-const TEXT: Returns = Returns::Kind(Kind::Text);
-const TIME: Returns = Returns::Kind(Kind::Time);
-const TEXTS: Returns = Returns::Kind(Kind::List(&Kind::Text));
+const BOOL: Returns = Returns::Kind(ValueKind::Bool);
+const INTEGER: Returns = Returns::Kind(ValueKind::Integer);
+const NUMBER: Returns = Returns::Kind(ValueKind::Number);
+const TEXT: Returns = Returns::Kind(ValueKind::Text);
+const TIME: Returns = Returns::Kind(ValueKind::Time);
+const TEXTS: Returns = Returns::Kind(ValueKind::List(&ValueKind::Text));
 
 /// Number or text as a moment.
-pub(crate) const MOMENT: RowFunction = RowFunction::internal("_moment", TIME, Run::Values(time::moment));
+pub const MOMENT: RowFunction = RowFunction::internal("_moment", TIME, Run::Values(time::moment));
 /// -1, 0 or 1: how two texts are ordered, addresses by their bytes.
-pub(crate) const ORDER: RowFunction = RowFunction::internal("_order", INTEGER, Run::Values(network::order));
+pub const ORDER: RowFunction = RowFunction::internal("_order", INTEGER, Run::Values(network::order));
 /// Distinct values of an array, sorted and joined.
-pub(crate) const HACKLIST: RowFunction = RowFunction::internal("_hacklist", TEXT, Run::Values(array::hacklist));
+pub const HACKLIST: RowFunction = RowFunction::internal("_hacklist", TEXT, Run::Values(array::hacklist));
 /// First elements of an array.
-pub(crate) const CUT: RowFunction = RowFunction::internal("_cut", Returns::First, Run::Values(array::cut));
+pub const CUT: RowFunction = RowFunction::internal("_cut", Returns::First, Run::Values(array::cut));
 /// Group of the first match of a regular expression.
-pub(crate) const EXTRACT: RowFunction = RowFunction::internal("_extract", TEXT, Run::Call(text::extract));
+pub const EXTRACT: RowFunction = RowFunction::internal("_extract", TEXT, Run::Patterns(text::extract));
 /// Whether a pattern that differs from row to row fits.
-pub(crate) const MATCH: RowFunction = RowFunction::internal("_match", BOOL, Run::Call(text::matches));
+pub const MATCH: RowFunction = RowFunction::internal("_match", BOOL, Run::Patterns(text::matches));
 /// `contains`, which the plan also makes of other expressions.
-pub(crate) const CONTAINS: RowFunction = RowFunction::of(PlainId::Contains, BOOL, Run::Values(array::contains));
+pub const CONTAINS: RowFunction = RowFunction::of(PlainId::Contains, BOOL, Run::Values(array::contains));
 /// `string`, which the plan also makes of other expressions.
-pub(crate) const AS_TEXT: RowFunction = RowFunction::of(PlainId::String, TEXT, Run::Values(text::string));
+pub const AS_TEXT: RowFunction = RowFunction::of(PlainId::String, TEXT, Run::Values(text::string));
 /// `number`, which the plan also makes of other expressions.
-pub(crate) const AS_NUMBER: RowFunction = RowFunction::of(PlainId::Number, NUMBER, Run::Values(text::number));
+pub const AS_NUMBER: RowFunction = RowFunction::of(PlainId::Number, NUMBER, Run::Values(text::number));
 /// `net_ipsubnet`, which the plan also makes of other expressions.
-pub(crate) const NET_IPSUBNET: RowFunction =
-    RowFunction::of(PlainId::NetIpsubnet, BOOL, Run::Call(network::net_ipsubnet));
+pub const NET_IPSUBNET: RowFunction = RowFunction::of(PlainId::NetIpsubnet, BOOL, Run::Patterns(network::net_ipsubnet));
 
 /// Returns the code of a function of the language.
 #[rustfmt::skip] // a table: one row, one line
-pub(crate) fn code(id: PlainId) -> Code {
+pub fn code(id: PlainId) -> Code {
     Code::Row(match id {
         PlainId::Abs => RowFunction::of(id, Returns::Numeric, Run::Values(number::abs)),
         PlainId::Ceiling => RowFunction::of(id, INTEGER, Run::Values(number::ceiling)),
@@ -171,8 +180,8 @@ pub(crate) fn code(id: PlainId) -> Code {
         PlainId::Bool => RowFunction::of(id, BOOL, Run::Values(text::bool)),
         PlainId::String => AS_TEXT,
         PlainId::Number => AS_NUMBER,
-        PlainId::Replace => RowFunction::with_regex(id, TEXT, Run::Call(text::replace)),
-        PlainId::ExtractMatches => RowFunction::with_regex(id, TEXTS, Run::Call(text::extract_matches)),
+        PlainId::Replace => RowFunction::with_regex(id, TEXT, Run::Patterns(text::replace)),
+        PlainId::ExtractMatches => RowFunction::with_regex(id, TEXTS, Run::Patterns(text::extract_matches)),
         PlainId::Format => RowFunction::of(id, TEXT, Run::Values(format::format)),
         PlainId::JsonObjectValue => RowFunction::of(id, TEXT, Run::Values(text::json_object_value)),
         PlainId::NetIp => RowFunction::of(id, BOOL, Run::Values(network::net_ip)),
@@ -196,7 +205,7 @@ pub(crate) fn code(id: PlainId) -> Code {
         PlainId::ArrayGet => RowFunction::of(id, Returns::Element, Run::Values(array::get)),
         PlainId::Get => RowFunction::of(id, Returns::Element, Run::Values(array::get)),
         PlainId::ArrayToString => RowFunction::of(id, TEXT, Run::Values(array::to_string)),
-        PlainId::Split => RowFunction::with_regex(id, TEXTS, Run::Call(text::split)),
+        PlainId::Split => RowFunction::with_regex(id, TEXTS, Run::Patterns(text::split)),
         PlainId::Contains => CONTAINS,
         PlainId::Distinct => RowFunction::of(id, Returns::First, Run::Values(array::distinct)),
         PlainId::Sort => RowFunction::of(id, Returns::First, Run::Values(array::sort)),
@@ -226,52 +235,37 @@ pub(crate) fn code(id: PlainId) -> Code {
 
 impl Returns {
     /// The kind of the result.
-    pub(crate) fn of(self, arguments: &[Kind]) -> Kind {
-        let first = arguments.first().copied().unwrap_or(Kind::Null);
+    pub fn of(self, arguments: &[ValueKind]) -> ValueKind {
+        let first = arguments.first().copied().unwrap_or(ValueKind::Null);
         match self {
             Self::Kind(kind) => kind,
-            Self::Numeric if arguments.iter().all(|kind| matches!(kind, Kind::Integer | Kind::Bool)) => Kind::Integer,
-            Self::Numeric => Kind::Number,
+            Self::Numeric if arguments.iter().all(|kind| matches!(kind, ValueKind::Integer | ValueKind::Bool)) => {
+                ValueKind::Integer
+            }
+            Self::Numeric => ValueKind::Number,
             Self::First => first,
             Self::Element => match first {
-                Kind::List(element) => *element,
-                _ => Kind::Text,
+                ValueKind::List(element) => *element,
+                _ => ValueKind::Text,
             },
-            Self::ListOfAll => Kind::list(common(arguments.iter().copied())),
-            Self::Concat if arguments.iter().any(|kind| matches!(kind, Kind::List(_))) => {
-                Kind::list(common(arguments.iter().map(|kind| match kind {
-                    Kind::List(element) => **element,
+            Self::ListOfAll => ValueKind::list(common(arguments.iter().copied())),
+            Self::Concat if arguments.iter().any(|kind| matches!(kind, ValueKind::List(_))) => {
+                ValueKind::list(common(arguments.iter().map(|kind| match kind {
+                    ValueKind::List(element) => **element,
                     kind => *kind,
                 })))
             }
-            Self::Concat => Kind::Text,
+            Self::Concat => ValueKind::Text,
         }
     }
 }
 
-fn common(kinds: impl Iterator<Item = Kind>) -> Kind {
-    kinds.reduce(Kind::with).unwrap_or(Kind::Null)
+fn common(kinds: impl Iterator<Item = ValueKind>) -> ValueKind {
+    kinds.reduce(ValueKind::with).unwrap_or(ValueKind::Null)
 }
 
 impl std::fmt::Debug for RowFunction {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(self.name)
-    }
-}
-
-/// Opened once for all queries of a process.
-pub(crate) type Database = std::sync::Arc<maxminddb::Reader<Vec<u8>>>;
-
-impl Run {
-    /// The value for one row.
-    pub(crate) fn row<'a>(self, call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
-        match self {
-            Self::Values(run) => run(arguments),
-            Self::Call(run) => run(call, arguments),
-            Self::Geography(place) => match call.database() {
-                Some(database) => geography::look_up(database, place, &arguments[0], arguments.get(1)),
-                None => Value::Null,
-            },
-        }
     }
 }

@@ -5,35 +5,28 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::IpNet;
-
-use super::{call::Call, value::Value};
-
-/// Reads the address in a text; an IPv4-mapped one is returned as IPv4.
-pub(crate) fn address(text: &str) -> Option<IpAddr> {
-    // A quick test first, because most texts are no addresses.
-    if text.len() > 45 || !text.as_bytes().first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':') {
-        return None;
-    }
-    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
-}
+use super::Patterns;
+use crate::{
+    address::{self, address},
+    value::Value,
+};
 
 fn is<'a>(value: &Value<'a>, test: impl FnOnce(IpAddr) -> bool) -> Value<'a> {
     value.text().map_or(Value::Null, |text| Value::Bool(address(&text).is_some_and(test)))
 }
 
 /// Whether the value is an IP address.
-pub(crate) fn net_ip<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_ip<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |_| true)
 }
 
 /// Whether the value is an IPv4 address.
-pub(crate) fn net_ipv4<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_ipv4<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| address.is_ipv4())
 }
 
 /// Whether the value is an IPv6 address.
-pub(crate) fn net_ipv6<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_ipv6<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| address.is_ipv6())
 }
 
@@ -48,17 +41,17 @@ fn rfc4193(address: Ipv6Addr) -> bool {
 }
 
 /// Whether the value is an IPv4 address of RFC 1918 or 127/8.
-pub(crate) fn net_rfc1918<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_rfc1918<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| matches!(address, IpAddr::V4(address) if rfc1918(address)))
 }
 
 /// Whether the value is an IPv6 address of RFC 4193.
-pub(crate) fn net_rfc4193<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_rfc4193<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| matches!(address, IpAddr::V6(address) if rfc4193(address)))
 }
 
 /// Whether the value is an address of RFC 1918 or RFC 4193, a loopback or a link-local address.
-pub(crate) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| match address {
         IpAddr::V4(address) => rfc1918(address) || address.is_link_local(),
         IpAddr::V6(address) => rfc4193(address) || address.is_loopback() || address.is_unicast_link_local(),
@@ -66,28 +59,19 @@ pub(crate) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// `net_ipsubnet(address, network, …)`: whether the address is in one of the networks.
-pub(crate) fn net_ipsubnet<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_ipsubnet<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| {
         arguments[1..]
             .iter()
             .filter_map(Value::text)
-            .any(|network| call.network(&network).is_some_and(|network| network.contains(&address)))
+            .any(|network| patterns.network(&network).is_some_and(|network| network.contains(&address)))
     })
 }
 
-/// Reads a network in CIDR form.
-pub(crate) fn network(text: &str) -> Option<IpNet> {
-    text.contains('/').then(|| text.trim().parse().ok()).flatten()
-}
-
 /// `order(a, b)`: -1, 0 or 1; addresses are ordered by their number, other texts by code point.
-pub(crate) fn order<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn order<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(left), Some(right)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
-    let order = match (address(&left), address(&right)) {
-        (Some(left), Some(right)) => left.cmp(&right),
-        _ => left.cmp(&right),
-    };
-    Value::Integer(match order {
+    Value::Integer(match address::order(&left, &right) {
         Ordering::Less => -1,
         Ordering::Equal => 0,
         Ordering::Greater => 1,
@@ -146,12 +130,12 @@ fn part<'a>(value: &Value<'a>, take: impl for<'b> FnOnce(&Url<'b>) -> &'b str) -
 }
 
 /// The scheme: `https` of `https://…`.
-pub(crate) fn net_url_scheme<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_scheme<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.scheme)
 }
 
 /// The user, the host and the port.
-pub(crate) fn net_url_netloc<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_netloc<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.netloc)
 }
 
@@ -162,12 +146,12 @@ fn named<'a>(url: &Url<'a>) -> &'a str {
 }
 
 /// The registered domain of the host, by the public suffix list; or its address.
-pub(crate) fn net_url_domain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_domain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| psl::domain_str(named(url)).unwrap_or(domain(url)))
 }
 
 /// The labels of the host's name before its registered domain.
-pub(crate) fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| {
         let host = named(url);
         let registered = psl::domain_str(host).unwrap_or(host);
@@ -176,7 +160,7 @@ pub(crate) fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// The public suffix of the host's name.
-pub(crate) fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| {
         let host = named(url);
         if host.contains('.') { psl::suffix_str(host).unwrap_or_default() } else { "" }
@@ -184,12 +168,12 @@ pub(crate) fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// The user, with a password if there is one.
-pub(crate) fn net_url_userinfo<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_userinfo<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.netloc.rsplit_once('@').map_or("", |(user, _)| user))
 }
 
 /// The port as a number, if the URL has one.
-pub(crate) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let url = url(&text);
     let host = url.netloc.rsplit_once(']').map_or(url.netloc, |(_, after)| after);
@@ -199,17 +183,17 @@ pub(crate) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// The path, from the first slash after the host.
-pub(crate) fn net_url_path<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_path<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.path)
 }
 
 /// The text behind the question mark.
-pub(crate) fn net_url_query<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_query<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.query)
 }
 
 /// The text behind the hash sign.
-pub(crate) fn net_url_fragment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn net_url_fragment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.fragment)
 }
 

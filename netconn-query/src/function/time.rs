@@ -7,7 +7,7 @@ use jiff::{
     tz::{Offset, TimeZone},
 };
 
-use super::value::{Value, parse_time};
+use crate::value::{Value, nanoseconds};
 
 /// 5 January 1970: weeks begin on Mondays.
 const MONDAY: i64 = 4 * 86_400_000_000_000;
@@ -15,37 +15,16 @@ const MONDAY: i64 = 4 * 86_400_000_000_000;
 /// One week in nanoseconds.
 const WEEK: i64 = 7 * 86_400_000_000_000;
 
-/// Returns the nanoseconds since 1970 of a value that stands for a moment. The size of a number tells its unit:
-/// seconds, milliseconds, microseconds and nanoseconds do not overlap for moments between 1973 and 5138.
-pub(crate) fn nanoseconds(value: &Value<'_>) -> Option<i64> {
-    match value {
-        Value::Time(nanos) => Some(*nanos),
-        Value::Text(text) => parse_time(text).or_else(|| scaled(text.trim().parse().ok()?)),
-        value => scaled(value.integer()?),
-    }
-}
-
-/// Returns the nanoseconds of a number that stands for a moment.
-pub(crate) fn scaled(number: i64) -> Option<i64> {
-    let factor = match number.unsigned_abs() {
-        0..100_000_000_000 => 1_000_000_000,
-        100_000_000_000..100_000_000_000_000 => 1_000_000,
-        100_000_000_000_000..100_000_000_000_000_000 => 1_000,
-        _ => 1,
-    };
-    number.checked_mul(factor)
-}
-
 /// Returns the beginning of the bucket that a moment is in, UTC, from the width in nanoseconds; weeks begin on Mondays.
 /// `None` if it is before all moments.
-pub(crate) fn bucket(nanos: i64, width: i64) -> Option<i64> {
+pub fn bucket(nanos: i64, width: i64) -> Option<i64> {
     let offset = if width > 0 && width % WEEK == 0 { MONDAY } else { 0 };
     nanos.checked_sub(nanos.checked_sub(offset)?.rem_euclid(width.max(1)))
 }
 
 /// `strftime(time[, format[, zone]])`, time and format in either order: RFC 3339 if there is no format, UTC if there is no
 /// zone.
-pub(crate) fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (time, format) = match arguments {
         [Value::Text(format), time, ..] if format.contains('%') => (time, Some(format)),
         [time, Value::Text(format), ..] => (time, Some(format)),
@@ -65,7 +44,7 @@ pub(crate) fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// `strptime(text, format)`, in either order: the moment in a text; UTC if it has no zone.
-pub(crate) fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Value::Text(first), Value::Text(second)) = (&arguments[0], &arguments[1]) else { return Value::Null };
     let (text, format) = if first.contains('%') { (second, first) } else { (first, second) };
     let Ok(parts) = BrokenDownTime::parse(format.as_ref(), text.as_ref()) else { return Value::Null };
@@ -78,23 +57,13 @@ pub(crate) fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Returns the moment that a text or a number stands for.
-pub(crate) fn moment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn moment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     nanoseconds(&arguments[0]).map_or(Value::Null, Value::Time)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_moments_by_their_size() {
-        let nanos = 1_700_000_000_000_000_000;
-        for number in [1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, nanos] {
-            assert_eq!(nanoseconds(&Value::Integer(number)), Some(nanos));
-        }
-        assert_eq!(nanoseconds(&Value::owned("2023-11-14T22:13:20Z")), Some(nanos));
-        assert_eq!(nanoseconds(&Value::owned("soon")), None);
-    }
 
     #[test]
     fn buckets_begin_at_round_times() {

@@ -4,13 +4,15 @@ use std::{borrow::Cow, sync::LazyLock};
 
 use regex::{Captures, Regex};
 
-use super::{
-    call::Call,
+use super::Patterns;
+use crate::{
+    ast::MatchOp,
+    text_pattern,
     value::{Value, parse_number},
 };
 
 /// Counts the characters of a text, or the elements of an array.
-pub(crate) fn len<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn len<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let count = match &arguments[0] {
         Value::Null => return Value::Null,
         Value::List(values) => values.len(),
@@ -24,27 +26,27 @@ fn map<'a>(value: &Value<'a>, function: impl FnOnce(&str) -> String) -> Value<'a
 }
 
 /// Converts a text to lower case.
-pub(crate) fn lower<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn lower<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     map(&arguments[0], str::to_lowercase)
 }
 
 /// Converts a text to upper case.
-pub(crate) fn upper<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn upper<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     map(&arguments[0], str::to_uppercase)
 }
 
 /// Removes white space, or the given characters, from both ends.
-pub(crate) fn trim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn trim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, true, true)
 }
 
 /// Removes white space, or the given characters, from the beginning.
-pub(crate) fn ltrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn ltrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, true, false)
 }
 
 /// Removes white space, or the given characters, from the end.
-pub(crate) fn rtrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn rtrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, false, true)
 }
 
@@ -62,7 +64,7 @@ fn strip<'a>(arguments: &[Value<'a>], left: bool, right: bool) -> Value<'a> {
 }
 
 /// `substr(text, start[, length])`: characters from `start`, counted from 0; from the end if negative.
-pub(crate) fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let Some(start) = arguments[1].integer() else { return Value::Null };
     let count = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
@@ -76,7 +78,7 @@ pub(crate) fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Whether the value is missing or empty.
-pub(crate) fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Null => true,
         Value::Text(text) => text.is_empty(),
@@ -86,7 +88,7 @@ pub(crate) fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Whether the value is missing, empty or white space.
-pub(crate) fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Null => true,
         Value::Text(text) => text.trim().is_empty(),
@@ -95,7 +97,7 @@ pub(crate) fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Converts a value to true or false; the texts `false`, `no` and `0` are false.
-pub(crate) fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Text(text) => !matches!(text.trim().to_lowercase().as_str(), "" | "false" | "no" | "0"),
         value => value.truth(),
@@ -103,12 +105,12 @@ pub(crate) fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Converts a value to a text.
-pub(crate) fn string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()))
 }
 
 /// Converts a value to a number; missing if it is none.
-pub(crate) fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Text(text) => parse_number(text).map_or(Value::Null, Value::Number),
         value => value.number().map_or(Value::Null, Value::Number),
@@ -126,11 +128,11 @@ fn with_numbers(replacement: &str) -> Cow<'_, str> {
 }
 
 /// `replace(text, regex, replacement)`: replaces every match; `$1` in the replacement is the first group.
-pub(crate) fn replace<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
+pub fn replace<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern), Some(new)) = (arguments[0].text(), arguments[1].text(), arguments[2].text()) else {
         return Value::Null;
     };
-    match call.regex(&pattern) {
+    match patterns.regex(&pattern) {
         Some(regex) => Value::owned(regex.replace_all(&text, with_numbers(&new).as_ref()).into_owned()),
         None => Value::Null,
     }
@@ -143,52 +145,51 @@ fn most(arguments: &[Value<'_>]) -> usize {
 }
 
 /// `extract_matches(text, regex[, n])`: the matches, or the first group of each if there is one.
-pub(crate) fn extract_matches<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
+pub fn extract_matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
-    let Some(regex) = call.regex(&pattern) else { return Value::Null };
+    let Some(regex) = patterns.regex(&pattern) else { return Value::Null };
     let found = regex.captures_iter(&text).filter_map(|found| found.get(1).or_else(|| found.get(0)));
     Value::List(found.take(most(arguments)).map(|found| Value::owned(found.as_str())).collect())
 }
 
 /// `split(text, regex[, n])`: the parts between the matches; the last of n parts is the rest of the text.
-pub(crate) fn split<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
+pub fn split<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
-    let Some(regex) = call.regex(&pattern) else { return Value::Null };
+    let Some(regex) = patterns.regex(&pattern) else { return Value::Null };
     Value::List(regex.splitn(&text, most(arguments)).map(Value::owned).collect())
 }
 
 /// `extract(text, regex, group)`: the group of the first match, for `parse`. Missing if nothing matches.
-pub(crate) fn extract<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
+pub fn extract<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern), Some(group)) = (arguments[0].text(), arguments[1].text(), arguments[2].integer())
     else {
         return Value::Null;
     };
     let group = usize::try_from(group).unwrap_or(0);
-    let found = call.regex(&pattern).and_then(|regex| regex.captures(&text));
+    let found = patterns.regex(&pattern).and_then(|regex| regex.captures(&text));
     found.and_then(|found| found.get(group)).map_or(Value::Null, |found| Value::owned(found.as_str()))
 }
 
 /// `match(text, how, insensitive, pattern)`: whether a pattern fits that is not known before the query runs.
-pub(crate) fn matches<'a>(call: &Call<'_>, arguments: &[Value<'a>]) -> Value<'a> {
+pub fn matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(how), Some(pattern)) = (arguments[0].text(), arguments[1].text(), arguments[3].text()) else {
         return Value::Null;
     };
     let insensitive = arguments[2].truth();
     if how == "matches" {
         let pattern = if insensitive { Cow::Owned(format!("(?i){pattern}")) } else { pattern };
-        return call.regex(&pattern).map_or(Value::Null, |regex| Value::Bool(regex.is_match(&text)));
+        return patterns.regex(&pattern).map_or(Value::Null, |regex| Value::Bool(regex.is_match(&text)));
     }
-    let fold = |text: Cow<'_, str>| if insensitive { text.to_lowercase() } else { text.into_owned() };
-    let (text, pattern) = (fold(text), fold(pattern));
-    Value::Bool(match how.as_ref() {
-        "starts_with" => text.starts_with(&pattern),
-        "ends_with" => text.ends_with(&pattern),
-        _ => text.contains(&pattern),
-    })
+    let op = match how.as_ref() {
+        "starts_with" => MatchOp::StartsWith,
+        "ends_with" => MatchOp::EndsWith,
+        _ => MatchOp::Contains,
+    };
+    Value::Bool(text_pattern::fits(op, insensitive, &text, &pattern))
 }
 
 /// `json_object_value(json, key)`: a member of a JSON object.
-pub(crate) fn json_object_value<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn json_object_value<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(key)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(serde_json::Value::Object(mut object)) => match object.remove(key.as_ref()) {

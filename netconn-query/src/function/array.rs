@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::value::Value;
+use crate::value::Value;
 
 fn list<'b, 'a>(value: &'b Value<'a>) -> Option<&'b [Value<'a>]> {
     match value {
@@ -12,7 +12,7 @@ fn list<'b, 'a>(value: &'b Value<'a>) -> Option<&'b [Value<'a>]> {
 }
 
 /// Whether two values are equal; a number in a text equals the number.
-pub(crate) fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
+pub fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
     match (left, right) {
         (Value::Text(left), Value::Text(right)) => left == right,
         (Value::Null, Value::Null) => true,
@@ -25,7 +25,7 @@ pub(crate) fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
 }
 
 /// Orders two values: numbers by size, texts by code point, missing values last.
-pub(crate) fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
+pub fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
     match (left, right) {
         (Value::Null, Value::Null) => Ordering::Equal,
         (Value::Null, _) => Ordering::Greater,
@@ -39,19 +39,19 @@ pub(crate) fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
 }
 
 /// Returns an array of the arguments.
-pub(crate) fn array<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn array<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(arguments.to_vec())
 }
 
 /// Returns the element at an index; a negative index counts from the end.
-pub(crate) fn get<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn get<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(values), Some(place)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
     let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
     usize::try_from(place).ok().and_then(|place| values.get(place)).cloned().unwrap_or(Value::Null)
 }
 
 /// Joins the elements by a text, or by a comma.
-pub(crate) fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else {
         return arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()));
     };
@@ -61,7 +61,7 @@ pub(crate) fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Joins the values of an array in ascending order.
-pub(crate) fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match list(&arguments[0]) {
         None => Value::Null,
         Some(values) => {
@@ -73,7 +73,7 @@ pub(crate) fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Whether an array has an element, or a text another text.
-pub(crate) fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Null => Value::Null,
         Value::List(values) => Value::Bool(values.iter().any(|value| equal(value, &arguments[1]))),
@@ -85,7 +85,7 @@ pub(crate) fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Keeps the first of equal elements.
-pub(crate) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
     let mut seen: Vec<Value<'a>> = Vec::new();
     for value in values {
@@ -97,7 +97,7 @@ pub(crate) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Sorts the elements in ascending order.
-pub(crate) fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
     let mut values = values.to_vec();
     values.sort_by(compare);
@@ -105,7 +105,7 @@ pub(crate) fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// `slice(array, start[, end])`: the elements from `start` up to `end`; negative indexes count from the end.
-pub(crate) fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(values), Some(start)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
     let place = |place: i64| {
         let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
@@ -117,7 +117,7 @@ pub(crate) fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Concatenates arrays, or texts if no argument is an array.
-pub(crate) fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     if arguments.iter().all(|argument| list(argument).is_none()) {
         return Value::owned(arguments.iter().filter_map(Value::text).collect::<String>());
     }
@@ -133,6 +133,6 @@ pub(crate) fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// `cut(array, n)`: the first n elements, for `array_agg(x, n)`.
-pub(crate) fn cut<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub fn cut<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     slice(&[arguments[0].clone(), Value::Integer(0), arguments[1].clone()])
 }

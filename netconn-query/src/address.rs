@@ -1,0 +1,50 @@
+//! Addresses and networks in texts.
+
+use std::{cmp::Ordering, net::IpAddr};
+
+use ipnet::IpNet;
+
+/// Bytes of the longest address: an IPv6 address with an IPv4 address at its end.
+const LONGEST: usize = 45;
+
+/// Returns the address in a text, an IPv4-mapped one as IPv4.
+pub fn address(text: &str) -> Option<IpAddr> {
+    // Longer than any address, or without what every address has: most texts are none.
+    if text.len() > LONGEST || !text.as_bytes().first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':') {
+        return None;
+    }
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// Returns the network that a text in CIDR form means.
+pub fn network(text: &str) -> Option<IpNet> {
+    text.contains('/').then(|| text.trim().parse().ok()).flatten()
+}
+
+/// Compares two addresses by their number, other texts by code point.
+pub fn order(left: &str, right: &str) -> Ordering {
+    match (address(left), address(right)) {
+        (Some(left), Some(right)) => left.cmp(&right),
+        _ => left.cmp(right),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_an_order_of_their_own() {
+        assert_eq!(order("10.0.0.9", "10.0.0.10"), Ordering::Less);
+        assert_eq!(order("b9", "b10"), Ordering::Greater);
+        assert_eq!(order("9.9.9.9", "::1"), Ordering::Less);
+        assert_eq!(order("::ffff:9.9.9.9", "9.9.9.9"), Ordering::Equal);
+    }
+
+    #[test]
+    fn networks_are_read() {
+        assert_eq!(network(" 10.0.0.0/8 ").map(|network| network.prefix_len()), Some(8));
+        assert_eq!(network("10.0.0.0"), None);
+        assert_eq!(network("/usr/bin"), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! Calls of functions that work row by row.
+
+use std::{collections::HashMap, sync::Arc};
+
+use ipnet::IpNet;
+use regex::Regex;
+
+use super::{
+    EventFields,
+    node::{Node, Row},
+};
+use crate::{
+    address,
+    function::{Patterns, RowFunction, Run},
+    value::{Value, ValueKind},
+};
+
+/// A function and its arguments.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) function: RowFunction,
+    pub(super) arguments: Vec<Node>,
+    pub(super) kind: ValueKind,
+    pub(super) spelled: Spelled,
+}
+
+impl Call {
+    /// The value for an event.
+    pub(super) fn value<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Value<'e> {
+        let run = |arguments: &[Value<'e>]| match self.function.run {
+            Run::Values(run) => run(arguments),
+            Run::Patterns(run) => run(&self.spelled, arguments),
+            Run::Geography(_) => Value::Null,
+        };
+        let result = match self.arguments.as_slice() {
+            [one] => run(&[one.value(row)]),
+            [one, two] => run(&[one.value(row), two.value(row)]),
+            [one, two, three] => run(&[one.value(row), two.value(row), three.value(row)]),
+            more => run(&more.iter().map(|argument| argument.value(row)).collect::<Vec<_>>()),
+        };
+        result.kept_as(self.kind)
+    }
+}
+
+/// Regular expressions and networks that a call spells out, compiled.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spelled {
+    regexes: HashMap<String, Option<Arc<Regex>>>,
+    networks: HashMap<String, Option<IpNet>>,
+}
+
+impl Spelled {
+    /// Compiles the texts among the arguments.
+    pub(super) fn new(function: &RowFunction, arguments: &[Node]) -> Self {
+        let mut spelled = Self::default();
+        if !matches!(function.run, Run::Patterns(_)) {
+            return spelled;
+        }
+        for argument in arguments.iter().skip(1) {
+            if let Node::Literal(Value::Text(text)) = argument {
+                if function.has_regex {
+                    spelled.regexes.insert(text.to_string(), Regex::new(text).ok().map(Arc::new));
+                } else {
+                    spelled.networks.insert(text.to_string(), address::network(text));
+                }
+            }
+        }
+        spelled
+    }
+}
+
+impl Patterns for Spelled {
+    fn regex(&self, pattern: &str) -> Option<Arc<Regex>> {
+        match self.regexes.get(pattern) {
+            Some(regex) => regex.clone(),
+            None => Regex::new(pattern).ok().map(Arc::new),
+        }
+    }
+
+    fn network(&self, text: &str) -> Option<IpNet> {
+        self.networks.get(text).copied().unwrap_or_else(|| address::network(text))
+    }
+}

@@ -1,0 +1,117 @@
+//! Calls of functions. Those that depend on the time of a search, on a database or on more than one event are refused.
+
+use netconn_model::field::Field;
+
+use super::{Compiler, operand::Operand};
+use crate::{
+    ast::{Expr, ExprKind, Span},
+    catalogue::{FunctionId, PlainId, functions},
+    duration::{self, Bucket},
+    evaluate::{
+        call::{Call, Spelled},
+        lambda::{Body, Lambda},
+        node::Node,
+    },
+    function::{Code, LambdaKind, Planned, RowFunction, Run, code},
+    value::ValueKind,
+};
+
+impl Compiler<'_> {
+    /// The value of a call. That the function exists and has so many arguments is known from the checker, which says else.
+    pub(super) fn call(&mut self, name: &str, span: Span, arguments: &[Expr]) -> Operand {
+        let Some(id) = PlainId::by_name(name) else {
+            if functions(name).any(|function| matches!(function.id, FunctionId::Running(_))) {
+                let message = format!("{name} goes over several events, and a filter here looks at one at a time");
+                self.refuse(span, message, None);
+            }
+            return Operand::null();
+        };
+        if id.info().wrong_count(arguments.len()).is_some() {
+            return Operand::null();
+        }
+        match code(id) {
+            Code::Row(function) => self.row_function(&function, span, arguments),
+            Code::Planned(Planned::Timebucket) => self.timebucket(span, arguments),
+            Code::Planned(Planned::Lambda(kind)) => self.lambda(kind, name, span, arguments),
+            Code::Planned(Planned::Now) => {
+                let message = "a filter over one event has no present: compare with a time that is written out";
+                self.refuse(span, message, Some("event.time > '2026-09-21T14:40:00Z'".to_owned()));
+                Operand::null()
+            }
+            Code::Planned(Planned::QueryStart | Planned::QueryEnd | Planned::QuerySpan) => {
+                let message =
+                    format!("{name} is about the time that is searched, and a filter over one event searches none");
+                self.refuse(span, message, None);
+                Operand::null()
+            }
+        }
+    }
+
+    fn row_function(&mut self, function: &RowFunction, span: Span, arguments: &[Expr]) -> Operand {
+        let operands: Vec<Operand> = arguments.iter().map(|argument| self.value(argument)).collect();
+        if let Run::Geography(_) = function.run {
+            let name = function.name;
+            let message = format!("{name} needs a database of places, which a filter over one event does not have");
+            self.refuse(span, message, Some("net_ipsubnet(dst.ip.address, '192.0.2.0/24')".to_owned()));
+            return Operand::null();
+        }
+        let kinds: Vec<ValueKind> = operands.iter().map(|operand| operand.kind).collect();
+        let kind = function.returns.of(&kinds);
+        let arguments: Vec<Node> = operands.into_iter().map(|operand| operand.node).collect();
+        let spelled = Spelled::new(function, &arguments);
+        Operand::new(Node::Call(Box::new(Call { function: *function, arguments, kind, spelled })), kind)
+    }
+
+    /// `timebucket([time,] width)`, of a width that is written out.
+    fn timebucket(&mut self, span: Span, arguments: &[Expr]) -> Operand {
+        let (time, width) = match arguments {
+            [time, width, ..] => (self.value(time), Some(width)),
+            [width] => (self.field(Field::EventTime.info().name), Some(width)),
+            [] => (Operand::null(), None),
+        };
+        let bucket = match width.map(|width| &width.kind) {
+            Some(ExprKind::Text(text)) => duration::bucket(text),
+            _ => None,
+        };
+        match bucket {
+            Some(Bucket::Every(width)) => Operand::new(Node::Bucket(Box::new(time.node), width), ValueKind::Time),
+            _ => {
+                let message = "a filter over one event needs to know how long a span of timebucket is";
+                self.refuse(span, message, Some("timebucket('10m')".to_owned()));
+                Operand::null()
+            }
+        }
+    }
+
+    fn lambda(&mut self, kind: LambdaKind, name: &str, span: Span, arguments: &[Expr]) -> Operand {
+        let [array, Expr { kind: ExprKind::Lambda { parameter, body }, .. }] = arguments else {
+            // The checker has said it.
+            return Operand::null();
+        };
+        let array = self.value(array);
+        let ValueKind::List(element) = array.kind else {
+            if array.kind != ValueKind::Null {
+                self.refuse(span, format!("{name} takes an array, and this is none"), None);
+            }
+            return Operand::null();
+        };
+        self.parameters.push((parameter.text.clone(), *element));
+        let (body, returns) = match kind {
+            LambdaKind::Map => {
+                let body = self.value(body);
+                // Arrays in arrays are kept as texts.
+                let returns = ValueKind::list(body.kind);
+                let element = match returns {
+                    ValueKind::List(element) => *element,
+                    other => other,
+                };
+                (Body::Map(body.node, element), returns)
+            }
+            LambdaKind::Filter => (Body::Filter(self.condition(body)), array.kind),
+            LambdaKind::Any => (Body::Any(self.condition(body)), ValueKind::Bool),
+            LambdaKind::All => (Body::All(self.condition(body)), ValueKind::Bool),
+        };
+        self.parameters.pop();
+        Operand::new(Node::Lambda(Box::new(Lambda { array: array.node, body })), returns)
+    }
+}

@@ -1,0 +1,178 @@
+//! Comparisons: as what two operands are compared, by their kinds.
+
+use jiff::Timestamp;
+
+use super::operand::Operand;
+use crate::{
+    address::address,
+    ast::BinaryOp,
+    evaluate::{
+        condition::{Comparison, Condition},
+        node::Node,
+        relation::{Operator, Relation},
+    },
+    value::{Value, ValueKind, parse_moment, parse_number},
+};
+
+/// What a comparison with a given left side comes to.
+pub(super) enum Compared {
+    Constant(bool),
+    LeftMissing,
+    RightMissing(Node),
+    Related {
+        relation: Relation,
+        /// What takes the place of the left side, if that is spelled out and means something else beside the right one.
+        left: Option<Node>,
+        right: Node,
+    },
+}
+
+/// `left op right`
+pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition {
+    let operator = match op {
+        // The exact opposite, so that both split the events.
+        BinaryOp::NotEqual => return Condition::Not(Box::new(compare(BinaryOp::Equal, left, right))),
+        BinaryOp::EqualAnyCase => return compare(BinaryOp::Equal, lower(left), lower(right)),
+        BinaryOp::Less => Operator::Less,
+        BinaryOp::LessOrEqual => Operator::LessOrEqual,
+        BinaryOp::Greater => Operator::Greater,
+        BinaryOp::GreaterOrEqual => Operator::GreaterOrEqual,
+        _ => Operator::Equal,
+    };
+    match relate(operator, &left, right) {
+        Compared::Constant(holds) => Condition::Constant(holds),
+        Compared::LeftMissing => Condition::Missing(left.node),
+        Compared::RightMissing(right) => Condition::Missing(right),
+        Compared::Related { relation, left: instead, right } => {
+            let left = instead.unwrap_or(left.node);
+            Condition::Compare(Box::new(Comparison { left, operator, relation, right }))
+        }
+    }
+}
+
+/// A text in lower case; other values as they are.
+pub(super) fn lower(operand: Operand) -> Operand {
+    match operand.literal_text() {
+        Some(text) => Operand::text(&text.to_lowercase()),
+        None if operand.kind == ValueKind::Text => Operand::new(Node::Lower(Box::new(operand.node)), ValueKind::Text),
+        None => operand,
+    }
+}
+
+/// How a left side is compared with a right one.
+pub(super) fn relate(operator: Operator, left: &Operand, right: Operand) -> Compared {
+    let equal = operator == Operator::Equal;
+    match (left.is_milliseconds(), right.is_milliseconds()) {
+        (true, false) => {
+            let up = matches!(operator, Operator::GreaterOrEqual | Operator::Less);
+            let instead = in_milliseconds(&right, up, equal);
+            related(operator, left, instead.unwrap_or(right), None)
+        }
+        (false, true) => {
+            let up = matches!(operator, Operator::LessOrEqual | Operator::Greater);
+            match in_milliseconds(left, up, equal) {
+                Some(instead) => related(operator, &instead, right, Some(&instead)),
+                None => related(operator, left, right, None),
+            }
+        }
+        _ => related(operator, left, right, None),
+    }
+}
+
+fn related(operator: Operator, left: &Operand, right: Operand, instead: Option<&Operand>) -> Compared {
+    let equal = operator == Operator::Equal;
+    let instead = instead.map(|operand| operand.node.clone());
+    let by =
+        |relation: Relation, right: Operand| Compared::Related { relation, left: instead.clone(), right: right.node };
+    let spelled_out = |operand: &Operand| operand.literal_text().is_some();
+    match (left.kind, right.kind) {
+        (ValueKind::Null, ValueKind::Null) => Compared::Constant(equal),
+        (ValueKind::Null, _) if equal => Compared::RightMissing(right.node),
+        (_, ValueKind::Null) if equal => Compared::LeftMissing,
+        (ValueKind::Null, _) | (_, ValueKind::Null) => Compared::Constant(false),
+        (ValueKind::Text, ValueKind::Text) => texts(operator, left, right),
+        (ValueKind::List(_), _) | (_, ValueKind::List(_)) => by(Relation::Texts, right),
+        (ValueKind::Text, ValueKind::Bool) | (ValueKind::Bool, ValueKind::Text)
+            if equal && !spelled_out(left) && !spelled_out(&right) =>
+        {
+            by(Relation::Texts, right)
+        }
+        (ValueKind::Text, kind) if spelled_out(left) => match literal_as(left, kind) {
+            Some(literal) => {
+                let relation = numbers(&literal, &right);
+                Compared::Related { relation, left: Some(literal.node), right: right.node }
+            }
+            None => Compared::Constant(false),
+        },
+        (kind, ValueKind::Text) if spelled_out(&right) => match literal_as(&right, kind) {
+            Some(literal) => by(numbers(left, &literal), literal),
+            // What is no number is not equal to one, nor less, nor greater.
+            None => Compared::Constant(false),
+        },
+        _ => by(numbers(left, &right), right),
+    }
+}
+
+fn texts(operator: Operator, left: &Operand, right: Operand) -> Compared {
+    let (instead, right) = match (left.is_timestamp(), right.is_timestamp()) {
+        (true, false) => (None, moment(&right).unwrap_or(right)),
+        (false, true) => (moment(left).map(|moment| moment.node), right),
+        _ => (None, right),
+    };
+    let maybe_address = |operand: &Operand| operand.literal_text().is_none_or(|text| address(text).is_some());
+    let by_address = operator != Operator::Equal && maybe_address(left) && maybe_address(&right);
+    let relation = if by_address { Relation::Addresses } else { Relation::Same };
+    Compared::Related { relation, left: instead, right: right.node }
+}
+
+/// A moment that was written in another way as the field `timestamp` writes it.
+fn moment(operand: &Operand) -> Option<Operand> {
+    let nanos = operand.literal_text().and_then(parse_moment)?;
+    let moment = Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
+    Some(Operand::text(&format!("{moment:.9}")))
+}
+
+/// A moment that is spelled out, in milliseconds. What is between two of them is rounded so that whole milliseconds compare with
+/// it as with the moment itself; equal to it is none.
+fn in_milliseconds(operand: &Operand, up: bool, equal: bool) -> Option<Operand> {
+    let nanos = match operand.literal()? {
+        Value::Time(nanos) => *nanos,
+        Value::Text(text) => parse_moment(text)?,
+        _ => return None,
+    };
+    let between = nanos.rem_euclid(1_000_000) != 0;
+    let rounded = nanos.div_euclid(1_000_000) + i64::from(between && up);
+    (!between || !equal).then(|| Operand::integer(rounded))
+}
+
+/// A text that is spelled out, as what the other side is: a number, a moment, a truth value; `None` if it is none of them.
+fn literal_as(text: &Operand, kind: ValueKind) -> Option<Operand> {
+    let literal = text.literal_text()?;
+    match kind {
+        ValueKind::Bool => match literal.to_lowercase().as_str() {
+            "true" => Some(Operand::bool(true)),
+            "false" => Some(Operand::bool(false)),
+            _ => None,
+        },
+        ValueKind::Time if parse_moment(literal).is_some() => parse_moment(literal).map(Operand::time),
+        _ => match literal.trim().parse::<i64>() {
+            Ok(number) => Some(Operand::integer(number)),
+            Err(_) => parse_number(literal).map(Operand::from_number),
+        },
+    }
+}
+
+/// How values are compared of which one is no text.
+fn numbers(left: &Operand, right: &Operand) -> Relation {
+    let moments = |left: &Operand, right: &Operand| match left.kind {
+        ValueKind::Time => right.kind.is_numeric() || right.is_timestamp(),
+        _ => left.is_milliseconds() && right.is_timestamp(),
+    };
+    if left.kind == right.kind {
+        Relation::Same
+    } else if moments(left, right) || moments(right, left) {
+        Relation::Moments
+    } else {
+        Relation::Numbers
+    }
+}

@@ -1,0 +1,81 @@
+//! `in`: equal to one of a set; an element in CIDR form means the addresses inside it.
+
+use super::{
+    compare::{Compared, lower, relate},
+    operand::Operand,
+};
+use crate::{
+    address::network,
+    evaluate::{
+        condition::{Comparison, Condition, Membership},
+        relation::Operator,
+    },
+    value::{Value, ValueKind, parse_number, parse_time},
+};
+
+/// `value in (set)`
+pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Condition {
+    let value = if insensitive { lower(value) } else { value };
+    let mut found = Membership {
+        value: Operand::null().node,
+        or_missing: false,
+        texts: Vec::new(),
+        integers: Vec::new(),
+        numbers: Vec::new(),
+        networks: Vec::new(),
+        others: Vec::new(),
+    };
+    let (mut listed, mut any) = (Vec::new(), Vec::new());
+    for element in set {
+        match element.literal() {
+            Some(Value::Text(text)) if value.kind == ValueKind::Text => {
+                found.networks.extend(network(text));
+                let text = if insensitive { text.to_lowercase() } else { text.clone().into_owned() };
+                found.texts.push(text.into());
+            }
+            Some(Value::Text(text)) if value.kind.is_numeric() && parse_time(text).is_none() => {
+                // A text that is no number equals none.
+                let whole = text.trim().parse::<i64>().map(Operand::integer).ok();
+                listed.extend(whole.or_else(|| parse_number(text).map(Operand::from_number)));
+            }
+            Some(Value::Integer(_) | Value::Number(_)) if value.kind.is_numeric() => listed.push(element),
+            _ => {
+                let element = if insensitive { lower(element) } else { element };
+                other(&value, element, &mut found, &mut any);
+            }
+        }
+    }
+    let mut whole = Vec::with_capacity(listed.len());
+    for number in listed.iter().filter_map(Operand::literal) {
+        match number {
+            Value::Integer(number) => whole.push(*number),
+            other => found.numbers.extend(other.number()),
+        }
+    }
+    if value.kind == ValueKind::Integer && found.numbers.is_empty() {
+        found.integers = whole;
+    } else {
+        found.numbers.extend(whole.into_iter().filter_map(|number| Value::Integer(number).number()));
+    }
+    found.value = value.node;
+    found.texts.sort_unstable();
+    found.integers.sort_unstable();
+    found.numbers.sort_unstable_by(f64::total_cmp);
+    any.insert(0, Condition::In(Box::new(found)));
+    Condition::Any(any)
+}
+
+/// An element that is not looked up. Both are in lower case, if that does not matter.
+fn other(value: &Operand, element: Operand, found: &mut Membership, any: &mut Vec<Condition>) {
+    match relate(Operator::Equal, value, element) {
+        Compared::Constant(holds) => any.push(Condition::Constant(holds)),
+        Compared::Related { relation, left: None, right } => found.others.push((relation, right)),
+        Compared::LeftMissing => found.or_missing = true,
+        Compared::RightMissing(element) => any.push(Condition::Missing(element)),
+        // Another value takes the place of one that is spelled out.
+        Compared::Related { left: Some(left), relation, right } => {
+            let operator = Operator::Equal;
+            any.push(Condition::Compare(Box::new(Comparison { left, operator, relation, right })));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! From the expressions of a filter to conditions and values, as the plan of a search is made.
+
+mod operand;
+mod compare;
+mod member;
+mod call;
+
+use netconn_model::field;
+use operand::Operand;
+
+use super::{
+    condition::{Anywhere, Condition, Pattern},
+    node::{Arithmetic, Node},
+};
+use crate::{
+    ast::{BinaryOp, Case, Command, CommandKind, Expr, ExprKind, MatchOp, Query, Span, Subject},
+    diagnostic::Diagnostic,
+    printer,
+    text_pattern::Matcher,
+    value::{Value, ValueKind},
+    walk,
+};
+
+/// Compiles the filter of a query; what it cannot be is added to the diagnostics.
+pub(super) fn filter(query: &Query, others: &[(&str, ValueKind)], diagnostics: &mut Vec<Diagnostic>) -> Condition {
+    let mut compiler = Compiler { others, parameters: Vec::new(), diagnostics };
+    let mut conditions: Vec<Condition> = query.filter.iter().map(|filter| compiler.condition(filter)).collect();
+    for command in &query.commands {
+        match &command.kind {
+            CommandKind::Filter(filter) => conditions.push(compiler.condition(filter)),
+            _ => compiler.refuse_command(command),
+        }
+    }
+    Condition::All(conditions)
+}
+
+struct Compiler<'a> {
+    /// Fields of the events that the schema does not have.
+    others: &'a [(&'a str, ValueKind)],
+    /// Parameters of the lambdas around, the outermost first.
+    parameters: Vec<(String, ValueKind)>,
+    diagnostics: &'a mut Vec<Diagnostic>,
+}
+
+impl Compiler<'_> {
+    fn refuse(&mut self, span: Span, message: impl Into<String>, instead: Option<String>) {
+        self.diagnostics.push(Diagnostic::error(span, message).suggest_any(instead));
+    }
+
+    fn refuse_command(&mut self, command: &Command) {
+        let message = "this is a filter over one event, so no command can follow but filter: search the history for more \
+                       (netconn search)";
+        self.refuse(command.span, message, None);
+    }
+
+    /// Whether an expression is true.
+    fn condition(&mut self, expr: &Expr) -> Condition {
+        match &expr.kind {
+            ExprKind::Not(inner) => Condition::Not(Box::new(self.condition(inner))),
+            ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
+                let operands = walk::operands(*op, expr).into_iter().map(|operand| self.condition(operand)).collect();
+                if *op == BinaryOp::And { Condition::All(operands) } else { Condition::Any(operands) }
+            }
+            ExprKind::Binary { op, left, right } if arithmetic(*op).is_none() => {
+                compare::compare(*op, self.value(left), self.value(right))
+            }
+            ExprKind::Present(inner) => Condition::Present(self.value(inner).node),
+            ExprKind::Match { op, case, subject, patterns } => match subject {
+                Subject::Value(value) => self.matches(*op, *case, value, patterns),
+                Subject::AnyField => {
+                    let patterns = patterns.iter().filter_map(|pattern| self.pattern(*op, *case, pattern)).collect();
+                    self.anywhere(patterns)
+                }
+            },
+            ExprKind::In { case, value, set } => {
+                let set = set.iter().map(|element| self.value(element)).collect();
+                member::member(self.value(value), set, *case == Case::Insensitive)
+            }
+            ExprKind::InQuery { case: _, value, query } => {
+                let message = "a filter over one event cannot ask for the values of a query: list them";
+                let value = printer::expression(value);
+                self.refuse(query.span, message, Some(format!("{value} in ('…', '…')")));
+                Condition::Constant(false)
+            }
+            ExprKind::Anywhere(text) => {
+                let pattern = self.fixed(MatchOp::Contains, true, text, expr.span);
+                self.anywhere(pattern.into_iter().collect())
+            }
+            ExprKind::AnywhereRegex(regex) => {
+                let pattern = self.fixed(MatchOp::Matches, true, regex, expr.span);
+                self.anywhere(pattern.into_iter().collect())
+            }
+            // A branch is true as what it is, not as the kind that holds both.
+            ExprKind::Ternary { condition, then, otherwise } => {
+                let parts = (self.condition(condition), self.condition(then), self.condition(otherwise));
+                Condition::Choice(Box::new(parts))
+            }
+            _ => Condition::True(self.value(expr).node),
+        }
+    }
+
+    /// The value of an expression.
+    fn value(&mut self, expr: &Expr) -> Operand {
+        match &expr.kind {
+            ExprKind::Null => Operand::null(),
+            ExprKind::Bool(value) => Operand::bool(*value),
+            ExprKind::Number(number) => Operand::from_number(*number),
+            ExprKind::Text(text) => Operand::text(text),
+            ExprKind::Field(name) => self.field(name),
+            ExprKind::Negative(inner) => self.negative(inner),
+            ExprKind::Binary { op: BinaryOp::Or, .. } => {
+                let operands: Vec<Operand> =
+                    walk::operands(BinaryOp::Or, expr).into_iter().map(|operand| self.value(operand)).collect();
+                let kind =
+                    operands.iter().map(|operand| operand.kind).reduce(ValueKind::with).unwrap_or(ValueKind::Null);
+                // A truth value of `or` is never missing.
+                if operands.iter().all(|operand| operand.kind == ValueKind::Bool) {
+                    let any = operands.into_iter().map(|operand| Condition::True(operand.node)).collect();
+                    return Operand::new(Node::Truth(Box::new(Condition::Any(any))), ValueKind::Bool);
+                }
+                let operands = operands.into_iter().map(|operand| operand.to(kind)).collect();
+                Operand::new(Node::FirstTrue(operands, kind), kind)
+            }
+            ExprKind::Ternary { condition, then, otherwise } => {
+                let condition = self.condition(condition);
+                let (then, otherwise) = (self.value(then), self.value(otherwise));
+                let kind = then.kind.with(otherwise.kind);
+                Operand::new(Node::Choice(Box::new((condition, then.to(kind), otherwise.to(kind))), kind), kind)
+            }
+            ExprKind::Binary { op, left, right } => match arithmetic(*op) {
+                Some(work) => self.arithmetic(work, left, right),
+                None => self.truth(expr),
+            },
+            ExprKind::Call { name, name_span, arguments, condition: _ } => self.call(name, *name_span, arguments),
+            // The checker says that it can only be an argument.
+            ExprKind::Lambda { .. } => Operand::null(),
+            _ => self.truth(expr),
+        }
+    }
+
+    fn truth(&mut self, expr: &Expr) -> Operand {
+        Operand::new(Node::Truth(Box::new(self.condition(expr))), ValueKind::Bool)
+    }
+
+    fn field(&mut self, name: &str) -> Operand {
+        let parameters = self.parameters.iter().rev().enumerate();
+        if let Some((place, (_, kind))) = parameters.into_iter().find(|(_, (parameter, _))| parameter == name) {
+            return Operand::new(Node::Parameter(place), *kind);
+        }
+        if let Some(info) = field::by_name(name) {
+            let kind = ValueKind::from(info.r#type);
+            return Operand::new(Node::Field(info.field, kind), kind);
+        }
+        // A field that no event has is a missing text.
+        let kind = self.others.iter().find(|(other, _)| *other == name).map_or(ValueKind::Text, |(_, kind)| *kind);
+        Operand::new(Node::Other(name.into(), kind), kind)
+    }
+
+    fn negative(&mut self, inner: &Expr) -> Operand {
+        if let ExprKind::Number(number) = inner.kind {
+            return Operand::from_number(0.0 - number);
+        }
+        let inner = self.value(inner);
+        let kind = if inner.is_whole() { ValueKind::Integer } else { ValueKind::Number };
+        Operand::new(Node::Negative(Box::new(inner.node)), kind)
+    }
+
+    fn arithmetic(&mut self, work: Arithmetic, left: &Expr, right: &Expr) -> Operand {
+        let (left, right) = (self.value(left), self.value(right));
+        // `timestamp` counts nanoseconds, although it is shown as a text.
+        let counts =
+            (left.is_timestamp() && right.kind.is_numeric()) || (left.kind.is_numeric() && right.is_timestamp());
+        let is_text = left.kind == ValueKind::Text || right.kind == ValueKind::Text;
+        let whole = left.is_whole() && right.is_whole();
+        let sides = Box::new((left.node, right.node));
+        if work == Arithmetic::Add && !counts && is_text {
+            return Operand::new(Node::Joined(sides), ValueKind::Text);
+        }
+        let kind = match work {
+            // Products of whole numbers may be too large for one: numbers are 64-bit floats.
+            Arithmetic::Add | Arithmetic::Subtract | Arithmetic::Remainder if whole => ValueKind::Integer,
+            _ => ValueKind::Number,
+        };
+        Operand::new(Node::Arithmetic(work, sides), kind)
+    }
+
+    fn matches(&mut self, op: MatchOp, case: Case, subject: &Expr, patterns: &[Expr]) -> Condition {
+        let subject = self.value(subject);
+        if op == MatchOp::Contains && matches!(subject.kind, ValueKind::List(_)) {
+            let elements = patterns.iter().map(|pattern| self.value(pattern).node).collect();
+            return Condition::Has(Box::new((subject.node, elements)));
+        }
+        let patterns = patterns.iter().filter_map(|pattern| self.pattern(op, case, pattern)).collect();
+        Condition::Match(Box::new((subject.node, patterns)))
+    }
+
+    /// A pattern; `None` if nothing can fit it.
+    fn pattern(&mut self, op: MatchOp, case: Case, pattern: &Expr) -> Option<Pattern> {
+        let insensitive = case == Case::Insensitive;
+        let value = self.value(pattern);
+        match value.literal() {
+            Some(Value::Text(text)) => self.fixed(op, insensitive, text, pattern.span),
+            Some(Value::Null) => None,
+            // A number in a list of patterns is meant as it is written.
+            Some(Value::Integer(_) | Value::Number(_)) => match pattern.kind {
+                ExprKind::Number(number) => self.fixed(op, insensitive, &number.to_string(), pattern.span),
+                _ => None,
+            },
+            _ => Some(Pattern::Computed { op, insensitive, pattern: value.node }),
+        }
+    }
+
+    fn fixed(&mut self, op: MatchOp, insensitive: bool, text: &str, span: Span) -> Option<Pattern> {
+        let matcher = Matcher::new(op, insensitive, text);
+        // What else is wrong with a regular expression the checker has said.
+        if matcher.is_none() && !self.diagnostics.iter().any(|diagnostic| diagnostic.span == span) {
+            self.refuse(span, "this pattern is too long", None);
+        }
+        matcher.map(Pattern::Fixed)
+    }
+
+    fn anywhere(&mut self, patterns: Vec<Pattern>) -> Condition {
+        let others = self.others.iter().map(|(name, kind)| Node::Other((*name).into(), *kind)).collect();
+        Condition::MatchAnywhere(Box::new(Anywhere { patterns, others }))
+    }
+}
+
+/// What an operator does with numbers, if it does.
+fn arithmetic(op: BinaryOp) -> Option<Arithmetic> {
+    match op {
+        BinaryOp::Add => Some(Arithmetic::Add),
+        BinaryOp::Subtract => Some(Arithmetic::Subtract),
+        BinaryOp::Multiply => Some(Arithmetic::Multiply),
+        BinaryOp::Divide => Some(Arithmetic::Divide),
+        BinaryOp::Remainder => Some(Arithmetic::Remainder),
+        _ => None,
+    }
+}

@@ -1,0 +1,204 @@
+//! Values of an event: what expressions become that are not conditions.
+
+use std::{borrow::Cow, cell::Cell};
+
+use netconn_model::field::Field;
+
+use super::{EventFields, call::Call, condition::Condition, lambda::Lambda, relation::Numeric};
+use crate::{
+    function::time,
+    value::{Value, ValueKind, nanoseconds},
+};
+
+/// The event that is looked at, and what is found out about it on the way.
+pub(super) struct Row<'r, 'e, E: ?Sized> {
+    pub(super) event: &'e E,
+    /// The elements that the lambdas around are called with, the innermost first.
+    pub(super) elements: Option<&'r Element<'r, 'e>>,
+    /// Whether a sum was beyond the whole numbers.
+    pub(super) beyond: &'r Cell<bool>,
+}
+
+/// The parameter of a lambda.
+pub(super) struct Element<'r, 'e> {
+    pub(super) value: Value<'e>,
+    pub(super) outer: Option<&'r Element<'r, 'e>>,
+}
+
+/// What is done with two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
+/// A value, before the event is known.
+#[derive(Clone, Debug)]
+pub(super) enum Node {
+    Literal(Value<'static>),
+    /// A field of the schema.
+    Field(Field, ValueKind),
+    /// A field that the schema does not have.
+    Other(Box<str>, ValueKind),
+    /// The parameter of a lambda: of the innermost (0), of the one around it, and so on.
+    Parameter(usize),
+    /// A text in lower case.
+    Lower(Box<Self>),
+    /// A condition, which is never missing.
+    Truth(Box<Condition>),
+    /// Two texts, joined.
+    Joined(Box<(Self, Self)>),
+    Arithmetic(Arithmetic, Box<(Self, Self)>),
+    Negative(Box<Self>),
+    /// The first value that is true as what it is, or the last; as this kind.
+    FirstTrue(Vec<Self>, ValueKind),
+    /// One of two values, as this kind.
+    Choice(Box<(Condition, Self, Self)>, ValueKind),
+    /// The beginning of the span of so many nanoseconds that a moment is in.
+    Bucket(Box<Self>, i64),
+    Call(Box<Call>),
+    Lambda(Box<Lambda>),
+}
+
+impl Node {
+    /// The value for an event.
+    pub(super) fn value<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Value<'e> {
+        match self {
+            Self::Literal(value) => value.borrowed(),
+            Self::Field(field, kind) => row.event.value(*field).map_or(Value::Null, |value| as_column(value, *kind)),
+            Self::Other(name, kind) => row.event.other(name).map_or(Value::Null, |value| as_column(value, *kind)),
+            Self::Parameter(place) => parameter(row.elements, *place),
+            Self::Lower(inner) => match inner.value(row) {
+                Value::Text(text) => Value::Text(lower(text)),
+                other => other,
+            },
+            Self::Truth(condition) => Value::Bool(condition.holds(row)),
+            Self::Joined(sides) => match (sides.0.value(row).into_text(), sides.1.value(row).into_text()) {
+                (Some(left), Some(right)) => Value::owned(left.into_owned() + &right),
+                _ => Value::Null,
+            },
+            Self::Arithmetic(work, sides) => arithmetic(*work, &sides.0.value(row), &sides.1.value(row), row.beyond),
+            Self::Negative(inner) => match Numeric::of(&inner.value(row)) {
+                Some(Numeric::Whole(number)) => Value::Integer(number.wrapping_neg()),
+                Some(Numeric::Float(number)) => Value::Number(0.0 - number),
+                None => Value::Null,
+            },
+            Self::FirstTrue(..) => self.value_and_truth(row).0,
+            Self::Choice(parts, kind) => {
+                let (condition, then, otherwise) = parts.as_ref();
+                if condition.holds(row) { then.value(row) } else { otherwise.value(row) }.kept_as(*kind)
+            }
+            Self::Bucket(time, width) => {
+                let start = nanoseconds(&time.value(row)).and_then(|nanos| time::bucket(nanos, *width));
+                start.map_or(Value::Null, Value::Time)
+            }
+            Self::Call(call) => call.value(row),
+            Self::Lambda(lambda) => lambda.value(row),
+        }
+    }
+
+    /// The value, and whether it is true as what it was before it became of the kind of all alternatives.
+    fn value_and_truth<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> (Value<'e>, bool) {
+        match self {
+            Self::FirstTrue(operands, kind) => {
+                let mut last = Value::Null;
+                for operand in operands {
+                    let (value, truth) = operand.value_and_truth(row);
+                    if truth {
+                        return (value.kept_as(*kind), true);
+                    }
+                    last = value;
+                }
+                (last.kept_as(*kind), false)
+            }
+            Self::Choice(parts, kind) => {
+                let (condition, then, otherwise) = parts.as_ref();
+                let chosen = if condition.holds(row) { then } else { otherwise };
+                let (value, truth) = chosen.value_and_truth(row);
+                (value.kept_as(*kind), truth)
+            }
+            _ => {
+                let value = self.value(row);
+                let truth = value.truth();
+                (value, truth)
+            }
+        }
+    }
+}
+
+/// A value of an event as one of its column's: what a search makes of a value of another type.
+pub(super) fn as_column(value: Value<'_>, kind: ValueKind) -> Value<'_> {
+    match (kind, value) {
+        (ValueKind::Text, value @ Value::Text(_))
+        | (ValueKind::Integer, value @ Value::Integer(_))
+        | (ValueKind::Bool, value @ Value::Bool(_)) => value,
+        (_, Value::Null) | (ValueKind::Null, _) => Value::Null,
+        // Of -0, to add 0 makes 0.
+        (ValueKind::Number, Value::Number(number)) => Value::Number(number + 0.0),
+        (ValueKind::Number, value @ Value::Integer(_)) => value.kept_as(kind),
+        (ValueKind::Integer, Value::Number(number)) if is_whole(number) => Value::Number(number).kept_as(kind),
+        (kind, value) => {
+            let Some(text) = value.into_text() else { return Value::Null };
+            match kind {
+                ValueKind::Integer => text.parse().map_or(Value::Null, Value::Integer),
+                ValueKind::Number => text.parse().map_or(Value::Null, Value::Number),
+                ValueKind::Bool => text.parse().map_or(Value::Null, Value::Bool),
+                _ => Value::Text(text),
+            }
+        }
+    }
+}
+
+/// Whether a float is a whole number of the language.
+fn is_whole(number: f64) -> bool {
+    number.fract() == 0.0 && number.abs() < 9.2e18
+}
+
+fn parameter<'e>(mut elements: Option<&Element<'_, 'e>>, place: usize) -> Value<'e> {
+    for _ in 0..place {
+        elements = elements.and_then(|element| element.outer);
+    }
+    elements.map_or(Value::Null, |element| element.value.clone())
+}
+
+/// In lower case; most texts are already.
+fn lower(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
+        text
+    } else {
+        text.to_lowercase().into()
+    }
+}
+
+fn arithmetic<'e>(work: Arithmetic, left: &Value<'_>, right: &Value<'_>, beyond: &Cell<bool>) -> Value<'e> {
+    let (Some(left), Some(right)) = (Numeric::of(left), Numeric::of(right)) else { return Value::Null };
+    let whole = |sum: Option<i64>| {
+        beyond.set(beyond.get() || sum.is_none());
+        sum.map_or(Value::Null, Value::Integer)
+    };
+    match (work, left, right) {
+        (Arithmetic::Add, Numeric::Whole(left), Numeric::Whole(right)) => whole(left.checked_add(right)),
+        (Arithmetic::Subtract, Numeric::Whole(left), Numeric::Whole(right)) => whole(left.checked_sub(right)),
+        (Arithmetic::Remainder, Numeric::Whole(_), Numeric::Whole(0)) => Value::Null,
+        (Arithmetic::Remainder, Numeric::Whole(left), Numeric::Whole(right)) => {
+            Value::Integer(left.wrapping_rem(right))
+        }
+        (work, left, right) => {
+            let (left, right) = (left.float(), right.float());
+            // Of -0, to add 0 makes 0.
+            let number = |result: f64| Value::Number(result + 0.0);
+            match work {
+                Arithmetic::Add => number(left + right),
+                Arithmetic::Subtract => number(left - right),
+                Arithmetic::Multiply => number(left * right),
+                // By 0 nothing can be divided: the result is missing.
+                Arithmetic::Divide | Arithmetic::Remainder if right == 0.0 => Value::Null,
+                Arithmetic::Divide => number(left / right),
+                Arithmetic::Remainder => number(left % right),
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! How two values of an event are compared, once it is known of which kinds they are.
+
+use std::cmp::Ordering;
+
+use crate::{
+    address,
+    value::{Value, nanoseconds},
+};
+
+/// What has to hold between two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    Equal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Operator {
+    fn holds(self, order: Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::Less => order.is_lt(),
+            Self::LessOrEqual => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterOrEqual => order.is_ge(),
+        }
+    }
+}
+
+/// As what two values are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// As they are: both are of the same kind.
+    Same,
+    /// As texts: truth values as the words, arrays in JSON.
+    Texts,
+    /// Two addresses by their number, other texts by code point.
+    Addresses,
+    /// As numbers; what is none is neither equal nor less nor greater.
+    Numbers,
+    /// As moments, in nanoseconds.
+    Moments,
+}
+
+/// A value that counts: whole numbers stay whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Numeric {
+    Whole(i64),
+    Float(f64),
+}
+
+impl Numeric {
+    /// The number that a value is counted as; `None` if it is none.
+    pub(super) fn of(value: &Value<'_>) -> Option<Self> {
+        match value {
+            Value::Integer(number) | Value::Time(number) => Some(Self::Whole(*number)),
+            Value::Bool(value) => Some(Self::Whole(i64::from(*value))),
+            // Of -0, to add 0 makes 0: floats are compared bit by bit.
+            other => other.number().map(|number| Self::Float(number + 0.0)),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]
+    pub(super) fn float(self) -> f64 {
+        match self {
+            Self::Whole(number) => number as f64,
+            Self::Float(number) => number,
+        }
+    }
+}
+
+impl Relation {
+    /// Whether the operator holds between the values. Two missing ones are equal; one alone is not equal to anything, nor less,
+    /// nor greater.
+    pub(super) fn holds(self, operator: Operator, left: &Value<'_>, right: &Value<'_>) -> bool {
+        match (left, right) {
+            (Value::Null, Value::Null) => operator == Operator::Equal,
+            (Value::Null, _) | (_, Value::Null) => false,
+            _ => self.order(left, right).is_some_and(|order| operator.holds(order)),
+        }
+    }
+
+    fn order(self, left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
+        match self {
+            Self::Same => same(left, right),
+            Self::Texts => Some(left.text()?.as_ref().cmp(right.text()?.as_ref())),
+            Self::Addresses => Some(address::order(&left.text()?, &right.text()?)),
+            Self::Numbers => Some(match (Numeric::of(left)?, Numeric::of(right)?) {
+                (Numeric::Whole(left), Numeric::Whole(right)) => left.cmp(&right),
+                (left, right) => left.float().total_cmp(&right.float()),
+            }),
+            Self::Moments => Some(nanoseconds(left)?.cmp(&nanoseconds(right)?)),
+        }
+    }
+}
+
+fn same(left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
+        (Value::Integer(left), Value::Integer(right)) | (Value::Time(left), Value::Time(right)) => {
+            Some(left.cmp(right))
+        }
+        (Value::Number(left), Value::Number(right)) => Some(left.total_cmp(right)),
+        (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
+        _ => None,
+    }
+}
