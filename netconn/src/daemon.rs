@@ -165,9 +165,9 @@ fn open_outputs(
         missing: &missing,
         packet_sockets: &in_words(&found),
     };
-    let mut clock = Clock::new();
+    let clock = Clock::new();
     let earliest = clock.epoch_ms(clock.now());
-    encoder.start(&mut start, &mut clock, &beginning);
+    encoder.start(&mut start, &clock, &beginning);
     let start = Batch { lines: start.freeze(), events: 1, earliest };
     Ok(sink::open(config, timing, &start)?)
 }
