@@ -72,3 +72,139 @@ impl Event<'_> {
         object.end_line();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        fact::{Attribution, CloseReason, ConnectionStatus, Direction, Failure, LossStage},
+        field::FIELDS,
+        value::{Milliseconds, Moment, Text},
+    };
+
+    fn text() -> impl Strategy<Value = Option<Text<'static>>> {
+        proptest::option::of(any::<String>().prop_map(Text::Owned))
+    }
+
+    fn address() -> impl Strategy<Value = Option<IpAddr>> {
+        proptest::option::of(any::<IpAddr>())
+    }
+
+    fn one_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = Option<T>> {
+        proptest::option::of(proptest::sample::select(all))
+    }
+
+    prop_compose! {
+        fn facts()(
+            kind in one_of(EventKind::ALL),
+            direction in one_of(Direction::ALL),
+            status in one_of(ConnectionStatus::ALL),
+            failure in one_of(Failure::ALL),
+            close_reason in one_of(CloseReason::ALL),
+            attribution in one_of(Attribution::ALL),
+            loss_stage in one_of(LossStage::ALL),
+            time in proptest::option::of(any::<i64>().prop_map(Moment)),
+            microseconds in proptest::option::of(0..1_u64 << 50),
+            folded in any::<Option<bool>>(),
+        ) -> Event<'static> {
+            Event {
+                kind,
+                direction,
+                status,
+                failure,
+                close_reason,
+                attribution,
+                loss_stage,
+                time_ms: time.map(Moment::milliseconds),
+                time,
+                duration: microseconds.map(|microseconds| Milliseconds { nanoseconds: microseconds * 1000 }),
+                folded,
+                ..Event::default()
+            }
+        }
+    }
+
+    prop_compose! {
+        fn events()(
+            facts in facts(),
+            (id, connection_id, process_name, command_line) in (text(), text(), text(), text()),
+            (local_address, remote_address) in (address(), address()),
+            (local_port, pid) in any::<(Option<u16>, Option<u32>)>(),
+            // Counters beyond 63 bits are shown as floats.
+            bytes_sent in proptest::option::of(0..=i64::MAX.cast_unsigned()),
+        ) -> Event<'static> {
+            Event {
+                id,
+                connection_id,
+                process_name,
+                command_line,
+                local_address,
+                remote_address,
+                local_port,
+                pid,
+                bytes_sent,
+                ..facts
+            }
+        }
+    }
+
+    fn line(event: &Event<'_>) -> String {
+        let mut out = BytesMut::new();
+        event.write_line(&mut out, &mut SecondText::default());
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(event in events()) {
+            let line = line(&event);
+            let is_one_line = line.ends_with('\n') && !line.trim_end().contains(char::is_control);
+            prop_assert!(is_one_line, "{line:?}");
+            let read: Event<'_> = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(&read, &event);
+            let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+            for info in FIELDS {
+                let value = event.value(info.field).map(|value| value.to_string());
+                let member = json.get(info.name);
+                let expected = member.map(|member| member.as_str().map_or_else(|| member.to_string(), str::to_owned));
+                if info.field != crate::field::Field::DurationMs {
+                    prop_assert_eq!(value, expected, "{}", info.name);
+                }
+            }
+        }
+
+        #[test]
+        fn no_line_makes_the_reader_panic(line: String) {
+            let _ = serde_json::from_str::<Event<'_>>(&line);
+        }
+    }
+
+    #[test]
+    fn members_come_in_any_order_and_foreign_ones_are_skipped() {
+        let text = r#"{"src.process.pid":7,"x":{"y":[1]},"event.type":"IP Close","dst.port.number":null,"timestamp":
+            "2026-01-01T00:00:00.000000001Z","src.process.cmdline":"a \"b\" c","src.process.name":"a"}"#;
+        let event: Event<'_> = serde_json::from_str(text).unwrap();
+        assert_eq!((event.pid, event.kind, event.dst_port), (Some(7), Some(EventKind::Close), None));
+        assert_eq!(event.time, Some(Moment(1_767_225_600_000_000_001)));
+        assert!(matches!(&event.process_name, Some(Text::Borrowed("a"))), "text without escapes is borrowed");
+        assert_eq!(event.command_line.as_deref(), Some("a \"b\" c"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        for (text, expected) in [
+            (r#"{"event.type":"IP Conect"}"#, "expected a kind of event"),
+            (r#"{"local.ip.address":"1.2.3"}"#, "expected an IP address"),
+            (r#"{"src.process.pid":"7"}"#, "expected u32"),
+            (r#"{"timestamp":"today"}"#, "expected a time in RFC 3339"),
+            ("[1]", "expected a JSON object"),
+        ] {
+            let error = serde_json::from_str::<Event<'_>>(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
