@@ -1,4 +1,4 @@
-//! The other end of the daemon's socket.
+//! The client of the daemon's socket: requests over HTTP, typed answers, errors that say what to do.
 
 use std::{
     io,
@@ -16,15 +16,15 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::{health::Health, lines};
 
-/// How long the daemon may take to begin its answer.
+/// Longest time until the daemon begins its answer.
 pub const ANSWER: Duration = Duration::from_secs(30);
 /// Longest error message that is read.
 const ERROR_BYTES: usize = 64 << 10;
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// Nobody listens at the socket.
+    /// No daemon listens at the socket.
     #[error(
         "sensor_offline: no netconn daemon listens at {}; start it with `netconn run` (as root) or name its --socket",
         path.display()
@@ -33,13 +33,13 @@ pub enum ClientError {
         /// The socket.
         path: PathBuf,
     },
-    /// The socket may not be used by this user.
+    /// This user may not use the socket.
     #[error("permission_denied: {} may be used by root and by the daemon's group: use sudo or join the group", path.display())]
     PermissionDenied {
         /// The socket.
         path: PathBuf,
     },
-    /// The daemon is silent.
+    /// The daemon did not answer in time.
     #[error("timeout: the daemon at {} did not answer within {} s", path.display(), ANSWER.as_secs())]
     Timeout {
         /// The socket.
@@ -84,7 +84,7 @@ pub struct Response {
 /// Parameters of a request, each a name and a value: `[("port", "443")]`.
 pub type Parameters = [(String, String)];
 
-/// How rows are asked for.
+/// Form in which rows are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowFormat {
     /// One object, see [`crate::snapshot`].
@@ -130,11 +130,11 @@ impl Client {
         self.get("/v1/connections", &[parameters, &[("format".to_owned(), name.to_owned())]].concat()).await
     }
 
-    /// Asks for the packet sockets. The whole answer is read: its text, and what stands in it.
+    /// Asks for the packet sockets and reads the whole answer, which [`crate::snapshot`] takes apart.
     ///
     /// # Errors
     ///
-    /// Those of [`get`](Self::get), and when the answer cannot be read.
+    /// Those of [`get`](Self::get), and when the connection breaks.
     pub async fn packet_sockets(&self) -> Result<Vec<u8>, ClientError> {
         self.get("/v1/packet-sockets", &[]).await?.text(usize::MAX).await
     }
@@ -189,7 +189,7 @@ async fn ask(
 }
 
 impl Response {
-    /// The next part of the body; `None` at its end.
+    /// Returns the next part of the body; `None` at its end.
     ///
     /// # Errors
     ///
@@ -224,7 +224,7 @@ impl Response {
         Ok(text)
     }
 
-    /// Calls `line` for each line of the body, without its line feed, as they arrive. It ends the reading with `false`.
+    /// Calls `line` for each line of the body as it arrives, without its line feed. Reading ends when `line` returns `false`.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Community ID v1 (<https://github.com/corelight/community-id-spec>): a hash of the five-tuple that other tools give
-//! too, so that their records can be joined with netconn's.
+//! Community ID v1 (<https://github.com/corelight/community-id-spec>): a hash of the five-tuple that other tools
+//! write as well, so that their records can be joined with netconn's.
 
 use std::net::IpAddr;
 
@@ -17,8 +17,8 @@ const SEED: [u8; 2] = [0, 0];
 /// Length of an ID: `1:` and 28 characters.
 const LENGTH: usize = 30;
 
-/// The Community ID of what has these ends, by the number of its protocol. Both ends give the same. `None` as long as
-/// the local port is not known.
+/// Returns the Community ID of a connection or flow between two ends; it is the same seen from either end. `None` if the local
+/// port is not known.
 pub fn of(protocol: u8, local: End, remote: End) -> Option<[u8; LENGTH]> {
     match protocol {
         IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP if local.port == 0 => None,
@@ -27,8 +27,8 @@ pub fn of(protocol: u8, local: End, remote: End) -> Option<[u8; LENGTH]> {
     }
 }
 
-/// The Community ID of what an ICMP message began, from its source to its destination. Type and code stand for ports: a
-/// request and its answer have the same ID in either direction, of other messages each direction has its own.
+/// Returns the Community ID of a flow that an ICMP message began. Type and code stand for ports: a request and its answer have the
+/// same ID; other messages have a different one in each direction.
 pub fn icmp(protocol: u8, message: (u8, u8), source: End, destination: End) -> [u8; LENGTH] {
     let (kind, code) = message;
     let with = |end: End, port: u8| End { port: port.into(), ..end };
@@ -38,7 +38,7 @@ pub fn icmp(protocol: u8, message: (u8, u8), source: End, destination: End) -> [
     }
 }
 
-/// The type of the answer to a type of ICMP messages, or of what it answers.
+/// Returns the ICMP type that answers this type, or that this type answers.
 fn counterpart(protocol: u8, kind: u8) -> Option<u8> {
     let pairs: &[(u8, u8)] = match protocol {
         // Echo, router discovery, timestamp, information, address mask.
@@ -79,7 +79,7 @@ fn hash(protocol: u8, low: End, high: End, ports: bool) -> [u8; LENGTH] {
     text
 }
 
-/// An address in a form whose order is that of its bytes.
+/// Returns an address in a form that sorts by its bytes.
 fn octets(address: IpAddr) -> [u8; 16] {
     match address {
         IpAddr::V4(address) => {
@@ -95,7 +95,7 @@ fn octets(address: IpAddr) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    /// Values of the specification's own `baseline_deflt.json`.
+    /// Values of the specification's `baseline_deflt.json`.
     #[test]
     fn agrees_with_the_specification() {
         let (a, b) = (end("128.232.110.120", 34855), end("66.35.250.204", 80));

@@ -1,4 +1,4 @@
-//! The configuration: a TOML file in which everything has a default, under the options of the command line.
+//! The configuration: a TOML file in which every setting has a default. Options of the command line come before it.
 
 use std::{
     fmt::Display,
@@ -10,13 +10,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Where the configuration is looked for when no file is named.
+/// Default path of the configuration.
 pub const DEFAULT_FILE: &str = "/etc/netconn/netconn.toml";
-/// Where the daemon listens when nothing else is said.
+/// Default path of the daemon's socket.
 pub const DEFAULT_SOCKET: &str = "/run/netconn/netconn.sock";
-/// Where the daemon keeps what must survive it when nothing else is said.
+/// Default folder for what must survive the daemon.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/netconn";
-/// Where hunts of this host are looked for when nothing else is said.
+/// Default folder of the hunts of this host.
 pub const DEFAULT_HUNTS: &str = "/etc/netconn/hunts";
 
 /// Smallest and largest ring buffer, bytes.
@@ -40,36 +40,36 @@ pub struct Config {
     pub events: Vec<PathBuf>,
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// What must survive the daemon: the sensor id and the history.
+    /// Folder for what must survive the daemon: the sensor id and the history.
     pub state_dir: PathBuf,
-    /// Whether all events are kept in the state folder for a while, for `netconn search`; apart from `events`.
+    /// Whether the state folder keeps a history of all events for `netconn search`, independent of `events`.
     pub history: bool,
-    /// So many bytes of them at most; the oldest go first. They also go before less than a twentieth of the file system, or
-    /// 1 GiB, is free, until a tenth of this is left.
+    /// Most bytes of the history; the oldest events are removed first. Events are also removed to keep a twentieth of the file
+    /// system free, at most 1 GiB; below half of that nothing is written.
     pub history_bytes: u64,
-    /// For so many days.
+    /// Longest age of events in the history, days.
     pub history_days: u32,
     /// Group whose members may use the socket and read the history; if it does not exist, only root may.
     pub group: String,
-    /// Organisation id, `site.id` in events.
+    /// Organization id, `site.id` in events.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site_id: Option<String>,
     /// `dataSource.name` in events.
     pub data_source: String,
     /// Size of the kernel's ring buffer in bytes: a power of two. It is counted twice in the daemon's memory.
     pub ring_bytes: u32,
-    /// What is watched beside TCP: `flows`, `sockets` or `off`.
+    /// What netconn watches beside TCP: `flows`, `sockets` or `off`.
     pub flows: FlowLevel,
-    /// Flows of datagrams that are counted at the same time. When a socket has more than a quarter of them, or there are
-    /// more, those of a socket are folded into one.
+    /// Most flows of datagrams that are counted at the same time. When there are more, or one socket has more than a quarter of
+    /// them, the flows of a socket are folded into one.
     pub max_flows: u32,
-    /// A flow has ended when nothing was exchanged for so many seconds.
+    /// A flow ends when it exchanged nothing for this many seconds.
     pub flow_idle_seconds: u32,
     /// The same for flows in which both ends have sent.
     pub flow_idle_both_seconds: u32,
-    /// Least severe messages of the eBPF programs in the log: `off`, `error`, `warn`, `info`, `debug` or `trace`.
+    /// Least severe messages of the eBPF programs that are logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub ebpf_log: EbpfLog,
-    /// What `netconn search` and `netconn hunt` use; the daemon does not.
+    /// Settings of `netconn search` and `netconn hunt`; the daemon does not use them.
     pub search: Search,
 }
 
@@ -79,7 +79,7 @@ pub struct Config {
 pub struct Search {
     /// Folder of hunts beside those that come with netconn.
     pub hunts: PathBuf,
-    /// Folder of the tables for `lookup` and `savelookup`; that of the user when there is none.
+    /// Folder of the tables for `lookup` and `savelookup`; by default one in the user's home.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lookups: Option<PathBuf>,
     /// MMDB file for `geo_ip_country` and the like.
@@ -136,7 +136,7 @@ pub enum FlowLevel {
     /// UDP sockets that are bound or connected, with their processes. Datagrams are not counted, and those of sockets that
     /// are not connected make no flows.
     Sockets,
-    /// Nothing.
+    /// TCP alone.
     Off,
 }
 
@@ -164,7 +164,7 @@ impl Default for Config {
     }
 }
 
-/// Why there is no configuration.
+/// Why the configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -190,7 +190,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read or says something that is not understood.
+    /// When the file cannot be read, or a setting is unknown or wrong.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let file = path.unwrap_or(Path::new(DEFAULT_FILE));
         match fs::read_to_string(file) {
@@ -218,7 +218,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The configuration as a file, with every setting.
+    /// Returns the configuration as a file, with every setting.
     pub fn to_toml(&self) -> String {
         // Plain strings, numbers and lists can always be written.
         toml::to_string_pretty(self).unwrap_or_default()

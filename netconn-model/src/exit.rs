@@ -1,10 +1,10 @@
-//! Exit codes: with a meaning, as in sysexits.h.
+//! Exit codes of all programs, after sysexits.h.
 
 use std::{error::Error, io, process::ExitCode};
 
 use crate::{client::ClientError, config::ConfigError, filter::FilterError};
 
-/// What a command's end means.
+/// Result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
@@ -17,17 +17,17 @@ pub enum Exit {
     Data = 65,
     /// No daemon, no `netconn-search`, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
     Unavailable = 69,
-    /// A mistake in netconn (`EX_SOFTWARE`).
+    /// A bug in netconn (`EX_SOFTWARE`).
     Internal = 70,
-    /// Files or sockets (`EX_IOERR`).
+    /// A file or a socket failed (`EX_IOERR`).
     Io = 74,
     /// No answer in time (`EX_TEMPFAIL`).
     Timeout = 75,
-    /// Not allowed (`EX_NOPERM`).
+    /// The user may not do it (`EX_NOPERM`).
     Permission = 77,
-    /// The configuration (`EX_CONFIG`).
+    /// The configuration is wrong (`EX_CONFIG`).
     Configuration = 78,
-    /// Ended by Ctrl-C, as shells say it.
+    /// Ended by Ctrl-C: 128 and the number of SIGINT, as in shells.
     Interrupted = 130,
 }
 
@@ -39,7 +39,7 @@ impl From<Exit> for ExitCode {
 
 /// Returns the exit code of an error: that of the first error of its chain that `own` or this crate knows.
 ///
-/// `own` maps the errors of the program that asks.
+/// `own` knows the errors of the calling program.
 pub fn of(error: &anyhow::Error, own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>) -> Exit {
     error.chain().find_map(|cause| own(cause).or_else(|| of_cause(cause))).unwrap_or(Exit::Internal)
 }
@@ -65,7 +65,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     cause.is::<io::Error>().then_some(Exit::Io)
 }
 
-/// Whether nobody reads the output any more: that is no failure.
+/// Returns whether the error is a broken pipe: the reader of the output has gone, which is no failure.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

@@ -1,4 +1,4 @@
-//! The filter over connections: the same parameters in the socket's requests and as options of the command line.
+//! The filter over connections, rows and events: its parameters are the same in requests to the socket and as options.
 
 use std::net::IpAddr;
 
@@ -16,9 +16,9 @@ use crate::{
 pub struct FilterParameter {
     /// Name of the parameter and of the option.
     pub name: &'static str,
-    /// What the value is called in help; `None` if the command line has flags for the parameter instead.
+    /// Name of the value in help; `None` if the command line has flags for the parameter instead.
     pub value_name: Option<&'static str>,
-    /// What is selected, in one sentence.
+    /// What it selects.
     pub meaning: &'static str,
 }
 
@@ -58,11 +58,11 @@ pub const FILTER_PARAMETERS: &[FilterParameter] = &[
 pub struct FilterError {
     /// Its name.
     pub parameter: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and what the value can be.
     pub message: String,
 }
 
-/// Which connections are wanted; an empty list or `None` means all. Lists are alternatives, parameters all must hold.
+/// Selects connections. An empty list or `None` selects all; values of a list are alternatives, and all parameters must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     states: Option<States>,
@@ -82,7 +82,7 @@ pub struct Filter {
     namespaces: Vec<u32>,
 }
 
-/// What a filter looks at.
+/// The facts of a connection that a filter compares.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// State; `None` on events.
@@ -91,7 +91,7 @@ pub struct Subject<'a> {
     pub listening: bool,
     /// Number of the protocol.
     pub protocol: u8,
-    /// Who began it.
+    /// Which end began it.
     pub direction: Option<Direction>,
     /// This end.
     pub local: End,
@@ -198,19 +198,19 @@ impl Filter {
         Ok(())
     }
 
-    /// Whether connections are wanted that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
+    /// Returns whether the filter can select connections that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
     pub fn wants_minisocks(&self) -> bool {
         self.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2])
             && self.listening != Some(true)
             && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
     }
 
-    /// Whether any connection of TCP is wanted that moves bytes.
+    /// Returns whether the filter can select TCP connections, which have byte counters.
     pub fn wants_counters(&self) -> bool {
         self.listening != Some(true) && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
     }
 
-    /// Whether flows or sockets of datagrams are wanted.
+    /// Returns whether the filter can select flows or datagram sockets.
     pub fn wants_datagrams(&self) -> bool {
         self.wants_state(&[tcp_state::ESTABLISHED, UNCONNECTED])
             && any(&self.protocols, |protocol| *protocol != IPPROTO_TCP)
@@ -220,17 +220,17 @@ impl Filter {
         self.states.is_none_or(|states| any.iter().any(|state| states.contains(*state)))
     }
 
-    /// Whether there is nothing that it keeps out.
+    /// Returns whether the filter selects everything.
     pub fn is_everything(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether any connection of the network namespace with this inode is wanted.
+    /// Returns whether the filter can select connections of the network namespace with this inode.
     pub fn wants_namespace(&self, inode: u64) -> bool {
         any(&self.namespaces, |namespace| u64::from(*namespace) == inode)
     }
 
-    /// Whether a connection is wanted.
+    /// Returns whether the filter selects a connection.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
             && self.listening.is_none_or(|listening| listening == subject.listening)
@@ -260,7 +260,7 @@ fn any<T>(wanted: &[T], matches: impl FnMut(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(matches)
 }
 
-/// Whether `wanted` is the name of the process, the name of its executable's file, or its whole path.
+/// Returns whether `wanted` is the name of the process, the name of its executable's file, or its whole path.
 fn is_process(wanted: &str, subject: &Subject<'_>) -> bool {
     let executable = subject.executable.unwrap_or_default();
     let file = executable.rsplit('/').next().unwrap_or_default();

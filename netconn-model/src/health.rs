@@ -1,4 +1,4 @@
-//! How the daemon is, as `/v1/health` answers and `doctor` prints.
+//! The health of the daemon, as `/v1/health` answers and `doctor` prints it.
 
 use std::collections::BTreeMap;
 
@@ -15,87 +15,87 @@ pub struct Health {
     pub version: String,
     /// Release of the kernel.
     pub kernel: String,
-    /// Seconds since the daemon began.
+    /// Seconds since the daemon started.
     pub uptime_seconds: u64,
-    /// Its process id.
+    /// Process id of the daemon.
     pub pid: u32,
-    /// Its memory, shared pages counted in.
+    /// Resident memory of the daemon, shared pages included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
-    /// What became of each hook.
+    /// Each hook with its verdict.
     pub hooks: Vec<HookStatus>,
     /// Members of kernel structures that this kernel does not have.
     pub missing_members: Vec<String>,
-    /// Whether the table holds everything that the kernel has.
+    /// Whether the table has every connection that the kernel has.
     pub complete: bool,
-    /// How often the table was made anew from the kernel, because something was lost or could not be known otherwise.
+    /// Number of times the table was rebuilt from the kernel after a loss.
     #[serde(default)]
     pub repairs: u64,
     /// Connections and listeners in the table.
     pub connections: usize,
-    /// Those in each state, by its name.
+    /// Number of connections in each state, by its name.
     #[serde(default)]
     pub states: BTreeMap<String, usize>,
-    /// Flows of datagrams.
+    /// Flows and sockets of datagrams.
     #[serde(default)]
     pub flows: FlowCounts,
-    /// Processes known.
+    /// Number of known processes.
     pub processes: usize,
-    /// Clients that listen to events.
+    /// Number of clients that receive events.
     pub clients: usize,
-    /// Records of the kernel.
+    /// Counts of kernel records.
     pub records: RecordCounts,
-    /// Events made.
+    /// Number of events made.
     pub events: u64,
-    /// Events lost.
+    /// Counts of lost events.
     #[serde(default)]
     pub lost_events: LostEventCounts,
-    /// Where they go.
+    /// Each output with its counts.
     pub outputs: Vec<OutputHealth>,
-    /// What is kept of them for `netconn search`, unless that is switched off.
+    /// The history; none if it is switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryHealth>,
 }
 
-/// Flows of datagrams, and the sockets that wait for some.
+/// Counts of flows and of bound datagram sockets.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct FlowCounts {
     /// Flows of each protocol, by its name.
     pub protocols: BTreeMap<String, usize>,
-    /// Of these, those that stand for more than one other end, because there were too many.
+    /// Number of folded flows: each stands for several other ends of one socket.
     pub folded: usize,
-    /// Sockets that were bound to receive.
+    /// Number of bound sockets.
     pub bound: usize,
-    /// Datagrams that were not counted: there was no room for their flow, nor for one that stands for their socket.
+    /// Number of datagrams that no flow counts, because the map of flows was full.
     #[serde(default)]
     pub uncounted: u64,
 }
 
-/// Records of the kernel, counted.
+/// Counts of kernel records.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct RecordCounts {
-    /// Received.
+    /// Number received.
     pub received: u64,
-    /// Of an unknown kind: the eBPF object and the daemon are not of one build.
+    /// Number of an unknown kind: the eBPF object and the daemon are of different builds.
     pub unknown: u64,
-    /// Lost, all together.
+    /// Number lost, the sum of the next three.
     pub lost: u64,
-    /// Of these, records of sockets that found their ring full.
+    /// Records of sockets that did not fit into their ring.
     #[serde(default)]
     pub lost_sockets: u64,
-    /// Records of processes and cgroups that found theirs full.
+    /// Records of processes and cgroups that did not fit into their ring.
     #[serde(default)]
     pub lost_processes: u64,
-    /// Records that were never made, because the kernel does not let a program interrupt itself.
+    /// Records that were never made, because the kernel skips a program that would interrupt itself.
     #[serde(default)]
     pub missed_runs: u64,
-    /// Received, but of sockets for which the kernel had no memory to keep anything: who accepted is then not known.
+    /// Records received from sockets without storage, for lack of kernel memory: their acceptor is not known.
     #[serde(default)]
     pub without_memory: u64,
 }
 
-/// Events that were never made because every record of their connection was lost, counted by what they would have been;
-/// and those that clients were too slow for.
+/// Counts of events that were never made because every record of their connection was lost, and of events that clients were too
+/// slow for.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct LostEventCounts {
     /// `IP Connect` with direction `OUTGOING`.
@@ -106,11 +106,11 @@ pub struct LostEventCounts {
     pub closes: u64,
     /// `IP Listen` and `IP Listen End`.
     pub listeners: u64,
-    /// Of any kind, each counted for every client that missed it.
+    /// Events of any kind, counted once for every client that missed them.
     pub clients: u64,
 }
 
-/// An output, counted.
+/// An output and its counts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct OutputHealth {
     /// Where it writes: a path, `-` for standard output, or an address.
@@ -141,85 +141,85 @@ impl OutputHealth {
     }
 }
 
-/// The history, counted.
+/// The history and its counts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HistoryHealth {
-    /// Its folder, and what became of the events since the start.
+    /// Its folder, and the counts of events since the start.
     #[serde(flatten)]
     pub output: OutputHealth,
     /// Bytes of all its files.
     pub bytes: u64,
-    /// Its files.
+    /// Number of its files.
     pub files: u64,
-    /// No event in it is earlier, epoch milliseconds.
+    /// Lower bound of the time of its events, epoch milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<u64>,
-    /// Events are lost at the moment, because the file system is full.
+    /// Whether events are lost at the moment, because the file system is full.
     pub full: bool,
-    /// What becomes of closed segments.
+    /// State of the conversion of closed segments.
     pub conversion: Conversion,
-    /// Closed segments that are not converted yet.
+    /// Number of closed segments that wait for conversion.
     pub waiting: u64,
-    /// Segments converted since the start.
+    /// Number of segments converted since the start.
     pub converted: u64,
-    /// Conversions that have failed since the start.
+    /// Number of conversions that failed since the start.
     pub failures: u64,
 }
 
-/// What became of a hook.
+/// Result of attaching a hook.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
-    /// It works.
+    /// It is attached.
     Attached,
-    /// It is not attached, because another one tells more.
+    /// It is not attached, because another hook reports more.
     Unneeded {
-        /// Which, or why.
+        /// The other hook, or the reason.
         reason: String,
     },
-    /// This kernel does not have it.
+    /// This kernel lacks it.
     Unsupported {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// This kernel should have it.
+    /// This kernel should have it, but attaching failed.
     Failed {
-        /// What went wrong.
+        /// The error.
         reason: String,
     },
 }
 
-/// A hook's verdict, as health reports give it.
+/// A hook and its verdict.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HookStatus {
-    /// [`Hook::name`], with the way of attaching as in libbpf's section names.
+    /// Name, with the way of attaching as in libbpf's section names.
     pub hook: String,
-    /// [`Hook::fact`].
+    /// The fact that it reports.
     pub fact: String,
-    /// What became of it.
+    /// Its verdict.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// [`Hook::without`], if it is not attached.
+    /// What netconn does instead, if it is not attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead: Option<String>,
-    /// Instructions of its program after the kernel has translated it.
+    /// Instructions of its program in the kernel's translated form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<u32>,
-    /// Instructions that the verifier had to look at, of a million at most; from 5.16 on.
+    /// Instructions that the verifier processed, of at most a million; from kernel 5.16 on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_instructions: Option<u32>,
 }
 
-/// What becomes of closed segments.
+/// State of the conversion of closed segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Conversion {
-    /// Nothing waits, or it has just begun to wait.
+    /// No segment waits, or one has only just begun to.
     Idle,
-    /// One is being converted.
+    /// A segment is being converted.
     Running,
-    /// `netconn-search` is not installed: they stay NDJSON until it is.
+    /// `netconn-search` is not installed; segments stay NDJSON until it is.
     Missing,
-    /// It has failed, and is tried again.
+    /// A conversion has failed and will be tried again.
     Failing,
 }

@@ -92,9 +92,7 @@ impl<'a> Object<'a> {
     /// Writes a text that needs no escapes.
     pub fn plain(&mut self, key: &'static str, value: &str) {
         self.key(key);
-        self.out.put_u8(b'"');
-        self.out.put_slice(value.as_bytes());
-        self.out.put_u8(b'"');
+        plain(self.out, value);
     }
 
     /// Writes a whole number.
@@ -164,14 +162,18 @@ pub fn address(out: &mut BytesMut, value: IpAddr) {
     }
 }
 
+fn plain(out: &mut BytesMut, value: &str) {
+    out.put_u8(b'"');
+    out.put_slice(value.as_bytes());
+    out.put_u8(b'"');
+}
+
 /// Writes a JSON string: quotes, backslashes and all control characters (C0, DEL, C1) escaped.
 fn string(out: &mut BytesMut, value: &str) {
-    out.put_u8(b'"');
     if is_plain(value.as_bytes()) {
-        out.put_slice(value.as_bytes());
-        out.put_u8(b'"');
-        return;
+        return plain(out, value);
     }
+    out.put_u8(b'"');
     let mut done = 0;
     for (at, character) in value.char_indices() {
         if !matches!(character, '\0'..='\x1f' | '"' | '\\' | '\x7f'..='\u{9f}') {
@@ -192,9 +194,25 @@ fn string(out: &mut BytesMut, value: &str) {
     out.put_u8(b'"');
 }
 
-/// Whether a text is printable ASCII without quotes and backslashes. All of it is looked at, many bytes at once.
+/// Returns whether a text is printable ASCII without quotes and backslashes, so that JSON needs no escapes for it.
+///
+/// Eight bytes at once: most texts are shorter than what compilers make wide loops for.
 fn is_plain(text: &[u8]) -> bool {
-    text.iter().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & !matches!(byte, b'"' | b'\\'))
+    let (words, rest) = text.as_chunks::<8>();
+    // Spaces, which are plain, fill the last word.
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    words.iter().chain([&last]).all(|word| is_plain_word(u64::from_le_bytes(*word)))
+}
+
+/// See "Bit Twiddling Hacks", "Determine if a word has a byte less than n" and "… equal to n": the sign bit of a byte of each term
+/// tells whether it may be such a byte. A borrow can only make a plain word look otherwise where a byte below it is not plain.
+fn is_plain_word(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    let less = |word: u64, than: u64| word.wrapping_sub(ONES * than) & !word;
+    let equal = |byte: u64| less(word ^ (ONES * byte), 1);
+    let harmful = less(word, 0x20) | equal(b'"'.into()) | equal(b'\\'.into()) | equal(0x7f) | word;
+    harmful & (ONES << 7) == 0
 }
 
 #[cfg(test)]
@@ -253,6 +271,17 @@ mod tests {
             prop_assert!(!text.chars().any(char::is_control));
             let read: serde_json::Value = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(read["text"].as_str().unwrap(), value);
+        }
+
+        #[test]
+        fn plain_texts_are_told_apart(text: Vec<u8>, at: usize, printable in "[ -~]{0,40}") {
+            let is_plain_byte = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+            prop_assert_eq!(is_plain(&text), text.iter().all(is_plain_byte));
+            let mut one = printable.into_bytes();
+            if let Some(byte) = text.first() {
+                one.insert(at % (one.len() + 1), *byte);
+            }
+            prop_assert_eq!(is_plain(&one), one.iter().all(is_plain_byte));
         }
 
         #[test]

@@ -2,11 +2,10 @@
 
 use netconn_common::tcp_state;
 
-/// A socket of datagrams that is connected to nobody is in the state that is TCP's `CLOSE` (`inet_create` in
-/// `net/ipv4/af_inet.c`).
+/// State of a datagram socket that is not connected: the number of TCP's `CLOSE` (`inet_create` in `net/ipv4/af_inet.c`).
 pub const UNCONNECTED: u8 = tcp_state::CLOSE;
 
-/// Name of a state in snapshots, `ESTABLISHED`.
+/// Returns the name of a state in snapshots, `ESTABLISHED`.
 pub fn name(state: u8) -> &'static str {
     match state {
         tcp_state::ESTABLISHED => "ESTABLISHED",
@@ -44,15 +43,15 @@ pub const ALL: [u8; 11] = [
 pub struct States(u16);
 
 impl States {
-    /// No state.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Whether a state is in the set.
+    /// Returns whether a state is in the set.
     pub fn contains(self, state: u8) -> bool {
         self.0 >> (state & 15) & 1 != 0
     }
 
-    /// The set with a state more.
+    /// Returns the set with this state added.
     #[must_use]
     pub fn with(self, state: u8) -> Self {
         Self(self.0 | 1 << (state & 15))

@@ -1,4 +1,4 @@
-//! What people see: text that cannot harm their terminal, columns that fit it, numbers they can read.
+//! Text for terminals: sanitized, cut to the width, in columns, with readable numbers.
 
 use std::{borrow::Cow, io, time::Duration};
 
@@ -12,8 +12,8 @@ pub const NARROWEST_COLUMN: usize = 8;
 /// Spaces between two columns of a table.
 pub const COLUMN_GAP: usize = 2;
 
-/// Text with everything replaced that could move the cursor, change colours or reverse the direction of writing:
-/// names and arguments of processes are chosen by anybody.
+/// Replaces every character that could move the cursor, change colours or reverse the direction of writing. Attackers choose
+/// names and arguments of processes.
 pub fn sanitize(text: &str) -> Cow<'_, str> {
     let harmful = |character: char| {
         character.is_control()
@@ -29,17 +29,17 @@ pub fn sanitize(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Width of the terminal behind standard output; `None` if it is none: nothing is cut then.
+/// Returns the width of the terminal behind standard output; `None` if it is no terminal, so that nothing is cut.
 pub fn width() -> Option<usize> {
     terminal_size_of(io::stdout()).map(|(Width(width), _)| usize::from(width)).filter(|width| *width > 0)
 }
 
-/// How wide a text is on a terminal.
+/// Returns the width of a text on a terminal, in columns.
 pub fn text_width(text: &str) -> usize {
     text.width()
 }
 
-/// Cuts a text to a width, and shows that it was cut.
+/// Cuts a text to a width; an ellipsis shows that it was cut.
 pub fn cut(text: &str, width: usize) -> Cow<'_, str> {
     if text.width() <= width {
         return text.into();
@@ -59,7 +59,7 @@ pub fn cut(text: &str, width: usize) -> Cow<'_, str> {
     short.into()
 }
 
-/// A number of bytes for people: `517 B`, `4.7 kB`.
+/// Returns a readable number of bytes: `517 B`, `4.7 kB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if count < 1000 {
@@ -75,7 +75,7 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration for people: `0.8 ms`, `12 s`, `3h 5m`.
+/// Returns a readable duration: `0.8 ms`, `12 s`, `3h 5m`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -105,39 +105,39 @@ pub mod style {
     pub const GOOD: Style = AnsiColor::Green.on_default();
     /// Bad.
     pub const BAD: Style = AnsiColor::Red.on_default();
-    /// To be watched.
+    /// Worth attention.
     pub const CAUTION: Style = AnsiColor::Yellow.on_default();
-    /// Beside the point.
+    /// Less important.
     pub const FAINT: Style = Style::new().dimmed();
     /// Headings.
     pub const HEADING: Style = Style::new().bold();
-    /// Something that waits.
+    /// A state of waiting.
     pub const QUIET: Style = AnsiColor::Cyan.on_default();
 }
 
-/// A table whose columns are as wide as their content, but for the last, which takes what is left of the terminal.
+/// Widths of a table's columns: each is as wide as its content, except the last, which takes the rest of the terminal.
 #[derive(Debug)]
 pub struct Columns {
     widths: Vec<usize>,
-    /// Columns with numbers stand to the right.
+    /// Columns that are aligned to the right, as numbers are.
     right: Vec<bool>,
     limit: Option<usize>,
 }
 
 impl Columns {
-    /// Columns for no rows yet; `right` tells which stand to the right; `limit` is the terminal's width, if any.
+    /// Returns columns without rows; `right` has the columns that are aligned to the right; `limit` is the terminal's width, if any.
     pub fn new(right: &[bool], limit: Option<usize>) -> Self {
         Self { widths: vec![0; right.len()], right: right.to_vec(), limit }
     }
 
-    /// Makes the columns wide enough for a row or the heading.
+    /// Widens the columns for a row or the heading.
     pub fn widen(&mut self, row: &[String]) {
         for (width, cell) in self.widths.iter_mut().zip(row) {
             *width = (*width).max(cell.width());
         }
     }
 
-    /// One row as a line, with a style for its cells by column.
+    /// Returns a row as one line; `style` returns the style of each column.
     pub fn line(&self, row: &[String], style: impl Fn(usize) -> Style) -> String {
         use std::fmt::Write as _;
         let mut line = String::new();

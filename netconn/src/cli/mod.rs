@@ -37,10 +37,10 @@ cannot be read, 69 no daemon, no netconn-search or unfit kernel, 70 internal err
 75 timeout, 77 permission denied, 78 configuration, 130 ended by Ctrl-C.";
 
 const ALONE: &str = "\
-When no daemon runs and no --socket is named, list looks for itself and says so on standard error:
-root sees the sockets of all network namespaces, everybody else those of the own one, and whose
-they are as far as this user may know. With --socket (or NETCONN_SOCKET) that daemon is meant: if
-it does not run, the exit code is 69.";
+Without a daemon, and without --socket, list reads the kernel itself and says so on standard error:
+root sees the sockets of all network namespaces, other users those of their own one, with the
+owners that they may know. With --socket (or NETCONN_SOCKET) list asks that daemon only: if it
+does not run, the exit code is 69.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -72,7 +72,7 @@ struct SocketOption {
 }
 
 impl SocketOption {
-    /// The socket that was named, else the usual one.
+    /// Returns the socket that was named, or the default one.
     fn path(&self) -> &Path {
         self.socket.as_deref().unwrap_or(Path::new(DEFAULT_SOCKET))
     }
@@ -82,19 +82,19 @@ impl SocketOption {
         Client::new(self.path())
     }
 
-    /// Whether a socket was named: then that daemon is meant and no other.
+    /// Returns whether a socket was named: then no other daemon, and no look without one, will do.
     fn is_named(&self) -> bool {
         self.socket.is_some()
     }
 }
 
-/// Runs a command line and gives the exit code of the process. Everything it has to say has been said by then.
+/// Runs a command line, prints its errors, and returns the exit code of the process.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let given: Vec<OsString> = arguments.into_iter().collect();
     let arguments = match Arguments::try_parse_from(&given) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too; if they cannot be written, nobody listens.
+            // Help and version come this way too; an error of writing them has no reader.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
@@ -103,7 +103,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(options) => run::run(options),
         Command::List(options) => list::run(&options),
         Command::Watch(options) => watch::run(&options),
-        // As they were given: what `--` means is for the other program to know.
+        // The arguments as they were given: the other program decides what `--` means.
         Command::Search(_) => search::run(None, given.get(2..).unwrap_or_default()),
         Command::Hunt(_) => search::run(Some("hunt"), given.get(2..).unwrap_or_default()),
         Command::Doctor(options) => doctor::run(&options),
@@ -119,7 +119,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// A runtime for a client: one thread, which ends with the command.
+/// Runs a future on this thread to its end.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }

@@ -1,11 +1,11 @@
-//! How connections and events are shown, the same for all commands that show some.
+//! Options for the form of output, shared by all commands that print connections or events.
 
 use clap::{Args, ValueEnum};
 
-/// The form of what is shown.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people.
+    /// A table for people.
     Table,
     /// JSON: a snapshot is one object, a stream one object for each event and line.
     Json,
@@ -15,25 +15,25 @@ pub(super) enum Format {
     Csv,
 }
 
-/// Options of what is shown to people.
+/// Options for the form of the output.
 #[derive(Debug, Args)]
 pub(super) struct Presentation {
-    /// How to show them.
+    /// Form of the output.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(super) format: Format,
-    /// Cut nothing, also when it does not fit the terminal.
+    /// Cut nothing, even if it does not fit the terminal.
     #[arg(short = 'W', long)]
     pub(super) wide: bool,
-    /// Numbers instead of names (that is the default).
+    /// Show numbers instead of names (the default).
     #[arg(short = 'n', long)]
     numeric: bool,
-    /// Show processes (they always are).
+    /// Show processes (the default).
     #[arg(short = 'p', long = "processes")]
     processes: bool,
 }
 
 impl Presentation {
-    /// Width to fit lines into; `None`: nothing is cut.
+    /// Returns the width that lines have to fit; `None` if nothing is cut.
     pub(super) fn limit(&self) -> Option<usize> {
         if self.wide { None } else { netconn_model::term::width() }
     }

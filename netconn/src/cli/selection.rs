@@ -1,9 +1,9 @@
-//! Options that select connections, the same for all commands that show some.
+//! Options that select connections, shared by all commands that print connections or events.
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command};
 use netconn_model::filter::{FILTER_PARAMETERS, Filter, FilterError, FilterParameter};
 
-/// Which connections; several values of one option are alternatives, several options must all hold.
+/// Selects connections; several values of one option are alternatives, and all options must hold.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Which connections")]
 pub(super) struct Selection {
@@ -19,7 +19,7 @@ pub(super) struct Selection {
     /// Listeners only, and UDP sockets that are connected to nobody.
     #[arg(short = 'l', long)]
     listening: bool,
-    /// Connections and listeners (that is the default).
+    /// Connections and listeners (the default).
     #[arg(short = 'a', long)]
     all: bool,
     /// IPv4 only.
@@ -33,7 +33,7 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    /// The options as parameters of the daemon's socket, checked.
+    /// Returns the options as parameters of a request, checked.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Selection {
         Ok(parameters)
     }
 
-    /// The options as a filter.
+    /// Returns the options as a filter.
     ///
     /// # Errors
     ///

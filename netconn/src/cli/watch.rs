@@ -58,7 +58,7 @@ pub(super) struct Options {
     selection: Selection,
 }
 
-/// Shows events until the daemon ends, the reader goes or enough were shown.
+/// Prints events until the daemon stops, the reader goes away, or there were enough.
 pub(super) fn run(options: &Options) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
     block_on(async {

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    fmt::Write as _,
     net::IpAddr,
     rc::{Rc, Weak},
 };
@@ -31,6 +30,9 @@ use crate::{
 /// Processes whose members are kept. Each costs about 1 kB; at the limit all are made again.
 const PROCESSES_MAX: usize = 4096;
 
+/// Hex digits of the number of a run.
+const RUN_DIGITS: usize = 16;
+
 /// Makes and writes events. What is the same in many of them is kept ready to be copied.
 #[derive(Debug)]
 pub struct EventEncoder {
@@ -38,13 +40,12 @@ pub struct EventEncoder {
     sensor_members: Vec<u8>,
     /// First half of the boot id: makes ids of connections and processes unique over boots.
     boot: String,
-    /// Different in each run of the daemon.
-    run: u64,
     /// Events written by this run.
     count: u64,
     seconds: SecondText,
-    /// Space for the ids of the event that is being made.
+    /// The id of the last event: a number that differs from run to run, and the number of the event.
     id: String,
+    /// Space for the id of a connection.
     connection_id: String,
 }
 
@@ -113,10 +114,9 @@ impl EventEncoder {
         Self {
             sensor_members,
             boot: sensor.boot.chars().take(16).collect(),
-            run,
             count: 0,
             seconds,
-            id: String::new(),
+            id: format!("{run:0RUN_DIGITS$x}-"),
             connection_id: String::new(),
         }
     }
@@ -136,7 +136,6 @@ impl EventEncoder {
         (change, connection, time_ns): (Change, &Connection, u64),
     ) {
         self.next_id();
-        self.connection_id.clear();
         write_connection_id(&mut self.connection_id, &self.boot, connection);
         let owner = &connection.owner;
         let members = (owner.tgid != 0).then(|| self.process_members(clock, names, processes, (connection, time_ns)));
@@ -215,9 +214,9 @@ impl EventEncoder {
 
     fn next_id(&mut self) {
         self.count += 1;
-        self.id.clear();
-        // Writing to a string cannot fail.
-        let _ = write!(self.id, "{:016x}-{}", self.run, self.count);
+        // What stands before the number is the same in all ids of this run.
+        self.id.truncate(RUN_DIGITS + 1);
+        self.id.push_str(itoa::Buffer::new().format(self.count));
     }
 
     /// Returns the members of [`Section::Process`] for the owner of a connection.
@@ -429,12 +428,27 @@ fn fill_cgroup<'a>(event: &mut Event<'a>, cgroup: Option<&'a Cgroup>) {
     event.container_id = container.as_deref().map(Cow::Borrowed);
 }
 
-/// Appends the id of a connection, flow or listener: unique over boots, the same in every run of the daemon.
+/// Writes the id of a connection, flow or listener: unique over boots, the same in every run of the daemon.
+///
+/// Without the machinery of `write!`: there is one in every event and row.
 pub(crate) fn write_connection_id(out: &mut String, boot: &str, connection: &Connection) {
+    out.clear();
+    out.push_str(boot);
+    out.push('-');
+    push_hex(out, connection.socket);
+    out.push('-');
     // One socket can exchange datagrams with many ends; each flow begins at a moment of its own.
     let life = if connection.is_flow() { connection.born_ns } else { connection.generation.into() };
-    // Writing to a string cannot fail.
-    let _ = write!(out, "{boot}-{:x}-{life}", connection.socket);
+    out.push_str(itoa::Buffer::new().format(life));
+}
+
+/// Appends a number in hex.
+fn push_hex(out: &mut String, value: u64) {
+    let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        // Four bits are always a digit.
+        out.push(char::from_digit((value >> (place * 4) & 15) as u32, 16).unwrap_or('0'));
+    }
 }
 
 /// Returns the id of a process: unique over boots.

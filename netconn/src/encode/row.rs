@@ -49,9 +49,9 @@ impl<'a> Context<'a> {
 /// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
     let Context { clock, names, boot, now, owners, seconds, connection_id } = context;
-    connection_id.clear();
-    // Minisocks of which nothing else is known have no number.
-    if connection.socket != 0 {
+    // Minisocks of which nothing else is known have no number, and so no id.
+    let has_id = connection.socket != 0;
+    if has_id {
         write_connection_id(connection_id, boot, connection);
     }
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.state) };
@@ -71,7 +71,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         namespace: known(connection.namespace, UNKNOWN_U32),
         subflow: connection.is_subflow().then_some(true),
         folded: connection.exchanged.as_ref().and_then(|exchanged| exchanged.folded.then_some(true)),
-        connection_id: (!connection_id.is_empty()).then_some(Cow::Borrowed(&**connection_id)),
+        connection_id: has_id.then_some(Cow::Borrowed(&**connection_id)),
         ..Row::default()
     };
     if let Some(Ended { ended_ns, change, .. }) = ended {

@@ -1,10 +1,10 @@
-//! A connection as a filter sees it: with the names that only the directory knows, as they are written too.
+//! The facts of a connection that filters compare, with the names of account, container and unit.
 
 use netconn_model::filter::Subject;
 
 use crate::{names::Names, process::comm, table::Connection};
 
-/// Shows a connection to a filter, with the names that the directory knows.
+/// Hands a connection to the function in the form that filters compare.
 pub fn with_subject<T>(
     connection: &Connection,
     directory: &mut Names,

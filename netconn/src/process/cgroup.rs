@@ -1,4 +1,4 @@
-//! Names of cgroups (v2), and what they say of systemd units and containers.
+//! cgroups (v2): their names, and the systemd units and containers in these.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path, rc::Rc};
 
@@ -11,9 +11,9 @@ use crate::kernel::preflight::cgroup_root;
 pub struct Cgroup {
     /// Path below the root of the hierarchy, `/` for the root.
     pub path: String,
-    /// The systemd unit it belongs to.
+    /// The systemd unit in its path.
     pub unit: Option<String>,
-    /// The container it belongs to, 64 hex digits.
+    /// The container id in its path, 64 hex digits.
     pub container: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Cgroup {
     }
 }
 
-/// A run of exactly 64 hex digits, as Docker, containerd, CRI-O and Podman put it into the names of their cgroups.
+/// Returns the part of a name that is exactly 64 hex digits, as Docker, containerd, CRI-O and Podman put it into the names of their cgroups.
 fn container_id(name: &str) -> Option<&str> {
     name.split(|character: char| !character.is_ascii_hexdigit()).find(|run| run.len() == 64)
 }
@@ -39,33 +39,33 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// Takes what a scan found, instead of all that was known before.
+    /// Replaces all known cgroups by those that a scan found.
     pub fn replace(&mut self, found: Vec<(u64, String)>) {
         self.by_id = found.into_iter().map(|(id, path)| (id, Rc::new(Cgroup::new(path)))).collect();
     }
 
-    /// A cgroup was made.
+    /// Adds a new cgroup.
     pub fn add(&mut self, id: u64, path: &[u8]) {
         self.by_id.insert(id, Rc::new(Cgroup::new(String::from_utf8_lossy(path).into_owned())));
     }
 
-    /// The cgroup of an inode.
+    /// Returns the cgroup whose directory has this inode.
     pub fn get(&self, id: u64) -> Option<&Rc<Cgroup>> {
         self.by_id.get(&id)
     }
 
-    /// Number of cgroups known; those that were removed stay until the next scan.
+    /// Returns the number of known cgroups; removed ones are counted until the next scan.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// Whether none is known.
+    /// Returns whether no cgroup is known.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
     }
 }
 
-/// Walks the hierarchy: inode and path of every cgroup.
+/// Walks the hierarchy and returns inode and path of every cgroup.
 pub fn scan() -> Vec<(u64, String)> {
     let mut found = Vec::new();
     if let Some(root) = cgroup_root() {

@@ -1,5 +1,4 @@
-//! A thread for look-ups that may take long (accounts may live on a network, cgroups are a directory tree), so that
-//! the thread that owns the table never waits.
+//! The thread for slow look-ups (accounts can be on a network, cgroups are a directory tree): the engine never waits for them.
 
 use std::{
     collections::HashMap,
@@ -12,10 +11,10 @@ use sysinfo::Users;
 
 use crate::process::cgroup;
 
-/// Questions that wait; more are dropped and asked again later.
+/// Most questions in the queue; further ones are dropped and asked again later.
 const WAITING_MAX: usize = 16;
 
-/// What can be asked.
+/// A question to the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Names of all accounts.
@@ -24,7 +23,7 @@ pub enum Question {
     Cgroups,
 }
 
-/// An answer.
+/// An answer of the thread.
 #[derive(Debug)]
 pub enum Answer {
     /// Account names by Unix user id.
@@ -33,7 +32,7 @@ pub enum Answer {
     Cgroups(Vec<(u64, String)>),
 }
 
-/// Where questions go.
+/// The way to the thread.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     questions: SyncSender<Question>,
@@ -44,7 +43,7 @@ impl Lookup {
     ///
     /// # Errors
     ///
-    /// When the system gives no thread.
+    /// When the system cannot start a thread.
     pub fn start(answer: impl Fn(Answer) + Send + 'static) -> io::Result<Self> {
         let (questions, receiver) = sync_channel(WAITING_MAX);
         thread::Builder::new().name("netconn-lookup".into()).spawn(move || {
@@ -58,13 +57,13 @@ impl Lookup {
         Ok(Self { questions })
     }
 
-    /// Asks; `false` if too many questions wait.
+    /// Asks a question; returns `false` if the queue is full.
     pub fn ask(&self, question: Question) -> bool {
         self.questions.try_send(question).is_ok()
     }
 }
 
-/// Names of all accounts by Unix user id; empty if they cannot be read.
+/// Returns the names of all accounts by Unix user id; empty if they cannot be read.
 pub fn users() -> HashMap<u32, String> {
     let Ok(users) = Users::new_with_refreshed_list() else { return HashMap::new() };
     users.iter().map(|user| (**user.id(), user.name().to_owned())).collect()

@@ -1,5 +1,5 @@
-//! What runs under each process id: executable, arguments and parent, kept from the birth of a process until nothing
-//! refers to it any more.
+//! The program behind each process id: executable, arguments and parent, kept from the start of a process until nothing refers to
+//! it any more.
 
 pub mod cgroup;
 pub mod lookup;
@@ -14,12 +14,12 @@ use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, exec};
 /// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
 /// of a process in `/proc/PID/stat` is given in them.
 pub const TICK_NS: u64 = 10_000_000;
-/// How long after a process ended its sockets are closed that nobody else has (they are closed after the record).
+/// Time after the end of a process by which the kernel has closed its sockets: it does so after the record of the end.
 const AFTERMATH_NS: u64 = 500_000_000;
-/// How long an ended process is kept although nothing refers to it: records of its last sockets may still come.
+/// Time for which an ended process is kept although nothing refers to it: records of its last sockets can still come.
 const KEPT_AFTER_EXIT_NS: u64 = 5_000_000_000;
 
-/// A process is one process id and one start; ids are used again, together with the start they are not.
+/// Identity of a process within a boot: the kernel uses process ids again, but not with the same start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Process id.
@@ -29,13 +29,13 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a process that started at `start_ns` nanoseconds since boot.
+    /// Returns the key of a process that started at `start_ns` nanoseconds since boot.
     pub fn new(tgid: u32, start_ns: u64) -> Self {
         Self { tgid, ticks: start_ns / TICK_NS }
     }
 }
 
-/// What a process is: itself, without its parent, so that a chain of ancestors is not kept alive.
+/// A process without its parent, so that no chain of ancestors is kept in memory.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Process id and start.
@@ -48,10 +48,10 @@ pub struct Identity {
     pub command_line: Option<Rc<str>>,
 }
 
-/// A process from one `exec` (or its birth) to the next.
+/// A process from one `exec` (or its start) to the next.
 #[derive(Debug)]
 pub struct Process {
-    /// Itself.
+    /// The process itself.
     pub identity: Rc<Identity>,
     /// Its parent at that time.
     pub parent: Option<Rc<Identity>>,
@@ -63,33 +63,33 @@ impl Process {
     }
 }
 
-/// All processes that live or are still referred to.
+/// All processes that live or that something still refers to.
 #[derive(Debug, Default)]
 pub struct Processes {
     by_key: HashMap<Key, Rc<Process>, foldhash::fast::RandomState>,
     /// Ended processes and when they ended, oldest first.
     ended: VecDeque<(Key, u64)>,
-    /// Processes that have ended lately, by id and start, and when: others may have their sockets.
+    /// Processes that ended lately, and when: other processes can have their sockets.
     lately: VecDeque<((u32, u64), u64)>,
 }
 
 impl Processes {
-    /// Number of processes known.
+    /// Returns the number of known processes.
     pub fn len(&self) -> usize {
         self.by_key.len()
     }
 
-    /// Whether none is known.
+    /// Returns whether no process is known.
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
-    /// The process that owns a socket.
+    /// Returns the process that owns a socket.
     pub fn of(&self, owner: &Owner) -> Option<Rc<Process>> {
         self.by_key.get(&Key::new(owner.tgid, owner.start_ns)).cloned()
     }
 
-    /// Takes a scan of all of `/proc`, made while no record was handled: what it has not has ended.
+    /// Applies a scan of all of `/proc` that was made while no record was handled: processes that it lacks have ended.
     pub fn replace(&mut self, found: Vec<scan::Scanned>, now_ns: u64) {
         let living: HashSet<Key> = found.iter().map(|process| process.key).collect();
         let dying: HashSet<Key> = self.ended.iter().map(|(key, _)| *key).collect();
@@ -98,7 +98,7 @@ impl Processes {
         self.add_scanned(found);
     }
 
-    /// Takes what a scan of `/proc` found: what is new, and what has run another program unnoticed.
+    /// Applies what a scan of `/proc` found: new processes, and those that ran another program unnoticed.
     pub fn add_scanned(&mut self, found: Vec<scan::Scanned>) {
         let parents: HashMap<u32, Key> = found.iter().map(|process| (process.key.tgid, process.key)).collect();
         let mut added = Vec::new();
@@ -129,7 +129,7 @@ impl Processes {
         }
     }
 
-    /// A process was born: it is what its origin is, until it runs another program.
+    /// Applies the start of a process: it is the same program as its origin until it runs another one.
     pub fn fork(&mut self, record: &ForkRecord) {
         let key = Key::new(record.tgid, record.start_ns);
         let origin = self.by_key.get(&Key::new(record.origin_tgid, record.origin_start_ns));
@@ -144,7 +144,7 @@ impl Processes {
         self.by_key.insert(key, Process::new(identity, parent));
     }
 
-    /// A process runs another program. Sockets that it opened before keep what it was then.
+    /// Applies an `exec`. Sockets that the process opened before keep the old program.
     pub fn exec(&mut self, record: &ExecRecord, path: &[u8], arguments: &[u8]) {
         let key = Key::new(record.tgid, record.start_ns);
         let identity = Identity {
@@ -163,13 +163,13 @@ impl Processes {
         }
     }
 
-    /// A process has ended. Its sockets may be closed, and be reported, after this.
+    /// Applies the end of a process. Records of its sockets can follow.
     pub fn exit(&mut self, record: &ExitRecord) {
         self.ended.push_back((Key::new(record.tgid, record.start_ns), record.header.time_ns));
         self.lately.push_back(((record.tgid, record.start_ns), record.header.time_ns));
     }
 
-    /// Processes that ended at least [`AFTERMATH_NS`] ago, by id and start, each once.
+    /// Returns, each once, the processes that ended at least [`AFTERMATH_NS`] ago, by id and start.
     pub fn take_ended(&mut self, now_ns: u64) -> Vec<(u32, u64)> {
         let is_over = |(_, ended_ns): &&(_, u64)| now_ns.saturating_sub(*ended_ns) >= AFTERMATH_NS;
         let count = self.lately.iter().take_while(is_over).count();
@@ -197,12 +197,12 @@ impl Processes {
     }
 }
 
-/// A kernel name (`comm`) as text.
+/// Returns a kernel name (`comm`) as text.
 pub fn comm(bytes: &[u8; 16]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
-/// Arguments, each ended by NUL, joined by spaces; `None` if there are none.
+/// Joins arguments, each ended by NUL, by spaces; `None` if there are none.
 pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
     let arguments = arguments.strip_suffix(b"\0").unwrap_or(arguments);
     if arguments.is_empty() {
@@ -216,7 +216,7 @@ pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
     Some(text)
 }
 
-/// The path of an executable from the kernel's components; `None` if there are none.
+/// Returns the path of an executable from the kernel's components; `None` if there are none.
 fn executable(flags: u32, path: &[u8]) -> Option<String> {
     let path = path.strip_suffix(b"\0").unwrap_or(path);
     if path.is_empty() {

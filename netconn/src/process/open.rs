@@ -1,4 +1,4 @@
-//! Who has which socket open, from `/proc`: as far as this user may look. Slow; what the iterators tell is better.
+//! Owners of open sockets from `/proc`, as far as this user may read it. Slow: iterators are used where BPF is allowed.
 
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -7,7 +7,7 @@ use procfs::process::{FDTarget, Process, all_processes};
 
 use crate::{kernel::preflight::cgroup_root, process::TICK_NS};
 
-/// Owners of sockets by the inode of their file: of several processes the one that is there longest.
+/// Returns the owners of sockets by the inode of their file; of several processes the oldest.
 pub fn owners() -> HashMap<u64, Owner> {
     let mut owners: HashMap<u64, Owner> = HashMap::new();
     let mut cgroups = Cgroups { root: cgroup_root(), inodes: HashMap::new() };
@@ -29,7 +29,7 @@ pub fn owners() -> HashMap<u64, Owner> {
     owners
 }
 
-/// A process as the kernel's records have it; `None` if it has ended.
+/// Returns a process in the form of the kernel's records; `None` if it has ended.
 fn owner(process: &Process, cgroups: &mut Cgroups) -> Option<Owner> {
     let (stat, status) = (process.stat().ok()?, process.status().ok()?);
     let pid = u32::try_from(stat.pid).ok()?;
@@ -47,7 +47,7 @@ fn owner(process: &Process, cgroups: &mut Cgroups) -> Option<Owner> {
     })
 }
 
-/// Inodes of cgroups (v2) by path.
+/// Returns the inodes of cgroups (v2) by path.
 struct Cgroups {
     root: Option<PathBuf>,
     inodes: HashMap<String, u64>,

@@ -1,4 +1,4 @@
-//! Processes from `/proc`: those that were there before netconn, and those of which records were lost. Slow.
+//! Processes from `/proc`: those older than netconn, and those whose records were lost. Slow.
 
 use procfs::process::{Process, all_processes};
 
@@ -13,19 +13,19 @@ pub struct Scanned {
     pub parent: u32,
     /// Name.
     pub name: String,
-    /// Executable; none for kernel threads and what may not be read.
+    /// Executable; none for kernel threads and where this user may not read it.
     pub path: Option<String>,
     /// Arguments, joined by spaces.
     pub command_line: Option<String>,
 }
 
-/// All processes that can be seen. Those that end meanwhile are left out.
+/// Returns all visible processes, without those that end meanwhile.
 pub fn all() -> Vec<Scanned> {
     let Ok(processes) = all_processes() else { return Vec::new() };
     processes.filter_map(|process| scanned(&process.ok()?)).collect()
 }
 
-/// One process, if it still is the one that is meant.
+/// Returns the process with this key, if it still lives.
 pub fn one(key: Key) -> Option<Scanned> {
     let process = Process::new(i32::try_from(key.tgid).ok()?).ok()?;
     scanned(&process).filter(|found| found.key == key)

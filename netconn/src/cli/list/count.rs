@@ -1,4 +1,4 @@
-//! Numbers of rows, without the rows.
+//! Counts rows instead of printing them.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ use crate::cli::presentation::Format;
 pub(super) struct Counter {
     total: u64,
     by: Option<&'static RowColumn>,
-    /// By the name of the group; `None` is that of all for which it is unknown.
+    /// Counts by the name of the group; `None` is the group of rows for which it is not known.
     groups: HashMap<Option<String>, u64>,
 }
 
@@ -38,7 +38,7 @@ impl Counter {
         Ok(())
     }
 
-    /// Writes the numbers: groups by size, the largest first.
+    /// Prints the counts; groups by size, the largest first.
     pub(super) fn print(self, out: &mut impl Write, format: Format, heading: bool) -> Result<()> {
         let Self { total, by, groups } = self;
         let Some(by) = by else {
@@ -81,7 +81,7 @@ fn table(out: &mut impl Write, groups: &[(Option<String>, u64)]) -> io::Result<(
     })
 }
 
-/// A group as a JSON object; what is unknown is left out.
+/// Returns a group as a JSON object; an unknown name is left out.
 fn object(by: &RowColumn, (name, count): &(Option<String>, u64)) -> Value {
     let mut object = Map::new();
     object.insert("count".into(), json!(count));

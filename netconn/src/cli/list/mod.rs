@@ -36,7 +36,7 @@ use crate::{
     daemonless::Snapshot,
 };
 
-/// What a pipe to somebody else is made to hold: the most that anybody may ask for (`pipe(7)`).
+/// Size to which a pipe on standard output is enlarged, bytes: the most that any user may set (`pipe(7)`).
 const PIPE_BYTES: i32 = 1 << 20;
 
 /// Options of `netconn list`.
@@ -57,14 +57,14 @@ pub(super) struct Options {
     /// Show them in groups, with the number in each. All rows are kept in memory for it, but not with --count.
     #[arg(long, value_name = "BY", value_parser = group_columns())]
     group_by: Option<&'static RowColumn>,
-    /// Only how many there are; with --group-by how many in each group, the largest first.
+    /// Print only the number of rows; with --group-by the number in each group, the largest first.
     #[arg(long)]
     count: bool,
-    /// Also connections that have ended, this long ago at most: 90s, 5m. Ten minutes and 65,536 of them are remembered,
+    /// Also show connections that ended within this time: 90s, 5m. The daemon remembers ten minutes, at most 65,536 connections
     /// and as many flows.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     closed: Option<Duration>,
-    /// Show more columns (as in ss); and end with exit code 1 if there are none (as in grep and jq).
+    /// Show more columns (as in ss), and exit with 1 if nothing was found (as in grep and jq).
     #[arg(short = 'e', long)]
     extended: bool,
     /// Show packet sockets instead (AF_PACKET: tcpdump, dhclient; AF_XDP), and the processes that have them open. What they
@@ -75,10 +75,10 @@ pub(super) struct Options {
         conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "Selection", "FilterOptions"]
     )]
     packet: bool,
-    /// No heading.
+    /// Print no heading.
     #[arg(short = 'H', long)]
     no_header: bool,
-    /// Names instead of addresses.
+    /// Show host names instead of addresses.
     #[arg(short = 'r', long)]
     resolve: bool,
     #[command(flatten)]
