@@ -8,7 +8,7 @@ use netconn_model::{
     event::{Event, Sensor},
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind},
     json::SecondText,
-    value::{Milliseconds, Moment},
+    value::{Milliseconds, Moment, PlainText},
 };
 
 fn main() {
@@ -18,17 +18,18 @@ fn main() {
 /// An `IP Close` with the members that most have.
 fn close(sensor: &Sensor) -> Event<'_> {
     let text = |text: &'static str| Some(Cow::Borrowed(text));
+    let plain = |text: &'static str| Some(PlainText::new(text));
     let (local, remote) = (Some([192, 0, 2, 10].into()), Some([203, 0, 113, 50].into()));
     let mut event = Event {
         kind: Some(EventKind::Close),
-        category: text("ip"),
+        category: plain("ip"),
         time_ms: Some(1_767_225_600_123),
         time: Some(Moment(1_767_225_600_123_456_789)),
-        id: text("0123456789abcdef-4711"),
-        connection_id: text("0123456789abcdef-1a2b3c-1"),
+        id: plain("0123456789abcdef-4711"),
+        connection_id: plain("0123456789abcdef-1a2b3c-1"),
         direction: Some(Direction::Outgoing),
-        protocol: text("TCP"),
-        protocol_name: text("tcp"),
+        protocol: plain("TCP"),
+        protocol_name: plain("tcp"),
         status: Some(ConnectionStatus::Success),
         close_reason: Some(CloseReason::Local),
         bytes_sent: Some(517),
@@ -40,7 +41,7 @@ fn close(sensor: &Sensor) -> Event<'_> {
         rtt_us: Some(790),
         retransmits: Some(0),
         namespace: Some(4_026_531_840),
-        community_id: text("1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
+        community_id: plain("1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
         src_address: local,
         src_port: Some(54321),
         dst_address: remote,
@@ -57,13 +58,13 @@ fn close(sensor: &Sensor) -> Event<'_> {
         command_line: text("curl --silent --show-error --output /dev/null https://www.example.com/index.html"),
         user: text("alice"),
         user_id: Some(1000),
-        process_id: text("0123456789abcdef-1234-5678901"),
+        process_id: plain("0123456789abcdef-1234-5678901"),
         process_start_ms: Some(1_767_225_599_000),
         parent_pid: Some(1200),
         parent_name: text("bash"),
         parent_executable: text("/usr/bin/bash"),
         parent_command_line: text("-bash"),
-        parent_id: text("0123456789abcdef-1200-5678000"),
+        parent_id: plain("0123456789abcdef-1200-5678000"),
         systemd_unit: text("session-3.scope"),
         cgroup_path: text("/user.slice/user-1000.slice/session-3.scope"),
         ..Event::default()

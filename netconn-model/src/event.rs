@@ -83,11 +83,15 @@ mod tests {
     use crate::{
         fact::{Attribution, CloseReason, ConnectionStatus, Direction, Failure, LossStage},
         field::FIELDS,
-        value::{Milliseconds, Moment, Text},
+        value::{Milliseconds, Moment, PlainText, Text},
     };
 
     fn text() -> impl Strategy<Value = Option<Text<'static>>> {
         proptest::option::of(any::<String>().prop_map(Text::Owned))
+    }
+
+    fn id() -> impl Strategy<Value = Option<PlainText<'static>>> {
+        proptest::option::of("[ -!#-Z^-~]{0,20}".prop_map(PlainText::new))
     }
 
     fn address() -> impl Strategy<Value = Option<IpAddr>> {
@@ -131,7 +135,7 @@ mod tests {
     prop_compose! {
         fn events()(
             facts in facts(),
-            (id, connection_id, process_name, command_line) in (text(), text(), text(), text()),
+            (id, connection_id, process_name, command_line) in (id(), id(), text(), text()),
             (local_address, remote_address) in (address(), address()),
             (local_port, pid) in any::<(Option<u16>, Option<u32>)>(),
             // Counters beyond 63 bits are shown as floats.
@@ -201,6 +205,7 @@ mod tests {
             (r#"{"local.ip.address":"1.2.3"}"#, "expected an IP address"),
             (r#"{"src.process.pid":"7"}"#, "expected u32"),
             (r#"{"timestamp":"today"}"#, "expected a time in RFC 3339"),
+            (r#"{"event.id":"\n"}"#, "has special characters"),
             ("[1]", "expected a JSON object"),
         ] {
             let error = serde_json::from_str::<Event<'_>>(text).unwrap_err().to_string();

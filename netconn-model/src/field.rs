@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::{
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
-    value::{Milliseconds, Moment, Text, members},
+    value::{Milliseconds, Moment, PlainText, Text, members},
 };
 
 /// Type of a field's values.
@@ -77,17 +77,17 @@ members! {
     /// What every event begins with.
     Head {
         EventType "event.type" String kind: EventKind, "Kind of the event.";
-        EventCategory "event.category" String category: Text<'a>, "`ip` for the four `IP …` kinds.";
+        EventCategory "event.category" String category: PlainText<'a>, "`ip` for the four `IP …` kinds.";
         EventTime "event.time" EpochMilliseconds time_ms: i64, "When it happened in the kernel, epoch milliseconds.";
         Timestamp "timestamp" Rfc3339 time: Moment, "The moment of `event.time` in RFC 3339, UTC, with nanoseconds.";
-        EventId "event.id" String id: Text<'a>, "Identity of the event, unique.";
+        EventId "event.id" String id: PlainText<'a>, "Identity of the event, unique.";
     }
     /// The connection, flow or listener.
     Network {
-        ConnectionId "event.connection.id" String connection_id: Text<'a>, "Identity of the connection, flow or listener: the same in all its events, and in all runs of the daemon within one boot.";
+        ConnectionId "event.connection.id" String connection_id: PlainText<'a>, "Identity of the connection, flow or listener: the same in all its events, and in all runs of the daemon within one boot.";
         Direction "event.network.direction" String direction: Direction, "`OUTGOING` or `INCOMING`.";
-        Protocol "event.network.protocol" String protocol: Text<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
-        ProtocolName "event.network.protocolName" String protocol_name: Text<'a>, "The protocol in lower case.";
+        Protocol "event.network.protocol" String protocol: PlainText<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
+        ProtocolName "event.network.protocolName" String protocol_name: PlainText<'a>, "The protocol in lower case.";
         ConnectionStatus "event.network.connectionStatus" String status: ConnectionStatus, "`SUCCESS`, `FAILURE` or `BLOCKED` (refused by local policy).";
         FailureReason "event.network.failureReason" String failure: Failure, "Why an attempt failed.";
         Errno "event.network.errno" Integer errno: u32, "The kernel's errno behind a failure or an end, positive.";
@@ -101,7 +101,7 @@ members! {
         RttUs "event.network.rttUs" Integer rtt_us: u32, "Smoothed round-trip time at close, microseconds.";
         Retransmits "event.network.retransmits" Integer retransmits: u32, "Segments sent again.";
         Namespace "event.network.namespace" Integer namespace: u32, "Inode of the network namespace.";
-        CommunityId "event.network.communityId" String community_id: Text<'a>, "Community ID v1 flow hash, seed 0.";
+        CommunityId "event.network.communityId" String community_id: PlainText<'a>, "Community ID v1 flow hash, seed 0.";
         IcmpType "event.network.icmpType" Integer icmp_type: u8, "Type of the first ICMP message.";
         IcmpCode "event.network.icmpCode" Integer icmp_code: u8, "Code of the first ICMP message.";
         IcmpId "event.network.icmpId" Integer icmp_id: u16, "Identifier of the first ICMP message, for echo only.";
@@ -133,13 +133,13 @@ members! {
         ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces.";
         ProcessUser "src.process.user" String user: Text<'a>, "Account name of the process.";
         ProcessUserId "src.process.userId" Integer user_id: u32, "Unix user id of the process.";
-        ProcessUid "src.process.uid" String process_id: Text<'a>, "Unique process id: boot id, pid, start time.";
+        ProcessUid "src.process.uid" String process_id: PlainText<'a>, "Unique process id: boot id, pid, start time.";
         ProcessStartTime "src.process.startTime" EpochMilliseconds process_start_ms: i64, "When the process started, epoch milliseconds.";
         ParentPid "src.process.parent.pid" Integer parent_pid: u32, "Process id of the parent.";
         ParentName "src.process.parent.name" String parent_name: Text<'a>, "Name of the parent.";
         ParentPath "src.process.parent.image.path" String parent_executable: Text<'a>, "Executable of the parent.";
         ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent.";
-        ParentUid "src.process.parent.uid" String parent_id: Text<'a>, "Unique process id of the parent.";
+        ParentUid "src.process.parent.uid" String parent_id: PlainText<'a>, "Unique process id of the parent.";
         SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";
         CgroupPath "src.process.cgroupPath" String cgroup_path: Text<'a>, "cgroup of the process.";
         ContainerId "container.id" String container_id: Text<'a>, "Container of the process, 64 hex digits.";

@@ -197,7 +197,7 @@ fn string(out: &mut BytesMut, value: &str) {
 /// Returns whether a text is printable ASCII without quotes and backslashes, so that JSON needs no escapes for it.
 ///
 /// Eight bytes at once: most texts are shorter than what compilers make wide loops for.
-fn is_plain(text: &[u8]) -> bool {
+pub(crate) fn is_plain(text: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     // Spaces, which are plain, fill the last word.
     let mut last = [b' '; 8];

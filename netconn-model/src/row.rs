@@ -8,7 +8,7 @@ use crate::{
     fact::{Attribution, CloseReason, Direction, Failure},
     field::Type,
     state, term,
-    value::{JsonValue, Moment, Text, members},
+    value::{JsonValue, Moment, PlainText, Text, members},
 };
 
 /// One member of a row.
@@ -47,8 +47,8 @@ members! {
 
     /// The socket.
     Socket {
-        State "state" String state: Text<'a>, "Name of the state; `CLOSED` for a connection that has ended.";
-        Protocol "protocol" String protocol: Text<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
+        State "state" String state: PlainText<'a>, "Name of the state; `CLOSED` for a connection that has ended.";
+        Protocol "protocol" String protocol: PlainText<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
         Direction "direction" String direction: Direction, "`OUTGOING` or `INCOMING`; not on listeners.";
         LocalAddress "local_address" String local_address: IpAddr, "Address of this end.";
         LocalPort "local_port" Integer local_port: u16, "Port of this end.";
@@ -78,7 +78,7 @@ members! {
         Namespace "namespace" Integer namespace: u32, "Inode of the network namespace.";
         Subflow "subflow" Boolean subflow: bool, "`true`: an additional path of an MPTCP connection.";
         Folded "folded" Boolean folded: bool, "`true`: stands for all exchanges of its socket with ends that have no flow of their own.";
-        ConnectionId "connection_id" String connection_id: Text<'a>, "The same as `event.connection.id`.";
+        ConnectionId "connection_id" String connection_id: PlainText<'a>, "The same as `event.connection.id`.";
     }
 }
 
@@ -351,7 +351,7 @@ mod tests {
     use super::*;
 
     fn row(state: &'static str, local: &str, port: u16, sent: Option<u64>) -> Row<'static> {
-        let (state, local_address) = (Some(state.into()), local.parse().ok());
+        let (state, local_address) = (Some(PlainText::new(state)), local.parse().ok());
         Row { state, local_address, local_port: Some(port), bytes_sent: sent, ..Row::default() }
     }
 

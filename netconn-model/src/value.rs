@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 
 use serde::de::{Deserialize as _, Deserializer, Error as _, Visitor};
 
-use crate::json::Object;
+use crate::json::{Object, is_plain};
 
 /// Text, borrowed from the line that it was read from where that line has no escapes in it.
 pub type Text<'a> = Cow<'a, str>;
@@ -89,6 +89,53 @@ impl<'a> FieldValue<'a> for Text<'a> {
             }
         }
         deserializer.deserialize_str(Borrowing)
+    }
+}
+
+/// Text that JSON needs no escapes for: ids and names that netconn makes itself. It is written without a look at each character.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainText<'a>(Text<'a>);
+
+impl<'a> PlainText<'a> {
+    /// Takes text of netconn's own making: letters, digits and the like.
+    pub fn new(text: impl Into<Text<'a>>) -> Self {
+        let text = text.into();
+        debug_assert!(is_plain(text.as_bytes()), "{text:?} needs escapes");
+        Self(text)
+    }
+}
+
+impl std::ops::Deref for PlainText<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> FieldValue<'a> for PlainText<'a> {
+    type Owned = PlainText<'static>;
+
+    fn into_owned(self) -> PlainText<'static> {
+        PlainText(Cow::Owned(self.0.into_owned()))
+    }
+
+    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+        object.plain(key, self);
+    }
+
+    fn value(&self) -> JsonValue<'_> {
+        JsonValue::Text(Cow::Borrowed(self))
+    }
+
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Text::read(deserializer)?;
+        // What is read may be somebody else's, and is written again without escapes.
+        if is_plain(text.as_bytes()) {
+            Ok(Self(text))
+        } else {
+            Err(D::Error::custom(format!("{text:?} is no id or name of netconn: it has special characters")))
+        }
     }
 }
 

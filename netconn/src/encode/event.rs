@@ -16,7 +16,7 @@ use netconn_model::{
     fact::{Attribution, CloseReason, ConnectionStatus, End, EventKind, Failure, LossStage, Outcome, protocol_names},
     field::Section,
     json::{Object, SecondText},
-    value::{Milliseconds, Moment, Text},
+    value::{Milliseconds, Moment, PlainText, Text},
 };
 
 use crate::{
@@ -146,14 +146,12 @@ impl EventEncoder {
             Change::ListenEnd => EventKind::ListenEnd,
         };
         let community_id = community_id(connection);
-        let mut event = Event {
-            category: Some(Cow::Borrowed("ip")),
-            connection_id: Some(Cow::Borrowed(&self.connection_id)),
-            community_id: community_id.as_ref().and_then(|id| std::str::from_utf8(id).ok()).map(Cow::Borrowed),
-            tid: (owner.tgid != 0).then_some(owner.tid),
-            attribution: Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) }),
-            ..head(kind, &self.id, clock, time_ns)
-        };
+        let mut event = head(kind, &self.id, clock, time_ns);
+        event.category = Some(PlainText::new("ip"));
+        event.connection_id = Some(PlainText::new(&*self.connection_id));
+        event.community_id = community_id.as_ref().and_then(|id| std::str::from_utf8(id).ok()).map(PlainText::new);
+        event.tid = (owner.tgid != 0).then_some(owner.tid);
+        event.attribution = Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) });
         fill_network(&mut event, change, connection, time_ns);
         fill_ends(&mut event, connection);
         let mut object = Object::begin(out, &mut self.seconds);
@@ -261,7 +259,7 @@ fn head<'a>(kind: EventKind, id: &'a str, clock: &Clock, time_ns: u64) -> Event<
         kind: Some(kind),
         time_ms: Some(time.milliseconds()),
         time: Some(time),
-        id: Some(Cow::Borrowed(id)),
+        id: Some(PlainText::new(id)),
         ..Event::default()
     }
 }
@@ -293,10 +291,10 @@ fn unless_empty(text: &str) -> Option<Text<'_>> {
 fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, time_ns: u64) {
     event.direction = connection.direction();
     (event.protocol, event.protocol_name) = match protocol_names(connection.protocol) {
-        Some((upper, lower)) => (Some(Cow::Borrowed(upper)), Some(Cow::Borrowed(lower))),
+        Some((upper, lower)) => (Some(PlainText::new(upper)), Some(PlainText::new(lower))),
         None => {
             let number = connection.protocol.to_string();
-            (Some(Cow::Owned(number.clone())), Some(Cow::Owned(number)))
+            (Some(PlainText::new(number.clone())), Some(PlainText::new(number)))
         }
     };
     match change {
@@ -406,7 +404,7 @@ fn fill_process<'a>(
     event.process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
     event.user_id = Some(owner.uid);
     if owner.start_ns != 0 {
-        event.process_id = Some(process_id(boot, owner.tgid, owner.start_ns / TICK_NS).into());
+        event.process_id = Some(PlainText::new(process_id(boot, owner.tgid, owner.start_ns / TICK_NS)));
         event.process_start_ms = Some(clock.epoch_ms(owner.start_ns));
     }
     let Some(process) = process else { return };
@@ -417,7 +415,7 @@ fn fill_process<'a>(
         event.parent_name = Some(Cow::Borrowed(name));
         event.parent_executable = path.as_deref().map(Cow::Borrowed);
         event.parent_command_line = command_line.as_deref().map(Cow::Borrowed);
-        event.parent_id = Some(process_id(boot, key.tgid, key.ticks).into());
+        event.parent_id = Some(PlainText::new(process_id(boot, key.tgid, key.ticks)));
     }
 }
 

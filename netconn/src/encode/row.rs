@@ -10,7 +10,7 @@ use netconn_model::{
     json::{Object, SecondText},
     row::{Row, RowSection},
     state,
-    value::Moment,
+    value::{Moment, PlainText},
 };
 
 use crate::{
@@ -56,10 +56,10 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     }
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.state) };
     let mut row = Row {
-        state: Some(Cow::Borrowed(name)),
+        state: Some(PlainText::new(name)),
         protocol: Some(match protocol_names(connection.protocol) {
-            Some((upper, _)) => Cow::Borrowed(upper),
-            None => Cow::Owned(connection.protocol.to_string()),
+            Some((upper, _)) => PlainText::new(upper),
+            None => PlainText::new(connection.protocol.to_string()),
         }),
         direction: connection.direction(),
         local_address: Some(connection.local.address),
@@ -71,7 +71,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         namespace: known(connection.namespace, UNKNOWN_U32),
         subflow: connection.is_subflow().then_some(true),
         folded: connection.exchanged.as_ref().and_then(|exchanged| exchanged.folded.then_some(true)),
-        connection_id: has_id.then_some(Cow::Borrowed(&**connection_id)),
+        connection_id: has_id.then(|| PlainText::new(&**connection_id)),
         ..Row::default()
     };
     if let Some(Ended { ended_ns, change, .. }) = ended {

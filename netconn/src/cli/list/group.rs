@@ -34,14 +34,14 @@ pub(super) fn groups<T>(
 
 #[cfg(test)]
 mod tests {
-    use netconn_model::row::column_by_name;
+    use netconn_model::{row::column_by_name, value::PlainText};
 
     use super::*;
 
     #[test]
     fn groups_are_counted() {
         let row = |state: &'static str, process: &'static str| Row {
-            state: Some(state.into()),
+            state: Some(PlainText::new(state)),
             process_name: Some(process.into()),
             ..Row::default()
         };
