@@ -1,7 +1,10 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # cargo's rustc in this tree (see .cargo/config.toml). Before rustc compiles a build script, which is the first thing that is
 # linked, this makes sure that C can be compiled. Without it, rustc prints pages that do not name the packages to install.
 # `rustc -vV` and other questions are let through: cargo would remember a failure after the packages are installed.
+#
+# Not sh: dash drops variables with a hyphen in their names, and cargo sets such ones (CARGO_BIN_EXE_netconn-search).
+missing=
 case " $* " in
 *" --crate-name build_script_"*)
     if ! command -v cc >/dev/null; then
@@ -21,12 +24,4 @@ case " $* " in
     fi
     ;;
 esac
-if [ "$CARGO_PRIMARY_PACKAGE" ]; then
-    # sh drops variables with a hyphen in their names. cargo sets such ones for tests: CARGO_BIN_EXE_netconn-search.
-    set -f
-    IFS='
-'
-    set -- $(tr '\0' '\n' </proc/$$/environ | grep '^CARGO_BIN_EXE_.*-.*=') "$@"
-    exec env "$@"
-fi
 exec "$@"
