@@ -1,49 +1,122 @@
-//! What holds for every query: no text makes the parser or the checker panic, and what is printed is understood as it was.
+//! What holds for every query: no text makes the parser, the checker or the evaluator panic, and what is printed is understood as
+//! it was.
 
 #![expect(clippy::panic, reason = "a property that does not hold shows the query")]
 
+use std::borrow::Cow;
+
+use netconn_model::field::{Field, Type};
 use netconn_query::{
     Fields,
     ast::{
         BinaryOp, Case, Column, Command, CommandKind, Expr, ExprKind, JoinKey, JoinKind, JoinSide, LookupColumn,
         LookupKey, LookupMatch, MatchOp, Name, Query, SortKey, Span, Subject,
     },
-    check, parse, printer, walk,
+    check,
+    evaluate::{EventFields, Predicate},
+    parse, printer,
+    value::{Value, ValueKind},
+    walk,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
-/// Parses, checks, and shows all that is said.
-fn handle(text: &str) {
+/// An event that has every field.
+enum Event {
+    /// Each field has an ordinary value of its type.
+    Ordinary,
+    /// Each field has a value at the limit of its type.
+    Extreme,
+    /// Each field has a value of another type.
+    Wrong,
+}
+
+impl Event {
+    fn of_kind(&self, kind: ValueKind) -> Value<'static> {
+        match (self, kind) {
+            (Self::Ordinary, ValueKind::Integer) => Value::Integer(443),
+            (Self::Ordinary, ValueKind::Number) => Value::Number(-1.5),
+            (Self::Ordinary, ValueKind::Bool) => Value::Bool(true),
+            (Self::Ordinary, _) => Value::from("10.0.1.20 \u{dc}\n"),
+            (Self::Extreme, ValueKind::Integer) => Value::Integer(i64::MIN),
+            (Self::Extreme, ValueKind::Number) => Value::Number(f64::NAN),
+            (Self::Extreme, ValueKind::Bool) => Value::Bool(false),
+            (Self::Extreme, _) => Value::Text(Cow::Owned("\u{130}%\\[(/".repeat(50))),
+            (Self::Wrong, ValueKind::Integer) => Value::Number(f64::INFINITY),
+            (Self::Wrong, ValueKind::Number) => Value::List(vec![Value::Null, Value::Bool(true)]),
+            (Self::Wrong, ValueKind::Bool) => Value::from("2026-09-21T14:13:20Z"),
+            (Self::Wrong, _) => Value::Time(i64::MAX),
+        }
+    }
+}
+
+impl EventFields for Event {
+    fn value(&self, field: Field) -> Option<Value<'_>> {
+        let value = match (self, field.info().r#type) {
+            (Self::Ordinary, Type::Rfc3339) => "2026-09-21T14:13:20.000000500Z".into(),
+            (_, r#type) => self.of_kind(r#type.into()),
+        };
+        Some(value)
+    }
+
+    fn other(&self, _name: &str) -> Option<Value<'_>> {
+        Some(self.of_kind(ValueKind::Text))
+    }
+}
+
+/// An event that has no field.
+struct Empty;
+
+impl EventFields for Empty {
+    fn value(&self, _field: Field) -> Option<Value<'_>> {
+        None
+    }
+}
+
+/// Evaluates the query over single events, if it is a filter; returns whether it is one.
+fn evaluate(query: &Query) -> bool {
+    let Ok(compiled) = Predicate::compile(query, &[("other", ValueKind::Text)]) else { return false };
+    let _ = compiled.predicate.verdict(&Empty);
+    for event in [Event::Ordinary, Event::Extreme, Event::Wrong] {
+        let _ = compiled.predicate.verdict(&event);
+    }
+    true
+}
+
+/// Parses, checks, evaluates, and shows all that is said; returns whether the text is a filter over one event.
+fn handle(text: &str) -> bool {
     let parsed = parse(text);
     for diagnostic in &parsed.diagnostics {
         diagnostic.render(text);
         diagnostic.report(text);
     }
-    if let Some(query) = parsed.query {
-        let checked = check(&query, &Fields::new(["other"]));
-        checked.diagnostics.iter().for_each(|diagnostic| drop(diagnostic.report(text)));
-        let printed = printer::lines(&query);
-        let again = parse(&printed);
-        // Parentheses that only the canonical form has can be one level too many.
-        if again.diagnostics.iter().any(|diagnostic| diagnostic.message.contains("nested too deeply")) {
-            return;
-        }
-        let again =
-            again.query.unwrap_or_else(|| panic!("{text:?} is printed as {printed:?}: {:?}", again.diagnostics));
-        assert!(query.same_as(&again), "{text:?} is printed as {printed:?}");
+    let Some(query) = parsed.query else { return false };
+    let checked = check(&query, &Fields::new(["other"]));
+    checked.diagnostics.iter().for_each(|diagnostic| drop(diagnostic.report(text)));
+    let is_filter = evaluate(&query);
+    let printed = printer::lines(&query);
+    let again = parse(&printed);
+    // Parentheses that only the canonical form has can be one level too many.
+    if again.diagnostics.iter().any(|diagnostic| diagnostic.message.contains("nested too deeply")) {
+        return is_filter;
     }
+    let again = again.query.unwrap_or_else(|| panic!("{text:?} is printed as {printed:?}: {:?}", again.diagnostics));
+    assert!(query.same_as(&again), "{text:?} is printed as {printed:?}");
+    is_filter
 }
 
 /// What fuzzing has found worth to be kept, also what it once broke.
 #[test]
 fn the_corpus_of_the_fuzzer_is_handled() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/language");
-    let mut count = 0;
+    let (mut count, mut filters) = (0, 0);
     for file in std::fs::read_dir(folder).unwrap() {
-        handle(&String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()));
+        let text = std::fs::read(file.unwrap().path()).unwrap();
+        let is_filter = handle(&String::from_utf8_lossy(&text));
         count += 1;
+        filters += usize::from(is_filter);
     }
     assert!(count > 200, "{count}");
+    assert!(filters > 20, "{filters}");
 }
 
 const PIECES: [&str; 72] = [
@@ -358,7 +431,13 @@ proptest! {
     }
 
     #[test]
+    fn any_filter_is_evaluated(filter in condition()) {
+        evaluate(&whole(Some(filter), Vec::new()));
+    }
+
+    #[test]
     fn what_is_printed_is_understood_as_it_was(query in query()) {
+        evaluate(&query);
         let printed = printer::line(&query);
         let parsed = parse(&printed);
         let again = parsed.query.unwrap_or_else(|| panic!("{printed}\n{:#?}\n{query:#?}", parsed.diagnostics));
