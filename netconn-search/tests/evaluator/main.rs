@@ -142,3 +142,30 @@ fn sums_beyond_whole_numbers() {
         assert_eq!(engine.is_err_and(|error| is_beyond(&error)), is_sum, "{filter}");
     }
 }
+
+/// NaN counts as false, with either sign: `inf - inf` has a minus sign on x86, and `abs` removes it.
+#[test]
+fn nan_is_false() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.ndjson");
+    let event = Event::new(serde_json::json!({"event.id": "0", "event.network.durationMs": 1e300}));
+    std::fs::write(&file, event.to_string()).unwrap();
+    let runtime = engine::runtime().unwrap();
+    let infinite = "(event.network.durationMs * event.network.durationMs)";
+    for (filter, expected) in [
+        (infinite.to_owned(), true),
+        (format!("-{infinite}"), true),
+        (format!("{infinite} - {infinite}"), false),
+        (format!("-({infinite} - {infinite})"), false),
+        (format!("abs({infinite} - {infinite})"), false),
+        (format!("0.0 - abs({infinite} - {infinite})"), false),
+        (format!("not ({infinite} * 0)"), true),
+        (format!("({infinite} - {infinite}) ? false : true"), true),
+        (format!("(({infinite} - {infinite}) or 7) = 7"), true),
+    ] {
+        let predicate = Predicate::parse(&filter).unwrap().predicate;
+        assert_eq!(predicate.verdict(&event), Ok(expected), "{filter}");
+        let engine = runtime.block_on(found(&file, &filter)).unwrap();
+        assert_eq!(!engine.is_empty(), expected, "{filter}");
+    }
+}

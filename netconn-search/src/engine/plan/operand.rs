@@ -166,9 +166,16 @@ impl Operand {
             ValueKind::Bool => self.expr,
             ValueKind::Null => lit(false),
             ValueKind::Integer => binary(self.expr, Operator::NotEq, lit(0_i64)),
+            // Floats are compared by their total order, in which every NaN is below -inf or above inf, depending on its sign:
+            // x86 makes NaN with a minus sign, other processors without.
             ValueKind::Number => {
-                let number = binary(self.expr.clone(), Operator::NotEq, lit(f64::NAN));
-                binary(binary(self.expr, Operator::NotEq, lit(0.0)), Operator::And, number)
+                let compare = |operator, limit: f64| binary(self.expr.clone(), operator, lit(limit));
+                let is_number = binary(
+                    compare(Operator::GtEq, f64::NEG_INFINITY),
+                    Operator::And,
+                    compare(Operator::LtEq, f64::INFINITY),
+                );
+                binary(compare(Operator::NotEq, 0.0), Operator::And, is_number)
             }
             ValueKind::Text => binary(self.expr, Operator::NotEq, text("")),
             ValueKind::Time | ValueKind::List(_) => Expr::IsNotNull(Box::new(self.expr)),
