@@ -16,6 +16,11 @@ pub fn address(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
+/// Returns the address, if the text is its usual form: `=` and `in` compare addresses as texts, in the form that events have.
+pub(crate) fn usual(text: &str) -> Option<IpAddr> {
+    text.parse().ok().filter(|address: &IpAddr| address.to_string() == text)
+}
+
 /// Returns the network that a text in CIDR form means.
 pub fn network(text: &str) -> Option<IpNet> {
     text.contains('/').then(|| text.trim().parse().ok()).flatten()
@@ -39,6 +44,15 @@ mod tests {
         assert_eq!(order("b9", "b10"), Ordering::Greater);
         assert_eq!(order("9.9.9.9", "::1"), Ordering::Less);
         assert_eq!(order("::ffff:9.9.9.9", "9.9.9.9"), Ordering::Equal);
+    }
+
+    #[test]
+    fn addresses_have_one_usual_form() {
+        assert_eq!(usual("10.0.0.9"), Some(IpAddr::from([10, 0, 0, 9])));
+        assert_eq!(usual("::ffff:10.0.0.9"), Some(IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x0a00, 9])));
+        assert_eq!(usual("2001:DB8::9"), None);
+        assert_eq!(usual("2001:db8:0::9"), None);
+        assert_eq!(usual("curl"), None);
     }
 
     #[test]

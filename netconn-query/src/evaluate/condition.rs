@@ -1,5 +1,7 @@
 //! Conditions on an event: true or false, never missing.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use netconn_model::field::FIELDS;
 
@@ -55,6 +57,8 @@ pub(super) struct Membership {
     pub(super) or_missing: bool,
     /// Sorted.
     pub(super) texts: Vec<Box<str>>,
+    /// Those of the texts that are the usual form of an address. Sorted.
+    pub(super) addresses: Vec<IpAddr>,
     /// Sorted.
     pub(super) integers: Vec<i64>,
     /// Sorted by their total order.
@@ -116,8 +120,37 @@ impl Condition {
 
 impl Membership {
     fn holds<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> bool {
-        let value = self.value.value(row);
-        let is_listed = match &value {
+        let (is_listed, value) = match self.address(row) {
+            Some(address) => (self.lists_address(address), None),
+            None => {
+                let value = self.value.value(row);
+                (self.lists(&value), Some(value))
+            }
+        };
+        if is_listed || self.others.is_empty() {
+            return is_listed;
+        }
+        let value = value.unwrap_or_else(|| self.value.value(row));
+        let is_equal =
+            |(relation, other): &'e (Relation, Node)| relation.holds(Operator::Equal, &value, &other.value(row));
+        self.others.iter().any(is_equal)
+    }
+
+    /// The value, if it is a field that the event holds as an address.
+    fn address<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Option<IpAddr> {
+        match &self.value {
+            Node::Field(field, ValueKind::Text) => row.event.address(*field),
+            _ => None,
+        }
+    }
+
+    fn lists_address(&self, address: IpAddr) -> bool {
+        let in_network = |address: &IpAddr| self.networks.iter().any(|network| network.contains(address));
+        self.addresses.binary_search(&address).is_ok() || in_network(&address.to_canonical())
+    }
+
+    fn lists(&self, value: &Value<'_>) -> bool {
+        match value {
             Value::Text(text) => {
                 self.texts.binary_search_by(|known| known.as_ref().cmp(text)).is_ok()
                     || (!self.networks.is_empty()
@@ -130,10 +163,7 @@ impl Membership {
                 .is_some_and(|number| self.numbers.binary_search_by(|known| known.total_cmp(&number)).is_ok()),
             Value::Null => self.or_missing,
             _ => false,
-        };
-        let is_equal =
-            |(relation, other): &'e (Relation, Node)| relation.holds(Operator::Equal, &value, &other.value(row));
-        is_listed || self.others.iter().any(is_equal)
+        }
     }
 }
 

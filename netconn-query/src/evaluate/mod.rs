@@ -14,8 +14,9 @@ mod condition;
 mod call;
 mod lambda;
 mod compile;
+mod event;
 
-use std::cell::Cell;
+use std::{cell::Cell, net::IpAddr};
 
 use condition::Condition;
 use netconn_model::field::Field;
@@ -35,6 +36,12 @@ pub trait EventFields {
     /// Returns the value of a field, of the type that the table of fields says; `None` if the event does not have it. Numbers
     /// beyond `i64` are missing.
     fn value(&self, field: Field) -> Option<Value<'_>>;
+
+    /// Returns the address in a field, if the event holds it as an address and [`EventFields::value`] gives its usual text; a filter
+    /// that lists addresses and networks then compares without the text.
+    fn address(&self, _field: Field) -> Option<IpAddr> {
+        None
+    }
 
     /// Returns the value of a field that the table of fields does not have, of the kind that [`Predicate::compile`] was given.
     fn other(&self, _name: &str) -> Option<Value<'_>> {

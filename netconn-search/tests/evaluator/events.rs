@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use netconn_model::field::Field;
+use netconn_model::field::{self, Field};
 use netconn_query::{
     evaluate::EventFields,
     value::{Value, ValueKind},
@@ -28,6 +28,16 @@ impl Event {
             Json::Object(event) => Self(event),
             other => panic!("{other} is no event"),
         }
+    }
+
+    /// Returns the event with those of its members only that [`netconn_model::event::Event`] has and reads.
+    pub(super) fn readable(&self) -> Self {
+        let is_readable = |(name, value): &(&String, &Json)| {
+            let line = json!({ name.as_str(): value }).to_string();
+            field::by_name(name).is_some() && serde_json::from_str::<netconn_model::event::Event<'_>>(&line).is_ok()
+        };
+        let members = self.0.iter().filter(is_readable);
+        Self(members.map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
     fn get(&self, name: &str) -> Option<Value<'_>> {

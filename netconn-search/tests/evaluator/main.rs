@@ -59,7 +59,8 @@ struct Tally {
     unmatched: usize,
 }
 
-/// Compares the verdicts of both for each of the events.
+/// Compares the verdicts of both for each of the events; and for the events as [`netconn_model`] reads them, the verdict with that
+/// of the same line as JSON.
 async fn compare(file: &Path, events: &[Event], filter: &str, tally: &mut Tally) -> Result<(), TestCaseError> {
     let query = netconn_query::parse(filter).query.ok_or_else(|| TestCaseError::fail(format!("{filter}: not read")))?;
     let engine = found(file, filter).await;
@@ -85,6 +86,18 @@ async fn compare(file: &Path, events: &[Event], filter: &str, tally: &mut Tally)
             let engine = found.contains(&number);
             prop_assert_eq!(verdict, engine, "{} of {}\n{:#?}", filter, event, predicate);
         }
+    }
+    for event in events.iter().map(Event::readable) {
+        let line = event.to_string();
+        let read: netconn_model::event::Event<'_> = serde_json::from_str(&line).unwrap();
+        prop_assert_eq!(
+            predicate.verdict(&read),
+            predicate.verdict(&event),
+            "{} of {}\n{:#?}",
+            filter,
+            line,
+            predicate
+        );
     }
     tally.compared += 1;
     tally.matched += found.len();

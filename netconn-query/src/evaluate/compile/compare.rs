@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::operand::Operand;
+use super::{member::member, operand::Operand};
 use crate::{
-    address::address,
+    address::{address, usual},
     ast::BinaryOp,
     evaluate::{
         condition::{Comparison, Condition},
@@ -39,6 +39,10 @@ pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition 
         BinaryOp::GreaterOrEqual => Operator::GreaterOrEqual,
         _ => Operator::Equal,
     };
+    // A list of one address, which an event that holds addresses is compared with as such.
+    if operator == Operator::Equal && left.is_address() && right.literal_text().and_then(usual).is_some() {
+        return member(left, vec![right], false);
+    }
     match relate(operator, &left, right) {
         Compared::Constant(holds) => Condition::Constant(holds),
         Compared::LeftMissing => Condition::Missing(left.node),

@@ -5,7 +5,7 @@ use super::{
     operand::Operand,
 };
 use crate::{
-    address::network,
+    address::{network, usual},
     evaluate::{
         condition::{Comparison, Condition, Membership},
         relation::Operator,
@@ -20,6 +20,7 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
         value: Operand::null().node,
         or_missing: false,
         texts: Vec::new(),
+        addresses: Vec::new(),
         integers: Vec::new(),
         numbers: Vec::new(),
         networks: Vec::new(),
@@ -58,6 +59,8 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
         found.numbers.extend(whole.into_iter().filter_map(|number| Value::Integer(number).number()));
     }
     found.value = value.node;
+    found.addresses = found.texts.iter().filter_map(|text| usual(text)).collect();
+    found.addresses.sort_unstable();
     found.texts.sort_unstable();
     found.integers.sort_unstable();
     found.numbers.sort_unstable_by(f64::total_cmp);

@@ -74,6 +74,12 @@ impl Operand {
         matches!(self.node, Node::Field(Field::Timestamp, _))
     }
 
+    /// Whether it is a field that holds an address.
+    pub(super) fn is_address(&self) -> bool {
+        use Field::{DstAddress, LocalAddress, RemoteAddress, SrcAddress};
+        matches!(self.node, Node::Field(SrcAddress | DstAddress | LocalAddress | RemoteAddress, ValueKind::Text))
+    }
+
     /// Whether it is a field that is a moment in milliseconds.
     pub(super) fn is_milliseconds(&self) -> bool {
         matches!(self.node, Node::Field(field, _) if field.info().r#type == Type::EpochMilliseconds)
