@@ -1,4 +1,4 @@
-//! Processes that end when this one does, however that happens.
+//! Child processes that the kernel kills when this process ends.
 
 use std::{
     fs::File,
@@ -21,17 +21,18 @@ use nix::{
     unistd::Pid,
 };
 
-/// How long a process may take to end.
+/// Time limit for a process to exit after its signal.
 const END: Duration = Duration::from_secs(20);
 
-/// A running process, killed when dropped. To be started by the main thread: it ends with the thread that started it.
+/// A running process; it is killed when this value is dropped. Start it on the main thread: the kernel kills it when
+/// the thread that started it exits (`PR_SET_PDEATHSIG`).
 #[derive(Debug)]
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    /// Starts a command, with signals as they are by default.
+    /// Starts a command with an empty signal mask.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        // SAFETY: both system calls may be made between fork and exec.
+        // SAFETY: the closure makes only system calls that are async-signal-safe, as code between fork and exec must.
         unsafe {
             command.pre_exec(|| {
                 set_pdeathsig(Signal::SIGKILL)?;
@@ -42,31 +43,31 @@ impl Running {
         command.spawn().map(Self).with_context(|| format!("cannot run {}", program.display()))
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.0.id().cast_signed())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(self.pid(), signal)?)
     }
 
-    /// Waits until it ends by itself; the most memory that was resident, kB.
+    /// Waits until the process exits by itself. Returns its status and its peak resident memory in kB.
     pub(crate) fn finish(self) -> Result<(ExitStatus, u64)> {
-        // Not dropped: its id may be another's then.
+        // `drop` would kill by process id, which the kernel may have reused after `wait4`.
         let this = ManuallyDrop::new(self);
         let mut status = 0;
-        // SAFETY: a structure of numbers.
+        // SAFETY: `rusage` has only integer fields, for which all zeros is a valid value.
         let mut usage: libc::rusage = unsafe { mem::zeroed() };
-        // SAFETY: two pointers to values that live long enough; nobody else waits for this child.
+        // SAFETY: both pointers are to locals that outlive the call.
         if unsafe { libc::wait4(this.pid().as_raw(), &raw mut status, 0, &raw mut usage) } < 0 {
             return Err(io::Error::last_os_error()).context("the process is gone");
         }
         Ok((ExitStatus::from_raw(status), usage.ru_maxrss.unsigned_abs()))
     }
 
-    /// Sends it a signal that ends it, and waits for that.
+    /// Sends a signal that ends the process and waits for its exit.
     pub(crate) fn end(mut self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;
         let since = Instant::now();
@@ -84,19 +85,19 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only if it has ended.
+        // Both fail only if the process has exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A file for a process to write to.
-pub(crate) fn file(path: &Path) -> Result<File> {
+/// Creates a file for a process to write to.
+pub(crate) fn create_file(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Waits until something holds; an error if it never does.
-pub(crate) fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Polls a condition until it holds. Returns an error that names `what` after the time limit.
+pub(crate) fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let since = Instant::now();
     while !holds()? {
         if since.elapsed() > limit {

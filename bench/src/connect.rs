@@ -1,4 +1,4 @@
-//! Floods of connections: what is left of their rate beside netconn and beside others, and what each connection costs.
+//! Floods of connections: how much netconn and other tracers slow them down, and the CPU time per connection.
 
 use std::{thread, time::Duration};
 
@@ -6,42 +6,44 @@ use anyhow::Result;
 
 use crate::{
     Bench,
-    daemon::{Daemon, FULL, Setup},
+    daemon::{BenchDaemon, DaemonSetup, FULL},
     figures::Figure,
     hooks, load,
-    load::{KINDS, Kind, Outcome},
+    load::{FLOOD_KINDS, FloodKind, LoadOutcome},
     machine,
     peers::{self, Peer},
-    table::Report,
+    table::BenchReport,
 };
 
-/// What a peer is given to read its buffers, and any namespace to dissolve.
+/// Pause in which a peer reads its buffers and the kernel frees a network namespace.
 const MOMENT: Duration = Duration::from_millis(300);
-/// Events of a connection with both ends here: two connects, two closes.
+/// Number of events of a connection with both ends on this machine: two connects, two closes.
 const EVENTS: usize = 4;
-/// A loss in the file of events.
+/// Matches a `Data Loss` event in the file of events.
 const LOSS: &str = "^\\{\"event.type\":\"Data Loss\"";
 
-/// What runs beside a flood.
-enum Beside {
+/// The program that runs beside a flood.
+enum Observer {
+    /// The daemon with events to a file.
     Full,
+    /// The daemon without events.
     Table,
     Peer(Peer),
 }
 
-/// What a flood was like, by connection.
+/// The measured costs of a flood.
 #[derive(Clone, Copy, Debug)]
 struct Flood {
-    /// Connections a second.
+    /// Connections per second.
     rate: f64,
-    /// Seconds of all processors.
+    /// Busy seconds of all CPUs, per connection.
     busy: f64,
-    /// Seconds of the generator, and of the daemon if there is one.
+    /// CPU seconds of the generator and, if one runs, the daemon, per connection.
     tasks: f64,
 }
 
 impl Flood {
-    fn new(outcome: &Outcome, busy: f64, daemon: f64) -> Self {
+    fn new(outcome: &LoadOutcome, busy: f64, daemon: f64) -> Self {
         let connections = outcome.connections as f64;
         Self {
             rate: connections / outcome.seconds,
@@ -59,31 +61,31 @@ impl Flood {
     }
 }
 
-/// Measures floods of all kinds: alone, beside one, alone, beside the next, and so on.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let mut all = vec![Beside::Full, Beside::Table];
-    all.extend(peers::tracers(&bench.place, report).into_iter().map(Beside::Peer));
+/// Measures floods of every kind. A flood without an observer precedes and follows each flood with one.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
+    let mut all = vec![Observer::Full, Observer::Table];
+    all.extend(peers::installed(&bench.workspace, report).into_iter().map(Observer::Peer));
     for _ in bench.rounds("connect") {
-        for kind in KINDS {
-            let mut before = alone(bench, kind)?;
+        for kind in FLOOD_KINDS {
+            let mut before = flood_alone(bench, kind)?;
             let mut kept_full = 0.0;
             for beside in &all {
-                let with = measure(bench, kind, beside, report)?;
-                let after = alone(bench, kind)?;
+                let with = measure_flood(bench, kind, beside, report)?;
+                let after = flood_alone(bench, kind)?;
                 let alone = before.mean(after);
                 before = after;
                 report.add(Figure::FloodAlone, kind.name, alone.rate);
                 let kept = with.rate / alone.rate;
                 let microseconds = (with.busy - alone.busy) * 1e6;
                 match beside {
-                    Beside::Full => {
+                    Observer::Full => {
                         kept_full = kept;
                         report.add(Figure::KeptFull, kind.name, kept);
                         report.add(Figure::CpuPerConnection, kind.name, microseconds);
                         report.add(Figure::CpuOfTasks, kind.name, (with.tasks - alone.tasks) * 1e6);
                     }
-                    Beside::Table => report.add(Figure::KeptTable, kind.name, kept),
-                    Beside::Peer(Peer { name, .. }) => {
+                    Observer::Table => report.add(Figure::KeptTable, kind.name, kept),
+                    Observer::Peer(Peer { name, .. }) => {
                         let case = format!("{}, {name}", kind.name);
                         report.add(Figure::KeptPeer, &case, kept);
                         report.add(Figure::CpuPeer, &case, microseconds);
@@ -95,84 +97,84 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             }
         }
     }
-    hook_times(bench, report)
+    measure_hooks(bench, report)
 }
 
-/// A flood with nothing beside it.
-fn alone(bench: &Bench, kind: Kind) -> Result<Flood> {
+/// Measures a flood without an observer.
+fn flood_alone(bench: &Bench, kind: FloodKind) -> Result<Flood> {
     thread::sleep(MOMENT);
     let before = machine::busy_seconds()?;
-    let outcome = load::flood(&bench.place, kind)?;
+    let outcome = load::flood(&bench.workspace, kind)?;
     Ok(Flood::new(&outcome, machine::busy_seconds()? - before, 0.0))
 }
 
-fn measure(bench: &Bench, kind: Kind, beside: &Beside, report: &mut Report) -> Result<Flood> {
+fn measure_flood(bench: &Bench, kind: FloodKind, beside: &Observer, report: &mut BenchReport) -> Result<Flood> {
     match beside {
-        Beside::Full => full(bench, kind, report),
-        Beside::Table => table(bench, kind),
-        Beside::Peer(peer) => beside_peer(bench, kind, peer, report),
+        Observer::Full => flood_with_events(bench, kind, report),
+        Observer::Table => flood_with_table(bench, kind),
+        Observer::Peer(peer) => flood_with_peer(bench, kind, peer, report),
     }
 }
 
-/// A flood beside a daemon that writes all events; whether it did is looked at too.
-fn full(bench: &Bench, kind: Kind, report: &mut Report) -> Result<Flood> {
-    let daemon = Daemon::start(&bench.place, FULL)?;
-    // What is lost by the start is a figure of its own.
-    let (lost, losses) = (daemon.settled()?.lost(), daemon.count_events(LOSS)?);
+/// Measures a flood beside a daemon that writes all events, and counts lost and written events.
+fn flood_with_events(bench: &Bench, kind: FloodKind, report: &mut BenchReport) -> Result<Flood> {
+    let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
+    // Losses at startup are not counted here: the group `startup` measures them.
+    let (lost, losses) = (daemon.settle()?.lost(), daemon.count_events(LOSS)?);
     let (busy, cpu) = (machine::busy_seconds()?, daemon.cpu_seconds()?);
-    let outcome = load::flood(&bench.place, kind)?;
-    let health = daemon.settled()?;
+    let outcome = load::flood(&bench.workspace, kind)?;
+    let health = daemon.settle()?;
     let flood = Flood::new(&outcome, machine::busy_seconds()? - busy, daemon.cpu_seconds()? - cpu);
     let pattern = format!("^\\{{\"event.type\":\"IP (Connect|Close)\".*\"src.process.pid\":{},", outcome.pid);
-    let told = daemon.count_events(&pattern)?;
+    let written = daemon.count_events(&pattern)?;
     report.add(Figure::Lost, kind.name, (health.lost() - lost) as f64);
     report.add(Figure::LossEvents, kind.name, (daemon.count_events(LOSS)? - losses) as f64);
-    report.add(Figure::EventsTold, kind.name, told as f64 / (EVENTS * outcome.connections) as f64);
+    report.add(Figure::EventsTold, kind.name, written as f64 / (EVENTS * outcome.connections) as f64);
     daemon.stop()?;
     Ok(flood)
 }
 
-/// A flood beside a daemon that only keeps its table.
-fn table(bench: &Bench, kind: Kind) -> Result<Flood> {
-    let daemon = Daemon::start(&bench.place, Setup::default())?;
+/// Measures a flood beside a daemon that only keeps its table.
+fn flood_with_table(bench: &Bench, kind: FloodKind) -> Result<Flood> {
+    let daemon = BenchDaemon::start(&bench.workspace, DaemonSetup::default())?;
     let (busy, cpu) = (machine::busy_seconds()?, daemon.cpu_seconds()?);
-    let outcome = load::flood(&bench.place, kind)?;
-    daemon.settled()?;
+    let outcome = load::flood(&bench.workspace, kind)?;
+    daemon.settle()?;
     let flood = Flood::new(&outcome, machine::busy_seconds()? - busy, daemon.cpu_seconds()? - cpu);
     daemon.stop()?;
     Ok(flood)
 }
 
-fn beside_peer(bench: &Bench, kind: Kind, peer: &Peer, report: &mut Report) -> Result<Flood> {
-    let tracing = peer.start(&bench.place)?;
+fn flood_with_peer(bench: &Bench, kind: FloodKind, peer: &Peer, report: &mut BenchReport) -> Result<Flood> {
+    let tracing = peer.start(&bench.workspace)?;
     let busy = machine::busy_seconds()?;
-    let outcome = load::flood(&bench.place, kind)?;
+    let outcome = load::flood(&bench.workspace, kind)?;
     thread::sleep(MOMENT);
     let flood = Flood::new(&outcome, machine::busy_seconds()? - busy, 0.0);
-    let told = tracing.stop()?;
+    let output = tracing.stop()?;
     let case = format!("{}, {}", kind.name, peer.name);
-    report.add(Figure::PeerLines, &case, told.lines as f64 / outcome.connections as f64);
-    report.add(Figure::PeerLost, &case, told.lost as f64);
+    report.add(Figure::PeerLines, &case, output.lines as f64 / outcome.connections as f64);
+    report.add(Figure::PeerLost, &case, output.lost as f64);
     Ok(flood)
 }
 
-/// How long the hooks run: in floods of their own, because to count costs time too.
-fn hook_times(bench: &Bench, report: &mut Report) -> Result<()> {
+/// Measures the run time of the hooks, in separate floods because the kernel's counting costs time too.
+fn measure_hooks(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     for round in bench.rounds("connect, run time of hooks") {
-        for kind in KINDS {
-            let daemon = Daemon::start(&bench.place, FULL)?;
+        for kind in FLOOD_KINDS {
+            let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
             let counting = hooks::Counting::start()?;
             let before = hooks::runs(daemon.process.pid())?;
-            let outcome = load::flood(&bench.place, kind)?;
+            let outcome = load::flood(&bench.workspace, kind)?;
             let ran = hooks::since(&before, &hooks::runs(daemon.process.pid())?);
             drop(counting);
             let total = hooks::total(&ran);
             report.add(Figure::HookTime, kind.name, total.nanoseconds as f64 / total.count as f64);
             if round == bench.rounds {
-                let words = hooks::in_words(&ran, outcome.connections);
-                report.note(format!("hooks for each connection, {}: {words}", kind.name));
+                let words = hooks::describe(&ran, outcome.connections);
+                report.note(format!("hook runs per connection, {}: {words}", kind.name));
             }
-            daemon.settled()?;
+            daemon.settle()?;
             daemon.stop()?;
         }
     }

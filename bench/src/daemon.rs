@@ -1,4 +1,4 @@
-//! A netconn daemon as users run it, and what it says of itself.
+//! Runs the netconn daemon with its usual options and reads its `/v1/health`.
 
 use std::{
     fs,
@@ -20,43 +20,44 @@ use serde_json::Value;
 
 use crate::{
     child::{self, Running},
-    place::Place,
+    workspace::Workspace,
 };
 
-/// How long it may take to start, and to write what it was told.
+/// Time limit for the daemon to start, and to write pending events.
 const LONG: Duration = Duration::from_secs(60);
-/// How long the machine is left alone after a start or an end (programs are freed, namespaces dissolved), and the daemon
-/// after a load: longer than an accepted connection waits to be told.
+/// Pause after a start or an exit, in which the kernel frees programs and namespaces, and after a load. It is longer
+/// than the daemon holds back the event of an accepted connection.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// How a daemon is started.
+/// Options of a daemon.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Setup {
-    /// Without: the table alone.
+pub(crate) struct DaemonSetup {
+    /// Whether the daemon writes events to a file; otherwise it only keeps its table.
     pub(crate) events: bool,
-    /// With a history, as by default; without, nothing of it is measured.
+    /// Whether the daemon keeps a history, as it does by default.
     pub(crate) history: bool,
-    /// Lines of a configuration file.
+    /// Content of the configuration file.
     pub(crate) config: &'static str,
 }
 
-/// Full events to a file: how it is usually run.
-pub(crate) const FULL: Setup = Setup { events: true, history: false, config: "" };
+/// All events to a file, without a history.
+pub(crate) const FULL: DaemonSetup = DaemonSetup { events: true, history: false, config: "" };
 
-/// A running daemon; killed when dropped.
+/// A running daemon; it is killed when this value is dropped.
 #[derive(Debug)]
-pub(crate) struct Daemon {
+pub(crate) struct BenchDaemon {
     pub(crate) process: Running,
     folder: PathBuf,
-    /// From spawn until it said that it knows everything.
+    /// Time from spawn until `/v1/health` reported a complete table.
     pub(crate) ready_after: Duration,
 }
 
-/// What `/v1/health` answers.
+/// The response of `/v1/health`.
 #[derive(Debug)]
-pub(crate) struct Health(Value);
+pub(crate) struct HealthReport(Value);
 
-/// Removes what outlives a daemon on purpose: the next one has another state folder.
+/// Removes a daemon's pinned BPF objects, which outlive it on purpose. The next daemon has another state folder and
+/// would not find them.
 fn unpin(folder: &Path) {
     let id = fs::read_to_string(folder.join("state/sensor-id")).unwrap_or_default();
     for pin in fs::read_dir("/sys/fs/bpf/netconn").into_iter().flatten().flatten() {
@@ -66,23 +67,23 @@ fn unpin(folder: &Path) {
     }
 }
 
-impl Daemon {
-    /// Starts one and waits until its table is complete.
-    pub(crate) fn start(place: &Place, setup: Setup) -> Result<Self> {
-        let folder = place.empty("daemon")?;
+impl BenchDaemon {
+    /// Starts a daemon and waits until its table is complete.
+    pub(crate) fn start(workspace: &Workspace, setup: DaemonSetup) -> Result<Self> {
+        let folder = workspace.empty_folder("daemon")?;
         let path = |name: &str| folder.join(name);
-        let mut command = Command::new(place.netconn());
+        let mut command = Command::new(workspace.netconn());
         command.arg("run").arg("--socket").arg(path("socket")).arg("--state-dir").arg(path("state"));
         if setup.events {
             command.arg("--events").arg(path("events"));
         }
-        // Always a file, so that none of the machine's is read.
+        // Always pass a configuration, so that the daemon does not read this machine's.
         fs::write(path("config"), setup.config)?;
         if !setup.history {
             command.arg("--no-history");
         }
         command.arg("--config").arg(path("config"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(child::file(&path("log"))?);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(child::create_file(&path("log"))?);
         let since = Instant::now();
         let mut daemon = Self { process: Running::start(&mut command)?, folder, ready_after: Duration::ZERO };
         while !daemon.health().is_ok_and(|health| health.is_complete()) {
@@ -99,26 +100,26 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Ends it.
+    /// Stops the daemon and removes its events and pinned objects.
     pub(crate) fn stop(self) -> Result<()> {
         let Self { process, folder, .. } = self;
         let status = process.end(Signal::SIGTERM)?;
         if !status.success() {
             bail!("the daemon ended: {status}: {}", fs::read_to_string(folder.join("log"))?);
         }
-        // Gigabytes, after a flood.
+        // After a flood the file has gigabytes.
         let _ = fs::remove_file(folder.join("events"));
         unpin(&folder);
         thread::sleep(SETTLE);
         Ok(())
     }
 
-    /// Where clients find it.
+    /// Returns the path of the daemon's socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join("socket")
     }
 
-    /// Its file of events.
+    /// Returns the path of the file of events.
     pub(crate) fn events(&self) -> PathBuf {
         self.folder.join("events")
     }
@@ -127,7 +128,7 @@ impl Daemon {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// What its socket answers to a path.
+    /// Sends a GET request for a path and returns the body of the response.
     pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>> {
         let mut stream = UnixStream::connect(self.socket())?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n")?;
@@ -141,44 +142,43 @@ impl Daemon {
         Ok(answer)
     }
 
-    /// How it is.
-    pub(crate) fn health(&self) -> Result<Health> {
-        Ok(Health(serde_json::from_slice(&self.get("/v1/health")?)?))
+    /// Requests `/v1/health`.
+    pub(crate) fn health(&self) -> Result<HealthReport> {
+        Ok(HealthReport(serde_json::from_slice(&self.get("/v1/health")?)?))
     }
 
-    /// How it is when it has handled all that happened so far, and all events of that are written. Other processes may go
-    /// on meanwhile.
-    pub(crate) fn settled(&self) -> Result<Health> {
+    /// Waits until the daemon has handled all records up to now and written their events, and returns its health then.
+    pub(crate) fn settle(&self) -> Result<HealthReport> {
         thread::sleep(SETTLE);
-        // The engine empties the ring before it answers.
+        // The engine empties the ring before it responds, so `events` counts all records up to now.
         let events = self.health()?.number("/events");
         let mut health = self.health()?;
-        child::until("the daemon has written all events", LONG, || {
+        child::wait_until("the daemon has written all events", LONG, || {
             health = self.health()?;
             Ok(health.has_written(events))
         })?;
         Ok(health)
     }
 
-    /// Rows of its snapshot that are in a network namespace.
+    /// Returns the number of rows that a snapshot has for a network namespace.
     pub(crate) fn rows(&self, namespace: u64) -> Result<usize> {
         let answer = self.get(&format!("/v1/connections?format=ndjson&namespace={namespace}"))?;
         Ok(answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count())
     }
 
-    /// Processor seconds that it has used, its threads that ended counted in.
+    /// Returns the CPU seconds that the daemon has used, including threads that have exited.
     pub(crate) fn cpu_seconds(&self) -> Result<f64> {
         let time = clock_gettime(clock_getcpuclockid(self.process.pid())?)?;
         Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
     }
 
-    /// Resident memory in megabytes (of a million bytes).
+    /// Returns the resident memory in megabytes (10^6 bytes).
     pub(crate) fn resident_megabytes(&self) -> Result<f64> {
         let kilobytes = Process::new(self.process.pid().as_raw())?.status()?.vmrss.context("no VmRSS")?;
         Ok(kilobytes as f64 * 1024.0 / 1e6)
     }
 
-    /// How often its threads have given their processor away, or had to.
+    /// Returns the number of voluntary and involuntary context switches of all its threads.
     pub(crate) fn switches(&self) -> Result<u64> {
         let mut sum = 0;
         for task in Process::new(self.process.pid().as_raw())?.tasks()? {
@@ -188,42 +188,42 @@ impl Daemon {
         Ok(sum)
     }
 
-    /// How many lines of its file of events match a regular expression. `grep` reads gigabytes a second; this program is
-    /// not even optimised.
+    /// Returns how many lines of the file of events match a regular expression. It runs `grep`, which reads gigabytes
+    /// per second; this program is built without optimisation.
     pub(crate) fn count_events(&self, pattern: &str) -> Result<usize> {
         let mut grep = Command::new("grep");
         let output = grep.env("LC_ALL", "C").args(["-cE", pattern]).arg(self.events()).output()?;
-        String::from_utf8_lossy(&output.stdout).trim().parse().context("grep does not count")
+        String::from_utf8_lossy(&output.stdout).trim().parse().context("grep printed no number")
     }
 }
 
-impl Health {
-    /// Whether its table holds everything that the kernel has.
+impl HealthReport {
+    /// Returns whether the table has every socket of the kernel.
     pub(crate) fn is_complete(&self) -> bool {
         self.0["complete"] == true
     }
 
-    /// A number, by its JSON pointer.
+    /// Returns the number at a JSON pointer, or 0 if there is none.
     pub(crate) fn number(&self, pointer: &str) -> u64 {
         self.0.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
     }
 
-    /// Records that the kernel could not hand over.
+    /// Returns the number of records that the kernel could not put into the ring.
     pub(crate) fn lost_records(&self) -> u64 {
         self.number("/records/lost")
     }
 
-    /// Events that outputs did not take or write.
+    /// Returns the number of events that the output dropped or could not write.
     pub(crate) fn lost_events(&self) -> u64 {
         self.number("/outputs/0/lost_queue") + self.number("/outputs/0/lost_disk")
     }
 
-    /// Both.
+    /// Returns the number of lost records and lost events.
     pub(crate) fn lost(&self) -> u64 {
         self.lost_records() + self.lost_events()
     }
 
-    /// Whether so many events are written or lost, if any are to be written.
+    /// Returns whether the output has written or lost at least `events` events. Without an output this is true.
     fn has_written(&self, events: u64) -> bool {
         let done = self.number("/outputs/0/written") + self.lost_events();
         self.0.pointer("/outputs/0").is_none() || done >= events

@@ -1,4 +1,4 @@
-//! How cost grows: with connections held, and with connections a second.
+//! How costs grow with the number of open connections and with the rate of new ones.
 
 use std::{thread, time::Duration};
 
@@ -6,64 +6,70 @@ use anyhow::Result;
 
 use crate::{
     Bench,
-    daemon::{Daemon, FULL},
+    daemon::{BenchDaemon, FULL},
     figures::Figure,
     hooks,
-    load::{self, Hold, KINDS},
+    load::{self, FLOOD_KINDS, HeldSockets},
     machine,
-    snapshot::{self, Output},
-    table::Report,
+    snapshot::{self, OutputTarget},
+    table::BenchReport,
 };
 
+/// Numbers of open connections.
 const HELD: [usize; 3] = [1000, 10_000, 100_000];
-/// Connections a second.
+/// Connections per second.
 const RATES: [u32; 3] = [100, 1000, 10_000];
 const SECONDS: u32 = 5;
-/// How the rate is called that is not asked for but reached.
+/// Case of the flood, which runs at the highest rate that the machine reaches.
 const MOST: &str = "the most";
-/// After thousands of sockets have ended.
+/// Pause after thousands of sockets were closed.
 const CALM: Duration = Duration::from_secs(1);
 
-/// Measures all steps of both.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+/// Measures every step of both.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     for _ in bench.rounds("growth") {
         for sockets in HELD {
-            let held = Hold::start(&bench.place, sockets)?;
-            with_held(bench, sockets, report)?;
+            let held = HeldSockets::start(&bench.workspace, sockets)?;
+            measure_held(bench, sockets, report)?;
             drop(held);
             thread::sleep(CALM);
         }
         for rate in RATES {
-            at_rate(bench, &format!("{rate}/s"), report, || load::paced(&bench.place, rate, SECONDS))?;
+            measure_rate(bench, &format!("{rate}/s"), report, || load::paced(&bench.workspace, rate, SECONDS))?;
         }
-        at_rate(bench, MOST, report, || load::flood(&bench.place, KINDS[2]))?;
+        measure_rate(bench, MOST, report, || load::flood(&bench.workspace, FLOOD_KINDS[2]))?;
     }
     Ok(())
 }
 
-fn with_held(bench: &Bench, sockets: usize, report: &mut Report) -> Result<()> {
+fn measure_held(bench: &Bench, sockets: usize, report: &mut BenchReport) -> Result<()> {
     let case = sockets.to_string();
-    let daemon = Daemon::start(&bench.place, FULL)?;
+    let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
     report.add(Figure::HeldReady, &case, daemon.ready_after.as_secs_f64());
-    daemon.settled()?;
-    let (netconn, socket) = (bench.place.netconn().display().to_string(), daemon.socket().display().to_string());
+    daemon.settle()?;
+    let (netconn, socket) = (bench.workspace.netconn().display().to_string(), daemon.socket().display().to_string());
     let list = [netconn.as_str(), "list", "--format", "json", "--socket", &socket];
-    report.add(Figure::HeldList, &case, snapshot::time(&list, Output::Pipe)?);
-    report.add(Figure::HeldSs, &case, snapshot::time(snapshot::SS, Output::Pipe)?);
+    report.add(Figure::HeldList, &case, snapshot::time(&list, OutputTarget::Pipe)?);
+    report.add(Figure::HeldSs, &case, snapshot::time(snapshot::SS, OutputTarget::Pipe)?);
     report.add(Figure::HeldMemory, &case, daemon.resident_megabytes()?);
     daemon.stop()
 }
 
-fn at_rate(bench: &Bench, case: &str, report: &mut Report, load: impl FnOnce() -> Result<load::Outcome>) -> Result<()> {
-    let daemon = Daemon::start(&bench.place, FULL)?;
-    let lost = daemon.settled()?.lost();
+fn measure_rate(
+    bench: &Bench,
+    case: &str,
+    report: &mut BenchReport,
+    load: impl FnOnce() -> Result<load::LoadOutcome>,
+) -> Result<()> {
+    let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
+    let lost = daemon.settle()?.lost();
     let counting = hooks::Counting::start()?;
     let (cpu, before, busy) = (daemon.cpu_seconds()?, hooks::runs(daemon.process.pid())?, machine::busy_seconds()?);
     let outcome = load()?;
     let busy = machine::busy_seconds()? - busy;
     let ran = hooks::since(&before, &hooks::runs(daemon.process.pid())?);
     drop(counting);
-    let health = daemon.settled()?;
+    let health = daemon.settle()?;
     let seconds = daemon.cpu_seconds()? - cpu + hooks::total(&ran).nanoseconds as f64 / 1e9;
     let processors = thread::available_parallelism()?.get() as f64;
     report.add(Figure::RateReached, case, outcome.connections as f64 / outcome.seconds);

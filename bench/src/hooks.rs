@@ -1,4 +1,4 @@
-//! How often the programs of a process have run, and for how long, as the kernel counts it.
+//! Reads the kernel's run counts and run times of the BPF programs of a process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,40 +14,39 @@ use nix::{libc, unistd::Pid};
 const ENABLE_STATS: libc::c_long = 32;
 const RUN_TIME: u32 = 0;
 
-/// Runs of programs are counted while this lives, as with `kernel.bpf_stats_enabled`. Nothing is left behind, however
-/// this process ends.
+/// Makes the kernel count program runs while this value lives, as `kernel.bpf_stats_enabled` does. The kernel stops
+/// when the file descriptor is closed, so it also stops if this process is killed.
 #[derive(Debug)]
 pub(crate) struct Counting {
     _stats: OwnedFd,
 }
 
 impl Counting {
-    /// Begins.
+    /// Starts counting.
     pub(crate) fn start() -> Result<Self> {
         let kind = RUN_TIME;
-        // SAFETY: the attribute is one word, which lives during the call.
+        // SAFETY: the attribute is one word, which outlives the call.
         let fd = unsafe { libc::syscall(libc::SYS_bpf, ENABLE_STATS, &raw const kind, size_of_val(&kind)) };
         let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0);
-        let fd = fd.ok_or_else(io::Error::last_os_error).context("runs of programs cannot be counted")?;
-        // SAFETY: the kernel has just given it to us.
+        let fd = fd.ok_or_else(io::Error::last_os_error).context("cannot count program runs")?;
+        // SAFETY: the system call has just returned this descriptor, and nothing else owns it.
         Ok(Self { _stats: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 }
 
-/// Runs of a program.
+/// Number of runs and run time of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Runs {
     pub(crate) count: u64,
     pub(crate) nanoseconds: u64,
 }
 
-/// Runs of several programs, by their ids.
-pub(crate) type ById = BTreeMap<u32, Runs>;
+/// Runs of several programs by program id.
+pub(crate) type RunsById = BTreeMap<u32, Runs>;
 
-/// Runs so far of the hooks of a process: programs with a link that stays. Iterators, which run when they are read, have
-/// one only then.
-pub(crate) fn runs(pid: Pid) -> Result<ById> {
-    let (mut found, mut linked) = (ById::new(), BTreeSet::new());
+/// Reads the runs so far of a process's hooks. A hook is a program with an open link; iterators are left out.
+pub(crate) fn runs(pid: Pid) -> Result<RunsById> {
+    let (mut found, mut linked) = (RunsById::new(), BTreeSet::new());
     for text in descriptors(pid)? {
         let number = |name: &str| field(&text, name)?.parse::<u64>().ok();
         let Some(id) = number("prog_id").and_then(|id| u32::try_from(id).ok()) else { continue };
@@ -61,8 +60,8 @@ pub(crate) fn runs(pid: Pid) -> Result<ById> {
     Ok(found)
 }
 
-/// What was run since.
-pub(crate) fn since(before: &ById, after: &ById) -> ById {
+/// Returns the runs between two readings.
+pub(crate) fn since(before: &RunsById, after: &RunsById) -> RunsById {
     let less = |(id, after): (&u32, &Runs)| {
         let before = before.get(id).copied().unwrap_or_default();
         (*id, Runs { count: after.count - before.count, nanoseconds: after.nanoseconds - before.nanoseconds })
@@ -70,14 +69,14 @@ pub(crate) fn since(before: &ById, after: &ById) -> ById {
     after.iter().map(less).collect()
 }
 
-/// All runs together.
-pub(crate) fn total(runs: &ById) -> Runs {
+/// Returns the sum over all programs.
+pub(crate) fn total(runs: &RunsById) -> Runs {
     let sum = |of: fn(&Runs) -> u64| runs.values().map(of).sum();
     Runs { count: sum(|runs| runs.count), nanoseconds: sum(|runs| runs.nanoseconds) }
 }
 
-/// Each program that ran, the most expensive first: its name, its mean time, and how often it ran for each connection.
-pub(crate) fn in_words(runs: &ById, connections: usize) -> String {
+/// Formats name, mean run time, and runs per connection of each program that ran, the most expensive first.
+pub(crate) fn describe(runs: &RunsById, connections: usize) -> String {
     let mut ran: Vec<_> = runs.iter().filter(|(_, runs)| runs.count > 0).collect();
     ran.sort_by_key(|(_, runs)| std::cmp::Reverse(runs.nanoseconds));
     let word = |(id, runs): &(&u32, &Runs)| {
@@ -87,7 +86,7 @@ pub(crate) fn in_words(runs: &ById, connections: usize) -> String {
     ran.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
-/// The name of a program, if bpftool is there to tell; else its id.
+/// Returns the name of a program according to bpftool, or its id if bpftool is not installed.
 fn name(id: u32) -> String {
     let output = Command::new("bpftool").args(["prog", "show", "id", &id.to_string()]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -95,18 +94,18 @@ fn name(id: u32) -> String {
     words.nth(1).map_or_else(|| id.to_string(), str::to_owned)
 }
 
-/// Whether a process has programs.
+/// Returns whether a process has an open BPF program.
 pub(crate) fn has_programs(pid: Pid) -> bool {
     descriptors(pid).is_ok_and(|texts| texts.iter().any(|text| field(text, "prog_id").is_some()))
 }
 
 fn descriptors(pid: Pid) -> Result<Vec<String>> {
     let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"))?;
-    // One that is closed meanwhile is no program.
+    // Skip descriptors that the process has closed since the folder was read.
     Ok(entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect())
 }
 
-/// A value of `/proc/PID/fdinfo/FD`.
+/// Returns the value of a field in the text of `/proc/PID/fdinfo/FD`.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
@@ -125,9 +124,9 @@ mod tests {
     #[test]
     fn runs_are_subtracted_and_added() {
         let one = |count, nanoseconds| Runs { count, nanoseconds };
-        let (before, after) = (ById::from([(1, one(2, 20))]), ById::from([(1, one(5, 80)), (2, one(1, 7))]));
+        let (before, after) = (RunsById::from([(1, one(2, 20))]), RunsById::from([(1, one(5, 80)), (2, one(1, 7))]));
         let ran = since(&before, &after);
-        assert_eq!(ran, ById::from([(1, one(3, 60)), (2, one(1, 7))]));
+        assert_eq!(ran, RunsById::from([(1, one(3, 60)), (2, one(1, 7))]));
         assert_eq!(total(&ran), one(4, 67));
     }
 }

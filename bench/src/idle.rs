@@ -1,4 +1,4 @@
-//! What it costs when nothing happens, and what memory connections take.
+//! Costs of an idle daemon, and the memory of its connections.
 
 use std::{fs, thread, time::Duration};
 
@@ -6,40 +6,40 @@ use anyhow::Result;
 
 use crate::{
     Bench,
-    daemon::{Daemon, FULL},
+    daemon::{BenchDaemon, FULL},
     figures::Figure,
-    load::Hold,
-    table::Report,
+    load::HeldSockets,
+    table::BenchReport,
 };
 
 const SOCKETS: usize = 100_000;
-/// After a start.
+/// Pause between a request to the daemon and the measurement.
 const CALM: Duration = Duration::from_secs(2);
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// Measures a daemon that has nothing to do, then one with many connections.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let megabytes = fs::metadata(bench.place.netconn())?.len() as f64 / 1e6;
+/// Measures an idle daemon, then one with many connections.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
+    let megabytes = fs::metadata(bench.workspace.netconn())?.len() as f64 / 1e6;
     report.add(Figure::Binary, "", megabytes);
     for _ in bench.rounds("idle") {
-        let daemon = Daemon::start(&bench.place, FULL)?;
-        nothing_happens(&daemon, report)?;
-        let held = Hold::start(&bench.place, SOCKETS)?;
-        daemon.settled()?;
-        resident(bench, &daemon, "came while it ran", report)?;
+        let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
+        measure_idle(&daemon, report)?;
+        let held = HeldSockets::start(&bench.workspace, SOCKETS)?;
+        daemon.settle()?;
+        measure_memory(bench, &daemon, "came while it ran", report)?;
         daemon.stop()?;
-        let daemon = Daemon::start(&bench.place, FULL)?;
-        resident(bench, &daemon, "were there before", report)?;
+        let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
+        measure_memory(bench, &daemon, "were there before", report)?;
         daemon.stop()?;
         drop(held);
     }
     Ok(())
 }
 
-fn nothing_happens(daemon: &Daemon, report: &mut Report) -> Result<()> {
+fn measure_idle(daemon: &BenchDaemon, report: &mut BenchReport) -> Result<()> {
     let records = || Ok::<_, anyhow::Error>(daemon.health()?.number("/records/received"));
     let before = records()?;
-    // What the question itself has woken is asleep again.
+    // The request for `/v1/health` has woken threads; wait until they sleep again.
     thread::sleep(CALM);
     report.add(Figure::RssIdle, "", daemon.resident_megabytes()?);
     let (switches, cpu) = (daemon.switches()?, daemon.cpu_seconds()?);
@@ -50,15 +50,15 @@ fn nothing_happens(daemon: &Daemon, report: &mut Report) -> Result<()> {
     let came = records()? - before;
     if came > 0 {
         report.note(format!(
-            "idle: {came} records of others' processes and connections came in {} s: not quite nothing",
+            "idle: not quite idle: {came} records of other processes and connections arrived in {} s",
             (WATCHED + CALM).as_secs()
         ));
     }
     Ok(())
 }
 
-fn resident(bench: &Bench, daemon: &Daemon, case: &str, report: &mut Report) -> Result<()> {
-    daemon.rows(bench.place.namespace)?;
+fn measure_memory(bench: &Bench, daemon: &BenchDaemon, case: &str, report: &mut BenchReport) -> Result<()> {
+    daemon.rows(bench.workspace.namespace)?;
     report.add(Figure::Rss100k, case, daemon.resident_megabytes()?);
     Ok(())
 }

@@ -1,28 +1,28 @@
-//! What a record costs in user space, in instructions: times of microseconds are noise on a shared machine, these are not.
+//! Instructions in user space per record. Unlike times of microseconds, they do not vary on a shared machine.
 
 use anyhow::{Context as _, Result, bail};
 use xtask::{cargo, packages};
 
-use crate::{Bench, figures::Figure, table::Report};
+use crate::{Bench, figures::Figure, table::BenchReport};
 
-/// The microbenchmarks of `netconn/benches/record.rs`, and what each handles many of.
+/// The microbenchmarks of `netconn/benches/record.rs`, each with the operation that it repeats.
 const BENCHMARKS: [(&str, &str); 7] = [
     ("decoding", "decode a record"),
     ("applying", "apply a record to the table"),
     ("encoding_events", "encode an event"),
     ("encoding_flows", "encode an event of a flow"),
-    ("encoding_packet_sockets", "encode a socket that no hook sees"),
+    ("encoding_packet_sockets", "encode a packet socket"),
     ("encoding_rows", "encode a row"),
     ("filtering", "filter a connection"),
 ];
-/// Only what runs within `measured` of that file is counted.
+/// Runs a benchmark under callgrind, which counts only instructions executed within `measured` of that file.
 const RUNNER: &str = "target.'cfg(all())'.runner = ['valgrind', '--tool=callgrind', '--callgrind-out-file=/dev/null', \
                       '--toggle-collect=*record::measured*']";
 
-/// Counts each once: it is the same each time.
-pub(crate) fn run(_: &Bench, report: &mut Report) -> Result<()> {
+/// Counts the instructions of each benchmark once, because every run gives the same number.
+pub(crate) fn run(_: &Bench, report: &mut BenchReport) -> Result<()> {
     for (benchmark, name) in BENCHMARKS {
-        if !packages::is_there("valgrind") {
+        if !packages::is_installed("valgrind") {
             report.miss(Figure::Instructions, name, "not installed: valgrind");
             continue;
         }
@@ -30,14 +30,14 @@ pub(crate) fn run(_: &Bench, report: &mut Report) -> Result<()> {
         let once = [benchmark, "--sample-count", "1", "--sample-size", "1"];
         let mut command = cargo(&[&arguments[..], &once].concat());
         let output = command.env("NETCONN_BENCH_ITEMS", "1").output().context("cannot run cargo")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        let items: f64 = said.lines().filter_map(|line| line.strip_prefix("items: ")?.parse::<f64>().ok()).sum();
-        let collected = said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<f64>().ok());
+        let message = String::from_utf8_lossy(&output.stderr);
+        let items: f64 = message.lines().filter_map(|line| line.strip_prefix("items: ")?.parse::<f64>().ok()).sum();
+        let collected = message.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<f64>().ok());
         match collected {
             Some(collected) if items > 0.0 && collected > 0.0 => {
                 report.add(Figure::Instructions, name, collected / items);
             }
-            _ => bail!("{benchmark}: {}: {said}", output.status),
+            _ => bail!("{benchmark}: {}: {message}", output.status),
         }
     }
     Ok(())

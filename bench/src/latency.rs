@@ -1,4 +1,4 @@
-//! From the kernel to a line in the file, at 1,000 connections a second.
+//! Latency from the kernel to a line in the file of events, at 1,000 connections per second.
 
 use std::{
     fs::File,
@@ -18,43 +18,44 @@ use serde_json::Value;
 
 use crate::{
     Bench,
-    daemon::{Daemon, FULL},
+    daemon::{BenchDaemon, FULL},
     figures::Figure,
     load,
-    table::Report,
+    table::BenchReport,
 };
 
-/// Connections a second.
+/// Connections per second.
 const RATE: u32 = 1000;
 const SECONDS: u32 = 10;
-/// How often the reader looks.
+/// Interval at which the reader polls the file.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What a reader of the file has got, and when: the length of all so far, nanoseconds since the epoch.
+/// The text that was read from a growing file, and for each read the total length after it and its time in nanoseconds
+/// since the epoch.
 struct Tail {
     text: Vec<u8>,
     reads: Vec<(usize, i128)>,
 }
 
-/// Measures all events of the generator's connections.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+/// Measures the latency of all events of the generator's connections.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     for _ in bench.rounds("latency") {
-        let daemon = Daemon::start(&bench.place, FULL)?;
+        let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
         let done = Arc::new(AtomicBool::new(false));
         let reader = {
             let (path, done) = (daemon.events(), Arc::clone(&done));
             thread::spawn(move || tail(path, &done))
         };
-        let outcome = load::paced(&bench.place, RATE, SECONDS);
-        let settled = daemon.settled();
+        let outcome = load::paced(&bench.workspace, RATE, SECONDS);
+        let settled = daemon.settle();
         done.store(true, Ordering::Relaxed);
-        let tail = reader.join().map_err(|_| anyhow!("the reader broke"))??;
+        let tail = reader.join().map_err(|_| anyhow!("the reader panicked"))??;
         settled?;
         let mut delays = delays(&tail, outcome?.pid)?;
         delays.sort_unstable();
         let at = |share: f64| {
-            let place = ((delays.len() as f64 * share) as usize).min(delays.len().saturating_sub(1));
-            delays.get(place).map(|delay| *delay as f64 / 1e6).context("no events")
+            let index = ((delays.len() as f64 * share) as usize).min(delays.len().saturating_sub(1));
+            delays.get(index).map(|delay| *delay as f64 / 1e6).context("no events")
         };
         report.add(Figure::LatencyP50, "", at(0.5)?);
         report.add(Figure::LatencyP99, "", at(0.99)?);
@@ -64,7 +65,7 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Reads a file as it grows.
+/// Reads a growing file until `done` is set.
 fn tail(path: PathBuf, done: &AtomicBool) -> Result<Tail> {
     let mut file = File::open(path)?;
     let mut tail = Tail { text: Vec::new(), reads: Vec::new() };
@@ -81,7 +82,7 @@ fn tail(path: PathBuf, done: &AtomicBool) -> Result<Tail> {
     }
 }
 
-/// Nanoseconds from each event of a process until its whole line was read.
+/// Returns for each event of a process the nanoseconds from its timestamp until its whole line was read.
 fn delays(tail: &Tail, pid: u32) -> Result<Vec<i128>> {
     let mut delays = Vec::new();
     let (mut end, mut reads) = (0, tail.reads.iter().peekable());
@@ -89,7 +90,7 @@ fn delays(tail: &Tail, pid: u32) -> Result<Vec<i128>> {
         end += line.len();
         while reads.next_if(|(length, _)| *length < end).is_some() {}
         let Some((_, read_ns)) = reads.peek() else { break };
-        let event: Value = serde_json::from_slice(line).context("a line of the file of events")?;
+        let event: Value = serde_json::from_slice(line).context("a line of the file of events is no JSON")?;
         if event["src.process.pid"] == pid {
             let time: Timestamp = event["timestamp"].as_str().context("an event without timestamp")?.parse()?;
             delays.push(read_ns - time.as_nanosecond());

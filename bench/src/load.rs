@@ -1,4 +1,4 @@
-//! Runs the generator of load (`tests/src/bin/load`).
+//! Runs the load generator (`tests/src/bin/load`).
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -8,79 +8,86 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{child::Running, place::Place};
+use crate::{child::Running, workspace::Workspace};
 
-/// A kind of connection, and how many of them are a flood: some seconds on the machine that this was written on.
+/// A kind of connection, and the number of connections in a flood. A flood takes a few seconds on the machine on which
+/// these numbers were chosen.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kind {
+pub(crate) struct FloodKind {
     pub(crate) name: &'static str,
     pub(crate) count: usize,
 }
 
-/// Closed with RST; closed with FIN; a request and an answer.
-pub(crate) const KINDS: [Kind; 3] =
-    [Kind { name: "rst", count: 200_000 }, Kind { name: "fin", count: 100_000 }, Kind { name: "http", count: 60_000 }];
+/// Connections closed with RST, connections closed with FIN, and connections with an HTTP request and response.
+pub(crate) const FLOOD_KINDS: [FloodKind; 3] = [
+    FloodKind { name: "rst", count: 200_000 },
+    FloodKind { name: "fin", count: 100_000 },
+    FloodKind { name: "http", count: 60_000 },
+];
 
-/// What a generator says when it is done.
+/// The generator's report about connections.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Outcome {
+pub(crate) struct LoadOutcome {
     pub(crate) pid: u32,
     pub(crate) connections: usize,
     pub(crate) seconds: f64,
-    /// Processor time of its threads, in the kernel counted in.
+    /// CPU time of its threads, in user space and kernel.
     pub(crate) cpu_seconds: f64,
 }
 
-/// Datagrams: how sockets are used, and how many pairs of them there are.
+/// A way to send datagrams: the kind of sockets and the number of socket pairs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Datagrams {
+pub(crate) struct DatagramKind {
     pub(crate) name: &'static str,
     manner: &'static str,
     sockets: &'static str,
-    /// How many datagrams: some seconds on the machine that this was written on.
+    /// Number of datagrams, chosen as for connections.
     count: &'static str,
 }
 
-/// Through connected sockets; through others, of which hooks are told at each datagram; and these with so many flows that
-/// what is kept of each is in no cache. The worst is a new socket for each.
-pub(crate) const DATAGRAMS: [Datagrams; 4] = [
-    Datagrams { name: "connected", manner: "connected", sockets: "1", count: "1000000" },
-    Datagrams { name: "unconnected", manner: "unconnected", sockets: "1", count: "1000000" },
-    Datagrams { name: "unconnected, 2,000 flows", manner: "unconnected", sockets: "1000", count: "1000000" },
-    Datagrams { name: "a new socket each", manner: "fresh", sockets: "1", count: "50000" },
+/// From the cheapest to the most expensive. The hooks run for each datagram of an unconnected socket. With 2,000 flows,
+/// the state of a flow is no longer in the CPU's caches.
+pub(crate) const DATAGRAM_KINDS: [DatagramKind; 4] = [
+    DatagramKind { name: "connected", manner: "connected", sockets: "1", count: "1000000" },
+    DatagramKind { name: "unconnected", manner: "unconnected", sockets: "1", count: "1000000" },
+    DatagramKind { name: "unconnected, 2,000 flows", manner: "unconnected", sockets: "1000", count: "1000000" },
+    DatagramKind { name: "a new socket each", manner: "fresh", sockets: "1", count: "50000" },
 ];
 
-/// What a generator of datagrams says when it is done.
+/// The generator's report about datagrams.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Sent {
+pub(crate) struct DatagramOutcome {
     pub(crate) pid: u32,
-    /// All of them were received.
+    /// Number of datagrams sent; the generator has received all of them.
     pub(crate) datagrams: usize,
     pub(crate) seconds: f64,
 }
 
-/// Datagrams of 64 bytes in a network namespace of their own.
-pub(crate) fn datagrams(place: &Place, Datagrams { manner, sockets, count, .. }: Datagrams) -> Result<Sent> {
-    run(place, &["udp", "--manner", manner, "--sockets", sockets, "--count", count])
+/// Sends datagrams of 64 bytes in a new network namespace.
+pub(crate) fn datagrams(
+    workspace: &Workspace,
+    DatagramKind { manner, sockets, count, .. }: DatagramKind,
+) -> Result<DatagramOutcome> {
+    run(workspace, &["udp", "--manner", manner, "--sockets", sockets, "--count", count])
 }
 
-/// A flood in a network namespace of its own.
-pub(crate) fn flood(place: &Place, kind: Kind) -> Result<Outcome> {
-    run(place, &["flood", "--kind", kind.name, "--count", &kind.count.to_string()])
+/// Runs a flood in a new network namespace.
+pub(crate) fn flood(workspace: &Workspace, kind: FloodKind) -> Result<LoadOutcome> {
+    run(workspace, &["flood", "--kind", kind.name, "--count", &kind.count.to_string()])
 }
 
-/// So many connections in the bench's own namespace.
-pub(crate) fn here(place: &Place, kind: &str, count: usize) -> Result<Outcome> {
-    run(place, &["flood", "--here", "--kind", kind, "--count", &count.to_string()])
+/// Makes `count` connections in the benchmark's own namespace.
+pub(crate) fn flood_here(workspace: &Workspace, kind: &str, count: usize) -> Result<LoadOutcome> {
+    run(workspace, &["flood", "--here", "--kind", kind, "--count", &count.to_string()])
 }
 
-/// So many connections a second, each with a small request and answer.
-pub(crate) fn paced(place: &Place, rate: u32, seconds: u32) -> Result<Outcome> {
-    run(place, &["paced", "--kind", "http", "--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
+/// Makes `rate` connections per second, each with a small HTTP request and response.
+pub(crate) fn paced(workspace: &Workspace, rate: u32, seconds: u32) -> Result<LoadOutcome> {
+    run(workspace, &["paced", "--kind", "http", "--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
 }
 
-fn run<T: DeserializeOwned>(place: &Place, arguments: &[&str]) -> Result<T> {
-    let mut running = Running::start(Command::new(place.load()).args(arguments).stdout(Stdio::piped()))?;
+fn run<T: DeserializeOwned>(workspace: &Workspace, arguments: &[&str]) -> Result<T> {
+    let mut running = Running::start(Command::new(workspace.load()).args(arguments).stdout(Stdio::piped()))?;
     let outcome = first_line(&mut running)?;
     let status = running.0.wait()?;
     if !status.success() {
@@ -89,26 +96,26 @@ fn run<T: DeserializeOwned>(place: &Place, arguments: &[&str]) -> Result<T> {
     serde_json::from_str(&outcome).with_context(|| format!("load {}: {outcome}", arguments.join(" ")))
 }
 
-/// Sockets that are held in the bench's own namespace until this is dropped.
+/// Sockets that stay open in the benchmark's own namespace until this value is dropped.
 #[derive(Debug)]
-pub(crate) struct Hold(Running);
+pub(crate) struct HeldSockets(Running);
 
-impl Hold {
-    /// Makes them, by ten processes.
-    pub(crate) fn start(place: &Place, sockets: usize) -> Result<Self> {
-        let mut command = Command::new(place.load());
+impl HeldSockets {
+    /// Opens the sockets from ten processes.
+    pub(crate) fn start(workspace: &Workspace, sockets: usize) -> Result<Self> {
+        let mut command = Command::new(workspace.load());
         command.args(["hold", "--processes", "10", "--sockets", &sockets.to_string()]);
         let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         if first_line(&mut running)?.is_empty() {
-            bail!("load cannot hold {sockets} sockets");
+            bail!("load cannot open {sockets} sockets");
         }
         Ok(Self(running))
     }
 }
 
-impl Drop for Hold {
+impl Drop for HeldSockets {
     fn drop(&mut self) {
-        // That is its sign to end, with all its processes.
+        // The generator and its processes exit when their standard input is closed.
         drop(self.0.0.stdin.take());
         let _ = self.0.0.wait();
     }

@@ -1,4 +1,4 @@
-//! What the machine says of itself: how busy it is, what it is, how many sockets it has.
+//! Describes the machine: its CPUs, its load and its number of sockets.
 
 use std::{
     fs,
@@ -12,18 +12,18 @@ use xtask::command;
 
 use crate::Bench;
 
-/// Sockets of others that disturb nothing.
+/// Number of sockets in other namespaces up to which figures are not disturbed.
 const FEW: usize = 1000;
 
-/// Processor seconds that all processors together were busy so far: user, system and interrupts, without what a
-/// hypervisor stole.
+/// Returns the seconds that all CPUs together were busy since boot: user, system and interrupts, without the time that
+/// a hypervisor stole.
 pub(crate) fn busy_seconds() -> Result<f64> {
     let CpuTime { user, nice, system, irq, softirq, .. } = KernelStats::current()?.total;
     let ticks = user + nice + system + irq.unwrap_or(0) + softirq.unwrap_or(0);
     Ok(ticks as f64 / procfs::ticks_per_second() as f64)
 }
 
-/// Share of the processors' time that a hypervisor gave to others, from two totals.
+/// Returns the share of the CPU time between two readings that the hypervisor gave to other guests.
 fn stolen(before: &CpuTime, after: &CpuTime) -> f64 {
     let all = |time: &CpuTime| {
         let CpuTime { user, nice, system, idle, iowait, irq, softirq, steal, .. } = time;
@@ -33,7 +33,8 @@ fn stolen(before: &CpuTime, after: &CpuTime) -> f64 {
     part as f64 / all(after).saturating_sub(all(before)).max(1) as f64
 }
 
-/// TCP sockets of this network namespace according to `ss`, those in TIME_WAIT too; half-open ones are no sockets yet.
+/// Returns the number of TCP sockets of this network namespace according to `ss`, including TIME_WAIT. Connections in
+/// SYN-RECV are left out because they have no socket yet.
 pub(crate) fn sockets() -> Result<usize> {
     let output = Command::new("ss").arg("-tanH").stderr(Stdio::inherit()).output().context("cannot run ss")?;
     if !output.status.success() {
@@ -43,16 +44,16 @@ pub(crate) fn sockets() -> Result<usize> {
     Ok(text.lines().filter(|line| !line.starts_with("SYN-RECV")).count())
 }
 
-/// The machine before anything is measured.
-pub(crate) struct Before {
+/// The state of the machine before the first measurement.
+pub(crate) struct MachineState {
     load: f32,
     elsewhere: String,
     total: CpuTime,
 }
 
-impl Before {
-    /// Looks at it. To be called before the namespace is left.
-    pub(crate) fn look() -> Result<Self> {
+impl MachineState {
+    /// Reads the state. Call this before `enter_namespace`, because the number of sockets is that of the namespace.
+    pub(crate) fn read() -> Result<Self> {
         let sockets = fs::read_to_string("/proc/net/sockstat")?;
         let elsewhere = sockets.lines().find_map(|line| line.strip_prefix("TCP: ")).unwrap_or_default();
         Ok(Self {
@@ -62,19 +63,17 @@ impl Before {
         })
     }
 
-    /// What disturbs figures, if anything does.
+    /// Returns a warning if existing sockets disturb the figures.
     pub(crate) fn warning(&self) -> Option<String> {
         let words: Vec<&str> = self.elsewhere.split_whitespace().collect();
         let after = |name: &str| words.iter().skip_while(|word| **word != name).nth(1)?.parse::<usize>().ok();
         let sockets = after("alloc")? + after("tw")?;
         (sockets > FEW).then(|| {
-            format!(
-                "{sockets} sockets were there before: what is said of memory, lists, starts and repairs has them too"
-            )
+            format!("{sockets} sockets existed before: the figures of memory, lists, starts and repairs include them")
         })
     }
 
-    /// What stands above the table, to be asked for when all is measured.
+    /// Returns the description that is printed above the table. Call this after the last measurement.
     pub(crate) fn about(&self, bench: &Bench) -> Result<Value> {
         let processors = CpuInfo::current()?;
         let commit = command("git", &["describe", "--always", "--dirty"]).output();

@@ -1,4 +1,4 @@
-//! Measures netconn, beside what else there is, against its goals: `cargo xtask bench`.
+//! Measures netconn against its goals, and beside comparable tools: `cargo xtask bench`.
 
 mod child;
 mod connect;
@@ -13,7 +13,7 @@ mod load;
 mod machine;
 mod paced;
 mod peers;
-mod place;
+mod workspace;
 mod plot;
 mod repair;
 mod search;
@@ -28,13 +28,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use xtask::{cargo, check, is_root, packages};
 
-use crate::{figures::Group, place::Place, table::Report};
+use crate::{figures::Group, table::BenchReport, workspace::Workspace};
 
-/// Programs without which nothing can be measured.
+/// Programs that every group needs.
 const NEEDED: [packages::Needed; 3] = [("ip", "iproute2"), ("ss", "iproute2"), ("unshare", "util-linux")];
 
-/// Measure netconn against its goals, and beside what else is installed: ss, netstat, lsof, tcplife, tcpstates, bpftrace.
-/// Needs root. How each figure is measured is in the long help (--help).
+/// Measure netconn against its goals, and beside those of ss, netstat, lsof, tcplife, tcpstates and bpftrace that are
+/// installed. Needs root. The long help (--help) describes how each figure is measured.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask bench",
@@ -43,36 +43,37 @@ const NEEDED: [packages::Needed; 3] = [("ip", "iproute2"), ("ss", "iproute2"), (
     after_long_help = figures::methods(),
 )]
 struct BenchOptions {
-    /// What to measure.
+    /// Groups of figures to measure.
     #[arg(value_enum, default_value = "all")]
     groups: Vec<Group>,
-    /// How often each figure is measured, with and without netconn in turn; the table has the median and the spread.
+    /// Number of times that each figure is measured, with and without netconn in turn. The table shows the median and
+    /// the spread.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Write all that was measured to this file too.
+    /// Also write all figures to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw how cost grows into this file (SVG); needs the group `growth`.
+    /// Draw the figures of the group `growth` into this file, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
 
-/// What all groups have.
+/// What every group needs to measure.
 struct Bench {
-    place: Place,
+    workspace: Workspace,
     rounds: u16,
 }
 
 impl Bench {
-    /// The rounds of a group, each told to whoever waits.
+    /// Returns the numbers of a group's rounds and prints each when it begins.
     fn rounds(&self, group: &str) -> impl Iterator<Item = u16> {
         let rounds = self.rounds;
         (1..=rounds).inspect(move |round| eprintln!("{group}: round {round} of {rounds}"))
     }
 }
 
-/// A group, and what measures it.
-type Measure = fn(&Bench, &mut Report) -> Result<()>;
+/// Measures figures of a group.
+type Measure = fn(&Bench, &mut BenchReport) -> Result<()>;
 
 const GROUPS: [(Group, &[Measure]); 10] = [
     (Group::Connect, &[connect::run, paced::run]),
@@ -97,7 +98,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds, measures and prints.
+/// Builds the programs, measures the chosen groups and prints the table.
 fn run(options: &BenchOptions) -> Result<()> {
     if !is_root() {
         bail!("netconn loads eBPF programs: run this as root");
@@ -107,21 +108,21 @@ fn run(options: &BenchOptions) -> Result<()> {
     }
     let wanted = |group: Group| options.groups.iter().any(|asked| [group, Group::All].contains(asked));
     if options.plot.is_some() && !wanted(Group::Growth) {
-        bail!("--plot draws the figures of the group growth: name it too");
+        bail!("--plot draws the figures of the group growth: add growth to the groups");
     }
     check(&mut cargo(&["build", "--release", "--package", "netconn"]))?;
     check(&mut cargo(&["build", "--release", "--package", "netconn-tests", "--bin", "load"]))?;
-    let machine = machine::Before::look()?;
-    let mut bench = Bench { place: Place::make()?, rounds: options.rounds };
+    let machine = machine::MachineState::read()?;
+    let mut bench = Bench { workspace: Workspace::create()?, rounds: options.rounds };
     if wanted(Group::Search) {
-        search::prepare(&bench.place);
+        search::prepare(&bench.workspace);
     }
-    let mut report = Report::default();
+    let mut report = BenchReport::default();
     machine.warning().into_iter().for_each(|warning| report.note(warning));
     let mut failed = Vec::new();
     for (group, measures) in GROUPS.iter().filter(|(group, _)| wanted(*group)) {
         for measure in *measures {
-            bench.place.enter_namespace()?;
+            bench.workspace.enter_namespace()?;
             if let Err(error) = measure(&bench, &mut report) {
                 eprintln!("{group:?}: {error:#}");
                 failed.push(format!("{group:?}").to_lowercase());
@@ -139,7 +140,7 @@ fn run(options: &BenchOptions) -> Result<()> {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if !failed.is_empty() {
-        bail!("could not be measured to the end: {}", failed.join(", "));
+        bail!("groups that could not be measured completely: {}", failed.join(", "));
     }
     Ok(())
 }

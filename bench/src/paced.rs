@@ -1,26 +1,26 @@
-//! What 1,000 connections a second cost.
+//! CPU time at 1,000 connections per second.
 
 use anyhow::Result;
 
 use crate::{
     Bench,
-    daemon::{Daemon, FULL, Setup},
+    daemon::{BenchDaemon, DaemonSetup, FULL},
     figures::Figure,
     hooks, load,
-    table::Report,
+    table::BenchReport,
 };
 
-/// Connections a second.
+/// Connections per second.
 const RATE: u32 = 1000;
 const SECONDS: u32 = 10;
 
-/// Measures daemon and hooks together.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+/// Measures the daemon and its hooks, without and with a history.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     for round in bench.rounds("connect, 1,000 connections/s") {
-        let daemon = Daemon::start(&bench.place, FULL)?;
+        let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
         let _counting = hooks::Counting::start()?;
         let (cpu, before) = (daemon.cpu_seconds()?, hooks::runs(daemon.process.pid())?);
-        let outcome = load::paced(&bench.place, RATE, SECONDS)?;
+        let outcome = load::paced(&bench.workspace, RATE, SECONDS)?;
         let user = daemon.cpu_seconds()? - cpu;
         let ran = hooks::since(&before, &hooks::runs(daemon.process.pid())?);
         let total = hooks::total(&ran);
@@ -30,8 +30,8 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         }
         report.add(Figure::HookTimePaced, "", total.nanoseconds as f64 / total.count as f64);
         if round == bench.rounds {
-            let words = hooks::in_words(&ran, outcome.connections);
-            report.note(format!("hooks for each connection, 1,000 a second: {words}"));
+            let words = hooks::describe(&ran, outcome.connections);
+            report.note(format!("hook runs per connection, 1,000 per second: {words}"));
         }
         daemon.stop()?;
         let history = with_history(bench)?;
@@ -40,13 +40,13 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Seconds of a daemon that keeps a history beside the same file.
+/// Returns the CPU seconds of a daemon that writes events to a file and keeps a history.
 fn with_history(bench: &Bench) -> Result<f64> {
-    let daemon = Daemon::start(&bench.place, Setup { history: true, ..FULL })?;
-    // The hooks are counted as without a history: that costs time too.
+    let daemon = BenchDaemon::start(&bench.workspace, DaemonSetup { history: true, ..FULL })?;
+    // Count program runs here too: counting costs time, and the figure is a quotient.
     let _counting = hooks::Counting::start()?;
     let cpu = daemon.cpu_seconds()?;
-    load::paced(&bench.place, RATE, SECONDS)?;
+    load::paced(&bench.workspace, RATE, SECONDS)?;
     let user = daemon.cpu_seconds()? - cpu;
     daemon.stop()?;
     Ok(user)

@@ -1,4 +1,4 @@
-//! Other programs that trace connections, if they are installed.
+//! Runs other connection tracers, if they are installed.
 
 use std::{
     fs,
@@ -15,44 +15,44 @@ use xtask::packages;
 use crate::{
     child::{self, Running},
     hooks,
-    place::Place,
-    table::Report,
+    table::BenchReport,
+    workspace::Workspace,
 };
 
-/// How long one may take until its programs are loaded.
+/// Time limit for a peer to load its BPF programs.
 const LOADED: Duration = Duration::from_secs(15);
-/// And from then until they are attached, which nothing tells.
+/// Pause in which a peer attaches its loaded programs. Nothing reports when it has done so.
 const ATTACHED: Duration = Duration::from_millis(500);
-/// A peer's tracepoints are found through tracefs: if it is not mounted, it is for that process alone.
+/// Mounts tracefs in the peer's mount namespace if it is missing: peers find tracepoints there.
 const MOUNT: &str =
     "[ -d /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; exec \"$0\" \"$@\"";
-/// Where bpftrace's own tools may be.
+/// Paths at which distributions install bpftrace's tcplife.
 const SCRIPTS: [&str; 3] = ["/usr/sbin/tcplife.bt", "/usr/bin/tcplife.bt", "/usr/share/bpftrace/tools/tcplife.bt"];
 
-/// A program that tells of connections.
+/// A program that traces connections.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
     command: Vec<String>,
 }
 
-/// Those that are installed and can be loaded; the others are named in the report.
-pub(crate) fn tracers(place: &Place, report: &mut Report) -> Vec<Peer> {
+/// Returns the peers that are installed and can load their programs. The report names the others.
+pub(crate) fn installed(workspace: &Workspace, report: &mut BenchReport) -> Vec<Peer> {
     let mut found = Vec::new();
     for name in ["tcplife", "tcpstates"] {
-        if packages::is_there(name) {
+        if packages::is_installed(name) {
             found.push(Peer { name, command: vec![name.to_owned()] });
         } else {
             report.note(format!("peer not installed: {name} (package libbpf-tools)"));
         }
     }
     match SCRIPTS.iter().find(|script| Path::new(script).exists()) {
-        Some(script) if packages::is_there("bpftrace") => {
+        Some(script) if packages::is_installed("bpftrace") => {
             found.push(Peer { name: "tcplife.bt", command: vec!["bpftrace".into(), (*script).into()] });
         }
         _ => report.note("peer not installed: tcplife.bt (package bpftrace)"),
     }
-    found.retain(|peer| match peer.start(place).and_then(Tracing::stop) {
+    found.retain(|peer| match peer.start(workspace).and_then(RunningPeer::stop) {
         Ok(_) => true,
         Err(error) => {
             report.note(format!("peer does not run here: {}: {error:#}", peer.name));
@@ -62,60 +62,60 @@ pub(crate) fn tracers(place: &Place, report: &mut Report) -> Vec<Peer> {
     found
 }
 
-/// A peer at work.
+/// A running peer.
 #[derive(Debug)]
-pub(crate) struct Tracing {
+pub(crate) struct RunningPeer {
     process: Running,
     folder: PathBuf,
 }
 
-/// What a peer told.
+/// The output of a peer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Told {
-    /// Lines, without the heading.
+pub(crate) struct PeerOutput {
+    /// Number of lines, without the heading.
     pub(crate) lines: usize,
-    /// Events that it says it has lost.
+    /// Number of lost events that the peer reported.
     pub(crate) lost: u64,
 }
 
 impl Peer {
-    /// Starts it and waits until it is attached.
-    pub(crate) fn start(&self, place: &Place) -> Result<Tracing> {
-        let folder = place.empty("peer")?;
+    /// Starts the peer and waits until its programs are attached.
+    pub(crate) fn start(&self, workspace: &Workspace) -> Result<RunningPeer> {
+        let folder = workspace.empty_folder("peer")?;
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", MOUNT]).args(&self.command).stdin(Stdio::null());
-        command.stdout(child::file(&folder.join("out"))?).stderr(child::file(&folder.join("err"))?);
+        command.stdout(child::create_file(&folder.join("out"))?).stderr(child::create_file(&folder.join("err"))?);
         let mut process = Running::start(&mut command)?;
-        child::until("the programs are loaded", LOADED, || {
+        child::wait_until("the programs are loaded", LOADED, || {
             if let Some(status) = process.0.try_wait()? {
-                let said = fs::read_to_string(folder.join("err"))?;
-                bail!("{status}: {}", said.lines().last().unwrap_or_default());
+                let message = fs::read_to_string(folder.join("err"))?;
+                bail!("{status}: {}", message.lines().last().unwrap_or_default());
             }
             Ok(hooks::has_programs(process.pid()))
         })?;
         thread::sleep(ATTACHED);
         if let Some(status) = process.0.try_wait()? {
-            let said = fs::read_to_string(folder.join("err"))?;
-            bail!("{status}: {}", said.lines().last().unwrap_or_default());
+            let message = fs::read_to_string(folder.join("err"))?;
+            bail!("{status}: {}", message.lines().last().unwrap_or_default());
         }
-        Ok(Tracing { process, folder })
+        Ok(RunningPeer { process, folder })
     }
 }
 
-impl Tracing {
-    /// Ends it as Ctrl-C does, so that it writes what it has.
-    pub(crate) fn stop(self) -> Result<Told> {
+impl RunningPeer {
+    /// Stops the peer with SIGINT, as Ctrl-C does, so that it writes its buffered lines.
+    pub(crate) fn stop(self) -> Result<PeerOutput> {
         let Self { process, folder } = self;
         process.end(Signal::SIGINT)?;
         let lines = fs::read(folder.join("out"))?.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
         let errors = fs::read_to_string(folder.join("err"))?;
         let lost = errors.lines().filter_map(lost).sum();
         fs::remove_dir_all(&folder)?;
-        Ok(Told { lines: lines.saturating_sub(1), lost })
+        Ok(PeerOutput { lines: lines.saturating_sub(1), lost })
     }
 }
 
-/// The number in `lost 12 events on CPU #1` (libbpf-tools), `Lost 12 events` (bpftrace).
+/// Reads the number in `lost 12 events on CPU #1` (libbpf-tools) or `Lost 12 events` (bpftrace).
 fn lost(line: &str) -> Option<u64> {
     let mut words = line.split_whitespace().skip_while(|word| !word.eq_ignore_ascii_case("lost"));
     words.nth(1)?.parse().ok()

@@ -1,17 +1,17 @@
-//! The figures of `growth` as a picture.
+//! Draws the figures of the group `growth`.
 
 use anyhow::{Result, anyhow, ensure};
 use plotters::prelude::*;
 
-use crate::{figures::Figure, table::Report};
+use crate::{figures::Figure, table::BenchReport};
 
 const SIZE: (u32, u32) = (960, 400);
 const COLORS: [RGBColor; 3] = [RED, BLUE, BLACK];
-/// A line: its name, and its points.
-type Line = (&'static str, Vec<(f64, f64)>);
+/// A line of a chart: its name and its points.
+type PlotLine = (&'static str, Vec<(f64, f64)>);
 
-/// Both halves, side by side: what lists take with connections held, what connections a second cost.
-pub(crate) fn growth(report: &Report) -> Result<String> {
+/// Returns an SVG with two charts: times over the number of open connections, and CPU over the rate of new ones.
+pub(crate) fn growth(report: &BenchReport) -> Result<String> {
     let held = |figure| -> Vec<(f64, f64)> {
         let medians = report.medians(figure).into_iter();
         medians.filter_map(|(case, value)| Some((case.parse().ok()?, value))).collect()
@@ -37,14 +37,14 @@ pub(crate) fn growth(report: &Report) -> Result<String> {
     root.fill(&WHITE).map_err(drawing)?;
     let (one, other) = root.split_horizontally(SIZE.0 / 2);
     draw(&one, "connections held", &left)?;
-    draw(&other, "connections a second", &right)?;
+    draw(&other, "connections per second", &right)?;
     root.present().map_err(drawing)?;
     drop((one, other, root));
     Ok(text)
 }
 
-/// Lines on logarithmic axes.
-fn draw(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, x_name: &str, lines: &[Line]) -> Result<()> {
+/// Draws lines on logarithmic axes.
+fn draw(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, x_name: &str, lines: &[PlotLine]) -> Result<()> {
     let points = || lines.iter().flat_map(|(_, points)| points);
     let range = |of: fn(&(f64, f64)) -> f64| {
         let values = || points().map(of).filter(|value| *value > 0.0);
@@ -87,15 +87,15 @@ mod tests {
 
     #[test]
     fn a_picture_has_its_lines_and_needs_figures() {
-        let mut report = Report::default();
+        let mut report = BenchReport::default();
         assert!(growth(&report).is_err());
         for (case, value) in [("1000", 0.01), ("100000", 1.0)] {
             report.add(Figure::HeldSs, case, value);
         }
-        assert!(growth(&report).is_err(), "one half is empty");
+        assert!(growth(&report).is_err(), "one chart is empty");
         report.add(Figure::RateReached, "100", 99.0);
         report.add(Figure::RateCpu, "100", 0.4);
-        // The steps of both halves come in no order.
+        // The cases come in no order.
         for (case, value) in [("10000", 9000.0), ("1000", 1000.0)] {
             report.add(Figure::RateReached, case, value);
             report.add(Figure::RateCpu, case, value);
@@ -106,6 +106,6 @@ mod tests {
             let xs = points.split_whitespace().map(|point| point.split_once(',').unwrap().0.parse::<f64>().unwrap());
             assert!(xs.is_sorted(), "{points}");
         }
-        assert!(text.contains("ss -tanp") && text.contains("connections a second"), "{text}");
+        assert!(text.contains("ss -tanp") && text.contains("connections per second"), "{text}");
     }
 }

@@ -1,4 +1,5 @@
-//! From a loss to the truth: the daemon is stopped while thousands of sockets come and go, with the smallest ring.
+//! Time from a loss of records to a correct table. The daemon, with the smallest ring, is stopped with SIGSTOP while
+//! thousands of sockets open and close.
 
 use std::time::{Duration, Instant};
 
@@ -7,43 +8,43 @@ use nix::sys::signal::Signal;
 
 use crate::{
     Bench,
-    child::until,
-    daemon::{Daemon, Health, Setup},
+    child::wait_until,
+    daemon::{BenchDaemon, DaemonSetup, HealthReport},
     figures::Figure,
-    load::{self, Hold},
+    load::{self, HeldSockets},
     machine,
-    table::Report,
+    table::BenchReport,
 };
 
 const SOCKETS: usize = 100_000;
-/// Sockets that end, and others that begin, while nobody reads the ring.
+/// Number of sockets that close, and of others that open, while the daemon is stopped.
 const ENDING: usize = 2000;
 const BEGINNING: usize = 3000;
-/// Connections that begin and end meanwhile.
+/// Number of connections that open and close while the daemon is stopped.
 const PASSING: usize = 5000;
-/// Twenty records.
-const SMALL: Setup = Setup { events: true, history: false, config: "ring_bytes = 4096\n" };
+/// The ring holds about twenty records.
+const SMALL: DaemonSetup = DaemonSetup { events: true, history: false, config: "ring_bytes = 4096\n" };
 const LONG: Duration = Duration::from_secs(30);
 
-/// Measures the repair of a loss: when somebody asks at once, and when nobody does.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let _held = Hold::start(&bench.place, SOCKETS)?;
+/// Measures the repair of a loss when a client requests a snapshot at once, and when no client does.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
+    let _held = HeldSockets::start(&bench.workspace, SOCKETS)?;
     for _ in bench.rounds("repair") {
-        for (case, repair) in [("asked", asked as Repair), ("alone", alone)] {
-            let ending = Hold::start(&bench.place, ENDING)?;
-            let daemon = Daemon::start(&bench.place, SMALL)?;
-            let queue_before = daemon.settled()?.lost_events();
+        for (case, repair) in [("asked", repair_asked as Repair), ("alone", repair_alone)] {
+            let ending = HeldSockets::start(&bench.workspace, ENDING)?;
+            let daemon = BenchDaemon::start(&bench.workspace, SMALL)?;
+            let queue_before = daemon.settle()?.lost_events();
             daemon.process.signal(Signal::SIGSTOP)?;
             drop(ending);
-            let _beginning = Hold::start(&bench.place, BEGINNING)?;
-            load::here(&bench.place, "rst", PASSING)?;
+            let _beginning = HeldSockets::start(&bench.workspace, BEGINNING)?;
+            load::flood_here(&bench.workspace, "rst", PASSING)?;
             let expected = machine::sockets()?;
-            let told = ring_losses(&daemon)?;
+            let reported = ring_losses(&daemon)?;
             let since = Instant::now();
             daemon.process.signal(Signal::SIGCONT)?;
-            let wrong = repair(bench, report, &daemon, expected, told, since)?;
+            let wrong = repair(bench, report, &daemon, expected, reported, since)?;
             report.add(Figure::RepairRows, case, wrong);
-            let lost = daemon.settled()?.lost_events() - queue_before;
+            let lost = daemon.settle()?.lost_events() - queue_before;
             report.add(Figure::RepairQueue, case, lost as f64);
             daemon.stop()?;
         }
@@ -51,22 +52,22 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the repair and measures it; gives the rows of the first answer, less the `expected` ones. `told` losses of
-/// the ring were told before, and the daemon goes on `since`.
-type Repair = fn(&Bench, &mut Report, &Daemon, usize, usize, Instant) -> Result<f64>;
+/// Waits for the repair, measures it, and returns the number of rows of the first snapshot minus `expected`. `reported`
+/// is the number of `Data Loss` events of the ring before the loss, `since` the time at which the daemon was continued.
+type Repair = fn(&Bench, &mut BenchReport, &BenchDaemon, usize, usize, Instant) -> Result<f64>;
 
-fn asked(
+fn repair_asked(
     bench: &Bench,
-    report: &mut Report,
-    daemon: &Daemon,
+    report: &mut BenchReport,
+    daemon: &BenchDaemon,
     expected: usize,
-    _told: usize,
+    _reported: usize,
     since: Instant,
 ) -> Result<f64> {
     let mut wrong = None;
     let mut elapsed = Duration::ZERO;
-    until("a snapshot is right", LONG, || {
-        let rows = daemon.rows(bench.place.namespace)?;
+    wait_until("a snapshot is right", LONG, || {
+        let rows = daemon.rows(bench.workspace.namespace)?;
         elapsed = since.elapsed();
         let difference = rows as f64 - expected as f64;
         wrong.get_or_insert(difference);
@@ -74,34 +75,34 @@ fn asked(
     })?;
     let health = daemon.health()?;
     report.add(Figure::RepairAsked, "", elapsed.as_secs_f64());
-    check(report, daemon, &health)?;
+    note_losses(report, daemon, &health)?;
     Ok(wrong.unwrap_or(f64::NAN))
 }
 
-fn alone(
+fn repair_alone(
     bench: &Bench,
-    report: &mut Report,
-    daemon: &Daemon,
+    report: &mut BenchReport,
+    daemon: &BenchDaemon,
     expected: usize,
-    told: usize,
+    reported: usize,
     since: Instant,
 ) -> Result<f64> {
     let mut health = daemon.health()?;
     let mut elapsed = Duration::ZERO;
-    until("the loss is told and the table complete", LONG, || {
-        // The engine answers when it has done what it is at: a repair is over then.
+    wait_until("the loss is reported and the table complete", LONG, || {
+        // The engine responds only between two tasks, so a repair that has begun is over then.
         health = daemon.health()?;
         elapsed = since.elapsed();
-        Ok(health.is_complete() && ring_losses(daemon)? > told)
+        Ok(health.is_complete() && ring_losses(daemon)? > reported)
     })?;
     report.add(Figure::RepairAlone, "", elapsed.as_secs_f64());
-    check(report, daemon, &health)?;
-    Ok(daemon.rows(bench.place.namespace)? as f64 - expected as f64)
+    note_losses(report, daemon, &health)?;
+    Ok(daemon.rows(bench.workspace.namespace)? as f64 - expected as f64)
 }
 
-/// Something must have been lost, and nothing more when the repair is over.
-fn check(report: &mut Report, daemon: &Daemon, health: &Health) -> Result<()> {
-    let after = daemon.settled()?;
+/// Notes if the daemon lost nothing, or lost more after the repair.
+fn note_losses(report: &mut BenchReport, daemon: &BenchDaemon, health: &HealthReport) -> Result<()> {
+    let after = daemon.settle()?;
     if health.lost_records() == 0 {
         report.note("repair: nothing was lost, so nothing was repaired");
     }
@@ -112,7 +113,7 @@ fn check(report: &mut Report, daemon: &Daemon, health: &Health) -> Result<()> {
     Ok(())
 }
 
-/// Losses of records in the file of events.
-fn ring_losses(daemon: &Daemon) -> Result<usize> {
+/// Returns the number of `Data Loss` events of the ring in the file of events.
+fn ring_losses(daemon: &BenchDaemon) -> Result<usize> {
     daemon.count_events("^\\{\"event.type\":\"Data Loss\".*\"loss.stage\":\"ring\"")
 }

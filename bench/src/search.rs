@@ -1,4 +1,4 @@
-//! Queries over ten million events, by netconn-search and by DuckDB over the same files.
+//! Runs queries over ten million events with netconn-search, and with DuckDB over the same files.
 
 use std::{
     fs,
@@ -12,55 +12,55 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use xtask::{cargo, check};
 
-use crate::{Bench, child::Running, figures::Figure, place::Place, table::Report};
+use crate::{Bench, child::Running, figures::Figure, table::BenchReport, workspace::Workspace};
 
 const EVENTS: u64 = 10_000_000;
-/// What DuckDB runs in.
+/// The Python script that runs DuckDB.
 const PYTHON: &str = include_str!("search.py");
 const PEER: &str = "duckdb==2.0.0";
 
-/// A kind of query: its name, the query, and the same in SQL over `{files}`.
-struct Kind {
+/// A query in both languages; the SQL reads `{files}`.
+struct QueryPair {
     name: &'static str,
     query: &'static str,
     sql: &'static str,
 }
 
-const KINDS: [Kind; 6] = [
-    Kind {
+const QUERIES: [QueryPair; 6] = [
+    QueryPair {
         name: "filter",
         query: "event.type = 'IP Connect' and src.process.cmdline contains '--worker 17' and dst.port.number = 22 \
                 | columns event.time, src.process.name, dst.ip.address | nolimit",
         sql: r#"SELECT "event.time", "src.process.name", "dst.ip.address" FROM {files} WHERE "event.type" = 'IP Connect'
                 AND "src.process.cmdline" ILIKE '%--worker 17%' AND "dst.port.number" = 22"#,
     },
-    Kind {
+    QueryPair {
         name: "group",
         query: "event.type = 'IP Connect' | group n = count() by dst.ip.address, dst.port.number \
                 | sort -n, dst.ip.address, dst.port.number | limit 100",
         sql: r#"SELECT "dst.ip.address", "dst.port.number", count(*) n FROM {files} WHERE "event.type" = 'IP Connect'
                 GROUP BY ALL ORDER BY n DESC, "dst.ip.address", "dst.port.number" LIMIT 100"#,
     },
-    Kind {
+    QueryPair {
         name: "distinct count",
         query: "event.type = 'IP Connect' | group n = count_distinct(remote.ip.address) by src.process.name",
         sql: r#"SELECT "src.process.name", count(DISTINCT "remote.ip.address") FROM {files} WHERE "event.type" = 'IP Connect'
                 GROUP BY ALL"#,
     },
-    Kind {
+    QueryPair {
         name: "top",
         query: "event.type = 'IP Close' | top 10 bytes = sum(event.network.bytesSent) by remote.ip.address",
         sql: r#"SELECT "remote.ip.address", sum("event.network.bytesSent")::BIGINT bytes FROM {files}
                 WHERE "event.type" = 'IP Close' GROUP BY ALL ORDER BY bytes DESC LIMIT 10"#,
     },
-    Kind {
+    QueryPair {
         name: "time buckets",
         query: "event.type = 'IP Connect' | group n = count(), sent = max(src.port.number) by t = timebucket('1h') \
                 | columns n, sent | nolimit",
         sql: r#"SELECT n, sent FROM (SELECT "event.time" // 3600000 t, count(*) n, max("src.port.number") sent FROM {files}
                 WHERE "event.type" = 'IP Connect' GROUP BY ALL)"#,
     },
-    Kind {
+    QueryPair {
         name: "join",
         query: "| inner join a = (event.type = 'IP Connect' | group n = count() by remote.ip.address), \
                 b = (event.type = 'IP Close' | group bytes = sum(event.network.bytesSent) by remote.ip.address) \
@@ -72,9 +72,10 @@ const KINDS: [Kind; 6] = [
     },
 ];
 
-/// Gets DuckDB, before there is a network namespace without a way out. Without it there is nothing to stand beside.
-pub(crate) fn prepare(place: &Place) {
-    let folder = place.kept(PEER);
+/// Installs DuckDB. Call this before `enter_namespace`, because the namespace has no route to the Internet. If it
+/// fails, the report says so and netconn-search is measured alone.
+pub(crate) fn prepare(workspace: &Workspace) {
+    let folder = workspace.reused_path(PEER);
     let install = || {
         check(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         check(Command::new(folder.join("bin/pip")).args(["install", "--quiet", PEER]))
@@ -87,25 +88,25 @@ pub(crate) fn prepare(place: &Place) {
     }
 }
 
-/// Measures all kinds, one after the other in each round.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+/// Measures all queries, one after the other in each round.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     check(&mut cargo(&["build", "--profile", "search", "--package", "netconn-search"]))?;
-    let program = bench.place.search();
-    let (folder, few) = (events(bench, &program, EVENTS)?, events(bench, &program, 10)?);
+    let program = bench.workspace.search();
+    let (folder, few) = (generate_events(bench, &program, EVENTS)?, generate_events(bench, &program, 10)?);
     let files: Vec<_> = fs::read_dir(&folder)?.collect::<Result<_, _>>()?;
     let bytes: u64 = files.iter().map(|file| file.metadata().map_or(0, |metadata| metadata.len())).sum();
     report.add(Figure::SearchBytes, "", bytes as f64 / EVENTS as f64);
-    let mut duckdb = DuckDb::start(&bench.place.kept(PEER));
+    let mut duckdb = DuckDb::start(&bench.workspace.reused_path(PEER));
     match &duckdb {
         Ok(peer) => report.note(format!("DuckDB {}", peer.version)),
         Err(error) => report.note(format!("peer not installed: DuckDB ({error:#})")),
     }
-    let asked = Asked { program: &program, folder: &folder };
-    // Into the page cache.
-    asked.answer("| group count()", &["--format", "csv"])?;
+    let target = SearchTarget { program: &program, folder: &folder };
+    // Read all files once, so that they are in the page cache.
+    target.answer("| group count()", &["--format", "csv"])?;
     for _ in bench.rounds("search") {
-        for Kind { name, query, sql } in &KINDS {
-            let ours = asked.answer(query, &["--format", "csv"])?;
+        for QueryPair { name, query, sql } in &QUERIES {
+            let ours = target.answer(query, &["--format", "csv"])?;
             report.add(Figure::SearchTime, name, ours.seconds * 1e3);
             report.add(Figure::SearchMemory, name, ours.peak_mb);
             if *name == "group" {
@@ -117,67 +118,67 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             report.add(Figure::SearchRatio, name, ours.seconds / theirs.seconds);
             report.add(Figure::SearchSame, name, f64::from(u8::from(ours.rows == theirs.rows)));
         }
-        hour(&asked, report)?;
-        let start = Asked { folder: &few, ..asked }.answer("", &["--format", "csv"])?;
+        measure_hour(&target, report)?;
+        let start = SearchTarget { folder: &few, ..target }.answer("", &["--format", "csv"])?;
         report.add(Figure::SearchStart, "", start.seconds * 1e3);
     }
     Ok(())
 }
 
-/// One hour in the middle of the month.
-fn hour(asked: &Asked<'_>, report: &mut Report) -> Result<()> {
+/// Measures a query over one hour in the middle of the month.
+fn measure_hour(target: &SearchTarget<'_>, report: &mut BenchReport) -> Result<()> {
     let range = ["--since", "2026-10-15T12:00:00Z", "--until", "2026-10-15T13:00:00Z"];
-    let Kind { query, .. } = KINDS[1];
-    let answer = asked.answer(query, &[&range[..], &["--format", "csv"]].concat())?;
-    report.add(Figure::SearchHour, "", answer.seconds * 1e3);
-    let told = asked.command(query, &[&range[..], &["--format", "json"]].concat()).stderr(Stdio::null()).output()?;
-    let told: Value = serde_json::from_slice(&told.stdout).context("no JSON")?;
-    let read = told["files"].as_f64().unwrap_or(f64::NAN) - told["files_pruned"].as_f64().unwrap_or(f64::NAN);
+    let QueryPair { query, .. } = QUERIES[1];
+    let result = target.answer(query, &[&range[..], &["--format", "csv"]].concat())?;
+    report.add(Figure::SearchHour, "", result.seconds * 1e3);
+    let output = target.command(query, &[&range[..], &["--format", "json"]].concat()).stderr(Stdio::null()).output()?;
+    let answer: Value = serde_json::from_slice(&output.stdout).context("no JSON")?;
+    let read = answer["files"].as_f64().unwrap_or(f64::NAN) - answer["files_pruned"].as_f64().unwrap_or(f64::NAN);
     report.add(Figure::SearchHourFiles, "", read);
     Ok(())
 }
 
-/// A folder of so many events as Parquet, made anew if it is not there.
-fn events(bench: &Bench, program: &Path, count: u64) -> Result<PathBuf> {
-    let folder = bench.place.kept(&format!("events-{count}"));
+/// Returns a folder with `count` events as Parquet. The first run creates it.
+fn generate_events(bench: &Bench, program: &Path, count: u64) -> Result<PathBuf> {
+    let folder = bench.workspace.reused_path(&format!("events-{count}"));
     if folder.exists() {
         return Ok(folder);
     }
-    eprintln!("search: {count} events are made");
+    eprintln!("search: generating {count} events");
     let making = folder.with_extension("making");
     let _ = fs::remove_dir_all(&making);
     fs::create_dir_all(&making)?;
-    let mut load = Command::new(bench.place.load());
+    let mut load = Command::new(bench.workspace.load());
     load.arg("events").arg("--count").arg(count.to_string()).arg("--folder").arg(&making).arg("--convert").arg(program);
     check(&mut load)?;
     fs::rename(&making, &folder)?;
     Ok(folder)
 }
 
-/// What was answered.
-struct Answered {
+/// The result of a query.
+struct QueryResult {
     seconds: f64,
-    /// Most memory that was resident; of DuckDB not known.
+    /// Peak resident memory in MB; NaN for DuckDB, where it is not measured.
     peak_mb: f64,
-    /// Sorted, as text; numbers as they are written.
+    /// Sorted rows as CSV text.
     rows: Vec<String>,
 }
 
-/// Whom netconn-search is asked, and where.
+/// The netconn-search to run, and the folder of events to search.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct SearchTarget<'a> {
     program: &'a Path,
     folder: &'a Path,
 }
 
-impl Asked<'_> {
+impl SearchTarget<'_> {
     fn command(&self, query: &str, options: &[&str]) -> Command {
         let mut command = Command::new(self.program);
         command.arg(query).arg("--file").arg(self.folder).args(options).stdin(Stdio::null());
         command
     }
 
-    fn answer(&self, query: &str, options: &[&str]) -> Result<Answered> {
+    fn answer(&self, query: &str, options: &[&str]) -> Result<QueryResult> {
         let since = Instant::now();
         let mut running = Running::start(self.command(query, options).stdout(Stdio::piped()).stderr(Stdio::null()))?;
         let mut text = String::new();
@@ -189,11 +190,11 @@ impl Asked<'_> {
         }
         let mut rows: Vec<String> = text.lines().skip(1).map(|line| line.trim_end().to_owned()).collect();
         rows.sort_unstable();
-        Ok(Answered { seconds, peak_mb: peak_kb as f64 / 1e3, rows })
+        Ok(QueryResult { seconds, peak_mb: peak_kb as f64 / 1e3, rows })
     }
 }
 
-/// A Python with DuckDB that answers.
+/// A running Python with DuckDB.
 struct DuckDb {
     _running: Running,
     input: ChildStdin,
@@ -212,7 +213,7 @@ impl DuckDb {
         Ok(Self { version, ..started })
     }
 
-    fn answer(&mut self, sql: &str) -> Result<Answered> {
+    fn answer(&mut self, sql: &str) -> Result<QueryResult> {
         writeln!(self.input, "{}", json!({ "sql": sql }))?;
         let answer = self.line()?;
         let cell = |cell: &Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
@@ -220,12 +221,12 @@ impl DuckDb {
         let mut rows: Vec<String> =
             answer["rows"].as_array().context("no rows")?.iter().map(row).collect::<Option<_>>().context("no row")?;
         rows.sort_unstable();
-        Ok(Answered { seconds: answer["seconds"].as_f64().context("no time")?, peak_mb: f64::NAN, rows })
+        Ok(QueryResult { seconds: answer["seconds"].as_f64().context("no time")?, peak_mb: f64::NAN, rows })
     }
 
     fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("DuckDB says nothing that is understood: {line}"))
+        serde_json::from_str(&line).with_context(|| format!("DuckDB's response is no JSON: {line}"))
     }
 }

@@ -1,4 +1,4 @@
-//! Lists of 100,000 sockets, by netconn and by others.
+//! Time to list 100,000 sockets with netconn and with other tools.
 
 use std::{
     fs,
@@ -16,42 +16,43 @@ use xtask::packages;
 use crate::{
     Bench,
     child::{self, Running},
-    daemon::{Daemon, FULL},
+    daemon::{BenchDaemon, FULL},
     figures::Figure,
-    load::{self, Hold},
+    load::{self, HeldSockets},
     machine,
-    table::Report,
+    table::BenchReport,
 };
 
 const SOCKETS: usize = 100_000;
-/// Connections in TIME_WAIT when rows are compared.
+/// Number of connections in TIME_WAIT when rows are compared.
 const OVER: usize = 1000;
-/// How often rows are compared until `ss` says the same before and after: those in TIME_WAIT end.
+/// Number of attempts until `ss` prints the same number of sockets before and after the list. It may differ because
+/// connections in TIME_WAIT expire.
 const TRIES: usize = 5;
 const MOMENT: Duration = Duration::from_millis(300);
-/// The command that everything is compared with.
+/// The command with which netconn is compared.
 pub(crate) const SS: &[&str] = &["ss", "-tanp"];
-/// Others, to stand beside.
+/// Other commands, shown for comparison, and their packages.
 const OTHERS: [(&[&str], &str); 3] =
     [(&["ss", "-tan"], "iproute2"), (&["netstat", "-tanp"], "net-tools"), (&["lsof", "-nP", "-iTCP"], "lsof")];
 
-/// Where netconn looks for a daemon before it lists by itself.
+/// The default socket, at which netconn looks for a daemon before it reads the kernel directly.
 const USUAL: &str = "/run/netconn/netconn.sock";
 
-/// Where a command writes.
+/// Standard output of a command.
 #[derive(Clone, Copy)]
-pub(crate) enum Output<'a> {
-    /// To somebody who reads it all.
+pub(crate) enum OutputTarget<'a> {
+    /// A pipe that is read to its end.
     Pipe,
     Null,
     File(&'a Path),
 }
 
 /// Measures all commands, one after the other in each round.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
-    let _held = Hold::start(&bench.place, SOCKETS)?;
-    let daemon = Daemon::start(&bench.place, FULL)?;
-    let netconn = bench.place.netconn().display().to_string();
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
+    let _held = HeldSockets::start(&bench.workspace, SOCKETS)?;
+    let daemon = BenchDaemon::start(&bench.workspace, FULL)?;
+    let netconn = bench.workspace.netconn().display().to_string();
     let direct = [netconn.as_str(), "list", "--format", "json"];
     let socket = daemon.socket().display().to_string();
     let through = [&direct[..], &["--socket", &socket]].concat();
@@ -60,9 +61,11 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     if has_direct {
         compare(bench, report, "without", &direct)?;
     }
-    let file = bench.place.path("list");
+    let file = bench.workspace.path("list");
     for _ in bench.rounds("snapshot") {
-        for (output, name) in [(Output::Pipe, ""), (Output::Null, "to /dev/null"), (Output::File(&file), "to a file")] {
+        for (output, name) in
+            [(OutputTarget::Pipe, ""), (OutputTarget::Null, "to /dev/null"), (OutputTarget::File(&file), "to a file")]
+        {
             let netconn = time(&through, output)?;
             let ss = time(SS, output)?;
             let case = |command: &str| [command, name].join(if name.is_empty() { "" } else { " " });
@@ -77,8 +80,8 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             }
         }
         for (command, package) in OTHERS {
-            if packages::is_there(command[0]) {
-                report.add(Figure::SnapshotTime, &command.join(" "), time(command, Output::Pipe)?);
+            if packages::is_installed(command[0]) {
+                report.add(Figure::SnapshotTime, &command.join(" "), time(command, OutputTarget::Pipe)?);
             } else {
                 report.note(format!("peer not installed: {} (package {package})", command[0]));
             }
@@ -87,22 +90,22 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     daemon.stop()
 }
 
-/// A command; of netconn none but that socket is known which it names.
+/// Makes a command. netconn uses only the socket that the arguments name.
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).env_remove("NETCONN_SOCKET");
     command
 }
 
-/// Seconds from spawn until the output has ended and the command has too.
-pub(crate) fn time(words: &[&str], output: Output<'_>) -> Result<f64> {
+/// Returns the seconds from spawn until the command has closed its output and exited.
+pub(crate) fn time(words: &[&str], output: OutputTarget<'_>) -> Result<f64> {
     let name = words.join(" ");
     let mut command = command(words);
     command.stdin(Stdio::null()).stderr(Stdio::null());
     command.stdout(match output {
-        Output::Pipe => Stdio::piped(),
-        Output::Null => Stdio::null(),
-        Output::File(path) => child::file(path)?.into(),
+        OutputTarget::Pipe => Stdio::piped(),
+        OutputTarget::Null => Stdio::null(),
+        OutputTarget::File(path) => child::create_file(path)?.into(),
     });
     let since = Instant::now();
     let mut running = Running::start(&mut command)?;
@@ -118,19 +121,19 @@ pub(crate) fn time(words: &[&str], output: Output<'_>) -> Result<f64> {
     }
     let status = running.0.wait()?;
     let elapsed = since.elapsed();
-    if let Output::File(path) = output {
+    if let OutputTarget::File(path) = output {
         length = usize::try_from(fs::metadata(path)?.len())?;
     }
-    // lsof ends with 1 also when it has found everything.
-    let is_empty = length == 0 && !matches!(output, Output::Null);
+    // lsof exits with 1 even if it has listed everything.
+    let is_empty = length == 0 && !matches!(output, OutputTarget::Null);
     if is_empty || !(status.success() || name.starts_with("lsof")) {
         bail!("{name}: {status}, {length} bytes");
     }
     Ok(elapsed.as_secs_f64())
 }
 
-/// Whether this netconn can list without a daemon.
-fn is_available(direct: &[&str], report: &mut Report) -> Result<bool> {
+/// Returns whether netconn can list without a daemon on this machine.
+fn is_available(direct: &[&str], report: &mut BenchReport) -> Result<bool> {
     if UnixStream::connect(USUAL).is_ok() {
         report.miss(Figure::FasterDirect, "", &format!("a daemon listens at {USUAL}"));
         return Ok(false);
@@ -139,17 +142,17 @@ fn is_available(direct: &[&str], report: &mut Report) -> Result<bool> {
     if output.status.success() {
         return Ok(true);
     }
-    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned();
-    report.miss(Figure::FasterDirect, "", &format!("{}: {said}", output.status));
+    let message = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned();
+    report.miss(Figure::FasterDirect, "", &format!("{}: {message}", output.status));
     Ok(false)
 }
 
-/// Compares rows with what `ss` says.
-fn compare(bench: &Bench, report: &mut Report, case: &str, list: &[&str]) -> Result<()> {
-    load::here(&bench.place, "fin", OVER)?;
-    // The last of them is in TIME_WAIT a moment after its generator has ended.
+/// Compares the number of rows with that of `ss`.
+fn compare(bench: &Bench, report: &mut BenchReport, case: &str, list: &[&str]) -> Result<()> {
+    load::flood_here(&bench.workspace, "fin", OVER)?;
+    // The last connection enters TIME_WAIT shortly after its generator has exited.
     thread::sleep(MOMENT);
-    let pattern = format!("\"namespace\":{}", bench.place.namespace);
+    let pattern = format!("\"namespace\":{}", bench.workspace.namespace);
     for _ in 0..TRIES {
         let before = machine::sockets()?;
         let output = command(list).output()?;
@@ -163,6 +166,6 @@ fn compare(bench: &Bench, report: &mut Report, case: &str, list: &[&str]) -> Res
         report.note(format!("rows, {case}: {rows} of netconn, {before} of ss -tan; {over} in TIME_WAIT"));
         return Ok(());
     }
-    report.miss(Figure::RowsMissing, case, "ss says something else each time");
+    report.miss(Figure::RowsMissing, case, "ss prints another number of sockets each time");
     Ok(())
 }

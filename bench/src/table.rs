@@ -1,4 +1,4 @@
-//! What was measured, and its two shapes: a table for people, JSON for machines.
+//! Collects figures and formats them as a table and as JSON.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -6,35 +6,36 @@ use serde_json::{Value, json};
 
 use crate::figures::{Figure, median};
 
-/// All that was measured.
+/// All figures that were measured.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
-    /// The figures of each round, by figure and case (`""` if it has none); cases in the order of their coming.
+pub(crate) struct BenchReport {
+    /// The values of each round, by figure and index into `cases`.
     samples: BTreeMap<(Figure, usize), Samples>,
+    /// The cases in the order in which they were added; `""` for a figure without cases.
     cases: Vec<String>,
-    /// What is said below the table: peers that are missing, what could not be measured.
+    /// Lines below the table, such as missing peers.
     notes: Vec<String>,
 }
 
 #[derive(Debug, Default)]
 struct Samples {
     values: Vec<f64>,
-    /// Why there are none.
+    /// Why there are no values.
     missing: Option<String>,
 }
 
-impl Report {
-    /// Adds the figure of a round.
+impl BenchReport {
+    /// Adds the value of a round.
     pub(crate) fn add(&mut self, figure: Figure, case: &str, value: f64) {
         self.samples(figure, case).values.push(value);
     }
 
-    /// Says why a figure is not there.
+    /// Records why a figure has no value.
     pub(crate) fn miss(&mut self, figure: Figure, case: &str, reason: &str) {
         self.samples(figure, case).missing = Some(reason.to_owned());
     }
 
-    /// Says something below the table, once.
+    /// Adds a line below the table, unless it is there already.
     pub(crate) fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         if !self.notes.contains(&note) {
@@ -42,28 +43,28 @@ impl Report {
         }
     }
 
-    /// The medians of a figure, by case, in the order of their coming.
+    /// Returns the medians of a figure by case, in the order in which the cases were added.
     pub(crate) fn medians(&self, figure: Figure) -> Vec<(&str, f64)> {
         let lines = self.lines().filter(|(of, ..)| *of == figure);
         lines.filter_map(|(_, case, samples)| Some((case, median(&samples.values)?))).collect()
     }
 
     fn samples(&mut self, figure: Figure, case: &str) -> &mut Samples {
-        let place = self.cases.iter().position(|known| known == case).unwrap_or_else(|| {
+        let index = self.cases.iter().position(|known| known == case).unwrap_or_else(|| {
             self.cases.push(case.to_owned());
             self.cases.len() - 1
         });
-        self.samples.entry((figure, place)).or_default()
+        self.samples.entry((figure, index)).or_default()
     }
 
-    /// The table, with what goals were met below it.
+    /// Formats the table, with the number of met and missed goals below it.
     pub(crate) fn table(&self, about: &Value) -> String {
         let mut rows = vec![["figure", "goal", "median", "spread", ""].map(str::to_owned)];
         let (mut met, mut missed, mut absent) = (0, 0, 0);
         for (figure, case, samples) in self.lines() {
             let definition = figure.definition();
             let name = [definition.name, case].join(if case.is_empty() { "" } else { ": " });
-            let goal = definition.goal.words(definition.unit).unwrap_or_default();
+            let goal = definition.goal.text(definition.unit).unwrap_or_default();
             let Some(middle) = median(&samples.values) else {
                 absent += 1;
                 let reason = samples.missing.as_deref().unwrap_or_default();
@@ -98,7 +99,7 @@ impl Report {
         text
     }
 
-    /// The same for machines.
+    /// Returns all figures, with their definitions, as JSON.
     pub(crate) fn json(&self, about: &Value) -> Value {
         let figures: Vec<Value> = self
             .lines()
@@ -111,7 +112,7 @@ impl Report {
                     "name": definition.name,
                     "case": (!case.is_empty()).then_some(case),
                     "unit": definition.unit,
-                    "goal": definition.goal.words(definition.unit),
+                    "goal": definition.goal.text(definition.unit),
                     "median": median(&samples.values),
                     "least": (!samples.values.is_empty()).then_some(least),
                     "most": (!samples.values.is_empty()).then_some(most),
@@ -137,7 +138,7 @@ impl Samples {
     }
 }
 
-/// A figure with three digits that mean something, or all of a whole number.
+/// Formats a value with three significant digits, or a whole number with all its digits.
 fn number(value: f64) -> String {
     let digits = match value.abs() {
         _ if value.fract() == 0.0 => 0,
@@ -149,7 +150,7 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// Rows in columns: the first and the last to the left, the others to the right.
+/// Aligns rows in columns: the first and the last column to the left, the others to the right.
 fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_report_says_everything() {
-        let mut report = Report::default();
+        let mut report = BenchReport::default();
         report.add(Figure::KeptFull, "fin", 0.5);
         report.add(Figure::KeptFull, "rst", 0.8);
         report.add(Figure::KeptFull, "rst", 0.761);

@@ -1,4 +1,4 @@
-//! Datagrams: what is left of their rate beside netconn, by what it tells of flows, and what each costs.
+//! Datagrams: how much netconn slows them down at each level of `flows`, and the CPU time per datagram.
 
 use std::{
     fs::File,
@@ -12,49 +12,49 @@ use serde_json::Value;
 
 use crate::{
     Bench,
-    daemon::{Daemon, Setup},
+    daemon::{BenchDaemon, DaemonSetup},
     figures::Figure,
     hooks, load,
-    load::{DATAGRAMS, Datagrams, Sent},
+    load::{DATAGRAM_KINDS, DatagramKind, DatagramOutcome},
     machine,
-    table::Report,
+    table::BenchReport,
 };
 
-/// What a namespace is given to dissolve.
+/// Pause in which the kernel frees a network namespace.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// Levels of `flows` in the configuration, and what has the figure. The last one is the control: what remains of the rate
-/// beside a daemon that does nothing about datagrams.
+/// Levels of `flows` in the configuration, each with its figure. The last one is the control: the daemon ignores
+/// datagrams.
 const LEVELS: [(&str, Figure); 3] = [
     ("flows = 'flows'", Figure::DatagramsKeptFlows),
     ("flows = 'sockets'", Figure::DatagramsKeptSockets),
     ("flows = 'off'", Figure::DatagramsKeptOff),
 ];
 
-/// A run, by datagram.
+/// The measured costs of a run.
 #[derive(Clone, Copy, Debug)]
-struct Run {
-    /// Datagrams a second.
+struct UdpRun {
+    /// Datagrams per second.
     rate: f64,
-    /// Seconds of all processors.
+    /// Busy seconds of all CPUs, per datagram.
     busy: f64,
 }
 
-impl Run {
-    fn new(sent: &Sent, busy: f64) -> Self {
+impl UdpRun {
+    fn new(sent: &DatagramOutcome, busy: f64) -> Self {
         let datagrams = sent.datagrams as f64;
         Self { rate: datagrams / sent.seconds, busy: busy / datagrams }
     }
 }
 
-/// Measures each kind: alone, beside one level, alone, beside the next, and so on.
-pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+/// Measures every kind of datagrams. A run without a daemon precedes and follows each run with one.
+pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     for _ in bench.rounds("udp") {
-        for kind in DATAGRAMS {
-            let mut before = alone(bench, kind)?;
+        for kind in DATAGRAM_KINDS {
+            let mut before = run_alone(bench, kind)?;
             for (config, kept) in LEVELS {
-                let with = beside(bench, kind, config, report)?;
-                let after = alone(bench, kind)?;
+                let with = run_beside(bench, kind, config, report)?;
+                let after = run_alone(bench, kind)?;
                 let rate = f64::midpoint(before.rate, after.rate);
                 let busy = f64::midpoint(before.busy, after.busy);
                 before = after;
@@ -66,35 +66,39 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             }
         }
     }
-    hook_times(bench, report)
+    measure_hooks(bench, report)
 }
 
-/// Datagrams with nothing beside them.
-fn alone(bench: &Bench, kind: Datagrams) -> Result<Run> {
+/// Measures datagrams without a daemon.
+fn run_alone(bench: &Bench, kind: DatagramKind) -> Result<UdpRun> {
     thread::sleep(MOMENT);
     let before = machine::busy_seconds()?;
-    let sent = load::datagrams(&bench.place, kind)?;
-    Ok(Run::new(&sent, machine::busy_seconds()? - before))
+    let sent = load::datagrams(&bench.workspace, kind)?;
+    Ok(UdpRun::new(&sent, machine::busy_seconds()? - before))
 }
 
-/// Datagrams beside a daemon; whether it has counted them all is looked at too, where it counts.
-fn beside(bench: &Bench, kind: Datagrams, config: &'static str, report: &mut Report) -> Result<Run> {
-    let daemon = Daemon::start(&bench.place, Setup { events: true, history: false, config })?;
-    let lost = daemon.settled()?.lost();
+/// Measures datagrams beside a daemon. At the level `flows`, it also compares the daemon's count with the generator's.
+fn run_beside(bench: &Bench, kind: DatagramKind, config: &'static str, report: &mut BenchReport) -> Result<UdpRun> {
+    let daemon = BenchDaemon::start(&bench.workspace, DaemonSetup { events: true, history: false, config })?;
+    let lost = daemon.settle()?.lost();
     let busy = machine::busy_seconds()?;
-    let sent = load::datagrams(&bench.place, kind)?;
-    let run = Run::new(&sent, machine::busy_seconds()? - busy);
-    let health = daemon.settled()?;
+    let sent = load::datagrams(&bench.workspace, kind)?;
+    let run = UdpRun::new(&sent, machine::busy_seconds()? - busy);
+    let health = daemon.settle()?;
     if config == LEVELS[0].0 {
         report.add(Figure::DatagramsLost, kind.name, (health.lost() - lost) as f64);
-        report.add(Figure::DatagramsCounted, kind.name, counted(&daemon, &sent)? as f64 / (2 * sent.datagrams) as f64);
+        report.add(
+            Figure::DatagramsCounted,
+            kind.name,
+            count_packets(&daemon, &sent)? as f64 / (2 * sent.datagrams) as f64,
+        );
     }
     daemon.stop()?;
     Ok(run)
 }
 
-/// How many datagrams the ends of the generator's flows have sent and received, by the file of events.
-fn counted(daemon: &Daemon, sent: &Sent) -> Result<u64> {
+/// Returns the packets sent and received according to the `IP Close` events of the generator.
+fn count_packets(daemon: &BenchDaemon, sent: &DatagramOutcome) -> Result<u64> {
     let mut sum = 0;
     for line in BufReader::new(File::open(daemon.events())?).lines() {
         let event: Value = serde_json::from_str(&line?)?;
@@ -106,14 +110,18 @@ fn counted(daemon: &Daemon, sent: &Sent) -> Result<u64> {
     Ok(sum)
 }
 
-/// How long the hooks run for a datagram, at both ends together: in runs of their own, because to count costs time too.
-fn hook_times(bench: &Bench, report: &mut Report) -> Result<()> {
+/// Measures the run time of the hooks per datagram, both ends together, in separate runs because the kernel's counting
+/// costs time too.
+fn measure_hooks(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     for round in bench.rounds("udp, run time of hooks") {
-        for kind in DATAGRAMS {
-            let daemon = Daemon::start(&bench.place, Setup { events: true, history: false, config: LEVELS[0].0 })?;
+        for kind in DATAGRAM_KINDS {
+            let daemon = BenchDaemon::start(
+                &bench.workspace,
+                DaemonSetup { events: true, history: false, config: LEVELS[0].0 },
+            )?;
             let counting = hooks::Counting::start()?;
             let before = hooks::runs(daemon.process.pid())?;
-            let sent = load::datagrams(&bench.place, kind)?;
+            let sent = load::datagrams(&bench.workspace, kind)?;
             let ran = hooks::since(&before, &hooks::runs(daemon.process.pid())?);
             drop(counting);
             report.add(
@@ -123,9 +131,9 @@ fn hook_times(bench: &Bench, report: &mut Report) -> Result<()> {
             );
             if round == bench.rounds {
                 report.note(format!(
-                    "hooks for each datagram, {}: {}",
+                    "hook runs per datagram, {}: {}",
                     kind.name,
-                    hooks::in_words(&ran, sent.datagrams)
+                    hooks::describe(&ran, sent.datagrams)
                 ));
             }
             daemon.stop()?;

@@ -42,7 +42,7 @@ pub fn obstacle(needed: &[Needed]) -> Option<String> {
 }
 
 fn missing(needed: &[Needed]) -> impl Iterator<Item = &Needed> {
-    needed.iter().filter(|(program, _)| !is_there(program))
+    needed.iter().filter(|(program, _)| !is_installed(program))
 }
 
 /// Installs the missing programs, where there is apt and this process runs as root.
@@ -54,7 +54,7 @@ pub fn install() -> Result<()> {
     let mut packages: Vec<_> =
         missing(&LIVE).chain(missing(&ORACLE)).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
     packages.dedup();
-    if packages.is_empty() || !is_there("apt-get") || !is_root() {
+    if packages.is_empty() || !is_installed("apt-get") || !is_root() {
         return Ok(());
     }
     println!("installing {}", packages.join(", "));
@@ -68,7 +68,7 @@ pub fn install() -> Result<()> {
 }
 
 /// Whether a program is installed.
-pub fn is_there(program: &str) -> bool {
+pub fn is_installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

@@ -175,7 +175,7 @@ fn silent(command: &mut Command) -> Result<Done> {
 /// Why unused dependencies cannot be found here, if so; installs the program first where that is allowed.
 fn machete_obstacle(install: bool) -> Option<String> {
     let arguments = ["install", MACHETE, "--version", MACHETE_VERSION, "--locked"];
-    if packages::is_there(MACHETE) {
+    if packages::is_installed(MACHETE) {
         return None;
     }
     let advice = format!("not installed: {MACHETE} (cargo {})", arguments.join(" "));

@@ -41,7 +41,7 @@ pub(crate) struct Fetched {
 
 /// Why kernels cannot be fetched here, if so.
 pub(crate) fn obstacle() -> Option<String> {
-    if !packages::is_there("apt-get") || !Path::new(KEYRING).exists() {
+    if !packages::is_installed("apt-get") || !Path::new(KEYRING).exists() {
         return Some("kernels are fetched by Debian's apt".into());
     }
     mirrors().is_empty().then(|| "apt has no Debian mirror among its sources".into())

@@ -1,4 +1,4 @@
-//! Where everything happens: a folder on disk, and a network namespace that goes with this process.
+//! The folder on disk and the network namespace in which everything is measured.
 
 use std::{
     env,
@@ -19,42 +19,45 @@ use nix::{
 };
 use xtask::{check, command};
 
-/// File systems that are memory: no events of users are kept there. The second is ramfs (`linux/magic.h`).
+/// File systems in memory, on which users do not keep events: tmpfs, and ramfs (`linux/magic.h`).
 const MEMORY: [FsType; 2] = [TMPFS_MAGIC, FsType(0x8584_58f6)];
 
-/// The folder, the namespace, and the programs that were built.
+/// The folder, the network namespace, and the built programs.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Workspace {
     folder: PathBuf,
     programs: PathBuf,
-    /// Inode of the network namespace, as rows give it; 0 before there is one.
+    /// Inode of the network namespace, as in rows of snapshots; 0 before `enter_namespace`.
     pub(crate) namespace: u64,
-    /// Two benches would measure each other.
+    /// Held because two benchmarks at the same time would disturb each other.
     _lock: File,
 }
 
-impl Place {
-    /// Makes the folder beside the built programs. On Ctrl-C it is removed; children end because this process does.
-    pub(crate) fn make() -> Result<Self> {
+impl Workspace {
+    /// Creates the folder beside the built programs. It is removed on Ctrl-C; children exit with this process.
+    pub(crate) fn create() -> Result<Self> {
         let this = env::current_exe()?;
-        let target = this.parent().and_then(Path::parent).context("xtask is not in a target folder")?;
+        let target = this.parent().and_then(Path::parent).context("this program is not in a target folder")?;
         let lock = File::create(target.join("bench.lock"))?;
         if lock.try_lock().is_err() {
             bail!("another `cargo xtask bench` runs");
         }
         let folder = target.join("bench");
-        // What is left of one that was killed.
+        // A benchmark that was killed has left its folder.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         remove_when_interrupted(folder.clone())?;
         if MEMORY.contains(&statfs(&folder)?.filesystem_type()) {
-            eprintln!("{} is in memory: with a CARGO_TARGET_DIR on disk figures would mean more", folder.display());
+            eprintln!(
+                "{} is in memory: set CARGO_TARGET_DIR to a folder on disk for realistic figures",
+                folder.display()
+            );
         }
         Ok(Self { folder, programs: target.join("release"), namespace: 0, _lock: lock })
     }
 
-    /// Moves the main thread, and all that it starts, into a new network namespace: what was in the one before, like
-    /// connections in TIME_WAIT, is gone with it.
+    /// Moves the main thread and the processes that it starts into a new network namespace. The kernel frees the
+    /// previous one with all its sockets, including those in TIME_WAIT.
     pub(crate) fn enter_namespace(&mut self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
         check(&mut command("ip", &["link", "set", "lo", "up"]))?;
@@ -62,18 +65,18 @@ impl Place {
         Ok(())
     }
 
-    /// A path in the folder.
+    /// Returns a path in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The same for what is not made anew each time.
-    pub(crate) fn kept(&self, name: &str) -> PathBuf {
+    /// Returns a path in a second folder, which later runs reuse.
+    pub(crate) fn reused_path(&self, name: &str) -> PathBuf {
         self.folder.with_file_name("bench-kept").join(name)
     }
 
-    /// A folder in it that is empty.
-    pub(crate) fn empty(&self, name: &str) -> Result<PathBuf> {
+    /// Creates an empty folder in the folder.
+    pub(crate) fn empty_folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         if path.exists() {
             fs::remove_dir_all(&path)?;
@@ -82,38 +85,38 @@ impl Place {
         Ok(path)
     }
 
-    /// The netconn that users run.
+    /// Returns the path of netconn, built with the release profile.
     pub(crate) fn netconn(&self) -> PathBuf {
         self.programs.join("netconn")
     }
 
-    /// netconn-search, as it is released.
+    /// Returns the path of netconn-search, built with the profile of releases.
     pub(crate) fn search(&self) -> PathBuf {
         self.programs.with_file_name("search").join("netconn-search")
     }
 
-    /// The generator of load.
+    /// Returns the path of the load generator.
     pub(crate) fn load(&self) -> PathBuf {
         self.programs.join("load")
     }
 }
 
-impl Drop for Place {
+impl Drop for Workspace {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// Signals that end this process first remove a folder.
+/// Removes a folder before a signal ends this process.
 fn remove_when_interrupted(folder: PathBuf) -> Result<()> {
     let mut signals = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
-    // Before there are other threads, which would take them.
+    // Block them before other threads start: an unblocked thread would receive them.
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
     thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
         let _ = fs::remove_dir_all(&folder);
-        // Now it may end this process, as whoever sent it expects.
+        // Then let the same signal end this process, so that the parent sees the right exit status.
         let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&signals), None);
         let _ = kill(Pid::this(), signal);
     });
