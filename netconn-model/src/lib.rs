@@ -11,6 +11,7 @@ pub mod value;
 pub mod fact;
 pub mod field;
 pub mod event;
+pub mod format;
 pub mod community_id;
 pub mod filter;
 pub mod row;

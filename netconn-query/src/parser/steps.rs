@@ -151,7 +151,12 @@ impl Parser<'_> {
             "savelookup" => self.save_lookup(),
             "union" => Some(CommandKind::Union(self.queries())),
             "compare" => self.compare(),
-            _ => self.join(),
+            "inner" | "left" | "outer" | "sql" | "join" => self.join(),
+            // A command of the catalogue that is not read here.
+            _ => {
+                self.no_command();
+                return None;
+            }
         };
         kind.map(|kind| Command { kind, span: self.span_from(start.start) })
     }

@@ -2,12 +2,12 @@
 
 use clap::{Args, ValueEnum};
 
-/// The form of the output.
+/// The form of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// A table for people.
     Table,
-    /// JSON: a snapshot is one object, a stream one object for each event and line.
+    /// One JSON object with an array of rows.
     Json,
     /// One JSON object on each line.
     Ndjson,
@@ -15,12 +15,9 @@ pub(super) enum Format {
     Csv,
 }
 
-/// Options for the form of the output.
+/// Options of what is cut, shared by commands that print lines for people.
 #[derive(Debug, Args)]
 pub(super) struct Presentation {
-    /// Form of the output.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(super) format: Format,
     /// Cut nothing, even if it does not fit the terminal.
     #[arg(short = 'W', long)]
     pub(super) wide: bool,

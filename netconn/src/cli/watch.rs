@@ -6,46 +6,30 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use jiff::{Timestamp, tz::TimeZone};
 use netconn_model::{
     event::Event,
     exit::Exit,
     fact::{ConnectionStatus, Direction, End, EventKind},
-    field::Field,
+    format::{self, EVENT_FORMATS, EventFormat},
     term::{self, style},
 };
 
-use crate::cli::{
-    SocketOption, block_on,
-    presentation::{Format, Presentation},
-    selection::Selection,
-};
+use crate::cli::{SocketOption, block_on, presentation::Presentation, selection::Selection};
 
-/// The columns of CSV.
-const CSV_FIELDS: [Field; 17] = [
-    Field::EventType,
-    Field::EventTime,
-    Field::Direction,
-    Field::ConnectionStatus,
-    Field::FailureReason,
-    Field::CloseReason,
-    Field::LocalAddress,
-    Field::LocalPort,
-    Field::RemoteAddress,
-    Field::RemotePort,
-    Field::BytesSent,
-    Field::BytesReceived,
-    Field::ProcessPid,
-    Field::ProcessName,
-    Field::ProcessUser,
-    Field::ProcessCmdline,
-    Field::Protocol,
-];
+/// The name of the format for people, which is not one of [`EVENT_FORMATS`].
+const TABLE: &str = "table";
 
 /// Options of `netconn watch`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
+    /// Form of the output.
+    #[arg(long, default_value = TABLE, value_parser = formats())]
+    format: WatchFormat,
     #[command(flatten)]
     presentation: Presentation,
     /// End after this many events.
@@ -58,14 +42,32 @@ pub(super) struct Options {
     selection: Selection,
 }
 
+/// The form of the output: lines for people, or a format of events.
+#[derive(Clone, Copy, Debug)]
+enum WatchFormat {
+    Table,
+    Events(&'static EventFormat),
+}
+
+/// The formats as clap shows them in help and errors.
+fn formats() -> impl TypedValueParser<Value = WatchFormat> {
+    let value = |format: &EventFormat| PossibleValue::new(format.name).help(format.meaning);
+    let values = EVENT_FORMATS.iter().map(value);
+    let parser =
+        PossibleValuesParser::new([PossibleValue::new(TABLE).help("lines for people")].into_iter().chain(values));
+    parser.map(|name| format::by_name(&name).map_or(WatchFormat::Table, WatchFormat::Events))
+}
+
 /// Prints events until the daemon stops, the reader goes away, or there were enough.
 pub(super) fn run(options: &Options) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
     block_on(async {
         let response = options.socket.client().events(&parameters).await?;
         let mut left = options.count.unwrap_or(u64::MAX);
-        if options.presentation.format == Format::Csv {
-            csv_record(&CSV_FIELDS.map(|field| field.info().name.to_owned()))?;
+        if let WatchFormat::Events(format) = options.format {
+            let mut heading = Vec::new();
+            format.heading(&mut heading);
+            io::stdout().write_all(&heading)?;
         }
         if left == 0 {
             return Ok(Exit::Success);
@@ -82,19 +84,15 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
 }
 
 fn print(options: &Options, line: &[u8]) -> Result<()> {
-    match options.presentation.format {
-        Format::Json | Format::Ndjson => {
+    match options.format {
+        WatchFormat::Events(format) => {
+            let mut bytes = Vec::new();
+            format.write(line, &mut bytes)?;
             let mut out = io::stdout().lock();
-            out.write_all(line)?;
-            out.write_all(b"\n")?;
+            out.write_all(&bytes)?;
             out.flush()?;
         }
-        Format::Csv => {
-            let event: Event<'_> = serde_json::from_slice(line)?;
-            let cell = |field| event.value(field).map(|value| value.to_string()).unwrap_or_default();
-            csv_record(&CSV_FIELDS.map(cell))?;
-        }
-        Format::Table => {
+        WatchFormat::Table => {
             let event: Event<'_> = serde_json::from_slice(line)?;
             let limit = options.presentation.limit();
             let mut out = anstream::stdout().lock();
@@ -102,13 +100,6 @@ fn print(options: &Options, line: &[u8]) -> Result<()> {
             out.flush()?;
         }
     }
-    Ok(())
-}
-
-fn csv_record(cells: &[String]) -> Result<()> {
-    let mut out = csv::Writer::from_writer(io::stdout().lock());
-    out.write_record(cells)?;
-    out.flush()?;
     Ok(())
 }
 

@@ -78,11 +78,7 @@ impl Sink for HistorySink {
     }
 
     fn advice(&self, error: &io::Error) -> &'static str {
-        if error.kind() == io::ErrorKind::StorageFull {
-            "; free some stiming"
-        } else {
-            "; make it a directory that root can write"
-        }
+        advice(error)
     }
 }
 
@@ -99,5 +95,26 @@ impl SinkStatus for HistoryStatus {
             converted: self.converted(),
             failures: self.failures(),
         });
+    }
+}
+
+/// Returns what to do about an error of the history's folder, to be put behind its message.
+fn advice(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::StorageFull {
+        "; free some space"
+    } else {
+        "; make it a directory that root can write"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let advice = |kind| advice(&io::Error::from(kind));
+        assert_eq!(advice(io::ErrorKind::StorageFull), "; free some space");
+        assert_eq!(advice(io::ErrorKind::NotADirectory), "; make it a directory that root can write");
     }
 }

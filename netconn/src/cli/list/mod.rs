@@ -42,6 +42,9 @@ const PIPE_BYTES: i32 = 1 << 20;
 /// Options of `netconn list`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
     #[command(flatten)]
     presentation: Presentation,
     #[arg(
@@ -54,21 +57,21 @@ pub(super) struct Options {
         help = sort_help()
     )]
     sort: Vec<SortKey>,
-    /// Show them in groups, with the number in each. All rows are kept in memory for it, but not with --count.
+    /// Group the rows by this column and show the size of each group. Keeps all rows in memory, except with --count.
     #[arg(long, value_name = "BY", value_parser = group_columns())]
     group_by: Option<&'static RowColumn>,
     /// Print only the number of rows; with --group-by the number in each group, the largest first.
     #[arg(long)]
     count: bool,
-    /// Also show connections that ended within this time: 90s, 5m. The daemon remembers ten minutes, at most 65,536 connections
-    /// and as many flows.
+    /// Also show connections that ended within this time, such as 90s or 5m. The daemon remembers the last ten minutes: at most
+    /// 65,536 connections and 65,536 flows.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     closed: Option<Duration>,
     /// Show more columns (as in ss), and exit with 1 if nothing was found (as in grep and jq).
     #[arg(short = 'e', long)]
     extended: bool,
-    /// Show packet sockets instead (AF_PACKET: tcpdump, dhclient; AF_XDP), and the processes that have them open. What they
-    /// exchange is in no list of connections and in no event.
+    /// Show packet sockets (AF_PACKET as of tcpdump, AF_XDP) and their processes instead. Their traffic appears in no list and no
+    /// event.
     #[arg(
         short = '0',
         long,
@@ -96,12 +99,12 @@ impl Options {
 
     /// Whether the daemon's answer is what is to be shown, byte for byte.
     fn is_copy(&self) -> bool {
-        self.is_stream() && !self.count && matches!(self.presentation.format, Format::Json | Format::Ndjson)
+        self.is_stream() && !self.count && matches!(self.format, Format::Json | Format::Ndjson)
     }
 
     /// Whether what stands around the rows is wanted too.
     fn is_object(&self) -> bool {
-        self.presentation.format == Format::Json && !self.count
+        self.format == Format::Json && !self.count
     }
 }
 
@@ -173,8 +176,8 @@ fn alone(options: &Options, offline: anyhow::Error) -> Result<bool> {
 fn sort_help() -> String {
     let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
     format!(
-        "Sort by these columns, `-` before one for descending: --sort=-sent,process. There are {}. All rows are kept in memory \
-         for it",
+        "Sort by these columns; `-` before a name sorts in descending order: --sort=-sent,process. Columns: {}. Keeps all rows in \
+         memory",
         names.join(", ")
     )
 }

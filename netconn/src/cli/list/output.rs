@@ -54,13 +54,13 @@ impl<'a> Output<'a> {
     /// Rows are written to standard output as these options ask.
     pub(super) fn new(options: &'a Options) -> Result<Self> {
         // Colours are removed where they are not wanted; other forms have none.
-        let is_table = options.presentation.format == Format::Table;
+        let is_table = options.format == Format::Table;
         let out: Out = if is_table { Box::new(anstream::stdout().lock()) } else { Box::new(io::stdout().lock()) };
         Self::to(out, options)
     }
 
     fn to(out: Out, options: &'a Options) -> Result<Self> {
-        let format = options.presentation.format;
+        let format = options.format;
         let stage = if options.count {
             Stage::Count(Counter::new(options.group_by), out)
         } else if options.is_stream() && format != Format::Table {
@@ -123,7 +123,7 @@ impl<'a> Output<'a> {
         match stage {
             Stage::Count(counter, out) => {
                 let mut out = BufWriter::new(out);
-                counter.print(&mut out, options.presentation.format, !options.no_header)?;
+                counter.print(&mut out, options.format, !options.no_header)?;
                 out.flush()?;
             }
             Stage::Show(printer) => printer.end(&head)?,
@@ -151,7 +151,7 @@ impl<'a> Output<'a> {
 /// Reads a row that is to be sorted or shown to people.
 fn entry(options: &Options, line: &[u8]) -> Result<Entry> {
     let row: Row<'_> = serde_json::from_slice(line)?;
-    let is_json = matches!(options.presentation.format, Format::Json | Format::Ndjson);
+    let is_json = matches!(options.format, Format::Json | Format::Ndjson);
     Ok(Entry { row: row.into_owned(), line: if is_json { line.to_vec() } else { Vec::new() } })
 }
 
@@ -167,7 +167,7 @@ enum Printer {
 impl Printer {
     /// Begins the output; a table's columns fit these rows.
     fn begin(out: Out, options: &Options, entries: &[Entry]) -> Result<Self> {
-        Ok(match options.presentation.format {
+        Ok(match options.format {
             Format::Json => Self::Json(BufWriter::with_capacity(BUFFER_BYTES, out), false),
             Format::Ndjson => Self::Ndjson(BufWriter::with_capacity(BUFFER_BYTES, out)),
             Format::Csv => {

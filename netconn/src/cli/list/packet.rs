@@ -34,7 +34,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     };
     let (head, lines) = parts(&answer).context("the daemon's answer cannot be read")?;
     let heading = !options.no_header;
-    match options.presentation.format {
+    match options.format {
         Format::Json => io::stdout().write_all(&answer)?,
         Format::Ndjson => {
             let mut out = io::stdout().lock();

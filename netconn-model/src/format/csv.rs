@@ -1,0 +1,39 @@
+//! Events as comma-separated values: the fields that a person looks at.
+
+use crate::field::{Event, Field};
+
+/// The columns.
+const CSV_FIELDS: [Field; 17] = [
+    Field::EventType,
+    Field::EventTime,
+    Field::Direction,
+    Field::ConnectionStatus,
+    Field::FailureReason,
+    Field::CloseReason,
+    Field::LocalAddress,
+    Field::LocalPort,
+    Field::RemoteAddress,
+    Field::RemotePort,
+    Field::BytesSent,
+    Field::BytesReceived,
+    Field::ProcessPid,
+    Field::ProcessName,
+    Field::ProcessUser,
+    Field::ProcessCmdline,
+    Field::Protocol,
+];
+
+/// Appends the names of the columns.
+pub(super) fn heading(out: &mut Vec<u8>) {
+    record(CSV_FIELDS.map(|field| field.info().name.to_owned()), out);
+}
+
+/// Appends the values of an event; a value that is not known is empty.
+pub(super) fn write(event: &Event<'_>, out: &mut Vec<u8>) {
+    record(CSV_FIELDS.map(|field| event.value(field).map(|value| value.to_string()).unwrap_or_default()), out);
+}
+
+fn record(cells: [String; CSV_FIELDS.len()], out: &mut Vec<u8>) {
+    // Writing to memory cannot fail.
+    let _ = csv::Writer::from_writer(out).write_record(cells);
+}
