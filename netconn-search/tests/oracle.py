@@ -207,7 +207,7 @@ def make_events():
         # Missing fields are left out, except a few that are null.
         there = {name: value for name, value in event.items() if value is not None or rng.random() < 0.02}
         events.append(Event(there))
-    # Targets of the reference queries: much data to one address, and many addresses.
+    # The reference queries look for these: a process that sends much to one address, and one that tries many addresses.
     for place, event in enumerate(event for event in events if event["event.type"] == "IP Connect"):
         if place % 9 == 0:
             event |= {"src.process.name": "scp", "event.network.direction": "OUTGOING"}
@@ -218,7 +218,7 @@ def make_events():
 
 
 EVENTS = make_events()
-ONE = min(event["event.id"] for event in EVENTS)  # for what is computed once
+ONE = min(event["event.id"] for event in EVENTS)  # selects the event of cases that need only one
 
 
 # ------------------------------------------------------------------------------------------------- the language in Python
@@ -438,7 +438,7 @@ class Case:
         self.row, self.query, self.rows, self.unordered = row, query, rows, unordered
         self.arguments, self.warns, self.check = arguments, warns, check
         self.error, self.columns, self.digits = error, columns, digits
-        self.expected = None  # made once for both stores
+        self.expected = None  # the expected rows, computed once for both stores
 
 
 def gives(row, query, rows, **options):
@@ -574,7 +574,7 @@ keeps(
     "event.type = 'IP Close' && x.tag = 'red' and x.flag",
     lambda e: e["event.type"] == "IP Close" and e["x.tag"] == "red" and e["x.flag"],
 )
-# `and` binds stronger than `or`, as everywhere.
+# `and` binds stronger than `or`.
 keeps(
     "Filter: or, ||",
     "x.tag = 'red' or x.tag = 'blue' && x.flag = false || dst.port.number = 22",
@@ -2111,7 +2111,7 @@ gives(
 gives(
     "Order of commands: compare after top",
     "| top 3 n = count() by x.tag | compare before = timeshift('-1w')",
-    # Of the week before, only its own first three rows can be compared.
+    # Each week has its own first three rows: a row of this week is compared if it is also one of the week before.
     lambda: beside(
         *(ordered(group(during(*time), "x.tag", n=len), "-n")[:3] for time in [(7 * DAY, 9 * DAY), (0, 2 * DAY)]),
         ["x.tag"],
@@ -2438,7 +2438,7 @@ gives(
         if row["TargetCount"] > 20
     ],
 )
-# Each of the last two finds something.
+# The last two queries have matching events.
 assert sum(e["src.process.name"] == "scp" for e in OUTGOING) > 100 and sum(e["src.process.name"] == "scan" for e in CONNECTS) > 20
 
 # --- Time range
@@ -2497,7 +2497,7 @@ gives(
     and len(during(7 * DAY, 9 * DAY)) <= answer["events_read"] <= COUNT
     and answer["bytes_read"] > 0
     and answer["elapsed_ms"] > 0
-    # The earlier file has no events of this time; only of a Parquet file is that known before it is read.
+    # The earlier file has no events of this time range. This is known before the file is read only if it is Parquet.
     and answer["files"] == 2 and answer["files_pruned"] == (1 if answer["events_read"] < COUNT else 0),
 )
 refuses("Errors: the place and what was expected", "event.type = 'a' | columns event.id,", "expected")
@@ -2532,7 +2532,7 @@ def mmdb(networks):
     nodes, data = [[None, None]], b""
     for net, said in networks.items():
         net = ipaddress.ip_network(net)
-        # IPv4 networks are the first ones of IPv6.
+        # The database has IPv4 networks as the IPv6 networks below ::/96.
         bits = f"{int(net.network_address):0128b}"[: net.prefixlen + (96 if net.version == 4 else 0)]
         node = 0
         for bit in bits[:-1]:

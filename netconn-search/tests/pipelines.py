@@ -459,7 +459,7 @@ class Pipeline:
 
     def union(self):
         other = Pipeline(self.rng, self.events, self.depth + 1)
-        # As the first command, `union` has only the queries in it.
+        # Without a filter before it, `union` would be the first command and return the rows of its queries only.
         if not self.shown or any(self.columns.get(name, kind) != kind for name, kind in other.columns.items()):
             return self.let()
         self.columns |= other.columns
@@ -473,12 +473,12 @@ class Pipeline:
         if not names:
             return self.select()
         key = self.rng.choice(names)
-        # Columns with the same name, except the key, exist on both sides: those of the second side get names of their own.
+        # The second side only keeps the key and columns that the first does not have: others would get a new name.
         kept = [key] + [name for name in other.columns if name not in self.columns][:3]
         other.add("columns " + ", ".join(kept))
         other.rows = pick(other.rows, " ".join(kept))
         other.columns = {name: other.columns[name] for name in kept}
-        # Two groups with a missing key match, other rows with one do not: there are none here.
+        # Missing keys match if both sides are groups, and never otherwise, so rows without a key are left out.
         other.add(f"filter {key} != null")
         other.rows = [row for row in other.rows if row[key] is not None]
         other.needs_order()

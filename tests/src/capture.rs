@@ -1,4 +1,4 @@
-//! What passes a device, as tcpdump sees it: the oracle for datagrams and their bytes.
+//! The packets of a network device as tcpdump sees them: the oracle for the numbers of datagrams and bytes.
 
 use std::{
     fs,
@@ -15,44 +15,44 @@ use tempfile::TempDir;
 
 use crate::{Netns, until};
 
-/// A TCP attempt to this port, where nobody listens, marks the end of a capture: it makes no flow.
+/// A TCP attempt to this port, where nobody listens, marks the end of a capture. TCP makes no flow.
 const END_PORT: u16 = 9;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: [u8; 2] = [1, 58];
 
-/// A tcpdump that runs in a namespace; killed when dropped.
+/// A tcpdump that runs in a namespace. It is killed when dropped.
 #[derive(Debug)]
 pub struct Capture {
     tcpdump: Child,
     folder: TempDir,
 }
 
-/// A datagram or another packet with its payload. Fragments are one packet.
+/// An IP packet. The fragments of a packet count as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Of the IP header; of IPv6 behind the extension headers.
+    /// The protocol in the IPv4 header, or the one after the extension headers of IPv6.
     pub protocol: u8,
-    /// Who sent it; the port is 0 for protocols without.
+    /// The sender's address; the port is 0 for protocols without ports.
     pub from: SocketAddr,
-    /// To whom.
+    /// The receiver's address; the port is 0 for protocols without ports.
     pub to: SocketAddr,
-    /// Bytes behind the header of UDP or ICMP, or behind that of IP. TCP has none here.
+    /// Bytes after the header of UDP or ICMP, or after the IP header for other protocols. It is 0 for TCP.
     pub payload: u64,
-    /// Type, code and identifier of an ICMP message; the identifier only means something in echoes.
+    /// Type, code and identifier of an ICMP message; the identifier is only valid in echoes.
     pub icmp: Option<(u8, u8, u16)>,
 }
 
-/// All that passed.
+/// Packets in the order in which they passed.
 #[derive(Clone, Debug)]
 pub struct Wire(pub Vec<Packet>);
 
 impl Capture {
-    /// Captures what passes a device of a namespace from now on.
+    /// Starts to capture the packets of a device in a namespace.
     pub fn start(namespace: &Netns, device: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let (file, log) = (folder.path().join("pcap"), folder.path().join("log"));
-        // Only the headers are kept, so that the buffer holds a hundred thousand packets.
+        // Only the headers are captured, so that the buffer holds a hundred thousand packets.
         let arguments = ["-n", "-U", "--immediate-mode", "-s", "128", "-B", "16384", "-Z", "root", "-i", device, "-w"];
         let mut command = namespace.command("tcpdump", &[&arguments[..], &[file.to_str().unwrap()]].concat());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
@@ -61,8 +61,8 @@ impl Capture {
         capture
     }
 
-    /// Ends it when all that was sent so far is in it. The address is one behind the device, where nobody listens at TCP
-    /// port 9.
+    /// Ends the capture when it has all packets sent so far, and returns them without those of TCP. `address` must be
+    /// reached through the device, and nobody may listen at its TCP port 9.
     pub fn end(mut self, namespace: &Netns, address: &str) -> Wire {
         namespace.run(|| drop(TcpStream::connect((address, END_PORT)).unwrap_err()));
         let is_end = |packet: &Packet| packet.protocol == TCP && packet.to.port() == END_PORT;
@@ -83,7 +83,7 @@ impl Capture {
         Wire(packets)
     }
 
-    /// Process id of tcpdump.
+    /// Returns the process id of tcpdump.
     pub fn pid(&self) -> u32 {
         self.tcpdump.id()
     }
@@ -101,28 +101,29 @@ impl Drop for Capture {
 }
 
 impl Wire {
-    /// Those of UDP.
+    /// Returns the packets of UDP.
     pub fn udp(&self) -> Self {
         self.only(|packet| packet.protocol == UDP)
     }
 
-    /// Those of ICMP and ICMPv6, but for what neighbours ask and tell each other (types 133 to 137): that is for the kernel.
+    /// Returns the packets of ICMP and ICMPv6, except neighbour discovery (types 133 to 137), which the kernel does
+    /// itself.
     pub fn icmp(&self) -> Self {
         let is_of_neighbours = |packet: &Packet| packet.icmp.is_some_and(|(kind, _, _)| (133..=137).contains(&kind));
         self.only(|packet| ICMP.contains(&packet.protocol) && !is_of_neighbours(packet))
     }
 
-    /// Those that a condition holds for.
+    /// Returns the packets for which a condition holds.
     pub fn only(&self, is_wanted: impl Fn(&Packet) -> bool) -> Self {
         Self(self.0.iter().filter(|packet| is_wanted(packet)).copied().collect())
     }
 
-    /// How many there are, and their payload.
+    /// Returns the number of packets and the bytes of their payloads.
     pub fn totals(&self) -> (u64, u64) {
         (self.0.len() as u64, self.0.iter().map(|packet| packet.payload).sum())
     }
 
-    /// What a flow has sent and received according to the wire, as in [`totals`]: datagrams and bytes, there and back.
+    /// Returns the totals of a flow by the captured packets, in the same form as [`totals`].
     pub fn of(&self, flow: &Value) -> (u64, u64, u64, u64) {
         let (local, remote) = ends(flow);
         let protocol = flow["event.network.protocol"].as_str().unwrap();
@@ -137,14 +138,14 @@ impl Wire {
     }
 }
 
-/// What the end of a flow says that it has sent and received: datagrams and bytes, there and back.
+/// Returns the totals of an `IP Close`: packets sent, bytes sent, packets received, bytes received.
 pub fn totals(close: &Value) -> (u64, u64, u64, u64) {
     let number =
         |name: &str| close[format!("event.network.{name}")].as_u64().unwrap_or_else(|| panic!("no {name}: {close:#}"));
     (number("packetsSent"), number("bytesSent"), number("packetsReceived"), number("bytesReceived"))
 }
 
-/// The local and the remote end of an event; protocols without ports have 0.
+/// Returns the local and the remote end of an event; the port is 0 for protocols without ports.
 fn ends(event: &Value) -> (SocketAddr, SocketAddr) {
     let end = |side: &str| {
         let address: IpAddr = event[format!("{side}.ip.address")]
@@ -158,7 +159,8 @@ fn ends(event: &Value) -> (SocketAddr, SocketAddr) {
     (end("local"), end("remote"))
 }
 
-/// The packets of a file of tcpdump's (pcap(5), this machine's byte order, Ethernet); its last one may be half written.
+/// Parses the packets of a pcap file (pcap-savefile(5), this machine's byte order, Ethernet). The last packet may be
+/// half written; it is left out then.
 fn read(file: &[u8]) -> Vec<Packet> {
     let mut packets = Vec::new();
     let mut rest = file.get(24..).unwrap_or_default();
@@ -171,7 +173,7 @@ fn read(file: &[u8]) -> Vec<Packet> {
     packets
 }
 
-/// Adds what a frame carries; a fragment's bytes to its packet.
+/// Adds the packet of a frame; the bytes of a later fragment are added to its packet.
 fn add(packets: &mut Vec<Packet>, frame: &[u8]) {
     let ip = &frame[14..];
     let (from, to): (IpAddr, IpAddr);
@@ -200,7 +202,7 @@ fn add(packets: &mut Vec<Packet>, frame: &[u8]) {
     if offset != 0 {
         let is_same =
             |packet: &&mut Packet| (packet.protocol, packet.from.ip(), packet.to.ip()) == (protocol, from, to);
-        // The header of UDP has said how much it is in all.
+        // For UDP, the first fragment's header has the length of the whole datagram.
         if let Some(first) = packets.iter_mut().rev().find(is_same).filter(|first| first.protocol != UDP) {
             first.payload += length as u64;
         }
@@ -217,7 +219,7 @@ fn add(packets: &mut Vec<Packet>, frame: &[u8]) {
     packets.push(Packet { protocol, from, to, payload: payload as u64, icmp });
 }
 
-/// Two bytes in the network's order.
+/// Reads two bytes in network byte order.
 fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }

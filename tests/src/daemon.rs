@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::{Events, History, Installed, long, netconn, until};
 
-/// A running daemon with a socket, a state folder and an event file of its own. Killed when dropped.
+/// A running daemon with its own socket, state folder and event file. It is killed when dropped.
 pub struct Daemon {
     folder: TempDir,
     process: Child,
@@ -35,12 +35,13 @@ impl Daemon {
         Self::start_with(&[])
     }
 
-    /// The same with more options. It keeps no history, which is for tests of that.
+    /// Starts a daemon with more options. It keeps no history; tests of the history use [`Daemon::start_installed`].
     pub fn start_with(options: &[&str]) -> Self {
         Self::start_program(netconn(), &[options, &["--no-history"]].concat())
     }
 
-    /// A daemon that keeps a history, with settings of the configuration file; the history does not wait for minutes.
+    /// Starts a daemon that keeps a history, with the text of its configuration file. The history works in seconds
+    /// instead of minutes (`--test-fast-history`).
     pub fn start_installed(installed: &Installed, settings: &str) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), settings).unwrap();
@@ -59,25 +60,25 @@ impl Daemon {
         daemon
     }
 
-    /// The same with settings of the configuration file.
+    /// Starts a daemon without a history, with the text of its configuration file.
     pub fn start_configured(settings: &str) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), settings).unwrap();
         let (_, path) = file.keep().unwrap();
         let daemon = Self::start_with(&["--config", path.to_str().unwrap()]);
-        // For the next start of the same daemon.
+        // `Killed::start` reads it there.
         fs::rename(path, daemon.folder.path().join("config")).unwrap();
         daemon
     }
 
-    /// Ends it by SIGKILL, and gives what its socket, files and state are left to: see [`Killed::start`].
+    /// Ends the daemon with SIGKILL and keeps its folder for the next one: see [`Killed::start`].
     pub fn kill(mut self) -> Killed {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         Killed(self)
     }
 
-    /// The same by SIGTERM.
+    /// Ends the daemon with SIGTERM and keeps its folder for the next one.
     pub fn end(mut self) -> Killed {
         self.signal(Signal::SIGTERM);
         let status = self.process.wait().unwrap();
@@ -90,7 +91,7 @@ impl Daemon {
         let mut command = Command::new(program);
         command.arg("run").arg("--events").arg(path("events")).arg("--socket").arg(path("sock"));
         command.arg("--state-dir").arg(path("state")).args(options);
-        // Guests force what is done on kernels without a hook.
+        // Guests leave a hook out to test the code for kernels that do not have it.
         if let Ok(hook) = std::env::var("NETCONN_TEST_WITHOUT")
             && !hook.is_empty()
         {
@@ -110,8 +111,8 @@ impl Daemon {
         }
     }
 
-    /// A daemon for all tests of this program that only look at what happened in namespaces of their own: to start one
-    /// takes seconds on an emulated machine. It ends with the program.
+    /// Returns the daemon that the tests of this program share if they only look at events of their own namespaces: a
+    /// start takes seconds on an emulated machine. It ends with the program.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Daemon> = OnceLock::new();
         extern "C" fn end() {
@@ -124,13 +125,14 @@ impl Daemon {
             }
         }
         SHARED.get_or_init(|| {
-            // SAFETY: the function may be called at any time.
+            // SAFETY: `end` may be called at any time, and it stays valid until the program ends.
             unsafe { libc::atexit(end) };
             Self::start()
         })
     }
 
-    /// Removes what outlives a daemon on purpose: its state folder is gone, so there will be no next one.
+    /// Removes the pinned maps, which outlive a daemon for the next one. There is no next one: the state folder is
+    /// removed.
     fn unpin(&self) {
         let id = fs::read_to_string(self.folder.path().join("state/sensor-id")).unwrap_or_default();
         let pins = fs::read_dir("/sys/fs/bpf/netconn").into_iter().flatten().flatten();
@@ -139,71 +141,72 @@ impl Daemon {
         }
     }
 
-    /// Process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Its socket.
+    /// Returns the path of its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("sock")
     }
 
-    /// Its event file.
+    /// Returns the path of its event file.
     pub fn event_file(&self) -> PathBuf {
         self.folder.path().join("events")
     }
 
-    /// Its history.
+    /// Returns its history.
     pub fn history(&self) -> History {
         History(self.folder.path().join("state/events"))
     }
 
-    /// What it logged.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// Runs a netconn command that asks this daemon.
+    /// Runs a netconn command that connects to this daemon.
     pub fn run(&self, arguments: &[&str]) -> Output {
         Command::new(netconn()).args(arguments).arg("--socket").arg(self.socket()).output().unwrap()
     }
 
-    /// Standard output of a netconn command that must succeed.
+    /// Runs a netconn command that must succeed, and returns its standard output.
     pub fn text(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The snapshot's rows in one network namespace, but for those in TIME_WAIT.
+    /// Returns a snapshot's rows of one network namespace, except those in TIME_WAIT.
     pub fn list(&self, namespace: u64) -> Vec<Value> {
         self.list_all(namespace).into_iter().filter(|row| row["state"] != "TIME_WAIT").collect()
     }
 
-    /// The snapshot's rows in one network namespace.
+    /// Returns a snapshot's rows of one network namespace.
     pub fn list_all(&self, namespace: u64) -> Vec<Value> {
         self.rows(&format!("/v1/connections?format=ndjson&namespace={namespace}"))
     }
 
-    /// The lines that its socket answers to a path.
+    /// Requests a path from the daemon's socket and returns the lines of the body as JSON.
     pub fn rows(&self, path: &str) -> Vec<Value> {
         self.ask(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// What it says of itself.
+    /// Returns the answer of `/v1/health`.
     pub fn health(&self) -> Value {
         serde_json::from_str(&self.ask("/v1/health").unwrap()).unwrap()
     }
 
-    /// How often the kernel has not run a program of this daemon. That is rare, but on some machines it happens (see
-    /// docs/decisions.md, "The table is compared with the kernel"): the table is right again, but nobody knows what the
-    /// program would have reported.
+    /// Returns how often the kernel has not run a BPF program of this daemon. This is rare, but happens on some
+    /// machines (docs/decisions.md, "The table is compared with the kernel"): the table is repaired, but the record
+    /// that the program would have written is unknown.
     pub fn missed_runs(&self) -> u64 {
         self.health()["records"]["missed_runs"].as_u64().unwrap()
     }
 
-    /// What its socket answers to a path, if it is there and has an answer.
+    /// Requests a path from the daemon's socket. Returns the body; the error is the failed connection, or the whole
+    /// answer if its status is not 200.
     pub fn ask(&self, path: &str) -> Result<String, String> {
         let mut stream = UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").map_err(|error| error.to_string())?;
@@ -215,14 +218,15 @@ impl Daemon {
         }
     }
 
-    /// The events of all that the kernel has told so far, while it goes on.
+    /// Returns the events of all records that the kernel has written so far; the daemon goes on.
     pub fn events(&self) -> Events {
         self.wait_until_written();
         Events::so_far(&self.event_file())
     }
 
-    /// Waits until the events that it has made are in the file. To answer it takes what lies in the rings; a disk that is
-    /// busy, as after a long build, may hold up the write for longer than any pause that a test would make.
+    /// Waits until the events that the daemon has made are in the file. The daemon reads the rings before it answers a
+    /// request for its health. A fixed pause would not do: a busy disk, as after a long build, delays the write for
+    /// longer.
     fn wait_until_written(&self) {
         let made = self.health()["events"].as_u64().unwrap();
         let settled = || {
@@ -233,18 +237,19 @@ impl Daemon {
         until(30_000, || format!("{made} events are made, {} are written", settled()), || settled() >= made);
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the daemon.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
     }
 
-    /// Ends it with SIGTERM, checks that it ends well and within a second, and gives its events.
+    /// Ends the daemon with SIGTERM, checks that it succeeds within a second, and returns its events.
     pub fn stop(mut self) -> Events {
         self.terminate();
         Events::read(&self.event_file())
     }
 
-    /// The same, but gives its events of one kind only: hundreds of thousands of the others need gigabytes of memory.
+    /// Ends the daemon as [`Daemon::stop`] does and returns its events of one kind. It skips the others, because
+    /// hundreds of thousands of events need gigabytes of memory.
     pub fn stop_for(mut self, kind: &str) -> Events {
         self.terminate();
         Events::read_only(&self.event_file(), kind)
@@ -267,11 +272,11 @@ impl Drop for Daemon {
     }
 }
 
-/// A daemon that was ended.
+/// A daemon that has ended, with its folder.
 pub struct Killed(Daemon);
 
 impl Killed {
-    /// Starts the next daemon in the place of the last: the same socket, state folder and event file.
+    /// Starts the next daemon with the same socket, state folder and event file.
     pub fn start(self) -> Daemon {
         let Self(mut daemon) = self;
         let config = daemon.folder.path().join("config");
@@ -283,12 +288,12 @@ impl Killed {
         daemon
     }
 
-    /// The history as it was left.
+    /// Returns the history as the daemon left it.
     pub fn history(&self) -> History {
         self.0.history()
     }
 
-    /// The event file as it was left, not mended yet.
+    /// Returns the path of the event file. A torn last line is still there; the next daemon removes it.
     pub fn event_file(&self) -> PathBuf {
         self.0.event_file()
     }

@@ -1,4 +1,4 @@
-//! The events that a daemon wrote to a file.
+//! The events that a daemon has written to a file.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::Netns;
 
-/// Events of a file.
+/// The events of a file, in its order.
 #[derive(Clone, Debug)]
 pub struct Events(pub Vec<Value>);
 
@@ -22,7 +22,7 @@ impl Events {
         Self::parse(&text)
     }
 
-    /// Reads a file that a daemon goes on to write: its last line may be half written.
+    /// Reads a file that a daemon is still writing; leaves out a last line that is not whole.
     pub fn so_far(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap();
         Self::parse(text.rsplit_once('\n').map_or("", |(whole, _)| whole))
@@ -33,7 +33,7 @@ impl Events {
         Self(text.lines().map(parse).collect())
     }
 
-    /// The same, of one kind.
+    /// Reads the events of one kind from a file; every line must be whole.
     pub fn read_only(path: &Path, kind: &str) -> Self {
         let mut events = Vec::new();
         let mut lines = BufReader::new(fs::File::open(path).unwrap());
@@ -49,47 +49,47 @@ impl Events {
         Self(events)
     }
 
-    /// Those in one network namespace, since it was made: what the kernel kept of an earlier one with the same inode (an
-    /// orphan that repeats its FIN keeps its namespace) does not count.
+    /// Returns the events in one network namespace since it was made. Earlier events can be of another namespace with
+    /// the same inode: an orphan that retransmits its FIN keeps its namespace alive.
     pub fn within(&self, namespace: &Netns) -> Self {
         let mut events = self.with("event.network.namespace", namespace.inode);
         events.0.retain(|event| event["event.time"].as_u64().is_some_and(|time| u128::from(time) >= namespace.made_at));
         events
     }
 
-    /// Those of a kind.
+    /// Returns the events of a kind (`event.type`).
     pub fn of(&self, kind: &str) -> Self {
         self.with("event.type", kind)
     }
 
-    /// Those where a field has a value.
+    /// Returns the events in which a field has this value.
     pub fn with(&self, field: &str, value: impl Into<Value>) -> Self {
         let value = value.into();
         Self(self.0.iter().filter(|event| event[field] == value).cloned().collect())
     }
 
-    /// The values of a field.
+    /// Returns the values of a field, one for each event.
     pub fn values(&self, field: &str) -> Vec<Value> {
         self.0.iter().map(|event| event[field].clone()).collect()
     }
 
-    /// The sum of a field with numbers.
+    /// Returns the sum of a field, which must be a number in each event.
     pub fn sum(&self, field: &str) -> u64 {
         self.0.iter().map(|event| event[field].as_u64().unwrap_or_else(|| panic!("no {field}: {event}"))).sum()
     }
 
-    /// The one event there must be.
+    /// Returns the only event; panics if there is not exactly one.
     pub fn one(&self) -> &Value {
         assert_eq!(self.0.len(), 1, "one event is expected: {:#?}", self.0);
         &self.0[0]
     }
 
-    /// Number of events.
+    /// Returns the number of events.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Processes of the tests' own: copies of the test that do one thing.
+//! Child processes of a test: forks that run one function, and the program `actor`.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,21 +17,23 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-/// A child of the test; killed when dropped.
+/// A child of the test. It is killed when dropped.
 #[derive(Debug)]
 pub struct Forked {
-    /// Process id in the test's pid namespace.
+    /// The process id in the test's pid namespace.
     pub pid: u32,
-    /// The other end of the child's.
+    /// The test's end of the channel; the function in the child has the other end.
     pub channel: UnixStream,
 }
 
 impl Forked {
-    /// Runs a function in a child, in the caller's namespaces and with all its descriptors; the child ends with it. The
-    /// function is given a channel to the test and must not wait for other threads: there are none.
+    /// Runs a function in a child, in the caller's namespaces and with all its descriptors; the child ends when it
+    /// returns. The function gets a channel to the test. It must not wait for other threads, because the child has
+    /// none.
     pub fn new(function: impl FnOnce(UnixStream)) -> Self {
         let (here, there) = UnixStream::pair().unwrap();
-        // SAFETY: the child is alone, and only makes system calls and allocates (glibc makes that safe after fork).
+        // SAFETY: the child has one thread, which only makes system calls and allocates (glibc makes that safe after
+        // fork).
         match unsafe { fork() }.unwrap() {
             ForkResult::Parent { child } => Self { pid: u32::try_from(child.as_raw()).unwrap(), channel: here },
             ForkResult::Child => {
@@ -41,16 +43,17 @@ impl Forked {
         }
     }
 
-    /// The same with a process id that is free.
+    /// Runs a function in a child with this process id, which must be free.
     pub fn with_pid(pid: u32, function: impl FnOnce(UnixStream)) -> Self {
         let (here, there) = UnixStream::pair().unwrap();
         let ids = [pid];
-        // SAFETY: all zeros is a valid value, "nothing special".
+        // SAFETY: all zeros is a valid value: no flags, no pointers.
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
         arguments.exit_signal = libc::SIGCHLD as u64;
         arguments.set_tid = ids.as_ptr() as u64;
         arguments.set_tid_size = 1;
-        // SAFETY: as in `new`; without a stack of its own it is a fork.
+        // SAFETY: as in `new`; `clone3` without a stack and without flags is a fork. `arguments` and `ids` live for the
+        // call.
         let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
         assert!(child >= 0, "{}", std::io::Error::last_os_error());
         if child != 0 {
@@ -60,12 +63,12 @@ impl Forked {
         run(function, there)
     }
 
-    /// Waits for one byte of the child: it has come to a point.
+    /// Waits until the child has called [`step`].
     pub fn wait(&mut self) {
         self.channel.read_exact(&mut [0]).unwrap();
     }
 
-    /// Lets the child go on.
+    /// Lets the child return from [`pause`].
     pub fn go(&mut self) {
         self.channel.write_all(&[0]).unwrap();
     }
@@ -88,24 +91,25 @@ impl Drop for Forked {
     }
 }
 
-/// Runs a child's function and ends it. A panic must not get out: above are the functions that run the tests.
+/// Runs a child's function and ends the child. A panic must not leave this function: it would unwind into the test
+/// harness and run the other tests in the child.
 fn run(function: impl FnOnce(UnixStream), channel: UnixStream) -> ! {
     let outcome = catch_unwind(AssertUnwindSafe(|| function(channel)));
-    // SAFETY: ends at once, without what the test has registered for its own end.
+    // SAFETY: `_exit` has no preconditions. It skips the test's `atexit` handlers, which must run in the test only.
     unsafe { libc::_exit(i32::from(outcome.is_err())) }
 }
 
-/// What a child tells the test, or waits for.
+/// Tells the test that the child has come to this point: see [`Forked::wait`].
 pub fn step(channel: &mut UnixStream) {
     channel.write_all(&[0]).unwrap();
 }
 
-/// Waits until the test says to go on.
+/// Waits until the test calls [`Forked::go`], or closes the channel.
 pub fn pause(channel: &mut UnixStream) {
     let _ = channel.read(&mut [0]);
 }
 
-/// The program `actor`, which was built beside the tests; see there for what it does.
+/// Returns a command that runs the program `actor`, which was built beside the tests: see `src/bin/actor.rs`.
 pub fn actor() -> Command {
     let mut path = std::env::current_exe().unwrap();
     path.pop(); // deps

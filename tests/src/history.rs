@@ -1,5 +1,4 @@
-//! The history of a daemon, read as its protocol says (`docs/history.md`), and a converter that stands in for
-//! `netconn-search`.
+//! The history of a daemon, read by the protocol of `docs/history.md`, and a converter that replaces `netconn-search`.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{Events, netconn};
 
-/// A copy of netconn in a folder of its own, so that a converter of the test's own is beside it.
+/// A copy of netconn in its own folder, where the test puts a converter beside it.
 pub struct Installed(TempDir);
 
 impl Default for Installed {
@@ -22,19 +21,19 @@ impl Default for Installed {
 }
 
 impl Installed {
-    /// Copies it; there is no converter yet.
+    /// Copies netconn into a new folder, without a converter.
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         fs::copy(netconn(), folder.path().join("netconn")).unwrap();
         Self(folder)
     }
 
-    /// The copy.
+    /// Returns the path of the copy of netconn.
     pub fn netconn(&self) -> PathBuf {
         self.0.path().join("netconn")
     }
 
-    /// Makes the converter behave in a way from now on: see `src/bin/converter.rs`.
+    /// Installs the converter of `src/bin/converter.rs`, and sets its mode from now on.
     pub fn converter(&self, mode: &str) {
         let program = self.0.path().join("netconn-search");
         fs::write(self.0.path().join("mode"), mode).unwrap();
@@ -45,7 +44,7 @@ impl Installed {
         }
     }
 
-    /// Puts the real one beside it, as `cargo test -p netconn-search` has built it.
+    /// Installs the real netconn-search, as `cargo test -p netconn-search` has built it.
     pub fn search(&self) {
         let program = netconn().with_file_name("../debug/netconn-search");
         let new = self.0.path().join("new");
@@ -56,18 +55,18 @@ impl Installed {
         fs::rename(new, self.0.path().join("netconn-search")).unwrap();
     }
 
-    /// What the converter has written about itself.
+    /// Returns what the converter has written about its own process in the mode `look`; `None` until it has.
     pub fn looked(&self) -> Option<String> {
         fs::read_to_string(self.0.path().join("looked")).ok()
     }
 }
 
-/// A folder with a history.
+/// The folder of a history.
 #[derive(Clone, Debug)]
 pub struct History(pub PathBuf);
 
 impl History {
-    /// Names in the folder.
+    /// Returns the names of the files, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).into_iter().flatten();
         let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -75,14 +74,14 @@ impl History {
         names
     }
 
-    /// Bytes of all its files.
+    /// Returns the size of all files together, in bytes.
     pub fn bytes(&self) -> u64 {
         let length = |name: &String| fs::metadata(self.0.join(name)).map_or(0, |metadata| metadata.len());
         self.names().iter().map(length).sum()
     }
 
-    /// The lines of all events, by the files' names: what anybody reads who lists the folder now. Files that go meanwhile are
-    /// looked for by their FROM.
+    /// Returns the lines of all events in the order of the files' names, as a reader gets them that lists the folder
+    /// now. A segment that is converted meanwhile is found again by the FROM in its name.
     pub fn lines(&self) -> Vec<String> {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for name in self.names() {
@@ -94,7 +93,7 @@ impl History {
         let mut lines = Vec::new();
         for (from, name) in files {
             let text = fs::read_to_string(self.0.join(&name)).unwrap_or_else(|_| self.converted(&from));
-            // What follows the last line feed is not there yet.
+            // A line without a line feed is still being written.
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             lines.extend(whole.lines().filter(|line| *line != "PAR1").map(str::to_owned));
         }
@@ -110,20 +109,20 @@ impl History {
         .unwrap()
     }
 
-    /// The events; all must be whole.
+    /// Returns the events; every line must be whole.
     pub fn events(&self) -> Events {
         let parse = |line: &String| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         Events(self.lines().iter().map(parse).collect())
     }
 
-    /// How many converted segments there are, and others.
+    /// Returns the numbers of converted segments and of segments that are not converted.
     pub fn counts(&self) -> (usize, usize) {
         let names = self.names();
         let count = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
         (count(".parquet"), count(".ndjson"))
     }
 
-    /// Checks that no event is outside of what its file's name says.
+    /// Checks that the time of every event is within the range in its file's name.
     pub fn check_names(&self) {
         for name in self.names() {
             let time = |range| name.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());

@@ -1,8 +1,9 @@
-//! What needs a kernel to be tested. The harness: a netconn daemon of one's own, network namespaces, what `ss` says.
+//! The harness of the tests that need a kernel: it starts netconn daemons, makes network namespaces, and reads `ss` and
+//! tcpdump.
 //!
 //! The order of the modules is the order of dependency: each uses only those above it.
 //!
-//! Root is needed. Everything here panics when something is wrong: it is for tests only.
+//! The tests need root. The harness panics on any error, because only tests use it.
 
 mod forked;
 mod netns;
@@ -31,7 +32,7 @@ pub use scenes::{
 };
 pub use ss::{Socket, rows, ss, ss_udp};
 
-/// The netconn binary that was built beside the tests.
+/// Returns the path of the netconn binary that was built beside the tests.
 pub fn netconn() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop(); // deps
@@ -41,7 +42,7 @@ pub fn netconn() -> PathBuf {
     path
 }
 
-/// Waits until something holds, for at most so many milliseconds of this machine; says `what` if it never does.
+/// Polls `holds` every 10 ms until it is true; panics with the message `what` after `milliseconds`, scaled by [`long`].
 pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
     let since = std::time::Instant::now();
     while !holds() {
@@ -50,27 +51,27 @@ pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut
     }
 }
 
-/// Does what can only be exact if the kernel runs all programs (see [`Daemon::missed_runs`]): once more when `is_done` says
-/// that it has not, and once more.
+/// Runs a test whose exact numbers need the kernel to run every BPF program (see [`Daemon::missed_runs`]). The test
+/// returns `false` if the kernel has missed a run; it is then repeated, at most twice.
 pub fn exactly(is_done: impl Fn() -> bool) {
     assert!((0..3).any(|_| is_done()), "three times the kernel has not run all programs");
 }
 
-/// A time that is long on this machine: emulated ones are slower.
+/// Returns a duration, multiplied on slow (emulated) machines by `NETCONN_TEST_SLOWNESS`.
 pub fn long(milliseconds: u64) -> Duration {
     let slowness = std::env::var("NETCONN_TEST_SLOWNESS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     Duration::from_millis(milliseconds * slowness)
 }
 
-/// Version of the running kernel, its first two numbers.
+/// Returns the major and the minor version of the running kernel.
 pub fn kernel() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
-/// Says to threads of a scope that they shall end, once it is dropped: also by a panic, which would otherwise wait for them
-/// for ever.
+/// Sets a flag when it is dropped, so that the threads of a scope end. This also works for a panic, which would
+/// otherwise wait for these threads for ever.
 #[derive(Debug)]
 pub struct Ending<'a>(pub &'a AtomicBool);
 
@@ -80,12 +81,12 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// A small generator of numbers (xorshift64*): the same workload in each run.
+/// A small random number generator (xorshift64*) with a fixed seed, so that each run has the same workload.
 #[derive(Debug)]
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number, below a limit.
+    /// Returns the next number, which is below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

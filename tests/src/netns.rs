@@ -1,4 +1,4 @@
-//! Network namespaces of the tests' own, so that nothing else on the machine disturbs them or is disturbed.
+//! Network namespaces for the tests, which isolate them from each other and from the rest of the machine.
 
 use std::{
     fs::{self, File},
@@ -16,18 +16,19 @@ use nix::sched::{CloneFlags, setns};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A network namespace with its loopback up; removed when dropped.
+/// A network namespace with its loopback up. Its name is removed when it is dropped.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
-    /// Inode, as events give it.
+    /// The inode, as in `event.network.namespace`.
     pub inode: u64,
-    /// When it was made, as epoch milliseconds: before that, its inode may have been another's.
+    /// When it was made, in epoch milliseconds: earlier events with its inode are of another namespace.
     pub(crate) made_at: u128,
 }
 
 impl Netns {
-    /// Makes one. Its inode is not used again before this program ends, so that what happened in it is found by that.
+    /// Makes a namespace and holds it open until this program ends, so that its inode is not used again and identifies
+    /// its events.
     pub fn new() -> Self {
         static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
         let namespace = Self::passing();
@@ -35,7 +36,7 @@ impl Netns {
         namespace
     }
 
-    /// Makes one that is gone when dropped; its inode may be that of the next one.
+    /// Makes a namespace that ends when dropped. The next namespace may get the same inode.
     pub fn passing() -> Self {
         let name = format!("netconn-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let made_at = UNIX_EPOCH.elapsed().unwrap().as_millis();
@@ -45,12 +46,12 @@ impl Netns {
         Self { name, inode, made_at }
     }
 
-    /// Its name in `/run/netns`.
+    /// Returns its name in `/run/netns`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs a function in a thread of its own inside; its process is the test.
+    /// Runs a function inside, in a new thread of the test's process.
     pub fn run<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             scope
@@ -63,24 +64,24 @@ impl Netns {
         })
     }
 
-    /// Moves the calling thread inside, for good.
+    /// Moves the calling thread inside for the rest of its life.
     pub fn enter(&self) {
         setns(File::open(format!("/run/netns/{}", self.name)).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
     }
 
-    /// A command that runs inside.
+    /// Returns a command that runs a program inside.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]).args(arguments);
         command
     }
 
-    /// Runs a command inside; it must succeed.
+    /// Runs a program inside, which must succeed, and returns its standard output.
     pub fn exec(&self, program: &str, arguments: &[&str]) -> String {
         succeed(self.command(program, arguments).output().unwrap(), program, arguments)
     }
 
-    /// `ip` with these arguments inside; it must succeed.
+    /// Runs `ip` with these arguments inside; it must succeed.
     pub fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.name], arguments].concat());
     }
@@ -98,17 +99,17 @@ impl Drop for Netns {
     }
 }
 
-/// Two namespaces joined by a cable: 10.0.0.1 and fd00::1 here, 10.0.0.2 and fd00::2 there.
+/// Two namespaces joined by a veth pair, whose devices are both named `cable`.
 #[derive(Debug)]
 pub struct Pair {
-    /// 10.0.0.1, fd00::1.
+    /// The namespace with 10.0.0.1 and fd00::1.
     pub here: Netns,
-    /// 10.0.0.2, fd00::2.
+    /// The namespace with 10.0.0.2 and fd00::2.
     pub there: Netns,
 }
 
 impl Pair {
-    /// Makes one.
+    /// Makes the two namespaces, joins them and sets their addresses.
     pub fn new() -> Self {
         let (here, there) = (Netns::new(), Netns::new());
         here.ip(&["link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", &there.name]);

@@ -1,4 +1,4 @@
-//! What tests do with sockets, and what they ask of the events about them.
+//! Actions on sockets that several tests share, and the checks of the events they cause.
 
 use std::{
     fs,
@@ -16,13 +16,15 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::{Daemon, Events, Forked, Netns, long, until};
 
-/// Waits for longer than a daemon takes to see anything, and than loopback takes for anything.
+/// Waits for longer than the kernel takes to deliver on loopback and the daemon takes to read a record. The time is
+/// fixed because many callers check that nothing more happens, which no condition can show.
 pub fn moment() {
     thread::sleep(long(50));
 }
 
-/// Lets attempts of the caller's namespace that get no answer fail after three seconds: one repetition. From 6.5 on the
-/// kernel repeats four more times before it counts (`tcp_syn_linear_timeouts`, Documentation/networking/ip-sysctl.rst).
+/// Makes unanswered attempts in the caller's namespace fail after three seconds, that is after one retransmitted SYN.
+/// From 6.5 on the kernel retransmits four more times at first (`tcp_syn_linear_timeouts`,
+/// Documentation/networking/ip-sysctl.rst), so this is turned off.
 pub fn give_up_soon() {
     fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").unwrap();
     let linear = Path::new("/proc/sys/net/ipv4/tcp_syn_linear_timeouts");
@@ -31,7 +33,7 @@ pub fn give_up_soon() {
     }
 }
 
-/// Events in a namespace that a function causes.
+/// Runs a function in a namespace and returns the events that it causes there.
 pub fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
     let daemon = Daemon::shared();
     let before = daemon.events().within(namespace).len();
@@ -42,7 +44,7 @@ pub fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
     events
 }
 
-/// The one attempt that failed, and nothing else of it: no second outcome, no close.
+/// Returns the one failed attempt, and checks that it has no other event: no second outcome, no close.
 pub fn failure(events: &Events) -> Value {
     let attempt = events.of("IP Connect").with("event.network.connectionStatus", "FAILURE").one().clone();
     assert_eq!(attempt["event.network.direction"], "OUTGOING");
@@ -53,7 +55,7 @@ pub fn failure(events: &Events) -> Value {
     attempt
 }
 
-/// The close of the outgoing and of the incoming end of the one connection there was.
+/// Returns the `IP Close` of the outgoing and of the incoming end of the only connection.
 pub fn closes(events: &Events) -> (Value, Value) {
     let closes = events.of("IP Close");
     let connects = events.of("IP Connect").with("event.network.connectionStatus", "SUCCESS");
@@ -68,7 +70,7 @@ pub fn closes(events: &Events) -> (Value, Value) {
     (end("OUTGOING"), end("INCOMING"))
 }
 
-/// Checks that an `IP Close` has every field of its `IP Connect`.
+/// Checks that an `IP Close` repeats every field of its `IP Connect`.
 fn repeats(close: &Value, connect: &Value) {
     for (field, value) in connect.as_object().unwrap() {
         let of_its_own = ["event.type", "event.time", "timestamp", "event.id"].contains(&field.as_str());
@@ -76,8 +78,8 @@ fn repeats(close: &Value, connect: &Value) {
     }
 }
 
-/// The ends of the flows of a protocol in a namespace, once there are so many and not more: each has a beginning, and the
-/// same fields. The flows of ends that are not wanted here are left out by the filter.
+/// Waits for the `IP Close` of `count` flows of a protocol in a namespace and returns them. Checks that there are no
+/// more, and that each repeats its `IP Connect`. Flows for which `is_wanted` is false are left out.
 pub fn ended_flows(
     daemon: &Daemon,
     namespace: &Netns,
@@ -92,7 +94,7 @@ pub fn ended_flows(
     };
     let found = || format!("{count} ends are expected: {:#?}", daemon.events().within(namespace));
     until(20_000, found, || events("IP Close").len() >= count);
-    // What should not come would come now.
+    // An unexpected event would come now.
     moment();
     let (connects, closes) = (events("IP Connect"), events("IP Close"));
     assert_eq!(closes.len(), count, "{}", found());
@@ -105,27 +107,27 @@ pub fn ended_flows(
     closes
 }
 
-/// The one event about a flow between these two ports, seen from the first.
+/// Returns the only event of a flow from this local to this remote port.
 pub fn between(events: &Events, local: u16, remote: u16) -> Value {
     events.with("local.port.number", local).with("remote.port.number", remote).one().clone()
 }
 
-/// A process of its own with a UDP socket that sends back whatever it is sent; killed when dropped.
+/// A child process with a UDP socket that answers each datagram. It is killed when dropped.
 #[derive(Debug)]
 pub struct Echo {
-    /// The process.
+    /// The child process.
     pub process: Forked,
-    /// Its socket's address.
+    /// The address of its socket.
     pub address: SocketAddr,
 }
 
 impl Echo {
-    /// Starts one in the caller's namespace. Port 0: any that is free.
+    /// Starts a process in the caller's namespace that sends each datagram back. Port 0 stands for any free port.
     pub fn start(address: &str, port: u16) -> Self {
         Self::answering(address, port, <[u8]>::to_vec)
     }
 
-    /// Starts one that answers something else. Several may share a port.
+    /// Starts a process that answers each datagram with `answer`. Several may share a port.
     pub fn answering(address: &str, port: u16, answer: impl Fn(&[u8]) -> Vec<u8>) -> Self {
         let address: IpAddr = address.parse().unwrap();
         let mut process = Forked::new(|mut channel| {
@@ -138,7 +140,7 @@ impl Echo {
             let mut datagram = vec![0; 65_536];
             loop {
                 let (length, from) = socket.recv_from(&mut datagram).unwrap();
-                // Whoever sent it may be gone.
+                // The sender may be closed already.
                 let _ = socket.send_to(&answer(&datagram[..length]), from);
             }
         });
@@ -147,40 +149,41 @@ impl Echo {
         Self { process, address: (address, u16::from_ne_bytes(port)).into() }
     }
 
-    /// Its port.
+    /// Returns the port of its socket.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 }
 
-/// Closes what this process has inherited, but for one descriptor: the test's sockets shall end when the test closes them.
+/// Closes all inherited descriptors except one, so that a socket of the test ends when the test closes it.
 fn close_all_but(descriptor: RawFd) {
     for (first, last) in [(3, descriptor - 1), (descriptor + 1, RawFd::MAX)] {
-        // SAFETY: the child uses none of them, and ends without dropping what has them.
+        // SAFETY: the child does not use these descriptors, and ends by `_exit` without dropping their owners.
         unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     }
 }
 
-/// A UDP socket that gives up when it waits for too long: what a test waits for may never come.
+/// Returns a bound UDP socket whose receive calls fail after ten seconds, scaled by [`long`].
 pub fn udp(address: impl ToSocketAddrs) -> UdpSocket {
     let socket = UdpSocket::bind(address).unwrap();
     socket.set_read_timeout(Some(long(10_000))).unwrap();
     socket
 }
 
-/// A UDP socket of a family that is not bound: it gets a port when it sends first, or is connected.
+/// Returns an unbound UDP socket: it gets a port with its first datagram, or when it is connected. Its receive calls
+/// fail after ten seconds, scaled by [`long`].
 pub fn unbound(family: Domain) -> UdpSocket {
     let socket = Socket::new(family, Type::DGRAM, Some(Protocol::UDP)).unwrap();
     socket.set_read_timeout(Some(long(10_000))).unwrap();
     socket.into()
 }
 
-/// UDP sockets of all kinds that `ss` shows; none of them has sent anything.
+/// Returns UDP sockets of all kinds that `ss` shows; none of them has sent a datagram.
 pub fn udp_sockets() -> Vec<UdpSocket> {
     let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
     let bound = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"].map(udp);
     let to = bound.each_ref().map(|socket| SocketAddr::from(([127, 0, 0, 1], port(socket))));
-    // Connected, and bound before or not; over IPv6 to IPv4 too.
+    // Connected sockets: bound before or not, and an IPv6 socket to an IPv4-mapped address.
     let one = unbound(Domain::IPV4);
     one.connect(to[0]).unwrap();
     let two = udp("127.0.0.1:0");
@@ -189,7 +192,7 @@ pub fn udp_sockets() -> Vec<UdpSocket> {
     three.connect(("::ffff:127.0.0.1", to[0].port())).unwrap();
     let four = unbound(Domain::IPV6);
     four.connect(("::1", port(&bound[2]))).unwrap();
-    // Two at one port.
+    // Two sockets at one port.
     let shared = || {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
         socket.set_reuse_port(true).unwrap();
@@ -204,7 +207,7 @@ pub fn udp_sockets() -> Vec<UdpSocket> {
     all
 }
 
-/// Sends a datagram of so many bytes from one socket and waits until the other one has it; gives whom it came from.
+/// Sends a datagram of `length` bytes from one socket, receives it at the other, and returns the sender's address.
 pub fn deliver(from: &UdpSocket, to: (&UdpSocket, SocketAddr), length: usize) -> SocketAddr {
     assert_eq!(from.send_to(&vec![0; length], to.1).unwrap(), length);
     let (received, sender) = to.0.recv_from(&mut vec![0; 65_536]).unwrap();
@@ -212,7 +215,7 @@ pub fn deliver(from: &UdpSocket, to: (&UdpSocket, SocketAddr), length: usize) ->
     sender
 }
 
-/// A listener, and both ends of a connection through it.
+/// Returns a listener, and the client's and the server's end of a connection through it.
 pub fn connected(address: &str) -> (TcpListener, TcpStream, TcpStream) {
     let listener = TcpListener::bind((address, 0)).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -220,13 +223,13 @@ pub fn connected(address: &str) -> (TcpListener, TcpStream, TcpStream) {
     (listener, client, server)
 }
 
-/// A close that sends RST instead of FIN.
+/// Closes a connection with RST instead of FIN.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
 }
 
-/// Starts to connect and does not wait.
+/// Starts to connect, without waiting for the outcome.
 pub fn start(to: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -234,7 +237,7 @@ pub fn start(to: SocketAddr) -> Socket {
     socket
 }
 
-/// `connect` to `AF_UNSPEC` ends a connection and keeps the socket.
+/// Ends a connection by `connect` to `AF_UNSPEC`, which keeps the socket.
 pub fn disconnect(socket: &Socket) {
     // SAFETY: an all-zero address is one of family AF_UNSPEC.
     let nowhere = unsafe {

@@ -1,4 +1,4 @@
-//! What `ss` says, in netconn's words.
+//! The output of `ss`, in netconn's terms.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use crate::Netns;
 
-/// A socket: state, local end, remote end (none on listeners).
+/// A socket: its state, its local end, and its remote end, which listeners do not have. An end is `ADDRESS PORT`.
 pub type Socket = (String, String, Option<String>);
 
-/// The TCP sockets of a namespace according to `ss -tan`, sorted. Half-open connections are no sockets yet.
+/// Returns the TCP sockets of a namespace by `ss -tan`, sorted, without half-open connections (SYN-RECV), which have no
+/// socket yet.
 pub fn ss(namespace: &Netns) -> Vec<Socket> {
     let text = namespace.exec("ss", &["-tanH"]);
     let mut sockets: Vec<Socket> = text
@@ -38,7 +39,7 @@ pub fn ss(namespace: &Netns) -> Vec<Socket> {
     sockets
 }
 
-/// The UDP sockets of a namespace according to `ss -uanp`, sorted, with the processes that have them open.
+/// Returns the UDP sockets of a namespace by `ss -uanp`, sorted, with the processes that have them open.
 pub fn ss_udp(namespace: &Netns) -> Vec<(Socket, Vec<u32>)> {
     let text = namespace.exec("ss", &["-uanpH"]);
     let mut sockets: Vec<_> = text
@@ -58,7 +59,7 @@ pub fn ss_udp(namespace: &Netns) -> Vec<(Socket, Vec<u32>)> {
     sockets
 }
 
-/// The same from the rows of a netconn snapshot.
+/// Returns the sockets in the rows of a netconn snapshot, sorted.
 pub fn rows(rows: &[Value]) -> Vec<Socket> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut sockets: Vec<Socket> = rows
@@ -73,7 +74,8 @@ pub fn rows(rows: &[Value]) -> Vec<Socket> {
     sockets
 }
 
-/// `[::ffff:10.0.0.1]:80`, `*:80`, `10.0.0.1%eth0:80` as `10.0.0.1 80`.
+/// Converts an end as `ss` writes it: `[::ffff:10.0.0.1]:80` and `10.0.0.1%eth0:80` become `10.0.0.1 80`, `*:80`
+/// becomes `:: 80`.
 fn end(text: &str) -> String {
     let (address, port) = text.rsplit_once(':').unwrap();
     let address = address.split('%').next().unwrap().trim_matches(['[', ']']);

@@ -1,4 +1,5 @@
-//! Whose an accepted connection is: who accepted it, however that was done, and who uses it when it was handed on.
+//! The process of an accepted connection: the one that accepted it, in every way, or the one that uses it after it was
+//! passed on.
 
 use std::{
     io::{IoSlice, IoSliceMut, Read as _, Write as _},
@@ -24,25 +25,25 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Connections of each kind.
+/// Number of connections of each kind.
 const COUNT: usize = 12;
 
 /// How a server treats a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
-    /// It wants to know who called.
+    /// `accept` with an address, which runs the getpeername hook.
     Asks,
-    /// It does not, and reads.
+    /// `accept` without an address, then it reads.
     Reads,
-    /// It does not, and writes.
+    /// `accept` without an address, then it writes.
     Writes,
-    /// It does neither, and waits.
+    /// `accept` without an address, then it only holds the connection.
     Waits,
 }
 
-/// `accept` without an address, which std does not offer.
+/// Accepts a connection without its address, which std does not offer.
 fn accept_blindly(listener: &TcpListener) -> TcpStream {
-    // SAFETY: null pointers mean that the address is not wanted; the result is a descriptor of our own.
+    // SAFETY: with null pointers `accept` writes no address; the new descriptor has no other owner.
     unsafe {
         let descriptor: RawFd = libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut());
         assert!(descriptor >= 0);
@@ -50,7 +51,7 @@ fn accept_blindly(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// A worker that accepts for ever, and tells each client which process has it, at once or when the client asks.
+/// Accepts connections for ever, and sends each client the process id: at once, or after the client has sent a byte.
 fn work(listener: &TcpListener, manner: Manner) {
     let mut held = Vec::new();
     loop {
@@ -70,13 +71,14 @@ fn work(listener: &TcpListener, manner: Manner) {
     }
 }
 
-fn told_pid(stream: &mut TcpStream) -> u32 {
+/// Reads the process id that [`work`] sends.
+fn read_pid(stream: &mut TcpStream) -> u32 {
     let mut pid = [0; 4];
     stream.read_exact(&mut pid).unwrap();
     u32::from_ne_bytes(pid)
 }
 
-/// The one event of a kind about the accepted end of a connection.
+/// Returns the only event of a kind about the accepted end of a connection.
 fn accepted(events: &Events, kind: &str, client_port: u16) -> Value {
     events.of(kind).with("event.network.direction", "INCOMING").with("remote.port.number", client_port).one().clone()
 }
@@ -114,7 +116,7 @@ fn the_worker_that_accepts_has_the_connection() {
             let to = listener.local_addr().unwrap();
             let workers: Vec<_> = (0..3).map(|_| Forked::new(|_| work(&listener, manner))).collect();
             if manner == Manner::Waits {
-                // Nobody says who has it, so there must be one only.
+                // The server never sends its process id, so there must be one server only.
                 drop(workers);
                 let worker = Forked::new(|_| work(&listener, manner));
                 let clients: Vec<_> = (0..COUNT).map(|_| TcpStream::connect(to).unwrap()).collect();
@@ -127,7 +129,7 @@ fn the_worker_that_accepts_has_the_connection() {
                 if manner == Manner::Reads {
                     client.write_all(&[1]).unwrap();
                 }
-                expected.push((client.local_addr().unwrap().port(), told_pid(client)));
+                expected.push((client.local_addr().unwrap().port(), read_pid(client)));
             }
             rows_become_right(daemon, namespace.inode, &expected);
             assert!(expected.iter().all(|(_, pid)| workers.iter().any(|worker| worker.pid == *pid)));
@@ -140,7 +142,7 @@ fn the_worker_that_accepts_has_the_connection() {
             assert_eq!(close["src.process.pid"], pid, "{manner:?}");
             let how = close["src.process.attribution"].as_str().unwrap();
             assert!(words.contains(&how), "{manner:?}: {how}");
-            // Whoever accepts at once is known at once.
+            // The `IP Connect` already has the process if it accepts, or reads, at once.
             let connect = accepted(&events, "IP Connect", port);
             if matches!(manner, Manner::Asks | Manner::Reads) {
                 assert_eq!(connect["src.process.pid"], pid, "{manner:?}: {connect}");
@@ -183,7 +185,7 @@ fn a_program_that_inherited_the_listener_has_what_it_accepts() {
         let descriptor = listener.as_raw_fd();
         let mut command = actor();
         command.args(["accept", &descriptor.to_string()]).stdin(Stdio::piped());
-        // SAFETY: fcntl may be called between fork and exec.
+        // SAFETY: the function only makes a system call, which is allowed between fork and exec.
         unsafe {
             command.pre_exec(move || {
                 libc::fcntl(descriptor, libc::F_SETFD, 0);
@@ -222,7 +224,7 @@ fn process_ids_are_those_of_the_host_also_of_containers() {
             drop((stream, own));
         });
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(told_pid(&mut client), 1, "that is how it sees itself");
+        assert_eq!(read_pid(&mut client), 1, "that is how it sees itself");
         child.go();
         let pid = child.pid;
         child.join();
@@ -279,13 +281,14 @@ fn what_a_process_leaves_behind_belongs_to_whom_has_it_open() {
     let namespace = Netns::new();
     let daemon = Daemon::shared();
     namespace.run(|| {
-        // As servers go to the background: the process that listens and accepts ends, its child goes on.
+        // This is how servers go to the background: the process that listens and accepts ends, and its child goes on.
         let mut first = Forked::new(|mut channel| {
             let listener = TcpListener::bind("127.0.0.1:8081").unwrap();
             step(&mut channel);
             let accepted = listener.accept().unwrap();
             let child = Forked::new(|_| {
                 let _held = (&listener, &accepted);
+                // The child lives until the test kills it; the time only limits its life if the test fails before.
                 thread::sleep(long(15_000));
             });
             channel.write_all(&child.pid.to_ne_bytes()).unwrap();
@@ -305,7 +308,7 @@ fn what_a_process_leaves_behind_belongs_to_whom_has_it_open() {
         let rows = daemon.list(namespace.inode);
         let listener = rows.iter().find(|row| row["state"] == "LISTENING").unwrap();
         assert_eq!((&listener["pid"], &listener["attribution"]), (&second.into(), &"scan".into()));
-        // What comes through it from now on is its own.
+        // Later connections through the listener belong to the child.
         let later = TcpStream::connect("127.0.0.1:8081").unwrap();
         rows_become_right(daemon, namespace.inode, &[(later.local_addr().unwrap().port(), second)]);
         let _ = nix::sys::signal::kill(
@@ -341,10 +344,10 @@ fn of_several_listeners_at_one_port_it_is_the_one_that_was_chosen() {
             .collect();
         servers.iter_mut().for_each(Forked::wait);
         let mut clients: Vec<_> = (0..COUNT * 2).map(|_| TcpStream::connect("127.0.0.1:8082").unwrap()).collect();
-        // For so long nobody accepts: it is told whose listener it came through.
+        // The time is fixed: without an acceptor within 0.2 s, the daemon reports the listener's owner.
         thread::sleep(Duration::from_millis(500));
         servers.iter_mut().for_each(Forked::go);
-        expected = clients.iter_mut().map(|client| (client.local_addr().unwrap().port(), told_pid(client))).collect();
+        expected = clients.iter_mut().map(|client| (client.local_addr().unwrap().port(), read_pid(client))).collect();
         rows_become_right(daemon, namespace.inode, &expected);
     });
     moment();
@@ -370,6 +373,6 @@ fn received(channel: &UnixStream) -> OwnedFd {
     let mut parts = [IoSliceMut::new(&mut byte)];
     let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
     let Some(ControlMessageOwned::ScmRights(descriptors)) = message.cmsgs().unwrap().next() else { panic!("none") };
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just made this descriptor for this process, and it has no other owner.
     unsafe { OwnedFd::from_raw_fd(descriptors[0]) }
 }

@@ -1,4 +1,4 @@
-//! `netconn list` when no daemon runs: as root with BPF, without it, and as anybody.
+//! `netconn list` when no daemon runs: as root with BPF, as root without BPF, and as another user.
 
 use std::{
     fs, io,
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 const NOBODY: &[&str] = &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 const WITHOUT_BPF: &[&str] = &["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"];
 
-/// A command in a namespace where no daemon can be met, should one run on this machine.
+/// Returns a command in a network namespace that cannot reach a daemon, even if one runs on this machine.
 fn unshared(namespace: &Netns, command: &[&str]) -> Command {
     let script = "if [ -d /run/netconn ]; then mount -t tmpfs tmpfs /run/netconn; fi; exec \"$@\"";
     let mut unshared = namespace.command("unshare", &["--mount", "sh", "-c", script, "sh"]);
@@ -28,20 +28,21 @@ fn unshared(namespace: &Netns, command: &[&str]) -> Command {
     unshared
 }
 
-/// Runs one.
+/// Runs a command that cannot reach a daemon.
 fn without_daemon(namespace: &Netns, command: &[&str]) -> Output {
     unshared(namespace, command).output().unwrap()
 }
 
-/// The same with a `netconn list` that must succeed: standard output, and the one line on standard error.
+/// Runs a `netconn list` without a daemon, which must succeed. Returns its standard output, and the only line of its
+/// standard error.
 fn list(namespace: &Netns, who: &[&str], netconn: &Path, arguments: &[&str]) -> (String, String) {
     listed(&without_daemon(namespace, &[who, &[netconn.to_str().unwrap(), "list"], arguments].concat()))
 }
 
-/// The same where neither BPF nor `sock_diag` is allowed.
+/// Runs a `netconn list` without a daemon, where neither BPF nor `sock_diag` is allowed.
 fn list_of_proc(namespace: &Netns, arguments: &[&str]) -> (String, String) {
     let mut command = unshared(namespace, &[WITHOUT_BPF, &[netconn().to_str().unwrap(), "list"], arguments].concat());
-    // SAFETY: one system call, which allocates nothing.
+    // SAFETY: the function only makes a system call and does not allocate, as is needed between fork and exec.
     unsafe { command.pre_exec(forbid_sock_diag) };
     listed(&command.output().unwrap())
 }
@@ -53,17 +54,18 @@ fn listed(output: &Output) -> (String, String) {
     (String::from_utf8(output.stdout.clone()).unwrap(), error)
 }
 
-/// Lets the calling process, and what it becomes, have no sockets of `NETLINK_SOCK_DIAG`: as a kernel that is built
-/// without.
+/// Forbids sockets of `NETLINK_SOCK_DIAG` to the calling process and to the program it executes next, like a kernel
+/// that is built without it.
 fn forbid_sock_diag() -> io::Result<()> {
     const NETLINK_SOCK_DIAG: u32 = 4;
-    // Words of `struct seccomp_data` (include/uapi/linux/seccomp.h): the system call, and its first and third argument.
+    // Offsets in `struct seccomp_data` (include/uapi/linux/seccomp.h): the system call, and its first and third
+    // argument.
     const CALL: u32 = 0;
     const FAMILY: u32 = 16;
     const PROTOCOL: u32 = 32;
     let load =
         |at| libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: at };
-    // Goes on if it is that, else so many further.
+    // Continues if the loaded word equals `is`, else skips `jf` instructions.
     let only = |is: u32, jf| libc::sock_filter {
         code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
         jt: 0,
@@ -82,7 +84,7 @@ fn forbid_sock_diag() -> io::Result<()> {
         end(libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the program and what it points to live until the call has ended.
+    // SAFETY: `program` and the `filter` it points to live until the call returns.
     match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, ptr::from_ref(&program)) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -94,7 +96,7 @@ fn connections(json: &str) -> Vec<Value> {
     object["connections"].as_array().unwrap().clone()
 }
 
-/// A copy that everybody can run; the tests may be in a folder that is root's.
+/// Makes a copy of netconn that every user can run; the tests may be in a folder that only root can read.
 fn copy(folder: &TempDir) -> PathBuf {
     let copy = folder.path().join("netconn");
     fs::copy(netconn(), &copy).unwrap();
@@ -102,7 +104,7 @@ fn copy(folder: &TempDir) -> PathBuf {
     copy
 }
 
-/// Connections in all the states that stay as they are, held by the test.
+/// Makes connections in all states that last, and returns those that the test must hold.
 fn scene(namespace: &Netns) -> Vec<(TcpListener, TcpStream, TcpStream)> {
     let held = namespace.run(|| {
         let held: Vec<_> = ["127.0.0.1", "::1", "::"].map(connected).into();
@@ -126,7 +128,7 @@ fn root_sees_what_ss_sees_in_all_namespaces() {
     let (here, there) = (Netns::new(), Netns::new());
     let _held = scene(&here);
     let inode = here.inode.to_string();
-    // From another namespace.
+    // The command runs in another namespace.
     let arguments = ["--namespace", &inode, "--format", "json"];
     let (json, error) = list(&there, &[], &netconn(), &arguments);
     assert!(error.contains("at this moment"), "{error}");
@@ -180,7 +182,7 @@ fn without_bpf_root_sees_this_namespace() {
     assert!(error.contains("(sock_diag and /proc): start `netconn run` for all"), "{error}");
     let lines = |text: &str| -> Vec<Value> {
         let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        // Byte counts may be known in one way only.
+        // The two ways do not always both know the byte counts.
         for row in &mut rows {
             row.as_object_mut().unwrap().retain(|name, _| !name.starts_with("bytes_"));
         }
@@ -203,7 +205,7 @@ fn anybody_sees_the_sockets_and_whose_the_own_are() {
     let (json, _) = list(&namespace, NOBODY, &copy, &["--format", "json"]);
     assert_eq!(rows(&connections(&json)), ss(&namespace));
     assert!(json.contains("\"complete\":false"));
-    // A connection of this user: the shell's, which becomes netconn.
+    // A connection of this user: the shell opens it and then executes netconn.
     let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; exec {} list --format json", copy.display());
     let output = without_daemon(&namespace, &[NOBODY, &["bash", "-c", &script]].concat());
     let found = connections(&String::from_utf8(output.stdout).unwrap());
@@ -218,14 +220,15 @@ fn anybody_sees_the_sockets_and_whose_the_own_are() {
     assert_eq!(own, "0\n", "of whom it is known");
 }
 
-/// A way to list: arguments to standard output and standard error.
+/// Runs `netconn list` in one of its ways; takes the arguments and returns standard output and standard error.
 type List<'a> = dyn Fn(&[&str]) -> (String, String) + 'a;
 
-/// UDP sockets of all kinds, and what is not shown beside them: one without a port, a raw one.
+/// Makes UDP sockets of all kinds, and two sockets that lists do not show: a UDP socket without a port and a raw
+/// socket.
 fn udp_scene(namespace: &Netns) -> (Vec<UdpSocket>, Socket) {
     namespace.run(|| {
         let mut held = udp_sockets();
-        // Bound by nobody, but it has a port since it sent.
+        // It was not bound, but got a port with its first datagram.
         let sender = unbound(Domain::IPV4);
         deliver(&sender, (&held[0], held[0].local_addr().unwrap()), 10);
         held.extend([sender, udp("[::1]:0"), unbound(Domain::IPV6)]);
@@ -310,7 +313,7 @@ fn anybody_sees_udp_and_whose_the_own_is() {
 }
 
 #[test]
-fn whoever_means_a_daemon_is_told_that_there_is_none() {
+fn options_that_need_a_daemon_fail_without_one() {
     let namespace = Netns::new();
     let netconn = netconn();
     let netconn = netconn.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! Every way a connection can begin, or fail to.
+//! Every way in which a connection begins or fails to begin.
 
 use std::{
     collections::HashSet,
@@ -31,7 +31,7 @@ fn outgoing(events: &Events) -> Events {
     events.of("IP Connect").with("event.network.direction", "OUTGOING")
 }
 
-/// Starts to connect without waiting, and gives what the kernel says to that.
+/// Calls `connect` and returns its errno, or 0.
 fn try_connect(socket: &Socket, to: &str) -> i32 {
     let to: SocketAddr = to.parse().unwrap();
     socket.connect(&to.into()).map_or_else(|error| error.raw_os_error().unwrap(), |()| 0)
@@ -44,14 +44,15 @@ fn nonblocking(to: &str) -> Socket {
     socket
 }
 
-/// Lets nothing into a namespace any more, but for what IPv6 needs to find neighbours.
+/// Drops everything that comes into a namespace, except the neighbour discovery of IPv6.
 fn silence(namespace: &Netns) {
     namespace.exec("nft", &["add table inet t"]);
     namespace.exec("nft", &["add chain inet t in { type filter hook input priority 0; policy drop; }"]);
     namespace.exec("nft", &["add rule inet t in icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"]);
 }
 
-/// The events in a namespace, which are at least so many: the routing tables may have to be asked for some.
+/// Waits for at least `count` events in a namespace and returns all. Some come later, when the daemon has asked the
+/// routing tables.
 fn asked_for(daemon: &Daemon, namespace: &Netns, count: usize) -> Events {
     let events = || daemon.events().within(namespace);
     until(10_000, || format!("{:#?}", events()), || events().len() >= count);
@@ -80,10 +81,10 @@ fn attempts_that_find_no_route_have_the_errno_that_connect_gives() {
         "224.0.0.1:80",
     ];
     let daemon = Daemon::shared();
-    let told: Vec<_> = namespace.run(|| to.map(|to| try_connect(&nonblocking(to), to))).into();
+    let errnos: Vec<_> = namespace.run(|| to.map(|to| try_connect(&nonblocking(to), to))).into();
     let events = asked_for(daemon, &namespace, to.len());
     assert_eq!(events.len(), to.len());
-    for (to, errno) in to.iter().zip(told) {
+    for (to, errno) in to.iter().zip(errnos) {
         let to: SocketAddr = to.parse().unwrap();
         let attempts = outgoing(&events).with("dst.ip.address", to.ip().to_canonical().to_string());
         let attempt = attempts.one();
@@ -120,7 +121,7 @@ fn one_socket_may_fail_often_and_then_succeed_or_listen() {
         assert_eq!(try_connect(&other, "192.0.2.3:80"), libc::ENETUNREACH);
         other.listen(1).unwrap();
     });
-    // Six attempts, one of which succeeds at both ends and is closed at both, and two listeners.
+    // There are six attempts, the accepted end of the successful one, two closes, and two listeners with their ends.
     let events = asked_for(daemon, &namespace, 6 + 3 + 4);
     let all = outgoing(&events);
     let failed = all.with("event.network.errno", libc::ENETUNREACH);
@@ -154,7 +155,7 @@ fn attempts_without_waiting_have_the_same_outcomes() {
         pair.here.run(|| {
             give_up_soon();
             let sockets: Vec<_> = (80..85).map(|port| start((address, port).into())).collect();
-            // One repetition of the SYN, then it is over: three seconds.
+            // The attempt to port 84 ends after one retransmitted SYN, that is after three seconds.
             let is_open = |row: &Value| row["state"] == "SYN_SENT";
             let list = || daemon.list(pair.here.inode);
             until(20_000, || format!("{:#?}, ss: {:#?}", list(), ss(&pair.here)), || !list().iter().any(is_open));
@@ -240,12 +241,13 @@ fn an_attempt_that_a_signal_interrupts_goes_on() {
                 (socket, result)
             });
             let thread = receiver.recv().unwrap();
+            // The time is fixed, because no condition shows that the thread is inside of `connect`.
             thread::sleep(long(100));
             pthread_kill(thread, Signal::SIGUSR1).unwrap();
             let (socket, result) = attempt.join().unwrap();
             assert_eq!(result, libc::EINTR);
             pair.there.exec("nft", &["flush ruleset"]);
-            // The SYN is sent again after a second.
+            // The kernel retransmits the SYN after a second.
             until(5000, || "it does not go on".into(), || socket.peer_addr().is_ok());
         });
     });
@@ -310,7 +312,7 @@ fn a_socket_may_connect_to_itself_and_two_to_each_other() {
     }
 }
 
-/// Sends with the SYN, if the server gave a cookie for that before.
+/// Connects with TCP Fast Open: the data is sent with the SYN if the server has given a cookie before.
 fn send_fast(to: SocketAddr, data: &[u8]) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     assert_eq!(socket.send_to_with_flags(data, &to.into(), libc::MSG_FASTOPEN).unwrap(), data.len());
@@ -318,7 +320,7 @@ fn send_fast(to: SocketAddr, data: &[u8]) -> Socket {
 }
 
 fn set_option(descriptor: &impl std::os::fd::AsRawFd, level: i32, option: i32, value: i32) {
-    // SAFETY: an int is what these options take.
+    // SAFETY: these options take an `int`, which lives for the call.
     let result = unsafe {
         libc::setsockopt(descriptor.as_raw_fd(), level, option, (&raw const value).cast(), size_of::<i32>() as u32)
     };
@@ -348,7 +350,7 @@ fn connections_that_open_fast_are_like_others() {
         };
         finish(send_fast(to, &[1; 10]));
         finish(send_fast(to, &[1; 10]));
-        // `connect` that returns at once and sends the SYN with the first bytes.
+        // With this option `connect` returns at once, and the SYN is sent with the first bytes.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         set_option(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1);
         socket.connect(&to.into()).unwrap();
@@ -401,10 +403,10 @@ fn what_is_never_accepted_is_its_listeners() {
     namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        // Reset before anybody looked: `accept` gives it all the same, or ECONNABORTED.
+        // This connection is reset before it is accepted.
         netconn_tests::reset(TcpStream::connect(to).unwrap());
         let waiting = TcpStream::connect(to).unwrap();
-        // Longer than the daemon waits for whoever accepts it.
+        // The time is fixed: it is longer than the 0.2 s that the daemon waits for an acceptor.
         thread::sleep(Duration::from_millis(400));
         assert_eq!(rows(&daemon.list_all(namespace.inode)), ss(&namespace));
         drop((waiting, listener));
@@ -425,7 +427,7 @@ fn what_is_never_accepted_is_its_listeners() {
 }
 
 #[test]
-fn what_nobody_accepts_is_told_while_much_else_happens() {
+fn what_nobody_accepts_is_reported_while_much_else_happens() {
     let (namespace, daemon) = (Netns::new(), Daemon::shared());
     namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -437,7 +439,7 @@ fn what_nobody_accepts_is_told_while_much_else_happens() {
         }
     });
     moment();
-    // Told after a fifth of a second, that is before most of the rest, though it came first.
+    // The event is held back for 0.2 s of the 1.5 s, so most of the others come after it.
     let connects = daemon.events().within(&namespace).of("IP Connect");
     let place = connects.0.iter().position(|event| event["event.network.direction"] == "INCOMING").unwrap();
     assert!(place < connects.len() * 2 / 3, "the {place}th of {}", connects.len());
@@ -466,16 +468,16 @@ fn a_full_queue_leaves_attempts_waiting() {
     assert_eq!(events.of("IP Close").with("event.network.direction", "OUTGOING").len(), established);
 }
 
-/// What an MPTCP connection looks like: each path is a connection on the wire, further ones are marked.
+/// Each path of an MPTCP connection is a TCP connection of its own; all but the first are marked as subflows.
 #[test]
 fn further_paths_of_mptcp_connections_are_marked() {
     if !std::path::Path::new("/proc/sys/net/mptcp").exists() {
-        // 5.10 of Debian is built without MPTCP: its sockets cannot be made.
+        // Debian builds 5.10 without MPTCP.
         assert!(Socket::new(Domain::IPV4, Type::STREAM, Some(IPPROTO_MPTCP.into())).is_err());
         return;
     }
     let pair = Pair::new();
-    // A second pair of addresses over the same cable.
+    // The cable gets a second pair of addresses.
     for (namespace, number) in [(&pair.here, 1), (&pair.there, 2)] {
         namespace.ip(&["address", "add", &format!("10.0.1.{number}/24"), "dev", "cable"]);
         namespace.exec("ip", &["mptcp", "limits", "set", "subflow", "4", "add_addr_accepted", "4"]);
@@ -503,12 +505,12 @@ fn further_paths_of_mptcp_connections_are_marked() {
         let mut client = TcpStream::from(socket);
         client.read_exact(&mut [0; 1000]).unwrap();
         client.write_all(&[0; 1000]).unwrap();
-        // The second path is opened by the kernel.
+        // The kernel opens the second path.
         let is_path = |row: &&Value| row["direction"] == "OUTGOING" && row["state"] == "ESTABLISHED";
         let list = || daemon.list(pair.here.inode);
         until(5000, || format!("no second path: {:#?}", list()), || list().iter().filter(is_path).count() == 2);
         assert_eq!(rows(&daemon.list(pair.here.inode)), ss(&pair.here));
-        // A client that knows nothing of MPTCP.
+        // This client does not use MPTCP.
         let mut plain = TcpStream::connect("10.0.0.2:8085").unwrap();
         plain.read_exact(&mut [0; 1000]).unwrap();
     });
@@ -537,7 +539,7 @@ fn an_id_that_is_used_again_is_another_process() {
         let first = Forked::new(refused);
         let pid = first.pid;
         first.join();
-        // Starts are told apart by clock ticks of 10 ms.
+        // The time is fixed: start times are in clock ticks of 10 ms, and those of the two processes must differ.
         thread::sleep(long(50));
         let second = Forked::with_pid(pid, refused);
         assert_eq!(second.pid, pid);

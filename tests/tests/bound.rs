@@ -1,4 +1,4 @@
-//! UDP sockets that are there: bound, connected, idle; in lists as `ss` shows them, and over restarts of the daemon.
+//! UDP sockets, bound, connected and idle: lists equal `ss`, and flows survive restarts of the daemon.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ fn port(socket: &UdpSocket) -> u16 {
     socket.local_addr().unwrap().port()
 }
 
-/// The rows of a `netconn list` in a namespace.
+/// Returns the rows of a `netconn list` of a namespace.
 fn list(daemon: &Daemon, namespace: &Netns, options: &[&str]) -> Vec<Value> {
     let inode = namespace.inode.to_string();
     let text = daemon.text(&[&["list", "--format", "json", "--namespace", &inode], options].concat());
@@ -26,8 +26,8 @@ fn list(daemon: &Daemon, namespace: &Netns, options: &[&str]) -> Vec<Value> {
     object["connections"].as_array().unwrap().clone()
 }
 
-/// What `netconn list -u` has to have according to `ss -uanp`: all its sockets, with one of their processes. What is more
-/// are flows of sockets that are not connected, which `ss` does not know.
+/// Compares `netconn list -u` with `ss -uanp`, and returns the difference. The list must have each socket of `ss`, with
+/// one of its processes. Its other rows may only be flows of unconnected sockets, which `ss` does not know.
 fn difference(daemon: &Daemon, namespace: &Netns) -> Option<String> {
     let (sockets, found) = (ss_udp(namespace), list(daemon, namespace, &["-u"]));
     let here: HashSet<&str> =
@@ -51,7 +51,7 @@ fn port_of(end: &str) -> &str {
     end.rsplit_once(' ').unwrap().1
 }
 
-/// Waits until the list is that of `ss`: loopback is fast, but a socket's process may be told a little later.
+/// Waits until the list equals that of `ss`. The process of a socket may be known a little later than the socket.
 fn equals_ss(daemon: &Daemon, namespace: &Netns) {
     until(5000, || difference(daemon, namespace).unwrap_or_default(), || difference(daemon, namespace).is_none());
 }
@@ -67,19 +67,19 @@ fn lists_equal_ss() {
         let later = Echo::start("127.0.0.1", 0);
         let after = udp_sockets();
         equals_ss(&daemon, &namespace);
-        // Now they are used, those that are connected and those that are not.
+        // Unconnected sockets of both times are used, then connected ones.
         for echo in [&earlier, &later] {
             exchange(&before[0], echo, 1);
             exchange(&after[1], echo, 1);
         }
         for all in [&before, &after] {
-            // The connected ones of `udp_sockets`.
+            // The fifth of `udp_sockets` is connected to the first.
             all[4].send(&[0; 10]).unwrap();
             all[0].recv(&mut [0; 100]).unwrap();
         }
         equals_ss(&daemon, &namespace);
         options(&daemon, &namespace);
-        // And again when some are gone, one of them in the middle of a flow.
+        // The lists are also equal after some are closed, one of them during a flow.
         drop((before, earlier));
         equals_ss(&daemon, &namespace);
         drop((after, later));
@@ -99,13 +99,13 @@ fn sockets_that_nobody_bound_are_listed_when_they_have_a_port() {
         exchange(&sockets[0], &echo, 1);
         sockets[1].send_to(&[0; 10], ("::ffff:127.0.0.1", echo.port())).unwrap();
         sockets[1].recv(&mut [0; 100]).unwrap();
-        // ss shows them as UNCONN; they are not bound by anybody, so they are no listeners in events.
+        // `ss` shows the sockets as UNCONN. No program has bound them, so they have no `IP Listen`.
         equals_ss(&daemon, &namespace);
         assert_eq!(daemon.events().within(&namespace).of("IP Listen").one()["local.port.number"], echo.port());
     });
 }
 
-/// The options that choose, with UDP sockets and a TCP connection there.
+/// Checks the options that select rows, with UDP sockets and a TCP connection.
 fn options(daemon: &Daemon, namespace: &Netns) {
     let _tcp = connected("127.0.0.1");
     let unconnected = ss_udp(namespace).into_iter().filter(|(socket, _)| socket.0 == "UNCONNECTED").count();
@@ -167,7 +167,7 @@ fn watch_shows_udp() {
     command.args(["watch", "-u", "--format", "ndjson", "--count=2", "--direction", "outgoing"]);
     command.arg("--namespace").arg(namespace.inode.to_string()).arg("--socket").arg(daemon.socket());
     let watch = thread::spawn(move || command.output().unwrap());
-    // The stream begins when the daemon has taken the request.
+    // The stream begins when the daemon has read the request.
     until(5000, || "nobody watches".into(), || daemon.ask("/v1/health").unwrap().contains("\"clients\":1"));
     let server_port = namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -196,9 +196,10 @@ fn what_is_silent_ends() {
             both.send_to(&[0; 10], echo.address).unwrap();
             both.recv(&mut [0; 100]).unwrap();
             deliver(&one, (&sink, to), 10);
+            // The time is fixed, because the duration of the flow is compared with the sum.
             thread::sleep(long(20));
         }
-        // All sockets stay; nobody asks, so this is the daemon's own doing.
+        // All sockets stay open, and no request is made, so the daemon ends the flows by itself.
         let closes = ended_flows(&daemon, &namespace, "UDP", 4, |_| true);
         for (local, remote, expected, idle) in [
             (port(&both), echo.port(), (3, 30, 3, 30), 4000.0),
@@ -209,7 +210,7 @@ fn what_is_silent_ends() {
             let close = between(&closes, local, remote);
             assert_eq!(close["event.network.closeReason"], "idle", "{close:#}");
             assert_eq!(totals(&close), expected, "{close:#}");
-            // From the first datagram to the last one; it is told as of when it had been silent for long enough.
+            // The duration is from the first to the last datagram. The event's time is when the flow became idle.
             let duration = close["event.network.durationMs"].as_f64().unwrap();
             assert!(duration >= long(40).as_secs_f64() * 1000.0, "{close:#}");
             let id = close["event.connection.id"].clone();
@@ -220,7 +221,7 @@ fn what_is_silent_ends() {
         }
         let rows = list(&daemon, &namespace, &["-u", "--state", "established"]);
         assert!(rows.is_empty(), "{rows:#?}");
-        // What comes later is another flow, with totals of its own.
+        // A later datagram begins another flow, with its own totals.
         deliver(&one, (&sink, to), 7);
         let earlier: HashSet<_> = closes.values("event.connection.id").iter().map(ToString::to_string).collect();
         let (one_port, sink_port) = (port(&one), to.port());
@@ -233,7 +234,7 @@ fn what_is_silent_ends() {
     });
 }
 
-/// So many datagrams of ten bytes there and back.
+/// Sends `count` datagrams of ten bytes and receives their answers.
 fn exchange(client: &UdpSocket, echo: &Echo, count: usize) {
     for _ in 0..count {
         client.send_to(&[0; 10], echo.address).unwrap();
@@ -256,7 +257,7 @@ fn flows_outlive_the_daemon() {
                 let ends = |row: &Value| format!("{} {}", row["local_port"], row["remote_port"]);
                 found.iter().map(|row| (ends(row), row["connection_id"].to_string())).collect()
             };
-            // Two flows at either end, three bound sockets.
+            // There are two flows with two ends each, and three bound sockets.
             until(5000, || format!("{:#?}", ids(&daemon)), || ids(&daemon).len() == 7);
             let before = ids(&daemon);
             let known = daemon.events().within(&namespace).of("IP Connect").len();
@@ -267,7 +268,7 @@ fn flows_outlive_the_daemon() {
             drop(goes);
             let daemon = killed.start();
             exchange(&stays, &echo, 4);
-            // What was closed meanwhile is gone, the others are who they were.
+            // The socket that was closed meanwhile is gone, and the others have the same ids as before.
             let goes_ends = [format!("{goes_port} {}", echo.port()), format!("{goes_port} null")];
             let mut expected = before.clone();
             expected.retain(|ends, _| !goes_ends.contains(ends));
@@ -283,7 +284,8 @@ fn flows_outlive_the_daemon() {
             let close = between(&closes, stays_port, gone["remote.port.number"].as_u64().unwrap().try_into().unwrap());
             assert_eq!(totals(&close), (7, 70, 7, 70), "{close:#}");
             assert_eq!(close["src.process.pid"], std::process::id(), "{close:#}");
-            // No flow was told of under another id, and each began once: what is told again is marked so.
+            // No flow has a second id, and each begins once: an event that repeats a beginning is marked as
+            // preexisting.
             let connects = daemon.events().within(&namespace).of("IP Connect");
             let began: Vec<_> =
                 connects.0.iter().filter(|event| event["event.network.preexisting"] != true).cloned().collect();
@@ -294,7 +296,8 @@ fn flows_outlive_the_daemon() {
     }
 }
 
-/// The ends of UDP flows that may have been told of by two daemons.
+/// Waits for the `IP Close` of `count` UDP flows and returns them. Unlike [`ended_flows`], it allows for a second
+/// `IP Connect` by another daemon.
 fn ended_flows_after(daemon: &Daemon, namespace: &Netns, count: usize, is_wanted: impl Fn(&Value) -> bool) -> Events {
     let closes = || {
         let mut events = daemon.events().within(namespace).of("IP Close").with("event.network.protocol", "UDP");
@@ -308,7 +311,7 @@ fn ended_flows_after(daemon: &Daemon, namespace: &Netns, count: usize, is_wanted
 }
 
 #[test]
-fn less_is_told_if_less_is_wanted() {
+fn fewer_flow_events_are_emitted_on_request() {
     for level in ["sockets", "off"] {
         let namespace = Netns::new();
         let daemon = Daemon::start_configured(&format!("flows = '{level}'"));
@@ -321,7 +324,7 @@ fn less_is_told_if_less_is_wanted() {
             deliver(&other, (&server, to), 10);
             let ports = (port(&client), port(&server));
             drop((client, server, other));
-            // Something that is told in any case, after all this.
+            // The events of TCP are emitted at every level, and come after those of the datagrams.
             drop(connected("127.0.0.1"));
             ports
         });
@@ -356,7 +359,7 @@ fn without_flows_lists_equal_ss_too() {
     namespace.run(|| {
         let held = udp_sockets();
         equals_ss(&daemon, &namespace);
-        // What a socket that was not bound is told with when it is connected: its port comes after the hook.
+        // The connect hook runs before an unbound socket gets its address and port.
         let connects = daemon.events().within(&namespace).of("IP Connect").with("remote.port.number", port(&held[0]));
         for event in &connects.0 {
             assert_ne!(event["local.ip.address"], "0.0.0.0", "unknown is left out: {event:#}");
@@ -364,8 +367,8 @@ fn without_flows_lists_equal_ss_too() {
     });
 }
 
-/// Sockets of the kernel itself are bound like others, but no hook tells when they are closed (`inet_release` in
-/// `net/ipv4/af_inet.c`): the next list does, also when their namespace has gone with them.
+/// The kernel's own sockets are bound like others, but no hook runs when they are closed (`inet_release` in
+/// `net/ipv4/af_inet.c`). The next list finds out, even if their namespace has ended with them.
 #[test]
 fn a_socket_of_the_kernel_ends_when_its_device_does() {
     let [stays, goes] = [Netns::new(), Netns::passing()];
@@ -380,7 +383,7 @@ fn a_socket_of_the_kernel_ends_when_its_device_does() {
     }
     stays.ip(&["link", "del", "vxlan0"]);
     let mut inodes = vec![stays.inode];
-    // Before 5.12 nobody can tell what is left in a namespace without a name.
+    // Before 5.12 the sockets of a namespace without a name cannot be listed.
     if kernel() >= (5, 12) {
         inodes.push(goes.inode);
     }

@@ -1,4 +1,4 @@
-//! That all programs load which this kernel has room for, and what they cost the verifier, against `budget.toml`.
+//! Checks that all BPF programs load on this kernel, and that their cost to the verifier is within `budget.toml`.
 
 use std::collections::BTreeMap;
 

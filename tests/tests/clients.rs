@@ -1,4 +1,4 @@
-//! Clients that do what they should not: the daemon goes on, and others are served.
+//! Clients that misbehave: the daemon goes on and serves the others.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,11 +10,11 @@ use std::{
 
 use netconn_tests::{Daemon, Netns, long};
 
-/// Sends bytes and gives what comes back until the daemon hangs up or is silent for a second.
+/// Sends bytes and returns the answer, until the daemon closes the connection or is silent for a second.
 fn talk(daemon: &Daemon, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(daemon.socket()).unwrap();
     stream.set_read_timeout(Some(long(1000))).unwrap();
-    // The daemon may hang up in the middle of a request that is too long.
+    // The daemon may close the connection during a request that is too long.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let mut part = [0; 4096];
@@ -82,7 +82,7 @@ fn silent_clients_and_clients_that_do_not_read_hold_nobody_up() {
     let namespace = Netns::new();
     let daemon = Daemon::start();
     let silent: Vec<_> = (0..40).map(|_| UnixStream::connect(daemon.socket()).unwrap()).collect();
-    // These ask for the stream of events and never read it.
+    // These clients request the stream of events and never read it.
     let deaf: Vec<_> = (0..20)
         .map(|_| {
             let mut stream = UnixStream::connect(daemon.socket()).unwrap();
@@ -102,14 +102,14 @@ fn silent_clients_and_clients_that_do_not_read_hold_nobody_up() {
     let text = daemon.text(&["list", "--format", "json"]);
     assert!(text.ends_with("]}\n"));
     assert!(since.elapsed() < long(5000), "a client waited for {:?}", since.elapsed());
-    // Those that say nothing are sent away.
+    // The daemon closes the connections of silent clients.
     let mut first = &silent[0];
     first.set_read_timeout(Some(long(10_000))).unwrap();
     assert_eq!(first.read(&mut [0; 1000]).unwrap_or(0), 0, "hung up");
     drop((silent, deaf));
     let all = daemon.stop();
     let events = all.within(&namespace);
-    // An emulated machine may be too slow for the flood; then that is told.
+    // An emulated machine may be too slow for the flood; it must report the loss then.
     if all.of("Data Loss").is_empty() {
         assert_eq!(events.of("IP Connect").len(), 10_000, "nothing is lost for the others");
         assert_eq!(events.of("IP Close").len(), 10_000);
@@ -137,7 +137,7 @@ fn watch_shows_what_is_wanted_and_no_more() {
             .output()
             .unwrap()
     });
-    // The stream begins when the daemon has taken the request.
+    // The stream begins when the daemon has read the request.
     let since = Instant::now();
     while !get(&daemon, "/v1/health").contains("\"clients\":1") {
         assert!(since.elapsed() < long(5000));

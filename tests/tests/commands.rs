@@ -1,4 +1,4 @@
-//! The commands as people use them: what they print, how they end, and what they say when something is wrong.
+//! The commands as people use them: their output, their exit codes and their error messages.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A netconn command that must end with this exit code and this on standard error.
+/// Checks that a netconn command has ended with this exit code and one sentence with `message` on standard error.
 fn fails(output: &Output, code: i32, message: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{error}");
@@ -31,7 +31,8 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(netconn()).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
-/// A `netconn run` that must not start, with a place of its own for everything that is not the matter.
+/// Runs a `netconn run` that must fail to start, with a temporary socket and state folder unless the arguments name
+/// them.
 fn start(arguments: &[&str]) -> Output {
     let folder = TempDir::new().unwrap();
     let mut command = Command::new(netconn());
@@ -77,12 +78,13 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn users_without_rights_are_told_so() {
+fn missing_privileges_are_reported() {
     let folder = TempDir::new().unwrap();
-    // A copy that everybody can reach.
+    // Every user can run this copy.
     let copy = folder.path().join("netconn");
     fs::copy(netconn(), &copy).unwrap();
-    // Root of a container only: all capabilities, none that count.
+    // The root of a user namespace has all capabilities, but none in the initial namespace, where the kernel checks
+    // them.
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user"]).arg(&copy).args(["run", "--state-dir"]).arg(folder.path());
     let output = command.arg("--socket").arg(folder.path().join("sock")).output().unwrap();
@@ -136,7 +138,7 @@ fn doctor_proves_itself_with_and_without_a_daemon() {
     }
 }
 
-/// The port of this end in a line of a table.
+/// Returns the local port in a line of a table.
 fn port(line: &str) -> u16 {
     line.split_whitespace().nth(2).unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
 }
@@ -232,7 +234,7 @@ fn a_broken_pipe_is_success() {
     );
     let mut child = Command::new("bash").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
     let namespace = Netns::new();
-    // The daemon learns that nobody reads when it has something to write.
+    // The daemon notices the closed pipe when it writes the next event.
     namespace.run(|| {
         while child.try_wait().unwrap().is_none() {
             drop(TcpListener::bind("127.0.0.1:0").unwrap());
@@ -251,7 +253,7 @@ fn every_output_has_the_same_whole_lines() {
     fs::write(&second, "{\"event.type\":\"IP Conn").unwrap(); // torn by a power cut
     let daemon = Daemon::start_with(&["--events", second.to_str().unwrap()]);
     namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
-    // Rotation: the old file is moved away, the signal makes a new one.
+    // Rotation: the file is renamed, and SIGHUP makes the daemon open a new one.
     let since = Instant::now();
     while Events::so_far(&second).within(&namespace).len() < 2 {
         assert!(since.elapsed() < long(20_000), "written");
@@ -283,6 +285,7 @@ fn messages_of_the_programs_reach_the_log_on_request_only() {
         let daemon = Daemon::start_with(options);
         namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
         let since = Instant::now();
+        // Without the option this waits for three seconds, because no condition shows that a message does not come.
         while !daemon.log().contains("closed from state 10") && since.elapsed() < long(3000) {
             thread::sleep(Duration::from_millis(20));
         }
@@ -301,7 +304,7 @@ fn what_has_ended_is_shown_on_request() {
         let to = listener.local_addr().unwrap();
         drop(listener);
         assert!(TcpStream::connect(to).is_err());
-        // This one leaves a minisock.
+        // This connection leaves a minisock.
         let (_listener, client, server) = connected("127.0.0.1");
         drop(client);
         drop(server);
@@ -329,7 +332,7 @@ fn what_has_ended_is_shown_on_request() {
         assert!(row["ended_at"].as_str() >= row["started_at"].as_str(), "{row}");
     }
     assert_eq!(shown(rows), expected);
-    // Whoever asks for a state and for what has ended gets both. What the kernel has in TIME_WAIT has ended, too.
+    // A request with a state and `closed` returns both. A connection in TIME_WAIT counts as closed, too.
     let both = shown(daemon.rows(&format!("{path}&closed=60&state=established")));
     assert_eq!(both, [&expected[..3], &["CLOSED OUTGOING local -"], &expected[3..4]].concat());
     assert_eq!(shown(daemon.rows(&format!("{path}&closed=0"))), ["TIME_WAIT OUTGOING - -"]);

@@ -1,4 +1,4 @@
-//! More flows than there is room for, and a server with ten thousand clients: nothing is lost, and totals stay exact.
+//! A server with ten thousand clients, and more flows than `max_flows`: nothing is lost, and the totals stay exact.
 
 use std::{
     collections::HashMap,
@@ -18,27 +18,27 @@ use nix::{
 };
 use serde_json::Value;
 
-/// `max_flows` of the tests about too many; a socket may have a quarter of that.
+/// `max_flows` in the tests with too many flows. A socket may have a quarter of it.
 const MOST: usize = 1024;
 
 fn port(socket: &UdpSocket) -> u16 {
     socket.local_addr().unwrap().port()
 }
 
-/// One of ten thousands of addresses on loopback.
+/// Returns one of 65,536 loopback addresses.
 fn address(number: usize) -> Ipv4Addr {
     let [.., high, low] = number.to_be_bytes();
     Ipv4Addr::new(127, 1, high, low)
 }
 
-/// UDP flows of a local port among some events.
+/// Returns the events of a kind about UDP flows of a local port.
 fn of_port(events: &Events, kind: &str, port: u16) -> Events {
     events.of(kind).with("event.network.protocol", "UDP").with("local.port.number", port)
 }
 
 #[test]
 fn a_server_has_a_flow_with_each_of_its_clients() {
-    // Emulated machines are slow.
+    // Emulated machines are too slow for more.
     let count = if long(1) == Duration::from_millis(1) { 10_000 } else { 1000 };
     let namespace = Netns::new();
     let daemon = Daemon::start();
@@ -63,7 +63,7 @@ fn a_server_has_a_flow_with_each_of_its_clients() {
         };
         until(20_000, || format!("{} flows; {:#}", rows(), daemon.health()), || rows() == count);
     });
-    // All its flows end at once with it.
+    // All flows of the server end at once with its socket.
     until(20_000, || format!("{:#}", daemon.health()), || daemon.list(namespace.inode).is_empty());
     let all = daemon.stop();
     assert!(all.of("Data Loss").is_empty(), "{:#?}", all.of("Data Loss"));
@@ -91,13 +91,13 @@ fn a_server_has_a_flow_with_each_of_its_clients() {
     assert_eq!(events.of("IP Listen End").len(), count + 1);
 }
 
-/// Datagrams and bytes that flows have sent, and received, together.
+/// Returns the totals of several flows together, in the same form as [`totals`].
 fn sums(closes: &Events) -> (u64, u64, u64, u64) {
     let sum = |name: &str| closes.sum(&format!("event.network.{name}"));
     (sum("packetsSent"), sum("bytesSent"), sum("packetsReceived"), sum("bytesReceived"))
 }
 
-/// A server, and a client that is many: it sends each datagram from another address.
+/// A server, and a client that sends each datagram from another address, like many clients.
 struct Crowd {
     server: UdpSocket,
     client: UdpSocket,
@@ -109,7 +109,7 @@ impl Crowd {
         Self { server: udp("127.0.0.1:0"), client: udp("0.0.0.0:0"), count: 0 }
     }
 
-    /// A datagram of ten bytes from so many new addresses, each of which is answered with twenty.
+    /// Sends a datagram of ten bytes from each of `more` new addresses; the server answers each with twenty bytes.
     fn grow(&mut self, more: usize) {
         let SocketAddr::V4(to) = self.server.local_addr().unwrap() else { panic!("no IPv4") };
         for number in self.count..self.count + more {
@@ -122,13 +122,13 @@ impl Crowd {
         self.count += more;
     }
 
-    /// Ends it and gives its ports, and how many ends it had.
+    /// Closes the sockets; returns the server's and the client's port, and the number of the client's addresses.
     fn end(self) -> (u16, u16, u64) {
         (port(&self.server), port(&self.client), self.count as u64)
     }
 }
 
-/// Sends ten bytes from an address of this machine, whatever the socket is bound to.
+/// Sends ten bytes from any address of this machine, chosen by `IP_PKTINFO`.
 fn send_from(socket: &UdpSocket, from: Ipv4Addr, to: SocketAddrV4) {
     let source = libc::in_addr { s_addr: u32::from(from).to_be() };
     let information = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: source, ipi_addr: libc::in_addr { s_addr: 0 } };
@@ -138,22 +138,22 @@ fn send_from(socket: &UdpSocket, from: Ipv4Addr, to: SocketAddrV4) {
     assert_eq!(sent.unwrap(), 10);
 }
 
-/// Two sockets of which one has sent to the other.
+/// Returns two sockets; the first has sent a datagram to the second.
 fn pair_of_sockets() -> (UdpSocket, UdpSocket) {
     let (from, to) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
     deliver(&from, (&to, to.local_addr().unwrap()), 10);
     (from, to)
 }
 
-/// The folded rows in a namespace.
+/// Returns the folded rows of a namespace.
 fn folded(daemon: &Daemon, namespace: &Netns) -> Vec<Value> {
     let mut rows = daemon.list_all(namespace.inode);
     rows.retain(|row| row["folded"] == true);
     rows
 }
 
-/// Checks a crowd's flows when it has ended: one is folded and stands for all without a flow of their own; together they have
-/// moved everything. Gives how many have a flow of their own.
+/// Checks the flows of a crowd that has ended: one is folded and counts for all clients without their own flow, and the
+/// totals of all together are exact. Returns the number of clients with their own flow.
 fn is_all_there(events: &Events, (server_port, client_port, count): (u16, u16, u64)) -> u64 {
     let is_folded = |events: &Events, is_folded: bool| {
         let mut events = events.clone();
@@ -180,7 +180,7 @@ fn is_all_there(events: &Events, (server_port, client_port, count): (u16, u16, u
     let rest = count - own;
     assert_eq!(totals(&close), (rest, rest * 20, rest, rest * 10), "{own} have flows of their own: {close:#}");
     assert_eq!(sums(&closes), (count, count * 20, count, count * 10));
-    // The other end is one flow, or folded too if there was no room for it.
+    // The other end is one flow, or a single and a folded one if there was no room.
     assert_eq!(sums(&of_port(events, "IP Close", client_port)), (count, count * 10, count, count * 20));
     own
 }
@@ -192,7 +192,8 @@ fn a_socket_with_too_many_flows_is_folded() {
     let (crowd, earlier, later) = namespace.run(|| {
         let earlier = pair_of_sockets();
         let mut crowd = Crowd::new();
-        // More than a quarter, less than there is room for; it is seen when somebody looks, or every ten seconds.
+        // The crowd has more flows than its share, but fewer than there is room for. The daemon finds out at a sweep:
+        // before a snapshot, or every ten seconds.
         crowd.grow(MOST / 4 + 44);
         until(
             30_000,
@@ -210,7 +211,7 @@ fn a_socket_with_too_many_flows_is_folded() {
         assert_eq!(rows.len(), 1, "{rows:#?}");
         assert_eq!(rows[0]["local_port"], port(&crowd.server));
         assert!(rows[0].get("remote_address").is_none() && rows[0].get("remote_port").is_none(), "{:#}", rows[0]);
-        // Others have flows of their own as before: those they had, and new ones.
+        // Other sockets keep their flows and get new ones.
         let later = pair_of_sockets();
         deliver(&earlier.0, (&earlier.1, earlier.1.local_addr().unwrap()), 15);
         (crowd.end(), ports(&earlier), ports(&later))
@@ -244,10 +245,10 @@ fn nothing_is_lost_when_there_is_no_room_at_all() {
     let daemon = Daemon::start_configured(&format!("max_flows = {MOST}"));
     let (crowd, late) = namespace.run(|| {
         let mut crowd = Crowd::new();
-        // Faster than anybody looks.
+        // The crowd grows faster than the daemon sweeps.
         crowd.grow(MOST * 3 / 2);
         let late = pair_of_sockets();
-        // TCP is not touched by all this.
+        // TCP is not affected.
         drop(connected("127.0.0.1"));
         moment();
         (crowd.end(), ports(&late))
@@ -264,7 +265,7 @@ fn nothing_is_lost_when_there_is_no_room_at_all() {
     assert_eq!((tcp.of("IP Connect").len(), tcp.of("IP Close").len()), (2, 2), "{tcp:#?}");
 }
 
-/// The kernel folds by itself when nobody looks: a flood at one port is no reason to fold what others do.
+/// The BPF programs fold by themselves between sweeps. A flood at one port must not fold the flows of other sockets.
 #[test]
 fn a_flood_at_one_port_leaves_room_for_others_while_the_daemon_is_stopped() {
     let namespace = Netns::new();
@@ -282,7 +283,7 @@ fn a_flood_at_one_port_leaves_room_for_others_while_the_daemon_is_stopped() {
     let all = daemon.stop();
     assert!(all.of("Data Loss").is_empty(), "{:#?}", all.of("Data Loss"));
     let events = all.within(&namespace);
-    // Within each second: it may have taken more than one.
+    // The programs limit the new flows of a socket in each second, and the flood may have taken several.
     let own = is_all_there(&events, crowd) as usize;
     assert!((MOST / 4..MOST).contains(&own), "{own}");
     for (from, to) in late {
@@ -293,9 +294,9 @@ fn a_flood_at_one_port_leaves_room_for_others_while_the_daemon_is_stopped() {
     }
 }
 
-/// More sockets than there is room for, so that nothing can be folded: what is not counted is told.
+/// With more sockets than `max_flows` nothing can be folded: the datagrams that are not counted are reported.
 #[test]
-fn what_no_flow_counts_is_told_and_tcp_is_as_before() {
+fn what_no_flow_counts_is_reported_and_tcp_is_as_before() {
     let namespace = Netns::new();
     let daemon = Daemon::start_configured(&format!("max_flows = {MOST}"));
     let late = namespace.run(|| {
@@ -309,7 +310,7 @@ fn what_no_flow_counts_is_told_and_tcp_is_as_before() {
         until(15_000, || format!("{:#}", daemon.health()), || daemon.health()["flows"]["uncounted"].as_u64() > Some(0));
         drop((server, accepted));
         until(15_000, || format!("{:#}", daemon.health()), || daemon.list(namespace.inode).is_empty());
-        // There is room again.
+        // Now there is room for flows again.
         ports(&pair_of_sockets())
     });
     until(15_000, || format!("{:#}", daemon.health()), || daemon.list(namespace.inode).is_empty());
@@ -321,7 +322,7 @@ fn what_no_flow_counts_is_told_and_tcp_is_as_before() {
     assert_eq!(losses.sum("loss.count"), uncounted);
     assert_eq!(losses.with("loss.stage", "flows").len(), losses.len(), "{losses:#?}");
     let events = all.within(&namespace);
-    // One of the many before may have had the same port, but not with the same other end.
+    // An earlier socket may have had the same port, but not with the same remote end.
     let late = of_port(&events, "IP Close", late.0).with("remote.port.number", late.1);
     assert_eq!(sums(&late), (1, 10, 0, 0));
     let tcp = events.with("event.network.protocol", "TCP");
@@ -330,7 +331,7 @@ fn what_no_flow_counts_is_told_and_tcp_is_as_before() {
     }
 }
 
-/// The ring is full of what flows tell, and then of what TCP tells: flows are found in the kernel's map.
+/// Records of flows that do not fit into the ring are no loss: the daemon finds the flows in the kernel's map.
 #[test]
 fn a_full_ring_costs_flows_nothing() {
     let namespace = Netns::new();
@@ -340,8 +341,8 @@ fn a_full_ring_costs_flows_nothing() {
         let pairs: Vec<_> = (0..100).map(|_| pair_of_sockets()).collect();
         let flows: Vec<_> = pairs.iter().map(ports).collect();
         daemon.signal(Signal::SIGCONT);
-        let told = || daemon.events().within(&namespace).of("IP Connect").len();
-        until(20_000, || format!("{}: {:#}", told(), daemon.health()), || told() == 200);
+        let count = || daemon.events().within(&namespace).of("IP Connect").len();
+        until(20_000, || format!("{}: {:#}", count(), daemon.health()), || count() == 200);
         daemon.signal(Signal::SIGSTOP);
         drop(pairs);
         daemon.signal(Signal::SIGCONT);

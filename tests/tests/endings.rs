@@ -1,4 +1,4 @@
-//! Every way a connection can end: in each state, by either side, by nobody.
+//! Every way in which a connection ends: in each state, by either side, by a timeout, and by an administrator.
 
 use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -9,11 +9,11 @@ use netconn_tests::{Daemon, Events, Forked, Netns, Pair, moment, pause, reset, r
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 
-/// A connection over a cable: this end (10.0.0.1), and the other.
+/// A connection over a cable, from 10.0.0.1 (`here`) to 10.0.0.2 (`there`).
 struct Link {
     pair: Pair,
     daemon: &'static Daemon,
-    /// `None` when closed.
+    /// This end; `None` when it is closed.
     here: Option<TcpStream>,
     there: TcpStream,
 }
@@ -33,7 +33,7 @@ impl Link {
         self.here.as_ref().unwrap()
     }
 
-    /// Nothing arrives there any more.
+    /// Drops all packets that arrive at the other end from now on.
     fn silence(&self) {
         self.pair.there.exec("nft", &["add table inet t"]);
         self.pair.there.exec("nft", &["add chain inet t in { type filter hook input priority 0; policy drop; }"]);
@@ -43,20 +43,20 @@ impl Link {
         self.pair.there.exec("nft", &["flush ruleset"]);
     }
 
-    /// Waits for the state of this end in the table, which is what `ss` says.
+    /// Waits until this end has a state in the table, and checks that the table equals `ss`.
     fn wait_for(&self, state: &str) {
         let list = || self.daemon.list_all(self.pair.here.inode);
         until(8000, || format!("{:#?}", list()), || list().iter().any(|row| row["state"] == state));
         assert_eq!(rows(&self.daemon.list_all(self.pair.here.inode)), ss(&self.pair.here));
     }
 
-    /// Waits until this end is in no state any more.
+    /// Waits until this end is no longer in the table.
     fn wait_for_the_end(&self) {
         let list = || self.daemon.list_all(self.pair.here.inode);
         until(15_000, || format!("{:#?}", list()), || list().is_empty());
     }
 
-    /// Ends the daemon and gives how this end was closed, which is told once.
+    /// Closes both ends and returns the only `IP Close` of this end.
     fn close(self) -> Value {
         moment();
         let Self { pair, daemon, here, there } = self;
@@ -66,7 +66,7 @@ impl Link {
     }
 }
 
-/// The one close, of the one connection.
+/// Returns the only `IP Close`, which is that of the only connection.
 fn one_close(events: &Events) -> Value {
     assert_eq!(events.of("IP Connect").one()["event.network.connectionStatus"], "SUCCESS");
     events.of("IP Close").one().clone()
@@ -99,7 +99,7 @@ fn a_reset_in_each_state_is_the_peers() {
                 link.there.shutdown(Shutdown::Write).unwrap();
                 link.wait_for("CLOSE_WAIT");
                 link.silence();
-                // The kernel alone has it then.
+                // The process closes its socket, and only the kernel still has it.
                 link.here.take();
             }
             _ => {}
@@ -139,7 +139,7 @@ fn both_may_close_at_once() {
 }
 
 #[test]
-fn whoever_closes_first_is_told() {
+fn whoever_closes_first_is_reported() {
     for here_first in [true, false] {
         let link = Link::new();
         let Link { pair, daemon, here, there } = link;
@@ -168,7 +168,7 @@ fn a_peer_that_is_not_heard_of_any_more_times_out() {
     assert_eq!(close["event.network.closeReason"], "timed_out");
     assert_eq!(close["event.network.errno"], 110);
 
-    // What was sent is not acknowledged in time.
+    // The second connection times out because sent data is not acknowledged.
     let link = Link::new();
     SockRef::from(link.here()).set_tcp_user_timeout(Some(Duration::from_secs(1))).unwrap();
     link.silence();
@@ -215,7 +215,7 @@ fn time_wait_has_the_owner_that_it_had() {
         let pid = child.pid;
         child.join();
         moment();
-        // Half of it is a minisock already.
+        // The client's end is a minisock now.
         assert_eq!(rows(&daemon.list_all(namespace.inode)), ss(&namespace));
         drop(server);
         (pid, peer.port())
@@ -229,7 +229,7 @@ fn time_wait_has_the_owner_that_it_had() {
     assert_eq!(row["attribution"], "connect");
     assert_eq!(row["direction"], "OUTGOING");
     assert!(row["process_name"].is_string() && row["connection_id"].is_string() && row["started_at"].is_string());
-    // It is there on request only.
+    // `list` only shows it on request.
     let shown =
         |state: &str| daemon.text(&["list", "-H", "--state", state, "--namespace", &namespace.inode.to_string()]);
     assert_eq!(shown("time-wait").lines().count(), 1);

@@ -1,4 +1,4 @@
-//! The table against `ss`, in the middle of everything that connections can do.
+//! Compares the table with `ss` while connections begin, change and end at random.
 
 use std::{
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 2500;
 /// SYNs to this port are dropped.
 const SILENT_PORT: u16 = 81;
 
-/// What a worker holds, until it drops it.
+/// What a worker holds until it drops it.
 #[expect(dead_code, reason = "held, not looked at")]
 enum Held {
     Both(TcpStream, TcpStream),
@@ -28,17 +28,17 @@ enum Held {
     Listener(TcpListener),
 }
 
-/// One random step.
+/// Does one random step.
 fn step(random: &mut Random, held: &mut Vec<Held>, servers: &[TcpListener], connections: &AtomicUsize) {
     let server = &servers[random.below(servers.len())];
     let to = server.local_addr().unwrap();
-    // Two descriptors for each: six workers stay below the usual limit of 1,024.
+    // Each has up to two descriptors, so that six workers stay below the usual limit of 1,024.
     if held.len() > 70 {
         return drop(held.swap_remove(random.below(held.len())));
     }
     match random.below(12) {
         0..=4 => {
-            // An IPv6 wildcard listener is reached over IPv4 too.
+            // An IPv6 wildcard listener also accepts IPv4.
             let address: IpAddr = match to.ip() {
                 IpAddr::V6(any) if any.is_unspecified() => {
                     ["::1", "127.0.0.1", "::ffff:127.0.0.2"][random.below(3)].parse().unwrap()
@@ -79,15 +79,15 @@ fn step(random: &mut Random, held: &mut Vec<Held>, servers: &[TcpListener], conn
     }
 }
 
-/// What is done to the daemon between two looks.
+/// What happens to the daemon between two comparisons.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trouble {
     Nothing,
-    /// It is stopped for so long that records are lost.
+    /// It is stopped until records are lost.
     Stopped,
-    /// It does not see some changes, and nobody counts them.
+    /// It misses some changes, and no counter shows that.
     Unseen,
-    /// It is killed, and started again while everything goes on.
+    /// It is killed and started again while the workers go on.
     Killed,
 }
 
@@ -103,12 +103,12 @@ fn the_table_equals_ss_after_any_loss() {
 
 #[test]
 fn the_table_equals_ss_after_any_restart() {
-    // To start takes an emulated machine seconds.
+    // Each start takes seconds on an emulated machine.
     let moments = if long(1) == Duration::from_millis(1) { MOMENTS / 2 } else { MOMENTS / 5 };
     churn(Daemon::start(), moments, Trouble::Killed);
 }
 
-/// Everything that connections can do at once, with looks at the table in the middle of it.
+/// Runs workers that make, change and end connections, and compares the table with `ss` at `moments` moments.
 fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
     let namespace = Netns::new();
     namespace.exec("nft", &["add table inet t"]);
@@ -116,7 +116,7 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
     namespace.exec("nft", &[&format!("add rule inet t in tcp dport {SILENT_PORT} drop")]);
     let is_emulated = long(1) != Duration::from_millis(1);
     let connections_wanted = if is_emulated { CONNECTIONS / 10 } else { CONNECTIONS };
-    // Steps share it; a look at the table excludes them.
+    // Each step holds it shared; a comparison holds it exclusively, so that no step runs meanwhile.
     let pause = RwLock::new(());
     let (end, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
     let daemon = thread::scope(|scope| {
@@ -130,7 +130,7 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
                 let mut held = Vec::new();
                 while !end.load(Ordering::Relaxed) {
                     if is_emulated {
-                        // A daemon that starts needs its part of the processors.
+                        // A starting daemon needs CPU time, too.
                         thread::sleep(Duration::from_millis(5));
                     }
                     let _going = pause.read().unwrap();
@@ -146,7 +146,8 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
                 Trouble::Nothing | Trouble::Unseen => {}
                 Trouble::Stopped => {
                     daemon.signal(Signal::SIGSTOP);
-                    // Once for as long as somebody may look at it in a debugger.
+                    // The time is fixed, because a stopped daemon cannot report that its ring is full. The first stop
+                    // is as long as one in a debugger.
                     thread::sleep(Duration::from_millis(if moment == 1 && !is_emulated { 5000 } else { 100 }));
                     daemon.signal(Signal::SIGCONT);
                 }
@@ -171,13 +172,14 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
         Trouble::Stopped | Trouble::Unseen => {
             return assert!(!daemon.stop_for("Data Loss").is_empty(), "this test is about losses");
         }
-        // What began and ended while no daemon ran is known to nobody; but no line is torn.
+        // A connection that begins and ends while no daemon runs is not recorded. Reading the events checks that no
+        // line is torn.
         Trouble::Killed => return drop(daemon.stop_for("Data Loss")),
     }
     let missed_runs = daemon.missed_runs();
     let all = daemon.stop();
-    // Emulation makes losses likely; elsewhere only what the kernel did not run may be missing. What began and ended in
-    // between is not counted then.
+    // Records may be lost on an emulated machine, and after a missed run on any other. A connection that began and
+    // ended during the loss is not in the events, so the numbers are not compared then.
     if !all.of("Data Loss").is_empty() && (is_emulated || missed_runs != 0) {
         return;
     }
@@ -188,11 +190,11 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
     assert_eq!(events.of("IP Listen").len(), events.of("IP Listen End").len());
 }
 
-/// Compares the table with `ss` while nothing happens; gives the states there were.
+/// Compares the table with `ss` while no worker runs, and returns the states of the sockets.
 fn compare(daemon: &Daemon, namespace: &Netns, moment: usize) -> Vec<String> {
-    // Nothing else happens now, but the kernel's timers end sockets in TIME_WAIT. What `ss` says before and after the look
-    // at the table has to be in the table, and nothing may be that it says neither time. Answers on loopback are there at
-    // once, but on a busy machine the last ones may be on their way: what differs for longer is wrong.
+    // The workers are paused, but the kernel's timers end sockets in TIME_WAIT. So `ss` is read before and after the
+    // table: the table must have every socket that is in both, and no socket that is in neither. On a busy machine the
+    // last packets on loopback may still be on their way, so only a difference that lasts is an error.
     let since = Instant::now();
     let (missing, more, after) = loop {
         thread::sleep(long(20));
@@ -214,7 +216,7 @@ fn compare(daemon: &Daemon, namespace: &Netns, moment: usize) -> Vec<String> {
     after.into_iter().map(|(state, _, _)| state).collect()
 }
 
-/// What one list has more than the other; both are sorted, and equal sockets count as often as they are there.
+/// Returns the sockets that `one` has and `other` does not. Both must be sorted; equal sockets are counted.
 fn only(one: &[TcpRow], other: &[TcpRow]) -> Vec<TcpRow> {
     let mut other = other.iter().peekable();
     let is_only = |socket: &&TcpRow| {
@@ -224,7 +226,7 @@ fn only(one: &[TcpRow], other: &[TcpRow]) -> Vec<TcpRow> {
     one.iter().filter(is_only).cloned().collect()
 }
 
-/// What both lists have.
+/// Returns the sockets that both lists have.
 fn common(one: &[TcpRow], other: &[TcpRow]) -> Vec<TcpRow> {
     only(one, &only(one, other))
 }
@@ -245,7 +247,7 @@ fn what_was_there_before_is_there() {
         let halved = TcpStream::connect(("::1", port)).unwrap();
         let (other, _) = listener.accept().unwrap();
         halved.shutdown(Shutdown::Write).unwrap();
-        let waiting = TcpStream::connect(("::1", port)).unwrap(); // never accepted
+        let waiting = TcpStream::connect(("::1", port)).unwrap(); // It is never accepted.
 
         let daemon = Daemon::start();
         assert_eq!(ss(&namespace), rows(&daemon.list_all(namespace.inode)));
@@ -253,16 +255,18 @@ fn what_was_there_before_is_there() {
             assert_eq!(row["pid"], std::process::id(), "{row}");
             assert!(row.get("started_at").is_none(), "no start is invented");
         }
-        // The child that was not accepted is among nobody's open files; it is its listener's.
+        // The child socket that was not accepted is no process's open file, so it belongs to the listener's owner.
         let found: Vec<_> = daemon.list(namespace.inode).iter().map(|row| row["attribution"].clone()).collect();
         assert_eq!(found.iter().filter(|how| *how == "scan").count(), 6);
         assert_eq!(found.iter().filter(|how| *how == "listener").count(), 1);
-        // Children of a listener that was there before know it.
+        // A later child of a listener that is older than the daemon also belongs to the listener's owner.
         let later = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let found = daemon.list(namespace.inode);
         let heirs = found.iter().filter(|row| row["attribution"] == "listener" && row["pid"] == std::process::id());
         assert_eq!(heirs.count(), 2);
         drop((client, server, halved, other, waiting, later, listener));
+        // Lets the last packets pass on loopback. The time is fixed, because the events are read only after the
+        // daemon's end.
         thread::sleep(long(50));
 
         let events = daemon.stop().within(&namespace);

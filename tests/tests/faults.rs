@@ -1,11 +1,11 @@
-//! What goes wrong inside: hooks that do not load, no memory, iterators that break off. The daemon runs on and says so.
+//! Internal faults: hooks that do not load, no memory, and iterators that fail. The daemon goes on and reports them.
 
 use std::net::{TcpListener, TcpStream};
 
 use netconn_tests::{Daemon, Netns, connected, long, moment, rows, ss, until};
 use serde_json::Value;
 
-/// A listener and a connection through it that ends, and what must be told of them with any fault.
+/// Makes a listener and a connection that ends, and checks the events that they must have with any fault.
 fn scene(namespace: &Netns, daemon: Daemon, fault: &str) {
     namespace.run(|| {
         let (listener, client, server) = connected("127.0.0.1");
@@ -21,7 +21,7 @@ fn scene(namespace: &Netns, daemon: Daemon, fault: &str) {
     assert!(connects.values("src.process.pid").iter().all(|pid| *pid == std::process::id()), "{fault}: {connects:#?}");
 }
 
-/// The verdict on a hook.
+/// Returns the status of a hook in `/v1/health`.
 fn verdict(daemon: &Daemon, hook: &str) -> Value {
     let health = daemon.health();
     health["hooks"].as_array().unwrap().iter().find(|status| status["hook"] == hook).unwrap().clone()
@@ -38,24 +38,24 @@ fn each_hook_can_be_missing() {
         .collect();
     assert!(hooks.len() > 10, "{hooks:?}");
     let is_emulated = long(1) != std::time::Duration::from_millis(1);
-    // There each start of a daemon takes seconds.
+    // A start takes seconds on an emulated machine, so only some hooks are left out there.
     let some = ["tp_btf/sched_process_exec", "iter/tcp", "iter/task_file", "tp_btf/tcp_rcv_space_adjust"];
     for title in hooks.iter().filter(|title| !is_emulated || some.contains(&title.as_str())) {
         let name = title.split_once('/').unwrap().1;
         if name.starts_with("inet_sock_set_state") {
-            continue; // It cannot do without, see `one_hook_is_needed`.
+            continue; // The daemon does not start without it, see `one_hook_is_needed`.
         }
         let namespace = Netns::new();
         let daemon = Daemon::start_with(&["--without-hook", name]);
         let verdict = verdict(&daemon, title);
         assert_eq!(verdict["verdict"], "unsupported", "{verdict}");
         assert!(verdict["instead"].as_str().is_some_and(|instead| !instead.is_empty()), "{verdict}");
-        // Its exit code says whether all sockets are known, which without iterators they are not.
+        // The exit code of `doctor` is not checked: it fails without iterators, because not all sockets are known then.
         let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
         assert!(text.contains("left out on request") && text.contains("was seen after"), "{title}: {text}");
         let start = daemon.events().of("Sensor Start").one().clone();
         assert!(start["sensor.hooksMissing"].as_str().unwrap().contains(name), "{start}");
-        // What was there before is then known by nobody, but this daemon's own connections are.
+        // Older connections may be unknown, but those that begin while the daemon runs are not.
         scene(&namespace, daemon, title);
     }
 }
@@ -78,9 +78,9 @@ fn without_memory_the_table_remembers() {
     let before = namespace.run(|| connected("::1"));
     let daemon = Daemon::start_with(&["--fault", "memory"]);
     if verdict(&daemon, "helper/bpf_sk_storage_get")["verdict"] != "attached" {
-        return; // Nothing is kept with sockets there, see `attempts.rs` for what is done instead.
+        return; // This kernel has no socket storage for connections; `attempts.rs` tests what is done instead.
     }
-    // What was there before is in the table too, and no snapshot takes it for missed.
+    // Older connections are in the table, too, and no snapshot counts them as missed.
     for _ in 0..3 {
         assert_eq!(ss(&namespace), rows(&daemon.list_all(namespace.inode)));
     }

@@ -1,4 +1,4 @@
-//! UDP flows: who, with whom, in which direction and how much, against what tcpdump has seen.
+//! UDP flows: their processes, ends, directions and totals, compared with tcpdump.
 
 use std::{
     collections::HashSet,
@@ -18,14 +18,15 @@ use nix::sys::socket::{
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-/// Sizes of the datagrams of an exchange: none, one byte, what QUIC pads its first packets to, and the most there can be.
+/// Sizes of the datagrams of an exchange in bytes: empty, one byte, a first packet of QUIC, one that is more than most
+/// frames hold, and the largest of IPv4.
 const SIZES: [usize; 5] = [0, 1, 1200, 9000, 65_507];
 
 fn port(socket: &UdpSocket) -> u16 {
     socket.local_addr().unwrap().port()
 }
 
-/// The ends of all UDP flows of a namespace.
+/// Waits for the `IP Close` of all UDP flows of a namespace: see [`ended_flows`].
 fn ended(namespace: &Netns, count: usize) -> Events {
     ended_flows(Daemon::shared(), namespace, "UDP", count, |_| true)
 }
@@ -35,7 +36,7 @@ fn every_exchange_is_a_flow_at_either_end() {
     for (server, family, to) in [
         ("127.0.0.1", Domain::IPV4, "127.0.0.1"),
         ("::1", Domain::IPV6, "::1"),
-        // IPv6 sockets that serve and use IPv4.
+        // An IPv6 socket at one end, and IPv4 at the other.
         ("::", Domain::IPV4, "127.0.0.1"),
         ("127.0.0.1", Domain::IPV6, "::ffff:127.0.0.1"),
     ] {
@@ -63,6 +64,7 @@ fn exchange(server: &str, family: Domain, to: &str, is_connected: bool) {
             let sent = if is_connected { client.send(&datagram) } else { client.send_to(&datagram, to) };
             assert_eq!(sent.unwrap(), size);
             assert_eq!(client.recv_from(&mut vec![0; 65_536]).unwrap().0, size);
+            // The time is fixed, because the duration of the flow is compared with the sum.
             thread::sleep(Duration::from_millis(10));
         }
         took = since.elapsed();
@@ -84,7 +86,7 @@ fn exchange(server: &str, family: Domain, to: &str, is_connected: bool) {
         assert_eq!(close["event.network.closeReason"], "local");
         assert_eq!(close["src.process.pid"], pid, "{what}: {close:#}");
         assert_eq!(close["src.process.attribution"], attribution, "{what}: {close:#}");
-        // The initiator is src, whichever end is ours.
+        // src is the initiator in the events of both ends.
         assert_eq!(close["src.port.number"], client_port);
         assert_eq!(close["dst.port.number"], server_port);
         let duration = close["event.network.durationMs"].as_f64().unwrap();
@@ -92,7 +94,7 @@ fn exchange(server: &str, family: Domain, to: &str, is_connected: bool) {
     }
     let hashes = closes.values("event.network.communityId");
     assert!(hashes[0].is_string() && hashes[0] == hashes[1], "{what}: {hashes:?}");
-    // Only the server was bound.
+    // Only the server's socket was bound by the program.
     let events = || daemon.events().within(&namespace);
     until(5000, || format!("{:#?}", events()), || !events().of("IP Listen End").is_empty());
     for kind in ["IP Listen", "IP Listen End"] {
@@ -117,7 +119,7 @@ fn bytes_are_those_on_the_wire() {
         let to = server.local_addr().unwrap();
         let mut random = Random(0x9E37_79B9_7F4A_7C15);
         for number in 0..500 {
-            // As QUIC; each fiftieth is more than fits into a frame.
+            // Most datagrams are as large as those of QUIC; every fiftieth is fragmented.
             let size = if number % 50 == 0 { 8000 } else { random.below(1453) };
             let from = deliver(&client, (&server, to), size);
             deliver(&server, (&client, from), random.below(1453));
@@ -162,7 +164,7 @@ fn what_the_kernel_cuts_or_joins_counts_in_pieces() {
         let bytes = 10 * PART as u64;
         assert_eq!(totals(&client), (110, bytes, 0, 0), "joined: {is_joined}: {client:#}");
         assert_eq!(totals(&server), (0, 0, 110, bytes), "joined: {is_joined}: {server:#}");
-        // On loopback the whole passes.
+        // Loopback does not split the datagrams, so tcpdump has seen larger ones, but as many bytes.
         assert_eq!(wire.totals().1, bytes);
     }
 }
@@ -217,11 +219,11 @@ fn who_sends_first_decides_the_direction() {
     let capture = Capture::start(&namespace, "lo");
     let (first_port, second_port) = namespace.run(|| {
         let (first, second) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
-        // Both connect; that is no datagram.
+        // Both connect, which sends no datagram.
         first.connect(second.local_addr().unwrap()).unwrap();
         second.connect(first.local_addr().unwrap()).unwrap();
         first.send(&[0; 10]).unwrap();
-        // recv without an address, of which no hook tells.
+        // `recv` takes no address, so it runs no recvmsg hook.
         assert_eq!(second.recv(&mut [0; 100]).unwrap(), 10);
         second.send(&[0; 20]).unwrap();
         assert_eq!(first.recv(&mut [0; 100]).unwrap(), 20);
@@ -252,7 +254,7 @@ fn connecting_again_is_another_flow() {
         }
         (port(&client), [port(&first), port(&second)])
     });
-    // One for each remote end, however often it is connected; two of the servers.
+    // The client has one flow for each remote end, although it connects to one twice; each server has one.
     let closes = ended(&namespace, 4);
     for (port, expected) in [(ports[0], (2, 40, 0, 0)), (ports[1], (1, 20, 0, 0))] {
         let close = between(&closes, client_port, port);
@@ -283,7 +285,7 @@ fn a_shared_socket_belongs_to_whom_used_it_first() {
         }
         shared_port = port(&shared);
         flows = sinks.each_ref().map(|sink| (port(sink), children[0].pid)).into();
-        // It lives for as long as anybody has it open.
+        // The socket lives until the last process closes it.
         drop(shared);
         let [first, second] = children;
         drop(first);
@@ -337,7 +339,7 @@ fn of_several_sockets_at_one_port_it_is_the_one_that_was_chosen() {
     namespace.run(|| {
         let pid = |_: &[u8]| std::process::id().to_ne_bytes().to_vec();
         let servers: Vec<_> = (0..4).map(|_| Echo::answering("127.0.0.1", 5302, pid)).collect();
-        // All at once, so that each has a port of its own.
+        // All clients exist at once, so that each has its own port.
         let clients: Vec<_> = (0..40).map(|_| unbound(Domain::IPV4)).collect();
         for client in &clients {
             client.send_to(&[0; 10], "127.0.0.1:5302").unwrap();

@@ -1,4 +1,5 @@
-//! The history: it has what `--events` has, within its limits, whatever is killed, breaks or fills up.
+//! The history has the same events as `--events`, and stays within its limits, also after kills, with broken converters
+//! and on full disks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,12 +24,12 @@ use nix::{
 };
 use serde_json::Value;
 
-/// Sixteen segments of 256 kB, each of 60 connections: no segment is longer in these tests.
+/// A history of sixteen segments of 256 kB, the longest in these tests. Each has the events of 60 connections.
 const SMALL: &str = "history_bytes = 4194304";
-/// In milliseconds.
+/// An hour in milliseconds.
 const HOUR: u64 = 3_600_000;
 
-/// Connections with both ends here: four events each, of a kilobyte.
+/// Makes connections with both ends in the namespace: each has four events of a kilobyte.
 fn connect(namespace: &Netns, count: usize) {
     namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -40,7 +41,7 @@ fn connect(namespace: &Netns, count: usize) {
     });
 }
 
-/// What health says of the history.
+/// Returns the part of `/v1/health` about the history.
 fn health(daemon: &Daemon) -> Value {
     daemon.health()["history"].clone()
 }
@@ -49,7 +50,7 @@ fn number(daemon: &Daemon, name: &str) -> u64 {
     health(daemon)[name].as_u64().unwrap_or_else(|| panic!("no {name}: {:#}", health(daemon)))
 }
 
-/// Waits for a number of health to be at least so much.
+/// Waits until a number of the history's health is at least `least`.
 fn until_at_least(daemon: &Daemon, name: &str, least: u64) {
     until(60_000, || format!("{name}: {:#} {}", health(daemon), daemon.log()), || number(daemon, name) >= least);
 }
@@ -63,7 +64,8 @@ fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// The numbers of the events of each run of the daemon: both are in `event.id`.
+/// Returns the numbers of the events of each run of the daemon. `event.id` has the run and the number; none may be
+/// there twice.
 fn runs(events: &Events) -> BTreeMap<String, BTreeSet<u64>> {
     let mut runs: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
     for id in events.values("event.id") {
@@ -91,7 +93,7 @@ fn it_is_what_the_event_file_is() {
     let metrics = daemon.ask("/metrics").unwrap();
     assert!(metrics.contains("\nnetconn_history_segments_waiting 0\n"), "{metrics}");
     assert!(metrics.contains("state/events\",stage=\"disk\"} 0\n"), "{metrics}");
-    // Root writes, the group reads.
+    // Root can write the files, and the group can read them.
     let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap().gid.as_raw();
     let history = daemon.history();
     let paths = history.names().into_iter().map(|name| (history.0.join(name), 0o640));
@@ -107,7 +109,7 @@ fn it_is_what_the_event_file_is() {
     assert_eq!((history.events().of("Sensor Start").len(), history.events().of("Sensor Stop").len()), (1, 1));
 }
 
-/// The process that converts now.
+/// Returns the daemon's child that is converting a segment, if there is one.
 fn converter(daemon: &Daemon) -> Option<Pid> {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).ok()?;
     let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
@@ -132,7 +134,7 @@ fn nothing_is_lost_or_doubled_whenever_something_is_killed() {
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        // Whoever reads while all this happens has each event once, and none that was there is gone.
+        // A concurrent reader finds each event once, and all events that it has found before.
         let reader = scope.spawn(|| {
             let mut known = BTreeMap::new();
             let mut readings = 0;
@@ -149,6 +151,7 @@ fn nothing_is_lost_or_doubled_whenever_something_is_killed() {
         });
         let (mut daemon, mut random) = (first, Random(7));
         for round in 0..16 {
+            // The times are random, so that the kills come at all moments of a conversion.
             thread::sleep(Duration::from_millis(150 + random.below(300) as u64));
             if round % 2 == 0 {
                 let since = std::time::Instant::now();
@@ -158,7 +161,7 @@ fn nothing_is_lost_or_doubled_whenever_something_is_killed() {
                     child = converter(&daemon);
                 }
                 thread::sleep(Duration::from_millis(random.below(170) as u64));
-                // It may have ended by itself.
+                // It may have ended already.
                 child.into_iter().for_each(|child| _ = kill(child, Signal::SIGKILL));
             }
             if round % 3 != 2 {
@@ -179,18 +182,18 @@ fn nothing_is_lost_or_doubled_whenever_something_is_killed() {
     history.check_names();
     let names = history.names();
     assert!(names.iter().all(|name| name.starts_with("events-") && !name.ends_with(".tmp")), "{names:?}");
-    // Of each run all events up to the last one that was written.
-    let (kept, told) = (runs(&history.events()), runs(&Events::read(&killed.event_file())));
-    assert_eq!(kept.len(), told.len());
+    // The history has all events of each run up to the last one it has written.
+    let (kept, written) = (runs(&history.events()), runs(&Events::read(&killed.event_file())));
+    assert_eq!(kept.len(), written.len());
     for (run, numbers) in &kept {
         assert_eq!(Some(numbers.len() as u64), numbers.last().copied(), "{run}");
-        // Which of the two files has more when the daemon is killed is chance.
-        assert!(told[run].is_superset(numbers) || numbers.is_superset(&told[run]), "{run}");
+        // Either output may be ahead of the other when the daemon is killed.
+        assert!(written[run].is_superset(numbers) || numbers.is_superset(&written[run]), "{run}");
     }
     let last = runs(&history.events().of("Sensor Stop"));
     assert_eq!(last.len(), 1);
     let run = last.keys().next().unwrap();
-    assert!(kept[run] == told[run], "who ends in order writes all");
+    assert!(kept[run] == written[run], "a daemon that ends by SIGTERM writes all events");
 }
 
 #[test]
@@ -210,18 +213,19 @@ fn it_stays_within_its_limits_and_is_converted_once_it_can_be() {
     assert_eq!(daemon.log().matches("netconn-search is not installed: `cargo build").count(), 1, "{}", daemon.log());
     let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
     assert!(text.contains("segments stay NDJSON, which takes more room: netconn-search is not installed"), "{text}");
-    // The oldest are gone, the others are there to the last.
-    let (kept, told) = (runs(&history.events()), runs(&daemon.events()));
+    // The oldest events are gone, and all others are there.
+    let (kept, written) = (runs(&history.events()), runs(&daemon.events()));
     let (run, numbers) = kept.iter().next().unwrap();
     let first = *numbers.first().unwrap();
     assert!(first > 1000, "{first}");
     assert_eq!(numbers.len() as u64, numbers.last().unwrap() - first + 1);
-    assert!(numbers.last().unwrap() + 10 > *told[run].last().unwrap());
+    assert!(numbers.last().unwrap() + 10 > *written[run].last().unwrap());
     installed.converter("well");
     until(60_000, || format!("{:#}", health(&daemon)), || number(&daemon, "waiting") == 0);
     until(20_000, || format!("{:?}", history.names()), || history.counts().1 == 1);
     assert!(history.counts().0 > 3 && daemon.log().contains("the history is converted by "), "{}", daemon.log());
-    // While both files of a segment are there, and these are no smaller, some more had to go.
+    // Both files of a segment exist during its conversion, and this converter's are no smaller, so more old events had
+    // to be removed.
     let kept = runs(&history.events());
     let numbers = &kept[run];
     assert!(numbers.len() > 1000, "{}", numbers.len());
@@ -246,7 +250,8 @@ fn what_is_too_old_goes_and_what_is_left_over_is_cleared_away() {
     for name in gone.iter().chain(&kept) {
         write(name, "PAR1\nPAR1\nPAR1");
     }
-    // Torn: nothing of it is left. Torn after an event: that is left. Half a Parquet beside its segment: it is made anew.
+    // A segment that only has a torn line is removed. A segment with an event before the torn line keeps the event.
+    // Half a Parquet file beside its segment is removed, and the segment is converted again.
     write(&gone[3], "{\"event.type\":\"IP Li");
     write(&kept[2], &format!("{}{{\"event.type\":\"IP Li", event(days(4))));
     write(&segment(days(2)), &event(days(2)));
@@ -254,7 +259,7 @@ fn what_is_too_old_goes_and_what_is_left_over_is_cleared_away() {
     write(&broken, "PAR1\n");
     write(&segment(days(5)), &event(days(5)));
     let daemon = killed.start();
-    // The segment that is converted already goes when nobody reads it any more.
+    // A segment that is already converted is removed after the time that readers have to finish (docs/history.md).
     until(20_000, || format!("{:?}", history.names()), || !history.names().contains(&segment(days(2))));
     until(20_000, || format!("{:?}", history.names()), || !history.names().contains(&gone[0]));
     let names = history.names();
@@ -265,7 +270,7 @@ fn what_is_too_old_goes_and_what_is_left_over_is_cleared_away() {
     let oldest = number(&daemon, "oldest");
     assert_eq!(oldest, now - days(32), "{:#}", health(&daemon));
     assert_eq!(number(&daemon, "waiting"), 2, "{:#} {names:?}", health(&daemon));
-    // One segment for both daemons.
+    // The second daemon continues the segment of the first.
     let starts = history.events().of("Sensor Start");
     assert_eq!((starts.len(), history.counts().1), (2, 3), "{names:?}");
     installed.converter("well");
@@ -293,7 +298,7 @@ fn a_broken_converter_costs_nothing() {
             || format!("{mode}: {}", daemon.log()),
             || daemon.log().lines().any(|line| line.contains("did not convert it: ") && line.contains(reason)),
         );
-        // Others go on, on this machine.
+        // Other processes of this machine also cause events meanwhile, so only those of the test are compared.
         let ours = |events: Events| runs(&events.within(&namespace));
         until(5000, || format!("{mode}: {:?}", history.names()), || ours(history.events()) == ours(daemon.events()));
         assert_eq!(history.counts().0, 0, "{mode}: {:?}", history.names());
@@ -330,7 +335,7 @@ fn a_converter_has_little_to_do_harm_with() {
     let files = line("files:");
     let others = files.split(' ').skip(1).filter(|file| !file.starts_with("pipe:") && *file != "/dev/null");
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&str>::new(), "{files}");
-    // It ends with the daemon, whatever happens to that.
+    // The converter ends with the daemon, even if the daemon is killed.
     installed.converter("hang");
     until(60_000, || daemon.log(), || converter(&daemon).is_some());
     let mut child = converter(&daemon).unwrap();
@@ -346,7 +351,7 @@ fn a_converter_has_little_to_do_harm_with() {
     until(5000, || format!("{child} lives on"), || !Path::new(&format!("/proc/{child}")).exists());
 }
 
-/// A small file system over a folder; gone when dropped.
+/// A small file system mounted over a folder. It is unmounted when dropped.
 struct Small(PathBuf);
 
 impl Small {
@@ -372,7 +377,7 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
     let daemon = killed.start();
     connect(&namespace, 50);
     until_at_least(&daemon, "written", 200);
-    // Nothing old can go: there is one segment, which grows.
+    // There is no old segment to remove, only the current one, which grows.
     let filler = history.0.join("filler");
     fs::write(&filler, vec![0; (15 << 20) + (1 << 19)]).unwrap();
     until(
@@ -401,20 +406,20 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
     until(5000, || daemon.log(), || !daemon.events().of("Data Loss").is_empty());
     let lost = number(&daemon, "lost_disk");
     let killed = daemon.end();
-    let told = Events::read(&killed.event_file());
-    let losses = told.of("Data Loss").with("loss.stage", "disk");
+    let written = Events::read(&killed.event_file());
+    let losses = written.of("Data Loss").with("loss.stage", "disk");
     assert_eq!(losses.sum("loss.count"), lost);
-    // The history says itself what it lacks, when it can be written again.
+    // The history also has these `Data Loss` events, written when the disk had room again.
     let own = history.events();
     let own = own.of("Data Loss").with("loss.output", "history");
     assert_eq!((own.sum("loss.count"), own.len()), (lost, losses.len()), "{own:#?}");
-    // What is not in the history is what was counted, and the other file has it.
-    let run = runs(&told).keys().next_back().unwrap().clone();
-    let last = told.of("Sensor Start").values("event.id").last().unwrap().as_str().unwrap().to_owned();
+    // The history lacks exactly as many events as were counted, and the other output has them.
+    let run = runs(&written).keys().next_back().unwrap().clone();
+    let last = written.of("Sensor Start").values("event.id").last().unwrap().as_str().unwrap().to_owned();
     let run = last.split_once('-').map_or(run, |(run, _)| run.to_owned());
-    let (kept, told) = (runs(&history.events()), runs(&told));
-    assert_eq!((told[&run].len() - kept[&run].len()) as u64, lost);
-    assert!(told[&run].is_superset(&kept[&run]) && kept[&run].contains(told[&run].last().unwrap()));
+    let (kept, written) = (runs(&history.events()), runs(&written));
+    assert_eq!((written[&run].len() - kept[&run].len()) as u64, lost);
+    assert!(written[&run].is_superset(&kept[&run]) && kept[&run].contains(written[&run].last().unwrap()));
 }
 
 #[test]
@@ -426,11 +431,11 @@ fn others_may_fill_the_disk_and_the_oldest_gives_way() {
     let _small = Small::over(&history.0);
     let daemon = killed.start();
     connect(&namespace, 1500);
-    // All of it: what is still written would not fit beside the filler.
+    // Waits for all events: those still to be written would not fit beside the filler.
     until_at_least(&daemon, "written", 4 * 1500);
     until_at_least(&daemon, "bytes", 5 << 20);
     let before = number(&daemon, "oldest");
-    // A twentieth of 16 MB is to be free.
+    // The daemon keeps a twentieth of the 16 MB free.
     let filler = history.0.join("filler");
     let system = statvfs(&history.0).unwrap();
     fs::write(&filler, vec![0; (system.blocks_available() * system.fragment_size()) as usize - (600 << 10)]).unwrap();

@@ -1,4 +1,4 @@
-//! ICMP and other protocols beside TCP and UDP: both kinds of ping, raw sockets, a scanner.
+//! ICMP and other protocols besides TCP and UDP: ping with both kinds of sockets, raw sockets, and a scanner.
 
 use std::{
     env, fs,
@@ -14,18 +14,18 @@ use netconn_tests::{Capture, Daemon, Events, Netns, Packet, Pair, Wire, ended_fl
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How ping is run, by the range of groups that may have sockets for echoes (`ping_group_range`).
+/// How ping is run. `ping_group_range` is the range of groups that may open ping sockets (`SOCK_DGRAM` of ICMP).
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    /// As root, who has a raw socket when no group may have one for echoes.
+    /// As root without the right to ping sockets, so that it opens a raw socket.
     Raw,
-    /// As nobody, with a program that is root's (setuid) and has such a socket too.
+    /// As nobody, with a setuid program of root that also opens a raw socket.
     Setuid,
-    /// As nobody, with a socket for echoes.
+    /// As nobody, with a ping socket.
     Unprivileged,
 }
 
-/// Runs ping in a namespace to its end; gives its process id.
+/// Runs ping in a namespace to its end, and returns its process id.
 fn ping(namespace: &Netns, kind: Kind, arguments: &[&str]) -> u32 {
     let range = if kind == Kind::Unprivileged { "0 2147483647" } else { "1 0" };
     namespace.exec("sysctl", &["-q", "-w", &format!("net.ipv4.ping_group_range={range}")]);
@@ -43,7 +43,7 @@ fn ping(namespace: &Netns, kind: Kind, arguments: &[&str]) -> u32 {
     ping.id()
 }
 
-/// A copy of a program that runs as root whoever starts it.
+/// Makes a copy of a program that runs as root for every user.
 fn setuid(folder: &Path, program: &str) -> PathBuf {
     let found =
         env::split_paths(&env::var_os("PATH").unwrap()).map(|path| path.join(program)).find(|path| path.exists());
@@ -55,7 +55,7 @@ fn setuid(folder: &Path, program: &str) -> PathBuf {
     copy
 }
 
-/// The ends of ICMP flows of a process.
+/// Waits for the `IP Close` of `count` ICMP flows of a process: see [`ended_flows`].
 fn of_process(daemon: &Daemon, namespace: &Netns, pid: u32, count: usize) -> Events {
     ended_flows(daemon, namespace, "ICMP", count, |event| event["src.process.pid"] == pid)
 }
@@ -69,13 +69,13 @@ fn has_no_ports(event: &Value) {
 #[test]
 fn each_ping_is_a_flow() {
     for kind in [Kind::Raw, Kind::Setuid, Kind::Unprivileged] {
-        // The last one is more than fits into a frame.
+        // The last size does not fit into a frame.
         for (to, size, echo) in [("10.0.0.2", 100, 8), ("fd00::2", 56, 128), ("10.0.0.2", 3000, 8)] {
             let pair = Pair::new();
             let daemon = Daemon::shared();
             let capture = Capture::start(&pair.here, "cable");
             let pid = ping(&pair.here, kind, &["-n", "-c", "3", "-i", "0.2", "-s", &size.to_string(), to]);
-            // Neighbours are found by ICMPv6 too, but not by ping.
+            // Neighbour discovery of the kernel is ICMPv6, too, and is left out.
             let is_echo = |packet: &Packet| matches!(packet.icmp, Some((0 | 8 | 128 | 129, ..)));
             let wire = capture.end(&pair.here, "10.0.0.2").only(is_echo);
 
@@ -97,14 +97,14 @@ fn each_ping_is_a_flow() {
             assert_eq!(close["src.process.name"], "ping", "{what}");
             let user = if kind == Kind::Raw { "root" } else { "nobody" };
             assert_eq!(close["src.process.user"], user, "{what}");
-            // The other end is the kernel's, nobody's.
+            // The kernel answers at the other end, so there is no process.
             let there = daemon.events().within(&pair.there).with("event.network.protocol", "ICMP");
             assert!(there.0.iter().all(|event| event.get("src.process.pid").is_none()), "{there:#?}");
         }
     }
 }
 
-/// Type, code and identifier of the first echo to an address.
+/// Returns the type, the code and the identifier of the first echo request to an address.
 fn first_echo(wire: &Wire, to: &str) -> (u8, u8, u16) {
     let to: IpAddr = to.parse().unwrap();
     let echoes = wire.only(|packet| packet.to.ip() == to && matches!(packet.icmp, Some((8 | 128, ..))));
@@ -117,7 +117,7 @@ fn two_pings_at_once_are_two_flows() {
     let daemon = Daemon::shared();
     pair.here.exec("sysctl", &["-q", "-w", "net.ipv4.ping_group_range=0 2147483647"]);
     let capture = Capture::start(&pair.here, "cable");
-    // Sockets for echoes get the answers to their own only.
+    // A ping socket only gets the answers to its own requests.
     let pings = [3, 5].map(|count| {
         let count = count.to_string();
         let mut command = pair.here.command("ping", &["-n", "-c", &count, "-i", "0.2", "10.0.0.2"]);
@@ -137,24 +137,24 @@ fn two_pings_at_once_are_two_flows() {
     }
 }
 
-/// A raw socket that gives up when it waits for too long.
+/// Returns a raw socket whose receive calls fail after ten seconds, scaled by [`long`].
 fn raw(family: Domain, protocol: u8) -> Socket {
     let socket = Socket::new(family, Type::RAW, Some(Protocol::from(i32::from(protocol)))).unwrap();
     socket.set_read_timeout(Some(long(10_000))).unwrap();
     socket
 }
 
-/// Sends so many bytes.
+/// Sends a packet with these bytes.
 fn send(socket: &Socket, to: &str, bytes: &[u8]) {
     let to = SocketAddr::new(to.parse().unwrap(), 0);
     assert_eq!(socket.send_to(bytes, &to.into()).unwrap(), bytes.len());
 }
 
-/// Waits for a packet; gives its bytes. Those of IPv4 have their header before them.
+/// Waits for a packet and returns its bytes; those of IPv4 begin with the IP header.
 fn receive(socket: &Socket) -> Vec<u8> {
     let mut buffer = [MaybeUninit::new(0); 4096];
     let (length, _) = socket.recv_from(&mut buffer).unwrap();
-    // SAFETY: all of it is initialized.
+    // SAFETY: all bytes are initialized with zeros.
     buffer[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect()
 }
 
@@ -194,11 +194,11 @@ fn other_protocols_have_their_number() {
     }
 }
 
-/// An echo request with four bytes.
+/// Returns an echo request with a payload of four bytes.
 fn echo_request(id: u16) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
     let mut message = vec![8, 0, 0, 0, high, low, 0, 1, 1, 2, 3, 4];
-    // RFC 1071.
+    // The checksum of RFC 1071.
     let words = message.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let sum: u32 = words.sum();
     let sum = (sum & 0xffff) + (sum >> 16);
@@ -220,7 +220,7 @@ fn a_raw_scanner_has_a_flow_with_each_host() {
     let scanner = pair.here.run(|| raw(Domain::IPV4, 1));
     for number in 0..HOSTS {
         send(&scanner, &host(number), &echo_request(4711));
-        // An echo reply, behind the header of IPv4.
+        // The echo reply comes after an IPv4 header of 20 bytes.
         let answer = receive(&scanner);
         assert_eq!((answer[20], answer.len()), (0, 32));
     }
@@ -242,10 +242,10 @@ fn a_raw_scanner_has_a_flow_with_each_host() {
 fn who_is_only_sent_to_has_incoming_flows() {
     let pair = Pair::new();
     let daemon = Daemon::shared();
-    // It hears what is there for others.
+    // A raw socket also receives packets that another process, or the kernel, answers.
     let listener = pair.here.run(|| raw(Domain::IPV4, 1));
     let pid = thread::scope(|scope| {
-        // At once: the flow is told when its process is known, or a little later without.
+        // It receives from the beginning: the flow's event only waits 0.2 s for the process.
         let hearing = scope.spawn(|| [receive(&listener)[20], receive(&listener)[20]]);
         let pid = ping(&pair.there, Kind::Unprivileged, &["-n", "-c", "2", "-i", "0.2", "-s", "10", "10.0.0.1"]);
         assert_eq!(hearing.join().unwrap(), [8, 8], "echo requests");
@@ -269,7 +269,7 @@ fn icmp_can_be_asked_for_alone() {
     let other = pair.here.run(|| raw(Domain::IPV4, 253));
     send(&other, "10.0.0.2", &[0; 10]);
     moment();
-    // The kernel has flows of its own, to find neighbours.
+    // The kernel has its own flows for neighbour discovery, so only those of this process are listed.
     let (inode, pid) = (pair.here.inode.to_string(), std::process::id());
     let text = daemon.text(&["list", "--icmp", "--format", "json", "--namespace", &inode, "--pid", &pid.to_string()]);
     let found: Value = serde_json::from_str(&text).unwrap();

@@ -1,5 +1,5 @@
-//! Losses: counted exactly, told, and repaired. They are forced by the smallest ring there can be, and by a daemon that
-//! is stopped.
+//! Losses are counted exactly, reported, and repaired. The tests force them with the smallest possible ring and a
+//! stopped daemon.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use socket2::SockRef;
 
-/// Room for 20 records.
+/// A ring with room for 20 records.
 const SMALLEST_RING: &str = "ring_bytes = 4096";
 
-/// Attempts of the caller's network namespace, as the kernel counts them (`nstat TcpActiveOpens`).
+/// Returns the number of attempts in the caller's network namespace by the kernel's counter (`nstat TcpActiveOpens`).
 fn active_opens() -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
@@ -27,7 +27,7 @@ fn active_opens() -> u64 {
     lines.next().unwrap().nth(column).unwrap().parse().unwrap()
 }
 
-/// What counts here of an event: there are too many to keep them whole.
+/// The fields of an event that these tests need: there are too many events to keep all fields.
 #[derive(Deserialize)]
 struct Line {
     #[serde(rename = "event.type")]
@@ -54,11 +54,12 @@ struct Line {
     to: u64,
 }
 
-/// Waits until nothing more is lost, and what was lost is repaired.
+/// Waits until no more records are lost and the table is repaired; returns the health.
 fn settle(daemon: &Daemon) -> Value {
     let since = Instant::now();
     let mut last = daemon.health();
     loop {
+        // The time is fixed, because only a span without another loss shows that the losses are over.
         thread::sleep(Duration::from_millis(if long(1) == Duration::from_millis(1) { 1200 } else { 3000 }));
         let before = std::mem::replace(&mut last, daemon.health());
         if last["complete"] == true && before["records"]["lost"] == last["records"]["lost"] {
@@ -68,7 +69,7 @@ fn settle(daemon: &Daemon) -> Value {
     }
 }
 
-/// Connects and closes by RST, a hundred times as fast as it can, ten times a second.
+/// Connects and resets a hundred connections as fast as possible, ten times a second.
 fn flood(to: SocketAddr, end: &AtomicBool, made: &AtomicU64) {
     while !end.load(Ordering::Relaxed) {
         for _ in 0..100 {
@@ -82,13 +83,13 @@ fn flood(to: SocketAddr, end: &AtomicBool, made: &AtomicU64) {
 }
 
 #[test]
-fn every_attempt_is_told_or_counted() {
+fn every_attempt_is_reported_or_counted() {
     let namespace = Netns::new();
     let daemon = Daemon::start_configured(SMALLEST_RING);
-    // What else this machine does may be lost too.
+    // Records of this machine's other connections may be lost, too, so the initial namespace is counted as well.
     let (others, ours) = (active_opens(), namespace.run(active_opens));
     let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    // Whoever accepts looks at times whether it is over.
+    // The thread that accepts checks the end flag at least ten times a second.
     SockRef::from(&listener).set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     let to = listener.local_addr().unwrap();
     let (end, made) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -111,6 +112,8 @@ fn every_attempt_is_told_or_counted() {
             let ends = [client.local_addr().unwrap().to_string(), listener.local_addr().unwrap().to_string()];
             let port = client.local_addr().unwrap().port();
             watched.push((listener, client, server, ends, port));
+            // The times are fixed: they are the length of the flood, and a stopped daemon cannot report that its ring
+            // is full.
             if second == 2 {
                 daemon.signal(Signal::SIGSTOP);
                 thread::sleep(Duration::from_secs(5));
@@ -118,7 +121,7 @@ fn every_attempt_is_told_or_counted() {
             } else {
                 thread::sleep(Duration::from_secs(1));
             }
-            // Each that is there is in the table, in the middle of the flood.
+            // The table has each of these connections during the flood.
             for (_, _, _, ends, port) in &watched {
                 let path = format!("/v1/connections?format=ndjson&state=established&port={port}");
                 let found = rows(&daemon.rows(&path));
@@ -148,11 +151,12 @@ fn every_attempt_is_told_or_counted() {
     assert!(losses.iter().all(|loss| loss.stage.as_deref() == Some("ring") && loss.from <= loss.to));
     assert!(losses.iter().all(|loss| loss.count >= loss.outgoing + loss.incoming));
     let is_attempt = |event: &&&Line| event.direction.as_deref() == Some("OUTGOING") && !event.preexisting;
-    let told = of("IP Connect").iter().filter(is_attempt).count() as u64;
+    let reported = of("IP Connect").iter().filter(is_attempt).count() as u64;
     let lost: u64 = losses.iter().map(|loss| loss.outgoing).sum();
     assert!(lost > 0, "this test is about losses");
-    assert_eq!(told + lost, opened, "{told} told, {lost} lost, of which {} by the flood", made.load(Ordering::Relaxed));
-    // A connection that was told of is told of to its end.
+    let flood = made.load(Ordering::Relaxed);
+    assert_eq!(reported + lost, opened, "{reported} reported, {lost} lost; the flood has connected {flood} times");
+    // A connection with an `IP Connect` also has an `IP Close`.
     let ours = |kind: &str| of(kind).into_iter().filter(|event| event.namespace == namespace.inode).collect::<Vec<_>>();
     let connects = ours("IP Connect").iter().filter(|event| event.status.as_deref() == Some("SUCCESS")).count();
     assert_eq!(ours("IP Close").len(), connects);
@@ -198,7 +202,7 @@ fn a_loss_is_repaired_by_itself() {
         daemon.signal(Signal::SIGCONT);
         held
     });
-    // Not by asking for a snapshot, which repairs by itself.
+    // The event file is read, because a snapshot would repair the table itself.
     until(20_000, || daemon.log(), || daemon.events().within(&namespace).of("IP Connect").len() == 200);
     assert_eq!(ss(&namespace), rows(&daemon.list_all(namespace.inode)));
     let output = daemon.run(&["doctor"]);

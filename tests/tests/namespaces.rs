@@ -1,4 +1,4 @@
-//! Network namespaces that come and go while netconn runs.
+//! Network namespaces that begin and end while netconn runs.
 
 use std::{
     collections::HashSet,
@@ -19,10 +19,10 @@ fn namespaces_come_and_go() {
         namespace.run(|| {
             let (_listener, client, server) = connected("127.0.0.1");
             drop(client);
-            // One end is left in TIME_WAIT when the namespace goes.
+            // One end is in TIME_WAIT when the namespace ends.
             drop(server);
         });
-        // While a snapshot is taken.
+        // The namespace ends during a snapshot.
         thread::scope(|scope| {
             scope.spawn(|| daemon.text(&["list", "-H"]));
             drop(namespace);
@@ -33,7 +33,7 @@ fn namespaces_come_and_go() {
     let all = daemon.stop();
     let mut kinds: HashSet<u64> = HashSet::new();
     for inode in inodes {
-        // Inodes may be used again at once, by the next namespace.
+        // The next namespace may have got the same inode.
         if !kinds.insert(inode) {
             continue;
         }
@@ -47,7 +47,7 @@ fn namespaces_come_and_go() {
 fn namespaces_come_and_go_while_the_table_is_repaired() {
     let stays = Netns::new();
     let held: Vec<_> = stays.run(|| (0..10).map(|_| connected("127.0.0.1")).collect());
-    // Nearly everything is lost, and repaired at once.
+    // With the smallest ring, most records are lost, and the table is repaired all the time.
     let daemon = Daemon::start_configured("ring_bytes = 4096");
     let count = if long(1) == Duration::from_millis(1) { 100 } else { 20 };
     let end = AtomicBool::new(false);
@@ -80,7 +80,7 @@ fn namespaces_come_and_go_while_the_table_is_repaired() {
     });
     let health = daemon.health();
     assert!(health["repairs"].as_u64().unwrap() > 0 && health["complete"] == true, "{health:#}");
-    // Of namespaces that are gone nothing is left.
+    // No row is left of namespaces that have ended.
     let others = || {
         let mut rows = daemon.rows("/v1/connections?format=ndjson");
         rows.retain(|row| row["namespace"] != stays.inode);

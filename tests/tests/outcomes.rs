@@ -1,4 +1,5 @@
-//! Every way an attempt can end and a connection can close, over IPv4, IPv6 and IPv4-mapped, made by this process.
+//! Every outcome of an attempt and every way a connection closes, over IPv4, IPv6 and IPv4-mapped addresses, all in
+//! this process.
 
 use std::{
     io::{Read as _, Write as _},
@@ -74,7 +75,7 @@ fn timed_out() {
     pair.there.exec("nft", &["add rule inet t in icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"]);
     for address in ["10.0.0.2", "fd00::2"] {
         let events = events_of(&pair.here, || {
-            // One repetition: given up after three seconds. Both families read this value of this namespace.
+            // Both families read the setting of IPv4 in this namespace.
             give_up_soon();
             assert!(TcpStream::connect((address.parse::<IpAddr>().unwrap(), 80)).is_err());
         });
@@ -88,12 +89,12 @@ fn timed_out() {
 #[test]
 fn unreachable() {
     let pair = Pair::new();
-    // Nobody answers for this neighbour.
+    // No host has this address, so the neighbour is not found.
     let events = events_of(&pair.here, || assert!(TcpStream::connect("10.0.0.9:80").is_err()));
     let attempt = failure(&events);
     assert_eq!(attempt["event.network.failureReason"], "host_unreachable");
     assert_eq!(attempt["event.network.errno"], 113);
-    // The router on the way knows no way on, and says so.
+    // The router has no route and answers with an ICMP error.
     pair.here.ip(&["route", "add", "default", "via", "10.0.0.2"]);
     pair.there.exec("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
     let events = events_of(&pair.here, || assert!(TcpStream::connect("203.0.113.1:80").is_err()));
@@ -188,7 +189,7 @@ fn a_listener_that_closes_is_no_failure() {
         let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         moment();
-        drop(listener); // with a connection that was never accepted
+        drop(listener); // It still has a connection that was never accepted.
         moment();
         drop(client);
     });

@@ -1,4 +1,4 @@
-//! Packet sockets: `netconn list --packet`, and what `Sensor Start` says of them.
+//! Packet sockets: `netconn list --packet`, and `sensor.packetSockets` of `Sensor Start`.
 
 use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
@@ -9,11 +9,12 @@ use netconn_tests::{Daemon, Forked, Netns, netconn, pause, until};
 use nix::libc;
 use serde_json::Value;
 
-/// A tcpdump in a namespace; killed when dropped.
+/// A tcpdump in a namespace. It is killed when dropped.
 struct Tcpdump(Child);
 
 impl Tcpdump {
-    /// Starts one that stays root, and waits until it listens to all protocols. `ip netns exec` becomes it.
+    /// Starts a tcpdump that stays root, and waits until it has a packet socket for all protocols. `ip netns exec`
+    /// executes tcpdump in its own process, so the child is tcpdump itself.
     fn start(namespace: &Netns, arguments: &[&str]) -> Self {
         let mut command = namespace.command("tcpdump", &[&["-n", "-Z", "root", "-w", "/dev/null"], arguments].concat());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -40,22 +41,22 @@ impl Drop for Tcpdump {
     }
 }
 
-/// A socket of a family, made in a namespace; `None` if the kernel has no such sockets.
+/// Makes a socket of a family in a namespace; returns `None` if the kernel does not have the family.
 fn socket(namespace: &Netns, family: i32) -> Option<OwnedFd> {
     namespace.run(|| {
-        // SAFETY: no pointers.
+        // SAFETY: `socket` takes no pointers.
         let descriptor = unsafe { libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if descriptor < 0 {
             let error = std::io::Error::last_os_error();
             assert_eq!(error.raw_os_error(), Some(libc::EAFNOSUPPORT), "{error}");
             return None;
         }
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new, and nothing else owns it.
         Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
     })
 }
 
-/// Rows of one namespace in an answer.
+/// Returns the rows of one namespace in an answer, which must list all families.
 fn within(namespace: &Netns, answer: &str) -> Vec<Value> {
     let answer: Value = serde_json::from_str(answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
     assert_eq!(answer["unlisted"], Value::Array(vec![]), "{answer:#}");
@@ -64,7 +65,7 @@ fn within(namespace: &Netns, answer: &str) -> Vec<Value> {
     rows.filter(|row| row["namespace"] == namespace.inode).cloned().collect()
 }
 
-/// What a daemon, and the command without one, say of a namespace: the same.
+/// Returns the rows of a namespace from a daemon, and checks that the command without a daemon returns the same.
 fn listed(daemon: &Daemon, namespace: &Netns) -> Vec<Value> {
     let rows = within(namespace, &daemon.text(&["list", "--packet", "--format", "json"]));
     let alone = within(namespace, &alone(&[], &["--format", "json"]));
@@ -72,7 +73,8 @@ fn listed(daemon: &Daemon, namespace: &Netns) -> Vec<Value> {
     rows
 }
 
-/// The command where no daemon can be met.
+/// Runs `netconn list --packet` where it cannot reach a daemon, with the command `who` in front. Returns standard
+/// output, and standard error too if there is such a command.
 fn alone(who: &[&str], arguments: &[&str]) -> String {
     let script = "if [ -d /run/netconn ]; then mount -t tmpfs tmpfs /run/netconn; fi; exec \"$@\"";
     let netconn = netconn();
@@ -81,11 +83,11 @@ fn alone(who: &[&str], arguments: &[&str]) -> String {
     let output = command.args(arguments).env_remove("NETCONN_SOCKET").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && error.starts_with("netconn: no daemon runs; showing "), "{error}");
-    // What is said of them belongs to the answer.
+    // The test without BPF also looks at the sentences on standard error.
     String::from_utf8(output.stdout).unwrap() + if who.is_empty() { "" } else { &error }
 }
 
-/// What the last `Sensor Start` of a daemon says.
+/// Returns the packet sockets in the last `Sensor Start` of a daemon.
 fn at_start(daemon: &Daemon) -> String {
     let starts = daemon.events().of("Sensor Start");
     starts.0.last().unwrap()["sensor.packetSockets"].as_str().unwrap_or_default().to_owned()
@@ -108,7 +110,7 @@ fn tcpdump_is_listed_while_it_runs() {
     let second = Daemon::start();
     assert!(at_start(&second).split(", ").any(|word| word == start), "{}", at_start(&second));
 
-    // In the other forms.
+    // The other formats have the same row.
     let of = |text: String| text.lines().filter(|line| line.contains(&namespace.inode.to_string())).count();
     let table = second.text(&["list", "--packet"]);
     assert!(table.starts_with("FAMILY"), "{table}");
@@ -153,21 +155,21 @@ fn each_process_that_has_one_open_is_listed() {
     drop((child, held));
 }
 
-/// A mapping of its ring keeps a socket that is no open file any more: it goes on to receive.
+/// A mapped ring keeps a packet socket alive, and receiving, after its last descriptor is closed.
 #[test]
 fn a_socket_that_only_a_mapping_keeps_is_listed() {
     let namespace = Netns::new();
     let held = socket(&namespace, libc::AF_PACKET).unwrap();
     let length = 1 << 16;
     let ring = libc::tpacket_req { tp_block_size: 1 << 16, tp_block_nr: 1, tp_frame_size: 1 << 11, tp_frame_nr: 32 };
-    // SAFETY: the option takes this structure.
+    // SAFETY: `PACKET_RX_RING` takes a `tpacket_req`, which lives for the call.
     let set = unsafe {
         let size = libc::socklen_t::try_from(size_of_val(&ring)).unwrap();
         libc::setsockopt(held.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_RX_RING, (&raw const ring).cast(), size)
     };
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
     let (access, descriptor) = (libc::PROT_READ | libc::PROT_WRITE, held.as_raw_fd());
-    // SAFETY: a new mapping that nobody reads.
+    // SAFETY: this is a new mapping at an address that the kernel chooses, and nothing reads it.
     let mapping = unsafe { libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, descriptor, 0) };
     assert_ne!(mapping, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
     drop(held);
@@ -176,7 +178,7 @@ fn a_socket_that_only_a_mapping_keeps_is_listed() {
     assert_eq!((rows[0]["family"].as_str(), rows[0].get("pid")), (Some("AF_PACKET"), None));
     let daemon = Daemon::start();
     assert!(at_start(&daemon).split(", ").any(|word| word == "unknown"), "{}", at_start(&daemon));
-    // SAFETY: the mapping of before.
+    // SAFETY: this is the mapping from above, and nothing uses it.
     assert_eq!(unsafe { libc::munmap(mapping, length) }, 0);
     assert_eq!(listed(Daemon::shared(), &namespace), [] as [Value; 0]);
 }
@@ -190,12 +192,12 @@ fn what_cannot_be_listed_is_named() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.starts_with("netconn: AF_XDP sockets cannot be listed here: iter/task_file: left out"), "{error}");
     assert!(daemon.log().contains("AF_XDP sockets cannot be listed here: "), "{}", daemon.log());
-    // By way of /proc.
+    // Without the iterator, the process is found in /proc.
     let rows = String::from_utf8(output.stdout).unwrap();
     let row = rows.lines().find(|line| line.contains(&namespace.inode.to_string())).unwrap();
     assert!(row.contains(&format!("\"pid\":{},", tcpdump.pid())), "{row}");
     assert!(at_start(&daemon).contains(&format!("tcpdump({})", tcpdump.pid())));
-    // Without BPF.
+    // Without BPF, the command still lists the sockets of its namespace.
     let enter = format!("--net=/run/netns/{}", namespace.name());
     let inside = ["nsenter", &enter, "setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"];
     let text = alone(&inside, &["-H"]);

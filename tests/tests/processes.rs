@@ -1,4 +1,4 @@
-//! The process behind a connection, as it was: user, program, arguments, parent, cgroup, unit and container.
+//! The process of a connection at the time of the event: user, program, arguments, parent, cgroup, unit and container.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use netconn_tests::{Daemon, Events, Netns};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A shell's way to try a connection: bash opens /dev/tcp itself.
+/// Connects in bash, which implements /dev/tcp itself. Nothing listens at this port.
 const CONNECT: &str = "exec 3<>/dev/tcp/127.0.0.1/9";
 
-/// The one failed attempt in a namespace that a command made.
+/// Runs a function that makes one attempt in a namespace, and returns the event.
 fn attempt(namespace: &Netns, make: impl FnOnce()) -> Value {
     let daemon = Daemon::start();
     make();
@@ -24,7 +24,7 @@ fn attempt(namespace: &Netns, make: impl FnOnce()) -> Value {
     events.within(namespace).of("IP Connect").one().clone()
 }
 
-/// Where cgroups (v2) are mounted.
+/// Returns the mount point of the cgroups (v2).
 fn cgroups() -> PathBuf {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2")).unwrap();
@@ -36,10 +36,10 @@ fn cgroup_unit_and_container_of_a_process_that_has_ended() {
     let namespace = Netns::new();
     let container = "0123456789abcdef".repeat(4);
     let daemon = Daemon::start();
-    // Made while the daemon runs, gone with the process before anybody could look.
+    // The cgroup is made while the daemon runs, and is removed with its process.
     let group = cgroups().join(format!("docker-{container}.scope"));
     fs::create_dir(&group).unwrap();
-    // `ip netns exec` mounts /sys anew, without cgroups.
+    // `ip netns exec` mounts a new /sys, without cgroups, so the process joins the cgroup first.
     let inside = format!("exec ip netns exec {} bash -c '{CONNECT}'", namespace.name());
     let script = format!("echo $$ > {}/cgroup.procs; {inside}", group.display());
     let _ = Command::new("bash").args(["-c", &script]).output().unwrap();
@@ -67,7 +67,7 @@ fn the_program_is_the_one_that_ran() {
     let namespace = Netns::new();
     let folder = TempDir::new().unwrap();
     let bash = fs::canonicalize("/bin/bash").unwrap().to_str().unwrap().to_owned();
-    // Through a link, with a name and arguments that nobody expects.
+    // The program is started through a link, with an unusual name and unusual arguments.
     let link = folder.path().join("it is me");
     symlink(&bash, &link).unwrap();
     let long = "x".repeat(3000);
@@ -95,7 +95,7 @@ fn a_forked_child_is_itself_and_a_deleted_program_is_said_to_be() {
     let folder = TempDir::new().unwrap();
     let copy = folder.path().join("tool");
     fs::copy("/bin/bash", &copy).unwrap();
-    // The subshell is a fork without an exec; what it runs was deleted before it was run.
+    // The subshell, which connects, is a fork without an exec.
     let event = attempt(&namespace, || {
         let script = format!("exec 4<{0}; rm {0}; ({CONNECT}); exec /proc/self/fd/4 -c true", copy.display());
         let _ = namespace.command("bash", &["-c", &script]).output().unwrap();

@@ -1,4 +1,4 @@
-//! What real programs do with datagrams: a resolver and its clients, iperf3, traceroute, nping and hping3.
+//! Datagrams of real programs: a resolver and its clients, iperf3, traceroute, nping and hping3.
 
 use std::{
     collections::HashMap,
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 const QUERIES: usize = 100;
 
-/// A program that serves; killed when dropped.
+/// A server program. It is killed when dropped.
 struct Server(Child);
 
 impl Server {
-    /// Starts it, and waits until it has its UDP port.
+    /// Starts a program and waits until it has a UDP socket at `end` (`ADDRESS PORT`).
     fn start(namespace: &Netns, program: &str, arguments: &[&str], end: &str) -> Self {
         let mut command = namespace.command(program, arguments);
         let server = Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
@@ -35,14 +35,14 @@ impl Drop for Server {
     }
 }
 
-/// Runs a program to its end, however it ends; gives its process id, and what it printed.
+/// Runs a program to its end, whether it succeeds or not. Returns its process id and its standard output.
 fn run(namespace: &Netns, program: &str, arguments: &[&str]) -> (u32, String) {
     let child = namespace.command(program, arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let pid = child.id();
     (pid, String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap())
 }
 
-/// The ends of flows of a process.
+/// Waits for the `IP Close` of `count` flows of a process and returns them: see [`ended_flows`].
 fn of_process(daemon: &Daemon, namespace: &Netns, protocol: &str, pid: u32, count: usize) -> Events {
     ended_flows(daemon, namespace, protocol, count, |event| event["src.process.pid"] == pid)
 }
@@ -68,7 +68,7 @@ fn each_query_is_a_flow_of_whom_asked() {
     let mut asked = HashMap::new();
     for number in 0..QUERIES {
         let name = format!("{}.example.test", "x".repeat(1 + number % 60));
-        // From a port of its own: with one that comes twice the resolver would have one flow for both.
+        // Each query has its own port: the resolver would have one flow for two queries from the same port.
         let from = format!("127.0.0.1#{}", 20_000 + number);
         let (pid, text) = run(&namespace, "dig", &["@127.0.0.1", "-b", &from, "+short", "+tries=1", &name, "A"]);
         assert_eq!(text, "192.0.2.7\n", "{name}");
@@ -107,13 +107,13 @@ fn each_query_is_a_flow_of_whom_asked() {
 fn iperf3_moves_what_tcpdump_has_counted() {
     let namespace = Netns::new();
     let daemon = Daemon::shared();
-    // One run, then it ends. What it waits with is TCP; the UDP port comes with the run.
+    // The server ends after one run. It waits for the client with TCP, and opens its UDP port during the run.
     let mut server = namespace.command("iperf3", &["--server", "--one-off", "--bind", "127.0.0.1"]);
     let mut server = Server(server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     let is_ready = || namespace.exec("ss", &["-tlnH"]).contains(":5201");
     until(10_000, || "iperf3 does not listen".into(), is_ready);
     let capture = Capture::start(&namespace, "lo");
-    // 10,000 datagrams each way, at a rate that loopback and the capture keep up with.
+    // Each side sends 10,000 datagrams, at a rate that loopback and the capture can handle.
     let options = ["--client", "127.0.0.1", "--udp", "--bitrate", "100M", "--length", "1200", "--bytes", "12M"];
     let (pid, text) = run(&namespace, "iperf3", &[&options[..], &["--bidir", "--json"]].concat());
     let said: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -148,7 +148,7 @@ fn each_probe_of_traceroute_is_a_flow() {
     let closes = of_process(daemon, &pair.here, "UDP", pid, wire.0.len());
     for packet in &wire.0 {
         let close = between(&closes, packet.from.port(), packet.to.port());
-        // The answers are ICMP, and no datagrams of the flow.
+        // The answers are ICMP messages, which do not count for the UDP flow.
         assert_eq!(totals(&close), (1, packet.payload, 0, 0), "{close:#}");
         assert_eq!(totals(&close), wire.of(&close));
         assert!(close["src.process.image.path"].as_str().unwrap().contains("traceroute"), "{close:#}");
@@ -193,7 +193,7 @@ fn packets_made_by_hand_are_flows() {
         assert_eq!(close["event.network.direction"], "OUTGOING", "{name}");
         let (sent, sent_bytes, ..) = totals(&close);
         assert_eq!((sent, sent_bytes), (3, 3 * size), "{name}: {close:#}");
-        // Their answers do not come to the socket that sent: they are read from the device.
+        // The programs read the answers from the device, not from the sending socket, so the flow has received nothing.
         let (seen, seen_bytes, ..) = wire.of(&close);
         assert_eq!((sent, sent_bytes), (seen, seen_bytes), "{name}: {close:#}");
     }

@@ -1,4 +1,4 @@
-//! What survives the daemon: stopped, killed at any moment, started again.
+//! What survives the daemon when it is stopped, or killed at any moment, and started again.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use netconn_tests::{Daemon, Ending, Forked, Netns, connected, disconnect, moment
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-/// Rows by the two ends.
+/// Returns the rows by their two ends.
 fn by_ends(rows: Vec<Value>) -> HashMap<String, Value> {
     let key = |row: &Value| {
         format!("{} {} {} {}", row["local_address"], row["local_port"], row["remote_address"], row["remote_port"])
@@ -22,14 +22,14 @@ fn by_ends(rows: Vec<Value>) -> HashMap<String, Value> {
     rows.into_iter().map(|row| (key(&row), row)).collect()
 }
 
-/// The second of the minute in which a connection began. Each daemon compares the clocks of the kernel anew, so that the
-/// last digits differ.
+/// Returns the second, within its minute, in which a connection began. The last digits differ between daemons, because
+/// each measures the difference of the kernel's clocks again.
 fn started(row: &Value) -> f64 {
     let text = row["started_at"].as_str().unwrap_or_else(|| panic!("{row}"));
     text[17..text.len() - 1].parse().unwrap()
 }
 
-/// Whether what is kept with sockets is pinned here: not before 5.11.
+/// Returns whether the socket storage of connections is pinned here, which needs 5.11.
 fn is_kept(daemon: &Daemon) -> bool {
     let health = daemon.health();
     let pin = health["hooks"].as_array().unwrap().iter().find(|hook| hook["hook"] == "pin/SOCKETS").unwrap().clone();
@@ -46,14 +46,14 @@ fn what_lives_is_the_same_after_a_restart() {
         let is_kept = is_kept(&daemon);
         let (listener, client, server) = connected("127.0.0.1");
         let to = listener.local_addr().unwrap();
-        // The second life of a socket.
+        // This socket has its second life.
         let again = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         again.connect(&to.into()).unwrap();
         let first = listener.accept().unwrap();
         disconnect(&again);
         again.connect(&to.into()).unwrap();
         let second = listener.accept().unwrap();
-        // Accepted by another process than the one that listens, which is gone.
+        // Another process than the listener's accepts this connection.
         let mut child = Forked::new(|mut channel| {
             let (stream, _) = listener.accept().unwrap();
             let _ = (&stream).read(&mut [0; 1]);
@@ -84,7 +84,7 @@ fn what_lives_is_the_same_after_a_restart() {
                 }
             }
         }
-        // The end is that of a connection whose beginning is known.
+        // Each `IP Close` has a duration, because the beginning of its connection is still known.
         drop((first, second, again, theirs, server));
         child.go();
         child.join();
@@ -100,7 +100,7 @@ fn what_lives_is_the_same_after_a_restart() {
             let connects = events.of("IP Connect");
             for id in closes.values("event.connection.id") {
                 let same = connects.0.iter().filter(|event| event["event.connection.id"] == id).count();
-                assert!(same >= 1, "{id} was told of under another id");
+                assert!(same >= 1, "{id} was reported with another id");
             }
         }
     });
@@ -112,7 +112,7 @@ fn what_happened_meanwhile_is_not_mistaken() {
     namespace.run(|| {
         let daemon = Daemon::start();
         if !is_kept(&daemon) {
-            return; // Nothing is remembered, so nothing can be mistaken.
+            return; // Nothing outlives the daemon here, so nothing can be mistaken.
         }
         let (listener, client, server) = connected("127.0.0.1");
         let to = listener.local_addr().unwrap();
@@ -122,7 +122,8 @@ fn what_happened_meanwhile_is_not_mistaken() {
         moment();
         let before = by_ends(daemon.list(namespace.inode));
         let killed = daemon.kill();
-        // Another life of a socket, an accepted connection, one that goes, and a half-closed one.
+        // While no daemon runs, a socket begins another life, a connection is accepted, one ends, and one is half
+        // closed.
         disconnect(&again);
         again.connect(&to.into()).unwrap();
         let second = listener.accept().unwrap();
@@ -178,10 +179,11 @@ fn no_line_is_torn_however_often_it_is_killed() {
         });
         for pause in [7, 23, 50, 80, 110] {
             going.store(true, Ordering::Relaxed);
+            // The times are fixed, so that the kills come at different moments.
             thread::sleep(Duration::from_millis(pause));
             let killed = daemon.kill();
             going.store(false, Ordering::Relaxed);
-            // What a power cut leaves: the kernel has written part of a line only.
+            // After a power cut, the file may end with part of a line.
             let mut file = OpenOptions::new().append(true).open(killed.event_file()).unwrap();
             file.write_all(b"{\"event.type\":\"IP Connect\",\"event.ca").unwrap();
             daemon = killed.start();

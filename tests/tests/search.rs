@@ -1,4 +1,4 @@
-//! What the daemon has recorded is found again, by the real netconn-search: in Parquet, in what is being written, all of it.
+//! The real netconn-search finds all events that the daemon has recorded, in Parquet files and in the current segment.
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, process::Command, thread, time::Duration};
 
@@ -30,7 +30,7 @@ fn by_id(lines: &str) -> BTreeMap<String, Value> {
     found
 }
 
-/// Connections with both ends here, a refused one for every tenth, and a listener for each of these.
+/// Makes connections with both ends in the namespace, and with every tenth a refused attempt and another listener.
 fn traffic(namespace: &Netns, count: usize) {
     namespace.run(|| {
         for number in 0..count {
@@ -55,7 +55,8 @@ fn what_was_recorded_is_found() {
     traffic(&namespace, 120);
     let converted = |daemon: &Daemon| daemon.history().counts().0;
     until(60_000, || format!("{:?} {}", daemon.history().names(), daemon.log()), || converted(&daemon) > 0);
-    // In the middle of whatever is converted; what waits to be written would be lost, which is not what this is about.
+    // The kill may come during a conversion. The pause lets the daemon write all events: those that still wait would be
+    // lost, which is not tested here.
     moment();
     let killed = daemon.kill();
     daemon = killed.start();
@@ -65,7 +66,8 @@ fn what_was_recorded_is_found() {
     let count = || written().values().filter(is_closed).filter(|event| event["event.type"] == "IP Close").count();
     until(20_000, || format!("{} ends", count()), || count() >= 2 * 180 - 4);
 
-    // Everything, and as it was written. What came meanwhile belongs to others.
+    // A search finds every event as it was written. Both sides are limited to the test's namespace, because other
+    // processes cause events meanwhile.
     let of_test = format!("event.network.namespace = {}", namespace.inode);
     let whole = format!("{of_test} | nolimit");
     let mut found = BTreeMap::new();
@@ -77,19 +79,19 @@ fn what_was_recorded_is_found() {
     until(20_000, || "the history is not what was written".into(), &mut look);
     assert!(found.len() > 700, "{}", found.len());
 
-    // Counted another way.
+    // The counts of a `group` equal those of the events.
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
     for event in found.values() {
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         *counts.entry((text("event.type"), text("event.network.connectionStatus"))).or_default() += 1;
     }
     let query = format!("{of_test} | group n = count() by event.type, event.network.connectionStatus");
-    let told = search(&installed, &daemon.history(), &query, &["--format", "csv", "--quiet"]);
-    // Sorted by the keys, as the map is.
+    let groups = search(&installed, &daemon.history(), &query, &["--format", "csv", "--quiet"]);
+    // The groups are sorted by their keys, like the map.
     let expected: Vec<String> = counts.iter().map(|((kind, status), n)| format!("{kind},{status},{n}")).collect();
-    assert_eq!(told.lines().skip(1).collect::<Vec<_>>(), expected);
+    assert_eq!(groups.lines().skip(1).collect::<Vec<_>>(), expected);
 
-    // A time of which the names of files say that nothing is there.
+    // By the names of the files, none has events of this time.
     let early = ["--since", "2001-01-01", "--until", "2001-01-02", "--format", "json"];
     let answer: Value = serde_json::from_str(&search(&installed, &daemon.history(), "", &early)).unwrap();
     assert_eq!((answer["row_count"].as_u64(), answer["events_read"].as_u64()), (Some(0), Some(0)), "{answer:#}");
@@ -97,13 +99,13 @@ fn what_was_recorded_is_found() {
     daemon.stop();
 }
 
-/// Events of a history that another program has made: how many, and how many different ones.
+/// Returns `N,M` for the events that the program `load` has made in a history: their number, and their number of ids.
 fn made(installed: &Installed, history: &History) -> String {
     let query = "endpoint.name = 'web-1' | group n = count(), different = count_distinct(event.id)";
     search(installed, history, query, &["--format", "csv", "--quiet"]).lines().nth(1).unwrap_or_default().to_owned()
 }
 
-/// Puts so many events into a history, in segments that take about a second to convert.
+/// Puts this number of events into a history, in twenty segments or one more.
 fn segments_of(events: usize, history: &History) {
     let folder = TempDir::new().unwrap();
     let load = netconn().with_file_name("load");
@@ -121,7 +123,7 @@ fn segments_of(events: usize, history: &History) {
     }
 }
 
-/// The process that converts a segment for this daemon.
+/// Returns the daemon's child that is converting a segment, if there is one.
 fn converter_of(daemon: &Daemon) -> Option<Pid> {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
     let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
@@ -149,11 +151,12 @@ fn kills_while_segments_are_converted_lose_and_double_nothing() {
     for round in 0_u64..10 {
         daemon = killed.start();
         until(20_000, || daemon.log(), || converter_of(&daemon).is_some() || segments(&history) < 3);
-        // At all moments of a conversion, of which each takes less than a second.
+        // The times are spread over the conversion of a segment, which takes less than a second.
         thread::sleep(Duration::from_millis(round * 61 % 400));
         let child = converter_of(&daemon);
         converting += u32::from(child.is_some());
-        // The daemon, with its child, which ends as it does; or the child, and the daemon while it notices.
+        // Even rounds kill the daemon, with which its child ends. Odd rounds kill the child, and then the daemon while
+        // it handles that.
         if let Some(child) = child.filter(|_| round % 2 == 1) {
             let _ = kill(child, Signal::SIGKILL);
             thread::sleep(Duration::from_millis(round * 7 % 50));

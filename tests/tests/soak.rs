@@ -1,5 +1,5 @@
-//! Very many connections of many processes in several namespaces, with every outcome: each is accounted for, with the
-//! right process, and nothing is left anywhere.
+//! 200,000 connections of many processes in several namespaces, with every outcome: each is in the events with the
+//! right process, and nothing is left in the table or in memory.
 
 use std::{
     collections::HashMap,
@@ -18,22 +18,22 @@ use socket2::{Domain, Socket, Type};
 
 const NAMESPACES: usize = 5;
 const PROCESSES: usize = 50;
-/// Of all processes together.
+/// The attempts of all processes together.
 const CONNECTIONS: usize = 200_000;
-/// Of each process after four attempts: several thousand attempts a second of all.
+/// How long each process pauses after four attempts. All processes together make several thousand attempts a second.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Nothing listens there.
+/// A port where nothing listens.
 const CLOSED_PORT: u16 = 9;
 
-/// What one process did: the test's own knowledge, to be found again in the events. In the order of the fields.
+/// What one process has done, to be compared with the events. `to_bytes` and `from_bytes` keep the order of the fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Done {
     /// Attempts that succeeded.
     connected: u64,
     refused: u64,
-    /// No route.
+    /// Attempts without a route.
     unreachable: u64,
-    /// Closed before the answer: to an address where SYNs are dropped.
+    /// Attempts that were closed before an answer, to a port where SYNs are dropped.
     aborted: u64,
     /// Connections accepted.
     accepted: u64,
@@ -67,7 +67,7 @@ impl Done {
     }
 }
 
-/// One process: connects to itself and elsewhere, and tells what it did.
+/// Runs one process: connects to itself and elsewhere, and sends what it has done to the test.
 fn work(seed: u64, count: usize, mut channel: UnixStream) {
     let mut random = Random(seed);
     let mut done = Done::default();
@@ -75,7 +75,7 @@ fn work(seed: u64, count: usize, mut channel: UnixStream) {
     let to = listener.local_addr().unwrap();
     let mut buffer = [0; 4096];
     for number in 0..count {
-        // Many, not as fast as possible: what a flood does is another question.
+        // The rate is limited, because this test is not about losses in a flood.
         if number % 4 == 0 {
             thread::sleep(PAUSE);
         }
@@ -89,7 +89,7 @@ fn work(seed: u64, count: usize, mut channel: UnixStream) {
                 done.unreachable += 1;
             }
             2 => {
-                // Its answer never comes: the queue of this listener is full (see below).
+                // No answer comes, because the firewall drops SYNs to this port (see below).
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
                 socket.set_nonblocking(true).unwrap();
                 let silent: SocketAddr = "127.0.0.2:81".parse().unwrap();
@@ -116,7 +116,8 @@ fn work(seed: u64, count: usize, mut channel: UnixStream) {
                     }
                     7 => drop(server),
                     _ => {
-                        // The client closes first, and nothing is left in TIME_WAIT to fill the tables.
+                        // The client closes first, and the reset ends the connection without TIME_WAIT, so that the
+                        // kernel's tables stay small.
                         drop(client);
                         reset(server);
                     }
@@ -134,8 +135,8 @@ fn resident_kilobytes(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// What events say that each process did.
-fn told(events: &[Value]) -> HashMap<u32, Done> {
+/// Returns what each process has done, by the events.
+fn recorded(events: &[Value]) -> HashMap<u32, Done> {
     let mut by_process: HashMap<u32, Done> = HashMap::new();
     for event in events {
         let Some(pid) = event["src.process.pid"].as_u64() else { panic!("no process: {event}") };
@@ -184,11 +185,12 @@ fn is_accounted_for() -> bool {
         expected.insert(worker.pid, Done::from_bytes(&bytes));
     }
     drop(workers);
-    // The kernel forgets what it was told to forget at once, the table with it.
+    // `tcp_max_tw_buckets` makes the kernel drop most connections in TIME_WAIT at once, and the table drops them, too.
     for namespace in &namespaces {
         let list = || daemon.list(namespace.inode);
         until(20_000, || format!("left in the table: {:#?}", list()), || list().is_empty());
     }
+    // The time is fixed, because no condition shows that the daemon has finished and freed its memory.
     thread::sleep(long(200));
     let after = resident_kilobytes(daemon.pid());
     let lost = daemon.health()["records"]["lost"].as_u64().unwrap();
@@ -210,7 +212,7 @@ fn is_accounted_for() -> bool {
             connects.0.iter().map(|event| event["event.connection.id"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), connects.len(), "each attempt and connection has one outcome");
         attempts += connects.with("event.network.direction", "OUTGOING").len();
-        for (pid, done) in told(&events.0) {
+        for (pid, done) in recorded(&events.0) {
             assert_eq!(done, expected[&pid], "process {pid}");
         }
     }
@@ -218,7 +220,7 @@ fn is_accounted_for() -> bool {
     println!(
         "{CONNECTIONS} attempts of {PROCESSES} processes; resident {before} kB before, {after} kB after; {lost} lost"
     );
-    // Nothing grows with the number of connections: buffers that were filled once stay.
+    // Memory must not grow with the number of connections. The allowance is for buffers that are allocated once.
     assert!(after < before + 30_000, "resident {before} kB before, {after} kB after");
     true
 }

@@ -1,4 +1,4 @@
-//! A real server and a real client: every request of curl to nginx is two connections, seen from both ends.
+//! A real server and a real client: each request of curl to nginx is a connection with events of both ends.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +20,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// nginx with one worker on 127.0.0.1:8080, which serves a file of 10,000 bytes.
+    /// Starts nginx with one worker on 127.0.0.1:8080, which serves a file of 10,000 bytes, and waits until it listens.
     fn start(namespace: &Netns) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.path();
@@ -46,7 +46,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // SIGTERM, so that the worker ends too.
+        // With SIGTERM, nginx also ends its worker.
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.process.wait();
@@ -62,7 +62,7 @@ fn is_seen_from_both_ends() -> bool {
     let namespace = Netns::new();
     let daemon = Daemon::start();
     let nginx = Nginx::start(&namespace);
-    // What curl says: its pid is not among it, so the request's number in the URL tells which curl it was.
+    // The output of curl does not have its process id, so the number in the URL identifies the curl.
     let script = format!(
         "i=0; while [ $i -lt {REQUESTS} ]; do i=$((i+1)); curl -s -o /dev/null \
          -w \"$i %{{local_port}} %{{size_request}} %{{size_header}} %{{size_download}}\\n\" \
@@ -112,7 +112,7 @@ fn is_seen_from_both_ends() -> bool {
     }
 
     let server = here.with("src.process.name", "nginx");
-    // One more than curl made: the harness looked whether nginx listens.
+    // There is one connection more than curl has made: the harness has tested whether nginx listens.
     let accepted = server.of("IP Connect").with("event.network.direction", "INCOMING");
     assert_eq!(accepted.len(), REQUESTS + 1);
     assert_eq!(accepted.with("src.process.attribution", "accept").len(), REQUESTS + 1);
@@ -132,7 +132,7 @@ fn is_seen_from_both_ends() -> bool {
     true
 }
 
-/// Where a program is, with its links followed, as `/proc/PID/exe` gives it.
+/// Returns the path of a program with all links resolved, as in `/proc/PID/exe`.
 fn fs_path(program: &str) -> String {
     fs::canonicalize(format!("/bin/{program}")).unwrap().to_str().unwrap().to_owned()
 }

@@ -1,5 +1,6 @@
-//! Stands in for `netconn-search --convert SEGMENT` in tests of the history: makes of a segment a file that begins and ends as
-//! Parquet does, with the lines as they are, or does what a broken one would. Which, says the file `mode` beside it.
+//! Replaces `netconn-search --convert SEGMENT` in tests of the history. It writes the lines of a segment unchanged into
+//! a file that begins and ends like Parquet, or fails as a broken converter would: the file `mode` beside it says
+//! which.
 
 use std::{
     env, fs,
@@ -16,9 +17,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let program = env::current_exe().unwrap();
     let mode = fs::read_to_string(program.with_file_name("mode")).unwrap_or_default();
-    let [option, segment] = &arguments[..] else { return told(&arguments) };
+    let [option, segment] = &arguments[..] else { return print_arguments(&arguments) };
     if option != "--convert" {
-        return told(&arguments);
+        return print_arguments(&arguments);
     }
     match mode.trim() {
         "crash" => std::process::abort(),
@@ -33,15 +34,17 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What it was called with, for tests of `netconn search`.
-fn told(arguments: &[String]) -> ExitCode {
+/// Prints the arguments, for tests of `netconn search`.
+fn print_arguments(arguments: &[String]) -> ExitCode {
     println!("{arguments:?}");
     ExitCode::from(42)
 }
 
-/// Writes what the process has and may do beside the program.
+/// Writes the file `looked` beside the program: the status, the limits, the scheduling and the open files of this
+/// process.
 fn look(program: &Path) {
-    // Its priority is lowered once it runs.
+    // The daemon lowers the priority of this process after it has started it. The policy is only in /proc/self/sched on
+    // some kernels, so there is no condition to wait for.
     thread::sleep(Duration::from_millis(300));
     let mut files: Vec<String> = fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -60,7 +63,7 @@ fn look(program: &Path) {
 }
 
 fn convert(segment: &Path, mode: &str) {
-    // Where a test kills it, there is time to.
+    // In the mode `slow` there is time for a test to kill this process between two steps.
     let pause = || {
         if mode == "slow" {
             thread::sleep(Duration::from_millis(40));

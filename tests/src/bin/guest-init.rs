@@ -1,5 +1,5 @@
-//! The first process of a guest (see `cargo xtask vm`): mounts what is needed, loads modules, runs the tests, says how
-//! each went, and turns the machine off.
+//! The first process of a guest (see `cargo xtask vm`): mounts file systems, loads modules, runs the tests, prints the
+//! verdict of each, and turns the machine off.
 
 use std::{
     ffi::CString,
@@ -14,13 +14,14 @@ use nix::{
     sys::reboot::{RebootMode, reboot},
 };
 
-/// What `cargo xtask vm` looks for.
+/// The beginning of the lines that `cargo xtask vm` reads.
 const VERDICT: &str = "netconn-guest: ";
-/// How much slower everything is than on the host.
+/// How many times slower the guest is than the host.
 const SLOWNESS: &str = "8";
-/// With trampolines and without: see the glossary in ARCHITECTURE.md. Tier 2 is forced, to test it on kernels that have them.
+/// The tiers (see the glossary in ARCHITECTURE.md), each with the hooks to leave out. Tier 2 is also forced on kernels
+/// with trampolines.
 const TIERS: [(&str, &str); 2] = [("tier 1", ""), ("tier 2", "trampolines")];
-/// Tests of datagrams and packet sockets: no trampoline has a part in these, so once is enough.
+/// Tests of datagrams and packet sockets. They involve no trampolines, so they only run in tier 1.
 const ONCE: [&str; 5] = ["bound", "crowds", "flows", "icmp", "packet_sockets"];
 
 fn main() {

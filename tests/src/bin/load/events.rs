@@ -1,4 +1,5 @@
-//! A history to search: events as the daemon writes them, with distributions as servers have them, in segments of the store.
+//! Generates a history to search: events as the daemon writes them, distributed as on a server, in segments of the
+//! store.
 
 use std::{
     fs::File,
@@ -10,17 +11,19 @@ use std::{
 use jiff::Timestamp;
 use serde_json::json;
 
-/// Length of a segment, as the daemon closes them.
+/// The length at which a segment is closed, as in the daemon.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// When the history ends, epoch milliseconds: whatever the day, the same events. It is 2026-11-01T00:00:00Z.
+/// The end of the history in epoch milliseconds, 2026-11-01T00:00:00Z. It is fixed, so that the events are always the
+/// same.
 const END_MS: u64 = 1_793_491_200_000;
-/// How long it is, milliseconds: 30 days.
+/// The length of the history in milliseconds: 30 days.
 const SPAN_MS: u64 = 30 * 24 * 3_600_000;
-/// Addresses of others outside and inside.
+/// Number of remote addresses on the internet.
 const OUTSIDE: u64 = 200_000;
+/// Number of remote addresses in the private network.
 const INSIDE: u64 = 2_000;
 
-/// Ports of servers, and how many of 1,000 connections go to each; the rest goes anywhere.
+/// Ports of servers, and how many of 1,000 connections go to each; the others go to random ports.
 const PORTS: [(u16, u64); 9] =
     [(443, 520), (80, 120), (53, 90), (5432, 60), (6379, 50), (8080, 40), (22, 30), (25, 15), (9200, 15)];
 /// Programs, the busiest first.
@@ -44,7 +47,7 @@ const PROGRAMS: [&str; 16] = [
 ];
 const USERS: [&str; 6] = ["www-data", "app", "root", "deploy", "postgres", "alice"];
 
-/// Writes so many events into segments in a folder; `each` is told of every segment that is closed, which it may remove.
+/// Writes `count` events into segments in a folder, and calls `each` for every closed segment, which it may remove.
 pub fn events(count: u64, folder: &Path, mut each: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut random = Random(0x6E65_7463_6F6E_6E21);
     let mut segment: Option<(PathBuf, BufWriter<File>, u64)> = None;
@@ -57,7 +60,7 @@ pub fn events(count: u64, folder: &Path, mut each: impl FnMut(&Path) -> io::Resu
         let is_end = connection.is_some();
         let connection = connection.unwrap_or_else(|| Connection::new(&mut random, number));
         connection.write(&mut line, number, time_ms, is_end)?;
-        // Nearly all that succeed have an end in the history.
+        // Nearly all successful connections are followed by their end.
         pending = (!is_end && connection.succeeds && random.below(100) < 95).then_some(connection);
         let (path, mut file, length) = match segment.take() {
             Some(segment) => segment,
@@ -87,7 +90,7 @@ struct Connection {
     is_outgoing: bool,
     succeeds: bool,
     remote: Ipv4Addr,
-    /// The server's, and the client's.
+    /// The server's and the client's port.
     ports: (u16, u16),
     program: usize,
     user: usize,
@@ -101,7 +104,7 @@ impl Connection {
         let remote = if random.below(10) < 4 {
             Ipv4Addr::from(0x0A00_0000 + random.skewed(INSIDE) as u32)
         } else {
-            // Spread over everything, but never a private network.
+            // From 20.0.0.0 to 115.255.255.255, which has no private network.
             Ipv4Addr::from(0x1400_0000 + (random.skewed(OUTSIDE) as u32).wrapping_mul(0x9E37) % 0x6000_0000)
         };
         let mut share = random.below(1000);
@@ -184,7 +187,7 @@ impl Connection {
     }
 }
 
-/// splitmix64: the same numbers each time.
+/// A random number generator (splitmix64) with a fixed seed, so that the events are always the same.
 struct Random(u64);
 
 impl Random {
@@ -199,7 +202,7 @@ impl Random {
         self.next() % limit
     }
 
-    /// Small numbers more often: how often one comes falls with its size, as with addresses and lengths of real traffic.
+    /// Returns a number below `limit`; small numbers are more frequent, like addresses and lengths in real traffic.
     fn skewed(&mut self, limit: u64) -> u64 {
         let part = self.next() as f64 / u64::MAX as f64;
         ((limit as f64).powf(part) as u64 - 1).min(limit - 1)

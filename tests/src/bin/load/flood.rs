@@ -1,4 +1,5 @@
-//! Connections one after the other: as fast as possible, or so many a second. Both ends are threads of this process.
+//! Makes connections one after the other, as fast as possible or at a fixed rate. Both ends are threads of this
+//! process.
 
 use std::{
     io,
@@ -13,13 +14,14 @@ use socket2::Socket;
 
 use crate::traffic::{self, Kind};
 
-/// How far clients may be ahead of servers: less than the listener's queue takes, or SYNs would be sent again.
+/// How many connections clients may be ahead of servers. The listener's queue takes more; in a full one SYNs are
+/// dropped and retransmitted.
 const AHEAD_MAX: usize = 1024;
-/// How often a client looks whether it is.
+/// After how many connections a client compares itself with the servers.
 const LOOK_EVERY: usize = 64;
 
-/// Threads of each side. Without data the client never waits, and one thread of each keeps two processors busy; with data
-/// it takes several.
+/// Returns the numbers of client and of server threads. Without data a client never waits, and one thread of each keeps
+/// two CPUs busy; with data that takes several.
 fn threads(kind: Kind) -> (usize, usize) {
     match kind {
         Kind::Rst | Kind::Fin => (1, 1),
@@ -39,7 +41,7 @@ pub(crate) fn flood(kind: Kind, count: usize) -> io::Result<()> {
     })
 }
 
-/// Makes `count` connections, `rate` in each second. One that is late does not delay the next.
+/// Makes `count` connections, `rate` in each second. A late connection does not delay the next.
 pub(crate) fn paced(kind: Kind, rate: usize, count: usize) -> io::Result<()> {
     let since = Instant::now();
     run(kind, count, threads(kind), |number, _| {
@@ -48,7 +50,8 @@ pub(crate) fn paced(kind: Kind, rate: usize, count: usize) -> io::Result<()> {
     })
 }
 
-/// Makes connections by threads, each after `wait` has returned for its number, and says what that took.
+/// Makes `count` connections with these threads, each connection after `wait` has returned for its number. Prints the
+/// elapsed time and the CPU time as JSON.
 fn run(
     kind: Kind,
     count: usize,
@@ -75,7 +78,7 @@ fn run(
         let servers: Vec<_> = (0..servers).map(|_| scope.spawn(server)).collect();
         let clients: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
         for thread in clients.into_iter().chain(servers) {
-            // One that fails leaves others waiting for it, so all of this ends.
+            // The other threads would wait for one that has failed, so the process ends.
             if let Err(error) = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))) {
                 eprintln!("load: {error}");
                 std::process::exit(1);
@@ -97,7 +100,7 @@ fn serve(kind: Kind, listener: &Socket, count: usize, taken: &AtomicUsize, serve
     Ok(())
 }
 
-/// Processor time of this process so far, in the kernel counted in.
+/// Returns the CPU time of this process so far in seconds, in user space and in the kernel.
 pub(crate) fn cpu_seconds() -> io::Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
     Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)

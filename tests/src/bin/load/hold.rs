@@ -1,4 +1,4 @@
-//! Sockets that stay: in processes of their own, until nobody wants them any more.
+//! Holds sockets in child processes until standard input ends.
 
 use std::{
     env,
@@ -16,7 +16,7 @@ use crate::traffic;
 pub(crate) fn hold(sockets: usize, processes: usize) -> io::Result<()> {
     let mut children = Vec::new();
     for number in 0..processes {
-        // Whatever does not divide evenly is held by the first ones; both ends of a connection are held by one.
+        // The first processes hold the remainder. Each process holds both ends of its connections.
         let connections = sockets / 2;
         let share = connections / processes + usize::from(number < connections % processes);
         children.push(spawn(share * 2)?);
@@ -31,7 +31,7 @@ pub(crate) fn hold(sockets: usize, processes: usize) -> io::Result<()> {
     println!("{}", json!({"sockets": sockets, "processes": processes}));
     io::stdout().flush()?;
     io::stdin().read_to_end(&mut Vec::new())?;
-    // Their standard inputs end as well.
+    // A child ends with its standard input.
     for child in &mut children {
         drop(child.stdin.take());
     }
@@ -41,12 +41,12 @@ pub(crate) fn hold(sockets: usize, processes: usize) -> io::Result<()> {
 fn spawn(sockets: usize) -> io::Result<Child> {
     let mut command = Command::new(env::current_exe()?);
     command.arg("holder").arg(sockets.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    // SAFETY: prctl may be called between fork and exec.
+    // SAFETY: the function only makes a system call, which is allowed between fork and exec.
     unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
     command.spawn()
 }
 
-/// Holds sockets in this process: both ends of connections, and no listener.
+/// Holds sockets in this process: both ends of connections, without their listener.
 pub(crate) fn holder(sockets: usize) -> io::Result<()> {
     let mut held = Vec::with_capacity(sockets);
     let (listener, port) = traffic::listen()?;
@@ -59,7 +59,7 @@ pub(crate) fn holder(sockets: usize) -> io::Result<()> {
     println!("ready");
     io::stdout().flush()?;
     io::stdin().read_to_end(&mut Vec::new())?;
-    // The ends that connected come first and are closed with RST, so that nothing is left of the others.
+    // A client is dropped before its server and closes with RST, so that nothing is left in TIME_WAIT.
     drop(held);
     Ok(())
 }

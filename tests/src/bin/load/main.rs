@@ -1,4 +1,5 @@
-//! Load for `cargo xtask bench`: floods, paced connections, held sockets, datagrams, and events to search. Each mode says what it did in a line of JSON.
+//! Generates load for `cargo xtask bench`: floods, paced connections, held sockets, datagrams, and events to search.
+//! Each mode prints a line of JSON about what it did.
 
 mod events;
 mod flood;
@@ -18,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 use traffic::Kind;
 use udp::{Limit, Manner};
 
-/// Makes TCP connections, or sends datagrams, on loopback.
+/// Generates TCP connections, sockets, datagrams or events for benchmarks.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -27,78 +28,78 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Mode {
-    /// As many connections as there is time for.
+    /// Makes connections as fast as possible.
     Flood {
         #[command(flatten)]
         traffic: Traffic,
-        /// How many.
+        /// The number of connections.
         #[arg(long, default_value_t = 100_000)]
         count: usize,
     },
-    /// So many connections a second, evenly.
+    /// Makes connections at a fixed rate.
     Paced {
         #[command(flatten)]
         traffic: Traffic,
         /// Connections a second.
         #[arg(long, default_value_t = 1000)]
         rate: usize,
-        /// For how long.
+        /// The duration.
         #[arg(long, default_value_t = 10)]
         seconds: usize,
     },
-    /// Sockets that stay, two to a connection, until standard input ends; then they are reset.
+    /// Holds sockets, two for each connection, until standard input ends, and then resets them.
     Hold {
-        /// How many sockets.
+        /// The number of sockets.
         #[arg(long, default_value_t = 100_000)]
         sockets: usize,
-        /// Held by how many processes, each with both ends of its connections.
+        /// The number of processes that hold them, each with both ends of its connections.
         #[arg(long, default_value_t = 10)]
         processes: usize,
     },
-    /// Datagrams of 64 bytes, one sender and one receiver, as fast as possible.
+    /// Sends and receives datagrams of 64 bytes in one thread, as fast as possible.
     Udp {
         /// How sockets are used.
         #[arg(long, value_enum, default_value = "connected")]
         manner: Manner,
-        /// How many.
+        /// The number of datagrams.
         #[arg(long, default_value_t = 2_000_000)]
         count: usize,
-        /// For how long at most.
+        /// The longest duration.
         #[arg(long)]
         seconds: Option<f64>,
-        /// By how many pairs of sockets in turn: each is a flow at either end.
+        /// The number of pairs of sockets, used in turn. Each pair is a flow at either end.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
         sockets: u16,
-        /// In the caller's network namespace, instead of one that is made for this.
+        /// Uses the caller's network namespace instead of a new one.
         #[arg(long)]
         here: bool,
     },
-    /// A history of events, 30 days long, in segments as the daemon writes them.
+    /// Writes a history of 30 days, in segments as the daemon writes them.
     Events {
-        /// How many.
+        /// The number of events.
         #[arg(long, default_value_t = 10_000_000)]
         count: u64,
-        /// Where; the folder must be there.
+        /// The folder of the history, which must exist.
         #[arg(long)]
         folder: PathBuf,
-        /// A program that makes Parquet of each segment, run as the daemon does; the segment is removed then.
+        /// A program that converts each segment to Parquet, called as by the daemon; the segment is then removed.
         #[arg(long, value_name = "PROGRAM")]
         convert: Option<PathBuf>,
     },
-    /// One process of `hold`.
+    /// Holds the sockets of one process of `hold`.
     #[command(hide = true)]
     Holder {
-        /// How many sockets.
+        /// The number of sockets.
         sockets: usize,
     },
 }
 
 #[derive(Args)]
 struct Traffic {
-    /// What becomes of a connection.
+    /// What each connection transfers, and how it closes.
     #[arg(long, value_enum, default_value = "rst")]
     kind: Kind,
-    /// In the caller's network namespace, instead of one that is made for this and takes what is left in TIME_WAIT along.
+    /// Uses the caller's network namespace instead of a new one, with which all connections in TIME_WAIT end.
     #[arg(long)]
     here: bool,
 }

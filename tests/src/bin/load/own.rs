@@ -1,4 +1,4 @@
-//! What a generator changes for itself: its network namespace and its limit of descriptors.
+//! Prepares this process for load: its network namespace and its limit of open files.
 
 use std::{fs, io, process::Command};
 
@@ -7,12 +7,12 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
 };
 
-/// Settings of a namespace of our own: no queue and no range of ports is to be the limit.
+/// Settings (sysctl) of a new namespace, so that neither the queues of listeners nor the range of ports limit the load.
 const SETTINGS: [(&str, &str); 3] =
     [("core/somaxconn", "65535"), ("ipv4/tcp_max_syn_backlog", "65535"), ("ipv4/ip_local_port_range", "1024 65535")];
 
-/// Moves this process into a network namespace of its own, unless it is to stay `here`. To be called before there are
-/// threads.
+/// Moves this process into a new network namespace, unless `here` is set. It must have no other threads yet, because
+/// only the calling one is moved.
 pub(crate) fn namespace(here: bool) -> io::Result<()> {
     if here {
         return Ok(());
@@ -28,11 +28,11 @@ pub(crate) fn namespace(here: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Allows this process as many descriptors as the kernel gives to one.
+/// Raises this process's limit of open files to the greatest that the kernel allows (`fs.nr_open`).
 pub(crate) fn descriptors() -> io::Result<()> {
     let most: u64 = fs::read_to_string("/proc/sys/fs/nr_open")?.trim().parse().map_err(io::Error::other)?;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let limit = most.max(hard);
-    // Without privileges the hard limit has to do.
+    // Without privileges, the hard limit is the greatest.
     Ok(setrlimit(Resource::RLIMIT_NOFILE, limit, limit).or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))?)
 }

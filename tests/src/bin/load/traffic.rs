@@ -1,4 +1,4 @@
-//! One connection, as a client and as a server sees it.
+//! The client's and the server's part of one connection.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -9,10 +9,11 @@ use std::{
 use clap::ValueEnum;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// Addresses of loopback that clients go round, so that connections in TIME_WAIT leave ports for others.
+/// Number of loopback addresses that clients connect to in turn: connections in TIME_WAIT occupy a port of one address
+/// only.
 const ADDRESSES: usize = 1000;
 const REQUEST: &[u8] = b"GET /index.html HTTP/1.0\r\nHost: localhost\r\nUser-Agent: load\r\n\r\n";
-/// What the server answers: 1,024 bytes, headers counted in.
+/// The server's answer: 1,024 bytes with its headers.
 const ANSWER: [u8; 1024] = {
     let mut answer = [b'x'; 1024];
     let head = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 958\r\n\r\n";
@@ -24,7 +25,7 @@ const ANSWER: [u8; 1024] = {
     answer
 };
 
-/// What becomes of a connection.
+/// What a connection transfers, and how it closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// No data; the client closes at once with RST.
@@ -35,7 +36,7 @@ pub(crate) enum Kind {
     Http,
 }
 
-/// A listener on all addresses, at a port that is free.
+/// Returns a listener on all addresses at a free port, and this port.
 pub(crate) fn listen() -> io::Result<(Socket, u16)> {
     let listener = socket()?;
     listener.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into())?;
@@ -48,7 +49,7 @@ fn socket() -> io::Result<Socket> {
     Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
 }
 
-/// The addresses to connect to, one after the other.
+/// Returns the addresses to connect to in turn.
 pub(crate) fn destinations(port: u16) -> Vec<SockAddr> {
     let address = |number: usize| {
         let [.., third, fourth] = number.to_be_bytes();
@@ -57,7 +58,7 @@ pub(crate) fn destinations(port: u16) -> Vec<SockAddr> {
     (1..=ADDRESSES).map(address).collect()
 }
 
-/// A connection that is closed with RST.
+/// Connects a socket that is closed with RST when it is dropped.
 pub(crate) fn connect(to: &SockAddr) -> io::Result<Socket> {
     let client = socket()?;
     client.set_linger(Some(Duration::ZERO))?;
@@ -65,7 +66,7 @@ pub(crate) fn connect(to: &SockAddr) -> io::Result<Socket> {
     Ok(client)
 }
 
-/// A client's part, from its beginning to its end.
+/// Plays the client's part of one connection, from connecting to closing.
 pub(crate) fn client(kind: Kind, to: &SockAddr) -> io::Result<()> {
     match kind {
         Kind::Rst => drop(connect(to)?),
@@ -81,12 +82,12 @@ pub(crate) fn client(kind: Kind, to: &SockAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// A server's part with one connection.
+/// Plays the server's part of one connection, from accepting to closing.
 pub(crate) fn serve(kind: Kind, listener: &Socket) -> io::Result<()> {
     let (mut server, _) = listener.accept()?;
     let mut buffer = [0; 256];
     match kind {
-        // The end of the connection comes as an error if it is a RST.
+        // A RST is reported as an error.
         Kind::Rst | Kind::Fin => _ = server.read(&mut buffer),
         Kind::Http => {
             let mut length = 0;

@@ -1,5 +1,5 @@
-//! Datagrams on loopback, as fast as one processor sends and receives them. One thread does both: with one for each end, to
-//! sleep and to be woken would cost more than all the rest, and never the same.
+//! Sends datagrams on loopback as fast as one CPU sends and receives them. One thread does both: with a thread for each
+//! end, sleeping and waking would cost more than everything else, and a different amount in each run.
 
 use std::{
     io,
@@ -14,35 +14,36 @@ use crate::flood::cpu_seconds;
 
 /// Bytes of a datagram.
 const SIZE: usize = 64;
-/// How many are sent before they are received: fewer than a socket's buffer takes by default (212,992 bytes, of which a small
-/// datagram takes 768), so that none is dropped.
+/// How many datagrams are sent before they are received. A socket's buffer takes more by default (212,992 bytes; a
+/// small datagram takes 768), so that none is dropped.
 const PART: usize = 32;
 
 /// How sockets are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Manner {
-    /// Connected; `send` and `recv`, which name no address.
+    /// Connected sockets, with `send` and `recv`, which take no address.
     Connected,
-    /// Not connected; `sendto` and `recvfrom`, of which hooks are told each time.
+    /// Unconnected sockets, with `sendto` and `recvfrom`, which run the sendmsg and recvmsg hooks each time.
     Unconnected,
-    /// The same, each datagram from a new socket, as those who ask a name server do: each is a flow at either end.
+    /// Like `Unconnected`, but each datagram comes from a new socket, as a DNS query does: each is a flow at either
+    /// end.
     Fresh,
 }
 
-/// When to end: the first that comes.
+/// When to end: at this count or after this time, whichever comes first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     pub(crate) count: usize,
     pub(crate) duration: Option<Duration>,
 }
 
-/// Sends datagrams by so many pairs of sockets in turn, and says what that took.
+/// Sends datagrams through this number of pairs of sockets in turn. Prints the elapsed time and the CPU time as JSON.
 pub(crate) fn udp(manner: Manner, sockets: usize, limit: Limit) -> io::Result<()> {
     let pairs: Vec<_> = (0..sockets).map(|_| pair(manner)).collect::<io::Result<_>>()?;
     let (since, cpu_before) = (Instant::now(), cpu_seconds()?);
     let is_late = || limit.duration.is_some_and(|duration| since.elapsed() >= duration);
     let mut sent = 0;
-    // A part goes through one pair, the next one through the next.
+    // Each pair sends one part at a time.
     for pair in pairs.iter().cycle() {
         let part = PART.min(limit.count - sent);
         if part == 0 || is_late() {
@@ -57,7 +58,7 @@ pub(crate) fn udp(manner: Manner, sockets: usize, limit: Limit) -> io::Result<()
     Ok(())
 }
 
-/// A socket that sends, one that receives, and where that is.
+/// The sending socket, the receiving socket, and the address of the latter.
 type Pair = (UdpSocket, UdpSocket, SocketAddr);
 
 fn pair(manner: Manner) -> io::Result<Pair> {
@@ -67,7 +68,7 @@ fn pair(manner: Manner) -> io::Result<Pair> {
         sender.connect(to)?;
         receiver.connect(sender.local_addr()?)?;
     }
-    // One that does not come was dropped.
+    // After this time a datagram counts as dropped.
     receiver.set_read_timeout(Some(Duration::from_secs(5)))?;
     Ok((sender, receiver, to))
 }
@@ -76,7 +77,7 @@ fn bind() -> io::Result<UdpSocket> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// Sends so many datagrams, and then receives them. One that was dropped is an error.
+/// Sends `count` datagrams, and then receives them. A dropped datagram is an error.
 fn deliver(manner: Manner, (sender, receiver, to): &Pair, count: usize) -> io::Result<()> {
     let mut datagram = [0; SIZE];
     for _ in 0..count {
