@@ -31,7 +31,7 @@ use xtask::{cargo, check, is_root, packages};
 use crate::{figures::Group, table::BenchReport, workspace::Workspace};
 
 /// Programs that every group needs.
-const NEEDED: [packages::Needed; 3] = [("ip", "iproute2"), ("ss", "iproute2"), ("unshare", "util-linux")];
+const NEEDED: [packages::NeededProgram; 3] = [("ip", "iproute2"), ("ss", "iproute2"), ("unshare", "util-linux")];
 
 /// Measure netconn against its goals, and beside those of ss, netstat, lsof, tcplife, tcpstates and bpftrace that are
 /// installed. Needs root. The long help (--help) describes how each figure is measured.

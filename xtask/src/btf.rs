@@ -1,4 +1,4 @@
-//! Writes the files of the unit tests that say how each kernel of the matrix is built: its BTF, trimmed.
+//! Writes the trimmed BTF of each kernel of the matrix, which unit tests read.
 
 use std::{
     fs,
@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _};
 use xtask::{cargo, check, packages, root};
 
-use crate::vm::kernels::{self, Fetched};
+use crate::vm::kernels::{self, FetchedKernel};
 
-/// Where the tests of `netconn::kernel::layout` find them.
+/// The folder of the files; the tests of `netconn::kernel::layout` read them.
 const FOLDER: &str = "netconn/tests/data/btf";
-/// What kernels are packed with: how it begins, and what unpacks it.
-const PACKERS: [(&[u8], packages::Needed); 4] = [
+/// Compression formats of kernels: magic number and the program that decompresses it.
+const FORMATS: [(&[u8], packages::NeededProgram); 4] = [
     (&[0x1f, 0x8b], ("gzip", "gzip")),
     (&[0xfd, b'7', b'z', b'X', b'Z', 0], ("xz", "xz-utils")),
     (&[0x28, 0xb5, 0x2f, 0xfd], ("zstd", "zstd")),
@@ -25,11 +25,11 @@ const PACKERS: [(&[u8], packages::Needed); 4] = [
     (&[0x02, 0x21, 0x4c, 0x18], ("lz4", "lz4")),
 ];
 
-/// Writes the file of every kernel of the list, or of one series.
+/// Writes the files of all kernels in tests/kernels.toml, or of one series.
 pub(crate) fn run(series: Option<&str>) -> Result<()> {
-    for kernel in kernels::chosen(series)? {
+    for kernel in kernels::select(series)? {
         let fetched = kernels::fetch(&kernel)?;
-        let types = types(&fetched.image).with_context(|| fetched.image.display().to_string())?;
+        let types = read_btf(&fetched.image).with_context(|| fetched.image.display().to_string())?;
         let whole = root().join("target/btf").join(&kernel.series);
         fs::create_dir_all(root().join("target/btf"))?;
         fs::write(&whole, types).with_context(|| format!("cannot write {}", whole.display()))?;
@@ -38,13 +38,13 @@ pub(crate) fn run(series: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The trimmed file of a series, from the workspace's root.
+/// Returns the path of a series' file, relative to the workspace's root.
 fn file(series: &str) -> PathBuf {
     Path::new(FOLDER).join(format!("{series}.btf"))
 }
 
-/// netconn itself knows best what it reads: an example of it trims.
-fn trim(kernel: &Fetched, whole: &Path, to: &Path) -> Result<()> {
+/// Trims BTF with netconn's example `trim_btf`, which has netconn's tables of the types that it reads.
+fn trim(kernel: &FetchedKernel, whole: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(root().join(FOLDER))?;
     let release = kernel.modules.file_name().unwrap_or_default();
     check(cargo(&["run", "--quiet", "--package", "netconn", "--example", "trim_btf", "--"]).args([
@@ -54,17 +54,17 @@ fn trim(kernel: &Fetched, whole: &Path, to: &Path) -> Result<()> {
     ]))
 }
 
-/// The type information in a bzImage.
-fn types(image: &Path) -> Result<Vec<u8>> {
+/// Returns the BTF of a bzImage.
+fn read_btf(image: &Path) -> Result<Vec<u8>> {
     let image = fs::read(image)?;
-    let kernel = unpack(payload(&image).context("no kernel for x86")?)?;
-    let file = object::File::parse(kernel.as_slice()).context("what it unpacks to is no ELF file")?;
+    let kernel = decompress(compressed_kernel(&image).context("the image is not a bzImage")?)?;
+    let file = object::File::parse(kernel.as_slice()).context("the decompressed kernel is no ELF file")?;
     Ok(file.section_by_name(".BTF").context("the kernel has no BTF")?.data()?.to_vec())
 }
 
-/// The packed kernel in a bzImage: fields `setup_sects`, `header`, `payload_offset` and `payload_length` of
-/// `Documentation/arch/x86/boot.rst`.
-fn payload(image: &[u8]) -> Option<&[u8]> {
+/// Returns the compressed kernel in a bzImage. The offsets are those of `setup_sects`, `header`, `payload_offset` and
+/// `payload_length` in `Documentation/arch/x86/boot.rst`.
+fn compressed_kernel(image: &[u8]) -> Option<&[u8]> {
     if image.get(0x202..0x206)? != b"HdrS" {
         return None;
     }
@@ -77,10 +77,10 @@ fn payload(image: &[u8]) -> Option<&[u8]> {
     image.get(start..start + word(0x24c)?)
 }
 
-/// Unpacks a kernel.
-fn unpack(payload: &[u8]) -> Result<Vec<u8>> {
-    let packer = PACKERS.iter().find(|(magic, _)| payload.starts_with(magic));
-    let (_, needed) = packer.context("the kernel is packed in an unknown way")?;
+/// Decompresses a kernel.
+fn decompress(payload: &[u8]) -> Result<Vec<u8>> {
+    let packer = FORMATS.iter().find(|(magic, _)| payload.starts_with(magic));
+    let (_, needed) = packer.context("the kernel has an unknown compression format")?;
     if let Some(reason) = packages::obstacle(&[*needed]) {
         bail!("{reason}");
     }
@@ -93,7 +93,7 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>> {
         .with_context(|| format!("cannot run {}", needed.0))?;
     let mut input = program.stdin.take().context("no input")?;
     let output = thread::scope(|scope| {
-        // What the program does not read is its own affair: its output is checked.
+        // A write error is ignored: the program may exit without reading all input, and its output is checked below.
         scope.spawn(move || drop(input.write_all(payload)));
         program.wait_with_output()
     })?;
@@ -103,8 +103,8 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// Whether a kernel was unpacked to its end: the last four bytes are its length (`size_append` in
-/// `scripts/Makefile.lib`). All programs but gzip take them for the beginning of something else and complain.
+/// Returns whether a kernel was decompressed completely: the last four bytes of the payload are its length
+/// (`size_append` in `scripts/Makefile.lib`). All programs but gzip report these bytes as trailing garbage and fail.
 fn is_whole(payload: &[u8], unpacked: &[u8]) -> bool {
     let length = payload.last_chunk().map(|bytes| u32::from_le_bytes(*bytes) as usize);
     length == Some(unpacked.len())
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_kernel_of_the_list_has_a_file() {
-        for kernel in kernels::chosen(None).unwrap() {
+        for kernel in kernels::select(None).unwrap() {
             let file = file(&kernel.series);
             assert!(root().join(&file).exists(), "{} is missing: run `cargo xtask btf`", file.display());
         }
@@ -130,15 +130,15 @@ mod tests {
         image[0x248] = 16;
         image[0x24c] = 3;
         image[1024 + 16..1024 + 19].copy_from_slice(b"abc");
-        assert_eq!(payload(&image), Some(&b"abc"[..]));
+        assert_eq!(compressed_kernel(&image), Some(&b"abc"[..]));
         image[0x24e] = 1;
-        assert_eq!(payload(&image), None, "longer than the file");
-        assert_eq!(payload(b"#!/bin/sh"), None);
+        assert_eq!(compressed_kernel(&image), None, "longer than the file");
+        assert_eq!(compressed_kernel(b"#!/bin/sh"), None);
     }
 
     #[test]
     fn what_is_packed_in_an_unknown_way_is_an_error() {
-        assert!(unpack(b"BZh9").is_err());
+        assert!(decompress(b"BZh9").is_err());
     }
 
     #[test]

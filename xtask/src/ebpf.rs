@@ -9,23 +9,24 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use xtask::root;
 
-/// Where netconn embeds the object from.
+/// The object that netconn embeds.
 const OBJECT: &str = "netconn/bpf/netconn.bpf.o";
 const TARGET: &str = "bpfel-unknown-none";
-/// The compiler of `rust-toolchain.toml`; other versions may give other bytes.
+/// The compiler of `rust-toolchain.toml`; another version may generate other bytes.
 const RUSTC: &str = "1.95.0";
-/// This linker links against the LLVM 22 of that compiler; other versions may give other bytes.
+/// The linker that links against the LLVM 22 of that compiler; another version may generate other bytes.
 const LINKER_VERSION: &str = "0.10.4";
 
-/// Why the object cannot be built on this machine, if so, and how to install what is missing.
-pub(crate) fn missing() -> Option<String> {
+/// Returns which tools are missing to build the object and how to install them, or `None` if the object can be built.
+pub(crate) fn missing_tools() -> Option<String> {
     let sources = sysroot().ok()?.join("lib/rustlib/src/rust/library/core/src/lib.rs");
     let linker = Command::new("bpf-linker").arg("--version").output();
     let linker = linker.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
     advice(sources.exists(), &linker)
 }
 
-/// How to install what is missing: the library sources of rustc, the linker; `linker` is what it says of its version.
+/// Returns how to install the library sources of rustc and the linker, if they are missing. `linker` is the output of
+/// `bpf-linker --version`.
 fn advice(has_sources: bool, linker: &str) -> Option<String> {
     let mut missing = Vec::new();
     if !has_sources {
@@ -39,9 +40,9 @@ fn advice(has_sources: bool, linker: &str) -> Option<String> {
     (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
 }
 
-/// Builds the object; installs it, or with `check` compares it with the committed one.
+/// Builds the object and writes it to `OBJECT`, or with `check` compares it with the committed one.
 pub(crate) fn run(check: bool) -> Result<()> {
-    if let Some(reason) = missing() {
+    if let Some(reason) = missing_tools() {
         bail!("the eBPF object cannot be built: {reason}");
     }
     let object = strip(&fs::read(build()?)?)?;
@@ -49,7 +50,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let committed = fs::read(&place).unwrap_or_default();
     if check {
         if object != committed {
-            bail!("{OBJECT} is not what netconn-ebpf builds to; run `cargo xtask ebpf` and commit it");
+            bail!("{OBJECT} differs from what netconn-ebpf builds; run `cargo xtask ebpf` and commit it");
         }
         println!("{OBJECT}: {} bytes, as built from source", object.len());
     } else {
@@ -61,13 +62,14 @@ pub(crate) fn run(check: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds with full debug info, which the linker turns into BTF, and every path remapped that could differ.
+/// Builds with full debug info, which the linker converts to BTF, and with every path remapped that differs between
+/// machines.
 fn build() -> Result<PathBuf> {
     let root = root();
     let target_dir = root.join("target/ebpf");
     let mut flags = vec!["-Clink-arg=--btf".to_owned()];
     let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
-    // Later ones win, so the most general comes first.
+    // The last matching prefix wins, so the most general comes first.
     remap(&root, "netconn");
     remap(&target_dir, "target");
     for registry in registries()? {
@@ -76,7 +78,7 @@ fn build() -> Result<PathBuf> {
     remap(&sysroot()?.join("lib/rustlib/src/rust"), "rust");
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(&root)
-        // build-std is open to nightly only; the library sources are this compiler's own.
+        // build-std needs this on a stable compiler. It is safe because the library sources are this compiler's own.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_DIR", &target_dir)
@@ -91,7 +93,7 @@ fn build() -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("ebpf/netconn-ebpf"))
 }
 
-/// The folders below cargo's home that hold sources of crates.
+/// Returns the folders in cargo's home that have the sources of crates.
 fn registries() -> Result<Vec<PathBuf>> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     let sources = home.context("no home directory")?.join("registry/src");
@@ -105,7 +107,7 @@ fn sysroot() -> Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
-/// Drops DWARF, of which BTF was made; aya reads neither it nor the names of local symbols.
+/// Removes DWARF, which aya does not read; the linker has converted it to BTF.
 fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = object::build::elf::Builder::read(object).context("the eBPF object is no ELF file")?;
     for section in &mut builder.sections {
@@ -114,7 +116,7 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
         }
     }
     builder.delete_orphans();
-    // LLVM keeps all names in one table; this writer wants those of sections in a table of their own.
+    // LLVM writes all names into one string table, but this writer needs a separate one for the names of sections.
     let names = builder.sections.add();
     names.name = b".shstrtab"[..].into();
     names.sh_type = object::elf::SHT_STRTAB;

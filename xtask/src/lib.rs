@@ -1,4 +1,4 @@
-//! What netconn's chores share with its benchmarks: commands in the workspace, and the packages of this machine.
+//! Code that the chores share with the benchmarks: commands in the workspace, and the packages of this machine.
 
 pub mod packages;
 
@@ -20,16 +20,16 @@ pub fn command(program: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// Makes a command of the cargo that runs this program.
+/// Makes a command of the cargo that runs this program, in the workspace's root folder.
 pub fn cargo(arguments: &[&str]) -> Command {
     command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
 }
 
-/// Runs a command and waits for its end.
+/// Runs a command and waits until it exits.
 ///
 /// # Errors
 ///
-/// When it cannot be started or does not succeed.
+/// The command cannot be started, or it fails.
 pub fn check(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if !status.success() {

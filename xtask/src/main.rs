@@ -1,4 +1,4 @@
-//! netconn's chores, as `cargo xtask …`.
+//! The command `cargo xtask`: netconn's chores.
 
 mod btf;
 mod ebpf;
@@ -17,61 +17,63 @@ use xtask::cargo;
 /// netconn's chores.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
-struct Arguments {
+struct XtaskArguments {
     #[command(subcommand)]
     chore: Chore,
 }
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Build netconn and show the connections of this machine as they happen. Needs root; asks for it through sudo.
+    /// Build netconn and show the connections of this machine as they happen. Runs netconn as root, with sudo if
+    /// needed.
     Run {
-        /// It is built already.
+        /// netconn is built already; the call through sudo sets this.
         #[arg(long, hide = true)]
         built: bool,
     },
-    /// Run all tests, or those with a name. What they need is installed, if that is possible; what cannot run is named.
+    /// Run all tests, or those with a name. Installs missing packages if possible, and lists the tests that cannot run.
     ///
-    /// All tests take about 40 minutes on two processors. As root they load eBPF programs, make network namespaces and boot
-    /// guests with other kernels in QEMU. On Debian and Ubuntu, as root, packages that are missing are installed by apt (nginx,
-    /// tcpdump, QEMU, …); cargo-machete is installed by cargo. A guest's test that fails is repeated once: the last line
-    /// counts the tests that passed on the second try.
+    /// All tests take about 40 minutes on two CPUs. As root they load eBPF programs, create network namespaces and boot
+    /// guests with other kernels in QEMU. On Debian and Ubuntu, as root, apt installs missing packages (nginx, tcpdump,
+    /// QEMU, …); cargo installs cargo-machete. A test that fails in a guest is repeated once; the last line counts the
+    /// tests that passed on the second try.
     Test(test::TestOptions),
-    /// Measure netconn against its goals, and beside what else is installed: ss, netstat, lsof, tcplife, tcpstates, bpftrace.
-    /// Needs root. How each figure is measured is in the long help (--help).
+    /// Measure netconn against its goals, and beside those of ss, netstat, lsof, tcplife, tcpstates and bpftrace that
+    /// are installed. Needs root. The long help (--help) describes how each figure is measured.
     #[command(disable_help_flag = true)]
     Bench {
-        /// Groups and options: see `cargo xtask bench --help`.
+        /// Groups and options; see `cargo xtask bench --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Build the eBPF object and put it where netconn embeds it from (netconn/bpf).
+    /// Build the eBPF object that netconn embeds and write it to netconn/bpf.
     Ebpf {
-        /// Build, but only compare with the committed object, byte for byte.
+        /// Do not write the object; fail if it differs from the committed one.
         #[arg(long)]
         check: bool,
     },
     /// Run the live tests on the kernels of tests/kernels.toml, in QEMU.
     Vm {
-        /// Only on this series.
+        /// Run only on this kernel series, such as 6.1.
         series: Option<String>,
-        /// Only tests with this in their name.
+        /// Run only tests whose name contains this text.
         test: Option<String>,
     },
-    /// Write the unit tests' files of how kernels are built (netconn/tests/data/btf): the types in the kernels of
-    /// tests/kernels.toml, trimmed to what netconn reads. To be run when a table of what is read has grown.
+    /// Write the type information of the kernels of tests/kernels.toml, trimmed to the types that netconn reads, to
+    /// netconn/tests/data/btf. Run this when netconn reads another type or member.
     Btf {
-        /// Only of this series.
+        /// Write only the file of this kernel series.
         series: Option<String>,
     },
-    /// Draw the picture of the README, docs/session.svg: a real session. Needs root.
+    /// Draw the picture of the README, docs/session.svg, from a real session. Needs root.
     Picture,
-    /// Check what compilers do not: the order of modules, the length of files, their first lines.
+    /// Check rules that compilers do not: the order of modules, the length and first line of files, names, the code
+    /// map.
     Tidy,
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().chore {
+    let result = match XtaskArguments::parse().chore {
         Chore::Run { built } => run::run(built),
         Chore::Test(options) => test::run(&options),
         Chore::Bench { arguments } => bench(&arguments),
@@ -90,7 +92,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Becomes the crate `bench`, which has its own options and help.
+/// Replaces this process by the program of the crate `bench`, which has its own options and help.
 fn bench(arguments: &[OsString]) -> Result<()> {
     let mut run = cargo(&["run", "--quiet", "--package", "netconn-bench", "--"]);
     // Paths in options are relative to the caller's folder.
@@ -98,7 +100,7 @@ fn bench(arguments: &[OsString]) -> Result<()> {
     Err(error).context("cannot run cargo")
 }
 
-/// Runs live tests in guests, and lists what passed only when it was repeated.
+/// Runs live tests in guests and lists the tests that passed only on the second try.
 fn matrix(series: Option<&str>, test: Option<&str>) -> Result<()> {
     for test in vm::run(series, test)? {
         println!("passed on the second try: {test}");

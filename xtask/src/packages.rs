@@ -1,4 +1,4 @@
-//! What the tests need beside Rust, from the machine's own package manager.
+//! Finds and installs the programs that tests need beside Rust.
 
 use std::{env, path::Path, process::Stdio};
 
@@ -6,11 +6,11 @@ use anyhow::Result;
 
 use crate::{check, command, is_root};
 
-/// A program, and the Debian package that has it.
-pub type Needed = (&'static str, &'static str);
+/// A program and its Debian package.
+pub type NeededProgram = (&'static str, &'static str);
 
-/// What the live tests use.
-pub const LIVE: [Needed; 15] = [
+/// Programs that the live tests run.
+pub const LIVE: [NeededProgram; 15] = [
     ("nginx", "nginx"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
@@ -28,28 +28,28 @@ pub const LIVE: [Needed; 15] = [
     ("setpriv", "util-linux"),
 ];
 
-/// What the language of searches is compared with.
-pub const ORACLE: [Needed; 1] = [("python3", "python3")];
+/// The program with which the query language is compared.
+pub const ORACLE: [NeededProgram; 1] = [("python3", "python3")];
 
-/// What guests need beside that.
-pub const GUESTS: [Needed; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
+/// Programs that guests need beside those of the live tests.
+pub const GUESTS: [NeededProgram; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
 
-/// Why something cannot run without programs that are not there, if so.
-pub fn obstacle(needed: &[Needed]) -> Option<String> {
+/// Returns a sentence that names the missing programs and their packages, or `None` if all are installed.
+pub fn obstacle(needed: &[NeededProgram]) -> Option<String> {
     let missing: Vec<String> =
         missing(needed).map(|(program, package)| format!("{program} (package {package})")).collect();
     (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
 }
 
-fn missing(needed: &[Needed]) -> impl Iterator<Item = &Needed> {
+fn missing(needed: &[NeededProgram]) -> impl Iterator<Item = &NeededProgram> {
     needed.iter().filter(|(program, _)| !is_installed(program))
 }
 
-/// Installs the missing programs, where there is apt and this process runs as root.
+/// Installs the missing programs of all tests. Does nothing without apt or if this process does not run as root.
 ///
 /// # Errors
 ///
-/// When apt cannot be run or fails.
+/// apt cannot be run, or it fails.
 pub fn install() -> Result<()> {
     let mut packages: Vec<_> =
         missing(&LIVE).chain(missing(&ORACLE)).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
@@ -67,7 +67,7 @@ pub fn install() -> Result<()> {
     check(apt(&["install", "-q", "-y", "--no-install-recommends"]).args(&packages))
 }
 
-/// Whether a program is installed.
+/// Returns whether a program is installed, on the path or in a folder of system programs.
 pub fn is_installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

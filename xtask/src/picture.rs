@@ -1,7 +1,7 @@
-//! Draws the README's picture: a real session of `netconn watch` and `netconn list`, as SVG.
+//! Draws the README's picture, an SVG of a real session of `netconn watch` and `netconn list`.
 //!
-//! Two network namespaces are a small network: a web server that also calls an API, and everything else. The picture has the
-//! server's namespace only, so that other programs of this machine are not in it.
+//! Two network namespaces form a small network: a web server that also calls an API, and everything else. The picture
+//! shows only the server's namespace, so that other programs of this machine are not in it.
 
 use std::{
     fs,
@@ -22,18 +22,19 @@ use nix::{
 use tempfile::TempDir;
 use xtask::{
     cargo, check, is_root,
-    packages::{self, Needed},
+    packages::{self, NeededProgram},
     root,
 };
 
-/// Where the picture is.
+/// The path of the picture.
 const PICTURE: &str = "docs/session.svg";
-/// What the scene is made with.
-const PROGRAMS: [Needed; 4] = [("ip", "iproute2"), ("nginx", "nginx"), ("curl", "curl"), ("dnsmasq", "dnsmasq-base")];
-/// The namespaces: the server that is shown, and its network.
+/// Programs that run in the scene.
+const PROGRAMS: [NeededProgram; 4] =
+    [("ip", "iproute2"), ("nginx", "nginx"), ("curl", "curl"), ("dnsmasq", "dnsmasq-base")];
+/// The namespaces: the server, which the picture shows, and its network.
 const SERVER: &str = "netconn-picture-server";
 const NETWORK: &str = "netconn-picture-network";
-/// Addresses of the network: those of documentation (RFC 5737).
+/// Arguments of `ip` that set up the network. The addresses are reserved for documentation (RFC 5737).
 const COMMANDS: [&str; 9] = [
     "-n netconn-picture-server link add eth0 type veth peer name eth0 netns netconn-picture-network",
     "-n netconn-picture-server link set lo up",
@@ -45,14 +46,14 @@ const COMMANDS: [&str; 9] = [
     "-n netconn-picture-network address add 203.0.113.50/24 dev eth0",
     "-n netconn-picture-network route add 192.0.2.0/24 dev eth0",
 ];
-/// nginx, in both namespaces. The API answers slowly, so that a download is still there when the list is made.
+/// Configuration of nginx in both namespaces. The rate limit keeps a download open until the list is made.
 const NGINX: &str = "user www-data; worker_processes 1; pid FOLDER/ADDRESS.pid; error_log /dev/null; events {}
 http { access_log off; limit_rate 50k; server { listen ADDRESS:80; root FOLDER/www; } }";
-/// How long programs get to start.
+/// Time limit for the daemon to start.
 const READY: Duration = Duration::from_secs(20);
-/// What passes between two things that happen, so that they are told apart.
+/// Pause between two steps of the scene, so that their times differ.
 const PAUSE: Duration = Duration::from_millis(300);
-/// Bytes of the file that is downloaded.
+/// Size of the downloaded file.
 const BACKUP_BYTES: usize = 4 << 20;
 /// Colours of the terminal: text and background.
 const COLORS: [RgbColor; 2] = [RgbColor(0xd6, 0xda, 0xe0), RgbColor(0x14, 0x18, 0x1f)];
@@ -66,14 +67,14 @@ pub(crate) fn run() -> Result<()> {
         bail!("{reason}");
     }
     check(&mut cargo(&["build", "--package", "netconn"]))?;
-    // Cargo has put it beside this program.
+    // Cargo writes it beside this program.
     let netconn = std::env::current_exe()?.with_file_name("netconn");
-    let session = Scene::begin(&netconn)?.play()?;
+    let session = PictureScene::begin(&netconn)?.play()?;
     let [text, background] = COLORS.map(Color::Rgb);
     let terminal = Term::new().palette(WIN10_CONSOLE).fg_color(text).bg_color(background);
     let picture = scalable(&terminal.render_svg(&session)).context("the picture has no size")?;
     fs::write(root().join(PICTURE), picture + "\n").with_context(|| format!("cannot write {PICTURE}"))?;
-    println!("{PICTURE} is drawn");
+    println!("wrote {PICTURE}");
     Ok(())
 }
 
@@ -84,8 +85,8 @@ fn scalable(svg: &str) -> Option<String> {
     Some(svg.replacen("<svg ", &format!("<svg viewBox=\"0 0 {width} {height}\" "), 1))
 }
 
-/// The namespaces and all that runs in them; ends with this value.
-struct Scene {
+/// The namespaces and the processes in them; dropping this value removes both.
+struct PictureScene {
     folder: TempDir,
     netconn: PathBuf,
     /// Inode of the server's namespace.
@@ -93,8 +94,8 @@ struct Scene {
     running: Vec<Child>,
 }
 
-impl Scene {
-    /// Makes the network and starts the daemon.
+impl PictureScene {
+    /// Creates the network and starts the daemon.
     fn begin(netconn: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut scene = Self { folder, netconn: netconn.to_owned(), namespace: String::new(), running: Vec::new() };
@@ -114,7 +115,7 @@ impl Scene {
             let text = NGINX.replace("ADDRESS", address).replace("FOLDER", &scene.folder.path().to_string_lossy());
             fs::write(path(&format!("{address}.conf")), text)?;
         }
-        // nginx's worker is another user.
+        // nginx's worker runs as another user and must read the folder.
         fs::set_permissions(scene.folder.path(), fs::Permissions::from_mode(0o755))?;
         let mut daemon = scene.command(&["run", "--no-history"]);
         daemon.arg("--state-dir").arg(path("state")).stderr(Stdio::null());
@@ -129,7 +130,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Lets things happen, and returns what netconn shows of them.
+    /// Runs the steps of the scene and returns the output of netconn.
     fn play(mut self) -> Result<String> {
         let watched = self.folder.path().join("watched");
         let mut watch = self.command(&["watch", "--namespace", &self.namespace]);
@@ -155,7 +156,7 @@ impl Scene {
             (SERVER, "https://203.0.113.50/"),
             (SERVER, "http://198.51.100.7/"),
         ] {
-            // The last two fail: nothing listens there, and there is no route.
+            // The last two fail: nothing listens on the first port, and there is no route to the second address.
             self.start(namespace, &format!("{curl} {url}"))?.wait()?;
             thread::sleep(PAUSE);
         }
@@ -166,28 +167,28 @@ impl Scene {
         Ok(format!("$ netconn watch\n{watched}\n$ netconn list -tu --closed 1m\n{listed}"))
     }
 
-    /// netconn, as a client or as the daemon, with colours.
+    /// Makes a command of netconn, client or daemon, with the scene's socket and with colours.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.netconn);
         command.args(arguments).env("NETCONN_SOCKET", self.folder.path().join("socket")).env("CLICOLOR_FORCE", "1");
         command
     }
 
-    /// Starts a line of shell in a namespace.
+    /// Starts a shell command in a namespace.
     fn start(&mut self, namespace: &str, line: &str) -> Result<&mut Child> {
         let line = line.replace("FOLDER", &self.folder.path().to_string_lossy());
         let mut ip = Command::new("ip");
         ip.args(["netns", "exec", namespace, "sh", "-c", &line]).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         ip.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.running.push(ip.spawn().context("cannot run ip")?);
-        self.running.last_mut().context("it was started")
+        self.running.last_mut().context("no process was started")
     }
 }
 
-impl Drop for Scene {
+impl Drop for PictureScene {
     fn drop(&mut self) {
         for child in self.running.iter_mut().rev() {
-            // It may have ended by itself. SIGTERM lets nginx end its worker.
+            // An error means that the process has exited already. On SIGTERM, nginx stops its worker too.
             if let Ok(id) = i32::try_from(child.id()) {
                 let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
             }

@@ -17,12 +17,12 @@ use xtask::{cargo, check, is_root, root};
 
 /// The daemon's default socket.
 const SOCKET: &str = "/run/netconn/netconn.sock";
-/// How long the daemon may take to listen.
+/// Time limit for the daemon to listen.
 const READY: Duration = Duration::from_secs(20);
-/// How long it may take to end.
+/// Time limit for the daemon to exit before it is killed.
 const END: Duration = Duration::from_secs(5);
 
-/// Builds as the calling user, runs as root; `built` is how sudo's call is told that the first is done.
+/// Builds netconn as the calling user, then runs it as root: through sudo, this calls itself with `built` set.
 pub(crate) fn run(built: bool) -> Result<()> {
     if !built {
         check(&mut cargo(&["build", "--release", "--package", "netconn", "--package", "xtask"]))?;
@@ -31,7 +31,7 @@ pub(crate) fn run(built: bool) -> Result<()> {
         return show(&root().join("target/release/netconn"));
     }
     if built {
-        bail!("sudo did not give root");
+        bail!("sudo did not run this as root");
     }
     eprintln!("netconn needs root to load eBPF programs: asking sudo");
     let xtask = root().join("target/release/xtask");
@@ -41,14 +41,14 @@ pub(crate) fn run(built: bool) -> Result<()> {
 
 /// Runs the daemon, and `netconn watch` beside it, until Ctrl-C.
 fn show(netconn: &Path) -> Result<()> {
-    // Ctrl-C reaches all three processes: the two children end, then this one.
+    // Ctrl-C sends SIGINT to all three processes. This one ignores it and exits after the two children.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
     let mut daemon = spawn(Command::new(netconn).arg("run").stdin(Stdio::null()))?;
     let since = Instant::now();
-    while !answers(netconn) {
+    while !does_respond(netconn) {
         if let Some(status) = daemon.try_wait()? {
             bail!("the daemon ended: {status}");
         }
@@ -65,7 +65,8 @@ fn show(netconn: &Path) -> Result<()> {
     let mut watch = spawn(Command::new(netconn).arg("watch"))?;
     loop {
         if let Some(status) = daemon.try_wait()? {
-            // It may listen to another daemon, because of which this one did not start.
+            // Another daemon may use the socket, so that this one failed to start and `watch` is connected to the
+            // other.
             let _ = watch.kill();
             let _ = watch.wait();
             return if status.success() { Ok(()) } else { bail!("the daemon ended: {status}") };
@@ -77,17 +78,17 @@ fn show(netconn: &Path) -> Result<()> {
     }
 }
 
-/// Starts a command with signals as they are by default.
+/// Starts a command with an empty signal mask.
 fn spawn(command: &mut Command) -> Result<Child> {
-    // SAFETY: sigprocmask may be called between fork and exec; nothing else is done there.
+    // SAFETY: the closure only calls sigprocmask, which is async-signal-safe, as code between fork and exec must be.
     unsafe {
         command.pre_exec(|| Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?));
     }
     command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))
 }
 
-/// Whether a daemon answers.
-fn answers(netconn: &Path) -> bool {
+/// Returns whether a daemon responds at the default socket.
+fn does_respond(netconn: &Path) -> bool {
     let silent = Command::new(netconn).args(["list", "-H"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     silent.is_ok_and(|status| status.success())
 }

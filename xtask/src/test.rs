@@ -1,4 +1,4 @@
-//! All tests, in the order of their cost. Names what cannot run here, and says at the end what each step cost.
+//! Runs all tests, the cheapest first. Reports the steps that cannot run here, and at the end the time of each step.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -12,59 +12,61 @@ use xtask::{cargo, check, is_root, packages};
 
 use crate::{ebpf, tidy, vm};
 
-/// A test that is a step of its own: it needs Python.
+/// The test that is a separate step because it needs Python.
 const ORACLE: &str = "python_gives_the_same_rows";
-/// Finds dependencies that nothing uses.
+/// The program that finds unused dependencies.
 const MACHETE: &str = "cargo-machete";
 const MACHETE_VERSION: &str = "0.9.2";
-/// Packages whose tests ask no kernel.
+/// Packages with tests that do not load eBPF programs.
 const UNIT: [&str; 7] =
     ["netconn", "netconn-bench", "netconn-common", "netconn-model", "netconn-query", "netconn-search", "xtask"];
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]
 pub(crate) struct TestOptions {
-    /// Run only the unit tests and live tests with this in their names (in guests: `cargo xtask vm SERIES NAME`).
+    /// Run only unit tests and live tests whose names contain this text; for guests see `cargo xtask vm SERIES NAME`.
     name: Option<String>,
-    /// Install nothing.
+    /// Do not install missing packages.
     #[arg(long)]
     no_install: bool,
-    /// Let a test that cannot run be a failure.
+    /// Fail if a test cannot run.
     #[arg(long, env = "CI", num_args = 0..=1, default_missing_value = "true")]
     no_skip: Option<String>,
 }
 
-/// A step: its name, why it cannot run here (if so), and what it does.
-struct Step {
+/// A step of the tests.
+struct TestStep {
     name: &'static str,
+    /// Why the step cannot run here.
     obstacle: Option<String>,
-    run: fn(&str) -> Result<Done>,
+    /// Runs the tests with this text in their names.
+    run: fn(&str) -> Result<StepResults>,
 }
 
-/// What a step that passed has to report.
+/// The results of a step that passed.
 #[derive(Default)]
-struct Done {
-    /// Number of tests that cargo ran, where it did.
+struct StepResults {
+    /// Number of tests that cargo ran; 0 in steps that run none.
     tests: usize,
-    /// Tests in guests that passed only when repeated.
+    /// Tests in guests that passed only on the second try.
     second_tries: Vec<String>,
 }
 
 /// How a step ended.
-enum Ended {
-    Passed(Done),
+enum StepOutcome {
+    Passed(StepResults),
     Failed(anyhow::Error),
     Skipped(String),
 }
 
-/// A step that is over.
-struct Over {
+/// A step that has ended.
+struct FinishedStep {
     name: &'static str,
     took: Duration,
-    ended: Ended,
+    outcome: StepOutcome,
 }
 
-/// Runs everything, or the tests with a name.
+/// Runs all steps, or the tests with a name.
 pub(crate) fn run(options: &TestOptions) -> Result<()> {
     if !options.no_install
         && let Err(error) = packages::install()
@@ -75,75 +77,85 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
         Some(name) => named_steps(name),
         None => all_steps(!options.no_install),
     };
-    let mut over = Vec::new();
-    for Step { name, obstacle, run } in steps {
+    let mut finished = Vec::new();
+    for TestStep { name, obstacle, run } in steps {
         println!("\n== {name}");
         let since = Instant::now();
-        let ended = match obstacle {
-            Some(reason) => Ended::Skipped(reason),
-            None => run(options.name.as_deref().unwrap_or_default()).map_or_else(Ended::Failed, Ended::Passed),
+        let outcome = match obstacle {
+            Some(reason) => StepOutcome::Skipped(reason),
+            None => {
+                run(options.name.as_deref().unwrap_or_default()).map_or_else(StepOutcome::Failed, StepOutcome::Passed)
+            }
         };
-        over.push(Over { name, took: since.elapsed(), ended });
-        if let Some(line) = over.last().map(line) {
+        finished.push(FinishedStep { name, took: since.elapsed(), outcome });
+        if let Some(line) = finished.last().map(summary_line) {
             println!("{line}");
         }
     }
     println!();
     let no_skip = options.no_skip.as_ref().is_some_and(|value| value != "false");
-    conclude(&over, options.name.as_deref(), no_skip)
+    conclude(&finished, options.name.as_deref(), no_skip)
 }
 
-/// The steps of a whole run. Installs what cargo can install.
-fn all_steps(install: bool) -> Vec<Step> {
+/// Returns the steps of a whole run. With `install`, first installs cargo-machete if it is missing.
+fn all_steps(install: bool) -> Vec<TestStep> {
     let tool = machete_obstacle(install);
     vec![
-        Step { name: "formatting", obstacle: None, run: |_| silent(&mut cargo(&["fmt", "--all", "--check"])) },
-        Step { name: "tidy", obstacle: None, run: |_| tidy::run().map(|()| Done::default()) },
-        Step { name: "unused dependencies", obstacle: tool, run: |_| silent(&mut cargo(&["machete"])) },
-        Step { name: "clippy", obstacle: None, run: |_| clippy() },
-        Step { name: "unit tests", obstacle: None, run: unit },
-        Step { name: "search against Python", obstacle: packages::obstacle(&packages::ORACLE), run: |_| oracle() },
-        Step { name: "ebpf --check", obstacle: ebpf::missing(), run: |_| ebpf::run(true).map(|()| Done::default()) },
-        Step { name: "live tests", obstacle: live_obstacle(), run: live },
-        Step { name: "kernel matrix", obstacle: live_obstacle().or_else(vm::obstacle), run: |_| matrix() },
+        TestStep { name: "formatting", obstacle: None, run: |_| run_command(&mut cargo(&["fmt", "--all", "--check"])) },
+        TestStep { name: "tidy", obstacle: None, run: |_| tidy::run().map(|()| StepResults::default()) },
+        TestStep { name: "unused dependencies", obstacle: tool, run: |_| run_command(&mut cargo(&["machete"])) },
+        TestStep { name: "clippy", obstacle: None, run: |_| run_clippy() },
+        TestStep { name: "unit tests", obstacle: None, run: run_unit_tests },
+        TestStep {
+            name: "search against Python",
+            obstacle: packages::obstacle(&packages::ORACLE),
+            run: |_| run_oracle(),
+        },
+        TestStep {
+            name: "ebpf --check",
+            obstacle: ebpf::missing_tools(),
+            run: |_| ebpf::run(true).map(|()| StepResults::default()),
+        },
+        TestStep { name: "live tests", obstacle: live_obstacle(), run: run_live_tests },
+        TestStep { name: "kernel matrix", obstacle: live_obstacle().or_else(vm::obstacle), run: |_| run_matrix() },
     ]
 }
 
-/// The steps whose tests can be chosen by name.
-fn named_steps(name: &str) -> Vec<Step> {
+/// Returns the steps that can run tests by name.
+fn named_steps(name: &str) -> Vec<TestStep> {
     let mut steps = vec![
-        Step { name: "unit tests", obstacle: None, run: unit },
-        Step { name: "live tests", obstacle: live_obstacle(), run: live },
+        TestStep { name: "unit tests", obstacle: None, run: run_unit_tests },
+        TestStep { name: "live tests", obstacle: live_obstacle(), run: run_live_tests },
     ];
     if ORACLE.contains(name) {
         let obstacle = packages::obstacle(&packages::ORACLE);
-        steps.insert(1, Step { name: "search against Python", obstacle, run: |_| oracle() });
+        steps.insert(1, TestStep { name: "search against Python", obstacle, run: |_| run_oracle() });
     }
     steps
 }
 
-/// One line about a step that is over.
-fn line(Over { name, took, ended }: &Over) -> String {
+/// Formats one line about a step that has ended.
+fn summary_line(FinishedStep { name, took, outcome }: &FinishedStep) -> String {
     let seconds = took.as_secs_f64();
-    match ended {
-        Ended::Passed(_) => format!("{name}: passed in {seconds:.1} s"),
-        Ended::Failed(_) => format!("{name}: FAILED after {seconds:.1} s"),
-        Ended::Skipped(reason) => format!("{name}: skipped: {reason}"),
+    match outcome {
+        StepOutcome::Passed(_) => format!("{name}: passed in {seconds:.1} s"),
+        StepOutcome::Failed(_) => format!("{name}: FAILED after {seconds:.1} s"),
+        StepOutcome::Skipped(reason) => format!("{name}: skipped: {reason}"),
     }
 }
 
-/// Prints the verdict: here those who have only the end of a long log find everything. An error if something failed.
-fn conclude(over: &[Over], wanted: Option<&str>, no_skip: bool) -> Result<()> {
+/// Prints a summary of all steps, for readers who have only the end of a long log. Returns an error if a step failed.
+fn conclude(finished: &[FinishedStep], wanted: Option<&str>, no_skip: bool) -> Result<()> {
     let (mut tests, mut second_tries, mut failed, mut skipped) = (0, Vec::new(), Vec::new(), 0);
-    for step in over {
-        println!("{}", line(step));
-        match &step.ended {
-            Ended::Passed(done) => {
+    for step in finished {
+        println!("{}", summary_line(step));
+        match &step.outcome {
+            StepOutcome::Passed(done) => {
                 tests += done.tests;
                 second_tries.extend(&done.second_tries);
             }
-            Ended::Failed(error) => failed.push((step.name, error)),
-            Ended::Skipped(_) => skipped += 1,
+            StepOutcome::Failed(error) => failed.push((step.name, error)),
+            StepOutcome::Skipped(_) => skipped += 1,
         }
     }
     for test in &second_tries {
@@ -152,14 +164,14 @@ fn conclude(over: &[Over], wanted: Option<&str>, no_skip: bool) -> Result<()> {
     for (name, error) in &failed {
         println!("FAILED: {name}: {error:#}");
     }
-    let passed = over.len() - failed.len() - skipped;
+    let passed = finished.len() - failed.len() - skipped;
     let tries = second_tries.len();
     println!("steps: {passed} passed, {} failed, {skipped} skipped; passed on the second try: {tries}", failed.len());
     if !failed.is_empty() {
         bail!("failed: {}", failed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
     }
     if no_skip && skipped > 0 {
-        bail!("nothing may be skipped in CI");
+        bail!("steps were skipped, which --no-skip and CI forbid");
     }
     match wanted {
         Some(name) if tests == 0 => bail!("no test that can run here has '{name}' in its name"),
@@ -167,12 +179,12 @@ fn conclude(over: &[Over], wanted: Option<&str>, no_skip: bool) -> Result<()> {
     }
 }
 
-/// Runs a command in which no tests are counted.
-fn silent(command: &mut Command) -> Result<Done> {
-    check(command).map(|()| Done::default())
+/// Runs a command that has no tests to count.
+fn run_command(command: &mut Command) -> Result<StepResults> {
+    check(command).map(|()| StepResults::default())
 }
 
-/// Why unused dependencies cannot be found here, if so; installs the program first where that is allowed.
+/// Returns why cargo-machete cannot run here, if so. With `install`, first installs it if it is missing.
 fn machete_obstacle(install: bool) -> Option<String> {
     let arguments = ["install", MACHETE, "--version", MACHETE_VERSION, "--locked"];
     if packages::is_installed(MACHETE) {
@@ -185,20 +197,20 @@ fn machete_obstacle(install: bool) -> Option<String> {
     check(cargo(&arguments).arg("--quiet")).err().map(|error| format!("{advice}: {error:#}"))
 }
 
-fn clippy() -> Result<Done> {
-    silent(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
+fn run_clippy() -> Result<StepResults> {
+    run_command(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
 }
 
-/// Runs the tests that need no kernel to be asked.
-fn unit(name: &str) -> Result<Done> {
+/// Runs the tests that do not load eBPF programs.
+fn run_unit_tests(name: &str) -> Result<StepResults> {
     let packages = UNIT.map(|name| ["--package", name]);
     let chosen = ["--", "--skip", ORACLE, name];
     let chosen = if name.is_empty() { &chosen[..3] } else { &chosen };
     cargo_test(&mut cargo(&[&["test", "--quiet", "--no-fail-fast"], packages.as_flattened(), chosen].concat()))
 }
 
-/// Compares the rows of hundreds of queries with those of plain Python.
-fn oracle() -> Result<Done> {
+/// Compares the rows of hundreds of queries with those that Python code computes.
+fn run_oracle() -> Result<StepResults> {
     cargo_test(&mut cargo(&["test", "--quiet", "--package", "netconn-search", "--test", "oracle", "--", ORACLE]))
 }
 
@@ -209,8 +221,9 @@ fn live_obstacle() -> Option<String> {
     packages::obstacle(&packages::LIVE)
 }
 
-/// Tests netconn on this kernel against real programs. One test at a time, because they measure what a daemon sees.
-fn live(name: &str) -> Result<Done> {
+/// Tests netconn with real programs on this kernel. Runs one test at a time, because a daemon sees the connections of
+/// all.
+fn run_live_tests(name: &str) -> Result<StepResults> {
     check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn"]))?;
     let arguments = ["test", "--quiet", "--release", "--package", "netconn-tests", "--no-fail-fast"];
     let chosen = ["--", "--test-threads", "1", name];
@@ -218,19 +231,19 @@ fn live(name: &str) -> Result<Done> {
     cargo_test(&mut cargo(&[&arguments[..], chosen].concat()))
 }
 
-fn matrix() -> Result<Done> {
-    Ok(Done { second_tries: vm::run(None, None)?, ..Done::default() })
+fn run_matrix() -> Result<StepResults> {
+    Ok(StepResults { second_tries: vm::run(None, None)?, ..StepResults::default() })
 }
 
-/// Runs `cargo test`, shows its output and counts its tests. The error repeats what failed tests printed.
-fn cargo_test(command: &mut Command) -> Result<Done> {
+/// Runs `cargo test`, prints its output and counts its tests. The error repeats the output of failed tests.
+fn cargo_test(command: &mut Command) -> Result<StepResults> {
     let mut running = command.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let output = running.stdout.take().context("no output")?;
-    let (mut done, mut failures, mut is_within) = (Done::default(), String::new(), false);
+    let (mut done, mut failures, mut is_within) = (StepResults::default(), String::new(), false);
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
-        done.tests += count(&line).unwrap_or(0);
+        done.tests += test_count(&line).unwrap_or(0);
         // cargo prints the output of failed tests between these two lines.
         is_within = (is_within || line == "failures:") && !line.starts_with("test result:");
         if is_within {
@@ -242,8 +255,8 @@ fn cargo_test(command: &mut Command) -> Result<Done> {
     if status.success() { Ok(done) } else { bail!("{status}\n{failures}") }
 }
 
-/// Number of tests in a line like `running 12 tests`.
-fn count(line: &str) -> Option<usize> {
+/// Returns the number of tests in a line like `running 12 tests`.
+fn test_count(line: &str) -> Option<usize> {
     let (count, unit) = line.strip_prefix("running ")?.split_once(' ')?;
     unit.starts_with("test").then(|| count.parse().ok())?
 }
@@ -252,17 +265,21 @@ fn count(line: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn passed(tests: usize, second_tries: &[&str]) -> Over {
+    fn passed(tests: usize, second_tries: &[&str]) -> FinishedStep {
         let second_tries = second_tries.iter().map(ToString::to_string).collect();
-        Over { name: "a", took: Duration::ZERO, ended: Ended::Passed(Done { tests, second_tries }) }
+        FinishedStep {
+            name: "a",
+            took: Duration::ZERO,
+            outcome: StepOutcome::Passed(StepResults { tests, second_tries }),
+        }
     }
 
     #[test]
     fn tests_are_counted() {
-        assert_eq!(count("running 12 tests"), Some(12));
-        assert_eq!(count("running 1 test"), Some(1));
-        assert_eq!(count("running late"), None);
-        assert_eq!(count("test result: ok. 12 passed"), None);
+        assert_eq!(test_count("running 12 tests"), Some(12));
+        assert_eq!(test_count("running 1 test"), Some(1));
+        assert_eq!(test_count("running late"), None);
+        assert_eq!(test_count("test result: ok. 12 passed"), None);
     }
 
     #[test]
@@ -274,10 +291,10 @@ mod tests {
 
     #[test]
     fn a_skipped_step_fails_only_in_ci() {
-        let skipped = Over { name: "b", took: Duration::ZERO, ended: Ended::Skipped("no root".into()) };
-        assert_eq!(line(&skipped), "b: skipped: no root");
-        let over = [passed(3, &["6.1: a test"]), skipped];
-        assert!(conclude(&over, None, false).is_ok());
-        assert!(conclude(&over, None, true).is_err());
+        let skipped = FinishedStep { name: "b", took: Duration::ZERO, outcome: StepOutcome::Skipped("no root".into()) };
+        assert_eq!(summary_line(&skipped), "b: skipped: no root");
+        let finished = [passed(3, &["6.1: a test"]), skipped];
+        assert!(conclude(&finished, None, false).is_ok());
+        assert!(conclude(&finished, None, true).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Which crates may use which, and what clients must do without.
+//! Checks which crates use which, and that clients do not depend on the daemon's packages.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use xtask::cargo;
 
-/// Each crate of the workspace and those it may use, tests included.
+/// Each crate of the workspace and the crates that it may use, also in tests.
 const MAY_USE: [(&str, &[&str]); 9] = [
     ("netconn-common", &[]),
     ("netconn-ebpf", &["netconn-common"]),
@@ -18,42 +18,42 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("netconn-tests", &["netconn", "netconn-common", "netconn-model", "netconn-query"]),
     ("netconn-bench", &["netconn", "netconn-common", "netconn-model", "xtask"]),
 ];
-/// Crates of which clients are made, and the beginnings of the names of packages that only the daemon needs.
+/// Crates that clients use, and name prefixes of packages that only the daemon needs.
 const CLIENTS: [&str; 3] = ["netconn-model", "netconn-query", "netconn-search"];
 const DAEMON_ONLY: [&str; 4] = ["aya", "axum", "netlink", "sysinfo"];
 
-/// What `cargo metadata` says of the workspace.
+/// The part of `cargo metadata` that is read.
 #[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
+struct CargoMetadata {
+    packages: Vec<CargoPackage>,
 }
 
 #[derive(Deserialize)]
-struct Package {
+struct CargoPackage {
     name: String,
-    dependencies: Vec<Dependency>,
+    dependencies: Vec<CargoDependency>,
 }
 
 #[derive(Deserialize)]
-struct Dependency {
+struct CargoDependency {
     name: String,
-    /// The folder of a crate of the workspace.
+    /// The folder, for a crate of the workspace.
     path: Option<String>,
 }
 
-/// Asks cargo for the dependencies and checks them.
+/// Reads the dependencies from cargo and checks them.
 pub(super) fn check() -> Result<Vec<String>> {
     let metadata = output(&mut cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
-    let metadata: Metadata = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
-    let mut problems: Vec<String> = metadata.packages.iter().flat_map(direction).collect();
+    let metadata: CargoMetadata = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
+    let mut problems: Vec<String> = metadata.packages.iter().flat_map(check_direction).collect();
     for client in CLIENTS {
         let arguments = ["tree", "--package", client, "--edges", "normal", "--prefix", "none", "--format", "{p}"];
-        problems.extend(daemon_only(client, &output(&mut cargo(&arguments))?));
+        problems.extend(check_client(client, &output(&mut cargo(&arguments))?));
     }
     Ok(problems)
 }
 
-/// Standard output of a command that must succeed.
+/// Runs a command of cargo and returns its standard output.
 fn output(command: &mut Command) -> Result<String> {
     let output = command.output().context("cannot run cargo")?;
     if !output.status.success() {
@@ -62,19 +62,19 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Crates that a crate uses and may not.
-fn direction(package: &Package) -> Vec<String> {
-    let Package { name, dependencies } = package;
-    let Some((_, may)) = MAY_USE.iter().find(|(crate_name, _)| crate_name == name) else {
-        return vec![format!("{name}: say in xtask/src/tidy/crates.rs which crates it may use")];
+/// Returns problems with the crates that a crate uses.
+fn check_direction(package: &CargoPackage) -> Vec<String> {
+    let CargoPackage { name, dependencies } = package;
+    let Some((_, allowed)) = MAY_USE.iter().find(|(crate_name, _)| crate_name == name) else {
+        return vec![format!("{name}: list in xtask/src/tidy/crates.rs which crates it may use")];
     };
     let used = dependencies.iter().filter(|dependency| dependency.path.is_some()).map(|dependency| &dependency.name);
-    let wrong = used.filter(|used| !may.contains(&used.as_str()));
+    let wrong = used.filter(|used| !allowed.contains(&used.as_str()));
     wrong.map(|used| format!("{name} uses {used}, which it may not: see xtask/src/tidy/crates.rs")).collect()
 }
 
-/// Packages of a client's tree that only the daemon needs.
-fn daemon_only(client: &str, tree: &str) -> Vec<String> {
+/// Returns problems with the packages in a client's dependency tree.
+fn check_client(client: &str, tree: &str) -> Vec<String> {
     let names = tree.lines().filter_map(|line| line.split(' ').next());
     let mut wrong: Vec<&str> = names.filter(|name| DAEMON_ONLY.iter().any(|prefix| name.starts_with(prefix))).collect();
     wrong.sort_unstable();
@@ -86,24 +86,26 @@ fn daemon_only(client: &str, tree: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn package(name: &str, uses: &[(&str, Option<&str>)]) -> Package {
-        let dependency =
-            |(name, path): &(&str, Option<&str>)| Dependency { name: (*name).into(), path: path.map(str::to_owned) };
-        Package { name: name.into(), dependencies: uses.iter().map(dependency).collect() }
+    fn package(name: &str, uses: &[(&str, Option<&str>)]) -> CargoPackage {
+        let dependency = |(name, path): &(&str, Option<&str>)| CargoDependency {
+            name: (*name).into(),
+            path: path.map(str::to_owned),
+        };
+        CargoPackage { name: name.into(), dependencies: uses.iter().map(dependency).collect() }
     }
 
     #[test]
     fn the_direction_is_checked() {
-        assert!(direction(&package("netconn", &[("netconn-model", Some("/x")), ("serde", None)])).is_empty());
-        assert_eq!(direction(&package("netconn-model", &[("netconn", Some("/x"))])).len(), 1);
-        assert_eq!(direction(&package("netconn-new", &[])).len(), 1);
+        assert!(check_direction(&package("netconn", &[("netconn-model", Some("/x")), ("serde", None)])).is_empty());
+        assert_eq!(check_direction(&package("netconn-model", &[("netconn", Some("/x"))])).len(), 1);
+        assert_eq!(check_direction(&package("netconn-new", &[])).len(), 1);
     }
 
     #[test]
     fn clients_do_without_the_daemon() {
         let tree = "netconn-search v0.1.0 (/x)\naya-obj v0.2.1\nserde v1.0.0\naya-obj v0.2.1 (*)\n";
         assert_eq!(
-            daemon_only("netconn-search", tree),
+            check_client("netconn-search", tree),
             ["netconn-search depends on aya-obj, which only the daemon needs"]
         );
     }

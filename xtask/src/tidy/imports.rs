@@ -1,19 +1,19 @@
-//! Reads the `use` items of a file, and checks their style: one item for each crate, none climbs two modules.
+//! Reads the `use` items of a file and checks their style: one item per crate, and no `super::super`.
 
-use super::Source;
+use super::SourceFile;
 
 /// A `use` item.
 #[derive(Debug)]
 pub(super) struct Import {
     /// The line it begins on, from 1.
     pub(super) line: usize,
-    /// Whether it stands in the file's own module, not in a block or an inner module.
+    /// Whether it is in the file's own module, not in a block or an inner module.
     pub(super) is_outer: bool,
-    /// What stands before `use`: nothing, or `pub`, `pub(crate)`, ….
+    /// The text before `use`: empty, `pub`, `pub(crate)`, ….
     pub(super) visibility: String,
-    /// Whether attributes stand before it.
+    /// Whether an attribute is on the line before it.
     has_attribute: bool,
-    /// The paths it imports, without new names: `crate::a::b`, `crate::a::self`.
+    /// The imported paths, without `as` names: `crate::a::b`, `crate::a::self`.
     pub(super) paths: Vec<String>,
 }
 
@@ -41,14 +41,14 @@ pub(super) fn read(text: &str) -> Vec<Import> {
     begins.map(read).collect()
 }
 
-/// The visibility of the item that a line begins, if it does.
+/// Returns the visibility of the `use` item that begins on a line, or `None` if there is none.
 fn begin(line: &str) -> Option<&str> {
     let (visibility, _) = line.split_once("use ")?;
     let visibility = visibility.trim();
     (visibility.is_empty() || (visibility.starts_with("pub") && !visibility.contains(' '))).then_some(visibility)
 }
 
-/// The paths of a tree: `a::{b, c::{d, e}}` has `a::b`, `a::c::d` and `a::c::e`.
+/// Returns the paths of a tree: `a::{b, c::{d, e}}` has `a::b`, `a::c::d` and `a::c::e`.
 fn expand(tree: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for part in split(tree) {
@@ -63,7 +63,7 @@ fn expand(tree: &str) -> Vec<String> {
     paths
 }
 
-/// Splits at the commas that no braces enclose.
+/// Splits at commas outside braces.
 fn split(tree: &str) -> Vec<&str> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0);
     for (index, character) in tree.char_indices() {
@@ -81,8 +81,8 @@ fn split(tree: &str) -> Vec<&str> {
     parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
-/// Problems with the style of a file's imports.
-pub(super) fn style(source: &Source) -> Vec<String> {
+/// Returns problems with the style of a file's imports.
+pub(super) fn check(source: &SourceFile) -> Vec<String> {
     let name = &source.name;
     let mut problems = Vec::new();
     let mut roots: Vec<(String, String)> = Vec::new();
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn imports_of_a_crate_are_one_item() {
-        let problems = |text| style(&source("a.rs", text));
+        let problems = |text| check(&source("a.rs", text));
         assert!(problems("use a::b;\nuse c::d;\npub use a::e;\n#[cfg(test)]\nuse a::f;\n").is_empty());
         assert_eq!(problems("use a::b;\nuse a::{c, d};\n"), ["a.rs:2: another `use a::…`: merge them"]);
         assert_eq!(problems("use super::super::b;\n"), ["a.rs:1: `super::super`: write `crate::…`"]);

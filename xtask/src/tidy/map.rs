@@ -1,16 +1,16 @@
-//! The code map: it names every module that a library's `lib.rs` declares, and every path in it exists.
+//! Checks the code map: it names every module that a library's `lib.rs` declares, and every path in it exists.
 
 use std::collections::BTreeSet;
 
-use super::Source;
+use super::SourceFile;
 
-/// The file with the map.
+/// The file that has the code map.
 pub(super) const FILE: &str = "ARCHITECTURE.md";
-/// The section that is the map.
+/// The heading of the code map.
 const SECTION: &str = "## Code map";
 
-/// Checks the map against the files there are.
-pub(super) fn check(text: &str, sources: &[Source]) -> Vec<String> {
+/// Compares the code map with the files.
+pub(super) fn check(text: &str, sources: &[SourceFile]) -> Vec<String> {
     let named = named(text);
     if named.is_empty() {
         return vec![format!("{FILE}: the section `{SECTION}` names no path")];
@@ -22,7 +22,7 @@ pub(super) fn check(text: &str, sources: &[Source]) -> Vec<String> {
         let file = format!("{path}.rs");
         sources.iter().any(|source| source.name == path || source.name == file || source.name.starts_with(&folder))
     };
-    // A path of a crate; others, as of hunts, are no modules.
+    // Only paths of crates are modules; others, such as those of hunts, are not checked.
     let of_crate = |path: &&&str| members.contains(path.split('/').next().unwrap_or_default());
     let is_source = |path: &&&str| !path.contains('/') || path.contains("/src");
     let mut problems: Vec<String> = named
@@ -38,7 +38,7 @@ pub(super) fn check(text: &str, sources: &[Source]) -> Vec<String> {
             if named.contains(above) {
                 return true;
             }
-            // The row of a folder is about all in it.
+            // The row of a folder covers everything in it.
             let Some((folder, _)) = above.rsplit_once('/') else { return false };
             above = folder;
         }
@@ -48,7 +48,7 @@ pub(super) fn check(text: &str, sources: &[Source]) -> Vec<String> {
     problems
 }
 
-/// The words between backticks in the first column of the map.
+/// Returns the words between backticks in the first column of the code map.
 fn named(text: &str) -> BTreeSet<&str> {
     let section = text.split_once(SECTION).map_or("", |(_, rest)| rest);
     let section = section.split("\n## ").next().unwrap_or_default();
@@ -56,8 +56,8 @@ fn named(text: &str) -> BTreeSet<&str> {
     cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
 }
 
-/// The modules that each `lib.rs` declares: `netconn/src/table`.
-fn modules(sources: &[Source]) -> Vec<String> {
+/// Returns the modules that each `lib.rs` declares, such as `netconn/src/table`.
+fn modules(sources: &[SourceFile]) -> Vec<String> {
     let libraries = sources.iter().filter_map(|source| Some((source.name.strip_suffix("/lib.rs")?, &source.text)));
     libraries
         .flat_map(|(folder, text)| {

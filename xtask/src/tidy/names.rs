@@ -1,20 +1,20 @@
-//! No two public types in different modules have the same name: who reads one could take it for the other.
+//! Checks that no two public types have the same name, because readers could confuse them.
 
 use std::collections::BTreeMap;
 
-use super::Source;
+use super::SourceFile;
 
-/// Names that several modules may use, with the reason.
+/// Names that several types may share, each with the reason.
 const SHARED: [(&str, &str); 0] = [];
-/// What declares a type.
+/// Keywords that declare a type.
 const KEYWORDS: [&str; 5] = ["struct", "enum", "union", "trait", "type"];
 
-/// Checks the libraries. The lint `unreachable_pub` makes sure that `pub` means public.
-pub(super) fn check(sources: &[Source]) -> Vec<String> {
+/// Checks the libraries. Every `pub` type there is public, because the lint `unreachable_pub` finds the others.
+pub(super) fn check(sources: &[SourceFile]) -> Vec<String> {
     let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for source in sources.iter().filter(|source| is_library(source)) {
         for (index, line) in source.code().enumerate() {
-            if let Some(name) = declared(line) {
+            if let Some(name) = declared_type(line) {
                 places.entry(name).or_default().push(format!("{}:{}", source.name, index + 1));
             }
         }
@@ -24,14 +24,14 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
     twice.map(|(name, places)| format!("{}: several types are called {name}", places.join(", "))).collect()
 }
 
-/// Whether a file is of a library that others use. `netconn-ebpf`, the tests and the chores are programs.
-fn is_library(source: &Source) -> bool {
+/// Returns whether a file belongs to a library. `netconn-ebpf`, the tests and the chores are programs.
+fn is_library(source: &SourceFile) -> bool {
     let in_crate = source.name.split_once("/src/").map(|(member, _)| member);
     in_crate.is_some_and(|member| member.starts_with("netconn") && member != "netconn-ebpf") && !source.is_test()
 }
 
-/// The name of the public type that a line declares, outside of functions and inner modules.
-fn declared(line: &str) -> Option<&str> {
+/// Returns the name of the public type that a line declares, outside functions and inner modules.
+fn declared_type(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("pub ")?;
     let (keyword, rest) = rest.strip_prefix("unsafe ").unwrap_or(rest).split_once(' ')?;
     let name = rest.split(|character: char| !character.is_alphanumeric() && character != '_').next()?;
@@ -45,11 +45,11 @@ mod tests {
 
     #[test]
     fn types_are_found() {
-        assert_eq!(declared("pub struct Answer<'a> {"), Some("Answer"));
-        assert_eq!(declared("pub unsafe trait Plain {}"), Some("Plain"));
-        assert_eq!(declared("pub(crate) struct Answer;"), None);
-        assert_eq!(declared("    pub type Item = u8;"), None);
-        assert_eq!(declared("pub fn answer() {}"), None);
+        assert_eq!(declared_type("pub struct Answer<'a> {"), Some("Answer"));
+        assert_eq!(declared_type("pub unsafe trait Plain {}"), Some("Plain"));
+        assert_eq!(declared_type("pub(crate) struct Answer;"), None);
+        assert_eq!(declared_type("    pub type Item = u8;"), None);
+        assert_eq!(declared_type("pub fn answer() {}"), None);
     }
 
     #[test]

@@ -1,21 +1,21 @@
-//! The order of modules is the order of dependency: a module uses only those above it in `lib.rs`, or in a `mod.rs` that
-//! claims the same of its own modules.
+//! Checks that the order of modules is the order of dependency: a module uses only modules above it. This holds for
+//! every `lib.rs`, and for each `mod.rs` that claims it.
 
-use super::{Source, imports};
+use super::{SourceFile, imports};
 
-/// What a `mod.rs` says of its modules to have their order checked. Of every `lib.rs` it is.
+/// The sentence with which a `mod.rs` claims that its modules are in order.
 const CLAIM: &str = "order of the modules is the order of dependency";
 
 /// A module that a file declares.
 #[derive(Debug, PartialEq)]
-struct Declared<'a> {
+struct DeclaredModule<'a> {
     name: &'a str,
-    /// Names that the file re-exports from it.
+    /// Names that the declaring file re-exports from the module.
     exports: Vec<String>,
 }
 
-/// Checks all files that have modules in order.
-pub(super) fn check(sources: &[Source]) -> Vec<String> {
+/// Returns all uses of a module that is declared below its user.
+pub(super) fn check(sources: &[SourceFile]) -> Vec<String> {
     let mut problems = Vec::new();
     for source in sources {
         let Some((folder, file)) = source.name.rsplit_once('/') else { continue };
@@ -27,12 +27,12 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
             "mod.rs" if source.text.contains(CLAIM) => format!("crate{}", inside.replace('/', "::")),
             _ => continue,
         };
-        let modules = declared(&source.text);
+        let modules = declared_modules(&source.text);
         for user in sources.iter().filter(|user| user.name.starts_with(&format!("{member}/src{inside}/"))) {
             let Some(place) = modules.iter().position(|module| is_in(&user.name, folder, module.name)) else {
                 continue;
             };
-            for path in uses(&user.text, &root) {
+            for path in used_paths(&user.text, &root) {
                 let used = modules.iter().position(|module| module.has(&path));
                 if let Some(used) = used.filter(|used| *used > place) {
                     let (this, other) = (modules[place].name, modules[used].name);
@@ -50,14 +50,14 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
     problems
 }
 
-/// Whether a file belongs to a module of a folder.
+/// Returns whether a file belongs to a module of a folder.
 fn is_in(file: &str, folder: &str, module: &str) -> bool {
     let rest = file.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')?.strip_prefix(module));
     rest.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
-/// The modules of a file, in order.
-fn declared(text: &str) -> Vec<Declared<'_>> {
+/// Returns the modules that a file declares, in order.
+fn declared_modules(text: &str) -> Vec<DeclaredModule<'_>> {
     let imports = imports::read(text);
     let exports = |module: &str| {
         let paths = imports.iter().filter(|import| !import.visibility.is_empty()).flat_map(|import| &import.paths);
@@ -68,19 +68,19 @@ fn declared(text: &str) -> Vec<Declared<'_>> {
         let (visibility, name) = line.strip_suffix(';')?.split_once("mod ")?;
         (visibility.is_empty() || visibility.starts_with("pub")).then_some(name)
     });
-    names.map(|name| Declared { name, exports: exports(name) }).collect()
+    names.map(|name| DeclaredModule { name, exports: exports(name) }).collect()
 }
 
-impl Declared<'_> {
-    /// Whether a path begins in this module, or with a name that is re-exported from it.
+impl DeclaredModule<'_> {
+    /// Returns whether a path begins with this module or with a name that is re-exported from it.
     fn has(&self, path: &str) -> bool {
         let first = path.split("::").next().unwrap_or_default();
         first == self.name || self.exports.iter().any(|name| name == first)
     }
 }
 
-/// The paths below a module that a file uses: in its imports, and where it writes them out.
-fn uses(text: &str, root: &str) -> Vec<String> {
+/// Returns the paths below `root` that a file uses, in imports and in code.
+fn used_paths(text: &str, root: &str) -> Vec<String> {
     let prefix = format!("{root}::");
     let imports = imports::read(text);
     let imported = imports.iter().flat_map(|import| &import.paths).filter_map(|path| path.strip_prefix(&prefix));
@@ -105,12 +105,12 @@ mod tests {
 
     #[test]
     fn uses_are_found() {
-        assert_eq!(uses("use crate::table::Table;", "crate"), ["table::Table", "table"]);
-        assert_eq!(uses("use crate::{\n    clock::Clock,\n    table,\n};\n", "crate"), ["clock::Clock", "table"]);
-        assert_eq!(uses("    crate::table::x()", "crate"), ["table"]);
-        assert_eq!(uses("use crate::a::{b, c::d};", "crate::a"), ["b", "c::d"]);
-        assert!(uses("use other::{\n    table::Table,\n};\n", "crate").is_empty());
-        assert!(uses("/// See [`crate::table`].", "crate").is_empty());
+        assert_eq!(used_paths("use crate::table::Table;", "crate"), ["table::Table", "table"]);
+        assert_eq!(used_paths("use crate::{\n    clock::Clock,\n    table,\n};\n", "crate"), ["clock::Clock", "table"]);
+        assert_eq!(used_paths("    crate::table::x()", "crate"), ["table"]);
+        assert_eq!(used_paths("use crate::a::{b, c::d};", "crate::a"), ["b", "c::d"]);
+        assert!(used_paths("use other::{\n    table::Table,\n};\n", "crate").is_empty());
+        assert!(used_paths("/// See [`crate::table`].", "crate").is_empty());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The guest's file system, an initramfs: the guest's init, netconn, the tests, the programs they run and the modules
-//! that the kernel needs for them.
+//! Builds the guest's file system, an initramfs: init, netconn, the tests, the programs that they run, and the kernel
+//! modules that they need.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,17 +13,17 @@ use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _};
 use xtask::root;
 
-use super::kernels::Fetched;
+use super::kernels::FetchedKernel;
 
-/// Programs of the host that the tests run.
+/// Programs of the host that the tests run in the guest.
 const PROGRAMS: [&str; 15] = [
     "bash", "cat", "head", "ip", "nft", "nsenter", "ping", "rm", "setpriv", "sh", "ss", "sysctl", "tcpdump", "timeout",
     "unshare",
 ];
-/// Modules for cables and tunnels between network namespaces, packet filters, `ss` and tcpdump.
+/// KernelEntry modules for virtual links and tunnels between network namespaces, packet filters, `ss` and tcpdump.
 const MODULES: [&str; 9] =
     ["veth", "vxlan", "nf_tables", "nft_reject_inet", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet"];
-/// Tests that run in guests: those that ask the kernel something. What clients and commands do is the same everywhere.
+/// Tests that run in guests, because their results depend on the kernel. Those of clients and commands do not.
 const TESTS: [&str; 13] = [
     "acceptors",
     "attempts",
@@ -40,12 +40,12 @@ const TESTS: [&str; 13] = [
     "processes",
 ];
 
-/// An initramfs in the making: paths and modes to contents (`None`: a folder).
+/// The content of an initramfs: for each path its mode and its bytes, which are `None` for a folder.
 #[derive(Default)]
 struct Tree(BTreeMap<String, (u32, Option<Vec<u8>>)>);
 
-/// Builds the image for a kernel.
-pub(super) fn build(kernel: &Fetched) -> Result<PathBuf> {
+/// Builds the image for a kernel and returns its path.
+pub(super) fn build(kernel: &FetchedKernel) -> Result<PathBuf> {
     let target = root().join("target/release");
     let mut tree = Tree::default();
     for folder in ["dev", "etc", "proc", "run", "sys", "tmp", "var"] {
@@ -72,7 +72,7 @@ pub(super) fn build(kernel: &Fetched) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The test executable that was built last.
+/// Returns the most recently built executable of a test.
 fn newest(folder: &Path, name: &str) -> Result<PathBuf> {
     let is_one = |path: &PathBuf| {
         let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
@@ -83,6 +83,7 @@ fn newest(folder: &Path, name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("the test {name} is not built"))
 }
 
+/// Returns the path of a program of the host.
 fn on_path(name: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
@@ -91,7 +92,7 @@ fn on_path(name: &str) -> Result<PathBuf> {
 }
 
 impl Tree {
-    /// Adds a folder and all above it.
+    /// Adds a folder and its parents.
     fn folder(&mut self, path: &str) {
         if let Some((above, _)) = path.rsplit_once('/') {
             self.folder(above);
@@ -106,7 +107,7 @@ impl Tree {
         self.0.insert(path.to_owned(), (0o100_000 | mode, Some(content)));
     }
 
-    /// Adds an executable and the libraries that the host loads for it.
+    /// Adds an executable and the shared libraries that `ldd` lists for it.
     fn program(&mut self, from: &Path, to: &str) -> Result<()> {
         let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
         self.file(to, 0o755, content);
@@ -120,7 +121,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Adds a module and, before it in the order, those it depends on; nothing if it is part of the kernel.
+    /// Adds a kernel module, and before it in `order` the modules that it depends on. Does nothing if no file has it,
+    /// as when it is built into the kernel.
     fn module(&mut self, folder: &Path, name: &str, order: &mut Vec<String>) -> Result<()> {
         if order.iter().any(|known| known == name) {
             return Ok(());
@@ -129,7 +131,7 @@ impl Tree {
         let content = if path.extension().is_some_and(|extension| extension == "xz") {
             let output = Command::new("xz").arg("-dc").arg(&path).output().context("cannot run xz")?;
             if !output.status.success() {
-                bail!("{} cannot be unpacked", path.display());
+                bail!("cannot decompress {}", path.display());
             }
             output.stdout
         } else {
@@ -143,7 +145,8 @@ impl Tree {
         Ok(())
     }
 
-    /// The tree in the form that the kernel unpacks (`Documentation/driver-api/early-userspace/buffer-format.rst`).
+    /// Returns the tree in the kernel's initramfs format
+    /// (`Documentation/driver-api/early-userspace/buffer-format.rst`).
     fn cpio(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let trailer = ("TRAILER!!!".to_owned(), (0, Some(Vec::new())));
@@ -161,7 +164,7 @@ impl Tree {
     }
 }
 
-/// The file of a module; names of files have `-` where names of modules have `_`, or not.
+/// Finds the file of a kernel module. The file name may have `-` where the module name has `_`.
 fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     for entry in fs::read_dir(folder).ok()?.flatten() {
         let path = entry.path();
@@ -178,10 +181,10 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Names of the modules that a module needs, from its `.modinfo`.
+/// Returns the names of the modules that a kernel module needs, from its `.modinfo`.
 fn depends(module: &[u8]) -> Result<BTreeSet<String>> {
     let file = object::File::parse(module)?;
-    let section = file.section_by_name(".modinfo").context("no module")?;
+    let section = file.section_by_name(".modinfo").context("the kernel module has no .modinfo")?;
     let mut entries = section.data()?.split(|byte| *byte == 0);
     let list = entries.find_map(|entry| entry.strip_prefix(b"depends=")).unwrap_or_default();
     let names = String::from_utf8_lossy(list).replace('-', "_");

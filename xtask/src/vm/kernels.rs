@@ -1,4 +1,4 @@
-//! Debian's kernels, through the mirrors that apt is configured with, kept in `target/vm`.
+//! Downloads Debian's kernels from the mirrors in apt's configuration to `target/vm`.
 
 use std::{
     fs,
@@ -15,64 +15,64 @@ const ARCHITECTURE: &str = "cloud-amd64";
 
 /// An entry of `tests/kernels.toml`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Kernel {
-    /// Beginning of the version.
+pub(crate) struct KernelEntry {
+    /// The first two numbers of the version, such as `6.1`.
     pub(crate) series: String,
-    /// Suite of the archive.
+    /// The suite of the archive that has it.
     suite: String,
-    /// Tests that must fail on it.
+    /// Names of tests that must fail on this kernel.
     #[serde(default)]
     pub(super) cannot: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct List {
-    kernel: Vec<Kernel>,
+struct KernelList {
+    kernel: Vec<KernelEntry>,
 }
 
-/// A kernel that is here.
+/// A downloaded kernel.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchedKernel {
     /// The compressed kernel.
     pub(crate) image: PathBuf,
     /// The folder of its modules.
     pub(crate) modules: PathBuf,
 }
 
-/// Why kernels cannot be fetched here, if so.
+/// Returns why kernels cannot be downloaded here, if so.
 pub(crate) fn obstacle() -> Option<String> {
     if !packages::is_installed("apt-get") || !Path::new(KEYRING).exists() {
-        return Some("kernels are fetched by Debian's apt".into());
+        return Some("downloading kernels needs apt and Debian's keyring (package debian-archive-keyring)".into());
     }
-    mirrors().is_empty().then(|| "apt has no Debian mirror among its sources".into())
+    mirrors().is_empty().then(|| "apt's sources have no Debian mirror".into())
 }
 
-/// The kernels of the list, or the one of a series.
-pub(crate) fn chosen(series: Option<&str>) -> Result<Vec<Kernel>> {
+/// Reads tests/kernels.toml and returns all kernels, or only that of a series.
+pub(crate) fn select(series: Option<&str>) -> Result<Vec<KernelEntry>> {
     let path = root().join("tests/kernels.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut kernels = toml::from_str::<List>(&text).with_context(|| path.display().to_string())?.kernel;
+    let mut kernels = toml::from_str::<KernelList>(&text).with_context(|| path.display().to_string())?.kernel;
     kernels.retain(|kernel| series.is_none_or(|only| kernel.series == only));
     if kernels.is_empty() {
-        bail!("no such series in tests/kernels.toml");
+        bail!("tests/kernels.toml does not have this series");
     }
     Ok(kernels)
 }
 
-/// Fetches a kernel and its modules, unless they are here.
-pub(crate) fn fetch(kernel: &Kernel) -> Result<Fetched> {
+/// Downloads a kernel and its modules, unless an earlier call did.
+pub(crate) fn fetch(kernel: &KernelEntry) -> Result<FetchedKernel> {
     let folder = root().join("target/vm").join(&kernel.series);
     let unpacked = folder.join("root");
     if let Some(found) = find(&unpacked) {
         return Ok(found);
     }
     if let Some(reason) = obstacle() {
-        bail!("kernel {} cannot be fetched here: {reason}", kernel.series);
+        bail!("cannot download kernel {}: {reason}", kernel.series);
     }
-    let apt = Apt::new(&folder, &kernel.suite)?;
+    let apt = IsolatedApt::new(&folder, &kernel.suite)?;
     check(apt.get().args(["update", "-q"]))?;
     let names = apt.newest(&kernel.series)?;
-    println!("{}: fetching {}", kernel.series, names.join(", "));
+    println!("{}: downloading {}", kernel.series, names.join(", "));
     check(apt.get().arg("download").args(&names).current_dir(&folder))?;
     for entry in fs::read_dir(&folder)? {
         let path = entry?.path();
@@ -84,22 +84,22 @@ pub(crate) fn fetch(kernel: &Kernel) -> Result<Fetched> {
     find(&unpacked).with_context(|| format!("no kernel in {}", names.join(", ")))
 }
 
-/// The kernel in an unpacked package: beside its modules or in /boot.
-fn find(unpacked: &Path) -> Option<Fetched> {
+/// Finds the kernel in an unpacked package, beside its modules or in /boot.
+fn find(unpacked: &Path) -> Option<FetchedKernel> {
     let modules = ["lib/modules", "usr/lib/modules"].iter().find_map(|place| {
         fs::read_dir(unpacked.join(place)).ok()?.flatten().map(|entry| entry.path()).find(|path| path.is_dir())
     })?;
     let release = modules.file_name()?.to_str()?.to_owned();
     let places = [modules.join("vmlinuz"), unpacked.join(format!("boot/vmlinuz-{release}"))];
-    Some(Fetched { image: places.into_iter().find(|path| path.exists())?, modules })
+    Some(FetchedKernel { image: places.into_iter().find(|path| path.exists())?, modules })
 }
 
-/// apt with lists and caches of its own.
-struct Apt {
+/// Runs apt with separate lists and caches.
+struct IsolatedApt {
     folder: PathBuf,
 }
 
-impl Apt {
+impl IsolatedApt {
     fn new(folder: &Path, suite: &str) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
@@ -129,7 +129,8 @@ impl Apt {
         command
     }
 
-    /// Packages of the newest kernel of a series: one, or since 7.3 kernel and modules apart.
+    /// Returns the packages of the newest kernel of a series: one package, or from 7.3 on one of the kernel and one of
+    /// its modules.
     fn newest(&self, series: &str) -> Result<Vec<String>> {
         let output =
             self.tool("apt-cache").args(["search", "--names-only", "^linux-(image|binary|modules)-"]).output()?;
@@ -138,7 +139,7 @@ impl Apt {
         let version = |name: &str| -> Option<String> {
             let rest = name.strip_prefix("linux-image-")?.strip_suffix(&format!("-{ARCHITECTURE}"))?;
             let is_series = rest.strip_prefix(series)?.starts_with('.');
-            // Names without a patch level are of kernels before their release, or stand for others.
+            // Skip names without a patch level: they are release candidates or metapackages.
             (is_series && rest.split('.').count() > 2).then(|| rest.to_owned())
         };
         let newest = all.iter().filter_map(|name| version(name)).max_by_key(|version| numbers(version));
@@ -149,18 +150,18 @@ impl Apt {
             .filter(|name| all.contains(&name.as_str()))
             .collect();
         if apart.len() == 1 {
-            bail!("only a part of kernel {newest} is in the archive: {}", apart[0]);
+            bail!("the archive has only one of the two packages of kernel {newest}: {}", apart[0]);
         }
         Ok(if apart.is_empty() { vec![format!("linux-image-{newest}-{ARCHITECTURE}")] } else { apart })
     }
 }
 
-/// The numbers of a version, to compare it by.
+/// Returns the numbers of a version, for comparison.
 fn numbers(version: &str) -> Vec<u64> {
     version.split(|character: char| !character.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
-/// The Debian mirrors that apt is configured with.
+/// Returns the Debian mirrors in apt's configuration.
 fn mirrors() -> Vec<String> {
     let output = Command::new("apt-get").args(["indextargets", "--format", "$(ORIGIN) $(REPO_URI)"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -183,8 +184,8 @@ mod tests {
 
     #[test]
     fn the_list_can_be_read() {
-        assert!(chosen(None).unwrap().len() >= 5);
-        assert_eq!(chosen(Some("6.1")).unwrap().len(), 1);
-        assert!(chosen(Some("2.4")).is_err());
+        assert!(select(None).unwrap().len() >= 5);
+        assert_eq!(select(Some("6.1")).unwrap().len(), 1);
+        assert!(select(Some("2.4")).is_err());
     }
 }

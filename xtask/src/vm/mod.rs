@@ -1,4 +1,4 @@
-//! The live tests on other kernels, in QEMU: one line of verdict for each kernel and test.
+//! Runs the live tests on other kernels in QEMU and prints a verdict for each kernel and test.
 
 mod image;
 pub(crate) mod kernels;
@@ -18,33 +18,35 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use kernels::Kernel;
+use kernels::KernelEntry;
 use xtask::{cargo, check, packages, root};
 
-/// A guest that prints nothing for so long hangs.
+/// Time without output after which a guest counts as hung.
 const SILENCE: Duration = Duration::from_secs(120);
-/// Longest life of a guest.
+/// Time limit for a guest.
 const LIFE: Duration = Duration::from_secs(900);
-/// What the guest's init prints before and after a test, and at its end; see tests/src/bin/guest-init.rs.
+/// Prefix of the lines that the guest's init prints before and after a test, and at its end; see
+/// tests/src/bin/guest-init.rs.
 const VERDICT: &str = "netconn-guest: ";
 
-/// Both ways to see attempts, see tests/src/bin/guest-init.rs. Each has a guest of its own: so the processors are used to the
-/// end, and what fails is repeated alone. The first has more tests.
+/// The tiers of hooks that see attempts; see tests/src/bin/guest-init.rs. Each tier has a separate guest, so that all
+/// CPUs are busy until the end and only the tests of one tier are repeated. The first has more tests, so it starts
+/// first.
 const TIERS: [u32; 2] = [1, 2];
 
-/// A guest.
+/// A guest to boot.
 struct Guest<'a> {
-    kernel: &'a Kernel,
-    /// The kernel's image, and the file system.
+    kernel: &'a KernelEntry,
+    /// Paths of the kernel and of the initramfs.
     images: &'a (PathBuf, PathBuf),
     tier: u32,
-    /// Part of the names of the wanted tests.
+    /// Text that the names of the tests to run contain.
     test: &'a str,
-    /// How many tests ran, in all guests.
+    /// Number of tests that ran in all guests.
     ran: &'a AtomicUsize,
 }
 
-/// Why guests cannot run here, if so.
+/// Returns why guests cannot run here, if so.
 pub(crate) fn obstacle() -> Option<String> {
     packages::obstacle(&packages::GUESTS).or_else(kernels::obstacle)
 }
@@ -59,7 +61,7 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<Vec<String
     check(&mut cargo(&["test", "--quiet", "--release", "--package", "netconn-tests", "--no-run"]))?;
     check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn-tests", "--bins"]))?;
     let mut built = Vec::new();
-    for kernel in kernels::chosen(series)? {
+    for kernel in kernels::select(series)? {
         let fetched = kernels::fetch(&kernel)?;
         let image = image::build(&fetched)?;
         built.push((kernel, (fetched.image, image)));
@@ -69,13 +71,13 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<Vec<String
         .iter()
         .flat_map(|tier| built.iter().map(|(kernel, images)| Guest { kernel, images, tier: *tier, test, ran }))
         .collect();
-    // A guest takes one processor; see `boot`.
+    // A guest uses one CPU; see `boot`.
     let at_once = thread::available_parallelism()?.get();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut sum = Tries::default();
         while let Some(guest) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let tries = twice(guest).unwrap_or_else(|error| {
+            let tries = boot_twice(guest).unwrap_or_else(|error| {
                 println!("{}: {error:#}", guest.kernel.series);
                 Tries { failed: 1, passed_second: Vec::new() }
             });
@@ -96,12 +98,12 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<Vec<String
     if sum.failed == 0 { Ok(sum.passed_second) } else { bail!("{} tests failed in guests", sum.failed) }
 }
 
-/// How guests ended that were booted up to two times.
+/// Results of guests that were booted once or twice.
 #[derive(Default)]
 struct Tries {
     /// Number of tests that failed both times.
     failed: usize,
-    /// Names of tests that failed once, each with its kernel.
+    /// Names of tests that failed only the first time, each with its kernel.
     passed_second: Vec<String>,
 }
 
@@ -111,7 +113,7 @@ impl Tries {
         self.passed_second.extend(other.passed_second);
     }
 
-    /// Compares the failed tests of both boots of a guest with this name.
+    /// Returns the results of a guest from the failed tests of both boots.
     fn compare(guest: &str, first: &BTreeSet<String>, second: &BTreeSet<String>) -> Self {
         Self {
             failed: first.intersection(second).count(),
@@ -120,42 +122,44 @@ impl Tries {
     }
 }
 
-/// Boots a guest, and once more if something failed: on a busy host an emulated machine stands still for seconds, which
-/// no time limit allows for. A test fails if it fails both times.
-fn twice(guest: &Guest<'_>) -> Result<Tries> {
+/// Boots a guest, and boots it again if a test failed: on a busy host an emulated machine can stop for seconds, which
+/// exceeds the time limits of tests. A test fails if it fails both times.
+fn boot_twice(guest: &Guest<'_>) -> Result<Tries> {
     let name = format!("{}, tier {}", guest.kernel.series, guest.tier);
     let first = match boot(guest) {
         Ok(failed) if failed.is_empty() => return Ok(Tries::default()),
         Ok(failed) => failed,
         Err(error) => {
-            println!("{name}: {error:#}; once more");
+            println!("{name}: {error:#}; booting it again");
             let failed = boot(guest)?.len();
-            // The tests that the first boot did not come to are unknown: the guest stands for them.
+            // It is unknown which tests the first boot did not reach, so the guest's name is listed instead.
             return Ok(Tries { failed, passed_second: vec![format!("{name}: {error:#}")] });
         }
     };
-    println!("{name}: once more, because of {}", first.iter().cloned().collect::<Vec<_>>().join("; "));
+    println!("{name}: booting it again because of {}", first.iter().cloned().collect::<Vec<_>>().join("; "));
     Ok(Tries::compare(&name, &first, &boot(guest)?))
 }
 
-/// Boots a guest, prints its verdicts, and gives the names of the failed tests.
+/// Boots a guest, prints its verdicts and returns the names of the failed tests.
 fn boot(
-    Guest { kernel: Kernel { series, cannot, .. }, images, tier, test, ran }: &Guest<'_>,
+    Guest { kernel: KernelEntry { series, cannot, .. }, images, tier, test, ran }: &Guest<'_>,
 ) -> Result<BTreeSet<String>> {
     let log_path = root().join(format!("target/vm/{series}-{tier}.log"));
     let (kernel, image) = images;
     let mut guest = Command::new("qemu-system-x86_64")
-        // Not thread=multi: one processor of the guest may go on to execute a breakpoint that another one has taken back, and
-        // the kernel, which finds none, runs it again for ever. Daemons that start and end while others connect patch code that
-        // these execute (static keys of cgroup hooks): 4 of 6 guests with 6.1 stood still in __inet_stream_connect, QEMU 7.2.
+        // Not thread=multi: a CPU of the guest can keep executing a breakpoint that another CPU has removed. The kernel
+        // then finds no breakpoint and repeats the instruction for ever. Daemons that start and stop patch code (static
+        // keys of cgroup hooks) that connecting processes execute: 4 of 6 guests with 6.1 hung in __inet_stream_connect
+        // (QEMU 7.2).
         .args(["-accel", "tcg,thread=single", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"])
-        // Without -cx16 the emulation of 16-byte atomics stops all CPUs each time.
+        // -cx16: QEMU emulates each 16-byte atomic by stopping all CPUs.
         .args(["-cpu", "max,-cx16"])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
         .arg(image)
-        // slab_debug: without cmpxchg16b, kernels from 6.19 on give tracing programs memory only from debugged caches.
+        // slab_debug: without cmpxchg16b, kernels from 6.19 on allocate memory for tracing programs only from debugged
+        // caches.
         .args(["-append", &format!("console=ttyS0 quiet panic=-1 slab_debug=F netconn.tier={tier} netconn.test={test}")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
