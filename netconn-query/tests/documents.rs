@@ -9,8 +9,8 @@
 use std::{env, fmt::Display, fs, path::PathBuf};
 
 use netconn_model::{
-    fact::{Attribution, CloseReason, EventKind, Failure},
-    field::{FIELDS, Type},
+    fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
+    field::{FIELDS, Field, Type},
     filter::FILTER_PARAMETERS,
     packet_socket::PACKET_FIELDS,
     row::{COLUMNS, ROW_FIELDS},
@@ -102,13 +102,26 @@ fn events() {
     check_table("parameters", &table(["parameter", "meaning"], parameters));
     let text = fs::read_to_string(path("events.md")).unwrap();
     let kinds = EventKind::ALL.iter().map(|kind| kind.name());
-    let outcomes = Failure::ALL.iter().map(|failure| failure.name());
-    let ends = CloseReason::ALL.iter().map(|reason| reason.name());
     let sources = Attribution::ALL.iter().map(|attribution| attribution.name());
     let states = state::ALL.map(state::name);
-    for value in kinds.chain(outcomes).chain(ends).chain(sources).chain(states) {
+    for value in kinds.chain(sources).chain(states) {
         assert!(text.contains(&format!("`{value}`")), "docs/events.md does not explain {value}");
     }
+    check_values(&text, Field::Direction, Direction::ALL.iter().map(|direction| direction.name()));
+    check_values(&text, Field::ConnectionStatus, ConnectionStatus::ALL.iter().map(|status| status.name()));
+    check_values(&text, Field::FailureReason, Failure::ALL.iter().map(|failure| failure.name()));
+    check_values(&text, Field::CloseReason, CloseReason::ALL.iter().map(|reason| reason.name()));
+    check_values(&text, Field::LossStage, LossStage::ALL.iter().map(|stage| stage.name()));
+}
+
+/// Checks that the table of values in `docs/events.md` explains each value of a field in the row of that field.
+#[track_caller]
+fn check_values<'a>(text: &str, field: Field, mut values: impl Iterator<Item = &'a str>) {
+    let (_, section) = text.split_once("### Values\n").expect("it explains values");
+    let name = field.info().name;
+    let row = section.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).expect("the field has a row");
+    let missing = values.find(|value| !row.contains(&format!("`{value}`")));
+    assert_eq!(missing, None, "docs/events.md does not explain this value of {name}");
 }
 
 #[test]

@@ -67,8 +67,8 @@ enum Chore {
     },
     /// Draw the picture of the README, docs/session.svg, from a real session. Needs root.
     Picture,
-    /// Check rules that compilers do not: the order of modules, the length and first line of files, names, the code
-    /// map.
+    /// Check rules that compilers do not: the order of modules, the length and first line of files, imports, names, the
+    /// code map, which crate uses which.
     Tidy,
 }
 

@@ -1,4 +1,5 @@
-//! Checks the code map: it names every module that a library's `lib.rs` declares, and every path in it exists.
+//! Checks the code map: it names every module that a library's `lib.rs` declares, each path once, and every path in it
+//! exists.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +12,12 @@ const SECTION: &str = "## Code map";
 
 /// Compares the code map with the files.
 pub(super) fn check(text: &str, sources: &[SourceFile]) -> Vec<String> {
-    let named = named(text);
-    if named.is_empty() {
+    let paths = paths(text);
+    if paths.is_empty() {
         return vec![format!("{FILE}: the section `{SECTION}` names no path")];
     }
+    let mut named = BTreeSet::new();
+    let twice: BTreeSet<&str> = paths.into_iter().filter(|path| !named.insert(*path)).collect();
     let modules = modules(sources);
     let members: BTreeSet<&str> = sources.iter().filter_map(|source| source.name.split('/').next()).collect();
     let exists = |path: &str| {
@@ -45,15 +48,17 @@ pub(super) fn check(text: &str, sources: &[SourceFile]) -> Vec<String> {
     };
     let missing = modules.iter().filter(|module| !is_named(module));
     problems.extend(missing.map(|module| format!("{FILE}: the code map does not name `{module}`")));
+    problems.extend(twice.iter().map(|path| format!("{FILE}: the code map names `{path}` twice")));
     problems
 }
 
-/// Returns the words between backticks in the first column of the code map.
-fn named(text: &str) -> BTreeSet<&str> {
+/// Returns the words between backticks in the first column of the code map, in their order. A folder may end in a slash, which
+/// is left out.
+fn paths(text: &str) -> Vec<&str> {
     let section = text.split_once(SECTION).map_or("", |(_, rest)| rest);
     let section = section.split("\n## ").next().unwrap_or_default();
     let cells = section.lines().filter_map(|line| line.strip_prefix('|')?.split('|').next());
-    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(|path| path.trim_end_matches('/')).collect()
 }
 
 /// Returns the modules that each `lib.rs` declares, such as `netconn/src/table`.
@@ -105,5 +110,18 @@ mod tests {
         let without = check(MAP, &[source("x/src/lib.rs", ""), source("x/src/a.rs", ""), source("y/src/m.rs", "")]);
         assert_eq!(without, ["ARCHITECTURE.md: the code map names `x/src/b/c`, which does not exist"]);
         assert_eq!(check("# No map", &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_path_is_named_once_and_a_folder_with_or_without_its_slash() {
+        let files =
+            [source("x/src/lib.rs", "mod a;\n"), source("x/src/a/mod.rs", "mod b;\n"), source("x/src/a/b.rs", "")];
+        let map = |rows: &str| check(&format!("{SECTION}\n\n{rows}"), &files);
+        assert!(map("| `x/src/a` | all |\n").is_empty());
+        assert!(map("| `x/src/a/`, `x/src/a/b` | the folder, and a module in it |\n").is_empty());
+        assert_eq!(
+            map("| `x/src/a` | one |\n| `x/src/a/` | two |\n"),
+            ["ARCHITECTURE.md: the code map names `x/src/a` twice"]
+        );
     }
 }
