@@ -1,9 +1,10 @@
-//! What a record costs in user space: to decode it, to apply it, and to tell of it; and what a row of a snapshot costs.
+//! Measures user-space costs per record, event and row: decoding, applying, encoding and filtering.
 //!
-//! `cargo bench --package netconn --bench record`. The records are those of `tests/data/ring`, which a kernel told. The column "items"
-//! is what counts: records, events or rows a second. A part of the name after `--` chooses: `… -- rows`.
+//! Run `cargo bench --package netconn --bench record`, with a part of a benchmark's name after `--` to run only that.
+//! The column "items" has the records, events or rows per second. The records are those of `tests/data/ring`, recorded
+//! from a kernel.
 
-#![expect(clippy::expect_used, reason = "a benchmark that cannot begin may panic")]
+#![expect(clippy::expect_used, reason = "a benchmark that cannot start may panic")]
 
 #[path = "../tests/data/ring/read.rs"]
 pub mod ring;
@@ -32,11 +33,11 @@ use netconn_common::{AF_PACKET, Flow, FlowKey, IPPROTO_UDP, Owner};
 use netconn_model::{event::Sensor, filter::Filter};
 
 const RECORDED: &[u8] = include_bytes!("../tests/data/ring/6.18-tier2.ring");
-/// First half of a boot id.
+/// First half of the boot id.
 const BOOT: &str = "0123456789abcdef";
 
-/// An event, before it is encoded.
-type Told = (Change, Connection, u64);
+/// An event before it is encoded: the change, the connection after it, and the time in nanoseconds.
+type RecordedEvent = (Change, Connection, u64);
 
 fn main() {
     divan::main();
@@ -53,7 +54,7 @@ fn decoding(bencher: Bencher<'_, '_>) {
     bencher.counter(items(records.len())).bench_local(|| measured(decode_all));
 }
 
-/// Records of processes and of sockets, from nothing to nothing: everything that was recorded ends.
+/// Applies all records to empty tables. The tables are empty again at the end, because every recorded connection ends.
 #[divan::bench]
 fn applying(bencher: Bencher<'_, '_>) {
     let records = ring::records(RECORDED);
@@ -63,20 +64,20 @@ fn applying(bencher: Bencher<'_, '_>) {
         }
         (processes, table)
     };
-    let bencher = bencher.counter(items(records.len())).with_inputs(known);
-    bencher.bench_local_values(|known| measured(|| apply_all(known)));
+    let bencher = bencher.counter(items(records.len())).with_inputs(empty_tables);
+    bencher.bench_local_values(|tables| measured(|| apply_all(tables)));
 }
 
 #[divan::bench]
 fn encoding_events(bencher: Bencher<'_, '_>) {
-    encoding(bencher, &told());
+    encoding(bencher, &recorded_events());
 }
 
-/// The same of flows, with as many datagrams as there were segments.
+/// Encodes the recorded connections as UDP flows, with one datagram per segment.
 #[divan::bench]
 fn encoding_flows(bencher: Bencher<'_, '_>) {
-    let mut told = told();
-    for (_, connection, last_ns) in &mut told {
+    let mut events = recorded_events();
+    for (_, connection, last_ns) in &mut events {
         connection.protocol = IPPROTO_UDP;
         connection.exchanged = Some(Box::new(Exchanged {
             packets_sent: connection.totals.segments_sent.into(),
@@ -87,11 +88,11 @@ fn encoding_flows(bencher: Bencher<'_, '_>) {
             raw: false,
         }));
     }
-    encoding(bencher, &told);
+    encoding(bencher, &events);
 }
 
-fn encoding(bencher: Bencher<'_, '_>, told: &[Told]) {
-    let (clock, mut directory, mut processes) = (Clock::new(), directory(), ProcessMembers::default());
+fn encoding(bencher: Bencher<'_, '_>, events: &[RecordedEvent]) {
+    let (clock, mut names, mut processes) = (Clock::new(), machine_names(), ProcessMembers::default());
     let sensor = Sensor {
         id: "01234567-89ab-cdef-0123-456789abcdef".into(),
         host: "localhost".into(),
@@ -103,19 +104,19 @@ fn encoding(bencher: Bencher<'_, '_>, told: &[Told]) {
     let mut out = BytesMut::new();
     let mut encode_all = || {
         out.clear();
-        for (change, connection, time_ns) in told {
-            encoder.connection(&mut out, &clock, &mut directory, &mut processes, (*change, connection, *time_ns));
+        for (change, connection, time_ns) in events {
+            encoder.connection(&mut out, &clock, &mut names, &mut processes, (*change, connection, *time_ns));
         }
         black_box(out.len())
     };
-    bencher.counter(items(told.len())).bench_local(|| measured(&mut encode_all));
+    bencher.counter(items(events.len())).bench_local(|| measured(&mut encode_all));
 }
 
 #[divan::bench]
 fn encoding_packet_sockets(bencher: Bencher<'_, '_>) {
-    let (processes, _) = known();
-    let mut directory = directory();
-    let socket = |(_, connection, _): Told| PacketSocket {
+    let (processes, _) = empty_tables();
+    let mut names = machine_names();
+    let socket = |(_, connection, _): RecordedEvent| PacketSocket {
         family: AF_PACKET,
         protocol: Some(3),
         device: Some(2),
@@ -124,49 +125,51 @@ fn encoding_packet_sockets(bencher: Bencher<'_, '_>) {
         inode: connection.socket,
         owner: connection.owner,
     };
-    let found = PacketSockets { sockets: told().into_iter().map(socket).collect(), ..PacketSockets::default() };
-    let mut encode_all = || black_box(packet::object(None, &found, true, &processes, &mut directory, 0).len());
+    let found =
+        PacketSockets { sockets: recorded_events().into_iter().map(socket).collect(), ..PacketSockets::default() };
+    let mut encode_all = || black_box(packet::object(None, &found, true, &processes, &mut names, 0).len());
     bencher.counter(items(found.sockets.len())).bench_local(|| measured(&mut encode_all));
 }
 
 #[divan::bench]
 fn encoding_rows(bencher: Bencher<'_, '_>) {
-    let told = told();
-    let (mut clock, mut directory) = (Clock::new(), directory());
+    let events = recorded_events();
+    let (mut clock, mut names) = (Clock::new(), machine_names());
     let mut out = BytesMut::new();
     let mut encode_all = || {
         out.clear();
-        let mut context = Context::new(&mut clock, &mut directory, BOOT);
-        for (_, connection, _) in &told {
+        let mut context = Context::new(&mut clock, &mut names, BOOT);
+        for (_, connection, _) in &events {
             row(&mut out, &mut context, connection, None);
         }
         black_box(out.len())
     };
-    bencher.counter(items(told.len())).bench_local(|| measured(&mut encode_all));
+    bencher.counter(items(events.len())).bench_local(|| measured(&mut encode_all));
 }
 
-/// By everything that is compared as a number, an address or a word; with the names of accounts and cgroups, as streams do.
+/// Filters by a number, an address and a word, and resolves the names of accounts and cgroups as event streams do.
 #[divan::bench(args = ["", "state=established", "port=443", "remote=10.0.0.0/8,192.168.0.0/16", "process=nginx,curl,ssh"])]
 fn filtering(bencher: Bencher<'_, '_>, text: &str) {
     let filter = Filter::parse(text.split_once('=')).expect("a filter");
-    let (told, mut directory) = (told(), directory());
+    let (events, mut names) = (recorded_events(), machine_names());
     let mut filter_all = || {
-        for (_, connection, time_ns) in &told {
-            with_subject(black_box(connection), &mut directory, *time_ns, |subject| {
+        for (_, connection, time_ns) in &events {
+            with_subject(black_box(connection), &mut names, *time_ns, |subject| {
                 _ = black_box(filter.matches(subject));
             });
         }
     };
-    bencher.counter(items(told.len())).bench_local(|| measured(&mut filter_all));
+    bencher.counter(items(events.len())).bench_local(|| measured(&mut filter_all));
 }
 
-/// Runs what is measured. Never inlined: by its name `cargo xtask bench instructions` counts what runs within it, and no more.
+/// Runs the measured code. It must not be inlined: `cargo xtask bench instructions` counts only instructions within
+/// this function, which it finds by name.
 #[inline(never)]
 fn measured<T>(body: impl FnOnce() -> T) -> T {
     body()
 }
 
-/// How much is handled in each run; said to whoever counts instructions.
+/// Returns divan's counter of the items in each run, and prints the number for `cargo xtask bench instructions`.
 fn items(count: usize) -> ItemsCount {
     if std::env::var_os("NETCONN_BENCH_ITEMS").is_some() {
         eprintln!("items: {count}");
@@ -174,13 +177,14 @@ fn items(count: usize) -> ItemsCount {
     ItemsCount::new(count)
 }
 
-fn known() -> (Processes, Table) {
+/// Creates empty tables.
+fn empty_tables() -> (Processes, Table) {
     let mut table = Table::default();
     table.expect_acceptors();
     (Processes::default(), table)
 }
 
-/// The effects of the table: changes are handed to a closure, and there are no flows.
+/// Effects of the table that pass each change to a closure. There are no flows.
 struct Reporter<'a, F> {
     processes: &'a Processes,
     report: F,
@@ -200,7 +204,7 @@ impl<F: FnMut((Change, &Connection, u64))> Effects for Reporter<'_, F> {
     }
 }
 
-/// Applies a record; hands each event that follows to `report`.
+/// Applies a record and passes each resulting event to `report`.
 fn apply(processes: &mut Processes, table: &mut Table, words: &[u64], report: impl FnMut((Change, &Connection, u64))) {
     let mut effects = Reporter { processes, report };
     match decode(bytemuck::cast_slice(words)) {
@@ -214,19 +218,19 @@ fn apply(processes: &mut Processes, table: &mut Table, words: &[u64], report: im
     }
 }
 
-/// All events that were recorded.
-fn told() -> Vec<Told> {
-    let (mut processes, mut table) = known();
-    let mut told = Vec::new();
+/// Returns the events of all recorded records.
+fn recorded_events() -> Vec<RecordedEvent> {
+    let (mut processes, mut table) = empty_tables();
+    let mut events = Vec::new();
     for record in &ring::records(RECORDED) {
         apply(&mut processes, &mut table, record, |(change, connection, time_ns)| {
-            told.push((change, connection.clone(), time_ns));
+            events.push((change, connection.clone(), time_ns));
         });
     }
-    told
+    events
 }
 
-/// The accounts and cgroups of this machine.
-fn directory() -> Names {
+/// Creates the names of this machine's accounts and cgroups.
+fn machine_names() -> Names {
     Names::new(Lookup::start(|_| {}).expect("no thread"))
 }

@@ -1,8 +1,8 @@
-//! Records what the eBPF programs tell of one network namespace, for tests that need no kernel: see `tests/recorded.rs`.
+//! Records the ring's records of one network namespace, for tests without a kernel; see `tests/recorded.rs`.
 //!
 //! `cargo run --release --example record_ring -- NAME FILE COMMAND…` (as root) runs a command in the namespace NAME
-//! (`ip netns add NAME`) and writes the records of its connections and processes to FILE, each with its length before
-//! it (4 bytes, of the machine's byte order).
+//! (`ip netns add NAME`) and writes the records of its connections and processes to FILE. Each record follows its
+//! length, which is 4 bytes in the machine's byte order.
 
 use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, process::Command, thread, time::Duration};
 

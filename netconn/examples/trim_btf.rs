@@ -1,9 +1,9 @@
-//! Trims a kernel's type information to what netconn asks for, so that it can be a file of the tests: `cargo xtask btf`
-//! runs this for each kernel of the matrix.
+//! Trims a kernel's BTF to the types that netconn reads, so that tests can use it. `cargo xtask btf` runs this for each
+//! kernel of the matrix.
 //!
-//! What is asked for stands in the tables of `netconn::kernel`: the structures and members on the paths of `MEMBERS`,
-//! the functions of `HELPERS` and `HOOKS`. Names, sizes and offsets are the kernel's. Types that no path goes through
-//! lose what is in them, or become `void *` or `int`.
+//! netconn reads the structures and members on the paths of `MEMBERS` and the functions of `HELPERS` and `HOOKS`,
+//! tables in `netconn::kernel`. Names, sizes and offsets stay those of the kernel. Types on no path lose their members,
+//! or are replaced by `void *` or `int`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,10 +18,10 @@ use netconn::kernel::{
     preflight::Lockdown,
 };
 
-/// Ids of the types that stand for all that is not kept.
+/// Ids of the types that replace types which are not kept.
 const INT: u32 = 1;
 const POINTER: u32 = 2;
-/// The first id of those that are kept.
+/// The first id of the kept types.
 const FIRST: u32 = 3;
 
 fn main() -> Result<()> {
@@ -33,15 +33,16 @@ fn main() -> Result<()> {
     let missing = compare(&btf, &Btf::parse(&trimmed)?)?;
     fs::write(to, &trimmed).with_context(|| format!("cannot write {to}"))?;
     let missing = if missing.is_empty() { "no member".to_owned() } else { missing.join(", ") };
-    println!("{to}: {release}, {} bytes; it lacks {missing}", trimmed.len());
+    println!("{to}: {release}, {} bytes; missing in this kernel: {missing}", trimmed.len());
     Ok(())
 }
 
-/// Checks that the trimmed file says the same as the whole one, and gives the members that the kernel does not have.
+/// Checks that netconn reads the same from the trimmed file as from the whole one. Returns the members that the kernel
+/// does not have.
 fn compare(whole: &Btf<'_>, trimmed: &Btf<'_>) -> Result<Vec<&'static str>> {
     let layout = Layout::of(whole, Lockdown::None)?;
     if Layout::of(trimmed, Lockdown::None)? != layout {
-        bail!("the trimmed types say something else than the kernel's");
+        bail!("the trimmed types differ from the kernel's");
     }
     for name in functions() {
         if parameters(whole, &name) != parameters(trimmed, &name) {
@@ -51,30 +52,30 @@ fn compare(whole: &Btf<'_>, trimmed: &Btf<'_>) -> Result<Vec<&'static str>> {
     Ok(layout.missing().collect())
 }
 
-/// Names of the parameters of each function of this name.
+/// Returns the parameter names of each function of this name.
 fn parameters<'a>(btf: &Btf<'a>, name: &str) -> Vec<Vec<Option<&'a [u8]>>> {
     let prototypes = btf.functions(name).filter_map(|function| btf.get(function.size_or_type));
     prototypes.map(|prototype| btf.entries(&prototype).map(|entry| entry.name).collect()).collect()
 }
 
-/// Names of the functions that are looked for, by netconn or by aya in its name.
+/// Returns the names of the functions that netconn looks up, or that aya looks up for it.
 fn functions() -> BTreeSet<String> {
     let hooks = HOOKS.iter().filter_map(|hook| match hook.attach {
         Attach::Tracepoint => None,
-        // What `DEFINE_BPF_ITER_FUNC` in include/linux/bpf.h makes of an iterator's name.
+        // `DEFINE_BPF_ITER_FUNC` in include/linux/bpf.h adds this prefix to an iterator's name.
         Attach::Iterator => Some(format!("bpf_iter_{}", hook.target)),
-        // On a function; what is no function's name is not found.
+        // The other targets are functions, or are not found in BTF.
         _ => Some(hook.target.to_owned()),
     });
     HELPERS.iter().map(|helper| helper.function.to_owned()).chain(hooks).collect()
 }
 
-/// Types that are kept, in the order of their ids, each with the places of the members that are kept.
-type Kept = BTreeMap<u32, BTreeSet<usize>>;
+/// The ids of the kept types in order, each with the indexes of its kept members.
+type KeptTypes = BTreeMap<u32, BTreeSet<usize>>;
 
-/// The bytes of a BTF file with what is kept.
+/// Returns the bytes of a BTF file with only the types that netconn reads.
 fn trim(btf: &Btf<'_>, release: &str) -> Result<Vec<u8>> {
-    let mut kept = Kept::new();
+    let mut kept = KeptTypes::new();
     for (structure, path) in MEMBERS.iter().flat_map(|member| member.places) {
         let path: Vec<&[u8]> = path.split('.').map(str::as_bytes).collect();
         for id in btf.structures(structure) {
@@ -82,27 +83,27 @@ fn trim(btf: &Btf<'_>, release: &str) -> Result<Vec<u8>> {
         }
     }
     let ids: HashMap<u32, u32> = kept.keys().copied().zip(FIRST..).collect();
-    let mut file = File { btf, ids, types: Vec::new(), strings: vec![0], names: HashMap::new() };
-    // `strings` shows of which kernel the file is.
-    file.name(release.as_bytes())?;
-    let int = file.name(b"int")?;
-    file.words(&[int, kind::INT << 24, 4, 32]);
-    file.words(&[0, kind::PTR << 24, 0]);
-    for (id, places) in &kept {
-        file.kept(&btf.get(*id).context("a type is lost")?, places)?;
+    let mut file = BtfWriter { btf, ids, types: Vec::new(), strings: vec![0], names: HashMap::new() };
+    // The release is the first string, so that `strings FILE` shows the file's kernel.
+    file.add_name(release.as_bytes())?;
+    let int = file.add_name(b"int")?;
+    file.push_words(&[int, kind::INT << 24, 4, 32]);
+    file.push_words(&[0, kind::PTR << 24, 0]);
+    for (id, indexes) in &kept {
+        file.add_kept(&btf.get(*id).context("a kept type is missing")?, indexes)?;
     }
     let mut next = FIRST + u32::try_from(kept.len())?;
     for name in functions() {
         for function in btf.functions(&name) {
-            file.function(&function, next)?;
+            file.add_function(&function, next)?;
             next += 2;
         }
     }
     file.finish()
 }
 
-/// Keeps what lies on a path that begins at a type; whether the path leads anywhere.
-fn keep(btf: &Btf<'_>, id: u32, path: &[&[u8]], kept: &mut Kept) -> bool {
+/// Keeps the types and members on a path that begins at a type. Returns whether the path exists.
+fn keep(btf: &Btf<'_>, id: u32, path: &[&[u8]], kept: &mut KeptTypes) -> bool {
     let Some((target, found)) = btf.resolve(id).and_then(|target| Some((target, btf.get(target)?))) else {
         return false;
     };
@@ -112,65 +113,65 @@ fn keep(btf: &Btf<'_>, id: u32, path: &[&[u8]], kept: &mut Kept) -> bool {
         }
         return true;
     };
-    let place = btf.entries(&found).position(|entry| match entry.name {
+    let index = btf.entries(&found).position(|entry| match entry.name {
         None => keep(btf, entry.type_id, path, kept),
         Some(found) => found == *name && keep(btf, entry.type_id, rest, kept),
     });
-    let Some(place) = place else { return false };
+    let Some(index) = index else { return false };
     for alias in iter::successors(Some(id), |id| btf.get(*id)?.alias_of()) {
         kept.entry(alias).or_default();
     }
-    kept.entry(target).or_default().insert(place);
+    kept.entry(target).or_default().insert(index);
     true
 }
 
-/// A BTF file in the making.
-struct File<'a> {
+/// Writes a BTF file.
+struct BtfWriter<'a> {
     btf: &'a Btf<'a>,
-    /// New ids of the types that are kept.
+    /// New ids of the kept types, by old id.
     ids: HashMap<u32, u32>,
     types: Vec<u8>,
     strings: Vec<u8>,
-    /// Where each name begins in `strings`.
+    /// The offset of each name in `strings`.
     names: HashMap<Vec<u8>, u32>,
 }
 
-impl File<'_> {
-    /// Adds a type of which these members are kept.
-    fn kept(&mut self, of: &Type, places: &BTreeSet<usize>) -> Result<()> {
-        let name = self.name(self.btf.name(of))?;
+impl BtfWriter<'_> {
+    /// Adds a kept type with these members.
+    fn add_kept(&mut self, of: &Type, indexes: &BTreeSet<usize>) -> Result<()> {
+        let name = self.add_name(self.btf.name(of))?;
         if let Some(target) = of.alias_of() {
-            self.words(&[name, of.info, self.id(target)]);
+            self.push_words(&[name, of.info, self.new_id(target)]);
         } else if of.has_members() {
-            self.words(&[name, with_count(of, places.len())?, of.size_or_type]);
+            self.push_words(&[name, with_count(of, indexes.len())?, of.size_or_type]);
             let entries: Vec<Entry<'_>> = self.btf.entries(of).collect();
-            for entry in places.iter().filter_map(|place| entries.get(*place)) {
-                let name = self.name(entry.name.unwrap_or_default())?;
-                self.words(&[name, self.id(entry.type_id), entry.width << 24 | entry.offset]);
+            for entry in indexes.iter().filter_map(|index| entries.get(*index)) {
+                let name = self.add_name(entry.name.unwrap_or_default())?;
+                self.push_words(&[name, self.new_id(entry.type_id), entry.width << 24 | entry.offset]);
             }
         } else {
-            // An integer; its sign is not kept.
-            self.words(&[name, kind::INT << 24, of.size_or_type, of.size_or_type * 8]);
+            // An integer; its encoding (such as signedness) is not kept.
+            self.push_words(&[name, kind::INT << 24, of.size_or_type, of.size_or_type * 8]);
         }
         Ok(())
     }
 
-    /// Adds the prototype of a function with the id `next`, and the function behind it.
-    fn function(&mut self, of: &Type, next: u32) -> Result<()> {
+    /// Adds the prototype of a function, with the id `next`, and after it the function.
+    fn add_function(&mut self, of: &Type, next: u32) -> Result<()> {
         let prototype = self.btf.get(of.size_or_type).context("a function has no prototype")?;
         let entries: Vec<Entry<'_>> = self.btf.entries(&prototype).collect();
-        self.words(&[0, with_count(&prototype, entries.len())?, self.id(prototype.size_or_type)]);
+        self.push_words(&[0, with_count(&prototype, entries.len())?, self.new_id(prototype.size_or_type)]);
         for entry in entries {
-            let name = self.name(entry.name.unwrap_or_default())?;
-            self.words(&[name, self.id(entry.type_id)]);
+            let name = self.add_name(entry.name.unwrap_or_default())?;
+            self.push_words(&[name, self.new_id(entry.type_id)]);
         }
-        let name = self.name(self.btf.name(of))?;
-        self.words(&[name, of.info, next]);
+        let name = self.add_name(self.btf.name(of))?;
+        self.push_words(&[name, of.info, next]);
         Ok(())
     }
 
-    /// The new id of a type, or of what stands for it.
-    fn id(&self, old: u32) -> u32 {
+    /// Returns the new id of a type, or the id of the type that replaces it.
+    fn new_id(&self, old: u32) -> u32 {
         let target = self.btf.resolve(old);
         let kept = self.ids.get(&old).or_else(|| self.ids.get(&target?));
         let stands_for = || match target.and_then(|target| self.btf.get(target)) {
@@ -181,26 +182,26 @@ impl File<'_> {
         kept.copied().unwrap_or_else(stands_for)
     }
 
-    /// Where a name begins in the strings.
-    fn name(&mut self, name: &[u8]) -> Result<u32> {
+    /// Returns the offset of a name in `strings`, where it is added if it is new.
+    fn add_name(&mut self, name: &[u8]) -> Result<u32> {
         if name.is_empty() {
             return Ok(0);
         }
-        if let Some(place) = self.names.get(name) {
-            return Ok(*place);
+        if let Some(offset) = self.names.get(name) {
+            return Ok(*offset);
         }
-        let place = u32::try_from(self.strings.len())?;
-        self.names.insert(name.to_vec(), place);
+        let offset = u32::try_from(self.strings.len())?;
+        self.names.insert(name.to_vec(), offset);
         self.strings.extend_from_slice(name);
         self.strings.push(0);
-        Ok(place)
+        Ok(offset)
     }
 
-    fn words(&mut self, words: &[u32]) {
+    fn push_words(&mut self, words: &[u32]) {
         self.types.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
     }
 
-    /// Header, types and strings: `struct btf_header` of include/uapi/linux/btf.h.
+    /// Returns the file: the header (`struct btf_header` in include/uapi/linux/btf.h), the types and the strings.
     fn finish(self) -> Result<Vec<u8>> {
         let (types, strings) = (u32::try_from(self.types.len())?, u32::try_from(self.strings.len())?);
         let mut data = 0xeb9f_u16.to_ne_bytes().to_vec();
@@ -213,7 +214,7 @@ impl File<'_> {
     }
 }
 
-/// The second word of a type, with another number of entries.
+/// Returns the second word (`info`) of a type with another number of entries.
 fn with_count(of: &Type, count: usize) -> Result<u32> {
     Ok(of.info & !0xffff | u32::from(u16::try_from(count)?))
 }

@@ -1,6 +1,6 @@
-//! netconn: knows every network connection of a Linux machine, which process made it, and what became of it.
+//! netconn: traces every network connection of a Linux machine, the process that made it, and its outcome.
 //!
-//! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
+//! The order of the modules is the order of dependency: each module uses only those above it. See `ARCHITECTURE.md`.
 
 pub mod clock;
 pub mod os;

@@ -1,4 +1,5 @@
-//! Runs the inputs of the fuzz targets (`netconn/fuzz`), and recorded ones: what fuzzing found stays found.
+//! Runs the inputs of the fuzz targets (`netconn/fuzz`) and the recorded data, so that bugs that fuzzing found stay
+//! fixed.
 
 #[path = "../fuzz/src/btf.rs"]
 pub mod btf;
@@ -7,7 +8,8 @@ pub mod records;
 
 use std::{fs, io, path::Path};
 
-/// Calls `run` with each file in folders of `netconn` that has this extension or none; returns their number.
+/// Calls `run` with each file in these folders of `netconn` that has this extension or none. Returns the number of
+/// files.
 fn each(folders: &[&str], extension: &str, run: fn(&[u8])) -> io::Result<usize> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut count = 0;

@@ -1,7 +1,8 @@
-//! What kernels really told, through decoder, processes and table, against what it means: without a kernel.
+//! Applies records of real kernels to the tables and compares the resulting events with expected ones, without a
+//! kernel.
 //!
-//! `tests/data/ring/*.ring` was recorded by `examples/record_ring.rs`, running `tests/data/ring/scenes.py`; the `.txt`
-//! beside it is what comes out, read and found right by a person. `NETCONN_UPDATE=1 cargo test` writes it anew.
+//! `examples/record_ring.rs` recorded `tests/data/ring/*.ring` while `tests/data/ring/scenes.py` ran. The `.txt` beside
+//! it has the expected events, which a person has checked. `NETCONN_UPDATE=1 cargo test` rewrites it.
 
 #[path = "data/ring/read.rs"]
 pub mod ring;
@@ -17,14 +18,14 @@ use netconn_common::{Flow, FlowKey, Owner};
 use proptest::prelude::*;
 use ring::records;
 
-/// Everything that is known and kept.
-struct Known {
+/// Applies records; holds the tables and the text of the events so far.
+struct Replay {
     processes: Processes,
     table: Table,
     text: String,
 }
 
-impl Known {
+impl Replay {
     fn new() -> Self {
         let mut table = Table::default();
         table.expect_acceptors();
@@ -33,14 +34,14 @@ impl Known {
 
     fn handle(&mut self, words: &[u64]) {
         let Self { processes, table, text } = self;
-        let mut effects = Writer { processes, text };
+        let mut effects = LineEffects { processes, text };
         match decode(bytemuck::cast_slice(words)) {
             Some(Record::Tcp(record)) => table.apply(record, &mut effects),
             Some(Record::Owner(record)) => table.apply_owner(record, &mut effects),
             Some(Record::Unsent(record)) => {
                 if let Some(attempt) = table.apply_unsent(record, &mut effects) {
-                    let _ = write!(text, "Unsent, why is not known: ");
-                    ends(text, &attempt);
+                    let _ = write!(text, "Unsent for an unknown reason: ");
+                    write_ends(text, &attempt);
                 }
             }
             Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
@@ -52,13 +53,13 @@ impl Known {
     }
 }
 
-/// The effects of the table: changes are written as lines, and there are no flows.
-struct Writer<'a> {
+/// Effects of the table that write each change as a line. There are no flows.
+struct LineEffects<'a> {
     processes: &'a Processes,
     text: &'a mut String,
 }
 
-impl Effects for Writer<'_> {
+impl Effects for LineEffects<'_> {
     fn process(&self, owner: &Owner) -> Option<Rc<Process>> {
         self.processes.of(owner)
     }
@@ -69,11 +70,12 @@ impl Effects for Writer<'_> {
 
     fn emit(&mut self, change: Change, connection: &Connection, _: u64) {
         let _ = write!(self.text, "{change:?}: ");
-        ends(self.text, connection);
+        write_ends(self.text, connection);
     }
 }
 
-fn ends(text: &mut String, connection: &Connection) {
+/// Writes the ends, the owner and the byte counts of a connection.
+fn write_ends(text: &mut String, connection: &Connection) {
     let end = |end: netconn_model::fact::End| format!("{} {}", end.address, end.port);
     let remote = connection.remote.map_or_else(|| "*".into(), end);
     let direction = connection.direction().map_or("-", |direction| direction.name());
@@ -88,7 +90,7 @@ fn ends(text: &mut String, connection: &Connection) {
 }
 
 #[test]
-fn what_kernels_told_means_what_it_meant() {
+fn recorded_records_give_the_expected_events() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/ring");
     let mut count = 0;
     for entry in fs::read_dir(folder).unwrap() {
@@ -97,22 +99,22 @@ fn what_kernels_told_means_what_it_meant() {
             continue;
         }
         count += 1;
-        let mut known = Known::new();
+        let mut replay = Replay::new();
         for record in records(&fs::read(&path).unwrap()) {
-            known.handle(&record);
+            replay.handle(&record);
         }
-        assert!(known.table.is_empty(), "{}: everything has ended", path.display());
+        assert!(replay.table.is_empty(), "{}: not all connections have ended", path.display());
         let expected = path.with_extension("txt");
         if std::env::var_os("NETCONN_UPDATE").is_some() {
-            fs::write(&expected, &known.text).unwrap();
+            fs::write(&expected, &replay.text).unwrap();
         }
-        assert_eq!(known.text, fs::read_to_string(&expected).unwrap(), "{}", path.display());
+        assert_eq!(replay.text, fs::read_to_string(&expected).unwrap(), "{}", path.display());
     }
     assert!(count > 0);
 }
 
 proptest! {
-    /// Any part of what was recorded, in any order and damaged: nothing panics.
+    /// Applies any part of the records in any order, some of them damaged: nothing may panic.
     #[test]
     fn survives_loss_and_damage(
         picks in proptest::collection::vec(any::<proptest::sample::Index>(), 0..200),
@@ -128,9 +130,9 @@ proptest! {
                 some.rotate_left(1);
             }
         }
-        let mut known = Known::new();
+        let mut replay = Replay::new();
         for record in some.iter().filter(|record| decode(bytemuck::cast_slice(record)).is_some()) {
-            known.handle(record);
+            replay.handle(record);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Any text is parsed, checked and shown without a panic; what is printed is understood as it was.
+//! Parses, checks and prints any text. Nothing may panic, and the printed query must parse to an equal one.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
     }
     let printed = printer::lines(&query);
     let again = parse(&printed);
-    // Parentheses that only the canonical form has can be one level too many.
+    // The canonical form adds parentheses, which can exceed the limit of nesting.
     if again.diagnostics.iter().any(|diagnostic| diagnostic.message.contains("nested too deeply")) {
         return;
     }

@@ -1,8 +1,8 @@
-//! Reads any bytes as BTF and looks everything up: no input may panic, or make a look-up run for ever.
+//! Reads any bytes as BTF and looks up every name in it. No input may cause a panic or an endless loop.
 
 use netconn::kernel::btf::Btf;
 
-/// Parses `data`, and if it is BTF asks for everything that it names.
+/// Parses `data`. If it is BTF, looks up every type, member and function that it names.
 pub fn run(data: &[u8]) {
     let Ok(btf) = Btf::parse(data) else { return };
     let mut id = 1;
@@ -14,7 +14,7 @@ pub fn run(data: &[u8]) {
             btf.offset(&name, &member);
             btf.resolve(entry.type_id);
         }
-        assert!(btf.structures(&name).iter().all(|id| btf.get(*id).is_some()), "a structure that is not there");
+        assert!(btf.structures(&name).iter().all(|id| btf.get(*id).is_some()), "a structure has an unknown id");
         assert_eq!(btf.functions(&name).next().is_some(), btf.has_function(&name));
         btf.parameters(&name);
         id += 1;

@@ -1,4 +1,4 @@
-//! What the fuzz targets do with an input. `netconn/tests/corpus.rs` includes the same files.
+//! The code that each fuzz target runs on an input. `netconn/tests/corpus.rs` includes the same files.
 
 pub mod btf;
 pub mod records;

@@ -1,4 +1,5 @@
-//! Decodes any bytes as records of the ring and applies them to the tables: no order and no content of records may panic.
+//! Decodes any bytes as records of the ring and applies them to the tables. No content and no order of records may
+//! cause a panic.
 
 use std::rc::Rc;
 
@@ -12,14 +13,14 @@ use netconn::{
 };
 use netconn_common::{Flow, FlowKey, Owner};
 
-/// Longer records than the kernel side writes say nothing new.
+/// Length limit of a record in bytes. The eBPF programs write shorter ones.
 const LENGTH_MAX: usize = 8 << 10;
 
-/// Small ones: flows are ended and folded within few records.
+/// Small limits, so that flows end and are folded after a few records.
 const LIMITS: Limits = Limits { flows: 8, idle_ns: 10_000_000, idle_both_ns: 20_000_000, counts: true };
 
-/// Applies the records in `data`: each is its length (four bytes, of this machine's order) and so many bytes, as in
-/// `netconn/tests/data/ring`. A length that is too great ends with the data.
+/// Applies the records in `data`. Each is its length (four bytes in this machine's byte order) and that many bytes, as
+/// in `netconn/tests/data/ring`. A length beyond the end of the data is cut off there.
 pub fn run(data: &[u8]) {
     let (mut processes, mut table) = (Processes::default(), Table::default());
     let mut flows = Flows::new(LIMITS, 0);
@@ -36,38 +37,38 @@ pub fn run(data: &[u8]) {
             apply(&record, &mut processes, &mut table, &mut flows);
         }
         now += 1_000_000;
-        table.announce_overdue(now, &mut Known(&processes));
-        flows.announce_overdue(now, &mut Known(&processes));
+        table.announce_overdue(now, &mut ProcessEffects(&processes));
+        flows.announce_overdue(now, &mut ProcessEffects(&processes));
     }
-    table.announce_all(now, &mut Known(&processes));
-    flows.announce_all(now, &mut Known(&processes));
+    table.announce_all(now, &mut ProcessEffects(&processes));
+    flows.announce_all(now, &mut ProcessEffects(&processes));
     assert_eq!(table.from_slot(0).count(), table.len(), "the table miscounts its connections");
     assert_eq!(table.states().map(|(_, count)| count).sum::<usize>(), table.len(), "the table miscounts its states");
 }
 
 fn apply(record: &Record<'_>, processes: &mut Processes, table: &mut Table, flows: &mut Flows) {
     match *record {
-        Record::Tcp(record) => table.apply(record, &mut Known(processes)),
+        Record::Tcp(record) => table.apply(record, &mut ProcessEffects(processes)),
         Record::Owner(record) => {
-            if !flows.apply_owner(record, &mut Known(processes)) {
-                table.apply_owner(record, &mut Known(processes));
+            if !flows.apply_owner(record, &mut ProcessEffects(processes)) {
+                table.apply_owner(record, &mut ProcessEffects(processes));
             }
         }
-        Record::Unsent(record) => drop(table.apply_unsent(record, &mut Known(processes))),
+        Record::Unsent(record) => drop(table.apply_unsent(record, &mut ProcessEffects(processes))),
         Record::Exec(record, path, arguments) => processes.exec(record, path, arguments),
         Record::Fork(record) => processes.fork(record),
         Record::Exit(record) => processes.exit(record),
-        Record::Flow(record) => flows.apply_flow(record, &mut Known(processes)),
-        Record::UdpSocket(record) => flows.apply_socket(record, &mut Known(processes)),
-        Record::Released(record) => flows.apply_close(record, &mut Known(processes)),
+        Record::Flow(record) => flows.apply_flow(record, &mut ProcessEffects(processes)),
+        Record::UdpSocket(record) => flows.apply_socket(record, &mut ProcessEffects(processes)),
+        Record::Released(record) => flows.apply_close(record, &mut ProcessEffects(processes)),
         Record::Cgroup(..) => {}
     }
 }
 
-/// Effects of records while there is no kernel: processes are looked up, flows are not in its map, changes are dropped.
-struct Known<'a>(&'a Processes);
+/// Effects without a kernel: finds processes, has no flows, and drops changes.
+struct ProcessEffects<'a>(&'a Processes);
 
-impl Effects for Known<'_> {
+impl Effects for ProcessEffects<'_> {
     fn process(&self, owner: &Owner) -> Option<Rc<Process>> {
         self.0.of(owner)
     }

@@ -1,4 +1,4 @@
-//! `netconn config`: what holds when nothing else is said.
+//! `netconn config`: prints the effective configuration.
 
 use std::{io::Write as _, path::PathBuf};
 
@@ -8,13 +8,14 @@ use netconn_model::{config::Config, exit::Exit};
 
 /// Options of `netconn config`.
 #[derive(Debug, Args)]
-pub(super) struct Options {
-    /// The configuration file [default: /etc/netconn/netconn.toml, if it is there].
+pub(super) struct ConfigOptions {
+    /// Read this configuration file [default: /etc/netconn/netconn.toml, if it exists].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-pub(super) fn run(options: &Options) -> Result<Exit> {
+/// Prints the configuration, with defaults for keys that the file does not set.
+pub(super) fn run(options: &ConfigOptions) -> Result<Exit> {
     let config = Config::load(options.config.as_deref())?;
     std::io::stdout().write_all(config.to_toml().as_bytes())?;
     Ok(Exit::Success)

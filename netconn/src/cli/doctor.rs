@@ -19,13 +19,13 @@ use crate::{
 
 /// Options of `netconn doctor`.
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct DoctorOptions {
     #[command(flatten)]
     socket: SocketOption,
 }
 
 /// Prints all checks.
-pub(super) fn run(options: &Options) -> Result<Exit> {
+pub(super) fn run(options: &DoctorOptions) -> Result<Exit> {
     let mut checks = Vec::new();
     let mut section = |title: &str, found: Vec<Check>| -> Result<()> {
         print(title, &found)?;

@@ -45,22 +45,22 @@ does not run, the exit code is 69.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Trace connections and flows: the daemon. Runs in the foreground until SIGINT or SIGTERM.
-    Run(run::Options),
+    Run(run::RunOptions),
     /// Show the connections there are, like netstat and ss.
     #[command(visible_alias = "ls", after_help = ALONE)]
-    List(list::Options),
+    List(list::ListOptions),
     /// Show connections as they begin, fail and end.
-    Watch(watch::Options),
+    Watch(watch::WatchOptions),
     /// Search what was recorded on this host (by netconn-search).
     #[command(disable_help_flag = true)]
-    Search(search::Options),
+    Search(search::SearchOptions),
     /// Run ready searches for what attackers do (by netconn-search).
     #[command(disable_help_flag = true)]
-    Hunt(search::Options),
+    Hunt(search::SearchOptions),
     /// Check this machine and the daemon, and prove that a connection is seen.
-    Doctor(doctor::Options),
+    Doctor(doctor::DoctorOptions),
     /// Print the configuration in force, as a configuration file.
-    Config(config::Options),
+    Config(config::ConfigOptions),
 }
 
 /// Where the daemon is.

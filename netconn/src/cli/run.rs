@@ -1,4 +1,4 @@
-//! `netconn run`: the daemon.
+//! `netconn run`: runs the daemon.
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
@@ -20,48 +20,49 @@ use crate::{
 
 /// Options of `netconn run`.
 #[derive(Debug, Args)]
-pub(super) struct Options {
-    /// Append events to this file, one JSON object on each line; `-` is standard output. May be given more than once.
+pub(super) struct RunOptions {
+    /// Append events to this file, one JSON object on each line; `-` is standard output. Can be given more than once.
     #[arg(long, value_name = "PATH")]
     events: Vec<PathBuf>,
-    /// Where clients find the daemon [default: /run/netconn/netconn.sock].
+    /// Listen for clients at this Unix socket [default: /run/netconn/netconn.sock].
     #[arg(long, value_name = "PATH", env = "NETCONN_SOCKET")]
     socket: Option<PathBuf>,
-    /// The configuration file [default: /etc/netconn/netconn.toml, if it is there].
+    /// Read this configuration file [default: /etc/netconn/netconn.toml, if it exists].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What must survive the daemon, and the history [default: /var/lib/netconn].
+    /// Keep the history and the daemon's state in this folder [default: /var/lib/netconn].
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// Keep no history for `netconn search`.
     #[arg(long)]
     no_history: bool,
-    /// Let messages of the eBPF programs reach the log: error, warn, info, debug or trace.
+    /// Log messages of the eBPF programs from this level on: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", value_parser = log_levels())]
     ebpf_log: Option<EbpfLog>,
-    /// Leave a hook out, to see what is done without it (for tests).
+    /// Do not attach a hook (for tests).
     #[arg(long, value_name = "HOOK", hide = true)]
     without_hook: Vec<String>,
-    /// Make something fail, to see what is done then (for tests).
+    /// Inject a fault (for tests).
     #[arg(long, value_name = "FAULT", value_parser = faults(), hide = true)]
     fault: Vec<Fault>,
-    /// Let the history do after seconds what it otherwise does after minutes (for tests).
+    /// Shorten the history's intervals from minutes to seconds (for tests).
     #[arg(long, hide = true)]
     test_fast_history: bool,
 }
 
-/// The levels as clap shows them in help and errors.
+/// Returns a parser of levels that lists them in help and errors.
 fn log_levels() -> impl TypedValueParser<Value = EbpfLog> {
     PossibleValuesParser::new(EbpfLog::NAMES).try_map(|name| name.parse::<EbpfLog>())
 }
 
-/// The faults as clap shows them in help and errors.
+/// Returns a parser of faults that lists them in help and errors.
 fn faults() -> impl TypedValueParser<Value = Fault> {
     PossibleValuesParser::new(Fault::NAMES).try_map(|name| name.parse::<Fault>())
 }
 
-pub(super) fn run(options: Options) -> Result<Exit> {
-    let Options { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, test_fast_history } =
+/// Reads the configuration, applies the options to it and runs the daemon.
+pub(super) fn run(options: RunOptions) -> Result<Exit> {
+    let RunOptions { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, test_fast_history } =
         options;
     let mut config = Config::load(config.as_deref())?;
     if !events.is_empty() {
@@ -71,16 +72,16 @@ pub(super) fn run(options: Options) -> Result<Exit> {
     config.state_dir = state_dir.unwrap_or(config.state_dir);
     config.history &= !no_history;
     config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
-    log(config.ebpf_log);
+    start_log(config.ebpf_log);
     daemon::run(&config, TestHooks { without_hooks: without_hook, faults: fault, fast_history: test_fast_history })?;
     Ok(Exit::Success)
 }
 
-/// The log goes to standard error; `NETCONN_LOG` sets what is in it, as `RUST_LOG` does elsewhere.
-fn log(ebpf: EbpfLog) {
+/// Starts logging to standard error. `NETCONN_LOG` filters the log, with the syntax of `RUST_LOG`.
+fn start_log(ebpf: EbpfLog) {
     let default = if ebpf == EbpfLog::Off { "warn,netconn=info" } else { "warn,netconn=info,netconn_ebpf=trace" };
     let filter = EnvFilter::try_from_env("NETCONN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // It fails only if a log was set up already.
+    // This fails only if a logger is set already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,4 +1,4 @@
-//! `netconn search` and `netconn hunt`: hand everything over to `netconn-search`.
+//! `netconn search` and `netconn hunt`: run `netconn-search` with the same arguments.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
@@ -8,15 +8,15 @@ use netconn_model::exit::Exit;
 
 use crate::search_program;
 
-/// Options of both: those of `netconn-search`, whatever they are.
+/// Arguments of both commands, which only `netconn-search` interprets.
 #[derive(Debug, Args)]
-pub(super) struct Options {
-    /// What to search for, and options: see `netconn search --help`
+pub(super) struct SearchOptions {
+    /// The query and options; see `netconn search --help`
     #[arg(value_name = "QUERY", allow_hyphen_values = true, trailing_var_arg = true)]
     _arguments: Vec<OsString>,
 }
 
-/// Becomes `netconn-search` with these arguments, as they were given.
+/// Replaces this process by `netconn-search` with these arguments, unchanged.
 pub(super) fn run(first: Option<&str>, arguments: &[OsString]) -> Result<Exit> {
     let program = search_program::find()?;
     let error = Command::new(&program).args(first).args(arguments).exec();

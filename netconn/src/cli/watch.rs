@@ -26,7 +26,7 @@ const TABLE: &str = "table";
 
 /// Options of `netconn watch`.
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct WatchOptions {
     /// Form of the output.
     #[arg(long, default_value = TABLE, value_parser = formats())]
     format: WatchFormat,
@@ -59,7 +59,7 @@ fn formats() -> impl TypedValueParser<Value = WatchFormat> {
 }
 
 /// Prints events until the daemon stops, the reader goes away, or there were enough.
-pub(super) fn run(options: &Options) -> Result<Exit> {
+pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
     block_on(async {
         let response = options.socket.client().events(&parameters).await?;
@@ -83,7 +83,7 @@ pub(super) fn run(options: &Options) -> Result<Exit> {
     })
 }
 
-fn print(options: &Options, line: &[u8]) -> Result<()> {
+fn print(options: &WatchOptions, line: &[u8]) -> Result<()> {
     match options.format {
         WatchFormat::Events(format) => {
             let mut bytes = Vec::new();

@@ -41,7 +41,7 @@ const PIPE_BYTES: i32 = 1 << 20;
 
 /// Options of `netconn list`.
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct ListOptions {
     /// Form of the output.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -91,7 +91,7 @@ pub(super) struct Options {
     selection: Selection,
 }
 
-impl Options {
+impl ListOptions {
     /// Whether rows can be shown in the order in which they come.
     fn is_stream(&self) -> bool {
         self.sort.is_empty() && self.group_by.is_none()
@@ -109,7 +109,7 @@ impl Options {
 }
 
 /// Shows the snapshot.
-pub(super) fn run(options: &Options) -> Result<Exit> {
+pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     if options.packet {
         return packet::run(options);
     }
@@ -143,7 +143,7 @@ async fn copy(mut response: Response, format: RowFormat) -> Result<bool> {
     Ok(search.is_found())
 }
 
-async fn show(options: &Options, response: Response) -> Result<bool> {
+async fn show(options: &ListOptions, response: Response) -> Result<bool> {
     let mut output = Output::new(options)?;
     response
         .lines(|line| {
@@ -159,7 +159,7 @@ fn is_offline(error: &anyhow::Error) -> bool {
 }
 
 /// Shows what can be seen without a daemon.
-fn alone(options: &Options, offline: anyhow::Error) -> Result<bool> {
+fn alone(options: &ListOptions, offline: anyhow::Error) -> Result<bool> {
     if options.closed.is_some() {
         return Err(offline.context("--closed asks for what only a daemon remembers"));
     }

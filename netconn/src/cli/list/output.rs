@@ -10,7 +10,7 @@ use netconn_model::{
 
 use crate::cli::{
     list::{
-        Options,
+        ListOptions,
         count::Counter,
         group,
         table::{HostNames, Table},
@@ -30,7 +30,7 @@ type Out = Box<dyn Write>;
 
 /// Takes the rows of one snapshot.
 pub(super) struct Output<'a> {
-    options: &'a Options,
+    options: &'a ListOptions,
     stage: Stage,
     /// What stands before the rows of a JSON object: `{"sensor_id":…,"connections":[`.
     head: Vec<u8>,
@@ -52,14 +52,14 @@ struct Entry {
 
 impl<'a> Output<'a> {
     /// Rows are written to standard output as these options ask.
-    pub(super) fn new(options: &'a Options) -> Result<Self> {
+    pub(super) fn new(options: &'a ListOptions) -> Result<Self> {
         // Colours are removed where they are not wanted; other forms have none.
         let is_table = options.format == Format::Table;
         let out: Out = if is_table { Box::new(anstream::stdout().lock()) } else { Box::new(io::stdout().lock()) };
         Self::to(out, options)
     }
 
-    fn to(out: Out, options: &'a Options) -> Result<Self> {
+    fn to(out: Out, options: &'a ListOptions) -> Result<Self> {
         let format = options.format;
         let stage = if options.count {
             Stage::Count(Counter::new(options.group_by), out)
@@ -149,7 +149,7 @@ impl<'a> Output<'a> {
 }
 
 /// Reads a row that is to be sorted or shown to people.
-fn entry(options: &Options, line: &[u8]) -> Result<Entry> {
+fn entry(options: &ListOptions, line: &[u8]) -> Result<Entry> {
     let row: Row<'_> = serde_json::from_slice(line)?;
     let is_json = matches!(options.format, Format::Json | Format::Ndjson);
     Ok(Entry { row: row.into_owned(), line: if is_json { line.to_vec() } else { Vec::new() } })
@@ -166,7 +166,7 @@ enum Printer {
 
 impl Printer {
     /// Begins the output; a table's columns fit these rows.
-    fn begin(out: Out, options: &Options, entries: &[Entry]) -> Result<Self> {
+    fn begin(out: Out, options: &ListOptions, entries: &[Entry]) -> Result<Self> {
         Ok(match options.format {
             Format::Json => Self::Json(BufWriter::with_capacity(BUFFER_BYTES, out), false),
             Format::Ndjson => Self::Ndjson(BufWriter::with_capacity(BUFFER_BYTES, out)),
@@ -271,9 +271,9 @@ mod tests {
         }
     }
 
-    fn options(arguments: &str) -> Options {
-        let command = Options::augment_args(clap::Command::new("list").no_binary_name(true));
-        Options::from_arg_matches(&command.get_matches_from(arguments.split_whitespace())).unwrap()
+    fn options(arguments: &str) -> ListOptions {
+        let command = ListOptions::augment_args(clap::Command::new("list").no_binary_name(true));
+        ListOptions::from_arg_matches(&command.get_matches_from(arguments.split_whitespace())).unwrap()
     }
 
     /// What is shown of lines that a daemon sent.

@@ -14,14 +14,14 @@ use netconn_model::{
 use crate::{
     cli::{
         block_on,
-        list::{Options, is_offline},
+        list::{ListOptions, is_offline},
         presentation::Format,
     },
     daemonless,
 };
 
 /// Shows them.
-pub(super) fn run(options: &Options) -> Result<Exit> {
+pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     let client = options.socket.client();
     let answered = block_on(async { Ok(client.packet_sockets().await?) });
     let answer = match answered {

@@ -1,6 +1,6 @@
-//! Reads what `examples/record_ring.rs` has recorded.
+//! Reads files that `examples/record_ring.rs` has recorded.
 
-/// The records of a file, each aligned as in the ring.
+/// Returns the records of a file, each aligned to 8 bytes as in the ring.
 pub fn records(data: &[u8]) -> Vec<Vec<u64>> {
     let (mut rest, mut found) = (data, Vec::new());
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
@@ -10,6 +10,6 @@ pub fn records(data: &[u8]) -> Vec<Vec<u64>> {
         found.push(words);
         rest = behind;
     }
-    assert!(rest.is_empty(), "a torn record");
+    assert!(rest.is_empty(), "the last record is incomplete");
     found
 }

@@ -1,4 +1,4 @@
-"""Scenes that are recorded for tests/recorded.rs: one after another, so that the records come in one order."""
+"""Makes the connections that are recorded for tests/recorded.rs, one after another, so that their records have one order."""
 import os
 import socket
 import struct
@@ -21,7 +21,7 @@ def pause():
     time.sleep(0.02)
 
 
-# Bytes in both directions, this end closes first.
+# Bytes in both directions; the client closes first.
 for address, family in ("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6):
     listener, client, server = pair(address, family)
     client.sendall(b"x" * 1000)
@@ -34,7 +34,7 @@ for address, family in ("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6):
     listener.close()
     pause()
 
-# Refused, no route, and a reset.
+# A refused connection, one without a route, and a reset.
 for to in ("127.0.0.1", 9), ("192.0.2.1", 80):
     client = socket.socket()
     print(client.connect_ex(to))
@@ -47,7 +47,7 @@ pause()
 server.close()
 listener.close()
 
-# A child accepts what its parent listens for.
+# A child accepts a connection to its parent's listener.
 listener = socket.socket()
 listener.bind(("127.0.0.1", 0))
 listener.listen()
