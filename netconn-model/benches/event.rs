@@ -8,7 +8,8 @@ use netconn_model::{
     event::{Event, Sensor},
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind},
     json::SecondText,
-    value::{Milliseconds, Moment, PlainText},
+    moment::Moment,
+    value::{Milliseconds, PlainText},
 };
 
 fn main() {

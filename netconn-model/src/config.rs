@@ -70,13 +70,13 @@ pub struct Config {
     /// Least severe messages of the eBPF programs that are logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub ebpf_log: EbpfLog,
     /// Settings of `netconn search` and `netconn hunt`; the daemon does not use them.
-    pub search: Search,
+    pub search: SearchConfig,
 }
 
 /// See [`Config::search`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Search {
+pub struct SearchConfig {
     /// Folder of hunts beside those that come with netconn.
     pub hunts: PathBuf,
     /// Folder of the tables for `lookup` and `savelookup`; by default one in the user's home.
@@ -87,7 +87,7 @@ pub struct Search {
     pub geo_database: Option<PathBuf>,
 }
 
-impl Default for Search {
+impl Default for SearchConfig {
     fn default() -> Self {
         Self { hunts: DEFAULT_HUNTS.into(), lookups: None, geo_database: None }
     }
@@ -159,7 +159,7 @@ impl Default for Config {
             flow_idle_seconds: 60,
             flow_idle_both_seconds: 180,
             ebpf_log: EbpfLog::Off,
-            search: Search::default(),
+            search: SearchConfig::default(),
         }
     }
 }
@@ -242,8 +242,11 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let search =
-            Search { lookups: Some("/tables".into()), geo_database: Some("/city.mmdb".into()), ..Search::default() };
+        let search = SearchConfig {
+            lookups: Some("/tables".into()),
+            geo_database: Some("/city.mmdb".into()),
+            ..SearchConfig::default()
+        };
         let config = Config { site_id: Some("a".into()), events: vec!["-".into()], search, ..Config::default() };
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
         assert_eq!(Config::parse("").unwrap(), Config::default());

@@ -83,7 +83,8 @@ mod tests {
     use crate::{
         fact::{Attribution, CloseReason, ConnectionStatus, Direction, Failure, LossStage},
         field::FIELDS,
-        value::{Milliseconds, Moment, PlainText, Text},
+        moment::Moment,
+        value::{Milliseconds, PlainText, Text},
     };
 
     fn text() -> impl Strategy<Value = Option<Text<'static>>> {

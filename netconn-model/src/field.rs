@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use crate::{
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
-    value::{Milliseconds, Moment, PlainText, Text, members},
+    members::members,
+    moment::Moment,
+    value::{Milliseconds, PlainText, Text},
 };
 
 /// Type of a field's values.

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use bytes::{BufMut as _, BytesMut};
 
-use crate::value::Moment;
+use crate::moment::Moment;
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 

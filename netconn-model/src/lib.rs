@@ -6,8 +6,10 @@
 pub mod term;
 pub mod state;
 pub mod lines;
+pub mod moment;
 pub mod json;
 pub mod value;
+pub mod members;
 pub mod fact;
 pub mod field;
 pub mod event;

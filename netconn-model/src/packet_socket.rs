@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{
-    field::Type,
-    value::{Text, members},
-};
+use crate::{field::Type, members::members, value::Text};
 
 /// What AF_PACKET sockets receive, by the names that people use: numbers of `include/uapi/linux/if_ether.h`.
 const PROTOCOLS: [(u16, &str); 9] = [

@@ -7,8 +7,10 @@ use std::{cmp::Reverse, net::IpAddr};
 use crate::{
     fact::{Attribution, CloseReason, Direction, Failure},
     field::Type,
+    members::members,
+    moment::Moment,
     state, term,
-    value::{JsonValue, Moment, PlainText, Text, members},
+    value::{JsonValue, PlainText, Text},
 };
 
 /// One member of a row.
@@ -297,12 +299,12 @@ impl RowColumn {
 
 /// A column to sort by.
 #[derive(Clone, Copy, Debug)]
-pub struct SortKey {
+pub struct RowSortKey {
     column: &'static RowColumn,
     is_descending: bool,
 }
 
-impl SortKey {
+impl RowSortKey {
     /// Reads `sent` or `-sent`, by any name of [`column_by_name`].
     ///
     /// # Errors
@@ -323,10 +325,10 @@ enum SortRank {
 }
 
 /// Sorts by the columns, the first most. Rows that are equal in them are sorted by state, local and remote end.
-pub fn sort<T>(entries: &mut [T], keys: &[SortKey], row: impl for<'t> Fn(&'t T) -> &'t Row<'static>) {
+pub fn sort<T>(entries: &mut [T], keys: &[RowSortKey], row: impl for<'t> Fn(&'t T) -> &'t Row<'static>) {
     entries.sort_by_cached_key(|entry| {
         let row = row(entry);
-        let rank = |SortKey { column, is_descending }: &SortKey| match (column.sort_value(row), is_descending) {
+        let rank = |RowSortKey { column, is_descending }: &RowSortKey| match (column.sort_value(row), is_descending) {
             (None, _) => SortRank::Unknown,
             (Some(value), false) => SortRank::Ascending(value),
             (Some(value), true) => SortRank::Descending(Reverse(value)),
@@ -364,7 +366,7 @@ mod tests {
             row("CLOSED", "10.0.0.9", 5, Some(6)),
         ];
         let keys: Vec<_> =
-            keys.split(',').filter(|key| !key.is_empty()).map(|key| SortKey::parse(key).unwrap()).collect();
+            keys.split(',').filter(|key| !key.is_empty()).map(|key| RowSortKey::parse(key).unwrap()).collect();
         sort(&mut rows, &keys, |row| row);
         rows.into_iter().filter_map(|row| row.local_port).collect()
     }
@@ -387,7 +389,7 @@ mod tests {
 
     #[test]
     fn columns_that_are_none_are_named() {
-        let error = SortKey::parse("-size").unwrap_err();
+        let error = RowSortKey::parse("-size").unwrap_err();
         assert!(error.starts_with("'size' is not a column; there are protocol, state, local,"), "{error}");
         assert_eq!(column_by_name("netns").unwrap().name, "namespace");
         assert_eq!(column_by_name("PROTO").unwrap().name, "protocol");

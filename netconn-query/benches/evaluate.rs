@@ -7,7 +7,8 @@ use divan::{Bencher, black_box, counter::ItemsCount};
 use netconn_model::{
     event::Event,
     fact::{Direction, EventKind},
-    value::{Milliseconds, Moment, PlainText},
+    moment::Moment,
+    value::{Milliseconds, PlainText},
 };
 use netconn_query::evaluate::Predicate;
 

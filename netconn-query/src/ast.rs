@@ -259,7 +259,7 @@ pub enum ExprKind {
         /// Whether upper and lower case differ.
         case: Case,
         /// The text that is searched.
-        subject: Subject,
+        subject: MatchSubject,
         /// The patterns: texts, or expressions.
         patterns: Vec<Expr>,
     },
@@ -377,7 +377,7 @@ pub enum Case {
 
 /// What a pattern is compared with.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Subject {
+pub enum MatchSubject {
     /// A value.
     Value(Box<Expr>),
     /// `*`: every field, in the first filter only.

@@ -25,7 +25,7 @@ pub mod function;
 pub mod evaluate;
 
 pub use ast::Query;
-pub use check::{Checked, Columns, check};
+pub use check::{AnswerColumns, Checked, check};
 pub use diagnostic::{Diagnostic, Severity};
 pub use fields::Fields;
 pub use parser::{Parsed, parse};

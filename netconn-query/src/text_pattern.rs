@@ -14,7 +14,7 @@ pub const REGEX_SIZE: usize = 10 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub enum Matcher {
     /// A text that is somewhere in the other.
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     /// A text that the other begins with.
     StartsWith(Box<str>),
     /// A text that the other ends with.
@@ -28,7 +28,9 @@ impl Matcher {
     pub fn new(op: MatchOp, insensitive: bool, pattern: &str) -> Option<Self> {
         let insensitive = insensitive && has_case(pattern);
         match op {
-            MatchOp::Contains if !insensitive => return Some(Self::Contains(Finder::new(pattern).into_owned())),
+            MatchOp::Contains if !insensitive => {
+                return Some(Self::Contains(Box::new(Finder::new(pattern).into_owned())));
+            }
             MatchOp::StartsWith if !insensitive => return Some(Self::StartsWith(pattern.into())),
             MatchOp::EndsWith if !insensitive => return Some(Self::EndsWith(pattern.into())),
             _ => {}

@@ -1,7 +1,7 @@
 //! Walks through a tree: the expressions right below another, comparison without places, and names that follow from
 //! expressions.
 
-use crate::ast::{BinaryOp, Column, Command, Expr, ExprKind, Query, Span, Subject};
+use crate::ast::{BinaryOp, Column, Command, Expr, ExprKind, MatchSubject, Query, Span};
 
 /// The expressions right below another, as references or as mutable ones: the names of the methods differ.
 macro_rules! children {
@@ -18,8 +18,8 @@ macro_rules! children {
             ExprKind::Binary { op: _, left, right } => vec![left, right],
             ExprKind::Match { op: _, case: _, subject, patterns } => {
                 let subject = match subject {
-                    Subject::Value(value) => Some(value.$as_ref()),
-                    Subject::AnyField => None,
+                    MatchSubject::Value(value) => Some(value.$as_ref()),
+                    MatchSubject::AnyField => None,
                 };
                 subject.into_iter().chain(patterns).collect()
             }

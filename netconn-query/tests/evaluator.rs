@@ -1,7 +1,7 @@
 //! What filters say of single events: a table, and what the evaluator refuses. That it says the same as a search is tested with
 //! the search.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![expect(clippy::panic, reason = "a test that cannot go on has failed")]
 
 use netconn_model::field::Field;
 use netconn_query::{
@@ -135,10 +135,7 @@ fn filters_have_the_verdict_of_a_search() {
 
 #[track_caller]
 fn refused(filter: &str, expected: &[&str]) {
-    let diagnostics = match Predicate::parse(filter) {
-        Ok(_) => panic!("{filter} is compiled"),
-        Err(diagnostics) => diagnostics,
-    };
+    let Err(diagnostics) = Predicate::parse(filter) else { panic!("{filter} is compiled") };
     let found: Vec<String> = diagnostics.iter().map(|diagnostic| diagnostic.to_string_in(filter)).collect();
     assert_eq!(found, expected, "{filter}");
 }

@@ -8,7 +8,7 @@
 
 use std::{env, fs, path::Path};
 
-use netconn_query::{Columns, Fields, check, parse, printer};
+use netconn_query::{AnswerColumns, Fields, check, parse, printer};
 
 /// What is said about a query, and what became of it, as in the files.
 fn outcome(text: &str) -> String {
@@ -22,10 +22,10 @@ fn outcome(text: &str) -> String {
         lines.push(format!("= {printed}").trim_end().to_owned());
         let checked = check(query, &Fields::new(["event.dns.request", "my field"]));
         lines.push(match checked.columns {
-            Columns::Events { added } if added.is_empty() => ": events".to_owned(),
-            Columns::Events { added } => format!(": events, {}", added.join(", ")),
-            Columns::Named(names) => format!(": {}", names.join(", ")),
-            Columns::Partly(names) => {
+            AnswerColumns::Events { added } if added.is_empty() => ": events".to_owned(),
+            AnswerColumns::Events { added } => format!(": events, {}", added.join(", ")),
+            AnswerColumns::Named(names) => format!(": {}", names.join(", ")),
+            AnswerColumns::Partly(names) => {
                 format!(": {}…", names.iter().map(|name| format!("{name}, ")).collect::<String>())
             }
         });

@@ -10,7 +10,7 @@ use netconn_query::{
     Fields,
     ast::{
         BinaryOp, Case, Column, Command, CommandKind, Expr, ExprKind, JoinKey, JoinKind, JoinSide, LookupColumn,
-        LookupKey, LookupMatch, MatchOp, Name, Query, SortKey, Span, Subject,
+        LookupKey, LookupMatch, MatchOp, MatchSubject, Name, Query, SortKey, Span,
     },
     check,
     evaluate::{EventFields, Predicate},
@@ -303,7 +303,7 @@ fn value() -> impl Strategy<Value = Expr> {
             boxed().prop_map(|value| expr(ExprKind::Present(value))),
             (matches, case(), option::weighted(0.9, boxed()), vec(single, 1..3)).prop_map(
                 |(op, case, subject, patterns)| {
-                    let subject = subject.map_or(Subject::AnyField, Subject::Value);
+                    let subject = subject.map_or(MatchSubject::AnyField, MatchSubject::Value);
                     expr(ExprKind::Match { op, case, subject, patterns })
                 }
             ),

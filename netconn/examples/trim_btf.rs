@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use netconn::kernel::{
-    btf::{Btf, Entry, Type, kind},
+    btf::{Btf, BtfType, Entry, kind},
     hooks::{Attach, HELPERS, HOOKS},
     layout::{Layout, MEMBERS},
     preflight::Lockdown,
@@ -138,7 +138,7 @@ struct BtfWriter<'a> {
 
 impl BtfWriter<'_> {
     /// Adds a kept type with these members.
-    fn add_kept(&mut self, of: &Type, indexes: &BTreeSet<usize>) -> Result<()> {
+    fn add_kept(&mut self, of: &BtfType, indexes: &BTreeSet<usize>) -> Result<()> {
         let name = self.add_name(self.btf.name(of))?;
         if let Some(target) = of.alias_of() {
             self.push_words(&[name, of.info, self.new_id(target)]);
@@ -157,7 +157,7 @@ impl BtfWriter<'_> {
     }
 
     /// Adds the prototype of a function, with the id `next`, and after it the function.
-    fn add_function(&mut self, of: &Type, next: u32) -> Result<()> {
+    fn add_function(&mut self, of: &BtfType, next: u32) -> Result<()> {
         let prototype = self.btf.get(of.size_or_type).context("a function has no prototype")?;
         let entries: Vec<Entry<'_>> = self.btf.entries(&prototype).collect();
         self.push_words(&[0, with_count(&prototype, entries.len())?, self.new_id(prototype.size_or_type)]);
@@ -215,6 +215,6 @@ impl BtfWriter<'_> {
 }
 
 /// Returns the second word (`info`) of a type with another number of entries.
-fn with_count(of: &Type, count: usize) -> Result<u32> {
+fn with_count(of: &BtfType, count: usize) -> Result<u32> {
     Ok(of.info & !0xffff | u32::from(u16::try_from(count)?))
 }

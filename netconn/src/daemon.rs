@@ -21,7 +21,7 @@ use crate::{
         event::{Beginning, EventEncoder},
         packet::in_words,
     },
-    engine::{Command, EngineThread, Handle, Parts, hooks_in_words, packet_sockets},
+    engine::{EngineCommand, EngineThread, Handle, Parts, hooks_in_words, packet_sockets},
     kernel::{
         capture::Capture,
         fault::Fault,
@@ -102,7 +102,7 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
     drop(socket);
     if !ended_by_itself {
         // `send` fails when the engine is busy, which passes, and when it has ended.
-        while handle.send(Command::Stop).is_err() && end.try_recv().is_err() {
+        while handle.send(EngineCommand::Stop).is_err() && end.try_recv().is_err() {
             tokio::time::sleep(STOP_RETRY).await;
         }
         let _ = end.await;
@@ -136,7 +136,7 @@ impl Signals {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => if engine.send(Command::Reopen).is_err() {
+                _ = self.hangup.recv() => if engine.send(EngineCommand::Reopen).is_err() {
                     warn!("too busy to open the outputs again: send SIGHUP once more");
                 },
             }

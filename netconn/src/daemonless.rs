@@ -20,7 +20,7 @@ use crate::{
     },
     kernel::{
         diag::{self, Found},
-        inventory::{self, Inventory, Wanted},
+        inventory::{self, Inventory, InventoryParts},
         load::LoadError,
         packet_socket,
         preflight::Unfit,
@@ -86,7 +86,7 @@ impl Snapshot {
     ///
     /// When not even `/proc` can be read.
     pub fn take(filter: &Filter) -> io::Result<Self> {
-        let wanted = Wanted { minisocks: filter.wants_minisocks(), datagrams: filter.wants_datagrams() };
+        let wanted = InventoryParts { minisocks: filter.wants_minisocks(), datagrams: filter.wants_datagrams() };
         let datagrams = |read: fn() -> io::Result<Vec<Found<UdpSocketRecord>>>| {
             if wanted.datagrams { read() } else { Ok(Vec::new()) }
         };

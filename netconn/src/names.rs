@@ -6,7 +6,7 @@ use netconn_common::Owner;
 
 use crate::process::{
     cgroup::{self, Cgroup, Cgroups},
-    lookup::{self, Answer, Lookup, Question},
+    lookup::{self, Lookup, LookupAnswer, LookupQuestion},
 };
 
 /// Shortest time between two reads of the accounts that unknown user ids cause.
@@ -38,8 +38,8 @@ impl Names {
             cgroups_scanned: 0,
             cgroups_made: None,
         };
-        names.answer(Answer::Users(lookup::users()));
-        names.answer(Answer::Cgroups(cgroup::scan()));
+        names.answer(LookupAnswer::Users(lookup::users()));
+        names.answer(LookupAnswer::Cgroups(cgroup::scan()));
         names
     }
 
@@ -48,7 +48,7 @@ impl Names {
         let known = self.users.get(&uid).cloned();
         if known.is_none()
             && now_ns.saturating_sub(self.users_asked_ns) > USERS_PAUSE_NS
-            && self.lookup.ask(Question::Users)
+            && self.lookup.ask(LookupQuestion::Users)
         {
             self.users_asked_ns = now_ns;
         }
@@ -65,18 +65,21 @@ impl Names {
         self.cgroups.add(id, path);
         if let Some(made) = &mut self.cgroups_made {
             made.push((id, path.to_vec()));
-        } else if self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_NEW_MAX && self.lookup.ask(Question::Cgroups)
+        } else if self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_NEW_MAX
+            && self.lookup.ask(LookupQuestion::Cgroups)
         {
             self.cgroups_made = Some(vec![(id, path.to_vec())]);
         }
     }
 
     /// Takes over a result of the look-up thread.
-    pub fn answer(&mut self, answer: Answer) {
+    pub fn answer(&mut self, answer: LookupAnswer) {
         match answer {
-            Answer::Users(found) if found.is_empty() => {} // The accounts cannot be read at the moment: the known ones stay.
-            Answer::Users(found) => self.users = found.into_iter().map(|(uid, name)| (uid, name.into())).collect(),
-            Answer::Cgroups(found) => {
+            LookupAnswer::Users(found) if found.is_empty() => {} // The accounts cannot be read at the moment: the known ones stay.
+            LookupAnswer::Users(found) => {
+                self.users = found.into_iter().map(|(uid, name)| (uid, name.into())).collect();
+            }
+            LookupAnswer::Cgroups(found) => {
                 self.cgroups.replace(found);
                 self.cgroups_scanned = self.cgroups.len();
                 for (id, path) in self.cgroups_made.take().unwrap_or_default() {

@@ -5,7 +5,7 @@ use netconn_model::field::{self, Type};
 
 use super::{Checker, Place, literal, scope::Scope};
 use crate::{
-    ast::{BinaryOp, Expr, ExprKind, MatchOp, Span, Subject},
+    ast::{BinaryOp, Expr, ExprKind, MatchOp, MatchSubject, Span},
     diagnostic::{Diagnostic, nearest},
     duration, printer, walk,
 };
@@ -33,7 +33,7 @@ impl Checker<'_> {
                 return self.operand(*op, left, right, scope, place);
             }
             ExprKind::Match { op, case: _, subject, patterns } => {
-                if *subject == Subject::AnyField && place != Place::FirstFilter {
+                if *subject == MatchSubject::AnyField && place != Place::FirstFilter {
                     let message = "* is for the filter before the first | only: name a field here";
                     self.diagnostics
                         .push(Diagnostic::error(expr.span, message).suggest("src.process.cmdline contains 'x'"));

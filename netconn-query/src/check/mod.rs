@@ -17,12 +17,12 @@ pub struct Checked {
     /// Errors and warnings, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
     /// The columns of the answer.
-    pub columns: Columns,
+    pub columns: AnswerColumns,
 }
 
 /// The columns of the answer, as far as they are known without running the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Columns {
+pub enum AnswerColumns {
     /// All fields of the events, and the added columns.
     Events {
         /// Columns that commands have added to the events.

@@ -1,6 +1,6 @@
 //! The columns that a command can name.
 
-use super::Columns;
+use super::AnswerColumns;
 use crate::{diagnostic::nearest, fields::Fields};
 
 /// The columns at a place of a query.
@@ -113,11 +113,11 @@ impl Scope {
         own.or_else(|| if self.events { fields.nearest(name) } else { None })
     }
 
-    pub(super) fn columns(self) -> Columns {
+    pub(super) fn columns(self) -> AnswerColumns {
         match (self.open, self.events) {
-            (true, _) => Columns::Partly(self.names),
-            (false, true) => Columns::Events { added: self.names },
-            (false, false) => Columns::Named(self.names),
+            (true, _) => AnswerColumns::Partly(self.names),
+            (false, true) => AnswerColumns::Events { added: self.names },
+            (false, false) => AnswerColumns::Named(self.names),
         }
     }
 }

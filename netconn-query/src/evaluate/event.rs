@@ -41,7 +41,8 @@ impl<'a> From<JsonValue<'a>> for Value<'a> {
 mod tests {
     use netconn_model::{
         fact::{Direction, EventKind},
-        value::{Milliseconds, Moment, PlainText},
+        moment::Moment,
+        value::{Milliseconds, PlainText},
     };
 
     use super::*;

@@ -12,20 +12,20 @@ fn list<'b, 'a>(value: &'b Value<'a>) -> Option<&'b [Value<'a>]> {
 }
 
 /// Whether two values are equal; a number in a text equals the number.
-pub fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
+pub(super) fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
     match (left, right) {
         (Value::Text(left), Value::Text(right)) => left == right,
         (Value::Null, Value::Null) => true,
         (Value::Null, _) | (_, Value::Null) => false,
         _ => match (left.number(), right.number()) {
-            (Some(left), Some(right)) => left == right,
+            (Some(left), Some(right)) => left.partial_cmp(&right) == Some(Ordering::Equal),
             _ => left.text() == right.text(),
         },
     }
 }
 
 /// Orders two values: numbers by size, texts by code point, missing values last.
-pub fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
+pub(super) fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
     match (left, right) {
         (Value::Null, Value::Null) => Ordering::Equal,
         (Value::Null, _) => Ordering::Greater,
@@ -39,19 +39,19 @@ pub fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
 }
 
 /// Returns an array of the arguments.
-pub fn array<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn array<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::List(arguments.to_vec())
 }
 
 /// Returns the element at an index; a negative index counts from the end.
-pub fn get<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn get<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(values), Some(place)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
     let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
     usize::try_from(place).ok().and_then(|place| values.get(place)).cloned().unwrap_or(Value::Null)
 }
 
 /// Joins the elements by a text, or by a comma.
-pub fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else {
         return arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()));
     };
@@ -61,7 +61,7 @@ pub fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Joins the values of an array in ascending order.
-pub fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn hacklist<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match list(&arguments[0]) {
         None => Value::Null,
         Some(values) => {
@@ -85,7 +85,7 @@ pub fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Keeps the first of equal elements.
-pub fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
     let mut seen: Vec<Value<'a>> = Vec::new();
     for value in values {
@@ -97,7 +97,7 @@ pub fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Sorts the elements in ascending order.
-pub fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
     let mut values = values.to_vec();
     values.sort_by(compare);
@@ -105,7 +105,7 @@ pub fn sort<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// `slice(array, start[, end])`: the elements from `start` up to `end`; negative indexes count from the end.
-pub fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(values), Some(start)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
     let place = |place: i64| {
         let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
@@ -117,7 +117,7 @@ pub fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Concatenates arrays, or texts if no argument is an array.
-pub fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     if arguments.iter().all(|argument| list(argument).is_none()) {
         return Value::owned(arguments.iter().filter_map(Value::text).collect::<String>());
     }
@@ -133,6 +133,6 @@ pub fn concat<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// `cut(array, n)`: the first n elements, for `array_agg(x, n)`.
-pub fn cut<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn cut<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     slice(&[arguments[0].clone(), Value::Integer(0), arguments[1].clone()])
 }

@@ -6,7 +6,7 @@ use crate::value::Value;
 
 /// Replaces the places of the first argument by the other arguments, as C's `printf` does; `%,d` groups digits by
 /// thousands.
-pub fn format<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn format<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(template) = arguments[0].text() else { return Value::Null };
     let mut values = arguments[1..].iter();
     let mut text = String::with_capacity(template.len() + 16);

@@ -16,17 +16,17 @@ fn is<'a>(value: &Value<'a>, test: impl FnOnce(IpAddr) -> bool) -> Value<'a> {
 }
 
 /// Whether the value is an IP address.
-pub fn net_ip<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_ip<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |_| true)
 }
 
 /// Whether the value is an IPv4 address.
-pub fn net_ipv4<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_ipv4<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| address.is_ipv4())
 }
 
 /// Whether the value is an IPv6 address.
-pub fn net_ipv6<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_ipv6<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| address.is_ipv6())
 }
 
@@ -41,17 +41,17 @@ fn rfc4193(address: Ipv6Addr) -> bool {
 }
 
 /// Whether the value is an IPv4 address of RFC 1918 or 127/8.
-pub fn net_rfc1918<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_rfc1918<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| matches!(address, IpAddr::V4(address) if rfc1918(address)))
 }
 
 /// Whether the value is an IPv6 address of RFC 4193.
-pub fn net_rfc4193<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_rfc4193<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| matches!(address, IpAddr::V6(address) if rfc4193(address)))
 }
 
 /// Whether the value is an address of RFC 1918 or RFC 4193, a loopback or a link-local address.
-pub fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| match address {
         IpAddr::V4(address) => rfc1918(address) || address.is_link_local(),
         IpAddr::V6(address) => rfc4193(address) || address.is_loopback() || address.is_unicast_link_local(),
@@ -59,7 +59,7 @@ pub fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// `net_ipsubnet(address, network, …)`: whether the address is in one of the networks.
-pub fn net_ipsubnet<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_ipsubnet<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| {
         arguments[1..]
             .iter()
@@ -69,7 +69,7 @@ pub fn net_ipsubnet<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Val
 }
 
 /// `order(a, b)`: -1, 0 or 1; addresses are ordered by their number, other texts by code point.
-pub fn order<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn order<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(left), Some(right)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     Value::Integer(match address::order(&left, &right) {
         Ordering::Less => -1,
@@ -130,12 +130,12 @@ fn part<'a>(value: &Value<'a>, take: impl for<'b> FnOnce(&Url<'b>) -> &'b str) -
 }
 
 /// The scheme: `https` of `https://…`.
-pub fn net_url_scheme<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_scheme<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.scheme)
 }
 
 /// The user, the host and the port.
-pub fn net_url_netloc<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_netloc<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.netloc)
 }
 
@@ -146,12 +146,12 @@ fn named<'a>(url: &Url<'a>) -> &'a str {
 }
 
 /// The registered domain of the host, by the public suffix list; or its address.
-pub fn net_url_domain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_domain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| psl::domain_str(named(url)).unwrap_or(domain(url)))
 }
 
 /// The labels of the host's name before its registered domain.
-pub fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| {
         let host = named(url);
         let registered = psl::domain_str(host).unwrap_or(host);
@@ -160,7 +160,7 @@ pub fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// The public suffix of the host's name.
-pub fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| {
         let host = named(url);
         if host.contains('.') { psl::suffix_str(host).unwrap_or_default() } else { "" }
@@ -168,12 +168,12 @@ pub fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// The user, with a password if there is one.
-pub fn net_url_userinfo<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_userinfo<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.netloc.rsplit_once('@').map_or("", |(user, _)| user))
 }
 
 /// The port as a number, if the URL has one.
-pub fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let url = url(&text);
     let host = url.netloc.rsplit_once(']').map_or(url.netloc, |(_, after)| after);
@@ -183,17 +183,17 @@ pub fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// The path, from the first slash after the host.
-pub fn net_url_path<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_path<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.path)
 }
 
 /// The text behind the question mark.
-pub fn net_url_query<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_query<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.query)
 }
 
 /// The text behind the hash sign.
-pub fn net_url_fragment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn net_url_fragment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.fragment)
 }
 

@@ -3,12 +3,12 @@
 use crate::value::Value;
 
 /// Returns the smallest argument; missing ones are left out.
-pub fn min<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn min<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     extreme(arguments, |new, old| new < old)
 }
 
 /// Returns the largest argument; missing ones are left out.
-pub fn max<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn max<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     extreme(arguments, |new, old| new > old)
 }
 
@@ -25,7 +25,7 @@ fn extreme<'a>(arguments: &[Value<'a>], better: fn(f64, f64) -> bool) -> Value<'
 }
 
 /// Returns the absolute value.
-pub fn abs<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn abs<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Integer(value) => Value::Integer(value.saturating_abs()),
         value => value.number().map_or(Value::Null, |number| Value::Number(number.abs())),
@@ -33,12 +33,12 @@ pub fn abs<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Rounds up to a whole number.
-pub fn ceiling<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn ceiling<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     whole(&arguments[0], f64::ceil)
 }
 
 /// Rounds down to a whole number.
-pub fn floor<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn floor<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     whole(&arguments[0], f64::floor)
 }
 
@@ -62,22 +62,22 @@ fn real<'a>(value: &Value<'a>, function: fn(f64) -> f64) -> Value<'a> {
 }
 
 /// Square root.
-pub fn sqrt<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn sqrt<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     real(&arguments[0], f64::sqrt)
 }
 
 /// e to the power of the argument.
-pub fn exp<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn exp<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     real(&arguments[0], f64::exp)
 }
 
 /// Natural logarithm.
-pub fn ln<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn ln<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     real(&arguments[0], f64::ln)
 }
 
 /// Logarithm to base 10, or to the given base.
-pub fn log<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn log<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match arguments {
         [value] => real(value, f64::log10),
         [value, base, ..] => match (value.number(), base.number()) {
@@ -89,7 +89,7 @@ pub fn log<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// The first argument to the power of the second.
-pub fn pow<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn pow<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match (arguments[0].number(), arguments[1].number()) {
         (Some(base), Some(exponent)) => real(&Value::Number(base.powf(exponent)), |result| result),
         _ => Value::Null,

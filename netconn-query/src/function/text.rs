@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Counts the characters of a text, or the elements of an array.
-pub fn len<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn len<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let count = match &arguments[0] {
         Value::Null => return Value::Null,
         Value::List(values) => values.len(),
@@ -26,27 +26,27 @@ fn map<'a>(value: &Value<'a>, function: impl FnOnce(&str) -> String) -> Value<'a
 }
 
 /// Converts a text to lower case.
-pub fn lower<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn lower<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     map(&arguments[0], str::to_lowercase)
 }
 
 /// Converts a text to upper case.
-pub fn upper<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn upper<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     map(&arguments[0], str::to_uppercase)
 }
 
 /// Removes white space, or the given characters, from both ends.
-pub fn trim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn trim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, true, true)
 }
 
 /// Removes white space, or the given characters, from the beginning.
-pub fn ltrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn ltrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, true, false)
 }
 
 /// Removes white space, or the given characters, from the end.
-pub fn rtrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn rtrim<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     strip(arguments, false, true)
 }
 
@@ -64,7 +64,7 @@ fn strip<'a>(arguments: &[Value<'a>], left: bool, right: bool) -> Value<'a> {
 }
 
 /// `substr(text, start[, length])`: characters from `start`, counted from 0; from the end if negative.
-pub fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let Some(start) = arguments[1].integer() else { return Value::Null };
     let count = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
@@ -78,7 +78,7 @@ pub fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Whether the value is missing or empty.
-pub fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Null => true,
         Value::Text(text) => text.is_empty(),
@@ -88,7 +88,7 @@ pub fn isempty<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Whether the value is missing, empty or white space.
-pub fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Null => true,
         Value::Text(text) => text.trim().is_empty(),
@@ -97,7 +97,7 @@ pub fn isblank<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Converts a value to true or false; the texts `false`, `no` and `0` are false.
-pub fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     Value::Bool(match &arguments[0] {
         Value::Text(text) => !matches!(text.trim().to_lowercase().as_str(), "" | "false" | "no" | "0"),
         value => value.truth(),
@@ -105,12 +105,12 @@ pub fn bool<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 }
 
 /// Converts a value to a text.
-pub fn string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()))
 }
 
 /// Converts a value to a number; missing if it is none.
-pub fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Text(text) => parse_number(text).map_or(Value::Null, Value::Number),
         value => value.number().map_or(Value::Null, Value::Number),
@@ -128,7 +128,7 @@ fn with_numbers(replacement: &str) -> Cow<'_, str> {
 }
 
 /// `replace(text, regex, replacement)`: replaces every match; `$1` in the replacement is the first group.
-pub fn replace<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn replace<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern), Some(new)) = (arguments[0].text(), arguments[1].text(), arguments[2].text()) else {
         return Value::Null;
     };
@@ -145,7 +145,7 @@ fn most(arguments: &[Value<'_>]) -> usize {
 }
 
 /// `extract_matches(text, regex[, n])`: the matches, or the first group of each if there is one.
-pub fn extract_matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn extract_matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     let Some(regex) = patterns.regex(&pattern) else { return Value::Null };
     let found = regex.captures_iter(&text).filter_map(|found| found.get(1).or_else(|| found.get(0)));
@@ -153,14 +153,14 @@ pub fn extract_matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> 
 }
 
 /// `split(text, regex[, n])`: the parts between the matches; the last of n parts is the rest of the text.
-pub fn split<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn split<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     let Some(regex) = patterns.regex(&pattern) else { return Value::Null };
     Value::List(regex.splitn(&text, most(arguments)).map(Value::owned).collect())
 }
 
 /// `extract(text, regex, group)`: the group of the first match, for `parse`. Missing if nothing matches.
-pub fn extract<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn extract<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern), Some(group)) = (arguments[0].text(), arguments[1].text(), arguments[2].integer())
     else {
         return Value::Null;
@@ -171,7 +171,7 @@ pub fn extract<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a
 }
 
 /// `match(text, how, insensitive, pattern)`: whether a pattern fits that is not known before the query runs.
-pub fn matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(how), Some(pattern)) = (arguments[0].text(), arguments[1].text(), arguments[3].text()) else {
         return Value::Null;
     };
@@ -189,7 +189,7 @@ pub fn matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a
 }
 
 /// `json_object_value(json, key)`: a member of a JSON object.
-pub fn json_object_value<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+pub(super) fn json_object_value<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(key)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     match serde_json::from_str::<serde_json::Value>(&text) {
         Ok(serde_json::Value::Object(mut object)) => match object.remove(key.as_ref()) {

@@ -6,7 +6,7 @@ use super::{
     operator::{Found, Operator},
 };
 use crate::{
-    ast::{BinaryOp, Expr, ExprKind, Query, Span, Subject},
+    ast::{BinaryOp, Expr, ExprKind, MatchSubject, Query, Span},
     diagnostic::{Diagnostic, nearest},
     lexer::Kind,
     old, printer, walk,
@@ -212,9 +212,9 @@ impl Parser<'_> {
 fn apply(found: &Found, left: Left, right: Right, span: Span) -> Expr {
     let fields = match left {
         Left::Value(value) => {
-            return denied(found.negated, one(found.operator, Subject::Value(Box::new(value)), right, span));
+            return denied(found.negated, one(found.operator, MatchSubject::Value(Box::new(value)), right, span));
         }
-        Left::AnyField => return denied(found.negated, one(found.operator, Subject::AnyField, right, span)),
+        Left::AnyField => return denied(found.negated, one(found.operator, MatchSubject::AnyField, right, span)),
         Left::Fields(fields) => fields,
     };
     // De Morgan: with `!=` no field may be equal, and with `is empty` all must be missing, so the `or` of the fields is
@@ -227,7 +227,7 @@ fn apply(found: &Found, left: Left, right: Right, span: Span) -> Expr {
     let missing = matches!(&right, Right::Value(Expr { kind: ExprKind::Null, .. })) && is_equal(operator);
     let (operator, right, negated) =
         if missing { (operator, Right::Star, !negated) } else { (operator, right, negated) };
-    let each = fields.into_iter().map(|field| one(operator, Subject::Value(Box::new(field)), right.clone(), span));
+    let each = fields.into_iter().map(|field| one(operator, MatchSubject::Value(Box::new(field)), right.clone(), span));
     denied(negated, Expr { span, ..balanced(BinaryOp::Or, each.collect()) })
 }
 
@@ -243,23 +243,24 @@ fn denied(negated: bool, expr: Expr) -> Expr {
 }
 
 /// Returns one comparison. Combinations that make no sense have been reported already.
-fn one(operator: Operator, subject: Subject, right: Right, span: Span) -> Expr {
+fn one(operator: Operator, subject: MatchSubject, right: Right, span: Span) -> Expr {
     let kind = match (operator, subject, right) {
         (Operator::Text(op, case), subject, Right::List(patterns)) => ExprKind::Match { op, case, subject, patterns },
-        (_, Subject::AnyField, _) => ExprKind::Null,
-        (Operator::Compare(BinaryOp::NotEqual), Subject::Value(value), Right::Star)
-        | (Operator::Missing, Subject::Value(value), _) => {
+        (_, MatchSubject::AnyField, _) => ExprKind::Null,
+        (Operator::Compare(BinaryOp::NotEqual), MatchSubject::Value(value), Right::Star)
+        | (Operator::Missing, MatchSubject::Value(value), _) => {
             ExprKind::Not(Box::new(Expr { kind: ExprKind::Present(value), span }))
         }
-        (Operator::Compare(_), Subject::Value(value), Right::Star) | (Operator::Present, Subject::Value(value), _) => {
-            ExprKind::Present(value)
-        }
-        (Operator::Compare(op), Subject::Value(value), Right::Value(right)) => {
+        (Operator::Compare(_), MatchSubject::Value(value), Right::Star)
+        | (Operator::Present, MatchSubject::Value(value), _) => ExprKind::Present(value),
+        (Operator::Compare(op), MatchSubject::Value(value), Right::Value(right)) => {
             ExprKind::Binary { op, left: value, right: Box::new(right) }
         }
-        (Operator::In(case), Subject::Value(value), Right::List(set)) => ExprKind::In { case, value, set },
-        (Operator::In(case), Subject::Value(value), Right::Query(query)) => ExprKind::InQuery { case, value, query },
-        (Operator::Between, Subject::Value(value), Right::Range(low, high)) => {
+        (Operator::In(case), MatchSubject::Value(value), Right::List(set)) => ExprKind::In { case, value, set },
+        (Operator::In(case), MatchSubject::Value(value), Right::Query(query)) => {
+            ExprKind::InQuery { case, value, query }
+        }
+        (Operator::Between, MatchSubject::Value(value), Right::Range(low, high)) => {
             let low = binary(BinaryOp::GreaterOrEqual, (*value).clone(), low);
             binary(BinaryOp::And, low, binary(BinaryOp::LessOrEqual, *value, high)).kind
         }

@@ -2,7 +2,7 @@
 
 use super::word;
 use crate::{
-    ast::{BinaryOp, Case, Expr, ExprKind, MatchOp, Subject},
+    ast::{BinaryOp, Case, Expr, ExprKind, MatchOp, MatchSubject},
     keyword,
 };
 
@@ -163,10 +163,10 @@ fn in_operator(case: Case) -> &'static str {
     }
 }
 
-fn matching(out: &mut String, op: MatchOp, case: Case, subject: &Subject, patterns: &[Expr]) {
+fn matching(out: &mut String, op: MatchOp, case: Case, subject: &MatchSubject, patterns: &[Expr]) {
     match subject {
-        Subject::Value(value) => write(out, value, Level::Sum),
-        Subject::AnyField => out.push('*'),
+        MatchSubject::Value(value) => write(out, value, Level::Sum),
+        MatchSubject::AnyField => out.push('*'),
     }
     let operator = match op {
         MatchOp::Contains => "contains",

@@ -15,7 +15,7 @@ use crate::{
     },
     engine::SearchError,
     hunt::{HuntError, SettingError},
-    output::{OutputError, chart::ChartError},
+    output::{AnswerWriteError, chart::ChartError},
     range::RangeError,
     saved::SavedError,
 };
@@ -52,13 +52,13 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<SearchError>() {
         return Some(of_search(error));
     }
-    if let Some(error) = cause.downcast_ref::<OutputError>() {
+    if let Some(error) = cause.downcast_ref::<AnswerWriteError>() {
         // Rows that cannot be drawn are a wrong use of --chart; all other errors are those of writing.
         return Some(match error {
-            OutputError::Chart(
+            AnswerWriteError::Chart(
                 ChartError::Events | ChartError::NoNames | ChartError::NoNumbers | ChartError::TooMany,
             ) => Exit::Usage,
-            OutputError::Table(_) | OutputError::Chart(_) | OutputError::Export(_) => Exit::Io,
+            AnswerWriteError::Table(_) | AnswerWriteError::Chart(_) | AnswerWriteError::Export(_) => Exit::Io,
         });
     }
     if let Some(error) = cause.downcast_ref::<SavedError>() {

@@ -30,7 +30,8 @@ use crate::{
         session::SearchSession,
     },
     output::{
-        AnswerWriter, OutputFormat, OutputStyle, destination::Destination, intent::AnswerIntent, summary::AnswerSummary,
+        AnswerWriter, OutputFormat, OutputStyle, destination::OutputDestination, intent::AnswerIntent,
+        summary::AnswerSummary,
     },
 };
 
@@ -196,8 +197,8 @@ impl<'a> EventFollower<'a> {
         if self.output.is_none() {
             let intent = AnswerIntent::of(&self.query);
             let out = match self.style.format {
-                OutputFormat::Table => Destination::stdout_for_people(),
-                _ => Destination::stdout(),
+                OutputFormat::Table => OutputDestination::stdout_for_people(),
+                _ => OutputDestination::stdout(),
             };
             self.output = Some(AnswerWriter::begin(out, &self.style, batch.schema(), &intent)?);
             self.schema = Some(batch.schema());

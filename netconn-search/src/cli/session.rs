@@ -30,7 +30,7 @@ use crate::{
     home,
     output::{
         AnswerWriter, OutputFormat, OutputStyle,
-        destination::{Destination, PendingFile},
+        destination::{OutputDestination, PendingFile},
         intent::AnswerIntent,
         summary::AnswerSummary,
     },
@@ -278,19 +278,22 @@ impl SearchSession {
     }
 
     /// Opens the destination of the answer.
-    fn destination(&self) -> Result<(Destination, Option<PendingFile>)> {
+    fn destination(&self) -> Result<(OutputDestination, Option<PendingFile>)> {
         let format = self.presentation.format;
         let Some(path) = &self.presentation.output else {
             let stdout = match format {
-                OutputFormat::Table => Destination::stdout_for_people(),
+                OutputFormat::Table => OutputDestination::stdout_for_people(),
                 OutputFormat::Json | OutputFormat::Ndjson | OutputFormat::Csv | OutputFormat::Parquet => {
-                    Destination::stdout()
+                    OutputDestination::stdout()
                 }
             };
             return Ok((stdout, None));
         };
-        let made =
-            if format == OutputFormat::Table { Destination::file_for_people(path) } else { Destination::file(path) };
+        let made = if format == OutputFormat::Table {
+            OutputDestination::file_for_people(path)
+        } else {
+            OutputDestination::file(path)
+        };
         let (destination, file) = made.with_context(|| format!("cannot write {}", path.display()))?;
         Ok((destination, Some(file)))
     }

@@ -7,7 +7,7 @@ use netconn_model::{
     term,
 };
 use netconn_query::{
-    Columns, Fields,
+    AnswerColumns, Fields,
     catalogue::{COMMANDS, FUNCTIONS, FunctionKind},
     check,
     keyword::{self, KEYWORDS, Keyword, KeywordUse, Spelling},
@@ -105,8 +105,8 @@ fn columns(before: &str, fields: &[String]) -> (bool, Vec<String>) {
     // If the query before the cursor has errors, all fields are offered.
     let Some(query) = parse(before).query else { return (true, Vec::new()) };
     match check(&query, &Fields::new(fields)).columns {
-        Columns::Events { added } | Columns::Partly(added) => (true, added),
-        Columns::Named(names) => (false, names),
+        AnswerColumns::Events { added } | AnswerColumns::Partly(added) => (true, added),
+        AnswerColumns::Named(names) => (false, names),
     }
 }
 

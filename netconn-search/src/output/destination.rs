@@ -15,9 +15,9 @@ use tempfile::TempPath;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// A buffered writer for the bytes of an answer.
-pub struct Destination(BufWriter<Box<dyn Write + Send>>);
+pub struct OutputDestination(BufWriter<Box<dyn Write + Send>>);
 
-impl Destination {
+impl OutputDestination {
     /// Writes to standard output; colours are removed unless it is a terminal that shows them.
     pub fn stdout_for_people() -> Self {
         Self::to(Box::new(anstream::stdout()))
@@ -98,7 +98,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-impl Write for Destination {
+impl Write for OutputDestination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }
@@ -170,11 +170,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("answer.csv");
         fs::write(&path, "before").unwrap();
-        let (mut out, file) = Destination::file(&path).unwrap();
+        let (mut out, file) = OutputDestination::file(&path).unwrap();
         out.write_all(b"\x1b[1mhalf\x1b[0m").unwrap();
         drop((out, file));
         assert_eq!(fs::read_to_string(&path).unwrap(), "before");
-        let (mut out, file) = Destination::file_for_people(&path).unwrap();
+        let (mut out, file) = OutputDestination::file_for_people(&path).unwrap();
         out.write_all(b"\x1b[1mwhole\x1b[0m").unwrap();
         out.flush().unwrap();
         file.commit().unwrap();
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn write(text: &str, path: &Path) -> io::Result<()> {
-        let (mut out, file) = Destination::file(path)?;
+        let (mut out, file) = OutputDestination::file(path)?;
         out.write_all(text.as_bytes())?;
         out.flush()?;
         file.commit()

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::output::{
     chart::{BarChart, ChartError},
-    destination::Destination,
+    destination::OutputDestination,
     export::{CsvWriter, ExportError, JsonAnswer, JsonLines, ParquetWriter},
     intent::AnswerIntent,
     summary::AnswerSummary,
@@ -58,7 +58,7 @@ pub struct OutputStyle {
 
 /// Why an answer cannot be shown.
 #[derive(Debug, Error)]
-pub enum OutputError {
+pub enum AnswerWriteError {
     /// The table failed.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -78,12 +78,12 @@ pub struct AnswerWriter {
 
 /// The writer of one format.
 enum FormatWriter {
-    Table(TableWriter<Destination>),
-    Chart(BarChart<Destination>),
-    Json(JsonAnswer<Destination>),
-    Ndjson(JsonLines<Destination>),
-    Csv(CsvWriter<Destination>),
-    Parquet(Box<ParquetWriter<Destination>>),
+    Table(TableWriter<OutputDestination>),
+    Chart(BarChart<OutputDestination>),
+    Json(JsonAnswer<OutputDestination>),
+    Ndjson(JsonLines<OutputDestination>),
+    Csv(CsvWriter<OutputDestination>),
+    Parquet(Box<ParquetWriter<OutputDestination>>),
 }
 
 impl AnswerWriter {
@@ -93,11 +93,11 @@ impl AnswerWriter {
     ///
     /// The destination cannot be written, or such rows cannot be shown in this format.
     pub fn begin(
-        out: Destination,
+        out: OutputDestination,
         style: &OutputStyle,
         schema: SchemaRef,
         intent: &AnswerIntent,
-    ) -> Result<Self, OutputError> {
+    ) -> Result<Self, AnswerWriteError> {
         let columns = column::answer_columns(&schema, &intent.moments);
         let printer = match (style.format, style.is_chart) {
             // Refused before the columns are examined: this error says what to do.
@@ -127,7 +127,7 @@ impl AnswerWriter {
     /// # Errors
     ///
     /// The destination cannot be written, or a value cannot be shown.
-    pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), OutputError> {
+    pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), AnswerWriteError> {
         self.rows += batch.num_rows() as u64;
         match &mut self.printer {
             FormatWriter::Table(table) => table.batch(batch)?,
@@ -145,7 +145,7 @@ impl AnswerWriter {
     /// # Errors
     ///
     /// The destination cannot be written.
-    pub fn flush(&mut self) -> Result<(), OutputError> {
+    pub fn flush(&mut self) -> Result<(), AnswerWriteError> {
         match &mut self.printer {
             FormatWriter::Ndjson(out) => out.flush()?,
             FormatWriter::Csv(out) => out.flush()?,
@@ -166,7 +166,7 @@ impl AnswerWriter {
     /// # Errors
     ///
     /// The destination cannot be written.
-    pub fn end(self, summary: &mut AnswerSummary) -> Result<(), OutputError> {
+    pub fn end(self, summary: &mut AnswerSummary) -> Result<(), AnswerWriteError> {
         summary.rows = self.rows;
         match self.printer {
             FormatWriter::Table(table) => summary.hidden_columns = table.end()? as u64,

@@ -69,9 +69,9 @@ fn summary() -> AnswerSummary {
 }
 
 /// The bytes of an answer.
-fn bytes(style: &OutputStyle, intent: &AnswerIntent, batches: &[RecordBatch]) -> Result<Vec<u8>, OutputError> {
+fn bytes(style: &OutputStyle, intent: &AnswerIntent, batches: &[RecordBatch]) -> Result<Vec<u8>, AnswerWriteError> {
     let written = Written::default();
-    let out = Destination::to(Box::new(written.clone()));
+    let out = OutputDestination::to(Box::new(written.clone()));
     let mut output = AnswerWriter::begin(out, style, batches[0].schema(), intent)?;
     for batch in batches {
         output.batch(batch)?;

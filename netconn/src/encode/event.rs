@@ -16,7 +16,8 @@ use netconn_model::{
     fact::{Attribution, CloseReason, ConnectionStatus, End, EventKind, Failure, LossStage, Outcome, protocol_names},
     field::Section,
     json::{Object, SecondText},
-    value::{Milliseconds, Moment, PlainText, Text},
+    moment::Moment,
+    value::{Milliseconds, PlainText, Text},
 };
 
 use crate::{
@@ -355,7 +356,7 @@ fn fill_totals(event: &mut Event<'_>, connection: &Connection, reason: CloseReas
     }
 }
 
-fn known<T: PartialEq>(value: T, unknown: T) -> Option<T> {
+fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
     (value != unknown).then_some(value)
 }
 

@@ -8,9 +8,10 @@ use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64};
 use netconn_model::{
     fact::{Outcome, protocol_names},
     json::{Object, SecondText},
+    moment::Moment,
     row::{Row, RowSection},
     state,
-    value::{Moment, PlainText},
+    value::PlainText,
 };
 
 use crate::{
@@ -126,7 +127,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     object.end();
 }
 
-fn known<T: PartialEq>(value: T, unknown: T) -> Option<T> {
+fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
     (value != unknown).then_some(value)
 }
 

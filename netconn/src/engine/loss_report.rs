@@ -7,7 +7,7 @@ use crate::{
     encode::event::{KernelLoss, Loss},
     engine::run::Engine,
     kernel::losses::Losses,
-    sink::LostEvents,
+    sink::OutputLosses,
 };
 
 /// Losses, and how many of them were reported.
@@ -51,8 +51,8 @@ impl LossReport {
 /// events are missing. So it is deferred until the output accepts writes again and has lost nothing since the last look.
 #[derive(Clone, Debug, Default)]
 struct OutputLoss {
-    reported: LostEvents,
-    seen: LostEvents,
+    reported: OutputLosses,
+    seen: OutputLosses,
     /// When the losses that are not reported began, nanoseconds since boot.
     from_ns: u64,
     to_ns: u64,
@@ -62,7 +62,7 @@ struct OutputLoss {
 #[derive(Clone, Copy, Debug)]
 struct OutputCondition {
     /// Since the start.
-    lost: LostEvents,
+    lost: OutputLosses,
     /// Whether an event that it is given now will be written, as far as is known.
     is_writing: bool,
 }
@@ -70,7 +70,7 @@ struct OutputCondition {
 /// A loss that can be reported. Times are in nanoseconds since boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Unreported {
-    lost: LostEvents,
+    lost: OutputLosses,
     from_ns: u64,
     to_ns: u64,
 }
@@ -78,9 +78,9 @@ struct Unreported {
 impl OutputLoss {
     /// Takes the condition of an output, for the first time since `from_ns`. Returns its losses since then, to be logged at
     /// once, and the loss that can be reported now.
-    fn look(&mut self, condition: OutputCondition, from_ns: u64, now_ns: u64) -> (LostEvents, Option<Unreported>) {
+    fn look(&mut self, condition: OutputCondition, from_ns: u64, now_ns: u64) -> (OutputLosses, Option<Unreported>) {
         let new = condition.lost.since(self.seen);
-        if new != LostEvents::default() {
+        if new != OutputLosses::default() {
             if self.seen == self.reported {
                 self.from_ns = from_ns;
             }
@@ -93,7 +93,7 @@ impl OutputLoss {
     /// Returns the loss that is not reported yet, whether or not the output can write it.
     fn take(&mut self) -> Option<Unreported> {
         let lost = self.seen.since(std::mem::replace(&mut self.reported, self.seen));
-        (lost != LostEvents::default()).then_some(Unreported { lost, from_ns: self.from_ns, to_ns: self.to_ns })
+        (lost != OutputLosses::default()).then_some(Unreported { lost, from_ns: self.from_ns, to_ns: self.to_ns })
     }
 }
 
@@ -161,24 +161,24 @@ mod tests {
     fn a_loss_is_reported_when_it_is_over() {
         let mut loss = OutputLoss::default();
         let mut look = |queue, refused, is_writing, now| {
-            loss.look(OutputCondition { lost: LostEvents { queue, refused }, is_writing }, now - 10, now).1
+            loss.look(OutputCondition { lost: OutputLosses { queue, refused }, is_writing }, now - 10, now).1
         };
         assert_eq!(look(0, 0, true, 10), None, "nothing to report");
         assert_eq!(look(0, 3, false, 20), None, "it has just lost some");
         assert_eq!(look(0, 3, false, 30), None, "it cannot write");
         assert_eq!(look(1, 4, true, 40), None, "it writes, and has just lost some");
-        let unreported = Unreported { lost: LostEvents { queue: 1, refused: 4 }, from_ns: 10, to_ns: 40 };
+        let unreported = Unreported { lost: OutputLosses { queue: 1, refused: 4 }, from_ns: 10, to_ns: 40 };
         assert_eq!(look(1, 4, true, 50), Some(unreported));
         assert_eq!(look(1, 4, true, 60), None, "once");
         assert_eq!(look(1, 6, true, 70), None);
         assert_eq!(
             look(1, 6, true, 80),
-            Some(Unreported { lost: LostEvents { queue: 0, refused: 2 }, from_ns: 60, to_ns: 70 })
+            Some(Unreported { lost: OutputLosses { queue: 0, refused: 2 }, from_ns: 60, to_ns: 70 })
         );
         assert_eq!(look(2, 6, true, 90), None);
         assert_eq!(
             loss.take(),
-            Some(Unreported { lost: LostEvents { queue: 1, refused: 0 }, from_ns: 80, to_ns: 90 }),
+            Some(Unreported { lost: OutputLosses { queue: 1, refused: 0 }, from_ns: 80, to_ns: 90 }),
             "the end"
         );
         assert_eq!(loss.take(), None);

@@ -47,7 +47,7 @@ pub use self::{
     snapshot::{Cursor, Rows, RowsRequest},
 };
 use crate::{
-    encode::event::EventEncoder, kernel::capture::Capture, os, process::lookup::Answer, sink::Output,
+    encode::event::EventEncoder, kernel::capture::Capture, os, process::lookup::LookupAnswer, sink::Output,
     table::flows::Limits,
 };
 
@@ -56,7 +56,7 @@ const COMMANDS_MAX: usize = 256;
 
 /// A command to the engine. Answers go into the channel that comes with it.
 #[derive(Debug)]
-pub enum Command {
+pub enum EngineCommand {
     /// Asks for a part of a snapshot.
     Rows(RowsRequest, oneshot::Sender<Rows>),
     /// Asks for all packet sockets, as one JSON object.
@@ -66,7 +66,7 @@ pub enum Command {
     /// Asks for the health report.
     Health(oneshot::Sender<Health>),
     /// Brings an answer of the look-up thread.
-    Answer(Answer),
+    Answer(LookupAnswer),
     /// Opens the files of all outputs again.
     Reopen,
     /// Ends the daemon.
@@ -81,7 +81,7 @@ pub struct Busy;
 /// Sends commands to the engine.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    commands: SyncSender<Command>,
+    commands: SyncSender<EngineCommand>,
     wake: Arc<EventFd>,
 }
 
@@ -91,7 +91,7 @@ impl Handle {
     /// # Errors
     ///
     /// When too many commands wait or the engine has ended.
-    pub fn send(&self, command: Command) -> Result<(), Busy> {
+    pub fn send(&self, command: EngineCommand) -> Result<(), Busy> {
         self.commands.try_send(command).map_err(|_| Busy)?;
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let _ = self.wake.write(1);
@@ -109,7 +109,7 @@ impl EngineThread {
     /// # Errors
     ///
     /// When the system gives no event descriptor.
-    pub fn channel() -> io::Result<(Handle, Receiver<Command>)> {
+    pub fn channel() -> io::Result<(Handle, Receiver<EngineCommand>)> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let (commands, receiver) = sync_channel(COMMANDS_MAX);
         Ok((Handle { commands, wake: Arc::new(wake) }, receiver))
@@ -122,7 +122,7 @@ impl EngineThread {
     /// When the system gives no thread.
     pub fn start(
         handle: Handle,
-        commands: Receiver<Command>,
+        commands: Receiver<EngineCommand>,
         parts: Parts,
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::{
     engine::{repair::Doubts, run::Engine, schedule::GATHER},
-    kernel::capture::{Live, Wanted},
+    kernel::capture::{Live, LiveParts},
     table::Comparison,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct Refreshed {
 
 impl Engine {
     /// Scans the kernel for facts that it alone has, updates the tables and compares them with it.
-    pub(super) fn refresh(&mut self, wanted: Wanted) -> Refreshed {
+    pub(super) fn refresh(&mut self, wanted: LiveParts) -> Refreshed {
         let (mut live, mut since_ns) = self.scan_live(wanted);
         let mut doubts = Doubts::default();
         let lacks_ports = if wanted.counters {
@@ -54,7 +54,7 @@ impl Engine {
     }
 
     /// Scans the kernel, and returns when the scan began as well.
-    fn scan_live(&mut self, wanted: Wanted) -> (Live, u64) {
+    fn scan_live(&mut self, wanted: LiveParts) -> (Live, u64) {
         let since_ns = self.state.clock.now();
         let live = self.scan(|capture, meanwhile| capture.live(wanted, meanwhile)).unwrap_or_else(|error| {
             warn!("cannot read connections in TIME_WAIT and byte counters: {error}");

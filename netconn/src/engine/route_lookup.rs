@@ -15,7 +15,7 @@ use netconn_common::UnsentRecord;
 use nix::sys::eventfd::EventFd;
 
 use crate::{
-    kernel::route::{Answer, Question, Routes},
+    kernel::route::{RouteAnswer, RouteQuestion, Routes},
     table::Connection,
 };
 
@@ -26,7 +26,7 @@ const WAITING_MAX: usize = 4096;
 pub(super) struct RouteLookups {
     routes: Routes,
     /// Not the queue of commands, which is bounded and refuses commands when it is full.
-    answers: Receiver<Answer>,
+    answers: Receiver<RouteAnswer>,
     /// By the token of the question.
     waiting: HashMap<u64, Connection>,
     next_token: u64,
@@ -54,7 +54,7 @@ impl RouteLookups {
         let Some(remote) = attempt.remote else { return Some(attempt) };
         let token = self.next_token;
         self.next_token += 1;
-        let question = Question {
+        let question = RouteQuestion {
             token,
             namespace: attempt.namespace,
             remote: remote.address,

@@ -20,7 +20,7 @@ use tracing::warn;
 use crate::{
     clock::Clock,
     engine::{
-        Command, Handle, Parts,
+        EngineCommand, Handle, Parts,
         loss_report::LossReport,
         publisher::Publisher,
         repair::Doubts,
@@ -28,7 +28,7 @@ use crate::{
         state::State,
     },
     kernel::{
-        capture::{Capture, Wanted},
+        capture::{Capture, LiveParts},
         hooks::Program,
     },
     names::Names,
@@ -63,7 +63,7 @@ impl Engine {
         let Parts { mut capture, sensor, encoder, outputs, flows } = parts;
         let answers = handle.clone();
         let lookup = Lookup::start(move |answer| {
-            if answers.send(Command::Answer(answer)).is_err() {
+            if answers.send(EngineCommand::Answer(answer)).is_err() {
                 warn!("an answer about accounts or cgroups was dropped: too many commands wait");
             }
         })?;
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Runs until a command or an output ends the daemon.
-    pub(super) fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
+    pub(super) fn run(&mut self, commands: &Receiver<EngineCommand>, wake: &EventFd) {
         loop {
             // The time of day may have been set since the last round.
             self.state.clock.refresh();
@@ -91,7 +91,7 @@ impl Engine {
             // Commands come after records, so that an answer shows what happened before the question.
             loop {
                 match commands.try_recv() {
-                    Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return self.finish(),
+                    Ok(EngineCommand::Stop) | Err(TryRecvError::Disconnected) => return self.finish(),
                     Ok(command) => self.answer(command),
                     Err(TryRecvError::Empty) => break,
                 }
@@ -123,18 +123,18 @@ impl Engine {
     }
 
     /// Answers a command. An error of a reply means that the client has gone.
-    fn answer(&mut self, command: Command) {
+    fn answer(&mut self, command: EngineCommand) {
         match command {
-            Command::Rows(request, reply) => _ = reply.send(self.snapshot_part(&request)),
-            Command::PacketSockets(reply) => _ = reply.send(self.packet_socket_rows()),
-            Command::Stream(filter, queue) => self.publisher.add_stream(Stream::new(filter, queue)),
-            Command::Health(reply) => {
+            EngineCommand::Rows(request, reply) => _ = reply.send(self.snapshot_part(&request)),
+            EngineCommand::PacketSockets(reply) => _ = reply.send(self.packet_socket_rows()),
+            EngineCommand::Stream(filter, queue) => self.publisher.add_stream(Stream::new(filter, queue)),
+            EngineCommand::Health(reply) => {
                 self.catch_up();
                 let _ = reply.send(self.health());
             }
-            Command::Answer(answer) => self.state.names.answer(answer),
-            Command::Reopen => self.publisher.reopen(),
-            Command::Stop => {} // `run` has taken it.
+            EngineCommand::Answer(answer) => self.state.names.answer(answer),
+            EngineCommand::Reopen => self.publisher.reopen(),
+            EngineCommand::Stop => {} // `run` has taken it.
         }
     }
 
@@ -149,7 +149,7 @@ impl Engine {
             // Namespaces that could not be read the last time may be gone by now.
             self.state.table.doubt_unreadable();
             self.state.flows.doubt_unreadable();
-            let wanted = Wanted { minisocks: false, counters: true, datagrams: self.capture.has_flows() };
+            let wanted = LiveParts { minisocks: false, counters: true, datagrams: self.capture.has_flows() };
             self.refresh(wanted).doubts
         } else {
             Doubts::default()

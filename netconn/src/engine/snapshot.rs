@@ -17,7 +17,7 @@ use crate::{
         subject::with_subject,
     },
     engine::{publisher::Publisher, refresh::Refreshed, run::Engine, state::State},
-    kernel::capture::Wanted,
+    kernel::capture::LiveParts,
     table::{
         Connection,
         past::{Ended, EndedConnections, Ends, ends},
@@ -114,7 +114,7 @@ impl Engine {
         }
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
-        let refreshed = self.refresh(Wanted { minisocks, counters, datagrams });
+        let refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
         // Rows that are known to be wrong are repaired before they are shown.
         self.repair_if_needed(refreshed.doubts);
         if refreshed.lacks_ports {

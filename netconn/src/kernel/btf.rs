@@ -65,7 +65,7 @@ pub struct Btf<'a> {
 
 /// A type, without what follows it.
 #[derive(Clone, Copy, Debug)]
-pub struct Type {
+pub struct BtfType {
     name: u32,
     /// Kind, number of entries and a flag, as the file has them.
     pub info: u32,
@@ -88,7 +88,7 @@ pub struct Entry<'a> {
     pub width: u32,
 }
 
-impl Type {
+impl BtfType {
     /// One of [`kind`].
     pub fn kind(&self) -> u32 {
         (self.info >> 24) & 0x1f
@@ -201,7 +201,7 @@ impl<'a> Btf<'a> {
     }
 
     /// Returns the functions of this name; each stands for its prototype.
-    pub fn functions(&self, name: &str) -> impl Iterator<Item = Type> {
+    pub fn functions(&self, name: &str) -> impl Iterator<Item = BtfType> {
         self.offsets
             .iter()
             .filter_map(|at| self.type_at(*at as usize))
@@ -209,7 +209,7 @@ impl<'a> Btf<'a> {
     }
 
     /// Returns the type with this id; `None` also for 0, which is void.
-    pub fn get(&self, id: u32) -> Option<Type> {
+    pub fn get(&self, id: u32) -> Option<BtfType> {
         let at = self.offsets.get(usize::try_from(id).ok()?.checked_sub(1)?)?;
         self.type_at(*at as usize)
     }
@@ -226,12 +226,12 @@ impl<'a> Btf<'a> {
     }
 
     /// Returns the name of a type, empty if it has none.
-    pub fn name(&self, of: &Type) -> &'a [u8] {
+    pub fn name(&self, of: &BtfType) -> &'a [u8] {
         self.text(of.name)
     }
 
     /// Returns the members of a structure or union, or the parameters of a prototype, in their order; nothing for other types.
-    pub fn entries(&self, of: &Type) -> impl Iterator<Item = Entry<'a>> {
+    pub fn entries(&self, of: &BtfType) -> impl Iterator<Item = Entry<'a>> {
         let (count, length) = match of.kind() {
             kind::STRUCT | kind::UNION => (of.count(), 12),
             kind::FUNC_PROTO => (of.count(), 8),
@@ -252,7 +252,7 @@ impl<'a> Btf<'a> {
 
     /// Returns the offset in bits and the type of a member of the structure `id`.
     fn member(&self, id: u32, name: &[u8], nesting: usize) -> Option<(u32, u32)> {
-        let structure = self.get(self.resolve(id)?).filter(Type::has_members)?;
+        let structure = self.get(self.resolve(id)?).filter(BtfType::has_members)?;
         self.entries(&structure).find_map(|entry| {
             if let Some(found) = entry.name {
                 return (found == name).then_some((entry.offset, entry.type_id));
@@ -262,8 +262,8 @@ impl<'a> Btf<'a> {
         })
     }
 
-    fn type_at(&self, at: usize) -> Option<Type> {
-        Some(Type {
+    fn type_at(&self, at: usize) -> Option<BtfType> {
+        Some(BtfType {
             name: u32_at(self.types, at)?,
             info: u32_at(self.types, at + 4)?,
             size_or_type: u32_at(self.types, at + 8)?,

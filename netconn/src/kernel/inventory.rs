@@ -25,7 +25,7 @@ const RING_BYTES: u32 = 4096;
 
 /// Parts of an [`Inventory`] that are wanted beside TCP sockets.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct InventoryParts {
     /// Minisocks of connections that are over.
     pub minisocks: bool,
     /// UDP sockets.
@@ -48,7 +48,7 @@ pub struct Inventory {
 /// # Errors
 ///
 /// When this process lacks the permission, or the kernel a feature; the message says what to do.
-pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: Wanted) -> Result<Inventory, LoadError> {
+pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> Result<Inventory, LoadError> {
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let (loader, types, layout) = prepare()?;

@@ -55,7 +55,7 @@ const DISCARD_PORT: u16 = 9;
 
 /// A failed attempt, as far as its route depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct RouteQuestion {
     /// Comes back with the answer.
     pub token: u64,
     /// Inode of the socket's network namespace.
@@ -74,7 +74,7 @@ pub struct Question {
 
 /// The result of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct RouteAnswer {
     /// The question's.
     pub token: u64,
     /// The positive errno of `connect`; `None`: there is a route, or the look-up is impossible.
@@ -84,7 +84,7 @@ pub struct Answer {
 /// The thread that looks up routes.
 #[derive(Clone, Debug)]
 pub struct Routes {
-    questions: SyncSender<Question>,
+    questions: SyncSender<RouteQuestion>,
 }
 
 impl Routes {
@@ -93,20 +93,20 @@ impl Routes {
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub fn start(answer: impl Fn(Answer) + Send + 'static) -> io::Result<Self> {
+    pub fn start(answer: impl Fn(RouteAnswer) + Send + 'static) -> io::Result<Self> {
         let (questions, receiver) = sync_channel(WAITING_MAX);
         thread::Builder::new().name("netconn-route".into()).spawn(move || run(&receiver, answer))?;
         Ok(Self { questions })
     }
 
     /// Asks; `false` if too many questions wait.
-    pub fn ask(&self, question: Question) -> bool {
+    pub fn ask(&self, question: RouteQuestion) -> bool {
         self.questions.try_send(question).is_ok()
     }
 }
 
 /// Answers until nobody can ask any more. Wakes up without a question only to release namespaces.
-fn run(questions: &Receiver<Question>, answer: impl Fn(Answer)) {
+fn run(questions: &Receiver<RouteQuestion>, answer: impl Fn(RouteAnswer)) {
     let mut asker = Asker::new();
     loop {
         let next = if asker.is_at_home() {
@@ -115,7 +115,7 @@ fn run(questions: &Receiver<Question>, answer: impl Fn(Answer)) {
             questions.recv_timeout(NAMESPACE_KEPT)
         };
         match next {
-            Ok(question) => answer(Answer { token: question.token, errno: asker.errno(question) }),
+            Ok(question) => answer(RouteAnswer { token: question.token, errno: asker.errno(question) }),
             Err(RecvTimeoutError::Timeout) => asker.go_home(),
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -136,7 +136,7 @@ struct Asker {
     /// The namespace that the thread is in.
     here: Option<u32>,
     namespaces: VecDeque<Namespace>,
-    answers: VecDeque<(Question, Option<u32>, Instant)>,
+    answers: VecDeque<(RouteQuestion, Option<u32>, Instant)>,
 }
 
 impl Asker {
@@ -145,7 +145,7 @@ impl Asker {
         Self { home, here: home, namespaces: VecDeque::new(), answers: VecDeque::new() }
     }
 
-    fn errno(&mut self, question: Question) -> Option<u32> {
+    fn errno(&mut self, question: RouteQuestion) -> Option<u32> {
         let question = plain(question);
         if let Some(errno) = never_routed(question.remote, question.device) {
             return Some(errno);
@@ -199,7 +199,7 @@ impl Asker {
 }
 
 /// Returns the question as the look-up sees it, so that equal look-ups compare equal.
-fn plain(question: Question) -> Question {
+fn plain(question: RouteQuestion) -> RouteQuestion {
     let remote = question.remote.to_canonical();
     let local = question.local.map(|local| local.to_canonical());
     let local = local.filter(|local| local.is_ipv4() == remote.is_ipv4() && !local.is_unspecified());
@@ -209,7 +209,7 @@ fn plain(question: Question) -> Question {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
         remote => remote,
     };
-    Question { token: 0, remote, local, ..question }
+    RouteQuestion { token: 0, remote, local, ..question }
 }
 
 /// Returns the errno for destinations that `tcp_v6_connect` (`net/ipv6/tcp_ipv6.c`) refuses before it looks up a route:
@@ -223,15 +223,15 @@ fn never_routed(remote: IpAddr, device: u32) -> Option<u32> {
 }
 
 /// Returns the errno in the namespace that the thread is in.
-fn errno_here(question: &Question) -> Option<u32> {
-    let Question { remote: IpAddr::V6(remote), local: None, device, .. } = *question else {
+fn errno_here(question: &RouteQuestion) -> Option<u32> {
+    let RouteQuestion { remote: IpAddr::V6(remote), local: None, device, .. } = *question else {
         return look_up(question);
     };
     match source(remote, device) {
         Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Some(libc::EADDRNOTAVAIL.unsigned_abs()),
         // IPv6 then looks up the route for this source.
         Ok(source) if device == 0 => {
-            look_up(question).and_then(|_| look_up(&Question { local: Some(source), ..*question }))
+            look_up(question).and_then(|_| look_up(&RouteQuestion { local: Some(source), ..*question }))
         }
         _ => look_up(question),
     }
@@ -248,7 +248,7 @@ fn source(remote: Ipv6Addr, device: u32) -> io::Result<IpAddr> {
 }
 
 /// Looks up a route and returns the errno.
-fn look_up(question: &Question) -> Option<u32> {
+fn look_up(question: &RouteQuestion) -> Option<u32> {
     match exchange(question) {
         Ok(answer) => errno_of(answer),
         Err(error) => {
@@ -259,7 +259,7 @@ fn look_up(question: &Question) -> Option<u32> {
 }
 
 /// Asks the kernel for a route.
-fn exchange(question: &Question) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
+fn exchange(question: &RouteQuestion) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -278,8 +278,8 @@ fn exchange(question: &Question) -> io::Result<NetlinkPayload<RouteNetlinkMessag
 
 /// Returns the request with what `ip_route_connect` and `tcp_v6_connect` look up, as far as it is known: not the ports, the
 /// type of service, or `SO_DONTROUTE`.
-fn request(question: &Question) -> RouteMessage {
-    let Question { token: _, namespace: _, remote, local, uid, mark, device } = *question;
+fn request(question: &RouteQuestion) -> RouteMessage {
+    let RouteQuestion { token: _, namespace: _, remote, local, uid, mark, device } = *question;
     let (family, bits) = match remote {
         IpAddr::V4(_) => (AddressFamily::Inet, Ipv4Addr::BITS as u8),
         IpAddr::V6(_) => (AddressFamily::Inet6, Ipv6Addr::BITS as u8),
@@ -348,8 +348,8 @@ mod tests {
 
     use super::*;
 
-    fn question(remote: &str) -> Question {
-        Question {
+    fn question(remote: &str) -> RouteQuestion {
+        RouteQuestion {
             token: 7,
             namespace: iterate::own_namespace().unwrap().try_into().unwrap(),
             remote: remote.parse().unwrap(),
@@ -360,8 +360,8 @@ mod tests {
         }
     }
 
-    fn ask(questions: &[Question]) -> Vec<Option<u32>> {
-        let (sender, answers) = channel::<Answer>();
+    fn ask(questions: &[RouteQuestion]) -> Vec<Option<u32>> {
+        let (sender, answers) = channel::<RouteAnswer>();
         let routes = Routes::start(move |answer| sender.send(answer).unwrap()).unwrap();
         questions.iter().for_each(|question| assert!(routes.ask(*question)));
         drop(routes);
@@ -373,13 +373,13 @@ mod tests {
     #[test]
     fn this_host_is_reached() {
         let mapped = question("::ffff:127.0.0.1");
-        let bound = Question { local: Some("127.0.0.1".parse().unwrap()), ..question("127.0.0.1") };
+        let bound = RouteQuestion { local: Some("127.0.0.1".parse().unwrap()), ..question("127.0.0.1") };
         assert_eq!(ask(&[question("127.0.0.1"), question("0.0.0.0"), mapped, bound, bound]), [None; 5]);
     }
 
     #[test]
     fn a_group_is_not() {
-        let on_loopback = Question { device: 1, ..question("224.0.0.1") };
+        let on_loopback = RouteQuestion { device: 1, ..question("224.0.0.1") };
         let questions = [question("224.0.0.1"), on_loopback, question("255.255.255.255"), question("ff02::1")];
         assert_eq!(ask(&questions), [Some(101); 4]);
     }
@@ -391,12 +391,12 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_no_error_of_the_route() {
-        assert_eq!(ask(&[Question { namespace: 0, ..question("10.1.2.3") }]), [None]);
+        assert_eq!(ask(&[RouteQuestion { namespace: 0, ..question("10.1.2.3") }]), [None]);
     }
 
     #[test]
     fn a_source_of_another_host_is_refused() {
-        let answers = ask(&[Question { local: Some("192.0.2.1".parse().unwrap()), ..question("127.0.0.1") }]);
+        let answers = ask(&[RouteQuestion { local: Some("192.0.2.1".parse().unwrap()), ..question("127.0.0.1") }]);
         // Not the same in all kernels: 101 in 6.18.
         assert!(matches!(answers[..], [Some(22 | 101)]), "{answers:?}");
     }

@@ -16,7 +16,7 @@ const WAITING_MAX: usize = 16;
 
 /// A question to the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum LookupQuestion {
     /// Names of all accounts.
     Users,
     /// All cgroups.
@@ -25,7 +25,7 @@ pub enum Question {
 
 /// An answer of the thread.
 #[derive(Debug)]
-pub enum Answer {
+pub enum LookupAnswer {
     /// Account names by Unix user id.
     Users(HashMap<u32, String>),
     /// Inode and path of each cgroup.
@@ -35,7 +35,7 @@ pub enum Answer {
 /// The way to the thread.
 #[derive(Clone, Debug)]
 pub struct Lookup {
-    questions: SyncSender<Question>,
+    questions: SyncSender<LookupQuestion>,
 }
 
 impl Lookup {
@@ -44,13 +44,13 @@ impl Lookup {
     /// # Errors
     ///
     /// When the system cannot start a thread.
-    pub fn start(answer: impl Fn(Answer) + Send + 'static) -> io::Result<Self> {
+    pub fn start(answer: impl Fn(LookupAnswer) + Send + 'static) -> io::Result<Self> {
         let (questions, receiver) = sync_channel(WAITING_MAX);
         thread::Builder::new().name("netconn-lookup".into()).spawn(move || {
             while let Ok(question) = receiver.recv() {
                 answer(match question {
-                    Question::Users => Answer::Users(users()),
-                    Question::Cgroups => Answer::Cgroups(cgroup::scan()),
+                    LookupQuestion::Users => LookupAnswer::Users(users()),
+                    LookupQuestion::Cgroups => LookupAnswer::Cgroups(cgroup::scan()),
                 });
             }
         })?;
@@ -58,7 +58,7 @@ impl Lookup {
     }
 
     /// Asks a question; returns `false` if the queue is full.
-    pub fn ask(&self, question: Question) -> bool {
+    pub fn ask(&self, question: LookupQuestion) -> bool {
         self.questions.try_send(question).is_ok()
     }
 }

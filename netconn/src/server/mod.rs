@@ -26,7 +26,7 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 use crate::{
-    engine::{Command, Handle},
+    engine::{EngineCommand, Handle},
     server::request_error::RequestError,
 };
 
@@ -87,7 +87,7 @@ async fn serve_client(stream: UnixStream, router: axum::Router) {
 }
 
 /// Sends a command to the engine at once; the returned future waits for the reply.
-fn ask<T, C: FnOnce(oneshot::Sender<T>) -> Command>(
+fn ask<T, C: FnOnce(oneshot::Sender<T>) -> EngineCommand>(
     engine: &Handle,
     command: C,
 ) -> impl Future<Output = Result<T, RequestError>> + use<T, C> {

@@ -17,7 +17,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::mpsc;
 
 use crate::{
-    engine::{Command, Handle},
+    engine::{EngineCommand, Handle},
     server::{JSON, NDJSON, ask, metrics, request_error::RequestError, snapshot},
 };
 
@@ -67,7 +67,7 @@ async fn packet_sockets(State(engine): State<Handle>, parameters: Parameters) ->
     if let Some((name, _)) = parameters.first() {
         return Err(RequestError::bad_request(format!("{name}: {PACKET_SOCKETS} has no parameters")));
     }
-    let json = ask(&engine, Command::PacketSockets).await?;
+    let json = ask(&engine, EngineCommand::PacketSockets).await?;
     Ok(([(CONTENT_TYPE, JSON)], json).into_response())
 }
 
@@ -76,7 +76,7 @@ async fn events(State(engine): State<Handle>, parameters: Parameters) -> Handler
     let Query(parameters) = parameters?;
     let filter = Filter::parse(parameters)?;
     let (queue, mut batches) = mpsc::channel(QUEUED_BATCHES);
-    engine.send(Command::Stream(Arc::new(filter), queue)).map_err(|_| RequestError::command_failed())?;
+    engine.send(EngineCommand::Stream(Arc::new(filter), queue)).map_err(|_| RequestError::command_failed())?;
     let (mut sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
         while let Some(batch) = batches.recv().await {
@@ -102,7 +102,7 @@ async fn prometheus(State(engine): State<Handle>) -> HandlerResult {
 }
 
 async fn health_of(engine: &Handle) -> Result<Health, RequestError> {
-    let mut health = ask(engine, Command::Health).await?;
+    let mut health = ask(engine, EngineCommand::Health).await?;
     // Read here, because reading /proc would hold up the engine.
     health.resident_bytes = resident_bytes();
     Ok(health)

@@ -17,7 +17,7 @@ use netconn_model::{
 };
 
 use crate::{
-    engine::{Command, Cursor, Handle, Rows, RowsRequest},
+    engine::{Cursor, EngineCommand, Handle, Rows, RowsRequest},
     server::{JSON, NDJSON, ask, request_error::RequestError},
 };
 
@@ -89,7 +89,7 @@ fn head(first: &Rows, taken_at: Timestamp) -> Bytes {
 
 /// Requests a part of the snapshot. The command is sent at once, also if the returned future is awaited later.
 fn part(engine: &Handle, request: RowsRequest) -> impl Future<Output = Result<Rows, RequestError>> + use<> {
-    ask(engine, |reply| Command::Rows(request, reply))
+    ask(engine, |reply| EngineCommand::Rows(request, reply))
 }
 
 /// Sends one part after another. While a part is sent, the engine makes the next one and no more: a slow client costs little

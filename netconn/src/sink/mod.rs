@@ -18,7 +18,7 @@ use netconn_model::{
     fact::LossStage,
     health::{Health, OutputHealth},
 };
-pub use output::{LostEvents, Output, OutputError};
+pub use output::{Output, OutputError, OutputLosses};
 pub use stream::Stream;
 
 use crate::{

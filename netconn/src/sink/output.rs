@@ -47,14 +47,14 @@ impl OutputError {
 
 /// Number of events that an output has lost since the start, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LostEvents {
+pub struct OutputLosses {
     /// Its queue was full.
     pub queue: u64,
     /// Its sink could not write them.
     pub refused: u64,
 }
 
-impl LostEvents {
+impl OutputLosses {
     /// Returns what was lost since `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
@@ -136,7 +136,7 @@ impl Output {
 
     /// Adds the output to a health report.
     pub fn report(&self, health: &mut Health) {
-        let LostEvents { queue, refused } = self.lost();
+        let OutputLosses { queue, refused } = self.lost();
         let at = |stage| (self.loss_stage == stage).then_some(refused);
         let counts = OutputHealth {
             path: self.destination.clone(),
@@ -149,15 +149,15 @@ impl Output {
     }
 
     /// Returns how many events it has lost since the start.
-    pub fn lost(&self) -> LostEvents {
-        LostEvents {
+    pub fn lost(&self) -> OutputLosses {
+        OutputLosses {
             queue: self.counters.lost_queue.load(Ordering::Relaxed),
             refused: self.counters.lost_refused.load(Ordering::Relaxed),
         }
     }
 
     /// Returns the stages at which this output has lost these events, without those at which it has lost none.
-    pub fn loss_stages(&self, lost: LostEvents) -> impl Iterator<Item = (LossStage, u64)> + use<> {
+    pub fn loss_stages(&self, lost: OutputLosses) -> impl Iterator<Item = (LossStage, u64)> + use<> {
         [(LossStage::Queue, lost.queue), (self.loss_stage, lost.refused)].into_iter().filter(|(_, count)| *count != 0)
     }
 
@@ -378,7 +378,7 @@ mod tests {
 
         let (silent, _received) = sink(Ok(usize::MAX));
         let output = Output::start(Box::new(silent), &batch("first\n")).unwrap();
-        let lost = LostEvents { queue: 0, refused: 3 };
+        let lost = OutputLosses { queue: 0, refused: 3 };
         assert_eq!(output.loss_stages(lost).collect::<Vec<_>>(), [(LossStage::Sink, 3)]);
         assert!(output.finish(soon()));
     }

@@ -13,7 +13,7 @@ use super::{
     node::{Arithmetic, Node},
 };
 use crate::{
-    ast::{BinaryOp, Case, Command, CommandKind, Expr, ExprKind, MatchOp, Query, Span, Subject},
+    ast::{BinaryOp, Case, Command, CommandKind, Expr, ExprKind, MatchOp, MatchSubject, Query, Span},
     diagnostic::Diagnostic,
     printer,
     text_pattern::Matcher,
@@ -66,8 +66,8 @@ impl Compiler<'_> {
             }
             ExprKind::Present(inner) => Condition::Present(self.value(inner).node),
             ExprKind::Match { op, case, subject, patterns } => match subject {
-                Subject::Value(value) => self.matches(*op, *case, value, patterns),
-                Subject::AnyField => {
+                MatchSubject::Value(value) => self.matches(*op, *case, value, patterns),
+                MatchSubject::AnyField => {
                     let patterns = patterns.iter().filter_map(|pattern| self.pattern(*op, *case, pattern)).collect();
                     self.anywhere(patterns)
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use datafusion::logical_expr::{Expr, Operator, lit};
 use netconn_model::field;
 use netconn_query::{
-    ast::{self, BinaryOp, Case, ExprKind, Span, Subject},
+    ast::{self, BinaryOp, Case, ExprKind, MatchSubject, Span},
     diagnostic::nearest,
     function::CONTAINS,
     printer,
@@ -151,11 +151,11 @@ impl<'a> Scope<'a> {
             }
             ExprKind::Anywhere(text) => {
                 let pattern = ast::Expr { kind: ExprKind::Text(text.clone()), span: expr.span };
-                self.matches(ast::MatchOp::Contains, Case::Insensitive, &Subject::AnyField, &[pattern])?
+                self.matches(ast::MatchOp::Contains, Case::Insensitive, &MatchSubject::AnyField, &[pattern])?
             }
             ExprKind::AnywhereRegex(regex) => {
                 let pattern = ast::Expr { kind: ExprKind::Text(regex.clone()), span: expr.span };
-                self.matches(ast::MatchOp::Matches, Case::Insensitive, &Subject::AnyField, &[pattern])?
+                self.matches(ast::MatchOp::Matches, Case::Insensitive, &MatchSubject::AnyField, &[pattern])?
             }
             // Each branch decides as its own kind, not as the common kind of both.
             ExprKind::Ternary { condition, then, otherwise } => {
@@ -165,9 +165,9 @@ impl<'a> Scope<'a> {
         })
     }
 
-    fn matches(&self, op: ast::MatchOp, case: Case, subject: &Subject, patterns: &[ast::Expr]) -> Result<Expr> {
+    fn matches(&self, op: ast::MatchOp, case: Case, subject: &MatchSubject, patterns: &[ast::Expr]) -> Result<Expr> {
         let subjects: Vec<Expr> = match subject {
-            Subject::Value(value) => {
+            MatchSubject::Value(value) => {
                 let value = self.value(value)?;
                 if op == ast::MatchOp::Contains && matches!(value.kind, ValueKind::List(_)) {
                     let has = |pattern| Ok(function(CONTAINS, vec![value.expr.clone(), self.value(pattern)?.expr]));
@@ -179,7 +179,7 @@ impl<'a> Scope<'a> {
                 }
                 vec![value.text()]
             }
-            Subject::AnyField => {
+            MatchSubject::AnyField => {
                 self.rows.columns.iter().map(|name| Operand::new(column(name), self.rows.kind(name)).text()).collect()
             }
         };
@@ -249,7 +249,9 @@ impl<'a> Scope<'a> {
         let whole = |kind: &ExprKind| {
             matches!(
                 kind,
-                ExprKind::Anywhere(_) | ExprKind::AnywhereRegex(_) | ExprKind::Match { subject: Subject::AnyField, .. }
+                ExprKind::Anywhere(_)
+                    | ExprKind::AnywhereRegex(_)
+                    | ExprKind::Match { subject: MatchSubject::AnyField, .. }
             )
         };
         if expr.has(whole) && weight <= WEIGHT + WEIGHT_PER_COLUMN * self.rows.columns.len() * length {

@@ -21,7 +21,7 @@ use clap::{
 use netconn_model::{
     client::{ClientError, Response, RowFormat},
     exit::Exit,
-    row::{COLUMNS, RowColumn, SortKey, column_by_name, group_names},
+    row::{COLUMNS, RowColumn, RowSortKey, column_by_name, group_names},
     snapshot::RowSearch,
 };
 use nix::fcntl::{FcntlArg, fcntl};
@@ -52,11 +52,11 @@ pub(super) struct ListOptions {
         value_name = "COLUMN",
         value_delimiter = ',',
         allow_hyphen_values = true,
-        value_parser = SortKey::parse,
+        value_parser = RowSortKey::parse,
         conflicts_with = "count",
         help = sort_help()
     )]
-    sort: Vec<SortKey>,
+    sort: Vec<RowSortKey>,
     /// Group the rows by this column and show the size of each group. Keeps all rows in memory, except with --count.
     #[arg(long, value_name = "BY", value_parser = group_columns())]
     group_by: Option<&'static RowColumn>,

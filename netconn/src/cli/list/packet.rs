@@ -45,7 +45,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
         }
         Format::Csv => csv(io::stdout().lock(), &parsed(&lines)?, heading)?,
         Format::Table => {
-            table(&mut anstream::stdout().lock(), &parsed(&lines)?, options.presentation.limit(), heading)?
+            table(&mut anstream::stdout().lock(), &parsed(&lines)?, options.presentation.limit(), heading)?;
         }
     }
     // No format makes a list seem whole that is not.

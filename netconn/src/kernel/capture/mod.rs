@@ -12,7 +12,7 @@ use aya_log::EbpfLogger;
 use log::Log;
 use netconn_common::{ExitRecord, FileRecord, feature, map, setting};
 use netconn_model::health::{HookStatus, Verdict};
-pub use read::{Live, Wanted};
+pub use read::{Live, LiveParts};
 
 use crate::{
     clock::Clock,

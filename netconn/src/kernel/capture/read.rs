@@ -17,7 +17,7 @@ use crate::kernel::{
 
 /// Parts of [`Live`] that are wanted.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct LiveParts {
     /// Minisocks of connections that are over.
     pub minisocks: bool,
     /// Byte counters of the others.
@@ -166,7 +166,7 @@ impl Capture {
     /// # Errors
     ///
     /// When the iterator is not attached or cannot be read.
-    pub fn live(&mut self, wanted: Wanted, mut meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
+    pub fn live(&mut self, wanted: LiveParts, mut meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
         let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT } else { 0 }
             | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
         let mut live = Live::default();

@@ -1,0 +1,185 @@
+//! Definition of a JSON object with a fixed set of members: the table of its fields, its struct, and how it is written and read.
+
+use std::{fmt, marker::PhantomData};
+
+use serde::de::{DeserializeSeed, Deserializer, Visitor};
+
+use crate::value::FieldValue;
+
+/// Defines the members of a JSON object that is written and read member by member: the enumeration of its fields, their table,
+/// and the struct that holds their values.
+///
+/// A line of the table is `Variant "name" Type member: RustType, "meaning" { further columns };`. The order of the lines is the
+/// order in which members are written; sections can be written apart.
+macro_rules! members {
+    (
+        $(#[$outer:meta])* struct $Object:ident; enum $Field:ident; table $FIELDS:ident: $Info:ident; enum $Section:ident;
+        $($(#[$about:meta])* $section:ident {
+            $($variant:ident $name:literal $type:ident $member:ident: $value:ty, $meaning:literal $({ $($column:ident: $cell:expr),* })?;)+
+        })+
+    ) => {
+        $(#[$outer])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $Object<'a> {
+            $($(#[doc = $meaning] pub $member: Option<$value>,)+)+
+        }
+
+        #[doc = concat!("A member of [`", stringify!($Object), "`]; its number is its place in [`", stringify!($FIELDS), "`].")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $Field {
+            $($(#[doc = $meaning] $variant,)+)+
+        }
+
+        #[doc = concat!("Parts of [`", stringify!($Object), "`] that are written together.")]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $Section {
+            $($(#[$about])* $section,)+
+        }
+
+        impl $Section {
+            /// All sections, in the order in which they are written.
+            pub const ALL: &[Self] = &[$(Self::$section),+];
+        }
+
+        /// All fields, in the order in which they are written.
+        pub const $FIELDS: &[$Info] = &[$($($Info {
+            $($($column: $cell,)*)?
+            ..$Info::new($Field::$variant, $name, concat!(",\"", $name, "\":"), Type::$type, $Section::$section, $meaning)
+        }),+),+];
+
+        impl $Field {
+            /// Returns the line of the table for this field.
+            pub fn info(self) -> &'static $Info {
+                &$FIELDS[self as usize]
+            }
+        }
+
+        impl<'a> $Object<'a> {
+            /// Returns the value of a field; `None` if it is not known.
+            pub fn value(&self, field: $Field) -> Option<$crate::value::JsonValue<'_>> {
+                match field {
+                    $($($Field::$variant => self.$member.as_ref().map(<$value as $crate::value::FieldValue<'_>>::value),)+)+
+                }
+            }
+
+            /// Writes the members of a section that are known.
+            pub fn write_section(&self, section: $Section, object: &mut $crate::json::Object<'_>) {
+                match section {
+                    $($Section::$section => {
+                        $(if let Some(value) = &self.$member {
+                            $crate::value::FieldValue::write(value, object, concat!(",\"", $name, "\":"));
+                        })+
+                    })+
+                }
+            }
+
+            /// Returns the object with text of its own.
+            pub fn into_owned(self) -> $Object<'static> {
+                $Object { $($($member: self.$member.map(<$value as $crate::value::FieldValue<'_>>::into_owned),)+)+ }
+            }
+
+            fn read_member<'de: 'a, M: serde::de::MapAccess<'de>>(
+                &mut self,
+                field: $Field,
+                map: &mut M,
+            ) -> Result<(), M::Error> {
+                match field {
+                    $($($Field::$variant => self.$member = map.next_value_seed($crate::members::Reading::new())?,)+)+
+                }
+                Ok(())
+            }
+        }
+
+        impl<'de: 'a, 'a> serde::Deserialize<'de> for $Object<'a> {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Members;
+                impl<'de> serde::de::Visitor<'de> for Members {
+                    type Value = $Object<'de>;
+
+                    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        formatter.write_str("a JSON object")
+                    }
+
+                    fn visit_map<M: serde::de::MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                        let mut object = $Object::default();
+                        // Members mostly come in the order of the table, so the search begins behind the last one.
+                        let mut next = 0;
+                        let by_name = |name: &str, next: usize| {
+                            let (before, after) = $FIELDS.split_at(next.min($FIELDS.len()));
+                            after.iter().chain(before).find(|info| info.name == name).map(|info| info.field)
+                        };
+                        while let Some(found) = map.next_key_seed($crate::members::ReadingKey(|name: &str| by_name(name, next)))? {
+                            match found {
+                                Some(field) => {
+                                    next = field as usize + 1;
+                                    object.read_member(field, &mut map)?;
+                                }
+                                // A member of a later version, or somebody else's.
+                                None => _ = map.next_value::<serde::de::IgnoredAny>()?,
+                            }
+                        }
+                        Ok(object)
+                    }
+                }
+                deserializer.deserialize_map(Members)
+            }
+        }
+    };
+}
+pub(crate) use members;
+
+/// Reads a member's value; `null` is the same as no member.
+pub(crate) struct Reading<T>(PhantomData<T>);
+
+impl<T> Reading<T> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<'de: 'a, 'a, T: FieldValue<'a>> DeserializeSeed<'de> for Reading<T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        struct Nullable<'a, T>(PhantomData<fn(&'a ()) -> T>);
+        impl<'de: 'a, 'a, T: FieldValue<'a>> Visitor<'de> for Nullable<'a, T> {
+            type Value = Option<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a value or null")
+            }
+
+            fn visit_none<E>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+                T::read(deserializer).map(Some)
+            }
+        }
+        deserializer.deserialize_option(Nullable(PhantomData))
+    }
+}
+
+/// Reads a member's name and finds its field with the function.
+pub(crate) struct ReadingKey<F>(pub(crate) F);
+
+impl<'de, T, F: Fn(&str) -> Option<T>> DeserializeSeed<'de> for ReadingKey<F> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        struct Key<F>(F);
+        impl<T, F: Fn(&str) -> Option<T>> Visitor<'_> for Key<F> {
+            type Value = Option<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the name of a member")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+                Ok((self.0)(name))
+            }
+        }
+        deserializer.deserialize_str(Key(self.0))
+    }
+}
