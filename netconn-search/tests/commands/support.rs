@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Three events of 10:00:00, 10:00:01 and 10:01 UTC on 21 November 2026, then a cut-off line, then a loss of 3 events.
-pub const EVENTS: &str = r#"{"event.type":"IP Connect","event.time":1795255200000,"timestamp":"2026-11-21T10:00:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.connectionStatus":"SUCCESS"}
+pub(crate) const EVENTS: &str = r#"{"event.type":"IP Connect","event.time":1795255200000,"timestamp":"2026-11-21T10:00:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.connectionStatus":"SUCCESS"}
 {"event.type":"IP Connect","event.time":1795255201000,"timestamp":"2026-11-21T10:00:01Z","src.process.name":"a\u001b[2Jb","dst.ip.address":"203.0.113.51","dst.port.number":22,"event.network.connectionStatus":"FAILURE"}
 {"event.type":"IP Close","event.time":1795255260000,"timestamp":"2026-11-21T10:01:00Z","src.process.name":"curl","dst.ip.address":"203.0.113.50","dst.port.number":443,"event.network.bytesSent":517}
 {"event.type":"IP Clo
@@ -19,12 +19,12 @@ pub const EVENTS: &str = r#"{"event.type":"IP Connect","event.time":179525520000
 "#;
 
 /// A folder with events, in which commands run.
-pub struct Scene {
+pub(crate) struct Scene {
     pub folder: TempDir,
 }
 
 impl Scene {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("events.ndjson"), EVENTS).unwrap();
         fs::write(
@@ -40,11 +40,11 @@ impl Scene {
         Self { folder }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_netconn-search"));
         command
             .args(arguments)
@@ -56,12 +56,12 @@ impl Scene {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs the command and compares its exit code, standard output and standard error.
-    pub fn check(&self, arguments: &[&str], code: i32, out: &str, error: &str) {
+    pub(crate) fn check(&self, arguments: &[&str], code: i32, out: &str, error: &str) {
         let output = self.run(arguments);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let written = (output.status.code(), text(&output.stdout), untimed(&text(&output.stderr)));
