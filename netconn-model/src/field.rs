@@ -46,8 +46,6 @@ pub struct FieldInfo {
     pub field: Field,
     /// Name, with literal dots.
     pub name: &'static str,
-    /// The name as a member of a JSON object that is not the first: `,"name":`.
-    pub key: &'static str,
     /// Type of its values.
     pub r#type: Type,
     /// Part of the event that the field belongs to.
@@ -57,15 +55,8 @@ pub struct FieldInfo {
 }
 
 impl FieldInfo {
-    const fn new(
-        field: Field,
-        name: &'static str,
-        key: &'static str,
-        r#type: Type,
-        section: Section,
-        meaning: &'static str,
-    ) -> Self {
-        Self { field, name, key, r#type, section, meaning }
+    const fn new(field: Field, name: &'static str, r#type: Type, section: Section, meaning: &'static str) -> Self {
+        Self { field, name, r#type, section, meaning }
     }
 }
 

@@ -31,7 +31,24 @@ impl SecondText {
     }
 }
 
-/// A flat JSON object that is being written at the end of a buffer. Keys are given as `,"key":`.
+/// The name of a member, as it is written before its value. The comma of the first member becomes the opening brace.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberKey {
+    /// Before numbers and truth values: `,"name":`.
+    pub bare: &'static str,
+    /// Before texts, with their opening quote: `,"name":"`. It saves a write for each text.
+    pub quoted: &'static str,
+}
+
+/// Makes a [`MemberKey`] of a name.
+macro_rules! member_key {
+    ($name:literal) => {
+        &$crate::json::MemberKey { bare: concat!(",\"", $name, "\":"), quoted: concat!(",\"", $name, "\":\"") }
+    };
+}
+pub(crate) use member_key;
+
+/// A flat JSON object that is being written at the end of a buffer.
 pub struct Object<'a> {
     out: &'a mut BytesMut,
     seconds: &'a mut SecondText,
@@ -84,39 +101,38 @@ impl<'a> Object<'a> {
     }
 
     /// Writes a text, with escapes where they are needed.
-    pub fn string(&mut self, key: &'static str, value: &str) {
-        self.key(key);
+    pub fn string(&mut self, key: &MemberKey, value: &str) {
+        self.key(key.quoted);
         string(self.out, value);
     }
 
     /// Writes a text that needs no escapes.
-    pub fn plain(&mut self, key: &'static str, value: &str) {
-        self.key(key);
+    pub fn plain(&mut self, key: &MemberKey, value: &str) {
+        self.key(key.quoted);
         plain(self.out, value);
     }
 
     /// Writes a whole number.
-    pub fn integer(&mut self, key: &'static str, value: impl itoa::Integer) {
-        self.key(key);
+    pub fn integer(&mut self, key: &MemberKey, value: impl itoa::Integer) {
+        self.key(key.bare);
         self.out.put_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// Writes `true` or `false`.
-    pub fn boolean(&mut self, key: &'static str, value: bool) {
-        self.key(key);
+    pub fn boolean(&mut self, key: &MemberKey, value: bool) {
+        self.key(key.bare);
         self.out.put_slice(if value { b"true" } else { b"false" });
     }
 
     /// Writes an IP address in its shortest standard form.
-    pub fn address(&mut self, key: &'static str, value: IpAddr) {
-        self.key(key);
-        self.out.put_u8(b'"');
+    pub fn address(&mut self, key: &MemberKey, value: IpAddr) {
+        self.key(key.quoted);
         address(self.out, value);
         self.out.put_u8(b'"');
     }
 
     /// Writes milliseconds, given in nanoseconds, to the microsecond.
-    pub fn milliseconds(&mut self, key: &'static str, nanoseconds: u64) {
+    pub fn milliseconds(&mut self, key: &MemberKey, nanoseconds: u64) {
         self.integer(key, nanoseconds / 1_000_000);
         let microseconds = nanoseconds / 1000 % 1000;
         if microseconds != 0 {
@@ -127,15 +143,14 @@ impl<'a> Object<'a> {
     }
 
     /// Writes a moment as RFC 3339 in UTC with nine digits of the second.
-    pub fn moment(&mut self, key: &'static str, value: Moment) {
-        self.key(key);
+    pub fn moment(&mut self, key: &MemberKey, value: Moment) {
+        self.key(key.quoted);
         let mut digits = *b".000000000Z\"";
         let mut rest = value.0.rem_euclid(NS_PER_SECOND).unsigned_abs();
         for place in (1..=9).rev() {
             digits[place] = digit(rest);
             rest /= 10;
         }
-        self.out.put_u8(b'"');
         self.out.put_slice(self.seconds.of(value.0.div_euclid(NS_PER_SECOND)).as_bytes());
         self.out.put_slice(&digits);
     }
@@ -162,8 +177,8 @@ pub fn address(out: &mut BytesMut, value: IpAddr) {
     }
 }
 
+/// Writes the rest of a text that needs no escapes: its opening quote stands behind the key.
 fn plain(out: &mut BytesMut, value: &str) {
-    out.put_u8(b'"');
     out.put_slice(value.as_bytes());
     out.put_u8(b'"');
 }
@@ -173,7 +188,6 @@ fn string(out: &mut BytesMut, value: &str) {
     if is_plain(value.as_bytes()) {
         return plain(out, value);
     }
-    out.put_u8(b'"');
     let mut done = 0;
     for (at, character) in value.char_indices() {
         if !matches!(character, '\0'..='\x1f' | '"' | '\\' | '\x7f'..='\u{9f}') {
@@ -232,18 +246,18 @@ mod tests {
     #[test]
     fn members_are_separated() {
         assert_eq!(object(|_| {}), "{}");
-        assert_eq!(object(|object| object.integer(",\"port\":", 7_u16)), r#"{"port":7}"#);
+        assert_eq!(object(|object| object.integer(member_key!("port"), 7_u16)), r#"{"port":7}"#);
         let text = object(|object| {
-            object.string(",\"kind\":", "IP Close");
+            object.string(member_key!("kind"), "IP Close");
             object.members(b",\"a\":1");
-            object.boolean(",\"new\":", true);
+            object.boolean(member_key!("new"), true);
         });
         assert_eq!(text, r#"{"kind":"IP Close","a":1,"new":true}"#);
     }
 
     #[test]
     fn milliseconds_keep_microseconds() {
-        let text = |nanoseconds| object(|object| object.milliseconds(",\"ms\":", nanoseconds));
+        let text = |nanoseconds| object(|object| object.milliseconds(member_key!("ms"), nanoseconds));
         assert_eq!(text(0), r#"{"ms":0}"#);
         assert_eq!(text(12_000_999), r#"{"ms":12}"#);
         assert_eq!(text(12_034_000), r#"{"ms":12.034}"#);
@@ -255,7 +269,7 @@ mod tests {
         let mut seconds = SecondText::default();
         let mut text = |nanoseconds| {
             let mut out = BytesMut::new();
-            Object::begin(&mut out, &mut seconds).moment(",\"at\":", Moment(nanoseconds));
+            Object::begin(&mut out, &mut seconds).moment(member_key!("at"), Moment(nanoseconds));
             String::from_utf8(out.to_vec()).unwrap()
         };
         assert_eq!(text(1_767_225_600_000_000_042), r#"{"at":"2026-01-01T00:00:00.000000042Z""#);
@@ -267,7 +281,7 @@ mod tests {
     proptest! {
         #[test]
         fn strings_read_back(value: String) {
-            let text = object(|object| object.string(",\"text\":", &value));
+            let text = object(|object| object.string(member_key!("text"), &value));
             prop_assert!(!text.chars().any(char::is_control));
             let read: serde_json::Value = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(read["text"].as_str().unwrap(), value);
@@ -286,7 +300,7 @@ mod tests {
 
         #[test]
         fn moments_are_those_of_the_calendar(nanoseconds: i64) {
-            let text = object(|object| object.moment(",\"at\":", Moment(nanoseconds)));
+            let text = object(|object| object.moment(member_key!("at"), Moment(nanoseconds)));
             prop_assert_eq!(text, format!("{{\"at\":\"{}\"}}", Moment(nanoseconds)));
         }
 

@@ -44,7 +44,7 @@ macro_rules! members {
         /// All fields, in the order in which they are written.
         pub const $FIELDS: &[$Info] = &[$($($Info {
             $($($column: $cell,)*)?
-            ..$Info::new($Field::$variant, $name, concat!(",\"", $name, "\":"), Type::$type, $Section::$section, $meaning)
+            ..$Info::new($Field::$variant, $name, Type::$type, $Section::$section, $meaning)
         }),+),+];
 
         impl $Field {
@@ -67,7 +67,7 @@ macro_rules! members {
                 match section {
                     $($Section::$section => {
                         $(if let Some(value) = &self.$member {
-                            $crate::value::FieldValue::write(value, object, concat!(",\"", $name, "\":"));
+                            $crate::value::FieldValue::write(value, object, $crate::json::member_key!($name));
                         })+
                     })+
                 }

@@ -32,8 +32,6 @@ pub struct PacketFieldInfo {
     pub field: PacketField,
     /// Name in JSON and CSV.
     pub name: &'static str,
-    /// The name as a member of a JSON object that is not the first: `,"name":`.
-    pub key: &'static str,
     /// Type of its values.
     pub r#type: Type,
     /// Part of the row that the member belongs to.
@@ -46,12 +44,11 @@ impl PacketFieldInfo {
     const fn new(
         field: PacketField,
         name: &'static str,
-        key: &'static str,
         r#type: Type,
         section: PacketSection,
         meaning: &'static str,
     ) -> Self {
-        Self { field, name, key, r#type, section, meaning }
+        Self { field, name, r#type, section, meaning }
     }
 }
 

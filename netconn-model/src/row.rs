@@ -20,8 +20,6 @@ pub struct RowFieldInfo {
     pub field: RowField,
     /// Name in JSON and CSV.
     pub name: &'static str,
-    /// The name as a member of a JSON object that is not the first: `,"name":`.
-    pub key: &'static str,
     /// Type of its values.
     pub r#type: Type,
     /// Part of the row that the member belongs to.
@@ -34,12 +32,11 @@ impl RowFieldInfo {
     const fn new(
         field: RowField,
         name: &'static str,
-        key: &'static str,
         r#type: Type,
         section: RowSection,
         meaning: &'static str,
     ) -> Self {
-        Self { field, name, key, r#type, section, meaning }
+        Self { field, name, r#type, section, meaning }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 use serde::de::{Deserialize as _, Deserializer, Error as _, Visitor};
 
 use crate::{
-    json::{Object, is_plain},
+    json::{MemberKey, Object, is_plain},
     moment::Moment,
 };
 
@@ -53,8 +53,8 @@ pub trait FieldValue<'a>: Sized {
     /// Returns the value with text of its own.
     fn into_owned(self) -> Self::Owned;
 
-    /// Writes the value as a member of a JSON object; `key` is `,"name":`.
-    fn write(&self, object: &mut Object<'_>, key: &'static str);
+    /// Writes the value as a member of a JSON object.
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey);
 
     /// Returns the value as JSON knows it.
     fn value(&self) -> JsonValue<'_>;
@@ -74,7 +74,7 @@ impl<'a> FieldValue<'a> for Text<'a> {
         Cow::Owned(self.into_owned())
     }
 
-    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
         object.string(key, self);
     }
 
@@ -131,7 +131,7 @@ impl<'a> FieldValue<'a> for PlainText<'a> {
         PlainText(Cow::Owned(self.0.into_owned()))
     }
 
-    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
         object.plain(key, self);
     }
 
@@ -157,7 +157,7 @@ impl<'a> FieldValue<'a> for IpAddr {
         self
     }
 
-    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
         object.address(key, *self);
     }
 
@@ -191,7 +191,7 @@ macro_rules! integers {
                 self
             }
 
-            fn write(&self, object: &mut Object<'_>, key: &'static str) {
+            fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
                 object.integer(key, *self);
             }
 
@@ -215,7 +215,7 @@ impl<'a> FieldValue<'a> for bool {
         self
     }
 
-    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
         object.boolean(key, *self);
     }
 
@@ -235,7 +235,7 @@ impl<'a> FieldValue<'a> for Moment {
         self
     }
 
-    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
         object.moment(key, *self);
     }
 
@@ -276,7 +276,7 @@ impl<'a> FieldValue<'a> for Milliseconds {
         self
     }
 
-    fn write(&self, object: &mut Object<'_>, key: &'static str) {
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
         object.milliseconds(key, self.nanoseconds);
     }
 
@@ -353,7 +353,7 @@ macro_rules! names {
                 self
             }
 
-            fn write(&self, object: &mut $crate::json::Object<'_>, key: &'static str) {
+            fn write(&self, object: &mut $crate::json::Object<'_>, key: &$crate::json::MemberKey) {
                 object.plain(key, self.name());
             }
 
