@@ -25,7 +25,7 @@ pub enum SavedError {
         name: String,
     },
     /// No query has this name.
-    #[error("there is no saved query '{name}'{}", did_you_mean(nearest))]
+    #[error("there is no saved query '{name}'{}", did_you_mean(nearest.as_deref()))]
     Missing {
         /// The name that was given.
         name: String,
@@ -46,8 +46,8 @@ pub enum SavedError {
 }
 
 /// Returns `; did you mean 'x'?`, or nothing without a similar name.
-pub(crate) fn did_you_mean(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!("; did you mean '{name}'?")).unwrap_or_default()
+pub(crate) fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default()
 }
 
 /// The saved queries of a user.

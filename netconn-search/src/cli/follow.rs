@@ -81,7 +81,7 @@ pub(super) async fn run(
     if !session.source.file.is_empty() || !session.source.time_arguments().is_empty() {
         return Err(WrongUse("--follow shows new events only: leave out --file and the time range".into()).into());
     }
-    let mut style = session.style()?;
+    let mut style = session.style();
     style.is_live = true;
     // One JSON object would never be complete: each row becomes an object of its own.
     style.format = match style.format {
@@ -177,7 +177,7 @@ impl<'a> EventFollower<'a> {
         // The file is overwritten each time, so that each event is searched once.
         fs::write(&self.file, &self.waiting[..whole])?;
         self.waiting.drain(..whole);
-        let search = self.session.search_in(vec![self.file.clone()], None)?;
+        let search = self.session.search_in(vec![self.file.clone()], None);
         let mut answer = search.run(&self.query).await.map_err(|error| located(error, self.text))?;
         while let Some(batch) = answer.batches.next().await {
             let batch = batch.map_err(|error| located(error, self.text))?;

@@ -92,6 +92,7 @@ struct SearchOptions {
     save: Option<String>,
     /// Run the query saved under this name; without NAME, list the saved queries.
     #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "query")]
+    #[expect(clippy::option_option, reason = "clap's form of an option whose value may be left out")]
     saved: Option<Option<String>>,
     /// Show how the query is understood, how it is run and what it reads, instead of its rows.
     #[arg(long, conflicts_with_all = ["follow", "format", "chart", "output"])]
@@ -191,7 +192,7 @@ fn search(options: &SearchOptions) -> Result<Exit> {
         }
     };
     let session = SearchSession::new(&options.source, &options.presentation)?;
-    let (query, diagnostics) = session.parse(&text)?;
+    let (query, diagnostics) = session::parse(&text)?;
     if let Some(name) = &options.save {
         // Checked before saving, so that a broken query cannot replace a saved one that works.
         let checked = netconn_query::check(&query, &Fields::new(Vec::<String>::new()));

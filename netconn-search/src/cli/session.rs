@@ -100,11 +100,11 @@ impl SearchSession {
         if self.source.file.is_empty() && matches!(history.try_exists(), Ok(false)) {
             return Err(NoHistory { folder: history }.into());
         }
-        self.search_in(paths, self.range()?)
+        Ok(self.search_in(paths, self.range()?))
     }
 
     /// Creates a search over other files.
-    pub(super) fn search_in(&self, paths: Vec<PathBuf>, range: Option<Range<i64>>) -> Result<Search> {
+    pub(super) fn search_in(&self, paths: Vec<PathBuf>, range: Option<Range<i64>>) -> Search {
         let mut search = Search::new(paths);
         search.range = range;
         search.memory = usize::try_from(self.source.memory_limit).unwrap_or(usize::MAX);
@@ -112,17 +112,7 @@ impl SearchSession {
         let lookups = self.source.lookups.clone().or_else(|| self.config.search.lookups.clone());
         search.tables = lookups.or_else(home::lookups);
         search.geo_database.clone_from(&self.config.search.geo_database);
-        Ok(search)
-    }
-
-    /// Parses a query; returns it with its warnings.
-    pub(super) fn parse(&self, text: &str) -> Result<(Query, Vec<Diagnostic>)> {
-        let parsed = netconn_query::parse(text);
-        match parsed.query {
-            // The parser can return a query together with errors, for completion; such a query must not run.
-            Some(query) if !diagnostic::has_errors(&parsed.diagnostics) => Ok((query, parsed.diagnostics)),
-            _ => Err(RefusedQuery { text: text.into(), diagnostics: parsed.diagnostics }.into()),
-        }
+        search
     }
 
     /// Checks a query against the fields in the files; returns its warnings together with `diagnostics`.
@@ -184,7 +174,7 @@ impl SearchSession {
             let mut out = anstream::stdout().lock();
             writeln!(out, "{heading}Understood as{heading:#}\n{}\n", sanitized_lines(&printer::lines(query)))?;
             writeln!(out, "{heading}Run as{heading:#}\n{}", sanitized_lines(explained.plan.trim_end()))?;
-            let summary = self.summary(&read, Duration::ZERO);
+            let summary = summary(&read, Duration::ZERO);
             writeln!(out, "\n{heading}Read{heading:#}")?;
             if let Some(range) = &search.range {
                 let moment = |ms| Timestamp::from_millisecond(ms).unwrap_or_default();
@@ -235,7 +225,7 @@ impl SearchSession {
         let diagnostics: Vec<Diagnostic> = diagnostics.into_iter().chain(warnings).collect();
 
         let (destination, file) = self.destination()?;
-        let mut output = AnswerWriter::begin(destination, &self.style()?, schema, &AnswerIntent::of(query))?;
+        let mut output = AnswerWriter::begin(destination, &self.style(), schema, &AnswerIntent::of(query))?;
         let is_shown_at_once = self.presentation.output.is_none() && io::stdout().is_terminal();
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|error| located(error, text))?;
@@ -247,7 +237,7 @@ impl SearchSession {
         }
         drop(watched);
         let read = progress.snapshot();
-        let mut summary = self.summary(&read, started.elapsed());
+        let mut summary = summary(&read, started.elapsed());
         summary.warnings = diagnostics.iter().map(|diagnostic| diagnostic_line(diagnostic, text)).collect();
         summary.warnings.extend(read.notes.iter().cloned());
         summary.cut_at = read.cut.then_some(search.max_rows);
@@ -260,21 +250,6 @@ impl SearchSession {
         self.show_notes(&read.notes);
         self.show_summary(&summary);
         Ok(summary.rows)
-    }
-
-    /// Returns a summary of what was read; the rest of it is filled in later.
-    fn summary(&self, read: &ProgressSnapshot, elapsed: Duration) -> AnswerSummary {
-        AnswerSummary {
-            events_read: read.rows,
-            bytes_read: read.bytes,
-            files: read.files_all + read.files_pruned,
-            files_pruned: read.files_pruned,
-            bad_lines: read.bad_lines,
-            wrong_values: read.wrong_values,
-            elapsed,
-            events_lost: read.lost,
-            ..AnswerSummary::default()
-        }
     }
 
     /// Opens the destination of the answer.
@@ -299,17 +274,17 @@ impl SearchSession {
     }
 
     /// Returns the style of the answer.
-    pub(super) fn style(&self) -> Result<OutputStyle> {
+    pub(super) fn style(&self) -> OutputStyle {
         let PresentationOptions { format, chart, output, wide, .. } = &self.presentation;
         // A file is read later, perhaps on another terminal: its lines are not cut.
         let width = if *wide || output.is_some() { None } else { term::width() };
-        Ok(OutputStyle {
+        OutputStyle {
             format: *format,
             is_chart: *chart,
             is_live: false,
             width: width.and_then(NonZero::new),
             zone: TimeZone::system(),
-        })
+        }
     }
 
     /// Writes diagnostics to standard error, unless `--quiet` is given.
@@ -353,4 +328,29 @@ impl SearchSession {
 /// Replaces control characters in a text of several lines.
 fn sanitized_lines(text: &str) -> String {
     text.lines().map(term::sanitize).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns a summary of what was read; the rest of it is filled in later.
+fn summary(read: &ProgressSnapshot, elapsed: Duration) -> AnswerSummary {
+    AnswerSummary {
+        events_read: read.rows,
+        bytes_read: read.bytes,
+        files: read.files_all + read.files_pruned,
+        files_pruned: read.files_pruned,
+        bad_lines: read.bad_lines,
+        wrong_values: read.wrong_values,
+        elapsed,
+        events_lost: read.lost,
+        ..AnswerSummary::default()
+    }
+}
+
+/// Parses a query; returns it with its warnings.
+pub(super) fn parse(text: &str) -> Result<(Query, Vec<Diagnostic>)> {
+    let parsed = netconn_query::parse(text);
+    match parsed.query {
+        // The parser can return a query together with errors, for completion; such a query must not run.
+        Some(query) if !diagnostic::has_errors(&parsed.diagnostics) => Ok((query, parsed.diagnostics)),
+        _ => Err(RefusedQuery { text: text.into(), diagnostics: parsed.diagnostics }.into()),
+    }
 }

@@ -40,7 +40,7 @@ const EXTENSION: &str = "pq";
 #[derive(Debug, Error)]
 pub enum HuntError {
     /// No hunt has this name.
-    #[error("there is no hunt '{name}' (`netconn hunt --list` lists all){}", did_you_mean(nearest))]
+    #[error("there is no hunt '{name}' (`netconn hunt --list` lists all){}", did_you_mean(nearest.as_deref()))]
     Missing {
         /// The name that was given.
         name: String,

@@ -85,11 +85,11 @@ impl AggregateInput {
 }
 
 /// Joins a condition to another if there is one.
-fn and_also(left: Option<Expr>, right: Expr) -> Option<Expr> {
-    Some(match left {
+fn and_also(left: Option<Expr>, right: Expr) -> Expr {
+    match left {
         Some(left) => binary(left, Operator::And, right),
         None => right,
-    })
+    }
 }
 
 fn is_present(value: &Operand) -> Expr {
@@ -120,7 +120,7 @@ impl Scope<'_> {
         };
         Ok(match id {
             AggregateId::Count => {
-                let filter = and_also(filter, self.condition(first)?);
+                let filter = Some(and_also(filter, self.condition(first)?));
                 plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), ValueKind::Integer)
             }
             AggregateId::Sum => {
@@ -146,10 +146,10 @@ impl Scope<'_> {
                 let function = if id == AggregateId::Min { min_udaf() } else { max_udaf() };
                 plain(AggregateInput::of(value.expr, filter).call(function), value.kind)
             }
-            AggregateId::Median => self.percentile(value, 0.5, filter),
+            AggregateId::Median => percentile(value, 0.5, filter),
             AggregateId::Pct | AggregateId::Percentile => {
                 let (value, share) = self.value_and_share(arguments, span)?;
-                self.percentile(value, share, filter)
+                percentile(value, share, filter)
             }
             AggregateId::EstimateDistinct => {
                 let value =
@@ -170,7 +170,7 @@ impl Scope<'_> {
                 plain(AggregateInput::of(self.certain_condition(first)?, filter).call(bool_and_udaf()), ValueKind::Bool)
             }
             AggregateId::Any => {
-                let filter = and_also(filter, is_present(&value));
+                let filter = Some(and_also(filter, is_present(&value)));
                 plain(AggregateInput::of(value.expr, filter).call(first_value_udaf()), value.kind)
             }
             AggregateId::First => {
@@ -195,7 +195,7 @@ impl Scope<'_> {
             }
             AggregateId::MinBy | AggregateId::MaxBy => {
                 let by = comparable(self.value(arguments.get(1).unwrap_or(first))?);
-                let filter = and_also(filter, is_present(&by));
+                let filter = Some(and_also(filter, is_present(&by)));
                 let order =
                     ordering(std::iter::once(by.expr.sort(id == AggregateId::MinBy, false)).chain(self.order()));
                 plain(AggregateInput::of(value.expr, filter).ordered(order).call(first_value_udaf()), value.kind)
@@ -203,29 +203,18 @@ impl Scope<'_> {
             AggregateId::ArrayAgg | AggregateId::ArrayAggDistinct | AggregateId::Hacklist => {
                 self.array(id, value, arguments, filter, span)?
             }
-            AggregateId::P10 => self.percentile(value, 0.1, filter),
-            AggregateId::P50 => self.percentile(value, 0.5, filter),
-            AggregateId::P90 => self.percentile(value, 0.9, filter),
-            AggregateId::P95 => self.percentile(value, 0.95, filter),
-            AggregateId::P99 => self.percentile(value, 0.99, filter),
-            AggregateId::P999 => self.percentile(value, 0.999, filter),
+            AggregateId::P10 => percentile(value, 0.1, filter),
+            AggregateId::P50 => percentile(value, 0.5, filter),
+            AggregateId::P90 => percentile(value, 0.9, filter),
+            AggregateId::P95 => percentile(value, 0.95, filter),
+            AggregateId::P99 => percentile(value, 0.99, filter),
+            AggregateId::P999 => percentile(value, 0.999, filter),
         })
     }
 
     /// Plans a condition that is never missing.
     fn certain_condition(&self, condition: &ast::Expr) -> Result<Expr> {
         Ok(Expr::IsTrue(Box::new(self.condition(condition)?)))
-    }
-
-    fn percentile(&self, value: Operand, share: f64, filter: Option<Expr>) -> Aggregate {
-        let number = value.number();
-        let given = AggregateInput {
-            arguments: vec![number.clone(), lit(share)],
-            filter,
-            order: vec![number.sort(true, false)],
-            distinct: false,
-        };
-        Aggregate { expr: given.call(percentile_cont_udaf()), conversion: None, kind: ValueKind::Number }
     }
 
     /// Returns the value and the share (0 to 1) of `pct(N, x)` or `pct(x, N)`.
@@ -256,7 +245,7 @@ impl Scope<'_> {
             ValueKind::List(_) | ValueKind::Null => Operand::new(value.text(), ValueKind::Text),
             _ => value,
         };
-        let filter = and_also(filter, is_present(&value));
+        let filter = Some(and_also(filter, is_present(&value)));
         let distinct = id != AggregateId::ArrayAgg;
         // With distinct values DataFusion allows only an order by the values themselves.
         let order = if distinct { vec![value.expr.clone().sort(true, false)] } else { self.order() };
@@ -337,4 +326,15 @@ impl Aggregate {
         };
         Operand::new(expr, self.kind)
     }
+}
+
+fn percentile(value: Operand, share: f64, filter: Option<Expr>) -> Aggregate {
+    let number = value.number();
+    let given = AggregateInput {
+        arguments: vec![number.clone(), lit(share)],
+        filter,
+        order: vec![number.sort(true, false)],
+        distinct: false,
+    };
+    Aggregate { expr: given.call(percentile_cont_udaf()), conversion: None, kind: ValueKind::Number }
 }

@@ -42,8 +42,8 @@ impl Scope<'_> {
         let function = match code(id) {
             Code::Row(function) => function,
             Code::Planned(Planned::Timebucket) => return self.timebucket(arguments, span),
-            Code::Planned(Planned::QueryStart) => return self.moment(self.range(span)?.0, arguments),
-            Code::Planned(Planned::QueryEnd) => return self.moment(self.range(span)?.1, arguments),
+            Code::Planned(Planned::QueryStart) => return moment(self.range(span)?.0, arguments),
+            Code::Planned(Planned::QueryEnd) => return moment(self.range(span)?.1, arguments),
             Code::Planned(Planned::QuerySpan) => return self.span(arguments, span),
             Code::Planned(Planned::Now) => return Ok(time(self.planner.now)),
             Code::Planned(Planned::Lambda(how)) => return lambda::call(self, how, name, arguments, span),
@@ -122,25 +122,9 @@ impl Scope<'_> {
         }
     }
 
-    /// Returns a moment, or its number of units since 1970.
-    fn moment(&self, nanos: i64, unit: &[ast::Expr]) -> Result<Operand> {
-        match self.unit(unit)? {
-            None => Ok(time(nanos)),
-            Some(unit) => Ok(in_units(nanos, unit)),
-        }
-    }
-
     fn span(&self, unit: &[ast::Expr], span: Span) -> Result<Operand> {
         let (start, end) = self.range(span)?;
-        Ok(in_units(end.saturating_sub(start), self.unit(unit)?.unwrap_or(1)))
-    }
-
-    fn unit(&self, arguments: &[ast::Expr]) -> Result<Option<i64>> {
-        let Some(argument) = arguments.first() else { return Ok(None) };
-        match &argument.kind {
-            ExprKind::Text(text) if duration::unit(text).is_some() => Ok(duration::unit(text)),
-            _ => Err(SearchError::query("this takes a unit like 'seconds', 'hours' or 'd'", argument.span)),
-        }
+        Ok(in_units(end.saturating_sub(start), duration_unit(unit)?.unwrap_or(1)))
     }
 }
 
@@ -153,4 +137,21 @@ fn in_units(nanos: i64, unit: i64) -> Operand {
 fn time(nanos: i64) -> Operand {
     let literal: Expr = lit(ScalarValue::TimestampNanosecond(Some(nanos), Some("UTC".into())));
     Operand::new(literal, ValueKind::Time)
+}
+
+/// Returns the nanoseconds of the unit that an argument names.
+fn duration_unit(arguments: &[ast::Expr]) -> Result<Option<i64>> {
+    let Some(argument) = arguments.first() else { return Ok(None) };
+    match &argument.kind {
+        ExprKind::Text(text) if duration::unit(text).is_some() => Ok(duration::unit(text)),
+        _ => Err(SearchError::query("this takes a unit like 'seconds', 'hours' or 'd'", argument.span)),
+    }
+}
+
+/// Returns a moment, or its number of units since 1970.
+fn moment(nanos: i64, unit: &[ast::Expr]) -> Result<Operand> {
+    match duration_unit(unit)? {
+        None => Ok(time(nanos)),
+        Some(unit) => Ok(in_units(nanos, unit)),
+    }
 }

@@ -23,6 +23,7 @@ use super::{
 use crate::engine::{
     error::{Result, SearchError},
     function::column::data_type,
+    plan::following_order,
 };
 
 /// One side of a join: its rows and its alias.
@@ -140,7 +141,7 @@ fn pair(
     if !all && !is_unique(&other, keys) {
         // A plain join takes the first row of each key.
         let on: Vec<Expr> = keys.iter().map(|(_, key)| column(key)).collect();
-        let sort = ordering(on.iter().map(|key| key.clone().sort(true, false)).chain(planner.order(&other)));
+        let sort = ordering(on.iter().map(|key| key.clone().sort(true, false)).chain(following_order(&other)));
         let everything: Vec<Expr> =
             other.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
         other.plan = LogicalPlanBuilder::from(other.plan).distinct_on(on, everything, Some(sort))?.build()?;

@@ -19,7 +19,10 @@ use super::{
     rows::{Key, RowOrder, Rows, ShownRows, column, ordering},
     scope::Scope,
 };
-use crate::engine::error::{Result, SearchError};
+use crate::engine::{
+    error::{Result, SearchError},
+    plan::following_order,
+};
 
 /// The different aggregates of a command, and the hidden column of each.
 struct CollectedAggregates<'a, 'b> {
@@ -159,7 +162,7 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
         return rows.sorted(Some(1));
     }
     // DataFusion wants the sort to begin with the keys; their direction does not matter.
-    let sort = ordering(keys.iter().map(|key| key.clone().sort(true, false)).chain(planner.order(&rows)));
+    let sort = ordering(keys.iter().map(|key| key.clone().sort(true, false)).chain(following_order(&rows)));
     let mut rows = rows.clone();
     let all: Vec<Expr> = rows.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
     rows.plan = LogicalPlanBuilder::from(rows.plan).distinct_on(keys, all, Some(sort))?.build()?;

@@ -101,7 +101,7 @@ impl Planner {
     pub(crate) async fn plan(&self, query: &Query) -> Result<Planned> {
         let rows = self.query(query).await?;
         let default_limit = rows.shown == ShownRows::Default;
-        let rows = self.ordered(rows);
+        let rows = newest_first(rows);
         // All rows are shown and no order was asked for, so a sort would be wasted.
         let rows = match rows.shown == ShownRows::All && !rows.is_sorted() {
             true => rows,
@@ -195,7 +195,7 @@ impl Planner {
             }
             CommandKind::Sort(keys) => self.sort(rows, keys).await,
             CommandKind::Limit(count) => {
-                let mut rows = self.ordered(rows).sorted(Some(*count))?;
+                let mut rows = newest_first(rows).sorted(Some(*count))?;
                 if rows.shown == ShownRows::Default {
                     rows.shown = ShownRows::Decided;
                 }
@@ -239,7 +239,7 @@ impl Planner {
         }
         // Events keep their order when their time is no longer among the columns.
         if rows.order == RowOrder::None && rows.shown == ShownRows::Default {
-            rows = self.ordered(rows);
+            rows = newest_first(rows);
             rows.order = rows.order.into_default();
         }
         rows = rows.project(all, &self.planning)?;
@@ -271,7 +271,7 @@ impl Planner {
             rows = rows.add_hidden(made)?;
         }
         // Rows with equal new keys keep the order that they had.
-        let mut rows = self.ordered(rows);
+        let mut rows = newest_first(rows);
         for key in rows.order.into_keys() {
             if order.iter().all(|new| new.column != key.column) {
                 order.push(key);
@@ -282,28 +282,6 @@ impl Planner {
             rows.shown = ShownRows::Decided;
         }
         Ok(rows)
-    }
-
-    /// Orders events that have no order by time, the newest first; unless `nolimit` asks for all of them.
-    fn ordered(&self, mut rows: Rows) -> Rows {
-        if rows.order == RowOrder::None && rows.events && rows.shown != ShownRows::All {
-            let times = [Field::EventTime, Field::Timestamp].iter().filter_map(|field| rows.resolve(field.info().name));
-            rows.order = RowOrder::asked(times.map(|column| Key { column, descending: true }).collect());
-        }
-        rows
-    }
-
-    /// Returns the order that `first` and `running_…` go by: the asked one, else by time, the oldest first.
-    fn order(&self, rows: &Rows) -> Vec<SortExpr> {
-        let order = rows.following();
-        if !order.is_empty() {
-            return order;
-        }
-        [Field::EventTime, Field::Timestamp]
-            .iter()
-            .filter_map(|field| rows.resolve(field.info().name))
-            .map(|name| column(&name).sort(true, false))
-            .collect()
     }
 
     /// Adds a warning.
@@ -323,4 +301,26 @@ fn column_value(value: Operand) -> Expr {
         ValueKind::Null => value.text(),
         _ => value.expr,
     }
+}
+
+/// Orders events that have no order by time, the newest first; unless `nolimit` asks for all of them.
+fn newest_first(mut rows: Rows) -> Rows {
+    if rows.order == RowOrder::None && rows.events && rows.shown != ShownRows::All {
+        let times = [Field::EventTime, Field::Timestamp].iter().filter_map(|field| rows.resolve(field.info().name));
+        rows.order = RowOrder::asked(times.map(|column| Key { column, descending: true }).collect());
+    }
+    rows
+}
+
+/// Returns the order that `first` and `running_…` go by: the asked one, else by time, the oldest first.
+fn following_order(rows: &Rows) -> Vec<SortExpr> {
+    let order = rows.following();
+    if !order.is_empty() {
+        return order;
+    }
+    [Field::EventTime, Field::Timestamp]
+        .iter()
+        .filter_map(|field| rows.resolve(field.info().name))
+        .map(|name| column(&name).sort(true, false))
+        .collect()
 }

@@ -179,7 +179,7 @@ impl ScalarUDFImpl for Opaque {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         Ok(match &arguments.args[0] {
             ColumnarValue::Array(array) => ColumnarValue::Array(compact(array)),
-            value => value.clone(),
+            value @ ColumnarValue::Scalar(_) => value.clone(),
         })
     }
 }

@@ -17,6 +17,7 @@ use super::{
 use crate::engine::{
     error::{Result, SearchError},
     function::column::{normal, value_at},
+    plan::following_order,
 };
 
 /// Largest number of rows that can be transposed.
@@ -84,7 +85,7 @@ pub(crate) async fn transpose(
                 vec![column(other)],
                 false,
                 Some(Box::new(filter.clone())),
-                planner.order(&rows),
+                following_order(&rows),
                 None,
             ));
             aggregates.push(first.alias(&hidden));

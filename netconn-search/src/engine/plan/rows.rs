@@ -257,7 +257,7 @@ impl Rows {
         for key in self.order.keys_mut() {
             let old = column(&key.column);
             if let Some((name, _)) = all.iter().find(|(_, expr)| *expr == old) {
-                key.column = name.clone();
+                key.column.clone_from(name);
                 continue;
             }
             let name = if is_hidden(&key.column) { key.column.clone() } else { planning.hidden() };

@@ -34,6 +34,7 @@ use super::{
 use crate::engine::{
     error::{Result, SearchError},
     function::whole,
+    plan::following_order,
 };
 
 /// Adds a hidden column for each such call, and replaces the call by its name.
@@ -72,7 +73,7 @@ fn add(
         Some(argument) => scope.value(argument)?,
         None => Operand::new(lit(1_i64), ValueKind::Integer),
     };
-    let order = planner.order(&rows);
+    let order = following_order(&rows);
     let all = || WindowFrame::new(None);
     let so_far = || {
         let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));

@@ -187,20 +187,12 @@ impl<'a> Scope<'a> {
         let mut any = Vec::with_capacity(subjects.len() * patterns.len());
         for pattern in patterns {
             let value = self.value(pattern)?;
-            let value = if value.is_literal() && value.kind.is_numeric() { self.number_text(pattern) } else { value };
+            let value = if value.is_literal() && value.kind.is_numeric() { number_text(pattern) } else { value };
             for subject in &subjects {
                 any.push(pattern::matches(op, insensitive, subject.clone(), value.clone(), pattern.span)?);
             }
         }
         Ok(joined(any, Operator::Or, false))
-    }
-
-    /// Takes a number in a list of patterns as its text in the query.
-    fn number_text(&self, expr: &ast::Expr) -> Operand {
-        match expr.kind {
-            ExprKind::Number(number) => Operand::from_text(&number.to_string()),
-            _ => Operand::null(),
-        }
     }
 
     /// Returns the value of an expression and whether it is true as its own kind, which `or` and `?` choose from.
@@ -320,5 +312,13 @@ fn arithmetic(op: BinaryOp) -> Option<Operator> {
         BinaryOp::Divide => Some(Operator::Divide),
         BinaryOp::Remainder => Some(Operator::Modulo),
         _ => None,
+    }
+}
+
+/// Takes a number in a list of patterns as its text in the query.
+fn number_text(expr: &ast::Expr) -> Operand {
+    match expr.kind {
+        ExprKind::Number(number) => Operand::from_text(&number.to_string()),
+        _ => Operand::null(),
     }
 }

@@ -26,6 +26,7 @@ use super::{Planner, physical::physical_plan, rows::Rows};
 use crate::engine::{
     error::{Result, SearchError},
     function::column::{Column, normal, value_at},
+    plan::newest_first,
 };
 
 /// Largest number of rows of a table.
@@ -239,7 +240,7 @@ pub(crate) fn dataset(planner: &Planner, name: &Name) -> Result<Rows> {
 
 /// Runs `savelookup 'name'[, 'merge']`: writes the rows to a table and passes them on.
 pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool) -> Result<Rows> {
-    let rows = planner.ordered(rows);
+    let rows = newest_first(rows);
     let rows = planner.collected(rows, MOST, name.span, "savelookup").await?;
     if planner.dry {
         return Ok(rows);
