@@ -35,7 +35,7 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
     let daemon = Daemon::start();
     for (path, status, code, message) in [
         ("/v1/connections?port=http", 400, "bad_request", "port: 'http' is not a port or range like 8000-8100"),
-        ("/v1/connections?prot=tcp", 400, "bad_request", "prot: no such parameter; there are state, "),
+        ("/v1/connections?prot=tcp", 400, "bad_request", "prot: no such parameter; there are protocol, "),
         ("/v1/connections?format=xml", 400, "bad_request", "format: 'xml' is not json or ndjson"),
         ("/v1/events?state=open", 400, "bad_request", "state: 'open' is not a state: use established, "),
         ("/v1/connections?remote=10.0.0.0%2F99", 400, "bad_request", "remote: '10.0.0.0/99' is not an IP address"),
