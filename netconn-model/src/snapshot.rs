@@ -18,9 +18,9 @@ pub struct SnapshotHead {
     /// Whether the rows are all that the kernel has.
     #[serde(default)]
     pub complete: bool,
-    /// What cannot be listed, a sentence each; of packet sockets only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unlisted: Vec<String>,
+    /// Of packet sockets only: what cannot be listed, a sentence each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlisted: Option<Vec<String>>,
 }
 
 /// The name of the member that holds the rows.
@@ -122,7 +122,7 @@ mod tests {
             sensor_id: Some("a\"[".into()),
             taken_at: "2026-01-01T00:00:00Z".into(),
             complete: true,
-            unlisted: vec!["x\n{".into()],
+            unlisted: Some(vec!["x\n{".into()]),
         };
         let mut text = head(&known, RowsMember::Connections).to_vec();
         for (place, row) in rows.iter().enumerate() {

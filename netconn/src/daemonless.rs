@@ -126,7 +126,7 @@ impl Snapshot {
             sensor_id: state_dir::known_id(DEFAULT_STATE_DIR.as_ref()),
             taken_at: Timestamp::now().to_string(),
             complete: matches!(self.source, Source::Iterators),
-            unlisted: Vec::new(),
+            unlisted: None,
         };
         snapshot::head(&head, RowsMember::Connections)
     }

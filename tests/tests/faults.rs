@@ -126,6 +126,6 @@ fn without_iterators_it_says_that_something_is_missing() {
         drop(client);
     });
     until(2000, || daemon.log(), || daemon.events().within(&namespace).of("IP Close").len() == 2);
-    let warnings = daemon.log().matches("tried again in").count();
+    let warnings = daemon.log().matches("trying again in").count();
     assert!((1..=3).contains(&warnings), "said now and then only: {}", daemon.log());
 }

@@ -5,8 +5,19 @@ use netconn_model::filter::{FILTER_PARAMETERS, Filter, FilterError, FilterParame
 
 /// Selects connections; several values of one option are alternatives, and all options must hold.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Which connections")]
 pub(super) struct Selection {
+    #[command(flatten)]
+    flags: SelectionFlags,
+    #[command(flatten)]
+    options: FilterOptions,
+}
+
+/// Flags for parameters of the filter.
+// Apart from `Selection`: clap's group of a struct has no members where another struct is flattened into it.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Which connections")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+struct SelectionFlags {
     /// TCP.
     #[arg(short = 't', long)]
     tcp: bool,
@@ -28,8 +39,6 @@ pub(super) struct Selection {
     /// IPv6 only.
     #[arg(short = '6', long)]
     ipv6: bool,
-    #[command(flatten)]
-    options: FilterOptions,
 }
 
 impl Selection {
@@ -39,7 +48,8 @@ impl Selection {
     ///
     /// The first option whose value cannot be read.
     pub(super) fn parameters(&self) -> Result<Vec<(String, String)>, FilterError> {
-        let Self { tcp, udp, icmp, listening, all, ipv4, ipv6, options } = self;
+        let Self { flags, options } = self;
+        let SelectionFlags { tcp, udp, icmp, listening, all, ipv4, ipv6 } = flags;
         let mut parameters = Vec::new();
         let flags = [
             (*tcp, "protocol", "tcp"),

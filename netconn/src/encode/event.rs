@@ -46,8 +46,7 @@ pub struct EventEncoder {
     seconds: SecondText,
     /// The id of the last event: a number that differs from run to run, and the number of the event.
     id: String,
-    /// Space for the id of a connection.
-    connection_id: String,
+    connection_ids: ConnectionIds,
 }
 
 /// The members of [`Section::Process`] that were written lately, by process.
@@ -112,13 +111,14 @@ impl EventEncoder {
         let mut event = Event::default();
         sensor.describe(&mut event);
         let sensor_members = section_members(&event, Section::Sensor, &mut seconds);
+        let boot: String = sensor.boot.chars().take(16).collect();
         Self {
             sensor_members,
-            boot: sensor.boot.chars().take(16).collect(),
             count: 0,
             seconds,
             id: format!("{run:0RUN_DIGITS$x}-"),
-            connection_id: String::new(),
+            connection_ids: ConnectionIds::new(&boot),
+            boot,
         }
     }
 
@@ -137,7 +137,6 @@ impl EventEncoder {
         (change, connection, time_ns): (Change, &Connection, u64),
     ) {
         self.next_id();
-        write_connection_id(&mut self.connection_id, &self.boot, connection);
         let owner = &connection.owner;
         let members = (owner.tgid != 0).then(|| self.process_members(clock, names, processes, (connection, time_ns)));
         let kind = match change {
@@ -149,7 +148,7 @@ impl EventEncoder {
         let community_id = community_id(connection);
         let mut event = head(kind, &self.id, clock, time_ns);
         event.category = Some(PlainText::new("ip"));
-        event.connection_id = Some(PlainText::new(&*self.connection_id));
+        event.connection_id = Some(PlainText::new(self.connection_ids.of(connection)));
         event.community_id = community_id.as_ref().and_then(|id| std::str::from_utf8(id).ok()).map(PlainText::new);
         event.tid = (owner.tgid != 0).then_some(owner.tid);
         event.attribution = Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) });
@@ -427,27 +426,47 @@ fn fill_cgroup<'a>(event: &mut Event<'a>, cgroup: Option<&'a Cgroup>) {
     event.container_id = container.as_deref().map(Cow::Borrowed);
 }
 
-/// Writes the id of a connection, flow or listener: unique over boots, the same in every run of the daemon.
+/// Makes the ids of connections, flows and listeners: unique over boots, the same in every run of the daemon.
 ///
-/// Without the machinery of `write!`: there is one in every event and row.
-pub(crate) fn write_connection_id(out: &mut String, boot: &str, connection: &Connection) {
-    out.clear();
-    out.push_str(boot);
-    out.push('-');
-    push_hex(out, connection.socket);
-    out.push('-');
-    // One socket can exchange datagrams with many ends; each flow begins at a moment of its own.
-    let life = if connection.is_flow() { connection.born_ns } else { connection.generation.into() };
-    out.push_str(itoa::Buffer::new().format(life));
+/// By hand rather than with `write!`, whose machinery costs more than the digits: an id is in every event and row.
+#[derive(Debug)]
+pub(crate) struct ConnectionIds {
+    /// The first half of the boot id and a hyphen, followed by the rest of the last id.
+    text: String,
+    prefix_length: usize,
 }
 
-/// Appends a number in hex.
-fn push_hex(out: &mut String, value: u64) {
-    let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
-    for place in (0..digits).rev() {
-        // Four bits are always a digit.
-        out.push(char::from_digit((value >> (place * 4) & 15) as u32, 16).unwrap_or('0'));
+impl ConnectionIds {
+    pub(crate) fn new(boot: &str) -> Self {
+        Self { text: format!("{boot}-"), prefix_length: boot.len() + 1 }
     }
+
+    /// Returns the id of a connection.
+    pub(crate) fn of(&mut self, connection: &Connection) -> &str {
+        self.text.truncate(self.prefix_length);
+        let mut digits = [0; 16];
+        self.text.push_str(hex(connection.socket, &mut digits));
+        self.text.push('-');
+        // One socket can exchange datagrams with many ends; each flow begins at a moment of its own.
+        let life = if connection.is_flow() { connection.born_ns } else { connection.generation.into() };
+        self.text.push_str(itoa::Buffer::new().format(life));
+        &self.text
+    }
+}
+
+/// Returns a number in hex, without zeros before it.
+fn hex(mut value: u64, digits: &mut [u8; 16]) -> &str {
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+        start -= 1;
+        if value == 0 {
+            break;
+        }
+    }
+    // Hex digits are ASCII.
+    std::str::from_utf8(&digits[start..]).unwrap_or_default()
 }
 
 /// Returns the id of a process: unique over boots.

@@ -34,7 +34,7 @@ pub fn object(
         sensor_id: sensor_id.map(str::to_owned),
         taken_at: Timestamp::now().to_string(),
         complete: is_complete,
-        unlisted: found.unlisted.clone(),
+        unlisted: Some(found.unlisted.clone()),
     };
     let mut out = BytesMut::from(&*snapshot::head(&head, RowsMember::Sockets));
     let mut seconds = SecondText::default();
@@ -144,7 +144,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 4, "{text}");
         let head = snapshot::read_head(lines[0].as_bytes()).unwrap();
-        assert_eq!(head.unlisted, ["AF_XDP \"x\""]);
+        assert_eq!(head.unlisted.as_deref(), Some(&["AF_XDP \"x\"".to_owned()][..]));
         let first: PacketSocketRow<'_> = serde_json::from_str(lines[1].trim_end_matches(',')).unwrap();
         assert_eq!((first.family.as_deref().unwrap(), first.protocol.as_deref()), ("AF_PACKET", Some("ALL")));
         assert_eq!((first.interface_index, first.pid, first.namespace), (Some(0), Some(9), Some(7)));

@@ -16,7 +16,7 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    encode::{attribution, event::write_connection_id},
+    encode::{attribution, event::ConnectionIds},
     names::Names,
     process::{Process, comm},
     table::{Change, Connection, past::Ended},
@@ -27,34 +27,26 @@ pub struct Context<'a> {
     clock: &'a Clock,
     /// Names of accounts and cgroups.
     pub names: &'a mut Names,
-    /// The beginning of each connection's id.
-    boot: &'a str,
     /// Nanoseconds since boot, when the first of them was written.
     pub now: u64,
     /// Members of [`RowSection::Owner`], by owner: many connections have the same.
     owners: HashMap<(Owner, Option<*const Process>), Vec<u8>>,
     seconds: SecondText,
-    /// Space for the id of the row that is being made.
-    connection_id: String,
+    connection_ids: ConnectionIds,
 }
 
 impl<'a> Context<'a> {
     /// Returns the context for rows that are written now. Names are looked up once.
-    pub fn new(clock: &'a Clock, names: &'a mut Names, boot: &'a str) -> Self {
+    pub fn new(clock: &'a Clock, names: &'a mut Names, boot: &str) -> Self {
         let now = clock.now();
-        let (owners, seconds, connection_id) = (HashMap::default(), SecondText::default(), String::new());
-        Self { clock, names, boot, now, owners, seconds, connection_id }
+        let (owners, seconds) = (HashMap::default(), SecondText::default());
+        Self { clock, names, now, owners, seconds, connection_ids: ConnectionIds::new(boot) }
     }
 }
 
 /// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
-    let Context { clock, names, boot, now, owners, seconds, connection_id } = context;
-    // Minisocks of which nothing else is known have no number, and so no id.
-    let has_id = connection.socket != 0;
-    if has_id {
-        write_connection_id(connection_id, boot, connection);
-    }
+    let Context { clock, names, now, owners, seconds, connection_ids } = context;
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.state) };
     let mut row = Row {
         state: Some(PlainText::new(name)),
@@ -72,7 +64,8 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         namespace: known(connection.namespace, UNKNOWN_U32),
         subflow: connection.is_subflow().then_some(true),
         folded: connection.exchanged.as_ref().and_then(|exchanged| exchanged.folded.then_some(true)),
-        connection_id: has_id.then(|| PlainText::new(&**connection_id)),
+        // Minisocks of which nothing else is known have no number, and so no id.
+        connection_id: (connection.socket != 0).then(|| PlainText::new(connection_ids.of(connection))),
         ..Row::default()
     };
     if let Some(Ended { ended_ns, change, .. }) = ended {

@@ -83,7 +83,7 @@ pub(super) async fn respond(engine: Handle, parameters: Vec<(String, String)>) -
 /// Returns the beginning of the JSON object, up to the array of rows.
 fn head(first: &Rows, taken_at: Timestamp) -> Bytes {
     let (sensor_id, taken_at) = (Some(first.sensor_id.clone()), taken_at.to_string());
-    let head = SnapshotHead { sensor_id, taken_at, complete: first.complete, unlisted: Vec::new() };
+    let head = SnapshotHead { sensor_id, taken_at, complete: first.complete, unlisted: None };
     snapshot::head(&head, RowsMember::Connections)
 }
 

@@ -75,7 +75,7 @@ pub(super) struct ListOptions {
     #[arg(
         short = '0',
         long,
-        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "Selection", "FilterOptions"]
+        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "SelectionFlags", "FilterOptions"]
     )]
     packet: bool,
     /// Print no heading.
