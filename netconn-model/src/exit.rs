@@ -62,7 +62,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if cause.is::<FilterError>() {
         return Some(Exit::Usage);
     }
-    cause.is::<io::Error>().then_some(Exit::Io)
+    // csv's error has no source: the error of the file stands in its kind.
+    let is_csv_io = |error: &csv::Error| matches!(error.kind(), csv::ErrorKind::Io(_));
+    (cause.is::<io::Error>() || cause.downcast_ref().is_some_and(is_csv_io)).then_some(Exit::Io)
 }
 
 /// Returns whether the error is a broken pipe: the reader of the output has gone, which is no failure.
@@ -73,4 +75,21 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
                 |error| matches!(error.kind(), csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::BrokenPipe),
             )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_an_io_error_in_every_format() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        for error in [anyhow::Error::from(full()), csv::Error::from(full()).into()] {
+            assert_eq!(of(&error, |_| None), Exit::Io, "{error}");
+            assert!(!is_broken_pipe(&error));
+        }
+        let closed: anyhow::Error = csv::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).into();
+        assert!(is_broken_pipe(&closed));
+        assert_eq!(of(&anyhow::anyhow!("x"), |_| None), Exit::Internal);
+    }
 }

@@ -66,11 +66,11 @@ pub struct FilterError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     states: Option<States>,
-    listening: Option<bool>,
+    listening: Vec<bool>,
     /// By their numbers in the IP header.
     protocols: Vec<u8>,
     families: Vec<u8>,
-    direction: Option<Direction>,
+    directions: Vec<Direction>,
     pids: Vec<u32>,
     processes: Vec<String>,
     ports: Vec<(u16, u16)>,
@@ -150,7 +150,7 @@ impl Filter {
                     })?;
                     self.states = Some(self.states.unwrap_or(States::NONE) | states);
                 }
-                "listening" => self.listening = Some(value.parse().map_err(|_| wrong("true or false"))?),
+                "listening" => self.listening.push(value.parse().map_err(|_| wrong("true or false"))?),
                 "protocol" => match value.to_ascii_lowercase().as_str() {
                     "tcp" => self.protocols.push(IPPROTO_TCP),
                     "udp" => self.protocols.push(IPPROTO_UDP),
@@ -166,7 +166,7 @@ impl Filter {
                     _ => return Err(wrong("4 or 6")),
                 },
                 "direction" => {
-                    self.direction = Some(match value.to_ascii_lowercase().as_str() {
+                    self.directions.push(match value.to_ascii_lowercase().as_str() {
                         "incoming" | "in" => Direction::Incoming,
                         "outgoing" | "out" => Direction::Outgoing,
                         _ => return Err(wrong("incoming or outgoing")),
@@ -201,13 +201,13 @@ impl Filter {
     /// Returns whether the filter can select connections that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
     pub fn wants_minisocks(&self) -> bool {
         self.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2])
-            && self.listening != Some(true)
+            && any(&self.listening, |listening| !listening)
             && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
     }
 
     /// Returns whether the filter can select TCP connections, which have byte counters.
     pub fn wants_counters(&self) -> bool {
-        self.listening != Some(true) && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
+        any(&self.listening, |listening| !listening) && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
     }
 
     /// Returns whether the filter can select flows or datagram sockets.
@@ -233,10 +233,10 @@ impl Filter {
     /// Returns whether the filter selects a connection.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
-            && self.listening.is_none_or(|listening| listening == subject.listening)
+            && any(&self.listening, |listening| *listening == subject.listening)
             && any(&self.protocols, |protocol| *protocol == subject.protocol)
             && any(&self.families, |family| (*family == 4) == subject.local.address.is_ipv4())
-            && self.direction.is_none_or(|direction| subject.direction == Some(direction))
+            && any(&self.directions, |direction| subject.direction == Some(*direction))
             && any(&self.pids, |pid| subject.pid == Some(*pid))
             && any(&self.processes, |wanted| is_process(wanted, subject))
             && any(&self.ports, |(low, high)| {
@@ -312,6 +312,10 @@ mod tests {
             "protocol=6",
             "family=4",
             "direction=out",
+            "direction=out,in",
+            "direction=in,out",
+            "listening=false,true",
+            "listening=true,false",
             "pid=6,7",
             "process=curl",
             "process=curl-8",

@@ -100,7 +100,7 @@ impl SinkStatus for HistoryStatus {
 
 /// Returns what to do about an error of the history's folder, to be put behind its message.
 fn advice(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::StorageFull {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         "; free some space"
     } else {
         "; make it a directory that root can write"
@@ -115,6 +115,7 @@ mod tests {
     fn errors_say_what_to_do() {
         let advice = |kind| advice(&io::Error::from(kind));
         assert_eq!(advice(io::ErrorKind::StorageFull), "; free some space");
+        assert_eq!(advice(io::ErrorKind::QuotaExceeded), "; free some space");
         assert_eq!(advice(io::ErrorKind::NotADirectory), "; make it a directory that root can write");
     }
 }
