@@ -102,10 +102,15 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
     drop(socket);
     if !ended_by_itself {
         // `send` fails when the engine is busy, which passes, and when it has ended.
-        while handle.send(EngineCommand::Stop).is_err() && end.try_recv().is_err() {
+        let mut has_ended = false;
+        while !has_ended && handle.send(EngineCommand::Stop).is_err() {
             tokio::time::sleep(STOP_RETRY).await;
+            has_ended = !matches!(end.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         }
-        let _ = end.await;
+        // A receiver that has its value panics when it is awaited.
+        if !has_ended {
+            let _ = end.await;
+        }
     }
     if !engine.join() {
         bail!("the engine has panicked: please report the messages above");

@@ -128,15 +128,14 @@ impl Publisher {
         let now = clock.now();
         let Self { encoder, streams, lost_by_clients, .. } = self;
         streams.retain_mut(|stream| {
-            if let Some((count, from_ns)) = stream.take_lost() {
+            let is_there = stream.flush_and_report(now, |count, from_ns| {
                 *lost_by_clients += count;
                 let mut line = BytesMut::new();
                 let stage = LossStage::Queue;
                 let loss = Loss { stage, output: None, count, kernel: None, from_ns, to_ns: now };
                 encoder.loss(&mut line, clock, loss);
-                stream.push(&line, now);
-            }
-            let is_there = stream.flush(now);
+                line
+            });
             if !is_there {
                 *lost_by_clients += stream.lost();
             }

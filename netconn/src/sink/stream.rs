@@ -37,8 +37,20 @@ impl Stream {
         }
     }
 
+    /// Queues the events added so far, and after them a line that reports the dropped ones, which `report` makes of their number
+    /// and the time of the first. Returns `false` when the client has gone.
+    pub fn flush_and_report(&mut self, now: u64, report: impl FnOnce(u64, u64) -> BytesMut) -> bool {
+        // The events came before the loss. They also have to make room for its report, which would otherwise be dropped.
+        if !self.flush(now) {
+            return false;
+        }
+        let Some((count, from_ns)) = self.take_lost() else { return true };
+        self.push(&report(count, from_ns), now);
+        self.flush(now)
+    }
+
     /// Returns how many events were dropped and since when, if a report of it can be queued now; the count begins anew then.
-    pub fn take_lost(&mut self) -> Option<(u64, u64)> {
+    fn take_lost(&mut self) -> Option<(u64, u64)> {
         if self.queue.capacity() == 0 { None } else { self.lost.take() }
     }
 
@@ -48,7 +60,7 @@ impl Stream {
     }
 
     /// Queues the events added so far; `false` when the client has gone.
-    pub fn flush(&mut self, now: u64) -> bool {
+    fn flush(&mut self, now: u64) -> bool {
         if self.lines.is_empty() || self.queue.capacity() == 0 {
             return !self.queue.is_closed(); // They are sent together with later ones.
         }
@@ -96,5 +108,18 @@ mod tests {
         assert_eq!(client.try_recv().unwrap(), long);
         drop(client);
         assert!(!stream.flush(6));
+    }
+
+    #[test]
+    fn a_full_buffer_leaves_room_for_the_report() {
+        let (queue, mut client) = channel(2);
+        let mut stream = Stream::new(Arc::default(), queue);
+        stream.push(&vec![b'x'; WAITING_BYTES_MAX], 1);
+        stream.push(b"lost\n", 2);
+        stream.push(b"lost\n", 3);
+        assert!(stream.flush_and_report(4, |count, from_ns| BytesMut::from(&*format!("{count} since {from_ns}\n"))));
+        assert_eq!(client.try_recv().unwrap().len(), WAITING_BYTES_MAX);
+        assert_eq!(client.try_recv().unwrap(), "2 since 2\n");
+        assert_eq!(stream.lost(), 0);
     }
 }
