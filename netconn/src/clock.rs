@@ -21,6 +21,8 @@ impl Clock {
 
     /// Reads both clocks again, to follow changes of the time of day.
     pub fn refresh(&mut self) {
+        // Wall time goes back when the clock is set, boot time never does: tables and schedules count in boot time, and
+        // only what is written is converted, with the difference as of now.
         self.boot_ns = read(ClockId::CLOCK_REALTIME) - read(ClockId::CLOCK_BOOTTIME);
     }
 
@@ -31,11 +33,13 @@ impl Clock {
 
     /// Converts nanoseconds since boot to nanoseconds since the epoch.
     pub fn epoch_ns(&self, boottime_ns: u64) -> i64 {
+        // A time from a damaged record must not make the sum wrap.
         self.boot_ns.saturating_add(i64::try_from(boottime_ns).unwrap_or(i64::MAX))
     }
 
     /// Converts nanoseconds since boot to milliseconds since the epoch.
     pub fn epoch_ms(&self, boottime_ns: u64) -> i64 {
+        // Rounds down, also before 1970 (a clock that was never set), so that no two times change their order.
         self.epoch_ns(boottime_ns).div_euclid(1_000_000)
     }
 }

@@ -38,6 +38,7 @@ impl Names {
             cgroups_scanned: 0,
             cgroups_made: None,
         };
+        // Read here rather than by the thread: the dump that follows at once needs the names.
         names.answer(LookupAnswer::Users(lookup::users()));
         names.answer(LookupAnswer::Cgroups(cgroup::scan()));
         names
@@ -46,10 +47,13 @@ impl Names {
     /// Returns the account name of a user id. If it is unknown, accounts are read again for the next call.
     pub fn user(&mut self, uid: u32, now_ns: u64) -> Option<Rc<str>> {
         let known = self.users.get(&uid).cloned();
+        // The pause bounds the reads that ids without an account cause (containers use them): each would cause one
+        // otherwise.
         if known.is_none()
             && now_ns.saturating_sub(self.users_asked_ns) > USERS_PAUSE_NS
             && self.lookup.ask(LookupQuestion::Users)
         {
+            // Only a question that was queued counts: one that was refused is asked again for the next event.
             self.users_asked_ns = now_ns;
         }
         known
@@ -64,7 +68,10 @@ impl Names {
     pub fn add_cgroup(&mut self, id: u64, path: &[u8]) {
         self.cgroups.add(id, path);
         if let Some(made) = &mut self.cgroups_made {
+            // The scan may have passed the parent folder already. `answer` adds what it missed.
             made.push((id, path.to_vec()));
+        // The kernel reports no removals, and inodes of removed cgroups are not needed any more. Scanning only when the
+        // map has doubled keeps the cost of scans in proportion to the cgroups created.
         } else if self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_NEW_MAX
             && self.lookup.ask(LookupQuestion::Cgroups)
         {
@@ -80,6 +87,7 @@ impl Names {
                 self.users = found.into_iter().map(|(uid, name)| (uid, name.into())).collect();
             }
             LookupAnswer::Cgroups(found) => {
+                // First the scan, then what was created meanwhile: the other way round the scan would remove it.
                 self.cgroups.replace(found);
                 self.cgroups_scanned = self.cgroups.len();
                 for (id, path) in self.cgroups_made.take().unwrap_or_default() {

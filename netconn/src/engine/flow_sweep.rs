@@ -8,6 +8,8 @@ impl Engine {
     /// Compares flows with the kernel's map if there are any and it is time to.
     pub(super) fn sweep_flows_if_due(&mut self, now: u64) {
         let flows = &self.state.flows;
+        // An unfinished sweep has left ended flows in the kernel, where they take room from new ones: it goes on at the
+        // next tick, not after ten seconds.
         if flows.is_unfinished() || (!flows.is_empty() && self.schedule.is_sweep_due(now)) {
             self.sweep_flows();
         }
@@ -16,6 +18,7 @@ impl Engine {
     /// Compares flows with the kernel's map.
     pub(super) fn sweep_flows(&mut self) {
         let now = self.state.clock.now();
+        // Noted before the map is read, so that a map that cannot be read is not tried in each tick.
         self.schedule.swept(now);
         match self.state.flow_maps.all() {
             Ok(kernel) => {
@@ -24,6 +27,7 @@ impl Engine {
             }
             Err(error) => warn!("cannot read what flows have transferred: {error}"),
         }
+        // A sweep adds flows whose records were lost: their socket may have too many only now.
         self.state.fold_flows();
         self.publisher.flush(&self.state.clock);
     }
@@ -42,6 +46,7 @@ impl State {
                  remote address; a larger max_flows in the configuration helps"
             );
         }
+        // Logged again only after a time without folded flows.
         self.has_logged_folding = is_folding;
     }
 }

@@ -21,6 +21,7 @@ impl Engine {
             kernel: preflight::kernel_release(),
             uptime_seconds: self.schedule.uptime(state.clock.now()).as_secs(),
             pid: std::process::id(),
+            // The server fills it in: it reads `/proc`, which the engine does not wait for.
             resident_bytes: None,
             hooks: self.capture.hooks().to_vec(),
             missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
@@ -30,6 +31,7 @@ impl Engine {
             states: state.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),
             flows: flows(&state.flows, losses.uncounted),
             processes: state.processes.len(),
+            // `Publisher::report` fills in what it counts: clients, events, outputs and the history.
             clients: 0,
             records: RecordCounts {
                 received: state.records,

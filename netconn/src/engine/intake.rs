@@ -19,6 +19,7 @@ impl Engine {
 
     /// Applies what is in the rings when this is called; under a flood not also everything that comes meanwhile.
     pub(super) fn catch_up(&mut self) {
+        // The rings cannot have held more when this was called, so the loop ends although new records keep coming.
         for _ in 0..=self.capture.ring_records() / RECORDS_AT_ONCE {
             if self.drain() == 0 {
                 return;
@@ -29,8 +30,11 @@ impl Engine {
     /// Scans the kernel with an iterator. The rings are emptied all along, because a scan takes longer than they hold out; all
     /// records that came until the end of the scan are applied when this returns.
     pub(super) fn scan<T>(&mut self, read: impl FnOnce(&mut Capture, Meanwhile<'_>) -> T) -> T {
+        // Split, because the callback changes state and publisher while `read` borrows the capture.
         let Self { capture, state, publisher, .. } = self;
         let found = read(capture, &mut |rings| _ = drain(rings, state, publisher));
+        // Records that were written before the scan ended may still be in the rings. The callers compare the result
+        // with the tables, which must not be older.
         self.catch_up();
         found
     }
@@ -45,6 +49,7 @@ fn drain(rings: &mut Rings, state: &mut State, publisher: &mut Publisher) -> usi
             break;
         }
         count += more;
+        // Within the loop, so that a batch stays near its size however many records there are.
         publisher.flush_if_full(&state.clock);
     }
     // The rings are empty, or commands wait: nothing is held back for more to come.

@@ -81,10 +81,13 @@ impl OutputLoss {
     fn look(&mut self, condition: OutputCondition, from_ns: u64, now_ns: u64) -> (OutputLosses, Option<Unreported>) {
         let new = condition.lost.since(self.seen);
         if new != OutputLosses::default() {
+            // Nothing was waiting to be reported: the loss began after the last look. Otherwise it is the same loss
+            // that goes on.
             if self.seen == self.reported {
                 self.from_ns = from_ns;
             }
             (self.seen, self.to_ns) = (condition.lost, now_ns);
+            // Still losing: the report itself would be lost.
             return (new, None);
         }
         (new, if condition.is_writing { self.take() } else { None })
@@ -101,16 +104,20 @@ impl Engine {
     /// Returns the losses in the kernel since the start, including changes that were missed without being counted there.
     pub(super) fn losses(&self) -> Losses {
         let losses = self.capture.losses();
+        // What the kernel did not count counts as missed as well, so that one comparison with the reported losses
+        // covers both.
         Losses { missed_runs: losses.missed_runs + self.loss_report.missed, ..losses }
     }
 
     /// Reports the losses since the last call, given all `losses` in the kernel. Returns whether records of the kernel were
     /// lost, so that the tables need a repair. At the end of the daemon everything is reported.
     pub(super) fn report_losses(&mut self, losses: Losses, now: u64, is_end: bool) -> bool {
+        // Losses have no time of their own: they happened since the last look.
         let from_ns = self.schedule.look_for_losses(now, self.state.records);
         self.report_output_losses(from_ns, now, is_end);
         let reported = &mut self.loss_report.reported;
         let uncounted = losses.uncounted.saturating_sub(reported.uncounted);
+        // Reported apart, and without a repair: a dump cannot bring back datagrams for whose flow the map had no room.
         if uncounted != 0 {
             reported.uncounted = losses.uncounted;
             warn!("{uncounted} datagrams were counted in no flow: a larger max_flows in the configuration helps");
@@ -118,10 +125,12 @@ impl Engine {
             let loss = Loss { stage, output: None, count: uncounted, kernel: None, from_ns, to_ns: now };
             self.publisher.publish_loss(&self.state.clock, loss);
         }
+        // Lost records of datagrams are not among these: the map of flows makes up for them.
         if !losses.exceed(reported) {
             return false;
         }
         let before = std::mem::replace(reported, losses);
+        // Saturates, because missed runs may decrease, see `Losses::exceed`.
         let records = losses.records().saturating_sub(before.records());
         let events = losses.events.since(&before.events);
         warn!("{records} records were lost (ring), and {} events with them", events.total());
@@ -134,12 +143,14 @@ impl Engine {
 
     fn report_output_losses(&mut self, from_ns: u64, now: u64, is_end: bool) {
         for (index, loss) in self.loss_report.outputs.iter_mut().enumerate() {
+            // There is one entry for each output, in the same order; outputs never change while the engine runs.
             let Some(output) = self.publisher.outputs().get(index) else { return };
             let condition = OutputCondition { lost: output.lost(), is_writing: output.is_writing() };
             let (new, mut unreported) = loss.look(condition, from_ns, now);
             for (stage, count) in output.loss_stages(new) {
                 warn!("{count} events were lost ({}) by {}", stage.name(), output.destination());
             }
+            // There is no later look: the report is written now, even if it may be lost.
             if is_end {
                 unreported = unreported.or_else(|| loss.take());
             }

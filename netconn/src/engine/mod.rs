@@ -92,6 +92,7 @@ impl Handle {
     ///
     /// When too many commands wait or the engine has ended.
     pub fn send(&self, command: EngineCommand) -> Result<(), Busy> {
+        // Never waits: the callers are tasks of tokio and the look-up thread, which must not block on a busy engine.
         self.commands.try_send(command).map_err(|_| Busy)?;
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let _ = self.wake.write(1);
@@ -110,6 +111,7 @@ impl EngineThread {
     ///
     /// When the system gives no event descriptor.
     pub fn channel() -> io::Result<(Handle, Receiver<EngineCommand>)> {
+        // Not blocking: the engine reads it after each sleep, also when nobody has written.
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let (commands, receiver) = sync_channel(COMMANDS_MAX);
         Ok((Handle { commands, wake: Arc::new(wake) }, receiver))
@@ -127,8 +129,10 @@ impl EngineThread {
         ended: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let thread = thread::Builder::new().name("netconn-engine".into()).spawn(move || {
+            // Bound first, so dropped last: when it is called, the engine has closed its outputs.
             let _ended = OnDrop(Some(ended));
             os::raise_thread_priority();
+            // Made on its own thread: `Rc` in the tables must not move between threads.
             match Engine::new(parts, &handle) {
                 Ok(mut engine) => engine.run(&commands, &handle.wake),
                 Err(error) => error!("the engine cannot start: {error}"),
@@ -175,6 +179,7 @@ pub fn hooks_in_words(hooks: &[HookStatus]) -> (String, String) {
     for hook in hooks {
         match &hook.verdict {
             Verdict::Attached => attached.push(hook.hook.clone()),
+            // Another hook does its work: neither a gap nor worth a word.
             Verdict::Unneeded { .. } => {}
             Verdict::Unsupported { reason } | Verdict::Failed { reason } => {
                 missing.push(format!("{}: {reason}", hook.hook));

@@ -17,6 +17,8 @@ const TRIES: u32 = 5;
 impl Engine {
     /// Scans for owners if it is time to, or if the owner of a socket has ended.
     pub(super) fn scan_owners_if_due(&mut self, now: u64) {
+        // `take_ended` returns each process once: it must not be asked before a scan is allowed, or these processes
+        // would be forgotten.
         if self.schedule.owner_scans.is_allowed(now) {
             let ended = self.state.processes.take_ended(now);
             let ended = self.state.table.owners_among(ended);
@@ -35,6 +37,7 @@ impl Engine {
             Ok(files) => self.state.apply_files(&files, ended, now, &mut self.publisher),
             Err(error) => warn!("cannot scan open files: {error}"),
         }
+        // Also after an error: whatever made the scan fail has cost its time too.
         self.schedule.owner_scans.scanned(now, since.elapsed());
     }
 }
@@ -65,6 +68,7 @@ impl OwnerScans {
     pub(super) fn scanned(&mut self, now: u64, took: Duration) {
         self.not_before_ns = now + nanoseconds(PAUSE.max(took * SHARE));
         self.tries += 1;
+        // The minimum keeps the shift below 64 bits: scans for ended owners count too, and `tries` has no other limit.
         let pause = nanoseconds(PAUSE) << self.tries.min(TRIES);
         self.again_ns = (self.tries < TRIES).then_some(now + pause);
     }
@@ -72,6 +76,7 @@ impl OwnerScans {
     /// Asks for scans: a connection has no owner of its own yet.
     pub(super) fn want(&mut self, now: u64) {
         self.tries = 0;
+        // Keeps an earlier time: connections that keep coming must not put the scan off for ever.
         self.again_ns.get_or_insert(now + nanoseconds(PAUSE));
     }
 }

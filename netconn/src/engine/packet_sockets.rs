@@ -13,6 +13,7 @@ use crate::{
 /// all along, to empty the rings.
 pub fn packet_sockets(capture: &mut Capture, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
     let mut found = capture.packet_sockets(meanwhile);
+    // `/proc` is read only when there is something to find: it costs a look at each open file of the machine.
     if found.lacks_owners && !found.sockets.is_empty() {
         found.assign_owners(&open::owners());
     }
@@ -23,6 +24,7 @@ impl Engine {
     /// Returns all packet sockets as one JSON object.
     pub(super) fn packet_socket_rows(&mut self) -> Bytes {
         let found = self.scan(|capture, meanwhile| packet_sockets(capture, meanwhile));
+        // Sockets that are known to exist and that no list shows make the answer incomplete.
         let is_complete = found.unlisted.is_empty();
         let state = &mut self.state;
         let now = state.clock.now();

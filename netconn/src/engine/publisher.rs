@@ -66,7 +66,9 @@ impl Publisher {
         let start = batch.len();
         encoder.connection(batch, clock, names, processes, (change, connection, time_ns));
         if !streams.is_empty() {
+            // Streams get the bytes that were written for the outputs: nothing is encoded twice.
             let line = batch.get(start..).unwrap_or_default();
+            // Names of account and cgroup are looked up once, not for each stream.
             with_subject(connection, names, time_ns, |subject| {
                 for stream in streams.iter_mut().filter(|stream| stream.filter.matches(subject)) {
                     stream.push(line, time_ns);
@@ -80,6 +82,7 @@ impl Publisher {
     pub(super) fn publish_loss(&mut self, clock: &Clock, loss: Loss<'_>) {
         let start = self.batch.len();
         self.encoder.loss(&mut self.batch, clock, loss);
+        // A filter selects connections; what was lost may be any of them.
         for stream in &mut self.streams {
             stream.push(self.batch.get(start..).unwrap_or_default(), loss.to_ns);
         }
@@ -97,6 +100,7 @@ impl Publisher {
     /// Keeps the event that begins at `start` for the outputs, if there are any.
     fn keep(&mut self, start: usize, time_ms: i64) {
         if self.outputs.is_empty() {
+            // Only streams wanted it, and they have copied it.
             self.batch.truncate(start);
         } else {
             self.batch_events += 1;
@@ -120,6 +124,7 @@ impl Publisher {
                 events: std::mem::take(&mut self.batch_events),
                 earliest: std::mem::replace(&mut self.batch_earliest, i64::MAX),
             };
+            // `Bytes` are counted references: all outputs share one copy.
             self.outputs.iter().for_each(|output| output.send(&batch));
         }
         if self.streams.is_empty() {
@@ -137,6 +142,7 @@ impl Publisher {
                 line
             });
             if !is_there {
+                // The stream goes, and its count with it; the sum in the health report must not shrink.
                 *lost_by_clients += stream.lost();
             }
             is_there
@@ -179,7 +185,9 @@ impl Publisher {
 
     /// Ends the streams and closes the outputs, which write what waits until `deadline`.
     pub(super) fn close(&mut self, deadline: Instant) {
+        // Dropping a stream closes its channel, which ends the answer to the client.
         self.streams.clear();
+        // All share one deadline, so that several slow outputs delay the end of the daemon no more than one.
         for output in self.outputs.drain(..) {
             let destination = output.destination().to_owned();
             if !output.finish(deadline) {

@@ -27,8 +27,11 @@ impl Engine {
     pub(super) fn refresh(&mut self, wanted: LiveParts) -> Refreshed {
         let (mut live, mut since_ns) = self.scan_live(wanted);
         let mut doubts = Doubts::default();
+        // The comparison needs the state of every connection, which comes with the counters: a scan without them
+        // compares nothing.
         let lacks_ports = if wanted.counters {
             let mut comparison = self.compare(&live, since_ns);
+            // An incomplete table lacks connections for a known reason, and a dump is due anyway.
             if comparison.missed != 0 && self.state.is_complete {
                 // A program that was interrupted within its record keeps later records from us. It has gone on by now.
                 thread::sleep(GATHER);
@@ -40,8 +43,10 @@ impl Engine {
                     (live, since_ns) = self.scan_live(wanted);
                 }
                 comparison = self.compare(&live, since_ns);
+                // Counts as a loss, so that the caller repairs the table and a `Data Loss` says so.
                 self.loss_report.add_missed(comparison.missed as u64);
             }
+            // A comparison for a snapshot is as good as one that was due.
             self.schedule.compared(since_ns, self.state.records);
             doubts.connections = comparison.needs_dump && self.state.is_complete;
             comparison.lacks_ports
@@ -55,9 +60,12 @@ impl Engine {
 
     /// Scans the kernel, and returns when the scan began as well.
     fn scan_live(&mut self, wanted: LiveParts) -> (Live, u64) {
+        // Read before the scan: what changed after it may differ from what the scan found, and is no doubt.
         let since_ns = self.state.clock.now();
         let live = self.scan(|capture, meanwhile| capture.live(wanted, meanwhile)).unwrap_or_else(|error| {
             warn!("cannot read connections in TIME_WAIT and byte counters: {error}");
+            // A scan that failed has read no namespace: the comparison asks for a dump then, instead of taking all
+            // connections for missed.
             Live::default()
         });
         (live, since_ns)
@@ -65,6 +73,7 @@ impl Engine {
 
     /// Updates byte counters and counts missed changes, see [`Table::compare`](crate::table::Table::compare).
     fn compare(&mut self, live: &Live, since_ns: u64) -> Comparison {
+        // A socket that ended during the scan is in its result and no longer in the table.
         let ended = self.state.ended.connections.sockets_since(since_ns);
         self.state.table.compare(&live.counters, &live.namespaces, since_ns, |socket| ended.contains(&socket))
     }

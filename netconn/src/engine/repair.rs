@@ -32,16 +32,20 @@ impl Engine {
     pub(super) fn report_and_repair(&mut self, doubts: Doubts) {
         let now = self.state.clock.now();
         let losses = self.losses();
+        // Before the dump: the `Data Loss` precedes the events that the dump finds.
         let is_lossy = self.report_losses(losses, now, false);
         let has_lost_datagrams = self.loss_report.take_lost_datagrams(&losses);
+        // A complete table is repaired at once; a dump that has failed is tried again after a growing pause only.
         let is_due = if self.state.is_complete {
             is_lossy || doubts.connections
         } else {
+            // Without the iterator no dump can succeed.
             self.schedule.is_retry_due(now) && self.capture.has(Program::DumpTcp)
         };
         if is_due {
             self.state.repairs += 1;
             self.dump_all();
+        // A full dump has done this already.
         } else if has_lost_datagrams || doubts.flows {
             self.dump_flows();
         }
@@ -52,10 +56,12 @@ impl Engine {
     /// to live: there, a second dump decides what has ended.
     pub(super) fn dump_all(&mut self) {
         if !self.capture.dumps_are_exact() {
+            // Adds only; what it did not find is judged by the second dump.
             self.dump_connections(true);
         }
         self.dump_connections(false);
         self.dump_flows();
+        // The records of 100,000 sockets took 20 MB, which the C library would keep.
         os::release_free_memory();
     }
 
@@ -64,7 +70,10 @@ impl Engine {
         // The programs are attached, so that everything that begins from here on waits in the rings. They are not emptied
         // while /proc is read: what a process became since is newer than what is found there.
         self.state.processes.replace(scan::all(), self.state.clock.now());
+        // Before the sockets are read: their ends must be noted from then on, or a socket that ends after the iterator
+        // has passed it would come back to life.
         self.state.table.begin_dump();
+        // A snapshot cannot come in between; it is the early return below that leaves the table incomplete.
         self.state.is_complete = false;
         let (mut sockets, namespaces) = match self.scan(|capture, meanwhile| capture.sockets(meanwhile)) {
             Ok(found) => found,
@@ -75,11 +84,14 @@ impl Engine {
             }
         };
         let mut coverage = Coverage { namespaces, is_first_of_two, open_sockets: None };
+        // The sockets of the dump say who owned them when a hook saw it. Open files say who has those that are older
+        // than netconn, and which namespaces still have open sockets.
         match self.scan(|capture, meanwhile| capture.files(meanwhile)) {
             Ok(files) => {
                 assign_owners(sockets.iter_mut().map(|socket| (socket.socket, &mut socket.state.owner)), &files);
                 coverage.open_sockets = Some(files.iter().map(|file| file.socket).collect());
             }
+            // Goes on without: connections without an owner are worth more than none.
             Err(error) => warn!("cannot read the processes of existing connections: {error}"),
         }
         let (table, _, mut effects) = self.state.tables(&mut self.publisher);
@@ -100,11 +112,14 @@ impl Engine {
         if !self.capture.has_flows() {
             return;
         }
+        // Before the sockets are read, as for TCP.
         self.state.flows.begin_dump(self.state.clock.now());
         let found = self.scan(|capture, meanwhile| capture.datagrams(meanwhile));
+        // Flows come first, so that `has_unreadable` and `end_dump` also see those whose records were lost.
         self.sweep_flows();
         match found {
             Ok((sockets, namespaces)) => {
+                // Open files are read only if some namespace could not be: it costs a look at all of them.
                 let is_partial = self.state.flows.has_unreadable(&namespaces);
                 let open_sockets = if is_partial { self.open_sockets() } else { None };
                 let coverage = Coverage { namespaces, open_sockets, is_first_of_two: false };

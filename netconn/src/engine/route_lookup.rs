@@ -39,6 +39,7 @@ impl RouteLookups {
     ///
     /// When the system gives no thread.
     pub(super) fn start(wake: Arc<EventFd>) -> io::Result<Self> {
+        // Unbounded, but never longer than `WAITING_MAX`: there is one answer for each question.
         let (sender, answers) = channel();
         let routes = Routes::start(move |answer| {
             // Errors mean that the engine has ended, or that it wakes anyway.
@@ -58,11 +59,14 @@ impl RouteLookups {
             token,
             namespace: attempt.namespace,
             remote: remote.address,
+            // A socket that was not bound has no address yet: the kernel chose, or failed to choose, one by the route.
             local: (!attempt.local.address.is_unspecified()).then_some(attempt.local.address),
             uid: attempt.owner.uid,
             mark: record.mark,
             device: record.device,
         };
+        // The limit bounds memory when thousands of attempts a second fail; the thread makes one netlink request for
+        // each.
         if self.waiting.len() >= WAITING_MAX || !self.routes.ask(question) {
             return Some(attempt);
         }
@@ -72,6 +76,7 @@ impl RouteLookups {
 
     /// Returns the next attempt that is answered, with the errno if there is one; waits for it until `patience` is over.
     pub(super) fn next_answer(&mut self, patience: Duration) -> Option<(Connection, Option<u32>)> {
+        // Nothing is awaited when nothing was asked: `patience` at the end of the daemon then costs nothing.
         while !self.waiting.is_empty() {
             let answer = match self.answers.recv_timeout(patience) {
                 Ok(answer) => answer,

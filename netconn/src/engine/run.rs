@@ -63,6 +63,7 @@ impl Engine {
         let Parts { mut capture, sensor, encoder, outputs, flows } = parts;
         let answers = handle.clone();
         let lookup = Lookup::start(move |answer| {
+            // Dropped rather than awaited: the look-up thread must not block on a busy engine.
             if answers.send(EngineCommand::Answer(answer)).is_err() {
                 warn!("an answer about accounts or cgroups was dropped: too many commands wait");
             }
@@ -71,12 +72,14 @@ impl Engine {
         let wake = Arc::clone(&handle.wake);
         let mut state = State::new(sensor, Names::new(lookup), (flows, flow_maps), capture.began_ns(), wake)?;
         if capture.sees_acceptors() {
+            // Without that hook nothing says who accepts, and each event would be late for nothing.
             state.table.expect_acceptors();
         }
         let loss_report = LossReport::new(outputs.len());
         let schedule = Schedule::new(Clock::new().now());
         let publisher = Publisher::new(encoder, outputs);
         let mut engine = Self { capture, state, publisher, schedule, loss_report };
+        // Programs are attached already: what begins from now on is in the rings, and what began before is in the dump.
         engine.dump_all();
         Ok(engine)
     }
@@ -87,6 +90,7 @@ impl Engine {
             // The time of day may have been set since the last round.
             self.state.clock.refresh();
             let count = self.drain();
+            // Before commands too: an attempt that has failed is among the ended when a client asks.
             self.state.take_route_answers(Duration::ZERO, &mut self.publisher);
             // Commands come after records, so that an answer shows what happened before the question.
             loop {
@@ -96,6 +100,7 @@ impl Engine {
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            // An output learns only by writing that its reader has gone, so this is asked in each round.
             if self.publisher.ends_daemon() {
                 return self.finish();
             }
@@ -103,7 +108,9 @@ impl Engine {
             if self.schedule.is_tick_due(now, self.state.records) {
                 self.tick(now);
             }
+            // After the tick, which may have received records: the next one is due sooner then.
             let longest = self.schedule.tick_pause(self.state.records);
+            // Time has passed since `now` was read: a tick may have taken a dump.
             let sleep = self.announce_overdue(self.state.clock.now()).min(longest);
             self.announce_backlog();
             if count >= MANY_RECORDS || self.state.has_backlog() {
@@ -118,6 +125,7 @@ impl Engine {
                 }
             }
             // An error means that nobody has woken the engine.
+            // Only now, after the sleep: a command that was sent since the queue was read has left its mark here.
             let _ = wake.read();
         }
     }
@@ -129,6 +137,7 @@ impl Engine {
             EngineCommand::PacketSockets(reply) => _ = reply.send(self.packet_socket_rows()),
             EngineCommand::Stream(filter, queue) => self.publisher.add_stream(Stream::new(filter, queue)),
             EngineCommand::Health(reply) => {
+                // The numbers of a report should include what has already happened; snapshots catch up by their scan.
                 self.catch_up();
                 let _ = reply.send(self.health());
             }
@@ -145,6 +154,7 @@ impl Engine {
         self.state.ended.forget(now);
         self.sweep_flows_if_due(now);
         self.scan_owners_if_due(now);
+        // The dear one: a walk through all sockets, once a minute at most and only if records came.
         let doubts = if self.schedule.is_comparison_due(now, self.state.records) && self.capture.has(Program::DumpTcp) {
             // Namespaces that could not be read the last time may be gone by now.
             self.state.table.doubt_unreadable();
@@ -161,14 +171,18 @@ impl Engine {
     /// Ends the engine without losing anything in flight: the programs are detached, the rings are emptied, and the outputs
     /// write what waits.
     fn finish(&mut self) {
+        // First, so that the rings can run dry: the loop below ends because nothing writes to them any more.
         self.capture.detach();
         while self.drain() != 0 {}
         self.state.take_route_answers(LAST_ROUTE_ANSWERS, &mut self.publisher);
+        // One deadline for the backlog and the outputs together: it bounds how long the end of the daemon takes.
         let deadline = Instant::now() + CLOSE;
         while self.announce_backlog() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
+        // What is held back is written without what it waited for: it would be missing otherwise.
         self.state.publish_all(&mut self.publisher);
+        // After the last record, so that the sums are final; the maps can be read although the programs are detached.
         let losses = self.losses();
         self.report_losses(losses, self.state.clock.now(), true);
         self.publisher.publish_stop(&self.state.clock, losses.records());
@@ -181,6 +195,7 @@ impl Engine {
 fn wait(descriptors: &[BorrowedFd<'_>], limit: Duration) -> Option<usize> {
     let mut polled: Vec<PollFd<'_>> =
         descriptors.iter().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect();
+    // Cuts to whole milliseconds. All limits here are far below the maximum.
     let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
     if let Err(error) = poll(&mut polled, limit)
         && error != nix::errno::Errno::EINTR
@@ -188,5 +203,6 @@ fn wait(descriptors: &[BorrowedFd<'_>], limit: Duration) -> Option<usize> {
         // Never seen; without the pause this would be a busy loop.
         thread::sleep(GATHER);
     }
+    // The last, because `wake` comes last: a command must not wait for records to gather.
     polled.iter().rposition(|descriptor| descriptor.any().unwrap_or(false))
 }

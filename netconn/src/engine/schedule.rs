@@ -42,6 +42,7 @@ impl Schedule {
         Self {
             started_ns: now,
             looked_for_losses: (now, 0),
+            // The dump at the start is as good as a comparison.
             compared: (now, 0),
             swept_ns: now,
             retry: (0, TICK),
@@ -56,6 +57,7 @@ impl Schedule {
 
     /// Returns the time between two ticks, with this number of `records` received so far.
     pub(super) fn tick_pause(&self, records: u64) -> Duration {
+        // Nothing can be lost that nothing was written for: without records the slow pace is enough.
         if records == self.looked_for_losses.1 { TICK } else { BUSY_TICK }
     }
 
@@ -65,6 +67,7 @@ impl Schedule {
 
     /// Notes that losses are looked for now, and returns when they were before.
     pub(super) fn look_for_losses(&mut self, now: u64, records: u64) -> u64 {
+        // Each tick ends with a look for losses, so this is the time of the tick as well.
         std::mem::replace(&mut self.looked_for_losses, (now, records)).0
     }
 
@@ -87,6 +90,7 @@ impl Schedule {
 
     /// Notes that a dump has failed, and returns the pause until it is tried again.
     pub(super) fn dump_failed(&mut self, now: u64) -> Duration {
+        // The pause doubles: a dump that fails may cost as much as one that succeeds.
         let pause = self.retry.1;
         self.retry = (now + nanoseconds(pause), (pause * 2).min(RETRY_MAX));
         pause

@@ -109,18 +109,23 @@ impl Engine {
     /// 5. `State::part` writes rows with `encode::row`, and is all that later parts need.
     pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Rows {
         let RowsRequest { filter, is_array, closed_ns, cursor } = request;
+        // Later parts ask the kernel nothing: all parts share the facts of the first.
         if let Cursor::At(section, index, frozen) = cursor {
             return self.state.part(filter, *is_array, (*section, *index), frozen);
         }
+        // Only what the filter can show is scanned: a walk through the sockets is the largest part of the answer's
+        // time.
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
         let refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
         // Rows that are known to be wrong are repaired before they are shown.
         self.repair_if_needed(refreshed.doubts);
+        // After the repair, which may have found the ports already.
         if refreshed.lacks_ports {
             self.find_ports();
         }
         if datagrams {
+            // Brings the totals of flows up to now and ends those that are gone.
             self.sweep_flows();
         }
         self.state.first_part(filter, *is_array, *closed_ns, refreshed, &mut self.publisher)
@@ -137,6 +142,7 @@ impl State {
         Refreshed { live, since_ns, .. }: Refreshed,
         publisher: &mut Publisher,
     ) -> Rows {
+        // Holds the minisocks that no scan shows; they precede the first part.
         let mut out = BytesMut::new();
         let mut minisock_ends = HashSet::new();
         if filter.wants_minisocks() {
@@ -149,10 +155,12 @@ impl State {
                 Writer::new(&mut out, filter, is_array, Context::new(&self.clock, &mut self.names, &self.boot));
             over.iter().for_each(|connection| writer.write(connection, None));
         }
+        // UDP sockets: first the scan completes the table, then those are kept that no entry stands for.
         let now = self.clock.now();
         let (_, flows, mut effects) = self.tables(publisher);
         flows.refresh(&live.datagrams, now, &mut effects);
         let mut udp_sockets = live.datagrams;
+        // Judged once: a socket that gets a flow between two parts must not lose its row.
         udp_sockets.retain(|socket| !self.flows.shows(socket));
         let ended_since = closed_ns.map(|ago| now.saturating_sub(ago));
         let frozen = Arc::new(Frozen { minisocks: live.minisocks, udp_sockets, minisock_ends, ended_since });
@@ -173,6 +181,7 @@ impl State {
         frozen: &Arc<Frozen>,
     ) -> Rows {
         let mut out = BytesMut::with_capacity(PART_BYTES);
+        // Split, because the writer borrows the names while it walks the tables.
         let Self { table, flows, ended, processes, names, clock, boot, .. } = self;
         let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, boot));
         let first = usize::try_from(index).unwrap_or(usize::MAX);
@@ -196,6 +205,8 @@ impl State {
             }),
             Section::EndedFlows => writer.write_ended(&ended.flows, index, *ended_since, |_| false),
         };
+        // A section that is done is followed by the next that is not empty: each part costs the client a round trip
+        // through the queue of commands.
         let next = match next {
             Some(index) => Some((section, index)),
             None => self.section_after(section, frozen).map(|section| (section, 0)),
@@ -231,12 +242,15 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(out: &'a mut BytesMut, filter: &'a Filter, is_array: bool, context: Context<'a>) -> Self {
+        // A filter that keeps nothing out is not asked: names would be looked up for each row in vain.
         Self { out, filter: (!filter.is_everything()).then_some(filter), is_array, context }
     }
 
     /// Writes the rows of one part, and returns the index of the next row.
     fn write_part<C: Borrow<Connection>>(&mut self, connections: impl Iterator<Item = (usize, C)>) -> Option<u64> {
         for (count, (index, connection)) in connections.enumerate() {
+            // Counts entries that were looked at, not rows written: a filter that matches little must not hold up the
+            // engine.
             if count == ROWS_AT_ONCE {
                 return Some(index as u64);
             }
@@ -258,6 +272,7 @@ impl<'a> Writer<'a> {
             if count == ROWS_AT_ONCE {
                 return Some(number);
             }
+            // Ends are not quite in the order of their times, so the walk does not stop at the first that is too old.
             if entry.ended_ns >= since_ns && !is_shown(&entry.connection) {
                 self.write(&entry.connection, Some(entry));
             }

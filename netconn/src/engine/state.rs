@@ -104,6 +104,7 @@ impl State {
             ended: EndedLately::default(),
             route_lookups: RouteLookups::start(wake)?,
             clock: Clock::new(),
+            // 64 bits tell boots apart and keep the ids short, which are in each event.
             boot: sensor.boot.chars().take(16).collect(),
             sensor,
             records: 0,
@@ -120,6 +121,7 @@ impl State {
         self.records += 1;
         match decode(data) {
             Some(Record::Tcp(record)) => {
+                // Programs count lives from 1; 0 is left when the map of sockets was full.
                 self.records_without_memory += u64::from(record.state.generation == 0);
                 let (table, _, mut effects) = self.tables(publisher);
                 table.apply(record, &mut effects);
@@ -134,6 +136,8 @@ impl State {
             Some(Record::Flow(record)) => {
                 let (_, flows, mut effects) = self.tables(publisher);
                 flows.apply_flow(record, &mut effects);
+                // At once: until the kernel folds the socket, each datagram to a new peer takes room from other
+                // sockets.
                 self.fold_flows();
             }
             Some(Record::UdpSocket(record)) => {
@@ -147,6 +151,7 @@ impl State {
             Some(Record::Unsent(record)) => {
                 let (table, _, mut effects) = self.tables(publisher);
                 let attempt = table.apply_unsent(record, &mut effects);
+                // Comes back only if nobody can be asked: it is published now, without a reason.
                 if let Some(attempt) = attempt.and_then(|attempt| self.route_lookups.ask(attempt, record)) {
                     self.publish_failure(&attempt, None, publisher);
                 }
@@ -155,6 +160,7 @@ impl State {
             Some(Record::Fork(record)) => self.processes.fork(record),
             Some(Record::Exit(record)) => self.processes.exit(record),
             Some(Record::Cgroup(record, path)) => self.names.add_cgroup(record.id, path),
+            // Programs and daemon are built together, so this is damage. It is counted rather than fatal.
             None => self.unknown_records += 1,
         }
     }
@@ -164,6 +170,7 @@ impl State {
         &'a mut self,
         publisher: &'a mut Publisher,
     ) -> (&'a mut Table, &'a mut Flows, StateEffects<'a>) {
+        // One call borrows the tables and, apart from them, all that they have an effect on.
         let Self { table, flows, flow_maps, processes, names, ended, clock, .. } = self;
         (table, flows, StateEffects { flow_maps, processes, names, ended, clock, publisher })
     }
@@ -172,6 +179,7 @@ impl State {
     pub(super) fn take_route_answers(&mut self, patience: Duration, publisher: &mut Publisher) {
         let until = Instant::now() + patience;
         loop {
+            // All answers share the patience; without any left, those that are there are still taken.
             let left = until.saturating_duration_since(Instant::now());
             let Some((attempt, errno)) = self.route_lookups.next_answer(left) else { return };
             self.publish_failure(&attempt, errno, publisher);
@@ -208,6 +216,7 @@ impl State {
         let failure = errno.and_then(failure_of).unwrap_or(Failure::Other);
         let change = Change::Connect(Outcome::Failure(failure, errno.unwrap_or(0)));
         let (_, _, mut effects) = self.tables(publisher);
+        // The attempt failed when it was made, not when the routing tables answered.
         effects.emit(change, attempt, attempt.born_ns);
     }
 }
@@ -232,6 +241,7 @@ impl Effects for StateEffects<'_> {
     }
 
     fn emit(&mut self, change: Change, connection: &Connection, time_ns: u64) {
+        // Also without outputs and streams: `--closed` and the owners of TIME_WAIT come from there.
         self.ended.note(change, connection, time_ns);
         self.publisher.publish(self.clock, self.names, (change, connection, time_ns));
     }

@@ -23,6 +23,7 @@ pub enum Change {
 
 /// Reports that a connection or listener is up.
 pub(super) fn announce(connection: &mut Connection, now: u64, effects: &mut impl Effects) {
+    // Set before the event is emitted, because the end of the connection asks for it.
     connection.announced = true;
     let change = if connection.is_listener() { Change::Listen } else { Change::Connect(Outcome::Success) };
     effects.emit(change, connection, connection.up_since(now));
@@ -30,12 +31,14 @@ pub(super) fn announce(connection: &mut Connection, now: u64, effects: &mut impl
 
 /// Reports the end of a connection without its last record. If its beginning was held back, that is reported first.
 pub(super) fn finish(connection: &mut Connection, reason: CloseReason, now: u64, effects: &mut impl Effects) {
+    // An end without a beginning would be an event that nothing can be joined with.
     if !connection.announced && connection.is_up() {
         announce(connection, now, effects);
     }
     let change = match (connection.role, connection.announced) {
         (role::LISTENER, _) => Change::ListenEnd,
         (_, true) => Change::Close(reason, 0),
+        // Never up: the attempt failed for a reason that nobody saw.
         (_, false) => Change::Connect(Outcome::Failure(Failure::Other, 0)),
     };
     effects.emit(change, connection, now);
@@ -46,6 +49,7 @@ pub(super) fn last_change(connection: &Connection, record: &TcpRecord) -> Change
     match (connection.role, connection.announced) {
         (role::LISTENER, _) => Change::ListenEnd,
         (_, true) => {
+            // The marks of all records: the last one alone does not say which end sent the first FIN.
             let (reason, errno) = close_reason(record, connection.marks);
             Change::Close(reason, errno)
         }

@@ -35,15 +35,20 @@ impl Table {
         since_ns: u64,
         has_ended: impl Fn(u64) -> bool,
     ) -> Comparison {
+        // A number for each comparison marks the entries that it met, so that nothing has to be reset before the next.
         self.comparisons = self.comparisons.wrapping_add(1);
         let (mut met, mut missed, mut lacks_ports, mut needs_dump) = (0, 0, false, false);
         for CountersRecord { socket, bytes_sent, bytes_received, state, .. } in counters {
             let slot = self.by_socket.get(socket).copied();
             if let Some(entry) = slot.and_then(|slot| self.connections.get_mut(slot)) {
+                // The counters of other packets come with state changes only.
                 (entry.totals.bytes_sent, entry.totals.bytes_received) = (*bytes_sent, *bytes_received);
+                // Counts an entry once, even if the walk shows its socket twice: the kernel may move it to another
+                // bucket meanwhile.
                 met += usize::from(entry.compared != self.comparisons);
                 entry.compared = self.comparisons;
                 lacks_ports |= entry.lacks_port();
+                // An entry that has changed since the scan began may be newer than what the scan saw.
                 missed += usize::from(entry.changed_ns < since_ns && u32::from(entry.state) != *state);
             } else {
                 // The table has no half-open connections, and nothing remembers whether a listener has ended since.
@@ -65,6 +70,7 @@ impl Table {
                     needs_dump |= is_open && !self.unreadable.contains(entry.namespace);
                 }
             }
+            // Attempts that the walk has not met: they get into the kernel's table only with their port.
             lacks_ports = self.has_attempts_without_port();
         }
         Comparison { missed, lacks_ports, needs_dump }

@@ -37,6 +37,7 @@ impl Coverage {
     /// Prepares the verdict on what is gone, from all `connections` of a table.
     pub(super) fn judge<'a>(&'a self, connections: impl Iterator<Item = &'a Connection>) -> Verdicts<'a> {
         let open = self.open_sockets.as_ref().map(|open| {
+            // From sockets to namespaces once, so that the verdict on each connection is one look-up.
             let open = connections.filter(|connection| open.contains(&connection.socket));
             open.map(|connection| connection.namespace).collect()
         });
@@ -56,6 +57,7 @@ impl Verdicts<'_> {
     /// namespace does not contain it.
     pub(super) fn end_of(&self, connection: &Connection, is_absent: bool) -> Option<CloseReason> {
         if self.coverage.reads(connection) {
+            // The dump read this namespace: what it lacks is gone.
             return is_absent.then_some(CloseReason::Unknown);
         }
         // A namespace without processes and without a name cannot be read. It exists as long as one of its sockets is open.
@@ -101,6 +103,7 @@ pub(super) struct Dumps {
 impl Dumps {
     /// Begins a dump: from here on the ends of sockets are noted.
     pub(super) fn begin(&mut self) {
+        // Starts at 1: entries that no dump has seen have 0.
         self.begun = self.begun.saturating_add(1);
         self.ended = Some(HashMap::default());
     }

@@ -26,6 +26,7 @@ impl Table {
         dump.sort_by_key(|record| record.new_state != tcp_state::LISTEN);
         for record in &mut dump {
             record.state.role = self.role_in_dump(record);
+            // A later life of the same socket is not over: `connect` to `AF_UNSPEC` keeps the number.
             let has_ended = ended.get(&record.socket).is_some_and(|life| *life >= record.state.generation);
             if !has_ended && is_shown(record) {
                 self.apply(record, effects);
@@ -34,7 +35,9 @@ impl Table {
         if coverage.is_first_of_two {
             return;
         }
+        // What is left was not in the dump: it is gone, or it is where the dump could not look.
         let verdicts = coverage.judge(self.connections.iter());
+        // Collected first, because removing changes what is walked.
         let gone: Vec<_> = self
             .connections
             .starting_at(0)
@@ -42,9 +45,12 @@ impl Table {
             .filter(|(_, entry)| entry.generation != 0 && entry.seen != self.dumps.begun())
             .filter_map(|(slot, entry)| Some((slot, verdicts.end_of(entry, true)?)))
             .collect();
+        // The time of the dump, as the kernel wrote it: the end was before, nobody knows when.
         let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(0);
         for (slot, reason) in gone {
             if let Some(mut entry) = self.remove(slot) {
+                // A connection must not end before it was established: a record that came during the dump may be later
+                // than its last record.
                 let now = now.max(entry.established_ns);
                 finish(&mut entry, reason, now, effects);
             }
@@ -73,6 +79,7 @@ impl Table {
     /// Returns the role of a socket in a dump. For sockets that are older than netconn it is inferred: a connection to a
     /// port with a listener is incoming.
     fn role_in_dump(&self, record: &TcpRecord) -> u32 {
+        // A listener shows its role by its state; an attempt is outgoing whatever listens on its port.
         if record.state.role != role::UNKNOWN || matches!(record.new_state, tcp_state::LISTEN | tcp_state::SYN_SENT) {
             return record.state.role;
         }
@@ -83,6 +90,7 @@ impl Table {
 
 /// Returns whether a record of a dump is a connection. Half-open connections are not reported, see `inet_sock_set_state`.
 fn is_shown(record: &TcpRecord) -> bool {
+    // With an owner of its own it is a Fast Open connection that a process has accepted already.
     let is_half_open = record.new_state == tcp_state::SYN_RECV
         && record.state.role == role::PASSIVE
         && matches!(record.state.owner.how, attribution::LISTENER | attribution::UNKNOWN);

@@ -29,12 +29,15 @@ impl Table {
     fn set_owner(&mut self, socket: u64, generation: Option<u32>, owner: &Owner, now: u64, effects: &mut impl Effects) {
         let slot = self.by_socket.get(&socket);
         let Some(connection) = slot.and_then(|slot| self.connections.get_mut(*slot)) else { return };
+        // The record is about an earlier life whose end was applied meanwhile, or about one whose beginning was lost.
         if generation.is_some_and(|life| life != connection.generation) {
             return;
         }
         connection.owner = *owner;
+        // A dump that is running may have read the socket before: it must not put the old owner back.
         connection.owned_in = self.dumps.begun();
         connection.process = effects.process(owner);
+        // What the event waited for is there.
         if connection.waiting && !connection.announced {
             announce(connection, now, effects);
         }
@@ -49,9 +52,11 @@ impl Table {
         let mut processes: HashSet<_> = processes.into_iter().collect();
         let is_open = |entry: &&Connection| {
             matches!(entry.state, tcp_state::LISTEN | tcp_state::ESTABLISHED | tcp_state::CLOSE_WAIT)
+                // An outgoing connection stays with the process that connected, even after that has ended.
                 && entry.role != role::ACTIVE
         };
         let owners = self.connections.iter().filter(is_open).map(|entry| (entry.owner.tgid, entry.owner.start_ns));
+        // `take` returns each process once, however many sockets it owned.
         owners.filter_map(|owner| processes.take(&owner)).collect()
     }
 
