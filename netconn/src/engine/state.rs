@@ -121,7 +121,7 @@ impl State {
         self.records += 1;
         match decode(data) {
             Some(Record::Tcp(record)) => {
-                // Programs count lives from 1; 0 is left when the map of sockets was full.
+                // Programs count lives from 1: 0 means that there was no memory to count in.
                 self.records_without_memory += u64::from(record.state.generation == 0);
                 let (table, _, mut effects) = self.tables(publisher);
                 table.apply(record, &mut effects);

@@ -41,10 +41,10 @@ impl Table {
         for CountersRecord { socket, bytes_sent, bytes_received, state, .. } in counters {
             let slot = self.by_socket.get(socket).copied();
             if let Some(entry) = slot.and_then(|slot| self.connections.get_mut(slot)) {
-                // The counters of other packets come with state changes only.
+                // Bytes only: all other counters are as of the last state change.
                 (entry.totals.bytes_sent, entry.totals.bytes_received) = (*bytes_sent, *bytes_received);
-                // Counts an entry once, even if the walk shows its socket twice: the kernel may move it to another
-                // bucket meanwhile.
+                // Counts an entry once, also if the walk shows its socket twice: `met` decides below whether one was
+                // missing.
                 met += usize::from(entry.compared != self.comparisons);
                 entry.compared = self.comparisons;
                 lacks_ports |= entry.lacks_port();

@@ -94,6 +94,8 @@ impl Table {
     pub fn apply(&mut self, record: &TcpRecord, effects: &mut impl Effects) {
         let now = record.header.time_ns;
         let known = self.by_socket.get(&record.socket).copied();
+        // Finds the entry of this life, or makes one: the first record that arrives need not be the first that was
+        // written.
         let (slot, is_new) = match known {
             Some(slot) if self.is_same_life(slot, record) => (slot, false),
             known => {
@@ -105,25 +107,35 @@ impl Table {
             }
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
+        // Also if the record turns out to be outdated: the socket exists, and a dump must not take it for gone.
         connection.seen = self.dumps.begun();
+        // Without memory there are no sequence numbers, and records are taken in the order in which they arrive.
         let is_counted = connection.generation != 0 && record.state.generation != 0;
         if is_counted && connection.sequence > record.state.sequence {
             return; // A dump read the socket before the change that is applied already.
         }
         connection.update(record);
+        // A new entry has taken its owner from the record already.
         if !is_new && connection.update_owner(record, self.dumps.begun()) {
             connection.process = effects.process(&connection.owner);
         }
+        // Decides when the event of the beginning is emitted: now, when the acceptor is known, or when the outputs have
+        // room.
         if !connection.announced && connection.is_up() {
+            // A last record ends the wait: the beginning must precede the end.
             let waits = self.has_acceptors && connection.waits_for_acceptor() && record.new_state != tcp_state::CLOSE;
+            // Only iterators write records without a change.
             let is_from_dump = record.old_state == record.new_state;
             match (waits, is_from_dump) {
+                // In the queue already: a second place there would put the deadline off.
                 (true, _) if connection.waiting => {}
                 (true, _) => self.pending.wait(slot, connection, now + ACCEPT_WAIT_NS),
+                // The next dump may queue it again. That does no harm: the queue skips what is announced.
                 (false, true) => self.pending.defer(slot, connection),
                 (false, false) => announce(connection, now, effects),
             }
         }
+        // Last, so that the end carries the totals, the owner and the marks of this record.
         if record.new_state == tcp_state::CLOSE
             && let Some(connection) = self.remove(slot)
         {
@@ -137,6 +149,7 @@ impl Table {
         let attempt = &record.attempt;
         let now = attempt.header.time_ns;
         let known = self.by_socket.get(&attempt.socket).copied();
+        // A later life has begun before this record arrived: its entry stays.
         let is_earlier = |entry: &Connection| entry.generation <= attempt.state.generation;
         // The end of the earlier life was lost.
         if let Some(slot) = known.filter(|slot| self.connections.get(*slot).is_some_and(is_earlier))
@@ -146,6 +159,7 @@ impl Table {
         }
         let mut connection = Connection::from_tcp(attempt, effects.process(&attempt.state.owner));
         connection.update(attempt);
+        // No trampolines: nothing reported what `connect` returned. The routing tables are asked.
         if attempt.error == UNKNOWN_U32 {
             return Some(connection);
         }
@@ -182,6 +196,7 @@ impl Table {
 
     /// Returns the number of entries in each state that has any.
     pub fn states(&self) -> impl Iterator<Item = (u8, usize)> {
+        // States are below 13 (`include/net/tcp_states.h`); 16 leaves room for new ones.
         let mut counts = [0; 16];
         for entry in self.connections.iter() {
             if let Some(count) = counts.get_mut(usize::from(entry.state)) {
@@ -200,6 +215,7 @@ impl Table {
     pub fn set_port(&mut self, socket: u64, port: u16) {
         let slot = self.by_socket.get(&socket);
         if let Some(entry) = slot.and_then(|slot| self.connections.get_mut(*slot))
+            // A record may have brought it since the scan, and is right about an entry that has lived on.
             && entry.local.port == 0
         {
             entry.local.port = port;
@@ -207,6 +223,7 @@ impl Table {
     }
 
     fn is_same_life(&self, slot: u32, record: &TcpRecord) -> bool {
+        // Life 0 is unknown, so it cannot contradict: without memory a socket has one entry for all its lives.
         let is_same = |known: u32| known == 0 || record.state.generation == 0 || known == record.state.generation;
         self.connections.get(slot).is_some_and(|entry| is_same(entry.generation))
     }
@@ -221,6 +238,7 @@ impl Table {
             && let Some(listener) = self.listener_of(&connection)
             && listener.owner.tgid != 0
         {
+            // Marked as such, so that a process that uses the connection replaces it.
             connection.owner = Owner { how: attribution::LISTENER, ..listener.owner };
         }
         connection.process = effects.process(&connection.owner);
@@ -240,6 +258,8 @@ impl Table {
 
     fn insert(&mut self, connection: Connection) -> u32 {
         let socket = connection.socket;
+        // Read before the slot takes the connection. Several sockets can listen on one port (other addresses,
+        // `SO_REUSEPORT`).
         let listens_at = connection.is_listener().then_some((connection.namespace, connection.local.port));
         let slot = self.connections.insert(connection);
         self.by_socket.insert(socket, slot);
@@ -256,11 +276,14 @@ impl Table {
         if connection.is_listener()
             && let Some(slots) = self.listeners.get_mut(&listens_at)
         {
+            // The key was made of the same members: a listener keeps role, namespace and local end, see
+            // `Connection::update`.
             slots.retain(|other| *other != slot);
             if slots.is_empty() {
                 self.listeners.remove(&listens_at);
             }
         }
+        // A dump that is being taken may still contain this life.
         self.dumps.note_end(connection.socket, connection.generation);
         Some(connection)
     }

@@ -45,12 +45,14 @@ impl EndedConnections {
         if !matches!(change, Change::Close(..) | Change::Connect(Outcome::Failure(..))) {
             return;
         }
+        // Here as well as in ticks: a burst of ends must not push out what is still young while old ends take room.
         self.forget(now);
         if self.entries.len() >= ENTRIES_MAX {
             self.forget_oldest();
         }
         let entry = Ended { connection: connection.clone(), ended_ns: now, change };
         if let Some(key) = self.key(&entry) {
+            // A later connection between the same ends replaces the earlier one: the kernel has one minisock for both.
             self.by_ends.insert(key, self.first + self.entries.len() as u64);
         }
         self.entries.push_back(entry);
@@ -73,6 +75,8 @@ impl EndedConnections {
         }
         self.first += 1;
         if self.entries.is_empty() {
+            // Gives memory back. `first` stays: numbers are never used again, so that the cursor of a snapshot stays
+            // valid.
             (self.entries, self.by_ends) = Default::default();
         }
     }
@@ -80,6 +84,7 @@ impl EndedConnections {
     /// Returns the key in `by_ends` of an entry that the kernel may keep as a minisock. The end that closes first does, see
     /// `tcp_time_wait` in `net/ipv4/tcp_minisocks.c`.
     fn key(&self, entry: &Ended) -> Option<u64> {
+        // With an errno the connection was reset, and a reset leaves no minisock.
         let Ended { connection, change: Change::Close(_, 0), .. } = entry else { return None };
         let stays = matches!(connection.state, tcp_state::FIN_WAIT2 | tcp_state::CLOSING);
         if stays { Some(self.hash(&ends(connection)?)) } else { None }
@@ -91,6 +96,8 @@ impl EndedConnections {
 
     /// Returns the last connection between two ends that may be left as a minisock.
     fn get(&self, between: &Ends) -> Option<&Connection> {
+        // A hash instead of the ends saves 60 bytes an entry; the ends are compared below, because two may have one
+        // hash.
         let number = self.by_ends.get(&self.hash(between))?;
         let entry = self.entries.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?;
         (ends(&entry.connection)? == *between).then_some(&entry.connection)
@@ -100,6 +107,7 @@ impl EndedConnections {
     pub fn connection_of(&self, minisock: &TcpRecord) -> Connection {
         let shown = bare_connection_of(minisock);
         match ends(&shown).and_then(|ends| self.get(&ends)) {
+            // A copy, because minisocks are shown beside the entry that stays remembered as ended.
             Some(known) => Connection { state: minisock.new_state, ..known.clone() },
             None => shown,
         }
@@ -108,6 +116,7 @@ impl EndedConnections {
     /// Returns the connections that became minisocks after `from_ns` and are not among those `known`. Connections whose end
     /// was not observed are left out: their end time is unknown.
     pub fn minisocks_since(&self, from_ns: u64, known: &HashSet<Ends>) -> Vec<Connection> {
+        // From the latest backwards: a scan takes a tenth of a second, and 65,536 entries need not be walked for it.
         let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
         let is_observed = |entry: &&Ended| {
             !matches!(entry.change, Change::Close(CloseReason::Unknown | CloseReason::NamespaceGone, _))
@@ -125,6 +134,8 @@ impl EndedConnections {
 
     /// Returns the entries from a number on, with their numbers.
     pub fn from_number(&self, number: u64) -> impl Iterator<Item = (u64, &Ended)> {
+        // Entries before `first` have been forgotten since the cursor was made: the walk goes on with the oldest that
+        // is left.
         let skipped = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
         (number.max(self.first)..).zip(self.entries.iter().skip(skipped))
     }

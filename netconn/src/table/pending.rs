@@ -25,11 +25,13 @@ impl Pending {
 
     /// Holds an entry back until there is room for its event.
     pub(super) fn defer(&mut self, slot: u32, connection: &Connection) {
+        // Due at once: only the outputs decide how long it waits.
         self.backlog.push(slot, connection, 0);
     }
 
     /// Returns whether entries may be left that dumps have found.
     pub(super) fn has_backlog(&self) -> bool {
+        // May say yes for entries that are announced or gone: `announce_backlog` drops those.
         !self.backlog.0.is_empty()
     }
 
@@ -67,6 +69,7 @@ impl Pending {
         effects: &mut impl Effects,
     ) {
         for queue in [&mut self.waiting, &mut self.backlog] {
+            // Whatever its deadline.
             queue.announce(slots, (usize::MAX, u64::MAX), now, effects);
         }
     }
@@ -98,6 +101,8 @@ impl Held {
     /// Returns whether `connection` is the entry that was held back, and still is.
     fn is_held(&self, connection: &Connection) -> bool {
         let Connection { socket, generation, born_ns, announced, .. } = connection;
+        // Flows of one socket have generation 0 and differ in their birth; lives of a TCP socket differ in the
+        // generation.
         (*socket, *generation, *born_ns) == (self.socket, self.generation, self.born_ns) && !announced
     }
 }
@@ -111,11 +116,14 @@ impl Queue {
     /// Returns the first entry that is still to be announced; those before it leave the queue.
     fn first<T: AsRef<Connection>>(&mut self, slots: &Slots<T>) -> Option<Held> {
         while let Some(first) = self.0.front() {
+            // Entries leave the queue lazily: to search it for each that is announced or removed early would cost a
+            // walk each time.
             if slots.get(first.slot).is_some_and(|entry| first.is_held(entry.as_ref())) {
                 return Some(*first);
             }
             self.0.pop_front();
         }
+        // After a start it held all connections. `pop_front` never shrinks it.
         if self.0.capacity() > KEPT_CAPACITY {
             self.0 = VecDeque::new();
         }
@@ -134,6 +142,7 @@ impl Queue {
         while count < limit
             && let Some(first) = self.first(slots).filter(|first| first.until_ns <= due_ns)
         {
+            // Before it is announced, so that the loop ends: each turn takes one entry out.
             self.0.pop_front();
             if let Some(entry) = slots.get_mut(first.slot) {
                 announce(entry.as_mut(), now, effects);

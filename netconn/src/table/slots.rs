@@ -41,11 +41,13 @@ impl<T> Slots<T> {
     pub(super) fn starting_at(&self, slot: usize) -> impl Iterator<Item = (u32, &T)> {
         let first = u32::try_from(slot).unwrap_or(u32::MAX);
         let slots = self.slots.get(slot..).unwrap_or_default();
+        // Free slots are skipped but counted: slots are positions that a caller comes back to.
         slots.iter().zip(first..).filter_map(|(value, slot)| Some((slot, value.as_ref()?)))
     }
 
     /// Adds a value and returns its slot.
     pub(super) fn insert(&mut self, value: T) -> u32 {
+        // The slot that was freed last: its memory is most likely in the cache.
         if let Some(slot) = self.free.pop() {
             if let Some(free) = self.slots.get_mut(slot as usize) {
                 *free = Some(value);
@@ -60,6 +62,7 @@ impl<T> Slots<T> {
     pub(super) fn remove(&mut self, slot: u32) -> Option<T> {
         let value = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
+        // Only an empty table can shrink: the slot of an entry must not change while snapshots walk.
         if self.len() == 0 && self.slots.len() > KEPT_CAPACITY {
             *self = Self::default();
         }

@@ -25,15 +25,18 @@ impl Flows {
     /// Applies a dump that was taken since [`begin_dump`](Self::begin_dump). All records that came meanwhile must have been
     /// applied. Entries that are not in the dump, although it covers them, have ended unseen.
     pub fn end_dump(&mut self, sockets: &[UdpSocketRecord], coverage: &Coverage, now: u64, effects: &mut impl Effects) {
+        // Asked before `end`, after which no dump is the first.
         let is_first = self.dumps.is_first();
         let Some(closed) = self.dumps.end() else { return };
         let mut found: hashbrown::HashSet<u64, foldhash::fast::RandomState> = hashbrown::HashSet::default();
         for record in sockets {
+            // Also of sockets that get no entry: they may have flows, which are not gone.
             found.insert(record.socket);
             let is_closed = closed.contains_key(&record.socket) || self.recent.has_socket(record.socket);
             if is_closed || !is_shown(record, is_first) {
                 continue;
             }
+            // Before the socket is added: a new entry has its owner from the record.
             self.update_owner(record, now, effects);
             if let Some(slot) = self.update_or_insert(record, now, effects)
                 && let Some(entry) = self.entries.get(slot)
@@ -44,8 +47,11 @@ impl Flows {
         let verdicts = coverage.judge(self.entries.connections());
         let entries = self.entries.slots.starting_at(0).map(|(slot, entry)| (slot, &entry.connection));
         let gone: Vec<_> = entries
+            // What began during the dump may be missing from it.
             .filter(|(_, connection)| connection.changed_ns < self.dump_began_ns)
             .filter_map(|(slot, connection)| {
+                // Flows of ICMP and raw sockets have sockets that no dump of UDP shows: the map of flows decides about
+                // these.
                 let is_absent = is_in_dumps(connection) && !found.contains(&connection.socket);
                 Some((slot, verdicts.end_of(connection, is_absent)?))
             })
@@ -68,6 +74,7 @@ impl Flows {
                 !self.unreadable.contains(connection.namespace)
             }
         };
+        // A socket gets its number a moment before it is in the kernel's table.
         let mut settled = self.entries.connections().filter(|connection| connection.changed_ns + SETTLED_NS < since_ns);
         settled.any(is_doubtful)
     }

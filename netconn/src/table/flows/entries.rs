@@ -110,6 +110,7 @@ impl Entries {
     /// Adds an entry and returns its slot. There must not be an entry for the same flow or socket.
     pub(super) fn insert(&mut self, kind: EntryKind, connection: Connection) -> u32 {
         let socket = self.sockets.entry(connection.socket).or_default();
+        // The index is where `push` puts the flow below; of other kinds nobody reads it.
         let slot = self.slots.insert(Entry { connection, kind, index: socket.flows.len() });
         match kind {
             EntryKind::Flow(key) => {
@@ -132,6 +133,7 @@ impl Entries {
                 if entry.index < socket.flows.len() {
                     socket.flows.swap_remove(entry.index);
                 }
+                // `swap_remove` has moved the last flow here; nothing was moved if this was the last.
                 if let Some(moved) = socket.flows.get(entry.index)
                     && let Some(moved) = self.slots.get_mut(*moved)
                 {
@@ -141,6 +143,7 @@ impl Entries {
             EntryKind::Bound => socket.bound = None,
             EntryKind::Connected => socket.connected = None,
         }
+        // A socket without entries is forgotten, and its owner with it.
         if socket.slots().next().is_none() {
             self.sockets.remove(&entry.connection.socket);
         }

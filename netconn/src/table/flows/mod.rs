@@ -162,6 +162,7 @@ impl Flows {
     /// Applies the record of a new flow.
     pub fn apply_flow(&mut self, record: &FlowRecord, effects: &mut impl Effects) {
         let FlowRecord { header, key, flow } = record;
+        // A sweep was faster than the record, or the flow is over already.
         let Some((slot, true)) = self.find_or_insert(key, flow, effects) else { return };
         if self.recent.has_socket(key.socket) {
             self.end(slot, CloseReason::Local, header.time_ns, effects);
@@ -206,6 +207,7 @@ impl Flows {
                 return Some((slot, false));
             }
             if born_ns >= flow.first_ns {
+                // An older flow than the known one: the record, or what a sweep read, is outdated.
                 return (born_ns == flow.first_ns).then_some((slot, false));
             }
             // The kernel's map has dropped the earlier flow: its final counters are lost.
@@ -216,6 +218,7 @@ impl Flows {
         }
         let mut connection = Connection::from_flow(key, flow, None);
         connection.preexisting = flow.first_ns < self.began_ns;
+        // The record was written before the owner was known, and read after.
         if is_vague(&connection.owner)
             && let Some(owner) = self.entries.socket(key.socket).and_then(|socket| socket.owner)
         {
@@ -234,6 +237,8 @@ impl Flows {
         let Some(socket) = self.entries.socket_mut(key.socket) else { return };
         if !socket.is_folded && (is_folded || socket.flows.len() > self.limits.flows / FOLDED_FROM as usize) {
             socket.is_folded = true;
+            // A folded flow shows that the kernel folds the socket already: for lack of room, or because many flows
+            // began in one second.
             if !is_folded {
                 self.to_fold.push(key.socket);
             }
@@ -244,6 +249,7 @@ impl Flows {
     fn announce_or_wait(&mut self, slot: u32, now: u64, effects: &mut impl Effects) {
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let connection = &mut entry.connection;
+        // A flow whose record comes late has waited long enough.
         let is_young = connection.born_ns.saturating_add(OWNER_WAIT_NS) > now;
         if is_vague(&connection.owner) && is_young {
             self.pending.wait(slot, connection, now + OWNER_WAIT_NS);
@@ -254,6 +260,7 @@ impl Flows {
 
     /// Ends an entry. A flow is taken out of the kernel's map, with its final counters.
     fn end(&mut self, slot: u32, reason: CloseReason, now: u64, effects: &mut impl Effects) {
+        // Taken out in every case: a flow that stayed in the map would come back with the next sweep.
         let final_flow = match self.entries.get(slot) {
             Some(Entry { kind: EntryKind::Flow(key), .. }) => effects.take_flow(key),
             _ => None,
@@ -279,17 +286,21 @@ impl Flows {
                     socket.is_folded = false;
                 }
             }
+            // The map may have begun a later flow under the same key since: its counters are not of this one. A folded
+            // flow has one time of birth for each CPU that began it, so it is not asked for it.
             if let Some(flow) = final_flow.filter(|flow| key.version == 0 || flow.first_ns == connection.born_ns) {
                 connection.set_counters(&flow);
             }
         }
         if kind != EntryKind::Bound {
+            // Late records of this flow must not begin it again.
             self.recent.add_flow(connection.socket, connection.born_ns);
         } else if connection.state != UNCONNECTED {
             // It was announced as a listener, so it ends as one, even if it is connected now.
             (connection.state, connection.remote) = (UNCONNECTED, None);
         }
         let last_ns = connection.exchanged.as_ref().map_or(0, |exchanged| exchanged.last_ns);
+        // The last datagram may be later than the record of the end: another CPU counted it.
         finish(&mut connection, reason, now.max(last_ns), effects);
     }
 }

@@ -22,6 +22,7 @@ pub(super) struct RecentEnds {
 
 impl RecentEnds {
     pub(super) fn add_flow(&mut self, socket: u64, born_ns: u64) {
+        // A flood shortens the memory rather than let it grow; `aged_ns` stays, so that `age` may shorten it once more.
         if self.young.len() >= ENDS_MAX {
             self.old = std::mem::take(&mut self.young);
         }
@@ -42,6 +43,7 @@ impl RecentEnds {
 
     /// Forgets old ends if it is time to; `now` in nanoseconds since boot.
     pub(super) fn age(&mut self, now: u64) {
+        // Each end is kept for one to two periods, without a time for each.
         if now.saturating_sub(self.aged_ns) >= KEPT_NS {
             self.old = std::mem::take(&mut self.young);
             self.aged_ns = now;
