@@ -196,7 +196,7 @@ impl Table {
 
     /// Returns the number of entries in each state that has any.
     pub fn states(&self) -> impl Iterator<Item = (u8, usize)> {
-        // States are below 13 (`include/net/tcp_states.h`); 16 leaves room for new ones.
+        // States are below 14 (`TCP_MAX_STATES` in `include/net/tcp_states.h`).
         let mut counts = [0; 16];
         for entry in self.connections.iter() {
             if let Some(count) = counts.get_mut(usize::from(entry.state)) {

@@ -52,7 +52,7 @@ impl EndedConnections {
         }
         let entry = Ended { connection: connection.clone(), ended_ns: now, change };
         if let Some(key) = self.key(&entry) {
-            // A later connection between the same ends replaces the earlier one: the kernel has one minisock for both.
+            // Replaces an earlier connection between the same ends: the kernel keeps one minisock of them, the later.
             self.by_ends.insert(key, self.first + self.entries.len() as u64);
         }
         self.entries.push_back(entry);
@@ -96,7 +96,7 @@ impl EndedConnections {
 
     /// Returns the last connection between two ends that may be left as a minisock.
     fn get(&self, between: &Ends) -> Option<&Connection> {
-        // A hash instead of the ends saves 60 bytes an entry; the ends are compared below, because two may have one
+        // By a hash, which is a fifth of the size of the ends. The ends are compared below, because two may have one
         // hash.
         let number = self.by_ends.get(&self.hash(between))?;
         let entry = self.entries.get(usize::try_from(number.checked_sub(self.first)?).ok()?)?;

@@ -47,7 +47,6 @@ impl<T> Slots<T> {
 
     /// Adds a value and returns its slot.
     pub(super) fn insert(&mut self, value: T) -> u32 {
-        // The slot that was freed last: its memory is most likely in the cache.
         if let Some(slot) = self.free.pop() {
             if let Some(free) = self.slots.get_mut(slot as usize) {
                 *free = Some(value);

@@ -25,6 +25,7 @@ impl Connection {
         let protocol = if is_folded { flow.protocol } else { key.protocol };
         let remote = End { address: address(family, &key.remote_address), port: key.remote_port };
         let mut connection = Self {
+            // Who sent the first datagram began the flow.
             role: if flow.is_outgoing != 0 { role::ACTIVE } else { role::PASSIVE },
             state: tcp_state::ESTABLISHED,
             protocol,
@@ -52,6 +53,7 @@ impl Connection {
     pub fn from_udp_socket(record: &UdpSocketRecord, process: Option<Rc<Process>>) -> Self {
         let mut connection = Self {
             role: role::LISTENER,
+            // The kernel's `sk_protocol` is wider than the protocol number of IP; 255 stands for none of these.
             protocol: u8::try_from(record.protocol).unwrap_or(u8::MAX),
             namespace: record.state.namespace,
             local: End { address: address(record.family, &record.local_address), port: record.local_port },
@@ -62,6 +64,7 @@ impl Connection {
         };
         connection.set_peer(record);
         if record.marks & datagram_mark::CONNECTED != 0 {
+            // Whether it asks or answers shows only in its datagrams.
             connection.role = role::UNKNOWN;
         }
         connection
@@ -80,12 +83,15 @@ impl Connection {
         (self.totals.bytes_sent, self.totals.bytes_received) = (flow.bytes_sent, flow.bytes_received);
         if let Some(exchanged) = &mut self.exchanged {
             (exchanged.packets_sent, exchanged.packets_received) = (flow.packets_sent, flow.packets_received);
+            // The kernel writes the two at different moments: a flow that was just begun may not have a last datagram
+            // yet.
             exchanged.last_ns = flow.last_ns.max(flow.first_ns);
         }
     }
 
     /// Turns a connected UDP socket into a flow without counters.
     pub(in crate::table) fn into_uncounted_flow(mut self) -> Self {
+        // It has called `connect`.
         self.role = role::ACTIVE;
         self.exchanged = Some(Box::new(Exchanged {
             packets_sent: UNKNOWN_U64,
@@ -102,7 +108,9 @@ impl Connection {
 /// Returns the first message of a flow of ICMP.
 fn icmp(protocol: u8, flow: &Flow) -> Option<Icmp> {
     let is_echo = match protocol {
+        // Echo reply and request; of other types the field has other meanings (RFC 792).
         IPPROTO_ICMP => matches!(flow.icmp_type, 0 | 8),
+        // Echo request and reply (RFC 4443).
         IPPROTO_ICMPV6 => matches!(flow.icmp_type, 128 | 129),
         _ => return None,
     };

@@ -141,6 +141,8 @@ impl Connection {
 
     /// Returns whether the event should be held back until the accepting process is known.
     pub(super) fn waits_for_acceptor(&self) -> bool {
+        // What existed before netconn was accepted long ago, and no process accepts subflows: the kernel adds them to
+        // the MPTCP socket.
         self.role == role::PASSIVE && !self.preexisting && !self.is_accepted() && !self.is_subflow()
     }
 
@@ -167,6 +169,7 @@ impl Connection {
     /// Returns since when it is up, nanoseconds since boot; `now` if that is not known.
     pub(super) fn up_since(&self, now: u64) -> u64 {
         match (self.role, self.established_ns) {
+            // A flow is up with its first datagram.
             _ if self.is_flow() && self.born_ns != 0 => self.born_ns,
             (role::LISTENER, _) if self.born_ns != 0 => self.born_ns,
             (role::LISTENER, _) | (_, 0) => now,
@@ -210,6 +213,8 @@ impl Connection {
             local: self.local,
             remote: self.remote,
             pid: (self.owner.tgid != 0).then_some(self.owner.tgid),
+            // The name as of the last `exec`. Callers with the names at hand replace it by the name when the socket was
+            // used.
             process: identity.map(|identity| &*identity.name),
             executable: identity.and_then(|identity| identity.path.as_deref()),
             user: None,
@@ -236,8 +241,10 @@ impl AsMut<Self> for Connection {
 /// Returns the address in a record; IPv4-mapped IPv6 addresses become IPv4.
 fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
     if family == AF_INET6 {
+        // A socket of `AF_INET6` can speak IPv4. Both ends of such a connection must look the same in filters and ids.
         Ipv6Addr::from(*bytes).to_canonical()
     } else {
+        // IPv4 is in the first four bytes, in network byte order.
         let [a, b, c, d, ..] = *bytes;
         Ipv4Addr::new(a, b, c, d).into()
     }

@@ -13,6 +13,8 @@ impl Connection {
     pub(in crate::table) fn from_tcp(record: &TcpRecord, process: Option<Rc<Process>>) -> Self {
         let old = record.old_state;
         let role = match (record.state.role, old) {
+            // The socket is older than netconn: the state it leaves says how it got there. SYN_RECV from both sides at
+            // once is taken for the common case.
             (role::UNKNOWN, tcp_state::LISTEN) => role::LISTENER,
             (role::UNKNOWN, tcp_state::SYN_SENT) => role::ACTIVE,
             (role::UNKNOWN, tcp_state::SYN_RECV) => role::PASSIVE,
@@ -24,6 +26,7 @@ impl Connection {
         Self {
             generation: record.state.generation,
             role,
+            // The state before: `update` moves it on, and the table sees a change.
             state: old,
             protocol: IPPROTO_TCP,
             namespace: record.namespace,
@@ -40,7 +43,9 @@ impl Connection {
     /// Applies a record, apart from its owner.
     pub(in crate::table) fn update(&mut self, record: &TcpRecord) {
         self.sequence = record.state.sequence;
+        // Collected: records can be lost or outdated, marks are never taken back within a life.
         self.marks |= record.state.marks;
+        // A record without memory does not know the time: the known one stays.
         if record.state.established_ns != 0 {
             self.established_ns = record.state.established_ns;
         }
@@ -75,6 +80,7 @@ impl Connection {
         let owner = record.state.owner;
         // The dump may have read the socket before its owner changed.
         let is_from_dump = record.old_state == record.new_state && self.owned_in != dump;
+        // A dump is right about any owner but the listener's, which is what a socket has before a process uses it.
         let is_better = owner.tgid != 0
             && owner != self.owner
             && (self.owner.tgid == 0 || (is_from_dump && owner.how != attribution::LISTENER));

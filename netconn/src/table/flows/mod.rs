@@ -164,6 +164,8 @@ impl Flows {
         let FlowRecord { header, key, flow } = record;
         // A sweep was faster than the record, or the flow is over already.
         let Some((slot, true)) = self.find_or_insert(key, flow, effects) else { return };
+        // Two CPUs wrote the records, and the end of the socket came first: the flow is reported all the same, then
+        // ended.
         if self.recent.has_socket(key.socket) {
             self.end(slot, CloseReason::Local, header.time_ns, effects);
         } else {
@@ -218,7 +220,7 @@ impl Flows {
         }
         let mut connection = Connection::from_flow(key, flow, None);
         connection.preexisting = flow.first_ns < self.began_ns;
-        // The record was written before the owner was known, and read after.
+        // The record may be older than the owner that the socket has by now.
         if is_vague(&connection.owner)
             && let Some(owner) = self.entries.socket(key.socket).and_then(|socket| socket.owner)
         {
@@ -286,8 +288,8 @@ impl Flows {
                     socket.is_folded = false;
                 }
             }
-            // The map may have begun a later flow under the same key since: its counters are not of this one. A folded
-            // flow has one time of birth for each CPU that began it, so it is not asked for it.
+            // The map may have begun a later flow under the same key since: its counters are not of this one. Of a
+            // folded flow two CPUs may have noted two times of birth.
             if let Some(flow) = final_flow.filter(|flow| key.version == 0 || flow.first_ns == connection.born_ns) {
                 connection.set_counters(&flow);
             }

@@ -38,14 +38,18 @@ impl Flows {
     /// Applies the record of a socket that was closed.
     pub fn apply_close(&mut self, record: &ReleasedRecord, effects: &mut impl Effects) {
         let now = record.header.time_ns;
+        // Also for sockets without entries: the record of their first flow may still come.
         self.recent.add_socket(record.socket);
         self.dumps.note_end(record.socket, 0);
         let Some(socket) = self.entries.socket(record.socket) else { return };
+        // Copied, because ending an entry changes the list.
         let (slots, is_folded) = (socket.slots().collect::<Vec<u32>>(), socket.is_folded);
         let has_folded_flow = self.entries.slot_of(&folded_key(record.socket)).is_some();
         for slot in slots {
             self.end(slot, CloseReason::Local, now, effects);
         }
+        // The kernel folded the socket and the record was lost: what was exchanged with further peers is only in the
+        // map.
         if is_folded && !has_folded_flow {
             self.end_unreported(&folded_key(record.socket), now, effects);
         }
@@ -54,6 +58,7 @@ impl Flows {
     /// Takes peers and owners of UDP sockets from a scan, in case their records were lost.
     pub fn refresh(&mut self, sockets: &[UdpSocketRecord], now: u64, effects: &mut impl Effects) {
         for record in sockets {
+            // An owner whose record was lost releases the events that wait for it.
             self.update_owner(record, now, effects);
             let (bound, connected) =
                 self.entries.socket(record.socket).map_or((None, None), |socket| (socket.bound, socket.connected));
@@ -84,6 +89,8 @@ impl Flows {
 
     /// Updates the entry of a UDP socket. Returns the kind of the entry that is missing.
     fn update(&mut self, record: &UdpSocketRecord, now: u64, effects: &mut impl Effects) -> Option<EntryKind> {
+        // Without a number nothing can be found again. The protocol keeps UDP-Lite and others out: no hook follows
+        // them.
         if record.socket == 0 || record.protocol != u16::from(IPPROTO_UDP) {
             return None;
         }
@@ -92,9 +99,11 @@ impl Flows {
         if let Some(entry) = bound.and_then(|slot| self.entries.get_mut(slot)) {
             entry.connection.set_peer(record);
         }
+        // An unconnected socket is one entry, a kind of listener.
         if record.marks & datagram_mark::CONNECTED == 0 {
             return bound.is_none().then_some(EntryKind::Bound);
         }
+        // Where datagrams are counted, the flow is the entry: it comes with the first datagram.
         if self.limits.counts {
             return None;
         }
@@ -116,6 +125,7 @@ impl Flows {
         if kind == EntryKind::Connected {
             connection = connection.into_uncounted_flow();
             // The socket had another peer before: this flow is younger than the socket.
+            // The earlier flow had the time of birth of the socket, and ids of connections are made of it.
             if self.recent.has_flow(record.socket, born_ns) {
                 connection.born_ns = record.header.time_ns;
             }
@@ -134,12 +144,14 @@ impl Flows {
 
     fn set_owner(&mut self, socket: u64, owner: &Owner, now: u64, effects: &mut impl Effects) {
         let Some(known) = self.entries.socket_mut(socket) else { return };
+        // Kept with the socket, for flows that begin later.
         known.owner = Some(*owner);
         let slots: Vec<u32> = known.slots().collect();
         let process = effects.process(owner);
         for slot in slots {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             let connection = &mut entry.connection;
+            // One hand-over: the first process that uses the socket stays its owner.
             if !is_vague(&connection.owner) {
                 continue;
             }
@@ -153,6 +165,7 @@ impl Flows {
 
     /// Reports the folded flow of a socket that was closed, if the record of the flow's beginning was lost.
     fn end_unreported(&mut self, key: &FlowKey, now: u64, effects: &mut impl Effects) {
+        // Time 0: the daemon asked for folding, and no datagram came.
         let Some(flow) = effects.take_flow(key).filter(|flow| flow.first_ns != 0) else { return };
         if !self.recent.has_flow(key.socket, flow.first_ns) {
             self.recent.add_flow(key.socket, flow.first_ns);
