@@ -110,6 +110,7 @@ impl EventEncoder {
         let mut seconds = SecondText::default();
         let mut event = Event::default();
         sensor.describe(&mut event);
+        // Written once: they are the same in every event.
         let sensor_members = section_members(&event, Section::Sensor, &mut seconds);
         let boot: String = sensor.boot.chars().take(16).collect();
         Self {
@@ -154,6 +155,7 @@ impl EventEncoder {
         event.attribution = Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) });
         fill_network(&mut event, change, connection, time_ns);
         fill_ends(&mut event, connection);
+        // The members of process and sensor are copied from caches: they are the same in many events.
         let mut object = Object::begin(out, &mut self.seconds);
         for section in [Section::Head, Section::Network, Section::Ends, Section::Owner] {
             event.write_section(section, &mut object);
@@ -228,6 +230,7 @@ impl EventEncoder {
         let owner = &connection.owner;
         let made_from = (owner.comm, owner.uid, owner.cgroup);
         let key = connection.process.as_ref().map(Rc::as_ptr);
+        // A process can change its name, its user and its cgroup without an `exec`: the members were made from these.
         if let Some(cached) = key.and_then(|key| known.get(&key))
             && cached.made_from == made_from
         {
@@ -243,8 +246,10 @@ impl EventEncoder {
         // An account that is not known now may be known the next time.
         if let Some(process) = connection.process.as_ref().filter(|_| user.is_some()) {
             if known.len() >= PROCESSES_MAX {
+                // Costs each living process one more encoding; to look for the unused ones would cost a walk.
                 known.clear();
             }
+            // Weak: the cache must not keep ended processes in memory. Their address stays taken all the same.
             let cached = CachedMembers { _process: Rc::downgrade(process), made_from, members: Rc::clone(&members) };
             known.insert(Rc::as_ptr(process), cached);
         }
@@ -279,6 +284,7 @@ fn section_members(event: &Event<'_>, section: Section, seconds: &mut SecondText
     let mut members = BytesMut::new();
     event.write_section(section, &mut Object::begin(&mut members, seconds));
     if let Some(first) = members.first_mut() {
+        // The first member has the brace of an object before it: that gives way to the comma behind other members.
         *first = b',';
     }
     members.to_vec()
@@ -293,6 +299,7 @@ fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, 
     (event.protocol, event.protocol_name) = match protocol_names(connection.protocol) {
         Some((upper, lower)) => (Some(PlainText::new(upper)), Some(PlainText::new(lower))),
         None => {
+            // Raw sockets can send any protocol: those without a name are shown by number.
             let number = connection.protocol.to_string();
             (Some(PlainText::new(number.clone())), Some(PlainText::new(number)))
         }
@@ -314,6 +321,7 @@ fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, 
         Change::Listen | Change::ListenEnd => {}
     }
     let established = connection.established_ns;
+    // The two times are of one handshake only at the end that began it, and only if both were seen.
     if connection.role == role::ACTIVE && established != 0 && connection.born_ns != 0 {
         event.connect_latency_us = Some(established.saturating_sub(connection.born_ns) / 1000);
     }
@@ -341,7 +349,7 @@ fn fill_totals(event: &mut Event<'_>, connection: &Connection, reason: CloseReas
         event.packets_sent = known(*packets_sent, UNKNOWN_U64);
         event.packets_received = known(*packets_received, UNKNOWN_U64);
         if *last_ns != 0 {
-            // A flow is told to have ended when nobody expects more of it: that time is no part of it.
+            // An idle flow ends when its limit is over: the wait is no part of its duration.
             event.duration = duration(last_ns.saturating_sub(connection.born_ns));
         }
     } else if reason != CloseReason::Unknown {
@@ -363,8 +371,10 @@ fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
 fn community_id(connection: &Connection) -> Option<[u8; 30]> {
     let (protocol, local, remote) = (connection.protocol, connection.local, connection.remote?);
     let Some(Icmp { r#type, code, .. }) = connection.exchanged.as_ref().and_then(|exchanged| exchanged.icmp) else {
+        // The order of the ends does not matter here: the hash sorts them.
         return community_id::of(protocol, local, remote);
     };
+    // A message that is neither request nor answer has another id in each direction, so the roles matter.
     let (source, destination) = by_role(connection, local, remote);
     Some(community_id::icmp(protocol, (r#type, code), source, destination))
 }
@@ -403,6 +413,7 @@ fn fill_process<'a>(
     event.pid = Some(owner.tgid);
     event.process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
     event.user_id = Some(owner.uid);
+    // Without a start the id of the process could be that of another one with the same number.
     if owner.start_ns != 0 {
         event.process_id = Some(PlainText::new(process_id(boot, owner.tgid, owner.start_ns / TICK_NS)));
         event.process_start_ms = Some(clock.epoch_ms(owner.start_ns));

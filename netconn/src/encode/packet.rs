@@ -52,6 +52,7 @@ pub fn object(
 }
 
 fn row<'a>(socket: &'a PacketSocket, owner: OwnerFacts<'a>) -> PacketSocketRow<'a> {
+    // Whole, so that a new member cannot be forgotten here.
     let PacketSocket { family, protocol, device, interface, namespace, inode, owner: _ } = socket;
     let OwnerFacts { pid, process_name, user, user_id, executable, command_line, container_id, systemd_unit } = owner;
     PacketSocketRow {
@@ -77,6 +78,7 @@ pub fn in_words(found: &PacketSockets) -> String {
     let mut owners: Vec<_> = found.sockets.iter().map(|socket| (socket.owner.tgid, socket.owner.comm)).collect();
     // By process id; sockets whose process is not known come first.
     owners.sort_unstable();
+    // A process often has several such sockets: it is named once.
     owners.dedup();
     let mut text = String::new();
     for (tgid, name) in owners.iter().take(NAMED_MAX) {

@@ -58,6 +58,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         local_address: Some(connection.local.address),
         local_port: known(connection.local.port, 0),
         remote_address: connection.remote.map(|remote| remote.address),
+        // Port 0 is a real value where there are ports; ICMP has none.
         remote_port: connection.remote.map(|remote| remote.port).filter(|port| *port != 0 || connection.has_ports()),
         attribution: Some(attribution(connection.owner.how)),
         started_at: known(connection.born_ns, 0).map(|born_ns| Moment(clock.epoch_ns(born_ns))),
@@ -76,6 +77,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
             _ => {}
         }
     }
+    // A listener exchanges nothing.
     if !connection.is_listener() {
         row.bytes_sent = known(connection.totals.bytes_sent, UNKNOWN_U64);
         row.bytes_received = known(connection.totals.bytes_received, UNKNOWN_U64);
@@ -84,6 +86,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     row.write_section(RowSection::Socket, &mut object);
     // The thread, and how the owner is known, are not among these members.
     let key = Owner { tid: 0, how: 0, ..connection.owner };
+    // By address, which no other process can get: the tables keep all of them while rows are written.
     match owners.entry((key, connection.process.as_ref().map(std::rc::Rc::as_ptr))) {
         Entry::Occupied(written) => object.members(written.get()),
         Entry::Vacant(entry) => {
@@ -145,6 +148,7 @@ pub(super) fn with_owner<T>(
     now: u64,
     look: impl FnOnce(OwnerFacts<'_>) -> T,
 ) -> T {
+    // No process: user 0 would be root.
     if owner.tgid == 0 {
         return look(OwnerFacts::default());
     }
@@ -152,6 +156,7 @@ pub(super) fn with_owner<T>(
     let cgroup = names.cgroup(owner);
     look(OwnerFacts {
         pid: Some(owner.tgid),
+        // The name when the socket was used, not the one of the process now.
         process_name: Some(comm(&owner.comm)).filter(|name| !name.is_empty()),
         user: user.as_deref().map(Cow::Borrowed),
         user_id: Some(owner.uid),

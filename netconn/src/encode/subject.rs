@@ -18,6 +18,7 @@ pub fn with_subject<T>(
     }
     let user = directory.user(owner.uid, now);
     let cgroup = directory.cgroup(owner);
+    // As rows and events show it, so that a filter for a name finds what is shown.
     let name = comm(&owner.comm);
     subject.process = Some(&name);
     subject.user = user.as_deref();

@@ -138,7 +138,7 @@ fn a_udp_flow_is_told_as_a_connection_is() {
         })
     );
     assert_eq!(members(&connect, "dst."), json!({"ip.address": "8.8.8.8", "port.number": 53}));
-    // Whoever is asked is the destination.
+    // The end that is asked is the destination.
     let incoming = self::told(key(IPPROTO_UDP, 53), Flow { is_outgoing: 0, ..flow(54585) });
     assert_eq!(members(&event(&incoming[0]), "src.ip."), json!({"address": "8.8.8.8"}));
 }

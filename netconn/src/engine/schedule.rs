@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::engine::owner_scan::OwnerScans;
 
 /// Records of one connection come close together: after the first, others are waited for this long, because one wake-up for
-/// many records costs less than one for each. A client hears of a connection this late at most. At 1,000 connections a
+/// many records costs less than one for each. A client receives an event this late at most. At 1,000 connections a
 /// second, 10 ms take a fifth of the daemon's time less than 5 ms; 15 ms would take a third less, but half of the events
 /// would be late by 8 ms or more.
 pub(super) const GATHER: Duration = Duration::from_millis(10);

@@ -61,7 +61,7 @@ pub enum Section {
     Flows,
     /// UDP sockets that nothing else shows.
     UdpSockets,
-    /// Connections that are over and of which the kernel keeps a minisock.
+    /// Connections that are over, of which the kernel keeps minisocks.
     Minisocks,
     /// Connections that have ended lately.
     Ended,

@@ -20,6 +20,8 @@ pub struct Cgroup {
 impl Cgroup {
     /// Reads a path below the root of the hierarchy.
     pub fn new(path: String) -> Self {
+        // From the end: the innermost unit and container are those that a process is in (`user@0.service` contains
+        // `a.service`).
         let components = || path.rsplit('/').filter(|component| !component.is_empty());
         let unit = components().find(|name| name.ends_with(".service") || name.ends_with(".scope")).map(str::to_owned);
         let container = components().find_map(container_id).map(str::to_owned);
@@ -27,8 +29,11 @@ impl Cgroup {
     }
 }
 
-/// Returns the part of a name that is exactly 64 hex digits, as Docker, containerd, CRI-O and Podman put it into the names of their cgroups.
+/// Returns the part of a name that is exactly 64 hex digits, as Docker, containerd, CRI-O and Podman put it into the names
+/// of their cgroups.
 fn container_id(name: &str) -> Option<&str> {
+    // Split at every other character, because the id has a prefix and a suffix (`cri-containerd-ID.scope`). Longer runs
+    // are no ids.
     name.split(|character: char| !character.is_ascii_hexdigit()).find(|run| run.len() == 64)
 }
 
@@ -68,6 +73,7 @@ impl Cgroups {
 /// Walks the hierarchy and returns inode and path of every cgroup.
 pub fn scan() -> Vec<(u64, String)> {
     let mut found = Vec::new();
+    // Without cgroups v2 there are no names to find; events go without them.
     if let Some(root) = cgroup_root() {
         walk(&root, &root, &mut found);
     }
@@ -75,8 +81,10 @@ pub fn scan() -> Vec<(u64, String)> {
 }
 
 fn walk(root: &Path, directory: &Path, found: &mut Vec<(u64, String)>) {
+    // Removed since the parent folder was read.
     let Ok(metadata) = fs::metadata(directory) else { return };
     let below = directory.strip_prefix(root).unwrap_or(directory);
+    // The inode is the id that the kernel writes into records (`cgroup_id` in `include/linux/cgroup.h`).
     found.push((metadata.ino(), format!("/{}", below.to_string_lossy())));
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {

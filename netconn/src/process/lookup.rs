@@ -1,4 +1,5 @@
-//! The thread for slow look-ups (accounts can be on a network, cgroups are a directory tree): the engine never waits for them.
+//! The thread for slow look-ups (accounts can be on a network, cgroups are a directory tree): the engine never waits for
+//! them.
 
 use std::{
     collections::HashMap,
@@ -32,7 +33,7 @@ pub enum LookupAnswer {
     Cgroups(Vec<(u64, String)>),
 }
 
-/// The way to the thread.
+/// Sends questions to the thread.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     questions: SyncSender<LookupQuestion>,
@@ -47,6 +48,7 @@ impl Lookup {
     pub fn start(answer: impl Fn(LookupAnswer) + Send + 'static) -> io::Result<Self> {
         let (questions, receiver) = sync_channel(WAITING_MAX);
         thread::Builder::new().name("netconn-lookup".into()).spawn(move || {
+            // Ends when the last `Lookup` is dropped. Nobody joins the thread: a look-up may take long.
             while let Ok(question) = receiver.recv() {
                 answer(match question {
                     LookupQuestion::Users => LookupAnswer::Users(users()),

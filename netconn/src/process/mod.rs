@@ -1,5 +1,5 @@
-//! The program behind each process id: executable, arguments and parent, kept from the start of a process until nothing refers to
-//! it any more.
+//! The program behind each process id: executable, arguments and parent, kept from the start of a process until nothing
+//! refers to it any more.
 
 pub mod cgroup;
 pub mod lookup;
@@ -31,6 +31,7 @@ pub struct Key {
 impl Key {
     /// Returns the key of a process that started at `start_ns` nanoseconds since boot.
     pub fn new(tgid: u32, start_ns: u64) -> Self {
+        // Records have nanoseconds, `/proc` has ticks: the coarser of the two is what both can be compared by.
         Self { tgid, ticks: start_ns / TICK_NS }
     }
 }
@@ -92,8 +93,10 @@ impl Processes {
     /// Applies a scan of all of `/proc` that was made while no record was handled: processes that it lacks have ended.
     pub fn replace(&mut self, found: Vec<scan::Scanned>, now_ns: u64) {
         let living: HashSet<Key> = found.iter().map(|process| process.key).collect();
+        // Those are in the queue already, with the time at which they really ended.
         let dying: HashSet<Key> = self.ended.iter().map(|(key, _)| *key).collect();
         let gone = self.by_key.keys().filter(|key| !living.contains(*key) && !dying.contains(*key));
+        // Not removed at once: records of their last sockets may wait in the rings.
         self.ended.extend(gone.map(|key| (*key, now_ns)));
         self.add_scanned(found);
     }
@@ -104,6 +107,7 @@ impl Processes {
         let mut added = Vec::new();
         for process in found {
             let known = self.by_key.get(&process.key);
+            // Keeps what the record of the `exec` brought: a process can overwrite its name and arguments in `/proc`.
             if known.is_some_and(|known| known.identity.path.as_deref() == process.path.as_deref()) {
                 continue;
             }
@@ -113,6 +117,7 @@ impl Processes {
                 path: process.path.map(Into::into),
                 command_line: process.command_line.map(Into::into),
             };
+            // A parent that has ended since is still the one that started it; `/proc` names who has adopted it.
             let parent = known.and_then(|known| known.parent.clone());
             self.by_key.insert(process.key, Process::new(identity, parent));
             added.push((process.key, process.parent));
@@ -121,6 +126,7 @@ impl Processes {
         for (key, parent) in added {
             let parent =
                 parents.get(&parent).and_then(|key| self.by_key.get(key)).map(|found| Rc::clone(&found.identity));
+            // `get_mut` succeeds: the process was inserted above, and nothing refers to it yet.
             if let Some(process) = self.by_key.get_mut(&key).and_then(Rc::get_mut)
                 && process.parent.is_none()
             {
@@ -133,13 +139,16 @@ impl Processes {
     pub fn fork(&mut self, record: &ForkRecord) {
         let key = Key::new(record.tgid, record.start_ns);
         let origin = self.by_key.get(&Key::new(record.origin_tgid, record.origin_start_ns));
+        // Its record was lost: the next `exec`, or a scan, makes the process known.
         let Some(origin) = origin else { return };
         let identity = Identity {
             key,
+            // Shared texts: a server of a thousand processes has its command line in memory once.
             name: Rc::clone(&origin.identity.name),
             path: origin.identity.path.clone(),
             command_line: origin.identity.command_line.clone(),
         };
+        // Not the origin: with `CLONE_PARENT` the parent is the parent of the process that called `clone`.
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
         self.by_key.insert(key, Process::new(identity, parent));
     }
@@ -165,6 +174,8 @@ impl Processes {
 
     /// Applies the end of a process. Records of its sockets can follow.
     pub fn exit(&mut self, record: &ExitRecord) {
+        // Two queues with times of their own: `ended` frees memory, `lately` finds sockets that other processes have by
+        // now.
         self.ended.push_back((Key::new(record.tgid, record.start_ns), record.header.time_ns));
         self.lately.push_back(((record.tgid, record.start_ns), record.header.time_ns));
     }
@@ -178,6 +189,7 @@ impl Processes {
 
     /// Forgets ended processes that nothing refers to.
     pub fn sweep(&mut self, now_ns: u64) {
+        // One look at each: those that are put back at the end are not looked at again.
         for _ in 0..self.ended.len() {
             let Some(&(key, ended_ns)) = self.ended.front() else { return };
             if now_ns.saturating_sub(ended_ns) < KEPT_AFTER_EXIT_NS {
@@ -185,8 +197,10 @@ impl Processes {
             }
             self.ended.pop_front();
             match self.by_key.get(&key) {
+                // Connections still refer to it. The new time puts the next look off by `KEPT_AFTER_EXIT_NS`.
                 Some(process) if Rc::strong_count(process) > 1 => self.ended.push_back((key, now_ns)),
                 Some(_) => drop(self.by_key.remove(&key)),
+                // Noted twice: by a scan and by its record.
                 None => {}
             }
         }
@@ -199,15 +213,18 @@ impl Processes {
 
 /// Returns a kernel name (`comm`) as text.
 pub fn comm(bytes: &[u8; 16]) -> std::borrow::Cow<'_, str> {
+    // A process chooses these bytes itself (`prctl(PR_SET_NAME)`): they need not be UTF-8.
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
 /// Joins arguments, each ended by NUL, by spaces; `None` if there are none.
 pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
+    // The last argument ends in NUL too: no space for that one.
     let arguments = arguments.strip_suffix(b"\0").unwrap_or(arguments);
     if arguments.is_empty() {
         return None;
     }
+    // Joined as bytes: `from_utf8_lossy` then runs once for all.
     let joined: Vec<u8> = arguments.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
     let mut text = String::from_utf8_lossy(&joined).into_owned();
     if cut {
@@ -226,6 +243,7 @@ fn executable(flags: u32, path: &[u8]) -> Option<String> {
     if flags & exec::PATH_CUT != 0 {
         text.push('…');
     }
+    // The program walks from the file to the root, so the components come in reverse.
     for component in path.split(|byte| *byte == 0).rev() {
         text.push('/');
         text.push_str(&String::from_utf8_lossy(component));

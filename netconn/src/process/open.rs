@@ -12,15 +12,18 @@ pub fn owners() -> HashMap<u64, Owner> {
     let mut owners: HashMap<u64, Owner> = HashMap::new();
     let mut cgroups = Cgroups { root: cgroup_root(), inodes: HashMap::new() };
     for process in all_processes().into_iter().flatten().flatten() {
+        // Of another user, or ended since: its sockets stay without an owner.
         let Ok(files) = process.fd() else { continue };
         let mut owner = None;
         for file in files.flatten() {
             let FDTarget::Socket(inode) = file.target else { continue };
+            // Three files of `/proc` are read for it: only for processes that have a socket at all.
             if owner.is_none() {
                 owner = self::owner(&process, &mut cgroups);
             }
             let Some(owner) = owner else { break };
             let known = owners.entry(inode).or_insert(owner);
+            // The oldest is the one that opened it, as a rule: the others got it by `fork`.
             if owner.start_ns < known.start_ns {
                 *known = owner;
             }
@@ -47,7 +50,7 @@ fn owner(process: &Process, cgroups: &mut Cgroups) -> Option<Owner> {
     })
 }
 
-/// Returns the inodes of cgroups (v2) by path.
+/// Inodes of cgroups (v2) by path, read once each.
 struct Cgroups {
     root: Option<PathBuf>,
     inodes: HashMap<String, u64>,
@@ -56,7 +59,9 @@ struct Cgroups {
 impl Cgroups {
     fn of(&mut self, process: &Process) -> Option<u64> {
         let root = self.root.as_ref()?;
+        // Hierarchy 0 is cgroups v2 (`cgroups(7)`).
         let path = process.cgroups().ok()?.into_iter().find(|cgroup| cgroup.hierarchy == 0)?.pathname;
+        // Many processes share a cgroup: one `stat` for each cgroup.
         if let Some(inode) = self.inodes.get(&path) {
             return Some(*inode);
         }

@@ -28,6 +28,7 @@ pub fn all() -> Vec<Scanned> {
 /// Returns the process with this key, if it still lives.
 pub fn one(key: Key) -> Option<Scanned> {
     let process = Process::new(i32::try_from(key.tgid).ok()?).ok()?;
+    // The id may belong to a later process by now.
     scanned(&process).filter(|found| found.key == key)
 }
 
@@ -37,7 +38,9 @@ fn scanned(process: &Process) -> Option<Scanned> {
         key: Key { tgid: u32::try_from(stat.pid).ok()?, ticks: stat.starttime },
         parent: u32::try_from(stat.ppid).unwrap_or(0),
         name: stat.comm,
+        // The path of a deleted file ends in " (deleted)", as `executable` writes it too.
         path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
+        // Joined by NUL, the form of the kernel's records, so that one function makes the text of both.
         command_line: process.cmdline().ok().and_then(|parts| command_line(parts.join("\0").as_bytes(), false)),
     })
 }

@@ -48,7 +48,7 @@ impl Coverage {
 /// The verdict of a dump on connections that it does not contain.
 pub(super) struct Verdicts<'a> {
     coverage: &'a Coverage,
-    /// Namespaces of which a process has a socket open; `None`: not known.
+    /// Namespaces in which a process has a socket open; `None`: not known.
     open: Option<hashbrown::HashSet<u32>>,
 }
 
@@ -66,8 +66,8 @@ impl Verdicts<'_> {
     }
 }
 
-/// Inodes of the network namespaces that the last dump could not read, and of which it left connections. They do not call
-/// for another dump, until that is [doubted](Self::doubt).
+/// Inodes of the network namespaces that the last dump could not read, and whose connections it left in the table. They
+/// do not call for another dump until they are [doubted](Self::doubt).
 #[derive(Debug, Default)]
 pub(super) struct Unreadable(hashbrown::HashSet<u32>);
 
@@ -88,7 +88,7 @@ impl Unreadable {
     }
 }
 
-/// Sockets that have ended while a dump was taken, with the last life that ended: what the dump says of these is outdated.
+/// Sockets that have ended while a dump was taken, with the last life that ended: the dump is outdated for these.
 pub(super) type EndedMeanwhile = HashMap<u64, u32, foldhash::fast::RandomState>;
 
 /// The dumps of a table.

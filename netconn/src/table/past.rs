@@ -141,7 +141,7 @@ impl EndedConnections {
     }
 }
 
-/// Returns what a minisock itself says of its connection: neither the owner nor the counters.
+/// Returns the connection as far as its minisock shows it: neither the owner nor the counters.
 pub fn bare_connection_of(minisock: &TcpRecord) -> Connection {
     let mut shown = Connection::from_tcp(minisock, None);
     shown.update(minisock);

@@ -507,7 +507,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What was told of each life: whether it is announced.
+/// The events of each life so far: whether it is announced.
 #[derive(Default)]
 struct Told(std::collections::HashMap<(u64, u32), bool>);
 
@@ -529,7 +529,7 @@ impl Told {
     }
 }
 
-/// A socket's life as the kernel tells it: role and states.
+/// A socket's life as the kernel reports it: role and states.
 fn any_life() -> impl Strategy<Value = (u32, Vec<u8>)> {
     let active = |rest: &[u8]| (role::ACTIVE, [&[CLOSE, SYN_SENT], rest].concat());
     let passive = |rest: &[u8]| (role::PASSIVE, [&[SYN_RECV, ESTABLISHED], rest].concat());
@@ -591,8 +591,8 @@ proptest! {
         prop_assert!(table.pending.is_empty());
     }
 
-    /// Lives of several sockets in any interleaving, of which the ring loses anything, are repaired by a dump taken in the
-    /// middle of them: then the table is what the kernel has, and what was told is in order. Without loss nothing is
+    /// Lives of several sockets in any interleaving, with any records lost by the ring, are repaired by a dump taken in the
+    /// middle of them: then the table is what the kernel has, and the events are in order. Without loss nothing is
     /// missing.
     #[test]
     fn a_dump_makes_good_what_was_lost(
@@ -656,7 +656,7 @@ proptest! {
                 ends += usize::from(matches!(change, Change::Close(..) | Change::ListenEnd));
             });
             table.apply(&change, &mut effects);
-            // What the dump found is told little by little.
+            // What the dump found is announced little by little.
             table.announce_backlog(moment % 2, 0, &mut effects);
         }
         for (change, connection, _) in emitted(|effects| table.announce_backlog(usize::MAX, 0, effects)) {

@@ -83,8 +83,8 @@ impl Connection {
         (self.totals.bytes_sent, self.totals.bytes_received) = (flow.bytes_sent, flow.bytes_received);
         if let Some(exchanged) = &mut self.exchanged {
             (exchanged.packets_sent, exchanged.packets_received) = (flow.packets_sent, flow.packets_received);
-            // The kernel writes the two at different moments: a flow that was just begun may not have a last datagram
-            // yet.
+            // The lowest bits of `first_ns` are the number of a CPU, see `programs/flow.rs`: it may be nanoseconds
+            // later than `last_ns`.
             exchanged.last_ns = flow.last_ns.max(flow.first_ns);
         }
     }

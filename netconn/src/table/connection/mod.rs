@@ -105,7 +105,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Returns an entry of which only the socket is known.
+    /// Returns an entry with nothing but the number of its socket.
     fn blank(socket: u64, process: Option<Rc<Process>>) -> Self {
         Self {
             socket,

@@ -89,8 +89,7 @@ impl Flows {
 
     /// Updates the entry of a UDP socket. Returns the kind of the entry that is missing.
     fn update(&mut self, record: &UdpSocketRecord, now: u64, effects: &mut impl Effects) -> Option<EntryKind> {
-        // Without a number nothing can be found again. The protocol keeps UDP-Lite and others out: no hook follows
-        // them.
+        // Without a number nothing can be found again.
         if record.socket == 0 || record.protocol != u16::from(IPPROTO_UDP) {
             return None;
         }

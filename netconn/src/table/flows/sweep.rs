@@ -80,7 +80,6 @@ impl Flows {
         if self.recent.has_socket(key.socket) {
             return Some((CloseReason::Local, now));
         }
-        // Flows in both directions wait longer: an answer shows that somebody keeps the flow up.
         let is_both = flow.packets_sent != 0 && flow.packets_received != 0;
         let idle_ns = if is_both { self.limits.idle_both_ns } else { self.limits.idle_ns };
         let end_ns = flow.last_ns.saturating_add(idle_ns);

@@ -1,4 +1,4 @@
-//! Flows against what a kernel tells, in any order and with any loss.
+//! Flows against what a kernel reports, in any order and with any loss.
 
 use std::{
     cell::{Cell, RefCell},
@@ -154,7 +154,7 @@ fn a_flow_waits_for_its_owner() {
     assert_eq!(emitted(|effects| flows.announce_overdue(BEGAN + 60, effects)).len(), 0);
     let overdue = emitted(|effects| flows.announce_overdue(BEGAN + 60 + OWNER_WAIT_NS, effects));
     assert_eq!((changes(&overdue), overdue[0].1.owner.tgid, overdue[0].2), (vec![CONNECT], 7, BEGAN + 60));
-    // Its socket is closed before: told all the same, and at the end of the daemon too.
+    // Its socket is closed before: it is announced all the same, and at the end of the daemon too.
     begin(&mut flows, key(3, 53), flow(BEGAN + 61, attribution::CREATE));
     let both = emitted(|effects| flows.apply_close(&released_record(3, BEGAN + 62), effects));
     assert_eq!(changes(&both), [CONNECT, close(CloseReason::Local)]);
@@ -191,7 +191,7 @@ fn the_map_makes_good_what_was_lost() {
     let older = flow(BEGAN - 1, attribution::SEND);
     let lost = flow(BEGAN + 1, attribution::SEND);
     let kernel = [(key(1, 1), older), (key(2, 2), lost)];
-    // There may be many: they are told when there is room for it.
+    // There may be many: they are announced when the outputs have room.
     assert_eq!(sweep(&mut flows, &kernel, BEGAN + SECOND).len(), 0);
     assert!(flows.has_backlog());
     let found = emitted(|effects| flows.announce_backlog(9, BEGAN + SECOND, effects));
@@ -216,7 +216,7 @@ fn a_record_that_comes_after_its_socket_is_closed_is_told_at_once() {
     assert_eq!(changes(&late), [CONNECT, close(CloseReason::Local)]);
     assert_eq!(late[1].1.totals.bytes_sent, 20);
     assert_eq!(begin(&mut flows, key(1, 1), first).len(), 0, "and once only");
-    // The same where its record is lost, and the map tells.
+    // The same where its record is lost and the sweep finds it in the map.
     emitted(|effects| flows.apply_close(&released_record(2, BEGAN + 2), effects));
     let late = sweep(&mut flows, &[(key(2, 1), first)], BEGAN + SECOND);
     assert_eq!(changes(&late), [CONNECT, close(CloseReason::Local)]);
@@ -235,7 +235,7 @@ fn sockets_that_are_bound_are_listeners() {
     assert_eq!(emitted(|effects| flows.apply_socket(&bound, effects)).len(), 0);
     assert!(set_owner(&mut flows, 1));
     assert_eq!(flows.from_slot(0).next().unwrap().1.owner.tgid, 8);
-    // Connected meanwhile: its flow tells more.
+    // Connected meanwhile: its flow shows more.
     let connected = socket_record(1, BEGAN + 2, datagram_mark::BOUND | datagram_mark::CONNECTED);
     assert_eq!(emitted(|effects| flows.refresh(&[connected], BEGAN + 2, effects)).len(), 0);
     let row = flows.from_slot(0).next().unwrap().1;
@@ -345,7 +345,7 @@ fn too_many_flows_of_a_socket_are_folded() {
     assert_eq!(flows.protocols().collect::<Vec<_>>(), [(0, 1), (17, 6)]);
     let ended = emitted(|effects| flows.apply_close(&released_record(1, BEGAN + 9), effects));
     assert_eq!((ended.len(), flows.folded(), flows.has_any()), (7, 0, false));
-    // Its record was lost: it is told at the end of the socket.
+    // Its record was lost: it is reported at the end of the socket.
     for port in 1..=5 {
         begin(&mut flows, key(2, port), flow(BEGAN + u64::from(port), attribution::SEND));
     }
@@ -369,7 +369,7 @@ fn where_nothing_is_counted_connected_sockets_are_flows() {
     let moved = emitted(|effects| flows.apply_socket(&elsewhere, effects));
     assert_eq!(changes(&moved), [close(CloseReason::Local), CONNECT]);
     assert_ne!(moved[0].1.born_ns, moved[1].1.born_ns, "not the same flow");
-    // It was bound before: that it is connected tells more.
+    // It was bound before: the entry of the connected socket shows more.
     let bound = socket_record(1, BEGAN + 1, datagram_mark::BOUND);
     assert_eq!(changes(&emitted(|effects| flows.apply_socket(&bound, effects))), [Change::Listen]);
     emitted(|effects| flows.refresh(&[elsewhere], BEGAN + 3, effects));
@@ -388,7 +388,7 @@ fn a_raw_socket_may_speak_any_protocol() {
     assert!(began[0].1.is_flow());
 }
 
-/// What was told of a flow: changes, with the bytes sent by then.
+/// The events of a flow: changes, with the bytes sent by then.
 type Changes = Vec<(Change, u64)>;
 
 /// A kernel that counts flows: two ends for each of three sockets.
@@ -403,11 +403,11 @@ struct Kernel {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// A datagram of so many bytes between a socket and an end; whether its record, if it has one, is lost.
+    /// A datagram of this many bytes between a socket and an end; whether its record, if it has one, is lost.
     Datagram(u64, u16, u64, bool),
     Close(u64, bool),
     Own(u64),
-    /// So many records are handled, out of order by one if told.
+    /// This many records are handled, two of them in the wrong order if the flag is set.
     Handle(usize, bool),
     /// The map is compared, after everything so far is handled, or before.
     Sweep(bool),
@@ -536,7 +536,7 @@ fn a_sweep_leaves_what_is_too_much_to_the_next() {
     let kernel: Vec<_> = (0..10_000).map(|number| (key(number, 1), flow(BEGAN + 1, attribution::SEND))).collect();
     let at = BEGAN + 9 * SECOND;
     let ended = sweep(&mut flows, &kernel, at);
-    // Each is told to begin, then to end.
+    // The beginning of each is reported before its end.
     assert_eq!((ended.len(), flows.is_unfinished()), (2 * 8192, true));
     assert_eq!(sweep(&mut flows, &kernel[8192..], at).len(), 2 * (10_000 - 8192));
     assert!(!flows.is_unfinished() && flows.is_empty());
