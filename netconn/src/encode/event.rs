@@ -358,6 +358,7 @@ fn fill_totals(event: &mut Event<'_>, connection: &Connection, reason: CloseReas
         event.retransmits = known(totals.retransmits, UNKNOWN_U32);
         event.rtt_us = (totals.rtt_us != 0).then_some(totals.rtt_us);
     }
+    // Of TCP only: flows have no time at which they were established.
     if connection.established_ns != 0 {
         event.duration = duration(time_ns.saturating_sub(connection.established_ns));
     }

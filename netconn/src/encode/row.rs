@@ -82,6 +82,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         row.bytes_sent = known(connection.totals.bytes_sent, UNKNOWN_U64);
         row.bytes_received = known(connection.totals.bytes_received, UNKNOWN_U64);
     }
+    // Writes the three sections in turn; that of the owner is copied if a row before this one had the same owner.
     let mut object = Object::begin(out, seconds);
     row.write_section(RowSection::Socket, &mut object);
     // The thread, and how the owner is known, are not among these members.

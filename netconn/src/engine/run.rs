@@ -113,6 +113,7 @@ impl Engine {
             // Time has passed since `now` was read: a tick may have taken a dump.
             let sleep = self.announce_overdue(self.state.clock.now()).min(longest);
             self.announce_backlog();
+            // Chooses how to sleep: without a look at the rings under load, else until one of them has a record.
             if count >= MANY_RECORDS || self.state.has_backlog() {
                 // There is more to do anyway: only a command cuts this short.
                 wait(&[wake.as_fd()], GATHER);
@@ -124,8 +125,8 @@ impl Engine {
                     wait(&[wake.as_fd()], GATHER);
                 }
             }
+            // Read only now, after the sleep: a command that was sent since the queue was read has cut the sleep short.
             // An error means that nobody has woken the engine.
-            // Only now, after the sleep: a command that was sent since the queue was read has left its mark here.
             let _ = wake.read();
         }
     }

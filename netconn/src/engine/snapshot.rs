@@ -120,7 +120,7 @@ impl Engine {
         let refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
         // Rows that are known to be wrong are repaired before they are shown.
         self.repair_if_needed(refreshed.doubts);
-        // After the repair, which may have found the ports already.
+        // After the repair, which may add attempts.
         if refreshed.lacks_ports {
             self.find_ports();
         }

@@ -29,8 +29,8 @@ impl Cgroup {
     }
 }
 
-/// Returns the part of a name that is exactly 64 hex digits, as Docker, containerd, CRI-O and Podman put it into the names
-/// of their cgroups.
+/// Returns the part of a name that is exactly 64 hex digits, as Docker, containerd, CRI-O and Podman put it into the
+/// names of their cgroups.
 fn container_id(name: &str) -> Option<&str> {
     // Split at every other character, because the id has a prefix and a suffix (`cri-containerd-ID.scope`). Longer runs
     // are no ids.

@@ -1,5 +1,5 @@
-//! The thread for slow look-ups (accounts can be on a network, cgroups are a directory tree): the engine never waits for
-//! them.
+//! The thread for slow look-ups (accounts can be on a network, cgroups are a directory tree): the engine never waits
+//! for them.
 
 use std::{
     collections::HashMap,

@@ -38,6 +38,7 @@ impl Table {
         // A number for each comparison marks the entries that it met, so that nothing has to be reset before the next.
         self.comparisons = self.comparisons.wrapping_add(1);
         let (mut met, mut missed, mut lacks_ports, mut needs_dump) = (0, 0, false, false);
+        // What the kernel has: each socket should be in the table, in this state.
         for CountersRecord { socket, bytes_sent, bytes_received, state, .. } in counters {
             let slot = self.by_socket.get(socket).copied();
             if let Some(entry) = slot.and_then(|slot| self.connections.get_mut(slot)) {

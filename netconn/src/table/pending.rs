@@ -69,7 +69,6 @@ impl Pending {
         effects: &mut impl Effects,
     ) {
         for queue in [&mut self.waiting, &mut self.backlog] {
-            // Whatever its deadline.
             queue.announce(slots, (usize::MAX, u64::MAX), now, effects);
         }
     }

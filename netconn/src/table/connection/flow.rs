@@ -18,6 +18,7 @@ impl Connection {
             4 => AF_INET,
             6 => AF_INET6,
             // A folded flow has no IP version: only its local address shows which one it is.
+            // An IPv4 address takes the first four bytes of the field.
             _ if flow.local_address.iter().skip(4).all(|byte| *byte == 0) => AF_INET,
             _ => AF_INET6,
         };

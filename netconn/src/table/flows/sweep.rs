@@ -20,6 +20,7 @@ impl Flows {
         self.is_unfinished = false;
         // Unfolds below three quarters, and folds when the map is full: the gap keeps sockets from changing to and fro.
         let has_room = kernel.len() < self.limits.flows / 4 * 3;
+        // What the kernel has: updates, adds and ends entries.
         for (key, flow) in kernel {
             if key.version == 0 && flow.first_ns == 0 {
                 // Nothing was folded yet, and nothing will be if the socket is gone.
