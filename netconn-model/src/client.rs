@@ -112,6 +112,7 @@ impl Client {
     /// When there is no daemon, it may not be asked, or it refuses.
     pub async fn get(&self, path: &str, parameters: &Parameters) -> Result<Response, ClientError> {
         let socket = &*self.socket;
+        // Outside the timeout: connecting to a Unix socket succeeds or fails at once.
         let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))?;
         let asked = timeout(ANSWER, ask(stream, socket, path, parameters)).await;
         asked.unwrap_or_else(|_| Err(ClientError::Timeout { path: socket.to_owned() }))
@@ -127,6 +128,7 @@ impl Client {
             RowFormat::Json => "json",
             RowFormat::Ndjson => "ndjson",
         };
+        // Last, so that no parameter of the caller can change the format.
         self.get("/v1/connections", &[parameters, &[("format".to_owned(), name.to_owned())]].concat()).await
     }
 
@@ -170,8 +172,10 @@ async fn ask(
 ) -> Result<Response, ClientError> {
     let broken = |error: hyper::Error| broken(socket, error);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // The connection has to be polled while the body is read; it ends when the body is dropped.
     tokio::spawn(connection);
     let uri = if parameters.is_empty() { path.to_owned() } else { format!("{path}?{}", query(parameters)) };
+    // HTTP/1.1 wants a host; over a Unix socket its name means nothing.
     let request = Request::get(uri).header(HOST, "netconn").body(Empty::<Bytes>::new());
     let request =
         request.map_err(|error| ClientError::Refused { code: "bad_request".into(), message: error.to_string() })?;
@@ -181,8 +185,10 @@ async fn ask(
     if status == StatusCode::OK {
         return Ok(response);
     }
+    // Bounded: something else than netconn may listen there.
     let text = response.text(ERROR_BYTES).await?;
     let refused = serde_json::from_slice(&text).map(|ErrorBody { error }| (error.code, error.message));
+    // The same for an answer that is not netconn's.
     let (code, message) =
         refused.unwrap_or_else(|_| ("command_failed".into(), format!("the daemon answered {status}")));
     Err(ClientError::Refused { code, message })
@@ -199,6 +205,7 @@ impl Response {
             match self.body.frame().await {
                 None => return Ok(None),
                 Some(Ok(frame)) => {
+                    // Frames without data are trailers, which netconn does not send.
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
                     }
@@ -237,6 +244,7 @@ impl Response {
         while let Some(part) = self.part().await? {
             rest.extend_from_slice(&part);
             let whole = lines::whole_length(&rest);
+            // The last line feed leaves an empty piece.
             for text in rest[..whole].split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
                 if !line(text)? {
                     return Ok(());
@@ -244,6 +252,7 @@ impl Response {
             }
             rest.drain(..whole);
         }
+        // A line without its end is no line: an answer that was cut off is an error of `part` before.
         Ok(())
     }
 }
@@ -251,6 +260,7 @@ impl Response {
 fn unreachable(socket: &Path, error: io::Error) -> ClientError {
     let path = socket.to_owned();
     match error.kind() {
+        // A refused connection is the socket of a daemon that was killed.
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::Offline { path },
         io::ErrorKind::PermissionDenied => ClientError::PermissionDenied { path },
         _ => ClientError::Broken { path, error },

@@ -21,6 +21,7 @@ const LENGTH: usize = 30;
 /// port is not known.
 pub fn of(protocol: u8, local: End, remote: End) -> Option<[u8; LENGTH]> {
     match protocol {
+        // Without the port the hash would be that of another connection.
         IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP if local.port == 0 => None,
         IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP => Some(ordered(protocol, local, remote, true)),
         _ => Some(ordered(protocol, local, remote, false)),
@@ -34,6 +35,7 @@ pub fn icmp(protocol: u8, message: (u8, u8), source: End, destination: End) -> [
     let with = |end: End, port: u8| End { port: port.into(), ..end };
     match counterpart(protocol, kind) {
         Some(other) => ordered(protocol, with(source, kind), with(destination, other), true),
+        // Not ordered: the specification treats these messages as one-way.
         None => hash(protocol, with(source, kind), with(destination, code), true),
     }
 }
@@ -69,11 +71,13 @@ fn hash(protocol: u8, low: End, high: End, ports: bool) -> [u8; LENGTH] {
             IpAddr::V6(address) => hash.update(address.octets()),
         }
     }
+    // The zero is the padding byte of the specification.
     hash.update([protocol, 0]);
     if ports {
         hash.update(low.port.to_be_bytes());
         hash.update(high.port.to_be_bytes());
     }
+    // 20 bytes of SHA-1 are 28 characters in Base64, so the text is filled exactly.
     let mut text = *b"1:                            ";
     BASE64.encode_mut(&hash.finalize(), &mut text[2..]);
     text

@@ -121,6 +121,7 @@ impl FromStr for EbpfLog {
     type Err = NoSuchLevel;
 
     fn from_str(name: &str) -> Result<Self, NoSuchLevel> {
+        // In the order of `NAMES`, which the next line pairs it with.
         let levels = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
         Self::NAMES.iter().zip(levels).find(|(known, _)| **known == name).map(|(_, level)| level).ok_or(NoSuchLevel)
     }
@@ -195,6 +196,7 @@ impl Config {
         let file = path.unwrap_or(Path::new(DEFAULT_FILE));
         match fs::read_to_string(file) {
             Ok(text) => Self::parse(&text).map_err(|message| ConfigError::Invalid { path: file.to_owned(), message }),
+            // Only the default file may be missing: a file that was named is meant.
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
             Err(error) => Err(ConfigError::Read { path: file.to_owned(), error }),
         }
@@ -202,6 +204,7 @@ impl Config {
 
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        // The kernel takes no other sizes for ring buffers, and none below a page.
         if !config.ring_bytes.is_power_of_two() || !RING_BYTES.contains(&config.ring_bytes) {
             return Err(format!(
                 "ring_bytes = {}: it must be a power of two from {} to {}",

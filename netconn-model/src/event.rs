@@ -30,6 +30,7 @@ pub struct Sensor {
 impl Sensor {
     /// Fills in the members of [`Section::Sensor`].
     pub fn describe<'a>(&'a self, event: &mut Event<'a>) {
+        // The boot is part of ids and has no field of its own; all others are named, so that none is forgotten.
         let Self { id, host, site, source, boot: _ } = self;
         event.endpoint_name = Some(Cow::Borrowed(host));
         event.endpoint_os = Some(Cow::Borrowed("linux"));

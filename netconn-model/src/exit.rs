@@ -41,6 +41,7 @@ impl From<Exit> for ExitCode {
 ///
 /// `own` knows the errors of the calling program.
 pub fn of(error: &anyhow::Error, own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>) -> Exit {
+    // From the outermost error on: the one that knows most of what was being done decides.
     error.chain().find_map(|cause| own(cause).or_else(|| of_cause(cause))).unwrap_or(Exit::Internal)
 }
 
@@ -50,6 +51,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
             ClientError::Offline { .. } => Exit::Unavailable,
             ClientError::PermissionDenied { .. } => Exit::Permission,
             ClientError::Timeout { .. } => Exit::Timeout,
+            // The daemon's codes, see `RequestError` in `netconn/src/server`.
             ClientError::Refused { code, .. } if code == "bad_request" => Exit::Usage,
             ClientError::Refused { code, .. } if code == "timeout" => Exit::Timeout,
             ClientError::Refused { .. } => Exit::Internal,
@@ -71,6 +73,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            // csv keeps the error of its writer inside and not as its source.
             || cause.downcast_ref::<csv::Error>().is_some_and(
                 |error| matches!(error.kind(), csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::BrokenPipe),
             )

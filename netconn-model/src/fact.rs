@@ -166,6 +166,7 @@ pub fn protocol_number(name: &str) -> Option<u8> {
         "TCP" => Some(IPPROTO_TCP),
         "UDP" => Some(IPPROTO_UDP),
         "ICMP" => Some(IPPROTO_ICMP),
+        // All other protocols are written as their number.
         number => number.parse().ok(),
     }
 }

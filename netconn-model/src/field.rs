@@ -28,7 +28,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// Whether the values are moments, in whichever unit.
+    /// Whether the values are moments, in either unit.
     pub fn is_moment(self) -> bool {
         matches!(self, Self::EpochMilliseconds | Self::Rfc3339)
     }

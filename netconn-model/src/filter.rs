@@ -133,10 +133,12 @@ impl Filter {
 
     fn add(&mut self, name: &str, values: &str) -> Result<(), FilterError> {
         for value in values.split(',').map(str::trim) {
+            // Made for each value, so that the message names the one that is wrong.
             let wrong = |expected: &str| FilterError {
                 parameter: name.to_owned(),
                 message: format!("'{value}' is not {expected}"),
             };
+            // `port=` and `port=1,,2` are mistakes: an empty list would select everything.
             if value.is_empty() {
                 return Err(FilterError { parameter: name.to_owned(), message: "a value is missing".into() });
             }
@@ -154,6 +156,7 @@ impl Filter {
                 "protocol" => match value.to_ascii_lowercase().as_str() {
                     "tcp" => self.protocols.push(IPPROTO_TCP),
                     "udp" => self.protocols.push(IPPROTO_UDP),
+                    // One name for both versions, as in `event.network.protocol`.
                     "icmp" => self.protocols.extend([IPPROTO_ICMP, IPPROTO_ICMPV6]),
                     number => {
                         let number = number.parse().map_err(|_| wrong("tcp, udp, icmp or the number of a protocol"))?;
@@ -182,6 +185,7 @@ impl Filter {
                     if !value.chars().all(|character| character.is_ascii_hexdigit()) {
                         return Err(wrong("a container id or the beginning of one (hex digits)"));
                     }
+                    // Container ids are in lower case in events.
                     self.containers.push(value.to_ascii_lowercase());
                 }
                 "unit" => self.units.push(value.to_owned()),
@@ -200,6 +204,7 @@ impl Filter {
 
     /// Returns whether the filter can select connections that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
     pub fn wants_minisocks(&self) -> bool {
+        // The kernel turns FIN_WAIT2 into a minisock too when its process has gone, hence both states.
         self.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2])
             && any(&self.listening, |listening| !listening)
             && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
@@ -212,6 +217,7 @@ impl Filter {
 
     /// Returns whether the filter can select flows or datagram sockets.
     pub fn wants_datagrams(&self) -> bool {
+        // Datagram sockets have no other states.
         self.wants_state(&[tcp_state::ESTABLISHED, UNCONNECTED])
             && any(&self.protocols, |protocol| *protocol != IPPROTO_TCP)
     }
@@ -232,9 +238,11 @@ impl Filter {
 
     /// Returns whether the filter selects a connection.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
+        // Events have no state: the parameter cannot exclude them.
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
             && any(&self.listening, |listening| *listening == subject.listening)
             && any(&self.protocols, |protocol| *protocol == subject.protocol)
+            // Both ends have the same family; listeners have only this one.
             && any(&self.families, |family| (*family == 4) == subject.local.address.is_ipv4())
             && any(&self.directions, |direction| subject.direction == Some(*direction))
             && any(&self.pids, |pid| subject.pid == Some(*pid))
@@ -248,6 +256,7 @@ impl Filter {
             && any(&self.users, |wanted| {
                 subject.user == Some(wanted) || subject.uid.is_some_and(|uid| wanted.parse() == Ok(uid))
             })
+            // The twelve characters that container tools show are enough.
             && any(&self.containers, |wanted| subject.container.is_some_and(|id| id.starts_with(wanted)))
             && any(&self.units, |wanted| {
                 subject.unit.is_some_and(|unit| unit == wanted || unit.strip_suffix(".service") == Some(wanted))
@@ -257,12 +266,14 @@ impl Filter {
 }
 
 fn any<T>(wanted: &[T], matches: impl FnMut(&T) -> bool) -> bool {
+    // A parameter that is not given holds for all.
     wanted.is_empty() || wanted.iter().any(matches)
 }
 
 /// Returns whether `wanted` is the name of the process, the name of its executable's file, or its whole path.
 fn is_process(wanted: &str, subject: &Subject<'_>) -> bool {
     let executable = subject.executable.unwrap_or_default();
+    // `rsplit` of an empty path gives an empty name, which must match nothing.
     let file = executable.rsplit('/').next().unwrap_or_default();
     subject.process == Some(wanted) || (!file.is_empty() && wanted == file) || wanted == executable
 }

@@ -131,6 +131,7 @@ impl OutputHealth {
     /// Returns the number of events lost at each stage that this output has.
     pub fn losses(&self) -> impl Iterator<Item = (LossStage, u64)> + use<> {
         let refused = [(LossStage::Disk, self.lost_disk), (LossStage::Sink, self.lost_sink)];
+        // An output has one of the two; the absent one is no zero in a report.
         let refused = refused.into_iter().filter_map(|(stage, lost)| Some((stage, lost?)));
         std::iter::once((LossStage::Queue, self.lost_queue)).chain(refused)
     }

@@ -23,7 +23,9 @@ impl SecondText {
             self.text.clear();
             // The text stays empty outside the years that can be written (-9999 to 9999); no machine boots there.
             if let Ok(time) = jiff::Timestamp::from_second(second) {
+                // Writing to a string cannot fail.
                 let _ = write!(self.text, "{time}");
+                // Without the `Z`, which comes behind the fraction.
                 self.text.truncate("2026-01-01T00:00:00".len());
             }
         }
@@ -65,6 +67,7 @@ impl<'a> Object<'a> {
 
     /// Ends the object.
     pub fn end(self) {
+        // No member has written the brace.
         if self.out.len() == self.start {
             self.out.put_u8(b'{');
         }
@@ -74,6 +77,7 @@ impl<'a> Object<'a> {
     /// Ends the object and the line.
     pub fn end_line(self) {
         let Self { out, seconds, start } = self;
+        // Put together anew: `end` takes the object, and the buffer is needed once more.
         Object { out: &mut *out, seconds, start }.end();
         out.put_u8(b'\n');
     }
@@ -81,6 +85,7 @@ impl<'a> Object<'a> {
     fn key(&mut self, key: &'static str) {
         let at = self.out.len();
         self.out.put_slice(key.as_bytes());
+        // The keys are constants with a comma, so that each is one copy; only the first is mended.
         if at == self.start
             && let Some(comma) = self.out.get_mut(at)
         {
@@ -137,6 +142,7 @@ impl<'a> Object<'a> {
         let microseconds = nanoseconds / 1000 % 1000;
         if microseconds != 0 {
             let digits = [b'.', digit(microseconds / 100), digit(microseconds / 10 % 10), digit(microseconds % 10)];
+            // Zeros at the end are left out; one digit is not zero, so that a point never stands alone.
             let end = digits.iter().rposition(|byte| *byte != b'0').map_or(0, |last| last + 1);
             self.out.put_slice(&digits[..end]);
         }
@@ -146,6 +152,7 @@ impl<'a> Object<'a> {
     pub fn moment(&mut self, key: &MemberKey, value: Moment) {
         self.key(key.quoted);
         let mut digits = *b".000000000Z\"";
+        // Euclidean, here and below: moments before 1970 count forward from the second before them.
         let mut rest = value.0.rem_euclid(NS_PER_SECOND).unsigned_abs();
         for place in (1..=9).rev() {
             digits[place] = digit(rest);
@@ -157,6 +164,7 @@ impl<'a> Object<'a> {
 }
 
 fn digit(value: u64) -> u8 {
+    // The remainder is below ten, so the default is never used.
     b'0' + u8::try_from(value % 10).unwrap_or(0)
 }
 
@@ -188,8 +196,10 @@ fn string(out: &mut BytesMut, value: &str) {
     if is_plain(value.as_bytes()) {
         return plain(out, value);
     }
+    // Text between two escapes is copied at once.
     let mut done = 0;
     for (at, character) in value.char_indices() {
+        // JSON does not ask for escapes of DEL and C1; terminals that show a line raw do.
         if !matches!(character, '\0'..='\x1f' | '"' | '\\' | '\x7f'..='\u{9f}') {
             continue;
         }
@@ -202,6 +212,7 @@ fn string(out: &mut BytesMut, value: &str) {
             '\r' => out.put_slice(b"\\r"),
             other => drop(write!(out, "\\u{:04x}", u32::from(other))),
         }
+        // C1 characters take two bytes.
         done = at + character.len_utf8();
     }
     out.put_slice(&value.as_bytes()[done..]);
@@ -225,6 +236,7 @@ fn is_plain_word(word: u64) -> bool {
     const ONES: u64 = u64::MAX / 255;
     let less = |word: u64, than: u64| word.wrapping_sub(ONES * than) & !word;
     let equal = |byte: u64| less(word ^ (ONES * byte), 1);
+    // `word` itself has the sign bit where a byte is not ASCII.
     let harmful = less(word, 0x20) | equal(b'"'.into()) | equal(b'\\'.into()) | equal(0x7f) | word;
     harmful & (ONES << 7) == 0
 }

@@ -50,6 +50,8 @@ macro_rules! members {
         impl $Field {
             /// Returns the line of the table for this field.
             pub fn info(self) -> &'static $Info {
+                // Variants and lines come from the same repetition, so that the number of a variant is the index of its
+                // line.
                 &$FIELDS[self as usize]
             }
         }
@@ -84,6 +86,7 @@ macro_rules! members {
                 map: &mut M,
             ) -> Result<(), M::Error> {
                 match field {
+                    // A member that comes twice keeps its last value, as in most readers of JSON.
                     $($($Field::$variant => self.$member = map.next_value_seed($crate::members::Reading::new())?,)+)+
                 }
                 Ok(())
@@ -108,6 +111,7 @@ macro_rules! members {
                             let (before, after) = $FIELDS.split_at(next.min($FIELDS.len()));
                             after.iter().chain(before).find(|info| info.name == name).map(|info| info.field)
                         };
+                        // Keys are looked up and not collected: an event is read without memory for its names.
                         while let Some(found) = map.next_key_seed($crate::members::ReadingKey(|name: &str| by_name(name, next)))? {
                             match found {
                                 Some(field) => {

@@ -21,6 +21,7 @@ const PROTOCOLS: [(u16, &str); 9] = [
 pub fn protocol_name(number: u16) -> Cow<'static, str> {
     match PROTOCOLS.iter().find(|(known, _)| *known == number) {
         Some((_, name)) => (*name).into(),
+        // In hex, as in `if_ether.h` and in the output of tcpdump.
         None => format!("{number:#06x}").into(),
     }
 }

@@ -151,6 +151,7 @@ pub const COLUMNS: &[RowColumn] = &[
     column("protocol", "PROTO", &[RowField::Protocol], Shown::Always).show(Show::LowerCase),
     column("state", "STATE", &[RowField::State], Shown::Always),
     column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPort], Shown::Always).show(Show::End),
+    // Ports alone are for sorting and grouping; the table shows them with their addresses.
     column("local-port", "LOCAL PORT", &[RowField::LocalPort], Shown::Never).right(),
     column("remote", "REMOTE", &[RowField::RemoteAddress, RowField::RemotePort], Shown::Always).show(Show::End),
     column("remote-port", "REMOTE PORT", &[RowField::RemotePort], Shown::Never).right(),
@@ -193,11 +194,13 @@ pub fn group_names() -> impl Iterator<Item = &'static str> {
 ///
 /// The sentence that names the columns there are.
 pub fn column_by_name(given: &str) -> Result<&'static RowColumn, String> {
+    // Names of options, members and headings differ only in case and in what joins their words.
     let plain = |text: &str| text.to_ascii_lowercase().replace(['_', ' '], "-");
     let wanted = plain(given);
     let has_name = |column: &&RowColumn| {
         column.name == wanted
             || plain(column.heading) == wanted
+            // Only the first member: the second is what is shown when the first is not known.
             || column.members.first().is_some_and(|member| plain(member.info().name) == wanted)
     };
     COLUMNS.iter().find(has_name).ok_or_else(|| {
@@ -206,7 +209,8 @@ pub fn column_by_name(given: &str) -> Result<&'static RowColumn, String> {
     })
 }
 
-/// A value that rows are sorted by. One column has one kind.
+/// A value that rows are sorted by. One column has one kind, except `user`: accounts without a name come first, by their
+/// numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SortValue {
     Number(u64),
@@ -222,7 +226,9 @@ impl RowColumn {
         }
         let Some(value) = self.first(row) else { return "-".into() };
         match (self.show, value) {
+            // Bytes are never negative; those beyond 63 bits are a float and shown as they are.
             (Show::Bytes, JsonValue::Integer(count)) => term::bytes(count.unsigned_abs()),
+            // The text is ASCII, so that its length counts characters.
             (Show::Seconds, value) => value.to_string().chars().take("2026-01-01T00:00:00".len()).collect(),
             (Show::ShortId, value) => term::sanitize(&value.to_string()).chars().take(12).collect(),
             (Show::LowerCase, value) => term::sanitize(&value.to_string()).to_lowercase(),
@@ -238,6 +244,7 @@ impl RowColumn {
 
     fn address(&self, row: &Row<'_>) -> Option<(IpAddr, Option<u16>)> {
         match self.members.first()? {
+            // A row without the address has no end, even if the port is known.
             RowField::LocalAddress => Some((row.local_address?, row.local_port)),
             RowField::RemoteAddress => Some((row.remote_address?, row.remote_port)),
             _ => None,
@@ -251,6 +258,7 @@ impl RowColumn {
 
     /// Returns the name of the group that a row is in; `None` is the group of all rows for which it is not known.
     pub fn group(&self, row: &Row<'_>) -> Option<String> {
+        // Of ends this is the address alone: with the port, most groups would have one row.
         Some(self.first(row)?.to_string())
     }
 
@@ -280,9 +288,11 @@ impl RowColumn {
     }
 
     fn sort_value(&self, row: &Row<'_>) -> Option<SortValue> {
+        // By the order of listing: the alphabet means nothing here.
         if self.is_state() {
             return Some(SortValue::Number(state_place(row) as u64));
         }
+        // As numbers: as text, 10.0.0.10 would come before 10.0.0.9.
         if let Some((address, port)) = self.address(row) {
             return Some(SortValue::End(address, port));
         }
@@ -323,6 +333,7 @@ enum SortRank {
 
 /// Sorts by the columns, the first most. Rows that are equal in them are sorted by state, local and remote end.
 pub fn sort<T>(entries: &mut [T], keys: &[RowSortKey], row: impl for<'t> Fn(&'t T) -> &'t Row<'static>) {
+    // Cached: keys are made of texts, and a sort compares each row many times.
     entries.sort_by_cached_key(|entry| {
         let row = row(entry);
         let rank = |RowSortKey { column, is_descending }: &RowSortKey| match (column.sort_value(row), is_descending) {
@@ -330,6 +341,7 @@ pub fn sort<T>(entries: &mut [T], keys: &[RowSortKey], row: impl for<'t> Fn(&'t 
             (Some(value), false) => SortRank::Ascending(value),
             (Some(value), true) => SortRank::Descending(Reverse(value)),
         };
+        // The usual order last, so that equal rows have the same places in each run.
         (keys.iter().map(rank).collect::<Vec<_>>(), usual_order(row))
     });
 }
@@ -337,6 +349,7 @@ pub fn sort<T>(entries: &mut [T], keys: &[RowSortKey], row: impl for<'t> Fn(&'t 
 /// Returns the place of a row's state in the order in which states are listed.
 pub fn state_place(row: &Row<'_>) -> usize {
     let name = row.state.as_deref().unwrap_or_default();
+    // Connections that have ended (`CLOSED`) come last.
     state::ALL.iter().position(|known| state::name(*known) == name).unwrap_or(state::ALL.len())
 }
 

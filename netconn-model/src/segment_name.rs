@@ -47,6 +47,7 @@ pub enum SegmentName {
 impl SegmentName {
     /// Parses a file name without its folder; `None` for other files.
     pub fn parse(name: &str) -> Option<Self> {
+        // Strict on purpose: a name that is nearly right is not netconn's and must not be removed as old.
         let rest = name.strip_prefix("events-")?;
         if let Some(from) = rest.strip_suffix(".ndjson") {
             return Some(Self::Segment { from: time(from)? });
@@ -72,6 +73,7 @@ impl SegmentName {
 
     /// Returns whether the file may hold events of a time range, epoch milliseconds.
     pub fn may_hold(self, range: &RangeInclusive<u64>) -> bool {
+        // A segment without TO may hold anything later than FROM.
         self.from() <= *range.end() && self.to().is_none_or(|to| to >= *range.start())
     }
 }
@@ -101,6 +103,7 @@ pub fn current(names: impl IntoIterator<Item = SegmentName>) -> Vec<SegmentName>
 }
 
 fn time(digits: &str) -> Option<u64> {
+    // `parse` alone would take a sign and fewer digits: one time would have several names.
     (digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 

@@ -39,6 +39,7 @@ pub const TAIL: &[u8] = b"\n]}\n";
 pub fn head(head: &SnapshotHead, member: RowsMember) -> Bytes {
     // Texts, lists and truth values can always be written.
     let mut text = serde_json::to_string(head).unwrap_or_default();
+    // The closing brace: the array of rows goes before it.
     text.pop();
     text.push_str(match member {
         RowsMember::Connections => ",\"connections\":[",
@@ -65,9 +66,11 @@ pub enum SnapshotLine<'a> {
 
 /// Takes a line of an answer apart, without its line feed.
 pub fn read_line(line: &[u8]) -> SnapshotLine<'_> {
+    // Rows end in a brace or a comma, so that a bracket at the end is that of the head.
     if line.ends_with(b"[") {
         return SnapshotLine::Head(line);
     }
+    // Commas stand behind rows here, because `before_row` writes them before the line feed.
     let row = line.strip_suffix(b",").unwrap_or(line);
     if row.starts_with(b"{") { SnapshotLine::Row(row) } else { SnapshotLine::Tail }
 }
@@ -78,6 +81,7 @@ pub fn read_line(line: &[u8]) -> SnapshotLine<'_> {
 ///
 /// When it is no such beginning.
 pub fn read_head(line: &[u8]) -> serde_json::Result<SnapshotHead> {
+    // Closed again, so that it is JSON; the member with the rows is not read.
     serde_json::from_slice(&[line, b"]}"].concat())
 }
 
@@ -104,6 +108,7 @@ impl RowSearch {
         self.is_found = !self.is_array
             || (self.ended_with_line_feed && part.starts_with(b"{"))
             || part.windows(2).any(|bytes| bytes == b"\n{");
+        // A line feed and the brace behind it may be in different parts.
         self.ended_with_line_feed = part.ends_with(b"\n");
     }
 

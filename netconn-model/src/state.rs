@@ -48,6 +48,7 @@ impl States {
 
     /// Returns whether a state is in the set.
     pub fn contains(self, state: u8) -> bool {
+        // Numbers of states are below 16; the mask only shows that the shift cannot overflow.
         self.0 >> (state & 15) & 1 != 0
     }
 
@@ -60,6 +61,7 @@ impl States {
     /// Reads one name: a state in the spelling of `ss`, `netstat` or the kernel, in any case, or one of the groups of
     /// `ss` (`all`, `connected`, `synchronized`, `listening`). `None` for anything else.
     pub fn parse(name: &str) -> Option<Self> {
+        // `SYN-SENT`, `syn_sent` and `SYN SENT` are one name.
         let plain: String =
             name.chars().filter(|character| !matches!(character, '-' | '_' | ' ')).collect::<String>().to_lowercase();
         let one = |state| Some(Self::NONE.with(state));
@@ -71,6 +73,7 @@ impl States {
                 Some(Self(all().0 & !not.0))
             }
             "synchronized" => {
+                // As in ss: connected, without attempts that have had no answer.
                 let not = Self::NONE.with(tcp_state::LISTEN).with(UNCONNECTED).with(tcp_state::SYN_SENT);
                 Some(Self(all().0 & !not.0))
             }

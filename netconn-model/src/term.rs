@@ -47,12 +47,14 @@ pub fn cut(text: &str, width: usize) -> Cow<'_, str> {
     let mut short = String::new();
     let mut used = 1; // the ellipsis
     for character in text.chars() {
+        // Characters without a width of their own, such as combining ones, go with the one before.
         used += character.width().unwrap_or(0);
         if used > width {
             break;
         }
         short.push(character);
     }
+    // Not even the ellipsis fits otherwise.
     if width > 0 {
         short.push('…');
     }
@@ -68,6 +70,7 @@ pub fn bytes(count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
     let mut value = count as f64 / 1000.0;
     let mut unit = 0;
+    // From here on one decimal would be rounded to 1000.0.
     while value >= 999.95 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
@@ -90,10 +93,12 @@ pub fn duration(time: Duration) -> String {
 
 /// Returns an end as people read it: IPv6 in brackets, `*` for an unknown port, the address alone for protocols without ports.
 pub fn end(protocol: &str, address: &str, port: Option<u16>) -> String {
+    // An empty protocol is an unknown one, which may have ports.
     if port.is_none() && !matches!(protocol, "" | "TCP" | "UDP") {
         return address.to_owned();
     }
     let port = port.map_or_else(|| "*".into(), |port| port.to_string());
+    // Only IPv6 addresses have colons; host names have none.
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 
@@ -145,13 +150,17 @@ impl Columns {
         let last = row.len().saturating_sub(1);
         for (column, cell) in row.iter().enumerate() {
             let gap = if column == 0 { 0 } else { COLUMN_GAP };
+            // Without a terminal, nothing is cut.
             let left = self.limit.map_or(usize::MAX, |limit| limit.saturating_sub(used + gap));
+            // A short cell needs less than the narrowest column. Once one has no room, those behind it have none
+            // either.
             if left < NARROWEST_COLUMN.min(cell.width()) {
                 break;
             }
             let width = self.widths.get(column).copied().unwrap_or(0).min(left);
             let text = cut(cell, left);
             let padding = width.saturating_sub(text.width());
+            // The last column is not filled up: its spaces would only wrap in a narrower terminal.
             let (before, after) = match (self.right.get(column), column == last) {
                 (Some(true), _) => (padding, 0),
                 (_, true) => (0, 0),
@@ -159,8 +168,10 @@ impl Columns {
             };
             let style = style(column);
             let _ = write!(line, "{:gap$}{:before$}{style}{text}{style:#}{:after$}", "", "", "");
+            // Counted without the style, which takes no columns.
             used += gap + before + text.width() + after;
         }
+        // An empty last cell leaves the gap before it.
         line.truncate(line.trim_end_matches(' ').len());
         line
     }

@@ -12,7 +12,7 @@ use crate::{
 /// Text, borrowed from the line that it was read from where that line has no escapes in it.
 pub type Text<'a> = Cow<'a, str>;
 
-/// A value as JSON knows it, for whoever handles any field: CSV, filters, other formats.
+/// A value as JSON knows it, for code that handles any field: CSV, filters, other formats.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JsonValue<'a> {
     /// UTF-8 text.
@@ -95,6 +95,7 @@ impl<'a> FieldValue<'a> for Text<'a> {
                 Ok(Cow::Borrowed(text))
             }
 
+            // serde_json calls this for texts with escapes, which it decodes into a buffer of its own.
             fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
                 Ok(Cow::Owned(text.to_owned()))
             }
@@ -111,6 +112,7 @@ impl<'a> PlainText<'a> {
     /// Takes text of netconn's own making: letters, digits and the like.
     pub fn new(text: impl Into<Text<'a>>) -> Self {
         let text = text.into();
+        // Only in tests: the look at each character is what this type saves.
         debug_assert!(is_plain(text.as_bytes()), "{text:?} needs escapes");
         Self(text)
     }
@@ -254,6 +256,7 @@ impl<'a> FieldValue<'a> for Moment {
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Moment, E> {
                 let time = text.parse::<jiff::Timestamp>().ok();
+                // jiff knows years that 64 bits of nanoseconds do not reach.
                 let nanoseconds = time.and_then(|time| i64::try_from(time.as_nanosecond()).ok());
                 nanoseconds.map(Moment).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
             }
@@ -282,15 +285,18 @@ impl<'a> FieldValue<'a> for Milliseconds {
 
     fn value(&self) -> JsonValue<'_> {
         #[expect(clippy::cast_precision_loss, reason = "microseconds are exact up to 285 years")]
+        // Cut to microseconds first, as in JSON.
         JsonValue::Number((self.nanoseconds / 1000) as f64 / 1000.0)
     }
 
     fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let milliseconds = f64::deserialize(deserializer)?;
+        // 10¹³ ms are 10¹⁹ ns, the largest power of ten that 64 bits hold; NaN is in no range.
         if !(0.0..=1e13).contains(&milliseconds) {
             return Err(D::Error::custom("a length of time is from 0 to 10^13 milliseconds"));
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range was checked above")]
+        // Rounded: a decimal fraction such as 0.001 is not exact in binary, and cutting would lose a microsecond.
         let microseconds = (milliseconds * 1000.0).round() as u64;
         Ok(Self { nanoseconds: microseconds * 1000 })
     }

@@ -36,7 +36,7 @@ use crate::{
     table::flows::Limits as FlowLimits,
 };
 
-/// Pause before an engine that was busy is told again to stop.
+/// Pause before the command to stop is sent again to an engine that was busy.
 const STOP_RETRY: Duration = Duration::from_millis(5);
 
 /// What tests change in a daemon; hidden options of `netconn run`.
@@ -60,6 +60,7 @@ pub fn run(config: &Config, test_hooks: TestHooks) -> Result<()> {
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
+    // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(start_and_serve(config, test_hooks))
 }
@@ -67,9 +68,13 @@ pub fn run(config: &Config, test_hooks: TestHooks) -> Result<()> {
 async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
     // From here on a signal stops the daemon in order.
     let mut signals = Signals::new()?;
+    // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
+    // first.
     let state = StateDir::open(&config.state_dir)?;
     let sensor = state.identify(config)?;
+    // Clients may connect from here on; they wait in the backlog until `serve` accepts them.
     let socket = Socket::bind(&config.socket, &config.group)?;
+    // Before the outputs are opened: connections that begin meanwhile wait in the ring.
     let mut capture = Capture::start(&CaptureOptions {
         ring_bytes: config.ring_bytes,
         log_level: log_level(config.ebpf_log),
@@ -83,9 +88,11 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
 
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());
     let timing = if test_hooks.fast_history { HistoryTiming::FAST } else { HistoryTiming::NORMAL };
+    // `Sensor Start` is the first event of each output, so it is written before the engine makes any.
     let outputs = open_outputs(config, timing, &mut encoder, &mut capture)?;
     let (handle, commands) = EngineThread::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
+    // From here on all of this belongs to the thread of the engine.
     let parts = Parts { capture, sensor, encoder, outputs, flows: flow_limits(config) };
     let engine = EngineThread::start(handle.clone(), commands, parts, move || {
         // Nobody listens any more if the daemon is ending anyway.
@@ -94,11 +101,14 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
     .context("cannot start the engine")?;
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
 
+    // `serve` never ends: a daemon ends by a signal, or because its engine does (a broken pipe on standard output, a
+    // panic).
     let ended_by_itself = tokio::select! {
         never = server::serve(&socket, handle.clone()) => match never {},
         () = signals.wait_for_end(&handle) => false,
         _ = &mut end => true,
     };
+    // First, so that no new client waits for an engine that is about to end.
     drop(socket);
     if !ended_by_itself {
         // `send` fails when the engine is busy, which passes, and when it has ended.
@@ -112,6 +122,7 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
             let _ = end.await;
         }
     }
+    // The engine has said that it ends, so this takes no longer than its last destructors.
     if !engine.join() {
         bail!("the engine has panicked: please report the messages above");
     }
@@ -141,6 +152,7 @@ impl Signals {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => return,
+                // Not waited for: SIGTERM would have to wait as well.
                 _ = self.hangup.recv() => if engine.send(EngineCommand::Reopen).is_err() {
                     warn!("too busy to open the outputs again: send SIGHUP once more");
                 },
@@ -156,6 +168,7 @@ fn open_outputs(
     encoder: &mut EventEncoder,
     capture: &mut Capture,
 ) -> Result<Vec<Output>> {
+    // Nobody would read it, and looking for packet sockets costs a walk through all open files.
     if config.events.is_empty() && !config.history {
         return Ok(Vec::new());
     }
@@ -171,6 +184,7 @@ fn open_outputs(
         packet_sockets: &in_words(&found),
     };
     let clock = Clock::new();
+    // Taken before the event is made, so that it is a lower bound of its time.
     let earliest = clock.epoch_ms(clock.now());
     encoder.start(&mut start, &clock, &beginning);
     let start = Batch { lines: start.freeze(), events: 1, earliest };

@@ -88,8 +88,10 @@ impl Snapshot {
     pub fn take(filter: &Filter) -> io::Result<Self> {
         let wanted = InventoryParts { minisocks: filter.wants_minisocks(), datagrams: filter.wants_datagrams() };
         let datagrams = |read: fn() -> io::Result<Vec<Found<UdpSocketRecord>>>| {
+            // Not read if the filter can select none: each list is a walk of the kernel.
             if wanted.datagrams { read() } else { Ok(Vec::new()) }
         };
+        // From the best source to the poorest; the first error is kept, because it says what would show more.
         let (source, found) = match inventory::read(|inode| filter.wants_namespace(inode), wanted) {
             Ok(found) => (Source::Iterators, found),
             Err(error) => match diag::sockets() {
@@ -106,7 +108,10 @@ impl Snapshot {
         };
         let Inventory { sockets, minisocks, datagrams } = found;
         let owners = sockets.iter().map(|socket| &socket.state.owner);
+        // Only of sockets with an owner that was found; minisocks have none.
         let processes = processes(owners.chain(datagrams.iter().map(|socket| &socket.state.owner)));
+        // A dump of the listeners alone: `connection_in_dump` needs no more of the table to tell who began a
+        // connection.
         let mut table = Table::default();
         let listeners = sockets.iter().filter(|socket| socket.new_state == tcp_state::LISTEN).copied().collect();
         table.begin_dump();
@@ -125,6 +130,7 @@ impl Snapshot {
         let head = SnapshotHead {
             sensor_id: state_dir::known_id(DEFAULT_STATE_DIR.as_ref()),
             taken_at: Timestamp::now().to_string(),
+            // `sock_diag` and /proc show one network namespace only.
             complete: matches!(self.source, Source::Iterators),
             unlisted: None,
         };
@@ -142,13 +148,16 @@ impl Snapshot {
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let clock = Clock::new();
-        // Accounts and cgroups are read at the start. Answers to later look-ups are dropped: a snapshot is over by then.
+        // Accounts and cgroups are read at the start. Answers to later look-ups are dropped: a snapshot is over by
+        // then.
         let mut names = Names::new(Lookup::start(drop)?);
+        // Sixteen digits, as in the ids that the daemon makes.
         let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
         let mut context = Context::new(&clock, &mut names, &boot);
         let mut show = |connection: &Connection| -> Result<(), E> {
+            // The subject needs names of users and cgroups, which are looked up; without a filter that is saved.
             if is_everything || with_subject(connection, context.names, context.now, |subject| filter.matches(subject))
             {
                 out.clear();
@@ -168,6 +177,7 @@ impl Snapshot {
         for socket in &self.datagrams {
             show(&Connection::from_udp_socket(socket, self.processes.of(&socket.state.owner)))?;
         }
+        // Without an owner: no process has them any more, and nothing here remembers who had.
         self.minisocks.iter().try_for_each(|minisock| show(&past::bare_connection_of(minisock)))
     }
 }
@@ -202,11 +212,13 @@ fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> In
     let mut inventory = Inventory::default();
     for Found { record, inode } in datagrams {
         let mut record = *record;
+        // Without privileges, other users' files cannot be read: their sockets stay without an owner.
         record.state.owner = owners.get(inode).copied().unwrap_or_default();
         inventory.datagrams.push(record);
     }
     for Found { record, inode } in found {
         let mut record = *record;
+        // No process has it open, so that the table by inode cannot know it.
         if record.new_state == tcp_state::TIME_WAIT {
             inventory.minisocks.push(record);
             continue;
@@ -219,9 +231,11 @@ fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> In
 
 /// Reads the processes that own sockets. To read all processes would take longer than everything else.
 fn processes<'a>(owners: impl Iterator<Item = &'a Owner>) -> Processes {
+    // Process id 0 stands for an unknown owner.
     let known = owners.filter(|owner| owner.tgid != 0);
     let keys: HashSet<Key> = known.map(|owner| Key::new(owner.tgid, owner.start_ns)).collect();
     let mut processes = Processes::default();
+    // A process that has ended since is left out; its sockets are shown without it.
     processes.add_scanned(keys.into_iter().filter_map(scan::one).collect());
     processes
 }

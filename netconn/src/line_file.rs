@@ -114,11 +114,13 @@ impl LineFile {
     /// When not all of them could be written. The file ends with a whole line even then, if it can be cut.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), WriteFailure> {
         if self.is_torn {
-            // The next line must not continue the torn one.
+            // The next line must not continue the torn one. An error here leaves `written` at 0: the line feed belongs
+            // to no event.
             self.write_all(b"\n").map_err(|(error, _)| error)?;
             self.is_torn = false;
         }
         self.write_all(lines).map_err(|(error, written)| {
+            // Counts must agree with what a reader finds: part of a line is no event.
             let whole = lines::whole_length(lines.get(..written).unwrap_or_default());
             if written > whole {
                 self.is_torn = !self.take_back((written - whole) as u64);
@@ -147,6 +149,7 @@ impl LineFile {
     fn take_back(&mut self, bytes: u64) -> bool {
         self.is_regular
             && self.file.metadata().is_ok_and(|metadata| {
+                // From the length, not from an offset: the file is open for appending, and its offset says nothing.
                 metadata.len().checked_sub(bytes).is_some_and(|length| self.file.set_len(length).is_ok())
             })
     }
@@ -155,6 +158,7 @@ impl LineFile {
 /// Makes a file end with a whole line.
 fn repair(file: &mut File) -> io::Result<()> {
     let length = file.metadata()?.len();
+    // From the end, so that a daemon with a file of many gigabytes starts at once.
     let start = length.saturating_sub(LONGEST_LINE);
     file.seek(SeekFrom::Start(start))?;
     let mut end = Vec::new();
@@ -171,6 +175,7 @@ fn repair(file: &mut File) -> io::Result<()> {
 
 /// Whether a line without its line feed is the beginning of a JSON object: a write of an event that was cut off.
 fn is_torn_object(line: &[u8]) -> bool {
+    // A whole object without its line feed is kept: only the line feed was not written.
     line.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(line).is_err()
 }
 

@@ -30,6 +30,7 @@ pub struct NotInstalled;
 pub fn find() -> Result<PathBuf, NotInstalled> {
     let beside = env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned));
     let path = env::var_os("PATH").unwrap_or_default();
+    // Beside this one first: the two come from one build, and their segments and schema match.
     let folders = beside.into_iter().chain([LIBRARY.into()]).chain(env::split_paths(&path));
     first_in(folders).ok_or(NotInstalled)
 }
@@ -40,6 +41,7 @@ fn first_in(folders: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
 }
 
 fn is_program(path: &Path) -> bool {
+    // Any execute bit: whether this user may run it is for `exec` to say, with a better error.
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 

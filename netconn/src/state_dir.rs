@@ -50,12 +50,14 @@ impl StateDir {
     /// When another daemon has locked it, or when it cannot be created or written.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let fail = |error: io::Error| StateError::System { path: path.to_owned(), error };
+        // Asked first: a directory that exists keeps the mode that its owner gave it.
         let is_new = !path.exists();
         fs::create_dir_all(path).map_err(fail)?;
         if is_new {
             // Because of the umask: readers of the history have to pass through this directory.
             fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(fail)?;
         }
+        // The lock file is never removed: another daemon could have opened the old one and lock a file without a name.
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(fail)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
             Errno::EWOULDBLOCK => StateError::Taken { path: path.to_owned() },
@@ -90,7 +92,9 @@ pub fn boot_id() -> String {
 /// Returns a random number for this run of the daemon.
 pub fn run_id() -> u64 {
     let text = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    // Sixteen hex digits are the 64 bits of the result, so that parsing fails only if /proc is missing.
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    // The process id is no good identity, but differs from that of the run before.
     u64::from_str_radix(&digits, 16).unwrap_or_else(|_| u64::from(std::process::id()))
 }
 
@@ -107,6 +111,7 @@ fn sensor_id(folder: &Path) -> io::Result<String> {
         // Damaged: a new one is created.
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Not replaced: the id may be there, and the maps of the daemon before are found by it.
         Err(error) => return Err(error),
     }
     let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned();

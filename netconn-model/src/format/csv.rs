@@ -30,6 +30,7 @@ pub(super) fn heading(out: &mut Vec<u8>) {
 
 /// Appends the values of an event; a value that is not known is empty.
 pub(super) fn write(event: &Event<'_>, out: &mut Vec<u8>) {
+    // Every record has all columns, so that lines can be read alone.
     record(CSV_FIELDS.map(|field| event.value(field).map(|value| value.to_string()).unwrap_or_default()), out);
 }
 

@@ -64,6 +64,7 @@ impl EventFormat {
     pub fn write(&self, line: &[u8], out: &mut Vec<u8>) -> serde_json::Result<()> {
         match self.write {
             WriteEvent::Native => {
+                // Not parsed: members of a later version pass through unchanged.
                 out.extend_from_slice(line);
                 out.push(b'\n');
             }

@@ -27,6 +27,7 @@ pub(super) struct DoctorOptions {
 /// Prints all checks.
 pub(super) fn run(options: &DoctorOptions) -> Result<Exit> {
     let mut checks = Vec::new();
+    // Printed at once: attaching programs takes a while, and what was found before is worth reading if it fails.
     let mut section = |title: &str, found: Vec<Check>| -> Result<()> {
         print(title, &found)?;
         checks.extend(found);
@@ -40,12 +41,14 @@ pub(super) fn run(options: &DoctorOptions) -> Result<Exit> {
             section("Its hooks", doctor::hooks(&health.hooks))?;
             section("Proof", vec![proof])?;
         }
+        // Without a daemon the hooks are attached for a moment, which needs privileges: the error says so.
         Err(error @ ClientError::Offline { .. }) => {
             let offline = Check { mark: Mark::Fair, subject: "daemon".into(), finding: error.to_string() };
             section("The daemon", vec![offline, doctor::permission()])?;
             preflight::check_capabilities()?;
             section("Hooks, attached for this check", doctor::prove_alone()?)?;
         }
+        // A daemon that does not answer is an error of its own, not a reason to attach all programs once more.
         Err(error) => return Err(error.into()),
     }
     Ok(if checks.iter().any(|check| check.mark == Mark::Bad) { Exit::Unavailable } else { Exit::Success })

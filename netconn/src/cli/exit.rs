@@ -18,6 +18,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
 }
 
 fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    // The special cases of a type come before the type itself below.
     if let Some(Unfit::NotPermitted { .. }) = cause.downcast_ref() {
         return Some(Exit::Permission);
     }
@@ -30,6 +31,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
         return Some(Exit::Unavailable);
     }
+    // Another path solves it, so this is a matter of configuration.
     if let Some(BindError::Taken { .. }) = cause.downcast_ref() {
         return Some(Exit::Configuration);
     }

@@ -103,7 +103,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(options) => run::run(options),
         Command::List(options) => list::run(&options),
         Command::Watch(options) => watch::run(&options),
-        // The arguments as they were given: the other program decides what `--` means.
+        // The arguments as they were given: the other program decides what `--` means. The subcommand is always the
+        // first one, because `netconn` itself has no options.
         Command::Search(_) => search::run(None, given.get(2..).unwrap_or_default()),
         Command::Hunt(_) => search::run(Some("hunt"), given.get(2..).unwrap_or_default()),
         Command::Doctor(options) => doctor::run(&options),
@@ -111,6 +112,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(exit) => exit.into(),
+        // `head` has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("netconn: {error:#}");
@@ -121,6 +123,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Runs a future on this thread to its end.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    // One thread: a command waits for one answer at a time.
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 

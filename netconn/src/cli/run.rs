@@ -65,13 +65,16 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
     let RunOptions { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, test_fast_history } =
         options;
     let mut config = Config::load(config.as_deref())?;
+    // Options replace the list of the file: nobody could remove an entry otherwise.
     if !events.is_empty() {
         config.events = events;
     }
     config.socket = socket.unwrap_or(config.socket);
     config.state_dir = state_dir.unwrap_or(config.state_dir);
+    // The option can only switch it off.
     config.history &= !no_history;
     config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
+    // After the configuration, which sets the level; errors before that are printed by `main`.
     start_log(config.ebpf_log);
     daemon::run(&config, TestHooks { without_hooks: without_hook, faults: fault, fast_history: test_fast_history })?;
     Ok(Exit::Success)
@@ -79,6 +82,7 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
 
 /// Starts logging to standard error. `NETCONN_LOG` filters the log, with the syntax of `RUST_LOG`.
 fn start_log(ebpf: EbpfLog) {
+    // Messages of the programs have the target `netconn_ebpf`; which of them are made is decided in the kernel.
     let default = if ebpf == EbpfLog::Off { "warn,netconn=info" } else { "warn,netconn=info,netconn_ebpf=trace" };
     let filter = EnvFilter::try_from_env("NETCONN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // This fails only if a logger is set already.

@@ -55,6 +55,7 @@ impl Selection {
             (*tcp, "protocol", "tcp"),
             (*udp, "protocol", "udp"),
             (*icmp, "protocol", "icmp"),
+            // `-a` wins, as in ss.
             (*listening && !*all, "listening", "true"),
             (*ipv4, "family", "4"),
             (*ipv6, "family", "6"),
@@ -63,6 +64,7 @@ impl Selection {
             parameters.push(((*name).to_owned(), (*value).to_owned()));
         }
         parameters.extend_from_slice(&options.0);
+        // Checked here, so that a wrong value is an error of usage and names the option, daemon or not.
         parse(&parameters)?;
         Ok(parameters)
     }
@@ -84,6 +86,7 @@ struct FilterOptions(Vec<(String, String)>);
 impl clap::FromArgMatches for FilterOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut parameters = Vec::new();
+        // Parameters without a value name are flags of `Selection`.
         for FilterParameter { name, .. } in FILTER_PARAMETERS.iter().filter(|parameter| parameter.value_name.is_some())
         {
             let values = matches.get_many::<String>(name).into_iter().flatten();
@@ -105,6 +108,7 @@ impl Args for FilterOptions {
             Some(arg.action(ArgAction::Append).help_heading("Which connections"))
         });
         command
+            // clap's derive makes such a group for each struct; `--packet` refers to it by its name.
             .group(
                 ArgGroup::new("FilterOptions").multiple(true).args(
                     FILTER_PARAMETERS

@@ -63,12 +63,16 @@ pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
     block_on(async {
         let response = options.socket.client().events(&parameters).await?;
+        // 2⁶⁴ events are never reached.
         let mut left = options.count.unwrap_or(u64::MAX);
+        // Before the first event, which may take hours: a reader of CSV sees the heading at once. After the answer of
+        // the daemon, so that an error leaves no heading.
         if let WatchFormat::Events(format) = options.format {
             let mut heading = Vec::new();
             format.heading(&mut heading);
             io::stdout().write_all(&heading)?;
         }
+        // `lines` asks only after an event whether to go on.
         if left == 0 {
             return Ok(Exit::Success);
         }
@@ -125,12 +129,15 @@ fn for_people(event: &Event<'_>, limit: Option<usize>, zone: &TimeZone) -> Strin
     if !details.is_empty() {
         let _ = write!(rest, "  {details}");
     }
+    // A close repeats what the connect has shown; its numbers need the room.
     if let Some(command_line) = &event.command_line
         && !event.is(EventKind::Close)
     {
         let _ = write!(rest, "  {}", term::sanitize(command_line));
     }
+    // Counted without the escape sequences, which take no room. Both parts are ASCII.
     let used = time.len() + 2 + what.len().max(11);
+    // Only the rest is cut: it has no styles, which a cut could leave open.
     line.push_str(&term::cut(&rest, limit.map_or(usize::MAX, |limit| limit.saturating_sub(used))));
     line
 }
@@ -154,8 +161,10 @@ fn what(event: &Event<'_>) -> (&'static str, anstyle::Style) {
 
 fn ends(event: &Event<'_>) -> String {
     let protocol = event.protocol.as_deref().unwrap_or_default();
+    // Port 0 stands for an unknown one.
     let end = |End { address, port }| term::end(protocol, &address.to_string(), (port != 0).then_some(port));
     let local = event.local().map_or_else(|| "?:*".to_owned(), end);
+    // A folded flow has no single remote end; a listener has none at all.
     let Some(remote) = event.remote() else {
         return if event.folded == Some(true) { format!("{local} -- many") } else { local };
     };

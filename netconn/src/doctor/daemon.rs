@@ -26,7 +26,9 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         checks.push(Check::new(Mark::Fair, "kernel structures", format!("without {missing}: absent from events")));
     }
     checks.extend(flows(&health.flows));
+    // What came from the kernel: a loss here is repaired, but may cost events.
     let records = &health.records;
+    // An unknown record is as bad as a lost one: its fact is missing too.
     checks.push(if records.lost == 0 && records.unknown == 0 {
         Check::new(Mark::Good, "records", format!("{} received, none lost", records.received))
     } else {
@@ -43,6 +45,7 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         Check::new(Mark::Bad, "records", finding)
     });
     if records.without_memory != 0 {
+        // Only `Fair`: the connections themselves are reported, see "life 0" in ARCHITECTURE.md.
         let finding = format!(
             "the kernel had none to keep owners with sockets, {} times: who accepted those connections may not be known",
             records.without_memory
@@ -55,6 +58,7 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         checks.push(Check::new(Mark::Bad, "completeness", finding));
     }
     let LostEventCounts { outgoing, incoming, closes, listeners, clients } = health.lost_events;
+    // Lost records need not have cost an event, so these are counted apart.
     checks.push(if outgoing + incoming + closes + listeners + clients == 0 {
         Check::new(Mark::Good, "events", format!("{} made, none lost", health.events))
     } else {
@@ -65,6 +69,7 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         );
         Check::new(Mark::Bad, "events", finding)
     });
+    // What became of the events that were made.
     for output in &health.outputs {
         let (mark, fate) = fate(output);
         checks.push(Check::new(mark, &output.path, fate));
@@ -104,6 +109,7 @@ fn history(health: Option<&HistoryHealth>) -> Check {
     let (mut mark, fate) = fate(output);
     let mut finding = format!("{}: {:.1} MB in {files} files{since}; {fate}", output.path, *bytes as f64 / 1e6);
     let mut worse = |than, text: String| {
+        // A later finding never improves the mark.
         mark = if mark == Mark::Bad { Mark::Bad } else { than };
         finding.push_str(&text);
     };
@@ -117,6 +123,7 @@ fn history(health: Option<&HistoryHealth>) -> Check {
         Conversion::Failing => {
             worse(Mark::Bad, format!("; {waiting} segments could not be converted, see the log"));
         }
+        // Only `Fair`: no event is lost by it, the segments stay NDJSON until then.
         Conversion::Idle | Conversion::Running if *failures != 0 => {
             worse(Mark::Fair, format!("; {failures} conversions have failed and were tried again, see the log"));
         }
@@ -128,12 +135,14 @@ fn history(health: Option<&HistoryHealth>) -> Check {
 /// Checks the flows; `None` when none are watched.
 fn flows(flows: &FlowCounts) -> Option<Check> {
     let FlowCounts { protocols, folded, bound, uncounted } = flows;
+    // Nothing is watched, or there is nothing to count.
     if protocols.is_empty() && *bound == 0 {
         return None;
     }
     let mut counts: Vec<String> = protocols.iter().map(|(name, count)| format!("{count} {name}")).collect();
     counts.push(format!("{bound} bound sockets"));
     let counts = counts.join(", ");
+    // Uncounted datagrams are lost for good, folded ones only lose their remote end.
     Some(if *uncounted != 0 {
         let finding = format!(
             "{counts}; {uncounted} datagrams were not counted, because there was no room: a larger max_flows in the \

@@ -47,6 +47,8 @@ pub fn machine() -> Vec<Check> {
     let kernel = preflight::check_kernel(&release).map(|()| release.clone()).map_err(|error| error.to_string());
     let btf = preflight::read_btf().map(|data| format!("{} kB", data.len() / 1000)).map_err(|error| error.to_string());
     let lockdown = Lockdown::of_this_kernel();
+    // Under this lockdown programs may not read the kernel's memory: paths of executables come from /proc, where they
+    // may be gone.
     let mark = if lockdown == Lockdown::Confidentiality { Mark::Fair } else { Mark::Good };
     let lockdown = Check::new(mark, "lockdown", lockdown.name());
     let cgroups = preflight::cgroup_root().map_or_else(
@@ -59,6 +61,8 @@ pub fn machine() -> Vec<Check> {
         },
         |path| {
             let place = format!("v2 at {}", path.display());
+            // In a namespace the root that is mounted is that of the container: programs attached there see nothing of
+            // the host.
             if !preflight::is_in_cgroup_namespace() {
                 return Check::new(Mark::Good, "cgroups", place);
             }
@@ -76,6 +80,7 @@ pub fn machine() -> Vec<Check> {
 pub fn permission() -> Check {
     match preflight::check_capabilities() {
         Ok(()) => Check::new(Mark::Good, "permission", "eBPF programs may be loaded"),
+        // Only `Fair`: users without privileges may still ask a daemon.
         Err(error) => Check::new(Mark::Fair, "permission", error.to_string()),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     table::{Silent, Table},
 };
 
-/// Longest time that the connection is looked for.
+/// Longest wait until the connection is seen.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two looks.
 const PROOF_POLL: Duration = Duration::from_millis(5);
@@ -38,6 +38,7 @@ struct Loopback {
 impl Loopback {
     fn open() -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        // No `accept`: the kernel establishes the connection when it is in the backlog.
         let stream = TcpStream::connect(listener.local_addr()?)?;
         Ok(Self { client: stream.local_addr()?, server: stream.peer_addr()?, _held: (listener, stream) })
     }
@@ -72,12 +73,14 @@ pub async fn prove(client: &Client) -> Result<Check, ClientError> {
             return Ok(Check::new(Mark::Bad, "proof", format!("no loopback connection can be made: {error}")));
         }
     };
+    // Only the outgoing half: the other one waits for an `accept` that never comes.
     let parameters = [("direction", "outgoing".to_owned()), ("pid", std::process::id().to_string())]
         .into_iter()
         .chain([("port", loopback.client.port().to_string())])
         .map(|(name, value)| (name.to_owned(), value))
         .collect::<Vec<_>>();
     while since.elapsed() < PROOF_TIMEOUT {
+        // Asked again and again: the daemon may look at the ring only every 10 ms.
         let mut seen = false;
         client
             .connections(&parameters, RowFormat::Ndjson)
@@ -105,6 +108,7 @@ pub async fn prove(client: &Client) -> Result<Check, ClientError> {
 pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
     let mut capture = Capture::start(&CaptureOptions::one_shot(RING_BYTES))?;
     let mut checks = hooks(capture.hooks());
+    // Only now: programs see what happens after they were attached.
     let since = Instant::now();
     let loopback = match Loopback::open() {
         Ok(loopback) => loopback,
@@ -120,7 +124,9 @@ pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
                 table.apply(record, &mut Silent(None));
             }
         };
+        // Ends when both rings are empty; all records go through the table, because ours may be behind any of them.
         while capture.rings().next(&mut apply) != 0 {}
+        // The address is always 127.0.0.1, so that the ports are enough.
         let seen = table.from_slot(0).any(|(_, connection)| {
             connection.owner.tgid == std::process::id()
                 && connection.state == tcp_state::ESTABLISHED

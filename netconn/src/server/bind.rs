@@ -65,13 +65,17 @@ impl Socket {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(fail)?;
         }
+        // Before the old socket is looked at: of two daemons only the one with the lock may remove it.
         let lock = lock(path)?;
+        // Not through a symbolic link: what is removed is the name itself. A daemon cannot be alive behind the socket,
+        // because it would hold the lock.
         match fs::symlink_metadata(path) {
             Ok(metadata) if is_socket(&metadata) => fs::remove_file(path).map_err(fail)?,
             Ok(_) => return Err(BindError::NoSocket { path: path.to_owned() }),
             Err(_) => {}
         }
-        // Until the group is set, nobody else may connect.
+        // Until the group is set, nobody else may connect. The mask belongs to the process; no other thread creates
+        // files yet.
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = StdListener::bind(path);
         umask(before);
@@ -102,6 +106,7 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
 
 /// Locks a file beside the socket: of two daemons that start at the same time, one fails here.
 fn lock(path: &Path) -> Result<Flock<File>, BindError> {
+    // The lock file is never removed: a daemon that starts could have it open already, and lock a file without a name.
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name);
@@ -116,8 +121,10 @@ fn lock(path: &Path) -> Result<Flock<File>, BindError> {
 fn share(path: &Path, group: &str) -> io::Result<()> {
     match Group::from_name(group) {
         Ok(Some(found)) => chown(path, None, Some(found.gid.as_raw()))?,
+        // An error of the account database is treated as a missing group: root can still use the socket.
         _ => info!("there is no group '{group}': only root can use {}", path.display()),
     }
+    // Last, when the group is right: for a moment the group of root could connect otherwise.
     fs::set_permissions(path, Permissions::from_mode(0o660))
 }
 

@@ -15,11 +15,14 @@ type Sample<'a> = (Vec<(&'a str, &'a str)>, u64);
 pub(super) fn text(health: &Health) -> String {
     let mut out = String::new();
     let Health { records, lost_events, outputs, history, .. } = health;
+    // The history is one more output: its events appear under the same names as those of files.
     let outputs: Vec<&OutputHealth> = outputs.iter().chain(history.iter().map(|history| &history.output)).collect();
+    // Most metrics are a single number, the others a number for each value of one label.
     let one = |value: u64| vec![(vec![], value)];
     let by = |label: &'static str, values: &[(&'static str, u64)]| -> Vec<Sample<'_>> {
         values.iter().map(|(name, value)| (vec![(label, *name)], *value)).collect()
     };
+    // The daemon itself, then its table, its hooks, and the way of events from the ring to the outputs.
     let version = vec![("version", &*health.version), ("kernel", &*health.kernel)];
     gauge(&mut out, "build_info", "Version of the daemon and of the kernel; the value is 1.", &[(version, 1)]);
     gauge(&mut out, "uptime_seconds", "Seconds since the daemon began.", &one(health.uptime_seconds));
@@ -45,12 +48,14 @@ pub(super) fn text(health: &Health) -> String {
     let hooks: Vec<Sample<'_>> = health
         .hooks
         .iter()
+        // A hook that another one replaces would look like a failure.
         .filter(|hook| !matches!(hook.verdict, Verdict::Unneeded { .. }))
         .map(|hook| (vec![("hook", &*hook.hook)], u64::from(hook.verdict == Verdict::Attached)))
         .collect();
     gauge(&mut out, "hook_attached", "1 if a hook works, 0 if something else is done instead.", &hooks);
     counter(&mut out, "repairs", "Times that the table was made anew after a loss.", &one(health.repairs));
     counter(&mut out, "records_received", "Records received from the kernel.", &one(records.received));
+    // The next three count records, which may be lost without an event being lost.
     let lost = [
         ("sockets", records.lost_sockets),
         ("processes", records.lost_processes),
@@ -61,6 +66,7 @@ pub(super) fn text(health: &Health) -> String {
     let help = "Records of sockets for which the kernel had no memory to keep anything.";
     counter(&mut out, "records_without_memory", help, &one(records.without_memory));
     counter(&mut out, "events", "Events made.", &one(health.events));
+    // From here on events: those that were never made, and those that did not arrive.
     let never_made = [
         ("outgoing", lost_events.outgoing),
         ("incoming", lost_events.incoming),
@@ -96,6 +102,7 @@ fn history_text(out: &mut String, history: &HistoryHealth) {
     gauge(out, "history_files", "Files of the history.", &one(*files));
     if let Some(oldest) = oldest {
         let help = "From when on there are events in the history, seconds since the epoch.";
+        // Prometheus wants seconds; the file name has milliseconds.
         gauge(out, "history_oldest_timestamp_seconds", help, &one(oldest / 1000));
     }
     let help = "1 while events are lost to the history, because the file system is full.";
@@ -117,6 +124,7 @@ fn counter(out: &mut String, name: &str, help: &str, samples: &[Sample<'_>]) {
 
 /// Writing to a string cannot fail.
 fn family(out: &mut String, (name, suffix, kind): (&str, &str, &str), help: &str, samples: &[Sample<'_>]) {
+    // The format has no family without samples; a help line alone would be noise.
     if samples.is_empty() {
         return;
     }
@@ -124,6 +132,7 @@ fn family(out: &mut String, (name, suffix, kind): (&str, &str, &str), help: &str
     for (labels, value) in samples {
         let _ = write!(out, "netconn_{name}{suffix}");
         for (index, (label, text)) in labels.iter().enumerate() {
+            // The escapes that the format asks for in label values: paths are chosen by users.
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let _ = write!(out, "{}{label}=\"{text}\"", if index == 0 { '{' } else { ',' });
         }

@@ -55,6 +55,7 @@ pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
             Ok((stream, permit)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
+                    // The permit is held until the client has gone, so that idle clients count as well.
                     serve_client(stream, router).await;
                     drop(permit);
                 });
@@ -68,6 +69,8 @@ pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
 }
 
 async fn accept(socket: &Socket, clients: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
+    // Before `accept`: clients beyond the limit wait in the backlog of the kernel and take no descriptor. The semaphore
+    // is never closed, so this does not fail.
     let permit = Arc::clone(clients).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = socket.listener().accept().await?;
     Ok((stream, permit))
@@ -75,13 +78,16 @@ async fn accept(socket: &Socket, clients: &Arc<Semaphore>) -> io::Result<(UnixSt
 
 async fn serve_client(stream: UnixStream, router: axum::Router) {
     let mut stream = TimeoutStream::new(stream);
+    // Only for writing: a client that follows events sends nothing for days.
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
+        // Pinned, because a stream with a timer in it cannot be moved.
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
     if let Err(error) = connection.await {
+        // Not worth a warning: a client that goes in the middle of an answer looks the same.
         debug!("the connection to a client broke: {error}");
     }
 }
@@ -94,6 +100,7 @@ fn ask<T, C: FnOnce(oneshot::Sender<T>) -> EngineCommand>(
     let (reply, receiver) = oneshot::channel();
     let sent = engine.send(command(reply));
     async move {
+        // `send` fails when too many commands wait, or when the engine has ended.
         sent.map_err(|_| RequestError::command_failed())?;
         // An engine that drops the reply has ended, which to the client is the same as one that is silent.
         timeout(REPLY_TIMEOUT, receiver).await.ok().and_then(Result::ok).ok_or_else(RequestError::timeout)

@@ -28,6 +28,7 @@ impl RequestError {
             [before @ .., last] => format!("no such path: {path}; there are {} and {last}", before.join(", ")),
             [] => format!("no such path: {path}"),
         };
+        // Programs see one code for all wrong requests; only the status differs.
         Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(message) }
     }
 

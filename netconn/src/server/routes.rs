@@ -76,7 +76,10 @@ async fn events(State(engine): State<Handle>, parameters: Parameters) -> Handler
     let Query(parameters) = parameters?;
     let filter = Filter::parse(parameters)?;
     let (queue, mut batches) = mpsc::channel(QUEUED_BATCHES);
+    // Sent before the answer begins: a client that has its status misses at most what happens until the engine takes
+    // the command.
     engine.send(EngineCommand::Stream(Arc::new(filter), queue)).map_err(|_| RequestError::command_failed())?;
+    // One batch here and four in the queue before it: what waits for a client is bounded by both.
     let (mut sender, body) = Channel::<Bytes>::new(1);
     tokio::spawn(async move {
         while let Some(batch) = batches.recv().await {
@@ -112,6 +115,7 @@ async fn health_of(engine: &Handle) -> Result<Health, RequestError> {
 fn resident_bytes() -> Option<u64> {
     let pid = Pid::from_u32(std::process::id());
     let mut system = System::new().ok()?;
+    // This process only, without its threads: a walk through /proc would take longer than the rest of the answer.
     system.refresh_processes_specifics(
         ProcessesToUpdate::Some(&[pid]),
         false,

@@ -28,7 +28,7 @@ struct SnapshotQuery {
     filter: Filter,
     /// One JSON object with an array of rows, rather than a row on each line.
     is_array: bool,
-    /// How long ago connections may have ended that are shown as well, nanoseconds.
+    /// Also shows connections that ended within this time, nanoseconds.
     closed_ns: Option<u64>,
 }
 
@@ -47,6 +47,7 @@ impl SnapshotQuery {
                     }
                 }
                 "closed" => closed_ns = Some(nanoseconds(&value)?),
+                // All other names are the filter's, which refuses those that it does not know.
                 _ => filter.push((name, value)),
             }
         }
@@ -59,6 +60,7 @@ fn nanoseconds(text: &str) -> Result<u64, RequestError> {
     let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let duration =
         duration.ok_or_else(|| RequestError::bad_request(format!("closed: '{text}' is not a number of seconds")))?;
+    // Longer than 584 years means all.
     Ok(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
@@ -70,11 +72,14 @@ fn nanoseconds(text: &str) -> Result<u64, RequestError> {
 pub(super) async fn respond(engine: Handle, parameters: Vec<(String, String)>) -> Result<Response, RequestError> {
     let SnapshotQuery { filter, is_array, closed_ns } = SnapshotQuery::parse(parameters)?;
     let request = RowsRequest { filter: Arc::new(filter), is_array, closed_ns, cursor: Cursor::Start };
+    // Before the engine is asked: no row is older than this.
     let taken_at = Timestamp::now();
-    // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short answer.
+    // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short
+    // answer.
     let first = part(&engine, request.clone()).await?;
     let head = is_array.then(|| head(&first, taken_at));
     let (sender, body) = Channel::new(QUEUED_PARTS);
+    // A task of its own: the response, with its status, goes out while the parts are still being made.
     tokio::spawn(async move { send(engine, sender, request, first, head).await });
     let media_type = if is_array { JSON } else { NDJSON };
     Ok(([(CONTENT_TYPE, media_type)], Body::new(body)).into_response())
@@ -109,11 +114,15 @@ async fn send(
     }
     let mut current = first;
     loop {
+        // The command goes out before the current part is sent, so that the engine and the client work at the same
+        // time.
         let next = current.next.map(|cursor| {
             request.cursor = cursor;
             part(&engine, request.clone())
         });
+        // The filter may have left no row of this part.
         if !current.lines.is_empty() {
+            // Taken with the first rows that there are, which need not be in the first part.
             let lines = current.lines.slice(std::mem::take(&mut surplus).min(current.lines.len())..);
             sender.send_data(lines).await.ok()?;
         }
@@ -125,6 +134,7 @@ async fn send(
         };
         current = next;
     }
+    // Only behind the last part: a JSON object without its end shows that the answer is cut off.
     if is_array {
         sender.send_data(Bytes::from_static(snapshot::TAIL)).await.ok()?;
     }

@@ -47,6 +47,7 @@ impl Sink for FileSink {
 
     fn reopen(&mut self) {
         let path = self.path.display();
+        // The old file is closed only when the new one is open: a failed rotation loses no event.
         match LineFile::open(&self.path) {
             Ok(file) => {
                 self.file = file;

@@ -57,6 +57,7 @@ impl Sink for HistorySink {
     }
 
     fn status(&self) -> Arc<dyn SinkStatus> {
+        // Without the type, the compiler would look for a clone of `Arc<dyn SinkStatus>`.
         Arc::<HistoryStatus>::clone(self.writer.status())
     }
 

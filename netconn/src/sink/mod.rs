@@ -123,5 +123,6 @@ pub fn open(config: &Config, timing: HistoryTiming, first: &Batch) -> Result<Vec
     if config.history {
         sinks.push(Box::new(HistorySink::start(config, timing)?));
     }
+    // Only now, when all of them could be opened: a wrong path leaves no `Sensor Start` in the files before it.
     sinks.into_iter().map(|sink| Output::start(sink, first)).collect()
 }

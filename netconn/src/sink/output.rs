@@ -102,6 +102,7 @@ impl Output {
     /// When the sink is required and cannot write the batch, or when the system gives no thread.
     pub(super) fn start(mut sink: Box<dyn Sink>, first: &Batch) -> Result<Self, OutputError> {
         let counters = Arc::new(Counters::default());
+        // On this thread, before the daemon reports that it runs: a wrong path has to be an error of the start.
         if sink.is_required() {
             sink.write(first)
                 .map_err(|failure| OutputError::new(sink.destination(), sink.advice(&failure.error), failure.error))?;
@@ -110,9 +111,11 @@ impl Output {
         let is_first_written = sink.is_required();
         let (name, destination) = (sink.name(), sink.destination());
         let (loss_stage, status) = (sink.loss_stage(), sink.status());
+        // The channel is bounded by a number only; `send` bounds the bytes.
         let (queue, orders) = sync_channel(QUEUE_BATCHES);
         let writer = Writer { sink, destination: destination.clone(), counters: Arc::clone(&counters) };
         let thread = thread::Builder::new().name("netconn-output".into()).spawn(move || {
+            // Under a flood by many processes this thread would get a fiftieth of a CPU, and its queue would overflow.
             os::raise_thread_priority();
             writer.run(&orders);
         });
@@ -136,6 +139,7 @@ impl Output {
 
     /// Adds the output to a health report.
     pub fn report(&self, health: &mut Health) {
+        // `refused` is counted once; the sink decides under which name it is reported.
         let OutputLosses { queue, refused } = self.lost();
         let at = |stage| (self.loss_stage == stage).then_some(refused);
         let counts = OutputHealth {
@@ -163,6 +167,7 @@ impl Output {
 
     /// Whether its queue is short enough for events that could as well be sent later.
     pub fn has_room(&self) -> bool {
+        // An eighth: the other seven are for events that happen meanwhile and cannot wait.
         self.counters.queued_bytes.load(Ordering::Relaxed) < QUEUE_BYTES / 8
     }
 
@@ -179,7 +184,10 @@ impl Output {
     /// Queues a batch, or drops and counts it if the queue is full.
     pub fn send(&self, batch: &Batch) {
         let length = batch.lines.len() as u64;
+        // Added before the batch is sent: the thread may write it at once, and subtracts its bytes then. The engine is
+        // the only sender, so nobody else adds between the sum and the check.
         let queued = self.counters.queued_bytes.fetch_add(length, Ordering::Relaxed);
+        // `try_send` also fails when the thread has panicked: its events are lost, and are counted in the same place.
         if queued + length > QUEUE_BYTES || self.queue.try_send(Order::Write(batch.clone())).is_err() {
             self.counters.queued_bytes.fetch_sub(length, Ordering::Relaxed);
             self.counters.lost_queue.fetch_add(batch.events, Ordering::Relaxed);
@@ -196,12 +204,14 @@ impl Output {
         let Self { queue, thread, .. } = self;
         // The thread ends when nobody can send any more.
         drop(queue);
+        // Polled, because `join` has no deadline and a write to a pipe or a network file system may block for ever.
         while !thread.is_finished() {
             if Instant::now() >= deadline {
                 return false;
             }
             thread::sleep(FINISH_POLL);
         }
+        // A thread that panicked has not written everything either.
         thread.join().is_ok()
     }
 }
@@ -226,6 +236,8 @@ impl Writer {
     /// Waits for an order, and lets the sink do what becomes due until one comes.
     fn next_order(&mut self, orders: &Receiver<Order>) -> Result<Order, RecvError> {
         loop {
+            // Asked again in each round: `on_due` and each write change what is due. A sink without a schedule blocks
+            // here.
             let Some(due) = self.sink.due() else { return orders.recv() };
             match orders.recv_timeout(due) {
                 Ok(order) => return Ok(order),
@@ -245,11 +257,13 @@ impl Writer {
                 }
             }
             Err(failure) => {
+                // Counted in the bytes, because the failure knows only how far the whole lines reach.
                 let written = batch.lines.get(..failure.written).unwrap_or_default();
                 let written = written.iter().filter(|byte| **byte == b'\n').count() as u64;
                 counters.written.fetch_add(written, Ordering::Relaxed);
                 counters.lost_refused.fetch_add(batch.events.saturating_sub(written), Ordering::Relaxed);
                 let was_failing = counters.is_failing.swap(true, Ordering::Relaxed);
+                // The engine polls this flag and stops in order; the loss itself is counted above.
                 if sink.ends_daemon(&failure.error) {
                     counters.ends_daemon.store(true, Ordering::Relaxed);
                 } else if !was_failing {
@@ -259,6 +273,7 @@ impl Writer {
                 }
             }
         }
+        // Only now: until it is written, the batch takes memory as if it were in the queue.
         counters.queued_bytes.fetch_sub(batch.lines.len() as u64, Ordering::Relaxed);
     }
 }
@@ -272,7 +287,7 @@ mod tests {
     use super::*;
     use crate::line_file::WriteFailure;
 
-    /// A sink that writes into a channel, of each batch as many bytes as it is told to.
+    /// A sink that writes into a channel, up to a given number of bytes of each batch.
     struct TestSink {
         lines: Sender<Bytes>,
         written: Result<usize, io::ErrorKind>,

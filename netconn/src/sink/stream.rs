@@ -64,6 +64,7 @@ impl Stream {
         if self.lines.is_empty() || self.queue.capacity() == 0 {
             return !self.queue.is_closed(); // They are sent together with later ones.
         }
+        // `split` keeps the rest of the allocation for the next events.
         match self.queue.try_send(self.lines.split().freeze()) {
             Ok(()) => {
                 self.events = 0;
@@ -79,6 +80,7 @@ impl Stream {
     }
 
     fn lose(&mut self, events: u64, now: u64) {
+        // The time of the first loss stays: the report covers the whole gap.
         let (count, _) = self.lost.get_or_insert((0, now));
         *count += events;
     }

@@ -24,9 +24,10 @@ const CAPABILITIES: libc::c_ulong = 64;
 pub(super) fn before_exec(parent: u32) -> io::Result<()> {
     let memory = libc::rlimit { rlim_cur: MEMORY_MAX, rlim_max: MEMORY_MAX };
     let no_core_dump = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: system calls with numbers, and with pointers to values that outlive the calls. Nothing is allocated, which would
-    // not be safe after `fork` in a process with threads.
+    // SAFETY: system calls with numbers, and with pointers to values that outlive the calls. Nothing is allocated,
+    // which would not be safe after `fork` in a process with threads.
     unsafe {
+        // The parent in this sense is the thread that forked, the keeper: it kills the child itself before it ends.
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -34,15 +35,22 @@ pub(super) fn before_exec(parent: u32) -> io::Result<()> {
             // The daemon ended before the signal was set.
             return Err(io::ErrorKind::Interrupted.into());
         }
+        // Both limits are hard as well, so that the child cannot raise them.
         libc::setrlimit(libc::RLIMIT_DATA, &raw const memory);
         libc::setrlimit(libc::RLIMIT_CORE, &raw const no_core_dump);
+        // What the child creates is closed to others from its first byte on.
         libc::umask(0o777 & !MODE);
-        // The daemon's own descriptors are closed by `exec` anyway; this is for those that libraries have opened.
+        // The daemon's own descriptors are closed by `exec` anyway; this is for those that libraries have opened. They
+        // are marked, not closed: the standard library still needs its pipe to report a failed `exec`. Kernels before
+        // 5.11 do not know the flag.
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-        // The child stays root, to read the segment, but without any capability.
+        // The child stays root, to read the segment, but without any capability. Numbers that this kernel does not know
+        // are refused with EINVAL. Without `CAP_SETPCAP` all are refused.
         for capability in 0..CAPABILITIES {
             libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
         }
+        // After the capabilities: no program that the child could start gets any back by its set-user-ID bit or file
+        // capabilities.
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     }
     Ok(())
@@ -55,6 +63,7 @@ pub(super) fn give_idle_priority(process: u32) {
     // All threads that it has by now; later ones inherit the priority of the thread that starts them.
     let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     for thread in threads.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        // Each call may fail, for example because the thread has ended: the child then only takes more than it should.
         // SAFETY: system calls with numbers, and with a pointer to a value that outlives the call.
         unsafe {
             libc::setpriority(libc::PRIO_PROCESS, thread, 19);

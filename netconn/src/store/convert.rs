@@ -86,10 +86,12 @@ impl Converter {
         // A relative path: without capabilities the child may have no access to the directories above.
         command.arg("--convert").arg(format!("./{}", SegmentName::Segment { from })).current_dir(&work.0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Asked before `fork`: the child compares it with its parent of that moment.
         let parent = std::process::id();
         // SAFETY: `before_exec` makes system calls only and allocates nothing.
         unsafe { command.pre_exec(move || confine::before_exec(parent)) };
         let mut child = command.spawn()?;
+        // `spawn` returns after `exec`: the standard library waits until the pipe for its error is closed.
         confine::give_idle_priority(child.id());
         let (stdout, stderr) = (PipeTail::new(child.stdout.take())?, PipeTail::new(child.stderr.take())?);
         Ok(Self { from, directory: directory.to_owned(), work, child, started: Instant::now(), stdout, stderr })
@@ -101,6 +103,7 @@ impl Converter {
         self.stdout.read();
         self.stderr.read();
         match self.child.try_wait() {
+            // The keeper polls instead of waiting, because it still has to keep the limits meanwhile.
             Ok(None) if self.started.elapsed() < limit => None,
             Ok(None) => {
                 self.kill();
@@ -123,15 +126,18 @@ impl Converter {
             return Err(ConvertError::Ended { status, output: tail.text() });
         }
         let output = self.stdout.text();
+        // The last line only: libraries may write to standard output as well.
         let line = output.lines().last().unwrap_or_default();
         let report: ConversionReport = serde_json::from_str(line)
             .map_err(|error| ConvertError::Untrue(format!("its answer is no report ({error}): {line}")))?;
         let name = verify(&self.work.0, self.from, &report)?;
         let made = self.work.0.join(name.to_string());
+        // Mode and durability first, then the name: from the rename on, readers count this file and not the segment.
         directory::share(&made, None, MODE)?;
         // The child has synced it too, but soon the segment is removed, and this is the only other copy.
         File::open(&made)?.sync_all()?;
         fs::rename(made, self.directory.join(name.to_string()))?;
+        // Otherwise a power cut could undo the rename after the segment was removed.
         directory::sync(&self.directory)?;
         Ok(name)
     }
@@ -155,10 +161,13 @@ struct WorkDirectory(PathBuf);
 
 impl WorkDirectory {
     fn create(directory: &Path, from: u64) -> io::Result<Self> {
+        // A folder of this name is of a killed child; no other one runs, because the keeper starts one at a time.
         directory::remove_work(directory)?;
         let work = Self(directory.join(directory::WORK_NAME));
         DirBuilder::new().mode(0o700).create(&work.0)?;
         let segment = SegmentName::Segment { from }.to_string();
+        // A link and not the path above: the child needs no access outside its folder, and a segment that is removed
+        // meanwhile stays readable.
         fs::hard_link(directory.join(&segment), work.0.join(segment))?;
         Ok(work)
     }
@@ -175,6 +184,7 @@ impl Drop for WorkDirectory {
 /// segment.
 fn verify(work: &Path, from: u64, report: &ConversionReport) -> Result<SegmentName, ConvertError> {
     let untrue = |reason: String| Err(ConvertError::Untrue(reason));
+    // Only the file name: the child must not name a file outside its folder.
     let name = report.file.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
     let Some(name @ SegmentName::Converted { from: reported_from, .. }) = name else {
         return untrue(format!("{} is no name of a converted segment", report.file.display()));
@@ -188,6 +198,7 @@ fn verify(work: &Path, from: u64, report: &ConversionReport) -> Result<SegmentNa
     if bytes != report.bytes || !directory::is_parquet(&path) {
         return untrue(format!("{name} is not whole: {bytes} bytes of {}", report.bytes));
     }
+    // Counted anew and last, because it reads the whole segment.
     let lines = count_lines(&work.join(SegmentName::Segment { from }.to_string()))?;
     if lines != report.rows {
         return untrue(format!("{name} has {} rows for {lines} lines", report.rows));
@@ -221,6 +232,7 @@ impl PipeTail {
     fn new(pipe: Option<impl Into<OwnedFd>>) -> io::Result<Self> {
         let Some(pipe) = pipe else { return Ok(Self { tail: Vec::new(), pipe: None }) };
         let pipe = pipe.into();
+        // Only this end: the child has another description of the pipe and still blocks.
         fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Self { tail: Vec::new(), pipe: Some(File::from(pipe)) })
     }
@@ -231,6 +243,7 @@ impl PipeTail {
         let mut part = [0; TAIL_BYTES];
         for _ in 0..TAIL_READS {
             match pipe.read(&mut part) {
+                // `WouldBlock` is the usual end. Other errors need no handling: the status of the child decides.
                 Ok(0) | Err(_) => return,
                 Ok(length) => {
                     self.tail.extend_from_slice(part.get(..length).unwrap_or_default());

@@ -42,6 +42,7 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<HistoryFile>> {
         let Some(name) = entry.file_name().to_str().and_then(SegmentName::parse) else { continue };
         match entry.metadata() {
             Ok(metadata) if metadata.is_file() => {
+                // `metadata` of an entry does not follow symbolic links, so a link is no file here.
                 files.push(HistoryFile { name, bytes: metadata.len(), modified: metadata.modified()? });
             }
             // A directory of that name.
@@ -74,10 +75,12 @@ pub(super) fn prepare(directory: &Path, group: &str, preparation: Preparation) -
             None
         }
     };
+    // Again at each start: the configuration may name another group, and the umask has taken bits of the mode.
     share(directory, group, DIRECTORY_MODE)?;
     if preparation == Preparation::AtStart {
         remove_work(directory)?;
     }
+    // The folder of a running converter is no file, so it stays.
     remove_temporary(directory)?;
     let files = list(directory)?;
     for HistoryFile { name, bytes, .. } in &files {
@@ -92,6 +95,7 @@ pub(super) fn prepare(directory: &Path, group: &str, preparation: Preparation) -
                     info!("{} is not whole: it is made again", path.display());
                     fs::remove_file(&path)?;
                 } else {
+                    // Not removed: it is all that is left of these events.
                     warn!("{} is damaged, and its segment is gone", path.display());
                 }
             }
@@ -133,6 +137,7 @@ pub(super) fn sync(directory: &Path) -> io::Result<()> {
 /// Sets the group and the mode of a file. A failed change of the group is only logged: some file systems have no groups.
 pub(super) fn share(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
     let metadata = fs::metadata(path)?;
+    // Changed only if it differs: without `CAP_CHOWN` each start would log a failure for each file otherwise.
     if let Some(group) = group.filter(|group| metadata.gid() != *group)
         && let Err(error) = chown(path, None, Some(group))
     {
@@ -155,6 +160,7 @@ pub(super) fn is_parquet(path: &Path) -> bool {
         file.read_exact(&mut end)?;
         Ok([begin, end])
     };
+    // The length as well: in a file of four bytes both ends would be the same magic.
     fs::metadata(path).is_ok_and(|metadata| metadata.len() >= PARQUET_BYTES_MIN)
         && ends().is_ok_and(|ends| ends == [*PARQUET_MAGIC; 2])
 }
@@ -173,6 +179,7 @@ impl DiskSpace {
     pub(super) fn of(directory: &Path) -> io::Result<Self> {
         let system = statvfs(directory)?;
         let unit = system.fragment_size();
+        // `blocks_available` leaves out what the file system keeps for root: root could write on, but others could not.
         Ok(Self::new(system.blocks_available() * unit, system.blocks() * unit))
     }
 

@@ -89,6 +89,8 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            // Notes come with every full segment and, on a full disk, once a second; polls of the converter come five
+            // times a second and must not list the directory each time.
             pause = self.look(is_noted || pause != CONVERTER_POLL);
         }
     }
@@ -97,7 +99,9 @@ impl Keeper {
     /// is over, `is_due` is false, and the directory is not listed unless the converter has ended.
     fn look(&mut self, is_due: bool) -> Duration {
         let was_converting = self.converter.is_some();
+        // First, so that the list below has the file that it has just made.
         self.poll_converter();
+        // An ended converter needs the list at once: the next segment waits.
         if !is_due && was_converting && self.converter.is_some() {
             return CONVERTER_POLL;
         }
@@ -107,6 +111,7 @@ impl Keeper {
                 pause
             }
             Err(error) => {
+                // Once for a row of failures; `Ok` above allows the next message.
                 if !std::mem::replace(&mut self.has_logged_error, true) {
                     warn!("the history in {} cannot be looked after: {error}", self.directory.display());
                 }
@@ -119,6 +124,7 @@ impl Keeper {
         let Some(converter) = &mut self.converter else { return };
         let Some(outcome) = converter.poll(self.timing.conversion) else { return };
         let from = converter.from;
+        // Removes the work directory as well; the file has been moved out of it.
         self.converter = None;
         match outcome {
             Ok(name) => {
@@ -136,6 +142,8 @@ impl Keeper {
         warn!("{segment} stays NDJSON for now, because netconn-search did not convert it: {error}");
         self.status.failures.fetch_add(1, Ordering::Relaxed);
         let first = self.timing.retry;
+        // It doubles up to 32 times the first pause, about five hours, so that a segment that never converts costs
+        // little.
         let pause = self.failed.get(&from).map_or(first, |last| (last.pause * 2).min(first * RETRY_MAX));
         self.failed.insert(from, Retry { at: Instant::now() + pause, pause });
     }
@@ -149,6 +157,7 @@ impl Keeper {
         let mut segments = retention::group(&directory::list(&self.directory)?);
         // After the list was made, see there.
         let live = self.status.live();
+        // Before the surplus: what a search needs no more goes before events that exist once.
         self.remove_doubled(&mut segments)?;
         self.remove_surplus(&mut segments, live)?;
         let closed: Vec<_> = segments.iter().filter(|(from, _)| Some(**from) != live).collect();
@@ -157,8 +166,10 @@ impl Keeper {
         let bytes = closed.iter().map(|(_, files)| files.bytes).sum();
         self.status.closed_bytes.store(bytes, Ordering::Relaxed);
         self.status.files.store(segments.values().map(|files| files.names.len() as u64).sum(), Ordering::Relaxed);
+        // Keys are FROM, and the map is sorted: the first is the oldest.
         self.status.set_oldest(segments.keys().next().copied());
         self.status.waiting.store(waiting.len() as u64, Ordering::Relaxed);
+        // Last: what exceeds the limits is not worth a conversion.
         self.convert_next(&waiting);
         Ok(self.pause(&waiting))
     }
@@ -166,6 +177,7 @@ impl Keeper {
     /// Removes the NDJSON of segments that were converted long enough ago: no search goes on to read it.
     fn remove_doubled(&mut self, segments: &mut BTreeMap<u64, SegmentFiles>) -> io::Result<()> {
         let is_doubled = |files: &SegmentFiles| files.is_converted && files.names.len() > 1;
+        // Forgets segments whose files somebody else has removed.
         self.doubled.retain(|from, _| segments.get(from).is_some_and(is_doubled));
         for (from, files) in segments.iter_mut().filter(|(_, files)| is_doubled(files)) {
             // A segment that another daemon had converted counts from now on.
@@ -173,6 +185,7 @@ impl Keeper {
             if since.elapsed() >= self.timing.grace {
                 let segment = SegmentName::Segment { from: *from };
                 let path = self.directory.join(segment.to_string());
+                // Subtracted here, because the limits are checked against these numbers next.
                 files.bytes = files.bytes.saturating_sub(fs::metadata(&path)?.len());
                 fs::remove_file(path)?;
                 files.names.retain(|name| *name != segment);
@@ -187,8 +200,10 @@ impl Keeper {
         let converting = self.converter.as_ref().map(|converter| converter.from);
         let busy: HashSet<u64> = live.into_iter().chain(converting).collect();
         let now = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64);
+        // Asked after `remove_doubled` has freed some.
         let space = DiskSpace::of(&self.directory)?;
         for from in retention::surplus(segments, &busy, self.limits, space, now) {
+            // NDJSON first, see `SegmentFiles::names`.
             for name in segments.remove(&from).unwrap_or_default().names {
                 fs::remove_file(self.directory.join(name.to_string()))?;
                 debug!("removed {name}: the history has reached its limits");
@@ -205,11 +220,13 @@ impl Keeper {
             return;
         }
         let now = Instant::now();
+        // A segment that fails waits for its own retry and holds up no other.
         let next = waiting.iter().find(|from| self.failed.get(from).is_none_or(|retry| retry.at <= now));
         let Some(from) = next.copied() else {
             let state = if waiting.is_empty() { Conversion::Idle } else { Conversion::Failing };
             return self.status.set_conversion(state);
         };
+        // Looked for each time: it may be installed, updated or removed while the daemon runs.
         let program = match search_program::find() {
             Ok(program) => program,
             Err(error) => {
@@ -241,6 +258,7 @@ impl Keeper {
             return CONVERTER_POLL;
         }
         let grace = self.doubled.values().map(|since| self.timing.grace.saturating_sub(since.elapsed())).min();
+        // Also the time after which a missing converter is looked for again.
         let retry = (!waiting.is_empty()).then_some(self.timing.retry);
         // `run` recognizes the pause of a running converter by its length, so that no other may be equal to it.
         let shortest = CONVERTER_POLL + Duration::from_millis(1);

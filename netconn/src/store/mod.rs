@@ -69,6 +69,7 @@ impl HistoryTiming {
     /// The timing of every daemon but those of tests.
     pub const NORMAL: Self = Self {
         segment_bytes: 64 << 20,
+        // Longer than any reader needs from its list to its last open.
         grace: Duration::from_secs(60),
         conversion: Duration::from_secs(3600),
         retry: Duration::from_secs(600),

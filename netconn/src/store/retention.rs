@@ -33,11 +33,13 @@ pub(super) fn group(files: &[HistoryFile]) -> BTreeMap<u64, SegmentFiles> {
     for HistoryFile { name, bytes, modified } in files {
         let segment = segments.entry(name.from()).or_default();
         segment.names.push(*name);
+        // `SegmentName` sorts the segment before its Parquet file; the order of the removal relies on it.
         segment.names.sort();
         segment.bytes += bytes;
         segment.is_converted |= name.to().is_some();
         // An event is written after it has happened, so that none is later than the last write.
         let written = || modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        // With both files the later bound wins: a segment goes a little late rather than early.
         segment.to = segment.to.max(name.to().unwrap_or_else(written));
     }
     segments
@@ -55,13 +57,17 @@ pub(super) fn surplus(
     let mut used: u64 = segments.values().map(|segment| segment.bytes).sum();
     let growing: u64 = segments.iter().filter(|(from, _)| busy.contains(from)).map(|(_, segment)| segment.bytes).sum();
     // The live segment may reach its full size before the next look, so that much is set aside for it.
+    // What busy segments have already is counted in `used`, so it is given back here.
     let allowed = limits.bytes.saturating_sub(limits.segment_bytes) + growing.min(limits.segment_bytes);
+    // What is free now, plus what the history has, less what others are due.
     let affordable = (used + space.free).saturating_sub(space.reserve).max(limits.bytes / KEPT_PART);
     let most = allowed.min(affordable);
     let oldest = now.saturating_sub(limits.age.as_millis() as u64);
     let mut surplus = Vec::new();
+    // By FROM, so the oldest go first; a segment that is too old goes even if there is room.
     for (from, segment) in segments.iter().filter(|(from, _)| !busy.contains(from)) {
         if segment.to < oldest || used > most {
+            // `used` holds this segment, so the subtraction cannot underflow.
             used -= segment.bytes;
             surplus.push(*from);
         }

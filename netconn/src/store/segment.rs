@@ -117,10 +117,13 @@ impl HistoryWriter {
     ///
     /// When not all of them could be written; those that were are whole.
     pub fn write(&mut self, lines: &[u8], earliest: i64) -> Result<(), WriteFailure> {
+        // A clock before 1970 or after 2286 has no name in 13 digits: the nearest one is taken.
         let earliest = u64::try_from(earliest).unwrap_or(0).min(LATEST);
+        // Checks are system calls: once a second is enough, and before each new file.
         let is_check_due = self.live.is_none() || self.checked.elapsed() >= CHECK;
         if is_check_due {
             self.checked = Instant::now();
+            // Order: a removed directory is noticed, made anew, and only then can its file system be asked for space.
             self.check_file();
         }
         self.prepare()?;
@@ -130,17 +133,21 @@ impl HistoryWriter {
         if self.status.is_full() {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
+        // Searches skip files by name: an event before FROM would never be found in this one.
         if self.live.as_ref().is_some_and(|live| earliest < live.from) {
             self.close();
         }
+        // Taken, so that a failed `begin` leaves none; put back below also when the write failed.
         let mut live = match self.live.take() {
             Some(live) => live,
             None => self.begin(earliest)?,
         };
         let written = live.file.write(lines);
+        // Also after a failure: the whole lines before it are in the file.
         live.bytes += written.as_ref().map_or_else(|failure| failure.written, |()| lines.len()) as u64;
         self.status.live_bytes.store(live.bytes, Ordering::Relaxed);
         self.live = Some(live);
+        // At once and not by `due`: the size is known only here.
         self.close_if_due();
         written
     }
@@ -148,6 +155,7 @@ impl HistoryWriter {
     /// Returns the time until the live segment is old enough to be closed, if nothing more is written to it.
     pub fn due(&self) -> Option<Duration> {
         let LiveSegment { from, bytes, .. } = self.live.as_ref()?;
+        // The same ages as in `is_due`: if this said "now" where that says "not yet", the output would spin.
         let age = if self.is_worth_a_file(*bytes) { OLD } else { VERY_OLD };
         Some(age.saturating_sub(age_of(*from)))
     }
@@ -172,12 +180,14 @@ impl HistoryWriter {
     fn prepare(&mut self) -> io::Result<()> {
         match &self.directory_state {
             DirectoryState::Ready => return Ok(()),
+            // Preparing lists and opens every file: a broken disk is asked every ten seconds, not for each batch.
             DirectoryState::Failed { retry_at, kind, message } if *retry_at > Instant::now() => {
                 return Err(io::Error::new(*kind, message.clone()));
             }
             DirectoryState::Unprepared | DirectoryState::Failed { .. } => {}
         }
-        // A segment is continued only the first time: later, the latest one may have been closed, and may be in conversion.
+        // A segment is continued only the first time: later, the latest one may have been closed, and may be in
+        // conversion.
         let prepared = if self.status.ready.load(Ordering::Acquire) {
             directory::prepare(&self.directory, &self.group, Preparation::AfterFailure)
         } else {
@@ -186,6 +196,7 @@ impl HistoryWriter {
         match &prepared {
             Ok(()) => {
                 self.directory_state = DirectoryState::Ready;
+                // Release: a keeper that sees it also sees which segment is live.
                 self.status.ready.store(true, Ordering::Release);
             }
             Err(error) => self.retry_later(error),
@@ -205,9 +216,11 @@ impl HistoryWriter {
         let files = directory::list(&self.directory)?;
         let converted: HashSet<u64> =
             files.iter().filter(|file| file.name.to().is_some()).map(|file| file.name.from()).collect();
+        // A segment with a Parquet file is over: what was appended to it now would be removed with it.
         let unconverted = files.iter().filter(|file| !converted.contains(&file.name.from()));
         let Some(latest) = unconverted.max_by_key(|file| file.name) else { return Ok(()) };
         let from = latest.name.from();
+        // One that is due counts as closed from here on, because no segment is live.
         if !self.is_due(from, latest.bytes) {
             let file = LineFile::open(&self.path(from))?;
             let bytes = file.length()?;
@@ -222,6 +235,7 @@ impl HistoryWriter {
     fn begin(&mut self, earliest: u64) -> io::Result<LiveSegment> {
         let started = self.create(earliest);
         if let Err(error) = &started {
+            // `create` announces the name before there is a file, and may have failed in between.
             self.status.set_live(None);
             if error.kind() == io::ErrorKind::NotFound {
                 // Somebody has removed the directory.
@@ -235,12 +249,14 @@ impl HistoryWriter {
     }
 
     fn create(&self, earliest: u64) -> io::Result<LiveSegment> {
+        // Parquet files count too: FROM identifies a segment in either form.
         let taken: HashSet<u64> = directory::list(&self.directory)?.iter().map(|file| file.name.from()).collect();
         let first = earliest.saturating_sub(EARLIER_MS);
-        // If the name is taken, the next lower one that is free, so that no event is earlier than the name says. At the very
-        // beginning of time only higher ones are left.
+        // If the name is taken, the next lower one that is free, so that no event is earlier than the name says. At the
+        // very beginning of time only higher ones are left.
         let mut free = (0..=first).rev().chain(first..=LATEST).filter(|from| !taken.contains(from));
         let from = free.next().ok_or(io::ErrorKind::AlreadyExists)?;
+        // Before the file exists: the keeper lists first and asks then, so it never takes this file for a closed one.
         self.status.set_live(Some(from));
         let path = self.path(from);
         let file = LineFile::create(&path)?;
@@ -251,6 +267,7 @@ impl HistoryWriter {
 
     /// Closes the live segment, so that the keeper has it converted.
     fn close(&mut self) {
+        // The file is closed before the name is given up: from then on the keeper may convert it, and it must not grow.
         self.live = None;
         self.status.live_bytes.store(0, Ordering::Relaxed);
         self.status.set_live(None);
@@ -284,6 +301,7 @@ impl HistoryWriter {
     /// Wakes the keeper. If a note waits already, that one is enough.
     fn notify_keeper(&self) {
         if let Some(notes) = &self.notes {
+            // A disconnected keeper has panicked; `drop` reports that.
             let _ = notes.try_send(());
         }
     }
@@ -296,6 +314,7 @@ impl HistoryWriter {
 impl Drop for HistoryWriter {
     /// Ends the keeper. The live segment is not closed: the next daemon continues it.
     fn drop(&mut self) {
+        // The keeper ends when its channel is closed, so this has to come before the join.
         drop(self.notes.take());
         if let Some(keeper) = self.keeper.take()
             && keeper.join().is_err()

@@ -59,6 +59,7 @@ impl Default for HistoryStatus {
 impl HistoryStatus {
     /// Returns the size of all files, bytes.
     pub fn bytes(&self) -> u64 {
+        // Two threads write them, so that a segment that is being closed may count twice or not at all for a moment.
         self.live_bytes.load(Ordering::Relaxed) + self.closed_bytes.load(Ordering::Relaxed)
     }
 
@@ -95,6 +96,7 @@ impl HistoryStatus {
     /// Returns what becomes of closed segments.
     pub fn conversion(&self) -> Conversion {
         let index = usize::from(self.conversion.load(Ordering::Relaxed));
+        // Every stored index comes from `set_conversion`, so the default is never used.
         CONVERSIONS.get(index).copied().unwrap_or(Conversion::Idle)
     }
 

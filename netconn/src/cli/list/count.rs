@@ -31,6 +31,7 @@ impl Counter {
     /// Counts a row that is given as a JSON object.
     pub(super) fn add(&mut self, row: &[u8]) -> Result<()> {
         self.total += 1;
+        // Rows need not be read to count them all, which is most of the work.
         if let Some(by) = self.by {
             let row: Row<'_> = serde_json::from_slice(row)?;
             *self.groups.entry(by.group(&row)).or_default() += 1;
@@ -51,6 +52,7 @@ impl Counter {
             return Ok(());
         };
         let mut groups: Vec<(Option<String>, u64)> = groups.into_iter().collect();
+        // Names decide between equal groups: the order of a hash map changes from run to run.
         groups.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
         match format {
             Format::Table => table(out, &groups)?,
@@ -75,6 +77,7 @@ impl Counter {
 }
 
 fn table(out: &mut impl Write, groups: &[(Option<String>, u64)]) -> io::Result<()> {
+    // The first group is the largest, so its number is the longest.
     let width = groups.first().map_or(0, |(_, count)| count.to_string().len());
     groups.iter().try_for_each(|(name, count)| {
         writeln!(out, "{count:>width$} {}", term::sanitize(name.as_deref().unwrap_or("-")))
@@ -86,6 +89,7 @@ fn object(by: &RowColumn, (name, count): &(Option<String>, u64)) -> Value {
     let mut object = Map::new();
     object.insert("count".into(), json!(count));
     if let Some(name) = name {
+        // Back to a number where the column has one: the key of the map is text.
         let number = name.parse::<u64>().ok().filter(|_| by.is_number());
         object.insert(by.group_key().into(), number.map_or_else(|| json!(name), |number| json!(number)));
     }

@@ -11,6 +11,7 @@ pub(super) fn groups<T>(
     by: &RowColumn,
     row: impl for<'t> Fn(&'t T) -> &'t Row<'static>,
 ) -> Vec<(String, Vec<T>)> {
+    // The groups are in a list, so that those of equal size and their entries keep an order.
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut groups: Vec<(String, Vec<T>)> = Vec::new();
     for entry in entries {
@@ -25,6 +26,7 @@ pub(super) fn groups<T>(
         }
     }
     if by.is_state() {
+        // No group is empty, so the first entry stands for all.
         groups.sort_by_key(|(_, members)| members.first().map(|entry| state_place(row(entry))));
     } else {
         groups.sort_by(|one, other| other.1.len().cmp(&one.1.len()).then_with(|| one.0.cmp(&other.0)));

@@ -113,16 +113,19 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     if options.packet {
         return packet::run(options);
     }
+    // Read before the daemon is asked: a wrong option is reported with or without one.
     let mut parameters = options.selection.parameters()?;
     if let Some(closed) = options.closed {
         parameters.push(("closed".into(), seconds(closed)));
     }
+    // NDJSON wherever the head is not shown: there is less to take apart.
     let format = if options.is_object() { RowFormat::Json } else { RowFormat::Ndjson };
     let answered = block_on(async {
         let response = options.socket.client().connections(&parameters, format).await?;
         if options.is_copy() { copy(response, format).await } else { show(options, response).await }
     });
     let found = match answered {
+        // Only if nothing listens. A daemon that is slow or refuses must not look like none.
         Err(error) if is_offline(&error) && !options.socket.is_named() => alone(options, error)?,
         answered => answered?,
     };
@@ -160,11 +163,13 @@ fn is_offline(error: &anyhow::Error) -> bool {
 
 /// Shows what can be seen without a daemon.
 fn alone(options: &ListOptions, offline: anyhow::Error) -> Result<bool> {
+    // Refused and not left out: an empty list would look as if nothing had ended.
     if options.closed.is_some() {
         return Err(offline.context("--closed asks for what only a daemon remembers"));
     }
     let filter = options.selection.filter()?;
     let snapshot = Snapshot::take(&filter)?;
+    // Before the rows: they may be less than the user expects, and go to standard output.
     anstream::eprintln!("netconn: {}", snapshot.source().notice());
     let mut output = Output::new(options)?;
     output.head(&snapshot.head());
@@ -198,6 +203,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// A duration as the daemon's socket takes it: decimal seconds.
 fn seconds(duration: Duration) -> String {
+    // Digits and no float, so that nothing is rounded. Trimming zeros stops at the point: 10 s does not become 1 s.
     let text = format!("{}.{:09}", duration.as_secs(), duration.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

@@ -95,6 +95,7 @@ impl<'a> Output<'a> {
         match &mut self.stage {
             Stage::Count(counter, _) => counter.add(line)?,
             Stage::Show(printer) => {
+                // JSON goes through as bytes and is never read.
                 if printer.needs_row() {
                     let entry = entry(self.options, line)?;
                     printer.row(&entry.row, line, &self.head)?;
@@ -104,8 +105,10 @@ impl<'a> Output<'a> {
             }
             Stage::Keep(entries, out) => {
                 entries.push(entry(self.options, line)?);
+                // Sorted and grouped rows are kept all the same: their help says that they take memory.
                 if entries.len() > TABLE_ROWS_MAX && self.options.is_stream() {
                     let entries = std::mem::take(entries);
+                    // The printer takes the writer; the sink stands in for it until the stage is replaced below.
                     let out = std::mem::replace(out, Box::new(io::sink()));
                     let mut printer = Printer::begin(out, self.options, &entries)?;
                     printer.group(None)?;
@@ -117,7 +120,7 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Shows what was kept; tells whether there was any row.
+    /// Shows what was kept; returns whether there was any row.
     pub(super) fn finish(self) -> Result<bool> {
         let Self { options, stage, head, found, .. } = self;
         match stage {
@@ -128,6 +131,7 @@ impl<'a> Output<'a> {
             }
             Stage::Show(printer) => printer.end(&head)?,
             Stage::Keep(mut entries, out) => {
+                // Also without `--sort`: rows that are equal in all keys have a usual order, by state and ends.
                 row::sort(&mut entries, &options.sort, |entry| &entry.row);
                 let mut printer = Printer::begin(out, options, &entries)?;
                 let groups = match options.group_by {
@@ -152,6 +156,7 @@ impl<'a> Output<'a> {
 fn entry(options: &ListOptions, line: &[u8]) -> Result<Entry> {
     let row: Row<'_> = serde_json::from_slice(line)?;
     let is_json = matches!(options.format, Format::Json | Format::Ndjson);
+    // The line is copied only where it is printed as it came.
     Ok(Entry { row: row.into_owned(), line: if is_json { line.to_vec() } else { Vec::new() } })
 }
 
@@ -212,10 +217,12 @@ impl Printer {
         Ok(())
     }
 
-    /// Writes a row of which the bytes are enough.
+    /// Writes a row as the bytes that came.
     fn line(&mut self, line: &[u8], head: &[u8]) -> io::Result<()> {
         match self {
             Self::Json(out, any) => {
+                // The head waits for the first row, because it arrives after `begin`; `end` writes it if there was
+                // none.
                 if !*any {
                     out.write_all(head)?;
                 }
@@ -227,6 +234,7 @@ impl Printer {
                 out.write_all(line)?;
                 out.write_all(b"\n")?;
             }
+            // They need a row, see `needs_row`.
             Self::Csv(_) | Self::Table(_) => {}
         }
         Ok(())
@@ -238,6 +246,8 @@ impl Printer {
                 if !any {
                     out.write_all(head)?;
                 }
+                // What comes here ended well: an answer that was cut off is an error before, and leaves the object
+                // open.
                 out.write_all(snapshot::TAIL)?;
                 out.flush()?;
             }

@@ -20,9 +20,10 @@ use crate::{
     daemonless,
 };
 
-/// Shows them.
+/// Shows all packet sockets.
 pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     let client = options.socket.client();
+    // The whole answer at once: a host has few packet sockets.
     let answered = block_on(async { Ok(client.packet_sockets().await?) });
     let answer = match answered {
         Err(error) if is_offline(&error) && !options.socket.is_named() => {
@@ -58,6 +59,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
 /// Returns what stands before the rows, and the rows.
 fn parts(answer: &[u8]) -> Result<(SnapshotHead, Vec<&[u8]>)> {
     let (mut head, mut rows) = (None, Vec::new());
+    // An empty piece behind the last line feed is a `Tail` too.
     for line in answer.split(|byte| *byte == b'\n') {
         match snapshot::read_line(line) {
             SnapshotLine::Head(line) => head = Some(snapshot::read_head(line)?),
@@ -100,6 +102,7 @@ fn cells(row: &PacketSocketRow<'_>) -> Vec<String> {
 fn table(out: &mut impl Write, rows: &[PacketSocketRow<'_>], limit: Option<usize>, heading: bool) -> io::Result<()> {
     let mut columns = Columns::new(&RIGHT, limit);
     let headings = HEADINGS.map(str::to_owned);
+    // A heading that is not printed takes no room.
     if heading {
         columns.widen(&headings);
     }

@@ -39,10 +39,12 @@ impl<W: Write> Table<W> {
         let headings: Vec<String> = columns.iter().map(|column| column.heading.to_owned()).collect();
         let right: Vec<bool> = columns.iter().map(|column| column.is_right).collect();
         let mut layout = term::Columns::new(&right, limit);
+        // A heading that is not printed takes no room.
         if heading {
             layout.widen(&headings);
         }
         for row in rows {
+            // With `--resolve` this already looks up the names, which are kept for `row`.
             layout.widen(&cells(&columns, row, hosts.as_mut()));
         }
         Self { out, columns, layout, hosts, heading, is_first: true }
@@ -67,6 +69,7 @@ impl<W: Write> Table<W> {
 
     pub(super) fn row(&mut self, row: &Row<'_>) -> io::Result<()> {
         let state = style_of(row.state.as_deref().unwrap_or_default());
+        // Borrowed apart: the names change while the layout is read.
         let Self { out, columns, layout, hosts, .. } = self;
         let style = |place: usize| {
             if columns.get(place).is_some_and(|column| column.is_state()) { state } else { Style::new() }
@@ -102,12 +105,15 @@ pub(super) struct HostNames(HashMap<IpAddr, Option<String>>);
 impl HostNames {
     /// Returns the name of the host with this address, if it has one.
     fn of(&mut self, address: IpAddr) -> Option<String> {
+        // "Any address" is no host.
         if address.is_unspecified() {
             return None;
         }
+        // Cleared as a whole: a list with more hosts than that is rare, and its names are only looked up again.
         if self.0.len() >= NAMES_MAX {
             self.0.clear();
         }
+        // It blocks, for seconds where a name server is silent. Failures are kept too, so that each costs that once.
         let look_up = || dns_lookup::lookup_addr(&address).ok().map(|host| term::sanitize(&host).into_owned());
         self.0.entry(address).or_insert_with(look_up).clone()
     }
