@@ -209,8 +209,8 @@ pub fn column_by_name(given: &str) -> Result<&'static RowColumn, String> {
     })
 }
 
-/// A value that rows are sorted by. One column has one kind, except `user`: accounts without a name come first, by their
-/// numbers.
+/// A value that rows are sorted by. One column has one kind, except `user`: accounts without a name come first, by
+/// their numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SortValue {
     Number(u64),

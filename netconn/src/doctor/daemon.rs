@@ -106,6 +106,7 @@ fn history(health: Option<&HistoryHealth>) -> Check {
     let since = oldest
         .and_then(|oldest| Timestamp::from_millisecond(i64::try_from(oldest).ok()?).ok())
         .map_or_else(String::new, |oldest| format!(" since {oldest:.0}"));
+    // Losses first; what follows may only make the mark worse.
     let (mut mark, fate) = fate(output);
     let mut finding = format!("{}: {:.1} MB in {files} files{since}; {fate}", output.path, *bytes as f64 / 1e6);
     let mut worse = |than, text: String| {

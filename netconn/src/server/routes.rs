@@ -64,6 +64,7 @@ async fn connections(State(engine): State<Handle>, parameters: Parameters) -> Ha
 /// `GET /v1/packet-sockets`: sockets of `AF_PACKET` and `AF_XDP`, with the processes that have them open.
 async fn packet_sockets(State(engine): State<Handle>, parameters: Parameters) -> HandlerResult {
     let Query(parameters) = parameters?;
+    // Refused rather than ignored: a filter without effect would look like one that matches everything.
     if let Some((name, _)) = parameters.first() {
         return Err(RequestError::bad_request(format!("{name}: {PACKET_SOCKETS} has no parameters")));
     }

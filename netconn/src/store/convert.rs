@@ -189,6 +189,7 @@ fn verify(work: &Path, from: u64, report: &ConversionReport) -> Result<SegmentNa
     let Some(name @ SegmentName::Converted { from: reported_from, .. }) = name else {
         return untrue(format!("{} is no name of a converted segment", report.file.display()));
     };
+    // Else it could replace another segment by this one.
     if reported_from != from {
         return untrue(format!("it made {name}, which is not of {}", SegmentName::Segment { from }));
     }

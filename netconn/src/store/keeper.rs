@@ -216,6 +216,7 @@ impl Keeper {
 
     /// Starts to convert the oldest of these segments that need not wait, unless a converter runs already.
     fn convert_next(&mut self, waiting: &[u64]) {
+        // One at a time: the work directory has one name, and the work is not urgent.
         if self.converter.is_some() {
             return;
         }

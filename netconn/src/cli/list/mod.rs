@@ -110,6 +110,7 @@ impl ListOptions {
 
 /// Shows the snapshot.
 pub(super) fn run(options: &ListOptions) -> Result<Exit> {
+    // Before the selection is read: packet sockets have none.
     if options.packet {
         return packet::run(options);
     }

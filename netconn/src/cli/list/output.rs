@@ -61,6 +61,7 @@ impl<'a> Output<'a> {
 
     fn to(out: Out, options: &'a ListOptions) -> Result<Self> {
         let format = options.format;
+        // A table needs rows in any case, to fit its columns; other formats keep them only to sort or group.
         let stage = if options.count {
             Stage::Count(Counter::new(options.group_by), out)
         } else if options.is_stream() && format != Format::Table {
