@@ -5,6 +5,7 @@
 //! proves that at compile time.
 #![no_std]
 
+// In the order of dependency, which `cargo xtask tidy` checks.
 pub mod address;
 mod members;
 mod record;

@@ -12,10 +12,12 @@ macro_rules! kernel_members {
         $with! {
             SOCK_FAMILY = ["sock" "__sk_common.skc_family"];
             SOCK_STATE = ["sock" "__sk_common.skc_state"];
+            // Host byte order; 0 again once the port is given back: `INET_SOURCE_PORT` still has it then.
             SOCK_LOCAL_PORT = ["sock" "__sk_common.skc_num"];
             SOCK_REMOTE_PORT = ["sock" "__sk_common.skc_dport"];
             SOCK_LOCAL_V4 = ["sock" "__sk_common.skc_rcv_saddr"];
             SOCK_REMOTE_V4 = ["sock" "__sk_common.skc_daddr"];
+            // Missing in kernels without IPv6.
             SOCK_LOCAL_V6 = ["sock" "__sk_common.skc_v6_rcv_saddr"];
             SOCK_REMOTE_V6 = ["sock" "__sk_common.skc_v6_daddr"];
             SOCK_NET = ["sock" "__sk_common.skc_net.net"];
@@ -24,8 +26,10 @@ macro_rules! kernel_members {
             SOCK_FLAGS = ["sock" "__sk_common.skc_flags"];
             SOCK_LOCK_OWNED = ["sock" "sk_lock.owned"];
             SOCK_MARK = ["sock" "sk_mark"];
+            // Read directly only where there is no helper for it (before 5.12).
             SOCK_COOKIE = ["sock" "__sk_common.skc_cookie.counter"];
             SOCK_DEVICE = ["sock" "__sk_common.skc_bound_dev_if"];
+            // Missing in kernels without MPTCP, as are the members of its structures.
             TCP_IS_MPTCP = ["tcp_sock" "is_mptcp"];
             CONNECTION_PROTOCOL_DATA = ["inet_connection_sock" "icsk_ulp_data"];
             SUBFLOW_CONNECTION = ["mptcp_subflow_context" "conn"];
@@ -50,6 +54,7 @@ macro_rules! kernel_members {
             TASK_PID = ["task_struct" "pid"];
             TASK_LEADER = ["task_struct" "group_leader"];
             TASK_PARENT = ["task_struct" "real_parent"];
+            // The second is the name before 5.5.
             TASK_START = ["task_struct" "start_boottime", "task_struct" "real_start_time"];
             TASK_COMM = ["task_struct" "comm"];
             TASK_MEMORY = ["task_struct" "mm"];
@@ -58,6 +63,7 @@ macro_rules! kernel_members {
             MEMORY_ARGUMENTS_START = ["mm_struct" "arg_start"];
             MEMORY_ARGUMENTS_END = ["mm_struct" "arg_end"];
             BINPRM_FILE = ["linux_binprm" "file"];
+            // From a file to its path, as `path.rs` of the programs walks it: `bpf_d_path` is closed to them.
             FILE_MOUNT = ["file" "f_path.mnt"];
             FILE_DENTRY = ["file" "f_path.dentry"];
             DENTRY_PARENT = ["dentry" "d_parent"];
@@ -69,6 +75,7 @@ macro_rules! kernel_members {
             VFSMOUNT_ROOT = ["vfsmount" "mnt_root"];
             CGROUP_NODE = ["cgroup" "kn"];
             CGROUP_ROOT = ["cgroup" "root"];
+            // 0 in the hierarchy of cgroup v2.
             CGROUP_ROOT_HIERARCHY = ["cgroup_root" "hierarchy_id"];
             NODE_ID = ["kernfs_node" "id"];
             SOCKET_SOCK = ["socket" "sk"];

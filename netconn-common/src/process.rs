@@ -17,6 +17,7 @@ pub mod exec {
     pub const COMPONENT_MAX: usize = 256;
     /// Longest path in bytes, a power of two.
     pub const PATH_MAX: usize = 1024;
+    // Each mount point on the way counts as one more.
     /// Most components of a path.
     pub const DEPTH_MAX: usize = 40;
     /// Longest arguments in bytes, a power of two.

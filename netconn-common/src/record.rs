@@ -35,6 +35,7 @@ pub mod kind {
 
 /// How the owner of a socket is known, in [`Owner::how`]; higher numbers are not better.
 pub mod attribution {
+    // Owners are kept with sockets and outlive the daemon: if a number changes its meaning, raise `STATE_VERSION`.
     /// The owner is unknown.
     pub const UNKNOWN: u32 = 0;
     /// The process called `connect`.

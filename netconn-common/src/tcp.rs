@@ -28,10 +28,12 @@ pub mod tcp_state {
     pub const LISTEN: u8 = 10;
     /// Both ends closed at the same time.
     pub const CLOSING: u8 = 11;
+    // 12 (`TCP_NEW_SYN_RECV`) is not here: it is a state of minisocks, and half-open ones are not read.
 }
 
 /// Roles of a socket, in [`SocketState::role`].
 pub mod role {
+    // Kept with sockets: a number that changes its meaning raises `STATE_VERSION`. `Unreported` has room for four.
     /// The socket is older than netconn.
     pub const UNKNOWN: u32 = 0;
     /// The socket connects.
@@ -44,6 +46,7 @@ pub mod role {
 
 /// Bits of [`SocketState::marks`]: what has happened to a socket in this life.
 pub mod mark {
+    // Kept with sockets, see `STATE_VERSION`.
     /// This end sent the first FIN.
     pub const CLOSED_LOCALLY: u32 = 1;
     /// The peer sent the first FIN.
@@ -125,7 +128,7 @@ pub struct TcpSocketState {
 }
 
 impl TcpSocketState {
-    /// The state of a socket of which nothing is known.
+    /// The state of a socket when nothing is known.
     pub const UNKNOWN: Self = Self {
         state: SocketState::UNKNOWN,
         destination: Destination { address: address::UNSPECIFIED, port: 0, family: 0 },
@@ -134,12 +137,12 @@ impl TcpSocketState {
     };
 }
 
-/// Version of what is kept with sockets, which outlives the daemon. Raise it whenever the meaning of a member of
-/// [`TcpSocketState`] or [`DatagramSocketState`](crate::DatagramSocketState) changes, so that no other version of netconn
-/// reads it as its own.
+/// Version of what outlives the daemon in pinned maps. Raise it whenever the meaning of a member of [`TcpSocketState`],
+/// [`DatagramSocketState`](crate::DatagramSocketState), [`Flow`](crate::Flow) or [`FlowKey`](crate::FlowKey) changes,
+/// so that no other version of netconn reads it as its own.
 pub const STATE_VERSION: u32 = 1;
 
-/// Lives of sockets of which no record reached the ring, in the map [`UNREPORTED`](crate::map::UNREPORTED): by [`role`],
+/// Lives of sockets without any record in the ring, in the map [`UNREPORTED`](crate::map::UNREPORTED): by [`role`],
 /// first those that were attempts only, then those that were established.
 pub type Unreported = [[u64; 2]; 4];
 

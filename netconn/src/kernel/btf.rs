@@ -123,6 +123,7 @@ impl<'a> Btf<'a> {
     /// When the bytes are no BTF, are cut off or hold a kind of type that is newer than this reader.
     pub fn parse(data: &'a [u8]) -> Result<Self, BtfError> {
         let magic = data.get(..2).ok_or(BtfError::Truncated)?;
+        // Compared as bytes of this machine: in a file of the other byte order they are swapped.
         if magic != MAGIC.to_ne_bytes() {
             return Err(BtfError::Magic);
         }
@@ -130,6 +131,7 @@ impl<'a> Btf<'a> {
             return Err(BtfError::Truncated);
         }
         let word = |at| u32_at(data, at).map(|value| value as usize).ok_or(BtfError::Truncated);
+        // `struct btf_header`: its own length, then where types and strings are, counted from the end of the header.
         let (header, type_offset, type_length) = (word(4)?, word(8)?, word(12)?);
         let (string_offset, string_length) = (word(16)?, word(20)?);
         let part = |offset: usize, length: usize| {
@@ -139,6 +141,7 @@ impl<'a> Btf<'a> {
         let mut btf = Self {
             types: part(type_offset, type_length)?,
             strings: part(string_offset, string_length)?,
+            // A guess: what follows a type takes about as much as its 12 bytes.
             offsets: Vec::with_capacity(type_length / 24),
             structures: HashMap::new(),
         };
@@ -151,10 +154,13 @@ impl<'a> Btf<'a> {
         while at < self.types.len() {
             let found = self.type_at(at).ok_or(BtfError::Truncated)?;
             self.offsets.push(u32::try_from(at).map_err(|_| BtfError::Truncated)?);
+            // Counted after the push, because id 0 is void.
             let id = u32::try_from(self.offsets.len()).map_err(|_| BtfError::Truncated)?;
+            // Anonymous structures are reached through the member that holds them.
             if found.has_members() && found.name != 0 {
                 self.structures.entry(self.text(found.name)).or_default().push(id);
             }
+            // A type does not say how long it is. So an unknown kind hides all types behind it.
             let follows = match found.kind() {
                 kind::INT | kind::VAR | kind::DECL_TAG => 4,
                 kind::ARRAY => 12,
@@ -164,6 +170,7 @@ impl<'a> Btf<'a> {
                 kind::PTR | 7..=12 | 16 | kind::TYPE_TAG => 0,
                 other => return Err(BtfError::Kind(other)),
             };
+            // Each round advances by at least 12 bytes, so the loop ends.
             at = found.rest + follows;
         }
         if at == self.types.len() { Ok(()) } else { Err(BtfError::Truncated) }
@@ -172,6 +179,7 @@ impl<'a> Btf<'a> {
     /// Returns the offset of a member in bytes: `path` names nested members, `a.b.c`; members without a name are searched as
     /// well. `None` if there is no such structure or member, or if it is a bit field that starts inside a byte.
     pub fn offset(&self, structure: &str, path: &str) -> Option<u32> {
+        // Files of the kernel may have different structures of one name: the first that has the whole path counts.
         self.structures(structure).iter().find_map(|id| {
             let mut bits = 0_u32;
             let mut id = *id;
@@ -202,6 +210,7 @@ impl<'a> Btf<'a> {
 
     /// Returns the functions of this name; each stands for its prototype.
     pub fn functions(&self, name: &str) -> impl Iterator<Item = BtfType> {
+        // A walk over all types, without an index of names: only a few functions are looked up, at the start.
         self.offsets
             .iter()
             .filter_map(|at| self.type_at(*at as usize))
@@ -241,6 +250,7 @@ impl<'a> Btf<'a> {
         (0..count).map_while(move |index| {
             let at = rest + index * length;
             let word = if length == 12 { u32_at(self.types, at + 8)? } else { 0 };
+            // `BTF_MEMBER_BITFIELD_SIZE` in include/uapi/linux/btf.h: the upper 8 bits are the width.
             let (offset, width) = if has_bit_fields { (word & 0x00ff_ffff, word >> 24) } else { (word, 0) };
             let name = match u32_at(self.types, at)? {
                 0 => None,
@@ -257,6 +267,7 @@ impl<'a> Btf<'a> {
             if let Some(found) = entry.name {
                 return (found == name).then_some((entry.offset, entry.type_id));
             }
+            // The limit ends the recursion when a structure of a damaged file contains itself.
             let (inner, found) = self.member(entry.type_id, name, nesting.checked_sub(1)?)?;
             Some((entry.offset.checked_add(inner)?, found))
         })
@@ -273,6 +284,7 @@ impl<'a> Btf<'a> {
 
     /// Returns the string at this offset.
     fn text(&self, offset: u32) -> &'a [u8] {
+        // An offset behind the strings reads as no name: a damaged file then lacks a member instead of failing.
         let rest = self.strings.get(offset as usize..).unwrap_or_default();
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
     }

@@ -42,6 +42,7 @@ pub fn decode(data: &[u8]) -> Option<Record<'_>> {
         kind::RELEASED => Some(Record::Released(fixed(data)?.0)),
         kind::EXEC => {
             let (record, rest): (&ExecRecord, _) = fixed(data)?;
+            // Lengths are the kernel side's word: each is checked against the bytes that are left.
             let (path, rest) = split(rest, record.path_length)?;
             let (arguments, _) = split(rest, record.arguments_length)?;
             Some(Record::Exec(record, path, arguments))
@@ -53,11 +54,13 @@ pub fn decode(data: &[u8]) -> Option<Record<'_>> {
             let (path, _) = split(rest, record.path_length)?;
             Some(Record::Cgroup(record, path.strip_suffix(b"\0").unwrap_or(path)))
         }
+        // `COUNTERS` comes only from an iterator, and `UNCOUNTED` is no record.
         _ => None,
     }
 }
 
 fn fixed<T: bytemuck::AnyBitPattern>(data: &[u8]) -> Option<(&T, &[u8])> {
+    // A cast that checks the alignment, not a copy: a TCP record alone has 192 bytes.
     let (head, rest) = data.split_at_checked(size_of::<T>())?;
     Some((bytemuck::try_from_bytes(head).ok()?, rest))
 }

@@ -55,6 +55,7 @@ pub fn sockets_of_proc() -> io::Result<Vec<Found<TcpRecord>>> {
     // The file is missing without IPv6.
     entries.extend(procfs::net::tcp6().unwrap_or_default());
     let known = entries.iter().filter(|entry| entry.state != TcpState::NewSynRecv);
+    // From 1 on: 0 is the number of minisocks.
     Ok((1..).zip(known).map(|(number, entry)| of_entry(entry, number, namespace)).collect())
 }
 
@@ -107,6 +108,7 @@ fn dump<T>(protocol: u8, states: &StateFlags, make: impl Fn(&InetResponse) -> T)
 
 fn ask(request: InetRequest, mut take: impl FnMut(&InetResponse)) -> io::Result<()> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
     socket.connect(&NetlinkAddress::new(0, 0))?;
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -117,6 +119,7 @@ fn ask(request: InetRequest, mut take: impl FnMut(&InetResponse)) -> io::Result<
     socket.send(&bytes, 0)?;
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     loop {
+        // `recv` appends to what is there.
         answer.clear();
         socket.recv(&mut answer, 0)?;
         if take_answer(&answer, &mut take)? {
@@ -131,7 +134,7 @@ fn take_answer(mut rest: &[u8], take: &mut impl FnMut(&InetResponse)) -> io::Res
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
         match &message.payload {
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => take(response),
-            // Also how a protocol of which the kernel has no `sock_diag` is refused (`netlink_dump_done` in
+            // Also how the kernel refuses a protocol without `sock_diag` (`netlink_dump_done` in
             // net/netlink/af_netlink.c).
             NetlinkPayload::Done(done) if done.code < 0 => {
                 return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
@@ -141,6 +144,7 @@ fn take_answer(mut rest: &[u8], take: &mut impl FnMut(&InetResponse)) -> io::Res
             _ => {}
         }
         // Messages are aligned to four bytes, NLMSG_ALIGN in include/uapi/linux/netlink.h.
+        // At least four, so that a damaged length of 0 ends the loop as well.
         let length = (message.header.length as usize).next_multiple_of(4).max(4);
         rest = rest.get(length..).unwrap_or_default();
     }
@@ -242,7 +246,10 @@ fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespa
 fn totals(info: &[u8], state: u8) -> Totals {
     let word = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let long = |at: usize| info.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+    // The programs look at `SOCK_DONE`, which `sock_diag` does not show: these are the states after the peer's FIN.
     let has_fin = matches!(state, tcp_state::CLOSE_WAIT | tcp_state::LAST_ACK | tcp_state::CLOSING);
+    // Offsets: tcpi_bytes_sent 200, tcpi_bytes_retrans 208, tcpi_bytes_received 128, tcpi_segs_out 136,
+    // tcpi_segs_in 140, tcpi_rtt 68, tcpi_total_retrans 100.
     let sent = long(200).map(|sent| sent.saturating_sub(long(208).unwrap_or(0)));
     Totals {
         bytes_sent: sent.unwrap_or(UNKNOWN_U64),
@@ -342,7 +349,7 @@ mod tests {
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
     }
 
-    /// A socket as the kernel tells of it: the header of the message, `struct inet_diag_msg`, and an attribute.
+    /// A socket as the kernel reports it: the header of the message, `struct inet_diag_msg`, and an attribute.
     fn answer() -> Vec<u8> {
         let mut bytes = vec![0; 16 + 72 + 8];
         bytes[..4].copy_from_slice(&96_u32.to_ne_bytes());

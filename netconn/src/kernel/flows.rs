@@ -97,6 +97,7 @@ impl FlowMaps {
         // The programs fill it in with the next datagram.
         let flow = Flow::default();
         let mut element = Element::of(folded, &socket, &flow);
+        // A flow that is there keeps its counters.
         element.flags = NO_EXIST;
         // Without room the socket goes on as before, until there is no room for its flows either.
         let _ = bpf(UPDATE, &mut element);
@@ -128,6 +129,7 @@ fn take<K: Pod>(map: &MapData, key: &K) -> Option<Flow> {
         Ok(()) => Some(flow),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(_) => {
+            // The kernel does not know the command for hash tables.
             bpf(LOOKUP, &mut element).ok()?;
             // Attributes that a command does not use must be zero (`CHECK_ATTR` in kernel/bpf/syscall.c).
             element.value = 0;
@@ -141,13 +143,16 @@ fn take<K: Pod>(map: &MapData, key: &K) -> Option<Flow> {
 fn read_all<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
     let mut room = ENTRIES_AT_ONCE;
     let (mut keys, mut values) = (Vec::<K>::new(), Vec::<V>::new());
-    // The kernel stores its position in as many bytes as a key has, at least four (`__htab_map_lookup_and_delete_batch`).
+    // In a hash table the kernel's position is the number of a bucket: four bytes, whatever the length of a key
+    // (`__htab_map_lookup_and_delete_batch` in kernel/bpf/hashtab.c).
     let (mut place, mut next) = (0_u64, 0_u64);
     let mut is_first = true;
     loop {
+        // Both are empty here: the kernel writes into their spare room.
         keys.reserve_exact(room as usize);
         values.reserve_exact(room as usize);
         let mut batch = Batch {
+            // Null: from the first bucket on.
             in_batch: if is_first { 0 } else { (&raw const place) as u64 },
             out_batch: (&raw mut next) as u64,
             keys: keys.as_mut_ptr() as u64,
@@ -158,14 +163,17 @@ fn read_all<K: Pod, V: Pod>(map: &MapData, mut each: impl FnMut(&K, &V)) -> io::
         };
         let is_last = match bpf(LOOKUP_BATCH, &mut batch) {
             Ok(()) => false,
+            // The table ends. What was read up to there still counts.
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             // A bucket has more entries than there is room for here.
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < ENTRIES_MAX => {
+                // Nothing was read, and `place` stands: the same bucket is read again.
                 room *= 2;
                 continue;
             }
             Err(error) => return Err(error),
         };
+        // Never more than there was room for: `set_len` relies on it.
         let count = batch.count.min(room) as usize;
         // SAFETY: the kernel has written `count` of each, and any bytes are valid values of both types.
         unsafe {

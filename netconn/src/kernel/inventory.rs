@@ -52,10 +52,12 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let (loader, types, layout) = prepare()?;
+    // Nothing is pinned: what a daemon keeps with sockets must stay untouched.
     let options = CaptureOptions::one_shot(RING_BYTES);
     let mut ebpf = load_by(loader, &options, &layout, VerifierLogLevel::DISABLE)?;
     let mut settings: Array<MapData, u32> = take_map(&mut ebpf, map::SETTINGS)?;
     let (mut tcp, mut udp, mut files) = (None, None, None);
+    // One pass over all, because `program_mut` lends one program at a time and up to three are used together.
     for (name, program) in ebpf.programs_mut() {
         if name == Program::DumpTcp.name() {
             tcp = Some(iterator(program, Program::DumpTcp, &types)?);
@@ -76,6 +78,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
         Some(udp) => iterate::namespaces(udp, &[], &is_wanted, iterate::has_datagrams).map(|(found, _)| found),
         None => Ok(Vec::new()),
     };
+    // Cookies match files and sockets whichever is read first, so all are read at the same time.
     let (sockets, (datagrams, files)) = if layout.has(feature::SOCKET_COOKIE) {
         beside(read_sockets, || beside(read_datagrams, || Some(read_files())))
     } else {
@@ -92,8 +95,10 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
     };
     let mut minisocks = Vec::new();
     if wanted.minisocks {
+        // `KEEP_NOTHING` may go: nothing is ever kept with minisocks.
         settings.set(0, setting::SCAN_TIME_WAIT, 0).map_err(failed)?;
         let read_minisocks = || iterate::namespaces(tcp, &[], &is_wanted, iterate::has_minisocks);
+        // Owners are assigned while the kernel walks its table.
         let (found, ()) = beside(read_minisocks, own);
         minisocks = found.map_err(failed)?.0;
     } else {

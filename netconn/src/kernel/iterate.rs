@@ -25,7 +25,8 @@ use crate::kernel::fault::Fault;
 
 /// Most bytes that one read returns (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
 const READ_BYTES: usize = 32 << 10;
-/// Bytes that a read returns with [`Fault::ShortReads`]: less than a record, and no divisor of one.
+/// Bytes that a read returns with [`Fault::ShortReads`]: less than most records, and no multiple or divisor
+/// of one.
 const SHORT_READ: usize = 61;
 /// Pause between two calls of `meanwhile` in [`beside`].
 const MEANWHILE: Duration = Duration::from_millis(1);
@@ -50,6 +51,7 @@ impl<T: AnyBitPattern + Send> Collect for Vec<T> {
     }
 
     fn add(&mut self, mut other: Self) {
+        // Copies the shorter one only.
         if self.len() < other.len() {
             mem::swap(self, &mut other);
         }
@@ -82,6 +84,7 @@ pub(super) fn namespaces<C: Collect>(
 ) -> io::Result<(C, HashSet<u64>)> {
     let own = own_namespace();
     let others: Vec<_> = other_namespaces().into_iter().filter(|(inode, _)| wanted(*inode)).collect();
+    // Before the second thread is started, which inherits the CPUs of this one.
     let split = if others.is_empty() { None } else { Split::of_this_thread() };
     let (program, others) = (Mutex::new(program), Mutex::new(others));
     let next = || others.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -93,8 +96,10 @@ pub(super) fn namespaces<C: Collect>(
                     if is_any() {
                         run(&program, faults, found)?;
                     }
+                    // Also without a reading: that there are no sockets is known as well.
                     read.insert(inode);
                 }
+                // The result lacks this namespace, which tells the caller that its sockets were not read.
                 Err(error) => debug!("a network namespace cannot be entered: {error}"),
             }
         }
@@ -109,6 +114,7 @@ pub(super) fn namespaces<C: Collect>(
                 Ok::<_, io::Error>((found, read))
             })
         });
+        // The own namespace before the others: there is no need to come back to it.
         let mut found = C::default();
         if own.is_none_or(&wanted) && is_any() {
             run(&program, faults, &mut found)?;
@@ -140,12 +146,14 @@ impl Split {
         let (mut most, mut last) = (all, CpuSet::new());
         most.unset(cpu).ok()?;
         last.set(cpu).ok()?;
+        // With one CPU `most` is empty.
         (most != CpuSet::new() && use_cpus(&most)).then_some(Self { all, last })
     }
 }
 
 impl Drop for Split {
     fn drop(&mut self) {
+        // If that fails, the thread has one CPU less; it ends with this reading.
         use_cpus(&self.all);
     }
 }
@@ -161,6 +169,7 @@ const THIS_THREAD: Pid = Pid::from_raw(0);
 /// Attaches an iterator anew and reads it.
 fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -> io::Result<()> {
     let file = {
+        // Locked only while it is attached: the two threads read their files at the same time.
         let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
         let link = program.attach().map_err(io::Error::other)?;
         let link = program.take_link(link).map_err(io::Error::other)?;
@@ -201,12 +210,14 @@ pub(super) fn has_datagrams() -> bool {
 
 /// Returns whether the calling thread's network namespace has minisocks of connections that are over.
 pub(super) fn has_minisocks() -> bool {
+    // Once: this is a single counter, not a sum over CPUs, and IPv6 shares it.
     is_any("sockstat", "TCP:", &["tw"])
 }
 
 /// Returns whether one of these numbers is not 0, in a line of a file about the calling thread's network namespace. A number
 /// that cannot be read counts as not 0; without the file the kernel lacks the protocol.
 fn is_any(file: &str, line: &str, names: &[&str]) -> bool {
+    // Not `/proc/self`: that shows the namespace of the process's first thread.
     match fs::read_to_string(Path::new("/proc/thread-self/net").join(file)) {
         Ok(text) => names.iter().any(|name| number_in(&text, line, name) != Some(0)),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
@@ -229,9 +240,11 @@ pub fn beside<T: Send>(work: impl FnOnce() -> T + Send, mut meanwhile: impl FnMu
     thread::scope(|scope| {
         let worker = thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, move || {
             let done = work();
+            // Without this, a reading would often end a millisecond late.
             waiting.unpark();
             done
         })?;
+        // A panic does not unpark, but ends the thread: the next time-out notices it.
         while !worker.is_finished() {
             meanwhile();
             thread::park_timeout(MEANWHILE);
@@ -250,6 +263,7 @@ pub(super) fn other_namespaces() -> Vec<(u64, File)> {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
     let mut found = Vec::new();
     for path in namespace_paths() {
+        // A process may have moved between `stat` and `open`: what counts is the inode of the open file.
         // `stat` first, so that each namespace is opened only once.
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if !seen.contains(&metadata.ino())
@@ -289,6 +303,7 @@ fn read(mut file: impl Read, found: &mut impl Collect) -> io::Result<()> {
     let mut again = 0;
     loop {
         match file.read(&mut buffer) {
+            // Nothing is left in `rest`: the kernel hands out whole records only, in as many reads as needed.
             Ok(0) => return Ok(()),
             Ok(length) => {
                 again = 0;
@@ -302,6 +317,7 @@ fn read(mut file: impl Read, found: &mut impl Collect) -> io::Result<()> {
                 while let Some(length) = found.take(&bytes[taken..]) {
                     taken += length;
                 }
+                // The beginning of a record, or nothing; then this allocates nothing.
                 rest = bytes[taken..].to_vec();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -32,6 +32,7 @@ const INDISPENSABLE: &[&str] = &[
     "SOCK_LOCAL_PORT",
     "SOCK_REMOTE_PORT",
     "SOCK_LOCAL_V4",
+    // Not those of IPv6: a kernel may be built without it.
     "SOCK_REMOTE_V4",
     "SOCK_PROTOCOL",
     "INET_SOURCE_PORT",
@@ -95,6 +96,7 @@ fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, NoMember> {
             if found.is_none() && INDISPENSABLE.contains(&member.name) {
                 return Err(NoMember(member.name));
             }
+            // Any other member costs only what is read there.
             Ok((member.name, found.unwrap_or(MISSING)))
         })
         .collect()
@@ -102,8 +104,10 @@ fn offsets(btf: &Btf<'_>) -> Result<Vec<(&'static str, u32)>, NoMember> {
 
 /// Returns the value of each feature on this kernel.
 fn features(btf: &Btf<'_>, lockdown: Lockdown) -> Vec<(&'static str, u32)> {
+    // Not from BTF: the helpers exist everywhere, and only lockdown forbids them.
     let readable = lockdown != Lockdown::Confidentiality;
     let helpers = HELPERS.iter().map(|helper| (helper.feature, u32::from(btf.has_function(helper.function))));
+    // Without the function the number does not matter: its hook has no target.
     let parameters = btf.parameters("inet_csk_accept").unwrap_or(0);
     helpers.chain([(feature::PROBE_READ, u32::from(readable)), (feature::ACCEPT_PARAMETERS, parameters)]).collect()
 }

@@ -121,7 +121,7 @@ pub(super) fn sizes(ebpf: &Ebpf, hook: &Hook) -> (Option<u32>, Option<u32>) {
     (bytes.map(|bytes| bytes / 8), info.as_ref().and_then(ProgramInfo::verified_instruction_count))
 }
 
-/// Returns a descriptor of an attached program of which every run counts.
+/// Returns a descriptor of an attached program whose missed runs are losses.
 pub(super) fn descriptor(ebpf: &Ebpf, hook: &Hook) -> Option<OwnedFd> {
     if !hook.every_run {
         return None;
@@ -137,6 +137,7 @@ pub(super) fn unneeded(
     datagrams: DatagramWatch,
 ) -> Option<String> {
     let reported_by = |program: Program| {
+        // Statuses are in the order of the table, and a test there demands that this program comes earlier.
         let status = before.get(program as usize)?;
         (status.verdict == Verdict::Attached).then(|| format!("{} reports it", status.hook))
     };
@@ -189,9 +190,11 @@ pub(super) fn load_by(
     let per_socket = options.max_flows / FOLDED_FROM;
     loader.override_global(FLOWS_PER_SOCKET, &per_socket, true);
     if !layout.has(feature::SOCKET_STORAGE) {
+        // Elsewhere no program uses the map, and its one entry stays. Entries are allocated when needed.
         loader.map_max_entries(map::SOCKETS_BY_ADDRESS, SOCKETS_BY_ADDRESS_MAX);
     }
     if let Some(Ok(places)) = &options.keep {
+        // Without socket storage `SOCKETS` holds nothing that is worth a pin.
         let kept = places.iter().filter(|(map, _)| layout.has(feature::SOCKET_STORAGE) || *map != map::SOCKETS);
         for (map, path) in kept {
             loader.map_pin_path(map, path);
@@ -199,6 +202,7 @@ pub(super) fn load_by(
     }
     let no_memory = [(feature::SOCKET_STORAGE, feature::NO_MEMORY)];
     let faults = no_memory.iter().filter(|_| options.faults.contains(&Fault::Memory));
+    // Faults last: a global that is set twice has its last value.
     for (name, value) in layout.offsets.iter().chain(&layout.features).chain(faults) {
         loader.override_global(name, value, true);
     }
@@ -236,6 +240,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
+        // Some errors quote their cause, and name it as their source too.
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
@@ -254,6 +259,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
     }
     let cgroup = || File::open(root.unwrap_or_default()).map_err(ProgramError::IOError);
     let program = ebpf.program_mut(hook.program.name()).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
+    // What `attach` returns is dropped: it is the id of a link, and the program owns the link.
     let result = match hook.attach {
         Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
             program.load(hook.target, types)?;
@@ -267,7 +273,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
             program.load(hook.target, types)?;
             program.attach().map(drop)
         }),
-        // `Single` becomes a link, of which the kernel allows any number; it refuses the flag `Multi` here.
+        // `Single` makes a link. The kernel allows any number of links, and refuses the flag `Multi` for them.
         Attach::CgroupAddress => <&mut CgroupSockAddr>::try_from(program).and_then(|program| {
             program.load()?;
             program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
@@ -293,9 +299,11 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
 
 fn obstacle(error: &ProgramError) -> Obstacle {
     match error {
+        // The kernel's types were read before; only the look-up of the target is left to fail.
         ProgramError::Btf(_) => Obstacle::NoTarget,
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
+            // The end of the log says why; on the way there it says what every instruction does.
             let start = log.char_indices().rev().nth(VERIFIER_LOG_QUOTED).map_or(0, |(at, _)| at);
             Obstacle::Refused { errno: io_error.raw_os_error().unwrap_or(0), log: log[start..].to_owned() }
         }

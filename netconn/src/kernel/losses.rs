@@ -52,6 +52,7 @@ pub struct LostEvents {
 impl Losses {
     /// Returns the number of lost records of all kinds.
     pub fn records(&self) -> u64 {
+        // Not datagrams: a sweep of the kernel's flows makes up for them.
         self.sockets + self.processes + self.missed_runs
     }
 
@@ -100,16 +101,19 @@ impl Counters {
             processes: lost_of(&[kind::EXEC, kind::FORK, kind::EXIT, kind::CGROUP]),
             datagrams: lost_of(&[kind::FLOW, kind::UDP_SOCKET, kind::RELEASED]),
             uncounted: lost_of(&[kind::UNCOUNTED]),
+            // Kernels before 5.12 do not count misses: there `done` may be greater.
             missed_runs: missed.saturating_sub(done),
+            // The record of an attempt that sent nothing is its only one, and no life is counted for it.
             events: events(unreported, lost_of(&[kind::UNSENT])),
         }
     }
 }
 
-/// Returns the events of lives of which no record was received. Each lost record of an attempt that sent nothing is an event
-/// as well.
+/// Returns the events of lives whose records were all lost. Each lost record of an attempt that sent nothing is an
+/// event as well.
 fn events(unreported: [u64; 8], unsent: u64) -> LostEvents {
     let lives = |role: u32| {
+        // Flat: for each role attempts, then lives that were more.
         let attempts = unreported.get(role as usize * 2).copied().unwrap_or(0);
         (attempts, unreported.get(role as usize * 2 + 1).copied().unwrap_or(0))
     };
@@ -119,6 +123,7 @@ fn events(unreported: [u64; 8], unsent: u64) -> LostEvents {
         outgoing: active.0 + active.1 + unsent,
         incoming: passive.0 + passive.1 + unknown.0 + unknown.1,
         closes: active.1 + passive.1 + unknown.1,
+        // Each lacks both its beginning and its end.
         listeners: 2 * (listeners.0 + listeners.1),
     }
 }

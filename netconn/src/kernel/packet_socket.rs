@@ -75,6 +75,7 @@ pub fn of_proc(reason: &str) -> PacketSockets {
 
 fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketSocketRecord>>) -> PacketSockets {
     let mut unlisted = Vec::new();
+    // Before the files: a socket that is closed in between is in this list only, and `is_torn` notices.
     let mut listed = namespaces.listed(&mut unlisted);
     let (files, lacks_owners) = match files() {
         Ok(files) => (files, false),
@@ -86,8 +87,10 @@ fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketSo
     if !lacks_owners && is_torn(&listed, &files) {
         // Some were created or closed meanwhile. A socket that is in both lists and no open file has indeed no process.
         let open: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();
+        // What cannot be listed was said the first time.
         let later = namespaces.listed(&mut Vec::new());
         let still: HashSet<_> = later.iter().map(Listed::place).collect();
+        // Of the first list what is open or still there, of the second what was created since and is open.
         listed.retain(|socket| open.contains(&socket.place()) || still.contains(&socket.place()));
         listed.extend(later.into_iter().filter(|socket| open.contains(&socket.place())));
     }
@@ -114,6 +117,7 @@ impl Listed {
 /// Parses a file with lines as `packet_seq_show` in `net/packet/af_packet.c` writes them; damaged lines are left out.
 fn parsed(text: &str, namespace: u32) -> impl Iterator<Item = Listed> {
     text.lines().skip(1).filter_map(move |line| {
+        // Columns: sk RefCnt Type Proto Iface R Rmem User Inode.
         let mut words = line.split_whitespace().skip(3);
         let protocol = u16::from_str_radix(words.next()?, 16).ok()?;
         let device = words.next()?.parse().ok()?;
@@ -142,6 +146,7 @@ fn joined(listed: &[Listed], files: &[PacketSocketRecord]) -> Vec<PacketSocket> 
         if !seen.insert((place, file.owner.tgid)) {
             continue;
         }
+        // An `AF_XDP` socket is in no list; it cannot borrow the details of another.
         let detail = details.get(&place).filter(|_| file.family == AF_PACKET);
         let device = if file.family == AF_XDP { file.device } else { detail.map_or(UNKNOWN_U32, |found| found.device) };
         sockets.push(PacketSocket {
@@ -230,8 +235,10 @@ impl Namespaces {
     fn each(&self, mut visit: impl FnMut(u32, io::Result<()>) + Send) -> io::Result<()> {
         thread::scope(|scope| {
             let visitor = thread::Builder::new().name("netconn-packet".into()).spawn_scoped(scope, || {
+                // The own one needs no `setns`, and so no privilege: the thread starts there.
                 visit(self.own, Ok(()));
                 for (namespace, file) in &self.others {
+                    // After an error the thread is still in the namespace before; `visit` must not look then.
                     visit(*namespace, setns(file, CloneFlags::CLONE_NEWNET).map_err(Into::into));
                 }
             })?;

@@ -100,6 +100,7 @@ pub fn kernel_release() -> String {
 /// [`Unfit::KernelTooOld`]; a release that cannot be read counts as new enough.
 pub fn check_kernel(release: &str) -> Result<(), Unfit> {
     match version(release) {
+        // Only the oldest version is asked for: everything newer is found out from BTF, because of backports.
         Some(version) if version < OLDEST_KERNEL => Err(Unfit::KernelTooOld { found: release.to_owned() }),
         _ => Ok(()),
     }
@@ -113,12 +114,14 @@ pub fn check_kernel(release: &str) -> Result<(), Unfit> {
 pub fn check_capabilities() -> Result<(), Unfit> {
     let effective = procfs::process::Process::myself()
         .and_then(|process| process.status())
+        // Unknown without /proc: then the kernel itself decides when the programs are loaded.
         .map_or(u64::MAX, |status| status.capeff);
     check_effective(effective)
 }
 
 fn check_effective(effective: u64) -> Result<(), Unfit> {
     let has = |bit: u32| effective >> bit & 1 != 0;
+    // It stands in for both (`bpf_capable` and `perfmon_capable` in include/linux/capability.h).
     if has(CAP_SYS_ADMIN) {
         return Ok(());
     }
@@ -139,6 +142,7 @@ pub fn read_btf() -> Result<Vec<u8>, Unfit> {
 /// mounted, or only a part of it is (in a container).
 pub fn cgroup_root() -> Option<PathBuf> {
     let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
+    // Programs at the mount of a part of the hierarchy would miss the sockets of all others.
     mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/").map(|mount| mount.mount_point)
 }
 

@@ -79,10 +79,12 @@ impl Rings {
         };
         let mut count = 1;
         let time_ns = time_of(&record);
+        // Also at the same nanosecond: the process first. What is later stays held for the next call.
         while held.fill(processes, positions) && held.time_ns() <= time_ns {
             held.hand_over(&mut handle);
             count += 1;
         }
+        // Dropped after it was read, and nothing counts it: as if the program had not run.
         self.count = self.count.wrapping_add(1);
         if self.unseen.is_none_or(|each| !self.count.is_multiple_of(each)) {
             handle(&record);
@@ -101,6 +103,7 @@ impl Held {
         loop {
             if let Some(record) = ring.next() {
                 self.bytes = record.len();
+                // Copied, because an item of aya borrows the ring while it lives. The vector keeps its memory.
                 self.words.resize(self.bytes.div_ceil(8), 0);
                 if let Some(space) = bytemuck::cast_slice_mut(&mut self.words).get_mut(..self.bytes) {
                     space.copy_from_slice(&record);
@@ -126,6 +129,7 @@ impl Held {
 
     fn hand_over(&mut self, handle: &mut impl FnMut(&[u8])) {
         handle(self.data());
+        // Only the length: the words are overwritten by the next record.
         self.bytes = 0;
     }
 }
@@ -156,6 +160,7 @@ impl Positions {
             let mapped = unsafe { mmap(None, page, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, ring, offset) };
             Ok(mapped?.cast())
         };
+        // The consumer's page comes first, the producer's second. Read only: aya alone moves the consumer.
         let consumer = map(0)?;
         let producer = map(page.get()).inspect_err(|_| unmap(consumer, page))?;
         Ok(Self { consumer, producer, page })
@@ -163,6 +168,7 @@ impl Positions {
 
     /// Whether every reserved record has been read.
     fn is_empty(&self) -> bool {
+        // Both count bytes and only grow; the producer's also covers records that are reserved and not written yet.
         // SAFETY: both are mapped, and the kernel and aya write them atomically.
         let (read, written) =
             unsafe { (self.consumer.as_ref().load(Ordering::Acquire), self.producer.as_ref().load(Ordering::Acquire)) };

@@ -101,6 +101,7 @@ impl Routes {
 
     /// Asks; `false` if too many questions wait.
     pub fn ask(&self, question: RouteQuestion) -> bool {
+        // Never waits: the engine's thread asks.
         self.questions.try_send(question).is_ok()
     }
 }
@@ -109,6 +110,7 @@ impl Routes {
 fn run(questions: &Receiver<RouteQuestion>, answer: impl Fn(RouteAnswer)) {
     let mut asker = Asker::new();
     loop {
+        // At home it holds no namespace, so it may sleep for as long as nothing fails.
         let next = if asker.is_at_home() {
             questions.recv().map_err(|_| RecvTimeoutError::Disconnected)
         } else {
@@ -117,6 +119,7 @@ fn run(questions: &Receiver<RouteQuestion>, answer: impl Fn(RouteAnswer)) {
         match next {
             Ok(question) => answer(RouteAnswer { token: question.token, errno: asker.errno(question) }),
             Err(RecvTimeoutError::Timeout) => asker.go_home(),
+            // The engine has ended, and with it the last `Routes`.
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -155,6 +158,7 @@ impl Asker {
         if let Some((_, errno, _)) = self.answers.iter().find(|(asked, ..)| *asked == question) {
             return *errno;
         }
+        // A question that cannot be asked is remembered too: the next would look through all processes again.
         let errno = if self.enter(question.namespace, now) { errno_here(&question) } else { None };
         if self.answers.len() == ANSWERS_MAX {
             self.answers.pop_front();
@@ -171,13 +175,16 @@ impl Asker {
         }
         if !self.namespaces.iter().any(|namespace| namespace.inode == inode) {
             if self.namespaces.len() == NAMESPACES_MAX {
+                // The oldest, which has to be searched for again soonest.
                 self.namespaces.pop_front();
             }
             // A namespace that is not found is remembered as well: that search takes longest.
             self.namespaces.push_back(Namespace { inode, file: iterate::namespace(inode.into()), since: now });
         }
+        // It is there: found before, or just added, also without a file.
         let found = self.namespaces.iter().find(|namespace| namespace.inode == inode);
         let Some(file) = found.and_then(|namespace| namespace.file.as_ref()) else { return false };
+        // On an error the thread stays where it was, which `here` still names.
         match setns(file, CloneFlags::CLONE_NEWNET) {
             Ok(()) => self.here = Some(inode),
             Err(error) => debug!("a network namespace cannot be entered: {error}"),
@@ -209,6 +216,7 @@ fn plain(question: RouteQuestion) -> RouteQuestion {
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
         remote => remote,
     };
+    // No token: it differs from attempt to attempt.
     RouteQuestion { token: 0, remote, local, ..question }
 }
 
@@ -224,6 +232,7 @@ fn never_routed(remote: IpAddr, device: u32) -> Option<u32> {
 
 /// Returns the errno in the namespace that the thread is in.
 fn errno_here(question: &RouteQuestion) -> Option<u32> {
+    // IPv4 chooses its source with the route; IPv6 before it, unless the socket is bound.
     let RouteQuestion { remote: IpAddr::V6(remote), local: None, device, .. } = *question else {
         return look_up(question);
     };
@@ -260,6 +269,7 @@ fn look_up(question: &RouteQuestion) -> Option<u32> {
 
 /// Asks the kernel for a route.
 fn exchange(question: &RouteQuestion) -> io::Result<NetlinkPayload<RouteNetlinkMessage>> {
+    // Each time anew: a socket belongs to the namespace in which it was made.
     let socket = Socket::new(NETLINK_ROUTE)?;
     // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -310,11 +320,13 @@ fn request(question: &RouteQuestion) -> RouteMessage {
 /// Returns the errno of `connect` for an answer of the kernel.
 fn errno_of(answer: NetlinkPayload<RouteNetlinkMessage>) -> Option<u32> {
     let errno = match answer {
+        // Wrapping, because a damaged code may be the smallest number, which has no negative.
         NetlinkPayload::Error(error) => error.raw_code().wrapping_neg(),
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => errno_of_route(&route),
         _ => 0,
     };
     match errno {
+        // An errno that is not the route's would be reported as the reason of the attempt.
         // These are not about the route: no memory, no permission, no such family (`rtnetlink_rcv_msg`).
         libc::ENOMEM | libc::ENOBUFS | libc::EPERM | libc::EOPNOTSUPP => None,
         errno => u32::try_from(errno).ok().filter(|errno| *errno != 0),

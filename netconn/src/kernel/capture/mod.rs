@@ -70,14 +70,17 @@ impl Capture {
     ///
     /// When nothing can be captured; the message says what to do.
     pub fn start(options: &CaptureOptions) -> Result<Self, LoadError> {
+        // First what can be said in one sentence: errors of loading do not say what to do.
         preflight::check_kernel(&preflight::kernel_release())?;
         preflight::check_capabilities()?;
         let data = preflight::read_btf()?;
         let btf = Btf::parse(&data)?;
+        // The object is the same everywhere: only its globals say what this kernel offers.
         let layout = Layout::of(&btf, Lockdown::of_this_kernel())?;
         let ebpf = load(options, &layout, VerifierLogLevel::DISABLE)?;
         // Loading once more with the verifier's log is slow: only for programs that fail.
         let explain = |hook: &Hook| {
+            // If the program attaches this time, it is detached with this object again, and the first reason stands.
             let mut ebpf = load(options, &layout, VerifierLogLevel::DEBUG).ok()?;
             attach(&mut ebpf, hook, &AyaBtf::from_sys_fs().ok()?).err()
         };
@@ -109,8 +112,11 @@ impl Capture {
             DatagramWatch::Sockets => setting::DATAGRAMS | setting::SOCKETS_ONLY,
             DatagramWatch::Off { .. } => 0,
         };
+        // Before any program is attached, so that none runs without its settings.
         settings.set(0, bits, 0).map_err(|error| LoadError::Object(error.to_string()))?;
         let mut hooks = Vec::with_capacity(HOOKS.len());
+        // In the order of the table: `unneeded` needs the verdicts before, and `CONNECT_HOOK` must be set before
+        // `inet_sock_set_state` is attached, or both would report the same attempt.
         for hook in HOOKS {
             let verdict = if options.without.iter().any(|name| hook.is_called(name)) {
                 Verdict::Unsupported { reason: "left out on request".into() }
@@ -120,6 +126,7 @@ impl Capture {
             } else {
                 match attach(&mut ebpf, hook, &types) {
                     Ok(()) => Verdict::Attached,
+                    // `Unsupported` has its reason already; only a failure is worth a second loading.
                     Err(Verdict::Failed { reason }) => explain(hook).unwrap_or(Verdict::Failed { reason }),
                     Err(verdict) => verdict,
                 }
@@ -143,6 +150,7 @@ impl Capture {
             None => None,
         };
         Ok(Self {
+            // All maps are taken out of the object, so that they can be read after `detach` has dropped it.
             rings: Rings::new(
                 take_map(&mut ebpf, map::RECORDS)?,
                 take_map(&mut ebpf, map::PROCESSES)?,
@@ -244,6 +252,7 @@ impl Capture {
     }
 
     fn status(&self, program: Program) -> Option<&HookStatus> {
+        // `attach` pushes one status for each program, in the order of the table; those of helpers follow.
         self.hooks.get(program as usize)
     }
 

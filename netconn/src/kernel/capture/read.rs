@@ -43,11 +43,13 @@ pub struct Live {
 
 impl Collect for Live {
     fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+        // One run of `iter/tcp` can write both; only the kind tells them apart.
         let head: Header = bytemuck::pod_read_unaligned(bytes.get(..size_of::<Header>())?);
         if head.kind == kind::COUNTERS { self.counters.take(bytes) } else { self.minisocks.take(bytes) }
     }
 
     fn add(&mut self, other: Self) {
+        // The other members are not collected by `iter/tcp`: `live` fills them in.
         self.minisocks.add(other.minisocks);
         self.counters.add(other.counters);
     }
@@ -64,6 +66,7 @@ impl Capture {
     pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
         let first = if self.is_first_dump { setting::FIRST_DUMP } else { 0 };
         let found = self.read(Program::DumpTcp, first, iterate::all_namespaces, meanwhile)?;
+        // Only after a success: until then sockets may still keep what an earlier daemon knew.
         self.is_first_dump = false;
         Ok(found)
     }
@@ -86,6 +89,7 @@ impl Capture {
         let has_any = move || {
             let has_any = iterate::has_datagrams();
             if has_any && !cookies {
+                // Here, because this runs in the namespace that is read next, and `sock_diag` knows no other.
                 diag::number_datagrams();
             }
             has_any
@@ -97,6 +101,7 @@ impl Capture {
         if !self.exact {
             // Iterators cannot read what is kept with sockets.
             self.files(meanwhile)?;
+            // By the socket's address in the kernel, which both records have where there are no cookies.
             iterate::assign_owners(
                 sockets.iter_mut().map(|socket| (socket.file, &mut socket.state.owner)),
                 &self.files,
@@ -131,7 +136,9 @@ impl Capture {
 
     /// Reads all packet sockets and the processes that have them open. The result names what cannot be listed.
     pub fn packet_sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
+        // No reason to give up: what `/proc/net/packet` lists is found without the iterator.
         let obstacle = self.obstacle(Program::DumpFiles).or_else(|| self.files_obstacle.clone());
+        // Always `Ok`: what could not be read is said in the list itself.
         let look = |program: &mut Iter, faults: &[Fault]| {
             Ok(packet_socket::all(|| match obstacle {
                 None => iterate::here(program, faults),
@@ -155,6 +162,7 @@ impl Capture {
         }
         let found = self.read(Program::DumpFiles, setting::SCAN_OWNERS, iterate::here, meanwhile);
         for (tgid, _) in ended {
+            // Removed, because the map holds 1,024 and the next scan needs room. An error means that it is not there.
             let _ = self.ended.remove(tgid);
         }
         found
@@ -167,10 +175,12 @@ impl Capture {
     ///
     /// When the iterator is not attached or cannot be read.
     pub fn live(&mut self, wanted: LiveParts, mut meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
+        // One walk serves both purposes: it takes most of the time.
         let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT } else { 0 }
             | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
         let mut live = Live::default();
         if bits != 0 {
+            // Assigned from left to right, so `live` does not overwrite its namespaces.
             (live, live.namespaces) =
                 self.read(Program::DumpTcp, bits, iterate::all_namespaces::<Live>, &mut meanwhile)?;
         }
@@ -192,8 +202,10 @@ impl Capture {
         let ebpf = ebpf.as_mut().ok_or_else(|| io::Error::other("the programs are detached"))?;
         let program = ebpf.program_mut(program.name()).ok_or_else(|| io::Error::other("no such program"))?;
         let program: &mut Iter = program.try_into().map_err(io::Error::other)?;
+        // A program of an iterator has no arguments; the map is the only way to tell it what to write.
         settings.set(0, self.bits | bits, 0).map_err(io::Error::other)?;
         let found = iterate::beside(|| read(program, faults), || meanwhile(rings));
+        // Before an error is returned: a bit that stays would change what the next reading writes.
         settings.set(0, self.bits, 0).map_err(io::Error::other)?;
         found?
     }

@@ -74,7 +74,7 @@ pub struct Hook {
     pub target: &'static str,
     /// How it is attached.
     pub attach: Attach,
-    /// Tells it from another program with the same target, in its title.
+    /// Distinguishes it in its title from another program with the same target.
     pub remark: Option<&'static str>,
     /// The fact that is learned there.
     pub fact: &'static str,
@@ -82,9 +82,9 @@ pub struct Hook {
     pub without: Option<&'static str>,
     /// When it is attached at all.
     pub needed: Needed,
-    /// Whether a run that the kernel skips (it counts them) is a loss. It is none where the next run tells the same.
+    /// Whether a run that the kernel skips (it counts them) is a loss. It is none where the next run reports the same.
     pub every_run: bool,
-    /// Bit of `netconn_common::setting` that tells the other programs that this one is attached.
+    /// Bit of `netconn_common::setting` that announces to the other programs that this one is attached.
     pub announced_by: Option<u32>,
     /// Whether the program sees which process accepts a connection, before or soon after it is established.
     pub sees_acceptor: bool,
@@ -178,6 +178,7 @@ fn verdict(obstacle: Option<String>) -> Verdict {
 fn status(hook: String, fact: &str, verdict: Verdict, without: Option<&str>) -> HookStatus {
     let is_missing = matches!(verdict, Verdict::Unsupported { .. } | Verdict::Failed { .. });
     let instead = without.filter(|_| is_missing).map(str::to_owned);
+    // Instructions are known only of loaded programs: the capture adds them.
     HookStatus { hook, fact: fact.to_owned(), verdict, instead, instructions: None, verified_instructions: None }
 }
 
@@ -201,10 +202,11 @@ pub enum Obstacle {
 pub fn classify(attach: Attach, obstacle: Obstacle) -> Verdict {
     match (attach, obstacle) {
         (_, Obstacle::NoTarget) => Verdict::Unsupported { reason: "this kernel has no hook of that name".into() },
-        // Kernels without dynamic ftrace or BPF trampolines, and some hypervisors' kernels, say one of these.
+        // Kernels without dynamic ftrace or BPF trampolines, and some hypervisors' kernels, return one of these.
         (on, Obstacle::Refused { errno: libc::EPERM | ENOTSUPP | libc::EOPNOTSUPP, .. }) if on.is_trampoline() => {
             Verdict::Unsupported { reason: "this kernel refuses programs on functions (no BPF trampolines)".into() }
         }
+        // After the trampolines: for all other programs EPERM is a prohibition, not a missing feature.
         (_, Obstacle::Refused { errno: libc::EPERM, .. }) => Verdict::Failed {
             reason: "the kernel refuses to load it (EPERM): a container, seccomp or lockdown forbids it".into(),
         },

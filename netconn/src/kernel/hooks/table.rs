@@ -80,6 +80,7 @@ hooks! {
     }
     /// `struct bpf_sock_ops`, `include/uapi/linux/bpf.h`.
     Inherit = "inherit" {
+        // For the title only: programs of this type have no target, the kernel calls them from this function.
         target: "tcp_call_bpf",
         attach: Attach::SockOps,
         fact: "the listener of each accepted connection",
@@ -168,6 +169,7 @@ hooks! {
         attach: Attach::Tracepoint,
         fact: "changes of state in an interrupt of the program above",
         without: Some("such changes are counted as lost, and the table is repaired"),
+        // Not `every_run`: its runs are subtracted from the missed ones above, so a run that it misses counts there.
         remark: Some("nested"),
     }
     /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
@@ -231,6 +233,7 @@ hooks! {
         attach: Attach::CgroupAddress,
         fact: "processes that send datagrams over IPv4",
         without: Some("the process that created, bound or connected the socket"),
+        // For this type of program the kernel locks the socket once more for each datagram; the tracepoint costs less.
         needed: Needed::SocketsUnless(Program::SockSendLength),
     }
     /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
