@@ -34,6 +34,7 @@ impl Running {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         // SAFETY: the closure makes only system calls that are async-signal-safe, as code between fork and exec must.
         unsafe {
+            // `Workspace` blocks signals in this process, and a child would inherit the mask.
             command.pre_exec(|| {
                 set_pdeathsig(Signal::SIGKILL)?;
                 Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)

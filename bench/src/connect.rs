@@ -79,6 +79,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
                 let microseconds = (with.busy - alone.busy) * 1e6;
                 match beside {
                     Observer::Full => {
+                        // `Full` is the first of `all`, so this is set before a peer is compared with it.
                         kept_full = kept;
                         report.add(Figure::KeptFull, kind.name, kept);
                         report.add(Figure::CpuPerConnection, kind.name, microseconds);
@@ -149,6 +150,7 @@ fn flood_with_peer(bench: &Bench, kind: FloodKind, peer: &Peer, report: &mut Ben
     let tracing = peer.start(&bench.workspace)?;
     let busy = machine::busy_seconds()?;
     let outcome = load::flood(&bench.workspace, kind)?;
+    // Peers write what they still hold; nothing reports when they have.
     thread::sleep(MOMENT);
     let flood = Flood::new(&outcome, machine::busy_seconds()? - busy, 0.0);
     let output = tracing.stop()?;

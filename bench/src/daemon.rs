@@ -93,6 +93,7 @@ impl BenchDaemon {
             if since.elapsed() > LONG {
                 bail!("the daemon is not ready within {} s: {}", LONG.as_secs(), daemon.log());
             }
+            // A short pause, because `ready_after` is a figure.
             thread::sleep(Duration::from_millis(1));
         }
         daemon.ready_after = since.elapsed();
@@ -103,6 +104,7 @@ impl BenchDaemon {
     /// Stops the daemon and removes its events and pinned objects.
     pub(crate) fn stop(self) -> Result<()> {
         let Self { process, folder, .. } = self;
+        // A clean end, so that a daemon that fails at its end fails the benchmark.
         let status = process.end(Signal::SIGTERM)?;
         if !status.success() {
             bail!("the daemon ended: {status}: {}", fs::read_to_string(folder.join("log"))?);
@@ -131,6 +133,7 @@ impl BenchDaemon {
     /// Sends a GET request for a path and returns the body of the response.
     pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>> {
         let mut stream = UnixStream::connect(self.socket())?;
+        // HTTP/1.0: the daemon closes the connection behind the answer, and does not divide the body into chunks.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
@@ -192,6 +195,7 @@ impl BenchDaemon {
     /// per second; this program is built without optimisation.
     pub(crate) fn count_events(&self, pattern: &str) -> Result<usize> {
         let mut grep = Command::new("grep");
+        // The C locale spares decoding UTF-8. The status is ignored: it is 1 if no line matches.
         let output = grep.env("LC_ALL", "C").args(["-cE", pattern]).arg(self.events()).output()?;
         String::from_utf8_lossy(&output.stdout).trim().parse().context("grep printed no number")
     }

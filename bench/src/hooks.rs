@@ -50,6 +50,7 @@ pub(crate) fn runs(pid: Pid) -> Result<RunsById> {
     for text in descriptors(pid)? {
         let number = |name: &str| field(&text, name)?.parse::<u64>().ok();
         let Some(id) = number("prog_id").and_then(|id| u32::try_from(id).ok()) else { continue };
+        // A descriptor is either of a link or of a program; only the latter has the counters.
         if field(&text, "link_type").is_some_and(|kind| kind != "iter") {
             linked.insert(id);
         } else if let (Some(count), Some(nanoseconds)) = (number("run_cnt"), number("run_time_ns")) {

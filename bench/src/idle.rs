@@ -58,6 +58,7 @@ fn measure_idle(daemon: &BenchDaemon, report: &mut BenchReport) -> Result<()> {
 }
 
 fn measure_memory(bench: &Bench, daemon: &BenchDaemon, case: &str, report: &mut BenchReport) -> Result<()> {
+    // A snapshot first: its buffers belong to what a user sees.
     daemon.rows(bench.workspace.namespace)?;
     report.add(Figure::Rss100k, case, daemon.resident_megabytes()?);
     Ok(())

@@ -31,6 +31,7 @@ pub(crate) fn run(_: &Bench, report: &mut BenchReport) -> Result<()> {
         let mut command = cargo(&[&arguments[..], &once].concat());
         let output = command.env("NETCONN_BENCH_ITEMS", "1").output().context("cannot run cargo")?;
         let message = String::from_utf8_lossy(&output.stderr);
+        // The benchmark prints how many items its one run had; callgrind counts the run as a whole.
         let items: f64 = message.lines().filter_map(|line| line.strip_prefix("items: ")?.parse::<f64>().ok()).sum();
         let collected = message.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<f64>().ok());
         match collected {

@@ -70,6 +70,7 @@ fn tail(path: PathBuf, done: &AtomicBool) -> Result<Tail> {
     let mut file = File::open(path)?;
     let mut tail = Tail { text: Vec::new(), reads: Vec::new() };
     loop {
+        // Read before the file: what was written until the flag was set is still read.
         let is_last = done.load(Ordering::Relaxed);
         if file.read_to_end(&mut tail.text)? != 0 {
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
@@ -88,6 +89,7 @@ fn delays(tail: &Tail, pid: u32) -> Result<Vec<i128>> {
     let (mut end, mut reads) = (0, tail.reads.iter().peekable());
     for line in tail.text.split_inclusive(|byte| *byte == b'\n') {
         end += line.len();
+        // A line arrived with the first read that reached its end.
         while reads.next_if(|(length, _)| *length < end).is_some() {}
         let Some((_, read_ns)) = reads.peek() else { break };
         let event: Value = serde_json::from_slice(line).context("a line of the file of events is no JSON")?;

@@ -89,6 +89,7 @@ pub(crate) fn paced(workspace: &Workspace, rate: u32, seconds: u32) -> Result<Lo
 fn run<T: DeserializeOwned>(workspace: &Workspace, arguments: &[&str]) -> Result<T> {
     let mut running = Running::start(Command::new(workspace.load()).args(arguments).stdout(Stdio::piped()))?;
     let outcome = first_line(&mut running)?;
+    // The generator has written its only line by now, so it cannot block on the pipe.
     let status = running.0.wait()?;
     if !status.success() {
         bail!("load {}: {status}", arguments.join(" "));

@@ -83,6 +83,7 @@ impl Peer {
     pub(crate) fn start(&self, workspace: &Workspace) -> Result<RunningPeer> {
         let folder = workspace.empty_folder("peer")?;
         let mut command = Command::new("unshare");
+        // `unshare` and `sh` both end in an exec, so the process id is that of the peer.
         command.args(["--mount", "sh", "-c", MOUNT]).args(&self.command).stdin(Stdio::null());
         command.stdout(child::create_file(&folder.join("out"))?).stderr(child::create_file(&folder.join("err"))?);
         let mut process = Running::start(&mut command)?;
@@ -93,6 +94,7 @@ impl Peer {
             }
             Ok(hooks::has_programs(process.pid()))
         })?;
+        // A program is loaded before it is attached, and a peer may still fail in between.
         thread::sleep(ATTACHED);
         if let Some(status) = process.0.try_wait()? {
             let message = fs::read_to_string(folder.join("err"))?;

@@ -48,6 +48,7 @@ fn draw(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, x_name: &str
     let points = || lines.iter().flat_map(|(_, points)| points);
     let range = |of: fn(&(f64, f64)) -> f64| {
         let values = || points().map(of).filter(|value| *value > 0.0);
+        // Room at both ends; a logarithmic axis cannot begin at 0.
         (values().fold(f64::INFINITY, f64::min) / 1.5)..(values().fold(0.0, f64::max) * 1.5)
     };
     ensure!(points().next().is_some(), "there are no figures of the group growth");

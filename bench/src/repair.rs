@@ -34,11 +34,13 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
             let ending = HeldSockets::start(&bench.workspace, ENDING)?;
             let daemon = BenchDaemon::start(&bench.workspace, SMALL)?;
             let queue_before = daemon.settle()?.lost_events();
+            // A stopped daemon does not read the ring, so everything until SIGCONT that does not fit is lost.
             daemon.process.signal(Signal::SIGSTOP)?;
             drop(ending);
             let _beginning = HeldSockets::start(&bench.workspace, BEGINNING)?;
             load::flood_here(&bench.workspace, "rst", PASSING)?;
             let expected = machine::sockets()?;
+            // The small ring may have lost records at the start too: only later reports count.
             let reported = ring_losses(&daemon)?;
             let since = Instant::now();
             daemon.process.signal(Signal::SIGCONT)?;
@@ -70,6 +72,7 @@ fn repair_asked(
         let rows = daemon.rows(bench.workspace.namespace)?;
         elapsed = since.elapsed();
         let difference = rows as f64 - expected as f64;
+        // The figure is about the first snapshot; later ones only show when it is right.
         wrong.get_or_insert(difference);
         Ok(rows == expected)
     })?;

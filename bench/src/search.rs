@@ -112,6 +112,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
             if *name == "group" {
                 report.add(Figure::SearchGroup, "", ours.seconds * 1e3);
             }
+            // Without DuckDB only netconn-search is measured.
             let Ok(peer) = &mut duckdb else { continue };
             let theirs = peer.answer(&sql.replace("{files}", &format!("'{}/*.parquet'", folder.display())))?;
             report.add(Figure::DuckDbTime, name, theirs.seconds * 1e3);
@@ -151,6 +152,7 @@ fn generate_events(bench: &Bench, program: &Path, count: u64) -> Result<PathBuf>
     let mut load = Command::new(bench.workspace.load());
     load.arg("events").arg("--count").arg(count.to_string()).arg("--folder").arg(&making).arg("--convert").arg(program);
     check(&mut load)?;
+    // Only a complete folder gets this name: an interrupted run is not taken for the events.
     fs::rename(&making, &folder)?;
     Ok(folder)
 }
@@ -188,6 +190,7 @@ impl SearchTarget<'_> {
         if !status.success() {
             bail!("{query}: {status}");
         }
+        // Sorted, because some queries leave the order open. The first line is the header.
         let mut rows: Vec<String> = text.lines().skip(1).map(|line| line.trim_end().to_owned()).collect();
         rows.sort_unstable();
         Ok(QueryResult { seconds, peak_mb: peak_kb as f64 / 1e3, rows })

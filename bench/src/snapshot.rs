@@ -111,6 +111,7 @@ pub(crate) fn time(words: &[&str], output: OutputTarget<'_>) -> Result<f64> {
     let mut running = Running::start(&mut command)?;
     let mut length = 0;
     if let Some(mut pipe) = running.0.stdout.take() {
+        // Large reads, so that the measured program does not wait for its reader.
         let mut buffer = vec![0; 1 << 20];
         loop {
             match pipe.read(&mut buffer)? {
@@ -156,6 +157,7 @@ fn compare(bench: &Bench, report: &mut BenchReport, case: &str, list: &[&str]) -
     for _ in 0..TRIES {
         let before = machine::sockets()?;
         let output = command(list).output()?;
+        // Sockets in TIME_WAIT have expired meanwhile: nobody can say how many rows are right.
         if machine::sockets()? != before {
             continue;
         }

@@ -130,6 +130,7 @@ impl TimeArguments<'_> {
 /// Checks and converts a range.
 fn range(start: &Zoned, end: &Zoned, now: &Zoned) -> Result<Range<i64>, RangeError> {
     let text = |time: &Zoned| time.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+    // The end may lie in the future: it only means that nothing is cut off.
     if start > now {
         return Err(RangeError::Future { start: text(start) });
     }
@@ -157,6 +158,7 @@ fn moment(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
         "yesterday" => return midnight(text, now.date().yesterday().map_err(|error| nowhere(text, &error))?, now),
         _ => {}
     }
+    // Before lengths and dates: digits alone have no other meaning, and a short number is an error without a unit.
     if let Some(time) = epoch(text, now) {
         return Ok(time);
     }
@@ -174,8 +176,8 @@ fn moment(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
     words(text, now)
 }
 
-/// Parses epoch seconds, milliseconds, microseconds or nanoseconds, told apart by the number of digits, which is the
-/// same for all times from 2001 to 2286.
+/// Parses epoch seconds, milliseconds, microseconds or nanoseconds, distinguished by the number of digits, which is
+/// the same for all times from 2001 to 2286.
 fn epoch(text: &str, now: &Zoned) -> Option<Zoned> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -202,6 +204,7 @@ fn length(text: &str) -> Option<Span> {
     if text.ends_with('M') && text[..text.len() - 1].trim_end().ends_with(|last: char| last.is_ascii_digit()) {
         return None;
     }
+    // `4 hours ago` and `-4 hours` are negative spans; a length always reaches back.
     let span = text.to_ascii_lowercase().parse::<Span>().ok()?.abs();
     (!span.is_zero()).then_some(span)
 }
@@ -223,6 +226,7 @@ fn words(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
         } else if let Some(number) = day_number(word) {
             day.replace(number).is_some()
         } else {
+            // Four digits, so that a mistyped day is an error rather than an early year.
             let number = word.parse::<i16>().ok().filter(|_| word.len() == 4).ok_or_else(unreadable)?;
             year.replace(number).is_some()
         };
@@ -235,6 +239,7 @@ fn words(text: &str, now: &Zoned) -> Result<Zoned, RangeError> {
     match (month, day, year) {
         (None, None, None) if time.is_some() => {
             let today = now.date().to_datetime(at).to_zoned(now.time_zone().clone()).map_err(lost)?;
+            // A calendar day back, not 24 hours: the time of day stays the same when the clocks change.
             if today <= *now { Ok(today) } else { today.checked_sub(1.day()).map_err(lost) }
         }
         (Some(month), Some(day), Some(year)) => {

@@ -74,6 +74,7 @@ impl SavedQueries {
             |source| SavedError::Io { path, source }
         };
         fs::create_dir_all(&self.folder).map_err(failed(&self.folder))?;
+        // Only for the message: another process may create the file in between.
         let replaced = path.exists();
         // Renamed when complete, so that a crash leaves no partial query behind.
         let temporary = path.with_extension("tmp");

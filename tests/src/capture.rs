@@ -53,6 +53,8 @@ impl Capture {
         let folder = TempDir::new().unwrap();
         let (file, log) = (folder.path().join("pcap"), folder.path().join("log"));
         // Only the headers are captured, so that the buffer holds a hundred thousand packets.
+        // -U and --immediate-mode put each packet into the file at once, so that `end` can wait for the last one. -Z
+        // root: the folder belongs to root.
         let arguments = ["-n", "-U", "--immediate-mode", "-s", "128", "-B", "16384", "-Z", "root", "-i", device, "-w"];
         let mut command = namespace.command("tcpdump", &[&arguments[..], &[file.to_str().unwrap()]].concat());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
@@ -71,6 +73,7 @@ impl Capture {
             10_000,
             || format!("the capture does not end: {}", self.log()),
             || {
+                // The file is in the order of the packets: with the last one, all are there.
                 packets = read(&fs::read(self.folder.path().join("pcap")).unwrap_or_default());
                 packets.iter().any(is_end)
             },
@@ -163,6 +166,7 @@ fn ends(event: &Value) -> (SocketAddr, SocketAddr) {
 /// half written; it is left out then.
 fn read(file: &[u8]) -> Vec<Packet> {
     let mut packets = Vec::new();
+    // The head of the file has 24 bytes, that of a packet 16, with the captured length at 8.
     let mut rest = file.get(24..).unwrap_or_default();
     while let Some((head, tail)) = rest.split_first_chunk::<16>() {
         let length = u32::from_ne_bytes(*head[8..].first_chunk().unwrap());
@@ -175,6 +179,7 @@ fn read(file: &[u8]) -> Vec<Packet> {
 
 /// Adds the packet of a frame; the bytes of a later fragment are added to its packet.
 fn add(packets: &mut Vec<Packet>, frame: &[u8]) {
+    // An Ethernet header has 14 bytes, with the type of its content at 12.
     let ip = &frame[14..];
     let (from, to): (IpAddr, IpAddr);
     let (mut protocol, mut length, mut body, mut offset);
@@ -184,6 +189,7 @@ fn add(packets: &mut Vec<Packet>, frame: &[u8]) {
             from = ip[12..].first_chunk::<4>().copied().unwrap().into();
             to = ip[16..].first_chunk::<4>().copied().unwrap().into();
             (protocol, length, body) = (ip[9], usize::from(word(ip, 2)) - header, &ip[header..]);
+            // The upper three bits are flags.
             offset = word(ip, 6) & 0x1fff;
         }
         0x86dd => {

@@ -45,9 +45,11 @@ impl Daemon {
     pub fn start_installed(installed: &Installed, settings: &str) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), settings).unwrap();
+        // The daemon's folder does not exist yet, so the file lies elsewhere until the daemon has read it.
         let (_, path) = file.keep().unwrap();
         let daemon =
             Self::start_program(installed.netconn(), &["--test-fast-history", "--config", path.to_str().unwrap()]);
+        // `Killed::start` reads it there.
         fs::rename(path, daemon.folder.path().join("config")).unwrap();
         daemon
     }
@@ -105,6 +107,7 @@ impl Daemon {
     fn wait(&mut self) {
         let since = Instant::now();
         while self.ask("/v1/health").is_err() {
+            // A daemon that has ended would otherwise be waited for until the time limit.
             let ended = self.process.try_wait().unwrap();
             assert!(ended.is_none() && since.elapsed() < long(20_000), "the daemon does not start: {}", self.log());
             thread::sleep(Duration::from_millis(10));
@@ -119,6 +122,7 @@ impl Daemon {
             if let Some(daemon) = SHARED.get() {
                 let log = daemon.log();
                 log.lines().filter(|line| line.contains(" WARN ")).for_each(|line| eprintln!("{line}"));
+                // Nobody reads its events any more, and a clean end takes longer.
                 daemon.signal(Signal::SIGKILL);
                 daemon.unpin();
                 let _ = fs::remove_dir_all(daemon.folder.path());
@@ -209,6 +213,7 @@ impl Daemon {
     /// answer if its status is not 200.
     pub fn ask(&self, path: &str) -> Result<String, String> {
         let mut stream = UnixStream::connect(self.socket()).map_err(|error| error.to_string())?;
+        // HTTP/1.0: the daemon closes the connection behind the answer, and does not divide the body into chunks.
         write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").map_err(|error| error.to_string())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
@@ -231,6 +236,7 @@ impl Daemon {
         let made = self.health()["events"].as_u64().unwrap();
         let settled = || {
             let health = self.health();
+            // The first output is that of `--events`.
             let output = &health["outputs"][0];
             ["written", "lost_queue", "lost_disk"].iter().map(|name| output[name].as_u64().unwrap()).sum::<u64>()
         };
@@ -266,6 +272,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // An error means that a test has ended it already.
         let _ = self.process.kill();
         let _ = self.process.wait();
         self.unpin();

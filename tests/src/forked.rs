@@ -37,6 +37,7 @@ impl Forked {
         match unsafe { fork() }.unwrap() {
             ForkResult::Parent { child } => Self { pid: u32::try_from(child.as_raw()).unwrap(), channel: here },
             ForkResult::Child => {
+                // The test's end: a child that held it open would never see the test close it.
                 drop(here);
                 run(function, there)
             }
@@ -76,6 +77,7 @@ impl Forked {
     /// Waits until the child has ended.
     pub fn join(self) {
         let _ = waitpid(self.id(), None);
+        // `drop` would kill by the process id, which another process may have by now.
         std::mem::forget(self);
     }
 

@@ -36,8 +36,10 @@ impl Installed {
     /// Installs the converter of `src/bin/converter.rs`, and sets its mode from now on.
     pub fn converter(&self, mode: &str) {
         let program = self.0.path().join("netconn-search");
+        // Before the program: it reads its mode as soon as a daemon starts it.
         fs::write(self.0.path().join("mode"), mode).unwrap();
         if !program.exists() {
+            // Renamed when complete: a daemon may start it at any moment.
             let new = self.0.path().join("new");
             fs::copy(netconn().with_file_name("converter"), &new).unwrap();
             fs::rename(new, program).unwrap();
@@ -86,6 +88,7 @@ impl History {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for name in self.names() {
             let Some(from) = name.strip_prefix("events-").and_then(|rest| rest.get(..13)) else { continue };
+            // Of two files with the same FROM, the Parquet file counts.
             if name.ends_with(".parquet") || (name.ends_with(".ndjson") && !files.contains_key(from)) {
                 files.insert(from.to_owned(), name);
             }
@@ -95,6 +98,8 @@ impl History {
             let text = fs::read_to_string(self.0.join(&name)).unwrap_or_else(|_| self.converted(&from));
             // A line without a line feed is still being written.
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            // The converter of the tests begins a file with this line. At the end it writes the same without a line
+            // feed, which is cut off above.
             lines.extend(whole.lines().filter(|line| *line != "PAR1").map(str::to_owned));
         }
         lines
@@ -127,6 +132,7 @@ impl History {
         for name in self.names() {
             let time = |range| name.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());
             let (from, to) = (time(7..20).unwrap(), time(21..34).unwrap_or(u64::MAX));
+            // The keeper may have removed it since the folder was listed.
             let Ok(text) = fs::read_to_string(self.0.join(&name)) else { continue };
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             for line in whole.lines().filter(|line| *line != "PAR1") {

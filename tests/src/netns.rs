@@ -39,6 +39,7 @@ impl Netns {
     /// Makes a namespace that ends when dropped. The next namespace may get the same inode.
     pub fn passing() -> Self {
         let name = format!("netconn-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        // Before the namespace is made, so that none of its events is earlier.
         let made_at = UNIX_EPOCH.elapsed().unwrap().as_millis();
         ip(&["netns", "add", &name]);
         ip(&["-n", &name, "link", "set", "lo", "up"]);
@@ -95,6 +96,7 @@ impl Default for Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        // An error must not hide the panic of a failed test.
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 }

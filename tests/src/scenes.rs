@@ -39,6 +39,7 @@ pub fn events_of(namespace: &Netns, function: impl FnOnce() + Send) -> Events {
     let before = daemon.events().within(namespace).len();
     namespace.run(function);
     moment();
+    // The daemon may be shared: events of earlier calls in this namespace are left out.
     let mut events = daemon.events().within(namespace);
     events.0.drain(..before);
     events
@@ -233,6 +234,7 @@ pub fn reset(stream: TcpStream) {
 pub fn start(to: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_nonblocking(true).unwrap();
+    // EINPROGRESS: the outcome comes later.
     let _ = socket.connect(&to.into());
     socket
 }

@@ -30,6 +30,7 @@ pub fn ss(namespace: &Netns) -> Vec<Socket> {
                 "SYN-RECV" => return None,
                 other => panic!("unknown state {other}: {line}"),
             };
+            // Skips Recv-Q and Send-Q.
             let local = end(words.nth(2)?);
             let remote = (state != "LISTENING").then(|| end(words.next().unwrap()));
             Some((state.to_owned(), local, remote))

@@ -70,9 +70,11 @@ fn compressed_kernel(image: &[u8]) -> Option<&[u8]> {
     }
     let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
     let sectors = match usize::from(*image.get(0x1f1)?) {
+        // Boot protocol: 0 stands for 4 in old images.
         0 => 4,
         sectors => sectors,
     };
+    // The boot sector comes before the sectors of the setup code.
     let start = (sectors + 1) * 512 + word(0x248)?;
     image.get(start..start + word(0x24c)?)
 }
@@ -92,6 +94,7 @@ fn decompress(payload: &[u8]) -> Result<Vec<u8>> {
         .spawn()
         .with_context(|| format!("cannot run {}", needed.0))?;
     let mut input = program.stdin.take().context("no input")?;
+    // Another thread writes: with both pipes full, this process and the program would wait for each other.
     let output = thread::scope(|scope| {
         // A write error is ignored: the program may exit without reading all input, and its output is checked below.
         scope.spawn(move || drop(input.write_all(payload)));

@@ -80,6 +80,7 @@ fn build() -> Result<PathBuf> {
         .current_dir(&root)
         // build-std needs this on a stable compiler. It is safe because the library sources are this compiler's own.
         .env("RUSTC_BOOTSTRAP", "1")
+        // Separated as cargo demands it here; a flag may contain spaces, as paths do.
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_DIR", &target_dir)
         .env_remove("RUSTFLAGS")
@@ -115,6 +116,7 @@ fn strip(object: &[u8]) -> Result<Vec<u8>> {
             section.delete = true;
         }
     }
+    // Symbols and relocations of the removed sections would make the object invalid.
     builder.delete_orphans();
     // LLVM writes all names into one string table, but this writer needs a separate one for the names of sections.
     let names = builder.sections.add();

@@ -53,6 +53,7 @@ fn missing(needed: &[NeededProgram]) -> impl Iterator<Item = &NeededProgram> {
 pub fn install() -> Result<()> {
     let mut packages: Vec<_> =
         missing(&LIVE).chain(missing(&ORACLE)).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
+    // Programs of the same package are neighbours in the lists.
     packages.dedup();
     if packages.is_empty() || !is_installed("apt-get") || !is_root() {
         return Ok(());

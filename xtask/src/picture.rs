@@ -187,6 +187,7 @@ impl PictureScene {
 
 impl Drop for PictureScene {
     fn drop(&mut self) {
+        // The latest first: clients end before the servers that they use.
         for child in self.running.iter_mut().rev() {
             // An error means that the process has exited already. On SIGTERM, nginx stops its worker too.
             if let Ok(id) = i32::try_from(child.id()) {

@@ -71,6 +71,7 @@ fn show(netconn: &Path) -> Result<()> {
             let _ = watch.wait();
             return if status.success() { Ok(()) } else { bail!("the daemon ended: {status}") };
         }
+        // Ctrl-C, or a reader that has gone: the daemon was started for it only.
         if watch.try_wait()?.is_some() {
             return stop(&mut daemon);
         }
@@ -98,6 +99,7 @@ fn stop(daemon: &mut Child) -> Result<()> {
     let since = Instant::now();
     while daemon.try_wait()?.is_none() {
         if since.elapsed() > END {
+            // Repeated until it has exited, which does no harm.
             daemon.kill()?;
         }
         thread::sleep(Duration::from_millis(10));

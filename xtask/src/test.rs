@@ -93,6 +93,7 @@ pub(crate) fn run(options: &TestOptions) -> Result<()> {
         }
     }
     println!();
+    // CI services set `CI` to any text; only `false` means that it is off.
     let no_skip = options.no_skip.as_ref().is_some_and(|value| value != "false");
     conclude(&finished, options.name.as_deref(), no_skip)
 }

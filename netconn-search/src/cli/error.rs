@@ -76,6 +76,7 @@ pub(super) fn to_json(error: &anyhow::Error) -> serde_json::Value {
 /// Joins an error and its causes into one sentence.
 fn sentence(error: &anyhow::Error) -> String {
     let mut causes: Vec<String> = Vec::new();
+    // `{:#}` would repeat causes that a message already contains.
     for cause in error.chain() {
         causes.push(cause.to_string());
         // The message of a `SearchError` already contains its causes.

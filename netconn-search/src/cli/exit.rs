@@ -26,6 +26,7 @@ pub(super) fn of(error: &anyhow::Error) -> Exit {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     };
     // A configuration that may not be read is an error of the configuration, which has its own code.
+    // Permissions come first: they are the cause, whatever error wraps them.
     if error.chain().any(is_denied) && !error.chain().any(<dyn std::error::Error>::is::<ConfigError>) {
         return Exit::Permission;
     }

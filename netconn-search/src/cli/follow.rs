@@ -56,6 +56,7 @@ pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
     let mut commands = query.commands.iter().map(|command| command.kind.facts());
     let mut needs = commands.find(|facts| !facts.is_row_by_row).map(|facts| facts.name);
     let mut waiting = query.expressions();
+    // Expressions are examined without recursion: they may be nested deeply.
     while let (None, Some(expr)) = (needs, waiting.pop()) {
         needs = match &expr.kind {
             ExprKind::InQuery { .. } => Some("in (subquery)"),
@@ -142,6 +143,7 @@ fn return_all_in_order(query: &mut Query) {
         SortKey { expr: Expr { kind, span: Span::default() }, descending: false }
     };
     let sort = CommandKind::Sort([Field::EventTime, Field::Timestamp].map(key).into());
+    // At the beginning, because `columns` may drop the times.
     query.commands.insert(0, Command { kind: sort, span: Span::default() });
     query.commands.push(Command { kind: CommandKind::NoLimit, span: Span::default() });
 }
@@ -170,6 +172,7 @@ impl<'a> EventFollower<'a> {
 
     /// Runs the query over the complete lines that wait, and shows its rows.
     async fn search_waiting(&mut self) -> Result<()> {
+        // The daemon sends parts of any length, which may end within a line.
         let whole = lines::whole_length(&self.waiting);
         if whole == 0 {
             return Ok(());
@@ -181,6 +184,7 @@ impl<'a> EventFollower<'a> {
         let mut answer = search.run(&self.query).await.map_err(|error| located(error, self.text))?;
         while let Some(batch) = answer.batches.next().await {
             let batch = batch.map_err(|error| located(error, self.text))?;
+            // The output takes its columns and their widths from the first batch, so that one must have rows.
             if batch.num_rows() > 0 {
                 self.show(&batch)?;
             }
@@ -218,6 +222,7 @@ fn fitted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     }
     let column = |field: &datafusion::arrow::datatypes::FieldRef| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+        // A field outside the field table has the type of its values so far, which may differ from run to run.
         Some(column) => datafusion::arrow::compute::cast(column, field.data_type())
             .unwrap_or_else(|_| new_null_array(field.data_type(), batch.num_rows())),
         None => new_null_array(field.data_type(), batch.num_rows()),

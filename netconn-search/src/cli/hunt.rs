@@ -95,8 +95,10 @@ fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<
     let session = over_its_range(session, hunt);
     let (mut query, diagnostics) = session::parse(&hunt.query)?;
     for setting in settings {
+        // In the parsed query rather than in its text: a value cannot change the rest of the query.
         hunt.set(&mut query, setting)?;
     }
+    // On standard error, so that a table in a pipe has rows only.
     if session.presentation.format == OutputFormat::Table && !session.presentation.quiet {
         let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
         anstream::eprintln!(
@@ -169,6 +171,7 @@ fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
                 None
             }
         };
+        // Tables show losses with the rows of each hunt, so only the other formats have them here.
         let read = rows.as_ref().and_then(|(_, read)| read.as_ref());
         found.push(HuntResult {
             name: &hunt.name,

@@ -141,6 +141,7 @@ fn values(session: &SearchSession, field: &str) -> Result<Vec<String>> {
         }
         Ok(values)
     };
+    // What was gathered until then is dropped with the search; the editor asks anew next time.
     let soon = async { tokio::time::timeout(VALUES_TIMEOUT, gathered).await.unwrap_or_else(|_| Ok(Vec::new())) };
     session.block_on(soon)
 }

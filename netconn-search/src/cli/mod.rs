@@ -222,6 +222,7 @@ fn convert(segment: &Path) -> Result<Exit> {
     let converted = engine::convert(segment)?;
     let mut out = io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string(&converted)?)?;
+    // Explicit, so that a report that cannot be written is an error and the daemon keeps the segment.
     out.flush()?;
     Ok(Exit::Success)
 }

@@ -52,6 +52,7 @@ impl SearchSession {
     ///
     /// Options cannot be combined, or the configuration cannot be read.
     pub(super) fn new(source: &SourceOptions, presentation: &PresentationOptions) -> Result<Self> {
+        // A file may really be called `-`.
         if source.file.iter().any(|path| path.as_os_str() == "-") && !Path::new("-").exists() {
             let message =
                 "standard input cannot be searched, as files are read in parallel pieces: write it to a file first";
@@ -60,6 +61,7 @@ impl SearchSession {
         let mut presentation = presentation.clone();
         // `-` is standard output, as without the option.
         presentation.output.take_if(|path| path.as_os_str() == "-");
+        // Refused before the search, which may take minutes.
         if presentation.format == OutputFormat::Parquet && presentation.output.is_none() && io::stdout().is_terminal() {
             return Err(WrongUse("Parquet cannot be shown on a terminal: name a file with --output".into()).into());
         }
@@ -208,6 +210,7 @@ impl SearchSession {
     async fn run(&self, text: &str, query: &Query, diagnostics: Vec<Diagnostic>) -> Result<u64> {
         let started = Instant::now();
         let search = self.search()?;
+        // Before the files are listed and their footers are read, which takes time as well.
         let mut watched = Some(WatchedSearch::start());
         let diagnostics = self.check(&search, text, query, diagnostics).await?;
         let answer = search.run(query).await.map_err(|error| located(error, text))?;
@@ -224,6 +227,7 @@ impl SearchSession {
             .collect::<Vec<_>>();
         let diagnostics: Vec<Diagnostic> = diagnostics.into_iter().chain(warnings).collect();
 
+        // Opened only now: a query that is refused leaves no file behind.
         let (destination, file) = self.destination()?;
         let mut output = AnswerWriter::begin(destination, &self.style(), schema, &AnswerIntent::of(query))?;
         let is_shown_at_once = self.presentation.output.is_none() && io::stdout().is_terminal();
@@ -236,6 +240,7 @@ impl SearchSession {
             output.batch(&batch)?;
         }
         drop(watched);
+        // Complete only behind the last batch.
         let read = progress.snapshot();
         let mut summary = summary(&read, started.elapsed());
         summary.warnings = diagnostics.iter().map(|diagnostic| diagnostic_line(diagnostic, text)).collect();

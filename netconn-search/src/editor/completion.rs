@@ -51,6 +51,7 @@ pub enum CursorContext<'a> {
 impl<'a> CursorContext<'a> {
     /// Determines the context at the end of `text`, the text before the cursor.
     pub fn of(text: &'a str) -> Self {
+        // Quotes are checked first: within them, neither `|` nor names have a meaning.
         if let Some(place) = open_quote(text) {
             let field = field_before(&text[..place]).unwrap_or_default();
             let quote = if text[place..].starts_with('"') { '"' } else { '\'' };
@@ -83,6 +84,7 @@ impl<'a> CursorContext<'a> {
     /// unchanged.
     pub fn candidates(&self, fields: &[String], values: impl FnOnce(&str) -> Vec<String>) -> Vec<Candidate> {
         match self {
+            // Without a field there is nothing to look values up for.
             Self::Value { field: "", .. } => Vec::new(),
             Self::Value { field, begun, quote } => {
                 let fitting = |value: &String| starts_with(value, begun) && is_harmless(value);

@@ -87,6 +87,7 @@ impl<'a> EditorKnowledge<'a> {
     /// Returns the places to underline.
     fn wrong(&self, text: &str) -> Vec<Span> {
         if let Some((refused, places)) = &*self.refused.borrow()
+            // The checker's errors are about this very text; once it is edited, only the parser's are certain.
             && refused == text
         {
             return places.clone();
@@ -118,6 +119,7 @@ impl Completer for EditorKnowledge<'_> {
 impl Highlighter for EditorKnowledge<'_> {
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
         let places = self.wrong(line);
+        // `highlight_char` is called before the next drawing and must know what this one has drawn.
         self.is_marked.set(!places.is_empty());
         shown(line, places)
     }

@@ -62,6 +62,7 @@ pub fn run(
     loop {
         let line = match editor.readline_with_initial("netconn> ", (&again, "")) {
             Ok(line) => line,
+            // Ctrl-C discards the line, as in a shell.
             Err(ReadlineError::Interrupted) => {
                 again.clear();
                 continue;
@@ -101,6 +102,7 @@ fn editor<'a>(
     let config = Config::builder()
         .max_history_size(HISTORY_MAX)?
         .history_ignore_dups(true)?
+        // A query that begins with a space is kept out of the history, as in shells.
         .history_ignore_space(true)
         .completion_type(CompletionType::List)
         .completion_prompt_limit(LISTED_MAX)

@@ -108,6 +108,7 @@ fn entries(text: &str) -> Result<Vec<(&'static str, String)>, HeaderError> {
         }
         let (key, text) = comment.split_once(':').ok_or_else(wrong)?;
         let key = KEYS.into_iter().find(|known| *known == key.trim()).ok_or_else(wrong)?;
+        // A hunt may have several parameters; all other keys occur once.
         if key != "parameter" && entries.iter().any(|(known, _)| *known == key) {
             return Err(HeaderError::Twice { line: number + 1, key: key.into() });
         }

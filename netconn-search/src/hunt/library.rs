@@ -106,6 +106,7 @@ impl HuntLibrary {
     ///
     /// No hunt has this name, or its file cannot be read or is not a valid hunt.
     pub fn get(&self, name: &str) -> Result<Hunt, HuntError> {
+        // All hunts are read: a broken file may have this name, and the nearest name is among all.
         let (mut hunts, problems) = self.all();
         if let Some(problem) = problems.into_iter().find(|problem| problem.is_of(name)) {
             return Err(problem);
@@ -124,6 +125,7 @@ impl HuntLibrary {
         let Some(folder) = &self.folder else { return Default::default() };
         let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Ok(entries) => entries,
+            // The folder is optional.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Default::default(),
             Err(source) => return (Vec::new(), vec![HuntError::Io { path: folder.clone(), source }]),
         };

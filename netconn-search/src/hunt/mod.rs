@@ -95,6 +95,7 @@ impl Hunt {
             let names = if names.is_empty() { "none".into() } else { names.join(", ") };
             return Err(SettingError::Unknown { hunt: self.name.clone(), name: name.into(), names });
         }
+        // Several subqueries may set the same parameter: all of them get the value.
         for column in lets(query).into_iter().filter(|column| column.label == name) {
             replace(&mut column.expr, value)
                 .ok_or_else(|| SettingError::Value { name: name.into(), value: value.into() })?;
@@ -121,6 +122,7 @@ fn lets(query: &mut Query) -> Vec<&mut Column> {
 fn replace(expr: &mut Expr, value: &str) -> Option<()> {
     expr.kind = match &expr.kind {
         ExprKind::Number(_) => {
+            // `parse` also accepts `inf` and `NaN`, which no threshold can mean.
             ExprKind::Number(value.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())?)
         }
         ExprKind::Text(_) => ExprKind::Text(value.into()),

@@ -169,6 +169,7 @@ impl<W: Write> BarChart<W> {
     ///
     /// The gaps make too many bars, or the destination cannot be written.
     pub fn end(mut self) -> Result<(), ChartError> {
+        // Before anything is written: this may fail, and half a chart would mislead.
         if self.moments.is_some() {
             self.fill_gaps()?;
         }
@@ -183,6 +184,7 @@ impl<W: Write> BarChart<W> {
         // 4: two gaps of two columns.
         let room = self.width.saturating_sub(name_width + number_width + 4).max(BAR_MIN);
         // An infinite value would make all other bars vanish.
+        // Bars begin at 0, so negative values get none.
         let largest =
             self.bars.iter().filter_map(|bar| bar.value).filter(|value| value.is_finite()).fold(0.0, f64::max);
         let (heading, colour) = (style::HEADING, style::QUIET);
@@ -218,6 +220,7 @@ impl<W: Write> BarChart<W> {
         moments.sort_unstable();
         moments.dedup();
         let shortest = moments.windows(2).map(|pair| pair[1] - pair[0]).min();
+        // `step` is above 0: the moments differ from each other, and `intent` gives no bucket of length 0.
         let Some(step) = self.bucket.or(shortest) else { return Ok(()) };
         let missing = moments.windows(2).flat_map(|pair| {
             // Moments at another distance are not the beginnings of buckets of this length: there are no gaps to count.
@@ -225,6 +228,7 @@ impl<W: Write> BarChart<W> {
             let steps = if regular { (pair[1] - pair[0]) / step } else { 0 };
             (1..steps).map(move |count| pair[0] + count * step)
         });
+        // A short bucket over years has millions of gaps; one more than allowed is enough to refuse.
         let missing: Vec<i64> = missing.take(BARS_MAX + 1).collect();
         if missing.len() + self.bars.len() > BARS_MAX {
             return Err(ChartError::TooMany);

@@ -110,6 +110,7 @@ pub fn cell_number(batch: &RecordBatch, column: usize, row: usize) -> Option<f64
         DataType::Float64 => Some(array.as_primitive::<Float64Type>().value(row)),
         DataType::Int64 => Some(array.as_primitive::<Int64Type>().value(row) as f64),
         DataType::UInt64 => Some(array.as_primitive::<UInt64Type>().value(row) as f64),
+        // Other widths and decimals are rare in answers: their text is parsed instead of handling each type.
         r#type if r#type.is_numeric() => cell_text(batch, column, row).ok()??.parse().ok(),
         _ => None,
     }
@@ -125,6 +126,7 @@ pub fn cell_moment(batch: &RecordBatch, column: usize, row: usize) -> Option<Tim
         DataType::Int64 => array.as_primitive::<Int64Type>().value(row),
         DataType::UInt64 => array.as_primitive::<UInt64Type>().value(row).try_into().ok()?,
         DataType::Timestamp(unit, _) => {
+            // Casts one value: all four units store their number as `Int64`.
             let value = datafusion::arrow::compute::cast(&array.slice(row, 1), &DataType::Int64).ok()?;
             let value = value.as_primitive::<Int64Type>().value(0);
             return match unit {

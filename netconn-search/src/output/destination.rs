@@ -73,7 +73,9 @@ fn create(path: &Path) -> io::Result<(File, PendingFile)> {
         Ok(metadata) => (fs::canonicalize(path)?, metadata.permissions().mode() & 0o777),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
             // A link to a file that does not exist yet.
+            // A cycle of links does not get here: `metadata` reports it as another error (ELOOP).
             Ok(target) => return create(&folder_of(path).join(target)),
+            // The mode of any new file; the umask narrows it.
             Err(_) => (path.to_owned(), 0o666),
         },
         Err(error) => return Err(error),
@@ -119,16 +121,19 @@ struct SanitizedLines<W: Write> {
 impl<W: Write> Write for SanitizedLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.rest.extend_from_slice(bytes);
+        // Whole lines only: a character or an escape sequence may be split between two writes.
         let whole = lines::whole_length(&self.rest);
         let lines = String::from_utf8_lossy(&self.rest[..whole]).into_owned();
         self.rest.drain(..whole);
         for line in lines.split_terminator('\n') {
             writeln!(self.out, "{}", term::sanitize(line))?;
         }
+        // All bytes are taken: those of an unfinished line wait in `rest`.
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // `rest` stays: every format ends its last line, so nothing is left at the end.
         self.out.flush()
     }
 }

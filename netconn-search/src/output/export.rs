@@ -191,7 +191,7 @@ impl<W: Write> CsvWriter<W> {
         Ok(())
     }
 
-    /// Writes what was held back; more may come.
+    /// Flushes buffered rows; more may follow.
     ///
     /// # Errors
     ///
@@ -200,7 +200,7 @@ impl<W: Write> CsvWriter<W> {
         Ok(self.0.flush()?)
     }
 
-    /// Writes what was held back.
+    /// Flushes buffered rows.
     ///
     /// # Errors
     ///
@@ -210,15 +210,15 @@ impl<W: Write> CsvWriter<W> {
     }
 }
 
-/// A Parquet file, compressed with zstd.
+/// Writes a Parquet file, compressed with zstd.
 pub struct ParquetWriter<W: Write + Send>(ArrowWriter<W>);
 
 impl<W: Write + Send> ParquetWriter<W> {
-    /// Writes the head of the file.
+    /// Creates a writer and writes the head of the file.
     ///
     /// # Errors
     ///
-    /// When it cannot be written, or the answer has a column of a type that Parquet does not know.
+    /// The destination cannot be written, or the answer has a column of a type that Parquet does not know.
     pub fn new(out: W, schema: SchemaRef) -> Result<Self, ExportError> {
         let compression = Compression::ZSTD(ZstdLevel::default());
         let properties = WriterProperties::builder().set_compression(compression).build();

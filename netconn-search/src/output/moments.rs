@@ -52,6 +52,7 @@ impl MomentColumns {
                 let moments = columns.into_iter().filter(|column| self.is_moment(column));
                 *self = Self(moments.map(|column| column.name.into_owned()).collect());
             }
+            // Rows of all queries share a column, so it is a moment if it is one in any of them.
             ColumnsAfter::OfQueries => self.0.extend(facts.queries.into_iter().flat_map(|query| Self::of(query).0)),
         }
     }

@@ -82,7 +82,9 @@ impl ProgressLine {
 
 impl Drop for ProgressLine {
     fn drop(&mut self) {
+        // Disconnects the channel: the thread ends now, not at its next step.
         drop(self.end.take());
+        // Waits, so that the line has been cleared before anything else is written.
         if let Some(thread) = self.thread.take() {
             // The result is ignored: a panic of that thread only costs the progress line.
             let _ = thread.join();

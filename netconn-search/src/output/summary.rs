@@ -69,8 +69,10 @@ impl AnswerSummary {
             bad_lines: self.bad_lines,
             wrong_values: self.wrong_values,
             events_lost: self.events_lost,
+            // Milliseconds with three decimals.
             elapsed_ms: (self.elapsed.as_secs_f64() * 1e6).round() / 1e3,
         })?;
+        // The last member is a number, so no brace of a value is cut off.
         Ok(text.trim_start_matches('{').trim_end_matches('}').to_owned())
     }
 

@@ -143,6 +143,7 @@ impl<W: Write> TableWriter<W> {
                 }
             }
         }
+        // A reader who follows events cannot wait until there are enough rows to fit.
         if self.layout.is_live {
             if self.fitted.is_none() && !self.kept.is_empty() {
                 self.show_kept()?;
@@ -230,6 +231,7 @@ fn fit(columns: &[AnswerColumn], rows: &[Vec<TableCell>], layout: &TableLayout) 
             places.truncate(wanted);
         }
     }
+    // All cells of a column get the same precision: the finest that one of them needs.
     let measured = |place: usize| {
         let cells = || rows.iter().map(|row| &row[place]);
         let precision = cells().filter_map(precision).max().unwrap_or(TimePrecision::Minutes);
@@ -249,10 +251,13 @@ fn fit(columns: &[AnswerColumn], rows: &[Vec<TableCell>], layout: &TableLayout) 
     };
     let full: usize =
         fitted.iter().map(|column| column.width.max(term::text_width(&column.heading)) + COLUMN_GAP).sum();
+    // Shorter headings cost no information, so they come before any cut. `full` has a gap behind the last column, which
+    // needs none.
     if full > limit + COLUMN_GAP {
         shorten_headings(&mut fitted);
     }
     widen_to_headings(&mut fitted);
+    // Columns that cannot fit go first: what they leave is shared by the others.
     hidden += drop_last(&mut fitted, limit);
     shrink(&mut fitted, limit);
     (fitted, hidden)
@@ -313,6 +318,7 @@ fn drop_last(columns: &mut Vec<FittedColumn>, limit: usize) -> usize {
         used += gap + narrowest(column);
         used <= limit
     });
+    // One column is shown even if it is wider than the terminal.
     let room = room.count().max(1);
     let hidden = columns.len().saturating_sub(room);
     columns.truncate(room);
@@ -335,6 +341,7 @@ fn shrink(columns: &mut [FittedColumn], limit: usize) {
             .iter_mut()
             .filter(|column| column.width > narrowest(column))
             .max_by_key(|column| (column.width > column.content, column.width));
+        // Each turn narrows one column by one, so the loop ends; whole columns may still exceed the limit.
         let Some(widest) = widest else { break };
         widest.width -= 1;
         excess -= 1;

@@ -34,11 +34,13 @@ fn main() {
         ("securityfs", "/sys/kernel/security"),
         ("cgroup2", "/sys/fs/cgroup"),
     ] {
+        // Without one of them only the tests that need it fail; the log has the reason.
         if let Err(error) = mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>) {
             println!("{place}: {error}");
         }
     }
     for name in fs::read_to_string("/modules").unwrap_or_default().lines() {
+        // The list is in the order of dependencies; see `xtask/src/vm/image.rs`.
         let file = File::open(format!("/lib/{name}.ko")).unwrap();
         if let Err(error) = finit_module(file, &CString::default(), ModuleInitFlags::empty()) {
             println!("{name}: {error}");
@@ -58,6 +60,7 @@ fn main() {
                 continue;
             }
             let mut command = Command::new(path);
+            // A daemon sees the connections of all tests, so only one runs at a time.
             command.args(["--test-threads", "1", &filter]).stdout(Stdio::piped());
             command.env("PATH", "/bin").env("NETCONN_TEST_SLOWNESS", SLOWNESS).env("NETCONN_TEST_WITHOUT", without);
             let mut test = command.spawn().unwrap();
@@ -74,6 +77,7 @@ fn main() {
         }
     }
     println!("{VERDICT}finished");
+    // Returns only on an error. Init then ends, the kernel panics and QEMU exits (panic=-1, -no-reboot).
     let _ = reboot(RebootMode::RB_POWER_OFF);
 }
 

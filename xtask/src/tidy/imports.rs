@@ -91,6 +91,7 @@ pub(super) fn check(source: &SourceFile) -> Vec<String> {
             problems.push(format!("{name}:{}: `super::super`: write `crate::…`", import.line));
         }
         let root = import.paths.first().and_then(|path| path.split("::").next()).unwrap_or_default().to_owned();
+        // Imports in blocks, re-exports and conditional imports have reasons to be separate.
         if !import.is_outer || import.has_attribute || !import.visibility.is_empty() {
             continue;
         }

@@ -88,6 +88,7 @@ fn check_file(source: &SourceFile) -> Vec<String> {
 
 /// Returns the lines of a file that name a registry's host.
 fn check_registries(source: &SourceFile) -> Vec<String> {
+    // cargo writes the registry into this file.
     if source.name.ends_with("Cargo.lock") {
         return Vec::new();
     }

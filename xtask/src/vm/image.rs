@@ -20,7 +20,7 @@ const PROGRAMS: [&str; 15] = [
     "bash", "cat", "head", "ip", "nft", "nsenter", "ping", "rm", "setpriv", "sh", "ss", "sysctl", "tcpdump", "timeout",
     "unshare",
 ];
-/// KernelEntry modules for virtual links and tunnels between network namespaces, packet filters, `ss` and tcpdump.
+/// Kernel modules for virtual links and tunnels between network namespaces, packet filters, `ss` and tcpdump.
 const MODULES: [&str; 9] =
     ["veth", "vxlan", "nf_tables", "nft_reject_inet", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet"];
 /// Tests that run in guests, because their results depend on the kernel. Those of clients and commands do not.
@@ -79,6 +79,7 @@ fn newest(folder: &Path, name: &str) -> Result<PathBuf> {
         path.extension().is_none() && file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
     };
     let found = fs::read_dir(folder)?.flatten().map(|entry| entry.path()).filter(is_one);
+    // cargo keeps executables of earlier builds beside the latest.
     let found = found.max_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
     found.with_context(|| format!("the test {name} is not built"))
 }
@@ -137,6 +138,7 @@ impl Tree {
         } else {
             fs::read(&path)?
         };
+        // Dependencies are loaded first. The kernel allows no cycles among them.
         for other in depends(&content)? {
             self.module(folder, &other, order)?;
         }
@@ -151,7 +153,9 @@ impl Tree {
         let mut out = Vec::new();
         let trailer = ("TRAILER!!!".to_owned(), (0, Some(Vec::new())));
         for (number, (path, (mode, content))) in self.0.clone().into_iter().chain([trailer]).enumerate() {
+            // The map is sorted: a folder comes before its content, as the kernel needs it.
             let content = content.unwrap_or_default();
+            // ino, mode, uid, gid, nlink, mtime, filesize, device and rdevice (two each), namesize, check.
             let fields = [number + 1, mode as usize, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, path.len() + 1, 0]
                 .map(|field| format!("{field:08X}"));
             // Writing to memory cannot fail.

@@ -105,6 +105,7 @@ impl IsolatedApt {
             fs::create_dir_all(folder.join(part))?;
         }
         let is_security = suite.ends_with("-security");
+        // Security updates are on mirrors of their own, whose addresses contain the word.
         let mirrors: Vec<_> = mirrors().into_iter().filter(|uri| uri.contains("security") == is_security).collect();
         let lines: String =
             mirrors.iter().map(|uri| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n")).collect();
@@ -116,6 +117,7 @@ impl IsolatedApt {
         let path = |name: &str| self.folder.join(name).display().to_string();
         let mut command = Command::new(program);
         command.args(["-o", &format!("Dir::Etc::sourcelist={}", path("sources.list"))]);
+        // apt's own user may not write to a folder of root.
         command.args(["-o", "Dir::Etc::sourceparts=-", "-o", "APT::Sandbox::User=root"]);
         command.args(["-o", &format!("Dir::State::lists={}", path("lists"))]);
         command.args(["-o", &format!("Dir::Cache={}", path("cache"))]);

@@ -74,6 +74,7 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<Vec<String
     // A guest uses one CPU; see `boot`.
     let at_once = thread::available_parallelism()?.get();
     let next = AtomicUsize::new(0);
+    // Workers take guests from one list, so none is idle while guests wait.
     let work = || {
         let mut sum = Tries::default();
         while let Some(guest) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -167,6 +168,7 @@ fn boot(
         .spawn()
         .context("cannot run qemu-system-x86_64")?;
     let output = guest.stdout.take().context("no output")?;
+    // Another thread reads, so that the time limit also ends a guest that prints nothing.
     let (sender, lines) = channel();
     thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
@@ -181,6 +183,7 @@ fn boot(
         match lines.recv_timeout(SILENCE) {
             Ok(line) => {
                 if let Some((_, verdict)) = line.split_once(VERDICT) {
+                    // A test that must fail and passes counts as failed: the list of the kernel is out of date then.
                     let cannot = cannot.iter().any(|name| verdict.contains(name.as_str()));
                     let expected = if cannot { "FAILED" } else { "passed" };
                     let seconds = since.elapsed().as_secs();
@@ -202,6 +205,7 @@ fn boot(
             break Some("takes too long");
         }
     };
+    // Otherwise QEMU has closed its output and exits by itself.
     if problem.is_some() {
         guest.kill()?;
     }

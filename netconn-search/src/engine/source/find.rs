@@ -112,8 +112,10 @@ pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Resul
             if finder.is_new(file_id(&metadata)) {
                 finder.folder(path, DEPTH).map_err(read)?;
             } else {
+                // An earlier path contains this folder and has searched it: it is not empty.
                 finder.candidates += 1;
             }
+            // A folder without any file of events is more likely a wrong path than an empty history.
             if finder.candidates == before {
                 return Err(SearchError::Empty { path: path.clone() });
             }
@@ -126,6 +128,7 @@ pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Resul
     // A file from elsewhere may hold events from before the history.
     found.begins = if finder.has_others { None } else { finder.begins };
     if found.files.is_empty() && !found.problems.is_empty() {
+        // An answer without rows would look as if nothing had happened.
         let UnreadFile { path, source } = found.problems.swap_remove(0);
         return Err(SearchError::Read { path, source });
     }
@@ -150,6 +153,7 @@ impl FileFinder<'_> {
     fn folder(&mut self, path: &Path, depth: usize) -> io::Result<()> {
         let mut names: Vec<String> = Vec::new();
         for entry in fs::read_dir(path)? {
+            // A name that is not UTF-8 is altered here; the file is then reported as not found.
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         // Times in names have a fixed width: sorted names are in the order of time, which `is_next` needs.
@@ -160,10 +164,12 @@ impl FileFinder<'_> {
             segment_name::current(names.iter().filter_map(|name| SegmentName::parse(name))).into_iter().collect();
         for name in names.iter().filter(|name| !segment_name::is_temporary(name)) {
             let (path, parsed) = (path.join(name), SegmentName::parse(name));
+            // An error is kept: whether it matters depends on the name, which is examined below.
             let metadata = fs::metadata(&path);
             if let Ok(metadata) = &metadata
                 && metadata.is_dir()
             {
+                // Cycles end by `seen`; the depth only bounds the time that a large tree takes.
                 if depth == 0 {
                     continue;
                 }
@@ -248,6 +254,7 @@ fn file_id(metadata: &Metadata) -> (u64, u64) {
 }
 
 fn may_hold(name: SegmentName, range: &Range<i64>) -> bool {
+    // Times in names are unsigned. The range excludes its end, the bounds in a name are included.
     let [start, end] = [range.start, range.end.saturating_sub(1)].map(|time| u64::try_from(time).ok());
     end.is_some_and(|end| range.start < range.end && name.may_hold(&(start.unwrap_or(0)..=end)))
 }
@@ -263,6 +270,7 @@ fn is_next(name: SegmentName, range: &Range<i64>, has_next: &mut bool) -> bool {
 /// the oldest and was deleted to make room.
 fn open_converted(path: &Path, segment: SegmentName) -> io::Result<Option<EventFile>> {
     let Some(folder) = path.parent() else { return Ok(None) };
+    // The segment's name does not have the TO of the Parquet file, so the folder is listed again.
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_str().and_then(SegmentName::parse);
@@ -283,9 +291,11 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
         ));
     }
     let mut file = File::open(path)?;
+    // The size and the identity of the open file: another file may have taken the path since the check above.
     let metadata = file.metadata()?;
     let mut magic = [0; 4];
     let mut length = 0;
+    // A read may return fewer bytes than asked for, and the file may have fewer than four.
     while length < magic.len() {
         match file.read(&mut magic[length..])? {
             0 => break,
@@ -297,6 +307,7 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
         b"PAR1" => FileFormat::Parquet,
         [0x1f, 0x8b, ..] => FileFormat::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd] => FileFormat::Zstd,
+        // A file of another kind is not refused: its lines are counted as no events, and the answer says so.
         _ => FileFormat::Lines,
     };
     // Only files of the history are removed while they are read.

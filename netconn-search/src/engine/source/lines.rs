@@ -69,6 +69,8 @@ impl LineReader {
             None => Arc::new(File::open(&file.path)?),
         };
         let read = Arc::new(AtomicU64::new(0));
+        // The last line of a range may end behind it, so the reader has no end of its own: `limit` decides which lines
+        // begin within the range.
         let whole = FileRange { file: handle, position: 0, end: u64::MAX, read: Arc::clone(&read) };
         // Reading begins one byte early: if that byte is a line feed, the first line of the range is complete.
         // Otherwise the line began in the range before and is skipped.
@@ -139,8 +141,10 @@ impl LineReader {
                 }
                 return Ok(Some((from, to)));
             }
+            // The next search begins behind what holds no line feed, so a long line is searched once.
             searched = self.filled;
             if self.ended {
+                // The file has ended: what is left is a line without a line feed.
                 let (from, to) = (self.start, self.filled);
                 self.start = to;
                 return Ok((to > from && !dropping && !self.only_ended).then_some((from, to)));
@@ -153,6 +157,7 @@ impl LineReader {
                 // Frees the buffer for the rest of the overlong line.
                 self.start = self.filled;
             }
+            // `fill` moves the contents to the front, and this position with them.
             searched -= self.fill()?;
         }
     }
@@ -166,10 +171,12 @@ impl LineReader {
             self.passed += self.start as u64;
             self.start = 0;
         }
+        // Doubling ends: from `LONGEST` on `advance` drops the bytes of a line instead of keeping them.
         if self.filled == self.buffer.len() {
             self.buffer.resize(self.buffer.len() * 2, 0);
         }
         loop {
+            // Only an interrupted call is repeated. A short read is no end: `advance` calls again.
             match self.input.read(&mut self.buffer[self.filled..]) {
                 Ok(0) => self.ended = true,
                 Ok(count) => self.filled += count,

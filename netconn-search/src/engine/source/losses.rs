@@ -16,6 +16,7 @@ impl LossCounter {
     /// Returns how many events this line reports as lost; 0 for a line that is no `Data Loss` event. The history also
     /// reports the losses of other outputs, which do not count for a file of the history: those events are in it.
     pub(crate) fn count(&self, line: &[u8], is_of_history: bool) -> u64 {
+        // Callers pass every line that contains `KIND`, which may also be the value of another field.
         let Ok(Value::Object(event)) = serde_json::from_slice(line) else { return 0 };
         let text = |name: &str| event.get(name).and_then(Value::as_str);
         if text("event.type") != Some(KIND) {
@@ -29,6 +30,7 @@ impl LossCounter {
         let reported = time("event.time");
         let inside = match (&self.0, time("loss.from").or(reported), time("loss.to").or(reported)) {
             (None, ..) => true,
+            // The span of a loss includes both of its ends, the range excludes its end.
             (Some(range), Some(from), Some(to)) => from < range.end && to >= range.start,
             (Some(_), ..) => false,
         };

@@ -122,6 +122,7 @@ impl PieceScan {
         loop {
             match lines.next() {
                 Ok(Some(line)) => {
+                    // Losses are counted before any filter of the query can drop the events that report them.
                     if let Some(losses) = &self.losses
                         && finder.find(line).is_some()
                     {
@@ -131,6 +132,7 @@ impl PieceScan {
                 }
                 Ok(None) => break,
                 Err(error) => {
+                    // The rows before the error are valid and are sent all the same.
                     self.note(piece, &error);
                     break;
                 }
@@ -153,6 +155,7 @@ impl PieceScan {
         self.progress.wrong_values(self.rows.take_wrong());
         let batch = self.rows.finish().map_err(DataFusionError::from)?;
         self.progress.read(batch.num_rows() as u64, lines.take_read());
+        // Only a refused batch ends the scan; without rows there is nothing to ask.
         Ok(batch.num_rows() == 0 || send(batch))
     }
 

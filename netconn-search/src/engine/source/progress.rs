@@ -62,7 +62,9 @@ pub struct ProgressSnapshot {
 impl SearchProgress {
     /// Reads all counters.
     pub fn snapshot(&self) -> ProgressSnapshot {
+        // A panic while the lock was held cannot have broken the set: its only change is an insertion.
         let notes = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect();
+        // The counters are independent of each other and only shown, so `Relaxed` is enough everywhere here.
         let files_all = self.files_all.load(Ordering::Relaxed);
         let mut scanned = ScanMetrics::default();
         self.parquet.get().into_iter().flatten().for_each(|reader| scanned.add(reader));

@@ -103,6 +103,7 @@ impl RowBuilder {
         self.rows += 1;
         let wrong = self.wrong;
         let mut input = serde_json::Deserializer::from_slice(line);
+        // `end` rejects text behind the object: a second object on the line would be lost without a trace.
         let good = ObjectSeed(self).deserialize(&mut input).is_ok() && input.end().is_ok();
         if good
             && self.wrong > wrong
@@ -127,6 +128,7 @@ impl RowBuilder {
 
     /// Adds a row with a value in one column and nulls in the others.
     pub(crate) fn keep(&mut self, column: usize, text: &str) {
+        // The stamps stay: the next line has another row number, so none of them matches by chance.
         self.rows += 1;
         self.good.push(true);
         for (place, builder) in self.columns.iter_mut().enumerate() {
@@ -162,6 +164,7 @@ impl RowBuilder {
             return Some(guess);
         }
         let place = *self.index.get(name)?;
+        // The next line most likely has the same fields, so the latest order is the best guess.
         self.follows[last] = place;
         Some(place)
     }
@@ -225,6 +228,7 @@ impl ColumnBuilder {
             // Adding 0 turns -0 into 0.
             Self::Number(builder) => builder.append_value(value + 0.0),
             #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
+            // 9.2e18 is just below 2^63: every whole number up to it fits.
             Self::Integer(builder) if value.fract() == 0.0 && value.abs() < 9.2e18 => {
                 builder.append_value(value as i64);
             }
@@ -279,6 +283,7 @@ impl<'de> Visitor<'de> for ObjectSeed<'_> {
                     };
                     rows.wrong += u64::from(!good);
                 }
+                // A name without a column leaves `last` as it is: guesses are about columns only.
                 second => {
                     map.next_value::<IgnoredAny>()?;
                     rows.wrong += u64::from(second.is_some());
@@ -364,6 +369,7 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
+        // Only a text column can hold a list or an object; it holds the JSON text.
         let mut values: Vec<serde_json::Value> = Vec::new();
         while let Some(value) = list.next_element()? {
             values.push(value);

@@ -83,6 +83,7 @@ impl ColumnShape {
 
 /// Returns how many bytes of each file may be searched, so that all files together stay within [`TOTAL_BYTES`].
 fn share(files: &[EventFile]) -> u64 {
+    // At least 64 KiB, so that every file contributes some lines. With more than 2,048 files this exceeds the total.
     (TOTAL_BYTES / (files.len() as u64).max(1)).max(64 * 1024)
 }
 
@@ -168,6 +169,7 @@ impl TableShape {
         for file in files {
             // An unreadable file is reported when it is read for the query.
             let _ = self.look_at(file, 0, head);
+            // A compressed file has no tail that could be read by itself, and a small file was read as a whole.
             if file.format == FileFormat::Lines && file.size > head {
                 let _ = self.look_at(file, head.max(file.size.saturating_sub(TAIL_BYTES.min(share))), file.size);
             }
@@ -185,7 +187,9 @@ impl TableShape {
         let mut missing: Vec<(&String, memmem::Finder<'_>)> =
             names.iter().filter(|name| !known(name)).map(|name| (name, finder(name))).collect();
         missing.retain(|(name, _)| !self.additional.contains_key(*name));
+        // Reading whole files is slow, so it ends as soon as all names are found.
         let head = head(files);
+        // `look` has read smaller files as a whole. The size of a compressed file does not tell how much it has read.
         for file in files.iter().filter(|file| file.format != FileFormat::Lines || file.size > head) {
             if missing.is_empty() {
                 return;
@@ -213,6 +217,7 @@ impl TableShape {
         let mut lines = LineReader::open(file, start, end)?;
         let mut read = 0;
         while let Some(line) = lines.next()? {
+            // Counted here too, because the reader ignores the range for compressed files.
             read += line.len() as u64;
             self.line(line);
             if read > end - start {
@@ -267,6 +272,7 @@ impl<'de> Visitor<'de> for NamesVisitor<'_> {
             match (place, other) {
                 (Some(place), _) => {
                     hint = place + 1;
+                    // The field table fixes the type of this column, so the value need not be examined.
                     self.0.seen[place] = true;
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -54,6 +54,7 @@ pub fn events(count: u64, folder: &Path, mut each: impl FnMut(&Path) -> io::Resu
     let mut line = Vec::with_capacity(2048);
     let (mut bytes, mut segments, mut pending) = (0, 0, None);
     for number in 0..count {
+        // Times are spread evenly; 128 bits because the product exceeds 64 from seven billion events on.
         let time_ms = END_MS - SPAN_MS + (u128::from(number) * u128::from(SPAN_MS) / u128::from(count)) as u64;
         line.clear();
         let connection = pending.take();

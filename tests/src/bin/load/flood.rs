@@ -33,6 +33,7 @@ fn threads(kind: Kind) -> (usize, usize) {
 pub(crate) fn flood(kind: Kind, count: usize) -> io::Result<()> {
     let (clients, servers) = threads(kind);
     run(kind, count, (clients, servers), |number, served| {
+        // Looking at a counter that other threads write costs time, so it is not done for each connection.
         if number.is_multiple_of(LOOK_EVERY) {
             while number.saturating_sub(served.load(Ordering::Relaxed)) > AHEAD_MAX {
                 thread::sleep(Duration::from_micros(100));

@@ -23,6 +23,7 @@ pub(crate) fn hold(sockets: usize, processes: usize) -> io::Result<()> {
     }
     for child in &mut children {
         let mut line = String::new();
+        // A child writes this one line only, so nothing is lost with the reader's buffer.
         BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?).read_line(&mut line)?;
         if line.is_empty() {
             return Err(io::Error::other("a process cannot hold its sockets"));
@@ -55,6 +56,7 @@ pub(crate) fn holder(sockets: usize) -> io::Result<()> {
         held.push(traffic::connect(&destinations[number % destinations.len()])?);
         held.push(listener.accept()?.0);
     }
+    // Only connections are held, so that their number is the one that was asked for.
     drop(listener);
     println!("ready");
     io::stdout().flush()?;

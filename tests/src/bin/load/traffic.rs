@@ -61,6 +61,7 @@ pub(crate) fn destinations(port: u16) -> Vec<SockAddr> {
 /// Connects a socket that is closed with RST when it is dropped.
 pub(crate) fn connect(to: &SockAddr) -> io::Result<Socket> {
     let client = socket()?;
+    // Without TIME_WAIT, which would use up the ports in a long flood.
     client.set_linger(Some(Duration::ZERO))?;
     client.connect(to)?;
     Ok(client)

@@ -40,6 +40,7 @@ pub(crate) struct Limit {
 /// Sends datagrams through this number of pairs of sockets in turn. Prints the elapsed time and the CPU time as JSON.
 pub(crate) fn udp(manner: Manner, sockets: usize, limit: Limit) -> io::Result<()> {
     let pairs: Vec<_> = (0..sockets).map(|_| pair(manner)).collect::<io::Result<_>>()?;
+    // After the sockets are made: their cost is not that of datagrams.
     let (since, cpu_before) = (Instant::now(), cpu_seconds()?);
     let is_late = || limit.duration.is_some_and(|duration| since.elapsed() >= duration);
     let mut sent = 0;
