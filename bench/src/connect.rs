@@ -73,6 +73,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
                 let with = measure_flood(bench, kind, beside, report)?;
                 let after = flood_alone(bench, kind)?;
                 let alone = before.mean(after);
+                // One flood serves two comparisons: it is the one after this observer and the one before the next.
                 before = after;
                 report.add(Figure::FloodAlone, kind.name, alone.rate);
                 let kept = with.rate / alone.rate;

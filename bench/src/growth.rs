@@ -66,6 +66,7 @@ fn measure_rate(
     let counting = hooks::Counting::start()?;
     let (cpu, before, busy) = (daemon.cpu_seconds()?, hooks::runs(daemon.process.pid())?, machine::busy_seconds()?);
     let outcome = load()?;
+    // Read before `settle`, which waits and would count as idle time of the machine.
     let busy = machine::busy_seconds()? - busy;
     let ran = hooks::since(&before, &hooks::runs(daemon.process.pid())?);
     drop(counting);

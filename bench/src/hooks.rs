@@ -64,6 +64,7 @@ pub(crate) fn runs(pid: Pid) -> Result<RunsById> {
 /// Returns the runs between two readings.
 pub(crate) fn since(before: &RunsById, after: &RunsById) -> RunsById {
     let less = |(id, after): (&u32, &Runs)| {
+        // A program that was attached in between had no runs before.
         let before = before.get(id).copied().unwrap_or_default();
         (*id, Runs { count: after.count - before.count, nanoseconds: after.nanoseconds - before.nanoseconds })
     };

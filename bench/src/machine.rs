@@ -65,6 +65,7 @@ impl MachineState {
 
     /// Returns a warning if existing sockets disturb the figures.
     pub(crate) fn warning(&self) -> Option<String> {
+        // Pairs of a name and a number, as in `inuse 5 orphan 0 tw 2 alloc 9 mem 1`.
         let words: Vec<&str> = self.elsewhere.split_whitespace().collect();
         let after = |name: &str| words.iter().skip_while(|word| **word != name).nth(1)?.parse::<usize>().ok();
         let sockets = after("alloc")? + after("tw")?;

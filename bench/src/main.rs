@@ -122,9 +122,11 @@ fn run(options: &BenchOptions) -> Result<()> {
     let mut failed = Vec::new();
     for (group, measures) in GROUPS.iter().filter(|(group, _)| wanted(*group)) {
         for measure in *measures {
+            // Each measurement has a fresh namespace, without sockets in TIME_WAIT of the one before.
             bench.workspace.enter_namespace()?;
             if let Err(error) = measure(&bench, &mut report) {
                 eprintln!("{group:?}: {error:#}");
+                // The other groups are measured all the same: a run takes long.
                 failed.push(format!("{group:?}").to_lowercase());
             }
         }

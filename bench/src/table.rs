@@ -73,6 +73,7 @@ impl BenchReport {
             };
             let verdict = match definition.goal.is_met(&samples.values) {
                 Some(true) => "met",
+                // In capitals, to be found in a long table.
                 Some(false) => "MISSED",
                 None => "",
             };

@@ -57,6 +57,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
                 let after = run_alone(bench, kind)?;
                 let rate = f64::midpoint(before.rate, after.rate);
                 let busy = f64::midpoint(before.busy, after.busy);
+                // One run serves two comparisons: it is the one after this daemon and the one before the next.
                 before = after;
                 report.add(Figure::DatagramsAlone, kind.name, rate);
                 report.add(kept, kind.name, with.rate / rate);
@@ -81,6 +82,7 @@ fn run_alone(bench: &Bench, kind: DatagramKind) -> Result<UdpRun> {
 fn run_beside(bench: &Bench, kind: DatagramKind, config: &'static str, report: &mut BenchReport) -> Result<UdpRun> {
     let daemon = BenchDaemon::start(&bench.workspace, DaemonSetup { events: true, history: false, config })?;
     let lost = daemon.settle()?.lost();
+    // After `settle`: the daemon's start is no cost of datagrams.
     let busy = machine::busy_seconds()?;
     let sent = load::datagrams(&bench.workspace, kind)?;
     let run = UdpRun::new(&sent, machine::busy_seconds()? - busy);

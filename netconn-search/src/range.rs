@@ -289,6 +289,7 @@ fn clock(word: &str) -> Option<Time> {
     let mut parts = digits.split(':').map(|part| part.parse::<i8>().ok().filter(|_| part.len() <= 2));
     let (hour, minute) = (parts.next()??, parts.next()??);
     let second = parts.next().unwrap_or(Some(0))?;
+    // 12 comes before 1 in both halves of the day, so it counts as 0.
     let hour = match afternoon {
         None => hour,
         Some(_) if !(1..=12).contains(&hour) => return None,

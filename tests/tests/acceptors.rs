@@ -67,6 +67,7 @@ fn work(listener: &TcpListener, manner: Manner) {
             }
             Manner::Waits => {}
         }
+        // A closed connection would leave the table before the test has looked.
         held.push(stream);
     }
 }
@@ -188,6 +189,7 @@ fn a_program_that_inherited_the_listener_has_what_it_accepts() {
         // SAFETY: the function only makes a system call, which is allowed between fork and exec.
         unsafe {
             command.pre_exec(move || {
+                // std sets close-on-exec on every descriptor.
                 libc::fcntl(descriptor, libc::F_SETFD, 0);
                 Ok(())
             });
@@ -293,6 +295,7 @@ fn what_a_process_leaves_behind_belongs_to_whom_has_it_open() {
             });
             channel.write_all(&child.pid.to_ne_bytes()).unwrap();
             pause(&mut channel);
+            // Dropping it would kill the child, which must outlive this process.
             std::mem::forget(child);
         });
         first.wait();

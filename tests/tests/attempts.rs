@@ -54,6 +54,7 @@ fn silence(namespace: &Netns) {
 /// Waits for at least `count` events in a namespace and returns all. Some come later, when the daemon has asked the
 /// routing tables.
 fn asked_for(daemon: &Daemon, namespace: &Netns, count: usize) -> Events {
+    // Without trampolines no hook reports the errno, and the daemon repeats the look-up of the route.
     let events = || daemon.events().within(namespace);
     until(10_000, || format!("{:#?}", events()), || events().len() >= count);
     moment();
@@ -64,6 +65,7 @@ fn asked_for(daemon: &Daemon, namespace: &Netns, count: usize) -> Events {
 fn attempts_that_find_no_route_have_the_errno_that_connect_gives() {
     let namespace = Netns::new();
     for kind in ["unreachable", "prohibit", "blackhole"] {
+        // The lengths of the words differ, so each kind of route has its own network.
         let number = kind.len();
         namespace.ip(&["route", "add", kind, &format!("10.{number}.0.0/16")]);
         namespace.ip(&["-6", "route", "add", kind, &format!("fd{number:02}::/16")]);
@@ -191,6 +193,7 @@ fn without_a_free_port_the_attempt_says_so() {
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001").unwrap();
         let listener = TcpListener::bind("127.0.0.1:8083").unwrap();
         let to = listener.local_addr().unwrap();
+        // They use up both ports of the range.
         let _held: Vec<_> = (0..2).map(|_| TcpStream::connect(to).unwrap()).collect();
         let error = TcpStream::connect(to).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
@@ -290,6 +293,7 @@ fn a_socket_may_connect_to_itself_and_two_to_each_other() {
     };
     let one = attempt(&pair.here, "10.0.0.1:7001", "10.0.0.2:7002");
     let other = attempt(&pair.there, "10.0.0.2:7002", "10.0.0.1:7001");
+    // Both first SYNs were dropped. A retransmitted one now meets an end in SYN_SENT: a simultaneous open.
     for namespace in [&pair.here, &pair.there] {
         namespace.exec("nft", &["flush ruleset"]);
     }
@@ -383,6 +387,7 @@ fn connections_that_open_fast_are_like_others() {
 fn cookies_of_the_handshake_change_nothing() {
     let namespace = Netns::new();
     let events = events_of(&namespace, || {
+        // 2: always, not only when the queue is full. Such a handshake leaves no minisock in SYN_RECV.
         fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -452,6 +457,7 @@ fn a_full_queue_leaves_attempts_waiting() {
     namespace.run(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:8084".parse::<SocketAddr>().unwrap().into()).unwrap();
+        // A queue of length 0 takes one connection; the kernel drops further SYNs.
         socket.listen(0).unwrap();
         let clients: Vec<_> = (0..5).map(|_| start("127.0.0.1:8084".parse().unwrap())).collect();
         moment();

@@ -30,6 +30,7 @@ fn list(daemon: &Daemon, namespace: &Netns, options: &[&str]) -> Vec<Value> {
 /// one of its processes. Its other rows may only be flows of unconnected sockets, which `ss` does not know.
 fn difference(daemon: &Daemon, namespace: &Netns) -> Option<String> {
     let (sockets, found) = (ss_udp(namespace), list(daemon, namespace, &["-u"]));
+    // A flow of an unconnected socket has its local port, which tells it from a connected socket.
     let here: HashSet<&str> =
         sockets.iter().filter(|((_, _, to), _)| to.is_none()).map(|((_, at, _), _)| port_of(at)).collect();
     let mut left: Vec<(Row, u64)> =
@@ -216,6 +217,7 @@ fn what_is_silent_ends() {
             let id = close["event.connection.id"].clone();
             let connect = daemon.events().of("IP Connect").with("event.connection.id", id).one().clone();
             let time = |event: &Value| event["event.time"].as_f64().unwrap();
+            // The event's time less that of the last datagram.
             let silent = time(&close) - time(&connect) - duration;
             assert!((silent - idle).abs() <= 2.0, "{silent} ms of silence: {close:#}");
         }

@@ -58,6 +58,7 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
 #[test]
 fn malformed_requests_harm_nobody() {
     let daemon = Daemon::start();
+    // Longer than any request that the daemon accepts.
     let long_head = [b"GET /v1/health HTTP/1.1\r\nX: ".as_slice(), &[b'a'; 100_000]].concat();
     let requests: [&[u8]; 8] = [
         b"\0\0\0\0",
@@ -81,6 +82,7 @@ fn malformed_requests_harm_nobody() {
 fn silent_clients_and_clients_that_do_not_read_hold_nobody_up() {
     let namespace = Netns::new();
     let daemon = Daemon::start();
+    // They connect and send nothing: each occupies a connection of the server.
     let silent: Vec<_> = (0..40).map(|_| UnixStream::connect(daemon.socket()).unwrap()).collect();
     // These clients request the stream of events and never read it.
     let deaf: Vec<_> = (0..20)
@@ -155,6 +157,7 @@ fn watch_shows_what_is_wanted_and_no_more() {
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event.type"].clone())
         .collect();
+    // The two connections may overlap, so their events come in any order.
     kinds.sort_by_key(ToString::to_string);
     assert_eq!(kinds, ["IP Close", "IP Close", "IP Connect", "IP Connect"]);
 }

@@ -41,6 +41,7 @@ fn start(arguments: &[&str]) -> Output {
         command.arg("--socket").arg(folder.path().join("sock"));
     }
     if !arguments.contains(&"--state-dir") {
+        // Else a daemon of this machine and the test would share their state.
         command.arg("--state-dir").arg(folder.path());
     }
     command.output().unwrap()
@@ -89,6 +90,7 @@ fn missing_privileges_are_reported() {
     command.args(["--user", "--map-root-user"]).arg(&copy).args(["run", "--state-dir"]).arg(folder.path());
     let output = command.arg("--socket").arg(folder.path().join("sock")).output().unwrap();
     fails(&output, 77, "the kernel refuses bpf(): Operation not permitted");
+    // Nobody must be able to reach the copy; a temporary folder is closed to others.
     std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
     let as_nobody = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");
@@ -98,6 +100,7 @@ fn missing_privileges_are_reported() {
     fails(&as_nobody(&["run"]), 77, "missing CAP_BPF and CAP_PERFMON: run netconn as root (sudo)");
     let daemon = Daemon::start();
     let open = Path::new(&daemon.socket()).parent().unwrap().to_owned();
+    // The permission of the socket itself is tested, not that of its folder.
     fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let socket = daemon.socket();
     let output = as_nobody(&["list", "--socket", socket.to_str().unwrap()]);

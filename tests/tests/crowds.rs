@@ -87,6 +87,7 @@ fn a_server_has_a_flow_with_each_of_its_clients() {
         let bytes = close["event.network.bytesSent"].as_u64().unwrap();
         assert_eq!(totals(close), (1, bytes, 1, bytes), "{close:#}");
     }
+    // One for each client, which was bound to its address, and one for the server.
     assert_eq!(events.of("IP Listen").len(), count + 1);
     assert_eq!(events.of("IP Listen End").len(), count + 1);
 }
@@ -111,6 +112,7 @@ impl Crowd {
 
     /// Sends a datagram of ten bytes from each of `more` new addresses; the server answers each with twenty bytes.
     fn grow(&mut self, more: usize) {
+        // `IP_PKTINFO` exists for IPv4 only.
         let SocketAddr::V4(to) = self.server.local_addr().unwrap() else { panic!("no IPv4") };
         for number in self.count..self.count + more {
             let from = address(number);
@@ -273,6 +275,7 @@ fn a_flood_at_one_port_leaves_room_for_others_while_the_daemon_is_stopped() {
     let (crowd, late) = namespace.run(|| {
         let mut crowd = Crowd::new();
         daemon.signal(Signal::SIGSTOP);
+        // The daemon is stopped, so only the BPF programs can fold.
         crowd.grow(MOST * 3 / 2);
         let late: Vec<_> = (0..10).map(|_| pair_of_sockets()).collect();
         daemon.signal(Signal::SIGCONT);

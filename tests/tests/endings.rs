@@ -84,12 +84,14 @@ fn a_reset_in_each_state_is_the_peers() {
     ] {
         let mut link = Link::new();
         match state {
+            // The FIN is lost, so no acknowledgement moves the state on.
             "FIN_WAIT1" => {
                 link.silence();
                 link.here().shutdown(Shutdown::Write).unwrap();
             }
             "FIN_WAIT2" => link.here().shutdown(Shutdown::Write).unwrap(),
             "CLOSE_WAIT" => link.there.shutdown(Shutdown::Write).unwrap(),
+            // The FIN of this end is lost, that of the other one arrives.
             "CLOSING" => {
                 link.silence();
                 link.here().shutdown(Shutdown::Write).unwrap();

@@ -151,9 +151,11 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
                     thread::sleep(Duration::from_millis(if moment == 1 && !is_emulated { 5000 } else { 100 }));
                     daemon.signal(Signal::SIGCONT);
                 }
+                // The workers go on meanwhile, so the new daemon finds a table that it has never seen.
                 Trouble::Killed => daemon = daemon.kill().start(),
             }
             let _still = pause.write().unwrap();
+            // The states are collected: a run in which none of them occurred would prove little.
             seen.extend(compare(&daemon, &namespace, moment));
         }
         for state in ["ESTABLISHED", "LISTENING", "SYN_SENT", "CLOSE_WAIT", "FIN_WAIT2"] {
@@ -162,6 +164,7 @@ fn churn(mut daemon: Daemon, moments: usize, trouble: Trouble) {
         daemon
     });
     let since = Instant::now();
+    // All sockets were dropped with the workers; what is left was missed.
     while !daemon.list(namespace.inode).is_empty() {
         let left = daemon.list(namespace.inode);
         assert!(since.elapsed() < long(5000), "left in the table: {left:#?}; ss: {:#?}", ss(&namespace));

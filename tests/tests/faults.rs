@@ -41,6 +41,7 @@ fn each_hook_can_be_missing() {
     // A start takes seconds on an emulated machine, so only some hooks are left out there.
     let some = ["tp_btf/sched_process_exec", "iter/tcp", "iter/task_file", "tp_btf/tcp_rcv_space_adjust"];
     for title in hooks.iter().filter(|title| !is_emulated || some.contains(&title.as_str())) {
+        // Titles have the kind of program before the slash; `--without-hook` takes the name alone.
         let name = title.split_once('/').unwrap().1;
         if name.starts_with("inet_sock_set_state") {
             continue; // The daemon does not start without it, see `one_hook_is_needed`.

@@ -145,6 +145,7 @@ fn what_the_kernel_cuts_or_joins_counts_in_pieces() {
         let capture = Capture::start(&namespace, "lo");
         let (client_port, server_port) = namespace.run(|| {
             let (client, server) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+            // The kernel cuts what `send_to` gets into datagrams of this size.
             setsockopt(&client, UdpGsoSegment, &i32::try_from(PIECE).unwrap()).unwrap();
             setsockopt(&server, UdpGroSegment, &is_joined).unwrap();
             for _ in 0..10 {
@@ -288,6 +289,7 @@ fn a_shared_socket_belongs_to_whom_used_it_first() {
         // The socket lives until the last process closes it.
         drop(shared);
         let [first, second] = children;
+        // The first user ends: its flow must go on with the socket, not with the process.
         drop(first);
         let rows = daemon.list(namespace.inode);
         assert!(rows.iter().any(|row| row["local_port"] == shared_port), "{rows:#?}");

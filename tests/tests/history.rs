@@ -155,6 +155,7 @@ fn nothing_is_lost_or_doubled_whenever_something_is_killed() {
             thread::sleep(Duration::from_millis(150 + random.below(300) as u64));
             if round % 2 == 0 {
                 let since = std::time::Instant::now();
+                // Half of the rounds kill a conversion; the others leave it to end or to die with the daemon.
                 let mut child = converter(&daemon);
                 while child.is_none() && since.elapsed() < long(500) {
                     thread::sleep(Duration::from_millis(2));
@@ -164,11 +165,13 @@ fn nothing_is_lost_or_doubled_whenever_something_is_killed() {
                 // It may have ended already.
                 child.into_iter().for_each(|child| _ = kill(child, Signal::SIGKILL));
             }
+            // Some daemons live on, so that a daemon also has to handle a converter that was killed.
             if round % 3 != 2 {
                 conversions += number(&daemon, "converted");
                 daemon = daemon.kill().start();
             }
         }
+        // Before `join`: the reader runs until the flag is set.
         end.store(true, Ordering::Relaxed);
         (daemon, reader.join().unwrap())
     });
@@ -343,6 +346,7 @@ fn a_converter_has_little_to_do_harm_with() {
         60_000,
         || daemon.log(),
         || {
+            // Between fork and exec the child still has the name of the daemon.
             child = converter(&daemon).unwrap_or(child);
             fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name == "netconn-search\n")
         },
@@ -379,6 +383,8 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
     until_at_least(&daemon, "written", 200);
     // There is no old segment to remove, only the current one, which grows.
     let filler = history.0.join("filler");
+    // Beside the growing segment, this leaves less than half of the reserve (0.4 MB), below which nothing is written
+    // (docs/history.md).
     fs::write(&filler, vec![0; (15 << 20) + (1 << 19)]).unwrap();
     until(
         10_000,
@@ -416,6 +422,7 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
     // The history lacks exactly as many events as were counted, and the other output has them.
     let run = runs(&written).keys().next_back().unwrap().clone();
     let last = written.of("Sensor Start").values("event.id").last().unwrap().as_str().unwrap().to_owned();
+    // Only the last run has losses: the first daemon ended before the disk was small.
     let run = last.split_once('-').map_or(run, |(run, _)| run.to_owned());
     let (kept, written) = (runs(&history.events()), runs(&written));
     assert_eq!((written[&run].len() - kept[&run].len()) as u64, lost);

@@ -27,6 +27,7 @@ enum Kind {
 
 /// Runs ping in a namespace to its end, and returns its process id.
 fn ping(namespace: &Netns, kind: Kind, arguments: &[&str]) -> u32 {
+    // `1 0` is an empty range: no group may open a ping socket, so ping falls back to a raw one.
     let range = if kind == Kind::Unprivileged { "0 2147483647" } else { "1 0" };
     namespace.exec("sysctl", &["-q", "-w", &format!("net.ipv4.ping_group_range={range}")]);
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -201,6 +202,7 @@ fn echo_request(id: u16) -> Vec<u8> {
     // The checksum of RFC 1071.
     let words = message.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let sum: u32 = words.sum();
+    // The carry is added twice: the first addition may carry again.
     let sum = (sum & 0xffff) + (sum >> 16);
     let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
     message[2..4].copy_from_slice(&checksum.to_be_bytes());

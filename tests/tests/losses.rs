@@ -142,6 +142,7 @@ fn every_attempt_is_reported_or_counted() {
     drop((watched, listener));
     moment();
     settle(&daemon);
+    // The kernel's own count is the truth that reported and lost attempts must add up to.
     let opened = active_opens() - others + namespace.run(active_opens) - ours;
     let killed = daemon.end();
     let text = fs::read_to_string(killed.event_file()).unwrap();
@@ -168,6 +169,7 @@ fn a_storm_of_processes_costs_no_connection() {
     let namespace = Netns::new();
     let daemon = Daemon::start();
     daemon.signal(Signal::SIGSTOP);
+    // Long arguments fill the ring of processes with few processes.
     let long_arguments = "x".repeat(4000);
     for _ in 0..300 {
         let status = Command::new("true").arg(&long_arguments).status().unwrap();

@@ -49,6 +49,7 @@ fn namespaces_come_and_go_while_the_table_is_repaired() {
     let held: Vec<_> = stays.run(|| (0..10).map(|_| connected("127.0.0.1")).collect());
     // With the smallest ring, most records are lost, and the table is repaired all the time.
     let daemon = Daemon::start_configured("ring_bytes = 4096");
+    // An emulated machine is too slow for more.
     let count = if long(1) == Duration::from_millis(1) { 100 } else { 20 };
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -84,6 +85,7 @@ fn namespaces_come_and_go_while_the_table_is_repaired() {
     let others = || {
         let mut rows = daemon.rows("/v1/connections?format=ndjson");
         rows.retain(|row| row["namespace"] != stays.inode);
+        // Only rows of this test program: the rest of the machine has connections too.
         rows.retain(|row| row["command_line"].as_str().is_some_and(|line| line.contains("namespaces")));
         rows
     };

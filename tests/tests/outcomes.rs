@@ -95,6 +95,7 @@ fn unreachable() {
     assert_eq!(attempt["event.network.failureReason"], "host_unreachable");
     assert_eq!(attempt["event.network.errno"], 113);
     // The router has no route and answers with an ICMP error.
+    // Without it the attempt would fail here, not at the router.
     pair.here.ip(&["route", "add", "default", "via", "10.0.0.2"]);
     pair.there.exec("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
     let events = events_of(&pair.here, || assert!(TcpStream::connect("203.0.113.1:80").is_err()));
@@ -149,6 +150,7 @@ fn unread_data_resets() {
     let namespace = Netns::new();
     let events = events_of(&namespace, || {
         let (_listener, mut client, server) = connected("::1");
+        // Closing with unread data sends RST instead of FIN (RFC 1122, 4.2.2.13).
         client.write_all(b"never read").unwrap();
         moment();
         drop(server);

@@ -18,6 +18,7 @@ impl Tcpdump {
     fn start(namespace: &Netns, arguments: &[&str]) -> Self {
         let mut command = namespace.command("tcpdump", &[&["-n", "-Z", "root", "-w", "/dev/null"], arguments].concat());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Before the wait, so that a failed test does not leave tcpdump behind.
         let tcpdump = Self(child);
         let list = || namespace.exec("cat", &["/proc/net/packet"]);
         until(10_000, || format!("a packet socket: {}", list()), || list().contains(" 0003 "));
@@ -68,6 +69,7 @@ fn within(namespace: &Netns, answer: &str) -> Vec<Value> {
 /// Returns the rows of a namespace from a daemon, and checks that the command without a daemon returns the same.
 fn listed(daemon: &Daemon, namespace: &Netns) -> Vec<Value> {
     let rows = within(namespace, &daemon.text(&["list", "--packet", "--format", "json"]));
+    // A packet socket that opens between the two lists would differ; the namespace is the test's own.
     let alone = within(namespace, &alone(&[], &["--format", "json"]));
     assert_eq!(alone, rows);
     rows

@@ -43,6 +43,7 @@ fn cgroup_unit_and_container_of_a_process_that_has_ended() {
     let inside = format!("exec ip netns exec {} bash -c '{CONNECT}'", namespace.name());
     let script = format!("echo $$ > {}/cgroup.procs; {inside}", group.display());
     let _ = Command::new("bash").args(["-c", &script]).output().unwrap();
+    // The folder is busy until the kernel has let go of the last process.
     while fs::remove_dir(&group).is_err() {}
     let event = daemon.stop().within(&namespace).of("IP Connect").one().clone();
     assert_eq!(event["container.id"], container);

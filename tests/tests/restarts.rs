@@ -68,6 +68,7 @@ fn what_lives_is_the_same_after_a_restart() {
         let before = by_ends(daemon.list(namespace.inode));
         assert_eq!(ss(&namespace), rows(&daemon.list_all(namespace.inode)));
         let mut daemon = daemon;
+        // Nothing that survives may depend on a clean end.
         for end in [Daemon::kill, Daemon::end] {
             daemon = end(daemon).start();
             let after = by_ends(daemon.list(namespace.inode));

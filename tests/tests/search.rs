@@ -112,6 +112,7 @@ fn segments_of(events: usize, history: &History) {
     let mut command = Command::new(load);
     let status = command.args(["events", "--count", &events.to_string(), "--folder"]).arg(folder.path()).output();
     assert!(status.unwrap().status.success());
+    // `load` closes its segments at 64 MiB, which are too few and too long for this test.
     let mut files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let lines = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect::<String>();
@@ -139,6 +140,7 @@ fn kills_while_segments_are_converted_lose_and_double_nothing() {
     let installed = Installed::new();
     installed.search();
     let mut daemon = Daemon::start_installed(&installed, "history_days = 3650");
+    // No daemon may run while segments are put into its folder: it counts and limits them.
     let mut killed = daemon.kill();
     let history = killed.history();
     segments_of(EVENTS, &history);
@@ -164,6 +166,7 @@ fn kills_while_segments_are_converted_lose_and_double_nothing() {
         killed = daemon.kill();
         assert_eq!(made(&installed, &history), all, "after kill {round}: {:?}", history.names());
     }
+    // Kills without a child prove nothing about conversions.
     assert!(converting >= 5, "only {converting} of 10 kills came in time");
     daemon = killed.start();
     until(60_000, || format!("{:?}", history.names()), || segments(&history) <= 1);

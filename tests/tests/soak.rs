@@ -182,6 +182,7 @@ fn is_accounted_for() -> bool {
     for worker in &mut workers {
         let mut bytes = [0; 56];
         worker.channel.read_exact(&mut bytes).unwrap();
+        // A worker stays a zombie until it is dropped, so no two have the same process id.
         expected.insert(worker.pid, Done::from_bytes(&bytes));
     }
     drop(workers);

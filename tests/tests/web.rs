@@ -75,6 +75,7 @@ fn is_seen_from_both_ends() -> bool {
         .collect();
     assert_eq!(said.len(), REQUESTS);
     drop(nginx);
+    // Asked before the daemon ends: afterwards nobody knows whether the numbers can be exact.
     let missed_runs = daemon.missed_runs();
     let events = daemon.stop();
     if missed_runs != 0 {
@@ -92,6 +93,7 @@ fn is_seen_from_both_ends() -> bool {
     assert_eq!(connects.with("src.process.attribution", "connect").len(), REQUESTS);
     assert_eq!(connects.with("src.process.image.path", "/usr/bin/curl").len(), REQUESTS);
     assert_eq!(connects.with("src.process.user", "root").len(), REQUESTS);
+    // The events have the path with all links resolved.
     assert_eq!(connects.with("src.process.parent.image.path", fs_path("sh")).len(), REQUESTS);
     let pids: HashSet<u64> = connects.0.iter().map(|event| event["src.process.pid"].as_u64().unwrap()).collect();
     assert_eq!(pids.len(), REQUESTS, "each curl is a process of its own");

@@ -121,6 +121,7 @@ impl PictureScene {
         daemon.arg("--state-dir").arg(path("state")).stderr(Stdio::null());
         scene.running.push(daemon.spawn().context("cannot run netconn")?);
         let since = Instant::now();
+        // The first list that succeeds shows that the daemon listens.
         while !scene.command(&["list", "-H"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
             if since.elapsed() > READY {
                 bail!("the daemon did not listen within {} s", READY.as_secs());

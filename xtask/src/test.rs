@@ -251,6 +251,7 @@ fn cargo_test(command: &mut Command) -> Result<StepResults> {
         println!("{line}");
         done.tests += test_count(&line).unwrap_or(0);
         // cargo prints the output of failed tests between these two lines.
+        // `failures:` comes twice: before the outputs and before the list of names. Both are kept.
         is_within = (is_within || line == "failures:") && !line.starts_with("test result:");
         if is_within {
             failures.push_str(&line);

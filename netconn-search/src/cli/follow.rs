@@ -114,6 +114,7 @@ pub(super) async fn run(
     // Batches of events are cheaper than single ones: each run of the query has a fixed cost for planning.
     loop {
         tokio::select! {
+            // `part` keeps no bytes of its own, so a tick may drop it without losing any.
             part = events.part() => match part? {
                 Some(part) => {
                     follower.waiting.extend_from_slice(&part);

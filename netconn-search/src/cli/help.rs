@@ -73,6 +73,7 @@ fn lines(names: &[&str]) -> String {
     let mut text = String::new();
     let mut used = 0;
     for name in names {
+        // 96 and an indentation of two columns.
         if used > 0 && used + name.len() + 1 > 96 {
             text.push('\n');
             used = 0;

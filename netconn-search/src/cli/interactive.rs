@@ -102,6 +102,7 @@ fn set_range(session: &mut SearchSession, other: SearchSession, knowledge: &Edit
         moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     });
     anstream::eprintln!("from {} to {}", shown[0], shown[1]);
+    // Only after `range` has accepted the new time: a mistyped one changes nothing.
     *session = other;
     knowledge.forget_values();
     Ok(())

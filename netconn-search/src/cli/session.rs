@@ -216,6 +216,7 @@ impl SearchSession {
         let answer = search.run(query).await.map_err(|error| located(error, text))?;
         watched.iter().for_each(|watched| watched.watch(&answer.progress));
         let Answer { schema, mut batches, warnings, progress } = answer;
+        // A warning without a place in the text is shown at the whole query.
         let warnings = warnings
             .into_iter()
             .map(|warning| {
@@ -246,6 +247,7 @@ impl SearchSession {
         summary.warnings = diagnostics.iter().map(|diagnostic| diagnostic_line(diagnostic, text)).collect();
         summary.warnings.extend(read.notes.iter().cloned());
         summary.cut_at = read.cut.then_some(search.max_rows);
+        // JSON has a place for the summary behind its rows; the other formats get it on standard error below.
         output.end(&mut summary)?;
         // Reached only without an error: otherwise the temporary file is removed and an existing one stays.
         if let Some(file) = file {

@@ -214,6 +214,7 @@ fn field_before(text: &str) -> Option<&str> {
 fn compared(text: &str) -> Option<&str> {
     let operators = ["==", "!=", "=", ">=", "<=", ">", "<"];
     // `contains:anycase`, `=:anycase`
+    // The suffix belongs to the operator and stands between it and the value.
     let text = [":anycase", ":matchcase"].iter().find_map(|suffix| text.strip_suffix(suffix)).unwrap_or(text);
     let field = match operators.iter().find_map(|operator| text.strip_suffix(operator)) {
         Some(field) => field,

@@ -82,6 +82,7 @@ pub fn run(
         {
             anstream::eprintln!("netconn: cannot write {}: {error}", history.display());
         }
+        // `editor` has set one, so this cannot happen.
         let Some(knowledge) = editor.helper() else { break };
         match submit(knowledge, text) {
             SubmitOutcome::Done => {}

@@ -115,6 +115,7 @@ impl<W: Write> BarChart<W> {
         let name = |place: &usize| term::sanitize(&columns[*place].name).into_owned();
         let listed = |places: &[usize]| places.iter().map(name).collect::<Vec<_>>().join(", ");
         let mut heading = format!("{} by {}", name(&values), listed(&names));
+        // Columns of numbers before `values` are keys, so only those behind it are left out.
         let is_left = |place: &usize| is_number(&columns[*place]) && !is_key(&columns[*place]);
         let left: Vec<usize> = (values + 1..columns.len()).filter(is_left).collect();
         if !left.is_empty() {

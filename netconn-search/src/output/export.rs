@@ -92,6 +92,7 @@ impl<W: Write> JsonAnswer<W> {
     /// The destination cannot be written.
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
         if batch.num_rows() > 0 {
+            // With the first row: an answer that fails before has written nothing.
             self.begin()?;
             self.rows.write(batch)?;
         }

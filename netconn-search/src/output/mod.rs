@@ -114,6 +114,7 @@ impl AnswerWriter {
                 };
                 FormatWriter::Table(TableWriter::new(out, columns, layout))
             }
+            // `--chart` excludes `--format`, so the other formats need not look at it.
             (OutputFormat::Json, _) => FormatWriter::Json(JsonAnswer::new(out, &columns)?),
             (OutputFormat::Ndjson, _) => FormatWriter::Ndjson(JsonLines::new(out)),
             (OutputFormat::Csv, _) => FormatWriter::Csv(CsvWriter::new(out, &columns)?),

@@ -134,6 +134,7 @@ impl<W: Write> TableWriter<W> {
             let cells = (0..self.columns.len()).map(|column| cell(batch, column, self.columns[column].kind, row));
             let cells = cells.collect::<Result<Vec<_>, _>>()?;
             match &self.fitted {
+                // The widths are fixed by now: a stream cannot be laid out twice.
                 Some(fitted) => write_row(&mut self.out, fitted, &cells, &self.layout.zone)?,
                 None => {
                     self.kept.push(cells);
@@ -170,6 +171,7 @@ impl<W: Write> TableWriter<W> {
     fn show_kept(&mut self) -> io::Result<()> {
         let kept = std::mem::take(&mut self.kept);
         let (fitted, hidden) = fit(&self.columns, &kept, &self.layout);
+        // Headings above nothing would look like a row.
         if !kept.is_empty() {
             let headings: Vec<_> = fitted.iter().map(|column| (column.heading.clone(), style::HEADING)).collect();
             write_line(&mut self.out, &fitted, &headings)?;

@@ -47,6 +47,7 @@ pub(super) fn check() -> Result<Vec<String>> {
     let metadata: CargoMetadata = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
     let mut problems: Vec<String> = metadata.packages.iter().flat_map(check_direction).collect();
     for client in CLIENTS {
+        // Normal edges only: what a client needs in its tests does not reach users.
         let arguments = ["tree", "--package", client, "--edges", "normal", "--prefix", "none", "--format", "{p}"];
         problems.extend(check_client(client, &output(&mut cargo(&arguments))?));
     }

@@ -90,6 +90,7 @@ fn used_paths(text: &str, root: &str) -> Vec<String> {
         for (place, _) in line.match_indices(&prefix) {
             let rest = &line[place + prefix.len()..];
             let name = rest.split(|character| !is_name(character)).next().unwrap_or_default();
+            // Excludes paths such as `my_crate::x`, which only end like the prefix.
             if !name.is_empty() && !line[..place].ends_with(is_name) {
                 found.push(name.to_owned());
             }

@@ -151,6 +151,7 @@ impl IsolatedApt {
             .map(|part| format!("linux-{part}-{newest}-{ARCHITECTURE}"))
             .filter(|name| all.contains(&name.as_str()))
             .collect();
+        // One is of no use without the other: the kernel boots, but the tests need its modules.
         if apart.len() == 1 {
             bail!("the archive has only one of the two packages of kernel {newest}: {}", apart[0]);
         }

@@ -198,6 +198,7 @@ fn boot(
                 log.push_str(&line);
                 log.push('\n');
             }
+            // QEMU has closed its output: the guest is off.
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => break Some("hangs"),
         }

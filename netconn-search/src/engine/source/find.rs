@@ -182,6 +182,7 @@ impl FileFinder<'_> {
             }
             // `.ndjson.gz` counts as `.ndjson`.
             let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
+            // Names outside the protocol of the history always count.
             let counts = parsed.is_none_or(|name| current.contains(&name));
             if !counts || !ENDINGS.iter().any(|ending| plain.ends_with(ending)) {
                 continue;

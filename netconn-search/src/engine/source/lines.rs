@@ -132,6 +132,7 @@ impl LineReader {
                 let (from, to) = (self.start, searched + offset);
                 self.start = to + 1;
                 searched = self.start;
+                // This is the end of a line that was dropped and counted above.
                 if std::mem::take(&mut dropping) {
                     continue;
                 }
@@ -150,6 +151,7 @@ impl LineReader {
                 return Ok((to > from && !dropping && !self.only_ended).then_some((from, to)));
             }
             if self.filled - self.start > LONGEST {
+                // Once for each line, however often the buffer fills.
                 self.too_long += u64::from(!dropping);
                 dropping = true;
             }

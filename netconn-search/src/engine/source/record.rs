@@ -145,6 +145,7 @@ impl RowBuilder {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         self.rows = 0;
+        // Row numbers begin anew with each batch; an old stamp would pass for a value of this one.
         self.stamps.fill(0);
         // A line may turn out to be cut off after values were appended: its row is removed here instead of taken back.
         let good = std::mem::take(&mut self.good);

@@ -185,6 +185,7 @@ impl TableShape {
             memmem::Finder::new(serde_json::Value::from(name.as_str()).to_string().as_bytes()).into_owned()
         };
         let mut missing: Vec<(&String, memmem::Finder<'_>)> =
+            // Fields of the table have a column in any case.
             names.iter().filter(|name| !known(name)).map(|name| (name, finder(name))).collect();
         missing.retain(|(name, _)| !self.additional.contains_key(*name));
         // Reading whole files is slow, so it ends as soon as all names are found.

@@ -101,6 +101,7 @@ impl EventTable {
         }
         let (columnar, lines): (Vec<_>, Vec<_>) =
             found.files.into_iter().partition(|file| file.format == FileFormat::Parquet);
+        // Footers come first: they have the columns, the times and the counts of Parquet files.
         let mut portions = Vec::new();
         let mut rest = columnar.into_iter().peekable();
         while rest.peek().is_some() {
@@ -172,6 +173,7 @@ impl EventTable {
         // Converted files have their counts in the statistics; readers of NDJSON count while they read.
         progress.bad_lines(parquet.iter().map(ParquetFile::unparsed).sum());
         progress.wrong_values(parquet.iter().map(ParquetFile::original).sum());
+        // Progress is shown against what is left after pruning.
         let bytes = lines.iter().map(|file| file.size).sum::<u64>()
             + parquet.iter().map(|file| file.file.object_meta.size).sum::<u64>();
         progress.expect((lines.len() + parquet.len()) as u64, bytes);
