@@ -86,6 +86,7 @@ impl BenchDaemon {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(child::create_file(&path("log"))?);
         let since = Instant::now();
         let mut daemon = Self { process: Running::start(&mut command)?, folder, ready_after: Duration::ZERO };
+        // The socket exists before the table is complete, so a response alone is not enough.
         while !daemon.health().is_ok_and(|health| health.is_complete()) {
             if let Some(status) = daemon.process.0.try_wait()? {
                 bail!("the daemon ended: {status}: {}", daemon.log());
@@ -154,6 +155,7 @@ impl BenchDaemon {
     pub(crate) fn settle(&self) -> Result<HealthReport> {
         thread::sleep(SETTLE);
         // The engine empties the ring before it responds, so `events` counts all records up to now.
+        // The number is taken once: on a busy machine other processes cause events all the time.
         let events = self.health()?.number("/events");
         let mut health = self.health()?;
         child::wait_until("the daemon has written all events", LONG, || {

@@ -32,6 +32,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
             let held = HeldSockets::start(&bench.workspace, sockets)?;
             measure_held(bench, sockets, report)?;
             drop(held);
+            // The kernel frees sockets and their memory after the processes have ended.
             thread::sleep(CALM);
         }
         for rate in RATES {

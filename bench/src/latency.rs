@@ -47,6 +47,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
             thread::spawn(move || tail(path, &done))
         };
         let outcome = load::paced(&bench.workspace, RATE, SECONDS);
+        // Both results are examined after the reader has ended: an early return would leave its thread behind.
         let settled = daemon.settle();
         done.store(true, Ordering::Relaxed);
         let tail = reader.join().map_err(|_| anyhow!("the reader panicked"))??;

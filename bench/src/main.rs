@@ -110,6 +110,7 @@ fn run(options: &BenchOptions) -> Result<()> {
     if options.plot.is_some() && !wanted(Group::Growth) {
         bail!("--plot draws the figures of the group growth: add growth to the groups");
     }
+    // Built before the namespace is entered, because cargo may need the network.
     check(&mut cargo(&["build", "--release", "--package", "netconn"]))?;
     check(&mut cargo(&["build", "--release", "--package", "netconn-tests", "--bin", "load"]))?;
     let machine = machine::MachineState::read()?;

@@ -52,6 +52,7 @@ pub(crate) fn installed(workspace: &Workspace, report: &mut BenchReport) -> Vec<
         }
         _ => report.note("peer not installed: tcplife.bt (package bpftrace)"),
     }
+    // Tried once: a peer may be installed and still not run on this kernel.
     found.retain(|peer| match peer.start(workspace).and_then(RunningPeer::stop) {
         Ok(_) => true,
         Err(error) => {

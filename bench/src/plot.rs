@@ -19,6 +19,7 @@ pub(crate) fn growth(report: &BenchReport) -> Result<String> {
     let reached = report.medians(Figure::RateReached);
     let at = |figure| -> Vec<(f64, f64)> {
         let medians = report.medians(figure);
+        // The horizontal axis is the rate that was reached, which may lie below the one that was asked for.
         let x = |case: &str| reached.iter().find(|(of, _)| *of == case).map(|(_, rate)| *rate);
         medians.into_iter().filter_map(|(case, value)| Some((x(case)?, value))).collect()
     };

@@ -84,6 +84,7 @@ pub(crate) fn prepare(workspace: &Workspace) {
         && let Err(error) = install()
     {
         eprintln!("DuckDB: {error:#}");
+        // An unfinished environment would be taken for a finished one by the next run.
         let _ = fs::remove_dir_all(&folder);
     }
 }
@@ -129,6 +130,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
 /// Measures a query over one hour in the middle of the month.
 fn measure_hour(target: &SearchTarget<'_>, report: &mut BenchReport) -> Result<()> {
     let range = ["--since", "2026-10-15T12:00:00Z", "--until", "2026-10-15T13:00:00Z"];
+    // `group`, of which the whole month is a figure too.
     let QueryPair { query, .. } = QUERIES[1];
     let result = target.answer(query, &[&range[..], &["--format", "csv"]].concat())?;
     report.add(Figure::SearchHour, "", result.seconds * 1e3);

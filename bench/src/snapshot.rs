@@ -56,7 +56,9 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     let direct = [netconn.as_str(), "list", "--format", "json"];
     let socket = daemon.socket().display().to_string();
     let through = [&direct[..], &["--socket", &socket]].concat();
+    // Rows are compared before times: a list that lacks rows is fast for nothing.
     compare(bench, report, "daemon", &through)?;
+    // A daemon of this machine would answer in place of the kernel, and would be measured.
     let has_direct = is_available(&direct, report)?;
     if has_direct {
         compare(bench, report, "without", &direct)?;
@@ -67,6 +69,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
             [(OutputTarget::Pipe, ""), (OutputTarget::Null, "to /dev/null"), (OutputTarget::File(&file), "to a file")]
         {
             let netconn = time(&through, output)?;
+            // Right after it, so that both meet the same load of the machine.
             let ss = time(SS, output)?;
             let case = |command: &str| [command, name].join(if name.is_empty() { "" } else { " " });
             report.add(Figure::SnapshotTime, &case("netconn list --format json"), netconn);
@@ -79,6 +82,7 @@ pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
                 report.add(Figure::FasterDirect, "", ss / netconn);
             }
         }
+        // Shown for comparison only, so one kind of output is enough.
         for (command, package) in OTHERS {
             if packages::is_installed(command[0]) {
                 report.add(Figure::SnapshotTime, &command.join(" "), time(command, OutputTarget::Pipe)?);

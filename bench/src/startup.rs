@@ -16,6 +16,7 @@ const SOCKETS: usize = 100_000;
 /// Measures starts, and compares the rows of the first snapshot with `ss`.
 pub(crate) fn run(bench: &Bench, report: &mut BenchReport) -> Result<()> {
     let _held = HeldSockets::start(&bench.workspace, SOCKETS)?;
+    // Held sockets do not change, so one count serves all rounds.
     let expected = machine::sockets()?;
     for _ in bench.rounds("startup") {
         let daemon = BenchDaemon::start(&bench.workspace, FULL)?;

@@ -65,6 +65,7 @@ impl BenchReport {
             let definition = figure.definition();
             let name = [definition.name, case].join(if case.is_empty() { "" } else { ": " });
             let goal = definition.goal.text(definition.unit).unwrap_or_default();
+            // A figure without values stays in the table with its reason: a goal must not vanish.
             let Some(middle) = median(&samples.values) else {
                 absent += 1;
                 let reason = samples.missing.as_deref().unwrap_or_default();
@@ -88,6 +89,7 @@ impl BenchReport {
             rows.push([name, goal, middle.trim_end().to_owned(), spread, verdict.to_owned()]);
         }
         let mut text = String::new();
+        // The machine comes first: figures of two machines cannot be compared.
         for (name, value) in about.as_object().into_iter().flatten() {
             let _ = writeln!(text, "{name}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }

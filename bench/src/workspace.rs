@@ -39,6 +39,7 @@ impl Workspace {
         let this = env::current_exe()?;
         let target = this.parent().and_then(Path::parent).context("this program is not in a target folder")?;
         let lock = File::create(target.join("bench.lock"))?;
+        // The lock ends with the process, also when it is killed.
         if lock.try_lock().is_err() {
             bail!("another `cargo xtask bench` runs");
         }

@@ -121,6 +121,7 @@ impl TimeArguments<'_> {
                 let span = length(last).ok_or_else(|| number_or(last, |text| RangeError::Length { text }))?;
                 before(last, &end, span)?
             }
+            // The text is only for the error that a time before the supported years would give.
             (None, None) => before("24 hours", &end, DEFAULT_HOURS.hours())?,
         };
         range(&start, &end, now)

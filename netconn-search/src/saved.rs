@@ -129,6 +129,7 @@ impl SavedQueries {
     /// Returns the path of a query. The characters of a name are restricted so that no name can leave the folder.
     fn path(&self, name: &str) -> Result<PathBuf, SavedError> {
         let is_part = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        // A name must not be hidden, nor look like an option.
         let begins_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
         if !begins_well || name.len() > NAME_MAX || !name.chars().all(is_part) {
             return Err(SavedError::Name { name: name.into() });

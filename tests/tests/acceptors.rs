@@ -258,6 +258,7 @@ fn what_is_handed_over_belongs_to_whom_uses_it() {
         let port = client.local_addr().unwrap().port();
         rows_become_right(daemon, namespace.inode, &[(port, std::process::id())]);
         hand_over(&mut here, &stream);
+        // The receiver has the connection open, so it goes on.
         drop(stream);
         client.write_all(&[1]).unwrap();
         receiver.wait();
@@ -345,6 +346,7 @@ fn of_several_listeners_at_one_port_it_is_the_one_that_was_chosen() {
                 })
             })
             .collect();
+        // All listeners must exist before the first SYN: the kernel chooses among them then.
         servers.iter_mut().for_each(Forked::wait);
         let mut clients: Vec<_> = (0..COUNT * 2).map(|_| TcpStream::connect("127.0.0.1:8082").unwrap()).collect();
         // The time is fixed: without an acceptor within 0.2 s, the daemon reports the listener's owner.

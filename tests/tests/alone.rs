@@ -247,6 +247,7 @@ fn udp_is_what_ss_sees_in_all_three_ways() {
     let sockets: Vec<Row> = expected.into_iter().map(|(socket, _)| socket).collect();
     let unconnected: Vec<Row> = sockets.iter().filter(|(state, _, _)| state == "UNCONNECTED").cloned().collect();
     assert!(unconnected.len() >= 8, "{unconnected:#?}");
+    // Without options, lists have TCP and UDP together.
     let mut everything = [sockets.clone(), ss(&here)].concat();
     everything.sort();
     let iterators = |arguments: &[&str]| list(&there, &[], &netconn(), &[arguments, &["--namespace", &inode]].concat());
@@ -278,6 +279,7 @@ fn udp_is_what_ss_sees_in_all_three_ways() {
         assert_eq!(found(&["-u", "-6"]).len(), six, "{notice}");
         assert_eq!(found(&["-u", "--pid", "1"]).len(), 0, "{notice}");
         assert_eq!(found(&["--icmp"]).len(), 0, "{notice}");
+        // Any port of the scene: several sockets may share it.
         let port = sockets[0].1.rsplit_once(' ').unwrap().1;
         let with_port = |(_, local, remote): &&Row| {
             [Some(local), remote.as_ref()].into_iter().flatten().any(|end| end.ends_with(&format!(" {port}")))
@@ -300,6 +302,7 @@ fn anybody_sees_udp_and_whose_the_own_is() {
     let (json, _) = list(&namespace, NOBODY, &copy, &["-u", "--format", "json"]);
     let sockets: Vec<Row> = ss_udp(&namespace).into_iter().map(|(socket, _)| socket).collect();
     assert_eq!(rows(&connections(&json)), sockets);
+    // All sockets are root's, and nobody may not read the open files of root's processes.
     assert!(!json.contains("\"pid\""), "{json}");
     let port = held.0[0].local_addr().unwrap().port();
     let script = format!("exec 3<>/dev/udp/127.0.0.1/{port}; exec {} list -u --format json", copy.display());

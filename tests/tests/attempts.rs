@@ -135,6 +135,7 @@ fn one_socket_may_fail_often_and_then_succeed_or_listen() {
     for (address, count) in [("192.0.2.1", 3), ("192.0.2.2", 1), ("192.0.2.3", 1)] {
         assert_eq!(failed.with("dst.ip.address", address).len(), count);
     }
+    // One socket, but a life for each attempt.
     let ids: HashSet<String> = all.values("event.connection.id").iter().map(ToString::to_string).collect();
     assert_eq!(ids.len(), 6, "each is an attempt of its own");
     assert_eq!(events.of("IP Listen").len(), 2);
@@ -352,6 +353,7 @@ fn connections_that_open_fast_are_like_others() {
             let mut stream = TcpStream::from(socket);
             stream.read_exact(&mut [0; 5]).unwrap();
         };
+        // The first connection gets the cookie, the second one sends its data with the SYN.
         finish(send_fast(to, &[1; 10]));
         finish(send_fast(to, &[1; 10]));
         // With this option `connect` returns at once, and the SYN is sent with the first bytes.

@@ -334,6 +334,7 @@ fn fewer_flow_events_are_emitted_on_request() {
         let tcp = || events().with("event.network.protocol", "TCP").of("IP Close");
         until(5000, || format!("{level}: {:#?}", events()), || tcp().len() == 2);
         let found = || events().with("event.network.protocol", "UDP");
+        // Nothing can be waited for here: the events of TCP show that earlier records were read.
         if level == "off" {
             moment();
             assert!(found().is_empty(), "{:#?}", found());

@@ -199,6 +199,7 @@ fn lists_are_in_the_form_that_was_asked_for() {
         assert_eq!(list(&["--count", "--group-by", "local"]), "3 ::1\n1 127.0.0.1\n");
         let states = list(&["--count", "--group-by", "state", "--format", "csv"]);
         assert_eq!(states, "count,state\n2,ESTABLISHED\n2,LISTENING\n");
+        // A hyphen before a column reverses the order.
         let ports = list(&["-H", "-l", "--sort", "-local-port"]);
         let ports: Vec<u16> = ports.lines().map(port).collect();
         assert!(ports.is_sorted_by(|one, other| one > other), "{ports:?}");
@@ -222,6 +223,7 @@ fn lists_are_in_the_form_that_was_asked_for() {
         drop(client);
     });
     let nothing = daemon.run(&["list", "--namespace", "1", "-e"]);
+    // As `grep`; only with `-e`.
     assert_eq!(nothing.status.code(), Some(1));
     assert_eq!(daemon.run(&["list", "--namespace", "1"]).status.code(), Some(0));
     assert_eq!(daemon.run(&["list", "--namespace", "1", "-e", "--format", "json"]).status.code(), Some(1));

@@ -187,6 +187,7 @@ fn multicast_is_a_flow_of_each_that_gets_it() {
     let members = pair.there.run(|| [member(), member()]);
     let sender = pair.here.run(|| {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        // The namespace has no route to the group.
         socket.set_multicast_if_v4(&Ipv4Addr::new(10, 0, 0, 1)).unwrap();
         UdpSocket::from(socket)
     });

@@ -168,6 +168,7 @@ fn other_protocols_have_their_number() {
             let pair = Pair::new();
             let daemon = Daemon::shared();
             let capture = Capture::start(&pair.here, "cable");
+            // A raw socket needs no port: it gets all packets of its protocol in its namespace.
             let client = pair.here.run(|| raw(family, protocol));
             let server = pair.there.run(|| raw(family, protocol));
             for size in [50, 60, 70] {

@@ -41,6 +41,7 @@ fn both_ends_count_the_same_bytes_on_every_kind_of_address() {
             assert!(end["event.network.packetsSent"].as_u64().unwrap() >= 3);
             assert!(end["event.network.rttUs"].as_u64().unwrap() > 0);
         }
+        // Both ends name the same two ports, from their own side.
         assert_eq!(out["src.port.number"], r#in["remote.port.number"]);
         assert_eq!(out["dst.port.number"], r#in["local.port.number"]);
         assert_eq!(out["event.network.closeReason"], "local");

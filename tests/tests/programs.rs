@@ -77,6 +77,7 @@ fn each_query_is_a_flow_of_whom_asked() {
     assert_eq!(asked.len(), QUERIES, "each dig is a process of its own");
     let wire = capture.end(&namespace, "127.0.0.1").udp();
     assert_eq!(wire.0.len(), 2 * QUERIES);
+    // The flows of the resolver end with its socket.
     let resolver_pid = resolver.0.id();
     drop(resolver);
 
@@ -177,6 +178,7 @@ fn packets_made_by_hand_are_flows() {
         let rest = ["-c", "3", "-i", "u50000", "-d", "50", to];
         run(&pair.here, "hping3", &[options, &rest[..]].concat()).0
     };
+    // --keep: hping3 would otherwise change its port with each packet, and each would be a flow.
     let hping_udp = ["--udp", "-p", "5354", "--keep", "--baseport", "4000"];
     let cases: [(&str, &dyn Fn() -> u32, &str, u64); 4] = [
         ("nping, UDP", &|| nping(&udp), "UDP", 20),

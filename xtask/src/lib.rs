@@ -22,6 +22,7 @@ pub fn command(program: &str, arguments: &[&str]) -> Command {
 
 /// Makes a command of the cargo that runs this program, in the workspace's root folder.
 pub fn cargo(arguments: &[&str]) -> Command {
+    // cargo sets this to the toolchain that runs; plain `cargo` may be another.
     command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()), arguments)
 }
 

@@ -134,6 +134,7 @@ impl PictureScene {
     /// Runs the steps of the scene and returns the output of netconn.
     fn play(mut self) -> Result<String> {
         let watched = self.folder.path().join("watched");
+        // `watch` starts first: it shows only what happens after it has connected.
         let mut watch = self.command(&["watch", "--namespace", &self.namespace]);
         self.running.push(watch.stdout(fs::File::create(&watched)?).spawn()?);
         thread::sleep(PAUSE);
@@ -161,6 +162,7 @@ impl PictureScene {
             self.start(namespace, &format!("{curl} {url}"))?.wait()?;
             thread::sleep(PAUSE);
         }
+        // Not waited for: the limited rate keeps it open while the list is made.
         self.start(SERVER, &format!("{curl} http://203.0.113.50/backup.tar"))?;
         thread::sleep(3 * PAUSE);
         let list = self.command(&["list", "-tu", "--closed", "1m", "--namespace", &self.namespace]).output()?;

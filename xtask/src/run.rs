@@ -46,6 +46,7 @@ fn show(netconn: &Path) -> Result<()> {
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)?;
+    // Blocked signals are inherited, hence `spawn`, which unblocks them.
     let mut daemon = spawn(Command::new(netconn).arg("run").stdin(Stdio::null()))?;
     let since = Instant::now();
     while !does_respond(netconn) {

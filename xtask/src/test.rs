@@ -159,6 +159,7 @@ fn conclude(finished: &[FinishedStep], wanted: Option<&str>, no_skip: bool) -> R
             StepOutcome::Skipped(_) => skipped += 1,
         }
     }
+    // Listed even if all is well: a test that needs two tries hides a race or a slow machine.
     for test in &second_tries {
         println!("passed on the second try: {test}");
     }
@@ -171,10 +172,12 @@ fn conclude(finished: &[FinishedStep], wanted: Option<&str>, no_skip: bool) -> R
     if !failed.is_empty() {
         bail!("failed: {}", failed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
     }
+    // After the failures, which matter more.
     if no_skip && skipped > 0 {
         bail!("steps were skipped, which --no-skip and CI forbid");
     }
     match wanted {
+        // A mistyped name would otherwise pass.
         Some(name) if tests == 0 => bail!("no test that can run here has '{name}' in its name"),
         _ => Ok(()),
     }

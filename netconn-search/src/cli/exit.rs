@@ -50,6 +50,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<RangeError>() || cause.is::<SettingError>() || cause.is::<WrongUse>() {
         return Some(Exit::Usage);
     }
+    // From here on the code depends on what the error is about.
     if let Some(error) = cause.downcast_ref::<SearchError>() {
         return Some(of_search(error));
     }

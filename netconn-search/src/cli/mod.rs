@@ -171,6 +171,7 @@ fn search(options: &SearchOptions) -> Result<Exit> {
         write!(out, "{}\nFields\n{}", help::language(), help::fields())?;
         return Ok(Exit::Success);
     }
+    // Before the session is made: without a query nothing of the rest is needed.
     let text = match (&options.query, &options.saved) {
         (Some(query), _) => query::text(query)?,
         (None, Some(Some(name))) => query::saved()?.load(name)?,

@@ -105,6 +105,7 @@ impl Completer for EditorKnowledge<'_> {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, pos: usize, _: &EditorContext<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        // What follows the cursor does not change what may stand at it.
         let before = line.get(..pos).unwrap_or(line);
         let context = CursorContext::of(before);
         let candidates = context.candidates(&self.fields, |field| self.values(field));

@@ -77,6 +77,7 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
         false_positives: get("false positives")?,
         range: get("range")?,
         parameters: parameters.collect::<Result<_, _>>()?,
+        // With the header, so that places of errors are those in the file.
         query: text.to_owned(),
         is_built_in: false,
     };

@@ -140,6 +140,7 @@ impl HuntLibrary {
                 Err(problem) => problems.push(problem),
             }
         }
+        // A folder has no order of its own.
         hunts.sort_by(|one, other| one.name.cmp(&other.name));
         (hunts, problems)
     }

@@ -42,6 +42,7 @@ pub struct AnswerColumn {
 pub fn answer_columns(schema: &Schema, moments: &MomentColumns) -> Vec<AnswerColumn> {
     let column = |field: &datafusion::arrow::datatypes::FieldRef| {
         let kind = kind(field.data_type());
+        // A list or a boolean with the name of a moment cannot be shown as one.
         let is_moment = moments.contains(field.name())
             && matches!(kind, ColumnKind::Text | ColumnKind::Integer | ColumnKind::Number);
         let shown = if is_moment { ColumnKind::Moment } else { kind };

@@ -55,6 +55,7 @@ impl OutputDestination {
     /// The file cannot be created or opened.
     pub fn file(path: &Path) -> io::Result<(Self, PendingFile)> {
         let (out, file) = create(path)?;
+        // `--output /dev/tty` names a terminal too.
         let out: Box<dyn Write + Send> =
             if out.is_terminal() { Box::new(SanitizedLines { out, rest: Vec::new() }) } else { Box::new(out) };
         Ok((Self::to(out), file))

@@ -50,6 +50,7 @@ impl AnswerIntent {
                     // A group replaces all columns, and with them the keys of an earlier one.
                     events = None;
                     keys = of(Role::Key).map(name).collect();
+                    // Only the first bucket among the keys: a chart over time has one axis.
                     bucket = of(Role::Key).filter_map(|key| key.expr).find_map(bucket_of);
                     averages = of(Role::Aggregate).filter(|column| !is_counted(column)).map(name).collect();
                 }

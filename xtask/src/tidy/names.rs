@@ -32,6 +32,7 @@ fn is_library(source: &SourceFile) -> bool {
 
 /// Returns the name of the public type that a line declares, outside functions and inner modules.
 fn declared_type(line: &str) -> Option<&str> {
+    // rustfmt indents everything but items of the file's own module.
     let rest = line.strip_prefix("pub ")?;
     let (keyword, rest) = rest.strip_prefix("unsafe ").unwrap_or(rest).split_once(' ')?;
     let name = rest.split(|character: char| !character.is_alphanumeric() && character != '_').next()?;

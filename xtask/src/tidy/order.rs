@@ -22,6 +22,7 @@ pub(super) fn check(sources: &[SourceFile]) -> Vec<String> {
         let Some((member, inside)) = folder.split_once("/src").filter(|(member, _)| !member.contains('/')) else {
             continue;
         };
+        // Paths in the files of a folder begin with the folder's own path.
         let root = match file {
             "lib.rs" if inside.is_empty() => "crate".to_owned(),
             "mod.rs" if source.text.contains(CLAIM) => format!("crate{}", inside.replace('/', "::")),
@@ -29,6 +30,7 @@ pub(super) fn check(sources: &[SourceFile]) -> Vec<String> {
         };
         let modules = declared_modules(&source.text);
         for user in sources.iter().filter(|user| user.name.starts_with(&format!("{member}/src{inside}/"))) {
+            // The declaring file itself may use all of its modules.
             let Some(place) = modules.iter().position(|module| is_in(&user.name, folder, module.name)) else {
                 continue;
             };
@@ -40,6 +42,7 @@ pub(super) fn check(sources: &[SourceFile]) -> Vec<String> {
                         "{}: {this} uses {other} ({root}::{path}), which is below it in {}",
                         user.name, source.name
                     );
+                    // An import and its uses name the same path.
                     if !problems.contains(&problem) {
                         problems.push(problem);
                     }

@@ -115,6 +115,7 @@ impl Tree {
         let output = Command::new("ldd").arg(from).output().context("cannot run ldd")?;
         for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
             let path = word.trim_start_matches('/');
+            // Most programs share the C library.
             if !self.0.contains_key(path) {
                 self.file(path, 0o755, fs::read(word).with_context(|| format!("cannot read {word}"))?);
             }

@@ -63,6 +63,7 @@ pub(crate) fn select(series: Option<&str>) -> Result<Vec<KernelEntry>> {
 pub(crate) fn fetch(kernel: &KernelEntry) -> Result<FetchedKernel> {
     let folder = root().join("target/vm").join(&kernel.series);
     let unpacked = folder.join("root");
+    // A newer kernel of the series is taken only after `target/vm` was removed.
     if let Some(found) = find(&unpacked) {
         return Ok(found);
     }

@@ -132,6 +132,7 @@ fn boot_twice(guest: &Guest<'_>) -> Result<Tries> {
         Ok(failed) => failed,
         Err(error) => {
             println!("{name}: {error:#}; booting it again");
+            // A second hang is an error of the whole guest.
             let failed = boot(guest)?.len();
             // It is unknown which tests the first boot did not reach, so the guest's name is listed instead.
             return Ok(Tries { failed, passed_second: vec![format!("{name}: {error:#}")] });

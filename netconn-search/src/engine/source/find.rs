@@ -120,6 +120,7 @@ pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Resul
                 return Err(SearchError::Empty { path: path.clone() });
             }
         } else if let Some(file) = open_file(path).map_err(read)? {
+            // A file that is named is not pruned by its name: the user wants this very file.
             finder.has_others = true;
             finder.add(EventFile { is_named: true, ..file });
         }

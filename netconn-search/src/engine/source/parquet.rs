@@ -324,6 +324,7 @@ pub(crate) fn scan(
     let has_statistics = files.len() <= STATISTICS_FILES_MAX;
     let files = files.iter().map(|file| if has_statistics { file.file(schema) } else { file.file.clone() }).collect();
     // One group of whole files for each thread.
+    // `split_files` sorts by path first: within the folder of a history that is the order of time.
     let groups = FileGroup::new(files).split_files(state.config().target_partitions());
     let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
         .with_file_groups(groups)

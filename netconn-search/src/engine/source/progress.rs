@@ -87,6 +87,7 @@ impl SearchProgress {
     /// Registers the Parquet scans of the plan that is about to run.
     pub(crate) fn runs(&self, plan: &Arc<dyn ExecutionPlan>) {
         let mut readers = Vec::new();
+        // Without recursion: plans of long queries are deep (docs/search-engine.md).
         let mut rest = vec![plan];
         while let Some(plan) = rest.pop() {
             if plan.is::<DataSourceExec>() {

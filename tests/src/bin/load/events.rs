@@ -109,6 +109,7 @@ impl Connection {
             Ipv4Addr::from(0x1400_0000 + (random.skewed(OUTSIDE) as u32).wrapping_mul(0x9E37) % 0x6000_0000)
         };
         let mut share = random.below(1000);
+        // Shares are subtracted one after the other until the random number falls into one.
         let known = PORTS.iter().find(|(_, part)| {
             let is_it = share < *part;
             share = share.saturating_sub(*part);
@@ -132,6 +133,7 @@ impl Connection {
     fn write(&self, line: &mut Vec<u8>, number: u64, time_ms: u64, is_end: bool) -> io::Result<()> {
         let Self { id, is_outgoing, succeeds, remote, ports: (server, client), program, user, .. } = self;
         let local = Ipv4Addr::new(10, 1, 2, 3);
+        // src is the end that began the connection, as in real events.
         let (source, destination) = if *is_outgoing { (local, *remote) } else { (*remote, local) };
         let (local_port, remote_port) = if *is_outgoing { (client, server) } else { (server, client) };
         let direction = if *is_outgoing { "OUTGOING" } else { "INCOMING" };

@@ -73,6 +73,7 @@ fn run(
         }
     };
     let taken = AtomicUsize::new(0);
+    // Servers count before they accept: none waits for a connection that another one takes.
     let server = || serve(kind, &listener, count, &taken, &served);
     let (since, cpu_before) = (Instant::now(), cpu_seconds()?);
     thread::scope(|scope| {
