@@ -111,6 +111,9 @@ pub(super) async fn run(
         }
     };
     tokio::pin!(timeout);
+    // Made once: a signal that came during a search would be lost on a receiver that is made anew in each turn.
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
     // Batches of events are cheaper than single ones: each run of the query has a fixed cost for planning.
     loop {
         tokio::select! {
@@ -126,7 +129,7 @@ pub(super) async fn run(
             },
             _ = step.tick() => follower.search_waiting().await?,
             () = &mut timeout => break,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut interrupt => break,
         }
     }
     // Events that have arrived since the last search.
