@@ -64,6 +64,7 @@ pub struct Converted {
 struct Line {
     /// Time of the event; of a line without one, the time of the line before.
     time: i64,
+    // Byte of the file where the line begins, so that unsorted segments can be read in the order of time.
     start: u64,
     length: u32,
 }
@@ -88,6 +89,8 @@ struct Segment {
 /// The segment cannot be read, or the Parquet file cannot be written; then no file is left behind.
 pub fn convert(ndjson: &Path) -> Result<Converted> {
     let read = |source| SearchError::Read { path: ndjson.to_owned(), source };
+    // The format is found by content, so a compressed file under this name is refused instead of becoming unparsed
+    // rows.
     let file = match find::open_file(ndjson).map_err(read)? {
         Some(file) if file.format == FileFormat::Lines => file,
         Some(_) => {
@@ -103,15 +106,21 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
         // A stable sort keeps lines of the same time in their order.
         segment.lines.sort_by_key(|line| line.time);
     }
+    // FROM is the segment's identity in the history (docs/history.md), so it is taken from the name and not from the
+    // events.
     let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
     // Names of segments cannot say times before 1970, so earlier events count as of 1970.
     let epoch_ms = |time: i64| u64::try_from(time).unwrap_or(0);
     let from = name.map_or(epoch_ms(segment.first.unwrap_or(0)), SegmentName::from);
+    // A name with TO before FROM would not be parsed, so TO is never earlier.
     let to = segment.last.map_or(from, |last| epoch_ms(last).max(from));
+    // `parent` of a bare file name is an empty path, which no system call accepts.
     let folder = ndjson.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parquet = folder.join(SegmentName::Converted { from, to }.to_string());
     let write = |source| SearchError::Write { path: parquet.clone(), source };
 
+    // The file grows in the same folder under a name that readers do not count, because a rename is atomic only within
+    // one file system.
     let temporary = tempfile::Builder::new().prefix(".events-").suffix(".tmp").tempfile_in(folder).map_err(write)?;
     let unparsed = segment.write(temporary.as_file()).map_err(|error| match error {
         Failed::Read(source) => read(source),
@@ -120,12 +129,15 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
             error => io::Error::other(error),
         }),
     })?;
+    // The bytes have to be on the disk before the name is: otherwise a crash could leave a name that counts on an empty
+    // file.
     temporary.as_file().sync_all().map_err(write)?;
     let bytes = temporary.as_file().metadata().map_err(write)?.len();
     // The Parquet file gets the permissions of the segment.
     let rights = fs::metadata(ndjson).map_err(read)?.permissions();
     temporary.as_file().set_permissions(rights).map_err(write)?;
     temporary.persist(&parquet).map_err(|error| write(error.error))?;
+    // The rename itself is on the disk only when the folder is.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(write)?;
     Ok(Converted {
         rows: segment.lines.len() as u64,
@@ -151,6 +163,7 @@ impl From<ParquetError> for Failed {
 impl Segment {
     /// Reads the times and names of all lines.
     fn read(file: EventFile) -> io::Result<Self> {
+        // The first reading needs only the time, so its builder has only that column.
         let time = ArrowField::new(Field::EventTime.info().name, DataType::Int64, true);
         let mut times = RowBuilder::new(Arc::new(Schema::new(vec![time])));
         let mut lines = LineReader::open(&file, 0, u64::MAX)?;
@@ -163,11 +176,15 @@ impl Segment {
             last: None,
             file,
         };
+        // Lines ahead of the first one with a time sort first, where they stood.
         let mut before = i64::MIN;
         let mut start = 0;
         while let Some(line) = lines.next()? {
+            // The schema has to be known before the first row is written, so names and types are collected here.
             let good = segment.shapes.line(line);
             let time = if good { time_of(&mut times, line)? } else { None };
+            // Nulls in the sort column would break the promise of `sorting_columns`, so one line without a time
+            // withdraws it.
             segment.timed &= time.is_some();
             if let Some(time) = time {
                 segment.sorted &= time >= before;
@@ -177,8 +194,11 @@ impl Segment {
             }
             let length = u32::try_from(line.len()).map_err(io::Error::other)?;
             segment.lines.push(Line { time: before, start, length });
+            // The line feed is not part of the line.
             start += u64::from(length) + 1;
         }
+        // The reader skips such lines without returning them. One row for each line is what the keeper checks, so the
+        // conversion ends here and the segment stays.
         if lines.take_too_long() > 0 {
             return Err(io::Error::other("it has a line that is longer than any event"));
         }
@@ -193,6 +213,7 @@ impl Segment {
         let mut rows = RowBuilder::new(Arc::clone(&schema)).with_original(place(ORIGINAL));
         let mut writer = ArrowWriter::try_new(output, Arc::clone(&schema), Some(properties(&schema, self.timed)))?;
         let file = File::open(&self.file.path).map_err(Failed::Read)?;
+        // Lines that are in order are read in sequence; otherwise each line costs a read of its own.
         let mut sequence = LineReader::open(&self.file, 0, u64::MAX).map_err(Failed::Read)?;
         let mut buffer = Vec::new();
         let mut bad = 0;
@@ -204,8 +225,10 @@ impl Segment {
                 file.read_exact_at(&mut buffer, line.start).map_err(Failed::Read)?;
                 &buffer
             };
+            // `push` accepts an empty line without making a row, but every line has to become one.
             if text.trim_ascii().is_empty() || !rows.push(text) {
                 bad += 1;
+                // The column holds texts, and a line that is no JSON may also be no UTF-8.
                 rows.keep(unparsed, &escaped(text));
             }
             if rows.len() >= BATCH {
@@ -214,6 +237,8 @@ impl Segment {
         }
         writer.write(&rows.finish().map_err(ParquetError::from)?)?;
         writer.close()?;
+        // The writer borrows the file, so its errors arrive as `ParquetError`; this one is wrapped to be reported the
+        // same way.
         (&*output).flush().map_err(|error| Failed::Write(ParquetError::External(Box::new(error))))?;
         Ok(bad)
     }
@@ -221,6 +246,7 @@ impl Segment {
 
 fn time_of(rows: &mut RowBuilder, line: &[u8]) -> io::Result<Option<i64>> {
     use datafusion::arrow::array::{Array, AsArray};
+    // The builder decides what counts as a time, so that the conversion sorts by the value that searches will see.
     rows.push(line);
     let batch = rows.finish().map_err(io::Error::other)?;
     let times = batch.column(0).as_primitive::<datafusion::arrow::datatypes::Int64Type>();
@@ -251,6 +277,7 @@ fn properties(schema: &SchemaRef, timed: bool) -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP))
+        // Page statistics let a search skip parts of a row group: a row group may span hours.
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(sorting)
         // Delta encoding suits sorted times.

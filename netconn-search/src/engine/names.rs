@@ -32,7 +32,9 @@ impl Names {
 
     /// Returns the names that can only be fields, which are worth a read of the files if the index has none of them.
     pub(crate) fn rare(&self) -> BTreeSet<String> {
+        // `a.x` of a join is a column of side `a`, so looking for it in the files would read them all for nothing.
         let side = |name: &str| name.split_once('.').is_some_and(|(alias, _)| self.made.contains(alias));
+        // After `transpose` or `dataset` every unknown name may be a column, and none is worth a read.
         let rare = self.used.difference(&self.made).filter(|name| !self.open && !side(name));
         rare.cloned().collect()
     }
@@ -44,14 +46,17 @@ impl Names {
             self.used.extend(facts.reads.into_iter().map(text));
             if let CommandKind::Join { .. } = command.kind {
                 // Sides without a name are called a, b, c.
+                // One letter more than queries: the rows before the command may be a side as well.
                 let letters = (b'a'..=b'z').take(facts.queries.len() + 1);
                 self.made.extend(letters.map(|letter| char::from(letter).to_string()));
             }
             self.made.extend(facts.aliases.into_iter().map(text));
             facts.queries.into_iter().for_each(|query| self.add(query));
             match facts.columns {
+                // The columns of its queries were added with the queries.
                 ColumnsAfter::Kept | ColumnsAfter::OfQueries => {}
                 ColumnsAfter::Added(columns) | ColumnsAfter::Only(columns) | ColumnsAfter::Grouped(columns) => {
+                    // `columns x` makes no new name: `x` may still be a field that only the files know.
                     self.made.extend(columns.into_iter().filter(is_new).map(|column| column.name.into_owned()));
                 }
                 ColumnsAfter::Partly(_) => self.open = true,
@@ -92,7 +97,10 @@ fn asks_for_time(name: &str, arguments: &[Expr]) -> bool {
     match PlainId::by_name(name) {
         Some(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan) => true,
         Some(PlainId::Timebucket) => match arguments.last().map(|width| &width.kind) {
+            // A width that is written out needs no searched time; `auto` and a number of buckets do.
             Some(ExprKind::Text(width)) => !matches!(duration::bucket(width), Some(Bucket::Every(_))),
+            // In doubt the time is asked for: that costs a query for the first and the last event, while lacking it is
+            // an error.
             _ => true,
         },
         _ => false,

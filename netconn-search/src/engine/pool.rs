@@ -52,6 +52,7 @@ impl MemoryPool for SearchPool {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        // `grow` never refuses in any pool; DataFusion uses it where an operator cannot spill.
         self.0.grow(reservation, additional);
     }
 

@@ -38,6 +38,7 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(SkipRule { rule: PushDownFilter::new(), leaves: filters_whole }),
     ];
     for own in own {
+        // Rules are replaced where they stand: their order is part of what makes the optimizer end.
         for rule in rules.iter_mut().filter(|rule| rule.name() == own.name()) {
             *rule = Arc::clone(&own);
         }
@@ -49,6 +50,7 @@ pub(crate) fn logical() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 /// statistics of row counts.
 pub(crate) fn physical() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
+    // Without that rule in a later DataFusion the barrier comes first, which is safe but loses statistics.
     let sorting = rules.iter().position(|rule| rule.name() == EnsureRequirements::new().name()).unwrap_or(0);
     rules.insert(sorting, Arc::new(Fences));
     rules
@@ -125,6 +127,7 @@ struct OrderBarrier {
 impl OrderBarrier {
     fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::clone(input.properties());
+        // Partitioning and boundedness stay those of the input; only order and equalities are forgotten.
         let properties = properties.with_eq_properties(EquivalenceProperties::new(input.schema()));
         Self { input, properties: Arc::new(properties) }
     }
@@ -153,6 +156,7 @@ impl ExecutionPlan for OrderBarrier {
         &self,
         _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
+        // The step has no expressions of its own.
         Ok(TreeNodeRecursion::Continue)
     }
 
@@ -178,6 +182,7 @@ impl ExecutionPlan for OrderBarrier {
         parent_filters: Vec<Arc<dyn PhysicalExpr>>,
         _: &ConfigOptions,
     ) -> Result<FilterDescription> {
+        // Rows pass unchanged, so conditions may pass too; the default of this method stops them here.
         FilterDescription::from_children(parent_filters, &self.children())
     }
 

@@ -110,18 +110,23 @@ impl Search {
     ///
     /// A path cannot be read, there is nothing to search, or the query cannot be planned.
     pub async fn run(&self, query: &Query) -> Result<Answer> {
+        // Losses are counted before the first row, so that an answer is never shown as complete while it is not known
+        // to be.
         let prepared = self.prepare_aside(query, false).await?;
         let progress = Arc::clone(prepared.planner.events.progress());
         progress.lost(lost(&prepared.planner, self.range.as_ref()).await?);
         progress.runs(&prepared.plan);
         let schema = prepared.plan.schema();
+        // An error about memory names the limit.
         let memory = self.memory;
         let stream = execute_stream(prepared.plan, prepared.planner.state.task_ctx())?;
         let batches = stream.map_err(move |error| SearchError::engine(error, memory));
         let batches = match prepared.default_limit {
+            // The plan gives one row more than is shown; the last one is only counted.
             true => cut(batches, self.max_rows, Arc::clone(&progress)).boxed(),
             false => batches.boxed(),
         };
+        // All planning is done here, subqueries included, so no warning is added later.
         let warnings = prepared.planner.planning.warnings();
         Ok(Answer { schema, batches, warnings, progress })
     }
@@ -138,6 +143,7 @@ impl Search {
         progress.runs(&prepared.plan);
         watch(&progress);
         let mut stream = execute_stream(Arc::clone(&prepared.plan), prepared.planner.state.task_ctx())?;
+        // The rows are read and dropped: metrics exist only for a plan that has run.
         while let Some(batch) = stream.next().await {
             batch.map_err(|error| SearchError::engine(error, self.memory))?;
         }
@@ -150,16 +156,20 @@ impl Search {
     /// Plans on a thread of the runtime, because its stack is large enough.
     async fn prepare_aside(&self, query: &Query, dry: bool) -> Result<Prepared> {
         let (search, query) = (self.clone(), query.clone());
+        // Spawned even for a small plan: the thread that waits may belong to a caller's runtime or be the main thread.
         let planning = tokio::spawn(async move { search.prepare(&query, dry).await });
         planning.await.map_err(|error| SearchError::Engine(DataFusionError::External(Box::new(error))))?
     }
 
     async fn prepare(&self, query: &Query, dry: bool) -> Result<Prepared> {
+        // A session for each query: it has the memory that the query may use.
         let state = Arc::new(session(self.memory)?);
         let database = match &self.geo_database {
             Some(path) => Some(Arc::new(geography::open(path)?)),
             None => None,
         };
+        // Files are chosen once, for the searched time and for all that `compare` looks at; the plan filters by time
+        // itself.
         let files = self.range.as_ref().map(|range| {
             let (back, ahead) = reach(query, range);
             range.start.saturating_add(back)..range.end.saturating_add(ahead)
@@ -169,9 +179,11 @@ impl Search {
         self.range.iter().for_each(|range| events.note_beginning(range));
         let time = match &self.range {
             Some(range) => Some(range.clone()),
+            // Costs a query of its own, so only if a function asks.
             None if used.asks_for_time => edges(&events, &state).await?,
             None => None,
         };
+        // A clock before 1970 counts as 1970; one beyond 2262 does not fit into nanoseconds of 64 bits.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let planner = Planner {
             events: Arc::new(events),
@@ -206,8 +218,10 @@ fn cut(
     max: u64,
     progress: Arc<SearchProgress>,
 ) -> impl Stream<Item = Result<RecordBatch>> {
+    // More rows than memory can address is no limit.
     let mut left = usize::try_from(max).unwrap_or(usize::MAX);
     batches.map_ok(move |batch| {
+        // At most one row is cut off, as the plan has a limit of one more.
         if batch.num_rows() > left {
             progress.cut();
         }
@@ -219,9 +233,11 @@ fn cut(
 
 /// Returns the times of the first and the last event; `None` if there are no events.
 async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range<i64>>> {
+    // A table apart, so that this query does not add to the counters of the search.
     let table = provider_as_source(Arc::new(events.apart()));
     let time = || rows_column(Field::EventTime.info().name);
     let plan = LogicalPlanBuilder::scan("edges", table, None)?
+        // Minimum and maximum of the time come from the statistics of the files where these have them.
         .aggregate(
             Vec::<datafusion::logical_expr::Expr>::new(),
             [min(time()).alias("first"), max(time()).alias("last")],
@@ -237,6 +253,7 @@ async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range
 
 /// Counts the lost events of the range that Parquet files report. Few files have such reports; the others are not read.
 async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
+    // Lines need no query: their readers count losses as they pass.
     let Some(events) = planner.events.with_losses() else { return Ok(0) };
     let state: &SessionState = &planner.state;
     let table = provider_as_source(Arc::new(events));
@@ -244,6 +261,7 @@ async fn lost(planner: &Planner, range: Option<&Range<i64>>) -> Result<u64> {
     let mut condition = field(Field::EventType).eq(lit(losses::KIND));
     // Events that another output has lost are in the history.
     let output = field(Field::LossOutput);
+    // Without an output the loss was before all of them.
     condition = condition.and(output.clone().is_null().or(output.eq(lit(segment_name::HISTORY))));
     if let Some(range) = range {
         // A loss is reported when it is over; its own time decides whether it is in the range.

@@ -31,12 +31,14 @@ pub fn runtime() -> io::Result<Runtime> {
 /// Creates a session that uses at most this many bytes of memory, and files in the system's temporary folder beyond
 /// that.
 pub(crate) fn session(memory: usize) -> Result<SessionState> {
+    // Footers are not counted by the pool, so their share is taken from it.
     let footers = memory / FOOTERS;
     let pool = TrackConsumersPool::new(SearchPool::new(memory - footers), NAMED);
     let runtime =
         RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_metadata_cache_limit(footers).build_arc()?;
     let mut config = SessionConfig::new();
     let options = config.options_mut();
+    // Queries are planned without SQL, so no catalogue of tables is needed.
     options.catalog.create_default_catalog_and_schema = false;
     // Sorts and groups reserve this much for merging later, and several of them must fit into the memory.
     options.execution.sort_spill_reservation_bytes = (memory / 20).clamp(1024 * 1024, 10 * 1024 * 1024);
@@ -49,6 +51,7 @@ pub(crate) fn session(memory: usize) -> Result<SessionState> {
     // Optimizer rules look functions up by name.
     let aggregates = datafusion::functions_aggregate::all_default_aggregate_functions();
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    // An analyzer rule runs before all optimizer rules, which are what would copy the columns.
     let builder = builder.with_analyzer_rule(Arc::new(HideWideColumns));
     let builder = builder.with_optimizer_rules(rules::logical()).with_physical_optimizer_rules(rules::physical());
     Ok(builder.with_aggregate_functions(aggregates).build())

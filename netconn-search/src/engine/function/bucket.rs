@@ -45,6 +45,7 @@ impl ScalarUDFImpl for Bucket {
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let width = self.width;
         let times = normal(&arguments.args[0].to_array(arguments.number_rows)?)?;
+        // The two kinds that `event.time` and moments have are computed without a `Value` for each row.
         let buckets: Option<TimestampNanosecondArray> = match kind_of(times.data_type()) {
             ValueKind::Integer => {
                 let numbers = times.as_primitive::<Int64Type>();
@@ -55,9 +56,11 @@ impl ScalarUDFImpl for Bucket {
             }
             _ => None,
         };
+        // The zone is part of Arrow's type, and `return_type` promises UTC.
         if let Some(buckets) = buckets {
             return Ok(ColumnarValue::Array(Arc::new(buckets.with_timezone("UTC"))));
         }
+        // Texts and other kinds are read value by value, by the same rules as in `netconn-query`.
         let mut buckets = Column::new(ValueKind::Time);
         for row in 0..times.len() {
             let nanos = nanoseconds(&value_at(&times, row));

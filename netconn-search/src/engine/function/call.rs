@@ -47,11 +47,13 @@ impl Patterns for Kept {
 }
 
 fn cached<T: Clone>(cache: &Cache<T>, key: &str, make: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    // `make` is called while the cache is borrowed, so it must not look into the cache; the two callers only compile.
     let mut cache = cache.borrow_mut();
     if let Some(value) = cache.get(key) {
         return value.clone();
     }
     let value = make(key);
+    // Failures are kept too: a column of texts that are no pattern would be compiled again for each row.
     cache.insert(key.to_owned(), value.clone());
     value
 }
@@ -66,6 +68,7 @@ struct Scalar {
 
 impl PartialEq for Scalar {
     fn eq(&self, other: &Self) -> bool {
+        // The database is left out: a search has at most one, so it cannot differ between calls.
         self.function == other.function
     }
 }
@@ -80,10 +83,13 @@ impl Hash for Scalar {
 
 /// Returns a call of a function.
 pub(crate) fn call(function: RowFunction, database: Option<&Database>, arguments: Vec<Expr>) -> Expr {
+    // `variadic_any` demands at least one argument.
     let signature = match arguments.is_empty() {
         true => Signature::nullary(Volatility::Immutable),
         false => Signature::variadic_any(Volatility::Immutable),
     };
+    // Immutable for every function: the optimizer may then evaluate calls of literals once, in `invoke_with_args` with
+    // scalars.
     ScalarUDF::from(Scalar { function, signature, database: database.cloned() }).call(arguments)
 }
 
@@ -102,17 +108,21 @@ impl ScalarUDFImpl for Scalar {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        // DataFusion expects a scalar for scalars when it folds constants.
         let all_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if all_scalar { 1 } else { arguments.number_rows };
         let mut columns: Vec<(ArrayRef, bool)> = Vec::with_capacity(arguments.args.len());
         for argument in &arguments.args {
+            // A scalar is not repeated for each row: it stays a column of one row, which `value_at` reads at place 0.
             columns.push(match argument {
                 ColumnarValue::Array(array) => (normal(array)?, false),
                 ColumnarValue::Scalar(value) => (normal(&value.to_array()?)?, true),
             });
         }
+        // Patterns live for one batch. They cannot live in `self`, which threads share, without a lock.
         let kept = Kept::default();
         let mut result = Column::new(kind_of(arguments.return_field.data_type()));
+        // One buffer for all rows saves an allocation for each.
         let mut values = Vec::with_capacity(columns.len());
         for row in 0..rows {
             values.clear();
@@ -123,6 +133,7 @@ impl ScalarUDFImpl for Scalar {
                 (Run::Geography(place), Some(database)) => {
                     geography::look_up(database, place, &values[0], values.get(1))
                 }
+                // The planner refuses such a call without a database, so no query gets here.
                 (Run::Geography(_), None) => Value::Null,
             });
         }

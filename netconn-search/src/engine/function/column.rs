@@ -21,10 +21,12 @@ pub(crate) fn kind_of(data_type: &DataType) -> ValueKind {
     match data_type {
         DataType::Null => ValueKind::Null,
         DataType::Boolean => ValueKind::Bool,
+        // Files of other programs have all widths. The order of the two guards matters: integers are numeric as well.
         integer if integer.is_integer() => ValueKind::Integer,
         number if number.is_numeric() => ValueKind::Number,
         DataType::Timestamp(..) => ValueKind::Time,
         DataType::List(field) | DataType::LargeList(field) => ValueKind::list(kind_of(field.data_type())),
+        // Dictionaries, other string types and whatever else files contain are cast to texts.
         _ => ValueKind::Text,
     }
 }
@@ -36,6 +38,7 @@ pub(crate) fn data_type(kind: ValueKind) -> DataType {
         ValueKind::Bool => DataType::Boolean,
         ValueKind::Integer => DataType::Int64,
         ValueKind::Number => DataType::Float64,
+        // Views share the buffers of the file's pages, so a filter copies no texts.
         ValueKind::Text => DataType::Utf8View,
         ValueKind::Time => DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
         ValueKind::List(element) => DataType::List(Arc::new(Field::new_list_field(data_type(*element), true))),
@@ -57,9 +60,11 @@ pub(crate) fn value_at(column: &ArrayRef, row: usize) -> Value<'_> {
         }
         DataType::List(_) => {
             let values = column.as_list::<i32>().value(row);
+            // The array of this row lives only here, so its texts cannot be borrowed.
             let list = (0..values.len()).map(|place| value_at(&values, place).into_owned()).collect();
             Value::List(list)
         }
+        // `normal` has left only the types above, and `Null`.
         _ => Value::Null,
     }
 }
@@ -67,6 +72,7 @@ pub(crate) fn value_at(column: &ArrayRef, row: usize) -> Value<'_> {
 /// Converts a column to the type of its kind, so that [`value_at`] can read it.
 pub(crate) fn normal(column: &ArrayRef) -> Result<ArrayRef> {
     let wanted = data_type(kind_of(column.data_type()));
+    // Nothing can be cast to `Null`, and a column of that kind is never read.
     if *column.data_type() == wanted || wanted == DataType::Null {
         return Ok(Arc::clone(column));
     }
@@ -103,6 +109,8 @@ impl Column {
     pub(crate) fn push(&mut self, value: Value<'_>) {
         match self {
             Self::Null(rows) => *rows += 1,
+            // The same conversions as in `Value::kept_as`, so that the evaluator of single events gives the same
+            // verdict.
             Self::Bool(builder) => builder.append_option(match value {
                 Value::Null => None,
                 Value::Text(text) => text.parse().ok(),
@@ -118,8 +126,10 @@ impl Column {
                 let values = match value {
                     Value::List(values) => Some(values),
                     Value::Null => None,
+                    // As in `Value::kept_as`: a single value becomes an array of one.
                     single => Some(vec![single]),
                 };
+                // A missing array and an empty one both have length 0 in Arrow, so `there` tells them apart.
                 lengths.push(values.as_ref().map(Vec::len));
                 for value in values.into_iter().flatten() {
                     items.push(value);
@@ -141,6 +151,7 @@ impl Column {
                 let (kind, items, lengths) = *list;
                 let items = items.finish();
                 let offsets = OffsetBuffer::from_lengths(lengths.iter().map(|length| length.unwrap_or(0)));
+                // Arrow wants a length for missing rows too, and a bitmap beside it.
                 let there = NullBuffer::from_iter(lengths.iter().map(Option::is_some));
                 let field = Arc::new(Field::new_list_field(data_type(kind), true));
                 Arc::new(ListArray::new(field, offsets, items, Some(there)))

@@ -27,11 +27,13 @@ pub(crate) fn look_up<'a>(
     language: Option<&Value<'_>>,
 ) -> Value<'a> {
     let address: Option<IpAddr> = value.text().and_then(|text| address(&text));
+    // An address that the database lacks and an entry that cannot be decoded look the same to a query: missing.
     let Some(city) = address.and_then(|address| reader.lookup(address).ok()?.decode::<geoip2::City<'_>>().ok()?) else {
         return Value::Null;
     };
     let language = language.and_then(Value::text);
     let name = |names: &geoip2::Names<'_>| {
+        // The format has these eight languages and no others. An unknown code gets English rather than nothing.
         let name = match language.as_deref() {
             Some("de") => names.german,
             Some("es") => names.spanish,
@@ -45,6 +47,7 @@ pub(crate) fn look_up<'a>(
         name.map_or(Value::Null, Value::owned)
     };
     let code = |code: Option<&str>| code.map_or(Value::Null, Value::owned);
+    // Subdivisions go from large to small; the first is the state.
     let state = city.subdivisions.first();
     match place {
         Place::Country => name(&city.country.names),

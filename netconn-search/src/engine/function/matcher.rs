@@ -30,6 +30,7 @@ struct Matcher {
 
 impl PartialEq for Matcher {
     fn eq(&self, other: &Self) -> bool {
+        // `Regex` has no equality, and the name contains the pattern.
         self.name == other.name
     }
 }
@@ -63,6 +64,7 @@ impl ScalarUDFImpl for Matcher {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let texts = normal(&arguments.args[0].to_array(arguments.number_rows)?)?;
+        // The planner passes texts only, and `normal` makes views of all of them.
         let Some(texts) = texts.as_string_view_opt() else {
             return Err(DataFusionError::Internal(format!("{} is no text", texts.data_type())));
         };

@@ -88,17 +88,20 @@ impl ScalarUDFImpl for Whole {
         let argument = |place: usize| arguments.args[place].to_array(arguments.number_rows);
         let both = |work: fn(&dyn Datum, &dyn Datum) -> std::result::Result<ArrayRef, ArrowError>| {
             let (left, right) = (normal(&argument(0)?)?, normal(&argument(1)?)?);
+            // Arrow's kernels check for overflow; a plain `+` of DataFusion would wrap.
             work(&left.as_ref(), &right.as_ref()).map_err(beyond)
         };
         let result = match self.work {
             Work::Add => both(numeric::add)?,
             Work::Subtract => both(numeric::sub)?,
             Work::Summand => {
+                // Columns of other programs' files may be narrower; for `Int64` this copies nothing.
                 let numbers = cast(&argument(0)?, &DataType::Int64)?;
                 let wide = numbers.as_primitive::<Int64Type>().unary::<_, Decimal128Type>(i128::from);
                 Arc::new(wide.with_data_type(SUM))
             }
             Work::Total => {
+                // A safe cast would turn a sum that does not fit into a missing value.
                 let options = CastOptions { safe: false, ..CastOptions::default() };
                 cast_with_options(&argument(0)?, &DataType::Int64, &options).map_err(beyond)?
             }

@@ -105,6 +105,7 @@ impl Scope<'_> {
         condition: Option<&ast::Expr>,
         span: Span,
     ) -> Result<Aggregate> {
+        // The checker reports it too, but nothing forces a caller to check a query before it is planned.
         if let Some(message) = id.info().wrong_count(arguments.len()) {
             return Err(SearchError::query(message, span));
         }
@@ -114,6 +115,7 @@ impl Scope<'_> {
             // Only `count` may have no argument: it counts all rows then.
             return Ok(plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), ValueKind::Integer));
         };
+        // The argument of `count` is a condition, so it must not be planned as a value.
         let value = match id {
             AggregateId::Count => Operand::null(),
             _ => self.value(first)?,
@@ -125,9 +127,11 @@ impl Scope<'_> {
             }
             AggregateId::Sum => {
                 let value = match value.kind {
+                    // `case` counts a missing truth value as false, as conditions do.
                     ValueKind::Bool => Operand::new(case(value.expr, lit(1_i64), lit(0_i64)), ValueKind::Integer),
                     _ => value.numeric(),
                 };
+                // Whole numbers are summed as `Decimal128` (see `whole`), a type that no other part of the plan knows.
                 let conversion = (value.kind == ValueKind::Integer).then_some(ResultConversion::Total);
                 Aggregate {
                     expr: AggregateInput::of(summand(&value), filter).call(sum_udaf()),
@@ -155,6 +159,7 @@ impl Scope<'_> {
                 let value =
                     if matches!(value.kind, ValueKind::Text | ValueKind::Integer) { value.expr } else { value.text() };
                 plain(
+                    // DataFusion counts without a sign; whole numbers of the language have one.
                     cast(AggregateInput::of(value, filter).call(approx_distinct_udaf()), ValueKind::Integer),
                     ValueKind::Integer,
                 )
@@ -195,7 +200,10 @@ impl Scope<'_> {
             }
             AggregateId::MinBy | AggregateId::MaxBy => {
                 let by = comparable(self.value(arguments.get(1).unwrap_or(first))?);
+                // A row without `by` has neither the smallest nor the largest one, even if no row has one.
                 let filter = Some(and_also(filter, is_present(&by)));
+                // Rows with the same `by` are taken in their own order, so that the answer does not depend on
+                // partitions.
                 let order =
                     ordering(std::iter::once(by.expr.sort(id == AggregateId::MinBy, false)).chain(self.order()));
                 plain(AggregateInput::of(value.expr, filter).ordered(order).call(first_value_udaf()), value.kind)
@@ -221,6 +229,7 @@ impl Scope<'_> {
     fn value_and_share(&self, arguments: &[ast::Expr], span: Span) -> Result<(Operand, f64)> {
         let wrong = || SearchError::query("this takes a share from 0 to 100 and a value: pct(95, x)", span);
         let [first, second] = arguments else { return Err(wrong()) };
+        // Of two numbers the first is the share, as in `pct`.
         let (share, value) = match (&first.kind, &second.kind) {
             (ExprKind::Number(share), _) => (*share, second),
             (_, ExprKind::Number(share)) => (*share, first),
@@ -250,6 +259,7 @@ impl Scope<'_> {
         // With distinct values DataFusion allows only an order by the values themselves.
         let order = if distinct { vec![value.expr.clone().sort(true, false)] } else { self.order() };
         let given = AggregateInput { distinct, ..AggregateInput::of(value.expr, filter).ordered(order) };
+        // The number of elements is applied behind the aggregate, because `array_agg` has no limit.
         let conversion = match (id, arguments.get(1).map(|count| &count.kind)) {
             (AggregateId::Hacklist, _) => Some(ResultConversion::Call(HACKLIST, None)),
             (_, None) => None,
@@ -283,6 +293,7 @@ impl Scope<'_> {
 
     /// Orders by event time, then by the nanosecond timestamp, using hidden columns where the visible ones are gone.
     fn by_time(&self, newest_first: bool) -> Vec<SortExpr> {
+        // Behind `columns` the times may be visible no longer, but the default order still has them as hidden columns.
         if !self.rows.events && matches!(self.rows.order, RowOrder::Default(_)) {
             let mut order = self.rows.following();
             order.iter_mut().for_each(|key| key.asc = !newest_first);
@@ -329,6 +340,7 @@ impl Aggregate {
 }
 
 fn percentile(value: Operand, share: f64, filter: Option<Expr>) -> Aggregate {
+    // `percentile_cont` interpolates between two values, so whole numbers become floats first.
     let number = value.number();
     let given = AggregateInput {
         arguments: vec![number.clone(), lit(share)],

@@ -32,6 +32,8 @@ const SECOND: i64 = 1_000_000_000;
 impl Scope<'_> {
     /// Plans a call.
     pub(crate) fn call(&self, name: &str, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
+        // Aggregates and functions over rows have been replaced by columns before an expression is planned, so only
+        // plain functions are valid here.
         let Some(id) = PlainId::by_name(name) else {
             let message = format!("there is no function '{name}' here");
             return Err(SearchError::query(message, span));
@@ -45,6 +47,7 @@ impl Scope<'_> {
             Code::Planned(Planned::QueryStart) => return moment(self.range(span)?.0, arguments),
             Code::Planned(Planned::QueryEnd) => return moment(self.range(span)?.1, arguments),
             Code::Planned(Planned::QuerySpan) => return self.span(arguments, span),
+            // One moment for the whole query, so that all rows are compared with the same one.
             Code::Planned(Planned::Now) => return Ok(time(self.planner.now)),
             Code::Planned(Planned::Lambda(how)) => return lambda::call(self, how, name, arguments, span),
         };
@@ -60,12 +63,14 @@ impl Scope<'_> {
             },
             _ => None,
         };
+        // A pattern from a column can only be tried row by row; one that is written out is reported before the search.
         if function.has_regex
             && let Some(ast::Expr { kind: ExprKind::Text(regex), span }) = arguments.get(1)
         {
             pattern::check(regex, *span)?;
         }
         let operands = arguments.iter().map(|argument| self.value(argument)).collect::<Result<Vec<_>>>()?;
+        // DataFusion's own `lower` works on whole columns.
         if id == PlainId::Lower && operands[0].kind == ValueKind::Text {
             return Ok(Operand::new(lowercase(operands[0].expr.clone()), ValueKind::Text));
         }
@@ -78,6 +83,7 @@ impl Scope<'_> {
     fn timebucket(&self, arguments: &[ast::Expr], span: Span) -> Result<Operand> {
         let event_time = || {
             let name = Field::EventTime.info().name;
+            // Without a time every row would silently be in one bucket, the missing one.
             if self.rows.resolve(name).is_none() && !self.names.contains_key(name) {
                 self.planner
                     .warn(format!("timebucket finds no {name} here: keep it in columns, or name a time"), Some(span));
@@ -92,6 +98,7 @@ impl Scope<'_> {
         };
         let bucket = match &width.kind {
             ExprKind::Text(text) => duration::bucket(text).ok_or_else(wrong)?,
+            // `timebucket(auto)` is accepted without quotes, so `auto` arrives as a field.
             ExprKind::Field(word) if word == "auto" => Bucket::Auto,
             ExprKind::Number(count) => duration::bucket_count(*count).ok_or_else(wrong)?,
             _ => return Err(wrong()),
@@ -100,10 +107,13 @@ impl Scope<'_> {
             Bucket::Every(width) => width,
             Bucket::Count(count) => {
                 let (start, end) = self.range(span)?;
+                // A range shorter than the number of buckets would give a width of 0.
                 (end.saturating_sub(start) / i64::from(count)).max(1)
             }
             Bucket::Auto => {
                 let (start, end) = self.range(span)?;
+                // The smallest round width that makes no more than `BUCKETS`; ranges of more than five years get more
+                // of the largest.
                 let least = end.saturating_sub(start) / BUCKETS;
                 ROUND.iter().map(|seconds| seconds * SECOND).find(|width| *width >= least).unwrap_or(ROUND[16] * SECOND)
             }
@@ -114,6 +124,7 @@ impl Scope<'_> {
     /// Returns the searched time in nanoseconds.
     fn range(&self, span: Span) -> Result<(i64, i64)> {
         match &self.planner.time {
+            // Milliseconds become nanoseconds. An open end is a very large number, which saturates.
             Some(range) => Ok((range.start.saturating_mul(1_000_000), range.end.saturating_mul(1_000_000))),
             None => {
                 let message = "this needs a searched time: give one with --since or --last";

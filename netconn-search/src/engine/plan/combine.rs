@@ -42,6 +42,7 @@ pub(crate) async fn join(
     on: &[JoinKey],
     span: Span,
 ) -> Result<Rows> {
+    // Each side uses up a letter, also one with a name of its own: letters say the place, as in the checker.
     let letters = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
     let mut named = Vec::new();
     let mut letters = letters.into_iter();
@@ -59,12 +60,15 @@ pub(crate) async fn join(
     };
     let mut aliases = vec![alias.clone()];
     rows.aliases = rows.columns.iter().map(|name| (format!("{alias}.{name}"), name.clone())).collect();
+    // A joined row is no event any more: `a.x` may be meant where `x` alone would have been a field.
     rows.events = false;
     for side in named {
         let keys = keys(&rows, &aliases, &side, on, span)?;
         aliases.push(side.alias.clone());
+        // Sides are joined one by one, so a key may name any side before the one that is being added.
         rows = pair(planner, &rows, side, kind, all, &keys)?;
     }
+    // What a side says about its own number of rows does not hold for the pairs.
     rows.shown = ShownRows::Default;
     Ok(rows)
 }
@@ -73,6 +77,8 @@ pub(crate) async fn join(
 fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span) -> Result<Vec<(String, String)>> {
     let left = |name: &str| rows.resolve(name);
     let right = |name: &str| {
+        // The own alias decides first, then a name that belongs to another side is refused, and only then a plain name
+        // is tried: a field such as `src.ip.address` begins like an alias.
         let own = name.strip_prefix(side.alias.as_str()).and_then(|rest| rest.strip_prefix('.'));
         own.and_then(|own| side.rows.resolve(own)).or_else(|| {
             let other = aliases.iter().any(|alias| name.starts_with(&format!("{alias}.")));
@@ -84,6 +90,7 @@ fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span
         let pair = match &key.right {
             None => left(&key.left.text).zip(right(&key.left.text)),
             Some(other) => {
+                // `on b.y = a.x` means the same as `on a.x = b.y`.
                 let forward = left(&key.left.text).zip(right(&other.text));
                 forward.or_else(|| left(&other.text).zip(right(&key.left.text)))
             }
@@ -95,6 +102,7 @@ fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span
             None => return Err(missing(&key.left)),
         }
     }
+    // A natural join: all columns that both sides show.
     if on.is_empty() {
         pairs = rows
             .columns
@@ -103,6 +111,7 @@ fn keys(rows: &Rows, aliases: &[String], side: &Side, on: &[JoinKey], span: Span
             .map(|name| (name.clone(), name.clone()))
             .collect();
     }
+    // A join without keys would pair every row with every other.
     if pairs.is_empty() {
         let message = "these queries have no column in common: say what has to be equal, as in on a.x = b.y";
         return Err(SearchError::query(message, span));
@@ -142,6 +151,7 @@ fn pair(
         // A plain join takes the first row of each key.
         let on: Vec<Expr> = keys.iter().map(|(_, key)| column(key)).collect();
         let sort = ordering(on.iter().map(|key| key.clone().sort(true, false)).chain(following_order(&other)));
+        // Hidden columns stay, because the order of the side may need them.
         let everything: Vec<Expr> =
             other.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
         other.plan = LogicalPlanBuilder::from(other.plan).distinct_on(on, everything, Some(sort))?.build()?;
@@ -156,9 +166,11 @@ fn pair(
     let mut converted = Vec::new();
     for (left, right) in keys {
         let (left_kind, right_kind) = (rows.kind(left), other.kind(right));
+        // DataFusion compares keys of one type only, so both become the kind that holds both.
         let common = left_kind.with(right_kind);
         let key = planner.planning.hidden();
         expressions.push(Operand::new(column(right), right_kind).to(common).alias(&key));
+        // Keys of the next side always get hidden columns of their own: the visible column keeps its kind.
         pairs.1.push(Column::new_unqualified(key));
         pairs.0.push(Column::new_unqualified(if common == left_kind {
             left.clone()
@@ -168,6 +180,7 @@ fn pair(
             key
         }));
     }
+    // The projection drops the hidden columns of the side: its order ends here.
     let right = LogicalPlanBuilder::from(other.plan).project(expressions)?.build()?;
     let how = match kind {
         JoinKind::Inner => JoinType::Inner,
@@ -181,6 +194,8 @@ fn pair(
     let mut aliases = rows.aliases.clone();
     for name in &other.columns {
         let renamed = &renamed[name];
+        // A key that is called the same on both sides is shown once. Behind an outer join it may be missing on either
+        // side, so the one that is there is taken.
         let same_key = keys.iter().any(|(left, right)| left == name && right == name);
         let shown = if same_key {
             if let Some((_, value)) = columns.iter_mut().find(|(column, _)| column == name) {
@@ -200,11 +215,14 @@ fn pair(
             columns.push((name.clone(), column(renamed)));
             name.clone()
         };
+        // `alias.name` stays a way to name the column, under whichever name it is shown.
         aliases.insert(format!("{alias}.{name}"), shown);
     }
     let mut joined = joined.project(columns, &planner.planning)?;
+    // A visible column wins over an alias of the same name.
     aliases.retain(|name, _| !joined.columns.contains(name));
     joined.aliases = aliases;
+    // With several matches the keys of a group are no longer unique.
     joined.keys.clear();
     Ok(joined)
 }
@@ -215,6 +233,7 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
     for query in queries {
         sides.push(planner.query(query).await?);
     }
+    // Columns are in the order in which the sides name them; a kind grows until it holds the values of all sides.
     let mut kinds: Vec<(String, ValueKind)> = Vec::new();
     for side in &sides {
         for name in &side.columns {
@@ -225,6 +244,7 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
             }
         }
     }
+    // Only unordered events stay events: all others keep the order of the queries and the order within each.
     let events = sides.iter().all(|side| side.events && side.order == RowOrder::None);
     let (number, rank) = (planner.planning.hidden(), planner.planning.hidden());
     let shown = match sides.iter().any(|side| side.shown == ShownRows::Default) {
@@ -234,12 +254,14 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
     };
     let mut union: Option<LogicalPlanBuilder> = None;
     for (place, side) in sides.into_iter().enumerate() {
+        // A union of DataFusion keeps no order, so each row carries the number of its side and its place there.
         let place = i64::try_from(place).unwrap_or(i64::MAX);
         let order = side.sort_expressions();
         let plan = LogicalPlanBuilder::from(side.plan.clone());
         let (plan, rank_value) = if order.is_empty() {
             (plan, lit(ScalarValue::Int64(None)))
         } else {
+            // A running count gives the place. `None` means unbounded.
             let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
             let frame = WindowFrame::new_bounds(WindowFrameUnits::Rows, start, WindowFrameBound::CurrentRow);
             let place_in_side = window(count_udaf(), lit(1_i64), order, frame).alias(&rank);
@@ -247,6 +269,7 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
         };
         let mut expressions: Vec<Expr> = Vec::with_capacity(kinds.len() + 2);
         for (name, kind) in &kinds {
+            // A column that is always missing has no type that a union could match.
             let kind = if *kind == ValueKind::Null { ValueKind::Text } else { *kind };
             let value = if side.columns.contains(name) {
                 Operand::new(column(name), side.kind(name)).to(kind)
@@ -263,6 +286,7 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
             Some(union) => union.union(plan.build()?)?,
         });
     }
+    // Without any side there are all events. The parser demands a query, so only a hand-made tree gets here.
     let Some(union) = union else {
         return planner.query(&Query { filter: None, commands: Vec::new(), span: Span::default() }).await;
     };

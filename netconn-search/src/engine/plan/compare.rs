@@ -18,8 +18,10 @@ use super::operand::{Operand, binary, function};
 /// Plans `left op right`. The result may be missing, which counts as false.
 pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
     let operator = match op {
+        // Not DataFusion's `!=`, which is missing when one side is: both operators together would then lose rows.
         BinaryOp::NotEqual => return unequal(compare(BinaryOp::Equal, left, right)),
         BinaryOp::EqualAnyCase => {
+            // A literal is lowered once here and not for each row.
             let lower = |operand: Operand| match operand.literal_text() {
                 Some(text) => Operand::from_text(&text.to_lowercase()),
                 None if operand.kind == ValueKind::Text => Operand::new(lowercase(operand.expr), ValueKind::Text),
@@ -31,25 +33,31 @@ pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
         BinaryOp::LessOrEqual => Operator::LtEq,
         BinaryOp::Greater => Operator::Gt,
         BinaryOp::GreaterOrEqual => Operator::GtEq,
+        // The parser makes comparisons of no other operators.
         _ => Operator::Eq,
     };
     let equal = operator == Operator::Eq;
+    // `event.time` has to stay a plain column, compared with a plain number: only then can files and row groups be
+    // skipped. Whether to round up depends on the side: `t >= x.5` and `t < x.5` both mean the next millisecond.
     let (left, right) = match (is_milliseconds(&left), is_milliseconds(&right)) {
         (true, false) => (left, in_milliseconds(right, matches!(operator, Operator::GtEq | Operator::Lt), equal)),
         (false, true) => (in_milliseconds(left, matches!(operator, Operator::LtEq | Operator::Gt), equal), right),
         _ => (left, right),
     };
     match (left.kind, right.kind) {
+        // Missing is equal to missing, and neither less nor greater than anything.
         (ValueKind::Null, ValueKind::Null) => lit(equal),
         (ValueKind::Null, _) if equal => Expr::IsNull(Box::new(right.expr)),
         (_, ValueKind::Null) if equal => Expr::IsNull(Box::new(left.expr)),
         (ValueKind::Null, _) | (_, ValueKind::Null) => lit(false),
         (ValueKind::Text, ValueKind::Text) => texts(operator, left, right),
         (ValueKind::Bool, ValueKind::Bool) => same(operator, left, right),
+        // Arrays have no order in Arrow, so their texts are compared.
         (ValueKind::List(_), _) | (_, ValueKind::List(_)) => {
             let (left, right) = (left.text(), right.text());
             same(operator, Operand::new(left, ValueKind::Text), Operand::new(right, ValueKind::Text))
         }
+        // Of two columns nobody knows whether the texts are words or numbers; `true` as a word is what files have.
         (ValueKind::Text, ValueKind::Bool) | (ValueKind::Bool, ValueKind::Text)
             if equal && left.literal_text().is_none() && right.literal_text().is_none() =>
         {
@@ -77,6 +85,8 @@ pub(crate) fn lowercase(expr: Expr) -> Expr {
 
 /// Compares values of one kind; two missing ones are equal.
 fn same(operator: Operator, left: Operand, right: Operand) -> Expr {
+    // A literal is never missing, so a plain `=` is enough, and only a plain one is checked against Parquet's
+    // statistics.
     let literal = left.is_literal() || right.is_literal();
     let operator = if operator == Operator::Eq && !literal { Operator::IsNotDistinctFrom } else { operator };
     binary(left.expr, operator, right.expr)
@@ -88,7 +98,9 @@ fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
         (false, true) => (moment(left), right),
         _ => (left, right),
     };
+    // A literal that is no address cannot make a pair of addresses, so the slow function is not needed.
     let maybe_address = |operand: &Operand| operand.literal_text().is_none_or(|text| address(text).is_some());
+    // Equality is of texts: events have one form for each address.
     if operator == Operator::Eq || !maybe_address(&left) || !maybe_address(&right) {
         return same(operator, left, right);
     }
@@ -114,7 +126,9 @@ fn in_milliseconds(operand: Operand, up: bool, equal: bool) -> Operand {
         _ => operand.literal_text().and_then(parse_moment),
     };
     let Some(nanos) = nanos else { return operand };
+    // Euclidean, because moments before 1970 are negative and have to be rounded the same way.
     let between = nanos.rem_euclid(1_000_000) != 0;
+    // Unchanged, the moment is compared in nanoseconds, and no millisecond equals it.
     if between && equal {
         return operand;
     }
@@ -145,10 +159,12 @@ fn literal_as(text: Operand, kind: ValueKind) -> Operand {
             "false" => Operand::new(lit(false), ValueKind::Bool),
             _ => text,
         },
+        // A text that is no moment may still be a number of seconds, which the last branch reads.
         ValueKind::Time if parse_moment(literal).is_some() => {
             let zone = Some("UTC".into());
             Operand::new(lit(ScalarValue::TimestampNanosecond(parse_moment(literal), zone)), ValueKind::Time)
         }
+        // Whole numbers first: a float would lose digits beyond 2^53.
         _ => match literal.trim().parse::<i64>() {
             Ok(number) => Operand::new(lit(number), ValueKind::Integer),
             Err(_) => parse_number(literal).map_or(text, Operand::from_number),
@@ -159,6 +175,7 @@ fn literal_as(text: Operand, kind: ValueKind) -> Operand {
 /// Compares values of which at most one is a text. A text that is no number is not equal to a number, nor less, nor
 /// greater.
 fn numbers(operator: Operator, left: Operand, right: Operand) -> Expr {
+    // `literal_as` has turned every text that is a number into one.
     if left.literal_text().is_some() || right.literal_text().is_some() {
         return lit(false);
     }
@@ -166,6 +183,7 @@ fn numbers(operator: Operator, left: Operand, right: Operand) -> Expr {
         return same(operator, left, right);
     }
     let missing = |operand: &Operand| Expr::IsNull(Box::new(operand.expr.clone()));
+    // Conversions may make missing values of texts, so the test for missing is about the values before them.
     let both_missing = (operator == Operator::Eq && !left.is_literal() && !right.is_literal())
         .then(|| binary(missing(&left), Operator::And, missing(&right)));
     let (left, right) = if moments(&left, &right) || moments(&right, &left) {

@@ -33,10 +33,12 @@ struct CollectedAggregates<'a, 'b> {
 impl CollectedAggregates<'_, '_> {
     /// Replaces each aggregate of an expression by its hidden column.
     fn replace_aggregates(&mut self, expr: &ast::Expr) -> Result<ast::Expr> {
+        // Nothing inside an aggregate is searched: its arguments are about rows, not about groups.
         if let ExprKind::Call { name, arguments, condition, .. } = &expr.kind
             && let Some(id) = catalogue::aggregate(name, arguments.len())
         {
             let aggregate = self.scope.aggregate(id, arguments, condition.as_deref(), expr.span)?;
+            // The same aggregate twice, as in `x = count(), y = count() / 2`, is computed once.
             let known = self.aggregates.iter().find(|(_, known)| {
                 known.expr == aggregate.expr && known.conversion == aggregate.conversion && known.kind == aggregate.kind
             });
@@ -55,6 +57,7 @@ impl CollectedAggregates<'_, '_> {
             ExprKind::Call { name, arguments, .. } => catalogue::aggregate(name, arguments.len()).is_some(),
             _ => false,
         };
+        // Most expressions below have none, and are not rebuilt.
         if !expr.has(is_aggregate) {
             return Ok(expr);
         }
@@ -67,6 +70,7 @@ impl CollectedAggregates<'_, '_> {
 
 /// Plans `group aggregates by keys`.
 pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by: &[ast::Column]) -> Result<Rows> {
+    // Later steps find columns by their names, so names have to differ.
     let mut names = BTreeSet::new();
     for column in columns.iter().chain(by) {
         if !names.insert(column.label.as_str()) {
@@ -89,6 +93,7 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
         shown.push(column(&name).alias(&key.label));
         keys.push(value.to(kind).alias(name));
     }
+    // Aggregates are planned over the rows, then the expressions around them over the groups.
     let mut found = CollectedAggregates { scope: &scope, aggregates: Vec::new() };
     let mut results = Vec::with_capacity(columns.len());
     for column in columns {
@@ -103,10 +108,12 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     } else {
         plan.aggregate(keys, expressions)?
     };
+    // One projection gives the keys their names again.
     shown.extend(aggregates.iter().map(|(name, _)| column(name)));
     let columns_of_keys = by.iter().map(|key| key.label.clone()).collect();
     let grouped = Rows { shown: ShownRows::Decided, ..Rows::of(plan.project(shown)?.build()?, columns_of_keys) };
     let mut scope = Scope::new(planner, &grouped);
+    // The hidden columns of the aggregates are names of the second scope, with the conversion of each result.
     scope.names = aggregates.iter().map(|(name, found)| (name.clone(), found.result(name))).collect();
     let mut all: Vec<(String, Expr)> = by.iter().map(|key| (key.label.clone(), column(&key.label))).collect();
     for (result, column) in results.iter().zip(columns) {
@@ -114,6 +121,7 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     }
     let mut rows = grouped.clone().project(all, &planner.planning)?;
     rows.keys = by.iter().map(|key| key.label.clone()).collect();
+    // Groups are shown by their keys, because the order in which a hash table gives them changes from run to run.
     rows.order = RowOrder::asked(by.iter().map(|key| Key { column: key.label.clone(), descending: false }).collect());
     Ok(rows)
 }
@@ -142,6 +150,7 @@ pub(crate) fn top(
     };
     let mut rows = group(planner, rows, aggregates, by)?;
     let highest = Key { column: aggregates[0].label.clone(), descending: true };
+    // The keys of the group follow, so that groups with the same value come in the same order each time.
     rows.order = RowOrder::Asked(std::iter::once(highest).chain(rows.order.into_keys()).collect());
     rows.sorted(Some(count))
 }
@@ -155,6 +164,7 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
     let keys: Vec<Expr> = names
         .iter()
         .map(|name| scope.field(&name.text))
+        // A column that is missing in every row distinguishes none.
         .filter(|operand: &Operand| operand.kind != ValueKind::Null)
         .map(|operand| operand.expr)
         .collect();
@@ -163,6 +173,7 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
     }
     // DataFusion wants the sort to begin with the keys; their direction does not matter.
     let sort = ordering(keys.iter().map(|key| key.clone().sort(true, false)).chain(following_order(&rows)));
+    // `scope` still borrows the rows.
     let mut rows = rows.clone();
     let all: Vec<Expr> = rows.plan.schema().columns().iter().map(|old| column(&old.name).alias(&old.name)).collect();
     rows.plan = LogicalPlanBuilder::from(rows.plan).distinct_on(keys, all, Some(sort))?.build()?;
@@ -171,6 +182,7 @@ pub(crate) fn dedup(planner: &Planner, rows: Rows, names: &[Name]) -> Result<Row
 
 /// Keeps one of equal rows, at the place of the first.
 fn distinct_rows(mut rows: Rows) -> Result<Rows> {
+    // The order has to survive: which rows are kept is clear, but not at which place each of them was.
     // Equal rows are equal in all visible columns; hidden ones may still order them.
     let unnamed: Vec<&Key> = rows.order.keys().iter().filter(|key| !rows.columns.contains(&key.column)).collect();
     let keep: Vec<Expr> = rows.columns.iter().map(|name| column(name).alias(name)).collect();
@@ -178,6 +190,7 @@ fn distinct_rows(mut rows: Rows) -> Result<Rows> {
     if unnamed.is_empty() {
         rows.plan = plan.project(keep)?.distinct()?.build()?;
     } else if rows.is_sorted() {
+        // The hidden keys are taken from the first of the equal rows, so that it decides the place.
         let order: Vec<SortExpr> = unnamed.iter().map(|key| key.sort()).collect();
         let first = |key: &&Key| {
             let (argument, order) = (vec![column(&key.column)], order.clone());

@@ -60,6 +60,7 @@ impl Index {
             for (how, column) in keys {
                 let value = value_at(column, row);
                 let text = value.text();
+                // A missing key of the table equals nothing, not even a missing value.
                 missing |= text.is_none();
                 let text = text.as_deref().unwrap_or_default();
                 match how {
@@ -67,11 +68,13 @@ impl Index {
                     LookupMatch::AnyCase => equal.push(text.to_lowercase()),
                     LookupMatch::Wildcard => tests.push(Test::Wildcard(wildcard(text))),
                     LookupMatch::Cidr => {
+                        // A single address stands for the network of it alone.
                         let net = network(text).or_else(|| address(text).map(IpNet::from));
                         tests.push(Test::Network(net));
                     }
                 }
             }
+            // Rows that cannot match keep their place, because tests are found by the number of the row.
             index.tests.push(tests);
             if !missing {
                 index.rows.entry(equal).or_default().push(row);
@@ -84,6 +87,7 @@ impl Index {
     fn find(&self, values: &[Value<'_>]) -> Option<usize> {
         let (mut equal, mut others) = (Vec::new(), Vec::new());
         for (how, value) in self.how.iter().zip(values) {
+            // A missing value matches no row.
             let text = value.text()?;
             match how {
                 LookupMatch::Equal => equal.push(text.into_owned()),
@@ -95,6 +99,7 @@ impl Index {
         if others.is_empty() {
             return rows.first().copied();
         }
+        // Parsed once and not for each row of the table.
         let addresses: Vec<_> = others.iter().map(|text| address(text)).collect();
         let mut best: Option<(usize, u8)> = None;
         for row in rows {
@@ -107,6 +112,7 @@ impl Index {
                 }
                 Test::Network(None) => false,
             });
+            // Only a longer network replaces an earlier row, so without networks the first match stays.
             if fits && best.is_none_or(|(_, length)| longest > length) {
                 best = Some((*row, longest));
             }
@@ -117,6 +123,7 @@ impl Index {
 
 /// Compiles a pattern with `*` and `?`.
 fn wildcard(pattern: &str) -> Option<Regex> {
+    // Case is ignored and `*` crosses lines, as in the other operators with wildcards.
     let mut regex = String::from("(?si)^");
     for letter in pattern.chars() {
         match letter {
@@ -162,6 +169,7 @@ impl Hash for Lookup {
 }
 
 impl ScalarUDFImpl for Lookup {
+    // All look-ups have one name; the field `name` is what makes them differ.
     fn name(&self) -> &str {
         "lookup"
     }
@@ -189,6 +197,7 @@ impl ScalarUDFImpl for Lookup {
                 let mut found = Column::new(ValueKind::Integer);
                 for row in 0..rows {
                     let values: Vec<Value<'_>> = columns.iter().map(|column| value_at(column, row)).collect();
+                    // A row number, so that several columns of one table cost a single look-up.
                     let place = index.find(&values).and_then(|place| i64::try_from(place).ok());
                     found.push(place.map_or(Value::Null, Value::Integer));
                 }
@@ -226,6 +235,7 @@ pub(crate) fn lookup(
         keys.push((key.how, find(&key.column)?));
         values.push(scope.value(&key.expr)?.expr);
     }
+    // The number of the matching row is a hidden column, from which each column of the table is taken.
     let place = planner.planning.hidden();
     let row = ask(planner, Ask::Row(Index::new(&keys, content.rows())), values);
     let rows = rows.clone().add_hidden(vec![(place.clone(), row)])?;

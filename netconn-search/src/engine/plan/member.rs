@@ -17,10 +17,13 @@ use super::{
 
 /// Plans `value in (set)`. The result may be missing, which counts as false.
 pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> Expr {
+    // Elements are sorted by how they can be found: `IN` over literals uses a hash table and Parquet's statistics, all
+    // others need a comparison each. A subquery may bring a million.
     let (mut texts, mut numbers) = (BTreeSet::new(), Vec::new());
     let (mut networks, mut others) = (Vec::new(), Vec::new());
     for element in set {
         match (element.literal_text(), element.is_literal() && element.kind.is_numeric()) {
+            // A network is also a text, in case the field holds networks.
             (Some(literal), _) if value.kind == ValueKind::Text && network(literal).is_some() => {
                 texts.insert(if insensitive { literal.to_lowercase() } else { literal.to_owned() });
                 networks.push(element.expr);
@@ -28,6 +31,7 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
             (Some(literal), _) if value.kind == ValueKind::Text => {
                 texts.insert(if insensitive { literal.to_lowercase() } else { literal.to_owned() });
             }
+            // A moment is left to `compare`, which knows in which unit the field counts.
             (Some(literal), _) if value.kind.is_numeric() && parse_time(literal).is_none() => {
                 // A text that is no number equals no number.
                 numbers.extend(
@@ -49,6 +53,7 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
         any.push(in_list(subject, texts.iter().map(|element| text(element)).collect()));
     }
     if !numbers.is_empty() {
+        // One fraction makes all of them floats: a list has one type.
         let whole = numbers.iter().all(|number| number.kind == ValueKind::Integer);
         let kind = if whole { value.kind } else { ValueKind::Number };
         any.push(in_list(value.clone().to(kind), numbers.into_iter().map(|number| number.to(kind)).collect()));
@@ -58,6 +63,7 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
         arguments.append(&mut networks);
         any.push(function(NET_IPSUBNET, arguments));
     }
+    // What is left differs from row to row or has another kind, and is compared by the rules of `=`.
     let op = if insensitive { BinaryOp::EqualAnyCase } else { BinaryOp::Equal };
     any.extend(others.into_iter().map(|element| compare(op, value.clone(), element)));
     joined(any, Operator::Or, false)

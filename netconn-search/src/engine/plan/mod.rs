@@ -99,6 +99,7 @@ pub(crate) struct Planned {
 impl Planner {
     /// Plans a query with its order, number of rows, and columns.
     pub(crate) async fn plan(&self, query: &Query) -> Result<Planned> {
+        // The order is applied last, because no step in between keeps one.
         let rows = self.query(query).await?;
         let default_limit = rows.shown == ShownRows::Default;
         let rows = newest_first(rows);
@@ -108,12 +109,14 @@ impl Planner {
             // One more row than is shown tells that there are more.
             false => rows.sorted(default_limit.then_some(self.settings.max_rows.saturating_add(1)))?,
         };
+        // Hidden columns go only now: the sort below may use them.
         Ok(Planned { plan: rows.visible()?, default_limit })
     }
 
     /// Plans the rows of a query or a subquery.
     pub(crate) fn query<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Rows>> {
         async move {
+            // Counted for each query by itself: subqueries have a limit of their own.
             if let Some(command) = query.commands.get(COMMANDS) {
                 let message = format!("a query has at most {COMMANDS} commands: save what it makes with savelookup");
                 return Err(SearchError::query(message, command.span));
@@ -136,6 +139,7 @@ impl Planner {
             events: Arc::clone(&self.events),
             state: Arc::clone(&self.state),
             settings: Arc::clone(&self.settings),
+            // `querystart()` and the like in the shifted query speak of the shifted time.
             time: Some(range.clone()),
             range: Some(range),
             now: self.now,
@@ -148,12 +152,15 @@ impl Planner {
     fn source(&self) -> Result<Rows> {
         let table = provider_as_source(Arc::<EventTable>::clone(&self.events));
         let mut plan = LogicalPlanBuilder::scan("events", table, None)?;
+        // Files and row groups are skipped by these conditions, but what is left in them has to be filtered all the
+        // same.
         let mut conditions = Vec::new();
         if let Some(range) = &self.range {
             let time = column(Field::EventTime.info().name);
             conditions.push(binary(time.clone(), Operator::GtEq, lit(range.start)));
             conditions.push(binary(time, Operator::Lt, lit(range.end)));
         }
+        // Lines that are no JSON are rows only for a query that names their column.
         if self.events.has_unparsed() && !self.events.wants_unparsed() {
             conditions.push(Expr::IsNull(Box::new(column(UNPARSED))));
         }
@@ -164,6 +171,7 @@ impl Planner {
     }
 
     async fn filter(&self, rows: Rows, filter: &ast::Expr) -> Result<Rows> {
+        // Subqueries first, because planning needs their values; then functions over rows, which become columns.
         let filter = self.resolve(filter).await?;
         let (rows, filter) = running::replace_calls(self, rows, &filter)?;
         let condition = Scope::new(self, &rows).condition(&filter)?;
@@ -181,6 +189,7 @@ impl Planner {
                     let replaced;
                     (rows, replaced) = running::replace_calls(self, rows, &expr)?;
                     let value = column_value(Scope::new(self, &rows).value(&replaced)?);
+                    // One projection for each column: a later one may use it.
                     rows = rows.extend(vec![(column.label.clone(), value)], &self.planning)?;
                 }
                 Ok(rows)
@@ -195,6 +204,7 @@ impl Planner {
             }
             CommandKind::Sort(keys) => self.sort(rows, keys).await,
             CommandKind::Limit(count) => {
+                // "The first rows" has to mean something, so unordered events get their order here.
                 let mut rows = newest_first(rows).sorted(Some(*count))?;
                 if rows.shown == ShownRows::Default {
                     rows.shown = ShownRows::Decided;
@@ -210,6 +220,7 @@ impl Planner {
             CommandKind::Dataset(name) => table::dataset(self, name),
             CommandKind::SaveLookup { table, merge } => table::save(self, rows, table, *merge).await,
             CommandKind::Join { kind, all, sides, on } => {
+                // At the very beginning the rows are all events, which nobody has asked for as a side.
                 let first = (place > 0 || query.filter.is_some()).then_some(rows);
                 combine::join(self, first, *kind, *all, sides, on, command.span).await
             }
@@ -233,6 +244,7 @@ impl Planner {
             (rows, replaced) = running::replace_calls(self, rows, &expr)?;
             let value = column_value(Scope::new(self, &rows).value(&replaced)?);
             match all.iter_mut().find(|(name, _)| *name == column.label) {
+                // The last of two columns of one name wins, at the place of the first.
                 Some((_, old)) => *old = value,
                 None => all.push((column.label.clone(), value)),
             }
@@ -257,7 +269,9 @@ impl Planner {
             (rows, replaced) = running::replace_calls(self, rows, &expr)?;
             let value = Scope::new(self, &rows).value(&replaced)?;
             let name = match &value.expr {
+                // A plain column needs no copy.
                 Expr::Column(column) => column.name.clone(),
+                // What is missing in every row orders nothing.
                 _ if value.kind == ValueKind::Null => continue,
                 _ => {
                     let name = self.planning.hidden();
@@ -273,11 +287,13 @@ impl Planner {
         // Rows with equal new keys keep the order that they had.
         let mut rows = newest_first(rows);
         for key in rows.order.into_keys() {
+            // A repeated key has no effect, and DataFusion relies on there being none.
             if order.iter().all(|new| new.column != key.column) {
                 order.push(key);
             }
         }
         rows.order = RowOrder::asked(order);
+        // `nolimit | sort` asks for an order, so the sort is not left out.
         if rows.shown == ShownRows::All {
             rows.shown = ShownRows::Decided;
         }

@@ -54,6 +54,7 @@ pub(super) fn weight(expr: &Expr) -> usize {
 
 /// Returns the weight of an expression whose columns have weights of their own.
 fn weight_with(expr: &Expr, column: &impl Fn(&Column) -> usize) -> usize {
+    // Saturating everywhere: weights double with each level and would overflow.
     let twice = |part: &Expr| weight_with(part, column).saturating_mul(2);
     match expr {
         Expr::Literal(..) => 0,
@@ -78,6 +79,7 @@ fn weight_with(expr: &Expr, column: &impl Fn(&Column) -> usize) -> usize {
 /// Returns the plan with the function where it is needed, and the weight of each of its columns.
 fn hide_columns(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
     let mut inputs: Vec<Vec<usize>> = Vec::new();
+    // From the leaves upwards, because the weight of a column includes that of the columns that it is made of.
     let plan = plan.map_children(|input| {
         let (input, weights) = hide_columns(input)?;
         inputs.push(weights);
@@ -87,6 +89,7 @@ fn hide_columns(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
     let mut weights: Vec<usize> = match &plan {
         LogicalPlan::Projection(projection) => {
             let inputs = inputs.pop().unwrap_or_default();
+            // Only projections make columns whose expressions DataFusion copies.
             return hide_wide_columns(projection.clone(), &inputs);
         }
         LogicalPlan::Aggregate(aggregate) => {
@@ -99,6 +102,7 @@ fn hide_columns(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
                 .collect()
         }
         LogicalPlan::Union(_) => {
+            // A condition is copied into each side, so the heaviest side counts.
             let longest = |mut one: Vec<usize>, other: Vec<usize>| {
                 one.iter_mut().zip(other).for_each(|(one, other)| *one = other.max(*one));
                 one
@@ -108,11 +112,13 @@ fn hide_columns(plan: LogicalPlan) -> Result<(LogicalPlan, Vec<usize>)> {
         // Columns come from the inputs, one input after the other; windows append their own.
         _ => inputs.concat(),
     };
+    // Aggregates and windows compute their columns, so nothing can be written out in their place: each weighs 1.
     weights.resize(plan.schema().fields().len(), 1);
     Ok((plan, weights))
 }
 
 fn of_column(schema: &DFSchema, weights: &[usize], name: &Column) -> usize {
+    // A column that cannot be found is counted as a plain one; the weight is an estimate.
     schema.maybe_index_of_column(name).and_then(|place| weights.get(place)).copied().unwrap_or(1)
 }
 
@@ -122,11 +128,14 @@ fn hide_wide_columns(projection: Projection, inputs: &[usize]) -> Result<(Logica
     let mut all = Vec::with_capacity(expr.len());
     for (expr, (qualifier, field)) in expr.into_iter().zip(schema.iter()) {
         let own = weight_with(&expr, &|name| of_column(input.schema(), inputs, name));
+        // A plain column is not wrapped: its own projection below has been, if it was heavy.
         if own <= WEIGHT || matches!(expr, Expr::Column(_)) {
             weights.push(own);
             all.push(expr);
         } else {
+            // Behind the function a column costs one node, whatever it is made of.
             weights.push(1);
+            // The alias has to stay outermost, because the schema of the projection goes by it.
             all.push(opaque(expr.unalias()).alias_qualified(qualifier.cloned(), field.name()));
         }
     }
@@ -188,6 +197,7 @@ impl ScalarUDFImpl for Opaque {
 /// doubles the list at each step.
 fn compact(array: &ArrayRef) -> ArrayRef {
     match array.as_string_view_opt() {
+        // `gc` copies the texts, so it is worth it only where lists of buffers have begun to grow.
         Some(texts) if texts.data_buffers().len() > BUFFERS => Arc::new(texts.gc()),
         _ => Arc::clone(array),
     }

@@ -125,7 +125,9 @@ impl Operand {
             ValueKind::Number => self.number(),
             ValueKind::Bool => self.truth(),
             ValueKind::Time => function(MOMENT, vec![self.expr]),
+            // Nothing is of that kind but a missing value.
             ValueKind::Null => self.expr,
+            // Arrow's cast gives a missing value where it does not fit.
             ValueKind::Integer | ValueKind::List(_) => cast(self.expr, kind),
         }
     }
@@ -135,6 +137,7 @@ impl Operand {
         match self.kind {
             ValueKind::Text => self.expr,
             ValueKind::Null => lit(ScalarValue::Utf8View(None)),
+            // Arrow's kernel writes whole numbers as the language does; floats and moments it writes in another form.
             ValueKind::Integer => cast(self.expr, ValueKind::Text),
             _ => function(AS_TEXT, vec![self.expr]),
         }

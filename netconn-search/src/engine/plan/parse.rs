@@ -27,17 +27,21 @@ pub(crate) fn parse(
 ) -> Result<Rows> {
     let pieces = pattern::pieces(written).map_err(|error| SearchError::query(error.to_string(), span))?;
     let (regex, names) = compile(&pieces);
+    // The whole expression is checked, because expressions of columns are put into it as they are.
     check(&regex, span)?;
     let scope = Scope::new(planner, rows);
     let subjects: Vec<Expr> = match from {
         Some(from) => vec![scope.value(from)?.text()],
         None => {
+            // Without `from` each text column is tried in order.
             let texts = rows.columns.iter().filter(|name| rows.kind(name) == ValueKind::Text);
             texts.map(|name| column(name)).collect()
         }
     };
     let mut columns = Vec::with_capacity(names.len());
     for (name, group) in names {
+        // Each column matches again: a function of DataFusion has one result. Compiled patterns are shared within a
+        // call only.
         let extract = |subject: &Expr| function(EXTRACT, vec![subject.clone(), text(&regex), lit(group)]);
         let mut found: Vec<Expr> = subjects.iter().map(extract).collect();
         let value = match found.len() {
@@ -52,6 +56,7 @@ pub(crate) fn parse(
 
 /// Returns the regular expression of a pattern, and the group of each of its columns.
 fn compile(pieces: &[Piece]) -> (String, Vec<(String, i64)>) {
+    // Text between columns may go over several lines.
     let mut regex = String::from("(?s)");
     let mut names = Vec::new();
     let mut groups = 0;

@@ -19,11 +19,13 @@ use crate::engine::{
 /// Plans `subject op pattern` for a subject that is a text. The result may be missing, which counts as false.
 pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Operand, span: Span) -> Result<Expr> {
     let Some(literal) = pattern.literal_text() else {
+        // Nothing fits a missing pattern.
         if pattern.is_literal() && pattern.kind == ValueKind::Null {
             return Ok(lit(false));
         }
         let how = match op {
             MatchOp::Like => {
+                // DataFusion's `LIKE` takes a pattern from a column by itself.
                 let pattern = Box::new(pattern.text());
                 return Ok(Expr::Like(Like::new(false, Box::new(subject), pattern, None, insensitive)));
             }
@@ -34,6 +36,7 @@ pub(crate) fn matches(op: MatchOp, insensitive: bool, subject: Expr, pattern: Op
         };
         return Ok(function(MATCH, vec![subject, text(how), lit(insensitive), pattern.text()]));
     };
+    // Without letters case means nothing, and the faster way is open.
     let insensitive = insensitive && text_pattern::has_case(literal);
     if op == MatchOp::Matches {
         check(literal, span)?;

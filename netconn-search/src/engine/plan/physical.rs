@@ -19,6 +19,7 @@ use crate::engine::error::Result;
 pub(crate) async fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
     match state.create_physical_plan(plan).await {
         Err(DataFusionError::Context(rule, _)) if rule == SanityCheckPlan::new().name() => {
+            // The session is shared, so the setting is changed in a copy.
             let mut single = state.clone();
             single.config_mut().options_mut().execution.target_partitions = 1;
             Ok(single.create_physical_plan(plan).await?)

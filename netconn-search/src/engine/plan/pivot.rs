@@ -38,6 +38,8 @@ pub(crate) async fn transpose(
         return Err(SearchError::query(format!("there is no column '{}' to transpose", name.text), name.span));
     };
     let mut others: Vec<String> = rows.columns.iter().filter(|column| **column != turned).cloned().collect();
+    // Without `on`, the last column has the values and all others are keys: that is what `group n = count() by a, b`
+    // gives.
     let keys: Vec<String> = if keys.is_empty() {
         match others.pop() {
             Some(value) => std::mem::replace(&mut others, vec![value]),
@@ -59,8 +61,10 @@ pub(crate) async fn transpose(
         return Err(SearchError::query(message, name.span));
     }
     let label = planner.planning.hidden();
+    // Names of columns are texts, so the values are compared as texts too.
     let value = Operand::new(column(&turned), rows.kind(&turned)).text();
     let rows = rows.add_hidden(vec![(label.clone(), value)])?;
+    // The rows are needed twice, for the names and for the values; running the query twice could see different files.
     let rows = planner.collected(rows, MOST_ROWS, name.span, "transpose").await?;
     let (labels, more) = labels(planner, &rows, &label, limit.unwrap_or(COLUMNS)).await?;
     if more && limit.is_none() {
@@ -73,6 +77,7 @@ pub(crate) async fn transpose(
     let mut columns: Vec<(String, Expr)> = keys.iter().map(|key| (key.clone(), column(key))).collect();
     for value in &labels {
         let shown = value.as_deref().unwrap_or("null");
+        // A missing value has a column of its own, called `null`.
         let filter = match value {
             Some(value) => binary(column(&label), Operator::Eq, text(value)),
             None => Expr::IsNull(Box::new(column(&label))),
@@ -89,8 +94,10 @@ pub(crate) async fn transpose(
                 None,
             ));
             aggregates.push(first.alias(&hidden));
+            // A value may be called like a key, or a text `null` stand beside a missing one.
             let names = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name} ({number})")));
             let mut free = names.filter(|name| columns.iter().all(|(known, _)| known != name));
+            // The numbers never end, so there is always a free name.
             let free = free.next().unwrap_or(name.clone());
             columns.push((free, column(&hidden)));
         }
@@ -109,6 +116,7 @@ pub(crate) async fn transpose(
 
 /// Returns the values in the order of the rows, and whether there are more than `most`.
 async fn labels(planner: &Planner, rows: &Rows, label: &str, most: u64) -> Result<(Vec<Option<String>>, bool)> {
+    // Columns come in the order in which their values first appear.
     let sorted = rows.clone().sorted(None)?;
     let plan = LogicalPlanBuilder::from(sorted.plan).project([column(label).alias(label)])?.build()?;
     let physical = physical_plan(&planner.state, &plan).await?;
@@ -119,6 +127,7 @@ async fn labels(planner: &Planner, rows: &Rows, label: &str, most: u64) -> Resul
         let values = normal(batch.column(0))?;
         for row in 0..batch.num_rows() {
             let value = value_at(&values, row).text().map(std::borrow::Cow::into_owned);
+            // A walk over at most `most` names; `COLUMNS` keeps that short.
             if labels.contains(&value) {
                 continue;
             }

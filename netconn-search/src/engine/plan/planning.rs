@@ -30,11 +30,13 @@ pub(crate) struct Planning {
 impl Planning {
     /// Returns a name that no column has yet and that no query can write.
     pub(crate) fn hidden(&self) -> String {
+        // Only that numbers differ matters, so no order between threads is needed.
         format!("{HIDDEN}{}", self.hidden.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Adds a warning, unless it is there already.
     pub(crate) fn warn(&self, warning: Warning) {
+        // A list of warnings is whole after a panic as well, so a poisoned lock is used.
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if !warnings.contains(&warning) {
             warnings.push(warning);

@@ -205,12 +205,15 @@ impl Rows {
 
     /// Returns the column that a name means.
     pub(crate) fn resolve(&self, name: &str) -> Option<String> {
+        // The planner itself writes hidden names into expressions, for what it has computed in advance.
         if self.columns.iter().any(|column| column == name) || is_hidden(name) {
             return Some(name.to_owned());
         }
         if let Some(column) = self.aliases.get(name) {
             return Some(column.clone());
         }
+        // The plan of events has more columns than are shown: fields that a query names although no file is known to
+        // have them.
         (self.events && self.schema().column_with_name(name).is_some()).then(|| name.to_owned())
     }
 
@@ -228,6 +231,7 @@ impl Rows {
     /// fewer rows.
     pub(crate) fn filter(mut self, condition: Expr) -> Result<Self> {
         let mut parts = split_conjunction_owned(condition);
+        // Stable, so that parts of equal cost stay as the user has written them.
         parts.sort_by_cached_key(|part| self.cost(part));
         let condition = joined(parts, Operator::And, true);
         self.plan = LogicalPlanBuilder::from(self.plan).filter(condition)?.build()?;
@@ -239,6 +243,7 @@ impl Rows {
         let mut cost = Cost::Number;
         // The closure never fails.
         let _ = condition.apply(|part| {
+            // The dearest node decides: a sum would put long conditions over numbers behind short ones over texts.
             cost = cost.max(match part {
                 Expr::Column(column) if self.kind(&column.name) == ValueKind::Text => Cost::Text,
                 Expr::Like(_) => Cost::Pattern,
@@ -256,14 +261,17 @@ impl Rows {
         self.columns = all.iter().map(|(name, _)| name.clone()).collect();
         for key in self.order.keys_mut() {
             let old = column(&key.column);
+            // The key is still there, perhaps under a new name.
             if let Some((name, _)) = all.iter().find(|(_, expr)| *expr == old) {
                 key.column.clone_from(name);
                 continue;
             }
+            // The visible name may be taken by a new column with other values.
             let name = if is_hidden(&key.column) { key.column.clone() } else { planning.hidden() };
             all.push((name.clone(), old));
             key.column = name;
         }
+        // Aliases and keys speak of columns that are still there under the same name.
         self.aliases.retain(|_, column| self.columns.contains(column));
         self.keys.retain(|key| self.columns.contains(key));
         let expressions = all.into_iter().map(|(name, expr)| match expr {
@@ -277,12 +285,14 @@ impl Rows {
     /// Adds columns, or replaces those of the same name.
     pub(crate) fn extend(mut self, columns: Vec<(String, Expr)>, planning: &Planning) -> Result<Self> {
         let mut all: Vec<Expr> = Vec::new();
+        // Hidden columns stay: orders and look-ups need them.
         for old in self.plan.schema().columns() {
             if !columns.iter().any(|(name, _)| *name == old.name) {
                 all.push(Expr::Column(old));
             }
         }
         for key in self.order.keys_mut() {
+            // A replaced column that the rows are ordered by is kept as a hidden one: `let` changes no order.
             if columns.iter().any(|(name, expr)| *name == key.column && *expr != column(name)) {
                 let name = planning.hidden();
                 all.push(column(&key.column).alias(&name));
@@ -290,6 +300,7 @@ impl Rows {
             }
         }
         for old in self.aliases.values_mut() {
+            // `a.x` still means the x of side `a` after `let x = …`.
             if columns.iter().any(|(name, expr)| name == old && *expr != column(name)) {
                 let name = planning.hidden();
                 all.push(column(old).alias(&name));
@@ -308,6 +319,7 @@ impl Rows {
 
     /// Adds hidden columns.
     pub(crate) fn add_hidden(mut self, columns: Vec<(String, Expr)>) -> Result<Self> {
+        // Hidden names are new, so no column is replaced and `projected` is not needed.
         let old: Vec<Expr> = self.plan.schema().columns().into_iter().map(Expr::Column).collect();
         let new = columns.into_iter().map(|(name, expr)| expr.alias(name));
         self.plan = LogicalPlanBuilder::from(self.plan).project(old.into_iter().chain(new))?.build()?;
@@ -334,6 +346,7 @@ impl Rows {
 
     /// Sorts the rows by their order, and keeps the first `limit` of them.
     pub(crate) fn sorted(mut self, limit: Option<u64>) -> Result<Self> {
+        // More than memory can address is no limit.
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let mut order = self.sort_expressions();
         if limit.is_some() && self.plan.exists(|node| Ok(matches!(node, LogicalPlan::Window(_))))? {
@@ -348,6 +361,7 @@ impl Rows {
             // The builder's own `sort` may resolve a name to a column below a projection that renamed it.
             self.plan = LogicalPlan::Sort(Sort { expr: order, input: Arc::new(self.plan), fetch: None });
         }
+        // A limit of its own and no `fetch` in the sort: the optimizer joins both, where it is allowed.
         if limit.is_some() {
             self.plan = LogicalPlanBuilder::from(self.plan).limit(0, limit)?.build()?;
         }

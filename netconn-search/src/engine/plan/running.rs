@@ -39,6 +39,7 @@ use crate::engine::{
 
 /// Adds a hidden column for each such call, and replaces the call by its name.
 pub(crate) fn replace_calls(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(Rows, ast::Expr)> {
+    // Arguments are not searched: the checker allows no such call within another.
     if let ExprKind::Call { name, arguments, .. } = &expr.kind
         && let Some(id) = RunningId::by_name(name)
     {
@@ -71,11 +72,14 @@ fn add(
     let scope = Scope::new(planner, &rows);
     let value = match arguments.first() {
         Some(argument) => scope.value(argument)?,
+        // `running_count()` counts every row.
         None => Operand::new(lit(1_i64), ValueKind::Integer),
     };
     let order = following_order(&rows);
+    // Without an order, the default frame is all rows.
     let all = || WindowFrame::new(None);
     let so_far = || {
+        // Rows, not a range of values: rows with equal keys count one after the other. `None` means unbounded.
         let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
         WindowFrame::new_bounds(WindowFrameUnits::Rows, start, WindowFrameBound::CurrentRow)
     };
@@ -97,11 +101,14 @@ fn add(
         RunningId::PercentOfTotal => vec![window(sum_udaf(), value.clone().number(), Vec::new(), all())],
     };
     let is_sum = matches!(id, RunningId::RunningSum | RunningId::OverallSum);
+    // Such sums are wide (see `whole`), as in groups.
     let whole_sum = is_sum && numeric().kind == ValueKind::Integer;
     let names: Vec<String> = windows.iter().map(|_| planner.planning.hidden()).collect();
     let result = planner.planning.hidden();
+    // Both percentages divide by the last window: the sum over all rows.
     let part = if id == RunningId::RunningPercent { column(&names[0]) } else { value.number() };
     let mut rows = rows;
+    // Only what depends on the order has to keep it.
     let is_ordered = matches!(id, RunningId::RunningSum | RunningId::RunningCount | RunningId::RunningPercent);
     if is_ordered && rows.is_sorted() {
         // A number for each row fixes the order of rows with equal keys.
@@ -117,6 +124,7 @@ fn add(
     let last = column(&names[names.len() - 1]);
     let value = if matches!(id, RunningId::RunningPercent | RunningId::PercentOfTotal) {
         let share = binary(binary(part, Operator::Multiply, lit(100.0)), Operator::Divide, last.clone());
+        // Of a total of 0 there is no share.
         case(binary(last, Operator::NotEq, lit(0.0)), share, lit(ScalarValue::Float64(None)))
     } else if whole_sum {
         whole::total(last)

@@ -115,6 +115,7 @@ impl<'a> Scope<'a> {
                                and match_all";
                 return Err(SearchError::query(message, expr.span));
             }
+            // `condition_of` handles every kind that ends here, so the two do not call each other for ever.
             _ => Operand::new(Expr::IsTrue(Box::new(self.condition(expr)?)), ValueKind::Bool),
         })
     }
@@ -123,6 +124,7 @@ impl<'a> Scope<'a> {
         Ok(match &expr.kind {
             ExprKind::Not(inner) => Expr::IsNotTrue(Box::new(self.condition(inner)?)),
             ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
+                // A chain is planned as a balanced tree, because DataFusion walks plans recursively.
                 let operands = walk::operands(*op, expr)
                     .into_iter()
                     .map(|operand| self.condition(operand))
@@ -136,6 +138,7 @@ impl<'a> Scope<'a> {
             ExprKind::Present(inner) => {
                 let inner = self.value(inner)?;
                 match inner.kind {
+                    // No row has a value, which a literal says without reading any.
                     ValueKind::Null => lit(false),
                     _ => Expr::IsNotNull(Box::new(inner.expr)),
                 }
@@ -161,6 +164,7 @@ impl<'a> Scope<'a> {
             ExprKind::Ternary { condition, then, otherwise } => {
                 case(self.condition(condition)?, self.condition(then)?, self.condition(otherwise)?)
             }
+            // Only kinds that `value_of` handles itself end here.
             _ => self.value(expr)?.truth(),
         })
     }
@@ -169,6 +173,7 @@ impl<'a> Scope<'a> {
         let subjects: Vec<Expr> = match subject {
             MatchSubject::Value(value) => {
                 let value = self.value(value)?;
+                // An array contains an element; all other operators look at its text.
                 if op == ast::MatchOp::Contains && matches!(value.kind, ValueKind::List(_)) {
                     let has = |pattern| Ok(function(CONTAINS, vec![value.expr.clone(), self.value(pattern)?.expr]));
                     let any = patterns.iter().map(has).collect::<Result<Vec<_>>>()?;
@@ -187,6 +192,7 @@ impl<'a> Scope<'a> {
         let mut any = Vec::with_capacity(subjects.len() * patterns.len());
         for pattern in patterns {
             let value = self.value(pattern)?;
+            // `contains 443` looks for the digits as they are written.
             let value = if value.is_literal() && value.kind.is_numeric() { number_text(pattern) } else { value };
             for subject in &subjects {
                 any.push(pattern::matches(op, insensitive, subject.clone(), value.clone(), pattern.span)?);
@@ -208,11 +214,14 @@ impl<'a> Scope<'a> {
                     .collect::<Result<Vec<_>>>()?
                     .into_iter()
                     .unzip();
+                // The conditions are used twice, for the value and for its truth: `sized` bounds what that costs.
                 let any = joined(conditions.clone(), Operator::Or, false);
                 if values.iter().all(|value| value.kind == ValueKind::Bool) {
                     return Ok((Operand::new(Expr::IsTrue(Box::new(any.clone())), ValueKind::Bool), any));
                 }
                 let (mut values, kind) = unify(values);
+                // The last operand is the value if none is true, so it needs no condition. A chain has two operands or
+                // more.
                 let Some(last) = values.pop() else { return Ok((Operand::null(), lit(false))) };
                 (Operand::new(cases(conditions.into_iter().zip(values), last), kind), any)
             }
@@ -234,6 +243,7 @@ impl<'a> Scope<'a> {
     /// Refuses an expression that is too heavy to plan: some operators use an operand twice, so nesting multiplies.
     fn sized(&self, planned: &Expr, expr: &ast::Expr) -> Result<()> {
         let (weight, length) = (weight(planned), expr.span.end.saturating_sub(expr.span.start));
+        // Long queries may be heavy; short ones are heavy only if something in them multiplies.
         if weight <= WEIGHT + WEIGHT_PER_BYTE * length {
             return Ok(());
         }
@@ -255,10 +265,12 @@ impl<'a> Scope<'a> {
 
     fn negative(&self, inner: &ast::Expr) -> Result<Operand> {
         if let ExprKind::Number(number) = inner.kind {
+            // `0.0 - 0.0` is 0, where `-0.0` would be another value for groups and sorts.
             return Ok(Operand::from_number(0.0 - number));
         }
         let inner = self.value(inner)?.numeric();
         Ok(match inner.kind {
+            // As above: a minus sign alone would make -0 of 0.
             ValueKind::Number => Operand::new(binary(lit(0.0), Operator::Minus, inner.expr), ValueKind::Number),
             kind => Operand::new(Expr::Negative(Box::new(inner.expr)), kind),
         })
@@ -273,6 +285,7 @@ impl<'a> Scope<'a> {
             let joined = binary(left.text(), Operator::StringConcat, right.text());
             return Ok(Operand::new(joined, ValueKind::Text));
         }
+        // The caller has matched the operator already.
         let operator = arithmetic(op).unwrap_or(Operator::Plus);
         let (left, right) = (left.numeric(), right.numeric());
         let both_whole = left.kind == ValueKind::Integer && right.kind == ValueKind::Integer;
@@ -280,6 +293,7 @@ impl<'a> Scope<'a> {
             // A division by 0 has a missing result.
             BinaryOp::Divide => number(binary(left.number(), operator, not_zero(right.number()))),
             BinaryOp::Remainder if both_whole => {
+                // A remainder by 0 would end the query with an error.
                 let zero = datafusion::functions::core::expr_fn::nullif(right.expr, lit(0_i64));
                 Operand::new(binary(left.expr, operator, zero), ValueKind::Integer)
             }

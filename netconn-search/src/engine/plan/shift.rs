@@ -25,8 +25,10 @@ use crate::engine::error::{Result, SearchError};
 fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {
     let length = range.end.saturating_sub(range.start);
     match duration::span(shift) {
+        // The parser turns `-queryspan()` and `+queryspan()` into these words.
         _ if shift == "-queryspan" => Ok(-length),
         _ if shift.ends_with("queryspan") => Ok(length),
+        // Ranges of searches are in milliseconds.
         Some(nanos) if nanos != 0 => Ok(nanos / 1_000_000),
         _ => Err(SearchError::query("timeshift takes a span like '-1d' or '-1w'", span)),
     }
@@ -35,6 +37,7 @@ fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {
 /// Returns how far the shifts of a query look back and ahead together, in milliseconds.
 pub(crate) fn reach(query: &Query, range: &Range<i64>) -> (i64, i64) {
     let (mut back, mut ahead) = (0_i64, 0_i64);
+    // Subqueries are searched over the same range, so the one that reaches farthest counts.
     for query in query.subqueries() {
         let (other_back, other_ahead) = reach(query, range);
         (back, ahead) = (back.min(other_back), ahead.max(other_ahead));
@@ -42,7 +45,9 @@ pub(crate) fn reach(query: &Query, range: &Range<i64>) -> (i64, i64) {
     // A shift applies to everything before the command, subqueries included.
     for command in &query.commands {
         if let CommandKind::Compare { shift, shift_span, .. } = &command.kind {
+            // A wrong shift is reported when the command is planned.
             let shift = millis(shift, range, *shift_span).unwrap_or(0);
+            // Shifts add up: the second `compare` repeats the first one, at another time.
             back = back.saturating_add(shift.min(0));
             ahead = ahead.saturating_add(shift.max(0));
         }
@@ -54,6 +59,7 @@ pub(crate) fn reach(query: &Query, range: &Range<i64>) -> (i64, i64) {
 fn keys_of(commands: &[Command]) -> Option<usize> {
     let last = commands.iter().rev().find_map(|command| match &command.kind {
         CommandKind::Group { by, .. } | CommandKind::Top { by, .. } => Some(Some(by.len())),
+        // Behind these the rows have other keys than those of an earlier group.
         CommandKind::Transpose { .. } | CommandKind::Join { .. } | CommandKind::Union(_) => Some(None),
         _ => None,
     });
@@ -83,6 +89,7 @@ pub(crate) async fn compare(
         return Err(SearchError::query(message, name.span));
     }
     let keys: Vec<String> = rows.keys.iter().filter(|key| rows.columns.contains(key)).cloned().collect();
+    // Without all of its keys a row would meet several rows of the other time.
     if keys_of(&query.commands[..place]).map_or(keys.is_empty(), |count| keys.len() < count) {
         let message = "compare puts rows with the same keys side by side: keep the keys of the group in columns";
         return Err(SearchError::query(message, name.span));
@@ -94,6 +101,7 @@ pub(crate) async fn compare(
         return Err(SearchError::query(message, name.span));
     }
     let then = range.start.saturating_add(millis)..range.end.saturating_add(millis);
+    // Everything before the command is planned again from the events on, for the other time.
     let before = Query { filter: query.filter.clone(), commands: query.commands[..place].to_vec(), span: query.span };
     let shifted = planner.at(then).query(&before).await?;
 
@@ -127,6 +135,8 @@ pub(crate) async fn compare(
         }
         let then = then.project(expressions)?.build()?;
         let keys: Vec<Column> = keys.iter().map(Column::new_unqualified).collect();
+        // Rows of the other time alone are left out. A missing key is a group like any other, so missing keys are
+        // equal.
         now.join_detailed(then, JoinType::Left, (keys, others), None, NullEquality::NullEqualsNull)?.build()?
     };
     let mut columns: Vec<(String, Expr)> = rows.columns.iter().map(|name| (name.clone(), column(name))).collect();

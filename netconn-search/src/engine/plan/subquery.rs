@@ -32,6 +32,7 @@ impl Planner {
             if !expr.has(|kind| matches!(kind, ExprKind::InQuery { .. })) {
                 return Ok(expr);
             }
+            // The value in front of `in` may have a subquery itself, so it is resolved first.
             for child in expr.children_mut() {
                 *child = self.resolve(child).await?;
             }
@@ -61,6 +62,7 @@ impl Planner {
         };
         let name = match (name, rows.columns.as_slice()) {
             (Some(name), _) => name,
+            // A single column needs no matching name.
             (None, [only]) => only.clone(),
             (None, _) => {
                 let message = "the subquery has no column of that name: end it with | columns and the field to compare";
@@ -68,12 +70,14 @@ impl Planner {
             }
         };
         let distinct = datafusion::logical_expr::LogicalPlanBuilder::from(rows.plan)
+            // The order of the subquery is left out with its hidden columns: a set has none.
             .project([column(&name).alias(&name)])?
             .distinct()?
             .build()?;
         let physical = physical_plan(&self.state, &distinct).await?;
         let mut stream = execute_stream(physical, self.state.task_ctx())?;
         let mut set = Vec::new();
+        // Distinct values may still be equal as texts: arrays and moments become texts in `literal`.
         let mut seen: HashSet<String> = HashSet::new();
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(|error| SearchError::engine(error, self.settings.memory))?;
@@ -84,8 +88,10 @@ impl Planner {
                 {
                     continue;
                 }
+                // The values become literals of the query, so all later steps work as if they were written out.
                 set.push(ast::Expr { kind, span });
             }
+            // Checked with each batch, so the set cannot grow far beyond the limit.
             if set.len() > MOST {
                 let message = "the subquery has more than a million values: narrow its filter, or use join";
                 return Err(SearchError::query(message, span));
@@ -109,6 +115,7 @@ impl Planner {
         let table = datafusion::datasource::MemTable::try_new(schema, vec![batches])?;
         let source = datafusion::datasource::provider_as_source(std::sync::Arc::new(table));
         let plan = datafusion::logical_expr::LogicalPlanBuilder::scan("rows", source, None)?.build()?;
+        // All columns are kept, also hidden ones, so what is known about the rows still holds.
         Ok(Rows { plan, ..rows })
     }
 }
@@ -119,6 +126,7 @@ fn literal(column: &ArrayRef, row: usize) -> Result<ExprKind> {
     Ok(match value_at(&column, row) {
         Value::Null => ExprKind::Null,
         Value::Bool(value) => ExprKind::Bool(value),
+        // Numbers of the syntax tree are floats, so whole numbers beyond 2^53 lose digits here.
         Value::Integer(value) => ExprKind::Number(value as f64),
         Value::Number(value) => ExprKind::Number(value),
         value => ExprKind::Text(value.text().unwrap_or_default().into_owned()),

@@ -62,11 +62,13 @@ fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
         let message = "there is no folder of tables: name one in the configuration (search.tables)";
         return Err(SearchError::query(message, name.span));
     };
+    // No slash, and no dot at the beginning: a query must not name files outside of the folder, nor hidden ones.
     let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.' | ' ');
     if name.text.is_empty() || name.text.starts_with('.') || !name.text.chars().all(plain) {
         let message = format!("'{}' is not a name of a table: use letters, digits, '_', '-' and '.' only", name.text);
         return Err(SearchError::query(message, name.span));
     }
+    // The name as it is written comes first, so that a query may name the ending.
     for (ending, csv) in [("", true), (".csv", true), (".json", false), (".ndjson", false)] {
         let path = folder.join(format!("{}{ending}", name.text));
         if path.is_file() {
@@ -74,6 +76,7 @@ fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
             return Ok((path, csv && !json));
         }
     }
+    // No such file: this is where `savelookup` will write.
     let mut path = folder.join(&name.text);
     if path.extension().is_none_or(|ending| ending != "csv") {
         path.as_mut_os_string().push(".csv");
@@ -95,6 +98,7 @@ pub(crate) fn read(planner: &Planner, name: &Name) -> Result<Table> {
     if names.is_empty() {
         return wrong("it has no columns".to_owned());
     }
+    // Columns are found by name, so the second one could never be reached.
     if let Some((_, name)) = names.iter().enumerate().find(|(place, name)| names[..*place].contains(name)) {
         return wrong(format!("it has two columns called '{name}'"));
     }
@@ -126,12 +130,15 @@ fn read_csv(path: &Path) -> Result<Cells> {
         csv::ErrorKind::Io(source) => SearchError::Read { path: path.to_owned(), source },
         other => SearchError::Format { path: path.to_owned(), why: format!("it is not a table in CSV ({other:?})") },
     };
+    // Lines that are too short lack their last cells; spreadsheets write such lines.
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(wrong)?;
     let names =
+        // Spreadsheets write a byte order mark, which would become part of the first name.
         reader.headers().map_err(wrong)?.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(wrong)?;
+        // CSV cannot tell a missing value from an empty text, so both are missing.
         rows.push(record.iter().map(|cell| (!cell.is_empty()).then(|| cell.to_owned())).collect());
         check_size(path, rows.len())?;
     }
@@ -145,6 +152,7 @@ fn read_json(path: &Path) -> Result<Cells> {
         why: format!("it is neither an array nor lines of objects in JSON ({error})"),
     };
     let mut input = BufReader::new(File::open(path).map_err(read)?);
+    // Looks ahead without taking anything: an array of objects, or one object after another.
     let array = input.fill_buf().map_err(read)?.trim_ascii_start().starts_with(b"[");
     let mut objects: Vec<serde_json::Map<String, serde_json::Value>> = Vec::new();
     if array {
@@ -156,6 +164,7 @@ fn read_json(path: &Path) -> Result<Cells> {
             check_size(path, objects.len())?;
         }
     }
+    // In the order in which they first appear, as columns of a CSV file would be.
     let mut names: Vec<String> = Vec::new();
     for object in &objects {
         for name in object.keys() {
@@ -185,11 +194,13 @@ fn check_size(path: &Path, rows: usize) -> Result<()> {
 /// more digits than a float keeps, and different texts of one number: `1.1` and `1.10`.
 fn typed(cells: impl Iterator<Item = Option<String>> + Clone) -> ArrayRef {
     let plain = |cell: &str| !(cell.len() > 1 && cell.starts_with('0') && !cell.starts_with("0."));
+    // Cells are walked several times; the iterator is cheap to clone, the texts are cloned in each walk.
     let there = || cells.clone().flatten();
     let kind = if there().next().is_none() {
         ValueKind::Text
     } else if there().all(|cell| plain(&cell) && cell.parse::<i64>().is_ok_and(|number| number.to_string() == cell)) {
         ValueKind::Integer
+    // A column becomes numbers only if no text is lost by that: identifiers must come back as they were written.
     } else if there().all(|cell| plain(&cell) && digits(&cell)) && distinct(there()) {
         ValueKind::Number
     } else {
@@ -209,12 +220,14 @@ fn typed(cells: impl Iterator<Item = Option<String>> + Clone) -> ArrayRef {
 
 /// Whether a text has at least one digit and no more than a float keeps.
 fn digits(cell: &str) -> bool {
+    // Digits of the exponent do not count.
     let mantissa = cell.split(['e', 'E']).next().unwrap_or(cell);
     (1..=15).contains(&mantissa.bytes().filter(u8::is_ascii_digit).count())
 }
 
 /// Whether all texts are numbers, and different texts are different numbers.
 fn distinct(mut cells: impl Iterator<Item = String>) -> bool {
+    // By bits, because floats have no hash.
     let mut texts: HashMap<u64, String> = HashMap::new();
     cells.all(|cell| match cell.parse::<f64>() {
         Ok(number) => texts.entry(number.to_bits()).or_insert_with(|| cell.clone()) == &cell,
@@ -241,13 +254,18 @@ pub(crate) fn dataset(planner: &Planner, name: &Name) -> Result<Rows> {
 /// Runs `savelookup 'name'[, 'merge']`: writes the rows to a table and passes them on.
 pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool) -> Result<Rows> {
     let rows = newest_first(rows);
+    // The rows are run once, written, and passed on from memory: running them again could give others than those
+    // written.
     let rows = planner.collected(rows, MOST, name.span, "savelookup").await?;
+    // `--explain` runs the query but changes no file.
     if planner.dry {
         return Ok(rows);
     }
     let (mut path, _) = file(planner, name)?;
+    // Tables are written as CSV only.
     path.set_extension("csv");
     let (mut names, mut cells) = if merge && path.is_file() { read_csv(&path)? } else { Cells::default() };
+    // Columns are matched by name with those of the old table; new ones follow at its end.
     let places: Vec<usize> = rows
         .columns
         .iter()
@@ -287,6 +305,7 @@ fn write(path: &Path, names: &[String], rows: &[Vec<Option<String>>]) -> Result<
     let wrong = |source| SearchError::Write { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(wrong)?;
+    // In the same folder, because a rename works only within one file system.
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(wrong)?;
     {
         let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(&mut file);
@@ -302,6 +321,7 @@ fn write(path: &Path, names: &[String], rows: &[Vec<Option<String>>]) -> Result<
         writer.flush().map_err(wrong)?;
     }
     file.flush().map_err(wrong)?;
+    // Before the rename, so that a crash cannot leave an empty file under the old name.
     file.as_file().sync_all().map_err(wrong)?;
     file.persist(path).map_err(|error| wrong(error.error))?;
     Ok(())
