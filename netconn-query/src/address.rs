@@ -9,6 +9,7 @@ const LONGEST: usize = 45;
 
 /// Returns the address in a text, an IPv4-mapped one as IPv4.
 pub fn address(text: &str) -> Option<IpAddr> {
+    // Called for each row of a column, so texts that cannot be addresses leave before the parser.
     // Longer than any address, or without what every address has: most texts are none.
     if text.len() > LONGEST || !text.as_bytes().first().is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':') {
         return None;
@@ -23,12 +24,14 @@ pub(crate) fn usual(text: &str) -> Option<IpAddr> {
 
 /// Returns the network that a text in CIDR form means.
 pub fn network(text: &str) -> Option<IpNet> {
+    // Without the slash a plain address would be a network of one, and `in` would warn about each.
     text.contains('/').then(|| text.trim().parse().ok()).flatten()
 }
 
 /// Compares two addresses by their number, other texts by code point.
 pub fn order(left: &str, right: &str) -> Ordering {
     match (address(left), address(right)) {
+        // `IpAddr` orders IPv4 before IPv6; mapped addresses count as IPv4 here.
         (Some(left), Some(right)) => left.cmp(&right),
         _ => left.cmp(right),
     }

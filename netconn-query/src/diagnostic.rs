@@ -53,6 +53,7 @@ pub struct Report {
 pub(crate) fn completed(text: &str, missing: char) -> String {
     // Suggestions are shown in one line.
     let text = text.replace(['\n', '\r', '\t'], " ");
+    // By characters, because a cut within one is no text.
     let short: String = text.chars().take(SHOWN).collect();
     if short.len() < text.len() { format!("{short}…{missing}") } else { format!("{short}{missing}") }
 }
@@ -99,6 +100,7 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
+        // The text may be another one than the diagnostic is from; a place outside of it would panic in the renderer.
         let place = within(text, self.span);
         let snippet = Snippet::source(text).annotation(AnnotationKind::Primary.span(place.start..place.end));
         let main = level.primary_title(self.message.as_str()).element(snippet);
@@ -153,11 +155,13 @@ pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
 /// Returns the name nearest to a written one, if at most a third of its letters differ.
 pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
+    // A third: names of two letters have no near ones, longer ones allow a typing error or two.
     let allowed = written.chars().count() / 3;
     names
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&written, &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= allowed)
+        // Of equal distances the first wins, so the order of the names is a preference.
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

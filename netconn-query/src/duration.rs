@@ -29,6 +29,7 @@ pub enum Bucket {
 
 /// Returns the nanoseconds of a unit: `s`, `minutes`, …
 pub fn unit(text: &str) -> Option<i64> {
+    // Case is ignored, so `M` is minutes: there are no months.
     let text = text.trim().to_lowercase();
     UNITS.iter().find(|(names, _)| names.contains(&text.as_str())).map(|(_, length)| *length)
 }
@@ -48,10 +49,12 @@ pub fn span(text: &str) -> Option<i64> {
     if number.is_empty() {
         return Some(sign * length);
     }
+    // Whole numbers are multiplied exactly; only fractions go through a float.
     if let Ok(number) = number.parse::<i64>() {
         return number.checked_mul(length)?.checked_mul(sign);
     }
     let product = number.parse::<f64>().ok()? * length as f64;
+    // The conversion would saturate and give a wrong span instead of none. Products are never negative here.
     (product < i64::MAX as f64).then_some(sign * product as i64)
 }
 
@@ -63,6 +66,7 @@ pub fn moment(text: &str) -> Option<(i64, bool)> {
         return None;
     }
     let nanos = |time: Timestamp| i64::try_from(time.as_nanosecond()).ok();
+    // With a zone first: a text that has one would lose it as a date and a time of day.
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some((nanos(time)?, true));
     }

@@ -123,6 +123,8 @@ impl CommandKind {
     /// Returns what the command does to rows.
     pub fn facts(&self) -> CommandFacts<'_> {
         let of = CommandFacts::of;
+        // No `..` in the patterns below: a new part of a command then does not compile until somebody decides about it
+        // here.
         match self {
             Self::Filter(condition) => of("filter").row_by_row().with(Role::Condition, [condition]),
             Self::Columns(columns) => of("columns")
@@ -139,6 +141,7 @@ impl CommandKind {
             Self::NoLimit => of("nolimit").row_by_row(),
             Self::Parse { pattern, pattern_span: _, from } => {
                 // The parser has refused a pattern that cannot be read.
+                // Columns are known from the pattern alone, without a row.
                 let pieces = pattern::pieces(pattern).unwrap_or_default();
                 let columns = pattern::columns(&pieces).map(|name| given(Cow::Owned(name.to_owned()))).collect();
                 of("parse").row_by_row().with(Role::Row, from).then(ColumnsAfter::Added(columns))
@@ -166,6 +169,7 @@ impl CommandKind {
             }
             Self::Top { count: _, aggregates, by } => {
                 let mut facts = of("top").grouped(aggregates, by);
+                // `top 10 by x` counts, although no expression of the query says so.
                 if let (ColumnsAfter::Grouped(columns), []) = (&mut facts.columns, aggregates.as_slice()) {
                     columns.push(MadeColumn { role: Role::Aggregate, ..given(Cow::Borrowed("count")) });
                 }

@@ -17,6 +17,7 @@ impl Fields {
         let mut additional: Vec<String> = additional.into_iter().map(Into::into).collect();
         additional.sort_unstable();
         additional.dedup();
+        // Files also have the fields of the schema, which would be listed twice.
         additional.retain(|name| field::by_name(name).is_none());
         Self { additional }
     }
@@ -49,6 +50,8 @@ impl Fields {
             let first = found.next()?;
             found.next().is_none().then_some(first)
         };
+        // The last part of a name is what people remember, so endings are tried first. Of several fields none is
+        // suggested.
         only(&|known| known.ends_with(&ending)).or_else(|| only(&|known| known.starts_with(&beginning)))
     }
 }

@@ -98,6 +98,7 @@ keywords! {
 
 /// Returns the key word that a word in lower case is, with or without a suffix like `:anycase`.
 pub fn by_name(word: &str) -> Option<&'static Keyword> {
+    // The lexer reads `contains:anycase` as one word, because names may have colons in them.
     let base = word.split(':').next().unwrap_or_default();
     KEYWORDS.iter().find(|keyword| keyword.name == base)
 }
@@ -113,6 +114,7 @@ pub(crate) fn pattern(word: &str) -> Option<(MatchOp, bool)> {
 
 /// Returns the operator behind a glued `not`: `contains` of `notcontains` in S1QL 1.0.
 pub(crate) fn behind_not(word: &str) -> Option<&str> {
+    // Only operators: `notes` or `nothing` are names.
     let operator = word.strip_prefix("not")?;
     let keyword = by_name(operator)?;
     matches!(keyword.r#use, KeywordUse::Pattern(_) | KeywordUse::Membership).then_some(operator)

@@ -104,11 +104,14 @@ const SHORTCUTS: [(&str, &[&str]); 7] = [
 
 /// Returns what became of a field of S1QL 1.0; `None` if the name is not one.
 pub fn field(name: &str) -> Option<OldField> {
+    // Exact case for the short names, any case for the others.
     let short = SHORT_FIELDS.iter().find(|(old, _)| *old == name);
     if let Some((_, now)) = short.or_else(|| FIELDS.iter().find(|(old, _)| old.eq_ignore_ascii_case(name))) {
         return Some(OldField::Now(now));
     }
+    // `get` and not a slice: the name may be shorter, or have a character across that byte.
     let starts = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    // Names of today have dots, so a field such as `SrcProcess.x` is not taken for an old one.
     let is_one_word = name.chars().all(|character| character.is_ascii_alphanumeric());
     (is_one_word && NOT_RECORDED.iter().any(starts)).then_some(OldField::NotRecorded)
 }

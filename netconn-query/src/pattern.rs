@@ -59,6 +59,7 @@ pub enum PatternError {
 pub fn pieces(pattern: &str) -> Result<Vec<Piece>, PatternError> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut rest = pattern;
+    // Ends because each turn takes a `$`.
     while let Some((before, after)) = rest.split_once('$') {
         if !before.is_empty() {
             pieces.push(Piece::Text(before.to_owned()));
@@ -70,11 +71,13 @@ pub fn pieces(pattern: &str) -> Result<Vec<Piece>, PatternError> {
         }
         let name_end = after.find(['$', '{', '=']).ok_or(PatternError::Unclosed)?;
         let (name, after) = after.split_at(name_end);
+        // The characters that a name may have without a backslash.
         let is_part = |character: char| character.is_alphanumeric() || "._-:".contains(character);
         if name.is_empty() || !name.chars().all(is_part) {
             return Err(PatternError::Name(name.to_owned()));
         }
         let same = |piece: &Piece| matches!(piece, Piece::Column { name: other, .. } if other == name);
+        // A row has one value for each column, so a second one would win silently.
         if pieces.iter().any(same) {
             return Err(PatternError::Twice(name.to_owned()));
         }
@@ -120,6 +123,7 @@ fn closing_brace(text: &str) -> Option<usize> {
             '\\' => escaped = true,
             '{' => open += 1,
             '}' if open == 0 => return Some(at),
+            // Not below 0: the branch before has returned then.
             '}' => open -= 1,
             _ => {}
         }

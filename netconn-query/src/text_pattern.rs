@@ -26,6 +26,7 @@ pub enum Matcher {
 impl Matcher {
     /// Compiles a pattern; `None` if it is too large.
     pub fn new(op: MatchOp, insensitive: bool, pattern: &str) -> Option<Self> {
+        // Digits and signs look the same in both cases, so plain searches do.
         let insensitive = insensitive && has_case(pattern);
         match op {
             MatchOp::Contains if !insensitive => {
@@ -53,8 +54,10 @@ impl Matcher {
 pub fn fits(op: MatchOp, insensitive: bool, text: &str, pattern: &str) -> bool {
     let (text, pattern) = match op {
         MatchOp::Matches | MatchOp::Like => {
+            // A pattern of the event that is none fits nothing.
             return regex(op, insensitive, pattern).is_ok_and(|regex| regex.is_match(text));
         }
+        // The pattern may differ from row to row, so a regular expression would be compiled for each.
         _ if insensitive => (Cow::Owned(text.to_lowercase()), Cow::Owned(pattern.to_lowercase())),
         _ => (Cow::Borrowed(text), Cow::Borrowed(pattern)),
     };

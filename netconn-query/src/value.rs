@@ -53,10 +53,13 @@ impl ValueKind {
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         match (self, other) {
+            // From here on the kinds differ.
             (left, right) if left == right => left,
+            // A missing value fits every kind.
             (Self::Null, kind) | (kind, Self::Null) => kind,
             (Self::Integer, Self::Number) | (Self::Number, Self::Integer) => Self::Number,
             (Self::List(left), Self::List(right)) => Self::list(left.with(*right)),
+            // Everything can be written as a text.
             _ => Self::Text,
         }
     }
@@ -249,6 +252,7 @@ pub fn parse_number(text: &str) -> Option<f64> {
 
 /// Nanoseconds of a moment in RFC 3339.
 pub fn parse_time(text: &str) -> Option<i64> {
+    // Most texts are no moments and leave before the parser. The shortest with a zone has 20 characters.
     if text.len() < 20 || text.as_bytes().get(4) != Some(&b'-') {
         return None;
     }
@@ -266,6 +270,7 @@ pub fn parse_moment(text: &str) -> Option<i64> {
 pub fn nanoseconds(value: &Value<'_>) -> Option<i64> {
     match value {
         Value::Time(nanos) => Some(*nanos),
+        // A number in a text counts by its size, like a number.
         Value::Text(text) => parse_time(text).or_else(|| scaled(text.trim().parse().ok()?)),
         value => scaled(value.integer()?),
     }
@@ -279,6 +284,7 @@ pub fn scaled(number: i64) -> Option<i64> {
         100_000_000_000_000..100_000_000_000_000_000 => 1_000,
         _ => 1,
     };
+    // Seconds up to the year 5138 do not fit into 64 bits of nanoseconds; those beyond 2262 are missing.
     number.checked_mul(factor)
 }
 
@@ -290,6 +296,7 @@ fn list_text(values: &[Value<'_>]) -> String {
         }
         match value {
             Value::Text(item) => {
+                // Writing to a `String` cannot fail.
                 let _ = write!(text, "{}", serde_json::Value::String(item.to_string()));
             }
             value => text.push_str(value.text().as_deref().unwrap_or("null")),

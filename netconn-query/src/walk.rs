@@ -117,6 +117,7 @@ impl Query {
 impl Command {
     fn forget_places(&mut self) {
         self.span = Span::default();
+        // `parts_mut` lists every part that has a place, so nothing is forgotten here when a command gets a new one.
         let parts = self.kind.parts_mut();
         parts.spans.into_iter().for_each(|span| *span = Span::default());
         parts.expressions.into_iter().for_each(Expr::forget_places);
@@ -127,6 +128,7 @@ impl Command {
 
 impl Column {
     fn forget_places(&mut self) {
+        // A given name and one that follows from the expression print the same; the label tells what matters.
         self.name = None;
         self.expr.forget_places();
     }
@@ -141,6 +143,7 @@ pub fn label(expr: &Expr, written: &str) -> String {
         {
             name.clone()
         }
+        // Line feeds and runs of spaces in the query do not belong to the name of a column.
         _ => written.split_whitespace().collect::<Vec<_>>().join(" "),
     }
 }
@@ -152,6 +155,7 @@ pub fn operands(op: BinaryOp, expr: &Expr) -> Vec<&Expr> {
     let mut rest = vec![expr];
     while let Some(expr) = rest.pop() {
         match &expr.kind {
+            // The right one first: the last one in is the next one out.
             ExprKind::Binary { op: own, left, right } if *own == op => rest.extend([right.as_ref(), left.as_ref()]),
             _ => operands.push(expr),
         }

@@ -29,11 +29,14 @@ macro_rules! functions {
 
                 /// Returns the table's entry of this function.
                 pub const fn info(self) -> &'static FunctionInfo {
+                    // The variants and the table come from the same rows in the same order, so the place always exists.
                     &Self::TABLE[self as usize]
                 }
 
                 /// Returns the function of this kind with this name.
                 pub fn by_name(name: &str) -> Option<Self> {
+                    // A `match` on texts instead of a walk over the table: the planner and the checker ask for each
+                    // call.
                     match name {
                         $($name => Some(Self::$variant),)+
                         _ => None,

@@ -155,6 +155,8 @@ pub fn functions(name: &str) -> impl Iterator<Item = &'static FunctionInfo> {
 /// Returns the aggregate that is called where aggregates may stand: `min(x)` is one, `min(x, y)` is not.
 pub fn aggregate(name: &str, arguments: usize) -> Option<AggregateId> {
     let id = AggregateId::by_name(name)?;
+    // Only a name of both kinds needs its arguments counted: of others a wrong number is reported as an error of the
+    // aggregate.
     (PlainId::by_name(name).is_none() || arguments <= id.info().most).then_some(id)
 }
 

@@ -31,9 +31,11 @@ impl Checker<'_> {
         scope: &Scope,
         place: Place,
     ) {
+        // `min(x)` outside of a group is the plain function with too few arguments; inside it is the aggregate.
         let aggregate = catalogue::aggregate(name, arguments.len()).is_some()
             && (place == Place::Aggregates || PlainId::by_name(name).is_none());
         let kind = |function: &&FunctionInfo| (function.kind == FunctionKind::Aggregate) == aggregate;
+        // A function that may not stand here is still found, so that the message says where it may.
         let function = catalogue::functions(name).find(kind).or_else(|| catalogue::functions(name).next());
         match function {
             None => {
@@ -54,6 +56,7 @@ impl Checker<'_> {
         let inner = if aggregate { Place::InAggregate } else { place };
         for (number, argument) in arguments.iter().enumerate() {
             match &argument.kind {
+                // Only here is a lambda valid; `expression` reports it at every other place.
                 ExprKind::Lambda { parameter, body }
                     if number == 1 && function.is_some_and(|function| takes_lambda(function.id)) =>
                 {
@@ -63,10 +66,12 @@ impl Checker<'_> {
                 }
                 // `timebucket(auto)` is accepted without quotes.
                 ExprKind::Field(word) if name == "timebucket" && word == "auto" => {}
+                // Arguments of an unknown function are checked as well: all errors of a query are reported at once.
                 _ => self.expression(argument, scope, inner),
             }
         }
         if let Some(condition) = condition {
+            // `where` is about the rows of the group, as the arguments are.
             self.expression(condition, scope, Place::InAggregate);
         }
     }
@@ -88,10 +93,12 @@ impl Checker<'_> {
                     "{name} has a value for each row, so it can only stand in let, columns, filter or sort behind a |"
                 )
             }
+            // Plain functions may stand anywhere.
             _ => return,
         };
         let diagnostic = Diagnostic::error(span, message);
         let is_row = matches!(place, Place::FirstFilter | Place::Row) && function.kind == FunctionKind::Aggregate;
+        // The shortest valid call: optional arguments in brackets could not be pasted.
         let usage = if function.least == 0 { format!("{name}()") } else { function.usage.to_owned() };
         let suggestion = is_row.then(|| format!("| group n = {usage} by …"));
         self.diagnostics.push(diagnostic.suggest_any(suggestion));
@@ -107,6 +114,8 @@ impl Checker<'_> {
     fn meaning_of(&mut self, function: &FunctionInfo, arguments: &[Expr]) {
         let FunctionInfo { id, name, .. } = *function;
         match (id, arguments) {
+            // Arguments that are computed for each row cannot be checked, so only texts that are written out are looked
+            // at.
             (_, [_, regex, ..]) if takes_regex(id) => self.regex(regex),
             (_, [_, body]) if takes_lambda(id) && !matches!(body.kind, ExprKind::Lambda { .. }) => {
                 let message = format!("{name} needs a function of an element");

@@ -24,6 +24,7 @@ impl Checker<'_> {
             self.condition(filter, &scope, Place::FirstFilter);
         }
         for (place, command) in query.commands.iter().enumerate() {
+            // Only at the very beginning are there no rows that `join`, `union` or `dataset` would take or drop.
             let is_source = place == 0 && query.filter.is_none();
             scope = self.command(command, scope, is_source);
         }
@@ -31,6 +32,7 @@ impl Checker<'_> {
     }
 
     fn command(&mut self, command: &Command, mut scope: Scope, is_source: bool) -> Scope {
+        // Commands whose columns depend on each other or on queries are handled first; all others by their facts.
         let facts = command.kind.facts();
         match &command.kind {
             // Each column may use those before it.
@@ -45,6 +47,7 @@ impl Checker<'_> {
                 return self.join(command.span, sides, on, scope, is_source);
             }
             CommandKind::Union(queries) => {
+                // At the beginning the events themselves are no side of the union.
                 let mut all = if is_source { Scope::named([]) } else { scope };
                 queries.iter().for_each(|query| all.merge(self.query(query)));
                 return all;
@@ -59,8 +62,10 @@ impl Checker<'_> {
                 Role::Key => self.expression(expr, &scope, Place::Key),
             }
         }
+        // Names are checked before the scope changes: a command reads the columns in front of it.
         facts.reads.into_iter().for_each(|name| self.field(&name.text, name.span, &scope));
         match &command.kind {
+            // `let` may replace its own columns, so only these commands are checked for names that occur twice.
             CommandKind::Columns(columns) => self.same_names(columns.iter()),
             CommandKind::Group { aggregates, by } | CommandKind::Top { count: _, aggregates, by } => {
                 self.same_names(by.iter().chain(aggregates));
@@ -84,6 +89,7 @@ impl Checker<'_> {
             }
             ColumnsAfter::Partly(names) => {
                 scope = Scope::named(names.into_iter().map(|name| name.text.clone()));
+                // From here on an unknown name may be a column of the data, so nothing is reported about it.
                 scope.widen();
             }
             ColumnsAfter::Compared(_) => scope.widen(),
@@ -94,12 +100,14 @@ impl Checker<'_> {
     /// Reports columns that have the name of an earlier one of the same command.
     fn same_names<'a>(&mut self, columns: impl Iterator<Item = &'a Column>) {
         let columns: Vec<&Column> = columns.collect();
+        // All names are collected first: the suggested one must not be that of a later column.
         let mut labels: HashSet<String> = columns.iter().map(|column| column.label.clone()).collect();
         let mut seen = HashSet::new();
         for column in columns {
             if !seen.insert(column.label.as_str()) {
                 let place = column.name.as_ref().map_or(column.expr.span, |name| name.span);
                 let message = format!("there are two columns called '{}': give one another name", column.label);
+                // The numbers never end, so a free name is always found.
                 let mut numbered = (2..).map(|number| format!("{}_{number}", column.label));
                 let other = numbered.find(|name| !labels.contains(name)).unwrap_or_default();
                 let instead = format!("{} = {}", printer::name(&other), printer::expression(&column.expr));
@@ -137,6 +145,7 @@ impl Checker<'_> {
 
     fn join(&mut self, span: Span, sides: &[JoinSide], on: &[JoinKey], scope: Scope, is_source: bool) -> Scope {
         // Sides without an alias are called a, b, c, … by their places.
+        // `% 26` keeps the sum within a byte.
         let letter = |place: usize| char::from(b'a' + (place % 26) as u8).to_string();
         let mut scopes: Vec<(String, Scope)> = if is_source { Vec::new() } else { vec![(letter(0), scope)] };
         for side in sides {
@@ -158,6 +167,7 @@ impl Checker<'_> {
     /// Checks a column of one side, `a.x`, or of all sides.
     fn join_name(&mut self, name: &Name, scopes: &[(String, Scope)], everywhere: bool) {
         let of_alias = scopes.iter().find_map(|(alias, scope)| Some((of_side(&name.text, alias)?, scope)));
+        // A name with an alias is checked against its own side only.
         if let Some((column, scope)) = of_alias {
             if !scope.contains(column, self.fields) {
                 let message = format!("there is no column '{column}' in that query of the join");
@@ -170,6 +180,7 @@ impl Checker<'_> {
         }
         let has = |scope: &Scope| scope.contains(&name.text, self.fields);
         let lacking = scopes.iter().filter(|(_, scope)| !has(scope)).map(|(_, scope)| scope);
+        // `on k` needs the column on all sides, `on x = y` each on one of them.
         let is_known = if everywhere { lacking.count() == 0 } else { scopes.iter().any(|(_, scope)| has(scope)) };
         if !is_known {
             let message = format!(
@@ -179,6 +190,7 @@ impl Checker<'_> {
             );
             let nearest =
                 scopes.iter().find_map(|(_, scope)| scope.nearest(&name.text, self.fields)).map(ToOwned::to_owned);
+            // A suggestion that repeats what was written helps nobody: the column is on another side.
             let nearest = nearest.filter(|nearest| *nearest != name.text);
             self.diagnostics.push(Diagnostic::error(name.span, message).suggest_any(nearest));
         }

@@ -28,6 +28,8 @@ impl Checker<'_> {
                 self.diagnostics.push(Diagnostic::error(expr.span, message).suggest("x.filter(func(x) -> x > 1)"));
                 return;
             }
+            // The right side is often a text without quotes, so `operand` decides whether it is checked as a field at
+            // all.
             ExprKind::Binary { op, left, right } if !matches!(op, BinaryOp::And | BinaryOp::Or) => {
                 self.expression(left, scope, place);
                 return self.operand(*op, left, right, scope, place);
@@ -38,6 +40,7 @@ impl Checker<'_> {
                     self.diagnostics
                         .push(Diagnostic::error(expr.span, message).suggest("src.process.cmdline contains 'x'"));
                 }
+                // Before the children are visited: `told` then keeps them from being reported again as unknown fields.
                 patterns.iter().for_each(|pattern| self.unquoted(pattern, scope));
                 if *op == MatchOp::Matches {
                     patterns.iter().for_each(|pattern| self.regex(pattern));
@@ -62,9 +65,11 @@ impl Checker<'_> {
         if self.parameters.iter().any(|parameter| parameter == name) || scope.contains(name, self.fields) {
             return;
         }
+        // Once for each name, because a shortcut or a chain of `or` would repeat it many times.
         if !self.told.insert(name.to_owned()) {
             return;
         }
+        // Only if the left half is a known name: `a-b` is then most likely a subtraction.
         let hyphen = name.split_once('-').filter(|(left, _)| scope.contains(left, self.fields));
         let message = if scope.is_closed() && self.fields.contains(name) {
             let left = scope.names().iter().take(12).map(|name| printer::name(name)).collect::<Vec<_>>().join(", ");
@@ -76,6 +81,7 @@ impl Checker<'_> {
         };
         let suggestion = match hyphen {
             Some((left, right)) => Some(format!("{left} - {right}")),
+            // The name is spelled correctly, so no other spelling is suggested.
             None if scope.is_closed() && self.fields.contains(name) => None,
             // A misspelled `and` between two terms is read as a field.
             None => scope
@@ -99,6 +105,7 @@ impl Checker<'_> {
             [left, right].into_iter().for_each(|side| self.day(side));
         }
         match &right.kind {
+            // A name that resembles a field is more likely a typing error than a text, so `is_known` includes those.
             ExprKind::Field(name) if is_comparison && !self.is_known(name, scope) => self.unquoted(right, scope),
             ExprKind::Text(text) if is_comparison && literal::network(text).is_some() => {
                 let message =
@@ -161,6 +168,7 @@ impl Checker<'_> {
     /// Warns about `1 < x < 3`, which compares true or false with 3.
     fn chain(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
         let ExprKind::Binary { op: inner, left: _, right: middle } = &left.kind else { return };
+        // `a = b = true` is meant as it is written.
         if !inner.is_comparison() || is_condition(right) {
             return;
         }
@@ -242,6 +250,7 @@ impl Checker<'_> {
 
     /// Warns about `x = 'a' or 'b'`, which does not mean that x is one of both.
     fn texts_after_or(&mut self, expr: &Expr) {
+        // Only neighbours are compared: the misunderstanding is to leave the field out after `or`.
         let operands = walk::operands(BinaryOp::Or, expr);
         for pair in operands.windows(2) {
             let (value, message) = match (compared(pair[0]), &pair[1].kind) {
@@ -274,6 +283,8 @@ impl Checker<'_> {
                 continue;
             }
             let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if has_milliseconds(name));
+            // `event.time` counts milliseconds; every other number is compared with nanoseconds as `timestamp` has
+            // them.
             let unit = if is_milliseconds(left) || is_milliseconds(right) { 1_000_000 } else { 1 };
             let message = format!("{} is not a number, so this is null in every row", printer::text(text));
             let number = duration::span(text).map(|nanos| (nanos / unit).to_string());

@@ -8,6 +8,7 @@ use crate::{ast::Expr, printer};
 
 /// Returns what is wrong with a regular expression, as a sentence.
 pub(super) fn regex_problem(regex: &str) -> Option<String> {
+    // The syntax alone is parsed first: its errors have kinds, those of `regex` are texts only.
     let parsed = regex_syntax::ast::parse::Parser::new().parse(regex);
     if let Err(error) = parsed {
         let reason = match error.kind() {
@@ -25,6 +26,7 @@ pub(super) fn regex_problem(regex: &str) -> Option<String> {
     let built = RegexBuilder::new(regex).case_insensitive(true).build();
     built.err().map(|error| {
         let reason = error.to_string();
+        // The lines before the last one show the place in the pattern.
         let last = reason.lines().last().unwrap_or_default().trim();
         format!("this regular expression cannot be used: {}", last.strip_prefix("error: ").unwrap_or(last))
     })
@@ -33,6 +35,7 @@ pub(super) fn regex_problem(regex: &str) -> Option<String> {
 /// Returns the network that a text looks like, or a sentence that says what is wrong with it; `None` for other texts.
 pub(super) fn network(text: &str) -> Option<Result<IpNet, String>> {
     let (address, bits) = text.split_once('/')?;
+    // Only what looks like a network is judged: paths and fractions have a slash too.
     let is_address = address.contains(['.', ':'])
         && address.chars().all(|character| character.is_ascii_hexdigit() || ".:".contains(character))
         && (address.contains(':') || address.chars().all(|character| character.is_ascii_digit() || character == '.'));
@@ -48,6 +51,7 @@ pub(super) fn network(text: &str) -> Option<Result<IpNet, String>> {
 pub(super) fn is_number(text: &str) -> bool {
     let text = text.trim();
     let is_number = text.bytes().any(|byte| byte.is_ascii_digit()) && text.parse::<f64>().is_ok();
+    // The shortest moment in RFC 3339 with a zone has 20 characters.
     let is_moment = text.len() >= 20 && text.as_bytes().get(4) == Some(&b'-');
     is_number || is_moment
 }
@@ -55,6 +59,7 @@ pub(super) fn is_number(text: &str) -> bool {
 /// Returns an expression for a message.
 pub(super) fn shown(expr: &Expr) -> String {
     let shown = printer::expression(expr);
+    // Longer ones would fill the line of the message; the place is underlined anyway.
     if shown.chars().count() > 40 { "this".to_owned() } else { shown }
 }
 

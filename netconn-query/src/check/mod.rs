@@ -39,6 +39,7 @@ pub fn check(query: &Query, fields: &Fields) -> Checked {
     let mut checker = Checker { fields, diagnostics: Vec::new(), parameters: Vec::new(), told: HashSet::new() };
     let scope = checker.query(query);
     let mut diagnostics = checker.diagnostics;
+    // Subqueries and commands are checked out of the order of the text. The sort is stable.
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
     // A shortcut becomes a comparison for each of its fields, all at the same place.
     diagnostics.dedup_by(|one, other| one.span == other.span && one.message == other.message);

@@ -42,6 +42,8 @@ impl Scope {
 
     /// Adds the columns of another scope.
     pub(super) fn merge(&mut self, other: Self) {
+        // Wider than the truth: a column of one side counts as known, because a warning that is wrong is worse than
+        // none.
         self.events |= other.events;
         self.open |= other.open;
         other.names.into_iter().for_each(|name| self.add(name));
@@ -115,6 +117,7 @@ impl Scope {
 
     pub(super) fn columns(self) -> AnswerColumns {
         match (self.open, self.events) {
+            // Open first: with unknown columns the rest of the list cannot be complete.
             (true, _) => AnswerColumns::Partly(self.names),
             (false, true) => AnswerColumns::Events { added: self.names },
             (false, false) => AnswerColumns::Named(self.names),

@@ -30,14 +30,17 @@ impl Call {
         let run = |arguments: &[Value<'e>]| match self.function.run {
             Run::Values(run) => run(arguments),
             Run::Patterns(run) => run(&self.spelled, arguments),
+            // The compiler refuses these functions.
             Run::Geography(_) => Value::Null,
         };
+        // Up to three arguments are passed on the stack: a `Vec` for each event would be an allocation in the hot path.
         let result = match self.arguments.as_slice() {
             [one] => run(&[one.value(row)]),
             [one, two] => run(&[one.value(row), two.value(row)]),
             [one, two, three] => run(&[one.value(row), two.value(row), three.value(row)]),
             more => run(&more.iter().map(|argument| argument.value(row)).collect::<Vec<_>>()),
         };
+        // A search keeps results in a column of one kind, so the same conversion is applied here.
         result.kept_as(self.kind)
     }
 }
@@ -56,6 +59,7 @@ impl Spelled {
         if !matches!(function.run, Run::Patterns(_)) {
             return spelled;
         }
+        // The first argument is the text that is searched.
         for argument in arguments.iter().skip(1) {
             if let Node::Literal(Value::Text(text)) = argument {
                 if function.has_regex {
@@ -73,6 +77,7 @@ impl Patterns for Spelled {
     fn regex(&self, pattern: &str) -> Option<Arc<Regex>> {
         match self.regexes.get(pattern) {
             Some(regex) => regex.clone(),
+            // A pattern that only the event knows is compiled for each event: a cache could grow without bound.
             None => Regex::new(pattern).ok().map(Arc::new),
         }
     }

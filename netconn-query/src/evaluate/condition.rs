@@ -89,6 +89,8 @@ impl Condition {
         match self {
             Self::Constant(holds) => *holds,
             Self::Not(inner) => !inner.holds(row),
+            // The first part that decides ends the evaluation. A sum that overflows in a later part is then not
+            // noticed.
             Self::All(all) => all.iter().all(|part| part.holds(row)),
             Self::Any(any) => any.iter().any(|part| part.holds(row)),
             Self::Choice(parts) => {
@@ -120,6 +122,7 @@ impl Condition {
 
 impl Membership {
     fn holds<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> bool {
+        // An address is compared as a number; its text would be an allocation for each event.
         let (is_listed, value) = match self.address(row) {
             Some(address) => (self.lists_address(address), None),
             None => {
@@ -130,6 +133,7 @@ impl Membership {
         if is_listed || self.others.is_empty() {
             return is_listed;
         }
+        // Only now is the text of an address needed.
         let value = value.unwrap_or_else(|| self.value.value(row));
         let is_equal =
             |(relation, other): &'e (Relation, Node)| relation.holds(Operator::Equal, &value, &other.value(row));
@@ -146,6 +150,7 @@ impl Membership {
 
     fn lists_address(&self, address: IpAddr) -> bool {
         let in_network = |address: &IpAddr| self.networks.iter().any(|network| network.contains(address));
+        // `addresses` has what texts say, so a mapped address is looked up as it is; networks compare IPv4 with IPv4.
         self.addresses.binary_search(&address).is_ok() || in_network(&address.to_canonical())
     }
 
@@ -157,6 +162,7 @@ impl Membership {
                         && address::address(text)
                             .is_some_and(|address| self.networks.iter().any(|network| network.contains(&address))))
             }
+            // The compiler fills one of both lists: floats would lose digits of large whole numbers.
             Value::Integer(number) if self.numbers.is_empty() => self.integers.binary_search(number).is_ok(),
             value @ (Value::Integer(_) | Value::Number(_)) => value
                 .number()

@@ -20,6 +20,7 @@ impl EventFields for Event<'_> {
             Field::DstAddress => self.dst_address,
             Field::LocalAddress => self.local_address,
             Field::RemoteAddress => self.remote_address,
+            // Other fields with addresses in them are texts to the event.
             _ => None,
         }
     }

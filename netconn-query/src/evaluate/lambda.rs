@@ -30,6 +30,7 @@ pub(super) enum Body {
 impl Lambda {
     /// The result for an event; missing if the array is.
     pub(super) fn value<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Value<'e> {
+        // The compiler has checked the kind, so everything else is a missing value.
         let Value::List(elements) = self.array.value(row) else { return Value::Null };
         let holds = |condition: &'e Condition, value: &Value<'e>| with(row, value, |row| condition.holds(row));
         match &self.body {
@@ -52,6 +53,7 @@ fn with<'e, E: EventFields + ?Sized, T>(
     value: &Value<'e>,
     work: impl FnOnce(&Row<'_, 'e, E>) -> T,
 ) -> T {
+    // A linked list on the stack: each lambda around adds an element without an allocation.
     let element = Element { value: value.clone(), outer: row.elements };
     work(&Row { event: row.event, elements: Some(&element), beyond: row.beyond })
 }

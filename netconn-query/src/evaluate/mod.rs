@@ -101,7 +101,10 @@ impl Predicate {
     /// What is wrong with the filter or needs more than one event, with the warnings, in the order of the text.
     pub fn compile(query: &Query, others: &[(&str, ValueKind)]) -> Result<Compiled, Vec<Diagnostic>> {
         let fields = Fields::new(others.iter().map(|(name, _)| *name));
+        // The checker reports what is wrong for any engine; the compiler adds what a single event cannot answer, and
+        // relies on the checker for the rest.
         let mut diagnostics = crate::check(query, &fields).diagnostics;
+        // Compiled even with errors, so that all of them are reported at once.
         let condition = compile::filter(query, others, &mut diagnostics);
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
         if has_errors(&diagnostics) {
@@ -121,6 +124,7 @@ impl Predicate {
     ///
     /// [`SumBeyond`], if the filter adds numbers of the event that are too large.
     pub fn verdict<E: EventFields + ?Sized>(&self, event: &E) -> Result<bool, SumBeyond> {
+        // A cell instead of a `Result` in each node keeps the evaluation of conditions free of error paths.
         let beyond = Cell::new(false);
         let holds = self.condition.holds(&Row { event, elements: None, beyond: &beyond });
         if beyond.get() { Err(SumBeyond) } else { Ok(holds) }

@@ -82,6 +82,7 @@ impl Node {
             },
             Self::Arithmetic(work, sides) => arithmetic(*work, &sides.0.value(row), &sides.1.value(row), row.beyond),
             Self::Negative(inner) => match Numeric::of(&inner.value(row)) {
+                // The smallest whole number has no negative and stays as it is.
                 Some(Numeric::Whole(number)) => Value::Integer(number.wrapping_neg()),
                 Some(Numeric::Float(number)) => Value::Number(0.0 - number),
                 None => Value::Null,
@@ -107,6 +108,7 @@ impl Node {
                 let mut last = Value::Null;
                 for operand in operands {
                     let (value, truth) = operand.value_and_truth(row);
+                    // The truth is that of the value before its conversion: the text `0` is true, the number 0 is not.
                     if truth {
                         return (value.kept_as(*kind), true);
                     }
@@ -139,7 +141,9 @@ pub(super) fn as_column(value: Value<'_>, kind: ValueKind) -> Value<'_> {
         // Of -0, to add 0 makes 0.
         (ValueKind::Number, Value::Number(number)) => Value::Number(number + 0.0),
         (ValueKind::Number, value @ Value::Integer(_)) => value.kept_as(kind),
+        // Other programs write whole numbers as `1.0`.
         (ValueKind::Integer, Value::Number(number)) if is_whole(number) => Value::Number(number).kept_as(kind),
+        // What is left goes through its text, as the reader of files does.
         (kind, value) => {
             let Some(text) = value.into_text() else { return Value::Null };
             match kind {
@@ -154,10 +158,12 @@ pub(super) fn as_column(value: Value<'_>, kind: ValueKind) -> Value<'_> {
 
 /// Whether a float is a whole number of the language.
 fn is_whole(number: f64) -> bool {
+    // A little below 2^63, which a float cannot tell from the numbers around it.
     number.fract() == 0.0 && number.abs() < 9.2e18
 }
 
 fn parameter<'e>(mut elements: Option<&Element<'_, 'e>>, place: usize) -> Value<'e> {
+    // `place` counts lambdas outwards; the compiler has seen that there are so many.
     for _ in 0..place {
         elements = elements.and_then(|element| element.outer);
     }
@@ -176,6 +182,7 @@ fn lower(text: Cow<'_, str>) -> Cow<'_, str> {
 fn arithmetic<'e>(work: Arithmetic, left: &Value<'_>, right: &Value<'_>, beyond: &Cell<bool>) -> Value<'e> {
     let (Some(left), Some(right)) = (Numeric::of(left), Numeric::of(right)) else { return Value::Null };
     let whole = |sum: Option<i64>| {
+        // Set once and never cleared: a later sum that fits does not make up for it.
         beyond.set(beyond.get() || sum.is_none());
         sum.map_or(Value::Null, Value::Integer)
     };
@@ -184,6 +191,7 @@ fn arithmetic<'e>(work: Arithmetic, left: &Value<'_>, right: &Value<'_>, beyond:
         (Arithmetic::Subtract, Numeric::Whole(left), Numeric::Whole(right)) => whole(left.checked_sub(right)),
         (Arithmetic::Remainder, Numeric::Whole(_), Numeric::Whole(0)) => Value::Null,
         (Arithmetic::Remainder, Numeric::Whole(left), Numeric::Whole(right)) => {
+            // Wrapping for the smallest number modulo -1, which is 0 but overflows.
             Value::Integer(left.wrapping_rem(right))
         }
         (work, left, right) => {

@@ -89,6 +89,7 @@ impl Relation {
             Self::Addresses => Some(address::order(&left.text()?, &right.text()?)),
             Self::Numbers => Some(match (Numeric::of(left)?, Numeric::of(right)?) {
                 (Numeric::Whole(left), Numeric::Whole(right)) => left.cmp(&right),
+                // By total order, as Arrow compares floats; NaN is then equal to itself.
                 (left, right) => left.float().total_cmp(&right.float()),
             }),
             Self::Moments => Some(nanoseconds(left)?.cmp(&nanoseconds(right)?)),
@@ -104,6 +105,7 @@ fn same(left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
         }
         (Value::Number(left), Value::Number(right)) => Some(left.total_cmp(right)),
         (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
+        // Kinds are known before the first event, so two values of different kinds do not get here.
         _ => None,
     }
 }

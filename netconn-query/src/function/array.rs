@@ -18,6 +18,7 @@ pub(super) fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
         (Value::Null, Value::Null) => true,
         (Value::Null, _) | (_, Value::Null) => false,
         _ => match (left.number(), right.number()) {
+            // Not by total order: 0 and -0 are equal here, and NaN is equal to nothing.
             (Some(left), Some(right)) => left.partial_cmp(&right) == Some(Ordering::Equal),
             _ => left.text() == right.text(),
         },
@@ -46,6 +47,7 @@ pub(super) fn array<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 /// Returns the element at an index; a negative index counts from the end.
 pub(super) fn get<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(values), Some(place)) = (list(&arguments[0]), arguments[1].integer()) else { return Value::Null };
+    // Cannot overflow: a length is not negative, and `place` is.
     let place = if place < 0 { i64::try_from(values.len()).unwrap_or(i64::MAX) + place } else { place };
     usize::try_from(place).ok().and_then(|place| values.get(place)).cloned().unwrap_or(Value::Null)
 }
@@ -87,6 +89,7 @@ pub fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 /// Keeps the first of equal elements.
 pub(super) fn distinct<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(values) = list(&arguments[0]) else { return Value::Null };
+    // A walk for each element, because values of different kinds may be equal and have no common hash.
     let mut seen: Vec<Value<'a>> = Vec::new();
     for value in values {
         if !seen.iter().any(|other| equal(other, value)) {
@@ -113,6 +116,7 @@ pub(super) fn slice<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     };
     let start = place(start);
     let end = arguments.get(2).and_then(Value::integer).map_or(values.len(), place);
+    // An end before the start gives an empty array instead of a panic.
     Value::List(values[start..end.max(start)].to_vec())
 }
 

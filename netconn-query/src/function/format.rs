@@ -9,6 +9,7 @@ use crate::value::Value;
 pub(super) fn format<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(template) = arguments[0].text() else { return Value::Null };
     let mut values = arguments[1..].iter();
+    // Room for the template and a number or two.
     let mut text = String::with_capacity(template.len() + 16);
     let mut rest = template.as_ref();
     while let Some(place) = rest.find('%') {
@@ -19,6 +20,7 @@ pub(super) fn format<'a>(arguments: &[Value<'a>]) -> Value<'a> {
             rest = after;
             continue;
         }
+        // What is no place stays as it is written, because a text may have a percent sign in it.
         let Some((place, after)) = Place::parse(rest) else {
             text.push('%');
             continue;
@@ -52,6 +54,7 @@ impl Place {
                 '0' => place.zeros = true,
                 '+' => place.plus = true,
                 ',' => place.thousands = true,
+                // Flags of C that change nothing here.
                 ' ' | '#' => {}
                 _ => break,
             }
@@ -59,6 +62,8 @@ impl Place {
         }
         (place.width, rest) = digits(rest);
         if let Some(after) = rest.strip_prefix('.') {
+            // Both are bounded because they come from the query: a width of a million would make each row as long. More
+            // than 32 digits are beyond any float.
             let (precision, after) = digits(after);
             (place.precision, rest) = (Some(precision.min(32)), after);
         }
@@ -81,6 +86,7 @@ impl Place {
             }),
         };
         let there = body.is_some();
+        // A missing value is shown, so that the other values keep their places.
         let mut body = body.unwrap_or_else(|| "null".to_owned());
         if there && self.thousands && matches!(self.conversion, 'd' | 'i' | 'f') {
             body = thousands(&body);
@@ -89,9 +95,11 @@ impl Place {
             body.insert(0, '+');
         }
         let width = self.width;
+        // Writing to a `String` cannot fail.
         let _ = match (self.left, there && self.zeros && self.conversion != 's') {
             (true, _) => write!(text, "{body:<width$}"),
             (false, true) => {
+                // Zeros belong between the sign and the digits.
                 let (sign, number) = body.split_at(usize::from(body.starts_with(['-', '+'])));
                 write!(text, "{sign}{number:0>0$}", width.saturating_sub(sign.len()))
             }
@@ -102,6 +110,7 @@ impl Place {
 
 fn digits(text: &str) -> (usize, &str) {
     let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    // No digits mean 0, and so does a number that is too large.
     (text[..end].parse().unwrap_or(0), &text[end..])
 }
 
@@ -110,6 +119,7 @@ fn thousands(number: &str) -> String {
     let (sign, whole) = whole.split_at(usize::from(whole.starts_with('-')));
     let mut text = String::from(sign);
     for (place, digit) in whole.chars().enumerate() {
+        // Groups are counted from the end. All characters are ASCII, so bytes and places agree.
         if place > 0 && (whole.len() - place).is_multiple_of(3) {
             text.push(',');
         }

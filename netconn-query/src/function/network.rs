@@ -91,6 +91,8 @@ struct Url<'a> {
 fn url(text: &str) -> Url<'_> {
     let mut url = Url::default();
     let mut rest = text.trim();
+    // From the end of the syntax to its beginning, because `#` ends the query and `?` ends the path, wherever else they
+    // occur.
     if let Some((before, fragment)) = rest.split_once('#') {
         (rest, url.fragment) = (before, fragment);
     }
@@ -101,6 +103,7 @@ fn url(text: &str) -> Url<'_> {
         (url.scheme, rest) = (scheme, after);
     } else if let Some(after) = rest.strip_prefix("//") {
         rest = after;
+    // A path without a host.
     } else if rest.starts_with('/') {
         url.path = rest;
         return url;
@@ -114,7 +117,9 @@ fn url(text: &str) -> Url<'_> {
 
 /// Returns the host without user and port.
 fn domain<'a>(url: &Url<'a>) -> &'a str {
+    // The last `@`: a password may have one in it.
     let host = url.netloc.rsplit_once('@').map_or(url.netloc, |(_, host)| host);
+    // IPv6 addresses stand in brackets, because they have colons themselves.
     if let Some(after) = host.strip_prefix('[') {
         return after.split_once(']').map_or(after, |(host, _)| host);
     }
@@ -141,6 +146,7 @@ pub(super) fn net_url_netloc<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 
 /// Returns the name of the host; empty if it is an address.
 fn named<'a>(url: &Url<'a>) -> &'a str {
+    // A name may end with the dot of the root.
     let host = domain(url).trim_end_matches('.');
     if address(host).is_some() { "" } else { host }
 }
@@ -163,6 +169,7 @@ pub(super) fn net_url_subdomain<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 pub(super) fn net_url_tld<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| {
         let host = named(url);
+        // A name without a dot has no public suffix: the list would call it one itself.
         if host.contains('.') { psl::suffix_str(host).unwrap_or_default() } else { "" }
     })
 }
@@ -176,6 +183,7 @@ pub(super) fn net_url_userinfo<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 pub(super) fn net_url_port<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let url = url(&text);
+    // Colons within the brackets of an IPv6 address are no port.
     let host = url.netloc.rsplit_once(']').map_or(url.netloc, |(_, after)| after);
     host.rsplit_once(':')
         .and_then(|(_, port)| port.parse::<u16>().ok())

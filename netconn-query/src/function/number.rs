@@ -16,6 +16,7 @@ fn extreme<'a>(arguments: &[Value<'a>], better: fn(f64, f64) -> bool) -> Value<'
     let mut best: Option<(f64, &Value<'a>)> = None;
     for value in arguments {
         if let Some(number) = value.number()
+            // A strict comparison, so that the first of equal arguments is returned.
             && best.is_none_or(|(old, _)| better(number, old))
         {
             best = Some((number, value));
@@ -27,6 +28,7 @@ fn extreme<'a>(arguments: &[Value<'a>], better: fn(f64, f64) -> bool) -> Value<'
 /// Returns the absolute value.
 pub(super) fn abs<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
+        // The smallest whole number has no positive counterpart.
         Value::Integer(value) => Value::Integer(value.saturating_abs()),
         value => value.number().map_or(Value::Null, |number| Value::Number(number.abs())),
     }
@@ -45,6 +47,7 @@ pub(super) fn floor<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 #[expect(clippy::cast_possible_truncation, reason = "the conversion saturates")]
 fn whole<'a>(value: &Value<'a>, round: fn(f64) -> f64) -> Value<'a> {
     match value {
+        // Not by way of a float, which would lose digits.
         Value::Integer(value) => Value::Integer(*value),
         value => match value.number() {
             Some(number) if number.is_finite() => Value::Integer(round(number) as i64),

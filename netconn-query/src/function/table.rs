@@ -80,6 +80,7 @@ impl Hash for RowFunction {
 }
 
 impl RowFunction {
+    // The name comes from the catalogue, so that it is written once.
     const fn of(id: PlainId, returns: Returns, run: Run) -> Self {
         Self::internal(id.info().name, returns, run)
     }
@@ -242,10 +243,13 @@ impl Returns {
             Self::Numeric if arguments.iter().all(|kind| matches!(kind, ValueKind::Integer | ValueKind::Bool)) => {
                 ValueKind::Integer
             }
+            // Texts and moments count as floats in arithmetic.
             Self::Numeric => ValueKind::Number,
             Self::First => first,
             Self::Element => match first {
                 ValueKind::List(element) => *element,
+                // The first argument is no array, so the function returns a missing value; a column needs a kind all
+                // the same.
                 _ => ValueKind::Text,
             },
             Self::ListOfAll => ValueKind::list(common(arguments.iter().copied())),

@@ -67,9 +67,11 @@ fn strip<'a>(arguments: &[Value<'a>], left: bool, right: bool) -> Value<'a> {
 pub(super) fn substr<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let Some(text) = arguments[0].text() else { return Value::Null };
     let Some(start) = arguments[1].integer() else { return Value::Null };
+    // Characters, not bytes: a part must not begin within one.
     let count = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
     let start = if start < 0 { (count + start).max(0) } else { start };
     let length = match arguments.get(2) {
+        // A length that is no number takes nothing; without a length the rest of the text is taken.
         Some(value) => value.integer().unwrap_or(0).max(0),
         None => i64::MAX,
     };
@@ -119,9 +121,11 @@ pub(super) fn number<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 
 /// Rewrites `$1` of a replacement as `${1}`, so that letters behind it do not become part of the group's name.
 fn with_numbers(replacement: &str) -> Cow<'_, str> {
+    // Compiled once for the process. `None` cannot happen, but library code does not panic.
     static NUMBER: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\$(\$|[0-9]+)").ok());
     let Some(number) = &*NUMBER else { return Cow::Borrowed(replacement) };
     number.replace_all(replacement, |found: &Captures<'_>| match &found[1] {
+        // `$$` is the escaped sign and must not begin a group.
         "$" => "$$".to_owned(),
         number => format!("${{{number}}}"),
     })
@@ -148,6 +152,7 @@ fn most(arguments: &[Value<'_>]) -> usize {
 pub(super) fn extract_matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
     let Some(regex) = patterns.regex(&pattern) else { return Value::Null };
+    // The first group if there is one: people mark with it what they want.
     let found = regex.captures_iter(&text).filter_map(|found| found.get(1).or_else(|| found.get(0)));
     Value::List(found.take(most(arguments)).map(|found| Value::owned(found.as_str())).collect())
 }
@@ -177,12 +182,14 @@ pub(super) fn matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> V
     };
     let insensitive = arguments[2].truth();
     if how == "matches" {
+        // The flag is part of the text, so that both ways to compile a pattern are kept apart in the cache.
         let pattern = if insensitive { Cow::Owned(format!("(?i){pattern}")) } else { pattern };
         return patterns.regex(&pattern).map_or(Value::Null, |regex| Value::Bool(regex.is_match(&text)));
     }
     let op = match how.as_ref() {
         "starts_with" => MatchOp::StartsWith,
         "ends_with" => MatchOp::EndsWith,
+        // The planner writes only four words, and `like` is not among them.
         _ => MatchOp::Contains,
     };
     Value::Bool(text_pattern::fits(op, insensitive, &text, &pattern))

@@ -18,7 +18,9 @@ const WEEK: i64 = 7 * 86_400_000_000_000;
 /// Returns the beginning of the bucket that a moment is in, UTC, from the width in nanoseconds; weeks begin on Mondays.
 /// `None` if it is before all moments.
 pub fn bucket(nanos: i64, width: i64) -> Option<i64> {
+    // 1 January 1970 was a Thursday, so weeks counted from there would begin on Thursdays.
     let offset = if width > 0 && width % WEEK == 0 { MONDAY } else { 0 };
+    // Euclidean, so that moments before 1970 are rounded down as well. `max(1)` keeps a width of 0 from dividing.
     nanos.checked_sub(nanos.checked_sub(offset)?.rem_euclid(width.max(1)))
 }
 
@@ -26,6 +28,7 @@ pub fn bucket(nanos: i64, width: i64) -> Option<i64> {
 /// zone.
 pub fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (time, format) = match arguments {
+        // A moment as a text has no percent sign, so the order of the arguments can be recognised.
         [Value::Text(format), time, ..] if format.contains('%') => (time, Some(format)),
         [time, Value::Text(format), ..] => (time, Some(format)),
         [time] => (time, None),
@@ -48,6 +51,7 @@ pub fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Value::Text(first), Value::Text(second)) = (&arguments[0], &arguments[1]) else { return Value::Null };
     let (text, format) = if first.contains('%') { (second, first) } else { (first, second) };
     let Ok(parts) = BrokenDownTime::parse(format.as_ref(), text.as_ref()) else { return Value::Null };
+    // Without a zone in the text there is no timestamp, only a date and perhaps a time of day.
     let moment = parts.to_timestamp().ok().or_else(|| {
         let date: Date = parts.to_date().ok()?;
         let time = parts.to_time().unwrap_or_default();

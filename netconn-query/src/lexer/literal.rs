@@ -19,9 +19,11 @@ impl Lexer<'_> {
         };
         let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
         let mut end = digits(start);
+        // Only with a digit behind: in `1.max(2)` the dot calls a method.
         if bytes.get(end) == Some(&b'.') && is_digit(end + 1) {
             end = digits(end + 1);
         }
+        // Only with digits behind: in `5east` the letter begins a word, which is reported below.
         if matches!(bytes.get(end), Some(b'e' | b'E')) {
             let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
             if is_digit(end + 1 + sign) {
@@ -29,17 +31,21 @@ impl Lexer<'_> {
             }
         }
         self.at = end;
+        // Read to the end of the word, so that `10.0.0.1` or `5m` is one error with one suggestion.
         if self.number_goes_on() {
             let rest = self.rest();
             let more = |character: char| character.is_alphanumeric() || ".:/_-".contains(character);
             self.at += rest.find(|character| !more(character)).unwrap_or(rest.len());
+            // Signs at the end belong to what follows.
             let written = self.text[start..self.at].trim_end_matches(['.', ':', '-', '/']).to_owned();
             self.at = start + written.len();
             let message = format!("'{written}' is not a number: a text, an address or a span of time needs quotes");
             self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest(format!("'{written}'")));
+            // As the text that was meant, so that no further errors follow from it.
             self.push(Kind::Text(written), start);
             return;
         }
+        // A number that is too large parses as infinity; all others are valid, as only digits have been read.
         let value = self.text[start..end].replace('_', "").parse().unwrap_or(f64::INFINITY);
         if value == f64::INFINITY {
             let message = "this number is too large: the largest is 1.7e308";
@@ -61,6 +67,8 @@ impl Lexer<'_> {
 
     pub(super) fn text_token(&mut self, opening: char) {
         let start = self.at;
+        // Programs pair curly quotes in different ways, so each closing quote of the kind is accepted, also the
+        // straight one.
         let (closing, curly): (&[char], bool) = match opening {
             '\'' => (&['\''], false),
             '"' => (&['"'], false),
@@ -71,6 +79,7 @@ impl Lexer<'_> {
         let mut text = String::new();
         loop {
             let Some(character) = self.peek() else {
+                // What has been read is kept as the text, and reading ends.
                 self.unclosed(start, opening, closing[0]);
                 break;
             };
@@ -98,6 +107,7 @@ impl Lexer<'_> {
         let text = text.split(" | ").next().unwrap_or_default().trim_end();
         // A last backslash would escape the closing quote.
         let backslashes = text.len() - text.trim_end_matches('\\').len();
+        // An even number of backslashes are pairs, which escape themselves.
         let text = if backslashes % 2 == 1 { format!("{text}\\") } else { text.to_owned() };
         let instead = completed(&text, closing);
         self.diagnostics.push(Diagnostic::error(place, message).suggest(instead));
@@ -116,9 +126,11 @@ impl Lexer<'_> {
             'r' => Some('\r'),
             '\\' | '\'' | '"' | '‘' | '’' | '‚' | '“' | '”' | '„' => Some(character),
             'u' => {
+                // `get` and not a slice: the query may end here, or a character lie across the fifth byte.
                 let digits = self.rest().get(1..5).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
                 let decoded = digits.and_then(|digits| char::from_u32(u32::from_str_radix(digits, 16).ok()?));
                 if decoded.is_some() {
+                    // `u` itself is counted below.
                     self.at += 4;
                 }
                 decoded
@@ -149,6 +161,7 @@ impl Lexer<'_> {
             if character == quote {
                 break;
             }
+            // The character behind it cannot end the expression.
             if character == '\\' {
                 self.at += self.peek().map_or(0, char::len_utf8);
             }

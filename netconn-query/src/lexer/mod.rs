@@ -137,6 +137,7 @@ struct Lexer<'a> {
 /// Returns the tokens of a text; the last is [`Kind::End`].
 pub(super) fn lex(text: &str) -> (Vec<Token>, Vec<Diagnostic>) {
     let mut lexer = Lexer { text, at: 0, tokens: Vec::new(), diagnostics: Vec::new(), brackets: 0 };
+    // Ends because each branch of `token` takes at least one character.
     while let Some(character) = lexer.peek() {
         lexer.token(character);
     }
@@ -166,15 +167,19 @@ impl Lexer<'_> {
         match character {
             // Editors write a byte order mark, which is invisible.
             _ if character.is_whitespace() || character == '\u{feff}' => self.at += character.len_utf8(),
+            // A comment ends with its line; a division has one slash.
             '/' if self.rest().starts_with("//") => {
                 self.at += self.rest().find('\n').unwrap_or(self.rest().len());
             }
             '\'' | '"' | '‘' | '’' | '‚' | '“' | '”' | '„' => self.text_token(character),
+            // The guards slice behind the first byte, which is safe because these characters are one byte long.
             '$' if self.rest()[1..].starts_with(['\'', '"']) => self.regex(),
             '0'..='9' => self.number(),
+            // `.5` is a number, but behind a value the dot calls a method.
             '.' if self.rest()[1..].starts_with(|next: char| next.is_ascii_digit()) && !self.follows_value() => {
                 self.number();
             }
+            // `equal_with` moves on only if it returns true.
             '=' | '!' if self.equal_with() => {}
             '#' if self.rest()[1..].starts_with(char::is_alphabetic) => {
                 self.at += 1;
@@ -196,12 +201,14 @@ impl Lexer<'_> {
 
     fn sign(&mut self, character: char) {
         let start = self.at;
+        // The first sign that fits is the longest, by the order of the table.
         if let Some((sign, kind)) = SIGNS.iter().find(|(sign, _)| self.rest().starts_with(sign)) {
             self.at += sign.len();
             self.push(kind.clone(), start);
             return;
         }
         self.at += character.len_utf8();
+        // Left out, with an error: the query goes on behind it.
         // `[` right behind a name means an element, otherwise a list. The error at `[` covers its `]`.
         let is_element =
             self.tokens.last().is_some_and(|token| token.span.end == start && !matches!(token.kind, Kind::Open));
@@ -240,6 +247,7 @@ impl Lexer<'_> {
         };
         let rest = &self.rest()[sign.len()..];
         let length = rest.find(|character: char| !character.is_ascii_alphabetic()).unwrap_or(rest.len());
+        // `x = :y` and the like: the colon stands alone.
         if length == 0 {
             return false;
         }
@@ -287,6 +295,7 @@ impl Lexer<'_> {
         });
         let (text, escaped) = self.name();
         if text.is_empty() {
+            // Only a backslash at the very end makes an empty name. Without this step `lex` would not end.
             self.at = self.text.len();
             let message = "a backslash ends the query: the character that it escapes is missing";
             self.diagnostics.push(Diagnostic::error(self.span(start), message));

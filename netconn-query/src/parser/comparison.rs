@@ -36,6 +36,7 @@ enum Right {
 impl Parser<'_> {
     pub(super) fn comparison(&mut self) -> Expr {
         let start = self.here().start;
+        // A shortcut or `*` is no expression that would set the height.
         self.height = 1;
         let mut left = match self.kind() {
             Kind::Shortcut(name) => self.shortcut(&name.clone()),
@@ -68,6 +69,7 @@ impl Parser<'_> {
 
     fn shortcut(&mut self, name: &str) -> Left {
         let span = self.here();
+        // An unknown shortcut stands for no field; its error keeps the query from being used.
         let fields = old::shortcut(name).unwrap_or_else(|| {
             let message = format!("there is no shortcut '#{name}', or netconn records none of its fields");
             let instead = nearest(name, old::shortcuts()).map(|instead| format!("#{instead}"));
@@ -88,7 +90,9 @@ impl Parser<'_> {
             }
             Operator::Compare(_) => {
                 let value = self.sum();
+                // Only in filters: elsewhere a comma begins the next column or argument.
                 if *self.kind() == Kind::Comma && self.terms {
+                    // `a = 1, b = 2` is meant as two conditions, `a = 1, 2` as a list.
                     if self.peek(1).keyword().is_some() && cursor::is_comparison(self.peek(2)) {
                         self.wrong_here("a comma does not join conditions", "and");
                     } else {
@@ -125,6 +129,7 @@ impl Parser<'_> {
     fn values_in_parentheses(&mut self) -> Vec<Expr> {
         let open = self.here();
         self.advance();
+        // Commas separate values here, so terms side by side would only hide a comma that was forgotten.
         let terms = std::mem::replace(&mut self.terms, false);
         let mut height = 0;
         let values = if *self.kind() == Kind::Close {
@@ -154,6 +159,7 @@ impl Parser<'_> {
 
     /// Reads the `)` that closes a `(`, or reports that it is missing.
     pub(super) fn close(&mut self, open: Span) {
+        // A `(` that some `)` closes was not forgotten: then the token in the way is the error, and is reported below.
         let is_open = |at: usize| self.pairs.get(at).copied().flatten().is_none_or(|pair| pair.close.is_none());
         let opened = self.tokens.binary_search_by_key(&open.start, |token| token.span.start);
         if *self.kind() == Kind::End || *self.kind() == Kind::Pipe && opened.is_ok_and(is_open) {
@@ -167,6 +173,7 @@ impl Parser<'_> {
             } else {
                 self.error_here(message);
             }
+            // One error is enough for what stands between here and the `)`.
             while !matches!(self.kind(), Kind::Close | Kind::Pipe | Kind::End) {
                 self.skip_token();
             }
@@ -181,6 +188,8 @@ impl Parser<'_> {
             self.wrong_here("in is followed by values in parentheses", "in ('a', 'b')");
             return Right::List(vec![self.sum()]);
         }
+        // Decided before anything is read, from what stands directly inside: reading twice would double with each
+        // level.
         let is_query =
             self.pairs.get(self.at).copied().flatten().is_some_and(|pair| {
                 pair.has_pipe || (pair.has_comparison && !pair.has_comma) || self.begins_command(1)
@@ -196,6 +205,7 @@ impl Parser<'_> {
 
     /// Warns about an operator that is spelled otherwise today, and shows how it was understood.
     fn remark(&mut self, found: &Found, expr: &Expr) {
+        // Copied, because reporting borrows the parser.
         let written = self.text_of(found.span).to_owned();
         let message = if found.old {
             format!("'{written}' is an operator of S1QL 1.0, which is spelled differently today")
@@ -224,6 +234,7 @@ fn apply(found: &Found, left: Left, right: Right, span: Span) -> Expr {
         Operator::Missing => (Operator::Present, !found.negated),
         other => (other, found.negated),
     };
+    // `#ip = null` asks that all fields are missing, so it is the negation of one being present.
     let missing = matches!(&right, Right::Value(Expr { kind: ExprKind::Null, .. })) && is_equal(operator);
     let (operator, right, negated) =
         if missing { (operator, Right::Star, !negated) } else { (operator, right, negated) };
@@ -261,6 +272,7 @@ fn one(operator: Operator, subject: MatchSubject, right: Right, span: Span) -> E
             ExprKind::InQuery { case, value, query }
         }
         (Operator::Between, MatchSubject::Value(value), Right::Range(low, high)) => {
+            // The value is in the tree twice: there is no node for a range.
             let low = binary(BinaryOp::GreaterOrEqual, (*value).clone(), low);
             binary(BinaryOp::And, low, binary(BinaryOp::LessOrEqual, *value, high)).kind
         }

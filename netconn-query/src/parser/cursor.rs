@@ -45,6 +45,7 @@ pub(super) fn pairs(tokens: &[Token]) -> Vec<Option<Pair>> {
             }
         }
     }
+    // What is still open keeps what was found in it, so that an unfinished subquery is read as one.
     open.into_iter().for_each(|(start, pair)| pairs[start] = Some(pair));
     pairs
 }
@@ -71,6 +72,7 @@ static END: Token = Token { kind: Kind::End, span: Span { start: 0, end: 0 } };
 impl Parser<'_> {
     /// Returns a token ahead; 0 is the next one.
     pub(super) fn peek(&self, ahead: usize) -> &Token {
+        // Everything looks like the end then, so all loops and levels return without a check of their own.
         if self.given_up {
             return &END;
         }
@@ -95,6 +97,7 @@ impl Parser<'_> {
     /// Takes the next token; the last one, the end, stays.
     pub(super) fn advance(&mut self) -> Token {
         let token = self.peek(0).clone();
+        // The last token is never passed, so `here` has a place to point at.
         if self.at + 1 < self.tokens.len() {
             self.at += 1;
         }
@@ -148,6 +151,7 @@ impl Parser<'_> {
     /// Skips a token, or whole parentheses.
     pub(super) fn skip_token(&mut self) {
         if let (Kind::Open, Some(Some(Pair { close: Some(close), .. }))) = (self.kind(), self.pairs.get(self.at)) {
+            // Jumps to the `)`, which the step below takes.
             self.at = *close;
         }
         self.advance();
@@ -155,6 +159,7 @@ impl Parser<'_> {
 
     /// Adds a diagnostic, unless the same token has one.
     pub(super) fn tell(&mut self, diagnostic: Diagnostic) {
+        // A token that fits nowhere would be reported by each level that sees it.
         if self.given_up || self.told_at == Some(self.at) {
             return;
         }
@@ -192,8 +197,10 @@ impl Parser<'_> {
             Kind::End => "the end of the query".to_owned(),
             _ => {
                 let text = self.text_of(self.here());
+                // Long texts would fill the message; the place is underlined anyway.
                 let short: String = text.chars().take(40).collect();
                 let dots = if short.len() < text.len() { "…" } else { "" };
+                // The message goes to a terminal, and the query may come from a file.
                 let safe = short.replace(char::is_control, "\u{fffd}");
                 if matches!(self.kind(), Kind::Text(_) | Kind::Regex(_)) {
                     format!("{safe}{dots}")
@@ -233,11 +240,13 @@ impl Parser<'_> {
 
     fn give_up(&mut self) {
         let place = self.here();
+        // This error must be told even if the same token has one: it is the reason why nothing follows.
         self.told_at = None;
         let message =
             format!("this is nested too deeply: {DEPTH_MAX} levels are allowed, so split it with let or filter");
         self.tell(Diagnostic::error(place, message));
         self.given_up = true;
+        // Nothing more is read, not even by loops that look at `tokens` directly.
         self.at = self.tokens.len().saturating_sub(1);
     }
 
@@ -253,6 +262,7 @@ impl Parser<'_> {
                 return None;
             }
         };
+        // The empty name is taken all the same, so that reading goes on behind it.
         if text.is_empty() {
             self.error_here("a name cannot be empty");
         }
@@ -262,6 +272,7 @@ impl Parser<'_> {
 
     /// Returns today's name of a field of S1QL 1.0, with a warning.
     pub(super) fn todays_name(&mut self, name: String, span: Span) -> String {
+        // A column that the query made is meant, not a field of old that happens to have its name.
         if self.own.contains(&name) {
             return name;
         }

@@ -10,6 +10,7 @@ use crate::{
 impl Parser<'_> {
     /// Reads a condition: terms may stand side by side, and a text alone is searched for in all fields.
     pub(super) fn condition(&mut self) -> Expr {
+        // Restored below: a condition may stand within an argument, where terms are not allowed.
         let before = std::mem::replace(&mut self.terms, true);
         let expr = self.expression();
         self.terms = before;
@@ -36,15 +37,19 @@ impl Parser<'_> {
     fn ternary(&mut self, condition: Expr) -> Expr {
         let mut height = self.height;
         self.advance();
+        // Noted for a second attempt: `b:c` may have been read as one name.
         let (start, told) = (self.at, self.diagnostics.len());
         let mut then = self.expression();
         if *self.kind() != Kind::Colon
             && let Some(split) = self.split_at_colon(start)
         {
+            // Errors of the first attempt are about a reading that does not hold.
             self.diagnostics.truncate(told);
             self.told_at = None;
             self.warn(split);
             self.at = start;
+            // Once only: the split leaves a `:` behind, so a second failure is a real error. Each attempt takes a `:`
+            // from a name, which bounds nested attempts.
             then = self.expression();
         }
         height = height.max(self.height);
@@ -74,6 +79,7 @@ impl Parser<'_> {
         let parts = [word(before, span.start), sign, word(after, place + 1)];
         // `a:` and `:b` are one word and the sign.
         self.tokens.splice(at..=at, parts.into_iter().filter(|part| part.span.start != part.span.end));
+        // Places in `pairs` are indexes of tokens, which have moved.
         self.pairs = super::cursor::pairs(&self.tokens);
         let message = format!("'{text}' is taken as two values: without spaces, a : belongs to a name");
         Some(Diagnostic::warning(span, message).suggest(format!("{before} : {after}")))
@@ -112,6 +118,7 @@ impl Parser<'_> {
         if operands.len() > 1 {
             let mut flat = Vec::with_capacity(operands.len());
             operands.into_iter().for_each(|operand| flatten(op, operand, &mut flat));
+            // The height of a balanced tree is the logarithm of its leaves; `grow` adds the last level.
             self.grow(height + (flat.len() - 1).ilog2() as usize);
             return balanced(op, flat);
         }
@@ -190,6 +197,7 @@ pub(super) fn balanced(op: BinaryOp, mut operands: Vec<Expr>) -> Expr {
     if operands.len() < 2 {
         return operands.pop().unwrap_or(Expr { kind: ExprKind::Null, span: Span::default() });
     }
+    // Halves, so that thousands of terms make a tree of a dozen levels: walks through trees recurse.
     let right = operands.split_off(operands.len() / 2);
     binary(op, balanced(op, operands), balanced(op, right))
 }
@@ -203,6 +211,7 @@ fn anywhere(expr: Expr) -> Expr {
         ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), left, right } => {
             ExprKind::Binary { op, left: Box::new(anywhere(*left)), right: Box::new(anywhere(*right)) }
         }
+        // Only whole terms: a text on one side of an operator is a value.
         other => other,
     };
     Expr { kind, span }

@@ -80,6 +80,7 @@ pub struct Parsed {
 /// Parses a query.
 pub fn parse(text: &str) -> Parsed {
     let (tokens, diagnostics) = lexer::lex(text);
+    // Known in advance, so that what is in a pair of parentheses can be told without reading it.
     let pairs = cursor::pairs(&tokens);
     let mut parser = Parser {
         text,
@@ -98,6 +99,7 @@ pub fn parse(text: &str) -> Parsed {
     };
     let query = parser.whole();
     let mut diagnostics = parser.diagnostics;
+    // The lexer has read the whole text before the parser began, so its diagnostics all come first.
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
     Parsed { query: (!has_errors(&diagnostics)).then_some(query), diagnostics }
 }
@@ -137,10 +139,12 @@ impl Parser<'_> {
             let place = self.here();
             self.tell(Diagnostic::error(place, "this ) closes nothing: remove it, or add the ( that it belongs to"));
             self.advance();
+            // The next token may have an error of its own.
             self.told_at = None;
             let rest = self.query();
             query.commands.extend(rest.commands);
         }
+        // Spaces and comments around the query belong to it.
         query.span = Span { start: 0, end: self.text.len() };
         query
     }

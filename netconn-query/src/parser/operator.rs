@@ -46,10 +46,12 @@ impl Parser<'_> {
     /// Takes an operator if one follows.
     pub(super) fn operator(&mut self) -> Option<Found> {
         let start = self.here().start;
+        // The place is known only when the operator has been taken.
         let found = |operator| Found { operator, negated: false, old: false, span: Span::default() };
         let sign = match self.kind() {
             Kind::Equal | Kind::EqualEqual => Some(found(Operator::Compare(BinaryOp::Equal))),
             Kind::NotEqual => Some(found(Operator::Compare(BinaryOp::NotEqual))),
+            // `<>` is accepted with a remark, as S1QL 1.0 wrote it.
             Kind::LessGreater => Some(Found { old: true, ..found(Operator::Compare(BinaryOp::NotEqual)) }),
             Kind::Less => Some(found(Operator::Compare(BinaryOp::Less))),
             Kind::LessOrEqual => Some(found(Operator::Compare(BinaryOp::LessOrEqual))),
@@ -81,6 +83,7 @@ impl Parser<'_> {
         let does = self.is_word(0, "does") && is_not(1);
         let negated = does || is_not(0);
         let ahead = usize::from(negated) + usize::from(does);
+        // Nothing has been taken so far: without an operator the tokens stay for the caller.
         let word = self.peek(ahead).keyword()?;
         let (base, suffix) = word.split_once(':').map_or((word.as_str(), None), |(base, suffix)| (base, Some(suffix)));
         // `NotContains` of S1QL 1.0.
@@ -97,6 +100,7 @@ impl Parser<'_> {
             "is" => {
                 let not = usize::from(self.is_word(ahead + 1, "not"));
                 let next = self.peek(ahead + 1 + not).keyword()?;
+                // `is` alone is no operator, so it may be a field.
                 if next != "empty" && next != "null" {
                     return None;
                 }
@@ -104,6 +108,7 @@ impl Parser<'_> {
             }
             _ => {
                 let (op, old) = keyword::pattern(base)?;
+                // Operators over texts ignore case unless they say `:matchcase`; `=` and `in` heed it.
                 (Operator::Text(op, Case::Insensitive), old, 1)
             }
         };
@@ -118,9 +123,11 @@ impl Parser<'_> {
             (Operator::In(_), Some(case)) => Operator::In(case),
             (operator, _) => operator,
         };
+        // All words of the operator at once, as it is certain only now.
         for _ in 0..ahead + words {
             self.advance();
         }
+        // Two negations, as in `not notcontains`, cancel each other.
         Some(Found { operator, negated: negated != glued_not, old: old || glued_not || does, span: Span::default() })
     }
 

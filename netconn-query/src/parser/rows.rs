@@ -15,6 +15,7 @@ impl Parser<'_> {
 
     /// Reads `[name =] expression`.
     fn column(&mut self) -> Column {
+        // Looks ahead: `name = value` is a column with a name here, but a comparison elsewhere.
         let named = !self.given_up && self.tokens.get(self.at..).is_some_and(lexer::names_column);
         let name = if named { self.own_name() } else { None };
         if named {
@@ -22,9 +23,11 @@ impl Parser<'_> {
         }
         let start = self.here().start;
         let expr = self.expression();
+        // `columns 'a b'` names a column; `x = 'a b'` is a text.
         let expr = if name.is_none() { quoted_column(expr) } else { expr };
         let span = self.span_from(start);
         let label = name.as_ref().map_or_else(|| label(&expr, self.text_of(span)), |name| name.text.clone());
+        // Only now: in `DstIP = DstIP` the right side is still the old field.
         if name.is_some() {
             self.own.insert(label.clone());
         }
@@ -53,6 +56,7 @@ impl Parser<'_> {
     }
 
     pub(super) fn group(&mut self) -> CommandKind {
+        // Within the aggregates a call is a new one; behind `by` it may be a column of the last group.
         let labels = std::mem::take(&mut self.labels);
         let aggregates = if self.is_word(0, "by") {
             self.wrong_here("group needs at least one column or key", "group count() by …");
@@ -89,6 +93,7 @@ impl Parser<'_> {
                 let suggestion = format!("sort {sign}{}", self.text_of(expr.span));
                 self.warn(Diagnostic::warning(self.here(), message).suggest(suggestion));
                 self.advance();
+                // `-x desc` is turned round twice.
                 return SortKey { expr, descending: meaning != descending };
             }
         }
@@ -112,6 +117,7 @@ impl Parser<'_> {
         let column = self.name("the column whose values become columns")?;
         let keys = if self.take_word("on") { self.names("a column") } else { Vec::new() };
         let limit = if self.take_word("limit") { Some(self.whole_number("limit")?) } else { None };
+        // Behind it there are other columns.
         self.labels.clear();
         Some(CommandKind::Transpose { column, keys, limit })
     }

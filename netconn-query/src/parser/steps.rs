@@ -18,6 +18,7 @@ impl Parser<'_> {
     /// Reads a query up to the end, or up to the `)` of a subquery.
     pub(super) fn query(&mut self) -> Query {
         let start = self.here().start;
+        // A subquery begins with a filter, whatever command it stands in.
         let usage = std::mem::replace(&mut self.usage, FILTER);
         let mut query = Query { filter: None, commands: Vec::new(), span: Span::default() };
         if self.begins_command(0) {
@@ -31,6 +32,7 @@ impl Parser<'_> {
             query.filter = Some(self.condition());
             self.finish();
         }
+        // Ends at the `)` of a subquery or at the end: `finish` has skipped all else.
         while self.take(&Kind::Pipe) {
             query.commands.extend(self.command());
             self.finish();
@@ -45,8 +47,10 @@ impl Parser<'_> {
         if !self.enter() {
             return Query { filter: None, commands: Vec::new(), span: Span::default() };
         }
+        // What the subquery names is known behind it too, because joins pass columns on.
         let own = std::mem::take(&mut self.own);
         let labels = std::mem::take(&mut self.labels);
+        // The filter of the subquery allows terms itself; its commands do not.
         let terms = std::mem::replace(&mut self.terms, false);
         let query = self.query();
         let inner: HashSet<String> = std::mem::replace(&mut self.own, own);
@@ -69,6 +73,7 @@ impl Parser<'_> {
 
     /// Whether a command begins at the token ahead, where a filter could begin too.
     pub(super) fn begins_command(&self, ahead: usize) -> bool {
+        // Names of commands may be fields too, so what follows decides: `limit = 5` is a condition.
         let Some(word) = self.peek(ahead).keyword() else { return false };
         let next = &self.peek(ahead + 1).kind;
         let is_end = matches!(next, Kind::Pipe | Kind::Close | Kind::End);
@@ -113,11 +118,13 @@ impl Parser<'_> {
     /// Reads one command, without the `|`.
     fn command(&mut self) -> Option<Command> {
         let start = self.here();
+        // Each command may have an error, even if the one before ended at this token with one.
         self.told_at = None;
         let Some(word) = self.peek(0).keyword() else {
             self.no_command();
             return None;
         };
+        // A join may begin with its kind, which `join` reads itself.
         let join = matches!(word.as_str(), "inner" | "left" | "outer" | "sql" | "join");
         let Some(known) = catalogue::command(if join { "join" } else { &word }) else {
             self.no_command();
@@ -168,6 +175,7 @@ impl Parser<'_> {
         let word = self.peek(0).keyword();
         let instead = word.as_deref().and_then(catalogue::command_instead);
         let next = &self.peek(1).kind;
+        // What looks like a condition was meant as one: `filter` is missing.
         let is_term = word.is_none() || matches!(next, Kind::Equal | Kind::NotEqual | Kind::Less | Kind::Greater);
         let diagnostic = if self.at_end() {
             Diagnostic::error(span, format!("a command is expected after the |, not {shown}")).suggest("limit 10")
@@ -183,6 +191,7 @@ impl Parser<'_> {
             Diagnostic::error(span, format!("there is no command {shown}: there are {}", names.join(", ")))
         };
         self.tell(diagnostic);
+        // Reading goes on at the next `|`, so that errors behind it are reported too.
         self.skip_command();
     }
 

@@ -19,6 +19,7 @@ impl Parser<'_> {
         self.advance();
         match pattern::pieces(&pattern) {
             Ok(pieces) => self.own.extend(pattern::columns(&pieces).map(ToOwned::to_owned)),
+            // `warn` and not `tell`: the token is taken already, and the next one may have an error of its own.
             Err(error) => self.warn(Diagnostic::error(pattern_span, error.to_string()).suggest(self.usage)),
         }
         let from = if self.take_word("from") { Some(self.expression()) } else { None };
@@ -28,6 +29,7 @@ impl Parser<'_> {
     /// Reads `column, name = column from table by key = expression`.
     pub(super) fn lookup(&mut self) -> Option<CommandKind> {
         let columns = self.list(|parser| {
+            // Only a name in front of `=` is a column of the query; a name alone is one of the table.
             let first = if parser.peek(1).kind == Kind::Equal { parser.own_name()? } else { parser.table_column()? };
             let source = if parser.take(&Kind::Equal) { parser.table_column()? } else { first.clone() };
             parser.own.insert(first.text.clone());
@@ -51,7 +53,9 @@ impl Parser<'_> {
         let remarks = self.diagnostics.len();
         let span = self.here();
         let name = self.name("a name")?;
+        // `name` warns about names of S1QL 1.0 and replaces them; a table may have a column with such a name.
         self.diagnostics.truncate(remarks);
+        // The token itself has the name as it was written.
         let text = match self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map(|token| &token.kind) {
             Some(Kind::Word { text, .. } | Kind::Text(text)) => text.clone(),
             _ => name.text,
@@ -121,6 +125,7 @@ impl Parser<'_> {
         } else if self.take_word("outer") {
             JoinKind::Outer
         } else {
+            // Optional, because it is the default.
             self.take_word("inner");
             JoinKind::Inner
         };
@@ -130,6 +135,7 @@ impl Parser<'_> {
             return None;
         }
         let sides = self.list(Self::side);
+        // Aliases are known only now: within the queries of the sides they mean nothing.
         self.own.extend(sides.iter().filter_map(|side| Some(side.alias.as_ref()?.text.clone())));
         let on = if self.take_word("on") { self.list(Self::join_key) } else { Vec::new() };
         Some(CommandKind::Join { kind, all, sides, on })
@@ -186,6 +192,7 @@ impl Parser<'_> {
             self.tell(Diagnostic::error(shift_span, "a span of time cannot be empty").suggest("'-1w'"));
         }
         self.close(open);
+        // Without a name the column is called by its shift: `-1w`.
         let name = name.unwrap_or_else(|| Name { text: shift.clone(), span: shift_span });
         Some(CommandKind::Compare { name, shift, shift_span })
     }

@@ -31,6 +31,7 @@ impl Parser<'_> {
         if !is_not && !minus && *self.kind() != Kind::Plus {
             return self.with_methods();
         }
+        // `not` binds weaker than a sign, but it may stand behind one; `negation` reads the whole comparison.
         if is_not {
             return self.negation();
         }
@@ -44,6 +45,7 @@ impl Parser<'_> {
             return inner;
         }
         let span = Span { start, end: inner.span.end };
+        // A literal, so that it is printed and checked as one number.
         if let ExprKind::Number(number) = inner.kind {
             return Expr { kind: ExprKind::Number(-number), span };
         }
@@ -58,6 +60,7 @@ impl Parser<'_> {
             self.advance();
             let name_span = self.here();
             let name = match self.kind() {
+                // A name with a dot would be two methods without arguments between them.
                 Kind::Word { text, .. } if !text.contains('.') => text.to_lowercase(),
                 _ => {
                     self.wrong_here("the name of a function is expected behind the dot", "x.len()");
@@ -132,6 +135,7 @@ impl Parser<'_> {
         if !escaped && called && lower == "func" {
             return self.lambda(span);
         }
+        // The lexer reads `x.len` as one name, because names of fields have dots.
         if glued && let Some((receiver, method)) = text.rsplit_once('.') {
             let end = span.end - method.len();
             let receiver_span = Span { start: span.start, end: end - 1 };
@@ -159,6 +163,7 @@ impl Parser<'_> {
     /// Reads a call behind its name.
     fn call(&mut self, name: String, name_span: Span, receiver: Option<Expr>) -> Expr {
         let start = receiver.as_ref().map_or(name_span.start, |receiver| receiver.span.start);
+        // The receiver is read already, and its height is that of the last expression.
         let mut height = if receiver.is_some() { self.height } else { 0 };
         let mut arguments: Vec<Expr> = receiver.into_iter().collect();
         let mut condition = None;
@@ -166,9 +171,11 @@ impl Parser<'_> {
         let usage = catalogue::functions(&name).next().map_or(self.usage, |function| function.usage);
         let outer = std::mem::replace(&mut self.usage, usage);
         if self.expect(&Kind::Open, "the arguments of a function are expected here, in parentheses", usage) {
+            // The argument of `count` is a condition, as a filter is.
             let terms = std::mem::replace(&mut self.terms, name == "count");
             while !matches!(self.kind(), Kind::Close | Kind::End) {
                 if self.take_word("where") {
+                    // What stands behind `where` is a condition too.
                     self.terms = true;
                     condition = Some(Box::new(self.expression()));
                     height = height.max(self.height);
@@ -207,6 +214,7 @@ impl Parser<'_> {
                 String::new()
             }
         };
+        // Something that is no name is taken too, unless it closes the parentheses.
         if *self.kind() != Kind::Close {
             self.advance();
         }
@@ -216,6 +224,7 @@ impl Parser<'_> {
         }
         self.close(open);
         self.expect(&Kind::Arrow, "-> is expected behind the argument of func", LAMBDA);
+        // In the body the name is the element, never a field of S1QL 1.0. A column of that name stays known behind it.
         let new = self.own.insert(parameter.text.clone());
         let terms = std::mem::replace(&mut self.terms, false);
         let body = self.expression();

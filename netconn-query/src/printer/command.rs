@@ -46,6 +46,7 @@ fn command(kind: &CommandKind) -> String {
         }
         CommandKind::Join { kind, all, sides, on } => {
             let kind = match kind {
+                // Written out behind `sql`, and left out where it is the default.
                 JoinKind::Inner if *all => "inner ",
                 JoinKind::Inner => "",
                 JoinKind::Left => "left ",
@@ -93,6 +94,7 @@ fn columns(list: &[Column]) -> String {
 /// Writes a column; without its name where that follows from the expression.
 fn column(column: &Column) -> String {
     let written = expression(&column.expr);
+    // The name follows from the expression, unless `a = b` would be read as a name and a value.
     if label(&column.expr, &written) == column.label && !lexer::begins_with_name(&written) {
         return written;
     }
@@ -110,7 +112,9 @@ fn keys(by: &[Column]) -> String {
 fn sort_key(key: &SortKey) -> String {
     let written = expression(&key.expr);
     if key.descending {
+        // `-a + b` would be read as a key `-a`, so all but plain values get parentheses.
         if is_value(&key.expr) { format!("-{written}") } else { format!("-({written})") }
+    // A minus sign in front would be read as the direction.
     } else if written.starts_with('-') {
         format!("+{written}")
     } else {

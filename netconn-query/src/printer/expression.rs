@@ -41,6 +41,7 @@ fn level(expr: &Expr) -> Level {
         }
         ExprKind::Binary { op, .. } => operator(*op).1,
         ExprKind::Negative(_) => Level::Unary,
+        // Its minus sign is read as an operator.
         ExprKind::Number(number) if number.is_sign_negative() => Level::Unary,
         ExprKind::Null
         | ExprKind::Bool(_)
@@ -142,6 +143,7 @@ fn bare(out: &mut String, expr: &Expr) {
             out.push(')');
         }
         ExprKind::Ternary { condition, then, otherwise } => {
+            // A ternary as a condition needs parentheses; as a branch it does not.
             write(out, condition, Level::Or);
             out.push_str(" ? ");
             write(out, then, Level::Ternary);
@@ -175,11 +177,13 @@ fn matching(out: &mut String, op: MatchOp, case: Case, subject: &MatchSubject, p
         MatchOp::EndsWith => "ends_with",
         MatchOp::Like => "like",
     };
+    // Ignoring case is the default of these operators.
     let case = if case == Case::Sensitive { ":matchcase" } else { "" };
     out.push_str(&format!(" {operator}{case} "));
     let mut written = String::new();
     list(&mut written, patterns);
     let is_value = patterns.len() == 1 && patterns.iter().all(|single| level(single) == Level::Value);
+    // A pattern that begins with `(` would be read as a list.
     if is_value && !written.starts_with('(') {
         out.push_str(&written);
     } else {

@@ -7,10 +7,12 @@ pub fn name(name: &str) -> String {
     let mut written = String::with_capacity(name.len() + 1);
     let last = name.chars().count().saturating_sub(1);
     for (place, character) in name.chars().enumerate() {
+        // These signs end a name when they stand at its edge, see `Lexer::name`.
         let inside = place != 0 && place != last;
         let plain = match character {
             '.' | '-' | ':' => inside,
             '_' => true,
+            // A digit at the beginning would be read as a number.
             _ => character.is_alphabetic() || (character.is_alphanumeric() && place != 0),
         };
         if !plain {
@@ -20,6 +22,7 @@ pub fn name(name: &str) -> String {
     }
     let other_meaning =
         keyword::is_keyword(name) || catalogue::command(&name.to_lowercase()).is_some() || old::field(name).is_some();
+    // A name with a backslash in it is never a key word.
     if other_meaning && !written.starts_with('\\') {
         written.insert(0, '\\');
     }
@@ -65,6 +68,7 @@ pub(super) fn regex(regex: &str) -> String {
     } else if free_of('\'') {
         format!("$'{regex}'")
     } else {
+        // Both kinds of quotes occur. `\x22` is a quote to the regular expression and none to the lexer.
         format!("$\"{}\"", regex.replace('"', "\\x22"))
     }
 }

@@ -19,6 +19,7 @@ use crate::{
 impl Compiler<'_> {
     /// The value of a call. That the function exists and has so many arguments is known from the checker, which says else.
     pub(super) fn call(&mut self, name: &str, span: Span, arguments: &[Expr]) -> Operand {
+        // An aggregate is refused by the checker, as is an unknown name.
         let Some(id) = PlainId::by_name(name) else {
             if functions(name).any(|function| matches!(function.id, FunctionId::Running(_))) {
                 let message = format!("{name} goes over several events, and a filter here looks at one at a time");
@@ -49,6 +50,7 @@ impl Compiler<'_> {
 
     fn row_function(&mut self, function: &RowFunction, span: Span, arguments: &[Expr]) -> Operand {
         let operands: Vec<Operand> = arguments.iter().map(|argument| self.value(argument)).collect();
+        // The arguments are compiled first, so that errors within them are reported as well.
         if let Run::Geography(_) = function.run {
             let name = function.name;
             let message = format!("{name} needs a database of places, which a filter over one event does not have");
@@ -71,6 +73,7 @@ impl Compiler<'_> {
         };
         let bucket = match width.map(|width| &width.kind) {
             Some(ExprKind::Text(text)) => duration::bucket(text),
+            // Numbers of buckets divide the searched time, and there is none.
             _ => None,
         };
         match bucket {
@@ -95,6 +98,7 @@ impl Compiler<'_> {
             }
             return Operand::null();
         };
+        // Known only in the body. A field of the same name is hidden there, as in a search.
         self.parameters.push((parameter.text.clone(), *element));
         let (body, returns) = match kind {
             LambdaKind::Map => {

@@ -68,6 +68,7 @@ pub(super) fn relate(operator: Operator, left: &Operand, right: Operand) -> Comp
     let equal = operator == Operator::Equal;
     match (left.is_milliseconds(), right.is_milliseconds()) {
         (true, false) => {
+            // `t >= x.5` and `t < x.5` both mean the next whole millisecond.
             let up = matches!(operator, Operator::GreaterOrEqual | Operator::Less);
             let instead = in_milliseconds(&right, up, equal);
             related(operator, left, instead.unwrap_or(right), None)
@@ -75,6 +76,7 @@ pub(super) fn relate(operator: Operator, left: &Operand, right: Operand) -> Comp
         (false, true) => {
             let up = matches!(operator, Operator::LessOrEqual | Operator::Greater);
             match in_milliseconds(left, up, equal) {
+                // The left node is not compiled into the comparison yet, so the caller is told what to put there.
                 Some(instead) => related(operator, &instead, right, Some(&instead)),
                 None => related(operator, left, right, None),
             }
@@ -93,6 +95,7 @@ fn related(operator: Operator, left: &Operand, right: Operand, instead: Option<&
         (ValueKind::Null, ValueKind::Null) => Compared::Constant(equal),
         (ValueKind::Null, _) if equal => Compared::RightMissing(right.node),
         (_, ValueKind::Null) if equal => Compared::LeftMissing,
+        // Less or greater: missing is neither.
         (ValueKind::Null, _) | (_, ValueKind::Null) => Compared::Constant(false),
         (ValueKind::Text, ValueKind::Text) => texts(operator, left, right),
         (ValueKind::List(_), _) | (_, ValueKind::List(_)) => by(Relation::Texts, right),
@@ -123,6 +126,7 @@ fn texts(operator: Operator, left: &Operand, right: Operand) -> Compared {
         (false, true) => (moment(left).map(|moment| moment.node), right),
         _ => (None, right),
     };
+    // A literal that is no address cannot be one of two addresses.
     let maybe_address = |operand: &Operand| operand.literal_text().is_none_or(|text| address(text).is_some());
     let by_address = operator != Operator::Equal && maybe_address(left) && maybe_address(&right);
     let relation = if by_address { Relation::Addresses } else { Relation::Same };
@@ -159,6 +163,7 @@ fn literal_as(text: &Operand, kind: ValueKind) -> Option<Operand> {
             _ => None,
         },
         ValueKind::Time if parse_moment(literal).is_some() => parse_moment(literal).map(Operand::time),
+        // Whole numbers first: a float would lose digits beyond 2^53.
         _ => match literal.trim().parse::<i64>() {
             Ok(number) => Some(Operand::integer(number)),
             Err(_) => parse_number(literal).map(Operand::from_number),

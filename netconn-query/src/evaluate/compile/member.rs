@@ -16,6 +16,7 @@ use crate::{
 /// `value in (set)`
 pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Condition {
     let value = if insensitive { lower(value) } else { value };
+    // Elements that are written out are sorted for binary search; a list of a thousand addresses is one look-up.
     let mut found = Membership {
         value: Operand::null().node,
         or_missing: false,
@@ -53,6 +54,7 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
             other => found.numbers.extend(other.number()),
         }
     }
+    // One fraction in the list makes all of it floats, as the type of a column does in a search.
     if value.kind == ValueKind::Integer && found.numbers.is_empty() {
         found.integers = whole;
     } else {
@@ -64,6 +66,7 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
     found.texts.sort_unstable();
     found.integers.sort_unstable();
     found.numbers.sort_unstable_by(f64::total_cmp);
+    // First, because it is the cheapest to decide.
     any.insert(0, Condition::In(Box::new(found)));
     Condition::Any(any)
 }

@@ -131,6 +131,7 @@ impl Compiler<'_> {
                 Some(work) => self.arithmetic(work, left, right),
                 None => self.truth(expr),
             },
+            // `where` belongs to aggregates, which the checker refuses here.
             ExprKind::Call { name, name_span, arguments, condition: _ } => self.call(name, *name_span, arguments),
             // The checker says that it can only be an argument.
             ExprKind::Lambda { .. } => Operand::null(),
@@ -143,6 +144,7 @@ impl Compiler<'_> {
     }
 
     fn field(&mut self, name: &str) -> Operand {
+        // Numbered from the innermost lambda outwards, as `Row::elements` is linked.
         let parameters = self.parameters.iter().rev().enumerate();
         if let Some((place, (_, kind))) = parameters.into_iter().find(|(_, (parameter, _))| parameter == name) {
             return Operand::new(Node::Parameter(place), *kind);
@@ -158,6 +160,8 @@ impl Compiler<'_> {
 
     fn negative(&mut self, inner: &Expr) -> Operand {
         if let ExprKind::Number(number) = inner.kind {
+            // `0.0 - 0.0` is 0; a minus sign would make -0, which differs from 0 where floats are compared by their
+            // bits.
             return Operand::from_number(0.0 - number);
         }
         let inner = self.value(inner);
@@ -172,6 +176,7 @@ impl Compiler<'_> {
             (left.is_timestamp() && right.kind.is_numeric()) || (left.kind.is_numeric() && right.is_timestamp());
         let is_text = left.kind == ValueKind::Text || right.kind == ValueKind::Text;
         let whole = left.is_whole() && right.is_whole();
+        // The kinds have been read above, so the nodes can be moved.
         let sides = Box::new((left.node, right.node));
         if work == Arithmetic::Add && !counts && is_text {
             return Operand::new(Node::Joined(sides), ValueKind::Text);
@@ -213,6 +218,7 @@ impl Compiler<'_> {
     fn fixed(&mut self, op: MatchOp, insensitive: bool, text: &str, span: Span) -> Option<Pattern> {
         let matcher = Matcher::new(op, insensitive, text);
         // What else is wrong with a regular expression the checker has said.
+        // No second error for the same place.
         if matcher.is_none() && !self.diagnostics.iter().any(|diagnostic| diagnostic.span == span) {
             self.refuse(span, "this pattern is too long", None);
         }
@@ -220,6 +226,8 @@ impl Compiler<'_> {
     }
 
     fn anywhere(&mut self, patterns: Vec<Pattern>) -> Condition {
+        // Fields that the schema does not have are asked for by name, so they are listed; those of the schema are in a
+        // table.
         let others = self.others.iter().map(|(name, kind)| Node::Other((*name).into(), *kind)).collect();
         Condition::MatchAnywhere(Box::new(Anywhere { patterns, others }))
     }
