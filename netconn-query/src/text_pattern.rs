@@ -10,7 +10,7 @@ use crate::ast::MatchOp;
 /// Bytes that a compiled regular expression may have.
 pub const REGEX_SIZE: usize = 10 * 1024 * 1024;
 
-/// A pattern, ready for every event.
+/// A compiled pattern.
 #[derive(Clone, Debug)]
 pub enum Matcher {
     /// A text that is somewhere in the other.
@@ -39,7 +39,7 @@ impl Matcher {
         regex(op, insensitive, pattern).ok().map(Self::Regex)
     }
 
-    /// Whether the pattern fits.
+    /// Whether a text matches.
     pub fn fits(&self, text: &str) -> bool {
         match self {
             Self::Contains(finder) => finder.find(text.as_bytes()).is_some(),
@@ -50,11 +50,11 @@ impl Matcher {
     }
 }
 
-/// Whether a pattern fits that only the event knows.
+/// Whether a text matches a pattern that is known only with the event.
 pub fn fits(op: MatchOp, insensitive: bool, text: &str, pattern: &str) -> bool {
     let (text, pattern) = match op {
         MatchOp::Matches | MatchOp::Like => {
-            // A pattern of the event that is none fits nothing.
+            // An invalid pattern matches nothing.
             return regex(op, insensitive, pattern).is_ok_and(|regex| regex.is_match(text));
         }
         // The pattern may differ from row to row, so a regular expression would be compiled for each.
@@ -74,7 +74,8 @@ pub fn fits(op: MatchOp, insensitive: bool, text: &str, pattern: &str) -> bool {
 ///
 /// What is wrong with it, or that it is too large.
 pub fn regex(op: MatchOp, insensitive: bool, pattern: &str) -> Result<Regex, regex::Error> {
-    // A dot of the user's stops at the end of a line; all else is any character.
+    // A `.` in a regular expression of the user does not match a line feed; the wildcards of other patterns match any
+    // character.
     let flags = match (insensitive, op == MatchOp::Matches) {
         (true, true) => "(?i)",
         (true, false) => "(?is)",

@@ -1,4 +1,4 @@
-//! Single values of the language, with the kinds that an expression can have: what functions take and give that work row by row.
+//! Single values of the language and their kinds, as functions over rows take and return them.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -7,7 +7,7 @@ use netconn_model::field::Type;
 
 use crate::duration;
 
-/// What the values of an expression are: known before the first event, so that every event is treated alike.
+/// The kind of an expression, known before the first event, so that every event is treated alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueKind {
     /// Always missing.
@@ -121,7 +121,7 @@ impl From<bool> for Value<'_> {
 }
 
 impl<'a> Value<'a> {
-    /// A text made by a function.
+    /// Creates a text that the value owns.
     pub fn owned(text: impl Into<String>) -> Self {
         Self::Text(Cow::Owned(text.into()))
     }
@@ -139,7 +139,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The same, out of the value itself: a text stays where it is.
+    /// Converts the value into a text, without a copy where it is one.
     pub fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(text),
@@ -181,7 +181,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A value that borrows nothing.
+    /// Returns the value without borrowed parts.
     pub fn into_owned<'b>(self) -> Value<'b> {
         match self {
             Self::Null => Value::Null,
@@ -194,7 +194,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same value, whose texts are borrowed from this one.
+    /// Returns the value with its texts borrowed from this one.
     pub fn borrowed(&self) -> Value<'_> {
         match self {
             Self::Null => Value::Null,
@@ -215,7 +215,7 @@ impl<'a> Value<'a> {
             (ValueKind::Bool, Self::Text(text)) => text.parse().map_or(Self::Null, Self::Bool),
             (ValueKind::Bool, value) => Self::Bool(value.truth()),
             (ValueKind::Integer, value) => value.integer().map_or(Self::Null, Self::Integer),
-            // Of -0, to add 0 makes 0.
+            // Adding 0 turns -0 into 0.
             (ValueKind::Number, value) => value.number().map_or(Self::Null, |number| Self::Number(number + 0.0)),
             (ValueKind::Text, value) => value.into_text().map_or(Self::Null, Self::Text),
             (ValueKind::Time, value) => value.integer().map_or(Self::Null, Self::Time),
@@ -227,17 +227,17 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A number as it is written: whole ones without a point.
+/// Writes a number; whole numbers have no decimal point.
 pub fn number_text(value: f64) -> String {
     value.to_string()
 }
 
-/// RFC 3339, UTC.
+/// Writes a moment in RFC 3339, UTC.
 pub fn time_text(nanos: i64) -> String {
     Timestamp::from_nanosecond(i128::from(nanos)).map(|time| time.to_string()).unwrap_or_default()
 }
 
-/// A number in decimal notation, or a moment in RFC 3339 as its nanoseconds.
+/// Reads a number in decimal notation, or a moment in RFC 3339 as its nanoseconds.
 #[expect(clippy::cast_precision_loss, reason = "numbers of the language are 64-bit floats")]
 pub fn parse_number(text: &str) -> Option<f64> {
     let text = text.trim();
@@ -250,7 +250,7 @@ pub fn parse_number(text: &str) -> Option<f64> {
     parse_time(text).map(|nanos| nanos as f64)
 }
 
-/// Nanoseconds of a moment in RFC 3339.
+/// Returns the nanoseconds of a moment in RFC 3339.
 pub fn parse_time(text: &str) -> Option<i64> {
     // Most texts are no moments and leave before the parser. The shortest with a zone has 20 characters.
     if text.len() < 20 || text.as_bytes().get(4) != Some(&b'-') {
@@ -260,13 +260,14 @@ pub fn parse_time(text: &str) -> Option<i64> {
     i64::try_from(time.as_nanosecond()).ok()
 }
 
-/// The same, and what has no zone, in UTC. For what is compared with a moment.
+/// Reads a moment as [`parse_time`] does; one without a zone is taken as UTC. For values that are compared with a
+/// moment.
 pub fn parse_moment(text: &str) -> Option<i64> {
     duration::moment(text).map(|(nanos, _)| nanos)
 }
 
-/// Nanoseconds of a value that stands for a moment. A number's unit is told by its size: seconds, milliseconds,
-/// microseconds or nanoseconds since 1970 do not overlap for moments between 1973 and 5138.
+/// Returns the nanoseconds of a value that stands for a moment. The size of a number gives its unit: seconds,
+/// milliseconds, microseconds or nanoseconds since 1970 do not overlap for moments between 1973 and 5138.
 pub fn nanoseconds(value: &Value<'_>) -> Option<i64> {
     match value {
         Value::Time(nanos) => Some(*nanos),
@@ -276,7 +277,7 @@ pub fn nanoseconds(value: &Value<'_>) -> Option<i64> {
     }
 }
 
-/// A number that stands for a moment, in nanoseconds.
+/// Converts a number that stands for a moment to nanoseconds.
 pub fn scaled(number: i64) -> Option<i64> {
     let factor = match number.unsigned_abs() {
         0..100_000_000_000 => 1_000_000_000,

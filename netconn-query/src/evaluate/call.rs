@@ -25,7 +25,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// The value for an event.
+    /// Returns the value for an event.
     pub(super) fn value<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Value<'e> {
         let run = |arguments: &[Value<'e>]| match self.function.run {
             Run::Values(run) => run(arguments),
@@ -45,7 +45,7 @@ impl Call {
     }
 }
 
-/// Regular expressions and networks that a call spells out, compiled.
+/// Compiled regular expressions and networks from the literals of a call.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spelled {
     regexes: HashMap<String, Option<Arc<Regex>>>,

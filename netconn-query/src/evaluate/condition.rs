@@ -18,7 +18,7 @@ use crate::{
     value::{Value, ValueKind},
 };
 
-/// What is true of an event or not.
+/// A compiled condition.
 #[derive(Clone, Debug)]
 pub(super) enum Condition {
     Constant(bool),
@@ -64,11 +64,11 @@ pub(super) struct Membership {
     /// Sorted by their total order.
     pub(super) numbers: Vec<f64>,
     pub(super) networks: Vec<IpNet>,
-    /// What only the event knows, or is compared in another way.
+    /// Elements that are values of the event, or that are compared in another way.
     pub(super) others: Vec<(Relation, Node)>,
 }
 
-/// A pattern: spelled out, or a value of the event.
+/// A pattern: a literal, or a value of the event.
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
     Fixed(Matcher),
@@ -84,7 +84,7 @@ pub(super) struct Anywhere {
 }
 
 impl Condition {
-    /// Whether it is true of an event.
+    /// Whether the condition is true of an event.
     pub(super) fn holds<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> bool {
         match self {
             Self::Constant(holds) => *holds,
@@ -140,7 +140,7 @@ impl Membership {
         self.others.iter().any(is_equal)
     }
 
-    /// The value, if it is a field that the event holds as an address.
+    /// Returns the address, if the value is a field that the event holds as one.
     fn address<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Option<IpAddr> {
         match &self.value {
             Node::Field(field, ValueKind::Text) => row.event.address(*field),

@@ -1,4 +1,4 @@
-//! `array.map(func(x) -> …)` and the like: what is done with each element of an array.
+//! Evaluates `array.map(func(x) -> …)` and the like for the elements of an array.
 
 use super::{
     EventFields,
@@ -28,7 +28,7 @@ pub(super) enum Body {
 }
 
 impl Lambda {
-    /// The result for an event; missing if the array is.
+    /// Returns the result for an event; missing if the array is.
     pub(super) fn value<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Value<'e> {
         // The compiler has checked the kind, so everything else is a missing value.
         let Value::List(elements) = self.array.value(row) else { return Value::Null };
@@ -47,7 +47,7 @@ impl Lambda {
     }
 }
 
-/// Works something out with an element as the parameter.
+/// Evaluates with an element as the parameter.
 fn with<'e, E: EventFields + ?Sized, T>(
     row: &Row<'_, 'e, E>,
     value: &Value<'e>,

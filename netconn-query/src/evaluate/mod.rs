@@ -31,7 +31,7 @@ use crate::{
     value::{Value, ValueKind},
 };
 
-/// What a filter asks an event for.
+/// The fields of an event, as a filter reads them.
 pub trait EventFields {
     /// Returns the value of a field, of the type that the table of fields says; `None` if the event does not have it. Numbers
     /// beyond `i64` are missing.
@@ -54,13 +54,13 @@ pub trait EventFields {
 #[error("a sum is beyond the largest whole number (2^63): multiply by 1.0 first, to count with 64-bit floats")]
 pub struct SumBeyond;
 
-/// A filter, ready for events.
+/// A compiled filter.
 #[derive(Clone, Debug)]
 pub struct Predicate {
     condition: Condition,
 }
 
-/// A filter, and what had to be interpreted in it.
+/// A compiled filter, with warnings about what had to be interpreted.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The filter.
@@ -113,12 +113,12 @@ impl Predicate {
         Ok(Compiled { predicate: Self { condition }, warnings: diagnostics })
     }
 
-    /// Whether an event is one that the filter means.
+    /// Whether the filter matches an event.
     pub fn matches<E: EventFields + ?Sized>(&self, event: &E) -> bool {
         self.verdict(event) == Ok(true)
     }
 
-    /// The same, which tells an event that is not meant from one of which nothing can be said.
+    /// Returns whether the filter matches an event, and tells "no" from "cannot be decided".
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Values of an event: what expressions become that are not conditions.
+//! Evaluates expressions that are not conditions to values of an event.
 
 use std::{borrow::Cow, cell::Cell};
 
@@ -10,10 +10,10 @@ use crate::{
     value::{Value, ValueKind, nanoseconds},
 };
 
-/// The event that is looked at, and what is found out about it on the way.
+/// The event, and what the evaluation learns about it.
 pub(super) struct Row<'r, 'e, E: ?Sized> {
     pub(super) event: &'e E,
-    /// The elements that the lambdas around are called with, the innermost first.
+    /// Elements of the enclosing lambdas, the innermost first.
     pub(super) elements: Option<&'r Element<'r, 'e>>,
     /// Whether a sum was beyond the whole numbers.
     pub(super) beyond: &'r Cell<bool>,
@@ -25,7 +25,7 @@ pub(super) struct Element<'r, 'e> {
     pub(super) outer: Option<&'r Element<'r, 'e>>,
 }
 
-/// What is done with two numbers.
+/// Arithmetic operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arithmetic {
     Add,
@@ -35,7 +35,7 @@ pub(super) enum Arithmetic {
     Remainder,
 }
 
-/// A value, before the event is known.
+/// A compiled expression that gives a value for each event.
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Literal(Value<'static>),
@@ -43,7 +43,7 @@ pub(super) enum Node {
     Field(Field, ValueKind),
     /// A field that the schema does not have.
     Other(Box<str>, ValueKind),
-    /// The parameter of a lambda: of the innermost (0), of the one around it, and so on.
+    /// The parameter of a lambda, counted outwards: 0 is the innermost.
     Parameter(usize),
     /// A text in lower case.
     Lower(Box<Self>),
@@ -53,18 +53,18 @@ pub(super) enum Node {
     Joined(Box<(Self, Self)>),
     Arithmetic(Arithmetic, Box<(Self, Self)>),
     Negative(Box<Self>),
-    /// The first value that is true as what it is, or the last; as this kind.
+    /// The first operand that is true as its own kind, else the last; converted to this kind.
     FirstTrue(Vec<Self>, ValueKind),
-    /// One of two values, as this kind.
+    /// One of two values, converted to this kind.
     Choice(Box<(Condition, Self, Self)>, ValueKind),
-    /// The beginning of the span of so many nanoseconds that a moment is in.
+    /// The beginning of the bucket that a moment is in; the width is in nanoseconds.
     Bucket(Box<Self>, i64),
     Call(Box<Call>),
     Lambda(Box<Lambda>),
 }
 
 impl Node {
-    /// The value for an event.
+    /// Returns the value for an event.
     pub(super) fn value<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Value<'e> {
         match self {
             Self::Literal(value) => value.borrowed(),
@@ -101,7 +101,7 @@ impl Node {
         }
     }
 
-    /// The value, and whether it is true as what it was before it became of the kind of all alternatives.
+    /// Returns the value, and whether it is true as its own kind, before it is converted to the common kind.
     fn value_and_truth<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> (Value<'e>, bool) {
         match self {
             Self::FirstTrue(operands, kind) => {
@@ -131,14 +131,14 @@ impl Node {
     }
 }
 
-/// A value of an event as one of its column's: what a search makes of a value of another type.
+/// Converts a value of an event to the kind of its field, as the reader of a search does.
 pub(super) fn as_column(value: Value<'_>, kind: ValueKind) -> Value<'_> {
     match (kind, value) {
         (ValueKind::Text, value @ Value::Text(_))
         | (ValueKind::Integer, value @ Value::Integer(_))
         | (ValueKind::Bool, value @ Value::Bool(_)) => value,
         (_, Value::Null) | (ValueKind::Null, _) => Value::Null,
-        // Of -0, to add 0 makes 0.
+        // Adding 0 turns -0 into 0.
         (ValueKind::Number, Value::Number(number)) => Value::Number(number + 0.0),
         (ValueKind::Number, value @ Value::Integer(_)) => value.kept_as(kind),
         // Other programs write whole numbers as `1.0`.
@@ -163,14 +163,14 @@ fn is_whole(number: f64) -> bool {
 }
 
 fn parameter<'e>(mut elements: Option<&Element<'_, 'e>>, place: usize) -> Value<'e> {
-    // `place` counts lambdas outwards; the compiler has seen that there are so many.
+    // `place` counts lambdas outwards; the compiler has counted the same ones, so the element exists.
     for _ in 0..place {
         elements = elements.and_then(|element| element.outer);
     }
     elements.map_or(Value::Null, |element| element.value.clone())
 }
 
-/// In lower case; most texts are already.
+/// Converts to lower case; most texts need no copy.
 fn lower(text: Cow<'_, str>) -> Cow<'_, str> {
     if text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
         text
@@ -196,13 +196,13 @@ fn arithmetic<'e>(work: Arithmetic, left: &Value<'_>, right: &Value<'_>, beyond:
         }
         (work, left, right) => {
             let (left, right) = (left.float(), right.float());
-            // Of -0, to add 0 makes 0.
+            // Adding 0 turns -0 into 0.
             let number = |result: f64| Value::Number(result + 0.0);
             match work {
                 Arithmetic::Add => number(left + right),
                 Arithmetic::Subtract => number(left - right),
                 Arithmetic::Multiply => number(left * right),
-                // By 0 nothing can be divided: the result is missing.
+                // A division by 0 has a missing result.
                 Arithmetic::Divide | Arithmetic::Remainder if right == 0.0 => Value::Null,
                 Arithmetic::Divide => number(left / right),
                 Arithmetic::Remainder => number(left % right),

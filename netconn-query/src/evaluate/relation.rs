@@ -1,4 +1,4 @@
-//! How two values of an event are compared, once it is known of which kinds they are.
+//! Compares two values of an event whose kinds are known.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use crate::{
     value::{Value, nanoseconds},
 };
 
-/// What has to hold between two values.
+/// Comparison operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operator {
     Equal,
@@ -29,22 +29,22 @@ impl Operator {
     }
 }
 
-/// As what two values are compared.
+/// How two values are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// As they are: both are of the same kind.
+    /// Unconverted: both have the same kind.
     Same,
     /// As texts: truth values as the words, arrays in JSON.
     Texts,
     /// Two addresses by their number, other texts by code point.
     Addresses,
-    /// As numbers; what is none is neither equal nor less nor greater.
+    /// As numbers; a value that is no number is neither equal nor less nor greater.
     Numbers,
     /// As moments, in nanoseconds.
     Moments,
 }
 
-/// A value that counts: whole numbers stay whole.
+/// A value as a number; whole numbers stay whole.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Numeric {
     Whole(i64),
@@ -52,12 +52,12 @@ pub(super) enum Numeric {
 }
 
 impl Numeric {
-    /// The number that a value is counted as; `None` if it is none.
+    /// Returns the value as a number; `None` if it is not one.
     pub(super) fn of(value: &Value<'_>) -> Option<Self> {
         match value {
             Value::Integer(number) | Value::Time(number) => Some(Self::Whole(*number)),
             Value::Bool(value) => Some(Self::Whole(i64::from(*value))),
-            // Of -0, to add 0 makes 0: floats are compared bit by bit.
+            // Adding 0 turns -0 into 0, because floats are compared bit by bit.
             other => other.number().map(|number| Self::Float(number + 0.0)),
         }
     }

@@ -1,4 +1,4 @@
-//! Functions that work row by row over values. Their arguments are as many as the catalogue says: callers check it.
+//! Functions that work row by row over values. Callers check the number of arguments by the catalogue.
 
 mod number;
 mod text;
@@ -18,11 +18,11 @@ pub use table::{
     Planned, Returns, RowFunction, Run, code,
 };
 
-/// Compiled patterns: whoever calls functions keeps them from one row to the next.
+/// Compiled patterns. The caller of a function keeps them from one row to the next.
 pub trait Patterns {
-    /// Returns the compiled expression; `None` if it is none.
+    /// Returns the compiled expression; `None` if the pattern is not valid.
     fn regex(&self, pattern: &str) -> Option<Arc<Regex>>;
 
-    /// Returns the network; `None` if it is none.
+    /// Returns the network; `None` if the text is not one.
     fn network(&self, text: &str) -> Option<IpNet>;
 }

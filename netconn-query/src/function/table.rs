@@ -106,7 +106,7 @@ pub enum Planned {
     Lambda(LambdaKind),
 }
 
-/// What a function with a lambda makes of the lambda's results.
+/// How a function with a lambda uses the results of the lambda.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LambdaKind {
     /// An array of the results.
@@ -146,13 +146,13 @@ pub const CUT: RowFunction = RowFunction::internal("_cut", Returns::First, Run::
 pub const EXTRACT: RowFunction = RowFunction::internal("_extract", TEXT, Run::Patterns(text::extract));
 /// Whether a pattern that differs from row to row fits.
 pub const MATCH: RowFunction = RowFunction::internal("_match", BOOL, Run::Patterns(text::matches));
-/// `contains`, which the plan also makes of other expressions.
+/// `contains`, which plans also call for other expressions.
 pub const CONTAINS: RowFunction = RowFunction::of(PlainId::Contains, BOOL, Run::Values(array::contains));
-/// `string`, which the plan also makes of other expressions.
+/// `string`, which plans also call for other expressions.
 pub const AS_TEXT: RowFunction = RowFunction::of(PlainId::String, TEXT, Run::Values(text::string));
-/// `number`, which the plan also makes of other expressions.
+/// `number`, which plans also call for other expressions.
 pub const AS_NUMBER: RowFunction = RowFunction::of(PlainId::Number, NUMBER, Run::Values(text::number));
-/// `net_ipsubnet`, which the plan also makes of other expressions.
+/// `net_ipsubnet`, which plans also call for other expressions.
 pub const NET_IPSUBNET: RowFunction = RowFunction::of(PlainId::NetIpsubnet, BOOL, Run::Patterns(network::net_ipsubnet));
 
 /// Returns the code of a function of the language.

@@ -176,7 +176,7 @@ impl Parser<'_> {
     }
 }
 
-/// Two values.
+/// Joins two operands by an operator.
 pub(super) fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
     let span = Span { start: left.span.start, end: right.span.end };
     Expr { kind: ExprKind::Binary { op, left: Box::new(left), right: Box::new(right) }, span }

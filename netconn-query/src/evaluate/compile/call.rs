@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Compiler<'_> {
-    /// The value of a call. That the function exists and has so many arguments is known from the checker, which says else.
+    /// Compiles a call. The checker has reported unknown functions and wrong numbers of arguments.
     pub(super) fn call(&mut self, name: &str, span: Span, arguments: &[Expr]) -> Operand {
         // An aggregate is refused by the checker, as is an unknown name.
         let Some(id) = PlainId::by_name(name) else {
@@ -64,7 +64,7 @@ impl Compiler<'_> {
         Operand::new(Node::Call(Box::new(Call { function: *function, arguments, kind, spelled })), kind)
     }
 
-    /// `timebucket([time,] width)`, of a width that is written out.
+    /// Compiles `timebucket([time,] width)` with a width that is written out.
     fn timebucket(&mut self, span: Span, arguments: &[Expr]) -> Operand {
         let (time, width) = match arguments {
             [time, width, ..] => (self.value(time), Some(width)),
@@ -73,7 +73,7 @@ impl Compiler<'_> {
         };
         let bucket = match width.map(|width| &width.kind) {
             Some(ExprKind::Text(text)) => duration::bucket(text),
-            // Numbers of buckets divide the searched time, and there is none.
+            // A number of buckets divides the searched time, and a single event has none.
             _ => None,
         };
         match bucket {
@@ -88,7 +88,7 @@ impl Compiler<'_> {
 
     fn lambda(&mut self, kind: LambdaKind, name: &str, span: Span, arguments: &[Expr]) -> Operand {
         let [array, Expr { kind: ExprKind::Lambda { parameter, body }, .. }] = arguments else {
-            // The checker has said it.
+            // The checker has reported it.
             return Operand::null();
         };
         let array = self.value(array);
@@ -103,7 +103,7 @@ impl Compiler<'_> {
         let (body, returns) = match kind {
             LambdaKind::Map => {
                 let body = self.value(body);
-                // Arrays in arrays are kept as texts.
+                // Arrays in arrays become texts.
                 let returns = ValueKind::list(body.kind);
                 let element = match returns {
                     ValueKind::List(element) => *element,

@@ -1,4 +1,4 @@
-//! Comparisons: as what two operands are compared, by their kinds.
+//! Compiles comparisons; the kinds of both operands decide how they are compared.
 
 use jiff::Timestamp;
 
@@ -14,14 +14,14 @@ use crate::{
     value::{Value, ValueKind, parse_moment, parse_number},
 };
 
-/// What a comparison with a given left side comes to.
+/// The compiled comparison of a given left side.
 pub(super) enum Compared {
     Constant(bool),
     LeftMissing,
     RightMissing(Node),
     Related {
         relation: Relation,
-        /// What takes the place of the left side, if that is spelled out and means something else beside the right one.
+        /// The converted left side, if that is a literal.
         left: Option<Node>,
         right: Node,
     },
@@ -30,7 +30,7 @@ pub(super) enum Compared {
 /// `left op right`
 pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition {
     let operator = match op {
-        // The exact opposite, so that both split the events.
+        // The exact opposite of `=`, so that both together match all events.
         BinaryOp::NotEqual => return Condition::Not(Box::new(compare(BinaryOp::Equal, left, right))),
         BinaryOp::EqualAnyCase => return compare(BinaryOp::Equal, lower(left), lower(right)),
         BinaryOp::Less => Operator::Less,
@@ -39,7 +39,7 @@ pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition 
         BinaryOp::GreaterOrEqual => Operator::GreaterOrEqual,
         _ => Operator::Equal,
     };
-    // A list of one address, which an event that holds addresses is compared with as such.
+    // An equality with an address is a list of one: events hold addresses as numbers, and lists compare those.
     if operator == Operator::Equal && left.is_address() && right.literal_text().and_then(usual).is_some() {
         return member(left, vec![right], false);
     }
@@ -54,7 +54,7 @@ pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition 
     }
 }
 
-/// A text in lower case; other values as they are.
+/// Converts a text to lower case; other values stay as they are.
 pub(super) fn lower(operand: Operand) -> Operand {
     match operand.literal_text() {
         Some(text) => Operand::text(&text.to_lowercase()),
@@ -63,7 +63,7 @@ pub(super) fn lower(operand: Operand) -> Operand {
     }
 }
 
-/// How a left side is compared with a right one.
+/// Decides how two operands are compared.
 pub(super) fn relate(operator: Operator, left: &Operand, right: Operand) -> Compared {
     let equal = operator == Operator::Equal;
     match (left.is_milliseconds(), right.is_milliseconds()) {
@@ -76,7 +76,7 @@ pub(super) fn relate(operator: Operator, left: &Operand, right: Operand) -> Comp
         (false, true) => {
             let up = matches!(operator, Operator::LessOrEqual | Operator::Greater);
             match in_milliseconds(left, up, equal) {
-                // The left node is not compiled into the comparison yet, so the caller is told what to put there.
+                // The caller builds the comparison, so it gets the literal to put on the left.
                 Some(instead) => related(operator, &instead, right, Some(&instead)),
                 None => related(operator, left, right, None),
             }
@@ -113,7 +113,7 @@ fn related(operator: Operator, left: &Operand, right: Operand, instead: Option<&
         },
         (kind, ValueKind::Text) if spelled_out(&right) => match literal_as(&right, kind) {
             Some(literal) => by(numbers(left, &literal), literal),
-            // What is no number is not equal to one, nor less, nor greater.
+            // A text that is no number is not equal to a number, nor less, nor greater.
             None => Compared::Constant(false),
         },
         _ => by(numbers(left, &right), right),
@@ -133,15 +133,15 @@ fn texts(operator: Operator, left: &Operand, right: Operand) -> Compared {
     Compared::Related { relation, left: instead, right: right.node }
 }
 
-/// A moment that was written in another way as the field `timestamp` writes it.
+/// Rewrites a literal moment as `timestamp` writes moments.
 fn moment(operand: &Operand) -> Option<Operand> {
     let nanos = operand.literal_text().and_then(parse_moment)?;
     let moment = Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
     Some(Operand::text(&format!("{moment:.9}")))
 }
 
-/// A moment that is spelled out, in milliseconds. What is between two of them is rounded so that whole milliseconds compare with
-/// it as with the moment itself; equal to it is none.
+/// Converts a literal moment to milliseconds. A moment between two milliseconds is rounded so that whole milliseconds
+/// compare with it as with the moment itself; no millisecond equals it.
 fn in_milliseconds(operand: &Operand, up: bool, equal: bool) -> Option<Operand> {
     let nanos = match operand.literal()? {
         Value::Time(nanos) => *nanos,
@@ -153,7 +153,7 @@ fn in_milliseconds(operand: &Operand, up: bool, equal: bool) -> Option<Operand> 
     (!between || !equal).then(|| Operand::integer(rounded))
 }
 
-/// A text that is spelled out, as what the other side is: a number, a moment, a truth value; `None` if it is none of them.
+/// Converts a text literal to the kind of the other side (number, moment, truth value); `None` if it is none of them.
 fn literal_as(text: &Operand, kind: ValueKind) -> Option<Operand> {
     let literal = text.literal_text()?;
     match kind {
@@ -171,7 +171,7 @@ fn literal_as(text: &Operand, kind: ValueKind) -> Option<Operand> {
     }
 }
 
-/// How values are compared of which one is no text.
+/// Decides how two values are compared if at most one is a text.
 fn numbers(left: &Operand, right: &Operand) -> Relation {
     let moments = |left: &Operand, right: &Operand| match left.kind {
         ValueKind::Time => right.kind.is_numeric() || right.is_timestamp(),

@@ -1,4 +1,4 @@
-//! `in`: equal to one of a set; an element in CIDR form means the addresses inside it.
+//! Compiles `in`: equal to an element of a set; an element in CIDR form means the addresses inside it.
 
 use super::{
     compare::{Compared, lower, relate},
@@ -36,7 +36,7 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
                 found.texts.push(text.into());
             }
             Some(Value::Text(text)) if value.kind.is_numeric() && parse_time(text).is_none() => {
-                // A text that is no number equals none.
+                // A text that is no number equals no number.
                 let whole = text.trim().parse::<i64>().map(Operand::integer).ok();
                 listed.extend(whole.or_else(|| parse_number(text).map(Operand::from_number)));
             }
@@ -71,14 +71,14 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
     Condition::Any(any)
 }
 
-/// An element that is not looked up. Both are in lower case, if that does not matter.
+/// Adds an element that cannot be looked up. If case is ignored, both are in lower case already.
 fn other(value: &Operand, element: Operand, found: &mut Membership, any: &mut Vec<Condition>) {
     match relate(Operator::Equal, value, element) {
         Compared::Constant(holds) => any.push(Condition::Constant(holds)),
         Compared::Related { relation, left: None, right } => found.others.push((relation, right)),
         Compared::LeftMissing => found.or_missing = true,
         Compared::RightMissing(element) => any.push(Condition::Missing(element)),
-        // Another value takes the place of one that is spelled out.
+        // The literal on the left is converted for this element only, so the element gets a comparison of its own.
         Compared::Related { left: Some(left), relation, right } => {
             let operator = Operator::Equal;
             any.push(Condition::Compare(Box::new(Comparison { left, operator, relation, right })));

@@ -1,4 +1,4 @@
-//! From the expressions of a filter to conditions and values, as the plan of a search is made.
+//! Compiles the expressions of a filter to conditions and values, by the rules of a search.
 
 mod operand;
 mod compare;
@@ -21,7 +21,7 @@ use crate::{
     walk,
 };
 
-/// Compiles the filter of a query; what it cannot be is added to the diagnostics.
+/// Compiles the filter of a query, and reports what a single event cannot answer.
 pub(super) fn filter(query: &Query, others: &[(&str, ValueKind)], diagnostics: &mut Vec<Diagnostic>) -> Condition {
     let mut compiler = Compiler { others, parameters: Vec::new(), diagnostics };
     let mut conditions: Vec<Condition> = query.filter.iter().map(|filter| compiler.condition(filter)).collect();
@@ -37,7 +37,7 @@ pub(super) fn filter(query: &Query, others: &[(&str, ValueKind)], diagnostics: &
 struct Compiler<'a> {
     /// Fields of the events that the schema does not have.
     others: &'a [(&'a str, ValueKind)],
-    /// Parameters of the lambdas around, the outermost first.
+    /// Parameters of the enclosing lambdas, the outermost first.
     parameters: Vec<(String, ValueKind)>,
     diagnostics: &'a mut Vec<Diagnostic>,
 }
@@ -53,7 +53,7 @@ impl Compiler<'_> {
         self.refuse(command.span, message, None);
     }
 
-    /// Whether an expression is true.
+    /// Compiles a condition.
     fn condition(&mut self, expr: &Expr) -> Condition {
         match &expr.kind {
             ExprKind::Not(inner) => Condition::Not(Box::new(self.condition(inner))),
@@ -90,7 +90,7 @@ impl Compiler<'_> {
                 let pattern = self.fixed(MatchOp::Matches, true, regex, expr.span);
                 self.anywhere(pattern.into_iter().collect())
             }
-            // A branch is true as what it is, not as the kind that holds both.
+            // Each branch decides as its own kind, not as the common kind of both.
             ExprKind::Ternary { condition, then, otherwise } => {
                 let parts = (self.condition(condition), self.condition(then), self.condition(otherwise));
                 Condition::Choice(Box::new(parts))
@@ -99,7 +99,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The value of an expression.
+    /// Compiles a value.
     fn value(&mut self, expr: &Expr) -> Operand {
         match &expr.kind {
             ExprKind::Null => Operand::null(),
@@ -133,7 +133,7 @@ impl Compiler<'_> {
             },
             // `where` belongs to aggregates, which the checker refuses here.
             ExprKind::Call { name, name_span, arguments, condition: _ } => self.call(name, *name_span, arguments),
-            // The checker says that it can only be an argument.
+            // The checker reports a lambda that is not an argument.
             ExprKind::Lambda { .. } => Operand::null(),
             _ => self.truth(expr),
         }
@@ -199,14 +199,14 @@ impl Compiler<'_> {
         Condition::Match(Box::new((subject.node, patterns)))
     }
 
-    /// A pattern; `None` if nothing can fit it.
+    /// Compiles a pattern; `None` if no text can match it.
     fn pattern(&mut self, op: MatchOp, case: Case, pattern: &Expr) -> Option<Pattern> {
         let insensitive = case == Case::Insensitive;
         let value = self.value(pattern);
         match value.literal() {
             Some(Value::Text(text)) => self.fixed(op, insensitive, text, pattern.span),
             Some(Value::Null) => None,
-            // A number in a list of patterns is meant as it is written.
+            // A number in a list of patterns is taken as its text in the query.
             Some(Value::Integer(_) | Value::Number(_)) => match pattern.kind {
                 ExprKind::Number(number) => self.fixed(op, insensitive, &number.to_string(), pattern.span),
                 _ => None,
@@ -217,7 +217,7 @@ impl Compiler<'_> {
 
     fn fixed(&mut self, op: MatchOp, insensitive: bool, text: &str, span: Span) -> Option<Pattern> {
         let matcher = Matcher::new(op, insensitive, text);
-        // What else is wrong with a regular expression the checker has said.
+        // The checker has reported other errors of regular expressions.
         // No second error for the same place.
         if matcher.is_none() && !self.diagnostics.iter().any(|diagnostic| diagnostic.span == span) {
             self.refuse(span, "this pattern is too long", None);
@@ -233,7 +233,7 @@ impl Compiler<'_> {
     }
 }
 
-/// What an operator does with numbers, if it does.
+/// Returns the arithmetic operation of an operator, if it is one.
 fn arithmetic(op: BinaryOp) -> Option<Arithmetic> {
     match op {
         BinaryOp::Add => Some(Arithmetic::Add),

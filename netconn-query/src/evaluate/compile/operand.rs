@@ -1,4 +1,4 @@
-//! A compiled value with its kind, and what it becomes where a number, a text or a truth value is wanted.
+//! A compiled value with its kind, and its conversions to numbers, texts and truth values.
 
 use netconn_model::field::{Field, Type};
 
@@ -7,10 +7,10 @@ use crate::{
     value::{Value, ValueKind},
 };
 
-/// Largest whole number up to which a float tells all whole numbers apart.
+/// 2^53: floats represent all whole numbers up to this one.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A value, and of which kind it is.
+/// A compiled value and its kind.
 #[derive(Clone, Debug)]
 pub(super) struct Operand {
     pub(super) node: Node,
@@ -22,12 +22,12 @@ impl Operand {
         Self { node, kind }
     }
 
-    /// Always missing.
+    /// Creates an operand that is always missing.
     pub(super) fn null() -> Self {
         Self::new(Node::Literal(Value::Null), ValueKind::Null)
     }
 
-    /// A number: a whole one if it is one.
+    /// Creates a number literal; a whole number if it is one.
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
     pub(super) fn from_number(value: f64) -> Self {
         if value.fract() == 0.0 && value.abs() <= EXACT {
@@ -53,7 +53,7 @@ impl Operand {
         Self::new(Node::Literal(Value::Time(nanos)), ValueKind::Time)
     }
 
-    /// The value, if the filter spells it out.
+    /// Returns the value of a literal.
     pub(super) fn literal(&self) -> Option<&Value<'static>> {
         match &self.node {
             Node::Literal(value) => Some(value),
@@ -61,7 +61,7 @@ impl Operand {
         }
     }
 
-    /// The text, if the filter spells it out.
+    /// Returns the text of a literal.
     pub(super) fn literal_text(&self) -> Option<&str> {
         match self.literal() {
             Some(Value::Text(text)) => Some(text),
@@ -69,7 +69,7 @@ impl Operand {
         }
     }
 
-    /// Whether it is the field whose texts are moments, always to the nanosecond and in UTC: in the order of time.
+    /// Whether it is `timestamp`: its texts have nine digits and UTC, so their order is that of time.
     pub(super) fn is_timestamp(&self) -> bool {
         matches!(self.node, Node::Field(Field::Timestamp, _))
     }
@@ -90,7 +90,7 @@ impl Operand {
         matches!(self.kind, ValueKind::Integer | ValueKind::Bool | ValueKind::Time)
     }
 
-    /// The value for a place that is of this kind; what is always missing is false as a truth value.
+    /// Converts to this kind; a missing value becomes false as a truth value.
     pub(super) fn to(self, kind: ValueKind) -> Node {
         match (self.kind, kind) {
             (ValueKind::Null, ValueKind::Bool) => Self::bool(false).node,
