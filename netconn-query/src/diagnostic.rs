@@ -129,6 +129,7 @@ impl Diagnostic {
     pub fn report(&self, text: &str) -> Report {
         let place = within(text, self.span);
         let before = text.get(..place.start).unwrap_or_default();
+        // Columns are counted in characters, as editors show them; spans are in bytes.
         let line = before.rsplit_once('\n').map_or(before, |(_, line)| line);
         Report {
             severity: self.severity,

@@ -79,6 +79,7 @@ pub fn bucket(text: &str) -> Option<Bucket> {
     if text.trim().eq_ignore_ascii_case("auto") {
         return Some(Bucket::Auto);
     }
+    // A number without a unit is a number of buckets, also in quotes.
     if let Ok(count) = text.trim().parse::<f64>() {
         return bucket_count(count);
     }

@@ -184,6 +184,7 @@ impl CommandKind {
     pub(crate) fn parts_mut(&mut self) -> PartsMut<'_> {
         let mut parts = PartsMut::default();
         match self {
+            // Every field with a `span` has to be listed: `Query::same_as` compares trees with their places taken out.
             Self::Filter(expr) => parts.expressions.push(expr),
             Self::Columns(columns) | Self::Let(columns) => parts.columns.extend(columns),
             Self::Group { aggregates, by } | Self::Top { count: _, aggregates, by } => {

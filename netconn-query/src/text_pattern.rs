@@ -29,6 +29,7 @@ impl Matcher {
         // Digits and signs look the same in both cases, so plain searches do.
         let insensitive = insensitive && has_case(pattern);
         match op {
+            // The three plain searches need no regular expression, which takes longer to compile and to run.
             MatchOp::Contains if !insensitive => {
                 return Some(Self::Contains(Box::new(Finder::new(pattern).into_owned())));
             }
@@ -93,6 +94,7 @@ fn as_regex(op: MatchOp, pattern: &str) -> Cow<'_, str> {
         MatchOp::EndsWith => format!("{}$", regex::escape(pattern)),
         MatchOp::Matches => return Cow::Borrowed(pattern),
         MatchOp::Like => {
+            // `like` is about the whole text, unlike the other operators.
             let mut regex = String::from("^");
             let mut letters = pattern.chars();
             while let Some(letter) = letters.next() {

@@ -165,6 +165,7 @@ impl<'a> Value<'a> {
     pub fn integer(&self) -> Option<i64> {
         match self {
             Self::Integer(value) | Self::Time(value) => Some(*value),
+            // NaN would become 0.
             other => other.number().filter(|number| !number.is_nan()).map(|number| number as i64),
         }
     }
@@ -222,6 +223,7 @@ impl<'a> Value<'a> {
             (ValueKind::List(element), Self::List(values)) => {
                 Self::List(values.into_iter().map(|value| value.kept_as(*element)).collect())
             }
+            // A single value becomes an array of one.
             (ValueKind::List(element), value) => Self::List(vec![value.kept_as(*element)]),
         }
     }

@@ -47,6 +47,7 @@ impl Checker<'_> {
                 }
             }
             ExprKind::AnywhereRegex(regex) => self.regex_text(regex, expr.span),
+            // The value itself is one of the children, which are visited at the end.
             ExprKind::In { case: _, value, set } => set.iter().for_each(|element| {
                 self.unquoted(element, scope);
                 self.element(value, element);
@@ -94,6 +95,8 @@ impl Checker<'_> {
 
     /// Checks the right side of an operator, which is often a text without its quotes, or a network.
     fn operand(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope, place: Place) {
+        // Warnings about both sides come first; the right side is checked as an expression only if it is no special
+        // case below.
         let is_comparison = op.is_comparison();
         self.quoted(left, scope);
         if !is_comparison {
@@ -107,6 +110,7 @@ impl Checker<'_> {
         match &right.kind {
             // A name that resembles a field is more likely a typing error than a text, so `is_known` includes those.
             ExprKind::Field(name) if is_comparison && !self.is_known(name, scope) => self.unquoted(right, scope),
+            // `=` with a network compares texts and so matches nothing, although it looks as if it worked.
             ExprKind::Text(text) if is_comparison && literal::network(text).is_some() => {
                 let message =
                     format!("'{text}' is compared as a text: addresses inside a network are asked for with in");
@@ -119,6 +123,7 @@ impl Checker<'_> {
             {
                 self.moment(text, right.span);
             }
+            // Only for fields of the schema: kinds of other columns are known to the planner alone.
             ExprKind::Text(text) if is_comparison && !literal::is_number(text) => {
                 if let ExprKind::Field(name) = &left.kind
                     && scope.is_of_events(name)
@@ -173,6 +178,7 @@ impl Checker<'_> {
             return;
         }
         let message = format!("this compares whether {} is true", literal::shown(left));
+        // `1 < x < 3` is shown as `1 < x and x < 3`.
         let second = ExprKind::Binary { op, left: middle.clone(), right: Box::new(right.clone()) };
         let second = printer::expression(&Expr { kind: second, span: right.span });
         let suggestion = format!("{} and {second}", printer::expression(left));
@@ -199,6 +205,7 @@ impl Checker<'_> {
     }
 
     fn is_known(&self, name: &str, scope: &Scope) -> bool {
+        // Near spellings count as known, so that a typing error is reported as one and not as a text without quotes.
         let is_parameter = self.parameters.iter().any(|parameter| parameter == name);
         is_parameter || scope.contains(name, self.fields) || scope.alike(name, self.fields).is_some()
     }
@@ -234,6 +241,7 @@ impl Checker<'_> {
     }
 
     fn subquery_column(&mut self, value: &Expr, inner: &Scope, span: Span) {
+        // By the same rule as in a search: the column of the same name, else the only one.
         let named = match &value.kind {
             ExprKind::Field(name) => inner.contains(name, self.fields).then_some(()),
             _ => None,

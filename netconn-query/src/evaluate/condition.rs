@@ -106,6 +106,7 @@ impl Condition {
             Self::In(membership) => membership.holds(row),
             Self::Match(parts) => {
                 let (subject, patterns) = parts.as_ref();
+                // A missing value matches no pattern.
                 let Some(text) = subject.value(row).into_text() else { return false };
                 patterns.iter().any(|pattern| pattern.fits(&text, row))
             }
@@ -157,6 +158,7 @@ impl Membership {
     fn lists(&self, value: &Value<'_>) -> bool {
         match value {
             Value::Text(text) => {
+                // Exact texts first; only then is the text parsed as an address.
                 self.texts.binary_search_by(|known| known.as_ref().cmp(text)).is_ok()
                     || (!self.networks.is_empty()
                         && address::address(text)
@@ -190,6 +192,7 @@ impl Anywhere {
         let fits = |value: Value<'_>| {
             value.into_text().is_some_and(|text| self.patterns.iter().any(|pattern| pattern.fits(&text, row)))
         };
+        // Lazily: the text of a field is made only if no field before it matched.
         let mut fields = FIELDS.iter().filter_map(|field| {
             row.event.value(field.field).map(|value| super::node::as_column(value, ValueKind::from(field.r#type)))
         });

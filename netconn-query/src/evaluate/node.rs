@@ -87,6 +87,7 @@ impl Node {
                 Some(Numeric::Float(number)) => Value::Number(0.0 - number),
                 None => Value::Null,
             },
+            // One implementation for both: the truth decides which value is taken.
             Self::FirstTrue(..) => self.value_and_truth(row).0,
             Self::Choice(parts, kind) => {
                 let (condition, then, otherwise) = parts.as_ref();
@@ -104,6 +105,7 @@ impl Node {
     /// Returns the value, and whether it is true as its own kind, before it is converted to the common kind.
     fn value_and_truth<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> (Value<'e>, bool) {
         match self {
+            // Operands behind the first true one are not evaluated.
             Self::FirstTrue(operands, kind) => {
                 let mut last = Value::Null;
                 for operand in operands {
@@ -137,6 +139,7 @@ pub(super) fn as_column(value: Value<'_>, kind: ValueKind) -> Value<'_> {
         (ValueKind::Text, value @ Value::Text(_))
         | (ValueKind::Integer, value @ Value::Integer(_))
         | (ValueKind::Bool, value @ Value::Bool(_)) => value,
+        // Before the conversions, which would make texts of missing values.
         (_, Value::Null) | (ValueKind::Null, _) => Value::Null,
         // Adding 0 turns -0 into 0.
         (ValueKind::Number, Value::Number(number)) => Value::Number(number + 0.0),

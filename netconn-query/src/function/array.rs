@@ -31,6 +31,7 @@ pub(super) fn compare(left: &Value<'_>, right: &Value<'_>) -> Ordering {
         (Value::Null, Value::Null) => Ordering::Equal,
         (Value::Null, _) => Ordering::Greater,
         (_, Value::Null) => Ordering::Less,
+        // Two texts are compared as texts even if both are numbers: `10` is before `9`.
         (Value::Text(left), Value::Text(right)) => left.cmp(right),
         _ => match (left.number(), right.number()) {
             (Some(left), Some(right)) => left.total_cmp(&right),
@@ -58,6 +59,7 @@ pub(super) fn to_string<'a>(arguments: &[Value<'a>]) -> Value<'a> {
         return arguments[0].text().map_or(Value::Null, |text| Value::owned(text.into_owned()));
     };
     let between = arguments.get(1).and_then(Value::text);
+    // Missing elements are left out, with their commas.
     let texts: Vec<String> = values.iter().filter_map(Value::text).map(std::borrow::Cow::into_owned).collect();
     Value::owned(texts.join(between.as_deref().unwrap_or(",")))
 }
@@ -79,6 +81,7 @@ pub fn contains<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     match &arguments[0] {
         Value::Null => Value::Null,
         Value::List(values) => Value::Bool(values.iter().any(|value| equal(value, &arguments[1]))),
+        // `x.contains('a')` with a text: case is ignored, as with the operator.
         value => match (value.text(), arguments[1].text()) {
             (Some(text), Some(part)) => Value::Bool(text.to_lowercase().contains(&part.to_lowercase())),
             _ => Value::Null,

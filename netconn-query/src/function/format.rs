@@ -74,6 +74,7 @@ impl Place {
 
     fn fill(&self, text: &mut String, value: &Value<'_>) {
         let body = match self.conversion {
+            // A value that is no number gives "null", as a missing one does.
             'd' | 'i' => value.integer().map(|number| number.to_string()),
             'f' => value.number().map(|number| format!("{number:.*}", self.precision.unwrap_or(6))),
             'e' => value.number().map(|number| format!("{number:.*e}", self.precision.unwrap_or(6))),

@@ -18,6 +18,7 @@ pub(super) fn len<'a>(arguments: &[Value<'a>]) -> Value<'a> {
         Value::List(values) => values.len(),
         value => value.text().map_or(0, |text| text.chars().count()),
     };
+    // A count beyond 2^63 does not fit into memory.
     Value::Integer(i64::try_from(count).unwrap_or(i64::MAX))
 }
 
@@ -170,6 +171,7 @@ pub(super) fn extract<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> V
     else {
         return Value::Null;
     };
+    // The planner numbers the groups, so the conversion does not fail.
     let group = usize::try_from(group).unwrap_or(0);
     let found = patterns.regex(&pattern).and_then(|regex| regex.captures(&text));
     found.and_then(|found| found.get(group)).map_or(Value::Null, |found| Value::owned(found.as_str()))

@@ -275,6 +275,7 @@ impl Lexer<'_> {
                     }
                     None => break,
                 },
+                // Not taken as the end of the name: only a letter or digit behind it makes it part of the name.
                 '.' | '-' | ':' => text.push(character),
                 _ if character.is_alphanumeric() || character == '_' => {
                     text.push(character);
@@ -283,6 +284,7 @@ impl Lexer<'_> {
                 _ => break,
             }
         }
+        // Gives back signs at the end of the name.
         self.at = end.0;
         text.truncate(end.1);
         (text, escaped)

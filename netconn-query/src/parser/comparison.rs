@@ -48,6 +48,7 @@ impl Parser<'_> {
         };
         loop {
             let height = self.height;
+            // No further operator: the value is complete. A shortcut alone means nothing.
             let Some(found) = self.operator() else {
                 return match left {
                     Left::Value(value) => value,
@@ -63,6 +64,7 @@ impl Parser<'_> {
             let span = self.span_from(start);
             let expr = apply(&found, left, right, span);
             self.remark(&found, &expr);
+            // A comparison may be the left side of the next one: `1 < x < 3` is read, and the checker warns about it.
             left = Left::Value(expr);
         }
     }
@@ -143,8 +145,10 @@ impl Parser<'_> {
             })
         };
         self.terms = terms;
+        // Of the values only: the operator in front of the list is added by the caller.
         self.height = height;
         for value in &values {
+            // `x in ('a' or 'b')` would compare with the value of the `or`, which is 'a'.
             if let ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } = &value.kind {
                 let message = "values in parentheses are separated by commas, not by and or or";
                 let values = walk::operands(*op, value);
@@ -257,6 +261,7 @@ fn denied(negated: bool, expr: Expr) -> Expr {
 fn one(operator: Operator, subject: MatchSubject, right: Right, span: Span) -> Expr {
     let kind = match (operator, subject, right) {
         (Operator::Text(op, case), subject, Right::List(patterns)) => ExprKind::Match { op, case, subject, patterns },
+        // `*` stands only in front of operators over texts; `comparison` has made sure of that.
         (_, MatchSubject::AnyField, _) => ExprKind::Null,
         (Operator::Compare(BinaryOp::NotEqual), MatchSubject::Value(value), Right::Star)
         | (Operator::Missing, MatchSubject::Value(value), _) => {

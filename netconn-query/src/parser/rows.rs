@@ -21,6 +21,7 @@ impl Parser<'_> {
         if named {
             self.advance();
         }
+        // The place of the expression alone: without a name its text becomes the label.
         let start = self.here().start;
         let expr = self.expression();
         // `columns 'a b'` names a column; `x = 'a b'` is a text.
@@ -46,6 +47,7 @@ impl Parser<'_> {
         let columns = self.list(|parser| {
             let column = parser.column();
             if column.name.is_none() && !parser.given_up {
+                // `let = 5` has its sign in the text already.
                 let value = parser.text_of(column.expr.span).trim_start_matches(['=', ' ']);
                 let instead = format!("name = {}", if value.is_empty() { "expression" } else { value });
                 parser.warn(Diagnostic::error(column.expr.span, "let needs a name for each column").suggest(instead));
@@ -105,6 +107,7 @@ impl Parser<'_> {
         let labels = std::mem::take(&mut self.labels);
         let aggregates = if self.is_word(0, "by") { Vec::new() } else { self.columns() };
         self.labels = labels;
+        // The keys are read all the same, so that their errors are reported too.
         if !self.is_word(0, "by") {
             self.wrong_here("top needs a key", "top 10 count() by field");
         }

@@ -67,6 +67,7 @@ impl Parser<'_> {
     }
 
     fn lookup_key(&mut self) -> Option<LookupKey> {
+        // The operator stands behind the column, so it is looked at before the column is taken.
         let how = match &self.peek(1).kind {
             Kind::Equal | Kind::EqualEqual => Some(LookupMatch::Equal),
             Kind::EqualWith(suffix) => match suffix.as_str() {
@@ -97,6 +98,7 @@ impl Parser<'_> {
             let column = Name { text: text.clone(), span: expr.span };
             return Some(LookupKey { column, how: LookupMatch::Equal, expr });
         };
+        // Then the operator itself, which is known already.
         let column = self.table_column()?;
         self.advance();
         let expr = self.expression();

@@ -76,12 +76,14 @@ impl Parser<'_> {
     fn value(&mut self) -> Expr {
         let span = self.here();
         self.height = 1;
+        // Cloned, because reporting an error borrows the parser.
         let kind = match self.kind().clone() {
             Kind::Number(number) => ExprKind::Number(number),
             Kind::Text(text) => ExprKind::Text(text),
             Kind::Regex(regex) => ExprKind::AnywhereRegex(regex),
             Kind::Word { text, escaped } => return self.word(text, escaped, span),
             Kind::Open => return self.parentheses(span),
+            // Taken as a value, so that what follows is still read.
             Kind::Shortcut(name) => {
                 let message =
                     format!("#{name} stands for several fields and can only be the left side of a comparison");
@@ -119,6 +121,7 @@ impl Parser<'_> {
             }
         }
         self.close(open);
+        // The parentheses belong to the place, so that a suggestion which repeats the text is complete.
         Expr { kind: inner.kind, span: self.span_from(open.start) }
     }
 
@@ -151,6 +154,7 @@ impl Parser<'_> {
             return self.call(lower, span, None);
         }
         let kind = match lower.as_str() {
+            // With a backslash even a key word is a field.
             "true" if !escaped => ExprKind::Bool(true),
             "false" if !escaped => ExprKind::Bool(false),
             "null" if !escaped => ExprKind::Null,
@@ -168,6 +172,7 @@ impl Parser<'_> {
         let mut arguments: Vec<Expr> = receiver.into_iter().collect();
         let mut condition = None;
         let open = self.here();
+        // Errors within the arguments suggest the form of this function.
         let usage = catalogue::functions(&name).next().map_or(self.usage, |function| function.usage);
         let outer = std::mem::replace(&mut self.usage, usage);
         if self.expect(&Kind::Open, "the arguments of a function are expected here, in parentheses", usage) {

@@ -27,6 +27,7 @@ fn command(kind: &CommandKind) -> String {
     match kind {
         CommandKind::Filter(expr) => format!("filter {}", expression(expr)),
         CommandKind::Columns(list) => format!("columns {}", columns(list)),
+        // Always with the name, which `let` demands.
         CommandKind::Let(list) => format!("let {}", joined(list, |column| named(column, &expression(&column.expr)))),
         CommandKind::Group { aggregates, by } => format!("group {}{}", columns(aggregates), keys(by)),
         CommandKind::Sort(keys) => format!("sort {}", joined(keys, sort_key)),
@@ -40,6 +41,7 @@ fn command(kind: &CommandKind) -> String {
             let columns = joined(columns, lookup_column);
             format!("lookup {columns} from {} by {}", name_or_text(&table.text), joined(by, lookup_key))
         }
+        // Names of tables are quoted even if they are words, because file names may have any characters.
         CommandKind::Dataset(table) => format!("dataset {}", text(&table.text)),
         CommandKind::SaveLookup { table, merge } => {
             format!("savelookup {}{}", text(&table.text), if *merge { ", 'merge'" } else { "" })
@@ -56,6 +58,7 @@ fn command(kind: &CommandKind) -> String {
                 Some(right) => format!("{} = {}", name(&key.left.text), name(&right.text)),
                 None => name(&key.left.text),
             });
+            // Keys are optional in a join.
             let on = if on.is_empty() { on } else { format!(" on {on}") };
             format!("{}{kind}join {}{on}", if *all { "sql " } else { "" }, joined(sides, side))
         }

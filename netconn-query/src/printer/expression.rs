@@ -90,6 +90,7 @@ fn right_of(level: Level) -> Level {
 }
 
 fn write(out: &mut String, expr: &Expr, least: Level) {
+    // Parentheses only where the parser would otherwise build another tree.
     let own = level(expr);
     if own < least {
         out.push('(');

@@ -31,6 +31,7 @@ pub fn name(name: &str) -> String {
 
 /// Returns a name, in quotes if it is no plain word.
 pub(super) fn name_or_text(given: &str) -> String {
+    // A text is easier to read than a word full of backslashes.
     let written = name(given);
     if written == given { written } else { text(given) }
 }

@@ -30,6 +30,7 @@ impl Compiler<'_> {
         if id.info().wrong_count(arguments.len()).is_some() {
             return Operand::null();
         }
+        // Functions over rows are shared with searches; those that a search plans by itself are done here or refused.
         match code(id) {
             Code::Row(function) => self.row_function(&function, span, arguments),
             Code::Planned(Planned::Timebucket) => self.timebucket(span, arguments),
@@ -87,6 +88,7 @@ impl Compiler<'_> {
     }
 
     fn lambda(&mut self, kind: LambdaKind, name: &str, span: Span, arguments: &[Expr]) -> Operand {
+        // Kinds are known before the first event, so an argument that is no array is an error of the filter.
         let [array, Expr { kind: ExprKind::Lambda { parameter, body }, .. }] = arguments else {
             // The checker has reported it.
             return Operand::null();

@@ -24,6 +24,7 @@ use crate::{
 /// Compiles the filter of a query, and reports what a single event cannot answer.
 pub(super) fn filter(query: &Query, others: &[(&str, ValueKind)], diagnostics: &mut Vec<Diagnostic>) -> Condition {
     let mut compiler = Compiler { others, parameters: Vec::new(), diagnostics };
+    // Filters behind each other are one condition: an event has to pass all of them.
     let mut conditions: Vec<Condition> = query.filter.iter().map(|filter| compiler.condition(filter)).collect();
     for command in &query.commands {
         match &command.kind {
@@ -57,6 +58,7 @@ impl Compiler<'_> {
     fn condition(&mut self, expr: &Expr) -> Condition {
         match &expr.kind {
             ExprKind::Not(inner) => Condition::Not(Box::new(self.condition(inner))),
+            // A chain becomes one flat list, because its tree may have thousands of leaves.
             ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), .. } => {
                 let operands = walk::operands(*op, expr).into_iter().map(|operand| self.condition(operand)).collect();
                 if *op == BinaryOp::And { Condition::All(operands) } else { Condition::Any(operands) }
@@ -108,6 +110,7 @@ impl Compiler<'_> {
             ExprKind::Text(text) => Operand::text(text),
             ExprKind::Field(name) => self.field(name),
             ExprKind::Negative(inner) => self.negative(inner),
+            // As a value, `or` gives the first operand that is true, in the kind that holds all of them.
             ExprKind::Binary { op: BinaryOp::Or, .. } => {
                 let operands: Vec<Operand> =
                     walk::operands(BinaryOp::Or, expr).into_iter().map(|operand| self.value(operand)).collect();
@@ -149,6 +152,7 @@ impl Compiler<'_> {
         if let Some((place, (_, kind))) = parameters.into_iter().find(|(_, (parameter, _))| parameter == name) {
             return Operand::new(Node::Parameter(place), *kind);
         }
+        // Parameters before fields: a lambda may use the name of a field.
         if let Some(info) = field::by_name(name) {
             let kind = ValueKind::from(info.r#type);
             return Operand::new(Node::Field(info.field, kind), kind);
@@ -191,6 +195,7 @@ impl Compiler<'_> {
 
     fn matches(&mut self, op: MatchOp, case: Case, subject: &Expr, patterns: &[Expr]) -> Condition {
         let subject = self.value(subject);
+        // An array contains an element; all other operators look at its text.
         if op == MatchOp::Contains && matches!(subject.kind, ValueKind::List(_)) {
             let elements = patterns.iter().map(|pattern| self.value(pattern).node).collect();
             return Condition::Has(Box::new((subject.node, elements)));

@@ -136,6 +136,7 @@ pub(crate) fn top(
 ) -> Result<Rows> {
     let counted;
     let aggregates = if aggregates.is_empty() {
+        // Without an aggregate rows are counted, as if `count()` had been written.
         let call = ExprKind::Call {
             name: "count".to_owned(),
             name_span: Span::default(),

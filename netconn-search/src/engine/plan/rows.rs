@@ -146,6 +146,7 @@ pub(crate) fn ordering(keys: impl IntoIterator<Item = SortExpr>) -> Vec<SortExpr
 /// two consecutive projections with the same expressions into one (`merge_consecutive_projections_one_level` in its
 /// optimize_projections); hidden names for the new columns make them differ.
 fn projected(plan: LogicalPlan, expressions: Vec<Expr>, planning: &Planning) -> Result<LogicalPlan> {
+    // Names of all new columns: an expression that reads one of them means the old column of that name.
     let made: BTreeSet<String> = expressions.iter().filter_map(alias).map(str::to_owned).collect();
     let is_made_of_them = |expr: &Expr| expr.column_refs().iter().any(|column| made.contains(&column.name));
     let mut shown: BTreeMap<String, String> = BTreeMap::new();
@@ -164,6 +165,7 @@ fn projected(plan: LogicalPlan, expressions: Vec<Expr>, planning: &Planning) -> 
     if shown.is_empty() {
         return Ok(plan.build()?);
     }
+    // The second projection gives the hidden columns the names that were asked for.
     let all: Vec<Expr> = plan
         .schema()
         .columns()
