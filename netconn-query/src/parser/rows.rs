@@ -28,7 +28,7 @@ impl Parser<'_> {
         let expr = if name.is_none() { quoted_column(expr) } else { expr };
         let span = self.span_from(start);
         let label = name.as_ref().map_or_else(|| label(&expr, self.text_of(span)), |name| name.text.clone());
-        // Only now: in `DstIP = DstIP` the right side is still the old field.
+        // A name in quotes too, which `own_name` has not noted.
         if name.is_some() {
             self.own.insert(label.clone());
         }
