@@ -3,69 +3,23 @@
 
 use std::net::IpAddr;
 
+pub use crate::members::Type;
 use crate::{
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
-    members::members,
+    members::{MemberInfo, members},
     moment::Moment,
     value::{Milliseconds, PlainText, Text},
 };
 
-/// Type of a field's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Type {
-    /// UTF-8 text.
-    String,
-    /// Whole number, up to 64 bits.
-    Integer,
-    /// Number with a fraction.
-    Number,
-    /// `true` or `false`.
-    Boolean,
-    /// Moment as a whole number: milliseconds since 1970-01-01 UTC.
-    EpochMilliseconds,
-    /// Moment as text: RFC 3339 in UTC with nine digits after the second.
-    Rfc3339,
-}
-
-impl Type {
-    /// Whether the values are moments, in either unit.
-    pub fn is_moment(self) -> bool {
-        matches!(self, Self::EpochMilliseconds | Self::Rfc3339)
-    }
-
-    /// Whether the values are numbers in JSON.
-    pub fn is_number(self) -> bool {
-        matches!(self, Self::Integer | Self::Number | Self::EpochMilliseconds)
-    }
-}
-
-/// One field of the schema.
-#[derive(Clone, Copy, Debug)]
-pub struct FieldInfo {
-    /// The field.
-    pub field: Field,
-    /// Name, with literal dots.
-    pub name: &'static str,
-    /// Type of its values.
-    pub r#type: Type,
-    /// Part of the event that the field belongs to.
-    pub section: Section,
-    /// Meaning, in Markdown.
-    pub meaning: &'static str,
-}
-
-impl FieldInfo {
-    const fn new(field: Field, name: &'static str, r#type: Type, section: Section, meaning: &'static str) -> Self {
-        Self { field, name, r#type, section, meaning }
-    }
-}
+/// A line of the table of event fields; the name has literal dots.
+pub type FieldInfo = MemberInfo<Field, Section>;
 
 members! {
     /// An event: every fact of it, in wall time, with names resolved. A member that is `None` is not known and is not written.
     ///
     /// The daemon makes it of what the kernel reported; everybody else reads it from a line of native NDJSON, borrowing the
     /// line's text (`serde_json::from_str`). Members that the table does not have are skipped.
-    struct Event; enum Field; table FIELDS: FieldInfo; enum Section;
+    struct Event; enum Field; table FIELDS; enum Section;
 
     /// What every event begins with.
     Head {

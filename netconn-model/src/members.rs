@@ -6,16 +6,60 @@ use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
 use crate::value::FieldValue;
 
+/// Type of a member's values in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// UTF-8 text.
+    String,
+    /// Whole number, up to 64 bits.
+    Integer,
+    /// Number with a fraction.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// Moment as a whole number: milliseconds since 1970-01-01 UTC.
+    EpochMilliseconds,
+    /// Moment as text: RFC 3339 in UTC with nine digits after the second.
+    Rfc3339,
+}
+
+impl Type {
+    /// Returns whether the values are moments, in either unit.
+    pub fn is_moment(self) -> bool {
+        matches!(self, Self::EpochMilliseconds | Self::Rfc3339)
+    }
+
+    /// Returns whether the values are numbers in JSON.
+    pub fn is_number(self) -> bool {
+        matches!(self, Self::Integer | Self::Number | Self::EpochMilliseconds)
+    }
+}
+
+/// A line of a table of members.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberInfo<Field, Section> {
+    /// The member.
+    pub field: Field,
+    /// Name in JSON.
+    pub name: &'static str,
+    /// Type of its values.
+    pub r#type: Type,
+    /// Part of the object that the member belongs to.
+    pub section: Section,
+    /// Meaning, in Markdown.
+    pub meaning: &'static str,
+}
+
 /// Defines the members of a JSON object that is written and read member by member: the enumeration of its fields, their table,
 /// and the struct that holds their values.
 ///
-/// A line of the table is `Variant "name" Type member: RustType, "meaning" { further columns };`. The order of the lines is the
+/// A line of the table is `Variant "name" Type member: RustType, "meaning";`. The order of the lines is the
 /// order in which members are written; sections can be written apart.
 macro_rules! members {
     (
-        $(#[$outer:meta])* struct $Object:ident; enum $Field:ident; table $FIELDS:ident: $Info:ident; enum $Section:ident;
+        $(#[$outer:meta])* struct $Object:ident; enum $Field:ident; table $FIELDS:ident; enum $Section:ident;
         $($(#[$about:meta])* $section:ident {
-            $($variant:ident $name:literal $type:ident $member:ident: $value:ty, $meaning:literal $({ $($column:ident: $cell:expr),* })?;)+
+            $($variant:ident $name:literal $type:ident $member:ident: $value:ty, $meaning:literal;)+
         })+
     ) => {
         $(#[$outer])*
@@ -42,14 +86,17 @@ macro_rules! members {
         }
 
         /// All fields, in the order in which they are written.
-        pub const $FIELDS: &[$Info] = &[$($($Info {
-            $($($column: $cell,)*)?
-            ..$Info::new($Field::$variant, $name, Type::$type, $Section::$section, $meaning)
+        pub const $FIELDS: &[$crate::members::MemberInfo<$Field, $Section>] = &[$($($crate::members::MemberInfo {
+            field: $Field::$variant,
+            name: $name,
+            r#type: $crate::members::Type::$type,
+            section: $Section::$section,
+            meaning: $meaning,
         }),+),+];
 
         impl $Field {
             /// Returns the line of the table for this field.
-            pub fn info(self) -> &'static $Info {
+            pub fn info(self) -> &'static $crate::members::MemberInfo<$Field, $Section> {
                 // Variants and lines come from the same repetition, so that the number of a variant is the index of its
                 // line.
                 &$FIELDS[self as usize]

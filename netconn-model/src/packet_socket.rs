@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{field::Type, members::members, value::Text};
+use crate::{members::members, value::Text};
 
 /// What AF_PACKET sockets receive, by the names that people use: numbers of `include/uapi/linux/if_ether.h`.
 const PROTOCOLS: [(u16, &str); 9] = [
@@ -26,36 +26,9 @@ pub fn protocol_name(number: u16) -> Cow<'static, str> {
     }
 }
 
-/// One member of a packet socket's row.
-#[derive(Clone, Copy, Debug)]
-pub struct PacketFieldInfo {
-    /// The member.
-    pub field: PacketField,
-    /// Name in JSON and CSV.
-    pub name: &'static str,
-    /// Type of its values.
-    pub r#type: Type,
-    /// Part of the row that the member belongs to.
-    pub section: PacketSection,
-    /// Meaning, in Markdown.
-    pub meaning: &'static str,
-}
-
-impl PacketFieldInfo {
-    const fn new(
-        field: PacketField,
-        name: &'static str,
-        r#type: Type,
-        section: PacketSection,
-        meaning: &'static str,
-    ) -> Self {
-        Self { field, name, r#type, section, meaning }
-    }
-}
-
 members! {
     /// A packet socket and a process that has it open. A member that is `None` is not known or does not apply.
-    struct PacketSocketRow; enum PacketField; table PACKET_FIELDS: PacketFieldInfo; enum PacketSection;
+    struct PacketSocketRow; enum PacketField; table PACKET_FIELDS; enum PacketSection;
 
     /// All of it.
     Socket {

@@ -13,36 +13,9 @@ use crate::{
     value::{JsonValue, PlainText, Text},
 };
 
-/// One member of a row.
-#[derive(Clone, Copy, Debug)]
-pub struct RowFieldInfo {
-    /// The member.
-    pub field: RowField,
-    /// Name in JSON and CSV.
-    pub name: &'static str,
-    /// Type of its values.
-    pub r#type: Type,
-    /// Part of the row that the member belongs to.
-    pub section: RowSection,
-    /// Meaning, in Markdown.
-    pub meaning: &'static str,
-}
-
-impl RowFieldInfo {
-    const fn new(
-        field: RowField,
-        name: &'static str,
-        r#type: Type,
-        section: RowSection,
-        meaning: &'static str,
-    ) -> Self {
-        Self { field, name, r#type, section, meaning }
-    }
-}
-
 members! {
     /// A connection, flow, listener or bound socket in a snapshot. A member that is `None` is not known or does not apply.
-    struct Row; enum RowField; table ROW_FIELDS: RowFieldInfo; enum RowSection;
+    struct Row; enum RowField; table ROW_FIELDS; enum RowSection;
 
     /// The socket.
     Socket {
