@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::BytesMut;
 use divan::{Bencher, black_box, counter::BytesCount};
 use netconn_model::{
+    community_id::CommunityId,
     event::{Event, Sensor},
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind},
     json::SecondText,
@@ -42,7 +43,7 @@ fn close(sensor: &Sensor) -> Event<'_> {
         rtt_us: Some(790),
         retransmits: Some(0),
         namespace: Some(4_026_531_840),
-        community_id: plain("1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
+        community_id: CommunityId::parse("1:d/FP5EW3wiY1vCndhwleRRKHowQ="),
         src_address: local,
         src_port: Some(54321),
         dst_address: remote,

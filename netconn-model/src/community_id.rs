@@ -1,13 +1,18 @@
 //! Community ID v1 (<https://github.com/corelight/community-id-spec>): a hash of the five-tuple that other tools
 //! write as well, so that their records can be joined with netconn's.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, fmt, net::IpAddr};
 
 use data_encoding::BASE64;
 use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP};
+use serde::de::Deserializer;
 use sha1::{Digest as _, Sha1};
 
-use crate::fact::End;
+use crate::{
+    fact::End,
+    json::{MemberKey, Object},
+    value::{FieldValue, JsonValue, read_name},
+};
 
 /// `IPPROTO_SCTP` in `include/uapi/linux/in.h`.
 const IPPROTO_SCTP: u8 = 132;
@@ -17,9 +22,47 @@ const SEED: [u8; 2] = [0, 0];
 /// Length of an ID: `1:` and 28 characters.
 const LENGTH: usize = 30;
 
+/// A Community ID, as it is written: `1:d/FP5EW3wiY1vCndhwleRRKHowQ=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommunityId([u8; LENGTH]);
+
+impl CommunityId {
+    /// Takes an ID in its written form; `None` if it has another length or characters that no ID has.
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":+/=".contains(&byte));
+        text.as_bytes().try_into().ok().filter(|_| is_plain).map(Self)
+    }
+}
+
+impl fmt::Display for CommunityId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+impl<'a> FieldValue<'a> for CommunityId {
+    type Owned = Self;
+
+    fn into_owned(self) -> Self {
+        self
+    }
+
+    fn write(&self, object: &mut Object<'_>, key: &MemberKey) {
+        object.ascii(key, &self.0);
+    }
+
+    fn value(&self) -> JsonValue<'_> {
+        JsonValue::Text(Cow::Owned(self.to_string()))
+    }
+
+    fn read<'de: 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_name(deserializer, "a Community ID", Self::parse)
+    }
+}
+
 /// Returns the Community ID of a connection or flow between two ends; it is the same seen from either end. `None` if the local
 /// port is not known.
-pub fn of(protocol: u8, local: End, remote: End) -> Option<[u8; LENGTH]> {
+pub fn of(protocol: u8, local: End, remote: End) -> Option<CommunityId> {
     match protocol {
         // Without the port the hash would be that of another connection.
         IPPROTO_TCP | IPPROTO_UDP | IPPROTO_SCTP if local.port == 0 => None,
@@ -30,7 +73,7 @@ pub fn of(protocol: u8, local: End, remote: End) -> Option<[u8; LENGTH]> {
 
 /// Returns the Community ID of a flow that an ICMP message began. Type and code stand for ports: a request and its answer have the
 /// same ID; other messages have a different one in each direction.
-pub fn icmp(protocol: u8, message: (u8, u8), source: End, destination: End) -> [u8; LENGTH] {
+pub fn icmp(protocol: u8, message: (u8, u8), source: End, destination: End) -> CommunityId {
     let (kind, code) = message;
     let with = |end: End, port: u8| End { port: port.into(), ..end };
     match counterpart(protocol, kind) {
@@ -56,13 +99,13 @@ fn counterpart(protocol: u8, kind: u8) -> Option<u8> {
     })
 }
 
-fn ordered(protocol: u8, one: End, other: End, ports: bool) -> [u8; LENGTH] {
+fn ordered(protocol: u8, one: End, other: End, ports: bool) -> CommunityId {
     let key = |end: End| (octets(end.address), end.port);
     let (low, high) = if key(one) <= key(other) { (one, other) } else { (other, one) };
     hash(protocol, low, high, ports)
 }
 
-fn hash(protocol: u8, low: End, high: End, ports: bool) -> [u8; LENGTH] {
+fn hash(protocol: u8, low: End, high: End, ports: bool) -> CommunityId {
     let mut hash = Sha1::new();
     hash.update(SEED);
     for end in [low, high] {
@@ -80,7 +123,7 @@ fn hash(protocol: u8, low: End, high: End, ports: bool) -> [u8; LENGTH] {
     // 20 bytes of SHA-1 are 28 characters in Base64, so the text is filled exactly.
     let mut text = *b"1:                            ";
     BASE64.encode_mut(&hash.finalize(), &mut text[2..]);
-    text
+    CommunityId(text)
 }
 
 /// Returns an address in a form that sorts by its bytes.
@@ -140,7 +183,9 @@ mod tests {
         End { address: address.parse().unwrap(), port }
     }
 
-    fn text(id: [u8; LENGTH]) -> String {
-        String::from_utf8(id.to_vec()).unwrap()
+    fn text(id: CommunityId) -> String {
+        let text = id.to_string();
+        assert_eq!(CommunityId::parse(&text), Some(id));
+        text
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 pub use crate::members::Type;
 use crate::{
+    community_id::CommunityId,
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
     members::{MemberInfo, members},
     moment::Moment,
@@ -48,7 +49,7 @@ members! {
         RttUs "event.network.rttUs" Integer rtt_us: u32, "Smoothed round-trip time at close, microseconds.";
         Retransmits "event.network.retransmits" Integer retransmits: u32, "Segments sent again.";
         Namespace "event.network.namespace" Integer namespace: u32, "Inode of the network namespace.";
-        CommunityId "event.network.communityId" String community_id: PlainText<'a>, "Community ID v1 flow hash, seed 0.";
+        CommunityId "event.network.communityId" String community_id: CommunityId, "Community ID v1 flow hash, seed 0.";
         IcmpType "event.network.icmpType" Integer icmp_type: u8, "Type of the first ICMP message.";
         IcmpCode "event.network.icmpCode" Integer icmp_code: u8, "Code of the first ICMP message.";
         IcmpId "event.network.icmpId" Integer icmp_id: u16, "Identifier of the first ICMP message, for echo only.";

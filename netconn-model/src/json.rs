@@ -117,6 +117,13 @@ impl<'a> Object<'a> {
         plain(self.out, value);
     }
 
+    /// Writes a text of ASCII that needs no escapes.
+    pub(crate) fn ascii(&mut self, key: &MemberKey, value: &[u8]) {
+        self.key(key.quoted);
+        self.out.put_slice(value);
+        self.out.put_u8(b'"');
+    }
+
     /// Writes a whole number.
     pub fn integer(&mut self, key: &MemberKey, value: impl itoa::Integer) {
         self.key(key.bare);

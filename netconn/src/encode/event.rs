@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64, role};
 use netconn_model::{
-    community_id,
+    community_id::{self, CommunityId},
     event::{Event, Sensor},
     fact::{Attribution, CloseReason, ConnectionStatus, End, EventKind, Failure, LossStage, Outcome, protocol_names},
     field::Section,
@@ -146,11 +146,10 @@ impl EventEncoder {
             Change::Listen => EventKind::Listen,
             Change::ListenEnd => EventKind::ListenEnd,
         };
-        let community_id = community_id(connection);
         let mut event = head(kind, &self.id, clock, time_ns);
         event.category = Some(PlainText::new("ip"));
         event.connection_id = Some(PlainText::new(self.connection_ids.of(connection)));
-        event.community_id = community_id.as_ref().and_then(|id| std::str::from_utf8(id).ok()).map(PlainText::new);
+        event.community_id = community_id(connection);
         event.tid = (owner.tgid != 0).then_some(owner.tid);
         event.attribution = Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) });
         fill_network(&mut event, change, connection, time_ns);
@@ -369,7 +368,7 @@ fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
 }
 
 /// Returns the Community ID, if both ends are known.
-fn community_id(connection: &Connection) -> Option<[u8; 30]> {
+fn community_id(connection: &Connection) -> Option<CommunityId> {
     let (protocol, local, remote) = (connection.protocol, connection.local, connection.remote?);
     let Some(Icmp { r#type, code, .. }) = connection.exchanged.as_ref().and_then(|exchanged| exchanged.icmp) else {
         // The order of the ends does not matter here: the hash sorts them.
