@@ -70,7 +70,7 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
     let mut signals = Signals::new()?;
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
     // first.
-    let state = StateDir::open(&config.state_dir)?;
+    let state = StateDir::open(&config.state_dir, &config.group)?;
     let sensor = state.identify(config)?;
     // Clients may connect from here on; they wait in the backlog until `serve` accepts them.
     let socket = Socket::bind(&config.socket, &config.group)?;

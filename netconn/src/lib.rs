@@ -9,6 +9,7 @@ pub mod process;
 pub mod names;
 pub mod table;
 pub mod encode;
+pub mod lock_file;
 pub mod state_dir;
 pub mod line_file;
 pub mod search_program;

@@ -4,13 +4,14 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use netconn_tests::{Daemon, Events, Netns, connected, long, moment, netconn, reset};
+use netconn_tests::{Daemon, Events, Installed, Netns, connected, long, moment, netconn, reset, until};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -78,6 +79,67 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     assert!(!socket.exists());
 }
 
+/// Returns a command that runs as the user nobody, with one group: its number.
+fn nobody(group: u32) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", &group.to_string(), "--clear-groups"]);
+    command
+}
+
+#[test]
+fn nobody_else_can_stop_the_next_start() {
+    let group = nix::unistd::Group::from_name("daemon").unwrap().unwrap().gid.as_raw();
+    let installed = Installed::new();
+    let killed = Daemon::start_installed(&installed, "group = \"daemon\"").end();
+    let state = killed.history().0.parent().unwrap().to_owned();
+    let (lock, id) = (state.join("lock"), state.join("sensor-id"));
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    // Everybody reaches the state folder; it is closed by its own mode. Then what the first version of netconn left.
+    chmod(state.parent().unwrap(), 0o755);
+    chmod(&state, 0o755);
+    chmod(&lock, 0o644);
+    chmod(&id, 0o600);
+    // Holds the lock for as long as its input is open.
+    let mut holder = nobody(65_534);
+    holder.args(["flock", "--shared"]).arg(&lock).args(["cat"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut holder = holder.spawn().unwrap();
+    let is_free = || Command::new("flock").arg("--nonblock").arg(&lock).arg("true").status().unwrap().success();
+    until(10_000, || "nobody does not lock it".into(), || !is_free());
+    let daemon = killed.start();
+    assert!(holder.try_wait().unwrap().is_none(), "the lock was held all the time");
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    let can = |group: u32, arguments: &[&str], path: &Path| {
+        nobody(group).args(arguments).arg(path).output().unwrap().status.success()
+    };
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&state), mode(&lock), mode(&id)), (0o750, 0o600, 0o644));
+    let socket = daemon.socket();
+    let socket_lock = socket.with_file_name("sock.lock");
+    for group in [65_534, group] {
+        for lock in [&lock, &socket_lock] {
+            // Whoever can open it can lock it.
+            assert!(!can(group, &["test", "-r"], lock) && !can(group, &["test", "-w"], lock));
+        }
+        assert!(!can(group, &["touch"], &state.join("planted")));
+        assert!(!can(group, &["touch"], &daemon.history().0.join("planted")));
+    }
+    // Members of the group still read the id and the history; others do not.
+    let segment = daemon.history().0.join(daemon.history().names().remove(0));
+    for path in [&id, &segment] {
+        assert!(can(group, &["cat"], path), "{}", path.display());
+        assert!(!can(65_534, &["cat"], path), "{}", path.display());
+    }
+    // One daemon for each folder, as before.
+    let pid = daemon.pid();
+    fails(&start(&["--state-dir", state.to_str().unwrap()]), 74, &format!(", process {pid}: stop it, or choose"));
+    // What belongs to another user is refused in one sentence.
+    let killed = daemon.end();
+    std::os::unix::fs::chown(&id, Some(65_534), None).unwrap();
+    fails(&start(&["--state-dir", state.to_str().unwrap()]), 74, "'sensor-id' in it belongs to user 'nobody'");
+    drop(killed);
+}
+
 #[test]
 fn missing_privileges_are_reported() {
     let folder = TempDir::new().unwrap();
@@ -101,7 +163,7 @@ fn missing_privileges_are_reported() {
     let daemon = Daemon::start();
     let open = Path::new(&daemon.socket()).parent().unwrap().to_owned();
     // The permission of the socket itself is tested, not that of its folder.
-    fs::set_permissions(open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(open, fs::Permissions::from_mode(0o755)).unwrap();
     let socket = daemon.socket();
     let output = as_nobody(&["list", "--socket", socket.to_str().unwrap()]);
     fails(&output, 77, "permission_denied: ");

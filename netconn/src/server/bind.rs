@@ -1,17 +1,17 @@
 //! Binds the daemon's socket: one daemon for each path, usable by root and by one group.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io,
     os::unix::{
-        fs::{OpenOptionsExt as _, PermissionsExt as _, chown},
+        fs::{DirBuilderExt as _, PermissionsExt as _, chown},
         net::UnixListener as StdListener,
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
-    fcntl::{Flock, FlockArg},
+    fcntl::Flock,
     sys::stat::{Mode, umask},
     unistd::Group,
 };
@@ -19,14 +19,21 @@ use thiserror::Error;
 use tokio::net::UnixListener;
 use tracing::info;
 
+use crate::lock_file::{self, LockError};
+
+/// Mode of a new folder for the socket.
+const FOLDER_MODE: u32 = 0o755;
+
 /// Why the daemon cannot listen.
 #[derive(Debug, Error)]
 pub enum BindError {
     /// Another daemon listens there.
-    #[error("a netconn daemon already listens at {}: stop it, or choose another --socket", path.display())]
+    #[error("a netconn daemon already listens at {}{}: stop it, or choose another --socket", path.display(), lock_file::process(*.pid))]
     Taken {
         /// The socket.
         path: PathBuf,
+        /// The other daemon's process, if it is known.
+        pid: Option<i32>,
     },
     /// Something other than a socket has that path.
     #[error("{} is there and is no socket: remove it, or choose another --socket", path.display())]
@@ -63,7 +70,8 @@ impl Socket {
     pub fn bind(path: &Path, group: &str) -> Result<Self, BindError> {
         let fail = |error: io::Error| BindError::System { path: path.to_owned(), error };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(fail)?;
+            // The mode whatever the umask allows: nobody else may put a socket there.
+            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(fail)?;
         }
         // Before the old socket is looked at: of two daemons only the one with the lock may remove it.
         let lock = lock(path)?;
@@ -106,14 +114,11 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
 
 /// Locks a file beside the socket: of two daemons that start at the same time, one fails here.
 fn lock(path: &Path) -> Result<Flock<File>, BindError> {
-    // The lock file is never removed: a daemon that starts could have it open already, and lock a file without a name.
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name);
-    let file = file.map_err(|error| BindError::System { path: path.to_owned(), error })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => BindError::Taken { path: path.to_owned() },
-        errno => BindError::System { path: path.to_owned(), error: errno.into() },
+    lock_file::lock(name.as_ref()).map_err(|error| match error {
+        LockError::Held(pid) => BindError::Taken { path: path.to_owned(), pid },
+        LockError::System(error) => BindError::System { path: path.to_owned(), error },
     })
 }
 
@@ -140,6 +145,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         let error = Socket::bind(&path, "no-such-group").unwrap_err().to_string();
         assert!(error.starts_with("a netconn daemon already listens at "), "{error}");
+        assert!(error.contains(&format!(", process {}: ", std::process::id())), "{error}");
         drop(first);
         assert!(!path.exists());
         drop(StdListener::bind(&path).unwrap()); // as a daemon that was killed leaves it
