@@ -125,6 +125,12 @@ pub struct OutputHealth {
     /// Events that a receiver refused; absent for outputs that write to a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_sink: Option<u64>,
+    /// `IP Connect` events of TCP with direction `OUTGOING` among all that it has lost.
+    #[serde(default)]
+    pub lost_outgoing: u64,
+    /// All other `IP Connect` events of TCP among them.
+    #[serde(default)]
+    pub lost_incoming: u64,
 }
 
 impl OutputHealth {

@@ -187,7 +187,7 @@ fn open_outputs(
     // Taken before the event is made, so that it is a lower bound of its time.
     let earliest = clock.epoch_ms(clock.now());
     encoder.start(&mut start, &clock, &beginning);
-    let start = Batch { lines: start.freeze(), events: 1, earliest };
+    let start = Batch::of_daemon(start.freeze(), earliest);
     Ok(sink::open(config, timing, &start)?)
 }
 

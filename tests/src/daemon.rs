@@ -283,6 +283,11 @@ impl Drop for Daemon {
 pub struct Killed(Daemon);
 
 impl Killed {
+    /// Returns its log.
+    pub fn log(&self) -> String {
+        self.0.log()
+    }
+
     /// Starts the next daemon with the same socket, state folder and event file.
     pub fn start(self) -> Daemon {
         let Self(mut daemon) = self;

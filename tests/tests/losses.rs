@@ -3,18 +3,25 @@
 
 use std::{
     fs,
+    io::Read as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::Command,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use netconn_tests::{Daemon, Ending, Netns, long, moment, reset, rows, ss, until};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use socket2::SockRef;
+use tempfile::TempDir;
 
 /// A ring with room for 20 records.
 const SMALLEST_RING: &str = "ring_bytes = 4096";
@@ -40,8 +47,12 @@ struct Line {
     namespace: u64,
     #[serde(rename = "event.network.preexisting", default)]
     preexisting: bool,
+    #[serde(rename = "src.process.pid")]
+    pid: Option<u32>,
     #[serde(rename = "loss.stage")]
     stage: Option<String>,
+    #[serde(rename = "loss.output")]
+    output: Option<String>,
     #[serde(rename = "loss.count", default)]
     count: u64,
     #[serde(rename = "loss.outgoing", default)]
@@ -214,4 +225,146 @@ fn a_loss_is_repaired_by_itself() {
     let lost = metrics.lines().find_map(|line| line.strip_prefix("netconn_records_lost_total{kind=\"sockets\"} "));
     assert!(lost.is_some_and(|count| count.parse::<u64>().unwrap() > 0), "{metrics}");
     drop(held);
+}
+
+/// A named pipe as an output: it is stuck until the test reads it.
+struct SlowOutput {
+    folder: TempDir,
+}
+
+impl SlowOutput {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        mkfifo(&folder.path().join("slow"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("slow")
+    }
+
+    /// Opens the reading end: what was written can be read after the daemon has ended, too.
+    fn open(&self) -> fs::File {
+        let mut file = fs::OpenOptions::new();
+        // Without a writer, a blocking open would wait for one.
+        let file = file.read(true).custom_flags(nix::libc::O_NONBLOCK).open(self.path()).unwrap();
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+        file
+    }
+}
+
+/// Returns what a daemon that ends writes to each output: the whole lines.
+fn parsed(text: &str) -> Vec<Line> {
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Returns the number of attempts that events tell, and of those that they say an output has lost.
+fn attempts(events: &[Line], output: &Path) -> (u64, u64) {
+    let is_attempt = |event: &&Line| {
+        event.kind == "IP Connect" && event.direction.as_deref() == Some("OUTGOING") && !event.preexisting
+    };
+    let losses = events.iter().filter(|event| event.output.as_deref() == output.to_str());
+    (events.iter().filter(is_attempt).count() as u64, losses.map(|loss| loss.outgoing).sum())
+}
+
+fn attempts_within(events: &[Line], namespace: &Netns, pid: Option<u32>) -> u64 {
+    let is_ours = |event: &&Line| {
+        event.namespace == namespace.inode
+            && event.kind == "IP Connect"
+            && event.direction.as_deref() == Some("OUTGOING")
+            && (pid.is_none() || event.pid == pid)
+    };
+    events.iter().filter(is_ours).count() as u64
+}
+
+#[test]
+fn a_flood_of_fat_events_costs_other_processes_nothing() {
+    let namespace = Netns::new();
+    let slow = SlowOutput::new();
+    let mut reader = slow.open();
+    let daemon = Daemon::start_with(&["--events", slow.path().to_str().unwrap()]);
+    // Each of these characters takes six bytes in an event, in the command line of the process and of its parent.
+    let fat = "\u{1}".repeat(4000);
+    let attempts_for_ever = "while :; do : < /dev/tcp/127.0.0.1/1; done";
+    let mut command = namespace.command("bash", &["-c", r#"bash -c "$0" "$1"; :"#, attempts_for_ever, &fat]);
+    // A process group of its own, so that the child of the shell ends with it.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut flood = command.stderr(Stdio::null()).spawn().unwrap();
+    let output = |name: &str| daemon.health()["outputs"][1][name].as_u64().unwrap();
+    until(60_000, || format!("nothing is lost: {:#}", daemon.health()), || output("lost_queue") > 0);
+    namespace.run(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for _ in 0..600 {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            drop((listener.accept().unwrap(), client));
+        }
+    });
+    let group = nix::unistd::Pid::from_raw(i32::try_from(flood.id()).unwrap());
+    nix::sys::signal::killpg(group, Signal::SIGKILL).unwrap();
+    flood.wait().unwrap();
+    let opened = namespace.run(active_opens);
+    let reading = thread::spawn(move || {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    let settled = || {
+        let health = daemon.health();
+        let sum = |output: &Value| {
+            ["written", "lost_queue", "lost_sink", "lost_disk"]
+                .iter()
+                .filter_map(|name| output[name].as_u64())
+                .sum::<u64>()
+        };
+        health["outputs"].as_array().unwrap().iter().all(|output| sum(output) >= health["events"].as_u64().unwrap())
+    };
+    until(30_000, || daemon.log(), settled);
+    let killed = daemon.end();
+    let (told, whole) = (parsed(&reading.join().unwrap()), parsed(&fs::read_to_string(killed.event_file()).unwrap()));
+    assert_eq!(attempts_within(&told, &namespace, Some(std::process::id())), 600, "of the other process");
+    let (slow_told, slow_lost) = attempts(&told, &slow.path());
+    assert!(slow_lost > 0, "this test is about losses");
+    let (all, lost) = attempts(&whole, &killed.event_file());
+    assert_eq!(slow_told + slow_lost, all + lost, "{slow_told} told, {slow_lost} lost");
+    if lost == 0 {
+        assert_eq!(attempts_within(&whole, &namespace, None), opened);
+    }
+}
+
+#[test]
+fn what_a_stuck_output_has_not_written_at_the_end_is_told() {
+    let namespace = Netns::new();
+    let slow = SlowOutput::new();
+    let mut reader = slow.open();
+    let last = slow.folder.path().join("last");
+    let daemon = Daemon::start_with(&["--events", slow.path().to_str().unwrap(), "--events", last.to_str().unwrap()]);
+    namespace.run(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for _ in 0..200 {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            drop((listener.accept().unwrap(), client));
+        }
+    });
+    let opened = namespace.run(active_opens);
+    let killed = daemon.end();
+    let log = killed.log();
+    let unwritten: Vec<_> = log.lines().filter(|line| line.contains("took too long")).collect();
+    assert!(unwritten.len() == 1 && unwritten[0].contains(slow.path().to_str().unwrap()), "{unwritten:#?}");
+    let number = unwritten[0].split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap();
+    // A connection has four events, and 64 KiB fit into the pipe.
+    assert!(number > 600, "{unwritten:#?}");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    let told = parsed(&text);
+    for path in [killed.event_file(), last] {
+        let whole = parsed(&fs::read_to_string(path).unwrap());
+        assert_eq!(attempts_within(&whole, &namespace, None), opened);
+        assert!(whole.last().is_some_and(|event| event.kind == "Sensor Stop"));
+        let (all, lost) = (attempts(&whole, &slow.path()).0, attempts(&whole, &slow.path()).1);
+        let slow_told = attempts(&told, &slow.path()).0;
+        // Of the batch that it was writing, a part has reached the pipe.
+        assert!(lost <= all && slow_told + lost >= all, "{slow_told} told, {lost} lost of {all}");
+        assert!(whole.iter().all(|event| event.output.is_none() || event.output.as_deref() == slow.path().to_str()));
+    }
 }

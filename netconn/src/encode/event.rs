@@ -85,22 +85,29 @@ pub struct Loss<'a> {
     pub output: Option<&'a str>,
     /// Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.
     pub count: u64,
-    /// Details of a loss in the kernel.
-    pub kernel: Option<KernelLoss>,
+    /// Kernel records that did not fit into the ring.
+    pub records: Option<u64>,
+    /// `IP Connect` events among the lost.
+    pub connects: Option<LostConnects>,
     /// Beginning of the loss, nanoseconds since boot.
     pub from_ns: u64,
     /// End of the loss, nanoseconds since boot.
     pub to_ns: u64,
 }
 
-/// Kernel records that did not fit into the ring, and the `IP Connect` events that will never come because of it.
+impl Loss<'_> {
+    /// Returns a loss of which no more is known.
+    pub fn new(stage: LossStage, count: u64, (from_ns, to_ns): (u64, u64)) -> Self {
+        Self { stage, output: None, count, records: None, connects: None, from_ns, to_ns }
+    }
+}
+
+/// Lost `IP Connect` events of TCP: their sum with those that were told is what the kernel has counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelLoss {
-    /// Number of records.
-    pub records: u64,
-    /// Number of `IP Connect` events with direction `OUTGOING`.
+pub struct LostConnects {
+    /// Number of those with direction `OUTGOING`.
     pub outgoing: u64,
-    /// Number of all other `IP Connect` events.
+    /// Number of all others.
     pub incoming: u64,
 }
 
@@ -195,15 +202,15 @@ impl EventEncoder {
 
     /// Writes that something was lost.
     pub fn loss(&mut self, out: &mut BytesMut, clock: &Clock, loss: Loss<'_>) {
-        let Loss { stage, output, count, kernel, from_ns, to_ns } = loss;
+        let Loss { stage, output, count, records, connects, from_ns, to_ns } = loss;
         self.next_id();
         let event = Event {
             loss_stage: Some(stage),
             loss_output: output.map(Cow::Borrowed),
             loss_count: Some(count),
-            loss_records: kernel.map(|kernel| kernel.records),
-            loss_outgoing: kernel.map(|kernel| kernel.outgoing),
-            loss_incoming: kernel.map(|kernel| kernel.incoming),
+            loss_records: records,
+            loss_outgoing: connects.map(|connects| connects.outgoing),
+            loss_incoming: connects.map(|connects| connects.incoming),
             loss_from_ms: Some(clock.epoch_ms(from_ns)),
             loss_to_ms: Some(clock.epoch_ms(to_ns)),
             ..head(EventKind::DataLoss, &self.id, clock, to_ns)

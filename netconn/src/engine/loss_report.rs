@@ -4,8 +4,8 @@ use netconn_model::fact::LossStage;
 use tracing::warn;
 
 use crate::{
-    encode::event::{KernelLoss, Loss},
-    engine::run::Engine,
+    encode::event::{Loss, LostConnects},
+    engine::{publisher::connects, run::Engine},
     kernel::losses::Losses,
     sink::OutputLosses,
 };
@@ -121,8 +121,7 @@ impl Engine {
         if uncounted != 0 {
             reported.uncounted = losses.uncounted;
             warn!("{uncounted} datagrams were counted in no flow: a larger max_flows in the configuration helps");
-            let stage = LossStage::Flows;
-            let loss = Loss { stage, output: None, count: uncounted, kernel: None, from_ns, to_ns: now };
+            let loss = Loss::new(LossStage::Flows, uncounted, (from_ns, now));
             self.publisher.publish_loss(&self.state.clock, loss);
         }
         // Lost records of datagrams are not among these: the map of flows makes up for them.
@@ -134,9 +133,11 @@ impl Engine {
         let records = losses.records().saturating_sub(before.records());
         let events = losses.events.since(&before.events);
         warn!("{records} records were lost (ring), and {} events with them", events.total());
-        let kernel = Some(KernelLoss { records, outgoing: events.outgoing, incoming: events.incoming });
-        let stage = LossStage::Ring;
-        let loss = Loss { stage, output: None, count: events.total(), kernel, from_ns, to_ns: now };
+        let loss = Loss {
+            records: Some(records),
+            connects: Some(LostConnects { outgoing: events.outgoing, incoming: events.incoming }),
+            ..Loss::new(LossStage::Ring, events.total(), (from_ns, now))
+        };
         self.publisher.publish_loss(&self.state.clock, loss);
         true
     }
@@ -145,10 +146,15 @@ impl Engine {
         for (index, loss) in self.loss_report.outputs.iter_mut().enumerate() {
             // There is one entry for each output, in the same order; outputs never change while the engine runs.
             let Some(output) = self.publisher.outputs().get(index) else { return };
-            let condition = OutputCondition { lost: output.lost(), is_writing: output.is_writing() };
+            let mut lost = output.lost();
+            if is_end {
+                // It was waited for; what is still in its queue will not be written any more.
+                lost.queue += output.waiting();
+            }
+            let condition = OutputCondition { lost, is_writing: output.is_writing() };
             let (new, mut unreported) = loss.look(condition, from_ns, now);
-            for (stage, count) in output.loss_stages(new) {
-                warn!("{count} events were lost ({}) by {}", stage.name(), output.destination());
+            for (stage, lost) in output.loss_stages(new) {
+                warn!("{} events were lost ({}) by {}", lost.events, stage.name(), output.destination());
             }
             // There is no later look: the report is written now, even if it may be lost.
             if is_end {
@@ -156,8 +162,12 @@ impl Engine {
             }
             let Some(Unreported { lost, from_ns, to_ns }) = unreported else { continue };
             let (name, stages) = (output.name().to_owned(), output.loss_stages(lost));
-            for (stage, count) in stages {
-                let loss = Loss { stage, output: Some(&name), count, kernel: None, from_ns, to_ns };
+            for (stage, lost) in stages {
+                let loss = Loss {
+                    output: Some(&name),
+                    connects: Some(connects(lost)),
+                    ..Loss::new(stage, lost.events, (from_ns, to_ns))
+                };
                 self.publisher.publish_loss(&self.state.clock, loss);
             }
         }
@@ -167,31 +177,30 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::EventCounts;
+
+    fn losses(queue: u64, refused: u64) -> OutputLosses {
+        let counts = |events| EventCounts { events, ..EventCounts::default() };
+        OutputLosses { queue: counts(queue), refused: counts(refused) }
+    }
 
     #[test]
     fn a_loss_is_reported_when_it_is_over() {
         let mut loss = OutputLoss::default();
         let mut look = |queue, refused, is_writing, now| {
-            loss.look(OutputCondition { lost: OutputLosses { queue, refused }, is_writing }, now - 10, now).1
+            loss.look(OutputCondition { lost: losses(queue, refused), is_writing }, now - 10, now).1
         };
         assert_eq!(look(0, 0, true, 10), None, "nothing to report");
         assert_eq!(look(0, 3, false, 20), None, "it has just lost some");
         assert_eq!(look(0, 3, false, 30), None, "it cannot write");
         assert_eq!(look(1, 4, true, 40), None, "it writes, and has just lost some");
-        let unreported = Unreported { lost: OutputLosses { queue: 1, refused: 4 }, from_ns: 10, to_ns: 40 };
+        let unreported = Unreported { lost: losses(1, 4), from_ns: 10, to_ns: 40 };
         assert_eq!(look(1, 4, true, 50), Some(unreported));
         assert_eq!(look(1, 4, true, 60), None, "once");
         assert_eq!(look(1, 6, true, 70), None);
-        assert_eq!(
-            look(1, 6, true, 80),
-            Some(Unreported { lost: OutputLosses { queue: 0, refused: 2 }, from_ns: 60, to_ns: 70 })
-        );
+        assert_eq!(look(1, 6, true, 80), Some(Unreported { lost: losses(0, 2), from_ns: 60, to_ns: 70 }));
         assert_eq!(look(2, 6, true, 90), None);
-        assert_eq!(
-            loss.take(),
-            Some(Unreported { lost: OutputLosses { queue: 1, refused: 0 }, from_ns: 80, to_ns: 90 }),
-            "the end"
-        );
+        assert_eq!(loss.take(), Some(Unreported { lost: losses(1, 0), from_ns: 80, to_ns: 90 }), "the end");
         assert_eq!(loss.take(), None);
     }
 }

@@ -1,19 +1,19 @@
 //! Events on their way out: encoded once, gathered in a batch, handed to the outputs and to the clients that listen.
 
-use std::time::Instant;
+use std::{thread, time::Instant};
 
 use bytes::BytesMut;
 use netconn_model::{fact::LossStage, health::Health};
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::{
     clock::Clock,
     encode::{
-        event::{EventEncoder, Loss, ProcessMembers},
+        event::{EventEncoder, Loss, LostConnects, ProcessMembers},
         subject::with_subject,
     },
     names::Names,
-    sink::{Batch, Output, Stream},
+    sink::{Batch, Closing, EventCounts, EventNote, Output, POLL, Stream},
     table::{Change, Connection},
 };
 
@@ -30,7 +30,8 @@ pub(super) struct Publisher {
     streams: Vec<Stream>,
     /// Encoded events for the outputs.
     batch: BytesMut,
-    batch_events: u64,
+    /// One for each of them.
+    batch_notes: Vec<EventNote>,
     /// The earliest time among them, epoch milliseconds.
     batch_earliest: i64,
     /// Events missed by clients that have gone, or that have received a `Data Loss` event for them.
@@ -45,7 +46,7 @@ impl Publisher {
             outputs,
             streams: Vec::new(),
             batch: BytesMut::new(),
-            batch_events: 0,
+            batch_notes: Vec::new(),
             batch_earliest: i64::MAX,
             lost_by_clients: 0,
         }
@@ -65,28 +66,30 @@ impl Publisher {
         let Self { encoder, processes, batch, streams, .. } = self;
         let start = batch.len();
         encoder.connection(batch, clock, names, processes, (change, connection, time_ns));
+        let note = EventNote::of(batch.len() - start, change, connection);
         if !streams.is_empty() {
             // Streams get the bytes that were written for the outputs: nothing is encoded twice.
             let line = batch.get(start..).unwrap_or_default();
             // Names of account and cgroup are looked up once, not for each stream.
             with_subject(connection, names, time_ns, |subject| {
                 for stream in streams.iter_mut().filter(|stream| stream.filter.matches(subject)) {
-                    stream.push(line, time_ns);
+                    stream.push(line, &note, time_ns);
                 }
             });
         }
-        self.keep(start, clock.epoch_ms(time_ns));
+        self.keep(start, note, clock.epoch_ms(time_ns));
     }
 
     /// Publishes a loss, to all streams whatever their filter.
     pub(super) fn publish_loss(&mut self, clock: &Clock, loss: Loss<'_>) {
         let start = self.batch.len();
         self.encoder.loss(&mut self.batch, clock, loss);
+        let note = EventNote::of_daemon(self.batch.len() - start);
         // A filter selects connections; what was lost may be any of them.
         for stream in &mut self.streams {
-            stream.push(self.batch.get(start..).unwrap_or_default(), loss.to_ns);
+            stream.push(self.batch.get(start..).unwrap_or_default(), &note, loss.to_ns);
         }
-        self.keep(start, clock.epoch_ms(loss.to_ns));
+        self.keep(start, note, clock.epoch_ms(loss.to_ns));
     }
 
     /// Publishes the end of the daemon, to the outputs only.
@@ -94,16 +97,16 @@ impl Publisher {
         let start = self.batch.len();
         let now = clock.now();
         self.encoder.stop(&mut self.batch, clock, lost_records);
-        self.keep(start, clock.epoch_ms(now));
+        self.keep(start, EventNote::of_daemon(self.batch.len() - start), clock.epoch_ms(now));
     }
 
     /// Keeps the event that begins at `start` for the outputs, if there are any.
-    fn keep(&mut self, start: usize, time_ms: i64) {
+    fn keep(&mut self, start: usize, note: EventNote, time_ms: i64) {
         if self.outputs.is_empty() {
             // Only streams wanted it, and they have copied it.
             self.batch.truncate(start);
         } else {
-            self.batch_events += 1;
+            self.batch_notes.push(note);
             self.batch_earliest = self.batch_earliest.min(time_ms);
         }
     }
@@ -121,11 +124,11 @@ impl Publisher {
         if !self.batch.is_empty() {
             let batch = Batch {
                 lines: self.batch.split().freeze(),
-                events: std::mem::take(&mut self.batch_events),
+                notes: self.batch_notes.drain(..).collect(),
                 earliest: std::mem::replace(&mut self.batch_earliest, i64::MAX),
             };
             // `Bytes` are counted references: all outputs share one copy.
-            self.outputs.iter().for_each(|output| output.send(&batch));
+            self.outputs.iter_mut().for_each(|output| output.send(&batch));
         }
         if self.streams.is_empty() {
             return;
@@ -133,11 +136,11 @@ impl Publisher {
         let now = clock.now();
         let Self { encoder, streams, lost_by_clients, .. } = self;
         streams.retain_mut(|stream| {
-            let is_there = stream.flush_and_report(now, |count, from_ns| {
-                *lost_by_clients += count;
+            let is_there = stream.flush_and_report(now, |lost, from_ns| {
+                *lost_by_clients += lost.events;
                 let mut line = BytesMut::new();
-                let stage = LossStage::Queue;
-                let loss = Loss { stage, output: None, count, kernel: None, from_ns, to_ns: now };
+                let loss =
+                    Loss { connects: Some(connects(lost)), ..Loss::new(LossStage::Queue, lost.events, (from_ns, now)) };
                 encoder.loss(&mut line, clock, loss);
                 line
             });
@@ -170,9 +173,7 @@ impl Publisher {
 
     /// Opens the files of the outputs again, for log rotation.
     pub(super) fn reopen(&self) {
-        for output in self.outputs.iter().filter(|output| !output.reopen()) {
-            warn!("too much waits for {}: send SIGHUP again to open it anew", output.destination());
-        }
+        self.outputs.iter().for_each(Output::reopen);
     }
 
     /// Adds what is known of events, outputs and clients to a health report.
@@ -183,16 +184,37 @@ impl Publisher {
         self.outputs.iter().for_each(|output| output.report(health));
     }
 
+    /// Hands everything over and waits until the outputs have written it, until `deadline` at most. What an output has not written
+    /// then it will not write any more: [`Output::waiting`] counts it.
+    pub(super) fn drain(&mut self, clock: &Clock, deadline: Instant) {
+        self.flush(clock);
+        // All share one deadline, so that several slow outputs delay the end of the daemon no more than one.
+        while self.outputs.iter().any(|output| output.waiting().events != 0) {
+            if Instant::now() >= deadline {
+                self.outputs.iter().filter(|output| output.waiting().events != 0).for_each(Output::abandon);
+                break;
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     /// Ends the streams and closes the outputs, which write what waits until `deadline`.
     pub(super) fn close(&mut self, deadline: Instant) {
         // Dropping a stream closes its channel, which ends the answer to the client.
         self.streams.clear();
-        // All share one deadline, so that several slow outputs delay the end of the daemon no more than one.
-        for output in self.outputs.drain(..) {
-            let destination = output.destination().to_owned();
-            if !output.finish(deadline) {
-                error!("{destination} took too long: its last events are not written");
+        // All are closed before the first is waited for, which may be stuck: the others end meanwhile.
+        let closing: Vec<Closing> = self.outputs.drain(..).map(Output::close).collect();
+        for output in closing {
+            let left = output.wait(deadline);
+            if left != 0 {
+                error!("{} took too long: its last events, {left} in number, are not written", output.destination);
             }
         }
     }
+}
+
+/// Returns the attempts and accepted connections among lost events.
+pub(super) fn connects(lost: EventCounts) -> LostConnects {
+    let EventCounts { outgoing, incoming, .. } = lost;
+    LostConnects { outgoing, incoming }
 }

@@ -42,6 +42,8 @@ const MANY_RECORDS: usize = 32;
 const LAST_ROUTE_ANSWERS: Duration = Duration::from_millis(100);
 /// How long outputs may take to write what waits when the daemon ends.
 const CLOSE: Duration = Duration::from_millis(700);
+/// How long they may take to write the events that report the end itself.
+const LAST_EVENTS: Duration = Duration::from_millis(200);
 
 /// Everything that the engine's thread owns.
 pub(super) struct Engine {
@@ -183,12 +185,14 @@ impl Engine {
         }
         // What is held back is written without what it waited for: it would be missing otherwise.
         self.state.publish_all(&mut self.publisher);
+        // Before losses are reported: those of an output that is stuck are told to the others.
+        self.publisher.drain(&self.state.clock, deadline);
         // After the last record, so that the sums are final; the maps can be read although the programs are detached.
         let losses = self.losses();
         self.report_losses(losses, self.state.clock.now(), true);
         self.publisher.publish_stop(&self.state.clock, losses.records());
         self.publisher.flush(&self.state.clock);
-        self.publisher.close(deadline);
+        self.publisher.close(Instant::now() + LAST_EVENTS);
     }
 }
 

@@ -4,6 +4,8 @@
 //!
 //! To add a sink, implement [`Sink`] in a new file and open it in [`open`]; nothing else asks what a sink is.
 
+mod batch;
+mod shares;
 mod output;
 mod file;
 mod stdout;
@@ -12,13 +14,13 @@ mod stream;
 
 use std::{fmt::Debug, io, path::Path, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+pub use batch::{Batch, EventClass, EventCounts, EventNote, EventOrigin};
 use netconn_model::{
     config::Config,
     fact::LossStage,
     health::{Health, OutputHealth},
 };
-pub use output::{Output, OutputError, OutputLosses};
+pub use output::{Closing, Output, OutputError, OutputLosses, POLL};
 pub use stream::Stream;
 
 use crate::{
@@ -29,17 +31,6 @@ use crate::{
 
 /// Names standard output in `--events` and in the configuration.
 const STDOUT: &str = "-";
-
-/// Encoded events, ready to be written: whole lines, which all outputs share.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// The lines, each with its line feed.
-    pub lines: Bytes,
-    /// Number of lines.
-    pub events: u64,
-    /// The earliest `event.time` among them, epoch milliseconds.
-    pub earliest: i64,
-}
 
 /// A way of writing events. It lives in the thread of its [`Output`], so that it may block.
 pub trait Sink: Send {

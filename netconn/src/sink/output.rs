@@ -1,11 +1,12 @@
 //! An output: the thread that writes to one sink, the bounded queue before it, and the counts of what became of its events.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvError, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvError, RecvTimeoutError, SendError, Sender, channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -20,15 +21,18 @@ use tracing::warn;
 
 use crate::{
     os,
-    sink::{Batch, Sink, SinkStatus},
+    sink::{Batch, EventCounts, EventNote, Sink, SinkStatus, shares::Shares},
 };
 
-/// Most batches in a queue.
-const QUEUE_BATCHES: usize = 1024;
 /// Most bytes in a queue: one second of 20,000 events.
 const QUEUE_BYTES: u64 = 32 << 20;
+/// As long as fewer bytes wait, nobody's share is counted; and the backlog of a dump may be announced: seven eighths are for
+/// events that happen meanwhile and cannot wait.
+const RELAXED_BYTES: u64 = QUEUE_BYTES / 8;
+/// Memory of an event in a queue beside its line. It bounds the number of batches as well, each of which has an event.
+const NOTE_BYTES: u64 = size_of::<EventNote>() as u64 + 64;
 /// Pause between two looks whether an output has written everything at the end.
-const FINISH_POLL: Duration = Duration::from_millis(1);
+pub const POLL: Duration = Duration::from_millis(1);
 
 /// An output that cannot be opened, or whose first events cannot be written.
 #[derive(Debug, Error)]
@@ -45,41 +49,130 @@ impl OutputError {
     }
 }
 
-/// Number of events that an output has lost since the start, by cause.
+/// Events that an output has lost since the start, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutputLosses {
-    /// Its queue was full.
-    pub queue: u64,
+    /// Its queue had no room for them.
+    pub queue: EventCounts,
     /// Its sink could not write them.
-    pub refused: u64,
+    pub refused: EventCounts,
 }
 
 impl OutputLosses {
     /// Returns what was lost since `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
-        Self { queue: self.queue.saturating_sub(before.queue), refused: self.refused.saturating_sub(before.refused) }
+        Self { queue: self.queue.since(before.queue), refused: self.refused.since(before.refused) }
+    }
+}
+
+/// Counts that one thread adds to and others read.
+#[derive(Debug, Default)]
+struct SharedCounts {
+    events: AtomicU64,
+    outgoing: AtomicU64,
+    incoming: AtomicU64,
+}
+
+impl SharedCounts {
+    fn add(&self, counts: EventCounts) {
+        let EventCounts { events, outgoing, incoming } = counts;
+        // A reader in between sees part of it, and the rest at its next look.
+        self.events.fetch_add(events, Ordering::Relaxed);
+        self.outgoing.fetch_add(outgoing, Ordering::Relaxed);
+        self.incoming.fetch_add(incoming, Ordering::Relaxed);
+    }
+
+    fn load(&self) -> EventCounts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EventCounts { events: load(&self.events), outgoing: load(&self.outgoing), incoming: load(&self.incoming) }
     }
 }
 
 /// What the thread of an output and the engine share. Counters are independent of each other: relaxed access is enough.
 #[derive(Debug, Default)]
 struct Counters {
-    written: AtomicU64,
-    lost_queue: AtomicU64,
-    lost_refused: AtomicU64,
+    written: SharedCounts,
+    lost_queue: SharedCounts,
+    lost_refused: SharedCounts,
     /// Bytes in the queue.
     queued_bytes: AtomicU64,
+    /// Batches that have left the queue, written or not.
+    done_batches: AtomicU64,
     /// The last write failed.
     is_failing: AtomicBool,
     /// Nobody can read this output any more.
     ends_daemon: AtomicBool,
+    /// An order to open the destination again is in the queue.
+    is_reopening: AtomicBool,
+    /// What waits is given up, because the daemon ends.
+    is_abandoned: AtomicBool,
+}
+
+impl Counters {
+    /// Returns which of the events that were sent are neither written nor counted as lost.
+    fn waiting(&self, sent: EventCounts) -> EventCounts {
+        [&self.written, &self.lost_queue, &self.lost_refused]
+            .into_iter()
+            .fold(sent, |waiting, counts| waiting.since(counts.load()))
+    }
+
+    /// Notes that a batch has left the queue.
+    fn leave(&self, batch: &Batch) {
+        self.queued_bytes.fetch_sub(batch_cost(batch), Ordering::Relaxed);
+        self.done_batches.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What the thread of an output has to do.
 enum Order {
     Write(Batch),
     Reopen,
+}
+
+/// The engine's account of what is in a queue, and whose it is.
+#[derive(Debug, Default)]
+struct QueueAccount {
+    shares: Shares,
+    /// Number of batches sent.
+    sent_batches: u64,
+    /// Events sent.
+    sent: EventCounts,
+    /// The notes of the batches that the shares count, oldest first, each with the number of the batch.
+    counted: VecDeque<(u64, Arc<[EventNote]>)>,
+}
+
+impl QueueAccount {
+    /// Takes batches out that have left the queue.
+    fn settle(&mut self, done_batches: u64) {
+        while let Some((_, notes)) = self.counted.pop_front_if(|(number, _)| *number < done_batches) {
+            notes.iter().for_each(|note| self.shares.remove(note, cost(note)));
+        }
+    }
+
+    /// Returns the part of a batch that the queue has room for by the shares of its origins, and counts of the rest.
+    fn admit(&mut self, batch: &Batch, mut free: u64) -> (Option<Batch>, EventCounts) {
+        let (kept, lost) = batch.split(|note| {
+            let bytes = cost(note);
+            let is_admitted = self.shares.admit(note, bytes, free);
+            free -= if is_admitted { bytes } else { 0 };
+            is_admitted
+        });
+        if let Some(kept) = &kept {
+            self.counted.push_back((self.sent_batches, Arc::clone(&kept.notes)));
+        }
+        (kept, lost)
+    }
+}
+
+/// Returns how much of a queue an event takes.
+fn cost(note: &EventNote) -> u64 {
+    u64::from(note.length) + NOTE_BYTES
+}
+
+/// Returns how much of a queue a batch takes.
+fn batch_cost(batch: &Batch) -> u64 {
+    batch.lines.len() as u64 + batch.events() * NOTE_BYTES
 }
 
 /// A running output.
@@ -89,7 +182,8 @@ pub struct Output {
     destination: String,
     loss_stage: LossStage,
     status: Arc<dyn SinkStatus>,
-    queue: SyncSender<Order>,
+    queue: Sender<Order>,
+    account: QueueAccount,
     counters: Arc<Counters>,
     thread: JoinHandle<()>,
 }
@@ -106,13 +200,13 @@ impl Output {
         if sink.is_required() {
             sink.write(first)
                 .map_err(|failure| OutputError::new(sink.destination(), sink.advice(&failure.error), failure.error))?;
-            counters.written.store(first.events, Ordering::Relaxed);
+            counters.written.add(EventCounts::of(&first.notes));
         }
         let is_first_written = sink.is_required();
         let (name, destination) = (sink.name(), sink.destination());
         let (loss_stage, status) = (sink.loss_stage(), sink.status());
-        // The channel is bounded by a number only; `send` bounds the bytes.
-        let (queue, orders) = sync_channel(QUEUE_BATCHES);
+        // Not bounded by itself: `send` bounds the bytes.
+        let (queue, orders) = channel();
         let writer = Writer { sink, destination: destination.clone(), counters: Arc::clone(&counters) };
         let thread = thread::Builder::new().name("netconn-output".into()).spawn(move || {
             // Under a flood by many processes this thread would get a fiftieth of a CPU, and its queue would overflow.
@@ -120,8 +214,11 @@ impl Output {
             writer.run(&orders);
         });
         let thread = thread.map_err(|error| OutputError::new(destination.clone(), "", error))?;
-        let output = Self { name, destination, loss_stage, status, queue, counters, thread };
-        if !is_first_written {
+        let account = QueueAccount::default();
+        let mut output = Self { name, destination, loss_stage, status, queue, account, counters, thread };
+        if is_first_written {
+            output.account.sent = EventCounts::of(&first.notes);
+        } else {
             output.send(first);
         }
         Ok(output)
@@ -141,34 +238,33 @@ impl Output {
     pub fn report(&self, health: &mut Health) {
         // `refused` is counted once; the sink decides under which name it is reported.
         let OutputLosses { queue, refused } = self.lost();
-        let at = |stage| (self.loss_stage == stage).then_some(refused);
+        let at = |stage| (self.loss_stage == stage).then_some(refused.events);
         let counts = OutputHealth {
             path: self.destination.clone(),
-            written: self.counters.written.load(Ordering::Relaxed),
-            lost_queue: queue,
+            written: self.counters.written.load().events,
+            lost_queue: queue.events,
             lost_disk: at(LossStage::Disk),
             lost_sink: at(LossStage::Sink),
+            lost_outgoing: queue.outgoing + refused.outgoing,
+            lost_incoming: queue.incoming + refused.incoming,
         };
         self.status.report(counts, health);
     }
 
     /// Returns how many events it has lost since the start.
     pub fn lost(&self) -> OutputLosses {
-        OutputLosses {
-            queue: self.counters.lost_queue.load(Ordering::Relaxed),
-            refused: self.counters.lost_refused.load(Ordering::Relaxed),
-        }
+        OutputLosses { queue: self.counters.lost_queue.load(), refused: self.counters.lost_refused.load() }
     }
 
     /// Returns the stages at which this output has lost these events, without those at which it has lost none.
-    pub fn loss_stages(&self, lost: OutputLosses) -> impl Iterator<Item = (LossStage, u64)> + use<> {
-        [(LossStage::Queue, lost.queue), (self.loss_stage, lost.refused)].into_iter().filter(|(_, count)| *count != 0)
+    pub fn loss_stages(&self, lost: OutputLosses) -> impl Iterator<Item = (LossStage, EventCounts)> + use<> {
+        let stages = [(LossStage::Queue, lost.queue), (self.loss_stage, lost.refused)];
+        stages.into_iter().filter(|(_, counts)| counts.events != 0)
     }
 
     /// Whether its queue is short enough for events that could as well be sent later.
     pub fn has_room(&self) -> bool {
-        // An eighth: the other seven are for events that happen meanwhile and cannot wait.
-        self.counters.queued_bytes.load(Ordering::Relaxed) < QUEUE_BYTES / 8
+        self.counters.queued_bytes.load(Ordering::Relaxed) < RELAXED_BYTES
     }
 
     /// Whether events sent now will be written, as far as is known.
@@ -181,38 +277,84 @@ impl Output {
         self.counters.ends_daemon.load(Ordering::Relaxed)
     }
 
-    /// Queues a batch, or drops and counts it if the queue is full.
-    pub fn send(&self, batch: &Batch) {
-        let length = batch.lines.len() as u64;
-        // Added before the batch is sent: the thread may write it at once, and subtracts its bytes then. The engine is
-        // the only sender, so nobody else adds between the sum and the check.
-        let queued = self.counters.queued_bytes.fetch_add(length, Ordering::Relaxed);
-        // `try_send` also fails when the thread has panicked: its events are lost, and are counted in the same place.
-        if queued + length > QUEUE_BYTES || self.queue.try_send(Order::Write(batch.clone())).is_err() {
-            self.counters.queued_bytes.fetch_sub(length, Ordering::Relaxed);
-            self.counters.lost_queue.fetch_add(batch.events, Ordering::Relaxed);
+    /// Queues a batch. Events for which the queue has no room, or whose process or user takes its share of it already, are dropped
+    /// and counted.
+    pub fn send(&mut self, batch: &Batch) {
+        let Self { account, counters, .. } = self;
+        account.sent += EventCounts::of(&batch.notes);
+        account.settle(counters.done_batches.load(Ordering::Relaxed));
+        // The engine is the only sender, so nobody else adds to it meanwhile.
+        let queued = counters.queued_bytes.load(Ordering::Relaxed);
+        if queued + batch_cost(batch) <= RELAXED_BYTES {
+            // Nobody keeps count here: it would cost each event something, also on the machines where no queue ever fills.
+            self.queue(batch.clone());
+            return;
+        }
+        let (kept, lost) = account.admit(batch, QUEUE_BYTES.saturating_sub(queued));
+        counters.lost_queue.add(lost);
+        if let Some(kept) = kept {
+            self.queue(kept);
         }
     }
 
-    /// Has the destination opened again, for log rotation, after all queued batches; `false` if the queue is full.
-    pub fn reopen(&self) -> bool {
-        self.queue.try_send(Order::Reopen).is_ok()
+    fn queue(&mut self, batch: Batch) {
+        let Self { queue, account, counters, .. } = self;
+        // Added before the batch is sent: the thread may write it at once, and subtracts its bytes then.
+        counters.queued_bytes.fetch_add(batch_cost(&batch), Ordering::Relaxed);
+        account.sent_batches += 1;
+        if let Err(SendError(Order::Write(batch))) = queue.send(Order::Write(batch)) {
+            // The thread has panicked: its events are lost, and are counted in the same place.
+            counters.leave(&batch);
+            counters.lost_queue.add(EventCounts::of(&batch.notes));
+        }
     }
 
-    /// Writes all queued batches and ends the thread; `false` if that was not done by `deadline`.
-    pub fn finish(self, deadline: Instant) -> bool {
-        let Self { queue, thread, .. } = self;
+    /// Has the destination opened again, for log rotation, after all queued batches.
+    pub fn reopen(&self) {
+        // One order is enough for all that ask before it is carried out.
+        if !self.counters.is_reopening.swap(true, Ordering::Relaxed) {
+            // The thread has panicked: there is nothing to open again.
+            let _ = self.queue.send(Order::Reopen);
+        }
+    }
+
+    /// Returns counts of the events that were sent and are neither written nor counted as lost.
+    pub fn waiting(&self) -> EventCounts {
+        self.counters.waiting(self.account.sent)
+    }
+
+    /// Has the thread drop what it has not begun to write: these events are told as lost.
+    pub fn abandon(&self) {
+        self.counters.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the thread once it has written what is queued; [`Closing::wait`] waits for that.
+    pub fn close(self) -> Closing {
+        let Self { destination, account, counters, thread, queue, .. } = self;
         // The thread ends when nobody can send any more.
         drop(queue);
+        Closing { destination, sent: account.sent, counters, thread }
+    }
+}
+
+/// An output that gets no more events.
+#[derive(Debug)]
+pub struct Closing {
+    /// Where it writes, for messages.
+    pub destination: String,
+    sent: EventCounts,
+    counters: Arc<Counters>,
+    thread: JoinHandle<()>,
+}
+
+impl Closing {
+    /// Waits until everything is written or `deadline` has come. Returns the number of events that are not written.
+    pub fn wait(&self, deadline: Instant) -> u64 {
         // Polled, because `join` has no deadline and a write to a pipe or a network file system may block for ever.
-        while !thread.is_finished() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::sleep(FINISH_POLL);
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(POLL);
         }
-        // A thread that panicked has not written everything either.
-        thread.join().is_ok()
+        self.counters.waiting(self.sent).events
     }
 }
 
@@ -227,8 +369,13 @@ impl Writer {
     fn run(mut self, orders: &Receiver<Order>) {
         while let Ok(order) = self.next_order(orders) {
             match order {
-                Order::Write(batch) => self.write(&batch),
-                Order::Reopen => self.sink.reopen(),
+                Order::Write(batch) if !self.counters.is_abandoned.load(Ordering::Relaxed) => self.write(&batch),
+                Order::Write(_) => {}
+                Order::Reopen => {
+                    // First: what asks from now on may mean a file that is not there yet.
+                    self.counters.is_reopening.store(false, Ordering::Relaxed);
+                    self.sink.reopen();
+                }
             }
         }
     }
@@ -251,7 +398,7 @@ impl Writer {
         let Self { sink, destination, counters } = self;
         match sink.write(batch) {
             Ok(()) => {
-                counters.written.fetch_add(batch.events, Ordering::Relaxed);
+                counters.written.add(EventCounts::of(&batch.notes));
                 if counters.is_failing.swap(false, Ordering::Relaxed) {
                     warn!("events are written to {destination} again");
                 }
@@ -259,9 +406,10 @@ impl Writer {
             Err(failure) => {
                 // Counted in the bytes, because the failure knows only how far the whole lines reach.
                 let written = batch.lines.get(..failure.written).unwrap_or_default();
-                let written = written.iter().filter(|byte| **byte == b'\n').count() as u64;
-                counters.written.fetch_add(written, Ordering::Relaxed);
-                counters.lost_refused.fetch_add(batch.events.saturating_sub(written), Ordering::Relaxed);
+                let written = written.iter().filter(|byte| **byte == b'\n').count();
+                let (written, lost) = batch.notes.split_at_checked(written).unwrap_or((&batch.notes, &[]));
+                counters.written.add(EventCounts::of(written));
+                counters.lost_refused.add(EventCounts::of(lost));
                 let was_failing = counters.is_failing.swap(true, Ordering::Relaxed);
                 // The engine polls this flag and stops in order; the loss itself is counted above.
                 if sink.ends_daemon(&failure.error) {
@@ -274,7 +422,7 @@ impl Writer {
             }
         }
         // Only now: until it is written, the batch takes memory as if it were in the queue.
-        counters.queued_bytes.fetch_sub(batch.lines.len() as u64, Ordering::Relaxed);
+        counters.leave(batch);
     }
 }
 
@@ -285,7 +433,11 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::line_file::WriteFailure;
+    use crate::{
+        line_file::WriteFailure,
+        process::Key,
+        sink::{EventClass, EventOrigin},
+    };
 
     /// A sink that writes into a channel, up to a given number of bytes of each batch.
     struct TestSink {
@@ -337,8 +489,10 @@ mod tests {
         }
     }
 
+    /// A batch with an event of an attempt on each line.
     fn batch(lines: &str) -> Batch {
-        Batch { lines: lines.to_owned().into(), events: lines.lines().count() as u64, earliest: 0 }
+        let note = |line: &str| EventNote { class: EventClass::Outgoing, ..EventNote::of_daemon(line.len() + 1) };
+        Batch { lines: lines.to_owned().into(), notes: lines.lines().map(note).collect(), earliest: 0 }
     }
 
     fn sink(written: Result<usize, io::ErrorKind>) -> (TestSink, Receiver<Bytes>) {
@@ -353,10 +507,10 @@ mod tests {
     #[test]
     fn batches_arrive_in_order() {
         let (sink, received) = sink(Ok(usize::MAX));
-        let output = Output::start(Box::new(sink), &batch("first\n")).unwrap();
+        let mut output = Output::start(Box::new(sink), &batch("first\n")).unwrap();
         let texts: Vec<String> = (0..1000).map(|number| format!("{number}\n")).collect();
         texts.iter().for_each(|text| output.send(&batch(text)));
-        assert!(output.finish(soon()));
+        assert_eq!(output.close().wait(soon()), 0);
         let expected: Vec<Bytes> = ["first\n"]
             .into_iter()
             .chain(texts.iter().map(|text| &**text))
@@ -374,8 +528,8 @@ mod tests {
         let (refusing, _received) = sink(Err(io::ErrorKind::StorageFull));
         let output = Output::start(Box::new(refusing), &batch("first\n")).unwrap();
         let counters = Arc::clone(&output.counters);
-        assert!(output.finish(soon()));
-        assert_eq!(counters.lost_refused.load(Ordering::Relaxed), 1);
+        assert_eq!(output.close().wait(soon()), 0);
+        assert_eq!(counters.lost_refused.load().events, 1);
     }
 
     #[test]
@@ -384,18 +538,19 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let mut writer = Writer { sink: Box::new(refusing), destination: "test".into(), counters };
         writer.write(&batch("a\nb\nc\n"));
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), (1, 2));
+        let load = |counts: &SharedCounts| (counts.load().events, counts.load().outgoing);
+        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), ((1, 1), (2, 2)));
         assert!(writer.counters.is_failing.load(Ordering::Relaxed));
         writer.write(&batch("a\n"));
-        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), (2, 2));
+        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), ((2, 2), (2, 2)));
         assert!(!writer.counters.is_failing.load(Ordering::Relaxed));
 
         let (silent, _received) = sink(Ok(usize::MAX));
         let output = Output::start(Box::new(silent), &batch("first\n")).unwrap();
-        let lost = OutputLosses { queue: 0, refused: 3 };
-        assert_eq!(output.loss_stages(lost).collect::<Vec<_>>(), [(LossStage::Sink, 3)]);
-        assert!(output.finish(soon()));
+        let three = EventCounts { events: 3, outgoing: 2, incoming: 1 };
+        let lost = OutputLosses { queue: EventCounts::default(), refused: three };
+        assert_eq!(output.loss_stages(lost).collect::<Vec<_>>(), [(LossStage::Sink, three)]);
+        assert_eq!(output.close().wait(soon()), 0);
     }
 
     #[test]
@@ -413,6 +568,84 @@ mod tests {
         let output = Output::start(Box::new(waiting), &batch("first\n")).unwrap();
         assert_eq!(received.recv().unwrap(), "first\n");
         assert_eq!(received.recv_timeout(Duration::from_secs(10)).unwrap(), "due");
-        assert!(output.finish(soon()));
+        assert_eq!(output.close().wait(soon()), 0);
+    }
+
+    /// A sink that writes nothing until it may.
+    struct StuckSink {
+        inner: TestSink,
+        may_write: Receiver<()>,
+    }
+
+    impl Sink for StuckSink {
+        fn name(&self) -> String {
+            "stuck".into()
+        }
+
+        fn loss_stage(&self) -> LossStage {
+            LossStage::Sink
+        }
+
+        fn is_required(&self) -> bool {
+            false
+        }
+
+        fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
+            // An error says that it may go on for good.
+            let _ = self.may_write.recv();
+            self.inner.write(batch)
+        }
+
+        fn advice(&self, _: &io::Error) -> &'static str {
+            ""
+        }
+    }
+
+    /// A batch of events of one process, 1,000 bytes each.
+    fn flood(tgid: u32, class: EventClass) -> Batch {
+        let origin = EventOrigin { process: Some(Key { tgid, ticks: 0 }), user: Some(0), remote: None };
+        let note = EventNote { length: 1000, class, origin: Some(origin) };
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        Batch { lines: line.repeat(50).into(), notes: vec![note; 50].into(), earliest: 0 }
+    }
+
+    #[test]
+    fn a_process_that_floods_loses_its_own_events() {
+        let (inner, received) = sink(Ok(usize::MAX));
+        let (permit, may_write) = channel();
+        let mut output = Output::start(Box::new(StuckSink { inner, may_write }), &batch("first\n")).unwrap();
+        let (many, one) = (flood(1, EventClass::Outgoing), flood(2, EventClass::Incoming));
+        // Three times what the queue can hold.
+        let sent = 3 * QUEUE_BYTES / 50_000;
+        (0..sent).for_each(|_| output.send(&many));
+        (0..12).for_each(|_| output.send(&one));
+        let lost = output.lost().queue;
+        assert!(lost.events > sent * 25 && lost.outgoing == lost.events, "its own only: {lost:?}");
+        assert_eq!(output.waiting().events, 1 + sent * 50 + 600 - lost.events);
+        drop(permit);
+        let counters = Arc::clone(&output.counters);
+        assert_eq!(output.close().wait(soon()), 0);
+        let lines: usize = received.iter().map(|lines| lines.iter().filter(|byte| **byte == b'\n').count()).sum();
+        assert_eq!(lines as u64, 1 + sent * 50 + 600 - lost.events);
+        assert_eq!(counters.queued_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_is_abandoned_is_not_written() {
+        let (inner, received) = sink(Ok(usize::MAX));
+        let (permit, may_write) = channel();
+        let mut output = Output::start(Box::new(StuckSink { inner, may_write }), &batch("first\n")).unwrap();
+        output.send(&batch("a\nb\n"));
+        let waiting = output.waiting();
+        assert_eq!((waiting.events, waiting.outgoing), (3, 3));
+        output.abandon();
+        drop(permit);
+        let left = output.close().wait(soon());
+        assert_eq!(
+            received.iter().map(|lines| lines.len()).sum::<usize>() as u64 / 6 + left,
+            3,
+            "of the first batch, or of none"
+        );
+        assert!(left >= 2);
     }
 }

@@ -1,0 +1,143 @@
+//! How much of a queue each process and each user takes, so that a flood by one of them costs others nothing.
+//!
+//! What is free is what a process may take at most ("Dynamic queue length thresholds for shared-memory packet switches",
+//! Choudhury and Hahne, 1998), and a user twice as much. One process alone fills half of a queue, the processes of one user two
+//! thirds, and with each more that floods the shares become smaller by themselves. Both are limited: a user can fork, and one
+//! process must not take all that is its user's.
+
+use std::{collections::HashMap, hash::Hash};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    process::Key,
+    sink::{EventNote, EventOrigin},
+};
+
+/// Kept free for events of the daemon itself: a `Data Loss` has to find room when it is needed most.
+const RESERVE: u64 = 64 << 10;
+
+/// Bytes in a queue, by origin. Origins that are not known share one entry.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    processes: HashMap<Option<Key>, u64, RandomState>,
+    users: HashMap<Option<u32>, u64, RandomState>,
+}
+
+impl Shares {
+    /// Counts an event, if its origin may take this much of a queue that has `free` bytes left; returns whether it may.
+    pub(super) fn admit(&mut self, note: &EventNote, bytes: u64, free: u64) -> bool {
+        let Some(EventOrigin { process, user, .. }) = note.origin else { return bytes <= free };
+        let taken = |share: Option<&u64>| share.copied().unwrap_or_default() + bytes;
+        let is_admitted = bytes + RESERVE <= free
+            && taken(self.processes.get(&process)) <= free
+            && taken(self.users.get(&user)) <= 2 * free;
+        if is_admitted {
+            *self.processes.entry(process).or_default() += bytes;
+            *self.users.entry(user).or_default() += bytes;
+        }
+        is_admitted
+    }
+
+    /// Takes an event out that was counted and has left the queue.
+    pub(super) fn remove(&mut self, note: &EventNote, bytes: u64) {
+        let Some(EventOrigin { process, user, .. }) = note.origin else { return };
+        subtract(&mut self.processes, &process, bytes);
+        subtract(&mut self.users, &user, bytes);
+    }
+
+    /// Forgets everything: the queue is empty.
+    pub(super) fn clear(&mut self) {
+        self.processes.clear();
+        self.users.clear();
+    }
+}
+
+/// Subtracts from an entry, and removes it when nothing is left: there is no end of processes.
+fn subtract<K: Eq + Hash>(shares: &mut HashMap<K, u64, RandomState>, key: &K, bytes: u64) {
+    if let Some(share) = shares.get_mut(key) {
+        *share = share.saturating_sub(bytes);
+        if *share == 0 {
+            shares.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::EventClass;
+
+    const LIMIT: u64 = 1 << 20;
+    const BYTES: u64 = 1000;
+
+    fn note(tgid: u32, user: u32) -> EventNote {
+        let process = Some(Key { tgid, ticks: 0 });
+        let origin = Some(EventOrigin { process, user: Some(user), remote: None });
+        EventNote { length: u32::try_from(BYTES).unwrap(), class: EventClass::Outgoing, origin }
+    }
+
+    /// Fills a queue that nobody empties until these origins, each in turn, get no more; returns the parts they have then.
+    fn filled(shares: &mut Shares, queued: &mut u64, notes: &[EventNote]) -> Vec<f64> {
+        let mut parts = vec![0.0; notes.len()];
+        loop {
+            let before = *queued;
+            for (note, part) in notes.iter().zip(&mut parts) {
+                if shares.admit(note, BYTES, LIMIT - *queued) {
+                    *queued += BYTES;
+                    *part += BYTES as f64 / LIMIT as f64;
+                }
+            }
+            if before == *queued {
+                return parts;
+            }
+        }
+    }
+
+    fn is_about(part: f64, expected: f64) -> bool {
+        (part - expected).abs() < 0.01
+    }
+
+    #[test]
+    fn a_process_that_floods_leaves_room_for_others() {
+        let (mut shares, mut queued) = (Shares::default(), 0);
+        let parts = filled(&mut shares, &mut queued, &[note(1, 0)]);
+        assert!(is_about(parts[0], 0.5), "{parts:?}");
+        let others: Vec<_> = (0..100).map(|_| note(2, 0)).collect();
+        assert!(
+            others.iter().all(|other| shares.admit(other, BYTES, LIMIT - queued)),
+            "another process of the same user"
+        );
+    }
+
+    #[test]
+    fn a_user_whose_processes_flood_leaves_room_for_others() {
+        let (mut shares, mut queued) = (Shares::default(), 0);
+        let forks: Vec<_> = (1..1000).map(|tgid| note(tgid, 1000)).collect();
+        let parts = filled(&mut shares, &mut queued, &forks);
+        assert!(is_about(parts.iter().sum(), 2.0 / 3.0), "{}", parts.iter().sum::<f64>());
+        let parts = filled(&mut shares, &mut queued, &[note(5000, 0)]);
+        assert!(parts[0] > 0.1, "{parts:?}");
+    }
+
+    #[test]
+    fn what_has_left_the_queue_counts_no_more() {
+        let (mut shares, mut queued) = (Shares::default(), 0);
+        filled(&mut shares, &mut queued, &[note(1, 0)]);
+        assert!(!shares.admit(&note(1, 0), BYTES, LIMIT - queued));
+        for _ in 0..queued / BYTES {
+            shares.remove(&note(1, 0), BYTES);
+        }
+        assert!(shares.admit(&note(1, 0), BYTES, LIMIT));
+        shares.remove(&note(1, 0), BYTES);
+        assert!(shares.processes.is_empty() && shares.users.is_empty());
+    }
+
+    #[test]
+    fn the_daemon_itself_has_a_reserve() {
+        let mut shares = Shares::default();
+        assert!(!shares.admit(&note(1, 0), BYTES, RESERVE));
+        assert!(shares.admit(&EventNote::of_daemon(1000), BYTES, RESERVE));
+        assert!(!shares.admit(&EventNote::of_daemon(1000), BYTES, BYTES - 1));
+    }
+}
