@@ -78,7 +78,7 @@ members! {
         ProcessPid "src.process.pid" Integer pid: u32, "Process id of the local process, in both directions.";
         ProcessName "src.process.name" String process_name: Text<'a>, "Name of the process (`comm`), up to 15 bytes.";
         ProcessPath "src.process.image.path" String executable: Text<'a>, "Executable of the process.";
-        ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces.";
+        ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces; `…` at the end: cut.";
         ProcessUser "src.process.user" String user: Text<'a>, "Account name of the process.";
         ProcessUserId "src.process.userId" Integer user_id: u32, "Unix user id of the process.";
         ProcessUid "src.process.uid" String process_id: PlainText<'a>, "Unique process id: boot id, pid, start time.";
@@ -86,7 +86,7 @@ members! {
         ParentPid "src.process.parent.pid" Integer parent_pid: u32, "Process id of the parent.";
         ParentName "src.process.parent.name" String parent_name: Text<'a>, "Name of the parent.";
         ParentPath "src.process.parent.image.path" String parent_executable: Text<'a>, "Executable of the parent.";
-        ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent.";
+        ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent; `…` at the end: cut.";
         ParentUid "src.process.parent.uid" String parent_id: PlainText<'a>, "Unique process id of the parent.";
         SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";
         CgroupPath "src.process.cgroupPath" String cgroup_path: Text<'a>, "cgroup of the process.";
@@ -107,8 +107,8 @@ members! {
         LossOutput "loss.output" String loss_output: Text<'a>, "With `queue`, `disk` and `sink`: the output that lost events, `history` or its path. The loss is reported once that output can write again.";
         LossCount "loss.count" Integer loss_count: u64, "Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.";
         LossRecords "loss.records" Integer loss_records: u64, "With `ring`: number of kernel records that were lost. Most of them cost no event.";
-        LossOutgoing "loss.outgoing" Integer loss_outgoing: u64, "With `ring`: `IP Connect` events with direction `OUTGOING` among `loss.count`.";
-        LossIncoming "loss.incoming" Integer loss_incoming: u64, "With `ring`: all other `IP Connect` events among `loss.count`.";
+        LossOutgoing "loss.outgoing" Integer loss_outgoing: u64, "`IP Connect` events of TCP with direction `OUTGOING` among `loss.count`, without those of connections that existed before: with those that were told, the kernel's `ActiveOpens`. Not with `flows`.";
+        LossIncoming "loss.incoming" Integer loss_incoming: u64, "All other `IP Connect` events of TCP among `loss.count`. Not with `flows`.";
         LossFrom "loss.from" EpochMilliseconds loss_from_ms: i64, "Beginning of the time in which events were lost, epoch milliseconds.";
         LossTo "loss.to" EpochMilliseconds loss_to_ms: i64, "End of the time in which events were lost, epoch milliseconds.";
     }

@@ -8,6 +8,13 @@ use crate::moment::Moment;
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
 
+/// The last character of a text that was cut: U+2026, an ellipsis.
+pub const CUT: &str = "…";
+/// No text is cut to fewer bytes.
+const TEXT_MIN: usize = 64;
+/// Bytes of the longest escape, `\u001b`.
+const ESCAPE_MAX: usize = 6;
+
 /// The text of the last second that was written, so that the calendar is asked once a second.
 #[derive(Debug, Default)]
 pub struct SecondText {
@@ -56,13 +63,15 @@ pub struct Object<'a> {
     seconds: &'a mut SecondText,
     /// Where the object begins: its first member is written without the comma.
     start: usize,
+    /// Most bytes of a text with its escapes; longer ones are cut.
+    text_max: usize,
 }
 
 impl<'a> Object<'a> {
     /// Begins an object.
     pub fn begin(out: &'a mut BytesMut, seconds: &'a mut SecondText) -> Self {
         let start = out.len();
-        Self { out, seconds, start }
+        Self { out, seconds, start, text_max: usize::MAX }
     }
 
     /// Ends the object.
@@ -76,9 +85,9 @@ impl<'a> Object<'a> {
 
     /// Ends the object and the line.
     pub fn end_line(self) {
-        let Self { out, seconds, start } = self;
+        let Self { out, seconds, start, text_max } = self;
         // Put together anew: `end` takes the object, and the buffer is needed once more.
-        Object { out: &mut *out, seconds, start }.end();
+        Object { out: &mut *out, seconds, start, text_max }.end();
         out.put_u8(b'\n');
     }
 
@@ -105,10 +114,36 @@ impl<'a> Object<'a> {
         self.out.get(start..).unwrap_or_default().to_vec()
     }
 
+    /// Writes members that take at most `max` bytes together, escapes and names included. If they are longer, the longest texts
+    /// among them are cut until they fit; a text that was cut ends with [`CUT`]. Short members stay as they are, so that a long one
+    /// hides none of them.
+    pub fn within(&mut self, max: usize, write: impl Fn(&mut Self)) {
+        let start = self.out.len();
+        self.text_max = max;
+        loop {
+            write(self);
+            // Below this, what is too long are not the texts.
+            if self.out.len() - start <= max || self.text_max < TEXT_MIN {
+                break;
+            }
+            // Written anew: this is rare, and costs nothing where it does not happen.
+            self.out.truncate(start);
+            self.text_max /= 2;
+        }
+        self.text_max = usize::MAX;
+    }
+
     /// Writes a text, with escapes where they are needed.
     pub fn string(&mut self, key: &MemberKey, value: &str) {
         self.key(key.quoted);
-        string(self.out, value);
+        let fitting = fitting(value, self.text_max);
+        string(self.out, fitting);
+        if fitting.len() < value.len() {
+            // Before the closing quote.
+            self.out.truncate(self.out.len() - 1);
+            self.out.put_slice(CUT.as_bytes());
+            self.out.put_u8(b'"');
+        }
     }
 
     /// Writes a text that needs no escapes.
@@ -198,7 +233,57 @@ fn plain(out: &mut BytesMut, value: &str) {
     out.put_u8(b'"');
 }
 
-/// Writes a JSON string: quotes, backslashes and all control characters (C0, DEL, C1) escaped.
+/// Returns the beginning of a text that takes at most `max` bytes with its escapes; if that is not all, it leaves room for [`CUT`].
+fn fitting(value: &str, max: usize) -> &str {
+    // Almost every text is so short that its escapes need not be counted.
+    if value.len() <= max / ESCAPE_MAX {
+        return value;
+    }
+    let (mut length, mut end) = (0, 0);
+    for (at, character) in value.char_indices() {
+        length += escape(character).map_or(character.len_utf8(), EscapedCharacter::len);
+        if length > max {
+            return value.get(..end).unwrap_or_default();
+        }
+        if length + CUT.len() <= max {
+            end = at + character.len_utf8();
+        }
+    }
+    value
+}
+
+/// How a character is written that needs an escape.
+#[derive(Clone, Copy)]
+enum EscapedCharacter {
+    /// A backslash and this letter.
+    Short(u8),
+    /// Its code in hex.
+    Code(u32),
+}
+
+impl EscapedCharacter {
+    fn len(self) -> usize {
+        match self {
+            Self::Short(_) => 2,
+            Self::Code(_) => ESCAPE_MAX,
+        }
+    }
+}
+
+/// Returns the escape of a character, if it needs one: quotes, backslashes and all control characters (C0, DEL, C1).
+fn escape(character: char) -> Option<EscapedCharacter> {
+    Some(match character {
+        '"' | '\\' => EscapedCharacter::Short(character as u8),
+        '\n' => EscapedCharacter::Short(b'n'),
+        '\t' => EscapedCharacter::Short(b't'),
+        '\r' => EscapedCharacter::Short(b'r'),
+        // JSON does not ask for escapes of DEL and C1; terminals that show a line raw do.
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' => EscapedCharacter::Code(character.into()),
+        _ => return None,
+    })
+}
+
+/// Writes a JSON string.
 fn string(out: &mut BytesMut, value: &str) {
     if is_plain(value.as_bytes()) {
         return plain(out, value);
@@ -206,18 +291,12 @@ fn string(out: &mut BytesMut, value: &str) {
     // Text between two escapes is copied at once.
     let mut done = 0;
     for (at, character) in value.char_indices() {
-        // JSON does not ask for escapes of DEL and C1; terminals that show a line raw do.
-        if !matches!(character, '\0'..='\x1f' | '"' | '\\' | '\x7f'..='\u{9f}') {
-            continue;
-        }
+        let Some(escape) = escape(character) else { continue };
         out.put_slice(&value.as_bytes()[done..at]);
-        match character {
-            '"' => out.put_slice(b"\\\""),
-            '\\' => out.put_slice(b"\\\\"),
-            '\n' => out.put_slice(b"\\n"),
-            '\t' => out.put_slice(b"\\t"),
-            '\r' => out.put_slice(b"\\r"),
-            other => drop(write!(out, "\\u{:04x}", u32::from(other))),
+        match escape {
+            EscapedCharacter::Short(letter) => out.put_slice(&[b'\\', letter]),
+            // Writing to a BytesMut cannot fail: it grows.
+            EscapedCharacter::Code(code) => drop(write!(out, "\\u{code:04x}")),
         }
         // C1 characters take two bytes.
         done = at + character.len_utf8();
@@ -304,6 +383,33 @@ mod tests {
             prop_assert!(!text.chars().any(char::is_control));
             let read: serde_json::Value = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(read["text"].as_str().unwrap(), value);
+        }
+
+        #[test]
+        fn members_fit_and_only_long_texts_are_cut(long: String, times in 0..200_usize, longest: String, max in 600..3000_usize) {
+            let texts = [long.repeat(times), longest.repeat(200), "short \x1b".to_owned()];
+            let text = object(|object| {
+                object.within(max, |object| {
+                    object.string(member_key!("a"), &texts[0]);
+                    object.string(member_key!("b"), &texts[1]);
+                    object.string(member_key!("c"), &texts[2]);
+                });
+            });
+            // Without the brace behind them.
+            prop_assert!(text.len() - 1 <= max, "{} of {max}", text.len());
+            let whole = object(|object| {
+                object.string(member_key!("a"), &texts[0]);
+                object.string(member_key!("b"), &texts[1]);
+                object.string(member_key!("c"), &texts[2]);
+            });
+            prop_assert_eq!(text == whole, whole.len() - 1 <= max);
+            let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+            for (name, given) in ["a", "b", "c"].into_iter().zip(&texts) {
+                let shown = read[name].as_str().unwrap();
+                let is_cut = shown.strip_suffix(CUT).is_some_and(|beginning| given.starts_with(beginning));
+                prop_assert!(shown == given || is_cut, "{name}");
+            }
+            prop_assert_eq!(read["c"].as_str(), Some(&*texts[2]));
         }
 
         #[test]

@@ -22,14 +22,17 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    encode::attribution,
+    encode::{
+        PROCESS_MAX, SENSOR_MAX, attribution,
+        ids::{ConnectionIds, process_id},
+    },
     names::Names,
     process::{Identity, Process, TICK_NS, cgroup::Cgroup, comm},
     table::{Change, Connection, Exchanged, Icmp},
 };
 
-/// Processes whose members are kept. Each costs about 1 kB; at the limit all are made again.
-const PROCESSES_MAX: usize = 4096;
+/// Bytes of members of processes that are kept: of 4,096 ordinary processes. At the limit all are made again.
+const KEPT_MAX: usize = 4 << 20;
 
 /// Hex digits of the number of a run.
 const RUN_DIGITS: usize = 16;
@@ -49,9 +52,29 @@ pub struct EventEncoder {
     connection_ids: ConnectionIds,
 }
 
-/// The members of [`Section::Process`] that were written lately, by process.
+/// The members of [`Section::Process`] that were written lately.
 #[derive(Debug, Default)]
-pub struct ProcessMembers(HashMap<*const Process, CachedMembers, RandomState>);
+pub struct ProcessMembers {
+    by_process: HashMap<*const Process, CachedMembers, RandomState>,
+    /// Bytes of all of them.
+    bytes: usize,
+}
+
+impl ProcessMembers {
+    fn keep(&mut self, process: &Rc<Process>, cached: CachedMembers) {
+        // An entry takes memory beside its members, too.
+        let bytes = |cached: &CachedMembers| cached.members.len() + size_of::<CachedMembers>();
+        let more = bytes(&cached);
+        if self.bytes + more > KEPT_MAX {
+            // Costs each living process one more encoding; to look for the unused ones would cost a walk.
+            *self = Self::default();
+        }
+        self.bytes += more;
+        if let Some(before) = self.by_process.insert(Rc::as_ptr(process), cached) {
+            self.bytes -= bytes(&before);
+        }
+    }
+}
 
 #[derive(Debug)]
 struct CachedMembers {
@@ -118,7 +141,7 @@ impl EventEncoder {
         let mut event = Event::default();
         sensor.describe(&mut event);
         // Written once: they are the same in every event.
-        let sensor_members = section_members(&event, Section::Sensor, &mut seconds);
+        let sensor_members = section_members(&event, (Section::Sensor, SENSOR_MAX), &mut seconds);
         let boot: String = sensor.boot.chars().take(16).collect();
         Self {
             sensor_members,
@@ -230,14 +253,14 @@ impl EventEncoder {
         &mut self,
         clock: &Clock,
         names: &mut Names,
-        ProcessMembers(known): &mut ProcessMembers,
+        known: &mut ProcessMembers,
         (connection, now): (&Connection, u64),
     ) -> Rc<[u8]> {
         let owner = &connection.owner;
         let made_from = (owner.comm, owner.uid, owner.cgroup);
         let key = connection.process.as_ref().map(Rc::as_ptr);
         // A process can change its name, its user and its cgroup without an `exec`: the members were made from these.
-        if let Some(cached) = key.and_then(|key| known.get(&key))
+        if let Some(cached) = key.and_then(|key| known.by_process.get(&key))
             && cached.made_from == made_from
         {
             return Rc::clone(&cached.members);
@@ -248,16 +271,12 @@ impl EventEncoder {
         fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));
         event.user = user.as_deref().map(Cow::Borrowed);
         fill_cgroup(&mut event, cgroup.as_deref());
-        let members: Rc<[u8]> = section_members(&event, Section::Process, &mut self.seconds).into();
+        let members: Rc<[u8]> = section_members(&event, (Section::Process, PROCESS_MAX), &mut self.seconds).into();
         // An account that is not known now may be known the next time.
         if let Some(process) = connection.process.as_ref().filter(|_| user.is_some()) {
-            if known.len() >= PROCESSES_MAX {
-                // Costs each living process one more encoding; to look for the unused ones would cost a walk.
-                known.clear();
-            }
             // Weak: the cache must not keep ended processes in memory. Their address stays taken all the same.
             let cached = CachedMembers { _process: Rc::downgrade(process), made_from, members: Rc::clone(&members) };
-            known.insert(Rc::as_ptr(process), cached);
+            known.keep(process, cached);
         }
         members
     }
@@ -278,17 +297,19 @@ fn head<'a>(kind: EventKind, id: &'a str, clock: &Clock, time_ns: u64) -> Event<
 /// Writes an event of the daemon itself.
 fn write_whole(event: &Event<'_>, sensor_members: &[u8], out: &mut BytesMut, seconds: &mut SecondText) {
     let mut object = Object::begin(out, seconds);
-    for section in [Section::Head, Section::Daemon, Section::Loss] {
-        event.write_section(section, &mut object);
-    }
+    object.within(PROCESS_MAX, |object| {
+        for section in [Section::Head, Section::Daemon, Section::Loss] {
+            event.write_section(section, object);
+        }
+    });
     object.members(sensor_members);
     object.end_line();
 }
 
-/// Returns the members of a section, each with its leading comma, to be copied behind other members.
-fn section_members(event: &Event<'_>, section: Section, seconds: &mut SecondText) -> Vec<u8> {
+/// Returns the members of a section within a number of bytes, each with its leading comma, to be copied behind other members.
+fn section_members(event: &Event<'_>, (section, max): (Section, usize), seconds: &mut SecondText) -> Vec<u8> {
     let mut members = BytesMut::new();
-    event.write_section(section, &mut Object::begin(&mut members, seconds));
+    Object::begin(&mut members, seconds).within(max, |object| event.write_section(section, object));
     if let Some(first) = members.first_mut() {
         // The first member has the brace of an object before it: that gives way to the comma behind other members.
         *first = b',';
@@ -442,52 +463,4 @@ fn fill_cgroup<'a>(event: &mut Event<'a>, cgroup: Option<&'a Cgroup>) {
     event.systemd_unit = unit.as_deref().map(Cow::Borrowed);
     event.cgroup_path = Some(Cow::Borrowed(path));
     event.container_id = container.as_deref().map(Cow::Borrowed);
-}
-
-/// Makes the ids of connections, flows and listeners: unique over boots, the same in every run of the daemon.
-///
-/// By hand rather than with `write!`, whose machinery costs more than the digits: an id is in every event and row.
-#[derive(Debug)]
-pub(crate) struct ConnectionIds {
-    /// The first half of the boot id and a hyphen, followed by the rest of the last id.
-    text: String,
-    prefix_length: usize,
-}
-
-impl ConnectionIds {
-    pub(crate) fn new(boot: &str) -> Self {
-        Self { text: format!("{boot}-"), prefix_length: boot.len() + 1 }
-    }
-
-    /// Returns the id of a connection.
-    pub(crate) fn of(&mut self, connection: &Connection) -> &str {
-        self.text.truncate(self.prefix_length);
-        let mut digits = [0; 16];
-        self.text.push_str(hex(connection.socket, &mut digits));
-        self.text.push('-');
-        // One socket can exchange datagrams with many ends; each flow begins at a moment of its own.
-        let life = if connection.is_flow() { connection.born_ns } else { connection.generation.into() };
-        self.text.push_str(itoa::Buffer::new().format(life));
-        &self.text
-    }
-}
-
-/// Returns a number in hex, without zeros before it.
-fn hex(mut value: u64, digits: &mut [u8; 16]) -> &str {
-    let mut start = digits.len();
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(value & 15) as usize];
-        value >>= 4;
-        start -= 1;
-        if value == 0 {
-            break;
-        }
-    }
-    // Hex digits are ASCII.
-    std::str::from_utf8(&digits[start..]).unwrap_or_default()
-}
-
-/// Returns the id of a process: unique over boots.
-fn process_id(boot: &str, tgid: u32, ticks: u64) -> String {
-    format!("{boot}-{tgid}-{ticks}")
 }

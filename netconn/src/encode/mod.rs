@@ -1,5 +1,6 @@
 //! Makes events and rows of what the daemon knows, and writes them as bytes. Nothing here knows where the bytes go.
 
+mod ids;
 pub mod event;
 pub mod packet;
 pub mod row;
@@ -9,6 +10,15 @@ pub mod subject;
 mod tests;
 
 use netconn_model::fact::Attribution;
+
+/// Most bytes of an event or row with its escapes: who chooses an argument of control characters, which take six bytes each, must
+/// not fill queues and disks by it.
+pub const EVENT_MAX: usize = 16 << 10;
+/// Most bytes of what an event or row says of a process and its parent: two command lines as long as the kernel's programs read
+/// them stay whole.
+const PROCESS_MAX: usize = 12 << 10;
+/// Most bytes of what an event says of the sensor. The rest is for members that cannot be long: numbers, addresses, ids.
+const SENSOR_MAX: usize = 2 << 10;
 
 /// Returns how a process is known, from the number in the kernel's records.
 pub fn attribution(how: u32) -> Attribution {

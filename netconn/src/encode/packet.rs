@@ -12,7 +12,10 @@ use netconn_model::{
 };
 
 use crate::{
-    encode::row::{OwnerFacts, with_owner},
+    encode::{
+        PROCESS_MAX,
+        row::{OwnerFacts, with_owner},
+    },
     kernel::packet_socket::{PacketSocket, PacketSockets},
     names::Names,
     process::{Processes, comm},
@@ -43,7 +46,8 @@ pub fn object(
         let process = processes.of(&socket.owner);
         with_owner(names, &socket.owner, process.as_deref(), now_ns, |owner| {
             let mut object = Object::begin(&mut out, &mut seconds);
-            row(socket, owner).write_section(PacketSection::Socket, &mut object);
+            let row = row(socket, owner);
+            object.within(PROCESS_MAX, |object| row.write_section(PacketSection::Socket, object));
             object.end();
         });
     }

@@ -16,7 +16,7 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    encode::{attribution, event::ConnectionIds},
+    encode::{PROCESS_MAX, attribution, ids::ConnectionIds},
     names::Names,
     process::{Process, comm},
     table::{Change, Connection, past::Ended},
@@ -115,7 +115,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
                         systemd_unit,
                         ..Row::default()
                     };
-                    row.write_section(RowSection::Owner, object);
+                    object.within(PROCESS_MAX, |object| row.write_section(RowSection::Owner, object));
                 });
             }));
         }

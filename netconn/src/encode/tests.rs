@@ -1,4 +1,6 @@
-//! What flows of datagrams look like, in events and in rows.
+//! What flows of datagrams look like, in events and in rows; and how long these may be.
+
+use std::rc::Rc;
 
 use bytemuck::Zeroable as _;
 use bytes::BytesMut;
@@ -10,13 +12,14 @@ use netconn_model::{event::Sensor, fact::CloseReason, row::Row};
 use serde_json::{Value, json};
 
 use super::{
+    EVENT_MAX,
     event::{EventEncoder, ProcessMembers},
     row::{Context, row},
 };
 use crate::{
     clock::Clock,
     names::Names,
-    process::lookup::Lookup,
+    process::{Identity, Key, Process, lookup::Lookup},
     table::{
         Change, Connection,
         flows::{Flows, Limits},
@@ -48,11 +51,13 @@ fn flows() -> Flows {
     Flows::new(Limits { flows: 100, idle_ns: 60, idle_both_ns: 180, counts: true }, 0)
 }
 
+fn sensor() -> Sensor {
+    Sensor { id: "id".into(), host: "host".into(), site: None, source: "netconn".into(), boot: BOOT.repeat(2) }
+}
+
 fn event((change, connection, at): &(Change, Connection, u64)) -> Value {
-    let source =
-        Sensor { id: "id".into(), host: "host".into(), site: None, source: "netconn".into(), boot: BOOT.repeat(2) };
     let mut out = BytesMut::new();
-    let mut encoder = EventEncoder::new(&source, 1);
+    let mut encoder = EventEncoder::new(&sensor(), 1);
     encoder.connection(
         &mut out,
         &Clock::new(),
@@ -141,6 +146,53 @@ fn a_udp_flow_is_told_as_a_connection_is() {
     // The end that is asked is the destination.
     let incoming = self::told(key(IPPROTO_UDP, 53), Flow { is_outgoing: 0, ..flow(54585) });
     assert_eq!(members(&event(&incoming[0]), "src.ip."), json!({"address": "8.8.8.8"}));
+}
+
+/// A process with this command line, started by another with the same one.
+fn process(command_line: &str) -> Rc<Process> {
+    let identity = |tgid| {
+        let (name, path) = ("x".into(), Some("/usr/bin/x".into()));
+        Rc::new(Identity { key: Key { tgid, ticks: 1 }, name, path, command_line: Some(command_line.into()) })
+    };
+    Rc::new(Process { identity: identity(7), parent: Some(identity(6)) })
+}
+
+#[test]
+fn what_a_process_chooses_cannot_make_events_and_rows_large() {
+    let line = |change: Change, connection: &Connection| {
+        let mut out = BytesMut::new();
+        let mut encoder = EventEncoder::new(&sensor(), 1);
+        let mut processes = ProcessMembers::default();
+        encoder.connection(&mut out, &Clock::new(), &mut directory(), &mut processes, (change, connection, START));
+        out
+    };
+    let (change, mut connection, _) = told(key(IPPROTO_UDP, 53), flow(54585)).remove(0);
+    // What the kernel's programs read at most: each character takes six bytes in JSON.
+    let fat = "\u{1b}".repeat(4095);
+    connection.process = Some(process(&fat));
+    let event = line(change, &connection);
+    assert!(event.len() <= EVENT_MAX, "{}", event.len());
+    let event: Value = serde_json::from_slice(&event).unwrap();
+    for name in ["src.process.cmdline", "src.process.parent.cmdline"] {
+        let (beginning, cut) = event[name].as_str().unwrap().split_at_checked(500).unwrap();
+        assert!(fat.starts_with(beginning) && cut.ends_with('…'), "{name}");
+    }
+    assert_eq!(
+        (&event["src.process.parent.image.path"], &event["endpoint.os"]),
+        (&json!("/usr/bin/x"), &json!("linux"))
+    );
+    let row = shown(&connection, None);
+    assert!(
+        row.command_line.as_deref().unwrap().ends_with('…') && serde_json::to_string(&fat).unwrap().len() > EVENT_MAX
+    );
+
+    let ordinary = format!("{}…", "--option=\"é\" ".repeat(295));
+    assert!(ordinary.len() > 4096);
+    connection.process = Some(process(&ordinary));
+    let event: Value = serde_json::from_slice(&line(change, &connection)).unwrap();
+    assert_eq!(event["src.process.cmdline"], json!(ordinary), "an ordinary one is whole");
+    assert_eq!(event["src.process.parent.cmdline"], json!(ordinary));
+    assert_eq!(shown(&connection, None).command_line.as_deref(), Some(&*ordinary));
 }
 
 #[test]

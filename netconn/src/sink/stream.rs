@@ -112,7 +112,7 @@ mod tests {
     use tokio::sync::mpsc::channel;
 
     use super::*;
-    use crate::sink::EventOrigin;
+    use crate::{process::Key, sink::EventOrigin};
 
     const LIMIT: usize = WAITING_BYTES_MAX as usize;
 
@@ -167,7 +167,8 @@ mod tests {
         assert!(stream.flush(1));
         let line = [b'x'; 1000];
         let of = |user| {
-            let origin = Some(EventOrigin { process: None, user: Some(user), remote: None });
+            let process = Some(Key { tgid: user + 1, ticks: 0 });
+            let origin = Some(EventOrigin { process, user: Some(user), remote: None });
             EventNote { origin, ..EventNote::of_daemon(line.len()) }
         };
         (0..1000).for_each(|_| stream.push(&line, &of(1000), 2));
