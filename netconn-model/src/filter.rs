@@ -1,6 +1,9 @@
 //! The filter over connections, rows and events: its parameters are the same in requests to the socket and as options.
+//!
+//! A stream asks its filter at each event, so the values are kept in the form in which many are compared as fast as one: ranges in
+//! their order, and ordered sets of words.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr, ops::Bound};
 
 use ipnet::IpNet;
 use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, tcp_state};
@@ -8,8 +11,18 @@ use thiserror::Error;
 
 use crate::{
     fact::{Direction, End},
+    ranges::{Networks, Ranges},
     state::{States, UNCONNECTED},
 };
+
+/// Most values of a filter, in all its parameters together.
+pub const FILTER_VALUES_MAX: usize = 1024;
+/// Most bytes of a filter as it stands in a URI: of its names, and of its values with their escapes. The `http` crate refuses
+/// URIs of 65,535 bytes and more, without a word about the reason; what fits here fits there with the other parameters.
+pub const FILTER_BYTES_MAX: usize = 60_000;
+
+/// Bits before the IPv4 address in an IPv4-mapped one (RFC 4291, 2.5.5.2).
+const MAPPED_BITS: u8 = 96;
 
 /// A parameter of the filter: of requests to the socket, and, where it has a value name, an option of the command line.
 #[derive(Clone, Copy, Debug)]
@@ -62,24 +75,58 @@ pub struct FilterError {
     pub message: String,
 }
 
-/// Selects connections. An empty list or `None` selects all; values of a list are alternatives, and all parameters must hold.
+/// Selects connections. An empty set or `None` selects all; values of a set are alternatives, and all parameters must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     states: Option<States>,
-    listening: Vec<bool>,
+    listening: BTreeSet<bool>,
     /// By their numbers in the IP header.
-    protocols: Vec<u8>,
-    families: Vec<u8>,
+    protocols: BTreeSet<u8>,
+    families: BTreeSet<u8>,
+    /// One at most of each, so a list.
     directions: Vec<Direction>,
-    pids: Vec<u32>,
-    processes: Vec<String>,
-    ports: Vec<(u16, u16)>,
-    locals: Vec<IpNet>,
-    remotes: Vec<IpNet>,
-    users: Vec<String>,
-    containers: Vec<String>,
-    units: Vec<String>,
-    namespaces: Vec<u32>,
+    pids: Ranges<u32>,
+    processes: BTreeSet<String>,
+    ports: Ranges<u16>,
+    locals: Networks,
+    remotes: Networks,
+    /// Names, or numbers as they were given.
+    users: BTreeSet<String>,
+    /// The numbers among `users`.
+    uids: Ranges<u32>,
+    /// Beginnings of container ids, none of which is the beginning of another.
+    containers: BTreeSet<String>,
+    units: BTreeSet<String>,
+    namespaces: Ranges<u32>,
+}
+
+/// Counts the values and the bytes of a filter while it is read.
+#[derive(Default)]
+struct FilterSize {
+    values: usize,
+    bytes: usize,
+}
+
+impl FilterSize {
+    /// Adds a parameter.
+    fn add(&mut self, name: &str, values: &str) -> Result<(), FilterError> {
+        self.values += values.split(',').count();
+        // A `=` and a `&` stand beside the two.
+        let escaped = form_urlencoded::byte_serialize(values.as_bytes()).map(str::len).sum::<usize>();
+        self.bytes += name.len() + escaped + 2;
+        let limit = if self.values > FILTER_VALUES_MAX {
+            format!("{FILTER_VALUES_MAX} values")
+        } else if self.bytes > FILTER_BYTES_MAX {
+            format!("{FILTER_BYTES_MAX} bytes as it stands in a URI")
+        } else {
+            return Ok(());
+        };
+        let message = format!(
+            "with this parameter the filter has more than {limit}; use fewer and larger networks or ranges, or take all \
+             and select afterwards"
+        );
+        Err(FilterError { parameter: name.to_owned(), message })
+    }
 }
 
 /// The facts of a connection that a filter compares.
@@ -120,18 +167,34 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// The first parameter that is unknown or has a value that cannot be read.
+    /// The first parameter that is unknown, has a value that cannot be read, or makes the filter larger than
+    /// [`FILTER_VALUES_MAX`] or [`FILTER_BYTES_MAX`] allows.
     pub fn parse<N: AsRef<str>, V: AsRef<str>>(
         parameters: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, FilterError> {
-        let mut filter = Self::default();
-        for (name, value) in parameters {
-            filter.add(name.as_ref(), value.as_ref())?;
+        Self::parse_beside(&[], parameters)
+    }
+
+    /// Reads parameters as [`parse`](Self::parse) does. The caller has taken out parameters of its own, whose names are `others`:
+    /// the error about an unknown name lists them too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`](Self::parse).
+    pub fn parse_beside<N: AsRef<str>, V: AsRef<str>>(
+        others: &[&str],
+        parameters: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, FilterError> {
+        let (mut filter, mut size) = (Self::default(), FilterSize::default());
+        for (name, values) in parameters {
+            // First the size: what is too large is not worth reading.
+            size.add(name.as_ref(), values.as_ref())?;
+            filter.add(name.as_ref(), values.as_ref(), others)?;
         }
         Ok(filter)
     }
 
-    fn add(&mut self, name: &str, values: &str) -> Result<(), FilterError> {
+    fn add(&mut self, name: &str, values: &str, others: &[&str]) -> Result<(), FilterError> {
         for value in values.split(',').map(str::trim) {
             // Made for each value, so that the message names the one that is wrong.
             let wrong = |expected: &str| FilterError {
@@ -152,48 +215,64 @@ impl Filter {
                     })?;
                     self.states = Some(self.states.unwrap_or(States::NONE) | states);
                 }
-                "listening" => self.listening.push(value.parse().map_err(|_| wrong("true or false"))?),
+                "listening" => _ = self.listening.insert(value.parse().map_err(|_| wrong("true or false"))?),
                 "protocol" => match value.to_ascii_lowercase().as_str() {
-                    "tcp" => self.protocols.push(IPPROTO_TCP),
-                    "udp" => self.protocols.push(IPPROTO_UDP),
+                    "tcp" => _ = self.protocols.insert(IPPROTO_TCP),
+                    "udp" => _ = self.protocols.insert(IPPROTO_UDP),
                     // One name for both versions, as in `event.network.protocol`.
                     "icmp" => self.protocols.extend([IPPROTO_ICMP, IPPROTO_ICMPV6]),
                     number => {
                         let number = number.parse().map_err(|_| wrong("tcp, udp, icmp or the number of a protocol"))?;
-                        self.protocols.push(number);
+                        self.protocols.insert(number);
                     }
                 },
                 "family" => match value {
-                    "4" => self.families.push(4),
-                    "6" => self.families.push(6),
+                    "4" => _ = self.families.insert(4),
+                    "6" => _ = self.families.insert(6),
                     _ => return Err(wrong("4 or 6")),
                 },
                 "direction" => {
-                    self.directions.push(match value.to_ascii_lowercase().as_str() {
+                    let direction = match value.to_ascii_lowercase().as_str() {
                         "incoming" | "in" => Direction::Incoming,
                         "outgoing" | "out" => Direction::Outgoing,
                         _ => return Err(wrong("incoming or outgoing")),
-                    });
+                    };
+                    if !self.directions.contains(&direction) {
+                        self.directions.push(direction);
+                    }
                 }
-                "pid" => self.pids.push(value.parse().map_err(|_| wrong("a process id"))?),
-                "process" => self.processes.push(value.to_owned()),
-                "port" => self.ports.push(port_range(value).ok_or_else(|| wrong("a port or range like 8000-8100"))?),
-                "local" => self.locals.push(network(value).ok_or_else(|| wrong("an IP address or network"))?),
-                "remote" => self.remotes.push(network(value).ok_or_else(|| wrong("an IP address or network"))?),
-                "user" => self.users.push(value.to_owned()),
+                "pid" => {
+                    let pid = value.parse().map_err(|_| wrong("a process id"))?;
+                    self.pids.insert(pid, pid);
+                }
+                "process" => _ = self.processes.insert(value.to_owned()),
+                "port" => {
+                    let (low, high) = port_range(value).ok_or_else(|| wrong("a port or range like 8000-8100"))?;
+                    self.ports.insert(low, high);
+                }
+                "local" => self.locals.insert(network(value).ok_or_else(|| wrong("an IP address or network"))?),
+                "remote" => self.remotes.insert(network(value).ok_or_else(|| wrong("an IP address or network"))?),
+                "user" => {
+                    if let Ok(uid) = value.parse() {
+                        self.uids.insert(uid, uid);
+                    }
+                    self.users.insert(value.to_owned());
+                }
                 "container" => {
                     if !value.chars().all(|character| character.is_ascii_hexdigit()) {
                         return Err(wrong("a container id or the beginning of one (hex digits)"));
                     }
                     // Container ids are in lower case in events.
-                    self.containers.push(value.to_ascii_lowercase());
+                    self.add_container(value.to_ascii_lowercase());
                 }
-                "unit" => self.units.push(value.to_owned()),
+                "unit" => _ = self.units.insert(value.to_owned()),
                 "namespace" => {
-                    self.namespaces.push(value.parse().map_err(|_| wrong("the inode number of a network namespace"))?);
+                    let inode = value.parse().map_err(|_| wrong("the inode number of a network namespace"))?;
+                    self.namespaces.insert(inode, inode);
                 }
                 _ => {
-                    let names: Vec<&str> = FILTER_PARAMETERS.iter().map(|parameter| parameter.name).collect();
+                    let own = FILTER_PARAMETERS.iter().map(|parameter| parameter.name);
+                    let names: Vec<&str> = own.chain(others.iter().copied()).collect();
                     let message = format!("no such parameter; there are {}", names.join(", "));
                     return Err(FilterError { parameter: name.to_owned(), message });
                 }
@@ -202,24 +281,38 @@ impl Filter {
         Ok(())
     }
 
+    /// Adds the beginning of a container id, unless a shorter one says the same.
+    fn add_container(&mut self, beginning: String) {
+        if !self.has_container(&beginning) {
+            self.containers.retain(|longer| !longer.starts_with(&beginning));
+            self.containers.insert(beginning);
+        }
+    }
+
+    /// Returns whether one of `containers` is the beginning of the id.
+    fn has_container(&self, id: &str) -> bool {
+        // Whatever stands between a beginning of the id and the id itself has that beginning too, and none of the set has. So
+        // the last one before the id is the only one that can be its beginning.
+        let before = (Bound::Unbounded, Bound::Included(id));
+        self.containers.range::<str, _>(before).next_back().is_some_and(|beginning| id.starts_with(beginning.as_str()))
+    }
+
     /// Returns whether the filter can select connections that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
     pub fn wants_minisocks(&self) -> bool {
         // The kernel turns FIN_WAIT2 into a minisock too when its process has gone, hence both states.
-        self.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2])
-            && any(&self.listening, |listening| !listening)
-            && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
+        self.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2]) && self.wants_counters()
     }
 
     /// Returns whether the filter can select TCP connections, which have byte counters.
     pub fn wants_counters(&self) -> bool {
-        any(&self.listening, |listening| !listening) && any(&self.protocols, |protocol| *protocol == IPPROTO_TCP)
+        is_any(&self.listening, &false) && is_any(&self.protocols, &IPPROTO_TCP)
     }
 
     /// Returns whether the filter can select flows or datagram sockets.
     pub fn wants_datagrams(&self) -> bool {
         // Datagram sockets have no other states.
         self.wants_state(&[tcp_state::ESTABLISHED, UNCONNECTED])
-            && any(&self.protocols, |protocol| *protocol != IPPROTO_TCP)
+            && (self.protocols.is_empty() || self.protocols.iter().any(|protocol| *protocol != IPPROTO_TCP))
     }
 
     fn wants_state(&self, any: &[u8]) -> bool {
@@ -233,49 +326,54 @@ impl Filter {
 
     /// Returns whether the filter can select connections of the network namespace with this inode.
     pub fn wants_namespace(&self, inode: u64) -> bool {
-        any(&self.namespaces, |namespace| u64::from(*namespace) == inode)
+        self.namespaces.is_empty() || u32::try_from(inode).is_ok_and(|inode| self.namespaces.contains(inode))
     }
 
     /// Returns whether the filter selects a connection.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         // Events have no state: the parameter cannot exclude them.
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
-            && any(&self.listening, |listening| *listening == subject.listening)
-            && any(&self.protocols, |protocol| *protocol == subject.protocol)
+            && is_any(&self.listening, &subject.listening)
+            && is_any(&self.protocols, &subject.protocol)
             // Both ends have the same family; listeners have only this one.
-            && any(&self.families, |family| (*family == 4) == subject.local.address.is_ipv4())
-            && any(&self.directions, |direction| subject.direction == Some(*direction))
-            && any(&self.pids, |pid| subject.pid == Some(*pid))
-            && any(&self.processes, |wanted| is_process(wanted, subject))
-            && any(&self.ports, |(low, high)| {
-                let within = |end: End| (*low..=*high).contains(&end.port);
-                within(subject.local) || subject.remote.is_some_and(within)
-            })
-            && any(&self.locals, |network| network.contains(&subject.local.address))
-            && any(&self.remotes, |network| subject.remote.is_some_and(|end| network.contains(&end.address)))
-            && any(&self.users, |wanted| {
-                subject.user == Some(wanted) || subject.uid.is_some_and(|uid| wanted.parse() == Ok(uid))
-            })
+            && is_any(&self.families, if subject.local.address.is_ipv4() { &4 } else { &6 })
+            && (self.directions.is_empty() || subject.direction.is_some_and(|direction| self.directions.contains(&direction)))
+            // Numbers before words, which are dearer to compare.
+            && (self.pids.is_empty() || subject.pid.is_some_and(|pid| self.pids.contains(pid)))
+            && (self.namespaces.is_empty() || subject.namespace.is_some_and(|inode| self.namespaces.contains(inode)))
+            && (self.ports.is_empty()
+                || self.ports.contains(subject.local.port)
+                || subject.remote.is_some_and(|end| self.ports.contains(end.port)))
+            && (self.locals.is_empty() || self.locals.contains(subject.local.address))
+            && (self.remotes.is_empty() || subject.remote.is_some_and(|end| self.remotes.contains(end.address)))
+            && (self.processes.is_empty() || self.has_process(subject))
+            && (self.users.is_empty()
+                || subject.user.is_some_and(|user| self.users.contains(user))
+                || subject.uid.is_some_and(|uid| self.uids.contains(uid)))
             // The twelve characters that container tools show are enough.
-            && any(&self.containers, |wanted| subject.container.is_some_and(|id| id.starts_with(wanted)))
-            && any(&self.units, |wanted| {
-                subject.unit.is_some_and(|unit| unit == wanted || unit.strip_suffix(".service") == Some(wanted))
-            })
-            && any(&self.namespaces, |namespace| subject.namespace == Some(*namespace))
+            && (self.containers.is_empty() || subject.container.is_some_and(|id| self.has_container(id)))
+            && (self.units.is_empty() || subject.unit.is_some_and(|unit| self.has_unit(unit)))
+    }
+
+    /// Returns whether one of `processes` is the name of the process, the name of its executable's file, or its whole path.
+    fn has_process(&self, subject: &Subject<'_>) -> bool {
+        let executable = subject.executable.unwrap_or_default();
+        let file = executable.rsplit('/').next().unwrap_or_default();
+        // An empty file name or path is in no set, because no value is empty.
+        subject.process.is_some_and(|name| self.processes.contains(name))
+            || self.processes.contains(file)
+            || self.processes.contains(executable)
+    }
+
+    /// Returns whether one of `units` is the unit, with or without its suffix if it is a service.
+    fn has_unit(&self, unit: &str) -> bool {
+        self.units.contains(unit) || unit.strip_suffix(".service").is_some_and(|name| self.units.contains(name))
     }
 }
 
-fn any<T>(wanted: &[T], matches: impl FnMut(&T) -> bool) -> bool {
+fn is_any<T: Ord>(wanted: &BTreeSet<T>, value: &T) -> bool {
     // A parameter that is not given holds for all.
-    wanted.is_empty() || wanted.iter().any(matches)
-}
-
-/// Returns whether `wanted` is the name of the process, the name of its executable's file, or its whole path.
-fn is_process(wanted: &str, subject: &Subject<'_>) -> bool {
-    let executable = subject.executable.unwrap_or_default();
-    // `rsplit` of an empty path gives an empty name, which must match nothing.
-    let file = executable.rsplit('/').next().unwrap_or_default();
-    subject.process == Some(wanted) || (!file.is_empty() && wanted == file) || wanted == executable
+    wanted.is_empty() || wanted.contains(value)
 }
 
 fn port_range(text: &str) -> Option<(u16, u16)> {
@@ -285,7 +383,15 @@ fn port_range(text: &str) -> Option<(u16, u16)> {
 }
 
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    // `ss` prints such addresses; events and rows have them as IPv4.
+    match network {
+        IpNet::V6(mapped) if mapped.prefix_len() >= MAPPED_BITS => {
+            let Some(address) = mapped.addr().to_ipv4_mapped() else { return Some(network) };
+            IpNet::new(address.into(), mapped.prefix_len() - MAPPED_BITS).ok()
+        }
+        IpNet::V4(_) | IpNet::V6(_) => Some(network),
+    }
 }
 
 #[cfg(test)]
@@ -335,9 +441,16 @@ mod tests {
             "port=39000-41000",
             "local=192.0.2.0/24",
             "remote=203.0.113.9",
+            "remote=2001:db8::/32,203.0.113.0/24,192.0.2.0/24",
+            "remote=::ffff:203.0.113.9",
+            "local=::ffff:192.0.2.0/120",
             "user=alice",
             "user=1000",
+            "user=bob,1000,carol",
             "container=ABC",
+            "container=b,abc,abcdef,abcd,c",
+            "container=abcdef,abc,abcdee",
+            "port=1-10,400-500,450,9-100",
             "unit=web",
             "unit=web.service",
             "namespace=42",
@@ -358,8 +471,12 @@ mod tests {
             "port=80",
             "local=203.0.113.9",
             "remote=192.0.2.0/24",
+            "remote=203.0.113.8,203.0.113.10,::/0",
+            "remote=::ffff:192.0.2.0/120",
             "user=bob",
+            "user=1001,999,100",
             "container=b",
+            "container=abcdef0,abce,abcde0",
             "unit=we",
             "namespace=43",
         ];
@@ -395,6 +512,55 @@ mod tests {
         let error = filter("prot=tcp").unwrap_err();
         assert_eq!(error.parameter, "prot");
         assert!(error.message.starts_with("no such parameter; there are protocol,"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_filter_that_is_too_large_is_refused() {
+        let ports = |count: usize| Filter::parse([("port", vec!["80"; count].join(","))]);
+        assert!(ports(FILTER_VALUES_MAX).is_ok());
+        let error = ports(FILTER_VALUES_MAX + 1).unwrap_err().to_string();
+        assert!(
+            error.starts_with("port: with this parameter the filter has more than 1024 values; use fewer"),
+            "{error}"
+        );
+        // In all parameters together, and the one that is too much is named.
+        let half = vec!["1"; FILTER_VALUES_MAX / 2 + 1].join(",");
+        assert_eq!(Filter::parse([("pid", &half), ("port", &half)]).unwrap_err().parameter, "port");
+        // Escaped, each of these has six bytes.
+        let long = "é".repeat(FILTER_BYTES_MAX / 6);
+        let error = Filter::parse([("process", &long)]).unwrap_err().to_string();
+        assert!(error.starts_with("process: with this parameter the filter has more than 60000 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_thousand_networks_of_either_version_fit() {
+        for network in [
+            |number: u32| format!("203.0.{}.{}/25", number >> 8, number & 0xff),
+            |number: u32| format!("2001:db8:ffff:{number:x}::/64"),
+        ] {
+            let parameters: Vec<_> = (0..1000).map(|number| ("remote", network(number))).collect();
+            assert_eq!(Filter::parse(parameters).err(), None);
+        }
+    }
+
+    #[test]
+    fn many_values_cost_hardly_more_than_one() {
+        let times = |count: u32| {
+            let networks: Vec<_> =
+                (0..count).map(|number| format!("10.{}.{}.0/25", number >> 8, number & 0xff)).collect();
+            let filter = Filter::parse([("remote", networks.join(","))]).unwrap();
+            let subject = subject();
+            let once = || {
+                let since = std::time::Instant::now();
+                (0..1000).for_each(|_| assert!(!std::hint::black_box(&filter).matches(std::hint::black_box(&subject))));
+                since.elapsed()
+            };
+            // The least of several: a run may be interrupted.
+            (0..20).map(|_| once()).min().unwrap()
+        };
+        let (one, thousand) = (times(1), times(1000));
+        // One after another they took hundreds of times as long.
+        assert!(thousand < one * 20, "{one:?} for 1,000 events and one network, {thousand:?} for 1,000 networks");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod community_id;
 pub mod field;
 pub mod event;
 pub mod format;
+mod ranges;
 pub mod filter;
 pub mod row;
 pub mod packet_socket;
