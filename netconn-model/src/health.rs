@@ -43,6 +43,12 @@ pub struct Health {
     pub processes: usize,
     /// Number of clients that receive events.
     pub clients: usize,
+    /// Number of clients that are connected for something else: the request for this answer is one.
+    #[serde(default)]
+    pub requests: usize,
+    /// Number of clients and requests that were refused, because as many as the daemon serves were there.
+    #[serde(default)]
+    pub refused: u64,
     /// Counts of kernel records.
     pub records: RecordCounts,
     /// Number of events made.

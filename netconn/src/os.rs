@@ -1,7 +1,8 @@
-//! Two requests to the operating system: take back freed memory, run a thread before others.
+//! Requests to the operating system: take back freed memory, run a thread before others, allow more open files.
 
 use std::io;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::debug;
 
 /// Nice value of threads that must not fall behind (`setpriority(2)`: -20 to 19). It has 28 times the weight of an ordinary
@@ -23,5 +24,15 @@ pub fn raise_thread_priority() {
     // SAFETY: a system call without pointers; 0 is the calling thread.
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
         debug!("cannot raise the priority of a thread: {}", io::Error::last_os_error());
+    }
+}
+
+/// Allows this process `files` open files, or as many as the system allows it. The usual limit of 1,024 is that of programs that call
+/// `select(2)`, which cannot take more.
+pub fn raise_file_limit(files: u64) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft.max(files.min(hard)), hard));
+    if let Err(error) = raised {
+        debug!("cannot raise the limit of open files: {error}");
     }
 }

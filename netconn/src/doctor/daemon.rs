@@ -69,6 +69,13 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         );
         Check::new(Mark::Bad, "events", finding)
     });
+    if health.refused != 0 {
+        let finding = format!(
+            "{} clients listen to events; {} times one was refused for want of a place: `ss -xp` shows who has the others",
+            health.clients, health.refused
+        );
+        checks.push(Check::new(Mark::Fair, "clients", finding));
+    }
     // What became of the events that were made.
     for output in &health.outputs {
         let (mark, fate) = fate(output);

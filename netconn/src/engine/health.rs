@@ -33,6 +33,9 @@ impl Engine {
             processes: state.processes.len(),
             // `Publisher::report` fills in what it counts: clients, events, outputs and the history.
             clients: 0,
+            // The server fills these in: the engine does not know who is connected.
+            requests: 0,
+            refused: 0,
             records: RecordCounts {
                 received: state.records,
                 unknown: state.unknown_records,

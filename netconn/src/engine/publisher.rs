@@ -1,6 +1,6 @@
 //! Events on their way out: encoded once, gathered in a batch, handed to the outputs and to the clients that listen.
 
-use std::{thread, time::Instant};
+use std::{sync::Arc, thread, time::Instant};
 
 use bytes::BytesMut;
 use netconn_model::{fact::LossStage, health::Health};
@@ -26,7 +26,7 @@ pub(super) struct Publisher {
     /// What was written of processes lately.
     processes: ProcessMembers,
     outputs: Vec<Output>,
-    /// Clients of the socket that listen to events.
+    /// Clients of the socket that listen to events. Those with equal filters are neighbours and share one.
     streams: Vec<Stream>,
     /// Encoded events for the outputs.
     batch: BytesMut,
@@ -72,8 +72,10 @@ impl Publisher {
             let line = batch.get(start..).unwrap_or_default();
             // Names of account and cgroup are looked up once, not for each stream.
             with_subject(connection, names, time_ns, |subject| {
-                for stream in streams.iter_mut().filter(|stream| stream.filter.matches(subject)) {
-                    stream.push(line, &note, time_ns);
+                for same in streams.chunk_by_mut(|one, other| Arc::ptr_eq(&one.filter, &other.filter)) {
+                    if same.first().is_some_and(|stream| stream.filter.matches(subject)) {
+                        same.iter_mut().for_each(|stream| stream.push(line, &note, time_ns));
+                    }
                 }
             });
         }
@@ -153,8 +155,16 @@ impl Publisher {
     }
 
     /// Adds a client.
-    pub(super) fn add_stream(&mut self, stream: Stream) {
-        self.streams.push(stream);
+    pub(super) fn add_stream(&mut self, mut stream: Stream) {
+        // Most watch everything: one look at the filter is enough for all of them.
+        let same = self.streams.iter().enumerate().find(|(_, other)| other.filter == stream.filter);
+        let index = if let Some((index, other)) = same {
+            stream.filter = Arc::clone(&other.filter);
+            index
+        } else {
+            self.streams.len()
+        };
+        self.streams.insert(index, stream);
     }
 
     pub(super) fn outputs(&self) -> &[Output] {
@@ -217,4 +227,26 @@ impl Publisher {
 pub(super) fn connects(lost: EventCounts) -> LostConnects {
     let EventCounts { outgoing, incoming, .. } = lost;
     LostConnects { outgoing, incoming }
+}
+
+#[cfg(test)]
+mod tests {
+    use netconn_model::{event::Sensor, filter::Filter};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn clients_with_equal_filters_share_one() {
+        let sensor =
+            Sensor { id: "s".into(), host: "h".into(), site: None, source: "netconn".into(), boot: "0".repeat(32) };
+        let mut publisher = Publisher::new(EventEncoder::new(&sensor, 1), Vec::new());
+        // Equal as sets, however they were written.
+        for text in ["443,80", "53", "80-80,443", "53", "443", "80,443,443"] {
+            let filter = Filter::parse([("port", text)]).unwrap();
+            publisher.add_stream(Stream::new(Arc::new(filter), mpsc::channel(1).0));
+        }
+        let groups = publisher.streams.chunk_by(|one, other| Arc::ptr_eq(&one.filter, &other.filter));
+        assert_eq!(groups.map(<[Stream]>::len).collect::<Vec<_>>(), [3, 2, 1]);
+    }
 }

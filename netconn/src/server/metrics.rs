@@ -45,6 +45,9 @@ pub(super) fn text(health: &Health) -> String {
     gauge(&mut out, "bound_sockets", help, &one(health.flows.bound as u64));
     gauge(&mut out, "processes", "Processes known.", &one(health.processes as u64));
     gauge(&mut out, "clients", "Clients that listen to events.", &one(health.clients as u64));
+    gauge(&mut out, "requests", "Clients that are connected for something else.", &one(health.requests as u64));
+    let help = "Clients and requests refused, because as many as the daemon serves were there.";
+    counter(&mut out, "refused", help, &one(health.refused));
     let hooks: Vec<Sample<'_>> = health
         .hooks
         .iter()

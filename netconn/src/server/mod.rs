@@ -1,16 +1,18 @@
 //! The daemon's local socket: HTTP/1.1 over a Unix socket, for reading only.
 //!
-//! No client can hold up the daemon: the number of clients is limited, a request has to arrive in time, an answer has to be
-//! taken in time, and at most a few parts of an answer are in memory.
+//! No client can hold up the daemon: the number of clients is limited, for each user too; a request has to arrive in time, an
+//! answer has to be taken in time, and at most a few parts of an answer are in memory.
 
 mod bind;
+mod places;
 mod request_error;
 mod metrics;
 mod snapshot;
 mod routes;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, io, sync::Arc, time::Duration};
 
+use axum::{Extension, Router, http::header::CONNECTION};
 pub use bind::{BindError, Socket};
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -19,7 +21,7 @@ use hyper_util::{
 };
 use tokio::{
     net::UnixStream,
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{Semaphore, oneshot},
     time::timeout,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -27,11 +29,17 @@ use tracing::{debug, warn};
 
 use crate::{
     engine::{EngineCommand, Handle},
-    server::request_error::RequestError,
+    os,
+    server::{
+        places::{AllPlaces, OPEN_FILES, Peer},
+        request_error::RequestError,
+    },
 };
 
-/// Most clients at one time; more wait to be accepted.
-const CLIENTS_MAX: usize = 128;
+/// Clients without a place that are told so at the same time; further ones are hung up without a word.
+const REFUSALS_MAX: usize = 64;
+/// Longest time in which a client without a place can hear of it.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time that a client may take to send a request, or be silent between two.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time that a client may read nothing of its answer.
@@ -40,24 +48,42 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed `accept`: most often the process has no free descriptor, and has one when a client goes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest head of a request, in bytes; longer ones are refused.
-const HEAD_BYTES: usize = 16 << 10;
+/// Longest head of a request, in bytes: the longest URI that the `http` crate reads, and headers. Longer ones are refused.
+const HEAD_BYTES: usize = 80 << 10;
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 
 /// Serves the socket for as long as the future is polled.
 pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
+    os::raise_file_limit(OPEN_FILES);
     let router = routes::router(engine);
-    let clients = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let places = Arc::new(AllPlaces::new());
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
-        match accept(socket, &clients).await {
-            Ok((stream, permit)) => {
-                let router = router.clone();
+        // Everybody is accepted: whose place it would be is known only then, and who waits in the backlog holds up those behind.
+        let admitted = async {
+            let (stream, _) = socket.listener().accept().await?;
+            let admitted = Peer::admit(&stream, &places)?;
+            Ok::<_, io::Error>((stream, admitted))
+        };
+        match admitted.await {
+            Ok((stream, Ok((peer, place)))) => {
+                let router = router.clone().layer(Extension(peer));
                 tokio::spawn(async move {
-                    // The permit is held until the client has gone, so that idle clients count as well.
+                    // The place is held until the client has gone, so that idle clients count as well.
                     serve_client(stream, router).await;
-                    drop(permit);
+                    drop(place);
+                });
+            }
+            Ok((stream, Err(no_place))) => {
+                let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() else { continue };
+                // Its request is read first: many clients take an answer that comes before it for a broken connection.
+                let refusal = RequestError::from(no_place);
+                let router = Router::new().fallback(move || ready(([(CONNECTION, "close")], refusal.clone())));
+                tokio::spawn(async move {
+                    let _ = timeout(REFUSAL_TIMEOUT, serve_client(stream, router)).await;
+                    drop(turn);
                 });
             }
             Err(error) => {
@@ -68,15 +94,7 @@ pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
     }
 }
 
-async fn accept(socket: &Socket, clients: &Arc<Semaphore>) -> io::Result<(UnixStream, OwnedSemaphorePermit)> {
-    // Before `accept`: clients beyond the limit wait in the backlog of the kernel and take no descriptor. The semaphore
-    // is never closed, so this does not fail.
-    let permit = Arc::clone(clients).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = socket.listener().accept().await?;
-    Ok((stream, permit))
-}
-
-async fn serve_client(stream: UnixStream, router: axum::Router) {
+async fn serve_client(stream: UnixStream, router: Router) {
     let mut stream = TimeoutStream::new(stream);
     // Only for writing: a client that follows events sends nothing for days.
     stream.set_write_timeout(Some(WRITE_TIMEOUT));

@@ -8,8 +8,10 @@ use axum::{
 use netconn_model::filter::FilterError;
 use serde_json::json;
 
+use crate::server::places::NoPlace;
+
 /// An error as clients receive it: `{"error":{"code":"…","message":"…"}}`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct RequestError {
     status: StatusCode,
     code: &'static str,
@@ -24,17 +26,14 @@ impl RequestError {
 
     /// The request's path does not exist; `paths` do.
     pub(super) fn no_such_path(path: &str, paths: &[&str]) -> Self {
-        let message = match paths {
-            [before @ .., last] => format!("no such path: {path}; there are {} and {last}", before.join(", ")),
-            [] => format!("no such path: {path}"),
-        };
+        let message = format!("no such path: {path}; there are {}", listed(paths));
         // Programs see one code for all wrong requests; only the status differs.
         Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(message) }
     }
 
-    /// The request's method is not GET.
-    pub(super) fn wrong_method() -> Self {
-        let message = "this socket can only be read: use GET";
+    /// The request's method is not GET, which all `paths` take.
+    pub(super) fn wrong_method(paths: &[&str]) -> Self {
+        let message = format!("this socket can only be read: use GET with {}", listed(paths));
         Self { status: StatusCode::METHOD_NOT_ALLOWED, ..Self::bad_request(message) }
     }
 
@@ -51,6 +50,14 @@ impl RequestError {
     }
 }
 
+/// Joins the paths as in a sentence.
+fn listed(paths: &[&str]) -> String {
+    match paths {
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
+        [] => String::new(),
+    }
+}
+
 impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         let Self { status, code, message } = self;
@@ -62,6 +69,12 @@ impl IntoResponse for RequestError {
 impl From<FilterError> for RequestError {
     fn from(error: FilterError) -> Self {
         Self::bad_request(error.to_string())
+    }
+}
+
+impl From<NoPlace> for RequestError {
+    fn from(error: NoPlace) -> Self {
+        Self { message: error.to_string(), ..Self::command_failed() }
     }
 }
 

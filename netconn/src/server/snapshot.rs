@@ -51,7 +51,7 @@ impl SnapshotQuery {
                 _ => filter.push((name, value)),
             }
         }
-        Ok(Self { filter: Filter::parse(filter)?, is_array, closed_ns })
+        Ok(Self { filter: Filter::parse_beside(&["format", "closed"], filter)?, is_array, closed_ns })
     }
 }
 
