@@ -37,6 +37,7 @@ use self::{
     pending::Pending,
     slots::Slots,
 };
+use crate::shrink::shrink_if_sparse;
 
 /// How long the event of an accepted connection is held back for the accepting process to be seen; after that the
 /// listener's owner is reported. A process that waits in `accept`, or for the first bytes, is seen within microseconds or
@@ -272,6 +273,7 @@ impl Table {
     fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.connections.remove(slot)?;
         self.by_socket.remove(&connection.socket);
+        shrink_if_sparse(&mut self.by_socket);
         let listens_at = (connection.namespace, connection.local.port);
         if connection.is_listener()
             && let Some(slots) = self.listeners.get_mut(&listens_at)

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{
-    Connection, Effects, announce,
-    slots::{KEPT_CAPACITY, Slots},
-};
+use super::{Connection, Effects, announce, slots::Slots};
+use crate::shrink::KEPT_CAPACITY;
 
 /// Entries that are not announced yet.
 #[derive(Debug, Default)]

@@ -3,9 +3,9 @@
 use hashbrown::HashMap;
 use netconn_common::{FlowKey, Owner};
 
-use crate::table::{
-    Connection,
-    slots::{KEPT_CAPACITY, Slots},
+use crate::{
+    shrink::shrink_if_sparse,
+    table::{Connection, slots::Slots},
 };
 
 /// The kind of an entry.
@@ -147,9 +147,8 @@ impl Entries {
         if socket.slots().next().is_none() {
             self.sockets.remove(&entry.connection.socket);
         }
-        if self.slots.len() == 0 && self.by_key.capacity().max(self.sockets.capacity()) > KEPT_CAPACITY {
-            *self = Self::default(); // Gives memory back.
-        }
+        shrink_if_sparse(&mut self.by_key);
+        shrink_if_sparse(&mut self.sockets);
         Some(entry)
     }
 }
