@@ -1,6 +1,6 @@
 //! What flows of datagrams look like, in events and in rows; and how long these may be.
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use bytemuck::Zeroable as _;
 use bytes::BytesMut;
@@ -23,7 +23,7 @@ use crate::{
     table::{
         Change, Connection,
         flows::{Flows, Limits},
-        past::EndedConnections,
+        past::EndedLately,
         testing::emitted_with,
     },
 };
@@ -151,8 +151,13 @@ fn a_udp_flow_is_told_as_a_connection_is() {
 /// A process with this command line, started by another with the same one.
 fn process(command_line: &str) -> Rc<Process> {
     let identity = |tgid| {
-        let (name, path) = ("x".into(), Some("/usr/bin/x".into()));
-        Rc::new(Identity { key: Key { tgid, ticks: 1 }, name, path, command_line: Some(command_line.into()) })
+        Rc::new(Identity {
+            key: Key { tgid, ticks: 1 },
+            name: "x".into(),
+            path: Some("/usr/bin/x".into()),
+            command_line: Some(command_line.into()),
+            remembered: Cell::default(),
+        })
     };
     Rc::new(Process { identity: identity(7), parent: Some(identity(6)) })
 }
@@ -241,11 +246,11 @@ fn rows_of_flows_are_those_of_connections() {
         (Some(54585), Some("8.8.8.8"), Some(53))
     );
     assert_eq!((row.bytes_sent, row.bytes_received, row.folded), (Some(30), Some(120), None));
-    let mut past = EndedConnections::default();
+    let mut past = EndedLately::default();
     for (change, connection, at) in &told {
         past.note(*change, connection, *at);
     }
-    let (_, ended) = past.from_number(0).next().unwrap();
+    let (_, ended) = past.flows.from_number(0).next().unwrap();
     let row = shown(&ended.connection, Some(ended));
     assert_eq!((row.state.as_deref().unwrap(), row.close_reason.map(CloseReason::name)), ("CLOSED", Some("local")));
     let row = shown(&self::told(key(IPPROTO_ICMP, 0), flow(0))[0].1, None);

@@ -26,7 +26,7 @@ use crate::{
     table::{
         Change, Connection, Effects, Table, failure_of,
         flows::{Flows, Limits},
-        past::EndedConnections,
+        past::EndedLately,
     },
 };
 
@@ -56,27 +56,6 @@ pub(super) struct State {
     pub(super) repairs: u64,
     /// The log says that flows are folded.
     pub(super) has_logged_folding: bool,
-}
-
-/// Connections and flows that have ended lately. They are kept apart, because flows are many and must not push connections
-/// out.
-#[derive(Default)]
-pub(super) struct EndedLately {
-    pub(super) connections: EndedConnections,
-    pub(super) flows: EndedConnections,
-}
-
-impl EndedLately {
-    fn note(&mut self, change: Change, connection: &Connection, time_ns: u64) {
-        let past = if connection.is_flow() { &mut self.flows } else { &mut self.connections };
-        past.note(change, connection, time_ns);
-    }
-
-    /// Forgets what ended long before `now`, nanoseconds since boot.
-    pub(super) fn forget(&mut self, now: u64) {
-        self.connections.forget(now);
-        self.flows.forget(now);
-    }
 }
 
 impl State {

@@ -6,10 +6,12 @@ pub mod lookup;
 pub mod scan;
 pub mod open;
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{cell::Cell, collections::VecDeque, iter, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, exec};
+
+use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
 
 /// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
 /// of a process in `/proc/PID/stat` is given in them.
@@ -18,6 +20,11 @@ pub const TICK_NS: u64 = 10_000_000;
 const AFTERMATH_NS: u64 = 500_000_000;
 /// Time for which an ended process is kept although nothing refers to it: records of its last sockets can still come.
 const KEPT_AFTER_EXIT_NS: u64 = 5_000_000_000;
+
+/// Bytes of a process besides its texts: both structures, five allocations of 16 bytes each, and an entry of the map, of which
+/// half is empty.
+const PROCESS_BYTES: usize =
+    size_of::<Process>() + size_of::<Identity>() + 5 * 16 + 2 * size_of::<(Key, Rc<Process>)>();
 
 /// Identity of a process within a boot: the kernel uses process ids again, but not with the same start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +44,7 @@ impl Key {
 }
 
 /// A process without its parent, so that no chain of ancestors is kept in memory.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Identity {
     /// Process id and start.
     pub key: Key,
@@ -47,6 +54,8 @@ pub struct Identity {
     pub path: Option<Rc<str>>,
     /// Arguments, joined by spaces.
     pub command_line: Option<Rc<str>>,
+    /// Number of ended connections that refer to it, through its process or that of a child.
+    pub(crate) remembered: Cell<u32>,
 }
 
 /// A process from one `exec` (or its start) to the next.
@@ -61,6 +70,46 @@ pub struct Process {
 impl Process {
     fn new(identity: Identity, parent: Option<Rc<Identity>>) -> Rc<Self> {
         Rc::new(Self { identity: Rc::new(identity), parent })
+    }
+
+    /// Notes that an ended connection refers to it, and returns how many bytes that keeps in memory which no other did.
+    pub fn remember(&self) -> usize {
+        self.identities().filter(|identity| identity.remember()).map(|identity| identity.bytes()).sum()
+    }
+
+    /// Notes that an ended connection does not refer to it any more, and returns how many bytes no other one keeps.
+    pub fn forget(&self) -> usize {
+        self.identities().filter(|identity| identity.forget()).map(|identity| identity.bytes()).sum()
+    }
+
+    fn identities(&self) -> impl Iterator<Item = &Rc<Identity>> {
+        iter::once(&self.identity).chain(&self.parent)
+    }
+
+    /// Returns a process that has nothing but a command line.
+    #[cfg(test)]
+    pub(crate) fn with_command_line(tgid: u32, line: &str) -> Rc<Self> {
+        let key = Key { tgid, ticks: 0 };
+        let remembered = Cell::new(0);
+        let command_line = Some(line.into());
+        Self::new(Identity { key, name: "x".into(), path: None, command_line, remembered }, None)
+    }
+}
+
+impl Identity {
+    fn remember(&self) -> bool {
+        self.remembered.replace(self.remembered.get().saturating_add(1)) == 0
+    }
+
+    fn forget(&self) -> bool {
+        self.remembered.replace(self.remembered.get().saturating_sub(1)) == 1
+    }
+
+    /// Returns about how many bytes it takes. Texts that it shares with processes that were forked count for each of them,
+    /// because any may be the last to keep them.
+    fn bytes(&self) -> usize {
+        let text = |text: &Option<Rc<str>>| text.as_ref().map_or(0, |text| text.len());
+        PROCESS_BYTES + self.name.len() + text(&self.path) + text(&self.command_line)
     }
 }
 
@@ -116,6 +165,7 @@ impl Processes {
                 name: process.name.into(),
                 path: process.path.map(Into::into),
                 command_line: process.command_line.map(Into::into),
+                remembered: Cell::new(0),
             };
             // A parent that has ended since is still the one that started it; `/proc` names who has adopted it.
             let parent = known.and_then(|known| known.parent.clone());
@@ -147,6 +197,7 @@ impl Processes {
             name: Rc::clone(&origin.identity.name),
             path: origin.identity.path.clone(),
             command_line: origin.identity.command_line.clone(),
+            remembered: Cell::new(0),
         };
         // Not the origin: with `CLONE_PARENT` the parent is the parent of the process that called `clone`.
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
@@ -161,6 +212,7 @@ impl Processes {
             name: comm(&record.comm).as_ref().into(),
             path: executable(record.flags, path).map(Into::into),
             command_line: command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0).map(Into::into),
+            remembered: Cell::new(0),
         };
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
         self.by_key.insert(key, Process::new(identity, parent));
@@ -189,6 +241,13 @@ impl Processes {
 
     /// Forgets ended processes that nothing refers to.
     pub fn sweep(&mut self, now_ns: u64) {
+        self.forget_ended(now_ns);
+        shrink_if_sparse(&mut self.by_key);
+        shrink_queue_if_sparse(&mut self.ended);
+        shrink_queue_if_sparse(&mut self.lately);
+    }
+
+    fn forget_ended(&mut self, now_ns: u64) {
         // One look at each: those that are put back at the end are not looked at again.
         for _ in 0..self.ended.len() {
             let Some(&(key, ended_ns)) = self.ended.front() else { return };

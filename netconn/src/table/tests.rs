@@ -8,7 +8,7 @@ use netconn_model::fact::Direction;
 use proptest::prelude::*;
 
 use super::{
-    past::EndedConnections,
+    past::EndedLately,
     testing::{Recorder, emit_to, emitted},
     *,
 };
@@ -428,14 +428,14 @@ fn a_minisock_has_the_owner_of_its_connection() {
     begin.state.owner.tgid = 42;
     let rest = [(SYN_SENT, ESTABLISHED), (ESTABLISHED, FIN_WAIT1), (FIN_WAIT1, FIN_WAIT2), (FIN_WAIT2, CLOSE)];
     let rest = (2..).zip(rest).map(|(sequence, (old, new))| record(7, 1, sequence, role::ACTIVE, old, new));
-    let mut past = EndedConnections::default();
+    let mut past = EndedLately::default();
     for record in [vec![begin], rest.collect()].concat() {
         let mut effects = emit_to(|change, connection: &Connection, at| past.note(change, connection, at));
         table.apply(&record, &mut effects);
     }
     assert!(table.is_empty());
     let minisock = record(0, 0, 0, role::UNKNOWN, TIME_WAIT, TIME_WAIT);
-    let shown = past.connection_of(&minisock);
+    let shown = past.connections.connection_of(&minisock);
     assert_eq!((shown.owner.tgid, shown.state, shown.socket), (42, TIME_WAIT, 7));
 }
 

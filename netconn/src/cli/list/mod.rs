@@ -63,8 +63,8 @@ pub(super) struct ListOptions {
     /// Print only the number of rows; with --group-by the number in each group, the largest first.
     #[arg(long)]
     count: bool,
-    /// Also show connections that ended within this time, such as 90s or 5m. The daemon remembers the last ten minutes: at most
-    /// 65,536 connections and 65,536 flows.
+    /// Also show connections that ended within this time, such as 90s or 5m. The daemon remembers the last ten minutes, and
+    /// 16 MiB at most: about 60,000 connections.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     closed: Option<Duration>,
     /// Show more columns (as in ss), and exit with 1 if nothing was found (as in grep and jq).
