@@ -29,6 +29,7 @@ use crate::{
         load::{CaptureOptions, DatagramWatch},
         preflight,
     },
+    os,
     server::{self, Socket},
     sink::{self, Batch, Output},
     state_dir::{self, StateDir},
@@ -60,6 +61,8 @@ pub fn run(config: &Config, test_hooks: TestHooks) -> Result<()> {
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
+    // Before there are threads, which have arenas of their own.
+    os::bound_free_memory();
     // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(start_and_serve(config, test_hooks))

@@ -1,4 +1,4 @@
-//! Requests to the operating system: take back freed memory, run a thread before others, allow more open files.
+//! Requests to the operating system: keep little freed memory, take it back, run a thread before others, allow more open files.
 
 use std::io;
 
@@ -8,6 +8,24 @@ use tracing::debug;
 /// Nice value of threads that must not fall behind (`setpriority(2)`: -20 to 19). It has 28 times the weight of an ordinary
 /// thread: 29,154 against 1,024 in `sched_prio_to_weight` of `kernel/sched/core.c`.
 const NICE: i32 = -15;
+
+/// Allocations from this size on have a mapping of their own, which goes back to the system when they are freed: hash tables of
+/// 100,000 connections. Below it are the parts of snapshots and batches of events, for which a mapping each time costs more.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES: libc::c_int = 4 << 20;
+/// Free memory at the end of an arena that the C library keeps. There is an arena for each thread.
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: libc::c_int = 1 << 20;
+
+/// Bounds the freed memory that the C library keeps (`mallopt(3)`). By itself the GNU allocator raises both limits when a large
+/// block is freed, to 32 and 64 MiB: after a burst each thread keeps that much.
+pub fn bound_free_memory() {
+    #[cfg(target_env = "gnu")]
+    for (option, bytes) in [(libc::M_MMAP_THRESHOLD, MAPPED_BYTES), (libc::M_TRIM_THRESHOLD, KEPT_BYTES)] {
+        // SAFETY: `mallopt` takes no pointers. No other thread runs yet.
+        let _ = unsafe { libc::mallopt(option, bytes) };
+    }
+}
 
 /// Returns freed memory to the system (`malloc_trim(3)`). The GNU allocator keeps free blocks that lie below used ones: after a
 /// dump of 100,000 sockets that is a tenth of the daemon's memory. Other allocators return memory by themselves.

@@ -32,6 +32,7 @@ use crate::{
         hooks::Program,
     },
     names::Names,
+    os,
     process::lookup::Lookup,
     sink::Stream,
 };
@@ -167,8 +168,11 @@ impl Engine {
         } else {
             Doubts::default()
         };
-        // Last, because the comparison may have shown a loss.
+        // After the comparison, because it may have shown a loss.
         self.report_and_repair(doubts);
+        if self.schedule.take_release(now) {
+            os::release_free_memory();
+        }
     }
 
     /// Ends the engine without losing anything in flight: the programs are detached, the rings are emptied, and the outputs

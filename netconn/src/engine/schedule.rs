@@ -18,6 +18,8 @@ const BUSY_TICK: Duration = Duration::from_millis(250);
 const COMPARISON: Duration = Duration::from_secs(60);
 /// Time between two sweeps of flows.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Time between two requests to the system to take back freed memory. One takes 7 ms with 200,000 small blocks, of which most are free.
+const RELEASE: Duration = Duration::from_secs(60);
 /// Longest pause between two dumps that fail.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -30,6 +32,8 @@ pub(super) struct Schedule {
     compared: (u64, u64),
     /// When flows were last compared with the kernel.
     swept_ns: u64,
+    /// When the system was last asked to take back freed memory.
+    released_ns: u64,
     /// When a dump that failed is tried again, and the pause before the try after that.
     retry: (u64, Duration),
     /// When open files are scanned for owners.
@@ -45,6 +49,7 @@ impl Schedule {
             // The dump at the start is as good as a comparison.
             compared: (now, 0),
             swept_ns: now,
+            released_ns: now,
             retry: (0, TICK),
             owner_scans: OwnerScans::default(),
         }
@@ -86,6 +91,15 @@ impl Schedule {
 
     pub(super) fn swept(&mut self, now: u64) {
         self.swept_ns = now;
+    }
+
+    /// Returns whether it is time to give freed memory back; if so, it is noted as done.
+    pub(super) fn take_release(&mut self, now: u64) -> bool {
+        let is_due = since(self.released_ns, now) >= RELEASE;
+        if is_due {
+            self.released_ns = now;
+        }
+        is_due
     }
 
     /// Notes that a dump has failed, and returns the pause until it is tried again.
