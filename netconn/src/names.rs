@@ -67,11 +67,12 @@ impl Names {
     /// Adds a cgroup that was just created.
     pub fn add_cgroup(&mut self, id: u64, path: &[u8]) {
         self.cgroups.add(id, path);
-        if let Some(made) = &mut self.cgroups_made {
+        if let Some(made) = self.cgroups_made.as_mut().filter(|made| made.len() < CGROUPS_NEW_MAX) {
             // The scan may have passed the parent folder already. `answer` adds what it missed.
             made.push((id, path.to_vec()));
-        // The kernel reports no removals, and inodes of removed cgroups are not needed any more. Scanning only when the
-        // map has doubled keeps the cost of scans in proportion to the cgroups created.
+        // Also when too many wait for the answer of a scan, which the engine may have been too busy to take. The kernel
+        // reports no removals, and inodes of removed cgroups are not needed any more. Scanning only when the map has
+        // doubled keeps the cost of scans in proportion to the cgroups created.
         } else if self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_NEW_MAX
             && self.lookup.ask(LookupQuestion::Cgroups)
         {
@@ -95,5 +96,17 @@ impl Names {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_never_comes_costs_no_memory() {
+        let mut names = Names::new(Lookup::start(drop).unwrap());
+        (0..100_000).for_each(|id| names.add_cgroup(id << 32, b"/a"));
+        assert!(names.cgroups_made.is_some_and(|made| made.len() <= CGROUPS_NEW_MAX));
     }
 }
