@@ -1,9 +1,11 @@
-//! Generates load for `cargo xtask bench`: floods, paced connections, held sockets, datagrams, and events to search.
+//! Generates load for `cargo xtask bench`: floods, paced connections, held sockets, datagrams, a mixture of all, and events to
+//! search.
 //! Each mode prints a line of JSON about what it did.
 
 mod events;
 mod flood;
 mod hold;
+mod mixed;
 mod own;
 mod traffic;
 mod udp;
@@ -86,6 +88,33 @@ enum Mode {
         #[arg(long, value_name = "PROGRAM")]
         convert: Option<PathBuf>,
     },
+    /// Makes what a busy host makes: short connections of many processes, failures, datagrams, held connections, bursts.
+    Mixed {
+        /// Attempts a second, without bursts.
+        #[arg(long, default_value_t = 200)]
+        rate: u64,
+        /// The duration.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// The number of connections that are held at most.
+        #[arg(long, default_value_t = 2000)]
+        held: usize,
+        /// The number of connections that are made at once, every half minute.
+        #[arg(long, default_value_t = 2000)]
+        burst: usize,
+    },
+    /// Makes the attempts of one process of `mixed`.
+    #[command(hide = true)]
+    MixedWorker {
+        /// The port of the server.
+        port: u16,
+        /// Attempts a second.
+        rate: u64,
+        /// The number of the process.
+        number: u64,
+        /// Makes the command line as long as it is.
+        filler: String,
+    },
     /// Holds the sockets of one process of `hold`.
     #[command(hide = true)]
     Holder {
@@ -138,6 +167,11 @@ fn run(mode: Mode) -> io::Result<()> {
             }
             fs::remove_file(segment)
         }),
+        Mode::Mixed { rate, seconds, held, burst } => {
+            own::namespace(false)?;
+            mixed::mixed(mixed::Amount { rate, duration: Duration::from_secs(seconds), held, burst })
+        }
+        Mode::MixedWorker { port, rate, number, .. } => mixed::worker(port, rate, number),
         Mode::Hold { sockets, processes } => hold::hold(sockets, processes),
         Mode::Holder { sockets } => hold::holder(sockets),
     }
