@@ -54,6 +54,21 @@ impl Daemon {
         daemon
     }
 
+    /// Starts a daemon without a history by a script that prepares its surroundings, in a mount namespace of its own. The
+    /// script is followed by the daemon's command line; it must leave the process id as it is.
+    pub fn start_within(script: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!(
+            "#!/bin/sh\n[ \"$INSIDE\" ] || INSIDE=1 exec unshare --mount --propagation private \"$0\" \"$@\"\n\
+             set -e\n{script}\nexec {} \"$@\"\n",
+            netconn().display()
+        );
+        fs::write(file.path(), text).unwrap();
+        fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // An open file cannot be run.
+        Self::start_program(file.into_temp_path().keep().unwrap(), &["--no-history"])
+    }
+
     fn start_program(program: PathBuf, options: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
@@ -135,12 +150,17 @@ impl Daemon {
         })
     }
 
+    /// Returns the id in its state folder.
+    pub fn sensor_id(&self) -> String {
+        fs::read_to_string(self.folder.path().join("state/sensor-id")).unwrap_or_default().trim().to_owned()
+    }
+
     /// Removes the pinned maps, which outlive a daemon for the next one. There is no next one: the state folder is
     /// removed.
     fn unpin(&self) {
-        let id = fs::read_to_string(self.folder.path().join("state/sensor-id")).unwrap_or_default();
+        let id = self.sensor_id();
         let pins = fs::read_dir("/sys/fs/bpf/netconn").into_iter().flatten().flatten();
-        for pin in pins.filter(|pin| !id.is_empty() && pin.file_name().to_string_lossy().starts_with(id.trim())) {
+        for pin in pins.filter(|pin| !id.is_empty() && pin.file_name().to_string_lossy().starts_with(&id)) {
             let _ = fs::remove_file(pin.path());
         }
     }

@@ -74,6 +74,78 @@ fn one_hook_is_needed() {
 }
 
 #[test]
+fn without_pins_it_starts_and_says_what_that_costs() {
+    const MOUNT: &str = "mount -t bpf -o";
+    for (script, reason) in [
+        (format!("{MOUNT} ro bpf /sys/fs/bpf"), "the BPF file system at /sys/fs/bpf is read-only"),
+        (
+            format!("{MOUNT} mode=0755 bpf /sys/fs/bpf; chown 65534 /sys/fs/bpf"),
+            "the BPF file system at /sys/fs/bpf belongs to user 65534",
+        ),
+        (
+            format!("{MOUNT} mode=1777 bpf /sys/fs/bpf; mkdir -p /sys/fs/bpf/netconn/x; chown 65534 /sys/fs/bpf/netconn"),
+            "/sys/fs/bpf/netconn belongs to user 65534 and cannot be replaced",
+        ),
+        // There is no place to mount one.
+        (
+            "cgroup=$(mktemp -d); mount --rbind /sys/fs/cgroup $cgroup; mount -t tmpfs none /sys/fs; mkdir /sys/fs/cgroup; \
+             mount --rbind $cgroup /sys/fs/cgroup; umount --lazy $cgroup; rmdir $cgroup"
+                .to_owned(),
+            "no BPF file system is mounted at /sys/fs/bpf, nor can it be: ENOENT",
+        ),
+    ] {
+        let daemon = Daemon::start_within(&script);
+        let verdict = verdict(&daemon, "pin/SOCKETS");
+        assert_eq!(verdict["verdict"], "unsupported", "{script}: {verdict}");
+        assert!(verdict["reason"].as_str().unwrap().contains(reason), "{script}: {verdict}");
+        let output = daemon.run(&["doctor"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{script}: {text}");
+        let line = text.lines().find(|line| line.contains(" pin/SOCKETS ")).unwrap();
+        assert!(line.contains(reason) && line.contains("instead: after a restart owners are found among open files"), "{line}");
+        let start = daemon.events().of("Sensor Start").one().clone();
+        assert!(start["sensor.hooksMissing"].as_str().unwrap().contains("pin/SOCKETS"), "{start}");
+        // Once, for its time: the proof of `doctor` has shown each daemon a connection.
+        if reason.ends_with("ENOENT") {
+            scene(&Netns::new(), daemon, &script);
+        }
+    }
+}
+
+#[test]
+fn pins_that_are_not_what_their_name_says_are_replaced() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    if verdict(&daemon, "pin/SOCKETS")["verdict"] != "attached" {
+        return; // Nothing is pinned here.
+    }
+    let folder = std::path::Path::new("/sys/fs/bpf/netconn");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
+    let id = daemon.sensor_id();
+    let pins = || {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with(&id)).collect();
+        names.sort();
+        names
+    };
+    let before = pins();
+    assert_eq!(before.len(), 4, "{before:?}");
+    let killed = daemon.kill();
+    // Each name has a map of another layout now, and one is a folder; one is of another version.
+    let path = |part: &str| folder.join(before.iter().find(|name| name.contains(part)).unwrap());
+    let other = folder.join(format!("{id}-0-other"));
+    std::fs::rename(path("-FLOWS-"), &other).unwrap();
+    std::fs::rename(path("-SOCKETS-"), path("-FLOWS-")).unwrap();
+    std::fs::rename(path("-DATAGRAM_SOCKETS-"), path("-SOCKETS-")).unwrap();
+    std::fs::create_dir(path("-DATAGRAM_SOCKETS-")).unwrap();
+    let daemon = killed.start();
+    assert_eq!(verdict(&daemon, "pin/SOCKETS")["verdict"], "attached");
+    assert_eq!(pins(), before);
+    scene(&namespace, daemon, "pins of another layout");
+}
+
+#[test]
 fn without_memory_the_table_remembers() {
     let namespace = Netns::new();
     let before = namespace.run(|| connected("::1"));

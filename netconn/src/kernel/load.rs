@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
+    Btf as AyaBtf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     maps::MapError,
     programs::{
         BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FEntry, FExit,
@@ -22,7 +22,7 @@ use crate::kernel::{
     btf::BtfError,
     fault::Fault,
     hooks::{Attach, Hook, Needed, Obstacle, Program, classify},
-    keep::Places,
+    keep::{self, Places},
     layout::{Layout, NoMember},
     preflight::{self, Unfit},
 };
@@ -103,6 +103,9 @@ pub enum LoadError {
     /// The object could not be loaded.
     #[error("the eBPF object cannot be loaded: {0}")]
     Object(String),
+    /// A map could not be pinned; without pins it may load.
+    #[error("nothing can be pinned: {0}")]
+    Pin(String),
     /// A hook that netconn cannot do without.
     #[error("{hook} cannot be attached: {reason}")]
     Hook {
@@ -186,7 +189,9 @@ pub(super) fn load_by(
         &log_level,
         true,
     );
-    loader.map_max_entries(map::FLOWS, options.max_flows).map_max_entries(map::FOLDED, folded_max(options.max_flows));
+    loader
+        .map_max_entries(map::FLOWS, options.max_flows)
+        .map_max_entries(map::FOLDED, keep::folded_max(options.max_flows));
     let per_socket = options.max_flows / FOLDED_FROM;
     loader.override_global(FLOWS_PER_SOCKET, &per_socket, true);
     if !layout.has(feature::SOCKET_STORAGE) {
@@ -206,15 +211,12 @@ pub(super) fn load_by(
     for (name, value) in layout.offsets.iter().chain(&layout.features).chain(faults) {
         loader.override_global(name, value, true);
     }
-    loader.load(OBJECT).map_err(|error| match refusal(&error) {
-        Some(error) => LoadError::Refused(error),
-        None => LoadError::Object(chain(&error)),
+    loader.load(OBJECT).map_err(|error| match (&error, refusal(&error)) {
+        // Before the refusals: the file system of the pins has refused it, not the kernel.
+        (EbpfError::MapError(MapError::PinError { .. }), _) => LoadError::Pin(chain(&error)),
+        (_, Some(error)) => LoadError::Refused(error),
+        (_, None) => LoadError::Object(chain(&error)),
     })
-}
-
-/// Returns the most sockets that may have a folded flow.
-fn folded_max(max_flows: u32) -> u32 {
-    (max_flows / FOLDED_FROM).max(1)
 }
 
 /// Returns the errno of a forbidden system call, if one is in the chain of an error.

@@ -21,6 +21,7 @@ use crate::{
         fault::Fault,
         flows::FlowMaps,
         hooks::{HELPERS, HOOKS, Hook, Program, keep_status, probe_read_status},
+        keep,
         layout::Layout,
         load::{CaptureOptions, DatagramWatch, LoadError, attach, descriptor, load, sizes, take_map, unneeded},
         losses::{Counters, Losses},
@@ -77,7 +78,18 @@ impl Capture {
         let btf = Btf::parse(&data)?;
         // The object is the same everywhere: only its globals say what this kernel offers.
         let layout = Layout::of(&btf, Lockdown::of_this_kernel())?;
-        let ebpf = load(options, &layout, VerifierLogLevel::DISABLE)?;
+        let mut options = options.clone();
+        let ebpf = load(&options, &layout, VerifierLogLevel::DISABLE);
+        let ebpf = match (ebpf, &options.keep) {
+            // Pins are optional: what keeps them from being made costs only them.
+            (Err(LoadError::Pin(reason)), Some(Ok(places))) => {
+                keep::remove(places);
+                options.keep = Some(Err(reason));
+                load(&options, &layout, VerifierLogLevel::DISABLE)?
+            }
+            (ebpf, _) => ebpf?,
+        };
+        let options = &options;
         // Loading once more with the verifier's log is slow: only for programs that fail.
         let explain = |hook: &Hook| {
             // If the program attaches this time, it is detached with this object again, and the first reason stands.

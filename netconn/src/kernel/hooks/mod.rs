@@ -166,7 +166,7 @@ pub fn probe_read_status(is_allowed: bool) -> HookStatus {
 /// Returns the status of the pins that let the state of sockets outlive the daemon; `obstacle` says why there are none.
 pub fn keep_status(obstacle: Option<String>) -> HookStatus {
     let fact = "owners and starts of connections, for the next daemon";
-    let without = "after a restart owners are found among open files, and starts are unknown";
+    let without = "after a restart owners are found among open files, starts are unknown, and flows are counted anew";
     status("pin/SOCKETS".into(), fact, verdict(obstacle), Some(without))
 }
 
