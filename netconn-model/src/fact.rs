@@ -125,7 +125,7 @@ names! {
         Queue "queue",
         /// At an output that writes files.
         Disk "disk",
-        /// At an output that sends to another system.
+        /// At an output that somebody reads: a pipe, a terminal, another system.
         Sink "sink",
         /// Datagrams that no flow counts.
         Flows "flows",

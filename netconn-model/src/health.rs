@@ -116,11 +116,31 @@ pub struct LostEventCounts {
     pub clients: u64,
 }
 
+/// What has become of an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputState {
+    /// It writes to its path, as far as is known.
+    #[default]
+    Open,
+    /// The last write failed; it tries again with each that follows.
+    Failing,
+    /// Its file was renamed, or another file has taken its place: it still writes to the old one.
+    Renamed,
+    /// Its file was removed: nobody can read what it writes.
+    Removed,
+    /// Its reader has gone for good: it gets no more events.
+    Gone,
+}
+
 /// An output and its counts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct OutputHealth {
     /// Where it writes: a path, `-` for standard output, or an address.
     pub path: String,
+    /// What has become of it.
+    #[serde(default)]
+    pub state: OutputState,
     /// Events written.
     pub written: u64,
     /// Events dropped because its queue was full.
@@ -128,7 +148,7 @@ pub struct OutputHealth {
     /// Events that a file system refused; absent for outputs that write to no file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_disk: Option<u64>,
-    /// Events that a receiver refused; absent for outputs that write to a file.
+    /// Events that the reader of a pipe or terminal refused; absent for outputs that write to a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_sink: Option<u64>,
     /// `IP Connect` events of TCP with direction `OUTGOING` among all that it has lost.

@@ -128,10 +128,10 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
         }
     }
     // The engine has said that it ends, so this takes no longer than its last destructors.
-    if !engine.join() {
-        bail!("the engine has panicked: please report the messages above");
+    match engine.join() {
+        Some(end) => end.context("the daemon has ended"),
+        None => bail!("the engine has panicked: please report the messages above"),
     }
-    Ok(())
 }
 
 /// The signals that the daemon handles.

@@ -2,11 +2,11 @@
 //! that an earlier run left is removed.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write as _},
     os::{
         fd::AsFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+        unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::Path,
     thread,
@@ -31,6 +31,17 @@ pub struct LineFile {
     is_regular: bool,
     /// The file ends with part of a line that could neither be completed nor taken back.
     is_torn: bool,
+}
+
+/// Where an open file is, compared with its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilePlace {
+    /// At the path, as far as is known.
+    Here,
+    /// It was renamed, or another file has taken its place.
+    Renamed,
+    /// It has no name any more: what is written to it cannot be read.
+    Removed,
 }
 
 /// A write that failed.
@@ -107,6 +118,24 @@ impl LineFile {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
+    /// Returns where the file is that was opened at this path.
+    pub fn place(&self, path: &Path) -> FilePlace {
+        let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        match (self.file.metadata(), fs::metadata(path)) {
+            (Ok(own), _) if self.is_regular && own.nlink() == 0 => FilePlace::Removed,
+            (Ok(own), Ok(there)) if self.is_regular && identity(&own) != identity(&there) => FilePlace::Renamed,
+            (_, Err(error)) if self.is_regular && error.kind() == io::ErrorKind::NotFound => FilePlace::Renamed,
+            _ => FilePlace::Here,
+        }
+    }
+
+    /// Returns whether somebody reads what is written: it is a pipe, a socket or a terminal. What these refuse, no disk has
+    /// refused.
+    pub fn has_reader(&self) -> bool {
+        let is_stream = |metadata: fs::Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_socket();
+        self.file.metadata().is_ok_and(is_stream) || self.file.is_terminal()
+    }
+
     /// Appends whole lines.
     ///
     /// # Errors
@@ -181,8 +210,6 @@ fn is_torn_object(line: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -225,8 +252,15 @@ mod tests {
         file.write(b"x\n").unwrap();
         assert_eq!(file.length().unwrap(), 2);
         assert_eq!(LineFile::create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert!(!file.is_removed());
-        fs::remove_file(&path).unwrap();
+        assert!(!file.is_removed() && !file.has_reader());
+        assert_eq!(file.place(&path), FilePlace::Here);
+        let elsewhere = folder.path().join("events.1");
+        fs::rename(&path, &elsewhere).unwrap();
+        assert_eq!(file.place(&path), FilePlace::Renamed);
+        fs::write(&path, "").unwrap();
+        assert_eq!(file.place(&path), FilePlace::Renamed, "another file");
+        fs::remove_file(&elsewhere).unwrap();
         assert!(file.is_removed());
+        assert_eq!(file.place(&path), FilePlace::Removed);
     }
 }

@@ -2,17 +2,20 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use netconn_tests::{Daemon, Events, Installed, Netns, connected, long, moment, netconn, reset, until};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -50,7 +53,6 @@ fn start(arguments: &[&str]) -> Output {
 
 #[test]
 fn what_keeps_the_daemon_from_starting_is_said() {
-    fails(&start(&["--events", "/dev/full"]), 74, "cannot write events to /dev/full: No space left on device");
     fails(&start(&["--events", "/nonexistent/x"]), 74, "cannot write events to /nonexistent/x: No such file");
     fails(&start(&["--socket", "/proc/netconn/sock"]), 74, "cannot listen at /proc/netconn/sock: ");
     fails(&start(&["--state-dir", "/proc/netconn"]), 74, "cannot keep the daemon's state in /proc/netconn: ");
@@ -291,25 +293,133 @@ fn lists_are_in_the_form_that_was_asked_for() {
     assert_eq!(daemon.run(&["list", "--namespace", "1", "-e", "--format", "json"]).status.code(), Some(1));
 }
 
+/// A `netconn run --events -` whose standard output this test reads.
+struct Piped {
+    process: Child,
+    folder: TempDir,
+}
+
+impl Piped {
+    fn start(options: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mut command = Command::new(netconn());
+        command.args(["run", "--no-history", "--events", "-", "--socket"]).arg(path("sock"));
+        command.arg("--state-dir").arg(path("state")).args(options);
+        let process = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        Self { process, folder }
+    }
+
+    /// Reads the first line and closes the pipe, as `head -n 1` does.
+    fn close(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        line
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 #[test]
-fn a_broken_pipe_is_success() {
-    let folder = TempDir::new().unwrap();
-    let (netconn, folder) = (netconn().display().to_string(), folder.path().display().to_string());
-    let script = format!(
-        "timeout 30 {netconn} run --events - --socket {folder}/s --state-dir {folder} 2>{folder}/log | head -n 1; \
-         echo ${{PIPESTATUS[0]}}"
-    );
-    let mut child = Command::new("bash").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+fn a_daemon_whose_only_reader_goes_ends_with_an_error() {
     let namespace = Netns::new();
+    let mut daemon = Piped::start(&[]);
+    assert!(daemon.close().starts_with("{\"event.type\":\"Sensor Start\","));
     // The daemon notices the closed pipe when it writes the next event.
+    let mut ended = None;
+    let log = daemon.folder.path().join("log");
     namespace.run(|| {
-        while child.try_wait().unwrap().is_none() {
-            drop(TcpListener::bind("127.0.0.1:0").unwrap());
-            thread::sleep(Duration::from_millis(20));
-        }
+        until(
+            30_000,
+            || fs::read_to_string(&log).unwrap(),
+            || {
+                drop(TcpListener::bind("127.0.0.1:0").unwrap());
+                ended = daemon.process.try_wait().unwrap();
+                ended.is_some()
+            },
+        );
     });
-    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-    assert!(text.starts_with("{\"event.type\":\"Sensor Start\",") && text.ends_with("\n0\n"), "{text}");
+    assert_eq!(ended.unwrap().code(), Some(74), "{}", daemon.log());
+    assert!(daemon.log().contains("nobody reads the events any more"), "{}", daemon.log());
+}
+
+#[test]
+fn a_reader_that_goes_costs_the_other_outputs_nothing() {
+    let namespace = Netns::new();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut daemon = Piped::start(&["--events", file.path().to_str().unwrap()]);
+    daemon.close();
+    let log = daemon.folder.path().join("log");
+    let told = || Events::so_far(file.path()).of("Data Loss").with("loss.output", "-");
+    namespace.run(|| {
+        until(
+            30_000,
+            || fs::read_to_string(&log).unwrap(),
+            || {
+                drop(TcpListener::bind("127.0.0.1:0").unwrap());
+                assert!(daemon.process.try_wait().unwrap().is_none(), "{}", fs::read_to_string(&log).unwrap());
+                told().len() == 1
+            },
+        );
+    });
+    let pid = Pid::from_raw(i32::try_from(daemon.process.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(daemon.process.wait().unwrap().success(), "{}", daemon.log());
+    let events = Events::read(file.path());
+    let lost = events.of("Data Loss").with("loss.output", "-");
+    // At once, and the rest at the end. `Sensor Start` was read; the report of the end itself is lost as well.
+    assert!(lost.with("loss.stage", "sink").len() == 2 && lost.len() == 2, "{lost:#?}");
+    // All of this namespace's events came after the reader had gone.
+    let ours = events.within(&namespace).len() as u64;
+    assert!(ours > 0 && lost.sum("loss.count") >= ours, "{} of {ours}", lost.sum("loss.count"));
+    assert_eq!(events.0[events.len() - 1]["event.type"], "Sensor Stop");
+    let log = daemon.log();
+    assert_eq!(log.lines().filter(|line| line.contains("nobody reads - any more")).count(), 1, "{log}");
+}
+
+#[test]
+fn a_full_disk_does_not_keep_the_daemon_from_starting() {
+    let namespace = Netns::new();
+    // A file system without room for even an empty file.
+    let folder = TempDir::new().unwrap();
+    let options = "nr_inodes=2,size=4096";
+    nix::mount::mount(Some("none"), folder.path(), Some("tmpfs"), nix::mount::MsFlags::empty(), Some(options)).unwrap();
+    let _mounted = Mounted(folder.path());
+    let filler = folder.path().join("filler");
+    fs::write(&filler, "").unwrap();
+    let events = folder.path().join("events");
+    let daemon = Daemon::start_with(&["--events", events.to_str().unwrap(), "--events", "/dev/full"]);
+    let outputs = || daemon.health()["outputs"].as_array().unwrap()[1..].to_vec();
+    let told = || format!("{:#?} {}", outputs(), daemon.log());
+    until(10_000, told, || outputs().iter().all(|output| output["lost_disk"].as_u64() > Some(0)));
+    assert!(outputs().iter().all(|output| output["state"] == "failing"), "{}", told());
+    assert!(String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap().contains("cannot be written at the moment"));
+    fs::remove_file(&filler).unwrap();
+    namespace.run(|| {
+        until(10_000, told, || {
+            drop(TcpListener::bind("127.0.0.1:0").unwrap());
+            outputs()[0]["written"].as_u64() > Some(0)
+        });
+    });
+}
+
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 #[test]

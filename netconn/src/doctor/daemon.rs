@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use netconn_model::{
     fact::LossStage,
-    health::{Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth},
+    health::{Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth, OutputState},
 };
 
 use crate::{
@@ -88,8 +88,21 @@ pub fn daemon(health: &Health) -> Vec<Check> {
 /// Returns what became of the events of an output, and whether that is well.
 fn fate(output: &OutputHealth) -> (Mark, String) {
     let written = output.written;
+    let state = match output.state {
+        OutputState::Open => None,
+        OutputState::Failing => Some("it cannot be written at the moment, see the log"),
+        OutputState::Renamed => Some(
+            "its file has another name now, and the events still go there: send SIGHUP to the daemon to open it anew",
+        ),
+        OutputState::Removed => Some(
+            "its file has been removed, so nobody can read what is written: send SIGHUP to the daemon to open it anew",
+        ),
+        OutputState::Gone => Some("its reader has gone, so it gets no more events"),
+    };
+    let behind = state.map(|state| format!("; {state}")).unwrap_or_default();
     if output.lost() == 0 {
-        return (Mark::Good, format!("{written} events written, none lost"));
+        let mark = if state.is_none() { Mark::Good } else { Mark::Bad };
+        return (mark, format!("{written} events written, none lost{behind}"));
     }
     let causes: Vec<String> = output
         .losses()
@@ -101,7 +114,7 @@ fn fate(output: &OutputHealth) -> (Mark, String) {
             LossStage::Ring | LossStage::Flows => format!("{lost} in the kernel"),
         })
         .collect();
-    (Mark::Bad, format!("{written} events written; lost: {}", causes.join(", ")))
+    (Mark::Bad, format!("{written} events written; lost: {}{behind}", causes.join(", ")))
 }
 
 /// Checks the history.
@@ -212,6 +225,21 @@ mod tests {
             let check = history(Some(&ill));
             assert_eq!(check.mark, mark);
             assert!(check.finding.contains(expected), "{}", check.finding);
+        }
+    }
+
+    #[test]
+    fn an_output_that_nobody_can_read_is_not_well() {
+        let output = OutputHealth { path: "/e".into(), written: 5, ..OutputHealth::default() };
+        assert_eq!(fate(&output), (Mark::Good, "5 events written, none lost".into()));
+        for (state, advice) in [
+            (OutputState::Failing, "see the log"),
+            (OutputState::Renamed, "another name now, and the events still go there: send SIGHUP"),
+            (OutputState::Removed, "has been removed, so nobody can read what is written: send SIGHUP"),
+            (OutputState::Gone, "no more events"),
+        ] {
+            let (mark, fate) = fate(&OutputHealth { state, ..output.clone() });
+            assert!(mark == Mark::Bad && fate.contains(advice), "{fate}");
         }
     }
 

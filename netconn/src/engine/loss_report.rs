@@ -1,5 +1,7 @@
 //! Reports of losses: those in the kernel when they are seen, those of an output when it can write the report itself.
 
+use std::time::Duration;
+
 use netconn_model::fact::LossStage;
 use tracing::warn;
 
@@ -9,6 +11,13 @@ use crate::{
     kernel::losses::Losses,
     sink::OutputLosses,
 };
+
+/// A row of losses is over when an output has lost nothing for this long.
+const CALM: Duration = Duration::from_secs(10);
+/// Shortest time between two messages about the losses of an output when a row is over.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+/// Time between two messages while a row goes on.
+const LOG_REPEAT: Duration = Duration::from_secs(600);
 
 /// Losses, and how many of them were reported.
 pub(super) struct LossReport {
@@ -56,6 +65,12 @@ struct OutputLoss {
     /// When the losses that are not reported began, nanoseconds since boot.
     from_ns: u64,
     to_ns: u64,
+    /// Losses that the log has.
+    logged: OutputLosses,
+    /// When the log had the last of them, nanoseconds since boot.
+    logged_ns: Option<u64>,
+    /// Its reader has gone, and that was reported.
+    is_gone: bool,
 }
 
 /// Condition of an output at a look.
@@ -65,6 +80,8 @@ struct OutputCondition {
     lost: OutputLosses,
     /// Whether an event that it is given now will be written, as far as is known.
     is_writing: bool,
+    /// Whether its reader has gone for good.
+    is_gone: bool,
 }
 
 /// A loss that can be reported. Times are in nanoseconds since boot.
@@ -76,9 +93,8 @@ struct Unreported {
 }
 
 impl OutputLoss {
-    /// Takes the condition of an output, for the first time since `from_ns`. Returns its losses since then, to be logged at
-    /// once, and the loss that can be reported now.
-    fn look(&mut self, condition: OutputCondition, from_ns: u64, now_ns: u64) -> (OutputLosses, Option<Unreported>) {
+    /// Takes the condition of an output, for the first time since `from_ns`. Returns the loss that can be reported now.
+    fn look(&mut self, condition: OutputCondition, from_ns: u64, now_ns: u64) -> Option<Unreported> {
         let new = condition.lost.since(self.seen);
         if new != OutputLosses::default() {
             // Nothing was waiting to be reported: the loss began after the last look. Otherwise it is the same loss
@@ -87,10 +103,27 @@ impl OutputLoss {
                 self.from_ns = from_ns;
             }
             (self.seen, self.to_ns) = (condition.lost, now_ns);
-            // Still losing: the report itself would be lost.
-            return (new, None);
+            // Still losing: the report itself would be lost. Where nobody reads, there is nothing to wait for: it is for
+            // the other outputs, once when it is noticed and once at the end.
+            return if condition.is_gone && !std::mem::replace(&mut self.is_gone, true) { self.take() } else { None };
         }
-        (new, if condition.is_writing { self.take() } else { None })
+        if condition.is_writing { self.take() } else { None }
+    }
+
+    /// Returns the losses that the log has not told yet, if it is time to: when they begin, when they are over, and now and then
+    /// while they go on. An output that loses something in each second must not fill the log as well.
+    fn take_unlogged(&mut self, now_ns: u64, is_end: bool) -> OutputLosses {
+        let unlogged = self.seen.since(self.logged);
+        let since_log = self.logged_ns.map(|logged_ns| Duration::from_nanos(now_ns.saturating_sub(logged_ns)));
+        let is_over = Duration::from_nanos(now_ns.saturating_sub(self.to_ns)) >= CALM;
+        let pause = if is_over { LOG_PAUSE } else { LOG_REPEAT };
+        // What is lost after the reader has gone is no news.
+        let is_due = is_end || (since_log.is_none_or(|since| since >= pause) && !self.is_gone);
+        if unlogged == OutputLosses::default() || !is_due {
+            return OutputLosses::default();
+        }
+        (self.logged, self.logged_ns) = (self.seen, Some(now_ns));
+        unlogged
     }
 
     /// Returns the loss that is not reported yet, whether or not the output can write it.
@@ -151,9 +184,9 @@ impl Engine {
                 // It was waited for; what is still in its queue will not be written any more.
                 lost.queue += output.waiting();
             }
-            let condition = OutputCondition { lost, is_writing: output.is_writing() };
-            let (new, mut unreported) = loss.look(condition, from_ns, now);
-            for (stage, lost) in output.loss_stages(new) {
+            let condition = OutputCondition { lost, is_writing: output.is_writing(), is_gone: output.is_gone() };
+            let mut unreported = loss.look(condition, from_ns, now);
+            for (stage, lost) in output.loss_stages(loss.take_unlogged(now, is_end)) {
                 warn!("{} events were lost ({}) by {}", lost.events, stage.name(), output.destination());
             }
             // There is no later look: the report is written now, even if it may be lost.
@@ -188,7 +221,7 @@ mod tests {
     fn a_loss_is_reported_when_it_is_over() {
         let mut loss = OutputLoss::default();
         let mut look = |queue, refused, is_writing, now| {
-            loss.look(OutputCondition { lost: losses(queue, refused), is_writing }, now - 10, now).1
+            loss.look(OutputCondition { lost: losses(queue, refused), is_writing, is_gone: false }, now - 10, now)
         };
         assert_eq!(look(0, 0, true, 10), None, "nothing to report");
         assert_eq!(look(0, 3, false, 20), None, "it has just lost some");
@@ -202,5 +235,34 @@ mod tests {
         assert_eq!(look(2, 6, true, 90), None);
         assert_eq!(loss.take(), Some(Unreported { lost: losses(1, 0), from_ns: 80, to_ns: 90 }), "the end");
         assert_eq!(loss.take(), None);
+    }
+
+    #[test]
+    fn the_loss_of_an_output_that_nobody_reads_is_reported_at_once_and_at_the_end() {
+        let mut loss = OutputLoss::default();
+        let mut look = |refused, now| {
+            loss.look(OutputCondition { lost: losses(0, refused), is_writing: false, is_gone: true }, now - 10, now)
+        };
+        assert_eq!(look(3, 20), Some(Unreported { lost: losses(0, 3), from_ns: 10, to_ns: 20 }));
+        assert_eq!((look(5, 30), look(5, 40)), (None, None));
+        assert_eq!(loss.take(), Some(Unreported { lost: losses(0, 2), from_ns: 20, to_ns: 30 }), "the end");
+    }
+
+    #[test]
+    fn an_output_that_loses_all_the_time_does_not_fill_the_log() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut loss = OutputLoss::default();
+        let (mut lines, mut told) = (0, 0);
+        for quarter in 1..=3600 {
+            let now = quarter * SECOND / 4;
+            let condition = OutputCondition { lost: losses(quarter, 0), is_writing: false, is_gone: false };
+            loss.look(condition, now - SECOND / 4, now);
+            let unlogged = loss.take_unlogged(now, false);
+            (lines, told) = (lines + u64::from(unlogged.queue.events != 0), told + unlogged.queue.events);
+        }
+        assert_eq!(lines, 2, "in a quarter of an hour");
+        // Ten seconds later it is over.
+        let unlogged = loss.take_unlogged(910 * SECOND, false);
+        assert_eq!(told + unlogged.queue.events, 3600);
     }
 }

@@ -39,7 +39,6 @@ use netconn_model::{
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, oneshot};
-use tracing::error;
 
 use self::run::Engine;
 pub use self::{
@@ -102,7 +101,7 @@ impl Handle {
 
 /// The thread of a running engine.
 #[derive(Debug)]
-pub struct EngineThread(JoinHandle<()>);
+pub struct EngineThread(JoinHandle<io::Result<()>>);
 
 impl EngineThread {
     /// Makes the channel through which an engine takes commands.
@@ -133,17 +132,18 @@ impl EngineThread {
             let _ended = OnDrop(Some(ended));
             os::raise_thread_priority();
             // Made on its own thread: `Rc` in the tables must not move between threads.
-            match Engine::new(parts, &handle) {
-                Ok(mut engine) => engine.run(&commands, &handle.wake),
-                Err(error) => error!("the engine cannot start: {error}"),
-            }
+            Engine::new(parts, &handle)?.run(&commands, &handle.wake)
         })?;
         Ok(Self(thread))
     }
 
-    /// Waits until the engine has ended; returns `false` if it panicked.
-    pub fn join(self) -> bool {
-        self.0.join().is_ok()
+    /// Waits until the engine has ended; returns `None` if it panicked.
+    ///
+    /// # Errors
+    ///
+    /// When it could not start, or has ended because nobody reads its events any more.
+    pub fn join(self) -> Option<io::Result<()>> {
+        self.0.join().ok()
     }
 }
 

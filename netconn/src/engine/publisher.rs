@@ -176,9 +176,9 @@ impl Publisher {
         self.outputs.iter().all(Output::has_room)
     }
 
-    /// Returns whether an output asks for the end of the daemon: the reader of standard output has gone.
-    pub(super) fn ends_daemon(&self) -> bool {
-        self.outputs.iter().any(Output::ends_daemon)
+    /// Returns whether there are outputs, and the reader of each has gone.
+    pub(super) fn has_no_reader(&self) -> bool {
+        !self.outputs.is_empty() && self.outputs.iter().all(Output::is_gone)
     }
 
     /// Opens the files of the outputs again, for log rotation.

@@ -32,7 +32,6 @@ use crate::{
         hooks::Program,
     },
     names::Names,
-    os,
     process::lookup::Lookup,
     sink::Stream,
 };
@@ -87,8 +86,12 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Runs until a command or an output ends the daemon.
-    pub(super) fn run(&mut self, commands: &Receiver<EngineCommand>, wake: &EventFd) {
+    /// Runs until a command ends the daemon.
+    ///
+    /// # Errors
+    ///
+    /// When nobody reads its events any more.
+    pub(super) fn run(&mut self, commands: &Receiver<EngineCommand>, wake: &EventFd) -> io::Result<()> {
         loop {
             // The time of day may have been set since the last round.
             self.state.clock.refresh();
@@ -98,14 +101,19 @@ impl Engine {
             // Commands come after records, so that an answer shows what happened before the question.
             loop {
                 match commands.try_recv() {
-                    Ok(EngineCommand::Stop) | Err(TryRecvError::Disconnected) => return self.finish(),
+                    Ok(EngineCommand::Stop) | Err(TryRecvError::Disconnected) => {
+                        self.finish();
+                        return Ok(());
+                    }
                     Ok(command) => self.answer(command),
                     Err(TryRecvError::Empty) => break,
                 }
             }
             // An output learns only by writing that its reader has gone, so this is asked in each round.
-            if self.publisher.ends_daemon() {
-                return self.finish();
+            if self.publisher.has_no_reader() {
+                self.finish();
+                // Another kind than a broken pipe, which is no failure of a command that lists: this is the end of a sensor.
+                return Err(io::Error::other("nobody reads the events any more, and there is no other output"));
             }
             let now = self.state.clock.now();
             if self.schedule.is_tick_due(now, self.state.records) {

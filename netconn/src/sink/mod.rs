@@ -6,6 +6,8 @@
 
 mod batch;
 mod shares;
+mod counters;
+mod writer;
 mod output;
 mod file;
 mod stdout;
@@ -15,12 +17,13 @@ mod stream;
 use std::{fmt::Debug, io, path::Path, sync::Arc, time::Duration};
 
 pub use batch::{Batch, EventClass, EventCounts, EventNote, EventOrigin};
+pub use counters::OutputLosses;
 use netconn_model::{
     config::Config,
     fact::LossStage,
     health::{Health, OutputHealth},
 };
-pub use output::{Closing, Output, OutputError, OutputLosses, POLL};
+pub use output::{Closing, Output, OutputError, POLL};
 pub use stream::Stream;
 
 use crate::{
@@ -50,8 +53,8 @@ pub trait Sink: Send {
         Arc::new(CountsOnly)
     }
 
-    /// Whether the daemon refuses to start when the first batch cannot be written. Otherwise those events are lost and counted,
-    /// and later batches are tried.
+    /// Whether the daemon refuses to start when the first batch cannot be written, unless the file system is full. Otherwise those
+    /// events are lost and counted, and later batches are tried.
     fn is_required(&self) -> bool {
         true
     }
@@ -77,8 +80,8 @@ pub trait Sink: Send {
     /// Returns what to do about a write error, to be put behind its message: empty, or beginning with a semicolon.
     fn advice(&self, error: &io::Error) -> &'static str;
 
-    /// Whether a write error means that nobody can ever read this output again; the daemon ends then.
-    fn ends_daemon(&self, _: &io::Error) -> bool {
+    /// Whether a write error means that nobody can ever read this output again. It gets no more events then.
+    fn is_gone(&self, _: &io::Error) -> bool {
         false
     }
 }
@@ -96,6 +99,11 @@ pub trait SinkStatus: Debug + Send + Sync {
 struct CountsOnly;
 
 impl SinkStatus for CountsOnly {}
+
+/// Returns whether an error means that the file system, or somebody's part of it, is full: that may pass.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
 
 /// Opens all outputs of a configuration, and writes `first` to each of them.
 ///

@@ -5,8 +5,8 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, RecvError, RecvTimeoutError, SendError, Sender, channel},
+        atomic::Ordering,
+        mpsc::{SendError, Sender, channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -14,14 +14,20 @@ use std::{
 
 use netconn_model::{
     fact::LossStage,
-    health::{Health, OutputHealth},
+    health::{Health, OutputHealth, OutputState},
 };
 use thiserror::Error;
-use tracing::warn;
 
 use crate::{
+    line_file::WriteFailure,
     os,
-    sink::{Batch, EventCounts, EventNote, Sink, SinkStatus, shares::Shares},
+    sink::{
+        Batch, EventCounts, EventNote, Sink, SinkStatus,
+        counters::{Counters, OutputLosses, batch_cost, cost},
+        is_full,
+        shares::Shares,
+        writer::{Order, Writer},
+    },
 };
 
 /// Most bytes in a queue: one second of 20,000 events.
@@ -29,8 +35,6 @@ const QUEUE_BYTES: u64 = 32 << 20;
 /// As long as fewer bytes wait, nobody's share is counted; and the backlog of a dump may be announced: seven eighths are for
 /// events that happen meanwhile and cannot wait.
 const RELAXED_BYTES: u64 = QUEUE_BYTES / 8;
-/// Memory of an event in a queue beside its line. It bounds the number of batches as well, each of which has an event.
-const NOTE_BYTES: u64 = size_of::<EventNote>() as u64 + 64;
 /// Pause between two looks whether an output has written everything at the end.
 pub const POLL: Duration = Duration::from_millis(1);
 
@@ -47,87 +51,6 @@ impl OutputError {
     pub(super) fn new(destination: String, advice: &'static str, error: io::Error) -> Self {
         Self { destination, advice, error }
     }
-}
-
-/// Events that an output has lost since the start, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputLosses {
-    /// Its queue had no room for them.
-    pub queue: EventCounts,
-    /// Its sink could not write them.
-    pub refused: EventCounts,
-}
-
-impl OutputLosses {
-    /// Returns what was lost since `before`.
-    #[must_use]
-    pub fn since(self, before: Self) -> Self {
-        Self { queue: self.queue.since(before.queue), refused: self.refused.since(before.refused) }
-    }
-}
-
-/// Counts that one thread adds to and others read.
-#[derive(Debug, Default)]
-struct SharedCounts {
-    events: AtomicU64,
-    outgoing: AtomicU64,
-    incoming: AtomicU64,
-}
-
-impl SharedCounts {
-    fn add(&self, counts: EventCounts) {
-        let EventCounts { events, outgoing, incoming } = counts;
-        // A reader in between sees part of it, and the rest at its next look.
-        self.events.fetch_add(events, Ordering::Relaxed);
-        self.outgoing.fetch_add(outgoing, Ordering::Relaxed);
-        self.incoming.fetch_add(incoming, Ordering::Relaxed);
-    }
-
-    fn load(&self) -> EventCounts {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        EventCounts { events: load(&self.events), outgoing: load(&self.outgoing), incoming: load(&self.incoming) }
-    }
-}
-
-/// What the thread of an output and the engine share. Counters are independent of each other: relaxed access is enough.
-#[derive(Debug, Default)]
-struct Counters {
-    written: SharedCounts,
-    lost_queue: SharedCounts,
-    lost_refused: SharedCounts,
-    /// Bytes in the queue.
-    queued_bytes: AtomicU64,
-    /// Batches that have left the queue, written or not.
-    done_batches: AtomicU64,
-    /// The last write failed.
-    is_failing: AtomicBool,
-    /// Nobody can read this output any more.
-    ends_daemon: AtomicBool,
-    /// An order to open the destination again is in the queue.
-    is_reopening: AtomicBool,
-    /// What waits is given up, because the daemon ends.
-    is_abandoned: AtomicBool,
-}
-
-impl Counters {
-    /// Returns which of the events that were sent are neither written nor counted as lost.
-    fn waiting(&self, sent: EventCounts) -> EventCounts {
-        [&self.written, &self.lost_queue, &self.lost_refused]
-            .into_iter()
-            .fold(sent, |waiting, counts| waiting.since(counts.load()))
-    }
-
-    /// Notes that a batch has left the queue.
-    fn leave(&self, batch: &Batch) {
-        self.queued_bytes.fetch_sub(batch_cost(batch), Ordering::Relaxed);
-        self.done_batches.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// What the thread of an output has to do.
-enum Order {
-    Write(Batch),
-    Reopen,
 }
 
 /// The engine's account of what is in a queue, and whose it is.
@@ -165,16 +88,6 @@ impl QueueAccount {
     }
 }
 
-/// Returns how much of a queue an event takes.
-fn cost(note: &EventNote) -> u64 {
-    u64::from(note.length) + NOTE_BYTES
-}
-
-/// Returns how much of a queue a batch takes.
-fn batch_cost(batch: &Batch) -> u64 {
-    batch.lines.len() as u64 + batch.events() * NOTE_BYTES
-}
-
 /// A running output.
 #[derive(Debug)]
 pub struct Output {
@@ -193,21 +106,30 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// When the sink is required and cannot write the batch, or when the system gives no thread.
+    /// When the sink is required and cannot write the batch for another reason than a full file system, or when the system gives no
+    /// thread.
     pub(super) fn start(mut sink: Box<dyn Sink>, first: &Batch) -> Result<Self, OutputError> {
         let counters = Arc::new(Counters::default());
+        let mut is_first_written = false;
         // On this thread, before the daemon reports that it runs: a wrong path has to be an error of the start.
         if sink.is_required() {
-            sink.write(first)
-                .map_err(|failure| OutputError::new(sink.destination(), sink.advice(&failure.error), failure.error))?;
-            counters.written.add(EventCounts::of(&first.notes));
+            match sink.write(first) {
+                Ok(()) => {
+                    counters.written.add(EventCounts::of(&first.notes));
+                    is_first_written = true;
+                }
+                // It may have room later, and a daemon that captures nothing would be worse. The thread tries again.
+                Err(failure) if is_full(&failure.error) => {}
+                Err(WriteFailure { error, .. }) => {
+                    return Err(OutputError::new(sink.destination(), sink.advice(&error), error));
+                }
+            }
         }
-        let is_first_written = sink.is_required();
         let (name, destination) = (sink.name(), sink.destination());
         let (loss_stage, status) = (sink.loss_stage(), sink.status());
         // Not bounded by itself: `send` bounds the bytes.
         let (queue, orders) = channel();
-        let writer = Writer { sink, destination: destination.clone(), counters: Arc::clone(&counters) };
+        let writer = Writer::new(sink, destination.clone(), Arc::clone(&counters));
         let thread = thread::Builder::new().name("netconn-output".into()).spawn(move || {
             // Under a flood by many processes this thread would get a fiftieth of a CPU, and its queue would overflow.
             os::raise_thread_priority();
@@ -239,8 +161,14 @@ impl Output {
         // `refused` is counted once; the sink decides under which name it is reported.
         let OutputLosses { queue, refused } = self.lost();
         let at = |stage| (self.loss_stage == stage).then_some(refused.events);
+        let state = match (self.is_gone(), self.counters.is_failing.load(Ordering::Relaxed)) {
+            (true, _) => OutputState::Gone,
+            (false, true) => OutputState::Failing,
+            (false, false) => OutputState::Open,
+        };
         let counts = OutputHealth {
             path: self.destination.clone(),
+            state,
             written: self.counters.written.load().events,
             lost_queue: queue.events,
             lost_disk: at(LossStage::Disk),
@@ -272,16 +200,21 @@ impl Output {
         self.has_room() && !self.counters.is_failing.load(Ordering::Relaxed)
     }
 
-    /// Whether nobody can read this output any more, so that the daemon has to end.
-    pub fn ends_daemon(&self) -> bool {
-        self.counters.ends_daemon.load(Ordering::Relaxed)
+    /// Whether nobody can read this output any more.
+    pub fn is_gone(&self) -> bool {
+        self.counters.is_gone.load(Ordering::Relaxed)
     }
 
     /// Queues a batch. Events for which the queue has no room, or whose process or user takes its share of it already, are dropped
     /// and counted.
     pub fn send(&mut self, batch: &Batch) {
         let Self { account, counters, .. } = self;
-        account.sent += EventCounts::of(&batch.notes);
+        let counts = EventCounts::of(&batch.notes);
+        account.sent += counts;
+        if counters.is_gone.load(Ordering::Relaxed) {
+            counters.lost_refused.add(counts);
+            return;
+        }
         account.settle(counters.done_batches.load(Ordering::Relaxed));
         // The engine is the only sender, so nobody else adds to it meanwhile.
         let queued = counters.queued_bytes.load(Ordering::Relaxed);
@@ -358,77 +291,9 @@ impl Closing {
     }
 }
 
-/// The thread's half of an output.
-struct Writer {
-    sink: Box<dyn Sink>,
-    destination: String,
-    counters: Arc<Counters>,
-}
-
-impl Writer {
-    fn run(mut self, orders: &Receiver<Order>) {
-        while let Ok(order) = self.next_order(orders) {
-            match order {
-                Order::Write(batch) if !self.counters.is_abandoned.load(Ordering::Relaxed) => self.write(&batch),
-                Order::Write(_) => {}
-                Order::Reopen => {
-                    // First: what asks from now on may mean a file that is not there yet.
-                    self.counters.is_reopening.store(false, Ordering::Relaxed);
-                    self.sink.reopen();
-                }
-            }
-        }
-    }
-
-    /// Waits for an order, and lets the sink do what becomes due until one comes.
-    fn next_order(&mut self, orders: &Receiver<Order>) -> Result<Order, RecvError> {
-        loop {
-            // Asked again in each round: `on_due` and each write change what is due. A sink without a schedule blocks
-            // here.
-            let Some(due) = self.sink.due() else { return orders.recv() };
-            match orders.recv_timeout(due) {
-                Ok(order) => return Ok(order),
-                Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
-                Err(RecvTimeoutError::Timeout) => self.sink.on_due(),
-            }
-        }
-    }
-
-    fn write(&mut self, batch: &Batch) {
-        let Self { sink, destination, counters } = self;
-        match sink.write(batch) {
-            Ok(()) => {
-                counters.written.add(EventCounts::of(&batch.notes));
-                if counters.is_failing.swap(false, Ordering::Relaxed) {
-                    warn!("events are written to {destination} again");
-                }
-            }
-            Err(failure) => {
-                // Counted in the bytes, because the failure knows only how far the whole lines reach.
-                let written = batch.lines.get(..failure.written).unwrap_or_default();
-                let written = written.iter().filter(|byte| **byte == b'\n').count();
-                let (written, lost) = batch.notes.split_at_checked(written).unwrap_or((&batch.notes, &[]));
-                counters.written.add(EventCounts::of(written));
-                counters.lost_refused.add(EventCounts::of(lost));
-                let was_failing = counters.is_failing.swap(true, Ordering::Relaxed);
-                // The engine polls this flag and stops in order; the loss itself is counted above.
-                if sink.ends_daemon(&failure.error) {
-                    counters.ends_daemon.store(true, Ordering::Relaxed);
-                } else if !was_failing {
-                    // Once for a row of failures: a full disk must not fill the log as well.
-                    let advice = sink.advice(&failure.error);
-                    warn!("events are lost: cannot write to {destination}: {}{advice}", failure.error);
-                }
-            }
-        }
-        // Only now: until it is written, the batch takes memory as if it were in the queue.
-        counters.leave(batch);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender, channel};
 
     use bytes::Bytes;
 
@@ -436,7 +301,7 @@ mod tests {
     use crate::{
         line_file::WriteFailure,
         process::Key,
-        sink::{EventClass, EventOrigin},
+        sink::{EventClass, EventOrigin, counters::SharedCounts},
     };
 
     /// A sink that writes into a channel, up to a given number of bytes of each batch.
@@ -484,7 +349,7 @@ mod tests {
             "; do something"
         }
 
-        fn ends_daemon(&self, error: &io::Error) -> bool {
+        fn is_gone(&self, error: &io::Error) -> bool {
             error.kind() == io::ErrorKind::BrokenPipe
         }
     }
@@ -521,29 +386,33 @@ mod tests {
 
     #[test]
     fn only_a_required_sink_has_to_write_the_first_batch() {
-        let (mut refusing, _received) = sink(Err(io::ErrorKind::StorageFull));
+        let (mut refusing, _received) = sink(Err(io::ErrorKind::PermissionDenied));
         refusing.is_required = true;
         let error = Output::start(Box::new(refusing), &batch("first\n")).map(|_| ()).unwrap_err().to_string();
-        assert_eq!(error, "cannot write events to test: no storage space; do something");
-        let (refusing, _received) = sink(Err(io::ErrorKind::StorageFull));
-        let output = Output::start(Box::new(refusing), &batch("first\n")).unwrap();
-        let counters = Arc::clone(&output.counters);
-        assert_eq!(output.close().wait(soon()), 0);
-        assert_eq!(counters.lost_refused.load().events, 1);
+        assert_eq!(error, "cannot write events to test: permission denied; do something");
+        // A full file system may have room later.
+        for (error, is_required) in [(io::ErrorKind::PermissionDenied, false), (io::ErrorKind::StorageFull, true)] {
+            let (mut refusing, _received) = sink(Err(error));
+            refusing.is_required = is_required;
+            let output = Output::start(Box::new(refusing), &batch("first\n")).unwrap();
+            let counters = Arc::clone(&output.counters);
+            assert_eq!(output.close().wait(soon()), 0);
+            assert_eq!(counters.lost_refused.load().events, 1);
+        }
     }
 
     #[test]
     fn what_a_sink_refuses_is_counted_at_its_stage() {
         let (refusing, _received) = sink(Ok(2));
         let counters = Arc::new(Counters::default());
-        let mut writer = Writer { sink: Box::new(refusing), destination: "test".into(), counters };
+        let mut writer = Writer::new(Box::new(refusing), "test".into(), Arc::clone(&counters));
         writer.write(&batch("a\nb\nc\n"));
         let load = |counts: &SharedCounts| (counts.load().events, counts.load().outgoing);
-        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), ((1, 1), (2, 2)));
-        assert!(writer.counters.is_failing.load(Ordering::Relaxed));
+        assert_eq!((load(&counters.written), load(&counters.lost_refused)), ((1, 1), (2, 2)));
+        assert!(counters.is_failing.load(Ordering::Relaxed));
         writer.write(&batch("a\n"));
-        assert_eq!((load(&writer.counters.written), load(&writer.counters.lost_refused)), ((2, 2), (2, 2)));
-        assert!(!writer.counters.is_failing.load(Ordering::Relaxed));
+        assert_eq!((load(&counters.written), load(&counters.lost_refused)), ((2, 2), (2, 2)));
+        assert!(!counters.is_failing.load(Ordering::Relaxed));
 
         let (silent, _received) = sink(Ok(usize::MAX));
         let output = Output::start(Box::new(silent), &batch("first\n")).unwrap();
@@ -554,11 +423,17 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_reader_ends_the_daemon() {
+    fn an_output_without_a_reader_gets_no_more_events() {
         let (closed, _received) = sink(Err(io::ErrorKind::BrokenPipe));
-        let mut writer = Writer { sink: Box::new(closed), destination: "test".into(), counters: Arc::default() };
-        writer.write(&batch("a\n"));
-        assert!(writer.counters.ends_daemon.load(Ordering::Relaxed));
+        let mut output = Output::start(Box::new(closed), &batch("first\n")).unwrap();
+        let until = soon();
+        while !output.is_gone() {
+            assert!(Instant::now() < until);
+            thread::sleep(POLL);
+        }
+        output.send(&batch("a\nb\n"));
+        assert_eq!(output.lost().refused, EventCounts { events: 3, outgoing: 3, incoming: 0 });
+        assert_eq!(output.close().wait(soon()), 0);
     }
 
     #[test]

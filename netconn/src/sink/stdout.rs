@@ -28,9 +28,8 @@ impl Sink for StdoutSink {
         STDOUT.to_owned()
     }
 
-    // Most often it is redirected to a file.
     fn loss_stage(&self) -> LossStage {
-        LossStage::Disk
+        if self.0.has_reader() { LossStage::Sink } else { LossStage::Disk }
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
@@ -44,7 +43,9 @@ impl Sink for StdoutSink {
         }
     }
 
-    fn ends_daemon(&self, error: &io::Error) -> bool {
-        error.kind() == io::ErrorKind::BrokenPipe
+    fn is_gone(&self, error: &io::Error) -> bool {
+        // A terminal that was closed answers with EIO.
+        let is_closed_terminal = || self.0.has_reader() && error.raw_os_error() == Some(libc::EIO);
+        matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) || is_closed_terminal()
     }
 }
