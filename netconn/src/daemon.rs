@@ -8,10 +8,11 @@ use netconn_model::{
     config::{Config, EbpfLog, FlowLevel},
     health::{HookStatus, Verdict},
 };
+use nix::sys::signal::Signal;
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
 };
 use tracing::{info, warn};
 
@@ -29,7 +30,7 @@ use crate::{
         load::{CaptureOptions, DatagramWatch},
         preflight,
     },
-    os::{self, NoSignals},
+    os,
     server::{self, Socket},
     sink::{self, Batch, Output},
     state_dir::{self, StateDir},
@@ -51,14 +52,13 @@ pub struct TestHooks {
     pub fast_history: bool,
 }
 
-/// Runs the daemon until a signal ends it. `quiet` has kept signals away since the process began: they arrive when the programs
-/// are loaded and there is somebody to handle them.
+/// Runs the daemon until a signal ends it.
 ///
 /// # Errors
 ///
-/// When the daemon cannot start; the message says what to do. A daemon that has started returns an error only if its engine has
-/// panicked.
-pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
+/// When the daemon cannot start; the message says what to do. A daemon that has started returns an error if nobody reads its events
+/// any more, or if its engine has panicked.
+pub fn run(config: &Config, test_hooks: TestHooks) -> Result<()> {
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
@@ -66,10 +66,11 @@ pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<(
     os::bound_free_memory();
     // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(start_and_serve(config, test_hooks, quiet))
+    runtime.block_on(start_and_serve(config, test_hooks))
 }
 
-async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
+async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
+    // From here on a signal stops the daemon in order.
     let mut signals = Signals::new()?;
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
     // first.
@@ -87,8 +88,6 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
         keep: Some(keep::places(&sensor.id, config.max_flows)),
         faults: test_hooks.faults,
     })?;
-    // From here on a signal stops the daemon in order, also one that came before. Threads that begin now do not inherit the mask.
-    drop(quiet);
     log_hooks(capture.hooks(), capture.missing_members());
 
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());
@@ -106,8 +105,7 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
     .context("cannot start the engine")?;
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
 
-    // `serve` never ends: a daemon ends by a signal, or because its engine does (a broken pipe on standard output, a
-    // panic).
+    // `serve` never ends: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).
     let ended_by_itself = tokio::select! {
         never = server::serve(&socket, handle.clone()) => match never {},
         () = signals.wait_for_end(&handle) => false,
@@ -134,33 +132,73 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
     }
 }
 
-/// The signals that the daemon handles.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
+/// What the daemon does on a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SignalMeaning {
+    /// Ends in order.
+    End,
+    /// Opens the outputs again, for log rotation.
+    Reopen,
+    /// Goes on; the signal is logged.
+    Nothing,
 }
+
+/// All signals that would end a process which does not handle them, but for those that report a fault of the program, SIGKILL and
+/// SIGPIPE, which the standard library ignores; see signal(7). A sensor ends only when somebody wants it to.
+const SIGNALS: [(Signal, SignalMeaning); 14] = [
+    (Signal::SIGINT, SignalMeaning::End),
+    (Signal::SIGTERM, SignalMeaning::End),
+    (Signal::SIGQUIT, SignalMeaning::End),
+    (Signal::SIGHUP, SignalMeaning::Reopen),
+    // As in nginx.
+    (Signal::SIGUSR1, SignalMeaning::Reopen),
+    (Signal::SIGUSR2, SignalMeaning::Nothing),
+    (Signal::SIGALRM, SignalMeaning::Nothing),
+    (Signal::SIGVTALRM, SignalMeaning::Nothing),
+    (Signal::SIGPROF, SignalMeaning::Nothing),
+    (Signal::SIGIO, SignalMeaning::Nothing),
+    (Signal::SIGPWR, SignalMeaning::Nothing),
+    (Signal::SIGSTKFLT, SignalMeaning::Nothing),
+    // Limits of `ulimit`: a write beyond that of a file's size fails, and is counted as any other that fails.
+    (Signal::SIGXFSZ, SignalMeaning::Nothing),
+    (Signal::SIGXCPU, SignalMeaning::Nothing),
+];
+
+/// The signals that have arrived, in their order.
+struct Signals(mpsc::UnboundedReceiver<(&'static str, SignalMeaning)>);
 
 impl Signals {
     fn new() -> Result<Self> {
-        let handler = |kind| signal(kind).context("cannot handle signals");
-        Ok(Self {
-            interrupt: handler(SignalKind::interrupt())?,
-            terminate: handler(SignalKind::terminate())?,
-            hangup: handler(SignalKind::hangup())?,
-        })
+        let (arrived, signals) = mpsc::unbounded_channel();
+        // Those for programs' own use have no names.
+        let others =
+            (libc::SIGRTMIN()..=libc::SIGRTMAX()).map(|number| (number, "a real-time signal", SignalMeaning::Nothing));
+        let named = SIGNALS.into_iter().map(|(signal, meaning)| (signal as i32, signal.as_str(), meaning));
+        for (number, name, meaning) in named.chain(others) {
+            // From here on it no longer ends the process.
+            let mut stream = signal(SignalKind::from_raw(number)).context("cannot handle signals")?;
+            let arrived = arrived.clone();
+            tokio::spawn(
+                async move { while stream.recv().await.is_some() && arrived.send((name, meaning)).is_ok() {} },
+            );
+        }
+        Ok(Self(signals))
     }
 
-    /// Waits for SIGINT or SIGTERM. On SIGHUP the outputs are opened again, for log rotation.
+    /// Waits for a signal to end, and does what the others ask for.
     async fn wait_for_end(&mut self, engine: &Handle) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
+        while let Some((name, meaning)) = self.0.recv().await {
+            match meaning {
+                SignalMeaning::End => return,
                 // Not waited for: SIGTERM would have to wait as well.
-                _ = self.hangup.recv() => if engine.send(EngineCommand::Reopen).is_err() {
-                    warn!("too busy to open the outputs again: send SIGHUP once more");
-                },
+                SignalMeaning::Reopen => {
+                    if engine.send(EngineCommand::Reopen).is_err() {
+                        warn!("too busy to open the outputs again: send {name} once more");
+                    }
+                }
+                SignalMeaning::Nothing => {
+                    info!("ignored {name}: SIGHUP and SIGUSR1 open the outputs again, SIGTERM ends");
+                }
             }
         }
     }

@@ -423,6 +423,23 @@ impl Drop for Mounted<'_> {
 }
 
 #[test]
+fn signals_that_ask_for_nothing_do_not_end_the_daemon() {
+    let daemon = Daemon::start();
+    let renamed = daemon.event_file().with_extension("1");
+    for signal in [Signal::SIGUSR2, Signal::SIGALRM, Signal::SIGPIPE, Signal::SIGVTALRM, Signal::SIGXFSZ, Signal::SIGIO]
+    {
+        daemon.signal(signal);
+    }
+    until(10_000, || daemon.log(), || daemon.log().contains("ignored SIGUSR2"));
+    fs::rename(daemon.event_file(), &renamed).unwrap();
+    daemon.signal(Signal::SIGUSR1);
+    until(10_000, || daemon.log(), || daemon.event_file().exists());
+    daemon.signal(Signal::SIGQUIT);
+    let events = daemon.stop();
+    assert_eq!(events.0[events.len() - 1]["event.type"], "Sensor Stop");
+}
+
+#[test]
 fn every_output_has_the_same_whole_lines() {
     let namespace = Netns::new();
     let folder = TempDir::new().unwrap();
