@@ -15,7 +15,10 @@ use nix::{
 use thiserror::Error;
 use tracing::{info, warn};
 
-use crate::lock_file::{self, LockError};
+use crate::{
+    lock_file::{self, LockError},
+    os,
+};
 
 /// Held by the daemon that uses the directory.
 const LOCK: &str = "lock";
@@ -106,7 +109,7 @@ impl StateDir {
         let id = sensor_id(&self.path).map_err(|error| StateError::System { path: self.path.clone(), error })?;
         Ok(Sensor {
             id,
-            host: sysinfo::System::host_name().unwrap_or_else(|_| "localhost".into()),
+            host: os::host_name(),
             site: config.site_id.clone(),
             source: config.data_source.clone(),
             boot: boot_id(),

@@ -440,6 +440,47 @@ fn signals_that_ask_for_nothing_do_not_end_the_daemon() {
 }
 
 #[test]
+fn events_name_the_host_as_it_is_called() {
+    let folder = TempDir::new().unwrap();
+    let events = folder.path().join("events");
+    // In a UTS namespace of its own, so that this machine keeps its name. The shell becomes the daemon.
+    let script = format!(
+        "echo before > /proc/sys/kernel/hostname; \
+         exec {} run --no-history --events {} --socket {}/sock --state-dir {}/state 2>/dev/null",
+        netconn().display(),
+        events.display(),
+        folder.path().display(),
+        folder.path().display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--uts", "bash", "-c", &script]).stdin(Stdio::null()).stdout(Stdio::null());
+    // Ends the daemon when it is dropped.
+    let mut daemon = Piped { process: command.spawn().unwrap(), folder };
+    let pid = daemon.process.id().to_string();
+    let namespace = Netns::new();
+    let names = || {
+        let events = if events.exists() { Events::so_far(&events) } else { Events(Vec::new()) };
+        events.values("endpoint.name").into_iter().map(|name| name.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    until(20_000, || "no event".into(), || names().contains(&"before".to_owned()));
+    let rename = "echo after > /proc/sys/kernel/hostname";
+    let renamed = Command::new("nsenter").args(["--uts", "--target", &pid, "bash", "-c", rename]).status().unwrap();
+    assert!(renamed.success());
+    namespace.run(|| {
+        until(
+            10_000,
+            || format!("{:?}", names()),
+            || {
+                drop(TcpListener::bind("127.0.0.1:0").unwrap());
+                names().contains(&"after".to_owned())
+            },
+        );
+    });
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(daemon.process.wait().unwrap().success());
+}
+
+#[test]
 fn every_output_has_the_same_whole_lines() {
     let namespace = Netns::new();
     let folder = TempDir::new().unwrap();

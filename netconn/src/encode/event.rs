@@ -26,7 +26,7 @@ use crate::{
         PROCESS_MAX, SENSOR_MAX, attribution,
         ids::{ConnectionIds, process_id},
     },
-    names::{self, Names, NamesVersion},
+    names::Names,
     process::{Identity, Process, TICK_NS, cgroup::Cgroup, comm},
     table::{Change, Connection, Exchanged, Icmp},
 };
@@ -82,8 +82,6 @@ struct CachedMembers {
     _process: Weak<Process>,
     /// Name, user and cgroup of the owner that they were made from.
     made_from: ([u8; 16], u32, u64),
-    /// If a name was not found: what was known then, and until when nobody need look again.
-    incomplete: Option<(NamesVersion, u64)>,
     /// Members of a JSON object, each with its leading comma.
     members: Rc<[u8]>,
 }
@@ -139,20 +137,25 @@ pub struct LostConnects {
 impl EventEncoder {
     /// Returns an encoder for this sensor; `run` must be another number in each run of the daemon.
     pub fn new(sensor: &Sensor, run: u64) -> Self {
-        let mut seconds = SecondText::default();
-        let mut event = Event::default();
-        sensor.describe(&mut event);
-        // Written once: they are the same in every event.
-        let sensor_members = section_members(&event, (Section::Sensor, SENSOR_MAX), &mut seconds);
         let boot: String = sensor.boot.chars().take(16).collect();
-        Self {
-            sensor_members,
+        let mut encoder = Self {
+            sensor_members: Vec::new(),
             count: 0,
-            seconds,
+            seconds: SecondText::default(),
             id: format!("{run:0RUN_DIGITS$x}-"),
             connection_ids: ConnectionIds::new(&boot),
             boot,
-        }
+        };
+        encoder.describe(sensor);
+        encoder
+    }
+
+    /// Has events say from now on who this sensor is.
+    pub fn describe(&mut self, sensor: &Sensor) {
+        let mut event = Event::default();
+        sensor.describe(&mut event);
+        // Written once: they are the same in every event.
+        self.sensor_members = section_members(&event, (Section::Sensor, SENSOR_MAX), &mut self.seconds);
     }
 
     /// Returns the number of events written so far.
@@ -264,24 +267,20 @@ impl EventEncoder {
         // A process can change its name, its user and its cgroup without an `exec`: the members were made from these.
         if let Some(cached) = key.and_then(|key| known.by_process.get(&key))
             && cached.made_from == made_from
-            && cached.incomplete.is_none_or(|(version, until_ns)| version == names.version() && now < until_ns)
         {
             return Rc::clone(&cached.members);
         }
-        let user = names.user(owner, now);
-        let cgroup = names.cgroup(owner, now);
+        let user = names.user(owner.uid, now);
+        let cgroup = names.cgroup(owner);
         let mut event = Event::default();
         fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));
         event.user = user.as_deref().map(Cow::Borrowed);
         fill_cgroup(&mut event, cgroup.as_deref());
         let members: Rc<[u8]> = section_members(&event, (Section::Process, PROCESS_MAX), &mut self.seconds).into();
-        // What is not known now may be known later: an account that is made, a cgroup whose record was lost.
-        let is_complete = user.is_some() && cgroup.is_some();
-        let incomplete = (!is_complete).then(|| (names.version(), now + names::LOOKUP_PAUSE_NS));
-        if let Some(process) = connection.process.as_ref() {
+        // An account that is not known now may be known the next time.
+        if let Some(process) = connection.process.as_ref().filter(|_| user.is_some()) {
             // Weak: the cache must not keep ended processes in memory. Their address stays taken all the same.
-            let weak = Rc::downgrade(process);
-            let cached = CachedMembers { _process: weak, made_from, incomplete, members: Rc::clone(&members) };
+            let cached = CachedMembers { _process: Rc::downgrade(process), made_from, members: Rc::clone(&members) };
             known.keep(process, cached);
         }
         members
@@ -446,7 +445,7 @@ fn fill_process<'a>(
 ) {
     event.pid = Some(owner.tgid);
     event.process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
-    event.user_id = owner.user();
+    event.user_id = Some(owner.uid);
     // Without a start the id of the process could be that of another one with the same number.
     if owner.start_ns != 0 {
         event.process_id = Some(PlainText::new(process_id(boot, owner.tgid, owner.start_ns / TICK_NS)));

@@ -3,7 +3,7 @@
 use std::{sync::Arc, thread, time::Instant};
 
 use bytes::BytesMut;
-use netconn_model::{fact::LossStage, health::Health};
+use netconn_model::{event::Sensor, fact::LossStage, health::Health};
 use tracing::error;
 
 use crate::{
@@ -179,6 +179,11 @@ impl Publisher {
     /// Returns whether there are outputs, and the reader of each has gone.
     pub(super) fn has_no_reader(&self) -> bool {
         !self.outputs.is_empty() && self.outputs.iter().all(Output::is_gone)
+    }
+
+    /// Has events say from now on who this sensor is.
+    pub(super) fn describe(&mut self, sensor: &Sensor) {
+        self.encoder.describe(sensor);
     }
 
     /// Opens the files of the outputs again, for log rotation.

@@ -15,7 +15,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::{
     clock::Clock,
@@ -32,6 +32,7 @@ use crate::{
         hooks::Program,
     },
     names::Names,
+    os,
     process::lookup::Lookup,
     sink::Stream,
 };
@@ -162,6 +163,7 @@ impl Engine {
     /// Does what is due: once a second, or four times while records come.
     fn tick(&mut self, now: u64) {
         self.capture.flush_log();
+        self.follow_host_name();
         self.state.processes.sweep(now);
         self.state.ended.forget(now);
         self.sweep_flows_if_due(now);
@@ -180,6 +182,17 @@ impl Engine {
         self.report_and_repair(doubts);
         if self.schedule.take_release(now) {
             os::release_free_memory();
+        }
+    }
+
+    /// Has events name the host as it is called now: a machine may get its name after its services have started.
+    fn follow_host_name(&mut self) {
+        let name = os::host_name();
+        // A system call of a tenth of a microsecond; nothing wakes a thread that waits for a new name at less cost.
+        if name != self.state.sensor.host {
+            info!("this host is called {name} now; it was {}", self.state.sensor.host);
+            self.state.sensor.host = name;
+            self.publisher.describe(&self.state.sensor);
         }
     }
 
