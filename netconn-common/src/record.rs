@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::UNKNOWN_U32;
+
 /// Kinds of records, in [`Header::kind`].
 pub mod kind {
     /// A [`TcpRecord`](crate::TcpRecord): a TCP socket changed its state.
@@ -78,7 +80,7 @@ pub struct Owner {
     pub tgid: u32,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
-    /// Unix user id in the initial user namespace.
+    /// Unix user id in the initial user namespace, or [`UNKNOWN_U32`]; see [`Owner::user`].
     pub uid: u32,
     /// One of [`attribution`].
     pub how: u32,
@@ -90,6 +92,11 @@ impl Owner {
     /// Nobody is known.
     pub const UNKNOWN: Self =
         Self { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: attribution::UNKNOWN, comm: [0; 16] };
+
+    /// Returns the Unix user id, if it is known.
+    pub fn user(&self) -> Option<u32> {
+        (self.tgid != 0 && self.uid != UNKNOWN_U32).then_some(self.uid)
+    }
 }
 
 /// A socket has another owner, or more is known of the same one.

@@ -15,7 +15,7 @@ pub enum Exit {
     Usage = 2,
     /// A query that cannot be read (`EX_DATAERR`).
     Data = 65,
-    /// No daemon, no `netconn-search`, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
+    /// No daemon, one that refuses because it is busy, no `netconn-search`, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// A bug in netconn (`EX_SOFTWARE`).
     Internal = 70,
@@ -54,6 +54,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
             // The daemon's codes, see `RequestError` in `netconn/src/server`.
             ClientError::Refused { code, .. } if code == "bad_request" => Exit::Usage,
             ClientError::Refused { code, .. } if code == "timeout" => Exit::Timeout,
+            // Too busy, about to end, or no place for one more client: it is there, and cannot be used now.
+            ClientError::Refused { code, .. } if code == "command_failed" => Exit::Unavailable,
+            // Codes of another version.
             ClientError::Refused { .. } => Exit::Internal,
             ClientError::Broken { .. } => Exit::Io,
         });
@@ -83,6 +86,19 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_that_refuses_says_whose_fault_it_is() {
+        for (code, exit) in [
+            ("bad_request", Exit::Usage),
+            ("timeout", Exit::Timeout),
+            ("command_failed", Exit::Unavailable),
+            ("newer", Exit::Internal),
+        ] {
+            let error = ClientError::Refused { code: code.into(), message: String::new() };
+            assert_eq!(of(&error.into(), |_| None), exit, "{code}");
+        }
+    }
 
     #[test]
     fn a_full_disk_is_an_io_error_in_every_format() {

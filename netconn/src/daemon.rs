@@ -30,7 +30,7 @@ use crate::{
         load::{CaptureOptions, DatagramWatch},
         preflight,
     },
-    os,
+    os::{self, NoSignals},
     server::{self, Socket},
     sink::{self, Batch, Output},
     state_dir::{self, StateDir},
@@ -52,13 +52,14 @@ pub struct TestHooks {
     pub fast_history: bool,
 }
 
-/// Runs the daemon until a signal ends it.
+/// Runs the daemon until a signal ends it. `quiet` has kept signals away since the process began: they arrive when the programs
+/// are loaded and there is somebody to handle them.
 ///
 /// # Errors
 ///
 /// When the daemon cannot start; the message says what to do. A daemon that has started returns an error if nobody reads its events
 /// any more, or if its engine has panicked.
-pub fn run(config: &Config, test_hooks: TestHooks) -> Result<()> {
+pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
@@ -66,11 +67,10 @@ pub fn run(config: &Config, test_hooks: TestHooks) -> Result<()> {
     os::bound_free_memory();
     // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(start_and_serve(config, test_hooks))
+    runtime.block_on(start_and_serve(config, test_hooks, quiet))
 }
 
-async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
-    // From here on a signal stops the daemon in order.
+async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
     let mut signals = Signals::new()?;
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
     // first.
@@ -88,6 +88,8 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks) -> Result<()> {
         keep: Some(keep::places(&sensor.id, config.max_flows)),
         faults: test_hooks.faults,
     })?;
+    // From here on a signal stops the daemon in order, also one that came before. Threads that begin now do not inherit the mask.
+    drop(quiet);
     log_hooks(capture.hooks(), capture.missing_members());
 
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());

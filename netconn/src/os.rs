@@ -1,9 +1,12 @@
-//! Requests to the operating system: keep little freed memory, take it back, run a thread before others, allow more open files, say
-//! what this host is called.
+//! Requests to the operating system: keep little freed memory, take it back, run a thread before others, allow more open files,
+//! keep signals away from a thread, say what this host is called.
 
 use std::io;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::{SigSet, SigmaskHow},
+};
 use tracing::debug;
 
 /// Nice value of threads that must not fall behind (`setpriority(2)`: -20 to 19). It has 28 times the weight of an ordinary
@@ -60,4 +63,59 @@ pub fn raise_file_limit(files: u64) {
 pub fn host_name() -> String {
     let name = nix::sys::utsname::uname().map(|names| names.nodename().to_string_lossy().into_owned());
     name.unwrap_or_else(|_| "localhost".into())
+}
+
+/// Keeps signals from the calling thread for as long as it lives: they wait, and arrive when it is dropped.
+///
+/// The verifier gives up with `EAGAIN` when the thread that loads a program has a signal to handle (`do_check` in
+/// `kernel/bpf/verifier.c`), and aya's tests for features of the kernel, whose answers it keeps, load programs too. Threads
+/// and children that begin meanwhile inherit the mask, so a guard must not live longer than what needs it.
+#[derive(Debug)]
+pub struct NoSignals {
+    before: Option<SigSet>,
+    /// A mask belongs to a thread: the guard must not be dropped on another one.
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+impl NoSignals {
+    /// Blocks all signals that can be blocked. Guards can be nested.
+    pub fn new() -> Self {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        let before = before.inspect_err(|error| debug!("cannot block signals: {error}")).ok();
+        Self { before, _thread: std::marker::PhantomData }
+    }
+}
+
+impl Default for NoSignals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for NoSignals {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.before.as_ref().map(SigSet::thread_set_mask) {
+            debug!("cannot unblock signals: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::{Signal, raise};
+
+    use super::*;
+
+    #[test]
+    fn signals_wait_until_the_last_guard_is_dropped() {
+        // Its default action, to do nothing, is what makes this test harmless.
+        let is_blocked = || SigSet::thread_get_mask().unwrap().contains(Signal::SIGURG);
+        assert!(!is_blocked());
+        let outer = NoSignals::new();
+        drop(NoSignals::new());
+        assert!(is_blocked(), "the inner guard restores what the outer one has set");
+        raise(Signal::SIGURG).unwrap();
+        drop(outer);
+        assert!(!is_blocked());
+    }
 }

@@ -69,6 +69,31 @@ impl Daemon {
         Self::start_program(file.into_temp_path().keep().unwrap(), &["--no-history"])
     }
 
+    /// Starts a daemon without a history and returns as soon as SIGHUP and SIGTERM do not end it any more; see
+    /// [`Daemon::wait`].
+    pub fn spawned() -> Self {
+        let folder = TempDir::new().unwrap();
+        let options = vec!["--no-history".to_owned()];
+        let program = netconn();
+        let daemon = Self { process: Self::spawn(&program, folder.path(), &options), folder, program, options };
+        let since = Instant::now();
+        // Blocked or caught; a program that has just been executed does neither.
+        let holds_out = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+            let mask = |name: &str| {
+                let digits = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                u64::from_str_radix(digits.trim(), 16).unwrap()
+            };
+            let mask = mask("SigBlk:") | mask("SigCgt:");
+            [Signal::SIGHUP, Signal::SIGTERM].iter().all(|signal| mask >> (*signal as i32 - 1) & 1 != 0)
+        };
+        while !holds_out() {
+            assert!(since.elapsed() < long(20_000), "SIGHUP would end it: {}", daemon.log());
+            thread::sleep(Duration::from_micros(100));
+        }
+        daemon
+    }
+
     fn start_program(program: PathBuf, options: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
@@ -119,7 +144,8 @@ impl Daemon {
         command.spawn().unwrap()
     }
 
-    fn wait(&mut self) {
+    /// Waits until the daemon listens.
+    pub fn wait(&mut self) {
         let since = Instant::now();
         while self.ask("/v1/health").is_err() {
             // A daemon that has ended would otherwise be waited for until the time limit.

@@ -312,6 +312,7 @@ fn quiet_clients_lock_out_nobody() {
     let watch = daemon.run(&["watch"]);
     let text = String::from_utf8_lossy(&watch.stderr).into_owned();
     assert!(text.contains("command_failed: there are 128 streams of events of root"), "{text}");
+    assert_eq!(watch.status.code(), Some(69));
     let since = Instant::now();
     assert!(daemon.text(&["list", "--format", "json"]).ends_with("]}\n"));
     let doctor = daemon.run(&["doctor"]);

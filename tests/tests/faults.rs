@@ -1,8 +1,17 @@
 //! Internal faults: hooks that do not load, no memory, and iterators that fail. The daemon goes on and reports them.
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
-use netconn_tests::{Daemon, Netns, connected, long, moment, rows, ss, until};
+use netconn_tests::{Daemon, Ending, Events, Netns, connected, long, moment, rows, ss, until};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 /// Makes a listener and a connection that ends, and checks the events that they must have with any fault.
@@ -59,6 +68,53 @@ fn each_hook_can_be_missing() {
         // Older connections may be unknown, but those that begin while the daemon runs are not.
         scene(&namespace, daemon, title);
     }
+}
+
+/// Starts a daemon that gets SIGHUP every millisecond until it listens, and returns the verdicts on its hooks.
+fn hooks_after_a_disturbed_start() -> Value {
+    let mut daemon = Daemon::spawned();
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
+    let is_ready = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _ending = Ending(&is_ready);
+        scope.spawn(|| {
+            while !is_ready.load(Ordering::Relaxed) && kill(pid, Signal::SIGHUP).is_ok() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        daemon.wait();
+    });
+    verdicts(&daemon)
+}
+
+fn verdicts(daemon: &Daemon) -> Value {
+    let health = daemon.health();
+    let hooks = health["hooks"].as_array().unwrap();
+    hooks.iter().map(|hook| serde_json::json!([hook["hook"], hook["verdict"], hook["reason"]])).collect()
+}
+
+#[test]
+fn signals_during_the_start_cost_no_hook() {
+    let quiet = verdicts(Daemon::shared());
+    let since = Instant::now();
+    // A start takes seconds on an emulated machine.
+    for start in 0..20 {
+        if start >= 2 && since.elapsed() > Duration::from_secs(8) {
+            break;
+        }
+        assert_eq!(hooks_after_a_disturbed_start(), quiet, "start {start}");
+    }
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_while_it_starts_ends_in_order() {
+    let daemon = Daemon::spawned();
+    let file = daemon.event_file();
+    // Panics unless the exit code is 0.
+    let ended = daemon.end();
+    let kinds = Events::read(&file).values("event.type");
+    assert_eq!(kinds.first().zip(kinds.last()), Some((&"Sensor Start".into(), &"Sensor Stop".into())), "{kinds:?}");
+    drop(ended);
 }
 
 #[test]

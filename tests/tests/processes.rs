@@ -6,10 +6,10 @@ use std::{
     os::unix::fs::symlink,
     path::PathBuf,
     process::Command,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use netconn_tests::{Daemon, Events, Netns};
+use netconn_tests::{Daemon, Events, Netns, actor, long};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -111,6 +111,33 @@ fn a_forked_child_is_itself_and_a_deleted_program_is_said_to_be() {
         let _ = namespace.command("bash", &["-c", &script]).output().unwrap();
     });
     assert_eq!(event["src.process.image.path"], format!("{} (deleted)", copy.display()));
+}
+
+#[test]
+fn in_a_storm_each_attempt_is_of_the_program_that_made_it() {
+    const PORTS: [u16; 2] = [20_000, 20_001];
+    let namespace = Netns::new();
+    let folder = TempDir::new().unwrap();
+    for port in PORTS {
+        fs::copy(actor().get_program(), folder.path().join(port.to_string())).unwrap();
+    }
+    let (chains, length) = (4, if long(1) == Duration::from_millis(1) { 250 } else { 25 });
+    let daemon = Daemon::start();
+    // Each process runs the two programs in turn, and each program connects to the port that it is named after.
+    let program = folder.path().join(PORTS[0].to_string());
+    let arguments = ["chain", &PORTS[0].to_string(), &length.to_string()];
+    let running: Vec<_> =
+        (0..chains).map(|_| namespace.command(program.to_str().unwrap(), &arguments).spawn().unwrap()).collect();
+    running.into_iter().for_each(|mut process| assert!(process.wait().unwrap().success()));
+    let events = daemon.stop();
+    let attempts = events.within(&namespace).of("IP Connect");
+    let lost = events.of("Sensor Stop").one()["sensor.recordsLost"].as_u64().unwrap();
+    assert_eq!((attempts.len(), lost), (chains * length, 0), "{:#?}", events.of("Data Loss"));
+    for attempt in &attempts.0 {
+        let port = attempt["remote.port.number"].as_u64().unwrap();
+        let expected = folder.path().join(port.to_string());
+        assert_eq!(attempt["src.process.image.path"].as_str(), expected.to_str(), "{attempt:#}");
+    }
 }
 
 #[test]

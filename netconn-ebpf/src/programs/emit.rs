@@ -23,6 +23,14 @@ pub fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// Returns the header of a record about a process, with the time. To be called before the record is reserved: an interrupt
+/// between the two would make it later than records of sockets that are written after those behind it, and the daemon, which
+/// goes by time, would take a connection for one of the program before.
+#[inline(always)]
+pub fn process_header(kind: u32) -> Header {
+    header(kind, now())
+}
+
 /// Reserves a record of fixed size, lets `fill` write it and submits it. Returns whether there was room for it; if not, it
 /// is counted under `kind`.
 ///

@@ -33,7 +33,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let scratch = unsafe { &mut *scratch };
     let parent = task.parent().leader();
     scratch.record = ExecRecord {
-        header: emit::header(kind::EXEC, emit::now()),
+        header: emit::process_header(kind::EXEC),
         start_ns: task.start_ns(),
         parent_start_ns: parent.start_ns(),
         tgid: task.tgid(),
@@ -96,11 +96,12 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0; // a thread
     }
     let parent = child.parent().leader();
+    let header = emit::process_header(kind::FORK);
     emit::record(kind::FORK, |record: *mut ForkRecord| {
         // SAFETY: the ring gave room for one record; every member is written.
         unsafe {
             *record = ForkRecord {
-                header: emit::header(kind::FORK, emit::now()),
+                header,
                 start_ns: child.start_ns(),
                 origin_start_ns: origin.leader().start_ns(),
                 parent_start_ns: parent.start_ns(),
@@ -122,15 +123,11 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     if task.live_threads() != 0 {
         return 0;
     }
+    let header = emit::process_header(kind::EXIT);
     emit::record(kind::EXIT, |record: *mut ExitRecord| {
         // SAFETY: the ring gave room for one record; every member is written.
         unsafe {
-            *record = ExitRecord {
-                header: emit::header(kind::EXIT, emit::now()),
-                start_ns: task.leader().start_ns(),
-                tgid: task.tgid(),
-                reserved: 0,
-            };
+            *record = ExitRecord { header, start_ns: task.leader().start_ns(), tgid: task.tgid(), reserved: 0 };
         }
     });
     0
@@ -155,12 +152,8 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
         if copied <= 0 || copied > CGROUP_PATH_MAX as i64 {
             return 0;
         }
-        scratch.record = CgroupRecord {
-            header: emit::header(kind::CGROUP, emit::now()),
-            id,
-            path_length: copied as u32,
-            reserved: 0,
-        };
+        scratch.record =
+            CgroupRecord { header: emit::process_header(kind::CGROUP), id, path_length: copied as u32, reserved: 0 };
         emit::bytes(kind::CGROUP, ptr::from_ref(scratch).cast(), size_of::<CgroupRecord>() + copied as usize);
     }
     0

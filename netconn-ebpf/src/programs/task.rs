@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
     bpf_get_current_uid_gid,
 };
-use netconn_common::Owner;
+use netconn_common::{Owner, UNKNOWN_U32};
 
 use crate::programs::kernel::{
     CGROUP_NODE, CGROUPS_DEFAULT, CREDENTIALS_UID, HAS_CURRENT_TASK, HAS_PROBE_READ, NODE_ID, SIGNAL_LIVE,
@@ -73,7 +73,8 @@ impl Task {
             cgroup: cgroup.follow(&CGROUP_NODE).member(&NODE_ID, 0),
             tgid: self.tgid(),
             tid: self.tid(),
-            uid: self.0.follow(&TASK_CREDENTIALS).member(&CREDENTIALS_UID, 0),
+            // 0 would be root.
+            uid: self.0.follow(&TASK_CREDENTIALS).member(&CREDENTIALS_UID, UNKNOWN_U32),
             how,
             comm: leader.comm(),
         }

@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     daemon::{self, TestHooks},
     kernel::fault::Fault,
+    os::NoSignals,
 };
 
 /// Options of `netconn run`.
@@ -62,6 +63,8 @@ fn faults() -> impl TypedValueParser<Value = Fault> {
 
 /// Reads the configuration, applies the options to it and runs the daemon.
 pub(super) fn run(options: RunOptions) -> Result<Exit> {
+    // First: until the daemon has handlers, SIGHUP, which a log rotation sends, would end it.
+    let quiet = NoSignals::new();
     let RunOptions { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, test_fast_history } =
         options;
     let mut config = Config::load(config.as_deref())?;
@@ -76,7 +79,8 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
     config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
     // After the configuration, which sets the level; errors before that are printed by `main`.
     start_log(config.ebpf_log);
-    daemon::run(&config, TestHooks { without_hooks: without_hook, faults: fault, fast_history: test_fast_history })?;
+    let test_hooks = TestHooks { without_hooks: without_hook, faults: fault, fast_history: test_fast_history };
+    daemon::run(&config, test_hooks, quiet)?;
     Ok(Exit::Success)
 }
 

@@ -26,7 +26,7 @@ use crate::{
         PROCESS_MAX, SENSOR_MAX, attribution,
         ids::{ConnectionIds, process_id},
     },
-    names::Names,
+    names::{self, Names, NamesVersion},
     process::{Identity, Process, TICK_NS, cgroup::Cgroup, comm},
     table::{Change, Connection, Exchanged, Icmp},
 };
@@ -82,6 +82,8 @@ struct CachedMembers {
     _process: Weak<Process>,
     /// Name, user and cgroup of the owner that they were made from.
     made_from: ([u8; 16], u32, u64),
+    /// If a name was not found: what was known then, and until when nobody need look again.
+    incomplete: Option<(NamesVersion, u64)>,
     /// Members of a JSON object, each with its leading comma.
     members: Rc<[u8]>,
 }
@@ -267,20 +269,24 @@ impl EventEncoder {
         // A process can change its name, its user and its cgroup without an `exec`: the members were made from these.
         if let Some(cached) = key.and_then(|key| known.by_process.get(&key))
             && cached.made_from == made_from
+            && cached.incomplete.is_none_or(|(version, until_ns)| version == names.version() && now < until_ns)
         {
             return Rc::clone(&cached.members);
         }
-        let user = names.user(owner.uid, now);
-        let cgroup = names.cgroup(owner);
+        let user = names.user(owner, now);
+        let cgroup = names.cgroup(owner, now);
         let mut event = Event::default();
         fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));
         event.user = user.as_deref().map(Cow::Borrowed);
         fill_cgroup(&mut event, cgroup.as_deref());
         let members: Rc<[u8]> = section_members(&event, (Section::Process, PROCESS_MAX), &mut self.seconds).into();
-        // An account that is not known now may be known the next time.
-        if let Some(process) = connection.process.as_ref().filter(|_| user.is_some()) {
+        // What is not known now may be known later: an account that is made, a cgroup whose record was lost.
+        let is_complete = user.is_some() && cgroup.is_some();
+        let incomplete = (!is_complete).then(|| (names.version(), now + names::LOOKUP_PAUSE_NS));
+        if let Some(process) = connection.process.as_ref() {
             // Weak: the cache must not keep ended processes in memory. Their address stays taken all the same.
-            let cached = CachedMembers { _process: Rc::downgrade(process), made_from, members: Rc::clone(&members) };
+            let weak = Rc::downgrade(process);
+            let cached = CachedMembers { _process: weak, made_from, incomplete, members: Rc::clone(&members) };
             known.keep(process, cached);
         }
         members
@@ -445,7 +451,7 @@ fn fill_process<'a>(
 ) {
     event.pid = Some(owner.tgid);
     event.process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
-    event.user_id = Some(owner.uid);
+    event.user_id = owner.user();
     // Without a start the id of the process could be that of another one with the same number.
     if owner.start_ns != 0 {
         event.process_id = Some(PlainText::new(process_id(boot, owner.tgid, owner.start_ns / TICK_NS)));

@@ -153,14 +153,14 @@ pub(super) fn with_owner<T>(
     if owner.tgid == 0 {
         return look(OwnerFacts::default());
     }
-    let user = names.user(owner.uid, now);
-    let cgroup = names.cgroup(owner);
+    let user = names.user(owner, now);
+    let cgroup = names.cgroup(owner, now);
     look(OwnerFacts {
         pid: Some(owner.tgid),
         // The name when the socket was used, not the one of the process now.
         process_name: Some(comm(&owner.comm)).filter(|name| !name.is_empty()),
         user: user.as_deref().map(Cow::Borrowed),
-        user_id: Some(owner.uid),
+        user_id: owner.user(),
         executable: process.and_then(|process| process.identity.path.as_deref()).map(Cow::Borrowed),
         command_line: process.and_then(|process| process.identity.command_line.as_deref()).map(Cow::Borrowed),
         container_id: cgroup.as_ref().and_then(|cgroup| cgroup.container.as_deref()).map(Cow::Borrowed),

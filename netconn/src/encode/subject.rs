@@ -16,8 +16,8 @@ pub fn with_subject<T>(
     if owner.tgid == 0 {
         return look(&subject);
     }
-    let user = directory.user(owner.uid, now);
-    let cgroup = directory.cgroup(owner);
+    let user = directory.user(owner, now);
+    let cgroup = directory.cgroup(owner, now);
     // As rows and events show it, so that a filter for a name finds what is shown.
     let name = comm(&owner.comm);
     subject.process = Some(&name);

@@ -61,7 +61,8 @@ impl RouteLookups {
             remote: remote.address,
             // A socket that was not bound has no address yet: the kernel chose, or failed to choose, one by the route.
             local: (!attempt.local.address.is_unspecified()).then_some(attempt.local.address),
-            uid: attempt.owner.uid,
+            // Of an unknown user the route of root is asked for, to whom no rule for users applies, as a rule.
+            uid: attempt.owner.user().unwrap_or(0),
             mark: record.mark,
             device: record.device,
         };

@@ -4,20 +4,23 @@
 use std::{io, thread};
 
 use aya::{
-    Btf as AyaBtf, EbpfLoader, VerifierLogLevel,
+    Btf as AyaBtf, EbpfLoader,
     maps::{Array, MapData},
     programs::{Iter, ProgramError},
 };
 use netconn_common::{FileRecord, TcpRecord, UdpSocketRecord, feature, map, setting};
 
-use crate::kernel::{
-    btf::Btf,
-    hooks::Program,
-    iterate,
-    layout::Layout,
-    load::{CaptureOptions, LoadError, load_by, take_map},
-    packet_socket::{self, PacketSockets},
-    preflight::{self, Lockdown},
+use crate::{
+    kernel::{
+        btf::Btf,
+        hooks::Program,
+        iterate,
+        layout::Layout,
+        load::{CaptureOptions, LoadError, NO_LOG, load_by, take_map, undisturbed},
+        packet_socket::{self, PacketSockets},
+        preflight::{self, Lockdown},
+    },
+    os::NoSignals,
 };
 
 /// The smallest size of a ring: iterators write nothing to it.
@@ -51,10 +54,11 @@ pub struct Inventory {
 pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> Result<Inventory, LoadError> {
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
+    let quiet = NoSignals::new();
     let (loader, types, layout) = prepare()?;
     // Nothing is pinned: what a daemon keeps with sockets must stay untouched.
     let options = CaptureOptions::one_shot(RING_BYTES);
-    let mut ebpf = load_by(loader, &options, &layout, VerifierLogLevel::DISABLE)?;
+    let mut ebpf = load_by(loader, &options, &layout, NO_LOG)?;
     let mut settings: Array<MapData, u32> = take_map(&mut ebpf, map::SETTINGS)?;
     let (mut tcp, mut udp, mut files) = (None, None, None);
     // One pass over all, because `program_mut` lends one program at a time and up to three are used together.
@@ -71,6 +75,8 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
     let (Some(tcp), Some(files)) = (tcp, files) else {
         return Err(LoadError::Object("it has no iterators".into()));
     };
+    // Ctrl-C ends a long reading.
+    drop(quiet);
     settings.set(0, setting::KEEP_NOTHING, 0).map_err(failed)?;
     let mut read_files = || iterate::here::<Vec<FileRecord>>(files, &[]);
     let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, || true);
@@ -115,12 +121,14 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
 pub fn packet_sockets() -> Result<PacketSockets, LoadError> {
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
+    let quiet = NoSignals::new();
     let (loader, types, layout) = prepare()?;
-    let mut ebpf = load_by(loader, &CaptureOptions::one_shot(RING_BYTES), &layout, VerifierLogLevel::DISABLE)?;
+    let mut ebpf = load_by(loader, &CaptureOptions::one_shot(RING_BYTES), &layout, NO_LOG)?;
     let mut settings: Array<MapData, u32> = take_map(&mut ebpf, map::SETTINGS)?;
     let files =
         ebpf.program_mut(Program::DumpFiles.name()).ok_or_else(|| LoadError::Object("it has no iterator".into()))?;
     let files = iterator(files, Program::DumpFiles, &types)?;
+    drop(quiet);
     settings.set(0, setting::KEEP_NOTHING | setting::SCAN_PACKET_SOCKETS, 0).map_err(failed)?;
     Ok(packet_socket::all(|| {
         layout.check_files()?;
@@ -152,7 +160,7 @@ fn iterator<'a>(
 ) -> Result<&'a mut Iter, LoadError> {
     let load = |program: &'a mut aya::programs::Program| {
         let program: &mut Iter = program.try_into()?;
-        program.load(id.hook().target, types)?;
+        undisturbed(|| program.load(id.hook().target, types))?;
         Ok(program)
     };
     load(program).map_err(|error: ProgramError| match error {

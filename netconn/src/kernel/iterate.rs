@@ -21,7 +21,7 @@ use nix::{
 };
 use tracing::debug;
 
-use crate::kernel::fault::Fault;
+use crate::kernel::{fault::Fault, load::undisturbed};
 
 /// Most bytes that one read returns (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
 const READ_BYTES: usize = 32 << 10;
@@ -171,9 +171,11 @@ fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -
     let file = {
         // Locked only while it is attached: the two threads read their files at the same time.
         let mut program = program.lock().unwrap_or_else(PoisonError::into_inner);
-        let link = program.attach().map_err(io::Error::other)?;
-        let link = program.take_link(link).map_err(io::Error::other)?;
-        link.into_file().map_err(io::Error::other)?
+        undisturbed(|| {
+            let link = program.attach().map_err(io::Error::other)?;
+            let link = program.take_link(link).map_err(io::Error::other)?;
+            link.into_file().map_err(io::Error::other)
+        })?
     };
     if faults.is_empty() { read(file, found) } else { read(Faulty { inner: file, faults, reads: 0 }, found) }
 }

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
 };
 
 use aya::{
@@ -34,6 +35,14 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_
 const SOCKETS_BY_ADDRESS_MAX: u32 = 262_144;
 /// Characters from the end of the verifier's log that messages quote.
 const VERIFIER_LOG_QUOTED: usize = 400;
+/// Most times that a request to the kernel is made which it breaks off because of a signal. Signals that can be blocked are
+/// ([`NoSignals`](crate::os::NoSignals)); what is left is a debugger, a freezer, or SIGSTOP and SIGCONT.
+const TRIES_MAX: u32 = 100;
+
+/// What the verifier writes when a program is loaded for use. Not `DISABLE`: aya makes a second attempt with a buffer for the
+/// log after any failure, and the kernel answers EINVAL to a buffer without a level (`bpf_verifier_log_attr_valid` in
+/// `kernel/bpf/log.c`), which hides the first errno.
+pub(super) const NO_LOG: VerifierLogLevel = VerifierLogLevel::STATS;
 
 /// How closely datagram sockets are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,12 +220,27 @@ pub(super) fn load_by(
     for (name, value) in layout.offsets.iter().chain(&layout.features).chain(faults) {
         loader.override_global(name, value, true);
     }
-    loader.load(OBJECT).map_err(|error| match (&error, refusal(&error)) {
+    undisturbed(|| loader.load(OBJECT)).map_err(|error| match (&error, refusal(&error)) {
         // Before the refusals: the file system of the pins has refused it, not the kernel.
         (EbpfError::MapError(MapError::PinError { .. }), _) => LoadError::Pin(chain(&error)),
         (_, Some(error)) => LoadError::Refused(error),
         (_, None) => LoadError::Object(chain(&error)),
     })
+}
+
+/// Makes a request to the kernel, and makes it again if it was broken off because of a signal.
+pub(super) fn undisturbed<T, E: std::error::Error + 'static>(
+    mut request: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    let mut result = request();
+    for _ in 1..TRIES_MAX {
+        let broken_off = |error: &E| matches!(errno(error), Some(libc::EAGAIN | libc::EINTR));
+        if !result.as_ref().is_err_and(broken_off) {
+            break;
+        }
+        result = request();
+    }
+    result
 }
 
 /// Returns the errno of a forbidden system call, if one is in the chain of an error.
@@ -259,42 +283,45 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
     if hook.attach.is_cgroup() && root.is_none() {
         return Err(Verdict::Unsupported { reason: "no cgroup v2 is mounted".into() });
     }
-    let cgroup = || File::open(root.unwrap_or_default()).map_err(ProgramError::IOError);
+    let cgroup = || File::open(root.as_deref().unwrap_or(Path::new(""))).map_err(ProgramError::IOError);
     let program = ebpf.program_mut(hook.program.name()).ok_or_else(|| failed("it is not in the eBPF object".into()))?;
-    // What `attach` returns is dropped: it is the id of a link, and the program owns the link.
+    // What `attach` returns is dropped: it is the id of a link, and the program owns the link. Two requests, because a program
+    // that is loaded cannot be loaded again.
     let result = match hook.attach {
         Attach::Tracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
-            program.load(hook.target, types)?;
-            program.attach().map(drop)
+            undisturbed(|| program.load(hook.target, types))?;
+            undisturbed(|| program.attach()).map(drop)
         }),
         Attach::FunctionEntry => <&mut FEntry>::try_from(program).and_then(|program| {
-            program.load(hook.target, types)?;
-            program.attach().map(drop)
+            undisturbed(|| program.load(hook.target, types))?;
+            undisturbed(|| program.attach()).map(drop)
         }),
         Attach::FunctionExit => <&mut FExit>::try_from(program).and_then(|program| {
-            program.load(hook.target, types)?;
-            program.attach().map(drop)
+            undisturbed(|| program.load(hook.target, types))?;
+            undisturbed(|| program.attach()).map(drop)
         }),
         // `Single` makes a link. The kernel allows any number of links, and refuses the flag `Multi` for them.
         Attach::CgroupAddress => <&mut CgroupSockAddr>::try_from(program).and_then(|program| {
-            program.load()?;
-            program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
+            undisturbed(|| program.load())?;
+            undisturbed(|| program.attach(cgroup()?, CgroupAttachMode::Single)).map(drop)
         }),
         Attach::CgroupSocket => <&mut CgroupSock>::try_from(program).and_then(|program| {
-            program.load()?;
-            program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
+            undisturbed(|| program.load())?;
+            undisturbed(|| program.attach(cgroup()?, CgroupAttachMode::Single)).map(drop)
         }),
         Attach::CgroupEgress | Attach::CgroupIngress => <&mut CgroupSkb>::try_from(program).and_then(|program| {
-            program.load()?;
+            undisturbed(|| program.load())?;
             let is_egress = hook.attach == Attach::CgroupEgress;
             let way = if is_egress { CgroupSkbAttachType::Egress } else { CgroupSkbAttachType::Ingress };
-            program.attach(cgroup()?, way, CgroupAttachMode::Single).map(drop)
+            undisturbed(|| program.attach(cgroup()?, way, CgroupAttachMode::Single)).map(drop)
         }),
         Attach::SockOps => <&mut SockOps>::try_from(program).and_then(|program| {
-            program.load()?;
-            program.attach(cgroup()?, CgroupAttachMode::Single).map(drop)
+            undisturbed(|| program.load())?;
+            undisturbed(|| program.attach(cgroup()?, CgroupAttachMode::Single)).map(drop)
         }),
-        Attach::Iterator => <&mut Iter>::try_from(program).and_then(|program| program.load(hook.target, types)),
+        Attach::Iterator => {
+            <&mut Iter>::try_from(program).and_then(|program| undisturbed(|| program.load(hook.target, types)))
+        }
     };
     result.map_err(|error| classify(hook.attach, obstacle(&error)))
 }
@@ -336,6 +363,28 @@ mod tests {
         for program in [Program::SockCreate, Program::Sendmsg4, Program::Egress] {
             assert_eq!(reason(program, &options).as_deref(), Some(expected));
         }
+    }
+
+    #[test]
+    fn what_a_signal_has_broken_off_is_asked_again() {
+        // As the loader returns it: within another error.
+        #[derive(Debug, Error)]
+        #[error("the program is not loaded")]
+        struct Outer(#[source] io::Error);
+
+        let failure = |errno| io::Error::from_raw_os_error(errno);
+        let mut answers = vec![Ok(7), Err(failure(libc::EINTR)), Err(failure(libc::EAGAIN))];
+        assert_eq!(undisturbed(|| answers.pop().unwrap().map_err(Outer)).unwrap(), 7);
+        let tries = |errno| {
+            let mut tries = 0;
+            let result = undisturbed(|| {
+                tries += 1;
+                Err::<(), _>(failure(errno))
+            });
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(errno));
+            tries
+        };
+        assert_eq!((tries(libc::EAGAIN), tries(libc::EINVAL)), (TRIES_MAX, 1));
     }
 
     #[test]

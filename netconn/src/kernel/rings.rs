@@ -17,20 +17,21 @@ use nix::{
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
     unistd::{SysconfVar, sysconf},
 };
+use tracing::warn;
 
 use crate::kernel::fault::Fault;
 
-/// How long to wait for a record that is being written. The program that writes it cannot sleep, but its virtual CPU may be
-/// descheduled for a while.
-const PATIENCE: Duration = Duration::from_millis(2);
+/// How long to wait for a record that is being written. The program that writes it cannot sleep, but an interrupt may keep it
+/// for several milliseconds, and its virtual CPU may be descheduled for longer. The rings hold out for twice that time.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long to wait without sleeping: most records are written within a microsecond.
+const YIELDING: Duration = Duration::from_millis(1);
+/// Pause between two looks after that.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// Both rings.
 pub struct Rings {
-    sockets: RingBuf<MapData>,
-    processes: RingBuf<MapData>,
-    /// Positions of the kernel and of the reader in `processes`.
-    positions: Positions,
-    held: Held,
+    merge: Merge<MappedRing>,
     /// Drops every record of a socket whose number is divisible by this, see [`Fault::Unseen`]; `None`: drops none.
     unseen: Option<u32>,
     /// Records of sockets so far.
@@ -39,6 +40,141 @@ pub struct Rings {
 
 /// Value of [`Rings::unseen`] with that fault.
 const UNSEEN: u32 = 16;
+
+impl Rings {
+    /// Takes the rings to read.
+    ///
+    /// # Errors
+    ///
+    /// When their positions cannot be mapped.
+    pub(super) fn new(sockets: RingBuf<MapData>, processes: RingBuf<MapData>, faults: &[Fault]) -> io::Result<Self> {
+        let merge = Merge::new(MappedRing::new(sockets)?, MappedRing::new(processes)?);
+        let unseen = faults.contains(&Fault::Unseen).then_some(UNSEEN);
+        Ok(Self { merge, unseen, count: 0 })
+    }
+
+    /// Returns descriptors that become readable when there are records.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.merge.sockets.ring.ring.as_fd(), self.merge.processes.ring.ring.as_fd()]
+    }
+
+    /// Hands over the next record of a socket and, before it, older records of processes; returns their number.
+    pub fn next(&mut self, mut handle: impl FnMut(&[u8])) -> usize {
+        let Self { merge, unseen, count } = self;
+        merge.next(|origin, record| {
+            // Dropped after it was read, and nothing counts it: as if the program had not run.
+            if origin == Origin::Socket {
+                *count = count.wrapping_add(1);
+                if unseen.is_some_and(|each| count.is_multiple_of(each)) {
+                    return;
+                }
+            }
+            handle(record);
+        })
+    }
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Socket,
+    Process,
+}
+
+/// A ring, as far as the order of records depends on it.
+trait Ring {
+    /// Hands over the next record if it is written; returns what the function returns.
+    fn next<T>(&mut self, handle: impl FnOnce(&[u8]) -> T) -> Option<T>;
+
+    /// Returns the place of the next record if there is one, written or only reserved.
+    fn next_place(&self) -> Option<usize>;
+}
+
+/// Two rings as one stream. A record of a socket must find its process as it was: behind all records of processes that were
+/// written before it, and before all that were written after it.
+///
+/// That holds for the records of one process, because of three rules. Programs take the time of a record about a process before
+/// they reserve its place, so that what lies before an `exec` in its ring is older than all that its process did afterwards.
+/// A record that is reserved and not written yet is waited for, because what lies behind it cannot be seen. And a record about
+/// a process is handed over only if, once it has been read, the ring of sockets is empty.
+struct Merge<R> {
+    sockets: Waiting<R>,
+    processes: Waiting<R>,
+    held: Held,
+}
+
+impl<R: Ring> Merge<R> {
+    fn new(sockets: R, processes: R) -> Self {
+        Self { sockets: Waiting::new(sockets), processes: Waiting::new(processes), held: Held::default() }
+    }
+
+    /// See [`Rings::next`].
+    fn next(&mut self, mut handle: impl FnMut(Origin, &[u8])) -> usize {
+        let Self { sockets, processes, held } = self;
+        let mut since = None;
+        loop {
+            // The ring of sockets first: records about its process from before are then already in the other one.
+            let found = sockets.ring.next(|record| {
+                let mut count = 1;
+                let time_ns = time_of(record);
+                // Also at the same nanosecond: the process first. What is later stays held for the next call.
+                while held.fill(processes) && held.time_ns() <= time_ns {
+                    held.hand_over(&mut handle);
+                    count += 1;
+                }
+                handle(Origin::Socket, record);
+                count
+            });
+            if let Some(count) = found {
+                return count;
+            }
+            if !held.fill(processes) {
+                return 0;
+            }
+            // Asked after the record was read: its process may have used a socket since the look at the other ring, and
+            // what it did before is in there by now.
+            if !sockets.waits_for_more(&mut since) {
+                held.hand_over(&mut handle);
+                return 1;
+            }
+        }
+    }
+}
+
+/// A ring whose next record may be reserved and not written yet.
+struct Waiting<R> {
+    ring: R,
+    /// The place of a record that was waited for in vain: not again, or the daemon would fall behind.
+    given_up: Option<usize>,
+}
+
+impl<R: Ring> Waiting<R> {
+    fn new(ring: R) -> Self {
+        Self { ring, given_up: None }
+    }
+
+    /// Pauses and returns `true` if the ring is not empty, and worth another look; `since` is when the wait began.
+    fn waits_for_more(&mut self, since: &mut Option<Instant>) -> bool {
+        let Some(place) = self.ring.next_place() else { return false };
+        if self.given_up == Some(place) {
+            return false;
+        }
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        if waited > PATIENCE {
+            warn!(
+                "a record was not written within {PATIENCE:?}: an event may name the program before or after the right one"
+            );
+            self.given_up = Some(place);
+            return false;
+        }
+        if waited > YIELDING {
+            thread::sleep(PAUSE);
+        } else {
+            thread::yield_now();
+        }
+        true
+    }
+}
 
 /// A record of a process that is held back because it is later than the last record of a socket. Stored in words, because
 /// records are aligned to 8 bytes.
@@ -49,74 +185,24 @@ struct Held {
     bytes: usize,
 }
 
-impl Rings {
-    /// Takes the rings to read.
-    ///
-    /// # Errors
-    ///
-    /// When their positions cannot be mapped.
-    pub(super) fn new(sockets: RingBuf<MapData>, processes: RingBuf<MapData>, faults: &[Fault]) -> io::Result<Self> {
-        let positions = Positions::of(processes.as_fd())?;
-        let unseen = faults.contains(&Fault::Unseen).then_some(UNSEEN);
-        Ok(Self { sockets, processes, positions, held: Held::default(), unseen, count: 0 })
-    }
-
-    /// Returns descriptors that become readable when there are records.
-    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.sockets.as_fd(), self.processes.as_fd()]
-    }
-
-    /// Hands over the next record of a socket and, before it, older records of processes; returns their number.
-    pub fn next(&mut self, mut handle: impl FnMut(&[u8])) -> usize {
-        let Self { sockets, processes, positions, held, .. } = self;
-        // The ring of sockets first: records about its process from before are then already in the other one.
-        let Some(record) = sockets.next() else {
-            if !held.fill(processes, positions) {
-                return 0;
-            }
-            held.hand_over(&mut handle);
-            return 1;
-        };
-        let mut count = 1;
-        let time_ns = time_of(&record);
-        // Also at the same nanosecond: the process first. What is later stays held for the next call.
-        while held.fill(processes, positions) && held.time_ns() <= time_ns {
-            held.hand_over(&mut handle);
-            count += 1;
-        }
-        // Dropped after it was read, and nothing counts it: as if the program had not run.
-        self.count = self.count.wrapping_add(1);
-        if self.unseen.is_none_or(|each| !self.count.is_multiple_of(each)) {
-            handle(&record);
-        }
-        count
-    }
-}
-
 impl Held {
     /// Takes the next record if none is held; returns whether one is held then.
-    fn fill(&mut self, ring: &mut RingBuf<MapData>, positions: &Positions) -> bool {
-        if self.bytes != 0 {
-            return true;
-        }
+    fn fill(&mut self, from: &mut Waiting<impl Ring>) -> bool {
         let mut since = None;
-        loop {
-            if let Some(record) = ring.next() {
+        while self.bytes == 0 {
+            // Copied, because an item of aya borrows the ring while it lives. The vector keeps its memory.
+            let found = from.ring.next(|record| {
                 self.bytes = record.len();
-                // Copied, because an item of aya borrows the ring while it lives. The vector keeps its memory.
                 self.words.resize(self.bytes.div_ceil(8), 0);
                 if let Some(space) = bytemuck::cast_slice_mut(&mut self.words).get_mut(..self.bytes) {
-                    space.copy_from_slice(&record);
+                    space.copy_from_slice(record);
                 }
-                return true;
-            }
-            // The ring is empty, or a program on another CPU has reserved a record and not written it yet; an older one may
-            // be behind it.
-            if positions.is_empty() || since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            });
+            if found.is_none() && !from.waits_for_more(&mut since) {
                 return false;
             }
-            thread::yield_now();
         }
+        true
     }
 
     fn data(&self) -> &[u8] {
@@ -127,8 +213,8 @@ impl Held {
         time_of(self.data())
     }
 
-    fn hand_over(&mut self, handle: &mut impl FnMut(&[u8])) {
-        handle(self.data());
+    fn hand_over(&mut self, handle: &mut impl FnMut(Origin, &[u8])) {
+        handle(Origin::Process, self.data());
         // Only the length: the words are overwritten by the next record.
         self.bytes = 0;
     }
@@ -137,6 +223,29 @@ impl Held {
 /// Returns the time of a record; 0 if it is too short.
 fn time_of(record: &[u8]) -> u64 {
     record.get(..size_of::<Header>()).map_or(0, |head| bytemuck::pod_read_unaligned::<Header>(head).time_ns)
+}
+
+/// A ring of the kernel.
+struct MappedRing {
+    ring: RingBuf<MapData>,
+    positions: Positions,
+}
+
+impl MappedRing {
+    fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        let positions = Positions::of(ring.as_fd())?;
+        Ok(Self { ring, positions })
+    }
+}
+
+impl Ring for MappedRing {
+    fn next<T>(&mut self, handle: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.ring.next().map(|record| handle(&record))
+    }
+
+    fn next_place(&self) -> Option<usize> {
+        self.positions.next_place()
+    }
 }
 
 /// The pages of a ring buffer that say how far it is read and written (`struct bpf_ringbuf`, `kernel/bpf/ringbuf.c`).
@@ -166,13 +275,13 @@ impl Positions {
         Ok(Self { consumer, producer, page })
     }
 
-    /// Whether every reserved record has been read.
-    fn is_empty(&self) -> bool {
+    /// Returns the reader's position, unless every reserved record has been read.
+    fn next_place(&self) -> Option<usize> {
         // Both count bytes and only grow; the producer's also covers records that are reserved and not written yet.
         // SAFETY: both are mapped, and the kernel and aya write them atomically.
         let (read, written) =
             unsafe { (self.consumer.as_ref().load(Ordering::Acquire), self.producer.as_ref().load(Ordering::Acquire)) };
-        read == written
+        (read != written).then_some(read)
     }
 }
 
@@ -186,4 +295,88 @@ impl Drop for Positions {
 fn unmap(mapping: NonNull<AtomicUsize>, page: NonZero<usize>) {
     // SAFETY: mapped by `Positions::of`, and used by nobody any more. An error means that it is not mapped.
     let _ = unsafe { munmap(mapping.cast(), page.get()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use netconn_common::kind;
+
+    use super::*;
+
+    /// A record that is reserved, and written, after so many looks at its ring.
+    struct Coming {
+        reserved: u32,
+        written: u32,
+        time_ns: u64,
+    }
+
+    /// A ring in which records appear while it is read.
+    #[derive(Default)]
+    struct Script {
+        records: VecDeque<Coming>,
+        looks: u32,
+    }
+
+    impl Ring for Script {
+        fn next<T>(&mut self, handle: impl FnOnce(&[u8]) -> T) -> Option<T> {
+            self.looks += 1;
+            self.records.front().filter(|record| record.written < self.looks)?;
+            let record = self.records.pop_front()?;
+            Some(handle(bytemuck::bytes_of(&Header { time_ns: record.time_ns, kind: kind::EXEC, reserved: 0 })))
+        }
+
+        fn next_place(&self) -> Option<usize> {
+            self.records.front().filter(|record| record.reserved <= self.looks).map(|_| self.records.len())
+        }
+    }
+
+    fn script(records: &[(u32, u32, u64)]) -> Script {
+        let coming = |&(reserved, written, time_ns)| Coming { reserved, written, time_ns };
+        Script { records: records.iter().map(coming).collect(), looks: 0 }
+    }
+
+    /// Reads both rings and returns the times of their records in the order in which they were handed over.
+    fn order(sockets: &[(u32, u32, u64)], processes: &[(u32, u32, u64)]) -> Vec<u64> {
+        let mut merge = Merge::new(script(sockets), script(processes));
+        let mut times = Vec::new();
+        while merge.next(|_, record| times.push(time_of(record))) != 0 {}
+        times
+    }
+
+    const AT_ONCE: (u32, u32) = (0, 0);
+
+    fn at((reserved, written): (u32, u32), time_ns: u64) -> (u32, u32, u64) {
+        (reserved, written, time_ns)
+    }
+
+    #[test]
+    fn records_of_both_rings_come_in_the_order_of_time() {
+        let (sockets, processes) = ([20, 30].map(|time| at(AT_ONCE, time)), [10, 30, 40].map(|time| at(AT_ONCE, time)));
+        assert_eq!(order(&sockets, &processes), [10, 20, 30, 30, 40]);
+    }
+
+    #[test]
+    fn what_lies_behind_an_unwritten_record_is_waited_for() {
+        // A `fork` that an interrupt keeps from being written, and behind it the `exec` of the process that connects at 30.
+        assert_eq!(order(&[at(AT_ONCE, 30)], &[at((0, 9), 10), at(AT_ONCE, 20)]), [10, 20, 30]);
+        // A socket of another process, and behind it one of the process that runs another program at 30.
+        assert_eq!(order(&[at((0, 9), 10), at(AT_ONCE, 20)], &[at(AT_ONCE, 30)]), [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_program_is_not_told_before_what_its_process_did_before() {
+        // The process connects at 20, after the first look at the ring of sockets, and runs another program at 30.
+        assert_eq!(order(&[at((1, 1), 20)], &[at(AT_ONCE, 30)]), [20, 30]);
+    }
+
+    #[test]
+    fn a_record_that_is_never_written_is_waited_for_once() {
+        const NEVER: (u32, u32) = (0, u32::MAX);
+        let since = Instant::now();
+        assert_eq!(order(&[10, 20, 30].map(|time| at(AT_ONCE, time)), &[at(NEVER, 5)]), [10, 20, 30]);
+        assert_eq!(order(&[at(NEVER, 5)], &[10, 20, 30].map(|time| at(AT_ONCE, time))), [10, 20, 30]);
+        assert!(since.elapsed() >= 2 * PATIENCE && since.elapsed() < 4 * PATIENCE, "{:?}", since.elapsed());
+    }
 }

@@ -23,11 +23,12 @@ use crate::{
         hooks::{HELPERS, HOOKS, Hook, Program, keep_status, probe_read_status},
         keep,
         layout::Layout,
-        load::{CaptureOptions, DatagramWatch, LoadError, attach, descriptor, load, sizes, take_map, unneeded},
+        load::{CaptureOptions, DatagramWatch, LoadError, NO_LOG, attach, descriptor, load, sizes, take_map, unneeded},
         losses::{Counters, Losses},
         preflight::{self, Lockdown},
         rings::Rings,
     },
+    os::NoSignals,
 };
 
 /// Attached programs and the rings of their records. Dropping it detaches the programs.
@@ -74,18 +75,19 @@ impl Capture {
         // First what can be said in one sentence: errors of loading do not say what to do.
         preflight::check_kernel(&preflight::kernel_release())?;
         preflight::check_capabilities()?;
+        let _quiet = NoSignals::new();
         let data = preflight::read_btf()?;
         let btf = Btf::parse(&data)?;
         // The object is the same everywhere: only its globals say what this kernel offers.
         let layout = Layout::of(&btf, Lockdown::of_this_kernel())?;
         let mut options = options.clone();
-        let ebpf = load(&options, &layout, VerifierLogLevel::DISABLE);
+        let ebpf = load(&options, &layout, NO_LOG);
         let ebpf = match (ebpf, &options.keep) {
             // Pins are optional: what keeps them from being made costs only them.
             (Err(LoadError::Pin(reason)), Some(Ok(places))) => {
                 keep::remove(places);
                 options.keep = Some(Err(reason));
-                load(&options, &layout, VerifierLogLevel::DISABLE)?
+                load(&options, &layout, NO_LOG)?
             }
             (ebpf, _) => ebpf?,
         };

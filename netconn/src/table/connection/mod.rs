@@ -218,7 +218,7 @@ impl Connection {
             process: identity.map(|identity| &*identity.name),
             executable: identity.and_then(|identity| identity.path.as_deref()),
             user: None,
-            uid: (self.owner.tgid != 0).then_some(self.owner.uid),
+            uid: self.owner.user(),
             container: None,
             unit: None,
             namespace: (self.namespace != UNKNOWN_U32).then_some(self.namespace),
