@@ -50,8 +50,9 @@ use crate::{
     table::flows::Limits,
 };
 
-/// Commands that wait at most.
-const COMMANDS_MAX: usize = 256;
+/// Commands that wait at most. Each connection of the server waits for one answer at a time, and gets it although all others wait
+/// too: the server has fewer places (`server::places`). The rest is for answers of the look-up thread and for signals.
+pub const COMMANDS_MAX: usize = 2048;
 
 /// A command to the engine. Answers go into the channel that comes with it.
 #[derive(Debug)]

@@ -39,6 +39,9 @@ use crate::{
 
 /// After this many records at once there will be more `GATHER` later: the kernel need not be asked.
 const MANY_RECORDS: usize = 32;
+/// Commands that are answered before the engine looks at the rings again. An answer that makes rows takes a millisecond or more, so
+/// that clients who ask without a pause could otherwise keep records waiting until the rings overflow.
+const COMMANDS_AT_ONCE: usize = 16;
 /// How long the last answers of the routing tables are waited for when the daemon ends.
 const LAST_ROUTE_ANSWERS: Duration = Duration::from_millis(100);
 /// How long outputs may take to write what waits when the daemon ends.
@@ -100,15 +103,10 @@ impl Engine {
             // Before commands too: an attempt that has failed is among the ended when a client asks.
             self.state.take_route_answers(Duration::ZERO, &mut self.publisher);
             // Commands come after records, so that an answer shows what happened before the question.
-            loop {
-                match commands.try_recv() {
-                    Ok(EngineCommand::Stop) | Err(TryRecvError::Disconnected) => {
-                        self.finish();
-                        return Ok(());
-                    }
-                    Ok(command) => self.answer(command),
-                    Err(TryRecvError::Empty) => break,
-                }
+            let left = answer_some(commands, |command| self.answer(command));
+            if left == CommandsLeft::Stop {
+                self.finish();
+                return Ok(());
             }
             // An output learns only by writing that its reader has gone, so this is asked in each round.
             if self.publisher.has_no_reader() {
@@ -125,6 +123,9 @@ impl Engine {
             // Time has passed since `now` was read: a tick may have taken a dump.
             let sleep = self.announce_overdue(self.state.clock.now()).min(longest);
             self.announce_backlog();
+            if left == CommandsLeft::Some {
+                continue;
+            }
             // Chooses how to sleep: without a look at the rings under load, else until one of them has a record.
             if count >= MANY_RECORDS || self.state.has_backlog() {
                 // There is more to do anyway: only a command cuts this short.
@@ -221,6 +222,29 @@ impl Engine {
     }
 }
 
+/// What a round leaves of the commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CommandsLeft {
+    /// None waits.
+    None,
+    /// More may wait: the next round must not sleep before it looks.
+    Some,
+    /// The engine is to end.
+    Stop,
+}
+
+/// Takes commands, `COMMANDS_AT_ONCE` at most, and hands them to the function.
+fn answer_some(commands: &Receiver<EngineCommand>, mut answer: impl FnMut(EngineCommand)) -> CommandsLeft {
+    for _ in 0..COMMANDS_AT_ONCE {
+        match commands.try_recv() {
+            Ok(EngineCommand::Stop) | Err(TryRecvError::Disconnected) => return CommandsLeft::Stop,
+            Ok(command) => answer(command),
+            Err(TryRecvError::Empty) => return CommandsLeft::None,
+        }
+    }
+    CommandsLeft::Some
+}
+
 /// Sleeps until one of the descriptors can be read, `limit` at most. Returns the index of the last of them that can.
 fn wait(descriptors: &[BorrowedFd<'_>], limit: Duration) -> Option<usize> {
     let mut polled: Vec<PollFd<'_>> =
@@ -235,4 +259,29 @@ fn wait(descriptors: &[BorrowedFd<'_>], limit: Duration) -> Option<usize> {
     }
     // The last, because `wake` comes last: a command must not wait for records to gather.
     polled.iter().rposition(|descriptor| descriptor.any().unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    #[test]
+    fn commands_without_end_leave_time_for_records() {
+        let (sender, commands) = sync_channel(COMMANDS_AT_ONCE);
+        let send = |command| sender.try_send(command).unwrap();
+        send(EngineCommand::Reopen);
+        let mut count = 0;
+        // As clients that hammer the socket: each answer brings the next question.
+        let left = answer_some(&commands, |_| {
+            count += 1;
+            send(EngineCommand::Reopen);
+        });
+        assert_eq!((left, count), (CommandsLeft::Some, COMMANDS_AT_ONCE));
+        assert_eq!(answer_some(&commands, drop), CommandsLeft::None);
+        send(EngineCommand::Reopen);
+        send(EngineCommand::Stop);
+        assert_eq!(answer_some(&commands, drop), CommandsLeft::Stop);
+    }
 }

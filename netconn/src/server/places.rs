@@ -23,9 +23,13 @@ use tokio::{
     time::timeout,
 };
 
+use crate::engine::COMMANDS_MAX;
+
 /// Everybody who is connected. Streams count here too, but cannot take all of them. Root gets a thousand, because its scripts may
 /// start that many commands at once; each costs two descriptors and some 10 KB.
 const CONNECTIONS: Quota = Quota { what: "connections", root: 1024, others: 256, each: 128 };
+// Who has a place is answered, and not told that the engine is too busy: all of them together do not fill its queue.
+const _: () = assert!(CONNECTIONS.root + CONNECTIONS.others < COMMANDS_MAX);
 /// Streams of events. An event is compared with the filter of each of them, and each may have a megabyte wait for it.
 const STREAMS: Quota = Quota { what: "streams of events", root: 128, others: 64, each: 32 };
 /// Lists that are being made or read: the engine has all of them in its hands at the same time.
