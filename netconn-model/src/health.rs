@@ -184,7 +184,7 @@ pub struct HistoryHealth {
     pub bytes: u64,
     /// Number of its files.
     pub files: u64,
-    /// Lower bound of the time of its events, epoch milliseconds.
+    /// Since when it is kept, epoch milliseconds; events of connections that existed before may be earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest: Option<u64>,
     /// Whether events are lost at the moment, because the file system is full.

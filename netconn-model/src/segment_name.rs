@@ -4,11 +4,14 @@
 //! | name | contents |
 //! |---|---|
 //! | `events-FROM.ndjson` | a segment as it was written; the latest one may still grow |
-//! | `events-FROM-TO.parquet` | the same segment, converted |
+//! | `events-FROM-TO.parquet` | the same segment, converted; no event is earlier than FROM |
+//! | `events-FROM-TO-EARLIEST.parquet` | the same, with events from before FROM, the earliest at EARLIEST |
 //! | `.…`, `….tmp` | being written, or left by a killed process (`.convert` is a folder); only the daemon may touch it |
 //!
-//! FROM and TO are milliseconds since the epoch, with 13 digits. No event in the file is earlier than FROM or later than
-//! TO. FROM also identifies the segment: no two segments have the same.
+//! FROM, TO and EARLIEST are milliseconds since the epoch, with 13 digits. FROM identifies the segment and says when it was
+//! begun: a segment with a greater FROM was written later. It says nothing about the events of an NDJSON segment: those of
+//! connections that existed before netconn, for example, may be much earlier. No event of a converted segment is later than
+//! TO, or earlier than EARLIEST, which is less than FROM.
 //!
 //! While a segment is converted, and for a minute after, both its files exist, and the Parquet file counts ([`current`]).
 //! A listing that takes less than a minute therefore has every event exactly once, even if files come and go meanwhile. A
@@ -32,15 +35,17 @@ pub const LATEST: u64 = 9_999_999_999_999;
 pub enum SegmentName {
     /// `events-FROM.ndjson`
     Segment {
-        /// No event is earlier, epoch milliseconds.
+        /// When it was begun, epoch milliseconds.
         from: u64,
     },
-    /// `events-FROM-TO.parquet`
+    /// `events-FROM-TO.parquet` or `events-FROM-TO-EARLIEST.parquet`
     Converted {
         /// FROM of the segment.
         from: u64,
         /// No event is later, epoch milliseconds.
         to: u64,
+        /// No event is earlier, epoch milliseconds; at most `from`.
+        earliest: u64,
     },
 }
 
@@ -52,11 +57,23 @@ impl SegmentName {
         if let Some(from) = rest.strip_suffix(".ndjson") {
             return Some(Self::Segment { from: time(from)? });
         }
-        let (from, to) = rest.strip_suffix(".parquet")?.split_once('-')?;
-        Some(Self::Converted { from: time(from)?, to: time(to)? })
+        let mut times = rest.strip_suffix(".parquet")?.splitn(3, '-').map(time);
+        let (from, to) = (times.next()??, times.next()??);
+        // A name has EARLIEST only if it differs from FROM: one file must not have two names.
+        let earliest = times.next().map_or(Some(from), |earliest| earliest.filter(|earliest| *earliest < from))?;
+        Some(Self::Converted { from, to, earliest })
     }
 
-    /// Returns FROM: no event in the file is earlier, epoch milliseconds.
+    /// Returns the name of a converted segment, given the times of its first and its last event, epoch milliseconds. Without
+    /// events it holds nothing but the moment of FROM.
+    pub fn converted(from: u64, events: Option<(i64, i64)>) -> Self {
+        // Names cannot say times before 1970 or after 2286: the nearest one is taken.
+        let time = |time: i64| u64::try_from(time).unwrap_or(0).min(LATEST);
+        let (earliest, to) = events.map_or((from, from), |(first, last)| (time(first), time(last)));
+        Self::Converted { from, to, earliest: earliest.min(from) }
+    }
+
+    /// Returns FROM: when the segment was begun, epoch milliseconds.
     pub fn from(self) -> u64 {
         match self {
             Self::Segment { from } | Self::Converted { from, .. } => from,
@@ -73,8 +90,11 @@ impl SegmentName {
 
     /// Returns whether the file may hold events of a time range, epoch milliseconds.
     pub fn may_hold(self, range: &RangeInclusive<u64>) -> bool {
-        // A segment without TO may hold anything later than FROM.
-        self.from() <= *range.end() && self.to().is_none_or(|to| to >= *range.start())
+        match self {
+            // It may hold events of connections that are older than netconn, and more is being written.
+            Self::Segment { .. } => true,
+            Self::Converted { to, earliest, .. } => earliest <= *range.end() && to >= *range.start(),
+        }
     }
 }
 
@@ -82,7 +102,13 @@ impl fmt::Display for SegmentName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Segment { from } => write!(formatter, "events-{from:0DIGITS$}.ndjson"),
-            Self::Converted { from, to } => write!(formatter, "events-{from:0DIGITS$}-{to:0DIGITS$}.parquet"),
+            Self::Converted { from, to, earliest } => {
+                write!(formatter, "events-{from:0DIGITS$}-{to:0DIGITS$}")?;
+                if earliest < from {
+                    write!(formatter, "-{earliest:0DIGITS$}")?;
+                }
+                formatter.write_str(".parquet")
+            }
         }
     }
 }
@@ -92,7 +118,7 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') || name.ends_with(".tmp")
 }
 
-/// Returns the files that count among all in the folder, sorted by FROM: each event is in exactly one of them.
+/// Returns the files that count among all in the folder, in the order in which they were written: each event is in exactly one of them.
 pub fn current(names: impl IntoIterator<Item = SegmentName>) -> Vec<SegmentName> {
     let mut segments = BTreeMap::new();
     for name in names {
@@ -114,12 +140,17 @@ mod tests {
     use super::*;
 
     const A: SegmentName = SegmentName::Segment { from: 1_767_225_600_000 };
-    const B: SegmentName = SegmentName::Converted { from: 1_767_225_600_000, to: 1_767_225_699_999 };
+    const B: SegmentName =
+        SegmentName::Converted { from: 1_767_225_600_000, to: 1_767_225_699_999, earliest: 1_767_225_600_000 };
+    /// With the event of a connection that is older than netconn.
+    const C: SegmentName =
+        SegmentName::Converted { from: 1_767_225_600_000, to: 1_767_225_699_999, earliest: 1_767_000_000_000 };
 
     #[test]
     fn names_are_written_and_understood() {
         assert_eq!(A.to_string(), "events-1767225600000.ndjson");
         assert_eq!(B.to_string(), "events-1767225600000-1767225699999.parquet");
+        assert_eq!(C.to_string(), "events-1767225600000-1767225699999-1767000000000.parquet");
         assert_eq!(SegmentName::Segment { from: 7 }.to_string(), "events-0000000000007.ndjson");
         for other in [
             "",
@@ -131,6 +162,9 @@ mod tests {
             "events-1767225600000-1767225699999.parquet.tmp",
             ".events-1767225600000-1767225699999.parquet",
             "events-1767225600000-1767225699999.ndjson",
+            "events-1767225600000-1767225699999-1767225600000.parquet",
+            "events-1767225600000-1767225699999-1767000000000-1767000000000.parquet",
+            "events-1767225600000-1767225699999-.parquet",
         ] {
             assert_eq!(SegmentName::parse(other), None, "{other}");
         }
@@ -141,9 +175,23 @@ mod tests {
     #[test]
     fn a_name_says_what_cannot_be_in_the_file() {
         let holds = |name: SegmentName, from: u64, to: u64| name.may_hold(&(from..=to));
-        assert!(!holds(A, 0, 1_767_225_599_999) && holds(A, 0, 1_767_225_600_000) && holds(A, LATEST, LATEST));
+        assert!(holds(A, 0, 0) && holds(A, LATEST, LATEST), "of connections that are older, and what is still to come");
         assert!(!holds(B, 0, 1_767_225_599_999) && holds(B, 0, 1_767_225_600_000));
         assert!(holds(B, 1_767_225_699_999, LATEST) && !holds(B, 1_767_225_700_000, LATEST));
+        assert!(
+            !holds(C, 0, 1_766_999_999_999) && holds(C, 0, 1_767_000_000_000) && holds(C, 1_767_100_000_000, LATEST)
+        );
+    }
+
+    #[test]
+    fn a_converted_segment_is_named_after_its_events() {
+        let name = |events| SegmentName::converted(1_767_225_600_000, events);
+        assert_eq!(name(Some((1_767_225_600_005, 1_767_225_699_999))), B);
+        assert_eq!(name(Some((1_767_000_000_000, 1_767_225_699_999))), C);
+        assert_eq!(name(None).to_string(), "events-1767225600000-1767225600000.parquet");
+        // The clock was set back, or to nonsense.
+        assert_eq!(name(Some((-5, 7))).to_string(), "events-1767225600000-0000000000007-0000000000000.parquet");
+        assert_eq!(name(Some((i64::MAX, i64::MAX))).to(), Some(LATEST));
     }
 
     #[test]
@@ -157,8 +205,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_understood(from in 0..=LATEST, to in 0..=LATEST) {
-            for name in [SegmentName::Segment { from }, SegmentName::Converted { from, to }] {
+        fn what_is_written_is_understood(from in 0..=LATEST, first in 0..=LATEST as i64, last in 0..=LATEST as i64) {
+            for name in [SegmentName::Segment { from }, SegmentName::converted(from, Some((first, last)))] {
                 prop_assert_eq!(SegmentName::parse(&name.to_string()), Some(name));
             }
         }
@@ -167,7 +215,7 @@ mod tests {
         fn each_segment_counts_once(all in proptest::collection::vec((0..9_u64, proptest::option::of(0..9_u64)), 0..30)) {
             let names = all.iter().map(|(from, to)| match to {
                 None => SegmentName::Segment { from: *from },
-                Some(to) => SegmentName::Converted { from: *from, to: *to },
+                Some(to) => SegmentName::Converted { from: *from, to: *to, earliest: *from },
             });
             let current = current(names.clone());
             prop_assert!(current.is_sorted_by(|one, next| one.from() < next.from()));

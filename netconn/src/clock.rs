@@ -1,5 +1,7 @@
 //! Converts the kernel's time since boot to the time of day.
 
+use std::time::Duration;
+
 use nix::time::{ClockId, clock_gettime};
 
 const NS_PER_SECOND: i64 = 1_000_000_000;
@@ -48,6 +50,12 @@ impl Default for Clock {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Returns the time since boot, suspend included. It never jumps, unlike the time of day, and goes on in suspend, unlike
+/// [`std::time::Instant`].
+pub fn since_boot() -> Duration {
+    Duration::from_nanos(read(ClockId::CLOCK_BOOTTIME).cast_unsigned())
 }
 
 /// Reads a clock, in nanoseconds. Both clocks exist on every kernel that netconn runs on; an error would read as 0.

@@ -229,10 +229,8 @@ fn open_outputs(
         packet_sockets: &in_words(&found),
     };
     let clock = Clock::new();
-    // Taken before the event is made, so that it is a lower bound of its time.
-    let earliest = clock.epoch_ms(clock.now());
     encoder.start(&mut start, &clock, &beginning);
-    let start = Batch::of_daemon(start.freeze(), earliest);
+    let start = Batch::of_daemon(start.freeze());
     Ok(sink::open(config, timing, &start)?)
 }
 

@@ -127,11 +127,12 @@ impl History {
         (count(".parquet"), count(".ndjson"))
     }
 
-    /// Checks that the time of every event is within the range in its file's name.
+    /// Checks that the time of every event is within the range in its file's name. Those of segments that are not converted
+    /// promise nothing.
     pub fn check_names(&self) {
-        for name in self.names() {
+        for name in self.names().into_iter().filter(|name| name.ends_with(".parquet")) {
             let time = |range| name.get(range).and_then(|digits: &str| digits.parse::<u64>().ok());
-            let (from, to) = (time(7..20).unwrap(), time(21..34).unwrap_or(u64::MAX));
+            let (from, to) = (time(35..48).or(time(7..20)).unwrap(), time(21..34).unwrap());
             // The keeper may have removed it since the folder was listed.
             let Ok(text) = fs::read_to_string(self.0.join(&name)) else { continue };
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);

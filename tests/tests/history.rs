@@ -13,7 +13,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use netconn_tests::{Daemon, Ending, Events, Installed, Netns, Random, long, moment, reset, until};
+use netconn_tests::{Daemon, Ending, Events, Installed, Netns, Random, connected, long, moment, reset, until};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
@@ -279,6 +279,39 @@ fn what_is_too_old_goes_and_what_is_left_over_is_cleared_away() {
     installed.converter("well");
     until(60_000, || format!("{:#} {}", health(&daemon), daemon.log()), || number(&daemon, "converted") == 2);
     history.check_names();
+}
+
+#[test]
+fn what_a_restart_tells_of_old_connections_makes_nothing_old() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    let daemon = Daemon::start_installed(&installed, SMALL);
+    let history = daemon.history();
+    // The next daemon tells of it as of the time when it began: before everything that follows.
+    let _old = namespace.run(|| connected("127.0.0.1"));
+    connect(&namespace, 300);
+    until_at_least(&daemon, "written", 1200);
+    let killed = daemon.end();
+    // As if ten seconds had passed since the old connection, which is the slack of FROM.
+    let shifted = |name: &str| name[7..20].parse::<u64>().unwrap() + 11_000;
+    for name in history.names().iter().rev() {
+        let new = format!("events-{:013}.ndjson", shifted(name));
+        fs::rename(history.0.join(name), history.0.join(new)).unwrap();
+    }
+    let last = history.names().last().unwrap()[7..20].parse::<u64>().unwrap();
+    until(5000, || "the clock stands".into(), || UNIX_EPOCH.elapsed().unwrap().as_millis() > u128::from(last));
+    let daemon = killed.start();
+    connect(&namespace, 500);
+    until_at_least(&daemon, "written", 2000);
+    let daemon = daemon.end();
+    let (kept, written) = (runs(&history.events()), runs(&Events::read(&daemon.event_file())));
+    let starts = history.events().of("Sensor Start");
+    let last = starts.values("event.id").last().unwrap_or_else(|| panic!("the newest segment is gone")).clone();
+    let run = last.as_str().unwrap().split_once('-').unwrap().0;
+    // The history had to forget something: events of the first daemon, and none of the second.
+    let sum = |runs: &BTreeMap<String, BTreeSet<u64>>| runs.values().map(BTreeSet::len).sum::<usize>();
+    assert!(sum(&kept) < sum(&written), "{} of {}", sum(&kept), sum(&written));
+    assert_eq!(kept[run].len(), written[run].len(), "{:?}", history.names());
 }
 
 #[test]

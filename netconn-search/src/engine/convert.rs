@@ -81,8 +81,8 @@ struct Segment {
     last: Option<i64>,
 }
 
-/// Converts a file of lines. The Parquet file is put beside it, as `events-FROM-TO.parquet`; FROM is that of the
-/// segment's name, or else the time of its first event.
+/// Converts a file of lines. The Parquet file is put beside it, named after FROM and the times of its events
+/// ([`SegmentName::converted`]); FROM is that of the segment's name, or else the time of its first event.
 ///
 /// # Errors
 ///
@@ -109,14 +109,11 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
     // FROM is the segment's identity in the history (docs/history.md), so it is taken from the name and not from the
     // events.
     let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
-    // Names of segments cannot say times before 1970, so earlier events count as of 1970.
-    let epoch_ms = |time: i64| u64::try_from(time).unwrap_or(0);
-    let from = name.map_or(epoch_ms(segment.first.unwrap_or(0)), SegmentName::from);
-    // A name with TO before FROM would not be parsed, so TO is never earlier.
-    let to = segment.last.map_or(from, |last| epoch_ms(last).max(from));
+    let from = name.map_or_else(|| u64::try_from(segment.first.unwrap_or(0)).unwrap_or(0), SegmentName::from);
+    let converted = SegmentName::converted(from, segment.first.zip(segment.last));
     // `parent` of a bare file name is an empty path, which no system call accepts.
     let folder = ndjson.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let parquet = folder.join(SegmentName::Converted { from, to }.to_string());
+    let parquet = folder.join(converted.to_string());
     let write = |source| SearchError::Write { path: parquet.clone(), source };
 
     // The file grows in the same folder under a name that readers do not count, because a rename is atomic only within

@@ -32,8 +32,6 @@ pub(super) struct Publisher {
     batch: BytesMut,
     /// One for each of them.
     batch_notes: Vec<EventNote>,
-    /// The earliest time among them, epoch milliseconds.
-    batch_earliest: i64,
     /// Events missed by clients that have gone, or that have received a `Data Loss` event for them.
     lost_by_clients: u64,
 }
@@ -47,7 +45,6 @@ impl Publisher {
             streams: Vec::new(),
             batch: BytesMut::new(),
             batch_notes: Vec::new(),
-            batch_earliest: i64::MAX,
             lost_by_clients: 0,
         }
     }
@@ -79,7 +76,7 @@ impl Publisher {
                 }
             });
         }
-        self.keep(start, note, clock.epoch_ms(time_ns));
+        self.keep(start, note);
     }
 
     /// Publishes a loss, to all streams whatever their filter.
@@ -91,25 +88,23 @@ impl Publisher {
         for stream in &mut self.streams {
             stream.push(self.batch.get(start..).unwrap_or_default(), &note, loss.to_ns);
         }
-        self.keep(start, note, clock.epoch_ms(loss.to_ns));
+        self.keep(start, note);
     }
 
     /// Publishes the end of the daemon, to the outputs only.
     pub(super) fn publish_stop(&mut self, clock: &Clock, lost_records: u64) {
         let start = self.batch.len();
-        let now = clock.now();
         self.encoder.stop(&mut self.batch, clock, lost_records);
-        self.keep(start, EventNote::of_daemon(self.batch.len() - start), clock.epoch_ms(now));
+        self.keep(start, EventNote::of_daemon(self.batch.len() - start));
     }
 
     /// Keeps the event that begins at `start` for the outputs, if there are any.
-    fn keep(&mut self, start: usize, note: EventNote, time_ms: i64) {
+    fn keep(&mut self, start: usize, note: EventNote) {
         if self.outputs.is_empty() {
             // Only streams wanted it, and they have copied it.
             self.batch.truncate(start);
         } else {
             self.batch_notes.push(note);
-            self.batch_earliest = self.batch_earliest.min(time_ms);
         }
     }
 
@@ -124,11 +119,7 @@ impl Publisher {
     /// them.
     pub(super) fn flush(&mut self, clock: &Clock) {
         if !self.batch.is_empty() {
-            let batch = Batch {
-                lines: self.batch.split().freeze(),
-                notes: self.batch_notes.drain(..).collect(),
-                earliest: std::mem::replace(&mut self.batch_earliest, i64::MAX),
-            };
+            let batch = Batch { lines: self.batch.split().freeze(), notes: self.batch_notes.drain(..).collect() };
             // `Bytes` are counted references: all outputs share one copy.
             self.outputs.iter_mut().for_each(|output| output.send(&batch));
         }

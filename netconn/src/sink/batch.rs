@@ -17,15 +17,13 @@ pub struct Batch {
     pub lines: Bytes,
     /// One note for each line, in the same order.
     pub notes: Arc<[EventNote]>,
-    /// The earliest `event.time` among them, epoch milliseconds.
-    pub earliest: i64,
 }
 
 impl Batch {
     /// Returns a batch of one event of the daemon itself.
-    pub fn of_daemon(line: Bytes, time_ms: i64) -> Self {
+    pub fn of_daemon(line: Bytes) -> Self {
         let notes = Arc::new([EventNote::of_daemon(line.len())]);
-        Self { lines: line, notes, earliest: time_ms }
+        Self { lines: line, notes }
     }
 
     /// Returns the number of events.
@@ -52,7 +50,7 @@ impl Batch {
             // Nothing was left out: all outputs go on sharing the lines.
             return (Some(self.clone()), lost);
         }
-        let kept = Self { lines: lines.freeze(), notes: notes.into(), earliest: self.earliest };
+        let kept = Self { lines: lines.freeze(), notes: notes.into() };
         ((kept.events() != 0).then_some(kept), lost)
     }
 }

@@ -171,7 +171,7 @@ mod tests {
     use crate::sink::Output;
 
     fn refused(path: &str) -> String {
-        let first = Batch::of_daemon(Bytes::from_static(b"x\n"), 0);
+        let first = Batch::of_daemon(Bytes::from_static(b"x\n"));
         let opened = FileSink::open(Path::new(path)).and_then(|sink| Output::start(Box::new(sink), &first));
         opened.map(|_| ()).unwrap_err().to_string()
     }
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_may_pass() {
-        let first = Batch::of_daemon(Bytes::from_static(b"x\n"), 0);
+        let first = Batch::of_daemon(Bytes::from_static(b"x\n"));
         let sink = FileSink::open(Path::new("/dev/full")).unwrap();
         let output = Output::start(Box::new(sink), &first).unwrap();
         assert_eq!((output.lost().refused.events, output.is_writing()), (1, false));
@@ -217,7 +217,7 @@ mod tests {
     fn a_reopened_file_is_the_one_of_that_name() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("events"), folder.path().join("events.1"));
-        let batch = |lines| Batch::of_daemon(Bytes::from_static(lines), 0);
+        let batch = |lines| Batch::of_daemon(Bytes::from_static(lines));
         let mut sink = FileSink::open(&path).unwrap();
         sink.write(&batch(b"a\n")).unwrap();
         std::fs::rename(&path, &old).unwrap();

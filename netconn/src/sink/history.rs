@@ -67,7 +67,7 @@ impl Sink for HistorySink {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
-        self.writer.write(&batch.lines, batch.earliest)
+        self.writer.write(&batch.lines)
     }
 
     fn due(&self) -> Option<Duration> {

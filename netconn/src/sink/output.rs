@@ -357,7 +357,7 @@ mod tests {
     /// A batch with an event of an attempt on each line.
     fn batch(lines: &str) -> Batch {
         let note = |line: &str| EventNote { class: EventClass::Outgoing, ..EventNote::of_daemon(line.len() + 1) };
-        Batch { lines: lines.to_owned().into(), notes: lines.lines().map(note).collect(), earliest: 0 }
+        Batch { lines: lines.to_owned().into(), notes: lines.lines().map(note).collect() }
     }
 
     fn sink(written: Result<usize, io::ErrorKind>) -> (TestSink, Receiver<Bytes>) {
@@ -481,7 +481,7 @@ mod tests {
         let origin = EventOrigin { process: Some(Key { tgid, ticks: 0 }), user: Some(0), remote: None };
         let note = EventNote { length: 1000, class, origin: Some(origin) };
         let line = [&[b'x'; 999][..], b"\n"].concat();
-        Batch { lines: line.repeat(50).into(), notes: vec![note; 50].into(), earliest: 0 }
+        Batch { lines: line.repeat(50).into(), notes: vec![note; 50].into() }
     }
 
     #[test]

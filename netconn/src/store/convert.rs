@@ -282,7 +282,10 @@ mod tests {
             let report = ConversionReport { rows, bytes, file: file.into() };
             verify(converted(parquet).path(), FROM, &report).map_err(|error| error.to_string())
         };
-        assert_eq!(check(whole, 2, 12, FILE), Ok(SegmentName::Converted { from: FROM, to: 1_767_225_699_999 }));
+        assert_eq!(
+            check(whole, 2, 12, FILE),
+            Ok(SegmentName::Converted { from: FROM, to: 1_767_225_699_999, earliest: FROM })
+        );
         assert_eq!(check(whole, 2, 12, &format!("./{FILE}")).map(SegmentName::from), Ok(FROM));
         for (parquet, rows, bytes, file, expected) in [
             (whole, 2, 12, "events.parquet", "events.parquet is no name of a converted segment"),

@@ -22,12 +22,12 @@ pub(super) struct SegmentFiles {
     /// The NDJSON before the Parquet. When the removal of both is interrupted, the Parquet is left, which counts alone.
     pub(super) names: Vec<SegmentName>,
     pub(super) bytes: u64,
-    /// No event is later than this, epoch milliseconds.
-    pub(super) to: u64,
+    /// When it was last written, as far as is known, epoch milliseconds.
+    pub(super) written: u64,
     pub(super) is_converted: bool,
 }
 
-/// Groups files by their segment, the oldest segment first.
+/// Groups files by their segment, in the order in which the segments were written.
 pub(super) fn group(files: &[HistoryFile]) -> BTreeMap<u64, SegmentFiles> {
     let mut segments: BTreeMap<u64, SegmentFiles> = BTreeMap::new();
     for HistoryFile { name, bytes, modified } in files {
@@ -37,10 +37,10 @@ pub(super) fn group(files: &[HistoryFile]) -> BTreeMap<u64, SegmentFiles> {
         segment.names.sort();
         segment.bytes += bytes;
         segment.is_converted |= name.to().is_some();
-        // An event is written after it has happened, so that none is later than the last write.
-        let written = || modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        // With both files the later bound wins: a segment goes a little late rather than early.
-        segment.to = segment.to.max(name.to().unwrap_or_else(written));
+        let modified = || modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        // Of all bounds the latest counts: a segment goes a little late rather than early. All events of a segment may be much
+        // older than FROM: those of connections that are older than netconn.
+        segment.written = segment.written.max(name.from()).max(name.to().unwrap_or_else(modified));
     }
     segments
 }
@@ -64,9 +64,9 @@ pub(super) fn surplus(
     let most = allowed.min(affordable);
     let oldest = now.saturating_sub(limits.age.as_millis() as u64);
     let mut surplus = Vec::new();
-    // By FROM, so the oldest go first; a segment that is too old goes even if there is room.
+    // In the order of writing, so the oldest go first, whatever the times of their events; a segment that is too old goes even if there is room.
     for (from, segment) in segments.iter().filter(|(from, _)| !busy.contains(from)) {
-        if segment.to < oldest || used > most {
+        if segment.written < oldest || used > most {
             // `used` holds this segment, so the subtraction cannot underflow.
             used -= segment.bytes;
             surplus.push(*from);
@@ -129,6 +129,20 @@ mod tests {
     }
 
     #[test]
+    fn old_events_do_not_make_a_segment_old() {
+        // Written yesterday and today; the latter has connections that were there before netconn, for example of a restart.
+        let (yesterday, today) = (NOW - DAY, NOW - 1000);
+        let all = [
+            entry(&format!("events-{today:013}-{:013}-{:013}.parquet", NOW - 20 * DAY, NOW - 40 * DAY), 100, 0),
+            entry(&format!("events-{yesterday:013}-{:013}.parquet", yesterday + 5), 100, 0),
+        ];
+        let segments = group(&all);
+        let limits = |bytes| HistoryLimits::new(bytes, Duration::from_millis(7 * DAY), HistoryTiming::NORMAL);
+        assert!(surplus(&segments, &HashSet::new(), limits(1 << 20), SPACE, NOW).is_empty(), "none is too old");
+        assert_eq!(surplus(&segments, &HashSet::new(), limits(150), SPACE, NOW), [yesterday]);
+    }
+
+    #[test]
     fn the_history_gives_way_but_not_all_of_it() {
         let days = days(10);
         let space = |free| DiskSpace { free, reserve: 500 };
@@ -147,8 +161,8 @@ mod tests {
         ];
         let segments = group(&all);
         let [first, second] = segments.values().collect::<Vec<_>>()[..] else { panic!("{segments:?}") };
-        assert_eq!((first.bytes, first.to, first.is_converted), (110, 1_767_225_699_999, true));
+        assert_eq!((first.bytes, first.written, first.is_converted), (110, 1_767_225_699_999, true));
         assert_eq!(first.names, [all[1].name, all[0].name], "the segment goes first");
-        assert_eq!((second.bytes, second.to, second.is_converted), (200, 1_767_225_799_999, false));
+        assert_eq!((second.bytes, second.written, second.is_converted), (200, 1_767_225_799_999, false));
     }
 }

@@ -1,7 +1,7 @@
 //! The live segment as its writer sees it: it begins with the first event, and is closed when it is large or old.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     io,
     path::PathBuf,
     sync::{
@@ -17,6 +17,7 @@ use netconn_model::segment_name::{LATEST, SegmentName};
 use tracing::{info, warn};
 
 use crate::{
+    clock::since_boot,
     line_file::{LineFile, MODE, WriteFailure},
     store::{
         HistoryLimits, HistorySettings,
@@ -26,8 +27,8 @@ use crate::{
     },
 };
 
-/// How much earlier than the first event of a segment later ones may be: events are not written in the order of their times, and
-/// the clock may be set. An event that is earlier still begins another segment.
+/// FROM is this much earlier than the moment at which a segment is begun: events are written some time after they happened, and
+/// most names need no EARLIEST then.
 const EARLIER_MS: u64 = 10_000;
 /// A segment is closed after an hour, so that searches of short ranges skip most files…
 const OLD: Duration = Duration::from_secs(3600);
@@ -77,6 +78,16 @@ struct LiveSegment {
     from: u64,
     file: LineFile,
     bytes: u64,
+    /// Its age when this daemon opened it.
+    age_at_opening: Duration,
+    /// When that was, since boot: the time of day may be set while it is open.
+    opened: Duration,
+}
+
+impl LiveSegment {
+    fn age(&self) -> Duration {
+        self.age_at_opening + since_boot().saturating_sub(self.opened)
+    }
 }
 
 impl HistoryWriter {
@@ -111,14 +122,12 @@ impl HistoryWriter {
         &self.status
     }
 
-    /// Appends whole lines. `earliest` is the earliest time of their events, epoch milliseconds.
+    /// Appends whole lines.
     ///
     /// # Errors
     ///
     /// When not all of them could be written; those that were are whole.
-    pub fn write(&mut self, lines: &[u8], earliest: i64) -> Result<(), WriteFailure> {
-        // A clock before 1970 or after 2286 has no name in 13 digits: the nearest one is taken.
-        let earliest = u64::try_from(earliest).unwrap_or(0).min(LATEST);
+    pub fn write(&mut self, lines: &[u8]) -> Result<(), WriteFailure> {
         // Checks are system calls: once a second is enough, and before each new file.
         let is_check_due = self.live.is_none() || self.checked.elapsed() >= CHECK;
         if is_check_due {
@@ -133,14 +142,10 @@ impl HistoryWriter {
         if self.status.is_full() {
             return Err(io::Error::from(io::ErrorKind::StorageFull).into());
         }
-        // Searches skip files by name: an event before FROM would never be found in this one.
-        if self.live.as_ref().is_some_and(|live| earliest < live.from) {
-            self.close();
-        }
         // Taken, so that a failed `begin` leaves none; put back below also when the write failed.
         let mut live = match self.live.take() {
             Some(live) => live,
-            None => self.begin(earliest)?,
+            None => self.begin()?,
         };
         let written = live.file.write(lines);
         // Also after a failure: the whole lines before it are in the file.
@@ -154,21 +159,20 @@ impl HistoryWriter {
 
     /// Returns the time until the live segment is old enough to be closed, if nothing more is written to it.
     pub fn due(&self) -> Option<Duration> {
-        let LiveSegment { from, bytes, .. } = self.live.as_ref()?;
+        let live = self.live.as_ref()?;
         // The same ages as in `is_due`: if this said "now" where that says "not yet", the output would spin.
-        let age = if self.is_worth_a_file(*bytes) { OLD } else { VERY_OLD };
-        Some(age.saturating_sub(age_of(*from)))
+        let age = if self.is_worth_a_file(live.bytes) { OLD } else { VERY_OLD };
+        Some(age.saturating_sub(live.age()))
     }
 
     /// Closes the live segment if it is large or old.
     pub fn close_if_due(&mut self) {
-        if self.live.as_ref().is_some_and(|live| self.is_due(live.from, live.bytes)) {
+        if self.live.as_ref().is_some_and(|live| self.is_due(live.age(), live.bytes)) {
             self.close();
         }
     }
 
-    fn is_due(&self, from: u64, bytes: u64) -> bool {
-        let age = age_of(from);
+    fn is_due(&self, age: Duration, bytes: u64) -> bool {
         bytes >= self.limits.segment_bytes || (age >= OLD && self.is_worth_a_file(bytes)) || age >= VERY_OLD
     }
 
@@ -214,26 +218,25 @@ impl HistoryWriter {
     /// small files.
     fn resume(&mut self) -> io::Result<()> {
         let files = directory::list(&self.directory)?;
-        let converted: HashSet<u64> =
-            files.iter().filter(|file| file.name.to().is_some()).map(|file| file.name.from()).collect();
-        // A segment with a Parquet file is over: what was appended to it now would be removed with it.
-        let unconverted = files.iter().filter(|file| !converted.contains(&file.name.from()));
-        let Some(latest) = unconverted.max_by_key(|file| file.name) else { return Ok(()) };
-        let from = latest.name.from();
+        // Not an earlier one that is not converted: what is written now would go with events that are older. And a segment
+        // with a Parquet file, which its name puts behind that of the segment, is over: it will be removed.
+        let Some(latest) = files.iter().max_by_key(|file| (file.name.from(), file.name)) else { return Ok(()) };
+        let SegmentName::Segment { from } = latest.name else { return Ok(()) };
+        let age_at_opening = UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(Duration::from_millis(from));
         // One that is due counts as closed from here on, because no segment is live.
-        if !self.is_due(from, latest.bytes) {
+        if !self.is_due(age_at_opening, latest.bytes) {
             let file = LineFile::open(&self.path(from))?;
             let bytes = file.length()?;
             self.status.set_live(Some(from));
             self.status.live_bytes.store(bytes, Ordering::Relaxed);
-            self.live = Some(LiveSegment { from, file, bytes });
+            self.live = Some(LiveSegment { from, file, bytes, age_at_opening, opened: since_boot() });
         }
         Ok(())
     }
 
-    /// Begins a segment for an event of this time and later ones.
-    fn begin(&mut self, earliest: u64) -> io::Result<LiveSegment> {
-        let started = self.create(earliest);
+    /// Begins a segment.
+    fn begin(&mut self) -> io::Result<LiveSegment> {
+        let started = self.create();
         if let Err(error) = &started {
             // `create` announces the name before there is a file, and may have failed in between.
             self.status.set_live(None);
@@ -248,21 +251,17 @@ impl HistoryWriter {
         started
     }
 
-    fn create(&self, earliest: u64) -> io::Result<LiveSegment> {
+    fn create(&self) -> io::Result<LiveSegment> {
         // Parquet files count too: FROM identifies a segment in either form.
-        let taken: HashSet<u64> = directory::list(&self.directory)?.iter().map(|file| file.name.from()).collect();
-        let first = earliest.saturating_sub(EARLIER_MS);
-        // If the name is taken, the next lower one that is free, so that no event is earlier than the name says. At the
-        // very beginning of time only higher ones are left.
-        let mut free = (0..=first).rev().chain(first..=LATEST).filter(|from| !taken.contains(from));
-        let from = free.next().ok_or(io::ErrorKind::AlreadyExists)?;
+        let taken: BTreeSet<u64> = directory::list(&self.directory)?.iter().map(|file| file.name.from()).collect();
+        let from = next_from(&taken, now_ms()).ok_or(io::ErrorKind::AlreadyExists)?;
         // Before the file exists: the keeper lists first and asks then, so it never takes this file for a closed one.
         self.status.set_live(Some(from));
         let path = self.path(from);
         let file = LineFile::create(&path)?;
         // Because of the umask. The group is inherited from the directory.
         directory::share(&path, None, MODE)?;
-        Ok(LiveSegment { from, file, bytes: 0 })
+        Ok(LiveSegment { from, file, bytes: 0, age_at_opening: Duration::ZERO, opened: since_boot() })
     }
 
     /// Closes the live segment, so that the keeper has it converted.
@@ -324,9 +323,18 @@ impl Drop for HistoryWriter {
     }
 }
 
-/// Returns how long ago a time was; zero if it is yet to come.
-fn age_of(epoch_ms: u64) -> Duration {
-    UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(Duration::from_millis(epoch_ms))
+/// Returns the FROM of a segment that is begun at `now` (epoch milliseconds), given those of all others; `None` if there is no
+/// name left.
+fn next_from(taken: &BTreeSet<u64>, now: u64) -> Option<u64> {
+    // Greater than any other, also if the clock was set back: the order of names is the order of writing, and retention
+    // relies on it.
+    let from = now.saturating_sub(EARLIER_MS).max(taken.last().map_or(0, |last| last + 1));
+    // A clock that once stood in the year 2286 has used up the last name: the greatest that is free is the best left.
+    if from <= LATEST { Some(from) } else { (0..=LATEST).rev().find(|from| !taken.contains(from)) }
+}
+
+fn now_ms() -> u64 {
+    UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -348,11 +356,7 @@ mod tests {
         }
     }
 
-    fn now() -> i64 {
-        UNIX_EPOCH.elapsed().unwrap().as_millis() as i64
-    }
-
-    /// The segments with their content, the earliest first.
+    /// The segments with their content, the oldest first.
     fn segments(directory: &Path) -> Vec<(u64, String)> {
         let mut entries = directory::list(directory).unwrap();
         entries.sort_by_key(|entry| entry.name);
@@ -365,16 +369,15 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let directory = state.path().join("events");
         let mut writer = HistoryWriter::start(settings(&directory)).unwrap();
-        let time = now();
-        // 1 kB is the greatest length here: 37 lines are a segment, all of one millisecond.
+        let time = now_ms() - EARLIER_MS;
+        // 1 kB is the greatest length here: 37 lines are a segment, all written within milliseconds.
         for _ in 0..100 {
-            writer.write(LINE, time).unwrap();
+            writer.write(LINE).unwrap();
         }
         drop(writer);
         let found = segments(&directory);
-        assert_eq!(found.iter().map(|(_, text)| text.len() / LINE.len()).collect::<Vec<_>>(), [26, 37, 37]);
-        let latest = time as u64 - EARLIER_MS;
-        assert_eq!(found.iter().map(|(from, _)| *from).collect::<Vec<_>>(), [latest - 2, latest - 1, latest]);
+        assert_eq!(found.iter().map(|(_, text)| text.len() / LINE.len()).collect::<Vec<_>>(), [37, 37, 26]);
+        assert!(found[0].0 >= time && found.is_sorted_by(|one, next| one.0 < next.0), "{found:?}");
     }
 
     #[test]
@@ -382,14 +385,14 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let directory = state.path().join("events");
         for _ in 0..3 {
-            HistoryWriter::start(settings(&directory)).unwrap().write(LINE, now()).unwrap();
+            HistoryWriter::start(settings(&directory)).unwrap().write(LINE).unwrap();
             let (from, _) = segments(&directory)[0];
             let torn =
                 fs::OpenOptions::new().append(true).open(directory.join(SegmentName::Segment { from }.to_string()));
             io::Write::write_all(&mut torn.unwrap(), b"{\"event.type\":\"I").unwrap();
         }
         let mut writer = HistoryWriter::start(settings(&directory)).unwrap();
-        writer.write(LINE, now()).unwrap();
+        writer.write(LINE).unwrap();
         assert_eq!(writer.status().live(), Some(segments(&directory)[0].0));
         drop(writer);
         let found = segments(&directory);
@@ -400,80 +403,71 @@ mod tests {
     fn a_segment_that_was_closed_does_not_grow_again() {
         let state = tempfile::tempdir().unwrap();
         let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
-        writer.write(LINE, now()).unwrap();
+        writer.write(LINE).unwrap();
         writer.close();
         // As after a failure: the directory is prepared again, and the keeper may have the closed segment converted.
         writer.directory_state = DirectoryState::Unprepared;
-        writer.write(LINE, now()).unwrap();
+        writer.write(LINE).unwrap();
         drop(writer);
         assert_eq!(segments(state.path()).iter().map(|(_, text)| text.len()).collect::<Vec<_>>(), [LINE.len(); 2]);
     }
 
     #[test]
-    fn no_event_is_earlier_than_the_name_says() {
-        let state = tempfile::tempdir().unwrap();
-        let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
-        let time = now();
-        for earlier in [0, 200, EARLIER_MS as i64, EARLIER_MS as i64 + 1, 0] {
-            writer.write(LINE, time - earlier).unwrap();
-        }
-        let late = time as u64 - EARLIER_MS;
-        let early = late - EARLIER_MS - 1;
-        assert_eq!(
-            segments(state.path()),
-            [(early, String::from_utf8(LINE.repeat(2)).unwrap()), (late, String::from_utf8(LINE.repeat(3)).unwrap()),]
-        );
-        writer.write(LINE, -7).unwrap();
-        drop(writer);
-        assert_eq!(segments(state.path())[0].0, 0);
+    fn a_segment_that_is_written_later_has_a_later_name() {
+        let taken = |all: &[u64]| all.iter().copied().collect::<BTreeSet<_>>();
+        assert_eq!(next_from(&taken(&[]), 70_000), Some(60_000));
+        assert_eq!(next_from(&taken(&[5]), 70_000), Some(60_000));
+        assert_eq!(next_from(&taken(&[5, 60_000]), 70_000), Some(60_001), "in the same millisecond");
+        assert_eq!(next_from(&taken(&[5, 1_000_000]), 70_000), Some(1_000_001), "the clock was set back");
+        assert_eq!(next_from(&taken(&[]), 0), Some(0));
+        assert_eq!(next_from(&taken(&[5, LATEST]), 70_000), Some(LATEST - 1), "it once stood in the year 2286");
     }
 
     #[test]
     fn an_old_segment_is_closed() {
         let state = tempfile::tempdir().unwrap();
-        let now = now() as u64;
-        let hours = |hours: u64| now - hours * 3_600_000;
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         let writer = HistoryWriter::start(settings(state.path())).unwrap();
         // A sixteenth of 1 kB is worth a file.
-        for (from, bytes, is_due) in [
+        for (age, bytes, is_due) in [
             (hours(2), 64, true),
             (hours(2), 63, false),
             (hours(24), 1, true),
             (hours(0), 1023, false),
             (hours(0), 1024, true),
         ] {
-            assert_eq!(writer.is_due(from, bytes), is_due, "{from} {bytes}");
+            assert_eq!(writer.is_due(age, bytes), is_due, "{age:?} {bytes}");
         }
         assert!(writer.due().is_none());
         let mut writer = writer;
-        writer.write(LINE, now as i64).unwrap();
+        writer.write(LINE).unwrap();
         let due = writer.due().unwrap();
         assert!(due <= VERY_OLD && due > VERY_OLD - Duration::from_secs(60), "{due:?}");
         for _ in 0..2 {
-            writer.write(LINE, now as i64).unwrap();
+            writer.write(LINE).unwrap();
         }
         assert!(writer.due().unwrap() <= OLD);
-        // The next daemon does not continue one that is old.
-        fs::write(state.path().join(SegmentName::Segment { from: hours(2) }.to_string()), LINE.repeat(3)).unwrap();
         drop(writer);
-        fs::remove_file(state.path().join(SegmentName::Segment { from: segments(state.path())[1].0 }.to_string()))
-            .unwrap();
+        // The next daemon does not continue one that is old.
+        let name = |from| state.path().join(SegmentName::Segment { from }.to_string());
+        fs::rename(name(segments(state.path())[0].0), name(now_ms() - 2 * 3_600_000)).unwrap();
         let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
-        writer.write(LINE, now as i64).unwrap();
+        writer.write(LINE).unwrap();
         assert_eq!(segments(state.path()).len(), 2);
     }
 
     #[test]
-    fn a_segment_that_is_converted_is_not_continued() {
+    fn only_the_latest_segment_is_continued_and_only_if_it_is_not_converted() {
         let state = tempfile::tempdir().unwrap();
-        let from = now() as u64 - EARLIER_MS;
-        fs::write(state.path().join(SegmentName::Segment { from }.to_string()), LINE).unwrap();
-        fs::write(state.path().join(SegmentName::Converted { from, to: from + 1 }.to_string()), "PAR1 much PAR1")
-            .unwrap();
+        let from = now_ms() + EARLIER_MS;
+        let write = |name: SegmentName, text: &[u8]| fs::write(state.path().join(name.to_string()), text).unwrap();
+        write(SegmentName::Segment { from: from - 1 }, LINE);
+        write(SegmentName::Segment { from }, LINE);
+        write(SegmentName::Converted { from, to: from + 1, earliest: from - 7 }, b"PAR1 much PAR1");
         let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
-        writer.write(LINE, from as i64 + EARLIER_MS as i64).unwrap();
-        assert_eq!(segments(state.path()).len(), 3);
-        assert_eq!(writer.status().live(), Some(from - 1));
+        writer.write(LINE).unwrap();
+        assert_eq!(segments(state.path()).len(), 4);
+        assert_eq!(writer.status().live(), Some(from + 1));
     }
 
     #[test]
@@ -481,15 +475,15 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let directory = state.path().join("events");
         let mut writer = HistoryWriter::start(settings(&directory)).unwrap();
-        writer.write(LINE, now()).unwrap();
+        writer.write(LINE).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         writer.checked = Instant::now().checked_sub(CHECK).unwrap();
-        writer.write(LINE, now()).unwrap();
+        writer.write(LINE).unwrap();
         assert_eq!(segments(&directory).len(), 1);
         // Also between two segments.
         writer.close();
         fs::remove_dir_all(&directory).unwrap();
-        writer.write(LINE, now()).unwrap();
+        writer.write(LINE).unwrap();
         assert_eq!(segments(&directory)[0].1.as_bytes(), LINE);
     }
 
@@ -500,7 +494,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         let mut writer = HistoryWriter::start(settings(&file.join("events"))).unwrap();
         for _ in 0..2 {
-            let failed = writer.write(LINE, now()).unwrap_err();
+            let failed = writer.write(LINE).unwrap_err();
             assert_eq!((failed.error.kind(), failed.written), (io::ErrorKind::NotADirectory, 0));
         }
     }

@@ -76,7 +76,10 @@ fn convert(segment: &Path, mode: &str) {
     });
     let (first, last) = (times.clone().min().unwrap(), times.clone().max().unwrap());
     let from = segment.file_stem().unwrap().to_str().unwrap();
-    let name = PathBuf::from(format!("{from}-{last:013}.parquet"));
+    let begun: u64 = from.trim_start_matches("events-").parse().unwrap();
+    // As docs/history.md has it: the time of the first event is in the name only if it is before the segment was begun.
+    let earliest = if first < begun { format!("-{first:013}") } else { String::new() };
+    let name = PathBuf::from(format!("{from}-{last:013}{earliest}.parquet"));
     let new = PathBuf::from(format!("{}.tmp", name.display()));
     let mut file = fs::File::create(&new).unwrap();
     file.write_all(b"PAR1\n").unwrap();

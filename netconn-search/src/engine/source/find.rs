@@ -68,7 +68,7 @@ pub(crate) struct FoundFiles {
     pub(crate) pruned_bytes: u64,
     /// Files and folders that could not be read.
     pub(crate) problems: Vec<UnreadFile>,
-    /// Beginning of the history, epoch milliseconds; `None` if files from elsewhere are read as well.
+    /// Since when the history is kept, epoch milliseconds; `None` if files from elsewhere are read as well.
     pub(crate) begins: Option<i64>,
 }
 
@@ -144,7 +144,7 @@ struct FileFinder<'a> {
     kept_open: usize,
     /// Number of entries that show that a folder is not empty, whether or not they are read.
     candidates: usize,
-    /// Earliest time in the names of the history's files, epoch milliseconds.
+    /// When the first of the history's files was begun, epoch milliseconds.
     begins: Option<i64>,
     /// Whether files were found that do not belong to a history.
     has_others: bool,
@@ -157,7 +157,7 @@ impl FileFinder<'_> {
             // A name that is not UTF-8 is altered here; the file is then reported as not found.
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
-        // Times in names have a fixed width: sorted names are in the order of time, which `is_next` needs.
+        // FROM has a fixed width: sorted names are in the order of writing, which `is_next` needs.
         names.sort_unstable();
         let mut has_next = false;
         // A segment and the Parquet file made of it exist together for a minute: only one of them counts.
@@ -261,7 +261,7 @@ fn may_hold(name: SegmentName, range: &Range<i64>) -> bool {
     end.is_some_and(|end| range.start < range.end && name.may_hold(&(start.unwrap_or(0)..=end)))
 }
 
-/// Returns whether this is the first Parquet file after the range, given names in order of time. It may report a loss
+/// Returns whether this is the first Parquet file that was begun after the range, given names in the order of writing. It may report a loss
 /// that happened in the range: a loss is reported when it is over.
 fn is_next(name: SegmentName, range: &Range<i64>, has_next: &mut bool) -> bool {
     let is_behind = i64::try_from(name.from()).is_ok_and(|from| from >= range.end);
@@ -339,6 +339,7 @@ mod tests {
             "events-1700000100000-1700000199999.parquet",
             "events-1700000100000.ndjson",
             "events-1700000200000.ndjson",
+            "events-1700000150000-1700000299999-1699000000000.parquet",
             ".convert",
             "events-1700000200000-1700000299999.parquet.tmp",
             "notes.txt",
@@ -353,15 +354,22 @@ mod tests {
             [
                 "events-1700000000000-1700000099999.parquet",
                 "events-1700000100000-1700000199999.parquet",
+                "events-1700000150000-1700000299999-1699000000000.parquet",
                 "events-1700000200000.ndjson",
                 "other.ndjson.gz",
             ]
         );
-        let some = find_files(&paths, Some(&(1_700_000_099_999..1_700_000_200_000))).unwrap();
-        assert_eq!((names(&some).len(), some.pruned, some.pruned_bytes), (3, 1, 3));
+        let some = find_files(&paths, Some(&(1_700_000_100_000..1_700_000_200_000))).unwrap();
+        assert_eq!((names(&some).len(), some.pruned, some.pruned_bytes), (4, 1, 3));
+        // A segment that was written later has events of connections that were there before it, and one that is not
+        // converted may have.
+        let old = find_files(&paths, Some(&(1_699_000_000_000..1_699_000_000_001))).unwrap();
+        let later = "events-1700000150000-1700000299999-1699000000000.parquet";
+        assert!(names(&old).contains(&later.to_owned()), "{old:?}");
         let none = find_files(&paths, Some(&(1_600_000_000_000..1_600_000_200_000))).unwrap();
         // The first file after the range may report losses within it.
-        assert_eq!(names(&none), ["events-1700000000000-1700000099999.parquet", "other.ndjson.gz"]);
+        let expected = ["events-1700000000000-1700000099999.parquet", "events-1700000200000.ndjson", "other.ndjson.gz"];
+        assert_eq!(names(&none), expected);
         assert_eq!((none.pruned, none.begins), (2, None), "one file does not belong to the history");
         fs::remove_file(folder.path().join("other.ndjson.gz")).unwrap();
         assert_eq!(find_files(&paths, None).unwrap().begins, Some(1_700_000_000_000));

@@ -200,7 +200,8 @@ impl EventTable {
     pub(crate) fn note_beginning(&self, range: &Range<i64>) {
         let Some(begins) = self.begins.filter(|begins| range.start < *begins) else { return };
         let begins = Timestamp::from_millisecond(begins).unwrap_or_default();
-        self.progress.note(format!("The history begins at {begins:.0}; it has no earlier events."));
+        self.progress
+            .note(format!("The history begins at {begins:.0}; of what was before, it has only what was open then."));
     }
 
     /// Returns the fields found in the files that the field table does not have.

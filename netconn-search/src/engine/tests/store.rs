@@ -106,6 +106,32 @@ fn nothing_is_lost_in_a_conversion() {
 }
 
 #[test]
+fn what_began_before_its_segment_is_found_by_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events-1000000000000.ndjson");
+    // A daemon that starts tells of a connection that was there before, as of then.
+    fs::write(
+        &path,
+        "{\"event.time\":1000000000007,\"event.id\":\"new\"}\n{\"event.time\":900000000000,\"event.id\":\"old\"}\n",
+    )
+    .unwrap();
+    let found = |range| {
+        let asked = Search { range: Some(range), ..Search::new(vec![folder.path().to_owned()]) };
+        search(&asked, "| columns event.id").unwrap().0
+    };
+    for is_converted in [false, true] {
+        if is_converted {
+            let made = convert(&path).unwrap().file;
+            assert_eq!(made.file_name().unwrap(), "events-1000000000000-1000000000007-0900000000000.parquet");
+            fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(found(900_000_000_000..900_000_000_001), [["event.id"], ["old"]]);
+        assert_eq!(found(1_000_000_000_000..1_000_000_000_008), [["event.id"], ["new"]]);
+        assert_eq!(found(800_000_000_000..900_000_000_000), [["event.id"]]);
+    }
+}
+
+#[test]
 fn broken_lines_are_left_out_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cut.ndjson");
