@@ -197,6 +197,9 @@ pub struct HistoryHealth {
     pub converted: u64,
     /// Number of conversions that failed since the start.
     pub failures: u64,
+    /// Number of segments that are older than `history_days` and stay all the same, because the time of day has jumped.
+    #[serde(default)]
+    pub overdue: u64,
 }
 
 /// Result of attaching a hook.

@@ -282,6 +282,30 @@ fn what_is_too_old_goes_and_what_is_left_over_is_cleared_away() {
 }
 
 #[test]
+fn a_start_with_a_clock_that_is_far_ahead_forgets_nothing() {
+    let installed = Installed::new();
+    let killed = Daemon::start_installed(&installed, "").end();
+    let history = killed.history();
+    // What the daemon finds is 40 days old, as if the clock had jumped while nothing ran: the clock of this machine stays as
+    // it is.
+    fs::remove_dir_all(&history).unwrap();
+    fs::create_dir(&history).unwrap();
+    let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let names: Vec<String> = [50, 45, 40]
+        .map(|days| now - days * 24 * HOUR)
+        .map(|from| format!("events-{from:013}-{:013}.parquet", from + HOUR))
+        .into();
+    names.iter().for_each(|name| fs::write(history.0.join(name), "PAR1\nPAR1\nPAR1").unwrap());
+    let daemon = killed.start();
+    until_at_least(&daemon, "overdue", 3);
+    assert!(names.iter().all(|name| history.names().contains(name)), "{:?}", history.names());
+    let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
+    assert!(text.contains("3 segments are older than history_days by a clock that has jumped"), "{text}");
+    assert_eq!(daemon.log().matches("3 of its segments are too old by it and stay").count(), 1, "{}", daemon.log());
+    assert!(daemon.ask("/metrics").unwrap().contains("\nnetconn_history_segments_overdue 3\n"));
+}
+
+#[test]
 fn what_a_restart_tells_of_old_connections_makes_nothing_old() {
     let namespace = Netns::new();
     let installed = Installed::new();

@@ -122,7 +122,8 @@ fn history(health: Option<&HistoryHealth>) -> Check {
     let Some(history) = health else {
         return Check::new(Mark::Fair, "history", "none is kept for `netconn search`, as the configuration wants it");
     };
-    let HistoryHealth { output, bytes, files, oldest, full, conversion, waiting, converted: _, failures } = history;
+    let HistoryHealth { output, bytes, files, oldest, full, conversion, waiting, converted: _, failures, overdue } =
+        history;
     let since = oldest
         .and_then(|oldest| Timestamp::from_millisecond(i64::try_from(oldest).ok()?).ok())
         .map_or_else(String::new, |oldest| format!(" since {oldest:.0}"));
@@ -136,6 +137,10 @@ fn history(health: Option<&HistoryHealth>) -> Check {
     };
     if *full {
         worse(Mark::Bad, "; events are being lost: free some space".into());
+    }
+    if *overdue != 0 {
+        let text = "segments are older than history_days by a clock that has jumped: they go once it has been steady for a day";
+        worse(Mark::Fair, format!("; {overdue} {text}"));
     }
     match conversion {
         Conversion::Missing => {
@@ -199,6 +204,7 @@ mod tests {
             waiting: 0,
             converted: 2,
             failures: 0,
+            overdue: 0,
         };
         let check = history(Some(&well));
         let expected = "/h: 12.3 MB in 3 files since 2026-01-01T00:00:00Z; 5 events written, none lost";
@@ -210,6 +216,7 @@ mod tests {
                 Mark::Bad,
                 "7 because the disk",
             ),
+            (HistoryHealth { overdue: 3, ..well.clone() }, Mark::Fair, "3 segments are older than history_days"),
             (HistoryHealth { failures: 1, ..well.clone() }, Mark::Fair, "1 conversions have failed"),
             (
                 HistoryHealth { conversion: Conversion::Failing, waiting: 2, ..well.clone() },

@@ -95,6 +95,7 @@ impl SinkStatus for HistoryStatus {
             waiting: self.waiting(),
             converted: self.converted(),
             failures: self.failures(),
+            overdue: self.overdue(),
         });
     }
 }

@@ -60,8 +60,11 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<HistoryFile>> {
 pub(super) enum Preparation {
     /// Before anything else is done in it: no converter of this daemon runs.
     AtStart,
-    /// Later, because something failed: a converter may be running.
-    AfterFailure,
+    /// Later, because something failed: a converter may be running, and a segment may be open.
+    AfterFailure {
+        /// FROM of the segment that is being written. It is not repaired: its writer knows where its last line ends.
+        live: Option<u64>,
+    },
 }
 
 /// Creates the directory if need be, shares it with the group, and removes what a killed daemon or converter has left:
@@ -99,6 +102,7 @@ pub(super) fn prepare(directory: &Path, group: &str, preparation: Preparation) -
                     warn!("{} is damaged, and its segment is gone", path.display());
                 }
             }
+            SegmentName::Segment { from } if preparation == (Preparation::AfterFailure { live: Some(*from) }) => {}
             SegmentName::Segment { .. } => {
                 // Opening it removes a torn line, which may have been the only one.
                 if *bytes == 0 || LineFile::open(&path)?.length()? == 0 {
@@ -232,6 +236,13 @@ mod tests {
         assert_eq!(names(&directory), [SEGMENT, "events-1767225900000-1767225999999.parquet", "notes"]);
         assert_eq!(fs::read_to_string(directory.join(SEGMENT)).unwrap(), EVENT);
         assert_eq!(fs::metadata(directory.join(SEGMENT)).unwrap().permissions().mode() & 0o7777, MODE);
+        // A segment that is being written may end anywhere, and be empty.
+        fs::write(directory.join(SEGMENT), format!("{EVENT}{{\"event.ty")).unwrap();
+        let live = Some(1_767_225_600_000);
+        prepare(&directory, "no-such-group", Preparation::AfterFailure { live }).unwrap();
+        assert_eq!(fs::read_to_string(directory.join(SEGMENT)).unwrap(), format!("{EVENT}{{\"event.ty"));
+        prepare(&directory, "no-such-group", Preparation::AfterFailure { live: None }).unwrap();
+        assert_eq!(fs::read_to_string(directory.join(SEGMENT)).unwrap(), EVENT);
         // A whole one stays beside its segment: a daemon was killed before it removed the segment.
         fs::write(directory.join(PARQUET_NAME), "PAR1 much PAR1").unwrap();
         prepare(&directory, "no-such-group", Preparation::AtStart).unwrap();

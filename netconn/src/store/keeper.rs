@@ -10,7 +10,7 @@ use std::{
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use netconn_model::{health::Conversion, segment_name::SegmentName};
@@ -20,6 +20,7 @@ use crate::{
     search_program,
     store::{
         HistoryLimits, HistoryTiming,
+        age_clock::ClockReading,
         convert::{ConvertError, Converter},
         directory::{self, DiskSpace},
         retention::{self, SegmentFiles},
@@ -49,6 +50,8 @@ pub(super) struct Keeper {
     has_logged_missing: bool,
     /// The log already says that the directory cannot be read or changed.
     has_logged_error: bool,
+    /// The log already says that the time of day is not believed.
+    has_logged_clock: bool,
 }
 
 /// When a failed conversion is tried again.
@@ -76,6 +79,7 @@ impl Keeper {
             failed: HashMap::new(),
             has_logged_missing: false,
             has_logged_error: false,
+            has_logged_clock: false,
         }
     }
 
@@ -159,7 +163,9 @@ impl Keeper {
         let live = self.status.live();
         // Before the surplus: what a search needs no more goes before events that exist once.
         self.remove_doubled(&mut segments)?;
-        self.remove_surplus(&mut segments, live)?;
+        let now = ClockReading::now();
+        self.remove_surplus(&mut segments, live, now)?;
+        self.tell_overdue(&segments, live, now);
         let closed: Vec<_> = segments.iter().filter(|(from, _)| Some(**from) != live).collect();
         let waiting: Vec<u64> =
             closed.iter().filter(|(_, files)| !files.is_converted).map(|(from, _)| **from).collect();
@@ -184,10 +190,8 @@ impl Keeper {
             let since = *self.doubled.entry(*from).or_insert_with(Instant::now);
             if since.elapsed() >= self.timing.grace {
                 let segment = SegmentName::Segment { from: *from };
-                let path = self.directory.join(segment.to_string());
                 // Subtracted here, because the limits are checked against these numbers next.
-                files.bytes = files.bytes.saturating_sub(fs::metadata(&path)?.len());
-                fs::remove_file(path)?;
+                files.bytes = files.bytes.saturating_sub(self.remove(segment)?);
                 files.names.retain(|name| *name != segment);
                 self.doubled.remove(from);
             }
@@ -195,23 +199,59 @@ impl Keeper {
         Ok(())
     }
 
+    /// Removes a file, and returns how large it was. Somebody else may have removed it since it was listed: that must not keep
+    /// the history from its limits until the next look.
+    fn remove(&self, name: SegmentName) -> io::Result<u64> {
+        let path = self.directory.join(name.to_string());
+        let removed = fs::symlink_metadata(&path).and_then(|metadata| fs::remove_file(&path).map(|()| metadata.len()));
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            removed => removed,
+        }
+    }
+
     /// Removes the segments that are too old or too many.
-    fn remove_surplus(&mut self, segments: &mut BTreeMap<u64, SegmentFiles>, live: Option<u64>) -> io::Result<()> {
+    fn remove_surplus(
+        &mut self,
+        segments: &mut BTreeMap<u64, SegmentFiles>,
+        live: Option<u64>,
+        now: ClockReading,
+    ) -> io::Result<()> {
         let converting = self.converter.as_ref().map(|converter| converter.from);
         let busy: HashSet<u64> = live.into_iter().chain(converting).collect();
-        let now = UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64);
+        let now = self.status.believed_time(now);
         // Asked after `remove_doubled` has freed some.
         let space = DiskSpace::of(&self.directory)?;
         for from in retention::surplus(segments, &busy, self.limits, space, now) {
             // NDJSON first, see `SegmentFiles::names`.
             for name in segments.remove(&from).unwrap_or_default().names {
-                fs::remove_file(self.directory.join(name.to_string()))?;
+                self.remove(name)?;
                 debug!("removed {name}: the history has reached its limits");
             }
             self.doubled.remove(&from);
             self.failed.remove(&from);
         }
         Ok(())
+    }
+
+    /// Counts the segments that are too old by the time of day alone, and logs why they stay.
+    fn tell_overdue(&mut self, segments: &BTreeMap<u64, SegmentFiles>, live: Option<u64>, now: ClockReading) {
+        let too_old = retention::too_old(self.limits, now.time_of_day());
+        let closed = segments.iter().filter(|(from, _)| Some(**from) != live);
+        let overdue = closed.filter(|(_, files)| files.written < too_old).count() as u64;
+        // One that is being converted is not removed yet either, but the clock is not the reason.
+        let ahead = now.time_of_day().saturating_sub(self.status.believed_time(now));
+        let overdue = if ahead == 0 { 0 } else { overdue };
+        self.status.overdue.store(overdue, Ordering::Relaxed);
+        if overdue == 0 {
+            self.has_logged_clock = false;
+        } else if !std::mem::replace(&mut self.has_logged_clock, true) {
+            let days = ahead as f64 / 86_400_000.0;
+            warn!(
+                "the time of day is {days:.1} days ahead of the history: {overdue} of its segments are too old by it and stay \
+                 until it has been steady for a day; check the clock"
+            );
+        }
     }
 
     /// Starts to convert the oldest of these segments that need not wait, unless a converter runs already.
@@ -272,6 +312,7 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
+    use crate::store::age_clock::AgeClock;
 
     const NOW: u64 = 1_767_225_600_000;
 
@@ -301,6 +342,50 @@ mod tests {
         assert_eq!((count(), keeper.status.bytes(), keeper.status.files()), (1, 2, 1));
         assert_eq!(keeper.status.oldest(), Some(1_767_225_600_000));
         assert_eq!((keeper.status.waiting(), pause), (0, DIRECTORY_POLL));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_ahead_removes_nothing_and_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let day = 86_400_000;
+        let now = ClockReading::now();
+        // Last written forty days ago, by the clock of this machine.
+        for days in [40, 41, 75, 90] {
+            let from = now.time_of_day() - days * day;
+            let name = SegmentName::Converted { from, to: from + 5, earliest: from };
+            fs::write(folder.path().join(name.to_string()), "PAR1 much PAR1").unwrap();
+        }
+        let count = || directory::list(folder.path()).unwrap().len();
+        let mut keeper = keeper(&folder, HistoryTiming::NORMAL);
+        keeper.limits.age = Duration::from_millis(30 * day);
+        let segments = retention::group(&directory::list(folder.path()).unwrap());
+        let newest = retention::last_written(&segments);
+        keeper.status.set_age_clock(AgeClock::new(newest, keeper.limits.age, now));
+        keeper.look(true);
+        // Seen from the newest, two are older than thirty days.
+        assert_eq!((count(), keeper.status.overdue()), (2, 2));
+        assert!(keeper.has_logged_clock);
+        // As if the daemon had run for a day.
+        keeper.status.set_age_clock(AgeClock::new(None, keeper.limits.age, now));
+        keeper.look(true);
+        assert_eq!((count(), keeper.status.overdue()), (0, 0));
+    }
+
+    #[test]
+    fn a_file_that_somebody_removes_does_not_hold_up_the_keeper() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["events-1767225600000.ndjson", "events-1767225600000-1767225699999.parquet"] {
+            fs::write(folder.path().join(name), "x\n").unwrap();
+        }
+        let mut segments = retention::group(&directory::list(folder.path()).unwrap());
+        let mut keeper = keeper(&folder, HistoryTiming { grace: Duration::ZERO, ..HistoryTiming::NORMAL });
+        keeper.limits.bytes = 0;
+        // After the list was made.
+        fs::remove_file(folder.path().join("events-1767225600000.ndjson")).unwrap();
+        keeper.remove_doubled(&mut segments).unwrap();
+        fs::remove_file(folder.path().join("events-1767225600000-1767225699999.parquet")).unwrap();
+        keeper.remove_surplus(&mut segments, None, ClockReading::now()).unwrap();
+        assert!(segments.is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`netconn_model::segment_name`]. `docs/history.md` says why no event is lost or doubled.
 
 mod directory;
+mod age_clock;
 mod status;
 mod confine;
 mod convert;
@@ -19,6 +20,9 @@ pub use status::HistoryStatus;
 
 /// A full history consists of at least this many segments, so that the removal of one forgets little.
 const SEGMENTS_MIN: u64 = 16;
+
+/// Age at which a segment is closed in any case.
+const SEGMENT_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What a history is, and where.
 #[derive(Clone, Debug)]
@@ -38,7 +42,7 @@ pub struct HistorySettings {
 pub struct HistoryLimits {
     /// Largest size of all files, bytes.
     pub bytes: u64,
-    /// Greatest age of the latest event of a file.
+    /// Greatest age of a file since it was last written.
     pub age: Duration,
     /// Size at which a segment is closed, bytes.
     segment_bytes: u64,

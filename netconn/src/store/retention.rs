@@ -8,7 +8,7 @@ use std::{
 use netconn_model::segment_name::SegmentName;
 
 use crate::store::{
-    HistoryLimits,
+    HistoryLimits, SEGMENT_AGE_MAX,
     directory::{DiskSpace, HistoryFile},
 };
 
@@ -25,6 +25,18 @@ pub(super) struct SegmentFiles {
     /// When it was last written, as far as is known, epoch milliseconds.
     pub(super) written: u64,
     pub(super) is_converted: bool,
+}
+
+/// Returns when a history was last written, as far as that can be believed, epoch milliseconds; `None` if there is none.
+pub(super) fn last_written(segments: &BTreeMap<u64, SegmentFiles>) -> Option<u64> {
+    // FROM is the only time here that was believed when it was written: times of events and of files jump with the time of day.
+    // A segment is written for a day at most.
+    segments.last_key_value().map(|(from, files)| files.written.min(from + SEGMENT_AGE_MAX.as_millis() as u64))
+}
+
+/// Returns the moment before which a segment must have been last written to be too old at `now`; both in epoch milliseconds.
+pub(super) fn too_old(limits: HistoryLimits, now: u64) -> u64 {
+    now.saturating_sub(limits.age.as_millis() as u64)
 }
 
 /// Groups files by their segment, in the order in which the segments were written.
@@ -62,11 +74,11 @@ pub(super) fn surplus(
     // What is free now, plus what the history has, less what others are due.
     let affordable = (used + space.free).saturating_sub(space.reserve).max(limits.bytes / KEPT_PART);
     let most = allowed.min(affordable);
-    let oldest = now.saturating_sub(limits.age.as_millis() as u64);
+    let too_old = too_old(limits, now);
     let mut surplus = Vec::new();
     // In the order of writing, so the oldest go first, whatever the times of their events; a segment that is too old goes even if there is room.
     for (from, segment) in segments.iter().filter(|(from, _)| !busy.contains(from)) {
-        if segment.written < oldest || used > most {
+        if segment.written < too_old || used > most {
             // `used` holds this segment, so the subtraction cannot underflow.
             used -= segment.bytes;
             surplus.push(*from);
@@ -140,6 +152,18 @@ mod tests {
         let limits = |bytes| HistoryLimits::new(bytes, Duration::from_millis(7 * DAY), HistoryTiming::NORMAL);
         assert!(surplus(&segments, &HashSet::new(), limits(1 << 20), SPACE, NOW).is_empty(), "none is too old");
         assert_eq!(surplus(&segments, &HashSet::new(), limits(150), SPACE, NOW), [yesterday]);
+    }
+
+    #[test]
+    fn times_that_jump_do_not_say_when_the_history_was_last_written() {
+        assert_eq!(last_written(&group(&[])), None);
+        let from = NOW - 5000;
+        let written = |name: String, modified| last_written(&group(&[entry(&name, 100, modified)]));
+        let segment = || format!("events-{from:013}.ndjson");
+        assert_eq!(written(segment(), NOW), Some(NOW));
+        assert_eq!(written(segment(), NOW + 31 * DAY), Some(from + DAY));
+        assert_eq!(written(format!("events-{from:013}-{:013}.parquet", NOW + 31 * DAY), NOW), Some(from + DAY));
+        assert_eq!(written(segment(), 7), Some(from), "the clock was set back");
     }
 
     #[test]

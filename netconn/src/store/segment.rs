@@ -10,7 +10,7 @@ use std::{
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use netconn_model::segment_name::{LATEST, SegmentName};
@@ -20,9 +20,11 @@ use crate::{
     clock::since_boot,
     line_file::{LineFile, MODE, WriteFailure},
     store::{
-        HistoryLimits, HistorySettings,
+        HistoryLimits, HistorySettings, SEGMENT_AGE_MAX,
+        age_clock::{AgeClock, ClockReading},
         directory::{self, DiskSpace, Preparation},
         keeper::Keeper,
+        retention,
         status::HistoryStatus,
     },
 };
@@ -34,8 +36,6 @@ const EARLIER_MS: u64 = 10_000;
 const OLD: Duration = Duration::from_secs(3600);
 /// …but only once it holds this part of the maximum: a quiet machine makes one file a day, not 24.
 const WORTH_PART: u64 = 16;
-/// Age at which a segment is closed in any case.
-const VERY_OLD: Duration = Duration::from_secs(24 * 3600);
 /// Pause between two looks at the free space, and whether the file is still there.
 const CHECK: Duration = Duration::from_secs(1);
 /// Pause after a failure before the directory is prepared again.
@@ -161,7 +161,7 @@ impl HistoryWriter {
     pub fn due(&self) -> Option<Duration> {
         let live = self.live.as_ref()?;
         // The same ages as in `is_due`: if this said "now" where that says "not yet", the output would spin.
-        let age = if self.is_worth_a_file(live.bytes) { OLD } else { VERY_OLD };
+        let age = if self.is_worth_a_file(live.bytes) { OLD } else { SEGMENT_AGE_MAX };
         Some(age.saturating_sub(live.age()))
     }
 
@@ -173,7 +173,7 @@ impl HistoryWriter {
     }
 
     fn is_due(&self, age: Duration, bytes: u64) -> bool {
-        bytes >= self.limits.segment_bytes || (age >= OLD && self.is_worth_a_file(bytes)) || age >= VERY_OLD
+        bytes >= self.limits.segment_bytes || (age >= OLD && self.is_worth_a_file(bytes)) || age >= SEGMENT_AGE_MAX
     }
 
     fn is_worth_a_file(&self, bytes: u64) -> bool {
@@ -193,8 +193,10 @@ impl HistoryWriter {
         // A segment is continued only the first time: later, the latest one may have been closed, and may be in
         // conversion.
         let prepared = if self.status.ready.load(Ordering::Acquire) {
-            directory::prepare(&self.directory, &self.group, Preparation::AfterFailure)
+            let live = self.live.as_ref().map(|live| live.from);
+            directory::prepare(&self.directory, &self.group, Preparation::AfterFailure { live })
         } else {
+            self.start_age_clock();
             directory::prepare(&self.directory, &self.group, Preparation::AtStart).and_then(|()| self.resume())
         };
         match &prepared {
@@ -214,6 +216,14 @@ impl HistoryWriter {
         self.directory_state = DirectoryState::Failed { retry_at, kind: error.kind(), message: error.to_string() };
     }
 
+    /// Starts the clock by which the history ages, from what the last daemon has left as it is: repairs change the times of files.
+    fn start_age_clock(&self) {
+        // Without a directory there is no history.
+        let files = directory::list(&self.directory).unwrap_or_default();
+        let newest = retention::last_written(&retention::group(&files));
+        self.status.set_age_clock(AgeClock::new(newest, self.limits.age, ClockReading::now()));
+    }
+
     /// Continues the latest segment unless it is due to be closed: daemons that are started often would otherwise leave many
     /// small files.
     fn resume(&mut self) -> io::Result<()> {
@@ -222,7 +232,8 @@ impl HistoryWriter {
         // with a Parquet file, which its name puts behind that of the segment, is over: it will be removed.
         let Some(latest) = files.iter().max_by_key(|file| (file.name.from(), file.name)) else { return Ok(()) };
         let SegmentName::Segment { from } = latest.name else { return Ok(()) };
-        let age_at_opening = UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(Duration::from_millis(from));
+        let age_at_opening = self.status.believed_time(ClockReading::now()).saturating_sub(from);
+        let age_at_opening = Duration::from_millis(age_at_opening);
         // One that is due counts as closed from here on, because no segment is live.
         if !self.is_due(age_at_opening, latest.bytes) {
             let file = LineFile::open(&self.path(from))?;
@@ -254,7 +265,8 @@ impl HistoryWriter {
     fn create(&self) -> io::Result<LiveSegment> {
         // Parquet files count too: FROM identifies a segment in either form.
         let taken: BTreeSet<u64> = directory::list(&self.directory)?.iter().map(|file| file.name.from()).collect();
-        let from = next_from(&taken, now_ms()).ok_or(io::ErrorKind::AlreadyExists)?;
+        let from =
+            next_from(&taken, self.status.believed_time(ClockReading::now())).ok_or(io::ErrorKind::AlreadyExists)?;
         // Before the file exists: the keeper lists first and asks then, so it never takes this file for a closed one.
         self.status.set_live(Some(from));
         let path = self.path(from);
@@ -323,7 +335,7 @@ impl Drop for HistoryWriter {
     }
 }
 
-/// Returns the FROM of a segment that is begun at `now` (epoch milliseconds), given those of all others; `None` if there is no
+/// Returns the FROM of a segment that is begun at a believed time (epoch milliseconds), given those of all others; `None` if there is no
 /// name left.
 fn next_from(taken: &BTreeSet<u64>, now: u64) -> Option<u64> {
     // Greater than any other, also if the clock was set back: the order of names is the order of writing, and retention
@@ -331,10 +343,6 @@ fn next_from(taken: &BTreeSet<u64>, now: u64) -> Option<u64> {
     let from = now.saturating_sub(EARLIER_MS).max(taken.last().map_or(0, |last| last + 1));
     // A clock that once stood in the year 2286 has used up the last name: the greatest that is free is the best left.
     if from <= LATEST { Some(from) } else { (0..=LATEST).rev().find(|from| !taken.contains(from)) }
-}
-
-fn now_ms() -> u64 {
-    UNIX_EPOCH.elapsed().map_or(0, |time| time.as_millis() as u64)
 }
 
 #[cfg(test)]
@@ -369,7 +377,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let directory = state.path().join("events");
         let mut writer = HistoryWriter::start(settings(&directory)).unwrap();
-        let time = now_ms() - EARLIER_MS;
+        let time = ClockReading::now().time_of_day() - EARLIER_MS;
         // 1 kB is the greatest length here: 37 lines are a segment, all written within milliseconds.
         for _ in 0..100 {
             writer.write(LINE).unwrap();
@@ -442,7 +450,7 @@ mod tests {
         let mut writer = writer;
         writer.write(LINE).unwrap();
         let due = writer.due().unwrap();
-        assert!(due <= VERY_OLD && due > VERY_OLD - Duration::from_secs(60), "{due:?}");
+        assert!(due <= SEGMENT_AGE_MAX && due > SEGMENT_AGE_MAX - Duration::from_secs(60), "{due:?}");
         for _ in 0..2 {
             writer.write(LINE).unwrap();
         }
@@ -450,7 +458,7 @@ mod tests {
         drop(writer);
         // The next daemon does not continue one that is old.
         let name = |from| state.path().join(SegmentName::Segment { from }.to_string());
-        fs::rename(name(segments(state.path())[0].0), name(now_ms() - 2 * 3_600_000)).unwrap();
+        fs::rename(name(segments(state.path())[0].0), name(ClockReading::now().time_of_day() - 2 * 3_600_000)).unwrap();
         let mut writer = HistoryWriter::start(settings(state.path())).unwrap();
         writer.write(LINE).unwrap();
         assert_eq!(segments(state.path()).len(), 2);
@@ -459,7 +467,7 @@ mod tests {
     #[test]
     fn only_the_latest_segment_is_continued_and_only_if_it_is_not_converted() {
         let state = tempfile::tempdir().unwrap();
-        let from = now_ms() + EARLIER_MS;
+        let from = ClockReading::now().time_of_day() + EARLIER_MS;
         let write = |name: SegmentName, text: &[u8]| fs::write(state.path().join(name.to_string()), text).unwrap();
         write(SegmentName::Segment { from: from - 1 }, LINE);
         write(SegmentName::Segment { from }, LINE);

@@ -1,8 +1,16 @@
 //! The state of the history: what its writer and its keeper tell each other, and what the engine reports of them.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use netconn_model::health::Conversion;
+
+use crate::store::age_clock::{AgeClock, ClockReading};
 
 /// What [`HistoryStatus::conversion`] stores as an index.
 const CONVERSIONS: [Conversion; 4] = [Conversion::Idle, Conversion::Running, Conversion::Missing, Conversion::Failing];
@@ -35,6 +43,11 @@ pub struct HistoryStatus {
     pub(super) ready: AtomicBool,
     /// Index into [`CONVERSIONS`].
     conversion: AtomicU8,
+    /// Number of segments that are too old by the time of day, but not by the time that is believed.
+    pub(super) overdue: AtomicU64,
+    /// The time that is believed. A lock, because each look at it may change it; the keeper looks when it looks after the folder,
+    /// the writer when it begins a segment.
+    age_clock: Mutex<AgeClock>,
 }
 
 impl Default for HistoryStatus {
@@ -52,6 +65,8 @@ impl Default for HistoryStatus {
             full: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             conversion: AtomicU8::new(Conversion::Idle as u8),
+            overdue: zero(),
+            age_clock: Mutex::new(AgeClock::new(None, Duration::ZERO, ClockReading::now())),
         }
     }
 }
@@ -91,6 +106,21 @@ impl HistoryStatus {
     /// Whether events are being lost, because the file system is full.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of segments that are too old, but stay because the time of day has jumped.
+    pub fn overdue(&self) -> u64 {
+        self.overdue.load(Ordering::Relaxed)
+    }
+
+    /// Sets the clock by which the history ages, before its first segment is begun.
+    pub(super) fn set_age_clock(&self, clock: AgeClock) {
+        *self.age_clock.lock().unwrap_or_else(PoisonError::into_inner) = clock;
+    }
+
+    /// Returns the time by which the history ages, epoch milliseconds.
+    pub(super) fn believed_time(&self, now: ClockReading) -> u64 {
+        self.age_clock.lock().unwrap_or_else(PoisonError::into_inner).time(now)
     }
 
     /// Returns what becomes of closed segments.
