@@ -89,6 +89,20 @@ pub struct ExitRecord {
     pub reserved: u32,
 }
 
+/// A process exists, from `iter/task`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct TaskRecord {
+    /// Start of the process, `CLOCK_BOOTTIME` nanoseconds.
+    pub start_ns: u64,
+    /// Start of its parent, as above.
+    pub parent_start_ns: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Process id of its parent.
+    pub parent_tgid: u32,
+}
+
 /// A cgroup (v2) was created. `path_length` bytes follow: its path below the root of the hierarchy, ended by NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

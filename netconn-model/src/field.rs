@@ -81,7 +81,7 @@ members! {
         ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces; `…` at the end: cut.";
         ProcessUser "src.process.user" String user: Text<'a>, "Account name of the process.";
         ProcessUserId "src.process.userId" Integer user_id: u32, "Unix user id of the process.";
-        ProcessUid "src.process.uid" String process_id: PlainText<'a>, "Unique process id: boot id, pid, start time.";
+        ProcessUid "src.process.uid" String process_id: PlainText<'a>, "Unique process id: boot id, pid, start in nanoseconds since boot.";
         ProcessStartTime "src.process.startTime" EpochMilliseconds process_start_ms: i64, "When the process started, epoch milliseconds.";
         ParentPid "src.process.parent.pid" Integer parent_pid: u32, "Process id of the parent.";
         ParentName "src.process.parent.name" String parent_name: Text<'a>, "Name of the parent.";

@@ -547,7 +547,7 @@ fn an_id_that_is_used_again_is_another_process() {
         let first = Forked::new(refused);
         let pid = first.pid;
         first.join();
-        // The time is fixed: start times are in clock ticks of 10 ms, and those of the two processes must differ.
+        // The time is fixed: `startTime` is in milliseconds, and those of the two processes must differ.
         thread::sleep(long(50));
         let second = Forked::with_pid(pid, refused);
         assert_eq!(second.pid, pid);

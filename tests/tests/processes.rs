@@ -1,15 +1,17 @@
 //! The process of a connection at the time of the event: user, program, arguments, parent, cgroup, unit and container.
 
 use std::{
+    collections::HashSet,
     fs,
-    net::TcpListener,
+    io::Write as _,
+    net::{TcpListener, TcpStream},
     os::unix::fs::symlink,
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use netconn_tests::{Daemon, Events, Netns, actor, long};
+use netconn_tests::{Daemon, Events, Forked, Netns, actor, long, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -152,4 +154,75 @@ fn the_owner_of_a_listener_is_its_process() {
         assert_eq!(row["executable"], std::env::current_exe().unwrap().to_str().unwrap());
         drop(listener);
     });
+}
+
+/// Returns the start of a process in clock ticks of 10 ms, also of one that has ended and is not waited for yet.
+fn start_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The 22nd number; the name before may have spaces.
+    stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_id_that_is_used_again_within_a_tick_is_another_process() {
+    /// Processes are made until two of them start in one tick: a few, unless the machine is very slow.
+    const TRIES: usize = 200;
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    let refused = |_| drop(TcpStream::connect("127.0.0.1:9").unwrap_err());
+    let found = namespace.run(|| {
+        let mut last = Forked::new(refused);
+        let (pid, mut ticks) = (last.pid, start_ticks(last.pid));
+        for _ in 0..TRIES {
+            last.join();
+            last = Forked::with_pid(pid, refused);
+            let before = std::mem::replace(&mut ticks, start_ticks(pid));
+            if before == ticks {
+                last.join();
+                return Some((pid, ticks));
+            }
+        }
+        None
+    });
+    let Some((pid, ticks)) = found else {
+        assert_ne!(long(1), Duration::from_millis(1), "no two processes within a tick");
+        return; // An emulated machine takes longer than a tick for a process.
+    };
+    let attempts = daemon.stop().within(&namespace).of("IP Connect").with("src.process.pid", pid);
+    let starts = attempts
+        .values("src.process.uid")
+        .iter()
+        .map(|uid| -> u64 { uid.as_str().unwrap().rsplit_once('-').unwrap().1.parse().unwrap() })
+        .collect::<HashSet<u64>>();
+    assert_eq!(starts.len(), attempts.len(), "{attempts:#?}");
+    // The last two, by the clock of `/proc`.
+    assert_eq!(starts.iter().filter(|start| **start / 10_000_000 == ticks).count(), 2, "{starts:?} {ticks}");
+}
+
+#[test]
+fn a_process_has_one_uid_for_itself_and_for_its_children_under_each_daemon() {
+    let namespace = Netns::new();
+    // It is older than all daemons. Each line of its input makes it connect, then a child.
+    let attempt = "true 3<>/dev/tcp/127.0.0.1/9";
+    let script = format!("while read; do {attempt}; ({attempt}; true); done");
+    let mut old =
+        namespace.command("bash", &["-c", &script]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut uids = HashSet::new();
+    // Without the iterator, the parent has no uid rather than one that could be wrong.
+    for (arguments, parents) in [(&[] as &[&str], 1), (&[], 1), (&["--without-hook", "task"], 0)] {
+        let daemon = Daemon::start_with(arguments);
+        old.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let attempts = || daemon.events().within(&namespace).of("IP Connect");
+        until(5000, || format!("no two attempts: {:#?}", attempts()), || attempts().len() == 2);
+        let attempts = attempts();
+        let of_old = attempts.with("src.process.pid", old.id()).one().clone();
+        let of_child = attempts.with("src.process.parent.pid", old.id()).one().clone();
+        uids.insert(of_old["src.process.uid"].as_str().unwrap().to_owned());
+        let parent = of_child["src.process.parent.uid"].as_str().map(str::to_owned);
+        assert_eq!(parent.iter().len(), parents, "{of_child:#}");
+        uids.extend(parent);
+    }
+    drop(old.stdin.take());
+    old.wait().unwrap();
+    assert_eq!(uids.len(), 1, "{uids:?}");
 }

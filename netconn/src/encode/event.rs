@@ -27,7 +27,7 @@ use crate::{
         ids::{ConnectionIds, process_id},
     },
     names::{self, Names, NamesVersion},
-    process::{Identity, Process, TICK_NS, cgroup::Cgroup, comm},
+    process::{Identity, Process, cgroup::Cgroup, comm},
     table::{Change, Connection, Exchanged, Icmp},
 };
 
@@ -454,18 +454,19 @@ fn fill_process<'a>(
     event.user_id = owner.user();
     // Without a start the id of the process could be that of another one with the same number.
     if owner.start_ns != 0 {
-        event.process_id = Some(PlainText::new(process_id(boot, owner.tgid, owner.start_ns / TICK_NS)));
+        event.process_id = Some(PlainText::new(process_id(boot, owner.tgid, owner.start_ns)));
         event.process_start_ms = Some(clock.epoch_ms(owner.start_ns));
     }
     let Some(process) = process else { return };
     event.executable = process.identity.path.as_deref().map(Cow::Borrowed);
     event.command_line = process.identity.command_line.as_deref().map(Cow::Borrowed);
-    if let Some(Identity { key, name, path, command_line, .. }) = process.parent.as_deref() {
+    if let Some(Identity { key, is_exact, name, path, command_line, .. }) = process.parent.as_deref() {
         event.parent_pid = Some(key.tgid);
         event.parent_name = Some(Cow::Borrowed(name));
         event.parent_executable = path.as_deref().map(Cow::Borrowed);
         event.parent_command_line = command_line.as_deref().map(Cow::Borrowed);
-        event.parent_id = Some(PlainText::new(process_id(boot, key.tgid, key.ticks)));
+        // Within a clock tick, the id could be that of another process.
+        event.parent_id = is_exact.then(|| PlainText::new(process_id(boot, key.tgid, key.start_ns)));
     }
 }
 

@@ -46,6 +46,6 @@ fn hex(mut value: u64, digits: &mut [u8; 16]) -> &str {
 }
 
 /// Returns the id of a process: unique over boots.
-pub(super) fn process_id(boot: &str, tgid: u32, ticks: u64) -> String {
-    format!("{boot}-{tgid}-{ticks}")
+pub(super) fn process_id(boot: &str, tgid: u32, start_ns: u64) -> String {
+    format!("{boot}-{tgid}-{start_ns}")
 }

@@ -43,7 +43,7 @@ pub fn object(
     let mut seconds = SecondText::default();
     for (place, socket) in found.sockets.iter().enumerate() {
         out.put_slice(snapshot::before_row(place == 0));
-        let process = processes.of(&socket.owner);
+        let process = processes.of(&socket.owner).or_else(|| processes.of_tick(&socket.owner));
         with_owner(names, &socket.owner, process.as_deref(), now_ns, |owner| {
             let mut object = Object::begin(&mut out, &mut seconds);
             let row = row(socket, owner);

@@ -152,7 +152,8 @@ fn a_udp_flow_is_told_as_a_connection_is() {
 fn process(command_line: &str) -> Rc<Process> {
     let identity = |tgid| {
         Rc::new(Identity {
-            key: Key { tgid, ticks: 1 },
+            key: Key { tgid, start_ns: 1 },
+            is_exact: true,
             name: "x".into(),
             path: Some("/usr/bin/x".into()),
             command_line: Some(command_line.into()),

@@ -69,7 +69,10 @@ impl Engine {
     fn dump_connections(&mut self, is_first_of_two: bool) {
         // The programs are attached, so that everything that begins from here on waits in the rings. They are not emptied
         // while /proc is read: what a process became since is newer than what is found there.
-        self.state.processes.replace(scan::all(), self.state.clock.now());
+        let found = scan::all();
+        // After `/proc`, so that each process in it that still lives has a record; the rings wait here, too.
+        let tasks = self.capture.tasks();
+        self.state.processes.replace(found, &tasks, self.state.clock.now());
         // Before the sockets are read: their ends must be noted from then on, or a socket that ends after the iterator
         // has passed it would come back to life.
         self.state.table.begin_dump();

@@ -9,7 +9,7 @@ pub mod open;
 use std::{cell::Cell, collections::VecDeque, iter, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
-use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, exec};
+use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, TaskRecord, exec};
 
 use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
 
@@ -31,15 +31,24 @@ const PROCESS_BYTES: usize =
 pub struct Key {
     /// Process id.
     pub tgid: u32,
-    /// Start in clock ticks since boot, the precision of `/proc`.
-    pub ticks: u64,
+    /// Start in nanoseconds since boot. Two processes can have one id within a clock tick, the precision of `/proc`.
+    pub start_ns: u64,
 }
 
 impl Key {
     /// Returns the key of a process that started at `start_ns` nanoseconds since boot.
     pub fn new(tgid: u32, start_ns: u64) -> Self {
-        // Records have nanoseconds, `/proc` has ticks: the coarser of the two is what both can be compared by.
-        Self { tgid, ticks: start_ns / TICK_NS }
+        Self { tgid, start_ns }
+    }
+
+    /// Returns the key of a process that `/proc` says has started `ticks` clock ticks after boot.
+    pub fn of_ticks(tgid: u32, ticks: u64) -> Self {
+        Self { tgid, start_ns: ticks.saturating_mul(TICK_NS) }
+    }
+
+    /// Returns the key that `/proc` gives this process.
+    fn by_tick(self) -> Self {
+        Self::of_ticks(self.tgid, self.start_ns / TICK_NS)
     }
 }
 
@@ -48,6 +57,8 @@ impl Key {
 pub struct Identity {
     /// Process id and start.
     pub key: Key,
+    /// Whether the start is exact: `/proc` alone tells the clock tick only.
+    pub is_exact: bool,
     /// Name, up to 15 bytes.
     pub name: Rc<str>,
     /// Executable.
@@ -89,10 +100,10 @@ impl Process {
     /// Returns a process that has nothing but a command line.
     #[cfg(test)]
     pub(crate) fn with_command_line(tgid: u32, line: &str) -> Rc<Self> {
-        let key = Key { tgid, ticks: 0 };
+        let key = Key { tgid, start_ns: 0 };
         let remembered = Cell::new(0);
         let command_line = Some(line.into());
-        Self::new(Identity { key, name: "x".into(), path: None, command_line, remembered }, None)
+        Self::new(Identity { key, is_exact: true, name: "x".into(), path: None, command_line, remembered }, None)
     }
 }
 
@@ -136,11 +147,20 @@ impl Processes {
 
     /// Returns the process that owns a socket.
     pub fn of(&self, owner: &Owner) -> Option<Rc<Process>> {
-        self.by_key.get(&Key::new(owner.tgid, owner.start_ns)).cloned()
+        self.get(Key::new(owner.tgid, owner.start_ns)).cloned()
+    }
+
+    /// As [`Self::of`], for an owner from `/proc`: its start is that of its clock tick. Looks at all processes.
+    pub fn of_tick(&self, owner: &Owner) -> Option<Rc<Process>> {
+        let tick = Key::new(owner.tgid, owner.start_ns);
+        let same = self.by_key.iter().filter(|(key, _)| key.by_tick() == tick);
+        same.max_by_key(|(key, _)| key.start_ns).map(|(_, process)| Rc::clone(process))
     }
 
     /// Applies a scan of all of `/proc` that was made while no record was handled: processes that it lacks have ended.
-    pub fn replace(&mut self, found: Vec<scan::Scanned>, now_ns: u64) {
+    /// `tasks` are the kernel's own records of all processes, read after the scan; none if they cannot be read.
+    pub fn replace(&mut self, mut found: Vec<scan::Scanned>, tasks: &[TaskRecord], now_ns: u64) {
+        self.make_exact(&mut found, tasks);
         let living: HashSet<Key> = found.iter().map(|process| process.key).collect();
         // Those are in the queue already, with the time at which they really ended.
         let dying: HashSet<Key> = self.ended.iter().map(|(key, _)| *key).collect();
@@ -148,6 +168,29 @@ impl Processes {
         // Not removed at once: records of their last sockets may wait in the rings.
         self.ended.extend(gone.map(|key| (*key, now_ns)));
         self.add_scanned(found);
+    }
+
+    /// Replaces the clock ticks of `/proc` by exact starts, as far as these are known.
+    fn make_exact(&self, found: &mut [scan::Scanned], tasks: &[TaskRecord]) {
+        // Records of births and programs told them, too. Of two processes within a tick, the later one lives.
+        let mut known: HashMap<Key, Key> = HashMap::new();
+        for key in self.by_key.values().filter(|known| known.identity.is_exact).map(|known| known.identity.key) {
+            let latest = known.entry(key.by_tick()).or_insert(key);
+            latest.start_ns = latest.start_ns.max(key.start_ns);
+        }
+        let tasks: HashMap<Key, &TaskRecord> =
+            tasks.iter().map(|task| (Key::new(task.tgid, task.start_ns).by_tick(), task)).collect();
+        for process in found {
+            if let Some(task) = tasks.get(&process.key) {
+                process.key.start_ns = task.start_ns;
+                process.is_exact = true;
+                process.parent = task.parent_tgid;
+                process.parent_start_ns = Some(task.parent_start_ns);
+            } else if let Some(key) = known.get(&process.key) {
+                process.key = *key;
+                process.is_exact = true;
+            }
+        }
     }
 
     /// Applies what a scan of `/proc` found: new processes, and those that ran another program unnoticed.
@@ -162,6 +205,7 @@ impl Processes {
             }
             let identity = Identity {
                 key: process.key,
+                is_exact: process.is_exact,
                 name: process.name.into(),
                 path: process.path.map(Into::into),
                 command_line: process.command_line.map(Into::into),
@@ -170,12 +214,14 @@ impl Processes {
             // A parent that has ended since is still the one that started it; `/proc` names who has adopted it.
             let parent = known.and_then(|known| known.parent.clone());
             self.by_key.insert(process.key, Process::new(identity, parent));
-            added.push((process.key, process.parent));
+            // `/proc` gives the id alone: whoever has that id in the same scan.
+            let by_id = || parents.get(&process.parent).copied();
+            let parent = process.parent_start_ns.map(|start_ns| Key::new(process.parent, start_ns)).or_else(by_id);
+            added.push((process.key, parent));
         }
         // Parents may come after their children.
         for (key, parent) in added {
-            let parent =
-                parents.get(&parent).and_then(|key| self.by_key.get(key)).map(|found| Rc::clone(&found.identity));
+            let parent = parent.and_then(|key| self.by_key.get(&key)).map(|found| Rc::clone(&found.identity));
             // `get_mut` succeeds: the process was inserted above, and nothing refers to it yet.
             if let Some(process) = self.by_key.get_mut(&key).and_then(Rc::get_mut)
                 && process.parent.is_none()
@@ -188,11 +234,12 @@ impl Processes {
     /// Applies the start of a process: it is the same program as its origin until it runs another one.
     pub fn fork(&mut self, record: &ForkRecord) {
         let key = Key::new(record.tgid, record.start_ns);
-        let origin = self.by_key.get(&Key::new(record.origin_tgid, record.origin_start_ns));
+        let origin = self.get(Key::new(record.origin_tgid, record.origin_start_ns));
         // Its record was lost: the next `exec`, or a scan, makes the process known.
         let Some(origin) = origin else { return };
         let identity = Identity {
             key,
+            is_exact: true,
             // Shared texts: a server of a thousand processes has its command line in memory once.
             name: Rc::clone(&origin.identity.name),
             path: origin.identity.path.clone(),
@@ -201,7 +248,7 @@ impl Processes {
         };
         // Not the origin: with `CLONE_PARENT` the parent is the parent of the process that called `clone`.
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
-        self.by_key.insert(key, Process::new(identity, parent));
+        self.insert(Process::new(identity, parent));
     }
 
     /// Applies an `exec`. Sockets that the process opened before keep the old program.
@@ -209,13 +256,14 @@ impl Processes {
         let key = Key::new(record.tgid, record.start_ns);
         let identity = Identity {
             key,
+            is_exact: true,
             name: comm(&record.comm).as_ref().into(),
             path: executable(record.flags, path).map(Into::into),
             command_line: command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0).map(Into::into),
             remembered: Cell::new(0),
         };
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
-        self.by_key.insert(key, Process::new(identity, parent));
+        self.insert(Process::new(identity, parent));
         // The kernel could not read them (lockdown=confidentiality): if the process still runs, `/proc` can.
         if path.is_empty()
             && let Some(found) = scan::one(key)
@@ -228,7 +276,9 @@ impl Processes {
     pub fn exit(&mut self, record: &ExitRecord) {
         // Two queues with times of their own: `ended` frees memory, `lately` finds sockets that other processes have by
         // now.
-        self.ended.push_back((Key::new(record.tgid, record.start_ns), record.header.time_ns));
+        let key = Key::new(record.tgid, record.start_ns);
+        let key = self.get(key).map_or(key, |process| process.identity.key);
+        self.ended.push_back((key, record.header.time_ns));
         self.lately.push_back(((record.tgid, record.start_ns), record.header.time_ns));
     }
 
@@ -266,7 +316,22 @@ impl Processes {
     }
 
     fn identity(&self, tgid: u32, start_ns: u64) -> Option<Rc<Identity>> {
-        self.by_key.get(&Key::new(tgid, start_ns)).map(|process| Rc::clone(&process.identity))
+        self.get(Key::new(tgid, start_ns)).map(|process| Rc::clone(&process.identity))
+    }
+
+    /// Returns a process by its exact start, also one of which only the clock tick is known.
+    fn get(&self, key: Key) -> Option<&Rc<Process>> {
+        let by_tick = || self.by_key.get(&key.by_tick()).filter(|process| !process.identity.is_exact);
+        self.by_key.get(&key).or_else(by_tick)
+    }
+
+    /// Adds a process whose start is exact, in the place of what `/proc` told of it.
+    fn insert(&mut self, process: Rc<Process>) {
+        let key = process.identity.key;
+        if let Some(inexact) = self.get(key).map(|known| known.identity.key).filter(|known| *known != key) {
+            self.by_key.remove(&inexact);
+        }
+        self.by_key.insert(key, process);
     }
 }
 
@@ -331,7 +396,7 @@ mod tests {
     }
 
     fn owner(tgid: u32) -> Owner {
-        Owner { tgid, start_ns: u64::from(tgid) * TICK_NS + 5, ..Owner::default() }
+        Owner { tgid, start_ns: u64::from(tgid) * TICK_NS, ..Owner::default() }
     }
 
     #[test]
@@ -357,8 +422,10 @@ mod tests {
     #[test]
     fn a_scan_adds_what_was_missed() {
         let scanned = |tgid: u32, parent, path: &str| scan::Scanned {
-            key: Key { tgid, ticks: u64::from(tgid) },
+            key: Key::of_ticks(tgid, tgid.into()),
+            is_exact: false,
             parent,
+            parent_start_ns: None,
             name: "x".into(),
             path: Some(path.into()),
             command_line: None,
@@ -394,8 +461,61 @@ mod tests {
         let mut processes = Processes::default();
         exec_of(&mut processes, 10, 1, "a", b"a\0");
         let mut later = owner(10);
-        later.start_ns += TICK_NS;
-        assert!(processes.of(&later).is_none());
+        later.start_ns += 1;
+        assert!(processes.of(&later).is_none(), "within a clock tick");
+        let mut fork = ForkRecord::zeroed();
+        (fork.tgid, fork.start_ns, fork.origin_tgid, fork.origin_start_ns) = (10, later.start_ns, 10, 10 * TICK_NS);
+        processes.fork(&fork);
+        assert_eq!((processes.of(&owner(10)).unwrap().identity.key, processes.len()), (Key::of_ticks(10, 10), 2));
+        assert_eq!(processes.of(&later).unwrap().identity.key.start_ns, later.start_ns);
+    }
+
+    #[test]
+    fn the_clock_ticks_of_a_scan_become_exact() {
+        let scanned = |tgid: u32, parent| scan::Scanned {
+            key: Key::of_ticks(tgid, tgid.into()),
+            is_exact: false,
+            parent,
+            parent_start_ns: None,
+            name: "x".into(),
+            path: Some("/bin/x".into()),
+            command_line: None,
+        };
+        let exact = |tgid: u32| u64::from(tgid) * TICK_NS + 7;
+        let exact_owner = |tgid| Owner { start_ns: exact(tgid), ..owner(tgid) };
+        let mut processes = Processes::default();
+        // The kernel's records cannot be read: the process is found, but its start is that of its tick.
+        processes.replace(vec![scanned(11, 10), scanned(10, 1)], &[], 0);
+        let child = processes.of(&exact_owner(11)).unwrap();
+        assert!(!child.identity.is_exact && !child.parent.as_ref().unwrap().is_exact);
+        drop(child);
+        assert!(processes.of_tick(&owner(11)).is_some(), "an owner from /proc");
+        let task = |tgid, parent_tgid| TaskRecord {
+            start_ns: exact(tgid),
+            parent_start_ns: exact(parent_tgid),
+            tgid,
+            parent_tgid,
+        };
+        processes.replace(vec![scanned(11, 10), scanned(10, 1)], &[task(10, 1), task(11, 10)], 0);
+        let child = processes.of(&exact_owner(11)).unwrap();
+        assert_eq!(child.identity.key.start_ns, exact(11));
+        assert!(
+            child.identity.is_exact && child.parent.as_ref().is_some_and(|parent| parent.key.start_ns == exact(10))
+        );
+        assert!(processes.of_tick(&owner(11)).is_some_and(|found| found.identity.is_exact));
+        drop(child);
+        // Once more without the kernel's records: what was known stays.
+        processes.replace(vec![scanned(11, 10), scanned(10, 1)], &[], 0);
+        assert!(processes.of(&exact_owner(11)).unwrap().identity.is_exact);
+        processes.sweep(KEPT_AFTER_EXIT_NS);
+        assert_eq!(processes.len(), 2, "the inexact ones are gone");
+        // Both a program's start and the end are matched with what only `/proc` has told.
+        processes.replace(vec![scanned(12, 10)], &[], KEPT_AFTER_EXIT_NS);
+        let mut exec = ExecRecord::zeroed();
+        (exec.tgid, exec.start_ns) = (12, exact(12));
+        processes.exec(&exec, b"y\0", b"y\0");
+        assert_eq!(processes.of(&exact_owner(12)).unwrap().identity.path.as_deref(), Some("/y"));
+        assert!(!processes.by_key.contains_key(&Key::of_ticks(12, 12)));
     }
 
     #[test]

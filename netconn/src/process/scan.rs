@@ -9,8 +9,12 @@ use crate::process::{Key, command_line};
 pub struct Scanned {
     /// Process id and start.
     pub key: Key,
+    /// Whether the start is exact, not only that of its clock tick.
+    pub is_exact: bool,
     /// Process id of the parent.
     pub parent: u32,
+    /// Start of the parent, if the kernel told it.
+    pub parent_start_ns: Option<u64>,
     /// Name.
     pub name: String,
     /// Executable; none for kernel threads and where this user may not read it.
@@ -19,7 +23,7 @@ pub struct Scanned {
     pub command_line: Option<String>,
 }
 
-/// Returns all visible processes, without those that end meanwhile.
+/// Returns all visible processes, without those that end meanwhile. Their starts are in clock ticks.
 pub fn all() -> Vec<Scanned> {
     let Ok(processes) = all_processes() else { return Vec::new() };
     processes.filter_map(|process| scanned(&process.ok()?)).collect()
@@ -29,14 +33,17 @@ pub fn all() -> Vec<Scanned> {
 pub fn one(key: Key) -> Option<Scanned> {
     let process = Process::new(i32::try_from(key.tgid).ok()?).ok()?;
     // The id may belong to a later process by now.
-    scanned(&process).filter(|found| found.key == key)
+    let found = scanned(&process).filter(|found| found.key == key.by_tick())?;
+    Some(Scanned { key, is_exact: key != key.by_tick(), ..found })
 }
 
 fn scanned(process: &Process) -> Option<Scanned> {
     let stat = process.stat().ok()?;
     Some(Scanned {
-        key: Key { tgid: u32::try_from(stat.pid).ok()?, ticks: stat.starttime },
+        key: Key::of_ticks(u32::try_from(stat.pid).ok()?, stat.starttime),
+        is_exact: false,
         parent: u32::try_from(stat.ppid).unwrap_or(0),
+        parent_start_ns: None,
         name: stat.comm,
         // The path of a deleted file ends in " (deleted)", as `executable` writes it too.
         path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
@@ -48,6 +55,7 @@ fn scanned(process: &Process) -> Option<Scanned> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::TICK_NS;
 
     #[test]
     fn finds_this_very_process() {
@@ -55,7 +63,10 @@ mod tests {
         let me = found.iter().find(|process| process.key.tgid == std::process::id()).unwrap();
         assert_eq!(me.path.as_deref().map(std::path::Path::new), Some(std::env::current_exe().unwrap().as_path()));
         assert_eq!(one(me.key).unwrap().path, me.path);
-        assert!(one(Key { ticks: me.key.ticks + 1, ..me.key }).is_none(), "another process with this id");
+        let exact = Key { start_ns: me.key.start_ns + 1, ..me.key };
+        assert_eq!(one(exact).unwrap().key, exact, "the tick is the same");
+        let later = Key { start_ns: me.key.start_ns + TICK_NS, ..me.key };
+        assert!(one(later).is_none(), "another process with this id");
         assert_eq!(me.parent, std::os::unix::process::parent_id());
         let arguments: Vec<String> = std::env::args().collect();
         assert_eq!(me.command_line.as_deref(), Some(arguments.join(" ").as_str()));

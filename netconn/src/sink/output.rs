@@ -478,7 +478,7 @@ mod tests {
 
     /// A batch of events of one process, 1,000 bytes each.
     fn flood(tgid: u32, class: EventClass) -> Batch {
-        let origin = EventOrigin { process: Some(Key { tgid, ticks: 0 }), user: Some(0), remote: None };
+        let origin = EventOrigin { process: Some(Key { tgid, start_ns: 0 }), user: Some(0), remote: None };
         let note = EventNote { length: 1000, class, origin: Some(origin) };
         let line = [&[b'x'; 999][..], b"\n"].concat();
         Batch { lines: line.repeat(50).into(), notes: vec![note; 50].into() }

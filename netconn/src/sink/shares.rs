@@ -72,7 +72,7 @@ mod tests {
     const BYTES: u64 = 1000;
 
     fn note(tgid: u32, user: u32) -> EventNote {
-        let process = Some(Key { tgid, ticks: 0 });
+        let process = Some(Key { tgid, start_ns: 0 });
         let origin = Some(EventOrigin { process, user: Some(user), remote: None });
         EventNote { length: u32::try_from(BYTES).unwrap(), class: EventClass::Outgoing, origin }
     }

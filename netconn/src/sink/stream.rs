@@ -167,7 +167,7 @@ mod tests {
         assert!(stream.flush(1));
         let line = [b'x'; 1000];
         let of = |user| {
-            let process = Some(Key { tgid: user + 1, ticks: 0 });
+            let process = Some(Key { tgid: user + 1, start_ns: 0 });
             let origin = Some(EventOrigin { process, user: Some(user), remote: None });
             EventNote { origin, ..EventNote::of_daemon(line.len()) }
         };

@@ -5,6 +5,7 @@ mod udp;
 mod file;
 mod packet_socket;
 mod files;
+mod tasks;
 
 use core::{ffi::c_void, ptr};
 

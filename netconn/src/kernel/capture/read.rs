@@ -1,9 +1,12 @@
-//! The iterators of a capture: reads sockets, minisocks, counters and open files.
+//! The iterators of a capture: reads sockets, minisocks, counters, open files and processes.
 
 use std::{collections::HashSet, io};
 
 use aya::programs::Iter;
-use netconn_common::{CountersRecord, FileRecord, Header, TcpRecord, UdpSocketRecord, kind, setting, tcp_state};
+use netconn_common::{
+    CountersRecord, FileRecord, Header, TaskRecord, TcpRecord, UdpSocketRecord, kind, setting, tcp_state,
+};
+use tracing::warn;
 
 use super::Capture;
 use crate::kernel::{
@@ -166,6 +169,18 @@ impl Capture {
             let _ = self.ended.remove(tgid);
         }
         found
+    }
+
+    /// Reads all processes, while the rings wait; none if the iterator is not attached or cannot be read. That costs only
+    /// what `/proc` does not tell.
+    pub fn tasks(&mut self) -> Vec<TaskRecord> {
+        if !self.has(Program::DumpTasks) {
+            return Vec::new();
+        }
+        self.read(Program::DumpTasks, 0, iterate::here, |_| {}).unwrap_or_else(|error| {
+            warn!("cannot read the exact starts of processes: {error}");
+            Vec::new()
+        })
     }
 
     /// Reads what the table lacks, in all network namespaces: minisocks of connections that are over (TIME_WAIT, and FIN_WAIT2

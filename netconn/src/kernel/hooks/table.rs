@@ -155,6 +155,13 @@ hooks! {
         fact: "processes of connections older than netconn",
         without: Some("their processes are unknown"),
     }
+    /// `struct bpf_iter__task`, `kernel/bpf/task_iter.c`.
+    DumpTasks = "dump_tasks" {
+        target: "task",
+        attach: Attach::Iterator,
+        fact: "exact starts of processes older than netconn",
+        without: Some("/proc tells them in clock ticks: such parents have no uid"),
+    }
     /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, `include/trace/events/sock.h`.
     InetSockSetState = "inet_sock_set_state" {
         target: "inet_sock_set_state",
