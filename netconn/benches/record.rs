@@ -232,5 +232,5 @@ fn recorded_events() -> Vec<RecordedEvent> {
 
 /// Creates the names of this machine's accounts and cgroups.
 fn machine_names() -> Names {
-    Names::new(Lookup::start(|_| {}).expect("no thread"))
+    Names::new(Lookup::start(|| ()).expect("no thread"))
 }

@@ -1,6 +1,6 @@
 //! A snapshot without a daemon: what the kernel has at this moment, and which processes have it open.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashSet, io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -30,6 +30,9 @@ use crate::{
     state_dir,
     table::{Connection, Coverage, Silent, Table, past},
 };
+
+/// How long the names of accounts are waited for, all together: a directory service may hang.
+const NAMES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a snapshot comes from.
 #[derive(Debug)]
@@ -148,9 +151,11 @@ impl Snapshot {
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let clock = Clock::new();
-        // Accounts and cgroups are read at the start. Answers to later look-ups are dropped: a snapshot is over by
-        // then.
-        let mut names = Names::new(Lookup::start(drop)?);
+        // Answers to later look-ups are not taken: a snapshot is over by then.
+        let mut names = Names::new(Lookup::start(|| ())?);
+        let owners = self.sockets.iter().map(|socket| &socket.state.owner);
+        let owners = owners.chain(self.datagrams.iter().map(|socket| &socket.state.owner));
+        names.settle(owners, clock.now(), NAMES_PATIENCE);
         // Sixteen digits, as in the ids that the daemon makes.
         let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
@@ -198,10 +203,11 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
     };
     let owners = found.sockets.iter().map(|socket| &socket.owner);
     let processes = processes(owners);
-    let mut names = Names::new(Lookup::start(drop)?);
+    let mut names = Names::new(Lookup::start(|| ())?);
     let id = state_dir::known_id(DEFAULT_STATE_DIR.as_ref());
     let is_complete = matches!(source, Source::Iterators) && found.unlisted.is_empty();
     let now = Clock::new().now();
+    names.settle(found.sockets.iter().map(|socket| &socket.owner), now, NAMES_PATIENCE);
     let answer = encode::packet::object(id.as_deref(), &found, is_complete, &processes, &mut names, now);
     Ok((source, answer))
 }

@@ -1,30 +1,39 @@
 //! Names of the user ids and cgroup ids in the kernel's records.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use netconn_common::Owner;
 
 use crate::process::{
     cgroup::{self, Cgroup, Cgroups},
-    lookup::{self, Lookup, LookupAnswer, LookupQuestion},
+    lookup::{self, Lookup, LookupAnswer},
 };
 
-/// Shortest time between two reads of the accounts that unknown user ids cause, and between two scans of the cgroups that
-/// unknown cgroups cause.
+/// Shortest time between two scans of the cgroups that unknown cgroups cause.
 pub const LOOKUP_PAUSE_NS: u64 = 10_000_000_000;
+/// How long the name of an account is taken for granted.
+const KNOWN_NS: u64 = 600_000_000_000;
+/// How long it is taken for granted that a user id has no account, and how long an answer is waited for before the question is
+/// repeated.
+const UNKNOWN_NS: u64 = 60_000_000_000;
+/// Most user ids that are remembered: containers have ids without accounts, and who may map ids uses as many as they like.
+const ACCOUNTS_MAX: usize = 65_536;
 /// How many cgroups may be created after a scan before the next one, which forgets those that were removed.
 const CGROUPS_NEW_MAX: usize = 4096;
 
-/// Accounts and cgroups, kept up to date by a [`Lookup`] thread.
+/// Accounts and cgroups, kept up to date by the threads of a [`Lookup`].
 #[derive(Debug)]
 pub struct Names {
-    users: HashMap<u32, Rc<str>>,
+    /// By user id.
+    accounts: HashMap<u32, Account>,
     cgroups: Cgroups,
     lookup: Lookup,
     version: NamesVersion,
-    /// When an unknown user id last caused a question, nanoseconds since boot.
-    users_asked_ns: u64,
-    /// As above, for an unknown cgroup.
+    /// When an unknown cgroup last caused a question, nanoseconds since boot.
     cgroups_asked_ns: u64,
     /// Number of cgroups after the last scan.
     cgroups_scanned: usize,
@@ -32,26 +41,35 @@ pub struct Names {
     cgroups_made: Option<Vec<(u64, Vec<u8>)>>,
 }
 
-/// Changes with each answer of the look-up thread: until then, what was not found will not be found.
+/// What is known of a user id.
+#[derive(Debug)]
+struct Account {
+    /// Kept while it is asked for again.
+    name: Option<Rc<str>>,
+    /// When it is asked for again, if somebody wants it, nanoseconds since boot.
+    until_ns: u64,
+}
+
+/// Changes with each answer that brings something new: until then, what was not found will not be found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NamesVersion(u64);
 
 impl Names {
-    /// Reads accounts and cgroups; this may take a while.
+    /// Reads the accounts of this machine's file, and cgroups; this may take a while.
     pub fn new(lookup: Lookup) -> Self {
         let mut names = Self {
-            users: HashMap::new(),
+            accounts: HashMap::new(),
             cgroups: Cgroups::default(),
             lookup,
             version: NamesVersion::default(),
-            users_asked_ns: 0,
             cgroups_asked_ns: 0,
             cgroups_scanned: 0,
             cgroups_made: None,
         };
-        // Read here rather than by the thread: the dump that follows at once needs the names.
-        names.answer(LookupAnswer::Users(lookup::users()));
-        names.answer(LookupAnswer::Cgroups(cgroup::scan()));
+        // Read here rather than by the threads: the dump that follows at once needs the names, and so does the first event of
+        // each account.
+        names.take(LookupAnswer::AccountFile(lookup::accounts_of_file()), 0);
+        names.take(LookupAnswer::Cgroups(cgroup::scan()), 0);
         names
     }
 
@@ -60,19 +78,51 @@ impl Names {
         self.version
     }
 
-    /// Returns the account name of a socket's owner. If it is unknown, accounts are read again for later calls.
+    /// Returns the account name of a socket's owner. If it is unknown, or known for long, it is asked for, for later calls.
     pub fn user(&mut self, owner: &Owner, now_ns: u64) -> Option<Rc<str>> {
-        let known = self.users.get(&owner.user()?).cloned();
-        // The pause bounds the reads that ids without an account cause (containers use them): each would cause one
-        // otherwise.
-        if known.is_none()
-            && now_ns.saturating_sub(self.users_asked_ns) > LOOKUP_PAUSE_NS
-            && self.lookup.ask(LookupQuestion::Users)
-        {
-            // Only a question that was queued counts: one that was refused is asked again for the next event.
-            self.users_asked_ns = now_ns;
+        let uid = owner.user()?;
+        let account = self.accounts.get(&uid);
+        let name = account.and_then(|account| account.name.clone());
+        // Only a question that was queued counts: one that was refused is asked again for the next event.
+        if account.is_none_or(|account| account.until_ns <= now_ns) && self.lookup.ask_user(uid) {
+            self.keep(uid, Account { name: name.clone(), until_ns: now_ns.saturating_add(UNKNOWN_NS) }, now_ns);
         }
-        known
+        name
+    }
+
+    /// Waits until the accounts of these owners are known, as long as `limit` in all: a directory service may hang.
+    pub fn settle<'a>(&mut self, owners: impl Iterator<Item = &'a Owner>, now_ns: u64, limit: Duration) {
+        let until = Instant::now() + limit;
+        let mut waiting = HashSet::new();
+        for owner in owners {
+            let Some(uid) = owner.user() else { continue };
+            // Those of the file are known; whoever else is not there yet is asked for once.
+            if !self.accounts.contains_key(&uid) {
+                self.user(owner, now_ns);
+                if self.accounts.contains_key(&uid) {
+                    waiting.insert(uid);
+                }
+            }
+        }
+        while !waiting.is_empty() {
+            let Some(answer) = self.lookup.next_answer(until.saturating_duration_since(Instant::now())) else { return };
+            if let LookupAnswer::User(uid, _) = answer {
+                waiting.remove(&uid);
+            }
+            self.take(answer, now_ns);
+        }
+    }
+
+    /// Keeps what is known of a user id.
+    fn keep(&mut self, uid: u32, account: Account, now_ns: u64) {
+        if self.accounts.len() >= ACCOUNTS_MAX && !self.accounts.contains_key(&uid) {
+            self.accounts.retain(|_, account| account.name.is_some() && account.until_ns > now_ns);
+            // Asked for again when they are wanted.
+            if self.accounts.len() >= ACCOUNTS_MAX {
+                self.accounts.clear();
+            }
+        }
+        self.accounts.insert(uid, account);
     }
 
     /// Returns the cgroup of a socket's owner. If it is unknown, because its record was lost or the kernel forbids the programs
@@ -111,7 +161,7 @@ impl Names {
 
     /// Asks for a scan of all cgroups; returns `false` if the queue is full.
     fn scan_cgroups(&mut self) -> bool {
-        let is_asked = self.lookup.ask(LookupQuestion::Cgroups);
+        let is_asked = self.lookup.ask_cgroups();
         if is_asked {
             // Kept if a scan runs already: its answer may still come.
             self.cgroups_made.get_or_insert_default();
@@ -119,15 +169,41 @@ impl Names {
         is_asked
     }
 
-    /// Takes over a result of the look-up thread.
-    pub fn answer(&mut self, answer: LookupAnswer) {
-        self.version.0 += 1;
+    /// Takes over the answers of the look-up threads that are there.
+    pub fn take_answers(&mut self, now_ns: u64) {
+        while let Some(answer) = self.lookup.next_answer(Duration::ZERO) {
+            self.take(answer, now_ns);
+        }
+    }
+
+    /// Takes over an answer.
+    fn take(&mut self, answer: LookupAnswer, now_ns: u64) {
         match answer {
-            LookupAnswer::Users(found) if found.is_empty() => {} // The accounts cannot be read at the moment: the known ones stay.
-            LookupAnswer::Users(found) => {
-                self.users = found.into_iter().map(|(uid, name)| (uid, name.into())).collect();
+            LookupAnswer::User(uid, found) => {
+                let before = self.accounts.get(&uid).and_then(|account| account.name.clone());
+                let name = match found {
+                    // Without a copy if it is the same, as nearly always.
+                    Ok(name) if name.as_deref() == before.as_deref() => before.clone(),
+                    Ok(name) => name.map(Into::into),
+                    // The service does not answer at the moment: what it has said before holds.
+                    Err(_) => before.clone(),
+                };
+                self.version.0 += u64::from(name != before);
+                let age = if name.is_some() { KNOWN_NS } else { UNKNOWN_NS };
+                self.keep(uid, Account { name, until_ns: now_ns.saturating_add(age) }, now_ns);
+            }
+            LookupAnswer::AccountFile(found) => {
+                self.version.0 += 1;
+                // Others may have gone with the change. All are asked for when they are wanted, also those of the file: it is only
+                // one of the services that the system asks.
+                self.accounts.values_mut().for_each(|account| account.until_ns = 0);
+                // Of two names for one id the first is the one that the system returns, so it is the last to be kept.
+                for (uid, name) in found.into_iter().take(ACCOUNTS_MAX).rev() {
+                    self.accounts.insert(uid, Account { name: Some(name.into()), until_ns: 0 });
+                }
             }
             LookupAnswer::Cgroups(found) => {
+                self.version.0 += 1;
                 // First the scan, then what was created meanwhile: the other way round the scan would remove it.
                 self.cgroups.replace(found);
                 self.cgroups_scanned = self.cgroups.len();
@@ -145,9 +221,9 @@ mod tests {
 
     use super::*;
 
-    /// Returns names whose look-up thread answers nothing.
+    /// Returns names that take no answer unless a test hands it to them.
     fn unanswered() -> Names {
-        Names::new(Lookup::start(drop).unwrap())
+        Names::new(Lookup::start(|| ()).unwrap())
     }
 
     fn owner(uid: u32, cgroup: u64) -> Owner {
@@ -170,7 +246,7 @@ mod tests {
             assert!(names.cgroups_made.as_ref().is_none_or(|made| made.len() <= CGROUPS_NEW_MAX));
         }
         // A scan that is answered brings the map back to what there is.
-        names.answer(LookupAnswer::Cgroups(vec![(7, "/y".into())]));
+        names.take(LookupAnswer::Cgroups(vec![(7, "/y".into())]), 0);
         assert!(names.cgroups.len() <= 1 + CGROUPS_NEW_MAX, "{}", names.cgroups.len());
     }
 
@@ -182,7 +258,7 @@ mod tests {
         assert!(names.cgroups_made.is_some(), "asked for");
         names.add_cgroup(1 << 41, b"/new");
         let version = names.version();
-        names.answer(LookupAnswer::Cgroups(vec![(1 << 40, "/lost".into())]));
+        names.take(LookupAnswer::Cgroups(vec![(1 << 40, "/lost".into())]), now);
         assert_ne!(names.version(), version, "members that lack a name are made again");
         assert_eq!(names.cgroup(&lost, now).unwrap().path, "/lost");
         assert_eq!(names.cgroup(&owner(0, 1 << 41), now).unwrap().path, "/new", "made while the scan ran");
@@ -190,5 +266,56 @@ mod tests {
         let removed = owner(0, 1 << 42);
         assert!(names.cgroup(&removed, now + 1).is_none() && names.cgroups_made.is_none());
         assert!(names.cgroup(&removed, now + 2 * LOOKUP_PAUSE_NS).is_none() && names.cgroups_made.is_some());
+    }
+
+    /// A user id that no machine has.
+    const STRANGER: u32 = 4_000_000_000;
+
+    #[test]
+    fn an_account_that_is_made_later_becomes_known() {
+        let (mut names, owner) = (unanswered(), owner(STRANGER, 0));
+        assert_eq!(names.user(&owner, 1), None);
+        let version = names.version();
+        names.take(LookupAnswer::User(STRANGER, Ok(None)), 1);
+        assert_eq!(names.version(), version, "nothing new");
+        assert_eq!(names.accounts[&STRANGER].until_ns, 1 + UNKNOWN_NS, "not asked for until then");
+        assert_eq!(names.user(&owner, 2 + UNKNOWN_NS), None);
+        assert_eq!(names.accounts[&STRANGER].until_ns, 2 + 2 * UNKNOWN_NS, "asked again");
+        let now = 3 + UNKNOWN_NS;
+        names.take(LookupAnswer::User(STRANGER, Ok(Some("new".into()))), now);
+        assert_ne!(names.version(), version, "members that lack a name are made again");
+        assert_eq!(names.user(&owner, now).as_deref(), Some("new"));
+        // The name stays while it is asked for again, and when the service does not answer.
+        let later = now + KNOWN_NS;
+        assert_eq!(names.user(&owner, later).as_deref(), Some("new"));
+        names.take(LookupAnswer::User(STRANGER, Err(nix::errno::Errno::EIO)), later);
+        assert_eq!(names.user(&owner, later).as_deref(), Some("new"));
+        names.take(LookupAnswer::User(STRANGER, Ok(None)), later);
+        assert_eq!(names.user(&owner, later), None, "removed");
+        names.take(LookupAnswer::AccountFile(vec![(STRANGER, "first".into()), (STRANGER, "second".into())]), later);
+        assert_eq!(names.user(&owner, later).as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn the_start_waits_for_accounts_but_not_for_ever() {
+        let mut names = unanswered();
+        let owner = owner(STRANGER, 0);
+        names.settle([&owner, &Owner::UNKNOWN].into_iter(), 0, Duration::from_secs(60));
+        assert_eq!(names.accounts[&STRANGER].until_ns, UNKNOWN_NS, "answered");
+        // A thread that never answers.
+        let (since, limit) = (Instant::now(), Duration::from_millis(50));
+        names.lookup = Lookup::deaf();
+        names.accounts.clear();
+        names.settle([&owner].into_iter(), 0, limit);
+        assert!((limit..limit * 100).contains(&since.elapsed()));
+    }
+
+    #[test]
+    fn what_is_remembered_of_accounts_is_bounded() {
+        let mut names = unanswered();
+        for uid in 0..100_000 {
+            names.take(LookupAnswer::User(uid, Ok((uid % 3 == 0).then(|| "x".to_owned()))), 1);
+            assert!(names.accounts.len() <= ACCOUNTS_MAX);
+        }
     }
 }

@@ -66,6 +66,48 @@ fn the_user_is_who_connected() {
 }
 
 #[test]
+fn an_account_is_known_by_its_name_whatever_its_shell_and_number_and_age() {
+    // A shell that ends in `/false`, a number above 65,536.
+    const LINE: &str = "ncmade:x:70001:70001:made later:/nonexistent:/bin/false\n";
+    let namespace = Netns::new();
+    let accounts = tempfile::NamedTempFile::new().unwrap();
+    fs::copy("/etc/passwd", accounts.path()).unwrap();
+    // Seen by the daemon alone.
+    let daemon = Daemon::start_within(&format!("mount --bind {} /etc/passwd", accounts.path().display()));
+    let pid = daemon.pid().to_string();
+    let connect = || {
+        let arguments = ["--reuid", "70001", "--clear-groups", "bash", "-c", CONNECT];
+        let _ = namespace.command("setpriv", &arguments).output().unwrap();
+    };
+    let user = || {
+        let events = daemon.events().within(&namespace).of("IP Connect");
+        let event = events.values("src.process.user").pop();
+        event.unwrap_or_default()
+    };
+    connect();
+    assert_eq!(user(), Value::Null, "nobody has this number yet");
+    let mut file = fs::OpenOptions::new().append(true).open(accounts.path()).unwrap();
+    file.write_all(LINE.as_bytes()).unwrap();
+    let getent = ["--mount", "--target", &pid, "getent", "passwd", "70001"];
+    let oracle = Command::new("nsenter").args(getent).output().unwrap();
+    assert_eq!(String::from_utf8(oracle.stdout).unwrap(), LINE);
+    until(
+        10_000,
+        || format!("its name is {}", user()),
+        || {
+            connect();
+            user() == "ncmade"
+        },
+    );
+    // By name, and all that it ever did: the first attempt too.
+    let found = |user: &str| {
+        daemon.text(&["list", "--closed", "5m", "--count", "--user", user, "--namespace", &namespace.inode.to_string()])
+    };
+    assert_eq!(found("ncmade"), found("70001"));
+    assert_ne!(found("ncmade"), "0\n");
+}
+
+#[test]
 fn the_program_is_the_one_that_ran() {
     let namespace = Netns::new();
     let folder = TempDir::new().unwrap();

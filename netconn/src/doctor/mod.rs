@@ -3,11 +3,16 @@
 mod daemon;
 mod proof;
 
+use std::fs;
+
 pub use daemon::daemon;
 use netconn_model::health::{HookStatus, Verdict};
 pub use proof::{prove, prove_alone};
 
-use crate::kernel::preflight::{self, Lockdown};
+use crate::{
+    kernel::preflight::{self, Lockdown},
+    process::lookup,
+};
 
 /// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +78,22 @@ pub fn machine() -> Vec<Check> {
             Check::new(Mark::Fair, "cgroups", finding)
         },
     );
-    vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups]
+    vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups, accounts()]
+}
+
+/// Checks where names of accounts come from.
+fn accounts() -> Check {
+    if lookup::IS_STATIC {
+        let finding = "this program is linked statically and cannot ask what nsswitch.conf names: it knows the accounts of \
+                       /etc/passwd only, others (LDAP, SSSD, systemd's dynamic users) stay numbers";
+        return Check::new(Mark::Fair, "accounts", finding);
+    }
+    let text = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    let services = text.lines().find_map(|line| line.trim().strip_prefix("passwd:"));
+    // What the C library does without the file or the line (nsswitch.conf(5)).
+    let services =
+        services.map_or_else(|| "files".into(), |services| services.split_whitespace().collect::<Vec<_>>().join(" "));
+    Check::new(Mark::Good, "accounts", format!("names come from {services} (nsswitch.conf)"))
 }
 
 /// Checks whether this user may load eBPF programs.

@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_answer_is_one_object_with_a_row_on_each_line() {
-        let mut directory = Names::new(Lookup::start(drop).unwrap());
+        let mut directory = Names::new(Lookup::start(|| ()).unwrap());
         let mut answer = |found: &PacketSockets| {
             let text = object(Some("id"), found, true, &Processes::default(), &mut directory, 0);
             String::from_utf8(text.to_vec()).unwrap()

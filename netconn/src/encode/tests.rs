@@ -69,7 +69,7 @@ fn event((change, connection, at): &(Change, Connection, u64)) -> Value {
 }
 
 fn directory() -> Names {
-    Names::new(Lookup::start(drop).unwrap())
+    Names::new(Lookup::start(|| ()).unwrap())
 }
 
 /// The members of an event that begin with this.

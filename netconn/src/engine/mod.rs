@@ -45,13 +45,10 @@ pub use self::{
     packet_sockets::packet_sockets,
     snapshot::{Cursor, Rows, RowsRequest},
 };
-use crate::{
-    encode::event::EventEncoder, kernel::capture::Capture, os, process::lookup::LookupAnswer, sink::Output,
-    table::flows::Limits,
-};
+use crate::{encode::event::EventEncoder, kernel::capture::Capture, os, sink::Output, table::flows::Limits};
 
 /// Commands that wait at most. Each connection of the server waits for one answer at a time, and gets it although all others wait
-/// too: the server has fewer places (`server::places`). The rest is for answers of the look-up thread and for signals.
+/// too: the server has fewer places (`server::places`). The rest is for signals.
 pub const COMMANDS_MAX: usize = 2048;
 
 /// A command to the engine. Answers go into the channel that comes with it.
@@ -65,8 +62,6 @@ pub enum EngineCommand {
     Stream(Arc<Filter>, mpsc::Sender<Bytes>),
     /// Asks for the health report.
     Health(oneshot::Sender<Health>),
-    /// Brings an answer of the look-up thread.
-    Answer(LookupAnswer),
     /// Opens the files of all outputs again.
     Reopen,
     /// Ends the daemon.
@@ -92,7 +87,7 @@ impl Handle {
     ///
     /// When too many commands wait or the engine has ended.
     pub fn send(&self, command: EngineCommand) -> Result<(), Busy> {
-        // Never waits: the callers are tasks of tokio and the look-up thread, which must not block on a busy engine.
+        // Never waits: the callers are tasks of tokio, which must not block on a busy engine.
         self.commands.try_send(command).map_err(|_| Busy)?;
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let _ = self.wake.write(1);

@@ -15,7 +15,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     clock::Clock,
@@ -67,13 +67,9 @@ impl Engine {
     /// Makes the engine and fills its tables with what exists already.
     pub(super) fn new(parts: Parts, handle: &Handle) -> io::Result<Self> {
         let Parts { mut capture, sensor, encoder, outputs, flows } = parts;
-        let answers = handle.clone();
-        let lookup = Lookup::start(move |answer| {
-            // Dropped rather than awaited: the look-up thread must not block on a busy engine.
-            if answers.send(EngineCommand::Answer(answer)).is_err() {
-                warn!("an answer about accounts or cgroups was dropped: too many commands wait");
-            }
-        })?;
+        let answered = Arc::clone(&handle.wake);
+        // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
+        let lookup = Lookup::start(move || _ = answered.write(1))?;
         let flow_maps = capture.flow_maps();
         let wake = Arc::clone(&handle.wake);
         let mut state = State::new(sensor, Names::new(lookup), (flows, flow_maps), capture.began_ns(), wake)?;
@@ -87,6 +83,8 @@ impl Engine {
         let mut engine = Self { capture, state, publisher, schedule, loss_report };
         // Programs are attached already: what begins from now on is in the rings, and what began before is in the dump.
         engine.dump_all();
+        // Before the events of the dump are made, which would lack the names that are not in the file of accounts.
+        engine.state.settle_names();
         Ok(engine)
     }
 
@@ -102,6 +100,7 @@ impl Engine {
             let count = self.drain();
             // Before commands too: an attempt that has failed is among the ended when a client asks.
             self.state.take_route_answers(Duration::ZERO, &mut self.publisher);
+            self.state.names.take_answers(self.state.clock.now());
             // Commands come after records, so that an answer shows what happened before the question.
             let left = answer_some(commands, |command| self.answer(command));
             if left == CommandsLeft::Stop {
@@ -155,7 +154,6 @@ impl Engine {
                 self.catch_up();
                 let _ = reply.send(self.health());
             }
-            EngineCommand::Answer(answer) => self.state.names.answer(answer),
             EngineCommand::Reopen => self.publisher.reopen(),
             EngineCommand::Stop => {} // `run` has taken it.
         }

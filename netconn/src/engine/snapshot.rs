@@ -321,7 +321,7 @@ mod tests {
         let text = || "x".to_owned();
         let sensor = Sensor { id: text(), host: text(), site: None, source: text(), boot: text() };
         let publisher = Publisher::new(EventEncoder::new(&sensor, 1), Vec::new());
-        let names = Names::new(Lookup::start(drop).unwrap());
+        let names = Names::new(Lookup::start(|| ()).unwrap());
         let limits = Limits { flows: 65_536, idle_ns: 60, idle_both_ns: 180, counts: true };
         let wake = Arc::new(EventFd::new().unwrap());
         let state = State::new(sensor, names, (limits, FlowMaps::default()), 0, wake).unwrap();

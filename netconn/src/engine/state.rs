@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// How long the start waits for names of accounts, all together: records of the kernel wait in the rings meanwhile.
+const NAMES_PATIENCE: Duration = Duration::from_millis(250);
+
 /// Everything that is known.
 pub(super) struct State {
     pub(super) table: Table,
@@ -152,6 +155,13 @@ impl State {
         // One call borrows the tables and, apart from them, all that they have an effect on.
         let Self { table, flows, flow_maps, processes, names, ended, clock, .. } = self;
         (table, flows, StateEffects { flow_maps, processes, names, ended, clock, publisher })
+    }
+
+    /// Waits for a moment for the names of the accounts that own what the tables hold.
+    pub(super) fn settle_names(&mut self) {
+        let Self { table, flows, names, clock, .. } = self;
+        let owners = table.from_slot(0).chain(flows.from_slot(0)).map(|(_, connection)| &connection.owner);
+        names.settle(owners, clock.now(), NAMES_PATIENCE);
     }
 
     /// Publishes the attempts whose reason is known by now, or within `patience`.

@@ -1,82 +1,192 @@
-//! The thread for slow look-ups (accounts can be on a network, cgroups are a directory tree): the engine never waits
-//! for them.
+//! Threads for slow look-ups (accounts can be on a network, cgroups are a directory tree): the engine never waits for them.
 
 use std::{
-    collections::HashMap,
-    io,
-    sync::mpsc::{SyncSender, sync_channel},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     thread,
+    time::Duration,
 };
 
-use sysinfo::Users;
+use nix::{
+    errno::Errno,
+    unistd::{Uid, User},
+};
 
 use crate::process::cgroup;
 
-/// Most questions in the queue; further ones are dropped and asked again later.
-const WAITING_MAX: usize = 16;
+/// Most user ids in the queue; further ones are refused and asked for again later.
+const USERS_MAX: usize = 1024;
+/// Most questions for cgroups in the queue.
+const SCANS_MAX: usize = 16;
+/// The accounts of this machine alone.
+const ACCOUNT_FILE: &str = "/etc/passwd";
+/// How often the file is looked at.
+const FILE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A question to the thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LookupQuestion {
-    /// Names of all accounts.
-    Users,
-    /// All cgroups.
-    Cgroups,
-}
-
-/// An answer of the thread.
+/// An answer of a thread.
 #[derive(Debug)]
 pub enum LookupAnswer {
-    /// Account names by Unix user id.
-    Users(HashMap<u32, String>),
+    /// The name of the account that has this Unix user id; `None` if no account has it.
+    User(u32, nix::Result<Option<String>>),
+    /// User ids and names of the accounts in the file: it has changed.
+    AccountFile(Vec<(u32, String)>),
     /// Inode and path of each cgroup.
     Cgroups(Vec<(u64, String)>),
 }
 
-/// Sends questions to the thread.
-#[derive(Clone, Debug)]
+/// Sends questions to the threads, and receives their answers.
+#[derive(Debug)]
 pub struct Lookup {
-    questions: SyncSender<LookupQuestion>,
+    users: SyncSender<u32>,
+    cgroups: SyncSender<()>,
+    answers: Receiver<LookupAnswer>,
 }
 
 impl Lookup {
-    /// Starts the thread; `answer` is called on it.
+    /// Starts the threads; they call `wake` when there is an answer.
     ///
     /// # Errors
     ///
     /// When the system cannot start a thread.
-    pub fn start(answer: impl Fn(LookupAnswer) + Send + 'static) -> io::Result<Self> {
-        let (questions, receiver) = sync_channel(WAITING_MAX);
-        thread::Builder::new().name("netconn-lookup".into()).spawn(move || {
-            // Ends when the last `Lookup` is dropped. Nobody joins the thread: a look-up may take long.
-            while let Ok(question) = receiver.recv() {
-                answer(match question {
-                    LookupQuestion::Users => LookupAnswer::Users(users()),
-                    LookupQuestion::Cgroups => LookupAnswer::Cgroups(cgroup::scan()),
-                });
+    pub fn start(wake: impl Fn() + Clone + Send + 'static) -> io::Result<Self> {
+        // Not bounded: there is one answer for each question, and the questions are bounded.
+        let (sender, answers) = channel();
+        let (users, user_questions) = sync_channel(USERS_MAX);
+        let (cgroups, cgroup_questions) = sync_channel(SCANS_MAX);
+        let to_engine = Answers { sender, wake };
+        let of_cgroups = to_engine.clone();
+        // The threads end when the `Lookup` is dropped. Nobody joins them: a look-up may take long.
+        thread::Builder::new().name("netconn-users".into()).spawn(move || answer_users(&user_questions, &to_engine))?;
+        // A thread of its own, because a directory service that hangs would keep units and containers from events too.
+        thread::Builder::new().name("netconn-cgroups".into()).spawn(move || {
+            while cgroup_questions.recv().is_ok() {
+                of_cgroups.send(LookupAnswer::Cgroups(cgroup::scan()));
             }
         })?;
-        Ok(Self { questions })
+        Ok(Self { users, cgroups, answers })
     }
 
-    /// Asks a question; returns `false` if the queue is full.
-    pub fn ask(&self, question: LookupQuestion) -> bool {
-        self.questions.try_send(question).is_ok()
+    /// Returns one without threads, that never answers.
+    #[cfg(test)]
+    pub fn deaf() -> Self {
+        let (users, user_questions) = sync_channel(1);
+        let (cgroups, cgroup_questions) = sync_channel(1);
+        let (sender, answers) = channel();
+        // Their ends would be noticed.
+        Box::leak(Box::new((user_questions, cgroup_questions, sender)));
+        Self { users, cgroups, answers }
+    }
+
+    /// Asks for the account of a user id; returns `false` if the queue is full.
+    pub fn ask_user(&self, uid: u32) -> bool {
+        self.users.try_send(uid).is_ok()
+    }
+
+    /// Asks for all cgroups; returns `false` if the queue is full.
+    pub fn ask_cgroups(&self) -> bool {
+        self.cgroups.try_send(()).is_ok()
+    }
+
+    /// Returns the next answer; waits for it until `patience` is over.
+    pub fn next_answer(&self, patience: Duration) -> Option<LookupAnswer> {
+        self.answers.recv_timeout(patience).ok()
     }
 }
 
-/// Returns the names of all accounts by Unix user id; empty if they cannot be read.
-pub fn users() -> HashMap<u32, String> {
-    let Ok(users) = Users::new_with_refreshed_list() else { return HashMap::new() };
-    users.iter().map(|user| (**user.id(), user.name().to_owned())).collect()
+/// The way back from a thread.
+#[derive(Clone)]
+struct Answers<W> {
+    sender: Sender<LookupAnswer>,
+    wake: W,
 }
+
+impl<W: Fn()> Answers<W> {
+    fn send(&self, answer: LookupAnswer) {
+        // An error means that the engine has ended.
+        if self.sender.send(answer).is_ok() {
+            (self.wake)();
+        }
+    }
+}
+
+fn answer_users<W: Fn()>(questions: &Receiver<u32>, answers: &Answers<W>) {
+    let mut file = file_stamp();
+    loop {
+        match questions.recv_timeout(FILE_PAUSE) {
+            Ok(uid) => answers.send(LookupAnswer::User(uid, account(uid))),
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // So that an account that is made now has its name in its first event: who connects does not wait for an answer.
+        let stamp = file_stamp();
+        if stamp != file {
+            file = stamp;
+            answers.send(LookupAnswer::AccountFile(accounts_of_file()));
+        }
+    }
+}
+
+/// Returns what changes with the file of accounts: `useradd` replaces it, an editor may write into it.
+fn file_stamp() -> Option<(u64, i64, i64, u64)> {
+    let metadata = fs::metadata(ACCOUNT_FILE).ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
+}
+
+/// Asks the system (`getpwuid_r`, and so all that nsswitch.conf names) for the account of a user id. May take long.
+fn account(uid: u32) -> nix::Result<Option<String>> {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(user) => Ok(user.map(|user| user.name)),
+        // Some services say so that there is no such account (getpwuid_r(3), ERRORS).
+        Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Returns user ids and names of the accounts in the file, in its order; none if it cannot be read.
+pub fn accounts_of_file() -> Vec<(u32, String)> {
+    // Not all of it need be UTF-8: comments have the letters of whoever wrote them.
+    let text = fs::read(ACCOUNT_FILE).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().filter_map(account_of_line).collect()
+}
+
+fn account_of_line(line: &str) -> Option<(u32, String)> {
+    let mut parts = line.split(':');
+    let name = parts.next().filter(|name| !name.is_empty())?;
+    // Lines of NIS (`+::::::`) have no number.
+    Some((parts.nth(1)?.parse().ok()?, name.to_owned()))
+}
+
+/// Whether this program is linked statically. Such a program cannot load the libraries that nsswitch.conf names: it knows the
+/// accounts of /etc/passwd only.
+pub const IS_STATIC: bool = cfg!(any(target_env = "musl", target_feature = "crt-static"));
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn root_is_known() {
-        assert_eq!(users().get(&0).map(String::as_str), Some("root"));
+    fn accounts_are_asked_for_one_by_one() {
+        const STRANGER: u32 = 4_123_456_789;
+        let lookup = Lookup::start(|| ()).unwrap();
+        for uid in [0, STRANGER] {
+            assert!(lookup.ask_user(uid));
+        }
+        let name = || match lookup.next_answer(Duration::from_secs(60)) {
+            Some(LookupAnswer::User(uid, name)) => (uid, name.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(name(), (0, Some("root".into())));
+        assert_eq!(name(), (STRANGER, None));
+    }
+
+    #[test]
+    fn no_account_of_the_file_is_left_out() {
+        assert!(accounts_of_file().contains(&(0, "root".into())));
+        let of = |line| account_of_line(line);
+        // sysinfo left out such shells, and such numbers.
+        assert_eq!(of("memcache:x:108:112:Memcached,,,:/nonexistent:/bin/false"), Some((108, "memcache".into())));
+        assert_eq!(of("big:x:4000000000:1::/:/bin/sh"), Some((4_000_000_000, "big".into())));
+        assert_eq!((of("+::::::"), of(""), of("x"), of("x:y:-1:")), (None, None, None, None));
     }
 }
