@@ -50,6 +50,8 @@ pub struct TestHooks {
     pub faults: Vec<Fault>,
     /// The history does after seconds what it otherwise does after minutes.
     pub fast_history: bool,
+    /// How long a client may read nothing of its answer.
+    pub patience: Option<Duration>,
 }
 
 /// Runs the daemon until a signal ends it. `quiet` has kept signals away since the process began: they arrive when the programs
@@ -92,6 +94,7 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
     drop(quiet);
     log_hooks(capture.hooks(), capture.missing_members());
 
+    let patience = test_hooks.patience.unwrap_or(server::PATIENCE);
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());
     let timing = if test_hooks.fast_history { HistoryTiming::FAST } else { HistoryTiming::NORMAL };
     // `Sensor Start` is the first event of each output, so it is written before the engine makes any.
@@ -109,7 +112,7 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
 
     // `serve` never ends: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).
     let ended_by_itself = tokio::select! {
-        never = server::serve(&socket, handle.clone()) => match never {},
+        never = server::serve(&socket, handle.clone(), patience) => match never {},
         () = signals.wait_for_end(&handle) => false,
         _ = &mut end => true,
     };

@@ -1,7 +1,10 @@
 //! Requests to the operating system: keep little freed memory, take it back, run a thread before others, allow more open files,
-//! keep signals away from a thread, say what this host is called.
+//! keep signals away from a thread, say what this host is called, tell what a peer has not read.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
 
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
@@ -98,6 +101,20 @@ impl Drop for NoSignals {
             debug!("cannot unblock signals: {error}");
         }
     }
+}
+
+/// Returns how much memory the messages take that the peer of a Unix socket has not read to their end (`SIOCOUTQ`, which is
+/// `TIOCOUTQ`): `unix_outq_len` in `net/unix/af_unix.c`. It falls when the peer has read a message, which is what one write
+/// has written.
+///
+/// # Errors
+///
+/// When the descriptor is no socket.
+pub fn unread_by_peer(socket: impl AsFd) -> io::Result<i32> {
+    let mut bytes = 0;
+    // SAFETY: this request writes one `int`, which lives until the call is over.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `netconn run`: runs the daemon.
 
-use std::{io::IsTerminal as _, path::PathBuf};
+use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::{
@@ -49,6 +49,9 @@ pub(super) struct RunOptions {
     /// Shorten the history's intervals from minutes to seconds (for tests).
     #[arg(long, hide = true)]
     test_fast_history: bool,
+    /// Leave a client that reads nothing of its answer for this time (for tests).
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, hide = true)]
+    test_patience: Option<Duration>,
 }
 
 /// Returns a parser of levels that lists them in help and errors.
@@ -65,8 +68,18 @@ fn faults() -> impl TypedValueParser<Value = Fault> {
 pub(super) fn run(options: RunOptions) -> Result<Exit> {
     // First: until the daemon has handlers, SIGHUP, which a log rotation sends, would end it.
     let quiet = NoSignals::new();
-    let RunOptions { events, socket, config, state_dir, no_history, ebpf_log, without_hook, fault, test_fast_history } =
-        options;
+    let RunOptions {
+        events,
+        socket,
+        config,
+        state_dir,
+        no_history,
+        ebpf_log,
+        without_hook,
+        fault,
+        test_fast_history,
+        test_patience,
+    } = options;
     let mut config = Config::load(config.as_deref())?;
     // Options replace the list of the file: nobody could remove an entry otherwise.
     if !events.is_empty() {
@@ -79,7 +92,12 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
     config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
     // After the configuration, which sets the level; errors before that are printed by `main`.
     start_log(config.ebpf_log);
-    let test_hooks = TestHooks { without_hooks: without_hook, faults: fault, fast_history: test_fast_history };
+    let test_hooks = TestHooks {
+        without_hooks: without_hook,
+        faults: fault,
+        fast_history: test_fast_history,
+        patience: test_patience,
+    };
     daemon::run(&config, test_hooks, quiet)?;
     Ok(Exit::Success)
 }

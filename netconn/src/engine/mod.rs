@@ -8,6 +8,7 @@
 
 mod route_lookup;
 mod publisher;
+mod frozen;
 mod state;
 mod schedule;
 mod run;
@@ -43,7 +44,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::run::Engine;
 pub use self::{
     packet_sockets::packet_sockets,
-    snapshot::{Cursor, Rows, RowsRequest},
+    snapshot::{Cursor, Rows, RowsRequest, SnapshotsFull},
 };
 use crate::{encode::event::EventEncoder, kernel::capture::Capture, os, sink::Output, table::flows::Limits};
 
@@ -55,7 +56,7 @@ pub const COMMANDS_MAX: usize = 2048;
 #[derive(Debug)]
 pub enum EngineCommand {
     /// Asks for a part of a snapshot.
-    Rows(RowsRequest, oneshot::Sender<Rows>),
+    Rows(RowsRequest, oneshot::Sender<Result<Rows, SnapshotsFull>>),
     /// Asks for all packet sockets, as one JSON object.
     PacketSockets(oneshot::Sender<Bytes>),
     /// Subscribes to the events of connections that match.

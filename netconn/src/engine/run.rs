@@ -165,6 +165,10 @@ impl Engine {
         self.follow_host_name();
         self.state.processes.sweep(now);
         self.state.ended.forget(now);
+        if self.state.frozen.take_ended() {
+            // A scan of 100,000 sockets and the parts of a slow client took megabytes.
+            os::release_free_memory();
+        }
         self.sweep_flows_if_due(now);
         self.scan_owners_if_due(now);
         // A walk through all sockets takes a tenth of a second for 100,000: once a minute, and only if records came.

@@ -1,11 +1,10 @@
 //! Snapshots, part by part, so that the engine handles records between two parts: first the table, then flows and UDP
 //! sockets, then minisocks (connections that are over, in TIME_WAIT), then connections that have ended lately.
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{borrow::Borrow, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
-use netconn_common::{TcpRecord, UdpSocketRecord};
 use netconn_model::{
     filter::{Filter, Subject},
     snapshot,
@@ -16,18 +15,25 @@ use crate::{
         row::{Context, row},
         subject::with_subject,
     },
-    engine::{publisher::Publisher, refresh::Refreshed, run::Engine, state::State},
+    engine::{
+        frozen::{EndedRange, Frozen, FrozenFacts},
+        publisher::Publisher,
+        refresh::Refreshed,
+        run::Engine,
+        state::State,
+    },
     kernel::capture::LiveParts,
     table::{
         Connection,
-        past::{Ended, EndedConnections, Ends, ends},
+        past::{Ended, EndedConnections, Ends, Minisock, ends},
     },
 };
 
-/// Rows of one part of a snapshot: well below a millisecond of the engine's time.
+/// Rows of one part of a snapshot at most: well below a millisecond of the engine's time.
 const ROWS_AT_ONCE: usize = 1000;
-/// Size of an average part.
-const PART_BYTES: usize = 512 << 10;
+/// Bytes after which a part ends, also with few rows: anybody may give a process a long command line. With the number of parts
+/// that wait for a client (server/snapshot.rs) this bounds what slow clients cost.
+const PART_BYTES: usize = 64 << 10;
 
 /// A request for a part of a snapshot.
 #[derive(Clone, Debug)]
@@ -74,17 +80,9 @@ impl Section {
         [Self::Connections, Self::Flows, Self::UdpSockets, Self::Minisocks, Self::Ended, Self::EndedFlows];
 }
 
-/// Facts that were read when the snapshot was begun and stay the same for all its parts.
-#[derive(Debug)]
-pub struct Frozen {
-    minisocks: Vec<TcpRecord>,
-    /// UDP sockets that no entry of the tables shows.
-    udp_sockets: Vec<UdpSocketRecord>,
-    /// Ends of the minisocks, if they are shown: such connections are not shown again as ended.
-    minisock_ends: HashSet<Ends>,
-    /// Connections that ended since then are shown, nanoseconds since boot.
-    ended_since: Option<u64>,
-}
+/// The clients of other snapshots are so slow that there is no memory for one more.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotsFull;
 
 /// A part of a snapshot.
 #[derive(Debug)]
@@ -107,16 +105,24 @@ impl Engine {
     /// 3. `Engine::repair_if_needed` (repair.rs) takes a dump if that, or a count of losses, shows that records were lost;
     /// 4. `State::first_part` freezes the facts that are not in the tables;
     /// 5. `State::part` writes rows with `encode::row`, and is all that later parts need.
-    pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Rows {
+    ///
+    /// # Errors
+    ///
+    /// When a first part is requested and other snapshots already keep too much. Nothing was asked of the kernel then.
+    pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Result<Rows, SnapshotsFull> {
         let RowsRequest { filter, is_array, closed_ns, cursor } = request;
         // Later parts ask the kernel nothing: all parts share the facts of the first.
         if let Cursor::At(section, index, frozen) = cursor {
-            return self.state.part(filter, *is_array, (*section, *index), frozen);
+            return Ok(self.state.part(filter, *is_array, (*section, *index), frozen));
         }
         // Only what the filter can show is scanned: a walk through the sockets is the largest part of the answer's
         // time.
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
+        // A snapshot that keeps nothing is taken at any time.
+        if (minisocks || datagrams) && self.state.frozen.is_full() {
+            return Err(SnapshotsFull);
+        }
         let refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
         // Rows that are known to be wrong are repaired before they are shown.
         self.repair_if_needed(refreshed.doubts);
@@ -128,7 +134,7 @@ impl Engine {
             // Brings the totals of flows up to now and ends those that are gone.
             self.sweep_flows();
         }
-        self.state.first_part(filter, *is_array, *closed_ns, refreshed, &mut self.publisher)
+        Ok(self.state.first_part(filter, *is_array, *closed_ns, refreshed, &mut self.publisher))
     }
 }
 
@@ -142,18 +148,15 @@ impl State {
         Refreshed { live, since_ns, .. }: Refreshed,
         publisher: &mut Publisher,
     ) -> Rows {
-        // Holds the minisocks that no scan shows; they precede the first part.
-        let mut out = BytesMut::new();
-        let mut minisock_ends = HashSet::new();
+        let mut minisocks: Vec<Minisock> = live.minisocks.iter().filter_map(Minisock::of).collect();
+        // Early, because 28,000 of them take 6 MB.
+        drop(live.minisocks);
+        let mut minisock_ends: HashSet<Ends> = minisocks.iter().map(|minisock| minisock.between).collect();
         if filter.wants_minisocks() {
-            let past = &self.ended.connections;
-            minisock_ends = live.minisocks.iter().filter_map(|minisock| ends(&past.connection_of(minisock))).collect();
             // A connection that ended during the scan may or may not be among its minisocks: it is shown in any case.
-            let over = past.minisocks_since(since_ns, &minisock_ends);
-            minisock_ends.extend(over.iter().filter_map(ends));
-            let mut writer =
-                Writer::new(&mut out, filter, is_array, Context::new(&self.clock, &mut self.names, &self.boot));
-            over.iter().for_each(|connection| writer.write(connection, None));
+            let over = self.ended.connections.minisocks_since(since_ns, &minisock_ends);
+            minisock_ends.extend(over.iter().map(|minisock| minisock.between));
+            minisocks.extend(over);
         }
         // UDP sockets: first the scan completes the table, then those are kept that no entry stands for.
         let now = self.clock.now();
@@ -162,14 +165,18 @@ impl State {
         let mut udp_sockets = live.datagrams;
         // Judged once: a socket that gets a flow between two parts must not lose its row.
         udp_sockets.retain(|socket| !self.flows.shows(socket));
-        let ended_since = closed_ns.map(|ago| now.saturating_sub(ago));
-        let frozen = Arc::new(Frozen { minisocks: live.minisocks, udp_sockets, minisock_ends, ended_since });
-        let first = self.part(filter, is_array, (Section::Connections, 0), &frozen);
-        if out.is_empty() {
-            return first;
+        let ended = closed_ns.map(|ago| EndedRange {
+            since_ns: now.saturating_sub(ago),
+            connections_until: self.ended.connections.next_number(),
+            flows_until: self.ended.flows.next_number(),
+        });
+        if ended.is_none() {
+            // Beside what has ended they tell what is shown already; without, nobody asks.
+            minisock_ends = HashSet::new();
         }
-        out.extend_from_slice(&first.lines);
-        Rows { lines: out.freeze(), ..first }
+        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended };
+        let frozen = Arc::new(Frozen::new(facts, &self.frozen));
+        self.part(filter, is_array, (Section::Connections, 0), &frozen)
     }
 
     /// Returns the part of a snapshot that begins at an index of a section.
@@ -180,12 +187,13 @@ impl State {
         (section, index): (Section, u64),
         frozen: &Arc<Frozen>,
     ) -> Rows {
-        let mut out = BytesMut::with_capacity(PART_BYTES);
+        // With room for the row that ends the part.
+        let mut out = BytesMut::with_capacity(PART_BYTES + (4 << 10));
         // Split, because the writer borrows the names while it walks the tables.
         let Self { table, flows, ended, processes, names, clock, boot, .. } = self;
         let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, boot));
         let first = usize::try_from(index).unwrap_or(usize::MAX);
-        let Frozen { minisocks, udp_sockets, minisock_ends, ended_since } = &**frozen;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range } = &frozen.facts;
         let next = match section {
             Section::Connections => writer.write_part(table.from_slot(first)),
             Section::Flows => writer.write_part(flows.from_slot(first)),
@@ -200,10 +208,15 @@ impl State {
                 writer.write_part(minisocks.map(|(index, minisock)| (index, ended.connections.connection_of(minisock))))
             }
             // Connections that are shown as minisocks are not shown again.
-            Section::Ended => writer.write_ended(&ended.connections, index, *ended_since, |connection| {
-                ends(connection).is_some_and(|ends| minisock_ends.contains(&ends))
+            Section::Ended => range.and_then(|range| {
+                let numbers = index..range.connections_until;
+                writer.write_ended(&ended.connections, numbers, range.since_ns, |connection| {
+                    ends(connection).is_some_and(|ends| minisock_ends.contains(&ends))
+                })
             }),
-            Section::EndedFlows => writer.write_ended(&ended.flows, index, *ended_since, |_| false),
+            Section::EndedFlows => range.and_then(|range| {
+                writer.write_ended(&ended.flows, index..range.flows_until, range.since_ns, |_| false)
+            }),
         };
         // A section that is done is followed by the next that is not empty: each part costs the client a round trip
         // through the queue of commands.
@@ -224,9 +237,9 @@ impl State {
         Section::ALL.into_iter().filter(|next| *next > section).find(|next| match next {
             Section::Connections => true,
             Section::Flows => self.flows.has_any(),
-            Section::UdpSockets => !frozen.udp_sockets.is_empty(),
-            Section::Minisocks => !frozen.minisocks.is_empty(),
-            Section::Ended | Section::EndedFlows => frozen.ended_since.is_some(),
+            Section::UdpSockets => !frozen.facts.udp_sockets.is_empty(),
+            Section::Minisocks => !frozen.facts.minisocks.is_empty(),
+            Section::Ended | Section::EndedFlows => frozen.facts.ended.is_some(),
         })
     }
 }
@@ -251,7 +264,7 @@ impl<'a> Writer<'a> {
         for (count, (index, connection)) in connections.enumerate() {
             // Counts entries that were looked at, not rows written: a filter that matches little must not hold up the
             // engine.
-            if count == ROWS_AT_ONCE {
+            if count == ROWS_AT_ONCE || self.out.len() >= PART_BYTES {
                 return Some(index as u64);
             }
             self.write(connection.borrow(), None);
@@ -259,17 +272,18 @@ impl<'a> Writer<'a> {
         None
     }
 
-    /// Writes the rows of one part of what has ended since `since_ns`, and returns the number of the next.
+    /// Writes the rows of one part of what has ended since `since_ns` and has one of these numbers, and returns the number of
+    /// the next.
     fn write_ended(
         &mut self,
         past: &EndedConnections,
-        number: u64,
-        since_ns: Option<u64>,
+        numbers: Range<u64>,
+        since_ns: u64,
         is_shown: impl Fn(&Connection) -> bool,
     ) -> Option<u64> {
-        let since_ns = since_ns?;
-        for (count, (number, entry)) in past.from_number(number).enumerate() {
-            if count == ROWS_AT_ONCE {
+        let entries = past.from_number(numbers.start).take_while(|(number, _)| *number < numbers.end);
+        for (count, (number, entry)) in entries.enumerate() {
+            if count == ROWS_AT_ONCE || self.out.len() >= PART_BYTES {
                 return Some(number);
             }
             // Ends are not quite in the order of their times, so the walk does not stop at the first that is too old.
@@ -303,7 +317,9 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
-    use netconn_common::{FlowRecord, Header, ReleasedRecord, TcpRecord, datagram_mark, kind, role, tcp_state};
+    use netconn_common::{
+        FlowRecord, Header, ReleasedRecord, TcpRecord, UdpSocketRecord, datagram_mark, kind, role, tcp_state,
+    };
     use netconn_model::{event::Sensor, row::Row};
     use nix::sys::eventfd::EventFd;
 
@@ -400,7 +416,8 @@ mod tests {
             ..Live::default()
         };
         let (all, parts) = rows(&mut known, "", None, live());
-        assert_eq!((all.len(), parts), (1 + 2598 + 3, 1 + 3 + 1));
+        assert_eq!(all.len(), 1 + 2598 + 3);
+        assert!(parts > 4, "{parts}");
         let states =
             |rows: &[Row<'_>], name: &str| rows.iter().filter(|row| row.state.as_deref() == Some(name)).count();
         assert_eq!((states(&all, "ESTABLISHED"), states(&all, "UNCONNECTED")), (2600, 2));
@@ -409,5 +426,44 @@ mod tests {
         assert_eq!(rows(&mut known, "listening=true", None, live()).0.len(), 2);
         let (closed, _) = rows(&mut known, "protocol=udp", Some(60_000_000_000), live());
         assert_eq!((closed.len(), states(&closed, "CLOSED")), (2598 + 3 + 1, 1));
+    }
+
+    #[test]
+    fn a_part_is_bounded_by_bytes() {
+        let mut known = known();
+        for number in 1..=900 {
+            flow(&mut known, number);
+        }
+        // 900 rows are fewer than one part may have, and each has 300 bytes.
+        let (all, parts) = rows(&mut known, "", None, Live::default());
+        assert_eq!(all.len(), 900);
+        assert!((3..10).contains(&parts), "{parts}");
+    }
+
+    #[test]
+    fn what_ends_while_a_client_reads_is_not_awaited() {
+        let mut known = known();
+        (1..=2).for_each(|number| flow(&mut known, number));
+        let now = known.0.clock.now();
+        let release = |known: &mut (State, Publisher), socket| {
+            handle(known, &ReleasedRecord { header: header(kind::RELEASED, now), socket });
+        };
+        release(&mut known, 1);
+        let filter = Filter::default();
+        let refreshed = Refreshed { live: Live::default(), since_ns: 0, doubts: Doubts::default(), lacks_ports: false };
+        let mut part = known.0.first_part(&filter, false, Some(60_000_000_000), refreshed, &mut known.1);
+        let mut text = part.lines.to_vec();
+        // Each part is slower than the next end: without a bound there would always be one more.
+        let mut number = 2;
+        while let Some(Cursor::At(section, index, frozen)) = part.next {
+            assert!(number < 20, "the snapshot does not end");
+            release(&mut known, number);
+            number += 1;
+            flow(&mut known, number);
+            part = known.0.part(&filter, false, (section, index), &frozen);
+            text.extend_from_slice(&part.lines);
+        }
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(text.matches("\"CLOSED\"").count(), 1, "{text}");
     }
 }

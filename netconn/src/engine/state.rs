@@ -16,7 +16,7 @@ use nix::sys::eventfd::EventFd;
 
 use crate::{
     clock::Clock,
-    engine::{publisher::Publisher, route_lookup::RouteLookups},
+    engine::{frozen::FrozenTotal, publisher::Publisher, route_lookup::RouteLookups},
     kernel::{
         decode::{Record, decode},
         flows::FlowMaps,
@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) processes: Processes,
     pub(super) names: Names,
     pub(super) ended: EndedLately,
+    /// What snapshots keep whose clients still read.
+    pub(super) frozen: Arc<FrozenTotal>,
     pub(super) route_lookups: RouteLookups,
     pub(super) clock: Clock,
     pub(super) sensor: Sensor,
@@ -84,6 +86,7 @@ impl State {
             processes: Processes::default(),
             names,
             ended: EndedLately::default(),
+            frozen: Arc::default(),
             route_lookups: RouteLookups::start(wake)?,
             clock: Clock::new(),
             // 64 bits tell boots apart and keep the ids short, which are in each event.

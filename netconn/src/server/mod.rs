@@ -1,9 +1,10 @@
 //! The daemon's local socket: HTTP/1.1 over a Unix socket, for reading only.
 //!
-//! No client can hold up the daemon: the number of clients is limited, for each user too; a request has to arrive in time, an
-//! answer has to be taken in time, and at most a few parts of an answer are in memory.
+//! No client can hold up the daemon: the number of clients is limited, for each user too; a request has to arrive in time, a
+//! client that stops to read its answer is left, and the parts of answers that are in memory are bounded, each and together.
 
 mod bind;
+mod patient;
 mod places;
 mod request_error;
 mod metrics;
@@ -20,17 +21,16 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::UnixStream,
     sync::{Semaphore, oneshot},
     time::timeout,
 };
-use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 use crate::{
     engine::{EngineCommand, Handle},
     os,
     server::{
+        patient::PatientStream,
         places::{AllPlaces, OPEN_FILES, Peer},
         request_error::RequestError,
     },
@@ -42,8 +42,9 @@ const REFUSALS_MAX: usize = 64;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time that a client may take to send a request, or be silent between two.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time that a client may read nothing of its answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that a client may read nothing of its answer. How slow it is otherwise does not matter: a reader in a terminal
+/// is paused by its user, and a daemon that waits for it has bounded what that costs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest time that the engine may take to reply.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed `accept`: most often the process has no free descriptor, and has one when a client goes.
@@ -54,8 +55,8 @@ const HEAD_BYTES: usize = 80 << 10;
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 
-/// Serves the socket for as long as the future is polled.
-pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
+/// Serves the socket for as long as the future is polled. A client is left that reads nothing of its answer for `patience`.
+pub async fn serve(socket: &Socket, engine: Handle, patience: Duration) -> Infallible {
     os::raise_file_limit(OPEN_FILES);
     let router = routes::router(engine);
     let places = Arc::new(AllPlaces::new());
@@ -65,7 +66,7 @@ pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
         let admitted = async {
             let (stream, _) = socket.listener().accept().await?;
             let admitted = Peer::admit(&stream, &places)?;
-            Ok::<_, io::Error>((stream, admitted))
+            Ok::<_, io::Error>((PatientStream::new(stream, patience), admitted))
         };
         match admitted.await {
             Ok((stream, Ok((peer, place)))) => {
@@ -94,16 +95,12 @@ pub async fn serve(socket: &Socket, engine: Handle) -> Infallible {
     }
 }
 
-async fn serve_client(stream: UnixStream, router: Router) {
-    let mut stream = TimeoutStream::new(stream);
-    // Only for writing: a client that follows events sends nothing for days.
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+async fn serve_client(stream: PatientStream, router: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
-        // Pinned, because a stream with a timer in it cannot be moved.
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = connection.await {
         // Not worth a warning: a client that goes in the middle of an answer looks the same.
         debug!("the connection to a client broke: {error}");

@@ -43,6 +43,13 @@ impl RequestError {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "command_failed", message }
     }
 
+    /// Other snapshots keep too much for one more.
+    pub(super) fn snapshots_full() -> Self {
+        let message = "too many clients read their lists slowly: end some of them, or ask for less, such as \
+                       `state=established&protocol=tcp`, which takes no memory here";
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "command_failed", message: message.into() }
+    }
+
     /// The engine took the command, but did not reply in time.
     pub(super) fn timeout() -> Self {
         let message = "the daemon did not answer in time; try again".into();

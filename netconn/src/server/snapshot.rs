@@ -16,13 +16,24 @@ use netconn_model::{
     snapshot::{self, RowsMember, SnapshotHead},
 };
 
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+    time::{Instant, sleep},
+};
+
 use crate::{
-    engine::{Cursor, EngineCommand, Handle, Rows, RowsRequest},
+    engine::{Cursor, EngineCommand, Handle, Rows, RowsRequest, SnapshotsFull},
     server::{JSON, NDJSON, ask, request_error::RequestError},
 };
 
-/// Parts of an answer that wait for the client.
-const QUEUED_PARTS: usize = 4;
+/// Parts that may wait for clients beside one part for each: 4 MB. A client that reads fast has the next part made while it reads
+/// one; slow clients take these permits and then get along with one part each, so that 128 of them cost 12 MB.
+static SPARE_PARTS: Semaphore = Semaphore::const_new(64);
+/// Longest wait until the clients of other snapshots have read enough.
+const FULL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two attempts to begin a snapshot.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+
 /// A request in its parts.
 struct SnapshotQuery {
     filter: Filter,
@@ -76,9 +87,9 @@ pub(super) async fn respond(engine: Handle, parameters: Vec<(String, String)>) -
     let taken_at = Timestamp::now();
     // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short
     // answer.
-    let first = part(&engine, request.clone()).await?;
+    let first = first_part(&engine, &request).await?;
     let head = is_array.then(|| head(&first, taken_at));
-    let (sender, body) = Channel::new(QUEUED_PARTS);
+    let (sender, body) = Channel::new(1);
     // A task of its own: the response, with its status, goes out while the parts are still being made.
     tokio::spawn(async move { send(engine, sender, request, first, head).await });
     let media_type = if is_array { JSON } else { NDJSON };
@@ -92,13 +103,61 @@ fn head(first: &Rows, taken_at: Timestamp) -> Bytes {
     snapshot::head(&head, RowsMember::Connections)
 }
 
-/// Requests a part of the snapshot. The command is sent at once, also if the returned future is awaited later.
-fn part(engine: &Handle, request: RowsRequest) -> impl Future<Output = Result<Rows, RequestError>> + use<> {
-    ask(engine, |reply| EngineCommand::Rows(request, reply))
+/// Returns the first part of a snapshot. Waits for a while if other snapshots keep so much that there is no memory for it.
+async fn first_part(engine: &Handle, request: &RowsRequest) -> Result<Rows, RequestError> {
+    let deadline = Instant::now() + FULL_TIMEOUT;
+    loop {
+        match part(engine, request.clone()).await? {
+            Ok(first) => return Ok(first),
+            Err(SnapshotsFull) if Instant::now() >= deadline => return Err(RequestError::snapshots_full()),
+            Err(SnapshotsFull) => sleep(FULL_RETRY).await,
+        }
+    }
 }
 
-/// Sends one part after another. While a part is sent, the engine makes the next one and no more: a slow client costs little
-/// memory. Returns `None` when the client has gone or the engine has ended.
+/// Requests a part of the snapshot.
+async fn part(engine: &Handle, request: RowsRequest) -> Result<Result<Rows, SnapshotsFull>, RequestError> {
+    ask(engine, |reply| EngineCommand::Rows(request, reply)).await
+}
+
+/// A permit to have a part in memory.
+#[derive(Debug)]
+enum PartPermit {
+    /// The one that each answer has.
+    Own { _permit: OwnedSemaphorePermit },
+    /// One of [`SPARE_PARTS`].
+    Spare { _permit: SemaphorePermit<'static> },
+}
+
+impl PartPermit {
+    /// Waits for a permit, which is free again when the client has read the part that has it.
+    async fn free(own: &Arc<Semaphore>) -> Option<Self> {
+        if let Ok(permit) = SPARE_PARTS.try_acquire() {
+            return Some(Self::Spare { _permit: permit });
+        }
+        // Never closed, so that this does not fail.
+        let permit = Arc::clone(own).acquire_owned().await.ok()?;
+        Some(Self::Own { _permit: permit })
+    }
+
+    /// Keeps the permit for as long as the part is in memory.
+    fn hold(self, lines: Bytes) -> Bytes {
+        struct Held {
+            lines: Bytes,
+            _permit: PartPermit,
+        }
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.lines
+            }
+        }
+        // Hyper drops the bytes when it has written the last of them.
+        Bytes::from_owner(Held { lines, _permit: self })
+    }
+}
+
+/// Sends one part after another. While the client reads a part, the engine makes the next, if there is a permit for it. Returns
+/// `None` when the client has gone or the engine has ended.
 async fn send(
     engine: Handle,
     mut sender: Sender<Bytes, io::Error>,
@@ -112,22 +171,21 @@ async fn send(
     if let Some(head) = head {
         sender.send_data(head).await.ok()?;
     }
+    let own = Arc::new(Semaphore::new(1));
     let mut current = first;
+    // The first part is there before any permit is: without it the answer could not begin.
+    let mut permit = PartPermit::free(&own).await?;
     loop {
-        // The command goes out before the current part is sent, so that the engine and the client work at the same
-        // time.
-        let next = current.next.map(|cursor| {
-            request.cursor = cursor;
-            part(&engine, request.clone())
-        });
-        // The filter may have left no row of this part.
+        // The filter may have left no row of this part; then its permit is the next one's.
         if !current.lines.is_empty() {
             // Taken with the first rows that there are, which need not be in the first part.
             let lines = current.lines.slice(std::mem::take(&mut surplus).min(current.lines.len())..);
-            sender.send_data(lines).await.ok()?;
+            sender.send_data(permit.hold(lines)).await.ok()?;
+            permit = PartPermit::free(&own).await?;
         }
-        let Some(next) = next else { break };
-        let Ok(next) = next.await else {
+        let Some(cursor) = current.next else { break };
+        request.cursor = cursor;
+        let Ok(Ok(next)) = part(&engine, request.clone()).await else {
             // HTTP has no status for that any more: the client sees that the answer is cut off.
             sender.abort(io::Error::other("the daemon ended"));
             return None;

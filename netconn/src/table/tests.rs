@@ -8,7 +8,7 @@ use netconn_model::fact::Direction;
 use proptest::prelude::*;
 
 use super::{
-    past::EndedLately,
+    past::{EndedLately, Minisock},
     testing::{Recorder, emit_to, emitted},
     *,
 };
@@ -434,7 +434,7 @@ fn a_minisock_has_the_owner_of_its_connection() {
         table.apply(&record, &mut effects);
     }
     assert!(table.is_empty());
-    let minisock = record(0, 0, 0, role::UNKNOWN, TIME_WAIT, TIME_WAIT);
+    let minisock = Minisock::of(&record(0, 0, 0, role::UNKNOWN, TIME_WAIT, TIME_WAIT)).unwrap();
     let shown = past.connections.connection_of(&minisock);
     assert_eq!((shown.owner.tgid, shown.state, shown.socket), (42, TIME_WAIT, 7));
 }

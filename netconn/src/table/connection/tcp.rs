@@ -40,6 +40,12 @@ impl Connection {
         }
     }
 
+    /// Returns a connection of which the kernel keeps a minisock and nothing else is known.
+    pub(in crate::table) fn of_minisock((namespace, local, remote): (u32, End, End), state: u8) -> Self {
+        let remote = Some(remote);
+        Self { state, protocol: IPPROTO_TCP, namespace, local, remote, preexisting: true, ..Self::blank(0, None) }
+    }
+
     /// Applies a record, apart from its owner.
     pub(in crate::table) fn update(&mut self, record: &TcpRecord) {
         self.sequence = record.state.sequence;

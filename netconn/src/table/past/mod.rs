@@ -30,6 +30,23 @@ const ALLOCATION: usize = 16;
 /// Network namespace and both ends. They identify a minisock.
 pub type Ends = (u32, End, End);
 
+/// What the kernel keeps of a connection that is over, without an owner and counters: 48 bytes instead of the 232 of its record.
+#[derive(Clone, Copy, Debug)]
+pub struct Minisock {
+    /// Namespace and ends.
+    pub between: Ends,
+    /// State, one of [`tcp_state`].
+    pub state: u8,
+}
+
+impl Minisock {
+    /// Returns the minisock of a record; `None` if it has no remote end, which no minisock lacks.
+    pub fn of(record: &TcpRecord) -> Option<Self> {
+        let shown = bare_connection_of(record);
+        Some(Self { between: ends(&shown)?, state: shown.state })
+    }
+}
+
 /// A connection that has ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -118,7 +135,7 @@ impl EndedConnections {
         self.bytes += entry.bytes();
         if let Some(key) = self.key(&entry) {
             // Replaces an earlier connection between the same ends: the kernel keeps one minisock of them, the later.
-            self.by_ends.insert(key, self.first + self.entries.len() as u64);
+            self.by_ends.insert(key, self.next_number());
         }
         self.entries.push_back(entry);
     }
@@ -161,32 +178,37 @@ impl EndedConnections {
     }
 
     /// Returns the connection that has become a minisock, in the minisock's state.
-    pub fn connection_of(&self, minisock: &TcpRecord) -> Connection {
-        let shown = bare_connection_of(minisock);
-        match ends(&shown).and_then(|ends| self.get(&ends)) {
+    pub fn connection_of(&self, minisock: &Minisock) -> Connection {
+        let Minisock { between, state } = *minisock;
+        match self.get(&between) {
             // A copy, because minisocks are shown beside the entry that stays remembered as ended.
-            Some(known) => Connection { state: minisock.new_state, ..known.clone() },
-            None => shown,
+            Some(known) => Connection { state, ..known.clone() },
+            None => Connection::of_minisock(between, state),
         }
     }
 
-    /// Returns the connections that became minisocks after `from_ns` and are not among those `known`. Connections whose end
+    /// Returns the minisocks of connections that ended after `from_ns` and are not among those `known`. Connections whose end
     /// was not observed are left out: their end time is unknown.
-    pub fn minisocks_since(&self, from_ns: u64, known: &HashSet<Ends>) -> Vec<Connection> {
+    pub fn minisocks_since(&self, from_ns: u64, known: &HashSet<Ends>) -> Vec<Minisock> {
         // From the latest backwards: a scan takes a tenth of a second, and 65,536 entries need not be walked for it.
         let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
         let is_observed = |entry: &&Ended| {
             !matches!(entry.change, Change::Close(CloseReason::Unknown | CloseReason::NamespaceGone, _))
         };
-        let stay = later.filter(is_observed).filter(|entry| self.key(entry).is_some()).map(|entry| &entry.connection);
-        let missing = stay.filter(|connection| ends(connection).is_some_and(|ends| !known.contains(&ends)));
-        missing.map(|connection| Connection { state: tcp_state::TIME_WAIT, ..connection.clone() }).collect()
+        let stay = later.filter(is_observed).filter(|entry| self.key(entry).is_some());
+        let missing = stay.filter_map(|entry| ends(&entry.connection)).filter(|between| !known.contains(between));
+        missing.map(|between| Minisock { between, state: tcp_state::TIME_WAIT }).collect()
     }
 
     /// Returns the numbers of the sockets that ended after `from_ns`.
     pub fn sockets_since(&self, from_ns: u64) -> HashSet<u64> {
         let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
         later.map(|entry| entry.connection.socket).collect()
+    }
+
+    /// Returns the number of the entry that is added next.
+    pub fn next_number(&self) -> u64 {
+        self.first + self.entries.len() as u64
     }
 
     /// Returns the entries from a number on, with their numbers.
@@ -236,11 +258,17 @@ mod tests {
         connection
     }
 
-    fn minisock(port: u16) -> TcpRecord {
+    fn minisock(port: u16) -> Minisock {
         let mut record = TcpRecord::zeroed();
         (record.family, record.local_port, record.remote_port) = (2, port, 80);
         (record.old_state, record.new_state) = (tcp_state::TIME_WAIT, tcp_state::TIME_WAIT);
-        record
+        Minisock::of(&record).unwrap()
+    }
+
+    #[test]
+    fn a_minisock_is_small() {
+        // A slow client keeps a list of them.
+        assert_eq!(size_of::<Minisock>(), 48);
     }
 
     #[test]
@@ -262,7 +290,7 @@ mod tests {
         assert_eq!(lately.connections.connection_of(&minisock(3)).owner.tgid, 0, "who closed last leaves no minisock");
         assert_eq!(lately.connections.minisocks_since(10, &HashSet::new()).len(), 1);
         assert_eq!(lately.connections.minisocks_since(11, &HashSet::new()).len(), 0);
-        let known = ends(&lately.connections.connection_of(&minisock(1))).into_iter().collect();
+        let known = HashSet::from_iter([minisock(1).between]);
         assert_eq!(lately.connections.minisocks_since(10, &known).len(), 0);
         // Found to be gone when the kernel was asked about everything: it may have ended long before.
         lately.note(Change::Close(CloseReason::Unknown, 0), &connection(4, tcp_state::FIN_WAIT2), 15);
