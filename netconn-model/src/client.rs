@@ -12,12 +12,17 @@ use hyper::{Request, StatusCode, body::Incoming, client::conn::http1, header::HO
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{health::Health, lines};
 
 /// Longest time until the daemon begins its answer.
 pub const ANSWER: Duration = Duration::from_secs(30);
+/// Pause before a socket is tried again that has no room for one more client.
+const CONNECT_RETRY: Duration = Duration::from_millis(50);
 /// Longest error message that is read.
 const ERROR_BYTES: usize = 64 << 10;
 
@@ -44,6 +49,19 @@ pub enum ClientError {
     Timeout {
         /// The socket.
         path: PathBuf,
+    },
+    /// The daemon has so many clients that it did not accept this one in time.
+    #[error(
+        "timeout: the daemon at {} has too many clients and accepted no other within {} s: end some of them, such as \
+         `netconn watch`",
+        path.display(),
+        waited.as_secs()
+    )]
+    Crowded {
+        /// The socket.
+        path: PathBuf,
+        /// How long this client has tried.
+        waited: Duration,
     },
     /// The daemon refused the request.
     #[error("{code}: {message}")]
@@ -105,6 +123,11 @@ impl Client {
         Self { socket: socket.into() }
     }
 
+    /// Returns the path of the socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Asks for a path, `/v1/connections`. Its body arrives in parts.
     ///
     /// # Errors
@@ -112,8 +135,8 @@ impl Client {
     /// When there is no daemon, it may not be asked, or it refuses.
     pub async fn get(&self, path: &str, parameters: &Parameters) -> Result<Response, ClientError> {
         let socket = &*self.socket;
-        // Outside the timeout: connecting to a Unix socket succeeds or fails at once.
-        let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))?;
+        // Outside the timeout, because it has its own.
+        let stream = connect(socket, ANSWER).await?;
         let asked = timeout(ANSWER, ask(stream, socket, path, parameters)).await;
         asked.unwrap_or_else(|_| Err(ClientError::Timeout { path: socket.to_owned() }))
     }
@@ -161,6 +184,23 @@ impl Client {
             code: "command_failed".into(),
             message: format!("the daemon's health cannot be read ({error}): it is of another version, restart it"),
         })
+    }
+}
+
+/// Connects to a socket. If more clients wait than the kernel keeps, it waits until the daemon accepts some.
+async fn connect(socket: &Path, longest: Duration) -> Result<UnixStream, ClientError> {
+    let deadline = Instant::now() + longest;
+    loop {
+        match UnixStream::connect(socket).await {
+            // `unix_stream_connect` in `net/unix/af_unix.c` says so of a full backlog, instead of waiting as for TCP.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if Instant::now() >= deadline {
+                    return Err(ClientError::Crowded { path: socket.to_owned(), waited: longest });
+                }
+                sleep(CONNECT_RETRY).await;
+            }
+            connected => return connected.map_err(|error| unreachable(socket, error)),
+        }
     }
 }
 
@@ -242,15 +282,9 @@ impl Response {
     ) -> Result<(), E> {
         let mut rest = Vec::new();
         while let Some(part) = self.part().await? {
-            rest.extend_from_slice(&part);
-            let whole = lines::whole_length(&rest);
-            // The last line feed leaves an empty piece.
-            for text in rest[..whole].split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
-                if !line(text)? {
-                    return Ok(());
-                }
+            if !lines::each(&mut rest, &part, &mut line)? {
+                break;
             }
-            rest.drain(..whole);
         }
         // A line without its end is no line: an answer that was cut off is an error of `part` before.
         Ok(())
@@ -284,6 +318,22 @@ mod tests {
     fn values_are_escaped() {
         let parameters = [("process".to_owned(), "a b&c=é".to_owned()), ("port".to_owned(), "1-2".to_owned())];
         assert_eq!(query(&parameters), "process=a+b%26c%3D%C3%A9&port=1-2");
+    }
+
+    #[tokio::test]
+    async fn a_full_backlog_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("netconn-backlog-{}", std::process::id()));
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        // The backlog may exceed this by one.
+        listener.listen(0).unwrap();
+        let _first = connect(&path, ANSWER).await.unwrap();
+        let error = connect(&path, Duration::from_millis(200)).await.unwrap_err();
+        assert!(error.to_string().starts_with("timeout: the daemon at /"), "{error}");
+        assert!(error.to_string().contains("too many clients"), "{error}");
+        let (second, _) = tokio::join!(connect(&path, ANSWER), async { listener.accept().unwrap() });
+        second.unwrap();
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[tokio::test]

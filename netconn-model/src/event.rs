@@ -44,6 +44,22 @@ impl Sensor {
 }
 
 impl Event<'_> {
+    /// Returns an event that says of the sensor what this one says, and nothing else.
+    #[must_use]
+    pub fn of_same_sensor(&self) -> Event<'_> {
+        Event {
+            endpoint_name: self.endpoint_name.clone(),
+            endpoint_os: self.endpoint_os.clone(),
+            sensor_id: self.sensor_id.clone(),
+            sensor_version: self.sensor_version.clone(),
+            site_id: self.site_id.clone(),
+            source_name: self.source_name.clone(),
+            source_vendor: self.source_vendor.clone(),
+            source_category: self.source_category.clone(),
+            ..Event::default()
+        }
+    }
+
     /// Returns the kind; lines without one are no events of netconn.
     pub fn is(&self, kind: EventKind) -> bool {
         self.kind == Some(kind)

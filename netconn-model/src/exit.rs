@@ -50,7 +50,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         return Some(match error {
             ClientError::Offline { .. } => Exit::Unavailable,
             ClientError::PermissionDenied { .. } => Exit::Permission,
-            ClientError::Timeout { .. } => Exit::Timeout,
+            ClientError::Timeout { .. } | ClientError::Crowded { .. } => Exit::Timeout,
             // The daemon's codes, see `RequestError` in `netconn/src/server`.
             ClientError::Refused { code, .. } if code == "bad_request" => Exit::Usage,
             ClientError::Refused { code, .. } if code == "timeout" => Exit::Timeout,

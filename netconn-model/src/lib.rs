@@ -24,4 +24,5 @@ pub mod segment_name;
 pub mod health;
 pub mod config;
 pub mod client;
+pub mod read_ahead;
 pub mod exit;

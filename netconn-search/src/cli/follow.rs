@@ -13,7 +13,7 @@ use datafusion::arrow::{
     datatypes::SchemaRef,
 };
 use futures::StreamExt as _;
-use netconn_model::{client::Client, exit::Exit, field::Field, lines};
+use netconn_model::{client::Client, exit::Exit, field::Field, lines, read_ahead::ReadAhead};
 use netconn_query::{
     self,
     ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
@@ -97,7 +97,8 @@ pub(super) async fn run(
         return Err(RefusedQuery { text: text.into(), diagnostics }.into());
     }
     return_all_in_order(&mut query);
-    let mut events = Client::new(socket).events(&[]).await?;
+    // A search takes a while, and the reader of its rows may pause.
+    let mut events = ReadAhead::events(&Client::new(socket), &[], tell).await?;
     let mut follower = EventFollower::new(session, text, query, style)?;
     session.show_diagnostics(text, &diagnostics);
     let mut step = tokio::time::interval(SEARCH_INTERVAL);
@@ -138,6 +139,11 @@ pub(super) async fn run(
         output.end(&mut AnswerSummary::default())?;
     }
     Ok(Exit::Success)
+}
+
+/// Tells the user something beside the rows.
+fn tell(sentence: &str) {
+    anstream::eprintln!("netconn: {sentence}");
 }
 
 /// Makes the query return all rows, the oldest first. By default a search returns the latest ones.

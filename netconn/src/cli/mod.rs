@@ -121,6 +121,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Tells the user something beside the result.
+fn tell(sentence: &str) {
+    anstream::eprintln!("netconn: {sentence}");
+}
+
 /// Runs a future on this thread to its end.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     // One thread: a command waits for one answer at a time.

@@ -16,10 +16,11 @@ use netconn_model::{
     exit::Exit,
     fact::{ConnectionStatus, Direction, End, EventKind},
     format::{self, EVENT_FORMATS, EventFormat},
+    read_ahead::ReadAhead,
     term::{self, style},
 };
 
-use crate::cli::{SocketOption, block_on, presentation::Presentation, selection::Selection};
+use crate::cli::{SocketOption, block_on, presentation::Presentation, selection::Selection, tell};
 
 /// The name of the format for people, which is not one of [`EVENT_FORMATS`].
 const TABLE: &str = "table";
@@ -62,7 +63,7 @@ fn formats() -> impl TypedValueParser<Value = WatchFormat> {
 pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
     block_on(async {
-        let response = options.socket.client().events(&parameters).await?;
+        let events = ReadAhead::events(&options.socket.client(), &parameters, tell).await?;
         // 2⁶⁴ events are never reached.
         let mut left = options.count.unwrap_or(u64::MAX);
         // Before the first event, which may take hours: a reader of CSV sees the heading at once. After the answer of
@@ -76,7 +77,7 @@ pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
         if left == 0 {
             return Ok(Exit::Success);
         }
-        response
+        events
             .lines(|line| {
                 print(options, line)?;
                 left -= 1;

@@ -19,8 +19,9 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use netconn_model::{
-    client::{ClientError, Response, RowFormat},
+    client::{ClientError, RowFormat},
     exit::Exit,
+    read_ahead::ReadAhead,
     row::{COLUMNS, RowColumn, RowSortKey, column_by_name, group_names},
     snapshot::RowSearch,
 };
@@ -32,6 +33,7 @@ use crate::{
         list::output::Output,
         presentation::{Format, Presentation},
         selection::Selection,
+        tell,
     },
     daemonless::Snapshot,
 };
@@ -122,8 +124,8 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     // NDJSON wherever the head is not shown: there is less to take apart.
     let format = if options.is_object() { RowFormat::Json } else { RowFormat::Ndjson };
     let answered = block_on(async {
-        let response = options.socket.client().connections(&parameters, format).await?;
-        if options.is_copy() { copy(response, format).await } else { show(options, response).await }
+        let answer = ReadAhead::rows(&options.socket.client(), &parameters, format, tell).await?;
+        if options.is_copy() { copy(answer, format).await } else { show(options, answer).await }
     });
     let found = match answered {
         // Only if nothing listens. A daemon that is slow or refuses must not look like none.
@@ -134,22 +136,22 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
 }
 
 /// Copies the daemon's answer as it comes; returns whether there was a row in it.
-async fn copy(mut response: Response, format: RowFormat) -> Result<bool> {
+async fn copy(mut answer: ReadAhead, format: RowFormat) -> Result<bool> {
     // Not by way of the standard output that writes whole lines: megabytes come at once.
     let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     // With a larger pipe the reader is woken less often. An error means that it is no pipe.
     let _ = fcntl(&out, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     let mut search = RowSearch::new(format == RowFormat::Json);
-    while let Some(part) = response.part().await? {
+    while let Some(part) = answer.part().await? {
         search.look(&part);
         out.write_all(&part)?;
     }
     Ok(search.is_found())
 }
 
-async fn show(options: &ListOptions, response: Response) -> Result<bool> {
+async fn show(options: &ListOptions, answer: ReadAhead) -> Result<bool> {
     let mut output = Output::new(options)?;
-    response
+    answer
         .lines(|line| {
             output.take(line)?;
             Ok::<_, anyhow::Error>(true)
