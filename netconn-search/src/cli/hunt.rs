@@ -60,8 +60,14 @@ impl HuntOptions {
 pub(super) fn run(options: &HuntOptions) -> Result<Exit> {
     let session = SearchSession::new(&options.source, &options.presentation)?;
     let library = HuntLibrary::new(Some(session.config().search.hunts.clone()));
+    if (options.list || options.show) && session.presentation.output.is_some() {
+        return Err(WrongUse(
+            "--output takes the rows of a hunt: redirect standard output for --list and --show".into(),
+        )
+        .into());
+    }
     if options.list {
-        list(&all(&library), options.presentation.format)?;
+        list(&all(&library), session.format)?;
         return Ok(Exit::Success);
     }
     // clap requires a name without --list, so that the default is never used.
@@ -74,7 +80,7 @@ pub(super) fn run(options: &HuntOptions) -> Result<Exit> {
     }
     let hunt = library.get(name)?;
     if options.show {
-        show(&hunt, options.presentation.format)?;
+        show(&hunt, session.format)?;
         return Ok(Exit::Success);
     }
     let rows = run_one(&session, &hunt, &options.set)?;
@@ -99,7 +105,7 @@ fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<
         hunt.set(&mut query, setting)?;
     }
     // On standard error, so that a table in a pipe has rows only.
-    if session.presentation.format == OutputFormat::Table && !session.presentation.quiet {
+    if session.format == OutputFormat::Table && !session.presentation.quiet {
         let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
         anstream::eprintln!(
             "{severity}{}{severity:#}: {heading}{}{heading:#} (details: `netconn hunt {} --show`)",
@@ -148,7 +154,7 @@ struct HuntResult<'a> {
 
 /// Runs all hunts; one that cannot be run does not stop the others. A table shows the rows, JSON only their number.
 fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
-    let format = session.presentation.format;
+    let format = session.format;
     if matches!(format, OutputFormat::Csv | OutputFormat::Parquet) || session.presentation.chart {
         return Err(WrongUse(
             "all hunts can be shown as table, json or ndjson only: name one hunt for other formats".into(),

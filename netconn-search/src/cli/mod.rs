@@ -152,7 +152,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             error::report(&error);
-            if presentation.format == OutputFormat::Json && presentation.output.is_none() {
+            if presentation.format == Some(OutputFormat::Json) && presentation.output.is_none() {
                 // A program that expects one JSON object gets one. A write error is ignored: the reader has gone.
                 let _ = writeln!(io::stdout(), "{}", error::to_json(&error));
             }

@@ -64,19 +64,20 @@ impl SourceOptions {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct PresentationOptions {
-    /// The output format.
-    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
-    pub(super) format: OutputFormat,
+    /// The output format [default: what the name of --output ends with, else table].
+    #[arg(long, value_enum)]
+    pub(super) format: Option<OutputFormat>,
     /// Draw a bar for each row of a `group … by timebucket` or of `top`.
     #[arg(long, conflicts_with = "format")]
     pub(super) chart: bool,
-    /// Write to this file instead of standard output; it appears when it is complete. - is standard output.
+    /// Write to this file instead of standard output; it appears when it is complete. - is standard output. Files and
+    /// pipes get all rows, a terminal the first 1,000 unless the query says how many.
     #[arg(short = 'o', long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Show everything in full, even if it does not fit the terminal.
     #[arg(short = 'W', long)]
     pub(super) wide: bool,
-    /// Write only errors to standard error: no warnings, no summary.
+    /// Write only errors to standard error, and on a terminal that rows were left out: no warnings, no summary.
     #[arg(short = 'q', long)]
     pub(super) quiet: bool,
     /// When to use colours.

@@ -26,11 +26,11 @@ use crate::{
         options::{PresentationOptions, SourceOptions},
         progress::WatchedSearch,
     },
-    engine::{self, Answer, ProgressSnapshot, Search},
+    engine::{self, Answer, ProgressSnapshot, Search, search::ROWS},
     home,
     output::{
         AnswerWriter, OutputFormat, OutputStyle,
-        destination::{OutputDestination, PendingFile},
+        destination::{OutputDestination, PendingFile, is_terminal},
         intent::AnswerIntent,
         summary::AnswerSummary,
     },
@@ -41,6 +41,8 @@ use crate::{
 pub(super) struct SearchSession {
     pub(super) source: SourceOptions,
     pub(super) presentation: PresentationOptions,
+    /// The format of answers, from `--format` or the name of `--output`.
+    pub(super) format: OutputFormat,
     config: Config,
     runtime: Arc<Runtime>,
 }
@@ -62,7 +64,8 @@ impl SearchSession {
         // `-` is standard output, as without the option.
         presentation.output.take_if(|path| path.as_os_str() == "-");
         // Refused before the search, which may take minutes.
-        if presentation.format == OutputFormat::Parquet && presentation.output.is_none() && io::stdout().is_terminal() {
+        let format = format_of(&presentation)?;
+        if format == OutputFormat::Parquet && presentation.output.is_none() && io::stdout().is_terminal() {
             return Err(WrongUse("Parquet cannot be shown on a terminal: name a file with --output".into()).into());
         }
         let config = match Config::load(source.config.as_deref()) {
@@ -76,7 +79,7 @@ impl SearchSession {
             config => config?,
         };
         let runtime = Arc::new(engine::runtime()?);
-        Ok(Self { source: source.clone(), presentation, config, runtime })
+        Ok(Self { source: source.clone(), presentation, format, config, runtime })
     }
 
     /// Returns the configuration.
@@ -109,6 +112,8 @@ impl SearchSession {
     pub(super) fn search_in(&self, paths: Vec<PathBuf>, range: Option<Range<i64>>) -> Search {
         let mut search = Search::new(paths);
         search.range = range;
+        // An export is whole; only what a person looks at is cut.
+        search.max_rows = is_terminal(self.presentation.output.as_deref()).then_some(ROWS);
         search.memory = usize::try_from(self.source.memory_limit).unwrap_or(usize::MAX);
         // The option takes precedence over the configuration, and this over the user's own folder.
         let lookups = self.source.lookups.clone().or_else(|| self.config.search.lookups.clone());
@@ -147,7 +152,9 @@ impl SearchSession {
     pub(super) async fn count_rows(&self, text: &str, query: &Query) -> Result<(u64, ProgressSnapshot)> {
         self.interruptible(async {
             let watched = WatchedSearch::start();
-            let mut answer = self.search()?.run(query).await.map_err(|error| located(error, text))?;
+            // The number of rows is that of all rows, whoever looks at it.
+            let search = Search { max_rows: None, ..self.search()? };
+            let mut answer = search.run(query).await.map_err(|error| located(error, text))?;
             watched.watch(&answer.progress);
             let mut rows = 0;
             while let Some(batch) = answer.batches.next().await {
@@ -246,7 +253,7 @@ impl SearchSession {
         let mut summary = summary(&read, started.elapsed());
         summary.warnings = diagnostics.iter().map(|diagnostic| diagnostic_line(diagnostic, text)).collect();
         summary.warnings.extend(read.notes.iter().cloned());
-        summary.cut_at = read.cut.then_some(search.max_rows);
+        summary.cut_at = search.max_rows.filter(|_| read.cut);
         // JSON has a place for the summary behind its rows; the other formats get it on standard error below.
         output.end(&mut summary)?;
         // Reached only without an error: otherwise the temporary file is removed and an existing one stays.
@@ -261,7 +268,7 @@ impl SearchSession {
 
     /// Opens the destination of the answer.
     fn destination(&self) -> Result<(OutputDestination, Option<PendingFile>)> {
-        let format = self.presentation.format;
+        let format = self.format;
         let Some(path) = &self.presentation.output else {
             let stdout = match format {
                 OutputFormat::Table => OutputDestination::stdout_for_people(),
@@ -282,11 +289,11 @@ impl SearchSession {
 
     /// Returns the style of the answer.
     pub(super) fn style(&self) -> OutputStyle {
-        let PresentationOptions { format, chart, output, wide, .. } = &self.presentation;
+        let PresentationOptions { chart, output, wide, .. } = &self.presentation;
         // A file is read later, perhaps on another terminal: its lines are not cut.
         let width = if *wide || output.is_some() { None } else { term::width() };
         OutputStyle {
-            format: *format,
+            format: self.format,
             is_chart: *chart,
             is_live: false,
             width: width.and_then(NonZero::new),
@@ -305,22 +312,22 @@ impl SearchSession {
 
     /// Writes notes about the answer to standard error, unless `--quiet` is given.
     pub(super) fn show_notes(&self, notes: &[String]) {
-        if self.presentation.quiet {
-            return;
-        }
-        let caution = style::CAUTION;
-        for note in notes {
-            anstream::eprintln!("{caution}{}{caution:#}", term::sanitize(note));
+        if !self.presentation.quiet {
+            notes.iter().for_each(|note| say(note));
         }
     }
 
-    /// Writes the notes and the summary line to standard error, unless `--quiet` is given.
+    /// Writes the notes and the summary line to standard error; with `--quiet` only that rows were left out.
     fn show_summary(&self, summary: &AnswerSummary) {
         if self.presentation.quiet {
+            // Without this word the rows on the terminal would pass for all there are.
+            if let Some(cut) = summary.cut() {
+                say(&cut);
+            }
             return;
         }
         self.show_notes(&summary.notes());
-        if self.presentation.format == OutputFormat::Table {
+        if self.format == OutputFormat::Table {
             let faint = style::FAINT;
             anstream::eprintln!("{faint}{}{faint:#}", summary.line());
         }
@@ -330,6 +337,29 @@ impl SearchSession {
     pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.runtime.block_on(work)
     }
+}
+
+/// Returns the format of answers: the one asked for, else that of the output file's name.
+fn format_of(presentation: &PresentationOptions) -> Result<OutputFormat> {
+    match (presentation.format, &presentation.output) {
+        (Some(format), _) => Ok(format),
+        (None, None) => Ok(OutputFormat::Table),
+        (None, Some(path)) => match OutputFormat::of_name(path) {
+            Ok(OutputFormat::Table) => Ok(OutputFormat::Table),
+            // A chart has no other format than text.
+            Ok(_) if presentation.chart => {
+                Err(WrongUse("a chart is text: end the name of its file with .txt".into()).into())
+            }
+            Ok(format) => Ok(format),
+            Err(error) => Err(WrongUse(error.to_string()).into()),
+        },
+    }
+}
+
+/// Writes a note to standard error.
+fn say(note: &str) {
+    let caution = style::CAUTION;
+    anstream::eprintln!("{caution}{}{caution:#}", term::sanitize(note));
 }
 
 /// Replaces control characters in a text of several lines.

@@ -46,7 +46,7 @@ use super::{
 /// Default of the memory that a query may use, bytes.
 pub const MEMORY: usize = 400_000_000;
 
-/// Number of rows that are shown if the query does not say it.
+/// Number of rows that a person is shown if the query does not say it.
 pub const ROWS: u64 = 1_000;
 
 /// Where to search, and within which limits.
@@ -58,8 +58,8 @@ pub struct Search {
     pub range: Option<Range<i64>>,
     /// Memory that the query may use, bytes. Beyond it the query uses temporary files, and fails if that is not enough.
     pub memory: usize,
-    /// Number of rows that are shown if the query does not say it.
-    pub max_rows: u64,
+    /// Number of rows of the answer if the query does not say it; `None` for all.
+    pub max_rows: Option<u64>,
     /// Folder with the tables of `lookup`, `dataset` and `savelookup`.
     pub tables: Option<PathBuf>,
     /// Database of places in MaxMind's format, for the functions `geo_ip_…`.
@@ -90,7 +90,7 @@ pub struct Explained {
 impl Search {
     /// Creates a search in these files and folders, with the default limits.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, range: None, memory: MEMORY, max_rows: ROWS, tables: None, geo_database: None }
+        Self { paths, range: None, memory: MEMORY, max_rows: None, tables: None, geo_database: None }
     }
 
     /// Returns the names of the fields: those of the schema first, then others found in the files.
@@ -121,10 +121,10 @@ impl Search {
         let memory = self.memory;
         let stream = execute_stream(prepared.plan, prepared.planner.state.task_ctx())?;
         let batches = stream.map_err(move |error| SearchError::engine(error, memory));
-        let batches = match prepared.default_limit {
+        let batches = match prepared.cut_at {
             // The plan gives one row more than is shown; the last one is only counted.
-            true => cut(batches, self.max_rows, Arc::clone(&progress)).boxed(),
-            false => batches.boxed(),
+            Some(rows) => cut(batches, rows, Arc::clone(&progress)).boxed(),
+            None => batches.boxed(),
         };
         // All planning is done here, subqueries included, so no warning is added later.
         let warnings = prepared.planner.planning.warnings();
@@ -200,16 +200,16 @@ impl Search {
             dry,
             planning: Arc::new(Planning::default()),
         };
-        let Planned { plan, default_limit } = planner.plan(query).await?;
+        let Planned { plan, cut_at } = planner.plan(query).await?;
         let plan = physical_plan(&planner.state, &plan).await?;
-        Ok(Prepared { planner, plan, default_limit })
+        Ok(Prepared { planner, plan, cut_at })
     }
 }
 
 struct Prepared {
     planner: Planner,
     plan: Arc<dyn ExecutionPlan>,
-    default_limit: bool,
+    cut_at: Option<u64>,
 }
 
 /// Returns the first `max` rows and notes in `progress` if there are more.

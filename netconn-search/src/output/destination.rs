@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, BufWriter, IsTerminal as _, Write},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -59,6 +59,18 @@ impl OutputDestination {
         let out: Box<dyn Write + Send> =
             if out.is_terminal() { Box::new(SanitizedLines { out, rest: Vec::new() }) } else { Box::new(out) };
         Ok((Self::to(out), file))
+    }
+}
+
+/// Whether a person looks at what is written: on standard output, or to the device at `path`.
+pub fn is_terminal(path: Option<&Path>) -> bool {
+    match path {
+        None => io::stdout().is_terminal(),
+        // Only a device is opened: opening a pipe would wait for its reader.
+        Some(path) => {
+            fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
+                && File::options().write(true).open(path).is_ok_and(|device| device.is_terminal())
+        }
     }
 }
 

@@ -10,7 +10,7 @@ pub mod export;
 pub mod destination;
 pub mod progress;
 
-use std::num::NonZero;
+use std::{num::NonZero, path::Path};
 
 use clap::ValueEnum;
 use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
@@ -39,6 +39,33 @@ pub enum OutputFormat {
     Csv,
     /// A Parquet file, for --output or a pipe.
     Parquet,
+}
+
+/// A name whose ending stands for no format.
+#[derive(Clone, Debug, Error)]
+#[error(
+    "a name that ends with .{0} says no format: end it with .parquet, .csv, .json, .ndjson or .txt (a table), or add --format"
+)]
+pub struct UnknownEnding(String);
+
+impl OutputFormat {
+    /// Returns the format that the name of a file ends with; a table for a name without an ending.
+    ///
+    /// # Errors
+    ///
+    /// The ending stands for no format: a table in a file called `.parquet` or `.csv.gz` would surprise its reader.
+    pub fn of_name(path: &Path) -> Result<Self, UnknownEnding> {
+        let Some(ending) = path.extension() else { return Ok(Self::Table) };
+        let ending = ending.to_string_lossy().into_owned();
+        match ending.to_ascii_lowercase().as_str() {
+            "parquet" => Ok(Self::Parquet),
+            "csv" => Ok(Self::Csv),
+            "json" => Ok(Self::Json),
+            "ndjson" | "jsonl" => Ok(Self::Ndjson),
+            "txt" => Ok(Self::Table),
+            _ => Err(UnknownEnding(ending)),
+        }
+    }
 }
 
 /// How an answer is shown.

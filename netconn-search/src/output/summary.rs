@@ -99,13 +99,19 @@ impl AnswerSummary {
         line
     }
 
+    /// Says that rows were left out because a person looks at the answer.
+    pub fn cut(&self) -> Option<String> {
+        self.cut_at.map(|rows| {
+            let rows = grouped(rows);
+            format!(
+                "only the first {rows} rows are shown; add `| limit N` or `| nolimit` for more, or write to a file or pipe"
+            )
+        })
+    }
+
     /// Returns what a reader must know to trust the answer, one sentence each.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if let Some(rows) = self.cut_at {
-            let rows = grouped(rows);
-            notes.push(format!("only the first {rows} rows are shown; add `| limit N` or `| nolimit` for more"));
-        }
+        let mut notes: Vec<String> = self.cut().into_iter().collect();
         if self.events_lost > 0 {
             let (lost, are) = (counted(self.events_lost, "event"), if self.events_lost == 1 { "is" } else { "are" });
             notes.push(format!(
@@ -186,7 +192,7 @@ mod tests {
         assert_eq!(
             summary.notes(),
             [
-                "only the first 1,000 rows are shown; add `| limit N` or `| nolimit` for more",
+                "only the first 1,000 rows are shown; add `| limit N` or `| nolimit` for more, or write to a file or pipe",
                 "1 event of this time range is known to be lost (see event.type = 'Data Loss'): the answer may be incomplete",
                 "2 lines in the files are not an event and left out",
                 "1 value in the files is left out: wrong type for the field, or given twice",

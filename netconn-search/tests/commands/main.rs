@@ -1,5 +1,6 @@
 //! Runs the command as people do, and checks its output, its messages and its exit codes.
 
+mod exports;
 mod interactive;
 mod sources;
 mod support;

@@ -57,8 +57,8 @@ const COMMANDS: usize = 200;
 /// Settings that planning needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Number of rows that are shown if the query does not say it.
-    pub(crate) max_rows: u64,
+    /// Number of rows that are shown if the query does not say it; `None` for all.
+    pub(crate) max_rows: Option<u64>,
     /// Folder of the tables of `lookup`, `dataset` and `savelookup`.
     pub(crate) tables: Option<PathBuf>,
     /// Database of places.
@@ -91,9 +91,9 @@ pub(crate) struct Planner {
 pub(crate) struct Planned {
     /// Plan of the rows in their order.
     pub(crate) plan: LogicalPlan,
-    /// Whether the query does not say how many rows it wants. The plan gives one more than are shown, if there are
-    /// more.
-    pub(crate) default_limit: bool,
+    /// Number of rows that are shown because the query does not say how many it wants. The plan gives one more, if there
+    /// are more. `None`: all rows of the plan are shown.
+    pub(crate) cut_at: Option<u64>,
 }
 
 impl Planner {
@@ -101,16 +101,16 @@ impl Planner {
     pub(crate) async fn plan(&self, query: &Query) -> Result<Planned> {
         // The order is applied last, because no step in between keeps one.
         let rows = self.query(query).await?;
-        let default_limit = rows.shown == ShownRows::Default;
+        let cut_at = self.settings.max_rows.filter(|_| rows.shown == ShownRows::Default);
         let rows = newest_first(rows);
         // All rows are shown and no order was asked for, so a sort would be wasted.
         let rows = match rows.shown == ShownRows::All && !rows.is_sorted() {
             true => rows,
             // One more row than is shown tells that there are more.
-            false => rows.sorted(default_limit.then_some(self.settings.max_rows.saturating_add(1)))?,
+            false => rows.sorted(cut_at.map(|rows| rows.saturating_add(1)))?,
         };
         // Hidden columns go only now: the sort below may use them.
-        Ok(Planned { plan: rows.visible()?, default_limit })
+        Ok(Planned { plan: rows.visible()?, cut_at })
     }
 
     /// Plans the rows of a query or a subquery.

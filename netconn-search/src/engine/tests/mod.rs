@@ -48,7 +48,7 @@ pub(super) fn search(search: &Search, query: &str) -> Result<(Table, ProgressSna
 /// Returns the rows of a query over a file or folder, without the names of the columns.
 pub(super) fn rows(path: &Path, query: &str) -> Table {
     let path: PathBuf = path.to_owned();
-    match search(&Search { max_rows: 1_000_000, ..Search::new(vec![path]) }, query) {
+    match search(&Search::new(vec![path]), query) {
         Ok((mut table, _)) => table.split_off(1),
         Err(error) => panic!("{query}: {error}"),
     }

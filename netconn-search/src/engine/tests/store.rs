@@ -258,7 +258,7 @@ fn memory_has_a_limit() {
     let path = folder.path().join("a.ndjson");
     let events = events(60_000);
     write(&path, &events);
-    let limited = |memory| Search { memory, max_rows: 100_000, ..Search::new(vec![path.clone()]) };
+    let limited = |memory| Search { memory, ..Search::new(vec![path.clone()]) };
     // Sorting 40 MB of events spills to files.
     let (found, _) = search(&limited(16_000_000), "| sort event.id | columns event.id, src.process.cmdline").unwrap();
     let mut expected: Vec<&str> = events.iter().map(|event| event["event.id"].as_str().unwrap()).collect();
