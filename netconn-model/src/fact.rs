@@ -150,6 +150,12 @@ pub struct End {
     pub port: u16,
 }
 
+/// The values of `event.network.protocol` that are names; other protocols are their number.
+pub const PROTOCOLS: &[&str] = &["TCP", "UDP", "ICMP"];
+
+/// The values of `event.network.protocolName` that are names.
+pub const PROTOCOLS_LOWER: &[&str] = &["tcp", "udp", "icmp"];
+
 /// Returns the values of `event.network.protocol` and `event.network.protocolName`; `None` if the number is the name.
 pub fn protocol_names(protocol: u8) -> Option<(&'static str, &'static str)> {
     match protocol {

@@ -6,10 +6,13 @@ use std::net::IpAddr;
 pub use crate::members::Type;
 use crate::{
     community_id::CommunityId,
-    fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
+    fact::{
+        Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage, PROTOCOLS,
+        PROTOCOLS_LOWER,
+    },
     members::{MemberInfo, members},
     moment::Moment,
-    value::{Milliseconds, PlainText, Text},
+    value::{Domain, Milliseconds, PlainText, Text},
 };
 
 /// A line of the table of event fields; the name has literal dots.
@@ -25,7 +28,7 @@ members! {
     /// What every event begins with.
     Head {
         EventType "event.type" String kind: EventKind, "Kind of the event.";
-        EventCategory "event.category" String category: PlainText<'a>, "`ip` for the four `IP …` kinds.";
+        EventCategory "event.category" String category: PlainText<'a> => Domain::Names(&["ip"]), "`ip` for the four `IP …` kinds.";
         EventTime "event.time" EpochMilliseconds time_ms: i64, "When it happened in the kernel, epoch milliseconds.";
         Timestamp "timestamp" Rfc3339 time: Moment, "The moment of `event.time` in RFC 3339, UTC, with nanoseconds.";
         EventId "event.id" String id: PlainText<'a>, "Identity of the event, unique.";
@@ -34,8 +37,8 @@ members! {
     Network {
         ConnectionId "event.connection.id" String connection_id: PlainText<'a>, "Identity of the connection, flow or listener: the same in all its events, and in all runs of the daemon within one boot.";
         Direction "event.network.direction" String direction: Direction, "`OUTGOING` or `INCOMING`.";
-        Protocol "event.network.protocol" String protocol: PlainText<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
-        ProtocolName "event.network.protocolName" String protocol_name: PlainText<'a>, "The protocol in lower case.";
+        Protocol "event.network.protocol" String protocol: PlainText<'a> => Domain::NamesOrNumbers(PROTOCOLS), "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
+        ProtocolName "event.network.protocolName" String protocol_name: PlainText<'a> => Domain::NamesOrNumbers(PROTOCOLS_LOWER), "The protocol in lower case.";
         ConnectionStatus "event.network.connectionStatus" String status: ConnectionStatus, "`SUCCESS`, `FAILURE` or `BLOCKED` (refused by local policy).";
         FailureReason "event.network.failureReason" String failure: Failure, "Why an attempt failed.";
         Errno "event.network.errno" Integer errno: u32, "The kernel's errno behind a failure or an end, positive.";
@@ -115,13 +118,13 @@ members! {
     /// The host and its sensor: the same in all events of one daemon.
     Sensor {
         EndpointName "endpoint.name" String endpoint_name: Text<'a>, "Host name.";
-        EndpointOs "endpoint.os" String endpoint_os: Text<'a>, "`linux`.";
+        EndpointOs "endpoint.os" String endpoint_os: Text<'a> => Domain::Names(&["linux"]), "`linux`.";
         AgentUuid "agent.uuid" String sensor_id: Text<'a>, "Sensor id, stable per host.";
         AgentVersion "agent.version" String sensor_version: Text<'a>, "Version of the daemon.";
         SiteId "site.id" String site_id: Text<'a>, "Organization, from the configuration.";
         SourceName "dataSource.name" String source_name: Text<'a>, "Name of the data source, from the configuration.";
         SourceVendor "dataSource.vendor" String source_vendor: Text<'a>, "`netconn`.";
-        SourceCategory "dataSource.category" String source_category: Text<'a>, "`security`.";
+        SourceCategory "dataSource.category" String source_category: Text<'a> => Domain::Names(&["security"]), "`security`.";
     }
 }
 
@@ -133,6 +136,7 @@ pub fn by_name(name: &str) -> Option<&'static FieldInfo> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fact::protocol_names;
 
     #[test]
     fn names_are_unique() {
@@ -143,5 +147,19 @@ mod tests {
         assert_eq!(Field::LossTo.info().name, "loss.to");
         assert_eq!(by_name("loss.to").map(|field| field.name), Some("loss.to"));
         assert!(by_name("loss").is_none());
+    }
+
+    #[test]
+    fn closed_sets_stand_in_the_table() {
+        assert_eq!(Field::Direction.info().domain, Domain::Names(&["OUTGOING", "INCOMING"]));
+        assert_eq!(Field::EventType.info().domain.names().len(), EventKind::ALL.len());
+        assert_eq!(Field::DstAddress.info().domain, Domain::Addresses);
+        assert_eq!(Field::DstPort.info().domain, Domain::UpTo(65_535));
+        assert_eq!(Field::ProcessName.info().domain, Domain::All);
+        // Every protocol with a name is in the set.
+        for (name, lower) in (0..=255).filter_map(protocol_names) {
+            assert!(Field::Protocol.info().domain.names().contains(&name));
+            assert!(Field::ProtocolName.info().domain.names().contains(&lower));
+        }
     }
 }

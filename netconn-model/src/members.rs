@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData};
 
 use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
-use crate::value::FieldValue;
+use crate::value::{Domain, FieldValue};
 
 /// Type of a member's values in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,22 +44,38 @@ pub struct MemberInfo<Field, Section> {
     pub name: &'static str,
     /// Type of its values.
     pub r#type: Type,
+    /// Which values of the type there are.
+    pub domain: Domain,
     /// Part of the object that the member belongs to.
     pub section: Section,
     /// Meaning, in Markdown.
     pub meaning: &'static str,
 }
 
+impl<Field, Section> MemberInfo<Field, Section> {
+    /// Returns the meaning with the values that there are, in Markdown.
+    pub fn described(&self) -> String {
+        let names = self.domain.names();
+        // Some meanings explain the values themselves.
+        if names.iter().all(|name| self.meaning.contains(&format!("`{name}`"))) {
+            return self.meaning.to_owned();
+        }
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        format!("{} Values: {}.", self.meaning, names.join(", "))
+    }
+}
+
 /// Defines the members of a JSON object that is written and read member by member: the enumeration of its fields, their table,
 /// and the struct that holds their values.
 ///
-/// A line of the table is `Variant "name" Type member: RustType, "meaning";`. The order of the lines is the
-/// order in which members are written; sections can be written apart.
+/// A line of the table is `Variant "name" Type member: RustType, "meaning";`. Which values there are follows from the Rust type,
+/// unless `=> DOMAIN` behind it says so. The order of the lines is the order in which members are written; sections can be
+/// written apart.
 macro_rules! members {
     (
         $(#[$outer:meta])* struct $Object:ident; enum $Field:ident; table $FIELDS:ident; enum $Section:ident;
         $($(#[$about:meta])* $section:ident {
-            $($variant:ident $name:literal $type:ident $member:ident: $value:ty, $meaning:literal;)+
+            $($variant:ident $name:literal $type:ident $member:ident: $value:ty $(=> $domain:expr)?, $meaning:literal;)+
         })+
     ) => {
         $(#[$outer])*
@@ -90,6 +106,7 @@ macro_rules! members {
             field: $Field::$variant,
             name: $name,
             r#type: $crate::members::Type::$type,
+            domain: $Object::<'static>::DOMAINS[$Field::$variant as usize],
             section: $Section::$section,
             meaning: $meaning,
         }),+),+];
@@ -104,6 +121,15 @@ macro_rules! members {
         }
 
         impl<'a> $Object<'a> {
+            /// Which values each field can have.
+            const DOMAINS: &'static [$crate::value::Domain] = &[$($({
+                let said: &[$crate::value::Domain] = &[$($domain)?];
+                match said {
+                    [domain, ..] => *domain,
+                    [] => <$value as $crate::value::FieldValue<'a>>::DOMAIN,
+                }
+            }),+),+];
+
             /// Returns the value of a field; `None` if it is not known.
             pub fn value(&self, field: $Field) -> Option<$crate::value::JsonValue<'_>> {
                 match field {

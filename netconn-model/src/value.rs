@@ -45,8 +45,36 @@ impl fmt::Display for JsonValue<'_> {
     }
 }
 
+/// Which values of its type a field can have: a comparison with any other constant is never true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// All of the type.
+    All,
+    /// Texts that are IP addresses.
+    Addresses,
+    /// These texts.
+    Names(&'static [&'static str]),
+    /// These texts, and whole numbers written as texts.
+    NamesOrNumbers(&'static [&'static str]),
+    /// Whole numbers from 0 to this one.
+    UpTo(u64),
+}
+
+impl Domain {
+    /// Returns the names, if there are any.
+    pub fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Names(names) | Self::NamesOrNumbers(names) => names,
+            Self::All | Self::Addresses | Self::UpTo(_) => &[],
+        }
+    }
+}
+
 /// The type of a member of [`Event`](crate::event::Event) or [`Row`](crate::row::Row).
 pub trait FieldValue<'a>: Sized {
+    /// Which values there are.
+    const DOMAIN: Domain = Domain::All;
+
     /// The same type without borrowed text.
     type Owned;
 
@@ -153,6 +181,8 @@ impl<'a> FieldValue<'a> for PlainText<'a> {
 }
 
 impl<'a> FieldValue<'a> for IpAddr {
+    const DOMAIN: Domain = Domain::Addresses;
+
     type Owned = Self;
 
     fn into_owned(self) -> Self {
@@ -185,8 +215,10 @@ impl<'a> FieldValue<'a> for IpAddr {
 }
 
 macro_rules! integers {
-    ($($type:ty)+) => {$(
+    ($($type:ty, $domain:expr;)+) => {$(
         impl<'a> FieldValue<'a> for $type {
+            const DOMAIN: Domain = $domain;
+
             type Owned = Self;
 
             fn into_owned(self) -> Self {
@@ -208,7 +240,13 @@ macro_rules! integers {
     )+};
 }
 
-integers! { u8 u16 u32 u64 i64 }
+integers! {
+    u8, Domain::UpTo(u8::MAX as u64);
+    u16, Domain::UpTo(u16::MAX as u64);
+    u32, Domain::UpTo(u32::MAX as u64);
+    u64, Domain::UpTo(u64::MAX);
+    i64, Domain::All;
+}
 
 impl<'a> FieldValue<'a> for bool {
     type Owned = Self;
@@ -336,6 +374,9 @@ macro_rules! names {
             /// All values, in the order of their definition.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
+            /// The names of all values, in the same order.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+
             /// Returns the name in JSON.
             pub fn name(self) -> &'static str {
                 match self {
@@ -353,6 +394,8 @@ macro_rules! names {
         }
 
         impl<'a> $crate::value::FieldValue<'a> for $type {
+            const DOMAIN: $crate::value::Domain = $crate::value::Domain::Names(Self::NAMES);
+
             type Owned = Self;
 
             fn into_owned(self) -> Self {

@@ -12,6 +12,7 @@ use netconn_model::{
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
     field::{FIELDS, Field, Type},
     filter::FILTER_PARAMETERS,
+    members::MemberInfo,
     packet_socket::PACKET_FIELDS,
     row::{COLUMNS, ROW_FIELDS},
     state,
@@ -77,8 +78,8 @@ fn type_name(r#type: Type) -> &'static str {
     }
 }
 
-fn member((name, r#type, meaning): (&str, Type, &str)) -> [String; 3] {
-    [code(name), type_name(r#type).to_owned(), meaning.to_owned()]
+fn member<Field, Section>(member: &MemberInfo<Field, Section>) -> [String; 3] {
+    [code(member.name), type_name(member.r#type).to_owned(), member.described()]
 }
 
 // One test for each document, because it writes to it.
@@ -86,18 +87,15 @@ fn member((name, r#type, meaning): (&str, Type, &str)) -> [String; 3] {
 #[test]
 fn events() {
     let check_table = |name: &str, expected: &str| check_table("events.md", name, expected);
-    let fields = FIELDS.iter().map(|field| (field.name, field.r#type, field.meaning));
-    check_table("fields", &table(["field", "type", "meaning"], fields.map(member)));
+    check_table("fields", &table(["field", "type", "meaning"], FIELDS.iter().map(member)));
     let members = ["member", "type", "meaning"];
-    let rows = ROW_FIELDS.iter().map(|field| (field.name, field.r#type, field.meaning));
-    check_table("rows", &table(members, rows.map(member)));
+    check_table("rows", &table(members, ROW_FIELDS.iter().map(member)));
     let columns = COLUMNS.iter().map(|column| {
         let mark = if column.is_group() { "yes" } else { "" };
         [code(column.name), column.heading.to_owned(), mark.to_owned()]
     });
     check_table("columns", &table(["name", "heading", "groups"], columns));
-    let sockets = PACKET_FIELDS.iter().map(|field| (field.name, field.r#type, field.meaning));
-    check_table("packet sockets", &table(members, sockets.map(member)));
+    check_table("packet sockets", &table(members, PACKET_FIELDS.iter().map(member)));
     let parameters = FILTER_PARAMETERS.iter().map(|parameter| [code(parameter.name), parameter.meaning.to_owned()]);
     check_table("parameters", &table(["parameter", "meaning"], parameters));
     let text = fs::read_to_string(path("events.md")).unwrap();
