@@ -85,11 +85,13 @@ pub struct SearchConfig {
     /// MMDB file for `geo_ip_country` and the like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub geo_database: Option<PathBuf>,
+    /// Whether `dataSource.name = 'SentinelOne'`, with which most published queries begin, stands for events of netconn too.
+    pub sentinelone_alias: bool,
 }
 
 impl Default for SearchConfig {
     fn default() -> Self {
-        Self { hunts: DEFAULT_HUNTS.into(), lookups: None, geo_database: None }
+        Self { hunts: DEFAULT_HUNTS.into(), lookups: None, geo_database: None, sentinelone_alias: true }
     }
 }
 

@@ -16,11 +16,12 @@ pub mod old;
 pub mod duration;
 pub mod printer;
 pub mod parser;
+pub mod alias;
 pub mod fields;
-pub mod check;
-pub mod value;
 pub mod address;
 pub mod text_pattern;
+pub mod check;
+pub mod value;
 pub mod function;
 pub mod evaluate;
 

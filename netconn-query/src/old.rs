@@ -10,7 +10,7 @@ pub enum OldField {
 }
 
 /// Fields of S1QL 1.0 and of Deep Visibility before it. Case is ignored, because published queries differ in it.
-const FIELDS: [(&str, &str); 41] = [
+const FIELDS: [(&str, &str); 43] = [
     ("EventType", "event.type"),
     ("ObjectType", "event.category"),
     ("EventTime", "event.time"),
@@ -52,6 +52,9 @@ const FIELDS: [(&str, &str); 41] = [
     ("AgentUUID", "agent.uuid"),
     ("AgentVersion", "agent.version"),
     ("SiteId", "site.id"),
+    // A storyline groups what belongs to a process; here the process is what groups events.
+    ("src.process.storyline.id", "src.process.uid"),
+    ("src.process.parent.storyline.id", "src.process.parent.uid"),
 ];
 
 /// Names so short that other languages use them too: only as S1QL wrote them.

@@ -139,6 +139,11 @@ fn warnings() {
 }
 
 #[test]
+fn constants() {
+    check_file("constants.txt");
+}
+
+#[test]
 fn remarks_are_shown_with_their_lines() {
     let text = "event.type = 'IP Connect' and dst.ip.adress in ('10.0.0.0/8')\n| colums dst.ip.address\n| limit";
     let said = parse(text).diagnostics;

@@ -141,6 +141,16 @@ impl Checker<'_> {
                     let message = "a percentile needs a number from 0 to 100";
                     self.diagnostics.push(Diagnostic::error(first.span, message).suggest(format!("{name}(95, x)")));
                 }
+                for share in [first, second] {
+                    if let ExprKind::Number(number) = share.kind
+                        && number > 0.0
+                        && number < 1.0
+                    {
+                        let message = format!("{number} is taken as {number} %: percentiles are numbers from 0 to 100");
+                        let percent = (number * 100_000.0).round() / 1000.0;
+                        self.diagnostics.push(Diagnostic::warning(share.span, message).suggest(percent.to_string()));
+                    }
+                }
             }
             _ => {}
         }

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use netconn_model::field::{self, Type};
 
-use super::{Checker, Place, literal, scope::Scope};
+use super::{Checker, Place, constant::Test, literal, scope::Scope};
 use crate::{
-    ast::{BinaryOp, Expr, ExprKind, MatchOp, MatchSubject, Span},
+    ast::{BinaryOp, Case, Expr, ExprKind, MatchOp, MatchSubject, Span},
+    catalogue::PlainId,
     diagnostic::{Diagnostic, nearest},
     duration, printer, walk,
 };
@@ -34,7 +35,7 @@ impl Checker<'_> {
                 self.expression(left, scope, place);
                 return self.operand(*op, left, right, scope, place);
             }
-            ExprKind::Match { op, case: _, subject, patterns } => {
+            ExprKind::Match { op, case, subject, patterns } => {
                 if *subject == MatchSubject::AnyField && place != Place::FirstFilter {
                     let message = "* is for the filter before the first | only: name a field here";
                     self.diagnostics
@@ -45,12 +46,16 @@ impl Checker<'_> {
                 if *op == MatchOp::Matches {
                     patterns.iter().for_each(|pattern| self.regex(pattern));
                 }
+                if let MatchSubject::Value(value) = subject {
+                    patterns.iter().for_each(|pattern| self.constant(Test::Match(*op, *case), value, pattern, scope));
+                }
             }
             ExprKind::AnywhereRegex(regex) => self.regex_text(regex, expr.span),
             // The value itself is one of the children, which are visited at the end.
-            ExprKind::In { case: _, value, set } => set.iter().for_each(|element| {
+            ExprKind::In { case, value, set } => set.iter().for_each(|element| {
                 self.unquoted(element, scope);
                 self.element(value, element);
+                self.constant(Test::Equal(*case), value, element, scope);
             }),
             ExprKind::InQuery { case: _, value, query } => {
                 let inner = self.query(query);
@@ -106,6 +111,7 @@ impl Checker<'_> {
         if is_comparison {
             self.chain(op, left, right);
             [left, right].into_iter().for_each(|side| self.day(side));
+            self.equality(op, left, right, scope);
         }
         match &right.kind {
             // A name that resembles a field is more likely a typing error than a text, so `is_known` includes those.
@@ -123,20 +129,32 @@ impl Checker<'_> {
             {
                 self.moment(text, right.span);
             }
-            // Only for fields of the schema: kinds of other columns are known to the planner alone.
-            ExprKind::Text(text) if is_comparison && !literal::is_number(text) => {
+            // Only for fields of the schema: kinds of other columns are known to the planner alone. An equality is looked at
+            // above.
+            ExprKind::Text(text) if is_comparison && !is_equality(op) && !literal::is_number(text) => {
                 if let ExprKind::Field(name) = &left.kind
                     && scope.is_of_events(name)
                     && is_number(name)
                 {
-                    let always = if op == BinaryOp::NotEqual { "always" } else { "never" };
                     let message =
-                        format!("'{name}' is a number and {} is not, so this is {always} true", printer::text(text));
+                        format!("'{name}' is a number and {} is not, so this is never true", printer::text(text));
                     self.diagnostics.push(Diagnostic::warning(right.span, message));
                 }
             }
             _ => self.expression(right, scope, place),
         }
+    }
+
+    /// Checks the constant of an equality, on either side.
+    fn equality(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope) {
+        let test = match op {
+            BinaryOp::Equal => Test::Equal(Case::Sensitive),
+            BinaryOp::EqualAnyCase => Test::Equal(Case::Insensitive),
+            BinaryOp::NotEqual => Test::NotEqual,
+            _ => return,
+        };
+        self.constant(test, left, right, scope);
+        self.constant(test, right, left, scope);
     }
 
     /// Reports a value without quotes, which is a field that nothing has.
@@ -287,7 +305,9 @@ impl Checker<'_> {
         }
         for side in [left, right] {
             let ExprKind::Text(text) = &side.kind else { continue };
-            if literal::is_number(text) {
+            // `now() - '1h'` is a moment.
+            let is_moved = op == BinaryOp::Subtract && returns_moment(left) && duration::span(text).is_some();
+            if literal::is_number(text) || is_moved {
                 continue;
             }
             let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if has_milliseconds(name));
@@ -321,9 +341,28 @@ fn is_moment(name: &str) -> bool {
     field::by_name(name).is_some_and(|field| field.r#type.is_moment())
 }
 
+/// Whether an expression is a moment, as far as its form tells.
+fn returns_moment(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Field(name) => is_moment(name),
+        ExprKind::Call { name, .. } => matches!(
+            PlainId::by_name(name),
+            Some(PlainId::Now | PlainId::Querystart | PlainId::Queryend | PlainId::Timebucket | PlainId::Strptime)
+        ),
+        ExprKind::Binary { op: BinaryOp::Add | BinaryOp::Subtract, left, right } => {
+            returns_moment(left) && matches!(&right.kind, ExprKind::Text(text) if duration::span(text).is_some())
+        }
+        _ => false,
+    }
+}
+
 /// Whether a field of the schema has numbers.
 fn is_number(name: &str) -> bool {
     field::by_name(name).is_some_and(|field| field.r#type.is_number())
+}
+
+fn is_equality(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::Equal | BinaryOp::EqualAnyCase | BinaryOp::NotEqual)
 }
 
 /// Whether an expression can only be true or false.

@@ -13,7 +13,9 @@ pub(super) fn regex_problem(regex: &str) -> Option<String> {
     if let Err(error) = parsed {
         let reason = match error.kind() {
             ErrorKind::UnsupportedLookAround => {
-                "look-around is not supported, because it would make the time of a search unbounded".to_owned()
+                "look-around is not supported, because it would make the time of a search unbounded; leave out what must not \
+                 match with `and not (x matches '…')`, private addresses with `!net_rfc1918(x)`"
+                    .to_owned()
             }
             ErrorKind::UnsupportedBackreference => {
                 "backreferences are not supported, because they would make the time of a search unbounded".to_owned()

@@ -3,6 +3,7 @@
 
 mod scope;
 mod literal;
+mod constant;
 mod call;
 mod expression;
 mod command;

@@ -57,7 +57,7 @@ pub(super) struct Membership {
     pub(super) or_missing: bool,
     /// Sorted.
     pub(super) texts: Vec<Box<str>>,
-    /// Those of the texts that are the usual form of an address. Sorted.
+    /// Those of the texts that are an address. Sorted.
     pub(super) addresses: Vec<IpAddr>,
     /// Sorted.
     pub(super) integers: Vec<i64>,
@@ -151,8 +151,9 @@ impl Membership {
 
     fn lists_address(&self, address: IpAddr) -> bool {
         let in_network = |address: &IpAddr| self.networks.iter().any(|network| network.contains(address));
-        // `addresses` has what texts say, so a mapped address is looked up as it is; networks compare IPv4 with IPv4.
-        self.addresses.binary_search(&address).is_ok() || in_network(&address.to_canonical())
+        // Both sides have mapped addresses as IPv4.
+        let address = address.to_canonical();
+        self.addresses.binary_search(&address).is_ok() || in_network(&address)
     }
 
     fn lists(&self, value: &Value<'_>) -> bool {
@@ -194,7 +195,9 @@ impl Anywhere {
         };
         // Lazily: the text of a field is made only if no field before it matched.
         let mut fields = FIELDS.iter().filter_map(|field| {
-            row.event.value(field.field).map(|value| super::node::as_column(value, ValueKind::from(field.r#type)))
+            row.event
+                .value(field.field)
+                .map(|value| super::node::as_field(value, field.field, ValueKind::from(field.r#type)))
         });
         fields.any(fits) || self.others.iter().any(|other| fits(other.value(row)))
     }

@@ -24,6 +24,7 @@ use node::Row;
 use thiserror::Error;
 
 use crate::{
+    alias,
     ast::Query,
     diagnostic::{Diagnostic, has_errors},
     fields::Fields,
@@ -77,8 +78,9 @@ impl Predicate {
     /// What is wrong with it, with the warnings, in the order of the text.
     pub fn parse(text: &str) -> Result<Compiled, Vec<Diagnostic>> {
         let parsed = parse(text);
-        let Some(query) = parsed.query else { return Err(parsed.diagnostics) };
+        let Some(mut query) = parsed.query else { return Err(parsed.diagnostics) };
         let mut diagnostics = parsed.diagnostics;
+        diagnostics.extend(alias::sentinel_one(&mut query));
         match Self::compile(&query, &[]) {
             Ok(compiled) => {
                 diagnostics.extend(compiled.warnings);

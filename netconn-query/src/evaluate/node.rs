@@ -2,10 +2,11 @@
 
 use std::{borrow::Cow, cell::Cell};
 
-use netconn_model::field::Field;
+use netconn_model::{field::Field, value::Domain};
 
 use super::{EventFields, call::Call, condition::Condition, lambda::Lambda, relation::Numeric};
 use crate::{
+    address,
     function::time,
     value::{Value, ValueKind, nanoseconds},
 };
@@ -47,6 +48,8 @@ pub(super) enum Node {
     Parameter(usize),
     /// A text in lower case.
     Lower(Box<Self>),
+    /// An address in its usual form; any other text as it is.
+    Usual(Box<Self>),
     /// A condition, which is never missing.
     Truth(Box<Condition>),
     /// Two texts, joined.
@@ -68,11 +71,17 @@ impl Node {
     pub(super) fn value<'e, E: EventFields + ?Sized>(&'e self, row: &Row<'_, 'e, E>) -> Value<'e> {
         match self {
             Self::Literal(value) => value.borrowed(),
-            Self::Field(field, kind) => row.event.value(*field).map_or(Value::Null, |value| as_column(value, *kind)),
+            Self::Field(field, kind) => {
+                row.event.value(*field).map_or(Value::Null, |value| as_field(value, *field, *kind))
+            }
             Self::Other(name, kind) => row.event.other(name).map_or(Value::Null, |value| as_column(value, *kind)),
             Self::Parameter(place) => parameter(row.elements, *place),
             Self::Lower(inner) => match inner.value(row) {
                 Value::Text(text) => Value::Text(lower(text)),
+                other => other,
+            },
+            Self::Usual(inner) => match inner.value(row) {
+                Value::Text(text) => Value::Text(usual(text)),
                 other => other,
             },
             Self::Truth(condition) => Value::Bool(condition.holds(row)),
@@ -130,6 +139,21 @@ impl Node {
                 (value, truth)
             }
         }
+    }
+}
+
+/// Converts a value of an event to what its field has in a search: its kind, and addresses in their usual form.
+pub(super) fn as_field(value: Value<'_>, field: Field, kind: ValueKind) -> Value<'_> {
+    match as_column(value, kind) {
+        Value::Text(text) if field.info().domain == Domain::Addresses => Value::Text(usual(text)),
+        value => value,
+    }
+}
+
+fn usual(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => address::usual(text),
+        Cow::Owned(text) => Cow::Owned(address::usual(&text).into_owned()),
     }
 }
 

@@ -14,8 +14,8 @@ pub use array::contains;
 use ipnet::IpNet;
 use regex::Regex;
 pub use table::{
-    AS_NUMBER, AS_TEXT, CONTAINS, CUT, Code, EXTRACT, HACKLIST, LambdaKind, MATCH, MOMENT, NET_IPSUBNET, ORDER, Place,
-    Planned, Returns, RowFunction, Run, code,
+    ADDRESS, AS_NUMBER, AS_TEXT, CONTAINS, CUT, Code, EXTRACT, HACKLIST, LambdaKind, MATCH, MOMENT, NET_IPSUBNET,
+    ORDER, Place, Planned, Returns, RowFunction, Run, code,
 };
 
 /// Compiled patterns. The caller of a function keeps them from one row to the next.

@@ -68,6 +68,11 @@ pub(super) fn net_ipsubnet<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>])
     })
 }
 
+/// `address(a)`: an address in its usual form, any other text as it is.
+pub(super) fn usual<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    arguments[0].text().map_or(Value::Null, |text| Value::owned(address::usual(&text)))
+}
+
 /// `order(a, b)`: -1, 0 or 1; addresses are ordered by their number, other texts by code point.
 pub(super) fn order<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Some(left), Some(right)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };

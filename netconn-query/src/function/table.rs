@@ -138,6 +138,8 @@ const TEXTS: Returns = Returns::Kind(ValueKind::List(&ValueKind::Text));
 pub const MOMENT: RowFunction = RowFunction::internal("_moment", TIME, Run::Values(time::moment));
 /// -1, 0 or 1: how two texts are ordered, addresses by their bytes.
 pub const ORDER: RowFunction = RowFunction::internal("_order", INTEGER, Run::Values(network::order));
+/// Address in its usual form; any other text as it is.
+pub const ADDRESS: RowFunction = RowFunction::internal("_address", TEXT, Run::Values(network::usual));
 /// Distinct values of an array, sorted and joined.
 pub const HACKLIST: RowFunction = RowFunction::internal("_hacklist", TEXT, Run::Values(array::hacklist));
 /// First elements of an array.

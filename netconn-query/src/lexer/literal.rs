@@ -51,6 +51,15 @@ impl Lexer<'_> {
             let message = "this number is too large: the largest is 1.7e308";
             self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest("1.7e308"));
         }
+        #[expect(clippy::cast_possible_truncation, reason = "it is below the limit of 128 bits if the text is")]
+        if let Ok(whole) = self.text[start..end].replace('_', "").parse::<i128>()
+            && value as i128 != whole
+            && i64::try_from(whole).is_ok()
+        {
+            let message =
+                format!("numbers are 64-bit floats, so this is {value}: quotes keep all digits in a comparison");
+            self.diagnostics.push(Diagnostic::warning(self.span(start), message).suggest(format!("'{whole}'")));
+        }
         self.push(Kind::Number(value), start);
     }
 

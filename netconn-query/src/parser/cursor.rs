@@ -279,7 +279,8 @@ impl Parser<'_> {
         match old::field(&name) {
             None => name,
             Some(OldField::Now(now)) => {
-                let message = format!("'{name}' is a name of S1QL 1.0 and is understood as {now}");
+                let of = if name.contains('.') { "is not recorded" } else { "is a name of S1QL 1.0" };
+                let message = format!("'{name}' {of} and is understood as {now}");
                 self.warn(Diagnostic::warning(span, message).suggest(now));
                 now.to_owned()
             }

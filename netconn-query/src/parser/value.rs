@@ -178,6 +178,16 @@ impl Parser<'_> {
         if self.expect(&Kind::Open, "the arguments of a function are expected here, in parentheses", usage) {
             // The argument of `count` is a condition, as a filter is.
             let terms = std::mem::replace(&mut self.terms, name == "count");
+            if name == "count" && self.is_word(0, "distinct") && !matches!(self.peek(1).kind, Kind::Close) {
+                self.advance();
+                let inner = match self.peek(0).kind {
+                    Kind::Word { ref text, .. } => text.clone(),
+                    _ => "x".to_owned(),
+                };
+                let place = self.span_from(name_span.start);
+                let message = "different values are counted by a function of their own";
+                self.tell(Diagnostic::error(place, message).suggest(format!("count_distinct({inner})")));
+            }
             while !matches!(self.kind(), Kind::Close | Kind::End) {
                 if self.take_word("where") {
                     // What stands behind `where` is a condition too.

@@ -20,18 +20,18 @@ pub(super) fn language() -> String {
          field = *   has a value     * contains 'x'   in any field     'x'   anywhere in the event\n\n\
          {heading}Commands{heading:#}\n"
     );
-    let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
     for command in COMMANDS {
-        let _ = writeln!(text, "  {:width$}  {}", command.name, command.meaning);
+        entry(&mut text, command.usage, command.meaning, command.example);
     }
     for (title, kind) in [
         ("Aggregates, for group and top", FunctionKind::Aggregate),
         ("Functions over rows", FunctionKind::Running),
         ("Functions", FunctionKind::Plain),
     ] {
-        let of_kind = FUNCTIONS.iter().filter(|function| function.kind == kind);
-        let names: Vec<&str> = of_kind.map(|function| function.name).collect();
-        let _ = write!(text, "\n{heading}{title}{heading:#}\n{}", lines(&names));
+        let _ = writeln!(text, "\n{heading}{title}{heading:#}");
+        for function in FUNCTIONS.iter().filter(|function| function.kind == kind) {
+            entry(&mut text, function.usage, function.meaning, function.example);
+        }
     }
     text
 }
@@ -39,8 +39,14 @@ pub(super) fn language() -> String {
 /// Lists the fields of events.
 pub(super) fn fields() -> String {
     let width = FIELDS.iter().map(|field| field.name.len()).max().unwrap_or(0);
-    let lines = FIELDS.iter().map(|field| format!("  {:width$}  {}\n", field.name, field.meaning));
+    let lines = FIELDS.iter().map(|field| format!("  {:width$}  {}\n", field.name, field.described()));
     lines.collect()
+}
+
+/// Writes the form of a command or function, what it does, and an example.
+fn entry(text: &mut String, usage: &str, meaning: &str, example: &str) {
+    let quiet = style::QUIET;
+    let _ = writeln!(text, "  {usage}\n      {meaning}\n      {quiet}{example}{quiet:#}");
 }
 
 /// Returns the help on a command, a function or a field; for an unknown name, a sentence that says so.
@@ -57,7 +63,7 @@ pub(super) fn of(name: &str) -> String {
         add(usage, meaning, example);
     }
     for field in FIELDS.iter().filter(|field| field.name.to_lowercase() == name) {
-        add(field.name, field.meaning, &format!("{} = *", field.name));
+        add(field.name, &field.described(), &format!("{} = *", field.name));
     }
     if !text.is_empty() {
         return text;
@@ -66,24 +72,6 @@ pub(super) fn of(name: &str) -> String {
     let names = names.chain(FIELDS.iter().map(|field| field.name));
     let nearest = nearest(&name, names).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
     format!("there is no command, function or field with that name{nearest}\n")
-}
-
-/// Arranges names in lines of at most 98 columns.
-fn lines(names: &[&str]) -> String {
-    let mut text = String::new();
-    let mut used = 0;
-    for name in names {
-        // 96 and an indentation of two columns.
-        if used > 0 && used + name.len() + 1 > 96 {
-            text.push('\n');
-            used = 0;
-        }
-        text.push_str(if used == 0 { "  " } else { " " });
-        text.push_str(name);
-        used += name.len() + 1;
-    }
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]
@@ -99,6 +87,13 @@ mod tests {
         assert_eq!(of("colums"), "there is no command, function or field with that name; did you mean columns?\n");
         let page = language();
         assert!(COMMANDS.iter().all(|command| page.contains(command.name)));
-        assert!(page.lines().all(|line| netconn_model::term::text_width(line) <= 120), "{page}");
+        // Every command and function with its form and an example, which a reader can copy.
+        for (usage, example) in COMMANDS
+            .iter()
+            .map(|command| (command.usage, command.example))
+            .chain(FUNCTIONS.iter().map(|function| (function.usage, function.example)))
+        {
+            assert!(page.contains(usage) && page.contains(example), "{usage}");
+        }
     }
 }

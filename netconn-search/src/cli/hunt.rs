@@ -16,7 +16,6 @@ use crate::{
     cli::{
         error::{RefusedQuery, WrongUse, report},
         options::{PresentationOptions, SourceOptions},
-        session,
         session::SearchSession,
     },
     engine::{ProgressSnapshot, SearchError},
@@ -99,7 +98,7 @@ fn all(library: &HuntLibrary) -> Vec<Hunt> {
 /// Runs a hunt and shows its rows; returns their number.
 fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<u64> {
     let session = over_its_range(session, hunt);
-    let (mut query, diagnostics) = session::parse(&hunt.query)?;
+    let (mut query, diagnostics) = session.parse(&hunt.query)?;
     for setting in settings {
         // In the parsed query rather than in its text: a value cannot change the rest of the query.
         hunt.set(&mut query, setting)?;
@@ -120,7 +119,7 @@ fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<
 /// Runs a hunt without showing its rows; returns their number and the counters of what was read.
 fn count_one(session: &SearchSession, hunt: &Hunt) -> Result<(u64, ProgressSnapshot)> {
     let session = over_its_range(session, hunt);
-    let (query, _) = session::parse(&hunt.query)?;
+    let (query, _) = session.parse(&hunt.query)?;
     session.block_on(session.count_rows(&hunt.query, &query))
 }
 

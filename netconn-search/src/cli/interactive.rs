@@ -13,7 +13,7 @@ use netconn_model::{exit::Exit, field::FIELDS};
 use crate::{
     cli::{
         error::{RefusedQuery, report},
-        help, session,
+        help,
         session::SearchSession,
     },
     editor::{self, SubmitOutcome, helper::EditorKnowledge},
@@ -87,7 +87,7 @@ fn submit(session: &mut SearchSession, knowledge: &EditorKnowledge<'_>, text: &s
             set_range(session, other, knowledge)?;
         }
         _ => {
-            let (query, diagnostics) = session::parse(text)?;
+            let (query, diagnostics) = session.parse(text)?;
             session.block_on(session.show(text, &query, diagnostics))?;
         }
     }

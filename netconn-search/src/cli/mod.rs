@@ -4,6 +4,7 @@ mod options;
 mod query;
 mod error;
 mod progress;
+mod absent;
 mod session;
 mod help;
 mod follow;
@@ -193,7 +194,7 @@ fn search(options: &SearchOptions) -> Result<Exit> {
         }
     };
     let session = SearchSession::new(&options.source, &options.presentation)?;
-    let (query, diagnostics) = session::parse(&text)?;
+    let (query, diagnostics) = session.parse(&text)?;
     if let Some(name) = &options.save {
         // Checked before saving, so that a broken query cannot replace a saved one that works.
         let checked = netconn_query::check(&query, &Fields::new(Vec::<String>::new()));

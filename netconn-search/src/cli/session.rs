@@ -17,11 +17,12 @@ use netconn_model::{
     segment_name,
     term::{self, style},
 };
-use netconn_query::{self, Diagnostic, Fields, Query, diagnostic, printer};
+use netconn_query::{self, Diagnostic, Fields, Query, alias, diagnostic, printer};
 use tokio::runtime::Runtime;
 
 use crate::{
     cli::{
+        absent::absent,
         error::{Interrupted, NoHistory, RefusedQuery, TimedOut, WrongUse, diagnostic_line, located},
         options::{PresentationOptions, SourceOptions},
         progress::WatchedSearch,
@@ -120,6 +121,22 @@ impl SearchSession {
         search.tables = lookups.or_else(home::lookups);
         search.geo_database.clone_from(&self.config.search.geo_database);
         search
+    }
+
+    /// Parses a query; returns it with its warnings.
+    pub(super) fn parse(&self, text: &str) -> Result<(Query, Vec<Diagnostic>)> {
+        let parsed = netconn_query::parse(text);
+        let mut diagnostics = parsed.diagnostics;
+        match parsed.query {
+            // The parser can return a query together with errors, for completion; such a query must not run.
+            Some(mut query) if !diagnostic::has_errors(&diagnostics) => {
+                if self.config.search.sentinelone_alias {
+                    diagnostics.extend(alias::sentinel_one(&mut query));
+                }
+                Ok((query, diagnostics))
+            }
+            _ => Err(RefusedQuery { text: text.into(), diagnostics }.into()),
+        }
     }
 
     /// Checks a query against the fields in the files; returns its warnings together with `diagnostics`.
@@ -251,8 +268,9 @@ impl SearchSession {
         // Complete only behind the last batch.
         let read = progress.snapshot();
         let mut summary = summary(&read, started.elapsed());
+        let absent = if output.rows() == 0 { absent(&search, query, &diagnostics).await } else { Vec::new() };
         summary.warnings = diagnostics.iter().map(|diagnostic| diagnostic_line(diagnostic, text)).collect();
-        summary.warnings.extend(read.notes.iter().cloned());
+        summary.warnings.extend(read.notes.iter().chain(&absent).cloned());
         summary.cut_at = search.max_rows.filter(|_| read.cut);
         // JSON has a place for the summary behind its rows; the other formats get it on standard error below.
         output.end(&mut summary)?;
@@ -262,6 +280,7 @@ impl SearchSession {
         }
         self.show_diagnostics(text, &diagnostics);
         self.show_notes(&read.notes);
+        self.show_notes(&absent);
         self.show_summary(&summary);
         Ok(summary.rows)
     }
@@ -379,15 +398,5 @@ fn summary(read: &ProgressSnapshot, elapsed: Duration) -> AnswerSummary {
         elapsed,
         events_lost: read.lost,
         ..AnswerSummary::default()
-    }
-}
-
-/// Parses a query; returns it with its warnings.
-pub(super) fn parse(text: &str) -> Result<(Query, Vec<Diagnostic>)> {
-    let parsed = netconn_query::parse(text);
-    match parsed.query {
-        // The parser can return a query together with errors, for completion; such a query must not run.
-        Some(query) if !diagnostic::has_errors(&parsed.diagnostics) => Ok((query, parsed.diagnostics)),
-        _ => Err(RefusedQuery { text: text.into(), diagnostics: parsed.diagnostics }.into()),
     }
 }

@@ -115,6 +115,7 @@ impl Search {
         let prepared = self.prepare_aside(query, false).await?;
         let progress = Arc::clone(prepared.planner.events.progress());
         progress.lost(lost(&prepared.planner, self.range.as_ref()).await?);
+        read_unread(&prepared.planner).await?;
         progress.runs(&prepared.plan);
         let schema = prepared.plan.schema();
         // An error about memory names the limit.
@@ -249,6 +250,21 @@ async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range
         let edge = |column: usize| batch.column(column).as_primitive_opt::<Int64Type>()?.iter().next()?;
         Some(edge(0)?..edge(1)?)
     }))
+}
+
+/// Reads the lines that the plan does not read, for their losses and bad lines: an empty answer is trusted by these counters.
+async fn read_unread(planner: &Planner) -> Result<()> {
+    let Some(lines) = planner.events.unread_lines() else { return Ok(()) };
+    let state: &SessionState = &planner.state;
+    let plan = LogicalPlanBuilder::scan("lines", provider_as_source(Arc::new(lines)), None)?
+        .aggregate(
+            Vec::<datafusion::logical_expr::Expr>::new(),
+            [max(rows_column(Field::EventTime.info().name)).alias("last")],
+        )?
+        .build()?;
+    let physical = physical_plan(state, &plan).await?;
+    collect(physical, state.task_ctx()).await?;
+    Ok(())
 }
 
 /// Counts the lost events of the range that Parquet files report. Few files have such reports; the others are not read.

@@ -57,6 +57,38 @@ fn files_and_pipes_get_all_rows() {
     }
 }
 
+/// A filter that is never true reads nothing, and its losses are told all the same.
+#[test]
+fn losses_are_told_beside_a_filter_that_is_never_true() {
+    let scene = Scene::new();
+    scene.check(
+        &["src.process.name = 'curl' and false", "-f", "events.ndjson"],
+        0,
+        "",
+        "\
+3 events of this time range are known to be lost (see event.type = 'Data Loss'): the answer may be incomplete
+1 line in the files is not an event and left out
+0 rows, 4 events read (741 B) in T; some were lost
+",
+    );
+}
+
+/// When nothing is found, constants that occur nowhere are named.
+#[test]
+fn constants_that_occur_nowhere_are_named() {
+    let scene = Scene::new();
+    scene.check(
+        &["src.process.name = 'crul' and dst.port.number in (443, 4444) | columns event.type", "-f", "whole.ndjson"],
+        0,
+        "",
+        "\
+no event of the searched time has src.process.name = 'crul'
+no event of the searched time has dst.port.number in (4444)
+0 rows, 3 events read (630 B) in T; none known to be lost
+",
+    );
+}
+
 #[test]
 fn a_name_without_a_format_is_refused() {
     let scene = scene();

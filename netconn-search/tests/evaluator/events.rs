@@ -105,6 +105,7 @@ fn event() -> impl Strategy<Value = Event> {
             json!("192.168.1.2"),
             json!("2001:db8::9"),
             json!("::ffff:10.0.1.9"),
+            json!("2001:0DB8:0:0::0009"),
         ]),
         of(vec![json!("10.0.1.20"), json!("203.0.113.7"), json!("fe80::1"), json!("10.0.0.0/8"), json!("no address")]),
         of(vec![json!("red"), json!("Green"), json!("10.0.1.20"), json!("443"), json!("2026-09-21T14:40:00Z")]),

@@ -26,7 +26,7 @@ const FIELDS: [&str; 20] = [
     "nowhere.to.be.found",
 ];
 
-const LITERALS: [&str; 40] = [
+const LITERALS: [&str; 41] = [
     "'IP Connect'",
     "'ip connect'",
     "'curl'",
@@ -47,6 +47,7 @@ const LITERALS: [&str; 40] = [
     "'10.0.1.9'",
     "'::ffff:10.0.1.20'",
     "'2001:DB8::9'",
+    "'10.0.1[.]20 '",
     "'10.0.0.0/8'",
     "'10.0.0.0/15'",
     "443",

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{member::member, operand::Operand};
 use crate::{
-    address::{address, usual},
+    address::{address, meant},
     ast::BinaryOp,
     evaluate::{
         condition::{Comparison, Condition},
@@ -29,6 +29,11 @@ pub(super) enum Compared {
 
 /// `left op right`
 pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition {
+    let (left, right) = match (left.is_address(), right.is_address()) {
+        (true, false) => (left, as_address(right)),
+        (false, true) => (as_address(left), right),
+        _ => (left, right),
+    };
     let operator = match op {
         // The exact opposite of `=`, so that both together match all events.
         BinaryOp::NotEqual => return Condition::Not(Box::new(compare(BinaryOp::Equal, left, right))),
@@ -40,7 +45,7 @@ pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition 
         _ => Operator::Equal,
     };
     // An equality with an address is a list of one: events hold addresses as numbers, and lists compare those.
-    if operator == Operator::Equal && left.is_address() && right.literal_text().and_then(usual).is_some() {
+    if operator == Operator::Equal && left.is_address() && right.literal_text().and_then(address).is_some() {
         return member(left, vec![right], false);
     }
     match relate(operator, &left, right) {
@@ -51,6 +56,20 @@ pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition 
             let left = instead.unwrap_or(left.node);
             Condition::Compare(Box::new(Comparison { left, operator, relation, right }))
         }
+    }
+}
+
+/// Rewrites an address as events write it, because it is compared with a field of addresses.
+pub(super) fn as_address(operand: Operand) -> Operand {
+    match operand.literal_text() {
+        Some(text) => match meant(text) {
+            Some(address) => Operand::text(&address.to_string()),
+            None => operand,
+        },
+        None if operand.kind == ValueKind::Text && !operand.is_address() => {
+            Operand::new(Node::Usual(Box::new(operand.node)), ValueKind::Text)
+        }
+        None => operand,
     }
 }
 

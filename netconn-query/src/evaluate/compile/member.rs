@@ -1,11 +1,11 @@
 //! Compiles `in`: equal to an element of a set; an element in CIDR form means the addresses inside it.
 
 use super::{
-    compare::{Compared, lower, relate},
+    compare::{Compared, as_address, lower, relate},
     operand::Operand,
 };
 use crate::{
-    address::{network, usual},
+    address::{address, network},
     evaluate::{
         condition::{Comparison, Condition, Membership},
         relation::Operator,
@@ -15,6 +15,7 @@ use crate::{
 
 /// `value in (set)`
 pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Condition {
+    let is_address = value.is_address();
     let value = if insensitive { lower(value) } else { value };
     // Elements that are written out are sorted for binary search; a list of a thousand addresses is one look-up.
     let mut found = Membership {
@@ -29,6 +30,7 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
     };
     let (mut listed, mut any) = (Vec::new(), Vec::new());
     for element in set {
+        let element = if is_address { as_address(element) } else { element };
         match element.literal() {
             Some(Value::Text(text)) if value.kind == ValueKind::Text => {
                 found.networks.extend(network(text));
@@ -61,7 +63,7 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
         found.numbers.extend(whole.into_iter().filter_map(|number| Value::Integer(number).number()));
     }
     found.value = value.node;
-    found.addresses = found.texts.iter().filter_map(|text| usual(text)).collect();
+    found.addresses = found.texts.iter().filter_map(|text| address(text)).collect();
     found.addresses.sort_unstable();
     found.texts.sort_unstable();
     found.integers.sort_unstable();

@@ -9,12 +9,15 @@ use netconn_model::field;
 use operand::Operand;
 
 use super::{
+    call::{Call, Spelled},
     condition::{Anywhere, Condition, Pattern},
     node::{Arithmetic, Node},
 };
 use crate::{
     ast::{BinaryOp, Case, Command, CommandKind, Expr, ExprKind, MatchOp, MatchSubject, Query, Span},
     diagnostic::Diagnostic,
+    duration,
+    function::MOMENT,
     printer,
     text_pattern::Matcher,
     value::{Value, ValueKind},
@@ -175,6 +178,20 @@ impl Compiler<'_> {
 
     fn arithmetic(&mut self, work: Arithmetic, left: &Expr, right: &Expr) -> Operand {
         let (left, right) = (self.value(left), self.value(right));
+        if matches!(work, Arithmetic::Add | Arithmetic::Subtract) {
+            if let Some(moment) = moved(work, &left, &right) {
+                return moment;
+            }
+            // Two moments of different units are both counted in nanoseconds.
+            if work == Arithmetic::Subtract
+                && left.is_moment()
+                && right.is_moment()
+                && !(left.is_milliseconds() && right.is_milliseconds())
+            {
+                let sides = Box::new((moment(left.node), moment(right.node)));
+                return Operand::new(Node::Arithmetic(work, sides), ValueKind::Integer);
+            }
+        }
         // `timestamp` counts nanoseconds, although it is shown as a text.
         let counts =
             (left.is_timestamp() && right.kind.is_numeric()) || (left.kind.is_numeric() && right.is_timestamp());
@@ -236,6 +253,24 @@ impl Compiler<'_> {
         let others = self.others.iter().map(|(name, kind)| Node::Other((*name).into(), *kind)).collect();
         Condition::MatchAnywhere(Box::new(Anywhere { patterns, others }))
     }
+}
+
+/// Returns a moment moved by a span of time in quotes, like `event.time - '1h'`; `None` for other operands.
+fn moved(work: Arithmetic, left: &Operand, right: &Operand) -> Option<Operand> {
+    let span = |operand: &Operand| operand.literal_text().and_then(duration::span);
+    let (time, nanos) = match (span(left), span(right)) {
+        (None, Some(nanos)) if left.is_moment() => (left, nanos),
+        (Some(nanos), None) if right.is_moment() && work == Arithmetic::Add => (right, nanos),
+        _ => return None,
+    };
+    let sides = Box::new((moment(time.node.clone()), Operand::integer(nanos).node));
+    Some(Operand::new(moment(Node::Arithmetic(work, sides)), ValueKind::Time))
+}
+
+/// Converts a value to the moment that it stands for.
+fn moment(node: Node) -> Node {
+    let call = Call { function: MOMENT, arguments: vec![node], kind: ValueKind::Time, spelled: Spelled::default() };
+    Node::Call(Box::new(call))
 }
 
 /// Returns the arithmetic operation of an operator, if it is one.

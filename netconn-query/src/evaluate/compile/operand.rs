@@ -1,6 +1,9 @@
 //! A compiled value with its kind, and its conversions to numbers, texts and truth values.
 
-use netconn_model::field::{Field, Type};
+use netconn_model::{
+    field::{Field, Type},
+    value::Domain,
+};
 
 use crate::{
     evaluate::node::Node,
@@ -76,13 +79,17 @@ impl Operand {
 
     /// Whether it is a field that holds an address.
     pub(super) fn is_address(&self) -> bool {
-        use Field::{DstAddress, LocalAddress, RemoteAddress, SrcAddress};
-        matches!(self.node, Node::Field(SrcAddress | DstAddress | LocalAddress | RemoteAddress, ValueKind::Text))
+        matches!(self.node, Node::Field(field, ValueKind::Text) if field.info().domain == Domain::Addresses)
     }
 
     /// Whether it is a field that is a moment in milliseconds.
     pub(super) fn is_milliseconds(&self) -> bool {
         matches!(self.node, Node::Field(field, _) if field.info().r#type == Type::EpochMilliseconds)
+    }
+
+    /// Whether it is a moment, in any form.
+    pub(super) fn is_moment(&self) -> bool {
+        self.kind == ValueKind::Time || self.is_timestamp() || self.is_milliseconds()
     }
 
     /// Whether it counts as a whole number.

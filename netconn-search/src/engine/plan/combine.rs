@@ -16,6 +16,7 @@ use netconn_query::{
 
 use super::{
     Planner,
+    compare::{as_address, is_address},
     operand::Operand,
     rows::{Key, RowOrder, Rows, ShownRows, column, ordering},
     running::window,
@@ -169,14 +170,19 @@ fn pair(
         // DataFusion compares keys of one type only, so both become the kind that holds both.
         let common = left_kind.with(right_kind);
         let key = planner.planning.hidden();
-        expressions.push(Operand::new(column(right), right_kind).to(common).alias(&key));
+        let (left_key, right_key) = (Operand::new(column(left), left_kind), Operand::new(column(right), right_kind));
+        // The column of a table beside a field of addresses may have them in any form.
+        let is_left_changed = is_address(&right_key) && !is_address(&left_key);
+        let right_key = if is_address(&left_key) { as_address(right_key) } else { right_key };
+        expressions.push(right_key.to(common).alias(&key));
         // Keys of the next side always get hidden columns of their own: the visible column keeps its kind.
         pairs.1.push(Column::new_unqualified(key));
-        pairs.0.push(Column::new_unqualified(if common == left_kind {
+        pairs.0.push(Column::new_unqualified(if common == left_kind && !is_left_changed {
             left.clone()
         } else {
             let key = planner.planning.hidden();
-            converted.push((key.clone(), Operand::new(column(left), left_kind).to(common)));
+            let left_key = if is_left_changed { as_address(left_key) } else { left_key };
+            converted.push((key.clone(), left_key.to(common)));
             key
         }));
     }

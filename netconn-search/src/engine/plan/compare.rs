@@ -7,9 +7,9 @@ use datafusion::{
 use jiff::Timestamp;
 use netconn_model::field::{self, Field, Type};
 use netconn_query::{
-    address::address,
+    address::{address, is_field, meant},
     ast::BinaryOp,
-    function::ORDER,
+    function::{ADDRESS, ORDER},
     value::{ValueKind, parse_moment, parse_number},
 };
 
@@ -17,6 +17,11 @@ use super::operand::{Operand, binary, function};
 
 /// Plans `left op right`. The result may be missing, which counts as false.
 pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
+    let (left, right) = match (is_address(&left), is_address(&right)) {
+        (true, false) => (left, as_address(right)),
+        (false, true) => (as_address(left), right),
+        _ => (left, right),
+    };
     let operator = match op {
         // Not DataFusion's `!=`, which is missing when one side is: both operators together would then lose rows.
         BinaryOp::NotEqual => return unequal(compare(BinaryOp::Equal, left, right)),
@@ -100,7 +105,7 @@ fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
     };
     // A literal that is no address cannot make a pair of addresses, so the slow function is not needed.
     let maybe_address = |operand: &Operand| operand.literal_text().is_none_or(|text| address(text).is_some());
-    // Equality is of texts: events have one form for each address.
+    // Equality is of texts: events have one form for each address, and `as_address` brings all else into it.
     if operator == Operator::Eq || !maybe_address(&left) || !maybe_address(&right) {
         return same(operator, left, right);
     }
@@ -112,10 +117,35 @@ pub(crate) fn is_timestamp(operand: &Operand) -> bool {
     matches!(&operand.expr, Expr::Column(column) if column.name == Field::Timestamp.info().name)
 }
 
+/// Whether the operand is a field that holds addresses.
+pub(crate) fn is_address(operand: &Operand) -> bool {
+    operand.kind == ValueKind::Text && matches!(&operand.expr, Expr::Column(column) if is_field(&column.name))
+}
+
+/// Rewrites an address as events write it, because it is compared with a field of addresses. A literal stays one, so that
+/// files and row groups can be skipped.
+pub(crate) fn as_address(operand: Operand) -> Operand {
+    match operand.literal_text() {
+        Some(text) => match meant(text) {
+            Some(address) => Operand::from_text(&address.to_string()),
+            None => operand,
+        },
+        None if operand.kind == ValueKind::Text && !is_address(&operand) => {
+            Operand::new(function(ADDRESS, vec![operand.expr]), ValueKind::Text)
+        }
+        None => operand,
+    }
+}
+
 /// Whether the operand is a field that is a moment in milliseconds.
-fn is_milliseconds(operand: &Operand) -> bool {
+pub(crate) fn is_milliseconds(operand: &Operand) -> bool {
     let has_type = |name: &str| field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds);
     operand.kind.is_numeric() && matches!(&operand.expr, Expr::Column(column) if has_type(&column.name))
+}
+
+/// Whether the operand is a moment, in any form.
+pub(crate) fn is_moment(operand: &Operand) -> bool {
+    operand.kind == ValueKind::Time || is_timestamp(operand) || is_milliseconds(operand)
 }
 
 /// Converts a literal moment to milliseconds, which Parquet's statistics are in. A moment between two milliseconds is

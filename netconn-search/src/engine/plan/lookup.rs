@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use netconn_query::{
-    address::{address, network},
+    address::{address, network, usual},
     ast::{LookupColumn, LookupKey, LookupMatch, Name},
     value::{Value, ValueKind},
 };
@@ -64,8 +64,9 @@ impl Index {
                 missing |= text.is_none();
                 let text = text.as_deref().unwrap_or_default();
                 match how {
-                    LookupMatch::Equal => equal.push(text.to_owned()),
-                    LookupMatch::AnyCase => equal.push(text.to_lowercase()),
+                    // Tables write addresses in any form.
+                    LookupMatch::Equal => equal.push(usual(text).into_owned()),
+                    LookupMatch::AnyCase => equal.push(usual(text).to_lowercase()),
                     LookupMatch::Wildcard => tests.push(Test::Wildcard(wildcard(text))),
                     LookupMatch::Cidr => {
                         // A single address stands for the network of it alone.
@@ -90,8 +91,8 @@ impl Index {
             // A missing value matches no row.
             let text = value.text()?;
             match how {
-                LookupMatch::Equal => equal.push(text.into_owned()),
-                LookupMatch::AnyCase => equal.push(text.to_lowercase()),
+                LookupMatch::Equal => equal.push(usual(&text).into_owned()),
+                LookupMatch::AnyCase => equal.push(usual(&text).to_lowercase()),
                 LookupMatch::Wildcard | LookupMatch::Cidr => others.push(text),
             }
         }

@@ -11,7 +11,7 @@ use netconn_query::{
 };
 
 use super::{
-    compare::{compare, lowercase},
+    compare::{as_address, compare, is_address, lowercase},
     operand::{Operand, function, in_list, joined, text},
 };
 
@@ -22,6 +22,7 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
     let (mut texts, mut numbers) = (BTreeSet::new(), Vec::new());
     let (mut networks, mut others) = (Vec::new(), Vec::new());
     for element in set {
+        let element = if is_address(value) { as_address(element) } else { element };
         match (element.literal_text(), element.is_literal() && element.kind.is_numeric()) {
             // A network is also a text, in case the field holds networks.
             (Some(literal), _) if value.kind == ValueKind::Text && network(literal).is_some() => {

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use datafusion::logical_expr::{Expr, Operator, lit};
+use datafusion::{
+    logical_expr::{Expr, Operator, lit},
+    scalar::ScalarValue,
+};
 use netconn_model::field;
 use netconn_query::{
     ast::{self, BinaryOp, Case, ExprKind, MatchSubject, Span},
     diagnostic::nearest,
+    duration,
     function::CONTAINS,
     printer,
     value::ValueKind,
@@ -15,7 +19,7 @@ use netconn_query::{
 
 use super::{
     Planner,
-    compare::{compare, is_timestamp},
+    compare::{compare, is_milliseconds, is_moment, is_timestamp},
     member,
     opaque::weight,
     operand::{Operand, binary, case, cases, function, joined, unify},
@@ -278,6 +282,15 @@ impl<'a> Scope<'a> {
 
     fn arithmetic(&self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr) -> Result<Operand> {
         let (left, right) = (self.value(left)?, self.value(right)?);
+        if let Some(moment) = moved(op, &left, &right) {
+            return Ok(moment);
+        }
+        // Two moments of different units are both counted in nanoseconds.
+        let is_mixed = op == BinaryOp::Subtract
+            && is_moment(&left)
+            && is_moment(&right)
+            && !(is_milliseconds(&left) && is_milliseconds(&right));
+        let (left, right) = if is_mixed { (moment(left), moment(right)) } else { (left, right) };
         // `timestamp` is a text, but in arithmetic it counts nanoseconds.
         let counts =
             (is_timestamp(&left) && right.kind.is_numeric()) || (left.kind.is_numeric() && is_timestamp(&right));
@@ -306,6 +319,35 @@ impl<'a> Scope<'a> {
             _ => number(binary(left.number(), operator, right.number())),
         })
     }
+}
+
+/// Returns a moment moved by a span of time in quotes, like `now() - '1h'`; `None` for other operands.
+fn moved(op: BinaryOp, left: &Operand, right: &Operand) -> Option<Operand> {
+    let span = |operand: &Operand| operand.literal_text().and_then(duration::span);
+    let (time, nanos) = match (span(left), span(right)) {
+        (None, Some(nanos)) if is_moment(left) => (left, nanos),
+        (Some(nanos), None) if is_moment(right) && op == BinaryOp::Add => (right, nanos),
+        _ => return None,
+    };
+    let signed = if op == BinaryOp::Subtract { nanos.checked_neg()? } else { nanos };
+    // A moment that is known stays a literal, by which files and row groups can be skipped.
+    if let Expr::Literal(ScalarValue::TimestampNanosecond(Some(known), zone), _) = &time.expr
+        && let Some(sum) = known.checked_add(signed)
+    {
+        return Some(Operand::new(lit(ScalarValue::TimestampNanosecond(Some(sum), zone.clone())), ValueKind::Time));
+    }
+    let time = moment(time.clone()).numeric().expr;
+    let sum = match op {
+        BinaryOp::Add => whole::add(time, lit(nanos)),
+        BinaryOp::Subtract => whole::subtract(time, lit(nanos)),
+        _ => return None,
+    };
+    Some(moment(Operand::new(sum, ValueKind::Integer)))
+}
+
+/// Converts a value to the moment that it stands for.
+fn moment(operand: Operand) -> Operand {
+    Operand::new(operand.to(ValueKind::Time), ValueKind::Time)
 }
 
 /// Returns the result of arithmetic. Adding 0 turns -0 into 0, because sorts and distinct values tell them apart.

@@ -13,6 +13,7 @@ use datafusion::arrow::{
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use netconn_query::address;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::engine::source::lines::BOM;
@@ -39,6 +40,8 @@ pub(crate) struct RowBuilder {
 /// The builder of one column.
 enum ColumnBuilder {
     Text(StringViewBuilder),
+    /// Addresses, which get their usual form, so that they can be compared as texts.
+    Address(StringViewBuilder),
     Integer(Int64Builder),
     Number(Float64Builder),
     Boolean(BooleanBuilder),
@@ -54,6 +57,7 @@ impl RowBuilder {
                 DataType::Int64 => ColumnBuilder::Integer(Int64Builder::new()),
                 DataType::Float64 => ColumnBuilder::Number(Float64Builder::new()),
                 DataType::Boolean => ColumnBuilder::Boolean(BooleanBuilder::new()),
+                _ if address::is_field(field.name()) => ColumnBuilder::Address(text_builder()),
                 _ => ColumnBuilder::Text(text_builder()),
             })
             .collect();
@@ -179,7 +183,7 @@ fn text_builder() -> StringViewBuilder {
 impl ColumnBuilder {
     fn null(&mut self) {
         match self {
-            Self::Text(builder) => builder.append_null(),
+            Self::Text(builder) | Self::Address(builder) => builder.append_null(),
             Self::Integer(builder) => builder.append_null(),
             Self::Number(builder) => builder.append_null(),
             Self::Boolean(builder) => builder.append_null(),
@@ -188,7 +192,7 @@ impl ColumnBuilder {
 
     fn finish(&mut self) -> ArrayRef {
         match self {
-            Self::Text(builder) => Arc::new(builder.finish()),
+            Self::Text(builder) | Self::Address(builder) => Arc::new(builder.finish()),
             Self::Integer(builder) => Arc::new(builder.finish()),
             Self::Number(builder) => Arc::new(builder.finish()),
             Self::Boolean(builder) => Arc::new(builder.finish()),
@@ -201,6 +205,10 @@ impl ColumnBuilder {
         let good = match self {
             Self::Text(builder) => {
                 builder.append_value(text);
+                return true;
+            }
+            Self::Address(builder) => {
+                builder.append_value(address::usual(text));
                 return true;
             }
             Self::Integer(builder) => text.parse().map(|value| builder.append_value(value)).is_ok(),

@@ -228,6 +228,18 @@ impl EventTable {
             .collect()
     }
 
+    /// Returns a table of the lines, which count their losses, if the plan of the query reads none of them: the optimizer leaves
+    /// out a scan whose rows no condition can keep.
+    pub(crate) fn unread_lines(&self) -> Option<Self> {
+        let is_unread = !self.lines.is_empty() && !self.scanned.load(Ordering::Relaxed);
+        is_unread.then(|| Self {
+            parquet: Vec::new(),
+            progress: Arc::clone(&self.progress),
+            scanned: AtomicBool::new(false),
+            ..self.apart()
+        })
+    }
+
     /// Returns a table of only those Parquet files that may report losses; `None` if there are none.
     pub(crate) fn with_losses(&self) -> Option<Self> {
         let may_report = self.parquet.iter().filter(|file| file.may_report_losses());

@@ -1,9 +1,11 @@
 //! Runs queries over events and compares their rows.
 
+mod addresses;
 mod edges;
 mod events;
 mod functions;
 mod language;
+mod moments;
 mod nesting;
 mod properties;
 mod pruning;
