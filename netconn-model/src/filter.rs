@@ -13,10 +13,13 @@ use crate::{
     fact::{Direction, End},
     ranges::{Networks, Ranges},
     state::{States, UNCONNECTED},
+    words::{Words, is_pattern},
 };
 
 /// Most values of a filter, in all its parameters together.
 pub const FILTER_VALUES_MAX: usize = 1024;
+/// Most patterns of a filter (`process=py*`). One is compared after another, with each event.
+pub const FILTER_PATTERNS_MAX: usize = 64;
 /// Most bytes of a filter as it stands in a URI: of its names, and of its values with their escapes. The `http` crate refuses
 /// URIs of 65,535 bytes and more, without a word about the reason; what fits here fits there with the other parameters.
 pub const FILTER_BYTES_MAX: usize = 60_000;
@@ -55,14 +58,23 @@ pub const FILTER_PARAMETERS: &[FilterParameter] = &[
     ),
     option("direction", "DIRECTION", "incoming or outgoing"),
     option("pid", "PID", "Of this process id"),
-    option("process", "NAME", "Of this process: its name, its executable's file name or path"),
+    option(
+        "process",
+        "NAME",
+        "Of this process: its name, its executable's file name or path; 'py*' and the like match too",
+    ),
     option("port", "PORT", "With this port, or a range like 8000-8100, on either end"),
     option("local", "ADDRESS", "With this address or network on this end"),
     option("remote", "ADDRESS", "With this address or network on the other end"),
     option("user", "USER", "Of this account, by name or number"),
-    option("container", "ID", "In this container: its id or the beginning of it"),
-    option("unit", "UNIT", "Of this systemd unit"),
-    option("namespace", "INODE", "In this network namespace, by its inode number (`ls -Li /run/netns`)"),
+    option("container", "ID", "In this container: its id or the beginning of it, which may have wildcards (* ? [])"),
+    option("unit", "UNIT", "Of this systemd unit; 'ssh*' and the like match too"),
+    option(
+        "namespace",
+        "NAMESPACE",
+        "In this network namespace, by its inode number (`ls -Li /run/netns`); the commands also take its name (`ip netns`), its \
+         path, and the id of a process in it",
+    ),
 ];
 
 /// A parameter that cannot be read.
@@ -86,7 +98,7 @@ pub struct Filter {
     /// One at most of each, so a list.
     directions: Vec<Direction>,
     pids: Ranges<u32>,
-    processes: BTreeSet<String>,
+    processes: Words,
     ports: Ranges<u16>,
     locals: Networks,
     remotes: Networks,
@@ -96,7 +108,9 @@ pub struct Filter {
     uids: Ranges<u32>,
     /// Beginnings of container ids, none of which is the beginning of another.
     containers: BTreeSet<String>,
-    units: BTreeSet<String>,
+    /// Patterns of beginnings.
+    container_patterns: Words,
+    units: Words,
     namespaces: Ranges<u32>,
 }
 
@@ -104,6 +118,7 @@ pub struct Filter {
 #[derive(Default)]
 struct FilterSize {
     values: usize,
+    patterns: usize,
     bytes: usize,
 }
 
@@ -111,18 +126,23 @@ impl FilterSize {
     /// Adds a parameter.
     fn add(&mut self, name: &str, values: &str) -> Result<(), FilterError> {
         self.values += values.split(',').count();
+        if matches!(name, "process" | "container" | "unit") {
+            self.patterns += values.split(',').filter(|value| is_pattern(value)).count();
+        }
         // A `=` and a `&` stand beside the two.
         let escaped = form_urlencoded::byte_serialize(values.as_bytes()).map(str::len).sum::<usize>();
         self.bytes += name.len() + escaped + 2;
         let limit = if self.values > FILTER_VALUES_MAX {
             format!("{FILTER_VALUES_MAX} values")
+        } else if self.patterns > FILTER_PATTERNS_MAX {
+            format!("{FILTER_PATTERNS_MAX} patterns")
         } else if self.bytes > FILTER_BYTES_MAX {
             format!("{FILTER_BYTES_MAX} bytes as it stands in a URI")
         } else {
             return Ok(());
         };
         let message = format!(
-            "with this parameter the filter has more than {limit}; use fewer and larger networks or ranges, or take all \
+            "with this parameter the filter has more than {limit}; use fewer and larger networks, ranges or patterns, or take all \
              and select afterwards"
         );
         Err(FilterError { parameter: name.to_owned(), message })
@@ -201,6 +221,7 @@ impl Filter {
                 parameter: name.to_owned(),
                 message: format!("'{value}' is not {expected}"),
             };
+            let bad_pattern = |message| FilterError { parameter: name.to_owned(), message };
             // `port=` and `port=1,,2` are mistakes: an empty list would select everything.
             if value.is_empty() {
                 return Err(FilterError { parameter: name.to_owned(), message: "a value is missing".into() });
@@ -245,7 +266,7 @@ impl Filter {
                     let pid = value.parse().map_err(|_| wrong("a process id"))?;
                     self.pids.insert(pid, pid);
                 }
-                "process" => _ = self.processes.insert(value.to_owned()),
+                "process" => self.processes.insert(value).map_err(bad_pattern)?,
                 "port" => {
                     let (low, high) = port_range(value).ok_or_else(|| wrong("a port or range like 8000-8100"))?;
                     self.ports.insert(low, high);
@@ -259,13 +280,21 @@ impl Filter {
                     self.users.insert(value.to_owned());
                 }
                 "container" => {
-                    if !value.chars().all(|character| character.is_ascii_hexdigit()) {
+                    let is_of_id = |character: char| character.is_ascii_hexdigit() || "*?[]!-".contains(character);
+                    if !value.chars().all(is_of_id) {
                         return Err(wrong("a container id or the beginning of one (hex digits)"));
                     }
                     // Container ids are in lower case in events.
-                    self.add_container(value.to_ascii_lowercase());
+                    let beginning = value.to_ascii_lowercase();
+                    if is_pattern(&beginning) {
+                        // Two stars are an error.
+                        let pattern = format!("{}*", beginning.trim_end_matches('*'));
+                        self.container_patterns.insert(&pattern).map_err(bad_pattern)?;
+                    } else {
+                        self.add_container(beginning);
+                    }
                 }
-                "unit" => _ = self.units.insert(value.to_owned()),
+                "unit" => self.units.insert(value).map_err(bad_pattern)?,
                 "namespace" => {
                     let inode = value.parse().map_err(|_| wrong("the inode number of a network namespace"))?;
                     self.namespaces.insert(inode, inode);
@@ -289,12 +318,13 @@ impl Filter {
         }
     }
 
-    /// Returns whether one of `containers` is the beginning of the id.
+    /// Returns whether one of `containers`, or of their patterns, is the beginning of the id.
     fn has_container(&self, id: &str) -> bool {
         // Whatever stands between a beginning of the id and the id itself has that beginning too, and none of the set has. So
         // the last one before the id is the only one that can be its beginning.
         let before = (Bound::Unbounded, Bound::Included(id));
         self.containers.range::<str, _>(before).next_back().is_some_and(|beginning| id.starts_with(beginning.as_str()))
+            || self.container_patterns.contains(id)
     }
 
     /// Returns whether the filter can select connections that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
@@ -351,7 +381,8 @@ impl Filter {
                 || subject.user.is_some_and(|user| self.users.contains(user))
                 || subject.uid.is_some_and(|uid| self.uids.contains(uid)))
             // The twelve characters that container tools show are enough.
-            && (self.containers.is_empty() || subject.container.is_some_and(|id| self.has_container(id)))
+            && ((self.containers.is_empty() && self.container_patterns.is_empty())
+                || subject.container.is_some_and(|id| self.has_container(id)))
             && (self.units.is_empty() || subject.unit.is_some_and(|unit| self.has_unit(unit)))
     }
 
@@ -359,7 +390,7 @@ impl Filter {
     fn has_process(&self, subject: &Subject<'_>) -> bool {
         let executable = subject.executable.unwrap_or_default();
         let file = executable.rsplit('/').next().unwrap_or_default();
-        // An empty file name or path is in no set, because no value is empty.
+        // An empty file name or path is in no set: no value is empty, and no pattern stands for nothing.
         subject.process.is_some_and(|name| self.processes.contains(name))
             || self.processes.contains(file)
             || self.processes.contains(executable)
@@ -453,6 +484,15 @@ mod tests {
             "port=1-10,400-500,450,9-100",
             "unit=web",
             "unit=web.service",
+            "unit=w*",
+            "unit=*.service",
+            "unit=we?",
+            "process=cu*",
+            "process=x,c[t-v]rl",
+            "process=/usr/*/curl*",
+            "container=a?c",
+            "container=ab*,ff",
+            "container=A[a-c]",
             "namespace=42",
         ];
         for text in accepted {
@@ -478,6 +518,12 @@ mod tests {
             "container=b",
             "container=abcdef0,abce,abcde0",
             "unit=we",
+            "unit=we?b",
+            "process=*x*",
+            "process=cur?l",
+            "process=/bin/*",
+            "container=b*",
+            "container=a?d,ff",
             "namespace=43",
         ];
         for text in refused {
@@ -506,9 +552,12 @@ mod tests {
             ("protocol=gre", "protocol: 'gre' is not tcp, udp, icmp or the number of a protocol"),
             ("protocol=256", "protocol: '256' is not tcp, udp, icmp or the number of a protocol"),
             ("family=5", "family: '5' is not 4 or 6"),
+            ("container=xyz*", "container: 'xyz*' is not a container id or the beginning of one (hex digits)"),
         ] {
             assert_eq!(filter(text).unwrap_err().to_string(), expected);
         }
+        let error = filter("process=a[b").unwrap_err().to_string();
+        assert!(error.starts_with("process: 'a[b' is not a pattern: "), "{error}");
         let error = filter("prot=tcp").unwrap_err();
         assert_eq!(error.parameter, "prot");
         assert!(error.message.starts_with("no such parameter; there are protocol,"), "{}", error.message);
@@ -530,6 +579,26 @@ mod tests {
         let long = "é".repeat(FILTER_BYTES_MAX / 6);
         let error = Filter::parse([("process", &long)]).unwrap_err().to_string();
         assert!(error.starts_with("process: with this parameter the filter has more than 60000 bytes"), "{error}");
+    }
+
+    #[test]
+    fn patterns_are_bounded_and_stand_for_what_is_known() {
+        let many = |count: usize| Filter::parse([("process", vec!["a*"; count].join(","))]);
+        assert!(many(FILTER_PATTERNS_MAX).is_ok());
+        let error = many(FILTER_PATTERNS_MAX + 1).unwrap_err().to_string();
+        assert!(error.contains("has more than 64 patterns"), "{error}");
+        // The dearest there is takes no exponential time.
+        let dear = filter(&format!("process={}b", "*a".repeat(100))).unwrap();
+        let name = "a".repeat(4096);
+        assert!(!dear.matches(&Subject { process: Some(&name), executable: Some(&name), ..subject() }));
+        assert!(filter(&format!("process={}*", "a".repeat(300))).is_err(), "too long");
+        // A process may be called so.
+        assert!(filter("process=[x]").unwrap().matches(&Subject { process: Some("[x]"), ..subject() }));
+        let unknown = Subject { process: None, executable: None, unit: None, container: None, ..subject() };
+        for text in ["process=*", "unit=*", "container=*"] {
+            assert!(filter(text).unwrap().matches(&subject()), "{text}");
+            assert!(!filter(text).unwrap().matches(&unknown), "{text}");
+        }
     }
 
     #[test]

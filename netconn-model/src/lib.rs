@@ -16,6 +16,7 @@ pub mod field;
 pub mod event;
 pub mod format;
 mod ranges;
+mod words;
 pub mod filter;
 pub mod row;
 pub mod packet_socket;

@@ -105,6 +105,15 @@ fn an_account_is_known_by_its_name_whatever_its_shell_and_number_and_age() {
     };
     assert_eq!(found("ncmade"), found("70001"));
     assert_ne!(found("ncmade"), "0\n");
+    // What names are for: a namespace as `ip` knows it, a program by its beginning; and a name that is nobody's is told.
+    let of = |namespace: &str, process: &str| {
+        daemon.text(&["list", "--closed", "5m", "--count", "--namespace", namespace, "--process", process])
+    };
+    assert_eq!(of(namespace.name(), "b?s*"), found("70001"));
+    assert_eq!(of(namespace.name(), "b?"), "0\n");
+    let nobody = daemon.run(&["list", "--user", "nosuch"]);
+    let notice = String::from_utf8(nobody.stderr).unwrap();
+    assert!(nobody.status.success() && notice.contains("no account 'nosuch'"), "{notice}");
 }
 
 #[test]

@@ -1,7 +1,21 @@
 //! Options that select connections, shared by all commands that print connections or events.
 
+use std::{fs::File, os::unix::fs::MetadataExt as _, path::Path};
+
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command};
 use netconn_model::filter::{FILTER_PARAMETERS, Filter, FilterError, FilterParameter};
+use nix::{
+    sys::statfs::{NSFS_MAGIC, fstatfs},
+    unistd::User,
+};
+
+use crate::cli::tell;
+
+/// Where `ip netns` keeps namespaces by name.
+const NAMED_NAMESPACES: &str = "/run/netns";
+/// Process ids end here (`PID_MAX_LIMIT` in `include/linux/threads.h`), and the inodes of namespaces are far above
+/// (`PROC_DYNAMIC_FIRST` in `fs/proc/generic.c`).
+const PID_MAX: u32 = 4_194_304;
 
 /// Selects connections; several values of one option are alternatives, and all options must hold.
 #[derive(Debug, Default, Args)]
@@ -42,7 +56,8 @@ struct SelectionFlags {
 }
 
 impl Selection {
-    /// Returns the options as parameters of a request, checked.
+    /// Returns the options as parameters of a request, checked, with the names that only this end can know as numbers. Says on
+    /// standard error which of them name nothing.
     ///
     /// # Errors
     ///
@@ -63,19 +78,31 @@ impl Selection {
         for (_, name, value) in flags.iter().filter(|(given, _, _)| *given) {
             parameters.push(((*name).to_owned(), (*value).to_owned()));
         }
-        parameters.extend_from_slice(&options.0);
+        for (name, values) in &options.0 {
+            let values = match name.as_str() {
+                "user" => {
+                    let mut with_numbers = values.clone();
+                    for value in values.split(',').map(str::trim) {
+                        match uid(value) {
+                            Ok(Some(uid)) => with_numbers.push_str(&format!(",{uid}")),
+                            Ok(None) => {}
+                            Err(notice) => tell(&notice),
+                        }
+                    }
+                    with_numbers
+                }
+                "namespace" => {
+                    let inodes: Result<Vec<String>, String> =
+                        values.split(',').map(|value| inode(value.trim())).collect();
+                    inodes.map_err(|message| FilterError { parameter: "--namespace".into(), message })?.join(",")
+                }
+                _ => values.clone(),
+            };
+            parameters.push((name.clone(), values));
+        }
         // Checked here, so that a wrong value is an error of usage and names the option, daemon or not.
-        parse(&parameters)?;
+        filter(&parameters)?;
         Ok(parameters)
-    }
-
-    /// Returns the options as a filter.
-    ///
-    /// # Errors
-    ///
-    /// As [`parameters`](Self::parameters).
-    pub(super) fn filter(&self) -> Result<Filter, FilterError> {
-        parse(&self.parameters()?)
     }
 }
 
@@ -125,7 +152,86 @@ impl Args for FilterOptions {
     }
 }
 
-fn parse(parameters: &[(String, String)]) -> Result<Filter, FilterError> {
+/// Returns parameters as a filter.
+///
+/// # Errors
+///
+/// The first parameter that cannot be read, named as an option.
+pub(super) fn filter(parameters: &[(String, String)]) -> Result<Filter, FilterError> {
     Filter::parse(parameters.iter().map(|(name, value)| (name, value)))
         .map_err(|error| FilterError { parameter: format!("--{}", error.parameter), ..error })
+}
+
+/// Looks up an account that is named by its name. A name that is the second of its number selects by that number too, because rows and
+/// events have the first.
+///
+/// # Errors
+///
+/// Why nothing may be found by the name: a notice for the user.
+fn uid(value: &str) -> Result<Option<u32>, String> {
+    // A number may have no account: containers use such.
+    if value.is_empty() || value.parse::<u32>().is_ok() {
+        return Ok(None);
+    }
+    match User::from_name(value) {
+        Ok(Some(user)) => Ok(Some(user.uid.as_raw())),
+        Ok(None) => Err(format!(
+            "there is no account '{value}' here: `--user {value}` finds nothing unless the daemon knows it"
+        )),
+        Err(error) => Err(format!("account '{value}' cannot be looked up ({error}): the daemon may know it")),
+    }
+}
+
+/// Returns the inode of a network namespace: it is given by that number, a name, a path, or the id of a process in it.
+fn inode(value: &str) -> Result<String, String> {
+    let number = value.parse::<u32>().ok();
+    // An empty value is an error of the filter.
+    if value.is_empty() || number.is_some_and(|number| number > PID_MAX) {
+        return Ok(value.to_owned());
+    }
+    // A path stays one. A name may consist of digits.
+    let named = Path::new(NAMED_NAMESPACES).join(value);
+    let path = match number {
+        Some(pid) if !named.exists() => Path::new("/proc").join(pid.to_string()).join("ns/net"),
+        _ => named,
+    };
+    let file = File::open(&path).map_err(|error| {
+        format!(
+            "'{value}' is no network namespace: neither an inode number, nor a name (`ip netns`), a path or a process id ({}: {error})",
+            path.display()
+        )
+    })?;
+    // Any other file has an inode too, which no namespace has.
+    let is_namespace = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == NSFS_MAGIC);
+    match file.metadata() {
+        Ok(metadata) if is_namespace => Ok(metadata.ino().to_string()),
+        _ => Err(format!("{} is no network namespace", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_named_as_ip_names_them() {
+        let own = std::fs::metadata("/proc/self/ns/net").unwrap().ino().to_string();
+        for value in ["/proc/self/ns/net", &std::process::id().to_string(), &own] {
+            assert_eq!(inode(value).as_ref(), Ok(&own), "{value}");
+        }
+        let error = inode("no-such").unwrap_err();
+        assert!(error.starts_with("'no-such' is no network namespace: neither"), "{error}");
+        assert_eq!(inode("/etc/passwd"), Err("/etc/passwd is no network namespace".into()));
+        // No process has this id.
+        assert!(inode(&PID_MAX.to_string()).is_err());
+    }
+
+    #[test]
+    fn accounts_that_are_not_there_are_told() {
+        assert_eq!((uid("root"), uid("108"), uid("")), (Ok(Some(0)), Ok(None), Ok(None)));
+        assert!(uid("no-such").unwrap_err().contains("no account 'no-such'"));
+        let options = FilterOptions(vec![("user".into(), "root,108".into())]);
+        let selection = Selection { options, ..Selection::default() };
+        assert_eq!(selection.parameters().unwrap(), [("user".to_owned(), "root,108,0".to_owned())]);
+    }
 }

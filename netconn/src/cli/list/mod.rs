@@ -32,7 +32,7 @@ use crate::{
         SocketOption, block_on,
         list::output::Output,
         presentation::{Format, Presentation},
-        selection::Selection,
+        selection::{self, Selection},
         tell,
     },
     daemonless::Snapshot,
@@ -129,7 +129,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     });
     let found = match answered {
         // Only if nothing listens. A daemon that is slow or refuses must not look like none.
-        Err(error) if is_offline(&error) && !options.socket.is_named() => alone(options, error)?,
+        Err(error) if is_offline(&error) && !options.socket.is_named() => alone(options, &parameters, error)?,
         answered => answered?,
     };
     Ok(if !found && options.extended { Exit::Nothing } else { Exit::Success })
@@ -165,12 +165,12 @@ fn is_offline(error: &anyhow::Error) -> bool {
 }
 
 /// Shows what can be seen without a daemon.
-fn alone(options: &ListOptions, offline: anyhow::Error) -> Result<bool> {
+fn alone(options: &ListOptions, parameters: &[(String, String)], offline: anyhow::Error) -> Result<bool> {
     // Refused and not left out: an empty list would look as if nothing had ended.
     if options.closed.is_some() {
         return Err(offline.context("--closed asks for what only a daemon remembers"));
     }
-    let filter = options.selection.filter()?;
+    let filter = selection::filter(parameters)?;
     let snapshot = Snapshot::take(&filter)?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     anstream::eprintln!("netconn: {}", snapshot.source().notice());
