@@ -21,7 +21,7 @@ pub use datagram::{
     BEGUN_BITS, DatagramSocketState, FLOWS_PER_SOCKET, FOLDED_FROM, Flow, FlowKey, FlowRecord, ReleasedRecord,
     UdpSocketRecord, datagram_mark,
 };
-pub use process::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, TaskRecord, exec};
+pub use process::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, ImageFile, TaskRecord, exec};
 pub use record::{FileRecord, Header, Owner, OwnerRecord, PacketSocketRecord, attribution, kind};
 pub use tcp::{
     CountersRecord, Destination, Nesting, STATE_VERSION, SocketState, TcpRecord, TcpSocketState, Totals, Unreported,

@@ -39,6 +39,8 @@ macro_rules! kernel_members {
             SOCKET_FILE = ["socket" "file"];
             FILE_INODE = ["file" "f_inode"];
             INODE_NUMBER = ["inode" "i_ino"];
+            INODE_SUPER = ["inode" "i_sb"];
+            SUPER_DEVICE = ["super_block" "s_dev"];
             XDP_DEVICE = ["xdp_sock" "dev"];
             DEVICE_INDEX = ["net_device" "ifindex"];
             NET_INODE = ["net" "ns.inum"];
@@ -62,6 +64,7 @@ macro_rules! kernel_members {
             SIGNAL_LIVE = ["signal_struct" "live.counter"];
             MEMORY_ARGUMENTS_START = ["mm_struct" "arg_start"];
             MEMORY_ARGUMENTS_END = ["mm_struct" "arg_end"];
+            MEMORY_PROGRAM = ["mm_struct" "exe_file"];
             BINPRM_FILE = ["linux_binprm" "file"];
             // From a file to its path, as `path.rs` of the programs walks it: `bpf_d_path` is closed to them.
             FILE_MOUNT = ["file" "f_path.mnt"];
@@ -72,6 +75,8 @@ macro_rules! kernel_members {
             MOUNT_VFSMOUNT = ["mount" "mnt"];
             MOUNT_PARENT = ["mount" "mnt_parent"];
             MOUNT_MOUNTPOINT = ["mount" "mnt_mountpoint"];
+            MOUNT_NAMESPACE = ["mount" "mnt_ns"];
+            MOUNT_NAMESPACE_INODE = ["mnt_namespace" "ns.inum"];
             VFSMOUNT_ROOT = ["vfsmount" "mnt_root"];
             CGROUP_NODE = ["cgroup" "kn"];
             CGROUP_ROOT = ["cgroup" "root"];

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Header;
+use crate::{Header, UNKNOWN_U32, UNKNOWN_U64};
 
 /// Bits of [`ExecRecord::flags`], and limits of what follows an [`ExecRecord`].
 pub mod exec {
@@ -22,6 +22,23 @@ pub mod exec {
     pub const DEPTH_MAX: usize = 40;
     /// Longest arguments in bytes, a power of two.
     pub const ARGUMENTS_MAX: usize = 4096;
+}
+
+/// Which file a program is: a path alone says so only together with its mount namespace, which any process can make.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ImageFile {
+    /// Inode number, or [`UNKNOWN_U64`].
+    pub inode: u64,
+    /// Device of its file system as the kernel's `dev_t` (`include/linux/kdev_t.h`), or [`UNKNOWN_U32`].
+    pub device: u32,
+    /// Inode of the mount namespace in which it was opened, or [`UNKNOWN_U32`]: a file without a place has none.
+    pub mount_namespace: u32,
+}
+
+impl ImageFile {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self { inode: UNKNOWN_U64, device: UNKNOWN_U32, mount_namespace: UNKNOWN_U32 };
 }
 
 /// A process runs a new program.
@@ -51,6 +68,8 @@ pub struct ExecRecord {
     pub arguments_length: u32,
     /// The process's new name, NUL-padded.
     pub comm: [u8; 16],
+    /// The program's file.
+    pub image: ImageFile,
 }
 
 /// A process was born: it runs the program of the process that forked it until it calls `exec`.
@@ -101,6 +120,8 @@ pub struct TaskRecord {
     pub tgid: u32,
     /// Process id of its parent.
     pub parent_tgid: u32,
+    /// The file of its program.
+    pub image: ImageFile,
 }
 
 /// A cgroup (v2) was created. `path_length` bytes follow: its path below the root of the hierarchy, ended by NUL.

@@ -81,6 +81,9 @@ members! {
         ProcessPid "src.process.pid" Integer pid: u32, "Process id of the local process, in both directions.";
         ProcessName "src.process.name" String process_name: Text<'a>, "Name of the process (`comm`), up to 15 bytes.";
         ProcessPath "src.process.image.path" String executable: Text<'a>, "Executable of the process.";
+        ImageDevice "src.process.image.device" String image_device: PlainText<'a>, "Device of the file system that has the executable, `major:minor` as in `/proc/PID/mountinfo`.";
+        ImageInode "src.process.image.inode" Integer image_inode: u64, "Inode of the executable.";
+        MountNamespace "src.process.mountNamespace" Integer mount_namespace: u32, "Inode of the mount namespace in which the executable has its path.";
         ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces; `…` at the end: cut.";
         ProcessUser "src.process.user" String user: Text<'a>, "Account name of the process.";
         ProcessUserId "src.process.userId" Integer user_id: u32, "Unix user id of the process.";
@@ -89,6 +92,9 @@ members! {
         ParentPid "src.process.parent.pid" Integer parent_pid: u32, "Process id of the parent.";
         ParentName "src.process.parent.name" String parent_name: Text<'a>, "Name of the parent.";
         ParentPath "src.process.parent.image.path" String parent_executable: Text<'a>, "Executable of the parent.";
+        ParentImageDevice "src.process.parent.image.device" String parent_image_device: PlainText<'a>, "Device of the file system that has the executable of the parent.";
+        ParentImageInode "src.process.parent.image.inode" Integer parent_image_inode: u64, "Inode of the executable of the parent.";
+        ParentMountNamespace "src.process.parent.mountNamespace" Integer parent_mount_namespace: u32, "Inode of the mount namespace in which the executable of the parent has its path.";
         ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent; `…` at the end: cut.";
         ParentUid "src.process.parent.uid" String parent_id: PlainText<'a>, "Unique process id of the parent.";
         SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";

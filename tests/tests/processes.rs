@@ -5,8 +5,8 @@ use std::{
     fs,
     io::Write as _,
     net::{TcpListener, TcpStream},
-    os::unix::fs::symlink,
-    path::PathBuf,
+    os::unix::fs::{MetadataExt as _, symlink},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -272,8 +272,64 @@ fn a_process_has_one_uid_for_itself_and_for_its_children_under_each_daemon() {
         let parent = of_child["src.process.parent.uid"].as_str().map(str::to_owned);
         assert_eq!(parent.iter().len(), parents, "{of_child:#}");
         uids.extend(parent);
+        // The iterator tells the file of an older process, too.
+        let inode = of_old["src.process.image.inode"].as_u64();
+        assert_eq!(inode, (parents == 1).then(|| fs::metadata("/bin/bash").unwrap().ino()), "{of_old:#}");
     }
     drop(old.stdin.take());
     old.wait().unwrap();
     assert_eq!(uids.len(), 1, "{uids:?}");
+}
+
+/// Returns the device of the mount that has a path, `major:minor`, from `/proc/self/mountinfo`.
+fn device(path: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    // The longest mount point on the way; of several at one place the last is on top.
+    let on_the_way = lines.filter(|words| path.starts_with(words[4]));
+    on_the_way.max_by_key(|words| words[4].len()).unwrap()[2].to_owned()
+}
+
+#[test]
+fn another_file_that_is_mounted_over_a_program_is_told_apart() {
+    let namespace = Netns::new();
+    let folder = TempDir::new().unwrap();
+    let [program, other] = ["program", "other"].map(|name| folder.path().join(name));
+    for path in [&program, &other] {
+        fs::copy("/bin/bash", path).unwrap();
+    }
+    let daemon = Daemon::start();
+    // Each run prints its mount namespace; the second is one where the path is that of another file.
+    let run = |before: &str| {
+        let inside = "readlink /proc/$$/ns/mnt; true 3<>/dev/tcp/127.0.0.1/9; true";
+        let script = format!("{before} {} -c '{inside}'; true", program.display());
+        let output = namespace.command("unshare", &["--mount", "bash", "-c", &script]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().trim_start_matches("mnt:[").trim_end_matches(']').parse::<u64>().unwrap()
+    };
+    let mounts = [run(""), run(&format!("mount --bind {} {};", other.display(), program.display()))];
+    let attempts = daemon.stop().within(&namespace).of("IP Connect");
+    assert_eq!(attempts.len(), 2, "{attempts:#?}");
+    for ((attempt, file), mounts) in attempts.0.iter().zip([&program, &other]).zip(mounts) {
+        assert_eq!(attempt["src.process.image.path"].as_str(), program.to_str(), "{attempt:#}");
+        assert_eq!(attempt["src.process.image.inode"], fs::metadata(file).unwrap().ino(), "{attempt:#}");
+        assert_eq!(attempt["src.process.image.device"], device(folder.path()), "{attempt:#}");
+        assert_eq!(attempt["src.process.mountNamespace"], mounts, "{attempt:#}");
+        // bash, which ran before the program was mounted over.
+        assert_eq!(attempt["src.process.parent.image.inode"], fs::metadata("/bin/bash").unwrap().ino(), "{attempt:#}");
+        assert_eq!(attempt["src.process.parent.image.device"], device(&fs::canonicalize("/bin/bash").unwrap()));
+    }
+}
+
+#[test]
+fn a_program_without_a_place_has_no_mount_namespace() {
+    let namespace = Netns::new();
+    let event = attempt(&namespace, || {
+        // A file that has no name in any folder, as `memfd_create` makes them.
+        let script = "import os; f = os.memfd_create('x', 0); os.write(f, open('/bin/bash', 'rb').read()); \
+                      os.execv(f'/proc/self/fd/{f}', ['x', '-c', 'true 3<>/dev/tcp/127.0.0.1/9; true'])";
+        let _ = namespace.command("python3", &["-c", script]).output().unwrap();
+    });
+    assert_eq!(event["src.process.cmdline"], "x -c true 3<>/dev/tcp/127.0.0.1/9; true");
+    assert!(event["src.process.image.inode"].is_u64() && event["src.process.mountNamespace"].is_null(), "{event:#}");
 }

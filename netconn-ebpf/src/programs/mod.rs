@@ -1,5 +1,5 @@
-//! The programs and what they share. The order of the modules is the order of their dependencies: `kernel`, `task`, `path`
-//! and `sock` read kernel memory, `maps` and `settings` are shared with the daemon, `emit` alone writes to the rings; the
+//! The programs and what they share. The order of the modules is the order of their dependencies: `kernel`, `task`, `path`,
+//! `image` and `sock` read kernel memory, `maps` and `settings` are shared with the daemon, `emit` alone writes to the rings; the
 //! others hold the programs.
 
 mod kernel;
@@ -17,6 +17,7 @@ mod tcp;
 mod accept;
 mod flow;
 mod path;
+mod image;
 mod process;
 mod iter;
 

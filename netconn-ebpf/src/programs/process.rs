@@ -11,7 +11,7 @@ use aya_log_ebpf::debug;
 use netconn_common::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, exec, kind};
 
 use crate::programs::{
-    emit,
+    emit, image,
     kernel::{
         BINPRM_FILE, CGROUP_NODE, CGROUP_ROOT, CGROUP_ROOT_HIERARCHY, HAS_PROBE_READ, MEMORY_ARGUMENTS_END,
         MEMORY_ARGUMENTS_START, NODE_ID, Typed, has,
@@ -44,6 +44,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
         path_length: 0,
         arguments_length: 0,
         comm: task.comm(),
+        image: image::of(binprm.follow(&BINPRM_FILE)),
     };
     let mut total = size_of::<ExecRecord>();
     // Without this feature the daemon looks up path and arguments.

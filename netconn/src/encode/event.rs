@@ -9,7 +9,7 @@ use std::{
 
 use bytes::BytesMut;
 use foldhash::fast::RandomState;
-use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64, role};
+use netconn_common::{ImageFile, Owner, UNKNOWN_U32, UNKNOWN_U64, role};
 use netconn_model::{
     community_id::{self, CommunityId},
     event::{Event, Sensor},
@@ -459,15 +459,25 @@ fn fill_process<'a>(
     }
     let Some(process) = process else { return };
     event.executable = process.identity.path.as_deref().map(Cow::Borrowed);
+    (event.image_device, event.image_inode, event.mount_namespace) = image_file(process.identity.image);
     event.command_line = process.identity.command_line.as_deref().map(Cow::Borrowed);
-    if let Some(Identity { key, is_exact, name, path, command_line, .. }) = process.parent.as_deref() {
+    if let Some(Identity { key, is_exact, name, path, image, command_line, .. }) = process.parent.as_deref() {
         event.parent_pid = Some(key.tgid);
         event.parent_name = Some(Cow::Borrowed(name));
         event.parent_executable = path.as_deref().map(Cow::Borrowed);
+        (event.parent_image_device, event.parent_image_inode, event.parent_mount_namespace) = image_file(*image);
         event.parent_command_line = command_line.as_deref().map(Cow::Borrowed);
         // Within a clock tick, the id could be that of another process.
         event.parent_id = is_exact.then(|| PlainText::new(process_id(boot, key.tgid, key.start_ns)));
     }
+}
+
+/// Returns device, inode and mount namespace of an executable, as far as they are known.
+fn image_file(image: ImageFile) -> (Option<PlainText<'static>>, Option<u64>, Option<u32>) {
+    // `MAJOR` and `MINOR` in include/linux/kdev_t.h. Not as stat(2) says it: overlayfs and btrfs have other numbers there.
+    let device = known(image.device, UNKNOWN_U32);
+    let device = device.map(|device| PlainText::new(format!("{}:{}", device >> 20, device & 0xf_ffff)));
+    (device, known(image.inode, UNKNOWN_U64), known(image.mount_namespace, UNKNOWN_U32))
 }
 
 fn fill_cgroup<'a>(event: &mut Event<'a>, cgroup: Option<&'a Cgroup>) {

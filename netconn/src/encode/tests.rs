@@ -5,8 +5,8 @@ use std::{cell::Cell, rc::Rc};
 use bytemuck::Zeroable as _;
 use bytes::BytesMut;
 use netconn_common::{
-    Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ReleasedRecord, UNKNOWN_U32, UdpSocketRecord,
-    attribution, datagram_mark,
+    Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ImageFile, ReleasedRecord, UNKNOWN_U32,
+    UdpSocketRecord, attribution, datagram_mark,
 };
 use netconn_model::{event::Sensor, fact::CloseReason, row::Row};
 use serde_json::{Value, json};
@@ -156,6 +156,7 @@ fn process(command_line: &str) -> Rc<Process> {
             is_exact: true,
             name: "x".into(),
             path: Some("/usr/bin/x".into()),
+            image: ImageFile::UNKNOWN,
             command_line: Some(command_line.into()),
             remembered: Cell::default(),
         })

@@ -9,7 +9,7 @@ pub mod open;
 use std::{cell::Cell, collections::VecDeque, iter, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
-use netconn_common::{ExecRecord, ExitRecord, ForkRecord, Owner, TaskRecord, exec};
+use netconn_common::{ExecRecord, ExitRecord, ForkRecord, ImageFile, Owner, TaskRecord, exec};
 
 use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
 
@@ -63,6 +63,8 @@ pub struct Identity {
     pub name: Rc<str>,
     /// Executable.
     pub path: Option<Rc<str>>,
+    /// The executable's file.
+    pub image: ImageFile,
     /// Arguments, joined by spaces.
     pub command_line: Option<Rc<str>>,
     /// Number of ended connections that refer to it, through its process or that of a child.
@@ -103,7 +105,18 @@ impl Process {
         let key = Key { tgid, start_ns: 0 };
         let remembered = Cell::new(0);
         let command_line = Some(line.into());
-        Self::new(Identity { key, is_exact: true, name: "x".into(), path: None, command_line, remembered }, None)
+        Self::new(
+            Identity {
+                key,
+                is_exact: true,
+                name: "x".into(),
+                path: None,
+                image: ImageFile::UNKNOWN,
+                command_line,
+                remembered,
+            },
+            None,
+        )
     }
 }
 
@@ -184,6 +197,7 @@ impl Processes {
             if let Some(task) = tasks.get(&process.key) {
                 process.key.start_ns = task.start_ns;
                 process.is_exact = true;
+                process.image = task.image;
                 process.parent = task.parent_tgid;
                 process.parent_start_ns = Some(task.parent_start_ns);
             } else if let Some(key) = known.get(&process.key) {
@@ -200,7 +214,7 @@ impl Processes {
         for process in found {
             let known = self.by_key.get(&process.key);
             // Keeps what the record of the `exec` brought: a process can overwrite its name and arguments in `/proc`.
-            if known.is_some_and(|known| known.identity.path.as_deref() == process.path.as_deref()) {
+            if known.is_some_and(|known| process.is_same_program(&known.identity)) {
                 continue;
             }
             let identity = Identity {
@@ -208,6 +222,7 @@ impl Processes {
                 is_exact: process.is_exact,
                 name: process.name.into(),
                 path: process.path.map(Into::into),
+                image: process.image,
                 command_line: process.command_line.map(Into::into),
                 remembered: Cell::new(0),
             };
@@ -243,6 +258,7 @@ impl Processes {
             // Shared texts: a server of a thousand processes has its command line in memory once.
             name: Rc::clone(&origin.identity.name),
             path: origin.identity.path.clone(),
+            image: origin.identity.image,
             command_line: origin.identity.command_line.clone(),
             remembered: Cell::new(0),
         };
@@ -259,6 +275,7 @@ impl Processes {
             is_exact: true,
             name: comm(&record.comm).as_ref().into(),
             path: executable(record.flags, path).map(Into::into),
+            image: record.image,
             command_line: command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0).map(Into::into),
             remembered: Cell::new(0),
         };
@@ -268,7 +285,7 @@ impl Processes {
         if path.is_empty()
             && let Some(found) = scan::one(key)
         {
-            self.add_scanned(vec![found]);
+            self.add_scanned(vec![scan::Scanned { image: record.image, ..found }]);
         }
     }
 
@@ -382,6 +399,7 @@ fn executable(flags: u32, path: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
+    use netconn_common::UNKNOWN_U32;
 
     use super::*;
 
@@ -426,6 +444,7 @@ mod tests {
             is_exact: false,
             parent,
             parent_start_ns: None,
+            image: ImageFile::UNKNOWN,
             name: "x".into(),
             path: Some(path.into()),
             command_line: None,
@@ -438,6 +457,32 @@ mod tests {
         assert_eq!(child.parent.as_ref().unwrap().path.as_deref(), Some("/bin/bash"));
         processes.add_scanned(vec![scanned(10, 1, "/bin/other")]);
         assert_eq!(processes.of(&owner(10)).unwrap().identity.path.as_deref(), Some("/bin/other"), "a lost exec");
+    }
+
+    #[test]
+    fn another_file_with_the_same_path_is_another_program() {
+        let mut processes = Processes::default();
+        let image = |inode, mount_namespace| ImageFile { inode, device: 1, mount_namespace };
+        let mut exec = ExecRecord::zeroed();
+        (exec.tgid, exec.start_ns, exec.image) = (10, 10 * TICK_NS, image(5, 7));
+        processes.exec(&exec, b"x\0bin\0", b"right\0");
+        let mut scan = |image| {
+            let found = scan::Scanned {
+                key: Key::of_ticks(10, 10),
+                is_exact: true,
+                parent: 1,
+                parent_start_ns: None,
+                image,
+                name: "x".into(),
+                path: Some("/bin/x".into()),
+                command_line: Some("chosen".into()),
+            };
+            processes.add_scanned(vec![found]);
+            processes.of(&owner(10)).unwrap().identity.command_line.as_deref() == Some("right")
+        };
+        assert!(scan(ImageFile::UNKNOWN), "only /proc was read");
+        assert!(scan(image(5, UNKNOWN_U32)), "its mount is gone");
+        assert!(!scan(image(6, 7)), "an exec was lost");
     }
 
     #[test]
@@ -477,6 +522,7 @@ mod tests {
             is_exact: false,
             parent,
             parent_start_ns: None,
+            image: ImageFile::UNKNOWN,
             name: "x".into(),
             path: Some("/bin/x".into()),
             command_line: None,
@@ -495,10 +541,11 @@ mod tests {
             parent_start_ns: exact(parent_tgid),
             tgid,
             parent_tgid,
+            image: ImageFile { inode: 5, device: 6, mount_namespace: 7 },
         };
         processes.replace(vec![scanned(11, 10), scanned(10, 1)], &[task(10, 1), task(11, 10)], 0);
         let child = processes.of(&exact_owner(11)).unwrap();
-        assert_eq!(child.identity.key.start_ns, exact(11));
+        assert_eq!((child.identity.key.start_ns, child.identity.image.inode), (exact(11), 5));
         assert!(
             child.identity.is_exact && child.parent.as_ref().is_some_and(|parent| parent.key.start_ns == exact(10))
         );

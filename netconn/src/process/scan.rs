@@ -1,8 +1,9 @@
 //! Processes from `/proc`: those older than netconn, and those whose records were lost. Slow.
 
+use netconn_common::ImageFile;
 use procfs::process::{Process, all_processes};
 
-use crate::process::{Key, command_line};
+use crate::process::{Identity, Key, command_line};
 
 /// A process found in `/proc`.
 #[derive(Debug)]
@@ -15,12 +16,24 @@ pub struct Scanned {
     pub parent: u32,
     /// Start of the parent, if the kernel told it.
     pub parent_start_ns: Option<u64>,
+    /// The executable's file, if the kernel told it.
+    pub image: ImageFile,
     /// Name.
     pub name: String,
     /// Executable; none for kernel threads and where this user may not read it.
     pub path: Option<String>,
     /// Arguments, joined by spaces.
     pub command_line: Option<String>,
+}
+
+impl Scanned {
+    /// Returns whether a process still runs the program that is known, as far as the scan tells.
+    pub(super) fn is_same_program(&self, known: &Identity) -> bool {
+        // Not the namespace: a mount that is taken away has none any more.
+        let file = |image: &ImageFile| (image.inode, image.device);
+        let is_same_file = self.image == ImageFile::UNKNOWN || file(&self.image) == file(&known.image);
+        is_same_file && self.path.as_deref() == known.path.as_deref()
+    }
 }
 
 /// Returns all visible processes, without those that end meanwhile. Their starts are in clock ticks.
@@ -44,6 +57,7 @@ fn scanned(process: &Process) -> Option<Scanned> {
         is_exact: false,
         parent: u32::try_from(stat.ppid).unwrap_or(0),
         parent_start_ns: None,
+        image: ImageFile::UNKNOWN,
         name: stat.comm,
         // The path of a deleted file ends in " (deleted)", as `executable` writes it too.
         path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),

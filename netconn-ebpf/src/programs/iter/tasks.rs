@@ -3,7 +3,9 @@
 use netconn_common::TaskRecord;
 
 use crate::programs::{
+    image,
     iter::{Meta, Reader},
+    kernel::MEMORY_PROGRAM,
     task::Task,
 };
 
@@ -33,6 +35,8 @@ pub fn dump_tasks(ctx: *const TaskContext) -> i32 {
         parent_start_ns: parent.start_ns(),
         tgid: task.tgid(),
         parent_tgid: parent.tgid(),
+        // Threads of the kernel have none.
+        image: image::of(task.memory().follow(&MEMORY_PROGRAM)),
     });
     0
 }

@@ -178,7 +178,7 @@ impl Capture {
             return Vec::new();
         }
         self.read(Program::DumpTasks, 0, iterate::here, |_| {}).unwrap_or_else(|error| {
-            warn!("cannot read the exact starts of processes: {error}");
+            warn!("cannot read the exact starts of processes and their files: {error}");
             Vec::new()
         })
     }

@@ -159,8 +159,8 @@ hooks! {
     DumpTasks = "dump_tasks" {
         target: "task",
         attach: Attach::Iterator,
-        fact: "exact starts of processes older than netconn",
-        without: Some("/proc tells them in clock ticks: such parents have no uid"),
+        fact: "exact starts of processes older than netconn, and the files of their programs",
+        without: Some("/proc tells starts in clock ticks and no files: such parents have no uid"),
     }
     /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, `include/trace/events/sock.h`.
     InetSockSetState = "inet_sock_set_state" {
