@@ -200,6 +200,50 @@ pub struct HistoryHealth {
     /// Number of segments that are older than `history_days` and stay all the same, because the time of day has jumped.
     #[serde(default)]
     pub overdue: u64,
+    /// How the last conversion was confined; absent before the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confinement: Option<Confinement>,
+}
+
+/// How the process that converts the history is confined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Its user's number.
+    pub uid: u32,
+    /// Whether no other process has that user: only a daemon that is root can give it one.
+    pub has_own_user: bool,
+    /// Whether the kernel denies it all paths, TCP ports, and signals to others.
+    pub landlock: Enforcement,
+    /// Whether the kernel denies it all system calls but those that a conversion needs.
+    pub seccomp: Enforcement,
+}
+
+impl Confinement {
+    /// Returns what is missing, in words.
+    pub fn gaps(&self) -> Vec<&'static str> {
+        let gap = |enforcement, none, partial| match enforcement {
+            Enforcement::Full => None,
+            Enforcement::Partial => Some(partial),
+            Enforcement::None => Some(none),
+        };
+        let own_user = (!self.has_own_user).then_some("a user of its own");
+        let landlock = gap(self.landlock, "Landlock", "all of Landlock");
+        let seccomp = gap(self.seccomp, "seccomp", "all of seccomp");
+        own_user.into_iter().chain(landlock).chain(seccomp).collect()
+    }
+}
+
+/// How much of a protection the kernel offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// All of it.
+    Full,
+    /// What this kernel knows.
+    Partial,
+    /// None: the kernel lacks it or has it switched off.
+    #[default]
+    None,
 }
 
 /// Result of attaching a hook.

@@ -2,6 +2,7 @@
 //!
 //! The order of the modules is the order of dependency: each uses only those above it. See `ARCHITECTURE.md`.
 
+mod confine;
 pub mod engine;
 pub mod range;
 pub mod output;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -25,6 +26,12 @@ impl Installed {
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         fs::copy(netconn(), folder.path().join("netconn")).unwrap();
+        // The converter has a user of its own, who reads `mode` and writes `told`.
+        let told = folder.path().join("told");
+        fs::write(&told, "").unwrap();
+        for (path, mode) in [(folder.path(), 0o755), (&told, 0o666)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
         Self(folder)
     }
 
@@ -57,9 +64,15 @@ impl Installed {
         fs::rename(new, self.0.path().join("netconn-search")).unwrap();
     }
 
-    /// Returns what the converter has written about its own process in the mode `look`; `None` until it has.
-    pub fn looked(&self) -> Option<String> {
-        fs::read_to_string(self.0.path().join("looked")).ok()
+    /// Returns what the converter has told in the modes `look` and `harm`; `None` until it has.
+    pub fn told(&self) -> Option<String> {
+        let text = fs::read_to_string(self.0.path().join("told")).unwrap();
+        text.ends_with("end\n").then_some(text)
+    }
+
+    /// Closes its folder to all but root, as /root is.
+    pub fn close(&self) {
+        fs::set_permissions(self.0.path(), fs::Permissions::from_mode(0o700)).unwrap();
     }
 }
 

@@ -371,6 +371,46 @@ fn a_broken_converter_costs_nothing() {
     assert_eq!(sorted(history.lines()), sorted(lines(&killed.event_file())));
 }
 
+/// Waits until the converter has told something.
+fn told(installed: &Installed, daemon: &Daemon) -> String {
+    let mut told = None;
+    until(
+        60_000,
+        || daemon.log(),
+        || {
+            told = installed.told();
+            told.is_some()
+        },
+    );
+    told.unwrap()
+}
+
+/// Returns a line of /proc/PID/status or limits, with single spaces.
+fn line<'a>(text: &'a str, start: &str) -> String {
+    let line: Option<&'a str> = text.lines().find(|line| line.starts_with(start));
+    line.unwrap_or_else(|| panic!("{start}: {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Checks that a status in /proc is that of a process without any right, and returns its user.
+fn powerless(status: &str) -> u32 {
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(line(status, set), format!("{set} 0000000000000000"));
+    }
+    assert_eq!(line(status, "NoNewPrivs"), "NoNewPrivs: 1");
+    assert_eq!(line(status, "Groups:"), "Groups:");
+    assert_eq!(line(status, "Seccomp:"), "Seccomp: 2");
+    let uid: u32 = line(status, "Uid:").split(' ').nth(1).unwrap().parse().unwrap();
+    assert_eq!(line(status, "Uid:"), format!("Uid: {uid} {uid} {uid} {uid}"));
+    let gid = line(status, "Gid:").split(' ').nth(1).unwrap().to_owned();
+    assert_eq!(line(status, "Gid:"), format!("Gid: {gid} {gid} {gid} {gid}"));
+    assert_ne!((uid, &*gid), (0, "0"));
+    // Nobody else has it: `getent` exits with 2 when there is no such key. Packages make an account for it.
+    let account = Command::new("getent").args(["passwd", &uid.to_string()]).output().unwrap();
+    let name = String::from_utf8(account.stdout).unwrap();
+    assert!(account.status.code() == Some(2) || name.starts_with("netconn-convert:"), "{name}");
+    uid
+}
+
 #[test]
 fn a_converter_has_little_to_do_harm_with() {
     let namespace = Netns::new();
@@ -378,23 +418,21 @@ fn a_converter_has_little_to_do_harm_with() {
     installed.converter("look");
     let daemon = Daemon::start_installed(&installed, SMALL);
     connect(&namespace, 200);
-    until(60_000, || daemon.log(), || installed.looked().is_some());
-    let looked = installed.looked().unwrap();
-    let line = |start: &str| {
-        let line = looked.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start}: {looked}"));
-        line.split_whitespace().collect::<Vec<_>>().join(" ")
-    };
-    for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
-        assert_eq!(line(set), format!("{set} 0000000000000000"));
-    }
-    assert_eq!(line("NoNewPrivs"), "NoNewPrivs: 1");
-    assert_eq!(line("Max data size"), "Max data size 1073741824 1073741824 bytes");
-    assert_eq!(line("Max core file size"), "Max core file size 0 0 bytes");
+    let told = told(&installed, &daemon);
+    powerless(&told);
+    assert_eq!(line(&told, "Max data size"), "Max data size 1073741824 1073741824 bytes");
+    assert_eq!(line(&told, "Max core file size"), "Max core file size 0 0 bytes");
+    assert_eq!(line(&told, "Max processes"), "Max processes 1 1 processes");
+    assert!(!line(&told, "Max file size").contains("unlimited"));
     // SCHED_IDLE, `include/uapi/linux/sched.h`.
-    assert!(!looked.contains("\npolicy") || line("policy") == "policy : 5", "{looked}");
-    let files = line("files:");
-    let others = files.split(' ').skip(1).filter(|file| !file.starts_with("pipe:") && *file != "/dev/null");
-    assert_eq!(others.collect::<Vec<_>>(), Vec::<&str>::new(), "{files}");
+    assert!(!told.contains("\npolicy") || line(&told, "policy") == "policy : 5", "{told}");
+    assert_eq!(line(&told, "nice:"), "nice: 19");
+    assert_eq!(line(&told, "variables:"), "variables:");
+    let files = line(&told, "files:");
+    let others: Vec<_> = files.split(' ').skip(1).filter(|file| !file.starts_with("pipe:")).collect();
+    assert_eq!(others.len(), 2, "{files}");
+    assert!(others[0].contains("/state/events/events-") && others[0].ends_with(".ndjson"), "{files}");
+    assert!(others[1].ends_with("/state/events/.convert/made"), "{files}");
     // The converter ends with the daemon, even if the daemon is killed.
     installed.converter("hang");
     until(60_000, || daemon.log(), || converter(&daemon).is_some());
@@ -403,13 +441,34 @@ fn a_converter_has_little_to_do_harm_with() {
         60_000,
         || daemon.log(),
         || {
-            // Between fork and exec the child still has the name of the daemon.
+            // Between fork and exec the child still has the arguments of the daemon.
             child = converter(&daemon).unwrap_or(child);
-            fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name == "netconn-search\n")
+            is_converter(child)
         },
     );
     let _killed = daemon.kill();
     until(5000, || format!("{child} lives on"), || !Path::new(&format!("/proc/{child}")).exists());
+}
+
+/// Whether a process is the converter: after `fork` it is still the daemon.
+fn is_converter(child: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{child}/cmdline"))
+        .is_ok_and(|line| line.ends_with("/netconn-search\0--convert\0-\0"))
+}
+
+#[test]
+fn a_converter_that_was_taken_over_can_do_nothing() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    installed.converter("harm");
+    let daemon = Daemon::start_installed(&installed, SMALL);
+    // All folders above the state folder can be entered, so that only the confinement is in the way.
+    let above = daemon.history().0.parent().unwrap().parent().unwrap().to_owned();
+    fs::set_permissions(above, fs::Permissions::from_mode(0o755)).unwrap();
+    connect(&namespace, 200);
+    until(60_000, || daemon.log(), || installed.told().is_some());
+    assert_eq!(installed.told().unwrap(), "could: read its input\nend\n");
+    assert!(!Path::new("/etc/netconn-converter").exists());
 }
 
 /// A small file system mounted over a folder. It is unmounted when dropped.

@@ -1,6 +1,15 @@
 //! The real netconn-search finds all events that the daemon has recorded, in Parquet files and in the current segment.
 
-use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, process::Command, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use netconn_tests::{Daemon, History, Installed, Netns, connected, moment, netconn, reset, until};
 use nix::{
@@ -45,6 +54,68 @@ fn traffic(namespace: &Netns, count: usize) {
             }
         }
     });
+}
+
+#[test]
+fn segments_are_converted_without_any_right() {
+    let (namespace, installed) = (Netns::new(), Installed::new());
+    installed.search();
+    // As /root, where `cargo install` puts it: the converter's user cannot get there.
+    installed.close();
+    let daemon = Daemon::start_installed(&installed, "history_bytes = 4194304");
+    let mut status = String::new();
+    let look = |status: &mut String| {
+        let children = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+        let children = children.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+        let Some(child) =
+            children.flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).next()
+        else {
+            return;
+        };
+        let now = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        // It takes this name just before it confines itself; until then it has the number of a descriptor.
+        if now.starts_with("Name:\tnetconn-search\n") {
+            *status = now;
+        }
+    };
+    let history = || daemon.health()["history"].clone();
+    traffic(&namespace, 120);
+    until(
+        60_000,
+        || format!("{:#} {}", history(), daemon.log()),
+        || {
+            // Fast enough to see it at work.
+            (0..100).for_each(|_| {
+                look(&mut status);
+                thread::sleep(Duration::from_millis(1));
+            });
+            let converted = history()["converted"].as_u64().unwrap();
+            if converted > 0 && status.is_empty() {
+                traffic(&namespace, 60);
+            }
+            converted > 0 && !status.is_empty()
+        },
+    );
+    for expected in
+        ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|set| format!("{set}\t0000000000000000\n"))
+    {
+        assert!(status.contains(&expected), "{status}");
+    }
+    assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
+    let confinement = history()["confinement"].clone();
+    let uid = confinement["uid"].as_u64().unwrap();
+    assert!(uid != 0 && status.contains(&format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n")), "{confinement} {status}");
+    assert_eq!(confinement["seccomp"], "full", "{confinement}");
+    let lsm = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    assert!(!lsm.contains("landlock") || confinement["landlock"] != "none", "{confinement}");
+    let text = daemon.text(&["doctor"]);
+    assert_eq!(text.contains("segments are converted without"), confinement["landlock"] != "full", "{text}");
+    assert_eq!(history()["failures"], 0, "{}", daemon.log());
+    // What it made belongs to root, as all files of the history.
+    let names = daemon.history().names();
+    let made = names.iter().find(|name| name.ends_with(".parquet")).unwrap();
+    let metadata = fs::metadata(daemon.history().0.join(made)).unwrap();
+    assert_eq!((metadata.uid(), metadata.permissions().mode() & 0o7777), (0, 0o640));
 }
 
 #[test]

@@ -14,7 +14,9 @@ mod exit;
 
 use std::{
     ffi::OsString,
+    fs::File,
     io::{self, Write as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -26,6 +28,7 @@ use netconn_model::{
     term,
 };
 use netconn_query::{self, Fields, Severity};
+use serde::Serialize;
 
 use crate::{
     cli::{
@@ -33,7 +36,7 @@ use crate::{
         options::{PresentationOptions, SourceOptions},
         session::SearchSession,
     },
-    engine,
+    confine, engine,
     output::OutputFormat,
 };
 
@@ -219,14 +222,37 @@ fn search(options: &SearchOptions) -> Result<Exit> {
     Ok(if rows == 0 && options.presentation.exit_code { Exit::Nothing } else { Exit::Success })
 }
 
-/// Converts a closed segment to Parquet, and writes a report as one line of JSON, which the daemon reads.
+/// What the daemon hears of a conversion.
+#[derive(Serialize)]
+struct ConversionReport {
+    #[serde(flatten)]
+    rows: engine::ConvertedRows,
+    #[serde(flatten)]
+    layers: confine::Layers,
+}
+
+/// Converts a closed segment to Parquet, and writes a report as one line of JSON. `-` is how the daemon calls it: the segment
+/// is standard input, and the Parquet file is open too.
 fn convert(segment: &Path) -> Result<Exit> {
-    let converted = engine::convert(segment)?;
+    let report = if segment == Path::new("-") {
+        // First, because it is known by its number: a descriptor made before could have that.
+        let parquet = confine::parquet_descriptor()?;
+        let handed_over = engine::HandedOver::new(standard_input()?, parquet)?;
+        // Before the first byte of the segment is read: strangers choose what is in it.
+        let layers = confine::confine();
+        serde_json::to_string(&ConversionReport { rows: handed_over.convert()?, layers })?
+    } else {
+        serde_json::to_string(&engine::convert(segment)?)?
+    };
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", serde_json::to_string(&converted)?)?;
+    writeln!(out, "{report}")?;
     // Explicit, so that a report that cannot be written is an error and the daemon keeps the segment.
     out.flush()?;
     Ok(Exit::Success)
+}
+
+fn standard_input() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 #[cfg(test)]

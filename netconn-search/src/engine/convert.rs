@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Seek as _, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -40,12 +40,18 @@ use super::{
 /// Rows of a row group: small enough to skip most of a day, large enough to compress well.
 const ROW_GROUP: usize = 128 * 1024;
 
+/// What messages call a segment without a path.
+const STANDARD_INPUT: &str = "standard input";
+
+/// Why a file without bytes is not converted.
+const EMPTY: &str = "it is empty";
+
 /// Rows of a batch for the writer.
 const BATCH: usize = 8 * 1024;
 
-/// The result of a conversion; as JSON it is the line that the daemon waits for.
+/// What a conversion has written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Converted {
+pub struct ConvertedRows {
     /// Rows: one for each line.
     pub rows: u64,
     /// Lines that are no JSON object; they are kept in the column `line.unparsed`.
@@ -56,6 +62,14 @@ pub struct Converted {
     pub last: Option<i64>,
     /// Bytes of the Parquet file.
     pub bytes: u64,
+}
+
+/// The result of a conversion by path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Converted {
+    /// What was written.
+    #[serde(flatten)]
+    pub summary: ConvertedRows,
     /// The Parquet file.
     pub file: PathBuf,
 }
@@ -89,23 +103,10 @@ struct Segment {
 /// The segment cannot be read, or the Parquet file cannot be written; then no file is left behind.
 pub fn convert(ndjson: &Path) -> Result<Converted> {
     let read = |source| SearchError::Read { path: ndjson.to_owned(), source };
-    // The format is found by content, so a compressed file under this name is refused instead of becoming unparsed
-    // rows.
-    let file = match find::open_file(ndjson).map_err(read)? {
-        Some(file) if file.format == FileFormat::Lines => file,
-        Some(_) => {
-            let why = "only files of lines that are not compressed can be converted".to_owned();
-            return Err(SearchError::Format { path: ndjson.to_owned(), why });
-        }
-        None => {
-            return Err(SearchError::Format { path: ndjson.to_owned(), why: "it is empty".to_owned() });
-        }
-    };
-    let mut segment = Segment::read(file).map_err(read)?;
-    if !segment.sorted {
-        // A stable sort keeps lines of the same time in their order.
-        segment.lines.sort_by_key(|line| line.time);
-    }
+    let file = find::open_file(ndjson).map_err(read)?;
+    let file = file.ok_or_else(|| SearchError::Format { path: ndjson.to_owned(), why: EMPTY.to_owned() })?;
+    check_format(ndjson, file.format)?;
+    let segment = Segment::read(file).map_err(read)?;
     // FROM is the segment's identity in the history (docs/history.md), so it is taken from the name and not from the
     // events.
     let name = ndjson.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
@@ -119,36 +120,90 @@ pub fn convert(ndjson: &Path) -> Result<Converted> {
     // The file grows in the same folder under a name that readers do not count, because a rename is atomic only within
     // one file system.
     let temporary = tempfile::Builder::new().prefix(".events-").suffix(".tmp").tempfile_in(folder).map_err(write)?;
-    let unparsed = segment.write(temporary.as_file()).map_err(|error| match error {
-        Failed::Read(source) => read(source),
-        Failed::Write(error) => write(match error {
-            ParquetError::External(source) => io::Error::other(source),
-            error => io::Error::other(error),
-        }),
-    })?;
-    // The bytes have to be on the disk before the name is: otherwise a crash could leave a name that counts on an empty
-    // file.
-    temporary.as_file().sync_all().map_err(write)?;
-    let bytes = temporary.as_file().metadata().map_err(write)?.len();
+    let summary = segment.save(temporary.as_file()).map_err(|failed| failed.of(ndjson, &parquet))?;
     // The Parquet file gets the permissions of the segment.
     let rights = fs::metadata(ndjson).map_err(read)?.permissions();
     temporary.as_file().set_permissions(rights).map_err(write)?;
     temporary.persist(&parquet).map_err(|error| write(error.error))?;
     // The rename itself is on the disk only when the folder is.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(write)?;
-    Ok(Converted {
-        rows: segment.lines.len() as u64,
-        unparsed,
-        first: segment.first,
-        last: segment.last,
-        bytes,
-        file: parquet,
-    })
+    Ok(Converted { summary, file: parquet })
+}
+
+/// A segment and the file that it is to become, as the daemon hands them over: open, and without a path.
+pub struct HandedOver {
+    segment: Arc<File>,
+    size: u64,
+    id: (u64, u64),
+    parquet: File,
+}
+
+impl HandedOver {
+    /// Takes the open files. Nothing is read yet.
+    ///
+    /// # Errors
+    ///
+    /// The segment is no regular file.
+    pub fn new(segment: File, parquet: File) -> Result<Self> {
+        let read = |source| SearchError::Read { path: STANDARD_INPUT.into(), source };
+        let metadata = segment.metadata().map_err(read)?;
+        if !metadata.is_file() {
+            let why = "it is not a regular file".to_owned();
+            return Err(SearchError::Format { path: STANDARD_INPUT.into(), why });
+        }
+        Ok(Self { segment: Arc::new(segment), size: metadata.len(), id: find::file_id(&metadata), parquet })
+    }
+
+    /// Converts the segment. Needs no path and no system call but those that read, write and allocate.
+    ///
+    /// # Errors
+    ///
+    /// The segment cannot be read, or the Parquet file cannot be written.
+    pub fn convert(self) -> Result<ConvertedRows> {
+        let Self { segment, size, id, parquet } = self;
+        let path = PathBuf::from(STANDARD_INPUT);
+        let read = |source| SearchError::Read { path: STANDARD_INPUT.into(), source };
+        let format = find::format_of(&segment).map_err(read)?;
+        let format = format.ok_or_else(|| SearchError::Format { path: path.clone(), why: EMPTY.to_owned() })?;
+        check_format(&path, format)?;
+        let file = EventFile { path: path.clone(), format, size, id, is_named: true, handle: Some(segment) };
+        let segment = Segment::read(file).map_err(read)?;
+        segment.save(&parquet).map_err(|failed| failed.of(&path, "the Parquet file".as_ref()))
+    }
+}
+
+/// Refuses all but lines. The format is found by content, so a compressed file under the name of a segment is refused
+/// instead of becoming unparsed rows.
+fn check_format(path: &Path, format: FileFormat) -> Result<()> {
+    if format == FileFormat::Lines {
+        return Ok(());
+    }
+    let why = "only files of lines that are not compressed can be converted".to_owned();
+    Err(SearchError::Format { path: path.to_owned(), why })
 }
 
 enum Failed {
     Read(io::Error),
     Write(ParquetError),
+}
+
+impl Failed {
+    fn of(self, segment: &Path, parquet: &Path) -> SearchError {
+        match self {
+            Self::Read(source) => SearchError::Read { path: segment.to_owned(), source },
+            Self::Write(error) => {
+                let source = match error {
+                    ParquetError::External(source) => io::Error::other(source),
+                    error => io::Error::other(error),
+                };
+                SearchError::Write { path: parquet.to_owned(), source }
+            }
+        }
+    }
+
+    fn written(error: io::Error) -> Self {
+        Self::Write(ParquetError::External(Box::new(error)))
+    }
 }
 
 impl From<ParquetError> for Failed {
@@ -199,7 +254,23 @@ impl Segment {
         if lines.take_too_long() > 0 {
             return Err(io::Error::other("it has a line that is longer than any event"));
         }
+        if !segment.sorted {
+            // A stable sort keeps lines of the same time in their order.
+            segment.lines.sort_by_key(|line| line.time);
+        }
         Ok(segment)
+    }
+
+    /// Writes all rows, to the disk too.
+    fn save(&self, mut output: &File) -> std::result::Result<ConvertedRows, Failed> {
+        let unparsed = self.write(output)?;
+        // The bytes have to be on the disk before the name is: otherwise a crash could leave a name that counts on an
+        // empty file.
+        output.sync_all().map_err(Failed::written)?;
+        // By the position: whoever is confined cannot ask for metadata.
+        let bytes = output.seek(SeekFrom::End(0)).map_err(Failed::written)?;
+        let rows = self.lines.len() as u64;
+        Ok(ConvertedRows { rows, unparsed, first: self.first, last: self.last, bytes })
     }
 
     /// Writes all rows; returns the number of lines that are no JSON object.
@@ -209,7 +280,7 @@ impl Segment {
         let unparsed = place(UNPARSED).unwrap_or(0);
         let mut rows = RowBuilder::new(Arc::clone(&schema)).with_original(place(ORIGINAL));
         let mut writer = ArrowWriter::try_new(output, Arc::clone(&schema), Some(properties(&schema, self.timed)))?;
-        let file = File::open(&self.file.path).map_err(Failed::Read)?;
+        let file = self.file.open().map_err(Failed::Read)?;
         // Lines that are in order are read in sequence; otherwise each line costs a read of its own.
         let mut sequence = LineReader::open(&self.file, 0, u64::MAX).map_err(Failed::Read)?;
         let mut buffer = Vec::new();
@@ -236,7 +307,7 @@ impl Segment {
         writer.close()?;
         // The writer borrows the file, so its errors arrive as `ParquetError`; this one is wrapped to be reported the
         // same way.
-        (&*output).flush().map_err(|error| Failed::Write(ParquetError::External(Box::new(error))))?;
+        (&*output).flush().map_err(Failed::written)?;
         Ok(bad)
     }
 }

@@ -14,7 +14,7 @@ pub mod convert;
 #[cfg(test)]
 mod tests;
 
-pub use convert::{Converted, convert};
+pub use convert::{Converted, ConvertedRows, HandedOver, convert};
 pub use error::SearchError;
 pub use plan::Warning;
 pub use search::{Answer, Explained, Search};

@@ -122,8 +122,19 @@ fn history(health: Option<&HistoryHealth>) -> Check {
     let Some(history) = health else {
         return Check::new(Mark::Fair, "history", "none is kept for `netconn search`, as the configuration wants it");
     };
-    let HistoryHealth { output, bytes, files, oldest, full, conversion, waiting, converted: _, failures, overdue } =
-        history;
+    let HistoryHealth {
+        output,
+        bytes,
+        files,
+        oldest,
+        full,
+        conversion,
+        waiting,
+        converted: _,
+        failures,
+        overdue,
+        confinement,
+    } = history;
     let since = oldest
         .and_then(|oldest| Timestamp::from_millisecond(i64::try_from(oldest).ok()?).ok())
         .map_or_else(String::new, |oldest| format!(" since {oldest:.0}"));
@@ -154,6 +165,13 @@ fn history(health: Option<&HistoryHealth>) -> Check {
             worse(Mark::Fair, format!("; {failures} conversions have failed and were tried again, see the log"));
         }
         Conversion::Idle | Conversion::Running => {}
+    }
+    if let Some(confinement) = confinement {
+        let gaps = confinement.gaps();
+        // What it has it is not praised for: the finding is long enough.
+        if !gaps.is_empty() {
+            worse(Mark::Fair, format!("; segments are converted without {}", gaps.join(", ")));
+        }
     }
     Check::new(mark, "history", finding)
 }
@@ -188,12 +206,17 @@ fn flows(flows: &FlowCounts) -> Option<Check> {
 
 #[cfg(test)]
 mod tests {
+    use netconn_model::health::{Confinement, Enforcement};
+
     use super::*;
 
     #[test]
     fn the_history_says_what_is_wrong_with_it() {
         assert_eq!(history(None).mark, Mark::Fair);
         let output = OutputHealth { path: "/h".into(), written: 5, lost_disk: Some(0), ..OutputHealth::default() };
+        let (landlock, seccomp) = (Enforcement::Full, Enforcement::Full);
+        let confinement = Confinement { uid: 61_184, has_own_user: true, landlock, seccomp };
+        let less = Confinement { has_own_user: false, landlock: Enforcement::None, ..confinement };
         let well = HistoryHealth {
             output: output.clone(),
             bytes: 12_340_000,
@@ -205,6 +228,7 @@ mod tests {
             converted: 2,
             failures: 0,
             overdue: 0,
+            confinement: Some(confinement),
         };
         let check = history(Some(&well));
         let expected = "/h: 12.3 MB in 3 files since 2026-01-01T00:00:00Z; 5 events written, none lost";
@@ -218,6 +242,11 @@ mod tests {
             ),
             (HistoryHealth { overdue: 3, ..well.clone() }, Mark::Fair, "3 segments are older than history_days"),
             (HistoryHealth { failures: 1, ..well.clone() }, Mark::Fair, "1 conversions have failed"),
+            (
+                HistoryHealth { confinement: Some(less), ..well.clone() },
+                Mark::Fair,
+                "; segments are converted without a user of its own, Landlock",
+            ),
             (
                 HistoryHealth { conversion: Conversion::Failing, waiting: 2, ..well.clone() },
                 Mark::Bad,

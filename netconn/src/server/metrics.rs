@@ -99,8 +99,9 @@ pub(super) fn text(health: &Health) -> String {
 
 /// Writes the metrics of the history. Its written and lost events are among those of the outputs.
 fn history_text(out: &mut String, history: &HistoryHealth) {
-    let HistoryHealth { output: _, bytes, files, oldest, full, conversion, waiting, converted, failures, overdue } =
-        history;
+    let HistoryHealth {
+        output: _, bytes, files, oldest, full, conversion, waiting, converted, failures, overdue, ..
+    } = history;
     let one = |value: u64| [(vec![], value)];
     gauge(out, "history_bytes", "Bytes of all files of the history.", &one(*bytes));
     gauge(out, "history_files", "Files of the history.", &one(*files));
@@ -164,6 +165,7 @@ mod tests {
             converted: 7,
             failures: 1,
             overdue: 4,
+            confinement: None,
         };
         let mut out = String::new();
         history_text(&mut out, &history);

@@ -96,6 +96,7 @@ impl SinkStatus for HistoryStatus {
             converted: self.converted(),
             failures: self.failures(),
             overdue: self.overdue(),
+            confinement: self.confinement(),
         });
     }
 }

@@ -1,28 +1,42 @@
-//! One conversion of a closed segment to Parquet, by a child process: `netconn-search --convert`.
+//! One conversion of a closed segment to Parquet, by a child process: `netconn-search --convert -`.
 //!
-//! The child is not trusted. It works in a directory of its own, beside a second link to the segment, and what it makes becomes
-//! part of the history only after its report has been compared with the files.
+//! The child is not trusted. It has a user of its own and no path: it reads the segment from a descriptor and writes to another
+//! one. What it makes becomes part of the history only after its report has been compared with the files.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    ffi::OsStr,
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read},
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::{fs::DirBuilderExt as _, process::CommandExt as _},
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{
+            fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+            process::CommandExt as _,
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use netconn_model::segment_name::SegmentName;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use netconn_model::{
+    health::{Confinement, Enforcement},
+    segment_name::SegmentName,
+};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    unistd::geteuid,
+};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
     line_file::MODE,
-    store::{confine, directory},
+    store::{
+        confine::{self, Restraint},
+        converter_user::{self, ConverterUser},
+        directory,
+    },
 };
 
 /// How much is kept of the child's output, bytes.
@@ -31,6 +45,10 @@ const TAIL_BYTES: usize = 4096;
 const TAIL_READS: usize = 64;
 /// Bytes that are read at once when lines are counted.
 const READ_BYTES: usize = 256 << 10;
+/// Name of the Parquet file until it is part of the history, in a folder of its own.
+const MADE_NAME: &str = "made";
+/// What a Parquet file may have beyond twice the length of its segment, bytes: its footer names each column of each part.
+const FILE_SURPLUS: u64 = 16 << 20;
 
 /// Why a segment is not converted.
 #[derive(Debug, Error)]
@@ -59,10 +77,17 @@ pub(super) enum ConvertError {
 struct ConversionReport {
     /// Number of rows, one for each line of the segment.
     rows: u64,
+    /// Time of the earliest event, epoch milliseconds; `None` if no line has one.
+    first: Option<i64>,
+    /// Time of the latest event.
+    last: Option<i64>,
     /// Size of the Parquet file, bytes.
     bytes: u64,
-    /// The Parquet file, with or without its directory.
-    file: PathBuf,
+    /// How far it has confined itself.
+    #[serde(default)]
+    landlock: Enforcement,
+    #[serde(default)]
+    seccomp: Enforcement,
 }
 
 /// A running conversion. Dropping it kills the child and removes its work directory.
@@ -72,33 +97,76 @@ pub(super) struct Converter {
     pub(super) from: u64,
     directory: PathBuf,
     work: WorkDirectory,
+    /// Opened before the child runs, apart from its own descriptor: a segment that is removed meanwhile stays readable.
+    segment: File,
+    user: Option<ConverterUser>,
     child: Child,
     started: Instant,
     stdout: PipeTail,
     stderr: PipeTail,
 }
 
+/// A segment that has become Parquet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ConvertedSegment {
+    pub(super) name: SegmentName,
+    /// How the child was confined.
+    pub(super) confinement: Confinement,
+}
+
 impl Converter {
     /// Starts to convert the segment `from` of the history in `directory`.
     pub(super) fn start(program: &Path, directory: &Path, from: u64) -> Result<Self, ConvertError> {
-        let work = WorkDirectory::create(directory, from)?;
-        let mut command = Command::new(program);
-        // A relative path: without capabilities the child may have no access to the directories above.
-        command.arg("--convert").arg(format!("./{}", SegmentName::Segment { from })).current_dir(&work.0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Asked before `fork`: the child compares it with its parent of that moment.
-        let parent = std::process::id();
+        Self::start_with(program, &["--convert".as_ref(), "-".as_ref()], directory, from)
+    }
+
+    fn start_with(program: &Path, arguments: &[&OsStr], directory: &Path, from: u64) -> Result<Self, ConvertError> {
+        let user = converter_user::choose()?;
+        // Opened by the daemon, and run by its descriptor: the child's user may have no access to the folders above, such
+        // as /root.
+        let program_file = File::open(program)?;
+        let mode = program_file.metadata()?.mode();
+        // Not the number that the Parquet file gets in the child.
+        let above = FcntlArg::F_DUPFD_CLOEXEC(confine::PARQUET_DESCRIPTOR + 1);
+        let program_number = fcntl(&program_file, above).map_err(io::Error::from)?;
+        // SAFETY: it was made just now, and nobody else knows it.
+        let program_file = unsafe { OwnedFd::from_raw_fd(program_number) };
+        if user.is_some() && mode & 0o001 == 0 {
+            let reason = format!(
+                "{} can be run by root alone (mode {:o}), and it runs as another user: `chmod 755` it",
+                program.display(),
+                mode & 0o7777
+            );
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason).into());
+        }
+        let path = directory.join(SegmentName::Segment { from }.to_string());
+        let open = || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+        let (segment, input) = (open()?, open()?);
+        let work = WorkDirectory::create(directory)?;
+        let parquet = OpenOptions::new().write(true).create_new(true).mode(0o600).open(work.made())?;
+        // The link stays valid until `exec`, which follows it before it closes the descriptor.
+        let mut command = Command::new(format!("/proc/self/fd/{}", program_file.as_raw_fd()));
+        command.arg0(program).args(arguments).current_dir("/");
+        // Nothing in the environment of the daemon is meant for it: options can be set there, and libraries loaded.
+        command.env_clear().stdin(Stdio::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let file_max = segment.metadata()?.len().saturating_mul(2).saturating_add(FILE_SURPLUS);
+        // The process id is asked for before `fork`: the child compares it with its parent of that moment.
+        let restraint = Restraint { parent: std::process::id(), user, file_max };
+        let filter = confine::filter();
         // SAFETY: `before_exec` makes system calls only and allocates nothing.
-        unsafe { command.pre_exec(move || confine::before_exec(parent)) };
+        unsafe { command.pre_exec(move || confine::before_exec(&restraint, filter.as_ref(), parquet.as_fd())) };
         let mut child = command.spawn()?;
+        // Closes this process's descriptor of the Parquet file.
+        drop(command);
         // `spawn` returns after `exec`: the standard library waits until the pipe for its error is closed.
         confine::give_idle_priority(child.id());
         let (stdout, stderr) = (PipeTail::new(child.stdout.take())?, PipeTail::new(child.stderr.take())?);
-        Ok(Self { from, directory: directory.to_owned(), work, child, started: Instant::now(), stdout, stderr })
+        let (directory, started) = (directory.to_owned(), Instant::now());
+        Ok(Self { from, directory, work, segment, user, child, started, stdout, stderr })
     }
 
     /// Returns the outcome, or `None` while the child works. After `limit` the child is killed.
-    pub(super) fn poll(&mut self, limit: Duration) -> Option<Result<SegmentName, ConvertError>> {
+    pub(super) fn poll(&mut self, limit: Duration) -> Option<Result<ConvertedSegment, ConvertError>> {
         // Before the child may be waited for: it blocks when a pipe is full.
         self.stdout.read();
         self.stderr.read();
@@ -120,7 +188,7 @@ impl Converter {
     }
 
     /// Checks the report of a child that has ended, and makes its file part of the history.
-    fn outcome(&self, status: ExitStatus) -> Result<SegmentName, ConvertError> {
+    fn outcome(&self, status: ExitStatus) -> Result<ConvertedSegment, ConvertError> {
         if !status.success() {
             let tail = if self.stderr.tail.is_empty() { &self.stdout } else { &self.stderr };
             return Err(ConvertError::Ended { status, output: tail.text() });
@@ -130,8 +198,8 @@ impl Converter {
         let line = output.lines().last().unwrap_or_default();
         let report: ConversionReport = serde_json::from_str(line)
             .map_err(|error| ConvertError::Untrue(format!("its answer is no report ({error}): {line}")))?;
-        let name = verify(&self.work.0, self.from, &report)?;
-        let made = self.work.0.join(name.to_string());
+        let made = self.work.made();
+        let name = verify(&made, &self.segment, self.from, &report)?;
         // Mode and durability first, then the name: from the rename on, readers count this file and not the segment.
         directory::share(&made, None, MODE)?;
         // The child has synced it too, but soon the segment is removed, and this is the only other copy.
@@ -139,7 +207,10 @@ impl Converter {
         fs::rename(made, self.directory.join(name.to_string()))?;
         // Otherwise a power cut could undo the rename after the segment was removed.
         directory::sync(&self.directory)?;
-        Ok(name)
+        let uid = self.user.map_or_else(|| geteuid().as_raw(), |user| user.uid);
+        let ConversionReport { landlock, seccomp, .. } = report;
+        let confinement = Confinement { uid, has_own_user: self.user.is_some(), landlock, seccomp };
+        Ok(ConvertedSegment { name, confinement })
     }
 
     fn kill(&mut self) {
@@ -155,21 +226,22 @@ impl Drop for Converter {
     }
 }
 
-/// A directory with a second link to a segment. It is removed when this is dropped, and by the next daemon.
+/// The directory of the Parquet file that is being made. It is removed when this is dropped, and by the next daemon.
 #[derive(Debug)]
 struct WorkDirectory(PathBuf);
 
 impl WorkDirectory {
-    fn create(directory: &Path, from: u64) -> io::Result<Self> {
+    fn create(directory: &Path) -> io::Result<Self> {
         // A folder of this name is of a killed child; no other one runs, because the keeper starts one at a time.
         directory::remove_work(directory)?;
         let work = Self(directory.join(directory::WORK_NAME));
         DirBuilder::new().mode(0o700).create(&work.0)?;
-        let segment = SegmentName::Segment { from }.to_string();
-        // A link and not the path above: the child needs no access outside its folder, and a segment that is removed
-        // meanwhile stays readable.
-        fs::hard_link(directory.join(&segment), work.0.join(segment))?;
         Ok(work)
+    }
+
+    /// Returns the path of the Parquet file.
+    fn made(&self) -> PathBuf {
+        self.0.join(MADE_NAME)
     }
 }
 
@@ -180,39 +252,28 @@ impl Drop for WorkDirectory {
     }
 }
 
-/// Compares a report with the files in the work directory, and returns the name of the Parquet file if it holds the whole
+/// Compares a report with the Parquet file and its segment, and returns the name of the Parquet file if it holds the whole
 /// segment.
-fn verify(work: &Path, from: u64, report: &ConversionReport) -> Result<SegmentName, ConvertError> {
+fn verify(made: &Path, segment: &File, from: u64, report: &ConversionReport) -> Result<SegmentName, ConvertError> {
     let untrue = |reason: String| Err(ConvertError::Untrue(reason));
-    // Only the file name: the child must not name a file outside its folder.
-    let name = report.file.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
-    let Some(name @ SegmentName::Converted { from: reported_from, .. }) = name else {
-        return untrue(format!("{} is no name of a converted segment", report.file.display()));
-    };
-    // Else it could replace another segment by this one.
-    if reported_from != from {
-        return untrue(format!("it made {name}, which is not of {}", SegmentName::Segment { from }));
-    }
-    let path = work.join(name.to_string());
-    // A symbolic link has another length than the file that it names.
-    let bytes = fs::symlink_metadata(&path)?.len();
-    if bytes != report.bytes || !directory::is_parquet(&path) {
+    let name = SegmentName::converted(from, report.first.zip(report.last));
+    let bytes = fs::symlink_metadata(made)?.len();
+    if bytes != report.bytes || !directory::is_parquet(made) {
         return untrue(format!("{name} is not whole: {bytes} bytes of {}", report.bytes));
     }
     // Counted anew and last, because it reads the whole segment.
-    let lines = count_lines(&work.join(SegmentName::Segment { from }.to_string()))?;
+    let lines = count_lines(segment)?;
     if lines != report.rows {
         return untrue(format!("{name} has {} rows for {lines} lines", report.rows));
     }
     Ok(name)
 }
 
-fn count_lines(path: &Path) -> io::Result<u64> {
-    let mut file = File::open(path)?;
+fn count_lines(mut segment: &File) -> io::Result<u64> {
     let mut buffer = vec![0; READ_BYTES];
     let mut lines = 0;
     loop {
-        match file.read(&mut buffer)? {
+        match segment.read(&mut buffer)? {
             0 => return Ok(lines),
             length => {
                 let read = buffer.get(..length).unwrap_or_default();
@@ -262,57 +323,62 @@ impl PipeTail {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const FROM: u64 = 1_767_225_600_000;
-    const FILE: &str = "events-1767225600000-1767225699999.parquet";
+    const LAST: i64 = 1_767_225_699_999;
 
-    /// A folder with a segment of two lines and a file for it.
-    fn converted(parquet: &str) -> tempfile::TempDir {
+    /// A folder with a segment of two lines.
+    fn history() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(SegmentName::Segment { from: FROM }.to_string()), "a\nb\n").unwrap();
-        fs::write(folder.path().join(FILE), parquet).unwrap();
         folder
     }
 
     #[test]
     fn a_report_is_compared_with_the_files() {
-        let whole = "PAR1 ab PAR1";
-        let check = |parquet: &str, rows, bytes, file: &str| {
-            let report = ConversionReport { rows, bytes, file: file.into() };
-            verify(converted(parquet).path(), FROM, &report).map_err(|error| error.to_string())
+        let check = |parquet: &str, rows, bytes, (first, last)| {
+            let folder = history();
+            let made = folder.path().join(MADE_NAME);
+            fs::write(&made, parquet).unwrap();
+            let segment = File::open(folder.path().join(SegmentName::Segment { from: FROM }.to_string())).unwrap();
+            let (landlock, seccomp) = (Enforcement::None, Enforcement::None);
+            let report = ConversionReport { rows, bytes, first, last, landlock, seccomp };
+            verify(&made, &segment, FROM, &report).map_err(|error| error.to_string())
         };
-        assert_eq!(
-            check(whole, 2, 12, FILE),
-            Ok(SegmentName::Converted { from: FROM, to: 1_767_225_699_999, earliest: FROM })
-        );
-        assert_eq!(check(whole, 2, 12, &format!("./{FILE}")).map(SegmentName::from), Ok(FROM));
-        for (parquet, rows, bytes, file, expected) in [
-            (whole, 2, 12, "events.parquet", "events.parquet is no name of a converted segment"),
-            (whole, 2, 12, "events-1767225600001-1767225699999.parquet", "which is not of events-1767225600000.ndjson"),
-            (whole, 1, 12, FILE, "has 1 rows for 2 lines"),
-            (whole, 2, 13, FILE, "is not whole: 12 bytes of 13"),
-            ("PAR1 ab rubbish", 2, 15, FILE, "is not whole"),
-            (whole, 2, 12, "events-1767225600000-1767225699998.parquet", "No such file"),
+        let whole = "PAR1 ab PAR1";
+        for (first, last, to, earliest) in [
+            (Some(FROM.cast_signed()), Some(LAST), LAST.cast_unsigned(), FROM),
+            (Some(7), Some(LAST), LAST.cast_unsigned(), 7),
+            (None, None, FROM, FROM),
+            (Some(-7), Some(10_000_000_000_000), 9_999_999_999_999, 0),
         ] {
-            let error = check(parquet, rows, bytes, file).unwrap_err();
+            assert_eq!(check(whole, 2, 12, (first, last)), Ok(SegmentName::Converted { from: FROM, to, earliest }));
+        }
+        for (parquet, rows, bytes, expected) in [
+            (whole, 1, 12, "has 1 rows for 2 lines"),
+            (whole, 2, 13, "is not whole: 12 bytes of 13"),
+            ("PAR1 ab rubbish", 2, 15, "is not whole"),
+        ] {
+            let error = check(parquet, rows, bytes, (Some(LAST), Some(LAST))).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
     }
 
-    /// Runs a shell script as the converter until it is done, and checks that nothing but its result is left.
-    fn run(script: &str, limit: Duration) -> Result<SegmentName, ConvertError> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(SegmentName::Segment { from: FROM }.to_string()), "a\nb\n").unwrap();
-        let program = folder.path().join("script");
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut converter = Converter::start(&program, folder.path(), FROM)?;
+    /// Runs a shell script as the converter until it is done, and checks that nothing but its result is left. The script may
+    /// start no other program.
+    fn run(script: &str, limit: Duration) -> Result<ConvertedSegment, ConvertError> {
+        let folder = history();
+        // Nobody else may enter this one.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let mut converter =
+            Converter::start_with("/bin/sh".as_ref(), &["-c".as_ref(), script.as_ref()], folder.path(), FROM)?;
         loop {
             if let Some(outcome) = converter.poll(limit) {
                 drop(converter);
-                let count = if outcome.is_ok() { 3 } else { 2 };
+                let count = if outcome.is_ok() { 2 } else { 1 };
                 assert_eq!(fs::read_dir(folder.path()).unwrap().count(), count, "{outcome:?}");
                 return outcome;
             }
@@ -323,18 +389,40 @@ mod tests {
     #[test]
     fn a_child_is_believed_only_when_it_is_done() {
         const LONG: Duration = Duration::from_secs(60);
-        let make = format!("printf 'PAR1 ab PAR1' > {FILE}");
-        let report = format!("{make}; echo '{{\"rows\":2,\"first\":1,\"last\":2,\"bytes\":12,\"file\":\"{FILE}\"}}'");
-        run(&report, LONG).unwrap();
-        run(&format!("echo some words; yes | head -c 1000000; {report}"), LONG).unwrap();
-        // It gets a low priority before long, and has a directory of its own.
-        let gentle = "[ \"$1 $2\" = '--convert ./events-1767225600000.ndjson' ] && [ -e \"$2\" ] && [ $(nice) = 19 ]";
-        run(&format!("sleep 0.3; {gentle} && {report}"), LONG).unwrap();
+        let make = "printf 'PAR1 ab PAR1' >&3";
+        let report =
+            format!("{make}; echo '{{\"rows\":2,\"first\":1,\"last\":{LAST},\"bytes\":12,\"landlock\":\"partial\"}}'");
+        let made = run(&report, LONG).unwrap();
+        assert_eq!(made.name, SegmentName::Converted { from: FROM, to: LAST.cast_unsigned(), earliest: 1 });
+        let Confinement { uid, has_own_user, landlock, seccomp } = made.confinement;
+        assert_eq!((landlock, seccomp), (Enforcement::Partial, Enforcement::None));
+        assert_eq!(has_own_user, geteuid().is_root());
+        assert_eq!(uid == geteuid().as_raw(), !has_own_user);
+        let much = "i=0; while [ $i -lt 20000 ]; do echo many words; i=$((i + 1)); done";
+        run(&format!("{much}; {report}"), LONG).unwrap();
+        // It reads the segment and has none of the daemon's environment: cargo sets this variable.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let input = "read a; read b; [ $a$b = ab ] && [ -z \"$CARGO_MANIFEST_DIR\" ]";
+        run(&format!("{input} && {report}"), LONG).unwrap();
         let failed = run("echo because >&2; exit 3", LONG).unwrap_err().to_string();
         assert_eq!(failed, "it ended with exit status: 3: because");
         let failed = run("echo nonsense", LONG).unwrap_err().to_string();
         assert!(failed.starts_with("its answer is no report") && failed.ends_with(": nonsense"), "{failed}");
-        let failed = run("exec sleep 1000", Duration::from_millis(50)).unwrap_err();
+        let failed = run("exec /bin/sleep 1000", Duration::from_millis(50)).unwrap_err();
         assert!(matches!(failed, ConvertError::TooLong(_)), "{failed}");
+    }
+
+    #[test]
+    fn a_program_that_only_root_can_run_is_an_error_that_says_so() {
+        if !geteuid().is_root() {
+            return; // The converter has the daemon's user.
+        }
+        let folder = history();
+        let program = folder.path().join("program");
+        fs::copy("/bin/true", &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let error = Converter::start(&program, folder.path(), FROM).unwrap_err().to_string();
+        assert!(error.contains("can be run by root alone (mode 700)") && error.contains("`chmod 755` it"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
     }
 }

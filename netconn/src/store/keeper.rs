@@ -21,7 +21,7 @@ use crate::{
     store::{
         HistoryLimits, HistoryTiming,
         age_clock::ClockReading,
-        convert::{ConvertError, Converter},
+        convert::{ConvertError, ConvertedSegment, Converter},
         directory::{self, DiskSpace},
         retention::{self, SegmentFiles},
         status::HistoryStatus,
@@ -131,8 +131,9 @@ impl Keeper {
         // Removes the work directory as well; the file has been moved out of it.
         self.converter = None;
         match outcome {
-            Ok(name) => {
+            Ok(ConvertedSegment { name, confinement }) => {
                 debug!("created {name}");
+                self.status.set_confinement(confinement);
                 self.doubled.insert(from, Instant::now());
                 self.failed.remove(&from);
                 self.status.converted.fetch_add(1, Ordering::Relaxed);

@@ -7,6 +7,7 @@
 mod directory;
 mod age_clock;
 mod status;
+mod converter_user;
 mod confine;
 mod convert;
 mod retention;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use netconn_model::health::Conversion;
+use netconn_model::health::{Confinement, Conversion};
 
 use crate::store::age_clock::{AgeClock, ClockReading};
 
@@ -48,6 +48,8 @@ pub struct HistoryStatus {
     /// The time that is believed. A lock, because each look at it may change it; the keeper looks when it looks after the folder,
     /// the writer when it begins a segment.
     age_clock: Mutex<AgeClock>,
+    /// Of the last conversion. Locked for a copy only, by the keeper once for each conversion and for each answer about health.
+    confinement: Mutex<Option<Confinement>>,
 }
 
 impl Default for HistoryStatus {
@@ -67,6 +69,7 @@ impl Default for HistoryStatus {
             conversion: AtomicU8::new(Conversion::Idle as u8),
             overdue: zero(),
             age_clock: Mutex::new(AgeClock::new(None, Duration::ZERO, ClockReading::now())),
+            confinement: Mutex::new(None),
         }
     }
 }
@@ -132,6 +135,15 @@ impl HistoryStatus {
 
     pub(super) fn set_conversion(&self, conversion: Conversion) {
         self.conversion.store(conversion as u8, Ordering::Relaxed);
+    }
+
+    /// Returns how the last conversion was confined.
+    pub fn confinement(&self) -> Option<Confinement> {
+        *self.confinement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_confinement(&self, confinement: Confinement) {
+        *self.confinement.lock().unwrap_or_else(PoisonError::into_inner) = Some(confinement);
     }
 
     pub(super) fn set_oldest(&self, from: Option<u64>) {

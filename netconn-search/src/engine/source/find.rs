@@ -4,9 +4,9 @@ use std::{
     collections::{BTreeSet, HashSet},
     fmt::{self, Display, Formatter},
     fs::{self, File, Metadata},
-    io::{self, Read},
+    io,
     ops::Range,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -55,6 +55,16 @@ pub(crate) struct EventFile {
     /// The open file, for files of the history: the daemon removes segments once they are converted, and Parquet files
     /// when the history is full. An open file stays readable.
     pub(crate) handle: Option<Arc<File>>,
+}
+
+impl EventFile {
+    /// Returns the open file, and opens it if it is not.
+    pub(crate) fn open(&self) -> io::Result<Arc<File>> {
+        match &self.handle {
+            Some(handle) => Ok(Arc::clone(handle)),
+            None => Ok(Arc::new(File::open(&self.path)?)),
+        }
+    }
 }
 
 /// The files that a search reads.
@@ -251,7 +261,7 @@ fn is_of_history(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse).is_some()
 }
 
-fn file_id(metadata: &Metadata) -> (u64, u64) {
+pub(crate) fn file_id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
@@ -292,26 +302,10 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
             "it is not a regular file: write its contents to a file and name that",
         ));
     }
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     // The size and the identity of the open file: another file may have taken the path since the check above.
     let metadata = file.metadata()?;
-    let mut magic = [0; 4];
-    let mut length = 0;
-    // A read may return fewer bytes than asked for, and the file may have fewer than four.
-    while length < magic.len() {
-        match file.read(&mut magic[length..])? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    let format = match &magic[..length] {
-        [] => return Ok(None),
-        b"PAR1" => FileFormat::Parquet,
-        [0x1f, 0x8b, ..] => FileFormat::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => FileFormat::Zstd,
-        // A file of another kind is not refused: its lines are counted as no events, and the answer says so.
-        _ => FileFormat::Lines,
-    };
+    let Some(format) = format_of(&file)? else { return Ok(None) };
     // Only files of the history are removed while they are read.
     let handle =
         (is_of_history(path) && matches!(format, FileFormat::Lines | FileFormat::Parquet)).then(|| Arc::new(file));
@@ -321,6 +315,27 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
         path => path?,
     };
     Ok(Some(EventFile { path, format, size: metadata.len(), id: file_id(&metadata), is_named: false, handle }))
+}
+
+/// Detects the format of a file by its first bytes; `None` if it is empty.
+pub(crate) fn format_of(file: &File) -> io::Result<Option<FileFormat>> {
+    let mut magic = [0; 4];
+    let mut length = 0;
+    // A read may return fewer bytes than asked for, and the file may have fewer than four.
+    while length < magic.len() {
+        match file.read_at(&mut magic[length..], length as u64)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    Ok(match &magic[..length] {
+        [] => None,
+        b"PAR1" => Some(FileFormat::Parquet),
+        [0x1f, 0x8b, ..] => Some(FileFormat::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some(FileFormat::Zstd),
+        // A file of another kind is not refused: its lines are counted as no events, and the answer says so.
+        _ => Some(FileFormat::Lines),
+    })
 }
 
 #[cfg(test)]

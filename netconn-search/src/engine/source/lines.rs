@@ -64,10 +64,7 @@ impl LineReader {
     /// Opens a reader for the lines that begin in `start..end`, offsets in the file. Of a compressed file the range is
     /// ignored: it is read as a whole.
     pub(crate) fn open(file: &EventFile, start: u64, end: u64) -> io::Result<Self> {
-        let handle = match &file.handle {
-            Some(handle) => Arc::clone(handle),
-            None => Arc::new(File::open(&file.path)?),
-        };
+        let handle = file.open()?;
         let read = Arc::new(AtomicU64::new(0));
         // The last line of a range may end behind it, so the reader has no end of its own: `limit` decides which lines
         // begin within the range.

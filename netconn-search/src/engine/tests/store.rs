@@ -42,14 +42,15 @@ fn all_formats_give_the_same() {
     let zstd = folder.path().join("a.ndjson.zst");
     fs::write(&zstd, zstd::encode_all(text.as_bytes(), 3).unwrap()).unwrap();
     let converted = convert(&lines).unwrap();
-    assert_eq!((converted.rows, converted.unparsed, converted.first.unwrap() >= START), (2_500, 0, true));
+    let summary = &converted.summary;
+    assert_eq!((summary.rows, summary.unparsed, summary.first.unwrap() >= START), (2_500, 0, true));
 
     // One folder holds a third of the events in each format.
     let mixed = folder.path().join("mixed");
     fs::create_dir(&mixed).unwrap();
     write(&mixed.join("events-1790000000000.ndjson"), &events[..800]);
     let first = convert(&mixed.join("events-1790000000000.ndjson")).unwrap();
-    assert!(first.file.ends_with(format!("events-1790000000000-{}.parquet", first.last.unwrap())), "{first:?}");
+    assert!(first.file.ends_with(format!("events-1790000000000-{}.parquet", first.summary.last.unwrap())), "{first:?}");
     write(&mixed.join("more.ndjson"), &events[800..1_600]);
     let rest = event_lines(&events[1_600..]);
     fs::write(mixed.join("rest.ndjson.zst"), zstd::encode_all(rest.as_bytes(), 1).unwrap()).unwrap();
@@ -80,10 +81,10 @@ fn nothing_is_lost_in_a_conversion() {
     text.extend_from_slice(b"\n{\"event.id\":\"half");
     fs::write(&path, text).unwrap();
     let made = convert(&path).unwrap();
-    assert_eq!((made.rows, made.unparsed), (8, 2));
-    assert_eq!((made.first, made.last), (Some(1_000_000_000_001), Some(1_000_000_000_009)));
+    assert_eq!((made.summary.rows, made.summary.unparsed), (8, 2));
+    assert_eq!((made.summary.first, made.summary.last), (Some(1_000_000_000_001), Some(1_000_000_000_009)));
     assert_eq!(made.file.file_name().unwrap(), "events-1000000000000-1000000000009.parquet");
-    assert_eq!(made.bytes, fs::metadata(&made.file).unwrap().len());
+    assert_eq!(made.summary.bytes, fs::metadata(&made.file).unwrap().len());
     fs::remove_file(&path).unwrap();
     let found =
         rows(folder.path(), "| sort event.time, event.id | columns event.id, dst.port.number, new, line.original");
