@@ -189,6 +189,11 @@ mod tests {
         let first = Batch::of_daemon(Bytes::from_static(b"x\n"));
         let sink = FileSink::open(Path::new("/dev/full")).unwrap();
         let output = Output::start(Box::new(sink), &first).unwrap();
+        // The thread of the output tries again.
+        let until = Instant::now() + Duration::from_secs(10);
+        while output.is_writing() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!((output.lost().refused.events, output.is_writing()), (1, false));
         assert_eq!(output.close().wait(Instant::now() + Duration::from_secs(10)), 0);
     }
