@@ -9,6 +9,7 @@ pub mod lines;
 pub mod moment;
 pub mod json;
 pub mod value;
+pub mod csv_cell;
 pub mod members;
 pub mod fact;
 pub mod community_id;

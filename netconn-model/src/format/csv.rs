@@ -1,6 +1,9 @@
 //! Events as comma-separated values: the fields that a person looks at.
 
-use crate::field::{Event, Field};
+use crate::{
+    csv_cell::CsvCells,
+    field::{Event, Field},
+};
 
 /// The columns.
 const CSV_FIELDS: [Field; 17] = [
@@ -28,10 +31,19 @@ pub(super) fn heading(out: &mut Vec<u8>) {
     record(CSV_FIELDS.map(|field| field.info().name.to_owned()), out);
 }
 
-/// Appends the values of an event; a value that is not known is empty.
+/// Appends the values of an event, for spreadsheets.
 pub(super) fn write(event: &Event<'_>, out: &mut Vec<u8>) {
+    write_as(CsvCells::Guarded, event, out);
+}
+
+/// Appends the values of an event, for programs.
+pub(super) fn write_raw(event: &Event<'_>, out: &mut Vec<u8>) {
+    write_as(CsvCells::Raw, event, out);
+}
+
+fn write_as(cells: CsvCells, event: &Event<'_>, out: &mut Vec<u8>) {
     // Every record has all columns, so that lines can be read alone.
-    record(CSV_FIELDS.map(|field| event.value(field).map(|value| value.to_string()).unwrap_or_default()), out);
+    record(CSV_FIELDS.map(|field| cells.value(event.value(field).as_ref())), out);
 }
 
 fn record(cells: [String; CSV_FIELDS.len()], out: &mut Vec<u8>) {

@@ -37,9 +37,15 @@ pub const EVENT_FORMATS: &[EventFormat] = &[
     native("ndjson", "the same as json"),
     EventFormat {
         name: "csv",
-        meaning: "comma-separated values with a heading",
+        meaning: "comma-separated values with a heading; texts that a spreadsheet takes for formulas begin with '",
         heading: Some(csv::heading),
         write: WriteEvent::Made(csv::write),
+    },
+    EventFormat {
+        name: "csv-raw",
+        meaning: "the same with all texts as they are, for programs",
+        heading: Some(csv::heading),
+        write: WriteEvent::Made(csv::write_raw),
     },
 ];
 
@@ -89,6 +95,17 @@ mod tests {
         }
         assert!(by_name("xml").is_none());
         assert!(by_name("csv").unwrap().write(b"{", &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_command_line_is_no_formula_in_csv() {
+        let line = br#"{"src.process.pid":7,"src.process.name":"=cmd|' /C calc'!A0","event.network.bytesSent":5}"#;
+        for (name, cell) in [("csv", ",5,,7,'=cmd|' /C calc'!A0,"), ("csv-raw", ",5,,7,=cmd|' /C calc'!A0,")] {
+            let mut out = Vec::new();
+            by_name(name).unwrap().write(line, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.contains(cell), "{name}: {text}");
+        }
     }
 
     #[test]

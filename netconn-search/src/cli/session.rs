@@ -291,9 +291,11 @@ impl SearchSession {
         let Some(path) = &self.presentation.output else {
             let stdout = match format {
                 OutputFormat::Table => OutputDestination::stdout_for_people(),
-                OutputFormat::Json | OutputFormat::Ndjson | OutputFormat::Csv | OutputFormat::Parquet => {
-                    OutputDestination::stdout()
-                }
+                OutputFormat::Json
+                | OutputFormat::Ndjson
+                | OutputFormat::Csv
+                | OutputFormat::CsvRaw
+                | OutputFormat::Parquet => OutputDestination::stdout(),
             };
             return Ok((stdout, None));
         };

@@ -19,6 +19,7 @@ use datafusion::{
         file::properties::WriterProperties,
     },
 };
+use netconn_model::csv_cell::CsvCells;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -162,7 +163,10 @@ impl<W: Write> JsonLines<W> {
 
 /// Writes comma-separated values with a header, as in RFC 4180 but with line feeds only. A missing value is empty.
 #[derive(Debug)]
-pub struct CsvWriter<W: Write>(csv::Writer<W>);
+pub struct CsvWriter<W: Write> {
+    out: csv::Writer<W>,
+    cells: CsvCells,
+}
 
 impl<W: Write> CsvWriter<W> {
     /// Creates a writer and writes the header.
@@ -170,10 +174,14 @@ impl<W: Write> CsvWriter<W> {
     /// # Errors
     ///
     /// The destination cannot be written.
-    pub fn new(out: W, columns: &[AnswerColumn]) -> Result<Self, ExportError> {
+    pub fn new(out: W, columns: &[AnswerColumn], cells: CsvCells) -> Result<Self, ExportError> {
         let mut out = csv::Writer::from_writer(out);
-        out.write_record(columns.iter().map(|column| &column.name))?;
-        Ok(Self(out))
+        // A query names columns as it likes, and it may be another person's.
+        for column in columns {
+            out.write_field(cells.text(&column.name).as_bytes())?;
+        }
+        out.write_record(None::<&[u8]>)?;
+        Ok(Self { out, cells })
     }
 
     /// Writes rows.
@@ -184,10 +192,14 @@ impl<W: Write> CsvWriter<W> {
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<(), ExportError> {
         for row in 0..batch.num_rows() {
             for column in 0..batch.num_columns() {
-                self.0.write_field(column::cell_text(batch, column, row)?.unwrap_or_default())?;
+                let text = column::cell_text(batch, column, row)?.unwrap_or_default();
+                // Numbers stay numbers, negative ones too.
+                let is_number = batch.column(column).data_type().is_numeric();
+                self.out
+                    .write_field(if is_number { text.as_str().into() } else { self.cells.text(&text) }.as_bytes())?;
             }
             // Ends the line. Fields are written one by one, which needs no vector for each row.
-            self.0.write_record(None::<&[u8]>)?;
+            self.out.write_record(None::<&[u8]>)?;
         }
         Ok(())
     }
@@ -198,7 +210,7 @@ impl<W: Write> CsvWriter<W> {
     ///
     /// The destination cannot be written.
     pub fn flush(&mut self) -> Result<(), ExportError> {
-        Ok(self.0.flush()?)
+        Ok(self.out.flush()?)
     }
 
     /// Flushes buffered rows.

@@ -15,6 +15,7 @@ use std::{num::NonZero, path::Path};
 use clap::ValueEnum;
 use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use jiff::tz::TimeZone;
+use netconn_model::csv_cell::CsvCells;
 use thiserror::Error;
 
 use crate::output::{
@@ -35,8 +36,10 @@ pub enum OutputFormat {
     Json,
     /// One JSON object on each line.
     Ndjson,
-    /// Comma-separated values with a header.
+    /// Comma-separated values with a header. A text that a spreadsheet would take for a formula begins with an apostrophe.
     Csv,
+    /// The same with all texts as they are, for programs.
+    CsvRaw,
     /// A Parquet file, for --output or a pipe.
     Parquet,
 }
@@ -144,7 +147,8 @@ impl AnswerWriter {
             // `--chart` excludes `--format`, so the other formats need not look at it.
             (OutputFormat::Json, _) => FormatWriter::Json(JsonAnswer::new(out, &columns)?),
             (OutputFormat::Ndjson, _) => FormatWriter::Ndjson(JsonLines::new(out)),
-            (OutputFormat::Csv, _) => FormatWriter::Csv(CsvWriter::new(out, &columns)?),
+            (OutputFormat::Csv, _) => FormatWriter::Csv(CsvWriter::new(out, &columns, CsvCells::Guarded)?),
+            (OutputFormat::CsvRaw, _) => FormatWriter::Csv(CsvWriter::new(out, &columns, CsvCells::Raw)?),
             (OutputFormat::Parquet, _) => FormatWriter::Parquet(Box::new(ParquetWriter::new(out, schema)?)),
         };
         Ok(Self { printer, rows: 0 })

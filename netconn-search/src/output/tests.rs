@@ -174,6 +174,21 @@ fn programs_get_what_there_is() {
 }
 
 #[test]
+fn a_command_line_is_no_formula_in_csv() {
+    let rows = batch(vec![
+        ("=n", Arc::new(Int64Array::from(vec![-5])) as ArrayRef),
+        ("share", Arc::new(Float64Array::from(vec![-0.5]))),
+        ("src.process.cmdline", Arc::new(StringArray::from(vec!["@SUM(1,1)"]))),
+    ]);
+    let written = |format| {
+        let bytes = bytes(&style(format, 80), &columns(), std::slice::from_ref(&rows)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    assert_eq!(written(OutputFormat::Csv), "'=n,share,src.process.cmdline\n-5,-0.5,\"'@SUM(1,1)\"\n");
+    assert_eq!(written(OutputFormat::CsvRaw), "=n,share,src.process.cmdline\n-5,-0.5,\"@SUM(1,1)\"\n");
+}
+
+#[test]
 fn parquet_reads_back() {
     let written = bytes(&style(OutputFormat::Parquet, 80), &columns(), &[rows(), rows()]).unwrap();
     let reader = ParquetRecordBatchReader::try_new(bytes::Bytes::from(written), 1024).unwrap();

@@ -1,6 +1,7 @@
 //! Options for the form of output, shared by all commands that print connections or events.
 
 use clap::{Args, ValueEnum};
+use netconn_model::csv_cell::CsvCells;
 
 /// The form of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -11,8 +12,17 @@ pub(super) enum Format {
     Json,
     /// One JSON object on each line.
     Ndjson,
-    /// Comma-separated values with a heading.
+    /// Comma-separated values with a heading. A text that a spreadsheet would take for a formula begins with an apostrophe.
     Csv,
+    /// The same with all texts as they are, for programs.
+    CsvRaw,
+}
+
+impl Format {
+    /// Returns how cells of CSV are written.
+    pub(super) fn csv_cells(self) -> CsvCells {
+        if self == Self::CsvRaw { CsvCells::Raw } else { CsvCells::Guarded }
+    }
 }
 
 /// Options of what is cut, shared by commands that print lines for people.

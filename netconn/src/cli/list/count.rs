@@ -46,8 +46,8 @@ impl Counter {
             match format {
                 Format::Table => writeln!(out, "{total}")?,
                 Format::Json | Format::Ndjson => writeln!(out, "{}", json!({ "count": total }))?,
-                Format::Csv if heading => write!(out, "count\n{total}\n")?,
-                Format::Csv => writeln!(out, "{total}")?,
+                Format::Csv | Format::CsvRaw if heading => write!(out, "count\n{total}\n")?,
+                Format::Csv | Format::CsvRaw => writeln!(out, "{total}")?,
             }
             return Ok(());
         };
@@ -61,13 +61,14 @@ impl Counter {
                 writeln!(out, "{}", json!({ "count": total, "groups": groups }))?;
             }
             Format::Ndjson => groups.iter().try_for_each(|group| writeln!(out, "{}", object(by, group)))?,
-            Format::Csv => {
+            Format::Csv | Format::CsvRaw => {
+                let cells = format.csv_cells();
                 let mut out = csv::Writer::from_writer(out);
                 if heading {
                     out.write_record(["count", by.group_key()])?;
                 }
                 for (name, count) in &groups {
-                    out.write_record([&count.to_string(), name.as_deref().unwrap_or_default()])?;
+                    out.write_record([&*count.to_string(), &cells.text(name.as_deref().unwrap_or_default())])?;
                 }
                 out.flush()?;
             }

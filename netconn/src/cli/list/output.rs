@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write};
 
 use anyhow::Result;
 use netconn_model::{
+    csv_cell::CsvCells,
     row::{self, ROW_FIELDS, Row},
     snapshot::{self, SnapshotLine},
 };
@@ -166,7 +167,7 @@ enum Printer {
     /// With whether a row was written.
     Json(BufWriter<Out>, bool),
     Ndjson(BufWriter<Out>),
-    Csv(Box<csv::Writer<Out>>),
+    Csv(Box<csv::Writer<Out>>, CsvCells),
     Table(Table<BufWriter<Out>>),
 }
 
@@ -176,12 +177,12 @@ impl Printer {
         Ok(match options.format {
             Format::Json => Self::Json(BufWriter::with_capacity(BUFFER_BYTES, out), false),
             Format::Ndjson => Self::Ndjson(BufWriter::with_capacity(BUFFER_BYTES, out)),
-            Format::Csv => {
+            Format::Csv | Format::CsvRaw => {
                 let mut out = csv::Writer::from_writer(out);
                 if !options.no_header {
                     out.write_record(ROW_FIELDS.iter().map(|field| field.name))?;
                 }
-                Self::Csv(Box::new(out))
+                Self::Csv(Box::new(out), options.format.csv_cells())
             }
             Format::Table => {
                 let columns = row::table_columns(options.extended, options.closed.is_some());
@@ -195,21 +196,21 @@ impl Printer {
 
     /// Whether rows must be read, not only their bytes.
     fn needs_row(&self) -> bool {
-        matches!(self, Self::Csv(_) | Self::Table(_))
+        matches!(self, Self::Csv(..) | Self::Table(_))
     }
 
     /// Begins a group, with its name and how many are in it, or all rows. Only people are shown where one begins.
     fn group(&mut self, group: Option<(&str, usize)>) -> io::Result<()> {
         match self {
             Self::Table(table) => table.begin(group),
-            Self::Json(..) | Self::Ndjson(_) | Self::Csv(_) => Ok(()),
+            Self::Json(..) | Self::Ndjson(_) | Self::Csv(..) => Ok(()),
         }
     }
 
     fn row(&mut self, row: &Row<'_>, line: &[u8], head: &[u8]) -> Result<()> {
         match self {
-            Self::Csv(out) => {
-                let cell = |field| row.value(field).map(|value| value.to_string()).unwrap_or_default();
+            Self::Csv(out, cells) => {
+                let cell = |field| cells.value(row.value(field).as_ref());
                 out.write_record(ROW_FIELDS.iter().map(|info| cell(info.field)))?;
             }
             Self::Table(table) => table.row(row)?,
@@ -236,7 +237,7 @@ impl Printer {
                 out.write_all(b"\n")?;
             }
             // They need a row, see `needs_row`.
-            Self::Csv(_) | Self::Table(_) => {}
+            Self::Csv(..) | Self::Table(_) => {}
         }
         Ok(())
     }
@@ -253,7 +254,7 @@ impl Printer {
                 out.flush()?;
             }
             Self::Ndjson(mut out) => out.flush()?,
-            Self::Csv(mut out) => out.flush()?,
+            Self::Csv(mut out, _) => out.flush()?,
             Self::Table(table) => table.end()?,
         }
         Ok(())
@@ -373,6 +374,17 @@ mod tests {
         assert_eq!(shown("--format json --sort pid", &[head.clone(), "]}".into()]), format!("{head}\n]}}\n"));
         assert_eq!(shown("--format ndjson --sort -sent", &[two.clone(), one.clone()]), format!("{one}\n{two}\n"));
         assert_eq!(shown("--count --format json", &[one, two]), "{\"count\":2}\n");
+    }
+
+    #[test]
+    fn a_command_line_is_no_formula_in_csv() {
+        let rows = [row("ESTABLISHED", "10.0.0.1:2", "=1+1", 1500)];
+        let guarded = shown("--format csv -H", &rows);
+        assert!(guarded.contains(",'=1+1,") && guarded.contains(",1500,"), "{guarded}");
+        let raw = shown("--format csv-raw -H", &rows);
+        assert_eq!(raw, guarded.replace('\'', ""));
+        assert_eq!(shown("--format csv-raw --count --group-by process -H", &rows), "1,=1+1\n");
+        assert_eq!(shown("--format csv --count --group-by process -H", &rows), "1,'=1+1\n");
     }
 
     #[test]

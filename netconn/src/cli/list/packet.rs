@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anstyle::Style;
 use anyhow::{Context as _, Result};
 use netconn_model::{
+    csv_cell::CsvCells,
     exit::Exit,
     packet_socket::{PACKET_FIELDS, PacketSocketRow},
     snapshot::{self, SnapshotHead, SnapshotLine},
@@ -44,7 +45,9 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
                 out.write_all(b"\n")?;
             }
         }
-        Format::Csv => csv(io::stdout().lock(), &parsed(&lines)?, heading)?,
+        Format::Csv | Format::CsvRaw => {
+            csv(io::stdout().lock(), &parsed(&lines)?, heading, options.format.csv_cells())?;
+        }
         Format::Table => {
             table(&mut anstream::stdout().lock(), &parsed(&lines)?, options.presentation.limit(), heading)?;
         }
@@ -115,13 +118,13 @@ fn table(out: &mut impl Write, rows: &[PacketSocketRow<'_>], limit: Option<usize
     out.flush()
 }
 
-fn csv(out: impl Write, rows: &[PacketSocketRow<'_>], heading: bool) -> Result<()> {
+fn csv(out: impl Write, rows: &[PacketSocketRow<'_>], heading: bool, cells: CsvCells) -> Result<()> {
     let mut out = csv::Writer::from_writer(out);
     if heading {
         out.write_record(PACKET_FIELDS.iter().map(|field| field.name))?;
     }
     for row in rows {
-        let cell = |field| row.value(field).map(|value| value.to_string()).unwrap_or_default();
+        let cell = |field| cells.value(row.value(field).as_ref());
         out.write_record(PACKET_FIELDS.iter().map(|info| cell(info.field)))?;
     }
     out.flush()?;
@@ -161,7 +164,7 @@ mod tests {
     #[test]
     fn csv_has_the_names_of_json() {
         let mut out = Vec::new();
-        csv(&mut out, &parsed(&parts(ANSWER.as_bytes()).unwrap().1).unwrap(), false).unwrap();
+        csv(&mut out, &parsed(&parts(ANSWER.as_bytes()).unwrap().1).unwrap(), false, CsvCells::Guarded).unwrap();
         assert!(String::from_utf8(out).unwrap().starts_with("AF_PACKET,ALL,,0,7,5,1234,a\u{1b}b,,0,,,,\n"));
     }
 }
