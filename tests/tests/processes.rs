@@ -331,5 +331,7 @@ fn a_program_without_a_place_has_no_mount_namespace() {
         let _ = namespace.command("python3", &["-c", script]).output().unwrap();
     });
     assert_eq!(event["src.process.cmdline"], "x -c true 3<>/dev/tcp/127.0.0.1/9; true");
+    // As readlink on /proc/PID/exe says it.
+    assert_eq!(event["src.process.image.path"], "/memfd:x (deleted)");
     assert!(event["src.process.image.inode"].is_u64() && event["src.process.mountNamespace"].is_null(), "{event:#}");
 }

@@ -31,7 +31,13 @@ pub fn write_components(file: Typed, scratch: &mut ExecScratch) {
         let vfsmount = mount + u64::from(MOUNT_VFSMOUNT.load());
         let root: u64 = probe_member(vfsmount, &VFSMOUNT_ROOT).unwrap_or(0);
         let parent: u64 = probe_member(dentry, &DENTRY_PARENT).unwrap_or(0);
-        if dentry == root || dentry == parent {
+        // A file without a place in any folder, as `memfd_create` makes them, has a name all the same (`simple_dname`,
+        // `fs/d_path.c`).
+        if dentry == parent && dentry != root {
+            append(scratch, probe_member(dentry, &DENTRY_NAME).unwrap_or(0));
+            return;
+        }
+        if dentry == root {
             let above: u64 = probe_member(mount, &MOUNT_PARENT).unwrap_or(0);
             if above == 0 || above == mount {
                 return;
