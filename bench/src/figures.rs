@@ -15,6 +15,8 @@ pub(crate) enum Group {
     Latency,
     /// Costs of an idle daemon.
     Idle,
+    /// Memory in five minutes of mixed load, and afterwards.
+    Mixed,
     /// Time from exec to the first complete response.
     Startup,
     /// Time from a loss of records to a correct table.
@@ -160,6 +162,11 @@ figures! {
          the number of records, if other processes start or exit meanwhile"
     CpuIdle Idle "ms/s" Beside, "CPU when nothing happens": "its CPU clock in the same 10 s"
     Binary Idle "MB" AtMost(10.0), "binary, stripped": "size of target/release/netconn"
+
+    RssMixed Mixed "MB" AtMost(70.0), "RSS under mixed load":
+        "VmRSS each second in 5 minutes of `load mixed --rate 300`: connections of short processes with command lines of \
+         their own, failures, datagrams to 2,000 ports, up to 2,000 connections held, bursts of 2,000; with a history, \
+         events to a file, and a list with all that has ended each 15 s; and 65 s after the load"
 
     SnapshotTime Snapshot "s" Beside, "time of":
         "from spawn until the command has closed its output and exited; the output is a pipe unless the case names \

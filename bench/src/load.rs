@@ -86,6 +86,12 @@ pub(crate) fn paced(workspace: &Workspace, rate: u32, seconds: u32) -> Result<Lo
     run(workspace, &["paced", "--kind", "http", "--rate", &rate.to_string(), "--seconds", &seconds.to_string()])
 }
 
+/// Starts five minutes of mixed load in a new network namespace.
+pub(crate) fn mixed(workspace: &Workspace) -> Result<Running> {
+    let mut command = Command::new(workspace.load());
+    Running::start(command.args(["mixed", "--rate", "300", "--seconds", "300"]).stdout(Stdio::null()))
+}
+
 fn run<T: DeserializeOwned>(workspace: &Workspace, arguments: &[&str]) -> Result<T> {
     let mut running = Running::start(Command::new(workspace.load()).args(arguments).stdout(Stdio::piped()))?;
     let outcome = first_line(&mut running)?;

@@ -11,6 +11,7 @@ mod instructions;
 mod latency;
 mod load;
 mod machine;
+mod mixed;
 mod paced;
 mod peers;
 mod workspace;
@@ -75,12 +76,13 @@ impl Bench {
 /// Measures figures of a group.
 type Measure = fn(&Bench, &mut BenchReport) -> Result<()>;
 
-const GROUPS: [(Group, &[Measure]); 10] = [
+const GROUPS: [(Group, &[Measure]); 11] = [
     (Group::Connect, &[connect::run, paced::run]),
     (Group::Udp, &[udp::run]),
     (Group::Snapshot, &[snapshot::run]),
     (Group::Latency, &[latency::run]),
     (Group::Idle, &[idle::run]),
+    (Group::Mixed, &[mixed::run]),
     (Group::Startup, &[startup::run]),
     (Group::Repair, &[repair::run]),
     (Group::Growth, &[growth::run]),
