@@ -52,7 +52,8 @@ fn event(number: usize, time: i64, dice: &mut Dice) -> Event {
         0 => format!("10.0.{}.{}", dice.below(3), dice.below(60)),
         1 => format!("192.168.1.{}", dice.below(100)),
         2 => format!("203.0.113.{}", dice.below(40)),
-        _ => format!("2001:db8::{:x}", dice.below(30)),
+        // Not 0: events have addresses in their usual form, which is `2001:db8::` then.
+        _ => format!("2001:db8::{:x}", 1 + dice.below(30)),
     };
     let port = *dice.one(&[22_u64, 53, 80, 443, 443, 443, 8080, 4444, 993]);
     let mut event = json!({
