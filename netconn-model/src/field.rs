@@ -116,7 +116,7 @@ members! {
         LossOutput "loss.output" String loss_output: Text<'a>, "With `queue`, `disk` and `sink`: the output that lost events, `history` or its path. The loss is reported once that output can write again.";
         LossCount "loss.count" Integer loss_count: u64, "Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.";
         LossRecords "loss.records" Integer loss_records: u64, "With `ring`: number of kernel records that were lost. Most of them cost no event.";
-        LossOutgoing "loss.outgoing" Integer loss_outgoing: u64, "`IP Connect` events of TCP with direction `OUTGOING` among `loss.count`, without those of connections that existed before: with those that were told, the kernel's `ActiveOpens`. Not with `flows`.";
+        LossOutgoing "loss.outgoing" Integer loss_outgoing: u64, "`IP Connect` events of TCP with direction `OUTGOING` among `loss.count`, without those of connections that existed before. Added to the attempts that were told, this is the kernel's `ActiveOpens`. Not with `flows`.";
         LossIncoming "loss.incoming" Integer loss_incoming: u64, "All other `IP Connect` events of TCP among `loss.count`. Not with `flows`.";
         LossFrom "loss.from" EpochMilliseconds loss_from_ms: i64, "Beginning of the time in which events were lost, epoch milliseconds.";
         LossTo "loss.to" EpochMilliseconds loss_to_ms: i64, "End of the time in which events were lost, epoch milliseconds.";

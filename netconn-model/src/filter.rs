@@ -280,13 +280,16 @@ impl Filter {
                     self.users.insert(value.to_owned());
                 }
                 "container" => {
-                    let is_of_id = |character: char| character.is_ascii_hexdigit() || "*?[]!-".contains(character);
-                    if !value.chars().all(is_of_id) {
-                        return Err(wrong("a container id or the beginning of one (hex digits)"));
-                    }
                     // Container ids are in lower case in events.
                     let beginning = value.to_ascii_lowercase();
-                    if is_pattern(&beginning) {
+                    let is_pattern = is_pattern(&beginning);
+                    // What a pattern may have besides is no part of an id.
+                    let is_possible =
+                        |character: char| character.is_ascii_hexdigit() || (is_pattern && "*?[]!-".contains(character));
+                    if !value.chars().all(is_possible) {
+                        return Err(wrong("a container id or the beginning of one (hex digits)"));
+                    }
+                    if is_pattern {
                         // Two stars are an error.
                         let pattern = format!("{}*", beginning.trim_end_matches('*'));
                         self.container_patterns.insert(&pattern).map_err(bad_pattern)?;
@@ -552,6 +555,7 @@ mod tests {
             ("protocol=gre", "protocol: 'gre' is not tcp, udp, icmp or the number of a protocol"),
             ("protocol=256", "protocol: '256' is not tcp, udp, icmp or the number of a protocol"),
             ("family=5", "family: '5' is not 4 or 6"),
+            ("container=cafe-db", "container: 'cafe-db' is not a container id or the beginning of one (hex digits)"),
             ("container=xyz*", "container: 'xyz*' is not a container id or the beginning of one (hex digits)"),
         ] {
             assert_eq!(filter(text).unwrap_err().to_string(), expected);
