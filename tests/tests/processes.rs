@@ -2,16 +2,20 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs::{self, File},
     io::Write as _,
     net::{TcpListener, TcpStream},
-    os::unix::fs::{MetadataExt as _, symlink},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, symlink},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use netconn_tests::{Daemon, Events, Forked, Netns, actor, long, until};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -325,10 +329,11 @@ fn another_file_that_is_mounted_over_a_program_is_told_apart() {
 fn a_program_without_a_place_has_no_mount_namespace() {
     let namespace = Netns::new();
     let event = attempt(&namespace, || {
-        // A file that has no name in any folder, as `memfd_create` makes them.
-        let script = "import os; f = os.memfd_create('x', 0); os.write(f, open('/bin/bash', 'rb').read()); \
-                      os.execv(f'/proc/self/fd/{f}', ['x', '-c', 'true 3<>/dev/tcp/127.0.0.1/9; true'])";
-        let _ = namespace.command("python3", &["-c", script]).output().unwrap();
+        // A file that has no name in any folder. The programs on the way inherit it.
+        let mut file = File::from(memfd_create("x", MFdFlags::empty()).unwrap());
+        file.write_all(&fs::read("/bin/bash").unwrap()).unwrap();
+        let script = format!("exec -a x /proc/self/fd/{} -c 'true 3<>/dev/tcp/127.0.0.1/9; true'", file.as_raw_fd());
+        let _ = namespace.command("bash", &["-c", &script]).output().unwrap();
     });
     assert_eq!(event["src.process.cmdline"], "x -c true 3<>/dev/tcp/127.0.0.1/9; true");
     // As readlink on /proc/PID/exe says it.

@@ -16,9 +16,9 @@ use xtask::root;
 use super::kernels::FetchedKernel;
 
 /// Programs of the host that the tests run in the guest.
-const PROGRAMS: [&str; 15] = [
-    "bash", "cat", "head", "ip", "nft", "nsenter", "ping", "rm", "setpriv", "sh", "ss", "sysctl", "tcpdump", "timeout",
-    "unshare",
+const PROGRAMS: [&str; 18] = [
+    "bash", "cat", "getent", "head", "ip", "mount", "nft", "nsenter", "ping", "readlink", "rm", "setpriv", "sh", "ss",
+    "sysctl", "tcpdump", "timeout", "unshare",
 ];
 /// Kernel modules for virtual links and tunnels between network namespaces, packet filters, `ss` and tcpdump.
 const MODULES: [&str; 9] =
