@@ -433,6 +433,6 @@ fn whole_events_are_the_same_once() {
     let (_folder, path) = written("wide.ndjson", &lines.join("\n"));
     let query =
         "| sort event.id | let all = overall_sum(1) | sort -f0 | let s = running_count() | let s = 0 | dedup | nolimit";
-    let limited = Search { memory: 250_000_000, ..Search::new(vec![path]) };
+    let limited = Search { memory: 300_000_000, ..Search::new(vec![path]) };
     assert_eq!(search(&limited, query).unwrap().0[1..].len(), 1_500);
 }
