@@ -286,11 +286,11 @@ fn lists_are_in_the_form_that_was_asked_for() {
         assert_eq!(states, ["ESTABLISHED", "ESTABLISHED", "LISTENING", "LISTENING"]);
         drop(client);
     });
-    let nothing = daemon.run(&["list", "--namespace", "1", "-e"]);
+    let nothing = daemon.run(&["list", "--namespace", "4294967294", "-e"]);
     // As `grep`; only with `-e`.
     assert_eq!(nothing.status.code(), Some(1));
-    assert_eq!(daemon.run(&["list", "--namespace", "1"]).status.code(), Some(0));
-    assert_eq!(daemon.run(&["list", "--namespace", "1", "-e", "--format", "json"]).status.code(), Some(1));
+    assert_eq!(daemon.run(&["list", "--namespace", "4294967294"]).status.code(), Some(0));
+    assert_eq!(daemon.run(&["list", "--namespace", "4294967294", "-e", "--format", "json"]).status.code(), Some(1));
 }
 
 /// A `netconn run --events -` whose standard output this test reads.
