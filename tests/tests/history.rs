@@ -325,8 +325,8 @@ fn what_a_restart_tells_of_old_connections_makes_nothing_old() {
     let last = history.names().last().unwrap()[7..20].parse::<u64>().unwrap();
     until(5000, || "the clock stands".into(), || UNIX_EPOCH.elapsed().unwrap().as_millis() > u128::from(last));
     let daemon = killed.start();
-    connect(&namespace, 500);
-    until_at_least(&daemon, "written", 2000);
+    connect(&namespace, 300);
+    until_at_least(&daemon, "written", 1200);
     let daemon = daemon.end();
     let (kept, written) = (runs(&history.events()), runs(&Events::read(&daemon.event_file())));
     let starts = history.events().of("Sensor Start");
