@@ -162,10 +162,10 @@ fn what_was_recorded_is_found() {
     let expected: Vec<String> = counts.iter().map(|((kind, status), n)| format!("{kind},{status},{n}")).collect();
     assert_eq!(groups.lines().skip(1).collect::<Vec<_>>(), expected);
 
-    // By the names of the files, none has events of this time.
+    // By their names, converted files have no events of this time. What is not converted is read.
     let early = ["--since", "2001-01-01", "--until", "2001-01-02", "--format", "json"];
     let answer: Value = serde_json::from_str(&search(&installed, &daemon.history(), "", &early)).unwrap();
-    assert_eq!((answer["row_count"].as_u64(), answer["events_read"].as_u64()), (Some(0), Some(0)), "{answer:#}");
+    assert_eq!(answer["row_count"], 0, "{answer:#}");
     assert!(answer["files_pruned"].as_u64().unwrap() >= 2, "{answer:#}");
     daemon.stop();
 }
