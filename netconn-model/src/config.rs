@@ -32,6 +32,9 @@ const HISTORY_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// Shortest and longest history, days.
 const HISTORY_DAYS: std::ops::RangeInclusive<u32> = 1..=36_500;
 
+/// Longest time, in hours, of which a flood must not push the events out: a year.
+const HISTORY_FLOOR_HOURS: std::ops::RangeInclusive<u32> = 0..=8_760;
+
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,6 +52,9 @@ pub struct Config {
     pub history_bytes: u64,
     /// Longest age of events in the history, days.
     pub history_days: u32,
+    /// Events of the last hours that a flood by one user, process or remote end must not push out of the history: what exceeds its share
+    /// is counted instead of written (`Data Loss` with `loss.stage` `fold`). 0: never.
+    pub history_floor_hours: u32,
     /// Group whose members may use the socket and read the history; if it does not exist, only root may.
     pub group: String,
     /// Organization id, `site.id` in events.
@@ -152,6 +158,7 @@ impl Default for Config {
             history: true,
             history_bytes: 2 << 30,
             history_days: 30,
+            history_floor_hours: 6,
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),
@@ -217,6 +224,7 @@ impl Config {
         }
         within("history_bytes", config.history_bytes, &HISTORY_BYTES)?;
         within("history_days", config.history_days, &HISTORY_DAYS)?;
+        within("history_floor_hours", config.history_floor_hours, &HISTORY_FLOOR_HOURS)?;
         within("max_flows", config.max_flows, &MAX_FLOWS)?;
         within("flow_idle_seconds", config.flow_idle_seconds, &IDLE_SECONDS)?;
         within("flow_idle_both_seconds", config.flow_idle_both_seconds, &IDLE_SECONDS)?;
@@ -266,6 +274,7 @@ mod tests {
         for (text, expected) in [
             ("history_bytes = 7", "history_bytes = 7: it must be from 1048576 to 1125899906842624"),
             ("history_days = 0", "history_days = 0: it must be from 1 to 36500"),
+            ("history_floor_hours = 8761", "history_floor_hours = 8761: it must be from 0 to 8760"),
             ("max_flows = 1000", "max_flows = 1000: it must be from 1024 to 1048576"),
             ("flow_idle_seconds = 0", "flow_idle_seconds = 0: it must be from 1 to 86400"),
             ("flow_idle_both_seconds = 86401", "flow_idle_both_seconds = 86401: it must be from 1 to 86400"),

@@ -129,6 +129,8 @@ names! {
         Sink "sink",
         /// Datagrams that no flow counts.
         Flows "flows",
+        /// In front of the history, because who caused them floods it.
+        Fold "fold",
     }
 }
 

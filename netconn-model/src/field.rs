@@ -112,8 +112,8 @@ members! {
     }
     /// On `Data Loss`.
     Loss {
-        LossStage "loss.stage" String loss_stage: LossStage, "Where events were lost: `ring`, `queue`, `disk`, `sink` or `flows`.";
-        LossOutput "loss.output" String loss_output: Text<'a>, "With `queue`, `disk` and `sink`: the output that lost events, `history` or its path. The loss is reported once that output can write again.";
+        LossStage "loss.stage" String loss_stage: LossStage, "Where events were lost: `ring`, `queue`, `disk`, `sink`, `flows` or `fold`.";
+        LossOutput "loss.output" String loss_output: Text<'a>, "With `queue`, `disk`, `sink` and `fold`: the output that lost events, `history` or its path. The loss is reported once that output can write again.";
         LossCount "loss.count" Integer loss_count: u64, "Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.";
         LossRecords "loss.records" Integer loss_records: u64, "With `ring`: number of kernel records that were lost. Most of them cost no event.";
         LossOutgoing "loss.outgoing" Integer loss_outgoing: u64, "`IP Connect` events of TCP with direction `OUTGOING` among `loss.count`, without those of connections that existed before. Added to the attempts that were told, this is the kernel's `ActiveOpens`. Not with `flows`.";

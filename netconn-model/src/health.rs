@@ -197,6 +197,15 @@ pub struct HistoryHealth {
     pub converted: u64,
     /// Number of conversions that failed since the start.
     pub failures: u64,
+    /// Events of floods that were counted instead of written (`Data Loss` with `loss.stage` `fold`).
+    #[serde(default)]
+    pub folded: u64,
+    /// `IP Connect` events of TCP with direction `OUTGOING` among them.
+    #[serde(default)]
+    pub folded_outgoing: u64,
+    /// All other `IP Connect` events of TCP among them.
+    #[serde(default)]
+    pub folded_incoming: u64,
     /// Number of segments that are older than `history_days` and stay all the same, because the time of day has jumped.
     #[serde(default)]
     pub overdue: u64,

@@ -80,7 +80,11 @@ impl Names {
 
     /// Returns the account name of a socket's owner. If it is unknown, or known for long, it is asked for, for later calls.
     pub fn user(&mut self, owner: &Owner, now_ns: u64) -> Option<Rc<str>> {
-        let uid = owner.user()?;
+        self.account(owner.user()?, now_ns)
+    }
+
+    /// As [`Self::user`], for a Unix user id.
+    pub fn account(&mut self, uid: u32, now_ns: u64) -> Option<Rc<str>> {
         let account = self.accounts.get(&uid);
         let name = account.and_then(|account| account.name.clone());
         // Only a question that was queued counts: one that was refused is asked again for the next event.

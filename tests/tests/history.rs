@@ -13,7 +13,9 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use netconn_tests::{Daemon, Ending, Events, Installed, Netns, Random, connected, long, moment, reset, until};
+use netconn_tests::{
+    Daemon, Ending, Events, Forked, Installed, Netns, Random, connected, long, moment, reset, step, until,
+};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sys::{
@@ -24,8 +26,9 @@ use nix::{
 };
 use serde_json::Value;
 
-/// A history of sixteen segments of 256 kB, the longest in these tests. Each has the events of 60 connections.
-const SMALL: &str = "history_bytes = 4194304";
+/// A history of sixteen segments of 256 kB, the longest in these tests. Each has the events of 60 connections. What is
+/// written may push out what was written before.
+const SMALL: &str = "history_bytes = 4194304\nhistory_floor_hours = 0";
 /// An hour in milliseconds.
 const HOUR: u64 = 3_600_000;
 
@@ -338,6 +341,77 @@ fn what_a_restart_tells_of_old_connections_makes_nothing_old() {
     assert_eq!(kept[run].len(), written[run].len(), "{:?}", history.names());
 }
 
+/// Returns the number of attempts in a network namespace by the kernel's counter.
+fn active_opens(namespace: &Netns) -> u64 {
+    let text = namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
+    let column = lines.next().unwrap().split(' ').position(|name| name == "ActiveOpens").unwrap();
+    lines.next().unwrap().split(' ').nth(column).unwrap().parse().unwrap()
+}
+
+/// Runs a function in a child of the namespace that belongs to this user.
+fn as_user(namespace: &Netns, user: u32, function: impl FnOnce() + Send) -> Forked {
+    namespace.run(|| {
+        Forked::new(move |mut channel| {
+            // SAFETY: a system call with numbers.
+            assert_eq!(unsafe { nix::libc::setresuid(user, user, user) }, 0);
+            function();
+            step(&mut channel);
+        })
+    })
+}
+
+#[test]
+fn a_flood_by_any_user_pushes_out_nothing() {
+    const ATTEMPTS: u64 = 6000;
+    // Users of this test alone: others on this host connect as root, and may be folded as well.
+    const VICTIM: u32 = 424_242;
+    const FLOODER: u32 = 434_343;
+    let (namespace, installed) = (Netns::new(), Installed::new());
+    // Nothing is converted: each event takes its full length, so the smallest flood fills the history.
+    let daemon = Daemon::start_installed(&installed, "history_bytes = 4194304");
+    let history = daemon.history();
+    let (listener, closed) = namespace.run(|| {
+        let bound = || TcpListener::bind("127.0.0.1:0").unwrap();
+        (bound(), bound().local_addr().unwrap())
+    });
+    let open = listener.local_addr().unwrap();
+    // Twenty connections before the flood, and twenty after it.
+    let evidence = || (0..20).for_each(|_| drop(TcpStream::connect(open).unwrap()));
+    as_user(&namespace, VICTIM, evidence).wait();
+    let attempts = || (0..ATTEMPTS / 4).for_each(|_| drop(TcpStream::connect(closed).unwrap_err()));
+    let mut flood: Vec<_> = (0..4).map(|_| as_user(&namespace, FLOODER, attempts)).collect();
+    flood.iter_mut().for_each(Forked::wait);
+    as_user(&namespace, VICTIM, evidence).wait();
+    let opens = active_opens(&namespace);
+    assert_eq!(opens, 40 + ATTEMPTS);
+    until_at_least(&daemon, "folded_outgoing", 1000);
+    let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
+    assert!(text.contains(" events of floods were counted instead of written"), "{text}");
+    let killed = daemon.end();
+    assert!(history.bytes() <= 4 << 20, "{} {:?}", history.bytes(), history.names());
+    let (kept, written) = (history.events(), Events::read(&killed.event_file()));
+    let outgoing =
+        |events: &Events| events.within(&namespace).of("IP Connect").with("event.network.direction", "OUTGOING");
+    let evidence = outgoing(&kept).with("event.network.connectionStatus", "SUCCESS");
+    let foreign = kept.len() - kept.within(&namespace).len();
+    assert_eq!(evidence.with("src.process.userId", VICTIM).len(), 40, "{:?}; {foreign} of others", history.names());
+    // Told, folded and lost is what the kernel has counted; the other output has all but the lost.
+    let folds = kept.of("Data Loss").with("loss.stage", "fold").with("loss.output", "history");
+    let of_user = folds.with("src.process.userId", FLOODER).sum("loss.outgoing");
+    let of_processes: u64 =
+        flood.iter().map(|process| folds.with("src.process.pid", process.pid).sum("loss.outgoing")).sum();
+    assert!(of_user > 1000, "{folds:#?}");
+    for (events, folded) in [(&kept, of_user + of_processes), (&written, 0)] {
+        let stages = ["ring", "queue", "disk"];
+        let losses = events.of("Data Loss");
+        // Nothing is lost unless the host is overloaded; what others have lost is among these.
+        let lost: u64 = stages.iter().map(|stage| losses.with("loss.stage", *stage).sum("loss.outgoing")).sum();
+        let told = outgoing(events).len() as u64 + folded;
+        assert!((told..=told + lost).contains(&opens), "{told} told, {lost} lost, {opens} counted by the kernel");
+    }
+}
+
 #[test]
 fn a_broken_converter_costs_nothing() {
     let namespace = Netns::new();
@@ -416,7 +490,7 @@ fn a_converter_has_little_to_do_harm_with() {
     let namespace = Netns::new();
     let installed = Installed::new();
     installed.converter("look");
-    let daemon = Daemon::start_installed(&installed, SMALL);
+    let daemon = Daemon::start_installed(&installed, "");
     connect(&namespace, 200);
     let told = told(&installed, &daemon);
     powerless(&told);
@@ -549,7 +623,7 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
 fn others_may_fill_the_disk_and_the_oldest_gives_way() {
     let namespace = Netns::new();
     let installed = Installed::new();
-    let killed = Daemon::start_installed(&installed, "history_bytes = 16777216").end();
+    let killed = Daemon::start_installed(&installed, "history_bytes = 16777216\nhistory_floor_hours = 0").end();
     let history = killed.history();
     let _small = Small::over(&history.0);
     let daemon = killed.start();

@@ -122,7 +122,8 @@ fn segments_are_converted_without_any_right() {
 fn what_was_recorded_is_found() {
     let (namespace, installed) = (Netns::new(), Installed::new());
     installed.search();
-    let mut daemon = Daemon::start_installed(&installed, "history_bytes = 4194304");
+    // Also what others do at the same time must not have events of this test folded.
+    let mut daemon = Daemon::start_installed(&installed, "history_bytes = 4194304\nhistory_floor_hours = 0");
     traffic(&namespace, 120);
     let converted = |daemon: &Daemon| daemon.history().counts().0;
     until(60_000, || format!("{:?} {}", daemon.history().names(), daemon.log()), || converted(&daemon) > 0);

@@ -111,7 +111,7 @@ fn fate(output: &OutputHealth) -> (Mark, String) {
             LossStage::Disk => format!("{lost} because the disk refused them"),
             LossStage::Sink => format!("{lost} because the receiver refused them"),
             // No output loses events here.
-            LossStage::Ring | LossStage::Flows => format!("{lost} in the kernel"),
+            LossStage::Ring | LossStage::Flows | LossStage::Fold => format!("{lost} in the kernel"),
         })
         .collect();
     (Mark::Bad, format!("{written} events written; lost: {}{behind}", causes.join(", ")))
@@ -132,6 +132,9 @@ fn history(health: Option<&HistoryHealth>) -> Check {
         waiting,
         converted: _,
         failures,
+        folded,
+        folded_outgoing: _,
+        folded_incoming: _,
         overdue,
         confinement,
     } = history;
@@ -148,6 +151,11 @@ fn history(health: Option<&HistoryHealth>) -> Check {
     };
     if *full {
         worse(Mark::Bad, "; events are being lost: free some space".into());
+    }
+    if *folded != 0 {
+        let text =
+            "events of floods were counted instead of written, so that older ones stay: search for loss.stage = 'fold'";
+        worse(Mark::Fair, format!("; {folded} {text}"));
     }
     if *overdue != 0 {
         let text = "segments are older than history_days by a clock that has jumped: they go once it has been steady for a day";
@@ -227,6 +235,9 @@ mod tests {
             waiting: 0,
             converted: 2,
             failures: 0,
+            folded: 0,
+            folded_outgoing: 0,
+            folded_incoming: 0,
             overdue: 0,
             confinement: Some(confinement),
         };
@@ -240,6 +251,7 @@ mod tests {
                 Mark::Bad,
                 "7 because the disk",
             ),
+            (HistoryHealth { folded: 9, ..well.clone() }, Mark::Fair, "9 events of floods were counted"),
             (HistoryHealth { overdue: 3, ..well.clone() }, Mark::Fair, "3 segments are older than history_days"),
             (HistoryHealth { failures: 1, ..well.clone() }, Mark::Fair, "1 conversions have failed"),
             (

@@ -13,7 +13,7 @@ use netconn_common::{ImageFile, Owner, UNKNOWN_U32, UNKNOWN_U64, role};
 use netconn_model::{
     community_id::{self, CommunityId},
     event::{Event, Sensor},
-    fact::{Attribution, CloseReason, ConnectionStatus, End, EventKind, Failure, LossStage, Outcome, protocol_names},
+    fact::{Attribution, CloseReason, ConnectionStatus, End, EventKind, Failure, Outcome, protocol_names},
     field::Section,
     json::{Object, SecondText},
     moment::Moment,
@@ -25,6 +25,7 @@ use crate::{
     encode::{
         PROCESS_MAX, SENSOR_MAX, attribution,
         ids::{ConnectionIds, process_id},
+        loss::Loss,
     },
     names::{self, Names, NamesVersion},
     process::{Identity, Process, cgroup::Cgroup, comm},
@@ -99,41 +100,6 @@ pub struct Beginning<'a> {
     pub missing: &'a str,
     /// Processes that have packet sockets open; empty if there are none.
     pub packet_sockets: &'a str,
-}
-
-/// The facts of `Data Loss`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss<'a> {
-    /// Where they were lost.
-    pub stage: LossStage,
-    /// The output that lost them, if one did.
-    pub output: Option<&'a str>,
-    /// Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.
-    pub count: u64,
-    /// Kernel records that did not fit into the ring.
-    pub records: Option<u64>,
-    /// `IP Connect` events among the lost.
-    pub connects: Option<LostConnects>,
-    /// Beginning of the loss, nanoseconds since boot.
-    pub from_ns: u64,
-    /// End of the loss, nanoseconds since boot.
-    pub to_ns: u64,
-}
-
-impl Loss<'_> {
-    /// Returns a loss of which no more is known.
-    pub fn new(stage: LossStage, count: u64, (from_ns, to_ns): (u64, u64)) -> Self {
-        Self { stage, output: None, count, records: None, connects: None, from_ns, to_ns }
-    }
-}
-
-/// Lost `IP Connect` events of TCP: their sum with those that were told is what the kernel has counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LostConnects {
-    /// Number of those with direction `OUTGOING`.
-    pub outgoing: u64,
-    /// Number of all others.
-    pub incoming: u64,
 }
 
 impl EventEncoder {
@@ -232,19 +198,9 @@ impl EventEncoder {
 
     /// Writes that something was lost.
     pub fn loss(&mut self, out: &mut BytesMut, clock: &Clock, loss: Loss<'_>) {
-        let Loss { stage, output, count, records, connects, from_ns, to_ns } = loss;
         self.next_id();
-        let event = Event {
-            loss_stage: Some(stage),
-            loss_output: output.map(Cow::Borrowed),
-            loss_count: Some(count),
-            loss_records: records,
-            loss_outgoing: connects.map(|connects| connects.outgoing),
-            loss_incoming: connects.map(|connects| connects.incoming),
-            loss_from_ms: Some(clock.epoch_ms(from_ns)),
-            loss_to_ms: Some(clock.epoch_ms(to_ns)),
-            ..head(EventKind::DataLoss, &self.id, clock, to_ns)
-        };
+        let mut event = head(EventKind::DataLoss, &self.id, clock, loss.to_ns);
+        loss.fill(&mut event, &self.boot, clock);
         write_whole(&event, &self.sensor_members, out, &mut self.seconds);
     }
 
@@ -309,7 +265,7 @@ fn head<'a>(kind: EventKind, id: &'a str, clock: &Clock, time_ns: u64) -> Event<
 fn write_whole(event: &Event<'_>, sensor_members: &[u8], out: &mut BytesMut, seconds: &mut SecondText) {
     let mut object = Object::begin(out, seconds);
     object.within(PROCESS_MAX, |object| {
-        for section in [Section::Head, Section::Daemon, Section::Loss] {
+        for section in [Section::Head, Section::Ends, Section::Process, Section::Daemon, Section::Loss] {
             event.write_section(section, object);
         }
     });

@@ -1,6 +1,7 @@
 //! Makes events and rows of what the daemon knows, and writes them as bytes. Nothing here knows where the bytes go.
 
 mod ids;
+pub mod loss;
 pub mod event;
 pub mod packet;
 pub mod row;

@@ -6,10 +6,10 @@ use netconn_model::fact::LossStage;
 use tracing::warn;
 
 use crate::{
-    encode::event::{Loss, LostConnects},
-    engine::{publisher::connects, run::Engine},
+    encode::loss::{Loss, LossOrigin, LostConnects},
+    engine::{publisher::connects, run::Engine, state::State},
     kernel::losses::Losses,
-    sink::OutputLosses,
+    sink::{FloodOrigin, Fold, OutputLosses},
 };
 
 /// A row of losses is over when an output has lost nothing for this long.
@@ -18,6 +18,8 @@ const CALM: Duration = Duration::from_secs(10);
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// Time between two messages while a row goes on.
 const LOG_REPEAT: Duration = Duration::from_secs(600);
+/// Pause between two reports of what was folded.
+const FOLD_PAUSE_NS: u64 = 1_000_000_000;
 
 /// Losses, and how many of them were reported.
 pub(super) struct LossReport {
@@ -29,13 +31,15 @@ pub(super) struct LossReport {
     repaired_datagrams: u64,
     /// By output.
     outputs: Vec<OutputLoss>,
+    /// When events that were folded were last reported, nanoseconds since boot.
+    folds_told_ns: u64,
 }
 
 impl LossReport {
     /// Returns a report of no losses, for this number of outputs.
     pub(super) fn new(outputs: usize) -> Self {
         let outputs = vec![OutputLoss::default(); outputs];
-        Self { missed: 0, reported: Losses::default(), repaired_datagrams: 0, outputs }
+        Self { missed: 0, reported: Losses::default(), repaired_datagrams: 0, outputs, folds_told_ns: 0 }
     }
 
     /// Adds state changes that were missed.
@@ -148,6 +152,7 @@ impl Engine {
         // Losses have no time of their own: they happened since the last look.
         let from_ns = self.schedule.look_for_losses(now, self.state.records);
         self.report_output_losses(from_ns, now, is_end);
+        self.report_folds(now, is_end);
         let reported = &mut self.loss_report.reported;
         let uncounted = losses.uncounted.saturating_sub(reported.uncounted);
         // Reported apart, and without a repair: a dump cannot bring back datagrams for whose flow the map had no room.
@@ -202,6 +207,50 @@ impl Engine {
                     ..Loss::new(stage, lost.events, (from_ns, to_ns))
                 };
                 self.publisher.publish_loss(&self.state.clock, loss);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Reports what the outputs have folded, once a second and for each origin.
+    fn report_folds(&mut self, now: u64, is_end: bool) {
+        if now.saturating_sub(self.loss_report.folds_told_ns) < FOLD_PAUSE_NS && !is_end {
+            return;
+        }
+        self.loss_report.folds_told_ns = now;
+        let folds = self.publisher.outputs().iter().map(|output| (output.name().to_owned(), output.take_folds()));
+        let folds: Vec<_> = folds.filter(|(_, folds)| !folds.is_empty()).collect();
+        let State { clock, names, processes, .. } = &mut self.state;
+        for (name, folds) in folds {
+            for (origin, Fold { counts, from, to }) in folds {
+                let mut told = LossOrigin::default();
+                let mut user = None;
+                match origin {
+                    FloodOrigin::User(user_id) => {
+                        user = user_id.and_then(|user_id| names.account(user_id, now));
+                        told.user_id = user_id;
+                    }
+                    FloodOrigin::Process(key) => {
+                        let process = processes.get(key);
+                        told.process = Some(key);
+                        told.process_name = process.map(|process| &*process.identity.name);
+                        told.executable = process.and_then(|process| process.identity.path.as_deref());
+                    }
+                    FloodOrigin::Remote(address) => told.remote = Some(address),
+                    FloodOrigin::Several => {}
+                }
+                told.user = user.as_deref();
+                let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+                // Events wait in a queue before they are folded.
+                let from_ns = nanoseconds(from).saturating_sub(FOLD_PAUSE_NS);
+                let loss = Loss {
+                    output: Some(&name),
+                    connects: Some(connects(counts)),
+                    origin: told,
+                    ..Loss::new(LossStage::Fold, counts.events, (from_ns, nanoseconds(to)))
+                };
+                self.publisher.publish_loss(clock, loss);
             }
         }
     }

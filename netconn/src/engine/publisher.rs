@@ -9,7 +9,8 @@ use tracing::error;
 use crate::{
     clock::Clock,
     encode::{
-        event::{EventEncoder, Loss, LostConnects, ProcessMembers},
+        event::{EventEncoder, ProcessMembers},
+        loss::{Loss, LostConnects},
         subject::with_subject,
     },
     names::Names,

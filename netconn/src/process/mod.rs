@@ -337,7 +337,7 @@ impl Processes {
     }
 
     /// Returns a process by its exact start, also one of which only the clock tick is known.
-    fn get(&self, key: Key) -> Option<&Rc<Process>> {
+    pub fn get(&self, key: Key) -> Option<&Rc<Process>> {
         let by_tick = || self.by_key.get(&key.by_tick()).filter(|process| !process.identity.is_exact);
         self.by_key.get(&key).or_else(by_tick)
     }

@@ -100,7 +100,18 @@ pub(super) fn text(health: &Health) -> String {
 /// Writes the metrics of the history. Its written and lost events are among those of the outputs.
 fn history_text(out: &mut String, history: &HistoryHealth) {
     let HistoryHealth {
-        output: _, bytes, files, oldest, full, conversion, waiting, converted, failures, overdue, ..
+        output: _,
+        bytes,
+        files,
+        oldest,
+        full,
+        conversion,
+        waiting,
+        converted,
+        failures,
+        folded,
+        overdue,
+        ..
     } = history;
     let one = |value: u64| [(vec![], value)];
     gauge(out, "history_bytes", "Bytes of all files of the history.", &one(*bytes));
@@ -115,6 +126,7 @@ fn history_text(out: &mut String, history: &HistoryHealth) {
     let help = "1 if netconn-search is not installed, so that no segment is converted.";
     gauge(out, "history_converter_missing", help, &one(u64::from(*conversion == Conversion::Missing)));
     gauge(out, "history_segments_waiting", "Closed segments that are not converted yet.", &one(*waiting));
+    counter(out, "history_folded_events", "Events of floods that were counted instead of written.", &one(*folded));
     let help = "Segments that are too old and stay, because the time of day has jumped.";
     gauge(out, "history_segments_overdue", help, &one(*overdue));
     counter(out, "history_segments_converted", "Segments converted.", &one(*converted));
@@ -164,6 +176,9 @@ mod tests {
             waiting: 2,
             converted: 7,
             failures: 1,
+            folded: 5,
+            folded_outgoing: 2,
+            folded_incoming: 0,
             overdue: 4,
             confinement: None,
         };
@@ -179,6 +194,7 @@ mod tests {
                 "netconn_history_full 1",
                 "netconn_history_converter_missing 1",
                 "netconn_history_segments_waiting 2",
+                "netconn_history_folded_events_total 5",
                 "netconn_history_segments_overdue 4",
                 "netconn_history_segments_converted_total 7",
                 "netconn_history_conversion_failures_total 1",

@@ -1,6 +1,10 @@
 //! Events on their way to the outputs: their lines, and beside each what is asked of an event after it was encoded.
 
-use std::{net::IpAddr, ops::AddAssign, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::AddAssign,
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use netconn_common::{IPPROTO_TCP, role};
@@ -73,8 +77,12 @@ impl EventNote {
         let is_known = owner.tgid != 0;
         let origin = EventOrigin {
             process: is_known.then(|| Key::new(owner.tgid, owner.start_ns)),
-            user: is_known.then_some(owner.uid),
-            remote: connection.remote.map(|remote| remote.address),
+            user: owner.user(),
+            beginner: connection.remote.filter(|_| connection.role == role::PASSIVE).map(|remote| {
+                // Whoever connects to this host from itself has the choice of its addresses.
+                let is_own = remote.address == connection.local.address;
+                if is_own { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { remote.address }
+            }),
         };
         Self { length: shortened(length), class: EventClass::of(change, connection), origin: Some(origin) }
     }
@@ -97,8 +105,8 @@ pub struct EventOrigin {
     pub process: Option<Key>,
     /// Its Unix user id.
     pub user: Option<u32>,
-    /// The other end; none for listeners and folded flows.
-    pub remote: Option<IpAddr>,
+    /// The other end, if that began the connection; 127.0.0.1 if it has the same address as this one.
+    pub beginner: Option<IpAddr>,
 }
 
 /// What an event tells: what reports of losses tell apart.

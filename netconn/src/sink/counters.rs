@@ -53,6 +53,8 @@ pub(super) struct Counters {
     pub(super) written: SharedCounts,
     pub(super) lost_queue: SharedCounts,
     pub(super) lost_refused: SharedCounts,
+    /// The sink told them as counts instead of writing them.
+    pub(super) folded: SharedCounts,
     /// Bytes in the queue.
     pub(super) queued_bytes: AtomicU64,
     /// Batches that have left the queue, written or not.
@@ -68,9 +70,9 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Returns which of the events that were sent are neither written nor counted as lost.
+    /// Returns which of the events that were sent are neither written nor counted as lost or folded.
     pub(super) fn waiting(&self, sent: EventCounts) -> EventCounts {
-        [&self.written, &self.lost_queue, &self.lost_refused]
+        [&self.written, &self.lost_queue, &self.lost_refused, &self.folded]
             .into_iter()
             .fold(sent, |waiting, counts| waiting.since(counts.load()))
     }

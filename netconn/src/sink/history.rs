@@ -1,6 +1,10 @@
 //! Events in the history of this host, which `netconn search` reads.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use netconn_model::{
     config::Config,
@@ -10,8 +14,12 @@ use netconn_model::{
 };
 
 use crate::{
+    clock::since_boot,
     line_file::WriteFailure,
-    sink::{Batch, OutputError, Sink, SinkStatus},
+    sink::{
+        Batch, EventCounts, Folds, OutputError, Sink, SinkStatus,
+        fold::{self, FloodGuard},
+    },
     store::{HistoryLimits, HistorySettings, HistoryStatus, HistoryTiming, HistoryWriter},
 };
 
@@ -19,6 +27,25 @@ use crate::{
 pub(super) struct HistorySink {
     destination: String,
     writer: HistoryWriter,
+    guard: FloodGuard,
+    status: Arc<HistorySinkStatus>,
+}
+
+/// What the engine can ask about the history.
+#[derive(Debug)]
+struct HistorySinkStatus {
+    history: Arc<HistoryStatus>,
+    /// A lock, because the engine takes out what the thread of the output puts in: at most once for each batch, and only while
+    /// something is folded.
+    folds: Mutex<FoldAccount>,
+}
+
+#[derive(Debug, Default)]
+struct FoldAccount {
+    /// What the engine has not told yet.
+    untold: Folds,
+    /// Since the start.
+    total: EventCounts,
 }
 
 impl HistorySink {
@@ -29,15 +56,20 @@ impl HistorySink {
     /// When the system gives no thread.
     pub(super) fn start(config: &Config, timing: HistoryTiming) -> Result<Self, OutputError> {
         let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
+        let floor = Duration::from_secs(u64::from(config.history_floor_hours) * 3600);
         let settings = HistorySettings {
             directory: config.state_dir.join(segment_name::FOLDER),
             group: config.group.clone(),
-            limits: HistoryLimits::new(config.history_bytes, age, timing),
+            limits: HistoryLimits::new(config.history_bytes, age, timing).with_floor(floor),
             timing,
         };
         let destination = settings.directory.display().to_string();
         match HistoryWriter::start(settings) {
-            Ok(writer) => Ok(Self { destination, writer }),
+            Ok(writer) => {
+                let folds = Mutex::default();
+                let status = Arc::new(HistorySinkStatus { history: Arc::clone(writer.status()), folds });
+                Ok(Self { destination, writer, guard: FloodGuard::default(), status })
+            }
             Err(error) => Err(OutputError::new(destination, "", error)),
         }
     }
@@ -58,7 +90,35 @@ impl Sink for HistorySink {
 
     fn status(&self) -> Arc<dyn SinkStatus> {
         // Without the type, the compiler would look for a clone of `Arc<dyn SinkStatus>`.
-        Arc::<HistoryStatus>::clone(self.writer.status())
+        Arc::<HistorySinkStatus>::clone(&self.status)
+    }
+
+    fn select(&mut self, batch: &Batch) -> (Option<Batch>, EventCounts) {
+        let (scarcity, mut position) = (self.status.history.scarcity(), self.status.history.written());
+        if scarcity.part_at(position + batch.lines.len() as u64) == 0 {
+            // There is room for everybody.
+            return (Some(batch.clone()), EventCounts::default());
+        }
+        let now = since_boot();
+        let mut folds = Vec::new();
+        let (kept, folded) = batch.split(|note| {
+            let next = position + u64::from(note.length);
+            let part = scarcity.part_at(next);
+            if part != 0
+                && let Err(origin) = self.guard.take(note, part, (&scarcity, now))
+            {
+                folds.push((origin, note.class));
+                return false;
+            }
+            position = next;
+            true
+        });
+        if !folds.is_empty() {
+            let mut account = self.status.folds();
+            account.total += folded;
+            folds.into_iter().for_each(|(origin, class)| fold::count(&mut account.untold, origin, class, now));
+        }
+        (kept, folded)
     }
 
     // A full or broken disk is no reason to capture nothing: the other outputs and the socket still work.
@@ -83,21 +143,36 @@ impl Sink for HistorySink {
     }
 }
 
-impl SinkStatus for HistoryStatus {
+impl HistorySinkStatus {
+    fn folds(&self) -> MutexGuard<'_, FoldAccount> {
+        self.folds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SinkStatus for HistorySinkStatus {
     fn report(&self, counts: OutputHealth, health: &mut Health) {
+        let history = &self.history;
+        let EventCounts { events, outgoing, incoming } = self.folds().total;
         health.history = Some(HistoryHealth {
             output: counts,
-            bytes: self.bytes(),
-            files: self.files(),
-            oldest: self.oldest(),
-            full: self.is_full(),
-            conversion: self.conversion(),
-            waiting: self.waiting(),
-            converted: self.converted(),
-            failures: self.failures(),
-            overdue: self.overdue(),
-            confinement: self.confinement(),
+            bytes: history.bytes(),
+            files: history.files(),
+            oldest: history.oldest(),
+            full: history.is_full(),
+            conversion: history.conversion(),
+            waiting: history.waiting(),
+            converted: history.converted(),
+            failures: history.failures(),
+            folded: events,
+            folded_outgoing: outgoing,
+            folded_incoming: incoming,
+            overdue: history.overdue(),
+            confinement: history.confinement(),
         });
+    }
+
+    fn take_folds(&self) -> Folds {
+        std::mem::take(&mut self.folds().untold)
     }
 }
 
@@ -113,6 +188,31 @@ fn advice(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::{EventClass, EventNote, EventOrigin};
+
+    #[test]
+    fn a_flood_waits_for_nobody_to_be_folded() {
+        let state = tempfile::tempdir().unwrap();
+        let config = Config { history_bytes: 1 << 20, state_dir: state.path().to_owned(), ..Config::default() };
+        let mut sink = HistorySink::start(&config, HistoryTiming::FAST).unwrap();
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        let by = |user| {
+            let origin = EventOrigin { process: None, user: Some(user), beginner: None };
+            EventNote { length: 1024, class: EventClass::Outgoing, origin: Some(origin) }
+        };
+        let first = Batch { lines: line.clone().into(), notes: vec![by(0)].into() };
+        sink.write(&first).unwrap();
+        // At once, so that the keeper may not have looked at the folder yet. Ten times what the history may take.
+        let flood = Batch { lines: line.repeat(10_000).into(), notes: vec![by(99); 10_000].into() };
+        let (kept, folded) = sink.select(&flood);
+        assert_eq!(kept.unwrap().events() + folded.outgoing, 10_000);
+        assert!(folded.outgoing > 7000, "{folded:?}");
+        let (kept, others) = sink.select(&first);
+        assert_eq!((kept.unwrap().events(), others), (1, EventCounts::default()));
+        let status = sink.status();
+        let sum: u64 = status.take_folds().values().map(|fold| fold.counts.outgoing).sum();
+        assert_eq!((sum, status.take_folds().len()), (folded.outgoing, 0));
+    }
 
     #[test]
     fn errors_say_what_to_do() {

@@ -6,6 +6,7 @@
 
 mod batch;
 mod shares;
+mod fold;
 mod counters;
 mod writer;
 mod output;
@@ -18,6 +19,7 @@ use std::{fmt::Debug, io, path::Path, sync::Arc, time::Duration};
 
 pub use batch::{Batch, EventClass, EventCounts, EventNote, EventOrigin};
 pub use counters::OutputLosses;
+pub use fold::{FloodOrigin, Fold, Folds};
 use netconn_model::{
     config::Config,
     fact::LossStage,
@@ -59,6 +61,11 @@ pub trait Sink: Send {
         true
     }
 
+    /// Returns what of a batch is to be written, and counts of the rest, which the sink tells by [`SinkStatus::take_folds`].
+    fn select(&mut self, batch: &Batch) -> (Option<Batch>, EventCounts) {
+        (Some(batch.clone()), EventCounts::default())
+    }
+
     /// Writes a batch.
     ///
     /// # Errors
@@ -91,6 +98,11 @@ pub trait SinkStatus: Debug + Send + Sync {
     /// Adds the sink to a health report. `counts` is what its output has counted.
     fn report(&self, counts: OutputHealth, health: &mut Health) {
         health.outputs.push(counts);
+    }
+
+    /// Returns what the sink has folded since this was last called.
+    fn take_folds(&self) -> Folds {
+        Folds::default()
     }
 }
 

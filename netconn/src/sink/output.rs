@@ -22,7 +22,7 @@ use crate::{
     line_file::WriteFailure,
     os,
     sink::{
-        Batch, EventCounts, EventNote, Sink, SinkStatus,
+        Batch, EventCounts, EventNote, Folds, Sink, SinkStatus,
         counters::{Counters, OutputLosses, batch_cost, cost},
         is_full,
         shares::Shares,
@@ -182,6 +182,11 @@ impl Output {
     /// Returns how many events it has lost since the start.
     pub fn lost(&self) -> OutputLosses {
         OutputLosses { queue: self.counters.lost_queue.load(), refused: self.counters.lost_refused.load() }
+    }
+
+    /// Returns what its sink has folded since this was last called, by origin.
+    pub fn take_folds(&self) -> Folds {
+        self.status.take_folds()
     }
 
     /// Returns the stages at which this output has lost these events, without those at which it has lost none.
@@ -406,11 +411,11 @@ mod tests {
         let (refusing, _received) = sink(Ok(2));
         let counters = Arc::new(Counters::default());
         let mut writer = Writer::new(Box::new(refusing), "test".into(), Arc::clone(&counters));
-        writer.write(&batch("a\nb\nc\n"));
+        writer.select_and_write(&batch("a\nb\nc\n"));
         let load = |counts: &SharedCounts| (counts.load().events, counts.load().outgoing);
         assert_eq!((load(&counters.written), load(&counters.lost_refused)), ((1, 1), (2, 2)));
         assert!(counters.is_failing.load(Ordering::Relaxed));
-        writer.write(&batch("a\n"));
+        writer.select_and_write(&batch("a\n"));
         assert_eq!((load(&counters.written), load(&counters.lost_refused)), ((2, 2), (2, 2)));
         assert!(!counters.is_failing.load(Ordering::Relaxed));
 
@@ -478,7 +483,7 @@ mod tests {
 
     /// A batch of events of one process, 1,000 bytes each.
     fn flood(tgid: u32, class: EventClass) -> Batch {
-        let origin = EventOrigin { process: Some(Key { tgid, start_ns: 0 }), user: Some(0), remote: None };
+        let origin = EventOrigin { process: Some(Key { tgid, start_ns: 0 }), user: Some(0), beginner: None };
         let note = EventNote { length: 1000, class, origin: Some(origin) };
         let line = [&[b'x'; 999][..], b"\n"].concat();
         Batch { lines: line.repeat(50).into(), notes: vec![note; 50].into() }

@@ -78,7 +78,7 @@ mod tests {
 
     fn note(tgid: u32, user: u32) -> EventNote {
         let process = Some(Key { tgid, start_ns: 0 });
-        let origin = Some(EventOrigin { process, user: Some(user), remote: None });
+        let origin = Some(EventOrigin { process, user: Some(user), beginner: None });
         EventNote { length: u32::try_from(BYTES).unwrap(), class: EventClass::Outgoing, origin }
     }
 

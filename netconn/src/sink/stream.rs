@@ -168,7 +168,7 @@ mod tests {
         let line = [b'x'; 1000];
         let of = |user| {
             let process = Some(Key { tgid: user + 1, start_ns: 0 });
-            let origin = Some(EventOrigin { process, user: Some(user), remote: None });
+            let origin = Some(EventOrigin { process, user: Some(user), beginner: None });
             EventNote { origin, ..EventNote::of_daemon(line.len()) }
         };
         (0..1000).for_each(|_| stream.push(&line, &of(1000), 2));

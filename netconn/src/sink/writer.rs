@@ -41,7 +41,9 @@ impl Writer {
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         while let Ok(order) = self.next_order(orders) {
             match order {
-                Order::Write(batch) if !self.counters.is_abandoned.load(Ordering::Relaxed) => self.write(&batch),
+                Order::Write(batch) if !self.counters.is_abandoned.load(Ordering::Relaxed) => {
+                    self.select_and_write(&batch);
+                }
                 Order::Write(_) => {}
                 Order::Reopen => {
                     // First: what asks from now on may mean a file that is not there yet.
@@ -66,8 +68,19 @@ impl Writer {
         }
     }
 
+    /// Writes what the sink selects of a batch.
+    pub(super) fn select_and_write(&mut self, batch: &Batch) {
+        let (selected, folded) = self.sink.select(batch);
+        self.counters.folded.add(folded);
+        if let Some(selected) = selected {
+            self.write(&selected);
+        }
+        // Only now: until it is written, the batch takes memory as if it were in the queue.
+        self.counters.leave(batch);
+    }
+
     /// Writes a batch and counts what became of it.
-    pub(super) fn write(&mut self, batch: &Batch) {
+    fn write(&mut self, batch: &Batch) {
         let Self { sink, destination, counters, failures } = self;
         match sink.write(batch) {
             Ok(()) => {
@@ -99,8 +112,6 @@ impl Writer {
                 }
             }
         }
-        // Only now: until it is written, the batch takes memory as if it were in the queue.
-        counters.leave(batch);
     }
 }
 

@@ -165,6 +165,11 @@ impl Converter {
         Ok(Self { from, directory, work, segment, user, child, started, stdout, stderr })
     }
 
+    /// Returns the process id of the child.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns the outcome, or `None` while the child works. After `limit` the child is killed.
     pub(super) fn poll(&mut self, limit: Duration) -> Option<Result<ConvertedSegment, ConvertError>> {
         // Before the child may be waited for: it blocks when a pipe is full.

@@ -23,13 +23,21 @@ use crate::{
         age_clock::ClockReading,
         convert::{ConvertError, ConvertedSegment, Converter},
         directory::{self, DiskSpace},
-        retention::{self, SegmentFiles},
+        priority,
+        ratio::ConvertedRatio,
+        retention::{self, Room, SegmentFiles, Size},
         status::HistoryStatus,
     },
 };
 
 /// Pause between two looks at a running converter.
 const CONVERTER_POLL: Duration = Duration::from_millis(200);
+/// The same while more waits for it than should.
+const HURRIED_POLL: Duration = Duration::from_millis(20);
+/// When segments of this part of the space that the history may take wait for their conversion, it is hurried.
+const BACKLOG_PART: u64 = 16;
+/// Niceness of a conversion that is hurried: a tenth of a processor on which others work.
+const HURRIED: i32 = 10;
 /// Longest pause between two looks for files that are too old.
 const DIRECTORY_POLL: Duration = Duration::from_secs(600);
 /// Longest pause before a failed conversion is tried again, as a multiple of the first pause.
@@ -42,6 +50,10 @@ pub(super) struct Keeper {
     pub(super) timing: HistoryTiming,
     pub(super) status: Arc<HistoryStatus>,
     converter: Option<Converter>,
+    /// The niceness that the running converter was given, if it is hurried.
+    hurried: Option<i32>,
+    /// Learned from conversions.
+    ratio: ConvertedRatio,
     /// Converted segments whose NDJSON is still there for readers, and since when.
     doubled: HashMap<u64, Instant>,
     /// Segments whose conversion has failed.
@@ -75,6 +87,8 @@ impl Keeper {
             timing,
             status,
             converter: None,
+            hurried: None,
+            ratio: ConvertedRatio::default(),
             doubled: HashMap::new(),
             failed: HashMap::new(),
             has_logged_missing: false,
@@ -95,7 +109,7 @@ impl Keeper {
             };
             // Notes come with every full segment and, on a full disk, once a second; polls of the converter come five
             // times a second and must not list the directory each time.
-            pause = self.look(is_noted || pause != CONVERTER_POLL);
+            pause = self.look(is_noted || self.converter.is_none());
         }
     }
 
@@ -107,7 +121,7 @@ impl Keeper {
         self.poll_converter();
         // An ended converter needs the list at once: the next segment waits.
         if !is_due && was_converting && self.converter.is_some() {
-            return CONVERTER_POLL;
+            return self.converter_poll();
         }
         match self.look_after_directory() {
             Ok(pause) => {
@@ -124,16 +138,28 @@ impl Keeper {
         }
     }
 
+    /// Returns the time until the next look at the running converter.
+    fn converter_poll(&self) -> Duration {
+        if self.hurried.is_some() { HURRIED_POLL } else { CONVERTER_POLL }
+    }
+
     fn poll_converter(&mut self) {
         let Some(converter) = &mut self.converter else { return };
         let Some(outcome) = converter.poll(self.timing.conversion) else { return };
         let from = converter.from;
         // Removes the work directory as well; the file has been moved out of it.
         self.converter = None;
+        self.hurried = None;
         match outcome {
             Ok(ConvertedSegment { name, confinement }) => {
                 debug!("created {name}");
                 self.status.set_confinement(confinement);
+                let length =
+                    |name: SegmentName| fs::metadata(self.directory.join(name.to_string())).map(|file| file.len());
+                // Both are there unless somebody else has removed them.
+                if let (Ok(segment), Ok(parquet)) = (length(SegmentName::Segment { from }), length(name)) {
+                    self.ratio.learn(segment, parquet);
+                }
                 self.doubled.insert(from, Instant::now());
                 self.failed.remove(&from);
                 self.status.converted.fetch_add(1, Ordering::Relaxed);
@@ -159,13 +185,18 @@ impl Keeper {
             // The writer sends a note when it is.
             return Ok(DIRECTORY_POLL);
         }
+        // Before the list: what is written meanwhile may count twice, but not never.
+        let written = self.status.written();
         let mut segments = retention::group(&directory::list(&self.directory)?);
+        for from in self.failed.keys() {
+            segments.entry(*from).and_modify(|files| files.is_failing = true);
+        }
         // After the list was made, see there.
         let live = self.status.live();
         // Before the surplus: what a search needs no more goes before events that exist once.
         self.remove_doubled(&mut segments)?;
         let now = ClockReading::now();
-        self.remove_surplus(&mut segments, live, now)?;
+        let most = self.remove_surplus(&mut segments, live, (now, written))?;
         self.tell_overdue(&segments, live, now);
         let closed: Vec<_> = segments.iter().filter(|(from, _)| Some(**from) != live).collect();
         let waiting: Vec<u64> =
@@ -178,6 +209,8 @@ impl Keeper {
         self.status.waiting.store(waiting.len() as u64, Ordering::Relaxed);
         // Last: what exceeds the limits is not worth a conversion.
         self.convert_next(&waiting);
+        let waiting_bytes = waiting.iter().filter_map(|from| segments.get(from)).map(|files| files.bytes).sum();
+        self.hurry(waiting_bytes, most.real);
         Ok(self.pause(&waiting))
     }
 
@@ -211,19 +244,23 @@ impl Keeper {
         }
     }
 
-    /// Removes the segments that are too old or too many.
+    /// Removes the segments that are too old or too many, and tells the writer how much room there is. Returns how much the history
+    /// may take.
     fn remove_surplus(
         &mut self,
         segments: &mut BTreeMap<u64, SegmentFiles>,
         live: Option<u64>,
-        now: ClockReading,
-    ) -> io::Result<()> {
+        (now, written): (ClockReading, u64),
+    ) -> io::Result<Size> {
         let converting = self.converter.as_ref().map(|converter| converter.from);
         let busy: HashSet<u64> = live.into_iter().chain(converting).collect();
         let now = self.status.believed_time(now);
         // Asked after `remove_doubled` has freed some.
         let space = DiskSpace::of(&self.directory)?;
-        for from in retention::surplus(segments, &busy, self.limits, space, now) {
+        // What cannot be converted counts in full.
+        let ratio = search_program::find().ok().map(|_| self.ratio);
+        let room = Room { limits: self.limits, space, ratio };
+        for from in room.surplus(segments, &busy, now) {
             // NDJSON first, see `SegmentFiles::names`.
             for name in segments.remove(&from).unwrap_or_default().names {
                 self.remove(name)?;
@@ -232,7 +269,12 @@ impl Keeper {
             self.doubled.remove(&from);
             self.failed.remove(&from);
         }
-        Ok(())
+        // With what is left.
+        let space = DiskSpace::of(&self.directory)?;
+        let room = Room { space, ..room };
+        self.status.set_scarcity(room.scarcity(segments, &busy, (now, written)));
+        self.status.segment_bytes.store(room.segment_bytes(segments), Ordering::Relaxed);
+        Ok(room.most(segments, &busy))
     }
 
     /// Counts the segments that are too old by the time of day alone, and logs why they stay.
@@ -294,17 +336,31 @@ impl Keeper {
         }
     }
 
+    /// Gives the running converter a higher priority if too much waits for it: first beside others, then like everybody.
+    fn hurry(&mut self, waiting_bytes: u64, space: u64) {
+        let backlog = space / BACKLOG_PART;
+        let niceness = match waiting_bytes {
+            bytes if bytes > 4 * backlog => Some(0),
+            bytes if bytes > backlog => Some(HURRIED),
+            _ => None,
+        };
+        // A conversion that was hurried stays so to its end: it cannot be much longer.
+        let (Some(converter), Some(niceness)) = (&self.converter, niceness) else { return };
+        if self.hurried.is_none_or(|hurried| niceness < hurried) {
+            priority::hurry(converter.process(), niceness);
+            self.hurried = Some(niceness);
+        }
+    }
+
     /// Returns the time until there is something to do without a note.
     fn pause(&self, waiting: &[u64]) -> Duration {
         if self.converter.is_some() {
-            return CONVERTER_POLL;
+            return self.converter_poll();
         }
         let grace = self.doubled.values().map(|since| self.timing.grace.saturating_sub(since.elapsed())).min();
         // Also the time after which a missing converter is looked for again.
         let retry = (!waiting.is_empty()).then_some(self.timing.retry);
-        // `run` recognizes the pause of a running converter by its length, so that no other may be equal to it.
-        let shortest = CONVERTER_POLL + Duration::from_millis(1);
-        grace.into_iter().chain(retry).min().unwrap_or(DIRECTORY_POLL).clamp(shortest, DIRECTORY_POLL)
+        grace.into_iter().chain(retry).min().unwrap_or(DIRECTORY_POLL).clamp(CONVERTER_POLL, DIRECTORY_POLL)
     }
 }
 
@@ -385,7 +441,7 @@ mod tests {
         fs::remove_file(folder.path().join("events-1767225600000.ndjson")).unwrap();
         keeper.remove_doubled(&mut segments).unwrap();
         fs::remove_file(folder.path().join("events-1767225600000-1767225699999.parquet")).unwrap();
-        keeper.remove_surplus(&mut segments, None, ClockReading::now()).unwrap();
+        keeper.remove_surplus(&mut segments, None, (ClockReading::now(), 0)).unwrap();
         assert!(segments.is_empty());
     }
 

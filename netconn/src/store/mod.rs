@@ -6,16 +6,20 @@
 
 mod directory;
 mod age_clock;
+mod ratio;
+mod scarcity;
 mod status;
 mod converter_user;
 mod confine;
 mod convert;
+mod priority;
 mod retention;
 mod keeper;
 mod segment;
 
 use std::{path::PathBuf, time::Duration};
 
+pub use scarcity::Scarcity;
 pub use segment::HistoryWriter;
 pub use status::HistoryStatus;
 
@@ -38,13 +42,18 @@ pub struct HistorySettings {
     pub timing: HistoryTiming,
 }
 
+/// Until segments are converted, a history takes at most this many times its limit.
+const REAL_MULTIPLE: u64 = 2;
+
 /// How large and old a history may become. The oldest segments are removed first.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryLimits {
-    /// Largest size of all files, bytes.
+    /// Largest size of all files, bytes. Segments that wait for their conversion count as what they will be.
     pub bytes: u64,
     /// Greatest age of a file since it was last written.
     pub age: Duration,
+    /// Age of events that a flood must not push out; zero if it may push out all.
+    pub floor: Duration,
     /// Size at which a segment is closed, bytes.
     segment_bytes: u64,
 }
@@ -52,7 +61,14 @@ pub struct HistoryLimits {
 impl HistoryLimits {
     /// Creates limits whose segments are as large as `timing` allows, but not larger than a small part of `bytes`.
     pub fn new(bytes: u64, age: Duration, timing: HistoryTiming) -> Self {
-        Self { bytes, age, segment_bytes: timing.segment_bytes.min(bytes / SEGMENTS_MIN) }
+        let segment_bytes = timing.segment_bytes.min(bytes / SEGMENTS_MIN);
+        Self { bytes, age, floor: Duration::ZERO, segment_bytes }
+    }
+
+    /// Returns limits within which a flood pushes out nothing that is younger than this.
+    #[must_use]
+    pub fn with_floor(self, floor: Duration) -> Self {
+        Self { floor, ..self }
     }
 }
 

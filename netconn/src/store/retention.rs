@@ -2,19 +2,23 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use netconn_model::segment_name::SegmentName;
 
 use crate::store::{
-    HistoryLimits, SEGMENT_AGE_MAX,
+    HistoryLimits, REAL_MULTIPLE, SEGMENT_AGE_MAX, SEGMENTS_MIN,
     directory::{DiskSpace, HistoryFile},
+    ratio::{ConvertedRatio, WHOLE},
+    scarcity::Scarcity,
 };
 
 /// When others fill the file system, the history shrinks to a tenth of its limit and no further: nobody can make it forget
 /// everything.
 const KEPT_PART: u64 = 10;
+/// Events stay for this part of the time of which the history has events: a flood must not make it short at once, however long it is.
+const SPAN_PART: u32 = 4;
 
 /// The files of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,9 +26,13 @@ pub(super) struct SegmentFiles {
     /// The NDJSON before the Parquet. When the removal of both is interrupted, the Parquet is left, which counts alone.
     pub(super) names: Vec<SegmentName>,
     pub(super) bytes: u64,
+    /// Those of its Parquet file.
+    pub(super) parquet_bytes: u64,
     /// When it was last written, as far as is known, epoch milliseconds.
     pub(super) written: u64,
     pub(super) is_converted: bool,
+    /// Its conversion has failed.
+    pub(super) is_failing: bool,
 }
 
 /// Returns when a history was last written, as far as that can be believed, epoch milliseconds; `None` if there is none.
@@ -48,6 +56,7 @@ pub(super) fn group(files: &[HistoryFile]) -> BTreeMap<u64, SegmentFiles> {
         // `SegmentName` sorts the segment before its Parquet file; the order of the removal relies on it.
         segment.names.sort();
         segment.bytes += bytes;
+        segment.parquet_bytes += if name.to().is_some() { *bytes } else { 0 };
         segment.is_converted |= name.to().is_some();
         let modified = || modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         // Of all bounds the latest counts: a segment goes a little late rather than early. All events of a segment may be much
@@ -57,34 +66,136 @@ pub(super) fn group(files: &[HistoryFile]) -> BTreeMap<u64, SegmentFiles> {
     segments
 }
 
-/// Returns the segments that have to be removed, the oldest first: those that are too old at `now` (epoch milliseconds), and as
-/// many as exceed the size. The `busy` ones, which are being written or converted, are never among them.
-pub(super) fn surplus(
-    segments: &BTreeMap<u64, SegmentFiles>,
-    busy: &HashSet<u64>,
-    limits: HistoryLimits,
-    space: DiskSpace,
-    now: u64,
-) -> Vec<u64> {
-    let mut used: u64 = segments.values().map(|segment| segment.bytes).sum();
-    let growing: u64 = segments.iter().filter(|(from, _)| busy.contains(from)).map(|(_, segment)| segment.bytes).sum();
-    // The live segment may reach its full size before the next look, so that much is set aside for it.
-    // What busy segments have already is counted in `used`, so it is given back here.
-    let allowed = limits.bytes.saturating_sub(limits.segment_bytes) + growing.min(limits.segment_bytes);
-    // What is free now, plus what the history has, less what others are due.
-    let affordable = (used + space.free).saturating_sub(space.reserve).max(limits.bytes / KEPT_PART);
-    let most = allowed.min(affordable);
-    let too_old = too_old(limits, now);
-    let mut surplus = Vec::new();
-    // In the order of writing, so the oldest go first, whatever the times of their events; a segment that is too old goes even if there is room.
-    for (from, segment) in segments.iter().filter(|(from, _)| !busy.contains(from)) {
-        if segment.written < too_old || used > most {
-            // `used` holds this segment, so the subtraction cannot underflow.
-            used -= segment.bytes;
-            surplus.push(*from);
+/// What decides how much of a history may stay.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) limits: HistoryLimits,
+    pub(super) space: DiskSpace,
+    /// What becomes of segments that are not converted; `None` if nothing does, so that they count in full.
+    pub(super) ratio: Option<ConvertedRatio>,
+}
+
+/// How much a history takes, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Of its files as they are.
+    pub(super) real: u64,
+    /// Of its files as they will be.
+    pub(super) converted: u64,
+}
+
+impl Size {
+    /// Whether a history of this size exceeds another one.
+    fn exceeds(self, most: Self) -> bool {
+        self.real > most.real || self.converted > most.converted
+    }
+}
+
+impl Room {
+    /// Returns how much a segment takes.
+    fn size_of(&self, segment: &SegmentFiles) -> Size {
+        let SegmentFiles { bytes, parquet_bytes, is_converted, is_failing, .. } = segment;
+        let converted = match (is_converted, is_failing) {
+            // Its NDJSON is about to go.
+            (true, _) => *parquet_bytes,
+            (false, true) => *bytes,
+            (false, false) => self.expected(*bytes),
+        };
+        Size { real: *bytes, converted }
+    }
+
+    fn expected(&self, segment: u64) -> u64 {
+        self.ratio.map_or(segment, |ratio| ratio.expected(segment))
+    }
+
+    /// Returns how much the whole history takes.
+    fn used(&self, segments: &BTreeMap<u64, SegmentFiles>) -> Size {
+        segments.values().map(|segment| self.size_of(segment)).fold(Size::default(), |sum, size| Size {
+            real: sum.real + size.real,
+            converted: sum.converted + size.converted,
+        })
+    }
+
+    /// Returns how many times its converted size a history may take.
+    fn multiple(&self) -> u64 {
+        if self.ratio.is_some() { REAL_MULTIPLE } else { 1 }
+    }
+
+    /// Returns how much of the file system it may take.
+    fn affordable(&self, segments: &BTreeMap<u64, SegmentFiles>) -> u64 {
+        let Self { limits, space, .. } = self;
+        // What is free now, plus what the history has, less what others are due.
+        let left = (self.used(segments).real + space.free).saturating_sub(space.reserve);
+        left.max(limits.bytes / KEPT_PART * self.multiple())
+    }
+
+    /// Returns the size at which a segment is closed: little space is shared by as many segments as much is, and the converter gets
+    /// the events of the last one sooner.
+    pub(super) fn segment_bytes(&self, segments: &BTreeMap<u64, SegmentFiles>) -> u64 {
+        self.limits.segment_bytes.min(self.affordable(segments) / self.multiple() / SEGMENTS_MIN)
+    }
+
+    /// Returns how much a history may take, given which segments are being written or converted.
+    pub(super) fn most(&self, segments: &BTreeMap<u64, SegmentFiles>, busy: &HashSet<u64>) -> Size {
+        let growing: u64 =
+            segments.iter().filter(|(from, _)| busy.contains(from)).map(|(_, segment)| segment.bytes).sum();
+        // The live segment may reach its full size before the next look, so that much is set aside for it.
+        // What busy segments have already is counted as used, so it is given back here.
+        let spare = self.segment_bytes(segments).saturating_sub(growing);
+        let (bytes, multiple, affordable) = (self.limits.bytes, self.multiple(), self.affordable(segments));
+        Size {
+            real: (bytes * multiple).saturating_sub(spare).min(affordable),
+            // The rest of the space is for segments that wait.
+            converted: bytes.saturating_sub(self.expected(spare)).min(affordable / multiple),
         }
     }
-    surplus
+
+    /// Returns how much may be written before events that should stay at `now` (epoch milliseconds) have to go. `written` is the
+    /// position that the writer had when these segments were listed.
+    pub(super) fn scarcity(
+        &self,
+        segments: &BTreeMap<u64, SegmentFiles>,
+        busy: &HashSet<u64>,
+        (now, written): (u64, u64),
+    ) -> Scarcity {
+        if self.limits.floor.is_zero() {
+            return Scarcity::NONE;
+        }
+        let (used, most) = (self.used(segments), self.most(segments, busy));
+        let oldest = segments.keys().next().copied().unwrap_or(now);
+        let span = Duration::from_millis(now.saturating_sub(oldest));
+        let part = self.ratio.map_or(WHOLE, ConvertedRatio::part);
+        // The other half is for four shares, see `sink/fold.rs`. Of the space for segments that wait, a half is for whoever comes first.
+        let left = (most.converted / 2).saturating_sub(used.converted);
+        let left_lines = u64::try_from(u128::from(left) * u128::from(WHOLE) / u128::from(part)).unwrap_or(u64::MAX);
+        let left_whole = (most.real / 4 * 3).saturating_sub(used.real);
+        Scarcity {
+            from: written.saturating_add(left_lines.min(left_whole)),
+            whole_from: written.saturating_add(left_whole),
+            part,
+            room: most.converted,
+            floor: self.limits.floor.max(span / SPAN_PART),
+        }
+    }
+
+    /// Returns the segments that have to be removed, the oldest first: those that are too old at `now` (epoch milliseconds), and
+    /// as many as exceed the size. The `busy` ones, which are being written or converted, are never among them.
+    pub(super) fn surplus(&self, segments: &BTreeMap<u64, SegmentFiles>, busy: &HashSet<u64>, now: u64) -> Vec<u64> {
+        let (mut used, most) = (self.used(segments), self.most(segments, busy));
+        let too_old = too_old(self.limits, now);
+        let mut surplus = Vec::new();
+        // In the order of writing, so the oldest go first, whatever the times of their events; a segment that is too old goes
+        // even if there is room.
+        for (from, segment) in segments.iter().filter(|(from, _)| !busy.contains(from)) {
+            if segment.written < too_old || used.exceeds(most) {
+                let size = self.size_of(segment);
+                // `used` holds this segment, so the subtractions cannot underflow.
+                used = Size { real: used.real - size.real, converted: used.converted - size.converted };
+                surplus.push(*from);
+            }
+        }
+        surplus
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +233,7 @@ mod tests {
     ) -> Vec<u64> {
         let limits = HistoryLimits::new(bytes, Duration::from_millis(age * DAY), HistoryTiming::NORMAL);
         let busy = busy.iter().map(|day| NOW - day * DAY).collect();
-        surplus(days, &busy, limits, space, NOW).iter().map(|from| (NOW - from) / DAY).collect()
+        Room { limits, space, ratio: None }.surplus(days, &busy, NOW).iter().map(|from| (NOW - from) / DAY).collect()
     }
 
     #[test]
@@ -150,8 +261,10 @@ mod tests {
         ];
         let segments = group(&all);
         let limits = |bytes| HistoryLimits::new(bytes, Duration::from_millis(7 * DAY), HistoryTiming::NORMAL);
-        assert!(surplus(&segments, &HashSet::new(), limits(1 << 20), SPACE, NOW).is_empty(), "none is too old");
-        assert_eq!(surplus(&segments, &HashSet::new(), limits(150), SPACE, NOW), [yesterday]);
+        let surplus =
+            |bytes| Room { limits: limits(bytes), space: SPACE, ratio: None }.surplus(&segments, &HashSet::new(), NOW);
+        assert!(surplus(1 << 20).is_empty(), "none is too old");
+        assert_eq!(surplus(150), [yesterday]);
     }
 
     #[test]
@@ -164,6 +277,70 @@ mod tests {
         assert_eq!(written(segment(), NOW + 31 * DAY), Some(from + DAY));
         assert_eq!(written(format!("events-{from:013}-{:013}.parquet", NOW + 31 * DAY), NOW), Some(from + DAY));
         assert_eq!(written(segment(), 7), Some(from), "the clock was set back");
+    }
+
+    #[test]
+    fn what_waits_counts_as_what_it_will_be() {
+        // Evidence, and a flood that is not converted yet.
+        let flood: Vec<u64> = (1..=10).map(|number| NOW - 1000 + number).collect();
+        let mut all = vec![entry(&format!("events-{:013}-{:013}.parquet", NOW - 5000, NOW - 4000), 500, 0)];
+        all.extend(flood.iter().map(|from| entry(&format!("events-{from:013}.ndjson"), 1000, NOW)));
+        let segments = group(&all);
+        let limits = HistoryLimits::new(8000, Duration::from_millis(DAY), HistoryTiming::NORMAL);
+        let surplus = |ratio, space| Room { limits, space, ratio }.surplus(&segments, &HashSet::new(), NOW).len();
+        assert_eq!(surplus(Some(ConvertedRatio::default()), SPACE), 0);
+        assert_eq!(surplus(None, SPACE), 4, "nothing converts it");
+        let mut ratio = ConvertedRatio::default();
+        ratio.learn(1000, 900);
+        assert_eq!(surplus(Some(ratio), SPACE), 4, "it does not become smaller");
+        // However small it will be: what is on the disk now counts as well.
+        let limits = HistoryLimits::new(4000, Duration::from_millis(DAY), HistoryTiming::NORMAL);
+        let room = Room { limits, space: SPACE, ratio: Some(ConvertedRatio::default()) };
+        assert_eq!(room.surplus(&segments, &HashSet::new(), NOW).len(), 4, "twice the limit, less a growing segment");
+        let space = DiskSpace { free: 0, reserve: 3500 };
+        let room = Room { space, ..room };
+        assert_eq!(room.surplus(&segments, &HashSet::new(), NOW).len(), 4);
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_converted_counts_in_full() {
+        let mut segments = group(&[entry(&format!("events-{:013}.ndjson", NOW - 5000), 4000, NOW)]);
+        let limits = HistoryLimits::new(3000, Duration::from_millis(DAY), HistoryTiming::NORMAL);
+        let room = Room { limits, space: SPACE, ratio: Some(ConvertedRatio::default()) };
+        assert!(room.surplus(&segments, &HashSet::new(), NOW).is_empty());
+        segments.values_mut().for_each(|segment| segment.is_failing = true);
+        assert_eq!(room.surplus(&segments, &HashSet::new(), NOW).len(), 1);
+    }
+
+    #[test]
+    fn room_is_scarce_when_half_is_taken() {
+        let hour = Duration::from_secs(3600);
+        let limits = HistoryLimits::new(1600, Duration::from_millis(90 * DAY), HistoryTiming::NORMAL).with_floor(hour);
+        let room = Room { limits, space: SPACE, ratio: None };
+        let scarcity = |room: Room, segments| room.scarcity(&segments, &HashSet::new(), (NOW, 7000));
+        // A sixteenth is for the segment that will grow.
+        assert_eq!(
+            scarcity(room, group(&[])),
+            Scarcity { from: 7000 + 750, whole_from: 7000 + 1125, part: WHOLE, room: 1500, floor: hour }
+        );
+        let ten = scarcity(room, days(10));
+        assert_eq!((ten.from, ten.whole_from), (7000, 7125));
+        assert_eq!(ten.floor, Duration::from_millis(10 * DAY / 4), "the longer it reaches back, the longer it has to");
+        let limits = limits.with_floor(Duration::ZERO);
+        assert_eq!(scarcity(Room { limits, ..room }, days(10)), Scarcity::NONE);
+        // What is converted takes little room, so there is more for lines; and as much again for what waits.
+        let room = Room { ratio: Some(ConvertedRatio::default()), ..room };
+        let converted = scarcity(room, days(7));
+        assert_eq!((converted.from, converted.whole_from), (7000 + 92 * 1000 / 157, 7000 + 1625));
+        assert_eq!(converted.part, 157);
+    }
+
+    #[test]
+    fn little_space_makes_small_segments() {
+        let limits = HistoryLimits::new(32_000, Duration::from_millis(DAY), HistoryTiming::NORMAL);
+        let ratio = Some(ConvertedRatio::default());
+        let bytes = |free| Room { limits, space: DiskSpace { free, reserve: 500 }, ratio }.segment_bytes(&group(&[]));
+        assert_eq!([1 << 30, 64_500, 32_500, 0].map(bytes), [2000, 2000, 1000, 200]);
     }
 
     #[test]

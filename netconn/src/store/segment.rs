@@ -19,12 +19,14 @@ use tracing::{info, warn};
 use crate::{
     clock::since_boot,
     line_file::{LineFile, MODE, WriteFailure},
+    search_program,
     store::{
         HistoryLimits, HistorySettings, SEGMENT_AGE_MAX,
         age_clock::{AgeClock, ClockReading},
         directory::{self, DiskSpace, Preparation},
         keeper::Keeper,
-        retention,
+        ratio::ConvertedRatio,
+        retention::{self, Room},
         status::HistoryStatus,
     },
 };
@@ -149,7 +151,10 @@ impl HistoryWriter {
         };
         let written = live.file.write(lines);
         // Also after a failure: the whole lines before it are in the file.
-        live.bytes += written.as_ref().map_or_else(|failure| failure.written, |()| lines.len()) as u64;
+        let bytes = written.as_ref().map_or_else(|failure| failure.written, |()| lines.len()) as u64;
+        live.bytes += bytes;
+        // After the write: what the keeper finds in the file counts twice for a moment rather than never.
+        self.status.written.fetch_add(bytes, Ordering::Relaxed);
         self.status.live_bytes.store(live.bytes, Ordering::Relaxed);
         self.live = Some(live);
         // At once and not by `due`: the size is known only here.
@@ -173,11 +178,16 @@ impl HistoryWriter {
     }
 
     fn is_due(&self, age: Duration, bytes: u64) -> bool {
-        bytes >= self.limits.segment_bytes || (age >= OLD && self.is_worth_a_file(bytes)) || age >= SEGMENT_AGE_MAX
+        bytes >= self.segment_bytes() || (age >= OLD && self.is_worth_a_file(bytes)) || age >= SEGMENT_AGE_MAX
     }
 
     fn is_worth_a_file(&self, bytes: u64) -> bool {
         bytes >= self.limits.segment_bytes / WORTH_PART
+    }
+
+    /// Returns the size at which a segment is closed: less while the file system has little space for the history.
+    fn segment_bytes(&self) -> u64 {
+        self.limits.segment_bytes.min(self.status.segment_bytes.load(Ordering::Relaxed))
     }
 
     /// Prepares the directory unless it is ready, or has failed a short while ago.
@@ -197,7 +207,9 @@ impl HistoryWriter {
             directory::prepare(&self.directory, &self.group, Preparation::AfterFailure { live })
         } else {
             self.start_age_clock();
-            directory::prepare(&self.directory, &self.group, Preparation::AtStart).and_then(|()| self.resume())
+            directory::prepare(&self.directory, &self.group, Preparation::AtStart)
+                .and_then(|()| self.resume())
+                .and_then(|()| self.look_for_room())
         };
         match &prepared {
             Ok(()) => {
@@ -242,6 +254,17 @@ impl HistoryWriter {
             self.status.live_bytes.store(bytes, Ordering::Relaxed);
             self.live = Some(LiveSegment { from, file, bytes, age_at_opening, opened: since_boot() });
         }
+        Ok(())
+    }
+
+    /// Looks how much room there is, before the keeper does for the first time: it may get no processor while a flood does.
+    fn look_for_room(&self) -> io::Result<()> {
+        let segments = retention::group(&directory::list(&self.directory)?);
+        let ratio = search_program::find().ok().map(|_| ConvertedRatio::default());
+        let room = Room { limits: self.limits, space: DiskSpace::of(&self.directory)?, ratio };
+        let busy = self.status.live().into_iter().collect();
+        let now = self.status.believed_time(ClockReading::now());
+        self.status.set_scarcity(room.scarcity(&segments, &busy, (now, self.status.written())));
         Ok(())
     }
 

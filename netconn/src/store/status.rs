@@ -10,7 +10,10 @@ use std::{
 
 use netconn_model::health::{Confinement, Conversion};
 
-use crate::store::age_clock::{AgeClock, ClockReading};
+use crate::store::{
+    age_clock::{AgeClock, ClockReading},
+    scarcity::Scarcity,
+};
 
 /// What [`HistoryStatus::conversion`] stores as an index.
 const CONVERSIONS: [Conversion; 4] = [Conversion::Idle, Conversion::Running, Conversion::Missing, Conversion::Failing];
@@ -43,6 +46,12 @@ pub struct HistoryStatus {
     pub(super) ready: AtomicBool,
     /// Index into [`CONVERSIONS`].
     conversion: AtomicU8,
+    /// Bytes of all lines that this daemon has written.
+    pub(super) written: AtomicU64,
+    /// See [`HistoryStatus::scarcity`]. A lock, because its numbers belong together; it is taken once for each batch.
+    scarcity: Mutex<Scarcity>,
+    /// Size at which a segment is closed, bytes, if that is less than in [`HistoryLimits`](crate::store::HistoryLimits).
+    pub(super) segment_bytes: AtomicU64,
     /// Number of segments that are too old by the time of day, but not by the time that is believed.
     pub(super) overdue: AtomicU64,
     /// The time that is believed. A lock, because each look at it may change it; the keeper looks when it looks after the folder,
@@ -67,6 +76,9 @@ impl Default for HistoryStatus {
             full: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             conversion: AtomicU8::new(Conversion::Idle as u8),
+            written: zero(),
+            scarcity: Mutex::new(Scarcity::NONE),
+            segment_bytes: AtomicU64::new(u64::MAX),
             overdue: zero(),
             age_clock: Mutex::new(AgeClock::new(None, Duration::ZERO, ClockReading::now())),
             confinement: Mutex::new(None),
@@ -109,6 +121,20 @@ impl HistoryStatus {
     /// Whether events are being lost, because the file system is full.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bytes of all lines that this daemon has written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Returns how much may be written before events that should stay have to go.
+    pub fn scarcity(&self) -> Scarcity {
+        *self.scarcity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_scarcity(&self, scarcity: Scarcity) {
+        *self.scarcity.lock().unwrap_or_else(PoisonError::into_inner) = scarcity;
     }
 
     /// Returns the number of segments that are too old, but stay because the time of day has jumped.

@@ -1,0 +1,52 @@
+//! How urgent a conversion is: it runs when nobody else wants the processor, unless the history fills up meanwhile.
+
+use std::fs;
+
+/// `IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7)`, `include/uapi/linux/ioprio.h`: the last of those that do not wait for idle disks.
+const IO_LAST: libc::c_int = 2 << 13 | 7;
+/// `IOPRIO_WHO_PROCESS`, which means a thread.
+const IO_OF_PROCESS: libc::c_int = 1;
+
+/// Lets a process that has idle priority run beside others, with this niceness.
+pub(super) fn hurry(process: u32, niceness: libc::c_int) {
+    let normal = libc::sched_param { sched_priority: 0 };
+    // All threads that it has by now; later ones inherit the priority of the thread that starts them.
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    for thread in threads.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        // Each call may fail, for example because the thread has ended: the conversion then only takes longer.
+        // SAFETY: system calls with numbers, and with a pointer to a value that outlives the call.
+        unsafe {
+            libc::sched_setscheduler(thread.cast_signed(), libc::SCHED_BATCH, &raw const normal);
+            libc::setpriority(libc::PRIO_PROCESS, thread, niceness);
+            libc::syscall(libc::SYS_ioprio_set, IO_OF_PROCESS, thread, IO_LAST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::store::confine::give_idle_priority;
+
+    /// Returns the niceness and the scheduling policy of a process (`man proc_pid_stat`).
+    fn seen(process: u32) -> (i64, i64) {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        // Behind the name, which may contain spaces, the first is field 3.
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').map(str::parse::<i64>).collect();
+        (fields[19 - 3].clone().unwrap(), fields[41 - 3].clone().unwrap())
+    }
+
+    #[test]
+    fn a_hurried_process_has_no_idle_priority() {
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        give_idle_priority(child.id());
+        let idle = seen(child.id());
+        hurry(child.id(), 19);
+        let hurried = seen(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((idle, hurried), ((19, libc::SCHED_IDLE.into()), (19, libc::SCHED_BATCH.into())));
+    }
+}
