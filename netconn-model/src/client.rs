@@ -276,19 +276,24 @@ impl Response {
     /// # Errors
     ///
     /// When the connection breaks or `line` fails.
-    pub async fn lines<E: From<ClientError>>(
-        mut self,
-        mut line: impl FnMut(&[u8]) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        let mut rest = Vec::new();
-        while let Some(part) = self.part().await? {
-            if !lines::each(&mut rest, &part, &mut line)? {
-                break;
-            }
-        }
-        // A line without its end is no line: an answer that was cut off is an error of `part` before.
-        Ok(())
+    pub async fn lines<E: From<ClientError>>(mut self, line: impl FnMut(&[u8]) -> Result<bool, E>) -> Result<(), E> {
+        each_line(async || self.part().await, line).await
     }
+}
+
+/// Calls `line` for each line of the bytes that `part` returns, until that returns `None` or `line` returns `false`.
+pub(crate) async fn each_line<P: AsRef<[u8]>, E: From<ClientError>>(
+    mut part: impl AsyncFnMut() -> Result<Option<P>, ClientError>,
+    mut line: impl FnMut(&[u8]) -> Result<bool, E>,
+) -> Result<(), E> {
+    let mut rest = Vec::new();
+    while let Some(part) = part().await? {
+        if !lines::each(&mut rest, part.as_ref(), &mut line)? {
+            break;
+        }
+    }
+    // A line without its end is no line: an answer that was cut off is an error of `part` before.
+    Ok(())
 }
 
 fn unreachable(socket: &Path, error: io::Error) -> ClientError {

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, ClientError, Parameters, Response, RowFormat},
+    client::{Client, ClientError, Parameters, Response, RowFormat, each_line},
     fact::{EventKind, LossStage},
     field::Event,
     json::SecondText,
@@ -186,18 +186,8 @@ impl ReadAhead {
     /// # Errors
     ///
     /// Those of [`part`](Self::part), and when `line` fails.
-    pub async fn lines<E: From<ClientError>>(
-        mut self,
-        mut line: impl FnMut(&[u8]) -> Result<bool, E>,
-    ) -> Result<(), E> {
-        let mut rest = Vec::new();
-        while let Some(part) = self.part().await? {
-            if !lines::each(&mut rest, &part, &mut line)? {
-                break;
-            }
-        }
-        // A line without its end is no line: an answer that was cut off is an error of `part` before.
-        Ok(())
+    pub async fn lines<E: From<ClientError>>(mut self, line: impl FnMut(&[u8]) -> Result<bool, E>) -> Result<(), E> {
+        each_line(async || self.part().await, line).await
     }
 }
 
