@@ -59,13 +59,13 @@ impl Stream {
     /// and the time of the first. Returns `false` when the client has gone.
     pub fn flush_and_report(&mut self, now: u64, report: impl FnOnce(EventCounts, u64) -> BytesMut) -> bool {
         // The events came before the loss. They also have to make room for its report, which would otherwise be dropped.
-        if !self.flush(now) {
+        if !self.flush() {
             return false;
         }
         let Some((lost, from_ns)) = self.take_lost() else { return true };
         let report = report(lost, from_ns);
         self.push(&report, &EventNote::of_daemon(report.len()), now);
-        self.flush(now)
+        self.flush()
     }
 
     /// Returns how many events were dropped and since when, if a report of it can be queued now; the count begins anew then.
@@ -79,24 +79,21 @@ impl Stream {
     }
 
     /// Queues the events added so far; `false` when the client has gone.
-    fn flush(&mut self, now: u64) -> bool {
-        if self.lines.is_empty() || self.queue.capacity() == 0 {
-            return !self.queue.is_closed(); // They are sent together with later ones.
+    fn flush(&mut self) -> bool {
+        if self.lines.is_empty() {
+            return !self.queue.is_closed();
         }
-        // `split` keeps the rest of the allocation for the next events.
-        match self.queue.try_send(self.lines.split().freeze()) {
-            Ok(()) => {
+        match self.queue.try_reserve() {
+            Ok(place) => {
+                // `split` keeps the rest of the allocation for the next events.
+                place.send(self.lines.split().freeze());
                 self.events = EventCounts::default();
                 self.shares.clear();
                 true
             }
-            Err(TrySendError::Full(_)) => {
-                let lost = std::mem::take(&mut self.events);
-                self.shares.clear();
-                self.lose(lost, now);
-                true
-            }
-            Err(TrySendError::Closed(_)) => false,
+            // They are sent together with later ones.
+            Err(TrySendError::Full(())) => true,
+            Err(TrySendError::Closed(())) => false,
         }
     }
 
@@ -129,19 +126,19 @@ mod tests {
         let (queue, mut client) = channel(1);
         let mut stream = Stream::new(Arc::default(), queue);
         push(&mut stream, b"a\n", 1);
-        assert!(stream.flush(1));
+        assert!(stream.flush());
         let long = vec![b'x'; LIMIT - 4];
         push(&mut stream, &long, 2);
-        assert!(stream.flush(2), "kept while the client is busy");
+        assert!(stream.flush(), "kept while the client is busy");
         push(&mut stream, b"four\n", 3);
         push(&mut stream, b"five\n", 4);
         assert_eq!(count(stream.take_lost()), None, "it cannot be told yet");
         assert_eq!(client.try_recv().unwrap(), "a\n");
         assert_eq!(count(stream.take_lost()), Some((2, 3)));
-        assert!(stream.flush(5));
+        assert!(stream.flush());
         assert_eq!(client.try_recv().unwrap(), long);
         drop(client);
-        assert!(!stream.flush(6));
+        assert!(!stream.flush());
     }
 
     #[test]
@@ -164,7 +161,7 @@ mod tests {
         let (queue, _client) = channel(1);
         let mut stream = Stream::new(Arc::default(), queue);
         push(&mut stream, b"the client is busy\n", 1);
-        assert!(stream.flush(1));
+        assert!(stream.flush());
         let line = [b'x'; 1000];
         let of = |user| {
             let process = Some(Key { tgid: user + 1, start_ns: 0 });
