@@ -63,7 +63,7 @@ pub fn lock(path: &Path) -> Result<Flock<File>, LockError> {
         if metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 == 0 {
             return take(file);
         }
-        // Held until the new file is locked, so that of two daemons only one replaces it.
+        // Held until the new file is locked, so that of two daemons only one replaces it, unless a stranger holds it.
         let _old = match take(file) {
             Err(LockError::Held(None)) => None,
             old => Some(old?),

@@ -150,7 +150,7 @@ impl Names {
         // The kernel reports no removals, and inodes of removed cgroups are not needed any more. Scanning only when the map has
         // doubled keeps the cost of scans in proportion to the cgroups created.
         let has_doubled = self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_NEW_MAX;
-        // A scan that so many were created since will not be answered: a busy engine drops answers.
+        // What waits for the answer of a scan has an end, also if the answer takes long.
         let is_lost = self.cgroups_made.as_ref().is_some_and(|made| made.len() >= CGROUPS_NEW_MAX);
         if (has_doubled && self.cgroups_made.is_none()) || is_lost {
             // A refused question is asked again for the next cgroup. What was collected goes in any case: a later scan finds it.

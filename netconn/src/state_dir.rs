@@ -91,7 +91,7 @@ impl StateDir {
             parent.map_or(Ok(()), fs::create_dir_all).map_err(fail)?;
             DirBuilder::new().recursive(true).mode(OWNER_MODE).create(path).map_err(fail)?;
         }
-        // First, so that nobody can put anything in the way of what follows.
+        // First: from then on nobody can put anything in the way of what follows.
         close(path, group)?;
         let lock = lock_file::lock(&path.join(LOCK)).map_err(|error| match error {
             LockError::Held(pid) => StateError::Taken { path: path.to_owned(), pid },

@@ -1,10 +1,12 @@
 //! How much of a queue each process and each user takes, so that a flood by one of them costs others nothing.
 //!
-//! A process may take at most two and a half times what is free ("Dynamic queue length thresholds for shared-memory packet switches",
-//! Choudhury and Hahne, 1998), and a user four times as much. One process alone fills five sevenths of a queue, the processes
-//! of one user ten elevenths, and with each more that floods the shares become smaller by themselves. Both are limited: a user can
-//! fork, and one process must not take all that is its user's. So much, because a server may end ten thousand flows at once, whose
-//! events take up to 23 MB of the 32 MiB of an output; not more, because others of the same user need room beside a flood.
+//! A process may take at most two and a half times what is free ("Dynamic queue length thresholds for shared-memory packet
+//! switches", Choudhury and Hahne, 1998), and a user four times as much. One process alone fills five sevenths of a queue, the
+//! processes of one user ten elevenths, and with each more that floods the shares become smaller by themselves. Both are
+//! limited: a user can fork, and one process must not take all that is its user's.
+//!
+//! The number is between two tests: a server that ends ten thousand flows at once, whose events take up to 23 MB of the 32 MiB
+//! of an output, needs five sevenths; another process of the same user needs room beside a flood, so it is no more.
 
 use std::{collections::HashMap, hash::Hash};
 

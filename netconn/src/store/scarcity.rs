@@ -1,5 +1,6 @@
-//! How much may be written before events that should stay have to go. The keeper works it out when it looks after the folder, and the
-//! writer at the start; the output asks for each batch, and counts from there itself: a keeper that gets no processor must not let a flood pass.
+//! How much may be written before events that should stay have to go. The keeper works it out when it looks after the folder,
+//! and the writer at the start. The output asks for each batch, and counts from there itself: a keeper that gets no processor
+//! must not let a flood pass.
 
 use std::time::Duration;
 
