@@ -62,6 +62,7 @@ fn subject(number: u16) -> Subject<'static> {
     Subject {
         state: None,
         listening: false,
+        raw: false,
         protocol: 6,
         direction: Some(Direction::Outgoing),
         local: End { address: local, port: 40_000 + number * 2 },

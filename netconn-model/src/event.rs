@@ -75,9 +75,11 @@ impl Event<'_> {
         Some(End { address: self.remote_address?, port: self.remote_port.unwrap_or(0) })
     }
 
-    /// Returns whether the event is of a flow of datagrams or of a datagram socket.
+    /// Returns whether the event is of a flow of datagrams or of a datagram or raw socket.
     pub fn is_of_datagrams(&self) -> bool {
-        self.protocol.as_deref().is_some_and(|protocol| protocol_number(protocol) != Some(IPPROTO_TCP))
+        // A raw socket may speak TCP too.
+        self.raw == Some(true)
+            || self.protocol.as_deref().is_some_and(|protocol| protocol_number(protocol) != Some(IPPROTO_TCP))
     }
 
     /// Appends the event as one line of native NDJSON.

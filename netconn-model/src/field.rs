@@ -58,6 +58,7 @@ members! {
         IcmpId "event.network.icmpId" Integer icmp_id: u16, "Identifier of the first ICMP message, for echo only.";
         Folded "event.network.folded" Boolean folded: bool, "`true`: the flow stands for all exchanges of its socket with ends that have no flow of their own.";
         Subflow "event.network.subflow" Boolean subflow: bool, "`true`: an additional path of an MPTCP connection.";
+        Raw "event.network.raw" Boolean raw: bool, "`true`: what a raw socket sent and received. It is no connection: the kernel's TCP or UDP is not behind it, and there is no outcome. Not of ICMP.";
         Preexisting "event.network.preexisting" Boolean preexisting: bool, "`true`: the connection existed before netconn started.";
     }
     /// Both ends, by role and by side.

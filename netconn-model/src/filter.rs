@@ -48,7 +48,13 @@ const fn flag(name: &'static str, meaning: &'static str) -> FilterParameter {
 
 /// All parameters. Options, requests, errors, help and the documentation are made from this table.
 pub const FILTER_PARAMETERS: &[FilterParameter] = &[
-    option("protocol", "PROTOCOL", "Of this protocol: tcp, udp, icmp or its number in the IP header (47: GRE)"),
+    option(
+        "protocol",
+        "PROTOCOL",
+        "Of this protocol: tcp, udp, icmp or its number in the IP header (47: GRE); tcp and udp leave out raw sockets unless `raw` \
+         asks for them",
+    ),
+    flag("raw", "true: raw sockets, but not those of ICMP; false: all others"),
     flag("listening", "true: listeners, and UDP sockets that are connected to nobody; false: all others"),
     flag("family", "4 or 6: the version of IP"),
     option(
@@ -94,6 +100,7 @@ pub struct Filter {
     listening: BTreeSet<bool>,
     /// By their numbers in the IP header.
     protocols: BTreeSet<u8>,
+    raw: BTreeSet<bool>,
     families: BTreeSet<u8>,
     /// One at most of each, so a list.
     directions: Vec<Direction>,
@@ -158,6 +165,8 @@ pub struct Subject<'a> {
     pub listening: bool,
     /// Number of the protocol.
     pub protocol: u8,
+    /// Whether a raw socket speaks the protocol itself.
+    pub raw: bool,
     /// Which end began it.
     pub direction: Option<Direction>,
     /// This end.
@@ -237,6 +246,7 @@ impl Filter {
                     self.states = Some(self.states.unwrap_or(States::NONE) | states);
                 }
                 "listening" => _ = self.listening.insert(value.parse().map_err(|_| wrong("true or false"))?),
+                "raw" => _ = self.raw.insert(value.parse().map_err(|_| wrong("true or false"))?),
                 "protocol" => match value.to_ascii_lowercase().as_str() {
                     "tcp" => _ = self.protocols.insert(IPPROTO_TCP),
                     "udp" => _ = self.protocols.insert(IPPROTO_UDP),
@@ -338,14 +348,16 @@ impl Filter {
 
     /// Returns whether the filter can select TCP connections, which have byte counters.
     pub fn wants_counters(&self) -> bool {
-        is_any(&self.listening, &false) && is_any(&self.protocols, &IPPROTO_TCP)
+        is_any(&self.listening, &false) && is_any(&self.protocols, &IPPROTO_TCP) && is_any(&self.raw, &false)
     }
 
     /// Returns whether the filter can select flows or datagram sockets.
     pub fn wants_datagrams(&self) -> bool {
         // Datagram sockets have no other states.
         self.wants_state(&[tcp_state::ESTABLISHED, UNCONNECTED])
-            && (self.protocols.is_empty() || self.protocols.iter().any(|protocol| *protocol != IPPROTO_TCP))
+            && (self.protocols.is_empty()
+                || self.raw.contains(&true)
+                || self.protocols.iter().any(|protocol| *protocol != IPPROTO_TCP))
     }
 
     fn wants_state(&self, any: &[u8]) -> bool {
@@ -367,7 +379,8 @@ impl Filter {
         // Events have no state: the parameter cannot exclude them.
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
             && is_any(&self.listening, &subject.listening)
-            && is_any(&self.protocols, &subject.protocol)
+            && is_any(&self.raw, &subject.raw)
+            && self.has_protocol(subject)
             // Both ends have the same family; listeners have only this one.
             && is_any(&self.families, if subject.local.address.is_ipv4() { &4 } else { &6 })
             && (self.directions.is_empty() || subject.direction.is_some_and(|direction| self.directions.contains(&direction)))
@@ -387,6 +400,13 @@ impl Filter {
             && ((self.containers.is_empty() && self.container_patterns.is_empty())
                 || subject.container.is_some_and(|id| self.has_container(id)))
             && (self.units.is_empty() || subject.unit.is_some_and(|unit| self.has_unit(unit)))
+    }
+
+    /// Returns whether one of `protocols` is that of the connection.
+    fn has_protocol(&self, subject: &Subject<'_>) -> bool {
+        // Who asks for TCP means the sockets that `ss -t` lists.
+        let is_hidden = subject.raw && matches!(subject.protocol, IPPROTO_TCP | IPPROTO_UDP) && self.raw.is_empty();
+        is_any(&self.protocols, &subject.protocol) && (self.protocols.is_empty() || !is_hidden)
     }
 
     /// Returns whether one of `processes` is the name of the process, the name of its executable's file, or its whole path.
@@ -439,6 +459,7 @@ mod tests {
             state: Some(tcp_state::ESTABLISHED),
             listening: false,
             protocol: IPPROTO_TCP,
+            raw: false,
             direction: Some(Direction::Outgoing),
             local: End { address: "192.0.2.1".parse().unwrap(), port: 40000 },
             remote: Some(End { address: "203.0.113.9".parse().unwrap(), port: 443 }),
@@ -649,6 +670,7 @@ mod tests {
         assert_eq!(wants("listening=true"), (false, false, true));
         assert_eq!(wants("state=syn-sent"), (false, true, false));
         assert_eq!(wants("state=unconnected"), (false, true, true));
+        assert_eq!(wants("raw=true"), (false, false, true));
     }
 
     #[test]
@@ -657,6 +679,27 @@ mod tests {
         for (protocol, matches) in [(1, true), (58, true), (6, false), (17, false)] {
             assert_eq!(icmp.matches(&Subject { protocol, ..subject() }), matches, "{protocol}");
         }
+    }
+
+    #[test]
+    fn raw_sockets_are_no_connections_of_the_protocol_that_they_speak() {
+        let matches = |parameters: &[(&str, &str)], protocol, raw| {
+            Filter::parse(parameters.iter().copied()).unwrap().matches(&Subject { protocol, raw, ..subject() })
+        };
+        for (parameters, of_raw, of_others) in [
+            (&[][..], true, true),
+            (&[("protocol", "tcp")], false, true),
+            (&[("protocol", "tcp"), ("raw", "true")], true, false),
+            (&[("protocol", "tcp"), ("raw", "true,false")], true, true),
+            (&[("protocol", "udp"), ("raw", "true")], false, false),
+            (&[("raw", "true")], true, false),
+            (&[("raw", "false")], false, true),
+        ] {
+            assert_eq!(matches(parameters, IPPROTO_TCP, true), of_raw, "{parameters:?}");
+            assert_eq!(matches(parameters, IPPROTO_TCP, false), of_others, "{parameters:?}");
+        }
+        // Only raw sockets speak it.
+        assert!(matches(&[("protocol", "47")], 47, true));
     }
 
     fn filter(text: &str) -> Result<Filter, FilterError> {

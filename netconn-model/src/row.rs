@@ -49,6 +49,7 @@ members! {
         BytesReceived "bytes_received" Integer bytes_received: u64, "Payload bytes received; not on listeners.";
         Namespace "namespace" Integer namespace: u32, "Inode of the network namespace.";
         Subflow "subflow" Boolean subflow: bool, "`true`: an additional path of an MPTCP connection.";
+        Raw "raw" Boolean raw: bool, "`true`: what a raw socket exchanges, which is no connection. Not of ICMP.";
         Folded "folded" Boolean folded: bool, "`true`: stands for all exchanges of its socket with ends that have no flow of their own.";
         ConnectionId "connection_id" String connection_id: PlainText<'a>, "The same as `event.connection.id`.";
     }
@@ -61,6 +62,8 @@ enum Show {
     First,
     /// The first member, in lower case.
     LowerCase,
+    /// The protocol in lower case, after `raw/` if a raw socket speaks it.
+    Protocol,
     /// Address and port.
     End,
     /// A number of bytes with its unit.
@@ -121,7 +124,7 @@ impl RowColumn {
 
 /// All columns, in the order of the table for people.
 pub const COLUMNS: &[RowColumn] = &[
-    column("protocol", "PROTO", &[RowField::Protocol], Shown::Always).show(Show::LowerCase),
+    column("protocol", "PROTO", &[RowField::Protocol], Shown::Always).show(Show::Protocol),
     column("state", "STATE", &[RowField::State], Shown::Always),
     column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPort], Shown::Always).show(Show::End),
     // Ports alone are for sorting and grouping; the table shows them with their addresses.
@@ -204,6 +207,10 @@ impl RowColumn {
             // The text is ASCII, so that its length counts characters.
             (Show::Seconds, value) => value.to_string().chars().take("2026-01-01T00:00:00".len()).collect(),
             (Show::ShortId, value) => term::sanitize(&value.to_string()).chars().take(12).collect(),
+            (Show::Protocol, value) => {
+                let mark = if row.raw == Some(true) { "raw/" } else { "" };
+                format!("{mark}{}", term::sanitize(&value.to_string()).to_lowercase())
+            }
             (Show::LowerCase, value) => term::sanitize(&value.to_string()).to_lowercase(),
             (_, value) => term::sanitize(&value.to_string()).into_owned(),
         }
@@ -393,7 +400,7 @@ mod tests {
     }
 
     /// Members that no column shows: marks of a row, and its id.
-    const WITHOUT_COLUMN: [RowField; 3] = [RowField::Subflow, RowField::Folded, RowField::ConnectionId];
+    const WITHOUT_COLUMN: [RowField; 4] = [RowField::Subflow, RowField::Raw, RowField::Folded, RowField::ConnectionId];
 
     #[test]
     fn every_member_has_a_column_or_is_known_to_have_none() {
@@ -409,7 +416,7 @@ mod tests {
             "remote_address":"10.0.0.1","remote_port":2,"pid":3,"process_name":"a","user":"root","user_id":0,"executable":"/a",
             "command_line":"a b","container_id":"ab","systemd_unit":"a.service","attribution":"scan",
             "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",
-            "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"folded":true,
+            "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"raw":true,"folded":true,
             "connection_id":"x","member_of_a_later_version":[1]}"#;
         let row: Row<'_> = serde_json::from_str(text).unwrap();
         let json: serde_json::Value = serde_json::from_str(text).unwrap();

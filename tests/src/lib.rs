@@ -7,6 +7,7 @@
 
 mod forked;
 mod netns;
+mod raw;
 mod ss;
 mod capture;
 mod events;
@@ -26,6 +27,7 @@ pub use events::Events;
 pub use forked::{Forked, actor, pause, step};
 pub use history::{History, Installed};
 pub use netns::{Netns, Pair};
+pub use raw::Raw;
 pub use scenes::{
     Echo, between, closes, connected, deliver, disconnect, ended_flows, events_of, failure, give_up_soon, moment,
     reset, start, udp, udp_sockets, unbound,

@@ -41,6 +41,9 @@ struct SelectionFlags {
     /// ICMP and ICMPv6.
     #[arg(long)]
     icmp: bool,
+    /// Raw sockets, as `ss -w` means them, but not those of ICMP. With `--tcp` or `--udp`: those that speak it.
+    #[arg(short = 'w', long)]
+    raw: bool,
     /// Listeners only, and UDP sockets that are connected to nobody.
     #[arg(short = 'l', long)]
     listening: bool,
@@ -64,12 +67,13 @@ impl Selection {
     /// The first option whose value cannot be read.
     pub(super) fn parameters(&self) -> Result<Vec<(String, String)>, FilterError> {
         let Self { flags, options } = self;
-        let SelectionFlags { tcp, udp, icmp, listening, all, ipv4, ipv6 } = flags;
+        let SelectionFlags { tcp, udp, icmp, raw, listening, all, ipv4, ipv6 } = flags;
         let mut parameters = Vec::new();
         let flags = [
             (*tcp, "protocol", "tcp"),
             (*udp, "protocol", "udp"),
             (*icmp, "protocol", "icmp"),
+            (*raw, "raw", "true"),
             // `-a` wins, as in ss.
             (*listening && !*all, "listening", "true"),
             (*ipv4, "family", "4"),

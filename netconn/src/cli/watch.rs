@@ -146,6 +146,7 @@ fn for_people(event: &Event<'_>, limit: Option<usize>, zone: &TimeZone) -> Strin
 fn what(event: &Event<'_>) -> (&'static str, anstyle::Style) {
     let Some(kind) = event.kind else { return ("", style::HEADING) };
     match kind {
+        EventKind::Connect if event.raw == Some(true) => ("raw", style::QUIET),
         EventKind::Connect if event.status != Some(ConnectionStatus::Success) => {
             (event.failure.map_or("failed", |failure| failure.name()), style::BAD)
         }

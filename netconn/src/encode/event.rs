@@ -298,6 +298,8 @@ fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, 
             (Some(PlainText::new(number.clone())), Some(PlainText::new(number)))
         }
     };
+    // What a raw socket sends is no attempt of the kernel's, and nobody says whether it was answered.
+    let success = (!connection.is_raw()).then_some(ConnectionStatus::Success);
     match change {
         Change::Connect(Outcome::Failure(failure, errno)) => {
             let is_blocked = failure == Failure::Blocked;
@@ -305,9 +307,9 @@ fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, 
             event.failure = Some(failure);
             event.errno = (errno != 0).then_some(errno);
         }
-        Change::Connect(Outcome::Success) => event.status = Some(ConnectionStatus::Success),
+        Change::Connect(Outcome::Success) => event.status = success,
         Change::Close(reason, errno) => {
-            event.status = Some(ConnectionStatus::Success);
+            event.status = success;
             event.close_reason = Some(reason);
             event.errno = (errno != 0).then_some(errno);
             fill_totals(event, connection, reason, time_ns);
@@ -326,6 +328,7 @@ fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, 
         }
         event.folded = folded.then_some(true);
     }
+    event.raw = connection.is_raw().then_some(true);
     event.subflow = connection.is_subflow().then_some(true);
     event.preexisting = connection.preexisting.then_some(true);
 }

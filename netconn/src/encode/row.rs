@@ -47,7 +47,7 @@ impl<'a> Context<'a> {
 /// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
     let Context { clock, names, now, owners, seconds, connection_ids } = context;
-    let name = if ended.is_some() { "CLOSED" } else { state::name(connection.state) };
+    let name = if ended.is_some() { "CLOSED" } else { state::name(connection.shown_state()) };
     let mut row = Row {
         state: Some(PlainText::new(name)),
         protocol: Some(match protocol_names(connection.protocol) {
@@ -64,6 +64,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         started_at: known(connection.born_ns, 0).map(|born_ns| Moment(clock.epoch_ns(born_ns))),
         namespace: known(connection.namespace, UNKNOWN_U32),
         subflow: connection.is_subflow().then_some(true),
+        raw: connection.is_raw().then_some(true),
         folded: connection.exchanged.as_ref().and_then(|exchanged| exchanged.folded.then_some(true)),
         // Minisocks of which nothing else is known have no number, and so no id.
         connection_id: (connection.socket != 0).then(|| PlainText::new(connection_ids.of(connection))),

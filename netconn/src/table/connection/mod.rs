@@ -10,7 +10,8 @@ use std::{
 };
 
 use netconn_common::{
-    AF_INET6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark, role, tcp_state,
+    AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark,
+    role, tcp_state,
 };
 use netconn_model::{
     fact::{Direction, End},
@@ -191,6 +192,18 @@ impl Connection {
         self.exchanged.is_some()
     }
 
+    /// Returns whether this is what a raw socket exchanges. ICMP counts as itself: who pings as root uses a raw socket, others
+    /// a ping socket.
+    pub fn is_raw(&self) -> bool {
+        self.exchanged.as_ref().is_some_and(|exchanged| exchanged.raw)
+            && !matches!(self.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6)
+    }
+
+    /// Returns the state in rows: a raw socket has none of its own, whatever it speaks.
+    pub fn shown_state(&self) -> u8 {
+        if self.is_raw() { UNCONNECTED } else { self.state }
+    }
+
     /// Returns whether its protocol has ports.
     pub fn has_ports(&self) -> bool {
         matches!(self.protocol, IPPROTO_TCP | IPPROTO_UDP)
@@ -205,10 +218,11 @@ impl Connection {
     pub fn subject(&self) -> Subject<'_> {
         let identity = self.process.as_deref().map(|process| &process.identity);
         Subject {
-            state: Some(self.state),
+            state: Some(self.shown_state()),
             // A UDP socket can be connected after it was bound.
             listening: self.is_listener() && self.remote.is_none(),
             protocol: self.protocol,
+            raw: self.is_raw(),
             direction: self.direction(),
             local: self.local,
             remote: self.remote,
