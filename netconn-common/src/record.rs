@@ -122,8 +122,10 @@ pub struct FileRecord {
     /// As [`TcpRecord::socket`](crate::TcpRecord::socket); for a datagram socket as
     /// [`UdpSocketRecord::file`](crate::UdpSocketRecord::file).
     pub socket: u64,
-    /// The process that has the file open; for a datagram socket, its owner.
+    /// The process that has the file open.
     pub owner: Owner,
+    /// Inode of the file, as `ls -l /proc/PID/fd` shows it; 0 if it cannot be read.
+    pub inode: u64,
     /// The descriptor in that process.
     pub descriptor: u32,
     /// Local port, host byte order; 0 if none is chosen yet.

@@ -24,8 +24,8 @@ pub const SCAN_TIME_WAIT: u32 = 1 << 6;
 pub const SCAN_COUNTERS: u32 = 1 << 7;
 /// `iter/task_file` writes attempts only: there is less to read when there are many connections.
 pub const SCAN_ATTEMPTS: u32 = 1 << 8;
-/// `iter/task_file` assigns an owner to each TCP socket whose owner is uncertain, and writes only these: see
-/// [`ENDED`](crate::map::ENDED).
+/// `iter/task_file` writes only the sockets whose owner is uncertain or has ended, see [`ENDED`](crate::map::ENDED), with each
+/// process that has them open. Listeners, accepted connections and datagram sockets get the first of these as their owner.
 pub const SCAN_OWNERS: u32 = 1 << 9;
 /// `iter/task_file` writes packet sockets, as [`PacketSocketRecord`](crate::PacketSocketRecord)s, instead of all others.
 pub const SCAN_PACKET_SOCKETS: u32 = 1 << 10;

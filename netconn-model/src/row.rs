@@ -4,8 +4,6 @@
 
 use std::{cmp::Reverse, net::IpAddr};
 
-use jiff::{Timestamp, tz::TimeZone};
-
 use crate::{
     fact::{Attribution, CloseReason, Direction, Failure},
     field::Type,
@@ -40,6 +38,14 @@ members! {
         ContainerId "container_id" String container_id: Text<'a>, "Container, 64 hex digits.";
         SystemdUnit "systemd_unit" String systemd_unit: Text<'a>, "systemd unit.";
     }
+    /// The process that began the connection or listener, if another one has it now, or the same with another program.
+    Originator {
+        OriginatorPid "originator_pid" Integer originator_pid: u32, "Process id of who began the connection or listener, if another process has it now or the process runs another program.";
+        OriginatorProcessName "originator_process_name" String originator_process_name: Text<'a>, "Name of that process.";
+        OriginatorExecutable "originator_executable" String originator_executable: Text<'a>, "Executable of that process.";
+        OriginatorCommandLine "originator_command_line" String originator_command_line: Text<'a>, "Arguments of that process; `…` at the end: cut.";
+        OriginatorAttribution "originator_attribution" String originator_attribution: Attribution, "How that process was known, as `attribution`.";
+    }
     /// How the connection began and ended, and what it moved.
     Life {
         Attribution "attribution" String attribution: Attribution, "How the process is known: `connect`, `accept`, `send`, `receive`, `create`, `listener`, `scan` or `unknown`.";
@@ -72,10 +78,8 @@ enum Show {
     Bytes,
     /// A moment up to the seconds.
     Seconds,
-    /// The time of day of a moment, of which only the last minutes are shown.
-    Clock,
-    /// The state; of what has ended why it has: `refused`, `closed local`.
-    State,
+    /// The name of a process with its id.
+    Process,
     /// The first twelve characters, as container tools show ids.
     ShortId,
 }
@@ -87,8 +91,6 @@ enum Shown {
     Always,
     /// With `-e`.
     Extended,
-    /// With `--closed`.
-    Ended,
     /// With `-e` and `--closed`.
     ExtendedEnded,
     /// Never: rows can be sorted and grouped by it.
@@ -133,8 +135,7 @@ impl RowColumn {
 /// All columns, in the order of the table for people.
 pub const COLUMNS: &[RowColumn] = &[
     column("protocol", "PROTO", &[RowField::Protocol], Shown::Always).show(Show::Protocol),
-    column("state", "STATE", &[RowField::State], Shown::Always).show(Show::State),
-    column("ended", "ENDED", &[RowField::EndedAt], Shown::Ended).show(Show::Clock).no_group(),
+    column("state", "STATE", &[RowField::State], Shown::Always),
     column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPort], Shown::Always).show(Show::End),
     // Ports alone are for sorting and grouping; the table shows them with their addresses.
     column("local-port", "LOCAL PORT", &[RowField::LocalPort], Shown::Never).right(),
@@ -151,7 +152,10 @@ pub const COLUMNS: &[RowColumn] = &[
     column("namespace", "NETNS", &[RowField::Namespace], Shown::Extended).right(),
     column("unit", "UNIT", &[RowField::SystemdUnit], Shown::Extended),
     column("container", "CONTAINER", &[RowField::ContainerId], Shown::Extended).show(Show::ShortId),
+    column("ended", "ENDED", &[RowField::EndedAt], Shown::ExtendedEnded).show(Show::Seconds).no_group(),
     column("reason", "REASON", &[RowField::CloseReason, RowField::FailureReason], Shown::ExtendedEnded),
+    column("originator", "ORIGINATOR", &[RowField::OriginatorProcessName, RowField::OriginatorPid], Shown::Extended)
+        .show(Show::Process),
     // Last, because it takes what is left of the terminal.
     column("command", "COMMAND", &[RowField::CommandLine, RowField::Executable], Shown::Always).no_group(),
 ];
@@ -161,7 +165,6 @@ pub fn table_columns(extended: bool, ended: bool) -> Vec<&'static RowColumn> {
     let is_shown = |column: &&RowColumn| match column.shown {
         Shown::Always => true,
         Shown::Extended => extended,
-        Shown::Ended => ended,
         Shown::ExtendedEnded => extended && ended,
         Shown::Never => false,
     };
@@ -215,12 +218,15 @@ impl RowColumn {
             (Show::Bytes, JsonValue::Integer(count)) => term::bytes(count.unsigned_abs()),
             // The text is ASCII, so that its length counts characters.
             (Show::Seconds, value) => value.to_string().chars().take("2026-01-01T00:00:00".len()).collect(),
-            (Show::Clock, value) => clock(&value.to_string(), &TimeZone::system()),
-            (Show::State, value) => ending(row).unwrap_or_else(|| term::sanitize(&value.to_string()).into_owned()),
             (Show::ShortId, value) => term::sanitize(&value.to_string()).chars().take(12).collect(),
             (Show::Protocol, value) => {
                 let mark = if row.raw == Some(true) { "raw/" } else { "" };
                 format!("{mark}{}", term::sanitize(&value.to_string()).to_lowercase())
+            }
+            (Show::Process, value) => {
+                let ids = self.members.iter().skip(1).find_map(|member| row.value(*member));
+                let id = ids.map(|id| format!("({id})")).unwrap_or_default();
+                format!("{}{id}", term::sanitize(&value.to_string()))
             }
             (Show::LowerCase, value) => term::sanitize(&value.to_string()).to_lowercase(),
             (_, value) => term::sanitize(&value.to_string()).into_owned(),
@@ -293,21 +299,6 @@ impl RowColumn {
             value => Some(SortValue::Text(value.to_string())),
         }
     }
-}
-
-/// Returns the time of day of a moment in RFC 3339.
-fn clock(moment: &str, zone: &TimeZone) -> String {
-    // Another version may write it in another way.
-    moment.parse::<Timestamp>().map_or_else(
-        |_| term::sanitize(moment).into_owned(),
-        |moment| moment.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string(),
-    )
-}
-
-/// Returns why it has ended, if it has and that is known.
-fn ending(row: &Row<'_>) -> Option<String> {
-    let failure = row.failure_reason.map(|failure| failure.name().to_owned());
-    failure.or_else(|| row.close_reason.map(|reason| format!("closed {}", reason.name())))
 }
 
 /// A column to sort by.
@@ -406,7 +397,7 @@ mod tests {
     #[test]
     fn columns_that_are_none_are_named() {
         let error = RowSortKey::parse("-size").unwrap_err();
-        assert!(error.starts_with("'size' is not a column; there are protocol, state, ended,"), "{error}");
+        assert!(error.starts_with("'size' is not a column; there are protocol, state, local,"), "{error}");
         assert_eq!(column_by_name("netns").unwrap().name, "namespace");
         assert_eq!(column_by_name("PROTO").unwrap().name, "protocol");
     }
@@ -416,31 +407,25 @@ mod tests {
         let headings = |extended, ended| {
             table_columns(extended, ended).iter().map(|column| column.heading).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(headings(false, true), "PROTO STATE ENDED LOCAL REMOTE PID PROCESS USER COMMAND");
+        assert_eq!(headings(false, true), "PROTO STATE LOCAL REMOTE PID PROCESS USER COMMAND");
         assert_eq!(
             headings(true, true),
-            "PROTO STATE ENDED LOCAL REMOTE PID PROCESS USER DIRECTION KNOWN BY STARTED SENT RECEIVED NETNS UNIT CONTAINER \
-             REASON COMMAND"
+            "PROTO STATE LOCAL REMOTE PID PROCESS USER DIRECTION KNOWN BY STARTED SENT RECEIVED NETNS UNIT CONTAINER \
+             ENDED REASON ORIGINATOR COMMAND"
         );
         assert!(!headings(true, false).contains("ENDED"));
     }
 
-    #[test]
-    fn what_has_ended_says_when_and_why() {
-        let mut row = Row { failure_reason: Some(Failure::Refused), ..row("CLOSED", "::1", 2, None) };
-        let state = |row: &Row<'_>| column_by_name("state").unwrap().cell(row, &mut |_| None);
-        assert_eq!(state(&row), "refused");
-        (row.failure_reason, row.close_reason) = (None, Some(CloseReason::Remote));
-        assert_eq!(state(&row), "closed remote");
-        row.close_reason = None;
-        assert_eq!(state(&row), "CLOSED");
-        let zone = TimeZone::fixed(jiff::tz::offset(2));
-        assert_eq!(clock("2026-01-01T00:00:59.999999999Z", &zone), "02:00:59");
-        assert_eq!(clock("later", &zone), "later");
-    }
-
     /// Members that no column shows: marks of a row, and its id.
-    const WITHOUT_COLUMN: [RowField; 4] = [RowField::Subflow, RowField::Raw, RowField::Folded, RowField::ConnectionId];
+    const WITHOUT_COLUMN: &[RowField] = &[
+        RowField::OriginatorExecutable,
+        RowField::OriginatorCommandLine,
+        RowField::OriginatorAttribution,
+        RowField::Subflow,
+        RowField::Raw,
+        RowField::Folded,
+        RowField::ConnectionId,
+    ];
 
     #[test]
     fn every_member_has_a_column_or_is_known_to_have_none() {
@@ -454,7 +439,9 @@ mod tests {
     fn a_full_row_reads_back_and_has_every_member() {
         let text = r#"{"state":"CLOSED","protocol":"UDP","direction":"INCOMING","local_address":"::1","local_port":1,
             "remote_address":"10.0.0.1","remote_port":2,"pid":3,"process_name":"a","user":"root","user_id":0,"executable":"/a",
-            "command_line":"a b","container_id":"ab","systemd_unit":"a.service","attribution":"scan",
+            "command_line":"a b","container_id":"ab","systemd_unit":"a.service",
+            "originator_pid":4,"originator_process_name":"b","originator_executable":"/b","originator_command_line":"b c",
+            "originator_attribution":"connect","attribution":"scan",
             "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",
             "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"raw":true,"folded":true,
             "connection_id":"x","member_of_a_later_version":[1]}"#;

@@ -134,11 +134,11 @@ fn encoding_packet_sockets(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn encoding_rows(bencher: Bencher<'_, '_>) {
     let events = recorded_events();
-    let (clock, mut names) = (Clock::new(), machine_names());
+    let (clock, mut names, (processes, _)) = (Clock::new(), machine_names(), empty_tables());
     let mut out = BytesMut::new();
     let mut encode_all = || {
         out.clear();
-        let mut context = Context::new(&clock, &mut names, BOOT);
+        let mut context = Context::new(&clock, &mut names, &processes, BOOT);
         for (_, connection, _) in &events {
             row(&mut out, &mut context, connection, None);
         }

@@ -16,7 +16,7 @@ use crate::{
     encode::{
         self,
         row::{Context, row},
-        subject::with_subject,
+        subject::with_row_subject,
     },
     kernel::{
         diag::{self, Found},
@@ -160,10 +160,14 @@ impl Snapshot {
         let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
-        let mut context = Context::new(&clock, &mut names, &boot);
+        let mut context = Context::new(&clock, &mut names, &self.processes, &boot);
         let mut show = |connection: &Connection| -> Result<(), E> {
             // The subject needs names of users and cgroups, which are looked up; without a filter that is saved.
-            if is_everything || with_subject(connection, context.names, context.now, |subject| filter.matches(subject))
+            let (names, now) = (&mut *context.names, context.now);
+            if is_everything
+                || with_row_subject(connection, false, context.processes, (names, now), |subject| {
+                    filter.matches(subject)
+                })
             {
                 out.clear();
                 row(&mut out, &mut context, connection, None);

@@ -4,6 +4,7 @@ mod ids;
 pub mod loss;
 pub mod event;
 pub mod packet;
+mod present;
 pub mod row;
 pub mod subject;
 

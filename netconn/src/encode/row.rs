@@ -1,6 +1,6 @@
 //! Makes a [`Row`] of a connection, and writes it as a member of the JSON answer.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, rc::Rc};
 
 use bytes::BytesMut;
 use hashbrown::{HashMap, hash_map::Entry};
@@ -16,9 +16,9 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    encode::{PROCESS_MAX, attribution, ids::ConnectionIds},
+    encode::{PROCESS_MAX, attribution, ids::ConnectionIds, present::Present},
     names::Names,
-    process::{Process, comm},
+    process::{Process, Processes, comm},
     table::{Change, Connection, past::Ended},
 };
 
@@ -27,26 +27,41 @@ pub struct Context<'a> {
     clock: &'a Clock,
     /// Names of accounts and cgroups.
     pub names: &'a mut Names,
+    /// What runs now under each process id.
+    pub processes: &'a Processes,
     /// Nanoseconds since boot, when the first of them was written.
     pub now: u64,
-    /// Members of [`RowSection::Owner`], by owner: many connections have the same.
-    owners: HashMap<(Owner, Option<*const Process>), Vec<u8>>,
+    /// Members of [`RowSection::Owner`] and [`RowSection::Originator`]: many connections have the same.
+    owners: HashMap<Parties, Vec<u8>>,
     seconds: SecondText,
     connection_ids: ConnectionIds,
 }
 
+/// An owner without the thread and without how it is known, and its process by address. No other process can get the address: the
+/// tables keep all of them while rows are written.
+type Known = (Owner, Option<*const Process>);
+
+/// What the members of a row's processes are made of: who has the socket, who began it if that is another, and whether a process
+/// may have changed its program since.
+type Parties = (Known, Option<Known>, bool);
+
+fn known_by(owner: &Owner, process: Option<&Rc<Process>>) -> Known {
+    (Owner { tid: 0, how: 0, ..*owner }, process.map(Rc::as_ptr))
+}
+
 impl<'a> Context<'a> {
     /// Returns the context for rows that are written now. Names are looked up once.
-    pub fn new(clock: &'a Clock, names: &'a mut Names, boot: &str) -> Self {
+    pub fn new(clock: &'a Clock, names: &'a mut Names, processes: &'a Processes, boot: &str) -> Self {
         let now = clock.now();
         let (owners, seconds) = (HashMap::default(), SecondText::default());
-        Self { clock, names, now, owners, seconds, connection_ids: ConnectionIds::new(boot) }
+        Self { clock, names, processes, now, owners, seconds, connection_ids: ConnectionIds::new(boot) }
     }
 }
 
 /// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
-    let Context { clock, names, now, owners, seconds, connection_ids } = context;
+    let Context { clock, names, processes, now, owners, seconds, connection_ids } = context;
+    let (holder, holder_process) = connection.holder();
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.shown_state()) };
     let mut row = Row {
         state: Some(PlainText::new(name)),
@@ -60,7 +75,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         remote_address: connection.remote.map(|remote| remote.address),
         // Port 0 is a real value where there are ports; ICMP has none.
         remote_port: connection.remote.map(|remote| remote.port).filter(|port| *port != 0 || connection.has_ports()),
-        attribution: Some(attribution(connection.owner.how)),
+        attribution: Some(attribution(holder.how)),
         started_at: known(connection.born_ns, 0).map(|born_ns| Moment(clock.epoch_ns(born_ns))),
         namespace: known(connection.namespace, UNKNOWN_U32),
         subflow: connection.is_subflow().then_some(true),
@@ -83,46 +98,54 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         row.bytes_sent = known(connection.totals.bytes_sent, UNKNOWN_U64);
         row.bytes_received = known(connection.totals.bytes_received, UNKNOWN_U64);
     }
-    // Writes the three sections in turn; that of the owner is copied if a row before this one had the same owner.
+    // Writes the sections in turn; those of the processes are copied if a row before this one had the same.
     let mut object = Object::begin(out, seconds);
     row.write_section(RowSection::Socket, &mut object);
-    // The thread, and how the owner is known, are not among these members.
-    let key = Owner { tid: 0, how: 0, ..connection.owner };
-    // By address, which no other process can get: the tables keep all of them while rows are written.
-    match owners.entry((key, connection.process.as_ref().map(std::rc::Rc::as_ptr))) {
+    let is_open = ended.is_none() && connection.is_open();
+    let began = connection.originator().map(|(owner, process)| known_by(owner, process));
+    match owners.entry((known_by(holder, holder_process), began, is_open)) {
         Entry::Occupied(written) => object.members(written.get()),
         Entry::Vacant(entry) => {
-            let process = connection.process.as_deref();
-            entry.insert(object.written(|object| {
-                with_owner(names, &connection.owner, process, *now, |facts| {
-                    let OwnerFacts {
-                        pid,
-                        process_name,
-                        user,
-                        user_id,
-                        executable,
-                        command_line,
-                        container_id,
-                        systemd_unit,
-                    } = facts;
-                    let row = Row {
-                        pid,
-                        process_name,
-                        user,
-                        user_id,
-                        executable,
-                        command_line,
-                        container_id,
-                        systemd_unit,
-                        ..Row::default()
-                    };
-                    object.within(PROCESS_MAX, |object| row.write_section(RowSection::Owner, object));
-                });
-            }));
+            let present = Present::of(connection, processes, ended.is_some());
+            entry.insert(object.written(|object| write_processes(object, names, *now, &present)));
         }
     }
     row.write_section(RowSection::Life, &mut object);
     object.end();
+}
+
+/// Writes who has the socket, and who began it if that is another.
+fn write_processes(object: &mut Object<'_>, names: &mut Names, now: u64, present: &Present<'_>) {
+    let Present { owner, process, name, originator } = present;
+    let process = process.map(|process| &**process);
+    with_owner(names, owner, process, now, |facts| {
+        let OwnerFacts { pid, process_name, user, user_id, executable, command_line, container_id, systemd_unit } =
+            facts;
+        let mut row = Row {
+            pid,
+            process_name: process_name.and(Some(Cow::Borrowed(&**name))),
+            user,
+            user_id,
+            executable,
+            command_line,
+            container_id,
+            systemd_unit,
+            ..Row::default()
+        };
+        if let Some((owner, process)) = originator {
+            let identity = process.map(|process| &process.identity);
+            row.originator_pid = Some(owner.tgid);
+            row.originator_process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
+            row.originator_executable = identity.and_then(|identity| identity.path.as_deref()).map(Cow::Borrowed);
+            row.originator_command_line =
+                identity.and_then(|identity| identity.command_line.as_deref()).map(Cow::Borrowed);
+            row.originator_attribution = Some(attribution(owner.how));
+        }
+        object.within(PROCESS_MAX, |object| {
+            row.write_section(RowSection::Owner, object);
+            row.write_section(RowSection::Originator, object);
+        });
+    });
 }
 
 fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
@@ -158,7 +181,7 @@ pub(super) fn with_owner<T>(
     let cgroup = names.cgroup(owner, now);
     look(OwnerFacts {
         pid: Some(owner.tgid),
-        // The name when the socket was used, not the one of the process now.
+        // The name when the socket was used; a row of a process that runs another program has the name of that.
         process_name: Some(comm(&owner.comm)).filter(|name| !name.is_empty()),
         user: user.as_deref().map(Cow::Borrowed),
         user_id: owner.user(),

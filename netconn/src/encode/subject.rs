@@ -1,28 +1,61 @@
 //! The facts of a connection that filters compare, with the names of account, container and unit.
 
+use netconn_common::Owner;
 use netconn_model::filter::Subject;
 
-use crate::{names::Names, process::comm, table::Connection};
+use crate::{
+    encode::present::Present,
+    names::Names,
+    process::{Processes, comm},
+    table::Connection,
+};
 
-/// Hands a connection to the function in the form that filters compare.
+/// Hands a connection to the function in the form that filters of events compare: with the process that events name.
 pub fn with_subject<T>(
     connection: &Connection,
     directory: &mut Names,
     now: u64,
     look: impl FnOnce(&Subject<'_>) -> T,
 ) -> T {
-    let mut subject = connection.subject();
     let owner = &connection.owner;
+    with_names(connection.subject(), owner, &comm(&owner.comm), (directory, now), look)
+}
+
+/// Hands a connection to the function in the form that filters of rows compare: with the process that has it now. One that has
+/// `ended` has the process that had it.
+pub fn with_row_subject<T>(
+    connection: &Connection,
+    has_ended: bool,
+    processes: &Processes,
+    (directory, now): (&mut Names, u64),
+    look: impl FnOnce(&Subject<'_>) -> T,
+) -> T {
+    let Present { owner, process, name, originator: _ } = Present::of(connection, processes, has_ended);
+    let mut subject = connection.subject();
+    subject.pid = (owner.tgid != 0).then_some(owner.tgid);
+    subject.uid = owner.user();
+    subject.executable = process.and_then(|process| process.identity.path.as_deref());
+    with_names(subject, owner, &name, (directory, now), look)
+}
+
+fn with_names<T>(
+    subject: Subject<'_>,
+    owner: &Owner,
+    // As rows and events show it, so that a filter for a name finds what is shown.
+    name: &str,
+    (directory, now): (&mut Names, u64),
+    look: impl FnOnce(&Subject<'_>) -> T,
+) -> T {
     if owner.tgid == 0 {
         return look(&subject);
     }
     let user = directory.user(owner, now);
     let cgroup = directory.cgroup(owner, now);
-    // As rows and events show it, so that a filter for a name finds what is shown.
-    let name = comm(&owner.comm);
-    subject.process = Some(&name);
-    subject.user = user.as_deref();
-    subject.container = cgroup.as_ref().and_then(|cgroup| cgroup.container.as_deref());
-    subject.unit = cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_deref());
-    look(&subject)
+    look(&Subject {
+        process: Some(name),
+        user: user.as_deref(),
+        container: cgroup.as_ref().and_then(|cgroup| cgroup.container.as_deref()),
+        unit: cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_deref()),
+        ..subject
+    })
 }

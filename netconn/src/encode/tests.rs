@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::Clock,
     names::Names,
-    process::{Identity, Key, Process, lookup::Lookup},
+    process::{Identity, Key, Process, Processes, lookup::Lookup},
     table::{
         Change, Connection,
         flows::{Flows, Limits},
@@ -161,7 +161,7 @@ fn process(command_line: &str) -> Rc<Process> {
             remembered: Cell::default(),
         })
     };
-    Rc::new(Process { identity: identity(7), parent: Some(identity(6)) })
+    Process::new(identity(7), Some(identity(6)))
 }
 
 #[test]
@@ -234,7 +234,8 @@ fn other_protocols_are_numbers_and_folded_flows_say_so() {
 
 fn shown(connection: &Connection, ended: Option<&crate::table::past::Ended>) -> Row<'static> {
     let (clock, mut directory, mut out) = (Clock::new(), directory(), BytesMut::new());
-    row(&mut out, &mut Context::new(&clock, &mut directory, BOOT), connection, ended);
+    let processes = Processes::default();
+    row(&mut out, &mut Context::new(&clock, &mut directory, &processes, BOOT), connection, ended);
     serde_json::from_slice::<Row<'_>>(&out).unwrap().into_owned()
 }
 

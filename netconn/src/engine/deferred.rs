@@ -55,7 +55,7 @@ impl Engine {
         // A scan may find the owners before the events say that only the listener is known. Without the limit a busy
         // server would cause a scan for each connection.
         if self.schedule.owner_scans.is_allowed(now) {
-            self.scan_owners(&[]);
+            self.scan_owners();
         }
         let (table, _, mut effects) = self.state.tables(&mut self.publisher);
         if table.announce_overdue(now, &mut effects) != 0 {

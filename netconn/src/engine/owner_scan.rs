@@ -3,9 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use hashbrown::{HashMap, HashSet};
+use netconn_common::FileRecord;
 use tracing::warn;
 
-use crate::engine::{run::Engine, schedule::nanoseconds};
+use crate::{
+    engine::{publisher::Publisher, run::Engine, schedule::nanoseconds, state::State},
+    process::Key,
+    table::Orphans,
+};
 
 /// Shortest time between two scans.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -13,32 +19,104 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SHARE: u32 = 50;
 /// Scans for an owner that is not found, each after twice the pause of the one before.
 const TRIES: u32 = 5;
+/// Processes that one scan looks for at most: the kernel's map has room for 1,024 ([`netconn_common::map::ENDED`]).
+const ENDED_MAX: usize = 1000;
 
 impl Engine {
-    /// Scans for owners if it is time to, or if the owner of a socket has ended.
+    /// Scans for owners if it is time to, or if processes have ended and left sockets open.
     pub(super) fn scan_owners_if_due(&mut self, now: u64) {
-        // `take_ended` returns each process once: it must not be asked before a scan is allowed, or these processes
-        // would be forgotten.
-        if self.schedule.owner_scans.is_allowed(now) {
-            let ended = self.state.processes.take_ended(now);
-            let ended = self.state.table.owners_among(ended);
-            if !ended.is_empty() || self.schedule.owner_scans.is_due(now) {
-                self.scan_owners(&ended);
+        let scans = &mut self.schedule.owner_scans;
+        // `take_ended` returns each process once: it must not be asked before a scan is allowed.
+        if !scans.is_allowed(now) {
+            return;
+        }
+        // Most processes end without an open socket, and are not among these.
+        let ended = self.state.processes.take_ended(now);
+        if !ended.is_empty() {
+            let ended = self.state.orphans(&ended).processes;
+            if !ended.is_empty() {
+                scans.add_ended(ended);
+                return self.scan_owners();
             }
+        }
+        if self.schedule.owner_scans.is_due(now) {
+            self.scan_owners();
         }
     }
 
-    /// Scans open files for the owners of sockets, also of those whose owner has `ended`.
-    pub(super) fn scan_owners(&mut self, ended: &[(u32, u64)]) {
+    /// Scans open files for the owners of sockets, also of those whose owner has ended.
+    pub(super) fn scan_owners(&mut self) {
         let since = Instant::now();
-        let found = self.scan(|capture, meanwhile| capture.owners(ended, meanwhile));
+        // Sockets that were closed meanwhile, or were found by the scan before, need no owner any more.
+        let orphans = self.state.orphans(self.schedule.owner_scans.ended());
+        let is_done = self.find_owners(&orphans).inspect_err(|error| warn!("cannot scan open files: {error}")).is_ok();
         let now = self.state.clock.now();
-        match found {
-            Ok(files) => self.state.apply_files(&files, ended, now, &mut self.publisher),
-            Err(error) => warn!("cannot scan open files: {error}"),
-        }
+        let left = if is_done { self.state.orphans(&orphans.processes).processes } else { orphans.processes };
         // Also after an error: whatever made the scan fail has cost its time too.
-        self.schedule.owner_scans.scanned(now, since.elapsed());
+        self.schedule.owner_scans.scanned(now, since.elapsed(), left, is_done);
+        self.publisher.flush(&self.state.clock);
+    }
+
+    /// Applies who has orphans open, and accepted connections of which the listener's owner is known only.
+    fn find_owners(&mut self, orphans: &Orphans) -> std::io::Result<()> {
+        let mut left: Vec<Key> = orphans.owners.iter().copied().collect();
+        loop {
+            // The kernel's map has one start for each process id.
+            let mut ended: HashMap<u32, u64> = HashMap::new();
+            left.retain(|key| {
+                let is_left = ended.len() >= ENDED_MAX || ended.contains_key(&key.tgid);
+                if !is_left {
+                    ended.insert(key.tgid, key.start_ns);
+                }
+                is_left
+            });
+            let files = self.scan(|capture, meanwhile| capture.owners(&ended, meanwhile))?;
+            self.state.apply_files(&files, &orphans.processes, &mut self.publisher);
+            if left.is_empty() {
+                break;
+            }
+        }
+        // Where iterators cannot tell which sockets an ended process has owned, all are read.
+        if orphans.has_datagrams && !self.capture.has_cookies() {
+            let (sockets, _) = self.scan(|capture, meanwhile| capture.datagrams(meanwhile))?;
+            let now = self.state.clock.now();
+            let (_, flows, mut effects) = self.state.tables(&mut self.publisher);
+            for socket in sockets.iter().filter(|socket| socket.state.owner.tgid != 0) {
+                flows.apply_holder(socket.socket, &socket.state.owner, &orphans.processes, now, &mut effects);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Returns the open sockets of processes that have `ended`.
+    fn orphans(&self, ended: &HashSet<Key>) -> Orphans {
+        let mut orphans = Orphans::default();
+        if !ended.is_empty() {
+            self.table.find_orphans(ended, &mut orphans);
+            self.flows.find_orphans(ended, &mut orphans);
+        }
+        orphans
+    }
+
+    /// Applies what a scan of open files has found, also for the sockets of processes that have `ended`.
+    fn apply_files(&mut self, files: &[FileRecord], ended: &HashSet<Key>, publisher: &mut Publisher) {
+        // Several processes may have a socket: the oldest stands for them, as a rule the one that handed it down.
+        let mut oldest: HashMap<u64, &FileRecord> = HashMap::with_capacity(files.len());
+        for file in files {
+            let known = oldest.entry(file.socket).or_insert(file);
+            if file.owner.start_ns < known.owner.start_ns {
+                *known = file;
+            }
+        }
+        let now = self.clock.now();
+        let (table, flows, mut effects) = self.tables(publisher);
+        for file in oldest.into_values() {
+            if !flows.apply_holder(file.socket, &file.owner, ended, now, &mut effects) {
+                table.apply_file(file, ended, now, &mut effects);
+            }
+        }
     }
 }
 
@@ -51,9 +129,27 @@ pub(super) struct OwnerScans {
     again_ns: Option<u64>,
     /// Scans since one was last wanted.
     tries: u32,
+    /// Processes that have ended and whose sockets have no other owner yet.
+    ended: HashSet<Key>,
+    /// There are connections without an owner of their own.
+    has_ownerless: bool,
 }
 
 impl OwnerScans {
+    /// Adds processes that have ended and left sockets open: scans are wanted until their owners are found.
+    pub(super) fn add_ended(&mut self, ended: impl IntoIterator<Item = Key>) {
+        let before = self.ended.len();
+        self.ended.extend(ended);
+        if self.ended.len() != before {
+            self.tries = 0;
+        }
+    }
+
+    /// Returns the processes that have ended and whose sockets have no other owner yet.
+    fn ended(&self) -> &HashSet<Key> {
+        &self.ended
+    }
+
     /// Returns whether a scan is allowed at `now`.
     pub(super) fn is_allowed(&self, now: u64) -> bool {
         now >= self.not_before_ns
@@ -64,18 +160,27 @@ impl OwnerScans {
         self.is_allowed(now) && self.again_ns.is_some_and(|again| now >= again)
     }
 
-    /// Notes a scan that ended at `now`.
-    pub(super) fn scanned(&mut self, now: u64, took: Duration) {
+    /// Notes a scan that ended at `now`, after which the sockets of these processes that have `ended` have no other owner. One that
+    /// has failed is repeated until one has not.
+    fn scanned(&mut self, now: u64, took: Duration, ended: HashSet<Key>, is_done: bool) {
         self.not_before_ns = now + nanoseconds(PAUSE.max(took * SHARE));
         self.tries += 1;
+        self.ended = ended;
         // The minimum keeps the shift below 64 bits: scans for ended owners count too, and `tries` has no other limit.
         let pause = nanoseconds(PAUSE) << self.tries.min(TRIES);
-        self.again_ns = (self.tries < TRIES).then_some(now + pause);
+        let is_wanted = self.tries < TRIES && (self.has_ownerless || !self.ended.is_empty());
+        self.again_ns = (!is_done || is_wanted).then_some(now + pause);
+        if self.again_ns.is_none() {
+            // No process has these sockets: they are on their way in a message, or the kernel's own.
+            self.ended = HashSet::new();
+            self.has_ownerless = false;
+        }
     }
 
     /// Asks for scans: a connection has no owner of its own yet.
     pub(super) fn want(&mut self, now: u64) {
         self.tries = 0;
+        self.has_ownerless = true;
         // Keeps an earlier time: connections that keep coming must not put the scan off for ever.
         self.again_ns.get_or_insert(now + nanoseconds(PAUSE));
     }
@@ -95,7 +200,7 @@ mod tests {
         let mut done = Vec::new();
         for second in 0..200 {
             if scans.is_due(second * SECOND) {
-                scans.scanned(second * SECOND, Duration::from_millis(1));
+                scans.scanned(second * SECOND, Duration::from_millis(1), HashSet::new(), true);
                 done.push(second);
             }
         }
@@ -107,8 +212,33 @@ mod tests {
     #[test]
     fn a_long_scan_is_followed_by_a_long_pause() {
         let mut scans = OwnerScans::default();
-        scans.scanned(0, Duration::from_millis(100));
+        scans.scanned(0, Duration::from_millis(100), HashSet::new(), true);
         assert!(!scans.is_allowed(4 * SECOND));
         assert!(scans.is_allowed(5 * SECOND));
+    }
+
+    #[test]
+    fn a_scan_that_fails_forgets_nothing() {
+        let (mut scans, took) = (OwnerScans::default(), Duration::from_millis(1));
+        let ended: HashSet<Key> = [Key::new(7, 1), Key::new(8, 1)].into_iter().collect();
+        scans.add_ended(ended.clone());
+        let mut second = 0;
+        for _ in 0..20 {
+            scans.scanned(second * SECOND, took, ended.clone(), false);
+            second += 1;
+            while !scans.is_due(second * SECOND) {
+                second += 1;
+                assert!(second < 1000);
+            }
+            assert_eq!(scans.ended(), &ended);
+        }
+        // One is found, and the other is given up after some tries.
+        let left: HashSet<Key> = [Key::new(8, 1)].into_iter().collect();
+        scans.add_ended([Key::new(9, 1)]);
+        for tries in 1..=TRIES {
+            scans.scanned(second * SECOND, took, left.clone(), true);
+            assert_eq!(scans.ended().len(), usize::from(tries < TRIES));
+        }
+        assert!(!scans.is_due(u64::MAX));
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     engine::run::Engine,
     kernel::{hooks::Program, iterate::assign_owners},
     os,
-    process::scan,
+    process::{Key, scan},
     table::Coverage,
 };
 
@@ -103,10 +103,12 @@ impl Engine {
         self.schedule.dump_succeeded();
         // A process may have ended unseen and left its sockets to others.
         let processes = &self.state.processes;
-        let gone = self.state.table.unknown_owners(|owner| processes.of(owner).is_some());
-        if !gone.is_empty() {
-            self.scan_owners(&gone);
-        }
+        let gone: Vec<Key> = self
+            .state
+            .table
+            .unknown_holders(|owner| processes.get(Key::new(owner.tgid, owner.start_ns)).is_some())
+            .collect();
+        self.adopt(gone);
         self.publisher.flush(&self.state.clock);
     }
 
@@ -129,6 +131,13 @@ impl Engine {
                 let now = self.state.clock.now();
                 let (_, flows, mut effects) = self.state.tables(&mut self.publisher);
                 flows.end_dump(&sockets, &coverage, now, &mut effects);
+                let processes = &self.state.processes;
+                let gone: Vec<Key> = self
+                    .state
+                    .flows
+                    .unknown_holders(|owner| processes.get(Key::new(owner.tgid, owner.start_ns)).is_some())
+                    .collect();
+                self.adopt(gone);
             }
             Err(error) => {
                 self.state.flows.abandon_dump();
@@ -136,6 +145,14 @@ impl Engine {
             }
         }
         self.publisher.flush(&self.state.clock);
+    }
+
+    /// Finds who has the sockets of processes that have ended unseen.
+    fn adopt(&mut self, gone: Vec<Key>) {
+        if !gone.is_empty() {
+            self.schedule.owner_scans.add_ended(gone);
+            self.scan_owners();
+        }
     }
 
     /// Returns the numbers of the sockets that a process has open; `None` where files do not lead to cookies (before 5.12).

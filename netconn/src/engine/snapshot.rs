@@ -13,7 +13,7 @@ use netconn_model::{
 use crate::{
     encode::{
         row::{Context, row},
-        subject::with_subject,
+        subject::with_row_subject,
     },
     engine::{
         frozen::{EndedRange, Frozen, FrozenFacts},
@@ -191,7 +191,7 @@ impl State {
         let mut out = BytesMut::with_capacity(PART_BYTES + (4 << 10));
         // Split, because the writer borrows the names while it walks the tables.
         let Self { table, flows, ended, processes, names, clock, boot, .. } = self;
-        let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, boot));
+        let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, processes, boot));
         let first = usize::try_from(index).unwrap_or(usize::MAX);
         let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range } = &frozen.facts;
         let next = match section {
@@ -295,13 +295,11 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, connection: &Connection, ended: Option<&Ended>) {
-        let Context { names, now, .. } = &mut self.context;
+        let Context { names, processes, now, .. } = &mut self.context;
         let is_wanted = self.filter.is_none_or(|filter| {
-            with_subject(connection, names, *now, |subject| {
+            with_row_subject(connection, ended.is_some(), processes, (names, *now), |subject| {
                 // A filter for states does not exclude what has ended: a request for both wants both.
-                let state = subject.state.filter(|_| ended.is_none());
-                let failed = ended.is_some_and(|ended| ended.change.is_failure());
-                filter.matches(&Subject { state, failed, ..*subject })
+                filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
             })
         });
         if is_wanted {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netconn_common::{FileRecord, Flow, FlowKey, Owner};
+use netconn_common::{Flow, FlowKey, Owner};
 use netconn_model::{
     event::Sensor,
     fact::{Failure, Outcome},
@@ -187,20 +187,6 @@ impl State {
         let (table, flows, mut effects) = self.tables(publisher);
         table.announce_all(now, &mut effects);
         flows.announce_all(now, &mut effects);
-    }
-
-    /// Applies what a scan of open files has found, also for the sockets of processes that have `ended`.
-    pub(super) fn apply_files(
-        &mut self,
-        files: &[FileRecord],
-        ended: &[(u32, u64)],
-        now: u64,
-        publisher: &mut Publisher,
-    ) {
-        let (table, _, mut effects) = self.tables(publisher);
-        for file in files {
-            table.apply_file(file, ended, now, &mut effects);
-        }
     }
 
     /// Publishes the failure of an attempt that has sent nothing, for a reason that may be unknown.

@@ -78,20 +78,43 @@ pub struct Process {
     pub identity: Rc<Identity>,
     /// Its parent at that time.
     pub parent: Option<Rc<Identity>>,
+    /// Number of references from connections that have ended.
+    past: Cell<usize>,
+    /// Connections refer to the program that the process ran before: they may be open still.
+    has_inherited: Cell<bool>,
 }
 
 impl Process {
-    fn new(identity: Identity, parent: Option<Rc<Identity>>) -> Rc<Self> {
-        Rc::new(Self { identity: Rc::new(identity), parent })
+    pub(crate) fn new(identity: impl Into<Rc<Identity>>, parent: Option<Rc<Identity>>) -> Rc<Self> {
+        let (past, has_inherited) = (Cell::new(0), Cell::new(false));
+        Rc::new(Self { identity: identity.into(), parent, past, has_inherited })
+    }
+
+    /// Returns whether a connection that has not ended may refer to the process, or to what it ran before. `kept` is the entry of
+    /// the table of processes, which is the only other place that keeps references.
+    fn has_connections(kept: &Rc<Self>) -> bool {
+        kept.has_inherited.get() || Rc::strong_count(kept) > 1 + kept.past.get()
+    }
+
+    /// Returns whether both are the same program with the same arguments, as far as that is known.
+    pub fn is_same_program(&self, other: &Self) -> bool {
+        let Identity { path, image, command_line, .. } = &*self.identity;
+        let is_known = |image: &ImageFile| image.inode != ImageFile::UNKNOWN.inode;
+        let file = |image: &ImageFile| (image.inode, image.device);
+        let is_same_file =
+            !is_known(image) || !is_known(&other.identity.image) || file(image) == file(&other.identity.image);
+        is_same_file && *path == other.identity.path && *command_line == other.identity.command_line
     }
 
     /// Notes that an ended connection refers to it, and returns how many bytes that keeps in memory which no other did.
     pub fn remember(&self) -> usize {
+        self.past.set(self.past.get().saturating_add(1));
         self.identities().filter(|identity| identity.remember()).map(|identity| identity.bytes()).sum()
     }
 
     /// Notes that an ended connection does not refer to it any more, and returns how many bytes no other one keeps.
     pub fn forget(&self) -> usize {
+        self.past.set(self.past.get().saturating_sub(1));
         self.identities().filter(|identity| identity.forget()).map(|identity| identity.bytes()).sum()
     }
 
@@ -144,7 +167,7 @@ pub struct Processes {
     /// Ended processes and when they ended, oldest first.
     ended: VecDeque<(Key, u64)>,
     /// Processes that ended lately, and when: other processes can have their sockets.
-    lately: VecDeque<((u32, u64), u64)>,
+    lately: VecDeque<(Key, u64)>,
 }
 
 impl Processes {
@@ -228,7 +251,10 @@ impl Processes {
             };
             // A parent that has ended since is still the one that started it; `/proc` names who has adopted it.
             let parent = known.and_then(|known| known.parent.clone());
-            self.by_key.insert(process.key, Process::new(identity, parent));
+            let has_connections = known.is_some_and(Process::has_connections);
+            let process_now = Process::new(identity, parent);
+            process_now.has_inherited.set(has_connections);
+            self.by_key.insert(process.key, process_now);
             // `/proc` gives the id alone: whoever has that id in the same scan.
             let by_id = || parents.get(&process.parent).copied();
             let parent = process.parent_start_ns.map(|start_ns| Key::new(process.parent, start_ns)).or_else(by_id);
@@ -296,14 +322,18 @@ impl Processes {
         let key = Key::new(record.tgid, record.start_ns);
         let key = self.get(key).map_or(key, |process| process.identity.key);
         self.ended.push_back((key, record.header.time_ns));
-        self.lately.push_back(((record.tgid, record.start_ns), record.header.time_ns));
+        // As its owner records have it, also if only its clock tick is known here.
+        self.lately.push_back((Key::new(record.tgid, record.start_ns), record.header.time_ns));
     }
 
-    /// Returns, each once, the processes that ended at least [`AFTERMATH_NS`] ago, by id and start.
-    pub fn take_ended(&mut self, now_ns: u64) -> Vec<(u32, u64)> {
+    /// Returns, each once, the processes that ended at least [`AFTERMATH_NS`] ago and that connections which have not ended may
+    /// refer to. A process without such connections costs a look-up and no look at any table of connections.
+    pub fn take_ended(&mut self, now_ns: u64) -> HashSet<Key> {
         let is_over = |(_, ended_ns): &&(_, u64)| now_ns.saturating_sub(*ended_ns) >= AFTERMATH_NS;
         let count = self.lately.iter().take_while(is_over).count();
-        self.lately.drain(..count).map(|(process, _)| process).collect()
+        let over: Vec<Key> = self.lately.drain(..count).map(|(key, _)| key).collect();
+        // One of which no record has come may have connections: they have no reference to it.
+        over.into_iter().filter(|key| self.get(*key).is_none_or(Process::has_connections)).collect()
     }
 
     /// Forgets ended processes that nothing refers to.
@@ -345,6 +375,7 @@ impl Processes {
     /// Adds a process whose start is exact, in the place of what `/proc` told of it.
     fn insert(&mut self, process: Rc<Process>) {
         let key = process.identity.key;
+        process.has_inherited.set(self.get(key).is_some_and(Process::has_connections));
         if let Some(inexact) = self.get(key).map(|known| known.identity.key).filter(|known| *known != key) {
             self.by_key.remove(&inexact);
         }
@@ -499,6 +530,33 @@ mod tests {
         drop(held);
         processes.sweep(KEPT_AFTER_EXIT_NS * 2);
         assert_eq!(processes.len(), 0);
+    }
+
+    #[test]
+    fn only_processes_with_connections_are_reported_when_they_have_ended() {
+        let mut processes = Processes::default();
+        let exit = |processes: &mut Processes, tgid: u32| {
+            let mut exit = ExitRecord::zeroed();
+            (exit.tgid, exit.start_ns) = (tgid, u64::from(tgid) * TICK_NS);
+            processes.exit(&exit);
+        };
+        let key = |tgid: u32| Key::of_ticks(tgid, tgid.into());
+        (10..=13).for_each(|tgid| exec_of(&mut processes, tgid, 1, "a", b"a\0"));
+        // One has no connection, one an open one, one a connection that has ended and is remembered, and one an open connection of
+        // what it ran before.
+        let open = processes.of(&owner(11)).unwrap();
+        let past = processes.of(&owner(12)).unwrap();
+        past.remember();
+        let before = processes.of(&owner(13)).unwrap();
+        exec_of(&mut processes, 13, 1, "b", b"b\0");
+        (10..=14).for_each(|tgid| exit(&mut processes, tgid));
+        assert!(processes.take_ended(AFTERMATH_NS - 1).is_empty(), "the kernel has not closed their sockets yet");
+        // The last is not known at all.
+        let expected: HashSet<Key> = [11, 13, 14].map(key).into_iter().collect();
+        assert_eq!(processes.take_ended(AFTERMATH_NS), expected);
+        assert!(processes.take_ended(AFTERMATH_NS).is_empty(), "once");
+        past.forget();
+        drop((open, before));
     }
 
     #[test]

@@ -27,9 +27,10 @@ use netconn_model::fact::{CloseReason, Failure, Outcome};
 pub use self::{
     change::Change,
     compare::Comparison,
-    connection::{Connection, Exchanged, Icmp, failure_of},
+    connection::{Connection, Exchanged, Icmp, Party, Succession, failure_of},
     coverage::Coverage,
     effects::{Effects, Silent},
+    owner::Orphans,
 };
 use self::{
     change::{announce, finish, last_change},

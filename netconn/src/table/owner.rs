@@ -1,9 +1,10 @@
 //! Owners of connections: changes that the kernel reports, and owners that have ended.
 
 use hashbrown::HashSet;
-use netconn_common::{FileRecord, Owner, OwnerRecord, attribution, role, tcp_state};
+use netconn_common::{FileRecord, IPPROTO_TCP, Owner, OwnerRecord, attribution, role};
 
-use super::{Connection, Effects, Table, announce};
+use super::{Connection, Effects, Table, announce, connection::key_of};
+use crate::process::Key;
 
 impl Table {
     /// Applies a change of a socket's owner.
@@ -11,17 +12,19 @@ impl Table {
         self.set_owner(record.socket, Some(record.generation), &record.owner, record.header.time_ns, effects);
     }
 
-    /// Takes the process that has a socket open, if the socket's owner is not known for sure or is one of the `ended`
-    /// processes, by id and start.
-    pub fn apply_file(&mut self, file: &FileRecord, ended: &[(u32, u64)], now: u64, effects: &mut impl Effects) {
-        let known = self.by_socket.get(&file.socket).and_then(|slot| self.connections.get(*slot));
+    /// Takes the process that has a socket open, if the socket's owner is not known for sure or is one of the processes that
+    /// have `ended`.
+    pub fn apply_file(&mut self, file: &FileRecord, ended: &HashSet<Key>, now: u64, effects: &mut impl Effects) {
+        let slot = self.by_socket.get(&file.socket);
+        let Some(connection) = slot.and_then(|slot| self.connections.get_mut(*slot)) else { return };
         // The owner may have become known since the kernel was asked.
-        let is_unsure = |entry: &Connection| {
-            matches!(entry.owner.how, attribution::LISTENER | attribution::UNKNOWN)
-                || ended.contains(&(entry.owner.tgid, entry.owner.start_ns))
-        };
-        if known.is_some_and(is_unsure) {
+        let is_inherited = connection.owner.how == attribution::LISTENER && connection.role != role::LISTENER;
+        if is_inherited || connection.owner.how == attribution::UNKNOWN {
             self.set_owner(file.socket, None, &file.owner, now, effects);
+        } else if ended.contains(&key_of(connection.holder().0)) && !ended.contains(&key_of(&file.owner)) {
+            connection.pass_on(&file.owner, effects.process(&file.owner));
+            // As in `set_owner`.
+            connection.owned_in = self.dumps.begun();
         }
     }
 
@@ -34,6 +37,10 @@ impl Table {
             return;
         }
         connection.owner = *owner;
+        // Who began it stays known, unless that is who has it again.
+        if connection.originator().is_none_or(|(first, _)| key_of(first) == key_of(owner)) {
+            connection.succession = None;
+        }
         // A dump that is running may have read the socket before: it must not put the old owner back.
         connection.owned_in = self.dumps.begun();
         connection.process = effects.process(owner);
@@ -43,28 +50,45 @@ impl Table {
         }
     }
 
-    /// Returns those of some ended processes, by id and start, that own a listener or accepted connection which a process
-    /// must have open, because the kernel would have closed it otherwise.
-    pub fn owners_among(&self, processes: Vec<(u32, u64)>) -> Vec<(u32, u64)> {
-        if processes.is_empty() {
-            return processes;
-        }
-        let mut processes: HashSet<_> = processes.into_iter().collect();
-        let is_open = |entry: &&Connection| {
-            matches!(entry.state, tcp_state::LISTEN | tcp_state::ESTABLISHED | tcp_state::CLOSE_WAIT)
-                // An outgoing connection stays with the process that connected, even after that has ended.
-                && entry.role != role::ACTIVE
-        };
-        let owners = self.connections.iter().filter(is_open).map(|entry| (entry.owner.tgid, entry.owner.start_ns));
-        // `take` returns each process once, however many sockets it owned.
-        owners.filter_map(|owner| processes.take(&owner)).collect()
+    /// Adds the connections and listeners that processes which have `ended` have left to others.
+    pub fn find_orphans(&self, ended: &HashSet<Key>, orphans: &mut Orphans) {
+        self.connections.iter().for_each(|entry| orphans.look(ended, entry));
     }
 
-    /// Returns the owners of listeners and accepted connections, by id and start, that are no known processes.
-    pub fn unknown_owners(&self, is_known: impl Fn(&Owner) -> bool) -> Vec<(u32, u64)> {
-        let owners = self.connections.iter().map(|entry| &entry.owner).filter(|owner| owner.tgid != 0);
-        let gone: HashSet<_> =
-            owners.filter(|owner| !is_known(owner)).map(|owner| (owner.tgid, owner.start_ns)).collect();
-        self.owners_among(gone.into_iter().collect())
+    /// Returns the holders of open connections and listeners that are no known processes.
+    pub fn unknown_holders(&self, is_known: impl Fn(&Owner) -> bool) -> impl Iterator<Item = Key> {
+        unknown(self.connections.iter(), is_known)
+    }
+}
+
+/// Returns the holders of open sockets that are no known processes.
+pub(super) fn unknown<'a>(
+    connections: impl Iterator<Item = &'a Connection>,
+    is_known: impl Fn(&Owner) -> bool,
+) -> impl Iterator<Item = Key> {
+    let holders = connections.filter(|entry| entry.is_open()).map(|entry| entry.holder().0);
+    holders.filter(move |owner| owner.tgid != 0 && !is_known(owner)).map(key_of)
+}
+
+/// Sockets that processes have left open for others when they ended.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    /// The processes that have ended.
+    pub processes: HashSet<Key>,
+    /// The owners that the kernel keeps for these sockets: it knows who began an outgoing connection, not who had it last.
+    pub owners: HashSet<Key>,
+    /// Whether one is a flow or a UDP socket.
+    pub has_datagrams: bool,
+}
+
+impl Orphans {
+    /// Adds the socket of a connection if it is open and its holder has `ended`.
+    pub(super) fn look(&mut self, ended: &HashSet<Key>, connection: &Connection) {
+        let holder = key_of(connection.holder().0);
+        if connection.is_open() && ended.contains(&holder) {
+            self.processes.insert(holder);
+            self.owners.extend([holder, key_of(&connection.owner)]);
+            self.has_datagrams |= connection.protocol != IPPROTO_TCP;
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The state machine against sequences that kernels give, and against any other.
 
 use bytemuck::Zeroable as _;
+use hashbrown::HashSet;
 use netconn_common::{
     AF_INET, FileRecord, OwnerRecord, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, kind, mark, role, tcp_state::*,
 };
@@ -12,6 +13,7 @@ use super::{
     testing::{Recorder, emit_to, emitted},
     *,
 };
+use crate::process::Key;
 
 /// A record of socket `socket`, life `generation`, the `sequence`th.
 fn record(socket: u64, generation: u32, sequence: u32, role: u32, old: u8, new: u8) -> TcpRecord {
@@ -139,7 +141,7 @@ fn what_the_kernel_knows_better_was_missed() {
 
 /// A dump that has seen everything there is.
 fn everything() -> Coverage {
-    Coverage { open_sockets: Some(hashbrown::HashSet::new()), ..Coverage::default() }
+    Coverage { open_sockets: Some(HashSet::new()), ..Coverage::default() }
 }
 
 #[test]
@@ -439,17 +441,61 @@ fn a_minisock_has_the_owner_of_its_connection() {
     assert_eq!((shown.owner.tgid, shown.state, shown.socket), (42, TIME_WAIT, 7));
 }
 
+fn found(socket: u64, tgid: u32) -> FileRecord {
+    let mut record = FileRecord::zeroed();
+    (record.socket, record.owner.tgid, record.owner.how) = (socket, tgid, attribution::SCAN);
+    record
+}
+
+fn keys(processes: &[(u32, u64)]) -> HashSet<Key> {
+    processes.iter().map(|(tgid, start_ns)| Key::new(*tgid, *start_ns)).collect()
+}
+
+/// Returns which of these processes have left sockets, and which owners the kernel has for the sockets.
+fn orphans(table: &Table, ended: &[(u32, u64)]) -> (HashSet<Key>, HashSet<Key>) {
+    let mut orphans = Orphans::default();
+    table.find_orphans(&keys(ended), &mut orphans);
+    (orphans.processes, orphans.owners)
+}
+
+/// Returns the ids of the owner, the holder and the originator of a socket, 0 for none.
+fn parties(table: &Table, socket: u64) -> (u32, u32, u32) {
+    let (_, entry) = table.from_slot(0).find(|(_, entry)| entry.socket == socket).unwrap();
+    (entry.owner.tgid, entry.holder().0.tgid, entry.originator().map_or(0, |(owner, _)| owner.tgid))
+}
+
 #[test]
 fn sockets_that_outlive_their_process_are_found() {
     let mut table = Table::default();
     let mut listen = record(1, 1, 1, role::LISTENER, CLOSE, LISTEN);
-    (listen.state.owner.tgid, listen.state.owner.start_ns) = (42, 7);
-    run(&mut table, &[listen, record(2, 1, 1, role::ACTIVE, CLOSE, SYN_SENT)]);
-    assert_eq!(table.owners_among(vec![(42, 7), (42, 8), (43, 7), (0, 0)]), [(42, 7)]);
-    let mut file = FileRecord::zeroed();
-    (file.socket, file.owner.tgid, file.owner.how) = (1, 50, attribution::SCAN);
-    changes_of(&mut table, |table, effects| table.apply_file(&file, &[(42, 7)], 0, effects));
-    assert_eq!(table.owners_among(vec![(42, 7)]), []);
+    (listen.state.owner.tgid, listen.state.owner.start_ns, listen.state.owner.how) = (42, 7, attribution::LISTENER);
+    let mut connect = record(2, 1, 1, role::ACTIVE, SYN_SENT, ESTABLISHED);
+    (connect.state.owner.tgid, connect.state.owner.how) = (43, attribution::CONNECT);
+    let mut over = record(3, 1, 1, role::ACTIVE, ESTABLISHED, FIN_WAIT2);
+    over.state.owner.tgid = 44;
+    run(&mut table, &[listen, connect, over]);
+    let ended = [(42, 7), (42, 8), (43, 0), (44, 0), (0, 0)];
+    assert_eq!(orphans(&table, &ended).0, keys(&[(42, 7), (43, 0)]));
+    let apply = |table: &mut Table, file: &FileRecord, ended: &[(u32, u64)]| {
+        changes_of(table, |table, effects| table.apply_file(file, &keys(ended), 0, effects))
+    };
+    for socket in 1..=2 {
+        assert_eq!(apply(&mut table, &found(socket, 50), &ended), []);
+        assert_eq!(apply(&mut table, &found(socket, 51), &ended), [], "the holder lives");
+    }
+    // Who connected stays in events; a listener's events are of whom has it.
+    assert_eq!((parties(&table, 1), parties(&table, 2)), ((50, 50, 42), (43, 50, 43)));
+    assert_eq!(orphans(&table, &ended).0, keys(&[]));
+    // The next one: the kernel still has the first owner of the outgoing connection.
+    assert_eq!(orphans(&table, &[(50, 0)]), (keys(&[(50, 0)]), keys(&[(50, 0), (43, 0)])));
+    for socket in 1..=2 {
+        apply(&mut table, &found(socket, 52), &[(50, 0)]);
+        apply(&mut table, &found(socket, 50), &[(52, 0), (50, 0)]);
+    }
+    assert_eq!((parties(&table, 1), parties(&table, 2)), ((52, 52, 42), (43, 52, 43)));
+    let ends = [record(1, 1, 2, role::LISTENER, LISTEN, CLOSE), record(2, 1, 2, role::ACTIVE, ESTABLISHED, CLOSE)];
+    let told = changes_of(&mut table, |table, effects| ends.iter().for_each(|end| table.apply(end, effects)));
+    assert_eq!(told, [(Change::ListenEnd, 52), (Change::Close(CloseReason::ResetByLocal, 0), 43)]);
 }
 
 /// Any record at all, of a few sockets.
@@ -489,11 +535,7 @@ fn any_step() -> impl Strategy<Value = Step> {
             (record.attempt.old_state, record.attempt.new_state) = (CLOSE, CLOSE);
             Step::Unsent(record)
         }),
-        1 => (0_u64..4, 0_u32..4).prop_map(|(socket, tgid)| {
-            let mut record = FileRecord::zeroed();
-            (record.socket, record.owner.tgid, record.owner.how) = (socket, tgid, attribution::SCAN);
-            Step::Found(record)
-        }),
+        1 => (0_u64..4, 0_u32..4).prop_map(|(socket, tgid)| Step::Found(found(socket, tgid))),
         1 => (0_u64..2 * ACCEPT_WAIT_NS).prop_map(Step::Overdue),
         1 => Just(Step::Begin),
         1 => proptest::collection::vec(any_record(), 0..6).prop_map(|mut dump| {
@@ -565,7 +607,7 @@ proptest! {
                 Step::Record(record) => table.apply(&record, &mut effects),
                 Step::Owner(record) => table.apply_owner(&record, &mut effects),
                 Step::Unsent(record) => drop(table.apply_unsent(&record, &mut effects)),
-                Step::Found(record) => table.apply_file(&record, &[(1, 0)], 0, &mut effects),
+                Step::Found(record) => table.apply_file(&record, &keys(&[(1, 0)]), 0, &mut effects),
                 Step::Overdue(now) => _ = table.announce_overdue(now, &mut effects),
                 Step::Begin => table.begin_dump(),
                 Step::Dump(dump) => table.end_dump(dump, &everything(), &mut effects),

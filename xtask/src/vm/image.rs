@@ -24,7 +24,7 @@ const PROGRAMS: [&str; 18] = [
 const MODULES: [&str; 9] =
     ["veth", "vxlan", "nf_tables", "nft_reject_inet", "tcp_diag", "udp_diag", "inet_diag", "mptcp_diag", "af_packet"];
 /// Tests that run in guests, because their results depend on the kernel. Those of clients and commands do not.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
     "acceptors",
     "attempts",
     "bound",
@@ -33,6 +33,7 @@ const TESTS: [&str; 13] = [
     "endings",
     "equality",
     "flows",
+    "holders",
     "icmp",
     "namespaces",
     "outcomes",

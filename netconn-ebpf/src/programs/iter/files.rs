@@ -1,7 +1,8 @@
 //! `iter/task_file`: the open files of all processes that are sockets.
 
 use netconn_common::{
-    AF_INET, AF_INET6, FileRecord, IPPROTO_TCP, SocketState, TcpSocketState, attribution, role, setting, tcp_state,
+    AF_INET, AF_INET6, FileRecord, IPPROTO_TCP, Owner, SocketState, TcpSocketState, attribution, role, setting,
+    tcp_state,
 };
 
 use crate::programs::{
@@ -11,8 +12,8 @@ use crate::programs::{
         packet_socket,
     },
     kernel::{
-        HAS_SOCK_FROM_FILE, HAS_SOCKET_STORAGE, SOCK_FAMILY, SOCK_LOCAL_PORT, SOCK_PROTOCOL, SOCK_STATE, Typed, has,
-        probe_member,
+        FILE_INODE, HAS_SOCK_FROM_FILE, HAS_SOCKET_STORAGE, INODE_NUMBER, SOCK_FAMILY, SOCK_LOCAL_PORT, SOCK_PROTOCOL,
+        SOCK_STATE, Typed, has, probe_member,
     },
     maps::{ENDED, SOCKETS_BY_ADDRESS, spare},
     settings,
@@ -34,7 +35,8 @@ pub struct TaskFileContext {
 /// network namespaces, or the part of them that the settings ask for.
 ///
 /// A TCP socket without an owner, because it is older than netconn, is assigned to the first process that has it open: its
-/// children will inherit that owner. With `SCAN_OWNERS`, so is a socket whose owner has ended or was only inherited.
+/// children will inherit that owner. With `SCAN_OWNERS`, so is a listener or accepted connection whose owner has ended or was only
+/// inherited. An outgoing connection keeps the owner that connected: who has it now is written only.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
@@ -51,7 +53,7 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
     }
     let Some(OpenTcpSocket { kept, socket, tcp_state, local_port }) = open_tcp_socket(file) else {
         let is_watched = settings::any(setting::DATAGRAMS | setting::KEEP_NOTHING);
-        if is_watched && !settings::any(setting::SCAN_ATTEMPTS | setting::SCAN_OWNERS) {
+        if is_watched && !settings::any(setting::SCAN_ATTEMPTS) {
             write_datagram_socket(reader, task, file, descriptor);
         }
         return 0;
@@ -63,22 +65,32 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
     // SAFETY: not null. Written without the socket's lock: a child that is created at this moment may inherit a half-written
     // owner, and then belongs to nobody who exists.
     let state = unsafe { &mut (*kept).state };
-    let is_open = state.owner.tgid == 0 || (owners_only && is_unsure(state));
-    if owners_only && !is_open {
+    let is_unknown = state.owner.tgid == 0;
+    let is_unsure = owners_only && is_unsure(state);
+    if owners_only && !is_unknown && !is_unsure {
         return 0;
     }
     let owner = task.owner(attribution::SCAN);
-    if is_open {
+    if is_unknown || (is_unsure && matches!(state.role, role::PASSIVE | role::LISTENER)) {
         state.owner = owner;
     }
-    reader.write(&FileRecord { socket, owner, descriptor, local_port, tcp_state, reserved: 0 });
+    let inode = inode(file);
+    reader.write(&FileRecord { socket, owner, inode, descriptor, local_port, tcp_state, reserved: 0 });
     0
 }
 
-/// Writes an open file that is a datagram socket, and assigns the socket to the process if it has no owner.
+/// Returns the inode of a file.
+#[inline(always)]
+fn inode(file: Typed) -> u64 {
+    file.follow(&FILE_INODE).member(&INODE_NUMBER, 0)
+}
+
+/// Writes an open file that is a datagram socket, and assigns the socket to the process if it has no owner or, with
+/// `SCAN_OWNERS`, if the owner has ended: flows that begin later belong to the process. With `SCAN_OWNERS` no other is written.
 #[inline(always)]
 fn write_datagram_socket(reader: Reader, task: Task, file: Typed, descriptor: u32) {
-    let mut owner = task.owner(attribution::SCAN);
+    let owner = task.owner(attribution::SCAN);
+    let owners_only = settings::any(setting::SCAN_OWNERS);
     let (socket, local_port);
     if has(&HAS_SOCK_FROM_FILE) {
         let Some(sk) = typed_sock(file) else { return };
@@ -87,18 +99,26 @@ fn write_datagram_socket(reader: Reader, task: Task, file: Typed, descriptor: u3
             return;
         }
         let kept = sock.datagram_state(!settings::keeps_nothing());
-        if !kept.is_null() {
+        if kept.is_null() {
+            if owners_only {
+                return;
+            }
+        } else {
             // SAFETY: not null; members are written whole.
             let kept = unsafe { &mut *kept };
             kept.namespace = sock.namespace();
-            if kept.owner.tgid == 0 {
+            if kept.owner.tgid == 0 || (owners_only && has_ended(&kept.owner)) {
                 kept.owner = owner;
-            } else {
-                owner = kept.owner;
+            } else if owners_only {
+                return;
             }
         }
         (socket, local_port) = (sock.file_number(), sock.bound_port());
     } else {
+        // Nothing is kept with sockets that iterators can read: the daemon reads all of them.
+        if owners_only {
+            return;
+        }
         // A socket of an Internet protocol other than TCP.
         let Some(sk) = untyped_sock(file) else { return };
         let family: u16 = probe_member(sk, &SOCK_FAMILY).unwrap_or(0);
@@ -110,20 +130,22 @@ fn write_datagram_socket(reader: Reader, task: Task, file: Typed, descriptor: u3
         socket = sk;
         local_port = probe_member(sk, &SOCK_LOCAL_PORT).unwrap_or(0);
     }
-    let tcp_state = tcp_state::CLOSE;
-    reader.write(&FileRecord { socket, owner, descriptor, local_port, tcp_state, reserved: 0 });
+    let (inode, tcp_state) = (inode(file), tcp_state::CLOSE);
+    reader.write(&FileRecord { socket, owner, inode, descriptor, local_port, tcp_state, reserved: 0 });
 }
 
 /// Returns whether a socket may have another owner than its state says: the owner was only inherited, or has ended.
 #[inline(always)]
 fn is_unsure(state: &SocketState) -> bool {
-    let (is_child, is_listener) = (state.role == role::PASSIVE, state.role == role::LISTENER);
-    if is_child && state.owner.how == attribution::LISTENER {
-        return true;
-    }
+    (state.role == role::PASSIVE && state.owner.how == attribution::LISTENER) || has_ended(&state.owner)
+}
+
+/// Returns whether an owner is one of the processes that the daemon knows to have ended.
+#[inline(always)]
+fn has_ended(owner: &Owner) -> bool {
     // SAFETY: the daemon does not change an entry while it reads the iterator.
-    let ended = unsafe { ENDED.get(state.owner.tgid) };
-    (is_child || is_listener) && ended.is_some_and(|start_ns| *start_ns == state.owner.start_ns)
+    let ended = unsafe { ENDED.get(owner.tgid) };
+    ended.is_some_and(|start_ns| *start_ns == owner.start_ns)
 }
 
 /// A TCP socket that is an open file.

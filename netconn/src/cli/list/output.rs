@@ -324,8 +324,8 @@ mod tests {
         );
         assert_eq!(
             shown("-e --sort=-sent -H", &three()[..2]),
-            "tcp  ESTABLISHED  10.0.0.1:2  *  -  a     -  -  -  -  1.5 kB  -  -  -  -  -\n\
-             tcp  LISTENING    [::1]:22    *  -  sshd  -  -  -  -     0 B  -  -  -  -  -\n"
+            "tcp  ESTABLISHED  10.0.0.1:2  *  -  a     -  -  -  -  1.5 kB  -  -  -  -  -  -\n\
+             tcp  LISTENING    [::1]:22    *  -  sshd  -  -  -  -     0 B  -  -  -  -  -  -\n"
         );
         assert_eq!(
             shown("--group-by state --sort process", &three()),
@@ -347,7 +347,7 @@ mod tests {
         let text = shown("-e -H --closed 5m", &[closed.replace('\n', "")]);
         assert_eq!(
             text,
-            "tcp  CLOSED  10.0.0.1:1  *  -  -  -  -  -  -  -  -  -  -  -  2026-01-02T03:04:05  reset_by_remote  -\n"
+            "tcp  CLOSED  10.0.0.1:1  *  -  -  -  -  -  -  -  -  -  -  -  2026-01-02T03:04:05  reset_by_remote  -  -\n"
         );
     }
 
@@ -391,8 +391,10 @@ mod tests {
     fn csv_has_the_names_of_json() {
         let text = shown("--format csv", &three());
         let mut lines = text.lines();
-        assert!(lines.next().unwrap().ends_with(",bytes_sent,bytes_received,namespace,subflow,folded,connection_id"));
-        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,a,,,,,,,,,,,,1500,,,,,"));
+        assert!(
+            lines.next().unwrap().ends_with(",bytes_sent,bytes_received,namespace,subflow,raw,folded,connection_id")
+        );
+        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,a,,,,,,,,,,,,,,,,,1500,,,,,,"));
         assert_eq!(shown("--format csv -H --sort process", &three()).lines().next(), text.lines().nth(1));
     }
 }

@@ -68,8 +68,7 @@ impl<W: Write> Table<W> {
     }
 
     pub(super) fn row(&mut self, row: &Row<'_>) -> io::Result<()> {
-        let failed = row.failure_reason.is_some();
-        let state = if failed { style::BAD } else { style_of(row.state.as_deref().unwrap_or_default()) };
+        let state = style_of(row.state.as_deref().unwrap_or_default());
         // Borrowed apart: the names change while the layout is read.
         let Self { out, columns, layout, hosts, .. } = self;
         let style = |place: usize| {

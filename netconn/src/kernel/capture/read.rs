@@ -153,19 +153,22 @@ impl Capture {
     }
 
     /// Finds owners for accepted connections that only have their listener's owner, and for sockets whose owner is one of the
-    /// processes in `ended`, by id and start. Returns the open files of the new owners.
+    /// processes that have `ended`: starts by id, at most 1,024. Returns open files of their new owners.
     ///
     /// # Errors
     ///
     /// When the iterator is not attached or cannot be read.
-    pub fn owners(&mut self, ended: &[(u32, u64)], meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
+    pub fn owners(
+        &mut self,
+        ended: &hashbrown::HashMap<u32, u64>,
+        meanwhile: impl FnMut(&mut Rings),
+    ) -> io::Result<Vec<FileRecord>> {
         for (tgid, start_ns) in ended {
-            // If the map is full, the sockets of the other processes keep their owner for now.
-            let _ = self.ended.insert(tgid, start_ns, 0);
+            self.ended.insert(tgid, start_ns, 0).map_err(io::Error::other)?;
         }
         let found = self.read(Program::DumpFiles, setting::SCAN_OWNERS, iterate::here, meanwhile);
-        for (tgid, _) in ended {
-            // Removed, because the map holds 1,024 and the next scan needs room. An error means that it is not there.
+        for tgid in ended.keys() {
+            // Removed, because the next scan needs room. An error means that it is not there.
             let _ = self.ended.remove(tgid);
         }
         found

@@ -2,6 +2,7 @@
 
 mod flow;
 mod outcome;
+mod succession;
 mod tcp;
 
 use std::{
@@ -20,7 +21,11 @@ use netconn_model::{
 };
 
 pub use self::outcome::failure_of;
-pub(super) use self::outcome::{close_reason, failure};
+pub use self::succession::{Party, Succession};
+pub(super) use self::{
+    outcome::{close_reason, failure},
+    succession::key_of,
+};
 use crate::process::Process;
 
 /// The facts that only flows of datagrams have. They are boxed, so that TCP connections are no larger for them.
@@ -78,6 +83,8 @@ pub struct Connection {
     pub owner: Owner,
     /// The owner's entry in the table of processes, if it has one.
     pub process: Option<Rc<Process>>,
+    /// The other process, if one has begun it and another has it now. Boxed, because few have one.
+    pub succession: Option<Box<Succession>>,
     /// Start of the attempt, listener or flow, nanoseconds since boot; 0: before netconn. It differs between any two flows
     /// of a socket.
     pub born_ns: u64,
@@ -120,6 +127,7 @@ impl Connection {
             remote: None,
             owner: Owner::default(),
             process,
+            succession: None,
             born_ns: 0,
             established_ns: 0,
             changed_ns: 0,
@@ -204,6 +212,11 @@ impl Connection {
         if self.is_raw() { UNCONNECTED } else { self.state }
     }
 
+    /// Returns whether this is a flow of datagrams or a UDP socket.
+    fn is_datagram(&self) -> bool {
+        self.is_flow() || self.protocol != IPPROTO_TCP
+    }
+
     /// Returns whether its protocol has ports.
     pub fn has_ports(&self) -> bool {
         matches!(self.protocol, IPPROTO_TCP | IPPROTO_UDP)
@@ -214,13 +227,12 @@ impl Connection {
         self.role == role::LISTENER
     }
 
-    /// Returns the view of this connection that filters match, without the names that only a directory knows.
+    /// Returns the view of this connection that filters match, without what only a directory or a table of processes knows: the
+    /// process as its events name it, which [`encode::subject`](crate::encode::subject) replaces for rows.
     pub fn subject(&self) -> Subject<'_> {
         let identity = self.process.as_deref().map(|process| &process.identity);
         Subject {
             state: Some(self.shown_state()),
-            // Only what an event or the row of an ended connection says; both know it beside the connection.
-            failed: false,
             // A UDP socket can be connected after it was bound.
             listening: self.is_listener() && self.remote.is_none(),
             protocol: self.protocol,

@@ -92,6 +92,8 @@ impl Connection {
             && (self.owner.tgid == 0 || (is_from_dump && owner.how != attribution::LISTENER));
         if is_better {
             self.owner = owner;
+            // It was about the owner before.
+            self.succession = None;
         }
         is_better
     }

@@ -220,9 +220,10 @@ impl Flows {
         }
         let mut connection = Connection::from_flow(key, flow, None);
         connection.preexisting = flow.first_ns < self.began_ns;
-        // The record may be older than the owner that the socket has by now.
-        if is_vague(&connection.owner)
-            && let Some(owner) = self.entries.socket(key.socket).and_then(|socket| socket.owner)
+        // The record may be older than the owner that the socket has by now. Who was found to have the socket is right about all
+        // that begins later, because the owner before has ended.
+        if let Some(owner) = self.entries.socket(key.socket).and_then(|socket| socket.owner)
+            && (is_vague(&connection.owner) || owner.how == attribution::SCAN)
         {
             connection.owner = owner;
         }

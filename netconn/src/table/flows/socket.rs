@@ -2,13 +2,16 @@
 
 use std::rc::Rc;
 
-use netconn_common::{FlowKey, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, UdpSocketRecord, datagram_mark};
+use hashbrown::HashSet;
+use netconn_common::{
+    FlowKey, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, UdpSocketRecord, attribution, datagram_mark,
+};
 use netconn_model::fact::CloseReason;
 
-use super::{EntryKind, Flows, folded_key, is_vague};
+use super::{EntryKind, Flows, entries::Entry, folded_key, is_vague};
 use crate::{
-    process::Process,
-    table::{Connection, Effects, announce, finish},
+    process::{Key, Process},
+    table::{Connection, Effects, Orphans, announce, connection::key_of, finish, owner::unknown},
 };
 
 impl Flows {
@@ -135,9 +138,79 @@ impl Flows {
     /// Takes the owner of a socket from a scan, if a process has used it and that is not known yet.
     pub(super) fn update_owner(&mut self, record: &UdpSocketRecord, now: u64, effects: &mut impl Effects) {
         let owner = &record.state.owner;
-        let is_unknown = self.entries.socket(record.socket).is_some_and(|socket| socket.owner.is_none());
-        if is_unknown && !is_vague(owner) {
+        let Some(socket) = self.entries.socket(record.socket) else { return };
+        // Where programs keep the owner with the socket: the owner that a flow began with has ended, and a scan, be it of an
+        // earlier daemon, has found who has the socket now. Elsewhere a scan knows nothing better than who is the oldest.
+        let is_kept = record.file == record.socket;
+        if is_kept && owner.how == attribution::SCAN && socket.owner.as_ref().map(key_of) != Some(key_of(owner)) {
+            self.pass_on(record.socket, owner, |_| true, now, effects);
+        } else if socket.owner.is_none() && !is_vague(owner) {
             self.set_owner(record.socket, owner, now, effects);
+        }
+    }
+
+    /// Takes the process that has a socket open, if the socket's holder is one of the processes that have `ended` or is not
+    /// known. Returns `false` if there is no such socket here.
+    pub fn apply_holder(
+        &mut self,
+        socket: u64,
+        owner: &Owner,
+        ended: &HashSet<Key>,
+        now: u64,
+        effects: &mut impl Effects,
+    ) -> bool {
+        let is_here = self.entries.socket(socket).is_some();
+        if is_here && !ended.contains(&key_of(owner)) {
+            let is_orphan = |holder: &Owner| holder.tgid == 0 || ended.contains(&key_of(holder));
+            self.pass_on(socket, owner, is_orphan, now, effects);
+        }
+        is_here
+    }
+
+    /// Adds the flows and UDP sockets that processes which have `ended` have left to others.
+    pub fn find_orphans(&self, ended: &HashSet<Key>, orphans: &mut Orphans) {
+        self.entries.connections().for_each(|connection| orphans.look(ended, connection));
+    }
+
+    /// Returns the holders of flows and UDP sockets that are no known processes.
+    pub fn unknown_holders(&self, is_known: impl Fn(&Owner) -> bool) -> impl Iterator<Item = Key> {
+        unknown(self.entries.connections(), is_known)
+    }
+
+    /// Notes that a process has a socket now: those of the socket's entries whose holder is an orphan's, by `is_orphan`, and flows
+    /// that begin later, are its own.
+    fn pass_on(
+        &mut self,
+        socket: u64,
+        owner: &Owner,
+        is_orphan: impl Fn(&Owner) -> bool,
+        now: u64,
+        effects: &mut impl Effects,
+    ) {
+        let Some(known) = self.entries.socket(socket) else { return };
+        let slots: Vec<u32> = known.slots().collect();
+        let process = effects.process(owner);
+        let mut is_passed_on = false;
+        for slot in slots {
+            let Some(Entry { connection, kind, .. }) = self.entries.get_mut(slot) else { continue };
+            let holder = connection.holder().0;
+            if key_of(holder) == key_of(owner) || !is_orphan(holder) {
+                continue;
+            }
+            is_passed_on = true;
+            // Nobody was seen to use it before: the first who is known to have it is its owner.
+            if connection.owner.tgid == 0 || (is_vague(&connection.owner) && *kind != EntryKind::Bound) {
+                connection.owner = *owner;
+                connection.process.clone_from(&process);
+            } else {
+                connection.pass_on(owner, process.clone());
+            }
+            if connection.waiting && !connection.announced {
+                announce(connection, now, effects);
+            }
+        }
+        if is_passed_on && let Some(known) = self.entries.socket_mut(socket) {
+            known.owner = Some(*owner);
         }
     }
 

@@ -13,9 +13,12 @@ use netconn_model::fact::{Direction, Outcome};
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::{
-    Change, Coverage, Silent,
-    testing::{Emitted, emitted, emitted_with, take_and_emit},
+use crate::{
+    process::Key,
+    table::{
+        Change, Coverage, Orphans, Silent,
+        testing::{Emitted, emitted, emitted_with, take_and_emit},
+    },
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -161,6 +164,43 @@ fn a_flow_waits_for_its_owner() {
     begin(&mut flows, key(4, 53), flow(BEGAN + 63, attribution::CREATE));
     assert_eq!(changes(&emitted(|effects| flows.announce_all(BEGAN + 63, effects))), [CONNECT]);
     assert!(!set_owner(&mut flows, 9), "a socket that nobody knows");
+}
+
+#[test]
+fn what_a_process_leaves_behind_has_a_holder() {
+    let mut flows = flows();
+    let mut bound = socket_record(1, BEGAN, datagram_mark::BOUND);
+    (bound.state.owner.tgid, bound.state.owner.how) = (7, attribution::LISTENER);
+    emitted(|effects| flows.apply_socket(&bound, effects));
+    begin(&mut flows, key(1, 53), flow(BEGAN + 1, attribution::SEND));
+    // Whose process was not seen to use the socket, and whose event waits.
+    begin(&mut flows, key(2, 53), flow(BEGAN + 2, attribution::CREATE));
+    let ended: hashbrown::HashSet<Key> = [Key::new(7, 0)].into_iter().collect();
+    let mut orphans = Orphans::default();
+    flows.find_orphans(&ended, &mut orphans);
+    assert!(orphans.processes == ended && orphans.owners == ended && orphans.has_datagrams);
+    let holder = Owner { tgid: 9, how: attribution::SCAN, ..Owner::default() };
+    let told = emitted(|effects| {
+        for socket in 1..=2 {
+            assert!(flows.apply_holder(socket, &holder, &ended, BEGAN + 3, effects));
+        }
+        assert!(!flows.apply_holder(3, &holder, &ended, BEGAN + 3, effects));
+    });
+    assert_eq!((changes(&told), told[0].1.owner.tgid), (vec![CONNECT], 9));
+    let mut parties: Vec<_> = flows
+        .entries
+        .connections()
+        .map(|entry| (entry.owner.tgid, entry.holder().0.tgid, entry.originator().map(|(first, _)| first.tgid)))
+        .collect();
+    parties.sort_unstable();
+    assert_eq!(parties, [(7, 9, Some(7)), (9, 9, None), (9, 9, Some(7))]);
+    // What begins later is of whom has the socket, whatever the record says; what began before ends as it began.
+    let later = begin(&mut flows, key(1, 54), flow(BEGAN + 4, attribution::SEND));
+    assert_eq!((changes(&later), later[0].1.owner.tgid), (vec![CONNECT], 9));
+    let over = emitted(|effects| flows.apply_close(&released_record(1, BEGAN + 9), effects));
+    let mut owners: Vec<_> = over.iter().map(|(_, entry, _)| (entry.is_flow(), entry.owner.tgid)).collect();
+    owners.sort_unstable();
+    assert_eq!(owners, [(false, 9), (true, 7), (true, 9)]);
 }
 
 fn set_owner(flows: &mut Flows, socket: u64) -> bool {

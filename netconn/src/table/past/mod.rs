@@ -10,7 +10,7 @@ use netconn_common::{TcpRecord, tcp_state};
 use netconn_model::fact::{CloseReason, End, Outcome};
 
 use self::queue::ChunkedQueue;
-use super::{Change, Connection, Exchanged};
+use super::{Change, Connection, Exchanged, Succession};
 use crate::shrink::shrink_if_sparse;
 
 /// How long ended connections are remembered, nanoseconds. The kernel keeps minisocks for a minute (`TCP_TIMEWAIT_LEN` in
@@ -77,7 +77,7 @@ impl EndedLately {
         if !matches!(change, Change::Close(..) | Change::Connect(Outcome::Failure(..))) {
             return;
         }
-        self.process_bytes += connection.process.as_ref().map_or(0, |process| process.remember());
+        self.process_bytes += connection.processes().map(|process| process.remember()).sum::<usize>();
         let past = if connection.is_flow() { &mut self.flows } else { &mut self.connections };
         past.push(Ended { connection: connection.clone(), ended_ns: now, change });
         // Here as well as in ticks: a burst of ends must not push out what is still young while old ends take room.
@@ -105,8 +105,9 @@ impl EndedLately {
 
     fn forget_oldest(&mut self, of_flows: bool) {
         let past = if of_flows { &mut self.flows } else { &mut self.connections };
-        let process = past.forget_oldest().and_then(|entry| entry.connection.process);
-        self.process_bytes = self.process_bytes.saturating_sub(process.map_or(0, |process| process.forget()));
+        let Some(Ended { connection, .. }) = past.forget_oldest() else { return };
+        let bytes: usize = connection.processes().map(|process| process.forget()).sum();
+        self.process_bytes = self.process_bytes.saturating_sub(bytes);
     }
 }
 
@@ -223,8 +224,10 @@ impl EndedConnections {
 impl Ended {
     /// Returns how many bytes the entry takes, without its process.
     fn bytes(&self) -> usize {
-        let exchanged = if self.connection.exchanged.is_some() { size_of::<Exchanged>() + ALLOCATION } else { 0 };
-        size_of::<Self>() + BY_ENDS_BYTES + exchanged
+        let Connection { exchanged, succession, .. } = &self.connection;
+        let exchanged = if exchanged.is_some() { size_of::<Exchanged>() + ALLOCATION } else { 0 };
+        let succession = if succession.is_some() { size_of::<Succession>() + ALLOCATION } else { 0 };
+        size_of::<Self>() + BY_ENDS_BYTES + exchanged + succession
     }
 }
 

