@@ -14,12 +14,19 @@ use std::{
 };
 
 use netconn_model::lines;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::de::IgnoredAny;
 
 /// Longest line, in bytes, that is looked for at the end of a file; netconn writes none that is longer.
 const LONGEST_LINE: u64 = 1 << 20;
 /// Pause before a write is repeated that the kernel had no buffer for.
 const RETRY: Duration = Duration::from_millis(1);
+/// Most bytes of one write to a reader. A pipe that has any room takes them whole, without waiting (`PIPE_BUF`, pipe(7)).
+const PIECE: usize = 4096;
+/// Pause between two looks whether a write that waits for its reader is given up, in milliseconds.
+const LOOK: u8 = 20;
+/// The kind of error of a write that was given up.
+pub const GIVEN_UP: io::ErrorKind = io::ErrorKind::TimedOut;
 /// Mode of files with events: they contain command lines and account names, so not everybody may read them.
 pub const MODE: u32 = 0o640;
 
@@ -29,6 +36,8 @@ pub struct LineFile {
     file: File,
     /// Only a regular file can be cut back to whole lines.
     is_regular: bool,
+    /// Somebody reads what is written: it is a pipe, a socket or a terminal.
+    has_reader: bool,
     /// The file ends with part of a line that could neither be completed nor taken back.
     is_torn: bool,
 }
@@ -81,7 +90,8 @@ impl LineFile {
         if is_regular {
             repair(&mut file)?;
         }
-        Ok(Self { file, is_regular, is_torn: false })
+        let has_reader = has_reader(&file);
+        Ok(Self { file, is_regular, has_reader, is_torn: false })
     }
 
     /// Duplicates the descriptor of standard output. What is there already is left alone, also in a regular file.
@@ -91,7 +101,8 @@ impl LineFile {
     /// When standard output is closed, or the system gives no descriptor.
     pub fn stdout() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Self { file, is_regular: false, is_torn: false })
+        let has_reader = has_reader(&file);
+        Ok(Self { file, is_regular: false, has_reader, is_torn: false })
     }
 
     /// Creates a file.
@@ -101,7 +112,7 @@ impl LineFile {
     /// When it exists, or cannot be created.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).mode(MODE).open(path)?;
-        Ok(Self { file, is_regular: true, is_torn: false })
+        Ok(Self { file, is_regular: true, has_reader: false, is_torn: false })
     }
 
     /// Returns the length of the file in bytes.
@@ -132,8 +143,7 @@ impl LineFile {
     /// Returns whether somebody reads what is written: it is a pipe, a socket or a terminal. What these refuse, no disk has
     /// refused.
     pub fn has_reader(&self) -> bool {
-        let is_stream = |metadata: fs::Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_socket();
-        self.file.metadata().is_ok_and(is_stream) || self.file.is_terminal()
+        self.has_reader
     }
 
     /// Appends whole lines.
@@ -142,13 +152,23 @@ impl LineFile {
     ///
     /// When not all of them could be written. The file ends with a whole line even then, if it can be cut.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), WriteFailure> {
+        self.write_unless(lines, &|| false)
+    }
+
+    /// Appends whole lines. A write that waits for a reader fails as [`GIVEN_UP`] soon after the function has begun to return
+    /// `true`; the kernel holds nothing then that the failure does not count.
+    ///
+    /// # Errors
+    ///
+    /// As [`LineFile::write`], or when the write was given up.
+    pub fn write_unless(&mut self, lines: &[u8], is_given_up: &dyn Fn() -> bool) -> Result<(), WriteFailure> {
         if self.is_torn {
             // The next line must not continue the torn one. An error here leaves `written` at 0: the line feed belongs
             // to no event.
-            self.write_all(b"\n").map_err(|(error, _)| error)?;
+            self.write_all(b"\n", is_given_up).map_err(|(error, _)| error)?;
             self.is_torn = false;
         }
-        self.write_all(lines).map_err(|(error, written)| {
+        self.write_all(lines, is_given_up).map_err(|(error, written)| {
             // Counts must agree with what a reader finds: part of a line is no event.
             let whole = lines::whole_length(lines.get(..written).unwrap_or_default());
             if written > whole {
@@ -159,10 +179,16 @@ impl LineFile {
     }
 
     /// Writes everything, or returns the error and the number of bytes written before it.
-    fn write_all(&mut self, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+    fn write_all(&mut self, bytes: &[u8], is_given_up: &dyn Fn() -> bool) -> Result<(), (io::Error, usize)> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match self.file.write(rest) {
+            let mut piece = rest;
+            if self.has_reader {
+                // Within a write that waits, nobody could tell how much of it the reader gets.
+                self.wait_for_room(is_given_up).map_err(|error| (error, bytes.len() - rest.len()))?;
+                piece = first_piece(rest);
+            }
+            match self.file.write(piece) {
                 Ok(0) => return Err((io::ErrorKind::WriteZero.into(), bytes.len() - rest.len())),
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -174,6 +200,22 @@ impl LineFile {
         Ok(())
     }
 
+    /// Waits until the reader has left room for a piece.
+    fn wait_for_room(&self, is_given_up: &dyn Fn() -> bool) -> io::Result<()> {
+        loop {
+            if is_given_up() {
+                return Err(GIVEN_UP.into());
+            }
+            let mut polled = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+            match poll(&mut polled, PollTimeout::from(LOOK)) {
+                Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+                // Also an error of the descriptor, which the write will tell.
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Removes the last `bytes` bytes; `false` if that is impossible.
     fn take_back(&mut self, bytes: u64) -> bool {
         self.is_regular
@@ -182,6 +224,20 @@ impl LineFile {
                 metadata.len().checked_sub(bytes).is_some_and(|length| self.file.set_len(length).is_ok())
             })
     }
+}
+
+/// Returns whether somebody reads what is written to a file.
+fn has_reader(file: &File) -> bool {
+    let is_stream = |metadata: fs::Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_socket();
+    file.metadata().is_ok_and(is_stream) || file.is_terminal()
+}
+
+/// Returns as many of the first lines as fit into a piece, or the beginning of a line that is longer.
+fn first_piece(lines: &[u8]) -> &[u8] {
+    let Some(piece) = lines.get(..PIECE) else { return lines };
+    // Whole lines, so that a write which is given up tears only a line that is longer than a piece.
+    let whole = lines::whole_length(piece);
+    if whole == 0 { piece } else { piece.get(..whole).unwrap_or(piece) }
 }
 
 /// Makes a file end with a whole line.
@@ -262,5 +318,35 @@ mod tests {
         fs::remove_file(&elsewhere).unwrap();
         assert!(file.is_removed());
         assert_eq!(file.place(&path), FilePlace::Removed);
+    }
+
+    #[test]
+    fn what_a_reader_has_not_room_for_is_given_up_exactly() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut file = LineFile { has_reader: has_reader(&file), file, is_regular: false, is_torn: false };
+        let line = |length: usize| [&vec![b'x'; length - 1][..], b"\n"].concat();
+        // Far more than the pipe holds, in lines that do not fit into a page evenly.
+        let lines = line(1500).repeat(200);
+        let since = std::time::Instant::now();
+        let failure = file.write_unless(&lines, &|| since.elapsed() > Duration::from_millis(50)).unwrap_err();
+        assert_eq!((failure.error.kind(), failure.written % 1500), (GIVEN_UP, 0));
+        assert!(!file.is_torn, "no line is longer than a piece");
+        let mut read = vec![0; failure.written];
+        reader.read_exact(&mut read).unwrap();
+        file.write(b"next\n").unwrap();
+        // A line of many pieces is torn, and the next one does not continue it.
+        let failure = file.write_unless(&line(200_000), &|| since.elapsed() > Duration::from_millis(150)).unwrap_err();
+        assert_eq!((failure.written, file.is_torn), (0, true));
+        let reading = thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        file.write(b"last\n").unwrap();
+        drop(file);
+        let text = reading.join().unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (3, "next", "last"));
     }
 }

@@ -15,7 +15,11 @@ use std::{
 
 use netconn_tests::{Daemon, Ending, Netns, long, moment, reset, rows, ss, until};
 use nix::{
-    sys::{signal::Signal, stat::Mode},
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+        stat::Mode,
+    },
     unistd::mkfifo,
 };
 use serde::Deserialize;
@@ -332,6 +336,18 @@ fn a_flood_of_fat_events_costs_other_processes_nothing() {
     }
 }
 
+/// Makes 200 attempts in a namespace, each of which is accepted and closed, and returns their number by the kernel's count.
+fn two_hundred_attempts(namespace: &Netns) -> u64 {
+    namespace.run(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for _ in 0..200 {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            drop((listener.accept().unwrap(), client));
+        }
+        active_opens()
+    })
+}
+
 #[test]
 fn what_a_stuck_output_has_not_written_at_the_end_is_told() {
     let namespace = Netns::new();
@@ -339,14 +355,7 @@ fn what_a_stuck_output_has_not_written_at_the_end_is_told() {
     let mut reader = slow.open();
     let last = slow.folder.path().join("last");
     let daemon = Daemon::start_with(&["--events", slow.path().to_str().unwrap(), "--events", last.to_str().unwrap()]);
-    namespace.run(|| {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        for _ in 0..200 {
-            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            drop((listener.accept().unwrap(), client));
-        }
-    });
-    let opened = namespace.run(active_opens);
+    let opened = two_hundred_attempts(&namespace);
     let killed = daemon.end();
     let log = killed.log();
     let unwritten: Vec<_> = log.lines().filter(|line| line.contains("took too long")).collect();
@@ -357,14 +366,97 @@ fn what_a_stuck_output_has_not_written_at_the_end_is_told() {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     let told = parsed(&text);
+    let slow_told = attempts(&told, &slow.path()).0;
     for path in [killed.event_file(), last] {
         let whole = parsed(&fs::read_to_string(path).unwrap());
         assert_eq!(attempts_within(&whole, &namespace, None), opened);
         assert!(whole.last().is_some_and(|event| event.kind == "Sensor Stop"));
-        let (all, lost) = (attempts(&whole, &slow.path()).0, attempts(&whole, &slow.path()).1);
-        let slow_told = attempts(&told, &slow.path()).0;
-        // Of the batch that it was writing, a part has reached the pipe.
-        assert!(lost <= all && slow_told + lost >= all, "{slow_told} told, {lost} lost of {all}");
+        let (all, lost) = attempts(&whole, &slow.path());
+        assert_eq!(slow_told + lost, all, "{slow_told} told, {lost} lost");
+        let events: u64 = whole.iter().filter(|event| event.output.is_some()).map(|event| event.count).sum();
+        // Before the end it may have lost some of what others have made.
+        assert!(events >= number, "the log says {number}, the events {events}");
         assert!(whole.iter().all(|event| event.output.is_none() || event.output.as_deref() == slow.path().to_str()));
     }
+}
+
+#[test]
+fn a_reader_that_comes_back_at_the_end_knows_what_it_has_missed() {
+    let namespace = Netns::new();
+    let slow = SlowOutput::new();
+    let mut reader = slow.open();
+    let daemon = Daemon::start_with(&["--events", slow.path().to_str().unwrap()]);
+    let opened = two_hundred_attempts(&namespace);
+    let log = daemon.event_file().with_file_name("log");
+    let reading = thread::spawn(move || {
+        // The output is given up then, and the daemon is about to write its last events.
+        while !fs::read_to_string(&log).unwrap().contains("took too long") {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    });
+    let killed = daemon.end();
+    let text = reading.join().unwrap();
+    assert!(text.ends_with('\n'), "no line is torn");
+    let (told, whole) = (parsed(&text), parsed(&fs::read_to_string(killed.event_file()).unwrap()));
+    assert_eq!(attempts_within(&whole, &namespace, None), opened);
+    let (all, lost) = attempts(&whole, &slow.path());
+    let (slow_told, slow_lost) = attempts(&told, &slow.path());
+    assert!(lost > 0, "this test is about losses");
+    assert_eq!((slow_told + lost, slow_lost), (all, lost));
+    assert!(told.last().is_some_and(|event| event.kind == "Sensor Stop"), "{}", killed.log());
+}
+
+/// Holds connections that began before the daemon: their events are a backlog of more than a queue has room for at once.
+fn backlog(namespace: &Netns) -> Vec<impl Sized> {
+    const PAIRS: u64 = 2500;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(20_000), hard).unwrap();
+    namespace.run(|| (0..PAIRS).map(|_| netconn_tests::connected("127.0.0.1")).collect())
+}
+
+#[test]
+fn a_stuck_output_holds_up_no_other() {
+    let namespace = Netns::new();
+    let held = backlog(&namespace);
+    let slow = SlowOutput::new();
+    let mut reader = slow.open();
+    let daemon = Daemon::start_with(&["--events", slow.path().to_str().unwrap()]);
+    let connects = |text: &str| {
+        let is_ours = |event: &Line| event.kind == "IP Connect" && event.namespace == namespace.inode;
+        parsed(text).iter().filter(|event| is_ours(event)).count()
+    };
+    // The pipe is never read.
+    let told = || connects(&fs::read_to_string(daemon.event_file()).unwrap());
+    until(30_000, || format!("{} of {} are told", told(), 2 * held.len()), || told() == 2 * held.len());
+    let killed = daemon.end();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    let whole = fs::read_to_string(killed.event_file()).unwrap();
+    let lost = |name: &str| -> u64 {
+        parsed(&whole).iter().filter(|event| event.output.as_deref() == Some(name)).map(|event| event.count).sum()
+    };
+    // Each of the others was sent to the pipe, too, except for those that tell of its loss and what came after them.
+    let all = parsed(&whole).iter().filter(|event| event.output.is_none() && event.kind != "Sensor Stop").count();
+    assert_eq!(parsed(&text).len() as u64 + lost(slow.path().to_str().unwrap()), all as u64);
+    assert_eq!(lost(killed.event_file().to_str().unwrap()), 0);
+    drop(held);
+}
+
+#[test]
+fn the_end_of_the_daemon_loses_no_backlog() {
+    let namespace = Netns::new();
+    let held = backlog(&namespace);
+    let slow = SlowOutput::new();
+    let _reader = slow.open();
+    let daemon = Daemon::start_with(&["--events", slow.path().to_str().unwrap()]);
+    // At once, while most of it is not announced.
+    let killed = daemon.end();
+    let whole = parsed(&fs::read_to_string(killed.event_file()).unwrap());
+    let is_ours = |event: &&Line| event.kind == "IP Connect" && event.namespace == namespace.inode;
+    assert_eq!(whole.iter().filter(is_ours).count(), 2 * held.len(), "{}", killed.log());
+    assert!(whole.iter().all(|event| event.output.as_deref() != killed.event_file().to_str()));
+    assert!(whole.last().is_some_and(|event| event.kind == "Sensor Stop"));
 }

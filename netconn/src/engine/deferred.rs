@@ -23,21 +23,24 @@ impl State {
 }
 
 impl Engine {
-    /// Announces some of what dumps and sweeps have found, if the outputs keep up. Returns whether there is more to announce.
-    pub(super) fn announce_backlog(&mut self) -> bool {
+    /// Announces some of what dumps and sweeps have found, if the outputs keep up. An output that has had no room for `patience` holds
+    /// up the others no longer. Returns whether anything was announced.
+    pub(super) fn announce_backlog(&mut self, patience: Duration) -> bool {
         // Only while the outputs have room: 100,000 events of a start would overrun every queue at once.
-        if self.state.has_backlog() && self.publisher.has_room() {
-            let now = self.state.clock.now();
-            let (table, flows, mut effects) = self.state.tables(&mut self.publisher);
-            table.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
-            flows.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
-            self.publisher.flush(&self.state.clock);
-            if !self.state.has_backlog() {
-                // Gives back what the queue and the batches took: 6 MB after a start with 100,000 connections.
-                os::release_free_memory();
-            }
+        if !self.state.has_backlog() || self.publisher.is_held_up(patience) {
+            return false;
         }
-        self.state.has_backlog()
+        let now = self.state.clock.now();
+        self.publisher.set_late(&self.state.clock, true);
+        let (table, flows, mut effects) = self.state.tables(&mut self.publisher);
+        table.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
+        flows.announce_backlog(BACKLOG_AT_ONCE, now, &mut effects);
+        self.publisher.set_late(&self.state.clock, false);
+        if !self.state.has_backlog() {
+            // Gives back what the queue and the batches took: 6 MB after a start with 100,000 connections.
+            os::release_free_memory();
+        }
+        true
     }
 
     /// Announces what has waited long enough for its owner, and returns how long to sleep at most.

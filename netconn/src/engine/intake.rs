@@ -49,8 +49,6 @@ fn drain(rings: &mut Rings, state: &mut State, publisher: &mut Publisher) -> usi
             break;
         }
         count += more;
-        // Within the loop, so that a batch stays near its size however many records there are.
-        publisher.flush_if_full(&state.clock);
     }
     // The rings are empty, or commands wait: nothing is held back for more to come.
     publisher.flush(&state.clock);

@@ -1,6 +1,10 @@
 //! Events on their way out: encoded once, gathered in a batch, handed to the outputs and to the clients that listen.
 
-use std::{sync::Arc, thread, time::Instant};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 use netconn_model::{event::Sensor, fact::LossStage, health::Health};
@@ -20,6 +24,11 @@ use crate::{
 
 /// Bytes of events that make a full batch.
 const BATCH_BYTES: usize = 64 << 10;
+/// How long the end of the daemon waits for an output that writes nothing.
+pub(super) const STUCK: Duration = Duration::from_millis(600);
+/// How long the thread of an output has to count what it gives up. It looks every 20 ms (`LineFile::write_unless`), unless a disk
+/// holds it up.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Encodes events and hands them to outputs and streams.
 pub(super) struct Publisher {
@@ -33,6 +42,10 @@ pub(super) struct Publisher {
     batch: BytesMut,
     /// One for each of them.
     batch_notes: Vec<EventNote>,
+    /// Bytes of events since the last flush: without outputs the batch is empty, and the streams have them.
+    unflushed: usize,
+    /// The batch holds events that could as well be sent later.
+    is_late: bool,
     /// Events missed by clients that have gone, or that have received a `Data Loss` event for them.
     lost_by_clients: u64,
 }
@@ -46,6 +59,8 @@ impl Publisher {
             streams: Vec::new(),
             batch: BytesMut::new(),
             batch_notes: Vec::new(),
+            unflushed: 0,
+            is_late: false,
             lost_by_clients: 0,
         }
     }
@@ -78,6 +93,10 @@ impl Publisher {
             });
         }
         self.keep(start, note);
+        // Here, so that a batch stays near its size whatever makes its events: records, a dump, the end of the daemon.
+        if self.unflushed >= BATCH_BYTES {
+            self.flush(clock);
+        }
     }
 
     /// Publishes a loss, to all streams whatever their filter.
@@ -101,6 +120,7 @@ impl Publisher {
 
     /// Keeps the event that begins at `start` for the outputs, if there are any.
     fn keep(&mut self, start: usize, note: EventNote) {
+        self.unflushed += note.length as usize;
         if self.outputs.is_empty() {
             // Only streams wanted it, and they have copied it.
             self.batch.truncate(start);
@@ -109,20 +129,18 @@ impl Publisher {
         }
     }
 
-    /// Hands the batch over if it is full.
-    pub(super) fn flush_if_full(&mut self, clock: &Clock) {
-        if self.batch.len() >= BATCH_BYTES {
-            self.flush(clock);
-        }
-    }
-
     /// Hands the batch to the outputs, and to each client its events. Nothing here blocks: full queues drop events and count
     /// them.
     pub(super) fn flush(&mut self, clock: &Clock) {
+        self.unflushed = 0;
         if !self.batch.is_empty() {
             let batch = Batch { lines: self.batch.split().freeze(), notes: self.batch_notes.drain(..).collect() };
             // `Bytes` are counted references: all outputs share one copy.
-            self.outputs.iter_mut().for_each(|output| output.send(&batch));
+            if self.is_late {
+                self.outputs.iter_mut().for_each(|output| output.send_late(&batch));
+            } else {
+                self.outputs.iter_mut().for_each(|output| output.send(&batch));
+            }
         }
         if self.streams.is_empty() {
             return;
@@ -146,6 +164,13 @@ impl Publisher {
         });
     }
 
+    /// Hands the batch over and begins one of events that could as well be published later (`true`), or ends it (`false`). Of those
+    /// each output gets what it has room for.
+    pub(super) fn set_late(&mut self, clock: &Clock, is_late: bool) {
+        self.flush(clock);
+        self.is_late = is_late;
+    }
+
     /// Adds a client.
     pub(super) fn add_stream(&mut self, mut stream: Stream) {
         // Most watch everything: one look at the filter is enough for all of them.
@@ -163,9 +188,21 @@ impl Publisher {
         &self.outputs
     }
 
-    /// Returns whether the outputs keep up, so that events may be published that need not be published now.
-    pub(super) fn has_room(&self) -> bool {
-        self.outputs.iter().all(Output::has_room)
+    /// Returns whether events should wait that need not be published now: an output has no room for them, and has had some within
+    /// `patience`; or no output has had any.
+    pub(super) fn is_held_up(&mut self, patience: Duration) -> bool {
+        let now = Instant::now();
+        let mut waits = false;
+        for output in &mut self.outputs {
+            // All are asked: each keeps its own time.
+            waits |= output.holds_up(now, patience);
+        }
+        waits || self.is_behind()
+    }
+
+    /// Returns whether there are outputs, and none of them has had room for longer than [`Publisher::is_held_up`] waits.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.outputs.is_empty() && self.outputs.iter().all(Output::is_behind)
     }
 
     /// Returns whether there are outputs, and the reader of each has gone.
@@ -191,17 +228,40 @@ impl Publisher {
         self.outputs.iter().for_each(|output| output.report(health));
     }
 
-    /// Hands everything over and waits until the outputs have written it, until `deadline` at most. What an output has not written
-    /// then it will not write any more: [`Output::waiting`] counts it.
+    /// Hands everything over and waits until each output has written it. An output is given up when it has written nothing for
+    /// [`STUCK`], or when `deadline` has come; the others are still waited for.
     pub(super) fn drain(&mut self, clock: &Clock, deadline: Instant) {
         self.flush(clock);
-        // All share one deadline, so that several slow outputs delay the end of the daemon no more than one.
-        while self.outputs.iter().any(|output| output.waiting().events != 0) {
-            if Instant::now() >= deadline {
-                self.outputs.iter().filter(|output| output.waiting().events != 0).for_each(Output::abandon);
+        loop {
+            let now = Instant::now();
+            let mut is_waiting = false;
+            for output in &mut self.outputs {
+                if output.given_up().is_some() || output.waiting().events == 0 {
+                    continue;
+                }
+                // Each has its own time, so that one that is stuck takes none from those that write.
+                if output.is_stuck(now, STUCK) || now >= deadline {
+                    output.give_up();
+                } else {
+                    is_waiting = true;
+                }
+            }
+            if !is_waiting {
                 break;
             }
             thread::sleep(POLL);
+        }
+        // What they have not written is counted before it is told. A thread that a disk holds up counts nothing: `Output::waiting`
+        // stands for it.
+        let settled = Instant::now() + SETTLE;
+        let is_counting = |output: &Output| output.given_up().is_some() && output.waiting().events != 0;
+        while self.outputs.iter().any(is_counting) && Instant::now() < settled {
+            thread::sleep(POLL);
+        }
+        for output in &self.outputs {
+            if let Some(lost) = output.given_up() {
+                error!("{} took too long: its last events, {lost} in number, are not written", output.destination());
+            }
         }
     }
 
@@ -212,9 +272,14 @@ impl Publisher {
         // All are closed before the first is waited for, which may be stuck: the others end meanwhile.
         let closing: Vec<Closing> = self.outputs.drain(..).map(Output::close).collect();
         for output in closing {
-            let left = output.wait(deadline);
-            if left != 0 {
-                error!("{} took too long: its last events, {left} in number, are not written", output.destination);
+            match (output.wait(deadline), output.is_given_up) {
+                (0, _) => {}
+                (left, true) => {
+                    error!("{}: the {left} events that tell of it are not written either", output.destination)
+                }
+                (left, false) => {
+                    error!("{} took too long: its last events, {left} in number, are not written", output.destination);
+                }
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     engine::{
         EngineCommand, Handle, Parts,
         loss_report::LossReport,
-        publisher::Publisher,
+        publisher::{Publisher, STUCK},
         repair::Doubts,
         schedule::{GATHER, Schedule},
         state::State,
@@ -34,7 +34,7 @@ use crate::{
     names::Names,
     os,
     process::lookup::Lookup,
-    sink::Stream,
+    sink::{POLL, Stream},
 };
 
 /// After this many records at once there will be more `GATHER` later: the kernel need not be asked.
@@ -44,10 +44,13 @@ const MANY_RECORDS: usize = 32;
 const COMMANDS_AT_ONCE: usize = 16;
 /// How long the last answers of the routing tables are waited for when the daemon ends.
 const LAST_ROUTE_ANSWERS: Duration = Duration::from_millis(100);
-/// How long outputs may take to write what waits when the daemon ends.
-const CLOSE: Duration = Duration::from_millis(700);
-/// How long they may take to write the events that report the end itself.
-const LAST_EVENTS: Duration = Duration::from_millis(200);
+/// How long an output without room may hold up a backlog. One that writes more than 0.8 MB a second has room again within this time.
+const BACKLOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end of the daemon takes at most while outputs still write what waits: half of what `docker stop` allows. An output
+/// that writes nothing is given up much sooner ([`STUCK`]).
+const CLOSE: Duration = Duration::from_secs(5);
+/// How long outputs may take to write the events that report the end itself.
+const LAST_EVENTS: Duration = Duration::from_millis(300);
 
 /// Everything that the engine's thread owns.
 pub(super) struct Engine {
@@ -121,7 +124,7 @@ impl Engine {
             let longest = self.schedule.tick_pause(self.state.records);
             // Time has passed since `now` was read: a tick may have taken a dump.
             let sleep = self.announce_overdue(self.state.clock.now()).min(longest);
-            self.announce_backlog();
+            self.announce_backlog(BACKLOG_PATIENCE);
             if left == CommandsLeft::Some {
                 continue;
             }
@@ -206,12 +209,18 @@ impl Engine {
         self.capture.detach();
         while self.drain() != 0 {}
         self.state.take_route_answers(LAST_ROUTE_ANSWERS, &mut self.publisher);
-        // One deadline for the backlog and the outputs together: it bounds how long the end of the daemon takes.
+        // For the backlog and the outputs together: it bounds how long the end of the daemon takes.
         let deadline = Instant::now() + CLOSE;
-        while self.announce_backlog() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(1));
+        while self.state.has_backlog() && Instant::now() < deadline {
+            if !self.announce_backlog(STUCK) {
+                if self.publisher.is_behind() {
+                    break;
+                }
+                thread::sleep(POLL);
+            }
         }
-        // What is held back is written without what it waited for: it would be missing otherwise.
+        // What is held back is written without what it waited for: it would be missing otherwise. Each output gets what it has room
+        // for.
         self.state.publish_all(&mut self.publisher);
         // Before losses are reported: those of an output that is stuck are told to the others.
         self.publisher.drain(&self.state.clock, deadline);

@@ -65,8 +65,8 @@ pub(super) struct Counters {
     pub(super) is_gone: AtomicBool,
     /// An order to open the destination again is in the queue.
     pub(super) is_reopening: AtomicBool,
-    /// What waits is given up, because the daemon ends.
-    pub(super) is_abandoned: AtomicBool,
+    /// Batches with a lower number are given up: the first that was sent has number 0.
+    pub(super) given_up_before: AtomicU64,
 }
 
 impl Counters {
@@ -75,6 +75,11 @@ impl Counters {
         [&self.written, &self.lost_queue, &self.lost_refused, &self.folded]
             .into_iter()
             .fold(sent, |waiting, counts| waiting.since(counts.load()))
+    }
+
+    /// Whether the batch with this number is given up.
+    pub(super) fn is_given_up(&self, number: u64) -> bool {
+        number < self.given_up_before.load(Ordering::Relaxed)
     }
 
     /// Notes that a batch has left the queue.

@@ -84,13 +84,13 @@ impl Sink for FileSink {
         Arc::<FileStatus>::clone(&self.status)
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
+    fn write(&mut self, batch: &Batch, is_given_up: &dyn Fn() -> bool) -> Result<(), WriteFailure> {
         self.look_if_due();
         let file = match &mut self.file {
             Some(file) => file,
             missing => missing.insert(LineFile::open(&self.path)?),
         };
-        file.write(&batch.lines)
+        file.write_unless(&batch.lines, is_given_up)
     }
 
     fn reopen(&mut self) {
@@ -224,11 +224,11 @@ mod tests {
         let (path, old) = (folder.path().join("events"), folder.path().join("events.1"));
         let batch = |lines| Batch::of_daemon(Bytes::from_static(lines));
         let mut sink = FileSink::open(&path).unwrap();
-        sink.write(&batch(b"a\n")).unwrap();
+        sink.write(&batch(b"a\n"), &|| false).unwrap();
         std::fs::rename(&path, &old).unwrap();
-        sink.write(&batch(b"b\n")).unwrap();
+        sink.write(&batch(b"b\n"), &|| false).unwrap();
         sink.reopen();
-        sink.write(&batch(b"c\n")).unwrap();
+        sink.write(&batch(b"c\n"), &|| false).unwrap();
         assert_eq!(std::fs::read_to_string(old).unwrap(), "a\nb\n");
         assert_eq!(std::fs::read_to_string(path).unwrap(), "c\n");
     }

@@ -8,6 +8,7 @@ mod batch;
 mod shares;
 mod fold;
 mod counters;
+mod pace;
 mod writer;
 mod output;
 mod file;
@@ -66,12 +67,13 @@ pub trait Sink: Send {
         (Some(batch.clone()), EventCounts::default())
     }
 
-    /// Writes a batch.
+    /// Writes a batch. A sink that waits for a reader gives up soon after `is_given_up` has begun to return `true`.
     ///
     /// # Errors
     ///
-    /// When not all of it could be written; the failure says how many bytes of whole lines were.
-    fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure>;
+    /// When not all of it could be written; the failure says how many bytes of whole lines were. The kind of its error is
+    /// [`GIVEN_UP`](crate::line_file::GIVEN_UP) if the sink has given up.
+    fn write(&mut self, batch: &Batch, is_given_up: &dyn Fn() -> bool) -> Result<(), WriteFailure>;
 
     /// Opens the destination again, for log rotation, and logs the outcome.
     fn reopen(&mut self) {}

@@ -25,6 +25,7 @@ use crate::{
         Batch, EventCounts, EventNote, Folds, Sink, SinkStatus,
         counters::{Counters, OutputLosses, batch_cost, cost},
         is_full,
+        pace::Pace,
         shares::Shares,
         writer::{Order, Writer},
     },
@@ -97,6 +98,9 @@ pub struct Output {
     status: Arc<dyn SinkStatus>,
     queue: Sender<Order>,
     account: QueueAccount,
+    pace: Pace,
+    /// It was given up: the number of events that its queue had lost before.
+    given_up: Option<u64>,
     counters: Arc<Counters>,
     thread: JoinHandle<()>,
 }
@@ -113,7 +117,7 @@ impl Output {
         let mut is_first_written = false;
         // On this thread, before the daemon reports that it runs: a wrong path has to be an error of the start.
         if sink.is_required() {
-            match sink.write(first) {
+            match sink.write(first, &|| false) {
                 Ok(()) => {
                     counters.written.add(EventCounts::of(&first.notes));
                     is_first_written = true;
@@ -136,8 +140,18 @@ impl Output {
             writer.run(&orders);
         });
         let thread = thread.map_err(|error| OutputError::new(destination.clone(), "", error))?;
-        let account = QueueAccount::default();
-        let mut output = Self { name, destination, loss_stage, status, queue, account, counters, thread };
+        let mut output = Self {
+            name,
+            destination,
+            loss_stage,
+            status,
+            queue,
+            account: QueueAccount::default(),
+            pace: Pace::default(),
+            given_up: None,
+            counters,
+            thread,
+        };
         if is_first_written {
             output.account.sent = EventCounts::of(&first.notes);
         } else {
@@ -200,6 +214,22 @@ impl Output {
         self.counters.queued_bytes.load(Ordering::Relaxed) < RELAXED_BYTES
     }
 
+    /// Whether events that could as well be sent later should wait for this output: it has no room for them, and has had some
+    /// within `patience`.
+    pub fn holds_up(&mut self, now: Instant, patience: Duration) -> bool {
+        self.pace.holds_up(self.has_room(), now, patience)
+    }
+
+    /// Whether [`Output::holds_up`] has last found that it has had no room for too long: others do not wait for it.
+    pub fn is_behind(&self) -> bool {
+        self.pace.is_behind()
+    }
+
+    /// Whether nothing has left its queue for `patience`, beginning with the first call.
+    pub fn is_stuck(&mut self, now: Instant, patience: Duration) -> bool {
+        self.pace.is_stuck(self.counters.done_batches.load(Ordering::Relaxed), now, patience)
+    }
+
     /// Whether events sent now will be written, as far as is known.
     pub fn is_writing(&self) -> bool {
         self.has_room() && !self.counters.is_failing.load(Ordering::Relaxed)
@@ -235,6 +265,18 @@ impl Output {
         }
     }
 
+    /// Queues a batch of events that could as well be sent later. An output that is behind loses them: what is left of its queue is
+    /// for events that happen now.
+    pub fn send_late(&mut self, batch: &Batch) {
+        if self.is_behind() && !self.is_gone() {
+            let counts = EventCounts::of(&batch.notes);
+            self.account.sent += counts;
+            self.counters.lost_queue.add(counts);
+        } else {
+            self.send(batch);
+        }
+    }
+
     fn queue(&mut self, batch: Batch) {
         let Self { queue, account, counters, .. } = self;
         // Added before the batch is sent: the thread may write it at once, and subtracts its bytes then.
@@ -261,17 +303,25 @@ impl Output {
         self.counters.waiting(self.account.sent)
     }
 
-    /// Has the thread drop what it has not begun to write: these events are told as lost.
-    pub fn abandon(&self) {
-        self.counters.is_abandoned.store(true, Ordering::Relaxed);
+    /// Gives up what was sent so far and is not written: its thread counts it as lost. What is sent from now on is written, if the
+    /// reader comes back.
+    pub fn give_up(&mut self) {
+        self.given_up = Some(self.counters.lost_queue.load().events);
+        self.counters.given_up_before.store(self.account.sent_batches, Ordering::Relaxed);
+    }
+
+    /// Returns how many events were given up, if any were. The number is final when [`Output::waiting`] returns none.
+    pub fn given_up(&self) -> Option<u64> {
+        let lost = self.counters.lost_queue.load().events + self.waiting().events;
+        self.given_up.map(|before| lost.saturating_sub(before))
     }
 
     /// Ends the thread once it has written what is queued; [`Closing::wait`] waits for that.
     pub fn close(self) -> Closing {
-        let Self { destination, account, counters, thread, queue, .. } = self;
+        let Self { destination, account, given_up, counters, thread, queue, .. } = self;
         // The thread ends when nobody can send any more.
         drop(queue);
-        Closing { destination, sent: account.sent, counters, thread }
+        Closing { destination, is_given_up: given_up.is_some(), sent: account.sent, counters, thread }
     }
 }
 
@@ -280,6 +330,8 @@ impl Output {
 pub struct Closing {
     /// Where it writes, for messages.
     pub destination: String,
+    /// What was sent to it before was given up.
+    pub is_given_up: bool,
     sent: EventCounts,
     counters: Arc<Counters>,
     thread: JoinHandle<()>,
@@ -298,13 +350,13 @@ impl Closing {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
     use bytes::Bytes;
 
     use super::*;
     use crate::{
-        line_file::WriteFailure,
+        line_file::{GIVEN_UP, WriteFailure},
         process::Key,
         sink::{EventClass, EventOrigin, counters::SharedCounts},
     };
@@ -330,7 +382,7 @@ mod tests {
             self.is_required
         }
 
-        fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
+        fn write(&mut self, batch: &Batch, _: &dyn Fn() -> bool) -> Result<(), WriteFailure> {
             match self.written {
                 Ok(written) if written >= batch.lines.len() => {
                     self.lines.send(batch.lines.clone()).unwrap();
@@ -470,10 +522,14 @@ mod tests {
             false
         }
 
-        fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
-            // An error says that it may go on for good.
-            let _ = self.may_write.recv();
-            self.inner.write(batch)
+        fn write(&mut self, batch: &Batch, is_given_up: &dyn Fn() -> bool) -> Result<(), WriteFailure> {
+            // An error of another kind says that it may go on for good.
+            while self.may_write.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+                if is_given_up() {
+                    return Err(io::Error::from(GIVEN_UP).into());
+                }
+            }
+            self.inner.write(batch, is_given_up)
         }
 
         fn advice(&self, _: &io::Error) -> &'static str {
@@ -511,21 +567,48 @@ mod tests {
     }
 
     #[test]
-    fn what_is_abandoned_is_not_written() {
+    fn what_is_sent_after_an_output_was_given_up_is_written() {
         let (inner, received) = sink(Ok(usize::MAX));
         let (permit, may_write) = channel();
         let mut output = Output::start(Box::new(StuckSink { inner, may_write }), &batch("first\n")).unwrap();
         output.send(&batch("a\nb\n"));
         let waiting = output.waiting();
         assert_eq!((waiting.events, waiting.outgoing), (3, 3));
-        output.abandon();
+        assert_eq!(output.given_up(), None);
+        output.give_up();
+        let until = soon();
+        while output.waiting() != EventCounts::default() {
+            assert!(Instant::now() < until);
+            thread::sleep(POLL);
+        }
+        // The batch in hand and the one behind it.
+        assert_eq!((output.given_up(), output.lost().queue.outgoing), (Some(3), 3));
+        output.send(&batch("last\n"));
         drop(permit);
-        let left = output.close().wait(soon());
-        assert_eq!(
-            received.iter().map(|lines| lines.len()).sum::<usize>() as u64 / 6 + left,
-            3,
-            "of the first batch, or of none"
-        );
-        assert!(left >= 2);
+        let closing = output.close();
+        assert_eq!((closing.wait(soon()), closing.is_given_up), (0, true));
+        assert_eq!(received.iter().collect::<Vec<_>>(), ["last\n"]);
+    }
+
+    #[test]
+    fn what_can_wait_is_lost_to_an_output_that_is_behind() {
+        let (inner, _received) = sink(Ok(usize::MAX));
+        let (permit, may_write) = channel();
+        let mut output = Output::start(Box::new(StuckSink { inner, may_write }), &batch("first\n")).unwrap();
+        let now = Instant::now();
+        assert!(!output.holds_up(now, POLL));
+        let many = flood(1, EventClass::Outgoing);
+        while output.has_room() {
+            output.send_late(&many);
+        }
+        let room = output.waiting();
+        assert!(output.holds_up(now, POLL) && !output.is_behind());
+        assert!(!output.holds_up(now + POLL, POLL) && output.is_behind());
+        output.send_late(&many);
+        assert_eq!((output.lost().queue.events, output.waiting()), (50, room));
+        output.send(&many);
+        assert_eq!(output.lost().queue.events, 50, "the rest of the queue is for these");
+        drop(permit);
+        assert_eq!(output.close().wait(soon()), 0);
     }
 }

@@ -32,8 +32,8 @@ impl Sink for StdoutSink {
         if self.0.has_reader() { LossStage::Sink } else { LossStage::Disk }
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), WriteFailure> {
-        self.0.write(&batch.lines)
+    fn write(&mut self, batch: &Batch, is_given_up: &dyn Fn() -> bool) -> Result<(), WriteFailure> {
+        self.0.write_unless(&batch.lines, is_given_up)
     }
 
     fn advice(&self, error: &io::Error) -> &'static str {

@@ -11,7 +11,10 @@ use std::{
 
 use tracing::warn;
 
-use crate::sink::{Batch, EventCounts, Sink, counters::Counters};
+use crate::{
+    line_file::GIVEN_UP,
+    sink::{Batch, EventCounts, Sink, counters::Counters},
+};
 
 /// A row of failures is over when none has happened for this long.
 const CALM: Duration = Duration::from_secs(10);
@@ -29,22 +32,29 @@ pub(super) struct Writer {
     sink: Box<dyn Sink>,
     destination: String,
     counters: Arc<Counters>,
+    /// Number of batches that were taken out of the queue before the one in hand.
+    taken: u64,
     failures: Option<FailureRow>,
 }
 
 impl Writer {
     pub(super) fn new(sink: Box<dyn Sink>, destination: String, counters: Arc<Counters>) -> Self {
-        Self { sink, destination, counters, failures: None }
+        Self { sink, destination, counters, taken: 0, failures: None }
     }
 
     /// Carries out orders until nobody can send any more.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         while let Ok(order) = self.next_order(orders) {
             match order {
-                Order::Write(batch) if !self.counters.is_abandoned.load(Ordering::Relaxed) => {
-                    self.select_and_write(&batch);
+                Order::Write(batch) => {
+                    if self.counters.is_given_up(self.taken) {
+                        self.counters.lost_queue.add(EventCounts::of(&batch.notes));
+                        self.counters.leave(&batch);
+                    } else {
+                        self.select_and_write(&batch);
+                    }
+                    self.taken += 1;
                 }
-                Order::Write(_) => {}
                 Order::Reopen => {
                     // First: what asks from now on may mean a file that is not there yet.
                     self.counters.is_reopening.store(false, Ordering::Relaxed);
@@ -81,8 +91,9 @@ impl Writer {
 
     /// Writes a batch and counts what became of it.
     fn write(&mut self, batch: &Batch) {
-        let Self { sink, destination, counters, failures } = self;
-        match sink.write(batch) {
+        let Self { sink, destination, counters, taken, failures } = self;
+        let is_given_up = || counters.is_given_up(*taken);
+        match sink.write(batch, &is_given_up) {
             Ok(()) => {
                 counters.written.add(EventCounts::of(&batch.notes));
                 counters.is_failing.store(false, Ordering::Relaxed);
@@ -99,6 +110,11 @@ impl Writer {
                 let written = written.iter().filter(|byte| **byte == b'\n').count();
                 let (written, lost) = batch.notes.split_at_checked(written).unwrap_or((&batch.notes, &[]));
                 counters.written.add(EventCounts::of(written));
+                if failure.error.kind() == GIVEN_UP && is_given_up() {
+                    // As what waits behind it in the queue. The engine tells it.
+                    counters.lost_queue.add(EventCounts::of(lost));
+                    return;
+                }
                 counters.lost_refused.add(EventCounts::of(lost));
                 counters.is_failing.store(true, Ordering::Relaxed);
                 if sink.is_gone(&failure.error) {
