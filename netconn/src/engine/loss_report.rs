@@ -238,7 +238,7 @@ impl Engine {
                         told.executable = process.and_then(|process| process.identity.path.as_deref());
                     }
                     FloodOrigin::Remote(address) => told.remote = Some(address),
-                    FloodOrigin::Several => {}
+                    FloodOrigin::Block(_) | FloodOrigin::Several => {}
                 }
                 told.user = user.as_deref();
                 let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

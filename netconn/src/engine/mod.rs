@@ -43,8 +43,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::run::Engine;
 pub use self::{
+    frozen::SnapshotsFull,
     packet_sockets::packet_sockets,
-    snapshot::{Cursor, Rows, RowsRequest, SnapshotsFull},
+    snapshot::{Cursor, Rows, RowsRequest},
 };
 use crate::{encode::event::EventEncoder, kernel::capture::Capture, os, sink::Output, table::flows::Limits};
 
@@ -60,13 +61,24 @@ pub enum EngineCommand {
     /// Asks for all packet sockets, as one JSON object.
     PacketSockets(oneshot::Sender<Bytes>),
     /// Subscribes to the events of connections that match.
-    Stream(Arc<Filter>, mpsc::Sender<Bytes>),
+    Stream(StreamRequest),
     /// Asks for the health report.
     Health(oneshot::Sender<Health>),
     /// Opens the files of all outputs again.
     Reopen,
     /// Ends the daemon.
     Stop,
+}
+
+/// A client that wants to listen to events.
+#[derive(Debug)]
+pub struct StreamRequest {
+    /// Which connections.
+    pub filter: Arc<Filter>,
+    /// Where its events go.
+    pub queue: mpsc::Sender<Bytes>,
+    /// It is root or the daemon's own user.
+    pub is_root: bool,
 }
 
 /// Too many commands wait, or the engine has ended.

@@ -17,8 +17,9 @@ use crate::{
         loss::{Loss, LostConnects},
         subject::with_subject,
     },
+    engine::StreamRequest,
     names::Names,
-    sink::{Batch, Closing, EventCounts, EventNote, Output, POLL, Stream},
+    sink::{Batch, Closing, EventCounts, EventNote, Output, POLL, Stream, StreamMemory},
     table::{Change, Connection},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Publisher {
     outputs: Vec<Output>,
     /// Clients of the socket that listen to events. Those with equal filters are neighbours and share one.
     streams: Vec<Stream>,
+    /// What waits for all of them.
+    stream_memory: Arc<StreamMemory>,
     /// Encoded events for the outputs.
     batch: BytesMut,
     /// One for each of them.
@@ -57,6 +60,7 @@ impl Publisher {
             processes: ProcessMembers::default(),
             outputs,
             streams: Vec::new(),
+            stream_memory: Arc::default(),
             batch: BytesMut::new(),
             batch_notes: Vec::new(),
             unflushed: 0,
@@ -172,7 +176,8 @@ impl Publisher {
     }
 
     /// Adds a client.
-    pub(super) fn add_stream(&mut self, mut stream: Stream) {
+    pub(super) fn add_stream(&mut self, StreamRequest { filter, queue, is_root }: StreamRequest) {
+        let mut stream = Stream::new(filter, queue, is_root, &self.stream_memory);
         // Most watch everything: one look at the filter is enough for all of them.
         let same = self.streams.iter().enumerate().find(|(_, other)| other.filter == stream.filter);
         let index = if let Some((index, other)) = same {
@@ -275,7 +280,7 @@ impl Publisher {
             match (output.wait(deadline), output.is_given_up) {
                 (0, _) => {}
                 (left, true) => {
-                    error!("{}: the {left} events that tell of it are not written either", output.destination)
+                    error!("{}: the {left} events that tell of it are not written either", output.destination);
                 }
                 (left, false) => {
                     error!("{} took too long: its last events, {left} in number, are not written", output.destination);
@@ -293,10 +298,13 @@ pub(super) fn connects(lost: EventCounts) -> LostConnects {
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable as _;
+    use netconn_common::UdpSocketRecord;
     use netconn_model::{event::Sensor, filter::Filter};
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::process::lookup::Lookup;
 
     #[test]
     fn clients_with_equal_filters_share_one() {
@@ -306,9 +314,30 @@ mod tests {
         // Equal as sets, however they were written.
         for text in ["443,80", "53", "80-80,443", "53", "443", "80,443,443"] {
             let filter = Filter::parse([("port", text)]).unwrap();
-            publisher.add_stream(Stream::new(Arc::new(filter), mpsc::channel(1).0));
+            let queue = mpsc::channel(1).0;
+            publisher.add_stream(StreamRequest { filter: Arc::new(filter), queue, is_root: true });
         }
         let groups = publisher.streams.chunk_by(|one, other| Arc::ptr_eq(&one.filter, &other.filter));
         assert_eq!(groups.map(<[Stream]>::len).collect::<Vec<_>>(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn streams_get_their_events_without_outputs() {
+        let sensor =
+            Sensor { id: "s".into(), host: "h".into(), site: None, source: "netconn".into(), boot: "0".repeat(32) };
+        let mut publisher = Publisher::new(EventEncoder::new(&sensor, 1), Vec::new());
+        let (queue, mut client) = mpsc::channel(4);
+        publisher.add_stream(StreamRequest { filter: Arc::default(), queue, is_root: true });
+        let clock = Clock::new();
+        let mut names = Names::new(Lookup::start(|| ()).unwrap());
+        let connection = Connection::from_udp_socket(&UdpSocketRecord::zeroed(), None);
+        // Without a flush from outside: records can come so fast that there is none for a long time.
+        while publisher.unflushed + 2000 < BATCH_BYTES {
+            publisher.publish(&clock, &mut names, (Change::Listen, &connection, 1));
+            assert!(client.try_recv().is_err());
+        }
+        (0..10).for_each(|_| publisher.publish(&clock, &mut names, (Change::Listen, &connection, 1)));
+        let batch = client.try_recv().unwrap();
+        assert!((BATCH_BYTES..BATCH_BYTES + 2000).contains(&batch.len()), "{}", batch.len());
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     names::Names,
     os,
     process::lookup::Lookup,
-    sink::{POLL, Stream},
+    sink::POLL,
 };
 
 /// After this many records at once there will be more `GATHER` later: the kernel need not be asked.
@@ -151,7 +151,7 @@ impl Engine {
         match command {
             EngineCommand::Rows(request, reply) => _ = reply.send(self.snapshot_part(&request)),
             EngineCommand::PacketSockets(reply) => _ = reply.send(self.packet_socket_rows()),
-            EngineCommand::Stream(filter, queue) => self.publisher.add_stream(Stream::new(filter, queue)),
+            EngineCommand::Stream(request) => self.publisher.add_stream(request),
             EngineCommand::Health(reply) => {
                 // The numbers of a report should include what has already happened; snapshots catch up by their scan.
                 self.catch_up();
@@ -168,10 +168,6 @@ impl Engine {
         self.follow_host_name();
         self.state.processes.sweep(now);
         self.state.ended.forget(now);
-        if self.state.frozen.take_ended() {
-            // A scan of 100,000 sockets and the parts of a slow client took megabytes.
-            os::release_free_memory();
-        }
         self.sweep_flows_if_due(now);
         self.scan_owners_if_due(now);
         // A walk through all sockets takes a tenth of a second for 100,000: once a minute, and only if records came.
@@ -186,7 +182,8 @@ impl Engine {
         };
         // After the comparison, because it may have shown a loss.
         self.report_and_repair(doubts);
-        if self.schedule.take_release(now) {
+        // A scan of 100,000 sockets and the parts of a slow client took megabytes.
+        if self.schedule.take_release(now, self.state.frozen.take_ended()) {
             os::release_free_memory();
         }
     }

@@ -20,6 +20,8 @@ const COMPARISON: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(10);
 /// Time between two requests to the system to take back freed memory. One takes 7 ms with 200,000 small blocks, of which most are free.
 const RELEASE: Duration = Duration::from_secs(60);
+/// The same after a snapshot has ended: a client that asks all the time would otherwise cause one in each tick.
+const RELEASE_SOON: Duration = Duration::from_secs(5);
 /// Longest pause between two dumps that fail.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
@@ -34,6 +36,8 @@ pub(super) struct Schedule {
     swept_ns: u64,
     /// When the system was last asked to take back freed memory.
     released_ns: u64,
+    /// There may be much of it.
+    wants_release: bool,
     /// When a dump that failed is tried again, and the pause before the try after that.
     retry: (u64, Duration),
     /// When open files are scanned for owners.
@@ -50,6 +54,7 @@ impl Schedule {
             compared: (now, 0),
             swept_ns: now,
             released_ns: now,
+            wants_release: false,
             retry: (0, TICK),
             owner_scans: OwnerScans::default(),
         }
@@ -93,11 +98,13 @@ impl Schedule {
         self.swept_ns = now;
     }
 
-    /// Returns whether it is time to give freed memory back; if so, it is noted as done.
-    pub(super) fn take_release(&mut self, now: u64) -> bool {
-        let is_due = since(self.released_ns, now) >= RELEASE;
+    /// Returns whether it is time to give freed memory back; if so, it is noted as done. `is_wanted` says that there may be much of it,
+    /// until it is given back.
+    pub(super) fn take_release(&mut self, now: u64, is_wanted: bool) -> bool {
+        self.wants_release |= is_wanted;
+        let is_due = since(self.released_ns, now) >= if self.wants_release { RELEASE_SOON } else { RELEASE };
         if is_due {
-            self.released_ns = now;
+            (self.released_ns, self.wants_release) = (now, false);
         }
         is_due
     }
@@ -152,6 +159,22 @@ mod tests {
         assert!(schedule.is_comparison_due(60 * SECOND, 1));
         schedule.compared(60 * SECOND, 1);
         assert!(!schedule.is_comparison_due(200 * SECOND, 1));
+    }
+
+    #[test]
+    fn memory_is_not_given_back_in_each_tick() {
+        let mut schedule = Schedule::new(0);
+        // A client that asks for lists without a pause, for a minute.
+        let count = (1..=240).filter(|quarter| schedule.take_release(quarter * SECOND / 4, true)).count();
+        assert_eq!(count, 12);
+        assert!(schedule.take_release(65 * SECOND, true), "after the last list");
+        let count = (261..=481).filter(|quarter| schedule.take_release(quarter * SECOND / 4, false)).count();
+        assert_eq!(count, 0);
+        assert!(schedule.take_release(125 * SECOND, false));
+        assert!(
+            !schedule.take_release(127 * SECOND, true) && schedule.take_release(130 * SECOND, false),
+            "it is still wanted"
+        );
     }
 
     #[test]

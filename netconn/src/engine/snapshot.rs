@@ -16,7 +16,7 @@ use crate::{
         subject::with_row_subject,
     },
     engine::{
-        frozen::{EndedRange, Frozen, FrozenFacts},
+        frozen::{EndedRange, Frozen, FrozenFacts, SnapshotsFull},
         publisher::Publisher,
         refresh::Refreshed,
         run::Engine,
@@ -45,6 +45,8 @@ pub struct RowsRequest {
     pub is_array: bool,
     /// Adds connections that ended this many nanoseconds ago at most.
     pub closed_ns: Option<u64>,
+    /// The Unix user who asks; `None`: root or the daemon's own user.
+    pub user: Option<u32>,
     /// Where the part begins.
     pub cursor: Cursor,
 }
@@ -80,10 +82,6 @@ impl Section {
         [Self::Connections, Self::Flows, Self::UdpSockets, Self::Minisocks, Self::Ended, Self::EndedFlows];
 }
 
-/// The clients of other snapshots are so slow that there is no memory for one more.
-#[derive(Clone, Copy, Debug)]
-pub struct SnapshotsFull;
-
 /// A part of a snapshot.
 #[derive(Debug)]
 pub struct Rows {
@@ -110,7 +108,7 @@ impl Engine {
     ///
     /// When a first part is requested and other snapshots already keep too much. Nothing was asked of the kernel then.
     pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Result<Rows, SnapshotsFull> {
-        let RowsRequest { filter, is_array, closed_ns, cursor } = request;
+        let RowsRequest { filter, is_array, closed_ns, user, cursor } = request;
         // Later parts ask the kernel nothing: all parts share the facts of the first.
         if let Cursor::At(section, index, frozen) = cursor {
             return Ok(self.state.part(filter, *is_array, (*section, *index), frozen));
@@ -120,8 +118,10 @@ impl Engine {
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
         // A snapshot that keeps nothing is taken at any time.
-        if (minisocks || datagrams) && self.state.frozen.is_full() {
-            return Err(SnapshotsFull);
+        if (minisocks || datagrams)
+            && let Some(full) = self.state.frozen.is_full(*user)
+        {
+            return Err(full);
         }
         let refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
         // Rows that are known to be wrong are repaired before they are shown.
@@ -134,7 +134,7 @@ impl Engine {
             // Brings the totals of flows up to now and ends those that are gone.
             self.sweep_flows();
         }
-        Ok(self.state.first_part(filter, *is_array, *closed_ns, refreshed, &mut self.publisher))
+        Ok(self.state.first_part((filter, *is_array), (*closed_ns, *user), refreshed, &mut self.publisher))
     }
 }
 
@@ -142,9 +142,8 @@ impl State {
     /// Returns the first part of a snapshot.
     fn first_part(
         &mut self,
-        filter: &Filter,
-        is_array: bool,
-        closed_ns: Option<u64>,
+        (filter, is_array): (&Filter, bool),
+        (closed_ns, user): (Option<u64>, Option<u32>),
         Refreshed { live, since_ns, .. }: Refreshed,
         publisher: &mut Publisher,
     ) -> Rows {
@@ -175,7 +174,7 @@ impl State {
             minisock_ends = HashSet::new();
         }
         let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended };
-        let frozen = Arc::new(Frozen::new(facts, &self.frozen));
+        let frozen = Arc::new(Frozen::new(facts, user, &self.frozen));
         self.part(filter, is_array, (Section::Connections, 0), &frozen)
     }
 
@@ -373,7 +372,7 @@ mod tests {
     ) -> (Vec<Row<'static>>, usize) {
         let filter = Filter::parse(filter.split_once('=')).unwrap();
         let refreshed = Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false };
-        let mut part = state.first_part(&filter, false, closed_ns, refreshed, publisher);
+        let mut part = state.first_part((&filter, false), (closed_ns, None), refreshed, publisher);
         let (mut rows, mut parts) = (Vec::new(), 0);
         loop {
             let lines = std::str::from_utf8(&part.lines).unwrap();
@@ -451,7 +450,7 @@ mod tests {
         release(&mut known, 1);
         let filter = Filter::default();
         let refreshed = Refreshed { live: Live::default(), since_ns: 0, doubts: Doubts::default(), lacks_ports: false };
-        let mut part = known.0.first_part(&filter, false, Some(60_000_000_000), refreshed, &mut known.1);
+        let mut part = known.0.first_part((&filter, false), (Some(60_000_000_000), None), refreshed, &mut known.1);
         let mut text = part.lines.to_vec();
         // Each part is slower than the next end: without a bound there would always be one more.
         let mut number = 2;

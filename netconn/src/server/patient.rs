@@ -40,8 +40,9 @@ pub(super) struct PatientStream {
 struct Stall {
     /// Size of what the client has not read.
     unread: i32,
-    /// Since when that has not changed.
-    since: Instant,
+    /// Looks since that has changed. Not the time: a daemon that was stopped or had no CPU has offered the client nothing meanwhile, or
+    /// the client was stopped with it.
+    silent_looks: u32,
     next_look: Pin<Box<Sleep>>,
 }
 
@@ -62,18 +63,22 @@ impl PatientStream {
         let unread = || os::unread_by_peer(&*stream);
         let stall = match stall {
             Some(stall) => stall,
-            None => stall.insert(Stall { unread: unread()?, since: Instant::now(), next_look: Box::pin(sleep(pause)) }),
+            None => stall.insert(Stall { unread: unread()?, silent_looks: 0, next_look: Box::pin(sleep(pause)) }),
         };
         loop {
             // The loop ends with a timer that wakes this task.
             ready!(stall.next_look.as_mut().poll(context));
-            let (unread, now) = (unread()?, Instant::now());
-            if unread != stall.unread {
-                (stall.unread, stall.since) = (unread, now);
-            } else if now - stall.since >= *patience {
+            let unread = unread()?;
+            if unread == stall.unread {
+                stall.silent_looks += 1;
+            } else {
+                (stall.unread, stall.silent_looks) = (unread, 0);
+            }
+            if stall.silent_looks >= LOOKS {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            stall.next_look.as_mut().reset(now + pause);
+            // From now on, so that each look has its pause, however late the last one came.
+            stall.next_look.as_mut().reset(Instant::now() + pause);
         }
     }
 }
@@ -151,6 +156,20 @@ mod tests {
         let mut read = Vec::new();
         client.read_to_end(&mut read).await.unwrap();
         assert!(!read.is_empty() && read.len() < ANSWER);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_stands_still_blames_no_client() {
+        let (mut ours, mut client) = pair();
+        let writer = tokio::spawn(async move { ours.write_all(&vec![7; ANSWER / 4]).await });
+        sleep(PATIENCE / 3).await;
+        assert!(!writer.is_finished());
+        // Blocks the runtime, as if the process were stopped: nothing is looked at meanwhile.
+        std::thread::sleep(PATIENCE * 3);
+        sleep(PATIENCE / 10).await;
+        let mut read = vec![0; ANSWER / 4];
+        client.read_exact(&mut read).await.unwrap();
+        writer.await.unwrap().unwrap();
     }
 
     #[tokio::test]

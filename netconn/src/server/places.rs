@@ -208,6 +208,11 @@ impl Peer {
         Ok(Ok((Self { uid, places: Arc::clone(places), connection }, place)))
     }
 
+    /// Returns whose requests these are; `None`: root's or those of the daemon's own user.
+    pub(super) fn user(&self) -> Option<u32> {
+        (!self.places.connections.is_root(self.uid)).then_some(self.uid)
+    }
+
     /// Takes a place among the streams.
     pub(super) fn stream(&self) -> Result<Place, NoPlace> {
         self.places.count(self.places.streams.take(self.uid))

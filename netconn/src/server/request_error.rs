@@ -8,7 +8,7 @@ use axum::{
 use netconn_model::filter::FilterError;
 use serde_json::json;
 
-use crate::server::places::NoPlace;
+use crate::{engine::SnapshotsFull, server::places::NoPlace};
 
 /// An error as clients receive it: `{"error":{"code":"…","message":"…"}}`.
 #[derive(Clone, Debug)]
@@ -43,13 +43,6 @@ impl RequestError {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "command_failed", message }
     }
 
-    /// Other snapshots keep too much for one more.
-    pub(super) fn snapshots_full() -> Self {
-        let message = "too many clients read their lists slowly: end some of them, or ask for less, such as \
-                       `state=established&protocol=tcp`, which takes no memory here";
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "command_failed", message: message.into() }
-    }
-
     /// The engine took the command, but did not reply in time.
     pub(super) fn timeout() -> Self {
         let message = "the daemon did not answer in time; try again".into();
@@ -82,6 +75,20 @@ impl From<FilterError> for RequestError {
 impl From<NoPlace> for RequestError {
     fn from(error: NoPlace) -> Self {
         Self { message: error.to_string(), ..Self::command_failed() }
+    }
+}
+
+impl From<SnapshotsFull> for RequestError {
+    fn from(full: SnapshotsFull) -> Self {
+        let whose = match full {
+            SnapshotsFull::OfUser(user) => format!("uid {user} reads"),
+            SnapshotsFull::OfAll => "too many clients read".into(),
+        };
+        let message = format!(
+            "{whose} lists so slowly that there is no memory for one more: end some of them, or ask for less, such as \
+             `state=established&protocol=tcp`, which takes no memory here"
+        );
+        Self { message, ..Self::command_failed() }
     }
 }
 

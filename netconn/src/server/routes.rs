@@ -23,7 +23,7 @@ use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::sync::mpsc;
 
 use crate::{
-    engine::{EngineCommand, Handle},
+    engine::{EngineCommand, Handle, StreamRequest},
     server::{
         JSON, NDJSON, ask, metrics,
         places::{Peer, Place},
@@ -85,7 +85,7 @@ async fn connections(
 ) -> HandlerResult {
     let Query(parameters) = parameters?;
     let place = peer.list().await?;
-    let response = snapshot::respond(engine, parameters).await?;
+    let response = snapshot::respond(engine, parameters, peer.user()).await?;
     Ok(response.map(|body| {
         // The place is that of the whole answer, and free when hyper drops the last of it.
         Body::new(body.map_frame(move |frame| {
@@ -119,7 +119,8 @@ async fn events(
     let (queue, batches) = mpsc::channel(QUEUED_BATCHES);
     // Sent before the answer begins: a client that has its status misses at most what happens until the engine takes
     // the command.
-    engine.send(EngineCommand::Stream(Arc::new(filter), queue)).map_err(|_| RequestError::command_failed())?;
+    let request = StreamRequest { filter: Arc::new(filter), queue, is_root: peer.user().is_none() };
+    engine.send(EngineCommand::Stream(request)).map_err(|_| RequestError::command_failed())?;
     let body = EventBody { batches, hung_up: Some(Box::pin(peer.hung_up())), _place: place };
     Ok(([(CONTENT_TYPE, NDJSON)], Body::new(body)).into_response())
 }

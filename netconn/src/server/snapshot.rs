@@ -75,14 +75,18 @@ fn nanoseconds(text: &str) -> Result<u64, RequestError> {
     Ok(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Answers a request for a snapshot.
+/// Answers a request of a user for a snapshot; `None` is root.
 ///
 /// # Errors
 ///
 /// When a parameter is wrong, or the engine does not make the first part.
-pub(super) async fn respond(engine: Handle, parameters: Vec<(String, String)>) -> Result<Response, RequestError> {
+pub(super) async fn respond(
+    engine: Handle,
+    parameters: Vec<(String, String)>,
+    user: Option<u32>,
+) -> Result<Response, RequestError> {
     let SnapshotQuery { filter, is_array, closed_ns } = SnapshotQuery::parse(parameters)?;
-    let request = RowsRequest { filter: Arc::new(filter), is_array, closed_ns, cursor: Cursor::Start };
+    let request = RowsRequest { filter: Arc::new(filter), is_array, closed_ns, user, cursor: Cursor::Start };
     // Before the engine is asked: no row is older than this.
     let taken_at = Timestamp::now();
     // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short
@@ -109,8 +113,8 @@ async fn first_part(engine: &Handle, request: &RowsRequest) -> Result<Rows, Requ
     loop {
         match part(engine, request.clone()).await? {
             Ok(first) => return Ok(first),
-            Err(SnapshotsFull) if Instant::now() >= deadline => return Err(RequestError::snapshots_full()),
-            Err(SnapshotsFull) => sleep(FULL_RETRY).await,
+            Err(full) if Instant::now() >= deadline => return Err(full.into()),
+            Err(_) => sleep(FULL_RETRY).await,
         }
     }
 }

@@ -8,7 +8,8 @@
 //! incoming one is of the remote end, of the process that serves it, because a remote end can have many addresses, and of the
 //! user of that process, because a user can be both ends in a network namespace of its own. Only root as the user of a server is
 //! not asked: whoever floods one service must not have the others folded. A process has half a bucket, so that it cannot use up
-//! that of its user.
+//! that of its user. A user id that may be one of many of the same user has half a bucket, too, and shares a whole one with its block
+//! (`sink/shares.rs`).
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -16,7 +17,7 @@ use foldhash::fast::RandomState;
 
 use crate::{
     process::Key,
-    sink::{EventClass, EventCounts, EventNote, EventOrigin},
+    sink::{EventClass, EventCounts, EventNote, EventOrigin, shares::block},
     store::Scarcity,
 };
 
@@ -38,6 +39,8 @@ const PER_BYTE: u64 = 1000;
 pub enum FloodOrigin {
     /// A user, by Unix user id; `None`: it is not known.
     User(Option<u32>),
+    /// The users of a block of ids, by its number. What it lacks room for is counted as of the user.
+    Block(u32),
     /// A process.
     Process(Key),
     /// A remote end: an address, or the first address of a network of which one host has many.
@@ -79,7 +82,12 @@ struct Share {
 
 impl Share {
     fn of(origin: FloodOrigin, scarcity: &Scarcity) -> Self {
-        let parts = if matches!(origin, FloodOrigin::Process(_)) { 2 * CAPACITY_PART } else { CAPACITY_PART };
+        let has_half = match origin {
+            FloodOrigin::Process(_) => true,
+            FloodOrigin::User(user) => block(user).is_some(),
+            FloodOrigin::Block(_) | FloodOrigin::Remote(_) | FloodOrigin::Several => false,
+        };
+        let parts = if has_half { 2 * CAPACITY_PART } else { CAPACITY_PART };
         // At least one, so that there is something to divide by.
         let capacity = (scarcity.room().saturating_mul(PER_BYTE) / parts).max(1);
         Self { capacity, floor: scarcity.floor() }
@@ -107,7 +115,9 @@ impl FloodGuard {
         let origins = origins(origin);
         let mut known = origins.into_iter().flatten();
         if let Some(empty) = known.find(|origin| self.bucket(*origin, scarcity, now).level < cost) {
-            return Err(empty);
+            // Whoever reads of it knows users, and no blocks.
+            let is_block = matches!(empty, FloodOrigin::Block(_));
+            return Err(if is_block { FloodOrigin::User(origin.user) } else { empty });
         }
         for origin in origins.into_iter().flatten() {
             let bucket = self.bucket(origin, scarcity, now);
@@ -157,11 +167,11 @@ impl Bucket {
 }
 
 /// Returns whose buckets an event is taken from.
-fn origins(EventOrigin { process, user, beginner }: &EventOrigin) -> [Option<FloodOrigin>; 3] {
+fn origins(EventOrigin { process, user, beginner }: &EventOrigin) -> [Option<FloodOrigin>; 4] {
     let remote = beginner.map(|remote| FloodOrigin::Remote(network(remote)));
     let is_server_of_root = remote.is_some() && *user == Some(ROOT);
-    let user = (!is_server_of_root).then_some(FloodOrigin::User(*user));
-    [remote, user, process.map(FloodOrigin::Process)]
+    let asked = (!is_server_of_root).then_some(FloodOrigin::User(*user));
+    [remote, asked, block(*user).map(FloodOrigin::Block), process.map(FloodOrigin::Process)]
 }
 
 /// Returns the first address of the network that one host has: the loopback network, or 64 bits of an IPv6 address.
@@ -224,6 +234,12 @@ mod tests {
         let loopback = |number: u32| note(3000 + number, 0, Some(&format!("127.0.{number}.1")));
         assert_eq!(kept(&mut guard, loopback, HOUR), 16);
         assert!(guard.take(&EventNote::of_daemon(1000), 1000, (&scarcity(), HOUR)).is_ok());
+        // Ids that belong to one user of containers, and two users of a directory service.
+        assert_eq!(kept(&mut guard, |number| note(5000 + number, 200_000 + number, None), HOUR), 16);
+        assert_eq!(kept(&mut guard, |number| note(6000 + number, 300_001, None), HOUR), 8, "half");
+        assert_eq!(kept(&mut guard, |number| note(7000 + number, 300_002, None), HOUR), 8);
+        let folded = guard.take(&note(1, 300_003, None), 1000, (&scarcity(), HOUR));
+        assert_eq!(folded, Err(FloodOrigin::User(Some(300_003))));
     }
 
     #[test]

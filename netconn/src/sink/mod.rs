@@ -27,7 +27,7 @@ use netconn_model::{
     health::{Health, OutputHealth},
 };
 pub use output::{Closing, Output, OutputError, POLL};
-pub use stream::Stream;
+pub use stream::{Stream, StreamMemory};
 
 use crate::{
     line_file::WriteFailure,

@@ -5,6 +5,12 @@
 //! processes of one user ten elevenths, and with each more that floods the shares become smaller by themselves. Both are
 //! limited: a user can fork, and one process must not take all that is its user's.
 //!
+//! A user may have many user ids: 65,536 of them belong to each user of rootless containers (`/etc/subuid`), and each would begin with a
+//! share of its own. So ids from 65,536 on are in blocks of 65,536: an id may take as much as a process, and a block twice as much. A range
+//! of that length lies in two blocks, which leave a thirty-sixth of the queue to others. Ids of directory services, which can be
+//! neighbours in a block, keep room beside one of them that floods. The other candidates tell less: a user makes as many cgroups in
+//! its own as it likes, records do not have the owner of the user namespace, and `/etc/subuid` need not say what a directory service has lent.
+//!
 //! The number is between two tests: a server that ends ten thousand flows at once, whose events take up to 23 MB of the 32 MiB
 //! of an output, needs five sevenths; another process of the same user needs room beside a flood, so it is no more.
 
@@ -25,12 +31,25 @@ const RESERVE: u64 = 16 << 10;
 const PROCESS_HALVES: u64 = 5;
 /// The same for a user.
 const USER_HALVES: u64 = 20;
+/// The same for a user id that may be one of many of the same user.
+const BLOCK_USER_HALVES: u64 = 5;
+/// The same for a block of them.
+const BLOCK_HALVES: u64 = 10;
+/// Bits of a user id that tell those of a block apart.
+const BLOCK_BITS: u32 = 16;
+
+/// Returns the block of a user id that may be one of many of the same user. Those below are given one by one: to people, services, and
+/// by systemd.
+pub(super) fn block(user: Option<u32>) -> Option<u32> {
+    user.map(|user| user >> BLOCK_BITS).filter(|block| *block != 0)
+}
 
 /// Bytes in a queue, by origin. Origins that are not known share one entry.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     processes: HashMap<Option<Key>, u64, RandomState>,
     users: HashMap<Option<u32>, u64, RandomState>,
+    blocks: HashMap<u32, u64, RandomState>,
 }
 
 impl Shares {
@@ -38,12 +57,18 @@ impl Shares {
     pub(super) fn admit(&mut self, note: &EventNote, bytes: u64, free: u64) -> bool {
         let Some(EventOrigin { process, user, .. }) = note.origin else { return bytes <= free };
         let taken = |share: Option<&u64>| share.copied().unwrap_or_default() + bytes;
+        let block = block(user);
+        let user_halves = if block.is_some() { BLOCK_USER_HALVES } else { USER_HALVES };
         let is_admitted = bytes + RESERVE <= free
             && 2 * taken(self.processes.get(&process)) <= PROCESS_HALVES * free
-            && 2 * taken(self.users.get(&user)) <= USER_HALVES * free;
+            && 2 * taken(self.users.get(&user)) <= user_halves * free
+            && block.is_none_or(|block| 2 * taken(self.blocks.get(&block)) <= BLOCK_HALVES * free);
         if is_admitted {
             *self.processes.entry(process).or_default() += bytes;
             *self.users.entry(user).or_default() += bytes;
+            if let Some(block) = block {
+                *self.blocks.entry(block).or_default() += bytes;
+            }
         }
         is_admitted
     }
@@ -53,12 +78,16 @@ impl Shares {
         let Some(EventOrigin { process, user, .. }) = note.origin else { return };
         subtract(&mut self.processes, &process, bytes);
         subtract(&mut self.users, &user, bytes);
+        if let Some(block) = block(user) {
+            subtract(&mut self.blocks, &block, bytes);
+        }
     }
 
     /// Forgets everything: the queue is empty.
     pub(super) fn clear(&mut self) {
         self.processes.clear();
         self.users.clear();
+        self.blocks.clear();
     }
 }
 
@@ -130,6 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn a_user_with_many_ids_leaves_room_for_others() {
+        let (mut shares, mut queued) = (Shares::default(), 0);
+        // A range of `useradd`: it begins at 100,000 plus a multiple of its length, and so lies in two blocks.
+        let range: Vec<_> = (0..65_536).step_by(16).map(|number| note(number + 1, 100_000 + number)).collect();
+        let parts = filled(&mut shares, &mut queued, &range);
+        assert!(is_about(parts.iter().sum(), 35.0 / 36.0), "{}", parts.iter().sum::<f64>());
+        let victim = filled(&mut shares, &mut queued, &[note(200_000, 0)]);
+        // Without blocks nothing was left but the reserve.
+        assert!(victim[0] > 0.005, "{victim:?}");
+        // One user of a directory service leaves its neighbours room.
+        let (mut shares, mut queued) = (Shares::default(), 0);
+        let forks: Vec<_> = (1..1000).map(|tgid| note(tgid, 1_200_000_001)).collect();
+        filled(&mut shares, &mut queued, &forks);
+        let parts = filled(&mut shares, &mut queued, &[note(5000, 1_200_000_002)]);
+        assert!(parts[0] > 0.1, "{parts:?}");
+    }
+
+    #[test]
     fn what_has_left_the_queue_counts_no_more() {
         let (mut shares, mut queued) = (Shares::default(), 0);
         filled(&mut shares, &mut queued, &[note(1, 0)]);
@@ -139,7 +186,9 @@ mod tests {
         }
         assert!(shares.admit(&note(1, 0), BYTES, LIMIT));
         shares.remove(&note(1, 0), BYTES);
-        assert!(shares.processes.is_empty() && shares.users.is_empty());
+        assert!(shares.admit(&note(1, 100_000), BYTES, LIMIT));
+        shares.remove(&note(1, 100_000), BYTES);
+        assert!(shares.processes.is_empty() && shares.users.is_empty() && shares.blocks.is_empty());
     }
 
     #[test]
