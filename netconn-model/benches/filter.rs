@@ -61,6 +61,7 @@ fn subject(number: u16) -> Subject<'static> {
     let local = if remote.is_ipv4() { Ipv4Addr::new(10, 9, 9, 9).into() } else { Ipv6Addr::LOCALHOST.into() };
     Subject {
         state: None,
+        failed: false,
         listening: false,
         raw: false,
         protocol: 6,

@@ -60,8 +60,10 @@ pub const FILTER_PARAMETERS: &[FilterParameter] = &[
     option(
         "state",
         "STATE",
-        "In this state: established, syn-sent, unconnected, … or a group: connected, synchronized",
+        "In this state: established, syn-sent, unconnected, … or a group: connected, synchronized. An event has the state that it \
+         reports: established, listening, unconnected or closed",
     ),
+    flag("failed", "true: attempts that failed; false: all others"),
     option("direction", "DIRECTION", "incoming or outgoing"),
     option("pid", "PID", "Of this process id"),
     option(
@@ -98,6 +100,7 @@ pub struct FilterError {
 pub struct Filter {
     states: Option<States>,
     listening: BTreeSet<bool>,
+    failed: BTreeSet<bool>,
     /// By their numbers in the IP header.
     protocols: BTreeSet<u8>,
     raw: BTreeSet<bool>,
@@ -159,8 +162,10 @@ impl FilterSize {
 /// The facts of a connection that a filter compares.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// State; `None` on events.
+    /// State; of an event the one that it reports. `None` is in all of them.
     pub state: Option<u8>,
+    /// Whether this is an attempt that failed.
+    pub failed: bool,
     /// Whether this is a listener.
     pub listening: bool,
     /// Number of the protocol.
@@ -240,13 +245,15 @@ impl Filter {
                     let states = States::parse(value).ok_or_else(|| {
                         wrong(
                             "a state: use established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, close-wait, \
-                               last-ack, closing, time-wait, listening, unconnected, or the groups all, connected, synchronized",
+                               last-ack, closing, time-wait, listening, unconnected, closed, or the groups all, connected, \
+                               synchronized",
                         )
                     })?;
                     self.states = Some(self.states.unwrap_or(States::NONE) | states);
                 }
                 "listening" => _ = self.listening.insert(value.parse().map_err(|_| wrong("true or false"))?),
                 "raw" => _ = self.raw.insert(value.parse().map_err(|_| wrong("true or false"))?),
+                "failed" => _ = self.failed.insert(value.parse().map_err(|_| wrong("true or false"))?),
                 "protocol" => match value.to_ascii_lowercase().as_str() {
                     "tcp" => _ = self.protocols.insert(IPPROTO_TCP),
                     "udp" => _ = self.protocols.insert(IPPROTO_UDP),
@@ -376,9 +383,10 @@ impl Filter {
 
     /// Returns whether the filter selects a connection.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        // Events have no state: the parameter cannot exclude them.
+        // Rows of what has ended have no state: the parameter cannot exclude them.
         self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
             && is_any(&self.listening, &subject.listening)
+            && is_any(&self.failed, &subject.failed)
             && is_any(&self.raw, &subject.raw)
             && self.has_protocol(subject)
             // Both ends have the same family; listeners have only this one.
@@ -457,6 +465,7 @@ mod tests {
     fn subject() -> Subject<'static> {
         Subject {
             state: Some(tcp_state::ESTABLISHED),
+            failed: false,
             listening: false,
             protocol: IPPROTO_TCP,
             raw: false,
@@ -479,6 +488,7 @@ mod tests {
         let accepted = [
             "state=estab",
             "state=listening,established",
+            "failed=false",
             "listening=false",
             "protocol=udp,tcp",
             "protocol=6",
@@ -524,6 +534,8 @@ mod tests {
         }
         let refused = [
             "state=listen",
+            "state=closed",
+            "failed=true",
             "listening=true",
             "protocol=udp",
             "protocol=icmp,47",

@@ -11,16 +11,16 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use jiff::Timestamp;
+use jiff::{Timestamp, Zoned};
 use memchr::memmem;
 use tokio::{
     runtime::Builder,
     sync::{Notify, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     json::SecondText,
     lines,
     moment::Moment,
+    term,
 };
 
 /// Bytes that wait in memory.
@@ -40,6 +41,11 @@ const EVENT_FILE_BYTES: u64 = 256 << 20;
 const CHUNK_BYTES: u64 = 256 << 10;
 /// How long the reading waits for who shows rows before it uses the file. Who is only slower than the daemon needs none.
 const HOLD_UP: Duration = Duration::from_secs(1);
+
+/// Pause between two looks for the next daemon.
+const NEXT_DAEMON: Duration = Duration::from_millis(250);
+/// How many looks in a row may be forbidden.
+const FORBIDDEN_MAX: u32 = 8;
 
 /// Where sentences for the user go that cannot wait.
 pub type Tell = fn(&str);
@@ -98,6 +104,53 @@ impl ReadAhead {
         let (asking, parameters) = (client.clone(), parameters.to_owned());
         let request = async move { asking.events(&parameters).await };
         Self::start(client, Spool::new(EVENT_FILE_BYTES), tell, request, read_events).await
+    }
+
+    /// Asks the next daemon for events, as [`events`](Self::events) does, after the last one has ended. Waits until one answers, or
+    /// until `is_wanted` says that nobody wants the events any more: then the result is `None`. Tells the user how long no events
+    /// could be received.
+    ///
+    /// # Errors
+    ///
+    /// When a daemon refuses the request for good: it is wrong, or the user may not make it.
+    pub async fn events_of_next(
+        client: &Client,
+        parameters: &Parameters,
+        tell: Tell,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<Option<Self>, ClientError> {
+        // The clock of the wall may jump.
+        let (since, from) = (Instant::now(), Zoned::now());
+        let (mut forbidden, mut told) = (0, false);
+        loop {
+            match Self::events(client, parameters, tell).await {
+                Ok(events) => {
+                    let (gap, to) = (term::duration(since.elapsed()), Zoned::now());
+                    let time = |moment: &Zoned| moment.strftime("%F %T").to_string();
+                    tell(&format!(
+                        "a daemon listens at {} again: events from {} to {} ({gap}) are missing here",
+                        client.socket().display(),
+                        time(&from),
+                        time(&to)
+                    ));
+                    return Ok(Some(events));
+                }
+                // A daemon gives the socket to its group a moment after it has made it.
+                Err(ClientError::PermissionDenied { .. }) if forbidden < FORBIDDEN_MAX => forbidden += 1,
+                Err(ClientError::Refused { code, message }) if code == "command_failed" => {
+                    if !told {
+                        tell(&format!("the next daemon refuses the stream, which is asked for again: {message}"));
+                        told = true;
+                    }
+                }
+                Err(error @ (ClientError::PermissionDenied { .. } | ClientError::Refused { .. })) => return Err(error),
+                Err(_) => forbidden = 0,
+            }
+            if !is_wanted() {
+                return Ok(None);
+            }
+            sleep(NEXT_DAEMON).await;
+        }
     }
 
     async fn start<R: Future<Output = Result<(), ClientError>> + Send>(

@@ -4,6 +4,8 @@
 
 use std::{cmp::Reverse, net::IpAddr};
 
+use jiff::{Timestamp, tz::TimeZone};
+
 use crate::{
     fact::{Attribution, CloseReason, Direction, Failure},
     field::Type,
@@ -80,6 +82,10 @@ enum Show {
     Seconds,
     /// The name of a process with its id.
     Process,
+    /// The time of day of a moment, of which only the last minutes are shown.
+    Clock,
+    /// The state; of what has ended why it has: `refused`, `closed local`.
+    State,
     /// The first twelve characters, as container tools show ids.
     ShortId,
 }
@@ -91,6 +97,8 @@ enum Shown {
     Always,
     /// With `-e`.
     Extended,
+    /// With `--closed`.
+    Ended,
     /// With `-e` and `--closed`.
     ExtendedEnded,
     /// Never: rows can be sorted and grouped by it.
@@ -135,7 +143,8 @@ impl RowColumn {
 /// All columns, in the order of the table for people.
 pub const COLUMNS: &[RowColumn] = &[
     column("protocol", "PROTO", &[RowField::Protocol], Shown::Always).show(Show::Protocol),
-    column("state", "STATE", &[RowField::State], Shown::Always),
+    column("state", "STATE", &[RowField::State], Shown::Always).show(Show::State),
+    column("ended", "ENDED", &[RowField::EndedAt], Shown::Ended).show(Show::Clock).no_group(),
     column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPort], Shown::Always).show(Show::End),
     // Ports alone are for sorting and grouping; the table shows them with their addresses.
     column("local-port", "LOCAL PORT", &[RowField::LocalPort], Shown::Never).right(),
@@ -152,7 +161,6 @@ pub const COLUMNS: &[RowColumn] = &[
     column("namespace", "NETNS", &[RowField::Namespace], Shown::Extended).right(),
     column("unit", "UNIT", &[RowField::SystemdUnit], Shown::Extended),
     column("container", "CONTAINER", &[RowField::ContainerId], Shown::Extended).show(Show::ShortId),
-    column("ended", "ENDED", &[RowField::EndedAt], Shown::ExtendedEnded).show(Show::Seconds).no_group(),
     column("reason", "REASON", &[RowField::CloseReason, RowField::FailureReason], Shown::ExtendedEnded),
     column("originator", "ORIGINATOR", &[RowField::OriginatorProcessName, RowField::OriginatorPid], Shown::Extended)
         .show(Show::Process),
@@ -165,6 +173,7 @@ pub fn table_columns(extended: bool, ended: bool) -> Vec<&'static RowColumn> {
     let is_shown = |column: &&RowColumn| match column.shown {
         Shown::Always => true,
         Shown::Extended => extended,
+        Shown::Ended => ended,
         Shown::ExtendedEnded => extended && ended,
         Shown::Never => false,
     };
@@ -218,6 +227,8 @@ impl RowColumn {
             (Show::Bytes, JsonValue::Integer(count)) => term::bytes(count.unsigned_abs()),
             // The text is ASCII, so that its length counts characters.
             (Show::Seconds, value) => value.to_string().chars().take("2026-01-01T00:00:00".len()).collect(),
+            (Show::Clock, value) => clock(&value.to_string(), &TimeZone::system()),
+            (Show::State, value) => ending(row).unwrap_or_else(|| term::sanitize(&value.to_string()).into_owned()),
             (Show::ShortId, value) => term::sanitize(&value.to_string()).chars().take(12).collect(),
             (Show::Protocol, value) => {
                 let mark = if row.raw == Some(true) { "raw/" } else { "" };
@@ -299,6 +310,21 @@ impl RowColumn {
             value => Some(SortValue::Text(value.to_string())),
         }
     }
+}
+
+/// Returns the time of day of a moment in RFC 3339.
+fn clock(moment: &str, zone: &TimeZone) -> String {
+    // Another version may write it in another way.
+    moment.parse::<Timestamp>().map_or_else(
+        |_| term::sanitize(moment).into_owned(),
+        |moment| moment.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string(),
+    )
+}
+
+/// Returns why it has ended, if it has and that is known.
+fn ending(row: &Row<'_>) -> Option<String> {
+    let failure = row.failure_reason.map(|failure| failure.name().to_owned());
+    failure.or_else(|| row.close_reason.map(|reason| format!("closed {}", reason.name())))
 }
 
 /// A column to sort by.
@@ -397,7 +423,7 @@ mod tests {
     #[test]
     fn columns_that_are_none_are_named() {
         let error = RowSortKey::parse("-size").unwrap_err();
-        assert!(error.starts_with("'size' is not a column; there are protocol, state, local,"), "{error}");
+        assert!(error.starts_with("'size' is not a column; there are protocol, state, ended,"), "{error}");
         assert_eq!(column_by_name("netns").unwrap().name, "namespace");
         assert_eq!(column_by_name("PROTO").unwrap().name, "protocol");
     }
@@ -407,13 +433,27 @@ mod tests {
         let headings = |extended, ended| {
             table_columns(extended, ended).iter().map(|column| column.heading).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(headings(false, true), "PROTO STATE LOCAL REMOTE PID PROCESS USER COMMAND");
+        assert_eq!(headings(false, true), "PROTO STATE ENDED LOCAL REMOTE PID PROCESS USER COMMAND");
         assert_eq!(
             headings(true, true),
-            "PROTO STATE LOCAL REMOTE PID PROCESS USER DIRECTION KNOWN BY STARTED SENT RECEIVED NETNS UNIT CONTAINER \
-             ENDED REASON ORIGINATOR COMMAND"
+            "PROTO STATE ENDED LOCAL REMOTE PID PROCESS USER DIRECTION KNOWN BY STARTED SENT RECEIVED NETNS UNIT CONTAINER \
+             REASON ORIGINATOR COMMAND"
         );
         assert!(!headings(true, false).contains("ENDED"));
+    }
+
+    #[test]
+    fn what_has_ended_says_when_and_why() {
+        let mut row = Row { failure_reason: Some(Failure::Refused), ..row("CLOSED", "::1", 2, None) };
+        let state = |row: &Row<'_>| column_by_name("state").unwrap().cell(row, &mut |_| None);
+        assert_eq!(state(&row), "refused");
+        (row.failure_reason, row.close_reason) = (None, Some(CloseReason::Remote));
+        assert_eq!(state(&row), "closed remote");
+        row.close_reason = None;
+        assert_eq!(state(&row), "CLOSED");
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        assert_eq!(clock("2026-01-01T00:00:59.999999999Z", &zone), "02:00:59");
+        assert_eq!(clock("later", &zone), "later");
     }
 
     /// Members that no column shows: marks of a row, and its id.

@@ -5,6 +5,9 @@ use netconn_common::tcp_state;
 /// State of a datagram socket that is not connected: the number of TCP's `CLOSE` (`inet_create` in `net/ipv4/af_inet.c`).
 pub const UNCONNECTED: u8 = tcp_state::CLOSE;
 
+/// State of what has ended: a number that no state of the kernel has.
+pub const CLOSED: u8 = 0;
+
 /// Returns the name of a state in snapshots, `ESTABLISHED`.
 pub fn name(state: u8) -> &'static str {
     match state {
@@ -67,7 +70,7 @@ impl States {
         let one = |state| Some(Self::NONE.with(state));
         let all = || ALL.into_iter().fold(Self::NONE, Self::with);
         match plain.as_str() {
-            "all" => Some(all()),
+            "all" => Some(all().with(CLOSED)),
             "connected" => {
                 let not = Self::NONE.with(tcp_state::LISTEN).with(UNCONNECTED);
                 Some(Self(all().0 & !not.0))
@@ -88,6 +91,7 @@ impl States {
             "listening" | "listen" => one(tcp_state::LISTEN),
             "unconnected" | "unconn" => one(UNCONNECTED),
             "closing" => one(tcp_state::CLOSING),
+            "closed" => one(CLOSED),
             _ => None,
         }
     }

@@ -142,14 +142,24 @@ impl Columns {
         }
     }
 
+    /// Returns the spaces between two columns: one where all columns but the last would not fit otherwise.
+    fn gap(&self) -> usize {
+        let (before_last, gaps) = match self.widths.split_last() {
+            Some((_, before)) => (before.iter().sum::<usize>(), before.len().saturating_sub(1)),
+            None => (0, 0),
+        };
+        if self.limit.is_some_and(|limit| before_last + gaps * COLUMN_GAP > limit) { 1 } else { COLUMN_GAP }
+    }
+
     /// Returns a row as one line; `style` returns the style of each column.
     pub fn line(&self, row: &[String], style: impl Fn(usize) -> Style) -> String {
         use std::fmt::Write as _;
         let mut line = String::new();
         let mut used = 0;
+        let wide = self.gap();
         let last = row.len().saturating_sub(1);
         for (column, cell) in row.iter().enumerate() {
-            let gap = if column == 0 { 0 } else { COLUMN_GAP };
+            let gap = if column == 0 { 0 } else { wide };
             // Without a terminal, nothing is cut.
             let left = self.limit.map_or(usize::MAX, |limit| limit.saturating_sub(used + gap));
             // A short cell needs less than the narrowest column. Once one has no room, those behind it have none

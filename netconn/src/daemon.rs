@@ -31,7 +31,7 @@ use crate::{
         preflight,
     },
     os::{self, NoSignals},
-    server::{self, Socket},
+    server::{self, Clients, Socket},
     sink::{self, Batch, Output},
     state_dir::{self, StateDir},
     store::HistoryTiming,
@@ -111,8 +111,9 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
 
     // `serve` never ends: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).
+    let clients = Clients::default();
     let ended_by_itself = tokio::select! {
-        never = server::serve(&socket, handle.clone(), patience) => match never {},
+        never = server::serve(&socket, handle.clone(), patience, &clients) => match never {},
         () = signals.wait_for_end(&handle) => false,
         _ = &mut end => true,
     };
@@ -130,6 +131,7 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
             let _ = end.await;
         }
     }
+    clients.leave().await;
     // The engine has said that it ends, so this takes no longer than its last destructors.
     match engine.join() {
         Some(end) => end.context("the daemon has ended"),

@@ -213,7 +213,7 @@ fn port(line: &str) -> u16 {
 #[test]
 fn options_of_list_that_make_no_sense_are_named() {
     for (arguments, message) in [
-        (&["--sort", "size"][..], "'size' is not a column; there are protocol, state, local,"),
+        (&["--sort", "size"][..], "'size' is not a column; there are protocol, state, ended,"),
         (&["--closed", "soon"], "'soon' is not a duration like 90s, 5m or 1h 30m"),
         (&["--count", "--sort", "pid"], "the argument '--count' cannot be used with '--sort <COLUMN>'"),
         (&["--group-by", "colour"], "invalid value 'colour' for '--group-by <BY>'"),

@@ -50,6 +50,7 @@ enum Command {
     #[command(visible_alias = "ls", after_help = ALONE)]
     List(list::ListOptions),
     /// Show connections as they begin, fail and end.
+    #[command(after_help = watch::LINES)]
     Watch(watch::WatchOptions),
     /// Search what was recorded on this host (by netconn-search).
     #[command(disable_help_flag = true)]

@@ -44,6 +44,9 @@ struct SelectionFlags {
     /// Raw sockets, as `ss -w` means them, but not those of ICMP. With `--tcp` or `--udp`: those that speak it.
     #[arg(short = 'w', long)]
     raw: bool,
+    /// Attempts that failed only. They are over: a list has them with --closed.
+    #[arg(long)]
+    failed: bool,
     /// Listeners only, and UDP sockets that are connected to nobody.
     #[arg(short = 'l', long)]
     listening: bool,
@@ -59,6 +62,11 @@ struct SelectionFlags {
 }
 
 impl Selection {
+    /// Returns whether only attempts that failed are wanted.
+    pub(super) fn wants_failed(&self) -> bool {
+        self.flags.failed
+    }
+
     /// Returns the options as parameters of a request, checked, with the names that only this end can know as numbers. Says on
     /// standard error which of them name nothing.
     ///
@@ -67,13 +75,14 @@ impl Selection {
     /// The first option whose value cannot be read.
     pub(super) fn parameters(&self) -> Result<Vec<(String, String)>, FilterError> {
         let Self { flags, options } = self;
-        let SelectionFlags { tcp, udp, icmp, raw, listening, all, ipv4, ipv6 } = flags;
+        let SelectionFlags { tcp, udp, icmp, raw, failed, listening, all, ipv4, ipv6 } = flags;
         let mut parameters = Vec::new();
         let flags = [
             (*tcp, "protocol", "tcp"),
             (*udp, "protocol", "udp"),
             (*icmp, "protocol", "icmp"),
             (*raw, "raw", "true"),
+            (*failed, "failed", "true"),
             // `-a` wins, as in ss.
             (*listening && !*all, "listening", "true"),
             (*ipv4, "family", "4"),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use netconn_model::{event::Sensor, fact::LossStage, health::Health};
+use netconn_model::{event::Sensor, fact::LossStage, filter::Subject, health::Health};
 use tracing::error;
 
 use crate::{
@@ -89,6 +89,8 @@ impl Publisher {
             let line = batch.get(start..).unwrap_or_default();
             // Names of account and cgroup are looked up once, not for each stream.
             with_subject(connection, names, time_ns, |subject| {
+                let subject =
+                    &Subject { state: Some(change.state(connection)), failed: change.is_failure(), ..*subject };
                 for same in streams.chunk_by_mut(|one, other| Arc::ptr_eq(&one.filter, &other.filter)) {
                     if same.first().is_some_and(|stream| stream.filter.matches(subject)) {
                         same.iter_mut().for_each(|stream| stream.push(line, &note, time_ns));
@@ -107,19 +109,24 @@ impl Publisher {
     pub(super) fn publish_loss(&mut self, clock: &Clock, loss: Loss<'_>) {
         let start = self.batch.len();
         self.encoder.loss(&mut self.batch, clock, loss);
-        let note = EventNote::of_daemon(self.batch.len() - start);
         // A filter selects connections; what was lost may be any of them.
-        for stream in &mut self.streams {
-            stream.push(self.batch.get(start..).unwrap_or_default(), &note, loss.to_ns);
-        }
-        self.keep(start, note);
+        self.keep_for_all(start, loss.to_ns);
     }
 
-    /// Publishes the end of the daemon, to the outputs only.
+    /// Publishes the end of the daemon, to all streams whatever their filter: what comes next, another daemon tells.
     pub(super) fn publish_stop(&mut self, clock: &Clock, lost_records: u64) {
         let start = self.batch.len();
         self.encoder.stop(&mut self.batch, clock, lost_records);
-        self.keep(start, EventNote::of_daemon(self.batch.len() - start));
+        self.keep_for_all(start, clock.now());
+    }
+
+    /// Keeps the daemon's own event that begins at `start` for the outputs and for all streams; `now` in nanoseconds since boot.
+    fn keep_for_all(&mut self, start: usize, now: u64) {
+        let note = EventNote::of_daemon(self.batch.len() - start);
+        for stream in &mut self.streams {
+            stream.push(self.batch.get(start..).unwrap_or_default(), &note, now);
+        }
+        self.keep(start, note);
     }
 
     /// Keeps the event that begins at `start` for the outputs, if there are any.

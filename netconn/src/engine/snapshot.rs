@@ -298,7 +298,9 @@ impl<'a> Writer<'a> {
         let is_wanted = self.filter.is_none_or(|filter| {
             with_row_subject(connection, ended.is_some(), processes, (names, *now), |subject| {
                 // A filter for states does not exclude what has ended: a request for both wants both.
-                filter.matches(&Subject { state: subject.state.filter(|_| ended.is_none()), ..*subject })
+                let state = subject.state.filter(|_| ended.is_none());
+                let failed = ended.is_some_and(|ended| ended.change.is_failure());
+                filter.matches(&Subject { state, failed, ..*subject })
             })
         });
         if is_wanted {

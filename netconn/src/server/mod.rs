@@ -22,7 +22,7 @@ use hyper_util::{
 };
 use tokio::{
     sync::{Semaphore, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
@@ -49,23 +49,50 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed `accept`: most often the process has no free descriptor, and has one when a client goes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest time in which clients can read the ends of their streams before the daemon ends, and the pause between two looks.
+const LAST_PARTS: Duration = Duration::from_secs(1);
+const LAST_POLL: Duration = Duration::from_millis(1);
 /// Longest head of a request, in bytes: the longest URI that the `http` crate reads, and headers. Longer ones are refused.
 const HEAD_BYTES: usize = 80 << 10;
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 
+/// The clients of the socket.
+pub struct Clients(Arc<AllPlaces>);
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self(Arc::new(AllPlaces::new()))
+    }
+}
+
+impl Clients {
+    /// Waits until all streams of events have ended, after the engine has closed them: otherwise the end of the daemon would look to
+    /// their readers as if it had been killed. Who does not read is not waited for.
+    pub async fn leave(&self) {
+        let _ = timeout(LAST_PARTS, async {
+            while self.0.streams() != 0 {
+                sleep(LAST_POLL).await;
+            }
+            // The place is given back before the last bytes are written.
+            sleep(LAST_POLL).await;
+        })
+        .await;
+    }
+}
+
 /// Serves the socket for as long as the future is polled. A client is left that reads nothing of its answer for `patience`.
-pub async fn serve(socket: &Socket, engine: Handle, patience: Duration) -> Infallible {
+pub async fn serve(socket: &Socket, engine: Handle, patience: Duration, clients: &Clients) -> Infallible {
     os::raise_file_limit(OPEN_FILES);
     let router = routes::router(engine);
-    let places = Arc::new(AllPlaces::new());
+    let places = &clients.0;
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
         // Everybody is accepted: whose place it would be is known only then, and who waits in the backlog holds up those behind.
         let admitted = async {
             let (stream, _) = socket.listener().accept().await?;
-            let admitted = Peer::admit(&stream, &places)?;
+            let admitted = Peer::admit(&stream, places)?;
             Ok::<_, io::Error>((PatientStream::new(stream, patience), admitted))
         };
         match admitted.await {
@@ -89,7 +116,7 @@ pub async fn serve(socket: &Socket, engine: Handle, patience: Duration) -> Infal
             }
             Err(error) => {
                 warn!("cannot accept a client: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }

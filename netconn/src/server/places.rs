@@ -172,6 +172,11 @@ impl AllPlaces {
         self.connections.taken().saturating_sub(self.streams.taken())
     }
 
+    /// Returns how many clients listen to events.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.taken()
+    }
+
     /// Returns how many clients and requests were refused for want of a place.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)

@@ -1,7 +1,10 @@
 //! Changes of connections that become events, and the order in which they are reported.
 
-use netconn_common::{TcpRecord, role};
-use netconn_model::fact::{CloseReason, Failure, Outcome};
+use netconn_common::{TcpRecord, role, tcp_state};
+use netconn_model::{
+    fact::{CloseReason, Failure, Outcome},
+    state,
+};
 
 use super::{
     Connection, Effects,
@@ -19,6 +22,26 @@ pub enum Change {
     Listen,
     /// It no longer listens.
     ListenEnd,
+}
+
+impl Change {
+    /// Returns whether an attempt has failed.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Connect(Outcome::Failure(..)))
+    }
+
+    /// Returns the state that the change reports. What the connection has become since, when its event was held back, is another
+    /// matter.
+    pub fn state(self, connection: &Connection) -> u8 {
+        match self {
+            // A raw socket is connected to nobody, whatever it exchanges.
+            Self::Connect(Outcome::Success) if connection.is_raw() => state::UNCONNECTED,
+            Self::Connect(Outcome::Success) => tcp_state::ESTABLISHED,
+            // Datagram sockets are bound, connected or not.
+            Self::Listen => connection.state,
+            Self::Connect(Outcome::Failure(..)) | Self::Close(..) | Self::ListenEnd => state::CLOSED,
+        }
+    }
 }
 
 /// Reports that a connection or listener is up.

@@ -118,6 +118,9 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     }
     // Read before the daemon is asked: a wrong option is reported with or without one.
     let mut parameters = options.selection.parameters()?;
+    if options.selection.wants_failed() && options.closed.is_none() {
+        tell("an attempt that failed is over: --closed 5m lists those of the last five minutes");
+    }
     if let Some(closed) = options.closed {
         parameters.push(("closed".into(), seconds(closed)));
     }

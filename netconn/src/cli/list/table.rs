@@ -68,7 +68,8 @@ impl<W: Write> Table<W> {
     }
 
     pub(super) fn row(&mut self, row: &Row<'_>) -> io::Result<()> {
-        let state = style_of(row.state.as_deref().unwrap_or_default());
+        let failed = row.failure_reason.is_some();
+        let state = if failed { style::BAD } else { style_of(row.state.as_deref().unwrap_or_default()) };
         // Borrowed apart: the names change while the layout is read.
         let Self { out, columns, layout, hosts, .. } = self;
         let style = |place: usize| {

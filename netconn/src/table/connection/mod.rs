@@ -233,6 +233,8 @@ impl Connection {
         let identity = self.process.as_deref().map(|process| &process.identity);
         Subject {
             state: Some(self.shown_state()),
+            // Only what an event or the row of an ended connection says; both know it beside the connection.
+            failed: false,
             // A UDP socket can be connected after it was bound.
             listening: self.is_listener() && self.remote.is_none(),
             protocol: self.protocol,
