@@ -62,7 +62,7 @@ impl States {
     }
 
     /// Reads one name: a state in the spelling of `ss`, `netstat` or the kernel, in any case, or one of the groups of
-    /// `ss` (`all`, `connected`, `synchronized`, `listening`). `None` for anything else.
+    /// `ss` (`all`, `connected`, `synchronized`, `bucket`, `big`). `None` for anything else.
     pub fn parse(name: &str) -> Option<Self> {
         // `SYN-SENT`, `syn_sent` and `SYN SENT` are one name.
         let plain: String =
@@ -79,6 +79,12 @@ impl States {
                 // As in ss: connected, without attempts that have had no answer.
                 let not = Self::NONE.with(tcp_state::LISTEN).with(UNCONNECTED).with(tcp_state::SYN_SENT);
                 Some(Self(all().0 & !not.0))
+            }
+            // As in ss: what the kernel keeps in a small structure of its own, and all else.
+            "bucket" => Some(Self::NONE.with(tcp_state::SYN_RECV).with(tcp_state::TIME_WAIT)),
+            "big" => {
+                let bucket = Self::NONE.with(tcp_state::SYN_RECV).with(tcp_state::TIME_WAIT);
+                Some(Self(all().0 & !bucket.0))
             }
             "established" | "estab" => one(tcp_state::ESTABLISHED),
             "synsent" => one(tcp_state::SYN_SENT),
@@ -123,6 +129,8 @@ mod tests {
         assert!(!States::parse("synchronized").unwrap().contains(tcp_state::SYN_SENT));
         assert!(!States::parse("connected").unwrap().contains(UNCONNECTED));
         assert_eq!(States::parse("UNCONN"), States::parse("unconnected"));
+        assert_eq!(States::parse("bucket").unwrap() | States::parse("big").unwrap(), States::parse("all").unwrap());
+        assert!(!States::parse("big").unwrap().contains(tcp_state::TIME_WAIT));
         assert_eq!(States::parse("open"), None);
     }
 }

@@ -15,12 +15,14 @@ mod call;
 mod lambda;
 mod compile;
 mod event;
+mod row;
 
 use std::{cell::Cell, net::IpAddr};
 
 use condition::Condition;
 use netconn_model::field::Field;
 use node::Row;
+pub use row::{fields_of_rows, without_fields_of_events};
 use thiserror::Error;
 
 use crate::{

@@ -3,8 +3,10 @@
 use std::error::Error;
 
 use netconn_model::exit::{self, Exit};
+use netconn_query::evaluate::SumBeyond;
 
 use crate::{
+    cli::expression::RefusedCondition,
     kernel::{load::LoadError, preflight::Unfit},
     search_program::NotInstalled,
     server::BindError,
@@ -27,6 +29,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
             LoadError::Unfit(Unfit::NotPermitted { .. }) | LoadError::Refused(_) => Exit::Permission,
             _ => Exit::Unavailable,
         });
+    }
+    if cause.is::<RefusedCondition>() || cause.is::<SumBeyond>() {
+        return Some(Exit::Data);
     }
     if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
         return Some(Exit::Unavailable);

@@ -2,12 +2,16 @@
 
 mod config;
 mod doctor;
+mod services;
+mod ss_filter;
+mod expression;
 mod exit;
-mod list;
+mod foreign;
 mod presentation;
 mod run;
 mod search;
 mod selection;
+mod list;
 mod watch;
 
 use std::{
@@ -23,6 +27,8 @@ use netconn_model::{
     exit::{Exit, is_broken_pipe},
 };
 
+use self::expression::RefusedCondition;
+
 /// Knows every network connection of this machine, the process behind it and what became of it.
 #[derive(Debug, Parser)]
 #[command(name = "netconn", version, max_term_width = 100, after_help = EXIT_CODES)]
@@ -36,11 +42,25 @@ Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use, 
 cannot be read, 69 no daemon, no netconn-search or unfit kernel, 70 internal error, 74 I/O error,
 75 timeout, 77 permission denied, 78 configuration, 130 ended by Ctrl-C.";
 
-const ALONE: &str = "\
+/// How connections are selected, in the help of `list` and `watch`.
+macro_rules! negation {
+    () => {
+        "\
+Each option that takes a value to select connections has an opposite, --not-port 22, and `!` before
+a value does the same: --process '!ssh*'. Several values of one option are alternatives, and all
+options must hold. Ports may have names: --port https."
+    };
+}
+
+const ALONE: &str = concat!(
+    negation!(),
+    "
+
 Without a daemon, and without --socket, list reads the kernel itself and says so on standard error:
 root sees the sockets of all network namespaces, other users those of their own one, with the
 owners that they may know. With --socket (or NETCONN_SOCKET) list asks that daemon only: if it
-does not run, the exit code is 69.";
+does not run, the exit code is 69."
+);
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -50,7 +70,7 @@ enum Command {
     #[command(visible_alias = "ls", after_help = ALONE)]
     List(list::ListOptions),
     /// Show connections as they begin, fail and end.
-    #[command(after_help = watch::LINES)]
+    #[command(after_help = format!("{}\n\n{}", watch::LINES, negation!()))]
     Watch(watch::WatchOptions),
     /// Search what was recorded on this host (by netconn-search).
     #[command(disable_help_flag = true)]
@@ -97,6 +117,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version come this way too; an error of writing them has no reader.
             let _ = error.print();
+            if let Some(sentence) = foreign::instead(&given, &error) {
+                tell(&sentence);
+            }
             return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
@@ -116,7 +139,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // `head` has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("netconn: {error:#}");
+            match error.downcast_ref::<RefusedCondition>() {
+                Some(refused) => refused.report(),
+                None => anstream::eprintln!("netconn: {error:#}"),
+            }
             exit::of(&error).into()
         }
     }

@@ -1,21 +1,28 @@
 //! Options that select connections, shared by all commands that print connections or events.
 
-use std::{fs::File, os::unix::fs::MetadataExt as _, path::Path};
+use std::{fs::File, os::unix::fs::MetadataExt as _, path::Path, sync::LazyLock};
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command};
-use netconn_model::filter::{FILTER_PARAMETERS, Filter, FilterError, FilterParameter};
+use netconn_model::filter::{FILTER_PARAMETERS, Filter, FilterError, FilterParameter, NOT};
 use nix::{
     sys::statfs::{NSFS_MAGIC, fstatfs},
     unistd::User,
 };
 
-use crate::cli::tell;
+use crate::cli::{services, tell};
 
 /// Where `ip netns` keeps namespaces by name.
 const NAMED_NAMESPACES: &str = "/run/netns";
 /// Process ids end here (`PID_MAX_LIMIT` in `include/linux/threads.h`), and the inodes of namespaces are far above
 /// (`PROC_DYNAMIC_FIRST` in `fs/proc/generic.c`).
 const PID_MAX: u32 = 4_194_304;
+
+/// The options that [`FILTER_PARAMETERS`] has, each with the name of the option that excludes.
+static OPTIONS: LazyLock<Vec<(&FilterParameter, String)>> = LazyLock::new(|| {
+    // Parameters without a value name are flags of `Selection`.
+    let with_value = FILTER_PARAMETERS.iter().filter(|parameter| parameter.value_name.is_some());
+    with_value.map(|parameter| (parameter, format!("not-{}", parameter.name))).collect()
+});
 
 /// Selects connections; several values of one option are alternatives, and all options must hold.
 #[derive(Debug, Default, Args)]
@@ -50,6 +57,9 @@ struct SelectionFlags {
     /// Listeners only, and UDP sockets that are connected to nobody.
     #[arg(short = 'l', long)]
     listening: bool,
+    /// No listeners.
+    #[arg(long, conflicts_with = "listening")]
+    not_listening: bool,
     /// Connections and listeners (the default).
     #[arg(short = 'a', long)]
     all: bool,
@@ -75,7 +85,7 @@ impl Selection {
     /// The first option whose value cannot be read.
     pub(super) fn parameters(&self) -> Result<Vec<(String, String)>, FilterError> {
         let Self { flags, options } = self;
-        let SelectionFlags { tcp, udp, icmp, raw, failed, listening, all, ipv4, ipv6 } = flags;
+        let SelectionFlags { tcp, udp, icmp, raw, failed, listening, not_listening, all, ipv4, ipv6 } = flags;
         let mut parameters = Vec::new();
         let flags = [
             (*tcp, "protocol", "tcp"),
@@ -85,6 +95,7 @@ impl Selection {
             (*failed, "failed", "true"),
             // `-a` wins, as in ss.
             (*listening && !*all, "listening", "true"),
+            (*not_listening && !*all, "listening", "false"),
             (*ipv4, "family", "4"),
             (*ipv6, "family", "6"),
         ];
@@ -92,12 +103,14 @@ impl Selection {
             parameters.push(((*name).to_owned(), (*value).to_owned()));
         }
         for (name, values) in &options.0 {
+            let wrong = |message| FilterError { parameter: format!("--{name}"), message };
             let values = match name.as_str() {
                 "user" => {
                     let mut with_numbers = values.clone();
                     for value in values.split(',').map(str::trim) {
+                        let (not, value) = split_not(value);
                         match uid(value) {
-                            Ok(Some(uid)) => with_numbers.push_str(&format!(",{uid}")),
+                            Ok(Some(uid)) => with_numbers.push_str(&format!(",{not}{uid}")),
                             Ok(None) => {}
                             Err(notice) => tell(&notice),
                         }
@@ -105,10 +118,14 @@ impl Selection {
                     with_numbers
                 }
                 "namespace" => {
-                    let inodes: Result<Vec<String>, String> =
-                        values.split(',').map(|value| inode(value.trim())).collect();
-                    inodes.map_err(|message| FilterError { parameter: "--namespace".into(), message })?.join(",")
+                    let inode = |value: &str| {
+                        let (not, value) = split_not(value.trim());
+                        Ok(format!("{not}{}", inode(value)?))
+                    };
+                    let inodes: Result<Vec<String>, String> = values.split(',').map(inode).collect();
+                    inodes.map_err(wrong)?.join(",")
                 }
+                "port" | "local-port" | "remote-port" => services::as_numbers(values).map_err(wrong)?,
                 _ => values.clone(),
             };
             parameters.push((name.clone(), values));
@@ -126,11 +143,10 @@ struct FilterOptions(Vec<(String, String)>);
 impl clap::FromArgMatches for FilterOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut parameters = Vec::new();
-        // Parameters without a value name are flags of `Selection`.
-        for FilterParameter { name, .. } in FILTER_PARAMETERS.iter().filter(|parameter| parameter.value_name.is_some())
-        {
-            let values = matches.get_many::<String>(name).into_iter().flatten();
-            parameters.extend(values.map(|value| ((*name).to_owned(), value.clone())));
+        for (FilterParameter { name, .. }, opposite) in OPTIONS.iter() {
+            let values = |option: &str| matches.get_many::<String>(option).into_iter().flatten();
+            parameters.extend(values(name).map(|value| ((*name).to_owned(), value.clone())));
+            parameters.extend(values(opposite).map(|value| ((*name).to_owned(), excluding(value))));
         }
         Ok(Self(parameters))
     }
@@ -143,25 +159,40 @@ impl clap::FromArgMatches for FilterOptions {
 
 impl Args for FilterOptions {
     fn augment_args(command: Command) -> Command {
-        let options = FILTER_PARAMETERS.iter().filter_map(|FilterParameter { name, value_name, meaning }| {
-            let arg = Arg::new(*name).long(*name).value_name((*value_name)?).help(*meaning);
-            Some(arg.action(ArgAction::Append).help_heading("Which connections"))
-        });
+        let mut options = Vec::new();
+        for (FilterParameter { name, value_name, meaning }, opposite) in OPTIONS.iter() {
+            let option = |name: &'static str| {
+                let option = Arg::new(name).long(name).value_name(value_name.unwrap_or_default());
+                option.action(ArgAction::Append).help_heading("Which connections")
+            };
+            options.push(option(name).help(*meaning));
+            // Hidden, because it would double the help: the heading of the condition tells.
+            options.push(option(opposite).hide(true));
+        }
+        let names: Vec<&str> = OPTIONS.iter().flat_map(|(parameter, opposite)| [parameter.name, opposite]).collect();
         command
             // clap's derive makes such a group for each struct; `--packet` refers to it by its name.
-            .group(
-                ArgGroup::new("FilterOptions").multiple(true).args(
-                    FILTER_PARAMETERS
-                        .iter()
-                        .filter(|parameter| parameter.value_name.is_some())
-                        .map(|parameter| parameter.name),
-                ),
-            )
+            .group(ArgGroup::new("FilterOptions").multiple(true).args(names))
             .args(options)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
+    }
+}
+
+/// Returns values that select as values that exclude.
+fn excluding(values: &str) -> String {
+    // A value that excludes already stays: `--not-port '!22'` says the same twice.
+    let values = values.split(',').map(|value| format!("{NOT}{}", split_not(value.trim()).1));
+    values.collect::<Vec<_>>().join(",")
+}
+
+/// Splits a value from the mark that makes it exclude.
+fn split_not(value: &str) -> (&str, &str) {
+    match value.strip_prefix(NOT) {
+        Some(rest) => (&value[..NOT.len_utf8()], rest.trim_start()),
+        None => ("", value),
     }
 }
 
@@ -224,6 +255,8 @@ fn inode(value: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
 
     #[test]
@@ -246,5 +279,31 @@ mod tests {
         let options = FilterOptions(vec![("user".into(), "root,108".into())]);
         let selection = Selection { options, ..Selection::default() };
         assert_eq!(selection.parameters().unwrap(), [("user".to_owned(), "root,108,0".to_owned())]);
+    }
+
+    #[test]
+    fn each_option_has_its_opposite() {
+        let parameters = |line: &str| {
+            let command = Selection::augment_args(Command::new("list").no_binary_name(true));
+            let matches = command.try_get_matches_from(line.split_whitespace()).map_err(|error| error.to_string())?;
+            let selection = Selection::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+            selection.parameters().map_err(|error| error.to_string())
+        };
+        for parameter in FILTER_PARAMETERS.iter().filter(|parameter| parameter.value_name.is_some()) {
+            // All values are numbers or words.
+            let value = if parameter.name == "state" { "established" } else { "1" };
+            let value = if matches!(parameter.name, "local" | "remote") { "::1" } else { value };
+            let value = if parameter.name == "direction" { "in" } else { value };
+            let expected = Ok(vec![(parameter.name.to_owned(), format!("!{value}"))]);
+            if parameter.name != "namespace" {
+                assert_eq!(parameters(&format!("--not-{} {value}", parameter.name)), expected);
+                assert_eq!(parameters(&format!("--{} !{value}", parameter.name)), expected);
+            }
+        }
+        let pairs = |name: &str, value: &str| Ok(vec![(name.to_owned(), value.to_owned())]);
+        assert_eq!(parameters("--not-port ssh,8000-8100,!443"), pairs("port", "!22,!8000-8100,!443"));
+        assert_eq!(parameters("--not-user root"), pairs("user", "!root,!0"));
+        assert_eq!(parameters("--not-listening"), pairs("listening", "false"));
+        assert!(parameters("--port no-such").unwrap_err().starts_with("--port: 'no-such' is not a port, a range"));
     }
 }

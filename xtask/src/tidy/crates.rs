@@ -13,7 +13,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("netconn-model", &["netconn-common"]),
     ("netconn-query", &["netconn-common", "netconn-model"]),
     ("netconn-search", &["netconn-common", "netconn-model", "netconn-query"]),
-    ("netconn", &["netconn-common", "netconn-model"]),
+    ("netconn", &["netconn-common", "netconn-model", "netconn-query"]),
     ("xtask", &[]),
     ("netconn-tests", &["netconn", "netconn-common", "netconn-model", "netconn-query"]),
     ("netconn-bench", &["netconn", "netconn-common", "netconn-model", "xtask"]),

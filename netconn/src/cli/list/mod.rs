@@ -25,11 +25,13 @@ use netconn_model::{
     row::{COLUMNS, RowColumn, RowSortKey, column_by_name, group_names},
     snapshot::RowSearch,
 };
+use netconn_query::evaluate::Predicate;
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::{
     cli::{
         SocketOption, block_on,
+        expression::{About, ExpressionOption},
         list::output::Output,
         presentation::{Format, Presentation},
         selection::{self, Selection},
@@ -70,14 +72,14 @@ pub(super) struct ListOptions {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     closed: Option<Duration>,
     /// Show more columns (as in ss), and exit with 1 if nothing was found (as in grep and jq).
-    #[arg(short = 'e', long)]
+    #[arg(short = 'e', long, overrides_with = "extended")]
     extended: bool,
     /// Show packet sockets (AF_PACKET as of tcpdump, AF_XDP) and their processes instead. Their traffic appears in no list and no
     /// event.
     #[arg(
         short = '0',
         long,
-        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "SelectionFlags", "FilterOptions"]
+        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "SelectionFlags", "FilterOptions", "ExpressionOption"]
     )]
     packet: bool,
     /// Print no heading.
@@ -88,6 +90,8 @@ pub(super) struct ListOptions {
     resolve: bool,
     #[command(flatten)]
     socket: SocketOption,
+    #[command(flatten)]
+    expression: ExpressionOption,
     // Last: its heading would hold for what follows.
     #[command(flatten)]
     selection: Selection,
@@ -101,7 +105,10 @@ impl ListOptions {
 
     /// Whether the daemon's answer is what is to be shown, byte for byte.
     fn is_copy(&self) -> bool {
-        self.is_stream() && !self.count && matches!(self.format, Format::Json | Format::Ndjson)
+        self.expression.is_none()
+            && self.is_stream()
+            && !self.count
+            && matches!(self.format, Format::Json | Format::Ndjson)
     }
 
     /// Whether what stands around the rows is wanted too.
@@ -118,6 +125,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     }
     // Read before the daemon is asked: a wrong option is reported with or without one.
     let mut parameters = options.selection.parameters()?;
+    let predicate = options.expression.predicate(About::Rows)?;
     if options.selection.wants_failed() && options.closed.is_none() {
         tell("an attempt that failed is over: --closed 5m lists those of the last five minutes");
     }
@@ -128,11 +136,13 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     let format = if options.is_object() { RowFormat::Json } else { RowFormat::Ndjson };
     let answered = block_on(async {
         let answer = ReadAhead::rows(&options.socket.client(), &parameters, format, tell).await?;
-        if options.is_copy() { copy(answer, format).await } else { show(options, answer).await }
+        if options.is_copy() { copy(answer, format).await } else { show(options, predicate.as_ref(), answer).await }
     });
     let found = match answered {
         // Only if nothing listens. A daemon that is slow or refuses must not look like none.
-        Err(error) if is_offline(&error) && !options.socket.is_named() => alone(options, &parameters, error)?,
+        Err(error) if is_offline(&error) && !options.socket.is_named() => {
+            alone(options, predicate.as_ref(), &parameters, error)?
+        }
         answered => answered?,
     };
     Ok(if !found && options.extended { Exit::Nothing } else { Exit::Success })
@@ -152,8 +162,8 @@ async fn copy(mut answer: ReadAhead, format: RowFormat) -> Result<bool> {
     Ok(search.is_found())
 }
 
-async fn show(options: &ListOptions, answer: ReadAhead) -> Result<bool> {
-    let mut output = Output::new(options)?;
+async fn show(options: &ListOptions, predicate: Option<&Predicate>, answer: ReadAhead) -> Result<bool> {
+    let mut output = Output::new(options, predicate)?;
     answer
         .lines(|line| {
             output.take(line)?;
@@ -168,7 +178,12 @@ fn is_offline(error: &anyhow::Error) -> bool {
 }
 
 /// Shows what can be seen without a daemon.
-fn alone(options: &ListOptions, parameters: &[(String, String)], offline: anyhow::Error) -> Result<bool> {
+fn alone(
+    options: &ListOptions,
+    predicate: Option<&Predicate>,
+    parameters: &[(String, String)],
+    offline: anyhow::Error,
+) -> Result<bool> {
     // Refused and not left out: an empty list would look as if nothing had ended.
     if options.closed.is_some() {
         return Err(offline.context("--closed asks for what only a daemon remembers"));
@@ -177,7 +192,7 @@ fn alone(options: &ListOptions, parameters: &[(String, String)], offline: anyhow
     let snapshot = Snapshot::take(&filter)?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     anstream::eprintln!("netconn: {}", snapshot.source().notice());
-    let mut output = Output::new(options)?;
+    let mut output = Output::new(options, predicate)?;
     output.head(&snapshot.head());
     snapshot.rows(&filter, |row| output.row(row))?;
     output.finish()

@@ -8,6 +8,7 @@ use netconn_model::{
     row::{self, ROW_FIELDS, Row},
     snapshot::{self, SnapshotLine},
 };
+use netconn_query::evaluate::Predicate;
 
 use crate::cli::{
     list::{
@@ -32,6 +33,8 @@ type Out = Box<dyn Write>;
 /// Takes the rows of one snapshot.
 pub(super) struct Output<'a> {
     options: &'a ListOptions,
+    /// Which rows; `None`: all that come.
+    predicate: Option<&'a Predicate>,
     stage: Stage,
     /// What stands before the rows of a JSON object: `{"sensor_id":…,"connections":[`.
     head: Vec<u8>,
@@ -53,14 +56,14 @@ struct Entry {
 
 impl<'a> Output<'a> {
     /// Rows are written to standard output as these options ask.
-    pub(super) fn new(options: &'a ListOptions) -> Result<Self> {
+    pub(super) fn new(options: &'a ListOptions, predicate: Option<&'a Predicate>) -> Result<Self> {
         // Colours are removed where they are not wanted; other forms have none.
         let is_table = options.format == Format::Table;
         let out: Out = if is_table { Box::new(anstream::stdout().lock()) } else { Box::new(io::stdout().lock()) };
-        Self::to(out, options)
+        Self::to(out, options, predicate)
     }
 
-    fn to(out: Out, options: &'a ListOptions) -> Result<Self> {
+    fn to(out: Out, options: &'a ListOptions, predicate: Option<&'a Predicate>) -> Result<Self> {
         let format = options.format;
         // A table needs rows in any case, to fit its columns; other formats keep them only to sort or group.
         let stage = if options.count {
@@ -70,7 +73,7 @@ impl<'a> Output<'a> {
         } else {
             Stage::Keep(Vec::new(), out)
         };
-        Ok(Self { options, stage, head: Vec::new(), found: false })
+        Ok(Self { options, predicate, stage, head: Vec::new(), found: false })
     }
 
     /// Takes what stands before the rows of a JSON object, up to the opening bracket.
@@ -93,6 +96,11 @@ impl<'a> Output<'a> {
 
     /// Takes a row, a JSON object without a line feed.
     pub(super) fn row(&mut self, line: &[u8]) -> Result<()> {
+        if let Some(predicate) = self.predicate
+            && !predicate.verdict(&serde_json::from_slice::<Row<'_>>(line)?)?
+        {
+            return Ok(());
+        }
         self.found = true;
         match &mut self.stage {
             Stage::Count(counter, _) => counter.add(line)?,
@@ -268,6 +276,7 @@ mod tests {
     use clap::{Args as _, FromArgMatches as _};
 
     use super::*;
+    use crate::cli::expression::About;
 
     /// What was written, for the test to look at.
     #[derive(Clone, Default)]
@@ -291,7 +300,8 @@ mod tests {
     /// What is shown of lines that a daemon sent.
     fn shown(arguments: &str, lines: &[String]) -> String {
         let (written, options) = (Written::default(), options(arguments));
-        let mut output = Output::to(Box::new(written.clone()), &options).unwrap();
+        let predicate = options.expression.predicate(About::Rows).unwrap();
+        let mut output = Output::to(Box::new(written.clone()), &options, predicate.as_ref()).unwrap();
         lines.iter().for_each(|line| output.take(line.as_bytes()).unwrap());
         output.finish().unwrap();
         let bytes = written.0.take();
@@ -374,6 +384,24 @@ mod tests {
         assert_eq!(shown("--format json --sort pid", &[head.clone(), "]}".into()]), format!("{head}\n]}}\n"));
         assert_eq!(shown("--format ndjson --sort -sent", &[two.clone(), one.clone()]), format!("{one}\n{two}\n"));
         assert_eq!(shown("--count --format json", &[one, two]), "{\"count\":2}\n");
+    }
+
+    #[test]
+    fn a_condition_holds_for_all_forms() {
+        let condition = "local.port.number<10";
+        let count = |arguments: &str| shown(&format!("{arguments} {condition}"), &three());
+        assert_eq!(count("-H").lines().count(), 2);
+        assert_eq!(count("--count"), "2\n");
+        assert_eq!(count("--count --group-by process --format csv -H"), "1,a\n1,b\n");
+        assert_eq!(count("--format ndjson").lines().count(), 2);
+        assert_eq!(count("--format csv -H").lines().count(), 2);
+        // With one row less the commas are right.
+        let head = "{\"sensor_id\":\"x\",\"connections\":[".to_owned();
+        let [one, two, three] = three().try_into().unwrap();
+        let lines = [head, format!("{two},"), format!("{one},"), three, "]}".into()];
+        let text = shown(&format!("--format json {condition}"), &lines);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["connections"].as_array().unwrap().len(), 2);
     }
 
     #[test]

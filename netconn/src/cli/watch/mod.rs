@@ -17,13 +17,19 @@ use netconn_model::{
     client::ClientError,
     event::Event,
     exit::Exit,
+    fact::EventKind,
     format::{self, EVENT_FORMATS, EventFormat},
     read_ahead::ReadAhead,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::{
-    SocketOption, block_on, presentation::Presentation, selection::Selection, tell, watch::line::for_people,
+    SocketOption, block_on,
+    expression::{About, ExpressionOption},
+    presentation::Presentation,
+    selection::Selection,
+    tell,
+    watch::line::for_people,
 };
 
 /// The name of the format for people, which is not one of [`EVENT_FORMATS`].
@@ -55,6 +61,8 @@ pub(super) struct WatchOptions {
     once: bool,
     #[command(flatten)]
     socket: SocketOption,
+    #[command(flatten)]
+    expression: ExpressionOption,
     // Last: its heading would hold for what follows.
     #[command(flatten)]
     selection: Selection,
@@ -79,6 +87,7 @@ fn formats() -> impl TypedValueParser<Value = WatchFormat> {
 /// Prints events until the reader goes away, there were enough, or, with `--once`, the daemon stops.
 pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
     let parameters = options.selection.parameters()?;
+    let predicate = options.expression.predicate(About::Events)?;
     block_on(async {
         let client = options.socket.client();
         let mut events = ReadAhead::events(&client, &parameters, tell).await?;
@@ -95,6 +104,14 @@ pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
         while left != 0 {
             let shown = events
                 .lines(|line| {
+                    if let Some(predicate) = &predicate {
+                        let event: Event<'_> = serde_json::from_slice(line)?;
+                        // What was lost, and the end of the daemon, are told whatever is asked for.
+                        let is_told = event.is(EventKind::DataLoss) || event.is(EventKind::SensorStop);
+                        if !is_told && !predicate.verdict(&event)? {
+                            return Ok(true);
+                        }
+                    }
                     print(options, line)?;
                     left -= 1;
                     Ok::<_, anyhow::Error>(left != 0)

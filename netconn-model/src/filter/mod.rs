@@ -1,19 +1,17 @@
 //! The filter over connections, rows and events: its parameters are the same in requests to the socket and as options.
 //!
-//! A stream asks its filter at each event, so the values are kept in the form in which many are compared as fast as one: ranges in
-//! their order, and ordered sets of words.
+//! A value with `!` before it excludes what it would select.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::Bound};
+mod terms;
 
-use ipnet::IpNet;
-use netconn_common::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, tcp_state};
+use netconn_common::tcp_state;
 use thiserror::Error;
 
+use self::terms::Terms;
 use crate::{
     fact::{Direction, End},
-    ranges::{Networks, Ranges},
-    state::{States, UNCONNECTED},
-    words::{Words, is_pattern},
+    state::UNCONNECTED,
+    words::is_pattern,
 };
 
 /// Most values of a filter, in all its parameters together.
@@ -24,8 +22,8 @@ pub const FILTER_PATTERNS_MAX: usize = 64;
 /// URIs of 65,535 bytes and more, without a word about the reason; what fits here fits there with the other parameters.
 pub const FILTER_BYTES_MAX: usize = 60_000;
 
-/// Bits before the IPv4 address in an IPv4-mapped one (RFC 4291, 2.5.5.2).
-const MAPPED_BITS: u8 = 96;
+/// What stands before a value that excludes.
+pub const NOT: char = '!';
 
 /// A parameter of the filter: of requests to the socket, and, where it has a value name, an option of the command line.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +70,8 @@ pub const FILTER_PARAMETERS: &[FilterParameter] = &[
         "Of this process: its name, its executable's file name or path; 'py*' and the like match too",
     ),
     option("port", "PORT", "With this port, or a range like 8000-8100, on either end"),
+    option("local-port", "PORT", "With this port, or a range, on this end"),
+    option("remote-port", "PORT", "With this port, or a range, on the other end"),
     option("local", "ADDRESS", "With this address or network on this end"),
     option("remote", "ADDRESS", "With this address or network on the other end"),
     option("user", "USER", "Of this account, by name or number"),
@@ -95,33 +95,13 @@ pub struct FilterError {
     pub message: String,
 }
 
-/// Selects connections. An empty set or `None` selects all; values of a set are alternatives, and all parameters must hold.
+/// Selects connections. Values of one parameter are alternatives, and all parameters must hold. A value that excludes takes away
+/// from what the others select; without others, from everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    states: Option<States>,
-    listening: BTreeSet<bool>,
-    failed: BTreeSet<bool>,
-    /// By their numbers in the IP header.
-    protocols: BTreeSet<u8>,
-    raw: BTreeSet<bool>,
-    families: BTreeSet<u8>,
-    /// One at most of each, so a list.
-    directions: Vec<Direction>,
-    pids: Ranges<u32>,
-    processes: Words,
-    ports: Ranges<u16>,
-    locals: Networks,
-    remotes: Networks,
-    /// Names, or numbers as they were given.
-    users: BTreeSet<String>,
-    /// The numbers among `users`.
-    uids: Ranges<u32>,
-    /// Beginnings of container ids, none of which is the beginning of another.
-    containers: BTreeSet<String>,
-    /// Patterns of beginnings.
-    container_patterns: Words,
-    units: Words,
-    namespaces: Ranges<u32>,
+    wanted: Terms,
+    /// `None`: nothing is excluded. Apart from `wanted`, so that most filters are not larger for it.
+    unwanted: Option<Box<Terms>>,
 }
 
 /// Counts the values and the bytes of a filter while it is read.
@@ -230,145 +210,39 @@ impl Filter {
 
     fn add(&mut self, name: &str, values: &str, others: &[&str]) -> Result<(), FilterError> {
         for value in values.split(',').map(str::trim) {
-            // Made for each value, so that the message names the one that is wrong.
-            let wrong = |expected: &str| FilterError {
-                parameter: name.to_owned(),
-                message: format!("'{value}' is not {expected}"),
+            let wrong = |message: String| FilterError { parameter: name.to_owned(), message };
+            let (terms, value) = match value.strip_prefix(NOT) {
+                Some(value) => (&mut **self.unwanted.get_or_insert_default(), value.trim_start()),
+                None => (&mut self.wanted, value),
             };
-            let bad_pattern = |message| FilterError { parameter: name.to_owned(), message };
             // `port=` and `port=1,,2` are mistakes: an empty list would select everything.
             if value.is_empty() {
-                return Err(FilterError { parameter: name.to_owned(), message: "a value is missing".into() });
+                return Err(wrong("a value is missing".into()));
             }
-            match name {
-                "state" => {
-                    let states = States::parse(value).ok_or_else(|| {
-                        wrong(
-                            "a state: use established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, close-wait, \
-                               last-ack, closing, time-wait, listening, unconnected, closed, or the groups all, connected, \
-                               synchronized",
-                        )
-                    })?;
-                    self.states = Some(self.states.unwrap_or(States::NONE) | states);
-                }
-                "listening" => _ = self.listening.insert(value.parse().map_err(|_| wrong("true or false"))?),
-                "raw" => _ = self.raw.insert(value.parse().map_err(|_| wrong("true or false"))?),
-                "failed" => _ = self.failed.insert(value.parse().map_err(|_| wrong("true or false"))?),
-                "protocol" => match value.to_ascii_lowercase().as_str() {
-                    "tcp" => _ = self.protocols.insert(IPPROTO_TCP),
-                    "udp" => _ = self.protocols.insert(IPPROTO_UDP),
-                    // One name for both versions, as in `event.network.protocol`.
-                    "icmp" => self.protocols.extend([IPPROTO_ICMP, IPPROTO_ICMPV6]),
-                    number => {
-                        let number = number.parse().map_err(|_| wrong("tcp, udp, icmp or the number of a protocol"))?;
-                        self.protocols.insert(number);
-                    }
-                },
-                "family" => match value {
-                    "4" => _ = self.families.insert(4),
-                    "6" => _ = self.families.insert(6),
-                    _ => return Err(wrong("4 or 6")),
-                },
-                "direction" => {
-                    let direction = match value.to_ascii_lowercase().as_str() {
-                        "incoming" | "in" => Direction::Incoming,
-                        "outgoing" | "out" => Direction::Outgoing,
-                        _ => return Err(wrong("incoming or outgoing")),
-                    };
-                    if !self.directions.contains(&direction) {
-                        self.directions.push(direction);
-                    }
-                }
-                "pid" => {
-                    let pid = value.parse().map_err(|_| wrong("a process id"))?;
-                    self.pids.insert(pid, pid);
-                }
-                "process" => self.processes.insert(value).map_err(bad_pattern)?,
-                "port" => {
-                    let (low, high) = port_range(value).ok_or_else(|| wrong("a port or range like 8000-8100"))?;
-                    self.ports.insert(low, high);
-                }
-                "local" => self.locals.insert(network(value).ok_or_else(|| wrong("an IP address or network"))?),
-                "remote" => self.remotes.insert(network(value).ok_or_else(|| wrong("an IP address or network"))?),
-                "user" => {
-                    if let Ok(uid) = value.parse() {
-                        self.uids.insert(uid, uid);
-                    }
-                    self.users.insert(value.to_owned());
-                }
-                "container" => {
-                    // Container ids are in lower case in events.
-                    let beginning = value.to_ascii_lowercase();
-                    let is_pattern = is_pattern(&beginning);
-                    // What a pattern may have besides is no part of an id.
-                    let is_possible =
-                        |character: char| character.is_ascii_hexdigit() || (is_pattern && "*?[]!-".contains(character));
-                    if !value.chars().all(is_possible) {
-                        return Err(wrong("a container id or the beginning of one (hex digits)"));
-                    }
-                    if is_pattern {
-                        // Two stars are an error.
-                        let pattern = format!("{}*", beginning.trim_end_matches('*'));
-                        self.container_patterns.insert(&pattern).map_err(bad_pattern)?;
-                    } else {
-                        self.add_container(beginning);
-                    }
-                }
-                "unit" => self.units.insert(value).map_err(bad_pattern)?,
-                "namespace" => {
-                    let inode = value.parse().map_err(|_| wrong("the inode number of a network namespace"))?;
-                    self.namespaces.insert(inode, inode);
-                }
-                _ => {
-                    let own = FILTER_PARAMETERS.iter().map(|parameter| parameter.name);
-                    let names: Vec<&str> = own.chain(others.iter().copied()).collect();
-                    let message = format!("no such parameter; there are {}", names.join(", "));
-                    return Err(FilterError { parameter: name.to_owned(), message });
-                }
+            if !terms.add(name, value).map_err(wrong)? {
+                let own = FILTER_PARAMETERS.iter().map(|parameter| parameter.name);
+                let names: Vec<&str> = own.chain(others.iter().copied()).collect();
+                return Err(wrong(format!("no such parameter; there are {}", names.join(", "))));
             }
         }
         Ok(())
     }
 
-    /// Adds the beginning of a container id, unless a shorter one says the same.
-    fn add_container(&mut self, beginning: String) {
-        if !self.has_container(&beginning) {
-            self.containers.retain(|longer| !longer.starts_with(&beginning));
-            self.containers.insert(beginning);
-        }
-    }
-
-    /// Returns whether one of `containers`, or of their patterns, is the beginning of the id.
-    fn has_container(&self, id: &str) -> bool {
-        // Whatever stands between a beginning of the id and the id itself has that beginning too, and none of the set has. So
-        // the last one before the id is the only one that can be its beginning.
-        let before = (Bound::Unbounded, Bound::Included(id));
-        self.containers.range::<str, _>(before).next_back().is_some_and(|beginning| id.starts_with(beginning.as_str()))
-            || self.container_patterns.contains(id)
-    }
-
     /// Returns whether the filter can select connections that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
     pub fn wants_minisocks(&self) -> bool {
         // The kernel turns FIN_WAIT2 into a minisock too when its process has gone, hence both states.
-        self.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2]) && self.wants_counters()
+        self.wanted.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2]) && self.wants_counters()
     }
 
     /// Returns whether the filter can select TCP connections, which have byte counters.
     pub fn wants_counters(&self) -> bool {
-        is_any(&self.listening, &false) && is_any(&self.protocols, &IPPROTO_TCP) && is_any(&self.raw, &false)
+        self.wanted.wants_connections_of_tcp()
     }
 
     /// Returns whether the filter can select flows or datagram sockets.
     pub fn wants_datagrams(&self) -> bool {
         // Datagram sockets have no other states.
-        self.wants_state(&[tcp_state::ESTABLISHED, UNCONNECTED])
-            && (self.protocols.is_empty()
-                || self.raw.contains(&true)
-                || self.protocols.iter().any(|protocol| *protocol != IPPROTO_TCP))
-    }
-
-    fn wants_state(&self, any: &[u8]) -> bool {
-        self.states.is_none_or(|states| any.iter().any(|state| states.contains(*state)))
+        self.wanted.wants_state(&[tcp_state::ESTABLISHED, UNCONNECTED]) && self.wanted.wants_other_protocols()
     }
 
     /// Returns whether the filter selects everything.
@@ -378,87 +252,19 @@ impl Filter {
 
     /// Returns whether the filter can select connections of the network namespace with this inode.
     pub fn wants_namespace(&self, inode: u64) -> bool {
-        self.namespaces.is_empty() || u32::try_from(inode).is_ok_and(|inode| self.namespaces.contains(inode))
+        self.wanted.has_namespace(inode).unwrap_or(true)
+            && self.unwanted.as_ref().is_none_or(|unwanted| unwanted.has_namespace(inode) != Some(true))
     }
 
-    /// Returns whether the filter selects a connection.
+    /// Returns whether the filter selects a connection. What is not known is neither selected nor excluded by a value.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        // Rows of what has ended have no state: the parameter cannot exclude them.
-        self.states.is_none_or(|states| subject.state.is_none_or(|state| states.contains(state)))
-            && is_any(&self.listening, &subject.listening)
-            && is_any(&self.failed, &subject.failed)
-            && is_any(&self.raw, &subject.raw)
-            && self.has_protocol(subject)
-            // Both ends have the same family; listeners have only this one.
-            && is_any(&self.families, if subject.local.address.is_ipv4() { &4 } else { &6 })
-            && (self.directions.is_empty() || subject.direction.is_some_and(|direction| self.directions.contains(&direction)))
-            // Numbers before words, which are dearer to compare.
-            && (self.pids.is_empty() || subject.pid.is_some_and(|pid| self.pids.contains(pid)))
-            && (self.namespaces.is_empty() || subject.namespace.is_some_and(|inode| self.namespaces.contains(inode)))
-            && (self.ports.is_empty()
-                || self.ports.contains(subject.local.port)
-                || subject.remote.is_some_and(|end| self.ports.contains(end.port)))
-            && (self.locals.is_empty() || self.locals.contains(subject.local.address))
-            && (self.remotes.is_empty() || subject.remote.is_some_and(|end| self.remotes.contains(end.address)))
-            && (self.processes.is_empty() || self.has_process(subject))
-            && (self.users.is_empty()
-                || subject.user.is_some_and(|user| self.users.contains(user))
-                || subject.uid.is_some_and(|uid| self.uids.contains(uid)))
-            // The twelve characters that container tools show are enough.
-            && ((self.containers.is_empty() && self.container_patterns.is_empty())
-                || subject.container.is_some_and(|id| self.has_container(id)))
-            && (self.units.is_empty() || subject.unit.is_some_and(|unit| self.has_unit(unit)))
-    }
-
-    /// Returns whether one of `protocols` is that of the connection.
-    fn has_protocol(&self, subject: &Subject<'_>) -> bool {
-        // Who asks for TCP means the sockets that `ss -t` lists.
-        let is_hidden = subject.raw && matches!(subject.protocol, IPPROTO_TCP | IPPROTO_UDP) && self.raw.is_empty();
-        is_any(&self.protocols, &subject.protocol) && (self.protocols.is_empty() || !is_hidden)
-    }
-
-    /// Returns whether one of `processes` is the name of the process, the name of its executable's file, or its whole path.
-    fn has_process(&self, subject: &Subject<'_>) -> bool {
-        let executable = subject.executable.unwrap_or_default();
-        let file = executable.rsplit('/').next().unwrap_or_default();
-        // An empty file name or path is in no set: no value is empty, and no pattern stands for nothing.
-        subject.process.is_some_and(|name| self.processes.contains(name))
-            || self.processes.contains(file)
-            || self.processes.contains(executable)
-    }
-
-    /// Returns whether one of `units` is the unit, with or without its suffix if it is a service.
-    fn has_unit(&self, unit: &str) -> bool {
-        self.units.contains(unit) || unit.strip_suffix(".service").is_some_and(|name| self.units.contains(name))
-    }
-}
-
-fn is_any<T: Ord>(wanted: &BTreeSet<T>, value: &T) -> bool {
-    // A parameter that is not given holds for all.
-    wanted.is_empty() || wanted.contains(value)
-}
-
-fn port_range(text: &str) -> Option<(u16, u16)> {
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let (low, high) = (low.parse().ok()?, high.parse().ok()?);
-    (low <= high).then_some((low, high))
-}
-
-fn network(text: &str) -> Option<IpNet> {
-    let network = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
-    // `ss` prints such addresses; events and rows have them as IPv4.
-    match network {
-        IpNet::V6(mapped) if mapped.prefix_len() >= MAPPED_BITS => {
-            let Some(address) = mapped.addr().to_ipv4_mapped() else { return Some(network) };
-            IpNet::new(address.into(), mapped.prefix_len() - MAPPED_BITS).ok()
-        }
-        IpNet::V4(_) | IpNet::V6(_) => Some(network),
+        self.wanted.all_hold(subject) && self.unwanted.as_deref().is_none_or(|unwanted| !unwanted.any_holds(subject))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netconn_common::tcp_state;
+    use netconn_common::{IPPROTO_TCP, tcp_state};
 
     use super::*;
 
@@ -528,6 +334,24 @@ mod tests {
             "container=ab*,ff",
             "container=A[a-c]",
             "namespace=42",
+            "local-port=40000",
+            "local-port=1-10,39999-40001",
+            "remote-port=443",
+            "port=!22",
+            "port=443,!22",
+            "remote-port=!22,443",
+            "local=!203.0.113.0/24",
+            "user=!bob,!0",
+            "process=!wget, ! nc*",
+            "state=!listen",
+            "listening=!true",
+            "protocol=!udp",
+            "direction=!in",
+            "namespace=!43",
+            "container=!b",
+            "unit=!ssh*",
+            "family=!6",
+            "pid=!8",
         ];
         for text in accepted {
             assert!(filter(text).unwrap().matches(&subject()), "{text}");
@@ -561,10 +385,67 @@ mod tests {
             "container=b*",
             "container=a?d,ff",
             "namespace=43",
+            "local-port=443",
+            "remote-port=40000",
+            "port=!443",
+            "port=!40000",
+            "port=443,!400-500",
+            "remote-port=443,!443",
+            "remote=!203.0.113.0/24",
+            "local=!::ffff:192.0.2.1",
+            "user=!bob,!1000",
+            "user=alice,!alice",
+            "process=!c*",
+            "process=!/usr/bin/curl-8",
+            "state=!connected",
+            "listening=!false",
+            "protocol=!tcp",
+            "direction=!out",
+            "namespace=!42",
+            "container=!ABC",
+            "unit=!web",
+            "family=!4",
+            "pid=!7",
         ];
         for text in refused {
             assert!(!filter(text).unwrap().matches(&subject()), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_excluded() {
+        let unknown = Subject {
+            state: None,
+            direction: None,
+            remote: None,
+            pid: None,
+            process: None,
+            executable: None,
+            user: None,
+            uid: None,
+            container: None,
+            unit: None,
+            namespace: None,
+            ..subject()
+        };
+        for text in [
+            "state=!all",
+            "direction=!in,!out",
+            "remote=!0.0.0.0/0",
+            "remote-port=!0-65535",
+            "pid=!7",
+            "process=!*",
+            "user=!root",
+            "container=!*",
+            "unit=!*",
+            "namespace=!1",
+        ] {
+            assert!(filter(text).unwrap().matches(&unknown), "{text}");
+        }
+        let both = Filter::parse([("remote-port", "443"), ("process", "!curl"), ("process", "!wget")]).unwrap();
+        assert!(
+            !both.matches(&subject()) && both.matches(&Subject { process: Some("x"), executable: None, ..subject() })
+        );
     }
 
     #[test]
@@ -585,6 +466,9 @@ mod tests {
             ("remote=10.0.0.0/33", "remote: '10.0.0.0/33' is not an IP address or network"),
             ("pid=-1", "pid: '-1' is not a process id"),
             ("pid=", "pid: a value is missing"),
+            ("pid=!", "pid: a value is missing"),
+            ("port=!http", "port: 'http' is not a port or range like 8000-8100"),
+            ("remote-port=70000", "remote-port: '70000' is not a port or range like 8000-8100"),
             ("protocol=gre", "protocol: 'gre' is not tcp, udp, icmp or the number of a protocol"),
             ("protocol=256", "protocol: '256' is not tcp, udp, icmp or the number of a protocol"),
             ("family=5", "family: '5' is not 4 or 6"),
@@ -682,7 +566,8 @@ mod tests {
         assert_eq!(wants("listening=true"), (false, false, true));
         assert_eq!(wants("state=syn-sent"), (false, true, false));
         assert_eq!(wants("state=unconnected"), (false, true, true));
-        assert_eq!(wants("raw=true"), (false, false, true));
+        // What is excluded narrows nothing here: it costs time at most.
+        assert_eq!(wants("protocol=!tcp"), (true, true, true));
     }
 
     #[test]
