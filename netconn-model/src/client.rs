@@ -1,7 +1,8 @@
 //! The client of the daemon's socket: requests over HTTP, typed answers, errors that say what to do.
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, StatusCode, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
+use nix::unistd::{Gid, Group, User, geteuid};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::{
@@ -39,10 +41,12 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// This user may not use the socket.
-    #[error("permission_denied: {} may be used by root and by the daemon's group: use sudo or join the group", path.display())]
+    #[error("permission_denied: {} may be used by {advice}", path.display())]
     PermissionDenied {
         /// The socket.
         path: PathBuf,
+        /// Who may use it, and what to do.
+        advice: String,
     },
     /// The daemon did not answer in time.
     #[error("timeout: the daemon at {} did not answer within {} s", path.display(), ANSWER.as_secs())]
@@ -301,9 +305,33 @@ fn unreachable(socket: &Path, error: io::Error) -> ClientError {
     match error.kind() {
         // A refused connection is the socket of a daemon that was killed.
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::Offline { path },
-        io::ErrorKind::PermissionDenied => ClientError::PermissionDenied { path },
+        io::ErrorKind::PermissionDenied => {
+            let advice = who_may_use(&path);
+            ClientError::PermissionDenied { path, advice }
+        }
         _ => ClientError::Broken { path, error },
     }
+}
+
+/// Returns who may use a socket and how this user can, to follow "may be used by ".
+fn who_may_use(socket: &Path) -> String {
+    let user = User::from_uid(geteuid()).ok().flatten().map_or_else(|| "USER".into(), |user| user.name);
+    let Ok(gid) = fs::metadata(socket).map(|metadata| Gid::from_raw(metadata.gid())) else {
+        return "root and by the daemon's group: use sudo or join the group".into();
+    };
+    let group = Group::from_gid(gid).ok().flatten().filter(|_| gid.as_raw() != 0);
+    let Some(Group { name, mem, .. }) = group else {
+        return format!(
+            "root only: use sudo; or make the group `netconn`, or the one of the configuration (`sudo groupadd -r netconn && sudo \
+             usermod -aG netconn {user}`), start the daemon again, and log in again"
+        );
+    };
+    if mem.contains(&user) {
+        return format!(
+            "root and by the group '{name}', to which {user} has been added since this session began: log in again"
+        );
+    }
+    format!("root and by the group '{name}': use sudo, or join it (`sudo usermod -aG {name} {user}`) and log in again")
 }
 
 fn broken(socket: &Path, error: hyper::Error) -> ClientError {
@@ -338,7 +366,7 @@ mod tests {
         assert!(error.to_string().contains("too many clients"), "{error}");
         let (second, _) = tokio::join!(connect(&path, ANSWER), async { listener.accept().unwrap() });
         second.unwrap();
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 
     #[tokio::test]

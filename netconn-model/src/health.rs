@@ -19,6 +19,9 @@ pub struct Health {
     pub uptime_seconds: u64,
     /// Process id of the daemon.
     pub pid: u32,
+    /// Whether the daemon is in a pid namespace of its own: then `pid` is not its number on the host.
+    #[serde(default)]
+    pub own_pid_namespace: bool,
     /// Resident memory of the daemon, shared pages included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,

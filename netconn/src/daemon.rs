@@ -28,7 +28,7 @@ use crate::{
         fault::Fault,
         keep,
         load::{CaptureOptions, DatagramWatch},
-        preflight,
+        preflight::{self, PID_NAMESPACE},
     },
     os::{self, NoSignals},
     server::{self, Clients, Socket},
@@ -93,6 +93,9 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
     // From here on a signal stops the daemon in order, also one that came before. Threads that begin now do not inherit the mask.
     drop(quiet);
     log_hooks(capture.hooks(), capture.missing_members());
+    if preflight::is_in_pid_namespace() {
+        warn!("{PID_NAMESPACE}");
+    }
 
     let patience = test_hooks.patience.unwrap_or(server::PATIENCE);
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());

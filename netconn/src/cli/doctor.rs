@@ -17,6 +17,12 @@ use crate::{
     kernel::preflight,
 };
 
+/// What marks and exit codes mean, for the help.
+pub(super) const MARKS: &str = "\
+`ok` is as it should be, `--` works with less, `no` does not work; the last line sums up. The exit code is 0 without a `no`, and
+69 otherwise: also when no daemon runs, because then nothing is recorded. Root and the daemon's group may ask a daemon; without
+one, root has the hooks attached for a moment.";
+
 /// Options of `netconn doctor`.
 #[derive(Debug, Args)]
 pub(super) struct DoctorOptions {
@@ -41,17 +47,20 @@ pub(super) fn run(options: &DoctorOptions) -> Result<Exit> {
             section("Its hooks", doctor::hooks(&health.hooks))?;
             section("Proof", vec![proof])?;
         }
-        // Without a daemon the hooks are attached for a moment, which needs privileges: the error says so.
+        // Without a daemon the hooks are attached for a moment, which needs privileges: `permission` says what is missing.
         Err(error @ ClientError::Offline { .. }) => {
-            let offline = Check { mark: Mark::Fair, subject: "daemon".into(), finding: error.to_string() };
+            let offline = Check { mark: Mark::Bad, subject: "daemon".into(), finding: error.to_string() };
             section("The daemon", vec![offline, doctor::permission()])?;
-            preflight::check_capabilities()?;
-            section("Hooks, attached for this check", doctor::prove_alone()?)?;
+            if preflight::check_capabilities().is_ok() {
+                section("Hooks, attached for this check", doctor::prove_alone()?)?;
+            }
         }
         // A daemon that does not answer is an error of its own, not a reason to attach all programs once more.
         Err(error) => return Err(error.into()),
     }
-    Ok(if checks.iter().any(|check| check.mark == Mark::Bad) { Exit::Unavailable } else { Exit::Success })
+    let summary = doctor::summary(&checks);
+    print("Summary", std::slice::from_ref(&summary))?;
+    Ok(if summary.mark == Mark::Bad { Exit::Unavailable } else { Exit::Success })
 }
 
 async fn daemon(client: &Client) -> Result<(Health, Check), ClientError> {

@@ -79,6 +79,7 @@ enum Command {
     #[command(disable_help_flag = true)]
     Hunt(search::SearchOptions),
     /// Check this machine and the daemon, and prove that a connection is seen.
+    #[command(after_help = doctor::MARKS)]
     Doctor(doctor::DoctorOptions),
     /// Print the configuration in force, as a configuration file.
     Config(config::ConfigOptions),

@@ -8,6 +8,7 @@ use netconn_model::{
 
 use crate::{
     doctor::{Check, Mark},
+    kernel::preflight::PID_NAMESPACE,
     search_program::NotInstalled,
 };
 
@@ -21,6 +22,9 @@ pub fn daemon(health: &Health) -> Vec<Check> {
             health.version, health.pid, health.uptime_seconds, health.connections, health.events
         ),
     )];
+    if health.own_pid_namespace {
+        checks.push(Check::new(Mark::Fair, "its processes", PID_NAMESPACE));
+    }
     if !health.missing_members.is_empty() {
         let missing = health.missing_members.join(", ");
         checks.push(Check::new(Mark::Fair, "kernel structures", format!("without {missing}: absent from events")));

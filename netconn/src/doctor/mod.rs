@@ -3,15 +3,23 @@
 mod daemon;
 mod proof;
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 pub use daemon::daemon;
-use netconn_model::health::{HookStatus, Verdict};
+use netconn_model::{
+    config::Config,
+    health::{HookStatus, Verdict},
+};
+use nix::unistd::{Group, User, getegid, geteuid, getgroups, getuid};
 pub use proof::{prove, prove_alone};
 
 use crate::{
-    kernel::preflight::{self, Lockdown},
+    kernel::preflight::{self, Capability, CapabilitySet, Lockdown, PID_NAMESPACE},
     process::lookup,
+    search_program,
 };
 
 /// The outcome of a check.
@@ -78,7 +86,92 @@ pub fn machine() -> Vec<Check> {
             Check::new(Mark::Fair, "cgroups", finding)
         },
     );
-    vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups, accounts()]
+    let mut checks = vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups];
+    checks.extend(pid_namespace(preflight::is_in_pid_namespace()));
+    checks.extend([accounts(), search_program(), group()]);
+    checks
+}
+
+/// Checks the pid namespace; `None` if it is the first one.
+fn pid_namespace(is_own: bool) -> Option<Check> {
+    is_own.then(|| Check::new(Mark::Fair, "processes", PID_NAMESPACE))
+}
+
+/// Checks whether the program is there that searches the history and converts it.
+fn search_program() -> Check {
+    let found = match search_program::find() {
+        Ok(found) => found,
+        Err(error) => {
+            let finding = format!(
+                "{error}; `netconn search` and `netconn hunt` need it, and the history stays NDJSON without it"
+            );
+            return Check::new(Mark::Fair, "netconn-search", finding);
+        }
+    };
+    let output = Command::new(&found).arg("--version").stdin(Stdio::null()).output();
+    let version = match output {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Ok(output) => format!("it fails: {}", output.status),
+        Err(error) => format!("it cannot be run: {error}"),
+    };
+    // `netconn-search 0.1.0`
+    let is_same = version.rsplit(' ').next() == Some(env!("CARGO_PKG_VERSION"));
+    let advice = if is_same { "" } else { "; install the one that was built with this netconn" };
+    let mark = if is_same { Mark::Good } else { Mark::Bad };
+    Check::new(mark, "netconn-search", format!("{version} ({}){advice}", found.display()))
+}
+
+/// Checks the group whose members may use the daemon and read the history.
+fn group() -> Check {
+    // A configuration that cannot be read is told by the commands that need it.
+    let name = Config::load(None).unwrap_or_default().group;
+    let group = Group::from_name(&name).ok().flatten();
+    let user = User::from_uid(getuid()).ok().flatten().map(|user| user.name);
+    let is_root = geteuid().is_root();
+    let Some(group) = group else {
+        let advice = format!(
+            "`groupadd -r {name} && usermod -aG {name} USER` as root, before the daemon starts, lets others do so"
+        );
+        let finding =
+            format!("there is no group '{name}': only root may use the daemon and read the history; {advice}");
+        return Check::new(Mark::Fair, "group", finding);
+    };
+    // The session has what the account had when it began.
+    let is_in_session = getegid() == group.gid || getgroups().is_ok_and(|groups| groups.contains(&group.gid));
+    let is_member = user.as_ref().is_some_and(|user| group.mem.contains(user));
+    if is_root || is_in_session {
+        let members = if group.mem.is_empty() { "no further account".to_owned() } else { group.mem.join(", ") };
+        return Check::new(Mark::Good, "group", format!("root and the group '{name}' may use the daemon: {members}"));
+    }
+    let user = user.unwrap_or_else(|| "USER".into());
+    let advice = if is_member {
+        format!("{user} has been added to it since this session began: log in again")
+    } else {
+        format!("{user} is not in it: `sudo usermod -aG {name} {user}`, then log in again; or use sudo")
+    };
+    Check::new(Mark::Fair, "group", format!("root and the group '{name}' may use the daemon, and {advice}"))
+}
+
+/// Returns all that was found in a sentence, and the worst mark.
+pub fn summary(checks: &[Check]) -> Check {
+    let of = |mark| checks.iter().filter(move |check| check.mark == mark);
+    let names = |mark| of(mark).map(|check| &*check.subject).collect::<Vec<_>>().join(", ");
+    let (good, fair, bad) = (of(Mark::Good).count(), of(Mark::Fair).count(), of(Mark::Bad).count());
+    let mut finding = format!("{good} of {} checks are well", checks.len());
+    if fair != 0 {
+        finding.push_str(&format!("; {fair} with less: {}", names(Mark::Fair)));
+    }
+    if bad != 0 {
+        finding.push_str(&format!("; {bad} not: {}", names(Mark::Bad)));
+    }
+    let mark = if bad != 0 {
+        Mark::Bad
+    } else if fair != 0 {
+        Mark::Fair
+    } else {
+        Mark::Good
+    };
+    Check::new(mark, "all", finding)
 }
 
 /// Checks where names of accounts come from.
@@ -98,11 +191,23 @@ fn accounts() -> Check {
 
 /// Checks whether this user may load eBPF programs.
 pub fn permission() -> Check {
-    match preflight::check_capabilities() {
-        Ok(()) => Check::new(Mark::Good, "permission", "eBPF programs may be loaded"),
-        // Only `Fair`: users without privileges may still ask a daemon.
-        Err(error) => Check::new(Mark::Fair, "permission", error.to_string()),
+    // Only `Fair`: users without privileges may still ask a daemon.
+    if let Err(error) = preflight::check_capabilities() {
+        return Check::new(Mark::Fair, "permission", error.to_string());
     }
+    let missing = CapabilitySet::of_this_process().missing(&Capability::ALL);
+    if missing.is_empty() {
+        return Check::new(Mark::Good, "permission", "eBPF programs may be loaded");
+    }
+    let costs = missing
+        .iter()
+        .map(|capability| format!("without {}, {}", capability.name(), capability.without().unwrap_or_default()));
+    let costs = costs.collect::<Vec<_>>().join("; ");
+    Check::new(
+        Mark::Fair,
+        "permission",
+        format!("eBPF programs may be loaded; {costs}: run netconn as root, or give it these"),
+    )
 }
 
 /// Returns the verdict on each hook.
@@ -125,4 +230,21 @@ pub fn hooks(hooks: &[HookStatus]) -> Vec<Check> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_what_is_not_well() {
+        let check = |mark, subject: &str| Check::new(mark, subject, "");
+        let mut checks = vec![check(Mark::Good, "kernel"), check(Mark::Good, "lockdown")];
+        let of = |checks: &[Check]| (summary(checks).mark, summary(checks).finding);
+        assert_eq!(of(&checks), (Mark::Good, "2 of 2 checks are well".into()));
+        checks.push(check(Mark::Fair, "group"));
+        assert_eq!(of(&checks), (Mark::Fair, "2 of 3 checks are well; 1 with less: group".into()));
+        checks.push(check(Mark::Bad, "daemon"));
+        assert_eq!(of(&checks), (Mark::Bad, "2 of 4 checks are well; 1 with less: group; 1 not: daemon".into()));
+    }
 }

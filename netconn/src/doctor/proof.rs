@@ -1,7 +1,9 @@
 //! The proof: a connection of this process to itself is made, and has to be seen.
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
 };
 
@@ -55,7 +57,10 @@ impl Loopback {
     }
 
     fn missed(&self) -> Check {
-        let finding = format!("{} -> {} of this process was not seen within 2 s", self.client, self.server);
+        let finding = format!(
+            "{} -> {} of this process was not seen within 2 s: look at the hooks that are not attached, and at the log",
+            self.client, self.server
+        );
         Check::new(Mark::Bad, "proof", finding)
     }
 }
@@ -73,10 +78,12 @@ pub async fn prove(client: &Client) -> Result<Check, ClientError> {
             return Ok(Check::new(Mark::Bad, "proof", format!("no loopback connection can be made: {error}")));
         }
     };
-    // Only the outgoing half: the other one waits for an `accept` that never comes.
-    let parameters = [("direction", "outgoing".to_owned()), ("pid", std::process::id().to_string())]
+    // Only the outgoing half: the other one waits for an `accept` that never comes. Not by the process id, which is another one to
+    // the daemon if one of the two is in a pid namespace of its own; the ends name the connection, in this network namespace.
+    let namespace = fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino().to_string());
+    let parameters = [("direction", "outgoing".to_owned()), ("port", loopback.client.port().to_string())]
         .into_iter()
-        .chain([("port", loopback.client.port().to_string())])
+        .chain(namespace.ok().map(|namespace| ("namespace", namespace)))
         .map(|(name, value)| (name.to_owned(), value))
         .collect::<Vec<_>>();
     while since.elapsed() < PROOF_TIMEOUT {
@@ -126,10 +133,9 @@ pub fn prove_alone() -> Result<Vec<Check>, LoadError> {
         };
         // Ends when both rings are empty; all records go through the table, because ours may be behind any of them.
         while capture.rings().next(&mut apply) != 0 {}
-        // The address is always 127.0.0.1, so that the ports are enough.
+        // The address is always 127.0.0.1, so that the ports are enough. The process id is another one in a pid namespace.
         let seen = table.from_slot(0).any(|(_, connection)| {
-            connection.owner.tgid == std::process::id()
-                && connection.state == tcp_state::ESTABLISHED
+            connection.state == tcp_state::ESTABLISHED
                 && connection.local.port == loopback.client.port()
                 && connection.remote.is_some_and(|end| end.port == loopback.server.port())
         });

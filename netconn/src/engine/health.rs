@@ -21,6 +21,7 @@ impl Engine {
             kernel: preflight::kernel_release(),
             uptime_seconds: self.schedule.uptime(state.clock.now()).as_secs(),
             pid: std::process::id(),
+            own_pid_namespace: preflight::is_in_pid_namespace(),
             // The server fills it in: it reads `/proc`, which the engine does not wait for.
             resident_bytes: None,
             hooks: self.capture.hooks().to_vec(),

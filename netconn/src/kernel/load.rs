@@ -25,7 +25,7 @@ use crate::kernel::{
     hooks::{Attach, Hook, Needed, Obstacle, Program, classify},
     keep::{self, Places},
     layout::{Layout, NoMember},
-    preflight::{self, Unfit},
+    preflight::{self, CapabilitySet, Unfit},
 };
 
 /// The programs, built by `cargo xtask ebpf`.
@@ -323,7 +323,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(),
             <&mut Iter>::try_from(program).and_then(|program| undisturbed(|| program.load(hook.target, types)))
         }
     };
-    result.map_err(|error| classify(hook.attach, obstacle(&error)))
+    result.map_err(|error| classify(hook.attach, obstacle(&error), CapabilitySet::of_this_process()))
 }
 
 fn obstacle(error: &ProgramError) -> Obstacle {

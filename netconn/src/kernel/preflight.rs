@@ -17,9 +17,103 @@ pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
 pub const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
 
-/// Bits of the capability sets, `include/uapi/linux/capability.h`.
-const CAPABILITIES: [(&str, u32); 2] = [("CAP_BPF", 39), ("CAP_PERFMON", 38)];
+/// Bit of `CAP_SYS_ADMIN`, which stands in for some others.
 const CAP_SYS_ADMIN: u32 = 21;
+
+/// A capability that netconn uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Loads programs and makes maps.
+    Bpf,
+    /// Loads programs that read the kernel's memory.
+    Perfmon,
+    /// Loads and attaches programs on cgroups.
+    NetAdmin,
+    /// Reads `/proc` of processes that may more than this one.
+    SysPtrace,
+}
+
+impl Capability {
+    /// All of them, the indispensable ones first.
+    pub const ALL: [Self; 4] = [Self::Bpf, Self::Perfmon, Self::NetAdmin, Self::SysPtrace];
+
+    /// Name in `capabilities(7)`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "CAP_BPF",
+            Self::Perfmon => "CAP_PERFMON",
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
+        }
+    }
+
+    /// What is missing without it; `None`: netconn cannot run.
+    pub fn without(self) -> Option<&'static str> {
+        match self {
+            Self::Bpf | Self::Perfmon => None,
+            Self::NetAdmin => Some("no hook on cgroups is attached: no datagrams, no attempts that send nothing"),
+            Self::SysPtrace => {
+                Some("executables and open files in /proc are not read: those of older processes are missing")
+            }
+        }
+    }
+
+    /// Number of its bit in the capability sets, `include/uapi/linux/capability.h`.
+    fn bit(self) -> u32 {
+        match self {
+            Self::Bpf => 39,
+            Self::Perfmon => 38,
+            Self::NetAdmin => 12,
+            Self::SysPtrace => 19,
+        }
+    }
+}
+
+/// The capabilities that a process has.
+#[derive(Clone, Copy, Debug)]
+pub struct CapabilitySet(u64);
+
+impl CapabilitySet {
+    /// Returns those of this process.
+    pub fn of_this_process() -> Self {
+        let status = procfs::process::Process::myself().and_then(|process| process.status());
+        // Unknown without /proc: then the kernel itself decides when the programs are loaded.
+        Self(status.map_or(u64::MAX, |status| status.capeff))
+    }
+
+    /// A set of all.
+    #[cfg(test)]
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// Returns a set of these.
+    #[cfg(test)]
+    pub fn with(capabilities: &[Capability]) -> Self {
+        Self(capabilities.iter().fold(0, |set, capability| set | 1 << capability.bit()))
+    }
+
+    /// Returns whether it has a capability, or another that stands in for it.
+    pub fn has(self, capability: Capability) -> bool {
+        let has = |bit: u32| self.0 >> bit & 1 != 0;
+        // `bpf_capable` and `perfmon_capable` in include/linux/capability.h; programs on packets of cgroups are an exception to
+        // what `bpf_net_capable` in kernel/bpf/syscall.c allows.
+        let is_implied = matches!(capability, Capability::Bpf | Capability::Perfmon) && has(CAP_SYS_ADMIN);
+        has(capability.bit()) || is_implied
+    }
+
+    /// Returns which of these it lacks.
+    pub fn missing(self, wanted: &[Capability]) -> Vec<Capability> {
+        wanted.iter().copied().filter(|capability| !self.has(*capability)).collect()
+    }
+}
+
+/// Returns the names as in a sentence.
+pub fn names_of(capabilities: &[Capability]) -> String {
+    let names: Vec<&str> = capabilities.iter().map(|capability| capability.name()).collect();
+    match &*names {
+        [before @ .., last] if !before.is_empty() => format!("{} and {last}", before.join(", ")),
+        _ => names.concat(),
+    }
+}
 
 /// Why netconn cannot trace on this machine.
 #[derive(Debug, Error)]
@@ -35,10 +129,10 @@ pub enum Unfit {
         found: String,
     },
     /// Neither root nor the capabilities that stand in for it.
-    #[error("missing {}: run netconn as root (sudo), or give it these capabilities", missing.join(" and "))]
+    #[error("missing {}: run netconn as root (sudo), or give it these capabilities", names_of(missing))]
     NotPermitted {
-        /// Names of the missing capabilities.
-        missing: Vec<&'static str>,
+        /// All that are missing, also those that it can do without.
+        missing: Vec<Capability>,
     },
     /// The kernel does not describe its types.
     #[error(
@@ -112,21 +206,13 @@ pub fn check_kernel(release: &str) -> Result<(), Unfit> {
 ///
 /// [`Unfit::NotPermitted`] with the names of what is missing.
 pub fn check_capabilities() -> Result<(), Unfit> {
-    let effective = procfs::process::Process::myself()
-        .and_then(|process| process.status())
-        // Unknown without /proc: then the kernel itself decides when the programs are loaded.
-        .map_or(u64::MAX, |status| status.capeff);
-    check_effective(effective)
+    check_effective(CapabilitySet::of_this_process())
 }
 
-fn check_effective(effective: u64) -> Result<(), Unfit> {
-    let has = |bit: u32| effective >> bit & 1 != 0;
-    // It stands in for both (`bpf_capable` and `perfmon_capable` in include/linux/capability.h).
-    if has(CAP_SYS_ADMIN) {
-        return Ok(());
-    }
-    let missing: Vec<_> = CAPABILITIES.iter().filter(|(_, bit)| !has(*bit)).map(|(name, _)| *name).collect();
-    if missing.is_empty() { Ok(()) } else { Err(Unfit::NotPermitted { missing }) }
+fn check_effective(effective: CapabilitySet) -> Result<(), Unfit> {
+    let missing = effective.missing(&Capability::ALL);
+    let is_indispensable = |capability: &Capability| capability.without().is_none();
+    if missing.iter().any(is_indispensable) { Err(Unfit::NotPermitted { missing }) } else { Ok(()) }
 }
 
 /// Reads the kernel's description of its types.
@@ -145,6 +231,18 @@ pub fn cgroup_root() -> Option<PathBuf> {
     // Programs at the mount of a part of the hierarchy would miss the sockets of all others.
     mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/").map(|mount| mount.mount_point)
 }
+
+/// Returns whether this process has a pid namespace of its own: the kernel's records have the process ids of the first one, `/proc`
+/// and the iterators over processes those of this one. The first namespace's number is `PROC_PID_INIT_INO` in
+/// `include/linux/proc_ns.h`.
+pub fn is_in_pid_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffc;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() != FIRST)
+}
+
+/// What a pid namespace of its own costs, and what to do.
+pub const PID_NAMESPACE: &str = "netconn runs in a pid namespace of its own: process ids are those of the host, and executables, arguments and open files of \
+     processes that are older than netconn are not found; run it on the host, or give the container the host's (--pid=host)";
 
 /// Returns whether this process has a cgroup namespace of its own: its root of cgroup v2 is then the root of its container,
 /// and programs that are attached there only see the sockets of that container. The first namespace's number is
@@ -175,12 +273,17 @@ mod tests {
 
     #[test]
     fn missing_capabilities_are_named() {
-        assert!(check_effective(1 << CAP_SYS_ADMIN).is_ok());
-        assert!(check_effective(1 << 39 | 1 << 38).is_ok());
-        let error = check_effective(1 << 39).unwrap_err().to_string();
-        assert_eq!(error, "missing CAP_PERFMON: run netconn as root (sudo), or give it these capabilities");
-        let error = check_effective(0).unwrap_err().to_string();
-        assert!(error.starts_with("missing CAP_BPF and CAP_PERFMON:"), "{error}");
+        let check = |bits: &[u32]| check_effective(CapabilitySet(bits.iter().fold(0, |set, bit| set | 1 << bit)));
+        assert!(check(&[CAP_SYS_ADMIN]).is_ok());
+        assert!(check(&[39, 38]).is_ok(), "the rest costs hooks, not the start");
+        let error = check(&[39, 12]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "missing CAP_PERFMON and CAP_SYS_PTRACE: run netconn as root (sudo), or give it these capabilities"
+        );
+        let error = check(&[]).unwrap_err().to_string();
+        assert!(error.starts_with("missing CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE: run"), "{error}");
+        assert_eq!(names_of(&[Capability::NetAdmin]), "CAP_NET_ADMIN");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
         layout::Layout,
         load::{CaptureOptions, DatagramWatch, LoadError, NO_LOG, attach, descriptor, load, sizes, take_map, unneeded},
         losses::{Counters, Losses},
-        preflight::{self, Lockdown},
+        preflight::{self, CapabilitySet, Lockdown},
         rings::Rings,
     },
     os::NoSignals,
@@ -93,7 +93,12 @@ impl Capture {
         };
         let options = &options;
         // Loading once more with the verifier's log is slow: only for programs that fail.
+        let held = CapabilitySet::of_this_process();
         let explain = |hook: &Hook| {
+            // The log of the verifier says nothing about that.
+            if !held.missing(hook.attach.capabilities()).is_empty() {
+                return None;
+            }
             // If the program attaches this time, it is detached with this object again, and the first reason stands.
             let mut ebpf = load(options, &layout, VerifierLogLevel::DEBUG).ok()?;
             attach(&mut ebpf, hook, &AyaBtf::from_sys_fs().ok()?).err()

@@ -7,6 +7,8 @@ mod table;
 use netconn_model::health::{HookStatus, Verdict};
 pub use table::{HELPERS, HOOKS, Program};
 
+use crate::kernel::preflight::{Capability, CapabilitySet, names_of};
+
 /// `include/linux/errno.h`: "operation is not supported", kernel-internal but returned by `bpf()` without trampolines.
 const ENOTSUPP: i32 = 524;
 
@@ -37,6 +39,16 @@ impl Attach {
     /// Whether the program is attached to a function, by a BPF trampoline.
     pub fn is_trampoline(self) -> bool {
         matches!(self, Self::FunctionEntry | Self::FunctionExit)
+    }
+
+    /// The capabilities that loading and attaching it takes: `bpf_prog_load` and `bpf_prog_attach_check_attach_type` in
+    /// `kernel/bpf/syscall.c`.
+    pub fn capabilities(self) -> &'static [Capability] {
+        if self.is_cgroup() {
+            &[Capability::Bpf, Capability::NetAdmin]
+        } else {
+            &[Capability::Bpf, Capability::Perfmon]
+        }
     }
 
     /// Whether the program is attached to the root of cgroup v2.
@@ -199,16 +211,23 @@ pub enum Obstacle {
 }
 
 /// Returns the verdict on a hook that could not be loaded or attached.
-pub fn classify(attach: Attach, obstacle: Obstacle) -> Verdict {
+pub fn classify(attach: Attach, obstacle: Obstacle, held: CapabilitySet) -> Verdict {
+    let missing = held.missing(attach.capabilities());
     match (attach, obstacle) {
         (_, Obstacle::NoTarget) => Verdict::Unsupported { reason: "this kernel has no hook of that name".into() },
+        // First what is certain.
+        (_, Obstacle::Refused { errno: libc::EPERM | libc::EACCES, .. }) if !missing.is_empty() => {
+            Verdict::Failed { reason: format!("missing {}: run netconn as root, or give it that", names_of(&missing)) }
+        }
         // Kernels without dynamic ftrace or BPF trampolines, and some hypervisors' kernels, return one of these.
         (on, Obstacle::Refused { errno: libc::EPERM | ENOTSUPP | libc::EOPNOTSUPP, .. }) if on.is_trampoline() => {
             Verdict::Unsupported { reason: "this kernel refuses programs on functions (no BPF trampolines)".into() }
         }
         // After the trampolines: for all other programs EPERM is a prohibition, not a missing feature.
         (_, Obstacle::Refused { errno: libc::EPERM, .. }) => Verdict::Failed {
-            reason: "the kernel refuses to load it (EPERM): a container, seccomp or lockdown forbids it".into(),
+            reason:
+                "the kernel refuses to load it (EPERM): a container, a user namespace, seccomp or lockdown forbids it"
+                    .into(),
         },
         (_, Obstacle::Refused { errno, log }) => {
             let error = std::io::Error::from_raw_os_error(errno);
@@ -227,11 +246,26 @@ mod tests {
     #[test]
     fn trampolines_may_be_missing_tracepoints_may_not() {
         let refused = |errno| Obstacle::Refused { errno, log: String::new() };
+        let classify = |attach, obstacle| classify(attach, obstacle, CapabilitySet::ALL);
         assert!(matches!(classify(Attach::FunctionEntry, refused(libc::EPERM)), Verdict::Unsupported { .. }));
         assert!(matches!(classify(Attach::FunctionEntry, refused(ENOTSUPP)), Verdict::Unsupported { .. }));
         assert!(matches!(classify(Attach::FunctionEntry, refused(libc::EINVAL)), Verdict::Failed { .. }));
         assert!(matches!(classify(Attach::Tracepoint, refused(libc::EPERM)), Verdict::Failed { .. }));
         assert!(matches!(classify(Attach::Tracepoint, Obstacle::NoTarget), Verdict::Unsupported { .. }));
+    }
+
+    #[test]
+    fn a_missing_capability_is_named_for_the_hooks_that_need_it() {
+        let refused = || Obstacle::Refused { errno: libc::EPERM, log: String::new() };
+        let held = CapabilitySet::with(&[Capability::Bpf, Capability::Perfmon]);
+        let reason = |attach| match classify(attach, refused(), held) {
+            Verdict::Failed { reason } | Verdict::Unsupported { reason } => reason,
+            verdict => panic!("{verdict:?}"),
+        };
+        for hook in HOOKS {
+            let is_named = reason(hook.attach).contains("missing CAP_NET_ADMIN: run netconn as root");
+            assert_eq!(is_named, hook.attach.is_cgroup(), "{}", hook.title());
+        }
     }
 
     #[test]
