@@ -21,6 +21,9 @@ const AFTERMATH_NS: u64 = 500_000_000;
 /// Time for which an ended process is kept although nothing refers to it: records of its last sockets can still come.
 const KEPT_AFTER_EXIT_NS: u64 = 5_000_000_000;
 
+/// What `readlink` of `/proc/PID/exe` appends to the path of a file that was removed (`d_path` in `fs/d_path.c`).
+const DELETED: &str = " (deleted)";
+
 /// Bytes of a process besides its texts: both structures, five allocations of 16 bytes each, and an entry of the map, of which
 /// half is empty.
 const PROCESS_BYTES: usize =
@@ -67,9 +70,22 @@ pub struct Identity {
     pub image: ImageFile,
     /// Arguments, joined by spaces.
     pub command_line: Option<Rc<str>>,
-    /// Number of ended connections that refer to it, through its process or that of a child.
-    pub(crate) remembered: Cell<u32>,
+    /// How many of what has ended refer to it, through its process or that of a child.
+    pub(crate) remembered: Remembered,
 }
+
+/// Kinds of what has ended, each with memory of its own for processes.
+#[derive(Clone, Copy, Debug)]
+pub enum Past {
+    /// Connections, and attempts that failed.
+    Connections,
+    /// Flows of datagrams.
+    Flows,
+}
+
+/// Numbers of references, by [`Past`].
+#[derive(Debug, Default)]
+pub(crate) struct Remembered([Cell<u32>; 2]);
 
 /// A process from one `exec` (or its start) to the next.
 #[derive(Debug)]
@@ -106,16 +122,17 @@ impl Process {
         is_same_file && *path == other.identity.path && *command_line == other.identity.command_line
     }
 
-    /// Notes that an ended connection refers to it, and returns how many bytes that keeps in memory which no other did.
-    pub fn remember(&self) -> usize {
+    /// Notes that one more of what has ended refers to it, and returns how many bytes that keeps in memory which no other of its
+    /// kind did.
+    pub fn remember(&self, kind: Past) -> usize {
         self.past.set(self.past.get().saturating_add(1));
-        self.identities().filter(|identity| identity.remember()).map(|identity| identity.bytes()).sum()
+        self.identities().filter(|identity| identity.remember(kind)).map(|identity| identity.bytes()).sum()
     }
 
-    /// Notes that an ended connection does not refer to it any more, and returns how many bytes no other one keeps.
-    pub fn forget(&self) -> usize {
+    /// Notes that one does not refer to it any more, and returns how many bytes no other of its kind keeps.
+    pub fn forget(&self, kind: Past) -> usize {
         self.past.set(self.past.get().saturating_sub(1));
-        self.identities().filter(|identity| identity.forget()).map(|identity| identity.bytes()).sum()
+        self.identities().filter(|identity| identity.forget(kind)).map(|identity| identity.bytes()).sum()
     }
 
     fn identities(&self) -> impl Iterator<Item = &Rc<Identity>> {
@@ -126,7 +143,7 @@ impl Process {
     #[cfg(test)]
     pub(crate) fn with_command_line(tgid: u32, line: &str) -> Rc<Self> {
         let key = Key { tgid, start_ns: 0 };
-        let remembered = Cell::new(0);
+        let remembered = Remembered::default();
         let command_line = Some(line.into());
         Self::new(
             Identity {
@@ -143,13 +160,25 @@ impl Process {
     }
 }
 
+impl Remembered {
+    fn of(&self, kind: Past) -> &Cell<u32> {
+        let [connections, flows] = &self.0;
+        match kind {
+            Past::Connections => connections,
+            Past::Flows => flows,
+        }
+    }
+}
+
 impl Identity {
-    fn remember(&self) -> bool {
-        self.remembered.replace(self.remembered.get().saturating_add(1)) == 0
+    fn remember(&self, kind: Past) -> bool {
+        let count = self.remembered.of(kind);
+        count.replace(count.get().saturating_add(1)) == 0
     }
 
-    fn forget(&self) -> bool {
-        self.remembered.replace(self.remembered.get().saturating_sub(1)) == 1
+    fn forget(&self, kind: Past) -> bool {
+        let count = self.remembered.of(kind);
+        count.replace(count.get().saturating_sub(1)) == 1
     }
 
     /// Returns about how many bytes it takes. Texts that it shares with processes that were forked count for each of them,
@@ -247,7 +276,7 @@ impl Processes {
                 path: process.path.map(Into::into),
                 image: process.image,
                 command_line: process.command_line.map(Into::into),
-                remembered: Cell::new(0),
+                remembered: Remembered::default(),
             };
             // A parent that has ended since is still the one that started it; `/proc` names who has adopted it.
             let parent = known.and_then(|known| known.parent.clone());
@@ -286,7 +315,7 @@ impl Processes {
             path: origin.identity.path.clone(),
             image: origin.identity.image,
             command_line: origin.identity.command_line.clone(),
-            remembered: Cell::new(0),
+            remembered: Remembered::default(),
         };
         // Not the origin: with `CLONE_PARENT` the parent is the parent of the process that called `clone`.
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
@@ -303,7 +332,7 @@ impl Processes {
             path: executable(record.flags, path).map(Into::into),
             image: record.image,
             command_line: command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0).map(Into::into),
-            remembered: Cell::new(0),
+            remembered: Remembered::default(),
         };
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
         self.insert(Process::new(identity, parent));
@@ -420,9 +449,8 @@ fn executable(flags: u32, path: &[u8]) -> Option<String> {
         text.push('/');
         text.push_str(&String::from_utf8_lossy(component));
     }
-    // As readlink on /proc/PID/exe says it.
     if flags & exec::DELETED != 0 {
-        text.push_str(" (deleted)");
+        text.push_str(DELETED);
     }
     Some(text)
 }
@@ -497,7 +525,7 @@ mod tests {
         let mut exec = ExecRecord::zeroed();
         (exec.tgid, exec.start_ns, exec.image) = (10, 10 * TICK_NS, image(5, 7));
         processes.exec(&exec, b"x\0bin\0", b"right\0");
-        let mut scan = |image| {
+        let mut scan = |image, path: Option<&str>| {
             let found = scan::Scanned {
                 key: Key::of_ticks(10, 10),
                 is_exact: true,
@@ -505,15 +533,20 @@ mod tests {
                 parent_start_ns: None,
                 image,
                 name: "x".into(),
-                path: Some("/bin/x".into()),
+                path: path.map(str::to_owned),
                 command_line: Some("chosen".into()),
             };
             processes.add_scanned(vec![found]);
             processes.of(&owner(10)).unwrap().identity.command_line.as_deref() == Some("right")
         };
-        assert!(scan(ImageFile::UNKNOWN), "only /proc was read");
-        assert!(scan(image(5, UNKNOWN_U32)), "its mount is gone");
-        assert!(!scan(image(6, 7)), "an exec was lost");
+        let path = Some("/bin/x");
+        assert!(scan(ImageFile::UNKNOWN, path), "only /proc was read");
+        assert!(scan(image(5, UNKNOWN_U32), path), "its mount is gone");
+        assert!(scan(image(5, 7), Some("/bin/x (deleted)")), "its package was upgraded");
+        assert!(scan(ImageFile::UNKNOWN, Some("/bin/x (deleted)")), "the same, when only /proc was read");
+        assert!(scan(image(5, 8), Some("/merged/bin/x")), "seen from another mount namespace");
+        assert!(scan(image(5, 7), None) && scan(ImageFile::UNKNOWN, None), "its first thread has ended");
+        assert!(!scan(image(6, 7), path), "an exec was lost");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Processes from `/proc`: those older than netconn, and those whose records were lost. Slow.
 
-use netconn_common::ImageFile;
+use std::io::Read as _;
+
+use netconn_common::{ImageFile, UNKNOWN_U64, exec::ARGUMENTS_MAX};
 use procfs::process::{Process, all_processes};
 
-use crate::process::{Identity, Key, command_line};
+use crate::process::{DELETED, Identity, Key, command_line};
 
 /// A process found in `/proc`.
 #[derive(Debug)]
@@ -30,10 +32,23 @@ impl Scanned {
     /// Returns whether a process still runs the program that is known, as far as the scan tells.
     pub(super) fn is_same_program(&self, known: &Identity) -> bool {
         // Not the namespace: a mount that is taken away has none any more.
-        let file = |image: &ImageFile| (image.inode, image.device);
-        let is_same_file = self.image == ImageFile::UNKNOWN || file(&self.image) == file(&known.image);
-        is_same_file && self.path.as_deref() == known.path.as_deref()
+        let file = |image: &ImageFile| (image.inode != UNKNOWN_U64).then_some((image.inode, image.device));
+        let is_same_file = file(&self.image).zip(file(&known.image)).map(|(found, known)| found == known);
+        match (self.path.as_deref(), known.path.as_deref()) {
+            // `/proc` tells nothing of kernel threads, and nothing any more of a process whose first thread has ended.
+            (None, _) => is_same_file != Some(false),
+            // The record had no path: what `/proc` tells is more.
+            (Some(_), None) => false,
+            // A path changes while the program runs: its file is renamed or removed, and `/proc` tells it as seen from another
+            // mount namespace.
+            (Some(found), Some(known)) => is_same_file.unwrap_or_else(|| bare(found) == bare(known)),
+        }
     }
+}
+
+/// Returns a path without the mark that its file was removed.
+fn bare(path: &str) -> &str {
+    path.strip_suffix(DELETED).unwrap_or(path)
 }
 
 /// Returns all visible processes, without those that end meanwhile. Their starts are in clock ticks.
@@ -61,15 +76,52 @@ fn scanned(process: &Process) -> Option<Scanned> {
         name: stat.comm,
         // The path of a deleted file ends in " (deleted)", as `executable` writes it too.
         path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
-        // Joined by NUL, the form of the kernel's records, so that one function makes the text of both.
-        command_line: process.cmdline().ok().and_then(|parts| command_line(parts.join("\0").as_bytes(), false)),
+        command_line: arguments(process),
     })
+}
+
+/// Returns the arguments of a process, as many of them as the kernel's records have: a process may have megabytes.
+fn arguments(process: &Process) -> Option<String> {
+    let file = process.open_relative("cmdline").ok()?;
+    let mut bytes = Vec::new();
+    // One byte more shows whether there are more. What was read before an error is no less true: the process has ended.
+    let _ = file.take(ARGUMENTS_MAX as u64 + 1).read_to_end(&mut bytes);
+    let has_more = bytes.len() > ARGUMENTS_MAX;
+    bytes.truncate(ARGUMENTS_MAX);
+    // A process that has written a title over its arguments leaves NULs behind it.
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let is_cut = has_more && end + 1 >= bytes.len();
+    command_line(bytes.get(..end).unwrap_or_default(), is_cut)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::process::TICK_NS;
+
+    #[test]
+    fn long_arguments_are_cut_where_the_kernels_records_are() {
+        let shown = |length: usize| {
+            // The shell ends when its input does.
+            let mut child = std::process::Command::new("sh")
+                .args(["-c", "read x", &"y".repeat(length)])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let key = Key::of_ticks(child.id(), Process::new(child.id() as i32).unwrap().stat().unwrap().starttime);
+            // In the middle of `exec` a process has no arguments.
+            let line = std::iter::repeat_with(|| one(key).unwrap().command_line).flatten().next().unwrap();
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            line
+        };
+        let before = "sh -c read x ".len();
+        let line = shown(5000);
+        assert_eq!((line.chars().count(), line.chars().last()), (ARGUMENTS_MAX + 1, Some('…')));
+        // Its last NUL is at the limit.
+        let line = shown(ARGUMENTS_MAX - before - 1);
+        assert_eq!((line.len(), line.chars().last()), (ARGUMENTS_MAX - 1, Some('y')));
+    }
 
     #[test]
     fn finds_this_very_process() {

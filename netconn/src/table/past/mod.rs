@@ -11,14 +11,14 @@ use netconn_model::fact::{CloseReason, End, Outcome};
 
 use self::queue::ChunkedQueue;
 use super::{Change, Connection, Exchanged, Succession};
-use crate::shrink::shrink_if_sparse;
+use crate::{process::Past, shrink::shrink_if_sparse};
 
 /// How long ended connections are remembered, nanoseconds. The kernel keeps minisocks for a minute (`TCP_TIMEWAIT_LEN` in
 /// `include/net/tcp.h`).
 pub const KEPT_NS: u64 = 600_000_000_000;
 /// Bytes of all that is remembered at most, with the texts of the processes: 60,000 connections of few processes.
 pub const BYTES_MAX: usize = 16 << 20;
-/// Bytes that flows may take even if connections fill the rest.
+/// Bytes that flows may take with their processes, even if connections fill the rest.
 const FLOW_BYTES: usize = BYTES_MAX / 4;
 /// Bytes of an entry of `by_ends`: key, value, and a control byte for each of the places, of which half are empty on average
 /// after the map has doubled.
@@ -54,6 +54,9 @@ pub struct Ended {
     pub connection: Connection,
     /// When it ended, nanoseconds since boot.
     pub ended_ns: u64,
+    /// The latest end of it and all entries before it: an attempt whose reason had to be found out comes after others that ended
+    /// later.
+    until_ns: u64,
     /// How it ended: a close, or the failure of an attempt.
     pub change: Change,
 }
@@ -66,9 +69,6 @@ pub struct EndedLately {
     pub connections: EndedConnections,
     /// Flows of datagrams.
     pub flows: EndedConnections,
-    /// Bytes of the processes that entries refer to. They are counted in full although most of them live: when they end, only
-    /// the entries keep them in memory.
-    process_bytes: usize,
 }
 
 impl EndedLately {
@@ -77,13 +77,15 @@ impl EndedLately {
         if !matches!(change, Change::Close(..) | Change::Connect(Outcome::Failure(..))) {
             return;
         }
-        self.process_bytes += connection.processes().map(|process| process.remember()).sum::<usize>();
-        let past = if connection.is_flow() { &mut self.flows } else { &mut self.connections };
-        past.push(Ended { connection: connection.clone(), ended_ns: now, change });
+        let are_flows = connection.is_flow();
+        let past = if are_flows { &mut self.flows } else { &mut self.connections };
+        past.process_bytes += connection.processes().map(|process| process.remember(kind(are_flows))).sum::<usize>();
+        let until_ns = past.entries.back().map_or(now, |last| last.until_ns.max(now));
+        past.push(Ended { connection: connection.clone(), ended_ns: now, until_ns, change });
         // Here as well as in ticks: a burst of ends must not push out what is still young while old ends take room.
         self.forget(now);
         while self.bytes() > BYTES_MAX {
-            let flows_go = self.flows.bytes > FLOW_BYTES || self.connections.is_empty();
+            let flows_go = self.flows.bytes() > FLOW_BYTES || self.connections.is_empty();
             self.forget_oldest(flows_go);
         }
     }
@@ -100,15 +102,19 @@ impl EndedLately {
 
     /// Returns how many bytes everything that is remembered takes.
     pub fn bytes(&self) -> usize {
-        self.connections.bytes + self.flows.bytes + self.process_bytes
+        self.connections.bytes() + self.flows.bytes()
     }
 
     fn forget_oldest(&mut self, of_flows: bool) {
         let past = if of_flows { &mut self.flows } else { &mut self.connections };
         let Some(Ended { connection, .. }) = past.forget_oldest() else { return };
-        let bytes: usize = connection.processes().map(|process| process.forget()).sum();
-        self.process_bytes = self.process_bytes.saturating_sub(bytes);
+        let bytes: usize = connection.processes().map(|process| process.forget(kind(of_flows))).sum();
+        past.process_bytes = past.process_bytes.saturating_sub(bytes);
     }
+}
+
+fn kind(are_flows: bool) -> Past {
+    if are_flows { Past::Flows } else { Past::Connections }
 }
 
 /// Connections, or flows, that have ended lately, oldest first.
@@ -120,10 +126,18 @@ pub struct EndedConnections {
     /// Numbers by a hash of their ends, of the entries that may be left as minisocks.
     by_ends: HashMap<u64, u64, foldhash::fast::RandomState>,
     /// Bytes of all entries, without their processes.
-    bytes: usize,
+    entry_bytes: usize,
+    /// Bytes of the processes that entries refer to. They are counted in full although most of them live: when they end, only
+    /// the entries keep them in memory. A process of connections and of flows counts for both, so that neither kind takes the
+    /// room of the other.
+    process_bytes: usize,
 }
 
 impl EndedConnections {
+    fn bytes(&self) -> usize {
+        self.entry_bytes + self.process_bytes
+    }
+
     fn is_empty(&self) -> bool {
         self.entries.len() == 0
     }
@@ -133,7 +147,7 @@ impl EndedConnections {
     }
 
     fn push(&mut self, entry: Ended) {
-        self.bytes += entry.bytes();
+        self.entry_bytes += entry.bytes();
         if let Some(key) = self.key(&entry) {
             // Replaces an earlier connection between the same ends: the kernel keeps one minisock of them, the later.
             self.by_ends.insert(key, self.next_number());
@@ -143,7 +157,7 @@ impl EndedConnections {
 
     fn forget_oldest(&mut self) -> Option<Ended> {
         let entry = self.entries.pop_front()?;
-        self.bytes = self.bytes.saturating_sub(entry.bytes());
+        self.entry_bytes = self.entry_bytes.saturating_sub(entry.bytes());
         // A later connection may have the same ends.
         if let Some(key) = self.key(&entry)
             && self.by_ends.get(&key) == Some(&self.first)
@@ -191,8 +205,7 @@ impl EndedConnections {
     /// Returns the minisocks of connections that ended after `from_ns` and are not among those `known`. Connections whose end
     /// was not observed are left out: their end time is unknown.
     pub fn minisocks_since(&self, from_ns: u64, known: &HashSet<Ends>) -> Vec<Minisock> {
-        // From the latest backwards: a scan takes a tenth of a second, and 65,536 entries need not be walked for it.
-        let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
+        let later = self.ended_since(from_ns);
         let is_observed = |entry: &&Ended| {
             !matches!(entry.change, Change::Close(CloseReason::Unknown | CloseReason::NamespaceGone, _))
         };
@@ -203,8 +216,14 @@ impl EndedConnections {
 
     /// Returns the numbers of the sockets that ended after `from_ns`.
     pub fn sockets_since(&self, from_ns: u64) -> HashSet<u64> {
-        let later = self.entries.iter().rev().take_while(|entry| entry.ended_ns >= from_ns);
-        later.map(|entry| entry.connection.socket).collect()
+        self.ended_since(from_ns).map(|entry| entry.connection.socket).collect()
+    }
+
+    /// Returns the entries that ended at `from_ns` or later, the latest first.
+    fn ended_since(&self, from_ns: u64) -> impl Iterator<Item = &Ended> {
+        // From the latest backwards: a scan takes a tenth of a second, and 65,536 entries need not be walked for it.
+        let last = self.entries.iter().rev().take_while(move |entry| entry.until_ns >= from_ns);
+        last.filter(move |entry| entry.ended_ns >= from_ns)
     }
 
     /// Returns the number of the entry that is added next.
@@ -308,6 +327,20 @@ mod tests {
         assert_eq!(lately.connections.connection_of(&minisock(1)).owner.tgid, 0);
     }
 
+    #[test]
+    fn an_attempt_that_is_reported_late_hides_nothing() {
+        let mut lately = EndedLately::default();
+        let close = Change::Close(CloseReason::Local, 0);
+        lately.note(close, &connection(1, tcp_state::FIN_WAIT2), 100);
+        lately.note(close, &Connection { socket: 7, ..connection(2, tcp_state::FIN_WAIT2) }, 200);
+        // It failed when it was made, and the routing tables have answered only now.
+        let failure = Change::Connect(Outcome::Failure(Failure::NetUnreachable, 101));
+        lately.note(failure, &Connection { socket: 8, ..connection(3, tcp_state::CLOSE) }, 50);
+        assert_eq!(lately.connections.sockets_since(150), HashSet::from_iter([7]));
+        assert_eq!(lately.connections.minisocks_since(100, &HashSet::new()).len(), 2);
+        assert_eq!(lately.connections.sockets_since(201), HashSet::new());
+    }
+
     /// Ends `count` connections at `now`, each of a process of its own with a command line of this length.
     fn end(lately: &mut EndedLately, count: usize, line: usize, now: u64) {
         for number in 0..count {
@@ -328,27 +361,37 @@ mod tests {
         let count = lately.connections.entries.len();
         assert!((3000..4000).contains(&count) && lately.bytes() <= BYTES_MAX, "{count}, {}", lately.bytes());
         lately.forget(3 + KEPT_NS);
-        assert_eq!((lately.bytes(), lately.process_bytes), (0, 0));
+        assert_eq!((lately.bytes(), lately.connections.process_bytes), (0, 0));
         assert_eq!(lately.connections.entries.capacity(), 0);
         assert!(lately.connections.by_ends.capacity() <= 1024, "{}", lately.connections.by_ends.capacity());
     }
 
+    fn flow(number: u16) -> Connection {
+        let key = FlowKey { socket: u64::from(number), protocol: 17, ..FlowKey::zeroed() };
+        Connection::from_flow(&key, &Flow::zeroed(), None)
+    }
+
     #[test]
     fn flows_and_connections_leave_each_other_a_share() {
-        let flow = |number: u16| {
-            let key = FlowKey { socket: u64::from(number), protocol: 17, ..FlowKey::zeroed() };
-            Connection::from_flow(&key, &Flow::zeroed(), None)
-        };
         let close = Change::Close(CloseReason::Local, 0);
         let mut lately = EndedLately::default();
         (0..65_000).for_each(|number| lately.note(close, &flow(number), 1));
-        let alone = lately.flows.bytes;
+        let alone = lately.flows.bytes();
         assert!(alone > BYTES_MAX - 1000 && alone <= BYTES_MAX);
         end(&mut lately, 100_000, 10, 1);
-        assert!(lately.flows.bytes <= FLOW_BYTES && lately.flows.bytes > FLOW_BYTES - 1000);
-        let connections = lately.connections.bytes;
+        assert!(lately.flows.bytes() <= FLOW_BYTES && lately.flows.bytes() > FLOW_BYTES - 1000);
+        let connections = lately.connections.bytes();
         (0..65_000).for_each(|number| lately.note(close, &flow(number), 1));
-        assert_eq!(lately.connections.bytes / 1000, connections / 1000, "flows push out flows only");
+        assert_eq!(lately.connections.bytes() / 1000, connections / 1000, "flows push out flows only");
+        // The same with processes: the flows are few, and their command lines are long.
+        for number in 0..20_000_u16 {
+            let process = Process::with_command_line(number.into(), &"x".repeat(4096));
+            lately.note(close, &Connection { process: Some(process), ..flow(number) }, 1);
+        }
+        assert_eq!(lately.connections.bytes() / 1000, connections / 1000, "also with their processes");
+        assert!(lately.flows.entries.len() > 100 && lately.bytes() <= BYTES_MAX, "{}", lately.flows.entries.len());
+        lately.forget(2 + KEPT_NS);
+        assert_eq!(lately.bytes(), 0);
     }
 
     #[test]
@@ -360,7 +403,17 @@ mod tests {
             ended.local.port = port;
             lately.note(Change::Close(CloseReason::Local, 0), &ended, 1);
         }
-        assert!(lately.process_bytes > 4096 && lately.process_bytes < 5000, "{}", lately.process_bytes);
+        let bytes = lately.connections.process_bytes;
+        assert!(bytes > 4096 && bytes < 5000, "{bytes}");
+        // For each kind, because each may be all that keeps it in memory.
+        (0..100).for_each(|number| {
+            lately.note(
+                Change::Close(CloseReason::Local, 0),
+                &Connection { process: ended.process.clone(), ..flow(number) },
+                1,
+            );
+        });
+        assert_eq!((lately.connections.process_bytes, lately.flows.process_bytes), (bytes, bytes));
         lately.forget(2 + KEPT_NS);
         assert_eq!(lately.bytes(), 0);
     }

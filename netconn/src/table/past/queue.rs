@@ -35,6 +35,10 @@ impl<T> ChunkedQueue<T> {
         self.chunks.front()?.front()
     }
 
+    pub(super) fn back(&self) -> Option<&T> {
+        self.chunks.back()?.back()
+    }
+
     pub(super) fn get(&self, index: usize) -> Option<&T> {
         let index = index.checked_add(self.taken)?;
         // The first chunk begins with what has not been taken from it.
@@ -109,7 +113,7 @@ mod tests {
                         prop_assert_eq!(queue.pop_front(), model.pop_front());
                     }
                 }
-                prop_assert_eq!((queue.len(), queue.front()), (model.len(), model.front()));
+                prop_assert_eq!((queue.len(), queue.front(), queue.back()), (model.len(), model.front(), model.back()));
                 prop_assert_eq!(queue.get(index), model.get(index));
                 prop_assert!(queue.iter_from(index).eq(model.iter().skip(index)));
                 prop_assert!(queue.iter().rev().eq(model.iter().rev()));
