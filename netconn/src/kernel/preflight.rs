@@ -7,7 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::utsname::uname;
+use nix::sys::{
+    statfs::{CGROUP2_SUPER_MAGIC, Statfs, statfs},
+    utsname::uname,
+};
+use procfs::process::MountInfo;
 use thiserror::Error;
 
 /// Oldest kernel that has everything indispensable: ring buffers (5.8), `bpf_ktime_get_boot_ns` (5.8),
@@ -224,12 +228,23 @@ pub fn read_btf() -> Result<Vec<u8>, Unfit> {
     fs::read(Path::new(BTF_FILE)).map_err(|error| Unfit::NoBtf { error })
 }
 
-/// Returns the mount point of the root of the cgroup v2 hierarchy, also on hosts that have both versions; `None` if it is not
+/// Returns a mount point of the root of the cgroup v2 hierarchy, also on hosts that have both versions; `None` if it is not
 /// mounted, or only a part of it is (in a container).
 pub fn cgroup_root() -> Option<PathBuf> {
     let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
+    root_among(mounts)
+}
+
+fn root_among(mounts: impl IntoIterator<Item = MountInfo>) -> Option<PathBuf> {
     // Programs at the mount of a part of the hierarchy would miss the sockets of all others.
-    mounts.into_iter().find(|mount| mount.fs_type == "cgroup2" && mount.root == "/").map(|mount| mount.mount_point)
+    let roots = mounts.into_iter().filter(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
+    // The path of a mount that lies below a later one leads to that: to another file system.
+    let leads_there = |mount: &MountInfo| statfs(&mount.mount_point).is_ok_and(|system| is_cgroup2(&system));
+    roots.filter(leads_there).map(|mount| mount.mount_point).next()
+}
+
+fn is_cgroup2(system: &Statfs) -> bool {
+    system.filesystem_type() == CGROUP2_SUPER_MAGIC
 }
 
 /// Returns whether this process has a pid namespace of its own: the kernel's records have the process ids of the first one, `/proc`
@@ -284,6 +299,19 @@ mod tests {
         let error = check(&[]).unwrap_err().to_string();
         assert!(error.starts_with("missing CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE: run"), "{error}");
         assert_eq!(names_of(&[Capability::NetAdmin]), "CAP_NET_ADMIN");
+    }
+
+    #[test]
+    fn a_mount_that_another_one_hides_is_not_taken() {
+        let mount = |at: &Path, root: &str| {
+            let at = at.display();
+            MountInfo::from_line(&format!("36 25 0:31 {root} {at} rw,nosuid shared:9 - cgroup2 cgroup2 rw")).unwrap()
+        };
+        let Some(root) = cgroup_root() else { return }; // There is no cgroup v2 here.
+        // By its path, a mount at /proc is hidden: what is there is another file system.
+        let hidden = mount(Path::new("/proc"), "/");
+        assert_eq!(root_among([hidden.clone(), mount(&root, "/")]), Some(root.clone()));
+        assert_eq!(root_among([hidden, mount(&root, "/part"), mount(Path::new("/nonexistent"), "/")]), None);
     }
 
     #[test]

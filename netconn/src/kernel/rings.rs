@@ -111,7 +111,7 @@ impl<R: Ring> Merge<R> {
     /// See [`Rings::next`].
     fn next(&mut self, mut handle: impl FnMut(Origin, &[u8])) -> usize {
         let Self { sockets, processes, held } = self;
-        let mut since = None;
+        let mut wait = Wait::default();
         loop {
             // The ring of sockets first: records about its process from before are then already in the other one.
             let found = sockets.ring.next(|record| {
@@ -133,12 +133,21 @@ impl<R: Ring> Merge<R> {
             }
             // Asked after the record was read: its process may have used a socket since the look at the other ring, and
             // what it did before is in there by now.
-            if !sockets.waits_for_more(&mut since) {
+            if !sockets.waits_for_more(&mut wait) {
                 held.hand_over(&mut handle);
                 return 1;
             }
         }
     }
+}
+
+/// A wait for a record that is being written.
+#[derive(Debug, Default)]
+struct Wait {
+    /// When it began.
+    since: Option<Instant>,
+    /// It has taken longer than [`PATIENCE`], and the last look follows.
+    is_over: bool,
 }
 
 /// A ring whose next record may be reserved and not written yet.
@@ -153,14 +162,19 @@ impl<R: Ring> Waiting<R> {
         Self { ring, given_up: None }
     }
 
-    /// Pauses and returns `true` if the ring is not empty, and worth another look; `since` is when the wait began.
-    fn waits_for_more(&mut self, since: &mut Option<Instant>) -> bool {
+    /// Pauses and returns `true` if the ring is not empty, and worth another look.
+    fn waits_for_more(&mut self, wait: &mut Wait) -> bool {
         let Some(place) = self.ring.next_place() else { return false };
         if self.given_up == Some(place) {
             return false;
         }
-        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        let waited = wait.since.get_or_insert_with(Instant::now).elapsed();
         if waited > PATIENCE {
+            // The time may have passed between the last look and here, because this thread did not run: while the daemon is
+            // stopped, or on a busy machine. One more look says whether the record is written by now.
+            if !std::mem::replace(&mut wait.is_over, true) {
+                return true;
+            }
             warn!(
                 "a record was not written within {PATIENCE:?}: an event may name the program before or after the right one"
             );
@@ -188,7 +202,7 @@ struct Held {
 impl Held {
     /// Takes the next record if none is held; returns whether one is held then.
     fn fill(&mut self, from: &mut Waiting<impl Ring>) -> bool {
-        let mut since = None;
+        let mut wait = Wait::default();
         while self.bytes == 0 {
             // Copied, because an item of aya borrows the ring while it lives. The vector keeps its memory.
             let found = from.ring.next(|record| {
@@ -198,7 +212,7 @@ impl Held {
                     space.copy_from_slice(record);
                 }
             });
-            if found.is_none() && !from.waits_for_more(&mut since) {
+            if found.is_none() && !from.waits_for_more(&mut wait) {
                 return false;
             }
         }
@@ -317,6 +331,8 @@ mod tests {
     struct Script {
         records: VecDeque<Coming>,
         looks: u32,
+        /// After this look the thread does not run for longer than a record is waited for.
+        stalls_after: Option<u32>,
     }
 
     impl Ring for Script {
@@ -328,18 +344,25 @@ mod tests {
         }
 
         fn next_place(&self) -> Option<usize> {
+            if self.stalls_after == Some(self.looks) {
+                thread::sleep(PATIENCE + PATIENCE / 2);
+            }
             self.records.front().filter(|record| record.reserved <= self.looks).map(|_| self.records.len())
         }
     }
 
     fn script(records: &[(u32, u32, u64)]) -> Script {
         let coming = |&(reserved, written, time_ns)| Coming { reserved, written, time_ns };
-        Script { records: records.iter().map(coming).collect(), looks: 0 }
+        Script { records: records.iter().map(coming).collect(), ..Script::default() }
     }
 
     /// Reads both rings and returns the times of their records in the order in which they were handed over.
     fn order(sockets: &[(u32, u32, u64)], processes: &[(u32, u32, u64)]) -> Vec<u64> {
-        let mut merge = Merge::new(script(sockets), script(processes));
+        order_of(script(sockets), script(processes))
+    }
+
+    fn order_of(sockets: Script, processes: Script) -> Vec<u64> {
+        let mut merge = Merge::new(sockets, processes);
         let mut times = Vec::new();
         while merge.next(|_, record| times.push(time_of(record))) != 0 {}
         times
@@ -363,6 +386,14 @@ mod tests {
         assert_eq!(order(&[at(AT_ONCE, 30)], &[at((0, 9), 10), at(AT_ONCE, 20)]), [10, 20, 30]);
         // A socket of another process, and behind it one of the process that runs another program at 30.
         assert_eq!(order(&[at((0, 9), 10), at(AT_ONCE, 20)], &[at(AT_ONCE, 30)]), [10, 20, 30]);
+    }
+
+    #[test]
+    fn what_was_written_while_the_daemon_did_not_run_is_seen() {
+        // Written between the second look, after which the thread stands still, and the third.
+        let late = |time| Script { stalls_after: Some(2), ..script(&[at((0, 2), time)]) };
+        assert_eq!(order_of(script(&[at(AT_ONCE, 30)]), late(10)), [10, 30]);
+        assert_eq!(order_of(late(10), script(&[at(AT_ONCE, 30)])), [10, 30]);
     }
 
     #[test]
