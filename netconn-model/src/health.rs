@@ -25,6 +25,9 @@ pub struct Health {
     /// Resident memory of the daemon, shared pages included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
+    /// Why the id of this sensor is not kept for the next start; absent if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_unsaved: Option<String>,
     /// Each hook with its verdict.
     pub hooks: Vec<HookStatus>,
     /// Members of kernel structures that this kernel does not have.
@@ -228,6 +231,12 @@ pub struct Confinement {
     pub landlock: Enforcement,
     /// Whether the kernel denies it all system calls but those that a conversion needs.
     pub seccomp: Enforcement,
+    /// Whether its bounding set of capabilities is empty, so that no program gives it any; absent if it did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_bounding_set: Option<bool>,
+    /// Whether the daemon's filter of system calls holds from its first instruction on; absent if it did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_filter: Option<bool>,
 }
 
 impl Confinement {
@@ -241,7 +250,10 @@ impl Confinement {
         let own_user = (!self.has_own_user).then_some("a user of its own");
         let landlock = gap(self.landlock, "Landlock", "all of Landlock");
         let seccomp = gap(self.seccomp, "seccomp", "all of seccomp");
-        own_user.into_iter().chain(landlock).chain(seccomp).collect()
+        let is_missing = |layer: Option<bool>, name| (layer == Some(false)).then_some(name);
+        let bounding_set = is_missing(self.empty_bounding_set, "an empty bounding set of capabilities");
+        let first_filter = is_missing(self.first_filter, "the first filter of system calls");
+        own_user.into_iter().chain(bounding_set).chain(first_filter).chain(landlock).chain(seccomp).collect()
     }
 }
 

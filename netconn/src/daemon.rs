@@ -76,8 +76,9 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
     let mut signals = Signals::new()?;
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
     // first.
-    let state = StateDir::open(&config.state_dir, &config.group)?;
+    let mut state = StateDir::open(&config.state_dir, &config.group)?;
     let sensor = state.identify(config)?;
+    let (unsaved, id) = (state.unsaved().clone(), sensor.id.clone());
     // Clients may connect from here on; they wait in the backlog until `serve` accepts them.
     let socket = Socket::bind(&config.socket, &config.group)?;
     // Before the outputs are opened: connections that begin meanwhile wait in the ring.
@@ -87,7 +88,11 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
         without: test_hooks.without_hooks,
         datagrams: datagrams(config.flows),
         max_flows: config.max_flows,
-        keep: Some(keep::places(&sensor.id, config.max_flows)),
+        // Nobody would find the pins of an id that is not kept.
+        keep: Some(match unsaved.reason() {
+            None => keep::places(&sensor.id, config.max_flows),
+            Some(reason) => Err(format!("the id of this sensor is not kept: {reason}")),
+        }),
         faults: test_hooks.faults,
     })?;
     // From here on a signal stops the daemon in order, also one that came before. Threads that begin now do not inherit the mask.
@@ -113,10 +118,11 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
     .context("cannot start the engine")?;
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
 
-    // `serve` never ends: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).
+    // `serve` and `save_later` never end: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).
     let clients = Clients::default();
     let ended_by_itself = tokio::select! {
-        never = server::serve(&socket, handle.clone(), patience, &clients) => match never {},
+        never = server::serve(&socket, handle.clone(), patience, (&clients, unsaved)) => match never {},
+        never = state.save_later(&id) => match never {},
         () = signals.wait_for_end(&handle) => false,
         _ = &mut end => true,
     };

@@ -5,7 +5,9 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -13,6 +15,13 @@ use nix::{
     fcntl::{Flock, FlockArg},
     unistd::geteuid,
 };
+
+/// What follows the name of a lock file in the name of the file whose lock gives the turn to replace it.
+const TURN_SUFFIX: &str = ".new";
+/// How long a daemon waits for its turn. Turns take less than a millisecond, but a process may be stopped in one.
+const TURN_MAX: Duration = Duration::from_secs(1);
+/// Pause between two tries to get it.
+const TURN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a lock cannot be had.
 #[derive(Debug)]
@@ -36,8 +45,8 @@ pub fn process(pid: Option<i32>) -> String {
 
 /// Locks a file, and creates it if need be. The kernel releases the lock however the daemon ends.
 ///
-/// The file is never removed: another daemon could have opened it already, and would lock a file without a name. The exception
-/// is a file that other users could open, as earlier versions made it: they may hold its lock for ever.
+/// The file is not removed when the daemon ends: another one could have opened it already, and would lock a file without a name.
+/// A file that other users could open, as earlier versions made it, is replaced: they may hold its lock for ever.
 ///
 /// # Errors
 ///
@@ -45,32 +54,36 @@ pub fn process(pid: Option<i32>) -> String {
 pub fn lock(path: &Path) -> Result<Flock<File>, LockError> {
     // A third round would mean that somebody keeps changing the file.
     for _ in 0..2 {
-        let file = match open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match create(path) {
-                // Another daemon was faster.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                created => return take(created?),
-            },
-            // What a symbolic link names is nobody's lock.
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return replace(path),
-            Err(error) => return Err(error.into()),
-        };
-        let metadata = file.metadata()?;
-        if metadata.file_type().is_fifo() {
-            return replace(path);
+        match open_own(path)? {
+            Some(file) => {
+                let lock = take(file)?;
+                // Replaced since it was opened: by a daemon that is starting too.
+                if is_named(&lock, path)? {
+                    return Ok(lock);
+                }
+            }
+            None => return replace(path),
         }
-        if metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 == 0 {
-            return take(file);
-        }
-        // Held until the new file is locked, so that of two daemons only one replaces it, unless a stranger holds it.
-        let _old = match take(file) {
-            Err(LockError::Held(None)) => None,
-            old => Some(old?),
-        };
-        return replace(path);
     }
     Err(LockError::Held(None))
+}
+
+/// Opens the lock file, and creates it if there is none. Returns `None` if there is one that others could have opened.
+fn open_own(path: &Path) -> io::Result<Option<File>> {
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match create(path) {
+            // Another daemon was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return open_own(path),
+            created => return created.map(Some),
+        },
+        // What a symbolic link names is nobody's lock.
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    let is_own = metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 == 0;
+    Ok((is_own && !metadata.file_type().is_fifo()).then_some(file))
 }
 
 /// Opens a lock file without following links and without waiting: others may have put anything there.
@@ -83,9 +96,80 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Replaces a lock file that others could open. Of several daemons one at a time does that: whoever comes later finds the file of
+/// the first.
 fn replace(path: &Path) -> Result<Flock<File>, LockError> {
+    let _turn = Turn::wait(path)?;
+    // Looked at again: another daemon may have replaced it before this one had its turn.
+    if let Some(file) = open_own(path)? {
+        return take(file);
+    }
+    // Held until the new file is locked, so that a daemon of an earlier version is noticed, unless a stranger holds it.
+    let _old = match open(path) {
+        // A link or a pipe: no daemon locks that.
+        Err(_) => None,
+        Ok(file) => match take(file) {
+            Err(LockError::Held(None)) => None,
+            old => Some(old?),
+        },
+    };
     fs::remove_file(path)?;
-    take(create(path)?)
+    // A daemon that needs no turn, because there is no file now, may be faster.
+    match open_own(path)? {
+        Some(file) => take(file),
+        None => Err(LockError::Held(None)),
+    }
+}
+
+/// The turn of a daemon to replace a lock file: the lock of another file beside it, which is removed with the turn.
+struct Turn {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Turn {
+    fn wait(path: &Path) -> Result<Self, LockError> {
+        let path = turn_path(path);
+        let until = Instant::now() + TURN_MAX;
+        loop {
+            let file = open_own(&path)?.ok_or_else(|| {
+                let reason = format!("{} is not the daemon's: remove it", path.display());
+                io::Error::new(io::ErrorKind::PermissionDenied, reason)
+            })?;
+            match take(file) {
+                Ok(lock) if is_named(&lock, &path)? => return Ok(Self { path, _lock: lock }),
+                // Its turn is over, and the file is gone.
+                Ok(_) => {}
+                Err(LockError::Held(pid)) if Instant::now() > until => return Err(LockError::Held(pid)),
+                Err(LockError::Held(_)) => thread::sleep(TURN_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // While it is locked. If it stays, the next turn uses it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Returns the path of the file whose lock gives the turn to replace the lock file at `path`.
+pub fn turn_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(TURN_SUFFIX);
+    name.into()
+}
+
+/// Returns whether a path still names this file.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let file = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (file.dev(), file.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn take(file: File) -> Result<Flock<File>, LockError> {
@@ -137,7 +221,7 @@ mod tests {
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let before = fs::metadata(&path).unwrap().ino();
-        // The first daemon still has the old file: the next one must not go on beside it.
+        // A daemon of an earlier version has the old file: the next one must not go on beside it.
         let old = take(open(&path).unwrap()).unwrap();
         assert!(matches!(lock(&path), Err(LockError::Held(Some(_)))));
         drop(old);
@@ -152,5 +236,60 @@ mod tests {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
         lock(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn of_two_daemons_that_replace_it_one_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let make_foreign = || {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        };
+        make_foreign();
+        // The second has found the old file, too, and comes to replace it when the first has done so.
+        assert!(open_own(&path).unwrap().is_none());
+        let first = lock(&path).unwrap();
+        assert!(matches!(replace(&path), Err(LockError::Held(Some(_)))));
+        drop(first);
+        // All at the same moment, again and again.
+        for _ in 0..50 {
+            make_foreign();
+            let start = std::sync::Barrier::new(4);
+            let locks: Vec<_> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            lock(&path)
+                        })
+                    })
+                    .collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(locks.iter().filter(|lock| lock.is_ok()).count(), 1, "{locks:?}");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_stranger_puts_in_the_way_is_named() {
+        if !geteuid().is_root() {
+            return; // Nobody else's files can be made.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        for name in [path.clone(), turn_path(&path)] {
+            fs::write(&name, "").unwrap();
+            std::os::unix::fs::chown(&name, Some(65_534), None).unwrap();
+        }
+        let error = lock(&path).unwrap_err();
+        assert!(
+            matches!(&error, LockError::System(error) if error.to_string().contains("lock.new is not the daemon's")),
+            "{error:?}"
+        );
+        fs::remove_file(turn_path(&path)).unwrap();
+        lock(&path).unwrap();
     }
 }

@@ -1,10 +1,14 @@
 //! The state directory, which holds the id of this sensor; and the ids of this boot and of this run.
 
 use std::{
+    convert::Infallible,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    future::pending,
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use netconn_model::{config::Config, event::Sensor, segment_name};
@@ -34,6 +38,8 @@ const GROUP_MODE: u32 = 0o750;
 const OWNER_MODE: u32 = 0o700;
 /// Mode of the sensor's id, whatever the umask: the directory says who may read it.
 const ID_MODE: u32 = 0o644;
+/// Pause before the daemon tries again to keep what its file system had no room for.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Why the state directory cannot be used.
 #[derive(Debug, Error)]
@@ -72,49 +78,139 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// Held for as long as the daemon runs; released by the kernel however it ends.
-    _lock: Flock<File>,
+    group: String,
+    /// Held for as long as the daemon runs; released by the kernel however it ends. `None` while there is no room for its file.
+    lock: Option<Flock<File>>,
+    unsaved: Unsaved,
+}
+
+/// Why the state is not kept at the moment; the server asks, too.
+#[derive(Clone, Debug, Default)]
+pub struct Unsaved(Arc<Mutex<Option<String>>>);
+
+impl Unsaved {
+    /// Returns the reason; `None` if everything is kept.
+    pub fn reason(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, reason: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
 }
 
 impl StateDir {
-    /// Creates the directory if need be, closes it to everybody but the daemon's user and `group`, and locks it.
+    /// Creates the directory if need be, closes it to everybody but the daemon's user and `group`, and locks it. A full file
+    /// system is no error: the daemon runs, and [`Self::save_later`] does what is missing when there is room.
     ///
     /// # Errors
     ///
     /// When another daemon has locked it, when another user could change what is in it, or when it cannot be created or
-    /// written.
+    /// written for another reason than a full file system.
     pub fn open(path: &Path, group: &str) -> Result<Self, StateError> {
-        let fail = |error: io::Error| StateError::System { path: path.to_owned(), error };
-        if !path.exists() {
-            // `close` opens it to the group.
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            parent.map_or(Ok(()), fs::create_dir_all).map_err(fail)?;
-            DirBuilder::new().recursive(true).mode(OWNER_MODE).create(path).map_err(fail)?;
-        }
-        // First: from then on nobody can put anything in the way of what follows.
-        close(path, group)?;
-        let lock = lock_file::lock(&path.join(LOCK)).map_err(|error| match error {
-            LockError::Held(pid) => StateError::Taken { path: path.to_owned(), pid },
-            LockError::System(error) => fail(error),
-        })?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let unsaved = Unsaved::default();
+        let lock = match lock_folder(path, group) {
+            Ok(lock) => Some(lock),
+            Err(StateError::System { error, .. }) if is_full(&error) => {
+                unsaved.set(Some(error.to_string()));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path: path.to_owned(), group: group.to_owned(), lock, unsaved })
     }
 
-    /// Returns who this sensor is. Its id is created at the first start.
+    /// Returns who this sensor is. Its id is created at the first start. If the file system has no room for it, it is that of this
+    /// run only.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be read or written.
+    /// When the directory cannot be read, or not be written for another reason than a full file system.
     pub fn identify(&self, config: &Config) -> Result<Sensor, StateError> {
-        let id = sensor_id(&self.path).map_err(|error| StateError::System { path: self.path.clone(), error })?;
+        let fail = |error: io::Error| StateError::System { path: self.path.clone(), error };
+        let id = match self.lock.as_ref().map(|_| sensor_id(&self.path)) {
+            Some(Err(error)) if is_full(&error) => {
+                self.unsaved.set(Some(error.to_string()));
+                new_id()
+            }
+            Some(id) => id,
+            None => new_id(),
+        };
+        if let Some(reason) = self.unsaved.reason() {
+            warn!(
+                "the id of this sensor cannot be kept in {} ({reason}), so the next start has another one and finds nothing that is \
+                 kept with sockets: free some space; netconn tries again every {} s",
+                self.path.display(),
+                RETRY.as_secs()
+            );
+        }
         Ok(Sensor {
-            id,
+            id: id.map_err(fail)?,
             host: os::host_name(),
             site: config.site_id.clone(),
             source: config.data_source.clone(),
             boot: boot_id(),
         })
     }
+
+    /// Returns what says why the state is not kept.
+    pub fn unsaved(&self) -> &Unsaved {
+        &self.unsaved
+    }
+
+    /// Keeps the id of this sensor as soon as the file system has room for it.
+    pub async fn save_later(&mut self, id: &str) -> Infallible {
+        while let Some(before) = self.unsaved.reason() {
+            tokio::time::sleep(RETRY).await;
+            // On the thread of the server, which waits for the disk then: once, for some bytes.
+            let reason = self.save(id).err().map(|error| match error {
+                // As at the start: the error alone.
+                StateError::System { error, .. } => error.to_string(),
+                error => error.to_string(),
+            });
+            match &reason {
+                None => info!("the id of this sensor is kept in {} now", self.path.display()),
+                Some(reason) if *reason != before => warn!("the id of this sensor cannot be kept: {reason}"),
+                Some(_) => {}
+            }
+            self.unsaved.set(reason);
+        }
+        pending().await
+    }
+
+    fn save(&mut self, id: &str) -> Result<(), StateError> {
+        if self.lock.is_none() {
+            self.lock = Some(lock_folder(&self.path, &self.group)?);
+        }
+        let fail = |error: io::Error| StateError::System { path: self.path.clone(), error };
+        // One that is there is of a daemon that had the lock before.
+        match saved_id(&self.path).map_err(fail)? {
+            Some(_) => Ok(()),
+            None => save_id(&self.path, id).map_err(fail),
+        }
+    }
+}
+
+/// Whether a file system has no room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Creates the directory if need be, closes it to others and locks it.
+fn lock_folder(path: &Path, group: &str) -> Result<Flock<File>, StateError> {
+    let fail = |error: io::Error| StateError::System { path: path.to_owned(), error };
+    if !path.exists() {
+        // `close` opens it to the group.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.map_or(Ok(()), fs::create_dir_all).map_err(fail)?;
+        DirBuilder::new().recursive(true).mode(OWNER_MODE).create(path).map_err(fail)?;
+    }
+    // First: from then on nobody can put anything in the way of what follows.
+    close(path, group, || ())?;
+    lock_file::lock(&path.join(LOCK)).map_err(|error| match error {
+        LockError::Held(pid) => StateError::Taken { path: path.to_owned(), pid },
+        LockError::System(error) => fail(error),
+    })
 }
 
 /// Returns the kernel's id of this boot, without hyphens.
@@ -133,32 +229,22 @@ pub fn run_id() -> u64 {
 }
 
 /// Gives the directory to the daemon's user and closes it to others, if it is the daemon's alone. One that has other files too
-/// keeps its mode, because others may need it.
-fn close(path: &Path, group: &str) -> Result<(), StateError> {
+/// keeps its mode, because others may need it. `between` is called when it has been looked at and is not closed yet.
+fn close(path: &Path, group: &str, between: impl FnOnce()) -> Result<(), StateError> {
     let fail = |error: io::Error| StateError::System { path: path.to_owned(), error };
     let refuse = |reason: String| Err(StateError::Unsafe { path: path.to_owned(), reason });
     let folder = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).map_err(fail)?;
     let metadata = folder.metadata().map_err(fail)?;
-    let (mut has_other_names, mut foreign) = (false, None);
-    for entry in fs::read_dir(path).map_err(fail)?.flatten() {
-        let name = entry.file_name();
-        let is_ours = NAMES.iter().any(|ours| name == *ours);
-        has_other_names |= !is_ours;
-        // Of a symbolic link its own owner counts, who can make it name something else.
-        let owner = entry.metadata().map_err(fail)?.uid();
-        // The lock is left out: `lock_file` replaces one of another user.
-        if is_ours && !is_trusted(owner) && name != LOCK {
-            foreign = Some(format!("'{}' in it belongs to {}", name.display(), user(owner)));
-        }
-    }
+    let Contents { foreign, other_name } = look_into(path).map_err(fail)?;
+    between();
     if let Some(reason) = foreign {
         return refuse(reason);
     }
-    if !is_trusted(metadata.uid()) && has_other_names {
+    if !is_trusted(metadata.uid()) && other_name.is_some() {
         return refuse(format!("it belongs to {}", user(metadata.uid())));
     }
     let mode = metadata.mode() & 0o7777;
-    if has_other_names {
+    if other_name.is_some() {
         if mode & 0o022 != 0 {
             return refuse(format!(
                 "others may write in it (mode {mode:o}), and it has files that are not the daemon's"
@@ -188,7 +274,44 @@ fn close(path: &Path, group: &str) -> Result<(), StateError> {
     if mode != wanted {
         folder.set_permissions(Permissions::from_mode(wanted)).map_err(fail)?;
     }
-    Ok(())
+    // Once more, now that nobody else can put anything there: somebody may have done so since the first look.
+    let Contents { foreign, other_name } = look_into(path).map_err(fail)?;
+    let planted = other_name.map(|name| format!("'{name}' was put into it while it was being closed"));
+    match foreign.or(planted) {
+        Some(reason) => {
+            // As it was: it is not the daemon's alone. If that fails, it stays closed.
+            let _ = folder.set_permissions(Permissions::from_mode(mode));
+            refuse(reason)
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a directory has beside the daemon's own files.
+struct Contents {
+    /// Which of the daemon's names belongs to another user, and to whom.
+    foreign: Option<String>,
+    /// A name that is not the daemon's.
+    other_name: Option<String>,
+}
+
+fn look_into(path: &Path) -> io::Result<Contents> {
+    let turn = lock_file::turn_path(LOCK.as_ref());
+    let (mut foreign, mut other_name) = (None, None);
+    for entry in fs::read_dir(path)?.flatten() {
+        let name = entry.file_name();
+        if !NAMES.iter().any(|ours| name == *ours) && name != turn.as_os_str() {
+            other_name = Some(name.display().to_string());
+            continue;
+        }
+        // Of a symbolic link its own owner counts, who can make it name something else.
+        let owner = entry.metadata()?.uid();
+        // The lock is left out: `lock_file` replaces one of another user.
+        if !is_trusted(owner) && name != LOCK {
+            foreign = Some(format!("'{}' in it belongs to {}", name.display(), user(owner)));
+        }
+    }
+    Ok(Contents { foreign, other_name })
 }
 
 /// Whether files of this user may be relied on: they are the daemon's or root's.
@@ -210,27 +333,41 @@ pub fn known_id(folder: &Path) -> Option<String> {
 }
 
 fn sensor_id(folder: &Path) -> io::Result<String> {
-    let path = folder.join(ID);
-    match File::open(&path) {
-        Ok(mut file) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            // Damaged: a new one is created.
-            if is_uuid(text.trim()) {
-                if file.metadata()?.mode() & 0o777 != ID_MODE {
-                    file.set_permissions(Permissions::from_mode(ID_MODE))?;
-                }
-                return Ok(text.trim().to_owned());
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+    if let Some(id) = saved_id(folder)? {
+        return Ok(id);
+    }
+    let id = new_id()?;
+    save_id(folder, &id)?;
+    Ok(id)
+}
+
+fn new_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned())
+}
+
+/// Returns the id that is kept; `None` if there is none, or it is damaged.
+fn saved_id(folder: &Path) -> io::Result<Option<String>> {
+    let mut file = match File::open(folder.join(ID)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         // Not replaced: the id may be there, and the maps of the daemon before are found by it.
         Err(error) => return Err(error),
+    };
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    if !is_uuid(text.trim()) {
+        return Ok(None);
     }
-    let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().to_owned();
+    if file.metadata()?.mode() & 0o777 != ID_MODE {
+        file.set_permissions(Permissions::from_mode(ID_MODE))?;
+    }
+    Ok(Some(text.trim().to_owned()))
+}
+
+fn save_id(folder: &Path, id: &str) -> io::Result<()> {
     // By a rename, so that the file is never incomplete.
     let new = folder.join(NEW_ID);
-    // One that a killed daemon has left.
+    // One that a killed daemon, or a full disk, has left.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -241,9 +378,8 @@ fn sensor_id(folder: &Path) -> io::Result<String> {
     // The bytes before the name, and the name before the id is used: otherwise a power cut could leave an empty file, and
     // the host would be another sensor from then on.
     file.sync_all()?;
-    fs::rename(&new, &path)?;
-    File::open(folder)?.sync_all()?;
-    Ok(id)
+    fs::rename(&new, folder.join(ID))?;
+    File::open(folder)?.sync_all()
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -304,6 +440,31 @@ mod tests {
             if let Err(error) = opened {
                 assert!(error.to_string().contains("others may write in it"), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_put_into_it_while_it_is_closed_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let plant = |name: &str, owner: Option<u32>| {
+            let path = state.join(name);
+            fs::write(&path, "planted").unwrap();
+            std::os::unix::fs::chown(path, owner, None).unwrap();
+        };
+        let closed_after = |between: &dyn Fn()| {
+            fs::create_dir(&state).unwrap();
+            fs::set_permissions(&state, Permissions::from_mode(0o777)).unwrap();
+            let reason = close(&state, NO_GROUP, between).unwrap_err().to_string();
+            assert_eq!(mode(&state), 0o777, "as it was");
+            fs::remove_dir_all(&state).unwrap();
+            reason
+        };
+        let reason = closed_after(&|| plant("notes", None));
+        assert!(reason.contains("'notes' was put into it while it was being closed"), "{reason}");
+        if geteuid().is_root() {
+            let reason = closed_after(&|| plant(ID, Some(65_534)));
+            assert!(reason.contains("'sensor-id' in it belongs to user "), "{reason}");
         }
     }
 

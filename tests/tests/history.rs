@@ -524,6 +524,33 @@ fn a_converter_has_little_to_do_harm_with() {
     until(5000, || format!("{child} lives on"), || !Path::new(&format!("/proc/{child}")).exists());
 }
 
+/// Returns the niceness and the scheduling policy of a process (fields 19 and 41 of proc_pid_stat(5)).
+fn scheduling(process: Pid) -> Option<(i64, i64)> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Behind the name, which may contain spaces, the first is field 3.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    Some((fields.get(19 - 3)?.parse().ok()?, fields.get(41 - 3)?.parse().ok()?))
+}
+
+#[test]
+fn a_converter_for_which_much_waits_is_given_time() {
+    // `include/uapi/linux/sched.h`.
+    const SCHED_BATCH: i64 = 3;
+    const SCHED_IDLE: i64 = 5;
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    // It never gets ready: after 15 s another one takes its place.
+    installed.converter("hang");
+    let daemon = Daemon::start_installed(&installed, SMALL);
+    // Of 8 MB that the history may take until it is converted, a segment waits; then a sixteenth and more; then a fourth.
+    for (more, expected) in [(45, (19, SCHED_IDLE)), (80, (10, SCHED_BATCH)), (300, (0, SCHED_BATCH))] {
+        connect(&namespace, more);
+        let seen = || converter(&daemon).and_then(scheduling);
+        let waiting = || format!("{:?} of {expected:?}: {:#}", seen(), health(&daemon));
+        until(30_000, waiting, || seen() == Some(expected));
+    }
+}
+
 /// Whether a process is the converter: after `fork` it is still the daemon.
 fn is_converter(child: Pid) -> bool {
     fs::read_to_string(format!("/proc/{child}/cmdline"))
@@ -550,8 +577,17 @@ struct Small(PathBuf);
 
 impl Small {
     fn over(folder: &Path) -> Self {
-        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some("size=16m")).unwrap();
+        Self::with("size=16m", folder)
+    }
+
+    fn with(options: &str, folder: &Path) -> Self {
+        mount(Some("tmpfs"), folder, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
         Self(folder.to_owned())
+    }
+
+    /// Gives it other options.
+    fn change(&self, options: &str) {
+        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(options)).unwrap();
     }
 }
 
@@ -617,6 +653,50 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
     let (kept, written) = (runs(&history.events()), runs(&written));
     assert_eq!((written[&run].len() - kept[&run].len()) as u64, lost);
     assert!(written[&run].is_superset(&kept[&run]) && kept[&run].contains(written[&run].last().unwrap()));
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_is_told_and_made_up_for() {
+    let namespace = Netns::new();
+    let installed = Installed::new();
+    let mut killed = Daemon::start_installed(&installed, "").end();
+    let history = killed.history();
+    let state = history.0.parent().unwrap().to_owned();
+    let id = state.join("sensor-id");
+    // First there is room for empty files, then not even for them: the lock cannot be made either.
+    for options in ["size=2m,mode=0700", "size=2m,mode=0700,nr_inodes=2"] {
+        fs::remove_dir_all(&state).unwrap();
+        fs::create_dir(&state).unwrap();
+        let small = Small::with(options, &state);
+        let filler = state.join("filler");
+        assert!(fs::write(&filler, vec![0; 3 << 20]).is_err(), "it is full");
+        let daemon = killed.start();
+        connect(&namespace, 20);
+        until_at_least(&daemon, "lost_disk", 20);
+        let unsaved = daemon.health()["state_unsaved"].clone();
+        assert!(unsaved.as_str().is_some_and(|reason| reason.contains("No space left on device")), "{unsaved}");
+        assert!(!id.exists() && daemon.log().contains("the id of this sensor cannot be kept in "), "{}", daemon.log());
+        let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
+        assert!(text.contains("the id of this sensor is not kept (No space left on device"), "{text}");
+        assert!(daemon.ask("/metrics").unwrap().contains("\nnetconn_state_unsaved 1\n"));
+        fs::remove_file(&filler).unwrap();
+        small.change("nr_inodes=1000");
+        let sensor_id = daemon.health()["sensor_id"].as_str().unwrap().to_owned();
+        until(60_000, || daemon.log(), || fs::read_to_string(&id).is_ok_and(|text| text.trim() == sensor_id));
+        until(5000, || format!("{:#}", daemon.health()), || daemon.health().get("state_unsaved").is_none());
+        connect(&namespace, 20);
+        until_at_least(&daemon, "written", 80);
+        // What was lost is told in the history itself, and the next daemon is the same sensor.
+        let lost = number(&daemon, "lost_disk");
+        let told = || history.events().of("Data Loss").with("loss.output", "history").sum("loss.count");
+        until(20_000, || format!("{} of {lost}", told()), || told() == lost);
+        let daemon = daemon.end().start();
+        assert_eq!(daemon.health()["sensor_id"], sensor_id.as_str());
+        // Nobody else gets in, and no second daemon.
+        assert_eq!(fs::metadata(state.join("lock")).unwrap().permissions().mode() & 0o7777, 0o600);
+        killed = daemon.end();
+        drop(small);
+    }
 }
 
 #[test]

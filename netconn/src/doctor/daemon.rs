@@ -25,6 +25,13 @@ pub fn daemon(health: &Health) -> Vec<Check> {
     if health.own_pid_namespace {
         checks.push(Check::new(Mark::Fair, "its processes", PID_NAMESPACE));
     }
+    if let Some(reason) = &health.state_unsaved {
+        let finding = format!(
+            "the id of this sensor is not kept ({reason}): the next start has another one, and finds nothing that is kept with \
+             sockets; free some space"
+        );
+        checks.push(Check::new(Mark::Bad, "state", finding));
+    }
     if !health.missing_members.is_empty() {
         let missing = health.missing_members.join(", ");
         checks.push(Check::new(Mark::Fair, "kernel structures", format!("without {missing}: absent from events")));
@@ -227,8 +234,11 @@ mod tests {
         assert_eq!(history(None).mark, Mark::Fair);
         let output = OutputHealth { path: "/h".into(), written: 5, lost_disk: Some(0), ..OutputHealth::default() };
         let (landlock, seccomp) = (Enforcement::Full, Enforcement::Full);
-        let confinement = Confinement { uid: 61_184, has_own_user: true, landlock, seccomp };
+        let (empty_bounding_set, first_filter) = (Some(true), Some(true));
+        let confinement =
+            Confinement { uid: 61_184, has_own_user: true, landlock, seccomp, empty_bounding_set, first_filter };
         let less = Confinement { has_own_user: false, landlock: Enforcement::None, ..confinement };
+        let open = Confinement { empty_bounding_set: Some(false), first_filter: Some(false), ..confinement };
         let well = HistoryHealth {
             output: output.clone(),
             bytes: 12_340_000,
@@ -262,6 +272,11 @@ mod tests {
                 HistoryHealth { confinement: Some(less), ..well.clone() },
                 Mark::Fair,
                 "; segments are converted without a user of its own, Landlock",
+            ),
+            (
+                HistoryHealth { confinement: Some(open), ..well.clone() },
+                Mark::Fair,
+                "without an empty bounding set of capabilities, the first filter of system calls",
             ),
             (
                 HistoryHealth { conversion: Conversion::Failing, waiting: 2, ..well.clone() },

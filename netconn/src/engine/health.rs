@@ -22,8 +22,9 @@ impl Engine {
             uptime_seconds: self.schedule.uptime(state.clock.now()).as_secs(),
             pid: std::process::id(),
             own_pid_namespace: preflight::is_in_pid_namespace(),
-            // The server fills it in: it reads `/proc`, which the engine does not wait for.
+            // The server fills these in: it reads `/proc`, which the engine does not wait for, and knows the state folder.
             resident_bytes: None,
+            state_unsaved: None,
             hooks: self.capture.hooks().to_vec(),
             missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
             complete: state.is_complete,

@@ -34,6 +34,7 @@ use crate::{
         places::{AllPlaces, OPEN_FILES, Peer},
         request_error::RequestError,
     },
+    state_dir::Unsaved,
 };
 
 /// Clients without a place that are told so at the same time; further ones are hung up without a word.
@@ -82,10 +83,16 @@ impl Clients {
     }
 }
 
-/// Serves the socket for as long as the future is polled. A client is left that reads nothing of its answer for `patience`.
-pub async fn serve(socket: &Socket, engine: Handle, patience: Duration, clients: &Clients) -> Infallible {
+/// Serves the socket for as long as the future is polled. A client is left that reads nothing of its answer for `patience`. Health
+/// says why the state is `unsaved`.
+pub async fn serve(
+    socket: &Socket,
+    engine: Handle,
+    patience: Duration,
+    (clients, unsaved): (&Clients, Unsaved),
+) -> Infallible {
     os::raise_file_limit(OPEN_FILES);
-    let router = routes::router(engine);
+    let router = routes::router(engine).layer(Extension(unsaved));
     let places = &clients.0;
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {

@@ -30,6 +30,7 @@ use crate::{
         request_error::RequestError,
         snapshot,
     },
+    state_dir::Unsaved,
 };
 
 const CONNECTIONS: &str = "/v1/connections";
@@ -156,10 +157,11 @@ impl HttpBody for EventBody {
 async fn health(
     State(engine): State<Handle>,
     Extension(peer): Extension<Peer>,
+    Extension(unsaved): Extension<Unsaved>,
     parameters: Parameters,
 ) -> HandlerResult {
     without_parameters(HEALTH, parameters)?;
-    let health = health_of(&engine, &peer).await?;
+    let health = health_of(&engine, &peer, &unsaved).await?;
     let json = serde_json::to_string(&health).map_err(|_| RequestError::command_failed())?;
     Ok(([(CONTENT_TYPE, JSON)], json + "\n").into_response())
 }
@@ -168,15 +170,17 @@ async fn health(
 async fn prometheus(
     State(engine): State<Handle>,
     Extension(peer): Extension<Peer>,
+    Extension(unsaved): Extension<Unsaved>,
     parameters: Parameters,
 ) -> HandlerResult {
     without_parameters(METRICS, parameters)?;
-    let text = metrics::text(&health_of(&engine, &peer).await?);
+    let text = metrics::text(&health_of(&engine, &peer, &unsaved).await?);
     Ok(([(CONTENT_TYPE, metrics::MEDIA_TYPE)], text).into_response())
 }
 
-async fn health_of(engine: &Handle, peer: &Peer) -> Result<Health, RequestError> {
+async fn health_of(engine: &Handle, peer: &Peer, unsaved: &Unsaved) -> Result<Health, RequestError> {
     let mut health = ask(engine, EngineCommand::Health).await?;
+    health.state_unsaved = unsaved.reason();
     health.requests = peer.places.requests();
     health.refused = peer.places.refused();
     // Read here, because reading /proc would hold up the engine.

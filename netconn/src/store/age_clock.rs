@@ -2,7 +2,8 @@
 //!
 //! A clock that stands a month ahead for some seconds must not cost a month of events, so this time goes on as the kernel's clock
 //! since boot does. It follows the time of day when that changes by little, and otherwise only when that has been steady for a day.
-//! After a start it goes on from the newest segment in the same way: a machine may come up with a clock that is far off.
+//! After a start it goes on from the newest segment in the same way: a machine may come up with a clock that is far off. What was
+//! steady before counts: a machine that never runs for a day would never be believed otherwise.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -33,7 +34,7 @@ impl ClockReading {
         Self::new(epoch.map_or(0, milliseconds), since_boot())
     }
 
-    fn new(epoch_ms: i64, since_boot: Duration) -> Self {
+    pub(super) fn new(epoch_ms: i64, since_boot: Duration) -> Self {
         Self { epoch_ms, boot_ms: milliseconds(since_boot) }
     }
 
@@ -46,6 +47,17 @@ impl ClockReading {
     fn boot_time(self) -> i64 {
         self.epoch_ms - self.boot_ms
     }
+}
+
+/// When a history was last written, and what its files say about the time of day until then. All in epoch milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LastWritten {
+    /// As far as that can be believed.
+    pub(super) believed: u64,
+    /// By the time of day.
+    pub(super) shown: u64,
+    /// For how long, by the believed time, the time of day has been ahead of it without going back.
+    pub(super) ahead_for: u64,
 }
 
 fn milliseconds(time: Duration) -> i64 {
@@ -65,18 +77,23 @@ pub(super) struct AgeClock {
     shown: i64,
     /// Since when that is steady, milliseconds since boot.
     steady_since: i64,
+    /// For how long it was steady before the start, milliseconds.
+    steady_before: i64,
 }
 
 impl AgeClock {
-    /// Returns a clock for a history of this greatest age that was last written at `newest`, epoch milliseconds, given the
-    /// clocks at the start.
-    pub(super) fn new(newest: Option<u64>, age: Duration, start: ClockReading) -> Self {
+    /// Returns a clock for a history of this greatest age, given when it was `last` written and the clocks at the start.
+    pub(super) fn new(last: Option<LastWritten>, age: Duration, start: ClockReading) -> Self {
+        let signed = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        // A time of day that went back was wrong then, or is wrong now.
+        let steady = last.filter(|last| start.epoch_ms >= signed(last.shown));
         Self {
             believed: None,
-            newest: newest.and_then(|newest| i64::try_from(newest).ok()),
+            newest: last.map(|last| signed(last.believed)),
             leap: milliseconds((age / LEAP_PART).max(LEAP_MIN)),
             shown: start.boot_time(),
             steady_since: start.boot_ms,
+            steady_before: steady.map_or(0, |last| signed(last.ahead_for)),
         }
     }
 
@@ -85,14 +102,15 @@ impl AgeClock {
         let shown = now.boot_time();
         let is_near = |other: i64| shown.abs_diff(other) <= STEP.as_millis() as u64;
         if !is_near(self.shown) {
-            self.steady_since = now.boot_ms;
+            (self.steady_since, self.steady_before) = (now.boot_ms, 0);
         }
         // Also after a small change: many of them, as NTP makes them, are no jump.
         self.shown = shown;
-        let is_steady = now.boot_ms - self.steady_since >= milliseconds(STEADY);
+        let steady = (now.boot_ms - self.steady_since).saturating_add(self.steady_before);
+        let is_steady = steady >= milliseconds(STEADY);
         self.believed = match (self.believed, self.newest) {
             (None, Some(newest)) if now.epoch_ms < newest => None,
-            (None, Some(newest)) if now.epoch_ms - newest > self.leap => Some(newest - now.boot_ms),
+            (None, Some(newest)) if now.epoch_ms - newest > self.leap && !is_steady => Some(newest - now.boot_ms),
             (Some(believed), _) if !is_near(believed) && !is_steady => Some(believed),
             _ => Some(shown),
         };
@@ -123,7 +141,8 @@ mod tests {
     }
 
     fn clock(newest: Option<i64>) -> AgeClock {
-        AgeClock::new(newest.map(|newest| (BOOT + newest) as u64), MONTH, at(0, 0))
+        let last = newest.map(|newest| (BOOT + newest) as u64);
+        AgeClock::new(last.map(|last| LastWritten { believed: last, shown: last, ahead_for: 0 }), MONTH, at(0, 0))
     }
 
     #[test]
@@ -172,6 +191,28 @@ mod tests {
         assert_eq!(believed(&mut far, 0, 0), -40 * DAY);
         assert_eq!(believed(&mut far, HOUR, 0), HOUR - 40 * DAY, "it goes on from the last event");
         assert_eq!(believed(&mut far, DAY, 0), DAY, "the machine was off for that long");
+    }
+
+    #[test]
+    fn what_was_steady_before_the_start_counts() {
+        let far = |shown: i64, ahead_for: i64| {
+            let last = LastWritten {
+                believed: (BOOT - 40 * DAY) as u64,
+                shown: (BOOT + shown) as u64,
+                ahead_for: ahead_for as u64,
+            };
+            AgeClock::new(Some(last), MONTH, at(0, 0))
+        };
+        assert_eq!(believed(&mut far(-7 * DAY, DAY), 0, 0), 0);
+        let mut nearly = far(-7 * DAY, DAY - HOUR);
+        assert_eq!(believed(&mut nearly, 0, 0), -40 * DAY);
+        assert_eq!(believed(&mut nearly, HOUR - 1, 0), HOUR - 1 - 40 * DAY);
+        assert_eq!(believed(&mut nearly, HOUR, 0), HOUR);
+        // It was later at the last start than it is now: one of the two is wrong.
+        assert_eq!(believed(&mut far(1, 10 * DAY), 0, 0), -40 * DAY);
+        // A jump ends what was steady.
+        let mut jumps = far(-7 * DAY, 10 * DAY);
+        assert_eq!((believed(&mut jumps, 0, 0), believed(&mut jumps, 1000, 31 * DAY)), (0, 1000));
     }
 
     #[test]

@@ -88,8 +88,31 @@ struct CapabilitySets {
     inheritable: u32,
 }
 
+/// What may fail of the confinement: the child goes on without it, and the daemon tells. A byte in the pipe between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OptionalLayers {
+    /// Its bounding set of capabilities is empty.
+    pub(super) empty_bounding_set: bool,
+    /// The filter holds.
+    pub(super) first_filter: bool,
+}
+
+impl OptionalLayers {
+    pub(super) fn byte(self) -> u8 {
+        u8::from(self.empty_bounding_set) | u8::from(self.first_filter) << 1
+    }
+
+    /// Reads what a child has written before `exec`; `None` if it has written nothing.
+    pub(super) fn read(mut pipe: impl io::Read) -> Option<Self> {
+        let mut byte = [0];
+        pipe.read_exact(&mut byte).ok()?;
+        let [byte] = byte;
+        Some(Self { empty_bounding_set: byte & 1 != 0, first_filter: byte & 2 != 0 })
+    }
+}
+
 /// Takes rights and resources from a child between `fork` and `exec`, and gives it the file to write. What only saves resources
-/// may fail.
+/// may fail, and so may the [`OptionalLayers`], which it writes to the pipe `told`.
 ///
 /// # Errors
 ///
@@ -97,8 +120,9 @@ struct CapabilitySets {
 pub(super) fn before_exec(
     restraint: &Restraint,
     filter: Option<&BpfProgram>,
-    parquet: BorrowedFd<'_>,
+    (parquet, told): (BorrowedFd<'_>, BorrowedFd<'_>),
 ) -> io::Result<()> {
+    let mut empty_bounding_set = true;
     // Hard as well, so that the child cannot raise them.
     let limit = |value: u64| libc::rlimit { rlim_cur: value, rlim_max: value };
     let [memory, file, no_core_dump, one_process] = [MEMORY_MAX, restraint.file_max, 0, 1].map(limit);
@@ -114,6 +138,7 @@ pub(super) fn before_exec(
         // with EINVAL.
         for capability in 0..CAPABILITIES {
             libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+            empty_bounding_set &= libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) != 1;
         }
         libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
         if let Some(ConverterUser { uid, gid }) = restraint.user {
@@ -150,7 +175,10 @@ pub(super) fn before_exec(
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
     }
     // May fail, on kernels without filters: the user is the fence, and this is a second one. It allocates nothing.
-    let _ = filter.map(|filter| seccompiler::apply_filter(filter));
+    let first_filter = filter.is_some_and(|filter| seccompiler::apply_filter(filter).is_ok());
+    let byte = OptionalLayers { empty_bounding_set, first_filter }.byte();
+    // SAFETY: a system call with a pointer to one byte, which outlives it. If it fails, the daemon reads nothing.
+    unsafe { libc::write(told.as_raw_fd(), (&raw const byte).cast(), 1) };
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Seek as _},
     os::{
         fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::{
@@ -25,7 +25,7 @@ use netconn_model::{
 };
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
-    unistd::geteuid,
+    unistd::{geteuid, pipe2},
 };
 use serde::Deserialize;
 use thiserror::Error;
@@ -33,7 +33,7 @@ use thiserror::Error;
 use crate::{
     line_file::MODE,
     store::{
-        confine::{self, Restraint},
+        confine::{self, OptionalLayers, Restraint},
         converter_user::{self, ConverterUser},
         directory,
     },
@@ -56,6 +56,18 @@ pub(super) enum ConvertError {
     /// The system refused something: to start the child, for example.
     #[error("it cannot be run: {0}")]
     System(#[from] io::Error),
+    /// The child ended with an error before it had read anything of the segment: whatever is wrong, it is not the segment.
+    #[error(
+        "it ended with {status} before it read the segment: {output}; is it of this version of netconn ({})? Both are installed \
+         together",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Unable {
+        /// Exit code or signal.
+        status: ExitStatus,
+        /// The end of what it wrote.
+        output: String,
+    },
     /// The child ended with an error.
     #[error("it ended with {status}: {output}")]
     Ended {
@@ -99,7 +111,11 @@ pub(super) struct Converter {
     work: WorkDirectory,
     /// Opened before the child runs, apart from its own descriptor: a segment that is removed meanwhile stays readable.
     segment: File,
+    /// The child's own descriptor: its position says whether the child has read.
+    input: File,
     user: Option<ConverterUser>,
+    /// What it has told before it ran the program.
+    layers: Option<OptionalLayers>,
     child: Child,
     started: Instant,
     stdout: PipeTail,
@@ -126,11 +142,7 @@ impl Converter {
         // as /root.
         let program_file = File::open(program)?;
         let mode = program_file.metadata()?.mode();
-        // Not the number that the Parquet file gets in the child.
-        let above = FcntlArg::F_DUPFD_CLOEXEC(confine::PARQUET_DESCRIPTOR + 1);
-        let program_number = fcntl(&program_file, above).map_err(io::Error::from)?;
-        // SAFETY: it was made just now, and nobody else knows it.
-        let program_file = unsafe { OwnedFd::from_raw_fd(program_number) };
+        let program_file = apart(&program_file)?;
         if user.is_some() && mode & 0o001 == 0 {
             let reason = format!(
                 "{} can be run by root alone (mode {:o}), and it runs as another user: `chmod 755` it",
@@ -148,21 +160,28 @@ impl Converter {
         let mut command = Command::new(format!("/proc/self/fd/{}", program_file.as_raw_fd()));
         command.arg0(program).args(arguments).current_dir("/");
         // Nothing in the environment of the daemon is meant for it: options can be set there, and libraries loaded.
-        command.env_clear().stdin(Stdio::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env_clear().stdin(Stdio::from(input.try_clone()?)).stdout(Stdio::piped()).stderr(Stdio::piped());
         let file_max = segment.metadata()?.len().saturating_mul(2).saturating_add(FILE_SURPLUS);
         // The process id is asked for before `fork`: the child compares it with its parent of that moment.
         let restraint = Restraint { parent: std::process::id(), user, file_max };
         let filter = confine::filter();
+        let (told, telling) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+        let telling = apart(&telling)?;
         // SAFETY: `before_exec` makes system calls only and allocates nothing.
-        unsafe { command.pre_exec(move || confine::before_exec(&restraint, filter.as_ref(), parquet.as_fd())) };
+        unsafe {
+            command.pre_exec(move || {
+                confine::before_exec(&restraint, filter.as_ref(), (parquet.as_fd(), telling.as_fd()))
+            });
+        }
         let mut child = command.spawn()?;
-        // Closes this process's descriptor of the Parquet file.
+        // Closes this process's descriptors of the Parquet file and of the pipe's end.
         drop(command);
+        let layers = OptionalLayers::read(File::from(told));
         // `spawn` returns after `exec`: the standard library waits until the pipe for its error is closed.
         confine::give_idle_priority(child.id());
         let (stdout, stderr) = (PipeTail::new(child.stdout.take())?, PipeTail::new(child.stderr.take())?);
         let (directory, started) = (directory.to_owned(), Instant::now());
-        Ok(Self { from, directory, work, segment, user, child, started, stdout, stderr })
+        Ok(Self { from, directory, work, segment, input, user, layers, child, started, stdout, stderr })
     }
 
     /// Returns the process id of the child.
@@ -196,7 +215,14 @@ impl Converter {
     fn outcome(&self, status: ExitStatus) -> Result<ConvertedSegment, ConvertError> {
         if !status.success() {
             let tail = if self.stderr.tail.is_empty() { &self.stdout } else { &self.stderr };
-            return Err(ConvertError::Ended { status, output: tail.text() });
+            let output = tail.text();
+            // An earlier version, for example, takes the segment from a path.
+            let has_read = (&self.input).stream_position()? != 0;
+            return Err(if has_read {
+                ConvertError::Ended { status, output }
+            } else {
+                ConvertError::Unable { status, output }
+            });
         }
         let output = self.stdout.text();
         // The last line only: libraries may write to standard output as well.
@@ -214,7 +240,14 @@ impl Converter {
         directory::sync(&self.directory)?;
         let uid = self.user.map_or_else(|| geteuid().as_raw(), |user| user.uid);
         let ConversionReport { landlock, seccomp, .. } = report;
-        let confinement = Confinement { uid, has_own_user: self.user.is_some(), landlock, seccomp };
+        let confinement = Confinement {
+            uid,
+            has_own_user: self.user.is_some(),
+            landlock,
+            seccomp,
+            empty_bounding_set: self.layers.map(|layers| layers.empty_bounding_set),
+            first_filter: self.layers.map(|layers| layers.first_filter),
+        };
         Ok(ConvertedSegment { name, confinement })
     }
 
@@ -229,6 +262,13 @@ impl Drop for Converter {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Returns a descriptor of the same file whose number is not the one that the Parquet file gets in the child.
+fn apart(file: impl AsFd) -> io::Result<OwnedFd> {
+    let number = fcntl(file.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(confine::PARQUET_DESCRIPTOR + 1))?;
+    // SAFETY: it was made just now, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The directory of the Parquet file that is being made. It is removed when this is dropped, and by the next daemon.
@@ -399,9 +439,11 @@ mod tests {
             format!("{make}; echo '{{\"rows\":2,\"first\":1,\"last\":{LAST},\"bytes\":12,\"landlock\":\"partial\"}}'");
         let made = run(&report, LONG).unwrap();
         assert_eq!(made.name, SegmentName::Converted { from: FROM, to: LAST.cast_unsigned(), earliest: 1 });
-        let Confinement { uid, has_own_user, landlock, seccomp } = made.confinement;
+        let Confinement { uid, has_own_user, landlock, seccomp, empty_bounding_set, first_filter } = made.confinement;
         assert_eq!((landlock, seccomp), (Enforcement::Partial, Enforcement::None));
         assert_eq!(has_own_user, geteuid().is_root());
+        // Every user may set a filter.
+        assert_eq!((empty_bounding_set, first_filter), (Some(has_own_user), Some(true)));
         assert_eq!(uid == geteuid().as_raw(), !has_own_user);
         let much = "i=0; while [ $i -lt 20000 ]; do echo many words; i=$((i + 1)); done";
         run(&format!("{much}; {report}"), LONG).unwrap();
@@ -409,12 +451,29 @@ mod tests {
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         let input = "read a; read b; [ $a$b = ab ] && [ -z \"$CARGO_MANIFEST_DIR\" ]";
         run(&format!("{input} && {report}"), LONG).unwrap();
-        let failed = run("echo because >&2; exit 3", LONG).unwrap_err().to_string();
+        let failed = run("read a; echo because >&2; exit 3", LONG).unwrap_err().to_string();
         assert_eq!(failed, "it ended with exit status: 3: because");
+        // As a netconn-search that takes the segment from a path.
+        let failed = run("echo no such file >&2; exit 66", LONG).unwrap_err();
+        assert!(matches!(failed, ConvertError::Unable { .. }), "{failed:?}");
+        let failed = failed.to_string();
+        assert!(
+            failed.starts_with("it ended with exit status: 66 before it read the segment: no such file; is it"),
+            "{failed}"
+        );
         let failed = run("echo nonsense", LONG).unwrap_err().to_string();
         assert!(failed.starts_with("its answer is no report") && failed.ends_with(": nonsense"), "{failed}");
         let failed = run("exec /bin/sleep 1000", Duration::from_millis(50)).unwrap_err();
         assert!(matches!(failed, ConvertError::TooLong(_)), "{failed}");
+    }
+
+    #[test]
+    fn a_child_tells_what_it_could_not_take_from_itself() {
+        for (empty_bounding_set, first_filter) in [(true, true), (true, false), (false, true), (false, false)] {
+            let layers = OptionalLayers { empty_bounding_set, first_filter };
+            assert_eq!(OptionalLayers::read(&[layers.byte()][..]), Some(layers));
+        }
+        assert_eq!(OptionalLayers::read(&[][..]), None);
     }
 
     #[test]

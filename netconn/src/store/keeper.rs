@@ -42,6 +42,8 @@ const HURRIED: i32 = 10;
 const DIRECTORY_POLL: Duration = Duration::from_secs(600);
 /// Longest pause before a failed conversion is tried again, as a multiple of the first pause.
 const RETRY_MAX: u32 = 32;
+/// Pause before a converter is started again that could not be: memory or processes are short, or its program is being replaced.
+const START_RETRY: Duration = Duration::from_secs(10);
 
 /// The keeper's state.
 pub(super) struct Keeper {
@@ -58,6 +60,10 @@ pub(super) struct Keeper {
     doubled: HashMap<u64, Instant>,
     /// Segments whose conversion has failed.
     failed: HashMap<u64, Retry>,
+    /// No converter is started before, because the last one could not do anything.
+    not_before: Option<Instant>,
+    /// Why, as the log says it already.
+    obstacle: Option<String>,
     /// The log already says that `netconn-search` is not installed.
     has_logged_missing: bool,
     /// The log already says that the directory cannot be read or changed.
@@ -91,6 +97,8 @@ impl Keeper {
             ratio: ConvertedRatio::default(),
             doubled: HashMap::new(),
             failed: HashMap::new(),
+            not_before: None,
+            obstacle: None,
             has_logged_missing: false,
             has_logged_error: false,
             has_logged_clock: false,
@@ -162,10 +170,27 @@ impl Keeper {
                 }
                 self.doubled.insert(from, Instant::now());
                 self.failed.remove(&from);
+                self.obstacle = None;
                 self.status.converted.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error @ ConvertError::Unable { .. }) => {
+                self.status.failures.fetch_add(1, Ordering::Relaxed);
+                self.converter_failed(&error, self.timing.retry);
             }
             Err(error) => self.conversion_failed(from, &error),
         }
+    }
+
+    /// Waits before the next converter is started, for whatever segment: the program or the machine was the reason.
+    fn converter_failed(&mut self, error: &ConvertError, pause: Duration) {
+        let reason = error.to_string();
+        // Once for a row of the same.
+        if self.obstacle.as_ref() != Some(&reason) {
+            warn!("the history stays NDJSON for now, because netconn-search did not convert it: {reason}");
+            self.obstacle = Some(reason);
+        }
+        self.not_before = Some(Instant::now() + pause);
+        self.status.set_conversion(Conversion::Failing);
     }
 
     fn conversion_failed(&mut self, from: u64, error: &ConvertError) {
@@ -255,6 +280,7 @@ impl Keeper {
         let converting = self.converter.as_ref().map(|converter| converter.from);
         let busy: HashSet<u64> = live.into_iter().chain(converting).collect();
         let now = self.status.believed_time(now);
+        retention::correct_future(segments, now);
         // Asked after `remove_doubled` has freed some.
         let space = DiskSpace::of(&self.directory)?;
         // What cannot be converted counts in full.
@@ -304,6 +330,12 @@ impl Keeper {
             return;
         }
         let now = Instant::now();
+        if self.not_before.is_some_and(|not_before| not_before > now) {
+            if waiting.is_empty() {
+                self.status.set_conversion(Conversion::Idle);
+            }
+            return;
+        }
         // A segment that fails waits for its own retry and holds up no other.
         let next = waiting.iter().find(|from| self.failed.get(from).is_none_or(|retry| retry.at <= now));
         let Some(from) = next.copied() else {
@@ -329,10 +361,7 @@ impl Keeper {
                 self.converter = Some(converter);
                 self.status.set_conversion(Conversion::Running);
             }
-            Err(error) => {
-                self.conversion_failed(from, &error);
-                self.status.set_conversion(Conversion::Failing);
-            }
+            Err(error) => self.converter_failed(&error, START_RETRY.min(self.timing.retry)),
         }
     }
 
@@ -360,7 +389,15 @@ impl Keeper {
         let grace = self.doubled.values().map(|since| self.timing.grace.saturating_sub(since.elapsed())).min();
         // Also the time after which a missing converter is looked for again.
         let retry = (!waiting.is_empty()).then_some(self.timing.retry);
-        grace.into_iter().chain(retry).min().unwrap_or(DIRECTORY_POLL).clamp(CONVERTER_POLL, DIRECTORY_POLL)
+        let not_before =
+            self.not_before.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        grace
+            .into_iter()
+            .chain(retry)
+            .chain(not_before)
+            .min()
+            .unwrap_or(DIRECTORY_POLL)
+            .clamp(CONVERTER_POLL, DIRECTORY_POLL)
     }
 }
 
@@ -456,6 +493,29 @@ mod tests {
         keeper.convert_next(&[NOW]);
         assert!(keeper.converter.is_none(), "not yet");
         assert_eq!(keeper.status.conversion(), Conversion::Failing);
+    }
+
+    #[test]
+    fn what_keeps_converters_from_running_is_tried_again_soon_and_is_no_fault_of_a_segment() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(&folder, HistoryTiming::NORMAL);
+        let no_memory = || ConvertError::System(nix::errno::Errno::ENOMEM.into());
+        for _ in 0..10 {
+            keeper.converter_failed(&no_memory(), START_RETRY);
+            assert!(keeper.failed.is_empty(), "it is not the segment");
+            assert_eq!((keeper.status.conversion(), keeper.status.failures()), (Conversion::Failing, 0));
+            let pause = keeper.pause(&[NOW]);
+            assert!(pause <= START_RETRY && pause > START_RETRY / 2, "{pause:?}");
+        }
+        keeper.convert_next(&[NOW]);
+        assert!(keeper.converter.is_none(), "not yet");
+        keeper.convert_next(&[]);
+        assert_eq!(keeper.status.conversion(), Conversion::Idle, "nothing waits any more");
+        // The segment is not there: a converter for it cannot be started. Without netconn-search none is tried.
+        keeper.not_before = None;
+        keeper.convert_next(&[NOW]);
+        assert!(keeper.failed.is_empty());
+        assert_eq!(keeper.not_before.is_some(), search_program::find().is_ok());
     }
 
     #[test]

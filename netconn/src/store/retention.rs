@@ -9,6 +9,7 @@ use netconn_model::segment_name::SegmentName;
 
 use crate::store::{
     HistoryLimits, REAL_MULTIPLE, SEGMENT_AGE_MAX, SEGMENTS_MIN,
+    age_clock::LastWritten,
     directory::{DiskSpace, HistoryFile},
     ratio::{ConvertedRatio, WHOLE},
     scarcity::Scarcity,
@@ -30,16 +31,44 @@ pub(super) struct SegmentFiles {
     pub(super) parquet_bytes: u64,
     /// When it was last written, as far as is known, epoch milliseconds.
     pub(super) written: u64,
+    /// The same by the time of day alone.
+    pub(super) shown: u64,
     pub(super) is_converted: bool,
     /// Its conversion has failed.
     pub(super) is_failing: bool,
 }
 
-/// Returns when a history was last written, as far as that can be believed, epoch milliseconds; `None` if there is none.
-pub(super) fn last_written(segments: &BTreeMap<u64, SegmentFiles>) -> Option<u64> {
+/// Longest time in which a segment is written, milliseconds.
+const SEGMENT_MS: u64 = SEGMENT_AGE_MAX.as_millis() as u64;
+
+/// Returns when a history was last written; `None` if there is none.
+pub(super) fn last_written(segments: &BTreeMap<u64, SegmentFiles>) -> Option<LastWritten> {
+    let (from, last) = segments.last_key_value()?;
+    // From the last one back, as long as the time of day was ahead and, from one segment to the next, not behind what it had been.
+    let (mut ahead_since, mut shown) = (*from, last.shown);
+    for (from, files) in segments.iter().rev() {
+        if files.shown > shown || files.shown <= from + SEGMENT_MS {
+            break;
+        }
+        (ahead_since, shown) = (*from, files.shown);
+    }
     // FROM is the only time here that was believed when it was written: times of events and of files jump with the time of day.
-    // A segment is written for a day at most.
-    segments.last_key_value().map(|(from, files)| files.written.min(from + SEGMENT_AGE_MAX.as_millis() as u64))
+    let believed = last.written.min(from + SEGMENT_MS);
+    Some(LastWritten { believed, shown: last.shown, ahead_for: from - ahead_since })
+}
+
+/// Corrects when those segments were written whose FROM is in the future at `now` (epoch milliseconds): they were begun under a clock
+/// that was far ahead, or after such a segment, because names are in the order of writing. They would never become too old.
+pub(super) fn correct_future(segments: &mut BTreeMap<u64, SegmentFiles>, now: u64) {
+    let latest = now.saturating_add(SEGMENT_MS);
+    // Each was written after all that came before, and before the one that came next.
+    let earlier = segments.range(..=latest).map(|(_, files)| files.written).filter(|written| *written <= latest);
+    let earlier = earlier.max().unwrap_or(0);
+    let mut next = latest;
+    for (_, files) in segments.range_mut(latest.saturating_add(1)..).rev() {
+        files.written = files.shown.max(earlier).min(next);
+        next = files.written;
+    }
 }
 
 /// Returns the moment before which a segment must have been last written to be too old at `now`; both in epoch milliseconds.
@@ -61,7 +90,8 @@ pub(super) fn group(files: &[HistoryFile]) -> BTreeMap<u64, SegmentFiles> {
         let modified = || modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         // Of all bounds the latest counts: a segment goes a little late rather than early. All events of a segment may be much
         // older than FROM: those of connections that are older than netconn.
-        segment.written = segment.written.max(name.from()).max(name.to().unwrap_or_else(modified));
+        segment.shown = segment.shown.max(name.to().unwrap_or_else(modified));
+        segment.written = segment.written.max(name.from()).max(segment.shown);
     }
     segments
 }
@@ -203,7 +233,10 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::store::HistoryTiming;
+    use crate::store::{
+        HistoryTiming,
+        age_clock::{AgeClock, ClockReading},
+    };
 
     const DAY: u64 = 86_400_000;
     const NOW: u64 = 1_767_225_600_000;
@@ -268,15 +301,77 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_runs_for_an_hour_each_week_forgets_what_is_too_old() {
+        let age = Duration::from_millis(30 * DAY);
+        let limits = HistoryLimits::new(1 << 20, age, HistoryTiming::NORMAL);
+        let room = Room { limits, space: SPACE, ratio: None };
+        let hour = DAY / 24;
+        let mut files: Vec<HistoryFile> = Vec::new();
+        for week in 0..30 {
+            let shown = NOW + week * 7 * DAY;
+            let at =
+                |since_boot: u64| ClockReading::new((shown + since_boot) as i64, Duration::from_millis(since_boot));
+            let mut clock = AgeClock::new(last_written(&group(&files)), age, at(0));
+            let from = clock.time(at(0)) - 10_000;
+            files.push(entry(&format!("events-{from:013}-{:013}.parquet", shown + hour), 1, 0));
+            let now = clock.time(at(hour));
+            let mut segments = group(&files);
+            correct_future(&mut segments, now);
+            let surplus = room.surplus(&segments, &HashSet::new(), now);
+            files.retain(|file| !surplus.contains(&file.name.from()));
+            // Thirty days are five of these; at most three more while the clock was not believed.
+            assert!(files.len() <= 8, "week {week}: {}", files.len());
+            assert!(week < 5 || files.len() >= 5, "week {week}: {}", files.len());
+        }
+    }
+
+    #[test]
+    fn what_was_begun_in_the_future_becomes_old_all_the_same() {
+        let future = NOW + 3000 * DAY;
+        let limits = HistoryLimits::new(1 << 20, Duration::from_millis(30 * DAY), HistoryTiming::NORMAL);
+        let room = Room { limits, space: SPACE, ratio: None };
+        let all = [
+            // From before; then a start with a wrong clock, two segments under the right one, and one that is being written.
+            entry(&format!("events-{:013}-{:013}.parquet", NOW - 9 * DAY, NOW - 8 * DAY), 1, 0),
+            entry(&format!("events-{future:013}-{:013}.parquet", future + 5), 1, 0),
+            entry(&format!("events-{:013}-{:013}.parquet", future + 6, NOW + DAY), 1, 0),
+            entry(&format!("events-{:013}.ndjson", future + 7), 1, NOW + 20 * DAY),
+            entry(&format!("events-{:013}.ndjson", future + 8), 1, NOW + 29 * DAY),
+        ];
+        let left = |days: u64| {
+            let now = NOW + days * DAY;
+            let mut segments = group(&all);
+            correct_future(&mut segments, now);
+            let surplus = room.surplus(&segments, &HashSet::from([future + 8]), now);
+            all.len() - surplus.len()
+        };
+        assert_eq!([21, 23, 30, 32, 49, 51, 1000].map(left), [5, 4, 4, 2, 2, 1, 1]);
+        // A clock that is behind removes nothing, whatever the times of files are.
+        let mut segments = group(&all);
+        correct_future(&mut segments, 7 * DAY);
+        assert!(room.surplus(&segments, &HashSet::new(), 7 * DAY).is_empty());
+    }
+
+    #[test]
     fn times_that_jump_do_not_say_when_the_history_was_last_written() {
         assert_eq!(last_written(&group(&[])), None);
         let from = NOW - 5000;
-        let written = |name: String, modified| last_written(&group(&[entry(&name, 100, modified)]));
+        let written =
+            |name: String, modified| last_written(&group(&[entry(&name, 100, modified)])).map(|last| last.believed);
         let segment = || format!("events-{from:013}.ndjson");
         assert_eq!(written(segment(), NOW), Some(NOW));
         assert_eq!(written(segment(), NOW + 31 * DAY), Some(from + DAY));
         assert_eq!(written(format!("events-{from:013}-{:013}.parquet", NOW + 31 * DAY), NOW), Some(from + DAY));
         assert_eq!(written(segment(), 7), Some(from), "the clock was set back");
+        // How long the time of day was ahead is told by several segments, unless it has gone back in between.
+        let ahead_for = |days: [u64; 3]| {
+            let entries = [0, 1, 2].map(|number| {
+                let from = NOW + number * DAY;
+                entry(&format!("events-{from:013}-{:013}.parquet", from + days[number as usize] * DAY), 100, 0)
+            });
+            last_written(&group(&entries)).unwrap().ahead_for / DAY
+        };
+        assert_eq!([[9, 9, 9], [0, 9, 9], [9, 0, 9], [9, 9, 0], [20, 9, 9]].map(ahead_for), [2, 1, 0, 0, 1]);
     }
 
     #[test]
