@@ -16,7 +16,7 @@ use crate::process::{
 /// Shortest time between two scans of the cgroups that unknown cgroups cause.
 pub const LOOKUP_PAUSE_NS: u64 = 10_000_000_000;
 /// How long the name of an account is taken for granted.
-const KNOWN_NS: u64 = 600_000_000_000;
+pub const KNOWN_NS: u64 = 600_000_000_000;
 /// How long it is taken for granted that a user id has no account, and how long an answer is waited for before the question is
 /// repeated.
 const UNKNOWN_NS: u64 = 60_000_000_000;
@@ -37,8 +37,18 @@ pub struct Names {
     cgroups_asked_ns: u64,
     /// Number of cgroups after the last scan.
     cgroups_scanned: usize,
-    /// Cgroups created since the running scan was requested: it may have missed them.
-    cgroups_made: Option<Vec<(u64, Vec<u8>)>>,
+    scans: Scans,
+}
+
+/// Scans of the cgroups that were asked for and are not answered yet.
+#[derive(Debug, Default)]
+struct Scans {
+    /// How many they are.
+    unanswered: usize,
+    /// How many of them, the first ones, were asked for before [`Self::made`] begins: they may lack cgroups that nobody remembers.
+    outdated: usize,
+    /// Cgroups created since the first of the others was asked for: it may have missed them.
+    made: Vec<(u64, Vec<u8>)>,
 }
 
 /// What is known of a user id.
@@ -64,12 +74,12 @@ impl Names {
             version: NamesVersion::default(),
             cgroups_asked_ns: 0,
             cgroups_scanned: 0,
-            cgroups_made: None,
+            scans: Scans::default(),
         };
         // Read here rather than by the threads: the dump that follows at once needs the names, and so does the first event of
         // each account.
         names.take(LookupAnswer::AccountFile(lookup::accounts_of_file()), 0);
-        names.take(LookupAnswer::Cgroups(cgroup::scan()), 0);
+        names.replace_cgroups(cgroup::scan());
         names
     }
 
@@ -150,27 +160,50 @@ impl Names {
         // The kernel reports no removals, and inodes of removed cgroups are not needed any more. Scanning only when the map has
         // doubled keeps the cost of scans in proportion to the cgroups created.
         let has_doubled = self.cgroups.len() > self.cgroups_scanned * 2 + CGROUPS_NEW_MAX;
-        // What waits for the answer of a scan has an end, also if the answer takes long.
-        let is_lost = self.cgroups_made.as_ref().is_some_and(|made| made.len() >= CGROUPS_NEW_MAX);
-        if (has_doubled && self.cgroups_made.is_none()) || is_lost {
-            // A refused question is asked again for the next cgroup. What was collected goes in any case: a later scan finds it.
-            self.cgroups_made = None;
+        // What waits for the answer of a scan has an end, also if the answer takes long. A later scan finds it.
+        let is_full = self.scans.made.len() >= CGROUPS_NEW_MAX;
+        if is_full {
+            self.scans.made.clear();
+            self.scans.outdated = self.scans.unanswered;
+        }
+        if is_full || (has_doubled && self.scans.unanswered == 0) {
+            // A refused question is asked again for the next cgroup.
             self.scan_cgroups();
         }
-        if let Some(made) = &mut self.cgroups_made {
-            // The scan may have passed the parent folder already. `answer` adds what it missed.
-            made.push((id, path.to_vec()));
+        if self.scans.unanswered > self.scans.outdated {
+            // The scan may have passed the parent folder already. `answer_scan` adds what it missed.
+            self.scans.made.push((id, path.to_vec()));
         }
     }
 
     /// Asks for a scan of all cgroups; returns `false` if the queue is full.
     fn scan_cgroups(&mut self) -> bool {
         let is_asked = self.lookup.ask_cgroups();
-        if is_asked {
-            // Kept if a scan runs already: its answer may still come.
-            self.cgroups_made.get_or_insert_default();
-        }
+        self.scans.unanswered += usize::from(is_asked);
         is_asked
+    }
+
+    /// Takes over the answer of a scan, in the order in which scans were asked for.
+    fn answer_scan(&mut self, found: Vec<(u64, String)>) {
+        self.scans.unanswered = self.scans.unanswered.saturating_sub(1);
+        if self.scans.outdated > 0 {
+            self.scans.outdated -= 1;
+            // It may lack some that were created since and that nobody remembers: all that are known stay.
+            found.into_iter().for_each(|(id, path)| self.cgroups.add(id, path.as_bytes()));
+            return;
+        }
+        // First the scan, then what was created meanwhile: the other way round the scan would remove it.
+        self.replace_cgroups(found);
+        self.scans.made.iter().for_each(|(id, path)| self.cgroups.add(*id, path));
+        // The next scan may miss the same ones: it was asked for before it was known what this one has found.
+        if self.scans.unanswered == 0 {
+            self.scans.made = Vec::new();
+        }
+    }
+
+    fn replace_cgroups(&mut self, found: Vec<(u64, String)>) {
+        self.cgroups.replace(found);
+        self.cgroups_scanned = self.cgroups.len();
     }
 
     /// Takes over the answers of the look-up threads that are there.
@@ -208,14 +241,15 @@ impl Names {
             }
             LookupAnswer::Cgroups(found) => {
                 self.version.0 += 1;
-                // First the scan, then what was created meanwhile: the other way round the scan would remove it.
-                self.cgroups.replace(found);
-                self.cgroups_scanned = self.cgroups.len();
-                for (id, path) in self.cgroups_made.take().unwrap_or_default() {
-                    self.cgroups.add(id, &path);
-                }
+                self.answer_scan(found);
             }
         }
+    }
+
+    /// As [`Self::take_answers`], for an answer that a test makes.
+    #[cfg(test)]
+    pub(crate) fn learn(&mut self, answer: LookupAnswer, now_ns: u64) {
+        self.take(answer, now_ns);
     }
 }
 
@@ -247,11 +281,34 @@ mod tests {
         let mut names = unanswered();
         for id in 0..20_000_u64 {
             names.add_cgroup(1 << 40 | id, b"/x");
-            assert!(names.cgroups_made.as_ref().is_none_or(|made| made.len() <= CGROUPS_NEW_MAX));
+            assert!(names.scans.made.len() <= CGROUPS_NEW_MAX);
         }
-        // A scan that is answered brings the map back to what there is.
-        names.take(LookupAnswer::Cgroups(vec![(7, "/y".into())]), 0);
+        // The answers of scans that were asked for before something was forgotten take nothing away; the last one brings the map
+        // back to what there is.
+        let (unanswered, outdated) = (names.scans.unanswered, names.scans.outdated);
+        assert_eq!((unanswered - outdated, outdated > 0), (1, true));
+        for answer in 1..=unanswered {
+            let before = names.cgroups.len();
+            names.take(LookupAnswer::Cgroups(vec![(7, "/y".into())]), 0);
+            assert_eq!(names.cgroups.len() >= before, answer < unanswered);
+            assert!(names.cgroups.get(7).is_some() && names.cgroups.get(1 << 40 | 19_999).is_some());
+        }
         assert!(names.cgroups.len() <= 1 + CGROUPS_NEW_MAX, "{}", names.cgroups.len());
+        assert_eq!((names.scans.unanswered, names.scans.made.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn a_cgroup_that_two_scans_have_missed_stays() {
+        let mut names = unanswered();
+        assert!(names.scan_cgroups() && names.scan_cgroups());
+        names.add_cgroup(1 << 41, b"/new");
+        // Both have passed its parent before it was created.
+        for _ in 0..2 {
+            names.take(LookupAnswer::Cgroups(vec![(7, "/y".into())]), 0);
+            assert!(names.cgroups.get(1 << 41).is_some());
+        }
+        names.add_cgroup(1 << 42, b"/later");
+        assert!(names.scans.made.is_empty(), "no scan runs");
     }
 
     #[test]
@@ -259,7 +316,7 @@ mod tests {
         let mut names = unanswered();
         let (lost, now) = (owner(0, 1 << 40), 2 * LOOKUP_PAUSE_NS);
         assert!(names.cgroup(&lost, now).is_none());
-        assert!(names.cgroups_made.is_some(), "asked for");
+        assert_eq!(names.scans.unanswered, 1, "asked for");
         names.add_cgroup(1 << 41, b"/new");
         let version = names.version();
         names.take(LookupAnswer::Cgroups(vec![(1 << 40, "/lost".into())]), now);
@@ -268,8 +325,8 @@ mod tests {
         assert_eq!(names.cgroup(&owner(0, 1 << 41), now).unwrap().path, "/new", "made while the scan ran");
         // A cgroup that no scan finds causes one scan in each pause.
         let removed = owner(0, 1 << 42);
-        assert!(names.cgroup(&removed, now + 1).is_none() && names.cgroups_made.is_none());
-        assert!(names.cgroup(&removed, now + 2 * LOOKUP_PAUSE_NS).is_none() && names.cgroups_made.is_some());
+        assert!(names.cgroup(&removed, now + 1).is_none() && names.scans.unanswered == 0);
+        assert!(names.cgroup(&removed, now + 2 * LOOKUP_PAUSE_NS).is_none() && names.scans.unanswered == 1);
     }
 
     /// A user id that no machine has.

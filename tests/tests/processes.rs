@@ -340,3 +340,24 @@ fn a_program_without_a_place_has_no_mount_namespace() {
     assert_eq!(event["src.process.image.path"], "/memfd:x (deleted)");
     assert!(event["src.process.image.inode"].is_u64() && event["src.process.mountNamespace"].is_null(), "{event:#}");
 }
+
+#[test]
+fn only_the_threads_that_must_not_fall_behind_go_before_others() {
+    let daemon = Daemon::start();
+    let mut nice: Vec<(String, i64)> = fs::read_dir(format!("/proc/{}/task", daemon.pid()))
+        .unwrap()
+        .filter_map(|thread| {
+            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).ok()?;
+            let (head, tail) = stat.rsplit_once(") ")?;
+            // Field 19 of proc_pid_stat(5); the first behind the name is field 3.
+            Some((head.split_once('(')?.1.to_owned(), tail.split(' ').nth(16)?.parse().ok()?))
+        })
+        .collect();
+    nice.sort();
+    let raised: Vec<&str> = nice.iter().filter(|(_, nice)| *nice < 0).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(raised, ["netconn-engine", "netconn-output"], "{nice:?}");
+    // Those that strangers can give work to: accounts, cgroups, routes.
+    for name in ["netconn-users", "netconn-local", "netconn-route"] {
+        assert!(nice.contains(&(name.to_owned(), 0)), "{name}: {nice:?}");
+    }
+}

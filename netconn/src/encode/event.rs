@@ -83,8 +83,10 @@ struct CachedMembers {
     _process: Weak<Process>,
     /// Name, user and cgroup of the owner that they were made from.
     made_from: ([u8; 16], u32, u64),
-    /// If a name was not found: what was known then, and until when nobody need look again.
-    incomplete: Option<(NamesVersion, u64)>,
+    /// The names that were known then.
+    version: NamesVersion,
+    /// When names are looked up again, nanoseconds since boot.
+    until_ns: u64,
     /// Members of a JSON object, each with its leading comma.
     members: Rc<[u8]>,
 }
@@ -225,7 +227,8 @@ impl EventEncoder {
         // A process can change its name, its user and its cgroup without an `exec`: the members were made from these.
         if let Some(cached) = key.and_then(|key| known.by_process.get(&key))
             && cached.made_from == made_from
-            && cached.incomplete.is_none_or(|(version, until_ns)| version == names.version() && now < until_ns)
+            && cached.version == names.version()
+            && now < cached.until_ns
         {
             return Rc::clone(&cached.members);
         }
@@ -236,13 +239,15 @@ impl EventEncoder {
         event.user = user.as_deref().map(Cow::Borrowed);
         fill_cgroup(&mut event, cgroup.as_deref());
         let members: Rc<[u8]> = section_members(&event, (Section::Process, PROCESS_MAX), &mut self.seconds).into();
-        // What is not known now may be known later: an account that is made, a cgroup whose record was lost.
+        // What is not known now may be known later: an account that is made, a cgroup whose record was lost. An account may be
+        // renamed: it is asked for again only by whoever wants its name.
         let is_complete = user.is_some() && cgroup.is_some();
-        let incomplete = (!is_complete).then(|| (names.version(), now + names::LOOKUP_PAUSE_NS));
+        let until_ns = now + if is_complete { names::KNOWN_NS } else { names::LOOKUP_PAUSE_NS };
         if let Some(process) = connection.process.as_ref() {
             // Weak: the cache must not keep ended processes in memory. Their address stays taken all the same.
             let weak = Rc::downgrade(process);
-            let cached = CachedMembers { _process: weak, made_from, incomplete, members: Rc::clone(&members) };
+            let version = names.version();
+            let cached = CachedMembers { _process: weak, made_from, version, until_ns, members: Rc::clone(&members) };
             known.keep(process, cached);
         }
         members

@@ -1,6 +1,6 @@
 //! What flows of datagrams look like, in events and in rows; and how long these may be.
 
-use std::{cell::Cell, rc::Rc};
+use std::rc::Rc;
 
 use bytemuck::Zeroable as _;
 use bytes::BytesMut;
@@ -8,7 +8,11 @@ use netconn_common::{
     Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ImageFile, ReleasedRecord, UNKNOWN_U32,
     UdpSocketRecord, attribution, datagram_mark,
 };
-use netconn_model::{event::Sensor, fact::CloseReason, row::Row};
+use netconn_model::{
+    event::Sensor,
+    fact::{CloseReason, Outcome},
+    row::Row,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -18,8 +22,11 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    names::Names,
-    process::{Identity, Key, Process, Processes, lookup::Lookup},
+    names::{KNOWN_NS, Names},
+    process::{
+        Identity, Key, Process, Processes, Remembered,
+        lookup::{Lookup, LookupAnswer},
+    },
     table::{
         Change, Connection,
         flows::{Flows, Limits},
@@ -158,7 +165,7 @@ fn process(command_line: &str) -> Rc<Process> {
             path: Some("/usr/bin/x".into()),
             image: ImageFile::UNKNOWN,
             command_line: Some(command_line.into()),
-            remembered: Cell::default(),
+            remembered: Remembered::default(),
         })
     };
     Process::new(identity(7), Some(identity(6)))
@@ -200,6 +207,33 @@ fn what_a_process_chooses_cannot_make_events_and_rows_large() {
     assert_eq!(event["src.process.cmdline"], json!(ordinary), "an ordinary one is whole");
     assert_eq!(event["src.process.parent.cmdline"], json!(ordinary));
     assert_eq!(shown(&connection, None).command_line.as_deref(), Some(&*ordinary));
+}
+
+#[test]
+fn an_account_that_is_renamed_has_its_new_name_in_events() {
+    const STRANGER: u32 = 4_000_000_001;
+    let mut names = directory();
+    names.add_cgroup(1 << 40, b"/x");
+    let mut connection = told(key(IPPROTO_UDP, 53), flow(54585)).remove(0).1;
+    (connection.owner.uid, connection.owner.cgroup, connection.process) = (STRANGER, 1 << 40, Some(process("x")));
+    let (mut encoder, mut processes) = (EventEncoder::new(&sensor(), 1), ProcessMembers::default());
+    let mut user_at = |names: &mut Names, now: u64| {
+        let mut out = BytesMut::new();
+        let change = Change::Connect(Outcome::Success);
+        encoder.connection(&mut out, &Clock::new(), names, &mut processes, (change, &connection, now));
+        serde_json::from_slice::<Value>(&out).unwrap()["src.process.user"].clone()
+    };
+    names.learn(LookupAnswer::User(STRANGER, Ok(Some("old".into()))), 1);
+    assert_eq!((user_at(&mut names, 1), user_at(&mut names, 2)), (json!("old"), json!("old")));
+    names.learn(LookupAnswer::User(STRANGER, Ok(Some("new".into()))), 3);
+    assert_eq!(user_at(&mut names, 3), json!("new"));
+    // Nobody tells that it was removed: the system is asked again, and has no such account.
+    let (later, since) = (3 + KNOWN_NS, std::time::Instant::now());
+    while user_at(&mut names, later) != Value::Null {
+        assert!(since.elapsed().as_secs() < 60, "not asked for");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        names.take_answers(later);
+    }
 }
 
 #[test]

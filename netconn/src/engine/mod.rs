@@ -47,7 +47,7 @@ pub use self::{
     packet_sockets::packet_sockets,
     snapshot::{Cursor, Rows, RowsRequest},
 };
-use crate::{encode::event::EventEncoder, kernel::capture::Capture, os, sink::Output, table::flows::Limits};
+use crate::{encode::event::EventEncoder, kernel::capture::Capture, sink::Output, table::flows::Limits};
 
 /// Commands that wait at most. Each connection of the server waits for one answer at a time, and gets it although all others wait
 /// too: the server has fewer places (`server::places`). The rest is for signals.
@@ -139,7 +139,6 @@ impl EngineThread {
         let thread = thread::Builder::new().name("netconn-engine".into()).spawn(move || {
             // Bound first, so dropped last: when it is called, the engine has closed its outputs.
             let _ended = OnDrop(Some(ended));
-            os::raise_thread_priority();
             // Made on its own thread: `Rc` in the tables must not move between threads.
             Engine::new(parts, &handle)?.run(&commands, &handle.wake)
         })?;

@@ -67,6 +67,11 @@ impl Engine {
 
     /// Takes a dump of processes and TCP sockets.
     fn dump_connections(&mut self, is_first_of_two: bool) {
+        // Records from before /proc is read are applied before what is found there: an `exec` whose record was lost would be undone
+        // by the record of an earlier one. At the start no process is known yet, and each record is to find its own.
+        if !self.state.processes.is_empty() {
+            self.catch_up();
+        }
         // The programs are attached, so that everything that begins from here on waits in the rings. They are not emptied
         // while /proc is read: what a process became since is newer than what is found there.
         let found = scan::all();
@@ -76,6 +81,7 @@ impl Engine {
         // Before the sockets are read: their ends must be noted from then on, or a socket that ends after the iterator
         // has passed it would come back to life.
         self.state.table.begin_dump();
+        let begun_ns = self.state.clock.now();
         // A snapshot cannot come in between; it is the early return below that leaves the table incomplete.
         self.state.is_complete = false;
         let (mut sockets, namespaces) = match self.scan(|capture, meanwhile| capture.sockets(meanwhile)) {
@@ -86,7 +92,7 @@ impl Engine {
                 return self.state.table.abandon_dump();
             }
         };
-        let mut coverage = Coverage { namespaces, is_first_of_two, open_sockets: None };
+        let mut coverage = Coverage { namespaces, begun_ns, is_first_of_two, open_sockets: None };
         // The sockets of the dump say who owned them when a hook saw it. Open files say who has those that are older
         // than netconn, and which namespaces still have open sockets.
         match self.scan(|capture, meanwhile| capture.files(meanwhile)) {
@@ -127,8 +133,8 @@ impl Engine {
                 // Open files are read only if some namespace could not be: it costs a look at all of them.
                 let is_partial = self.state.flows.has_unreadable(&namespaces);
                 let open_sockets = if is_partial { self.open_sockets() } else { None };
-                let coverage = Coverage { namespaces, open_sockets, is_first_of_two: false };
                 let now = self.state.clock.now();
+                let coverage = Coverage { namespaces, begun_ns: now, open_sockets, is_first_of_two: false };
                 let (_, flows, mut effects) = self.state.tables(&mut self.publisher);
                 flows.end_dump(&sockets, &coverage, now, &mut effects);
                 let processes = &self.state.processes;

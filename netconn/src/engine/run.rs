@@ -84,6 +84,9 @@ impl Engine {
         let schedule = Schedule::new(Clock::new().now());
         let publisher = Publisher::new(encoder, outputs);
         let mut engine = Self { capture, state, publisher, schedule, loss_report };
+        // Only now: the threads that look up names and routes were started by this one, and would have its priority. Nobody waits
+        // for them, and strangers decide how much they do.
+        os::raise_thread_priority();
         // Programs are attached already: what begins from now on is in the rings, and what began before is in the dump.
         engine.dump_all();
         // Before the events of the dump are made, which would lack the names that are not in the file of accounts.

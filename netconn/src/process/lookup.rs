@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     thread,
     time::Duration,
@@ -50,20 +51,31 @@ impl Lookup {
     ///
     /// When the system cannot start a thread.
     pub fn start(wake: impl Fn() + Clone + Send + 'static) -> io::Result<Self> {
+        Self::start_with(wake, account, ACCOUNT_FILE.into())
+    }
+
+    fn start_with(
+        wake: impl Fn() + Clone + Send + 'static,
+        look_up: impl Fn(u32) -> nix::Result<Option<String>> + Send + 'static,
+        file: PathBuf,
+    ) -> io::Result<Self> {
         // Not bounded: there is one answer for each question, and the questions are bounded.
         let (sender, answers) = channel();
         let (users, user_questions) = sync_channel(USERS_MAX);
         let (cgroups, cgroup_questions) = sync_channel(SCANS_MAX);
         let to_engine = Answers { sender, wake };
-        let of_cgroups = to_engine.clone();
+        let of_users = to_engine.clone();
         // The threads end when the `Lookup` is dropped. Nobody joins them: a look-up may take long.
-        thread::Builder::new().name("netconn-users".into()).spawn(move || answer_users(&user_questions, &to_engine))?;
-        // A thread of its own, because a directory service that hangs would keep units and containers from events too.
-        thread::Builder::new().name("netconn-cgroups".into()).spawn(move || {
-            while cgroup_questions.recv().is_ok() {
-                of_cgroups.send(LookupAnswer::Cgroups(cgroup::scan()));
+        thread::Builder::new().name("netconn-users".into()).spawn(move || {
+            while let Ok(uid) = user_questions.recv() {
+                of_users.send(LookupAnswer::User(uid, look_up(uid)));
             }
         })?;
+        // A thread of its own for what this machine answers by itself: a directory service that hangs would keep units, containers
+        // and new accounts of the file from events too.
+        thread::Builder::new()
+            .name("netconn-local".into())
+            .spawn(move || answer_locally(&cgroup_questions, &file, &to_engine))?;
         Ok(Self { users, cgroups, answers })
     }
 
@@ -110,26 +122,26 @@ impl<W: Fn()> Answers<W> {
     }
 }
 
-fn answer_users<W: Fn()>(questions: &Receiver<u32>, answers: &Answers<W>) {
-    let mut file = file_stamp();
+fn answer_locally<W: Fn()>(cgroup_questions: &Receiver<()>, file: &Path, answers: &Answers<W>) {
+    let mut stamp = file_stamp(file);
     loop {
-        match questions.recv_timeout(FILE_PAUSE) {
-            Ok(uid) => answers.send(LookupAnswer::User(uid, account(uid))),
+        match cgroup_questions.recv_timeout(FILE_PAUSE) {
+            Ok(()) => answers.send(LookupAnswer::Cgroups(cgroup::scan())),
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }
         // So that an account that is made now has its name in its first event: who connects does not wait for an answer.
-        let stamp = file_stamp();
-        if stamp != file {
-            file = stamp;
-            answers.send(LookupAnswer::AccountFile(accounts_of_file()));
+        let now = file_stamp(file);
+        if now != stamp {
+            stamp = now;
+            answers.send(LookupAnswer::AccountFile(accounts_of(file)));
         }
     }
 }
 
 /// Returns what changes with the file of accounts: `useradd` replaces it, an editor may write into it.
-fn file_stamp() -> Option<(u64, i64, i64, u64)> {
-    let metadata = fs::metadata(ACCOUNT_FILE).ok()?;
+fn file_stamp(file: &Path) -> Option<(u64, i64, i64, u64)> {
+    let metadata = fs::metadata(file).ok()?;
     Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
 }
 
@@ -145,8 +157,12 @@ fn account(uid: u32) -> nix::Result<Option<String>> {
 
 /// Returns user ids and names of the accounts in the file, in its order; none if it cannot be read.
 pub fn accounts_of_file() -> Vec<(u32, String)> {
+    accounts_of(ACCOUNT_FILE.as_ref())
+}
+
+fn accounts_of(file: &Path) -> Vec<(u32, String)> {
     // Not all of it need be UTF-8: comments have the letters of whoever wrote them.
-    let text = fs::read(ACCOUNT_FILE).unwrap_or_default();
+    let text = fs::read(file).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().filter_map(account_of_line).collect()
 }
 
@@ -178,6 +194,31 @@ mod tests {
         };
         assert_eq!(name(), (0, Some("root".into())));
         assert_eq!(name(), (STRANGER, None));
+    }
+
+    #[test]
+    fn a_directory_service_that_hangs_hides_no_change_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("passwd");
+        fs::write(&file, "root:x:0:0::/:/bin/sh\n").unwrap();
+        let (release, hangs) = channel::<()>();
+        let service = move |_| {
+            let _ = hangs.recv();
+            Ok(None)
+        };
+        let lookup = Lookup::start_with(|| (), service, file.clone()).unwrap();
+        assert!(lookup.ask_user(5));
+        // The thread takes the stamp of the file when it starts.
+        assert!(lookup.ask_cgroups());
+        assert!(matches!(lookup.next_answer(Duration::from_secs(60)), Some(LookupAnswer::Cgroups(_))));
+        fs::write(&file, "root:x:0:0::/:/bin/sh\nnew:x:7:7::/:/bin/sh\n").unwrap();
+        let answer = lookup.next_answer(Duration::from_secs(60));
+        assert!(
+            matches!(&answer, Some(LookupAnswer::AccountFile(found)) if found.contains(&(7, "new".into()))),
+            "{answer:?}"
+        );
+        drop(release);
+        assert!(matches!(lookup.next_answer(Duration::from_secs(60)), Some(LookupAnswer::User(5, Ok(None)))));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) const SETTLED_NS: u64 = 10_000_000;
 pub struct Coverage {
     /// Inodes of the network namespaces that were read.
     pub namespaces: HashSet<u64>,
+    /// When it was begun, nanoseconds since boot: for a dump without sockets, which have times of their own.
+    pub begun_ns: u64,
     /// Another dump follows at once; that one decides what has gone.
     pub is_first_of_two: bool,
     /// Numbers of the sockets that a process has open, in any namespace; `None`: not known.

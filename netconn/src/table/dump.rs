@@ -46,7 +46,7 @@ impl Table {
             .filter_map(|(slot, entry)| Some((slot, verdicts.end_of(entry, true)?)))
             .collect();
         // The time of the dump, as the kernel wrote it: the end was before, nobody knows when.
-        let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(0);
+        let now = dump.iter().map(|record| record.header.time_ns).max().unwrap_or(coverage.begun_ns);
         for (slot, reason) in gone {
             if let Some(mut entry) = self.remove(slot) {
                 // A connection must not end before it was established: a record that came during the dump may be later

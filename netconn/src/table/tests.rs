@@ -155,12 +155,27 @@ fn what_was_in_a_namespace_that_is_gone_has_ended() {
     // Read; not read, but somebody has a socket of it open; gone.
     run(&mut table, &[in_namespace(1, 10), in_namespace(2, 20), in_namespace(3, 20), in_namespace(4, 30)]);
     table.begin_dump();
-    let coverage =
-        Coverage { namespaces: [10].into(), open_sockets: Some([2].into_iter().collect()), is_first_of_two: false };
+    let coverage = Coverage {
+        namespaces: [10].into(),
+        open_sockets: Some([2].into_iter().collect()),
+        begun_ns: 0,
+        is_first_of_two: false,
+    };
     let changes = changes_of(&mut table, |table, effects| table.end_dump(Vec::new(), &coverage, effects));
     let reasons: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
     assert_eq!(reasons, [Change::Close(CloseReason::Unknown, 0), Change::Close(CloseReason::NamespaceGone, 0)]);
     assert_eq!(table.from_slot(0).map(|(_, entry)| entry.socket).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[test]
+fn what_an_empty_dump_ends_has_ended_when_that_was_taken() {
+    let mut table = Table::default();
+    run(&mut table, &[record(1, 1, 1, role::LISTENER, CLOSE, LISTEN)]);
+    table.begin_dump();
+    let coverage = Coverage { begun_ns: 77_000, ..everything() };
+    let ended = emitted(|effects| table.end_dump(Vec::new(), &coverage, effects));
+    let ended: Vec<_> = ended.into_iter().map(|(change, _, time_ns)| (change, time_ns)).collect();
+    assert_eq!(ended, [(Change::ListenEnd, 77_000)]);
 }
 
 #[test]
@@ -180,7 +195,7 @@ fn a_dump_says_what_is_left_where_nobody_can_look() {
         table.doubt_unreadable();
         assert!(compare(&mut table).needs_dump);
         table.begin_dump();
-        let coverage = Coverage { namespaces: [10].into(), open_sockets, is_first_of_two: false };
+        let coverage = Coverage { namespaces: [10].into(), open_sockets, begun_ns: 0, is_first_of_two: false };
         table.end_dump(Vec::new(), &coverage, &mut Silent(None));
         assert_eq!(compare(&mut table), nothing);
     }

@@ -295,7 +295,7 @@ fn sockets_that_are_bound_are_listeners() {
 /// A dump of namespace 1, and who has what open in others.
 fn coverage(held: Option<&[u64]>) -> Coverage {
     let open_sockets = held.map(|held| held.iter().copied().collect());
-    Coverage { namespaces: [1].into(), open_sockets, is_first_of_two: false }
+    Coverage { namespaces: [1].into(), open_sockets, begun_ns: 0, is_first_of_two: false }
 }
 
 #[test]
