@@ -114,6 +114,8 @@ pub(super) struct FrozenFacts {
     /// Ends of the minisocks, if what has ended is shown too: such connections are not shown twice.
     pub(super) minisock_ends: HashSet<Ends>,
     pub(super) ended: Option<EndedRange>,
+    /// What the kernel alone knows could not be read.
+    pub(super) is_partial: bool,
 }
 
 /// Facts that were read when the snapshot was begun and stay the same for all its parts.
@@ -129,7 +131,7 @@ pub struct Frozen {
 impl Frozen {
     /// Keeps facts until the last part of their snapshot has been made.
     pub(super) fn new(mut facts: FrozenFacts, user: Option<u32>, total: &Arc<FrozenTotal>) -> Self {
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: _ } = &mut facts;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: _, is_partial: _ } = &mut facts;
         // They grew by doubling, and a slow client keeps them for long.
         minisocks.shrink_to_fit();
         udp_sockets.shrink_to_fit();

@@ -167,8 +167,7 @@ impl Engine {
             return false;
         }
         let before = std::mem::replace(reported, losses);
-        // Saturates, because missed runs may decrease, see `Losses::exceed`.
-        let records = losses.records().saturating_sub(before.records());
+        let records = losses.records_since(&before);
         let events = losses.events.since(&before.events);
         warn!("{records} records were lost (ring), and {} events with them", events.total());
         let loss = Loss {

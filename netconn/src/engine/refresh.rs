@@ -20,12 +20,14 @@ pub(super) struct Refreshed {
     pub(super) doubts: Doubts,
     /// There are attempts whose local port is not known yet.
     pub(super) lacks_ports: bool,
+    /// The scan has failed: what the kernel alone knows is missing.
+    pub(super) has_failed: bool,
 }
 
 impl Engine {
     /// Scans the kernel for facts that it alone has, updates the tables and compares them with it.
     pub(super) fn refresh(&mut self, wanted: LiveParts) -> Refreshed {
-        let (mut live, mut since_ns) = self.scan_live(wanted);
+        let (mut live, mut since_ns, mut has_failed) = self.scan_live(wanted);
         let mut doubts = Doubts::default();
         // The comparison needs the state of every connection, which comes with the counters: a scan without them
         // compares nothing.
@@ -40,7 +42,7 @@ impl Engine {
                 } else {
                     // Where sockets are not locked while they are read, a scan may show an outdated state. A second scan shows
                     // it again only if the change was really missed.
-                    (live, since_ns) = self.scan_live(wanted);
+                    (live, since_ns, has_failed) = self.scan_live(wanted);
                 }
                 comparison = self.compare(&live, since_ns);
                 // Counts as a loss, so that the caller repairs the table and a `Data Loss` says so.
@@ -55,20 +57,22 @@ impl Engine {
         };
         doubts.flows =
             wanted.datagrams && self.state.flows.needs_dump(&live.datagrams, &live.datagram_namespaces, since_ns);
-        Refreshed { live, since_ns, doubts, lacks_ports }
+        Refreshed { live, since_ns, doubts, lacks_ports, has_failed }
     }
 
-    /// Scans the kernel, and returns when the scan began as well.
-    fn scan_live(&mut self, wanted: LiveParts) -> (Live, u64) {
+    /// Scans the kernel, and returns when the scan began as well, and whether it has failed.
+    fn scan_live(&mut self, wanted: LiveParts) -> (Live, u64, bool) {
         // Read before the scan: what changed after it may differ from what the scan found, and is no doubt.
         let since_ns = self.state.clock.now();
-        let live = self.scan(|capture, meanwhile| capture.live(wanted, meanwhile)).unwrap_or_else(|error| {
-            warn!("cannot read connections in TIME_WAIT and byte counters: {error}");
-            // A scan that failed has read no namespace: the comparison asks for a dump then, instead of taking all
-            // connections for missed.
-            Live::default()
-        });
-        (live, since_ns)
+        match self.scan(|capture, meanwhile| capture.live(wanted, meanwhile)) {
+            Ok(live) => (live, since_ns, false),
+            Err(error) => {
+                warn!("cannot read connections in TIME_WAIT and byte counters: {error}");
+                // A scan that failed has read no namespace: the comparison asks for a dump then, instead of taking all
+                // connections for missed.
+                (Live::default(), since_ns, true)
+            }
+        }
     }
 
     /// Updates byte counters and counts missed changes, see [`Table::compare`](crate::table::Table::compare).

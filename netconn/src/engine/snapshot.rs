@@ -91,7 +91,7 @@ pub struct Rows {
     pub next: Option<Cursor>,
     /// Id of the sensor, as kept in the state folder.
     pub sensor_id: String,
-    /// Whether the table holds everything that the kernel has.
+    /// Whether the table holds everything that the kernel has, and what the kernel alone knows could be read.
     pub complete: bool,
 }
 
@@ -144,7 +144,7 @@ impl State {
         &mut self,
         (filter, is_array): (&Filter, bool),
         (closed_ns, user): (Option<u64>, Option<u32>),
-        Refreshed { live, since_ns, .. }: Refreshed,
+        Refreshed { live, since_ns, has_failed, .. }: Refreshed,
         publisher: &mut Publisher,
     ) -> Rows {
         let mut minisocks: Vec<Minisock> = live.minisocks.iter().filter_map(Minisock::of).collect();
@@ -173,7 +173,7 @@ impl State {
             // Beside what has ended they tell what is shown already; without, nobody asks.
             minisock_ends = HashSet::new();
         }
-        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended };
+        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial: has_failed };
         let frozen = Arc::new(Frozen::new(facts, user, &self.frozen));
         self.part(filter, is_array, (Section::Connections, 0), &frozen)
     }
@@ -192,7 +192,7 @@ impl State {
         let Self { table, flows, ended, processes, names, clock, boot, .. } = self;
         let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, processes, boot));
         let first = usize::try_from(index).unwrap_or(usize::MAX);
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range } = &frozen.facts;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range, is_partial } = &frozen.facts;
         let next = match section {
             Section::Connections => writer.write_part(table.from_slot(first)),
             Section::Flows => writer.write_part(flows.from_slot(first)),
@@ -227,7 +227,7 @@ impl State {
             lines: out.freeze(),
             next: next.map(|(section, index)| Cursor::At(section, index, Arc::clone(frozen))),
             sensor_id: self.sensor.id.clone(),
-            complete: self.is_complete,
+            complete: self.is_complete && !is_partial,
         }
     }
 
@@ -373,7 +373,8 @@ mod tests {
         live: Live,
     ) -> (Vec<Row<'static>>, usize) {
         let filter = Filter::parse(filter.split_once('=')).unwrap();
-        let refreshed = Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false };
+        let refreshed =
+            Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false, has_failed: false };
         let mut part = state.first_part((&filter, false), (closed_ns, None), refreshed, publisher);
         let (mut rows, mut parts) = (Vec::new(), 0);
         loop {
@@ -430,6 +431,18 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_that_lacks_what_the_kernel_alone_knows_is_not_complete() {
+        let (mut state, mut publisher) = known();
+        state.is_complete = true;
+        let mut is_complete = |has_failed| {
+            let (live, doubts) = (Live::default(), Doubts::default());
+            let refreshed = Refreshed { live, since_ns: 0, doubts, lacks_ports: false, has_failed };
+            state.first_part((&Filter::default(), false), (None, None), refreshed, &mut publisher).complete
+        };
+        assert!(is_complete(false) && !is_complete(true));
+    }
+
+    #[test]
     fn a_part_is_bounded_by_bytes() {
         let mut known = known();
         for number in 1..=900 {
@@ -451,7 +464,13 @@ mod tests {
         };
         release(&mut known, 1);
         let filter = Filter::default();
-        let refreshed = Refreshed { live: Live::default(), since_ns: 0, doubts: Doubts::default(), lacks_ports: false };
+        let refreshed = Refreshed {
+            live: Live::default(),
+            since_ns: 0,
+            doubts: Doubts::default(),
+            lacks_ports: false,
+            has_failed: false,
+        };
         let mut part = known.0.first_part((&filter, false), (Some(60_000_000_000), None), refreshed, &mut known.1);
         let mut text = part.lines.to_vec();
         // Each part is slower than the next end: without a bound there would always be one more.

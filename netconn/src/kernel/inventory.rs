@@ -79,7 +79,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
     drop(quiet);
     settings.set(0, setting::KEEP_NOTHING, 0).map_err(failed)?;
     let mut read_files = || iterate::here::<Vec<FileRecord>>(files, &[]);
-    let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, || true);
+    let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, iterate::has_sockets);
     let read_datagrams = || match udp {
         Some(udp) => iterate::namespaces(udp, &[], &is_wanted, iterate::has_datagrams).map(|(found, _)| found),
         None => Ok(Vec::new()),

@@ -86,47 +86,89 @@ pub(super) fn namespaces<C: Collect>(
     let others: Vec<_> = other_namespaces().into_iter().filter(|(inode, _)| wanted(*inode)).collect();
     // Before the second thread is started, which inherits the CPUs of this one.
     let split = if others.is_empty() { None } else { Split::of_this_thread() };
-    let (program, others) = (Mutex::new(program), Mutex::new(others));
-    let next = || others.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let read_others = |found: &mut C| -> io::Result<HashSet<u64>> {
-        let mut read = HashSet::new();
-        while let Some((inode, namespace)) = next() {
-            match setns(&namespace, CloneFlags::CLONE_NEWNET) {
-                Ok(()) => {
-                    if is_any() {
-                        run(&program, faults, found)?;
-                    }
-                    // Also without a reading: that there are no sockets is known as well.
-                    read.insert(inode);
-                }
-                // The result lacks this namespace, which tells the caller that its sockets were not read.
-                Err(error) => debug!("a network namespace cannot be entered: {error}"),
-            }
-        }
-        Ok(read)
-    };
-    thread::scope(|scope| {
-        let second = split.as_ref().map(|Split { last, .. }| {
-            thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, || {
-                let mut found = C::default();
-                // Without a CPU of its own it leaves all namespaces to the first thread.
-                let read = if use_cpus(last) { read_others(&mut found)? } else { HashSet::new() };
-                Ok::<_, io::Error>((found, read))
-            })
-        });
-        // The own namespace before the others: there is no need to come back to it.
+    let program = Mutex::new(program);
+    let read_here = || {
         let mut found = C::default();
-        if own.is_none_or(&wanted) && is_any() {
+        if is_any() {
             run(&program, faults, &mut found)?;
         }
-        let mut read = read_others(&mut found)?;
-        read.extend(own);
-        if let Some(second) = second {
-            let (more, also) = second?.join().map_err(|_| io::Error::other("a thread of the daemon panicked"))??;
-            found.add(more);
-            read.extend(also);
+        Ok(found)
+    };
+    // The own namespace before the others: there is no need to come back to it.
+    let read_own = || if own.is_none_or(&wanted) { read_here() } else { Ok(C::default()) };
+    let read_other = |(_, namespace): &(u64, File)| match setns(namespace, CloneFlags::CLONE_NEWNET) {
+        // Also without a reading: that there are no sockets is known as well.
+        Ok(()) => read_here().map(Some),
+        Err(error) => {
+            // The result lacks this namespace, which tells the caller that its sockets were not read.
+            debug!("a network namespace cannot be entered: {error}");
+            Ok(None)
         }
-        Ok((found, read))
+    };
+    // Without a CPU of its own the second thread leaves all namespaces to the first.
+    let second = split.as_ref().map(|Split { last, .. }| || use_cpus(last));
+    let (found, read) = share(others, second, read_own, read_other)?;
+    Ok((found, read.into_iter().map(|(inode, _)| inode).chain(own).collect()))
+}
+
+/// Reads items on this thread, after `read_own`, and on a second one if there is to be one and its `prepare` says that it may.
+/// Returns everything that was found, and the items that were read: `read` gives `None` for those that cannot be.
+///
+/// What fails on one thread is tried once more on this one when all else is read: a thread or memory may be short for a moment, and
+/// what the other has read is not to be lost for that.
+fn share<T: Send, C: Collect>(
+    items: Vec<T>,
+    prepare: Option<impl FnOnce() -> bool + Send>,
+    read_own: impl FnOnce() -> io::Result<C>,
+    read: impl Fn(&T) -> io::Result<Option<C>> + Sync,
+) -> io::Result<(C, Vec<T>)> {
+    let items = Mutex::new(items);
+    let lock = || items.lock().unwrap_or_else(PoisonError::into_inner);
+    let read_some = |found: &mut C, done: &mut Vec<T>| -> io::Result<()> {
+        loop {
+            // A statement of its own, so that the other thread gets the next while this one is read.
+            let Some(item) = lock().pop() else { return Ok(()) };
+            match read(&item) {
+                Ok(Some(more)) => {
+                    found.add(more);
+                    done.push(item);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    lock().push(item);
+                    return Err(error);
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let second = prepare.map(|prepare| {
+            thread::Builder::new().name("netconn-dump".into()).spawn_scoped(scope, || {
+                let (mut found, mut done) = (C::default(), Vec::new());
+                if prepare()
+                    && let Err(error) = read_some(&mut found, &mut done)
+                {
+                    debug!("a second thread cannot read sockets: {error}");
+                }
+                (found, done)
+            })
+        });
+        let mut found = read_own()?;
+        let mut done = Vec::new();
+        if let Err(error) = read_some(&mut found, &mut done) {
+            debug!("sockets cannot be read: {error}; trying again");
+        }
+        match second {
+            Some(Ok(second)) => {
+                let (more, also) = second.join().map_err(|_| io::Error::other("a thread of the daemon panicked"))?;
+                found.add(more);
+                done.extend(also);
+            }
+            Some(Err(error)) => debug!("there is no second thread to read sockets: {error}"),
+            None => {}
+        }
+        read_some(&mut found, &mut done)?;
+        Ok((found, done))
     })
 }
 
@@ -372,6 +414,38 @@ mod tests {
         assert_eq!(number_in("TCP: inuse 5", "TCP:", "tw"), None);
         let own = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap();
         assert!(number_in(&own, "TCP:", "tw").is_some() && number_in(&own, "TCP:", "inuse").is_some(), "{own}");
+    }
+
+    #[test]
+    fn what_one_thread_cannot_read_costs_nothing_that_the_other_has_read() {
+        let all = |failures: &[u8], has_second: bool| {
+            let failures = Mutex::new(failures.to_vec());
+            let read = |item: &u8| {
+                let mut failures = failures.lock().unwrap();
+                match failures.iter().position(|failing| failing == item) {
+                    Some(index) => {
+                        failures.remove(index);
+                        Err(io::Error::from(io::ErrorKind::OutOfMemory))
+                    }
+                    // A namespace that cannot be entered.
+                    None => Ok((*item != 7).then(|| vec![*item])),
+                }
+            };
+            let (mut found, mut read) = share((1..=9).collect(), has_second.then_some(|| true), || Ok(vec![0]), read)?;
+            found.sort_unstable();
+            read.sort_unstable();
+            Ok::<_, io::Error>((found, read))
+        };
+        let everything = (vec![0, 1, 2, 3, 4, 5, 6, 8, 9], vec![1, 2, 3, 4, 5, 6, 8, 9]);
+        for has_second in [false, true] {
+            for failures in [&[][..], &[5], &[9]] {
+                assert_eq!(all(failures, has_second).unwrap(), everything);
+            }
+            assert!(all(&[5; 9], has_second).is_err(), "it fails each time");
+        }
+        let refused = |_: &u8| Ok(Some(vec![1]));
+        let own = || Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        assert!(share::<u8, Vec<u8>>(vec![1], None::<fn() -> bool>, own, refused).is_err());
     }
 
     #[test]

@@ -59,7 +59,15 @@ impl Losses {
     /// Returns whether more was lost than at `earlier`. Missed runs may decrease: the second program may have made up for one
     /// between the two counts.
     pub fn exceed(&self, earlier: &Self) -> bool {
-        self.records() > earlier.records() || self.events != earlier.events
+        // Each for itself: the fall of that one must not hide a rise of the others.
+        self.records_since(earlier) != 0 || self.events != earlier.events
+    }
+
+    /// Returns the number of records lost since an earlier count.
+    pub fn records_since(&self, earlier: &Self) -> u64 {
+        self.sockets.saturating_sub(earlier.sockets)
+            + self.processes.saturating_sub(earlier.processes)
+            + self.missed_runs.saturating_sub(earlier.missed_runs)
     }
 }
 
@@ -142,6 +150,16 @@ fn missed_runs(program: BorrowedFd<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_was_made_up_for_hides_no_loss() {
+        let before = Losses { sockets: 5, processes: 7, missed_runs: 3, ..Losses::default() };
+        let after = Losses { sockets: 7, missed_runs: 1, ..before };
+        assert_eq!((after.records(), before.records()), (15, 15));
+        assert!(after.exceed(&before) && !before.exceed(&before));
+        assert_eq!(after.records_since(&before), 2);
+        assert!(!Losses { missed_runs: 1, ..before }.exceed(&before));
+    }
 
     #[test]
     fn lives_become_events() {

@@ -310,6 +310,29 @@ mod tests {
     }
 
     #[test]
+    fn the_hooks_of_both_versions_of_ip_are_alike() {
+        let of_v6 = |hook: &&Hook| hook.program.name().ends_with('6');
+        let pairs: Vec<_> = HOOKS
+            .iter()
+            .filter(of_v6)
+            .map(|hook| {
+                let other = hook.program.name().replace('6', "4");
+                (hook, HOOKS.iter().find(|hook| hook.program.name() == other).unwrap())
+            })
+            .collect();
+        assert_eq!(pairs.len(), 5);
+        for (v6, v4) in pairs {
+            assert_eq!(
+                (v6.sees_acceptor, v6.every_run, v6.needed),
+                (v4.sees_acceptor, v4.every_run, v4.needed),
+                "{}",
+                v6.title()
+            );
+            assert_eq!((v6.without, v6.fact.replace("v6", "v4")), (v4.without, v4.fact.to_owned()));
+        }
+    }
+
+    #[test]
     fn only_one_hook_is_indispensable() {
         let needed: Vec<_> = HOOKS.iter().filter(|hook| hook.without.is_none()).map(|hook| hook.program).collect();
         assert_eq!(needed, [Program::InetSockSetState]);

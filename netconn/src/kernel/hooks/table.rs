@@ -111,6 +111,7 @@ hooks! {
         fact: "processes that accept connections over IPv6 and ask for the peer's address",
         without: Some("the first process to receive or send, open files"),
         needed: Needed::Unless(Program::InetCskAccept),
+        sees_acceptor: true,
     }
     /// `TP_PROTO(struct sock *sk)`, `include/trace/events/tcp.h`.
     TcpRcvSpaceAdjust = "tcp_rcv_space_adjust" {
