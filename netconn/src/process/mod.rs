@@ -579,7 +579,7 @@ mod tests {
         // what it ran before.
         let open = processes.of(&owner(11)).unwrap();
         let past = processes.of(&owner(12)).unwrap();
-        past.remember();
+        past.remember(Past::Connections);
         let before = processes.of(&owner(13)).unwrap();
         exec_of(&mut processes, 13, 1, "b", b"b\0");
         (10..=14).for_each(|tgid| exit(&mut processes, tgid));
@@ -588,7 +588,7 @@ mod tests {
         let expected: HashSet<Key> = [11, 13, 14].map(key).into_iter().collect();
         assert_eq!(processes.take_ended(AFTERMATH_NS), expected);
         assert!(processes.take_ended(AFTERMATH_NS).is_empty(), "once");
-        past.forget();
+        past.forget(Past::Connections);
         drop((open, before));
     }
 
