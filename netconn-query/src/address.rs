@@ -36,6 +36,18 @@ pub fn usual(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Returns the address that a text means in its usual form; all else as it is.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    // Most addresses are IPv4, whose only form has digits and dots.
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Cow::Borrowed(text);
+    }
+    match meant(text).map(|address| address.to_string()) {
+        Some(usual) if usual != text => Cow::Owned(usual),
+        _ => Cow::Borrowed(text),
+    }
+}
+
 /// Returns the address that a constant means: in any of its forms, in brackets, with blanks around it, or written so that nobody
 /// follows it by mistake (`192.0.2[.]1`).
 pub fn meant(text: &str) -> Option<IpAddr> {
@@ -88,6 +100,10 @@ mod tests {
 
     #[test]
     fn addresses_have_one_usual_form() {
+        assert_eq!(
+            (plain("192.0.2[.]1"), plain(" 10.0.0.9"), plain("a[.]b")),
+            ("192.0.2.1".into(), "10.0.0.9".into(), "a[.]b".into())
+        );
         for (text, expected) in [
             ("10.0.0.9", "10.0.0.9"),
             ("::ffff:10.0.0.9", "10.0.0.9"),

@@ -98,6 +98,8 @@ pub enum CommandKind {
         column: Name,
         /// Columns whose combinations make a row; if empty, all other columns but the last.
         keys: Vec<Name>,
+        /// `with_totals`: adds the sum of the made columns.
+        totals: bool,
         /// Largest number of columns that are made.
         limit: Option<u64>,
     },
@@ -184,6 +186,8 @@ pub enum LookupMatch {
     Wildcard,
     /// `=:cidr`: the table has networks; the longest one that contains the address matches.
     Cidr,
+    /// `=:anyof`: the values are equal; of several such keys the first that finds a row is enough.
+    AnyOf,
 }
 
 /// Which rows of a join are kept without a match.
@@ -233,6 +237,8 @@ pub enum ExprKind {
     Bool(bool),
     /// A number.
     Number(f64),
+    /// A whole number beyond 2^53 that no 64-bit float is equal to.
+    Whole(i64),
     /// A text in quotes.
     Text(String),
     /// A field, a column, or a lambda's parameter. Names and shortcuts of S1QL 1.0 have been replaced.
@@ -304,11 +310,13 @@ pub enum ExprKind {
         arguments: Vec<Expr>,
         /// `where condition` behind the arguments of an aggregate: only rows for which it is true count.
         condition: Option<Box<Expr>>,
+        /// `by key, …` behind the arguments of a function over rows: it sees the rows with the same keys only.
+        by: Vec<Expr>,
     },
-    /// `func(x) -> expression`, as an argument.
+    /// `func(x) -> expression` or `func(x, y) -> expression`, as an argument.
     Lambda {
-        /// Name of the element in the body.
-        parameter: Name,
+        /// Names of the elements in the body, one or two.
+        parameters: Vec<Name>,
         /// Expression computed for each element.
         body: Box<Expr>,
     },

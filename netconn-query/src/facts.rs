@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    ast::{Column, CommandKind, Expr, Name, Query, Span},
+    ast::{Column, CommandKind, Expr, JoinSide, Name, Query, Span},
     pattern,
 };
 
@@ -119,6 +119,15 @@ fn given(name: Cow<'_, str>) -> MadeColumn<'_> {
     MadeColumn { name, role: Role::Row, expr: None }
 }
 
+impl JoinSide {
+    /// Returns the alias of a side without one, by its place: a, b, …, z, aa, ab, …
+    pub fn letters(place: usize) -> String {
+        let letter = char::from(b'a' + u8::try_from(place % 26).unwrap_or(0));
+        let before = (place / 26).checked_sub(1).map_or_else(String::new, Self::letters);
+        format!("{before}{letter}")
+    }
+}
+
 impl CommandKind {
     /// Returns what the command does to rows.
     pub fn facts(&self) -> CommandFacts<'_> {
@@ -164,7 +173,7 @@ impl CommandKind {
             Self::Union(queries) => {
                 CommandFacts { queries: queries.iter().collect(), ..of("union").then(ColumnsAfter::OfQueries) }
             }
-            Self::Transpose { column, keys, limit: _ } => {
+            Self::Transpose { column, keys, totals: _, limit: _ } => {
                 of("transpose").reading(keys.iter().chain([column])).then(ColumnsAfter::Partly(keys.iter().collect()))
             }
             Self::Top { count: _, aggregates, by } => {
@@ -216,7 +225,7 @@ impl CommandKind {
                 parts.spans.extend(names.map(|name| &mut name.span));
             }
             Self::Union(queries) => parts.queries.extend(queries),
-            Self::Transpose { column, keys, limit: _ } => {
+            Self::Transpose { column, keys, totals: _, limit: _ } => {
                 parts.spans.extend(std::iter::once(column).chain(keys).map(|name| &mut name.span));
             }
             Self::Compare { name, shift: _, shift_span } => parts.spans.extend([&mut name.span, shift_span]),

@@ -86,6 +86,7 @@ keywords! {
     "null" Canonical Constant;
     "func" Canonical Lambda;
     "is" Old OldComparison;
+    "isnot" Old OldComparison;
     "exists" Old OldComparison;
     "between" Old OldComparison;
     "inner" Canonical JoinKind;

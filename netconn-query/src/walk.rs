@@ -10,6 +10,7 @@ macro_rules! children {
             ExprKind::Null
             | ExprKind::Bool(_)
             | ExprKind::Number(_)
+            | ExprKind::Whole(_)
             | ExprKind::Text(_)
             | ExprKind::Field(_)
             | ExprKind::Anywhere(_)
@@ -26,10 +27,10 @@ macro_rules! children {
             ExprKind::In { case: _, value, set } => std::iter::once(value.$as_ref()).chain(set).collect(),
             ExprKind::InQuery { case: _, value, query: _ } => vec![value],
             ExprKind::Ternary { condition, then, otherwise } => vec![condition, then, otherwise],
-            ExprKind::Call { name: _, name_span: _, arguments, condition } => {
-                arguments.$iter().chain(condition.$as_deref()).collect()
+            ExprKind::Call { name: _, name_span: _, arguments, condition, by } => {
+                arguments.$iter().chain(condition.$as_deref()).chain(by.$iter()).collect()
             }
-            ExprKind::Lambda { parameter: _, body } => vec![body],
+            ExprKind::Lambda { parameters: _, body } => vec![body],
         }
     };
 }
@@ -62,7 +63,9 @@ impl Expr {
         self.span = Span::default();
         match &mut self.kind {
             ExprKind::Call { name_span, .. } => *name_span = Span::default(),
-            ExprKind::Lambda { parameter, .. } => parameter.span = Span::default(),
+            ExprKind::Lambda { parameters, .. } => {
+                parameters.iter_mut().for_each(|parameter| parameter.span = Span::default());
+            }
             ExprKind::InQuery { query, .. } => query.forget_places(),
             _ => {}
         }
@@ -138,8 +141,8 @@ impl Column {
 pub fn label(expr: &Expr, written: &str) -> String {
     match &expr.kind {
         ExprKind::Field(name) => name.clone(),
-        ExprKind::Call { name, name_span: _, arguments, condition: None }
-            if name == "count" && arguments.is_empty() =>
+        ExprKind::Call { name, name_span: _, arguments, condition: None, by }
+            if name == "count" && arguments.is_empty() && by.is_empty() =>
         {
             name.clone()
         }

@@ -232,6 +232,8 @@ fn leaf() -> impl Strategy<Value = Expr> {
         any::<bool>().prop_map(ExprKind::Bool),
         any::<i32>().prop_map(|number| ExprKind::Number(f64::from(number))),
         (-1e9..1e9).prop_map(ExprKind::Number),
+        any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(ExprKind::Number),
+        (9_007_199_254_740_993_i64..1_i64 << 54).prop_map(|number| ExprKind::Whole(number | 1)),
         text().prop_map(ExprKind::Text),
         name_text().prop_map(ExprKind::Field),
         "[a-z.+ ]{0,5}".prop_map(ExprKind::AnywhereRegex),
@@ -296,6 +298,7 @@ fn value() -> impl Strategy<Value = Expr> {
             inner.clone().prop_map(|inner| expr(ExprKind::Not(Box::new(inner)))),
             inner.clone().prop_map(|inner| match inner.kind {
                 ExprKind::Number(number) => expr(ExprKind::Number(-number)),
+                ExprKind::Whole(number) => expr(ExprKind::Whole(-number)),
                 _ => expr(ExprKind::Negative(Box::new(inner))),
             }),
             (select(operators), inner.clone(), inner.clone()).prop_map(|(op, left, right)| binary(op, left, right)),
@@ -310,10 +313,12 @@ fn value() -> impl Strategy<Value = Expr> {
             (case(), boxed(), set).prop_map(|(case, value, set)| expr(ExprKind::In { case, value, set })),
             (boxed(), boxed(), boxed())
                 .prop_map(|(condition, then, otherwise)| { expr(ExprKind::Ternary { condition, then, otherwise }) }),
-            (calls, vec(inner.clone(), 1..3), option::of(boxed())).prop_map(|(name, arguments, condition)| {
-                expr(ExprKind::Call { name: name.to_owned(), name_span: span(), arguments, condition })
-            }),
-            (name(), boxed()).prop_map(|(parameter, body)| expr(ExprKind::Lambda { parameter, body })),
+            (calls, vec(inner.clone(), 1..3), option::of(boxed()), vec(inner.clone(), 0..3)).prop_map(
+                |(name, arguments, condition, by)| {
+                    expr(ExprKind::Call { name: name.to_owned(), name_span: span(), arguments, condition, by })
+                }
+            ),
+            (vec(name(), 1..3), boxed()).prop_map(|(parameters, body)| expr(ExprKind::Lambda { parameters, body })),
         ]
     })
 }
@@ -385,11 +390,8 @@ fn command(query: impl Strategy<Value = Query> + Clone + 'static) -> impl Strate
             on
         }),
         vec(query, 1..3).prop_map(CommandKind::Union),
-        (name(), vec(name(), 0..3), option::of(0..100_u64)).prop_map(|(column, keys, limit)| CommandKind::Transpose {
-            column,
-            keys,
-            limit
-        }),
+        (name(), vec(name(), 0..3), any::<bool>(), option::of(0..100_u64))
+            .prop_map(|(column, keys, totals, limit)| CommandKind::Transpose { column, keys, totals, limit }),
         (1..100_u64, vec(column(), 0..3), vec(column(), 1..3)).prop_map(|(count, aggregates, by)| CommandKind::Top {
             count,
             aggregates,

@@ -1794,7 +1794,62 @@ makes(
         "array().len()": 0,
         "array(1, 2).contains(3)": False,
         "array('a', 'B').map(func(s) -> s.lower())": ["a", "b"],
+        "array_reduce(array(1, 2, 3), 10, func(sum, x) -> sum * 2 + x)": 91,
+        "array('a', 'b').reduce('', func(all, x) -> x + all)": "ba",
+        "array(1, 2, 3).zip(array(4, 5), func(x, y) -> x * y)": [4, 10],
+        "array_slice(array_split('a/b/c', '/'), 0, 2)": ["a", "b"],
+        "array(2, 9, 4).max() - array(2, 9, 4).min()": 7,
+        "array(2, 9, 4).median()": 4,
+        "array(2, 9, 4).sum() / array(2, 9, 4).len()": 5,
+        "array(1, 2, 2, 3).intersect(array(3, 2))": [2, 3],
+        "array(2, 9, 4).sort_desc()": [9, 4, 2],
+        "split('aXbxc', 'x').len()": 3,
+        "split_matchcase('aXbxc', 'x').len()": 2,
     },
+)
+
+def beside(rows, distance, field, *keys):
+    """Returns the value of the row at a distance among those with the same keys."""
+    found = []
+    for place, row in enumerate(rows):
+        same = [at for at, other in enumerate(rows) if all(other.get(key) == row.get(key) for key in keys)]
+        at = same.index(place) + distance
+        found.append(rows[same[at]].get(field) if 0 <= at < len(same) else None)
+    return found
+
+gives(
+    "Over rows: prev, next and by",
+    "| sort event.id | limit 300 | let p = prev(x.tag), q = next(dst.port.number, 2), r = prev(event.id by src.process.user, x.flag), n = running_count(by x.tag) | columns event.id, p, q, r, n",
+    lambda: (
+        lambda rows: [
+            {"event.id": row["event.id"], "p": p, "q": q, "r": r, "n": n}
+            for row, p, q, r, n in zip(
+                rows,
+                beside(rows, -1, "x.tag"),
+                beside(rows, 2, "dst.port.number"),
+                beside(rows, -1, "event.id", "src.process.user", "x.flag"),
+                [sum(other["x.tag"] == row["x.tag"] for other in rows[: place + 1]) for place, row in enumerate(rows)],
+            )
+        ]
+    )(IN_ORDER[:300]),
+)
+gives(
+    "Over rows: functions over rows within group",
+    "| group n = count(), share = percent_of_total(count()), far = overall_max(count()) - count() by src.process.user",
+    lambda: (
+        lambda rows: with_columns(
+            rows,
+            share=[100 * row["n"] / COUNT for row in rows],
+            far=[max(values(rows, "n")) - row["n"] for row in rows],
+        )
+    )(group(EVENTS, "src.process.user", n=len)),
+)
+gives(
+    "Over rows: expand",
+    "| sort event.id | limit 50 | let one = split(x.list, ',').expand() | columns event.id, one",
+    lambda: [
+        {"event.id": event["event.id"], "one": one} for event in IN_ORDER[:50] for one in split(event) or []
+    ],
 )
 keeps(
     "Functions: time, timestamp is nanoseconds",
@@ -1930,8 +1985,12 @@ each(
     },
     arguments=("--config", "TABLES/netconn.toml"),
 )
-refuses("Functions: geography says that there is no MMDB file", "| let c = geo_ip_country(dst.ip.address)", "MMDB")
-refuses("Functions: geography says that there is no MMDB file", "geo_ip_city(dst.ip.address) = 'Köln'", "MMDB")
+gives(
+    "Functions: geography without an MMDB file is null, and says so",
+    "| sort event.id | limit 2 | columns event.id, c = geo_ip_country(dst.ip.address)",
+    lambda: [{"event.id": event["event.id"], "c": None} for event in IN_ORDER[:2]],
+    warns=["MMDB"],
+)
 each(
     "Functions: json_object_value",
     {

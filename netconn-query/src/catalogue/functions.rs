@@ -100,14 +100,17 @@ functions! {
         OverallMin "overall_min" (1, 1) "overall_min(x)" "Smallest value of all rows." "| group n = count() by event.type | let least = overall_min(n)";
         OverallMax "overall_max" (1, 1) "overall_max(x)" "Largest value of all rows." "| group n = count() by event.type | let most = overall_max(n)";
         OverallAvg "overall_avg" (1, 1) "overall_avg(x)" "Mean of all rows." "| group n = count() by event.type | let mean = overall_avg(n)";
+        Prev "prev" (1, 2) "prev(x[, n])" "Value of the row before, or of the n-th before." "event.type = 'IP Connect' | sort timestamp | let before = prev(event.time by src.process.uid)";
+        Next "next" (1, 2) "next(x[, n])" "Value of the row behind, or of the n-th behind." "event.type = 'IP Connect' | sort timestamp | let then = next(dst.ip.address by src.process.uid)";
+        Expand "expand" (1, 1) "array.expand()" "One row for each element; in let and columns only." "| let port = array(80, 443).expand()";
         OverallCount "overall_count" (0, 1) "overall_count()" "Number of all rows." "| group n = count() by event.type | let rows = overall_count()";
     }
     Plain PlainId "A function of its arguments." {
         Abs "abs" (1, 1) "abs(x)" "Absolute value." "| let x = abs(src.port.number - dst.port.number)";
         Ceiling "ceiling" (1, 1) "ceiling(x)" "Smallest whole number that is not below x." "| let ms = ceiling(event.network.durationMs)";
         Floor "floor" (1, 1) "floor(x)" "Largest whole number that is not above x." "| let ms = floor(event.network.durationMs)";
-        Min "min" (2, MANY) "min(x, y, …)" "Smallest argument." "| let low = min(src.port.number, dst.port.number)";
-        Max "max" (2, MANY) "max(x, y, …)" "Largest argument." "| let high = max(src.port.number, dst.port.number)";
+        Min "min" (1, MANY) "min(x, y, …)" "Smallest argument, or smallest element of an array." "| let low = min(src.port.number, dst.port.number)";
+        Max "max" (1, MANY) "max(x, y, …)" "Largest argument, or largest element of an array." "| let high = max(src.port.number, dst.port.number)";
         Sqrt "sqrt" (1, 1) "sqrt(x)" "Square root." "| let x = sqrt(event.network.rttUs)";
         Exp "exp" (1, 1) "exp(x)" "e to the power of x." "| let x = exp(1)";
         Ln "ln" (1, 1) "ln(x)" "Natural logarithm." "| let x = ln(event.network.bytesSent)";
@@ -125,7 +128,9 @@ functions! {
         Bool "bool" (1, 1) "bool(x)" "Value as true or false." "| let known = bool(src.process.name)";
         String "string" (1, 1) "string(x)" "Value as a text." "| let port = string(dst.port.number)";
         Number "number" (1, 1) "number(x)" "Value as a number." "| let n = number('443')";
-        Replace "replace" (3, 3) "replace(x, regex, y)" "Text with each match replaced by y; $1 in y is the first group." "| let x = replace(dst.ip.address, '[0-9]+$', '0')";
+        PadVersion "pad_version" (1, 1) "pad_version(x)" "Version with five digits in each part, so that versions are ordered as texts." "| let version = pad_version('6.1.10')";
+        Replace "replace" (3, 3) "replace(x, regex, y)" "Text with each match replaced by y, case ignored; $1 in y is the first group." "| let x = replace(dst.ip.address, '[0-9]+$', '0')";
+        ReplaceMatchcase "replace_matchcase" (3, 3) "replace_matchcase(x, regex, y)" "The same, case-sensitive." "| let x = replace_matchcase(src.process.name, 'Web', 'web')";
         Format "format" (1, MANY) "format(\"%,d of %s\", x, …)" "Text with values in it: %d, %f, %s." "| group n = count() by event.type | let line = format('%,d of %s', n, event.type)";
         JsonObjectValue "json_object_value" (2, 2) "json_object_value(json, name)" "Member of a JSON object." "| let x = json_object_value('{\"a\":1}', 'a')";
         NetIp "net_ip" (1, 1) "net_ip(x)" "Whether the value is an IP address." "net_ip(dst.ip.address)";
@@ -144,26 +149,41 @@ functions! {
         NetUrlPort "net_url_port" (1, 1) "net_url_port(url)" "8443 of https://u@a.example.org:8443/p?q#f, as a number" "| let x = net_url_port('https://a.example.org:8443/')";
         NetUrlPath "net_url_path" (1, 1) "net_url_path(url)" "/p of https://u@a.example.org:8443/p?q#f" "| let x = net_url_path('https://a.example.org/p')";
         NetUrlQuery "net_url_query" (1, 1) "net_url_query(url)" "q of https://u@a.example.org:8443/p?q#f" "| let x = net_url_query('https://a.example.org/?q')";
+        NetUrlParts "net_url_parts" (1, 1) "net_url_parts(url)" "Array of scheme, netloc, subdomain, domain, TLD, port, path, query, fragment, userinfo." "| let parts = net_url_parts('https://a.example.org/')";
         NetUrlFragment "net_url_fragment" (1, 1) "net_url_fragment(url)" "f of https://u@a.example.org:8443/p?q#f" "| let x = net_url_fragment('https://a.example.org/#f')";
         Array "array" (0, MANY) "array(x, y, …)" "Array of the arguments." "| let ends = array(src.ip.address, dst.ip.address)";
         ArrayGet "array_get" (2, 2) "array_get(array, n)" "Element of an array; the first is 0, negative numbers count from the end." "| let a = array(1, 2) | let x = array_get(a, 0)";
         ArrayToString "array_to_string" (1, 2) "array_to_string(array[, between])" "Elements joined into one text." "| let x = array_to_string(array(1, 2), '-')";
         ArrayFilter "array_filter" (2, 2) "array_filter(array, func(x) -> condition)" "Elements for which the condition is true." "| let x = array_filter(array(1, 2), func(x) -> x > 1)";
-        Split "split" (2, 3) "split(x, regex[, n])" "Parts between the matches, as an array of at most n." "| let parts = split(src.process.cmdline, ' ')";
-        ExtractMatches "extract_matches" (2, 3) "extract_matches(x, regex[, n])" "Matches, as an array of at most n." "| let numbers = extract_matches(src.process.cmdline, '[0-9]+')";
+        ArrayFromJson "array_from_json" (1, 1) "array_from_json(x)" "Array of a JSON array; its elements are texts." "| let a = array_from_json('[1, 2]')";
+        ArrayToJson "array_to_json" (1, 1) "array_to_json(array)" "Array as JSON." "| let x = array_to_json(array(1, 2))";
+        Split "split" (2, 3) "split(x, regex[, n])" "Parts between the matches, case ignored, as an array of at most n." "| let parts = split(src.process.cmdline, ' ')";
+        SplitMatchcase "split_matchcase" (2, 3) "split_matchcase(x, regex[, n])" "The same, case-sensitive." "| let parts = split_matchcase(src.process.cmdline, 'X')";
+        ExtractMatches "extract_matches" (2, 3) "extract_matches(x, regex[, n])" "Matches, case ignored, as an array of at most n; of an expression with a group, the first group." "| let numbers = extract_matches(src.process.cmdline, '[0-9]+')";
+        ExtractMatchesMatchcase "extract_matches_matchcase" (2, 3) "extract_matches_matchcase(x, regex[, n])" "The same, case-sensitive." "| let options = extract_matches_matchcase(src.process.cmdline, '-[A-Z]')";
         Get "get" (2, 2) "array.get(n)" "Element of an array; the first is 0, negative numbers count from the end." "| let a = array(1, 2) | let x = a.get(0)";
         Contains "contains" (2, 2) "array.contains(x)" "Whether x is an element." "| let a = array(1, 2) | let x = a.contains(1)";
         Distinct "distinct" (1, 1) "array.distinct()" "Array without repetitions." "| let a = array(1, 1) | let x = a.distinct()";
         Sort "sort" (1, 1) "array.sort()" "Array in ascending order." "| let a = array(2, 1) | let x = a.sort()";
+        SortDesc "sort_desc" (1, 1) "array.sort_desc()" "Array in descending order." "| let a = array(1, 2) | let x = a.sort_desc()";
+        Set "set" (3, 3) "array.set(n, x)" "Array with another element at a place; the same array if it has no such place." "| let a = array(1, 2) | let x = a.set(0, 3)";
+        Intersect "intersect" (2, 2) "array.intersect(other)" "Elements that both arrays have, without repetitions." "| let a = array(1, 2) | let x = a.intersect(array(2, 3))";
+        Sum "sum" (1, 1) "array.sum()" "Sum of the elements." "| let a = array(1, 2) | let x = a.sum()";
+        Mean "mean" (1, 1) "array.mean()" "Arithmetic mean of the elements." "| let a = array(1, 2) | let x = a.mean()";
+        Median "median" (1, 1) "array.median()" "Middle element, or the mean of both in the middle." "| let a = array(1, 2) | let x = a.median()";
+        Reduce "reduce" (3, 3) "array.reduce(first, func(x, y) -> z)" "What the function makes of the result so far and each element; it begins with `first`." "| let a = array(1, 2) | let x = a.reduce(0, func(sum, y) -> sum + y)";
+        Zip "zip" (3, 3) "array.zip(other, func(x, y) -> z)" "Array of what the function makes of the elements at the same place; as long as the shorter array." "| let a = array(1, 2) | let x = a.zip(array(3, 4), func(x, y) -> x * y)";
         Slice "slice" (2, 3) "array.slice(from[, to])" "Part of an array; negative numbers count from the end." "| let a = array(1, 2, 3) | let x = a.slice(1)";
         Concat "concat" (2, MANY) "array.concat(other, …)" "Arrays one after the other." "| let a = array(1) | let x = a.concat(array(2))";
         Map "map" (2, 2) "array.map(func(x) -> y)" "Array of what the function returns for each element." "| let a = array(1, 2) | let x = a.map(func(x) -> x * 2)";
         Filter "filter" (2, 2) "array.filter(func(x) -> condition)" "Elements for which the condition is true." "| let a = array(1, 2) | let x = a.filter(func(x) -> x > 1)";
         MatchAny "match_any" (2, 2) "array.match_any(func(x) -> condition)" "Whether the condition is true for at least one element." "| let a = array(1, 2) | let x = a.match_any(func(x) -> x > 1)";
         MatchAll "match_all" (2, 2) "array.match_all(func(x) -> condition)" "Whether the condition is true for all elements." "| let a = array(1, 2) | let x = a.match_all(func(x) -> x > 1)";
-        Timebucket "timebucket" (1, 2) "timebucket([timestamp,] '10m')" "Beginning of the span of time that the timestamp is in." "| group n = count() by t = timebucket('10m')";
+        Timebucket "timebucket" (0, 2) "timebucket([timestamp,] ['10m'])" "Beginning of the span of time that the timestamp is in; without a span, as with 'auto'." "| group n = count() by t = timebucket('10m')";
         Strftime "strftime" (1, 3) "strftime(timestamp[, format[, zone]])" "Timestamp as a text; RFC 3339 if no format is given." "| let day = strftime(timestamp, '%Y-%m-%d')";
         Strptime "strptime" (2, 2) "strptime(text, format)" "Timestamp read from a text." "| let t = strptime('2026-11-22', '%Y-%m-%d')";
+        Simpledateformat "simpledateformat" (1, 3) "simpledateformat(timestamp[, format[, zone]])" "Timestamp as a text; the format has the letters of Java's SimpleDateFormat." "| let day = simpledateformat(timestamp, 'yyyy-MM-dd')";
+        Simpledateparse "simpledateparse" (2, 2) "simpledateparse(text, format)" "Timestamp read from a text; the format has the letters of Java's SimpleDateFormat." "| let t = simpledateparse('22.11.2026', 'dd.MM.yyyy')";
         Querystart "querystart" (0, 1) "querystart([unit])" "Beginning of the searched time; of files without a range, the first event." "| limit 1 | let from = querystart()";
         Queryend "queryend" (0, 1) "queryend([unit])" "End of the searched time; of files without a range, the last event." "| limit 1 | let to = queryend('seconds')";
         Queryspan "queryspan" (0, 1) "queryspan([unit])" "Length of the searched time." "| group rate = count() / queryspan('minutes') by event.type";
@@ -176,5 +196,7 @@ functions! {
         GeoIpContinent "geo_ip_continent" (1, 2) "geo_ip_continent(address[, language])" "Continent of an address." "| let continent = geo_ip_continent(dst.ip.address)";
         GeoIpContinentCode "geo_ip_continent_code" (1, 1) "geo_ip_continent_code(address)" "Continent as its code." "| let continent = geo_ip_continent_code(dst.ip.address)";
         GeoIpLocation "geo_ip_location" (1, 1) "geo_ip_location(address)" "Latitude and longitude of an address." "| let place = geo_ip_location(dst.ip.address)";
+        GeoDistance "geo_distance" (2, 3) "geo_distance(place, place[, 'mile'])" "Distance between two places (`latitude,longitude`) along the surface, in kilometers or miles." "| let km = geo_distance('52.5,13.4', '48.1,11.6')";
+        GeoIsPoint "geo_is_point" (1, 1) "geo_is_point(x)" "Whether the value is a place: `latitude,longitude`." "| let known = geo_is_point(geo_ip_location(dst.ip.address))";
     }
 }

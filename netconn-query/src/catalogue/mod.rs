@@ -61,8 +61,37 @@ impl FunctionInfo {
     }
 }
 
+/// Other spellings of functions, which are understood, and the names of the table.
+pub const SPELLINGS: [(&str, &str); 25] = [
+    ("overall_mean", "overall_avg"),
+    ("overall_average", "overall_avg"),
+    ("array_split", "split"),
+    ("array_slice", "slice"),
+    ("array_map", "map"),
+    ("array_reduce", "reduce"),
+    ("array_zip", "zip"),
+    ("array_expand", "expand"),
+    ("array_concat", "concat"),
+    ("array_contains", "contains"),
+    ("array_distinct", "distinct"),
+    ("array_intersect", "intersect"),
+    ("array_sort", "sort"),
+    ("array_sort_desc", "sort_desc"),
+    ("array_set", "set"),
+    ("array_len", "len"),
+    ("array_length", "len"),
+    ("array_sum", "sum"),
+    ("array_mean", "mean"),
+    ("array_median", "median"),
+    ("array_min", "min"),
+    ("array_max", "max"),
+    ("array_match_any", "match_any"),
+    ("array_match_all", "match_all"),
+    ("to_string", "array_to_string"),
+];
+
 /// Names of functions in other languages, and what to write here.
-pub const OTHER_FUNCTIONS: [(&str, &str); 53] = [
+pub const OTHER_FUNCTIONS: [(&str, &str); 50] = [
     ("coalesce", "a or b"),
     ("ifnull", "a or b"),
     ("isnull", "x = null"),
@@ -81,9 +110,6 @@ pub const OTHER_FUNCTIONS: [(&str, &str); 53] = [
     ("length", "len(x)"),
     ("strlen", "len(x)"),
     ("tostring", "string(x)"),
-    ("to_string", "array_to_string(x)"),
-    ("array_length", "len(x)"),
-    ("array_contains", "x.contains(y)"),
     ("tonumber", "number(x)"),
     ("toint", "number(x)"),
     ("int", "number(x)"),
@@ -99,8 +125,8 @@ pub const OTHER_FUNCTIONS: [(&str, &str); 53] = [
     ("bin", "timebucket('1 hour')"),
     ("formattime", "strftime(timestamp)"),
     ("formatdate", "strftime(timestamp)"),
-    ("simpledateformat", "strftime(timestamp, format)"),
-    ("simpledateparse", "strptime(text, format)"),
+    ("lag", "prev(x)"),
+    ("lead", "next(x)"),
     ("cidrmatch", "net_ipsubnet(address, network)"),
     ("cidr_match", "net_ipsubnet(address, network)"),
     ("ipv4_is_private", "net_private(address)"),
@@ -152,6 +178,11 @@ pub fn functions(name: &str) -> impl Iterator<Item = &'static FunctionInfo> {
     FUNCTIONS.iter().copied().filter(move |function| function.name == name)
 }
 
+/// Returns the name that the table has for another spelling.
+pub fn spelled(name: &str) -> Option<&'static str> {
+    SPELLINGS.iter().find(|(other, _)| *other == name).map(|(_, name)| *name)
+}
+
 /// Returns the aggregate that is called where aggregates may stand: `min(x)` is one, `min(x, y)` is not.
 pub fn aggregate(name: &str, arguments: usize) -> Option<AggregateId> {
     let id = AggregateId::by_name(name)?;
@@ -190,6 +221,10 @@ mod tests {
             assert!(function.least <= function.most, "{}", function.name);
             assert!(function.usage.contains(function.name), "{}", function.name);
             assert!(function.example.contains(function.name), "{}", function.name);
+        }
+        for (other, name) in SPELLINGS {
+            assert_eq!((functions(other).count(), functions(name).count() > 0), (0, true), "{other}");
+            assert!(OTHER_FUNCTIONS.iter().all(|(name, _)| *name != other), "{other}");
         }
         for (other, instead) in OTHER_FUNCTIONS {
             assert_eq!(functions(other).count(), 0, "{other}");

@@ -1,39 +1,58 @@
 //! Checks calls: whether the function exists, may stand there, and has the right arguments.
 
 use ipnet::IpNet;
+use netconn_model::field;
 
 use super::{Checker, Place, literal, scope::Scope};
 use crate::{
     ast::{Expr, ExprKind, Span},
-    catalogue::{self, AggregateId, FunctionId, FunctionInfo, FunctionKind, PlainId},
+    catalogue::{self, AggregateId, FunctionId, FunctionInfo, FunctionKind, PlainId, RunningId},
     diagnostic::Diagnostic,
-    duration, printer,
+    duration,
+    function::date,
+    printer,
 };
 
-/// Whether the second argument is a lambda.
-fn takes_lambda(id: FunctionId) -> bool {
-    use PlainId::{ArrayFilter, Filter, Map, MatchAll, MatchAny};
-    matches!(id, FunctionId::Plain(ArrayFilter | Filter | Map | MatchAll | MatchAny))
+/// Returns the place of the argument that is a lambda, and the number of its parameters.
+fn lambda_of(id: FunctionId) -> Option<(usize, usize)> {
+    use PlainId::{ArrayFilter, Filter, Map, MatchAll, MatchAny, Reduce, Zip};
+    match id {
+        FunctionId::Plain(ArrayFilter | Filter | Map | MatchAll | MatchAny) => Some((1, 1)),
+        FunctionId::Plain(Reduce | Zip) => Some((2, 2)),
+        _ => None,
+    }
 }
 
 /// Whether the second argument is a regular expression.
 fn takes_regex(id: FunctionId) -> bool {
-    matches!(id, FunctionId::Plain(PlainId::Replace | PlainId::Split | PlainId::ExtractMatches))
+    use PlainId::{ExtractMatches, ExtractMatchesMatchcase, Replace, ReplaceMatchcase, Split, SplitMatchcase};
+    matches!(
+        id,
+        FunctionId::Plain(
+            ExtractMatches | ExtractMatchesMatchcase | Replace | ReplaceMatchcase | Split | SplitMatchcase
+        )
+    )
+}
+
+/// Whether a value is certainly no array, so that `sum` and the like of it are aggregates.
+fn is_single(value: &Expr, scope: &Scope) -> bool {
+    match &value.kind {
+        ExprKind::Field(name) => scope.is_of_events(name) && field::by_name(name).is_some(),
+        ExprKind::Number(_) | ExprKind::Whole(_) | ExprKind::Text(_) | ExprKind::Binary { .. } => true,
+        _ => false,
+    }
 }
 
 impl Checker<'_> {
-    pub(super) fn call(
-        &mut self,
-        name: &str,
-        span: Span,
-        arguments: &[Expr],
-        condition: Option<&Expr>,
-        scope: &Scope,
-        place: Place,
-    ) {
+    pub(super) fn call(&mut self, call: &Expr, scope: &Scope, place: Place) {
+        // Only calls are passed here.
+        let ExprKind::Call { name, name_span: span, arguments, condition, by } = &call.kind else { return };
+        let (span, condition) = (*span, condition.as_deref());
         // `min(x)` outside of a group is the plain function with too few arguments; inside it is the aggregate.
         let aggregate = catalogue::aggregate(name, arguments.len()).is_some()
-            && (place == Place::Aggregates || PlainId::by_name(name).is_none());
+            && (place == Place::Aggregates
+                || PlainId::by_name(name).is_none()
+                || matches!(&arguments[..], [value] if is_single(value, scope)));
         let kind = |function: &&FunctionInfo| (function.kind == FunctionKind::Aggregate) == aggregate;
         // A function that may not stand here is still found, so that the message says where it may.
         let function = catalogue::functions(name).find(kind).or_else(|| catalogue::functions(name).next());
@@ -53,16 +72,33 @@ impl Checker<'_> {
             let message = "where can only stand in an aggregate";
             self.diagnostics.push(Diagnostic::error(condition.span, message).suggest("sum(x where y > 1)"));
         }
+        if let (Some(key), false) =
+            (by.first(), function.is_some_and(|function| function.kind == FunctionKind::Running))
+        {
+            let message = "by can only stand in group, top and functions over rows";
+            self.diagnostics.push(Diagnostic::error(key.span, message).suggest("prev(x by key)"));
+        }
         let inner = if aggregate { Place::InAggregate } else { place };
+        by.iter().for_each(|key| self.expression(key, scope, inner));
         for (number, argument) in arguments.iter().enumerate() {
             match &argument.kind {
                 // Only here is a lambda valid; `expression` reports it at every other place.
-                ExprKind::Lambda { parameter, body }
-                    if number == 1 && function.is_some_and(|function| takes_lambda(function.id)) =>
+                ExprKind::Lambda { parameters, body }
+                    if let Some((_, count)) =
+                        function.and_then(|function| lambda_of(function.id)).filter(|(place, _)| *place == number) =>
                 {
-                    self.parameters.push(parameter.text.clone());
+                    if parameters.len() != count {
+                        let message = format!(
+                            "{name} needs a function of {}",
+                            if count == 1 { "an element" } else { "two elements" }
+                        );
+                        let form = if count == 1 { "func(x) -> …" } else { "func(x, y) -> …" };
+                        self.diagnostics.push(Diagnostic::error(argument.span, message).suggest(form));
+                    }
+                    let around = self.parameters.len();
+                    self.parameters.extend(parameters.iter().map(|parameter| parameter.text.clone()));
                     self.expression(body, scope, inner);
-                    self.parameters.pop();
+                    self.parameters.truncate(around);
                 }
                 // `timebucket(auto)` is accepted without quotes.
                 ExprKind::Field(word) if name == "timebucket" && word == "auto" => {}
@@ -78,6 +114,7 @@ impl Checker<'_> {
 
     fn place_of(&mut self, function: &FunctionInfo, span: Span, place: Place) {
         let name = function.name;
+        let is_expand = function.id == FunctionId::Running(RunningId::Expand);
         let message = match (function.kind, place) {
             (FunctionKind::Aggregate, Place::InAggregate) => {
                 format!("{name} cannot stand within another aggregate: use a second group")
@@ -88,9 +125,13 @@ impl Checker<'_> {
             (FunctionKind::Aggregate, Place::FirstFilter | Place::Row) => {
                 format!("{name} makes one value of many rows, so it can only stand in group or top")
             }
-            (FunctionKind::Running, Place::Aggregates | Place::InAggregate | Place::Key | Place::FirstFilter) => {
+            (FunctionKind::Running, _) if is_expand && place != Place::Row => {
+                format!("{name} makes rows, so it can only stand in let or columns behind a |")
+            }
+            (FunctionKind::Running, Place::InAggregate | Place::Key | Place::FirstFilter) => {
                 format!(
-                    "{name} has a value for each row, so it can only stand in let, columns, filter or sort behind a |"
+                    "{name} has a value for each row, so it can only stand in let, columns, filter or sort behind a |, or in \
+                     group around aggregates"
                 )
             }
             // Plain functions may stand anywhere.
@@ -117,10 +158,26 @@ impl Checker<'_> {
             // Arguments that are computed for each row cannot be checked, so only texts that are written out are looked
             // at.
             (_, [_, regex, ..]) if takes_regex(id) => self.regex(regex),
-            (_, [_, body]) if takes_lambda(id) && !matches!(body.kind, ExprKind::Lambda { .. }) => {
-                let message = format!("{name} needs a function of an element");
-                let suggestion = format!("func(x) -> {}", printer::expression(body));
+            (_, [.., body])
+                if lambda_of(id).is_some_and(|(place, _)| arguments.len() == place + 1)
+                    && !matches!(body.kind, ExprKind::Lambda { .. }) =>
+            {
+                let (what, form) = match lambda_of(id) {
+                    Some((_, 2)) => ("two elements", "func(x, y)"),
+                    _ => ("an element", "func(x)"),
+                };
+                let message = format!("{name} needs a function of {what}");
+                let suggestion = format!("{form} -> {}", printer::expression(body));
                 self.diagnostics.push(Diagnostic::error(body.span, message).suggest(suggestion));
+            }
+            (FunctionId::Plain(PlainId::Simpledateformat | PlainId::Simpledateparse), [_, format, ..]) => {
+                if let ExprKind::Text(text) = &format.kind
+                    && let Some(letter) = date::unknown_letter(text)
+                {
+                    let message =
+                        format!("the letter {letter} means nothing in a format of {name}: text needs apostrophes");
+                    self.diagnostics.push(Diagnostic::error(format.span, message).suggest("\"yyyy-MM-dd'T'HH:mm:ss\""));
+                }
             }
             (FunctionId::Plain(PlainId::NetIpsubnet), [_, networks @ ..]) => {
                 networks.iter().for_each(|network| self.network(network));

@@ -1,14 +1,14 @@
 //! Checks commands and follows the columns from one to the next.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{
-    Checker, Place, literal,
+    Checker, Place, literal, moment,
     scope::{Scope, of_side},
 };
 use crate::{
     ast::{Column, Command, CommandKind, Expr, ExprKind, JoinKey, JoinSide, Name, Query, Span},
-    catalogue,
+    catalogue::{self, RunningId},
     diagnostic::Diagnostic,
     duration,
     facts::{ColumnsAfter, Role},
@@ -39,7 +39,8 @@ impl Checker<'_> {
             CommandKind::Let(columns) => {
                 for column in columns {
                     self.expression(&column.expr, &scope, Place::Row);
-                    scope.add(column.label.clone());
+                    let is_moment = moment::is_moment(&column.expr, &scope);
+                    scope.add_made(column.label.clone(), is_moment);
                 }
                 return scope;
             }
@@ -53,6 +54,9 @@ impl Checker<'_> {
                 return all;
             }
             _ => {}
+        }
+        if let CommandKind::Filter(_) | CommandKind::Sort(_) = command.kind {
+            facts.expressions.iter().for_each(|(_, expr)| self.makes_rows(expr));
         }
         for (role, expr) in facts.expressions {
             match role {
@@ -82,10 +86,14 @@ impl Checker<'_> {
         match facts.columns {
             ColumnsAfter::Kept | ColumnsAfter::OfQueries => {}
             ColumnsAfter::Added(columns) => {
-                columns.into_iter().for_each(|column| scope.add(column.name.into_owned()));
+                columns.into_iter().for_each(|column| scope.add_made(column.name.into_owned(), false));
             }
             ColumnsAfter::Only(columns) | ColumnsAfter::Grouped(columns) => {
-                scope = Scope::named(columns.into_iter().map(|column| column.name.into_owned()));
+                let before = std::mem::replace(&mut scope, Scope::named([]));
+                for column in columns {
+                    let is_moment = column.expr.is_some_and(|expr| moment::is_moment(expr, &before));
+                    scope.add_made(column.name.into_owned(), is_moment);
+                }
             }
             ColumnsAfter::Partly(names) => {
                 scope = Scope::named(names.into_iter().map(|name| name.text.clone()));
@@ -102,24 +110,50 @@ impl Checker<'_> {
         let columns: Vec<&Column> = columns.collect();
         // All names are collected first: the suggested one must not be that of a later column.
         let mut labels: HashSet<String> = columns.iter().map(|column| column.label.clone()).collect();
-        let mut seen = HashSet::new();
+        let mut seen: HashMap<&str, String> = HashMap::new();
         for column in columns {
-            if !seen.insert(column.label.as_str()) {
+            let value = printer::expression(&column.expr);
+            if let Some(before) = seen.get(column.label.as_str()) {
                 let place = column.name.as_ref().map_or(column.expr.span, |name| name.span);
+                if *before == value {
+                    let message = format!("the column '{}' is there already, and is shown once", column.label);
+                    self.diagnostics.push(Diagnostic::warning(place, message));
+                    continue;
+                }
                 let message = format!("there are two columns called '{}': give one another name", column.label);
                 // The numbers never end, so a free name is always found.
                 let mut numbered = (2..).map(|number| format!("{}_{number}", column.label));
                 let other = numbered.find(|name| !labels.contains(name)).unwrap_or_default();
-                let instead = format!("{} = {}", printer::name(&other), printer::expression(&column.expr));
+                let instead = format!("{} = {value}", printer::name(&other));
                 labels.insert(other);
                 self.diagnostics.push(Diagnostic::error(place, message).suggest(instead));
+            } else {
+                seen.insert(&column.label, value);
             }
+        }
+    }
+
+    /// Reports `expand` in a command that neither makes nor changes columns.
+    fn makes_rows(&mut self, expr: &Expr) {
+        let is_expand = |kind: &ExprKind| matches!(kind, ExprKind::Call { name, .. } if RunningId::by_name(name) == Some(RunningId::Expand));
+        if expr.has(is_expand) {
+            let message = "expand makes rows, so it can only stand in let or columns: use its column here";
+            self.diagnostics.push(Diagnostic::error(expr.span, message).suggest("| let x = array.expand()"));
         }
     }
 
     /// Reports a field of a group that is in no aggregate.
     fn fields_of_groups(&mut self, aggregate: &Expr) {
         if let Some(field) = outside_aggregates(aggregate) {
+            if let ExprKind::Field(name) = &field.kind
+                && let Some(function) = catalogue::functions(name).next()
+            {
+                let message = format!("{name} is a function here: it needs parentheses");
+                let call = if function.least == 0 { format!("{name}()") } else { function.usage.to_owned() };
+                self.diagnostics.retain(|said| said.span != field.span);
+                self.diagnostics.push(Diagnostic::error(field.span, message).suggest(call));
+                return;
+            }
             let message = "in a group a field has many values: make one of them, or group by it";
             let suggestion = format!("any({})", printer::expression(field));
             self.diagnostics.push(Diagnostic::error(field.span, message).suggest(suggestion));
@@ -137,19 +171,21 @@ impl Checker<'_> {
     }
 
     fn shift(&mut self, shift: &str, span: Span) {
-        if duration::span(shift).is_none() && !shift.ends_with("queryspan") {
+        let length = duration::span(shift);
+        if length.is_none() && !shift.ends_with("queryspan") {
             let message = format!("'{shift}' is not a span of time: write a number and a unit, s, m, h, d or w");
+            self.diagnostics.push(Diagnostic::error(span, message).suggest("'-1w'"));
+        } else if length.is_some_and(|nanos| nanos % 1_000_000 != 0 || nanos == 0) {
+            // Searched times are in milliseconds.
+            let message = format!("'{shift}' is no shift: a shift is a number of milliseconds, and not 0");
             self.diagnostics.push(Diagnostic::error(span, message).suggest("'-1w'"));
         }
     }
 
     fn join(&mut self, span: Span, sides: &[JoinSide], on: &[JoinKey], scope: Scope, is_source: bool) -> Scope {
-        // Sides without an alias are called a, b, c, … by their places.
-        // `% 26` keeps the sum within a byte.
-        let letter = |place: usize| char::from(b'a' + (place % 26) as u8).to_string();
-        let mut scopes: Vec<(String, Scope)> = if is_source { Vec::new() } else { vec![(letter(0), scope)] };
+        let mut scopes: Vec<(String, Scope)> = if is_source { Vec::new() } else { vec![(JoinSide::letters(0), scope)] };
         for side in sides {
-            let alias = side.alias.as_ref().map_or_else(|| letter(scopes.len()), |alias| alias.text.clone());
+            let alias = side.alias.as_ref().map_or_else(|| JoinSide::letters(scopes.len()), |alias| alias.text.clone());
             scopes.push((alias, self.query(&side.query)));
         }
         if scopes.len() < 2 {

@@ -48,7 +48,7 @@ impl Checker<'_> {
         let found = match (info.map(|info| info.domain), &constant.kind) {
             (Some(Domain::Names(names)), ExprKind::Text(text)) => of_names(name, names, false, test, text),
             (Some(Domain::NamesOrNumbers(names)), ExprKind::Text(text)) => of_names(name, names, true, test, text),
-            (Some(Domain::Names(names)), ExprKind::Number(_)) => {
+            (Some(Domain::Names(names)), ExprKind::Number(_) | ExprKind::Whole(_)) => {
                 Some((format!("{} in events of netconn, so {}", one_of(name, names), test.outcome()), None))
             }
             (Some(Domain::Addresses), ExprKind::Text(text)) => of_addresses(name, test, text),
@@ -131,6 +131,12 @@ fn of_type(info: &FieldInfo, test: Test, constant: &ExprKind) -> Option<Remark> 
             Domain::UpTo(most) if *number > most as f64 => never(format!("'{name}' is at most {most}")),
             _ => None,
         },
+        (Type::Integer, Test::Equal(_) | Test::NotEqual, ExprKind::Whole(number)) => match info.domain {
+            Domain::UpTo(most) if u64::try_from(*number).is_ok_and(|number| number > most) => {
+                never(format!("'{name}' is at most {most}"))
+            }
+            _ => None,
+        },
         (Type::Boolean, Test::Equal(_) | Test::NotEqual, ExprKind::Text(text))
             if !["true", "false"].iter().any(|word| word.eq_ignore_ascii_case(text)) =>
         {
@@ -193,6 +199,11 @@ fn of_addresses(name: &str, test: Test, text: &str) -> Option<Remark> {
     }
     let plain = address::refanged(text);
     let (reason, suggestion) = not_an_address(&name, &plain);
+    // A suggestion that is a condition denies what is not wanted, as `!=` does; a text is put in the place of the constant.
+    let suggestion = suggestion.map(|suggestion| match test {
+        Test::NotEqual if !suggestion.starts_with('\'') => format!("not ({suggestion})"),
+        _ => suggestion,
+    });
     Some((format!("{shown} is no address, so {}: {reason}", test.outcome()), suggestion))
 }
 
@@ -243,7 +254,7 @@ fn not_an_address(name: &str, text: &str) -> Remark {
         return ("a range is asked for with two comparisons".into(), Some(suggestion));
     }
     if text.eq_ignore_ascii_case("localhost") {
-        return ("names of hosts are not looked up".into(), Some("in ('127.0.0.0/8', '::1')".into()));
+        return ("names of hosts are not looked up".into(), Some(format!("{name} in ('127.0.0.0/8', '::1')")));
     }
     ("names of hosts are not looked up, ask for their addresses".into(), None)
 }

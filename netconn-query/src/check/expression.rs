@@ -1,29 +1,57 @@
 //! Checks expressions: whether fields exist and operators make sense.
 
 use jiff::Timestamp;
-use netconn_model::field::{self, Type};
+use netconn_model::field;
 
-use super::{Checker, Place, constant::Test, literal, scope::Scope};
+use super::{Checker, Place, constant::Test, literal, moment, scope::Scope};
 use crate::{
     ast::{BinaryOp, Case, Expr, ExprKind, MatchOp, MatchSubject, Span},
-    catalogue::PlainId,
+    catalogue,
     diagnostic::{Diagnostic, nearest},
     duration, printer, walk,
 };
 
+/// Words between terms that a misspelled one may mean.
+const OPERATORS: [&str; 5] = ["and", "or", "not", "contains", "matches"];
+
 impl Checker<'_> {
     /// Checks a condition.
     pub(super) fn condition(&mut self, expr: &Expr, scope: &Scope, place: Place) {
+        self.bare_words(expr, scope);
         self.expression(expr, scope, place);
         self.texts_after_or(expr);
+    }
+
+    /// Reports words that stand alone as conditions: texts without their quotes.
+    fn bare_words(&mut self, expr: &Expr, scope: &Scope) {
+        let mut waiting = vec![expr];
+        while let Some(expr) = waiting.pop() {
+            match &expr.kind {
+                ExprKind::Binary { op: BinaryOp::And | BinaryOp::Or, left, right } => {
+                    waiting.extend([right.as_ref(), left.as_ref()]);
+                }
+                ExprKind::Not(inner) => waiting.push(inner),
+                ExprKind::Field(name)
+                    if !self.is_known(name, scope)
+                        && !self.fields.contains(name)
+                        && scope.nearest(name, self.fields).is_none()
+                        && nearest(name, OPERATORS).is_none()
+                        && self.told.insert(name.clone()) =>
+                {
+                    let message = format!(
+                        "there is no field '{name}', so it is null in every row: a text to look for in all fields needs quotes"
+                    );
+                    self.diagnostics.push(Diagnostic::warning(expr.span, message).suggest(printer::text(name)));
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn expression(&mut self, expr: &Expr, scope: &Scope, place: Place) {
         match &expr.kind {
             ExprKind::Field(name) => return self.field(name, expr.span, scope),
-            ExprKind::Call { name, name_span, arguments, condition } => {
-                return self.call(name, *name_span, arguments, condition.as_deref(), scope, place);
-            }
+            ExprKind::Call { .. } => return self.call(expr, scope, place),
             ExprKind::Lambda { .. } => {
                 let message = "func can only be an argument";
                 self.diagnostics.push(Diagnostic::error(expr.span, message).suggest("x.filter(func(x) -> x > 1)"));
@@ -80,6 +108,13 @@ impl Checker<'_> {
         let message = if scope.is_closed() && self.fields.contains(name) {
             let left = scope.names().iter().take(12).map(|name| printer::name(name)).collect::<Vec<_>>().join(", ");
             format!("'{name}' is null: behind group, top and columns there are only their columns, here {left}")
+        } else if let Some(function) = catalogue::functions(name).next() {
+            // The shortest valid call: optional arguments in brackets could not be pasted.
+            let call = if function.least == 0 { format!("{name}()") } else { function.usage.to_owned() };
+            let message =
+                format!("there is no field '{name}', so it is null in every row: a function needs parentheses");
+            self.diagnostics.push(Diagnostic::warning(span, message).suggest(call));
+            return;
         } else if hyphen.is_some() {
             format!("there is no field '{name}', so it is null: a hyphen without spaces belongs to the name")
         } else {
@@ -93,7 +128,7 @@ impl Checker<'_> {
             None => scope
                 .nearest(name, self.fields)
                 .map(printer::name)
-                .or_else(|| nearest(name, ["and", "or", "not", "contains", "matches"]).map(ToOwned::to_owned)),
+                .or_else(|| nearest(name, OPERATORS).map(ToOwned::to_owned)),
         };
         self.diagnostics.push(Diagnostic::warning(span, message).suggest_any(suggestion));
     }
@@ -106,12 +141,29 @@ impl Checker<'_> {
         self.quoted(left, scope);
         if !is_comparison {
             self.quoted(right, scope);
-            self.counted(op, left, right);
+            self.counted(op, left, right, scope);
         }
         if is_comparison {
             self.chain(op, left, right);
             [left, right].into_iter().for_each(|side| self.day(side));
             self.equality(op, left, right, scope);
+        }
+        if let (ExprKind::Field(one), ExprKind::Field(other)) = (&left.kind, &right.kind)
+            && is_equality(op)
+            && !scope.contains(one, self.fields)
+            && !scope.contains(other, self.fields)
+            && ![one, other].into_iter().any(|name| self.parameters.contains(name))
+        {
+            let message = format!(
+                "neither '{one}' nor '{other}' is a field, so both are null and equal in every row: a text needs quotes"
+            );
+            let field = scope.nearest(one, self.fields).unwrap_or(one);
+            let sign = if op == BinaryOp::NotEqual { "!=" } else { "=" };
+            let suggestion = format!("{} {sign} {}", printer::name(field), printer::text(other));
+            let span = Span { start: left.span.start, end: right.span.end };
+            self.diagnostics.push(Diagnostic::error(span, message).suggest(suggestion));
+            self.told.insert(other.clone());
+            return;
         }
         match &right.kind {
             // A name that resembles a field is more likely a typing error than a text, so `is_known` includes those.
@@ -120,7 +172,8 @@ impl Checker<'_> {
             ExprKind::Text(text) if is_comparison && literal::network(text).is_some() => {
                 let message =
                     format!("'{text}' is compared as a text: addresses inside a network are asked for with in");
-                let suggestion = format!("{} in ({})", printer::expression(left), printer::text(text));
+                let not = if op == BinaryOp::NotEqual { "not " } else { "" };
+                let suggestion = format!("{} {not}in ({})", printer::expression(left), printer::text(text));
                 self.diagnostics.push(Diagnostic::warning(right.span, message).suggest(suggestion));
             }
             ExprKind::Text(text)
@@ -298,7 +351,7 @@ impl Checker<'_> {
     }
 
     /// Warns about an operand of arithmetic that is no number: often a span of time.
-    fn counted(&mut self, op: BinaryOp, left: &Expr, right: &Expr) {
+    fn counted(&mut self, op: BinaryOp, left: &Expr, right: &Expr, scope: &Scope) {
         // `+` joins texts.
         if op == BinaryOp::Add {
             return;
@@ -306,17 +359,16 @@ impl Checker<'_> {
         for side in [left, right] {
             let ExprKind::Text(text) = &side.kind else { continue };
             // `now() - '1h'` is a moment.
-            let is_moved = op == BinaryOp::Subtract && returns_moment(left) && duration::span(text).is_some();
+            let is_moved =
+                op == BinaryOp::Subtract && moment::may_be_moment(left, scope) && duration::span(text).is_some();
             if literal::is_number(text) || is_moved {
                 continue;
             }
-            let is_milliseconds = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if has_milliseconds(name));
-            // `event.time` counts milliseconds; every other number is compared with nanoseconds as `timestamp` has
-            // them.
-            let unit = if is_milliseconds(left) || is_milliseconds(right) { 1_000_000 } else { 1 };
             let message = format!("{} is not a number, so this is null in every row", printer::text(text));
-            let number = duration::span(text).map(|nanos| (nanos / unit).to_string());
-            self.diagnostics.push(Diagnostic::warning(side.span, message).suggest_any(number));
+            // A span of time is subtracted from a moment, not the other way around.
+            let instead = (duration::span(text).is_some() && moment::may_be_moment(right, scope))
+                .then(|| format!("{} - {}", printer::expression(right), printer::text(text)));
+            self.diagnostics.push(Diagnostic::warning(side.span, message).suggest_any(instead));
         }
     }
 
@@ -331,29 +383,9 @@ impl Checker<'_> {
     }
 }
 
-/// Whether a field of the schema is a moment in milliseconds.
-fn has_milliseconds(name: &str) -> bool {
-    field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds)
-}
-
 /// Whether a field of the schema is a moment, so that it is compared with times.
 fn is_moment(name: &str) -> bool {
     field::by_name(name).is_some_and(|field| field.r#type.is_moment())
-}
-
-/// Whether an expression is a moment, as far as its form tells.
-fn returns_moment(expr: &Expr) -> bool {
-    match &expr.kind {
-        ExprKind::Field(name) => is_moment(name),
-        ExprKind::Call { name, .. } => matches!(
-            PlainId::by_name(name),
-            Some(PlainId::Now | PlainId::Querystart | PlainId::Queryend | PlainId::Timebucket | PlainId::Strptime)
-        ),
-        ExprKind::Binary { op: BinaryOp::Add | BinaryOp::Subtract, left, right } => {
-            returns_moment(left) && matches!(&right.kind, ExprKind::Text(text) if duration::span(text).is_some())
-        }
-        _ => false,
-    }
 }
 
 /// Whether a field of the schema has numbers.

@@ -4,6 +4,7 @@
 mod scope;
 mod literal;
 mod constant;
+mod moment;
 mod call;
 mod expression;
 mod command;

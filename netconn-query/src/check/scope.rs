@@ -1,5 +1,9 @@
 //! The columns that a command can name.
 
+use std::collections::HashSet;
+
+use netconn_model::field;
+
 use super::AnswerColumns;
 use crate::{diagnostic::nearest, fields::Fields};
 
@@ -12,6 +16,8 @@ pub(super) struct Scope {
     open: bool,
     /// Columns that the query has made, without repetition.
     names: Vec<String>,
+    /// Those of these columns that are moments.
+    moments: HashSet<String>,
     /// Sides of a join with their aliases: `a.x` is the x of one of them.
     sides: Vec<(String, Self)>,
 }
@@ -19,14 +25,25 @@ pub(super) struct Scope {
 impl Scope {
     /// Returns the scope at the beginning of a query: the fields of events.
     pub(super) fn events() -> Self {
-        Self { events: true, open: false, names: Vec::new(), sides: Vec::new() }
+        Self { events: true, open: false, names: Vec::new(), moments: HashSet::new(), sides: Vec::new() }
     }
 
     /// Returns a scope of these columns only.
     pub(super) fn named(names: impl IntoIterator<Item = String>) -> Self {
-        let mut scope = Self { events: false, open: false, names: Vec::new(), sides: Vec::new() };
+        let mut scope =
+            Self { events: false, open: false, names: Vec::new(), moments: HashSet::new(), sides: Vec::new() };
         names.into_iter().for_each(|name| scope.add(name));
         scope
+    }
+
+    /// Adds a column of which is known whether it is a moment.
+    pub(super) fn add_made(&mut self, name: String, is_moment: bool) {
+        if is_moment {
+            self.moments.insert(name.clone());
+        } else {
+            self.moments.remove(&name);
+        }
+        self.add(name);
     }
 
     pub(super) fn add(&mut self, name: String) {
@@ -46,6 +63,7 @@ impl Scope {
         // none.
         self.events |= other.events;
         self.open |= other.open;
+        self.moments.extend(other.moments);
         other.names.into_iter().for_each(|name| self.add(name));
     }
 
@@ -56,6 +74,7 @@ impl Scope {
         for (alias, side) in &sides {
             joined.events |= side.events;
             joined.open |= side.open;
+            joined.moments.extend(side.moments.iter().cloned());
             for name in &side.names {
                 let is_taken = joined.names.contains(name) && !keys.contains(&name.as_str());
                 joined.add(if is_taken { format!("{alias}.{name}") } else { name.clone() });
@@ -84,6 +103,21 @@ impl Scope {
     /// Whether a name is the field of the events, which no command has replaced.
     pub(super) fn is_of_events(&self, name: &str) -> bool {
         self.events && !self.open && self.sides.is_empty() && !self.names.iter().any(|own| own == name)
+    }
+
+    /// Whether a column is a moment: a field of the schema, or a column that was made of one.
+    pub(super) fn is_moment(&self, name: &str) -> bool {
+        if self.names.iter().any(|own| own == name) {
+            return self.moments.contains(name);
+        }
+        let of_side = |(alias, side): &(String, Self)| of_side(name, alias).is_some_and(|name| side.is_moment(name));
+        let is_field = || self.events && field::by_name(name).is_some_and(|field| field.r#type.is_moment());
+        is_field() || self.sides.iter().any(of_side)
+    }
+
+    /// Whether only the data decide what a column is.
+    pub(super) fn is_of_data(&self, name: &str) -> bool {
+        (self.open && !self.names.iter().any(|own| own == name)) || (self.events && field::by_name(name).is_none())
     }
 
     /// Whether only columns that commands have made are left.

@@ -63,7 +63,11 @@ impl Spelled {
         for argument in arguments.iter().skip(1) {
             if let Node::Literal(Value::Text(text)) = argument {
                 if function.has_regex {
-                    spelled.regexes.insert(text.to_string(), Regex::new(text).ok().map(Arc::new));
+                    // Functions ask for the one that they need, with the flag of case in its text.
+                    for regex in [text.to_string(), format!("(?i){text}")] {
+                        let compiled = Regex::new(&regex).ok().map(Arc::new);
+                        spelled.regexes.insert(regex, compiled);
+                    }
                 } else {
                     spelled.networks.insert(text.to_string(), address::network(text));
                 }

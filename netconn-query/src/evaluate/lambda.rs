@@ -25,6 +25,10 @@ pub(super) enum Body {
     Any(Condition),
     /// Whether it is true for all.
     All(Condition),
+    /// The value that the last step gives, of this kind: the first one, and what makes the next of it and of an element.
+    Reduce(Node, Node, ValueKind),
+    /// Values of this kind, made of the elements at the same places of this other array.
+    Zip(Node, Node, ValueKind),
 }
 
 impl Lambda {
@@ -43,6 +47,20 @@ impl Lambda {
             }
             Body::Any(condition) => Value::Bool(elements.iter().any(|value| holds(condition, value))),
             Body::All(condition) => Value::Bool(elements.iter().all(|value| holds(condition, value))),
+            Body::Reduce(first, next, kind) => {
+                let step = |before: Value<'e>, value: &Value<'e>| {
+                    with(row, &before, |row| with(row, value, |row| next.value(row))).kept_as(*kind)
+                };
+                elements.iter().fold(first.value(row).kept_as(*kind), step)
+            }
+            Body::Zip(other, node, kind) => {
+                let Value::List(others) = other.value(row) else { return Value::Null };
+                let pairs = elements.iter().zip(&others);
+                let made = |(left, right): (&Value<'e>, &Value<'e>)| {
+                    with(row, left, |row| with(row, right, |row| node.value(row))).kept_as(*kind)
+                };
+                Value::List(pairs.map(made).collect())
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) enum Node {
     Parameter(usize),
     /// A text in lower case.
     Lower(Box<Self>),
-    /// An address in its usual form; any other text as it is.
+    /// An address in its usual form, however it is written; any other text as it is.
     Usual(Box<Self>),
     /// A condition, which is never missing.
     Truth(Box<Condition>),
@@ -81,7 +81,8 @@ impl Node {
                 other => other,
             },
             Self::Usual(inner) => match inner.value(row) {
-                Value::Text(text) => Value::Text(usual(text)),
+                Value::Text(Cow::Borrowed(text)) => Value::Text(address::plain(text)),
+                Value::Text(Cow::Owned(text)) => Value::owned(address::plain(&text)),
                 other => other,
             },
             Self::Truth(condition) => Value::Bool(condition.holds(row)),

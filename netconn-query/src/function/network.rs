@@ -68,9 +68,9 @@ pub(super) fn net_ipsubnet<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>])
     })
 }
 
-/// `address(a)`: an address in its usual form, any other text as it is.
+/// `address(a)`: an address in its usual form, however it is written; any other text as it is.
 pub(super) fn usual<'a>(arguments: &[Value<'a>]) -> Value<'a> {
-    arguments[0].text().map_or(Value::Null, |text| Value::owned(address::usual(&text)))
+    arguments[0].text().map_or(Value::Null, |text| Value::owned(address::plain(&text)))
 }
 
 /// `order(a, b)`: -1, 0 or 1; addresses are ordered by their number, other texts by code point.
@@ -203,6 +203,26 @@ pub(super) fn net_url_path<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 /// The text behind the question mark.
 pub(super) fn net_url_query<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     part(&arguments[0], |url| url.query)
+}
+
+/// All parts: scheme, netloc, subdomain, domain, TLD, port, path, query, fragment, user.
+pub(super) fn net_url_parts<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    if arguments[0] == Value::Null {
+        return Value::Null;
+    }
+    let parts = [
+        net_url_scheme,
+        net_url_netloc,
+        net_url_subdomain,
+        net_url_domain,
+        net_url_tld,
+        net_url_port,
+        net_url_path,
+        net_url_query,
+        net_url_fragment,
+        net_url_userinfo,
+    ];
+    Value::List(parts.iter().map(|part| part(arguments)).collect())
 }
 
 /// The text behind the hash sign.

@@ -1,14 +1,23 @@
 //! Number functions.
 
+use std::cmp::Ordering;
+
+use super::array;
 use crate::value::Value;
 
-/// Returns the smallest argument; missing ones are left out.
+/// Returns the smallest argument, or the smallest element of an array; missing ones are left out.
 pub(super) fn min<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    if let [Value::List(values)] = arguments {
+        return array::extreme(values, Ordering::Less);
+    }
     extreme(arguments, |new, old| new < old)
 }
 
-/// Returns the largest argument; missing ones are left out.
+/// Returns the largest argument, or the largest element of an array; missing ones are left out.
 pub(super) fn max<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    if let [Value::List(values)] = arguments {
+        return array::extreme(values, Ordering::Greater);
+    }
     extreme(arguments, |new, old| new > old)
 }
 

@@ -3,7 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use super::{Patterns, array, format, network, number, text, time};
+use super::{Patterns, array, date, format, network, number, place, text, time};
 use crate::{
     catalogue::PlainId,
     value::{Value, ValueKind},
@@ -18,12 +18,18 @@ pub enum Returns {
     Numeric,
     /// The kind of its first argument.
     First,
+    /// The kind of the elements of its only argument, else as `Numeric`.
+    Extreme,
+    /// Whole numbers if the elements of its first argument are, else numbers.
+    Total,
     /// The kind of the elements of its first argument.
     Element,
     /// Arrays of the kind that holds all arguments.
     ListOfAll,
     /// Arrays of the kind that holds the elements of all arguments; a text if no argument is an array.
     Concat,
+    /// Arrays of the kind that holds the elements of its first argument and its third one.
+    WithThird,
 }
 
 /// How a function computes its value for a row.
@@ -62,6 +68,8 @@ pub struct RowFunction {
     pub run: Run,
     /// Whether the second argument is a regular expression, which is checked before the query runs.
     pub has_regex: bool,
+    /// Whether its only argument has to be an array: other values are aggregated in `group`.
+    pub is_of_elements: bool,
 }
 
 /// By name: each function has its own.
@@ -89,8 +97,12 @@ impl RowFunction {
         Self { has_regex: true, ..Self::of(id, returns, run) }
     }
 
+    const fn of_elements(id: PlainId, returns: Returns, run: Run) -> Self {
+        Self { is_of_elements: true, ..Self::of(id, returns, run) }
+    }
+
     const fn internal(name: &'static str, returns: Returns, run: Run) -> Self {
-        Self { name, returns, run, has_regex: false }
+        Self { name, returns, run, has_regex: false, is_of_elements: false }
     }
 }
 
@@ -117,6 +129,10 @@ pub enum LambdaKind {
     Any,
     /// Whether all results are true.
     All,
+    /// The last result of a lambda of the result before and an element.
+    Reduce,
+    /// An array of the results of a lambda of elements at the same place.
+    Zip,
 }
 
 /// How the engine evaluates a plain function.
@@ -142,6 +158,9 @@ pub const ORDER: RowFunction = RowFunction::internal("_order", INTEGER, Run::Val
 pub const ADDRESS: RowFunction = RowFunction::internal("_address", TEXT, Run::Values(network::usual));
 /// Distinct values of an array, sorted and joined.
 pub const HACKLIST: RowFunction = RowFunction::internal("_hacklist", TEXT, Run::Values(array::hacklist));
+/// Numbers of the places of an array.
+pub const PLACES: RowFunction =
+    RowFunction::internal("_places", Returns::Kind(ValueKind::List(&ValueKind::Integer)), Run::Values(array::places));
 /// First elements of an array.
 pub const CUT: RowFunction = RowFunction::internal("_cut", Returns::First, Run::Values(array::cut));
 /// Group of the first match of a regular expression.
@@ -165,8 +184,11 @@ pub fn code(id: PlainId) -> Code {
         PlainId::Abs => RowFunction::of(id, Returns::Numeric, Run::Values(number::abs)),
         PlainId::Ceiling => RowFunction::of(id, INTEGER, Run::Values(number::ceiling)),
         PlainId::Floor => RowFunction::of(id, INTEGER, Run::Values(number::floor)),
-        PlainId::Min => RowFunction::of(id, Returns::Numeric, Run::Values(number::min)),
-        PlainId::Max => RowFunction::of(id, Returns::Numeric, Run::Values(number::max)),
+        PlainId::Min => RowFunction::of_elements(id, Returns::Extreme, Run::Values(number::min)),
+        PlainId::Max => RowFunction::of_elements(id, Returns::Extreme, Run::Values(number::max)),
+        PlainId::Sum => RowFunction::of_elements(id, Returns::Total, Run::Values(array::sum)),
+        PlainId::Mean => RowFunction::of_elements(id, NUMBER, Run::Values(array::mean)),
+        PlainId::Median => RowFunction::of_elements(id, NUMBER, Run::Values(array::median)),
         PlainId::Sqrt => RowFunction::of(id, NUMBER, Run::Values(number::sqrt)),
         PlainId::Exp => RowFunction::of(id, NUMBER, Run::Values(number::exp)),
         PlainId::Ln => RowFunction::of(id, NUMBER, Run::Values(number::ln)),
@@ -185,7 +207,12 @@ pub fn code(id: PlainId) -> Code {
         PlainId::String => AS_TEXT,
         PlainId::Number => AS_NUMBER,
         PlainId::Replace => RowFunction::with_regex(id, TEXT, Run::Patterns(text::replace)),
+        PlainId::ReplaceMatchcase => RowFunction::with_regex(id, TEXT, Run::Patterns(text::replace_matchcase)),
+        PlainId::PadVersion => RowFunction::of(id, TEXT, Run::Values(text::pad_version)),
         PlainId::ExtractMatches => RowFunction::with_regex(id, TEXTS, Run::Patterns(text::extract_matches)),
+        PlainId::ExtractMatchesMatchcase => {
+            RowFunction::with_regex(id, TEXTS, Run::Patterns(text::extract_matches_matchcase))
+        }
         PlainId::Format => RowFunction::of(id, TEXT, Run::Values(format::format)),
         PlainId::JsonObjectValue => RowFunction::of(id, TEXT, Run::Values(text::json_object_value)),
         PlainId::NetIp => RowFunction::of(id, BOOL, Run::Values(network::net_ip)),
@@ -205,18 +232,29 @@ pub fn code(id: PlainId) -> Code {
         PlainId::NetUrlPath => RowFunction::of(id, TEXT, Run::Values(network::net_url_path)),
         PlainId::NetUrlQuery => RowFunction::of(id, TEXT, Run::Values(network::net_url_query)),
         PlainId::NetUrlFragment => RowFunction::of(id, TEXT, Run::Values(network::net_url_fragment)),
+        PlainId::NetUrlParts => RowFunction::of(id, TEXTS, Run::Values(network::net_url_parts)),
         PlainId::Array => RowFunction::of(id, Returns::ListOfAll, Run::Values(array::array)),
         PlainId::ArrayGet => RowFunction::of(id, Returns::Element, Run::Values(array::get)),
         PlainId::Get => RowFunction::of(id, Returns::Element, Run::Values(array::get)),
         PlainId::ArrayToString => RowFunction::of(id, TEXT, Run::Values(array::to_string)),
         PlainId::Split => RowFunction::with_regex(id, TEXTS, Run::Patterns(text::split)),
+        PlainId::SplitMatchcase => RowFunction::with_regex(id, TEXTS, Run::Patterns(text::split_matchcase)),
+        PlainId::ArrayFromJson => RowFunction::of(id, TEXTS, Run::Values(array::from_json)),
+        PlainId::ArrayToJson => RowFunction::of(id, TEXT, Run::Values(array::to_json)),
         PlainId::Contains => CONTAINS,
         PlainId::Distinct => RowFunction::of(id, Returns::First, Run::Values(array::distinct)),
         PlainId::Sort => RowFunction::of(id, Returns::First, Run::Values(array::sort)),
+        PlainId::SortDesc => RowFunction::of(id, Returns::First, Run::Values(array::sort_desc)),
+        PlainId::Set => RowFunction::of(id, Returns::WithThird, Run::Values(array::set)),
+        PlainId::Intersect => RowFunction::of(id, Returns::First, Run::Values(array::intersect)),
         PlainId::Slice => RowFunction::of(id, Returns::First, Run::Values(array::slice)),
         PlainId::Concat => RowFunction::of(id, Returns::Concat, Run::Values(array::concat)),
         PlainId::Strftime => RowFunction::of(id, TEXT, Run::Values(time::strftime)),
         PlainId::Strptime => RowFunction::of(id, TIME, Run::Values(time::strptime)),
+        PlainId::Simpledateformat => RowFunction::of(id, TEXT, Run::Values(date::simpledateformat)),
+        PlainId::Simpledateparse => RowFunction::of(id, TIME, Run::Values(date::simpledateparse)),
+        PlainId::GeoDistance => RowFunction::of(id, NUMBER, Run::Values(place::geo_distance)),
+        PlainId::GeoIsPoint => RowFunction::of(id, BOOL, Run::Values(place::geo_is_point)),
         PlainId::GeoIpCountry => RowFunction::of(id, TEXT, Run::Geography(Place::Country)),
         PlainId::GeoIpCountryIso => RowFunction::of(id, TEXT, Run::Geography(Place::CountryIso)),
         PlainId::GeoIpCity => RowFunction::of(id, TEXT, Run::Geography(Place::City)),
@@ -234,6 +272,8 @@ pub fn code(id: PlainId) -> Code {
         PlainId::Filter | PlainId::ArrayFilter => return Code::Planned(Planned::Lambda(LambdaKind::Filter)),
         PlainId::MatchAny => return Code::Planned(Planned::Lambda(LambdaKind::Any)),
         PlainId::MatchAll => return Code::Planned(Planned::Lambda(LambdaKind::All)),
+        PlainId::Reduce => return Code::Planned(Planned::Lambda(LambdaKind::Reduce)),
+        PlainId::Zip => return Code::Planned(Planned::Lambda(LambdaKind::Zip)),
     })
 }
 
@@ -248,6 +288,18 @@ impl Returns {
             }
             // Texts and moments count as floats in arithmetic.
             Self::Numeric => ValueKind::Number,
+            Self::Extreme => match arguments {
+                [ValueKind::List(element)] => **element,
+                _ => Self::Numeric.of(arguments),
+            },
+            Self::Total => match first {
+                ValueKind::List(ValueKind::Integer | ValueKind::Bool) => ValueKind::Integer,
+                _ => ValueKind::Number,
+            },
+            Self::WithThird => match (first, arguments.get(2)) {
+                (ValueKind::List(element), Some(third)) => ValueKind::list(element.with(*third)),
+                _ => first,
+            },
             Self::First => first,
             Self::Element => match first {
                 ValueKind::List(element) => *element,
@@ -265,6 +317,16 @@ impl Returns {
             Self::Concat => ValueKind::Text,
         }
     }
+}
+
+/// Whether these arguments are what a function of elements takes: an array alone, or several values.
+pub fn takes_elements(arguments: &[ValueKind]) -> bool {
+    !matches!(arguments, [kind] if !matches!(kind, ValueKind::List(_) | ValueKind::Null))
+}
+
+/// Says that a function of elements has another argument.
+pub fn wants_elements(name: &str) -> String {
+    format!("outside of group and top, {name} takes an array: {name} of many rows can only stand in group or top")
 }
 
 fn common(kinds: impl Iterator<Item = ValueKind>) -> ValueKind {

@@ -1,6 +1,9 @@
 //! Text functions.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use regex::{Captures, Regex};
 
@@ -132,12 +135,28 @@ fn with_numbers(replacement: &str) -> Cow<'_, str> {
     })
 }
 
-/// `replace(text, regex, replacement)`: replaces every match; `$1` in the replacement is the first group.
+/// Returns the regular expression of the second argument, compiled.
+fn regex(patterns: &dyn Patterns, arguments: &[Value<'_>], insensitive: bool) -> Option<Arc<Regex>> {
+    let pattern = arguments[1].text()?;
+    // The flag is part of the text, so that both ways to compile a pattern are kept apart in the cache.
+    if insensitive { patterns.regex(&format!("(?i){pattern}")) } else { patterns.regex(&pattern) }
+}
+
+/// `replace(text, regex, replacement)`: replaces every match, case ignored; `$1` in the replacement is the first group.
 pub(super) fn replace<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
-    let (Some(text), Some(pattern), Some(new)) = (arguments[0].text(), arguments[1].text(), arguments[2].text()) else {
+    replaced(regex(patterns, arguments, true), arguments)
+}
+
+/// The same, case-sensitive.
+pub(super) fn replace_matchcase<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+    replaced(regex(patterns, arguments, false), arguments)
+}
+
+fn replaced<'a>(regex: Option<Arc<Regex>>, arguments: &[Value<'a>]) -> Value<'a> {
+    let (Some(text), Some(new)) = (arguments[0].text(), arguments[2].text()) else {
         return Value::Null;
     };
-    match patterns.regex(&pattern) {
+    match regex {
         Some(regex) => Value::owned(regex.replace_all(&text, with_numbers(&new).as_ref()).into_owned()),
         None => Value::Null,
     }
@@ -149,19 +168,35 @@ fn most(arguments: &[Value<'_>]) -> usize {
     most.unwrap_or(usize::MAX)
 }
 
-/// `extract_matches(text, regex[, n])`: the matches, or the first group of each if there is one.
+/// `extract_matches(text, regex[, n])`: the matches, case ignored, or the first group of each if there is one.
 pub(super) fn extract_matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
-    let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
-    let Some(regex) = patterns.regex(&pattern) else { return Value::Null };
+    extracted(regex(patterns, arguments, true), arguments)
+}
+
+/// The same, case-sensitive.
+pub(super) fn extract_matches_matchcase<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+    extracted(regex(patterns, arguments, false), arguments)
+}
+
+fn extracted<'a>(regex: Option<Arc<Regex>>, arguments: &[Value<'a>]) -> Value<'a> {
+    let (Some(text), Some(regex)) = (arguments[0].text(), regex) else { return Value::Null };
     // The first group if there is one: people mark with it what they want.
     let found = regex.captures_iter(&text).filter_map(|found| found.get(1).or_else(|| found.get(0)));
     Value::List(found.take(most(arguments)).map(|found| Value::owned(found.as_str())).collect())
 }
 
-/// `split(text, regex[, n])`: the parts between the matches; the last of n parts is the rest of the text.
+/// `split(text, regex[, n])`: the parts between the matches, case ignored; the last of n parts is the rest of the text.
 pub(super) fn split<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
-    let (Some(text), Some(pattern)) = (arguments[0].text(), arguments[1].text()) else { return Value::Null };
-    let Some(regex) = patterns.regex(&pattern) else { return Value::Null };
+    parts(regex(patterns, arguments, true), arguments)
+}
+
+/// The same, case-sensitive.
+pub(super) fn split_matchcase<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
+    parts(regex(patterns, arguments, false), arguments)
+}
+
+fn parts<'a>(regex: Option<Arc<Regex>>, arguments: &[Value<'a>]) -> Value<'a> {
+    let (Some(text), Some(regex)) = (arguments[0].text(), regex) else { return Value::Null };
     Value::List(regex.splitn(&text, most(arguments)).map(Value::owned).collect())
 }
 
@@ -195,6 +230,12 @@ pub(super) fn matches<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> V
         _ => MatchOp::Contains,
     };
     Value::Bool(text_pattern::fits(op, insensitive, &text, &pattern))
+}
+
+/// Writes each part of a version with five digits: `6.1.10` is `00006.00001.00010`.
+pub(super) fn pad_version<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let padded = |text: &str| text.split('.').map(|part| format!("{part:0>5}")).collect::<Vec<_>>().join(".");
+    map(&arguments[0], padded)
 }
 
 /// `json_object_value(json, key)`: a member of a JSON object.

@@ -15,6 +15,41 @@ const MONDAY: i64 = 4 * 86_400_000_000_000;
 /// One week in nanoseconds.
 const WEEK: i64 = 7 * 86_400_000_000_000;
 
+/// Returns the moment of nanoseconds since 1970.
+pub(super) fn moment_of(nanos: i64) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(i128::from(nanos)).ok()
+}
+
+/// Returns a zone by its name, or by its distance to UTC: `GMT+8`, `UTC-05:30`.
+pub(super) fn zone(name: &str) -> Option<TimeZone> {
+    let Some(distance) = name.strip_prefix("GMT").or_else(|| name.strip_prefix("UTC")) else {
+        return TimeZone::get(name).ok();
+    };
+    if distance.is_empty() {
+        return Some(TimeZone::UTC);
+    }
+    let (sign, distance) =
+        distance.strip_prefix('-').map_or((1, distance.trim_start_matches('+')), |distance| (-1, distance));
+    let (hours, minutes) = match distance.split_once(':') {
+        Some(parts) => parts,
+        None if distance.len() > 2 => distance.split_at(distance.len().checked_sub(2)?),
+        None => (distance, "0"),
+    };
+    let seconds = hours.parse::<i32>().ok()? * 3_600 + minutes.parse::<i32>().ok()? * 60;
+    Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
+}
+
+/// Returns the nanoseconds of the moment that a text has; UTC if it has no zone.
+pub(super) fn broken_down(parts: &BrokenDownTime) -> Option<i64> {
+    // Without a zone in the text there is no timestamp, only a date and perhaps a time of day.
+    let moment = parts.to_timestamp().ok().or_else(|| {
+        let date: Date = parts.to_date().ok()?;
+        let time = parts.to_time().unwrap_or_default();
+        Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
+    });
+    moment.and_then(|moment| i64::try_from(moment.as_nanosecond()).ok())
+}
+
 /// Returns the beginning of the bucket that a moment is in, UTC, from the width in nanoseconds; weeks begin on Mondays.
 /// `None` if it is before all moments.
 pub fn bucket(nanos: i64, width: i64) -> Option<i64> {
@@ -36,9 +71,9 @@ pub fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     };
     let zone = match arguments.get(2).map(Value::text) {
         None => Some(TimeZone::UTC),
-        Some(name) => name.and_then(|name| TimeZone::get(&name).ok()),
+        Some(name) => name.and_then(|name| zone(&name)),
     };
-    let time = nanoseconds(time).and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
+    let time = nanoseconds(time).and_then(moment_of);
     let (Some(time), Some(zone)) = (time, zone) else { return Value::Null };
     match format {
         None => Value::owned(time.to_string()),
@@ -50,14 +85,8 @@ pub fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
 pub fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     let (Value::Text(first), Value::Text(second)) = (&arguments[0], &arguments[1]) else { return Value::Null };
     let (text, format) = if first.contains('%') { (second, first) } else { (first, second) };
-    let Ok(parts) = BrokenDownTime::parse(format.as_ref(), text.as_ref()) else { return Value::Null };
-    // Without a zone in the text there is no timestamp, only a date and perhaps a time of day.
-    let moment = parts.to_timestamp().ok().or_else(|| {
-        let date: Date = parts.to_date().ok()?;
-        let time = parts.to_time().unwrap_or_default();
-        Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
-    });
-    moment.and_then(|moment| i64::try_from(moment.as_nanosecond()).ok()).map_or(Value::Null, Value::Time)
+    let parts = BrokenDownTime::parse(format.as_ref(), text.as_ref()).ok();
+    parts.and_then(|parts| broken_down(&parts)).map_or(Value::Null, Value::Time)
 }
 
 /// Returns the moment that a text or a number stands for.

@@ -51,14 +51,13 @@ impl Lexer<'_> {
             let message = "this number is too large: the largest is 1.7e308";
             self.diagnostics.push(Diagnostic::error(self.span(start), message).suggest("1.7e308"));
         }
-        #[expect(clippy::cast_possible_truncation, reason = "it is below the limit of 128 bits if the text is")]
-        if let Ok(whole) = self.text[start..end].replace('_', "").parse::<i128>()
-            && value as i128 != whole
-            && i64::try_from(whole).is_ok()
+        // A whole number that a float would round stays whole.
+        #[expect(clippy::cast_possible_truncation, reason = "a float of a whole number of 64 bits fits into 128")]
+        if let Ok(whole) = self.text[start..end].replace('_', "").parse::<i64>()
+            && value as i128 != i128::from(whole)
         {
-            let message =
-                format!("numbers are 64-bit floats, so this is {value}: quotes keep all digits in a comparison");
-            self.diagnostics.push(Diagnostic::warning(self.span(start), message).suggest(format!("'{whole}'")));
+            self.push(Kind::Whole(whole), start);
+            return;
         }
         self.push(Kind::Number(value), start);
     }

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Regex(String),
     /// A number.
     Number(f64),
+    /// A whole number that no float is equal to.
+    Whole(i64),
     /// `=:word` and `==:word`, in lower case.
     EqualWith(String),
     /// `!=:word`, in lower case.
@@ -174,6 +176,10 @@ impl Lexer<'_> {
             '\'' | '"' | '‘' | '’' | '‚' | '“' | '”' | '„' => self.text_token(character),
             // The guards slice behind the first byte, which is safe because these characters are one byte long.
             '$' if self.rest()[1..].starts_with(['\'', '"']) => self.regex(),
+            '$' if self.rest()[1..].starts_with(|next: char| next.is_alphabetic() || next == '_') => self.old_field(),
+            '#' if self.begins_comment() => {
+                self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+            }
             '0'..='9' => self.number(),
             // `.5` is a number, but behind a value the dot calls a method.
             '.' if self.rest()[1..].starts_with(|next: char| next.is_ascii_digit()) && !self.follows_value() => {
@@ -192,10 +198,29 @@ impl Lexer<'_> {
         }
     }
 
+    /// Whether a `#` begins a comment: at the beginning of a line, and with no name behind it, which would be a shortcut.
+    fn begins_comment(&self) -> bool {
+        let before = self.text[..self.at].rsplit('\n').next().unwrap_or_default();
+        let is_first = before.chars().all(|character| character.is_whitespace() || character == '\u{feff}');
+        is_first && self.rest()[1..].chars().next().is_none_or(|next| next.is_whitespace() || "#!=-*".contains(next))
+    }
+
+    /// Reads `$field`, as fields were written before PowerQuery.
+    fn old_field(&mut self) {
+        let start = self.at;
+        self.at += 1;
+        let (text, _) = self.name();
+        let message = format!("'${text}' is the field {text}: it needs no $");
+        self.diagnostics.push(Diagnostic::warning(self.span(start), message).suggest(text.clone()));
+        // It is never a key word.
+        self.push(Kind::Word { text, escaped: true }, start);
+    }
+
     /// Whether the token before ends here and may have a method.
     fn follows_value(&self) -> bool {
         self.tokens.last().is_some_and(|token| {
-            token.span.end == self.at && matches!(token.kind, Kind::Close | Kind::Text(_) | Kind::Number(_))
+            token.span.end == self.at
+                && matches!(token.kind, Kind::Close | Kind::Text(_) | Kind::Number(_) | Kind::Whole(_))
         })
     }
 
@@ -293,7 +318,8 @@ impl Lexer<'_> {
     fn word(&mut self) {
         let start = self.at;
         let glued = self.tokens.last().is_some_and(|token| {
-            token.span.end == start && matches!(token.kind, Kind::Text(_) | Kind::Regex(_) | Kind::Number(_))
+            token.span.end == start
+                && matches!(token.kind, Kind::Text(_) | Kind::Regex(_) | Kind::Number(_) | Kind::Whole(_))
         });
         let (text, escaped) = self.name();
         if text.is_empty() {

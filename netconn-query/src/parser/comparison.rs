@@ -172,7 +172,7 @@ impl Parser<'_> {
         } else if !self.take(&Kind::Close) {
             let shown = self.shown();
             let message = format!("{shown} is not expected here: an operator, a comma or ) is");
-            if matches!(self.kind(), Kind::Text(_) | Kind::Number(_)) {
+            if matches!(self.kind(), Kind::Text(_) | Kind::Number(_) | Kind::Whole(_)) {
                 self.wrong_here(message, &format!(", {shown}"));
             } else {
                 self.error_here(message);

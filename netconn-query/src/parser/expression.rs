@@ -89,6 +89,11 @@ impl Parser<'_> {
         let mut operands = vec![self.conjunction()];
         let mut height = self.height;
         while *self.kind() == Kind::Or || self.is_word(0, "or") {
+            // Two bars in front of a command are one too many.
+            if *self.kind() == Kind::Or && self.begins_command(1) {
+                let word = self.text_of(self.peek(1).span).to_owned();
+                self.wrong_here("|| is `or`, and a command follows one bar", &format!("| {word}"));
+            }
             self.advance();
             operands.push(self.conjunction());
             height = height.max(self.height);

@@ -5,7 +5,8 @@
 //! ```text
 //! query       = [ expression | command ] { "|" command }
 //! command     = "filter" expression
-//!             | "columns" column { "," column }            column = [ ( W | T ) "=" ] expression
+//!             | "columns" ( "*" | column ) { "," ( "*" | column ) }
+//!                                                           column = [ ( W | T ) "=" ] expression
 //!             | "let" column { "," column }
 //!             | "group" column { "," column } [ keys ]      keys   = "by" column { "," column }
 //!             | "sort" key { "," key }                      key    = [ "-" | "+" ] expression [ "asc" | "desc" ]
@@ -19,7 +20,7 @@
 //!                                                           side   = [ W "=" ] "(" query ")"
 //!                                                           pair   = W [ "=" W ]
 //!             | "union" "(" query ")" { "," "(" query ")" }
-//!             | "transpose" name [ "on" name { "," name } ] [ "limit" N ]
+//!             | "transpose" name [ "on" name { "," name } ] [ "with_totals" ] [ "limit" N ]
 //!             | "top" N [ column { "," column } ] keys
 //!             | "compare" [ name "=" ] "timeshift" "(" T ")"
 //!             | "dedup" [ name { "," name } ]               name   = W | T
@@ -38,8 +39,8 @@
 //! unary       = ( "-" | "+" | "not" | "!" ) unary | value { "." W arguments }
 //! value       = N | T | "$" T | "true" | "false" | "null" | W | W arguments | "(" expression ")"
 //!             | "*" text-operator …                         -- any field
-//!             | "func" "(" W ")" "->" expression
-//! arguments   = "(" [ expression { "," expression } ] [ "where" expression ] ")"
+//!             | "func" "(" W [ "," W ] ")" "->" expression
+//! arguments   = "(" [ expression { "," expression } ] [ "where" expression ] [ "by" expression { "," expression } ] ")"
 //! ```
 //!
 //! As in PowerQuery's documentation, `and` binds more strongly than `or`, terms side by side are an `and`, `not` and `!` deny a

@@ -99,13 +99,16 @@ impl Parser<'_> {
             "between" => (Operator::Between, true, 1),
             "is" => {
                 let not = usize::from(self.is_word(ahead + 1, "not"));
-                let next = self.peek(ahead + 1 + not).keyword()?;
-                // `is` alone is no operator, so it may be a field.
-                if next != "empty" && next != "null" {
-                    return None;
+                // `is` alone is no operator, so it may be a field: what follows decides.
+                match self.peek(ahead + 1 + not).keyword().as_deref() {
+                    Some("empty" | "null") => {
+                        (if not == 1 { Operator::Present } else { Operator::Missing }, true, 2 + not)
+                    }
+                    _ if self.begins_constant(ahead + 1 + not) => (is_or_not(not == 1), true, 1 + not),
+                    _ => return None,
                 }
-                (if not == 1 { Operator::Present } else { Operator::Missing }, true, 2 + not)
             }
+            "isnot" if self.begins_constant(ahead + 1) => (is_or_not(true), true, 1),
             _ => {
                 let (op, old) = keyword::pattern(base)?;
                 // Operators over texts ignore case unless they say `:matchcase`; `=` and `in` heed it.
@@ -131,6 +134,13 @@ impl Parser<'_> {
         Some(Found { operator, negated: negated != glued_not, old: old || glued_not || does, span: Span::default() })
     }
 
+    /// Whether the token ahead is a constant, which `Is` of S1QL 1.0 compares with.
+    fn begins_constant(&self, ahead: usize) -> bool {
+        let token = self.peek(ahead);
+        let is_word = || token.keyword().is_some_and(|word| word == "true" || word == "false");
+        matches!(token.kind, Kind::Text(_) | Kind::Number(_) | Kind::Whole(_)) || is_word()
+    }
+
     /// Returns the case that a suffix like `:anycase` stands for.
     fn case(&mut self, suffix: &str, otherwise: Case) -> Case {
         match suffix {
@@ -145,6 +155,10 @@ impl Parser<'_> {
             }
         }
     }
+}
+
+fn is_or_not(negated: bool) -> Operator {
+    Operator::Compare(if negated { BinaryOp::NotEqual } else { BinaryOp::Equal })
 }
 
 fn equal(case: Case) -> BinaryOp {

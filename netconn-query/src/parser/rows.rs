@@ -13,6 +13,28 @@ impl Parser<'_> {
         self.list(|parser| Some(parser.column()))
     }
 
+    /// Reads the columns of `columns`. With `*` among them all columns stay, so what is left of the command adds columns.
+    pub(super) fn columns_command(&mut self) -> Option<CommandKind> {
+        let star = std::cell::Cell::new(None);
+        let columns = self.list(|parser| {
+            if *parser.kind() == Kind::Star && !parser.is_text_operator(1) {
+                star.set(Some(parser.here()));
+                parser.advance();
+                return Some(None);
+            }
+            Some(Some(parser.column()))
+        });
+        let mut columns: Vec<Column> = columns.into_iter().flatten().collect();
+        let Some(star) = star.get() else {
+            self.labels = unnamed(&columns);
+            return Some(CommandKind::Columns(columns));
+        };
+        let message = "columns with * keeps all columns: leave the command out, or add columns with let";
+        self.warn(Diagnostic::warning(star, message));
+        columns.retain(|column| column.name.is_some());
+        (!columns.is_empty()).then_some(CommandKind::Let(columns))
+    }
+
     /// Reads `[name =] expression`.
     fn column(&mut self) -> Column {
         // Looks ahead: `name = value` is a column with a name here, but a comparison elsewhere.
@@ -119,10 +141,12 @@ impl Parser<'_> {
     pub(super) fn transpose(&mut self) -> Option<CommandKind> {
         let column = self.name("the column whose values become columns")?;
         let keys = if self.take_word("on") { self.names("a column") } else { Vec::new() };
+        let mut totals = self.take_word("with_totals");
         let limit = if self.take_word("limit") { Some(self.whole_number("limit")?) } else { None };
+        totals |= self.take_word("with_totals");
         // Behind it there are other columns.
         self.labels.clear();
-        Some(CommandKind::Transpose { column, keys, limit })
+        Some(CommandKind::Transpose { column, keys, totals, limit })
     }
 
     /// Reads names separated by commas.

@@ -92,7 +92,8 @@ impl Parser<'_> {
             "filter" => self.begins_value(ahead + 1),
             "compare" => matches!(next, Kind::Word { .. } | Kind::Text(_)),
             "sort" => self.begins_value(ahead + 1) || matches!(next, Kind::Plus | Kind::Minus),
-            "columns" | "let" | "group" | "lookup" | "transpose" => self.begins_value(ahead + 1),
+            "columns" => self.begins_value(ahead + 1) || *next == Kind::Star,
+            "let" | "group" | "lookup" | "transpose" => self.begins_value(ahead + 1),
             _ => false,
         }
     }
@@ -101,7 +102,13 @@ impl Parser<'_> {
     fn begins_value(&self, ahead: usize) -> bool {
         let token = self.peek(ahead);
         match &token.kind {
-            Kind::Text(_) | Kind::Regex(_) | Kind::Number(_) | Kind::Shortcut(_) | Kind::Open | Kind::Not => true,
+            Kind::Text(_)
+            | Kind::Regex(_)
+            | Kind::Number(_)
+            | Kind::Whole(_)
+            | Kind::Shortcut(_)
+            | Kind::Open
+            | Kind::Not => true,
             Kind::Star => self.is_text_operator(ahead + 1),
             Kind::Word { .. } => token.keyword().is_none_or(|word| {
                 let goes_on = keyword::by_name(&word).is_some_and(|keyword| {
@@ -139,11 +146,7 @@ impl Parser<'_> {
                 let condition = self.condition();
                 Some(CommandKind::Filter(condition))
             }
-            "columns" => {
-                let columns = self.columns();
-                self.labels = unnamed(&columns);
-                Some(CommandKind::Columns(columns))
-            }
+            "columns" => self.columns_command(),
             "let" => Some(self.let_columns()),
             "group" => Some(self.group()),
             "sort" => Some(CommandKind::Sort(self.list(|parser| Some(parser.sort_key())))),

@@ -75,11 +75,13 @@ impl Parser<'_> {
                 "anycase" => Some(LookupMatch::AnyCase),
                 "wildcard" => Some(LookupMatch::Wildcard),
                 "cidr" => Some(LookupMatch::Cidr),
+                "anyof" => Some(LookupMatch::AnyOf),
                 other => {
-                    let instead = nearest(other, ["anycase", "wildcard", "cidr"]).unwrap_or("anycase");
+                    let instead = nearest(other, ["anycase", "anyof", "wildcard", "cidr"]).unwrap_or("anycase");
                     let instead = format!("=:{instead}");
-                    let message =
-                        format!("'=:{other}' is not a comparison of lookup: use =, =:anycase, =:wildcard or =:cidr");
+                    let message = format!(
+                        "'=:{other}' is not a comparison of lookup: use =, =:anycase, =:anyof, =:wildcard or =:cidr"
+                    );
                     let place = self.peek(1).span;
                     self.tell(Diagnostic::error(place, message).suggest(instead));
                     Some(LookupMatch::Equal)

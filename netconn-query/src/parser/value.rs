@@ -17,7 +17,13 @@ impl Parser<'_> {
     /// Whether another term begins here.
     pub(super) fn begins_term(&self) -> bool {
         match self.kind() {
-            Kind::Text(_) | Kind::Regex(_) | Kind::Number(_) | Kind::Shortcut(_) | Kind::Open | Kind::Not => true,
+            Kind::Text(_)
+            | Kind::Regex(_)
+            | Kind::Number(_)
+            | Kind::Whole(_)
+            | Kind::Shortcut(_)
+            | Kind::Open
+            | Kind::Not => true,
             Kind::Word { .. } => self.peek(0).keyword().is_none_or(|word| !keyword::is_stop(&word)),
             Kind::Star => self.is_text_operator(1),
             _ => false,
@@ -49,6 +55,10 @@ impl Parser<'_> {
         if let ExprKind::Number(number) = inner.kind {
             return Expr { kind: ExprKind::Number(-number), span };
         }
+        if let ExprKind::Whole(number) = inner.kind {
+            // The smallest whole number has no opposite, and is no literal without its sign.
+            return Expr { kind: ExprKind::Whole(number.wrapping_neg()), span };
+        }
         self.grow(self.height);
         Expr { kind: ExprKind::Negative(Box::new(inner)), span }
     }
@@ -79,6 +89,7 @@ impl Parser<'_> {
         // Cloned, because reporting an error borrows the parser.
         let kind = match self.kind().clone() {
             Kind::Number(number) => ExprKind::Number(number),
+            Kind::Whole(number) => ExprKind::Whole(number),
             Kind::Text(text) => ExprKind::Text(text),
             Kind::Regex(regex) => ExprKind::AnywhereRegex(regex),
             Kind::Word { text, escaped } => return self.word(text, escaped, span),
@@ -170,7 +181,9 @@ impl Parser<'_> {
         // The receiver is read already, and its height is that of the last expression.
         let mut height = if receiver.is_some() { self.height } else { 0 };
         let mut arguments: Vec<Expr> = receiver.into_iter().collect();
-        let mut condition = None;
+        let (mut condition, mut by) = (None, Vec::new());
+        // Other spellings are understood without a remark; the canonical form has the name of the table.
+        let name = catalogue::spelled(&name).map_or(name, ToOwned::to_owned);
         let open = self.here();
         // Errors within the arguments suggest the form of this function.
         let usage = catalogue::functions(&name).next().map_or(self.usage, |function| function.usage);
@@ -188,7 +201,7 @@ impl Parser<'_> {
                 let message = "different values are counted by a function of their own";
                 self.tell(Diagnostic::error(place, message).suggest(format!("count_distinct({inner})")));
             }
-            while !matches!(self.kind(), Kind::Close | Kind::End) {
+            while !matches!(self.kind(), Kind::Close | Kind::End) && !self.is_word(0, "by") {
                 if self.take_word("where") {
                     // What stands behind `where` is a condition too.
                     self.terms = true;
@@ -202,13 +215,21 @@ impl Parser<'_> {
                     break;
                 }
             }
+            self.terms = false;
+            if self.take_word("by") {
+                by = self.list(|parser| {
+                    let key = parser.expression();
+                    height = height.max(parser.height);
+                    Some(key)
+                });
+            }
             self.terms = terms;
             self.close(open);
         }
         self.usage = outer;
         self.grow(height);
         let span = self.span_from(start);
-        let expr = Expr { kind: ExprKind::Call { name, name_span, arguments, condition }, span };
+        let expr = Expr { kind: ExprKind::Call { name, name_span, arguments, condition, by }, span };
         let label = label(&expr, self.text_of(span));
         if self.labels.contains(&label) {
             // `group sum(x) by y | sort -sum(x)`: the column of that name.
@@ -221,33 +242,33 @@ impl Parser<'_> {
     fn lambda(&mut self, start: Span) -> Expr {
         let open = self.here();
         self.advance();
-        let span = self.here();
-        let text = match self.kind() {
-            Kind::Word { text, .. } => text.clone(),
-            _ => {
-                self.wrong_here("the name of the element is expected here", LAMBDA);
-                String::new()
+        let parameters = self.list(|parser| {
+            let span = parser.here();
+            let text = match parser.kind() {
+                Kind::Word { text, .. } => text.clone(),
+                _ => {
+                    parser.wrong_here("the name of the element is expected here", LAMBDA);
+                    String::new()
+                }
+            };
+            // Something that is no name is taken too, unless it closes the parentheses.
+            if *parser.kind() != Kind::Close {
+                parser.advance();
             }
-        };
-        // Something that is no name is taken too, unless it closes the parentheses.
-        if *self.kind() != Kind::Close {
-            self.advance();
-        }
-        let parameter = Name { text, span };
-        if *self.kind() == Kind::Comma {
-            self.wrong_here("a function has one argument, the element", LAMBDA);
-        }
+            Some(Name { text, span })
+        });
         self.close(open);
-        self.expect(&Kind::Arrow, "-> is expected behind the argument of func", LAMBDA);
-        // In the body the name is the element, never a field of S1QL 1.0. A column of that name stays known behind it.
-        let new = self.own.insert(parameter.text.clone());
+        self.expect(&Kind::Arrow, "-> is expected behind the arguments of func", LAMBDA);
+        // In the body the names are elements, never fields of S1QL 1.0. Columns of these names stay known behind it.
+        let texts = parameters.iter().map(|parameter| parameter.text.clone());
+        let new: Vec<String> = texts.filter(|text| self.own.insert(text.clone())).collect();
         let terms = std::mem::replace(&mut self.terms, false);
         let body = self.expression();
         self.terms = terms;
-        if new {
-            self.own.remove(&parameter.text);
+        for text in new {
+            self.own.remove(&text);
         }
         self.grow(self.height);
-        Expr { kind: ExprKind::Lambda { parameter, body: Box::new(body) }, span: self.span_from(start.start) }
+        Expr { kind: ExprKind::Lambda { parameters, body: Box::new(body) }, span: self.span_from(start.start) }
     }
 }

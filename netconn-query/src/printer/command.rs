@@ -65,10 +65,11 @@ fn command(kind: &CommandKind) -> String {
         CommandKind::Union(queries) => {
             format!("union {}", joined(queries, |query| format!("({})", super::line(query))))
         }
-        CommandKind::Transpose { column, keys, limit } => {
+        CommandKind::Transpose { column, keys, totals, limit } => {
             let on = if keys.is_empty() { String::new() } else { format!(" on {}", names(keys)) };
+            let totals = if *totals { " with_totals" } else { "" };
             let limit = limit.map_or_else(String::new, |limit| format!(" limit {limit}"));
-            format!("transpose {}{on}{limit}", name(&column.text))
+            format!("transpose {}{on}{totals}{limit}", name(&column.text))
         }
         CommandKind::Top { count, aggregates, by } => {
             let aggregates = if aggregates.is_empty() { String::new() } else { format!(" {}", columns(aggregates)) };
@@ -138,6 +139,7 @@ fn lookup_key(key: &LookupKey) -> String {
         LookupMatch::AnyCase => "=:anycase",
         LookupMatch::Wildcard => "=:wildcard",
         LookupMatch::Cidr => "=:cidr",
+        LookupMatch::AnyOf => "=:anyof",
     };
     format!("{} {how} {}", name(&key.column.text), expression(&key.expr))
 }

@@ -43,9 +43,11 @@ fn level(expr: &Expr) -> Level {
         ExprKind::Negative(_) => Level::Unary,
         // Its minus sign is read as an operator.
         ExprKind::Number(number) if number.is_sign_negative() => Level::Unary,
+        ExprKind::Whole(number) if number.is_negative() => Level::Unary,
         ExprKind::Null
         | ExprKind::Bool(_)
         | ExprKind::Number(_)
+        | ExprKind::Whole(_)
         | ExprKind::Text(_)
         | ExprKind::Field(_)
         | ExprKind::Anywhere(_)
@@ -105,7 +107,8 @@ fn bare(out: &mut String, expr: &Expr) {
     match &expr.kind {
         ExprKind::Null => out.push_str("null"),
         ExprKind::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        ExprKind::Number(number) => out.push_str(&number.to_string()),
+        ExprKind::Number(number) => out.push_str(&number_text(*number)),
+        ExprKind::Whole(number) => out.push_str(&number.to_string()),
         ExprKind::Text(text) | ExprKind::Anywhere(text) => out.push_str(&word::text(text)),
         ExprKind::AnywhereRegex(regex) => out.push_str(&word::regex(regex)),
         ExprKind::Field(name) => out.push_str(&word::name(name)),
@@ -151,12 +154,21 @@ fn bare(out: &mut String, expr: &Expr) {
             out.push_str(" : ");
             write(out, otherwise, Level::Ternary);
         }
-        ExprKind::Call { name, name_span: _, arguments, condition } => call(out, name, arguments, condition.as_deref()),
-        ExprKind::Lambda { parameter, body } => {
-            out.push_str(&format!("func({}) -> ", word::name(&parameter.text)));
+        ExprKind::Call { name, name_span: _, arguments, condition, by } => {
+            call(out, name, arguments, condition.as_deref(), by);
+        }
+        ExprKind::Lambda { parameters, body } => {
+            let parameters: Vec<String> = parameters.iter().map(|parameter| word::name(&parameter.text)).collect();
+            out.push_str(&format!("func({}) -> ", parameters.join(", ")));
             write(out, body, Level::Ternary);
         }
     }
+}
+
+/// Writes a number so that it is read as the same one: all digits of a whole number, which a shorter form would round.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole and below the limit of 128 bits")]
+fn number_text(number: f64) -> String {
+    if number.fract() == 0.0 && number.abs() < 1e19 { (number as i128).to_string() } else { number.to_string() }
 }
 
 fn in_operator(case: Case) -> &'static str {
@@ -199,7 +211,7 @@ fn list(out: &mut String, values: &[Expr]) {
     }
 }
 
-fn call(out: &mut String, name: &str, arguments: &[Expr], condition: Option<&Expr>) {
+fn call(out: &mut String, name: &str, arguments: &[Expr], condition: Option<&Expr>, by: &[Expr]) {
     let mut arguments = arguments;
     // Where a value can begin, `contains(` is an operator; `x.contains(` is a function.
     if let (true, [first, rest @ ..]) = (keyword::is_keyword(name), arguments) {
@@ -218,6 +230,10 @@ fn call(out: &mut String, name: &str, arguments: &[Expr], condition: Option<&Exp
     if let Some(condition) = condition {
         out.push_str(if arguments.is_empty() { "where " } else { " where " });
         write(out, condition, Level::Ternary);
+    }
+    if !by.is_empty() {
+        out.push_str(if arguments.is_empty() { "by " } else { " by " });
+        list(out, by);
     }
     out.push(')');
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use netconn_query::{
-    ast::{CommandKind, Expr, ExprKind, Name, Query},
+    ast::{CommandKind, Expr, ExprKind, JoinSide, Name, Query},
     catalogue::PlainId,
     duration::{self, Bucket},
     facts::{ColumnsAfter, MadeColumn},
@@ -47,8 +47,7 @@ impl Names {
             if let CommandKind::Join { .. } = command.kind {
                 // Sides without a name are called a, b, c.
                 // One letter more than queries: the rows before the command may be a side as well.
-                let letters = (b'a'..=b'z').take(facts.queries.len() + 1);
-                self.made.extend(letters.map(|letter| char::from(letter).to_string()));
+                self.made.extend((0..=facts.queries.len()).map(JoinSide::letters));
             }
             self.made.extend(facts.aliases.into_iter().map(text));
             facts.queries.into_iter().for_each(|query| self.add(query));
@@ -74,9 +73,7 @@ impl Names {
             }
             ExprKind::InQuery { query, .. } => self.add(query),
             ExprKind::Call { name, arguments, .. } => self.asks_for_time |= asks_for_time(name, arguments),
-            ExprKind::Lambda { parameter, .. } => {
-                self.made.insert(text(parameter));
-            }
+            ExprKind::Lambda { parameters, .. } => self.made.extend(parameters.iter().map(text)),
             _ => {}
         }
         value.children().into_iter().for_each(|child| self.expr(child));

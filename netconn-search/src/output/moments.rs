@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use netconn_model::field::FIELDS;
 use netconn_query::{
     ast::{CommandKind, Expr, ExprKind, Query},
-    catalogue::{AggregateId, FunctionId, PlainId, functions},
+    catalogue::{AggregateId, FunctionId, PlainId, RunningId, functions},
     facts::{ColumnsAfter, MadeColumn},
 };
 
@@ -80,10 +80,11 @@ impl MomentColumns {
 /// Returns whether a function returns one of the values of its first argument.
 fn returns_first_argument(id: FunctionId) -> bool {
     use AggregateId::{Any, First, Last, Max, MaxBy, Min, MinBy, Newest, Oldest};
+    use RunningId::{Next, OverallMax, OverallMin, Prev};
     match id {
         FunctionId::Plain(id) => matches!(id, PlainId::Min | PlainId::Max),
         FunctionId::Aggregate(id) => matches!(id, Min | Max | First | Last | Newest | Oldest | Any | MinBy | MaxBy),
-        FunctionId::Running(_) => false,
+        FunctionId::Running(id) => matches!(id, OverallMin | OverallMax | Prev | Next),
     }
 }
 
@@ -103,7 +104,13 @@ mod tests {
 
     fn call(name: &str, argument: Expr) -> Expr {
         let arguments = vec![argument];
-        expr(ExprKind::Call { name: name.into(), name_span: Span::default(), arguments, condition: None })
+        expr(ExprKind::Call {
+            name: name.into(),
+            name_span: Span::default(),
+            arguments,
+            condition: None,
+            by: Vec::new(),
+        })
     }
 
     fn column(name: &str, expr: Expr) -> Column {

@@ -9,10 +9,11 @@ use crate::{
     duration::{self, Bucket},
     evaluate::{
         call::{Call, Spelled},
+        condition::Condition,
         lambda::{Body, Lambda},
         node::Node,
     },
-    function::{Code, LambdaKind, Planned, RowFunction, Run, code},
+    function::{Code, LambdaKind, Planned, RowFunction, Run, code, takes_elements, wants_elements},
     value::ValueKind,
 };
 
@@ -59,6 +60,10 @@ impl Compiler<'_> {
             return Operand::null();
         }
         let kinds: Vec<ValueKind> = operands.iter().map(|operand| operand.kind).collect();
+        if function.is_of_elements && !takes_elements(&kinds) {
+            self.refuse(span, wants_elements(function.name), None);
+            return Operand::null();
+        }
         let kind = function.returns.of(&kinds);
         let arguments: Vec<Node> = operands.into_iter().map(|operand| operand.node).collect();
         let spelled = Spelled::new(function, &arguments);
@@ -89,8 +94,10 @@ impl Compiler<'_> {
 
     fn lambda(&mut self, kind: LambdaKind, name: &str, span: Span, arguments: &[Expr]) -> Operand {
         // Kinds are known before the first event, so an argument that is no array is an error of the filter.
-        let [array, Expr { kind: ExprKind::Lambda { parameter, body }, .. }] = arguments else {
-            // The checker has reported it.
+        // The checker has reported what is not so.
+        let (Some(array), Some(Expr { kind: ExprKind::Lambda { parameters, body }, .. })) =
+            (arguments.first(), arguments.last())
+        else {
             return Operand::null();
         };
         let array = self.value(array);
@@ -101,7 +108,12 @@ impl Compiler<'_> {
             return Operand::null();
         };
         // Known only in the body. A field of the same name is hidden there, as in a search.
-        self.parameters.push((parameter.text.clone(), *element));
+        let name = |place: usize| parameters.get(place).map_or_else(String::new, |name| name.text.clone());
+        if let LambdaKind::Reduce | LambdaKind::Zip = kind {
+            let second = arguments.get(1).map_or_else(Operand::null, |second| self.value(second));
+            return self.of_two(&[name(0), name(1)], kind, (array, *element), second, body);
+        }
+        self.parameters.push((name(0), *element));
         let (body, returns) = match kind {
             LambdaKind::Map => {
                 let body = self.value(body);
@@ -116,8 +128,48 @@ impl Compiler<'_> {
             LambdaKind::Filter => (Body::Filter(self.condition(body)), array.kind),
             LambdaKind::Any => (Body::Any(self.condition(body)), ValueKind::Bool),
             LambdaKind::All => (Body::All(self.condition(body)), ValueKind::Bool),
+            // Handled above.
+            LambdaKind::Reduce | LambdaKind::Zip => (Body::Any(Condition::Constant(false)), ValueKind::Null),
         };
         self.parameters.pop();
         Operand::new(Node::Lambda(Box::new(Lambda { array: array.node, body })), returns)
+    }
+
+    /// Compiles `reduce` and `zip`, whose lambdas have two parameters.
+    fn of_two(
+        &mut self,
+        names: &[String; 2],
+        kind: LambdaKind,
+        (array, element): (Operand, ValueKind),
+        second: Operand,
+        body: &Expr,
+    ) -> Operand {
+        let with = |compiler: &mut Self, kinds: [ValueKind; 2]| {
+            let said = compiler.diagnostics.len();
+            compiler.parameters.extend(names.iter().cloned().zip(kinds));
+            let body = compiler.value(body);
+            compiler.parameters.truncate(compiler.parameters.len() - 2);
+            (body, said)
+        };
+        if kind == LambdaKind::Zip {
+            let ValueKind::List(other) = second.kind else { return Operand::null() };
+            let body = with(self, [element, *other]).0;
+            let returns = ValueKind::list(body.kind);
+            let kind = if let ValueKind::List(element) = returns { *element } else { returns };
+            let body = Body::Zip(second.node, body.node, kind);
+            return Operand::new(Node::Lambda(Box::new(Lambda { array: array.node, body })), returns);
+        }
+        // The result has the kind that holds both the first value and what the function returns.
+        let (found, said) = with(self, [second.kind, element]);
+        let kind = second.kind.with(found.kind);
+        let found = if kind == second.kind {
+            found
+        } else {
+            // What was said about the first attempt is said again.
+            self.diagnostics.truncate(said);
+            with(self, [kind, element]).0
+        };
+        let body = Body::Reduce(second.node, found.node, kind);
+        Operand::new(Node::Lambda(Box::new(Lambda { array: array.node, body })), kind)
     }
 }

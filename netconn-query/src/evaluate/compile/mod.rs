@@ -110,6 +110,7 @@ impl Compiler<'_> {
             ExprKind::Null => Operand::null(),
             ExprKind::Bool(value) => Operand::bool(*value),
             ExprKind::Number(number) => Operand::from_number(*number),
+            ExprKind::Whole(number) => Operand::integer(*number),
             ExprKind::Text(text) => Operand::text(text),
             ExprKind::Field(name) => self.field(name),
             ExprKind::Negative(inner) => self.negative(inner),
@@ -138,7 +139,9 @@ impl Compiler<'_> {
                 None => self.truth(expr),
             },
             // `where` belongs to aggregates, which the checker refuses here.
-            ExprKind::Call { name, name_span, arguments, condition: _ } => self.call(name, *name_span, arguments),
+            ExprKind::Call { name, name_span, arguments, condition: _, by: _ } => {
+                self.call(name, *name_span, arguments)
+            }
             // The checker reports a lambda that is not an argument.
             ExprKind::Lambda { .. } => Operand::null(),
             _ => self.truth(expr),
@@ -231,6 +234,7 @@ impl Compiler<'_> {
             // A number in a list of patterns is taken as its text in the query.
             Some(Value::Integer(_) | Value::Number(_)) => match pattern.kind {
                 ExprKind::Number(number) => self.fixed(op, insensitive, &number.to_string(), pattern.span),
+                ExprKind::Whole(number) => self.fixed(op, insensitive, &number.to_string(), pattern.span),
                 _ => None,
             },
             _ => Some(Pattern::Computed { op, insensitive, pattern: value.node }),

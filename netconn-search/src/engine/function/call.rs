@@ -133,7 +133,7 @@ impl ScalarUDFImpl for Scalar {
                 (Run::Geography(place), Some(database)) => {
                     geography::look_up(database, place, &values[0], values.get(1))
                 }
-                // The planner refuses such a call without a database, so no query gets here.
+                // The planner has said so.
                 (Run::Geography(_), None) => Value::Null,
             });
         }

@@ -9,11 +9,17 @@ use netconn_query::{
     ast::{self, ExprKind, Span},
     catalogue::PlainId,
     duration::{self, Bucket},
-    function::{Code, Planned, Run, code},
+    function::{Code, Planned, Run, code, takes_elements, wants_elements},
     value::ValueKind,
 };
 
-use super::{compare::lowercase, lambda, operand::Operand, pattern, scope::Scope};
+use super::{
+    compare::lowercase,
+    lambda,
+    operand::{Operand, case},
+    pattern,
+    scope::Scope,
+};
 use crate::engine::{
     error::{Result, SearchError},
     function::{bucket::timebucket, call::call},
@@ -55,10 +61,11 @@ impl Scope<'_> {
             Run::Geography(_) => match &self.planner.settings.database {
                 Some(database) => Some(database),
                 None => {
-                    let message = format!(
-                        "{name} needs a database of places: name an MMDB file in the configuration (search.geo_database)"
-                    );
-                    return Err(SearchError::query(message, span));
+                    // One sentence for all such functions, without a place.
+                    let message = "functions geo_ip_… give null: they need a database of places, an MMDB file in the \
+                                   configuration (search.geo_database)";
+                    self.planner.warn(message.to_owned(), None);
+                    None
                 }
             },
             _ => None,
@@ -75,6 +82,9 @@ impl Scope<'_> {
             return Ok(Operand::new(lowercase(operands[0].expr.clone()), ValueKind::Text));
         }
         let kinds: Vec<ValueKind> = operands.iter().map(|operand| operand.kind).collect();
+        if function.is_of_elements && !takes_elements(&kinds) {
+            return Err(SearchError::query(wants_elements(function.name), span));
+        }
         let kind = function.returns.of(&kinds);
         Ok(Operand::new(call(function, database, operands.into_iter().map(|operand| operand.expr).collect()), kind))
     }
@@ -92,16 +102,26 @@ impl Scope<'_> {
         };
         let wrong = || SearchError::query("timebucket takes a width like '10m', '1 hour' or 'auto'", span);
         let (time, width) = match arguments {
-            [] => return Err(wrong()),
-            [width] => (event_time(), width),
-            [time, width, ..] => (self.value(time)?, width),
+            [] => (event_time(), None),
+            [width] => (event_time(), Some(width)),
+            [time, width, ..] => (self.value(time)?, Some(width)),
         };
-        let bucket = match &width.kind {
-            ExprKind::Text(text) => duration::bucket(text).ok_or_else(wrong)?,
+        let bucket = match width.map(|width| &width.kind) {
+            None => Bucket::Auto,
+            Some(ExprKind::Text(text)) => duration::bucket(text).ok_or_else(wrong)?,
             // `timebucket(auto)` is accepted without quotes, so `auto` arrives as a field.
-            ExprKind::Field(word) if word == "auto" => Bucket::Auto,
-            ExprKind::Number(count) => duration::bucket_count(*count).ok_or_else(wrong)?,
-            _ => return Err(wrong()),
+            Some(ExprKind::Field(word)) if word == "auto" => Bucket::Auto,
+            Some(ExprKind::Number(count)) => duration::bucket_count(*count).ok_or_else(wrong)?,
+            // All of the searched time is in one bucket, which begins with it.
+            Some(ExprKind::Call { name, arguments, .. }) if name == "queryspan" && arguments.is_empty() => {
+                let start = moment(self.range(span)?.0, &[])?;
+                let is_there = Expr::IsNotNull(Box::new(time.to(ValueKind::Time)));
+                return Ok(Operand::new(
+                    case(is_there, start.expr, Operand::null().to(ValueKind::Time)),
+                    ValueKind::Time,
+                ));
+            }
+            Some(_) => return Err(wrong()),
         };
         let width = match bucket {
             Bucket::Every(width) => width,

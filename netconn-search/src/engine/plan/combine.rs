@@ -19,7 +19,7 @@ use super::{
     compare::{as_address, is_address},
     operand::Operand,
     rows::{Key, RowOrder, Rows, ShownRows, column, ordering},
-    running::window,
+    running::aggregated,
 };
 use crate::engine::{
     error::{Result, SearchError},
@@ -44,15 +44,12 @@ pub(crate) async fn join(
     span: Span,
 ) -> Result<Rows> {
     // Each side uses up a letter, also one with a name of its own: letters say the place, as in the checker.
-    let letters = (b'a'..=b'z').map(|letter| char::from(letter).to_string());
     let mut named = Vec::new();
-    let mut letters = letters.into_iter();
     if let Some(rows) = first {
-        named.push(Side { alias: letters.next().unwrap_or_default(), rows });
+        named.push(Side { alias: JoinSide::letters(0), rows });
     }
     for side in sides {
-        let letter = letters.next().unwrap_or_default();
-        let alias = side.alias.as_ref().map_or(letter, |alias| alias.text.clone());
+        let alias = side.alias.as_ref().map_or_else(|| JoinSide::letters(named.len()), |alias| alias.text.clone());
         named.push(Side { alias, rows: planner.query(&side.query).await? });
     }
     let mut named = named.into_iter();
@@ -270,7 +267,7 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
             // A running count gives the place. `None` means unbounded.
             let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
             let frame = WindowFrame::new_bounds(WindowFrameUnits::Rows, start, WindowFrameBound::CurrentRow);
-            let place_in_side = window(count_udaf(), lit(1_i64), order, frame).alias(&rank);
+            let place_in_side = aggregated(count_udaf(), lit(1_i64), order, frame).alias(&rank);
             (plan.window([place_in_side])?, column(&rank))
         };
         let mut expressions: Vec<Expr> = Vec::with_capacity(kinds.len() + 2);

@@ -13,18 +13,25 @@ use netconn_query::{
     value::{ValueKind, parse_moment, parse_number},
 };
 
-use super::operand::{Operand, binary, function};
+use super::operand::{Operand, binary, function, in_list, text};
 
 /// Plans `left op right`. The result may be missing, which counts as false.
 pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
+    // Not DataFusion's `!=`, which is missing when one side is: both operators together would then lose rows.
+    if op == BinaryOp::NotEqual {
+        return unequal(compare(BinaryOp::Equal, left, right));
+    }
+    if op == BinaryOp::Equal
+        && let Some(either) = either_spelling(&left, &right).or_else(|| either_spelling(&right, &left))
+    {
+        return either;
+    }
     let (left, right) = match (is_address(&left), is_address(&right)) {
         (true, false) => (left, as_address(right)),
         (false, true) => (as_address(left), right),
         _ => (left, right),
     };
     let operator = match op {
-        // Not DataFusion's `!=`, which is missing when one side is: both operators together would then lose rows.
-        BinaryOp::NotEqual => return unequal(compare(BinaryOp::Equal, left, right)),
         BinaryOp::EqualAnyCase => {
             // A literal is lowered once here and not for each row.
             let lower = |operand: Operand| match operand.literal_text() {
@@ -141,6 +148,14 @@ pub(crate) fn as_address(operand: Operand) -> Operand {
 pub(crate) fn is_milliseconds(operand: &Operand) -> bool {
     let has_type = |name: &str| field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds);
     operand.kind.is_numeric() && matches!(&operand.expr, Expr::Column(column) if has_type(&column.name))
+}
+
+/// Plans that an address is equal to a literal that has another form than the usual one: Parquet files of other programs may have
+/// it as it is written. Both stay literals, by which files and row groups can be skipped.
+fn either_spelling(address: &Operand, literal: &Operand) -> Option<Expr> {
+    let written = literal.literal_text().filter(|_| is_address(address))?;
+    let usual = meant(written)?.to_string();
+    (usual != written).then(|| in_list(address.expr.clone(), vec![text(&usual), text(written)]))
 }
 
 /// Whether the operand is a moment, in any form.

@@ -1,6 +1,6 @@
 //! Plans `group`, `top` and `dedup`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use datafusion::{
     functions_aggregate::first_last::first_value_udaf,
@@ -8,7 +8,7 @@ use datafusion::{
 };
 use netconn_query::{
     ast::{self, ExprKind, Name, Span},
-    catalogue,
+    catalogue, printer,
     value::ValueKind,
 };
 
@@ -17,6 +17,7 @@ use super::{
     aggregate::Aggregate,
     operand::Operand,
     rows::{Key, RowOrder, Rows, ShownRows, column, ordering},
+    running,
     scope::Scope,
 };
 use crate::engine::{
@@ -70,19 +71,31 @@ impl CollectedAggregates<'_, '_> {
 
 /// Plans `group aggregates by keys`.
 pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by: &[ast::Column]) -> Result<Rows> {
-    // Later steps find columns by their names, so names have to differ.
-    let mut names = BTreeSet::new();
-    for column in columns.iter().chain(by) {
-        if !names.insert(column.label.as_str()) {
-            let message =
-                format!("'{}' is the name of two columns: give one of them another, as in n = …", column.label);
-            return Err(SearchError::query(message, column.expr.span));
+    // Later steps find columns by their names, so names have to differ. The same column twice is shown once.
+    let mut names = BTreeMap::new();
+    let (mut once, mut keys_once) = (Vec::new(), Vec::new());
+    for (columns, once) in [(by, &mut keys_once), (columns, &mut once)] {
+        for column in columns {
+            let value = printer::expression(&column.expr);
+            match names.get(column.label.as_str()) {
+                None => {
+                    names.insert(column.label.as_str(), value);
+                    once.push(column);
+                }
+                Some(before) if *before == value => {}
+                Some(_) => {
+                    let message =
+                        format!("'{}' is the name of two columns: give one of them another, as in n = …", column.label);
+                    return Err(SearchError::query(message, column.expr.span));
+                }
+            }
         }
     }
+    let (columns, by) = (once, keys_once);
     let scope = Scope::new(planner, rows);
     let mut keys = Vec::with_capacity(by.len());
     let mut shown = Vec::with_capacity(by.len());
-    for key in by {
+    for key in &by {
         let value = scope.value(&key.expr)?;
         // A missing field has no type, so the key becomes a text.
         let kind = if value.kind == ValueKind::Null { ValueKind::Text } else { value.kind };
@@ -96,7 +109,7 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     // Aggregates are planned over the rows, then the expressions around them over the groups.
     let mut found = CollectedAggregates { scope: &scope, aggregates: Vec::new() };
     let mut results = Vec::with_capacity(columns.len());
-    for column in columns {
+    for column in &columns {
         results.push(found.replace_aggregates(&column.expr)?);
     }
     let aggregates = found.aggregates;
@@ -111,19 +124,51 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     // One projection gives the keys their names again.
     shown.extend(aggregates.iter().map(|(name, _)| column(name)));
     let columns_of_keys = by.iter().map(|key| key.label.clone()).collect();
-    let grouped = Rows { shown: ShownRows::Decided, ..Rows::of(plan.project(shown)?.build()?, columns_of_keys) };
-    let mut scope = Scope::new(planner, &grouped);
+    let mut grouped = Rows { shown: ShownRows::Decided, ..Rows::of(plan.project(shown)?.build()?, columns_of_keys) };
     // The hidden columns of the aggregates are names of the second scope, with the conversion of each result.
-    scope.names = aggregates.iter().map(|(name, found)| (name.clone(), found.result(name))).collect();
+    let mut names: BTreeMap<String, Operand> =
+        aggregates.iter().map(|(name, found)| (name.clone(), found.result(name))).collect();
+    // Functions over rows see the groups, in the order of their keys.
+    if results.iter().any(running::has_calls) {
+        let converted = names.iter().map(|(name, result)| (name.clone(), planner.planning.hidden(), result.clone()));
+        let converted: Vec<_> = converted.collect();
+        let made = converted.iter().map(|(_, hidden, result)| (hidden.clone(), result.expr.clone())).collect();
+        grouped = grouped.add_hidden(made)?;
+        grouped.order = by_keys(&by);
+        names.clear();
+        for (name, hidden, result) in converted {
+            results.iter_mut().for_each(|result| rename(result, &name, &hidden));
+            names.insert(hidden.clone(), Operand::new(column(&hidden), result.kind));
+        }
+        for result in &mut results {
+            (grouped, *result) = running::replace_calls(planner, grouped, result)?;
+        }
+    }
+    let mut scope = Scope::new(planner, &grouped);
+    scope.names = names;
     let mut all: Vec<(String, Expr)> = by.iter().map(|key| (key.label.clone(), column(&key.label))).collect();
-    for (result, column) in results.iter().zip(columns) {
+    for (result, column) in results.iter().zip(&columns) {
         all.push((column.label.clone(), scope.value(result)?.expr));
     }
-    let mut rows = grouped.clone().project(all, &planner.planning)?;
+    let mut rows = Rows { order: RowOrder::None, ..grouped.clone() }.project(all, &planner.planning)?;
     rows.keys = by.iter().map(|key| key.label.clone()).collect();
     // Groups are shown by their keys, because the order in which a hash table gives them changes from run to run.
-    rows.order = RowOrder::asked(by.iter().map(|key| Key { column: key.label.clone(), descending: false }).collect());
+    rows.order = by_keys(&by);
     Ok(rows)
+}
+
+fn by_keys(by: &[&ast::Column]) -> RowOrder {
+    RowOrder::asked(by.iter().map(|key| Key { column: key.label.clone(), descending: false }).collect())
+}
+
+/// Replaces the name of a column in an expression.
+fn rename(expr: &mut ast::Expr, old: &str, new: &str) {
+    if let ExprKind::Field(name) = &mut expr.kind
+        && name == old
+    {
+        new.clone_into(name);
+    }
+    expr.children_mut().into_iter().for_each(|child| rename(child, old, new));
 }
 
 /// Plans `top K aggregates by keys`: the groups with the highest first aggregate; equal ones are ordered by their keys.
@@ -142,6 +187,7 @@ pub(crate) fn top(
             name_span: Span::default(),
             arguments: Vec::new(),
             condition: None,
+            by: Vec::new(),
         };
         let expr = ast::Expr { kind: call, span: Span::default() };
         counted = [ast::Column { name: None, expr, label: "count".to_owned() }];
@@ -190,7 +236,7 @@ fn distinct_rows(mut rows: Rows) -> Result<Rows> {
     let plan = LogicalPlanBuilder::from(rows.plan.clone());
     if unnamed.is_empty() {
         rows.plan = plan.project(keep)?.distinct()?.build()?;
-    } else if rows.is_sorted() {
+    } else {
         // The hidden keys are taken from the first of the equal rows, so that it decides the place.
         let order: Vec<SortExpr> = unnamed.iter().map(|key| key.sort()).collect();
         let first = |key: &&Key| {
@@ -199,11 +245,6 @@ fn distinct_rows(mut rows: Rows) -> Result<Rows> {
             Expr::AggregateFunction(first).alias(&key.column)
         };
         rows.plan = plan.aggregate(keep, unnamed.iter().map(first))?.build()?;
-    } else {
-        rows.plan = plan.project(keep)?.distinct()?.build()?;
-        // The order was not asked for, and neither is this one.
-        let keys = rows.columns.iter().map(|name| Key { column: name.clone(), descending: false });
-        rows.order = RowOrder::Default(keys.collect());
     }
     Ok(rows)
 }

@@ -18,7 +18,7 @@ use datafusion::{
     },
     common::DFSchema,
     error::Result as EngineResult,
-    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+    logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
     physical_plan::PhysicalExpr,
 };
 use netconn_query::{
@@ -27,7 +27,7 @@ use netconn_query::{
     value::ValueKind,
 };
 
-use super::{operand::Operand, rows::column, scope::Scope};
+use super::{fold, operand::Operand, rows::column, scope::Scope};
 use crate::engine::{
     error::{Result, SearchError},
     function::column::{data_type, normal},
@@ -68,9 +68,15 @@ pub(crate) fn call(
     arguments: &[ast::Expr],
     span: Span,
 ) -> Result<Operand> {
-    let [array, ast::Expr { kind: ExprKind::Lambda { parameter, body }, .. }] = arguments else {
+    if let LambdaKind::Reduce | LambdaKind::Zip = how {
+        return fold::call(scope, how, name, arguments, span);
+    }
+    let [array, ast::Expr { kind: ExprKind::Lambda { parameters, body }, .. }] = arguments else {
         let message = format!("{name} takes an array and a function: {name}(array, func(x) -> …)");
         return Err(SearchError::query(message, span));
+    };
+    let [parameter] = &parameters[..] else {
+        return Err(SearchError::query(format!("{name} takes a function of an element: func(x) -> …"), span));
     };
     let array = scope.value(array)?;
     let ValueKind::List(element) = array.kind else {
@@ -89,27 +95,15 @@ pub(crate) fn call(
     let inner = Scope { planner: scope.planner, rows: scope.rows, names };
     let body = match how {
         LambdaKind::Map => inner.value(body)?,
-        LambdaKind::Filter | LambdaKind::Any | LambdaKind::All => Operand::new(inner.condition(body)?, ValueKind::Bool),
+        _ => Operand::new(inner.condition(body)?, ValueKind::Bool),
     };
-    // `column_refs` is a set without an order, but the columns have to be in the same order as the arguments.
-    let mut captured: Vec<String> =
-        body.expr.column_refs().into_iter().map(|column| column.name.clone()).filter(|name| *name != place).collect();
-    captured.sort_unstable();
-    let mut fields = vec![Field::new(&place, data_type(*element), true)];
-    for name in &captured {
-        // In a lambda within a lambda, a captured column may be the element of the one around, which is no column of
-        // the rows.
-        let outer = scope.names.values().find(|operand| operand.expr == column(name));
-        let kind = outer.map_or_else(|| scope.rows.kind(name), |operand| operand.kind);
-        fields.push(Field::new(name, data_type(kind), true));
-    }
-    let schema = Arc::new(Schema::new(fields));
+    let (captured, schema) = captured(scope, &body.expr, &[(&place, *element)]);
     // A missing value has no type, so it becomes a text.
     let body_kind = if body.kind == ValueKind::Null { ValueKind::Text } else { body.kind };
     let returns = match how {
         LambdaKind::Map => ValueKind::list(body_kind),
         LambdaKind::Filter => array.kind,
-        LambdaKind::Any | LambdaKind::All => ValueKind::Bool,
+        _ => ValueKind::Bool,
     };
     // Arrays in arrays become texts.
     let body = match (how, returns) {
@@ -123,6 +117,26 @@ pub(crate) fn call(
     let mut operands = vec![array.expr];
     operands.extend(captured.iter().map(|name| column(name)));
     Ok(Operand::new(ScalarUDF::from(lambda).call(operands), returns))
+}
+
+/// Returns the columns that the body of a lambda uses, sorted, and the schema that it is evaluated over: the elements, then these
+/// columns.
+pub(super) fn captured(scope: &Scope<'_>, body: &Expr, elements: &[(&str, ValueKind)]) -> (Vec<String>, SchemaRef) {
+    let is_element = |name: &str| elements.iter().any(|(element, _)| *element == name);
+    // `column_refs` is a set without an order, but the columns have to be in the same order as the arguments.
+    let names = body.column_refs().into_iter().map(|column| column.name.clone());
+    let mut captured: Vec<String> = names.filter(|name| !is_element(name)).collect();
+    captured.sort_unstable();
+    let mut fields: Vec<Field> =
+        elements.iter().map(|(name, kind)| Field::new(*name, data_type(*kind), true)).collect();
+    for name in &captured {
+        // In a lambda within a lambda, a captured column may be the element of the one around, which is no column of
+        // the rows.
+        let outer = scope.names.values().find(|operand| operand.expr == column(name));
+        let kind = outer.map_or_else(|| scope.rows.kind(name), |operand| operand.kind);
+        fields.push(Field::new(name, data_type(kind), true));
+    }
+    (captured, Arc::new(Schema::new(fields)))
 }
 
 impl ScalarUDFImpl for Lambda {
@@ -195,7 +209,7 @@ impl Lambda {
             all.append_option(lists.is_valid(row).then_some(match self.how {
                 LambdaKind::Any => count > 0,
                 // For `map` and `filter` this column is not used.
-                LambdaKind::Map | LambdaKind::Filter | LambdaKind::All => count == end - start,
+                _ => count == end - start,
             }));
             start = end;
         }

@@ -9,13 +9,14 @@ use datafusion::{
         datatypes::{DataType, Int64Type},
     },
     error::Result as EngineResult,
+    functions::core::expr_fn::coalesce,
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use netconn_query::{
-    address::{address, network, usual},
+    address::{meant, network, plain},
     ast::{LookupColumn, LookupKey, LookupMatch, Name},
     value::{Value, ValueKind},
 };
@@ -65,12 +66,12 @@ impl Index {
                 let text = text.as_deref().unwrap_or_default();
                 match how {
                     // Tables write addresses in any form.
-                    LookupMatch::Equal => equal.push(usual(text).into_owned()),
-                    LookupMatch::AnyCase => equal.push(usual(text).to_lowercase()),
+                    LookupMatch::Equal | LookupMatch::AnyOf => equal.push(plain(text).into_owned()),
+                    LookupMatch::AnyCase => equal.push(plain(text).to_lowercase()),
                     LookupMatch::Wildcard => tests.push(Test::Wildcard(wildcard(text))),
                     LookupMatch::Cidr => {
                         // A single address stands for the network of it alone.
-                        let net = network(text).or_else(|| address(text).map(IpNet::from));
+                        let net = network(text).or_else(|| meant(text).map(IpNet::from));
                         tests.push(Test::Network(net));
                     }
                 }
@@ -91,8 +92,8 @@ impl Index {
             // A missing value matches no row.
             let text = value.text()?;
             match how {
-                LookupMatch::Equal => equal.push(usual(&text).into_owned()),
-                LookupMatch::AnyCase => equal.push(usual(&text).to_lowercase()),
+                LookupMatch::Equal | LookupMatch::AnyOf => equal.push(plain(&text).into_owned()),
+                LookupMatch::AnyCase => equal.push(plain(&text).to_lowercase()),
                 LookupMatch::Wildcard | LookupMatch::Cidr => others.push(text),
             }
         }
@@ -101,7 +102,7 @@ impl Index {
             return rows.first().copied();
         }
         // Parsed once and not for each row of the table.
-        let addresses: Vec<_> = others.iter().map(|text| address(text)).collect();
+        let addresses: Vec<_> = others.iter().map(|text| meant(text)).collect();
         let mut best: Option<(usize, u8)> = None;
         for row in rows {
             let mut longest = 0;
@@ -231,14 +232,23 @@ pub(crate) fn lookup(
         })
     };
     let scope = Scope::new(planner, rows);
-    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    let mut keys = Vec::new();
     for key in by {
-        keys.push((key.how, find(&key.column)?));
-        values.push(scope.value(&key.expr)?.expr);
+        keys.push((key.how, find(&key.column)?, scope.value(&key.expr)?.expr));
     }
+    // Of keys with `=:anyof` one is enough: a look-up for each, with all other keys, and the first that finds a row decides.
+    let (any, all): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(how, ..)| *how == LookupMatch::AnyOf);
+    let looked_up = |one: Option<(LookupMatch, ArrayRef, Expr)>| {
+        let keys = all.iter().cloned().chain(one);
+        let (keys, values): (Vec<_>, Vec<_>) = keys.map(|(how, column, value)| ((how, column), value)).unzip();
+        ask(planner, Ask::Row(Index::new(&keys, content.rows())), values)
+    };
     // The number of the matching row is a hidden column, from which each column of the table is taken.
     let place = planner.planning.hidden();
-    let row = ask(planner, Ask::Row(Index::new(&keys, content.rows())), values);
+    let row = match any.len() {
+        0 => looked_up(None),
+        _ => coalesce(any.into_iter().map(|key| looked_up(Some(key))).collect()),
+    };
     let rows = rows.clone().add_hidden(vec![(place.clone(), row)])?;
     let mut added = Vec::with_capacity(columns.len());
     for wanted in columns {

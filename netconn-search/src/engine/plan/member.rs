@@ -22,6 +22,12 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
     let (mut texts, mut numbers) = (BTreeSet::new(), Vec::new());
     let (mut networks, mut others) = (Vec::new(), Vec::new());
     for element in set {
+        if is_address(value)
+            && let Some(written) = element.literal_text()
+        {
+            // Parquet files of other programs may have an address as it is written.
+            texts.insert(if insensitive { written.to_lowercase() } else { written.to_owned() });
+        }
         let element = if is_address(value) { as_address(element) } else { element };
         match (element.literal_text(), element.is_literal() && element.kind.is_numeric()) {
             // A network is also a text, in case the field holds networks.

@@ -10,9 +10,11 @@ mod member;
 mod scope;
 mod call;
 mod lambda;
+mod fold;
 mod aggregate;
-mod group;
 mod running;
+mod group;
+mod expand;
 mod parse;
 mod subquery;
 mod combine;
@@ -188,6 +190,7 @@ impl Planner {
                     let expr = self.resolve(&column.expr).await?;
                     let replaced;
                     (rows, replaced) = running::replace_calls(self, rows, &expr)?;
+                    let replaced = expand::replace_calls(self, &mut rows, replaced)?;
                     let value = column_value(Scope::new(self, &rows).value(&replaced)?);
                     // One projection for each column: a later one may use it.
                     rows = rows.extend(vec![(column.label.clone(), value)], &self.planning)?;
@@ -228,7 +231,9 @@ impl Planner {
                 let first = (place > 0 || query.filter.is_some()).then_some(rows);
                 combine::union(self, first, queries).await
             }
-            CommandKind::Transpose { column, keys, limit } => pivot::transpose(self, rows, column, keys, *limit).await,
+            CommandKind::Transpose { column, keys, totals, limit } => {
+                pivot::transpose(self, rows, column, keys, *totals, *limit).await
+            }
             CommandKind::Compare { name, shift, shift_span } => {
                 shift::compare(self, rows, query, place, name, shift, *shift_span).await
             }
@@ -242,6 +247,7 @@ impl Planner {
             let expr = self.resolve(&column.expr).await?;
             let replaced;
             (rows, replaced) = running::replace_calls(self, rows, &expr)?;
+            let replaced = expand::replace_calls(self, &mut rows, replaced)?;
             let value = column_value(Scope::new(self, &rows).value(&replaced)?);
             match all.iter_mut().find(|(name, _)| *name == column.label) {
                 // The last of two columns of one name wins, at the place of the first.

@@ -1,12 +1,13 @@
 //! Plans `transpose`, which runs the query so far to learn the values that become columns.
 
 use datafusion::{
+    functions::core::expr_fn::coalesce,
     functions_aggregate::first_last::first_value_udaf,
     logical_expr::{Expr, LogicalPlanBuilder, Operator, expr::AggregateFunction},
     physical_plan::execute_stream,
 };
 use futures::StreamExt;
-use netconn_query::ast::Name;
+use netconn_query::{ast::Name, value::ValueKind};
 
 use super::{
     Planner,
@@ -16,7 +17,10 @@ use super::{
 };
 use crate::engine::{
     error::{Result, SearchError},
-    function::column::{normal, value_at},
+    function::{
+        column::{normal, value_at},
+        whole,
+    },
     plan::following_order,
 };
 
@@ -32,6 +36,7 @@ pub(crate) async fn transpose(
     rows: Rows,
     name: &Name,
     keys: &[Name],
+    totals: bool,
     limit: Option<u64>,
 ) -> Result<Rows> {
     let Some(turned) = rows.resolve(&name.text) else {
@@ -74,6 +79,8 @@ pub(crate) async fn transpose(
     }
 
     let mut aggregates = Vec::new();
+    // Of each column with values, those of the made columns that are added up.
+    let mut summands: Vec<Vec<String>> = vec![Vec::new(); others.len()];
     let mut columns: Vec<(String, Expr)> = keys.iter().map(|key| (key.clone(), column(key))).collect();
     for value in &labels {
         let shown = value.as_deref().unwrap_or("null");
@@ -82,7 +89,7 @@ pub(crate) async fn transpose(
             Some(value) => binary(column(&label), Operator::Eq, text(value)),
             None => Expr::IsNull(Box::new(column(&label))),
         };
-        for other in &others {
+        for (other, summands) in others.iter().zip(&mut summands) {
             let name = if others.len() == 1 { shown.to_owned() } else { format!("{shown} {other}") };
             let hidden = planner.planning.hidden();
             let first = Expr::AggregateFunction(AggregateFunction::new_udf(
@@ -94,12 +101,27 @@ pub(crate) async fn transpose(
                 None,
             ));
             aggregates.push(first.alias(&hidden));
+            summands.push(hidden.clone());
             // A value may be called like a key, or a text `null` stand beside a missing one.
-            let names = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name} ({number})")));
-            let mut free = names.filter(|name| columns.iter().all(|(known, _)| known != name));
-            // The numbers never end, so there is always a free name.
-            let free = free.next().unwrap_or(name.clone());
-            columns.push((free, column(&hidden)));
+            let name = free(&name, &columns);
+            columns.push((name, column(&hidden)));
+        }
+    }
+    if totals {
+        for (other, summands) in others.iter().zip(&summands) {
+            let kind = rows.kind(other);
+            // A missing value adds nothing.
+            let zero = || Operand::integer(0).to(Operand::new(column(other), kind).numeric().kind);
+            let value = |name: &String| {
+                let number = Operand::new(column(name), kind).numeric();
+                Operand::new(coalesce(vec![number.expr, zero()]), number.kind)
+            };
+            let total = summands.iter().map(value).reduce(|left, right| match left.kind {
+                ValueKind::Integer => Operand::new(whole::add(left.expr, right.expr), ValueKind::Integer),
+                kind => Operand::new(binary(left.expr, Operator::Plus, right.expr), kind),
+            });
+            let name = if others.len() == 1 { "total".to_owned() } else { format!("total {other}") };
+            columns.push((free(&name, &columns), total.unwrap_or(Operand::integer(0)).expr));
         }
     }
     let plan = LogicalPlanBuilder::from(rows.plan);
@@ -112,6 +134,14 @@ pub(crate) async fn transpose(
     let turned =
         Rows { order: RowOrder::asked(order), keys, shown: ShownRows::Decided, ..Rows::of(plan.build()?, Vec::new()) };
     turned.project(columns, &planner.planning)
+}
+
+/// Returns the name, with a number if another column is called so.
+fn free(name: &str, columns: &[(String, Expr)]) -> String {
+    let names = std::iter::once(name.to_owned()).chain((2..).map(|number| format!("{name} ({number})")));
+    let mut free = names.filter(|name| columns.iter().all(|(known, _)| known != name));
+    // The numbers never end, so there is always a free name.
+    free.next().unwrap_or_else(|| name.to_owned())
 }
 
 /// Returns the values in the order of the rows, and whether there are more than `most`.

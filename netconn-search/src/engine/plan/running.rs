@@ -9,7 +9,10 @@ use datafusion::{
         min_max::{max_udaf, min_udaf},
         sum::sum_udaf,
     },
-    functions_window::row_number::row_number_udwf,
+    functions_window::{
+        lead_lag::{lag_udwf, lead_udwf},
+        row_number::row_number_udwf,
+    },
     logical_expr::{
         AggregateUDF, Expr, LogicalPlanBuilder, Operator, SortExpr, WindowFrame, WindowFrameBound, WindowFrameUnits,
         WindowFunctionDefinition,
@@ -37,18 +40,24 @@ use crate::engine::{
     plan::following_order,
 };
 
+/// Whether an expression has such a call. `expand` makes rows, and is planned by itself.
+pub(crate) fn has_calls(expr: &ast::Expr) -> bool {
+    let id = |name: &str| RunningId::by_name(name).filter(|id| *id != RunningId::Expand);
+    expr.has(|kind| matches!(kind, ExprKind::Call { name, .. } if id(name).is_some()))
+}
+
 /// Adds a hidden column for each such call, and replaces the call by its name.
 pub(crate) fn replace_calls(planner: &Planner, rows: Rows, expr: &ast::Expr) -> Result<(Rows, ast::Expr)> {
     // Arguments are not searched: the checker allows no such call within another.
-    if let ExprKind::Call { name, arguments, .. } = &expr.kind
-        && let Some(id) = RunningId::by_name(name)
+    if let ExprKind::Call { name, arguments, by, .. } = &expr.kind
+        && let Some(id) = RunningId::by_name(name).filter(|id| *id != RunningId::Expand)
     {
-        let (rows, name) = add(planner, rows, id, arguments, expr)?;
+        let (rows, name) = add(planner, rows, id, arguments, by, expr)?;
         return Ok((rows, ast::Expr { kind: ExprKind::Field(name), span: expr.span }));
     }
     let mut rows = rows;
     let mut expr = expr.clone();
-    if !expr.has(|kind| matches!(kind, ExprKind::Call { name, .. } if RunningId::by_name(name).is_some())) {
+    if !has_calls(&expr) {
         return Ok((rows, expr));
     }
     for child in expr.children_mut() {
@@ -64,6 +73,7 @@ fn add(
     rows: Rows,
     id: RunningId,
     arguments: &[ast::Expr],
+    by: &[ast::Expr],
     expr: &ast::Expr,
 ) -> Result<(Rows, String)> {
     if let Some(message) = id.info().wrong_count(arguments.len()) {
@@ -75,6 +85,9 @@ fn add(
         // `running_count()` counts every row.
         None => Operand::new(lit(1_i64), ValueKind::Integer),
     };
+    // A key that is missing in every row tells no rows apart.
+    let keys = by.iter().map(|key| scope.value(key)).collect::<Result<Vec<_>>>()?;
+    let keys: Vec<Expr> = keys.into_iter().filter(|key| key.kind != ValueKind::Null).map(|key| key.expr).collect();
     let order = following_order(&rows);
     // Without an order, the default frame is all rows.
     let all = || WindowFrame::new(None);
@@ -83,6 +96,8 @@ fn add(
         let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
         WindowFrame::new_bounds(WindowFrameUnits::Rows, start, WindowFrameBound::CurrentRow)
     };
+    let window = |function, argument, order, frame| over_keys(aggregated(function, argument, order, frame), &keys);
+    let distance = distance(arguments.get(1), expr.span)?;
     let numeric = || value.clone().numeric();
     // As in `count(condition)` of a group, only true conditions count.
     let counted = || case(value.clone().truth(), lit(1_i64), lit(ScalarValue::Int64(None)));
@@ -99,6 +114,15 @@ fn add(
             window(sum_udaf(), value.clone().number(), Vec::new(), all()),
         ],
         RunningId::PercentOfTotal => vec![window(sum_udaf(), value.clone().number(), Vec::new(), all())],
+        RunningId::Prev | RunningId::Next => {
+            let function = if id == RunningId::Prev { lag_udwf() } else { lead_udwf() };
+            let function = WindowFunctionDefinition::WindowUDF(function);
+            // A value that is always missing has no type.
+            let value = if value.kind == ValueKind::Null { value.clone().text() } else { value.expr.clone() };
+            vec![over_keys(over(function, vec![value, lit(distance)], order, WindowFrame::new(Some(true))), &keys)]
+        }
+        // Planned by itself.
+        RunningId::Expand => return Err(SearchError::query("expand cannot stand here", expr.span)),
     };
     let is_sum = matches!(id, RunningId::RunningSum | RunningId::OverallSum);
     // Such sums are wide (see `whole`), as in groups.
@@ -106,10 +130,13 @@ fn add(
     let names: Vec<String> = windows.iter().map(|_| planner.planning.hidden()).collect();
     let result = planner.planning.hidden();
     // Both percentages divide by the last window: the sum over all rows.
-    let part = if id == RunningId::RunningPercent { column(&names[0]) } else { value.number() };
+    let part = if id == RunningId::RunningPercent { column(&names[0]) } else { value.clone().number() };
     let mut rows = rows;
     // Only what depends on the order has to keep it.
-    let is_ordered = matches!(id, RunningId::RunningSum | RunningId::RunningCount | RunningId::RunningPercent);
+    let is_ordered = matches!(
+        id,
+        RunningId::RunningSum | RunningId::RunningCount | RunningId::RunningPercent | RunningId::Prev | RunningId::Next
+    );
     if is_ordered && rows.is_sorted() {
         // A number for each row fixes the order of rows with equal keys.
         let number = planner.planning.hidden();
@@ -134,13 +161,34 @@ fn add(
     Ok((rows.add_hidden(vec![(result.clone(), value)])?, result))
 }
 
+/// Returns how many rows away the row of `prev` or `next` is.
+fn distance(argument: Option<&ast::Expr>, span: ast::Span) -> Result<i64> {
+    match argument.map(|argument| &argument.kind) {
+        None => Ok(1),
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the limits")]
+        Some(ExprKind::Number(number)) if number.fract() == 0.0 && (1.0..=1e6).contains(number) => Ok(*number as i64),
+        Some(_) => Err(SearchError::query("this takes a number of rows from 1 to 1000000: prev(x, 2)", span)),
+    }
+}
+
+/// Returns a window function that sees the rows with the same keys only.
+fn over_keys(window: Expr, keys: &[Expr]) -> Expr {
+    match window {
+        Expr::WindowFunction(mut window) => {
+            window.params.partition_by = keys.to_vec();
+            Expr::WindowFunction(window)
+        }
+        other => other,
+    }
+}
+
 /// Returns the number of each row in an order, beginning with 1.
 fn row_number(order_by: Vec<SortExpr>) -> Expr {
     over(WindowFunctionDefinition::WindowUDF(row_number_udwf()), Vec::new(), order_by, WindowFrame::new(Some(true)))
 }
 
 /// Returns an aggregate over a frame of rows.
-pub(crate) fn window(
+pub(crate) fn aggregated(
     function: Arc<AggregateUDF>,
     argument: Expr,
     order_by: Vec<SortExpr>,

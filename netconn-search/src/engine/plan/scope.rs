@@ -105,6 +105,7 @@ impl<'a> Scope<'a> {
             ExprKind::Null => Operand::null(),
             ExprKind::Bool(value) => Operand::new(lit(*value), ValueKind::Bool),
             ExprKind::Number(number) => Operand::from_number(*number),
+            ExprKind::Whole(number) => Operand::integer(*number),
             ExprKind::Text(text) => Operand::from_text(text),
             ExprKind::Field(name) => {
                 self.look_for(name, expr.span);
@@ -115,8 +116,8 @@ impl<'a> Scope<'a> {
             ExprKind::Binary { op, left, right } if arithmetic(*op).is_some() => self.arithmetic(*op, left, right)?,
             ExprKind::Call { name, arguments, .. } => self.call(name, arguments, expr.span)?,
             ExprKind::Lambda { .. } => {
-                let message = "a function (func(x) -> …) can only be an argument of map, filter, array_filter, match_any \
-                               and match_all";
+                let message = "a function (func(x) -> …) can only be an argument of map, filter, match_any, match_all, reduce \
+                               and zip";
                 return Err(SearchError::query(message, expr.span));
             }
             // `condition_of` handles every kind that ends here, so the two do not call each other for ever.
@@ -375,6 +376,7 @@ fn arithmetic(op: BinaryOp) -> Option<Operator> {
 fn number_text(expr: &ast::Expr) -> Operand {
     match expr.kind {
         ExprKind::Number(number) => Operand::from_text(&number.to_string()),
+        ExprKind::Whole(number) => Operand::from_text(&number.to_string()),
         _ => Operand::null(),
     }
 }

@@ -28,8 +28,8 @@ fn millis(shift: &str, range: &Range<i64>, span: Span) -> Result<i64> {
         // The parser turns `-queryspan()` and `+queryspan()` into these words.
         _ if shift == "-queryspan" => Ok(-length),
         _ if shift.ends_with("queryspan") => Ok(length),
-        // Ranges of searches are in milliseconds.
-        Some(nanos) if nanos != 0 => Ok(nanos / 1_000_000),
+        // Ranges of searches are in milliseconds: less would shift by nothing.
+        Some(nanos) if nanos != 0 && nanos % 1_000_000 == 0 => Ok(nanos / 1_000_000),
         _ => Err(SearchError::query("timeshift takes a span like '-1d' or '-1w'", span)),
     }
 }

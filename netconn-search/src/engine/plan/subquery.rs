@@ -126,7 +126,8 @@ fn literal(column: &ArrayRef, row: usize) -> Result<ExprKind> {
     Ok(match value_at(&column, row) {
         Value::Null => ExprKind::Null,
         Value::Bool(value) => ExprKind::Bool(value),
-        // Numbers of the syntax tree are floats, so whole numbers beyond 2^53 lose digits here.
+        // Beyond 2^53 a float would lose digits.
+        Value::Integer(value) if value.unsigned_abs() > 1 << 53 => ExprKind::Whole(value),
         Value::Integer(value) => ExprKind::Number(value as f64),
         Value::Number(value) => ExprKind::Number(value),
         value => ExprKind::Text(value.text().unwrap_or_default().into_owned()),

@@ -261,9 +261,12 @@ pub(crate) async fn save(planner: &Planner, rows: Rows, name: &Name, merge: bool
     if planner.dry {
         return Ok(rows);
     }
-    let (mut path, _) = file(planner, name)?;
-    // Tables are written as CSV only.
-    path.set_extension("csv");
+    let (path, is_csv) = file(planner, name)?;
+    // Tables are written as CSV only; one in JSON of that name would be read instead, or not merged with.
+    if !is_csv {
+        let message = format!("the table '{}' is in JSON, and tables are written as CSV: use another name", name.text);
+        return Err(SearchError::query(message, name.span));
+    }
     let (mut names, mut cells) = if merge && path.is_file() { read_csv(&path)? } else { Cells::default() };
     // Columns are matched by name with those of the old table; new ones follow at its end.
     let places: Vec<usize> = rows

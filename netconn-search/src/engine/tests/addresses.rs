@@ -39,12 +39,40 @@ fn every_spelling_of_an_address_is_the_address() {
     );
 }
 
+/// Parquet files of other programs have addresses in any form, and are found by the form that an answer shows.
+#[test]
+fn parquet_of_other_programs_is_found_by_its_own_text() {
+    use datafusion::{
+        arrow::{
+            array::{ArrayRef, RecordBatch, StringArray},
+            datatypes::{DataType, Field, Schema},
+        },
+        parquet::arrow::ArrowWriter,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.parquet");
+    let schema = std::sync::Arc::new(Schema::new(vec![Field::new("dst.ip.address", DataType::Utf8, true)]));
+    let texts: ArrayRef = std::sync::Arc::new(StringArray::from(vec!["2001:DB8::1", "2001:db8::1", "10.0.0.1"]));
+    let batch = RecordBatch::try_new(std::sync::Arc::clone(&schema), vec![texts]).unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), schema, None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    for (filter, expected) in [
+        ("dst.ip.address = '2001:DB8::1'", 2),
+        ("dst.ip.address != '2001:DB8::1'", 1),
+        ("dst.ip.address in ('2001:DB8::1', '10.0.0.9')", 2),
+        ("dst.ip.address = '2001:db8::1'", 1),
+    ] {
+        assert_eq!(rows(&path, filter).len(), expected, "{filter}");
+    }
+}
+
 #[test]
 fn tables_may_write_addresses_in_any_form() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.ndjson");
     std::fs::write(&path, EVENTS).unwrap();
-    std::fs::write(folder.path().join("known.csv"), "ip,who\n2001:DB8:0::1,lab\n192.0.2.7,web\n").unwrap();
+    std::fs::write(folder.path().join("known.csv"), "ip,who\n2001:DB8:0::1,lab\n192.0.2[.]7,web\n").unwrap();
     let search = Search { tables: Some(folder.path().to_owned()), ..Search::new(vec![path]) };
     let found = |query: &str| super::search(&search, query).unwrap().0.split_off(1).concat();
     let each = ["lab", "lab", "web", "web", "null"];

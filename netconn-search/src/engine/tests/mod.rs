@@ -1,6 +1,7 @@
 //! Runs queries over events and compares their rows.
 
 mod addresses;
+mod collection;
 mod edges;
 mod events;
 mod functions;
