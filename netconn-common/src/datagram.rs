@@ -31,7 +31,9 @@ pub struct DatagramSocketState {
     pub marks: u32,
     /// 1: a flow or record of the socket was reported, so its end must be reported as well. Not a mark, because packets set
     /// it in interrupts.
-    pub counted: u32,
+    pub counted: u16,
+    /// 1: the kernel has reported an error of the socket (`inet_sk_error_report`) since it was connected last.
+    pub refused: u16,
     /// Flows begun in the current period of a second, in the lower [`BEGUN_BITS`] bits; above them the lowest bits of the
     /// period's number.
     pub begun: u32,
@@ -66,6 +68,14 @@ pub struct FlowKey {
     pub reserved: u32,
 }
 
+/// Bits of [`Flow::marks`].
+pub mod flow_mark {
+    /// This host sent the first datagram; else the other end did.
+    pub const OUTGOING: u8 = 1;
+    /// The socket is a raw socket.
+    pub const RAW: u8 = 2;
+}
+
 /// A flow's beginning and its counters so far: the value of the map [`FLOWS`](crate::map::FLOWS).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -97,14 +107,13 @@ pub struct Flow {
     pub icmp_type: u8,
     /// Code of the first ICMP message; 0 otherwise.
     pub icmp_code: u8,
-    /// 1: this host sent the first datagram; 0: the other end did.
-    pub is_outgoing: u8,
+    /// Bits of [`flow_mark`].
+    pub marks: u8,
     /// Protocol of the packets, as in the IP header.
     pub protocol: u8,
-    /// 1: the socket is a raw socket.
-    pub is_raw: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// Index of the network device that the socket is bound to or, of a link-local address, of the device of the first datagram;
+    /// 0: none.
+    pub device: u32,
 }
 
 /// A flow has begun.
@@ -146,8 +155,26 @@ pub struct UdpSocketRecord {
     pub protocol: u16,
     /// Bits of [`datagram_mark`], those kept with the socket and [`CONNECTED`](datagram_mark::CONNECTED).
     pub marks: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// As [`TcpRecord::device`](crate::TcpRecord::device).
+    pub device: u32,
+}
+
+/// The kernel has reported an error of a UDP socket: an ICMP message says that the peer refuses or cannot be reached.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct RefusedRecord {
+    /// Time and kind.
+    pub header: Header,
+    /// The socket's cookie.
+    pub socket: u64,
+    /// The peer, if the socket is connected; zeros if not.
+    pub remote_address: Address,
+    /// The errno that the program gets.
+    pub error: u32,
+    /// Port of the peer, host byte order.
+    pub remote_port: u16,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
 }
 
 /// The last process that had a datagram socket open has closed it.

@@ -18,8 +18,8 @@ pub mod feature;
 
 pub use address::Address;
 pub use datagram::{
-    BEGUN_BITS, DatagramSocketState, FLOWS_PER_SOCKET, FOLDED_FROM, Flow, FlowKey, FlowRecord, ReleasedRecord,
-    UdpSocketRecord, datagram_mark,
+    BEGUN_BITS, DatagramSocketState, FLOWS_PER_SOCKET, FOLDED_FROM, Flow, FlowKey, FlowRecord, RefusedRecord,
+    ReleasedRecord, UdpSocketRecord, datagram_mark, flow_mark,
 };
 pub use process::{CgroupRecord, ExecRecord, ExitRecord, ForkRecord, ImageFile, TaskRecord, exec};
 pub use record::{FileRecord, Header, Owner, OwnerRecord, PacketSocketRecord, attribution, kind};

@@ -23,6 +23,11 @@ macro_rules! kernel_members {
             SOCK_NET = ["sock" "__sk_common.skc_net.net"];
             SOCK_PROTOCOL = ["sock" "sk_protocol"];
             SOCK_ERROR = ["sock" "sk_err"];
+            SOCK_SOFT_ERROR = ["sock" "sk_err_soft"];
+            // The first buffer of the queue, and what its control block says of an ICMP error (`SKB_EXT_ERR`).
+            SOCK_ERROR_QUEUE = ["sock" "sk_error_queue.next"];
+            BUFFER_CONTROL = ["sk_buff" "cb"];
+            EXTENDED_ERROR = ["sock_exterr_skb" "ee.ee_errno"];
             SOCK_FLAGS = ["sock" "__sk_common.skc_flags"];
             SOCK_LOCK_OWNED = ["sock" "sk_lock.owned"];
             SOCK_MARK = ["sock" "sk_mark"];

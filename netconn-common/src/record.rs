@@ -31,8 +31,10 @@ pub mod kind {
     /// Not a record but a counter in the table of lost records: datagrams that were not counted, because there was room
     /// neither for their flow nor for a folded one.
     pub const UNCOUNTED: u32 = 12;
+    /// A [`RefusedRecord`](crate::RefusedRecord): the peer of a UDP socket refuses its datagrams.
+    pub const REFUSED: u32 = 13;
     /// One more than the highest kind: the length of the table of lost records.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 14;
 }
 
 /// How the owner of a socket is known, in [`Owner::how`]; higher numbers are not better.

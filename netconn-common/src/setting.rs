@@ -27,5 +27,7 @@ pub const SCAN_ATTEMPTS: u32 = 1 << 8;
 /// `iter/task_file` writes only the sockets whose owner is uncertain or has ended, see [`ENDED`](crate::map::ENDED), with each
 /// process that has them open. Listeners, accepted connections and datagram sockets get the first of these as their owner.
 pub const SCAN_OWNERS: u32 = 1 << 9;
+/// `iter/tcp` writes the minisocks of half-open connections (SYN_RECV) too, whatever else it writes.
+pub const SCAN_HALF_OPEN: u32 = 1 << 11;
 /// `iter/task_file` writes packet sockets, as [`PacketSocketRecord`](crate::PacketSocketRecord)s, instead of all others.
 pub const SCAN_PACKET_SOCKETS: u32 = 1 << 10;

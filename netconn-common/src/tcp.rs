@@ -28,7 +28,7 @@ pub mod tcp_state {
     pub const LISTEN: u8 = 10;
     /// Both ends closed at the same time.
     pub const CLOSING: u8 = 11;
-    // 12 (`TCP_NEW_SYN_RECV`) is not here: it is a state of minisocks, and half-open ones are not read.
+    // 12 (`TCP_NEW_SYN_RECV`) is not here: it is the state of half-open minisocks, which are written as SYN_RECV.
 }
 
 /// Roles of a socket, in [`SocketState::role`].
@@ -140,7 +140,7 @@ impl TcpSocketState {
 /// Version of what outlives the daemon in pinned maps. Raise it whenever the meaning of a member of [`TcpSocketState`],
 /// [`DatagramSocketState`](crate::DatagramSocketState), [`Flow`](crate::Flow) or [`FlowKey`](crate::FlowKey) changes,
 /// so that no other version of netconn reads it as its own.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// Lives of sockets without any record in the ring, in the map [`UNREPORTED`](crate::map::UNREPORTED): by [`role`],
 /// first those that were attempts only, then those that were established.
@@ -217,6 +217,11 @@ pub struct TcpRecord {
     pub old_state: u8,
     /// State after, one of [`tcp_state`].
     pub new_state: u8,
+    /// Index of the network device that the socket is bound to (`SO_BINDTODEVICE`, VRF), or over which its link-local address is
+    /// reached; 0: none.
+    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// The byte counters and the state of a connection, from `iter/tcp`.
@@ -245,6 +250,6 @@ pub struct UnsentRecord {
     pub attempt: TcpRecord,
     /// The socket's mark (`SO_MARK`), by which routes are chosen.
     pub mark: u32,
-    /// Index of the network device that the socket is bound to, 0: none.
-    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
 }

@@ -84,6 +84,7 @@ fn encoding_flows(bencher: Bencher<'_, '_>) {
             packets_received: connection.totals.segments_received.into(),
             last_ns: *last_ns,
             icmp: None,
+            refused: 0,
             folded: false,
             raw: false,
         }));
@@ -214,7 +215,10 @@ fn apply(processes: &mut Processes, table: &mut Table, words: &[u64], report: im
         Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
         Some(Record::Fork(record)) => processes.fork(record),
         Some(Record::Exit(record)) => processes.exit(record),
-        Some(Record::Flow(_) | Record::UdpSocket(_) | Record::Released(_) | Record::Cgroup(..)) | None => {}
+        Some(
+            Record::Flow(_) | Record::UdpSocket(_) | Record::Refused(_) | Record::Released(_) | Record::Cgroup(..),
+        )
+        | None => {}
     }
 }
 

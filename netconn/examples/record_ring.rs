@@ -49,7 +49,10 @@ fn main() -> Result<()> {
         Some(Record::Exec(record, ..)) => processes.contains(&record.tgid),
         Some(Record::Fork(record)) => processes.contains(&record.tgid),
         Some(Record::Exit(record)) => processes.contains(&record.tgid),
-        Some(Record::Flow(_) | Record::UdpSocket(_) | Record::Released(_) | Record::Cgroup(..)) | None => false,
+        Some(
+            Record::Flow(_) | Record::UdpSocket(_) | Record::Refused(_) | Record::Released(_) | Record::Cgroup(..),
+        )
+        | None => false,
     };
     let mut out = Vec::new();
     for record in records.iter().filter(|record| is_wanted(record)) {

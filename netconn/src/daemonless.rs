@@ -186,8 +186,14 @@ impl Snapshot {
         for socket in &self.datagrams {
             show(&Connection::from_udp_socket(socket, self.processes.of(&socket.state.owner)))?;
         }
-        // Without an owner: no process has them any more, and nothing here remembers who had.
-        self.minisocks.iter().try_for_each(|minisock| show(&past::bare_connection_of(minisock)))
+        self.minisocks.iter().try_for_each(|minisock| {
+            let bare = past::bare_connection_of(minisock);
+            match past::ends(&bare).filter(|_| minisock.new_state == tcp_state::SYN_RECV) {
+                Some(between) => show(&self.table.half_open(between)),
+                // Without an owner: no process has them any more, and nothing here remembers who had.
+                None => show(&bare),
+            }
+        })
     }
 }
 
@@ -229,7 +235,8 @@ fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> In
     for Found { record, inode } in found {
         let mut record = *record;
         // No process has it open, so that the table by inode cannot know it.
-        if record.new_state == tcp_state::TIME_WAIT {
+        let is_half_open = record.new_state == tcp_state::SYN_RECV && *inode == 0;
+        if record.new_state == tcp_state::TIME_WAIT || is_half_open {
             inventory.minisocks.push(record);
             continue;
         }

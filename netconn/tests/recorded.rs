@@ -47,7 +47,9 @@ impl Replay {
             Some(Record::Exec(record, path, arguments)) => processes.exec(record, path, arguments),
             Some(Record::Fork(record)) => processes.fork(record),
             Some(Record::Exit(record)) => processes.exit(record),
-            Some(Record::Flow(_) | Record::UdpSocket(_) | Record::Released(_) | Record::Cgroup(..)) => {}
+            Some(
+                Record::Flow(_) | Record::UdpSocket(_) | Record::Refused(_) | Record::Released(_) | Record::Cgroup(..),
+            ) => {}
             None => text.push_str("This is no record.\n"),
         }
     }

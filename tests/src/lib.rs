@@ -29,8 +29,8 @@ pub use history::{History, Installed};
 pub use netns::{Netns, Pair};
 pub use raw::Raw;
 pub use scenes::{
-    Echo, between, closes, connected, deliver, disconnect, ended_flows, events_of, failure, give_up_soon, moment,
-    reset, start, udp, udp_sockets, unbound,
+    Echo, between, closes, connected, deferring, deliver, disconnect, ended_flows, events_of, failure, give_up_soon,
+    moment, reset, start, udp, udp_sockets, unbound,
 };
 pub use ss::{Socket, rows, ss, ss_udp};
 

@@ -173,6 +173,26 @@ pub fn udp(address: impl ToSocketAddrs) -> UdpSocket {
     socket
 }
 
+/// Returns a listener that the kernel wakes only with the first data of a client (`TCP_DEFER_ACCEPT`, see tcp(7)): until then a
+/// connection is half-open at its end. Returns its address as well.
+pub fn deferring(address: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    let seconds: libc::c_int = 60;
+    // SAFETY: the kernel reads as many bytes as the length says.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
 /// Returns an unbound UDP socket: it gets a port with its first datagram, or when it is connected. Its receive calls
 /// fail after ten seconds, scaled by [`long`].
 pub fn unbound(family: Domain) -> UdpSocket {

@@ -9,15 +9,14 @@ use crate::Netns;
 /// A socket: its state, its local end, and its remote end, which listeners do not have. An end is `ADDRESS PORT`.
 pub type Socket = (String, String, Option<String>);
 
-/// Returns the TCP sockets of a namespace by `ss -tan`, sorted, without half-open connections (SYN-RECV), which have no
-/// socket yet.
+/// Returns the TCP sockets of a namespace by `ss -tan`, sorted.
 pub fn ss(namespace: &Netns) -> Vec<Socket> {
     let text = namespace.exec("ss", &["-tanH"]);
     let mut sockets: Vec<Socket> = text
         .lines()
-        .filter_map(|line| {
+        .map(|line| {
             let mut words = line.split_whitespace();
-            let state = match words.next()? {
+            let state = match words.next().unwrap() {
                 "LISTEN" => "LISTENING",
                 "ESTAB" => "ESTABLISHED",
                 "SYN-SENT" => "SYN_SENT",
@@ -27,13 +26,13 @@ pub fn ss(namespace: &Netns) -> Vec<Socket> {
                 "LAST-ACK" => "LAST_ACK",
                 "CLOSING" => "CLOSING",
                 "TIME-WAIT" => "TIME_WAIT",
-                "SYN-RECV" => return None,
+                "SYN-RECV" => "SYN_RECV",
                 other => panic!("unknown state {other}: {line}"),
             };
             // Skips Recv-Q and Send-Q.
-            let local = end(words.nth(2)?);
+            let local = end(words.nth(2).unwrap());
             let remote = (state != "LISTENING").then(|| end(words.next().unwrap()));
-            Some((state.to_owned(), local, remote))
+            (state.to_owned(), local, remote)
         })
         .collect();
     sockets.sort();

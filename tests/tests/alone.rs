@@ -10,7 +10,7 @@ use std::{
 };
 
 use netconn_tests::{
-    Netns, Socket as Row, connected, deliver, netconn, rows, ss, ss_udp, udp, udp_sockets, unbound, until,
+    Netns, Socket as Row, connected, deferring, deliver, netconn, rows, ss, ss_udp, udp, udp_sockets, unbound, until,
 };
 use nix::libc;
 use serde_json::Value;
@@ -218,6 +218,35 @@ fn anybody_sees_the_sockets_and_whose_the_own_are() {
     drop(held);
     let (own, _) = list(&namespace, NOBODY, &copy, &["--count", "--user", "65534"]);
     assert_eq!(own, "0\n", "of whom it is known");
+}
+
+#[test]
+fn half_open_connections_are_what_ss_sees_in_all_three_ways() {
+    let (here, there) = (Netns::new(), Netns::new());
+    let held = here.run(|| {
+        let (listener, address) = deferring("127.0.0.1:0");
+        (TcpStream::connect(address).unwrap(), listener)
+    });
+    let expected = ss(&here);
+    // The client's end is established: the kernel answered its SYN, and waits for data.
+    let states: Vec<_> = expected.iter().map(|(state, ..)| state.as_str()).collect();
+    assert_eq!(states, ["ESTABLISHED", "LISTENING", "SYN_RECV"], "{expected:#?}");
+    let inode = here.inode.to_string();
+    let iterators = |arguments: &[&str]| list(&there, &[], &netconn(), &[arguments, &["--namespace", &inode]].concat());
+    let sock_diag = |arguments: &[&str]| list(&here, WITHOUT_BPF, &netconn(), arguments);
+    let proc = |arguments: &[&str]| list_of_proc(&here, arguments);
+    let ways: [&List; 3] = [&iterators, &sock_diag, &proc];
+    for list in ways {
+        let found = |arguments: &[&str]| connections(&list(&[arguments, &["--format", "json"]].concat()).0);
+        assert_eq!(rows(&found(&[])), expected);
+        let half_open = found(&["--state", "syn-recv"]);
+        assert_eq!(half_open.len(), 1, "{half_open:#?}");
+        let row = &half_open[0];
+        assert_eq!((&row["direction"], &row["attribution"]), (&"INCOMING".into(), &"listener".into()), "{row:#}");
+        assert_eq!(row["pid"], std::process::id(), "{row:#}");
+        assert_eq!(found(&["--state", "established"]).len(), 1);
+    }
+    drop(held);
 }
 
 /// Runs `netconn list` in one of its ways; takes the arguments and returns standard output and standard error.

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd as _,
     sync::mpsc::channel,
     thread,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use netconn_tests::{
 };
 use nix::{
     libc,
+    poll::{PollFd, PollFlags, poll},
     sys::{
         pthread::{pthread_kill, pthread_self},
         signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
@@ -185,6 +187,56 @@ fn attempts_without_waiting_have_the_same_outcomes() {
             assert_eq!(event["src.process.pid"], std::process::id());
         }
     }
+}
+
+/// Waits for the outcome of an attempt, `milliseconds` at most, as a program does that does not wait in `connect`; returns what
+/// `SO_ERROR` says then, and closes the socket.
+fn outcome(socket: Socket, milliseconds: u16) -> Option<i32> {
+    poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)], milliseconds).unwrap();
+    socket.take_error().unwrap().and_then(|error| error.raw_os_error())
+}
+
+#[test]
+fn what_the_own_firewall_rejects_has_the_errno_that_the_program_gets() {
+    let (pair, daemon) = (Pair::new(), Daemon::shared());
+    let rules = [
+        "tcp dport 81 reject with tcp reset",
+        "tcp dport 82 reject with icmpx type port-unreachable",
+        "tcp dport 83 reject with icmpx type host-unreachable",
+        "tcp dport 84 reject with icmpx type admin-prohibited",
+    ];
+    pair.here.exec("nft", &["add table inet t"]);
+    pair.here.exec("nft", &["add chain inet t out { type filter hook output priority 0; }"]);
+    for rule in rules {
+        pair.here.exec("nft", &[&format!("add rule inet t out {rule}")]);
+    }
+    for address in ["10.0.0.2", "fd00::2"] {
+        let address: IpAddr = address.parse().unwrap();
+        // Over IPv6 the program is told with the second SYN, a second later.
+        let seen: Vec<_> =
+            (81..=84).map(|port| (port, pair.here.run(|| outcome(start((address, port).into()), 4000)))).collect();
+        moment();
+        let events = outgoing(&daemon.events().within(&pair.here)).with("dst.ip.address", address.to_string());
+        for (port, errno) in seen {
+            let of_port = events.with("dst.port.number", port);
+            let event = of_port.one();
+            assert!(errno.is_some(), "{event:#}");
+            assert_eq!(event["event.network.errno"].as_i64(), errno.map(i64::from), "{event:#}");
+            let reason = match errno {
+                Some(libc::ECONNREFUSED) => "refused",
+                Some(libc::EHOSTUNREACH) => "host_unreachable",
+                Some(libc::EACCES) => "blocked",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(event["event.network.failureReason"], reason, "{event:#}");
+        }
+    }
+    // Who gives up by itself is told so.
+    silence(&pair.there);
+    pair.here.run(|| outcome(start(("10.0.0.2".parse::<IpAddr>().unwrap(), 90).into()), 100));
+    moment();
+    let events = outgoing(&daemon.events().within(&pair.here)).with("dst.port.number", 90);
+    assert_eq!(events.one()["event.network.failureReason"], "aborted");
 }
 
 #[test]

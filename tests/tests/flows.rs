@@ -8,12 +8,15 @@ use std::{
 };
 
 use netconn_tests::{
-    Capture, Daemon, Echo, Events, Forked, Netns, Pair, Random, between, deliver, ended_flows, long, pause, step,
-    totals, udp, unbound, until,
+    Capture, Daemon, Echo, Events, Forked, Netns, Pair, Random, between, deliver, ended_flows, kernel, long, moment,
+    pause, step, totals, udp, unbound, until,
 };
-use nix::sys::socket::{
-    setsockopt,
-    sockopt::{UdpGroSegment, UdpGsoSegment},
+use nix::{
+    libc,
+    sys::socket::{
+        setsockopt,
+        sockopt::{UdpGroSegment, UdpGsoSegment},
+    },
 };
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -213,6 +216,137 @@ fn multicast_is_a_flow_of_each_that_gets_it() {
         assert_eq!(close["src.process.pid"], std::process::id());
     }
     assert_ne!(received.0[0]["event.connection.id"], received.0[1]["event.connection.id"]);
+}
+
+/// Waits until the kernel has told a socket that its peer refuses datagrams.
+fn is_refused(socket: &UdpSocket) {
+    let error = socket.recv(&mut [0]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED), "{error}");
+}
+
+/// Whether the kernel reports refusals (`inet_sk_error_report`).
+fn reports_refusals() -> bool {
+    kernel() >= (5, 14)
+}
+
+#[test]
+fn a_peer_that_refuses_is_no_success() {
+    if !reports_refusals() {
+        return;
+    }
+    Daemon::shared();
+    let pair = Pair::new();
+    for (own, peer) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        let open = || {
+            let socket = pair.here.run(|| udp((own, 0)));
+            socket.connect((peer, 9)).unwrap();
+            socket.send(b"x").unwrap();
+            is_refused(&socket);
+            socket
+        };
+        // The first waits until the two hosts know each other.
+        open();
+        let socket = open();
+        let own_port = port(&socket);
+        // It goes on, and is refused again: that is no further event.
+        socket.send(b"xy").unwrap();
+        is_refused(&socket);
+        moment();
+        let is_own = |event: &Value| event["local.port.number"] == own_port;
+        let mut events = Daemon::shared().events().within(&pair.here);
+        events.0.retain(is_own);
+        let connect = events.of("IP Connect").one().clone();
+        let row = Daemon::shared().list(pair.here.inode).into_iter().find(|row| row["local_port"] == own_port).unwrap();
+        assert_eq!(row["failure_reason"], "refused", "{row:#}");
+        drop(socket);
+        let close = || {
+            let mut events = Daemon::shared().events().within(&pair.here).of("IP Close");
+            events.0.retain(is_own);
+            events
+        };
+        until(5000, || "no IP Close".into(), || !close().is_empty());
+        let close = close().one().clone();
+        for event in [&connect, &close] {
+            assert_eq!(event["event.network.connectionStatus"], "FAILURE", "{event:#}");
+            assert_eq!(event["event.network.failureReason"], "refused", "{event:#}");
+            assert_eq!(event["event.network.errno"], libc::ECONNREFUSED, "{event:#}");
+            assert_eq!(event["event.network.direction"], "OUTGOING");
+        }
+        assert_eq!(totals(&close), (2, 3, 0, 0), "{close:#}");
+    }
+}
+
+#[test]
+fn a_refusal_that_comes_late_is_told_at_the_end() {
+    if !reports_refusals() {
+        return;
+    }
+    Daemon::shared();
+    for is_answered in [false, true] {
+        let namespace = Netns::new();
+        namespace.run(|| {
+            let (client, server) = (udp("127.0.0.1:0"), udp("127.0.0.1:0"));
+            client.connect(server.local_addr().unwrap()).unwrap();
+            client.send(b"x").unwrap();
+            let (_, from) = server.recv_from(&mut [0; 10]).unwrap();
+            if is_answered {
+                server.send_to(b"yes", from).unwrap();
+                assert_eq!(client.recv(&mut [0; 10]).unwrap(), 3);
+            }
+            // The event is out by now.
+            thread::sleep(long(100));
+            drop(server);
+            client.send(b"x").unwrap();
+            is_refused(&client);
+        });
+        // Not `ended_flows`: this end does not repeat what the beginning said.
+        let outgoing = |kind: &str| {
+            Daemon::shared().events().within(&namespace).of(kind).with("event.network.direction", "OUTGOING")
+        };
+        until(5000, || "no IP Close".into(), || !outgoing("IP Close").is_empty());
+        assert_eq!(outgoing("IP Connect").one()["event.network.connectionStatus"], "SUCCESS");
+        let close = outgoing("IP Close").one().clone();
+        assert_eq!(close["event.network.errno"], libc::ECONNREFUSED, "{close:#}");
+        let (status, reason) = if is_answered { ("SUCCESS", None) } else { ("FAILURE", Some("refused")) };
+        assert_eq!(close["event.network.connectionStatus"], status, "{close:#}");
+        assert_eq!(close["event.network.failureReason"].as_str(), reason, "{close:#}");
+    }
+}
+
+#[test]
+fn answers_to_a_question_to_many_are_not_incoming() {
+    Daemon::shared();
+    for (to, port) in [("239.255.255.250", 1900), ("10.0.0.255", 1901), ("255.255.255.255", 1902)] {
+        let pair = Pair::new();
+        let server = pair.there.run(|| {
+            let server = udp(("0.0.0.0", port));
+            let to: Ipv4Addr = to.parse().unwrap();
+            if to.is_multicast() {
+                server.join_multicast_v4(&to, &Ipv4Addr::new(10, 0, 0, 2)).unwrap();
+            }
+            server
+        });
+        let other = pair.there.run(|| udp("10.0.0.2:2000"));
+        pair.here.ip(&["route", "add", "default", "dev", "cable"]);
+        let client = pair.here.run(|| udp("0.0.0.0:0"));
+        client.set_broadcast(true).unwrap();
+        client.send_to(b"who?", (to, port)).unwrap();
+        let (_, from) = server.recv_from(&mut [0; 10]).unwrap();
+        // The answer has the server's own address. Then somebody sends who was not asked.
+        server.send_to(b"me", from).unwrap();
+        assert_eq!(client.recv(&mut [0; 10]).unwrap(), 2);
+        other.send_to(b"you?", from).unwrap();
+        assert_eq!(client.recv(&mut [0; 10]).unwrap(), 4);
+        drop((client, server, other));
+        let closes = ended_flows(Daemon::shared(), &pair.here, "UDP", 3, |_| true);
+        for (remote, remote_port, direction) in
+            [(to, port, "OUTGOING"), ("10.0.0.2", port, "OUTGOING"), ("10.0.0.2", 2000, "INCOMING")]
+        {
+            let with = closes.with("remote.ip.address", remote).with("remote.port.number", remote_port);
+            let close = with.one();
+            assert_eq!(close["event.network.direction"], direction, "{to}: {close:#}");
+        }
+    }
 }
 
 #[test]

@@ -70,10 +70,19 @@ fn called(ctx: &SockAddrContext, address: Address, family: u16) -> i32 {
 pub fn inet_stream_connect(ctx: FExitContext) -> i32 {
     let result = ctx.arg::<c_int>(5);
     if result < 0 {
-        let sock = Typed::new(ctx.arg::<*const u8>(0)).follow(&SOCKET_SOCK);
-        finish(Sock::new(sock.as_ptr::<u8>()), result.unsigned_abs());
+        let sock = Sock::new(Typed::new(ctx.arg::<*const u8>(0)).follow(&SOCKET_SOCK).as_ptr::<u8>());
+        finish(sock, result.unsigned_abs());
     }
     0
+}
+
+/// Returns the error that the kernel keeps for a program that does not wait in `connect`, 0 if there is none. A firewall of this
+/// host rejects the SYN while `connect` holds the socket's lock; the attempt then goes on, and fails only with the next SYN
+/// (`tcp_v4_err` in `net/ipv4/tcp_ipv4.c`). Most programs close the socket before, and have taken the first of the two by `SO_ERROR`.
+#[inline(always)]
+pub fn rejection(sock: Sock) -> u32 {
+    let soft = sock.soft_error();
+    if soft != 0 { soft } else { sock.queued_error() }
 }
 
 /// `TP_PROTO(struct sock *sk)`, `include/trace/events/tcp.h`: nothing will happen to the socket any more.
@@ -131,7 +140,7 @@ pub fn end(sock: Sock, tcp: TcpSock, kept: &mut TcpSocketState, number: u64, err
             // inet_sport may be that of the socket's life before.
             (*attempt).local_port = sock.bound_port();
             (*record).mark = sock.mark();
-            (*record).device = sock.device();
+            (*record).reserved = 0;
         }
     });
 }

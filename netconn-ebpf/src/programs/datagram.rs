@@ -15,8 +15,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, SockAddrContext, SockContext},
 };
 use netconn_common::{
-    AF_INET, AF_INET6, Address, DatagramSocketState, IPPROTO_UDP, OwnerRecord, ReleasedRecord, UdpSocketRecord,
-    address, attribution, datagram_mark, kind, setting, tcp_state,
+    AF_INET, AF_INET6, Address, DatagramSocketState, IPPROTO_UDP, OwnerRecord, RefusedRecord, ReleasedRecord,
+    UdpSocketRecord, address, attribution, datagram_mark, kind, setting, tcp_state,
 };
 
 use crate::programs::{
@@ -24,7 +24,7 @@ use crate::programs::{
     kernel::{HAS_SOCKET_STORAGE, context, context_v4, context_v6, has},
     settings,
     sock::{Sock, cgroup_socket},
-    storage::{cgroup_cookie, cgroup_namespace, datagram_storage},
+    storage::{cgroup_cookie, cgroup_device, cgroup_namespace, datagram_storage},
     task,
 };
 
@@ -81,7 +81,8 @@ fn bound(ctx: &SockContext, local_address: Address, family: u16) {
     }
     // SAFETY: this type of program may read the member.
     let local_port = unsafe { context!(ctx.as_ptr(), "u32", PORT) } as u16;
-    report(cgroup_cookie(ctx.as_ptr()), kept, KnownEnds { local_address, local_port, family, ..Default::default() });
+    let ends = KnownEnds { local_address, local_port, family, ..Default::default() };
+    report(cgroup_cookie(ctx.as_ptr()), kept, ends, cgroup_device(ctx.as_ptr()));
 }
 
 /// Handles a call of `connect` for a socket that is not TCP, with the address and port (host byte order) given.
@@ -94,6 +95,7 @@ pub fn connecting(ctx: &SockAddrContext, remote_address: Address, remote_port: u
     let Some(kept) = kept_or_new(socket.cast()) else { return };
     used(kept, attribution::CONNECT, || cgroup_cookie(ctx.as_ptr()));
     kept.marks &= !datagram_mark::REPORTED;
+    kept.refused = 0;
     if settings::any(setting::SOCKETS_ONLY) && !settings::any(setting::RECEIVE_HOOK) && is_udp(socket) {
         kept.counted = 1;
         // The local end is known if the socket was bound to an address before; else the kernel chooses one after this.
@@ -106,7 +108,7 @@ pub fn connecting(ctx: &SockAddrContext, remote_address: Address, remote_port: u
         let local_port = if is_bound { unsafe { (*socket).src_port as u16 } } else { 0 };
         let marks = datagram_mark::CONNECTED;
         let ends = KnownEnds { local_address, local_port, remote_address, remote_port, family, marks };
-        report(cgroup_cookie(ctx.as_ptr()), kept, ends);
+        report(cgroup_cookie(ctx.as_ptr()), kept, ends, cgroup_device(socket.cast()));
     }
 }
 
@@ -187,7 +189,7 @@ pub fn used_by(sock: Sock, how: u32) {
             family: ends.family,
             marks: datagram_mark::CONNECTED,
         };
-        report(sock.known_number().unwrap_or(0), kept, ends);
+        report(sock.known_number().unwrap_or(0), kept, ends, sock.device());
     }
 }
 
@@ -216,6 +218,38 @@ fn used(kept: &mut DatagramSocketState, how: u32, socket: impl FnOnce() -> u64) 
     }
 }
 
+/// `TP_PROTO(const struct sock *sk)`, `include/trace/events/sock.h`, from 5.14 on: a program will get an error. Reports the first
+/// of a UDP socket since it was connected last: a program that goes on sending would cause one with each datagram.
+#[btf_tracepoint(function = "inet_sk_error_report")]
+pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
+    let sock = Sock::new(ctx.arg::<*const u8>(0));
+    let error = sock.error();
+    if error == 0 || sock.protocol() != u16::from(IPPROTO_UDP) || !sock.is_inet() {
+        return 0;
+    }
+    let kept = sock.datagram_state(false);
+    // SAFETY: not null.
+    if kept.is_null() || unsafe { (*kept).refused } != 0 {
+        return 0;
+    }
+    // SAFETY: not null; nobody else writes this member at the same time but to reset it.
+    unsafe { (*kept).refused = 1 };
+    let ends = sock.ends(0);
+    emit::datagram_record(kind::REFUSED, |slot: *mut RefusedRecord| {
+        let record = RefusedRecord {
+            header: emit::header(kind::REFUSED, emit::now()),
+            socket: sock.known_number().unwrap_or(0),
+            remote_address: address::of_halves(ends.remote_address),
+            error,
+            remote_port: ends.remote_port,
+            family: ends.family,
+        };
+        // SAFETY: the ring gave room for one record.
+        unsafe { slot.write(record) };
+    });
+    0
+}
+
 /// `struct bpf_sock`, `include/uapi/linux/bpf.h`. The last process that had a socket open has closed it (`inet_release` in
 /// `net/ipv4/af_inet.c`).
 #[cgroup_sock(sock_release)]
@@ -226,7 +260,7 @@ pub fn sock_release(ctx: SockContext) -> i32 {
     let kept = datagram_storage(ctx.as_ptr(), false);
     let (counted, marks) = if kept.is_null() {
         // On 5.10 nothing can be kept with a socket that is older than netconn, but the daemon may know it.
-        (u32::from(!has(&HAS_SOCKET_STORAGE)), 0)
+        (u16::from(!has(&HAS_SOCKET_STORAGE)), 0)
     } else {
         // SAFETY: not null.
         unsafe { ((*kept).counted, (*kept).marks) }
@@ -256,7 +290,7 @@ struct KnownEnds {
 
 /// Reports a UDP socket.
 #[inline(always)]
-fn report(socket: u64, kept: &DatagramSocketState, ends: KnownEnds) {
+fn report(socket: u64, kept: &DatagramSocketState, ends: KnownEnds, device: u32) {
     emit::datagram_record(kind::UDP_SOCKET, |slot: *mut UdpSocketRecord| {
         let record = UdpSocketRecord {
             header: emit::header(kind::UDP_SOCKET, emit::now()),
@@ -270,7 +304,7 @@ fn report(socket: u64, kept: &DatagramSocketState, ends: KnownEnds) {
             family: ends.family,
             protocol: u16::from(IPPROTO_UDP),
             marks: kept.marks | ends.marks,
-            reserved: 0,
+            device,
         };
         // SAFETY: the ring gave room for one record.
         unsafe { slot.write(record) };

@@ -17,7 +17,8 @@ use aya_ebpf::{
 };
 use bytemuck::AnyBitPattern;
 use netconn_common::{
-    BEGUN_BITS, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, address, kind,
+    Address, BEGUN_BITS, Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, address,
+    flow_mark, kind,
 };
 
 use crate::programs::{
@@ -198,7 +199,8 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     if !rest.is_null() && unsafe { (*rest).first_ns } != 0 {
         return add(rest, is_out, packets, payload, now);
     }
-    let moved = Moved { packets, payload, now };
+    // SAFETY: the verifier knows the member.
+    let moved = Moved { packets, payload, now, device: unsafe { (*skb).ifindex } };
     first(socket, &mut key, &packet, &moved, is_out);
 }
 
@@ -208,6 +210,8 @@ struct Moved {
     payload: u64,
     /// Nanoseconds since boot.
     now: u64,
+    /// Index of the network device of the packet.
+    device: u32,
 }
 
 /// Counts the first packet of a flow. A function of its own, because a program and its functions have 512 bytes of stack
@@ -216,7 +220,7 @@ struct Moved {
 fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Moved, is_out: bool) {
     // Member by member: a whole flow would be made in another place of the stack first.
     let mut flow = Flow::default();
-    let &Moved { packets, payload, now } = moved;
+    let &Moved { packets, payload, now, device } = moved;
     let Some(has_room) = begin(socket, &mut flow, now) else { return };
     let (source_port, destination_port) = packet.ports();
     let (local, local_port) =
@@ -227,8 +231,11 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
     flow.last_ns = now;
     flow.local_address = address::of_halves(local);
     flow.local_port = local_port;
-    flow.is_outgoing = u8::from(is_out);
+    flow.marks |= if is_out { flow_mark::OUTGOING } else { 0 };
     flow.protocol = packet.protocol;
+    if flow.device == 0 && packet.version == 6 && is_link_local(key.remote_address) {
+        flow.device = device;
+    }
     packet.describe(&mut flow);
     if is_out {
         (flow.packets_sent, flow.bytes_sent) = (packets, payload);
@@ -260,9 +267,9 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
             (*rest).local_address = flow.local_address;
             (*rest).namespace = flow.namespace;
             (*rest).local_port = flow.local_port;
-            (*rest).is_outgoing = flow.is_outgoing;
+            (*rest).marks = flow.marks;
             (*rest).protocol = flow.protocol;
-            (*rest).is_raw = flow.is_raw;
+            (*rest).device = flow.device;
             (&raw mut (*rest).first_ns).write_volatile(flow.first_ns);
         }
         add(rest, is_out, packets, payload, now);
@@ -295,7 +302,9 @@ fn begin(socket: *mut bpf_sock, flow: &mut Flow, now: u64) -> Option<bool> {
     kept.counted = 1;
     flow.owner = kept.owner;
     flow.namespace = kept.namespace;
-    flow.is_raw = u8::from(is_raw);
+    flow.marks = if is_raw { flow_mark::RAW } else { 0 };
+    // SAFETY: a full socket; the verifier knows its members' types.
+    flow.device = unsafe { (*socket).bound_dev_if };
     // Without this limit, a flood from ever new addresses would take the room of all sockets before the daemon could fold.
     // Two CPUs may count their flows as one: at most twice as many begin.
     let period = (now >> PERIOD_BITS) as u32;
@@ -309,6 +318,13 @@ fn begin(socket: *mut bpf_sock, flow: &mut Flow, now: u64) -> Option<bool> {
         kept.begun = begun;
     }
     Some(has_room)
+}
+
+/// Returns whether an IPv6 address is one of many devices: fe80::/10, or of a multicast group of one link (RFC 4291, 2.7).
+#[inline(always)]
+fn is_link_local(address: Address) -> bool {
+    let [first, second, ..] = address;
+    (first == 0xfe && second & 0xc0 == 0x80) || (first == 0xff && second & 15 == 2)
 }
 
 /// Returns whether a socket is a datagram socket.

@@ -70,6 +70,13 @@ impl Typed {
         self.load(offset, missing)
     }
 
+    /// Loads a member of a structure that lies in a member of this one, an array of bytes; both members must exist.
+    #[inline(always)]
+    pub fn control<T: AnyBitPattern>(self, array: &Global<u32>, within: &Global<u32>) -> T {
+        // SAFETY: as in `load`. The verifier lets any part of an array of bytes be read (`btf_struct_walk` in kernel/bpf/btf.c).
+        unsafe { *self.0.add(array.load() as usize + within.load() as usize).cast::<T>() }
+    }
+
     /// Follows a member that is a pointer; null if the kernel has no such member.
     #[inline(always)]
     pub fn follow(self, offset: &Global<u32>) -> Self {

@@ -5,13 +5,14 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
     programs::SockAddrContext,
 };
-use netconn_common::{AF_INET, AF_INET6, IPPROTO_TCP, Totals, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_common::{AF_INET, AF_INET6, IPPROTO_TCP, MISSING, Totals, UNKNOWN_U32, UNKNOWN_U64};
 
 use crate::programs::kernel::{
-    CONNECTION_PROTOCOL_DATA, HAS_PROBE_READ, HAS_SOCKET_COOKIE, INET_SOURCE_PORT, MPTCP_FIRST, NET_INODE, SOCK_COOKIE,
-    SOCK_FLAGS, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED, SOCK_NET, SOCK_REMOTE_PORT, SOCK_REMOTE_V4,
-    SOCK_REMOTE_V6, SUBFLOW_CONNECTION, TCP_BYTES_RECEIVED, TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_IS_MPTCP,
-    TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT, TCP_SMOOTHED_RTT, Typed, accessors, has, probe_member,
+    BUFFER_CONTROL, CONNECTION_PROTOCOL_DATA, EXTENDED_ERROR, HAS_PROBE_READ, HAS_SOCKET_COOKIE, INET_SOURCE_PORT,
+    MPTCP_FIRST, NET_INODE, SOCK_COOKIE, SOCK_ERROR_QUEUE, SOCK_FLAGS, SOCK_LOCAL_V4, SOCK_LOCAL_V6, SOCK_LOCK_OWNED,
+    SOCK_NET, SOCK_REMOTE_PORT, SOCK_REMOTE_V4, SOCK_REMOTE_V6, SUBFLOW_CONNECTION, TCP_BYTES_RECEIVED,
+    TCP_BYTES_RETRANSMITTED, TCP_BYTES_SENT, TCP_IS_MPTCP, TCP_RETRANSMITS, TCP_SEGMENTS_RECEIVED, TCP_SEGMENTS_SENT,
+    TCP_SMOOTHED_RTT, Typed, accessors, has, probe_member,
 };
 
 /// `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
@@ -19,6 +20,10 @@ const IPPROTO_MPTCP: u16 = 262;
 /// Bit of `sk_flags` that `tcp_fin` sets when the peer's FIN has arrived (`SOCK_DONE`, the second of `enum sock_flags`
 /// in `include/net/sock.h`).
 const SOCK_DONE: u64 = 1 << 1;
+
+/// `SO_EE_ORIGIN_ICMP` and `SO_EE_ORIGIN_ICMP6` in `include/uapi/linux/errqueue.h`.
+const ORIGIN_ICMP: u8 = 2;
+const ORIGIN_ICMP6: u8 = 3;
 
 /// A `struct sock` whose type the verifier knows.
 #[derive(Clone, Copy)]
@@ -95,10 +100,29 @@ impl Sock {
         bound_port: u16 = SOCK_LOCAL_PORT or 0;
         /// Pending error, 0 or a positive errno.
         error: u32 = SOCK_ERROR or 0;
+        /// Error that the attempt will fail with unless it is answered, 0 or a positive errno.
+        soft_error: u32 = SOCK_SOFT_ERROR or 0;
         /// Mark (`SO_MARK`).
         mark: u32 = SOCK_MARK or 0;
         /// Index of the network device that the socket is bound to; 0: none.
         device: u32 = SOCK_DEVICE or 0;
+    }
+
+    /// The errno of the first ICMP message in the queue of errors; 0 if there is none.
+    #[inline(always)]
+    pub fn queued_error(self) -> u32 {
+        let offset = SOCK_ERROR_QUEUE.load();
+        if [offset, BUFFER_CONTROL.load(), EXTENDED_ERROR.load()].contains(&MISSING) {
+            return 0;
+        }
+        let first = self.0.follow(&SOCK_ERROR_QUEUE);
+        // An empty queue points to itself (`__skb_queue_head_init` in include/linux/skbuff.h).
+        if first.address() == self.0.address() + u64::from(offset) {
+            return 0;
+        }
+        // `struct sock_extended_err`, include/uapi/linux/errqueue.h: the errno, then the origin in a byte.
+        let error: u64 = first.control(&BUFFER_CONTROL, &EXTENDED_ERROR);
+        if matches!((error >> 32) as u8, ORIGIN_ICMP | ORIGIN_ICMP6) { error as u32 } else { 0 }
     }
 
     /// Whether this is a TCP socket: `inet_sock_set_state` also reports MPTCP (262), SCTP (132) and DCCP (33), whose

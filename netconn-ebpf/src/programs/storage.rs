@@ -3,6 +3,7 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
+    Global,
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
     helpers::generated::{bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_sk_storage_get},
 };
@@ -10,7 +11,10 @@ use netconn_common::{DatagramSocketState, SocketState, TcpSocketState, UNKNOWN_U
 
 use crate::programs::{
     emit,
-    kernel::{HAS_PROBE_READ, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, NET_INODE, SOCK_NET, has, probe, probe_member},
+    kernel::{
+        HAS_PROBE_READ, HAS_SOCKET_COOKIE, HAS_SOCKET_STORAGE, NET_INODE, SOCK_DEVICE, SOCK_NET, has, probe,
+        probe_member,
+    },
     maps::{DATAGRAM_SOCKETS, SOCKETS, SOCKETS_BY_ADDRESS, SPARE},
     sock::Sock,
 };
@@ -138,17 +142,29 @@ fn get_storage(map: *mut c_void, socket: *mut c_void, creates: bool) -> *mut c_v
     unsafe { bpf_sk_storage_get(map, socket, ptr::null_mut(), flags).cast() }
 }
 
-/// Returns the inode of a socket's network namespace, in programs on cgroups. The verifier does not let these read the
-/// members of a socket, nor add to a pointer to it: its beginning is read as a whole.
+/// Returns the inode of a socket's network namespace, in programs on cgroups.
 #[inline(always)]
 pub fn cgroup_namespace(socket: *mut c_void) -> u32 {
+    let net = cgroup_word(socket, &SOCK_NET).map(|(word, _)| word);
+    net.and_then(|net| probe_member::<u32>(net, &NET_INODE)).unwrap_or(UNKNOWN_U32)
+}
+
+/// Returns the index of the network device that a socket is bound to, in programs on cgroups; 0: none, or it cannot be read.
+#[inline(always)]
+pub fn cgroup_device(socket: *mut c_void) -> u32 {
+    cgroup_word(socket, &SOCK_DEVICE).map_or(0, |(word, shift)| (word >> shift) as u32)
+}
+
+/// Returns the word of a socket's beginning in which a member lies, and the bits before the member in it. The verifier does not
+/// let programs on cgroups read the members of a socket, nor add to a pointer to it: its beginning is read as a whole.
+#[inline(always)]
+fn cgroup_word(socket: *mut c_void, member: &Global<u32>) -> Option<(u64, u32)> {
     const WORDS: usize = 8;
     if !has(&HAS_PROBE_READ) {
-        return UNKNOWN_U32;
+        return None;
     }
-    let word = SOCK_NET.load() as usize / size_of::<u64>();
-    let inode = probe::<[u64; WORDS]>(socket as u64)
-        .and_then(|head| (word < WORDS).then(|| head[word]))
-        .and_then(|net| probe_member::<u32>(net, &NET_INODE));
-    inode.unwrap_or(UNKNOWN_U32)
+    let offset = member.load() as usize;
+    let word = offset / size_of::<u64>();
+    let head = probe::<[u64; WORDS]>(socket as u64)?;
+    (word < WORDS).then(|| (head[word], (offset % size_of::<u64>() * 8) as u32))
 }

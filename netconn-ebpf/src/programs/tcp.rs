@@ -157,10 +157,12 @@ fn change(sock: Sock, old: u8, new: u8, now: u64, begins: bool, spare: u32) -> O
     if old != tcp_state::CLOSE {
         life::accept_if_missed(kept, old, now);
     }
+    let is_failure = (old, new) == (tcp_state::SYN_SENT, tcp_state::CLOSE) && sock.error() == 0;
+    let rejection = if is_failure { attempt::rejection(sock) } else { 0 };
     let state = &mut kept.state;
     // Generation 0: there is no memory for the socket's state, and the daemon has to remember.
     state.generation = if has_memory { state.generation.max(1) } else { 0 };
-    report(sock, tcp, state, old, new, now);
+    report(sock, tcp, state, (old, new, now), rejection);
     if new == tcp_state::ESTABLISHED {
         kept.ends = sock.packed_ends();
     }
@@ -174,9 +176,9 @@ fn is_accepted(state: &SocketState) -> bool {
     !matches!(state.owner.how, attribution::LISTENER | attribution::UNKNOWN)
 }
 
-/// Notes a change of state in the socket's state, and writes the record.
+/// Notes a change of state in the socket's state, and writes the record; `rejection` is the errno if the socket has none itself.
 #[inline(always)]
-fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, now: u64) {
+fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, (old, new, now): (u8, u8, u64), rejection: u32) {
     // A child that could not be put into the tables (tcp_v4_syn_recv_sock) was no connection for anybody.
     if new == tcp_state::CLOSE && old == tcp_state::SYN_RECV && state.role == role::PASSIVE && !is_accepted(state) {
         return;
@@ -200,7 +202,12 @@ fn report(sock: Sock, tcp: TcpSock, state: &mut SocketState, old: u8, new: u8, n
     let is_reported = emit::record(kind::TCP, |record: *mut TcpRecord| {
         let change = Change { number, old, new, time_ns: now };
         // SAFETY: the ring gave room for one record.
-        unsafe { tcp_record::write(record, sock, Some(tcp), state, change) }
+        unsafe {
+            tcp_record::write(record, sock, Some(tcp), state, change);
+            if rejection != 0 {
+                (*record).error = rejection;
+            }
+        }
     });
     if is_reported {
         state.marks |= mark::REPORTED;

@@ -45,6 +45,8 @@ pub unsafe fn write(record: *mut TcpRecord, sock: Sock, tcp: Option<TcpSock>, st
         (*record).family = ends.family;
         (*record).old_state = old;
         (*record).new_state = new;
+        (*record).device = sock.device();
+        (*record).reserved = 0;
     }
 }
 

@@ -228,10 +228,12 @@ impl Filter {
         Ok(())
     }
 
-    /// Returns whether the filter can select connections that are over and that no process holds (TIME_WAIT, FIN_WAIT2).
+    /// Returns whether the filter can select connections that no process holds: half-open ones (SYN_RECV), and those that are over
+    /// (TIME_WAIT, FIN_WAIT2).
     pub fn wants_minisocks(&self) -> bool {
         // The kernel turns FIN_WAIT2 into a minisock too when its process has gone, hence both states.
-        self.wanted.wants_state(&[tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2]) && self.wants_counters()
+        let states = [tcp_state::SYN_RECV, tcp_state::TIME_WAIT, tcp_state::FIN_WAIT2];
+        self.wanted.wants_state(&states) && self.wants_counters()
     }
 
     /// Returns whether the filter can select TCP connections, which have byte counters.
@@ -568,6 +570,8 @@ mod tests {
         assert_eq!(wants("state=unconnected"), (false, true, true));
         // What is excluded narrows nothing here: it costs time at most.
         assert_eq!(wants("protocol=!tcp"), (true, true, true));
+        assert_eq!(wants("state=syn-recv"), (true, true, false));
+        assert_eq!(wants("raw=true"), (false, false, true));
     }
 
     #[test]

@@ -60,6 +60,7 @@ fn apply(record: &Record<'_>, processes: &mut Processes, table: &mut Table, flow
         Record::Exit(record) => processes.exit(record),
         Record::Flow(record) => flows.apply_flow(record, &mut ProcessEffects(processes)),
         Record::UdpSocket(record) => flows.apply_socket(record, &mut ProcessEffects(processes)),
+        Record::Refused(record) => flows.apply_refused(record, &mut ProcessEffects(processes)),
         Record::Released(record) => flows.apply_close(record, &mut ProcessEffects(processes)),
         Record::Cgroup(..) => {}
     }

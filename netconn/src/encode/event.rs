@@ -307,14 +307,16 @@ fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, 
     let success = (!connection.is_raw()).then_some(ConnectionStatus::Success);
     match change {
         Change::Connect(Outcome::Failure(failure, errno)) => {
-            let is_blocked = failure == Failure::Blocked;
-            event.status = Some(if is_blocked { ConnectionStatus::Blocked } else { ConnectionStatus::Failure });
+            event.status = Some(status_of(failure));
             event.failure = Some(failure);
             event.errno = (errno != 0).then_some(errno);
         }
         Change::Connect(Outcome::Success) => event.status = success,
         Change::Close(reason, errno) => {
             event.status = success;
+            if let Some(failure) = connection.refusal() {
+                (event.status, event.failure) = (Some(status_of(failure)), Some(failure));
+            }
             event.close_reason = Some(reason);
             event.errno = (errno != 0).then_some(errno);
             fill_totals(event, connection, reason, time_ns);
@@ -336,6 +338,10 @@ fn fill_network(event: &mut Event<'_>, change: Change, connection: &Connection, 
     event.raw = connection.is_raw().then_some(true);
     event.subflow = connection.is_subflow().then_some(true);
     event.preexisting = connection.preexisting.then_some(true);
+}
+
+fn status_of(failure: Failure) -> ConnectionStatus {
+    if failure == Failure::Blocked { ConnectionStatus::Blocked } else { ConnectionStatus::Failure }
 }
 
 /// Fills in what a connection or flow has moved, and for how long.

@@ -85,6 +85,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         connection_id: (connection.socket != 0).then(|| PlainText::new(connection_ids.of(connection))),
         ..Row::default()
     };
+    row.failure_reason = connection.refusal();
     if let Some(Ended { ended_ns, change, .. }) = ended {
         row.ended_at = Some(Moment(clock.epoch_ns(*ended_ns)));
         match *change {

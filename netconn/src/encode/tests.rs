@@ -6,7 +6,7 @@ use bytemuck::Zeroable as _;
 use bytes::BytesMut;
 use netconn_common::{
     Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ImageFile, ReleasedRecord, UNKNOWN_U32,
-    UdpSocketRecord, attribution, datagram_mark,
+    UdpSocketRecord, attribution, datagram_mark, flow_mark,
 };
 use netconn_model::{
     event::Sensor,
@@ -107,7 +107,7 @@ fn flow(local_port: u16) -> Flow {
         bytes_received: 120,
         packets_sent: 1,
         packets_received: 1 << 40,
-        is_outgoing: 1,
+        marks: flow_mark::OUTGOING,
         local_address: address([192, 168, 1, 52]),
         local_port,
         namespace: UNKNOWN_U32,
@@ -151,7 +151,7 @@ fn a_udp_flow_is_told_as_a_connection_is() {
     );
     assert_eq!(members(&connect, "dst."), json!({"ip.address": "8.8.8.8", "port.number": 53}));
     // The end that is asked is the destination.
-    let incoming = self::told(key(IPPROTO_UDP, 53), Flow { is_outgoing: 0, ..flow(54585) });
+    let incoming = self::told(key(IPPROTO_UDP, 53), Flow { marks: 0, ..flow(54585) });
     assert_eq!(members(&event(&incoming[0]), "src.ip."), json!({"address": "8.8.8.8"}));
 }
 

@@ -64,7 +64,7 @@ impl RouteLookups {
             // Of an unknown user the route of root is asked for, to whom no rule for users applies, as a rule.
             uid: attempt.owner.user().unwrap_or(0),
             mark: record.mark,
-            device: record.device,
+            device: record.attempt.device,
         };
         // The limit bounds memory when thousands of attempts a second fail; the thread makes one netlink request for
         // each.

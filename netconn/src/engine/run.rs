@@ -80,6 +80,9 @@ impl Engine {
             // Without that hook nothing says who accepts, and each event would be late for nothing.
             state.table.expect_acceptors();
         }
+        if capture.has(Program::InetSkErrorReport) {
+            state.flows.expect_refusals();
+        }
         let loss_report = LossReport::new(outputs.len());
         let schedule = Schedule::new(Clock::new().now());
         let publisher = Publisher::new(encoder, outputs);

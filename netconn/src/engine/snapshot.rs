@@ -1,10 +1,11 @@
 //! Snapshots, part by part, so that the engine handles records between two parts: first the table, then flows and UDP
-//! sockets, then minisocks (connections that are over, in TIME_WAIT), then connections that have ended lately.
+//! sockets, then minisocks (half-open connections, and those in TIME_WAIT), then connections that have ended lately.
 
 use std::{borrow::Borrow, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
+use netconn_common::tcp_state;
 use netconn_model::{
     filter::{Filter, Subject},
     snapshot,
@@ -69,7 +70,7 @@ pub enum Section {
     Flows,
     /// UDP sockets that nothing else shows.
     UdpSockets,
-    /// Connections that are over, of which the kernel keeps minisocks.
+    /// Half-open connections and those that are over: the kernel keeps minisocks of both.
     Minisocks,
     /// Connections that have ended lately.
     Ended,
@@ -150,7 +151,14 @@ impl State {
         let mut minisocks: Vec<Minisock> = live.minisocks.iter().filter_map(Minisock::of).collect();
         // Early, because 28,000 of them take 6 MB.
         drop(live.minisocks);
-        let mut minisock_ends: HashSet<Ends> = minisocks.iter().map(|minisock| minisock.between).collect();
+        // A connection that was completed during the scan is in the table.
+        let is_half_open = |minisock: &&Minisock| minisock.state == tcp_state::SYN_RECV;
+        let half_open = minisocks.iter().filter(is_half_open).map(|minisock| minisock.between).collect();
+        let completed = self.table.completed(&half_open);
+        minisocks.retain(|minisock| !is_half_open(&minisock) || !completed.contains(&minisock.between));
+        // Those that are over: between the ends of a half-open one, an earlier connection may have ended.
+        let over = minisocks.iter().filter(|minisock| !is_half_open(minisock));
+        let mut minisock_ends: HashSet<Ends> = over.map(|minisock| minisock.between).collect();
         if filter.wants_minisocks() {
             // A connection that ended during the scan may or may not be among its minisocks: it is shown in any case.
             let over = self.ended.connections.minisocks_since(since_ns, &minisock_ends);
@@ -204,7 +212,10 @@ impl State {
             }
             Section::Minisocks => {
                 let minisocks = minisocks.iter().enumerate().skip(first);
-                writer.write_part(minisocks.map(|(index, minisock)| (index, ended.connections.connection_of(minisock))))
+                writer.write_part(minisocks.map(|(index, minisock)| match minisock.state {
+                    tcp_state::SYN_RECV => (index, table.half_open(minisock.between)),
+                    _ => (index, ended.connections.connection_of(minisock)),
+                }))
             }
             // Connections that are shown as minisocks are not shown again.
             Section::Ended => range.and_then(|range| {

@@ -129,6 +129,10 @@ impl State {
                 let (_, flows, mut effects) = self.tables(publisher);
                 flows.apply_socket(record, &mut effects);
             }
+            Some(Record::Refused(record)) => {
+                let (_, flows, mut effects) = self.tables(publisher);
+                flows.apply_refused(record, &mut effects);
+            }
             Some(Record::Released(record)) => {
                 let (_, flows, mut effects) = self.tables(publisher);
                 flows.apply_close(record, &mut effects);

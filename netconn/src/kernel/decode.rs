@@ -1,8 +1,8 @@
 //! Decodes the bytes of the ring buffers into records.
 
 use netconn_common::{
-    CgroupRecord, ExecRecord, ExitRecord, FlowRecord, ForkRecord, Header, OwnerRecord, ReleasedRecord, TcpRecord,
-    UdpSocketRecord, UnsentRecord, kind,
+    CgroupRecord, ExecRecord, ExitRecord, FlowRecord, ForkRecord, Header, OwnerRecord, RefusedRecord, ReleasedRecord,
+    TcpRecord, UdpSocketRecord, UnsentRecord, kind,
 };
 
 /// A record, with the bytes that follow its fixed part.
@@ -18,6 +18,8 @@ pub enum Record<'a> {
     Flow(&'a FlowRecord),
     /// A UDP socket was bound or connected.
     UdpSocket(&'a UdpSocketRecord),
+    /// The peer of a UDP socket refuses its datagrams.
+    Refused(&'a RefusedRecord),
     /// A datagram socket was closed.
     Released(&'a ReleasedRecord),
     /// A process runs a new program: the record, its path and its arguments.
@@ -39,6 +41,7 @@ pub fn decode(data: &[u8]) -> Option<Record<'_>> {
         kind::UNSENT => Some(Record::Unsent(fixed(data)?.0)),
         kind::FLOW => Some(Record::Flow(fixed(data)?.0)),
         kind::UDP_SOCKET => Some(Record::UdpSocket(fixed(data)?.0)),
+        kind::REFUSED => Some(Record::Refused(fixed(data)?.0)),
         kind::RELEASED => Some(Record::Released(fixed(data)?.0)),
         kind::EXEC => {
             let (record, rest): (&ExecRecord, _) = fixed(data)?;

@@ -210,7 +210,7 @@ fn datagram_record(
         family: AF_INET6.into(),
         protocol: IPPROTO_UDP.into(),
         marks: if is_connected { datagram_mark::CONNECTED } else { 0 },
-        reserved: 0,
+        device: 0,
     }
 }
 
@@ -238,6 +238,8 @@ fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespa
         family: AF_INET6.into(),
         old_state: state,
         new_state: state,
+        device: 0,
+        reserved: 0,
     }
 }
 

@@ -8,7 +8,7 @@ use aya::{
     maps::{Array, MapData},
     programs::{Iter, ProgramError},
 };
-use netconn_common::{FileRecord, TcpRecord, UdpSocketRecord, feature, map, setting};
+use netconn_common::{FileRecord, TcpRecord, UdpSocketRecord, feature, map, setting, tcp_state};
 
 use crate::{
     kernel::{
@@ -29,7 +29,7 @@ const RING_BYTES: u32 = 4096;
 /// Parts of an [`Inventory`] that are wanted beside TCP sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct InventoryParts {
-    /// Minisocks of connections that are over.
+    /// Minisocks of half-open connections and of those that are over.
     pub minisocks: bool,
     /// UDP sockets.
     pub datagrams: bool,
@@ -77,7 +77,10 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
     };
     // Ctrl-C ends a long reading.
     drop(quiet);
-    settings.set(0, setting::KEEP_NOTHING, 0).map_err(failed)?;
+    // Half-open connections are read with the sockets: the kernel counts none of them, so nothing says which namespace need not
+    // be read again.
+    let half_open = if wanted.minisocks { setting::SCAN_HALF_OPEN } else { 0 };
+    settings.set(0, setting::KEEP_NOTHING | half_open, 0).map_err(failed)?;
     let mut read_files = || iterate::here::<Vec<FileRecord>>(files, &[]);
     let read_sockets = || iterate::namespaces(tcp, &[], &is_wanted, iterate::has_sockets);
     let read_datagrams = || match udp {
@@ -92,6 +95,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
         beside(read_sockets, || beside(read_datagrams, || None))
     };
     let mut sockets: Vec<TcpRecord> = sockets.map_err(failed)?.0;
+    let half_open: Vec<TcpRecord> = sockets.extract_if(.., |socket| is_half_open(socket)).collect();
     let mut datagrams: Vec<UdpSocketRecord> = datagrams.map_err(failed)?;
     let files = files.unwrap_or_else(read_files).map_err(failed)?;
     let mut own = || {
@@ -110,7 +114,13 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
     } else {
         own();
     }
+    minisocks.extend(half_open);
     Ok(Inventory { sockets, minisocks, datagrams })
+}
+
+/// Returns whether a record of `iter/tcp` is the minisock of a half-open connection.
+fn is_half_open(record: &TcpRecord) -> bool {
+    record.socket == 0 && record.new_state == tcp_state::SYN_RECV
 }
 
 /// Reads the packet sockets of all network namespaces.

@@ -60,7 +60,7 @@ pub(super) fn finish(connection: &mut Connection, reason: CloseReason, now: u64,
     }
     let change = match (connection.role, connection.announced) {
         (role::LISTENER, _) => Change::ListenEnd,
-        (_, true) => Change::Close(reason, 0),
+        (_, true) => Change::Close(reason, connection.exchanged.as_ref().map_or(0, |exchanged| exchanged.refused)),
         // Never up: the attempt failed for a reason that nobody saw.
         (_, false) => Change::Connect(Outcome::Failure(Failure::Other, 0)),
     };

@@ -20,7 +20,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use netconn_common::{Owner, TcpRecord, UNKNOWN_U32, UnsentRecord, attribution, role, tcp_state};
 use netconn_model::fact::{CloseReason, Failure, Outcome};
 
@@ -35,6 +35,7 @@ pub use self::{
 use self::{
     change::{announce, finish, last_change},
     coverage::{Dumps, Unreadable},
+    past::{Ends, ends},
     pending::Pending,
     slots::Slots,
 };
@@ -256,6 +257,23 @@ impl Table {
         listeners()
             .find(|entry| entry.local.address == address)
             .or_else(|| listeners().find(|entry| entry.local.address.is_unspecified()))
+    }
+
+    /// Returns the half-open connection between these ends. Nobody has accepted it, so it belongs to the listener's process.
+    pub fn half_open(&self, between: Ends) -> Connection {
+        let mut connection = Connection::of_minisock(between, tcp_state::SYN_RECV);
+        connection.role = role::PASSIVE;
+        if let Some(listener) = self.listener_of(&connection).filter(|listener| listener.owner.tgid != 0) {
+            connection.owner = Owner { how: attribution::LISTENER, ..listener.owner };
+            connection.process.clone_from(&listener.process);
+        }
+        connection
+    }
+
+    /// Returns those of these half-open connections that are in the table by now.
+    pub fn completed(&self, half_open: &HashSet<Ends>) -> HashSet<Ends> {
+        let is_there = |connection: &Connection| ends(connection).filter(|between| half_open.contains(between));
+        if half_open.is_empty() { HashSet::new() } else { self.connections.iter().filter_map(is_there).collect() }
     }
 
     fn insert(&mut self, connection: Connection) -> u32 {

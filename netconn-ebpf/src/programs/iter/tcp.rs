@@ -1,4 +1,5 @@
-//! `iter/tcp`: all TCP sockets, or the minisocks in TIME_WAIT, or the counters of all connections.
+//! `iter/tcp`: all TCP sockets, or the minisocks of half-open connections and of those that are over, or the counters of all
+//! connections.
 
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_timewait_sock;
 use netconn_common::{CountersRecord, Owner, SocketState, TcpSocketState, kind, mark, role, setting, tcp_state};
@@ -15,6 +16,10 @@ use crate::programs::{
     tcp_record::{self, Change},
 };
 
+/// `TCP_NEW_SYN_RECV` in `include/net/tcp_states.h`: the state of minisocks of half-open connections (`struct request_sock`), which
+/// `ss` and `/proc/net/tcp` show as SYN_RECV.
+const NEW_SYN_RECV: u8 = 12;
+
 /// `struct bpf_iter__tcp`, `net/ipv4/tcp_ipv4.c`; aya-ebpf has no contexts of iterators.
 #[repr(C)]
 pub struct TcpContext {
@@ -24,7 +29,7 @@ pub struct TcpContext {
 }
 
 /// `struct bpf_iter__tcp`, `net/ipv4/tcp_ipv4.c`. Visits every socket and minisock of the reader's network namespace, and
-/// writes what the settings ask for. Half-open minisocks are left out. From 6.1 on the socket is locked meanwhile, so that
+/// writes what the settings ask for. From 6.1 on the socket is locked meanwhile, so that
 /// the record is exactly the state after the socket's last event.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
@@ -35,37 +40,41 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
         return 0; // the end
     }
     let sock = Sock::new(sk);
-    // With counters, only minisocks are left for the other purpose.
-    if settings::any(setting::SCAN_COUNTERS)
-        && let Some(tcp) = sock.tcp()
-    {
-        write_counters(reader, tcp);
-    } else if settings::any(setting::SCAN_TIME_WAIT) {
-        write_minisock(reader, sock);
-    } else if let Some(tcp) = sock.tcp()
-        && !settings::any(setting::SCAN_COUNTERS)
-    {
-        write_socket(reader, tcp);
+    match sock.tcp() {
+        Some(tcp) if settings::any(setting::SCAN_COUNTERS) => write_counters(reader, tcp),
+        // With minisocks alone, sockets are not wanted.
+        Some(tcp) if !settings::any(setting::SCAN_TIME_WAIT) => write_socket(reader, tcp),
+        Some(_) => {}
+        None => write_minisock(reader, sock),
     }
     0
 }
 
-/// Writes a minisock in TIME_WAIT, or in FIN_WAIT2 without a process.
+/// Writes a minisock, if its kind is wanted: a half-open connection, or one that is over.
 #[inline(always)]
 fn write_minisock(reader: Reader, sock: Sock) {
-    let Some(record) = DUMP.get_ptr_mut(0) else { return };
-    // SAFETY: the helper takes any typed socket and returns null for those that are no minisocks of this kind.
-    let minisock = unsafe { bpf_skc_to_tcp_timewait_sock(sock.as_ptr()) };
-    if minisock.is_null() {
-        return;
-    }
-    let state = Typed::new(minisock).member(&TIME_WAIT_STATE, tcp_state::TIME_WAIT);
+    let state = if sock.tcp_state() == NEW_SYN_RECV {
+        settings::any(setting::SCAN_HALF_OPEN).then_some(tcp_state::SYN_RECV)
+    } else if settings::any(setting::SCAN_TIME_WAIT) {
+        state_of_ended(sock)
+    } else {
+        None
+    };
+    let (Some(state), Some(record)) = (state, DUMP.get_ptr_mut(0)) else { return };
     let change = Change { number: 0, old: state, new: state, time_ns: emit::now() };
     // SAFETY: not null, and this CPU's own.
     unsafe {
         tcp_record::write(record, sock, None, &SocketState::UNKNOWN, change);
         reader.write(&*record);
     }
+}
+
+/// Returns the state of a minisock in TIME_WAIT, or in FIN_WAIT2 without a process.
+#[inline(always)]
+fn state_of_ended(sock: Sock) -> Option<u8> {
+    // SAFETY: the helper takes any typed socket and returns null for those that are no minisocks of this kind.
+    let minisock = unsafe { bpf_skc_to_tcp_timewait_sock(sock.as_ptr()) };
+    (!minisock.is_null()).then(|| Typed::new(minisock).member(&TIME_WAIT_STATE, tcp_state::TIME_WAIT))
 }
 
 /// Writes a socket's state, and catches up with what has happened to it unseen.

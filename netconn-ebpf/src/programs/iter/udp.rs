@@ -53,7 +53,7 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
         family: ends.family,
         protocol: sock.protocol(),
         marks: state.marks | if is_connected { datagram_mark::CONNECTED } else { 0 },
-        reserved: 0,
+        device: sock.device(),
     });
     0
 }

@@ -21,7 +21,7 @@ use crate::kernel::{
 /// Parts of [`Live`] that are wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveParts {
-    /// Minisocks of connections that are over.
+    /// Minisocks of half-open connections and of those that are over.
     pub minisocks: bool,
     /// Byte counters of the others.
     pub counters: bool,
@@ -32,7 +32,7 @@ pub struct LiveParts {
 /// State that only the kernel has, beside the daemon's table.
 #[derive(Debug, Default)]
 pub struct Live {
-    /// Minisocks of connections that are over.
+    /// Minisocks of half-open connections and of those that are over.
     pub minisocks: Vec<TcpRecord>,
     /// Byte counters of connections.
     pub counters: Vec<CountersRecord>,
@@ -186,15 +186,15 @@ impl Capture {
         })
     }
 
-    /// Reads what the table lacks, in all network namespaces: minisocks of connections that are over (TIME_WAIT, and FIN_WAIT2
-    /// without a process), byte counters of connections, and UDP sockets.
+    /// Reads what the table lacks, in all network namespaces: minisocks of half-open connections (SYN_RECV) and of those that are
+    /// over (TIME_WAIT, and FIN_WAIT2 without a process), byte counters of connections, and UDP sockets.
     ///
     /// # Errors
     ///
     /// When the iterator is not attached or cannot be read.
     pub fn live(&mut self, wanted: LiveParts, mut meanwhile: impl FnMut(&mut Rings)) -> io::Result<Live> {
         // One walk serves both purposes: it takes most of the time.
-        let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT } else { 0 }
+        let bits = if wanted.minisocks { setting::SCAN_TIME_WAIT | setting::SCAN_HALF_OPEN } else { 0 }
             | if wanted.counters { setting::SCAN_COUNTERS } else { 0 };
         let mut live = Live::default();
         if bits != 0 {

@@ -235,6 +235,14 @@ hooks! {
         needed: Needed::Sockets,
         announced_by: Some(setting::RECEIVE_HOOK),
     }
+    /// `TP_PROTO(const struct sock *sk)`, `include/trace/events/sock.h` (from 5.14 on).
+    InetSkErrorReport = "inet_sk_error_report" {
+        target: "inet_sk_error_report",
+        attach: Attach::Tracepoint,
+        fact: "UDP peers that refuse datagrams, or cannot be reached",
+        without: Some("such flows look like unanswered ones"),
+        needed: Needed::Sockets,
+    }
     /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`.
     Sendmsg4 = "sendmsg4" {
         target: "sendmsg4",

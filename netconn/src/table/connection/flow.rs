@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use netconn_common::{
-    AF_INET, AF_INET6, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, UNKNOWN_U64, UdpSocketRecord, datagram_mark, role,
-    tcp_state,
+    AF_INET, AF_INET6, Flow, FlowKey, IPPROTO_ICMP, IPPROTO_ICMPV6, UNKNOWN_U64, UdpSocketRecord, datagram_mark,
+    flow_mark, role, tcp_state,
 };
 use netconn_model::{fact::End, state::UNCONNECTED};
 
@@ -27,7 +27,7 @@ impl Connection {
         let remote = End { address: address(family, &key.remote_address), port: key.remote_port };
         let mut connection = Self {
             // Who sent the first datagram began the flow.
-            role: if flow.is_outgoing != 0 { role::ACTIVE } else { role::PASSIVE },
+            role: if flow.marks & flow_mark::OUTGOING != 0 { role::ACTIVE } else { role::PASSIVE },
             state: tcp_state::ESTABLISHED,
             protocol,
             namespace: flow.namespace,
@@ -41,8 +41,9 @@ impl Connection {
                 packets_received: 0,
                 last_ns: flow.first_ns,
                 icmp: icmp(protocol, flow).filter(|_| !is_folded),
+                refused: 0,
                 folded: is_folded,
-                raw: flow.is_raw != 0,
+                raw: flow.marks & flow_mark::RAW != 0,
             })),
             ..Self::blank(key.socket, process)
         };
@@ -99,6 +100,7 @@ impl Connection {
             packets_received: UNKNOWN_U64,
             last_ns: 0,
             icmp: None,
+            refused: 0,
             folded: false,
             raw: false,
         }));

@@ -11,11 +11,11 @@ use std::{
 };
 
 use netconn_common::{
-    AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, attribution, mark,
-    role, tcp_state,
+    AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, Owner, Totals, UNKNOWN_U32, UNKNOWN_U64,
+    attribution, mark, role, tcp_state,
 };
 use netconn_model::{
-    fact::{Direction, End},
+    fact::{Direction, End, Failure},
     filter::Subject,
     state::UNCONNECTED,
 };
@@ -39,6 +39,8 @@ pub struct Exchanged {
     pub last_ns: u64,
     /// The flow's first ICMP message.
     pub icmp: Option<Icmp>,
+    /// The errno that the program got because the peer refuses datagrams or cannot be reached, as ICMP says; 0: none.
+    pub refused: u32,
     /// The flow is folded: it stands for everything that its socket exchanges with peers without a flow of their own.
     pub folded: bool,
     /// The socket is a raw socket (`SOCK_RAW`), which no dump shows.
@@ -207,6 +209,13 @@ impl Connection {
             && !matches!(self.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6)
     }
 
+    /// Returns why nothing came of a flow: the peer refuses datagrams, or cannot be reached, and has never sent any.
+    pub fn refusal(&self) -> Option<Failure> {
+        let Exchanged { refused, packets_received, .. } = self.exchanged.as_deref()?;
+        let is_unanswered = matches!(*packets_received, 0 | UNKNOWN_U64);
+        if *refused != 0 && is_unanswered { failure_of(*refused) } else { None }
+    }
+
     /// Returns the state in rows: a raw socket has none of its own, whatever it speaks.
     pub fn shown_state(&self) -> u8 {
         if self.is_raw() { UNCONNECTED } else { self.state }
@@ -269,7 +278,7 @@ impl AsMut<Self> for Connection {
 }
 
 /// Returns the address in a record; IPv4-mapped IPv6 addresses become IPv4.
-fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
+pub(super) fn address(family: u16, bytes: &[u8; 16]) -> IpAddr {
     if family == AF_INET6 {
         // A socket of `AF_INET6` can speak IPv4. Both ends of such a connection must look the same in filters and ids.
         Ipv6Addr::from(*bytes).to_canonical()

@@ -13,7 +13,11 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use netconn_common::{FOLDED_FROM, Flow, FlowKey, FlowRecord, Owner, UdpSocketRecord, attribution, datagram_mark};
+use std::net::IpAddr;
+
+use netconn_common::{
+    FOLDED_FROM, Flow, FlowKey, FlowRecord, IPPROTO_UDP, Owner, UdpSocketRecord, attribution, datagram_mark, role,
+};
 use netconn_model::{fact::CloseReason, state::UNCONNECTED};
 
 use self::{
@@ -30,6 +34,10 @@ use super::{
 /// How long the event of a flow is held back for its process to be seen, if only the process that made or bound the socket
 /// is known. The process that receives is seen within microseconds, like one that accepts.
 const OWNER_WAIT_NS: u64 = 200_000_000;
+
+/// How long the event of a flow that this host began is held back for the answer that the peer refuses it: as long as records
+/// gather, so that few events are later for it. A refusal that comes later is told when the flow ends.
+const REFUSAL_WAIT_NS: u64 = 10_000_000;
 
 /// Which flows are kept, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +67,10 @@ pub struct Flows {
     unreadable: Unreadable,
     recent: RecentEnds,
     pending: Pending,
+    /// Flows that wait for a refusal: in a queue of their own, because each has its deadlines in order.
+    hesitating: Pending,
+    /// The kernel reports refusals.
+    sees_refusals: bool,
     /// Numbers of sockets that the kernel is still to fold.
     to_fold: Vec<u64>,
     /// Number of folded flows.
@@ -80,10 +92,17 @@ impl Flows {
             unreadable: Unreadable::default(),
             recent: RecentEnds::default(),
             pending: Pending::default(),
+            hesitating: Pending::default(),
+            sees_refusals: false,
             to_fold: Vec::new(),
             folded: 0,
             is_unfinished: false,
         }
+    }
+
+    /// Holds events of flows back from now on for a moment, in which the peer may refuse them.
+    pub fn expect_refusals(&mut self) {
+        self.sees_refusals = true;
     }
 
     /// Returns the number of flows that the kernel counts.
@@ -184,19 +203,24 @@ impl Flows {
         self.pending.announce_backlog(&mut self.entries.slots, limit, now, effects);
     }
 
-    /// Returns when the next flow has waited long enough for its process, nanoseconds since boot.
+    /// Returns when the next flow has waited long enough for its process, or for a refusal, nanoseconds since boot.
     pub fn next_deadline(&mut self) -> Option<u64> {
-        self.pending.next_deadline(&self.entries.slots)
+        let queues = [&mut self.pending, &mut self.hesitating];
+        queues.into_iter().filter_map(|queue| queue.next_deadline(&self.entries.slots)).min()
     }
 
-    /// Announces the flows that have waited long enough, with the owner that is known.
+    /// Announces the flows that have waited long enough, with what is known.
     pub fn announce_overdue(&mut self, now: u64, effects: &mut impl Effects) {
-        self.pending.announce_overdue(&mut self.entries.slots, now, effects);
+        for queue in [&mut self.pending, &mut self.hesitating] {
+            queue.announce_overdue(&mut self.entries.slots, now, effects);
+        }
     }
 
     /// Announces everything that is held back: the daemon ends.
     pub fn announce_all(&mut self, now: u64, effects: &mut impl Effects) {
-        self.pending.announce_all(&mut self.entries.slots, now, effects);
+        for queue in [&mut self.pending, &mut self.hesitating] {
+            queue.announce_all(&mut self.entries.slots, now, effects);
+        }
     }
 
     /// Finds the entry of a flow of the kernel, or adds it; the second value says that it was added. Returns `None` if the
@@ -220,15 +244,25 @@ impl Flows {
         }
         let mut connection = Connection::from_flow(key, flow, None);
         connection.preexisting = flow.first_ns < self.began_ns;
+        let socket = self.entries.socket(key.socket);
+        if socket.and_then(|socket| socket.asked).is_some_and(|port| is_answer(&connection, port)) {
+            connection.role = role::ACTIVE;
+        }
         // The record may be older than the owner that the socket has by now. Who was found to have the socket is right about all
         // that begins later, because the owner before has ended.
-        if let Some(owner) = self.entries.socket(key.socket).and_then(|socket| socket.owner)
+        if let Some(owner) = socket.and_then(|socket| socket.owner)
             && (is_vague(&connection.owner) || owner.how == attribution::SCAN)
         {
             connection.owner = owner;
         }
         connection.process = effects.process(&connection.owner);
+        let asked = asked_port(&connection);
         let slot = self.entries.insert(EntryKind::Flow(*key), connection);
+        if let Some(socket) = self.entries.socket_mut(key.socket)
+            && asked.is_some()
+        {
+            socket.asked = asked;
+        }
         self.note_flow(key);
         Some((slot, true))
     }
@@ -248,14 +282,20 @@ impl Flows {
         }
     }
 
-    /// Announces a flow, or holds it back until a process uses its socket.
+    /// Announces a flow, or holds it back until a process uses its socket, or the peer may have refused it.
     fn announce_or_wait(&mut self, slot: u32, now: u64, effects: &mut impl Effects) {
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let connection = &mut entry.connection;
         // A flow whose record comes late has waited long enough.
         let is_young = connection.born_ns.saturating_add(OWNER_WAIT_NS) > now;
+        let may_be_refused = self.sees_refusals
+            && connection.role == role::ACTIVE
+            && connection.protocol == IPPROTO_UDP
+            && !connection.is_raw();
         if is_vague(&connection.owner) && is_young {
             self.pending.wait(slot, connection, now + OWNER_WAIT_NS);
+        } else if may_be_refused && is_young {
+            self.hesitating.wait(slot, connection, now + REFUSAL_WAIT_NS);
         } else {
             announce(connection, now, effects);
         }
@@ -311,6 +351,24 @@ impl Flows {
 /// Returns whether no process was seen to use the socket: only the one that made or bound it is known.
 fn is_vague(owner: &Owner) -> bool {
     matches!(owner.how, attribution::LISTENER | attribution::CREATE | attribution::UNKNOWN)
+}
+
+/// Returns the port of a flow that asks many hosts at once: of multicast or broadcast. The length of an IPv4 network is not known
+/// here, so that of broadcasts within one only those are known whose last byte is 255.
+fn asked_port(flow: &Connection) -> Option<u16> {
+    let remote = flow.remote.filter(|_| flow.role == role::ACTIVE && flow.protocol == IPPROTO_UDP && !flow.is_raw())?;
+    let is_many = match remote.address {
+        IpAddr::V4(address) => address.is_multicast() || address.octets()[3] == u8::MAX,
+        IpAddr::V6(address) => address.is_multicast(),
+    };
+    is_many.then_some(remote.port)
+}
+
+/// Returns whether a flow that another host began is the answer to what its socket has asked many hosts at this port. Among
+/// peers, which all use the same port (mDNS responders), nobody can tell.
+fn is_answer(flow: &Connection, port: u16) -> bool {
+    let is_incoming = flow.role == role::PASSIVE && flow.protocol == IPPROTO_UDP && !flow.is_raw();
+    is_incoming && flow.local.port != port && flow.remote.is_some_and(|remote| remote.port == port)
 }
 
 /// Returns the key of the folded flow of a socket.

@@ -4,14 +4,20 @@ use std::rc::Rc;
 
 use hashbrown::HashSet;
 use netconn_common::{
-    FlowKey, IPPROTO_UDP, Owner, OwnerRecord, ReleasedRecord, UdpSocketRecord, attribution, datagram_mark,
+    FlowKey, IPPROTO_UDP, Owner, OwnerRecord, RefusedRecord, ReleasedRecord, UdpSocketRecord, attribution,
+    datagram_mark,
 };
-use netconn_model::fact::CloseReason;
+use netconn_model::fact::{CloseReason, End, Outcome};
 
 use super::{EntryKind, Flows, entries::Entry, folded_key, is_vague};
 use crate::{
     process::{Key, Process},
-    table::{Connection, Effects, Orphans, announce, connection::key_of, finish, owner::unknown},
+    table::{
+        Change, Connection, Effects, Orphans, announce,
+        connection::{address, key_of},
+        failure_of, finish,
+        owner::unknown,
+    },
 };
 
 impl Flows {
@@ -36,6 +42,31 @@ impl Flows {
             self.set_owner(*socket, owner, header.time_ns, effects);
         }
         is_known
+    }
+
+    /// Applies the record of a refusal. The event of the flow tells it, if it is still held back; else the event of the flow's end
+    /// does.
+    pub fn apply_refused(&mut self, record: &RefusedRecord, effects: &mut impl Effects) {
+        let RefusedRecord { header, socket, remote_address, error, remote_port, family } = record;
+        let (Some(failure), Some(socket)) = (failure_of(*error), self.entries.socket(*socket)) else { return };
+        let remote = End { address: address(*family, remote_address), port: *remote_port };
+        let mut candidates = socket.flows.iter().copied().chain(socket.connected);
+        let found = if remote.port != 0 {
+            candidates.find(|slot| self.entries.get(*slot).is_some_and(|entry| entry.connection.remote == Some(remote)))
+        } else {
+            // The socket is not connected. Which of several peers it was the kernel does not say.
+            candidates.next().filter(|_| candidates.next().is_none())
+        };
+        let Some(entry) = found.and_then(|slot| self.entries.get_mut(slot)) else { return };
+        let connection = &mut entry.connection;
+        if let Some(exchanged) = connection.exchanged.as_mut().filter(|exchanged| !exchanged.raw) {
+            exchanged.refused = *error;
+        }
+        if connection.refusal().is_some() && !connection.announced {
+            connection.announced = true;
+            let began_ns = connection.up_since(header.time_ns);
+            effects.emit(Change::Connect(Outcome::Failure(failure, *error)), connection, began_ns);
+        }
     }
 
     /// Applies the record of a socket that was closed.

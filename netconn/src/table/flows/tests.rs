@@ -7,7 +7,8 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use netconn_common::{
-    AF_INET, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, OwnerRecord, ReleasedRecord, attribution, datagram_mark, tcp_state,
+    AF_INET, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, OwnerRecord, ReleasedRecord, attribution, datagram_mark,
+    flow_mark, tcp_state,
 };
 use netconn_model::fact::{Direction, Outcome};
 use proptest::prelude::*;
@@ -41,8 +42,14 @@ fn key(socket: u64, port: u16) -> FlowKey {
 
 /// A flow that this host began, with one datagram of ten bytes.
 fn flow(first_ns: u64, how: u32) -> Flow {
-    let mut flow =
-        Flow { first_ns, last_ns: first_ns, bytes_sent: 10, packets_sent: 1, is_outgoing: 1, ..Flow::zeroed() };
+    let mut flow = Flow {
+        first_ns,
+        last_ns: first_ns,
+        bytes_sent: 10,
+        packets_sent: 1,
+        marks: flow_mark::OUTGOING,
+        ..Flow::zeroed()
+    };
     (flow.owner.tgid, flow.owner.how) = (7, how);
     (flow.local_address[0], flow.local_port) = (10, 4000);
     flow

@@ -74,7 +74,13 @@ pub struct EndedLately {
 impl EndedLately {
     /// Adds a connection if this change is its end, at `now` (nanoseconds since boot).
     pub fn note(&mut self, change: Change, connection: &Connection, now: u64) {
-        if !matches!(change, Change::Close(..) | Change::Connect(Outcome::Failure(..))) {
+        let is_end = match change {
+            Change::Close(..) => true,
+            // A flow that is refused goes on as long as its socket: the next datagram may be answered.
+            Change::Connect(Outcome::Failure(..)) => !connection.is_flow(),
+            _ => false,
+        };
+        if !is_end {
             return;
         }
         let are_flows = connection.is_flow();
