@@ -1,6 +1,11 @@
 //! Text for terminals: sanitized, cut to the width, in columns, with readable numbers.
 
-use std::{borrow::Cow, io, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    io::{self, Write as _},
+    time::Duration,
+};
 
 use anstyle::{AnsiColor, Style};
 use terminal_size::{Width, terminal_size_of};
@@ -27,6 +32,18 @@ pub fn sanitize(text: &str) -> Cow<'_, str> {
     } else {
         text.into()
     }
+}
+
+/// Writes a line to standard error, without colours where nobody sees them, like `eprintln!`. A line that cannot be written, because the
+/// disk is full or the reader has gone, is no reason to panic: what a program returns is its result and its exit code.
+#[macro_export]
+macro_rules! tell {
+    ($($argument:tt)*) => { $crate::term::tell(::std::format_args!($($argument)*)) };
+}
+
+/// See [`tell!`](crate::tell).
+pub fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 
 /// Returns the width of the terminal behind standard output; `None` if it is no terminal, so that nothing is cut.

@@ -1,6 +1,9 @@
 //! The daemon: starts its parts, and stops them in an order in which no event is lost.
 
-use std::time::Duration;
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::BytesMut;
@@ -40,6 +43,8 @@ use crate::{
 
 /// Pause before the command to stop is sent again to an engine that was busy.
 const STOP_RETRY: Duration = Duration::from_millis(5);
+/// Pause between SIGHUP and the look whether the terminal has gone: a session that ends sends the signal first.
+const HANGUP_PAUSE: Duration = Duration::from_millis(100);
 
 /// What tests change in a daemon; hidden options of `netconn run`.
 #[derive(Debug, Default)]
@@ -155,6 +160,8 @@ enum SignalMeaning {
     End,
     /// Opens the outputs again, for log rotation.
     Reopen,
+    /// Ends in order if the daemon was started in a terminal, and that has been closed; otherwise opens the outputs again.
+    ReopenOrEnd,
     /// Goes on; the signal is logged.
     Nothing,
 }
@@ -165,7 +172,7 @@ const SIGNALS: [(Signal, SignalMeaning); 14] = [
     (Signal::SIGINT, SignalMeaning::End),
     (Signal::SIGTERM, SignalMeaning::End),
     (Signal::SIGQUIT, SignalMeaning::End),
-    (Signal::SIGHUP, SignalMeaning::Reopen),
+    (Signal::SIGHUP, SignalMeaning::ReopenOrEnd),
     // As in nginx.
     (Signal::SIGUSR1, SignalMeaning::Reopen),
     (Signal::SIGUSR2, SignalMeaning::Nothing),
@@ -180,8 +187,17 @@ const SIGNALS: [(Signal, SignalMeaning); 14] = [
     (Signal::SIGXCPU, SignalMeaning::Nothing),
 ];
 
+/// Whether standard input or standard error is a terminal: not any more when that was closed.
+fn is_in_terminal() -> bool {
+    io::stdin().is_terminal() || io::stderr().is_terminal()
+}
+
 /// The signals that have arrived, in their order.
-struct Signals(mpsc::UnboundedReceiver<(&'static str, SignalMeaning)>);
+struct Signals {
+    arrived: mpsc::UnboundedReceiver<(&'static str, SignalMeaning)>,
+    /// The daemon was started in a terminal.
+    began_in_terminal: bool,
+}
 
 impl Signals {
     fn new() -> Result<Self> {
@@ -198,16 +214,33 @@ impl Signals {
                 async move { while stream.recv().await.is_some() && arrived.send((name, meaning)).is_ok() {} },
             );
         }
-        Ok(Self(signals))
+        Ok(Self { arrived: signals, began_in_terminal: is_in_terminal() })
+    }
+
+    /// Finds out what SIGHUP means: that the terminal was closed, or that logs are rotated.
+    async fn meaning_of_hangup(&self) -> SignalMeaning {
+        if !self.began_in_terminal {
+            return SignalMeaning::Reopen;
+        }
+        tokio::time::sleep(HANGUP_PAUSE).await;
+        if is_in_terminal() {
+            return SignalMeaning::Reopen;
+        }
+        // For a log that is a file.
+        info!("the terminal was closed: the daemon ends");
+        SignalMeaning::End
     }
 
     /// Waits for a signal to end, and does what the others ask for.
     async fn wait_for_end(&mut self, engine: &Handle) {
-        while let Some((name, meaning)) = self.0.recv().await {
+        while let Some((name, mut meaning)) = self.arrived.recv().await {
+            if meaning == SignalMeaning::ReopenOrEnd {
+                meaning = self.meaning_of_hangup().await;
+            }
             match meaning {
                 SignalMeaning::End => return,
                 // Not waited for: SIGTERM would have to wait as well.
-                SignalMeaning::Reopen => {
+                SignalMeaning::Reopen | SignalMeaning::ReopenOrEnd => {
                     if engine.send(EngineCommand::Reopen).is_err() {
                         warn!("too busy to open the outputs again: send {name} once more");
                     }

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod os;
+pub mod log_output;
 pub mod shrink;
 pub mod kernel;
 pub mod process;

@@ -128,6 +128,20 @@ impl Daemon {
         Killed(self)
     }
 
+    /// Waits until the daemon has ended by itself, with success.
+    pub fn ended(mut self) -> Killed {
+        let since = Instant::now();
+        let status = loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                break status;
+            }
+            assert!(since.elapsed() < long(20_000), "the daemon does not end: {}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        };
+        assert!(status.success(), "{status}: {}", self.log());
+        Killed(self)
+    }
+
     fn spawn(program: &Path, folder: &Path, options: &[String]) -> Child {
         let path = |name: &str| folder.join(name);
         let mut command = Command::new(program);

@@ -52,11 +52,11 @@ pub(super) fn report(error: &anyhow::Error) {
     match error.downcast_ref::<RefusedQuery>() {
         Some(RefusedQuery { text, diagnostics }) => {
             for diagnostic in diagnostics {
-                anstream::eprintln!("{}", diagnostic.render(text));
+                netconn_model::tell!("{}", diagnostic.render(text));
             }
         }
         // Paths and values in a message may hold control characters.
-        None => anstream::eprintln!("netconn: {}", term::sanitize(&sentence(error))),
+        None => netconn_model::tell!("netconn: {}", term::sanitize(&sentence(error))),
     }
 }
 

@@ -143,7 +143,7 @@ pub(super) async fn run(
 
 /// Tells the user something beside the rows.
 fn tell(sentence: &str) {
-    anstream::eprintln!("netconn: {sentence}");
+    netconn_model::tell!("netconn: {sentence}");
 }
 
 /// Makes the query return all rows, the oldest first. By default a search returns the latest ones.

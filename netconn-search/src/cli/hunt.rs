@@ -106,7 +106,7 @@ fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<
     // On standard error, so that a table in a pipe has rows only.
     if session.format == OutputFormat::Table && !session.presentation.quiet {
         let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
-        anstream::eprintln!(
+        netconn_model::tell!(
             "{severity}{}{severity:#}: {heading}{}{heading:#} (details: `netconn hunt {} --show`)",
             hunt.severity.name(),
             hunt.title,
@@ -172,7 +172,7 @@ fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
             // An error that all other hunts would have as well ends the run.
             Err(error) if is_broken_pipe(&error) || !concerns_one_hunt(&error) => return Err(error),
             Err(error) => {
-                anstream::eprintln!("netconn: the hunt {} cannot be run:", hunt.name);
+                netconn_model::tell!("netconn: the hunt {} cannot be run:", hunt.name);
                 report(&error);
                 None
             }
@@ -220,7 +220,7 @@ fn show_results(found: &[HuntResult<'_>], format: OutputFormat) -> Result<()> {
             let some = found.iter().filter_map(|found| Some((found.name, found.rows.filter(|rows| *rows > 0)?)));
             let names: Vec<String> = some.map(|(name, rows)| format!("{name} ({rows})")).collect();
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
-            anstream::eprintln!("{} hunts run; found: {names}", found.len());
+            netconn_model::tell!("{} hunts run; found: {names}", found.len());
         }
     }
     Ok(out.flush()?)

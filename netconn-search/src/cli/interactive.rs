@@ -40,7 +40,7 @@ pub(super) fn run(session: &mut SearchSession) -> Result<Exit> {
     // Reading the fields first also reports problems with the files before a query is typed.
     let search = session.search()?;
     let fields: Vec<String> = session.block_on(async { Ok(search.fields().await?) })?;
-    anstream::eprintln!("{WELCOME}");
+    netconn_model::tell!("{WELCOME}");
     let history = home::history();
     let are_colours_wanted = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
     // The editor holds both closures, and each of them uses the session; only one runs at a time.
@@ -101,7 +101,7 @@ fn set_range(session: &mut SearchSession, other: SearchSession, knowledge: &Edit
         let moment = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
         moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     });
-    anstream::eprintln!("from {} to {}", shown[0], shown[1]);
+    netconn_model::tell!("from {} to {}", shown[0], shown[1]);
     // Only after `range` has accepted the new time: a mistyped one changes nothing.
     *session = other;
     knowledge.forget_values();

@@ -131,7 +131,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = error.print();
             // A query without quotes is split by the shell, and its second word looks like a subcommand.
             if error.get(ContextKind::InvalidSubcommand).is_some() {
-                anstream::eprintln!(
+                netconn_model::tell!(
                     "\nQuote the query, so that the shell passes it as one argument: \"event.type = 'IP Connect'\""
                 );
             }
@@ -208,7 +208,7 @@ fn search(options: &SearchOptions) -> Result<Exit> {
         }
         let replaced = query::saved()?.save(name, &text)?;
         let how = if replaced { "replaced" } else { "saved" };
-        anstream::eprintln!("netconn: {how} {name}; run it with `netconn search --saved {name}`");
+        netconn_model::tell!("netconn: {how} {name}; run it with `netconn search --saved {name}`");
     }
     if options.follow {
         let socket = options.socket.as_deref().unwrap_or(Path::new(&session.config().socket));

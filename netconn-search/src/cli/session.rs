@@ -74,7 +74,7 @@ impl SearchSession {
             Err(ConfigError::Read { error, path })
                 if source.config.is_none() && error.kind() == io::ErrorKind::PermissionDenied =>
             {
-                anstream::eprintln!("netconn: cannot read {} ({error}): using defaults", path.display());
+                netconn_model::tell!("netconn: cannot read {} ({error}): using defaults", path.display());
                 Config::default()
             }
             config => config?,
@@ -326,7 +326,7 @@ impl SearchSession {
     pub(super) fn show_diagnostics(&self, text: &str, diagnostics: &[Diagnostic]) {
         if !self.presentation.quiet {
             for diagnostic in diagnostics {
-                anstream::eprintln!("{}", diagnostic.render(text));
+                netconn_model::tell!("{}", diagnostic.render(text));
             }
         }
     }
@@ -350,7 +350,7 @@ impl SearchSession {
         self.show_notes(&summary.notes());
         if self.format == OutputFormat::Table {
             let faint = style::FAINT;
-            anstream::eprintln!("{faint}{}{faint:#}", summary.line());
+            netconn_model::tell!("{faint}{}{faint:#}", summary.line());
         }
     }
 
@@ -380,7 +380,7 @@ fn format_of(presentation: &PresentationOptions) -> Result<OutputFormat> {
 /// Writes a note to standard error.
 fn say(note: &str) {
     let caution = style::CAUTION;
-    anstream::eprintln!("{caution}{}{caution:#}", term::sanitize(note));
+    netconn_model::tell!("{caution}{}{caution:#}", term::sanitize(note));
 }
 
 /// Replaces control characters in a text of several lines.

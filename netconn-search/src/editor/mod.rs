@@ -80,7 +80,7 @@ pub fn run(
         if let Some(history) = history.filter(|_| is_new)
             && let Err(error) = remember(&mut editor, history)
         {
-            anstream::eprintln!("netconn: cannot write {}: {error}", history.display());
+            netconn_model::tell!("netconn: cannot write {}: {error}", history.display());
         }
         // `editor` has set one, so this cannot happen.
         let Some(knowledge) = editor.helper() else { break };

@@ -50,7 +50,7 @@ impl ExpressionOption {
         match compile(&text, about) {
             Ok((text, Compiled { predicate, warnings })) => {
                 for warning in warnings {
-                    anstream::eprintln!("{}", warning.render(&text));
+                    netconn_model::tell!("{}", warning.render(&text));
                 }
                 Ok(Some(predicate))
             }
@@ -99,7 +99,7 @@ impl RefusedCondition {
     /// Writes what is wrong to standard error, with its place.
     pub(super) fn report(&self) {
         for diagnostic in &self.diagnostics {
-            anstream::eprintln!("{}", diagnostic.render(&self.text));
+            netconn_model::tell!("{}", diagnostic.render(&self.text));
         }
     }
 }

@@ -142,7 +142,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             match error.downcast_ref::<RefusedCondition>() {
                 Some(refused) => refused.report(),
-                None => anstream::eprintln!("netconn: {error:#}"),
+                None => netconn_model::tell!("netconn: {error:#}"),
             }
             exit::of(&error).into()
         }
@@ -151,7 +151,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Tells the user something beside the result.
 fn tell(sentence: &str) {
-    anstream::eprintln!("netconn: {sentence}");
+    netconn_model::tell!("netconn: {sentence}");
 }
 
 /// Runs a future on this thread to its end.

@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     daemon::{self, TestHooks},
     kernel::fault::Fault,
+    log_output::LogOutput,
     os::NoSignals,
 };
 
@@ -110,7 +111,9 @@ fn start_log(ebpf: EbpfLog) {
     // This fails only if a logger is set already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(LogOutput::default())
+        // It would tell them on standard error, and panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();

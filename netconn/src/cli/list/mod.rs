@@ -191,7 +191,7 @@ fn alone(
     let filter = selection::filter(parameters)?;
     let snapshot = Snapshot::take(&filter)?;
     // Before the rows: they may be less than the user expects, and go to standard output.
-    anstream::eprintln!("netconn: {}", snapshot.source().notice());
+    netconn_model::tell!("netconn: {}", snapshot.source().notice());
     let mut output = Output::new(options, predicate)?;
     output.head(&snapshot.head());
     snapshot.rows(&filter, |row| output.row(row))?;

@@ -29,7 +29,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     let answer = match answered {
         Err(error) if is_offline(&error) && !options.socket.is_named() => {
             let (source, answer) = daemonless::packet_sockets()?;
-            anstream::eprintln!("netconn: {}", source.notice());
+            netconn_model::tell!("netconn: {}", source.notice());
             answer.to_vec()
         }
         answered => answered?,
@@ -54,7 +54,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     }
     // No format makes a list seem whole that is not.
     for sentence in head.unlisted.iter().flatten() {
-        anstream::eprintln!("netconn: {}", term::sanitize(sentence));
+        netconn_model::tell!("netconn: {}", term::sanitize(sentence));
     }
     Ok(Exit::Success)
 }
