@@ -18,6 +18,7 @@ pub mod printer;
 pub mod parser;
 pub mod alias;
 pub mod fields;
+pub mod short;
 pub mod address;
 pub mod text_pattern;
 pub mod check;

@@ -138,6 +138,7 @@ functions! {
         NetIpv6 "net_ipv6" (1, 1) "net_ipv6(x)" "Whether the value is an IPv6 address." "net_ipv6(dst.ip.address)";
         NetIpsubnet "net_ipsubnet" (2, MANY) "net_ipsubnet(x, network, …)" "Whether the address is in one of the networks." "net_ipsubnet(dst.ip.address, '10.0.0.0/8')";
         NetPrivate "net_private" (1, 1) "net_private(x)" "Whether the address is private, IPv4 or IPv6." "!net_private(dst.ip.address)";
+        NetOutside "net_outside" (1, 1) "net_outside(x)" "Whether the address is one of the Internet: not private, shared (100.64.0.0/10), loopback, link-local, multicast or broadcast." "net_outside(dst.ip.address)";
         NetRfc1918 "net_rfc1918" (1, 1) "net_rfc1918(x)" "Whether the address is a private IPv4 address or in 127.0.0.0/8." "!net_rfc1918(dst.ip.address)";
         NetRfc4193 "net_rfc4193" (1, 1) "net_rfc4193(x)" "Whether the address is a unique local IPv6 address." "!net_rfc4193(dst.ip.address)";
         NetUrlScheme "net_url_scheme" (1, 1) "net_url_scheme(url)" "https of https://u@a.example.org:8443/p?q#f" "| let x = net_url_scheme('https://a.example.org/')";

@@ -58,6 +58,21 @@ pub(super) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
+/// Whether the value is an address of the Internet: neither private, shared by a provider (RFC 6598), loopback nor link-local, and
+/// that of a single host, so neither multicast nor broadcast nor reserved (RFC 1112). Addresses for documentation count.
+pub(super) fn net_outside<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    is(&arguments[0], |address| match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            // From 224 on there are no hosts; 0/8 is this network.
+            !(rfc1918(address) || address.is_link_local() || is_shared || first == 0 || first >= 224)
+        }
+        // The addresses of hosts in the Internet are in 2000::/3 (RFC 4291).
+        IpAddr::V6(address) => address.segments()[0] & 0xe000 == 0x2000,
+    })
+}
+
 /// `net_ipsubnet(address, network, …)`: whether the address is in one of the networks.
 pub(super) fn net_ipsubnet<'a>(patterns: &dyn Patterns, arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| {
@@ -255,6 +270,30 @@ mod tests {
             assert_eq!(net_rfc4193(&[text(address)]), Value::Bool(six), "{address}");
         }
         assert_eq!(net_private(&[Value::Null]), Value::Null);
+        for (address, outside) in [
+            ("198.51.100.7", true),
+            ("2001:db8::1", true),
+            ("100.63.255.255", true),
+            ("100.64.0.1", false),
+            ("100.127.255.255", false),
+            ("100.128.0.1", true),
+            ("10.1.2.3", false),
+            ("169.254.1.1", false),
+            ("224.0.0.251", false),
+            ("255.255.255.255", false),
+            ("0.0.0.0", false),
+            ("ff02::fb", false),
+            ("fe80::1", false),
+            ("fd00::1", false),
+            ("::1", false),
+            ("::", false),
+            ("::ffff:10.0.0.1", false),
+            ("::ffff:198.51.100.7", true),
+            ("example.org", false),
+        ] {
+            assert_eq!(net_outside(&[text(address)]), Value::Bool(outside), "{address}");
+        }
+        assert_eq!(net_outside(&[Value::Null]), Value::Null);
     }
 
     #[test]

@@ -220,6 +220,7 @@ pub fn code(id: PlainId) -> Code {
         PlainId::NetIpv6 => RowFunction::of(id, BOOL, Run::Values(network::net_ipv6)),
         PlainId::NetIpsubnet => NET_IPSUBNET,
         PlainId::NetPrivate => RowFunction::of(id, BOOL, Run::Values(network::net_private)),
+        PlainId::NetOutside => RowFunction::of(id, BOOL, Run::Values(network::net_outside)),
         PlainId::NetRfc1918 => RowFunction::of(id, BOOL, Run::Values(network::net_rfc1918)),
         PlainId::NetRfc4193 => RowFunction::of(id, BOOL, Run::Values(network::net_rfc4193)),
         PlainId::NetUrlScheme => RowFunction::of(id, TEXT, Run::Values(network::net_url_scheme)),
