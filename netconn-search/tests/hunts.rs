@@ -70,4 +70,11 @@ hunts! {
     rare_destinations "rare-destinations" 1;
     reverse_shell "reverse-shell" 4;
     suspicious_executable "suspicious-executable" 4;
+    inbound_scan "inbound-scan" 1;
+    brute_force "brute-force" 2;
+    tunnels "tunnels" 6;
+    remote_management "remote-management" 3;
+    tor "tor" 4;
+    opened_services "opened-services" 1;
+    ssh_fan_out "ssh-fan-out" 1;
 }
