@@ -5,6 +5,7 @@
 mod confine;
 pub mod engine;
 pub mod range;
+pub mod indicator;
 pub mod output;
 pub mod home;
 pub mod saved;

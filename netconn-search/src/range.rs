@@ -100,7 +100,8 @@ impl TimeArguments<'_> {
     }
 
     /// Returns the range in epoch milliseconds, without its end. By default it begins 24 hours before its end and ends
-    /// now. A day as the end means its beginning.
+    /// now. A day as the end means its beginning. A time of day without a date is the most recent one; if both ends are such
+    /// times, the end is the first one behind the beginning.
     ///
     /// # Errors
     ///
@@ -112,9 +113,9 @@ impl TimeArguments<'_> {
             if self.until.is_some() {
                 return Err(RangeError::TwoEnds { text: both.into() });
             }
-            return range(&moment(start, now)?, &moment(end, now)?, now);
+            return range(&moment(start, now)?, &ending(end, Some(start), now)?, now);
         }
-        let end = self.until.map_or_else(|| Ok(now.clone()), |until| moment(until, now))?;
+        let end = self.until.map_or_else(|| Ok(now.clone()), |until| ending(until, self.since, now))?;
         let start = match (self.since, self.last) {
             (Some(since), _) => moment(since, now)?,
             (None, Some(last)) => {
@@ -148,6 +149,27 @@ fn ends(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix("from ").unwrap_or(text);
     let (start, end) = SEPARATORS.iter().find_map(|separator| text.split_once(separator))?;
     Some((start.trim(), end.trim()))
+}
+
+/// Parses the end of a range. If both ends are a time of day alone, the end is the first such time behind the beginning, also
+/// when that is still to come; else a time of day is the most recent one, as at the beginning of a range.
+fn ending(text: &str, since: Option<&str>, now: &Zoned) -> Result<Zoned, RangeError> {
+    if let (Some(at), Some(since)) = (time_of_day(text), since.filter(|since| time_of_day(since).is_some())) {
+        let start = moment(since, now)?;
+        let on = |date: Date| date.to_datetime(at).to_zoned(now.time_zone().clone());
+        let end = on(start.date()).map_err(|error| nowhere(text, &error))?;
+        if end > start {
+            return Ok(end);
+        }
+        return start.date().tomorrow().and_then(on).map_err(|error| nowhere(text, &error));
+    }
+    moment(text, now)
+}
+
+/// Parses a time of day without a date.
+fn time_of_day(text: &str) -> Option<Time> {
+    let word: String = text.to_ascii_lowercase().split_whitespace().collect();
+    word.contains(':').then(|| clock(&word)).flatten()
 }
 
 /// Parses a moment. The forms are tried from the strictest to the loosest.
@@ -402,6 +424,14 @@ mod tests {
         let shown = |since, until, last| shown(TimeArguments { since, until, last });
         assert_eq!(shown(None, None, None), "11-04 10:00:00..11-05 10:00:00");
         assert_eq!(shown(Some("23:00"), Some("2:00"), None), "11-04 23:00:00..11-05 02:00:00");
+        // It is 10:00: the end may be still to come.
+        assert_eq!(shown(Some("9:00"), Some("12:00"), None), "11-05 09:00:00..11-05 12:00:00");
+        assert_eq!(shown(Some("9:00 am"), Some("12:00 pm"), None), "11-05 09:00:00..11-05 12:00:00");
+        assert_eq!(shown(Some("9:00 - 12:00"), None, None), "11-05 09:00:00..11-05 12:00:00");
+        assert_eq!(shown(Some("11:00"), Some("12:00"), None), "11-04 11:00:00..11-04 12:00:00");
+        assert_eq!(shown(Some("11:00"), Some("9:30"), None), "11-04 11:00:00..11-05 09:30:00");
+        assert_eq!(shown(Some("9:00"), Some("9:00"), None), "11-05 09:00:00..11-06 09:00:00");
+        assert_eq!(shown(Some("3d"), Some("12:00"), None), "11-02 10:00:00..11-04 12:00:00");
         assert_eq!(shown(None, Some("9:00"), None), "11-04 09:00:00..11-05 09:00:00");
         assert_eq!(shown(None, Some("9:00"), Some("1h")), "11-05 08:00:00..11-05 09:00:00");
         assert_eq!(shown(None, None, Some("90 minutes")), "11-05 08:30:00..11-05 10:00:00");

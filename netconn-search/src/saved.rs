@@ -100,6 +100,22 @@ impl SavedQueries {
         }
     }
 
+    /// Removes a query.
+    ///
+    /// # Errors
+    ///
+    /// No query has this name, or the file cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<(), SavedError> {
+        let path = self.path(name)?;
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(SavedError::Missing { name: name.into(), nearest: nearest(name, self.names()?) })
+            }
+            Err(source) => Err(SavedError::Io { path, source }),
+        }
+    }
+
     /// Returns all names in alphabetical order.
     ///
     /// # Errors
@@ -159,6 +175,9 @@ mod tests {
         saved.save("dns-2.old", "b = 2").unwrap();
         assert_eq!(saved.load("web").unwrap(), "a = 1\n");
         assert_eq!(saved.names().unwrap(), ["dns-2.old", "web"]);
+        saved.remove("dns-2.old").unwrap();
+        assert_eq!(saved.names().unwrap(), ["web"]);
+        assert!(matches!(saved.remove("dns-2.old"), Err(SavedError::Missing { .. })));
         let missing = saved.load("wbe").unwrap_err();
         assert_eq!(missing.to_string(), "there is no saved query 'wbe'; did you mean 'web'?");
         let missing = saved.load("something").unwrap_err();

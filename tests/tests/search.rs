@@ -171,6 +171,110 @@ fn what_was_recorded_is_found() {
     daemon.stop();
 }
 
+/// Returns what a search says of a history, as JSON, and what it tells people.
+fn answer(installed: &Installed, history: &History) -> (Value, String) {
+    let json = search(installed, history, "event.type = 'IP Connect'", &["--format", "json"]);
+    let folder = history.0.to_str().unwrap();
+    let mut command = Command::new(installed.netconn());
+    let output =
+        command.args(["search", "event.type = 'IP Connect'", "--last", "1h", "--file", folder]).output().unwrap();
+    (serde_json::from_str(&json).unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn times_without_a_daemon_are_told() {
+    let (namespace, installed) = (Netns::new(), Installed::new());
+    installed.search();
+    let daemon = Daemon::start_installed(&installed, "");
+    traffic(&namespace, 1);
+    let (before, _) = answer(&installed, &daemon.history());
+    assert_eq!(before["gaps"], serde_json::json!([]), "{before:#}");
+    let now = || jiff::Timestamp::now().as_millisecond();
+    // Stopped in order; what happens meanwhile is missing.
+    let killed = daemon.end();
+    let stopped = now();
+    traffic(&namespace, 1);
+    thread::sleep(Duration::from_secs(2));
+    let starts = now();
+    let daemon = killed.start();
+    until(20_000, || daemon.log(), || answer(&installed, &daemon.history()).0["gaps"].as_array().unwrap().len() == 1);
+    let (json, said) = answer(&installed, &daemon.history());
+    let gap = json["gaps"][0].clone();
+    let (from, to) = (gap["from"].as_i64().unwrap(), gap["to"].as_i64().unwrap());
+    assert!(
+        from <= stopped && stopped - from < 10_000 && to >= starts && to - starts < 30_000,
+        "{gap} {stopped} {starts}"
+    );
+    assert_eq!(gap["reason"], "stopped", "{gap}");
+    assert!(said.contains("nothing was recorded from 2") && said.contains("netconn was stopped"), "{said}");
+    assert!(said.contains("some time was not recorded"), "{said}");
+    // Killed: the last event says how far it had come.
+    traffic(&namespace, 1);
+    moment();
+    let last = now();
+    let killed = daemon.kill();
+    thread::sleep(Duration::from_secs(2));
+    let starts = now();
+    let daemon = killed.start();
+    until(20_000, || daemon.log(), || answer(&installed, &daemon.history()).0["gaps"].as_array().unwrap().len() == 2);
+    let (json, said) = answer(&installed, &daemon.history());
+    let gap = json["gaps"][1].clone();
+    let (from, to) = (gap["from"].as_i64().unwrap(), gap["to"].as_i64().unwrap());
+    assert!(
+        from <= last + 2000 && last - from < 10_000 && to >= starts && to - starts < 30_000,
+        "{gap} {last} {starts}"
+    );
+    assert_eq!(gap["reason"], "killed", "{gap}");
+    assert!(said.contains("ended without stopping in order"), "{said}");
+    daemon.stop();
+}
+
+#[test]
+fn following_outlasts_the_daemon() {
+    let (namespace, installed) = (Netns::new(), Installed::new());
+    installed.search();
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut daemon = Daemon::start_installed(&installed, "");
+    let query =
+        format!("event.network.namespace = {} and event.type = 'IP Listen' | columns event.id", namespace.inode);
+    let mut following = Command::new(installed.netconn())
+        .args(["search", &query, "--follow", "--format", "ndjson", "--socket"])
+        .arg(daemon.socket())
+        .stdout(fs::File::create(path("rows")).unwrap())
+        .stderr(fs::File::create(path("said")).unwrap())
+        .spawn()
+        .unwrap();
+    let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+    let rows = || read("rows").lines().count();
+    // Until it follows, events pass it by.
+    let sees = |more: usize| {
+        let before = rows();
+        until(
+            60_000,
+            || format!("{} {}", read("rows"), read("said")),
+            || {
+                namespace.run(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
+                moment();
+                rows() >= before + more
+            },
+        );
+    };
+    sees(1);
+    for (round, is_killed) in [(1, false), (2, true)] {
+        let killed = if is_killed { daemon.kill() } else { daemon.end() };
+        let ends = || read("said").matches("; waiting for the next one").count();
+        until(20_000, || read("said"), || ends() == round);
+        assert!(following.try_wait().unwrap().is_none(), "{}", read("said"));
+        daemon = killed.start();
+        until(20_000, || read("said"), || read("said").matches("are missing here").count() == round);
+        sees(1);
+    }
+    kill(Pid::from_raw(i32::try_from(following.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert!(following.wait().unwrap().success());
+    daemon.stop();
+}
+
 /// Returns `N,M` for the events that the program `load` has made in a history: their number, and their number of ids.
 fn made(installed: &Installed, history: &History) -> String {
     let query = "endpoint.name = 'web-1' | group n = count(), different = count_distinct(event.id)";

@@ -11,15 +11,23 @@ use netconn_query::{
 
 use crate::{engine::Search, output::column};
 
-/// Longest time that the look takes: the answer itself is known already.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest time that a person waits for the look, unless the search itself took longer: the answer is known already.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest time for programs, whose answers should not depend on how busy the machine is.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Most constants that are looked for.
 const CONSTANTS_MAX: usize = 16;
 
 /// Returns a sentence for each constant of the first filter that no event has; none if that cannot be told soon. What `said`
-/// is about needs no second word.
-pub(super) async fn absent(search: &Search, query: &Query, said: &[Diagnostic]) -> Vec<String> {
+/// is about needs no second word. `elapsed` is how long a person has waited for the search; `None`: a program has asked.
+pub(super) async fn absent(
+    search: &Search,
+    query: &Query,
+    said: &[Diagnostic],
+    elapsed: Option<Duration>,
+) -> Vec<String> {
     let mut constants = Vec::new();
     if let Some(filter) = &query.filter {
         collect(filter, said, &mut constants);
@@ -29,7 +37,8 @@ pub(super) async fn absent(search: &Search, query: &Query, said: &[Diagnostic]) 
         return Vec::new();
     }
     // What cannot be read or takes too long is no news: the search itself has gone well.
-    match tokio::time::timeout(TIMEOUT, counts(search, &constants)).await {
+    let limit = elapsed.map_or(TIMEOUT, |elapsed| elapsed.max(PATIENCE));
+    match tokio::time::timeout(limit, counts(search, &constants)).await {
         Ok(Some(counts)) => {
             let absent = constants.iter().zip(counts).filter(|(_, count)| *count == 0.0);
             absent.map(|(constant, _)| format!("no event of the searched time has {constant}")).collect()

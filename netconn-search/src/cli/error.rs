@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use netconn_model::term;
+use netconn_model::{config::ConfigError, term};
 use netconn_query::Diagnostic;
 use thiserror::Error;
 
@@ -56,6 +56,11 @@ pub(super) fn report(error: &anyhow::Error) {
             }
         }
         // Paths and values in a message may hold control characters.
+        // Only the reader of the configuration shows the place of an error, in several lines.
+        None if error.is::<ConfigError>() => {
+            let lines: Vec<_> = sentence(error).lines().map(|line| term::sanitize(line).into_owned()).collect();
+            netconn_model::tell!("netconn: {}", lines.join("\n"));
+        }
         None => netconn_model::tell!("netconn: {}", term::sanitize(&sentence(error))),
     }
 }

@@ -1,7 +1,8 @@
 //! `--follow`: runs a query over new events from the daemon's socket.
 
 use std::{
-    fs,
+    fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,7 +14,13 @@ use datafusion::arrow::{
     datatypes::SchemaRef,
 };
 use futures::StreamExt as _;
-use netconn_model::{client::Client, exit::Exit, field::Field, lines, read_ahead::ReadAhead};
+use netconn_model::{
+    client::{Client, ClientError},
+    exit::Exit,
+    field::Field,
+    lines,
+    read_ahead::ReadAhead,
+};
 use netconn_query::{
     self,
     ast::{Command, CommandKind, Expr, ExprKind, Query, SortKey, Span},
@@ -21,6 +28,7 @@ use netconn_query::{
     diagnostic::{self, Diagnostic},
     fields::Fields,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use thiserror::Error;
 use tokio::time::MissedTickBehavior;
 
@@ -71,7 +79,8 @@ pub(super) fn check(query: &Query) -> Result<(), CannotFollow> {
     }
 }
 
-/// Shows the rows of the query over new events, until the daemon or the reader ends, `--timeout` is over, or Ctrl-C.
+/// Shows the rows of the query over new events, until the reader ends, `--timeout` is over, or Ctrl-C. When the daemon ends it waits for
+/// the next one.
 pub(super) async fn run(
     session: &SearchSession,
     socket: &Path,
@@ -98,7 +107,8 @@ pub(super) async fn run(
     }
     return_all_in_order(&mut query);
     // A search takes a while, and the reader of its rows may pause.
-    let mut events = ReadAhead::events(&Client::new(socket), &[], tell).await?;
+    let client = Client::new(socket);
+    let mut events = ReadAhead::events(&client, &[], tell).await?;
     let mut follower = EventFollower::new(session, text, query, style)?;
     session.show_diagnostics(text, &diagnostics);
     let mut step = tokio::time::interval(SEARCH_INTERVAL);
@@ -119,15 +129,32 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             // `part` keeps no bytes of its own, so a tick may drop it without losing any.
-            part = events.part() => match part? {
-                Some(part) => {
-                    follower.waiting.extend_from_slice(&part);
-                    if follower.waiting.len() >= SEARCH_BYTES {
-                        follower.search_waiting().await?;
+            part = events.part() => {
+                let end = match part {
+                    Ok(Some(part)) => {
+                        follower.waiting.extend_from_slice(&part);
+                        if follower.waiting.len() >= SEARCH_BYTES {
+                            follower.search_waiting().await?;
+                        }
+                        continue;
                     }
+                    Ok(None) => "has stopped".to_owned(),
+                    // A daemon that was killed.
+                    Err(ClientError::Broken { error, .. }) => format!("has gone ({error})"),
+                    Err(error) => return Err(error.into()),
+                };
+                follower.end_stream().await?;
+                tell(&format!("the daemon at {} {end}; waiting for the next one", socket.display()));
+                tokio::select! {
+                    // It says which time is missing.
+                    next = ReadAhead::events_of_next(&client, &[], tell, has_reader) => match next? {
+                        Some(next) => events = next,
+                        None => break,
+                    },
+                    () = &mut timeout => break,
+                    _ = &mut interrupt => break,
                 }
-                None => break,
-            },
+            }
             _ = step.tick() => follower.search_waiting().await?,
             () = &mut timeout => break,
             _ = &mut interrupt => break,
@@ -139,6 +166,15 @@ pub(super) async fn run(
         output.end(&mut AnswerSummary::default())?;
     }
     Ok(Exit::Success)
+}
+
+/// Whether somebody can read the output: a pipe that nobody reads is seen only by a write, and nothing is written while no daemon runs.
+fn has_reader() -> bool {
+    let out = io::stdout();
+    let mut files = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    // An error means that it cannot be told.
+    let _ = poll(&mut files, PollTimeout::ZERO);
+    !files[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR))
 }
 
 /// Tells the user something beside the rows.
@@ -203,6 +239,13 @@ impl<'a> EventFollower<'a> {
         if lost != 0 {
             self.session.show_notes(&[format!("the daemon reports {lost} lost events here")]);
         }
+        Ok(())
+    }
+
+    /// Shows what came before the end of a stream. A line without its end is dropped: the next stream does not go on with it.
+    async fn end_stream(&mut self) -> Result<()> {
+        self.search_waiting().await?;
+        self.waiting.clear();
         Ok(())
     }
 

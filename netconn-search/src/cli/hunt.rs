@@ -16,11 +16,11 @@ use crate::{
     cli::{
         error::{RefusedQuery, WrongUse, report},
         options::{PresentationOptions, SourceOptions},
-        session::SearchSession,
+        session::{Counted, SearchSession},
     },
-    engine::{ProgressSnapshot, SearchError},
+    engine::SearchError,
     hunt::{Hunt, HuntLibrary, HuntSeverity},
-    output::OutputFormat,
+    output::{OutputFormat, recorded::GapJson},
 };
 
 /// The name that stands for all hunts.
@@ -82,7 +82,7 @@ pub(super) fn run(options: &HuntOptions) -> Result<Exit> {
         show(&hunt, session.format)?;
         return Ok(Exit::Success);
     }
-    let rows = run_one(&session, &hunt, &options.set)?;
+    let rows = run_one(&session, &hunt, &options.set, false)?;
     Ok(if rows == 0 && options.presentation.exit_code { Exit::Nothing } else { Exit::Success })
 }
 
@@ -95,29 +95,35 @@ fn all(library: &HuntLibrary) -> Vec<Hunt> {
     hunts
 }
 
-/// Runs a hunt and shows its rows; returns their number.
-fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String]) -> Result<u64> {
+/// Runs a hunt and shows its rows; returns their number. `is_one_of_all`: its title belongs to the output, whose tables nobody could
+/// tell apart without.
+fn run_one(session: &SearchSession, hunt: &Hunt, settings: &[String], is_one_of_all: bool) -> Result<u64> {
     let session = over_its_range(session, hunt);
     let (mut query, diagnostics) = session.parse(&hunt.query)?;
     for setting in settings {
         // In the parsed query rather than in its text: a value cannot change the rest of the query.
         hunt.set(&mut query, setting)?;
     }
-    // On standard error, so that a table in a pipe has rows only.
-    if session.format == OutputFormat::Table && !session.presentation.quiet {
-        let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
-        netconn_model::tell!(
-            "{severity}{}{severity:#}: {heading}{}{heading:#} (details: `netconn hunt {} --show`)",
-            hunt.severity.name(),
-            hunt.title,
-            hunt.name
-        );
+    let (heading, severity) = (style::HEADING, severity_style(hunt.severity));
+    let title = format!(
+        "{severity}{}{severity:#}: {heading}{}{heading:#} (details: `netconn hunt {} --show`)",
+        hunt.severity.name(),
+        term::sanitize(&hunt.title),
+        hunt.name
+    );
+    if is_one_of_all {
+        let mut out = anstream::stdout().lock();
+        writeln!(out, "{title}")?;
+        out.flush()?;
+    } else if session.format == OutputFormat::Table && !session.presentation.quiet {
+        // On standard error, so that a table in a pipe has rows only.
+        netconn_model::tell!("{title}");
     }
     session.block_on(session.show(&hunt.query, &query, diagnostics))
 }
 
-/// Runs a hunt without showing its rows; returns their number and the counters of what was read.
-fn count_one(session: &SearchSession, hunt: &Hunt) -> Result<(u64, ProgressSnapshot)> {
+/// Runs a hunt without showing its rows.
+fn count_one(session: &SearchSession, hunt: &Hunt) -> Result<Counted> {
     let session = over_its_range(session, hunt);
     let (query, _) = session.parse(&hunt.query)?;
     session.block_on(session.count_rows(&hunt.query, &query))
@@ -149,6 +155,9 @@ struct HuntResult<'a> {
     /// Lines left out because they are not an event; `None` for tables.
     #[serde(skip_serializing_if = "Option::is_none")]
     bad_lines: Option<u64>,
+    /// Times in which nothing was recorded; `None` for tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gaps: Option<Vec<GapJson>>,
 }
 
 /// Runs all hunts; one that cannot be run does not stop the others. A table shows the rows, JSON only their number.
@@ -161,11 +170,13 @@ fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
         )
         .into());
     }
+    // Hunts look at much the same time.
+    let session = session.telling_gaps_once();
     let mut found = Vec::new();
     for hunt in hunts {
         let rows = match format {
-            OutputFormat::Table => run_one(session, hunt, &[]).map(|rows| (rows, None)),
-            _ => count_one(session, hunt).map(|(rows, read)| (rows, Some(read))),
+            OutputFormat::Table => run_one(&session, hunt, &[], true).map(|rows| (rows, None)),
+            _ => count_one(&session, hunt).map(|counted| (counted.rows, Some(counted))),
         };
         let rows = match rows {
             Ok(rows) => Some(rows),
@@ -178,14 +189,15 @@ fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
             }
         };
         // Tables show losses with the rows of each hunt, so only the other formats have them here.
-        let read = rows.as_ref().and_then(|(_, read)| read.as_ref());
+        let counted = rows.as_ref().and_then(|(_, counted)| counted.as_ref());
         found.push(HuntResult {
             name: &hunt.name,
             title: &hunt.title,
             severity: hunt.severity,
             rows: rows.as_ref().map(|(rows, _)| *rows),
-            events_lost: read.map(|read| read.lost),
-            bad_lines: read.map(|read| read.bad_lines),
+            events_lost: counted.map(|counted| counted.read.lost),
+            bad_lines: counted.map(|counted| counted.read.bad_lines),
+            gaps: counted.map(|counted| counted.gaps.iter().map(GapJson::from).collect()),
         });
     }
     show_results(&found, format)?;
@@ -278,7 +290,9 @@ fn show(hunt: &Hunt, format: OutputFormat) -> Result<()> {
     if !hunt.parameters.is_empty() {
         writeln!(out, "\n{heading}Parameters (--set NAME=VALUE){heading:#}")?;
         for parameter in &hunt.parameters {
-            writeln!(out, "  {}  {}", text(&parameter.name), text(&parameter.meaning))?;
+            let default =
+                parameter.default.as_deref().map_or_else(String::new, |default| format!(" [default: {default}]"));
+            writeln!(out, "  {}  {}{}", text(&parameter.name), text(&parameter.meaning), text(&default))?;
         }
     }
     writeln!(out, "\n{heading}Query{heading:#}")?;

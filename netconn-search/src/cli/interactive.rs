@@ -99,7 +99,7 @@ fn set_range(session: &mut SearchSession, other: SearchSession, knowledge: &Edit
     let Some(range) = other.range()? else { return Ok(()) };
     let shown = [range.start, range.end].map(|ms| {
         let moment = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
-        moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+        moment.to_zoned(other.presentation.zone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
     });
     netconn_model::tell!("from {} to {}", shown[0], shown[1]);
     // Only after `range` has accepted the new time: a mistyped one changes nothing.

@@ -5,9 +5,11 @@ mod query;
 mod error;
 mod progress;
 mod absent;
+mod recording;
 mod session;
 mod help;
 mod follow;
+mod pivot;
 mod interactive;
 mod hunt;
 mod exit;
@@ -34,6 +36,7 @@ use crate::{
     cli::{
         error::{RefusedQuery, WrongUse},
         options::{PresentationOptions, SourceOptions},
+        pivot::PivotOptions,
         session::SearchSession,
     },
     confine, engine,
@@ -67,6 +70,8 @@ Examples:
   netconn search \"event.type = 'IP Connect' and dst.port.number = 443\" --last 3d
   netconn search \"| top 10 bytes = sum(event.network.bytesSent) by dst.ip.address\" --chart
   netconn search @hunt.pq --file /evidence/events --format csv > found.csv
+  netconn search --around 5f3a9c0d1e2b4a68-1234 10m
+  netconn search --ioc indicators.txt \"event.network.direction = 'OUTGOING'\" --last 30d
   netconn search --help-language
 
 `netconn hunt --list` lists ready-made searches for traces of attackers.
@@ -98,6 +103,12 @@ struct SearchOptions {
     #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "query")]
     #[expect(clippy::option_option, reason = "clap's form of an option whose value may be left out")]
     saved: Option<Option<String>>,
+    /// Show the text of the query saved under --saved NAME instead of running it.
+    #[arg(long, requires = "saved", conflicts_with = "remove")]
+    show: bool,
+    /// Remove the query saved under --saved NAME.
+    #[arg(long, requires = "saved")]
+    remove: bool,
     /// Show how the query is understood, how it is run and what it reads, instead of its rows.
     #[arg(long, conflicts_with_all = ["follow", "format", "chart", "output"])]
     explain: bool,
@@ -116,7 +127,9 @@ struct SearchOptions {
     convert: Option<PathBuf>,
     #[command(flatten)]
     presentation: PresentationOptions,
-    // Last, because its help heading applies to all options after it.
+    // Last, because their help headings apply to all options after them.
+    #[command(flatten)]
+    pivot: PivotOptions,
     #[command(flatten)]
     source: SourceOptions,
 }
@@ -175,10 +188,37 @@ fn search(options: &SearchOptions) -> Result<Exit> {
         write!(out, "{}\nFields\n{}", help::language(), help::fields())?;
         return Ok(Exit::Success);
     }
+    let mut pivot = options.pivot.clone();
+    let mut query = options.query.clone();
+    if let Some(taken) = pivot.take_query() {
+        if query.is_some() || options.saved.is_some() {
+            return Err(WrongUse(format!("'{taken}' is not a length of time: use 30s, 15m, 4 hours or 3d")).into());
+        }
+        query = Some(taken);
+    }
+    if pivot.is_given() && options.follow {
+        let message = "--around, --of-process, --of-connection and --ioc search what was recorded: leave out --follow";
+        return Err(WrongUse(message.into()).into());
+    }
+    if (options.show || options.remove) && options.saved == Some(None) {
+        return Err(WrongUse("--show and --remove need the name of a saved query: --saved NAME".into()).into());
+    }
     // Before the session is made: without a query nothing of the rest is needed.
-    let text = match (&options.query, &options.saved) {
+    let text = match (&query, &options.saved) {
         (Some(query), _) => query::text(query)?,
+        (None, Some(Some(name))) if options.remove => {
+            query::saved()?.remove(name)?;
+            netconn_model::tell!("netconn: removed {name}");
+            return Ok(Exit::Success);
+        }
+        (None, Some(Some(name))) if options.show => {
+            let text = query::saved()?.load(name)?;
+            let mut out = anstream::stdout().lock();
+            text.lines().try_for_each(|line| writeln!(out, "{}", term::sanitize(line)))?;
+            return Ok(Exit::Success);
+        }
         (None, Some(Some(name))) => query::saved()?.load(name)?,
+        (None, None) if pivot.is_given() => String::new(),
         (None, Some(None)) => {
             let mut out = anstream::stdout().lock();
             for name in query::saved()?.names()? {
@@ -196,8 +236,8 @@ fn search(options: &SearchOptions) -> Result<Exit> {
             return interactive::run(&mut session);
         }
     };
-    let session = SearchSession::new(&options.source, &options.presentation)?;
-    let (query, diagnostics) = session.parse(&text)?;
+    let mut session = SearchSession::new(&options.source, &options.presentation)?;
+    let (mut query, diagnostics) = session.parse(&text)?;
     if let Some(name) = &options.save {
         // Checked before saving, so that a broken query cannot replace a saved one that works.
         let checked = netconn_query::check(&query, &Fields::new(Vec::<String>::new()));
@@ -210,6 +250,8 @@ fn search(options: &SearchOptions) -> Result<Exit> {
         let how = if replaced { "replaced" } else { "saved" };
         netconn_model::tell!("netconn: {how} {name}; run it with `netconn search --saved {name}`");
     }
+    // Kept until the answer is complete.
+    let _indicators = pivot::apply(&mut session, &pivot, &mut query)?;
     if options.follow {
         let socket = options.socket.as_deref().unwrap_or(Path::new(&session.config().socket));
         return session.block_on(follow::run(&session, socket, &text, query, diagnostics));
@@ -271,6 +313,11 @@ mod tests {
             vec!["-", "-f", "a", "-f", "b", "--last", "-15m", "--color", "never"],
             vec!["--saved"],
             vec!["--saved", "web", "--chart"],
+            vec!["--saved", "web", "--show"],
+            vec!["--saved", "web", "--remove"],
+            vec!["--around", "a-1", "10m", "event.type = 'IP Close'", "--since", "1h"],
+            vec!["--of-process", "a-1-2", "--ioc", "list.txt", "--utc"],
+            vec!["a = 1", "--zone", "-03:00"],
             vec!["hunt", "--list", "--format", "json"],
             vec!["hunt", "mining", "--since", "1w", "--set", "min_connections=2"],
             vec!["--convert", "events-1.ndjson"],
@@ -282,6 +329,9 @@ mod tests {
             vec!["a = 1", "--since", "1h", "--last", "1h"],
             vec!["a = 1", "--saved", "x"],
             vec!["--save", "x"],
+            vec!["--show"],
+            vec!["--utc", "--zone", "UTC", "a = 1"],
+            vec!["--zone", "Mars/Olympus", "a = 1"],
             vec!["a = 1", "--chart", "--format", "csv"],
             vec!["a = 1", "--explain", "--follow"],
             vec!["a = 1", "--convert", "x"],

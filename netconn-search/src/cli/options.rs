@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ColorChoice};
+use jiff::{fmt::temporal::DateTimeParser, tz::TimeZone};
 
 use crate::{output::OutputFormat, range::TimeArguments};
 
@@ -15,10 +16,11 @@ pub(super) struct SourceOptions {
     #[arg(short = 'f', long, value_name = "PATH")]
     pub(super) file: Vec<PathBuf>,
     /// Search from this time on: 4 hours, 3d, 10:30, March 3, 2026-03-03T10:30:00Z, epoch milliseconds, or both ends: A
-    /// – B. Without a time range, the last 24 hours are searched.
+    /// – B. A time of day is the most recent one. Without a time range, the last 24 hours are searched.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with = "last")]
     since: Option<String>,
-    /// Search up to this time, excluding it; a day means its beginning [default: now].
+    /// Search up to this time, excluding it; a day means its beginning; a time of day after one in --since is the first
+    /// behind it [default: now].
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// Search this length of time before now or before --until: 30s, 15m, 4 hours, 3d, 1w.
@@ -80,12 +82,29 @@ pub(super) struct PresentationOptions {
     /// Write only errors to standard error, and on a terminal that rows were left out: no warnings, no summary.
     #[arg(short = 'q', long)]
     pub(super) quiet: bool,
+    /// Show times in UTC, and read times without a zone as UTC.
+    #[arg(long, conflicts_with = "zone")]
+    pub(super) utc: bool,
+    /// The same in this time zone: Europe/Berlin, +02:00 [default: that of this host, or TZ].
+    #[arg(long, value_name = "NAME", value_parser = zone, allow_hyphen_values = true)]
+    pub(super) zone: Option<TimeZone>,
     /// When to use colours.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
     pub(super) color: ColorChoice,
     /// Exit with code 1 if there are no rows, as grep does.
     #[arg(short = 'e', long)]
     pub(super) exit_code: bool,
+}
+
+impl PresentationOptions {
+    /// Returns the time zone of what is shown and typed.
+    pub(super) fn zone(&self) -> TimeZone {
+        match &self.zone {
+            _ if self.utc => TimeZone::UTC,
+            Some(zone) => zone.clone(),
+            None => TimeZone::system(),
+        }
+    }
 }
 
 /// Parses a size like 400MB or 1GiB, in bytes.
@@ -106,6 +125,15 @@ fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(unit).filter(|bytes| *bytes >= 10_000_000).ok_or_else(wrong)
+}
+
+/// Parses the name of a time zone, or an offset.
+fn zone(text: &str) -> Result<TimeZone, String> {
+    DateTimeParser::new().parse_time_zone(text).map_err(|_| {
+        format!(
+            "'{text}' is no time zone that this host knows: use a name like Europe/Berlin, or an offset like +02:00"
+        )
+    })
 }
 
 /// Parses a duration like 30s.

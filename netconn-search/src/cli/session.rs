@@ -1,23 +1,24 @@
 //! A search session: runs a query from its text to the answer that is shown.
 
 use std::{
+    collections::BTreeSet,
     io::{self, IsTerminal as _, Write as _},
     num::NonZero,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
-use jiff::{Timestamp, Zoned, tz::TimeZone};
+use jiff::{Timestamp, Zoned};
 use netconn_model::{
     config::{Config, ConfigError},
     segment_name,
     term::{self, style},
 };
-use netconn_query::{self, Diagnostic, Fields, Query, alias, diagnostic, printer};
+use netconn_query::{self, Diagnostic, Fields, Query, alias, diagnostic, printer, short};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -26,13 +27,15 @@ use crate::{
         error::{Interrupted, NoHistory, RefusedQuery, TimedOut, WrongUse, diagnostic_line, located},
         options::{PresentationOptions, SourceOptions},
         progress::WatchedSearch,
+        recording::{self, Recorded},
     },
-    engine::{self, Answer, ProgressSnapshot, Search, search::ROWS},
+    engine::{self, Answer, Gap, ProgressSnapshot, Recording, Search, search::ROWS},
     home,
     output::{
         AnswerWriter, OutputFormat, OutputStyle,
         destination::{OutputDestination, PendingFile, is_terminal},
         intent::AnswerIntent,
+        recorded::{self, GapJson},
         summary::AnswerSummary,
     },
 };
@@ -46,6 +49,12 @@ pub(super) struct SearchSession {
     pub(super) format: OutputFormat,
     config: Config,
     runtime: Arc<Runtime>,
+    /// What the time range is taken from.
+    pub(super) time: SearchedTime,
+    /// The table of indicators, if there are any.
+    pub(super) indicators: Option<PathBuf>,
+    /// Gaps that were told already, for several answers that are shown as one.
+    told: Option<Arc<Mutex<BTreeSet<Gap>>>>,
 }
 
 impl SearchSession {
@@ -80,7 +89,21 @@ impl SearchSession {
             config => config?,
         };
         let runtime = Arc::new(engine::runtime()?);
-        Ok(Self { source: source.clone(), presentation, format, config, runtime })
+        Ok(Self {
+            source: source.clone(),
+            presentation,
+            format,
+            config,
+            runtime,
+            time: SearchedTime::Options,
+            indicators: None,
+            told: None,
+        })
+    }
+
+    /// Returns a session that tells each gap with one of its answers only.
+    pub(super) fn telling_gaps_once(&self) -> Self {
+        Self { told: Some(Arc::default()), ..self.clone() }
     }
 
     /// Returns the configuration.
@@ -90,12 +113,17 @@ impl SearchSession {
 
     /// Returns the time range, epoch milliseconds; `None`: everything in the named files.
     pub(super) fn range(&self) -> Result<Option<Range<i64>>> {
+        match &self.time {
+            SearchedTime::Options => {}
+            SearchedTime::All => return Ok(None),
+            SearchedTime::Fixed(range) => return Ok(Some(range.clone())),
+        }
         let arguments = self.source.time_arguments();
         // Named files are often older evidence, which the default of the last 24 hours would hide.
         if arguments.is_empty() && !self.source.file.is_empty() {
             return Ok(None);
         }
-        Ok(Some(arguments.resolve(&Zoned::now())?))
+        Ok(Some(arguments.resolve(&Zoned::now().with_time_zone(self.presentation.zone()))?))
     }
 
     /// Creates a search over the named files or the history.
@@ -119,6 +147,7 @@ impl SearchSession {
         // The option takes precedence over the configuration, and this over the user's own folder.
         let lookups = self.source.lookups.clone().or_else(|| self.config.search.lookups.clone());
         search.tables = lookups.or_else(home::lookups);
+        search.indicators.clone_from(&self.indicators);
         search.geo_database.clone_from(&self.config.search.geo_database);
         search
     }
@@ -130,6 +159,7 @@ impl SearchSession {
         match parsed.query {
             // The parser can return a query together with errors, for completion; such a query must not run.
             Some(mut query) if !diagnostic::has_errors(&diagnostics) => {
+                self.expand_short_names(&mut query)?;
                 if self.config.search.sentinelone_alias {
                     diagnostics.extend(alias::sentinel_one(&mut query));
                 }
@@ -137,6 +167,20 @@ impl SearchSession {
             }
             _ => Err(RefusedQuery { text: text.into(), diagnostics }.into()),
         }
+    }
+
+    /// Replaces the short names of fields, which the headings of tables have, unless a file has a field of that name.
+    fn expand_short_names(&self, query: &mut Query) -> Result<()> {
+        if !short::has_short(query) {
+            return Ok(());
+        }
+        // Files of the daemon have the fields of the field table only; to find others, every file is opened.
+        let known = match self.source.file.is_empty() {
+            true => Vec::new(),
+            false => self.block_on(async { Ok(self.search()?.fields().await?) })?,
+        };
+        short::expand(query, |name| known.iter().any(|known| known == name));
+        Ok(())
     }
 
     /// Checks a query against the fields in the files; returns its warnings together with `diagnostics`.
@@ -165,8 +209,8 @@ impl SearchSession {
         self.interruptible(self.run(text, query, diagnostics)).await
     }
 
-    /// Runs a query without showing its rows; returns their number and the counters of what was read.
-    pub(super) async fn count_rows(&self, text: &str, query: &Query) -> Result<(u64, ProgressSnapshot)> {
+    /// Runs a query without showing its rows.
+    pub(super) async fn count_rows(&self, text: &str, query: &Query) -> Result<Counted> {
         self.interruptible(async {
             let watched = WatchedSearch::start();
             // The number of rows is that of all rows, whoever looks at it.
@@ -177,10 +221,12 @@ impl SearchSession {
             while let Some(batch) = answer.batches.next().await {
                 rows += batch.map_err(|error| located(error, text))?.num_rows() as u64;
             }
+            let gaps = self.gaps(&search, &answer.recording).await;
             drop(watched);
             let read = answer.progress.snapshot();
             self.show_notes(&read.notes);
-            Ok((rows, read))
+            self.show_notes(&gaps.notes);
+            Ok(Counted { rows, read, gaps: gaps.gaps })
         })
         .await
     }
@@ -215,7 +261,7 @@ impl SearchSession {
     }
 
     /// Cancels `work` at Ctrl-C and after `--timeout`.
-    async fn interruptible<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn interruptible<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.source.timeout;
         // Dropping the work cancels the search, and removes a partial output file.
         let cancelled = async {
@@ -239,7 +285,7 @@ impl SearchSession {
         let diagnostics = self.check(&search, text, query, diagnostics).await?;
         let answer = search.run(query).await.map_err(|error| located(error, text))?;
         watched.iter().for_each(|watched| watched.watch(&answer.progress));
-        let Answer { schema, mut batches, warnings, progress } = answer;
+        let Answer { schema, mut batches, warnings, progress, recording } = answer;
         // A warning without a place in the text is shown at the whole query.
         let warnings = warnings
             .into_iter()
@@ -264,13 +310,22 @@ impl SearchSession {
             }
             output.batch(&batch)?;
         }
-        drop(watched);
         // Complete only behind the last batch.
+        let gaps = self.gaps(&search, &recording).await;
+        drop(watched);
         let read = progress.snapshot();
         let mut summary = summary(&read, started.elapsed());
-        let absent = if output.rows() == 0 { absent(&search, query, &diagnostics).await } else { Vec::new() };
+        summary.gaps = gaps.gaps.iter().map(GapJson::from).collect();
+        let is_person = is_terminal(self.presentation.output.as_deref());
+        // Nobody would be told.
+        let is_told = !self.presentation.quiet || self.format == OutputFormat::Json;
+        let absent = if output.rows() == 0 && is_told {
+            absent(&search, query, &diagnostics, is_person.then(|| started.elapsed())).await
+        } else {
+            Vec::new()
+        };
         summary.warnings = diagnostics.iter().map(|diagnostic| diagnostic_line(diagnostic, text)).collect();
-        summary.warnings.extend(read.notes.iter().chain(&absent).cloned());
+        summary.warnings.extend(read.notes.iter().chain(&absent).chain(&gaps.notes).cloned());
         summary.cut_at = search.max_rows.filter(|_| read.cut);
         // JSON has a place for the summary behind its rows; the other formats get it on standard error below.
         output.end(&mut summary)?;
@@ -281,8 +336,25 @@ impl SearchSession {
         self.show_diagnostics(text, &diagnostics);
         self.show_notes(&read.notes);
         self.show_notes(&absent);
+        self.show_notes(&self.gap_sentences(&gaps.gaps));
+        self.show_notes(&gaps.notes);
         self.show_summary(&summary);
         Ok(summary.rows)
+    }
+
+    /// Returns when nothing was recorded in the searched time, as far as that is known.
+    async fn gaps(&self, search: &Search, recording: &Recording) -> Recorded {
+        // Named files are older evidence, of which the daemon of this host says nothing.
+        let socket = self.source.file.is_empty().then(|| Path::new(&self.config.socket));
+        recording::recorded(recording, search.range.as_ref(), socket, &self.presentation.zone()).await
+    }
+
+    /// Returns the sentences about gaps that have not been told yet.
+    fn gap_sentences(&self, gaps: &[Gap]) -> Vec<String> {
+        let mut told = self.told.as_ref().map(|told| told.lock().unwrap_or_else(PoisonError::into_inner));
+        let is_new = |gap: &&Gap| told.as_mut().is_none_or(|told| told.insert((*gap).clone()));
+        let new: Vec<Gap> = gaps.iter().filter(is_new).cloned().collect();
+        recorded::sentences(&new, &self.presentation.zone())
     }
 
     /// Opens the destination of the answer.
@@ -318,7 +390,7 @@ impl SearchSession {
             is_chart: *chart,
             is_live: false,
             width: width.and_then(NonZero::new),
-            zone: TimeZone::system(),
+            zone: self.presentation.zone(),
         }
     }
 
@@ -358,6 +430,27 @@ impl SearchSession {
     pub(super) fn block_on<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.runtime.block_on(work)
     }
+}
+
+/// What the time range of a session is taken from.
+#[derive(Clone, Debug)]
+pub(super) enum SearchedTime {
+    /// The options, or their defaults.
+    Options,
+    /// All that there is.
+    All,
+    /// This range, epoch milliseconds.
+    Fixed(Range<i64>),
+}
+
+/// What a query without its rows has given.
+pub(super) struct Counted {
+    /// Number of rows.
+    pub(super) rows: u64,
+    /// Counters of what was read.
+    pub(super) read: ProgressSnapshot,
+    /// Times in which nothing was recorded.
+    pub(super) gaps: Vec<Gap>,
 }
 
 /// Returns the format of answers: the one asked for, else that of the output file's name.

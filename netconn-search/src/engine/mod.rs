@@ -8,6 +8,7 @@ pub(crate) mod names;
 pub(crate) mod pool;
 mod rules;
 pub mod session;
+pub mod gaps;
 pub mod search;
 pub mod convert;
 
@@ -16,6 +17,7 @@ mod tests;
 
 pub use convert::{Converted, ConvertedRows, HandedOver, convert};
 pub use error::SearchError;
+pub use gaps::{Gap, Recording};
 pub use plan::Warning;
 pub use search::{Answer, Explained, Search};
 pub use session::runtime;

@@ -28,11 +28,12 @@ use netconn_model::{
     field::{FIELDS, Field},
     segment_name,
 };
-use netconn_query::ast::Query;
+use netconn_query::ast::{CommandKind, Query};
 
 use super::{
     error::{Result, SearchError},
     function::geography,
+    gaps::Recording,
     names::Names,
     plan::{HIDDEN, Planned, Planner, Planning, Settings, Warning, physical_plan, reach, rows_column},
     session::session,
@@ -49,6 +50,9 @@ pub const MEMORY: usize = 400_000_000;
 /// Number of rows that a person is shown if the query does not say it.
 pub const ROWS: u64 = 1_000;
 
+/// Name of the table of indicators: no file in the folder of tables can have it.
+pub const INDICATORS: &str = "/indicators";
+
 /// Where to search, and within which limits.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -62,6 +66,8 @@ pub struct Search {
     pub max_rows: Option<u64>,
     /// Folder with the tables of `lookup`, `dataset` and `savelookup`.
     pub tables: Option<PathBuf>,
+    /// The table that `lookup` finds under the name [`INDICATORS`], a CSV file.
+    pub indicators: Option<PathBuf>,
     /// Database of places in MaxMind's format, for the functions `geo_ip_…`.
     pub geo_database: Option<PathBuf>,
 }
@@ -76,6 +82,8 @@ pub struct Answer {
     pub warnings: Vec<Warning>,
     /// Counters. Those of losses and of bad lines are complete only after the last row.
     pub progress: Arc<SearchProgress>,
+    /// Tells when no daemon recorded events.
+    pub recording: Recording,
 }
 
 /// How a query was answered.
@@ -90,7 +98,7 @@ pub struct Explained {
 impl Search {
     /// Creates a search in these files and folders, with the default limits.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, range: None, memory: MEMORY, max_rows: None, tables: None, geo_database: None }
+        Self { paths, range: None, memory: MEMORY, max_rows: None, tables: None, indicators: None, geo_database: None }
     }
 
     /// Returns the names of the fields: those of the schema first, then others found in the files.
@@ -114,8 +122,12 @@ impl Search {
         // to be.
         let prepared = self.prepare_aside(query, false).await?;
         let progress = Arc::clone(prepared.planner.events.progress());
-        progress.lost(lost(&prepared.planner, self.range.as_ref()).await?);
-        read_unread(&prepared.planner).await?;
+        // Losses say nothing about the rows of a table.
+        let reads_events = reads_events(query);
+        if reads_events {
+            progress.lost(lost(&prepared.planner, self.range.as_ref()).await?);
+            read_unread(&prepared.planner).await?;
+        }
         progress.runs(&prepared.plan);
         let schema = prepared.plan.schema();
         // An error about memory names the limit.
@@ -128,8 +140,9 @@ impl Search {
             None => batches.boxed(),
         };
         // All planning is done here, subqueries included, so no warning is added later.
-        let warnings = prepared.planner.planning.warnings();
-        Ok(Answer { schema, batches, warnings, progress })
+        let Planner { events, state, planning, .. } = prepared.planner;
+        let recording = Recording::new(events, state, self.range.clone(), reads_events);
+        Ok(Answer { schema, batches, warnings: planning.warnings(), progress, recording })
     }
 
     /// Runs a query and returns how it was answered instead of its rows. `savelookup` writes nothing. `watch` is called
@@ -192,6 +205,7 @@ impl Search {
             settings: Arc::new(Settings {
                 max_rows: self.max_rows,
                 tables: self.tables.clone(),
+                indicators: self.indicators.clone(),
                 database,
                 memory: self.memory,
             }),
@@ -250,6 +264,17 @@ async fn edges(events: &EventTable, state: &SessionState) -> Result<Option<Range
         let edge = |column: usize| batch.column(column).as_primitive_opt::<Int64Type>()?.iter().next()?;
         Some(edge(0)?..edge(1)?)
     }))
+}
+
+/// Whether the answer to a query depends on events. That of `| dataset 'x'` and of a join of tables does not.
+fn reads_events(query: &Query) -> bool {
+    let has_own_source = query.filter.is_none()
+        && query.commands.first().is_some_and(|first| {
+            matches!(first.kind, CommandKind::Dataset(_) | CommandKind::Join { .. } | CommandKind::Union(_))
+        });
+    // `dataset` drops the rows before it.
+    let drops = query.commands.iter().any(|command| matches!(command.kind, CommandKind::Dataset(_)));
+    !(has_own_source || drops) || query.subqueries().into_iter().any(reads_events)
 }
 
 /// Reads the lines that the plan does not read, for their losses and bad lines: an empty answer is trusted by these counters.

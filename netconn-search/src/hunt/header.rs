@@ -2,6 +2,7 @@
 //! three or more spaces continues the text before it.
 
 use jiff::Zoned;
+use netconn_query::printer;
 use thiserror::Error;
 
 use crate::{
@@ -68,7 +69,7 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
     let word = get("severity")?;
     let severity = HuntSeverity::ALL.into_iter().find(|severity| severity.name() == word);
     let parameters = entries.iter().filter(|(key, _)| *key == "parameter").map(|(_, text)| parameter(text));
-    let hunt = Hunt {
+    let mut hunt = Hunt {
         name: String::new(),
         title: get("title")?,
         severity: severity.ok_or(HeaderError::Severity { word })?,
@@ -86,9 +87,11 @@ pub(super) fn parse(text: &str) -> Result<Hunt, HeaderError> {
     // A query that cannot be parsed is accepted here: its error is reported at its place when the hunt runs.
     if let Some(mut query) = netconn_query::parse(text).query {
         let set = lets(&mut query);
-        let is_set = |parameter: &&HuntParameter| set.iter().any(|column| column.label == parameter.name);
-        if let Some(parameter) = hunt.parameters.iter().find(|parameter| !is_set(parameter)) {
-            return Err(HeaderError::Unused { name: parameter.name.clone() });
+        for parameter in &mut hunt.parameters {
+            let Some(column) = set.iter().find(|column| column.label == parameter.name) else {
+                return Err(HeaderError::Unused { name: parameter.name.clone() });
+            };
+            parameter.default = Some(printer::expression(&column.expr));
         }
     }
     Ok(hunt)
@@ -121,7 +124,7 @@ fn entries(text: &str) -> Result<Vec<(&'static str, String)>, HeaderError> {
 /// Parses the text of a parameter: `name: explanation`.
 fn parameter(text: &str) -> Result<HuntParameter, HeaderError> {
     let (name, meaning) = text.split_once(':').ok_or_else(|| HeaderError::Parameter { text: text.into() })?;
-    Ok(HuntParameter { name: name.trim().into(), meaning: meaning.trim().into() })
+    Ok(HuntParameter { name: name.trim().into(), meaning: meaning.trim().into(), default: None })
 }
 
 #[cfg(test)]
@@ -146,7 +149,8 @@ mod tests {
         let hunt = parse(&text).unwrap();
         assert_eq!((hunt.title.as_str(), hunt.description.as_str()), ("T", "one two"));
         assert_eq!(hunt.severity, HuntSeverity::Low);
-        assert_eq!(hunt.parameters, [HuntParameter { name: "least".into(), meaning: "fewest rows".into() }]);
+        let default = Some("5".to_owned());
+        assert_eq!(hunt.parameters, [HuntParameter { name: "least".into(), meaning: "fewest rows".into(), default }]);
         assert_eq!(hunt.query, text);
     }
 

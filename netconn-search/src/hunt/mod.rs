@@ -67,6 +67,8 @@ pub struct HuntParameter {
     pub name: String,
     /// Explanation for the user.
     pub meaning: String,
+    /// The value that the query has, as it is written.
+    pub default: Option<String>,
 }
 
 impl Hunt {

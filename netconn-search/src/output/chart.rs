@@ -1,4 +1,5 @@
-//! A bar chart for the terminal: one bar for each row of a group over time or of a top list.
+//! A bar chart for the terminal: one bar for each row of a group over time or of a top list. A group over time with a second key
+//! has one bar for each time, with a part for each value of that key.
 
 use std::{
     io::{self, Write},
@@ -11,9 +12,10 @@ use netconn_model::term::{self, style};
 use thiserror::Error;
 
 use crate::output::{
+    clock::MomentForm,
     column::{self, AnswerColumn, ColumnKind},
     intent::AnswerIntent,
-    table,
+    series::SeriesChart,
 };
 
 /// Width if the output is not a terminal, columns.
@@ -67,14 +69,16 @@ pub struct BarChart<W> {
     zone: TimeZone,
     /// Indexes of the columns that name a bar, and whether these are moments.
     names: Vec<(usize, bool)>,
+    /// The other keys of a chart over time: their values are the parts of each bar.
+    series: Vec<usize>,
     /// Index of the column of moments, if it is the only one that names a bar: the chart then runs over time.
     moments: Option<usize>,
     /// Length of a time bucket, milliseconds, if the query fixes it.
     bucket: Option<i64>,
     /// The value of a bucket without rows: 0 for counts and sums, nothing for averages.
     empty_value: Option<f64>,
-    /// Index of the column of numbers.
-    values: usize,
+    /// Indexes of the columns of numbers, with their names if there are several.
+    values: Vec<(usize, Option<String>)>,
     heading: String,
     bars: Vec<ChartBar>,
 }
@@ -82,9 +86,17 @@ pub struct BarChart<W> {
 #[derive(Debug)]
 struct ChartBar {
     moment: Option<Timestamp>,
-    names: Vec<String>,
+    names: Vec<NamePart>,
+    series: String,
     /// `None`: no bar is drawn.
     value: Option<f64>,
+}
+
+/// A part of the name of a bar.
+#[derive(Clone, Debug)]
+enum NamePart {
+    Text(String),
+    Moment(Timestamp),
 }
 
 impl<W: Write> BarChart<W> {
@@ -111,24 +123,37 @@ impl<W: Write> BarChart<W> {
         if names.is_empty() {
             return Err(ChartError::NoNames);
         }
-        let moments = (names.len() == 1 && columns[names[0]].kind == ColumnKind::Moment).then_some(names[0]);
+        let is_moment = |place: &usize| columns[*place].kind == ColumnKind::Moment;
+        let empty_value = (!intent.averages.contains(&columns[values].name)).then_some(0.0);
+        // Parts of a bar add up, which averages do not.
+        let is_divided =
+            empty_value.is_some() && names.len() > 1 && names.iter().filter(|place| is_moment(place)).count() == 1;
+        let (names, series): (Vec<usize>, Vec<usize>) =
+            names.into_iter().partition(|place| !is_divided || is_moment(place));
+        let moments = (names.len() == 1 && is_moment(&names[0])).then_some(names[0]);
         let name = |place: &usize| term::sanitize(&columns[*place].name).into_owned();
         let listed = |places: &[usize]| places.iter().map(name).collect::<Vec<_>>().join(", ");
-        let mut heading = format!("{} by {}", name(&values), listed(&names));
-        // Columns of numbers before `values` are keys, so only those behind it are left out.
-        let is_left = |place: &usize| is_number(&columns[*place]) && !is_key(&columns[*place]);
-        let left: Vec<usize> = (values + 1..columns.len()).filter(is_left).collect();
+        // Each column that `transpose` has made is a series.
+        let numbers: Vec<usize> = (0..columns.len()).filter(|place| is_number(&columns[*place])).collect();
+        let values = match keys.is_empty() && numbers.len() > 1 {
+            true => numbers.iter().map(|place| (*place, Some(name(place)))).collect(),
+            false => vec![(values, None)],
+        };
+        let drawn: Vec<usize> = values.iter().map(|(place, _)| *place).collect();
+        let mut heading = format!("{} by {}", listed(&drawn), listed(&[names.clone(), series.clone()].concat()));
+        let is_left = |place: &usize| !is_key(&columns[*place]) && !drawn.contains(place);
+        let left: Vec<usize> = numbers.into_iter().filter(is_left).collect();
         if !left.is_empty() {
             heading.push_str(&format!(" (not drawn: {})", listed(&left)));
         }
         let width = width.map_or(WIDTH, NonZero::get);
         let names = names.into_iter().map(|place| (place, columns[place].kind == ColumnKind::Moment)).collect();
-        let empty_value = (!intent.averages.contains(&columns[values].name)).then_some(0.0);
         Ok(Self {
             out,
             width,
             zone,
             names,
+            series,
             moments,
             bucket: intent.bucket,
             empty_value,
@@ -148,18 +173,23 @@ impl<W: Write> BarChart<W> {
             if self.bars.len() >= BARS_MAX {
                 return Err(ChartError::TooMany);
             }
-            let names = self.names.iter().map(|(place, is_moment)| {
-                if *is_moment && let Some(moment) = column::cell_moment(batch, *place, row) {
-                    return Ok(table::bucket_text(moment, &self.zone));
-                }
-                let name = column::cell_text(batch, *place, row)?.unwrap_or_else(|| "-".into());
-                Ok(term::sanitize(&name).into_owned())
-            });
-            self.bars.push(ChartBar {
-                moment: self.moments.and_then(|place| column::cell_moment(batch, place, row)),
-                names: names.collect::<Result<_, ArrowError>>()?,
-                value: column::cell_number(batch, self.values, row),
-            });
+            let text = |place: usize| -> Result<String, ArrowError> {
+                let text = column::cell_text(batch, place, row)?.unwrap_or_else(|| "-".into());
+                Ok(term::sanitize(&text).into_owned())
+            };
+            let name = |(place, is_moment): &(usize, bool)| match column::cell_moment(batch, *place, row) {
+                Some(moment) if *is_moment => Ok(NamePart::Moment(moment)),
+                _ => text(*place).map(NamePart::Text),
+            };
+            let names: Vec<NamePart> = self.names.iter().map(name).collect::<Result<_, ArrowError>>()?;
+            let series: Vec<String> = self.series.iter().map(|place| text(*place)).collect::<Result<_, _>>()?;
+            let series = series.join("  ");
+            let moment = self.moments.and_then(|place| column::cell_moment(batch, place, row));
+            for (place, label) in &self.values {
+                let names = names.iter().cloned().chain(label.clone().map(NamePart::Text)).collect();
+                let value = column::cell_number(batch, *place, row);
+                self.bars.push(ChartBar { moment, names, series: series.clone(), value });
+            }
         }
         Ok(())
     }
@@ -171,15 +201,25 @@ impl<W: Write> BarChart<W> {
     /// The gaps make too many bars, or the destination cannot be written.
     pub fn end(mut self) -> Result<(), ChartError> {
         // Before anything is written: this may fail, and half a chart would mislead.
-        if self.moments.is_some() {
+        if self.moments.is_some() && self.values.len() == 1 {
             self.fill_gaps()?;
+        }
+        if !self.series.is_empty() {
+            // Parts of one bar come one after the other.
+            self.bars.sort_by_key(|bar| bar.moment);
         }
         if self.bars.is_empty() {
             return Ok(());
         }
+        let (names, zone) = self.names();
+        if let Some(zone) = zone {
+            self.heading.push_str(&format!(" ({zone})"));
+        }
+        if !self.series.is_empty() {
+            return self.end_series(&names);
+        }
         let numbers: Vec<String> =
             self.bars.iter().map(|bar| bar.value.map_or_else(|| "-".to_owned(), column::short_number)).collect();
-        let names = aligned(&self.bars);
         let number_width = widest(&numbers);
         let name_width = widest(&names).min(self.width / LABEL_DIVISOR);
         // 4: two gaps of two columns.
@@ -213,6 +253,48 @@ impl<W: Write> BarChart<W> {
         Ok(())
     }
 
+    /// Returns the names of all bars, those of several parts aligned in columns, and what is to be said of the zone of moments.
+    fn names(&self) -> (Vec<String>, Option<String>) {
+        let parts = self.bars.first().map_or(0, |bar| bar.names.len());
+        let (mut columns, mut zone): (Vec<Vec<String>>, _) = (Vec::new(), None);
+        for part in 0..parts {
+            let moments = self.bars.iter().filter_map(|bar| match &bar.names[part] {
+                NamePart::Moment(moment) => Some(*moment),
+                NamePart::Text(_) => None,
+            });
+            let has_moments = moments.clone().next().is_some();
+            let form = MomentForm::of(moments, &self.zone);
+            if has_moments {
+                zone = Some(form.zone(&self.zone));
+            }
+            let text = |bar: &ChartBar| match &bar.names[part] {
+                NamePart::Text(text) => text.clone(),
+                NamePart::Moment(moment) => form.text(*moment, &self.zone),
+            };
+            let texts: Vec<String> = self.bars.iter().map(text).collect();
+            let width = widest(&texts);
+            let padded = |text: &String| format!("{text}{:1$}", "", width - term::text_width(text));
+            columns.push(texts.iter().map(padded).collect());
+        }
+        let joined = |row: usize| columns.iter().map(|column| column[row].as_str()).collect::<Vec<_>>().join("  ");
+        ((0..self.bars.len()).map(|row| joined(row).trim_end().to_owned()).collect(), zone)
+    }
+
+    /// Draws one bar for each moment, with a part for each series.
+    fn end_series(mut self, names: &[String]) -> Result<(), ChartError> {
+        let mut chart = SeriesChart::default();
+        for (bar, name) in self.bars.iter().zip(names) {
+            // A bucket without rows has a bar, but no series.
+            let series = (!bar.series.is_empty()).then_some(bar.series.as_str());
+            chart.add(name, series, bar.value.unwrap_or(0.0));
+        }
+        let heading = style::HEADING;
+        writeln!(self.out, "{heading}{}{heading:#}", term::cut(&self.heading, self.width))?;
+        chart.write(&mut self.out, self.width)?;
+        self.out.flush()?;
+        Ok(())
+    }
+
     /// Adds bars for buckets without a row. If the query does not fix the length of a bucket, the shortest distance
     /// between two rows is taken.
     fn fill_gaps(&mut self) -> Result<(), ChartError> {
@@ -239,28 +321,14 @@ impl<W: Write> BarChart<W> {
         }
         let empty = missing.into_iter().filter_map(|ms| Timestamp::from_millisecond(ms).ok()).map(|moment| ChartBar {
             moment: Some(moment),
-            names: vec![table::bucket_text(moment, &self.zone)],
+            names: vec![NamePart::Moment(moment)],
+            series: String::new(),
             value: self.empty_value,
         });
         self.bars.extend(empty);
         self.bars.sort_by_key(|bar| bar.moment);
         Ok(())
     }
-}
-
-/// Returns the names of all bars; names of several parts are aligned in columns.
-fn aligned(bars: &[ChartBar]) -> Vec<String> {
-    let parts = bars.first().map_or(0, |bar| bar.names.len());
-    let widths: Vec<usize> =
-        (0..parts).map(|part| bars.iter().map(|bar| term::text_width(&bar.names[part])).max().unwrap_or(0)).collect();
-    let name = |bar: &ChartBar| {
-        let padded = bar.names.iter().zip(&widths).map(|(name, width)| {
-            let padding = width - term::text_width(name);
-            format!("{name}{:padding$}", "")
-        });
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    bars.iter().map(name).collect()
 }
 
 fn widest(texts: &[String]) -> usize {

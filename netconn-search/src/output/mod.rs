@@ -3,8 +3,12 @@
 pub mod moments;
 pub mod intent;
 pub mod column;
+pub mod clock;
+pub mod recorded;
 pub mod summary;
+pub mod fit;
 pub mod table;
+mod series;
 pub mod chart;
 pub mod export;
 pub mod destination;
@@ -22,9 +26,10 @@ use crate::output::{
     chart::{BarChart, ChartError},
     destination::OutputDestination,
     export::{CsvWriter, ExportError, JsonAnswer, JsonLines, ParquetWriter},
+    fit::TableLayout,
     intent::AnswerIntent,
     summary::AnswerSummary,
-    table::{TableError, TableLayout, TableWriter},
+    table::{TableError, TableWriter},
 };
 
 /// The format of an answer. The comments on the variants are the help of `--format`.

@@ -5,6 +5,8 @@ use std::{fmt::Write as _, time::Duration};
 use netconn_model::term;
 use serde::Serialize;
 
+use crate::output::recorded::GapJson;
+
 /// The cost of an answer, and what it does not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerSummary {
@@ -26,6 +28,8 @@ pub struct AnswerSummary {
     pub elapsed: Duration,
     /// Events of the time range that `Data Loss` events report as lost.
     pub events_lost: u64,
+    /// Times within the searched one in which nothing was recorded.
+    pub gaps: Vec<GapJson>,
     /// Number of rows after which the answer was cut, as the query has no `limit`; `None`: it is complete.
     pub cut_at: Option<u64>,
     /// Columns left out because the terminal is too narrow.
@@ -47,6 +51,7 @@ struct SummaryJson<'a> {
     bad_lines: u64,
     wrong_values: u64,
     events_lost: u64,
+    gaps: &'a [GapJson],
     elapsed_ms: f64,
 }
 
@@ -69,6 +74,7 @@ impl AnswerSummary {
             bad_lines: self.bad_lines,
             wrong_values: self.wrong_values,
             events_lost: self.events_lost,
+            gaps: &self.gaps,
             // Milliseconds with three decimals.
             elapsed_ms: (self.elapsed.as_secs_f64() * 1e6).round() / 1e3,
         })?;
@@ -81,7 +87,12 @@ impl AnswerSummary {
         let mut line =
             format!("{}, {} in {}; ", counted(self.rows, "row"), self.read_line(), term::duration(self.elapsed));
         // "Known", because a loss that no file reports cannot be ruled out.
-        line.push_str(if self.events_lost == 0 { "none known to be lost" } else { "some were lost" });
+        line.push_str(match (self.events_lost, self.gaps.is_empty()) {
+            (0, true) => "none known to be lost",
+            (0, false) => "some time was not recorded",
+            (_, true) => "some were lost",
+            (_, false) => "some were lost, and some time was not recorded",
+        });
         line
     }
 
@@ -201,7 +212,7 @@ mod tests {
         );
         assert_eq!(
             summary.to_json().unwrap(),
-            r#""warnings":[],"row_count":1,"is_cut":true,"events_read":1234567,"bytes_read":45200000,"files":1,"files_pruned":0,"bad_lines":2,"wrong_values":1,"events_lost":1,"elapsed_ms":230.0"#
+            r#""warnings":[],"row_count":1,"is_cut":true,"events_read":1234567,"bytes_read":45200000,"files":1,"files_pruned":0,"bad_lines":2,"wrong_values":1,"events_lost":1,"gaps":[],"elapsed_ms":230.0"#
         );
     }
 

@@ -164,6 +164,95 @@ fn tables_fit_the_terminal() {
     }
 }
 
+/// Events of a host: an outgoing connection, its end, an incoming one over IPv6.
+fn host_events(second_day: bool) -> RecordBatch {
+    let texts = |values: [Option<&str>; 3]| Arc::new(StringArray::from(values.to_vec())) as ArrayRef;
+    let numbers = |values: [Option<i64>; 3]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+    let day = if second_day { 86_400_000 } else { 0 };
+    batch(vec![
+        ("event.time", numbers([1_762_333_200_123, 1_762_333_201_500, 1_762_333_260_000 + day].map(Some))),
+        ("event.type", texts([Some("IP Connect"), Some("IP Close"), Some("IP Connect")])),
+        ("src.process.name", texts([Some("curl"), Some("curl"), Some("a-process-of-15")])),
+        ("src.process.cmdline", texts([Some("curl https://example.org/some/long/path?query"), None, None])),
+        ("src.process.pid", numbers([Some(4711), Some(4711), Some(1)])),
+        ("src.ip.address", texts([Some("192.0.2.10"), Some("192.0.2.10"), Some("2001:db8::aaaa:bbbb:cccc:1")])),
+        ("dst.ip.address", texts([Some("198.51.100.200"), Some("198.51.100.200"), Some("2001:db8::2")])),
+        (
+            "remote.ip.address",
+            texts([Some("198.51.100.200"), Some("198.51.100.200"), Some("2001:db8::aaaa:bbbb:cccc:1")]),
+        ),
+        ("dst.port.number", numbers([Some(443), Some(443), Some(22)])),
+        ("event.network.direction", texts([Some("OUTGOING"), Some("OUTGOING"), Some("INCOMING")])),
+        ("event.network.connectionStatus", texts(["SUCCESS"; 3].map(Some))),
+        ("event.network.bytesSent", numbers([None, Some(5170), None])),
+        ("event.network.bytesReceived", numbers([None, Some(123_456), None])),
+    ])
+}
+
+#[test]
+fn what_is_looked_at_first_is_whole() {
+    for width in [80, 100, 120, 160] {
+        let events = AnswerIntent { events: Some(EventRows::default()), ..columns() };
+        check_as(
+            &format!("table-host-{width}.txt"),
+            &style(OutputFormat::Table, width),
+            &events,
+            &[host_events(false)],
+        );
+        for second_day in [false, true] {
+            let live = OutputStyle { is_live: second_day, ..style(OutputFormat::Table, width) };
+            let bytes = bytes(&live, &events, &[host_events(second_day)]).unwrap();
+            let text = anstream::adapter::strip_str(std::str::from_utf8(&bytes).unwrap()).to_string();
+            // The other end is whole at any width, also that of an incoming connection.
+            for expected in ["198.51.100.200", "2001:db8::aaaa:bbbb:cccc:1", "a-process-of-15", "dst.port", "INCOMING"]
+            {
+                assert!(text.contains(expected), "{width} {expected}\n{text}");
+            }
+            assert!(text.lines().all(|line| netconn_model::term::text_width(line) <= width), "{width}\n{text}");
+            // Each heading is a name, and may be followed by the zone.
+            let heading = text.lines().find(|line| line.contains("process")).unwrap();
+            for name in heading.split_whitespace().filter(|name| *name != "+01:00") {
+                assert!(
+                    netconn_query::short::full(name).is_some() || netconn_query::short::short(name) != name,
+                    "{name}"
+                );
+            }
+        }
+    }
+    let live = OutputStyle { is_live: true, ..style(OutputFormat::Table, 80) };
+    let events = AnswerIntent { events: Some(EventRows::default()), ..columns() };
+    check_as("table-host-live.txt", &live, &events, &[host_events(false), host_events(true)]);
+}
+
+#[test]
+fn series_are_parts_of_bars() {
+    let chart = OutputStyle { is_chart: true, ..style(OutputFormat::Table, 60) };
+    let hours = [10, 10, 11, 13, 13, 13].map(|hour| (1_762_300_800_000_i64 + hour * 3_600_000) * 1_000_000);
+    let names = ["curl", "ssh", "curl", "ssh", "\u{1b}[2Jx", "curl"];
+    let rows = batch(vec![
+        ("timestamp", Arc::new(Int64Array::from_iter_values(hours))),
+        ("src.process.name", Arc::new(StringArray::from(names.to_vec()))),
+        ("n", Arc::new(Int64Array::from(vec![30, 10, 80, 5, 1, 34]))),
+    ]);
+    let parsed = netconn_query::parse("| group n = count() by timestamp = timebucket('1h'), src.process.name");
+    check_as("chart-series.txt", &chart, &AnswerIntent::of(&parsed.query.unwrap()), &[rows]);
+    // Averages do not add up: each has a bar of its own.
+    let parsed = netconn_query::parse("| group n = avg(x) by timestamp = timebucket('1h'), src.process.name");
+    let rows = batch(vec![
+        ("timestamp", Arc::new(Int64Array::from_iter_values(hours))),
+        ("src.process.name", Arc::new(StringArray::from(names.to_vec()))),
+        ("n", Arc::new(Float64Array::from(vec![1.5, 1.0, 2.0, 3.0, 0.5, 1.0]))),
+    ]);
+    check_as("chart-averages.txt", &chart, &AnswerIntent::of(&parsed.query.unwrap()), &[rows]);
+    // The columns that `transpose` makes.
+    let wide = batch(vec![
+        ("event.type", Arc::new(StringArray::from(vec!["IP Connect", "IP Close"]))),
+        ("curl", Arc::new(Int64Array::from(vec![7, 6]))),
+        ("ssh", Arc::new(Int64Array::from(vec![3, 0]))),
+    ]);
+    check_as("chart-transposed.txt", &chart, &columns(), &[wide]);
+}
+
 #[test]
 fn programs_get_what_there_is() {
     check("rows.json", &style(OutputFormat::Json, 80), &[rows(), rows().slice(0, 1)]);
@@ -233,5 +322,5 @@ fn people_see_colours() {
     let bytes = bytes(&style(OutputFormat::Table, 80), &of_events(), &[events()]).unwrap();
     let text = String::from_utf8(bytes).unwrap();
     assert!(text.contains("\u{1b}[31mFAILURE\u{1b}[0m"), "{text:?}");
-    assert!(text.starts_with("\u{1b}[1mtime\u{1b}[0m"), "{text:?}");
+    assert!(text.starts_with("\u{1b}[1mtime +01:00\u{1b}[0m"), "{text:?}");
 }

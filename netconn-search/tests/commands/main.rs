@@ -2,6 +2,7 @@
 
 mod exports;
 mod interactive;
+mod pivots;
 mod sources;
 mod support;
 
@@ -21,9 +22,9 @@ fn tables_are_shown() {
         &["event.type = 'IP Connect' | sort event.time", "-f", "whole.ndjson"],
         0,
         "\
-event.time           event.type  src.process.name  dst.ip.address  dst.port.number  event.network.connectionStatus  timestamp
-2026-11-21 10:00:00  IP Connect  curl              203.0.113.50                443  SUCCESS                         2026-11-21 10:00:00
-2026-11-21 10:00:01  IP Connect  a\u{fffd}[2Jb            203.0.113.51                 22  FAILURE                         2026-11-21 10:00:01
+event.time UTC       src.process.name  dst.ip.address  dst.port.number  event.network.connectionStatus  event.type  timestamp UTC
+2026-11-21 10:00:00  curl              203.0.113.50                443  SUCCESS                         IP Connect  2026-11-21 10:00:00
+2026-11-21 10:00:01  a\u{fffd}[2Jb            203.0.113.51                 22  FAILURE                         IP Connect  2026-11-21 10:00:01
 ",
         "2 rows, 3 events read (630 B) in T; none known to be lost\n",
     );
@@ -59,7 +60,7 @@ fn bars_are_drawn() {
         &["| group n = count() by t = timebucket('1 minute')", "-f", "whole.ndjson", "--chart", "-q"],
         0,
         "\
-n by t
+n by t (UTC)
 2026-11-21 10:00  2  ███████████████████████████████████████████████████████████
 2026-11-21 10:01  1  █████████████████████████████▌
 ",
@@ -182,6 +183,12 @@ help: write: event.type
         "",
         "netconn: cannot read the configuration missing.toml: No such file or directory (os error 2)\n",
     );
+    fs::write(scene.path("wrong.toml"), "[search]\nhunt = 1\n").unwrap();
+    let wrong = scene.run(&["a = 1", "--config", "wrong.toml"]);
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    // The place in the file, line by line.
+    assert!(said.contains("wrong.toml: ") && said.contains("\n2 | hunt = 1\n") && !said.contains('\u{fffd}'), "{said}");
+    assert_eq!(wrong.status.code(), Some(78));
     scene.check(
         &[],
         2,
@@ -327,16 +334,16 @@ fn colours_follow_the_option() {
 fn hunts_are_listed_shown_and_run() {
     let scene = Scene::new();
     let listed = String::from_utf8(scene.run(&["hunt", "--list"]).stdout).unwrap();
-    assert_eq!(listed.lines().count(), 12, "{listed}");
+    assert_eq!(listed.lines().count(), 19, "{listed}");
     assert!(
         listed.starts_with("NAME                   SEVERITY  RANGE    TITLE\nreverse-shell          critical  7 days"),
         "{listed}"
     );
     let json: serde_json::Value =
         serde_json::from_slice(&scene.run(&["hunt", "--list", "--format", "json"]).stdout).unwrap();
-    assert_eq!(json["hunts"].as_array().map(Vec::len), Some(11));
+    assert_eq!(json["hunts"].as_array().map(Vec::len), Some(18));
     let shown = String::from_utf8(scene.run(&["hunt", "mining", "--show"]).stdout).unwrap();
-    for part in ["False positives", "min_connections", "| sort -Connections"] {
+    for part in ["False positives", "min_connections", "address and port [default: 1]", "| sort -Connections"] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
     let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("hunts/tests/mining.match.ndjson");
@@ -386,9 +393,13 @@ fn all_hunts_are_summarised() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(
-        said.ends_with("11 hunts run; found: suspicious-executable (1), mining (2), rare-destinations (2)\n"),
+        said.ends_with("18 hunts run; found: suspicious-executable (1), mining (2), rare-destinations (2)\n"),
         "{said}"
     );
+    // A file of all tables has their titles.
+    let text = String::from_utf8(output.stdout).unwrap();
+    let titles = text.lines().filter(|line| line.contains(" (details: `netconn hunt ")).count();
+    assert_eq!(titles, 18, "{text}");
     let output =
         scene.run(&[&["hunt", "all", "-f", folder.to_str().unwrap(), "--format", "json"][..], &range].concat());
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -66,33 +66,51 @@ fn events_are_followed() {
     let scene = Scene::new();
     let socket = UnixListener::bind(scene.path("netconn.sock")).unwrap();
     let daemon = thread::spawn(move || {
-        let (mut client, _) = socket.accept().unwrap();
-        let mut request = [0; 1024];
-        let length = client.read(&mut request).unwrap();
-        assert!(request[..length].starts_with(b"GET /v1/events "));
-        client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+        let stream = || {
+            let (mut client, _) = socket.accept().unwrap();
+            let mut request = [0; 1024];
+            let length = client.read(&mut request).unwrap();
+            assert!(request[..length].starts_with(b"GET /v1/events "));
+            client.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+            client
+        };
+        let mut client = stream();
         // A line arrives in two parts, with time for a search between them.
-        for part in [&EVENTS[..100], &EVENTS[100..]] {
+        for part in [&EVENTS[..100], &EVENTS[100..], "{\"event.type\":\"IP Conn"] {
             write!(client, "{:x}\r\n{part}\r\n", part.len()).unwrap();
             thread::sleep(Duration::from_millis(500));
         }
         client.write_all(b"0\r\n\r\n").unwrap();
+        drop(client);
+        // The next daemon, which stays until the client has gone.
+        let mut client = stream();
+        let event = EVENTS.lines().next().unwrap().replace("curl", "wget") + "\n";
+        write!(client, "{:x}\r\n{event}\r\n", event.len()).unwrap();
+        let _ = client.read_to_end(&mut Vec::new());
     });
-    scene.check(
-        &[
-            "event.type = 'IP Connect' | let secure = dst.port.number = 443 | columns src.process.name, secure",
-            "--follow",
-            "--socket",
-            "netconn.sock",
-            "--format",
-            "csv",
-        ],
-        0,
-        "src.process.name,secure\ncurl,true\na\u{1b}[2Jb,false\n",
-        // The daemon reports the events that this client was too slow for, whatever the filter.
-        "the daemon reports 3 lost events here\n",
-    );
+    let output = scene.run(&[
+        "event.type = 'IP Connect' | let secure = dst.port.number = 443 | columns src.process.name, secure",
+        "--follow",
+        "--socket",
+        "netconn.sock",
+        "--format",
+        "csv",
+        "--timeout",
+        "15s",
+    ]);
     daemon.join().unwrap();
+    let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(out, "src.process.name,secure\ncurl,true\na\u{1b}[2Jb,false\nwget,true\n");
+    // The daemon reports the events that this client was too slow for, whatever the filter.
+    let said: Vec<&str> = said.lines().collect();
+    let stopped = "netconn: the daemon at netconn.sock has stopped; waiting for the next one";
+    // The line that was cut off, too, is no event.
+    assert!(said.starts_with(&["the daemon reports 3 lost events here", stopped]), "{said:?}");
+    assert!(
+        said[2].starts_with("netconn: a daemon listens at netconn.sock again: events from ") && said.len() == 3,
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) max_rows: Option<u64>,
     /// Folder of the tables of `lookup`, `dataset` and `savelookup`.
     pub(crate) tables: Option<PathBuf>,
+    /// The table of indicators.
+    pub(crate) indicators: Option<PathBuf>,
     /// Database of places.
     pub(crate) database: Option<Database>,
     /// Memory that a query may use, bytes.

@@ -27,6 +27,7 @@ use crate::engine::{
     error::{Result, SearchError},
     function::column::{Column, normal, value_at},
     plan::newest_first,
+    search::INDICATORS,
 };
 
 /// Largest number of rows of a table.
@@ -58,6 +59,9 @@ impl Table {
 
 /// Returns the path of a table's file in the folder of tables, and whether it is CSV rather than JSON.
 fn file(planner: &Planner, name: &Name) -> Result<(PathBuf, bool)> {
+    if let Some(path) = planner.settings.indicators.as_ref().filter(|_| name.text == INDICATORS) {
+        return Ok((path.clone(), true));
+    }
     let Some(folder) = &planner.settings.tables else {
         let message = "there is no folder of tables: name one in the configuration (search.tables)";
         return Err(SearchError::query(message, name.span));

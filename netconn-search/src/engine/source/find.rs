@@ -76,6 +76,9 @@ pub(crate) struct FoundFiles {
     pub(crate) pruned: usize,
     /// Size of the files left out, bytes.
     pub(crate) pruned_bytes: u64,
+    /// Time of the last event in the files of the history that were left out because they are from before the range, epoch
+    /// milliseconds; `None` if files from elsewhere are read as well.
+    pub(crate) ended_before: Option<i64>,
     /// Files and folders that could not be read.
     pub(crate) problems: Vec<UnreadFile>,
     /// Since when the history is kept, epoch milliseconds; `None` if files from elsewhere are read as well.
@@ -113,6 +116,7 @@ pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Resul
         candidates: 0,
         begins: None,
         has_others: false,
+        histories: 0,
     };
     for path in paths {
         let read = |source| SearchError::Read { path: path.clone(), source };
@@ -138,6 +142,8 @@ pub(crate) fn find_files(paths: &[PathBuf], range: Option<&Range<i64>>) -> Resul
     let mut found = finder.found;
     // A file from elsewhere may hold events from before the history.
     found.begins = if finder.has_others { None } else { finder.begins };
+    // Of two histories, the files of one say nothing about the other.
+    found.ended_before = found.ended_before.filter(|_| !finder.has_others && finder.histories < 2);
     if found.files.is_empty() && !found.problems.is_empty() {
         // An answer without rows would look as if nothing had happened.
         let UnreadFile { path, source } = found.problems.swap_remove(0);
@@ -158,6 +164,8 @@ struct FileFinder<'a> {
     begins: Option<i64>,
     /// Whether files were found that do not belong to a history.
     has_others: bool,
+    /// Number of folders with files of a history.
+    histories: usize,
 }
 
 impl FileFinder<'_> {
@@ -173,6 +181,7 @@ impl FileFinder<'_> {
         // A segment and the Parquet file made of it exist together for a minute: only one of them counts.
         let current: BTreeSet<SegmentName> =
             segment_name::current(names.iter().filter_map(|name| SegmentName::parse(name))).into_iter().collect();
+        self.histories += usize::from(!current.is_empty());
         for name in names.iter().filter(|name| !segment_name::is_temporary(name)) {
             let (path, parsed) = (path.join(name), SegmentName::parse(name));
             // An error is kept: whether it matters depends on the name, which is examined below.
@@ -213,6 +222,8 @@ impl FileFinder<'_> {
             {
                 self.candidates += 1;
                 self.found.pruned += 1;
+                let to = name.to().and_then(|to| i64::try_from(to).ok()).filter(|to| *to < range.start);
+                self.found.ended_before = self.found.ended_before.max(to);
                 self.found.pruned_bytes += metadata.map_or(0, |metadata| metadata.len());
                 continue;
             }

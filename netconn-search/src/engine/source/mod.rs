@@ -5,6 +5,7 @@ pub(crate) mod progress;
 pub(crate) mod lines;
 pub(crate) mod record;
 pub(crate) mod losses;
+pub(crate) mod sensor;
 pub(crate) mod shape;
 pub(crate) mod ndjson;
 pub(crate) mod parquet;

@@ -16,6 +16,7 @@ use crate::engine::source::{
     losses::{self, LossCounter},
     progress::SearchProgress,
     record::RowBuilder,
+    sensor::{self, SensorLog},
 };
 
 /// Size of the pieces into which an uncompressed file is divided, bytes. As many readers as there are processors share
@@ -65,6 +66,8 @@ pub(crate) struct PieceReader {
     /// Counts the losses that `Data Loss` events report; `Some` only in the first scan of a search, so that none counts
     /// twice.
     pub(crate) losses: Option<LossCounter>,
+    /// Collects starts and ends of daemons; `Some` only in the first scan.
+    pub(crate) sensors: Option<Arc<SensorLog>>,
 }
 
 impl PartitionStream for PieceReader {
@@ -80,6 +83,7 @@ impl PartitionStream for PieceReader {
             rows: RowBuilder::new(Arc::clone(&self.schema)),
             progress: Arc::clone(&self.progress),
             losses: self.losses.clone(),
+            sensors: self.sensors.clone(),
             batch_size,
         };
         let pieces = self.pieces.clone();
@@ -103,6 +107,7 @@ struct PieceScan {
     rows: RowBuilder,
     progress: Arc<SearchProgress>,
     losses: Option<LossCounter>,
+    sensors: Option<Arc<SensorLog>>,
     batch_size: usize,
 }
 
@@ -118,6 +123,7 @@ impl PieceScan {
         };
         // A substring search skips nearly all lines; only the few that match are parsed as JSON.
         let finder = memmem::Finder::new(losses::KIND);
+        let sensor_finder = memmem::Finder::new(sensor::MARK);
         let is_of_history = piece.file.is_of_history();
         loop {
             match lines.next() {
@@ -127,6 +133,11 @@ impl PieceScan {
                         && finder.find(line).is_some()
                     {
                         self.progress.lost(losses.count(line, is_of_history));
+                    }
+                    if let Some(sensors) = &self.sensors
+                        && sensor_finder.find(line).is_some()
+                    {
+                        sensors.line(line);
                     }
                     self.rows.push(line);
                 }
@@ -142,6 +153,9 @@ impl PieceScan {
             }
         }
         let more = self.flush(&mut lines, send)?;
+        if let Some(sensors) = &self.sensors {
+            sensors.end_piece();
+        }
         // A file counts as read when its last piece is.
         if piece.end >= piece.file.size {
             self.progress.finish(1);

@@ -71,6 +71,8 @@ pub(crate) struct ParquetFile {
     original: u64,
     /// Rows with a value in `loss.count`.
     losses: u64,
+    /// Rows with a value in a field that only starts and ends of daemons have.
+    sensor: u64,
 }
 
 impl ParquetFile {
@@ -97,6 +99,7 @@ impl ParquetFile {
             unparsed: filled(UNPARSED),
             original: filled(ORIGINAL),
             losses: filled(Field::LossCount.info().name),
+            sensor: filled(Field::KernelRelease.info().name) + filled(Field::EventsWritten.info().name),
             file: partitioned.with_extension(FileSource {
                 path: file.path.clone(),
                 handle: file.handle.clone(),
@@ -165,6 +168,11 @@ impl ParquetFile {
     /// Returns whether some event may report a loss.
     pub(crate) fn may_report_losses(&self) -> bool {
         self.losses > 0
+    }
+
+    /// Returns whether some event may say that a daemon started or stopped.
+    pub(crate) fn may_have_sensor_events(&self) -> bool {
+        self.sensor > 0
     }
 
     /// Returns the file with statistics for a table of these columns: only the row count and the times. Statistics of

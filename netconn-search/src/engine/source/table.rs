@@ -26,7 +26,7 @@ use datafusion::{
 };
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use netconn_model::field;
+use netconn_model::{field, segment_name::SegmentName};
 
 use crate::engine::{
     error::{Result, SearchError},
@@ -37,6 +37,7 @@ use crate::engine::{
         ndjson,
         parquet::{self, ParquetFile},
         progress::SearchProgress,
+        sensor::SensorLog,
         shape::{TableShape, UNPARSED},
     },
 };
@@ -72,8 +73,13 @@ pub(crate) struct EventTable {
     range: Option<Range<i64>>,
     lines: Vec<EventFile>,
     parquet: Vec<ParquetFile>,
-    /// Parquet files outside the range that may report losses within it: a loss is reported when it is over.
+    /// Parquet files outside the range that may report losses within it, or the start of the next daemon: both are told when they
+    /// are over.
     outside: Vec<ParquetFile>,
+    /// Starts and ends of daemons in the lines.
+    sensors: Arc<SensorLog>,
+    /// Time of the last event in files from before the range, epoch milliseconds.
+    ended_before: Option<i64>,
     progress: Arc<SearchProgress>,
     /// Beginning of the history, epoch milliseconds; `None` if other files are read as well.
     begins: Option<i64>,
@@ -168,7 +174,7 @@ impl EventTable {
         let (mut parquet, mut outside): (Vec<ParquetFile>, Vec<ParquetFile>) =
             known.into_iter().partition(|file| range.is_none_or(|range| !file.outside(range)));
         parquet.sort_by_key(ParquetFile::first);
-        outside.retain(ParquetFile::may_report_losses);
+        outside.retain(|file| file.may_report_losses() || file.may_have_sensor_events());
         progress.prune((all - parquet.len()) as u64);
         // Converted files have their counts in the statistics; readers of NDJSON count while they read.
         progress.bad_lines(parquet.iter().map(ParquetFile::unparsed).sum());
@@ -185,6 +191,8 @@ impl EventTable {
             outside,
             progress,
             begins: found.begins,
+            sensors: Arc::default(),
+            ended_before: found.ended_before,
             additional,
             wanted: names.used.clone(),
             scanned: AtomicBool::new(false),
@@ -235,6 +243,7 @@ impl EventTable {
         is_unread.then(|| Self {
             parquet: Vec::new(),
             progress: Arc::clone(&self.progress),
+            sensors: Arc::clone(&self.sensors),
             scanned: AtomicBool::new(false),
             ..self.apart()
         })
@@ -243,8 +252,39 @@ impl EventTable {
     /// Returns a table of only those Parquet files that may report losses; `None` if there are none.
     pub(crate) fn with_losses(&self) -> Option<Self> {
         let may_report = self.parquet.iter().filter(|file| file.may_report_losses());
-        let parquet: Vec<_> = may_report.chain(&self.outside).cloned().collect();
+        let outside = self.outside.iter().filter(|file| file.may_report_losses());
+        let parquet: Vec<_> = may_report.chain(outside).cloned().collect();
         (!parquet.is_empty()).then(|| Self { lines: Vec::new(), parquet, ..self.apart() })
+    }
+
+    /// Returns the starts and ends of daemons that the readers of lines have found.
+    pub(crate) fn sensor_log(&self) -> &SensorLog {
+        &self.sensors
+    }
+
+    /// Returns a table of only those Parquet files that may have starts and ends of daemons, and, if asked for, of the segments
+    /// that are not converted, which are short; `None` if there are none.
+    pub(crate) fn with_sensor_events(&self, with_lines: bool) -> Option<Self> {
+        let parquet = self.parquet.iter().chain(&self.outside).filter(|file| file.may_have_sensor_events());
+        let parquet: Vec<_> = parquet.cloned().collect();
+        let lines: Vec<_> = self.lines.iter().filter(|file| with_lines && file.is_of_history()).cloned().collect();
+        (!parquet.is_empty() || !lines.is_empty()).then(|| Self { lines, parquet, ..self.apart() })
+    }
+
+    /// Returns a table of the files that may have events from before this time, epoch milliseconds.
+    pub(crate) fn before(&self, time: i64) -> Self {
+        let begins_later = |file: &EventFile| {
+            let name = file.path.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
+            name.is_some_and(|name| i64::try_from(name.from()).is_ok_and(|from| from > time))
+        };
+        let lines = self.lines.iter().filter(|file| !begins_later(file)).cloned().collect();
+        let parquet = self.parquet.iter().filter(|file| file.first() < time).cloned().collect();
+        Self { lines, parquet, ..self.apart() }
+    }
+
+    /// Returns the time of the last event in files of the history from before the searched time, epoch milliseconds.
+    pub(crate) fn ended_before(&self) -> Option<i64> {
+        self.ended_before
     }
 
     /// Returns a table of the same events whose scans are not counted as progress.
@@ -257,6 +297,8 @@ impl EventTable {
             outside: Vec::new(),
             progress: Arc::new(SearchProgress::default()),
             begins: self.begins,
+            sensors: Arc::default(),
+            ended_before: self.ended_before,
             additional: BTreeSet::new(),
             wanted: BTreeSet::new(),
             // The losses belong to the counters of the table that this one is derived from.
@@ -273,7 +315,11 @@ impl EventTable {
         };
         // A query with subqueries or joins scans the table several times.
         let first = !self.scanned.swap(true, Ordering::Relaxed);
-        let partitions = ndjson::deal_pieces(&self.lines, count)
+        let hands = ndjson::deal_pieces(&self.lines, count);
+        if first {
+            self.sensors.expect(hands.iter().map(Vec::len).sum());
+        }
+        let partitions = hands
             .into_iter()
             .map(|pieces| -> Arc<dyn PartitionStream> {
                 Arc::new(ndjson::PieceReader {
@@ -281,6 +327,7 @@ impl EventTable {
                     schema: Arc::clone(&schema),
                     progress: Arc::clone(&self.progress),
                     losses: first.then(|| LossCounter(self.range.clone())),
+                    sensors: first.then(|| Arc::clone(&self.sensors)),
                 })
             })
             .collect();

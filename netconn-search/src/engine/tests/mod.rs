@@ -5,6 +5,7 @@ mod collection;
 mod edges;
 mod events;
 mod functions;
+mod gaps;
 mod language;
 mod moments;
 mod nesting;

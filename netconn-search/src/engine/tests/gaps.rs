@@ -1,0 +1,127 @@
+//! Tests that times without a daemon are found, wherever the events that tell of them are.
+
+use std::{fs, ops::Range, path::Path};
+
+use futures::StreamExt;
+use netconn_query::parser::parse;
+
+use crate::engine::{Gap, Search, convert, runtime};
+
+/// The first moment of the tests, epoch milliseconds.
+const BEGIN: i64 = 1_795_255_200_000;
+
+fn line(kind: &str, run: &str, number: u32, second: i64, more: &str) -> String {
+    let time = BEGIN + second * 1000;
+    format!(
+        "{{\"event.type\":\"{kind}\",\"event.time\":{time},\"event.id\":\"{run}-{number}\",\"agent.uuid\":\"s\"{more}}}\n"
+    )
+}
+
+/// A daemon that stops in order, one that is killed, and a third.
+fn first() -> String {
+    [
+        line("Sensor Start", "aa", 1, 0, ",\"sensor.kernel\":\"6.1\""),
+        line("IP Connect", "aa", 2, 10, ",\"src.process.name\":\"curl\""),
+        line("Sensor Stop", "aa", 3, 20, ",\"sensor.events\":2"),
+        line("Sensor Start", "bb", 1, 127, ",\"sensor.kernel\":\"6.1\""),
+        line("IP Connect", "bb", 2, 150, ""),
+    ]
+    .concat()
+}
+
+fn second() -> String {
+    [
+        line("Sensor Start", "cc", 1, 300, ",\"sensor.kernel\":\"6.1\""),
+        // It began when nobody saw it, and says nothing about when the second daemon was killed.
+        line("IP Connect", "cc", 2, 250, ",\"event.network.preexisting\":true"),
+        line("IP Connect", "cc", 3, 310, ",\"src.process.cmdline\":\"Sensor Start\""),
+    ]
+    .concat()
+}
+
+/// Returns the gaps beside the answer to a query, in seconds.
+fn gaps(folder: &Path, query: &str, range: Option<Range<i64>>) -> Vec<(Option<i64>, Option<i64>, bool)> {
+    let mut search = Search::new(vec![folder.to_owned()]);
+    search.range = range.map(|range| BEGIN + range.start * 1000..BEGIN + range.end * 1000);
+    let query = parse(query).query.unwrap();
+    let gaps: Vec<Gap> = runtime().unwrap().block_on(async {
+        let mut answer = search.run(&query).await.unwrap();
+        while let Some(batch) = answer.batches.next().await {
+            batch.unwrap();
+        }
+        answer.recording.gaps().await.unwrap()
+    });
+    let second = |ms: Option<i64>| ms.map(|ms| (ms - BEGIN) / 1000);
+    gaps.iter().map(|gap| (second(gap.from), second(gap.to), gap.is_told)).collect()
+}
+
+#[test]
+fn times_without_a_daemon_are_found() {
+    let name = |second: i64| format!("events-{}.ndjson", BEGIN + second * 1000 - 10_000);
+    let [stopped, killed] = [(Some(20), Some(127), true), (Some(150), Some(300), false)];
+    // Both segments as lines, then the first as Parquet, then both.
+    for converted in 0..3 {
+        let folder = tempfile::tempdir().unwrap();
+        for (place, (begin, text)) in [(0, first()), (300, second())].into_iter().enumerate() {
+            let path = folder.path().join(name(begin));
+            fs::write(&path, text).unwrap();
+            if place < converted {
+                convert(&path).unwrap();
+                fs::remove_file(path).unwrap();
+            }
+        }
+        let gaps = |query: &str, range| gaps(folder.path(), query, range);
+        for query in [
+            "",
+            "| limit 1",
+            "| nolimit",
+            "src.process.name = 'none'",
+            "src.process.name = 'curl' and false",
+            "| group count()",
+            "src.process.name in (event.type = 'IP Connect' | columns src.process.name)",
+        ] {
+            assert_eq!(gaps(query, None), [stopped, killed], "{converted} {query}");
+            assert_eq!(gaps(query, Some(0..1000)), [stopped, killed], "{converted} {query}");
+        }
+        for (range, expected) in [
+            (0..20, vec![]),
+            (0..21, vec![stopped]),
+            (126..140, vec![stopped]),
+            (127..150, vec![]),
+            // The first file is left out by its name when it is Parquet.
+            (290..400, vec![killed]),
+            (200..250, vec![killed]),
+            (301..400, vec![]),
+        ] {
+            assert_eq!(gaps("", Some(range.clone())), expected, "{converted} {range:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stop_without_a_start_has_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("events-{}.ndjson", BEGIN - 10_000));
+    fs::write(&path, first().lines().take(3).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let open = [(Some(20), None, true)];
+    assert_eq!(gaps(folder.path(), "", Some(0..1000)), open);
+    // Tables have nothing to do with it.
+    let tables = tempfile::tempdir().unwrap();
+    fs::write(tables.path().join("t.csv"), "a\n1\n").unwrap();
+    let mut search = Search::new(vec![folder.path().to_owned()]);
+    search.tables = Some(tables.path().to_owned());
+    let query = parse("| dataset 't'").query.unwrap();
+    runtime().unwrap().block_on(async {
+        let answer = search.run(&query).await.unwrap();
+        let rows: usize = answer.batches.map(|batch| batch.unwrap().num_rows()).collect::<Vec<_>>().await.iter().sum();
+        assert_eq!(rows, 1);
+        // Nor is anything read for it.
+        assert_eq!(answer.progress.snapshot().rows, 0);
+        assert_eq!(answer.recording.gaps().await.unwrap(), []);
+    });
+    // An event file of several hosts: one of them never stops.
+    let path = folder.path().join("others.ndjson");
+    let other = line("Sensor Start", "dd", 1, 60, "").replace("\"s\"", "\"t\"");
+    fs::write(&path, other).unwrap();
+    assert_eq!(gaps(folder.path(), "", Some(0..1000)), open);
+}
