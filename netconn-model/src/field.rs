@@ -100,7 +100,7 @@ members! {
         ParentUid "src.process.parent.uid" String parent_id: PlainText<'a>, "Unique process id of the parent.";
         SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";
         CgroupPath "src.process.cgroupPath" String cgroup_path: Text<'a>, "cgroup of the process.";
-        ContainerId "container.id" String container_id: Text<'a>, "Container of the process, 64 hex digits.";
+        ContainerId "container.id" String container_id: Text<'a>, "Container of the process: its id, mostly 64 hex digits, or the name that LXC or systemd-nspawn gives it.";
     }
     /// On `Sensor Start` and `Sensor Stop`.
     Daemon {

@@ -9,7 +9,8 @@ use std::{
 use netconn_common::Owner;
 
 use crate::process::{
-    cgroup::{self, Cgroup, Cgroups},
+    Key,
+    cgroup::{self, Cgroup, Cgroups, V1Cgroups},
     lookup::{self, Lookup, LookupAnswer},
 };
 
@@ -31,6 +32,8 @@ pub struct Names {
     /// By user id.
     accounts: HashMap<u32, Account>,
     cgroups: Cgroups,
+    /// What hierarchies of v1 say of processes; none where v2 is alone.
+    v1: Option<V1Cgroups>,
     lookup: Lookup,
     version: NamesVersion,
     /// When an unknown cgroup last caused a question, nanoseconds since boot.
@@ -70,6 +73,7 @@ impl Names {
         let mut names = Self {
             accounts: HashMap::new(),
             cgroups: Cgroups::default(),
+            v1: cgroup::has_v1().then(V1Cgroups::default),
             lookup,
             version: NamesVersion::default(),
             cgroups_asked_ns: 0,
@@ -140,7 +144,7 @@ impl Names {
     }
 
     /// Returns the cgroup of a socket's owner. If it is unknown, because its record was lost or the kernel forbids the programs
-    /// to read its name, cgroups are scanned for later calls.
+    /// to read its name, cgroups are scanned for later calls. Where v1 is mounted, it has the unit and the container of that too.
     pub fn cgroup(&mut self, owner: &Owner, now_ns: u64) -> Option<Rc<Cgroup>> {
         let known = self.cgroups.get(owner.cgroup).cloned();
         // The pause bounds the scans that cgroups cause which have been removed since.
@@ -151,7 +155,10 @@ impl Names {
         {
             self.cgroups_asked_ns = now_ns;
         }
-        known
+        let has_container = known.as_ref().is_some_and(|cgroup| cgroup.container.is_some());
+        let Some(v1) = self.v1.as_mut().filter(|_| owner.tgid != 0 && !has_container) else { return known };
+        // Read here and not by a thread: most processes have one connection, whose event must have it.
+        v1.of(Key::new(owner.tgid, owner.start_ns), (owner.cgroup, known.as_ref()), now_ns).or(known)
     }
 
     /// Adds a cgroup that was just created.

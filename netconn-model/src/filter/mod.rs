@@ -75,7 +75,11 @@ pub const FILTER_PARAMETERS: &[FilterParameter] = &[
     option("local", "ADDRESS", "With this address or network on this end"),
     option("remote", "ADDRESS", "With this address or network on the other end"),
     option("user", "USER", "Of this account, by name or number"),
-    option("container", "ID", "In this container: its id or the beginning of it, which may have wildcards (* ? [])"),
+    option(
+        "container",
+        "ID",
+        "In this container: its id or name, or the beginning of it, which may have wildcards (* ? [])",
+    ),
     option("unit", "UNIT", "Of this systemd unit; 'ssh*' and the like match too"),
     option(
         "namespace",
@@ -474,8 +478,10 @@ mod tests {
             ("protocol=gre", "protocol: 'gre' is not tcp, udp, icmp or the number of a protocol"),
             ("protocol=256", "protocol: '256' is not tcp, udp, icmp or the number of a protocol"),
             ("family=5", "family: '5' is not 4 or 6"),
-            ("container=cafe-db", "container: 'cafe-db' is not a container id or the beginning of one (hex digits)"),
-            ("container=xyz*", "container: 'xyz*' is not a container id or the beginning of one (hex digits)"),
+            (
+                "container=/docker/abc",
+                "container: '/docker/abc' is not a container's id or name, or the beginning of it",
+            ),
         ] {
             assert_eq!(filter(text).unwrap_err().to_string(), expected);
         }
@@ -484,6 +490,16 @@ mod tests {
         let error = filter("prot=tcp").unwrap_err();
         assert_eq!(error.parameter, "prot");
         assert!(error.message.starts_with("no such parameter; there are protocol,"), "{}", error.message);
+    }
+
+    #[test]
+    fn containers_have_ids_or_names() {
+        let matches =
+            |text: &str, container| filter(text).unwrap().matches(&Subject { container: Some(container), ..subject() });
+        assert!(matches("container=Web-1", "Web-1") && !matches("container=web-1", "Web-1"));
+        assert!(matches("container=W*", "Web-1") && !matches("container=w*", "Web-1"));
+        let ecs = "c23e5f76c09d438aa1824ca4058bdcab-1234678";
+        assert!(matches("container=C23E5F76", ecs) && matches(&format!("container={ecs}"), ecs));
     }
 
     #[test]

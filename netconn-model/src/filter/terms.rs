@@ -121,14 +121,13 @@ impl Terms {
                 self.users.insert(value.to_owned());
             }
             "container" => {
-                // Container ids are in lower case in events.
-                let beginning = value.to_ascii_lowercase();
+                // Ids are in lower case in events; names, which LXC and systemd-nspawn give, are as they are.
+                let is_id =
+                    value.chars().all(|character| character.is_ascii_hexdigit() || "*?[]!-".contains(character));
+                let beginning = if is_id { value.to_ascii_lowercase() } else { value.to_owned() };
                 let is_pattern = is_pattern(&beginning);
-                // What a pattern may have besides is no part of an id.
-                let is_possible =
-                    |character: char| character.is_ascii_hexdigit() || (is_pattern && "*?[]!-".contains(character));
-                if !value.chars().all(is_possible) {
-                    return Err(wrong("a container id or the beginning of one (hex digits)"));
+                if value.contains('/') {
+                    return Err(wrong("a container's id or name, or the beginning of it"));
                 }
                 if is_pattern {
                     // Two stars are an error.

@@ -18,7 +18,7 @@ pub use proof::{prove, prove_alone};
 
 use crate::{
     kernel::preflight::{self, Capability, CapabilitySet, Lockdown, PID_NAMESPACE},
-    process::lookup,
+    process::{cgroup, lookup},
     search_program,
 };
 
@@ -64,32 +64,33 @@ pub fn machine() -> Vec<Check> {
     // may be gone.
     let mark = if lockdown == Lockdown::Confidentiality { Mark::Fair } else { Mark::Good };
     let lockdown = Check::new(mark, "lockdown", lockdown.name());
-    let cgroups = preflight::cgroup_root().map_or_else(
-        || {
-            Check::new(
-                Mark::Fair,
-                "cgroups",
-                "no cgroup v2 is mounted: units and containers are not known, nor attempts without a route",
-            )
-        },
-        |path| {
-            let place = format!("v2 at {}", path.display());
-            // In a namespace the root that is mounted is that of the container: programs attached there see nothing of
-            // the host.
-            if !preflight::is_in_cgroup_namespace() {
-                return Check::new(Mark::Good, "cgroups", place);
-            }
-            let finding = format!(
-                "{place}, of a cgroup namespace: datagrams, and attempts without a route, are seen of this container only; run \
-                 netconn outside of it, or give it the host's (--cgroupns=host)"
-            );
-            Check::new(Mark::Fair, "cgroups", finding)
-        },
-    );
-    let mut checks = vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups];
+    let mut checks = vec![outcome("kernel", kernel), outcome("type information", btf), lockdown, cgroups()];
     checks.extend(pid_namespace(preflight::is_in_pid_namespace()));
     checks.extend([accounts(), search_program(), group()]);
     checks
+}
+
+/// Checks the hierarchies of cgroups.
+fn cgroups() -> Check {
+    // The kernel tells the cgroup of v2 with each record; that of v1 is looked up.
+    let of_v1 = "units and containers that v1 alone has are looked up in /proc, too late for processes that end within milliseconds";
+    let v1 = if cgroup::has_v1() { format!("; v1 is mounted too: {of_v1}") } else { String::new() };
+    let Some(root) = preflight::cgroup_root() else {
+        let missing = "no cgroup v2 is mounted: datagrams and attempts without a route are not seen";
+        let names = if v1.is_empty() { "units and containers are not known" } else { of_v1 };
+        return Check::new(Mark::Fair, "cgroups", format!("{missing}; {names}"));
+    };
+    let mut finding = format!("v2 at {}{v1}", root.display());
+    // In a namespace the root that is mounted is that of the container: programs attached there see nothing of the host.
+    let is_inside = preflight::is_in_cgroup_namespace();
+    if is_inside {
+        finding.push_str(
+            "; of a cgroup namespace: datagrams, and attempts without a route, are seen of this container only; run netconn outside \
+             of it, or give it the host's (--cgroupns=host)",
+        );
+    }
+    let mark = if is_inside || !v1.is_empty() { Mark::Fair } else { Mark::Good };
+    Check::new(mark, "cgroups", finding)
 }
 
 /// Checks the pid namespace; `None` if it is the first one.
