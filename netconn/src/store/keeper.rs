@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use crate::{
     search_program,
     store::{
-        HistoryLimits, HistoryTiming,
+        EARLIER_MS, HistoryLimits, HistoryTiming,
         age_clock::ClockReading,
         convert::{ConvertError, ConvertedSegment, Converter},
         directory::{self, DiskSpace},
@@ -230,7 +230,7 @@ impl Keeper {
         self.status.closed_bytes.store(bytes, Ordering::Relaxed);
         self.status.files.store(segments.values().map(|files| files.names.len() as u64).sum(), Ordering::Relaxed);
         // Keys are FROM, and the map is sorted: the first is the oldest.
-        self.status.set_oldest(segments.keys().next().copied());
+        self.status.set_oldest(segments.keys().next().map(|from| from.saturating_add(EARLIER_MS)));
         self.status.waiting.store(waiting.len() as u64, Ordering::Relaxed);
         // Last: what exceeds the limits is not worth a conversion.
         self.convert_next(&waiting);
@@ -434,7 +434,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(60));
         let pause = keeper.look(true);
         assert_eq!((count(), keeper.status.bytes(), keeper.status.files()), (1, 2, 1));
-        assert_eq!(keeper.status.oldest(), Some(1_767_225_600_000));
+        assert_eq!(keeper.status.oldest(), Some(1_767_225_600_000 + EARLIER_MS));
         assert_eq!((keeper.status.waiting(), pause), (0, DIRECTORY_POLL));
     }
 

@@ -45,6 +45,10 @@ pub struct HistorySettings {
 /// Until segments are converted, a history takes at most this many times its limit.
 const REAL_MULTIPLE: u64 = 2;
 
+/// FROM is this much earlier than the moment at which a segment is begun: events are written some time after they happened, and
+/// most names need no EARLIEST then.
+const EARLIER_MS: u64 = 10_000;
+
 /// How large and old a history may become. The oldest segments are removed first.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryLimits {

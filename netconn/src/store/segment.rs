@@ -21,7 +21,7 @@ use crate::{
     line_file::{LineFile, MODE, WriteFailure},
     search_program,
     store::{
-        HistoryLimits, HistorySettings, SEGMENT_AGE_MAX,
+        EARLIER_MS, HistoryLimits, HistorySettings, SEGMENT_AGE_MAX,
         age_clock::{AgeClock, ClockReading},
         directory::{self, DiskSpace, Preparation},
         keeper::Keeper,
@@ -31,9 +31,6 @@ use crate::{
     },
 };
 
-/// FROM is this much earlier than the moment at which a segment is begun: events are written some time after they happened, and
-/// most names need no EARLIEST then.
-const EARLIER_MS: u64 = 10_000;
 /// A segment is closed after an hour, so that searches of short ranges skip most files…
 const OLD: Duration = Duration::from_secs(3600);
 /// …but only once it holds this part of the maximum: a quiet machine makes one file a day, not 24.

@@ -98,7 +98,7 @@ impl HistoryStatus {
         self.files.load(Ordering::Relaxed)
     }
 
-    /// Returns the FROM of the oldest segment, epoch milliseconds: since then the history is kept.
+    /// Returns when the oldest segment was begun, epoch milliseconds: since then the history is kept.
     pub fn oldest(&self) -> Option<u64> {
         Some(self.oldest.load(Ordering::Relaxed)).filter(|oldest| *oldest != NONE)
     }
