@@ -70,7 +70,7 @@ pub enum ClientError {
     /// The daemon refused the request.
     #[error("{code}: {message}")]
     Refused {
-        /// `bad_request`, `timeout` or `command_failed`.
+        /// `bad_request`, `not_found`, `method_not_allowed`, `timeout` or `command_failed`.
         code: String,
         /// What to do.
         message: String,

@@ -52,7 +52,11 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
             ClientError::PermissionDenied { .. } => Exit::Permission,
             ClientError::Timeout { .. } | ClientError::Crowded { .. } => Exit::Timeout,
             // The daemon's codes, see `RequestError` in `netconn/src/server`.
-            ClientError::Refused { code, .. } if code == "bad_request" => Exit::Usage,
+            ClientError::Refused { code, .. }
+                if matches!(&**code, "bad_request" | "not_found" | "method_not_allowed") =>
+            {
+                Exit::Usage
+            }
             ClientError::Refused { code, .. } if code == "timeout" => Exit::Timeout,
             // Too busy, about to end, or no place for one more client: it is there, and cannot be used now.
             ClientError::Refused { code, .. } if code == "command_failed" => Exit::Unavailable,
@@ -91,6 +95,8 @@ mod tests {
     fn a_daemon_that_refuses_says_whose_fault_it_is() {
         for (code, exit) in [
             ("bad_request", Exit::Usage),
+            ("not_found", Exit::Usage),
+            ("method_not_allowed", Exit::Usage),
             ("timeout", Exit::Timeout),
             ("command_failed", Exit::Unavailable),
             ("newer", Exit::Internal),

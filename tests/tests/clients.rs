@@ -34,8 +34,8 @@ fn talk(daemon: &Daemon, request: &[u8]) -> String {
 }
 
 /// What the answer to an unknown parameter of `/v1/connections` lists.
-const ALL_PARAMETERS: &str = "clsd: no such parameter; there are protocol, listening, family, state, direction, pid, process, \
-                              port, local-port, remote-port, local, remote, user, container, unit, namespace, format, closed\"";
+const ALL_PARAMETERS: &str = "clsd: no such parameter; there are protocol, raw, listening, family, state, failed, direction, \
+                              pid, process, port, local-port, remote-port, local, remote, user, container, unit, namespace, format, closed\"";
 
 fn get(daemon: &Daemon, path: &str) -> String {
     talk(daemon, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
@@ -56,7 +56,7 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
         (
             "/v2",
             404,
-            "bad_request",
+            "not_found",
             "no such path: /v2; there are /v1/connections, /v1/packet-sockets, /v1/events, /v1/health and /metrics",
         ),
     ] {
@@ -79,7 +79,9 @@ fn what_is_asked_wrongly_is_answered_with_what_would_be_right() {
     let post = talk(&daemon, b"POST /v1/connections HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(
         post.starts_with("HTTP/1.1 405 ")
-            && post.contains("this socket can only be read: use GET with /v1/connections, "),
+            && post.contains(
+                "\"method_not_allowed\",\"message\":\"this socket can only be read: use GET with /v1/connections, "
+            ),
         "{post}"
     );
 }

@@ -27,14 +27,13 @@ impl RequestError {
     /// The request's path does not exist; `paths` do.
     pub(super) fn no_such_path(path: &str, paths: &[&str]) -> Self {
         let message = format!("no such path: {path}; there are {}", listed(paths));
-        // Programs see one code for all wrong requests; only the status differs.
-        Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(message) }
+        Self { status: StatusCode::NOT_FOUND, code: "not_found", message }
     }
 
     /// The request's method is not GET, which all `paths` take.
     pub(super) fn wrong_method(paths: &[&str]) -> Self {
         let message = format!("this socket can only be read: use GET with {}", listed(paths));
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, ..Self::bad_request(message) }
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, code: "method_not_allowed", message }
     }
 
     /// The engine did not take the command, or could not carry it out.
@@ -105,7 +104,9 @@ mod tests {
     #[test]
     fn a_wrong_path_is_answered_with_the_right_ones() {
         let error = RequestError::no_such_path("/v2", &["/a", "/b", "/c"]);
-        assert_eq!((error.status, error.code), (StatusCode::NOT_FOUND, "bad_request"));
+        assert_eq!((error.status, error.code), (StatusCode::NOT_FOUND, "not_found"));
         assert_eq!(error.message, "no such path: /v2; there are /a, /b and /c");
+        let error = RequestError::wrong_method(&["/a", "/b"]);
+        assert_eq!((error.status, error.code), (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"));
     }
 }
