@@ -9,6 +9,7 @@
 use std::{env, fmt::Display, fs, path::PathBuf};
 
 use netconn_model::{
+    config::{Config, SearchConfig},
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
     field::{FIELDS, Field, Type},
     filter::FILTER_PARAMETERS,
@@ -139,6 +140,96 @@ fn language() {
     let others = OTHER_COMMANDS.iter().chain(&OTHER_FUNCTIONS);
     check_table("other names", &table(["name", "here"], others.map(|(other, here)| [code(other), code(here)])));
     check_queries("language.md");
+}
+
+/// Every setting is in the table of settings, with its default, in the order of the configuration.
+#[test]
+fn settings() {
+    // Those without a default are left out of a file that has none.
+    let all = Config {
+        site_id: Some(String::new()),
+        search: SearchConfig { lookups: Some("".into()), geo_database: Some("".into()), ..SearchConfig::default() },
+        ..Config::default()
+    };
+    // `name = value`; a list of nothing is on one line, and names of a table have its name before them.
+    let lines = |config: &Config| {
+        let (mut table, mut found) = (String::new(), Vec::new());
+        for line in config.to_toml().lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                table = format!("{name}.");
+            } else if let Some((name, value)) = line.split_once(" = ") {
+                found.push((format!("{table}{name}"), value.to_owned()));
+            }
+        }
+        found
+    };
+    let defaults = lines(&Config::default());
+    let expected: Vec<(String, String)> = lines(&all)
+        .into_iter()
+        .map(|(name, _)| {
+            let default = defaults
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map_or("none".into(), |(_, value)| format!("`{value}`"));
+            (format!("`{name}`"), default)
+        })
+        .collect();
+    let text = fs::read_to_string(path("commands.md")).unwrap();
+    let (_, table) = text.split_once("<!-- begin settings -->").unwrap();
+    let (table, _) = table.split_once("<!-- end settings -->").unwrap();
+    let documented: Vec<(String, String)> = table
+        .lines()
+        .skip(3)
+        .map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            assert!(cells.get(3).is_some_and(|meaning| !meaning.is_empty()), "{line}");
+            (cells[1].to_owned(), cells[2].to_owned())
+        })
+        .collect();
+    assert_eq!(documented, expected);
+}
+
+/// Every variable of the environment that a program of netconn reads by its name is in the documentation.
+#[test]
+fn environment() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(path("commands.md")).unwrap();
+    let mut folders: Vec<PathBuf> = ["netconn/src", "netconn-model/src", "netconn-query/src", "netconn-search/src"]
+        .map(|folder| root.join(folder))
+        .into();
+    let mut names = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_dir() {
+                folders.push(file);
+                continue;
+            }
+            if file.ends_with("tests.rs") {
+                continue;
+            }
+            let source = fs::read_to_string(&file).unwrap();
+            // Not what unit tests ask for.
+            let source = source.split("#[cfg(test)]").next().unwrap();
+            for before in ["env::var(\"", "env::var_os(\"", "env = \"", "from_env(\"", "base(\"XDG_"] {
+                for rest in source.split(before).skip(1) {
+                    let start = before.rsplit('"').next().unwrap();
+                    let name = format!("{start}{}", rest.split('"').next().unwrap());
+                    // `target_env = "gnu"`.
+                    if name.contains(|character: char| character.is_ascii_lowercase()) {
+                        continue;
+                    }
+                    assert!(
+                        text.contains(&format!("`{name}`")),
+                        "{}: {name} is not in docs/commands.md",
+                        file.display()
+                    );
+                    names += 1;
+                }
+            }
+        }
+    }
+    assert!(names > 3, "{names}: the search finds nothing");
 }
 
 #[test]
