@@ -57,6 +57,15 @@ impl Events {
         events
     }
 
+    /// Returns the number of attempts that the kernel counts in `ActiveOpens`: those that have sent a SYN while a daemon ran. The others
+    /// have no source port.
+    pub fn attempts(&self) -> u64 {
+        let attempts =
+            self.of("IP Connect").with("event.network.protocol", "TCP").with("event.network.direction", "OUTGOING");
+        let has_sent = |event: &&Value| event.get("src.port.number").is_some();
+        attempts.0.iter().filter(|event| event["event.network.preexisting"] != true).filter(has_sent).count() as u64
+    }
+
     /// Returns the events of a kind (`event.type`).
     pub fn of(&self, kind: &str) -> Self {
         self.with("event.type", kind)

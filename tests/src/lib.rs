@@ -26,7 +26,7 @@ pub use daemon::{Daemon, Killed};
 pub use events::Events;
 pub use forked::{Forked, actor, pause, step};
 pub use history::{History, Installed};
-pub use netns::{Netns, Pair};
+pub use netns::{Netns, Pair, active_opens};
 pub use raw::Raw;
 pub use scenes::{
     Echo, between, closes, connected, deferring, deliver, disconnect, ended_flows, events_of, failure, give_up_soon,

@@ -70,6 +70,11 @@ impl Netns {
         setns(File::open(format!("/run/netns/{}", self.name)).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
     }
 
+    /// Returns [`active_opens`] of the namespace.
+    pub fn active_opens(&self) -> u64 {
+        self.run(active_opens)
+    }
+
     /// Returns a command that runs a program inside.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
@@ -86,6 +91,15 @@ impl Netns {
     pub fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.name], arguments].concat());
     }
+}
+
+/// Returns the number of attempts in the caller's network namespace by the kernel's counter (`nstat TcpActiveOpens`): those whose SYN
+/// was sent.
+pub fn active_opens() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
+    let column = lines.next().unwrap().position(|name| name == "ActiveOpens").unwrap();
+    lines.next().unwrap().nth(column).unwrap().parse().unwrap()
 }
 
 impl Default for Netns {

@@ -252,6 +252,8 @@ fn without_a_free_port_the_attempt_says_so() {
         assert_eq!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL));
     });
     let attempt = failure(&events);
+    // Told, and not in the kernel's count of attempts: no SYN was sent.
+    assert_eq!((events.attempts(), namespace.active_opens()), (2, 2));
     assert_eq!(attempt["event.network.failureReason"], "no_ports");
     assert_eq!(attempt["event.network.errno"], libc::EADDRNOTAVAIL);
     assert_eq!(attempt["dst.port.number"], 8083);

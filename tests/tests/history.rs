@@ -342,14 +342,6 @@ fn what_a_restart_tells_of_old_connections_makes_nothing_old() {
     assert_eq!(kept[run].len(), written[run].len(), "{:?}", history.names());
 }
 
-/// Returns the number of attempts in a network namespace by the kernel's counter.
-fn active_opens(namespace: &Netns) -> u64 {
-    let text = namespace.run(|| fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:"));
-    let column = lines.next().unwrap().split(' ').position(|name| name == "ActiveOpens").unwrap();
-    lines.next().unwrap().split(' ').nth(column).unwrap().parse().unwrap()
-}
-
 /// Runs a function in a child of the namespace that belongs to this user.
 fn as_user(namespace: &Netns, user: u32, function: impl FnOnce() + Send) -> Forked {
     namespace.run(|| {
@@ -384,7 +376,7 @@ fn a_flood_by_any_user_pushes_out_nothing() {
     let mut flood: Vec<_> = (0..4).map(|_| as_user(&namespace, FLOODER, attempts)).collect();
     flood.iter_mut().for_each(Forked::wait);
     as_user(&namespace, VICTIM, evidence).wait();
-    let opens = active_opens(&namespace);
+    let opens = namespace.active_opens();
     assert_eq!(opens, 40 + ATTEMPTS);
     until_at_least(&daemon, "folded_outgoing", 1000);
     let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
@@ -654,6 +646,10 @@ fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
     let (kept, written) = (runs(&history.events()), runs(&written));
     assert_eq!((written[&run].len() - kept[&run].len()) as u64, lost);
     assert!(written[&run].is_superset(&kept[&run]) && kept[&run].contains(written[&run].last().unwrap()));
+    // The file has each attempt that the kernel has counted, and the history has it or counts it as lost.
+    let file = Events::read(&killed.event_file());
+    assert_eq!(file.within(&namespace).attempts(), namespace.active_opens());
+    assert_eq!(file.attempts(), history.events().attempts() + losses.sum("loss.outgoing"));
 }
 
 #[test]
@@ -691,6 +687,7 @@ fn a_first_start_on_a_full_disk_is_told_and_made_up_for() {
         let lost = number(&daemon, "lost_disk");
         let told = || history.events().of("Data Loss").with("loss.output", "history").sum("loss.count");
         until(20_000, || format!("{} of {lost}", told()), || told() == lost);
+        assert_eq!(daemon.events().within(&namespace).attempts(), namespace.active_opens());
         let daemon = daemon.end().start();
         assert_eq!(daemon.health()["sensor_id"], sensor_id.as_str());
         // Nobody else gets in, and no second daemon.

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netconn_tests::{Daemon, Ending, Netns, long, moment, reset, rows, ss, until};
+use netconn_tests::{Daemon, Ending, Netns, active_opens, long, moment, reset, rows, ss, until};
 use nix::{
     sys::{
         resource::{Resource, getrlimit, setrlimit},
@@ -30,14 +30,6 @@ use tempfile::TempDir;
 /// A ring with room for 20 records.
 const SMALLEST_RING: &str = "ring_bytes = 4096";
 
-/// Returns the number of attempts in the caller's network namespace by the kernel's counter (`nstat TcpActiveOpens`).
-fn active_opens() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
-    let mut lines = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
-    let column = lines.next().unwrap().position(|name| name == "ActiveOpens").unwrap();
-    lines.next().unwrap().nth(column).unwrap().parse().unwrap()
-}
-
 /// The fields of an event that these tests need: there are too many events to keep all fields.
 #[derive(Deserialize)]
 struct Line {
@@ -53,6 +45,9 @@ struct Line {
     preexisting: bool,
     #[serde(rename = "src.process.pid")]
     pid: Option<u32>,
+    /// An attempt that has sent no SYN has none, and is not in `ActiveOpens`.
+    #[serde(rename = "src.port.number")]
+    source_port: Option<u16>,
     #[serde(rename = "loss.stage")]
     stage: Option<String>,
     #[serde(rename = "loss.output")]
@@ -166,7 +161,9 @@ fn every_attempt_is_reported_or_counted() {
     let losses = of("Data Loss");
     assert!(losses.iter().all(|loss| loss.stage.as_deref() == Some("ring") && loss.from <= loss.to));
     assert!(losses.iter().all(|loss| loss.count >= loss.outgoing + loss.incoming));
-    let is_attempt = |event: &&&Line| event.direction.as_deref() == Some("OUTGOING") && !event.preexisting;
+    let is_attempt = |event: &&&Line| {
+        event.direction.as_deref() == Some("OUTGOING") && !event.preexisting && event.source_port.is_some()
+    };
     let reported = of("IP Connect").iter().filter(is_attempt).count() as u64;
     let lost: u64 = losses.iter().map(|loss| loss.outgoing).sum();
     assert!(lost > 0, "this test is about losses");

@@ -200,3 +200,31 @@ fn no_line_is_torn_however_often_it_is_killed() {
     ids.dedup();
     assert_eq!(ids.len(), count, "ids of events are unique over restarts");
 }
+
+#[test]
+fn kills_cost_nothing_that_was_written() {
+    let namespace = Netns::new();
+    let mut daemon = Daemon::start();
+    for round in 0..6 {
+        namespace.run(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            for _ in 0..50 {
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                drop(listener.accept().unwrap());
+                reset(client);
+            }
+            // A port where nothing listens, and an address without a route: only the first sends a SYN.
+            assert!(TcpStream::connect(("127.0.0.1", 9)).is_err());
+            assert!(TcpStream::connect("192.0.2.1:80").is_err());
+        });
+        // Waits until everything is in the file.
+        let told = daemon.events().within(&namespace);
+        assert_eq!(told.attempts(), namespace.active_opens(), "round {round}");
+        daemon = daemon.kill().start();
+    }
+    let events = daemon.stop().within(&namespace);
+    assert_eq!((events.attempts(), namespace.active_opens()), (6 * 51, 6 * 51));
+    let unsent = events.of("IP Connect").with("dst.ip.address", "192.0.2.1");
+    assert_eq!(unsent.len(), 6);
+    assert!(unsent.0.iter().all(|event| event.get("src.port.number").is_none()), "{unsent:#?}");
+}

@@ -179,3 +179,32 @@ fn a_list_and_a_watch_outlast_a_pause_of_their_reader() {
     drop(watchdog);
     daemon.stop();
 }
+
+#[test]
+fn a_thousand_clients_cost_no_event() {
+    allow_many_files();
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let to = listener.local_addr().unwrap();
+    let paths = ["/v1/events", "/v1/connections", "/v1/health"];
+    // They ask and read nothing. Most find no place, and are told so or hung up.
+    let clients: Vec<UnixStream> = (0..1000)
+        .map(|number| {
+            let mut client = UnixStream::connect(daemon.socket()).unwrap();
+            let _ = write!(client, "GET {} HTTP/1.1\r\nHost: x\r\n\r\n", paths[number % paths.len()]);
+            if number % 5 == 0 {
+                let stream = namespace.run(|| TcpStream::connect(to).unwrap());
+                drop((listener.accept().unwrap(), stream));
+            }
+            client
+        })
+        .collect();
+    assert_eq!(namespace.active_opens(), 200);
+    let told = || netconn_tests::Events::so_far(&daemon.event_file()).within(&namespace).attempts();
+    until(30_000, || format!("{} are told", told()), || told() == 200);
+    drop(clients);
+    let events = daemon.stop();
+    assert_eq!(events.within(&namespace).attempts(), 200);
+    assert!(events.of("Data Loss").with("loss.stage", "ring").is_empty(), "{:#?}", events.of("Data Loss"));
+}
