@@ -95,6 +95,20 @@ names! {
 }
 
 names! {
+    /// Which timer of a TCP socket runs, `timer` of rows.
+    Timer, "a timer" {
+        /// Sends again what is not acknowledged.
+        Retransmit "retransmit",
+        /// Asks a silent peer whether it is still there.
+        KeepAlive "keepalive",
+        /// Keeps the ends of a connection that is over.
+        TimeWait "time_wait",
+        /// Asks a peer without room whether it has some.
+        Probe "probe",
+    }
+}
+
+names! {
     /// How the process of a socket is known, `src.process.attribution`.
     Attribution, "how a process is known" {
         /// It called `connect`.

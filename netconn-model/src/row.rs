@@ -2,12 +2,12 @@
 //!
 //! JSON keys, CSV, the table of `netconn list`, `--sort`, `--group-by`, their help and the documentation are made from these two.
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::{cmp::Reverse, net::IpAddr, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    fact::{Attribution, CloseReason, Direction, Failure},
+    fact::{Attribution, CloseReason, Direction, Failure, Timer},
     field::Type,
     members::members,
     moment::Moment,
@@ -63,6 +63,34 @@ members! {
         Folded "folded" Boolean folded: bool, "`true`: stands for all exchanges of its socket with ends that have no flow of their own.";
         ConnectionId "connection_id" String connection_id: PlainText<'a>, "The same as `event.connection.id`.";
     }
+    /// What the kernel measures of the socket at this moment; only if it is asked for.
+    Info {
+        ReceiveQueue "receive_queue" Integer receive_queue: u32, "With `info`: bytes that have arrived and that the process has not read; not on listeners.";
+        SendQueue "send_queue" Integer send_queue: u32, "With `info`: bytes that the peer has not acknowledged; of UDP, bytes of memory that the kernel has not sent yet; not on listeners.";
+        Backlog "backlog" Integer backlog: u32, "With `info`: connections that wait to be accepted; TCP listeners only.";
+        BacklogLimit "backlog_limit" Integer backlog_limit: u32, "With `info`: how many may wait; TCP listeners only.";
+        Interface "interface" String interface: Text<'a>, "With `info`: network interface that the socket is bound to.";
+        Timer "timer" String timer: Timer, "With `info`: the timer that runs: `retransmit`, `keepalive`, `time_wait` or `probe` (of a peer without room).";
+        TimerMs "timer_ms" Integer timer_ms: u32, "With `info`: milliseconds until the timer expires.";
+        TimerRetries "timer_retries" Integer timer_retries: u8, "With `info`: how often the timer has expired in vain.";
+        RttUs "rtt_us" Integer rtt_us: u32, "With `info`: smoothed round-trip time, microseconds.";
+        RttVariationUs "rtt_variation_us" Integer rtt_variation_us: u32, "With `info`: mean deviation of the round-trip time, microseconds.";
+        MinRttUs "min_rtt_us" Integer min_rtt_us: u32, "With `info`: shortest round trip of the last minutes, microseconds.";
+        RetransmitTimeoutUs "retransmit_timeout_us" Integer retransmit_timeout_us: u32, "With `info`: time until a segment without answer is sent again, microseconds.";
+        CongestionWindow "congestion_window" Integer congestion_window: u32, "With `info`: congestion window, segments.";
+        SlowStartThreshold "slow_start_threshold" Integer slow_start_threshold: u32, "With `info`: slow start threshold, segments; not before there was a loss.";
+        SegmentSize "segment_size" Integer segment_size: u32, "With `info`: most payload bytes of a segment that is sent.";
+        Unacknowledged "unacknowledged" Integer unacknowledged: u32, "With `info`: segments sent that are not acknowledged.";
+        Lost "lost" Integer lost: u32, "With `info`: segments that are taken for lost at this moment.";
+        Retransmits "retransmits" Integer retransmits: u32, "With `info`: segments sent again, in all.";
+        BytesRetransmitted "bytes_retransmitted" Integer bytes_retransmitted: u64, "With `info`: bytes sent again, in all.";
+        Delivered "delivered" Integer delivered: u32, "With `info`: segments that have arrived at the peer, in all, the handshake included.";
+        DeliveryRate "delivery_rate" Integer delivery_rate: u64, "With `info`: rate at which data has arrived lately, bytes per second.";
+        PacingRate "pacing_rate" Integer pacing_rate: u64, "With `info`: rate at which the kernel sends at most, bytes per second.";
+        LastSentMs "last_sent_ms" Integer last_sent_ms: u32, "With `info`: milliseconds since payload was sent.";
+        LastReceivedMs "last_received_ms" Integer last_received_ms: u32, "With `info`: milliseconds since payload was received.";
+        CongestionControl "congestion_control" String congestion_control: Text<'a>, "With `info`: name of the congestion control.";
+    }
 }
 
 /// How a column shows the values of its members.
@@ -78,6 +106,12 @@ enum Show {
     End,
     /// A number of bytes with its unit.
     Bytes,
+    /// A number of bytes per second with its unit.
+    Rate,
+    /// Microseconds, as milliseconds.
+    Microseconds,
+    /// A timer, with the time until it expires and how often it has: `retransmit 0.2s 3`.
+    Timer,
     /// A moment up to the seconds.
     Seconds,
     /// The name of a process with its id.
@@ -97,6 +131,12 @@ enum Shown {
     Always,
     /// With `-e`.
     Extended,
+    /// With the queues.
+    Queues,
+    /// With the timers.
+    Timers,
+    /// With TCP's own figures.
+    Info,
     /// With `--closed`.
     Ended,
     /// With `-e` and `--closed`.
@@ -145,6 +185,8 @@ pub const COLUMNS: &[RowColumn] = &[
     column("protocol", "PROTO", &[RowField::Protocol], Shown::Always).show(Show::Protocol),
     column("state", "STATE", &[RowField::State], Shown::Always).show(Show::State),
     column("ended", "ENDED", &[RowField::EndedAt], Shown::Ended).show(Show::Clock).no_group(),
+    column("recv-q", "RECV-Q", &[RowField::ReceiveQueue, RowField::Backlog], Shown::Queues).right().no_group(),
+    column("send-q", "SEND-Q", &[RowField::SendQueue, RowField::BacklogLimit], Shown::Queues).right().no_group(),
     column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPort], Shown::Always).show(Show::End),
     // Ports alone are for sorting and grouping; the table shows them with their addresses.
     column("local-port", "LOCAL PORT", &[RowField::LocalPort], Shown::Never).right(),
@@ -153,6 +195,18 @@ pub const COLUMNS: &[RowColumn] = &[
     column("pid", "PID", &[RowField::Pid], Shown::Always).right(),
     column("process", "PROCESS", &[RowField::ProcessName], Shown::Always),
     column("user", "USER", &[RowField::User, RowField::UserId], Shown::Always),
+    column("timer", "TIMER", &[RowField::Timer], Shown::Timers).show(Show::Timer),
+    column("rtt", "RTT", &[RowField::RttUs], Shown::Info).show(Show::Microseconds).right().no_group(),
+    column("min-rtt", "MIN RTT", &[RowField::MinRttUs], Shown::Never).show(Show::Microseconds).right().no_group(),
+    column("cwnd", "CWND", &[RowField::CongestionWindow], Shown::Info).right().no_group(),
+    column("retrans", "RETRANS", &[RowField::Retransmits], Shown::Info).right().no_group(),
+    column("unacked", "UNACKED", &[RowField::Unacknowledged], Shown::Never).right().no_group(),
+    column("lost", "LOST", &[RowField::Lost], Shown::Never).right().no_group(),
+    column("delivered", "DELIVERED", &[RowField::Delivered], Shown::Info).right().no_group(),
+    column("delivery-rate", "DELIVERY", &[RowField::DeliveryRate], Shown::Never).show(Show::Rate).right().no_group(),
+    column("pacing-rate", "PACING", &[RowField::PacingRate], Shown::Info).show(Show::Rate).right().no_group(),
+    column("congestion", "CONGESTION", &[RowField::CongestionControl], Shown::Info),
+    column("interface", "INTERFACE", &[RowField::Interface], Shown::Info),
     column("direction", "DIRECTION", &[RowField::Direction], Shown::Extended).show(Show::LowerCase),
     column("known-by", "KNOWN BY", &[RowField::Attribution], Shown::Extended),
     column("started", "STARTED", &[RowField::StartedAt], Shown::Extended).show(Show::Seconds).no_group(),
@@ -168,11 +222,31 @@ pub const COLUMNS: &[RowColumn] = &[
     column("command", "COMMAND", &[RowField::CommandLine, RowField::Executable], Shown::Always).no_group(),
 ];
 
-/// Returns the columns of the table for people: with those of `-e`, and with those of connections that have ended.
-pub fn table_columns(extended: bool, ended: bool) -> Vec<&'static RowColumn> {
+/// Which columns the table for people has besides those that it always has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
+pub struct MoreColumns {
+    /// Those of `-e`.
+    pub extended: bool,
+    /// Those of connections that have ended.
+    pub ended: bool,
+    /// The queues.
+    pub queues: bool,
+    /// The timers.
+    pub timers: bool,
+    /// TCP's own figures.
+    pub info: bool,
+}
+
+/// Returns the columns of the table for people.
+pub fn table_columns(more: MoreColumns) -> Vec<&'static RowColumn> {
+    let MoreColumns { extended, ended, queues, timers, info } = more;
     let is_shown = |column: &&RowColumn| match column.shown {
         Shown::Always => true,
         Shown::Extended => extended,
+        Shown::Queues => queues,
+        Shown::Timers => timers,
+        Shown::Info => info,
         Shown::Ended => ended,
         Shown::ExtendedEnded => extended && ended,
         Shown::Never => false,
@@ -224,6 +298,15 @@ impl RowColumn {
         let Some(value) = self.first(row) else { return "-".into() };
         match (self.show, value) {
             // Bytes are never negative; those beyond 63 bits are a float and shown as they are.
+            (Show::Rate, JsonValue::Integer(count)) => format!("{}/s", term::bytes(count.unsigned_abs())),
+            (Show::Microseconds, JsonValue::Integer(count)) => {
+                term::duration(Duration::from_micros(count.unsigned_abs()))
+            }
+            (Show::Timer, value) => {
+                let left = row.timer_ms.map(|left| format!(" {}", term::duration(Duration::from_millis(left.into()))));
+                let retries = row.timer_retries.filter(|retries| *retries != 0).map(|retries| format!(" {retries}"));
+                format!("{value}{}{}", left.unwrap_or_default(), retries.unwrap_or_default())
+            }
             (Show::Bytes, JsonValue::Integer(count)) => term::bytes(count.unsigned_abs()),
             // The text is ASCII, so that its length counts characters.
             (Show::Seconds, value) => value.to_string().chars().take("2026-01-01T00:00:00".len()).collect(),
@@ -285,6 +368,11 @@ impl RowColumn {
         self.members.first().is_some_and(|member| member.info().r#type == Type::Integer)
     }
 
+    /// Returns whether rows have the column only if they are asked for with `info`.
+    pub fn is_info(&self) -> bool {
+        self.members.iter().any(|member| member.info().section == RowSection::Info)
+    }
+
     /// Returns whether rows can be grouped by the column.
     pub fn is_group(&self) -> bool {
         self.groups
@@ -335,6 +423,11 @@ pub struct RowSortKey {
 }
 
 impl RowSortKey {
+    /// Returns whether rows have the column only if they are asked for with `info`.
+    pub fn is_info(&self) -> bool {
+        self.column.is_info()
+    }
+
     /// Reads `sent` or `-sent`, by any name of [`column_by_name`].
     ///
     /// # Errors
@@ -431,7 +524,11 @@ mod tests {
     #[test]
     fn columns_come_with_their_options() {
         let headings = |extended, ended| {
-            table_columns(extended, ended).iter().map(|column| column.heading).collect::<Vec<_>>().join(" ")
+            table_columns(MoreColumns { extended, ended, ..MoreColumns::default() })
+                .iter()
+                .map(|column| column.heading)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(headings(false, true), "PROTO STATE ENDED LOCAL REMOTE PID PROCESS USER COMMAND");
         assert_eq!(
@@ -465,6 +562,15 @@ mod tests {
         RowField::Raw,
         RowField::Folded,
         RowField::ConnectionId,
+        RowField::TimerMs,
+        RowField::TimerRetries,
+        RowField::RttVariationUs,
+        RowField::RetransmitTimeoutUs,
+        RowField::SlowStartThreshold,
+        RowField::SegmentSize,
+        RowField::BytesRetransmitted,
+        RowField::LastSentMs,
+        RowField::LastReceivedMs,
     ];
 
     #[test]
@@ -484,7 +590,12 @@ mod tests {
             "originator_attribution":"connect","attribution":"scan",
             "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",
             "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"raw":true,"folded":true,
-            "connection_id":"x","member_of_a_later_version":[1]}"#;
+            "connection_id":"x",
+            "receive_queue":1,"send_queue":2,"backlog":3,"backlog_limit":4,"interface":"eth0","timer":"probe","timer_ms":5,
+            "timer_retries":6,"rtt_us":7,"rtt_variation_us":8,"min_rtt_us":9,"retransmit_timeout_us":10,"congestion_window":11,
+            "slow_start_threshold":12,"segment_size":13,"unacknowledged":14,"lost":15,"retransmits":16,"bytes_retransmitted":17,
+            "delivered":18,"delivery_rate":19,"pacing_rate":20,"last_sent_ms":21,"last_received_ms":22,
+            "congestion_control":"bbr","member_of_a_later_version":[1]}"#;
         let row: Row<'_> = serde_json::from_str(text).unwrap();
         let json: serde_json::Value = serde_json::from_str(text).unwrap();
         for info in ROW_FIELDS {

@@ -24,6 +24,7 @@ use crate::{
         load::LoadError,
         packet_socket,
         preflight::Unfit,
+        socket_info::{InfoParts, SocketInfos},
     },
     names::Names,
     process::{Key, Processes, lookup::Lookup, open, scan},
@@ -80,15 +81,18 @@ pub struct Snapshot {
     table: Table,
     /// Whether sockets have cookies, which `/proc` does not show.
     has_numbers: bool,
+    /// What the kernel measures of sockets, if it is asked for.
+    infos: Option<SocketInfos>,
 }
 
 impl Snapshot {
-    /// Takes a snapshot in the best way that this process is allowed. Sockets that do not match the filter may be left out.
+    /// Takes a snapshot in the best way that this process is allowed, with what the kernel measures of sockets if `wants_infos`. Sockets
+    /// that do not match the filter may be left out.
     ///
     /// # Errors
     ///
     /// When not even `/proc` can be read.
-    pub fn take(filter: &Filter) -> io::Result<Self> {
+    pub fn take(filter: &Filter, wants_infos: bool) -> io::Result<Self> {
         let wanted = InventoryParts { minisocks: filter.wants_minisocks(), datagrams: filter.wants_datagrams() };
         let datagrams = |read: fn() -> io::Result<Vec<Found<UdpSocketRecord>>>| {
             // Not read if the filter can select none: each list is a walk of the kernel.
@@ -101,7 +105,7 @@ impl Snapshot {
                 Ok(found) => {
                     // The kernel may have `sock_diag` of TCP alone.
                     let datagrams = datagrams(|| diag::datagrams().or_else(|_| diag::datagrams_of_proc()))?;
-                    (Source::SockDiag(error), owned(&found, &datagrams))
+                    (Source::SockDiag(error), Inventory { has_cookies: true, ..owned(&found, &datagrams) })
                 }
                 Err(_) => {
                     let datagrams = datagrams(diag::datagrams_of_proc)?;
@@ -109,7 +113,7 @@ impl Snapshot {
                 }
             },
         };
-        let Inventory { sockets, minisocks, datagrams } = found;
+        let Inventory { sockets, minisocks, datagrams, has_cookies } = found;
         let owners = sockets.iter().map(|socket| &socket.state.owner);
         // Only of sockets with an owner that was found; minisocks have none.
         let processes = processes(owners.chain(datagrams.iter().map(|socket| &socket.state.owner)));
@@ -120,12 +124,24 @@ impl Snapshot {
         table.begin_dump();
         table.end_dump(listeners, &Coverage::default(), &mut Silent(Some(&processes)));
         let has_numbers = !matches!(source, Source::Proc(_));
-        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers })
+        let infos = if wants_infos {
+            let parts = InfoParts { tcp: filter.wants_tcp(), udp: wanted.datagrams };
+            // Others than root may enter no namespace: theirs is read.
+            Some(SocketInfos::read_beside(has_cookies, parts, |inode| filter.wants_namespace(inode))?)
+        } else {
+            None
+        };
+        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers, infos })
     }
 
     /// Returns where the snapshot comes from.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// Returns whether what the kernel measures of sockets can be read in this way.
+    pub fn has_infos(&self) -> bool {
+        self.has_numbers
     }
 
     /// Returns what stands before the rows in one JSON object, as the daemon writes it.
@@ -160,7 +176,7 @@ impl Snapshot {
         let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
-        let mut context = Context::new(&clock, &mut names, &self.processes, &boot);
+        let mut context = Context::new(&clock, &mut names, &self.processes, &boot).with_infos(self.infos.as_ref());
         let mut show = |connection: &Connection| -> Result<(), E> {
             // The subject needs names of users and cgroups, which are looked up; without a filter that is saved.
             let (names, now) = (&mut *context.names, context.now);

@@ -245,6 +245,11 @@ impl Filter {
         self.wanted.wants_connections_of_tcp()
     }
 
+    /// Returns whether the filter can select TCP connections or listeners.
+    pub fn wants_tcp(&self) -> bool {
+        self.wanted.wants_tcp()
+    }
+
     /// Returns whether the filter can select flows or datagram sockets.
     pub fn wants_datagrams(&self) -> bool {
         // Datagram sockets have no other states.

@@ -163,9 +163,14 @@ impl Terms {
             || self.container_patterns.contains(id)
     }
 
+    /// Returns whether TCP connections or listeners can be selected.
+    pub(super) fn wants_tcp(&self) -> bool {
+        is_any(&self.protocols, &IPPROTO_TCP) && is_any(&self.raw, &false)
+    }
+
     /// Returns whether TCP connections can be selected.
     pub(super) fn wants_connections_of_tcp(&self) -> bool {
-        is_any(&self.listening, &false) && is_any(&self.protocols, &IPPROTO_TCP) && is_any(&self.raw, &false)
+        is_any(&self.listening, &false) && self.wants_tcp()
     }
 
     /// Returns whether protocols other than TCP can be selected.

@@ -4,8 +4,10 @@ use std::{error::Error, fmt};
 
 use anyhow::Result;
 use clap::Args;
+use netconn_model::row::{ROW_FIELDS, RowSection};
 use netconn_query::{
     Diagnostic,
+    ast::ExprKind,
     diagnostic::has_errors,
     evaluate::{Compiled, Predicate, fields_of_rows, without_fields_of_events},
     parse,
@@ -35,6 +37,17 @@ impl ExpressionOption {
     /// Returns whether no condition was given.
     pub(super) fn is_none(&self) -> bool {
         self.words.is_empty()
+    }
+
+    /// Returns whether the condition names what rows have only if they are asked for with `info`.
+    pub(super) fn has_info(&self) -> bool {
+        let text = self.words.join(" ");
+        let text = if ss_filter::is_one(&text) { ss_filter::translated(&text).unwrap_or_default() } else { text };
+        let is_info = |kind: &ExprKind| {
+            let ExprKind::Field(name) = kind else { return false };
+            ROW_FIELDS.iter().any(|info| info.section == RowSection::Info && info.name == name)
+        };
+        parse(&text).query.is_some_and(|query| query.expressions().iter().any(|expr| expr.has(is_info)))
     }
 
     /// Compiles the condition, and writes what had to be interpreted to standard error; `None` if there is none.

@@ -35,10 +35,7 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["--route", "--fib", "-C", "--cache"], "`ip route` shows routes"),
     (&["--interfaces"], "`ip -s link` shows interfaces and their counters"),
     (&["-g", "--groups"], "`ip maddress` shows memberships in multicast groups"),
-    (
-        &["--statistics"],
-        "`nstat` shows the kernel's counters of protocols; --count --group-by state counts connections",
-    ),
+    (&["--statistics"], "`nstat` shows the kernel's counters of protocols; --summary counts connections"),
     (&["--masquerade"], "`conntrack -L --src-nat` shows connections whose address is translated"),
     (&["-v", "--verbose"], "what netconn cannot see it says by itself; `netconn doctor` says more"),
     (
@@ -59,9 +56,6 @@ const INSTEAD: &[(&[&str], &str)] = &[
         &["--ax25", "--ipx", "--netrom", "--rose", "--ddp", "--x25"],
         "netconn knows the Internet protocols; /proc/net has what the kernel knows of others",
     ),
-    (&["-i", "--info"], "`ss -i` shows TCP's own figures; netconn has them in the `IP Close` event"),
-    (&["-o", "--options", "--timers"], "`ss -o` shows timers; netconn does not read them"),
-    (&["-s", "--summary"], "--count --group-by state counts connections"),
     (&["-M", "--mptcp"], "MPTCP connections are shown by their TCP paths; `ss -M` shows them as such"),
     (&["-S", "--sctp"], "`ss -S` shows SCTP"),
     (&["-x", "--unix"], "`ss -x` shows Unix sockets"),

@@ -4,7 +4,7 @@ use std::{borrow::Cow, rc::Rc};
 
 use bytes::BytesMut;
 use hashbrown::{HashMap, hash_map::Entry};
-use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64};
+use netconn_common::{IPPROTO_TCP, Owner, UNKNOWN_U32, UNKNOWN_U64};
 use netconn_model::{
     fact::{Outcome, protocol_names},
     json::{Object, SecondText},
@@ -17,6 +17,7 @@ use netconn_model::{
 use crate::{
     clock::Clock,
     encode::{PROCESS_MAX, attribution, ids::ConnectionIds, present::Present},
+    kernel::socket_info::{SocketInfo, SocketInfos, TcpInfo},
     names::Names,
     process::{Process, Processes, comm},
     table::{Change, Connection, past::Ended},
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     owners: HashMap<Parties, Vec<u8>>,
     seconds: SecondText,
     connection_ids: ConnectionIds,
+    /// What the kernel measures of sockets, if it is asked for.
+    infos: Option<&'a SocketInfos>,
 }
 
 /// An owner without the thread and without how it is known, and its process by address. No other process can get the address: the
@@ -54,13 +57,20 @@ impl<'a> Context<'a> {
     pub fn new(clock: &'a Clock, names: &'a mut Names, processes: &'a Processes, boot: &str) -> Self {
         let now = clock.now();
         let (owners, seconds) = (HashMap::default(), SecondText::default());
-        Self { clock, names, processes, now, owners, seconds, connection_ids: ConnectionIds::new(boot) }
+        let connection_ids = ConnectionIds::new(boot);
+        Self { clock, names, processes, now, owners, seconds, connection_ids, infos: None }
+    }
+
+    /// Adds what the kernel measures of sockets.
+    #[must_use]
+    pub fn with_infos(self, infos: Option<&'a SocketInfos>) -> Self {
+        Self { infos, ..self }
     }
 }
 
 /// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
-    let Context { clock, names, processes, now, owners, seconds, connection_ids } = context;
+    let Context { clock, names, processes, now, owners, seconds, connection_ids, infos } = context;
     let (holder, holder_process) = connection.holder();
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.shown_state()) };
     let mut row = Row {
@@ -112,7 +122,50 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         }
     }
     row.write_section(RowSection::Life, &mut object);
+    // What has ended has no socket any more; another one may have its ends.
+    if let Some(infos) = infos.filter(|_| ended.is_none()) {
+        let Connection { socket, namespace, protocol, local, remote, .. } = connection;
+        if let Some(info) = infos.of(*socket, *namespace, *protocol, *local, *remote) {
+            info_row(info, connection.is_listener() && *protocol == IPPROTO_TCP)
+                .write_section(RowSection::Info, &mut object);
+        }
+    }
     object.end();
+}
+
+/// Returns the members of [`RowSection::Info`]. The queues of a TCP listener count connections.
+fn info_row(info: &SocketInfo, is_tcp_listener: bool) -> Row<'_> {
+    let SocketInfo { receive_queue, send_queue, interface, timer, tcp } = info;
+    let tcp = tcp.as_deref();
+    let (queues, backlog) = if is_tcp_listener { (None, Some(())) } else { (Some(()), None) };
+    Row {
+        receive_queue: queues.map(|()| *receive_queue),
+        send_queue: queues.map(|()| *send_queue),
+        backlog: backlog.map(|()| *receive_queue),
+        backlog_limit: backlog.map(|()| *send_queue),
+        interface: interface.as_deref().map(Cow::Borrowed),
+        timer: timer.map(|(timer, ..)| timer),
+        timer_ms: timer.map(|(_, expires_ms, _)| expires_ms),
+        timer_retries: timer.map(|(.., retries)| retries),
+        rtt_us: tcp.and_then(|tcp| tcp.rtt_us),
+        rtt_variation_us: tcp.and_then(|tcp| tcp.rtt_variation_us),
+        min_rtt_us: tcp.and_then(|tcp| tcp.min_rtt_us),
+        retransmit_timeout_us: tcp.and_then(|tcp| tcp.retransmit_timeout_us),
+        congestion_window: tcp.and_then(|tcp| tcp.congestion_window),
+        slow_start_threshold: tcp.and_then(|tcp| tcp.slow_start_threshold),
+        segment_size: tcp.and_then(|tcp| tcp.segment_size),
+        unacknowledged: tcp.and_then(|tcp| tcp.unacknowledged),
+        lost: tcp.and_then(|tcp| tcp.lost),
+        retransmits: tcp.and_then(|tcp| tcp.retransmits),
+        bytes_retransmitted: tcp.and_then(|tcp| tcp.bytes_retransmitted),
+        delivered: tcp.and_then(|tcp| tcp.delivered),
+        delivery_rate: tcp.and_then(|tcp| tcp.delivery_rate),
+        pacing_rate: tcp.and_then(|tcp| tcp.pacing_rate),
+        last_sent_ms: tcp.and_then(|tcp| tcp.last_sent_ms),
+        last_received_ms: tcp.and_then(|tcp| tcp.last_received_ms),
+        congestion_control: tcp.and_then(TcpInfo::congestion_control).map(Cow::Borrowed),
+        ..Row::default()
+    }
 }
 
 /// Writes who has the socket, and who began it if that is another.

@@ -11,7 +11,10 @@ use std::{
 use hashbrown::{HashMap, HashSet};
 use netconn_common::UdpSocketRecord;
 
-use crate::table::past::{Ends, Minisock};
+use crate::{
+    kernel::socket_info::SocketInfos,
+    table::past::{Ends, Minisock},
+};
 
 /// Bytes that the facts of all snapshots take before the next snapshot has to wait: a list of 28,000 connections in TIME_WAIT,
 /// which is all local ports towards one server, takes 1.3 MB, and 3 MB with those that have ended. What goes beyond is one snapshot.
@@ -116,6 +119,8 @@ pub(super) struct FrozenFacts {
     pub(super) ended: Option<EndedRange>,
     /// What the kernel alone knows could not be read.
     pub(super) is_partial: bool,
+    /// What the kernel measures of sockets, if it is asked for.
+    pub(super) infos: Option<SocketInfos>,
 }
 
 /// Facts that were read when the snapshot was begun and stay the same for all its parts.
@@ -131,13 +136,14 @@ pub struct Frozen {
 impl Frozen {
     /// Keeps facts until the last part of their snapshot has been made.
     pub(super) fn new(mut facts: FrozenFacts, user: Option<u32>, total: &Arc<FrozenTotal>) -> Self {
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: _, is_partial: _ } = &mut facts;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: _, is_partial: _, infos } = &mut facts;
         // They grew by doubling, and a slow client keeps them for long.
         minisocks.shrink_to_fit();
         udp_sockets.shrink_to_fit();
         let bytes = minisocks.capacity() * size_of::<Minisock>()
             + udp_sockets.capacity() * size_of::<UdpSocketRecord>()
-            + minisock_ends.allocation_size();
+            + minisock_ends.allocation_size()
+            + infos.as_ref().map_or(0, SocketInfos::bytes);
         total.add(user, bytes);
         Self { facts, bytes, user, total: Arc::clone(total) }
     }

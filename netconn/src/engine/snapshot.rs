@@ -10,6 +10,7 @@ use netconn_model::{
     filter::{Filter, Subject},
     snapshot,
 };
+use tracing::warn;
 
 use crate::{
     encode::{
@@ -23,7 +24,10 @@ use crate::{
         run::Engine,
         state::State,
     },
-    kernel::capture::LiveParts,
+    kernel::{
+        capture::LiveParts,
+        socket_info::{InfoParts, SocketInfos},
+    },
     table::{
         Connection,
         past::{Ended, EndedConnections, Ends, Minisock, ends},
@@ -44,6 +48,8 @@ pub struct RowsRequest {
     /// Whether the rows go into a JSON array: each is then preceded by a comma and a line feed, and otherwise followed by a
     /// line feed.
     pub is_array: bool,
+    /// Adds what the kernel measures of each socket.
+    pub info: bool,
     /// Adds connections that ended this many nanoseconds ago at most.
     pub closed_ns: Option<u64>,
     /// The Unix user who asks; `None`: root or the daemon's own user.
@@ -109,7 +115,7 @@ impl Engine {
     ///
     /// When a first part is requested and other snapshots already keep too much. Nothing was asked of the kernel then.
     pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Result<Rows, SnapshotsFull> {
-        let RowsRequest { filter, is_array, closed_ns, user, cursor } = request;
+        let RowsRequest { filter, is_array, info, closed_ns, user, cursor } = request;
         // Later parts ask the kernel nothing: all parts share the facts of the first.
         if let Cursor::At(section, index, frozen) = cursor {
             return Ok(self.state.part(filter, *is_array, (*section, *index), frozen));
@@ -119,7 +125,7 @@ impl Engine {
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
         // A snapshot that keeps nothing is taken at any time.
-        if (minisocks || datagrams)
+        if (minisocks || datagrams || *info)
             && let Some(full) = self.state.frozen.is_full(*user)
         {
             return Err(full);
@@ -135,7 +141,17 @@ impl Engine {
             // Brings the totals of flows up to now and ends those that are gone.
             self.sweep_flows();
         }
-        Ok(self.state.first_part((filter, *is_array), (*closed_ns, *user), refreshed, &mut self.publisher))
+        // Last: what is measured is of this moment.
+        let infos = if *info { self.socket_infos(filter) } else { None };
+        Ok(self.state.first_part((filter, *is_array), (*closed_ns, *user), refreshed, infos, &mut self.publisher))
+    }
+
+    /// Reads what the kernel measures of the sockets that a filter can select.
+    fn socket_infos(&mut self, filter: &Filter) -> Option<SocketInfos> {
+        let parts = InfoParts { tcp: filter.wants_tcp(), udp: filter.wants_datagrams() };
+        let is_wanted = |inode| filter.wants_namespace(inode);
+        let read = self.scan(|capture, meanwhile| capture.socket_infos(parts, is_wanted, meanwhile));
+        read.inspect_err(|error| warn!("cannot read what the kernel measures of sockets: {error}")).ok()
     }
 }
 
@@ -146,6 +162,7 @@ impl State {
         (filter, is_array): (&Filter, bool),
         (closed_ns, user): (Option<u64>, Option<u32>),
         Refreshed { live, since_ns, has_failed, .. }: Refreshed,
+        infos: Option<SocketInfos>,
         publisher: &mut Publisher,
     ) -> Rows {
         let mut minisocks: Vec<Minisock> = live.minisocks.iter().filter_map(Minisock::of).collect();
@@ -181,7 +198,7 @@ impl State {
             // Beside what has ended they tell what is shown already; without, nobody asks.
             minisock_ends = HashSet::new();
         }
-        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial: has_failed };
+        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial: has_failed, infos };
         let frozen = Arc::new(Frozen::new(facts, user, &self.frozen));
         self.part(filter, is_array, (Section::Connections, 0), &frozen)
     }
@@ -198,9 +215,10 @@ impl State {
         let mut out = BytesMut::with_capacity(PART_BYTES + (4 << 10));
         // Split, because the writer borrows the names while it walks the tables.
         let Self { table, flows, ended, processes, names, clock, boot, .. } = self;
-        let mut writer = Writer::new(&mut out, filter, is_array, Context::new(clock, names, processes, boot));
+        let context = Context::new(clock, names, processes, boot).with_infos(frozen.facts.infos.as_ref());
+        let mut writer = Writer::new(&mut out, filter, is_array, context);
         let first = usize::try_from(index).unwrap_or(usize::MAX);
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range, is_partial } = &frozen.facts;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range, is_partial, infos: _ } = &frozen.facts;
         let next = match section {
             Section::Connections => writer.write_part(table.from_slot(first)),
             Section::Flows => writer.write_part(flows.from_slot(first)),
@@ -386,7 +404,7 @@ mod tests {
         let filter = Filter::parse(filter.split_once('=')).unwrap();
         let refreshed =
             Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false, has_failed: false };
-        let mut part = state.first_part((&filter, false), (closed_ns, None), refreshed, publisher);
+        let mut part = state.first_part((&filter, false), (closed_ns, None), refreshed, None, publisher);
         let (mut rows, mut parts) = (Vec::new(), 0);
         loop {
             let lines = std::str::from_utf8(&part.lines).unwrap();
@@ -448,7 +466,7 @@ mod tests {
         let mut is_complete = |has_failed| {
             let (live, doubts) = (Live::default(), Doubts::default());
             let refreshed = Refreshed { live, since_ns: 0, doubts, lacks_ports: false, has_failed };
-            state.first_part((&Filter::default(), false), (None, None), refreshed, &mut publisher).complete
+            state.first_part((&Filter::default(), false), (None, None), refreshed, None, &mut publisher).complete
         };
         assert!(is_complete(false) && !is_complete(true));
     }
@@ -482,7 +500,8 @@ mod tests {
             lacks_ports: false,
             has_failed: false,
         };
-        let mut part = known.0.first_part((&filter, false), (Some(60_000_000_000), None), refreshed, &mut known.1);
+        let mut part =
+            known.0.first_part((&filter, false), (Some(60_000_000_000), None), refreshed, None, &mut known.1);
         let mut text = part.lines.to_vec();
         // Each part is slower than the next end: without a bound there would always be one more.
         let mut number = 2;

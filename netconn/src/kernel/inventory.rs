@@ -44,6 +44,8 @@ pub struct Inventory {
     pub minisocks: Vec<TcpRecord>,
     /// All UDP sockets that have a port, if wanted, each with the process that has it open.
     pub datagrams: Vec<UdpSocketRecord>,
+    /// Whether sockets are numbered by their cookies.
+    pub has_cookies: bool,
 }
 
 /// Reads the sockets of the network namespaces whose inode is wanted.
@@ -115,7 +117,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
         own();
     }
     minisocks.extend(half_open);
-    Ok(Inventory { sockets, minisocks, datagrams })
+    Ok(Inventory { sockets, minisocks, datagrams, has_cookies: layout.has(feature::SOCKET_COOKIE) })
 }
 
 /// Returns whether a record of `iter/tcp` is the minisock of a half-open connection.

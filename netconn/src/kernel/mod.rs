@@ -13,6 +13,7 @@ pub mod flows;
 pub mod load;
 pub mod iterate;
 pub mod diag;
+pub mod socket_info;
 pub mod packet_socket;
 pub mod capture;
 pub mod inventory;

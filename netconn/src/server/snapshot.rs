@@ -39,13 +39,15 @@ struct SnapshotQuery {
     filter: Filter,
     /// One JSON object with an array of rows, rather than a row on each line.
     is_array: bool,
+    /// Also shows what the kernel measures of each socket.
+    info: bool,
     /// Also shows connections that ended within this time, nanoseconds.
     closed_ns: Option<u64>,
 }
 
 impl SnapshotQuery {
     fn parse(parameters: Vec<(String, String)>) -> Result<Self, RequestError> {
-        let (mut is_array, mut closed_ns, mut filter) = (true, None, Vec::new());
+        let (mut is_array, mut info, mut closed_ns, mut filter) = (true, false, None, Vec::new());
         for (name, value) in parameters {
             match &*name {
                 "format" => {
@@ -57,12 +59,19 @@ impl SnapshotQuery {
                         }
                     }
                 }
+                "info" => {
+                    info = match &*value {
+                        "1" | "true" => true,
+                        "0" | "false" => false,
+                        other => return Err(RequestError::bad_request(format!("info: '{other}' is not 1 or 0"))),
+                    }
+                }
                 "closed" => closed_ns = Some(nanoseconds(&value)?),
                 // All other names are the filter's, which refuses those that it does not know.
                 _ => filter.push((name, value)),
             }
         }
-        Ok(Self { filter: Filter::parse_beside(&["format", "closed"], filter)?, is_array, closed_ns })
+        Ok(Self { filter: Filter::parse_beside(&["format", "info", "closed"], filter)?, is_array, info, closed_ns })
     }
 }
 
@@ -85,8 +94,8 @@ pub(super) async fn respond(
     parameters: Vec<(String, String)>,
     user: Option<u32>,
 ) -> Result<Response, RequestError> {
-    let SnapshotQuery { filter, is_array, closed_ns } = SnapshotQuery::parse(parameters)?;
-    let request = RowsRequest { filter: Arc::new(filter), is_array, closed_ns, user, cursor: Cursor::Start };
+    let SnapshotQuery { filter, is_array, info, closed_ns } = SnapshotQuery::parse(parameters)?;
+    let request = RowsRequest { filter: Arc::new(filter), is_array, info, closed_ns, user, cursor: Cursor::Start };
     // Before the engine is asked: no row is older than this.
     let taken_at = Timestamp::now();
     // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short

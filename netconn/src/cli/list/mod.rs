@@ -4,6 +4,7 @@ mod count;
 mod group;
 mod output;
 mod packet;
+mod summary;
 mod table;
 
 use std::{
@@ -67,6 +68,9 @@ pub(super) struct ListOptions {
     /// Print only the number of rows; with --group-by the number in each group, the largest first.
     #[arg(long)]
     count: bool,
+    /// Print how many rows there are of each protocol, state and version of IP.
+    #[arg(short = 's', long, conflicts_with_all = ["count", "group_by", "sort"])]
+    summary: bool,
     /// Also show connections that ended within this time, such as 90s or 5m. The daemon remembers the last ten minutes, and
     /// 16 MiB at most: about 60,000 connections.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -74,12 +78,23 @@ pub(super) struct ListOptions {
     /// Show more columns (as in ss), and exit with 1 if nothing was found (as in grep and jq).
     #[arg(short = 'e', long, overrides_with = "extended")]
     extended: bool,
+    /// Show queues: what the process has not read and the peer has not acknowledged, in bytes; of listeners, the connections that wait
+    /// and how many may.
+    #[arg(short = 'q', long)]
+    queues: bool,
+    /// Show TCP's own figures (round-trip time, congestion window, retransmissions, rates) and the interface, with the queues. JSON and
+    /// CSV have more of them.
+    #[arg(short = 'i', long)]
+    info: bool,
+    /// Show the timer of TCP that runs, when it expires and how often it has, with the queues.
+    #[arg(short = 'o', long, visible_alias = "options")]
+    timers: bool,
     /// Show packet sockets (AF_PACKET as of tcpdump, AF_XDP) and their processes instead. Their traffic appears in no list and no
     /// event.
     #[arg(
         short = '0',
         long,
-        conflicts_with_all = ["sort", "group_by", "count", "closed", "extended", "resolve", "SelectionFlags", "FilterOptions", "ExpressionOption"]
+        conflicts_with_all = ["sort", "group_by", "count", "summary", "closed", "extended", "queues", "info", "timers", "resolve", "SelectionFlags", "FilterOptions", "ExpressionOption"]
     )]
     packet: bool,
     /// Print no heading.
@@ -105,15 +120,26 @@ impl ListOptions {
 
     /// Whether the daemon's answer is what is to be shown, byte for byte.
     fn is_copy(&self) -> bool {
-        self.expression.is_none()
+        !self.summary
+            && self.expression.is_none()
             && self.is_stream()
             && !self.count
             && matches!(self.format, Format::Json | Format::Ndjson)
     }
 
+    /// Whether what the kernel measures of sockets is asked for: by an option, a column or the condition.
+    fn wants_infos(&self) -> bool {
+        self.queues
+            || self.info
+            || self.timers
+            || self.sort.iter().any(RowSortKey::is_info)
+            || self.group_by.is_some_and(RowColumn::is_info)
+            || self.expression.has_info()
+    }
+
     /// Whether what stands around the rows is wanted too.
     fn is_object(&self) -> bool {
-        self.format == Format::Json && !self.count
+        self.format == Format::Json && !self.count && !self.summary
     }
 }
 
@@ -131,6 +157,9 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     }
     if let Some(closed) = options.closed {
         parameters.push(("closed".into(), seconds(closed)));
+    }
+    if options.wants_infos() {
+        parameters.push(("info".into(), "1".into()));
     }
     // NDJSON wherever the head is not shown: there is less to take apart.
     let format = if options.is_object() { RowFormat::Json } else { RowFormat::Ndjson };
@@ -188,10 +217,15 @@ fn alone(
     if options.closed.is_some() {
         return Err(offline.context("--closed asks for what only a daemon remembers"));
     }
-    let filter = selection::filter(parameters)?;
-    let snapshot = Snapshot::take(&filter)?;
+    // What is no filter is for daemons.
+    let own = |parameter: &&(String, String)| parameter.0 != "info";
+    let filter = selection::filter(&parameters.iter().filter(own).cloned().collect::<Vec<_>>())?;
+    let snapshot = Snapshot::take(&filter, options.wants_infos())?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     netconn_model::tell!("netconn: {}", snapshot.source().notice());
+    if options.wants_infos() && !snapshot.has_infos() {
+        tell("queues, timers and TCP's figures are missing, because this process may not use sock_diag");
+    }
     let mut output = Output::new(options, predicate)?;
     output.head(&snapshot.head());
     snapshot.rows(&filter, |row| output.row(row))?;

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use anyhow::Result;
 use netconn_model::{
     csv_cell::CsvCells,
-    row::{self, ROW_FIELDS, Row},
+    row::{self, MoreColumns, ROW_FIELDS, Row, RowField, RowSection},
     snapshot::{self, SnapshotLine},
 };
 use netconn_query::evaluate::Predicate;
@@ -15,6 +15,7 @@ use crate::cli::{
         ListOptions,
         count::Counter,
         group,
+        summary::Summary,
         table::{HostNames, Table},
     },
     presentation::Format,
@@ -44,6 +45,7 @@ pub(super) struct Output<'a> {
 /// What is done with a row.
 enum Stage {
     Count(Counter, Out),
+    Summary(Summary, Out),
     Keep(Vec<Entry>, Out),
     Show(Printer),
 }
@@ -68,6 +70,8 @@ impl<'a> Output<'a> {
         // A table needs rows in any case, to fit its columns; other formats keep them only to sort or group.
         let stage = if options.count {
             Stage::Count(Counter::new(options.group_by), out)
+        } else if options.summary {
+            Stage::Summary(Summary::default(), out)
         } else if options.is_stream() && format != Format::Table {
             Stage::Show(Printer::begin(out, options, &[])?)
         } else {
@@ -104,6 +108,7 @@ impl<'a> Output<'a> {
         self.found = true;
         match &mut self.stage {
             Stage::Count(counter, _) => counter.add(line)?,
+            Stage::Summary(summary, _) => summary.add(line)?,
             Stage::Show(printer) => {
                 // JSON goes through as bytes and is never read.
                 if printer.needs_row() {
@@ -137,6 +142,11 @@ impl<'a> Output<'a> {
             Stage::Count(counter, out) => {
                 let mut out = BufWriter::new(out);
                 counter.print(&mut out, options.format, !options.no_header)?;
+                out.flush()?;
+            }
+            Stage::Summary(summary, out) => {
+                let mut out = BufWriter::new(out);
+                summary.print(&mut out, options.format, options.presentation.limit(), !options.no_header)?;
                 out.flush()?;
             }
             Stage::Show(printer) => printer.end(&head)?,
@@ -175,7 +185,7 @@ enum Printer {
     /// With whether a row was written.
     Json(BufWriter<Out>, bool),
     Ndjson(BufWriter<Out>),
-    Csv(Box<csv::Writer<Out>>, CsvCells),
+    Csv(Box<csv::Writer<Out>>, Vec<RowField>, CsvCells),
     Table(Table<BufWriter<Out>>),
 }
 
@@ -187,13 +197,23 @@ impl Printer {
             Format::Ndjson => Self::Ndjson(BufWriter::with_capacity(BUFFER_BYTES, out)),
             Format::Csv | Format::CsvRaw => {
                 let mut out = csv::Writer::from_writer(out);
+                // Two dozen columns that are always empty would be noise.
+                let is_known = |section| section != RowSection::Info || options.wants_infos();
+                let fields = ROW_FIELDS.iter().filter(|info| is_known(info.section)).map(|info| info.field);
+                let fields: Vec<RowField> = fields.collect();
                 if !options.no_header {
-                    out.write_record(ROW_FIELDS.iter().map(|field| field.name))?;
+                    out.write_record(fields.iter().map(|field| field.info().name))?;
                 }
-                Self::Csv(Box::new(out), options.format.csv_cells())
+                Self::Csv(Box::new(out), fields, options.format.csv_cells())
             }
             Format::Table => {
-                let columns = row::table_columns(options.extended, options.closed.is_some());
+                let columns = row::table_columns(MoreColumns {
+                    extended: options.extended,
+                    ended: options.closed.is_some(),
+                    queues: options.queues || options.info || options.timers,
+                    timers: options.timers,
+                    info: options.info,
+                });
                 let rows = entries.iter().map(|entry| &entry.row);
                 let (limit, heading) = (options.presentation.limit(), !options.no_header);
                 let hosts = options.resolve.then(HostNames::default);
@@ -217,9 +237,8 @@ impl Printer {
 
     fn row(&mut self, row: &Row<'_>, line: &[u8], head: &[u8]) -> Result<()> {
         match self {
-            Self::Csv(out, cells) => {
-                let cell = |field| cells.value(row.value(field).as_ref());
-                out.write_record(ROW_FIELDS.iter().map(|info| cell(info.field)))?;
+            Self::Csv(out, fields, cells) => {
+                out.write_record(fields.iter().map(|field| cells.value(row.value(*field).as_ref())))?;
             }
             Self::Table(table) => table.row(row)?,
             Self::Json(..) | Self::Ndjson(_) => self.line(line, head)?,
@@ -262,7 +281,7 @@ impl Printer {
                 out.flush()?;
             }
             Self::Ndjson(mut out) => out.flush()?,
-            Self::Csv(mut out, _) => out.flush()?,
+            Self::Csv(mut out, ..) => out.flush()?,
             Self::Table(table) => table.end()?,
         }
         Ok(())

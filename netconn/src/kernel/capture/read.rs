@@ -16,6 +16,7 @@ use crate::kernel::{
     iterate::{self, Collect},
     packet_socket::{self, PacketSockets},
     rings::Rings,
+    socket_info::{InfoParts, SocketInfos},
 };
 
 /// Parts of [`Live`] that are wanted.
@@ -206,6 +207,22 @@ impl Capture {
             (live.datagrams, live.datagram_namespaces) = self.datagrams(meanwhile)?;
         }
         Ok(live)
+    }
+
+    /// Reads what the kernel measures of the sockets of all network namespaces whose inode is wanted.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn socket_infos(
+        &mut self,
+        parts: InfoParts,
+        is_wanted: impl Fn(u64) -> bool + Send,
+        mut meanwhile: impl FnMut(&mut Rings),
+    ) -> io::Result<SocketInfos> {
+        let Self { rings, cookies, .. } = self;
+        let has_cookies = *cookies;
+        iterate::beside(move || SocketInfos::read(has_cookies, parts, is_wanted), || meanwhile(rings))
     }
 
     /// Reads an iterator on a thread of its own, with these bits of the settings set for as long as that takes.

@@ -1,0 +1,450 @@
+//! What the kernel measures of each socket: queues, the timer and TCP's own figures. Read by `sock_diag`, in each network namespace,
+//! only when a client asks for them.
+
+use std::{
+    collections::HashMap as Names,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    thread,
+};
+
+use hashbrown::{HashMap, hash_map::Entry};
+use netconn_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, UNKNOWN_U32, tcp_state};
+use netconn_model::fact::{End, Timer};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
+use nix::sched::{CloneFlags, setns};
+use tracing::debug;
+
+use crate::kernel::iterate;
+
+/// Room for one part of an answer (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
+const ANSWER_BYTES: usize = 64 << 10;
+/// Bytes of `struct nlmsghdr`.
+const HEADER_BYTES: usize = 16;
+/// `NLMSG_ERROR` and `NLMSG_DONE` in `include/uapi/linux/netlink.h`.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `SOCK_DIAG_BY_FAMILY` in `include/uapi/linux/sock_diag.h`.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `NLM_F_REQUEST | NLM_F_DUMP` in `include/uapi/linux/netlink.h`.
+const REQUEST_DUMP: u16 = 0x301;
+/// Bytes of `struct inet_diag_req_v2`.
+const REQUEST_BYTES: usize = 56;
+/// Bytes of `struct inet_diag_msg`; attributes follow.
+const MESSAGE_BYTES: usize = 72;
+/// `INET_DIAG_INFO` and `INET_DIAG_CONG` in `include/uapi/linux/inet_diag.h`.
+const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_CONG: u16 = 4;
+/// Longest name of a congestion control (`TCP_CA_NAME_MAX` in `include/net/tcp.h`).
+const CONGESTION_CONTROL_BYTES: usize = 16;
+/// `TCP_INFINITE_SSTHRESH` in `include/net/tcp.h`: no threshold yet.
+const NO_THRESHOLD: u32 = 0x7fff_ffff;
+
+/// The figures of one socket. Those that the kernel does not tell are `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SocketInfo {
+    /// Bytes that the process has not read, or connections that wait to be accepted.
+    pub receive_queue: u32,
+    /// Bytes that are not acknowledged, or the most connections that may wait.
+    pub send_queue: u32,
+    /// Name of the interface that the socket is bound to.
+    pub interface: Option<Box<str>>,
+    /// The timer that runs, the milliseconds until it expires, and how often it has expired in vain.
+    pub timer: Option<(Timer, u32, u8)>,
+    /// Of TCP sockets that do not listen and are no minisocks.
+    pub tcp: Option<Box<TcpInfo>>,
+}
+
+/// TCP's own figures, as in `struct tcp_info`; members that the kernel is too old for are `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TcpInfo {
+    /// Smoothed round-trip time, microseconds.
+    pub rtt_us: Option<u32>,
+    /// Its mean deviation, microseconds.
+    pub rtt_variation_us: Option<u32>,
+    /// The shortest round trip lately, microseconds.
+    pub min_rtt_us: Option<u32>,
+    /// Time until a segment without answer is sent again, microseconds.
+    pub retransmit_timeout_us: Option<u32>,
+    /// Congestion window, segments.
+    pub congestion_window: Option<u32>,
+    /// Slow start threshold, segments.
+    pub slow_start_threshold: Option<u32>,
+    /// Most payload bytes of a segment that is sent.
+    pub segment_size: Option<u32>,
+    /// Segments that are sent and not acknowledged.
+    pub unacknowledged: Option<u32>,
+    /// Segments that are taken for lost.
+    pub lost: Option<u32>,
+    /// Segments sent again, in all.
+    pub retransmits: Option<u32>,
+    /// Bytes sent again, in all.
+    pub bytes_retransmitted: Option<u64>,
+    /// Segments with payload that have arrived at the peer, in all.
+    pub delivered: Option<u32>,
+    /// Rate of what arrived lately, bytes per second.
+    pub delivery_rate: Option<u64>,
+    /// Rate at which the kernel sends, bytes per second.
+    pub pacing_rate: Option<u64>,
+    /// Milliseconds since payload was sent.
+    pub last_sent_ms: Option<u32>,
+    /// Milliseconds since payload was received.
+    pub last_received_ms: Option<u32>,
+    /// Name of the congestion control, padded with zeros.
+    congestion_control: [u8; CONGESTION_CONTROL_BYTES],
+}
+
+impl TcpInfo {
+    /// Returns the name of the congestion control, if it is known.
+    pub fn congestion_control(&self) -> Option<&str> {
+        let name = self.congestion_control.split(|byte| *byte == 0).next()?;
+        std::str::from_utf8(name).ok().filter(|name| !name.is_empty())
+    }
+}
+
+/// Which socket: its network namespace, protocol and ends.
+type SocketEnds = (u32, u8, End, Option<End>);
+
+/// The figures of all sockets of a host.
+#[derive(Debug, Default)]
+pub struct SocketInfos {
+    /// Whether sockets are known by their cookies; else by their ends.
+    has_cookies: bool,
+    by_cookie: HashMap<u64, SocketInfo>,
+    /// `None`: several sockets have these ends, such as listeners that share a port.
+    by_ends: HashMap<SocketEnds, Option<SocketInfo>>,
+}
+
+/// Which sockets are read.
+#[derive(Clone, Copy, Debug)]
+pub struct InfoParts {
+    /// TCP.
+    pub tcp: bool,
+    /// UDP.
+    pub udp: bool,
+}
+
+impl SocketInfos {
+    /// Reads the figures of the sockets in all network namespaces whose inode is wanted. `has_cookies` tells whether connections are
+    /// numbered by the cookies of their sockets. To be called on a thread that nobody needs in its old namespace afterwards.
+    pub fn read(has_cookies: bool, parts: InfoParts, is_wanted: impl Fn(u64) -> bool) -> Self {
+        let mut infos = Self { has_cookies, ..Self::default() };
+        // The own namespace before the others: there is no need to come back to it.
+        if let Some(own) = iterate::own_namespace().filter(|own| is_wanted(*own)) {
+            infos.read_namespace(own, parts);
+        }
+        for (inode, namespace) in iterate::other_namespaces() {
+            if is_wanted(inode) {
+                match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+                    Ok(()) => infos.read_namespace(inode, parts),
+                    Err(error) => debug!("a network namespace cannot be entered: {error}"),
+                }
+            }
+        }
+        infos
+    }
+
+    /// Does the same on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn read_beside(
+        has_cookies: bool,
+        parts: InfoParts,
+        is_wanted: impl Fn(u64) -> bool + Send,
+    ) -> io::Result<Self> {
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| Self::read(has_cookies, parts, is_wanted));
+            worker.join().map_err(|_| io::Error::other("a thread panicked"))
+        })
+    }
+
+    /// Returns the figures of a socket with this number and these ends.
+    pub fn of(
+        &self,
+        socket: u64,
+        namespace: u32,
+        protocol: u8,
+        local: End,
+        remote: Option<End>,
+    ) -> Option<&SocketInfo> {
+        // Minisocks have no number.
+        if self.has_cookies && socket != 0 {
+            return self.by_cookie.get(&socket);
+        }
+        self.by_ends.get(&(namespace, protocol, local, remote))?.as_ref()
+    }
+
+    /// Returns how many bytes this takes.
+    pub fn bytes(&self) -> usize {
+        let each = size_of::<TcpInfo>();
+        self.by_cookie.allocation_size()
+            + self.by_ends.allocation_size()
+            + (self.by_cookie.len() + self.by_ends.len()) * each
+    }
+
+    fn read_namespace(&mut self, inode: u64, InfoParts { tcp, udp }: InfoParts) {
+        let namespace = u32::try_from(inode).unwrap_or(UNKNOWN_U32);
+        let mut interfaces = Names::new();
+        let wanted = [(tcp && iterate::has_sockets(), IPPROTO_TCP), (udp && iterate::has_datagrams(), IPPROTO_UDP)];
+        for (_, protocol) in wanted.iter().filter(|(is_wanted, _)| *is_wanted) {
+            for family in [AF_INET, AF_INET6] {
+                let dumped = dump(&inet_request(family, *protocol), |message| {
+                    self.take(message, namespace, *protocol, &mut interfaces);
+                });
+                if let Err(error) = dumped {
+                    debug!("sock_diag of protocol {protocol}: {error}");
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: &[u8], namespace: u32, protocol: u8, interfaces: &mut Names<u32, Option<Box<str>>>) {
+        let Some(Parsed { mut info, cookie, interface, local, remote, is_minisock }) = parse(message) else { return };
+        if interface != 0 {
+            let name = || if_name(interface);
+            info.interface.clone_from(interfaces.entry(interface).or_insert_with(name));
+        }
+        if self.has_cookies && !is_minisock {
+            self.by_cookie.insert(cookie, info);
+            return;
+        }
+        match self.by_ends.entry((namespace, protocol, local, remote)) {
+            Entry::Vacant(entry) => _ = entry.insert(Some(info)),
+            Entry::Occupied(mut entry) => _ = entry.insert(None),
+        }
+    }
+}
+
+/// Returns the name of an interface of the calling thread's network namespace.
+fn if_name(index: u32) -> Option<Box<str>> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: there is room for `IF_NAMESIZE` bytes, which is all that the function writes.
+    if unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null() {
+        return None;
+    }
+    let name = name.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(name).into())
+}
+
+/// Returns a request for all sockets of a protocol: `struct inet_diag_req_v2`.
+fn inet_request(family: u16, protocol: u8) -> [u8; REQUEST_BYTES] {
+    let mut request = [0; REQUEST_BYTES];
+    request[0] = family as u8;
+    request[1] = protocol;
+    // One bit for each extension, counted from 1.
+    request[2] = 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_CONG - 1);
+    request[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+    request
+}
+
+/// Asks `sock_diag` for all sockets that a request describes, and hands each message, without its header, to the function.
+///
+/// # Errors
+///
+/// When the kernel lacks the protocol (`ENOENT`), or does not allow it.
+pub(super) fn dump(request: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
+    socket.connect(&NetlinkAddress::new(0, 0))?;
+    let length = HEADER_BYTES + request.len();
+    let mut message = Vec::with_capacity(length);
+    message.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+    message.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message.extend_from_slice(&REQUEST_DUMP.to_ne_bytes());
+    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(request);
+    socket.send(&message, 0)?;
+    let mut answer = Vec::with_capacity(ANSWER_BYTES);
+    loop {
+        // `recv` appends to what is there.
+        answer.clear();
+        socket.recv(&mut answer, 0)?;
+        if take_part(&answer, &mut take)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes the messages of one part of an answer; returns whether it was the last part.
+fn take_part(mut rest: &[u8], take: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    while rest.len() >= HEADER_BYTES {
+        let length = (word(rest, 0).unwrap_or_default() as usize).clamp(HEADER_BYTES, rest.len());
+        let payload = &rest[HEADER_BYTES..length];
+        match half(rest, 4) {
+            // A negative number is an error in either.
+            Some(NLMSG_DONE | NLMSG_ERROR) => {
+                let code = word(payload, 0).map_or(0, u32::cast_signed);
+                return if code < 0 { Err(io::Error::from_raw_os_error(code.saturating_neg())) } else { Ok(true) };
+            }
+            _ => take(payload),
+        }
+        // Messages are aligned to four bytes, NLMSG_ALIGN in include/uapi/linux/netlink.h.
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+/// Calls the function with the type and the bytes of each attribute (`struct nlattr`).
+pub(super) fn attributes(mut rest: &[u8], mut take: impl FnMut(u16, &[u8])) {
+    while let (Some(length), Some(kind)) = (half(rest, 0), half(rest, 2)) {
+        let length = usize::from(length).clamp(4, rest.len());
+        take(kind, &rest[4..length]);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// A message about a socket.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) info: SocketInfo,
+    pub(super) cookie: u64,
+    /// Index of the interface, 0: none.
+    interface: u32,
+    pub(super) local: End,
+    pub(super) remote: Option<End>,
+    is_minisock: bool,
+}
+
+/// Reads `struct inet_diag_msg` and its attributes.
+fn parse(message: &[u8]) -> Option<Parsed> {
+    let fixed: &[u8; MESSAGE_BYTES] = message.first_chunk()?;
+    let (family, state, timer, retries) = (fixed[0], fixed[1], fixed[2], fixed[3]);
+    let end = |address: usize, port: usize| {
+        let bytes: [u8; 16] = fixed[address..address + 16].try_into().unwrap_or_default();
+        let [a, b, c, d, ..] = bytes;
+        let address = if u16::from(family) == AF_INET {
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+        } else {
+            // As in rows.
+            Ipv6Addr::from(bytes).to_canonical()
+        };
+        End { address, port: u16::from_be_bytes([fixed[port], fixed[port + 1]]) }
+    };
+    // Members of `struct inet_diag_sockid`, then expires 52, rqueue 56, wqueue 60.
+    let (local, remote) = (end(8, 4), end(24, 6));
+    let number = |at| word(fixed, at).unwrap_or_default();
+    let expires_ms = number(52);
+    // `inet_csk_diag_fill` in net/ipv4/inet_diag.c; 3 is of minisocks.
+    let timer = match timer {
+        1 => Some((Timer::Retransmit, expires_ms, retries)),
+        2 => Some((Timer::KeepAlive, expires_ms, retries)),
+        3 => Some((Timer::TimeWait, expires_ms, retries)),
+        4 => Some((Timer::Probe, expires_ms, retries)),
+        _ => None,
+    };
+    let mut info = SocketInfo { receive_queue: number(56), send_queue: number(60), timer, ..SocketInfo::default() };
+    let mut congestion_control = [0; CONGESTION_CONTROL_BYTES];
+    attributes(&message[MESSAGE_BYTES..], |kind, bytes| match kind {
+        INET_DIAG_INFO if state != tcp_state::LISTEN => info.tcp = Some(Box::new(tcp_info(bytes))),
+        INET_DIAG_CONG => {
+            let length = bytes.len().min(CONGESTION_CONTROL_BYTES);
+            congestion_control[..length].copy_from_slice(&bytes[..length]);
+        }
+        _ => {}
+    });
+    if let Some(tcp) = &mut info.tcp {
+        tcp.congestion_control = congestion_control;
+    }
+    Some(Parsed {
+        info,
+        cookie: u64::from(number(44)) | u64::from(number(48)) << 32,
+        interface: number(40),
+        local,
+        remote: (remote.port != 0).then_some(remote),
+        is_minisock: matches!(timer, Some((Timer::TimeWait, ..))),
+    })
+}
+
+/// Reads a `struct tcp_info` (`include/uapi/linux/tcp.h`), which only grows at its end.
+fn tcp_info(bytes: &[u8]) -> TcpInfo {
+    // 0: not measured yet.
+    let measured = |at| word(bytes, at).filter(|value| *value != 0);
+    TcpInfo {
+        retransmit_timeout_us: measured(8),
+        segment_size: measured(16),
+        unacknowledged: word(bytes, 24),
+        lost: word(bytes, 32),
+        last_sent_ms: word(bytes, 44),
+        last_received_ms: word(bytes, 52),
+        rtt_us: measured(68),
+        rtt_variation_us: measured(72),
+        slow_start_threshold: word(bytes, 76).filter(|threshold| *threshold < NO_THRESHOLD),
+        congestion_window: word(bytes, 80),
+        retransmits: word(bytes, 100),
+        // All ones: not paced.
+        pacing_rate: long(bytes, 104).filter(|rate| *rate != 0 && *rate != u64::MAX),
+        // All ones: no round trip yet.
+        min_rtt_us: measured(148).filter(|rtt| *rtt != u32::MAX),
+        delivery_rate: long(bytes, 160).filter(|rate| *rate != 0),
+        delivered: word(bytes, 192),
+        bytes_retransmitted: long(bytes, 208),
+        congestion_control: [0; CONGESTION_CONTROL_BYTES],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn own_sockets_have_their_figures() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Not accepted: it waits in the backlog.
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let parts = InfoParts { tcp: true, udp: false };
+        let own = iterate::own_namespace().unwrap();
+        let infos = SocketInfos::read_beside(false, parts, |inode| inode == own).unwrap();
+        let end = |address: std::net::SocketAddr| End { address: address.ip(), port: address.port() };
+        let namespace = u32::try_from(own).unwrap();
+        let of = |local, remote| infos.of(0, namespace, IPPROTO_TCP, local, remote).unwrap().clone();
+        let listening = of(end(listener.local_addr().unwrap()), None);
+        assert_eq!((listening.receive_queue, &listening.tcp), (1, &None));
+        assert!(listening.send_queue >= 1);
+        let connected = of(end(client.local_addr().unwrap()), Some(end(client.peer_addr().unwrap())));
+        let tcp = connected.tcp.unwrap();
+        assert!(tcp.rtt_us.is_some() && tcp.congestion_window.is_some_and(|window| window > 0), "{tcp:?}");
+        let kernels = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        assert_eq!(tcp.congestion_control(), Some(kernels.trim()));
+        assert!(infos.bytes() > 0);
+        let by_cookie = SocketInfos::read_beside(true, parts, |inode| inode == own).unwrap();
+        assert!(by_cookie.by_cookie.len() >= 3 && !by_cookie.by_cookie.contains_key(&0), "{by_cookie:?}");
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_an_error() {
+        // No protocol has this number.
+        let error = dump(&inet_request(AF_INET, 253), |_| ()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_answers_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..400), length in 0_u32..500) {
+            let mut bytes = bytes;
+            if bytes.len() > 4 {
+                bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            }
+            let _ = take_part(&bytes, &mut |message| _ = parse(message));
+            let _ = parse(&bytes);
+        }
+    }
+}
