@@ -2,6 +2,8 @@
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
+use crate::ast::{Expr, ExprKind};
+
 const SECOND: i64 = 1_000_000_000;
 
 /// Units, by their names, in nanoseconds.
@@ -72,6 +74,41 @@ pub fn moment(text: &str) -> Option<(i64, bool)> {
     }
     let time = text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?;
     Some((nanos(time.timestamp())?, false))
+}
+
+/// The arguments of `timebucket([time,] [width[, zone]])`.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketArguments<'a> {
+    /// The moment; `None`: that of the event.
+    pub time: Option<&'a Expr>,
+    /// The width; `None`: `auto`.
+    pub width: Option<&'a Expr>,
+    /// The zone whose days are meant; `None`: UTC.
+    pub zone: Option<&'a Expr>,
+}
+
+impl<'a> BucketArguments<'a> {
+    /// Tells the arguments apart: of two, the second is a zone if the first is a width and the second is none.
+    pub fn of(arguments: &'a [Expr]) -> Self {
+        let is_width = |expr: &Expr| matches!(&expr.kind, ExprKind::Text(text) if bucket(text).is_some());
+        let is_text = |expr: &Expr| matches!(expr.kind, ExprKind::Text(_));
+        let (time, width, zone) = match arguments {
+            [] => (None, None, None),
+            [width] => (None, Some(width), None),
+            [width, zone] if is_width(width) && is_text(zone) && !is_width(zone) => (None, Some(width), Some(zone)),
+            [time, width] => (Some(time), Some(width), None),
+            [time, width, zone, ..] => (Some(time), Some(width), Some(zone)),
+        };
+        Self { time, width, zone }
+    }
+
+    /// Returns the zone, if one is named and exists.
+    pub fn time_zone(&self) -> Option<TimeZone> {
+        match &self.zone?.kind {
+            ExprKind::Text(name) => TimeZone::get(name).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// Reads the width that `timebucket` has as a text.

@@ -180,7 +180,7 @@ functions! {
         Filter "filter" (2, 2) "array.filter(func(x) -> condition)" "Elements for which the condition is true." "| let a = array(1, 2) | let x = a.filter(func(x) -> x > 1)";
         MatchAny "match_any" (2, 2) "array.match_any(func(x) -> condition)" "Whether the condition is true for at least one element." "| let a = array(1, 2) | let x = a.match_any(func(x) -> x > 1)";
         MatchAll "match_all" (2, 2) "array.match_all(func(x) -> condition)" "Whether the condition is true for all elements." "| let a = array(1, 2) | let x = a.match_all(func(x) -> x > 1)";
-        Timebucket "timebucket" (0, 2) "timebucket([timestamp,] ['10m'])" "Beginning of the span of time that the timestamp is in; without a span, as with 'auto'." "| group n = count() by t = timebucket('10m')";
+        Timebucket "timebucket" (0, 3) "timebucket([timestamp,] ['10m'[, zone]])" "Beginning of the span of time that the timestamp is in; without a span, as with 'auto'. Days are those of UTC unless a zone is named." "| group n = count() by t = timebucket('10m')";
         Strftime "strftime" (1, 3) "strftime(timestamp[, format[, zone]])" "Timestamp as a text; RFC 3339 if no format is given." "| let day = strftime(timestamp, '%Y-%m-%d')";
         Strptime "strptime" (2, 2) "strptime(text, format)" "Timestamp read from a text." "| let t = strptime('2026-11-22', '%Y-%m-%d')";
         Simpledateformat "simpledateformat" (1, 3) "simpledateformat(timestamp[, format[, zone]])" "Timestamp as a text; the format has the letters of Java's SimpleDateFormat." "| let day = simpledateformat(timestamp, 'yyyy-MM-dd')";

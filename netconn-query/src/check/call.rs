@@ -8,7 +8,7 @@ use crate::{
     ast::{Expr, ExprKind, Span},
     catalogue::{self, AggregateId, FunctionId, FunctionInfo, FunctionKind, PlainId, RunningId},
     diagnostic::Diagnostic,
-    duration,
+    duration::{self, BucketArguments},
     function::date,
     printer,
 };
@@ -182,7 +182,18 @@ impl Checker<'_> {
             (FunctionId::Plain(PlainId::NetIpsubnet), [_, networks @ ..]) => {
                 networks.iter().for_each(|network| self.network(network));
             }
-            (FunctionId::Plain(PlainId::Timebucket), [bucket] | [_, bucket]) => self.bucket(bucket),
+            (FunctionId::Plain(PlainId::Timebucket), [..]) => {
+                let arguments = BucketArguments::of(arguments);
+                if let Some(width) = arguments.width {
+                    self.bucket(width);
+                }
+                if let (Some(zone), None) = (arguments.zone, arguments.time_zone()) {
+                    let message =
+                        format!("{} is no time zone: write a name like 'Europe/Berlin'", literal::shown(zone));
+                    self.diagnostics
+                        .push(Diagnostic::error(zone.span, message).suggest("timebucket('1d', 'Europe/Berlin')"));
+                }
+            }
             (FunctionId::Plain(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan), [unit]) => {
                 if let ExprKind::Text(text) = &unit.kind
                     && duration::unit(text).is_none()

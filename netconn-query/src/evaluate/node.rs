@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, cell::Cell};
 
+use jiff::tz::TimeZone;
 use netconn_model::{field::Field, value::Domain};
 
 use super::{EventFields, call::Call, condition::Condition, lambda::Lambda, relation::Numeric};
@@ -60,8 +61,8 @@ pub(super) enum Node {
     FirstTrue(Vec<Self>, ValueKind),
     /// One of two values, converted to this kind.
     Choice(Box<(Condition, Self, Self)>, ValueKind),
-    /// The beginning of the bucket that a moment is in; the width is in nanoseconds.
-    Bucket(Box<Self>, i64),
+    /// The beginning of the bucket that a moment is in; the width is in nanoseconds, the zone that of the clocks.
+    Bucket(Box<Self>, i64, Option<TimeZone>),
     Call(Box<Call>),
     Lambda(Box<Lambda>),
 }
@@ -103,8 +104,11 @@ impl Node {
                 let (condition, then, otherwise) = parts.as_ref();
                 if condition.holds(row) { then.value(row) } else { otherwise.value(row) }.kept_as(*kind)
             }
-            Self::Bucket(time, width) => {
-                let start = nanoseconds(&time.value(row)).and_then(|nanos| time::bucket(nanos, *width));
+            Self::Bucket(time, width, zone) => {
+                let start = nanoseconds(&time.value(row)).and_then(|nanos| match zone {
+                    Some(zone) => time::bucket_in(nanos, *width, zone),
+                    None => time::bucket(nanos, *width),
+                });
                 start.map_or(Value::Null, Value::Time)
             }
             Self::Call(call) => call.value(row),

@@ -59,6 +59,22 @@ pub fn bucket(nanos: i64, width: i64) -> Option<i64> {
     nanos.checked_sub(nanos.checked_sub(offset)?.rem_euclid(width.max(1)))
 }
 
+/// Returns the beginning of the bucket that a moment is in by the clocks of a zone. Days and weeks begin at its midnight, also those
+/// of 23 and 25 hours.
+pub fn bucket_in(nanos: i64, width: i64, zone: &TimeZone) -> Option<i64> {
+    const DAY: i64 = WEEK / 7;
+    let moment = Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
+    let offset = i64::from(zone.to_offset(moment).seconds()) * 1_000_000_000;
+    // Computed as if the clocks of the zone were UTC.
+    let start = bucket(nanos.checked_add(offset)?, width)?;
+    if width % DAY != 0 {
+        return start.checked_sub(offset);
+    }
+    // The offset may have been another one at midnight.
+    let midnight = Offset::UTC.to_datetime(Timestamp::from_nanosecond(i128::from(start)).ok()?);
+    i64::try_from(zone.to_ambiguous_timestamp(midnight).compatible().ok()?.as_nanosecond()).ok()
+}
+
 /// `strftime(time[, format[, zone]])`, time and format in either order: RFC 3339 if there is no format, UTC if there is no
 /// zone.
 pub fn strftime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
@@ -107,6 +123,19 @@ mod tests {
         assert_eq!(text(bucket(nanos, WEEK / 7)), "2023-11-14T00:00:00Z");
         assert_eq!(text(bucket(nanos, WEEK)), "2023-11-13T00:00:00Z");
         assert_eq!(text(bucket(-1, 1_000_000_000)), "1969-12-31T23:59:59Z");
+        // In Berlin the clocks go back on 26 October 2025 at 3:00.
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let of = |moment: &str, width| {
+            let moment: Timestamp = moment.parse().unwrap();
+            text(bucket_in(i64::try_from(moment.as_nanosecond()).unwrap(), width, &berlin))
+        };
+        assert_eq!(of("2025-10-26T22:30:00Z", WEEK / 7), "2025-10-25T22:00:00Z", "a day of 25 hours");
+        assert_eq!(of("2025-10-26T23:30:00Z", WEEK / 7), "2025-10-26T23:00:00Z");
+        assert_eq!(of("2025-10-29T12:00:00Z", WEEK), "2025-10-26T23:00:00Z");
+        assert_eq!(of("2025-10-26T00:30:00Z", 3_600_000_000_000), "2025-10-26T00:00:00Z");
+        assert_eq!(of("2025-10-26T01:30:00Z", 3_600_000_000_000), "2025-10-26T01:00:00Z", "the doubled hour");
+        let kathmandu = TimeZone::posix("<+0545>-5:45").unwrap();
+        assert_eq!(text(bucket_in(0, 3_600_000_000_000, &kathmandu)), "1969-12-31T23:15:00Z");
     }
 
     #[test]

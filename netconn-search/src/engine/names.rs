@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use netconn_query::{
     ast::{CommandKind, Expr, ExprKind, JoinSide, Name, Query},
     catalogue::PlainId,
-    duration::{self, Bucket},
+    duration::{self, Bucket, BucketArguments},
     facts::{ColumnsAfter, MadeColumn},
 };
 
@@ -93,7 +93,7 @@ fn text(name: &Name) -> String {
 fn asks_for_time(name: &str, arguments: &[Expr]) -> bool {
     match PlainId::by_name(name) {
         Some(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan) => true,
-        Some(PlainId::Timebucket) => match arguments.last().map(|width| &width.kind) {
+        Some(PlainId::Timebucket) => match BucketArguments::of(arguments).width.map(|width| &width.kind) {
             // A width that is written out needs no searched time; `auto` and a number of buckets do.
             Some(ExprKind::Text(width)) => !matches!(duration::bucket(width), Some(Bucket::Every(_))),
             // In doubt the time is asked for: that costs a query for the first and the last event, while lacking it is

@@ -3,7 +3,7 @@
 use netconn_query::{
     ast::{Expr, ExprKind, Query},
     catalogue::{AggregateId, PlainId},
-    duration::{self, Bucket},
+    duration::{self, Bucket, BucketArguments},
     facts::{ColumnsAfter, MadeColumn, Role},
 };
 
@@ -80,7 +80,10 @@ fn is_counted(column: &MadeColumn<'_>) -> bool {
 fn bucket_of(key: &Expr) -> Option<i64> {
     let ExprKind::Call { name, arguments, .. } = &key.kind else { return None };
     let is_bucket = PlainId::by_name(name) == Some(PlainId::Timebucket);
-    let ExprKind::Text(length) = &arguments.last().filter(|_| is_bucket)?.kind else { return None };
+    let arguments = BucketArguments::of(arguments);
+    // Days of a zone differ in length.
+    let width = arguments.width.filter(|_| is_bucket && arguments.zone.is_none())?;
+    let ExprKind::Text(length) = &width.kind else { return None };
     match duration::bucket(length)? {
         Bucket::Every(nanos) => Some(nanos / 1_000_000).filter(|ms| *ms > 0),
         // The length depends on the time range, which is not known here.

@@ -6,7 +6,7 @@ use super::{Compiler, operand::Operand};
 use crate::{
     ast::{Expr, ExprKind, Span},
     catalogue::{FunctionId, PlainId, functions},
-    duration::{self, Bucket},
+    duration::{self, Bucket, BucketArguments},
     evaluate::{
         call::{Call, Spelled},
         condition::Condition,
@@ -72,18 +72,20 @@ impl Compiler<'_> {
 
     /// Compiles `timebucket([time,] width)` with a width that is written out.
     fn timebucket(&mut self, span: Span, arguments: &[Expr]) -> Operand {
-        let (time, width) = match arguments {
-            [time, width, ..] => (self.value(time), Some(width)),
-            [width] => (self.field(Field::EventTime.info().name), Some(width)),
-            [] => (Operand::null(), None),
+        let arguments = BucketArguments::of(arguments);
+        let time = match arguments.time {
+            Some(time) => self.value(time),
+            None => self.field(Field::EventTime.info().name),
         };
-        let bucket = match width.map(|width| &width.kind) {
+        let bucket = match arguments.width.map(|width| &width.kind) {
             Some(ExprKind::Text(text)) => duration::bucket(text),
             // A number of buckets divides the searched time, and a single event has none.
             _ => None,
         };
         match bucket {
-            Some(Bucket::Every(width)) => Operand::new(Node::Bucket(Box::new(time.node), width), ValueKind::Time),
+            Some(Bucket::Every(width)) => {
+                Operand::new(Node::Bucket(Box::new(time.node), width, arguments.time_zone()), ValueKind::Time)
+            }
             _ => {
                 let message = "a filter over one event needs to know how long a span of timebucket is";
                 self.refuse(span, message, Some("timebucket('10m')".to_owned()));

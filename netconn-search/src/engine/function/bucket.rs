@@ -1,6 +1,9 @@
 //! `timebucket` over a whole column at once, because most charts are made of it.
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use datafusion::{
     arrow::{
@@ -10,23 +13,51 @@ use datafusion::{
     error::Result,
     logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
 };
+use jiff::tz::TimeZone;
 use netconn_query::{
-    function::time::bucket,
+    function::time::{bucket, bucket_in},
     value::{Value, ValueKind, nanoseconds, scaled},
 };
 
 use super::column::{Column, data_type, kind_of, normal, value_at};
 
 /// Returns the beginning of the bucket that a moment is in.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 struct Bucket {
     width: i64,
+    /// The zone of the clocks; `None`: UTC.
+    zone: Option<TimeZone>,
     signature: Signature,
 }
 
-/// Returns a call of `timebucket` with buckets of this many nanoseconds.
-pub(crate) fn timebucket(time: Expr, width: i64) -> Expr {
-    ScalarUDF::from(Bucket { width, signature: Signature::any(1, Volatility::Immutable) }).call(vec![time])
+impl Bucket {
+    fn of(&self, nanos: i64) -> Option<i64> {
+        match &self.zone {
+            Some(zone) => bucket_in(nanos, self.width, zone),
+            None => bucket(nanos, self.width),
+        }
+    }
+}
+
+impl PartialEq for Bucket {
+    fn eq(&self, other: &Self) -> bool {
+        (self.width, &self.zone) == (other.width, &other.zone)
+    }
+}
+
+impl Eq for Bucket {}
+
+impl Hash for Bucket {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.width.hash(state);
+        // A zone has no hash, but most have a name.
+        self.zone.as_ref().and_then(TimeZone::iana_name).hash(state);
+    }
+}
+
+/// Returns a call of `timebucket` with buckets of this many nanoseconds, by the clocks of a zone.
+pub(crate) fn timebucket(time: Expr, width: i64, zone: Option<TimeZone>) -> Expr {
+    ScalarUDF::from(Bucket { width, zone, signature: Signature::any(1, Volatility::Immutable) }).call(vec![time])
 }
 
 impl ScalarUDFImpl for Bucket {
@@ -43,17 +74,14 @@ impl ScalarUDFImpl for Bucket {
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let width = self.width;
         let times = normal(&arguments.args[0].to_array(arguments.number_rows)?)?;
         // The two kinds that `event.time` and moments have are computed without a `Value` for each row.
         let buckets: Option<TimestampNanosecondArray> = match kind_of(times.data_type()) {
             ValueKind::Integer => {
                 let numbers = times.as_primitive::<Int64Type>();
-                Some(numbers.unary_opt(|number| scaled(number).and_then(|nanos| bucket(nanos, width))))
+                Some(numbers.unary_opt(|number| scaled(number).and_then(|nanos| self.of(nanos))))
             }
-            ValueKind::Time => {
-                Some(times.as_primitive::<TimestampNanosecondType>().unary_opt(|nanos| bucket(nanos, width)))
-            }
+            ValueKind::Time => Some(times.as_primitive::<TimestampNanosecondType>().unary_opt(|nanos| self.of(nanos))),
             _ => None,
         };
         // The zone is part of Arrow's type, and `return_type` promises UTC.
@@ -64,7 +92,7 @@ impl ScalarUDFImpl for Bucket {
         let mut buckets = Column::new(ValueKind::Time);
         for row in 0..times.len() {
             let nanos = nanoseconds(&value_at(&times, row));
-            buckets.push(nanos.and_then(|nanos| bucket(nanos, width)).map_or(Value::Null, Value::Time));
+            buckets.push(nanos.and_then(|nanos| self.of(nanos)).map_or(Value::Null, Value::Time));
         }
         Ok(ColumnarValue::Array(buckets.finish()))
     }

@@ -8,7 +8,7 @@ use netconn_model::field::Field;
 use netconn_query::{
     ast::{self, ExprKind, Span},
     catalogue::PlainId,
-    duration::{self, Bucket},
+    duration::{self, Bucket, BucketArguments},
     function::{Code, Planned, Run, code, takes_elements, wants_elements},
     value::ValueKind,
 };
@@ -101,12 +101,12 @@ impl Scope<'_> {
             self.field(name)
         };
         let wrong = || SearchError::query("timebucket takes a width like '10m', '1 hour' or 'auto'", span);
-        let (time, width) = match arguments {
-            [] => (event_time(), None),
-            [width] => (event_time(), Some(width)),
-            [time, width, ..] => (self.value(time)?, Some(width)),
+        let arguments = BucketArguments::of(arguments);
+        let time = match arguments.time {
+            Some(time) => self.value(time)?,
+            None => event_time(),
         };
-        let bucket = match width.map(|width| &width.kind) {
+        let bucket = match arguments.width.map(|width| &width.kind) {
             None => Bucket::Auto,
             Some(ExprKind::Text(text)) => duration::bucket(text).ok_or_else(wrong)?,
             // `timebucket(auto)` is accepted without quotes, so `auto` arrives as a field.
@@ -138,7 +138,7 @@ impl Scope<'_> {
                 ROUND.iter().map(|seconds| seconds * SECOND).find(|width| *width >= least).unwrap_or(ROUND[16] * SECOND)
             }
         };
-        Ok(Operand::new(timebucket(time.expr, width), ValueKind::Time))
+        Ok(Operand::new(timebucket(time.expr, width, arguments.time_zone()), ValueKind::Time))
     }
 
     /// Returns the searched time in nanoseconds.

@@ -22,6 +22,7 @@ fn arguments(function: &FunctionInfo, count: usize) -> Vec<String> {
         FunctionId::Plain(PlainId::Min | PlainId::Max) if count == 1 => ("array(1)", ""),
         FunctionId::Running(RunningId::Prev | RunningId::Next) => ("dst.port.number", "2"),
         FunctionId::Plain(PlainId::Timebucket) if count == 1 => ("'10m'", ""),
+        FunctionId::Plain(PlainId::Timebucket) if count == 3 => return three("timestamp", "'1d'", "'UTC'"),
         FunctionId::Plain(PlainId::Timebucket) => ("timestamp", "'10m'"),
         FunctionId::Plain(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan) => ("'minutes'", ""),
         FunctionId::Plain(PlainId::NetIpsubnet) => ("dst.ip.address", "'10.0.0.0/8'"),
