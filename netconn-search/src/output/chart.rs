@@ -15,23 +15,14 @@ use crate::output::{
     clock::MomentForm,
     column::{self, AnswerColumn, ColumnKind},
     intent::AnswerIntent,
-    series::SeriesChart,
+    series::{BAR_MIN, EMPTY_SHOWN, LABEL_DIVISOR, SeriesChart},
 };
 
 /// Width if the output is not a terminal, columns.
 const WIDTH: usize = 80;
 
-/// The names of the bars take at most the width divided by this.
-const LABEL_DIVISOR: usize = 2;
-
-/// Room for bars that is kept even on a narrow terminal, columns.
-const BAR_MIN: usize = 10;
-
 /// Most bars of a chart.
 const BARS_MAX: usize = 2000;
-
-/// Most consecutive empty buckets that are shown in full; of a longer run, these and the last one.
-const EMPTY_SHOWN: usize = 2;
 
 /// The last character of a bar, by eighths of its width.
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];

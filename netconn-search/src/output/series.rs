@@ -20,11 +20,14 @@ const FILLS: [(&str, AnsiColor); 6] = [
 /// How all others together are drawn.
 const OTHERS: &str = "·";
 
+/// Most consecutive empty bars of a chart over time that are shown in full; of a longer run, these and the last one.
+pub(super) const EMPTY_SHOWN: usize = 2;
+
 /// The names of the bars take at most the width divided by this.
-const LABEL_DIVISOR: usize = 2;
+pub(super) const LABEL_DIVISOR: usize = 2;
 
 /// Room for bars that is kept even on a narrow terminal, columns.
-const BAR_MIN: usize = 10;
+pub(super) const BAR_MIN: usize = 10;
 
 /// Bars by name, each with the values of its series.
 #[derive(Debug, Default)]
@@ -90,7 +93,16 @@ impl SeriesChart {
         let room = width.saturating_sub(name_width + number_width + 4).max(BAR_MIN);
         let largest = sums.iter().copied().fold(0.0, f64::max);
         let rank = |place: &usize| order.iter().position(|other| other == place);
-        for ((name, values), number) in self.bars.iter_mut().zip(&numbers) {
+        let mut empty = 0;
+        for (place, ((name, values), number)) in self.bars.iter_mut().zip(&numbers).enumerate() {
+            // A long run of empty bars is shortened to one line, as in charts of one series.
+            empty = if values.is_empty() { empty + 1 } else { 0 };
+            if empty > EMPTY_SHOWN && sums.get(place + 1).is_some_and(|next| *next == 0.0) {
+                if empty == EMPTY_SHOWN + 1 {
+                    writeln!(out, "…")?;
+                }
+                continue;
+            }
             let name = term::cut(name, name_width);
             let padding = name_width - term::text_width(&name);
             write!(out, "{name}{:padding$}  {number:>number_width$}", "")?;

@@ -236,6 +236,15 @@ fn series_are_parts_of_bars() {
     ]);
     let parsed = netconn_query::parse("| group n = count() by timestamp = timebucket('1h'), src.process.name");
     check_as("chart-series.txt", &chart, &AnswerIntent::of(&parsed.query.unwrap()), &[rows]);
+    // A long time without rows is shortened.
+    let far = [0, 40].map(|hour| (1_762_300_800_000_i64 + hour * 3_600_000) * 1_000_000);
+    let rows = batch(vec![
+        ("timestamp", Arc::new(Int64Array::from_iter_values(far))),
+        ("src.process.name", Arc::new(StringArray::from(vec!["curl", "ssh"]))),
+        ("n", Arc::new(Int64Array::from(vec![3, 6]))),
+    ]);
+    let parsed = netconn_query::parse("| group n = count() by timestamp = timebucket('1h'), src.process.name");
+    check_as("chart-series-gap.txt", &chart, &AnswerIntent::of(&parsed.query.unwrap()), &[rows]);
     // Averages do not add up: each has a bar of its own.
     let parsed = netconn_query::parse("| group n = avg(x) by timestamp = timebucket('1h'), src.process.name");
     let rows = batch(vec![
