@@ -496,3 +496,25 @@ fn of_several_sockets_at_one_port_it_is_the_one_that_was_chosen() {
     let chosen: HashSet<_> = expected.iter().map(|(_, pid)| pid).collect();
     assert!(chosen.len() > 1, "the kernel spreads 40 clients");
 }
+
+/// Two flows of a socket that begin at the same time on two of up to 256 processors have different ids: each has the number of its
+/// processor in the lowest byte of its beginning.
+#[test]
+fn the_beginning_of_a_flow_has_the_number_of_its_processor() {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    namespace.run(|| {
+        for _ in 0..20 {
+            udp("127.0.0.1:0").send_to(b"x", "127.0.0.1:9").unwrap();
+        }
+    });
+    let flows = || daemon.events().within(&namespace).of("IP Connect").with("event.network.protocol", "UDP");
+    until(10_000, || format!("{} flows", flows().len()), || flows().len() >= 20);
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+    // `0-1`, or `0` where there is one.
+    let last: u64 = text.trim().rsplit('-').next().unwrap().parse().unwrap();
+    for id in flows().values("event.connection.id") {
+        let began: u64 = id.as_str().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        assert!(began % 256 <= last, "{id}: there are processors 0 to {last}");
+    }
+}

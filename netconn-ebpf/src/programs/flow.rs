@@ -41,6 +41,9 @@ const NO_ROOM: i64 = -7;
 const PERIOD_BITS: u32 = 30;
 /// The largest count in [`DatagramSocketState::begun`](netconn_common::DatagramSocketState::begun).
 const BEGUN_MAX: u32 = (1 << BEGUN_BITS) - 1;
+/// Bits of [`Flow::first_ns`] that are the number of the CPU instead: two flows of a socket that begin at the same time are told apart on
+/// as many CPUs, and one CPU needs longer than these nanoseconds for a flow.
+const CPU_MASK: u64 = 255;
 /// Length of the headers of UDP and ICMP in bytes.
 const HEADER_BYTES: u32 = 8;
 
@@ -226,8 +229,8 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
     let (local, local_port) =
         if is_out { (packet.source, source_port) } else { (packet.destination, destination_port) };
     // SAFETY: the helper has no preconditions.
-    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() } & 63);
-    flow.first_ns = now & !63 | cpu;
+    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() }) & CPU_MASK;
+    flow.first_ns = now & !CPU_MASK | cpu;
     flow.last_ns = now;
     flow.local_address = address::of_halves(local);
     flow.local_port = local_port;
