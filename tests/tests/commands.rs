@@ -181,7 +181,11 @@ fn without_a_daemon_clients_say_what_to_do() {
         let output = run(&[command, "--socket", "/nonexistent/sock"]);
         fails(&output, 69, "sensor_offline: no netconn daemon listens at /nonexistent/sock; start it with");
     }
-    fails(&run(&["list", "--port", "http"]), 2, "--port: 'http' is not a port or range like 8000-8100");
+    fails(
+        &run(&["list", "--port", "no-such"]),
+        2,
+        "--port: 'no-such' is not a port, a range like 8000-8100 or a service",
+    );
     fails(&run(&["watch", "--state", "up"]), 2, "--state: 'up' is not a state: use established");
     assert_eq!(run(&["list", "--prot"]).status.code(), Some(2));
     assert_eq!(run(&["--version"]).status.code(), Some(0));
@@ -577,9 +581,15 @@ fn what_has_ended_is_shown_on_request() {
     assert_eq!(both, [&expected[..3], &["CLOSED OUTGOING local -"], &expected[3..4]].concat());
     assert_eq!(shown(daemon.rows(&format!("{path}&closed=0"))), ["TIME_WAIT OUTGOING - -"]);
     let inode = namespace.inode.to_string();
-    let text = daemon.text(&["list", "-e", "-H", "--namespace", &inode, "--closed", "1m"]);
-    assert_eq!(text.matches("CLOSED").count(), 4, "{text}");
-    assert!(text.contains("refused"), "{text}");
+    // Without `-e` too, a table says when and why each has ended.
+    let text = daemon.text(&["list", "-H", "--namespace", &inode, "--closed", "1m"]);
+    for ending in ["closed remote ", "closed reset_by_remote ", "closed reset_by_local ", "refused "] {
+        let line = text.lines().find(|line| line.contains(&format!("  {ending}")));
+        let clock = line.and_then(|line| line.split_once(ending)?.1.split_whitespace().next());
+        assert!(clock.is_some_and(|clock| clock.len() == 8 && clock.matches(':').count() == 2), "{ending}: {text}");
+    }
+    let failed = daemon.text(&["list", "-H", "--namespace", &inode, "--closed", "1m", "--failed"]);
+    assert!(failed.lines().count() == 1 && failed.contains("  refused "), "{failed}");
     let error = daemon.ask(&format!("{path}&closed=soon")).unwrap_err();
     assert!(error.contains("closed: 'soon' is not a number of seconds"), "{error}");
 }
