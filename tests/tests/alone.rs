@@ -1,7 +1,8 @@
 //! `netconn list` when no daemon runs: as root with BPF, as root without BPF, and as another user.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
@@ -190,6 +191,36 @@ fn without_bpf_root_sees_this_namespace() {
         rows
     };
     assert_eq!(lines(&with), lines(&without), "the same rows, down to the connections' ids");
+}
+
+#[test]
+fn queues_are_what_ss_sees_in_all_ways() {
+    let folder = TempDir::new().unwrap();
+    let copy = copy(&folder);
+    let namespace = Netns::new();
+    let (_, mut client, server) = namespace.run(|| connected("127.0.0.1"));
+    client.write_all(&[1; 3000]).unwrap();
+    let port = server.peer_addr().unwrap().port().to_string();
+    let condition = format!("dport = :{port}");
+    let by_ss = || namespace.exec("ss", &["-tnH", &condition]);
+    until(5000, by_ss, || by_ss().split_whitespace().nth(1) == Some("3000"));
+    let inode = namespace.inode.to_string();
+    let queue = |who: &[&str], netconn: &Path| {
+        let arguments = ["--namespace", &inode, "--format", "json", "-i", "--remote-port", &port];
+        let (json, _) = list(&namespace, who, netconn, &arguments);
+        let found = connections(&json);
+        assert_eq!(found.len(), 1, "{json}");
+        assert!(found[0]["congestion_window"].as_u64() > Some(0), "{json}");
+        found[0]["receive_queue"].as_u64()
+    };
+    for (who, netconn) in [(&[][..], &netconn()), (WITHOUT_BPF, &netconn()), (NOBODY, &copy)] {
+        assert_eq!(queue(who, netconn), Some(3000), "{who:?}");
+    }
+    // A condition that needs them, and a plain list that does not.
+    let (count, _) = list(&namespace, &[], &netconn(), &["--namespace", &inode, "--count", "receive_queue = 3000"]);
+    assert_eq!(count, "1\n");
+    let (plain, _) = list(&namespace, &[], &netconn(), &["--namespace", &inode, "--format", "json"]);
+    assert!(!plain.contains("receive_queue"), "{plain}");
 }
 
 #[test]

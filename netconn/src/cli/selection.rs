@@ -48,7 +48,7 @@ struct SelectionFlags {
     /// ICMP and ICMPv6.
     #[arg(long)]
     icmp: bool,
-    /// Raw sockets, as `ss -w` means them, but not those of ICMP. With `--tcp` or `--udp`: those that speak it.
+    /// Raw sockets that have sent or received, as `ss -w` means them (which shows idle ones too), but not those of ICMP. With `--tcp` or `--udp`: those that speak it.
     #[arg(short = 'w', long)]
     raw: bool,
     /// Attempts that failed only. They are over: a list has them with --closed.
