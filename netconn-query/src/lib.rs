@@ -21,9 +21,9 @@ pub mod fields;
 pub mod short;
 pub mod address;
 pub mod text_pattern;
-pub mod check;
 pub mod value;
 pub mod function;
+pub mod check;
 pub mod evaluate;
 
 pub use ast::Query;

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 use jiff::Timestamp;
-use netconn_model::field::Type;
+use netconn_model::field::{self, Type};
 
 use crate::duration;
 
@@ -67,6 +67,52 @@ impl ValueKind {
     /// Whether the values are numbers.
     pub fn is_numeric(self) -> bool {
         matches!(self, Self::Integer | Self::Number)
+    }
+}
+
+/// What the numbers or texts of an expression stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unit {
+    /// Themselves.
+    #[default]
+    None,
+    /// Moments in milliseconds since 1970, as in `event.time`.
+    Milliseconds,
+    /// Moments as texts, as in `timestamp`.
+    Timestamp,
+    /// Spans of time in units of this many nanoseconds: differences of moments.
+    Span(i64),
+}
+
+impl Unit {
+    /// Returns the unit of a field with this name.
+    pub fn of_field(name: &str) -> Self {
+        match field::by_name(name).map(|field| field.r#type) {
+            Some(Type::EpochMilliseconds) => Self::Milliseconds,
+            // Its texts have nine digits and UTC, so their order is that of time.
+            Some(Type::Rfc3339) => Self::Timestamp,
+            _ => Self::None,
+        }
+    }
+
+    /// Returns the unit of a difference of moments: of milliseconds if both are in milliseconds.
+    pub fn of_difference(left: Self, right: Self) -> Self {
+        let both = left == Self::Milliseconds && right == Self::Milliseconds;
+        Self::Span(if both { 1_000_000 } else { 1 })
+    }
+
+    /// Returns the number of a span of time in quotes, counted in this unit; `None` if this is no unit of spans or the text no span.
+    #[expect(clippy::cast_precision_loss, reason = "a fraction of a unit is a float")]
+    pub fn count(self, span: &str) -> Option<f64> {
+        let Self::Span(unit) = self else { return None };
+        let nanos = duration::span(span)?;
+        Some(if nanos % unit == 0 { (nanos / unit) as f64 } else { nanos as f64 / unit as f64 })
+    }
+
+    /// Returns the unit of values of both.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        if self == other { self } else { Self::None }
     }
 }
 

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use regex::Regex;
 pub use table::{
     ADDRESS, AS_NUMBER, AS_TEXT, CONTAINS, CUT, Code, EXTRACT, HACKLIST, LambdaKind, MATCH, MOMENT, NET_IPSUBNET,
-    ORDER, PLACES, Place, Planned, Returns, RowFunction, Run, code, takes_elements, wants_elements,
+    ORDER, PLACES, Place, Planned, Returns, RowFunction, Run, SPAN, code, takes_elements, wants_elements,
 };
 
 /// Compiled patterns. The caller of a function keeps them from one row to the next.

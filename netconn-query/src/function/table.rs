@@ -152,6 +152,8 @@ const TEXTS: Returns = Returns::Kind(ValueKind::List(&ValueKind::Text));
 
 /// Number or text as a moment.
 pub const MOMENT: RowFunction = RowFunction::internal("_moment", TIME, Run::Values(time::moment));
+/// Span of time in nanoseconds.
+pub const SPAN: RowFunction = RowFunction::internal("_span", INTEGER, Run::Values(time::span));
 /// -1, 0 or 1: how two texts are ordered, addresses by their bytes.
 pub const ORDER: RowFunction = RowFunction::internal("_order", INTEGER, Run::Values(network::order));
 /// Address in its usual form; any other text as it is.

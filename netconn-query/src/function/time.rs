@@ -105,6 +105,22 @@ pub fn strptime<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     parts.and_then(|parts| broken_down(&parts)).map_or(Value::Null, Value::Time)
 }
 
+/// `span(x, unit)`: the nanoseconds of a span of time in units of so many of them; missing beyond 64 bits.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "it is below the limit of 64 bits")]
+pub(super) fn span<'a>(arguments: &[Value<'a>]) -> Value<'a> {
+    let Some(unit) = arguments[1].integer() else { return Value::Null };
+    let nanos = match &arguments[0] {
+        Value::Integer(count) => count.checked_mul(unit),
+        // 9.2e18 is a little below 2^63.
+        value => value
+            .number()
+            .map(|count| count * unit as f64)
+            .filter(|nanos| nanos.abs() < 9.2e18)
+            .map(|nanos| nanos as i64),
+    };
+    nanos.map_or(Value::Null, Value::Integer)
+}
+
 /// Returns the moment that a text or a number stands for.
 pub fn moment<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     nanoseconds(&arguments[0]).map_or(Value::Null, Value::Time)

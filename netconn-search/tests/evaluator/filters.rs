@@ -96,7 +96,7 @@ const PATTERNS: [&str; 22] = [
 ];
 
 /// Calls with one operand `$`, or two: `$` and `%`.
-const CALLS: [&str; 58] = [
+const CALLS: [&str; 69] = [
     "len($)",
     "lower($)",
     "upper($)",
@@ -155,6 +155,17 @@ const CALLS: [&str; 58] = [
     "array($, %).match_any(func(x) -> x contains 'c' or x > dst.port.number)",
     "array($, %).match_all(func(x) -> array(x, 443).match_any(func(y) -> y = x and y != null))",
     "array_filter(split($, ''), func(x) -> x in ('c', '4')).len()",
+    "(timestamp - event.time > '1s')",
+    "(event.time + (timestamp - event.time))",
+    "((timestamp - event.time) - (event.time - event.time) in ('1s', '0ms'))",
+    "(-(event.time - timestamp) < '500us')",
+    "array($, %).reduce(0, func(x, y) -> x + len(y))",
+    "array($, 1).zip(array(%, 2), func(x, y) -> x = y).match_any(func(x) -> x)",
+    "array($, %).sort_desc().get(0)",
+    "array($, %).intersect(array(%, 443)).len()",
+    "split_matchcase($, 'C').len()",
+    "simpledateformat($, 'yyyy-MM-dd HH:mm')",
+    "array($, %).median()",
 ];
 
 fn of(choices: &'static [&'static str]) -> BoxedStrategy<String> {

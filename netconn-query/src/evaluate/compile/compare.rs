@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{member::member, operand::Operand};
+use super::{member::member, nanoseconds, operand::Operand};
 use crate::{
     address::{address, meant},
     ast::BinaryOp,
@@ -11,7 +11,7 @@ use crate::{
         node::Node,
         relation::{Operator, Relation},
     },
-    value::{Value, ValueKind, parse_moment, parse_number},
+    value::{Unit, Value, ValueKind, parse_moment, parse_number},
 };
 
 /// The compiled comparison of a given left side.
@@ -29,6 +29,7 @@ pub(super) enum Compared {
 
 /// `left op right`
 pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition {
+    let (left, right) = spans(left, right);
     let (left, right) = match (left.is_address(), right.is_address()) {
         (true, false) => (left, as_address(right)),
         (false, true) => (as_address(left), right),
@@ -57,6 +58,26 @@ pub(super) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Condition 
             Condition::Compare(Box::new(Comparison { left, operator, relation, right }))
         }
     }
+}
+
+/// Brings spans of time into one unit: those in quotes into that of the other side, two different ones into nanoseconds.
+fn spans(left: Operand, right: Operand) -> (Operand, Operand) {
+    match (left.unit, right.unit) {
+        (Unit::Span(one), Unit::Span(other)) if one != other => {
+            let span = |operand, unit| Operand::new(nanoseconds(operand, unit), ValueKind::Integer);
+            (span(left, one), span(right, other))
+        }
+        _ => {
+            let (new_left, new_right) = (as_span(&right, left.clone()), as_span(&left, right));
+            (new_left, new_right)
+        }
+    }
+}
+
+/// Counts a span of time in quotes in the unit of the other side; other operands stay as they are.
+pub(super) fn as_span(other: &Operand, operand: Operand) -> Operand {
+    let count = operand.literal_text().and_then(|text| other.unit.count(text));
+    count.map_or(operand, Operand::from_number)
 }
 
 /// Rewrites an address as events write it, because it is compared with a field of addresses.

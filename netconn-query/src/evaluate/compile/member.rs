@@ -1,7 +1,7 @@
 //! Compiles `in`: equal to an element of a set; an element in CIDR form means the addresses inside it.
 
 use super::{
-    compare::{Compared, as_address, lower, relate},
+    compare::{Compared, as_address, as_span, lower, relate},
     operand::Operand,
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) fn member(value: Operand, set: Vec<Operand>, insensitive: bool) -> Co
     };
     let (mut listed, mut any) = (Vec::new(), Vec::new());
     for element in set {
-        let element = if is_address { as_address(element) } else { element };
+        let element = if is_address { as_address(element) } else { as_span(&value, element) };
         match element.literal() {
             Some(Value::Text(text)) if value.kind == ValueKind::Text => {
                 found.networks.extend(network(text));

@@ -17,10 +17,10 @@ use crate::{
     ast::{BinaryOp, Case, Command, CommandKind, Expr, ExprKind, MatchOp, MatchSubject, Query, Span},
     diagnostic::Diagnostic,
     duration,
-    function::MOMENT,
+    function::{MOMENT, SPAN},
     printer,
     text_pattern::Matcher,
-    value::{Value, ValueKind},
+    value::{Unit, Value, ValueKind},
     walk,
 };
 
@@ -132,7 +132,9 @@ impl Compiler<'_> {
                 let condition = self.condition(condition);
                 let (then, otherwise) = (self.value(then), self.value(otherwise));
                 let kind = then.kind.with(otherwise.kind);
+                let unit = then.unit.with(otherwise.unit);
                 Operand::new(Node::Choice(Box::new((condition, then.to(kind), otherwise.to(kind))), kind), kind)
+                    .in_unit(unit)
             }
             ExprKind::Binary { op, left, right } => match arithmetic(*op) {
                 Some(work) => self.arithmetic(work, left, right),
@@ -161,7 +163,7 @@ impl Compiler<'_> {
         // Parameters before fields: a lambda may use the name of a field.
         if let Some(info) = field::by_name(name) {
             let kind = ValueKind::from(info.r#type);
-            return Operand::new(Node::Field(info.field, kind), kind);
+            return Operand::new(Node::Field(info.field, kind), kind).in_unit(Unit::of_field(name));
         }
         // A field that no event has is a missing text.
         let kind = self.others.iter().find(|(other, _)| *other == name).map_or(ValueKind::Text, |(_, kind)| *kind);
@@ -176,7 +178,8 @@ impl Compiler<'_> {
         }
         let inner = self.value(inner);
         let kind = if inner.is_whole() { ValueKind::Integer } else { ValueKind::Number };
-        Operand::new(Node::Negative(Box::new(inner.node)), kind)
+        let unit = if let Unit::Span(_) = inner.unit { inner.unit } else { Unit::None };
+        Operand::new(Node::Negative(Box::new(inner.node)), kind).in_unit(unit)
     }
 
     fn arithmetic(&mut self, work: Arithmetic, left: &Expr, right: &Expr) -> Operand {
@@ -186,13 +189,25 @@ impl Compiler<'_> {
                 return moment;
             }
             // Two moments of different units are both counted in nanoseconds.
-            if work == Arithmetic::Subtract
-                && left.is_moment()
-                && right.is_moment()
-                && !(left.is_milliseconds() && right.is_milliseconds())
-            {
-                let sides = Box::new((moment(left.node), moment(right.node)));
-                return Operand::new(Node::Arithmetic(work, sides), ValueKind::Integer);
+            if work == Arithmetic::Subtract && left.is_moment() && right.is_moment() {
+                let unit = Unit::of_difference(left.unit, right.unit);
+                let sides = if left.is_milliseconds() && right.is_milliseconds() {
+                    (left.node, right.node)
+                } else {
+                    (moment(left.node), moment(right.node))
+                };
+                return Operand::new(Node::Arithmetic(work, Box::new(sides)), ValueKind::Integer).in_unit(unit);
+            }
+            if let (Unit::Span(one), Unit::Span(other)) = (left.unit, right.unit) {
+                let (sides, unit) = if one == other {
+                    let whole = left.is_whole() && right.is_whole();
+                    let kind = if whole { ValueKind::Integer } else { ValueKind::Number };
+                    let sides = Box::new((left.node, right.node));
+                    return Operand::new(Node::Arithmetic(work, sides), kind).in_unit(Unit::Span(one));
+                } else {
+                    ((nanoseconds(left, one), nanoseconds(right, other)), Unit::Span(1))
+                };
+                return Operand::new(Node::Arithmetic(work, Box::new(sides)), ValueKind::Integer).in_unit(unit);
             }
         }
         // `timestamp` counts nanoseconds, although it is shown as a text.
@@ -259,16 +274,30 @@ impl Compiler<'_> {
     }
 }
 
-/// Returns a moment moved by a span of time in quotes, like `event.time - '1h'`; `None` for other operands.
+/// Returns a moment moved by a span of time: one in quotes, like `event.time - '1h'`, or a difference of moments; `None` for other
+/// operands.
 fn moved(work: Arithmetic, left: &Operand, right: &Operand) -> Option<Operand> {
-    let span = |operand: &Operand| operand.literal_text().and_then(duration::span);
+    let span = |operand: &Operand| match operand.unit {
+        Unit::Span(unit) => Some(nanoseconds(operand.clone(), unit)),
+        _ => operand.literal_text().and_then(duration::span).map(|nanos| Operand::integer(nanos).node),
+    };
     let (time, nanos) = match (span(left), span(right)) {
         (None, Some(nanos)) if left.is_moment() => (left, nanos),
         (Some(nanos), None) if right.is_moment() && work == Arithmetic::Add => (right, nanos),
         _ => return None,
     };
-    let sides = Box::new((moment(time.node.clone()), Operand::integer(nanos).node));
+    let sides = Box::new((moment(time.node.clone()), nanos));
     Some(Operand::new(moment(Node::Arithmetic(work, sides)), ValueKind::Time))
+}
+
+/// Converts a span of time in units of so many nanoseconds to nanoseconds.
+fn nanoseconds(span: Operand, unit: i64) -> Node {
+    if unit == 1 && span.kind == ValueKind::Integer {
+        return span.node;
+    }
+    let arguments = vec![span.node, Operand::integer(unit).node];
+    let call = Call { function: SPAN, arguments, kind: ValueKind::Integer, spelled: Spelled::default() };
+    Node::Call(Box::new(call))
 }
 
 /// Converts a value to the moment that it stands for.

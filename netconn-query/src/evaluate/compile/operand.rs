@@ -1,13 +1,10 @@
 //! A compiled value with its kind, and its conversions to numbers, texts and truth values.
 
-use netconn_model::{
-    field::{Field, Type},
-    value::Domain,
-};
+use netconn_model::value::Domain;
 
 use crate::{
     evaluate::node::Node,
-    value::{Value, ValueKind},
+    value::{Unit, Value, ValueKind},
 };
 
 /// 2^53: floats represent all whole numbers up to this one.
@@ -18,11 +15,17 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 pub(super) struct Operand {
     pub(super) node: Node,
     pub(super) kind: ValueKind,
+    pub(super) unit: Unit,
 }
 
 impl Operand {
     pub(super) fn new(node: Node, kind: ValueKind) -> Self {
-        Self { node, kind }
+        Self { node, kind, unit: Unit::None }
+    }
+
+    /// Sets what its values stand for.
+    pub(super) fn in_unit(self, unit: Unit) -> Self {
+        Self { unit, ..self }
     }
 
     /// Creates an operand that is always missing.
@@ -72,9 +75,9 @@ impl Operand {
         }
     }
 
-    /// Whether it is `timestamp`: its texts have nine digits and UTC, so their order is that of time.
+    /// Whether it is `timestamp`.
     pub(super) fn is_timestamp(&self) -> bool {
-        matches!(self.node, Node::Field(Field::Timestamp, _))
+        self.unit == Unit::Timestamp && self.kind == ValueKind::Text
     }
 
     /// Whether it is a field that holds an address.
@@ -82,9 +85,9 @@ impl Operand {
         matches!(self.node, Node::Field(field, ValueKind::Text) if field.info().domain == Domain::Addresses)
     }
 
-    /// Whether it is a field that is a moment in milliseconds.
+    /// Whether it is a moment in milliseconds.
     pub(super) fn is_milliseconds(&self) -> bool {
-        matches!(self.node, Node::Field(field, _) if field.info().r#type == Type::EpochMilliseconds)
+        self.unit == Unit::Milliseconds && self.kind.is_numeric()
     }
 
     /// Whether it is a moment, in any form.

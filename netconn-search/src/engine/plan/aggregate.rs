@@ -22,7 +22,7 @@ use netconn_query::{
     ast::{self, ExprKind, Span},
     catalogue::AggregateId,
     function::{CUT, HACKLIST, RowFunction},
-    value::ValueKind,
+    value::{Unit, ValueKind},
 };
 
 use super::{
@@ -43,6 +43,8 @@ pub(crate) struct Aggregate {
     pub(crate) conversion: Option<ResultConversion>,
     /// Kind of the result.
     pub(crate) kind: ValueKind,
+    /// What the result stands for.
+    pub(crate) unit: Unit,
 }
 
 /// The conversion of an aggregate's result.
@@ -110,7 +112,7 @@ impl Scope<'_> {
             return Err(SearchError::query(message, span));
         }
         let filter = condition.map(|condition| self.condition(condition)).transpose()?;
-        let plain = |expr: Expr, kind: ValueKind| Aggregate { expr, conversion: None, kind };
+        let plain = |expr: Expr, kind: ValueKind| Aggregate { expr, conversion: None, kind, unit: Unit::None };
         let Some(first) = arguments.first() else {
             // Only `count` may have no argument: it counts all rows then.
             return Ok(plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), ValueKind::Integer));
@@ -120,7 +122,13 @@ impl Scope<'_> {
             AggregateId::Count => Operand::null(),
             _ => self.value(first)?,
         };
-        Ok(match id {
+        // Of `pct(N, x)` the value is either argument.
+        let unit = match id {
+            AggregateId::Pct | AggregateId::Percentile => self.value_and_share(arguments, span)?.0.unit,
+            _ => value.unit,
+        };
+        let unit = kept_unit(id, unit);
+        let found = match id {
             AggregateId::Count => {
                 let filter = Some(and_also(filter, self.condition(first)?));
                 plain(AggregateInput::of(lit(1_i64), filter).call(count_udaf()), ValueKind::Integer)
@@ -137,6 +145,7 @@ impl Scope<'_> {
                     expr: AggregateInput::of(summand(&value), filter).call(sum_udaf()),
                     conversion,
                     kind: value.kind,
+                    unit: Unit::None,
                 }
             }
             AggregateId::Avg | AggregateId::Mean | AggregateId::Average => {
@@ -217,7 +226,8 @@ impl Scope<'_> {
             AggregateId::P95 => percentile(value, 0.95, filter),
             AggregateId::P99 => percentile(value, 0.99, filter),
             AggregateId::P999 => percentile(value, 0.999, filter),
-        })
+        };
+        Ok(Aggregate { unit, ..found })
     }
 
     /// Plans a condition that is never missing.
@@ -272,7 +282,7 @@ impl Scope<'_> {
             }
         };
         let kind = if id == AggregateId::Hacklist { ValueKind::Text } else { ValueKind::list(value.kind) };
-        Ok(Aggregate { expr: given.call(array_agg_udaf()), conversion, kind })
+        Ok(Aggregate { expr: given.call(array_agg_udaf()), conversion, kind, unit: Unit::None })
     }
 
     /// Returns the order of the rows: the asked one, else by time.
@@ -335,7 +345,23 @@ impl Aggregate {
                 function(*called, arguments)
             }
         };
-        Operand::new(expr, self.kind)
+        Operand::new(expr, self.kind).in_unit(self.unit)
+    }
+}
+
+/// Returns what the result of an aggregate stands for, by what its values stand for.
+fn kept_unit(id: AggregateId, unit: Unit) -> Unit {
+    use AggregateId::{
+        Any, Average, Avg, First, Last, Max, MaxBy, Mean, Median, Min, MinBy, Newest, Oldest, P10, P50, P90, P95, P99,
+        P999, Pct, Percentile, Sum,
+    };
+    match (id, unit) {
+        (Any | First | Last | Max | MaxBy | Min | MinBy | Newest | Oldest, unit) => unit,
+        (
+            Avg | Average | Mean | Median | P10 | P50 | P90 | P95 | P99 | P999 | Pct | Percentile | Sum,
+            Unit::Span(_),
+        ) => unit,
+        _ => Unit::None,
     }
 }
 
@@ -348,5 +374,6 @@ fn percentile(value: Operand, share: f64, filter: Option<Expr>) -> Aggregate {
         order: vec![number.sort(true, false)],
         distinct: false,
     };
-    Aggregate { expr: given.call(percentile_cont_udaf()), conversion: None, kind: ValueKind::Number }
+    let expr = given.call(percentile_cont_udaf());
+    Aggregate { expr, conversion: None, kind: ValueKind::Number, unit: Unit::None }
 }

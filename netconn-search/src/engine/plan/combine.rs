@@ -11,7 +11,7 @@ use datafusion::{
 };
 use netconn_query::{
     ast::{JoinKey, JoinKind, JoinSide, Name, Query, Span},
-    value::ValueKind,
+    value::{Unit, ValueKind},
 };
 
 use super::{
@@ -183,6 +183,8 @@ fn pair(
             key
         }));
     }
+    let units: Vec<(String, Unit)> =
+        renamed.iter().map(|(name, renamed)| (renamed.clone(), other.unit(name))).collect();
     // The projection drops the hidden columns of the side: its order ends here.
     let right = LogicalPlanBuilder::from(other.plan).project(expressions)?.build()?;
     let how = match kind {
@@ -193,6 +195,7 @@ fn pair(
     let mut joined = rows.clone().add_hidden(converted)?;
     joined.plan = LogicalPlanBuilder::from(joined.plan).join_detailed(right, how, pairs, None, nulls)?.build()?;
 
+    joined.units.extend(units);
     let mut columns: Vec<(String, Expr)> = rows.columns.iter().map(|name| (name.clone(), column(name))).collect();
     let mut aliases = rows.aliases.clone();
     for name in &other.columns {
@@ -247,6 +250,11 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
             }
         }
     }
+    let unit = |name: &String| {
+        let units = sides.iter().filter(|side| side.columns.contains(name)).map(|side| side.unit(name));
+        units.reduce(Unit::with).unwrap_or_default()
+    };
+    let units = kinds.iter().map(|(name, _)| (name.clone(), unit(name))).collect();
     // Only unordered events stay events: all others keep the order of the queries and the order within each.
     let events = sides.iter().all(|side| side.events && side.order == RowOrder::None);
     let (number, rank) = (planner.planning.hidden(), planner.planning.hidden());
@@ -298,5 +306,5 @@ pub(crate) async fn union(planner: &Planner, first: Option<Rows>, queries: &[Que
         false => RowOrder::Asked([number, rank].map(|column| Key { column, descending: false }).into()),
     };
     let columns = kinds.into_iter().map(|(name, _)| name).collect();
-    Ok(Rows { order, events, shown, ..Rows::of(union.build()?, columns) })
+    Ok(Rows { order, events, shown, units, ..Rows::of(union.build()?, columns) })
 }

@@ -5,12 +5,11 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use jiff::Timestamp;
-use netconn_model::field::{self, Field, Type};
 use netconn_query::{
     address::{address, is_field, meant},
     ast::BinaryOp,
     function::{ADDRESS, ORDER},
-    value::{ValueKind, parse_moment, parse_number},
+    value::{Unit, ValueKind, parse_moment, parse_number},
 };
 
 use super::operand::{Operand, binary, function, in_list, text};
@@ -26,6 +25,7 @@ pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
     {
         return either;
     }
+    let (left, right) = spans(left, right);
     let (left, right) = match (is_address(&left), is_address(&right)) {
         (true, false) => (left, as_address(right)),
         (false, true) => (as_address(left), right),
@@ -85,6 +85,26 @@ pub(crate) fn compare(op: BinaryOp, left: Operand, right: Operand) -> Expr {
     }
 }
 
+/// Brings spans of time into one unit: those in quotes into that of the other side, two different ones into nanoseconds.
+fn spans(left: Operand, right: Operand) -> (Operand, Operand) {
+    match (left.unit, right.unit) {
+        (Unit::Span(one), Unit::Span(other)) if one != other => {
+            let span = |operand: Operand, unit| Operand::new(operand.nanoseconds(unit), ValueKind::Integer);
+            (span(left, one), span(right, other))
+        }
+        _ => {
+            let (new_left, new_right) = (as_span(&right, left.clone()), as_span(&left, right));
+            (new_left, new_right)
+        }
+    }
+}
+
+/// Counts a span of time in quotes in the unit of the other side; other operands stay as they are.
+pub(crate) fn as_span(other: &Operand, operand: Operand) -> Operand {
+    let count = operand.literal_text().and_then(|text| other.unit.count(text));
+    count.map_or(operand, Operand::from_number)
+}
+
 /// Negates an equality; a missing one counts as false, so that both together cover all rows.
 fn unequal(equal: Expr) -> Expr {
     Expr::IsNotTrue(Box::new(equal))
@@ -119,9 +139,9 @@ fn texts(operator: Operator, left: Operand, right: Operand) -> Expr {
     binary(function(ORDER, vec![left.expr, right.expr]), operator, lit(0_i64))
 }
 
-/// Whether the operand is `timestamp`: its texts have nine digits and UTC, so their order is that of time.
+/// Whether the operand is a moment in the form of `timestamp`.
 pub(crate) fn is_timestamp(operand: &Operand) -> bool {
-    matches!(&operand.expr, Expr::Column(column) if column.name == Field::Timestamp.info().name)
+    operand.unit == Unit::Timestamp && operand.kind == ValueKind::Text
 }
 
 /// Whether the operand is a field that holds addresses.
@@ -144,10 +164,9 @@ pub(crate) fn as_address(operand: Operand) -> Operand {
     }
 }
 
-/// Whether the operand is a field that is a moment in milliseconds.
+/// Whether the operand is a moment in milliseconds.
 pub(crate) fn is_milliseconds(operand: &Operand) -> bool {
-    let has_type = |name: &str| field::by_name(name).is_some_and(|field| field.r#type == Type::EpochMilliseconds);
-    operand.kind.is_numeric() && matches!(&operand.expr, Expr::Column(column) if has_type(&column.name))
+    operand.unit == Unit::Milliseconds && operand.kind.is_numeric()
 }
 
 /// Plans that an address is equal to a literal that has another form than the usual one: Parquet files of other programs may have

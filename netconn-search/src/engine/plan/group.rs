@@ -95,8 +95,10 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     let scope = Scope::new(planner, rows);
     let mut keys = Vec::with_capacity(by.len());
     let mut shown = Vec::with_capacity(by.len());
+    let mut units = BTreeMap::new();
     for key in &by {
         let value = scope.value(&key.expr)?;
+        units.insert(key.label.clone(), value.unit);
         // A missing field has no type, so the key becomes a text.
         let kind = if value.kind == ValueKind::Null { ValueKind::Text } else { value.kind };
         // Keys get hidden names: DataFusion goes by names (`calc_func_dependencies_for_aggregate`), takes a key with
@@ -124,7 +126,11 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     // One projection gives the keys their names again.
     shown.extend(aggregates.iter().map(|(name, _)| column(name)));
     let columns_of_keys = by.iter().map(|key| key.label.clone()).collect();
-    let mut grouped = Rows { shown: ShownRows::Decided, ..Rows::of(plan.project(shown)?.build()?, columns_of_keys) };
+    let mut grouped = Rows {
+        shown: ShownRows::Decided,
+        units: units.clone(),
+        ..Rows::of(plan.project(shown)?.build()?, columns_of_keys)
+    };
     // The hidden columns of the aggregates are names of the second scope, with the conversion of each result.
     let mut names: BTreeMap<String, Operand> =
         aggregates.iter().map(|(name, found)| (name.clone(), found.result(name))).collect();
@@ -138,7 +144,8 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
         names.clear();
         for (name, hidden, result) in converted {
             results.iter_mut().for_each(|result| rename(result, &name, &hidden));
-            names.insert(hidden.clone(), Operand::new(column(&hidden), result.kind));
+            grouped.units.insert(hidden.clone(), result.unit);
+            names.insert(hidden.clone(), Operand::new(column(&hidden), result.kind).in_unit(result.unit));
         }
         for result in &mut results {
             (grouped, *result) = running::replace_calls(planner, grouped, result)?;
@@ -148,9 +155,12 @@ pub(crate) fn group(planner: &Planner, rows: &Rows, columns: &[ast::Column], by:
     scope.names = names;
     let mut all: Vec<(String, Expr)> = by.iter().map(|key| (key.label.clone(), column(&key.label))).collect();
     for (result, column) in results.iter().zip(&columns) {
-        all.push((column.label.clone(), scope.value(result)?.expr));
+        let value = scope.value(result)?;
+        units.insert(column.label.clone(), value.unit);
+        all.push((column.label.clone(), value.expr));
     }
     let mut rows = Rows { order: RowOrder::None, ..grouped.clone() }.project(all, &planner.planning)?;
+    rows.units.extend(units);
     rows.keys = by.iter().map(|key| key.label.clone()).collect();
     // Groups are shown by their keys, because the order in which a hash table gives them changes from run to run.
     rows.order = by_keys(&by);

@@ -11,7 +11,7 @@ use netconn_query::{
 };
 
 use super::{
-    compare::{as_address, compare, is_address, lowercase},
+    compare::{as_address, as_span, compare, is_address, lowercase},
     operand::{Operand, function, in_list, joined, text},
 };
 
@@ -28,7 +28,7 @@ pub(crate) fn member(value: &Operand, set: Vec<Operand>, insensitive: bool) -> E
             // Parquet files of other programs may have an address as it is written.
             texts.insert(if insensitive { written.to_lowercase() } else { written.to_owned() });
         }
-        let element = if is_address(value) { as_address(element) } else { element };
+        let element = if is_address(value) { as_address(element) } else { as_span(value, element) };
         match (element.literal_text(), element.is_literal() && element.kind.is_numeric()) {
             // A network is also a text, in case the field holds networks.
             (Some(literal), _) if value.kind == ValueKind::Text && network(literal).is_some() => {

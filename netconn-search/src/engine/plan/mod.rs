@@ -193,9 +193,11 @@ impl Planner {
                     let replaced;
                     (rows, replaced) = running::replace_calls(self, rows, &expr)?;
                     let replaced = expand::replace_calls(self, &mut rows, replaced)?;
-                    let value = column_value(Scope::new(self, &rows).value(&replaced)?);
+                    let value = Scope::new(self, &rows).value(&replaced)?;
+                    let unit = value.unit;
                     // One projection for each column: a later one may use it.
-                    rows = rows.extend(vec![(column.label.clone(), value)], &self.planning)?;
+                    rows = rows.extend(vec![(column.label.clone(), column_value(value))], &self.planning)?;
+                    rows.units.insert(column.label.clone(), unit);
                 }
                 Ok(rows)
             }
@@ -245,12 +247,15 @@ impl Planner {
     async fn columns(&self, rows: Rows, columns: &[ast::Column]) -> Result<Rows> {
         let mut rows = rows;
         let mut all: Vec<(String, Expr)> = Vec::new();
+        let mut units = Vec::new();
         for column in columns {
             let expr = self.resolve(&column.expr).await?;
             let replaced;
             (rows, replaced) = running::replace_calls(self, rows, &expr)?;
             let replaced = expand::replace_calls(self, &mut rows, replaced)?;
-            let value = column_value(Scope::new(self, &rows).value(&replaced)?);
+            let value = Scope::new(self, &rows).value(&replaced)?;
+            units.push((column.label.clone(), value.unit));
+            let value = column_value(value);
             match all.iter_mut().find(|(name, _)| *name == column.label) {
                 // The last of two columns of one name wins, at the place of the first.
                 Some((_, old)) => *old = value,
@@ -263,6 +268,7 @@ impl Planner {
             rows.order = rows.order.into_default();
         }
         rows = rows.project(all, &self.planning)?;
+        rows.units.extend(units);
         rows.events = false;
         Ok(rows)
     }

@@ -9,8 +9,8 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use netconn_query::{
-    function::{AS_NUMBER, AS_TEXT, MOMENT, RowFunction},
-    value::ValueKind,
+    function::{AS_NUMBER, AS_TEXT, MOMENT, RowFunction, SPAN},
+    value::{Unit, ValueKind},
 };
 
 use crate::engine::function::{call::call, column::data_type};
@@ -23,6 +23,7 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 pub(crate) struct Operand {
     pub(crate) expr: Expr,
     pub(crate) kind: ValueKind,
+    pub(crate) unit: Unit,
 }
 
 /// Returns a call of a function that needs no database.
@@ -76,7 +77,20 @@ pub(crate) fn joined(mut expressions: Vec<Expr>, op: Operator, none: bool) -> Ex
 impl Operand {
     /// Creates an operand of this kind.
     pub(crate) fn new(expr: Expr, kind: ValueKind) -> Self {
-        Self { expr, kind }
+        Self { expr, kind, unit: Unit::None }
+    }
+
+    /// Sets what its values stand for.
+    pub(crate) fn in_unit(self, unit: Unit) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// Returns the nanoseconds of a span of time in units of so many.
+    pub(crate) fn nanoseconds(self, unit: i64) -> Expr {
+        match (self.kind, unit) {
+            (ValueKind::Integer, 1) => self.expr,
+            _ => function(SPAN, vec![self.expr, lit(unit)]),
+        }
     }
 
     /// Creates an operand that is always missing.
@@ -156,7 +170,7 @@ impl Operand {
     /// Converts to a number for arithmetic: whole numbers stay whole, all else becomes a float.
     pub(crate) fn numeric(self) -> Self {
         match self.kind {
-            ValueKind::Integer | ValueKind::Number => self,
+            ValueKind::Integer | ValueKind::Number => Self { unit: Unit::None, ..self },
             ValueKind::Bool | ValueKind::Time => Self::new(cast(self.expr, ValueKind::Integer), ValueKind::Integer),
             ValueKind::Null | ValueKind::Text | ValueKind::List(_) => Self::new(self.number(), ValueKind::Number),
         }

@@ -124,15 +124,26 @@ pub(crate) async fn transpose(
             columns.push((free(&name, &columns), total.unwrap_or(Operand::integer(0)).expr));
         }
     }
-    let plan = LogicalPlanBuilder::from(rows.plan);
+    let rows_unit = |column: &String| rows.unit(column);
+    let plan = LogicalPlanBuilder::from(rows.plan.clone());
     let plan = if aggregates.is_empty() {
         plan.project(keys.iter().map(|key| column(key).alias(key)))?.distinct()?
     } else {
         plan.aggregate(keys.iter().map(|key| column(key).alias(key)), aggregates)?
     };
     let order = keys.iter().map(|key| Key { column: key.clone(), descending: false }).collect();
-    let turned =
-        Rows { order: RowOrder::asked(order), keys, shown: ShownRows::Decided, ..Rows::of(plan.build()?, Vec::new()) };
+    let units = others.iter().zip(&summands).flat_map(|(other, hidden)| {
+        let unit = rows_unit(other);
+        hidden.iter().map(move |name| (name.clone(), unit))
+    });
+    let units = units.collect();
+    let turned = Rows {
+        units,
+        order: RowOrder::asked(order),
+        keys,
+        shown: ShownRows::Decided,
+        ..Rows::of(plan.build()?, Vec::new())
+    };
     turned.project(columns, &planner.planning)
 }
 

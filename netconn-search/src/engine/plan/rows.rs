@@ -16,7 +16,7 @@ use datafusion::{
         utils::split_conjunction_owned,
     },
 };
-use netconn_query::value::ValueKind;
+use netconn_query::value::{Unit, ValueKind};
 
 use super::{opaque::opaque, operand::joined, planning::Planning};
 use crate::engine::{error::Result, function::column::kind_of};
@@ -73,6 +73,8 @@ pub(crate) struct Rows {
     pub(crate) order: RowOrder,
     /// Other names of columns: `a.x` of a join.
     pub(crate) aliases: BTreeMap<String, String>,
+    /// What the values of columns stand for; columns that are not listed are told by their names.
+    pub(crate) units: BTreeMap<String, Unit>,
     /// The keys of the group that they are.
     pub(crate) keys: Vec<String>,
     /// Whether they are still whole events: fields that no file seems to have can be named too.
@@ -199,6 +201,7 @@ impl Rows {
             columns,
             order: RowOrder::None,
             aliases: BTreeMap::new(),
+            units: BTreeMap::new(),
             keys: Vec::new(),
             events: false,
             shown: ShownRows::Default,
@@ -227,6 +230,19 @@ impl Rows {
     /// Returns the kind of a column of the plan.
     pub(crate) fn kind(&self, column: &str) -> ValueKind {
         self.schema().column_with_name(column).map_or(ValueKind::Null, |(_, field)| kind_of(field.data_type()))
+    }
+
+    /// Returns what the values of a column stand for.
+    pub(crate) fn unit(&self, column: &str) -> Unit {
+        self.units.get(column).copied().unwrap_or_else(|| Unit::of_field(column))
+    }
+
+    /// Returns what the values of an expression stand for, if it is a column.
+    fn unit_of(&self, expr: &Expr) -> Unit {
+        match expr {
+            Expr::Column(column) => self.unit(&column.name),
+            _ => Unit::None,
+        }
     }
 
     /// Keeps the rows for which the condition is true. Its cheap parts come first, so that the others are evaluated for
@@ -273,6 +289,7 @@ impl Rows {
             all.push((name.clone(), old));
             key.column = name;
         }
+        self.units = all.iter().map(|(name, expr)| (name.clone(), self.unit_of(expr))).collect();
         // Aliases and keys speak of columns that are still there under the same name.
         self.aliases.retain(|_, column| self.columns.contains(column));
         self.keys.retain(|key| self.columns.contains(key));
@@ -309,6 +326,9 @@ impl Rows {
                 *old = name;
             }
         }
+        let units: Vec<(String, Unit)> =
+            columns.iter().map(|(name, expr)| (name.clone(), self.unit_of(expr))).collect();
+        self.units.extend(units);
         for (name, expr) in columns {
             all.push(if expr == column(&name) { expr } else { expr.alias(&name) });
             if !self.columns.contains(&name) {

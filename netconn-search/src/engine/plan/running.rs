@@ -24,7 +24,7 @@ use datafusion::{
 use netconn_query::{
     ast::{self, ExprKind},
     catalogue::RunningId,
-    value::ValueKind,
+    value::{Unit, ValueKind},
 };
 
 use super::{
@@ -130,6 +130,11 @@ fn add(
     let names: Vec<String> = windows.iter().map(|_| planner.planning.hidden()).collect();
     let result = planner.planning.hidden();
     // Both percentages divide by the last window: the sum over all rows.
+    let unit = match (id, value.unit) {
+        (RunningId::Prev | RunningId::Next | RunningId::OverallMin | RunningId::OverallMax, unit) => unit,
+        (RunningId::RunningSum | RunningId::OverallSum | RunningId::OverallAvg, unit @ Unit::Span(_)) => unit,
+        _ => Unit::None,
+    };
     let part = if id == RunningId::RunningPercent { column(&names[0]) } else { value.clone().number() };
     let mut rows = rows;
     // Only what depends on the order has to keep it.
@@ -158,7 +163,9 @@ fn add(
     } else {
         last
     };
-    Ok((rows.add_hidden(vec![(result.clone(), value)])?, result))
+    let mut rows = rows.add_hidden(vec![(result.clone(), value)])?;
+    rows.units.insert(result.clone(), unit);
+    Ok((rows, result))
 }
 
 /// Returns how many rows away the row of `prev` or `next` is.

@@ -13,7 +13,7 @@ use netconn_query::{
     duration,
     function::CONTAINS,
     printer,
-    value::ValueKind,
+    value::{Unit, ValueKind},
     walk,
 };
 
@@ -65,7 +65,7 @@ impl<'a> Scope<'a> {
         match self.rows.resolve(name) {
             Some(found) => {
                 let kind = self.rows.kind(&found);
-                Operand::new(column(&found), kind)
+                Operand::new(column(&found), kind).in_unit(self.rows.unit(&found))
             }
             None => Operand::null(),
         }
@@ -235,8 +235,9 @@ impl<'a> Scope<'a> {
                 let ((then, is_then), (otherwise, is_otherwise)) =
                     (self.value_and_truth(then)?, self.value_and_truth(otherwise)?);
                 let kind = then.kind.with(otherwise.kind);
+                let unit = then.unit.with(otherwise.unit);
                 let value = case(condition.clone(), then.to(kind), otherwise.to(kind));
-                (Operand::new(value, kind), case(condition, is_then, is_otherwise))
+                (Operand::new(value, kind).in_unit(unit), case(condition, is_then, is_otherwise))
             }
             _ => {
                 let value = self.value(expr)?;
@@ -273,12 +274,15 @@ impl<'a> Scope<'a> {
             // `0.0 - 0.0` is 0, where `-0.0` would be another value for groups and sorts.
             return Ok(Operand::from_number(0.0 - number));
         }
-        let inner = self.value(inner)?.numeric();
-        Ok(match inner.kind {
+        let inner = self.value(inner)?;
+        let unit = if let Unit::Span(_) = inner.unit { inner.unit } else { Unit::None };
+        let inner = inner.numeric();
+        let negative = match inner.kind {
             // As above: a minus sign alone would make -0 of 0.
             ValueKind::Number => Operand::new(binary(lit(0.0), Operator::Minus, inner.expr), ValueKind::Number),
             kind => Operand::new(Expr::Negative(Box::new(inner.expr)), kind),
-        })
+        };
+        Ok(negative.in_unit(unit))
     }
 
     fn arithmetic(&self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr) -> Result<Operand> {
@@ -286,12 +290,24 @@ impl<'a> Scope<'a> {
         if let Some(moment) = moved(op, &left, &right) {
             return Ok(moment);
         }
-        // Two moments of different units are both counted in nanoseconds.
-        let is_mixed = op == BinaryOp::Subtract
-            && is_moment(&left)
-            && is_moment(&right)
-            && !(is_milliseconds(&left) && is_milliseconds(&right));
-        let (left, right) = if is_mixed { (moment(left), moment(right)) } else { (left, right) };
+        let (left, right, unit) = match (op, left.unit, right.unit) {
+            // Two moments of different units are both counted in nanoseconds.
+            (BinaryOp::Subtract, one, other) if is_moment(&left) && is_moment(&right) => {
+                let unit = Unit::of_difference(one, other);
+                match is_milliseconds(&left) && is_milliseconds(&right) {
+                    true => (left, right, unit),
+                    false => (moment(left), moment(right), unit),
+                }
+            }
+            (BinaryOp::Add | BinaryOp::Subtract, Unit::Span(one), Unit::Span(other)) if one == other => {
+                (left, right, Unit::Span(one))
+            }
+            (BinaryOp::Add | BinaryOp::Subtract, Unit::Span(one), Unit::Span(other)) => {
+                let span = |operand: Operand, unit| Operand::new(operand.nanoseconds(unit), ValueKind::Integer);
+                (span(left, one), span(right, other), Unit::Span(1))
+            }
+            _ => (left, right, Unit::None),
+        };
         // `timestamp` is a text, but in arithmetic it counts nanoseconds.
         let counts =
             (is_timestamp(&left) && right.kind.is_numeric()) || (left.kind.is_numeric() && is_timestamp(&right));
@@ -303,7 +319,7 @@ impl<'a> Scope<'a> {
         let operator = arithmetic(op).unwrap_or(Operator::Plus);
         let (left, right) = (left.numeric(), right.numeric());
         let both_whole = left.kind == ValueKind::Integer && right.kind == ValueKind::Integer;
-        Ok(match op {
+        let result = match op {
             // A division by 0 has a missing result.
             BinaryOp::Divide => number(binary(left.number(), operator, not_zero(right.number()))),
             BinaryOp::Remainder if both_whole => {
@@ -318,29 +334,35 @@ impl<'a> Scope<'a> {
             }
             // A product of whole numbers may be too large for one, so it is a 64-bit float.
             _ => number(binary(left.number(), operator, right.number())),
-        })
+        };
+        Ok(result.in_unit(unit))
     }
 }
 
-/// Returns a moment moved by a span of time in quotes, like `now() - '1h'`; `None` for other operands.
+/// Returns a moment moved by a span of time: one in quotes, like `now() - '1h'`, or a difference of moments; `None` for other
+/// operands.
 fn moved(op: BinaryOp, left: &Operand, right: &Operand) -> Option<Operand> {
-    let span = |operand: &Operand| operand.literal_text().and_then(duration::span);
-    let (time, nanos) = match (span(left), span(right)) {
-        (None, Some(nanos)) if is_moment(left) => (left, nanos),
-        (Some(nanos), None) if is_moment(right) && op == BinaryOp::Add => (right, nanos),
+    let written = |operand: &Operand| operand.literal_text().and_then(duration::span);
+    let span = |operand: &Operand| match operand.unit {
+        Unit::Span(unit) => Some(operand.clone().nanoseconds(unit)),
+        _ => written(operand).map(lit),
+    };
+    let (time, moving, nanos) = match (span(left), span(right)) {
+        (None, Some(nanos)) if is_moment(left) => (left, right, nanos),
+        (Some(nanos), None) if is_moment(right) && op == BinaryOp::Add => (right, left, nanos),
         _ => return None,
     };
-    let signed = if op == BinaryOp::Subtract { nanos.checked_neg()? } else { nanos };
     // A moment that is known stays a literal, by which files and row groups can be skipped.
-    if let Expr::Literal(ScalarValue::TimestampNanosecond(Some(known), zone), _) = &time.expr
-        && let Some(sum) = known.checked_add(signed)
+    if let (Some(nanos), Expr::Literal(ScalarValue::TimestampNanosecond(Some(known), zone), _)) =
+        (written(moving), &time.expr)
+        && let Some(sum) = known.checked_add(if op == BinaryOp::Subtract { nanos.checked_neg()? } else { nanos })
     {
         return Some(Operand::new(lit(ScalarValue::TimestampNanosecond(Some(sum), zone.clone())), ValueKind::Time));
     }
     let time = moment(time.clone()).numeric().expr;
     let sum = match op {
-        BinaryOp::Add => whole::add(time, lit(nanos)),
-        BinaryOp::Subtract => whole::subtract(time, lit(nanos)),
+        BinaryOp::Add => whole::add(time, nanos),
+        BinaryOp::Subtract => whole::subtract(time, nanos),
         _ => return None,
     };
     Some(moment(Operand::new(sum, ValueKind::Integer)))

@@ -141,5 +141,6 @@ pub(crate) async fn compare(
     };
     let mut columns: Vec<(String, Expr)> = rows.columns.iter().map(|name| (name.clone(), column(name))).collect();
     columns.extend(renamed.iter().map(|(value, renamed)| (label(value), column(renamed))));
+    joined.units.extend(renamed.iter().map(|(value, renamed)| (renamed.clone(), shifted.unit(value))));
     joined.project(columns, &planner.planning)
 }
