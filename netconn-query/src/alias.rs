@@ -52,7 +52,7 @@ pub fn sentinel_one(query: &mut Query) -> Vec<Diagnostic> {
 }
 
 /// Whether a condition compares the source of events with the name.
-fn is_about_source(kind: &ExprKind) -> bool {
+pub fn is_about_source(kind: &ExprKind) -> bool {
     let is_source = |expr: &Expr| matches!(&expr.kind, ExprKind::Field(name) if FIELDS.contains(&name.as_str()));
     let is_name = |expr: &Expr| matches!(&expr.kind, ExprKind::Text(text) if text.eq_ignore_ascii_case(NAME));
     match kind {

@@ -117,10 +117,16 @@ fn content(text: &str) -> Result<(Content, &str), PatternError> {
 /// Returns the place of the brace that closes a regular expression, which may have pairs of braces itself.
 fn closing_brace(text: &str) -> Option<usize> {
     let (mut open, mut escaped) = (0_usize, false);
+    // Where the class of characters begins that this is in: braces in it are characters like others.
+    let mut class = None;
     for (at, character) in text.char_indices() {
         match character {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
+            // Right behind the `[` or `[^`, a `]` is one of the characters.
+            ']' if class.is_some_and(|start: usize| !matches!(&text[start..at], "[" | "[^")) => class = None,
+            _ if class.is_some() => {}
+            '[' => class = Some(at),
             '{' => open += 1,
             '}' if open == 0 => return Some(at),
             // Not below 0: the branch before has returned then.
@@ -160,6 +166,10 @@ mod tests {
         assert_eq!(
             pieces("/$f{regex=[^/]{2,}$}$"),
             Ok(vec![text("/"), column("f", Content::Regex("[^/]{2,}$".into()))])
+        );
+        assert_eq!(
+            pieces("$f{regex=[]${}]+}$ $g$"),
+            Ok(vec![column("f", Content::Regex("[]${}]+".into())), text(" "), column("g", Content::Any)])
         );
         assert_eq!(columns(&pieces("$a$ $b.c=identifier$").unwrap()).collect::<Vec<_>>(), ["a", "b.c"]);
     }

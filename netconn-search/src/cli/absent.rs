@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use netconn_query::{
-    Diagnostic,
+    Diagnostic, alias,
     ast::{BinaryOp, Expr, ExprKind, Query},
     printer,
 };
@@ -55,6 +55,10 @@ fn collect(filter: &Expr, said: &[Diagnostic], constants: &mut Vec<String>) {
     while let Some(expr) = waiting.pop() {
         match &expr.kind {
             // The left one is popped first, so that constants come in the order of the text.
+            // The other half of the alias holds for events of netconn: that half occurs or not, the condition is not about it.
+            ExprKind::Binary { op: BinaryOp::Or, left, right } if alias::is_about_source(&left.kind) => {
+                waiting.push(right);
+            }
             ExprKind::Binary { op: BinaryOp::And | BinaryOp::Or, left, right } => {
                 waiting.extend([right.as_ref(), left.as_ref()]);
             }
@@ -101,6 +105,12 @@ mod tests {
         );
         let mut found = Vec::new();
         collect(&query.query.unwrap().filter.unwrap(), &[], &mut found);
+        let mut aliased =
+            netconn_query::parse("dataSource.name = 'SentinelOne' and src.process.name = 'crul'").query.unwrap();
+        alias::sentinel_one(&mut aliased);
+        let mut of_alias = Vec::new();
+        collect(&aliased.filter.unwrap(), &[], &mut of_alias);
+        assert_eq!(of_alias, ["dataSource.vendor = 'netconn'", "src.process.name = 'crul'"]);
         assert_eq!(found, ["src.process.name = 'crul'", "dst.port.number = 9", "x in ('a')", "x in (1)"]);
     }
 }

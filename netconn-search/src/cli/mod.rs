@@ -169,7 +169,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             error::report(&error);
-            if presentation.format == Some(OutputFormat::Json) && presentation.output.is_none() {
+            // `-` is standard output.
+            let to_stdout = presentation.output.as_ref().is_none_or(|path| path.as_os_str() == "-");
+            if presentation.format == Some(OutputFormat::Json) && to_stdout {
                 // A program that expects one JSON object gets one. A write error is ignored: the reader has gone.
                 let _ = writeln!(io::stdout(), "{}", error::to_json(&error));
             }

@@ -19,6 +19,7 @@ use netconn_model::{
     term::{self, style},
 };
 use netconn_query::{self, Diagnostic, Fields, Query, alias, diagnostic, printer, short};
+use tempfile::TempPath;
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -55,6 +56,8 @@ pub(super) struct SearchSession {
     pub(super) indicators: Option<PathBuf>,
     /// Gaps that were told already, for several answers that are shown as one.
     told: Option<Arc<Mutex<BTreeSet<Gap>>>>,
+    /// Keeps the copy of standard input, which is removed with the session.
+    _input: Option<Arc<TempPath>>,
 }
 
 impl SearchSession {
@@ -64,12 +67,8 @@ impl SearchSession {
     ///
     /// Options cannot be combined, or the configuration cannot be read.
     pub(super) fn new(source: &SourceOptions, presentation: &PresentationOptions) -> Result<Self> {
-        // A file may really be called `-`.
-        if source.file.iter().any(|path| path.as_os_str() == "-") && !Path::new("-").exists() {
-            let message =
-                "standard input cannot be searched, as files are read in parallel pieces: write it to a file first";
-            return Err(WrongUse(message.into()).into());
-        }
+        let mut source = source.clone();
+        let input = spooled(&mut source.file)?;
         let mut presentation = presentation.clone();
         // `-` is standard output, as without the option.
         presentation.output.take_if(|path| path.as_os_str() == "-");
@@ -90,7 +89,7 @@ impl SearchSession {
         };
         let runtime = Arc::new(engine::runtime()?);
         Ok(Self {
-            source: source.clone(),
+            source,
             presentation,
             format,
             config,
@@ -98,6 +97,7 @@ impl SearchSession {
             time: SearchedTime::Options,
             indicators: None,
             told: None,
+            _input: input,
         })
     }
 
@@ -451,6 +451,26 @@ pub(super) struct Counted {
     pub(super) read: ProgressSnapshot,
     /// Times in which nothing was recorded.
     pub(super) gaps: Vec<Gap>,
+}
+
+/// Copies standard input to a temporary file if `-` is among the files, and puts the copy in its place: files are read in
+/// parallel pieces.
+fn spooled(files: &mut [PathBuf]) -> Result<Option<Arc<TempPath>>> {
+    // A file may really be called `-`.
+    let Some(input) = files.iter_mut().find(|path| path.as_os_str() == "-" && !path.exists()) else { return Ok(None) };
+    if io::stdin().is_terminal() {
+        return Err(
+            WrongUse("-f - searches standard input, which is a terminal here: pipe events into it".into()).into()
+        );
+    }
+    let copy = || {
+        let mut file = tempfile::Builder::new().prefix("standard-input-").tempfile()?;
+        io::copy(&mut io::stdin().lock(), file.as_file_mut())?;
+        Ok::<_, io::Error>(file.into_temp_path())
+    };
+    let copy = copy().context("cannot copy standard input to a temporary file")?;
+    *input = copy.to_path_buf();
+    Ok(Some(Arc::new(copy)))
 }
 
 /// Returns the format of answers: the one asked for, else that of the output file's name.

@@ -66,6 +66,7 @@ fn losses_are_told_beside_a_filter_that_is_never_true() {
         0,
         "",
         "\
+DIR/events.ndjson: line 4 is no JSON object.
 3 events of this time range are known to be lost (see event.type = 'Data Loss'): the answer may be incomplete
 1 line in the files is not an event and left out
 0 rows, 4 events read (741 B) in T; some were lost

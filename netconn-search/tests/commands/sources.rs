@@ -29,6 +29,33 @@ fn run_unprivileged(scene: &Scene, arguments: &[&str]) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
+/// Objects over several lines and in arrays are read, bad lines are told with their numbers, and events without a time are counted.
+#[test]
+fn files_of_many_forms() {
+    let scene = Scene::new();
+    fs::write(scene.path("array.json"), "[{\"event.time\":1795255200000,\n\"n\":1},{\"n\":2}]").unwrap();
+    fs::write(scene.path("pretty.log"), "{\n  \"n\": 3\n}\n{\n  \"n\": 4\n}\n").unwrap();
+    for (file, expected) in [("array.json", "s\n3\n"), ("pretty.log", "s\n7\n")] {
+        let output = scene.run(&["| group s = sum(n)", "-f", file, "--format", "csv"]);
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected, "{file}");
+    }
+    let output = scene.run(&["| group n = count()", "-f", "array.json", "--since", "2026-11-01", "--format", "csv"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("1 event has no event.time, so it is in no range of time."), "{said}");
+    // More than one piece: a reader of the second one knows how many lines are before it.
+    let line = format!("{{\"event.type\":\"IP Connect\",\"x\":\"{}\"}}\n", "y".repeat(1_000));
+    let count = 17_500;
+    let text = line.repeat(count) + "no event\n" + &line + "{\"cut\":\n";
+    fs::write(scene.path("large.ndjson"), text).unwrap();
+    let output = scene.run(&["| group n = count()", "-f", "large.ndjson", "--format", "csv"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("large.ndjson: lines {}, {} are no JSON objects.", count + 1, count + 3)), "{said}");
+    fs::write(scene.path("utf16.json"), b"\xff\xfe{\0}\0").unwrap();
+    let output = scene.run(&["| group n = count()", "-f", "utf16.json"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("it is text in UTF-16: convert it first"), "{said}");
+}
+
 #[test]
 fn unreadable_files_are_reported() {
     let scene = Scene::new();

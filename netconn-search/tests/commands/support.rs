@@ -60,10 +60,11 @@ impl Scene {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs the command and compares its exit code, standard output and standard error.
+    /// Runs the command and compares its exit code, standard output and standard error, in which `DIR` is the folder.
     pub(crate) fn check(&self, arguments: &[&str], code: i32, out: &str, error: &str) {
         let output = self.run(arguments);
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let folder = fs::canonicalize(self.folder.path()).unwrap().display().to_string();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(&folder, "DIR");
         let written = (output.status.code(), text(&output.stdout), untimed(&text(&output.stderr)));
         assert_eq!(written, (Some(code), out.into(), error.into()), "{arguments:?}\n{}\n{}", written.1, written.2);
     }

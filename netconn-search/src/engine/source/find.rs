@@ -13,20 +13,34 @@ use std::{
 
 use netconn_model::segment_name::{self, SegmentName};
 
-use crate::engine::error::{Result, SearchError};
+use crate::engine::{
+    error::{Result, SearchError},
+    source::BOM,
+};
 
 /// Depth to which folders below a named one are searched.
 const DEPTH: usize = 8;
 
-/// Extensions of the files that are read from a folder; `.gz` or `.zst` may follow. A file named by itself may have
+/// Extensions of the files that are read from a folder; one of [`COMPRESSIONS`] may follow. A file named by itself may have
 /// any.
 const ENDINGS: [&str; 4] = [".ndjson", ".jsonl", ".json", ".parquet"];
+
+/// Extensions of compressed files. What cannot be read is reported by its content.
+const COMPRESSIONS: [&str; 5] = [".gz", ".zst", ".bz2", ".xz", ".zip"];
+
+/// Extensions of files that are read from a folder only if they begin with an object in JSON.
+const LOOSE_ENDINGS: [&str; 2] = [".log", ".txt"];
+
+/// Bytes at the beginning of a file that tell its format.
+const HEAD_BYTES: usize = 4096;
 
 /// The format of a file, detected from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileFormat {
     /// NDJSON: one JSON object on each line.
     Lines,
+    /// JSON objects over several lines, or in an array.
+    Objects,
     /// NDJSON compressed with gzip.
     Gzip,
     /// NDJSON compressed with zstd.
@@ -201,14 +215,19 @@ impl FileFinder<'_> {
                 continue;
             }
             // `.ndjson.gz` counts as `.ndjson`.
-            let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
+            let plain = COMPRESSIONS.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
             // Names outside the protocol of the history always count.
             let counts = parsed.is_none_or(|name| current.contains(&name));
-            if !counts || !ENDINGS.iter().any(|ending| plain.ends_with(ending)) {
+            let is_loose = LOOSE_ENDINGS.iter().any(|ending| name.ends_with(ending));
+            if !counts || !(is_loose || ENDINGS.iter().any(|ending| plain.ends_with(ending))) {
                 continue;
             }
             // Opening a named pipe would block until another program writes to it.
             if metadata.as_ref().is_ok_and(|metadata| !metadata.is_file()) {
+                continue;
+            }
+            // What cannot be read is no file of events for all that is known.
+            if is_loose && !begins_with_object(&path).unwrap_or(false) {
                 continue;
             }
             match parsed.map(|name| i64::try_from(name.from()).unwrap_or(i64::MAX)) {
@@ -330,23 +349,65 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
 
 /// Detects the format of a file by its first bytes; `None` if it is empty.
 pub(crate) fn format_of(file: &File) -> io::Result<Option<FileFormat>> {
-    let mut magic = [0; 4];
+    let head = head(file)?;
+    let unread = |why: &str| Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    match &head[..] {
+        [] => Ok(None),
+        [b'P', b'A', b'R', b'1', ..] => Ok(Some(FileFormat::Parquet)),
+        [0x1f, 0x8b, ..] => Ok(Some(FileFormat::Gzip)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Some(FileFormat::Zstd)),
+        [b'B', b'Z', b'h', ..] => unread("it is compressed with bzip2: decompress it first (bunzip2)"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unread("it is compressed with xz: decompress it first (unxz)"),
+        [b'P', b'K', 3, 4, ..] => unread("it is a zip archive: take the files out first (unzip)"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..] => {
+            unread("it is text in UTF-16: convert it first (iconv -f UTF-16 -t UTF-8)")
+        }
+        // A file of another kind is not refused: its lines are counted as no events, and the answer says so.
+        _ if has_objects(&head) => Ok(Some(FileFormat::Objects)),
+        _ => Ok(Some(FileFormat::Lines)),
+    }
+}
+
+/// Returns the first bytes of a file.
+fn head(file: &File) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; HEAD_BYTES];
     let mut length = 0;
-    // A read may return fewer bytes than asked for, and the file may have fewer than four.
-    while length < magic.len() {
-        match file.read_at(&mut magic[length..], length as u64)? {
+    // A read may return fewer bytes than asked for, and the file may have fewer.
+    while length < head.len() {
+        match file.read_at(&mut head[length..], length as u64)? {
             0 => break,
             count => length += count,
         }
     }
-    Ok(match &magic[..length] {
-        [] => None,
-        b"PAR1" => Some(FileFormat::Parquet),
-        [0x1f, 0x8b, ..] => Some(FileFormat::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd] => Some(FileFormat::Zstd),
-        // A file of another kind is not refused: its lines are counted as no events, and the answer says so.
-        _ => Some(FileFormat::Lines),
-    })
+    head.truncate(length);
+    Ok(head)
+}
+
+/// Returns the bytes behind a byte order mark and blanks.
+fn trimmed(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BOM).unwrap_or(text).trim_ascii_start()
+}
+
+/// Whether text begins with an array of objects, or with an object whose first line has nothing but its brace.
+pub(crate) fn has_objects(text: &[u8]) -> bool {
+    match trimmed(text) {
+        [b'[', rest @ ..] => matches!(rest.trim_ascii_start(), [b'{' | b']', ..]),
+        [b'{', rest @ ..] => {
+            let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            line.len() < rest.len() && line.trim_ascii().is_empty()
+        }
+        _ => false,
+    }
+}
+
+/// Whether a file begins with an object in JSON, or with an array of objects.
+fn begins_with_object(path: &Path) -> io::Result<bool> {
+    // To open a named pipe blocks until another program writes to it.
+    if !fs::metadata(path)?.is_file() {
+        return Ok(false);
+    }
+    let head = head(&File::open(path)?)?;
+    Ok(has_objects(&head) || matches!(trimmed(&head), [b'{', rest @ ..] if rest.trim_ascii_start().starts_with(b"\"")))
 }
 
 #[cfg(test)]
@@ -426,6 +487,53 @@ mod tests {
         assert_eq!(find_files(std::slice::from_ref(&path), None).unwrap().files.len(), 0, "one without events");
         let error = find_files(&[path.join("nowhere")], None).unwrap_err().to_string();
         assert!(error.ends_with("nowhere: it does not exist"), "{error}");
+    }
+
+    #[test]
+    fn formats_are_told_by_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let format = |content: &[u8]| {
+            fs::write(&path, content).unwrap();
+            open_file(&path).map(|file| file.map(|file| file.format))
+        };
+        for (content, expected) in [
+            (&b"{\"a\":1}\n"[..], FileFormat::Lines),
+            (b"{\n  \"a\": 1\n}\n", FileFormat::Objects),
+            (b"\xef\xbb\xbf [ {\"a\":1}]", FileFormat::Objects),
+            (b"[2026-11-21] a line of a log", FileFormat::Lines),
+            (b"{", FileFormat::Lines),
+            (b"\x1f\x8bx", FileFormat::Gzip),
+        ] {
+            assert_eq!(format(content).unwrap(), Some(expected), "{content:?}");
+        }
+        for (content, expected) in [
+            (&b"BZh9"[..], "bunzip2"),
+            (b"\xfd7zXZ\0", "unxz"),
+            (b"PK\x03\x04", "unzip"),
+            (b"\xff\xfe{\0", "UTF-16"),
+            (b"{\0\"\0", "UTF-16"),
+        ] {
+            let error = format(content).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn logs_with_objects_are_read_from_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in [
+            ("a.log", "{\"a\":1}\n"),
+            ("b.log", "plain text\n"),
+            ("c.txt", "[{\"a\":1}]"),
+            ("d.ndjson", "{}\n"),
+            ("e.ndjson.bz2", "BZh9"),
+        ] {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        let found = find_files(&[folder.path().to_owned()], None).unwrap();
+        assert_eq!(names(&found), ["a.log", "c.txt", "d.ndjson"]);
+        assert!(found.problems[0].to_string().contains("e.ndjson.bz2 was not read: it is compressed"), "{found:?}");
     }
 
     #[test]

@@ -12,14 +12,11 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
+use super::objects::ObjectLines;
 use crate::engine::source::find::{EventFile, FileFormat};
 
 /// Initial size of the buffer, bytes; it doubles for longer lines.
 const BUFFER: usize = 512 * 1024;
-
-/// The byte order mark in UTF-8. Some programs write it at the beginning of a file; concatenated files have it in the
-/// middle.
-pub(crate) const BOM: &[u8] = "\u{feff}".as_bytes();
 
 /// Longest line that is read, bytes. Longer lines are skipped and counted, so that no file can exhaust the memory.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -55,6 +52,8 @@ pub(crate) struct LineReader {
     ended: bool,
     read: Arc<AtomicU64>,
     too_long: u64,
+    /// Number of lines so far, also of those that were skipped.
+    number: u64,
     skip_first: bool,
     /// Whether a last line without a line feed is left out: the daemon is still writing it.
     only_ended: bool,
@@ -72,8 +71,9 @@ impl LineReader {
         // Reading begins one byte early: if that byte is a line feed, the first line of the range is complete.
         // Otherwise the line began in the range before and is skipped.
         let (input, limit): (Box<dyn Read + Send>, u64) = match file.format {
-            FileFormat::Gzip => (Box::new(MultiGzDecoder::new(whole)), u64::MAX),
-            FileFormat::Zstd => (Box::new(zstd::stream::read::Decoder::new(whole)?), u64::MAX),
+            FileFormat::Gzip => (Box::new(ObjectLines::new(MultiGzDecoder::new(whole))), u64::MAX),
+            FileFormat::Zstd => (Box::new(ObjectLines::new(zstd::stream::read::Decoder::new(whole)?)), u64::MAX),
+            FileFormat::Objects => (Box::new(ObjectLines::new(whole)), u64::MAX),
             FileFormat::Lines | FileFormat::Parquet => {
                 let position = start.saturating_sub(1);
                 (Box::new(FileRange { position, ..whole }), end - position)
@@ -89,6 +89,7 @@ impl LineReader {
             ended: false,
             read,
             too_long: 0,
+            number: 0,
             skip_first: start > 0 && file.format == FileFormat::Lines,
             only_ended: file.handle.is_some(),
         })
@@ -97,6 +98,12 @@ impl LineReader {
     /// Returns the number of bytes read from disk since the last call.
     pub(crate) fn take_read(&self) -> u64 {
         self.read.swap(0, Ordering::Relaxed)
+    }
+
+    /// Returns the number of the last line, counted from 1 where reading began: in a range that does not begin with the file, the
+    /// first one is the rest of the line before.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     /// Returns the number of lines skipped as too long since the last call.
@@ -127,6 +134,7 @@ impl LineReader {
             }
             if let Some(offset) = memchr::memchr(b'\n', &self.buffer[searched..self.filled]) {
                 let (from, to) = (self.start, searched + offset);
+                self.number += 1;
                 self.start = to + 1;
                 searched = self.start;
                 // This is the end of a line that was dropped and counted above.
@@ -144,6 +152,7 @@ impl LineReader {
             if self.ended {
                 // The file has ended: what is left is a line without a line feed.
                 let (from, to) = (self.start, self.filled);
+                self.number += 1;
                 self.start = to;
                 return Ok((to > from && !dropping && !self.only_ended).then_some((from, to)));
             }

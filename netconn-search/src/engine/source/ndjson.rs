@@ -1,14 +1,18 @@
 //! Streams rows from NDJSON files, in pieces that several readers share.
 
-use std::{io, sync::Arc};
+use std::{io, os::unix::fs::FileExt as _, sync::Arc};
 
 use datafusion::{
-    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    arrow::{
+        array::{Array as _, RecordBatch},
+        datatypes::SchemaRef,
+    },
     error::{DataFusionError, Result},
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{stream::RecordBatchReceiverStreamBuilder, streaming::PartitionStream},
 };
 use memchr::memmem;
+use netconn_model::field::Field;
 
 use crate::engine::source::{
     find::{EventFile, FileFormat},
@@ -102,6 +106,23 @@ impl PartitionStream for PieceReader {
     }
 }
 
+/// Returns the number of lines that end before the range of a piece begins, where its reader begins to count.
+fn lines_before(piece: &FilePiece) -> io::Result<u64> {
+    let file = piece.file.open()?;
+    let (mut buffer, mut at, mut lines) = (vec![0; 1024 * 1024], 0, 0);
+    let end = piece.start.saturating_sub(1);
+    while at < end {
+        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let count = file.read_at(&mut buffer[..wanted], at)?;
+        if count == 0 {
+            break;
+        }
+        lines += memchr::memchr_iter(b'\n', &buffer[..count]).count() as u64;
+        at += count as u64;
+    }
+    Ok(lines)
+}
+
 /// The state of a reader while it runs.
 struct PieceScan {
     rows: RowBuilder,
@@ -124,6 +145,7 @@ impl PieceScan {
         // A substring search skips nearly all lines; only the few that match are parsed as JSON.
         let finder = memmem::Finder::new(losses::KIND);
         let sensor_finder = memmem::Finder::new(sensor::MARK);
+        let mut before = None;
         let is_of_history = piece.file.is_of_history();
         loop {
             match lines.next() {
@@ -139,7 +161,11 @@ impl PieceScan {
                     {
                         sensors.line(line);
                     }
-                    self.rows.push(line);
+                    // Only the first scan counts, so that no line is told twice.
+                    if !self.rows.push(line) && self.losses.is_some() && self.progress.wants_bad_lines() {
+                        let before = *before.get_or_insert_with(|| lines_before(piece).ok());
+                        self.progress.bad_line(&piece.file.path, before.map(|before| before + lines.number()));
+                    }
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -168,6 +194,12 @@ impl PieceScan {
         self.progress.bad_lines(self.rows.take_bad() + lines.take_too_long());
         self.progress.wrong_values(self.rows.take_wrong());
         let batch = self.rows.finish().map_err(DataFusionError::from)?;
+        // Events without a time are in no range.
+        if let Some(LossCounter(Some(_))) = &self.losses
+            && let Some(times) = batch.column_by_name(Field::EventTime.info().name)
+        {
+            self.progress.untimed(times.null_count() as u64);
+        }
         self.progress.read(batch.num_rows() as u64, lines.take_read());
         // Only a refused batch ends the scan; without rows there is nothing to ask.
         Ok(batch.num_rows() == 0 || send(batch))

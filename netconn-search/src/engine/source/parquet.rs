@@ -73,6 +73,8 @@ pub(crate) struct ParquetFile {
     losses: u64,
     /// Rows with a value in a field that only starts and ends of daemons have.
     sensor: u64,
+    /// Events without a time.
+    untimed: u64,
 }
 
 impl ParquetFile {
@@ -100,6 +102,10 @@ impl ParquetFile {
             original: filled(ORIGINAL),
             losses: filled(Field::LossCount.info().name),
             sensor: filled(Field::KernelRelease.info().name) + filled(Field::EventsWritten.info().name),
+            // Lines that are no JSON object have no time either, and are no events.
+            untimed: u64::try_from(header.num_rows())
+                .unwrap_or(0)
+                .saturating_sub(filled(Field::EventTime.info().name) + filled(UNPARSED)),
             file: partitioned.with_extension(FileSource {
                 path: file.path.clone(),
                 handle: file.handle.clone(),
@@ -163,6 +169,11 @@ impl ParquetFile {
     /// Returns the number of events with a value that did not have its field's type when the file was converted.
     pub(crate) fn original(&self) -> u64 {
         self.original
+    }
+
+    /// Returns the number of events without a time, which are in no range.
+    pub(crate) fn untimed(&self) -> u64 {
+        self.untimed
     }
 
     /// Returns whether some event may report a loss.

@@ -1,14 +1,18 @@
 //! Progress of a search: counters that its readers increase.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use datafusion::{datasource::source::DataSourceExec, physical_plan::ExecutionPlan};
+
+/// Most bad lines whose places are told.
+const BAD_LINES_MAX: usize = 10;
 
 /// Counters of one search, readable at any time from any thread.
 #[derive(Debug, Default)]
@@ -23,6 +27,12 @@ pub struct SearchProgress {
     wrong_values: AtomicU64,
     lost: AtomicU64,
     cut: AtomicBool,
+    /// Events without a time, which are in no range.
+    untimed: AtomicU64,
+    /// Places of the first bad lines, by file; without a number if it could not be told.
+    bad: Mutex<BTreeMap<PathBuf, BTreeSet<u64>>>,
+    /// Number of these places.
+    told: AtomicUsize,
     /// The Parquet scans of the running plan, which keep their own metrics. The whole plan must not be kept here: its
     /// NDJSON readers hold this object, and the cycle would never be freed.
     parquet: OnceLock<Vec<Arc<dyn ExecutionPlan>>>,
@@ -62,8 +72,18 @@ pub struct ProgressSnapshot {
 impl SearchProgress {
     /// Reads all counters.
     pub fn snapshot(&self) -> ProgressSnapshot {
-        // A panic while the lock was held cannot have broken the set: its only change is an insertion.
-        let notes = self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().cloned().collect();
+        let mut notes: Vec<String> = unpoisoned(&self.notes).iter().cloned().collect();
+        notes.extend(unpoisoned(&self.bad).iter().map(|(path, lines)| {
+            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+            let (word, are) =
+                if lines.len() == 1 { ("line", "is no JSON object") } else { ("lines", "are no JSON objects") };
+            format!("{}: {word} {} {are}.", path.display(), lines.join(", "))
+        }));
+        match self.untimed.load(Ordering::Relaxed) {
+            0 => {}
+            1 => notes.push("1 event has no event.time, so it is in no range of time.".to_owned()),
+            events => notes.push(format!("{events} events have no event.time, so they are in no range of time.")),
+        }
         // The counters are independent of each other and only shown, so `Relaxed` is enough everywhere here.
         let files_all = self.files_all.load(Ordering::Relaxed);
         let mut scanned = ScanMetrics::default();
@@ -129,13 +149,36 @@ impl SearchProgress {
         self.bad_lines.fetch_add(lines, Ordering::Relaxed);
     }
 
+    /// Whether places of bad lines are still asked for.
+    pub(crate) fn wants_bad_lines(&self) -> bool {
+        self.told.load(Ordering::Relaxed) < BAD_LINES_MAX
+    }
+
+    /// Notes the place of a bad line.
+    pub(crate) fn bad_line(&self, path: &Path, number: Option<u64>) {
+        let Some(number) = number else { return };
+        if self.told.fetch_add(1, Ordering::Relaxed) < BAD_LINES_MAX {
+            unpoisoned(&self.bad).entry(path.to_owned()).or_default().insert(number);
+        }
+    }
+
+    /// Counts events without a time.
+    pub(crate) fn untimed(&self, events: u64) {
+        self.untimed.fetch_add(events, Ordering::Relaxed);
+    }
+
     pub(crate) fn wrong_values(&self, values: u64) {
         self.wrong_values.fetch_add(values, Ordering::Relaxed);
     }
 
     pub(crate) fn note(&self, sentence: String) {
-        self.notes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(sentence);
+        unpoisoned(&self.notes).insert(sentence);
     }
+}
+
+/// Locks. A panic while a lock was held cannot have broken what is in it: the only change is an insertion.
+fn unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sums of the metrics of Parquet scans.

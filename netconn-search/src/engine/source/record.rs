@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use netconn_query::address;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::engine::source::lines::BOM;
+use crate::engine::source::BOM;
 
 /// Builds batches of rows from lines.
 pub(crate) struct RowBuilder {

@@ -15,8 +15,9 @@ use serde::{
 };
 
 use crate::engine::source::{
+    BOM,
     find::{EventFile, FileFormat},
-    lines::{BOM, LineReader},
+    lines::LineReader,
 };
 
 /// Column of a converted segment that keeps lines that were not a JSON object.

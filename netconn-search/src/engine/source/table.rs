@@ -170,6 +170,9 @@ impl EventTable {
         }
         let schema = shapes.schema();
 
+        if range.is_some() {
+            progress.untimed(known.iter().map(ParquetFile::untimed).sum());
+        }
         let all = known.len();
         let (mut parquet, mut outside): (Vec<ParquetFile>, Vec<ParquetFile>) =
             known.into_iter().partition(|file| range.is_none_or(|range| !file.outside(range)));
