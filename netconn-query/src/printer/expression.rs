@@ -232,7 +232,7 @@ fn call(out: &mut String, name: &str, arguments: &[Expr], condition: Option<&Exp
         write(out, condition, Level::Ternary);
     }
     if !by.is_empty() {
-        out.push_str(if arguments.is_empty() { "by " } else { " by " });
+        out.push_str(if arguments.is_empty() && condition.is_none() { "by " } else { " by " });
         list(out, by);
     }
     out.push(')');
