@@ -80,7 +80,7 @@ pub mod flow_mark {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Flow {
-    /// Time of the first datagram, `CLOCK_BOOTTIME` nanoseconds, with the number of the CPU in the lowest six bits, so that
+    /// Time of the first datagram, `CLOCK_BOOTTIME` nanoseconds, with the number of the CPU in the lowest eight bits, so that
     /// no other flow of the socket has the same. 0: no datagram yet; the daemon wants the socket folded.
     pub first_ns: u64,
     /// Time of the last datagram.
