@@ -108,7 +108,7 @@ enum Show {
     Bytes,
     /// A number of bytes per second with its unit.
     Rate,
-    /// Microseconds, as milliseconds.
+    /// Microseconds, as milliseconds with three digits, as in ss: a round trip within a host takes some microseconds.
     Microseconds,
     /// A timer, with the time until it expires and how often it has: `retransmit 0.2s 3`.
     Timer,
@@ -300,7 +300,8 @@ impl RowColumn {
             // Bytes are never negative; those beyond 63 bits are a float and shown as they are.
             (Show::Rate, JsonValue::Integer(count)) => format!("{}/s", term::bytes(count.unsigned_abs())),
             (Show::Microseconds, JsonValue::Integer(count)) => {
-                term::duration(Duration::from_micros(count.unsigned_abs()))
+                let count = count.unsigned_abs();
+                format!("{}.{:03} ms", count / 1000, count % 1000)
             }
             (Show::Timer, value) => {
                 let left = row.timer_ms.map(|left| format!(" {}", term::duration(Duration::from_millis(left.into()))));
@@ -537,6 +538,15 @@ mod tests {
              REASON ORIGINATOR COMMAND"
         );
         assert!(!headings(true, false).contains("ENDED"));
+    }
+
+    #[test]
+    fn figures_of_tcp_have_units() {
+        let text = r#"{"rtt_us":19,"pacing_rate":1500,"timer":"retransmit","timer_ms":204,"timer_retries":3}"#;
+        let row: Row<'_> = serde_json::from_str(text).unwrap();
+        let cell = |name: &str| column_by_name(name).unwrap().cell(&row, &mut |_| None);
+        assert_eq!([cell("rtt"), cell("pacing-rate"), cell("timer")], ["0.019 ms", "1.5 kB/s", "retransmit 204 ms 3"]);
+        assert_eq!(cell("cwnd"), "-");
     }
 
     #[test]
