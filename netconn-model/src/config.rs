@@ -55,6 +55,12 @@ pub struct Config {
     /// Events of the last hours that a flood by one user, process or remote end must not push out of the history: what exceeds its share
     /// is counted instead of written (`Data Loss` with `loss.stage` `fold`). 0: never.
     pub history_floor_hours: u32,
+    /// Filters in the language of searches (S1QL): what matches one of them makes no event. The tables, lists and counts have it all the
+    /// same.
+    pub exclude: Vec<String>,
+    /// Most events of a kind (`IP Connect`, `IP Close`, …) in a second; what exceeds it is counted instead (`Data Loss` with `loss.stage`
+    /// `fold`). 0: all.
+    pub event_limit_per_second: u32,
     /// Group whose members may use the socket and read the history; if it does not exist, only root may.
     pub group: String,
     /// Organization id, `site.id` in events.
@@ -159,6 +165,8 @@ impl Default for Config {
             history_bytes: 2 << 30,
             history_days: 30,
             history_floor_hours: 6,
+            exclude: Vec::new(),
+            event_limit_per_second: 0,
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),
@@ -260,7 +268,14 @@ mod tests {
             geo_database: Some("/city.mmdb".into()),
             ..SearchConfig::default()
         };
-        let config = Config { site_id: Some("a".into()), events: vec!["-".into()], search, ..Config::default() };
+        let config = Config {
+            site_id: Some("a".into()),
+            events: vec!["-".into()],
+            exclude: vec!["dst.port.number = 53 and src.process.name contains \"\\\"\"".into()],
+            event_limit_per_second: 1000,
+            search,
+            ..Config::default()
+        };
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }

@@ -108,13 +108,17 @@ members! {
         HooksAttached "sensor.hooksAttached" String hooks_attached: Text<'a>, "Hooks that are attached, on `Sensor Start`.";
         HooksMissing "sensor.hooksMissing" String hooks_missing: Text<'a>, "Hooks that are not attached, each with the reason, on `Sensor Start`.";
         PacketSockets "sensor.packetSockets" String packet_sockets: Text<'a>, "Processes with open packet sockets (AF_PACKET, AF_XDP), as name(pid), on `Sensor Start`; `unknown` stands for sockets whose process is not known.";
+        Exclude "sensor.exclude" String exclude: Text<'a>, "Rules of the configuration whose matches make no events (`exclude`), one on each line, on `Sensor Start`.";
+        EventLimit "sensor.eventLimit" Integer event_limit: u32, "Most events of a kind in a second (`event_limit_per_second`), on `Sensor Start`; absent: no limit.";
         EventsWritten "sensor.events" Integer events_written: u64, "Events made by this run of the daemon, on `Sensor Stop`.";
+        EventsExcluded "sensor.excluded" Integer events_excluded: u64, "Events that this run of the daemon has not made, because a rule excludes them, on `Sensor Stop`.";
         RecordsLost "sensor.recordsLost" Integer records_lost: u64, "Kernel records lost by this run of the daemon, on `Sensor Stop`.";
     }
     /// On `Data Loss`.
     Loss {
         LossStage "loss.stage" String loss_stage: LossStage, "Where events were lost: `ring`, `queue`, `disk`, `sink`, `flows` or `fold`.";
-        LossOutput "loss.output" String loss_output: Text<'a>, "With `queue`, `disk`, `sink` and `fold`: the output that lost events, `history` or its path. The loss is reported once that output can write again.";
+        LossOutput "loss.output" String loss_output: Text<'a>, "With `queue`, `disk`, `sink`, and `fold` by a share of the history: the output that lost events, `history` or its path. The loss is reported once that output can write again.";
+        LossEventType "loss.eventType" String loss_event_type: EventKind, "With `fold` by `event_limit_per_second`: the `event.type` of the events.";
         LossCount "loss.count" Integer loss_count: u64, "Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.";
         LossRecords "loss.records" Integer loss_records: u64, "With `ring`: number of kernel records that were lost. Most of them cost no event.";
         LossOutgoing "loss.outgoing" Integer loss_outgoing: u64, "`IP Connect` events of TCP with direction `OUTGOING` among `loss.count`, without those of connections that existed before. Added to the attempts that were told, this is the kernel's `ActiveOpens`. Not with `flows`.";

@@ -59,6 +59,12 @@ pub struct Health {
     pub records: RecordCounts,
     /// Number of events made.
     pub events: u64,
+    /// Events that were not made because a rule of the configuration excludes them (`exclude`).
+    #[serde(default)]
+    pub excluded_events: UntoldCounts,
+    /// Events that were counted instead of made, because there were too many in a second (`event_limit_per_second`).
+    #[serde(default)]
+    pub folded_events: UntoldCounts,
     /// Counts of lost events.
     #[serde(default)]
     pub lost_events: LostEventCounts,
@@ -120,6 +126,17 @@ pub struct LostEventCounts {
     pub listeners: u64,
     /// Events of any kind, counted once for every client that missed them.
     pub clients: u64,
+}
+
+/// Counts of events that the configuration keeps from being made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UntoldCounts {
+    /// All of them.
+    pub events: u64,
+    /// `IP Connect` events of TCP with direction `OUTGOING`, without those of connections that existed before.
+    pub outgoing: u64,
+    /// All other `IP Connect` events of TCP.
+    pub incoming: u64,
 }
 
 /// What has become of an output.

@@ -34,6 +34,7 @@ use crate::{
         preflight::{self, PID_NAMESPACE},
     },
     os::{self, NoSignals},
+    rules::Rules,
     server::{self, Clients, Socket},
     sink::{self, Batch, Output},
     state_dir::{self, StateDir},
@@ -67,6 +68,7 @@ pub struct TestHooks {
 /// When the daemon cannot start; the message says what to do. A daemon that has started returns an error if nobody reads its events
 /// any more, or if its engine has panicked.
 pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
+    let rules = Rules::compile(&config.exclude)?;
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
@@ -74,10 +76,10 @@ pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<(
     os::bound_free_memory();
     // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(start_and_serve(config, test_hooks, quiet))
+    runtime.block_on(start_and_serve(config, rules, test_hooks, quiet))
 }
 
-async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
+async fn start_and_serve(config: &Config, rules: Rules, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
     let mut signals = Signals::new()?;
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
     // first.
@@ -109,13 +111,16 @@ async fn start_and_serve(config: &Config, test_hooks: TestHooks, quiet: NoSignal
 
     let patience = test_hooks.patience.unwrap_or(server::PATIENCE);
     let mut encoder = EventEncoder::new(&sensor, state_dir::run_id());
+    rules.warnings().iter().for_each(|warning| warn!("{warning}"));
+    encoder.set_rules(rules);
     let timing = if test_hooks.fast_history { HistoryTiming::FAST } else { HistoryTiming::NORMAL };
     // `Sensor Start` is the first event of each output, so it is written before the engine makes any.
     let outputs = open_outputs(config, timing, &mut encoder, &mut capture)?;
     let (handle, commands) = EngineThread::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
     // From here on all of this belongs to the thread of the engine.
-    let parts = Parts { capture, sensor, encoder, outputs, flows: flow_limits(config) };
+    let flows = flow_limits(config);
+    let parts = Parts { capture, sensor, encoder, outputs, flows, event_limit: config.event_limit_per_second };
     let engine = EngineThread::start(handle.clone(), commands, parts, move || {
         // Nobody listens any more if the daemon is ending anyway.
         let _ = ended.send(());
@@ -274,6 +279,7 @@ fn open_outputs(
         attached: &attached,
         missing: &missing,
         packet_sockets: &in_words(&found),
+        event_limit: config.event_limit_per_second,
     };
     let clock = Clock::new();
     encoder.start(&mut start, &clock, &beginning);

@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod process;
 pub mod names;
 pub mod table;
+pub mod rules;
 pub mod encode;
 pub mod lock_file;
 pub mod state_dir;

@@ -283,6 +283,17 @@ impl Daemon {
         }
     }
 
+    /// Begins to listen to all events. What can be read is the rest of the head of the answer, and its body.
+    pub fn stream(&self) -> UnixStream {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        write!(stream, "GET /v1/events HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+        // The status comes when the daemon has the client.
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert!(status.ends_with(b" 200"));
+        stream
+    }
+
     /// Returns the events of all records that the kernel has written so far; the daemon goes on.
     pub fn events(&self) -> Events {
         self.wait_until_written();

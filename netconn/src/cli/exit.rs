@@ -8,6 +8,7 @@ use netconn_query::evaluate::SumBeyond;
 use crate::{
     cli::expression::RefusedCondition,
     kernel::{load::LoadError, preflight::Unfit},
+    rules::RuleError,
     search_program::NotInstalled,
     server::BindError,
     sink::OutputError,
@@ -35,6 +36,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
         return Some(Exit::Unavailable);
+    }
+    if cause.is::<RuleError>() {
+        return Some(Exit::Configuration);
     }
     // Another path solves it, so this is a matter of configuration.
     if let Some(BindError::Taken { .. }) = cause.downcast_ref() {

@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use netconn_model::{event::Event, fact::LossStage, value::PlainText};
+use netconn_model::{
+    event::Event,
+    fact::{EventKind, LossStage},
+    value::PlainText,
+};
 
 use crate::{clock::Clock, encode::ids::process_id, process::Key};
 
@@ -13,6 +17,8 @@ pub struct Loss<'a> {
     pub stage: LossStage,
     /// The output that lost them, if one did.
     pub output: Option<&'a str>,
+    /// Their kind, if all are of one.
+    pub kind: Option<EventKind>,
     /// Number of events that will never come; with `flows`, number of datagrams that were counted in no flow.
     pub count: u64,
     /// Kernel records that did not fit into the ring.
@@ -50,6 +56,7 @@ impl<'a> Loss<'a> {
         Self {
             stage,
             output: None,
+            kind: None,
             count,
             records: None,
             connects: None,
@@ -61,7 +68,7 @@ impl<'a> Loss<'a> {
 
     /// Fills in an event; `boot` is the boot's part of process ids.
     pub(super) fn fill(self, event: &mut Event<'a>, boot: &str, clock: &Clock) {
-        let Self { stage, output, count, records, connects, origin, from_ns, to_ns } = self;
+        let Self { stage, output, kind, count, records, connects, origin, from_ns, to_ns } = self;
         let LossOrigin { process, process_name, executable, user_id, user, remote } = origin;
         event.remote_address = remote;
         event.pid = process.map(|process| process.tgid);
@@ -74,6 +81,7 @@ impl<'a> Loss<'a> {
         event.user = user.map(Cow::Borrowed);
         event.loss_stage = Some(stage);
         event.loss_output = output.map(Cow::Borrowed);
+        event.loss_event_type = kind;
         event.loss_count = Some(count);
         event.loss_records = records;
         event.loss_outgoing = connects.map(|connects| connects.outgoing);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     EVENT_MAX,
-    event::{EventEncoder, ProcessMembers},
+    event::{EventEncoder, ProcessMembers, Written},
     row::{Context, row},
 };
 use crate::{
@@ -65,13 +65,15 @@ fn sensor() -> Sensor {
 fn event((change, connection, at): &(Change, Connection, u64)) -> Value {
     let mut out = BytesMut::new();
     let mut encoder = EventEncoder::new(&sensor(), 1);
-    encoder.connection(
+    let written = encoder.connection(
         &mut out,
         &Clock::new(),
         &mut directory(),
         &mut ProcessMembers::default(),
         (*change, connection, *at),
+        || true,
     );
+    assert_eq!(written, Written::Yes);
     serde_json::from_slice(&out).unwrap()
 }
 
@@ -177,7 +179,10 @@ fn what_a_process_chooses_cannot_make_events_and_rows_large() {
         let mut out = BytesMut::new();
         let mut encoder = EventEncoder::new(&sensor(), 1);
         let mut processes = ProcessMembers::default();
-        encoder.connection(&mut out, &Clock::new(), &mut directory(), &mut processes, (change, connection, START));
+        let mut names = directory();
+        let told = (change, connection, START);
+        let written = encoder.connection(&mut out, &Clock::new(), &mut names, &mut processes, told, || true);
+        assert_eq!(written, Written::Yes);
         out
     };
     let (change, mut connection, _) = told(key(IPPROTO_UDP, 53), flow(54585)).remove(0);
@@ -220,7 +225,9 @@ fn an_account_that_is_renamed_has_its_new_name_in_events() {
     let mut user_at = |names: &mut Names, now: u64| {
         let mut out = BytesMut::new();
         let change = Change::Connect(Outcome::Success);
-        encoder.connection(&mut out, &Clock::new(), names, &mut processes, (change, &connection, now));
+        let told = (change, &connection, now);
+        let written = encoder.connection(&mut out, &Clock::new(), names, &mut processes, told, || true);
+        assert_eq!(written, Written::Yes);
         serde_json::from_slice::<Value>(&out).unwrap()["src.process.user"].clone()
     };
     names.learn(LookupAnswer::User(STRANGER, Ok(Some("old".into()))), 1);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use netconn_model::{
     fact::protocol_names,
-    health::{FlowCounts, Health, LostEventCounts, RecordCounts},
+    health::{FlowCounts, Health, LostEventCounts, RecordCounts, UntoldCounts},
     state,
 };
 
@@ -48,6 +48,8 @@ impl Engine {
                 without_memory: state.records_without_memory,
             },
             events: 0,
+            excluded_events: UntoldCounts::default(),
+            folded_events: UntoldCounts::default(),
             lost_events: LostEventCounts {
                 outgoing: losses.events.outgoing,
                 incoming: losses.events.incoming,

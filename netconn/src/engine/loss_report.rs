@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::{
     encode::loss::{Loss, LossOrigin, LostConnects},
-    engine::{publisher::connects, run::Engine, state::State},
+    engine::{limit::FoldedKind, publisher::connects, run::Engine, state::State},
     kernel::losses::Losses,
     sink::{FloodOrigin, Fold, OutputLosses},
 };
@@ -212,12 +212,20 @@ impl Engine {
 }
 
 impl Engine {
-    /// Reports what the outputs have folded, once a second and for each origin.
+    /// Reports once a second what was folded: by the limit of events, for each kind; by the outputs, for each origin.
     fn report_folds(&mut self, now: u64, is_end: bool) {
         if now.saturating_sub(self.loss_report.folds_told_ns) < FOLD_PAUSE_NS && !is_end {
             return;
         }
         self.loss_report.folds_told_ns = now;
+        for (kind, FoldedKind { counts, span_ns }) in self.publisher.take_folded() {
+            let loss = Loss {
+                kind: Some(kind),
+                connects: Some(connects(counts)),
+                ..Loss::new(LossStage::Fold, counts.events, span_ns)
+            };
+            self.publisher.publish_loss(&self.state.clock, loss);
+        }
         let folds = self.publisher.outputs().iter().map(|output| (output.name().to_owned(), output.take_folds()));
         let folds: Vec<_> = folds.filter(|(_, folds)| !folds.is_empty()).collect();
         let State { clock, names, processes, .. } = &mut self.state;

@@ -7,6 +7,7 @@
 //! [`flow_sweep`], [`owner_scan`], [`deferred`] and [`loss_report`].
 
 mod route_lookup;
+mod limit;
 mod publisher;
 mod frozen;
 mod state;
@@ -178,6 +179,8 @@ pub struct Parts {
     pub outputs: Vec<Output>,
     /// Which flows are kept, and for how long.
     pub flows: Limits,
+    /// Most events of a kind in a second; 0: no limit.
+    pub event_limit: u32,
 }
 
 /// Returns the hooks that are attached, and those that are missing with the reason, each as one text.

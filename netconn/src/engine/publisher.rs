@@ -7,19 +7,27 @@ use std::{
 };
 
 use bytes::BytesMut;
-use netconn_model::{event::Sensor, fact::LossStage, filter::Subject, health::Health};
+use netconn_model::{
+    event::Sensor,
+    fact::{EventKind, LossStage},
+    filter::Subject,
+    health::{Health, UntoldCounts},
+};
 use tracing::error;
 
 use crate::{
     clock::Clock,
     encode::{
-        event::{EventEncoder, ProcessMembers},
+        event::{EventEncoder, ProcessMembers, Written},
         loss::{Loss, LostConnects},
         subject::with_subject,
     },
-    engine::StreamRequest,
+    engine::{
+        StreamRequest,
+        limit::{EventLimit, FoldedKind},
+    },
     names::Names,
-    sink::{Batch, Closing, EventCounts, EventNote, Output, POLL, Stream, StreamMemory},
+    sink::{Batch, Closing, EventClass, EventCounts, EventNote, Output, POLL, Stream, StreamMemory},
     table::{Change, Connection},
 };
 
@@ -49,6 +57,9 @@ pub(super) struct Publisher {
     unflushed: usize,
     /// The batch holds events that could as well be sent later.
     is_late: bool,
+    /// Events that rules have excluded.
+    excluded: EventCounts,
+    limit: EventLimit,
     /// Events missed by clients that have gone, or that have received a `Data Loss` event for them.
     lost_by_clients: u64,
 }
@@ -65,8 +76,16 @@ impl Publisher {
             batch_notes: Vec::new(),
             unflushed: 0,
             is_late: false,
+            excluded: EventCounts::default(),
+            limit: EventLimit::default(),
             lost_by_clients: 0,
         }
+    }
+
+    /// Sets the most events of a kind in a second; 0: no limit.
+    pub(super) fn limited(mut self, per_second: u32) -> Self {
+        self.limit = EventLimit::new(per_second);
+        self
     }
 
     /// Publishes a change of a connection.
@@ -80,9 +99,19 @@ impl Publisher {
         if self.outputs.is_empty() && self.streams.is_empty() {
             return;
         }
-        let Self { encoder, processes, batch, streams, .. } = self;
+        let Self { encoder, processes, batch, streams, limit, is_late, .. } = self;
         let start = batch.len();
-        encoder.connection(batch, clock, names, processes, (change, connection, time_ns));
+        // What a dump has found is no flood, and comes at its own pace.
+        let admit = || !limit.is_on() || *is_late || limit.admits(change, connection, clock.now());
+        match encoder.connection(batch, clock, names, processes, (change, connection, time_ns), admit) {
+            Written::Yes => {}
+            Written::Excluded => {
+                self.excluded.add(EventClass::of(change, connection));
+                return;
+            }
+            // The limit has counted it.
+            Written::Refused => return,
+        }
         let note = EventNote::of(batch.len() - start, change, connection);
         if !streams.is_empty() {
             // Streams get the bytes that were written for the outputs: nothing is encoded twice.
@@ -113,10 +142,15 @@ impl Publisher {
         self.keep_for_all(start, loss.to_ns);
     }
 
+    /// Returns what the limit has folded since this was last called, by kind.
+    pub(super) fn take_folded(&mut self) -> Vec<(EventKind, FoldedKind)> {
+        self.limit.take_folded()
+    }
+
     /// Publishes the end of the daemon, to all streams whatever their filter: what comes next, another daemon tells.
     pub(super) fn publish_stop(&mut self, clock: &Clock, lost_records: u64) {
         let start = self.batch.len();
-        self.encoder.stop(&mut self.batch, clock, lost_records);
+        self.encoder.stop(&mut self.batch, clock, (self.excluded.events, lost_records));
         self.keep_for_all(start, clock.now());
     }
 
@@ -235,6 +269,8 @@ impl Publisher {
     /// Adds what is known of events, outputs and clients to a health report.
     pub(super) fn report(&self, health: &mut Health) {
         health.events = self.encoder.count();
+        health.excluded_events = untold(self.excluded);
+        health.folded_events = untold(self.limit.total());
         health.clients = self.streams.len();
         health.lost_events.clients = self.lost_by_clients + self.streams.iter().map(Stream::lost).sum::<u64>();
         self.outputs.iter().for_each(|output| output.report(health));
@@ -295,6 +331,10 @@ impl Publisher {
             }
         }
     }
+}
+
+fn untold(EventCounts { events, outgoing, incoming }: EventCounts) -> UntoldCounts {
+    UntoldCounts { events, outgoing, incoming }
 }
 
 /// Returns the attempts and accepted connections among lost events.

@@ -69,7 +69,7 @@ pub(super) struct Engine {
 impl Engine {
     /// Makes the engine and fills its tables with what exists already.
     pub(super) fn new(parts: Parts, handle: &Handle) -> io::Result<Self> {
-        let Parts { mut capture, sensor, encoder, outputs, flows } = parts;
+        let Parts { mut capture, sensor, encoder, outputs, flows, event_limit } = parts;
         let answered = Arc::clone(&handle.wake);
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let lookup = Lookup::start(move || _ = answered.write(1))?;
@@ -85,7 +85,7 @@ impl Engine {
         }
         let loss_report = LossReport::new(outputs.len());
         let schedule = Schedule::new(Clock::new().now());
-        let publisher = Publisher::new(encoder, outputs);
+        let publisher = Publisher::new(encoder, outputs).limited(event_limit);
         let mut engine = Self { capture, state, publisher, schedule, loss_report };
         // Only now: the threads that look up names and routes were started by this one, and would have its priority. Nobody waits
         // for them, and strangers decide how much they do.

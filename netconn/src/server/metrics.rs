@@ -71,6 +71,10 @@ pub(super) fn text(health: &Health) -> String {
     let help = "Records of sockets for which the kernel had no memory to keep anything.";
     counter(&mut out, "records_without_memory", help, &one(records.without_memory));
     counter(&mut out, "events", "Events made.", &one(health.events));
+    let help = "Events not made, because a rule of the configuration excludes them.";
+    counter(&mut out, "events_excluded", help, &one(health.excluded_events.events));
+    let help = "Events counted instead of made, because there were too many in a second.";
+    counter(&mut out, "events_folded", help, &one(health.folded_events.events));
     // From here on events: those that were never made, and those that did not arrive.
     let never_made = [
         ("outgoing", lost_events.outgoing),

@@ -127,7 +127,8 @@ pub enum EventClass {
 }
 
 impl EventClass {
-    fn of(change: Change, connection: &Connection) -> Self {
+    /// Returns what an event of a connection tells.
+    pub fn of(change: Change, connection: &Connection) -> Self {
         match change {
             Change::Connect(_) if connection.protocol != IPPROTO_TCP => Self::Flow,
             Change::Connect(_) if connection.role == role::ACTIVE && !connection.preexisting => Self::Outgoing,

@@ -27,6 +27,7 @@ use netconn_model::{
     health::{Health, OutputHealth},
 };
 pub use output::{Closing, Output, OutputError, POLL};
+pub use shares::Shares;
 pub use stream::{Stream, StreamMemory};
 
 use crate::{

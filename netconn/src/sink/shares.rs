@@ -46,7 +46,7 @@ pub(super) fn block(user: Option<u32>) -> Option<u32> {
 
 /// Bytes in a queue, by origin. Origins that are not known share one entry.
 #[derive(Debug, Default)]
-pub(super) struct Shares {
+pub struct Shares {
     processes: HashMap<Option<Key>, u64, RandomState>,
     users: HashMap<Option<u32>, u64, RandomState>,
     blocks: HashMap<u32, u64, RandomState>,
@@ -54,12 +54,20 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Counts an event, if its origin may take this much of a queue that has `free` bytes left; returns whether it may.
-    pub(super) fn admit(&mut self, note: &EventNote, bytes: u64, free: u64) -> bool {
+    pub fn admit(&mut self, note: &EventNote, bytes: u64, free: u64) -> bool {
+        if note.origin.is_none() {
+            return bytes <= free;
+        }
+        bytes + RESERVE <= free && self.admit_part(note, bytes, free)
+    }
+
+    /// Does the same where nothing is kept free for the daemon itself, in whatever unit.
+    pub fn admit_part(&mut self, note: &EventNote, bytes: u64, free: u64) -> bool {
         let Some(EventOrigin { process, user, .. }) = note.origin else { return bytes <= free };
         let taken = |share: Option<&u64>| share.copied().unwrap_or_default() + bytes;
         let block = block(user);
         let user_halves = if block.is_some() { BLOCK_USER_HALVES } else { USER_HALVES };
-        let is_admitted = bytes + RESERVE <= free
+        let is_admitted = bytes <= free
             && 2 * taken(self.processes.get(&process)) <= PROCESS_HALVES * free
             && 2 * taken(self.users.get(&user)) <= user_halves * free
             && block.is_none_or(|block| 2 * taken(self.blocks.get(&block)) <= BLOCK_HALVES * free);
@@ -84,7 +92,7 @@ impl Shares {
     }
 
     /// Forgets everything: the queue is empty.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.processes.clear();
         self.users.clear();
         self.blocks.clear();
