@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    net::IpAddr,
     rc::{Rc, Weak},
 };
 
@@ -11,9 +10,8 @@ use bytes::BytesMut;
 use foldhash::fast::RandomState;
 use netconn_common::{ImageFile, Owner, UNKNOWN_U32, UNKNOWN_U64, role};
 use netconn_model::{
-    community_id::{self, CommunityId},
     event::{Event, Sensor},
-    fact::{Attribution, CloseReason, ConnectionStatus, End, EventKind, Failure, Outcome, protocol_names},
+    fact::{Attribution, CloseReason, ConnectionStatus, EventKind, Failure, Outcome, protocol_names},
     field::Section,
     json::{Object, SecondText},
     moment::Moment,
@@ -24,6 +22,7 @@ use crate::{
     clock::Clock,
     encode::{
         PROCESS_MAX, SENSOR_MAX, attribution,
+        ends::{community_id, fill_ends},
         ids::{ConnectionIds, process_id},
         loss::Loss,
     },
@@ -438,42 +437,6 @@ fn fill_totals(event: &mut Event<'_>, connection: &Connection, reason: CloseReas
 
 fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
     (value != unknown).then_some(value)
-}
-
-/// Returns the Community ID, if both ends are known.
-fn community_id(connection: &Connection) -> Option<CommunityId> {
-    let (protocol, local, remote) = (connection.protocol, connection.local, connection.remote?);
-    let Some(Icmp { r#type, code, .. }) = connection.exchanged.as_ref().and_then(|exchanged| exchanged.icmp) else {
-        // The order of the ends does not matter here: the hash sorts them.
-        return community_id::of(protocol, local, remote);
-    };
-    // A message that is neither request nor answer has another id in each direction, so the roles matter.
-    let (source, destination) = by_role(connection, local, remote);
-    Some(community_id::icmp(protocol, (r#type, code), source, destination))
-}
-
-/// Returns initiator and responder.
-fn by_role(connection: &Connection, local: End, remote: End) -> (End, End) {
-    if connection.role == role::PASSIVE { (remote, local) } else { (local, remote) }
-}
-
-/// Fills in both ends: by role (the initiator is the source) and by side. A listener and a folded flow have one end.
-fn fill_ends(event: &mut Event<'_>, connection: &Connection) {
-    let local = connection.local;
-    (event.local_address, event.local_port) = end(local);
-    if let Some(remote) = connection.remote {
-        (event.remote_address, event.remote_port) = end(remote);
-        let (source, destination) = by_role(connection, local, remote);
-        (event.src_address, event.src_port) = end(source);
-        (event.dst_address, event.dst_port) = end(destination);
-    }
-}
-
-fn end(end: End) -> (Option<IpAddr>, Option<u16>) {
-    let port = known(end.port, 0);
-    // An attempt without a route never got an address of its own; listeners of any address have a port.
-    let address = (!end.address.is_unspecified() || port.is_some()).then_some(end.address);
-    (address, port)
 }
 
 /// Fills in what is known of a process and its parent.

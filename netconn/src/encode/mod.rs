@@ -2,6 +2,7 @@
 
 mod ids;
 pub mod loss;
+mod ends;
 pub mod event;
 pub mod packet;
 mod present;
