@@ -6,6 +6,7 @@ mod error;
 mod progress;
 mod absent;
 mod recording;
+mod input;
 mod session;
 mod help;
 mod follow;

@@ -26,6 +26,7 @@ use crate::{
     cli::{
         absent::absent,
         error::{Interrupted, NoHistory, RefusedQuery, TimedOut, WrongUse, diagnostic_line, located},
+        input::spooled,
         options::{PresentationOptions, SourceOptions},
         progress::WatchedSearch,
         recording::{self, Recorded},
@@ -451,26 +452,6 @@ pub(super) struct Counted {
     pub(super) read: ProgressSnapshot,
     /// Times in which nothing was recorded.
     pub(super) gaps: Vec<Gap>,
-}
-
-/// Copies standard input to a temporary file if `-` is among the files, and puts the copy in its place: files are read in
-/// parallel pieces.
-fn spooled(files: &mut [PathBuf]) -> Result<Option<Arc<TempPath>>> {
-    // A file may really be called `-`.
-    let Some(input) = files.iter_mut().find(|path| path.as_os_str() == "-" && !path.exists()) else { return Ok(None) };
-    if io::stdin().is_terminal() {
-        return Err(
-            WrongUse("-f - searches standard input, which is a terminal here: pipe events into it".into()).into()
-        );
-    }
-    let copy = || {
-        let mut file = tempfile::Builder::new().prefix("standard-input-").tempfile()?;
-        io::copy(&mut io::stdin().lock(), file.as_file_mut())?;
-        Ok::<_, io::Error>(file.into_temp_path())
-    };
-    let copy = copy().context("cannot copy standard input to a temporary file")?;
-    *input = copy.to_path_buf();
-    Ok(Some(Arc::new(copy)))
 }
 
 /// Returns the format of answers: the one asked for, else that of the output file's name.
