@@ -155,7 +155,13 @@ impl Daemon {
         }
         let log = fs::File::create(path("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        command.spawn().unwrap()
+        loop {
+            match command.spawn() {
+                // The child of another thread has the script of `start_within` open until it executes its own program.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => thread::yield_now(),
+                started => return started.unwrap(),
+            }
+        }
     }
 
     /// Waits until the daemon listens.
