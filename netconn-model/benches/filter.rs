@@ -64,6 +64,7 @@ fn subject(number: u16) -> Subject<'static> {
         failed: false,
         listening: false,
         raw: false,
+        interface: None,
         protocol: 6,
         direction: Some(Direction::Outgoing),
         local: End { address: local, port: 40_000 + number * 2 },

@@ -17,6 +17,10 @@ names! {
         Listen "IP Listen",
         /// A socket stopped listening.
         ListenEnd "IP Listen End",
+        /// A packet socket (AF_PACKET) was opened.
+        PacketSocket "Packet Socket",
+        /// A packet socket was closed.
+        PacketSocketEnd "Packet Socket End",
         /// Events could not be delivered.
         DataLoss "Data Loss",
         /// The daemon started.

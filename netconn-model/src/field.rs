@@ -58,6 +58,7 @@ members! {
         IcmpId "event.network.icmpId" Integer icmp_id: u16, "Identifier of the first ICMP message, for echo only.";
         Folded "event.network.folded" Boolean folded: bool, "`true`: the flow stands for all exchanges of its socket with ends that have no flow of their own.";
         Subflow "event.network.subflow" Boolean subflow: bool, "`true`: an additional path of an MPTCP connection.";
+        Interface "event.network.interface" String interface: Text<'a>, "Network interface that the socket is bound to (`SO_BINDTODEVICE`, VRF), or through which its link-local addresses are reached; its index if it has no name any more.";
         Raw "event.network.raw" Boolean raw: bool, "`true`: what a raw socket sent and received. It is no connection: the kernel's TCP or UDP is not behind it, and there is no outcome. Not of ICMP.";
         Preexisting "event.network.preexisting" Boolean preexisting: bool, "`true`: the connection existed before netconn started.";
     }
@@ -101,6 +102,11 @@ members! {
         SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";
         CgroupPath "src.process.cgroupPath" String cgroup_path: Text<'a>, "cgroup of the process.";
         ContainerId "container.id" String container_id: Text<'a>, "Container of the process: its id, mostly 64 hex digits, or the name that LXC or systemd-nspawn gives it.";
+    }
+    /// On `Packet Socket` and `Packet Socket End`.
+    Packet {
+        PacketProtocol "packet.protocol" String packet_protocol: Text<'a>, "What the AF_PACKET socket receives: `ALL`, `IPV4`, `ARP`, …, or the number of an Ethernet type.";
+        PacketInode "packet.inode" Integer packet_inode: u64, "Inode of the AF_PACKET socket, as in `/proc/net/packet`.";
     }
     /// On `Sensor Start` and `Sensor Stop`.
     Daemon {

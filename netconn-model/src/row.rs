@@ -28,6 +28,7 @@ members! {
         LocalPort "local_port" Integer local_port: u16, "Port of this end.";
         RemoteAddress "remote_address" String remote_address: IpAddr, "Address of the other end; not on listeners.";
         RemotePort "remote_port" Integer remote_port: u16, "Port of the other end; not on listeners, nor for protocols without ports.";
+        Interface "interface" String interface: Text<'a>, "Network interface that the socket is bound to, or through which its link-local addresses are reached.";
     }
     /// The process that has the socket: the same in all rows of one process.
     Owner {
@@ -69,7 +70,6 @@ members! {
         SendQueue "send_queue" Integer send_queue: u32, "With `info`: bytes that the peer has not acknowledged; of UDP, bytes of memory that the kernel has not sent yet; not on listeners.";
         Backlog "backlog" Integer backlog: u32, "With `info`: connections that wait to be accepted; TCP listeners only.";
         BacklogLimit "backlog_limit" Integer backlog_limit: u32, "With `info`: how many may wait; TCP listeners only.";
-        Interface "interface" String interface: Text<'a>, "With `info`: network interface that the socket is bound to.";
         Timer "timer" String timer: Timer, "With `info`: the timer that runs: `retransmit`, `keepalive`, `time_wait` or `probe` (of a peer without room).";
         TimerMs "timer_ms" Integer timer_ms: u32, "With `info`: milliseconds until the timer expires.";
         TimerRetries "timer_retries" Integer timer_retries: u8, "With `info`: how often the timer has expired in vain.";
@@ -90,6 +90,18 @@ members! {
         LastSentMs "last_sent_ms" Integer last_sent_ms: u32, "With `info`: milliseconds since payload was sent.";
         LastReceivedMs "last_received_ms" Integer last_received_ms: u32, "With `info`: milliseconds since payload was received.";
         CongestionControl "congestion_control" String congestion_control: Text<'a>, "With `info`: name of the congestion control.";
+    }
+}
+
+/// Returns whether an address is that of many links: only with the interface it is one (RFC 4007).
+pub fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        // fe80::/10, and multicast groups of one link (RFC 4291, 2.7).
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_unicast_link_local() || (first == 0xff && second & 15 == 2)
+        }
     }
 }
 
@@ -330,7 +342,14 @@ impl RowColumn {
 
     fn end(&self, row: &Row<'_>, host_name: &mut dyn FnMut(IpAddr) -> Option<String>) -> String {
         let Some((address, port)) = self.address(row) else { return "*".into() };
-        let host = host_name(address).unwrap_or_else(|| address.to_string());
+        let host = host_name(address).unwrap_or_else(|| {
+            // As in ss: `%eth0` at the own end of a bound socket, and where the address alone says nothing.
+            let is_own = self.members.first() == Some(&RowField::LocalAddress);
+            match row.interface.as_deref().filter(|_| is_own || is_link_local(address)) {
+                Some(interface) => format!("{address}%{}", term::sanitize(interface)),
+                None => address.to_string(),
+            }
+        });
         term::end(row.protocol.as_deref().unwrap_or_default(), &host, port)
     }
 
@@ -594,14 +613,14 @@ mod tests {
     #[test]
     fn a_full_row_reads_back_and_has_every_member() {
         let text = r#"{"state":"CLOSED","protocol":"UDP","direction":"INCOMING","local_address":"::1","local_port":1,
-            "remote_address":"10.0.0.1","remote_port":2,"pid":3,"process_name":"a","user":"root","user_id":0,"executable":"/a",
+            "remote_address":"10.0.0.1","remote_port":2,"interface":"eth0","pid":3,"process_name":"a","user":"root","user_id":0,"executable":"/a",
             "command_line":"a b","container_id":"ab","systemd_unit":"a.service",
             "originator_pid":4,"originator_process_name":"b","originator_executable":"/b","originator_command_line":"b c",
             "originator_attribution":"connect","attribution":"scan",
             "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",
             "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"raw":true,"folded":true,
             "connection_id":"x",
-            "receive_queue":1,"send_queue":2,"backlog":3,"backlog_limit":4,"interface":"eth0","timer":"probe","timer_ms":5,
+            "receive_queue":1,"send_queue":2,"backlog":3,"backlog_limit":4,"timer":"probe","timer_ms":5,
             "timer_retries":6,"rtt_us":7,"rtt_variation_us":8,"min_rtt_us":9,"retransmit_timeout_us":10,"congestion_window":11,
             "slow_start_threshold":12,"segment_size":13,"unacknowledged":14,"lost":15,"retransmits":16,"bytes_retransmitted":17,
             "delivered":18,"delivery_rate":19,"pacing_rate":20,"last_sent_ms":21,"last_received_ms":22,

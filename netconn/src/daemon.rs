@@ -31,6 +31,7 @@ use crate::{
         fault::Fault,
         keep,
         load::{CaptureOptions, DatagramWatch},
+        packet_socket::PacketSockets,
         preflight::{self, PID_NAMESPACE},
     },
     os::{self, NoSignals},
@@ -115,12 +116,13 @@ async fn start_and_serve(config: &Config, rules: Rules, test_hooks: TestHooks, q
     encoder.set_rules(rules);
     let timing = if test_hooks.fast_history { HistoryTiming::FAST } else { HistoryTiming::NORMAL };
     // `Sensor Start` is the first event of each output, so it is written before the engine makes any.
-    let outputs = open_outputs(config, timing, &mut encoder, &mut capture)?;
+    let (outputs, packet_sockets) = open_outputs(config, timing, &mut encoder, &mut capture)?;
     let (handle, commands) = EngineThread::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
     // From here on all of this belongs to the thread of the engine.
     let flows = flow_limits(config);
-    let parts = Parts { capture, sensor, encoder, outputs, flows, event_limit: config.event_limit_per_second };
+    let event_limit = config.event_limit_per_second;
+    let parts = Parts { capture, sensor, encoder, outputs, flows, event_limit, packet_sockets };
     let engine = EngineThread::start(handle.clone(), commands, parts, move || {
         // Nobody listens any more if the daemon is ending anyway.
         let _ = ended.send(());
@@ -258,16 +260,16 @@ impl Signals {
     }
 }
 
-/// Opens the outputs and writes `Sensor Start` to each as its first event.
+/// Opens the outputs and writes `Sensor Start` to each as its first event; returns the packet sockets that it names as well.
 fn open_outputs(
     config: &Config,
     timing: HistoryTiming,
     encoder: &mut EventEncoder,
     capture: &mut Capture,
-) -> Result<Vec<Output>> {
+) -> Result<(Vec<Output>, Option<PacketSockets>)> {
     // Nobody would read it, and looking for packet sockets costs a walk through all open files.
     if config.events.is_empty() && !config.history {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let mut start = BytesMut::new();
     let (attached, missing) = hooks_in_words(capture.hooks());
@@ -284,7 +286,7 @@ fn open_outputs(
     let clock = Clock::new();
     encoder.start(&mut start, &clock, &beginning);
     let start = Batch::of_daemon(start.freeze());
-    Ok(sink::open(config, timing, &start)?)
+    Ok((sink::open(config, timing, &start)?, Some(found)))
 }
 
 /// Returns how many flows are kept, and for how long.

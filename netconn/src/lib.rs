@@ -8,6 +8,7 @@ pub mod log_output;
 pub mod shrink;
 pub mod kernel;
 pub mod process;
+pub mod interfaces;
 pub mod names;
 pub mod table;
 pub mod rules;

@@ -8,10 +8,13 @@ use std::{
 
 use netconn_common::Owner;
 
-use crate::process::{
-    Key,
-    cgroup::{self, Cgroup, Cgroups, V1Cgroups},
-    lookup::{self, Lookup, LookupAnswer},
+use crate::{
+    interfaces::Interfaces,
+    process::{
+        Key,
+        cgroup::{self, Cgroup, Cgroups, V1Cgroups},
+        lookup::{self, Lookup, LookupAnswer},
+    },
 };
 
 /// Shortest time between two scans of the cgroups that unknown cgroups cause.
@@ -32,6 +35,8 @@ pub struct Names {
     /// By user id.
     accounts: HashMap<u32, Account>,
     cgroups: Cgroups,
+    /// Names of network interfaces.
+    pub interfaces: Interfaces,
     /// What hierarchies of v1 say of processes; none where v2 is alone.
     v1: Option<V1Cgroups>,
     lookup: Lookup,
@@ -73,6 +78,7 @@ impl Names {
         let mut names = Self {
             accounts: HashMap::new(),
             cgroups: Cgroups::default(),
+            interfaces: Interfaces::default(),
             v1: cgroup::has_v1().then(V1Cgroups::default),
             lookup,
             version: NamesVersion::default(),

@@ -5,7 +5,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use netconn_tests::{Daemon, Forked, Netns, netconn, pause, until};
+use netconn_tests::{Daemon, Forked, Netns, long, netconn, pause, until};
 use nix::libc;
 use serde_json::Value;
 
@@ -93,6 +93,41 @@ fn alone(who: &[&str], arguments: &[&str]) -> String {
 fn at_start(daemon: &Daemon) -> String {
     let starts = daemon.events().of("Sensor Start");
     starts.0.last().unwrap()["sensor.packetSockets"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn tcpdump_is_an_event_when_it_starts_and_when_it_ends() {
+    let daemon = Daemon::shared();
+    // In a namespace that is there before and in one that comes later.
+    for is_early in [true, false] {
+        let namespace = Netns::new();
+        if is_early {
+            // The watch looks for namespaces every ten seconds.
+            std::thread::sleep(long(11_000));
+        }
+        let tcpdump = Tcpdump::start(&namespace, &["-i", "lo"]);
+        let inode: u64 = {
+            let list = namespace.exec("cat", &["/proc/net/packet"]);
+            list.lines().nth(1).unwrap().split_whitespace().last().unwrap().parse().unwrap()
+        };
+        let events = |kind: &str| daemon.events().of(kind).with("packet.inode", inode);
+        let limit = if is_early { 5000 } else { 15_000 };
+        until(limit, || format!("{:#?}", daemon.events().within(&namespace)), || !events("Packet Socket").is_empty());
+        let event = events("Packet Socket").one().clone();
+        assert_eq!(event["event.network.namespace"], namespace.inode, "{event:#}");
+        assert_eq!((&event["packet.protocol"], &event["event.network.interface"]), (&"ALL".into(), &"lo".into()));
+        assert_eq!((&event["src.process.pid"], &event["src.process.name"]), (&tcpdump.pid().into(), &"tcpdump".into()));
+        assert!(event["src.process.cmdline"].as_str().unwrap().contains("tcpdump"), "{event:#}");
+        assert!(events("Packet Socket End").is_empty());
+        tcpdump.end();
+        until(5000, || "no end".into(), || !events("Packet Socket End").is_empty());
+        let end = events("Packet Socket End").one().clone();
+        assert_eq!(end["event.connection.id"], event["event.connection.id"]);
+        assert_eq!(end["src.process.name"], "tcpdump");
+        assert_eq!(events("Packet Socket").len(), 1);
+    }
+    let health = daemon.health().to_string();
+    assert!(health.contains("poll/proc/net/packet"), "{health}");
 }
 
 #[test]

@@ -72,8 +72,8 @@ pub const FILTER_PARAMETERS: &[FilterParameter] = &[
     option("port", "PORT", "With this port, or a range like 8000-8100, on either end"),
     option("local-port", "PORT", "With this port, or a range, on this end"),
     option("remote-port", "PORT", "With this port, or a range, on the other end"),
-    option("local", "ADDRESS", "With this address or network on this end"),
-    option("remote", "ADDRESS", "With this address or network on the other end"),
+    option("local", "ADDRESS", "With this address or network on this end; fe80::1%eth0 means one interface"),
+    option("remote", "ADDRESS", "With this address or network on the other end; fe80::1%eth0 means one interface"),
     option("user", "USER", "Of this account, by name or number"),
     option(
         "container",
@@ -156,6 +156,8 @@ pub struct Subject<'a> {
     pub protocol: u8,
     /// Whether a raw socket speaks the protocol itself.
     pub raw: bool,
+    /// Name of the network interface that the socket is bound to, or over which its link-local addresses are reached.
+    pub interface: Option<&'a str>,
     /// Which end began it.
     pub direction: Option<Direction>,
     /// This end.
@@ -286,6 +288,7 @@ mod tests {
             listening: false,
             protocol: IPPROTO_TCP,
             raw: false,
+            interface: Some("eth0"),
             direction: Some(Direction::Outgoing),
             local: End { address: "192.0.2.1".parse().unwrap(), port: 40000 },
             remote: Some(End { address: "203.0.113.9".parse().unwrap(), port: 443 }),
@@ -326,6 +329,8 @@ mod tests {
             "remote=2001:db8::/32,203.0.113.0/24,192.0.2.0/24",
             "remote=::ffff:203.0.113.9",
             "local=::ffff:192.0.2.0/120",
+            "local=192.0.2.1%eth0",
+            "remote=198.51.100.1,203.0.113.9%eth0",
             "user=alice",
             "user=1000",
             "user=bob,1000,carol",
@@ -384,6 +389,7 @@ mod tests {
             "remote=192.0.2.0/24",
             "remote=203.0.113.8,203.0.113.10,::/0",
             "remote=::ffff:192.0.2.0/120",
+            "remote=203.0.113.9%eth1",
             "user=bob",
             "user=1001,999,100",
             "container=b",
@@ -475,6 +481,7 @@ mod tests {
             ("port=9-8", "port: '9-8' is not a port or range like 8000-8100"),
             ("port=65536", "port: '65536' is not a port or range like 8000-8100"),
             ("remote=10.0.0.0/33", "remote: '10.0.0.0/33' is not an IP address or network"),
+            ("remote=fe80::1%", "remote: 'fe80::1%' is not an address with its interface, like fe80::1%eth0"),
             ("pid=-1", "pid: '-1' is not a process id"),
             ("pid=", "pid: a value is missing"),
             ("pid=!", "pid: a value is missing"),

@@ -39,6 +39,9 @@ pub(super) struct Terms {
     remote_ports: Ranges<u16>,
     locals: Networks,
     remotes: Networks,
+    /// Addresses with their interface (`fe80::1%eth0`).
+    scoped_locals: BTreeSet<(IpAddr, String)>,
+    scoped_remotes: BTreeSet<(IpAddr, String)>,
     /// Names, or numbers as they were given.
     users: BTreeSet<String>,
     /// The numbers among `users`.
@@ -111,6 +114,10 @@ impl Terms {
                     _ => &mut self.ports,
                 };
                 ports.insert(low, high);
+            }
+            "local" | "remote" if value.contains('%') => {
+                let scoped = scoped(value).ok_or_else(|| wrong("an address with its interface, like fe80::1%eth0"))?;
+                if name == "local" { &mut self.scoped_locals } else { &mut self.scoped_remotes }.insert(scoped);
             }
             "local" => self.locals.insert(network(value).ok_or_else(|| wrong("an IP address or network"))?),
             "remote" => self.remotes.insert(network(value).ok_or_else(|| wrong("an IP address or network"))?),
@@ -232,9 +239,13 @@ impl Terms {
             || answers(wanted, !self.remote_ports.is_empty(), || {
                 subject.remote.is_some_and(|end| self.remote_ports.contains(end.port))
             })
-            || answers(wanted, !self.locals.is_empty(), || self.locals.contains(subject.local.address))
-            || answers(wanted, !self.remotes.is_empty(), || {
-                subject.remote.is_some_and(|end| self.remotes.contains(end.address))
+            || answers(wanted, !self.locals.is_empty() || !self.scoped_locals.is_empty(), || {
+                let address = subject.local.address;
+                self.locals.contains(address) || has_scoped(&self.scoped_locals, address, subject)
+            })
+            || answers(wanted, !self.remotes.is_empty() || !self.scoped_remotes.is_empty(), || {
+                let is_one = |address| self.remotes.contains(address) || has_scoped(&self.scoped_remotes, address, subject);
+                subject.remote.is_some_and(|end| is_one(end.address))
             })
             || answers(wanted, !self.processes.is_empty(), || self.has_process(subject))
             || answers(wanted, !self.users.is_empty(), || {
@@ -274,6 +285,18 @@ impl Terms {
 fn is_any<T: Ord>(wanted: &BTreeSet<T>, value: &T) -> bool {
     // A parameter that is not given holds for all.
     wanted.is_empty() || wanted.contains(value)
+}
+
+/// Returns whether an address is one of these, over the interface of the connection.
+fn has_scoped(scoped: &BTreeSet<(IpAddr, String)>, address: IpAddr, subject: &Subject<'_>) -> bool {
+    scoped.iter().any(|(wanted, interface)| *wanted == address && subject.interface == Some(interface.as_str()))
+}
+
+/// Reads an address with its interface, as `ip` and `ss` write it.
+fn scoped(text: &str) -> Option<(IpAddr, String)> {
+    let (address, interface) = text.split_once('%')?;
+    let address: IpAddr = address.parse().ok()?;
+    (!interface.is_empty()).then(|| (address.to_canonical(), interface.to_owned()))
 }
 
 fn port_range(text: &str) -> Option<(u16, u16)> {

@@ -40,6 +40,7 @@ const FIELDS: &[(Field, Held)] = &[
     (Field::Namespace, Held::In(RowField::Namespace)),
     (Field::Folded, Held::In(RowField::Folded)),
     (Field::Raw, Held::In(RowField::Raw)),
+    (Field::Interface, Held::In(RowField::Interface)),
     (Field::Subflow, Held::In(RowField::Subflow)),
     (Field::SrcAddress, Held::ByRole(RowField::LocalAddress, RowField::RemoteAddress)),
     (Field::SrcPort, Held::ByRole(RowField::LocalPort, RowField::RemotePort)),

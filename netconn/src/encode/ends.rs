@@ -32,11 +32,17 @@ fn by_role(connection: &Connection, local: End, remote: End) -> (End, End) {
 pub(super) fn fill_ends(event: &mut Event<'_>, connection: &Connection) {
     let local = connection.local;
     (event.local_address, event.local_port) = end(local);
+    // The port of a counted flow is that of a datagram, where 0 is a port.
+    event.local_port = event.local_port.or(connection.is_counted().then_some(0));
     if let Some(remote) = connection.remote {
         (event.remote_address, event.remote_port) = end(remote);
-        let (source, destination) = by_role(connection, local, remote);
-        (event.src_address, event.src_port) = end(source);
-        (event.dst_address, event.dst_port) = end(destination);
+        // The other end always has one, if the protocol has.
+        event.remote_port = event.remote_port.or(connection.has_ports().then_some(0));
+        let own = (event.local_address, event.local_port);
+        let other = (event.remote_address, event.remote_port);
+        let (source, destination) = if connection.role == role::PASSIVE { (other, own) } else { (own, other) };
+        (event.src_address, event.src_port) = source;
+        (event.dst_address, event.dst_port) = destination;
     }
 }
 

@@ -1,5 +1,7 @@
 //! Makes an [`Event`] of what the table and the daemon report, and writes it as a line of native NDJSON.
 
+mod packet_socket;
+
 use std::{
     borrow::Cow,
     collections::HashMap,
@@ -187,6 +189,8 @@ impl EventEncoder {
         event.attribution = Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) });
         fill_network(&mut event, change, connection, time_ns);
         fill_ends(&mut event, connection);
+        let interface = names.interfaces.name(connection.namespace, connection.device, time_ns);
+        event.interface = interface.as_deref().map(Cow::Borrowed);
         if has_process {
             fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));
             event.user = user.as_deref().map(Cow::Borrowed);
@@ -329,11 +333,20 @@ fn head<'a>(kind: EventKind, id: &'a str, clock: &Clock, time_ns: u64) -> Event<
     }
 }
 
-/// Writes an event of the daemon itself.
+/// Writes an event that is not of a connection.
 fn write_whole(event: &Event<'_>, sensor_members: &[u8], out: &mut BytesMut, seconds: &mut SecondText) {
     let mut object = Object::begin(out, seconds);
     object.within(PROCESS_MAX, |object| {
-        for section in [Section::Head, Section::Ends, Section::Process, Section::Daemon, Section::Loss] {
+        for section in [
+            Section::Head,
+            Section::Network,
+            Section::Ends,
+            Section::Owner,
+            Section::Process,
+            Section::Packet,
+            Section::Daemon,
+            Section::Loss,
+        ] {
             event.write_section(section, object);
         }
     });

@@ -73,7 +73,9 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     let Context { clock, names, processes, now, owners, seconds, connection_ids, infos } = context;
     let (holder, holder_process) = connection.holder();
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.shown_state()) };
+    let interface = names.interfaces.name(connection.namespace, connection.device, *now);
     let mut row = Row {
+        interface: interface.as_deref().map(Cow::Borrowed),
         state: Some(PlainText::new(name)),
         protocol: Some(match protocol_names(connection.protocol) {
             Some((upper, _)) => PlainText::new(upper),
@@ -81,7 +83,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         }),
         direction: connection.direction(),
         local_address: Some(connection.local.address),
-        local_port: known(connection.local.port, 0),
+        local_port: known(connection.local.port, 0).or(connection.is_counted().then_some(0)),
         remote_address: connection.remote.map(|remote| remote.address),
         // Port 0 is a real value where there are ports; ICMP has none.
         remote_port: connection.remote.map(|remote| remote.port).filter(|port| *port != 0 || connection.has_ports()),
@@ -135,7 +137,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
 
 /// Returns the members of [`RowSection::Info`]. The queues of a TCP listener count connections.
 fn info_row(info: &SocketInfo, is_tcp_listener: bool) -> Row<'_> {
-    let SocketInfo { receive_queue, send_queue, interface, timer, tcp } = info;
+    let SocketInfo { receive_queue, send_queue, interface: _, timer, tcp } = info;
     let tcp = tcp.as_deref();
     let (queues, backlog) = if is_tcp_listener { (None, Some(())) } else { (Some(()), None) };
     Row {
@@ -143,7 +145,6 @@ fn info_row(info: &SocketInfo, is_tcp_listener: bool) -> Row<'_> {
         send_queue: queues.map(|()| *send_queue),
         backlog: backlog.map(|()| *receive_queue),
         backlog_limit: backlog.map(|()| *send_queue),
-        interface: interface.as_deref().map(Cow::Borrowed),
         timer: timer.map(|(timer, ..)| timer),
         timer_ms: timer.map(|(_, expires_ms, _)| expires_ms),
         timer_retries: timer.map(|(.., retries)| retries),

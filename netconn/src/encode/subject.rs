@@ -18,7 +18,9 @@ pub fn with_subject<T>(
     look: impl FnOnce(&Subject<'_>) -> T,
 ) -> T {
     let owner = &connection.owner;
-    with_names(connection.subject(), owner, &comm(&owner.comm), (directory, now), look)
+    let interface = directory.interfaces.name(connection.namespace, connection.device, now);
+    let subject = Subject { interface: interface.as_deref(), ..connection.subject() };
+    with_names(subject, owner, &comm(&owner.comm), (directory, now), look)
 }
 
 /// Hands a connection to the function in the form that filters of rows compare: with the process that has it now. One that has
@@ -31,7 +33,9 @@ pub fn with_row_subject<T>(
     look: impl FnOnce(&Subject<'_>) -> T,
 ) -> T {
     let Present { owner, process, name, originator: _ } = Present::of(connection, processes, has_ended);
+    let interface = directory.interfaces.name(connection.namespace, connection.device, now);
     let mut subject = connection.subject();
+    subject.interface = interface.as_deref();
     subject.pid = (owner.tgid != 0).then_some(owner.tgid);
     subject.uid = owner.user();
     subject.executable = process.and_then(|process| process.identity.path.as_deref());

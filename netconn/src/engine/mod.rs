@@ -48,7 +48,12 @@ pub use self::{
     packet_sockets::packet_sockets,
     snapshot::{Cursor, Rows, RowsRequest},
 };
-use crate::{encode::event::EventEncoder, kernel::capture::Capture, sink::Output, table::flows::Limits};
+use crate::{
+    encode::event::EventEncoder,
+    kernel::{capture::Capture, packet_socket::PacketSockets},
+    sink::Output,
+    table::flows::Limits,
+};
 
 /// Commands that wait at most. Each connection of the server waits for one answer at a time, and gets it although all others wait
 /// too: the server has fewer places (`server::places`). The rest is for signals.
@@ -181,6 +186,8 @@ pub struct Parts {
     pub flows: Limits,
     /// Most events of a kind in a second; 0: no limit.
     pub event_limit: u32,
+    /// Packet sockets that `Sensor Start` names; `None` if there is no output that has it.
+    pub packet_sockets: Option<PacketSockets>,
 }
 
 /// Returns the hooks that are attached, and those that are missing with the reason, each as one text.

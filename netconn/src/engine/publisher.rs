@@ -26,7 +26,9 @@ use crate::{
         StreamRequest,
         limit::{EventLimit, FoldedKind},
     },
+    kernel::packet_socket::PacketSocket,
     names::Names,
+    process::Process,
     sink::{Batch, Closing, EventClass, EventCounts, EventNote, Output, POLL, Stream, StreamMemory},
     table::{Change, Connection},
 };
@@ -145,6 +147,25 @@ impl Publisher {
     /// Returns what the limit has folded since this was last called, by kind.
     pub(super) fn take_folded(&mut self) -> Vec<(EventKind, FoldedKind)> {
         self.limit.take_folded()
+    }
+
+    /// Publishes that a packet socket was opened, or (`is_end`) closed: to the outputs, and to streams that select everything.
+    pub(super) fn publish_packet_socket(
+        &mut self,
+        clock: &Clock,
+        names: &mut Names,
+        (socket, process): (&PacketSocket, Option<&Process>),
+        is_end: bool,
+    ) {
+        let start = self.batch.len();
+        self.encoder.packet_socket(&mut self.batch, clock, names, (socket, process), is_end);
+        let note = EventNote::of_packet_socket(self.batch.len() - start, &socket.owner);
+        let line = self.batch.get(start..).unwrap_or_default();
+        // Filters select connections, and this is none.
+        for stream in self.streams.iter_mut().filter(|stream| stream.filter.is_everything()) {
+            stream.push(line, &note, clock.now());
+        }
+        self.keep(start, note);
     }
 
     /// Publishes the end of the daemon, to all streams whatever their filter: what comes next, another daemon tells.

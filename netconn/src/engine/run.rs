@@ -22,6 +22,7 @@ use crate::{
     engine::{
         EngineCommand, Handle, Parts,
         loss_report::LossReport,
+        packet_sockets::PacketSocketEvents,
         publisher::{Publisher, STUCK},
         repair::Doubts,
         schedule::{GATHER, Schedule},
@@ -64,12 +65,14 @@ pub(super) struct Engine {
     pub(super) schedule: Schedule,
     /// Losses, and which of them were reported.
     pub(super) loss_report: LossReport,
+    /// Packet sockets, as far as events have told them.
+    pub(super) packet_sockets: PacketSocketEvents,
 }
 
 impl Engine {
     /// Makes the engine and fills its tables with what exists already.
     pub(super) fn new(parts: Parts, handle: &Handle) -> io::Result<Self> {
-        let Parts { mut capture, sensor, encoder, outputs, flows, event_limit } = parts;
+        let Parts { mut capture, sensor, encoder, outputs, flows, event_limit, packet_sockets } = parts;
         let answered = Arc::clone(&handle.wake);
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let lookup = Lookup::start(move || _ = answered.write(1))?;
@@ -86,7 +89,9 @@ impl Engine {
         let loss_report = LossReport::new(outputs.len());
         let schedule = Schedule::new(Clock::new().now());
         let publisher = Publisher::new(encoder, outputs).limited(event_limit);
-        let mut engine = Self { capture, state, publisher, schedule, loss_report };
+        let noticed = Arc::clone(&handle.wake);
+        let packet_sockets = PacketSocketEvents::start(packet_sockets, move || _ = noticed.write(1))?;
+        let mut engine = Self { capture, state, publisher, schedule, loss_report, packet_sockets };
         // Only now: the threads that look up names and routes were started by this one, and would have its priority. Nobody waits
         // for them, and strangers decide how much they do.
         os::raise_thread_priority();
@@ -110,6 +115,7 @@ impl Engine {
             // Before commands too: an attempt that has failed is among the ended when a client asks.
             self.state.take_route_answers(Duration::ZERO, &mut self.publisher);
             self.state.names.take_answers(self.state.clock.now());
+            self.follow_packet_sockets();
             // Commands come after records, so that an answer shows what happened before the question.
             let left = answer_some(commands, |command| self.answer(command));
             if left == CommandsLeft::Stop {

@@ -161,8 +161,9 @@ fn of_response(response: &InetResponse, namespace: u32) -> Found<TcpRecord> {
         SocketAddr::new(id.destination_address, id.destination_port),
         namespace,
     );
+    let device = id.interface_id;
     let totals = info.map_or(Totals::UNKNOWN, |info| totals(info, header.state));
-    Found { record: TcpRecord { totals, ..record }, inode: header.inode.into() }
+    Found { record: TcpRecord { totals, device, ..record }, inode: header.inode.into() }
 }
 
 /// Joins the two words of a cookie, the low one first (`sock_diag_save_cookie` in net/core/sock_diag.c).
@@ -182,6 +183,7 @@ fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<UdpSocketRecor
     let local = SocketAddr::new(id.source_address, id.source_port);
     let remote = SocketAddr::new(id.destination_address, id.destination_port);
     let record = datagram_record(header.state == tcp_state::ESTABLISHED, cookie(id), (local, remote), namespace);
+    let record = UdpSocketRecord { device: id.interface_id, ..record };
     Found { record, inode: header.inode.into() }
 }
 

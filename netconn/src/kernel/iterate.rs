@@ -33,7 +33,7 @@ const MEANWHILE: Duration = Duration::from_millis(1);
 /// Most times in a row that the kernel may ask to be read again: it does so after a million objects without a record.
 const AGAIN_MAX: u32 = 1000;
 /// The process's own network namespace, whatever namespace the calling thread has entered.
-const OWN_NAMESPACE: &str = "/proc/self/ns/net";
+pub(super) const OWN_NAMESPACE: &str = "/proc/self/ns/net";
 
 /// Collects the records of an iterator.
 pub(super) trait Collect: Default + Send {
@@ -298,7 +298,7 @@ pub fn beside<T: Send>(work: impl FnOnce() -> T + Send, mut meanwhile: impl FnMu
 }
 
 /// Returns the inode of the process's own network namespace: that of its first thread.
-pub(super) fn own_namespace() -> Option<u64> {
+pub fn own_namespace() -> Option<u64> {
     fs::metadata(OWN_NAMESPACE).ok().map(|metadata| metadata.ino())
 }
 
@@ -321,9 +321,17 @@ pub(super) fn other_namespaces() -> Vec<(u64, File)> {
     found
 }
 
+/// Returns the inode and a path of each network namespace as [`other_namespaces`] does.
+pub(super) fn namespace_places() -> Vec<(u64, PathBuf)> {
+    let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
+    let inode = |path: &PathBuf| fs::metadata(path).ok().map(|metadata| metadata.ino());
+    let places = namespace_paths().filter_map(|path| Some((inode(&path)?, path)));
+    places.filter(|(inode, _)| seen.insert(*inode)).collect()
+}
+
 /// Returns a handle of the network namespace with this inode, if it is the process's own, another process is in it, or it has
 /// a name. Looks at every process if need be: 1 ms with 71 processes.
-pub(super) fn namespace(inode: u64) -> Option<File> {
+pub fn namespace(inode: u64) -> Option<File> {
     // Checked again once opened: a process may have moved, or its id may have been reused.
     iter::once(PathBuf::from(OWN_NAMESPACE))
         .chain(namespace_paths())

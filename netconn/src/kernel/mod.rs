@@ -15,6 +15,7 @@ pub mod iterate;
 pub mod diag;
 pub mod socket_info;
 pub mod packet_socket;
+pub mod packet_watch;
 pub mod capture;
 pub mod inventory;
 pub mod route;

@@ -126,6 +126,11 @@ fn parsed(text: &str, namespace: u32) -> impl Iterator<Item = Listed> {
     })
 }
 
+/// Returns the sockets in the text of `/proc/net/packet`.
+pub(super) fn places(text: &str, namespace: u32) -> impl Iterator<Item = (u32, u64)> {
+    parsed(text, namespace).map(|socket| socket.place())
+}
+
 /// Returns whether a socket is in only one of both lists.
 fn is_torn(listed: &[Listed], files: &[PacketSocketRecord]) -> bool {
     let in_files: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();

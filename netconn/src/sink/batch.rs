@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use netconn_common::{IPPROTO_TCP, role};
+use netconn_common::{Owner, role};
 
 use crate::{
     process::Key,
@@ -87,6 +87,13 @@ impl EventNote {
         Self { length: shortened(length), class: EventClass::of(change, connection), origin: Some(origin) }
     }
 
+    /// Returns the note of an event of a packet socket.
+    pub fn of_packet_socket(length: usize, owner: &Owner) -> Self {
+        let process = (owner.tgid != 0).then(|| Key::new(owner.tgid, owner.start_ns));
+        let origin = EventOrigin { process, user: owner.user(), beginner: None };
+        Self { length: shortened(length), class: EventClass::Listener, origin: Some(origin) }
+    }
+
     /// Returns the note of an event of the daemon itself.
     pub fn of_daemon(length: usize) -> Self {
         Self { length: shortened(length), class: EventClass::Daemon, origin: None }
@@ -120,7 +127,7 @@ pub enum EventClass {
     Flow,
     /// `IP Close`.
     Close,
-    /// `IP Listen` or `IP Listen End`.
+    /// `IP Listen`, `IP Listen End`, `Packet Socket` or `Packet Socket End`.
     Listener,
     /// An event of the daemon itself.
     Daemon,
@@ -130,7 +137,8 @@ impl EventClass {
     /// Returns what an event of a connection tells.
     pub fn of(change: Change, connection: &Connection) -> Self {
         match change {
-            Change::Connect(_) if connection.protocol != IPPROTO_TCP => Self::Flow,
+            // What raw sockets send may be TCP too.
+            Change::Connect(_) if connection.is_flow() => Self::Flow,
             Change::Connect(_) if connection.role == role::ACTIVE && !connection.preexisting => Self::Outgoing,
             Change::Connect(_) => Self::Incoming,
             Change::Close(..) => Self::Close,

@@ -80,12 +80,21 @@ fn of_connection(event: &Event<'_>, (time, what): (&str, &str), limit: usize) ->
     })
 }
 
+/// Returns whether an event is of no connection.
 fn is_of_daemon(event: &Event<'_>) -> bool {
-    matches!(event.kind, Some(EventKind::DataLoss | EventKind::SensorStart | EventKind::SensorStop))
+    use EventKind::{DataLoss, PacketSocket, PacketSocketEnd, SensorStart, SensorStop};
+    matches!(event.kind, Some(DataLoss | SensorStart | SensorStop | PacketSocket | PacketSocketEnd))
 }
 
-/// Returns what an event of the daemon itself says.
+/// Returns what an event without a connection says.
 fn of_daemon(event: &Event<'_>) -> String {
+    if event.packet_inode.is_some() {
+        let process = event.process_name.as_deref().map_or_else(|| "-".into(), term::sanitize);
+        let pid = event.pid.map_or_else(String::new, |pid| format!("[{pid}]"));
+        let protocol = event.packet_protocol.as_deref().map_or_else(|| "?".into(), term::sanitize);
+        let interface = event.interface.as_deref().map_or_else(|| "any interface".into(), term::sanitize);
+        return format!("{process}{pid}  {protocol} of {interface}");
+    }
     if let (Some(stage), Some(count)) = (event.loss_stage, event.loss_count) {
         return format!("{count} events were lost ({})", stage.name());
     }
@@ -109,6 +118,8 @@ fn what(event: &Event<'_>) -> (&'static str, anstyle::Style) {
         EventKind::Close => ("close", style::FAINT),
         EventKind::Listen => ("listen", style::QUIET),
         EventKind::ListenEnd => ("listen end", style::QUIET),
+        EventKind::PacketSocket => ("packet", style::QUIET),
+        EventKind::PacketSocketEnd => ("packet end", style::QUIET),
         EventKind::DataLoss => ("DATA LOSS", style::BAD),
         EventKind::SensorStart | EventKind::SensorStop => (kind.name(), style::HEADING),
     }

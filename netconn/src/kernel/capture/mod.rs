@@ -20,7 +20,7 @@ use crate::{
         btf::Btf,
         fault::Fault,
         flows::FlowMaps,
-        hooks::{HELPERS, HOOKS, Hook, Program, keep_status, probe_read_status},
+        hooks::{HELPERS, HOOKS, Hook, Program, keep_status, packet_status, probe_read_status},
         keep,
         layout::Layout,
         load::{CaptureOptions, DatagramWatch, LoadError, NO_LOG, attach, descriptor, load, sizes, take_map, unneeded},
@@ -113,6 +113,7 @@ impl Capture {
             let obstacle = obstacle.or_else(|| (!is_possible).then(|| "there is no socket storage".into()));
             capture.hooks.push(keep_status(obstacle));
         }
+        capture.hooks.push(packet_status());
         Ok(capture)
     }
 

@@ -175,6 +175,16 @@ pub fn probe_read_status(is_allowed: bool) -> HookStatus {
     status("helper/bpf_probe_read".into(), fact, verdict(obstacle), Some(without))
 }
 
+/// Returns the status of the lists of packet sockets, which stand in for a hook.
+pub fn packet_status() -> HookStatus {
+    status(
+        "poll/proc/net/packet".into(),
+        "packet sockets (AF_PACKET) that are opened and closed, once a second",
+        verdict(None),
+        None,
+    )
+}
+
 /// Returns the status of the pins that let the state of sockets outlive the daemon; `obstacle` says why there are none.
 pub fn keep_status(obstacle: Option<String>) -> HookStatus {
     let fact = "owners and starts of connections, for the next daemon";

@@ -81,6 +81,8 @@ pub struct Connection {
     pub local: End,
     /// Remote end; none for listeners.
     pub remote: Option<End>,
+    /// Index of the network device that the socket is bound to, or over which its link-local addresses are reached; 0: none.
+    pub device: u32,
     /// The process that owns the socket, as the kernel reported it.
     pub owner: Owner,
     /// The owner's entry in the table of processes, if it has one.
@@ -127,6 +129,7 @@ impl Connection {
             namespace: UNKNOWN_U32,
             local: End { address: Ipv4Addr::UNSPECIFIED.into(), port: 0 },
             remote: None,
+            device: 0,
             owner: Owner::default(),
             process,
             succession: None,
@@ -226,6 +229,12 @@ impl Connection {
         self.is_flow() || self.protocol != IPPROTO_TCP
     }
 
+    /// Returns whether this is a flow of datagrams with ports, of which each datagram is counted.
+    pub fn is_counted(&self) -> bool {
+        let packets = self.exchanged.as_ref().map(|exchanged| exchanged.packets_sent);
+        self.has_ports() && packets.is_some_and(|packets| packets != UNKNOWN_U64)
+    }
+
     /// Returns whether its protocol has ports.
     pub fn has_ports(&self) -> bool {
         matches!(self.protocol, IPPROTO_TCP | IPPROTO_UDP)
@@ -248,6 +257,7 @@ impl Connection {
             listening: self.is_listener() && self.remote.is_none(),
             protocol: self.protocol,
             raw: self.is_raw(),
+            interface: None,
             direction: self.direction(),
             local: self.local,
             remote: self.remote,

@@ -57,6 +57,8 @@ impl Connection {
         }
         self.changed_ns = record.header.time_ns;
         self.totals = record.totals;
+        // Minisocks of a connection lose it.
+        self.device = if record.device == 0 { self.device } else { record.device };
         // The role of a listener never changes: the table indexes listeners when it inserts them.
         if self.role == role::UNKNOWN && record.state.role != role::LISTENER {
             self.role = record.state.role;

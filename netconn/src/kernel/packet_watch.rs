@@ -1,0 +1,124 @@
+//! Notices that packet sockets are opened and closed. No hook tells that on every kernel: programs on cgroups see sockets of IP only,
+//! no tracepoint is near `packet_create` (`net/packet/af_packet.c`), and that function may be in a module. So their lists are read
+//! once a second: `/proc/net/packet` of each network namespace.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::kernel::{iterate, packet_socket};
+
+/// Time between two looks. A socket that lives for less may be missed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Looks between two searches for network namespaces, for which all processes are looked at.
+const SEARCH_EVERY: u32 = 10;
+
+/// Inode of the network namespace, and of a packet socket in it.
+type Places = HashSet<(u32, u64)>;
+
+/// Watches the lists, by a thread that ends with it.
+#[derive(Debug)]
+pub struct PacketWatch {
+    has_changed: Arc<AtomicBool>,
+}
+
+impl PacketWatch {
+    /// Starts the thread; it calls `wake` when a list has changed.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start(wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let has_changed = Arc::new(AtomicBool::new(false));
+        let to_engine = Arc::downgrade(&has_changed);
+        thread::Builder::new().name("netconn-packet".into()).spawn(move || {
+            let (mut namespaces, mut before) = (Namespaces::default(), None);
+            for look in 0_u32.. {
+                let is_search = look.is_multiple_of(SEARCH_EVERY);
+                let found = Some(namespaces.places(is_search));
+                let Some(has_changed) = to_engine.upgrade() else { return };
+                // The first look too: something may have changed since the start was told.
+                if before != found {
+                    before = found;
+                    has_changed.store(true, Ordering::Relaxed);
+                    wake();
+                }
+                // Not held while it sleeps: the thread ends within a second after the watch.
+                drop(has_changed);
+                thread::sleep(PAUSE);
+            }
+        })?;
+        Ok(Self { has_changed })
+    }
+
+    /// Returns whether a list has changed since the last call.
+    pub fn take_change(&self) -> bool {
+        self.has_changed.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The network namespaces beside the own one, each by a path. They are opened for each look only: an open handle would keep a
+/// namespace in being.
+#[derive(Default)]
+struct Namespaces(Vec<(u64, PathBuf)>);
+
+impl Namespaces {
+    /// Reads all lists; searches for namespaces before if that is wanted, or if one is not where it was.
+    fn places(&mut self, is_search: bool) -> Places {
+        if is_search {
+            self.0 = iterate::namespace_places();
+        }
+        match self.read() {
+            Some(found) => found,
+            None => {
+                self.0 = iterate::namespace_places();
+                // Whatever is gone meanwhile is found by the next look.
+                self.read().unwrap_or_default()
+            }
+        }
+    }
+
+    /// Reads all lists; `None` if a namespace is not where it was.
+    fn read(&self) -> Option<Places> {
+        let mut found = Places::new();
+        let own = File::open(iterate::OWN_NAMESPACE).ok()?;
+        let inode = own.metadata().ok()?.ino();
+        add(inode, &mut found);
+        let mut is_whole = true;
+        for (inode, path) in &self.0 {
+            let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|place| place.ino() == *inode));
+            match file {
+                // Without the privilege to enter it, nothing changes there as far as is known.
+                Some(file) if setns(&file, CloneFlags::CLONE_NEWNET).is_ok() => add(*inode, &mut found),
+                Some(_) => {}
+                None => is_whole = false,
+            }
+        }
+        // Back, or the next look would take another namespace for the own one.
+        if !self.0.is_empty() && setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
+            return None;
+        }
+        is_whole.then_some(found)
+    }
+}
+
+/// Adds the packet sockets of the calling thread's namespace. Without the file the kernel has none.
+fn add(namespace: u64, found: &mut Places) {
+    let (Ok(namespace), Ok(text)) = (u32::try_from(namespace), fs::read_to_string("/proc/thread-self/net/packet"))
+    else {
+        return;
+    };
+    found.extend(packet_socket::places(&text, namespace));
+}
