@@ -56,6 +56,8 @@ pub mod attribution {
     pub const SCAN: u32 = 6;
     /// The process created the datagram socket, and nobody was seen to use it.
     pub const CREATE: u32 = 7;
+    /// No process is known, but the user of the socket: [`Owner::uid`](crate::Owner::uid). From iterators and `sock_diag` only.
+    pub const USER: u32 = 8;
 }
 
 /// What every record begins with.
@@ -95,9 +97,14 @@ impl Owner {
     pub const UNKNOWN: Self =
         Self { start_ns: 0, cgroup: 0, tgid: 0, tid: 0, uid: 0, how: attribution::UNKNOWN, comm: [0; 16] };
 
+    /// Returns the owner of a socket of which the user alone is known.
+    pub fn of_user(uid: u32) -> Self {
+        Self { uid, how: attribution::USER, ..Self::UNKNOWN }
+    }
+
     /// Returns the Unix user id, if it is known.
     pub fn user(&self) -> Option<u32> {
-        (self.tgid != 0 && self.uid != UNKNOWN_U32).then_some(self.uid)
+        ((self.tgid != 0 || self.how == attribution::USER) && self.uid != UNKNOWN_U32).then_some(self.uid)
     }
 }
 

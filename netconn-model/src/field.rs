@@ -99,6 +99,7 @@ members! {
         ParentMountNamespace "src.process.parent.mountNamespace" Integer parent_mount_namespace: u32, "Inode of the mount namespace in which the executable of the parent has its path.";
         ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent; `…` at the end: cut.";
         ParentUid "src.process.parent.uid" String parent_id: PlainText<'a>, "Unique process id of the parent.";
+        ProcessAncestors "src.process.ancestors" String ancestors: Text<'a>, "Parents of the process as `name(pid)`, the nearest first, with ` < ` between two: 8 at most, as far as they are known.";
         SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";
         CgroupPath "src.process.cgroupPath" String cgroup_path: Text<'a>, "cgroup of the process.";
         ContainerId "container.id" String container_id: Text<'a>, "Container of the process: its id, mostly 64 hex digits, or the name that LXC or systemd-nspawn gives it.";

@@ -171,6 +171,21 @@ impl<'a> Object<'a> {
         self.out.put_slice(if value { b"true" } else { b"false" });
     }
 
+    /// Writes a list of objects, whose members the function writes.
+    pub fn list<T>(&mut self, key: &MemberKey, items: &[T], write: impl Fn(&T, &mut Object<'_>)) {
+        self.key(key.bare);
+        self.out.put_u8(b'[');
+        for (place, item) in items.iter().enumerate() {
+            if place != 0 {
+                self.out.put_u8(b',');
+            }
+            let mut object = Object::begin(&mut *self.out, &mut *self.seconds);
+            write(item, &mut object);
+            object.end();
+        }
+        self.out.put_u8(b']');
+    }
+
     /// Writes an IP address in its shortest standard form.
     pub fn address(&mut self, key: &MemberKey, value: IpAddr) {
         self.key(key.quoted);
@@ -351,6 +366,17 @@ mod tests {
             object.boolean(member_key!("new"), true);
         });
         assert_eq!(text, r#"{"kind":"IP Close","a":1,"new":true}"#);
+    }
+
+    #[test]
+    fn lists_have_objects() {
+        let list = |items: &[u8]| {
+            object(|object| {
+                object.list(member_key!("list"), items, |item, object| object.integer(member_key!("a"), *item));
+            })
+        };
+        assert_eq!(list(&[]), r#"{"list":[]}"#);
+        assert_eq!(list(&[1, 2]), r#"{"list":[{"a":1},{"a":2}]}"#);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod json;
 pub mod value;
 pub mod csv_cell;
 pub mod members;
+pub mod holder;
 pub mod fact;
 pub mod community_id;
 pub mod field;

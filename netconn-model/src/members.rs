@@ -17,6 +17,8 @@ pub enum Type {
     Number,
     /// `true` or `false`.
     Boolean,
+    /// List of objects.
+    List,
     /// Moment as a whole number: milliseconds since 1970-01-01 UTC.
     EpochMilliseconds,
     /// Moment as text: RFC 3339 in UTC with nine digits after the second.

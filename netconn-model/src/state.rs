@@ -84,7 +84,7 @@ impl States {
             "bucket" => Some(Self::NONE.with(tcp_state::SYN_RECV).with(tcp_state::TIME_WAIT)),
             "big" => {
                 let bucket = Self::NONE.with(tcp_state::SYN_RECV).with(tcp_state::TIME_WAIT);
-                Some(Self(all().0 & !bucket.0))
+                Some(Self(all().with(CLOSED).0 & !bucket.0))
             }
             "established" | "estab" => one(tcp_state::ESTABLISHED),
             "synsent" => one(tcp_state::SYN_SENT),

@@ -29,7 +29,8 @@ pub enum ValueKind {
 impl From<Type> for ValueKind {
     fn from(field: Type) -> Self {
         match field {
-            Type::String | Type::Rfc3339 => Self::Text,
+            // No field of events is a list.
+            Type::String | Type::Rfc3339 | Type::List => Self::Text,
             Type::Integer | Type::EpochMilliseconds => Self::Integer,
             Type::Number => Self::Number,
             Type::Boolean => Self::Bool,

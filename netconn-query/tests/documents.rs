@@ -74,6 +74,7 @@ fn type_name(r#type: Type) -> &'static str {
         Type::Integer => "integer",
         Type::Number => "number",
         Type::Boolean => "boolean",
+        Type::List => "list of objects",
         Type::EpochMilliseconds => "epoch ms",
         Type::Rfc3339 => "RFC 3339",
     }

@@ -1,10 +1,14 @@
 //! A snapshot without a daemon: what the kernel has at this moment, and which processes have it open.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
-use netconn_common::{Owner, TcpRecord, UdpSocketRecord, tcp_state};
+use netconn_common::{FileRecord, Owner, TcpRecord, UdpSocketRecord, tcp_state};
 use netconn_model::{
     config::DEFAULT_STATE_DIR,
     filter::Filter,
@@ -15,6 +19,7 @@ use crate::{
     clock::Clock,
     encode::{
         self,
+        holders::Holders,
         row::{Context, row},
         subject::with_row_subject,
     },
@@ -83,6 +88,8 @@ pub struct Snapshot {
     has_numbers: bool,
     /// What the kernel measures of sockets, if it is asked for.
     infos: Option<SocketInfos>,
+    /// Who has each socket open, if that is wanted.
+    holders: Option<Holders>,
 }
 
 impl Snapshot {
@@ -92,8 +99,12 @@ impl Snapshot {
     /// # Errors
     ///
     /// When not even `/proc` can be read.
-    pub fn take(filter: &Filter, wants_infos: bool) -> io::Result<Self> {
-        let wanted = InventoryParts { minisocks: filter.wants_minisocks(), datagrams: filter.wants_datagrams() };
+    pub fn take(filter: &Filter, wants_infos: bool, lists_holders: bool) -> io::Result<Self> {
+        let wanted = InventoryParts {
+            minisocks: filter.wants_minisocks(),
+            datagrams: filter.wants_datagrams(),
+            files: lists_holders,
+        };
         let datagrams = |read: fn() -> io::Result<Vec<Found<UdpSocketRecord>>>| {
             // Not read if the filter can select none: each list is a walk of the kernel.
             if wanted.datagrams { read() } else { Ok(Vec::new()) }
@@ -113,7 +124,13 @@ impl Snapshot {
                 }
             },
         };
-        let Inventory { sockets, minisocks, datagrams, has_cookies } = found;
+        let Inventory { sockets, minisocks, datagrams, has_cookies, files } = found;
+        let holders = lists_holders.then(|| {
+            // Files of datagram sockets have another number where there are no cookies.
+            let numbers: HashMap<u64, u64> = datagrams.iter().map(|socket| (socket.file, socket.socket)).collect();
+            let number = |file: FileRecord| numbers.get(&file.socket).copied().unwrap_or(file.socket);
+            Holders::new(files.into_iter().map(|file| FileRecord { socket: number(file), ..file }))
+        });
         let owners = sockets.iter().map(|socket| &socket.state.owner);
         // Only of sockets with an owner that was found; minisocks have none.
         let processes = processes(owners.chain(datagrams.iter().map(|socket| &socket.state.owner)));
@@ -131,7 +148,7 @@ impl Snapshot {
         } else {
             None
         };
-        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers, infos })
+        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers, infos, holders })
     }
 
     /// Returns where the snapshot comes from.
@@ -177,6 +194,7 @@ impl Snapshot {
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
         let mut context = Context::new(&clock, &mut names, &self.processes, &boot).with_infos(self.infos.as_ref());
+        context.holders = self.holders.as_ref();
         let mut show = |connection: &Connection| -> Result<(), E> {
             // The subject needs names of users and cgroups, which are looked up; without a filter that is saved.
             let (names, now) = (&mut *context.names, context.now);
@@ -240,15 +258,20 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
 
 /// Converts sockets of `sock_diag` or `/proc/net` to what iterators return, with owners from `/proc`.
 fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> Inventory {
-    let owners = open::owners();
+    let mut files = open::files();
+    let owners = open::oldest(&files);
     let mut inventory = Inventory::default();
-    for Found { record, inode } in datagrams {
+    // By inode: a socket of /proc has no number.
+    let mut numbers: HashMap<u64, u64> = HashMap::new();
+    for Found { record, inode, uid } in datagrams {
         let mut record = *record;
+        record.file = record.socket;
+        numbers.insert(*inode, record.socket);
         // Without privileges, other users' files cannot be read: their sockets stay without an owner.
-        record.state.owner = owners.get(inode).copied().unwrap_or_default();
+        record.state.owner = owners.get(inode).copied().unwrap_or_else(|| Owner::of_user(*uid));
         inventory.datagrams.push(record);
     }
-    for Found { record, inode } in found {
+    for Found { record, inode, uid } in found {
         let mut record = *record;
         // No process has it open, so that the table by inode cannot know it.
         let is_half_open = record.new_state == tcp_state::SYN_RECV && *inode == 0;
@@ -256,9 +279,17 @@ fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> In
             inventory.minisocks.push(record);
             continue;
         }
-        record.state.owner = owners.get(inode).copied().unwrap_or_default();
+        record.state.owner = owners.get(inode).copied().unwrap_or_else(|| Owner::of_user(*uid));
+        numbers.insert(*inode, record.socket);
         inventory.sockets.push(record);
     }
+    // Others are sockets of other families, or what is not shown.
+    files.retain_mut(|file| {
+        let number = numbers.get(&file.inode).copied();
+        file.socket = number.unwrap_or_default();
+        number.is_some()
+    });
+    inventory.files = files;
     inventory
 }
 

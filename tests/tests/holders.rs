@@ -13,9 +13,9 @@ use std::{
     thread,
 };
 
-use netconn_tests::{Daemon, Forked, Netns, long, moment, pause, step, until};
+use netconn_tests::{Daemon, Forked, Netns, long, moment, netconn, pause, step, until};
 use nix::{
-    cmsg_space,
+    cmsg_space, libc,
     sys::{
         signal::{Signal, kill},
         socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
@@ -320,6 +320,192 @@ fn a_reverse_shell_is_of_the_shell_not_of_the_script_that_has_ended() {
     let row = becomes_holder(daemon, &namespace, port_of(from), (pid, &python_name));
     assert!(["sh", "dash", "bash"].contains(&row["process_name"].as_str().unwrap()), "{row:#}");
     shell.write_all(b"exit\n").unwrap();
+}
+
+/// Returns the descriptors of a socket by pid and number, and the inode, of `/proc`.
+fn descriptors(pids: &[u32], inode: u64) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    for pid in pids {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            if fs::read_link(entry.path()).is_ok_and(|link| link.to_str() == Some(&format!("socket:[{inode}]"))) {
+                found.push((u64::from(*pid), entry.file_name().to_str().unwrap().parse().unwrap()));
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Returns inode and holders of a row.
+fn listed(row: &Value) -> (u64, Vec<(u64, u64)>) {
+    let holders = row["holders"].as_array().unwrap_or_else(|| panic!("{row:#}"));
+    assert_eq!(row["holder_count"], holders.len());
+    let ends = |holder: &Value| (holder["pid"].as_u64().unwrap(), holder["fd"].as_u64().unwrap());
+    (row["inode"].as_u64().unwrap(), holders.iter().map(ends).collect())
+}
+
+#[test]
+fn all_holders_of_a_socket_are_listed_with_and_without_a_daemon() {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bound = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ports =
+            [listener.local_addr(), bound.local_addr(), connection.local_addr()].map(|end| port_of(end.unwrap()));
+        let inodes = [listener.as_raw_fd(), bound.as_raw_fd(), connection.as_raw_fd()].map(|descriptor| {
+            let link = fs::read_link(format!("/proc/self/fd/{descriptor}")).unwrap();
+            let link = link.to_str().unwrap().trim_start_matches("socket:[").trim_end_matches(']').to_owned();
+            link.parse::<u64>().unwrap()
+        });
+        let child = Forked::new(|mut channel| {
+            let _second = connection.try_clone().unwrap();
+            step(&mut channel);
+            pause(&mut channel);
+        });
+        let pids = [std::process::id(), child.pid];
+        let mut child = child;
+        child.wait();
+        let check = |rows: &[Value], by: &str| {
+            for (port, inode) in ports.iter().zip(inodes) {
+                let is_it = |row: &&Value| row["local_port"] == *port && row["state"] != "TIME_WAIT";
+                let row = rows.iter().find(|row| is_it(row) && row["inode"] == inode);
+                let row = row.unwrap_or_else(|| panic!("{by}: {port}, {inode}: {rows:#?}"));
+                let (found, holders) = listed(row);
+                // Other tests of this program may fork meanwhile: their children have the test's descriptors, too.
+                let own = holders.into_iter().filter(|(pid, _)| pids.map(u64::from).contains(pid)).collect::<Vec<_>>();
+                assert_eq!((found, own), (inode, descriptors(&pids, inode)), "{by}");
+            }
+        };
+        check(
+            &daemon.rows(&format!("/v1/connections?format=ndjson&holders=true&namespace={}", namespace.inode)),
+            "daemon",
+        );
+        let rows = |command: &mut Command| -> Vec<Value> {
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let own = netconn();
+        let arguments = ["list", "--holders", "--format", "ndjson", "--namespace", &namespace.inode.to_string()];
+        check(&rows(Command::new(&own).args(arguments)), "iterators");
+        // Without privileges, in the namespace itself: what a user may see is its own.
+        let script =
+            format!("exec 3<>/dev/tcp/127.0.0.1/{}; {} list --holders --format ndjson; true", ports[0], own.display());
+        let arguments = ["--reuid", "65534", "--clear-groups", "bash", "-c", &script];
+        let found = rows(&mut namespace.command("setpriv", &arguments));
+        let holds = |row: &&Value, name: &str| {
+            let mut all = row["holders"].as_array().into_iter().flatten();
+            all.any(|holder| holder["process_name"] == name && holder["fd"] == 3)
+        };
+        let of_user = found.iter().filter(|row| row["remote_port"] == ports[0]).find(|row| holds(row, "bash"));
+        let of_user = of_user.unwrap_or_else(|| panic!("{found:#?}"));
+        assert!(holds(&of_user, "netconn") && of_user["inode"].is_u64(), "{of_user:#}");
+        let table = daemon.text(&["list", "--holders", "--no-header", "--namespace", &namespace.inode.to_string()]);
+        for pid in pids {
+            assert!(table.contains(&format!("({pid}) fd ")), "{table}");
+        }
+        let without = &daemon.list(namespace.inode)[0];
+        assert!(without["holders"].is_null() && without["inode"].is_null(), "{without:#}");
+        child.go();
+        child.join();
+    });
+}
+
+#[test]
+fn the_title_that_a_process_gives_itself_is_shown_beside_its_arguments() {
+    let namespace = Netns::new();
+    let daemon = Daemon::shared();
+    namespace.run(|| {
+        let long = "x".repeat(6000);
+        // bash sets no title; a program that was started with another first argument than its name shows one from the start. The
+        // second command line is longer than a record has room for.
+        let (server, port) = {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = port_of(server.local_addr().unwrap());
+            (server, port)
+        };
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; read; exit 0");
+        let mut process = Command::new("bash").args(["-c", &script, &long]).stdin(Stdio::piped()).spawn().unwrap();
+        let (_accepted, from) = server.accept().unwrap();
+        let shown = || row(daemon, &namespace, port_of(from));
+        let expected = fs::read(format!("/proc/{}/cmdline", process.id())).unwrap();
+        let expected = String::from_utf8(expected).unwrap().trim_end_matches('\0').replace('\0', " ");
+        assert!(expected.len() > 6000);
+        assert_eq!(shown()["command_line"], expected, "whole, although the record is cut");
+        assert!(shown()["title"].is_null());
+        // A fork that has another title than the program it is a fork of: `PR_SET_MM_ARG_START` is what setproctitle does without
+        // room. The end first, because it must not be before the start.
+        let titled = Forked::new(|mut channel| {
+            let held = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let title = Box::leak(Box::new(*b"worker: busy\0"));
+            let (start, end) = (title.as_ptr() as u64, title.as_ptr() as u64 + 13);
+            for (option, address) in [(libc::PR_SET_MM_ARG_START, start), (libc::PR_SET_MM_ARG_END, end)] {
+                // SAFETY: the kernel only notes where the arguments are; they are not freed before the process ends.
+                unsafe { libc::prctl(libc::PR_SET_MM, option, address, 0, 0) };
+            }
+            channel.write_all(&port_of(held.local_addr().unwrap()).to_ne_bytes()).unwrap();
+            pause(&mut channel);
+        });
+        let mut titled = titled;
+        let mut own = [0; 2];
+        titled.channel.read_exact(&mut own).unwrap();
+        let oracle = fs::read(format!("/proc/{}/cmdline", titled.pid)).unwrap();
+        let found = row(daemon, &namespace, u16::from_ne_bytes(own));
+        if oracle == b"worker: busy\0" {
+            assert_eq!(found["title"], "worker: busy", "{found:#}");
+        } else {
+            eprintln!("the kernel refused the title: {}", String::from_utf8_lossy(&oracle));
+        }
+        assert!(found["command_line"].as_str().unwrap().contains("holders"), "{found:#}");
+        // Not by the end of its input, which the fork has open too.
+        process.kill().unwrap();
+        process.wait().unwrap();
+        titled.go();
+        titled.join();
+    });
+}
+
+#[test]
+fn a_socket_without_a_process_has_its_user() {
+    let namespace = Netns::new();
+    // Sent and not received: no process has it open.
+    let (here, there) = UnixStream::pair().unwrap();
+    let (port, _server) = namespace.run(|| {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = server.local_addr().unwrap();
+        let mut child = Forked::new(|mut channel| {
+            // SAFETY: no pointers; the child has one thread.
+            unsafe { libc::setresuid(65_534, 65_534, 65_534) };
+            let stream = TcpStream::connect(to).unwrap();
+            channel.write_all(&port_of(stream.local_addr().unwrap()).to_ne_bytes()).unwrap();
+            hand_over(&here, &stream);
+        });
+        let mut port = [0; 2];
+        child.channel.read_exact(&mut port).unwrap();
+        child.join();
+        (u16::from_ne_bytes(port), server)
+    });
+    let oracle = namespace.exec("ss", &["-tanpeH"]);
+    let line = oracle.lines().find(|line| line.contains(&format!(":{port} "))).unwrap();
+    assert!(line.contains("uid:65534") && !line.contains("pid="), "{line}");
+    let daemon = Daemon::start();
+    let row = row(&daemon, &namespace, port);
+    assert_eq!((&row["user_id"], &row["attribution"]), (&65_534.into(), &"unknown".into()), "{row:#}");
+    assert!(row["pid"].is_null(), "{row:#}");
+    let text = format!("/v1/connections?format=ndjson&user=65534&namespace={}", namespace.inode);
+    assert_eq!(daemon.rows(&text).len(), 1);
+    let alone = Command::new(netconn())
+        .args(["list", "--format", "ndjson", "--user", "65534", "--namespace", &namespace.inode.to_string()])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(alone.stdout).unwrap().lines().count(), 1);
+    let events = daemon.stop().within(&namespace).of("IP Connect").with("local.port.number", port);
+    let connect = events.one();
+    assert_eq!(connect["src.process.userId"], 65_534, "{connect:#}");
+    assert!(connect["src.process.pid"].is_null(), "{connect:#}");
+    drop(there);
 }
 
 fn hand_over(channel: &UnixStream, stream: &TcpStream) {

@@ -211,6 +211,36 @@ fn the_owner_of_a_listener_is_its_process() {
     });
 }
 
+#[test]
+fn the_ancestors_are_the_chain_of_parents() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start();
+    // Two programs of its own, one that was there before the daemon, and one that runs no program of its own.
+    let script = format!("bash -c '({CONNECT}; true); true'; true");
+    let mut outer = namespace.command("bash", &["-c", &script]).stderr(Stdio::null()).spawn().unwrap();
+    outer.wait().unwrap();
+    let event = daemon.stop().within(&namespace).of("IP Connect").one().clone();
+    let ancestors: Vec<&str> = event["src.process.ancestors"].as_str().unwrap().split(" < ").collect();
+    let parent = format!(
+        "{}({})",
+        event["src.process.parent.name"].as_str().unwrap(),
+        event["src.process.parent.pid"].as_u64().unwrap()
+    );
+    assert_eq!(ancestors[0], parent);
+    // The inner bash, the outer one, then the chain of this process as `/proc` has it.
+    assert!(ancestors[0].starts_with("bash(") && ancestors[1] == format!("bash({})", outer.id()), "{ancestors:?}");
+    let mut expected = Vec::new();
+    let mut pid = u64::from(std::process::id());
+    while pid != 0 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (name, rest) = stat.split_once('(').unwrap().1.rsplit_once(')').unwrap();
+        expected.push(format!("{name}({pid})"));
+        pid = rest.split_whitespace().nth(1).unwrap().parse().unwrap();
+    }
+    expected.truncate(6);
+    assert_eq!(ancestors[2..], expected, "{ancestors:?}");
+}
+
 /// Returns the start of a process in clock ticks of 10 ms, also of one that has ended and is not waited for yet.
 fn start_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use foldhash::fast::RandomState;
-use netconn_common::{ImageFile, Owner, UNKNOWN_U32, UNKNOWN_U64, role};
+use netconn_common::{Owner, UNKNOWN_U32, UNKNOWN_U64, role};
 use netconn_model::{
     event::{Event, Sensor},
     fact::{Attribution, CloseReason, ConnectionStatus, EventKind, Failure, Outcome, protocol_names},
@@ -25,11 +25,13 @@ use crate::{
     encode::{
         PROCESS_MAX, SENSOR_MAX, attribution,
         ends::{community_id, fill_ends},
-        ids::{ConnectionIds, process_id},
+        ids::ConnectionIds,
+        known,
         loss::Loss,
+        process::{fill_cgroup, fill_process},
     },
     names::{self, Names, NamesVersion},
-    process::{Identity, Process, cgroup::Cgroup, comm},
+    process::Process,
     rules::Rules,
     table::{Change, Connection, Exchanged, Icmp},
 };
@@ -175,7 +177,11 @@ impl EventEncoder {
     ) -> Written {
         self.next_id();
         let owner = &connection.owner;
-        let members = (owner.tgid != 0).then(|| self.process_members(clock, names, processes, (connection, time_ns)));
+        let members = if owner.tgid == 0 {
+            self.user_members(names, owner, time_ns)
+        } else {
+            Some(self.process_members(clock, names, processes, (connection, time_ns)))
+        };
         // For rules: the members above are bytes. Before the event, which borrows from them.
         let is_judged = !self.rules.is_empty();
         let has_process = is_judged && owner.tgid != 0;
@@ -268,6 +274,14 @@ impl EventEncoder {
         // What stands before the number is the same in all ids of this run.
         self.id.truncate(RUN_DIGITS + 1);
         self.id.push_str(itoa::Buffer::new().format(self.count));
+    }
+
+    /// Returns the members of [`Section::Process`] for a socket of which the user alone is known, if that is.
+    fn user_members(&mut self, names: &mut Names, owner: &Owner, now: u64) -> Option<Rc<[u8]>> {
+        let user_id = owner.user()?;
+        let user = names.user(owner, now);
+        let event = Event { user: user.as_deref().map(Cow::Borrowed), user_id: Some(user_id), ..Event::default() };
+        Some(section_members(&event, (Section::Process, PROCESS_MAX), &mut self.seconds).into())
     }
 
     /// Returns the members of [`Section::Process`] for the owner of a connection.
@@ -446,53 +460,4 @@ fn fill_totals(event: &mut Event<'_>, connection: &Connection, reason: CloseReas
     if connection.established_ns != 0 {
         event.duration = duration(time_ns.saturating_sub(connection.established_ns));
     }
-}
-
-fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
-    (value != unknown).then_some(value)
-}
-
-/// Fills in what is known of a process and its parent.
-fn fill_process<'a>(
-    event: &mut Event<'a>,
-    owner: &'a Owner,
-    process: Option<&'a Process>,
-    (boot, clock): (&str, &Clock),
-) {
-    event.pid = Some(owner.tgid);
-    event.process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
-    event.user_id = owner.user();
-    // Without a start the id of the process could be that of another one with the same number.
-    if owner.start_ns != 0 {
-        event.process_id = Some(PlainText::new(process_id(boot, owner.tgid, owner.start_ns)));
-        event.process_start_ms = Some(clock.epoch_ms(owner.start_ns));
-    }
-    let Some(process) = process else { return };
-    event.executable = process.identity.path.as_deref().map(Cow::Borrowed);
-    (event.image_device, event.image_inode, event.mount_namespace) = image_file(process.identity.image);
-    event.command_line = process.identity.command_line.as_deref().map(Cow::Borrowed);
-    if let Some(Identity { key, is_exact, name, path, image, command_line, .. }) = process.parent.as_deref() {
-        event.parent_pid = Some(key.tgid);
-        event.parent_name = Some(Cow::Borrowed(name));
-        event.parent_executable = path.as_deref().map(Cow::Borrowed);
-        (event.parent_image_device, event.parent_image_inode, event.parent_mount_namespace) = image_file(*image);
-        event.parent_command_line = command_line.as_deref().map(Cow::Borrowed);
-        // Within a clock tick, the id could be that of another process.
-        event.parent_id = is_exact.then(|| PlainText::new(process_id(boot, key.tgid, key.start_ns)));
-    }
-}
-
-/// Returns device, inode and mount namespace of an executable, as far as they are known.
-fn image_file(image: ImageFile) -> (Option<PlainText<'static>>, Option<u64>, Option<u32>) {
-    // `MAJOR` and `MINOR` in include/linux/kdev_t.h. Not as stat(2) says it: overlayfs and btrfs have other numbers there.
-    let device = known(image.device, UNKNOWN_U32);
-    let device = device.map(|device| PlainText::new(format!("{}:{}", device >> 20, device & 0xf_ffff)));
-    (device, known(image.inode, UNKNOWN_U64), known(image.mount_namespace, UNKNOWN_U32))
-}
-
-fn fill_cgroup<'a>(event: &mut Event<'a>, cgroup: Option<&'a Cgroup>) {
-    let Some(Cgroup { unit, path, container, .. }) = cgroup else { return };
-    event.systemd_unit = unit.as_deref().map(Cow::Borrowed);
-    event.cgroup_path = Some(Cow::Borrowed(path));
-    event.container_id = container.as_deref().map(Cow::Borrowed);
 }

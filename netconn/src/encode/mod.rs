@@ -3,7 +3,9 @@
 mod ids;
 pub mod loss;
 mod ends;
+mod process;
 pub mod event;
+pub mod holders;
 pub mod packet;
 mod present;
 pub mod row;
@@ -22,6 +24,11 @@ pub const EVENT_MAX: usize = 16 << 10;
 const PROCESS_MAX: usize = 12 << 10;
 /// Most bytes of what an event says of the sensor. The rest is for members that cannot be long: numbers, addresses, ids.
 const SENSOR_MAX: usize = 2 << 10;
+
+/// Returns a value, unless it is the one that stands for an unknown one.
+fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
+    (value != unknown).then_some(value)
+}
 
 /// Returns how a process is known, from the number in the kernel's records.
 pub fn attribution(how: u32) -> Attribution {

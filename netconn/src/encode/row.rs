@@ -16,10 +16,13 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    encode::{PROCESS_MAX, attribution, ids::ConnectionIds, present::Present},
+    encode::{PROCESS_MAX, attribution, holders::Holders, ids::ConnectionIds, known, present::Present},
     kernel::socket_info::{SocketInfo, SocketInfos, TcpInfo},
     names::Names,
-    process::{Process, Processes, comm},
+    process::{
+        Identity, Process, Processes, comm,
+        title::{Now, Titles},
+    },
     table::{Change, Connection, past::Ended},
 };
 
@@ -30,6 +33,10 @@ pub struct Context<'a> {
     pub names: &'a mut Names,
     /// What runs now under each process id.
     pub processes: &'a Processes,
+    /// What living processes say of themselves now; `None` if the processes were read just now.
+    pub titles: Option<&'a mut Titles>,
+    /// All holders of each socket, if they are wanted.
+    pub holders: Option<&'a Holders>,
     /// Nanoseconds since boot, when the first of them was written.
     pub now: u64,
     /// Members of [`RowSection::Owner`] and [`RowSection::Originator`]: many connections have the same.
@@ -57,8 +64,8 @@ impl<'a> Context<'a> {
     pub fn new(clock: &'a Clock, names: &'a mut Names, processes: &'a Processes, boot: &str) -> Self {
         let now = clock.now();
         let (owners, seconds) = (HashMap::default(), SecondText::default());
-        let connection_ids = ConnectionIds::new(boot);
-        Self { clock, names, processes, now, owners, seconds, connection_ids, infos: None }
+        let (titles, holders, connection_ids) = (None, None, ConnectionIds::new(boot));
+        Self { clock, names, processes, titles, holders, now, owners, seconds, connection_ids, infos: None }
     }
 
     /// Adds what the kernel measures of sockets.
@@ -70,7 +77,7 @@ impl<'a> Context<'a> {
 
 /// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
-    let Context { clock, names, processes, now, owners, seconds, connection_ids, infos } = context;
+    let Context { clock, names, processes, titles, holders, now, owners, seconds, connection_ids, infos } = context;
     let (holder, holder_process) = connection.holder();
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.shown_state()) };
     let interface = names.interfaces.name(connection.namespace, connection.device, *now);
@@ -120,8 +127,18 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         Entry::Occupied(written) => object.members(written.get()),
         Entry::Vacant(entry) => {
             let present = Present::of(connection, processes, ended.is_some());
-            entry.insert(object.written(|object| write_processes(object, names, *now, &present)));
+            // A process that has ended, or has left the socket, is shown as it was.
+            let living = present.process.filter(|_| is_open);
+            let of_now = living.zip(titles.as_deref_mut()).and_then(|(process, titles)| {
+                let Identity { key, command_line, .. } = &*process.identity;
+                titles.of(*key, command_line.as_deref(), *now)
+            });
+            entry.insert(object.written(|object| write_processes(object, names, *now, (&present, of_now.as_ref()))));
         }
+    }
+    if let Some((inode, list, count)) = holders.and_then(|holders| holders.of(connection.socket)).filter(|_| is_open) {
+        let row = Row { inode, holder_count: Some(count), holders: Some(list), ..Row::default() };
+        row.write_section(RowSection::Holders, &mut object);
     }
     row.write_section(RowSection::Life, &mut object);
     // What has ended has no socket any more; another one may have its ends.
@@ -137,7 +154,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
 
 /// Returns the members of [`RowSection::Info`]. The queues of a TCP listener count connections.
 fn info_row(info: &SocketInfo, is_tcp_listener: bool) -> Row<'_> {
-    let SocketInfo { receive_queue, send_queue, interface: _, timer, tcp } = info;
+    let SocketInfo { receive_queue, send_queue, timer, tcp } = info;
     let tcp = tcp.as_deref();
     let (queues, backlog) = if is_tcp_listener { (None, Some(())) } else { (Some(()), None) };
     Row {
@@ -170,7 +187,12 @@ fn info_row(info: &SocketInfo, is_tcp_listener: bool) -> Row<'_> {
 }
 
 /// Writes who has the socket, and who began it if that is another.
-fn write_processes(object: &mut Object<'_>, names: &mut Names, now: u64, present: &Present<'_>) {
+fn write_processes(
+    object: &mut Object<'_>,
+    names: &mut Names,
+    now: u64,
+    (present, of_now): (&Present<'_>, Option<&Now>),
+) {
     let Present { owner, process, name, originator } = present;
     let process = process.map(|process| &**process);
     with_owner(names, owner, process, now, |facts| {
@@ -187,6 +209,11 @@ fn write_processes(object: &mut Object<'_>, names: &mut Names, now: u64, present
             systemd_unit,
             ..Row::default()
         };
+        match of_now {
+            Some(Now::Title(title)) => row.title = Some(Cow::Borrowed(title)),
+            Some(Now::CommandLine(whole)) => row.command_line = Some(Cow::Borrowed(whole)),
+            None => {}
+        }
         if let Some((owner, process)) = originator {
             let identity = process.map(|process| &process.identity);
             row.originator_pid = Some(owner.tgid);
@@ -201,10 +228,6 @@ fn write_processes(object: &mut Object<'_>, names: &mut Names, now: u64, present
             row.write_section(RowSection::Originator, object);
         });
     });
-}
-
-fn known<T: PartialEq + Copy>(value: T, unknown: T) -> Option<T> {
-    (value != unknown).then_some(value)
 }
 
 /// What rows of connections and of packet sockets say of the process that has the socket; all `None` if it is not known.
@@ -228,11 +251,12 @@ pub(super) fn with_owner<T>(
     now: u64,
     look: impl FnOnce(OwnerFacts<'_>) -> T,
 ) -> T {
-    // No process: user 0 would be root.
-    if owner.tgid == 0 {
-        return look(OwnerFacts::default());
-    }
     let user = names.user(owner, now);
+    // No process, but perhaps the user of the socket.
+    if owner.tgid == 0 {
+        let user = user.as_deref().map(Cow::Borrowed);
+        return look(OwnerFacts { user, user_id: owner.user(), ..OwnerFacts::default() });
+    }
     let cgroup = names.cgroup(owner, now);
     look(OwnerFacts {
         pid: Some(owner.tgid),

@@ -50,10 +50,10 @@ fn with_names<T>(
     (directory, now): (&mut Names, u64),
     look: impl FnOnce(&Subject<'_>) -> T,
 ) -> T {
-    if owner.tgid == 0 {
-        return look(&subject);
-    }
     let user = directory.user(owner, now);
+    if owner.tgid == 0 {
+        return look(&Subject { user: user.as_deref(), ..subject });
+    }
     let cgroup = directory.cgroup(owner, now);
     look(&Subject {
         process: Some(name),

@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     names::{KNOWN_NS, Names},
     process::{
-        Identity, Key, Process, Processes, Remembered,
+        Ancestry, Identity, Key, Process, Processes, Remembered,
         lookup::{Lookup, LookupAnswer},
     },
     table::{
@@ -167,6 +167,7 @@ fn process(command_line: &str) -> Rc<Process> {
             path: Some("/usr/bin/x".into()),
             image: ImageFile::UNKNOWN,
             command_line: Some(command_line.into()),
+            ancestry: Ancestry::default(),
             remembered: Remembered::default(),
         })
     };

@@ -12,6 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use netconn_common::UdpSocketRecord;
 
 use crate::{
+    encode::holders::Holders,
     kernel::socket_info::SocketInfos,
     table::past::{Ends, Minisock},
 };
@@ -121,6 +122,8 @@ pub(super) struct FrozenFacts {
     pub(super) is_partial: bool,
     /// What the kernel measures of sockets, if it is asked for.
     pub(super) infos: Option<SocketInfos>,
+    /// Who has each socket open, if that is wanted.
+    pub(super) holders: Option<Holders>,
 }
 
 /// Facts that were read when the snapshot was begun and stay the same for all its parts.
@@ -136,14 +139,15 @@ pub struct Frozen {
 impl Frozen {
     /// Keeps facts until the last part of their snapshot has been made.
     pub(super) fn new(mut facts: FrozenFacts, user: Option<u32>, total: &Arc<FrozenTotal>) -> Self {
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: _, is_partial: _, infos } = &mut facts;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: _, is_partial: _, infos, holders } = &mut facts;
         // They grew by doubling, and a slow client keeps them for long.
         minisocks.shrink_to_fit();
         udp_sockets.shrink_to_fit();
         let bytes = minisocks.capacity() * size_of::<Minisock>()
             + udp_sockets.capacity() * size_of::<UdpSocketRecord>()
             + minisock_ends.allocation_size()
-            + infos.as_ref().map_or(0, SocketInfos::bytes);
+            + infos.as_ref().map_or(0, SocketInfos::bytes)
+            + holders.as_ref().map_or(0, Holders::bytes);
         total.add(user, bytes);
         Self { facts, bytes, user, total: Arc::clone(total) }
     }

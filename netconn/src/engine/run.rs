@@ -179,6 +179,7 @@ impl Engine {
         self.capture.flush_log();
         self.follow_host_name();
         self.state.processes.sweep(now);
+        self.state.titles.forget();
         self.state.ended.forget(now);
         self.sweep_flows_if_due(now);
         self.scan_owners_if_due(now);

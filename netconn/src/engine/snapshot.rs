@@ -4,8 +4,8 @@
 use std::{borrow::Borrow, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
-use hashbrown::HashSet;
-use netconn_common::tcp_state;
+use hashbrown::{HashMap, HashSet};
+use netconn_common::{UdpSocketRecord, tcp_state};
 use netconn_model::{
     filter::{Filter, Subject},
     snapshot,
@@ -14,6 +14,7 @@ use tracing::warn;
 
 use crate::{
     encode::{
+        holders::Holders,
         row::{Context, row},
         subject::with_row_subject,
     },
@@ -39,6 +40,8 @@ const ROWS_AT_ONCE: usize = 1000;
 /// Bytes after which a part ends, also with few rows: anybody may give a process a long command line. With the number of parts
 /// that wait for a client (server/snapshot.rs) this bounds what slow clients cost.
 const PART_BYTES: usize = 64 << 10;
+/// Processes after which a part ends whose title was read from `/proc`: 10 to 20 µs each.
+const TITLES_AT_ONCE: usize = 64;
 
 /// A request for a part of a snapshot.
 #[derive(Clone, Debug)]
@@ -54,6 +57,8 @@ pub struct RowsRequest {
     pub closed_ns: Option<u64>,
     /// The Unix user who asks; `None`: root or the daemon's own user.
     pub user: Option<u32>,
+    /// Whether rows list all processes that have the socket open.
+    pub holders: bool,
     /// Where the part begins.
     pub cursor: Cursor,
 }
@@ -115,7 +120,7 @@ impl Engine {
     ///
     /// When a first part is requested and other snapshots already keep too much. Nothing was asked of the kernel then.
     pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Result<Rows, SnapshotsFull> {
-        let RowsRequest { filter, is_array, info, closed_ns, user, cursor } = request;
+        let RowsRequest { filter, is_array, info, closed_ns, user, holders, cursor } = request;
         // Later parts ask the kernel nothing: all parts share the facts of the first.
         if let Cursor::At(section, index, frozen) = cursor {
             return Ok(self.state.part(filter, *is_array, (*section, *index), frozen));
@@ -125,7 +130,7 @@ impl Engine {
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
         // A snapshot that keeps nothing is taken at any time.
-        if (minisocks || datagrams || *info)
+        if (minisocks || datagrams || *info || *holders)
             && let Some(full) = self.state.frozen.is_full(*user)
         {
             return Err(full);
@@ -141,9 +146,16 @@ impl Engine {
             // Brings the totals of flows up to now and ends those that are gone.
             self.sweep_flows();
         }
+        let holders = if *holders { Some(self.holders(&refreshed.live.datagrams)) } else { None };
         // Last: what is measured is of this moment.
         let infos = if *info { self.socket_infos(filter) } else { None };
-        Ok(self.state.first_part((filter, *is_array), (*closed_ns, *user), refreshed, infos, &mut self.publisher))
+        Ok(self.state.first_part(
+            (filter, *is_array),
+            (*closed_ns, *user),
+            (refreshed, holders),
+            infos,
+            &mut self.publisher,
+        ))
     }
 
     /// Reads what the kernel measures of the sockets that a filter can select.
@@ -153,6 +165,22 @@ impl Engine {
         let read = self.scan(|capture, meanwhile| capture.socket_infos(parts, is_wanted, meanwhile));
         read.inspect_err(|error| warn!("cannot read what the kernel measures of sockets: {error}")).ok()
     }
+
+    /// Finds all processes that have each socket open.
+    fn holders(&mut self, datagrams: &[UdpSocketRecord]) -> Holders {
+        let mut files = self.scan(|capture, meanwhile| capture.files(meanwhile)).unwrap_or_else(|error| {
+            warn!("cannot read who has sockets open: {error}; rows have no holders");
+            Vec::new()
+        });
+        if !self.capture.has_cookies() {
+            // Files of datagram sockets have another number there.
+            let numbers: HashMap<u64, u64> = datagrams.iter().map(|socket| (socket.file, socket.socket)).collect();
+            for file in &mut files {
+                file.socket = numbers.get(&file.socket).copied().unwrap_or(file.socket);
+            }
+        }
+        Holders::new(files)
+    }
 }
 
 impl State {
@@ -161,7 +189,7 @@ impl State {
         &mut self,
         (filter, is_array): (&Filter, bool),
         (closed_ns, user): (Option<u64>, Option<u32>),
-        Refreshed { live, since_ns, has_failed, .. }: Refreshed,
+        (Refreshed { live, since_ns, has_failed, .. }, holders): (Refreshed, Option<Holders>),
         infos: Option<SocketInfos>,
         publisher: &mut Publisher,
     ) -> Rows {
@@ -198,7 +226,8 @@ impl State {
             // Beside what has ended they tell what is shown already; without, nobody asks.
             minisock_ends = HashSet::new();
         }
-        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial: has_failed, infos };
+        let facts =
+            FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial: has_failed, infos, holders };
         let frozen = Arc::new(Frozen::new(facts, user, &self.frozen));
         self.part(filter, is_array, (Section::Connections, 0), &frozen)
     }
@@ -214,11 +243,13 @@ impl State {
         // With room for the row that ends the part.
         let mut out = BytesMut::with_capacity(PART_BYTES + (4 << 10));
         // Split, because the writer borrows the names while it walks the tables.
-        let Self { table, flows, ended, processes, names, clock, boot, .. } = self;
-        let context = Context::new(clock, names, processes, boot).with_infos(frozen.facts.infos.as_ref());
-        let mut writer = Writer::new(&mut out, filter, is_array, context);
+        let Self { table, flows, ended, processes, titles, names, clock, boot, .. } = self;
         let first = usize::try_from(index).unwrap_or(usize::MAX);
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range, is_partial, infos: _ } = &frozen.facts;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range, is_partial, infos, holders } =
+            &frozen.facts;
+        let mut context = Context::new(clock, names, processes, boot).with_infos(infos.as_ref());
+        (context.titles, context.holders) = (Some(titles), holders.as_ref());
+        let mut writer = Writer::new(&mut out, filter, is_array, context);
         let next = match section {
             Section::Connections => writer.write_part(table.from_slot(first)),
             Section::Flows => writer.write_part(flows.from_slot(first)),
@@ -279,12 +310,21 @@ struct Writer<'a> {
     filter: Option<&'a Filter>,
     is_array: bool,
     context: Context<'a>,
+    /// Titles that were read before.
+    titles: usize,
 }
 
 impl<'a> Writer<'a> {
     fn new(out: &'a mut BytesMut, filter: &'a Filter, is_array: bool, context: Context<'a>) -> Self {
         // A filter that keeps nothing out is not asked: names would be looked up for each row in vain.
-        Self { out, filter: (!filter.is_everything()).then_some(filter), is_array, context }
+        let titles = context.titles.as_ref().map_or(0, |titles| titles.count());
+        Self { out, filter: (!filter.is_everything()).then_some(filter), is_array, context, titles }
+    }
+
+    /// Returns whether the part has taken enough time or room.
+    fn is_full(&self) -> bool {
+        let titles = self.context.titles.as_ref().map_or(0, |titles| titles.count());
+        self.out.len() >= PART_BYTES || titles >= self.titles + TITLES_AT_ONCE
     }
 
     /// Writes the rows of one part, and returns the index of the next row.
@@ -292,7 +332,7 @@ impl<'a> Writer<'a> {
         for (count, (index, connection)) in connections.enumerate() {
             // Counts entries that were looked at, not rows written: a filter that matches little must not hold up the
             // engine.
-            if count == ROWS_AT_ONCE || self.out.len() >= PART_BYTES {
+            if count == ROWS_AT_ONCE || self.is_full() {
                 return Some(index as u64);
             }
             self.write(connection.borrow(), None);
@@ -311,7 +351,7 @@ impl<'a> Writer<'a> {
     ) -> Option<u64> {
         let entries = past.from_number(numbers.start).take_while(|(number, _)| *number < numbers.end);
         for (count, (number, entry)) in entries.enumerate() {
-            if count == ROWS_AT_ONCE || self.out.len() >= PART_BYTES {
+            if count == ROWS_AT_ONCE || self.is_full() {
                 return Some(number);
             }
             // Ends are not quite in the order of their times, so the walk does not stop at the first that is too old.
@@ -404,7 +444,7 @@ mod tests {
         let filter = Filter::parse(filter.split_once('=')).unwrap();
         let refreshed =
             Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false, has_failed: false };
-        let mut part = state.first_part((&filter, false), (closed_ns, None), refreshed, None, publisher);
+        let mut part = state.first_part((&filter, false), (closed_ns, None), (refreshed, None), None, publisher);
         let (mut rows, mut parts) = (Vec::new(), 0);
         loop {
             let lines = std::str::from_utf8(&part.lines).unwrap();
@@ -466,7 +506,9 @@ mod tests {
         let mut is_complete = |has_failed| {
             let (live, doubts) = (Live::default(), Doubts::default());
             let refreshed = Refreshed { live, since_ns: 0, doubts, lacks_ports: false, has_failed };
-            state.first_part((&Filter::default(), false), (None, None), refreshed, None, &mut publisher).complete
+            state
+                .first_part((&Filter::default(), false), (None, None), (refreshed, None), None, &mut publisher)
+                .complete
         };
         assert!(is_complete(false) && !is_complete(true));
     }
@@ -501,7 +543,7 @@ mod tests {
             has_failed: false,
         };
         let mut part =
-            known.0.first_part((&filter, false), (Some(60_000_000_000), None), refreshed, None, &mut known.1);
+            known.0.first_part((&filter, false), (Some(60_000_000_000), None), (refreshed, None), None, &mut known.1);
         let mut text = part.lines.to_vec();
         // Each part is slower than the next end: without a bound there would always be one more.
         let mut number = 2;

@@ -22,7 +22,7 @@ use crate::{
         flows::FlowMaps,
     },
     names::Names,
-    process::{Process, Processes},
+    process::{Process, Processes, title::Titles},
     table::{
         Change, Connection, Effects, Table, failure_of,
         flows::{Flows, Limits},
@@ -40,6 +40,8 @@ pub(super) struct State {
     /// The kernel's maps of flows.
     pub(super) flow_maps: FlowMaps,
     pub(super) processes: Processes,
+    /// What was read of living processes for lists.
+    pub(super) titles: Titles,
     pub(super) names: Names,
     pub(super) ended: EndedLately,
     /// What snapshots keep whose clients still read.
@@ -84,6 +86,7 @@ impl State {
             flows: Flows::new(limits, began_ns),
             flow_maps,
             processes: Processes::default(),
+            titles: Titles::default(),
             names,
             ended: EndedLately::default(),
             frozen: Arc::default(),

@@ -32,6 +32,8 @@ pub struct Found<R> {
     pub record: R,
     /// Inode of the socket's file; 0 if nobody has it open.
     pub inode: u64,
+    /// Unix user id of the socket.
+    pub uid: u32,
 }
 
 /// Reads all TCP sockets by `sock_diag`, with their cookies. Half-open connections are among them, as `SYN_RECV`.
@@ -163,7 +165,7 @@ fn of_response(response: &InetResponse, namespace: u32) -> Found<TcpRecord> {
     );
     let device = id.interface_id;
     let totals = info.map_or(Totals::UNKNOWN, |info| totals(info, header.state));
-    Found { record: TcpRecord { totals, device, ..record }, inode: header.inode.into() }
+    Found { record: TcpRecord { totals, device, ..record }, inode: header.inode.into(), uid: header.uid }
 }
 
 /// Joins the two words of a cookie, the low one first (`sock_diag_save_cookie` in net/core/sock_diag.c).
@@ -175,7 +177,7 @@ fn of_entry(entry: &TcpNetEntry, number: u64, namespace: u32) -> Found<TcpRecord
     let state = entry.state.to_u8();
     let number = if state == tcp_state::TIME_WAIT { 0 } else { number };
     let record = record(state, number, entry.local_address, entry.remote_address, namespace);
-    Found { record, inode: entry.inode }
+    Found { record, inode: entry.inode, uid: entry.uid }
 }
 
 fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<UdpSocketRecord> {
@@ -184,13 +186,13 @@ fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<UdpSocketRecor
     let remote = SocketAddr::new(id.destination_address, id.destination_port);
     let record = datagram_record(header.state == tcp_state::ESTABLISHED, cookie(id), (local, remote), namespace);
     let record = UdpSocketRecord { device: id.interface_id, ..record };
-    Found { record, inode: header.inode.into() }
+    Found { record, inode: header.inode.into(), uid: header.uid }
 }
 
 fn datagrams_of_entry(entry: &UdpNetEntry, namespace: u32) -> Found<UdpSocketRecord> {
     let is_connected = entry.state.to_u8() == tcp_state::ESTABLISHED;
     let ends = (entry.local_address, entry.remote_address);
-    Found { record: datagram_record(is_connected, 0, ends, namespace), inode: entry.inode }
+    Found { record: datagram_record(is_connected, 0, ends, namespace), inode: entry.inode, uid: entry.uid }
 }
 
 fn datagram_record(
@@ -377,7 +379,7 @@ mod tests {
     fn an_answer_is_read() {
         let (is_last, found) = taken(&[answer(), answer()].concat());
         assert!(!is_last.unwrap() && found.len() == 2);
-        let Found { record, inode } = found[0];
+        let Found { record, inode, .. } = found[0];
         assert_eq!((record.socket, inode, record.state.namespace, record.local_port), (7, 99, 3, 53));
         assert_eq!(IpAddr::from(record.local_address).to_canonical().to_string(), "127.0.0.1");
         // NLMSG_DONE of `include/uapi/linux/netlink.h`.

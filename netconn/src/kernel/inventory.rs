@@ -33,6 +33,8 @@ pub struct InventoryParts {
     pub minisocks: bool,
     /// UDP sockets.
     pub datagrams: bool,
+    /// All open files.
+    pub files: bool,
 }
 
 /// The sockets of a host.
@@ -46,6 +48,8 @@ pub struct Inventory {
     pub datagrams: Vec<UdpSocketRecord>,
     /// Whether sockets are numbered by their cookies.
     pub has_cookies: bool,
+    /// All open files that are sockets, if wanted.
+    pub files: Vec<FileRecord>,
 }
 
 /// Reads the sockets of the network namespaces whose inode is wanted.
@@ -117,7 +121,8 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
         own();
     }
     minisocks.extend(half_open);
-    Ok(Inventory { sockets, minisocks, datagrams, has_cookies: layout.has(feature::SOCKET_COOKIE) })
+    let files = if wanted.files { files } else { Vec::new() };
+    Ok(Inventory { sockets, minisocks, datagrams, files, has_cookies: layout.has(feature::SOCKET_COOKIE) })
 }
 
 /// Returns whether a record of `iter/tcp` is the minisock of a half-open connection.

@@ -2,7 +2,6 @@
 //! only when a client asks for them.
 
 use std::{
-    collections::HashMap as Names,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     thread,
@@ -47,8 +46,6 @@ pub struct SocketInfo {
     pub receive_queue: u32,
     /// Bytes that are not acknowledged, or the most connections that may wait.
     pub send_queue: u32,
-    /// Name of the interface that the socket is bound to.
-    pub interface: Option<Box<str>>,
     /// The timer that runs, the milliseconds until it expires, and how often it has expired in vain.
     pub timer: Option<(Timer, u32, u8)>,
     /// Of TCP sockets that do not listen and are no minisocks.
@@ -186,13 +183,10 @@ impl SocketInfos {
 
     fn read_namespace(&mut self, inode: u64, InfoParts { tcp, udp }: InfoParts) {
         let namespace = u32::try_from(inode).unwrap_or(UNKNOWN_U32);
-        let mut interfaces = Names::new();
         let wanted = [(tcp && iterate::has_sockets(), IPPROTO_TCP), (udp && iterate::has_datagrams(), IPPROTO_UDP)];
         for (_, protocol) in wanted.iter().filter(|(is_wanted, _)| *is_wanted) {
             for family in [AF_INET, AF_INET6] {
-                let dumped = dump(&inet_request(family, *protocol), |message| {
-                    self.take(message, namespace, *protocol, &mut interfaces);
-                });
+                let dumped = dump(&inet_request(family, *protocol), |message| self.take(message, namespace, *protocol));
                 if let Err(error) = dumped {
                     debug!("sock_diag of protocol {protocol}: {error}");
                 }
@@ -200,12 +194,8 @@ impl SocketInfos {
         }
     }
 
-    fn take(&mut self, message: &[u8], namespace: u32, protocol: u8, interfaces: &mut Names<u32, Option<Box<str>>>) {
-        let Some(Parsed { mut info, cookie, interface, local, remote, is_minisock }) = parse(message) else { return };
-        if interface != 0 {
-            let name = || if_name(interface);
-            info.interface.clone_from(interfaces.entry(interface).or_insert_with(name));
-        }
+    fn take(&mut self, message: &[u8], namespace: u32, protocol: u8) {
+        let Some(Parsed { info, cookie, local, remote, is_minisock }) = parse(message) else { return };
         if self.has_cookies && !is_minisock {
             self.by_cookie.insert(cookie, info);
             return;
@@ -215,17 +205,6 @@ impl SocketInfos {
             Entry::Occupied(mut entry) => _ = entry.insert(None),
         }
     }
-}
-
-/// Returns the name of an interface of the calling thread's network namespace.
-fn if_name(index: u32) -> Option<Box<str>> {
-    let mut name = [0_u8; libc::IF_NAMESIZE];
-    // SAFETY: there is room for `IF_NAMESIZE` bytes, which is all that the function writes.
-    if unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null() {
-        return None;
-    }
-    let name = name.split(|byte| *byte == 0).next()?;
-    Some(String::from_utf8_lossy(name).into())
 }
 
 /// Returns a request for all sockets of a protocol: `struct inet_diag_req_v2`.
@@ -312,8 +291,6 @@ fn long(bytes: &[u8], at: usize) -> Option<u64> {
 pub(super) struct Parsed {
     pub(super) info: SocketInfo,
     pub(super) cookie: u64,
-    /// Index of the interface, 0: none.
-    interface: u32,
     pub(super) local: End,
     pub(super) remote: Option<End>,
     is_minisock: bool,
@@ -362,7 +339,6 @@ fn parse(message: &[u8]) -> Option<Parsed> {
     Some(Parsed {
         info,
         cookie: u64::from(number(44)) | u64::from(number(48)) << 32,
-        interface: number(40),
         local,
         remote: (remote.port != 0).then_some(remote),
         is_minisock: matches!(timer, Some((Timer::TimeWait, ..))),

@@ -1,16 +1,20 @@
 //! The program behind each process id: executable, arguments and parent, kept from the start of a process until nothing
 //! refers to it any more.
 
+mod ancestry;
 pub mod cgroup;
 pub mod lookup;
 pub mod scan;
 pub mod open;
+pub mod title;
 
 use std::{cell::Cell, collections::VecDeque, iter, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, ImageFile, Owner, TaskRecord, exec};
+use netconn_model::json::CUT;
 
+pub(crate) use self::ancestry::Ancestry;
 use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
 
 /// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
@@ -23,6 +27,9 @@ const KEPT_AFTER_EXIT_NS: u64 = 5_000_000_000;
 
 /// What `readlink` of `/proc/PID/exe` appends to the path of a file that was removed (`d_path` in `fs/d_path.c`).
 const DELETED: &str = " (deleted)";
+
+/// Most generations that are looked at to find the ancestors of a process.
+const LINE_MAX: usize = 64;
 
 /// Bytes of a process besides its texts: both structures, five allocations of 16 bytes each, and an entry of the map, of which
 /// half is empty.
@@ -70,6 +77,8 @@ pub struct Identity {
     pub image: ImageFile,
     /// Arguments, joined by spaces.
     pub command_line: Option<Rc<str>>,
+    /// Its parents, in a text.
+    pub(crate) ancestry: Ancestry,
     /// How many of what has ended refer to it, through its process or that of a child.
     pub(crate) remembered: Remembered,
 }
@@ -103,7 +112,11 @@ pub struct Process {
 impl Process {
     pub(crate) fn new(identity: impl Into<Rc<Identity>>, parent: Option<Rc<Identity>>) -> Rc<Self> {
         let (past, has_inherited) = (Cell::new(0), Cell::new(false));
-        Rc::new(Self { identity: identity.into(), parent, past, has_inherited })
+        let identity = identity.into();
+        if let Some(parent) = &parent {
+            identity.ancestry.set_above(parent.ancestry.below(&parent.name, parent.key.tgid));
+        }
+        Rc::new(Self { identity, parent, past, has_inherited })
     }
 
     /// Returns whether a connection that has not ended may refer to the process, or to what it ran before. `kept` is the entry of
@@ -153,6 +166,7 @@ impl Process {
                 path: None,
                 image: ImageFile::UNKNOWN,
                 command_line,
+                ancestry: Ancestry::default(),
                 remembered,
             },
             None,
@@ -171,6 +185,11 @@ impl Remembered {
 }
 
 impl Identity {
+    /// Returns its parents, the nearest first: `bash(812) < sshd(800) < systemd(1)`.
+    pub fn ancestors(&self) -> Option<&str> {
+        self.ancestry.above()
+    }
+
     fn remember(&self, kind: Past) -> bool {
         let count = self.remembered.of(kind);
         count.replace(count.get().saturating_add(1)) == 0
@@ -185,7 +204,8 @@ impl Identity {
     /// because any may be the last to keep them.
     fn bytes(&self) -> usize {
         let text = |text: &Option<Rc<str>>| text.as_ref().map_or(0, |text| text.len());
-        PROCESS_BYTES + self.name.len() + text(&self.path) + text(&self.command_line)
+        let ancestors = self.ancestors().map_or(0, str::len);
+        PROCESS_BYTES + self.name.len() + text(&self.path) + text(&self.command_line) + ancestors
     }
 }
 
@@ -276,6 +296,7 @@ impl Processes {
                 path: process.path.map(Into::into),
                 image: process.image,
                 command_line: process.command_line.map(Into::into),
+                ancestry: Ancestry::default(),
                 remembered: Remembered::default(),
             };
             // A parent that has ended since is still the one that started it; `/proc` names who has adopted it.
@@ -290,6 +311,7 @@ impl Processes {
             added.push((process.key, parent));
         }
         // Parents may come after their children.
+        let keys: Vec<Key> = added.iter().map(|(key, _)| *key).collect();
         for (key, parent) in added {
             let parent = parent.and_then(|key| self.by_key.get(&key)).map(|found| Rc::clone(&found.identity));
             // `get_mut` succeeds: the process was inserted above, and nothing refers to it yet.
@@ -297,6 +319,24 @@ impl Processes {
                 && process.parent.is_none()
             {
                 process.parent = parent;
+            }
+        }
+        keys.into_iter().for_each(|key| self.set_ancestors(key));
+    }
+
+    /// Sets the ancestors of a process whose parent became known after it.
+    fn set_ancestors(&self, key: Key) {
+        // Up to one whose parents are known, or that has none; then down, because the text of each is made of that of its parent.
+        let mut line: Vec<&Rc<Process>> = Vec::new();
+        let mut next = self.by_key.get(&key);
+        while let Some(process) = next.filter(|process| line.len() < LINE_MAX && process.identity.ancestors().is_none())
+        {
+            line.push(process);
+            next = process.parent.as_ref().and_then(|parent| self.by_key.get(&parent.key));
+        }
+        for process in line.into_iter().rev() {
+            if let Some(parent) = &process.parent {
+                process.identity.ancestry.set_above(parent.ancestry.below(&parent.name, parent.key.tgid));
             }
         }
     }
@@ -315,6 +355,7 @@ impl Processes {
             path: origin.identity.path.clone(),
             image: origin.identity.image,
             command_line: origin.identity.command_line.clone(),
+            ancestry: Ancestry::default(),
             remembered: Remembered::default(),
         };
         // Not the origin: with `CLONE_PARENT` the parent is the parent of the process that called `clone`.
@@ -332,6 +373,7 @@ impl Processes {
             path: executable(record.flags, path).map(Into::into),
             image: record.image,
             command_line: command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0).map(Into::into),
+            ancestry: Ancestry::default(),
             remembered: Remembered::default(),
         };
         let parent = self.identity(record.parent_tgid, record.parent_start_ns);
@@ -429,7 +471,7 @@ pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
     let joined: Vec<u8> = arguments.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
     let mut text = String::from_utf8_lossy(&joined).into_owned();
     if cut {
-        text.push('…');
+        text.push_str(CUT);
     }
     Some(text)
 }
@@ -494,6 +536,9 @@ mod tests {
         assert_eq!(&*child.identity.name, "bash", "sockets opened before exec keep what it was");
         assert_eq!(&*processes.of(&owner(11)).unwrap().identity.name, "curl");
         assert_eq!(&*processes.of(&owner(11)).unwrap().parent.as_ref().unwrap().name, "bash");
+        exec_of(&mut processes, 12, 11, "sh", b"sh\0");
+        let sh = processes.of(&owner(12)).unwrap();
+        assert_eq!(sh.identity.ancestors(), Some("curl(11) < bash(10)"));
     }
 
     #[test]
@@ -510,7 +555,16 @@ mod tests {
         };
         let mut processes = Processes::default();
         exec_of(&mut processes, 10, 1, "bash", b"bash\0bin\0");
-        processes.add_scanned(vec![scanned(11, 10, "/bin/late"), scanned(10, 1, "/bin/bash")]);
+        processes.add_scanned(vec![
+            scanned(12, 11, "/bin/later"),
+            scanned(11, 10, "/bin/late"),
+            scanned(10, 1, "/bin/bash"),
+        ]);
+        assert_eq!(
+            processes.of(&owner(12)).unwrap().identity.ancestors(),
+            Some("x(11) < bash(10)"),
+            "before its parent"
+        );
         assert_eq!(&*processes.of(&owner(10)).unwrap().identity.name, "bash", "known from the kernel, and right");
         let child = processes.of(&owner(11)).unwrap();
         assert_eq!(child.parent.as_ref().unwrap().path.as_deref(), Some("/bin/bash"));

@@ -2,14 +2,33 @@
 
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
-use netconn_common::{Owner, attribution};
+use bytemuck::Zeroable as _;
+use netconn_common::{FileRecord, Owner, attribution};
 use procfs::process::{FDTarget, Process, all_processes};
 
 use crate::{kernel::preflight::cgroup_root, process::TICK_NS};
 
 /// Returns the owners of sockets by the inode of their file; of several processes the oldest.
 pub fn owners() -> HashMap<u64, Owner> {
+    oldest(&files())
+}
+
+/// Returns the oldest process that has each of these files open, by inode.
+pub fn oldest(files: &[FileRecord]) -> HashMap<u64, Owner> {
     let mut owners: HashMap<u64, Owner> = HashMap::new();
+    for FileRecord { inode, owner, .. } in files {
+        let known = owners.entry(*inode).or_insert(*owner);
+        // The oldest is the one that opened it, as a rule: the others got it by `fork`.
+        if owner.start_ns < known.start_ns {
+            *known = *owner;
+        }
+    }
+    owners
+}
+
+/// Returns the open files that are sockets, without the numbers, ports and states of these.
+pub fn files() -> Vec<FileRecord> {
+    let mut found = Vec::new();
     let mut cgroups = Cgroups { root: cgroup_root(), inodes: HashMap::new() };
     for process in all_processes().into_iter().flatten().flatten() {
         // Of another user, or ended since: its sockets stay without an owner.
@@ -22,14 +41,11 @@ pub fn owners() -> HashMap<u64, Owner> {
                 owner = self::owner(&process, &mut cgroups);
             }
             let Some(owner) = owner else { break };
-            let known = owners.entry(inode).or_insert(owner);
-            // The oldest is the one that opened it, as a rule: the others got it by `fork`.
-            if owner.start_ns < known.start_ns {
-                *known = owner;
-            }
+            let descriptor = u32::try_from(file.fd).unwrap_or(u32::MAX);
+            found.push(FileRecord { inode, owner, descriptor, ..FileRecord::zeroed() });
         }
     }
-    owners
+    found
 }
 
 /// Returns a process in the form of the kernel's records; `None` if it has ended.

@@ -43,11 +43,13 @@ struct SnapshotQuery {
     info: bool,
     /// Also shows connections that ended within this time, nanoseconds.
     closed_ns: Option<u64>,
+    /// Lists all processes that have each socket open.
+    holders: bool,
 }
 
 impl SnapshotQuery {
     fn parse(parameters: Vec<(String, String)>) -> Result<Self, RequestError> {
-        let (mut is_array, mut info, mut closed_ns, mut filter) = (true, false, None, Vec::new());
+        let (mut is_array, mut info, mut closed_ns, mut holders, mut filter) = (true, false, None, false, Vec::new());
         for (name, value) in parameters {
             match &*name {
                 "format" => {
@@ -67,11 +69,22 @@ impl SnapshotQuery {
                     }
                 }
                 "closed" => closed_ns = Some(nanoseconds(&value)?),
+                "holders" => {
+                    holders = value
+                        .parse()
+                        .map_err(|_| RequestError::bad_request(format!("holders: '{value}' is not true or false")))?;
+                }
                 // All other names are the filter's, which refuses those that it does not know.
                 _ => filter.push((name, value)),
             }
         }
-        Ok(Self { filter: Filter::parse_beside(&["format", "info", "closed"], filter)?, is_array, info, closed_ns })
+        Ok(Self {
+            filter: Filter::parse_beside(&["format", "info", "closed", "holders"], filter)?,
+            is_array,
+            info,
+            closed_ns,
+            holders,
+        })
     }
 }
 
@@ -94,8 +107,9 @@ pub(super) async fn respond(
     parameters: Vec<(String, String)>,
     user: Option<u32>,
 ) -> Result<Response, RequestError> {
-    let SnapshotQuery { filter, is_array, info, closed_ns } = SnapshotQuery::parse(parameters)?;
-    let request = RowsRequest { filter: Arc::new(filter), is_array, info, closed_ns, user, cursor: Cursor::Start };
+    let SnapshotQuery { filter, is_array, info, closed_ns, holders } = SnapshotQuery::parse(parameters)?;
+    let request =
+        RowsRequest { filter: Arc::new(filter), is_array, info, closed_ns, user, holders, cursor: Cursor::Start };
     // Before the engine is asked: no row is older than this.
     let taken_at = Timestamp::now();
     // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short
@@ -223,12 +237,12 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_taken_out() {
-        let query = parse("protocol=tcp&closed=1.5&format=ndjson").unwrap();
-        assert_eq!((query.is_array, query.closed_ns), (false, Some(1_500_000_000)));
+        let query = parse("protocol=tcp&closed=1.5&holders=true&format=ndjson").unwrap();
+        assert_eq!((query.is_array, query.closed_ns, query.holders), (false, Some(1_500_000_000), true));
         assert!(!query.filter.is_everything());
         let query = parse("").unwrap();
         assert_eq!((query.is_array, query.closed_ns, query.filter.is_everything()), (true, None, true));
-        for wrong in ["format=xml", "closed=soon", "closed=-1", "nonsense=1"] {
+        for wrong in ["format=xml", "closed=soon", "closed=-1", "holders=1", "nonsense=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -93,6 +93,6 @@ fn is_shown(record: &TcpRecord) -> bool {
     // With an owner of its own it is a Fast Open connection that a process has accepted already.
     let is_half_open = record.new_state == tcp_state::SYN_RECV
         && record.state.role == role::PASSIVE
-        && matches!(record.state.owner.how, attribution::LISTENER | attribution::UNKNOWN);
+        && matches!(record.state.owner.how, attribution::LISTENER | attribution::UNKNOWN | attribution::USER);
     !is_half_open && record.new_state != tcp_state::CLOSE
 }

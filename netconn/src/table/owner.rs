@@ -19,7 +19,7 @@ impl Table {
         let Some(connection) = slot.and_then(|slot| self.connections.get_mut(*slot)) else { return };
         // The owner may have become known since the kernel was asked.
         let is_inherited = connection.owner.how == attribution::LISTENER && connection.role != role::LISTENER;
-        if is_inherited || connection.owner.how == attribution::UNKNOWN {
+        if is_inherited || connection.owner.tgid == 0 {
             self.set_owner(file.socket, None, &file.owner, now, effects);
         } else if ended.contains(&key_of(connection.holder().0)) && !ended.contains(&key_of(&file.owner)) {
             connection.pass_on(&file.owner, effects.process(&file.owner));

@@ -2,7 +2,9 @@
 //! connections.
 
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_timewait_sock;
-use netconn_common::{CountersRecord, Owner, SocketState, TcpSocketState, kind, mark, role, setting, tcp_state};
+use netconn_common::{
+    CountersRecord, Owner, SocketState, TcpSocketState, attribution, kind, mark, role, setting, tcp_state,
+};
 
 use crate::programs::{
     emit,
@@ -35,7 +37,7 @@ pub struct TcpContext {
 #[unsafe(link_section = "iter/tcp")]
 pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
     // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
-    let (sk, reader) = unsafe { ((*ctx).sk_common, Reader::of((*ctx).meta)) };
+    let (sk, uid, reader) = unsafe { ((*ctx).sk_common, (*ctx).uid, Reader::of((*ctx).meta)) };
     if sk.is_null() {
         return 0; // the end
     }
@@ -43,7 +45,7 @@ pub fn dump_tcp(ctx: *const TcpContext) -> i32 {
     match sock.tcp() {
         Some(tcp) if settings::any(setting::SCAN_COUNTERS) => write_counters(reader, tcp),
         // With minisocks alone, sockets are not wanted.
-        Some(tcp) if !settings::any(setting::SCAN_TIME_WAIT) => write_socket(reader, tcp),
+        Some(tcp) if !settings::any(setting::SCAN_TIME_WAIT) => write_socket(reader, tcp, uid),
         Some(_) => {}
         None => write_minisock(reader, sock),
     }
@@ -77,9 +79,10 @@ fn state_of_ended(sock: Sock) -> Option<u8> {
     (!minisock.is_null()).then(|| Typed::new(minisock).member(&TIME_WAIT_STATE, tcp_state::TIME_WAIT))
 }
 
-/// Writes a socket's state, and catches up with what has happened to it unseen.
+/// Writes a socket's state, and catches up with what has happened to it unseen. If no process is known, the record has the user of
+/// the socket.
 #[inline(always)]
-fn write_socket(reader: Reader, tcp: TcpSock) {
+fn write_socket(reader: Reader, tcp: TcpSock, uid: u32) {
     let Some(record) = DUMP.get_ptr_mut(0) else { return };
     let sock = tcp.sock();
     if !sock.is_tcp() {
@@ -114,6 +117,9 @@ fn write_socket(reader: Reader, tcp: TcpSock) {
     // SAFETY: not null, and this CPU's own.
     unsafe {
         tcp_record::write(record, sock, Some(tcp), state, change);
+        if state.owner.tgid == 0 {
+            ((*record).state.owner.uid, (*record).state.owner.how) = (uid, attribution::USER);
+        }
         reader.write(&*record);
     }
 }

@@ -1,6 +1,8 @@
 //! `iter/udp`: all UDP sockets.
 
-use netconn_common::{DatagramSocketState, UdpSocketRecord, address, datagram_mark, kind, setting, tcp_state};
+use netconn_common::{
+    DatagramSocketState, UdpSocketRecord, address, attribution, datagram_mark, kind, setting, tcp_state,
+};
 
 use crate::programs::{
     emit,
@@ -17,19 +19,20 @@ pub struct UdpContext {
     uid: u32,
 }
 
-/// `struct bpf_iter__udp`, `net/ipv4/udp.c`. Writes every UDP socket of the reader's network namespace.
+/// `struct bpf_iter__udp`, `net/ipv4/udp.c`. Writes every UDP socket of the reader's network namespace; with its
+/// user, if no process is known.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/udp")]
 pub fn dump_udp(ctx: *const UdpContext) -> i32 {
     // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
-    let (socket, reader) = unsafe { ((*ctx).udp_sk, Reader::of((*ctx).meta)) };
+    let (socket, uid, reader) = unsafe { ((*ctx).udp_sk, (*ctx).uid, Reader::of((*ctx).meta)) };
     if socket.is_null() {
         return 0; // the end
     }
     let sock = Sock::new(socket);
     let is_connected = sock.tcp_state() == tcp_state::ESTABLISHED;
     let kept = sock.datagram_state(!settings::keeps_nothing());
-    let state = if kept.is_null() {
+    let mut state = if kept.is_null() {
         DatagramSocketState::default()
     } else {
         // SAFETY: not null; members are written whole.
@@ -40,6 +43,9 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
         }
         *kept
     };
+    if state.owner.tgid == 0 {
+        (state.owner.uid, state.owner.how) = (uid, attribution::USER);
+    }
     let ends = sock.ends(0);
     reader.write(&UdpSocketRecord {
         header: emit::header(kind::UDP_SOCKET, emit::now()),

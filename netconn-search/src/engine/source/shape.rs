@@ -96,7 +96,8 @@ fn head(files: &[EventFile]) -> u64 {
 impl From<Type> for ColumnShape {
     fn from(field: Type) -> Self {
         match field {
-            Type::String | Type::Rfc3339 => Self::Text,
+            // No field of events is a list.
+            Type::String | Type::Rfc3339 | Type::List => Self::Text,
             Type::Integer | Type::EpochMilliseconds => Self::Integer,
             Type::Number => Self::Number,
             Type::Boolean => Self::Boolean,

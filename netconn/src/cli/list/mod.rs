@@ -89,12 +89,16 @@ pub(super) struct ListOptions {
     /// Show the timer of TCP that runs, when it expires and how often it has, with the queues.
     #[arg(short = 'o', long, visible_alias = "options")]
     timers: bool,
+    /// Show all processes that have each socket open, with their descriptors, and the inode of the socket. The process of a row is
+    /// the one that uses the socket, or its oldest holder.
+    #[arg(long)]
+    holders: bool,
     /// Show packet sockets (AF_PACKET as of tcpdump, AF_XDP) and their processes instead. Their traffic appears in no list and no
     /// event.
     #[arg(
         short = '0',
         long,
-        conflicts_with_all = ["sort", "group_by", "count", "summary", "closed", "extended", "queues", "info", "timers", "resolve", "SelectionFlags", "FilterOptions", "ExpressionOption"]
+        conflicts_with_all = ["sort", "group_by", "count", "summary", "closed", "extended", "queues", "info", "timers", "holders", "resolve", "SelectionFlags", "FilterOptions", "ExpressionOption"]
     )]
     packet: bool,
     /// Print no heading.
@@ -150,7 +154,8 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
         return packet::run(options);
     }
     // Read before the daemon is asked: a wrong option is reported with or without one.
-    let mut parameters = options.selection.parameters()?;
+    let selected = options.selection.parameters()?;
+    let mut parameters = selected.clone();
     let predicate = options.expression.predicate(About::Rows)?;
     if options.selection.wants_failed() && options.closed.is_none() {
         tell("an attempt that failed is over: --closed 5m lists those of the last five minutes");
@@ -161,6 +166,9 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     if options.wants_infos() {
         parameters.push(("info".into(), "1".into()));
     }
+    if options.holders {
+        parameters.push(("holders".into(), "true".into()));
+    }
     // NDJSON wherever the head is not shown: there is less to take apart.
     let format = if options.is_object() { RowFormat::Json } else { RowFormat::Ndjson };
     let answered = block_on(async {
@@ -170,7 +178,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     let found = match answered {
         // Only if nothing listens. A daemon that is slow or refuses must not look like none.
         Err(error) if is_offline(&error) && !options.socket.is_named() => {
-            alone(options, predicate.as_ref(), &parameters, error)?
+            alone(options, predicate.as_ref(), &selected, error)?
         }
         answered => answered?,
     };
@@ -217,10 +225,8 @@ fn alone(
     if options.closed.is_some() {
         return Err(offline.context("--closed asks for what only a daemon remembers"));
     }
-    // What is no filter is for daemons.
-    let own = |parameter: &&(String, String)| parameter.0 != "info";
-    let filter = selection::filter(&parameters.iter().filter(own).cloned().collect::<Vec<_>>())?;
-    let snapshot = Snapshot::take(&filter, options.wants_infos())?;
+    let filter = selection::filter(parameters)?;
+    let snapshot = Snapshot::take(&filter, options.wants_infos(), options.holders)?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     netconn_model::tell!("netconn: {}", snapshot.source().notice());
     if options.wants_infos() && !snapshot.has_infos() {

@@ -213,6 +213,7 @@ impl Printer {
                     queues: options.queues || options.info || options.timers,
                     timers: options.timers,
                     info: options.info,
+                    holders: options.holders,
                 });
                 let rows = entries.iter().map(|entry| &entry.row);
                 let (limit, heading) = (options.presentation.limit(), !options.no_header);
@@ -353,8 +354,8 @@ mod tests {
         );
         assert_eq!(
             shown("-e --sort=-sent -H", &three()[..2]),
-            "tcp  ESTABLISHED  10.0.0.1:2  *  -  a     -  -  -  -  1.5 kB  -  -  -  -  -  -\n\
-             tcp  LISTENING    [::1]:22    *  -  sshd  -  -  -  -     0 B  -  -  -  -  -  -\n"
+            "tcp  ESTABLISHED  10.0.0.1:2  *  -  a     -  -  -  -  1.5 kB  -  -  -  -  -  -  -\n\
+             tcp  LISTENING    [::1]:22    *  -  sshd  -  -  -  -     0 B  -  -  -  -  -  -  -\n"
         );
         assert_eq!(
             shown("--group-by state --sort process", &three()),
@@ -376,7 +377,7 @@ mod tests {
         let text = shown("-e -H --closed 5m", &[closed.replace('\n', "")]);
         assert_eq!(
             text,
-            "tcp  CLOSED  10.0.0.1:1  *  -  -  -  -  -  -  -  -  -  -  -  2026-01-02T03:04:05  reset_by_remote  -  -\n"
+            "tcp  closed reset_by_remote  03:04:05  10.0.0.1:1  *  -  -  -  -  -  -  -  -  -  -  -  reset_by_remote  -  -  -\n"
         );
     }
 
@@ -441,7 +442,7 @@ mod tests {
         assert!(
             lines.next().unwrap().ends_with(",bytes_sent,bytes_received,namespace,subflow,raw,folded,connection_id")
         );
-        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,,a,,,,,,,,,,,,,,,,,1500,,,,,,"));
+        assert_eq!(lines.next(), Some("ESTABLISHED,TCP,,10.0.0.1,2,,,,,a,,,,,,,,,,,,,,,,,,,,,1500,,,,,,"));
         assert_eq!(shown("--format csv -H --sort process", &three()).lines().next(), text.lines().nth(1));
     }
 }

@@ -10,8 +10,17 @@ use netconn_model::{
     value::PlainText,
 };
 
-use super::{EventEncoder, fill_cgroup, fill_process, head, known, write_whole};
-use crate::{clock::Clock, encode::attribution, kernel::packet_socket::PacketSocket, names::Names, process::Process};
+use super::{EventEncoder, head, write_whole};
+use crate::{
+    clock::Clock,
+    encode::{
+        attribution, known,
+        process::{fill_cgroup, fill_process},
+    },
+    kernel::packet_socket::PacketSocket,
+    names::Names,
+    process::Process,
+};
 
 impl EventEncoder {
     /// Writes that a packet socket was opened, or (`is_end`) closed.

@@ -162,7 +162,7 @@ impl Connection {
 
     /// Returns whether the process that uses the socket is known, not only the one that listens.
     fn is_accepted(&self) -> bool {
-        !matches!(self.owner.how, attribution::LISTENER | attribution::UNKNOWN)
+        !matches!(self.owner.how, attribution::LISTENER | attribution::UNKNOWN | attribution::USER)
     }
 
     /// Returns whether this is an additional subflow of an MPTCP connection.

@@ -92,6 +92,10 @@ impl Connection {
         let is_better = owner.tgid != 0
             && owner != self.owner
             && (self.owner.tgid == 0 || (is_from_dump && owner.how != attribution::LISTENER));
+        if self.owner.tgid == 0 && owner.how == attribution::USER {
+            // Better than nothing, and no process.
+            self.owner = owner;
+        }
         if is_better {
             self.owner = owner;
             // It was about the owner before.

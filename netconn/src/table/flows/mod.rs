@@ -350,7 +350,7 @@ impl Flows {
 
 /// Returns whether no process was seen to use the socket: only the one that made or bound it is known.
 fn is_vague(owner: &Owner) -> bool {
-    matches!(owner.how, attribution::LISTENER | attribution::CREATE | attribution::UNKNOWN)
+    matches!(owner.how, attribution::LISTENER | attribution::CREATE | attribution::UNKNOWN | attribution::USER)
 }
 
 /// Returns the port of a flow that asks many hosts at once: of multicast or broadcast. The length of an IPv4 network is not known

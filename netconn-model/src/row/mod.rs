@@ -2,18 +2,23 @@
 //!
 //! JSON keys, CSV, the table of `netconn list`, `--sort`, `--group-by`, their help and the documentation are made from these two.
 
-use std::{cmp::Reverse, net::IpAddr, time::Duration};
+mod sort;
+
+use std::{net::IpAddr, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     fact::{Attribution, CloseReason, Direction, Failure, Timer},
     field::Type,
+    holder::HolderList,
     members::members,
     moment::Moment,
     state, term,
     value::{JsonValue, PlainText, Text},
 };
+
+pub use self::sort::{RowSortKey, sort};
 
 members! {
     /// A connection, flow, listener or bound socket in a snapshot. A member that is `None` is not known or does not apply.
@@ -38,6 +43,7 @@ members! {
         UserId "user_id" Integer user_id: u32, "Unix user id.";
         Executable "executable" String executable: Text<'a>, "Executable of the process.";
         CommandLine "command_line" String command_line: Text<'a>, "Arguments of the process, joined by spaces; `…` at the end: cut.";
+        Title "title" String title: Text<'a>, "What a living process shows instead of its arguments (`setproctitle`), where that differs from `command_line`.";
         ContainerId "container_id" String container_id: Text<'a>, "Container: its id, mostly 64 hex digits, or the name that LXC or systemd-nspawn gives it.";
         SystemdUnit "systemd_unit" String systemd_unit: Text<'a>, "systemd unit.";
     }
@@ -48,6 +54,12 @@ members! {
         OriginatorExecutable "originator_executable" String originator_executable: Text<'a>, "Executable of that process.";
         OriginatorCommandLine "originator_command_line" String originator_command_line: Text<'a>, "Arguments of that process; `…` at the end: cut.";
         OriginatorAttribution "originator_attribution" String originator_attribution: Attribution, "How that process was known, as `attribution`.";
+    }
+    /// Who else has it, with `holders`.
+    Holders {
+        Inode "inode" Integer inode: u64, "Inode of the socket, as in `/proc/PID/fd`; only with `holders`.";
+        HolderCount "holder_count" Integer holder_count: u32, "Number of open descriptors of the socket, in all processes; only with `holders`.";
+        Holders "holders" List holders: HolderList<'a>, "The open descriptors, 256 at most, each with `pid`, `process_name` and `fd`; only with `holders`.";
     }
     /// How the connection began and ended, and what it moved.
     Life {
@@ -153,6 +165,8 @@ enum Shown {
     Ended,
     /// With `-e` and `--closed`.
     ExtendedEnded,
+    /// With `--holders`.
+    Holders,
     /// Never: rows can be sorted and grouped by it.
     Never,
 }
@@ -230,6 +244,9 @@ pub const COLUMNS: &[RowColumn] = &[
     column("reason", "REASON", &[RowField::CloseReason, RowField::FailureReason], Shown::ExtendedEnded),
     column("originator", "ORIGINATOR", &[RowField::OriginatorProcessName, RowField::OriginatorPid], Shown::Extended)
         .show(Show::Process),
+    column("title", "TITLE", &[RowField::Title], Shown::Extended),
+    column("inode", "INODE", &[RowField::Inode], Shown::Holders).right().no_group(),
+    column("holders", "HOLDERS", &[RowField::Holders], Shown::Holders).no_group(),
     // Last, because it takes what is left of the terminal.
     column("command", "COMMAND", &[RowField::CommandLine, RowField::Executable], Shown::Always).no_group(),
 ];
@@ -248,11 +265,13 @@ pub struct MoreColumns {
     pub timers: bool,
     /// TCP's own figures.
     pub info: bool,
+    /// Those of `--holders`.
+    pub holders: bool,
 }
 
 /// Returns the columns of the table for people.
 pub fn table_columns(more: MoreColumns) -> Vec<&'static RowColumn> {
-    let MoreColumns { extended, ended, queues, timers, info } = more;
+    let MoreColumns { extended, ended, queues, timers, info, holders } = more;
     let is_shown = |column: &&RowColumn| match column.shown {
         Shown::Always => true,
         Shown::Extended => extended,
@@ -261,6 +280,7 @@ pub fn table_columns(more: MoreColumns) -> Vec<&'static RowColumn> {
         Shown::Info => info,
         Shown::Ended => ended,
         Shown::ExtendedEnded => extended && ended,
+        Shown::Holders => holders,
         Shown::Never => false,
     };
     COLUMNS.iter().filter(is_shown).collect()
@@ -290,15 +310,6 @@ pub fn column_by_name(given: &str) -> Result<&'static RowColumn, String> {
         let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
         format!("'{given}' is not a column; there are {}", names.join(", "))
     })
-}
-
-/// A value that rows are sorted by. One column has one kind, except `user`: accounts without a name come first, by
-/// their numbers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum SortValue {
-    Number(u64),
-    Text(String),
-    End(IpAddr, Option<u16>),
 }
 
 impl RowColumn {
@@ -402,22 +413,6 @@ impl RowColumn {
     pub fn is_state(&self) -> bool {
         self.members == [RowField::State]
     }
-
-    fn sort_value(&self, row: &Row<'_>) -> Option<SortValue> {
-        // By the order of listing: the alphabet means nothing here.
-        if self.is_state() {
-            return Some(SortValue::Number(state_place(row) as u64));
-        }
-        // As numbers: as text, 10.0.0.10 would come before 10.0.0.9.
-        if let Some((address, port)) = self.address(row) {
-            return Some(SortValue::End(address, port));
-        }
-        // RFC 3339 in UTC with nine digits: the order of the text is that of time.
-        match self.first(row)? {
-            JsonValue::Integer(number) => Some(SortValue::Number(number.unsigned_abs())),
-            value => Some(SortValue::Text(value.to_string())),
-        }
-    }
 }
 
 /// Returns the time of day of a moment in RFC 3339.
@@ -435,63 +430,11 @@ fn ending(row: &Row<'_>) -> Option<String> {
     failure.or_else(|| row.close_reason.map(|reason| format!("closed {}", reason.name())))
 }
 
-/// A column to sort by.
-#[derive(Clone, Copy, Debug)]
-pub struct RowSortKey {
-    column: &'static RowColumn,
-    is_descending: bool,
-}
-
-impl RowSortKey {
-    /// Returns whether rows have the column only if they are asked for with `info`.
-    pub fn is_info(&self) -> bool {
-        self.column.is_info()
-    }
-
-    /// Reads `sent` or `-sent`, by any name of [`column_by_name`].
-    ///
-    /// # Errors
-    ///
-    /// When there is no such column.
-    pub fn parse(given: &str) -> Result<Self, String> {
-        let (name, is_descending) = given.strip_prefix('-').map_or((given, false), |name| (name, true));
-        Ok(Self { column: column_by_name(name)?, is_descending })
-    }
-}
-
-/// A value in the order that was asked for. What is not known comes last in either.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum SortRank {
-    Ascending(SortValue),
-    Descending(Reverse<SortValue>),
-    Unknown,
-}
-
-/// Sorts by the columns, the first most. Rows that are equal in them are sorted by state, local and remote end.
-pub fn sort<T>(entries: &mut [T], keys: &[RowSortKey], row: impl for<'t> Fn(&'t T) -> &'t Row<'static>) {
-    // Cached: keys are made of texts, and a sort compares each row many times.
-    entries.sort_by_cached_key(|entry| {
-        let row = row(entry);
-        let rank = |RowSortKey { column, is_descending }: &RowSortKey| match (column.sort_value(row), is_descending) {
-            (None, _) => SortRank::Unknown,
-            (Some(value), false) => SortRank::Ascending(value),
-            (Some(value), true) => SortRank::Descending(Reverse(value)),
-        };
-        // The usual order last, so that equal rows have the same places in each run.
-        (keys.iter().map(rank).collect::<Vec<_>>(), usual_order(row))
-    });
-}
-
 /// Returns the place of a row's state in the order in which states are listed.
 pub fn state_place(row: &Row<'_>) -> usize {
     let name = row.state.as_deref().unwrap_or_default();
     // Connections that have ended (`CLOSED`) come last.
     state::ALL.iter().position(|known| state::name(*known) == name).unwrap_or(state::ALL.len())
-}
-
-fn usual_order(row: &Row<'_>) -> (usize, Option<SortValue>, Option<SortValue>) {
-    let end = |address: Option<IpAddr>, port| Some(SortValue::End(address?, port));
-    (state_place(row), end(row.local_address, row.local_port), end(row.remote_address, row.remote_port))
 }
 
 #[cfg(test)]
@@ -554,7 +497,7 @@ mod tests {
         assert_eq!(
             headings(true, true),
             "PROTO STATE ENDED LOCAL REMOTE PID PROCESS USER DIRECTION KNOWN BY STARTED SENT RECEIVED NETNS UNIT CONTAINER \
-             REASON ORIGINATOR COMMAND"
+             REASON ORIGINATOR TITLE COMMAND"
         );
         assert!(!headings(true, false).contains("ENDED"));
     }
@@ -587,6 +530,7 @@ mod tests {
         RowField::OriginatorExecutable,
         RowField::OriginatorCommandLine,
         RowField::OriginatorAttribution,
+        RowField::HolderCount,
         RowField::Subflow,
         RowField::Raw,
         RowField::Folded,
@@ -614,9 +558,10 @@ mod tests {
     fn a_full_row_reads_back_and_has_every_member() {
         let text = r#"{"state":"CLOSED","protocol":"UDP","direction":"INCOMING","local_address":"::1","local_port":1,
             "remote_address":"10.0.0.1","remote_port":2,"interface":"eth0","pid":3,"process_name":"a","user":"root","user_id":0,"executable":"/a",
-            "command_line":"a b","container_id":"ab","systemd_unit":"a.service",
+            "command_line":"a b","title":"a: worker","container_id":"ab","systemd_unit":"a.service",
             "originator_pid":4,"originator_process_name":"b","originator_executable":"/b","originator_command_line":"b c",
-            "originator_attribution":"connect","attribution":"scan",
+            "originator_attribution":"connect","inode":8,"holder_count":2,
+            "holders":[{"pid":3,"process_name":"a","fd":4}],"attribution":"scan",
             "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",
             "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"raw":true,"folded":true,
             "connection_id":"x",
@@ -629,11 +574,13 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(text).unwrap();
         for info in ROW_FIELDS {
             let expected = json[info.name].as_str().map_or_else(|| json[info.name].to_string(), str::to_owned);
+            // A list is one text where there are no lists.
+            let expected = if info.r#type == Type::List { "a(3) fd 4".to_owned() } else { expected };
             assert_eq!(row.value(info.field).map(|value| value.to_string()), Some(expected), "{}", info.name);
         }
         for column in COLUMNS {
             let group = column.group(&row).unwrap();
-            if column.name != "reason" {
+            if !["reason", "holders"].contains(&column.name) {
                 let member = &json[column.group_key()];
                 assert_eq!(group, member.as_str().map_or_else(|| member.to_string(), str::to_owned), "{}", column.name);
                 assert_eq!(column.is_number(), member.is_number(), "{}", column.name);
