@@ -128,11 +128,13 @@ impl Process {
     /// Returns whether both are the same program with the same arguments, as far as that is known.
     pub fn is_same_program(&self, other: &Self) -> bool {
         let Identity { path, image, command_line, .. } = &*self.identity;
-        let is_known = |image: &ImageFile| image.inode != ImageFile::UNKNOWN.inode;
-        let file = |image: &ImageFile| (image.inode, image.device);
-        let is_same_file =
-            !is_known(image) || !is_known(&other.identity.image) || file(image) == file(&other.identity.image);
-        is_same_file && *path == other.identity.path && *command_line == other.identity.command_line
+        let file = |image: &ImageFile| (image.inode != ImageFile::UNKNOWN.inode).then_some((image.inode, image.device));
+        // A path changes while the program runs, when its file is renamed or removed.
+        let is_same_file = match file(image).zip(file(&other.identity.image)) {
+            Some((one, another)) => one == another,
+            None => *path == other.identity.path,
+        };
+        is_same_file && *command_line == other.identity.command_line
     }
 
     /// Notes that one more of what has ended refers to it, and returns how many bytes that keeps in memory which no other of its

@@ -51,7 +51,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failed `accept`: most often the process has no free descriptor, and has one when a client goes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time in which clients can read the ends of their streams before the daemon ends, and the pause between two looks.
-const LAST_PARTS: Duration = Duration::from_secs(1);
+const LAST_PARTS: Duration = Duration::from_millis(300);
 const LAST_POLL: Duration = Duration::from_millis(1);
 /// Longest head of a request, in bytes: the longest URI that the `http` crate reads, and headers. Longer ones are refused.
 const HEAD_BYTES: usize = 80 << 10;
