@@ -167,7 +167,8 @@ impl Snapshot {
             sensor_id: state_dir::known_id(DEFAULT_STATE_DIR.as_ref()),
             taken_at: Timestamp::now().to_string(),
             // `sock_diag` and /proc show one network namespace only.
-            complete: matches!(self.source, Source::Iterators),
+            complete: matches!(self.source, Source::Iterators)
+                && !self.infos.as_ref().is_some_and(SocketInfos::is_partial),
             unlisted: None,
         };
         snapshot::head(&head, RowsMember::Connections)

@@ -310,6 +310,9 @@ fn a_refusal_that_comes_late_is_told_at_the_end() {
         let (status, reason) = if is_answered { ("SUCCESS", None) } else { ("FAILURE", Some("refused")) };
         assert_eq!(close["event.network.connectionStatus"], status, "{close:#}");
         assert_eq!(close["event.network.failureReason"].as_str(), reason, "{close:#}");
+        // Who asks for failures gets it, too.
+        let ask = format!("/v1/connections?format=ndjson&closed=600&failed=true&namespace={}", namespace.inode);
+        assert_eq!(Daemon::shared().rows(&ask).len(), usize::from(reason.is_some()), "{is_answered}");
     }
 }
 

@@ -51,6 +51,12 @@ fn a_flood_of_syns_is_listed_as_ss_lists_it() {
     assert_eq!(count("format=ndjson&state=syn-recv"), usize::from(COUNT));
     assert_eq!(count("format=ndjson&state=syn-recv&port=1002"), 1);
     assert_eq!(count("format=ndjson&state=established"), 0);
+    // What the kernel measures of them: the answer is sent again, timer:(on,…) of `ss -o`.
+    let timers = pair.there.exec("ss", &["-Htno", "state", "syn-recv"]).matches("timer:(on,").count();
+    let measured =
+        daemon.rows(&format!("/v1/connections?namespace={}&format=ndjson&state=syn-recv&info=1", pair.there.inode));
+    let has_timer = |row: &&Value| row["timer"] == "retransmit" && row["receive_queue"] == 0;
+    assert_eq!((measured.iter().filter(has_timer).count(), timers), (usize::from(COUNT), usize::from(COUNT)));
     // Nobody has a connection: there is no event but those of the listeners.
     let events = daemon.events().within(&pair.there);
     assert_eq!(events.of("IP Listen").len(), events.len(), "{events:#?}");

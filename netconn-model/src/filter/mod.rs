@@ -61,7 +61,7 @@ pub const FILTER_PARAMETERS: &[FilterParameter] = &[
         "In this state: established, syn-sent, unconnected, … or a group: connected, synchronized. An event has the state that it \
          reports: established, listening, unconnected or closed",
     ),
-    flag("failed", "true: attempts that failed; false: all others"),
+    flag("failed", "true: attempts that failed, and flows that the peer has refused; false: all others"),
     option("direction", "DIRECTION", "incoming or outgoing"),
     option("pid", "PID", "Of this process id"),
     option(
@@ -148,7 +148,7 @@ impl FilterSize {
 pub struct Subject<'a> {
     /// State; of an event the one that it reports. `None` is in all of them.
     pub state: Option<u8>,
-    /// Whether this is an attempt that failed.
+    /// Whether this is an attempt that failed, or a flow that the peer has refused.
     pub failed: bool,
     /// Whether this is a listener.
     pub listening: bool,

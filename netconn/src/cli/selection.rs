@@ -51,7 +51,7 @@ struct SelectionFlags {
     /// Raw sockets that have sent or received, as `ss -w` means them (which shows idle ones too), but not those of ICMP. With `--tcp` or `--udp`: those that speak it.
     #[arg(short = 'w', long)]
     raw: bool,
-    /// Attempts that failed only. They are over: a list has them with --closed.
+    /// Attempts that failed only, and flows that the peer has refused. What is over, a list has with --closed.
     #[arg(long)]
     failed: bool,
     /// Listeners only, and UDP sockets that are connected to nobody.
@@ -72,7 +72,7 @@ struct SelectionFlags {
 }
 
 impl Selection {
-    /// Returns whether only attempts that failed are wanted.
+    /// Returns whether only what failed is wanted.
     pub(super) fn wants_failed(&self) -> bool {
         self.flags.failed
     }

@@ -120,8 +120,11 @@ impl Publisher {
             let line = batch.get(start..).unwrap_or_default();
             // Names of account and cgroup are looked up once, not for each stream.
             with_subject(connection, names, time_ns, |subject| {
-                let subject =
-                    &Subject { state: Some(change.state(connection)), failed: change.is_failure(), ..*subject };
+                let subject = &Subject {
+                    state: Some(change.state(connection)),
+                    failed: change.is_failure(connection),
+                    ..*subject
+                };
                 for same in streams.chunk_by_mut(|one, other| Arc::ptr_eq(&one.filter, &other.filter)) {
                     if same.first().is_some_and(|stream| stream.filter.matches(subject)) {
                         same.iter_mut().for_each(|stream| stream.push(line, &note, time_ns));
@@ -298,9 +301,12 @@ impl Publisher {
     }
 
     /// Hands everything over and waits until each output has written it. An output is given up when it has written nothing for
-    /// [`STUCK`], or when `deadline` has come; the others are still waited for.
+    /// [`STUCK`], or when `deadline` has come, but not sooner than [`STUCK`] after the last batch was handed over; the others are
+    /// still waited for.
     pub(super) fn drain(&mut self, clock: &Clock, deadline: Instant) {
         self.flush(clock);
+        // What came before may have used up the time. An output that has just got its batch must have time to write it.
+        let deadline = deadline.max(Instant::now() + STUCK);
         loop {
             let now = Instant::now();
             let mut is_waiting = false;
@@ -368,11 +374,11 @@ pub(super) fn connects(lost: EventCounts) -> LostConnects {
 mod tests {
     use bytemuck::Zeroable as _;
     use netconn_common::UdpSocketRecord;
-    use netconn_model::{event::Sensor, filter::Filter};
+    use netconn_model::{config::Config, event::Sensor, filter::Filter};
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::process::lookup::Lookup;
+    use crate::{process::lookup::Lookup, sink, store::HistoryTiming};
 
     #[test]
     fn clients_with_equal_filters_share_one() {
@@ -387,6 +393,28 @@ mod tests {
         }
         let groups = publisher.streams.chunk_by(|one, other| Arc::ptr_eq(&one.filter, &other.filter));
         assert_eq!(groups.map(<[Stream]>::len).collect::<Vec<_>>(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn an_output_has_time_for_its_last_batch_though_the_deadline_is_over() {
+        let sensor =
+            Sensor { id: "s".into(), host: "h".into(), site: None, source: "netconn".into(), boot: "0".repeat(32) };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        let config = Config { events: vec![path.clone()], history: false, ..Config::default() };
+        let first = Batch { lines: "first\n".into(), notes: Arc::new([EventNote::of_daemon(6)]) };
+        let outputs = sink::open(&config, HistoryTiming::FAST, &first).unwrap();
+        let mut publisher = Publisher::new(EventEncoder::new(&sensor, 1), outputs);
+        let clock = Clock::new();
+        let mut names = Names::new(Lookup::start(|| ()).unwrap());
+        let connection = Connection::from_udp_socket(&UdpSocketRecord::zeroed(), None);
+        // Several batches, so that some wait when `drain` looks for the first time.
+        (0..2000).for_each(|_| publisher.publish(&clock, &mut names, (Change::Listen, &connection, 1)));
+        publisher.drain(&clock, Instant::now());
+        assert_eq!(publisher.outputs[0].given_up(), None);
+        let events = std::fs::read_to_string(path).unwrap();
+        assert_eq!(events.lines().count(), 1 + 2000);
+        publisher.close(Instant::now() + STUCK);
     }
 
     #[test]

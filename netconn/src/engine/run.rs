@@ -47,8 +47,8 @@ const COMMANDS_AT_ONCE: usize = 16;
 const LAST_ROUTE_ANSWERS: Duration = Duration::from_millis(100);
 /// How long an output without room may hold up a backlog. One that writes more than 0.8 MB a second has room again within this time.
 const BACKLOG_PATIENCE: Duration = Duration::from_secs(2);
-/// How long the end of the daemon takes at most while outputs still write what waits: half of what `docker stop` allows. An output
-/// that writes nothing is given up much sooner ([`STUCK`]).
+/// How long the end of the daemon takes at most while outputs still write what waits: half of what `docker stop` allows. The last
+/// batch has [`STUCK`] in any case, and an output that writes nothing is given up that soon.
 const CLOSE: Duration = Duration::from_secs(5);
 /// How long outputs may take to write the events that report the end itself.
 const LAST_EVENTS: Duration = Duration::from_millis(300);

@@ -135,7 +135,7 @@ impl Engine {
         {
             return Err(full);
         }
-        let refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
+        let mut refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
         // Rows that are known to be wrong are repaired before they are shown.
         self.repair_if_needed(refreshed.doubts);
         // After the repair, which may add attempts.
@@ -146,32 +146,35 @@ impl Engine {
             // Brings the totals of flows up to now and ends those that are gone.
             self.sweep_flows();
         }
-        let holders = if *holders { Some(self.holders(&refreshed.live.datagrams)) } else { None };
+        let found = if *holders { self.holders(&refreshed.live.datagrams) } else { None };
+        refreshed.has_failed |= *holders && found.is_none();
         // Last: what is measured is of this moment.
-        let infos = if *info { self.socket_infos(filter) } else { None };
+        let infos = info.then(|| self.socket_infos(filter));
         Ok(self.state.first_part(
             (filter, *is_array),
             (*closed_ns, *user),
-            (refreshed, holders),
+            (refreshed, found),
             infos,
             &mut self.publisher,
         ))
     }
 
     /// Reads what the kernel measures of the sockets that a filter can select.
-    fn socket_infos(&mut self, filter: &Filter) -> Option<SocketInfos> {
+    fn socket_infos(&mut self, filter: &Filter) -> SocketInfos {
         let parts = InfoParts { tcp: filter.wants_tcp(), udp: filter.wants_datagrams() };
         let is_wanted = |inode| filter.wants_namespace(inode);
         let read = self.scan(|capture, meanwhile| capture.socket_infos(parts, is_wanted, meanwhile));
-        read.inspect_err(|error| warn!("cannot read what the kernel measures of sockets: {error}")).ok()
+        read.unwrap_or_else(|error| {
+            warn!("cannot read what the kernel measures of sockets: {error}");
+            SocketInfos::unread()
+        })
     }
 
-    /// Finds all processes that have each socket open.
-    fn holders(&mut self, datagrams: &[UdpSocketRecord]) -> Holders {
-        let mut files = self.scan(|capture, meanwhile| capture.files(meanwhile)).unwrap_or_else(|error| {
-            warn!("cannot read who has sockets open: {error}; rows have no holders");
-            Vec::new()
-        });
+    /// Finds all processes that have each socket open; `None` if that cannot be read.
+    fn holders(&mut self, datagrams: &[UdpSocketRecord]) -> Option<Holders> {
+        let files = self.scan(|capture, meanwhile| capture.files(meanwhile));
+        let mut files =
+            files.inspect_err(|error| warn!("cannot read who has sockets open: {error}; rows have no holders")).ok()?;
         if !self.capture.has_cookies() {
             // Files of datagram sockets have another number there.
             let numbers: HashMap<u64, u64> = datagrams.iter().map(|socket| (socket.file, socket.socket)).collect();
@@ -179,7 +182,7 @@ impl Engine {
                 file.socket = numbers.get(&file.socket).copied().unwrap_or(file.socket);
             }
         }
-        Holders::new(files)
+        Some(Holders::new(files))
     }
 }
 
@@ -226,8 +229,8 @@ impl State {
             // Beside what has ended they tell what is shown already; without, nobody asks.
             minisock_ends = HashSet::new();
         }
-        let facts =
-            FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial: has_failed, infos, holders };
+        let is_partial = has_failed || infos.as_ref().is_some_and(SocketInfos::is_partial);
+        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial, infos, holders };
         let frozen = Arc::new(Frozen::new(facts, user, &self.frozen));
         self.part(filter, is_array, (Section::Connections, 0), &frozen)
     }
@@ -368,7 +371,9 @@ impl<'a> Writer<'a> {
             with_row_subject(connection, ended.is_some(), processes, (names, *now), |subject| {
                 // A filter for states does not exclude what has ended: a request for both wants both.
                 let state = subject.state.filter(|_| ended.is_none());
-                let failed = ended.is_some_and(|ended| ended.change.is_failure());
+                // As the row says (`failure_reason`): a flow that is open may have been refused, too.
+                let failed =
+                    ended.is_some_and(|ended| ended.change.is_failure(connection)) || connection.refusal().is_some();
                 filter.matches(&Subject { state, failed, ..*subject })
             })
         });
@@ -503,14 +508,16 @@ mod tests {
     fn a_snapshot_that_lacks_what_the_kernel_alone_knows_is_not_complete() {
         let (mut state, mut publisher) = known();
         state.is_complete = true;
-        let mut is_complete = |has_failed| {
+        let mut is_complete = |has_failed, infos| {
             let (live, doubts) = (Live::default(), Doubts::default());
             let refreshed = Refreshed { live, since_ns: 0, doubts, lacks_ports: false, has_failed };
             state
-                .first_part((&Filter::default(), false), (None, None), (refreshed, None), None, &mut publisher)
+                .first_part((&Filter::default(), false), (None, None), (refreshed, None), infos, &mut publisher)
                 .complete
         };
-        assert!(is_complete(false) && !is_complete(true));
+        assert!(is_complete(false, None) && !is_complete(true, None));
+        assert!(is_complete(false, Some(SocketInfos::default())));
+        assert!(!is_complete(false, Some(SocketInfos::unread())), "what was asked for is not in the rows");
     }
 
     #[test]

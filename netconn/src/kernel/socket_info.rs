@@ -110,6 +110,7 @@ pub struct SocketInfos {
     by_cookie: HashMap<u64, SocketInfo>,
     /// `None`: several sockets have these ends, such as listeners that share a port.
     by_ends: HashMap<SocketEnds, Option<SocketInfo>>,
+    is_partial: bool,
 }
 
 /// Which sockets are read.
@@ -122,6 +123,16 @@ pub struct InfoParts {
 }
 
 impl SocketInfos {
+    /// Returns figures of no socket, because they could not be read.
+    pub fn unread() -> Self {
+        Self { is_partial: true, ..Self::default() }
+    }
+
+    /// Returns whether figures are missing that the kernel has: a network namespace could not be entered, or not be read.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
     /// Reads the figures of the sockets in all network namespaces whose inode is wanted. `has_cookies` tells whether connections are
     /// numbered by the cookies of their sockets. To be called on a thread that nobody needs in its old namespace afterwards.
     pub fn read(has_cookies: bool, parts: InfoParts, is_wanted: impl Fn(u64) -> bool) -> Self {
@@ -134,7 +145,10 @@ impl SocketInfos {
             if is_wanted(inode) {
                 match setns(&namespace, CloneFlags::CLONE_NEWNET) {
                     Ok(()) => infos.read_namespace(inode, parts),
-                    Err(error) => debug!("a network namespace cannot be entered: {error}"),
+                    Err(error) => {
+                        debug!("a network namespace cannot be entered: {error}");
+                        infos.is_partial = true;
+                    }
                 }
             }
         }
@@ -166,7 +180,7 @@ impl SocketInfos {
         local: End,
         remote: Option<End>,
     ) -> Option<&SocketInfo> {
-        // Minisocks have no number.
+        // Rows of minisocks have no number.
         if self.has_cookies && socket != 0 {
             return self.by_cookie.get(&socket);
         }
@@ -189,14 +203,20 @@ impl SocketInfos {
                 let dumped = dump(&inet_request(family, *protocol), |message| self.take(message, namespace, *protocol));
                 if let Err(error) = dumped {
                     debug!("sock_diag of protocol {protocol}: {error}");
+                    // `ENOENT`: this kernel has no such figures.
+                    self.is_partial |= error.raw_os_error() != Some(libc::ENOENT);
                 }
             }
         }
     }
 
     fn take(&mut self, message: &[u8], namespace: u32, protocol: u8) {
-        let Some(Parsed { info, cookie, local, remote, is_minisock }) = parse(message) else { return };
-        if self.has_cookies && !is_minisock {
+        let Some(Parsed { info, cookie, local, remote, state, is_over }) = parse(message) else { return };
+        let is_half_open = protocol == IPPROTO_TCP && state == tcp_state::SYN_RECV;
+        if self.has_cookies && is_half_open {
+            // By both: it is a minisock, whose row has no number, or a whole socket (TCP Fast Open, or both ends began at once).
+            self.by_cookie.insert(cookie, info.clone());
+        } else if self.has_cookies && !is_over {
             self.by_cookie.insert(cookie, info);
             return;
         }
@@ -293,7 +313,9 @@ pub(super) struct Parsed {
     pub(super) cookie: u64,
     pub(super) local: End,
     pub(super) remote: Option<End>,
-    is_minisock: bool,
+    state: u8,
+    /// The kernel keeps a minisock of a connection that is over.
+    is_over: bool,
 }
 
 /// Reads `struct inet_diag_msg` and its attributes.
@@ -341,7 +363,8 @@ fn parse(message: &[u8]) -> Option<Parsed> {
         cookie: u64::from(number(44)) | u64::from(number(48)) << 32,
         local,
         remote: (remote.port != 0).then_some(remote),
-        is_minisock: matches!(timer, Some((Timer::TimeWait, ..))),
+        state,
+        is_over: matches!(timer, Some((Timer::TimeWait, ..))),
     })
 }
 
@@ -403,6 +426,30 @@ mod tests {
         assert!(infos.bytes() > 0);
         let by_cookie = SocketInfos::read_beside(true, parts, |inode| inode == own).unwrap();
         assert!(by_cookie.by_cookie.len() >= 3 && !by_cookie.by_cookie.contains_key(&0), "{by_cookie:?}");
+    }
+
+    #[test]
+    fn half_open_connections_are_found_by_their_ends() {
+        // As `inet_req_diag_fill` in net/ipv4/inet_diag.c describes a request socket: timer 1, and a cookie of its own.
+        let mut message = [0; MESSAGE_BYTES];
+        let mut put = |at: usize, bytes: &[u8]| message[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &[AF_INET as u8, tcp_state::SYN_RECV, 1, 3]);
+        put(4, &80_u16.to_be_bytes());
+        put(6, &4000_u16.to_be_bytes());
+        put(8, &[10, 0, 0, 1]);
+        put(24, &[10, 0, 0, 2]);
+        put(44, &77_u32.to_ne_bytes());
+        put(52, &900_u32.to_ne_bytes());
+        let (local, remote) = (("10.0.0.1", 80), ("10.0.0.2", 4000));
+        let end = |(address, port): (&str, u16)| End { address: address.parse().unwrap(), port };
+        for has_cookies in [true, false] {
+            let mut infos = SocketInfos { has_cookies, ..SocketInfos::default() };
+            infos.take(&message, 1, IPPROTO_TCP);
+            let of = |socket| infos.of(socket, 1, IPPROTO_TCP, end(local), Some(end(remote)));
+            let timer = of(0).and_then(|info| info.timer);
+            assert_eq!(timer, Some((Timer::Retransmit, 900, 3)), "its row has no number");
+            assert_eq!(of(77).and_then(|info| info.timer), timer, "or it is a whole socket");
+        }
     }
 
     #[test]

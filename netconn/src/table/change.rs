@@ -25,9 +25,14 @@ pub enum Change {
 }
 
 impl Change {
-    /// Returns whether an attempt has failed.
-    pub fn is_failure(self) -> bool {
-        matches!(self, Self::Connect(Outcome::Failure(..)))
+    /// Returns whether it tells a failure: of an attempt, or of a flow that ends and that its peer has refused.
+    pub fn is_failure(self, connection: &Connection) -> bool {
+        match self {
+            Self::Connect(Outcome::Failure(..)) => true,
+            // A refusal that came too late for the event of the beginning.
+            Self::Close(..) => connection.refusal().is_some(),
+            Self::Connect(Outcome::Success) | Self::Listen | Self::ListenEnd => false,
+        }
     }
 
     /// Returns the state that the change reports. What the connection has become since, when its event was held back, is another

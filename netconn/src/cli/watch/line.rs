@@ -115,6 +115,7 @@ fn what(event: &Event<'_>) -> (&'static str, anstyle::Style) {
         EventKind::Connect if event.is_of_datagrams() => ("flow", style::GOOD),
         EventKind::Connect if event.direction == Some(Direction::Incoming) => ("accept", style::GOOD),
         EventKind::Connect => ("connect", style::GOOD),
+        EventKind::Close if event.failure.is_some() => ("close", style::BAD),
         EventKind::Close => ("close", style::FAINT),
         EventKind::Listen => ("listen", style::QUIET),
         EventKind::ListenEnd => ("listen end", style::QUIET),
@@ -165,6 +166,10 @@ fn facts(event: &Event<'_>) -> String {
     }
     if let Some(latency) = event.connect_latency_us.filter(|_| event.is(EventKind::Connect)) {
         parts.push(term::duration(Duration::from_micros(latency)).into());
+    }
+    // A flow that its peer has refused too late for the event of its beginning. An attempt that failed has its reason in front.
+    if let Some(failure) = event.failure.filter(|_| event.is(EventKind::Close)) {
+        parts.push(failure.name().into());
     }
     if let Some(reason) = event.close_reason {
         parts.push(reason.name().into());
@@ -265,6 +270,16 @@ mod tests {
                 "event.network.bytesReceived":0,"local.ip.address":"192.0.2.1","local.port.number":53}"#
             ),
             "00:00:00.000  close      -                 :53 -- many             udp ↑1.5 kB ↓0 B, idle  192.0.2.1:53"
+        );
+        assert_eq!(
+            line(
+                r#"{"event.type":"IP Close","event.network.protocol":"UDP","event.network.direction":"OUTGOING",
+                "event.network.connectionStatus":"FAILURE","event.network.failureReason":"refused",
+                "event.network.closeReason":"local","event.network.bytesSent":5,"event.network.bytesReceived":0,
+                "local.ip.address":"192.0.2.1","local.port.number":40000,"remote.ip.address":"192.0.2.9",
+                "remote.port.number":53,"src.process.pid":7,"src.process.name":"dig"}"#
+            ),
+            "00:00:00.000  close      dig[7]            -> 192.0.2.9:53         udp ↑5 B ↓0 B, refused, local  192.0.2.1:40000"
         );
     }
 
