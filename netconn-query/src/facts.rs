@@ -221,15 +221,14 @@ impl CommandKind {
                     parts.spans.extend(side.alias.iter_mut().map(|alias| &mut alias.span));
                     parts.queries.push(&mut side.query);
                 }
-                let names = on.iter_mut().flat_map(|key| std::iter::once(&mut key.left).chain(&mut key.right));
-                parts.spans.extend(names.map(|name| &mut name.span));
+                parts.reads.extend(on.iter_mut().flat_map(|key| std::iter::once(&mut key.left).chain(&mut key.right)));
             }
             Self::Union(queries) => parts.queries.extend(queries),
             Self::Transpose { column, keys, totals: _, limit: _ } => {
-                parts.spans.extend(std::iter::once(column).chain(keys).map(|name| &mut name.span));
+                parts.reads.extend(std::iter::once(column).chain(keys));
             }
             Self::Compare { name, shift: _, shift_span } => parts.spans.extend([&mut name.span, shift_span]),
-            Self::Dedup(names) => parts.spans.extend(names.iter_mut().map(|name| &mut name.span)),
+            Self::Dedup(names) => parts.reads.extend(names),
         }
         parts
     }
@@ -238,7 +237,10 @@ impl CommandKind {
 /// The parts of a command that have places in the text.
 #[derive(Default)]
 pub(crate) struct PartsMut<'a> {
+    /// Places that are in none of the other parts.
     pub(crate) spans: Vec<&'a mut Span>,
+    /// Columns that the command reads by name alone.
+    pub(crate) reads: Vec<&'a mut Name>,
     pub(crate) expressions: Vec<&'a mut Expr>,
     pub(crate) columns: Vec<&'a mut Column>,
     pub(crate) queries: Vec<&'a mut Query>,

@@ -123,6 +123,7 @@ impl Command {
         // `parts_mut` lists every part that has a place, so nothing is forgotten here when a command gets a new one.
         let parts = self.kind.parts_mut();
         parts.spans.into_iter().for_each(|span| *span = Span::default());
+        parts.reads.into_iter().for_each(|name| name.span = Span::default());
         parts.expressions.into_iter().for_each(Expr::forget_places);
         parts.columns.into_iter().for_each(Column::forget_places);
         parts.queries.into_iter().for_each(Query::forget_places);

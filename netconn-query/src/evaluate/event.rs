@@ -71,6 +71,8 @@ mod tests {
     fn fields_have_their_types() {
         for filter in [
             "event.type = 'IP Close'",
+            // Short names.
+            "process = 'curl' and direction = 'OUTGOING' and dst.port = 443 and not process = 'wget'",
             "event.network.direction in ('OUTGOING')",
             "timestamp = '2026-09-21T14:13:20.0000005Z' and timestamp > event.time",
             "dst.port.number = 443",

@@ -31,6 +31,7 @@ use crate::{
     diagnostic::{Diagnostic, has_errors},
     fields::Fields,
     parser::parse,
+    short,
     value::{Value, ValueKind},
 };
 
@@ -82,6 +83,7 @@ impl Predicate {
         let parsed = parse(text);
         let Some(mut query) = parsed.query else { return Err(parsed.diagnostics) };
         let mut diagnostics = parsed.diagnostics;
+        short::expand(&mut query, |_| false);
         diagnostics.extend(alias::sentinel_one(&mut query));
         match Self::compile(&query, &[]) {
             Ok(compiled) => {

@@ -10,7 +10,7 @@ use netconn_query::{
     ast::ExprKind,
     diagnostic::has_errors,
     evaluate::{Compiled, Predicate, fields_of_rows, without_fields_of_events},
-    parse,
+    parse, short,
 };
 
 use crate::cli::ss_filter;
@@ -80,11 +80,13 @@ fn compile(text: &str, about: About) -> Result<(String, Compiled), RefusedCondit
     } else {
         text.to_owned()
     };
-    let parsed = parse(&text);
+    let mut parsed = parse(&text);
     let mut diagnostics = parsed.diagnostics;
-    let compiled = match &parsed.query {
+    let compiled = match &mut parsed.query {
         Some(query) if !has_errors(&diagnostics) => {
             let own = if about == About::Rows { fields_of_rows() } else { Vec::new() };
+            // What only rows have goes before the short names of fields.
+            short::expand(query, |name| own.iter().any(|(known, _)| *known == name));
             if about == About::Rows {
                 diagnostics.extend(without_fields_of_events(query));
             }
@@ -146,6 +148,8 @@ mod tests {
         for (text, of_https, of_listener) in [
             ("dst.port.number = 443 and src.process.name = 'curl'", true, false),
             ("dst.port.number = 443 and not src.process.name = 'curl'", false, false),
+            ("process = 'curl' and dst.port = 443 and direction = 'OUTGOING'", true, false),
+            ("state = 'LISTENING' and local.port = 22 and not process = 'curl'", false, true),
             ("dst 10/8", true, false),
             ("dport = :https", true, false),
             ("dport = 443 or sport = :22", true, true),
@@ -167,5 +171,6 @@ mod tests {
         let warnings = compile("event.type = 'IP Close'", About::Rows).unwrap().1.warnings;
         assert!(warnings[0].message.contains("a field of events"), "{warnings:?}");
         assert!(compile("event.type = 'IP Close'", About::Events).unwrap().1.warnings.is_empty());
+        assert!(compile("type = 'IP Close' and process = 'curl'", About::Events).unwrap().1.warnings.is_empty());
     }
 }
