@@ -1,6 +1,10 @@
 //! Spans of time and moments as queries write them: `10m`, `1 minute`, `auto`, `2026-09-21`.
 
-use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::{
+    Timestamp,
+    civil::DateTime,
+    tz::{Offset, TimeZone},
+};
 
 use crate::ast::{Expr, ExprKind};
 
@@ -76,6 +80,32 @@ pub fn moment(text: &str) -> Option<(i64, bool)> {
     Some((nanos(time.timestamp())?, false))
 }
 
+/// Returns a zone by its name, or by its distance to UTC, at most 23:59: `GMT+8`, `UTC-05:30`.
+pub fn zone(name: &str) -> Option<TimeZone> {
+    let Some(distance) = name.strip_prefix("GMT").or_else(|| name.strip_prefix("UTC")) else {
+        return TimeZone::get(name).ok();
+    };
+    if distance.is_empty() {
+        return Some(TimeZone::UTC);
+    }
+    let (sign, distance) = match distance.strip_prefix('-') {
+        Some(distance) => (-1, distance),
+        None => (1, distance.strip_prefix('+').unwrap_or(distance)),
+    };
+    let (hours, minutes) = match distance.split_once(':') {
+        Some(parts) => parts,
+        None if distance.len() > 2 => distance.split_at_checked(distance.len() - 2)?,
+        None => (distance, "00"),
+    };
+    let number = |text: &str, most: i32| {
+        // `parse` would accept a sign.
+        let is_short = text.len() <= 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<i32>().ok().filter(|number| is_short && *number <= most)
+    };
+    let seconds = number(hours, 23)? * 3_600 + number(minutes, 59)? * 60;
+    Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
+}
+
 /// The arguments of `timebucket([time,] [width[, zone]])`.
 #[derive(Clone, Copy, Debug)]
 pub struct BucketArguments<'a> {
@@ -105,7 +135,7 @@ impl<'a> BucketArguments<'a> {
     /// Returns the zone, if one is named and exists.
     pub fn time_zone(&self) -> Option<TimeZone> {
         match &self.zone?.kind {
-            ExprKind::Text(name) => TimeZone::get(name).ok(),
+            ExprKind::Text(name) => zone(name),
             _ => None,
         }
     }
@@ -142,6 +172,37 @@ mod tests {
         assert_eq!(span("+ 4 hours"), Some(14_400 * SECOND));
         for wrong in ["", "10", "m10", "10 parsecs", "1..5h", "99999999999w", "--1w", "1e3s"] {
             assert_eq!(span(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn zones_are_read() {
+        let seconds = |name: &str| zone(name).map(|zone| zone.to_offset(Timestamp::UNIX_EPOCH).seconds());
+        for (name, expected) in [
+            ("GMT", 0),
+            ("UTC+0", 0),
+            ("GMT+8", 28_800),
+            ("GMT8", 28_800),
+            ("GMT-05:30", -19_800),
+            ("UTC+0545", 20_700),
+            ("UTC-545", -20_700),
+            ("GMT+23:59", 86_340),
+        ] {
+            assert_eq!(seconds(name), Some(expected), "{name}");
+        }
+        for wrong in [
+            "GMT+",
+            "GMT++8",
+            "GMT+-8",
+            "GMT+24",
+            "GMT+8:60",
+            "GMT1\u{20ac}",
+            "GMT\u{20ac}",
+            "GMT+999999999:00",
+            "GMT+8:",
+            "No/Zone",
+        ] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
         }
     }
 

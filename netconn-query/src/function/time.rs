@@ -4,10 +4,13 @@ use jiff::{
     Timestamp,
     civil::Date,
     fmt::strtime::{self, BrokenDownTime},
-    tz::{Offset, TimeZone},
+    tz::{AmbiguousOffset, Offset, TimeZone},
 };
 
-use crate::value::{Value, nanoseconds};
+use crate::{
+    duration::zone,
+    value::{Value, nanoseconds},
+};
 
 /// 5 January 1970: weeks begin on Mondays.
 const MONDAY: i64 = 4 * 86_400_000_000_000;
@@ -18,25 +21,6 @@ const WEEK: i64 = 7 * 86_400_000_000_000;
 /// Returns the moment of nanoseconds since 1970.
 pub(super) fn moment_of(nanos: i64) -> Option<Timestamp> {
     Timestamp::from_nanosecond(i128::from(nanos)).ok()
-}
-
-/// Returns a zone by its name, or by its distance to UTC: `GMT+8`, `UTC-05:30`.
-pub(super) fn zone(name: &str) -> Option<TimeZone> {
-    let Some(distance) = name.strip_prefix("GMT").or_else(|| name.strip_prefix("UTC")) else {
-        return TimeZone::get(name).ok();
-    };
-    if distance.is_empty() {
-        return Some(TimeZone::UTC);
-    }
-    let (sign, distance) =
-        distance.strip_prefix('-').map_or((1, distance.trim_start_matches('+')), |distance| (-1, distance));
-    let (hours, minutes) = match distance.split_once(':') {
-        Some(parts) => parts,
-        None if distance.len() > 2 => distance.split_at(distance.len().checked_sub(2)?),
-        None => (distance, "0"),
-    };
-    let seconds = hours.parse::<i32>().ok()? * 3_600 + minutes.parse::<i32>().ok()? * 60;
-    Offset::from_seconds(sign * seconds).ok().map(TimeZone::fixed)
 }
 
 /// Returns the nanoseconds of the moment that a text has; UTC if it has no zone.
@@ -59,20 +43,33 @@ pub fn bucket(nanos: i64, width: i64) -> Option<i64> {
     nanos.checked_sub(nanos.checked_sub(offset)?.rem_euclid(width.max(1)))
 }
 
-/// Returns the beginning of the bucket that a moment is in by the clocks of a zone. Days and weeks begin at its midnight, also those
-/// of 23 and 25 hours.
+/// Returns the beginning of the bucket that a moment is in by the clocks of a zone. Buckets begin at the same times of the clock on
+/// all days; those in which the clocks change are longer or shorter.
 pub fn bucket_in(nanos: i64, width: i64, zone: &TimeZone) -> Option<i64> {
-    const DAY: i64 = WEEK / 7;
-    let moment = Timestamp::from_nanosecond(i128::from(nanos)).ok()?;
-    let offset = i64::from(zone.to_offset(moment).seconds()) * 1_000_000_000;
+    let back = |nanos: i128| i64::try_from(nanos).ok();
+    let moment = moment_of(nanos)?;
+    let offset = nanoseconds_of(zone.to_offset(moment));
     // Computed as if the clocks of the zone were UTC.
     let start = bucket(nanos.checked_add(offset)?, width)?;
-    if width % DAY != 0 {
-        return start.checked_sub(offset);
+    let clock = Offset::UTC.to_datetime(moment_of(start)?);
+    match zone.to_ambiguous_timestamp(clock).offset() {
+        // It need not be the offset at the moment: the clocks may have changed since.
+        AmbiguousOffset::Unambiguous { offset } => start.checked_sub(nanoseconds_of(offset)),
+        // The clocks leave this time out, so the bucket begins when they change.
+        AmbiguousOffset::Gap { before: _, after } => {
+            let earlier = after.to_timestamp(clock).ok()?;
+            back(zone.following(earlier).next()?.timestamp().as_nanosecond())
+        }
+        // The clocks show this time twice. Buckets that are no longer than what is repeated are made for both, all others once.
+        AmbiguousOffset::Fold { before, after } => {
+            let (before, after) = (nanoseconds_of(before), nanoseconds_of(after));
+            start.checked_sub(if width <= before - after { offset } else { before })
+        }
     }
-    // The offset may have been another one at midnight.
-    let midnight = Offset::UTC.to_datetime(Timestamp::from_nanosecond(i128::from(start)).ok()?);
-    i64::try_from(zone.to_ambiguous_timestamp(midnight).compatible().ok()?.as_nanosecond()).ok()
+}
+
+fn nanoseconds_of(offset: Offset) -> i64 {
+    i64::from(offset.seconds()) * 1_000_000_000
 }
 
 /// `strftime(time[, format[, zone]])`, time and format in either order: RFC 3339 if there is no format, UTC if there is no
@@ -150,6 +147,33 @@ mod tests {
         assert_eq!(of("2025-10-29T12:00:00Z", WEEK), "2025-10-26T23:00:00Z");
         assert_eq!(of("2025-10-26T00:30:00Z", 3_600_000_000_000), "2025-10-26T00:00:00Z");
         assert_eq!(of("2025-10-26T01:30:00Z", 3_600_000_000_000), "2025-10-26T01:00:00Z", "the doubled hour");
+        // Of longer buckets too, the beginning is a time of the clock, whatever it showed at the event.
+        const HOUR: i64 = 3_600_000_000_000;
+        for (moment, hours, expected) in [
+            // On 29 March 2026 at 2:00 they go forward.
+            ("2026-03-29T08:00:00Z", 12, "2026-03-28T23:00:00Z"),
+            ("2026-03-29T10:00:00Z", 12, "2026-03-29T10:00:00Z"),
+            ("2026-03-29T00:30:00Z", 6, "2026-03-28T23:00:00Z"),
+            ("2026-03-29T03:59:00Z", 6, "2026-03-28T23:00:00Z"),
+            ("2026-03-29T04:00:00Z", 6, "2026-03-29T04:00:00Z"),
+            ("2026-03-29T01:30:00Z", 2, "2026-03-29T01:00:00Z"),
+            ("2026-03-29T00:59:00Z", 2, "2026-03-28T23:00:00Z"),
+            ("2026-03-29T01:30:00Z", 1, "2026-03-29T01:00:00Z"),
+            // On 25 October 2026 at 3:00 they go back.
+            ("2026-10-24T23:30:00Z", 6, "2026-10-24T22:00:00Z"),
+            ("2026-10-25T04:30:00Z", 6, "2026-10-24T22:00:00Z"),
+            ("2026-10-25T05:00:00Z", 6, "2026-10-25T05:00:00Z"),
+            ("2026-10-25T10:59:00Z", 12, "2026-10-24T22:00:00Z"),
+            ("2026-10-25T11:00:00Z", 12, "2026-10-25T11:00:00Z"),
+            ("2026-10-25T00:30:00Z", 2, "2026-10-25T00:00:00Z"),
+            ("2026-10-25T01:30:00Z", 2, "2026-10-25T00:00:00Z"),
+            ("2026-10-25T02:30:00Z", 2, "2026-10-25T00:00:00Z"),
+            ("2026-10-25T03:00:00Z", 2, "2026-10-25T03:00:00Z"),
+        ] {
+            assert_eq!(of(moment, hours * HOUR), expected, "{moment} in {hours} hours");
+        }
+        // No bucket begins after a moment in it, also if the clocks leave its beginning out.
+        assert_eq!(of("2026-03-29T01:10:00Z", 40 * HOUR / 60), "2026-03-29T01:00:00Z");
         let kathmandu = TimeZone::posix("<+0545>-5:45").unwrap();
         assert_eq!(text(bucket_in(0, 3_600_000_000_000, &kathmandu)), "1969-12-31T23:15:00Z");
     }
@@ -160,6 +184,10 @@ mod tests {
         assert_eq!(strftime(&[time, Value::owned("%Y-%m-%d %H:%M")]), Value::owned("2023-11-14 22:13"));
         let back = strptime(&[Value::owned("2023-11-14 22:13"), Value::owned("%Y-%m-%d %H:%M")]);
         assert_eq!(back, Value::Time(1_699_999_980_000_000_000));
+        let in_zone = |zone: &'static str| strftime(&[Value::Time(0), Value::owned("%H:%M"), Value::owned(zone)]);
+        assert_eq!(in_zone("GMT-05:30"), Value::owned("18:30"));
+        assert_eq!(in_zone("GMT1\u{20ac}"), Value::Null);
+        assert_eq!(in_zone("GMT+999999999:00"), Value::Null);
         let zone = strptime(&[Value::owned("2023-11-14 22:13 +0100"), Value::owned("%Y-%m-%d %H:%M %z")]);
         assert_eq!(zone, Value::Time(1_699_996_380_000_000_000));
     }
