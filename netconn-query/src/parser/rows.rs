@@ -31,7 +31,12 @@ impl Parser<'_> {
         };
         let message = "columns with * keeps all columns: leave the command out, or add columns with let";
         self.warn(Diagnostic::warning(star, message));
-        columns.retain(|column| column.name.is_some());
+        // A field alone is among the columns that stay. `let` needs a name for everything else.
+        columns.retain(|column| column.name.is_some() || !matches!(column.expr.kind, ExprKind::Field(_)));
+        self.labels = unnamed(&columns);
+        for column in &mut columns {
+            column.name.get_or_insert_with(|| Name { text: column.label.clone(), span: column.expr.span });
+        }
         (!columns.is_empty()).then_some(CommandKind::Let(columns))
     }
 
