@@ -20,7 +20,7 @@ use netconn_model::{
 };
 use netconn_query::{
     Fields,
-    catalogue::{COMMANDS, FUNCTIONS, FunctionKind, OTHER_COMMANDS, OTHER_FUNCTIONS},
+    catalogue::{COMMANDS, FUNCTIONS, FunctionKind, OTHER_COMMANDS, OTHER_FUNCTIONS, SPELLINGS},
     check, old, parse,
 };
 
@@ -138,6 +138,8 @@ fn language() {
     check_table("aggregates", &functions(FunctionKind::Aggregate));
     check_table("running", &functions(FunctionKind::Running));
     check_table("functions", &functions(FunctionKind::Plain));
+    let spellings = SPELLINGS.iter().map(|(other, name)| [code(other), code(name)]);
+    check_table("spellings", &table(["name", "here"], spellings));
     let others = OTHER_COMMANDS.iter().chain(&OTHER_FUNCTIONS);
     check_table("other names", &table(["name", "here"], others.map(|(other, here)| [code(other), code(here)])));
     check_queries("language.md");

@@ -138,7 +138,7 @@ functions! {
         NetIpv6 "net_ipv6" (1, 1) "net_ipv6(x)" "Whether the value is an IPv6 address." "net_ipv6(dst.ip.address)";
         NetIpsubnet "net_ipsubnet" (2, MANY) "net_ipsubnet(x, network, …)" "Whether the address is in one of the networks." "net_ipsubnet(dst.ip.address, '10.0.0.0/8')";
         NetPrivate "net_private" (1, 1) "net_private(x)" "Whether the address is private, IPv4 or IPv6." "!net_private(dst.ip.address)";
-        NetOutside "net_outside" (1, 1) "net_outside(x)" "Whether the address is one of the Internet: not private, shared (100.64.0.0/10), loopback, link-local, multicast or broadcast." "net_outside(dst.ip.address)";
+        NetOutside "net_outside" (1, 1) "net_outside(x)" "Whether the address is one of the Internet: not private, shared (100.64.0.0/10), loopback, link-local, multicast or broadcast. Of NAT64 (64:ff9b::/96), the IPv4 address counts." "net_outside(dst.ip.address)";
         NetRfc1918 "net_rfc1918" (1, 1) "net_rfc1918(x)" "Whether the address is a private IPv4 address or in 127.0.0.0/8." "!net_rfc1918(dst.ip.address)";
         NetRfc4193 "net_rfc4193" (1, 1) "net_rfc4193(x)" "Whether the address is a unique local IPv6 address." "!net_rfc4193(dst.ip.address)";
         NetUrlScheme "net_url_scheme" (1, 1) "net_url_scheme(url)" "https of https://u@a.example.org:8443/p?q#f" "| let x = net_url_scheme('https://a.example.org/')";
@@ -183,7 +183,7 @@ functions! {
         Timebucket "timebucket" (0, 3) "timebucket([timestamp,] ['10m'[, zone]])" "Beginning of the span of time that the timestamp is in; without a span, as with 'auto'. Days are those of UTC unless a zone is named." "| group n = count() by t = timebucket('10m')";
         Strftime "strftime" (1, 3) "strftime(timestamp[, format[, zone]])" "Timestamp as a text; RFC 3339 if no format is given." "| let day = strftime(timestamp, '%Y-%m-%d')";
         Strptime "strptime" (2, 2) "strptime(text, format)" "Timestamp read from a text." "| let t = strptime('2026-11-22', '%Y-%m-%d')";
-        Simpledateformat "simpledateformat" (1, 3) "simpledateformat(timestamp[, format[, zone]])" "Timestamp as a text; the format has the letters of Java's SimpleDateFormat." "| let day = simpledateformat(timestamp, 'yyyy-MM-dd')";
+        Simpledateformat "simpledateformat" (1, 3) "simpledateformat(timestamp[, format[, zone]])" "Timestamp as a text; the format has the letters of Java's SimpleDateFormat. The zone is a name, or a distance: `GMT+8`." "| let day = simpledateformat(timestamp, 'yyyy-MM-dd')";
         Simpledateparse "simpledateparse" (2, 2) "simpledateparse(text, format)" "Timestamp read from a text; the format has the letters of Java's SimpleDateFormat." "| let t = simpledateparse('22.11.2026', 'dd.MM.yyyy')";
         Querystart "querystart" (0, 1) "querystart([unit])" "Beginning of the searched time; of files without a range, the first event." "| limit 1 | let from = querystart()";
         Queryend "queryend" (0, 1) "queryend([unit])" "End of the searched time; of files without a range, the last event." "| limit 1 | let to = queryend('seconds')";

@@ -58,15 +58,25 @@ pub(super) fn net_private<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     })
 }
 
+/// The addresses by which hosts without IPv4 reach IPv4 (RFC 6052): these 96 bits, then the IPv4 address.
+const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+
+fn outside(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    let is_shared = first == 100 && second & 0xc0 == 64;
+    // From 224 on there are no hosts; 0/8 is this network.
+    !(rfc1918(address) || address.is_link_local() || is_shared || first == 0 || first >= 224)
+}
+
 /// Whether the value is an address of the Internet: neither private, shared by a provider (RFC 6598), loopback nor link-local, and
-/// that of a single host, so neither multicast nor broadcast nor reserved (RFC 1112). Addresses for documentation count.
+/// that of a single host, so neither multicast nor broadcast nor reserved (RFC 1112). Addresses for documentation count. An address of
+/// NAT64 is judged by the IPv4 address in it.
 pub(super) fn net_outside<'a>(arguments: &[Value<'a>]) -> Value<'a> {
     is(&arguments[0], |address| match address {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            let is_shared = first == 100 && second & 0xc0 == 64;
-            // From 224 on there are no hosts; 0/8 is this network.
-            !(rfc1918(address) || address.is_link_local() || is_shared || first == 0 || first >= 224)
+        IpAddr::V4(address) => outside(address),
+        IpAddr::V6(address) if address.segments().starts_with(&NAT64) => {
+            let [.., a, b, c, d] = address.octets();
+            outside(Ipv4Addr::new(a, b, c, d))
         }
         // The addresses of hosts in the Internet are in 2000::/3 (RFC 4291).
         IpAddr::V6(address) => address.segments()[0] & 0xe000 == 0x2000,
@@ -289,6 +299,11 @@ mod tests {
             ("::", false),
             ("::ffff:10.0.0.1", false),
             ("::ffff:198.51.100.7", true),
+            ("64:ff9b::198.51.100.7", true),
+            ("64:ff9b::c633:6407", true),
+            ("64:ff9b::10.0.0.1", false),
+            ("64:ff9b::224.0.0.251", false),
+            ("64:ff9b:0:0:0:1:c633:6407", false),
             ("example.org", false),
         ] {
             assert_eq!(net_outside(&[text(address)]), Value::Bool(outside), "{address}");
