@@ -255,3 +255,18 @@ fn nested_filters_stay_small() {
     }
     holds(&value, false);
 }
+
+/// Each level may be compiled twice, so their number is limited: 25 of them would be 33 million.
+#[test]
+fn nested_reduces_are_limited() {
+    let nested = |levels: usize| {
+        (0..levels).fold("x".to_owned(), |inner, _| format!("array(1).reduce(0, func(x, y) -> {inner} + 0.5)"))
+    };
+    holds(&format!("{} = 0.5", nested(1)), true);
+    assert!(Predicate::parse(&format!("{} > 0", nested(8))).is_ok());
+    for levels in [9, 25] {
+        let refused = Predicate::parse(&format!("{} > 0", nested(levels))).unwrap_err();
+        let said: Vec<&str> = refused.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
+        assert_eq!(said, ["reduce is nested too deeply: 8 levels are allowed, so split it with let"], "{levels}");
+    }
+}

@@ -9,7 +9,7 @@ use crate::{
     catalogue::{self, AggregateId, FunctionId, FunctionInfo, FunctionKind, PlainId, RunningId},
     diagnostic::Diagnostic,
     duration::{self, BucketArguments},
-    function::date,
+    function::{REDUCE_MAX, date, too_many_reduces},
     printer,
 };
 
@@ -21,6 +21,11 @@ fn lambda_of(id: FunctionId) -> Option<(usize, usize)> {
         FunctionId::Plain(Reduce | Zip) => Some((2, 2)),
         _ => None,
     }
+}
+
+/// Whether a function sees other rows than its own. `expand` makes rows of one.
+fn is_over_rows(function: &FunctionInfo) -> bool {
+    function.kind == FunctionKind::Running && function.id != FunctionId::Running(RunningId::Expand)
 }
 
 /// Whether the second argument is a regular expression.
@@ -64,6 +69,13 @@ impl Checker<'_> {
             }
             Some(function) => {
                 self.place_of(function, span, place);
+                if self.over_rows && function.kind == FunctionKind::Running {
+                    let message =
+                        format!("{name} cannot stand within another function over rows: make a column of it first");
+                    // In a group it may be about aggregates, which `let` does not have.
+                    let instead = (place == Place::Row).then(|| format!("| let x = {}", printer::expression(call)));
+                    self.diagnostics.push(Diagnostic::error(span, message).suggest_any(instead));
+                }
                 self.count_of(function, span, arguments.len());
                 self.meaning_of(function, arguments);
             }
@@ -79,6 +91,8 @@ impl Checker<'_> {
             self.diagnostics.push(Diagnostic::error(key.span, message).suggest("prev(x by key)"));
         }
         let inner = if aggregate { Place::InAggregate } else { place };
+        let around = self.over_rows;
+        self.over_rows |= function.is_some_and(is_over_rows);
         by.iter().for_each(|key| self.expression(key, scope, inner));
         for (number, argument) in arguments.iter().enumerate() {
             match &argument.kind {
@@ -95,10 +109,17 @@ impl Checker<'_> {
                         let form = if count == 1 { "func(x) -> …" } else { "func(x, y) -> …" };
                         self.diagnostics.push(Diagnostic::error(argument.span, message).suggest(form));
                     }
-                    let around = self.parameters.len();
+                    let is_reduce = function.is_some_and(|function| function.id == FunctionId::Plain(PlainId::Reduce));
+                    self.reduces += usize::from(is_reduce);
+                    // Said once, not at each level below it too.
+                    if is_reduce && self.reduces == REDUCE_MAX + 1 {
+                        self.diagnostics.push(Diagnostic::error(span, too_many_reduces()));
+                    }
+                    let outer = self.parameters.len();
                     self.parameters.extend(parameters.iter().map(|parameter| parameter.text.clone()));
                     self.expression(body, scope, inner);
-                    self.parameters.truncate(around);
+                    self.parameters.truncate(outer);
+                    self.reduces -= usize::from(is_reduce);
                 }
                 // `timebucket(auto)` is accepted without quotes.
                 ExprKind::Field(word) if name == "timebucket" && word == "auto" => {}
@@ -106,6 +127,7 @@ impl Checker<'_> {
                 _ => self.expression(argument, scope, inner),
             }
         }
+        self.over_rows = around;
         if let Some(condition) = condition {
             // `where` is about the rows of the group, as the arguments are.
             self.expression(condition, scope, Place::InAggregate);
@@ -154,6 +176,12 @@ impl Checker<'_> {
     /// Checks arguments that are more than values: regular expressions, networks, spans of time.
     fn meaning_of(&mut self, function: &FunctionInfo, arguments: &[Expr]) {
         let FunctionInfo { id, name, .. } = *function;
+        if let (FunctionId::Plain(PlainId::Strftime | PlainId::Simpledateformat), [_, _, zone]) = (id, arguments)
+            && let ExprKind::Text(text) = &zone.kind
+            && duration::zone(text).is_none()
+        {
+            self.no_zone(zone, "'Europe/Berlin'");
+        }
         match (id, arguments) {
             // Arguments that are computed for each row cannot be checked, so only texts that are written out are looked
             // at.
@@ -188,10 +216,7 @@ impl Checker<'_> {
                     self.bucket(width);
                 }
                 if let (Some(zone), None) = (arguments.zone, arguments.time_zone()) {
-                    let message =
-                        format!("{} is no time zone: write a name like 'Europe/Berlin'", literal::shown(zone));
-                    self.diagnostics
-                        .push(Diagnostic::error(zone.span, message).suggest("timebucket('1d', 'Europe/Berlin')"));
+                    self.no_zone(zone, "timebucket('1d', 'Europe/Berlin')");
                 }
             }
             (FunctionId::Plain(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan), [unit]) => {
@@ -222,6 +247,11 @@ impl Checker<'_> {
             }
             _ => {}
         }
+    }
+
+    fn no_zone(&mut self, zone: &Expr, instead: &str) {
+        let message = format!("{} is no time zone: write a name like 'Europe/Berlin'", literal::shown(zone));
+        self.diagnostics.push(Diagnostic::error(zone.span, message).suggest(instead));
     }
 
     fn network(&mut self, network: &Expr) {

@@ -20,6 +20,8 @@ impl Checker<'_> {
     /// Checks a query or a subquery.
     pub(super) fn query(&mut self, query: &Query) -> Scope {
         let mut scope = Scope::events();
+        // A query that gives a set of values has rows of its own.
+        let around = (std::mem::take(&mut self.over_rows), std::mem::take(&mut self.reduces));
         if let Some(filter) = &query.filter {
             self.condition(filter, &scope, Place::FirstFilter);
         }
@@ -28,6 +30,7 @@ impl Checker<'_> {
             let is_source = place == 0 && query.filter.is_none();
             scope = self.command(command, scope, is_source);
         }
+        (self.over_rows, self.reduces) = around;
         scope
     }
 

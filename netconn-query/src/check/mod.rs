@@ -38,7 +38,14 @@ pub enum AnswerColumns {
 
 /// Checks a query.
 pub fn check(query: &Query, fields: &Fields) -> Checked {
-    let mut checker = Checker { fields, diagnostics: Vec::new(), parameters: Vec::new(), told: HashSet::new() };
+    let mut checker = Checker {
+        fields,
+        diagnostics: Vec::new(),
+        parameters: Vec::new(),
+        told: HashSet::new(),
+        over_rows: false,
+        reduces: 0,
+    };
     let scope = checker.query(query);
     let mut diagnostics = checker.diagnostics;
     // Subqueries and commands are checked out of the order of the text. The sort is stable.
@@ -55,6 +62,10 @@ struct Checker<'a> {
     parameters: Vec<String>,
     /// Unknown names that were reported: once is enough.
     told: HashSet<String>,
+    /// Whether the place is in an argument or a key of a function over rows.
+    over_rows: bool,
+    /// Number of enclosing lambdas of `reduce`.
+    reduces: usize,
 }
 
 /// Where an expression stands.

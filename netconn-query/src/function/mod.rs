@@ -20,6 +20,14 @@ pub use table::{
     ORDER, PLACES, Place, Planned, Returns, RowFunction, Run, SPAN, code, takes_elements, wants_elements,
 };
 
+/// Largest number of `reduce` within one another: each may be planned twice, so the time doubles with each level.
+pub const REDUCE_MAX: usize = 8;
+
+/// Returns the message about more than [`REDUCE_MAX`] of them.
+pub fn too_many_reduces() -> String {
+    format!("reduce is nested too deeply: {REDUCE_MAX} levels are allowed, so split it with let")
+}
+
 /// Compiled patterns. The caller of a function keeps them from one row to the next.
 pub trait Patterns {
     /// Returns the compiled expression; `None` if the pattern is not valid.

@@ -13,7 +13,7 @@ use crate::{
         lambda::{Body, Lambda},
         node::Node,
     },
-    function::{Code, LambdaKind, Planned, RowFunction, Run, code, takes_elements, wants_elements},
+    function::{Code, LambdaKind, Planned, REDUCE_MAX, RowFunction, Run, code, takes_elements, wants_elements},
     value::ValueKind,
 };
 
@@ -161,6 +161,11 @@ impl Compiler<'_> {
             let body = Body::Zip(second.node, body.node, kind);
             return Operand::new(Node::Lambda(Box::new(Lambda { array: array.node, body })), returns);
         }
+        // The checker has reported it. The time to compile doubles with each level.
+        if self.reduces == REDUCE_MAX {
+            return Operand::null();
+        }
+        self.reduces += 1;
         // The result has the kind that holds both the first value and what the function returns.
         let (found, said) = with(self, [second.kind, element]);
         let kind = second.kind.with(found.kind);
@@ -171,6 +176,7 @@ impl Compiler<'_> {
             self.diagnostics.truncate(said);
             with(self, [kind, element]).0
         };
+        self.reduces -= 1;
         let body = Body::Reduce(second.node, found.node, kind);
         Operand::new(Node::Lambda(Box::new(Lambda { array: array.node, body })), kind)
     }

@@ -26,7 +26,7 @@ use crate::{
 
 /// Compiles the filter of a query, and reports what a single event cannot answer.
 pub(super) fn filter(query: &Query, others: &[(&str, ValueKind)], diagnostics: &mut Vec<Diagnostic>) -> Condition {
-    let mut compiler = Compiler { others, parameters: Vec::new(), diagnostics };
+    let mut compiler = Compiler { others, parameters: Vec::new(), reduces: 0, diagnostics };
     // Filters behind each other are one condition: an event has to pass all of them.
     let mut conditions: Vec<Condition> = query.filter.iter().map(|filter| compiler.condition(filter)).collect();
     for command in &query.commands {
@@ -43,6 +43,8 @@ struct Compiler<'a> {
     others: &'a [(&'a str, ValueKind)],
     /// Parameters of the enclosing lambdas, the outermost first.
     parameters: Vec<(String, ValueKind)>,
+    /// Number of enclosing lambdas of `reduce`.
+    reduces: usize,
     diagnostics: &'a mut Vec<Diagnostic>,
 }
 

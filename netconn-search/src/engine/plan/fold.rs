@@ -19,7 +19,7 @@ use datafusion::{
 };
 use netconn_query::{
     ast::{self, ExprKind, Span},
-    function::LambdaKind,
+    function::{LambdaKind, REDUCE_MAX, too_many_reduces},
     value::ValueKind,
 };
 
@@ -84,12 +84,16 @@ pub(crate) fn call(
         _ => return Err(SearchError::query(format!("{name} takes an array, and this is not one"), span)),
     };
     let places = [scope.planner.planning.hidden(), scope.planner.planning.hidden()];
+    let reduces = scope.reduces + usize::from(how == LambdaKind::Reduce);
+    if reduces > REDUCE_MAX {
+        return Err(SearchError::query(too_many_reduces(), span));
+    }
     let planned = |kinds: [ValueKind; 2]| {
         let mut names = scope.names.clone();
         for ((name, place), kind) in [x, y].into_iter().zip(&places).zip(kinds) {
             names.insert(name.text.clone(), Operand::new(column(place), kind));
         }
-        Scope { planner: scope.planner, rows: scope.rows, names }.value(body)
+        Scope { planner: scope.planner, rows: scope.rows, names, reduces }.value(body)
     };
     // A missing value has no type, so it becomes a text.
     let typed = |kind: ValueKind| if kind == ValueKind::Null { ValueKind::Text } else { kind };
@@ -101,8 +105,13 @@ pub(crate) fn call(
         (body.to(made), [element, *other], second.expr, returns)
     } else {
         // The result has the kind that holds both the first value and what the function returns.
-        let kind = typed(second.kind.with(planned([second.kind, element])?.kind));
-        (planned([kind, element])?.to(kind), [kind, element], second.to(kind), kind)
+        let mut body = planned([second.kind, element])?;
+        let kind = typed(second.kind.with(body.kind));
+        // Planned again only if the first value has become of another kind: the time doubles with each level.
+        if kind != second.kind {
+            body = planned([kind, element])?;
+        }
+        (body.to(kind), [kind, element], second.to(kind), kind)
     };
     let elements = [(places[0].as_str(), kinds[0]), (places[1].as_str(), kinds[1])];
     let (captured, schema) = captured(scope, &body, &elements);

@@ -92,7 +92,7 @@ pub(crate) fn call(
     // Parameters of the lambdas around stay known in the body; one of the same name is covered.
     let mut names = scope.names.clone();
     names.insert(parameter.text.clone(), Operand::new(column(&place), *element));
-    let inner = Scope { planner: scope.planner, rows: scope.rows, names };
+    let inner = Scope { planner: scope.planner, rows: scope.rows, names, reduces: scope.reduces };
     let body = match how {
         LambdaKind::Map => inner.value(body)?,
         _ => Operand::new(inner.condition(body)?, ValueKind::Bool),

@@ -49,12 +49,14 @@ pub(crate) struct Scope<'a> {
     pub(crate) rows: &'a Rows,
     /// Names that are no columns: results of aggregates, a lambda's parameter.
     pub(crate) names: BTreeMap<String, Operand>,
+    /// Number of enclosing lambdas of `reduce`.
+    pub(crate) reduces: usize,
 }
 
 impl<'a> Scope<'a> {
     /// Returns the scope of these rows' columns.
     pub(crate) fn new(planner: &'a Planner, rows: &'a Rows) -> Self {
-        Self { planner, rows, names: BTreeMap::new() }
+        Self { planner, rows, names: BTreeMap::new(), reduces: 0 }
     }
 
     /// Returns the value of a name; missing if nothing has it.
