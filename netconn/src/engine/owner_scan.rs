@@ -8,15 +8,16 @@ use netconn_common::FileRecord;
 use tracing::warn;
 
 use crate::{
-    engine::{publisher::Publisher, run::Engine, schedule::nanoseconds, state::State},
+    engine::{
+        publisher::Publisher,
+        run::Engine,
+        schedule::{PAUSE, Pace, nanoseconds},
+        state::State,
+    },
     process::Key,
     table::Orphans,
 };
 
-/// Shortest time between two scans.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Scans take at most 1/`SHARE` of the engine's time.
-const SHARE: u32 = 50;
 /// Scans for an owner that is not found, each after twice the pause of the one before.
 const TRIES: u32 = 5;
 /// Processes that one scan looks for at most: the kernel's map has room for 1,024 ([`netconn_common::map::ENDED`]).
@@ -59,23 +60,11 @@ impl Engine {
 
     /// Applies who has orphans open, and accepted connections of which the listener's owner is known only.
     fn find_owners(&mut self, orphans: &Orphans) -> std::io::Result<()> {
-        let mut left: Vec<Key> = orphans.owners.iter().copied().collect();
-        loop {
-            // The kernel's map has one start for each process id.
-            let mut ended: HashMap<u32, u64> = HashMap::new();
-            left.retain(|key| {
-                let is_left = ended.len() >= ENDED_MAX || ended.contains_key(&key.tgid);
-                if !is_left {
-                    ended.insert(key.tgid, key.start_ns);
-                }
-                is_left
-            });
-            let files = self.scan(|capture, meanwhile| capture.owners(&ended, meanwhile))?;
-            self.state.apply_files(&files, &orphans.processes, &mut self.publisher);
-            if left.is_empty() {
-                break;
-            }
-        }
+        // One scan only: whoever leaves many sockets open must not keep the engine from commands. The next one goes on.
+        let (pass, is_last) = self.schedule.owner_scans.next_pass(&orphans.owners);
+        let files = self.scan(|capture, meanwhile| capture.owners(&pass, meanwhile))?;
+        self.state.apply_files(&files, &orphans.processes, &mut self.publisher);
+        self.schedule.owner_scans.passed(&pass, is_last);
         // Where iterators cannot tell which sockets an ended process has owned, all are read.
         if orphans.has_datagrams && !self.capture.has_cookies() {
             let (sockets, _) = self.scan(|capture, meanwhile| capture.datagrams(meanwhile))?;
@@ -123,14 +112,15 @@ impl State {
 /// When to scan. Times are in nanoseconds since boot.
 #[derive(Debug, Default)]
 pub(super) struct OwnerScans {
-    /// No scan is allowed before.
-    not_before_ns: u64,
+    pace: Pace,
     /// When to scan again for an owner that was not found.
     again_ns: Option<u64>,
     /// Scans since one was last wanted.
     tries: u32,
     /// Processes that have ended and whose sockets have no other owner yet.
     ended: HashSet<Key>,
+    /// Owners that were searched for since all were: one scan has room for [`ENDED_MAX`].
+    searched: HashSet<Key>,
     /// There are connections without an owner of their own.
     has_ownerless: bool,
 }
@@ -152,7 +142,32 @@ impl OwnerScans {
 
     /// Returns whether a scan is allowed at `now`.
     pub(super) fn is_allowed(&self, now: u64) -> bool {
-        now >= self.not_before_ns
+        self.pace.is_allowed(now)
+    }
+
+    /// Returns the processes that the next scan searches for, start by id, of these owners; and whether they are the last of them that
+    /// were not searched for.
+    fn next_pass(&mut self, owners: &HashSet<Key>) -> (HashMap<u32, u64>, bool) {
+        self.searched.retain(|key| owners.contains(key));
+        let (mut pass, mut is_last) = (HashMap::new(), true);
+        for key in owners.iter().filter(|key| !self.searched.contains(*key)) {
+            // The kernel's map has one start for each process id.
+            if pass.len() < ENDED_MAX && !pass.contains_key(&key.tgid) {
+                pass.insert(key.tgid, key.start_ns);
+            } else {
+                is_last = false;
+            }
+        }
+        (pass, is_last)
+    }
+
+    /// Notes a scan that has searched for these.
+    fn passed(&mut self, pass: &HashMap<u32, u64>, is_last: bool) {
+        if is_last {
+            self.searched = HashSet::new();
+        } else {
+            self.searched.extend(pass.iter().map(|(tgid, start_ns)| Key::new(*tgid, *start_ns)));
+        }
     }
 
     /// Returns whether it is time to scan again for an owner that was not found.
@@ -163,9 +178,14 @@ impl OwnerScans {
     /// Notes a scan that ended at `now`, after which the sockets of these processes that have `ended` have no other owner. One that
     /// has failed is repeated until one has not.
     fn scanned(&mut self, now: u64, took: Duration, ended: HashSet<Key>, is_done: bool) {
-        self.not_before_ns = now + nanoseconds(PAUSE.max(took * SHARE));
-        self.tries += 1;
+        self.pace.scanned(now, took);
         self.ended = ended;
+        if is_done && !self.searched.is_empty() {
+            // No try is over before all were searched for.
+            self.again_ns = Some(now + nanoseconds(PAUSE));
+            return;
+        }
+        self.tries += 1;
         // The minimum keeps the shift below 64 bits: scans for ended owners count too, and `tries` has no other limit.
         let pause = nanoseconds(PAUSE) << self.tries.min(TRIES);
         let is_wanted = self.tries < TRIES && (self.has_ownerless || !self.ended.is_empty());
@@ -215,6 +235,28 @@ mod tests {
         scans.scanned(0, Duration::from_millis(100), HashSet::new(), true);
         assert!(!scans.is_allowed(4 * SECOND));
         assert!(scans.is_allowed(5 * SECOND));
+    }
+
+    #[test]
+    fn many_owners_are_searched_for_by_one_scan_after_the_other() {
+        let mut scans = OwnerScans::default();
+        // Two have one id: the kernel's map has room for one of them.
+        let mut owners: HashSet<Key> = (1..=2500).map(|tgid| Key::new(tgid, 1)).collect();
+        owners.insert(Key::new(7, 2));
+        scans.add_ended(owners.clone());
+        let (mut found, mut now) = (HashSet::new(), 0);
+        while scans.tries == 0 {
+            let (pass, is_last) = scans.next_pass(&owners);
+            assert!((1..=ENDED_MAX).contains(&pass.len()));
+            found.extend(pass.iter().map(|(tgid, start_ns)| Key::new(*tgid, *start_ns)));
+            scans.passed(&pass, is_last);
+            scans.scanned(now, Duration::from_millis(1), owners.clone(), true);
+            assert!(!scans.is_allowed(now + SECOND - 1), "commands come between");
+            now += SECOND;
+            assert_eq!(scans.is_due(now), !is_last);
+        }
+        assert_eq!((found, now), (owners, 3 * SECOND));
+        assert!(scans.searched.is_empty());
     }
 
     #[test]

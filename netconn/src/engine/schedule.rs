@@ -42,6 +42,8 @@ pub(super) struct Schedule {
     retry: (u64, Duration),
     /// When open files are scanned for owners.
     pub(super) owner_scans: OwnerScans,
+    /// Scans for packet sockets.
+    pub(super) packet_scans: Pace,
 }
 
 impl Schedule {
@@ -57,6 +59,7 @@ impl Schedule {
             wants_release: false,
             retry: (0, TICK),
             owner_scans: OwnerScans::default(),
+            packet_scans: Pace::default(),
         }
     }
 
@@ -135,6 +138,30 @@ fn since(earlier_ns: u64, now: u64) -> Duration {
 /// Returns a duration in nanoseconds.
 pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Shortest time between two scans of open files of a kind.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
+/// Scans of a kind take at most 1/`SHARE` of the engine's time.
+const SHARE: u32 = 50;
+
+/// Bounds what scans cost that strangers can cause.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// No scan is allowed before, nanoseconds since boot.
+    not_before_ns: u64,
+}
+
+impl Pace {
+    /// Returns whether a scan is allowed at `now`.
+    pub(super) fn is_allowed(&self, now: u64) -> bool {
+        now >= self.not_before_ns
+    }
+
+    /// Notes a scan that ended at `now`.
+    pub(super) fn scanned(&mut self, now: u64, took: Duration) {
+        self.not_before_ns = now + nanoseconds(PAUSE.max(took * SHARE));
+    }
 }
 
 #[cfg(test)]

@@ -164,12 +164,13 @@ impl Capture {
         ended: &hashbrown::HashMap<u32, u64>,
         meanwhile: impl FnMut(&mut Rings),
     ) -> io::Result<Vec<FileRecord>> {
-        for (tgid, start_ns) in ended {
-            self.ended.insert(tgid, start_ns, 0).map_err(io::Error::other)?;
-        }
-        let found = self.read(Program::DumpFiles, setting::SCAN_OWNERS, iterate::here, meanwhile);
+        let told = ended.iter().try_for_each(|(tgid, start_ns)| self.ended.insert(tgid, start_ns, 0));
+        let found = match told {
+            Ok(()) => self.read(Program::DumpFiles, setting::SCAN_OWNERS, iterate::here, meanwhile),
+            Err(error) => Err(io::Error::other(error)),
+        };
         for tgid in ended.keys() {
-            // Removed, because the next scan needs room. An error means that it is not there.
+            // Removed after an error too, because the next scan needs room. An error here means that it is not there.
             let _ = self.ended.remove(tgid);
         }
         found
