@@ -2,7 +2,8 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    io,
+    io, mem,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::{
     engine::run::Engine,
     kernel::{
         capture::Capture,
+        iterate,
         packet_socket::{PacketSocket, PacketSockets},
         packet_watch::PacketWatch,
         rings::Rings,
@@ -20,13 +22,18 @@ use crate::{
     process::open,
 };
 
+/// From this number on, sockets are forgotten that are in no list because their namespace cannot be read.
+const KNOWN_MAX: usize = 65_536;
+
 /// Finds all packet sockets. If the iterator cannot find their owners, `/proc` is searched for them. `meanwhile` is called
 /// all along, to empty the rings.
-pub fn packet_sockets(capture: &mut Capture, meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
-    let mut found = capture.packet_sockets(meanwhile);
+pub fn packet_sockets(capture: &mut Capture, mut meanwhile: impl FnMut(&mut Rings)) -> PacketSockets {
+    let mut found = capture.packet_sockets(&mut meanwhile);
     // `/proc` is read only when there is something to find: it costs a look at each open file of the machine.
     if found.lacks_owners && !found.sockets.is_empty() {
-        found.assign_owners(&open::owners());
+        let rings = capture.rings();
+        // Without a thread they stay unknown.
+        found.assign_owners(&iterate::beside(open::owners, || meanwhile(rings)).unwrap_or_default());
     }
     found
 }
@@ -60,29 +67,43 @@ fn by_place(sockets: Vec<PacketSocket>) -> HashMap<(u32, u64), PacketSocket> {
     found
 }
 
+/// Replaces the `known` sockets by those that were `found`. Returns which were opened, and which were closed (`true`), these first.
+fn changes(
+    known: &mut Option<HashMap<(u32, u64), PacketSocket>>,
+    mut found: PacketSockets,
+) -> Vec<(PacketSocket, bool)> {
+    let listed = by_place(mem::take(&mut found.sockets));
+    let Some(known) = known else {
+        *known = Some(listed);
+        return Vec::new();
+    };
+    // What could not be listed may be there all the same.
+    let is_over = |place: &(u32, u64)| !listed.contains_key(place) && found.has_listed(place.0);
+    let mut changes: Vec<_> = known.extract_if(|place, _| is_over(place)).map(|(_, socket)| (socket, true)).collect();
+    if known.len() >= KNOWN_MAX {
+        known.retain(|place, _| listed.contains_key(place));
+    }
+    for (place, socket) in listed {
+        if let Entry::Vacant(entry) = known.entry(place) {
+            changes.push((entry.insert(socket).clone(), false));
+        }
+    }
+    changes
+}
+
 impl Engine {
     /// Tells which packet sockets were opened and closed, if their lists have changed.
     pub(super) fn follow_packet_sockets(&mut self) {
-        if !self.packet_sockets.watch.take_change() {
+        // Anybody may open and close such a socket in a namespace of their own. A change stays noted until a scan is allowed.
+        if !self.schedule.packet_scans.is_allowed(self.state.clock.now()) || !self.packet_sockets.watch.take_change() {
             return;
         }
+        let since = Instant::now();
         let found = self.scan(|capture, meanwhile| packet_sockets(capture, meanwhile));
-        // What cannot be listed now may be there all the same.
-        let is_whole = found.unlisted.is_empty();
-        let found = by_place(found.sockets);
-        let Some(mut known) = self.packet_sockets.known.take() else {
-            self.packet_sockets.known = Some(found);
-            return;
-        };
-        let gone: Vec<_> = known.keys().filter(|place| is_whole && !found.contains_key(place)).copied().collect();
-        let ended = gone.iter().filter_map(|place| known.remove(place)).collect::<Vec<_>>();
-        ended.iter().for_each(|socket| self.publish_packet_socket(socket, true));
-        for (place, socket) in found {
-            if let Entry::Vacant(entry) = known.entry(place) {
-                self.publish_packet_socket(entry.insert(socket), false);
-            }
+        self.schedule.packet_scans.scanned(self.state.clock.now(), since.elapsed());
+        for (socket, is_end) in changes(&mut self.packet_sockets.known, found) {
+            self.publish_packet_socket(&socket, is_end);
         }
-        self.packet_sockets.known = Some(known);
     }
 
     fn publish_packet_socket(&mut self, socket: &PacketSocket, is_end: bool) {
@@ -99,5 +120,50 @@ impl Engine {
         let state = &mut self.state;
         let now = state.clock.now();
         object(Some(&state.sensor.id), &found, is_complete, &state.processes, &mut state.names, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netconn_common::Owner;
+
+    use super::*;
+
+    fn socket(namespace: u32, inode: u64) -> PacketSocket {
+        let (family, owner) = (AF_PACKET, Owner::default());
+        PacketSocket { family, protocol: None, device: None, interface: None, namespace, inode, owner }
+    }
+
+    fn told(known: &mut Option<HashMap<(u32, u64), PacketSocket>>, found: PacketSockets) -> Vec<(u32, u64, bool)> {
+        let changes = changes(known, found).into_iter();
+        changes.map(|(socket, is_end)| (socket.namespace, socket.inode, is_end)).collect()
+    }
+
+    #[test]
+    fn ends_are_told_although_af_xdp_or_another_namespace_cannot_be_listed() {
+        let unlisted = vec!["AF_XDP sockets cannot be listed here".to_owned()];
+        let of = |places: &[(u32, u64)], unread: &[u32]| PacketSockets {
+            sockets: places.iter().map(|(namespace, inode)| socket(*namespace, *inode)).collect(),
+            unlisted: unlisted.clone(),
+            unread: unread.to_vec(),
+            ..PacketSockets::default()
+        };
+        let mut known = Some(by_place(of(&[(1, 10), (2, 20)], &[]).sockets));
+        assert_eq!(told(&mut known, of(&[], &[2])), [(1, 10, true)]);
+        // The inode is used again.
+        assert_eq!(told(&mut known, of(&[(1, 10)], &[2])), [(1, 10, false)]);
+        assert_eq!(told(&mut known, PacketSockets::none(&io::Error::other("x"))), []);
+        assert_eq!(told(&mut known, of(&[(1, 10)], &[])), [(2, 20, true)]);
+        assert_eq!(known.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_a_namespace_hides_is_bounded() {
+        let mut known = Some(HashMap::new());
+        for inode in (0..200_000).step_by(20_000) {
+            let sockets = (inode..inode + 20_000).map(|inode| socket(1, inode)).collect();
+            told(&mut known, PacketSockets { sockets, unread: vec![1], ..PacketSockets::default() });
+            assert!(known.as_ref().unwrap().len() < KNOWN_MAX + 20_000);
+        }
     }
 }

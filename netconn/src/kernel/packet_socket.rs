@@ -45,13 +45,22 @@ pub struct PacketSockets {
     pub unlisted: Vec<String>,
     /// Whether the processes that have them open are unknown.
     pub lacks_owners: bool,
+    /// Network namespaces whose `AF_PACKET` sockets could not be listed.
+    pub unread: Vec<u32>,
+    /// None could be listed.
+    pub is_unread: bool,
 }
 
 impl PacketSockets {
     /// Returns an empty list that says why.
-    pub(super) fn none(error: &io::Error) -> Self {
+    pub(crate) fn none(error: &io::Error) -> Self {
         let unlisted = vec![format!("AF_PACKET and AF_XDP sockets cannot be listed here: {error}")];
-        Self { unlisted, ..Self::default() }
+        Self { unlisted, is_unread: true, ..Self::default() }
+    }
+
+    /// Returns whether the `AF_PACKET` sockets of a network namespace are all in the list.
+    pub fn has_listed(&self, namespace: u32) -> bool {
+        !self.is_unread && !self.unread.contains(&namespace)
     }
 
     /// Assigns owners to sockets without one, by the inodes of open files.
@@ -74,13 +83,13 @@ pub fn of_proc(reason: &str) -> PacketSockets {
 }
 
 fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketSocketRecord>>) -> PacketSockets {
-    let mut unlisted = Vec::new();
+    let mut found = PacketSockets::default();
     // Before the files: a socket that is closed in between is in this list only, and `is_torn` notices.
-    let mut listed = namespaces.listed(&mut unlisted);
+    let mut listed = namespaces.listed(&mut found);
     let (files, lacks_owners) = match files() {
         Ok(files) => (files, false),
         Err(error) => {
-            unlisted.push(format!("AF_XDP sockets cannot be listed here: {error}"));
+            found.unlisted.push(format!("AF_XDP sockets cannot be listed here: {error}"));
             (Vec::new(), true)
         }
     };
@@ -88,7 +97,10 @@ fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketSo
         // Some were created or closed meanwhile. A socket that is in both lists and no open file has indeed no process.
         let open: HashSet<_> = files.iter().map(|file| (file.namespace, file.inode)).collect();
         // What cannot be listed was said the first time.
-        let later = namespaces.listed(&mut Vec::new());
+        let mut again = PacketSockets::default();
+        let later = namespaces.listed(&mut again);
+        found.unread.append(&mut again.unread);
+        found.is_unread |= again.is_unread;
         let still: HashSet<_> = later.iter().map(Listed::place).collect();
         // Of the first list what is open or still there, of the second what was created since and is open.
         listed.retain(|socket| open.contains(&socket.place()) || still.contains(&socket.place()));
@@ -96,7 +108,7 @@ fn find(namespaces: &Namespaces, files: impl FnOnce() -> io::Result<Vec<PacketSo
     }
     let mut sockets = joined(&listed, &files);
     namespaces.name(&mut sockets);
-    PacketSockets { sockets, unlisted, lacks_owners }
+    PacketSockets { sockets, lacks_owners, ..found }
 }
 
 /// A line of `/proc/net/packet`.
@@ -197,23 +209,28 @@ impl Namespaces {
         Self { others, ..Self::own() }
     }
 
-    /// Reads `/proc/net/packet` in each namespace.
-    fn listed(&self, unlisted: &mut Vec<String>) -> Vec<Listed> {
+    /// Reads `/proc/net/packet` in each namespace, and notes in `sockets` what could not be read.
+    fn listed(&self, sockets: &mut PacketSockets) -> Vec<Listed> {
         let mut found = Vec::new();
+        let PacketSockets { unlisted, unread, .. } = &mut *sockets;
         let looked = self.each(|namespace, entered| {
             let text = entered.and_then(|()| fs::read_to_string("/proc/thread-self/net/packet"));
             match text {
                 Ok(text) => found.extend(parsed(&text, namespace)),
                 // The kernel has no such sockets.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => unlisted.push(format!(
-                    "AF_PACKET sockets of the network namespace {namespace} cannot be listed if nobody has them open: \
-                     {error}"
-                )),
+                Err(error) => {
+                    unread.push(namespace);
+                    unlisted.push(format!(
+                        "AF_PACKET sockets of the network namespace {namespace} cannot be listed if nobody has them \
+                         open: {error}"
+                    ));
+                }
             }
         });
         if let Err(error) = looked {
-            unlisted.push(format!("AF_PACKET sockets that nobody has open cannot be listed: {error}"));
+            sockets.is_unread = true;
+            sockets.unlisted.push(format!("AF_PACKET sockets that nobody has open cannot be listed: {error}"));
         }
         found
     }

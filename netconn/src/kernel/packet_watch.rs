@@ -44,13 +44,14 @@ impl PacketWatch {
         let has_changed = Arc::new(AtomicBool::new(false));
         let to_engine = Arc::downgrade(&has_changed);
         thread::Builder::new().name("netconn-packet".into()).spawn(move || {
-            let (mut namespaces, mut before) = (Namespaces::default(), None);
+            let (mut namespaces, mut before) = (Namespaces::default(), None::<Places>);
             for look in 0_u32.. {
                 let is_search = look.is_multiple_of(SEARCH_EVERY);
-                let found = Some(namespaces.places(is_search));
+                let found = namespaces.places(is_search, before.as_ref());
                 let Some(has_changed) = to_engine.upgrade() else { return };
                 // The first look too: something may have changed since the start was told.
-                if before != found {
+                // Without an answer it stays as it was.
+                if found.is_some() && before != found {
                     before = found;
                     has_changed.store(true, Ordering::Relaxed);
                     wake();
@@ -75,43 +76,49 @@ impl PacketWatch {
 struct Namespaces(Vec<(u64, PathBuf)>);
 
 impl Namespaces {
-    /// Reads all lists; searches for namespaces before if that is wanted, or if one is not where it was.
-    fn places(&mut self, is_search: bool) -> Places {
+    /// Reads all lists; searches for namespaces before if that is wanted, or if one is not where it was. Returns `None` if the own
+    /// namespace cannot be read.
+    fn places(&mut self, is_search: bool, before: Option<&Places>) -> Option<Places> {
         if is_search {
             self.0 = iterate::namespace_places();
         }
-        match self.read() {
-            Some(found) => found,
-            None => {
-                self.0 = iterate::namespace_places();
-                // Whatever is gone meanwhile is found by the next look.
-                self.read().unwrap_or_default()
-            }
+        let (mut found, mut missing) = self.read()?;
+        if !missing.is_empty() {
+            self.0 = iterate::namespace_places();
+            (found, missing) = self.read()?;
         }
+        // One that has vanished since the search keeps its sockets until the next look, which knows whether it is gone.
+        found.extend(before.into_iter().flat_map(|before| within(before, &missing)));
+        Some(found)
     }
 
-    /// Reads all lists; `None` if a namespace is not where it was.
-    fn read(&self) -> Option<Places> {
+    /// Reads all lists; returns also the namespaces that are not where they were.
+    fn read(&self) -> Option<(Places, HashSet<u64>)> {
         let mut found = Places::new();
         let own = File::open(iterate::OWN_NAMESPACE).ok()?;
         let inode = own.metadata().ok()?.ino();
         add(inode, &mut found);
-        let mut is_whole = true;
+        let mut missing = HashSet::new();
         for (inode, path) in &self.0 {
             let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|place| place.ino() == *inode));
             match file {
                 // Without the privilege to enter it, nothing changes there as far as is known.
                 Some(file) if setns(&file, CloneFlags::CLONE_NEWNET).is_ok() => add(*inode, &mut found),
                 Some(_) => {}
-                None => is_whole = false,
+                None => _ = missing.insert(*inode),
             }
         }
         // Back, or the next look would take another namespace for the own one.
         if !self.0.is_empty() && setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
             return None;
         }
-        is_whole.then_some(found)
+        Some((found, missing))
     }
+}
+
+/// Returns those of some namespaces.
+fn within<'a>(places: &'a Places, namespaces: &'a HashSet<u64>) -> impl Iterator<Item = (u32, u64)> + 'a {
+    places.iter().filter(|(namespace, _)| namespaces.contains(&u64::from(*namespace))).copied()
 }
 
 /// Adds the packet sockets of the calling thread's namespace. Without the file the kernel has none.
@@ -121,4 +128,23 @@ fn add(namespace: u64, found: &mut Places) {
         return;
     };
     found.extend(packet_socket::places(&text, namespace));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_vanishes_hides_no_list() {
+        let gone = Namespaces(vec![(7, "/proc/0/ns/net".into())]);
+        let (found, missing) = gone.read().unwrap();
+        assert_eq!(missing, [7].into());
+        assert!(found.iter().all(|(namespace, _)| u64::from(*namespace) == iterate::own_namespace().unwrap()));
+        // In both readings: the next look knows more.
+        assert_eq!(within(&[(7, 1), (8, 2)].into(), &missing).collect::<Vec<_>>(), [(7, 1)]);
+        // Missing in the first reading only: the search after it does not find the namespace any more.
+        let mut namespaces = gone;
+        let places = namespaces.places(false, Some(&[(7, 1)].into())).unwrap();
+        assert!(!places.contains(&(7, 1)) && namespaces.0.iter().all(|(inode, _)| *inode != 7));
+    }
 }
