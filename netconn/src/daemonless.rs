@@ -186,7 +186,7 @@ impl Snapshot {
     ) -> Result<(), E> {
         let clock = Clock::new();
         // Answers to later look-ups are not taken: a snapshot is over by then.
-        let mut names = Names::new(Lookup::start(|| ())?);
+        let mut names = Names::new(Lookup::start(|| ())?).patient();
         let owners = self.sockets.iter().map(|socket| &socket.state.owner);
         let owners = owners.chain(self.datagrams.iter().map(|socket| &socket.state.owner));
         names.settle(owners, clock.now(), NAMES_PATIENCE);
@@ -248,7 +248,7 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
     };
     let owners = found.sockets.iter().map(|socket| &socket.owner);
     let processes = processes(owners);
-    let mut names = Names::new(Lookup::start(|| ())?);
+    let mut names = Names::new(Lookup::start(|| ())?).patient();
     let id = state_dir::known_id(DEFAULT_STATE_DIR.as_ref());
     let is_complete = matches!(source, Source::Iterators) && found.unlisted.is_empty();
     let now = Clock::new().now();

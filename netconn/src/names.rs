@@ -10,6 +10,7 @@ use netconn_common::Owner;
 
 use crate::{
     interfaces::Interfaces,
+    patience::Patience,
     process::{
         Key,
         cgroup::{self, Cgroup, Cgroups, V1Cgroups},
@@ -26,6 +27,8 @@ pub const KNOWN_NS: u64 = 600_000_000_000;
 const UNKNOWN_NS: u64 = 60_000_000_000;
 /// Most user ids that are remembered: containers have ids without accounts, and who may map ids uses as many as they like.
 const ACCOUNTS_MAX: usize = 65_536;
+/// How long the names of a namespace's interfaces are waited for where nobody else waits meanwhile.
+const INTERFACES_PATIENCE: Duration = Duration::from_secs(2);
 /// How many cgroups may be created after a scan before the next one, which forgets those that were removed.
 const CGROUPS_NEW_MAX: usize = 4096;
 
@@ -35,8 +38,9 @@ pub struct Names {
     /// By user id.
     accounts: HashMap<u32, Account>,
     cgroups: Cgroups,
-    /// Names of network interfaces.
-    pub interfaces: Interfaces,
+    interfaces: Interfaces,
+    /// For answers about interfaces; `None`: nobody else waits meanwhile.
+    patience: Option<Patience>,
     /// What hierarchies of v1 say of processes; none where v2 is alone.
     v1: Option<V1Cgroups>,
     lookup: Lookup,
@@ -79,6 +83,7 @@ impl Names {
             accounts: HashMap::new(),
             cgroups: Cgroups::default(),
             interfaces: Interfaces::default(),
+            patience: Some(Patience::default()),
             v1: cgroup::has_v1().then(V1Cgroups::default),
             lookup,
             version: NamesVersion::default(),
@@ -112,6 +117,37 @@ impl Names {
             self.keep(uid, Account { name: name.clone(), until_ns: now_ns.saturating_add(UNKNOWN_NS) }, now_ns);
         }
         name
+    }
+
+    /// Has the names of interfaces waited for as long as they take, however many namespaces there are: for a command that lists.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self { patience: None, ..self }
+    }
+
+    /// Returns the name of an interface, by the inode of its network namespace and its index there; the index itself if no name is
+    /// known. 0 stands for no interface.
+    ///
+    /// A name that is not known is waited for, because most sockets have one event, which must have it; but not longer than a
+    /// [`Patience`] allows. After that, and for what has no name, events have the index.
+    pub fn interface(&mut self, namespace: u32, index: u32, now_ns: u64) -> Option<Rc<str>> {
+        if self.interfaces.is_due(namespace, index, now_ns)
+            && (self.patience.is_none() || self.interfaces.may_look(now_ns))
+            && self.lookup.ask_interfaces(namespace)
+        {
+            self.interfaces.asked(namespace, now_ns);
+            let began = Instant::now();
+            let limit = self.patience.as_ref().map_or(INTERFACES_PATIENCE, |patience| patience.left(began));
+            let mut is_answered = false;
+            while !is_answered && let Some(answer) = self.lookup.next_answer(limit.saturating_sub(began.elapsed())) {
+                is_answered = matches!(answer, LookupAnswer::Interfaces(of, _) if of == namespace);
+                self.take(answer, now_ns);
+            }
+            if let Some(patience) = &mut self.patience {
+                patience.spend(Instant::now(), began.elapsed());
+            }
+        }
+        self.interfaces.name(namespace, index)
     }
 
     /// Waits until the accounts of these owners are known, as long as `limit` in all: a directory service may hang.
@@ -256,6 +292,7 @@ impl Names {
                 self.version.0 += 1;
                 self.answer_scan(found);
             }
+            LookupAnswer::Interfaces(namespace, found) => self.interfaces.take(namespace, found),
         }
     }
 
@@ -382,6 +419,26 @@ mod tests {
         names.accounts.clear();
         names.settle([&owner].into_iter(), 0, limit);
         assert!((limit..limit * 100).contains(&since.elapsed()));
+    }
+
+    #[test]
+    fn names_of_interfaces_are_waited_for_but_not_for_ever() {
+        let own = u32::try_from(crate::kernel::iterate::own_namespace().unwrap()).unwrap();
+        let mut names = unanswered().patient();
+        assert_eq!(names.interface(own, 1, 1).as_deref(), Some("lo"), "in the first event");
+        assert_eq!((names.interface(own, 0, 1), names.interface(own, 999_999, 2).as_deref()), (None, Some("999999")));
+        assert_eq!(names.interface(1, 1, 3).as_deref(), Some("1"), "no such namespace");
+        // A thread that never answers: strangers' namespaces, each new.
+        let mut names = unanswered();
+        names.lookup = Lookup::deaf();
+        let since = Instant::now();
+        for namespace in 1..1000 {
+            assert_eq!(names.interface(namespace, 7, u64::from(namespace) * 1_000_000_000).as_deref(), Some("7"));
+        }
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        // The answer comes later.
+        names.take(LookupAnswer::Interfaces(1, Ok(vec![(7, "eth0".into())])), 2);
+        assert_eq!(names.interface(1, 7, 1_000_000_001).as_deref(), Some("eth0"));
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl EventEncoder {
         event.attribution = Some(if owner.tgid == 0 { Attribution::Unknown } else { attribution(owner.how) });
         fill_network(&mut event, change, connection, time_ns);
         fill_ends(&mut event, connection);
-        let interface = names.interfaces.name(connection.namespace, connection.device, time_ns);
+        let interface = names.interface(connection.namespace, connection.device, time_ns);
         event.interface = interface.as_deref().map(Cow::Borrowed);
         if has_process {
             fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));

@@ -80,7 +80,7 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     let Context { clock, names, processes, titles, holders, now, owners, seconds, connection_ids, infos } = context;
     let (holder, holder_process) = connection.holder();
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.shown_state()) };
-    let interface = names.interfaces.name(connection.namespace, connection.device, *now);
+    let interface = names.interface(connection.namespace, connection.device, *now);
     let mut row = Row {
         interface: interface.as_deref().map(Cow::Borrowed),
         state: Some(PlainText::new(name)),

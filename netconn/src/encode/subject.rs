@@ -18,7 +18,7 @@ pub fn with_subject<T>(
     look: impl FnOnce(&Subject<'_>) -> T,
 ) -> T {
     let owner = &connection.owner;
-    let interface = directory.interfaces.name(connection.namespace, connection.device, now);
+    let interface = directory.interface(connection.namespace, connection.device, now);
     let subject = Subject { interface: interface.as_deref(), ..connection.subject() };
     with_names(subject, owner, &comm(&owner.comm), (directory, now), look)
 }
@@ -33,7 +33,7 @@ pub fn with_row_subject<T>(
     look: impl FnOnce(&Subject<'_>) -> T,
 ) -> T {
     let Present { owner, process, name, originator: _ } = Present::of(connection, processes, has_ended);
-    let interface = directory.interfaces.name(connection.namespace, connection.device, now);
+    let interface = directory.interface(connection.namespace, connection.device, now);
     let mut subject = connection.subject();
     subject.interface = interface.as_deref();
     subject.pid = (owner.tgid != 0).then_some(owner.tgid);

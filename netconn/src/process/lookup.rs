@@ -14,12 +14,14 @@ use nix::{
     unistd::{Uid, User},
 };
 
-use crate::process::cgroup;
+use crate::{interfaces, process::cgroup};
 
 /// Most user ids in the queue; further ones are refused and asked for again later.
 const USERS_MAX: usize = 1024;
 /// Most questions for cgroups in the queue.
 const SCANS_MAX: usize = 16;
+/// Most network namespaces in the queue.
+const NAMESPACES_MAX: usize = 16;
 /// The accounts of this machine alone.
 const ACCOUNT_FILE: &str = "/etc/passwd";
 /// How often the file is looked at.
@@ -34,6 +36,8 @@ pub enum LookupAnswer {
     AccountFile(Vec<(u32, String)>),
     /// Inode and path of each cgroup.
     Cgroups(Vec<(u64, String)>),
+    /// Index and name of each interface of the network namespace with this inode.
+    Interfaces(u32, io::Result<Vec<(u32, String)>>),
 }
 
 /// Sends questions to the threads, and receives their answers.
@@ -41,6 +45,7 @@ pub enum LookupAnswer {
 pub struct Lookup {
     users: SyncSender<u32>,
     cgroups: SyncSender<()>,
+    interfaces: SyncSender<u32>,
     answers: Receiver<LookupAnswer>,
 }
 
@@ -63,6 +68,7 @@ impl Lookup {
         let (sender, answers) = channel();
         let (users, user_questions) = sync_channel(USERS_MAX);
         let (cgroups, cgroup_questions) = sync_channel(SCANS_MAX);
+        let (interfaces, interface_questions) = sync_channel(NAMESPACES_MAX);
         let to_engine = Answers { sender, wake };
         let of_users = to_engine.clone();
         // The threads end when the `Lookup` is dropped. Nobody joins them: a look-up may take long.
@@ -71,12 +77,19 @@ impl Lookup {
                 of_users.send(LookupAnswer::User(uid, look_up(uid)));
             }
         })?;
+        let of_interfaces = to_engine.clone();
+        // Whoever makes many processes or namespaces makes its searches slow.
+        thread::Builder::new().name("netconn-links".into()).spawn(move || {
+            while let Ok(namespace) = interface_questions.recv() {
+                of_interfaces.send(LookupAnswer::Interfaces(namespace, interfaces::read(namespace)));
+            }
+        })?;
         // A thread of its own for what this machine answers by itself: a directory service that hangs would keep units, containers
         // and new accounts of the file from events too.
         thread::Builder::new()
             .name("netconn-local".into())
             .spawn(move || answer_locally(&cgroup_questions, &file, &to_engine))?;
-        Ok(Self { users, cgroups, answers })
+        Ok(Self { users, cgroups, interfaces, answers })
     }
 
     /// Returns one without threads, that never answers.
@@ -84,10 +97,11 @@ impl Lookup {
     pub fn deaf() -> Self {
         let (users, user_questions) = sync_channel(1);
         let (cgroups, cgroup_questions) = sync_channel(1);
+        let (interfaces, interface_questions) = sync_channel(NAMESPACES_MAX);
         let (sender, answers) = channel();
         // Their ends would be noticed.
-        Box::leak(Box::new((user_questions, cgroup_questions, sender)));
-        Self { users, cgroups, answers }
+        Box::leak(Box::new((user_questions, cgroup_questions, interface_questions, sender)));
+        Self { users, cgroups, interfaces, answers }
     }
 
     /// Asks for the account of a user id; returns `false` if the queue is full.
@@ -98,6 +112,11 @@ impl Lookup {
     /// Asks for all cgroups; returns `false` if the queue is full.
     pub fn ask_cgroups(&self) -> bool {
         self.cgroups.try_send(()).is_ok()
+    }
+
+    /// Asks for the interfaces of a network namespace, by its inode; returns `false` if the queue is full.
+    pub fn ask_interfaces(&self, namespace: u32) -> bool {
+        self.interfaces.try_send(namespace).is_ok()
     }
 
     /// Returns the next answer; waits for it until `patience` is over.
