@@ -8,7 +8,7 @@ pub mod scan;
 pub mod open;
 pub mod title;
 
-use std::{cell::Cell, collections::VecDeque, iter, rc::Rc};
+use std::{cell::Cell, collections::VecDeque, iter, mem, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, ImageFile, Owner, TaskRecord, exec};
@@ -219,6 +219,8 @@ pub struct Processes {
     ended: VecDeque<(Key, u64)>,
     /// Processes that ended lately, and when: other processes can have their sockets.
     lately: VecDeque<(Key, u64)>,
+    /// Those of them that connections may refer to, since [`Processes::take_ended`] was called.
+    left_sockets: HashSet<Key>,
 }
 
 impl Processes {
@@ -402,15 +404,25 @@ impl Processes {
     /// Returns, each once, the processes that ended at least [`AFTERMATH_NS`] ago and that connections which have not ended may
     /// refer to. A process without such connections costs a look-up and no look at any table of connections.
     pub fn take_ended(&mut self, now_ns: u64) -> HashSet<Key> {
+        self.look_at_ended(now_ns);
+        mem::take(&mut self.left_sockets)
+    }
+
+    /// Keeps those that ended at least [`AFTERMATH_NS`] ago and have left connections. Before they are forgotten: of an unknown one it
+    /// is not known that it has none.
+    fn look_at_ended(&mut self, now_ns: u64) {
         let is_over = |(_, ended_ns): &&(_, u64)| now_ns.saturating_sub(*ended_ns) >= AFTERMATH_NS;
         let count = self.lately.iter().take_while(is_over).count();
         let over: Vec<Key> = self.lately.drain(..count).map(|(key, _)| key).collect();
         // One of which no record has come may have connections: they have no reference to it.
-        over.into_iter().filter(|key| self.get(*key).is_none_or(Process::has_connections)).collect()
+        let left = over.into_iter().filter(|key| self.get(*key).is_none_or(Process::has_connections));
+        let left: Vec<Key> = left.collect();
+        self.left_sockets.extend(left);
     }
 
     /// Forgets ended processes that nothing refers to.
     pub fn sweep(&mut self, now_ns: u64) {
+        self.look_at_ended(now_ns);
         self.forget_ended(now_ns);
         shrink_if_sparse(&mut self.by_key);
         shrink_queue_if_sparse(&mut self.ended);
@@ -644,6 +656,13 @@ mod tests {
         let expected: HashSet<Key> = [11, 13, 14].map(key).into_iter().collect();
         assert_eq!(processes.take_ended(AFTERMATH_NS), expected);
         assert!(processes.take_ended(AFTERMATH_NS).is_empty(), "once");
+        // No scan is allowed for a while, and the process is forgotten meanwhile.
+        exec_of(&mut processes, 15, 1, "a", b"a\0");
+        exit(&mut processes, 15);
+        processes.sweep(AFTERMATH_NS);
+        processes.sweep(KEPT_AFTER_EXIT_NS);
+        assert!(processes.get(key(15)).is_none() && processes.lately.is_empty());
+        assert!(processes.take_ended(2 * KEPT_AFTER_EXIT_NS).is_empty(), "it had no connection");
         past.forget(Past::Connections);
         drop((open, before));
     }
