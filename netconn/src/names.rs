@@ -203,6 +203,11 @@ impl Names {
         v1.of(Key::new(owner.tgid, owner.start_ns), (owner.cgroup, known.as_ref()), now_ns).or(known)
     }
 
+    /// Returns how long the cgroup of a process is taken for granted.
+    pub fn cgroup_age_ns(&self) -> u64 {
+        if self.v1.is_some() { cgroup::V1_AGE_NS } else { KNOWN_NS }
+    }
+
     /// Adds a cgroup that was just created.
     pub fn add_cgroup(&mut self, id: u64, path: &[u8]) {
         self.cgroups.add(id, path);

@@ -313,7 +313,7 @@ impl EventEncoder {
         // What is not known now may be known later: an account that is made, a cgroup whose record was lost. An account may be
         // renamed: it is asked for again only by whoever wants its name.
         let is_complete = user.is_some() && cgroup.is_some();
-        let until_ns = now + if is_complete { names::KNOWN_NS } else { names::LOOKUP_PAUSE_NS };
+        let until_ns = now + if is_complete { names.cgroup_age_ns() } else { names::LOOKUP_PAUSE_NS };
         if let Some(process) = connection.process.as_ref() {
             // Weak: the cache must not keep ended processes in memory. Their address stays taken all the same.
             let weak = Rc::downgrade(process);

@@ -1,11 +1,11 @@
 //! cgroups: their names, and the systemd units and containers in these. The kernel's records have the cgroup of v2; where v1 is
 //! mounted too, units and containers may be in its hierarchies only, which `/proc/PID/cgroup` shows.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path, rc::Rc};
+use std::{fs, mem, os::unix::fs::MetadataExt as _, path::Path, rc::Rc, time::Instant};
 
 use hashbrown::HashMap;
 
-use crate::{kernel::preflight::cgroup_root, process::Key};
+use crate::{kernel::preflight::cgroup_root, patience::Patience, process::Key};
 
 /// Digits of the ids that Docker, containerd, CRI-O and Podman make.
 const ID_DIGITS: usize = 64;
@@ -15,9 +15,9 @@ const ECS_NUMBER_DIGITS: usize = 10;
 /// Characters of the ids that BuildKit makes (`identity/randomid.go` there: 25 digits of base 36).
 const BUILDKIT_DIGITS: usize = 25;
 /// How long the cgroups of v1 of a process are taken for granted: it may be moved.
-const V1_AGE_NS: u64 = 10_000_000_000;
-/// Most processes whose cgroups of v1 are remembered.
-const V1_PROCESSES_MAX: usize = 16_384;
+pub const V1_AGE_NS: u64 = 10_000_000_000;
+/// Most processes whose cgroups of v1 are remembered: these, and as many that were wanted before.
+const V1_PROCESSES_MAX: usize = 8192;
 
 /// A cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -236,12 +236,18 @@ fn with_v1(text: &str, known: Option<&Cgroup>) -> Option<Cgroup> {
 #[derive(Debug, Default)]
 pub struct V1Cgroups {
     /// With the cgroup of v2 that they were merged with, and when they are asked for again, nanoseconds since boot.
-    by_process: HashMap<Key, (u64, Option<Rc<Cgroup>>, u64), foldhash::fast::RandomState>,
+    by_process: OfProcesses,
+    /// Those that were wanted before these.
+    earlier: OfProcesses,
+    /// For reading `/proc`: strangers decide how many processes there are.
+    patience: Patience,
 }
+
+type OfProcesses = HashMap<Key, (u64, Option<Rc<Cgroup>>, u64), foldhash::fast::RandomState>;
 
 impl V1Cgroups {
     /// Returns the cgroup of a process with what v1 says, if it says more; `id` and `known` are its cgroup of v2. A process that has
-    /// ended has none. Reads `/proc` once for each process and ten seconds.
+    /// ended has none. Reads `/proc` once for each process and ten seconds, as far as a [`Patience`] allows.
     pub fn of(&mut self, process: Key, (id, known): (u64, Option<&Rc<Cgroup>>), now_ns: u64) -> Option<Rc<Cgroup>> {
         if let Some((of_v2, found, until_ns)) = self.by_process.get(&process)
             && *of_v2 == id
@@ -249,14 +255,23 @@ impl V1Cgroups {
         {
             return found.clone();
         }
-        let before = self.by_process.get(&process).and_then(|(_, found, _)| found.clone());
-        let found = match read(process) {
+        let earlier = self.earlier.remove(&process);
+        let before = self.by_process.get(&process).or(earlier.as_ref()).and_then(|(_, found, _)| found.clone());
+        let began = Instant::now();
+        if self.patience.left(began).is_zero() {
+            // It keeps its place, and is read for a later event.
+            earlier.and_then(|earlier| self.by_process.insert(process, earlier));
+            return before;
+        }
+        let text = read(process);
+        self.patience.spend(Instant::now(), began.elapsed());
+        let found = match text {
             Some(text) => with_v1(&text, known.map(|known| &**known)).map(Rc::new),
             // It has ended: what was known of it holds.
             None => before,
         };
         if self.by_process.len() >= V1_PROCESSES_MAX {
-            self.by_process.clear();
+            self.earlier = mem::take(&mut self.by_process);
         }
         self.by_process.insert(process, (id, found.clone(), now_ns.saturating_add(V1_AGE_NS)));
         found
@@ -431,5 +446,32 @@ mod tests {
         let first = cgroups.of(key, (1, Some(&known)), 0);
         assert_eq!(cgroups.by_process.len(), 1);
         assert_eq!(cgroups.of(key, (1, Some(&known)), 1), first);
+    }
+
+    #[test]
+    fn what_is_known_of_v1_is_bounded_and_what_is_wanted_stays() {
+        let mut cgroups = V1Cgroups::default();
+        let container = Some(Rc::new(Cgroup::new(format!("/docker/{}", "a".repeat(64)))));
+        // No process has such an id: it has ended.
+        let ended = Key::new(5_000_000, 1);
+        cgroups.by_process.insert(ended, (1, container.clone(), 10));
+        for tgid in 0..100_000 {
+            cgroups.of(Key::new(6_000_000 + tgid, 1), (1, None), 20);
+            assert!(cgroups.by_process.len() + cgroups.earlier.len() <= 2 * V1_PROCESSES_MAX);
+            // Whether it is read again or not.
+            if tgid % 1000 == 0 {
+                assert_eq!(cgroups.of(ended, (1, None), 20 + u64::from(tgid) * V1_AGE_NS), container);
+            }
+        }
+    }
+
+    #[test]
+    fn cgroups_of_v1_are_not_read_without_end() {
+        let mut cgroups = V1Cgroups::default();
+        let now = Instant::now();
+        cgroups.patience.spend(now, std::time::Duration::from_secs(3600));
+        let own = Key::new(std::process::id(), 1);
+        assert_eq!(cgroups.of(own, (1, None), 20), None);
+        assert!(cgroups.by_process.is_empty(), "it is asked for again");
     }
 }
