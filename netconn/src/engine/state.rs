@@ -86,7 +86,7 @@ impl State {
             flows: Flows::new(limits, began_ns),
             flow_maps,
             processes: Processes::default(),
-            titles: Titles::default(),
+            titles: Titles::start()?,
             names,
             ended: EndedLately::default(),
             frozen: Arc::default(),

@@ -1,16 +1,28 @@
 //! What `/proc` says of living processes at this moment, for lists: the title that a process gives itself (`setproctitle`), and command
 //! lines that were too long for a record.
 
-use std::{fs::File, io::Read as _, rc::Rc};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use hashbrown::HashMap;
 
 use super::{CUT, Key, TICK_NS, command_line};
+use crate::patience::Patience;
 
 /// How long an answer holds: the parts of one list, and lists that are asked for one after the other, read each process once.
 const KEPT_NS: u64 = 1_000_000_000;
 /// Most bytes that are read: more than a row has room for.
 const BYTES_MAX: u64 = 16 << 10;
+/// What reading takes at most if nothing holds it up. More counts as waiting.
+const READING: Duration = Duration::from_millis(1);
 /// Bytes of texts and entries that are kept. At the limit all are read again.
 const KEPT_MAX: usize = 1 << 20;
 
@@ -18,31 +30,61 @@ const KEPT_MAX: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Now {
     /// The title that it shows instead of its arguments.
-    Title(Rc<str>),
+    Title(Arc<str>),
     /// Its whole command line, of which the beginning was known.
-    CommandLine(Rc<str>),
+    CommandLine(Arc<str>),
 }
 
-/// Titles that were read lately.
-#[derive(Debug, Default)]
+/// Titles that were read lately, and the thread that reads them: a process that holds its own memory's lock (`mmap_lock`) can hold up
+/// whoever reads its arguments, for as long as it likes.
+#[derive(Debug)]
 pub struct Titles {
     read: HashMap<Key, (u64, Option<Now>)>,
     bytes: usize,
     /// Processes of which something was read.
     count: usize,
+    questions: SyncSender<(Key, String)>,
+    answers: Receiver<Option<Now>>,
+    /// The thread has not answered yet.
+    is_held_up: bool,
+    /// For answers.
+    patience: Patience,
 }
 
 impl Titles {
+    /// Starts the thread; it ends with the `Titles`.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with(read)
+    }
+
+    fn start_with(read: impl Fn(Key, &str) -> Option<Now> + Send + 'static) -> io::Result<Self> {
+        // Room for one answer, so that a late one holds up nobody.
+        let (questions, asked) = sync_channel::<(Key, String)>(1);
+        let (answer, answers) = sync_channel(1);
+        // Nobody joins it: a reading may take long.
+        thread::Builder::new().name("netconn-titles".into()).spawn(move || {
+            while let Ok((key, known)) = asked.recv()
+                && answer.send(read(key, &known)).is_ok()
+            {}
+        })?;
+        let (read, patience) = (HashMap::new(), Patience::default());
+        Ok(Self { read, bytes: 0, count: 0, questions, answers, is_held_up: false, patience })
+    }
+
     /// Returns what a living process says of itself at `now`, if that is not the `known` command line: the one of its `exec`, which a
-    /// process cannot change afterwards.
+    /// process cannot change afterwards. Returns nothing while a process holds up the thread.
     pub fn of(&mut self, key: Key, known: Option<&str>, now: u64) -> Option<Now> {
         if let Some((read_ns, found)) = self.read.get(&key)
             && now.saturating_sub(*read_ns) < KEPT_NS
         {
             return found.clone();
         }
+        let found = self.ask(key, known).ok()?;
         self.count += 1;
-        let found = read(key, known);
         let text = match &found {
             Some(Now::Title(text) | Now::CommandLine(text)) => text.len(),
             None => 0,
@@ -53,6 +95,27 @@ impl Titles {
         }
         self.read.insert(key, (now, found.clone()));
         found
+    }
+
+    /// Has the thread read, and waits for it as long as there is patience.
+    fn ask(&mut self, key: Key, known: Option<&str>) -> Result<Option<Now>, NoAnswer> {
+        // The answer to an earlier question, which nobody waits for any more.
+        if self.is_held_up && self.answers.try_recv().is_ok() {
+            self.is_held_up = false;
+        }
+        let began = Instant::now();
+        let limit = self.patience.left(began);
+        if self.is_held_up || limit.is_zero() {
+            return Err(NoAnswer);
+        }
+        self.questions.try_send((key, known.unwrap_or_default().to_owned())).map_err(|_| NoAnswer)?;
+        let found = self.answers.recv_timeout(limit);
+        self.is_held_up = found.is_err();
+        let took = began.elapsed();
+        if took > READING {
+            self.patience.spend(Instant::now(), took);
+        }
+        found.map_err(|_| NoAnswer)
     }
 
     /// Returns how many processes were read so far.
@@ -66,15 +129,19 @@ impl Titles {
     }
 }
 
+/// The thread does not answer in time.
+#[derive(Debug)]
+struct NoAnswer;
+
 /// Reads what a process says of itself; `None` if that is what is known, or if the process cannot be read.
-fn read(key: Key, known: Option<&str>) -> Option<Now> {
+fn read(key: Key, known: &str) -> Option<Now> {
     let mut bytes = Vec::new();
     File::open(format!("/proc/{}/cmdline", key.tgid)).ok()?.take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
     let is_cut = bytes.len() as u64 == BYTES_MAX;
     // A title is shorter than the arguments that it replaces; the kernel shows what is left of these as NULs.
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let text = command_line(bytes.get(..end)?, is_cut)?;
-    let known = known.unwrap_or_default().trim_end();
+    let known = known.trim_end();
     if text.trim_end() == known {
         return None;
     }
@@ -97,7 +164,7 @@ mod tests {
     fn what_a_process_was_started_with_is_no_title() {
         let me = scan::all().into_iter().find(|process| process.key.tgid == std::process::id()).unwrap();
         let line = me.command_line.unwrap();
-        let mut titles = Titles::default();
+        let mut titles = Titles::start().unwrap();
         assert_eq!(titles.of(me.key, Some(&line), 0), None);
         assert_eq!(titles.of(me.key, None, KEPT_NS - 1), None, "read once");
         assert_eq!(titles.of(me.key, None, KEPT_NS), Some(Now::Title(line.as_str().into())));
@@ -111,11 +178,45 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut titles = Titles::default();
-        for tgid in 0..100_000 {
+        let mut titles = Titles::start().unwrap();
+        for tgid in 0..20_000 {
             // No process has such an id.
             titles.of(Key::new(5_000_000 + tgid, 1), None, 0);
             assert!(titles.bytes <= KEPT_MAX + 1000);
         }
+    }
+
+    #[test]
+    fn a_process_that_holds_up_the_thread_holds_up_no_list() {
+        let (release, held) = sync_channel::<()>(0);
+        let held = std::sync::Mutex::new(held);
+        let reader = move |key: Key, _: &str| {
+            if key.tgid == 666 {
+                let _ = held.lock().unwrap().recv();
+            }
+            Some(Now::Title("x".into()))
+        };
+        let mut titles = Titles::start_with(reader).unwrap();
+        let title = |titles: &mut Titles, tgid| titles.of(Key::new(tgid, 1), None, 0);
+        // On a machine that is busy the first answer may be late, too.
+        let settle = |titles: &mut Titles, tgid| {
+            let limit = Instant::now() + Duration::from_secs(60);
+            while title(titles, tgid).is_none() {
+                assert!(Instant::now() < limit);
+                titles.patience = Patience::default();
+                thread::sleep(READING);
+            }
+        };
+        settle(&mut titles, 1);
+        let since = Instant::now();
+        for _ in 0..1000 {
+            assert_eq!(title(&mut titles, 666), None);
+            assert_eq!(title(&mut titles, 2), None, "not read meanwhile");
+        }
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        // The late answer is that of no other process; others are read again when the wait has been made up for.
+        release.send(()).unwrap();
+        settle(&mut titles, 2);
+        assert!(titles.read.contains_key(&Key::new(2, 1)) && !titles.read.contains_key(&Key::new(666, 1)));
     }
 }
