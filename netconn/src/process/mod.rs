@@ -2,6 +2,7 @@
 //! refers to it any more.
 
 mod ancestry;
+mod text;
 pub mod cgroup;
 pub mod lookup;
 pub mod scan;
@@ -12,9 +13,10 @@ use std::{cell::Cell, collections::VecDeque, iter, mem, rc::Rc};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, ImageFile, Owner, TaskRecord, exec};
-use netconn_model::json::CUT;
 
 pub(crate) use self::ancestry::Ancestry;
+use self::text::{DELETED, executable};
+pub use self::text::{comm, command_line};
 use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
 
 /// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
@@ -24,9 +26,6 @@ pub const TICK_NS: u64 = 10_000_000;
 const AFTERMATH_NS: u64 = 500_000_000;
 /// Time for which an ended process is kept although nothing refers to it: records of its last sockets can still come.
 const KEPT_AFTER_EXIT_NS: u64 = 5_000_000_000;
-
-/// What `readlink` of `/proc/PID/exe` appends to the path of a file that was removed (`d_path` in `fs/d_path.c`).
-const DELETED: &str = " (deleted)";
 
 /// Most generations that are looked at to find the ancestors of a process.
 const LINE_MAX: usize = 64;
@@ -466,49 +465,6 @@ impl Processes {
         }
         self.by_key.insert(key, process);
     }
-}
-
-/// Returns a kernel name (`comm`) as text.
-pub fn comm(bytes: &[u8; 16]) -> std::borrow::Cow<'_, str> {
-    // A process chooses these bytes itself (`prctl(PR_SET_NAME)`): they need not be UTF-8.
-    String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
-}
-
-/// Joins arguments, each ended by NUL, by spaces; `None` if there are none.
-pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
-    // The last argument ends in NUL too: no space for that one.
-    let arguments = arguments.strip_suffix(b"\0").unwrap_or(arguments);
-    if arguments.is_empty() {
-        return None;
-    }
-    // Joined as bytes: `from_utf8_lossy` then runs once for all.
-    let joined: Vec<u8> = arguments.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
-    let mut text = String::from_utf8_lossy(&joined).into_owned();
-    if cut {
-        text.push_str(CUT);
-    }
-    Some(text)
-}
-
-/// Returns the path of an executable from the kernel's components; `None` if there are none.
-fn executable(flags: u32, path: &[u8]) -> Option<String> {
-    let path = path.strip_suffix(b"\0").unwrap_or(path);
-    if path.is_empty() {
-        return None;
-    }
-    let mut text = String::with_capacity(path.len() + 1);
-    if flags & exec::PATH_CUT != 0 {
-        text.push('…');
-    }
-    // The program walks from the file to the root, so the components come in reverse.
-    for component in path.split(|byte| *byte == 0).rev() {
-        text.push('/');
-        text.push_str(&String::from_utf8_lossy(component));
-    }
-    if flags & exec::DELETED != 0 {
-        text.push_str(DELETED);
-    }
-    Some(text)
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use std::{
 };
 
 use hashbrown::HashMap;
+use netconn_model::json::CUT;
 
-use super::{CUT, Key, TICK_NS, command_line};
+use super::{Key, TICK_NS, command_line};
 use crate::patience::Patience;
 
 /// How long an answer holds: the parts of one list, and lists that are asked for one after the other, read each process once.
