@@ -52,7 +52,7 @@ pub struct Context<'a> {
 type Known = (Owner, Option<*const Process>);
 
 /// What the members of a row's processes are made of: who has the socket, who began it if that is another, and whether a process
-/// may have changed its program since.
+/// may have changed its program since. How the originator is known is one of the members, and so part of it.
 type Parties = (Known, Option<Known>, bool);
 
 fn known_by(owner: &Owner, process: Option<&Rc<Process>>) -> Known {
@@ -122,7 +122,10 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
     let mut object = Object::begin(out, seconds);
     row.write_section(RowSection::Socket, &mut object);
     let is_open = ended.is_none() && connection.is_open();
-    let began = connection.originator().map(|(owner, process)| known_by(owner, process));
+    let began = connection.originator().map(|(owner, process)| {
+        let (known, process) = known_by(owner, process);
+        (Owner { how: owner.how, ..known }, process)
+    });
     match owners.entry((known_by(holder, holder_process), began, is_open)) {
         Entry::Occupied(written) => object.members(written.get()),
         Entry::Vacant(entry) => {

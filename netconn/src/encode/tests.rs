@@ -5,12 +5,12 @@ use std::rc::Rc;
 use bytemuck::Zeroable as _;
 use bytes::BytesMut;
 use netconn_common::{
-    Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ImageFile, ReleasedRecord, UNKNOWN_U32,
-    UdpSocketRecord, attribution, datagram_mark, flow_mark,
+    Flow, FlowKey, FlowRecord, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP, ImageFile, Owner, ReleasedRecord,
+    UNKNOWN_U32, UdpSocketRecord, attribution, datagram_mark, flow_mark,
 };
 use netconn_model::{
     event::Sensor,
-    fact::{CloseReason, Outcome},
+    fact::{Attribution, CloseReason, Outcome},
     row::Row,
 };
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ use crate::{
         lookup::{Lookup, LookupAnswer},
     },
     table::{
-        Change, Connection,
+        Change, Connection, Party, Succession,
         flows::{Flows, Limits},
         past::EndedLately,
         testing::emitted_with,
@@ -300,6 +300,25 @@ fn rows_of_flows_are_those_of_connections() {
     assert_eq!((row.state.as_deref().unwrap(), row.close_reason.map(CloseReason::name)), ("CLOSED", Some("local")));
     let row = shown(&self::told(key(IPPROTO_ICMP, 0), flow(0))[0].1, None);
     assert_eq!((row.protocol.as_deref().unwrap(), row.local_port, row.remote_port), ("ICMP", None, None));
+}
+
+#[test]
+fn rows_that_share_an_originator_say_how_it_is_known_of_each() {
+    let (clock, mut directory, processes) = (Clock::new(), directory(), Processes::default());
+    let mut context = Context::new(&clock, &mut directory, &processes, BOOT);
+    for (how, name) in
+        [(attribution::CONNECT, "connect"), (attribution::SCAN, "scan"), (attribution::CONNECT, "connect")]
+    {
+        let mut connection = told(key(IPPROTO_UDP, 53), flow(54585)).remove(0).1;
+        connection.owner.how = how;
+        let holder = Owner { tgid: 8, how: attribution::SCAN, ..connection.owner };
+        connection.succession = Some(Box::new(Succession::Holder(Party { owner: holder, process: None })));
+        let mut out = BytesMut::new();
+        row(&mut out, &mut context, &connection, None);
+        let row: Row<'_> = serde_json::from_slice(&out).unwrap();
+        assert_eq!((row.pid, row.originator_pid), (Some(8), Some(7)));
+        assert_eq!(row.originator_attribution.map(Attribution::name), Some(name));
+    }
 }
 
 #[test]

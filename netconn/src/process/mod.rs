@@ -124,16 +124,20 @@ impl Process {
         kept.has_inherited.get() || Rc::strong_count(kept) > 1 + kept.past.get()
     }
 
-    /// Returns whether both are the same program with the same arguments, as far as that is known.
+    /// Returns whether both are the same program with the same arguments, as far as that is known: what one of them lacks tells
+    /// nothing.
     pub fn is_same_program(&self, other: &Self) -> bool {
         let Identity { path, image, command_line, .. } = &*self.identity;
         let file = |image: &ImageFile| (image.inode != ImageFile::UNKNOWN.inode).then_some((image.inode, image.device));
+        let is_same = |one: &Option<Rc<str>>, another: &Option<Rc<str>>, part: fn(&str) -> &str| {
+            one.as_deref().zip(another.as_deref()).is_none_or(|(one, another)| part(one) == part(another))
+        };
         // A path changes while the program runs, when its file is renamed or removed.
         let is_same_file = match file(image).zip(file(&other.identity.image)) {
             Some((one, another)) => one == another,
-            None => *path == other.identity.path,
+            None => is_same(path, &other.identity.path, scan::bare),
         };
-        is_same_file && *command_line == other.identity.command_line
+        is_same_file && is_same(command_line, &other.identity.command_line, |line| line)
     }
 
     /// Notes that one more of what has ended refers to it, and returns how many bytes that keeps in memory which no other of its
@@ -571,6 +575,38 @@ mod tests {
         assert!(scan(image(5, 8), Some("/merged/bin/x")), "seen from another mount namespace");
         assert!(scan(image(5, 7), None) && scan(ImageFile::UNKNOWN, None), "its first thread has ended");
         assert!(!scan(image(6, 7), path), "an exec was lost");
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_program_makes_it_no_other() {
+        let program = |path: Option<&str>, line: Option<&str>, inode| {
+            let identity = Identity {
+                key: Key::of_ticks(10, 10),
+                is_exact: true,
+                name: "x".into(),
+                path: path.map(Into::into),
+                image: ImageFile { inode, ..ImageFile::UNKNOWN },
+                command_line: line.map(Into::into),
+                ancestry: Ancestry::default(),
+                remembered: Remembered::default(),
+            };
+            Process::new(identity, None)
+        };
+        let unknown = ImageFile::UNKNOWN.inode;
+        let known = program(Some("/bin/x"), Some("x 1"), 5);
+        for (path, line, inode, is_same) in [
+            (Some("/bin/x (deleted)"), Some("x 1"), unknown, true),
+            (None, Some("x 1"), unknown, true),
+            (Some("/bin/x"), None, unknown, true),
+            (Some("/bin/y"), None, 5, true),
+            (None, None, 6, false),
+            (Some("/bin/y"), Some("x 1"), unknown, false),
+            (Some("/bin/x"), Some("x 2"), unknown, false),
+        ] {
+            let other = program(path, line, inode);
+            assert_eq!(known.is_same_program(&other), is_same, "{other:?}");
+            assert_eq!(other.is_same_program(&known), is_same, "{other:?}");
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Scanned {
 }
 
 /// Returns a path without the mark that its file was removed.
-fn bare(path: &str) -> &str {
+pub(super) fn bare(path: &str) -> &str {
     path.strip_suffix(DELETED).unwrap_or(path)
 }
 
