@@ -51,8 +51,8 @@ pub(super) struct Socket {
     pub(super) connected: Option<u32>,
     /// The first process that used it, once that is known.
     pub(super) owner: Option<Owner>,
-    /// The port at which it has asked many hosts at once.
-    pub(super) asked: Option<u16>,
+    /// The port at which it has asked many hosts at once, and when it last did, nanoseconds since boot, as far as is known.
+    pub(super) asked: Option<(u16, u64)>,
     /// The kernel folds what it exchanges with new peers, or will.
     pub(super) is_folded: bool,
 }

@@ -39,6 +39,10 @@ const OWNER_WAIT_NS: u64 = 200_000_000;
 /// gather, so that few events are later for it. A refusal that comes later is told when the flow ends.
 const REFUSAL_WAIT_NS: u64 = 10_000_000;
 
+/// How long after a question to many hosts an answer to it can begin. SSDP gives hosts five seconds at most (`MX` in the UPnP Device
+/// Architecture 1.1), and no other such protocol more. A sweep, ten seconds later at most, tells that it was asked again.
+const ANSWER_NS: u64 = 15_000_000_000;
+
 /// Which flows are kept, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -245,7 +249,7 @@ impl Flows {
         let mut connection = Connection::from_flow(key, flow, None);
         connection.preexisting = flow.first_ns < self.began_ns;
         let socket = self.entries.socket(key.socket);
-        if socket.and_then(|socket| socket.asked).is_some_and(|port| is_answer(&connection, port)) {
+        if socket.and_then(|socket| socket.asked).is_some_and(|asked| is_answer(&connection, asked)) {
             connection.role = role::ACTIVE;
         }
         // The record may be older than the owner that the socket has by now. Who was found to have the socket is right about all
@@ -256,15 +260,23 @@ impl Flows {
             connection.owner = owner;
         }
         connection.process = effects.process(&connection.owner);
-        let asked = asked_port(&connection);
         let slot = self.entries.insert(EntryKind::Flow(*key), connection);
-        if let Some(socket) = self.entries.socket_mut(key.socket)
-            && asked.is_some()
-        {
-            socket.asked = asked;
-        }
+        self.note_question(slot);
         self.note_flow(key);
         Some((slot, true))
+    }
+
+    /// Notes when a flow that asks many hosts at once has last done so.
+    fn note_question(&mut self, slot: u32) {
+        let Some(Entry { connection, .. }) = self.entries.get(slot) else { return };
+        let Some(port) = asked_port(connection) else { return };
+        let last_ns = connection.exchanged.as_ref().map_or(0, |exchanged| exchanged.last_ns).max(connection.born_ns);
+        let number = connection.socket;
+        if let Some(socket) = self.entries.socket_mut(number)
+            && socket.asked.is_none_or(|(_, before_ns)| before_ns < last_ns)
+        {
+            socket.asked = Some((port, last_ns));
+        }
     }
 
     /// Notes that a flow was added: a socket with too many is to be folded.
@@ -364,11 +376,13 @@ fn asked_port(flow: &Connection) -> Option<u16> {
     is_many.then_some(remote.port)
 }
 
-/// Returns whether a flow that another host began is the answer to what its socket has asked many hosts at this port. Among
-/// peers, which all use the same port (mDNS responders), nobody can tell.
-fn is_answer(flow: &Connection, port: u16) -> bool {
+/// Returns whether a flow that another host began is the answer to what its socket has asked many hosts at this port, at this time.
+/// Among peers, which all use the same port (mDNS responders), nobody can tell. Later than [`ANSWER_NS`] nobody answers: from that port
+/// a host may as well begin something itself.
+fn is_answer(flow: &Connection, (port, asked_ns): (u16, u64)) -> bool {
     let is_incoming = flow.role == role::PASSIVE && flow.protocol == IPPROTO_UDP && !flow.is_raw();
-    is_incoming && flow.local.port != port && flow.remote.is_some_and(|remote| remote.port == port)
+    let is_soon = flow.born_ns.saturating_sub(asked_ns) <= ANSWER_NS;
+    is_incoming && is_soon && flow.local.port != port && flow.remote.is_some_and(|remote| remote.port == port)
 }
 
 /// Returns the key of the folded flow of a socket.

@@ -41,6 +41,7 @@ impl Flows {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             entry.connection.compared = self.sweeps;
             entry.connection.set_counters(flow);
+            self.note_question(slot);
             let end = self.end_of(key, flow, now);
             let end = end.or_else(|| self.can_unfold(key, has_room).then_some((CloseReason::Idle, now)));
             if let Some((reason, at)) = end.filter(|_| ended < ENDS_AT_ONCE) {

@@ -135,6 +135,34 @@ fn end(address: std::net::SocketAddr) -> netconn_model::fact::End {
 }
 
 #[test]
+fn only_what_comes_soon_after_a_question_to_many_is_an_answer() {
+    let mut flows = flows();
+    let group = FlowKey { remote_address: bytes([239, 255, 255, 250]), ..key(1, 1900) };
+    let question = flow(BEGAN, attribution::SEND);
+    begin(&mut flows, group, question);
+    let mut last = 0;
+    let mut direction = |flows: &mut Flows, at: u64| {
+        last += 1;
+        let from = FlowKey { remote_address: bytes([192, 0, 2, last]), ..key(1, 1900) };
+        begin(flows, from, Flow { marks: 0, ..flow(at, attribution::SEND) })[0].1.direction()
+    };
+    let (answer, own) = (Some(Direction::Outgoing), Some(Direction::Incoming));
+    assert_eq!(direction(&mut flows, BEGAN + ANSWER_NS), answer);
+    assert_eq!(direction(&mut flows, BEGAN + ANSWER_NS + 1), own, "nobody has asked it");
+    // The socket asks again: its flow goes on.
+    let again = Flow { last_ns: BEGAN + 40 * SECOND, packets_sent: 2, ..question };
+    sweep(&mut flows, &[(group, again)], BEGAN + 41 * SECOND);
+    assert_eq!(direction(&mut flows, BEGAN + 42 * SECOND), answer);
+    assert_eq!(direction(&mut flows, BEGAN + 60 * SECOND), own);
+}
+
+fn bytes(address: [u8; 4]) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&address);
+    bytes
+}
+
+#[test]
 fn a_flow_waits_for_its_owner() {
     let mut flows = flows();
     for how in [attribution::LISTENER, attribution::CREATE, attribution::UNKNOWN] {
