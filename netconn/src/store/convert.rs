@@ -165,8 +165,10 @@ impl Converter {
         // The process id is asked for before `fork`: the child compares it with its parent of that moment.
         let restraint = Restraint { parent: std::process::id(), user, file_max };
         let filter = confine::filter();
-        let (told, telling) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-        let telling = apart(&telling)?;
+        let (told, own_end) = pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)?;
+        let telling = apart(&own_end)?;
+        // With a writer left in this process, the pipe of a child that tells nothing would never end.
+        drop(own_end);
         // SAFETY: `before_exec` makes system calls only and allocates nothing.
         unsafe {
             command.pre_exec(move || {
