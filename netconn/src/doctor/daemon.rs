@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use netconn_model::{
     fact::LossStage,
-    health::{Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth, OutputState},
+    health::{Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth, OutputState, UntoldCounts},
 };
 
 use crate::{
@@ -27,8 +27,8 @@ pub fn daemon(health: &Health) -> Vec<Check> {
     }
     if let Some(reason) = &health.state_unsaved {
         let finding = format!(
-            "the id of this sensor is not kept ({reason}): the next start has another one, and finds nothing that is kept with \
-             sockets; free some space"
+            "it cannot be written ({reason}): if the id of this sensor is not in it yet, the next start has another one and finds \
+             nothing that is kept with sockets; free some space"
         );
         checks.push(Check::new(Mark::Bad, "state", finding));
     }
@@ -80,6 +80,7 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         );
         Check::new(Mark::Bad, "events", finding)
     });
+    checks.extend(untold(health.excluded_events, health.folded_events));
     if health.refused != 0 {
         let finding = format!(
             "{} clients listen to events; {} times one was refused for want of a place: `ss -xp` shows who has the others",
@@ -94,6 +95,23 @@ pub fn daemon(health: &Health) -> Vec<Check> {
     }
     checks.push(history(health.history.as_ref()));
     checks
+}
+
+/// Returns how many events the configuration has kept from being made; `None` if it has kept none.
+fn untold(excluded: UntoldCounts, folded: UntoldCounts) -> Option<Check> {
+    let mut parts = Vec::new();
+    if excluded.events != 0 {
+        parts.push(format!("{} are excluded by rules (exclude in the configuration)", excluded.events));
+    }
+    if folded.events != 0 {
+        parts.push(format!(
+            "{} were only counted, because there were more of a kind in a second than event_limit_per_second allows",
+            folded.events
+        ));
+    }
+    // Rules are what somebody wanted. What the limit folds was wanted, and searches count it as lost.
+    let mark = if folded.events == 0 { Mark::Good } else { Mark::Fair };
+    (!parts.is_empty()).then(|| Check::new(mark, "events not made", parts.join("; ")))
 }
 
 /// Returns what became of the events of an output, and whether that is well.
@@ -293,6 +311,18 @@ mod tests {
             assert_eq!(check.mark, mark);
             assert!(check.finding.contains(expected), "{}", check.finding);
         }
+    }
+
+    #[test]
+    fn what_the_configuration_leaves_out_is_said() {
+        let count = |events| UntoldCounts { events, ..UntoldCounts::default() };
+        assert!(untold(count(0), count(0)).is_none());
+        let check = untold(count(5), count(0)).unwrap();
+        let excluded = "5 are excluded by rules (exclude in the configuration)";
+        assert_eq!((check.mark, &*check.finding), (Mark::Good, excluded));
+        let check = untold(count(5), count(7)).unwrap();
+        assert_eq!(check.mark, Mark::Fair);
+        assert!(check.finding.starts_with(&format!("{excluded}; 7 were only counted, because ")), "{}", check.finding);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Makes an [`Event`] of what the table and the daemon report, and writes it as a line of native NDJSON.
 
-mod packet_socket;
+pub mod packet_socket;
 
 use std::{
     borrow::Cow,
@@ -98,7 +98,7 @@ struct CachedMembers {
     members: Rc<[u8]>,
 }
 
-/// What has become of an event of a connection.
+/// What has become of an event of a connection or packet socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Written {

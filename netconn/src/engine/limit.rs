@@ -2,11 +2,7 @@
 
 use netconn_model::fact::EventKind;
 
-use crate::{
-    encode::event::kind_of,
-    sink::{EventCounts, EventNote, Shares},
-    table::{Change, Connection},
-};
+use crate::sink::{EventCounts, EventNote, Shares};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -20,8 +16,15 @@ pub(super) struct EventLimit {
     total: EventCounts,
 }
 
-/// The kinds that have a limit: those of connections.
-const KINDS: [EventKind; 4] = [EventKind::Connect, EventKind::Close, EventKind::Listen, EventKind::ListenEnd];
+/// The kinds that have a limit: those of connections and packet sockets.
+const KINDS: [EventKind; 6] = [
+    EventKind::Connect,
+    EventKind::Close,
+    EventKind::Listen,
+    EventKind::ListenEnd,
+    EventKind::PacketSocket,
+    EventKind::PacketSocketEnd,
+];
 
 /// What was told of a kind in the second that goes on, and what was folded since that was last told.
 #[derive(Debug, Default)]
@@ -53,19 +56,17 @@ impl EventLimit {
         self.per_second != 0
     }
 
-    /// Returns whether an event of a connection is told now, nanoseconds since boot; otherwise counts it.
-    pub(super) fn admits(&mut self, change: Change, connection: &Connection, now: u64) -> bool {
+    /// Returns whether an event is told now, nanoseconds since boot; otherwise counts it.
+    pub(super) fn admits(&mut self, kind: EventKind, note: &EventNote, now: u64) -> bool {
         let Self { per_second, kinds, total } = self;
-        let kind = kind_of(change);
         let Some(index) = KINDS.iter().position(|known| *known == kind) else { return true };
         let Some(limit) = kinds.get_mut(index) else { return true };
-        let note = EventNote::of(0, change, connection);
         if limit.second != now / SECOND_NS {
             limit.second = now / SECOND_NS;
             limit.told = 0;
             limit.shares.clear();
         }
-        if limit.shares.admit_part(&note, 1, per_second.saturating_sub(limit.told)) {
+        if limit.shares.admit_part(note, 1, per_second.saturating_sub(limit.told)) {
             limit.told += 1;
             return true;
         }
@@ -90,34 +91,36 @@ impl EventLimit {
 
 #[cfg(test)]
 mod tests {
-    use bytemuck::Zeroable as _;
-    use netconn_common::UdpSocketRecord;
+    use netconn_common::Owner;
 
     use super::*;
 
-    fn of_process(tgid: u32) -> Connection {
-        let mut record = UdpSocketRecord::zeroed();
-        record.state.owner.tgid = tgid;
-        Connection::from_udp_socket(&record, None)
+    fn of_process(tgid: u32) -> EventNote {
+        EventNote::of_packet_socket(0, &Owner { tgid, ..Owner::default() })
     }
 
     #[test]
     fn what_exceeds_a_second_is_folded_by_kind() {
         let mut limit = EventLimit::new(70);
         let second = |number: u64| number * SECOND_NS;
-        let told = |limit: &mut EventLimit, change, tgid, now| {
-            let connection = of_process(tgid);
-            (0..1000).filter(|_| limit.admits(change, &connection, now)).count()
+        let told = |limit: &mut EventLimit, kind, tgid, now| {
+            let note = of_process(tgid);
+            (0..1000).filter(|_| limit.admits(kind, &note, now)).count()
         };
-        assert_eq!(told(&mut limit, Change::Listen, 1, second(5)), 50, "five sevenths of it");
-        assert!(told(&mut limit, Change::Listen, 2, second(5)) >= 10, "another process");
-        assert_eq!(told(&mut limit, Change::ListenEnd, 1, second(5) + 7), 50, "another kind");
-        assert_eq!(told(&mut limit, Change::Listen, 1, second(6)), 50, "another second");
+        assert_eq!(told(&mut limit, EventKind::Listen, 1, second(5)), 50, "five sevenths of it");
+        assert!(told(&mut limit, EventKind::Listen, 2, second(5)) >= 10, "another process");
+        assert_eq!(told(&mut limit, EventKind::ListenEnd, 1, second(5) + 7), 50, "another kind");
+        assert_eq!(told(&mut limit, EventKind::Listen, 1, second(6)), 50, "another second");
         let folded = limit.take_folded();
         assert_eq!((folded.len(), folded[0].0, folded[1].0), (2, EventKind::Listen, EventKind::ListenEnd));
         assert_eq!(folded[0].1.span_ns, (second(5), second(6)));
         assert_eq!((folded[1].1.counts.events, folded[1].1.span_ns), (950, (second(5) + 7, second(5) + 7)));
         assert_eq!(limit.total().events, folded[0].1.counts.events + 950);
+        for kind in [EventKind::PacketSocket, EventKind::PacketSocketEnd] {
+            assert_eq!(told(&mut limit, kind, 1, second(6)), 50, "packet sockets as well");
+        }
+        assert_eq!(told(&mut limit, EventKind::SensorStart, 1, second(6)), 1000, "nothing of the daemon itself");
+        assert_eq!(limit.take_folded().len(), 2);
         assert!(limit.take_folded().is_empty() && limit.is_on() && !EventLimit::default().is_on());
     }
 }

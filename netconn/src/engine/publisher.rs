@@ -18,7 +18,7 @@ use tracing::error;
 use crate::{
     clock::Clock,
     encode::{
-        event::{EventEncoder, ProcessMembers, Written},
+        event::{EventEncoder, ProcessMembers, Written, kind_of, packet_socket},
         loss::{Loss, LostConnects},
         subject::with_subject,
     },
@@ -104,7 +104,11 @@ impl Publisher {
         let Self { encoder, processes, batch, streams, limit, is_late, .. } = self;
         let start = batch.len();
         // What a dump has found is no flood, and comes at its own pace.
-        let admit = || !limit.is_on() || *is_late || limit.admits(change, connection, clock.now());
+        let admit = || {
+            !limit.is_on()
+                || *is_late
+                || limit.admits(kind_of(change), &EventNote::of(0, change, connection), clock.now())
+        };
         match encoder.connection(batch, clock, names, processes, (change, connection, time_ns), admit) {
             Written::Yes => {}
             Written::Excluded => {
@@ -152,7 +156,8 @@ impl Publisher {
         self.limit.take_folded()
     }
 
-    /// Publishes that a packet socket was opened, or (`is_end`) closed: to the outputs, and to streams that select everything.
+    /// Publishes that a packet socket was opened, or (`is_end`) closed, unless a rule excludes it or the limit folds it: to the
+    /// outputs, and to streams that select everything.
     pub(super) fn publish_packet_socket(
         &mut self,
         clock: &Clock,
@@ -160,12 +165,25 @@ impl Publisher {
         (socket, process): (&PacketSocket, Option<&Process>),
         is_end: bool,
     ) {
-        let start = self.batch.len();
-        self.encoder.packet_socket(&mut self.batch, clock, names, (socket, process), is_end);
-        let note = EventNote::of_packet_socket(self.batch.len() - start, &socket.owner);
-        let line = self.batch.get(start..).unwrap_or_default();
+        if self.outputs.is_empty() && self.streams.is_empty() {
+            return;
+        }
+        let Self { encoder, batch, streams, limit, .. } = self;
+        let start = batch.len();
+        let note = EventNote::of_packet_socket(0, &socket.owner);
+        let admit = || !limit.is_on() || limit.admits(packet_socket::kind_of(is_end), &note, clock.now());
+        match encoder.packet_socket(batch, clock, names, (socket, process), is_end, admit) {
+            Written::Yes => {}
+            Written::Excluded => {
+                self.excluded.add(note.class);
+                return;
+            }
+            Written::Refused => return,
+        }
+        let note = EventNote::of_packet_socket(batch.len() - start, &socket.owner);
+        let line = batch.get(start..).unwrap_or_default();
         // Filters select connections, and this is none.
-        for stream in self.streams.iter_mut().filter(|stream| stream.filter.is_everything()) {
+        for stream in streams.iter_mut().filter(|stream| stream.filter.is_everything()) {
             stream.push(line, &note, clock.now());
         }
         self.keep(start, note);
@@ -378,7 +396,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::{process::lookup::Lookup, sink, store::HistoryTiming};
+    use crate::{process::lookup::Lookup, rules::Rules, sink, store::HistoryTiming};
 
     #[test]
     fn clients_with_equal_filters_share_one() {
@@ -393,6 +411,39 @@ mod tests {
         }
         let groups = publisher.streams.chunk_by(|one, other| Arc::ptr_eq(&one.filter, &other.filter));
         assert_eq!(groups.map(<[Stream]>::len).collect::<Vec<_>>(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn rules_and_the_limit_are_for_packet_sockets_too() {
+        let sensor =
+            Sensor { id: "s".into(), host: "h".into(), site: None, source: "netconn".into(), boot: "0".repeat(32) };
+        let (clock, mut names) = (Clock::new(), Names::new(Lookup::start(|| ()).unwrap()));
+        let socket = PacketSocket {
+            family: netconn_common::AF_PACKET,
+            protocol: Some(3),
+            device: Some(0),
+            interface: None,
+            namespace: 1,
+            inode: 77,
+            owner: netconn_common::Owner { tgid: 7, ..Default::default() },
+        };
+        let rule = "packet.inode = 77 and endpoint.os = 'linux'";
+        for (rules, per_second) in [(vec![], 0), (vec![rule.to_owned()], 0), (vec![], 70)] {
+            let mut encoder = EventEncoder::new(&sensor, 1);
+            encoder.set_rules(Rules::compile(&rules).unwrap());
+            let mut publisher = Publisher::new(encoder, Vec::new()).limited(per_second);
+            let (queue, mut client) = mpsc::channel(100);
+            publisher.add_stream(StreamRequest { filter: Arc::default(), queue, is_root: true });
+            (0..200).for_each(|_| publisher.publish_packet_socket(&clock, &mut names, (&socket, None), false));
+            publisher.flush(&clock);
+            let mut told = 0;
+            while let Ok(batch) = client.try_recv() {
+                told += batch.iter().filter(|byte| **byte == b'\n').count() as u64;
+            }
+            let (excluded, folded) = (publisher.excluded.events, publisher.limit.total().events);
+            assert_eq!((told + excluded + folded, told), (200, publisher.encoder.count()));
+            assert_eq!((excluded, folded != 0), (if rules.is_empty() { 0 } else { 200 }, per_second != 0));
+        }
     }
 
     #[test]

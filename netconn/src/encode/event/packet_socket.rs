@@ -10,7 +10,7 @@ use netconn_model::{
     value::PlainText,
 };
 
-use super::{EventEncoder, head, write_whole};
+use super::{EventEncoder, Written, head, write_whole};
 use crate::{
     clock::Clock,
     encode::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl EventEncoder {
-    /// Writes that a packet socket was opened, or (`is_end`) closed.
+    /// Writes that a packet socket was opened, or (`is_end`) closed, unless a rule excludes it or `admit` refuses it.
     pub fn packet_socket(
         &mut self,
         out: &mut BytesMut,
@@ -31,13 +31,13 @@ impl EventEncoder {
         names: &mut Names,
         (socket, process): (&PacketSocket, Option<&Process>),
         is_end: bool,
-    ) {
+        admit: impl FnOnce() -> bool,
+    ) -> Written {
         let PacketSocket { protocol, interface, namespace, inode, owner, .. } = socket;
         self.next_id();
         let now = clock.now();
         let (user, cgroup) = (names.user(owner, now), names.cgroup(owner, now));
-        let kind = if is_end { EventKind::PacketSocketEnd } else { EventKind::PacketSocket };
-        let mut event = head(kind, &self.id, clock, now);
+        let mut event = head(kind_of(is_end), &self.id, clock, now);
         event.connection_id = Some(PlainText::new(format!("{}-packet-{namespace}-{inode}", self.boot)));
         event.namespace = known(*namespace, UNKNOWN_U32);
         event.interface = interface.as_deref().map(Cow::Borrowed);
@@ -52,6 +52,28 @@ impl EventEncoder {
             event.user = user.as_deref().map(Cow::Borrowed);
             fill_cgroup(&mut event, cgroup.as_deref());
         }
-        write_whole(&event, &self.sensor_members, out, &mut self.seconds);
+        if !self.rules.is_empty() {
+            // For rules; the members that are written of it are ready.
+            self.sensor.describe(&mut event);
+        }
+        let written = if self.rules.excludes(&event) {
+            Written::Excluded
+        } else if admit() {
+            Written::Yes
+        } else {
+            Written::Refused
+        };
+        if written == Written::Yes {
+            write_whole(&event, &self.sensor_members, out, &mut self.seconds);
+        } else {
+            // Its number is that of the next event.
+            self.count -= 1;
+        }
+        written
     }
+}
+
+/// Returns the kind of event that tells that a packet socket was opened, or (`is_end`) closed.
+pub fn kind_of(is_end: bool) -> EventKind {
+    if is_end { EventKind::PacketSocketEnd } else { EventKind::PacketSocket }
 }
