@@ -96,10 +96,10 @@ async fn start_and_serve(config: &Config, rules: Rules, test_hooks: TestHooks, q
         without: test_hooks.without_hooks,
         datagrams: datagrams(config.flows),
         max_flows: config.max_flows,
-        // Nobody would find the pins of an id that is not kept.
+        // Nobody would find the pins of an id that is not kept, and without a lock another daemon may have these.
         keep: Some(match unsaved.reason() {
             None => keep::places(&sensor.id, config.max_flows),
-            Some(reason) => Err(format!("the id of this sensor is not kept: {reason}")),
+            Some(reason) => Err(format!("the state directory cannot be written: {reason}")),
         }),
         faults: test_hooks.faults,
     })?;

@@ -128,24 +128,35 @@ impl StateDir {
     /// When the directory cannot be read, or not be written for another reason than a full file system.
     pub fn identify(&self, config: &Config) -> Result<Sensor, StateError> {
         let fail = |error: io::Error| StateError::System { path: self.path.clone(), error };
-        let id = match self.lock.as_ref().map(|_| sensor_id(&self.path)) {
-            Some(Err(error)) if is_full(&error) => {
-                self.unsaved.set(Some(error.to_string()));
-                new_id()
+        // Reading it takes no room, and so no lock.
+        let saved = saved_id(&self.path).map_err(fail)?;
+        let (id, is_kept) = match saved {
+            Some(id) => (id, true),
+            None => {
+                let id = new_id().map_err(fail)?;
+                if self.lock.is_some() {
+                    match save_id(&self.path, &id) {
+                        Err(error) if is_full(&error) => self.unsaved.set(Some(error.to_string())),
+                        saved => saved.map_err(fail)?,
+                    }
+                }
+                (id, false)
             }
-            Some(id) => id,
-            None => new_id(),
         };
         if let Some(reason) = self.unsaved.reason() {
-            warn!(
-                "the id of this sensor cannot be kept in {} ({reason}), so the next start has another one and finds nothing that is \
-                 kept with sockets: free some space; netconn tries again every {} s",
-                self.path.display(),
-                RETRY.as_secs()
-            );
+            let (path, pause) = (self.path.display(), RETRY.as_secs());
+            let advice = format!("free some space; netconn tries again every {pause} s");
+            if is_kept {
+                warn!("{path} cannot be locked ({reason}), so another daemon could use it as well: {advice}");
+            } else {
+                warn!(
+                    "the id of this sensor cannot be kept in {path} ({reason}), so the next start has another one and finds nothing \
+                     that is kept with sockets: {advice}"
+                );
+            }
         }
         Ok(Sensor {
-            id: id.map_err(fail)?,
+            id,
             host: os::host_name(),
             site: config.site_id.clone(),
             source: config.data_source.clone(),
@@ -163,30 +174,40 @@ impl StateDir {
         while let Some(before) = self.unsaved.reason() {
             tokio::time::sleep(RETRY).await;
             // On the thread of the server, which waits for the disk then: once, for some bytes.
-            let reason = self.save(id).err().map(|error| match error {
+            let reason = match self.save(id) {
+                Ok(kept) if kept == id => {
+                    info!("the id of this sensor is kept in {} now", self.path.display());
+                    None
+                }
+                Ok(kept) => {
+                    warn!(
+                        "another daemon has kept its id {kept} in {}: the next start has that one, and not the id of this run, {id}",
+                        self.path.display()
+                    );
+                    None
+                }
                 // As at the start: the error alone.
-                StateError::System { error, .. } => error.to_string(),
-                error => error.to_string(),
-            });
-            match &reason {
-                None => info!("the id of this sensor is kept in {} now", self.path.display()),
-                Some(reason) if *reason != before => warn!("the id of this sensor cannot be kept: {reason}"),
-                Some(_) => {}
+                Err(StateError::System { error, .. }) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = reason.as_ref().filter(|reason| **reason != before) {
+                warn!("the id of this sensor cannot be kept: {reason}");
             }
             self.unsaved.set(reason);
         }
         pending().await
     }
 
-    fn save(&mut self, id: &str) -> Result<(), StateError> {
+    /// Locks the directory and keeps the id in it, if that is not done. Returns the id that is kept then.
+    fn save(&mut self, id: &str) -> Result<String, StateError> {
         if self.lock.is_none() {
             self.lock = Some(lock_folder(&self.path, &self.group)?);
         }
         let fail = |error: io::Error| StateError::System { path: self.path.clone(), error };
         // One that is there is of a daemon that had the lock before.
         match saved_id(&self.path).map_err(fail)? {
-            Some(_) => Ok(()),
-            None => save_id(&self.path, id).map_err(fail),
+            Some(kept) => Ok(kept),
+            None => save_id(&self.path, id).map(|()| id.to_owned()).map_err(fail),
         }
     }
 }
@@ -305,7 +326,12 @@ fn look_into(path: &Path) -> io::Result<Contents> {
             continue;
         }
         // Of a symbolic link its own owner counts, who can make it name something else.
-        let owner = entry.metadata()?.uid();
+        let owner = match entry.metadata() {
+            Ok(metadata) => metadata.uid(),
+            // Another daemon that starts has renamed or removed it since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         // The lock is left out: `lock_file` replaces one of another user.
         if !is_trusted(owner) && name != LOCK {
             foreign = Some(format!("'{}' in it belongs to {}", name.display(), user(owner)));
@@ -330,15 +356,6 @@ fn user(uid: u32) -> String {
 pub fn known_id(folder: &Path) -> Option<String> {
     let text = fs::read_to_string(folder.join(ID)).ok()?;
     Some(text.trim().to_owned()).filter(|id| is_uuid(id))
-}
-
-fn sensor_id(folder: &Path) -> io::Result<String> {
-    if let Some(id) = saved_id(folder)? {
-        return Ok(id);
-    }
-    let id = new_id()?;
-    save_id(folder, &id)?;
-    Ok(id)
 }
 
 fn new_id() -> io::Result<String> {
@@ -392,6 +409,10 @@ mod tests {
 
     const NO_GROUP: &str = "no-such-group";
 
+    fn sensor_id(held: &StateDir) -> String {
+        held.identify(&Config::default()).unwrap().id
+    }
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o7777
     }
@@ -408,17 +429,53 @@ mod tests {
             std::process::id()
         );
         assert!(error.starts_with(&expected), "{error}");
-        drop(held);
-        let first = sensor_id(&state).unwrap();
+        let first = sensor_id(&held);
         assert!(is_uuid(&first));
         fs::set_permissions(state.join(ID), Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(sensor_id(&state).unwrap(), first);
+        assert_eq!(sensor_id(&held), first);
         assert_eq!(mode(&state.join(ID)), ID_MODE, "the group reads it, whatever the umask was");
         fs::write(state.join(ID), "0123").unwrap();
         fs::write(state.join(NEW_ID), "of a daemon that was killed").unwrap();
-        let second = sensor_id(&state).unwrap();
+        let second = sensor_id(&held);
         assert!(is_uuid(&second) && second != first);
         assert!(StateDir::open(Path::new("/proc/netconn"), NO_GROUP).is_err());
+    }
+
+    #[test]
+    fn an_id_that_is_there_is_used_without_room_for_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let held = StateDir::open(&state, NO_GROUP).unwrap();
+        let kept = sensor_id(&held);
+        drop(held);
+        let unsaved = Unsaved::default();
+        unsaved.set(Some("no room".into()));
+        let mut without = StateDir { path: state.clone(), group: NO_GROUP.into(), lock: None, unsaved };
+        assert_eq!(sensor_id(&without), kept);
+        assert_eq!(without.save("another").unwrap(), kept, "what is there stays");
+        assert!(without.lock.is_some());
+        fs::remove_file(state.join(ID)).unwrap();
+        without.lock = None;
+        let own = sensor_id(&without);
+        assert!(own != kept && !state.join(ID).exists(), "there is no room");
+        assert_eq!((without.save(&own).unwrap(), known_id(&state)), (own.clone(), Some(own)));
+    }
+
+    #[test]
+    fn files_that_vanish_meanwhile_are_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let end = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(std::sync::atomic::Ordering::Relaxed) {
+                    fs::write(folder.path().join(NEW_ID), "").unwrap();
+                    fs::remove_file(folder.path().join(NEW_ID)).unwrap();
+                }
+            });
+            let errors = (0..20_000).filter_map(|_| look_into(folder.path()).err()).collect::<Vec<_>>();
+            end.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(errors.is_empty(), "{errors:?}");
+        });
     }
 
     #[test]

@@ -674,7 +674,7 @@ fn a_first_start_on_a_full_disk_is_told_and_made_up_for() {
         assert!(unsaved.as_str().is_some_and(|reason| reason.contains("No space left on device")), "{unsaved}");
         assert!(!id.exists() && daemon.log().contains("the id of this sensor cannot be kept in "), "{}", daemon.log());
         let text = String::from_utf8(daemon.run(&["doctor"]).stdout).unwrap();
-        assert!(text.contains("the id of this sensor is not kept (No space left on device"), "{text}");
+        assert!(text.contains("it cannot be written (No space left on device"), "{text}");
         assert!(daemon.ask("/metrics").unwrap().contains("\nnetconn_state_unsaved 1\n"));
         fs::remove_file(&filler).unwrap();
         small.change("nr_inodes=1000");

@@ -29,7 +29,7 @@ pub(super) fn text(health: &Health) -> String {
     if let Some(bytes) = health.resident_bytes {
         gauge(&mut out, "resident_bytes", "Memory of the daemon, shared pages counted in.", &one(bytes));
     }
-    let help = "1 while the id of this sensor is not kept for the next start, because the file system is full.";
+    let help = "1 while the state folder cannot be locked, or the id of this sensor not be kept for the next start, because the file system is full.";
     gauge(&mut out, "state_unsaved", help, &one(u64::from(health.state_unsaved.is_some())));
     let complete = u64::from(health.complete);
     gauge(&mut out, "complete", "1 while the table holds every connection of the kernel.", &one(complete));
