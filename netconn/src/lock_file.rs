@@ -23,6 +23,10 @@ const TURN_MAX: Duration = Duration::from_secs(1);
 /// Pause between two tries to get it.
 const TURN_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long a daemon waits for a lock that no living process has taken. The daemon that took it was killed, and a child that it had
+/// just forked has it until it executes its program: milliseconds, more on a busy machine.
+const ORPHAN_MAX: Duration = Duration::from_secs(2);
+
 /// Why a lock cannot be had.
 #[derive(Debug)]
 pub enum LockError {
@@ -52,6 +56,16 @@ pub fn process(pid: Option<i32>) -> String {
 ///
 /// When another process has the lock, or when the system refuses it.
 pub fn lock(path: &Path) -> Result<Flock<File>, LockError> {
+    let until = Instant::now() + ORPHAN_MAX;
+    loop {
+        match lock_now(path) {
+            Err(LockError::Held(None)) if Instant::now() < until => thread::sleep(TURN_PAUSE),
+            locked => return locked,
+        }
+    }
+}
+
+fn lock_now(path: &Path) -> Result<Flock<File>, LockError> {
     // A third round would mean that somebody keeps changing the file.
     for _ in 0..2 {
         match open_own(path)? {
@@ -197,6 +211,21 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_child_of_a_killed_daemon_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        drop(lock(&path).unwrap());
+        // flock(1) takes the lock and ends; the background process has the open file for a moment.
+        let script = "exec 9<>\"$1\"; flock -n 9; sleep 0.3 & exit 0";
+        let status = std::process::Command::new("sh").args(["-c", script, "sh"]).arg(&path).status().unwrap();
+        assert!(status.success());
+        let since = Instant::now();
+        assert!(matches!(lock_now(&path), Err(LockError::Held(None))));
+        lock(&path).unwrap();
+        assert!(since.elapsed() < ORPHAN_MAX, "{:?}", since.elapsed());
     }
 
     #[test]

@@ -320,7 +320,8 @@ impl Processes {
         // Parents may come after their children.
         let keys: Vec<Key> = added.iter().map(|(key, _)| *key).collect();
         for (key, parent) in added {
-            let parent = parent.and_then(|key| self.by_key.get(&key)).map(|found| Rc::clone(&found.identity));
+            // Of the parent only the clock tick may be known.
+            let parent = parent.and_then(|key| self.get(key)).map(|found| Rc::clone(&found.identity));
             // `get_mut` succeeds: the process was inserted above, and nothing refers to it yet.
             if let Some(process) = self.by_key.get_mut(&key).and_then(Rc::get_mut)
                 && process.parent.is_none()
