@@ -12,7 +12,7 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 
-use super::objects::ObjectLines;
+use super::objects::{LineNumbers, ObjectLines};
 use crate::engine::source::find::{EventFile, FileFormat};
 
 /// Initial size of the buffer, bytes; it doubles for longer lines.
@@ -52,8 +52,10 @@ pub(crate) struct LineReader {
     ended: bool,
     read: Arc<AtomicU64>,
     too_long: u64,
-    /// Number of lines so far, also of those that were skipped.
+    /// Number of the last line, also of those that were skipped.
     number: u64,
+    /// Where lines begin that may be objects over several lines; `None` for a file of lines.
+    numbers: Option<LineNumbers>,
     skip_first: bool,
     /// Whether a last line without a line feed is left out: the daemon is still writing it.
     only_ended: bool,
@@ -70,10 +72,14 @@ impl LineReader {
         let whole = FileRange { file: handle, position: 0, end: u64::MAX, read: Arc::clone(&read) };
         // Reading begins one byte early: if that byte is a line feed, the first line of the range is complete.
         // Otherwise the line began in the range before and is skipped.
+        let numbers = LineNumbers::default();
         let (input, limit): (Box<dyn Read + Send>, u64) = match file.format {
-            FileFormat::Gzip => (Box::new(ObjectLines::new(MultiGzDecoder::new(whole))), u64::MAX),
-            FileFormat::Zstd => (Box::new(ObjectLines::new(zstd::stream::read::Decoder::new(whole)?)), u64::MAX),
-            FileFormat::Objects => (Box::new(ObjectLines::new(whole)), u64::MAX),
+            FileFormat::Gzip => (Box::new(ObjectLines::new(MultiGzDecoder::new(whole), numbers.clone())), u64::MAX),
+            FileFormat::Zstd => {
+                let input = zstd::stream::read::Decoder::new(whole)?;
+                (Box::new(ObjectLines::new(input, numbers.clone())), u64::MAX)
+            }
+            FileFormat::Objects => (Box::new(ObjectLines::new(whole, numbers.clone())), u64::MAX),
             FileFormat::Lines | FileFormat::Parquet => {
                 let position = start.saturating_sub(1);
                 (Box::new(FileRange { position, ..whole }), end - position)
@@ -90,6 +96,7 @@ impl LineReader {
             read,
             too_long: 0,
             number: 0,
+            numbers: (file.format != FileFormat::Lines).then_some(numbers),
             skip_first: start > 0 && file.format == FileFormat::Lines,
             only_ended: file.handle.is_some(),
         })
@@ -101,7 +108,7 @@ impl LineReader {
     }
 
     /// Returns the number of the last line, counted from 1 where reading began: in a range that does not begin with the file, the
-    /// first one is the rest of the line before.
+    /// first one is the rest of the line before. Of an object over several lines it is that of the first.
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -134,7 +141,7 @@ impl LineReader {
             }
             if let Some(offset) = memchr::memchr(b'\n', &self.buffer[searched..self.filled]) {
                 let (from, to) = (self.start, searched + offset);
-                self.number += 1;
+                self.count_line();
                 self.start = to + 1;
                 searched = self.start;
                 // This is the end of a line that was dropped and counted above.
@@ -152,7 +159,7 @@ impl LineReader {
             if self.ended {
                 // The file has ended: what is left is a line without a line feed.
                 let (from, to) = (self.start, self.filled);
-                self.number += 1;
+                self.count_line();
                 self.start = to;
                 return Ok((to > from && !dropping && !self.only_ended).then_some((from, to)));
             }
@@ -168,6 +175,10 @@ impl LineReader {
             // `fill` moves the contents to the front, and this position with them.
             searched -= self.fill()?;
         }
+    }
+
+    fn count_line(&mut self) {
+        self.number = self.numbers.as_ref().and_then(LineNumbers::next).unwrap_or(self.number + 1);
     }
 
     /// Makes room in the buffer and reads once. Returns by how many bytes the contents have moved to the front.
