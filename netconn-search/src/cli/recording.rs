@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use tokio::net::UnixStream;
 
 use crate::{
-    engine::{Gap, Recording},
+    engine::{Gap, Gaps, Recording},
     output::recorded::moment,
 };
 
@@ -32,7 +32,7 @@ pub(super) async fn recorded(
     socket: Option<&Path>,
     zone: &TimeZone,
 ) -> Recorded {
-    let gaps = match recording.gaps().await {
+    let Gaps { gaps, mut notes } = match recording.gaps().await {
         Ok(gaps) => gaps,
         // The answer itself is good.
         Err(error) => {
@@ -40,7 +40,6 @@ pub(super) async fn recorded(
             return Recorded { gaps: Vec::new(), notes: vec![note] };
         }
     };
-    let mut notes = Vec::new();
     let ends_now = range.is_some_and(|range| range.end >= Timestamp::now().as_millisecond() - NOW_MS);
     // A daemon that was killed and not started again leaves no event that would say so.
     if let Some(socket) = socket.filter(|_| ends_now && gaps.iter().all(|gap| gap.to.is_some()))

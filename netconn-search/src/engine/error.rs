@@ -1,10 +1,23 @@
 //! Errors of planning and running a query, with messages that say what to do.
 
-use std::{io, path::PathBuf};
+use std::{
+    borrow::Cow,
+    io,
+    path::{Path, PathBuf},
+};
 
 use datafusion::error::DataFusionError;
 use netconn_query::ast::Span;
 use thiserror::Error;
+
+/// The folder in which the kernel shows the open files of this thread. Nobody types it, so a file in it is the copy of standard
+/// input, which has no other name.
+pub(crate) const OPEN_FILES: &str = "/proc/thread-self/fd";
+
+/// Returns how messages name a file.
+pub(crate) fn shown(path: &Path) -> Cow<'_, str> {
+    if path.starts_with(OPEN_FILES) { "standard input".into() } else { path.to_string_lossy() }
+}
 
 /// Why a search failed.
 #[derive(Debug, Error)]
@@ -18,7 +31,7 @@ pub enum SearchError {
         span: Span,
     },
     /// A file or folder could not be read.
-    #[error("cannot read {}: {}", path.display(), reason(source))]
+    #[error("cannot read {}: {}", shown(path), reason(source))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -26,7 +39,7 @@ pub enum SearchError {
         source: io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write {}: {}", path.display(), reason(source))]
+    #[error("cannot write {}: {}", shown(path), reason(source))]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -34,13 +47,13 @@ pub enum SearchError {
         source: io::Error,
     },
     /// A folder holds no file with events.
-    #[error("there are no events in {}: no .ndjson, .parquet, .ndjson.gz or .ndjson.zst file was found", path.display())]
+    #[error("there are no events in {}: no .ndjson, .parquet, .ndjson.gz or .ndjson.zst file was found", shown(path))]
     Empty {
         /// The folder.
         path: PathBuf,
     },
     /// A file has a format that cannot be read.
-    #[error("cannot read {}: {why}", path.display())]
+    #[error("cannot read {}: {why}", shown(path))]
     Format {
         /// The file.
         path: PathBuf,

@@ -16,8 +16,9 @@ pub mod convert;
 mod tests;
 
 pub use convert::{Converted, ConvertedRows, HandedOver, convert};
+pub(crate) use error::OPEN_FILES;
 pub use error::SearchError;
-pub use gaps::{Gap, Recording};
+pub use gaps::{Gap, Gaps, Recording};
 pub use plan::Warning;
 pub use search::{Answer, Explained, Search};
 pub use session::runtime;

@@ -14,7 +14,7 @@ use std::{
 use netconn_model::segment_name::{self, SegmentName};
 
 use crate::engine::{
-    error::{Result, SearchError},
+    error::{OPEN_FILES, Result, SearchError, shown},
     source::BOM,
 };
 
@@ -115,7 +115,7 @@ impl EventFile {
 
 impl Display for UnreadFile {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{} was not read: {}.", self.path.display(), self.source)
+        write!(out, "{} was not read: {}.", shown(&self.path), self.source)
     }
 }
 
@@ -192,6 +192,7 @@ impl FileFinder<'_> {
         // FROM has a fixed width: sorted names are in the order of writing, which `is_next` needs.
         names.sort_unstable();
         let mut has_next = false;
+        let mut last_before: Option<(u64, PathBuf)> = None;
         // A segment and the Parquet file made of it exist together for a minute: only one of them counts.
         let current: BTreeSet<SegmentName> =
             segment_name::current(names.iter().filter_map(|name| SegmentName::parse(name))).into_iter().collect();
@@ -241,8 +242,12 @@ impl FileFinder<'_> {
             {
                 self.candidates += 1;
                 self.found.pruned += 1;
-                let to = name.to().and_then(|to| i64::try_from(to).ok()).filter(|to| *to < range.start);
-                self.found.ended_before = self.found.ended_before.max(to);
+                if let Some(to) = name.to().filter(|to| i64::try_from(*to).is_ok_and(|to| to < range.start))
+                    && last_before.as_ref().is_none_or(|(last, _)| to >= *last)
+                {
+                    self.found.ended_before = self.found.ended_before.max(i64::try_from(to).ok());
+                    last_before = Some((to, path.clone()));
+                }
                 self.found.pruned_bytes += metadata.map_or(0, |metadata| metadata.len());
                 continue;
             }
@@ -257,6 +262,15 @@ impl FileFinder<'_> {
                 Ok(None) => self.candidates += 1,
                 Err(source) => self.problem(path, source),
             }
+        }
+        // The last file before the range may say that the daemon was stopped in order. It stays left out if it cannot be read: no
+        // event of the range is in it.
+        if let Some((_, path)) = last_before
+            && let Ok(Some(file)) = open_file(&path)
+        {
+            self.found.pruned -= 1;
+            self.found.pruned_bytes = self.found.pruned_bytes.saturating_sub(file.size);
+            self.add(file);
         }
         Ok(())
     }
@@ -342,6 +356,8 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
     let path = match fs::canonicalize(path) {
         // The daemon has just removed the file; the open handle still reads it.
         Err(error) if error.kind() == io::ErrorKind::NotFound && handle.is_some() => path.to_owned(),
+        // The copy of standard input has no name.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with(OPEN_FILES) => path.to_owned(),
         path => path?,
     };
     Ok(Some(EventFile { path, format, size: metadata.len(), id: file_id(&metadata), is_named: false, handle }))
@@ -447,7 +463,9 @@ mod tests {
             ]
         );
         let some = find_files(&paths, Some(&(1_700_000_100_000..1_700_000_200_000))).unwrap();
-        assert_eq!((names(&some).len(), some.pruned, some.pruned_bytes), (4, 1, 3));
+        // The last file before the range may say that the daemon was stopped.
+        assert_eq!((names(&some).len(), some.pruned, some.pruned_bytes), (5, 0, 0));
+        assert_eq!(some.ended_before, None, "one file does not belong to the history");
         // A segment that was written later has events of connections that were there before it, and one that is not
         // converted may have.
         let old = find_files(&paths, Some(&(1_699_000_000_000..1_699_000_000_001))).unwrap();

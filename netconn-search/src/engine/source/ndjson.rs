@@ -14,13 +14,16 @@ use datafusion::{
 use memchr::memmem;
 use netconn_model::field::Field;
 
-use crate::engine::source::{
-    find::{EventFile, FileFormat},
-    lines::LineReader,
-    losses::{self, LossCounter},
-    progress::SearchProgress,
-    record::RowBuilder,
-    sensor::{self, SensorLog},
+use crate::engine::{
+    error::shown,
+    source::{
+        find::{EventFile, FileFormat},
+        lines::LineReader,
+        losses::{self, LossCounter},
+        progress::SearchProgress,
+        record::RowBuilder,
+        sensor::{self, SensorLog},
+    },
 };
 
 /// Size of the pieces into which an uncompressed file is divided, bytes. As many readers as there are processors share
@@ -206,7 +209,7 @@ impl PieceScan {
     }
 
     fn note(&self, piece: &FilePiece, error: &io::Error) {
-        let path = piece.file.path.display();
+        let path = shown(&piece.file.path);
         self.progress.note(match error.kind() {
             io::ErrorKind::UnexpectedEof => format!("{path} ends early: it is truncated or still being written."),
             _ => format!("{path} could not be read to its end: {error}."),

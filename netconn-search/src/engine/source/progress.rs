@@ -11,6 +11,8 @@ use std::{
 
 use datafusion::{datasource::source::DataSourceExec, physical_plan::ExecutionPlan};
 
+use crate::engine::error::shown;
+
 /// Most bad lines whose places are told.
 const BAD_LINES_MAX: usize = 10;
 
@@ -77,7 +79,7 @@ impl SearchProgress {
             let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
             let (word, are) =
                 if lines.len() == 1 { ("line", "is no JSON object") } else { ("lines", "are no JSON objects") };
-            format!("{}: {word} {} {are}.", path.display(), lines.join(", "))
+            format!("{}: {word} {} {are}.", shown(path), lines.join(", "))
         }));
         match self.untimed.load(Ordering::Relaxed) {
             0 => {}

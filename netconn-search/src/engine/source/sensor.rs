@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use netconn_model::fact::EventKind;
@@ -10,6 +10,9 @@ use serde_json::Value;
 
 /// What the lines of both kinds have in common, and few others.
 pub(crate) const MARK: &str = "Sensor St";
+
+/// Most starts and ends that are kept, about 2 MB: a file of events may consist of them.
+pub(crate) const SENSOR_EVENTS_MAX: usize = 10_000;
 
 /// A start or an end of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +50,8 @@ impl SensorEvent {
 #[derive(Debug, Default)]
 pub(crate) struct SensorLog {
     found: Mutex<Vec<SensorEvent>>,
+    /// Whether there were more than are kept.
+    is_cut: AtomicBool,
     /// Pieces of files that are read; 0 before the scan begins.
     pieces: AtomicUsize,
     ended: AtomicUsize,
@@ -66,8 +71,18 @@ impl SensorLog {
     /// Adds what a line that contains [`MARK`] says.
     pub(crate) fn line(&self, line: &[u8]) {
         if let Some(event) = SensorEvent::of_line(line) {
-            self.found.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            if found.len() < SENSOR_EVENTS_MAX {
+                found.push(event);
+            } else {
+                self.is_cut.store(true, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Returns whether there were more starts and ends than are kept.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
     }
 
     /// Returns what was found; `None` if some lines were not read, as a query with `limit` may leave them out.
@@ -98,5 +113,17 @@ mod tests {
         log.end_piece();
         let event = |time, is_start| SensorEvent { sensor: "s".into(), time, is_start, run: "ab".into() };
         assert_eq!(log.whole().unwrap(), [event(7, true), event(9, false)]);
+    }
+
+    #[test]
+    fn a_file_of_starts_does_not_fill_the_memory() {
+        let log = SensorLog::default();
+        for time in 0..=SENSOR_EVENTS_MAX {
+            assert!(!log.is_cut());
+            log.line(format!(r#"{{"event.type":"Sensor Start","event.time":{time}}}"#).as_bytes());
+        }
+        log.expect(1);
+        log.end_piece();
+        assert_eq!((log.whole().unwrap().len(), log.is_cut()), (SENSOR_EVENTS_MAX, true));
     }
 }

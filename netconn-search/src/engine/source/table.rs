@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use netconn_model::{field, segment_name::SegmentName};
 
 use crate::engine::{
-    error::{Result, SearchError},
+    error::{Result, SearchError, shown},
     names::Names,
     source::{
         find::{self, EventFile, FileFormat},
@@ -50,6 +50,9 @@ const PORTION_FOOTERS: usize = 16;
 
 /// Memory for footers that are kept for the scans, bytes. Others are read again.
 const FOOTER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Most bytes of files of lines that are read again for starts and ends of daemons, if the search has not read all of them.
+const READ_AGAIN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The path of a file, whether it was named, and the file with its footer: `None` if it has been removed, or why the
 /// footer cannot be read.
@@ -73,8 +76,8 @@ pub(crate) struct EventTable {
     range: Option<Range<i64>>,
     lines: Vec<EventFile>,
     parquet: Vec<ParquetFile>,
-    /// Parquet files outside the range that may report losses within it, or the start of the next daemon: both are told when they
-    /// are over.
+    /// Parquet files outside the range that may report losses within it, the start of the next daemon, or the end of the one
+    /// before.
     outside: Vec<ParquetFile>,
     /// Starts and ends of daemons in the lines.
     sensors: Arc<SensorLog>,
@@ -145,7 +148,7 @@ impl EventTable {
             return Err(SearchError::Format { path, why });
         }
         for (path, why) in damaged {
-            progress.note(format!("{} was not read: {why}.", path.display()));
+            progress.note(format!("{} was not read: {why}.", shown(&path)));
         }
 
         let mut shapes = TableShape::new();
@@ -265,24 +268,40 @@ impl EventTable {
         &self.sensors
     }
 
-    /// Returns a table of only those Parquet files that may have starts and ends of daemons, and, if asked for, of the segments
-    /// that are not converted, which are short; `None` if there are none.
+    /// Returns whether files of lines are too large to be read again for starts and ends of daemons.
+    pub(crate) fn has_large_lines(&self) -> bool {
+        // Segments that are not converted are short.
+        let others = self.lines.iter().filter(|file| !file.is_of_history());
+        others.map(|file| file.size).sum::<u64>() > READ_AGAIN_BYTES_MAX
+    }
+
+    /// Returns a table of only those Parquet files that may have starts and ends of daemons, and, if asked for, of the files of
+    /// lines that are not too large; `None` if there are none.
     pub(crate) fn with_sensor_events(&self, with_lines: bool) -> Option<Self> {
         let parquet = self.parquet.iter().chain(&self.outside).filter(|file| file.may_have_sensor_events());
         let parquet: Vec<_> = parquet.cloned().collect();
-        let lines: Vec<_> = self.lines.iter().filter(|file| with_lines && file.is_of_history()).cloned().collect();
+        let is_small = !self.has_large_lines();
+        let is_read = |file: &&EventFile| with_lines && (is_small || file.is_of_history());
+        let lines: Vec<_> = self.lines.iter().filter(is_read).cloned().collect();
         (!parquet.is_empty() || !lines.is_empty()).then(|| Self { lines, parquet, ..self.apart() })
     }
 
-    /// Returns a table of the files that may have events from before this time, epoch milliseconds.
-    pub(crate) fn before(&self, time: i64) -> Self {
+    /// Returns a table of the Parquet files that may have events from before this time, epoch milliseconds; `None` if there are
+    /// none.
+    pub(crate) fn parquet_before(&self, time: i64) -> Option<Self> {
+        let parquet: Vec<_> = self.parquet.iter().filter(|file| file.first() < time).cloned().collect();
+        (!parquet.is_empty()).then(|| Self { lines: Vec::new(), parquet, ..self.apart() })
+    }
+
+    /// Returns a table of the files of lines that may have events from before this time, epoch milliseconds; `None` if there are
+    /// none.
+    pub(crate) fn lines_before(&self, time: i64) -> Option<Self> {
         let begins_later = |file: &EventFile| {
             let name = file.path.file_name().and_then(|name| name.to_str()).and_then(SegmentName::parse);
             name.is_some_and(|name| i64::try_from(name.from()).is_ok_and(|from| from > time))
         };
-        let lines = self.lines.iter().filter(|file| !begins_later(file)).cloned().collect();
-        let parquet = self.parquet.iter().filter(|file| file.first() < time).cloned().collect();
-        Self { lines, parquet, ..self.apart() }
+        let lines: Vec<_> = self.lines.iter().filter(|file| !begins_later(file)).cloned().collect();
+        (!lines.is_empty()).then(|| Self { lines, parquet: Vec::new(), ..self.apart() })
     }
 
     /// Returns the time of the last event in files of the history from before the searched time, epoch milliseconds.

@@ -49,7 +49,9 @@ fn gaps(folder: &Path, query: &str, range: Option<Range<i64>>) -> Vec<(Option<i6
         while let Some(batch) = answer.batches.next().await {
             batch.unwrap();
         }
-        answer.recording.gaps().await.unwrap()
+        let gaps = answer.recording.gaps().await.unwrap();
+        assert_eq!(gaps.notes, Vec::<String>::new());
+        gaps.gaps
     });
     let second = |ms: Option<i64>| ms.map(|ms| (ms - BEGIN) / 1000);
     gaps.iter().map(|gap| (second(gap.from), second(gap.to), gap.is_told)).collect()
@@ -98,6 +100,47 @@ fn times_without_a_daemon_are_found() {
     }
 }
 
+/// A host that was shut down in the evening and booted in the morning: the file with the `Sensor Stop` is from before the range.
+#[test]
+fn an_end_in_a_file_before_the_range_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = [
+        (0, first().lines().take(2).map(|line| format!("{line}\n")).collect()),
+        (20, line("IP Connect", "aa", 9, 25, "") + &line("Sensor Stop", "aa", 10, 30, ",\"sensor.events\":2")),
+        (300, second()),
+    ];
+    for (begin, text) in parts {
+        let path = folder.path().join(format!("events-{}.ndjson", BEGIN + begin * 1000 - 1000));
+        fs::write(&path, text).unwrap();
+        convert(&path).unwrap();
+        fs::remove_file(path).unwrap();
+    }
+    let stopped = [(Some(30), Some(300), true)];
+    for range in [240..400, 290..305, 301..400] {
+        // At the third one the daemon was running all the time.
+        let expected = if range.start < 300 { &stopped[..] } else { &[] };
+        assert_eq!(gaps(folder.path(), "", Some(range.clone())), expected, "{range:?}");
+    }
+}
+
+/// The last events of killed daemons are found where lines and Parquet files lie side by side.
+#[test]
+fn many_killed_daemons_are_found_in_lines_and_parquet() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |run: i64| {
+        let name = format!("{run:02x}");
+        let start = line("Sensor Start", &name, 1, run * 100, ",\"sensor.kernel\":\"6.1\"");
+        start + &line("IP Connect", &name, 2, run * 100 + 10, "")
+    };
+    fs::write(folder.path().join("lines.ndjson"), (4..8).map(run).collect::<String>()).unwrap();
+    let segment = folder.path().join(format!("events-{}.ndjson", BEGIN - 1000));
+    fs::write(&segment, (0..4).map(run).collect::<String>()).unwrap();
+    convert(&segment).unwrap();
+    fs::remove_file(segment).unwrap();
+    let expected: Vec<_> = (0..7).map(|run| (Some(run * 100 + 10), Some(run * 100 + 100), false)).collect();
+    assert_eq!(gaps(folder.path(), "", None), expected);
+}
+
 #[test]
 fn a_stop_without_a_start_has_no_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,7 +160,7 @@ fn a_stop_without_a_start_has_no_end() {
         assert_eq!(rows, 1);
         // Nor is anything read for it.
         assert_eq!(answer.progress.snapshot().rows, 0);
-        assert_eq!(answer.recording.gaps().await.unwrap(), []);
+        assert_eq!(answer.recording.gaps().await.unwrap().gaps, []);
     });
     // An event file of several hosts: one of them never stops.
     let path = folder.path().join("others.ndjson");
