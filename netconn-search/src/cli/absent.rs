@@ -14,19 +14,20 @@ use crate::{engine::Search, output::column};
 /// Longest time that a person waits for the look, unless the search itself took longer: the answer is known already.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Longest time for programs, whose answers should not depend on how busy the machine is.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// As [`PATIENCE`], for programs: their answers should depend less on how busy the machine is.
+const PATIENCE_OF_PROGRAMS: Duration = Duration::from_secs(5);
 
 /// Most constants that are looked for.
 const CONSTANTS_MAX: usize = 16;
 
 /// Returns a sentence for each constant of the first filter that no event has; none if that cannot be told soon. What `said`
-/// is about needs no second word. `elapsed` is how long a person has waited for the search; `None`: a program has asked.
+/// is about needs no second word. `elapsed` is how long the search took.
 pub(super) async fn absent(
     search: &Search,
     query: &Query,
     said: &[Diagnostic],
-    elapsed: Option<Duration>,
+    elapsed: Duration,
+    is_person: bool,
 ) -> Vec<String> {
     let mut constants = Vec::new();
     if let Some(filter) = &query.filter {
@@ -37,14 +38,18 @@ pub(super) async fn absent(
         return Vec::new();
     }
     // What cannot be read or takes too long is no news: the search itself has gone well.
-    let limit = elapsed.map_or(TIMEOUT, |elapsed| elapsed.max(PATIENCE));
-    match tokio::time::timeout(limit, counts(search, &constants)).await {
+    match tokio::time::timeout(limit(elapsed, is_person), counts(search, &constants)).await {
         Ok(Some(counts)) => {
             let absent = constants.iter().zip(counts).filter(|(_, count)| *count == 0.0);
             absent.map(|(constant, _)| format!("no event of the searched time has {constant}")).collect()
         }
         _ => Vec::new(),
     }
+}
+
+/// Returns how long the look may take: as long as the search, or somewhat longer than a short one.
+fn limit(elapsed: Duration, is_person: bool) -> Duration {
+    elapsed.max(if is_person { PATIENCE } else { PATIENCE_OF_PROGRAMS })
 }
 
 /// Collects the equalities of a filter, as texts. Those that are denied are no reason to find nothing.
@@ -54,12 +59,12 @@ fn collect(filter: &Expr, said: &[Diagnostic], constants: &mut Vec<String>) {
     let mut waiting = vec![filter];
     while let Some(expr) = waiting.pop() {
         match &expr.kind {
-            // The left one is popped first, so that constants come in the order of the text.
             // The other half of the alias holds for events of netconn: that half occurs or not, the condition is not about it.
             ExprKind::Binary { op: BinaryOp::Or, left, right } if alias::is_about_source(&left.kind) => {
                 waiting.push(right);
             }
             ExprKind::Binary { op: BinaryOp::And | BinaryOp::Or, left, right } => {
+                // The left one is popped first, so that constants come in the order of the text.
                 waiting.extend([right.as_ref(), left.as_ref()]);
             }
             ExprKind::Binary { op: BinaryOp::Equal, left, right }
@@ -97,6 +102,13 @@ async fn counts(search: &Search, conditions: &[String]) -> Option<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_look_takes_no_longer_than_the_search() {
+        let seconds = Duration::from_secs;
+        let limits = [0, 3, 20].map(|elapsed| [true, false].map(|is_person| limit(seconds(elapsed), is_person)));
+        assert_eq!(limits, [[seconds(1), seconds(5)], [seconds(3), seconds(5)], [seconds(20), seconds(20)]]);
+    }
 
     #[test]
     fn equalities_are_collected() {

@@ -206,6 +206,11 @@ fn search(options: &SearchOptions) -> Result<Exit> {
     if (options.show || options.remove) && options.saved == Some(None) {
         return Err(WrongUse("--show and --remove need the name of a saved query: --saved NAME".into()).into());
     }
+    if query.as_deref() == Some("-") && options.source.file.iter().any(|path| input::is_standard_input(path)) {
+        let message =
+            "the query and the events cannot both be standard input: write the query to a file and name it as @FILE";
+        return Err(WrongUse(message.into()).into());
+    }
     // Before the session is made: without a query nothing of the rest is needed.
     let text = match (&query, &options.saved) {
         (Some(query), _) => query::text(query)?,

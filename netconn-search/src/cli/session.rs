@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io::{self, IsTerminal as _, Write as _},
     num::NonZero,
     ops::Range,
@@ -19,14 +20,13 @@ use netconn_model::{
     term::{self, style},
 };
 use netconn_query::{self, Diagnostic, Fields, Query, alias, diagnostic, printer, short};
-use tempfile::TempPath;
 use tokio::runtime::Runtime;
 
 use crate::{
     cli::{
         absent::absent,
         error::{Interrupted, NoHistory, RefusedQuery, TimedOut, WrongUse, diagnostic_line, located},
-        input::spooled,
+        input::{is_standard_input, spooled},
         options::{PresentationOptions, SourceOptions},
         progress::WatchedSearch,
         recording::{self, Recorded},
@@ -57,8 +57,8 @@ pub(super) struct SearchSession {
     pub(super) indicators: Option<PathBuf>,
     /// Gaps that were told already, for several answers that are shown as one.
     told: Option<Arc<Mutex<BTreeSet<Gap>>>>,
-    /// Keeps the copy of standard input, which is removed with the session.
-    _input: Option<Arc<TempPath>>,
+    /// Keeps the copy of standard input open, which has no name.
+    _input: Option<Arc<File>>,
 }
 
 impl SearchSession {
@@ -66,10 +66,8 @@ impl SearchSession {
     ///
     /// # Errors
     ///
-    /// Options cannot be combined, or the configuration cannot be read.
+    /// Options cannot be combined, or the configuration or standard input cannot be read.
     pub(super) fn new(source: &SourceOptions, presentation: &PresentationOptions) -> Result<Self> {
-        let mut source = source.clone();
-        let input = spooled(&mut source.file)?;
         let mut presentation = presentation.clone();
         // `-` is standard output, as without the option.
         presentation.output.take_if(|path| path.as_os_str() == "-");
@@ -89,8 +87,8 @@ impl SearchSession {
             config => config?,
         };
         let runtime = Arc::new(engine::runtime()?);
-        Ok(Self {
-            source,
+        let mut session = Self {
+            source: source.clone(),
             presentation,
             format,
             config,
@@ -98,8 +96,16 @@ impl SearchSession {
             time: SearchedTime::Options,
             indicators: None,
             told: None,
-            _input: input,
-        })
+            _input: None,
+        };
+        // Only then, because Ctrl-C ends the process by itself no more from the first look for it on.
+        if !session.source.file.iter().any(|path| is_standard_input(path)) {
+            return Ok(session);
+        }
+        let mut files = session.source.file.clone();
+        let input = session.block_on(session.interruptible(spooled(&mut files)))?;
+        session.source.file = files;
+        Ok(Self { _input: input, ..session })
     }
 
     /// Returns a session that tells each gap with one of its answers only.
@@ -321,7 +327,7 @@ impl SearchSession {
         // Nobody would be told.
         let is_told = !self.presentation.quiet || self.format == OutputFormat::Json;
         let absent = if output.rows() == 0 && is_told {
-            absent(&search, query, &diagnostics, is_person.then(|| started.elapsed())).await
+            absent(&search, query, &diagnostics, started.elapsed(), is_person).await
         } else {
             Vec::new()
         };
@@ -472,7 +478,7 @@ fn format_of(presentation: &PresentationOptions) -> Result<OutputFormat> {
 }
 
 /// Writes a note to standard error.
-fn say(note: &str) {
+pub(super) fn say(note: &str) {
     let caution = style::CAUTION;
     netconn_model::tell!("{caution}{}{caution:#}", term::sanitize(note));
 }

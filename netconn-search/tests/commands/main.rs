@@ -441,6 +441,33 @@ fn a_dash_is_standard_output_and_no_file() {
     command.stdin(fs::File::open(scene.path("whole.ndjson")).unwrap());
     let output = command.output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "n\n3\n", "{:?}", String::from_utf8(output.stderr));
+    // Messages name it, and Parquet is read from it too.
+    let mut command = scene.command(&["| group n = count()", "-f", "-", "--format", "csv"]);
+    command.stdin(fs::File::open(scene.path("events.ndjson")).unwrap());
+    let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(said.contains("standard input: line 4 is no JSON object."), "{said}");
+    scene.check(&["| columns n = 7 | limit 1", "-f", "whole.ndjson", "-o", "seven.parquet"], 0, "", "");
+    let mut command = scene.command(&["| group n = sum(n)", "-f", "-", "--format", "csv"]);
+    command.stdin(fs::File::open(scene.path("seven.parquet")).unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "n\n7\n", "{:?}", String::from_utf8(output.stderr));
+    // It cannot be the query as well.
+    scene.check(
+        &["-", "-f", "-"],
+        2,
+        "",
+        "netconn: the query and the events cannot both be standard input: write the query to a file and name it as @FILE\n",
+    );
+    // One that never ends is given up at the timeout, and leaves no copy behind.
+    fs::create_dir(scene.path("tmp")).unwrap();
+    let mut command = scene.command(&["| group n = count()", "-f", "-", "--timeout", "1s"]);
+    command.env("TMPDIR", scene.path("tmp")).stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(EVENTS.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(fs::read_dir(scene.path("tmp")).unwrap().count(), 0);
+    drop(input);
     let output = scene.run(&["| group count()", "-f", "events.ndjson", "--explain", "--format", "json"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
