@@ -3,6 +3,7 @@
 //! Each becomes a condition before the query, which then sees nothing else.
 
 use std::{
+    collections::HashSet,
     io::Write as _,
     ops::Range,
     path::{Path, PathBuf},
@@ -25,11 +26,11 @@ use tempfile::TempPath;
 use crate::{
     cli::{
         error::{WrongUse, located},
-        session::{SearchSession, SearchedTime},
+        session::{SearchSession, SearchedTime, say},
     },
-    engine::search::INDICATORS,
+    engine::search::{INDICATORS, ROWS},
     indicator::{Indicators, UnreadIndicator},
-    output::{column, summary::counted},
+    output::{OutputFormat, column, destination::is_terminal, summary::counted},
 };
 
 /// How far around an event is looked, if nothing is said.
@@ -109,12 +110,14 @@ pub(super) fn apply(
     }
     let mut indicators = None;
     let (mut conditions, mut commands) = (Vec::new(), Vec::new());
+    let mut event_time = None;
     // Whoever names one thing wants all of it: without a range, all of the history is searched.
     if session.source.time_arguments().is_empty() && (options.ioc.is_none() || options.is_of_one_thing()) {
         session.time = SearchedTime::All;
     }
     if let [id, rest @ ..] = options.around.as_slice() {
-        around(session, id, rest.first().map_or(AROUND, String::as_str), &mut conditions, &mut commands)?;
+        let length = rest.first().map_or(AROUND, String::as_str);
+        event_time = Some(around(session, id, length, &mut conditions, &mut commands)?);
     }
     if let Some(uid) = &options.of_process {
         conditions.push(of_process(session, uid)?);
@@ -130,7 +133,11 @@ pub(super) fn apply(
         indicators = Some(table);
     }
     let condition = conditions.into_iter().reduce(|one, other| binary(BinaryOp::And, one, other));
+    let place = end_of_events(query);
     put_before(query, condition.as_ref(), &commands)?;
+    if let (Some(time), Some(place)) = (event_time, place) {
+        keep_nearest(session, query, time, commands.len() + place)?;
+    }
     Ok(indicators)
 }
 
@@ -138,6 +145,63 @@ impl PivotOptions {
     fn is_of_one_thing(&self) -> bool {
         !self.around.is_empty() || self.of_process.is_some() || self.of_connection.is_some()
     }
+}
+
+/// Returns the place in a query that shows events up to which its commands decide which; `None` for other queries, and for those that
+/// have an order or a number of rows of their own.
+fn end_of_events(query: &Query) -> Option<usize> {
+    let decides = |command: &Command| {
+        matches!(
+            command.kind,
+            CommandKind::Filter(_) | CommandKind::Let(_) | CommandKind::Parse { .. } | CommandKind::Lookup { .. }
+        )
+    };
+    let place = query.commands.iter().position(|command| !decides(command)).unwrap_or(query.commands.len());
+    let rest = &query.commands[place..];
+    rest.iter().all(|command| matches!(command.kind, CommandKind::Columns(_) | CommandKind::Let(_))).then_some(place)
+}
+
+/// Keeps the events nearest to that of `--around` if a terminal would get the first ones only: it might not be among these.
+fn keep_nearest(session: &SearchSession, query: &mut Query, time: i64, place: usize) -> Result<()> {
+    // JSON says itself that its rows are cut.
+    if session.format == OutputFormat::Json || !is_terminal(session.presentation.output.as_deref()) {
+        return Ok(());
+    }
+    let counted_query = Query {
+        filter: query.filter.clone(),
+        commands: query.commands.iter().take(place).cloned().collect(),
+        span: Span::default(),
+    };
+    let all = rows(session, counted_query, "| group count()")?;
+    let all: u64 = all.first().and_then(|row| row.first()?.as_ref()?.parse().ok()).unwrap_or(0);
+    if all > ROWS {
+        let command = |kind| Command { kind, span: Span::default() };
+        query.commands.splice(place..place, nearest(time, ROWS).map(command));
+        // Also with --quiet: these would pass for all there are.
+        say(&format!(
+            "only the {ROWS} events nearest to the event are shown, of {all}; write to a file or pipe for all"
+        ));
+    }
+    Ok(())
+}
+
+/// Returns the commands that keep so many events nearest to the one of `--around`, in the order of time.
+fn nearest(time: i64, count: u64) -> [CommandKind; 3] {
+    let key = |expr: Expr, descending: bool| SortKey { expr, descending };
+    let by_time = || vec![key(field(Field::EventTime), false), key(field(Field::Timestamp), false)];
+    let is_this =
+        binary(BinaryOp::Equal, expr(ExprKind::Field(AROUND_COLUMN.into())), expr(ExprKind::Text("this".into())));
+    let is_before = binary(BinaryOp::Less, field(Field::EventTime), number(time));
+    let distance = ExprKind::Ternary {
+        condition: Box::new(is_before),
+        then: Box::new(binary(BinaryOp::Subtract, number(time), field(Field::EventTime))),
+        otherwise: Box::new(binary(BinaryOp::Subtract, field(Field::EventTime), number(time))),
+    };
+    [
+        CommandKind::Sort(vec![key(is_this, true), key(expr(distance), false), key(field(Field::EventTime), false)]),
+        CommandKind::Limit(count),
+        CommandKind::Sort(by_time()),
+    ]
 }
 
 /// Puts a condition and commands before those of a query; if its rows come from its own queries only, before those of these.
@@ -171,14 +235,14 @@ fn put_before(query: &mut Query, condition: Option<&Expr>, commands: &[CommandKi
     Ok(())
 }
 
-/// Adds what `--around` selects: the time, the host, the mark and the order.
+/// Adds what `--around` selects: the time, the host, the mark and the order. Returns the time of the event, epoch milliseconds.
 fn around(
     session: &mut SearchSession,
     id: &str,
     text: &str,
     conditions: &mut Vec<Expr>,
     commands: &mut Vec<CommandKind>,
-) -> Result<()> {
+) -> Result<i64> {
     let length = length(text).with_context(|| format!("'{text}' is not a length of time: use 30s, 15m, 4 hours or 3d"));
     let length = length.map_err(|error| WrongUse(error.to_string()))?;
     let is_this = equal(Field::EventId, id);
@@ -208,7 +272,7 @@ fn around(
     commands.push(CommandKind::Let(vec![column]));
     let key = |field_of: Field| SortKey { expr: field(field_of), descending: false };
     commands.push(CommandKind::Sort(vec![key(Field::EventTime), key(Field::Timestamp)]));
-    Ok(())
+    Ok(time)
 }
 
 /// Returns the condition that a process or one of its descendants is the one of an event.
@@ -221,24 +285,31 @@ fn of_process(session: &SearchSession, uid: &str) -> Result<Expr> {
         return Err(WrongUse(message).into());
     }
     let mut all = vec![uid.to_owned()];
+    let mut seen: HashSet<String> = HashSet::from([uid.to_owned()]);
     let mut parents = all.clone();
     for _ in 0..GENERATIONS_MAX {
         let children = rows(session, filter(any_of(Field::ParentUid, &parents)), "| group count() by src.process.uid")?;
         let mut children: Vec<String> = children.into_iter().filter_map(|row| row.into_iter().next()?).collect();
-        children.retain(|child| !all.contains(child));
-        if children.is_empty() {
-            break;
-        }
+        children.retain(|child| seen.insert(child.clone()));
         all.extend(children.iter().cloned());
         if all.len() > VALUES_MAX {
             return Err(WrongUse(format!("the process '{uid}' has more than {VALUES_MAX} descendants")).into());
         }
         parents = children;
+        if parents.is_empty() {
+            break;
+        }
     }
     if all.len() == 1 && rows(session, filter(equal(Field::ProcessUid, uid)), "| limit 1")?.is_empty() {
         return Err(nothing(session, &format!("no event has the process '{uid}'")).into());
     }
-    session.show_notes(&[format!("this process and {}", counted(all.len() as u64 - 1, "descendant"))]);
+    let mut notes = vec![format!("this process and {}", counted(all.len() as u64 - 1, "descendant"))];
+    if !parents.is_empty() {
+        notes.push(format!(
+            "children of its descendants in generation {GENERATIONS_MAX} were not looked for: name one of these processes for them"
+        ));
+    }
+    session.show_notes(&notes);
     Ok(any_of(Field::ProcessUid, &all))
 }
 

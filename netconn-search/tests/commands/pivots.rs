@@ -2,7 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use crate::support::Scene;
 
@@ -113,6 +116,57 @@ fn a_process_with_its_descendants_and_a_connection_with_both_ends() {
     assert_eq!(said(&["--of-process", "p9"]), "netconn: no event has the process 'p9' in the named files\n");
     assert_eq!(said(&["--of-connection", "c9"]), "netconn: no event has the connection 'c9' in the named files\n");
     assert!(said(&["--of-process", "4711"]).contains("'4711' is a process id, which other processes get too"));
+}
+
+/// A terminal gets the first 1,000 rows: of the events around one, the nearest.
+#[test]
+fn a_terminal_gets_the_events_nearest_to_the_one_that_is_asked_for() {
+    let scene = Scene::new();
+    let event = |number: i64| {
+        let time = BEGIN + number * 10;
+        format!(
+            "{{\"event.type\":\"IP Connect\",\"event.id\":\"m-{number}\",\"event.time\":{time},\"agent.uuid\":\"s\"}}\n"
+        )
+    };
+    fs::write(scene.path("many.ndjson"), (0..4000).map(event).collect::<String>()).unwrap();
+    let shown = |query: &str| {
+        let program = env!("CARGO_BIN_EXE_netconn-search");
+        let search = format!("{program} --around m-2500 1h \"{query}\" -f many.ndjson -q");
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &search, "/dev/null"]).current_dir(scene.folder.path());
+        command.env_clear().env("HOME", scene.folder.path()).env("TZ", "UTC").env("SHELL", "/bin/sh");
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = shown("| columns event.id, around");
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let ids: Vec<&str> =
+        rows.iter().filter_map(|row| row.first().copied()).filter(|word| word.starts_with("m-")).collect();
+    assert_eq!((ids.len(), ids.first(), ids.last()), (1000, Some(&"m-2000"), Some(&"m-2999")), "{text}");
+    assert!(rows.contains(&vec!["m-2500", "this"]), "{text}");
+    assert!(text.contains("only the 1000 events nearest to the event are shown, of 4000;"), "{text}");
+    // An order of the query's own is kept.
+    let text = shown("| sort event.time | columns event.id");
+    assert!(text.contains("m-999") && !text.contains("m-1000"), "{text}");
+}
+
+#[test]
+fn generations_that_are_not_looked_for_are_told() {
+    let scene = Scene::new();
+    let event = |number: i64| {
+        format!(
+            "{{\"event.type\":\"IP Connect\",\"event.id\":\"g-{number}\",\"event.time\":{BEGIN},\"src.process.uid\":\"p{number}\",\
+             \"src.process.parent.uid\":\"p{}\"}}\n",
+            number - 1
+        )
+    };
+    for (processes, rows, is_told) in [(15, 15, false), (20, 17, true)] {
+        fs::write(scene.path("chain.ndjson"), (1..=processes).map(event).collect::<String>()).unwrap();
+        let output = scene.run(&["--of-process", "p1", "| group n = count()", "-f", "chain.ndjson", "--format", "csv"]);
+        let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(out, format!("n\n{rows}\n"), "{said}");
+        assert_eq!(said.contains("in generation 16 were not looked for"), is_told, "{said}");
+    }
 }
 
 #[test]
