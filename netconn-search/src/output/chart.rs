@@ -78,7 +78,8 @@ pub struct BarChart<W> {
 struct ChartBar {
     moment: Option<Timestamp>,
     names: Vec<NamePart>,
-    series: String,
+    /// The part of the bar; `None` for a bucket without rows.
+    series: Option<String>,
     /// `None`: no bar is drawn.
     value: Option<f64>,
 }
@@ -179,7 +180,7 @@ impl<W: Write> BarChart<W> {
             for (place, label) in &self.values {
                 let names = names.iter().cloned().chain(label.clone().map(NamePart::Text)).collect();
                 let value = column::cell_number(batch, *place, row);
-                self.bars.push(ChartBar { moment, names, series: series.clone(), value });
+                self.bars.push(ChartBar { moment, names, series: Some(series.clone()), value });
             }
         }
         Ok(())
@@ -275,9 +276,7 @@ impl<W: Write> BarChart<W> {
     fn end_series(mut self, names: &[String]) -> Result<(), ChartError> {
         let mut chart = SeriesChart::default();
         for (bar, name) in self.bars.iter().zip(names) {
-            // A bucket without rows has a bar, but no series.
-            let series = (!bar.series.is_empty()).then_some(bar.series.as_str());
-            chart.add(name, series, bar.value.unwrap_or(0.0));
+            chart.add(name, bar.series.as_deref(), bar.value.unwrap_or(0.0));
         }
         let heading = style::HEADING;
         writeln!(self.out, "{heading}{}{heading:#}", term::cut(&self.heading, self.width))?;
@@ -313,7 +312,7 @@ impl<W: Write> BarChart<W> {
         let empty = missing.into_iter().filter_map(|ms| Timestamp::from_millisecond(ms).ok()).map(|moment| ChartBar {
             moment: Some(moment),
             names: vec![NamePart::Moment(moment)],
-            series: String::new(),
+            series: None,
             value: self.empty_value,
         });
         self.bars.extend(empty);

@@ -43,8 +43,8 @@ impl SeriesChart {
         if self.bars.last().is_none_or(|(name, _)| name != bar) {
             self.bars.push((bar.to_owned(), Vec::new()));
         }
-        // Bars begin at 0, so negative and infinite values get none.
-        let (Some(series), true) = (series, value.is_finite() && value > 0.0) else { return };
+        // An infinite value would make all others vanish.
+        let (Some(series), true) = (series, value.is_finite() && value != 0.0) else { return };
         let place = self.series.iter().position(|(name, _)| name == series).unwrap_or_else(|| {
             self.series.push((series.to_owned(), 0.0));
             self.series.len() - 1
@@ -69,6 +69,8 @@ impl SeriesChart {
         for (place, (fill, colour)) in order.iter().zip(FILLS) {
             fills[*place] = (fill, style(colour));
             let (name, sum) = &self.series[*place];
+            // As a query writes it: a legend without a name would look like a mistake.
+            let name = if name.is_empty() { "''" } else { name.as_str() };
             let style = style(colour);
             // The number is beside the name, so that each can be told without measuring.
             writeln!(
@@ -91,13 +93,16 @@ impl SeriesChart {
         let name_width = widest(&mut self.bars.iter().map(|(name, _)| name)).min(width / LABEL_DIVISOR);
         // 4: two gaps of two columns.
         let room = width.saturating_sub(name_width + number_width + 4).max(BAR_MIN);
-        let largest = sums.iter().copied().fold(0.0, f64::max);
+        // Bars begin at 0, so negative values are in the numbers only.
+        let height = |values: &[(usize, f64)]| values.iter().map(|(_, value)| value.max(0.0)).sum::<f64>();
+        let largest = self.bars.iter().map(|(_, values)| height(values)).fold(0.0, f64::max);
+        let are_empty: Vec<bool> = self.bars.iter().map(|(_, values)| values.is_empty()).collect();
         let rank = |place: &usize| order.iter().position(|other| other == place);
         let mut empty = 0;
         for (place, ((name, values), number)) in self.bars.iter_mut().zip(&numbers).enumerate() {
             // A long run of empty bars is shortened to one line, as in charts of one series.
             empty = if values.is_empty() { empty + 1 } else { 0 };
-            if empty > EMPTY_SHOWN && sums.get(place + 1).is_some_and(|next| *next == 0.0) {
+            if empty > EMPTY_SHOWN && are_empty.get(place + 1).is_some_and(|next| *next) {
                 if empty == EMPTY_SHOWN + 1 {
                     writeln!(out, "…")?;
                 }
@@ -108,7 +113,7 @@ impl SeriesChart {
             write!(out, "{name}{:padding$}  {number:>number_width$}", "")?;
             values.sort_by_key(|(place, _)| rank(place));
             let (mut sum, mut drawn) = (0.0, 0);
-            for (place, value) in values.iter() {
+            for (place, value) in values.iter().filter(|(_, value)| *value > 0.0) {
                 if drawn == 0 {
                     write!(out, "  ")?;
                 }
@@ -132,5 +137,30 @@ fn cells(share: f64, room: usize) -> usize {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to the room; NaN is 0")]
     {
         cells as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_name_and_negative_values_count() {
+        let mut chart = SeriesChart::default();
+        chart.add("a", Some(""), 6.0);
+        chart.add("a", Some("x"), 3.0);
+        chart.add("b", Some("x"), -2.0);
+        chart.add("b", Some(""), 3.0);
+        chart.add("c", None, 0.0);
+        let mut out = Vec::new();
+        chart.write(&mut out, 40).unwrap();
+        let shown = anstream::adapter::strip_bytes(&out).into_vec();
+        let shown = String::from_utf8(shown).unwrap();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[..2], ["█ ''  9", "▓ x  1"], "{shown}");
+        // 40 columns less two gaps, the name and the number: 34 for 9, 11 for 3.
+        assert_eq!(lines[2], format!("a  9  {}{}", "█".repeat(23), "▓".repeat(11)), "{shown}");
+        assert_eq!(lines[3], format!("b  1  {}", "█".repeat(11)), "{shown}");
+        assert_eq!(lines[4], "c  0", "{shown}");
     }
 }
