@@ -253,7 +253,7 @@ impl SearchSession {
             let mut out = anstream::stdout().lock();
             writeln!(out, "{heading}Understood as{heading:#}\n{}\n", sanitized_lines(&printer::lines(query)))?;
             writeln!(out, "{heading}Run as{heading:#}\n{}", sanitized_lines(explained.plan.trim_end()))?;
-            let summary = summary(&read, Duration::ZERO);
+            let summary = AnswerSummary::of(&read, Duration::ZERO);
             writeln!(out, "\n{heading}Read{heading:#}")?;
             if let Some(range) = &search.range {
                 let moment = |ms| Timestamp::from_millisecond(ms).unwrap_or_default();
@@ -321,7 +321,7 @@ impl SearchSession {
         let gaps = self.gaps(&search, &recording).await;
         drop(watched);
         let read = progress.snapshot();
-        let mut summary = summary(&read, started.elapsed());
+        let mut summary = AnswerSummary::of(&read, started.elapsed());
         summary.gaps = gaps.gaps.iter().map(GapJson::from).collect();
         let is_person = is_terminal(self.presentation.output.as_deref());
         // Nobody would be told.
@@ -486,19 +486,4 @@ pub(super) fn say(note: &str) {
 /// Replaces control characters in a text of several lines.
 fn sanitized_lines(text: &str) -> String {
     text.lines().map(term::sanitize).collect::<Vec<_>>().join("\n")
-}
-
-/// Returns a summary of what was read; the rest of it is filled in later.
-fn summary(read: &ProgressSnapshot, elapsed: Duration) -> AnswerSummary {
-    AnswerSummary {
-        events_read: read.rows,
-        bytes_read: read.bytes,
-        files: read.files_all + read.files_pruned,
-        files_pruned: read.files_pruned,
-        bad_lines: read.bad_lines,
-        wrong_values: read.wrong_values,
-        elapsed,
-        events_lost: read.lost,
-        ..AnswerSummary::default()
-    }
 }

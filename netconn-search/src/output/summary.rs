@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use netconn_model::term;
 use serde::Serialize;
 
-use crate::output::recorded::GapJson;
+use crate::{engine::ProgressSnapshot, output::recorded::GapJson};
 
 /// The cost of an answer, and what it does not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,21 @@ struct SummaryJson<'a> {
 }
 
 impl AnswerSummary {
+    /// Returns a summary of what was read; the rest of it is filled in later.
+    pub fn of(read: &ProgressSnapshot, elapsed: Duration) -> Self {
+        Self {
+            events_read: read.rows,
+            bytes_read: read.bytes,
+            files: read.files_all + read.files_pruned,
+            files_pruned: read.files_pruned,
+            bad_lines: read.bad_lines,
+            wrong_values: read.wrong_values,
+            elapsed,
+            events_lost: read.lost,
+            ..Self::default()
+        }
+    }
+
     /// Returns the members of a JSON object, without its braces.
     ///
     /// # Errors
