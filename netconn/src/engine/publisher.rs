@@ -452,6 +452,7 @@ mod tests {
             Sensor { id: "s".into(), host: "h".into(), site: None, source: "netconn".into(), boot: "0".repeat(32) };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events");
+        assert!(nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).is_ok());
         let config = Config { events: vec![path.clone()], history: false, ..Config::default() };
         let first = Batch { lines: "first\n".into(), notes: Arc::new([EventNote::of_daemon(6)]) };
         let outputs = sink::open(&config, HistoryTiming::FAST, &first).unwrap();
@@ -459,13 +460,16 @@ mod tests {
         let clock = Clock::new();
         let mut names = Names::new(Lookup::start(|| ()).unwrap());
         let connection = Connection::from_udp_socket(&UdpSocketRecord::zeroed(), None);
-        // Several batches, so that some wait when `drain` looks for the first time.
+        // Far more than the pipe holds, so that most of it waits when `drain` looks for the first time.
         (0..2000).for_each(|_| publisher.publish(&clock, &mut names, (Change::Listen, &connection, 1)));
+        let reading = thread::spawn(move || {
+            thread::sleep(STUCK / 6);
+            std::fs::read_to_string(path).unwrap().lines().count()
+        });
         publisher.drain(&clock, Instant::now());
         assert_eq!(publisher.outputs[0].given_up(), None);
-        let events = std::fs::read_to_string(path).unwrap();
-        assert_eq!(events.lines().count(), 1 + 2000);
         publisher.close(Instant::now() + STUCK);
+        assert_eq!(reading.join().unwrap(), 1 + 2000);
     }
 
     #[test]
