@@ -148,3 +148,24 @@ fn long_expressions() {
     let chain: String = (0..50).map(|n| format!("n = {n} ? '{n}' : ")).collect();
     assert_eq!(rows(&path, &format!("n = 7 | columns {chain} 'none'")), table(&[&["7"]]));
 }
+
+/// Each `reduce` may be planned twice, if what its function returns is of another kind than the first value. The evaluator of
+/// filters has the same limit and the same message.
+#[test]
+fn nested_reduces() {
+    let (_folder, path) = ten();
+    let nested = |levels: usize| {
+        (0..levels).fold("x".to_owned(), |inner, _| format!("array(1).reduce(0, func(x, y) -> {inner} + 0.5)"))
+    };
+    for (levels, expected) in [(1, "0.5"), (8, "4")] {
+        let begun = Instant::now();
+        let found = rows(&path, &format!("n = 3 | columns x = {}", nested(levels)));
+        assert_eq!(found, table(&[&[expected]]), "{levels}");
+        assert!(begun.elapsed() < AT_ONCE, "{:?} for {levels}", begun.elapsed());
+    }
+    let begun = Instant::now();
+    let refused = search(&Search::new(vec![path]), &format!("| columns x = {}", nested(25)));
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("reduce is nested too deeply: 8 levels are allowed"), "{message}");
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+}
