@@ -1,11 +1,13 @@
 //! Tests that times without a daemon are found, wherever the events that tell of them are.
 
-use std::{fs, ops::Range, path::Path};
+use std::{fs, ops::Range, path::Path, sync::Arc};
 
 use futures::StreamExt;
 use netconn_query::parser::parse;
 
-use crate::engine::{Gap, Search, convert, runtime};
+use crate::engine::{
+    Gap, Gaps, Recording, Search, convert, names::Names, runtime, session::session, source::table::EventTable,
+};
 
 /// The first moment of the tests, epoch milliseconds.
 const BEGIN: i64 = 1_795_255_200_000;
@@ -139,6 +141,46 @@ fn many_killed_daemons_are_found_in_lines_and_parquet() {
     fs::remove_file(segment).unwrap();
     let expected: Vec<_> = (0..7).map(|run| (Some(run * 100 + 10), Some(run * 100 + 100), false)).collect();
     assert_eq!(gaps(folder.path(), "", None), expected);
+}
+
+/// Returns what is known of a named file of which the search has read nothing.
+fn unread(path: &Path) -> Gaps {
+    runtime().unwrap().block_on(async {
+        let table = EventTable::open(&[path.to_owned()], None, &Names::default()).await.unwrap();
+        let state = Arc::new(session(1 << 30).unwrap());
+        Recording::new(Arc::new(table), state, None, true).gaps().await.unwrap()
+    })
+}
+
+#[test]
+fn gaps_of_lines_that_were_not_read_are_found_or_said_not_to_be_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("named.ndjson");
+    fs::write(&path, first() + &second()).unwrap();
+    let Gaps { gaps, notes } = unread(&path);
+    assert_eq!((gaps.len(), notes), (2, Vec::new()));
+    // A line that is no event makes the file too large to be read again.
+    fs::write(&path, first() + &second() + &" ".repeat(17 * 1024 * 1024)).unwrap();
+    let Gaps { gaps, notes } = unread(&path);
+    assert!(
+        gaps.is_empty() && notes[0].starts_with("the named files were not read to their ends"),
+        "{gaps:?} {notes:?}"
+    );
+}
+
+#[test]
+fn of_many_gaps_the_latest_are_returned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("named.ndjson");
+    let pair = |run: i64| {
+        let name = format!("{run:04x}");
+        line("Sensor Start", &name, 1, run * 10, "") + &line("Sensor Stop", &name, 2, run * 10 + 5, "")
+    };
+    fs::write(&path, (0..1_003).map(pair).collect::<String>()).unwrap();
+    let Gaps { gaps, notes } = unread(&path);
+    // The last stop begins a gap as well.
+    assert_eq!((gaps.len(), gaps.last().and_then(|gap| gap.from)), (1_000, Some(BEGIN + 10_025_000)));
+    assert_eq!(notes, ["before these 1000 times in which nothing was recorded there were 3 more"]);
 }
 
 #[test]
