@@ -1808,7 +1808,8 @@ makes(
     },
 )
 
-def beside(rows, distance, field, *keys):
+
+def neighbor(rows, distance, field, *keys):
     """Returns the value of the row at a distance among those with the same keys."""
     found = []
     for place, row in enumerate(rows):
@@ -1816,6 +1817,7 @@ def beside(rows, distance, field, *keys):
         at = same.index(place) + distance
         found.append(rows[same[at]].get(field) if 0 <= at < len(same) else None)
     return found
+
 
 gives(
     "Over rows: prev, next and by",
@@ -1825,9 +1827,9 @@ gives(
             {"event.id": row["event.id"], "p": p, "q": q, "r": r, "n": n}
             for row, p, q, r, n in zip(
                 rows,
-                beside(rows, -1, "x.tag"),
-                beside(rows, 2, "dst.port.number"),
-                beside(rows, -1, "event.id", "src.process.user", "x.flag"),
+                neighbor(rows, -1, "x.tag"),
+                neighbor(rows, 2, "dst.port.number"),
+                neighbor(rows, -1, "event.id", "src.process.user", "x.flag"),
                 [sum(other["x.tag"] == row["x.tag"] for other in rows[: place + 1]) for place, row in enumerate(rows)],
             )
         ]
