@@ -202,9 +202,8 @@ fn count(skb: *mut __sk_buff, is_out: bool) {
     if !rest.is_null() && unsafe { (*rest).first_ns } != 0 {
         return add(rest, is_out, packets, payload, now);
     }
-    // SAFETY: the verifier knows the member.
-    let moved = Moved { packets, payload, now, device: unsafe { (*skb).ifindex } };
-    first(socket, &mut key, &packet, &moved, is_out);
+    let moved = Moved { packets, payload, now };
+    first(skb, &mut key, &packet, &moved, is_out);
 }
 
 /// The counts that a packet adds to a flow.
@@ -213,17 +212,25 @@ struct Moved {
     payload: u64,
     /// Nanoseconds since boot.
     now: u64,
-    /// Index of the network device of the packet.
-    device: u32,
 }
 
 /// Counts the first packet of a flow. A function of its own, because a program and its functions have 512 bytes of stack
 /// together (before 6.12 or so), and the compiler does not share the place of variables that are used in turn.
 #[inline(never)]
-fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Moved, is_out: bool) {
+fn first(skb: *mut __sk_buff, key: &mut FlowKey, packet: &Packet, moved: &Moved, is_out: bool) {
     // Member by member: a whole flow would be made in another place of the stack first.
     let mut flow = Flow::default();
-    let &Moved { packets, payload, now, device } = moved;
+    let &Moved { packets, payload, now } = moved;
+    // The socket and the device are read from the packet here, because each value that waits in a caller costs stack.
+    if packet.version == 6 && is_link_local(key.remote_address) {
+        // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
+        flow.device = unsafe { (*skb).ifindex };
+    }
+    // SAFETY: as above.
+    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return;
+    }
     let Some(has_room) = begin(socket, &mut flow, now) else { return };
     let (source_port, destination_port) = packet.ports();
     let (local, local_port) =
@@ -236,9 +243,6 @@ fn first(socket: *mut bpf_sock, key: &mut FlowKey, packet: &Packet, moved: &Move
     flow.local_port = local_port;
     flow.marks |= if is_out { flow_mark::OUTGOING } else { 0 };
     flow.protocol = packet.protocol;
-    if flow.device == 0 && packet.version == 6 && is_link_local(key.remote_address) {
-        flow.device = device;
-    }
     packet.describe(&mut flow);
     if is_out {
         (flow.packets_sent, flow.bytes_sent) = (packets, payload);
@@ -307,7 +311,10 @@ fn begin(socket: *mut bpf_sock, flow: &mut Flow, now: u64) -> Option<bool> {
     flow.namespace = kept.namespace;
     flow.marks = if is_raw { flow_mark::RAW } else { 0 };
     // SAFETY: a full socket; the verifier knows its members' types.
-    flow.device = unsafe { (*socket).bound_dev_if };
+    let bound = unsafe { (*socket).bound_dev_if };
+    if bound != 0 {
+        flow.device = bound;
+    }
     // Without this limit, a flood from ever new addresses would take the room of all sockets before the daemon could fold.
     // Two CPUs may count their flows as one: at most twice as many begin.
     let period = (now >> PERIOD_BITS) as u32;

@@ -24,6 +24,8 @@ fn arguments(function: &FunctionInfo, count: usize) -> Vec<String> {
         FunctionId::Plain(PlainId::Timebucket) if count == 1 => ("'10m'", ""),
         FunctionId::Plain(PlainId::Timebucket) if count == 3 => return three("timestamp", "'1d'", "'UTC'"),
         FunctionId::Plain(PlainId::Timebucket) => ("timestamp", "'10m'"),
+        FunctionId::Plain(PlainId::Strftime) if count == 3 => return three("timestamp", "'%H'", "'UTC'"),
+        FunctionId::Plain(PlainId::Simpledateformat) if count == 3 => return three("timestamp", "'HH'", "'UTC'"),
         FunctionId::Plain(PlainId::Querystart | PlainId::Queryend | PlainId::Queryspan) => ("'minutes'", ""),
         FunctionId::Plain(PlainId::NetIpsubnet) => ("dst.ip.address", "'10.0.0.0/8'"),
         FunctionId::Aggregate(AggregateId::Pct | AggregateId::Percentile) => ("50", "dst.port.number"),
