@@ -122,6 +122,10 @@ fn port_of(address: SocketAddr) -> u16 {
 
 #[test]
 fn sockets_of_a_process_that_has_ended_are_of_whom_has_them_open() {
+    // The storage of sockets does not outlive the daemon on 5.10: who began them is not known after a restart.
+    if kernel() < (5, 11) {
+        return;
+    }
     let namespace = Netns::new();
     let daemon = Daemon::start();
     let (name, pids, ports) = namespace.run(|| {
@@ -152,13 +156,10 @@ fn sockets_of_a_process_that_has_ended_are_of_whom_has_them_open() {
     });
     let (first, second) = pids;
     let daemon = daemon.end().start();
-    // An outgoing connection tells who began it: the kernel keeps that with the socket, from 5.11 on.
-    let is_kept = kernel() >= (5, 11);
-    if is_kept {
-        let row = becomes_holder(&daemon, &namespace, ports[0], (first, &name));
-        assert_eq!(row["attribution"], "scan");
-    }
-    for port in &ports[usize::from(is_kept)..] {
+    // An outgoing connection tells who began it: the kernel keeps that.
+    let row = becomes_holder(&daemon, &namespace, ports[0], (first, &name));
+    assert_eq!(row["attribution"], "scan");
+    for port in &ports[1..] {
         let now = || self::row(&daemon, &namespace, *port);
         until(15_000, || format!("{second}: {:#}", now()), || now()["pid"] == second);
     }
@@ -166,14 +167,12 @@ fn sockets_of_a_process_that_has_ended_are_of_whom_has_them_open() {
     moment();
     let events = daemon.stop().within(&namespace);
     let of = |kind: &str, port: u16| events.of(kind).with("local.port.number", port).one().clone();
-    if is_kept {
-        // Events name who connected.
-        let close = of("IP Close", ports[0]);
-        assert_eq!((&close["src.process.pid"], &close["src.process.attribution"]), (&first.into(), &"connect".into()));
-        // Two: the second daemon found the connection and told it as one that was there before.
-        let connects = events.of("IP Connect").with("local.port.number", ports[0]);
-        assert_eq!(connects.with("src.process.pid", first).len(), connects.len(), "{connects:#?}");
-    }
+    // Events name who connected.
+    let close = of("IP Close", ports[0]);
+    assert_eq!((&close["src.process.pid"], &close["src.process.attribution"]), (&first.into(), &"connect".into()));
+    // Two: the second daemon found the connection and told it as one that was there before.
+    let connects = events.of("IP Connect").with("local.port.number", ports[0]);
+    assert_eq!(connects.with("src.process.pid", first).len(), connects.len(), "{connects:#?}");
     assert_eq!(of("IP Listen End", ports[1])["src.process.pid"], second);
 }
 
