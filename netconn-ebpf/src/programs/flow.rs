@@ -226,7 +226,7 @@ fn first(skb: *mut __sk_buff, key: &mut FlowKey, packet: &Packet, moved: &Moved,
         // SAFETY: the kernel gives a valid context; the verifier knows its members' types.
         flow.device = unsafe { (*skb).ifindex };
     }
-    // SAFETY: as above.
+    // SAFETY: the verifier knows the type of the context.
     let socket = unsafe { (*skb).__bindgen_anon_2.sk };
     if socket.is_null() {
         return;
