@@ -1,17 +1,21 @@
 //! Child processes of a test: forks that run one function, and the program `actor`.
 
 use std::{
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
+    io::{IoSlice, IoSliceMut, Read as _, Write as _},
+    os::{
+        fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     process::Command,
 };
 
 use nix::{
-    libc,
+    cmsg_space, libc,
     sys::{
         signal::{Signal, kill},
+        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
         wait::waitpid,
     },
     unistd::{ForkResult, Pid, fork},
@@ -109,6 +113,36 @@ pub fn step(channel: &mut UnixStream) {
 /// Waits until the test calls [`Forked::go`], or closes the channel.
 pub fn pause(channel: &mut UnixStream) {
     let _ = channel.read(&mut [0]);
+}
+
+/// A process that is no child of the test, because the child that began it has ended. It is killed when dropped: else it would hold
+/// the output of a test that fails.
+#[derive(Debug)]
+pub struct Orphan(pub u32);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        if let Ok(pid) = i32::try_from(self.0) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Sends a descriptor over a socket: its receiver has what it refers to open too.
+pub fn hand_over(channel: &UnixStream, descriptor: &impl AsRawFd) {
+    let descriptors = [descriptor.as_raw_fd()];
+    let message = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&[0])], &message, MsgFlags::empty(), None).unwrap();
+}
+
+/// Waits for a descriptor that [`hand_over`] sends.
+pub fn received(channel: &UnixStream) -> OwnedFd {
+    let (mut byte, mut space) = ([0], cmsg_space!([RawFd; 1]));
+    let mut parts = [IoSliceMut::new(&mut byte)];
+    let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
+    let Some(ControlMessageOwned::ScmRights(descriptors)) = message.cmsgs().unwrap().next() else { panic!("none") };
+    // SAFETY: the kernel has just made this descriptor for this process, and it has no other owner.
+    unsafe { OwnedFd::from_raw_fd(descriptors[0]) }
 }
 
 /// Returns a command that runs the program `actor`, which was built beside the tests: see `src/bin/actor.rs`.

@@ -24,7 +24,7 @@ use std::{
 pub use capture::{Capture, Packet, Wire, totals};
 pub use daemon::{Daemon, Killed};
 pub use events::Events;
-pub use forked::{Forked, actor, pause, step};
+pub use forked::{Forked, Orphan, actor, hand_over, pause, received, step};
 pub use history::{History, Installed};
 pub use netns::{Netns, Pair, active_opens};
 pub use raw::Raw;

@@ -2,10 +2,10 @@
 //! passed on.
 
 use std::{
-    io::{IoSlice, IoSliceMut, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsRawFd as _, FromRawFd as _, RawFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
     process::Stdio,
@@ -13,12 +13,12 @@ use std::{
     time::Duration,
 };
 
-use netconn_tests::{Daemon, Events, Forked, Netns, actor, long, moment, pause, step, until};
+use netconn_tests::{Daemon, Events, Forked, Netns, actor, hand_over, long, moment, pause, received, step, until};
 use nix::{
-    cmsg_space, libc,
+    libc,
     sched::{CloneFlags, unshare},
     sys::socket::{
-        ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, setsockopt,
+        setsockopt,
         sockopt::{ReuseAddr, ReusePort},
     },
     unistd::gettid,
@@ -244,7 +244,7 @@ fn what_is_handed_over_belongs_to_whom_uses_it() {
     let namespace = Netns::new();
     let daemon = Daemon::shared();
     let (port, pid) = namespace.run(|| {
-        let (mut here, there) = UnixStream::pair().unwrap();
+        let (here, there) = UnixStream::pair().unwrap();
         let mut receiver = Forked::new(|mut channel| {
             let mut stream = TcpStream::from(received(&there));
             let mut byte = [0];
@@ -257,7 +257,7 @@ fn what_is_handed_over_belongs_to_whom_uses_it() {
         let (stream, _) = listener.accept().unwrap();
         let port = client.local_addr().unwrap().port();
         rows_become_right(daemon, namespace.inode, &[(port, std::process::id())]);
-        hand_over(&mut here, &stream);
+        hand_over(&here, &stream);
         // The receiver has the connection open, so it goes on.
         drop(stream);
         client.write_all(&[1]).unwrap();
@@ -365,19 +365,4 @@ fn of_several_listeners_at_one_port_it_is_the_one_that_was_chosen() {
     }
     let chosen: std::collections::HashSet<_> = expected.iter().map(|(_, pid)| pid).collect();
     assert!(chosen.len() > 1, "the kernel spreads {} connections", expected.len());
-}
-
-fn hand_over(channel: &mut UnixStream, stream: &TcpStream) {
-    let descriptors = [stream.as_raw_fd()];
-    let message = [ControlMessage::ScmRights(&descriptors)];
-    sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&[0])], &message, MsgFlags::empty(), None).unwrap();
-}
-
-fn received(channel: &UnixStream) -> OwnedFd {
-    let (mut byte, mut space) = ([0], cmsg_space!([RawFd; 1]));
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
-    let Some(ControlMessageOwned::ScmRights(descriptors)) = message.cmsgs().unwrap().next() else { panic!("none") };
-    // SAFETY: the kernel has just made this descriptor for this process, and it has no other owner.
-    unsafe { OwnedFd::from_raw_fd(descriptors[0]) }
 }

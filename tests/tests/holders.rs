@@ -3,25 +3,17 @@
 
 use std::{
     fs,
-    io::{IoSlice, IoSliceMut, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-        unix::net::UnixStream,
-    },
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     process::{Command, Stdio},
     thread,
 };
 
-use netconn_tests::{Daemon, Forked, Netns, kernel, long, moment, netconn, pause, step, until};
-use nix::{
-    cmsg_space, libc,
-    sys::{
-        signal::{Signal, kill},
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
-    },
-    unistd::Pid,
+use netconn_tests::{
+    Daemon, Forked, Netns, Orphan, hand_over, kernel, long, moment, netconn, pause, received, step, until,
 };
+use nix::libc;
 use serde_json::Value;
 
 /// Returns the processes that have the sockets with a local port open, by `ss -tuanp`.
@@ -83,17 +75,13 @@ fn read_pid(channel: &mut UnixStream) -> u32 {
     u32::from_ne_bytes(pid)
 }
 
-/// Ends a process that outlives the child of the test which began it.
-fn end(pid: u32) {
-    let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
-}
-
-/// Begins sockets in a process that ends, and leaves them to its child. Returns both processes: the first has ended.
-fn left_behind<T>(begin: impl FnOnce() -> T) -> (u32, u32) {
+/// Begins sockets in a process that ends, and leaves them to its child, which calls `goes_on` with them. Returns both processes: the
+/// first has ended.
+fn left_behind<T>(begin: impl FnOnce() -> T, goes_on: impl FnOnce(&T)) -> (u32, Orphan) {
     let mut first = Forked::new(|mut channel| {
         let held = begin();
         let child = Forked::new(|_| {
-            let _held = &held;
+            goes_on(&held);
             // It lives until the test ends it; the time only limits its life if the test fails before.
             thread::sleep(long(60_000));
         });
@@ -102,7 +90,7 @@ fn left_behind<T>(begin: impl FnOnce() -> T) -> (u32, u32) {
         // Dropping it would end the child.
         std::mem::forget(child);
     });
-    let second = read_pid(&mut first.channel);
+    let second = Orphan(read_pid(&mut first.channel));
     // Both processes of a row are known before the first ends.
     moment();
     first.go();
@@ -134,22 +122,25 @@ fn sockets_of_a_process_that_has_ended_are_of_whom_has_them_open() {
         let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
         let (to, udp_to) = (server.local_addr().unwrap(), echo.local_addr().unwrap());
         let ports = [40_001, 40_002, 40_003, 40_004];
-        let (first, second) = left_behind(|| {
-            let connection = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            connection.bind(&SocketAddr::from(([127, 0, 0, 1], ports[0])).into()).unwrap();
-            connection.connect(&to.into()).unwrap();
-            let listener = TcpListener::bind(("127.0.0.1", ports[1])).unwrap();
-            // One has a flow, the other is bound only.
-            let flow = UdpSocket::bind(("127.0.0.1", ports[2])).unwrap();
-            flow.connect(udp_to).unwrap();
-            flow.send(&[1]).unwrap();
-            let bound = UdpSocket::bind(("127.0.0.1", ports[3])).unwrap();
-            (connection, listener, flow, bound)
-        });
+        let (first, second) = left_behind(
+            || {
+                let connection = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                connection.bind(&SocketAddr::from(([127, 0, 0, 1], ports[0])).into()).unwrap();
+                connection.connect(&to.into()).unwrap();
+                let listener = TcpListener::bind(("127.0.0.1", ports[1])).unwrap();
+                // One has a flow, the other is bound only.
+                let flow = UdpSocket::bind(("127.0.0.1", ports[2])).unwrap();
+                flow.connect(udp_to).unwrap();
+                flow.send(&[1]).unwrap();
+                let bound = UdpSocket::bind(("127.0.0.1", ports[3])).unwrap();
+                (connection, listener, flow, bound)
+            },
+            |_| {},
+        );
         let _accepted = server.accept().unwrap();
         for port in ports {
             let row = becomes_holder(&daemon, &namespace, port, (first, &name));
-            assert_eq!((&row["pid"], &row["attribution"]), (&second.into(), &"scan".into()), "{row:#}");
+            assert_eq!((&row["pid"], &row["attribution"]), (&second.0.into(), &"scan".into()), "{row:#}");
         }
         // Everything is found by whom has it, the first process has nothing, and the next one finds who has it after a restart.
         (name, (first, second), ports)
@@ -159,11 +150,12 @@ fn sockets_of_a_process_that_has_ended_are_of_whom_has_them_open() {
     // An outgoing connection tells who began it: the kernel keeps that.
     let row = becomes_holder(&daemon, &namespace, ports[0], (first, &name));
     assert_eq!(row["attribution"], "scan");
+    let second_pid = second.0;
     for port in &ports[1..] {
         let now = || self::row(&daemon, &namespace, *port);
-        until(15_000, || format!("{second}: {:#}", now()), || now()["pid"] == second);
+        until(15_000, || format!("{second_pid}: {:#}", now()), || now()["pid"] == second_pid);
     }
-    end(second);
+    drop(second);
     moment();
     let events = daemon.stop().within(&namespace);
     let of = |kind: &str, port: u16| events.of(kind).with("local.port.number", port).one().clone();
@@ -173,7 +165,7 @@ fn sockets_of_a_process_that_has_ended_are_of_whom_has_them_open() {
     // Two: the second daemon found the connection and told it as one that was there before.
     let connects = events.of("IP Connect").with("local.port.number", ports[0]);
     assert_eq!(connects.with("src.process.pid", first).len(), connects.len(), "{connects:#?}");
-    assert_eq!(of("IP Listen End", ports[1])["src.process.pid"], second);
+    assert_eq!(of("IP Listen End", ports[1])["src.process.pid"], second_pid);
 }
 
 #[test]
@@ -184,23 +176,15 @@ fn a_child_that_goes_on_sending_has_its_flows() {
         let (here, there) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let to = [&here, &there].map(|socket| socket.local_addr().unwrap());
         let (mut go, mut gone) = UnixStream::pair().unwrap();
-        let mut first = Forked::new(|mut channel| {
+        let begin = || {
             let socket = UdpSocket::bind("127.0.0.1:40005").unwrap();
             socket.send_to(&[1], to[0]).unwrap();
-            let child = Forked::new(|_| {
-                gone.read_exact(&mut [0]).unwrap();
-                socket.send_to(&[2], to[1]).unwrap();
-                thread::sleep(long(60_000));
-            });
-            channel.write_all(&child.pid.to_ne_bytes()).unwrap();
-            pause(&mut channel);
-            std::mem::forget(child);
+            socket
+        };
+        let (first, second) = left_behind(begin, |socket| {
+            gone.read_exact(&mut [0]).unwrap();
+            socket.send_to(&[2], to[1]).unwrap();
         });
-        let second = read_pid(&mut first.channel);
-        moment();
-        first.go();
-        let pid = first.pid;
-        first.join();
         let rows = || daemon.list(namespace.inode);
         until(
             15_000,
@@ -208,15 +192,16 @@ fn a_child_that_goes_on_sending_has_its_flows() {
             || {
                 let rows = rows();
                 let mut own = rows.iter().filter(|row| row["local_port"] == 40_005);
-                own.clone().count() >= 2 && own.all(|row| row["pid"] == second)
+                own.clone().count() >= 2 && own.all(|row| row["pid"] == second.0)
             },
         );
         go.write_all(&[0]).unwrap();
         there.recv(&mut [0]).unwrap();
-        (pid, second)
+        (first, second)
     });
     moment();
-    end(second);
+    let second_pid = second.0;
+    drop(second);
     moment();
     let events = daemon.stop().within(&namespace).of("IP Connect").with("local.port.number", 40_005);
     let mut pids: Vec<u64> = events
@@ -226,7 +211,7 @@ fn a_child_that_goes_on_sending_has_its_flows() {
         .filter_map(Value::as_u64)
         .collect();
     pids.sort_unstable();
-    let mut expected = [u64::from(first), u64::from(second)];
+    let mut expected = [u64::from(first), u64::from(second_pid)];
     expected.sort_unstable();
     assert_eq!(pids, expected, "{events:#?}");
 }
@@ -510,19 +495,4 @@ fn a_socket_without_a_process_has_its_user() {
     assert_eq!(connect["src.process.userId"], 65_534, "{connect:#}");
     assert!(connect["src.process.pid"].is_null(), "{connect:#}");
     drop(there);
-}
-
-fn hand_over(channel: &UnixStream, stream: &TcpStream) {
-    let descriptors = [stream.as_raw_fd()];
-    let message = [ControlMessage::ScmRights(&descriptors)];
-    sendmsg::<()>(channel.as_raw_fd(), &[IoSlice::new(&[0])], &message, MsgFlags::empty(), None).unwrap();
-}
-
-fn received(channel: &UnixStream) -> OwnedFd {
-    let (mut byte, mut space) = ([0], cmsg_space!([RawFd; 1]));
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
-    let Some(ControlMessageOwned::ScmRights(descriptors)) = message.cmsgs().unwrap().next() else { panic!("none") };
-    // SAFETY: the kernel has just made this descriptor for this process, and it has no other owner.
-    unsafe { OwnedFd::from_raw_fd(descriptors[0]) }
 }
