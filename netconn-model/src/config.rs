@@ -170,7 +170,7 @@ impl Default for Config {
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),
-            // 20,000 records of connections (192 bytes and a header of 8 each).
+            // 20,000 records of connections (200 bytes and a header of 8 each).
             ring_bytes: 4 << 20,
             flows: FlowLevel::Flows,
             max_flows: 65_536,
