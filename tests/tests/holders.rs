@@ -477,7 +477,9 @@ fn a_socket_without_a_process_has_its_user() {
         (u16::from_ne_bytes(port), server)
     });
     let oracle = namespace.exec("ss", &["-tanpeH"]);
-    let line = oracle.lines().find(|line| line.contains(&format!(":{port} "))).unwrap();
+    // By the local end: the other end of the connection is a line too.
+    let is_local = |line: &&str| line.split_whitespace().nth(3).is_some_and(|end| end.ends_with(&format!(":{port}")));
+    let line = oracle.lines().find(is_local).unwrap();
     assert!(line.contains("uid:65534") && !line.contains("pid="), "{line}");
     let daemon = Daemon::start();
     let row = row(&daemon, &namespace, port);
