@@ -7,7 +7,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    os::unix::fs::FileExt as _,
+    os::{fd::AsFd as _, unix::fs::FileExt as _},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -17,6 +17,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use jiff::{Timestamp, Zoned};
 use memchr::memmem;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::{
     runtime::Builder,
     sync::{Notify, oneshot},
@@ -49,6 +50,16 @@ const FORBIDDEN_MAX: u32 = 8;
 
 /// Where sentences for the user go that cannot wait.
 pub type Tell = fn(&str);
+
+/// Returns whether somebody can read standard output: a pipe that nobody reads is seen only by a write, and nothing is written while no
+/// daemon runs.
+fn has_reader() -> bool {
+    let out = io::stdout();
+    let mut files = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    // An error means that it cannot be told.
+    let _ = poll(&mut files, PollTimeout::ZERO);
+    !files[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR))
+}
 
 /// An answer that is read ahead.
 #[derive(Debug)]
@@ -107,7 +118,7 @@ impl ReadAhead {
     }
 
     /// Asks the next daemon for events, as [`events`](Self::events) does, after the last one has ended. Waits until one answers, or
-    /// until `is_wanted` says that nobody wants the events any more: then the result is `None`. Tells the user how long no events
+    /// until nobody can read standard output any more: then the result is `None`. Tells the user how long no events
     /// could be received.
     ///
     /// # Errors
@@ -117,7 +128,6 @@ impl ReadAhead {
         client: &Client,
         parameters: &Parameters,
         tell: Tell,
-        is_wanted: impl Fn() -> bool,
     ) -> Result<Option<Self>, ClientError> {
         // The clock of the wall may jump.
         let (since, from) = (Instant::now(), Zoned::now());
@@ -146,7 +156,7 @@ impl ReadAhead {
                 Err(error @ (ClientError::PermissionDenied { .. } | ClientError::Refused { .. })) => return Err(error),
                 Err(_) => forbidden = 0,
             }
-            if !is_wanted() {
+            if !has_reader() {
                 return Ok(None);
             }
             sleep(NEXT_DAEMON).await;

@@ -26,6 +26,7 @@ use crate::{
     kernel::{
         diag::{self, Found},
         inventory::{self, Inventory, InventoryParts},
+        iterate,
         load::LoadError,
         packet_socket,
         preflight::Unfit,
@@ -144,7 +145,8 @@ impl Snapshot {
         let infos = if wants_infos {
             let parts = InfoParts { tcp: filter.wants_tcp(), udp: wanted.datagrams };
             // Others than root may enter no namespace: theirs is read.
-            Some(SocketInfos::read_beside(has_cookies, parts, |inode| filter.wants_namespace(inode))?)
+            let read = || SocketInfos::read(has_cookies, parts, |inode| filter.wants_namespace(inode));
+            Some(iterate::beside(read, || ())?)
         } else {
             None
         };

@@ -1,8 +1,7 @@
 //! `--follow`: runs a query over new events from the daemon's socket.
 
 use std::{
-    fs, io,
-    os::fd::AsFd as _,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -28,7 +27,6 @@ use netconn_query::{
     diagnostic::{self, Diagnostic},
     fields::Fields,
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use thiserror::Error;
 use tokio::time::MissedTickBehavior;
 
@@ -147,7 +145,7 @@ pub(super) async fn run(
                 tell(&format!("the daemon at {} {end}; waiting for the next one", socket.display()));
                 tokio::select! {
                     // It says which time is missing.
-                    next = ReadAhead::events_of_next(&client, &[], tell, has_reader) => match next? {
+                    next = ReadAhead::events_of_next(&client, &[], tell) => match next? {
                         Some(next) => events = next,
                         None => break,
                     },
@@ -166,15 +164,6 @@ pub(super) async fn run(
         output.end(&mut AnswerSummary::default())?;
     }
     Ok(Exit::Success)
-}
-
-/// Whether somebody can read the output: a pipe that nobody reads is seen only by a write, and nothing is written while no daemon runs.
-fn has_reader() -> bool {
-    let out = io::stdout();
-    let mut files = [PollFd::new(out.as_fd(), PollFlags::empty())];
-    // An error means that it cannot be told.
-    let _ = poll(&mut files, PollTimeout::ZERO);
-    !files[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR))
 }
 
 /// Tells the user something beside the rows.

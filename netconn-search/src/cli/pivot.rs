@@ -78,7 +78,7 @@ pub(super) struct PivotOptions {
 impl PivotOptions {
     /// Whether one was given.
     pub(super) fn is_given(&self) -> bool {
-        !self.around.is_empty() || self.of_process.is_some() || self.of_connection.is_some() || self.ioc.is_some()
+        self.is_of_one_thing() || self.ioc.is_some()
     }
 
     /// Takes the query out of the values of `--around`, where it stands if no length was given.
@@ -112,7 +112,7 @@ pub(super) fn apply(
     let (mut conditions, mut commands) = (Vec::new(), Vec::new());
     let mut event_time = None;
     // Whoever names one thing wants all of it: without a range, all of the history is searched.
-    if session.source.time_arguments().is_empty() && (options.ioc.is_none() || options.is_of_one_thing()) {
+    if session.source.time_arguments().is_empty() && options.is_of_one_thing() {
         session.time = SearchedTime::All;
     }
     if let [id, rest @ ..] = options.around.as_slice() {

@@ -173,8 +173,13 @@ impl EventEncoder {
         names: &mut Names,
         processes: &mut ProcessMembers,
         (change, connection, time_ns): (Change, &Connection, u64),
-        admit: impl FnOnce() -> bool,
+        mut admit: impl FnMut() -> bool,
     ) -> Written {
+        let is_judged = !self.rules.is_empty();
+        // Without rules nothing depends on the event, so one that is refused is not made.
+        if !is_judged && !admit() {
+            return Written::Refused;
+        }
         self.next_id();
         let owner = &connection.owner;
         let members = if owner.tgid == 0 {
@@ -183,7 +188,6 @@ impl EventEncoder {
             Some(self.process_members(clock, names, processes, (connection, time_ns)))
         };
         // For rules: the members above are bytes. Before the event, which borrows from them.
-        let is_judged = !self.rules.is_empty();
         let has_process = is_judged && owner.tgid != 0;
         let (user, cgroup) =
             if has_process { (names.user(owner, time_ns), names.cgroup(owner, time_ns)) } else { (None, None) };
@@ -207,7 +211,7 @@ impl EventEncoder {
         }
         let written = if is_judged && self.rules.excludes(&event) {
             Written::Excluded
-        } else if admit() {
+        } else if !is_judged || admit() {
             Written::Yes
         } else {
             Written::Refused

@@ -4,7 +4,6 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    thread,
 };
 
 use hashbrown::{HashMap, hash_map::Entry};
@@ -153,22 +152,6 @@ impl SocketInfos {
             }
         }
         infos
-    }
-
-    /// Does the same on a thread of its own.
-    ///
-    /// # Errors
-    ///
-    /// When the system gives no thread.
-    pub fn read_beside(
-        has_cookies: bool,
-        parts: InfoParts,
-        is_wanted: impl Fn(u64) -> bool + Send,
-    ) -> io::Result<Self> {
-        thread::scope(|scope| {
-            let worker = scope.spawn(|| Self::read(has_cookies, parts, is_wanted));
-            worker.join().map_err(|_| io::Error::other("a thread panicked"))
-        })
     }
 
     /// Returns the figures of a socket with this number and these ends.
@@ -411,7 +394,7 @@ mod tests {
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let parts = InfoParts { tcp: true, udp: false };
         let own = iterate::own_namespace().unwrap();
-        let infos = SocketInfos::read_beside(false, parts, |inode| inode == own).unwrap();
+        let infos = iterate::beside(|| SocketInfos::read(false, parts, |inode| inode == own), || ()).unwrap();
         let end = |address: std::net::SocketAddr| End { address: address.ip(), port: address.port() };
         let namespace = u32::try_from(own).unwrap();
         let of = |local, remote| infos.of(0, namespace, IPPROTO_TCP, local, remote).unwrap().clone();
@@ -424,7 +407,7 @@ mod tests {
         let kernels = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
         assert_eq!(tcp.congestion_control(), Some(kernels.trim()));
         assert!(infos.bytes() > 0);
-        let by_cookie = SocketInfos::read_beside(true, parts, |inode| inode == own).unwrap();
+        let by_cookie = iterate::beside(|| SocketInfos::read(true, parts, |inode| inode == own), || ()).unwrap();
         assert!(by_cookie.by_cookie.len() >= 3 && !by_cookie.by_cookie.contains_key(&0), "{by_cookie:?}");
     }
 

@@ -100,7 +100,6 @@ pub struct Stream {
     waiting: Arc<Waiting>,
     /// How many of the lines are counted in `waiting`: those that the last flush has left.
     counted: u64,
-    events: EventCounts,
     /// Whose events wait, counted while many do.
     shares: Shares,
     /// Events dropped since the last that was delivered, and since when, nanoseconds since boot.
@@ -111,23 +110,18 @@ impl Stream {
     /// Creates a stream into `queue`, for root (`is_root`) or another user.
     pub fn new(filter: Arc<Filter>, queue: Sender<Bytes>, is_root: bool, memory: &Arc<StreamMemory>) -> Self {
         let waiting = Arc::new(Waiting { bytes: AtomicU64::new(0), is_root, memory: Arc::clone(memory) });
-        Self {
+        let mut stream = Self {
             filter,
             queue,
             lines: Vec::new(),
             limit: KEPT_MIN,
             waiting,
             counted: 0,
-            events: EventCounts::default(),
             shares: Shares::default(),
             lost: None,
-        }
-        .limited()
-    }
-
-    fn limited(mut self) -> Self {
-        self.limit();
-        self
+        };
+        stream.limit();
+        stream
     }
 
     /// Finds out how much may be kept until the next flush. Only then, so that an event costs no look at what all have: they may
@@ -144,7 +138,6 @@ impl Stream {
         let has_room = if kept + bytes <= self.limit / 8 { true } else { self.shares.admit(note, bytes, free) };
         if has_room {
             self.lines.extend_from_slice(line);
-            self.events.add(note.class);
         } else {
             let mut lost = EventCounts::default();
             lost.add(note.class);
@@ -195,7 +188,6 @@ impl Stream {
                 if self.lines.capacity() > ROOM {
                     self.lines = Vec::new();
                 }
-                self.events = EventCounts::default();
                 self.shares.clear();
                 true
             }

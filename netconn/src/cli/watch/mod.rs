@@ -2,10 +2,7 @@
 
 mod line;
 
-use std::{
-    io::{self, Write as _},
-    os::fd::AsFd as _,
-};
+use std::io::{self, Write as _};
 
 use anyhow::Result;
 use clap::{
@@ -21,7 +18,6 @@ use netconn_model::{
     format::{self, EVENT_FORMATS, EventFormat},
     read_ahead::ReadAhead,
 };
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::{
     SocketOption, block_on,
@@ -131,22 +127,13 @@ pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
             if options.once {
                 return Ok(Exit::Unavailable);
             }
-            match ReadAhead::events_of_next(&client, &parameters, tell, has_reader).await? {
+            match ReadAhead::events_of_next(&client, &parameters, tell).await? {
                 Some(of_next) => events = of_next,
                 None => break,
             }
         }
         Ok(Exit::Success)
     })
-}
-
-/// Returns whether somebody can read the output: a pipe that nobody reads is seen only by a write, and nothing is written while no
-/// daemon runs.
-fn has_reader() -> bool {
-    let out = io::stdout();
-    let mut files = [PollFd::new(out.as_fd(), PollFlags::empty())];
-    let _ = poll(&mut files, PollTimeout::ZERO);
-    !files[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR))
 }
 
 fn print(options: &WatchOptions, line: &[u8]) -> Result<()> {
