@@ -53,8 +53,8 @@ pub fn until(milliseconds: u64, what: impl Fn() -> String, mut holds: impl FnMut
     }
 }
 
-/// Runs a test whose exact numbers need the kernel to run every BPF program (see [`Daemon::missed_runs`]). The test
-/// returns `false` if the kernel has missed a run; it is then repeated, at most twice.
+/// Runs a test whose exact numbers need the kernel to run every BPF program (see [`Daemon::missed_runs`]) and to store
+/// what they emit. The test returns `false` if the kernel has missed a run; it is then repeated, at most twice.
 pub fn exactly(is_done: impl Fn() -> bool) {
     assert!((0..3).any(|_| is_done()), "three times the kernel has not run all programs");
 }

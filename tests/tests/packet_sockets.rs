@@ -3,9 +3,10 @@
 use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use netconn_tests::{Daemon, Forked, Netns, long, netconn, pause, until};
+use netconn_tests::{Daemon, Forked, Netns, netconn, pause, until};
 use nix::libc;
 use serde_json::Value;
 
@@ -102,8 +103,8 @@ fn tcpdump_is_an_event_when_it_starts_and_when_it_ends() {
     for is_early in [true, false] {
         let namespace = Netns::new();
         if is_early {
-            // The watch looks for namespaces every ten seconds.
-            std::thread::sleep(long(11_000));
+            // The watch looks for namespaces every ten seconds, on slow machines as well.
+            std::thread::sleep(Duration::from_secs(11));
         }
         let tcpdump = Tcpdump::start(&namespace, &["-i", "lo"]);
         let inode: u64 = {

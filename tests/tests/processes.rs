@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use netconn_tests::{Daemon, Events, Forked, Netns, actor, long, until};
+use netconn_tests::{Daemon, Events, Forked, Netns, actor, exactly, kernel, long, until};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -173,28 +173,36 @@ fn a_forked_child_is_itself_and_a_deleted_program_is_said_to_be() {
 #[test]
 fn in_a_storm_each_attempt_is_of_the_program_that_made_it() {
     const PORTS: [u16; 2] = [20_000, 20_001];
-    let namespace = Netns::new();
     let folder = TempDir::new().unwrap();
     for port in PORTS {
         fs::copy(actor().get_program(), folder.path().join(port.to_string())).unwrap();
     }
     let (chains, length) = (4, if long(1) == Duration::from_millis(1) { 250 } else { 25 });
-    let daemon = Daemon::start();
-    // Each process runs the two programs in turn, and each program connects to the port that it is named after.
-    let program = folder.path().join(PORTS[0].to_string());
-    let arguments = ["chain", &PORTS[0].to_string(), &length.to_string()];
-    let running: Vec<_> =
-        (0..chains).map(|_| namespace.command(program.to_str().unwrap(), &arguments).spawn().unwrap()).collect();
-    running.into_iter().for_each(|mut process| assert!(process.wait().unwrap().success()));
-    let events = daemon.stop();
-    let attempts = events.within(&namespace).of("IP Connect");
-    let lost = events.of("Sensor Stop").one()["sensor.recordsLost"].as_u64().unwrap();
-    assert_eq!((attempts.len(), lost), (chains * length, 0), "{:#?}", events.of("Data Loss"));
-    for attempt in &attempts.0 {
-        let port = attempt["remote.port.number"].as_u64().unwrap();
-        let expected = folder.path().join(port.to_string());
-        assert_eq!(attempt["src.process.image.path"].as_str(), expected.to_str(), "{attempt:#}");
-    }
+    exactly(|| {
+        let namespace = Netns::new();
+        let daemon = Daemon::start();
+        // Each process runs the two programs in turn, and each program connects to the port that it is named after.
+        let program = folder.path().join(PORTS[0].to_string());
+        let arguments = ["chain", &PORTS[0].to_string(), &length.to_string()];
+        let running: Vec<_> =
+            (0..chains).map(|_| namespace.command(program.to_str().unwrap(), &arguments).spawn().unwrap()).collect();
+        running.into_iter().for_each(|mut process| assert!(process.wait().unwrap().success()));
+        let events = daemon.stop();
+        let attempts = events.within(&namespace).of("IP Connect");
+        let lost = events.of("Sensor Stop").one()["sensor.recordsLost"].as_u64().unwrap();
+        // From 6.15 on, a program gives a record up if it waits 250 ms for the lock of the ring (RES_DEF_TIMEOUT of
+        // kernel/bpf/rqspinlock.c), as on a CPU of a guest whose other CPU is stopped while it holds that lock.
+        if lost > 0 && kernel() >= (6, 15) {
+            return false;
+        }
+        assert_eq!((attempts.len(), lost), (chains * length, 0), "{:#?}", events.of("Data Loss"));
+        for attempt in &attempts.0 {
+            let port = attempt["remote.port.number"].as_u64().unwrap();
+            let expected = folder.path().join(port.to_string());
+            assert_eq!(attempt["src.process.image.path"].as_str(), expected.to_str(), "{attempt:#}");
+        }
+        true
+    });
 }
 
 #[test]

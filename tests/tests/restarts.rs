@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use netconn_tests::{Daemon, Ending, Forked, Netns, connected, disconnect, moment, pause, reset, rows, ss, step};
+use netconn_tests::{
+    Daemon, Ending, Forked, Netns, connected, disconnect, moment, pause, reset, rows, ss, step, until,
+};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -217,7 +219,9 @@ fn kills_cost_nothing_that_was_written() {
             assert!(TcpStream::connect(("127.0.0.1", 9)).is_err());
             assert!(TcpStream::connect("192.0.2.1:80").is_err());
         });
-        // Waits until everything is in the file.
+        // A kill loses what is not written. The attempt without a route is told as soon as the routing table has been asked.
+        let unsent = || daemon.events().within(&namespace).of("IP Connect").with("dst.ip.address", "192.0.2.1").len();
+        until(10_000, || format!("{} in round {round}", unsent()), || unsent() == round + 1);
         let told = daemon.events().within(&namespace);
         assert_eq!(told.attempts(), namespace.active_opens(), "round {round}");
         daemon = daemon.kill().start();

@@ -50,8 +50,7 @@ fn main() {
     let mut tests: Vec<_> = fs::read_dir("/t/deps").unwrap().map(|entry| entry.unwrap().path()).collect();
     tests.sort();
     let line = fs::read_to_string("/proc/cmdline").unwrap();
-    let filter =
-        line.split_whitespace().find_map(|word| word.strip_prefix("netconn.test=")).unwrap_or_default().to_owned();
+    let filter = line.split_whitespace().find_map(|word| word.strip_prefix("netconn.test=")).unwrap_or_default();
     let wanted = line.split_whitespace().find_map(|word| word.strip_prefix("netconn.tier="));
     for (tier, without) in TIERS.into_iter().filter(|(tier, _)| wanted.is_none_or(|wanted| tier.ends_with(wanted))) {
         for path in &tests {
@@ -61,7 +60,7 @@ fn main() {
             }
             let mut command = Command::new(path);
             // A daemon sees the connections of all tests, so only one runs at a time.
-            command.args(["--test-threads", "1", &filter]).stdout(Stdio::piped());
+            command.args(["--test-threads", "1"]).args(filter.split(',')).stdout(Stdio::piped());
             command.env("PATH", "/bin").env("NETCONN_TEST_SLOWNESS", SLOWNESS).env("NETCONN_TEST_WITHOUT", without);
             let mut test = command.spawn().unwrap();
             for line in BufReader::new(test.stdout.take().unwrap()).lines() {
