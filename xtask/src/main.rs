@@ -4,11 +4,12 @@ mod btf;
 mod ebpf;
 mod picture;
 mod run;
+mod systemd;
 mod test;
 mod tidy;
 mod vm;
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
+use std::{ffi::OsString, os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -59,6 +60,14 @@ enum Chore {
         /// Run only tests whose name contains this text.
         test: Option<String>,
     },
+    /// Install the packages of a folder in a Debian with systemd, and check service, upgrade and removal. Needs root.
+    Systemd {
+        /// Run only checks whose name contains this text, and those that prepare them.
+        check: Option<String>,
+        /// Take the packages from this folder.
+        #[arg(long, value_name = "DIR", default_value = "target/dist")]
+        packages: PathBuf,
+    },
     /// Write the type information of the kernels of tests/kernels.toml, trimmed to the types that netconn reads, to
     /// netconn/tests/data/btf. Run this when netconn reads another type or member.
     Btf {
@@ -79,6 +88,7 @@ fn main() -> ExitCode {
         Chore::Bench { arguments } => bench(&arguments),
         Chore::Ebpf { check } => ebpf::run(check),
         Chore::Vm { series, test } => matrix(series.as_deref(), test.as_deref()),
+        Chore::Systemd { check, packages } => systemd::run(&packages, check.as_deref()),
         Chore::Btf { series } => btf::run(series.as_deref()),
         Chore::Picture => picture::run(),
         Chore::Tidy => tidy::run(),

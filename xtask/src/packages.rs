@@ -34,6 +34,10 @@ pub const ORACLE: [NeededProgram; 1] = [("python3", "python3")];
 /// Programs that guests need beside those of the live tests.
 pub const GUESTS: [NeededProgram; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
 
+/// Programs that the guest with systemd needs.
+pub const SERVICE: [NeededProgram; 3] =
+    [("debootstrap", "debootstrap"), ("systemd-nspawn", "systemd-container"), ("bpftool", "bpftool")];
+
 /// Returns a sentence that names the missing programs and their packages, or `None` if all are installed.
 pub fn obstacle(needed: &[NeededProgram]) -> Option<String> {
     let missing: Vec<String> =
@@ -51,8 +55,8 @@ fn missing(needed: &[NeededProgram]) -> impl Iterator<Item = &NeededProgram> {
 ///
 /// apt cannot be run, or it fails.
 pub fn install() -> Result<()> {
-    let mut packages: Vec<_> =
-        missing(&LIVE).chain(missing(&ORACLE)).chain(missing(&GUESTS)).map(|(_, package)| *package).collect();
+    let needed = [&LIVE[..], &ORACLE, &GUESTS, &SERVICE].concat();
+    let mut packages: Vec<_> = missing(&needed).map(|(_, package)| *package).collect();
     // Programs of the same package are neighbours in the lists.
     packages.dedup();
     if packages.is_empty() || !is_installed("apt-get") || !is_root() {

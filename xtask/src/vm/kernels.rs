@@ -166,7 +166,7 @@ fn numbers(version: &str) -> Vec<u64> {
 }
 
 /// Returns the Debian mirrors in apt's configuration.
-fn mirrors() -> Vec<String> {
+pub(crate) fn mirrors() -> Vec<String> {
     let output = Command::new("apt-get").args(["indextargets", "--format", "$(ORIGIN) $(REPO_URI)"]).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let mut found: Vec<String> =
