@@ -14,6 +14,10 @@ pub mod datagram_mark {
     pub const CONNECTED: u32 = 4;
     /// A record has reported that the socket is connected.
     pub const REPORTED: u32 = 8;
+    /// The record that the socket was bound was lost, and no dump has found the socket since.
+    pub const BINDING_LOST: u32 = 16;
+    /// The same for the record that it was connected.
+    pub const PEER_LOST: u32 = 32;
 }
 
 /// What is kept with a datagram socket for as long as it lives: the value of the map

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::Read as _,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -200,6 +200,51 @@ fn a_storm_of_processes_costs_no_connection() {
     assert!(connects.values("src.process.pid").iter().all(|pid| *pid == std::process::id()));
     let losses = events.of("Data Loss");
     assert_eq!(losses.sum("loss.count"), 0, "no event is missing: {losses:#?}");
+}
+
+#[test]
+fn udp_sockets_that_are_gone_before_a_repair_are_told_or_counted() {
+    const COUNT: u64 = 500;
+    for level in ["flows", "sockets"] {
+        let namespace = Netns::new();
+        let daemon = Daemon::start_configured(&format!("{SMALLEST_RING}\nflows = '{level}'"));
+        let made = || daemon.health()["lost_events"].clone();
+        let before = made();
+        // The sockets are bound and closed while nobody reads the ring; in the level of sockets they are connected and used, too.
+        daemon.signal(Signal::SIGSTOP);
+        namespace.run(|| {
+            let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            for _ in 0..COUNT {
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                if level == "sockets" {
+                    socket.connect(server.local_addr().unwrap()).unwrap();
+                    for _ in 0..2 {
+                        socket.send(&[0; 10]).unwrap();
+                        server.send_to(&[0; 10], socket.local_addr().unwrap()).unwrap();
+                        socket.recv(&mut [0; 10]).unwrap();
+                    }
+                }
+            }
+        });
+        daemon.signal(Signal::SIGCONT);
+        settle(&daemon);
+        let after = made();
+        let lost = |name: &str| after[name].as_u64().unwrap() - before[name].as_u64().unwrap();
+        let (outgoing, closes, listeners) = (lost("outgoing"), lost("closes"), lost("listeners"));
+        let all = daemon.stop();
+        let told = all.of("Data Loss");
+        let sum = told.sum("loss.count");
+        assert!(sum >= listeners + outgoing + closes && listeners > 0, "this test is about losses: {told:#?}");
+        let events = all.within(&namespace).with("event.network.protocol", "UDP");
+        let of = |kind: &str| events.of(kind).len() as u64;
+        // The server is one of them.
+        assert_eq!(of("IP Listen") + of("IP Listen End") + listeners, 2 * (COUNT + 1), "{level}: {told:#?}");
+        if level == "sockets" {
+            let outgoing_of = |kind: &str| events.of(kind).with("event.network.direction", "OUTGOING").len() as u64;
+            let found = (outgoing_of("IP Connect") + outgoing, outgoing_of("IP Close") + closes);
+            assert_eq!(found, (COUNT, COUNT), "{told:#?}");
+        }
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use netconn_common::{
     AF_INET, AF_INET6, Address, DatagramSocketState, IPPROTO_UDP, OwnerRecord, RefusedRecord, ReleasedRecord,
-    UdpSocketRecord, address, attribution, datagram_mark, kind, setting, tcp_state,
+    UdpSocketRecord, address, attribution, datagram_mark, kind, role, setting, tcp_state,
 };
 
 use crate::programs::{
@@ -82,7 +82,9 @@ fn bound(ctx: &SockContext, local_address: Address, family: u16) {
     // SAFETY: this type of program may read the member.
     let local_port = unsafe { context!(ctx.as_ptr(), "u32", PORT) } as u16;
     let ends = KnownEnds { local_address, local_port, family, ..Default::default() };
-    report(cgroup_cookie(ctx.as_ptr()), kept, ends, cgroup_device(ctx.as_ptr()));
+    if !report(cgroup_cookie(ctx.as_ptr()), kept, ends, cgroup_device(ctx.as_ptr())) {
+        kept.marks |= datagram_mark::BINDING_LOST;
+    }
 }
 
 /// Handles a call of `connect` for a socket that is not TCP, with the address and port (host byte order) given.
@@ -108,8 +110,15 @@ pub fn connecting(ctx: &SockAddrContext, remote_address: Address, remote_port: u
         let local_port = if is_bound { unsafe { (*socket).src_port as u16 } } else { 0 };
         let marks = datagram_mark::CONNECTED;
         let ends = KnownEnds { local_address, local_port, remote_address, remote_port, family, marks };
-        report(cgroup_cookie(ctx.as_ptr()), kept, ends, cgroup_device(socket.cast()));
+        note_peer(report(cgroup_cookie(ctx.as_ptr()), kept, ends, cgroup_device(socket.cast())), kept);
     }
+}
+
+/// Notes whether a record has reported the peer of a socket.
+#[inline(always)]
+fn note_peer(is_reported: bool, kept: &mut DatagramSocketState) {
+    kept.marks =
+        if is_reported { kept.marks & !datagram_mark::PEER_LOST } else { kept.marks | datagram_mark::PEER_LOST };
 }
 
 /// `struct bpf_sock_addr`, `include/uapi/linux/bpf.h`. A datagram is sent to an address that comes with it (`udp_sendmsg` in
@@ -189,7 +198,7 @@ pub fn used_by(sock: Sock, how: u32) {
             family: ends.family,
             marks: datagram_mark::CONNECTED,
         };
-        report(sock.known_number().unwrap_or(0), kept, ends, sock.device());
+        note_peer(report(sock.known_number().unwrap_or(0), kept, ends, sock.device()), kept);
     }
 }
 
@@ -273,6 +282,13 @@ pub fn sock_release(ctx: SockContext) -> i32 {
             unsafe { record.write(ReleasedRecord { header, socket }) };
         });
     }
+    // Nothing has both its events any more: dumps only find what there is.
+    if marks & datagram_mark::BINDING_LOST != 0 {
+        emit::unreported(role::LISTENER, false);
+    }
+    if marks & datagram_mark::PEER_LOST != 0 {
+        emit::unreported(role::ACTIVE, true);
+    }
     1 // allowed
 }
 
@@ -288,9 +304,9 @@ struct KnownEnds {
     marks: u32,
 }
 
-/// Reports a UDP socket.
+/// Reports a UDP socket. Returns whether there was room for the record.
 #[inline(always)]
-fn report(socket: u64, kept: &DatagramSocketState, ends: KnownEnds, device: u32) {
+fn report(socket: u64, kept: &DatagramSocketState, ends: KnownEnds, device: u32) -> bool {
     emit::datagram_record(kind::UDP_SOCKET, |slot: *mut UdpSocketRecord| {
         let record = UdpSocketRecord {
             header: emit::header(kind::UDP_SOCKET, emit::now()),
@@ -308,7 +324,7 @@ fn report(socket: u64, kept: &DatagramSocketState, ends: KnownEnds, device: u32)
         };
         // SAFETY: the ring gave room for one record.
         unsafe { slot.write(record) };
-    });
+    })
 }
 
 /// Returns whether a socket of a program on cgroups is a datagram socket.

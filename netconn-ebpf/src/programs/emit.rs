@@ -51,20 +51,20 @@ pub fn record<T>(kind: u32, fill: impl FnOnce(*mut T)) -> bool {
 }
 
 /// As [`record`], for records that a flood of datagrams can cause: half of the ring is reserved for TCP. The daemon finds in
-/// the kernel's tables what is lost here.
+/// the kernel's tables what is lost here, if it is still there.
 #[inline(always)]
-pub fn datagram_record<T>(kind: u32, fill: impl FnOnce(*mut T)) {
+pub fn datagram_record<T>(kind: u32, fill: impl FnOnce(*mut T)) -> bool {
     let ring = ring(kind);
     // SAFETY: the helper takes a ring.
     let (waiting, size) = unsafe {
         (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()), bpf_ringbuf_query(ring, BPF_RB_RING_SIZE.into()))
     };
     if waiting < size / 2 {
-        record(kind, fill);
-    } else {
-        // Whatever the kind, the same dump makes up for it.
-        lost(kind::FLOW);
+        return record(kind, fill);
     }
+    // Whatever the kind, the same dump makes up for it.
+    lost(kind::FLOW);
+    false
 }
 
 /// Reports the owner in the state of a TCP socket.

@@ -41,6 +41,8 @@ pub fn dump_udp(ctx: *const UdpContext) -> i32 {
             // The socket is older than netconn, so its binding was not reported. Its end will be.
             kept.marks |= datagram_mark::BOUND;
         }
+        // The daemon learns it now.
+        kept.marks &= !(datagram_mark::BINDING_LOST | datagram_mark::PEER_LOST);
         *kept
     };
     if state.owner.tgid == 0 {
