@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{health::Health, lines};
+use crate::{health::Health, lines, snapshot::UNLISTED_HEADER};
 
 /// Longest time until the daemon begins its answer.
 pub const ANSWER: Duration = Duration::from_secs(30);
@@ -100,6 +100,8 @@ struct ErrorDetail {
 #[derive(Debug)]
 pub struct Response {
     body: Incoming,
+    /// What a list lacks, in sentences.
+    unlisted: Vec<String>,
     path: PathBuf,
 }
 
@@ -225,7 +227,9 @@ async fn ask(
         request.map_err(|error| ClientError::Refused { code: "bad_request".into(), message: error.to_string() })?;
     let answered = sender.send_request(request).await.map_err(broken)?;
     let status = answered.status();
-    let mut response = Response { body: answered.into_body(), path: socket.to_owned() };
+    let unlisted = answered.headers().get_all(UNLISTED_HEADER).iter();
+    let unlisted = unlisted.filter_map(|sentence| Some(sentence.to_str().ok()?.to_owned())).collect();
+    let mut response = Response { body: answered.into_body(), unlisted, path: socket.to_owned() };
     if status == StatusCode::OK {
         return Ok(response);
     }
@@ -239,6 +243,11 @@ async fn ask(
 }
 
 impl Response {
+    /// Returns what a list lacks although the kernel has it, in sentences.
+    pub fn unlisted(&self) -> &[String] {
+        &self.unlisted
+    }
+
     /// Returns the next part of the body; `None` at its end.
     ///
     /// # Errors

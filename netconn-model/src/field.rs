@@ -114,6 +114,7 @@ members! {
         KernelRelease "sensor.kernel" String kernel_release: Text<'a>, "Release of the kernel, on `Sensor Start`.";
         HooksAttached "sensor.hooksAttached" String hooks_attached: Text<'a>, "Hooks that are attached, on `Sensor Start`.";
         HooksMissing "sensor.hooksMissing" String hooks_missing: Text<'a>, "Hooks that are not attached, each with the reason, on `Sensor Start`.";
+        MissingCapabilities "sensor.missingCapabilities" String missing_capabilities: Text<'a>, "Capabilities that the daemon was not given, each with what it cannot see without, on `Sensor Start`.";
         PacketSockets "sensor.packetSockets" String packet_sockets: Text<'a>, "Processes with open packet sockets (AF_PACKET, AF_XDP), as name(pid), on `Sensor Start`; `unknown` stands for sockets whose process is not known.";
         Exclude "sensor.exclude" String exclude: Text<'a>, "Rules of the configuration whose matches make no events (`exclude`), one on each line, on `Sensor Start`.";
         EventLimit "sensor.eventLimit" Integer event_limit: u32, "Most events of a kind in a second (`event_limit_per_second`), on `Sensor Start`; absent: no limit.";

@@ -34,6 +34,12 @@ pub struct Health {
     pub missing_members: Vec<String>,
     /// Whether the table has every connection that the kernel has.
     pub complete: bool,
+    /// Why it has not, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<String>,
+    /// What the daemon may do.
+    #[serde(default)]
+    pub privileges: Privileges,
     /// Number of times the table was rebuilt from the kernel after a loss.
     #[serde(default)]
     pub repairs: u64,
@@ -73,6 +79,23 @@ pub struct Health {
     /// The history; none if it is switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryHealth>,
+}
+
+/// What the daemon may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// Capabilities that it was not given, with what is missing for that.
+    #[serde(default)]
+    pub missing: Vec<MissingCapability>,
+}
+
+/// A capability that the daemon was not given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingCapability {
+    /// Its name in `capabilities(7)`.
+    pub capability: String,
+    /// What is missing without it.
+    pub without: String,
 }
 
 /// Counts of flows and of bound datagram sockets.

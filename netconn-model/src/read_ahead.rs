@@ -101,7 +101,12 @@ impl ReadAhead {
         tell: Tell,
     ) -> Result<Self, ClientError> {
         let (asking, parameters) = (client.clone(), parameters.to_owned());
-        let request = async move { asking.connections(&parameters, format).await };
+        let request = async move {
+            let answer = asking.connections(&parameters, format).await?;
+            // No format makes a list seem whole that is not.
+            answer.unlisted().iter().for_each(|sentence| tell(&term::sanitize(sentence)));
+            Ok(answer)
+        };
         Self::start(client, Spool::new(u64::MAX / 2), tell, request, read_rows).await
     }
 

@@ -18,7 +18,7 @@ pub struct SnapshotHead {
     /// Whether the rows are all that the kernel has.
     #[serde(default)]
     pub complete: bool,
-    /// Of packet sockets only: what cannot be listed, a sentence each.
+    /// What cannot be listed, a sentence each. Connections have it only if there is something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted: Option<Vec<String>>,
 }
@@ -31,6 +31,9 @@ pub enum RowsMember {
     /// Of `/v1/packet-sockets`.
     Sockets,
 }
+
+/// Header of the answer of `/v1/connections`: each has a sentence of [`SnapshotHead::unlisted`], because rows alone have no head.
+pub const UNLISTED_HEADER: &str = "netconn-unlisted";
 
 /// Ends the object, behind the last row.
 pub const TAIL: &[u8] = b"\n]}\n";

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use bytes::BytesMut;
 use netconn_model::{
     config::{Config, EbpfLog, FlowLevel},
-    health::{HookStatus, Verdict},
+    health::{HookStatus, MissingCapability, Privileges, Verdict},
 };
 use nix::sys::signal::Signal;
 use tokio::{
@@ -32,7 +32,7 @@ use crate::{
         keep,
         load::{CaptureOptions, DatagramWatch},
         packet_socket::PacketSockets,
-        preflight::{self, PID_NAMESPACE},
+        preflight::{self, Capability, CapabilitySet, PID_NAMESPACE, lacks_of},
     },
     os::{self, NoSignals},
     rules::Rules,
@@ -73,14 +73,25 @@ pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<(
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
+    let missing = CapabilitySet::of_this_process().missing(&Capability::ALL);
+    let privileges = Privileges { missing: lacks_of(&missing) };
+    for MissingCapability { capability, without } in &privileges.missing {
+        warn!("without {capability}: {without}");
+    }
     // Before there are threads, which have arenas of their own.
     os::bound_free_memory();
     // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(start_and_serve(config, rules, test_hooks, quiet))
+    runtime.block_on(start_and_serve(config, rules, test_hooks, privileges, quiet))
 }
 
-async fn start_and_serve(config: &Config, rules: Rules, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
+async fn start_and_serve(
+    config: &Config,
+    rules: Rules,
+    test_hooks: TestHooks,
+    privileges: Privileges,
+    quiet: NoSignals,
+) -> Result<()> {
     let mut signals = Signals::new()?;
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
     // first.
@@ -116,13 +127,13 @@ async fn start_and_serve(config: &Config, rules: Rules, test_hooks: TestHooks, q
     encoder.set_rules(rules);
     let timing = if test_hooks.fast_history { HistoryTiming::FAST } else { HistoryTiming::NORMAL };
     // `Sensor Start` is the first event of each output, so it is written before the engine makes any.
-    let (outputs, packet_sockets) = open_outputs(config, timing, &mut encoder, &mut capture)?;
+    let (outputs, packet_sockets) = open_outputs(config, timing, &mut encoder, (&mut capture, &privileges))?;
     let (handle, commands) = EngineThread::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
     // From here on all of this belongs to the thread of the engine.
     let flows = flow_limits(config);
     let event_limit = config.event_limit_per_second;
-    let parts = Parts { capture, sensor, encoder, outputs, flows, event_limit, packet_sockets };
+    let parts = Parts { capture, sensor, encoder, outputs, flows, privileges, event_limit, packet_sockets };
     let engine = EngineThread::start(handle.clone(), commands, parts, move || {
         // Nobody listens any more if the daemon is ending anyway.
         let _ = ended.send(());
@@ -265,7 +276,7 @@ fn open_outputs(
     config: &Config,
     timing: HistoryTiming,
     encoder: &mut EventEncoder,
-    capture: &mut Capture,
+    (capture, privileges): (&mut Capture, &Privileges),
 ) -> Result<(Vec<Output>, Option<PacketSockets>)> {
     // Nobody would read it, and looking for packet sockets costs a walk through all open files.
     if config.events.is_empty() && !config.history {
@@ -280,6 +291,7 @@ fn open_outputs(
         kernel: &preflight::kernel_release(),
         attached: &attached,
         missing: &missing,
+        missing_capabilities: &lacks_in_words(privileges),
         packet_sockets: &in_words(&found),
         event_limit: config.event_limit_per_second,
     };
@@ -287,6 +299,12 @@ fn open_outputs(
     encoder.start(&mut start, &clock, &beginning);
     let start = Batch::of_daemon(start.freeze());
     Ok((sink::open(config, timing, &start)?, Some(found)))
+}
+
+/// Returns the capabilities that are missing, with what that costs, as one text.
+fn lacks_in_words(privileges: &Privileges) -> String {
+    let words = |MissingCapability { capability, without }: &MissingCapability| format!("{capability}: {without}");
+    privileges.missing.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
 /// Returns how many flows are kept, and for how long.

@@ -26,7 +26,7 @@ use crate::{
     kernel::{
         diag::{self, Found},
         inventory::{self, Inventory, InventoryParts},
-        iterate,
+        iterate::{self, Unreached},
         load::LoadError,
         packet_socket,
         preflight::Unfit,
@@ -91,6 +91,8 @@ pub struct Snapshot {
     infos: Option<SocketInfos>,
     /// Who has each socket open, if that is wanted.
     holders: Option<Holders>,
+    /// Network namespaces that the iterators could not read.
+    unreached: Unreached,
 }
 
 impl Snapshot {
@@ -125,7 +127,7 @@ impl Snapshot {
                 }
             },
         };
-        let Inventory { sockets, minisocks, datagrams, has_cookies, files } = found;
+        let Inventory { sockets, minisocks, datagrams, has_cookies, files, unreached } = found;
         let holders = lists_holders.then(|| {
             // Files of datagram sockets have another number where there are no cookies.
             let numbers: HashMap<u64, u64> = datagrams.iter().map(|socket| (socket.file, socket.socket)).collect();
@@ -150,7 +152,12 @@ impl Snapshot {
         } else {
             None
         };
-        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers, infos, holders })
+        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers, infos, holders, unreached })
+    }
+
+    /// Returns what the list lacks although the best source was used, in sentences.
+    pub fn unlisted(&self) -> Vec<String> {
+        self.unreached.sentences()
     }
 
     /// Returns where the snapshot comes from.
@@ -165,13 +172,15 @@ impl Snapshot {
 
     /// Returns what stands before the rows in one JSON object, as the daemon writes it.
     pub fn head(&self) -> Bytes {
+        let unlisted = self.unlisted();
         let head = SnapshotHead {
             sensor_id: state_dir::known_id(DEFAULT_STATE_DIR.as_ref()),
             taken_at: Timestamp::now().to_string(),
             // `sock_diag` and /proc show one network namespace only.
             complete: matches!(self.source, Source::Iterators)
+                && unlisted.is_empty()
                 && !self.infos.as_ref().is_some_and(SocketInfos::is_partial),
-            unlisted: None,
+            unlisted: (!unlisted.is_empty()).then_some(unlisted),
         };
         snapshot::head(&head, RowsMember::Connections)
     }

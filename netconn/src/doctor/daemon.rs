@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use netconn_model::{
     fact::LossStage,
-    health::{Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, OutputHealth, OutputState, UntoldCounts},
+    health::{
+        Conversion, FlowCounts, Health, HistoryHealth, LostEventCounts, MissingCapability, OutputHealth, OutputState,
+        Privileges, UntoldCounts,
+    },
 };
 
 use crate::{
@@ -25,6 +28,7 @@ pub fn daemon(health: &Health) -> Vec<Check> {
     if health.own_pid_namespace {
         checks.push(Check::new(Mark::Fair, "its processes", PID_NAMESPACE));
     }
+    checks.extend(privileges(&health.privileges));
     if let Some(reason) = &health.state_unsaved {
         let finding = format!(
             "it cannot be written ({reason}): if the id of this sensor is not in it yet, the next start has another one and finds \
@@ -64,9 +68,7 @@ pub fn daemon(health: &Health) -> Vec<Check> {
         checks.push(Check::new(Mark::Fair, "memory", finding));
     }
     if !health.complete {
-        let finding =
-            "the kernel's sockets could not be read: what was there before, or was lost, is not shown; see the log";
-        checks.push(Check::new(Mark::Bad, "completeness", finding));
+        checks.push(Check::new(Mark::Bad, "completeness", health.incomplete.join("; ")));
     }
     let LostEventCounts { outgoing, incoming, closes, listeners, clients } = health.lost_events;
     // Lost records need not have cost an event, so these are counted apart.
@@ -95,6 +97,14 @@ pub fn daemon(health: &Health) -> Vec<Check> {
     }
     checks.push(history(health.history.as_ref()));
     checks
+}
+
+/// Checks what the daemon may do.
+fn privileges(Privileges { missing }: &Privileges) -> Vec<Check> {
+    let lack = |MissingCapability { capability, without }: &MissingCapability| {
+        Check::new(Mark::Fair, capability, format!("the daemon was not given it: {without}"))
+    };
+    missing.iter().map(lack).collect()
 }
 
 /// Returns how many events the configuration has kept from being made; `None` if it has kept none.

@@ -119,6 +119,8 @@ pub struct Beginning<'a> {
     pub attached: &'a str,
     /// Hooks that are not attached, with the reason; empty if there are none.
     pub missing: &'a str,
+    /// Capabilities that the daemon was not given, with what is missing for that; empty if there are none.
+    pub missing_capabilities: &'a str,
     /// Processes that have packet sockets open; empty if there are none.
     pub packet_sockets: &'a str,
     /// Most events of a kind in a second; 0: no limit.
@@ -236,12 +238,13 @@ impl EventEncoder {
 
     /// Writes that the daemon started.
     pub fn start(&mut self, out: &mut BytesMut, clock: &Clock, beginning: &Beginning<'_>) {
-        let Beginning { kernel, attached, missing, packet_sockets, event_limit } = *beginning;
+        let Beginning { kernel, attached, missing, missing_capabilities, packet_sockets, event_limit } = *beginning;
         self.next_id();
         let event = Event {
             kernel_release: Some(kernel.into()),
             hooks_attached: Some(attached.into()),
             hooks_missing: unless_empty(missing),
+            missing_capabilities: unless_empty(missing_capabilities),
             packet_sockets: unless_empty(packet_sockets),
             exclude: unless_empty(self.rules.texts()),
             event_limit: (event_limit != 0).then_some(event_limit),

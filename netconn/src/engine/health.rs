@@ -15,6 +15,7 @@ impl Engine {
     pub(super) fn health(&self) -> Health {
         let losses = self.losses();
         let state = &self.state;
+        let incomplete = state.incomplete();
         let mut health = Health {
             sensor_id: state.sensor.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -27,7 +28,9 @@ impl Engine {
             state_unsaved: None,
             hooks: self.capture.hooks().to_vec(),
             missing_members: self.capture.missing_members().iter().map(ToString::to_string).collect(),
-            complete: state.is_complete,
+            complete: incomplete.is_empty(),
+            incomplete,
+            privileges: state.privileges.clone(),
             repairs: state.repairs,
             connections: state.table.len(),
             states: state.table.states().map(|(known, count)| (state::name(known).to_owned(), count)).collect(),

@@ -37,7 +37,7 @@ use bytes::Bytes;
 use netconn_model::{
     event::Sensor,
     filter::Filter,
-    health::{Health, HookStatus, Verdict},
+    health::{Health, HookStatus, Privileges, Verdict},
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, oneshot};
@@ -184,6 +184,8 @@ pub struct Parts {
     pub outputs: Vec<Output>,
     /// Which flows are kept, and for how long.
     pub flows: Limits,
+    /// What the daemon may do.
+    pub privileges: Privileges,
     /// Most events of a kind in a second; 0: no limit.
     pub event_limit: u32,
     /// Packet sockets that `Sensor Start` names; `None` if there is no output that has it.

@@ -65,7 +65,12 @@ impl Engine {
         // Read before the scan: what changed after it may differ from what the scan found, and is no doubt.
         let since_ns = self.state.clock.now();
         match self.scan(|capture, meanwhile| capture.live(wanted, meanwhile)) {
-            Ok(live) => (live, since_ns, false),
+            Ok(live) => {
+                if wanted.minisocks || wanted.counters {
+                    self.state.note_unreached(live.namespaces.unreached.clone());
+                }
+                (live, since_ns, false)
+            }
             Err(error) => {
                 warn!("cannot read connections in TIME_WAIT and byte counters: {error}");
                 // A scan that failed has read no namespace: the comparison asks for a dump then, instead of taking all
@@ -79,7 +84,7 @@ impl Engine {
     fn compare(&mut self, live: &Live, since_ns: u64) -> Comparison {
         // A socket that ended during the scan is in its result and no longer in the table.
         let ended = self.state.ended.connections.sockets_since(since_ns);
-        self.state.table.compare(&live.counters, &live.namespaces, since_ns, |socket| ended.contains(&socket))
+        self.state.table.compare(&live.counters, &live.namespaces.read, since_ns, |socket| ended.contains(&socket))
     }
 
     /// Finds the local ports of attempts that wait for an answer, where only the answer would report them (tier 2).

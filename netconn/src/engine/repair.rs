@@ -92,7 +92,8 @@ impl Engine {
                 return self.state.table.abandon_dump();
             }
         };
-        let mut coverage = Coverage { namespaces, begun_ns, is_first_of_two, open_sockets: None };
+        self.state.note_unreached(namespaces.unreached);
+        let mut coverage = Coverage { namespaces: namespaces.read, begun_ns, is_first_of_two, open_sockets: None };
         // The sockets of the dump say who owned them when a hook saw it. Open files say who has those that are older
         // than netconn, and which namespaces still have open sockets.
         match self.scan(|capture, meanwhile| capture.files(meanwhile)) {

@@ -72,13 +72,14 @@ pub(super) struct Engine {
 impl Engine {
     /// Makes the engine and fills its tables with what exists already.
     pub(super) fn new(parts: Parts, handle: &Handle) -> io::Result<Self> {
-        let Parts { mut capture, sensor, encoder, outputs, flows, event_limit, packet_sockets } = parts;
+        let Parts { mut capture, sensor, encoder, outputs, flows, privileges, event_limit, packet_sockets } = parts;
         let answered = Arc::clone(&handle.wake);
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let lookup = Lookup::start(move || _ = answered.write(1))?;
         let flow_maps = capture.flow_maps();
         let wake = Arc::clone(&handle.wake);
         let mut state = State::new(sensor, Names::new(lookup), (flows, flow_maps), capture.began_ns(), wake)?;
+        state.privileges = privileges;
         if capture.sees_acceptors() {
             // Without that hook nothing says who accepts, and each event would be late for nothing.
             state.table.expect_acceptors();

@@ -103,8 +103,8 @@ pub struct Rows {
     pub next: Option<Cursor>,
     /// Id of the sensor, as kept in the state folder.
     pub sensor_id: String,
-    /// Whether the table holds everything that the kernel has, and what the kernel alone knows could be read.
-    pub complete: bool,
+    /// What the list lacks although the kernel has it, in sentences.
+    pub unlisted: Vec<String>,
 }
 
 impl Engine {
@@ -290,8 +290,18 @@ impl State {
             lines: out.freeze(),
             next: next.map(|(section, index)| Cursor::At(section, index, Arc::clone(frozen))),
             sensor_id: self.sensor.id.clone(),
-            complete: self.is_complete && !is_partial,
+            unlisted: self.unlisted(*is_partial),
         }
+    }
+
+    /// Returns what a list lacks, in sentences.
+    fn unlisted(&self, is_partial: bool) -> Vec<String> {
+        let mut sentences = self.incomplete();
+        if is_partial {
+            sentences
+                .push("what the kernel alone knows could not be read: some rows or their figures are missing".into());
+        }
+        sentences
     }
 
     /// Returns the next section that has anything to show.
@@ -513,7 +523,8 @@ mod tests {
             let refreshed = Refreshed { live, since_ns: 0, doubts, lacks_ports: false, has_failed };
             state
                 .first_part((&Filter::default(), false), (None, None), (refreshed, None), infos, &mut publisher)
-                .complete
+                .unlisted
+                .is_empty()
         };
         assert!(is_complete(false, None) && !is_complete(true, None));
         assert!(is_complete(false, Some(SocketInfos::default())));

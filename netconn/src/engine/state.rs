@@ -11,8 +11,10 @@ use netconn_common::{Flow, FlowKey, Owner};
 use netconn_model::{
     event::Sensor,
     fact::{Failure, Outcome},
+    health::Privileges,
 };
 use nix::sys::eventfd::EventFd;
+use tracing::warn;
 
 use crate::{
     clock::Clock,
@@ -20,6 +22,7 @@ use crate::{
     kernel::{
         decode::{Record, decode},
         flows::FlowMaps,
+        iterate::Unreached,
     },
     names::Names,
     process::{Process, Processes, title::Titles},
@@ -57,8 +60,12 @@ pub(super) struct State {
     pub(super) records_without_memory: u64,
     /// Records of an unknown kind.
     pub(super) unknown_records: u64,
-    /// The table holds everything that the kernel has.
+    /// The table holds everything that the kernel has in the network namespaces that were read.
     pub(super) is_complete: bool,
+    /// Network namespaces that the last look could not read.
+    pub(super) unreached: Unreached,
+    /// What the daemon may do.
+    pub(super) privileges: Privileges,
     /// Dumps after the first.
     pub(super) repairs: u64,
     /// The log says that flows are folded.
@@ -99,6 +106,8 @@ impl State {
             records_without_memory: 0,
             unknown_records: 0,
             is_complete: false,
+            unreached: Unreached::default(),
+            privileges: Privileges::default(),
             repairs: 0,
             has_logged_folding: false,
         })
@@ -155,6 +164,27 @@ impl State {
             // Programs and daemon are built together, so this is damage. It is counted rather than fatal.
             None => self.unknown_records += 1,
         }
+    }
+
+    /// Notes which network namespaces could not be read, and logs that for the first time.
+    pub(super) fn note_unreached(&mut self, unreached: Unreached) {
+        // Later only health and lists say so: processes and namespaces come and go.
+        if self.unreached == Unreached::default() {
+            unreached.sentences().iter().for_each(|sentence| warn!("{sentence}"));
+        }
+        self.unreached = unreached;
+    }
+
+    /// Returns why the tables lack something that the kernel has, in sentences; none if they do not.
+    pub(super) fn incomplete(&self) -> Vec<String> {
+        let mut sentences = self.unreached.sentences();
+        if !self.is_complete {
+            sentences.push(
+                "the kernel's sockets could not be read: what was there before, or was lost, is not shown; see the log"
+                    .into(),
+            );
+        }
+        sentences
     }
 
     /// Returns the tables, and the effects that they have on the rest of the state and on the publisher.

@@ -14,7 +14,7 @@ use crate::{
     kernel::{
         btf::Btf,
         hooks::Program,
-        iterate,
+        iterate::{self, Reach, Unreached},
         layout::Layout,
         load::{CaptureOptions, LoadError, NO_LOG, load_by, take_map, undisturbed},
         packet_socket::{self, PacketSockets},
@@ -50,6 +50,8 @@ pub struct Inventory {
     pub has_cookies: bool,
     /// All open files that are sockets, if wanted.
     pub files: Vec<FileRecord>,
+    /// What could not be read.
+    pub unreached: Unreached,
 }
 
 /// Reads the sockets of the network namespaces whose inode is wanted.
@@ -100,7 +102,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
         // Files are matched by the numbers that the first reading assigns to sockets.
         beside(read_sockets, || beside(read_datagrams, || None))
     };
-    let mut sockets: Vec<TcpRecord> = sockets.map_err(failed)?.0;
+    let (mut sockets, Reach { unreached, .. }): (Vec<TcpRecord>, Reach) = sockets.map_err(failed)?;
     let half_open: Vec<TcpRecord> = sockets.extract_if(.., |socket| is_half_open(socket)).collect();
     let mut datagrams: Vec<UdpSocketRecord> = datagrams.map_err(failed)?;
     let files = files.unwrap_or_else(read_files).map_err(failed)?;
@@ -122,7 +124,7 @@ pub fn read(is_wanted: impl Fn(u64) -> bool + Sync, wanted: InventoryParts) -> R
     }
     minisocks.extend(half_open);
     let files = if wanted.files { files } else { Vec::new() };
-    Ok(Inventory { sockets, minisocks, datagrams, files, has_cookies: layout.has(feature::SOCKET_COOKIE) })
+    Ok(Inventory { sockets, minisocks, datagrams, files, has_cookies: layout.has(feature::SOCKET_COOKIE), unreached })
 }
 
 /// Returns whether a record of `iter/tcp` is the minisock of a half-open connection.

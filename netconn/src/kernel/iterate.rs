@@ -1,7 +1,7 @@
 //! Reading BPF iterators.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs::{self, File},
     io::{self, Read},
     iter, mem,
@@ -21,7 +21,11 @@ use nix::{
 };
 use tracing::debug;
 
-use crate::kernel::{fault::Fault, load::undisturbed};
+use crate::kernel::{
+    fault::Fault,
+    load::undisturbed,
+    preflight::{Capability, CapabilitySet},
+};
 
 /// Most bytes that one read returns (`bpf_seq_read` in `kernel/bpf/bpf_iter.c`: `PAGE_SIZE << 3`).
 const READ_BYTES: usize = 32 << 10;
@@ -34,6 +38,53 @@ const MEANWHILE: Duration = Duration::from_millis(1);
 const AGAIN_MAX: u32 = 1000;
 /// The process's own network namespace, whatever namespace the calling thread has entered.
 pub(super) const OWN_NAMESPACE: &str = "/proc/self/ns/net";
+
+/// Which network namespaces were read, and what is known of those that were not.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Inodes of the namespaces that were read.
+    pub read: HashSet<u64>,
+    /// The others.
+    pub unreached: Unreached,
+}
+
+/// Network namespaces that cannot be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unreached {
+    /// Inodes of those that cannot be entered.
+    pub refused: BTreeSet<u64>,
+    /// Number of processes of which the kernel does not tell in which namespace they are.
+    pub hidden: usize,
+}
+
+impl Unreached {
+    /// Returns what is missing, in sentences; none if nothing is.
+    pub fn sentences(&self) -> Vec<String> {
+        let Self { refused, hidden } = self;
+        let lost = "sockets there that are older than netconn, or whose records were lost, are missing";
+        let mut sentences = Vec::new();
+        if !refused.is_empty() {
+            let (count, these) = (refused.len(), if refused.len() == 1 { "namespace" } else { "namespaces" });
+            sentences.push(format!("{count} network {these} cannot be entered (it takes CAP_SYS_ADMIN): {lost}"));
+        }
+        if *hidden != 0 {
+            sentences.push(format!(
+                "the kernel does not tell the network namespaces of {hidden} processes (it takes CAP_SYS_PTRACE); if they are in \
+                 others, {lost}"
+            ));
+        }
+        sentences
+    }
+}
+
+/// Network namespaces beside the own one.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    /// Inode and handle of each.
+    pub(super) found: Vec<(u64, File)>,
+    /// See [`Unreached::hidden`].
+    pub(super) hidden: usize,
+}
 
 /// Collects the records of an iterator.
 pub(super) trait Collect: Default + Send {
@@ -66,9 +117,9 @@ pub(super) fn here<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Resu
     Ok(found)
 }
 
-/// Reads the sockets of every network namespace that the caller may enter; returns them with the inodes of the namespaces.
+/// Reads the sockets of every network namespace that the caller may enter; returns them with the namespaces.
 /// To be called on a thread that nobody needs in its old namespace afterwards.
-pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<(C, HashSet<u64>)> {
+pub(super) fn all_namespaces<C: Collect>(program: &mut Iter, faults: &[Fault]) -> io::Result<(C, Reach)> {
     namespaces(program, faults, |_| true, has_sockets)
 }
 
@@ -81,9 +132,11 @@ pub(super) fn namespaces<C: Collect>(
     faults: &[Fault],
     wanted: impl Fn(u64) -> bool + Sync,
     is_any: impl Fn() -> bool + Sync,
-) -> io::Result<(C, HashSet<u64>)> {
+) -> io::Result<(C, Reach)> {
     let own = own_namespace();
-    let others: Vec<_> = other_namespaces().into_iter().filter(|(inode, _)| wanted(*inode)).collect();
+    let Others { found: others, hidden } = other_namespaces();
+    let others: Vec<_> = others.into_iter().filter(|(inode, _)| wanted(*inode)).collect();
+    let refused = Mutex::new(BTreeSet::new());
     // Before the second thread is started, which inherits the CPUs of this one.
     let split = if others.is_empty() { None } else { Split::of_this_thread() };
     let program = Mutex::new(program);
@@ -96,19 +149,22 @@ pub(super) fn namespaces<C: Collect>(
     };
     // The own namespace before the others: there is no need to come back to it.
     let read_own = || if own.is_none_or(&wanted) { read_here() } else { Ok(C::default()) };
-    let read_other = |(_, namespace): &(u64, File)| match setns(namespace, CloneFlags::CLONE_NEWNET) {
+    let read_other = |(inode, namespace): &(u64, File)| match setns(namespace, CloneFlags::CLONE_NEWNET) {
         // Also without a reading: that there are no sockets is known as well.
         Ok(()) => read_here().map(Some),
         Err(error) => {
-            // The result lacks this namespace, which tells the caller that its sockets were not read.
+            // The result names this namespace, which tells the caller that its sockets were not read.
             debug!("a network namespace cannot be entered: {error}");
+            refused.lock().unwrap_or_else(PoisonError::into_inner).insert(*inode);
             Ok(None)
         }
     };
     // Without a CPU of its own the second thread leaves all namespaces to the first.
     let second = split.as_ref().map(|Split { last, .. }| || use_cpus(last));
     let (found, read) = share(others, second, read_own, read_other)?;
-    Ok((found, read.into_iter().map(|(inode, _)| inode).chain(own).collect()))
+    let read = read.into_iter().map(|(inode, _)| inode).chain(own).collect();
+    let refused = refused.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((found, Reach { read, unreached: Unreached { refused, hidden } }))
 }
 
 /// Reads items on this thread, after `read_own`, and on a second one if there is to be one and its `prepare` says that it may.
@@ -303,13 +359,21 @@ pub fn own_namespace() -> Option<u64> {
 }
 
 /// Returns handles of all network namespaces that a process is in or that have a name, except this process's own.
-pub(super) fn other_namespaces() -> Vec<(u64, File)> {
+pub(super) fn other_namespaces() -> Others {
     let mut seen: HashSet<u64> = own_namespace().into_iter().collect();
     let mut found = Vec::new();
+    let mut hidden = 0;
     for path in namespace_paths() {
         // A process may have moved between `stat` and `open`: what counts is the inode of the open file.
         // `stat` first, so that each namespace is opened only once.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                // Any other error: the process has ended, or the entry is none of a process.
+                hidden += usize::from(error.kind() == io::ErrorKind::PermissionDenied);
+                continue;
+            }
+        };
         if !seen.contains(&metadata.ino())
             && let Ok(file) = File::open(&path)
             && let Ok(metadata) = file.metadata()
@@ -318,7 +382,10 @@ pub(super) fn other_namespaces() -> Vec<(u64, File)> {
             found.push((metadata.ino(), file));
         }
     }
-    found
+    // A security module may hide a process even so, such as the first one of a sandbox: others show its namespace as a rule, and no
+    // capability would help.
+    let is_told = hidden == 0 || CapabilitySet::of_this_process().has(Capability::SysPtrace);
+    Others { found, hidden: if is_told { 0 } else { hidden } }
 }
 
 /// Returns the inode and a path of each network namespace as [`other_namespaces`] does.
@@ -459,7 +526,7 @@ mod tests {
     #[test]
     fn the_own_namespace_is_not_among_the_others() {
         let own = own_namespace().unwrap();
-        assert!(other_namespaces().iter().all(|(inode, _)| *inode != own));
+        assert!(other_namespaces().found.iter().all(|(inode, _)| *inode != own));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use nix::{
     sched::{CloneFlags, setns},
 };
 
-use crate::kernel::iterate;
+use crate::kernel::iterate::{self, Others};
 
 /// A packet socket and a process that has it open; one for each process if there are several.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,20 +193,22 @@ fn joined(listed: &[Listed], files: &[PacketSocketRecord]) -> Vec<PacketSocket> 
 struct Namespaces {
     own: u32,
     others: Vec<(u32, File)>,
+    /// See [`Others::hidden`].
+    hidden: usize,
 }
 
 impl Namespaces {
     fn own() -> Self {
         let own = iterate::own_namespace().and_then(|inode| u32::try_from(inode).ok());
-        Self { own: own.unwrap_or(UNKNOWN_U32), others: Vec::new() }
+        Self { own: own.unwrap_or(UNKNOWN_U32), others: Vec::new(), hidden: 0 }
     }
 
     /// The namespaces that a process is in, or that have a name.
     fn all() -> Self {
-        let others = iterate::other_namespaces();
+        let Others { found, hidden } = iterate::other_namespaces();
         // Inodes of namespaces are 32 bits wide (`struct ns_common`).
-        let others = others.into_iter().filter_map(|(inode, file)| Some((u32::try_from(inode).ok()?, file))).collect();
-        Self { others, ..Self::own() }
+        let others = found.into_iter().filter_map(|(inode, file)| Some((u32::try_from(inode).ok()?, file))).collect();
+        Self { others, hidden, ..Self::own() }
     }
 
     /// Reads `/proc/net/packet` in each namespace, and notes in `sockets` what could not be read.
@@ -228,6 +230,13 @@ impl Namespaces {
                 }
             }
         });
+        if self.hidden != 0 {
+            sockets.unlisted.push(format!(
+                "AF_PACKET sockets that nobody has open cannot be listed in network namespaces of {} processes: the kernel does not \
+                 tell which these are (it takes CAP_SYS_PTRACE)",
+                self.hidden
+            ));
+        }
         if let Err(error) = looked {
             sockets.is_unread = true;
             sockets.unlisted.push(format!("AF_PACKET sockets that nobody has open cannot be listed: {error}"));

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use netconn_model::health::MissingCapability;
 use nix::sys::{
     statfs::{CGROUP2_SUPER_MAGIC, Statfs, statfs},
     utsname::uname,
@@ -21,9 +22,6 @@ pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
 pub const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
 const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
 
-/// Bit of `CAP_SYS_ADMIN`, which stands in for some others.
-const CAP_SYS_ADMIN: u32 = 21;
-
 /// A capability that netconn uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
@@ -35,11 +33,13 @@ pub enum Capability {
     NetAdmin,
     /// Reads `/proc` of processes that may more than this one.
     SysPtrace,
+    /// Enters other network namespaces. It stands in for [`Self::Bpf`] and [`Self::Perfmon`], too.
+    SysAdmin,
 }
 
 impl Capability {
     /// All of them, the indispensable ones first.
-    pub const ALL: [Self; 4] = [Self::Bpf, Self::Perfmon, Self::NetAdmin, Self::SysPtrace];
+    pub const ALL: [Self; 5] = [Self::Bpf, Self::Perfmon, Self::NetAdmin, Self::SysPtrace, Self::SysAdmin];
 
     /// Name in `capabilities(7)`.
     pub fn name(self) -> &'static str {
@@ -48,6 +48,7 @@ impl Capability {
             Self::Perfmon => "CAP_PERFMON",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::SysPtrace => "CAP_SYS_PTRACE",
+            Self::SysAdmin => "CAP_SYS_ADMIN",
         }
     }
 
@@ -56,9 +57,15 @@ impl Capability {
         match self {
             Self::Bpf | Self::Perfmon => None,
             Self::NetAdmin => Some("no hook on cgroups is attached: no datagrams, no attempts that send nothing"),
-            Self::SysPtrace => {
-                Some("executables and open files in /proc are not read: those of older processes are missing")
-            }
+            Self::SysPtrace => Some(
+                "executables of processes that are older than netconn are missing, and it is not known which network namespaces there \
+                 are",
+            ),
+            Self::SysAdmin => Some(
+                "no other network namespace is entered: sockets there that are older than netconn, or whose records were lost, are \
+                 missing, and so are reasons of attempts that send nothing, figures of sockets, names of interfaces, and packet \
+                 sockets that nobody has open",
+            ),
         }
     }
 
@@ -69,6 +76,7 @@ impl Capability {
             Self::Perfmon => 38,
             Self::NetAdmin => 12,
             Self::SysPtrace => 19,
+            Self::SysAdmin => 21,
         }
     }
 }
@@ -100,7 +108,7 @@ impl CapabilitySet {
         let has = |bit: u32| self.0 >> bit & 1 != 0;
         // `bpf_capable` and `perfmon_capable` in include/linux/capability.h; programs on packets of cgroups are an exception to
         // what `bpf_net_capable` in kernel/bpf/syscall.c allows.
-        let is_implied = matches!(capability, Capability::Bpf | Capability::Perfmon) && has(CAP_SYS_ADMIN);
+        let is_implied = matches!(capability, Capability::Bpf | Capability::Perfmon) && has(Capability::SysAdmin.bit());
         has(capability.bit()) || is_implied
     }
 
@@ -108,6 +116,15 @@ impl CapabilitySet {
     pub fn missing(self, wanted: &[Capability]) -> Vec<Capability> {
         wanted.iter().copied().filter(|capability| !self.has(*capability)).collect()
     }
+}
+
+/// Returns what is missing without each of these capabilities.
+pub fn lacks_of(missing: &[Capability]) -> Vec<MissingCapability> {
+    let lack = |capability: &Capability| MissingCapability {
+        capability: capability.name().to_owned(),
+        without: capability.without().unwrap_or("netconn does not run").to_owned(),
+    };
+    missing.iter().map(lack).collect()
 }
 
 /// Returns the names as in a sentence.
@@ -289,15 +306,16 @@ mod tests {
     #[test]
     fn missing_capabilities_are_named() {
         let check = |bits: &[u32]| check_effective(CapabilitySet(bits.iter().fold(0, |set, bit| set | 1 << bit)));
-        assert!(check(&[CAP_SYS_ADMIN]).is_ok());
+        assert!(check(&[Capability::SysAdmin.bit()]).is_ok());
         assert!(check(&[39, 38]).is_ok(), "the rest costs hooks, not the start");
         let error = check(&[39, 12]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "missing CAP_PERFMON and CAP_SYS_PTRACE: run netconn as root (sudo), or give it these capabilities"
+            "missing CAP_PERFMON, CAP_SYS_PTRACE and CAP_SYS_ADMIN: run netconn as root (sudo), or give it these capabilities"
         );
         let error = check(&[]).unwrap_err().to_string();
-        assert!(error.starts_with("missing CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE: run"), "{error}");
+        let all = "missing CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE and CAP_SYS_ADMIN: run";
+        assert!(error.starts_with(all), "{error}");
         assert_eq!(names_of(&[Capability::NetAdmin]), "CAP_NET_ADMIN");
     }
 

@@ -13,7 +13,7 @@ use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_
 use nix::sched::{CloneFlags, setns};
 use tracing::debug;
 
-use crate::kernel::iterate;
+use crate::kernel::iterate::{self, Others};
 
 /// Room for one part of an answer (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
 const ANSWER_BYTES: usize = 64 << 10;
@@ -140,7 +140,9 @@ impl SocketInfos {
         if let Some(own) = iterate::own_namespace().filter(|own| is_wanted(*own)) {
             infos.read_namespace(own, parts);
         }
-        for (inode, namespace) in iterate::other_namespaces() {
+        let Others { found, hidden } = iterate::other_namespaces();
+        infos.is_partial |= hidden != 0;
+        for (inode, namespace) in found {
             if is_wanted(inode) {
                 match setns(&namespace, CloneFlags::CLONE_NEWNET) {
                     Ok(()) => infos.read_namespace(inode, parts),

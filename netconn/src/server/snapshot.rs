@@ -5,15 +5,15 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::header::CONTENT_TYPE,
-    response::{IntoResponse as _, Response},
+    http::{HeaderValue, header::CONTENT_TYPE},
+    response::{AppendHeaders, IntoResponse as _, Response},
 };
 use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use jiff::Timestamp;
 use netconn_model::{
     filter::Filter,
-    snapshot::{self, RowsMember, SnapshotHead},
+    snapshot::{self, RowsMember, SnapshotHead, UNLISTED_HEADER},
 };
 
 use tokio::{
@@ -116,17 +116,22 @@ pub(super) async fn respond(
     // answer.
     let first = first_part(&engine, &request).await?;
     let head = is_array.then(|| head(&first, taken_at));
+    // For clients that ask for rows alone: they, too, must not take the list for whole.
+    let unlisted = first.unlisted.iter().filter_map(|sentence| HeaderValue::from_str(sentence).ok());
+    let unlisted: Vec<_> = unlisted.map(|sentence| (UNLISTED_HEADER, sentence)).collect();
     let (sender, body) = Channel::new(1);
     // A task of its own: the response, with its status, goes out while the parts are still being made.
     tokio::spawn(async move { send(engine, sender, request, first, head).await });
     let media_type = if is_array { JSON } else { NDJSON };
-    Ok(([(CONTENT_TYPE, media_type)], Body::new(body)).into_response())
+    Ok((AppendHeaders(unlisted), [(CONTENT_TYPE, media_type)], Body::new(body)).into_response())
 }
 
 /// Returns the beginning of the JSON object, up to the array of rows.
 fn head(first: &Rows, taken_at: Timestamp) -> Bytes {
     let (sensor_id, taken_at) = (Some(first.sensor_id.clone()), taken_at.to_string());
-    let head = SnapshotHead { sensor_id, taken_at, complete: first.complete, unlisted: None };
+    let complete = first.unlisted.is_empty();
+    let unlisted = (!complete).then(|| first.unlisted.clone());
+    let head = SnapshotHead { sensor_id, taken_at, complete, unlisted };
     snapshot::head(&head, RowsMember::Connections)
 }
 

@@ -229,6 +229,7 @@ fn alone(
     let snapshot = Snapshot::take(&filter, options.wants_infos(), options.holders)?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     netconn_model::tell!("netconn: {}", snapshot.source().notice());
+    snapshot.unlisted().iter().for_each(|sentence| tell(sentence));
     if options.wants_infos() && !snapshot.has_infos() {
         tell("queues, timers and TCP's figures are missing, because this process may not use sock_diag");
     }

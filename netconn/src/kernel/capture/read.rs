@@ -13,7 +13,7 @@ use crate::kernel::{
     diag,
     fault::Fault,
     hooks::Program,
-    iterate::{self, Collect},
+    iterate::{self, Collect, Reach},
     packet_socket::{self, PacketSockets},
     rings::Rings,
     socket_info::{InfoParts, SocketInfos},
@@ -37,8 +37,8 @@ pub struct Live {
     pub minisocks: Vec<TcpRecord>,
     /// Byte counters of connections.
     pub counters: Vec<CountersRecord>,
-    /// Inodes of the network namespaces that were read.
-    pub namespaces: HashSet<u64>,
+    /// Network namespaces, of which these were read.
+    pub namespaces: Reach,
     /// UDP sockets.
     pub datagrams: Vec<UdpSocketRecord>,
     /// Inodes of the network namespaces whose UDP sockets were read.
@@ -60,14 +60,13 @@ impl Collect for Live {
 }
 
 impl Capture {
-    /// Reads all TCP sockets of all network namespaces that a process or a name refers to; returns them with the inodes of
-    /// these namespaces. Like the other readings below this takes a while, so `meanwhile` is called all along, to drain
-    /// the rings.
+    /// Reads all TCP sockets of all network namespaces that a process or a name refers to; returns them with these
+    /// namespaces. Like the other readings below this takes a while, so `meanwhile` is called all along, to drain the rings.
     ///
     /// # Errors
     ///
     /// When the iterator is not attached or cannot be read.
-    pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<TcpRecord>, HashSet<u64>)> {
+    pub fn sockets(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<(Vec<TcpRecord>, Reach)> {
         let first = if self.is_first_dump { setting::FIRST_DUMP } else { 0 };
         let found = self.read(Program::DumpTcp, first, iterate::all_namespaces, meanwhile)?;
         // Only after a success: until then sockets may still keep what an earlier daemon knew.
@@ -99,7 +98,7 @@ impl Capture {
             has_any
         };
         let read = |program: &mut Iter, faults: &[Fault]| iterate::namespaces(program, faults, |_| true, has_any);
-        let (mut sockets, namespaces): (Vec<UdpSocketRecord>, _) =
+        let (mut sockets, Reach { read: namespaces, .. }): (Vec<UdpSocketRecord>, _) =
             self.read(Program::DumpUdp, first, read, &mut meanwhile)?;
         self.is_first_udp_dump = false;
         if !self.exact {
