@@ -16,6 +16,7 @@ pub mod rules;
 pub mod encode;
 pub mod lock_file;
 pub mod state_dir;
+pub mod forget;
 pub mod line_file;
 pub mod search_program;
 pub mod store;

@@ -82,6 +82,38 @@ fn lock_now(path: &Path) -> Result<Flock<File>, LockError> {
     Err(LockError::Held(None))
 }
 
+/// Locks a file if there is one, whoever may open it: for whoever removes it. Returns `None` if there is none.
+///
+/// # Errors
+///
+/// When another process has the lock, or when the system refuses it.
+pub fn hold(path: &Path) -> Result<Option<Flock<File>>, LockError> {
+    match open(path) {
+        Ok(file) => match take(file) {
+            // Of a daemon of another user.
+            Err(LockError::Held(None)) => Err(LockError::Held(any_holder(path))),
+            held => held.map(Some),
+        },
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        // No daemon has a lock like that.
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the process that holds the lock of a file, of whatever user.
+fn any_holder(path: &Path) -> Option<i32> {
+    let inode = fs::symlink_metadata(path).ok()?.ino();
+    procfs::locks().ok()?.into_iter().filter(|lock| lock.inode == inode).find_map(|lock| lock.pid)
+}
+
+/// Returns the path of the lock file of a daemon's socket.
+pub fn of_socket(socket: &Path) -> PathBuf {
+    let mut name = socket.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
 /// Opens the lock file, and creates it if there is none. Returns `None` if there is one that others could have opened.
 fn open_own(path: &Path) -> io::Result<Option<File>> {
     let file = match open(path) {

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     future::pending,
     io::{self, Read as _, Write as _},
@@ -25,9 +26,9 @@ use crate::{
 };
 
 /// Held by the daemon that uses the directory.
-const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 /// Holds the id of the sensor.
-const ID: &str = "sensor-id";
+pub const ID: &str = "sensor-id";
 /// Becomes [`ID`] when it is complete.
 const NEW_ID: &str = "sensor-id.new";
 /// Every name in a directory that is the daemon's alone. `lost+found` is there if a file system is mounted for it.
@@ -232,6 +233,12 @@ fn lock_folder(path: &Path, group: &str) -> Result<Flock<File>, StateError> {
         LockError::Held(pid) => StateError::Taken { path: path.to_owned(), pid },
         LockError::System(error) => fail(error),
     })
+}
+
+/// Returns the names of the files that a daemon keeps in its directory, beside the folder of the history.
+pub fn files() -> Vec<OsString> {
+    let turn = lock_file::turn_path(LOCK.as_ref()).into_os_string();
+    [ID.into(), NEW_ID.into(), turn, LOCK.into()].into()
 }
 
 /// Returns the kernel's id of this boot, without hyphens.

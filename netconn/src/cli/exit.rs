@@ -1,12 +1,13 @@
 //! Exit codes of the daemon's own errors; those of all programs are in `netconn_model::exit`.
 
-use std::error::Error;
+use std::{error::Error, io};
 
 use netconn_model::exit::{self, Exit};
 use netconn_query::evaluate::SumBeyond;
 
 use crate::{
     cli::expression::RefusedCondition,
+    forget::ForgetError,
     kernel::{load::LoadError, preflight::Unfit},
     rules::RuleError,
     search_program::NotInstalled,
@@ -33,6 +34,13 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if cause.is::<RefusedCondition>() || cause.is::<SumBeyond>() {
         return Some(Exit::Data);
+    }
+    if let Some(error) = cause.downcast_ref::<ForgetError>() {
+        return Some(match error {
+            ForgetError::Running { .. } | ForgetError::Listening { .. } => Exit::Unavailable,
+            ForgetError::System { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
+            ForgetError::System { .. } => Exit::Io,
+        });
     }
     if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
         return Some(Exit::Unavailable);

@@ -7,6 +7,7 @@ mod ss_filter;
 mod expression;
 mod exit;
 mod foreign;
+mod forget;
 mod presentation;
 mod run;
 mod search;
@@ -83,6 +84,8 @@ enum Command {
     Doctor(doctor::DoctorOptions),
     /// Print the configuration in force, as a configuration file.
     Config(config::ConfigOptions),
+    /// Remove what a daemon has left on this host: state, history, maps in the kernel, socket. Without --yes, list it.
+    Forget(forget::ForgetOptions),
 }
 
 /// Where the daemon is.
@@ -134,6 +137,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Hunt(_) => search::run(Some("hunt"), given.get(2..).unwrap_or_default()),
         Command::Doctor(options) => doctor::run(&options),
         Command::Config(options) => config::run(&options),
+        Command::Forget(options) => forget::run(&options),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -24,7 +24,7 @@ const BPF_FS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`, `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 /// Folder of all pins of netconn.
-const FOLDER: &str = "/sys/fs/bpf/netconn";
+pub const FOLDER: &str = "/sys/fs/bpf/netconn";
 /// Mode of the folder. The kernel's own mode of a new BPF file system, 1777, lets everybody put something into it.
 const FOLDER_MODE: u32 = 0o700;
 
@@ -107,6 +107,15 @@ pub fn places(id: &str, max_flows: u32) -> Result<Places, String> {
         }
     }
     Ok(shapes.into_iter().map(|(map, name, _)| (map, Path::new(FOLDER).join(name))).collect())
+}
+
+/// Returns the paths of all pins, also of other sensors and other versions.
+///
+/// # Errors
+///
+/// When the folder cannot be read: there is none, or this user may not.
+pub fn pinned() -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(FOLDER)?.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Removes the pins, because this daemon does not use the maps: nobody would keep them up to date.

@@ -114,9 +114,7 @@ fn is_socket(metadata: &fs::Metadata) -> bool {
 
 /// Locks a file beside the socket: of two daemons that start at the same time, one fails here.
 fn lock(path: &Path) -> Result<Flock<File>, BindError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    lock_file::lock(name.as_ref()).map_err(|error| match error {
+    lock_file::lock(&lock_file::of_socket(path)).map_err(|error| match error {
         LockError::Held(pid) => BindError::Taken { path: path.to_owned(), pid },
         LockError::System(error) => BindError::System { path: path.to_owned(), error },
     })
