@@ -10,6 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::settings::{Setting, settings, with_comments};
+
 /// Default path of the configuration.
 pub const DEFAULT_FILE: &str = "/etc/netconn/netconn.toml";
 /// Default path of the daemon's socket.
@@ -35,6 +37,7 @@ const HISTORY_DAYS: std::ops::RangeInclusive<u32> = 1..=36_500;
 /// Longest time, in hours, of which a flood must not push the events out: a year.
 const HISTORY_FLOOR_HOURS: std::ops::RangeInclusive<u32> = 0..=8_760;
 
+settings! {
 /// All settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -77,14 +80,16 @@ pub struct Config {
     pub max_flows: u32,
     /// A flow ends when it exchanged nothing for this many seconds.
     pub flow_idle_seconds: u32,
-    /// The same for flows in which both ends have sent.
+    /// A flow in which both ends have sent ends when it exchanged nothing for this many seconds.
     pub flow_idle_both_seconds: u32,
     /// Least severe messages of the eBPF programs that are logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub ebpf_log: EbpfLog,
     /// Settings of `netconn search` and `netconn hunt`; the daemon does not use them.
     pub search: SearchConfig,
 }
+}
 
+settings! {
 /// See [`Config::search`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -99,6 +104,7 @@ pub struct SearchConfig {
     pub geo_database: Option<PathBuf>,
     /// Whether `dataSource.name = 'SentinelOne'`, with which most published queries begin, stands for events of netconn too.
     pub sentinelone_alias: bool,
+}
 }
 
 impl Default for SearchConfig {
@@ -239,6 +245,22 @@ impl Config {
         Ok(config)
     }
 
+    /// The settings of the file, then those of each table in it, by its name.
+    pub const TABLES: &[(&str, &[Setting])] = &[("", Self::SETTINGS), ("search", SearchConfig::SETTINGS)];
+
+    /// Adds a comment above each setting to what [`Self::to_toml`] has made; values may have comments behind them.
+    pub fn with_comments(toml: &str) -> String {
+        with_comments(toml, Self::TABLES, false)
+    }
+
+    /// Returns the file that packages install: every setting with what it does and its default, as comments.
+    pub fn template() -> String {
+        let head = "# The configuration of netconn. Each setting stands below as a comment with its default: remove the `#` in front of\n\
+                    # one and change its value. Files in conf.d/ (*.toml) are read after this one, in the order of their names.\n\
+                    # `netconn config` prints what is in force; netconn.toml(5) is this text as a manual.\n\n";
+        head.to_owned() + &with_comments(&Self::default().to_toml(), Self::TABLES, true)
+    }
+
     /// Returns the configuration as a file, with every setting.
     pub fn to_toml(&self) -> String {
         // Plain strings, numbers and lists can always be written.
@@ -278,6 +300,75 @@ mod tests {
         };
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
         assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn comments_change_nothing_and_the_template_sets_nothing() {
+        let config =
+            Config { history_days: 7, exclude: vec!["a = 1".into()], site_id: Some("a".into()), ..Config::default() };
+        let text = Config::with_comments(&config.to_toml());
+        assert_eq!(Config::parse(&text).unwrap(), config, "{text}");
+        let template = Config::template();
+        assert_eq!(Config::parse(&template).unwrap(), Config::default(), "{template}");
+        assert!(
+            template.lines().all(|line| line.starts_with('#') || line.is_empty() || line == "[search]"),
+            "{template}"
+        );
+        // Without the mark of a comment each setting is one: those with a default have it.
+        let settings: String = template
+            .lines()
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| !rest.starts_with(' ') || rest.starts_with("    ")).unwrap_or(line)
+            })
+            .filter(|line| !line.contains("has no value by default"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert_eq!(Config::parse(&settings).unwrap(), Config::default(), "{settings}");
+        for (table, settings) in Config::TABLES {
+            for setting in *settings {
+                assert!(settings_of(&template, table).contains(&setting.name), "{}", setting.name);
+            }
+        }
+    }
+
+    /// Returns the names of the settings that stand in a table of a template.
+    fn settings_of<'a>(template: &'a str, table: &str) -> Vec<&'a str> {
+        let mut current = "";
+        let mut names = Vec::new();
+        for line in template.lines() {
+            match line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                Some(name) => {
+                    // The table itself is a setting of the file.
+                    if table.is_empty() {
+                        names.push(name);
+                    }
+                    current = name;
+                }
+                None if current == table => {
+                    names.extend(line.strip_prefix('#').and_then(|rest| rest.split_once(" =")).map(|(name, _)| name));
+                }
+                None => {}
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn numbers_have_a_unit() {
+        let units = ["bytes", "days", "hours", "seconds", "in a second", "flows"];
+        let numbers: Vec<&Setting> = Config::SETTINGS
+            .iter()
+            .filter(|setting| {
+                let start = format!("{} = ", setting.name);
+                let default = Config::default().to_toml();
+                default.lines().filter_map(|line| line.strip_prefix(&start)).any(|value| value.parse::<u64>().is_ok())
+            })
+            .collect();
+        assert!(numbers.len() > 5);
+        for setting in numbers {
+            let meaning = setting.described();
+            assert!(units.iter().any(|unit| meaning.contains(unit)), "{}: {meaning}", setting.name);
+        }
     }
 
     #[test]

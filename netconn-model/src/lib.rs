@@ -25,6 +25,7 @@ pub mod packet_socket;
 pub mod snapshot;
 pub mod segment_name;
 pub mod health;
+pub mod settings;
 pub mod config;
 pub mod client;
 pub mod read_ahead;

@@ -19,10 +19,19 @@ const LINKER_VERSION: &str = "0.10.4";
 
 /// Returns which tools are missing to build the object and how to install them, or `None` if the object can be built.
 pub(crate) fn missing_tools() -> Option<String> {
-    let sources = sysroot().ok()?.join("lib/rustlib/src/rust/library/core/src/lib.rs");
     let linker = Command::new("bpf-linker").arg("--version").output();
     let linker = linker.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    advice(sources.exists(), &linker)
+    advice(missing_sources().is_none(), &linker)
+}
+
+/// Returns how to install the library sources of rustc, if they are missing.
+pub(crate) fn missing_sources() -> Option<String> {
+    let sources = sysroot().ok()?.join("lib/rustlib/src/rust/library/core/src/lib.rs");
+    (!sources.exists()).then(sources_advice)
+}
+
+fn sources_advice() -> String {
+    format!("the library sources of rustc (rustup component add rust-src --toolchain {RUSTC})")
 }
 
 /// Returns how to install the library sources of rustc and the linker, if they are missing. `linker` is the output of
@@ -30,7 +39,7 @@ pub(crate) fn missing_tools() -> Option<String> {
 fn advice(has_sources: bool, linker: &str) -> Option<String> {
     let mut missing = Vec::new();
     if !has_sources {
-        missing.push(format!("the library sources of rustc (rustup component add rust-src --toolchain {RUSTC})"));
+        missing.push(sources_advice());
     }
     if linker != format!("bpf-linker {LINKER_VERSION}") {
         missing.push(format!(
@@ -95,14 +104,14 @@ fn build() -> Result<PathBuf> {
 }
 
 /// Returns the folders in cargo's home that have the sources of crates.
-fn registries() -> Result<Vec<PathBuf>> {
+pub(crate) fn registries() -> Result<Vec<PathBuf>> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     let sources = home.context("no home directory")?.join("registry/src");
     let entries = fs::read_dir(&sources).with_context(|| format!("cannot read {}", sources.display()))?;
     Ok(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect())
 }
 
-fn sysroot() -> Result<PathBuf> {
+pub(crate) fn sysroot() -> Result<PathBuf> {
     let output = Command::new("rustc").current_dir(root()).args(["--print", "sysroot"]).output();
     let output = output.context("cannot run rustc")?;
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))

@@ -13,6 +13,15 @@ pub fn root() -> PathBuf {
     path
 }
 
+/// Returns the folder in which cargo builds.
+pub fn target_dir() -> PathBuf {
+    // Relative to the folder in which cargo was called; the chores run below cargo, in the same one.
+    match std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from) {
+        Some(folder) => std::path::absolute(&folder).unwrap_or(folder),
+        None => root().join("target"),
+    }
+}
+
 /// Makes a command that runs in the workspace's root folder.
 pub fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);

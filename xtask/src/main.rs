@@ -2,6 +2,7 @@
 
 mod btf;
 mod ebpf;
+mod dist;
 mod picture;
 mod run;
 mod systemd;
@@ -68,6 +69,8 @@ enum Chore {
         #[arg(long, value_name = "DIR", default_value = "target/dist")]
         packages: PathBuf,
     },
+    /// Make the packages that are released, in target/dist: .deb files with static programs for x86_64 and aarch64.
+    Dist(dist::DistOptions),
     /// Write the type information of the kernels of tests/kernels.toml, trimmed to the types that netconn reads, to
     /// netconn/tests/data/btf. Run this when netconn reads another type or member.
     Btf {
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Chore::Ebpf { check } => ebpf::run(check),
         Chore::Vm { series, test } => matrix(series.as_deref(), test.as_deref()),
         Chore::Systemd { check, packages } => systemd::run(&packages, check.as_deref()),
+        Chore::Dist(options) => dist::run(&options),
         Chore::Btf { series } => btf::run(series.as_deref()),
         Chore::Picture => picture::run(),
         Chore::Tidy => tidy::run(),

@@ -18,8 +18,16 @@ const ORACLE: &str = "python_gives_the_same_rows";
 const MACHETE: &str = "cargo-machete";
 const MACHETE_VERSION: &str = "0.9.2";
 /// Packages with tests that do not load eBPF programs.
-const UNIT: [&str; 7] =
-    ["netconn", "netconn-bench", "netconn-common", "netconn-model", "netconn-query", "netconn-search", "xtask"];
+const UNIT: [&str; 8] = [
+    "netconn",
+    "netconn-bench",
+    "netconn-common",
+    "netconn-manual",
+    "netconn-model",
+    "netconn-query",
+    "netconn-search",
+    "xtask",
+];
 
 /// Options of `cargo xtask test`.
 #[derive(Args)]

@@ -11,6 +11,7 @@ mod session;
 mod help;
 mod follow;
 mod pivot;
+mod generate;
 mod interactive;
 mod hunt;
 mod exit;
@@ -82,6 +83,7 @@ Exit codes: 0 success (also without rows; 1 with -e), 2 usage error, 65 invalid 
 77 permission denied, 78 configuration error, 130 Ctrl-C.";
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, as long as the program runs")]
 enum SearchCommand {
     /// Run ready-made searches for traces of attackers.
     #[command(
@@ -90,6 +92,9 @@ enum SearchCommand {
         override_usage = "netconn hunt [OPTIONS] <NAME|all>\n       netconn hunt --list"
     )]
     Hunt(hunt::HuntOptions),
+    /// Write man pages and completions into a folder (for packages).
+    #[command(hide = true)]
+    Generate(generate::GenerateOptions),
 }
 
 #[derive(Debug, Args)]
@@ -154,7 +159,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let presentation = match &arguments.command {
         Some(SearchCommand::Hunt(options)) => options.presentation(),
-        None => &arguments.search.presentation,
+        None | Some(SearchCommand::Generate(_)) => &arguments.search.presentation,
     };
     match presentation.color {
         ColorChoice::Auto => {}
@@ -163,6 +168,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let result = match &arguments.command {
         Some(SearchCommand::Hunt(options)) => hunt::run(options),
+        Some(SearchCommand::Generate(options)) => generate::run(options),
         None => search(&arguments.search),
     };
     match result {

@@ -22,6 +22,6 @@ pub(super) fn run(options: &ConfigOptions) -> Result<Exit> {
     // What keeps the daemon from starting is told here, too.
     let rules = Rules::compile(&config.exclude)?;
     rules.warnings().iter().for_each(|warning| tell(warning));
-    std::io::stdout().write_all(config.to_toml().as_bytes())?;
+    std::io::stdout().write_all(Config::with_comments(&config.to_toml()).as_bytes())?;
     Ok(Exit::Success)
 }

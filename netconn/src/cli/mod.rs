@@ -8,6 +8,7 @@ mod expression;
 mod exit;
 mod foreign;
 mod forget;
+mod generate;
 mod presentation;
 mod run;
 mod search;
@@ -86,6 +87,9 @@ enum Command {
     Config(config::ConfigOptions),
     /// Remove what a daemon has left on this host: state, history, maps in the kernel, socket. Without --yes, list it.
     Forget(forget::ForgetOptions),
+    /// Write man pages and completions into a folder (for packages).
+    #[command(hide = true)]
+    Generate(generate::GenerateOptions),
 }
 
 /// Where the daemon is.
@@ -138,6 +142,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Forget(options) => forget::run(&options),
+        Command::Generate(options) => generate::run(&options),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -9,14 +9,15 @@ const IO_OF_PROCESS: libc::c_int = 1;
 
 /// Lets a process that has idle priority run beside others, with this niceness.
 pub(super) fn hurry(process: u32, niceness: libc::c_int) {
-    let normal = libc::sched_param { sched_priority: 0 };
+    // `struct sched_param` of the kernel, which is this number. By system call, because musl has the function but no call.
+    let normal: libc::c_int = 0;
     // All threads that it has by now; later ones inherit the priority of the thread that starts them.
     let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     for thread in threads.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
         // Each call may fail, for example because the thread has ended: the conversion then only takes longer.
         // SAFETY: system calls with numbers, and with a pointer to a value that outlives the call.
         unsafe {
-            libc::sched_setscheduler(thread.cast_signed(), libc::SCHED_BATCH, &raw const normal);
+            libc::syscall(libc::SYS_sched_setscheduler, thread, libc::SCHED_BATCH, &raw const normal);
             libc::setpriority(libc::PRIO_PROCESS, thread, niceness);
             libc::syscall(libc::SYS_ioprio_set, IO_OF_PROCESS, thread, IO_LAST);
         }

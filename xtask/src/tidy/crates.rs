@@ -7,13 +7,14 @@ use serde::Deserialize;
 use xtask::cargo;
 
 /// Each crate of the workspace and the crates that it may use, also in tests.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("netconn-common", &[]),
     ("netconn-ebpf", &["netconn-common"]),
+    ("netconn-manual", &[]),
     ("netconn-model", &["netconn-common"]),
     ("netconn-query", &["netconn-common", "netconn-model"]),
-    ("netconn-search", &["netconn-common", "netconn-model", "netconn-query"]),
-    ("netconn", &["netconn-common", "netconn-model", "netconn-query"]),
+    ("netconn-search", &["netconn-common", "netconn-manual", "netconn-model", "netconn-query"]),
+    ("netconn", &["netconn-common", "netconn-manual", "netconn-model", "netconn-query"]),
     ("xtask", &[]),
     ("netconn-tests", &["netconn", "netconn-common", "netconn-model", "netconn-query"]),
     ("netconn-bench", &["netconn", "netconn-common", "netconn-model", "xtask"]),
