@@ -50,12 +50,15 @@ fn main() {
     let mut tests: Vec<_> = fs::read_dir("/t/deps").unwrap().map(|entry| entry.unwrap().path()).collect();
     tests.sort();
     let line = fs::read_to_string("/proc/cmdline").unwrap();
-    let filter = line.split_whitespace().find_map(|word| word.strip_prefix("netconn.test=")).unwrap_or_default();
-    let wanted = line.split_whitespace().find_map(|word| word.strip_prefix("netconn.tier="));
+    let parameter = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name));
+    let filter = parameter("netconn.test=").unwrap_or_default();
+    let wanted = parameter("netconn.tier=");
+    let files: Vec<_> =
+        parameter("netconn.files=").unwrap_or_default().split(',').filter(|file| !file.is_empty()).collect();
     for (tier, without) in TIERS.into_iter().filter(|(tier, _)| wanted.is_none_or(|wanted| tier.ends_with(wanted))) {
         for path in &tests {
             let name = path.file_name().unwrap().to_str().unwrap();
-            if !without.is_empty() && ONCE.contains(&name) {
+            if !without.is_empty() && ONCE.contains(&name) || !files.is_empty() && !files.contains(&name) {
                 continue;
             }
             let mut command = Command::new(path);

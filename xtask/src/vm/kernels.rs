@@ -23,6 +23,9 @@ pub(crate) struct KernelEntry {
     /// Names of tests that must fail on this kernel.
     #[serde(default)]
     pub(super) cannot: Vec<String>,
+    /// Files of tests that run in tier 2; all if empty.
+    #[serde(default)]
+    pub(super) tier_2: Vec<String>,
 }
 
 #[derive(Deserialize)]
