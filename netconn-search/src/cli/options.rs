@@ -11,8 +11,8 @@ use crate::{output::OutputFormat, range::TimeArguments};
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Source")]
 pub(super) struct SourceOptions {
-    /// Search this file or folder instead of the history of this host: JSON (lines, objects or an array; also .gz and
-    /// .zst) or Parquet; - is standard input. Without --since, --until and --last, all of it is searched.
+    /// Search this file or folder instead of the history of this host: JSON (lines, objects or an array; also .gz,
+    /// .zst, .bz2 and .xz) or Parquet; - is standard input. Without --since, --until and --last, all of it is searched.
     #[arg(short = 'f', long, value_name = "PATH")]
     pub(super) file: Vec<PathBuf>,
     /// Search from this time on: 4 hours, 3d, 10:30, March 3, 2026-03-03T10:30:00Z, epoch milliseconds, or both ends: A

@@ -47,7 +47,10 @@ pub enum SearchError {
         source: io::Error,
     },
     /// A folder holds no file with events.
-    #[error("there are no events in {}: no .ndjson, .parquet, .ndjson.gz or .ndjson.zst file was found", shown(path))]
+    #[error(
+        "there are no events in {}: no .ndjson or .parquet file was found, nor one of .ndjson.gz, .zst, .bz2 or .xz",
+        shown(path)
+    )]
     Empty {
         /// The folder.
         path: PathBuf,

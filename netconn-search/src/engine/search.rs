@@ -56,7 +56,7 @@ pub const INDICATORS: &str = "/indicators";
 /// Where to search, and within which limits.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// Files and folders: lines, objects or arrays in JSON, compressed by gzip or zstd or not, and Parquet.
+    /// Files and folders: lines, objects or arrays in JSON, compressed with gzip, zstd, bzip2 or xz or not, and Parquet.
     pub paths: Vec<PathBuf>,
     /// Time range of the events, epoch milliseconds; `None` for all.
     pub range: Option<Range<i64>>,

@@ -45,6 +45,10 @@ pub(crate) enum FileFormat {
     Gzip,
     /// NDJSON compressed with zstd.
     Zstd,
+    /// NDJSON compressed with bzip2.
+    Bzip2,
+    /// NDJSON compressed with xz.
+    Xz,
     /// Apache Parquet.
     Parquet,
 }
@@ -372,8 +376,8 @@ pub(crate) fn format_of(file: &File) -> io::Result<Option<FileFormat>> {
         [b'P', b'A', b'R', b'1', ..] => Ok(Some(FileFormat::Parquet)),
         [0x1f, 0x8b, ..] => Ok(Some(FileFormat::Gzip)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Some(FileFormat::Zstd)),
-        [b'B', b'Z', b'h', ..] => unread("it is compressed with bzip2: decompress it first (bunzip2)"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => unread("it is compressed with xz: decompress it first (unxz)"),
+        [b'B', b'Z', b'h', ..] => Ok(Some(FileFormat::Bzip2)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Ok(Some(FileFormat::Xz)),
         [b'P', b'K', 3, 4, ..] => unread("it is a zip archive: take the files out first (unzip)"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..] => {
             unread("it is text in UTF-16: convert it first (iconv -f UTF-16 -t UTF-8)")
@@ -522,16 +526,12 @@ mod tests {
             (b"[2026-11-21] a line of a log", FileFormat::Lines),
             (b"{", FileFormat::Lines),
             (b"\x1f\x8bx", FileFormat::Gzip),
+            (b"BZh9", FileFormat::Bzip2),
+            (b"\xfd7zXZ\0", FileFormat::Xz),
         ] {
             assert_eq!(format(content).unwrap(), Some(expected), "{content:?}");
         }
-        for (content, expected) in [
-            (&b"BZh9"[..], "bunzip2"),
-            (b"\xfd7zXZ\0", "unxz"),
-            (b"PK\x03\x04", "unzip"),
-            (b"\xff\xfe{\0", "UTF-16"),
-            (b"{\0\"\0", "UTF-16"),
-        ] {
+        for (content, expected) in [(&b"PK\x03\x04"[..], "unzip"), (b"\xff\xfe{\0", "UTF-16"), (b"{\0\"\0", "UTF-16")] {
             let error = format(content).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
@@ -545,13 +545,13 @@ mod tests {
             ("b.log", "plain text\n"),
             ("c.txt", "[{\"a\":1}]"),
             ("d.ndjson", "{}\n"),
-            ("e.ndjson.bz2", "BZh9"),
+            ("e.ndjson.zip", "PK\u{3}\u{4}"),
         ] {
             fs::write(folder.path().join(name), content).unwrap();
         }
         let found = find_files(&[folder.path().to_owned()], None).unwrap();
         assert_eq!(names(&found), ["a.log", "c.txt", "d.ndjson"]);
-        assert!(found.problems[0].to_string().contains("e.ndjson.bz2 was not read: it is compressed"), "{found:?}");
+        assert!(found.problems[0].to_string().contains("e.ndjson.zip was not read: it is a zip archive"), "{found:?}");
     }
 
     #[test]

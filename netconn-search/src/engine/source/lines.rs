@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufReader, Read},
     os::unix::fs::FileExt,
     sync::{
         Arc,
@@ -10,7 +10,9 @@ use std::{
     },
 };
 
+use bzip2::read::MultiBzDecoder;
 use flate2::read::MultiGzDecoder;
+use lzma_rust2::XzReader;
 
 use super::objects::{LineNumbers, ObjectLines};
 use crate::engine::source::find::{EventFile, FileFormat};
@@ -20,6 +22,13 @@ const BUFFER: usize = 512 * 1024;
 
 /// Longest line that is read, bytes. Longer lines are skipped and counted, so that no file can exhaust the memory.
 const LONGEST: usize = 16 * 1024 * 1024;
+
+/// Most memory for one file that is compressed with xz, KiB: as much as zstd takes at most (`ZSTD_WINDOWLOG_LIMIT_DEFAULT`), and some for
+/// the decoder itself. `xz -9` needs half of it.
+const XZ_KIB_MAX: u32 = 129 * 1024;
+
+/// Bytes that are read at a time for a decoder that asks for single ones.
+const PACKED_BYTES: usize = 64 * 1024;
 
 /// Reads a range of a file without moving its position, so that several readers can share one handle.
 struct FileRange {
@@ -77,6 +86,12 @@ impl LineReader {
             FileFormat::Gzip => (Box::new(ObjectLines::new(MultiGzDecoder::new(whole), numbers.clone())), u64::MAX),
             FileFormat::Zstd => {
                 let input = zstd::stream::read::Decoder::new(whole)?;
+                (Box::new(ObjectLines::new(input, numbers.clone())), u64::MAX)
+            }
+            FileFormat::Bzip2 => (Box::new(ObjectLines::new(MultiBzDecoder::new(whole), numbers.clone())), u64::MAX),
+            FileFormat::Xz => {
+                let input = BufReader::with_capacity(PACKED_BYTES, whole);
+                let input = XzReader::new_mem_limit(input, true, XZ_KIB_MAX);
                 (Box::new(ObjectLines::new(input, numbers.clone())), u64::MAX)
             }
             FileFormat::Objects => (Box::new(ObjectLines::new(whole, numbers.clone())), u64::MAX),

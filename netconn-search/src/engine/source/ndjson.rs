@@ -212,6 +212,10 @@ impl PieceScan {
         let path = shown(&piece.file.path);
         self.progress.note(match error.kind() {
             io::ErrorKind::UnexpectedEof => format!("{path} ends early: it is truncated or still being written."),
+            // Only the decoder of xz says it so.
+            io::ErrorKind::OutOfMemory => {
+                format!("{path} could not be read to its end: it needs too much memory; decompress it first (unxz).")
+            }
             _ => format!("{path} could not be read to its end: {error}."),
         });
     }

@@ -1,6 +1,12 @@
 //! Tests that the same events give the same rows in all file formats, and that broken files are reported.
 
-use std::{fs, io::Write, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{Seek as _, Write},
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
 
 use futures::StreamExt;
 use netconn_query::parser::parse;
@@ -55,11 +61,60 @@ fn all_formats_give_the_same() {
     let rest = event_lines(&events[1_600..]);
     fs::write(mixed.join("rest.ndjson.zst"), zstd::encode_all(rest.as_bytes(), 1).unwrap()).unwrap();
 
-    for path in [packed.as_path(), &zstd, &converted.file, &mixed] {
+    // By the usual programs. Several streams one after the other, as parallel compressors and `cat` make them, and for xz blocks
+    // of its own.
+    let [bzip2, xz] = ["a.ndjson.bz2", "a.ndjson.xz"].map(|name| folder.path().join(name));
+    let (first, rest) = text.as_bytes().split_at(text.len() / 3);
+    fs::write(&bzip2, [packed_by("bzip2", &["-1"], first), packed_by("bzip2", &["-9"], rest)].concat()).unwrap();
+    let blocks = packed_by("xz", &["--block-size=50000", "-1"], first);
+    fs::write(&xz, [blocks, vec![0; 8], packed_by("xz", &["-9", "--check=sha256"], rest)].concat()).unwrap();
+
+    for path in [packed.as_path(), &zstd, &bzip2, &xz, &converted.file, &mixed] {
         for (query, expected) in QUERIES.iter().zip(&expected) {
             assert_eq!(&rows(path, query), expected, "{} {query}", path.display());
         }
     }
+}
+
+/// Returns what a program makes of its standard input.
+fn packed_by(program: &str, options: &[&str], text: &[u8]) -> Vec<u8> {
+    let mut input = tempfile::tempfile().unwrap();
+    input.write_all(text).unwrap();
+    input.rewind().unwrap();
+    let output = Command::new(program).args(options).arg("-c").stdin(input).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} is needed for this test: {error}"));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// What is before the cut is searched, and the answer says that the rest is missing; of a file that needs more memory than a decoder gets
+/// as well.
+#[test]
+fn a_packed_file_that_is_cut_or_too_dear_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.ndjson");
+    let text = event_lines(&events(5_000));
+    let whole = text[..text.len() / 3].rfind('\n').unwrap() + 1;
+    let streams = |program: &str, options: &[&str]| {
+        [packed_by(program, options, &text.as_bytes()[..whole]), packed_by(program, options, text.as_bytes())]
+    };
+    for [first, second] in [streams("bzip2", &["-1"]), streams("xz", &["-1"])] {
+        for cut in [second.len() - 1, second.len() / 2, 40] {
+            fs::write(&path, [&first[..], &second[..cut]].concat()).unwrap();
+            let (_, read) = search(&Search::new(vec![path.clone()]), "| group n = count()").unwrap();
+            assert!(read.rows > 1_000 && read.notes.len() == 1, "{cut}: {read:?}");
+            assert!(read.notes[0].contains("cut.ndjson ends early"), "{cut}: {read:?}");
+        }
+        fs::write(&path, [&first[..], b"no stream"].concat()).unwrap();
+        let (_, read) = search(&Search::new(vec![path.clone()]), "| group n = count()").unwrap();
+        assert!(read.rows > 1_000 && read.notes[0].contains("could not be read to its end"), "{read:?}");
+    }
+    fs::write(&path, packed_by("xz", &["--lzma2=preset=0,dict=128MiB"], text.as_bytes())).unwrap();
+    let (_, read) = search(&Search::new(vec![path.clone()]), "| group n = count()").unwrap();
+    assert!(read.rows == 5_000 && read.notes.is_empty(), "{read:?}");
+    fs::write(&path, packed_by("xz", &["--lzma2=preset=0,dict=129MiB"], text.as_bytes())).unwrap();
+    let (_, read) = search(&Search::new(vec![path]), "| group n = count()").unwrap();
+    assert!(read.rows == 0 && read.notes[0].contains("too much memory; decompress it first"), "{read:?}");
 }
 
 #[test]
