@@ -123,6 +123,17 @@ pub enum CommandKind {
     },
     /// Keeps the first row of each combination; of whole rows when none is named.
     Dedup(Vec<Name>),
+    /// Finds events that follow each other within a time.
+    Sequence {
+        /// Values that all events of a sequence share.
+        by: Vec<Column>,
+        /// Text of the longest time from the first event to the last, like `5m`.
+        within: String,
+        /// Place of that text.
+        within_span: Span,
+        /// For each event of a sequence, in their order, the condition that it fulfils.
+        steps: Vec<Expr>,
+    },
 }
 
 /// A name and its place.

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use netconn_model::field::Field;
+
 use crate::{
     ast::{Column, CommandKind, Expr, JoinSide, Name, Query, Span},
     pattern,
@@ -49,6 +51,30 @@ pub enum ColumnsAfter<'a> {
     Compared(&'a Name),
     /// Those of its queries.
     OfQueries,
+    /// These keys, and the columns before it twice, with the names of [`SEQUENCE_ENDS`] and a dot in front.
+    Sequence(Vec<MadeColumn<'a>>),
+}
+
+/// What the columns of the first and the last event of a sequence have in front of their names.
+pub const SEQUENCE_ENDS: [&str; 2] = ["first", "last"];
+
+/// The column with the time from the first event of a sequence to the last, milliseconds.
+pub const SEQUENCE_DURATION: &str = "durationMs";
+
+/// The fields of the first and the last event that are shown of a sequence, if the rows before it have them.
+pub const SEQUENCE_SHOWN: [Field; 2] = [Field::EventTime, Field::EventId];
+
+/// Returns the columns that are shown of a sequence besides its keys, in their order, each with its field and the end that it is of.
+/// `None`: it is [`SEQUENCE_DURATION`].
+pub fn sequence_columns() -> impl Iterator<Item = (String, Option<(Field, usize)>)> {
+    let of = |field: Field| {
+        SEQUENCE_ENDS
+            .iter()
+            .enumerate()
+            .map(move |(end, name)| (format!("{name}.{}", field.info().name), Some((field, end))))
+    };
+    let [time, id] = SEQUENCE_SHOWN;
+    of(time).chain([(SEQUENCE_DURATION.to_owned(), None)]).chain(of(id))
 }
 
 /// What a command does to rows.
@@ -186,6 +212,10 @@ impl CommandKind {
             }
             Self::Compare { name, shift: _, shift_span: _ } => of("compare").then(ColumnsAfter::Compared(name)),
             Self::Dedup(names) => of("dedup").reading(names),
+            Self::Sequence { by, within: _, within_span: _, steps } => of("sequence")
+                .with(Role::Key, by.iter().map(|key| &key.expr))
+                .with(Role::Condition, steps)
+                .then(ColumnsAfter::Sequence(made(Role::Key, by).collect())),
         }
     }
 
@@ -229,6 +259,11 @@ impl CommandKind {
             }
             Self::Compare { name, shift: _, shift_span } => parts.spans.extend([&mut name.span, shift_span]),
             Self::Dedup(names) => parts.reads.extend(names),
+            Self::Sequence { by, within: _, within_span, steps } => {
+                parts.columns.extend(by);
+                parts.spans.push(within_span);
+                parts.expressions.extend(steps);
+            }
         }
         parts
     }

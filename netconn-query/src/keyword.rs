@@ -20,7 +20,7 @@ pub enum KeywordUse {
     Membership,
     /// Compares in S1QL 1.0 only: `is empty`, `exists`, `between`.
     OldComparison,
-    /// Begins a part of a command: `by`, `on`, `from`, `where`.
+    /// Begins a part of a command: `by`, `on`, `from`, `where`, `within`.
     Clause,
     /// Says which way to sort: `asc`, `desc`.
     Direction,
@@ -67,6 +67,7 @@ keywords! {
     "on" Canonical Clause;
     "from" Canonical Clause;
     "where" Canonical Clause;
+    "within" Canonical Clause;
     "contains" Canonical Pattern(MatchOp::Contains);
     "matches" Canonical Pattern(MatchOp::Matches);
     "starts_with" Canonical Pattern(MatchOp::StartsWith);

@@ -6,7 +6,7 @@ use netconn_model::field::{self, FIELDS};
 
 use crate::{
     ast::{CommandKind, Expr, ExprKind, JoinKey, JoinSide, Query},
-    facts::ColumnsAfter,
+    facts::{ColumnsAfter, SEQUENCE_ENDS, sequence_columns},
 };
 
 /// Short names that do not follow from the name of the field. The columns of `netconn list` are called the same.
@@ -71,7 +71,7 @@ struct Rows {
     events: bool,
     /// Columns that commands have made or chosen.
     made: HashSet<String>,
-    /// Sides of a join with their aliases.
+    /// Sides of a join with their aliases, and ends of a sequence.
     sides: Vec<(String, Self)>,
 }
 
@@ -108,6 +108,12 @@ impl Rows {
             ColumnsAfter::Compared(name) => {
                 self.made.insert(name.text.clone());
                 self
+            }
+            ColumnsAfter::Sequence(keys) => {
+                let made = keys.into_iter().map(|key| key.name.into_owned());
+                let made = made.chain(sequence_columns().map(|(name, _)| name)).collect();
+                let sides = SEQUENCE_ENDS.map(|end| (end.to_owned(), self.clone())).into();
+                Self { made, sides, events: false }
             }
             ColumnsAfter::OfQueries => {
                 let first = if is_source { Self::nothing() } else { self };

@@ -119,7 +119,7 @@ fn the_corpus_of_the_fuzzer_is_handled() {
     assert!(filters > 20, "{filters}");
 }
 
-const PIECES: [&str; 72] = [
+const PIECES: [&str; 74] = [
     "a",
     "b.c",
     "x-1",
@@ -187,6 +187,8 @@ const PIECES: [&str; 72] = [
     "compare",
     "timeshift",
     "dedup",
+    "sequence",
+    "within",
     "#ip",
     "SrcIP",
     "is empty",
@@ -403,6 +405,8 @@ fn command(query: impl Strategy<Value = Query> + Clone + 'static) -> impl Strate
             shift_span: span()
         }),
         vec(name(), 0..3).prop_map(CommandKind::Dedup),
+        (vec(column(), 0..3), "[0-9]{1,2}[smhdw]", vec(condition(), 1..4))
+            .prop_map(|(by, within, steps)| { CommandKind::Sequence { by, within, within_span: span(), steps } }),
     ]
 }
 

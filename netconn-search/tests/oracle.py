@@ -1360,6 +1360,119 @@ gives(
     "| sort -event.id | dedup x.tag, x.flag | columns event.id, x.tag, x.flag",
     lambda: pick(first_by(ordered(EVENTS, "-event.id"), "x.tag", "x.flag"), "event.id x.tag x.flag"),
 )
+
+
+def sequences(rows, within, steps, *keys):
+    """Returns the first and the last event of each sequence: lists of events that grow, the newest of each length."""
+    found, by_key = [], {}
+    rows = [row for row in rows if all(row.get(key) is not None for key in keys)]
+    for row in ordered(rows, "event.time", "timestamp", "event.id"):
+        growing = by_key.setdefault(tuple(row.get(key) for key in keys), {})
+        fits = [length for length, step in enumerate(steps) if step(row)]
+        for length in sorted(fits, reverse=True):
+            if length == 0:
+                growing[1] = [row]
+                break
+            before = growing.pop(length, None)
+            if before and row["event.time"] - before[0]["event.time"] <= within:
+                if length + 1 == len(steps):
+                    found.append((before[0], row))
+                else:
+                    growing[length + 1] = before + [row]
+                break
+    return found
+
+
+def ends(found, *keys, **fields):
+    """Returns the rows of sequences: what is shown of them, and fields of the first and the last event, by name: `x=("first", field)`."""
+    time = lambda event: event["event.time"]
+    return [
+        {key: first[key] for key in keys}
+        | {"first.event.time": time(first), "last.event.time": time(last)}
+        | {"durationMs": last["event.time"] - first["event.time"]}
+        | {"first.event.id": first["event.id"], "last.event.id": last["event.id"]}
+        | {name: (first if end == "first" else last).get(field) for name, (end, field) in fields.items()}
+        for first, last in found
+    ]
+
+
+is_kind = lambda kind: lambda event: event["event.type"] == kind
+gives_any_order(
+    "Commands: sequence",
+    "| sequence by src.process.name within '2h' (event.type = 'IP Listen'), (event.type = 'IP Connect' and dst.port.number = 443)",
+    lambda: ends(
+        sequences(
+            EVENTS,
+            2 * HOUR,
+            [is_kind("IP Listen"), lambda e: is_kind("IP Connect")(e) and e["dst.port.number"] == 443],
+            "src.process.name",
+        ),
+        "src.process.name",
+    ),
+)
+gives(
+    "Commands: sequence, of the newest first",
+    "x.num > 0 | sequence by who = lower(src.process.user), x.flag within '1d' (x.tag = 'red'), (x.tag = 'green'), (x.num > 2) | columns who, x.flag, a = first.x.text, b = last.x.num, n = durationMs, last.event.id",
+    lambda: [
+        {"who": lower(first["src.process.user"]), "x.flag": first["x.flag"], "a": first["x.text"], "b": last["x.num"]}
+        | {"n": last["event.time"] - first["event.time"], "last.event.id": last["event.id"]}
+        for first, last in sorted(
+            sequences(
+                [
+                    Event(event | {"who": lower(event["src.process.user"])})
+                    for event in EVENTS
+                    if event["x.num"] is not None and event["x.num"] > 0
+                ],
+                DAY,
+                [
+                    lambda event: event["x.tag"] == "red",
+                    lambda event: event["x.tag"] == "green",
+                    lambda event: event["x.num"] > 2,
+                ],
+                "who",
+                "x.flag",
+            ),
+            key=lambda ends: (-ends[1]["event.time"], -ends[0]["event.time"]),
+        )
+    ],
+)
+gives_any_order(
+    "Commands: sequence without keys, of events that are all alike",
+    "x.flag = true | columns event.time, event.id, timestamp | sequence within '30m' (event.id = *), (event.id = *), (event.id = *) | filter first.event.id != last.event.id",
+    lambda: ends(sequences([e for e in EVENTS if e["x.flag"] is True], 30 * MINUTE, [lambda event: True] * 3)),
+)
+gives(
+    "Commands: sequence, counted",
+    "| sequence by src.process.user within '6h' (event.type = 'IP Connect' direction = 'INCOMING'), (event.type = 'IP Connect' direction = 'OUTGOING') | group n = count(), longest = max(durationMs), ports = count_distinct(last.dst.port.number) by src.process.user, first.process | filter longest < '5h' | sort src.process.user, first.process",
+    lambda: (
+        lambda found: [
+            row
+            for row in group(
+                [
+                    {"src.process.user": last["src.process.user"], "first.src.process.name": first["src.process.name"]}
+                    | {"ms": last["event.time"] - first["event.time"], "port": last["dst.port.number"]}
+                    for first, last in found
+                ],
+                "src.process.user first.src.process.name",
+                n=len,
+                longest=of(max, "ms"),
+                ports=lambda rows: len(set(values(rows, "port"))),
+            )
+            if row["longest"] < 5 * HOUR
+        ]
+    )(
+        sequences(
+            CONNECTS,
+            6 * HOUR,
+            [
+                lambda event: event["event.network.direction"] == "INCOMING",
+                lambda event: event["event.network.direction"] == "OUTGOING",
+            ],
+            "src.process.user",
+        )
+    ),
+    warns=[""],
+)
 gives_any_order("Commands: dedup", "| columns x.tag, x.num | dedup", lambda: once(pick(EVENTS, "x.tag x.num")))
 
 # --- Aggregates

@@ -17,7 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from oracle import DAY, DAYS, EVENTS, START, Case, differences, group, joined, moment, ordered, pick, text, truth
-from oracle import write_events
+from oracle import sequences, write_events
 
 NUMBER, TEXT, FLAG = "number", "text", "flag"
 
@@ -211,7 +211,8 @@ class Pipeline:
     def __init__(self, rng, events, depth=0):
         self.rng, self.events, self.depth = rng, events, depth
         maker = Maker(rng, FIELDS)
-        self.columns, self.known = dict(FIELDS), False
+        # Until columns are chosen, the program's rows have all fields of the events.
+        self.columns, self.known, self.is_chosen = dict(FIELDS), False, False
         if rng.random() < 0.5:
             condition = maker.flag(2)
             self.shown = condition.shown
@@ -248,6 +249,11 @@ class Pipeline:
     def step(self):
         steps = [self.let] * 4 + [self.again] * 2 + [self.select] * 2 + [self.filter] * 4
         steps += [self.sort, self.limit, self.group, self.dedup, self.running, self.overall, self.top]
+        # Without `timestamp`, events of one moment have an order by their ids only.
+        moments = [(row.get("event.time"), row.get("event.id")) for row in self.rows]
+        has_both = {"event.time", "event.id"} <= self.columns.keys()
+        if self.is_chosen and has_both and len(moments) == len(set(moments)):
+            steps += [self.sequence] * 3
         if self.depth == 0:
             steps += [self.subquery, self.union, self.join, self.join]
         self.rng.choice(steps)()
@@ -295,7 +301,7 @@ class Pipeline:
                 parts.append(f"{name} = {made.shown}")
         self.add("columns " + ", ".join(parts))
         self.rows = [{name: make(row) for name, make in makers.items()} for row in self.rows]
-        self.columns = columns
+        self.columns, self.is_chosen = columns, True
 
     def filter(self):
         for _ in range(4):
@@ -409,6 +415,24 @@ class Pipeline:
         for row in self.rows:
             first.setdefault(tuple(row[name] for name in names), row)
         self.rows = list(first.values())
+
+    def sequence(self):
+        """Finds rows that follow each other within a time, and chooses columns that have the names and kinds of those before."""
+        key, hours = self.rng.choice(list(self.columns)), self.rng.choice([1, 6, 48])
+        steps = [self.maker().flag(1) for _ in range(self.rng.choice([2, 2, 3]))]
+        shown = ", ".join(f"({step.shown})" for step in steps)
+        self.add(f"sequence by {key} within '{hours}h' {shown}")
+        found = sequences(self.rows, hours * 3_600_000, [lambda row, step=step: truth(step.make(row)) for step in steps], key)
+        kind = self.columns[key]
+        name = NAMES[kind][0]
+        self.add(f"columns event.time = last.event.time, event.id = first.event.id, x-y = durationMs, {name} = last.{key}")
+        self.rows = [
+            {"event.time": last["event.time"], "event.id": first["event.id"]}
+            | {"x-y": last["event.time"] - first["event.time"], name: last[key]}
+            for first, last in found
+        ]
+        self.columns = {"event.time": NUMBER, "event.id": TEXT, "x-y": NUMBER, name: kind}
+        self.known = False
 
     def running(self):
         """Adds running functions and functions over all rows, several in one command."""

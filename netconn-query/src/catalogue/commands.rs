@@ -73,4 +73,7 @@ commands! {
     "dedup" "dedup field, …"
         "Keeps the first row of each combination of values; of whole rows when no field is named."
         "event.type = 'IP Connect' | dedup src.process.name, dst.ip.address";
+    "sequence" "sequence [by key, …] within '5m' (filter), (filter), …"
+        "One row each time that events follow each other within a time, with the first and the last of them."
+        "| sequence by src.process.uid within '5m' (event.type = 'IP Listen'), (event.type = 'IP Connect')";
 }

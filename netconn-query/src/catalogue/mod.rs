@@ -145,7 +145,7 @@ pub const OTHER_FUNCTIONS: [(&str, &str); 50] = [
 ];
 
 /// Names of commands in other languages, and what to write here.
-pub const OTHER_COMMANDS: [(&str, &str); 25] = [
+pub const OTHER_COMMANDS: [(&str, &str); 27] = [
     ("where", "filter"),
     ("search", "filter"),
     ("having", "filter"),
@@ -171,6 +171,8 @@ pub const OTHER_COMMANDS: [(&str, &str); 25] = [
     ("distinct", "dedup"),
     ("uniq", "dedup"),
     ("pivot", "transpose"),
+    ("transaction", "sequence"),
+    ("scan", "sequence"),
 ];
 
 /// Returns the functions of that name: one, or for `min` and `max` an aggregate and a plain one.

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use netconn_model::field::Field;
+
 use super::{
     Checker, Place, literal, moment,
     scope::{Scope, of_side},
@@ -11,10 +13,13 @@ use crate::{
     catalogue::{self, RunningId},
     diagnostic::Diagnostic,
     duration,
-    facts::{ColumnsAfter, Role},
+    facts::{ColumnsAfter, MadeColumn, Role},
     pattern::{self, Content, Piece},
     printer,
 };
+
+/// Fewest and most filters of a sequence.
+const SEQUENCE_STEPS: std::ops::RangeInclusive<usize> = 2..=8;
 
 impl Checker<'_> {
     /// Checks a query or a subquery.
@@ -58,7 +63,7 @@ impl Checker<'_> {
             }
             _ => {}
         }
-        if let CommandKind::Filter(_) | CommandKind::Sort(_) = command.kind {
+        if let CommandKind::Filter(_) | CommandKind::Sort(_) | CommandKind::Sequence { .. } = command.kind {
             facts.expressions.iter().for_each(|(_, expr)| self.makes_rows(expr));
         }
         for (role, expr) in facts.expressions {
@@ -84,6 +89,11 @@ impl Checker<'_> {
                 self.diagnostics.push(Diagnostic::warning(command.span, message));
             }
             CommandKind::Compare { name: _, shift, shift_span } => self.shift(shift, *shift_span),
+            CommandKind::Sequence { by, within, within_span, steps } => {
+                self.same_names(by.iter());
+                self.within(within, *within_span);
+                self.steps(steps.len(), command.span, &scope);
+            }
             _ => {}
         }
         match facts.columns {
@@ -104,6 +114,11 @@ impl Checker<'_> {
                 scope.widen();
             }
             ColumnsAfter::Compared(_) => scope.widen(),
+            ColumnsAfter::Sequence(keys) => {
+                let is_moment = |key: &MadeColumn<'_>| key.expr.is_some_and(|expr| moment::is_moment(expr, &scope));
+                let keys = keys.into_iter().map(|key| (key.name.to_string(), is_moment(&key))).collect();
+                scope = scope.sequence(keys, self.fields);
+            }
         }
         scope
     }
@@ -182,6 +197,30 @@ impl Checker<'_> {
             // Searched times are in milliseconds.
             let message = format!("'{shift}' is no shift: a shift is a number of milliseconds, and not 0");
             self.diagnostics.push(Diagnostic::error(span, message).suggest("'-1w'"));
+        }
+    }
+
+    /// Reports a span of time that no sequence can be within.
+    fn within(&mut self, within: &str, span: Span) {
+        if duration::span(within).is_none_or(|nanos| nanos <= 0 || nanos % 1_000_000 != 0) {
+            let message = format!("'{within}' is no length of time: write a number and a unit, ms, s, m, h, d or w");
+            self.diagnostics.push(Diagnostic::error(span, message).suggest("within '5m'"));
+        }
+    }
+
+    /// Reports too few or too many steps of a sequence, and rows without a time.
+    fn steps(&mut self, count: usize, span: Span, scope: &Scope) {
+        let usage = "sequence by src.process.uid within '5m' (filter), (filter)";
+        if !SEQUENCE_STEPS.contains(&count) {
+            let (least, most) = (SEQUENCE_STEPS.start(), SEQUENCE_STEPS.end());
+            let message = format!("sequence takes {least} to {most} filters, not {count}");
+            self.diagnostics.push(Diagnostic::error(span, message).suggest(usage));
+        }
+        let time = Field::EventTime.info().name;
+        if !scope.contains(time, self.fields) {
+            let message =
+                format!("sequence goes by {time}, which these rows do not have: put it before columns or group");
+            self.diagnostics.push(Diagnostic::error(span, message));
         }
     }
 

@@ -5,7 +5,11 @@ use std::collections::HashSet;
 use netconn_model::field;
 
 use super::AnswerColumns;
-use crate::{diagnostic::nearest, fields::Fields};
+use crate::{
+    diagnostic::nearest,
+    facts::{SEQUENCE_ENDS, sequence_columns},
+    fields::Fields,
+};
 
 /// The columns at a place of a query.
 #[derive(Clone, Debug)]
@@ -18,7 +22,7 @@ pub(super) struct Scope {
     names: Vec<String>,
     /// Those of these columns that are moments.
     moments: HashSet<String>,
-    /// Sides of a join with their aliases: `a.x` is the x of one of them.
+    /// Sides of a join with their aliases: `a.x` is the x of one of them. The ends of a sequence, too.
     sides: Vec<(String, Self)>,
 }
 
@@ -82,6 +86,19 @@ impl Scope {
         }
         joined.sides = sides;
         joined
+    }
+
+    /// Returns the columns behind `sequence`: its keys, and those before it of its first and its last event.
+    pub(super) fn sequence(self, keys: Vec<(String, bool)>, fields: &Fields) -> Self {
+        let mut after = Self::named([]);
+        keys.into_iter().for_each(|(key, is_moment)| after.add_made(key, is_moment));
+        for (name, field) in sequence_columns() {
+            if field.is_none_or(|(field, _)| self.contains(field.info().name, fields)) {
+                after.add_made(name, field.is_some_and(|(field, _)| field.info().r#type.is_moment()));
+            }
+        }
+        after.sides = SEQUENCE_ENDS.map(|end| (end.to_owned(), self.clone())).into();
+        after
     }
 
     /// Whether a column of that name may exist.

@@ -97,7 +97,7 @@ impl EventFields for Row<'_> {
                 JsonValue::Text(text) => JsonValue::Text(text.to_lowercase().into()),
                 other => other,
             },
-            Held::ByRole(outgoing, incoming) => self.value(self.by_role(outgoing, incoming)?)?,
+            Held::ByRole(outgoing, incoming) => self.value(by_role(self, outgoing, incoming)?)?,
         };
         Some(value.into())
     }
@@ -106,7 +106,7 @@ impl EventFields for Row<'_> {
         let member = match held(field)? {
             Held::In(member) => member,
             Held::Lower(_) => return None,
-            Held::ByRole(outgoing, incoming) => self.by_role(outgoing, incoming)?,
+            Held::ByRole(outgoing, incoming) => by_role(self, outgoing, incoming)?,
         };
         match member {
             RowField::LocalAddress => self.local_address,
@@ -126,16 +126,10 @@ fn held(field: Field) -> Option<Held> {
 }
 
 /// Chooses a member by the end that began the connection, as events do: of one whose direction is not known, this end.
-trait ByRole {
-    fn by_role(&self, outgoing: RowField, incoming: RowField) -> Option<RowField>;
-}
-
-impl ByRole for Row<'_> {
-    fn by_role(&self, outgoing: RowField, incoming: RowField) -> Option<RowField> {
-        // A listener and a folded flow have one end and no roles.
-        self.remote_address?;
-        Some(if self.direction == Some(Direction::Incoming) { incoming } else { outgoing })
-    }
+fn by_role(row: &Row<'_>, outgoing: RowField, incoming: RowField) -> Option<RowField> {
+    // A listener and a folded flow have one end and no roles.
+    row.remote_address?;
+    Some(if row.direction == Some(Direction::Incoming) { incoming } else { outgoing })
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@
 //!             | "top" N [ column { "," column } ] keys
 //!             | "compare" [ name "=" ] "timeshift" "(" T ")"
 //!             | "dedup" [ name { "," name } ]               name   = W | T
+//!             | "sequence" [ keys ] "within" T step { "," step }
+//!                                                           step   = "(" expression ")"
 //!
 //! expression  = or [ "?" expression ":" expression ]
 //! or          = and { ( "or" | "||" ) and }

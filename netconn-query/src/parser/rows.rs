@@ -1,4 +1,4 @@
-//! Reads commands that make columns of columns: `columns`, `let`, `group`, `sort`, `top`, `transpose`.
+//! Reads commands that make columns of columns: `columns`, `let`, `group`, `sort`, `top`, `sequence`, `transpose`.
 
 use super::{Parser, steps::unnamed};
 use crate::{
@@ -141,6 +141,37 @@ impl Parser<'_> {
         let by = self.keys();
         self.set_labels(&aggregates, &by);
         Some(CommandKind::Top { count, aggregates, by })
+    }
+
+    /// Reads `sequence [by key, …] within '5m' (filter), (filter), …`.
+    pub(super) fn sequence(&mut self) -> Option<CommandKind> {
+        let by = self.keys();
+        let usage = "within '5m' (filter), (filter)";
+        if !self.take_word("within") {
+            let shown = self.shown();
+            self.wrong_here(format!("within and a span of time are expected here, not {shown}"), usage);
+            return None;
+        }
+        let within_span = self.here();
+        let Kind::Text(within) = self.kind().clone() else {
+            let shown = self.shown();
+            self.wrong_here(format!("a span of time in quotes is expected behind within, not {shown}"), usage);
+            return None;
+        };
+        self.advance();
+        let steps = self.list(Self::sequence_step);
+        self.labels = unnamed(&by);
+        Some(CommandKind::Sequence { by, within, within_span, steps })
+    }
+
+    fn sequence_step(&mut self) -> Option<Expr> {
+        let open = self.here();
+        if !self.expect(&Kind::Open, "a filter in parentheses is expected here", "(event.type = 'IP Connect')") {
+            return None;
+        }
+        let filter = self.condition();
+        self.close(open);
+        Some(filter)
     }
 
     pub(super) fn transpose(&mut self) -> Option<CommandKind> {

@@ -82,6 +82,7 @@ impl Parser<'_> {
             "nolimit" => is_end,
             "dedup" => is_end || matches!(next, Kind::Word { .. } | Kind::Text(_)),
             "top" => matches!(next, Kind::Number(_)),
+            "sequence" => self.is_word(ahead + 1, "by") || self.is_word(ahead + 1, "within"),
             "parse" | "savelookup" => matches!(next, Kind::Text(_)),
             "dataset" => matches!(next, Kind::Text(_) | Kind::Word { .. }),
             "join" | "union" => {
@@ -153,6 +154,7 @@ impl Parser<'_> {
             "limit" => Some(CommandKind::Limit(if self.at_end() { 10 } else { self.whole_number("limit")? })),
             "nolimit" => Some(CommandKind::NoLimit),
             "top" => self.top(),
+            "sequence" => self.sequence(),
             "transpose" => self.transpose(),
             "dedup" => Some(CommandKind::Dedup(if self.at_end() { Vec::new() } else { self.names("a column") })),
             "parse" => self.parse_command(),

@@ -80,6 +80,10 @@ fn command(kind: &CommandKind) -> String {
         }
         CommandKind::Dedup(list) if list.is_empty() => "dedup".to_owned(),
         CommandKind::Dedup(list) => format!("dedup {}", names(list)),
+        CommandKind::Sequence { by, within, within_span: _, steps } => {
+            let steps = joined(steps, |step| format!("({})", expression(step)));
+            format!("sequence{} within {} {steps}", keys(by), text(within))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use netconn_query::{
     ast::{CommandKind, Expr, ExprKind, JoinSide, Name, Query},
     catalogue::PlainId,
     duration::{self, Bucket, BucketArguments},
-    facts::{ColumnsAfter, MadeColumn},
+    facts::{ColumnsAfter, MadeColumn, SEQUENCE_DURATION, SEQUENCE_ENDS},
 };
 
 /// The names that a query uses, its subqueries included.
@@ -18,6 +18,8 @@ pub(crate) struct Names {
     made: BTreeSet<String>,
     /// Whether it makes columns that only the data decide.
     open: bool,
+    /// Whether it has sequences.
+    has_ends: bool,
     /// Whether a function in it depends on the searched time.
     pub(crate) asks_for_time: bool,
 }
@@ -27,6 +29,11 @@ impl Names {
     pub(crate) fn of(query: &Query) -> Self {
         let mut names = Self::default();
         names.add(query);
+        if names.has_ends {
+            // `first.x` of a sequence is the x of its first event.
+            let used: Vec<String> = names.used.iter().filter_map(|name| of_end(name)).map(str::to_owned).collect();
+            names.used.extend(used);
+        }
         names
     }
 
@@ -62,6 +69,12 @@ impl Names {
                 ColumnsAfter::Compared(name) => {
                     self.made.insert(text(name));
                 }
+                ColumnsAfter::Sequence(keys) => {
+                    self.made.extend(keys.into_iter().filter(is_new).map(|column| column.name.into_owned()));
+                    self.made.extend(SEQUENCE_ENDS.map(str::to_owned));
+                    self.made.insert(SEQUENCE_DURATION.to_owned());
+                    self.has_ends = true;
+                }
             }
         }
     }
@@ -78,6 +91,11 @@ impl Names {
         }
         value.children().into_iter().for_each(|child| self.expr(child));
     }
+}
+
+/// Returns the x of `first.x` and `last.x`.
+fn of_end(name: &str) -> Option<&str> {
+    SEQUENCE_ENDS.iter().find_map(|end| name.strip_prefix(end)?.strip_prefix('.'))
 }
 
 /// Whether a column is more than a field with its own name.

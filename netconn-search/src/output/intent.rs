@@ -57,6 +57,7 @@ impl AnswerIntent {
                 ColumnsAfter::Only(_)
                 | ColumnsAfter::Partly(_)
                 | ColumnsAfter::Compared(_)
+                | ColumnsAfter::Sequence(_)
                 | ColumnsAfter::OfQueries => {
                     events = None;
                 }

@@ -6,7 +6,7 @@ use netconn_model::field::FIELDS;
 use netconn_query::{
     ast::{CommandKind, Expr, ExprKind, Query},
     catalogue::{AggregateId, FunctionId, PlainId, RunningId, functions},
-    facts::{ColumnsAfter, MadeColumn},
+    facts::{ColumnsAfter, MadeColumn, SEQUENCE_ENDS},
 };
 
 /// The names of the columns that are moments.
@@ -51,6 +51,11 @@ impl MomentColumns {
             ColumnsAfter::Only(columns) | ColumnsAfter::Grouped(columns) => {
                 let moments = columns.into_iter().filter(|column| self.is_moment(column));
                 *self = Self(moments.map(|column| column.name.into_owned()).collect());
+            }
+            ColumnsAfter::Sequence(keys) => {
+                let keys = keys.into_iter().filter(|key| self.is_moment(key)).map(|key| key.name.into_owned());
+                let ends = SEQUENCE_ENDS.iter().flat_map(|end| self.0.iter().map(move |name| format!("{end}.{name}")));
+                *self = Self(keys.chain(ends).collect());
             }
             // Rows of all queries share a column, so it is a moment if it is one in any of them.
             ColumnsAfter::OfQueries => self.0.extend(facts.queries.into_iter().flat_map(|query| Self::of(query).0)),

@@ -11,3 +11,5 @@ pub(crate) mod matcher;
 pub(crate) mod geography;
 
 pub(crate) mod call;
+
+pub(crate) mod sequence;

@@ -13,6 +13,7 @@ mod lambda;
 mod fold;
 mod aggregate;
 mod running;
+mod sequence;
 mod group;
 mod expand;
 mod parse;
@@ -220,6 +221,9 @@ impl Planner {
             }
             CommandKind::NoLimit => Ok(Rows { shown: ShownRows::All, ..rows }),
             CommandKind::Dedup(names) => group::dedup(self, rows, names),
+            CommandKind::Sequence { by, within, within_span, steps } => {
+                sequence::sequence(self, rows, by, (within, *within_span), steps).await
+            }
             CommandKind::Parse { pattern, pattern_span, from } => {
                 parse::parse(self, &rows, pattern, *pattern_span, from.as_ref())
             }
