@@ -16,8 +16,9 @@ use datafusion::{
     execution::SessionState,
     functions_aggregate::min_max::max,
     logical_expr::{Expr, LogicalPlanBuilder, lit, when},
-    physical_plan::collect,
+    physical_plan::{collect, execute_stream},
 };
+use futures::StreamExt as _;
 use netconn_model::{fact::EventKind, field::Field};
 use netconn_query::value::Value;
 
@@ -185,11 +186,16 @@ impl Recording {
             .project(columns.map(field))?
             .build()?;
         let physical = physical_plan(&self.state, &plan).await?;
-        let batches = collect(physical, self.state.task_ctx()).await?;
+        let mut batches = execute_stream(physical, self.state.task_ctx())?;
         let mut found = of_lines.unwrap_or_default();
-        for batch in &batches {
+        'batches: while let Some(batch) = batches.next().await {
+            let batch = batch?;
             let columns = batch.columns().iter().map(normal).collect::<datafusion::error::Result<Vec<_>>>()?;
             for row in 0..batch.num_rows() {
+                if found.len() >= SENSOR_EVENTS_MAX {
+                    self.events.sensor_log().cut();
+                    break 'batches;
+                }
                 let text = |place: usize| value_at(&columns[place], row).text().unwrap_or_default().into_owned();
                 // In files of other programs the time may be a text, which cannot be ordered with the others.
                 if let Value::Integer(time) = value_at(&columns[1], row) {

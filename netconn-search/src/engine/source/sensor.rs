@@ -75,9 +75,14 @@ impl SensorLog {
             if found.len() < SENSOR_EVENTS_MAX {
                 found.push(event);
             } else {
-                self.is_cut.store(true, Ordering::Relaxed);
+                self.cut();
             }
         }
+    }
+
+    /// Notes that there are more starts and ends than are kept.
+    pub(crate) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether there were more starts and ends than are kept.

@@ -6,7 +6,11 @@ use futures::StreamExt;
 use netconn_query::parser::parse;
 
 use crate::engine::{
-    Gap, Gaps, Recording, Search, convert, names::Names, runtime, session::session, source::table::EventTable,
+    Gap, Gaps, Recording, Search, convert,
+    names::Names,
+    runtime,
+    session::session,
+    source::{sensor::SENSOR_EVENTS_MAX, table::EventTable},
 };
 
 /// The first moment of the tests, epoch milliseconds.
@@ -181,6 +185,20 @@ fn of_many_gaps_the_latest_are_returned() {
     // The last stop begins a gap as well.
     assert_eq!((gaps.len(), gaps.last().and_then(|gap| gap.from)), (1_000, Some(BEGIN + 10_025_000)));
     assert_eq!(notes, ["before these 1000 times in which nothing was recorded there were 3 more"]);
+}
+
+#[test]
+fn of_parquet_files_that_consist_of_starts_not_all_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("events-{BEGIN}.ndjson"));
+    let count = i64::try_from(3 * SENSOR_EVENTS_MAX).unwrap();
+    let text: String = (0..count).map(|second| line("Sensor Stop", "aa", 1, second, "")).collect();
+    fs::write(&path, text).unwrap();
+    convert(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let gaps = unread(folder.path());
+    let expected = format!("more than {SENSOR_EVENTS_MAX} starts and ends of daemons: it is not known");
+    assert!(gaps.notes.iter().any(|note| note.contains(&expected)), "{gaps:?}");
 }
 
 #[test]
