@@ -29,6 +29,10 @@ const MAX_FLOWS: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
 /// Shortest and longest time after which a flow has ended, seconds.
 const IDLE_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 
+/// Shortest and longest command lines that are kept, bytes. A record of the kernel has no room for more
+/// (`netconn_common::exec::ARGUMENTS_MAX`).
+const COMMAND_LINE_BYTES: std::ops::RangeInclusive<u32> = 16..=4096;
+
 /// Smallest and largest history, bytes.
 const HISTORY_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// Shortest and longest history, days.
@@ -82,6 +86,9 @@ pub struct Config {
     pub flow_idle_seconds: u32,
     /// A flow in which both ends have sent ends when it exchanged nothing for this many seconds.
     pub flow_idle_both_seconds: u32,
+    /// Most bytes of a command line that events and tables have; a longer one is cut there and ends with `…`. Lists read those of
+    /// living processes whole.
+    pub command_line_bytes: u32,
     /// Least severe messages of the eBPF programs that are logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
     pub ebpf_log: EbpfLog,
     /// Settings of `netconn search` and `netconn hunt`; the daemon does not use them.
@@ -182,6 +189,7 @@ impl Default for Config {
             max_flows: 65_536,
             flow_idle_seconds: 60,
             flow_idle_both_seconds: 180,
+            command_line_bytes: 4096,
             ebpf_log: EbpfLog::Off,
             search: SearchConfig::default(),
         }
@@ -242,6 +250,7 @@ impl Config {
         within("max_flows", config.max_flows, &MAX_FLOWS)?;
         within("flow_idle_seconds", config.flow_idle_seconds, &IDLE_SECONDS)?;
         within("flow_idle_both_seconds", config.flow_idle_both_seconds, &IDLE_SECONDS)?;
+        within("command_line_bytes", config.command_line_bytes, &COMMAND_LINE_BYTES)?;
         Ok(config)
     }
 
@@ -384,6 +393,8 @@ mod tests {
             ("max_flows = 1000", "max_flows = 1000: it must be from 1024 to 1048576"),
             ("flow_idle_seconds = 0", "flow_idle_seconds = 0: it must be from 1 to 86400"),
             ("flow_idle_both_seconds = 86401", "flow_idle_both_seconds = 86401: it must be from 1 to 86400"),
+            ("command_line_bytes = 15", "command_line_bytes = 15: it must be from 16 to 4096"),
+            ("command_line_bytes = 4097", "command_line_bytes = 4097: it must be from 16 to 4096"),
         ] {
             assert_eq!(Config::parse(text).unwrap_err(), expected);
         }

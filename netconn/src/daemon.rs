@@ -133,7 +133,18 @@ async fn start_and_serve(
     // From here on all of this belongs to the thread of the engine.
     let flows = flow_limits(config);
     let event_limit = config.event_limit_per_second;
-    let parts = Parts { capture, sensor, encoder, outputs, flows, privileges, event_limit, packet_sockets };
+    let command_line_bytes = config.command_line_bytes as usize;
+    let parts = Parts {
+        capture,
+        sensor,
+        encoder,
+        outputs,
+        flows,
+        privileges,
+        event_limit,
+        command_line_bytes,
+        packet_sockets,
+    };
     let engine = EngineThread::start(handle.clone(), commands, parts, move || {
         // Nobody listens any more if the daemon is ending anyway.
         let _ = ended.send(());

@@ -457,6 +457,30 @@ fn the_title_that_a_process_gives_itself_is_shown_beside_its_arguments() {
 }
 
 #[test]
+fn command_lines_of_events_are_as_long_as_the_configuration_says_and_those_of_lists_whole() {
+    let namespace = Netns::new();
+    let daemon = Daemon::start_configured("command_line_bytes = 100");
+    let (expected, own) = namespace.run(|| {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port_of(server.local_addr().unwrap());
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; read; exit 0");
+        let long = "é".repeat(60);
+        let mut process = Command::new("bash").args(["-c", &script, &long]).stdin(Stdio::piped()).spawn().unwrap();
+        let (_accepted, from) = server.accept().unwrap();
+        let expected = fs::read(format!("/proc/{}/cmdline", process.id())).unwrap();
+        let expected = String::from_utf8(expected).unwrap().trim_end_matches('\0').replace('\0', " ");
+        assert_eq!(row(&daemon, &namespace, port_of(from))["command_line"], expected, "whole while it lives");
+        drop(process.stdin.take());
+        process.wait().unwrap();
+        (expected, port_of(from))
+    });
+    let events = daemon.stop().within(&namespace).of("IP Connect").with("event.network.direction", "OUTGOING");
+    let kept = events.with("src.port.number", own).one()["src.process.cmdline"].as_str().unwrap().to_owned();
+    let beginning = kept.strip_suffix('…').unwrap();
+    assert!(expected.starts_with(beginning) && [99, 100].contains(&beginning.len()), "{kept}");
+}
+
+#[test]
 fn a_socket_without_a_process_has_its_user() {
     let namespace = Netns::new();
     // Sent and not received: no process has it open.

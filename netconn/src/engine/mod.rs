@@ -188,6 +188,8 @@ pub struct Parts {
     pub privileges: Privileges,
     /// Most events of a kind in a second; 0: no limit.
     pub event_limit: u32,
+    /// Most bytes of a command line.
+    pub command_line_bytes: usize,
     /// Packet sockets that `Sensor Start` names; `None` if there is no output that has it.
     pub packet_sockets: Option<PacketSockets>,
 }

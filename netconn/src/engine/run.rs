@@ -34,7 +34,7 @@ use crate::{
     },
     names::Names,
     os,
-    process::lookup::Lookup,
+    process::{Processes, lookup::Lookup},
     sink::POLL,
 };
 
@@ -72,7 +72,17 @@ pub(super) struct Engine {
 impl Engine {
     /// Makes the engine and fills its tables with what exists already.
     pub(super) fn new(parts: Parts, handle: &Handle) -> io::Result<Self> {
-        let Parts { mut capture, sensor, encoder, outputs, flows, privileges, event_limit, packet_sockets } = parts;
+        let Parts {
+            mut capture,
+            sensor,
+            encoder,
+            outputs,
+            flows,
+            privileges,
+            event_limit,
+            command_line_bytes,
+            packet_sockets,
+        } = parts;
         let answered = Arc::clone(&handle.wake);
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let lookup = Lookup::start(move || _ = answered.write(1))?;
@@ -80,6 +90,7 @@ impl Engine {
         let wake = Arc::clone(&handle.wake);
         let mut state = State::new(sensor, Names::new(lookup), (flows, flow_maps), capture.began_ns(), wake)?;
         state.privileges = privileges;
+        state.processes = Processes::with_command_lines(command_line_bytes);
         if capture.sees_acceptors() {
             // Without that hook nothing says who accepts, and each event would be late for nothing.
             state.table.expect_acceptors();

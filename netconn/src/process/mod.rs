@@ -15,7 +15,7 @@ use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, ImageFile, Owner, TaskRecord, exec};
 
 pub(crate) use self::ancestry::Ancestry;
-use self::text::{DELETED, executable};
+use self::text::{DELETED, executable, shortened};
 pub use self::text::{comm, command_line};
 use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
 
@@ -48,6 +48,11 @@ impl Key {
     /// Returns the key of a process that started at `start_ns` nanoseconds since boot.
     pub fn new(tgid: u32, start_ns: u64) -> Self {
         Self { tgid, start_ns }
+    }
+
+    /// Returns the key of the process that an owner is.
+    pub fn of(owner: &Owner) -> Self {
+        Self::new(owner.tgid, owner.start_ns)
     }
 
     /// Returns the key of a process that `/proc` says has started `ticks` clock ticks after boot.
@@ -215,7 +220,7 @@ impl Identity {
 }
 
 /// All processes that live or that something still refers to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Processes {
     by_key: HashMap<Key, Rc<Process>, foldhash::fast::RandomState>,
     /// Ended processes and when they ended, oldest first.
@@ -224,9 +229,33 @@ pub struct Processes {
     lately: VecDeque<(Key, u64)>,
     /// Those of them that connections may refer to, since [`Processes::take_ended`] was called.
     left_sockets: HashSet<Key>,
+    /// Most bytes of a command line.
+    command_line_bytes: usize,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self::with_command_lines(exec::ARGUMENTS_MAX)
+    }
 }
 
 impl Processes {
+    /// Returns a table without processes, which keeps `bytes_max` bytes of each command line at most.
+    pub fn with_command_lines(bytes_max: usize) -> Self {
+        Self {
+            by_key: HashMap::default(),
+            ended: VecDeque::new(),
+            lately: VecDeque::new(),
+            left_sockets: HashSet::new(),
+            command_line_bytes: bytes_max,
+        }
+    }
+
+    /// Returns a command line as long as it is kept.
+    fn kept(&self, command_line: Option<String>) -> Option<Rc<str>> {
+        command_line.map(|line| shortened(line, self.command_line_bytes).into())
+    }
+
     /// Returns the number of known processes.
     pub fn len(&self) -> usize {
         self.by_key.len()
@@ -239,12 +268,17 @@ impl Processes {
 
     /// Returns the process that owns a socket.
     pub fn of(&self, owner: &Owner) -> Option<Rc<Process>> {
-        self.get(Key::new(owner.tgid, owner.start_ns)).cloned()
+        self.get(Key::of(owner)).cloned()
+    }
+
+    /// Returns whether the process that owns a socket is known.
+    pub fn knows(&self, owner: &Owner) -> bool {
+        self.get(Key::of(owner)).is_some()
     }
 
     /// As [`Self::of`], for an owner from `/proc`: its start is that of its clock tick. Looks at all processes.
     pub fn of_tick(&self, owner: &Owner) -> Option<Rc<Process>> {
-        let tick = Key::new(owner.tgid, owner.start_ns);
+        let tick = Key::of(owner);
         let same = self.by_key.iter().filter(|(key, _)| key.by_tick() == tick);
         same.max_by_key(|(key, _)| key.start_ns).map(|(_, process)| Rc::clone(process))
     }
@@ -302,7 +336,7 @@ impl Processes {
                 name: process.name.into(),
                 path: process.path.map(Into::into),
                 image: process.image,
-                command_line: process.command_line.map(Into::into),
+                command_line: self.kept(process.command_line),
                 ancestry: Ancestry::default(),
                 remembered: Remembered::default(),
             };
@@ -380,7 +414,7 @@ impl Processes {
             name: comm(&record.comm).as_ref().into(),
             path: executable(record.flags, path).map(Into::into),
             image: record.image,
-            command_line: command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0).map(Into::into),
+            command_line: self.kept(command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0)),
             ancestry: Ancestry::default(),
             remembered: Remembered::default(),
         };
@@ -722,6 +756,34 @@ mod tests {
         processes.exec(&exec, b"y\0", b"y\0");
         assert_eq!(processes.of(&exact_owner(12)).unwrap().identity.path.as_deref(), Some("/y"));
         assert!(!processes.by_key.contains_key(&Key::of_ticks(12, 12)));
+    }
+
+    #[test]
+    fn command_lines_are_as_long_as_they_are_kept() {
+        let mut processes = Processes::with_command_lines(20);
+        let mut exec = ExecRecord::zeroed();
+        let mut told = |tgid, flags, arguments: &str| {
+            (exec.tgid, exec.start_ns, exec.flags) = (tgid, u64::from(tgid) * TICK_NS, flags);
+            processes.exec(&exec, b"x\0", arguments.as_bytes());
+            processes.of(&owner(tgid)).unwrap().identity.command_line.as_deref().unwrap().to_owned()
+        };
+        assert_eq!(told(1, 0, "x\0aaaaaaaaaaaaaaaaaa\0"), "x aaaaaaaaaaaaaaaaaa", "20 bytes");
+        assert_eq!(told(2, 0, "x\0aaaaaaaaaaaaaaaaaab\0"), "x aaaaaaaaaaaaaaaaaa…");
+        assert_eq!(told(3, 0, "x\0aaaaaaaaaaaaaaaaaé\0"), "x aaaaaaaaaaaaaaaaa…", "no half character");
+        assert_eq!(told(4, exec::ARGUMENTS_CUT, "x\0aaaaaaaaaaaaaaaaaa"), "x aaaaaaaaaaaaaaaaaa…", "one mark");
+        assert_eq!(told(5, exec::ARGUMENTS_CUT, "x\0aaaaaaaaaaaaaaaaaab"), "x aaaaaaaaaaaaaaaaaa…", "one mark");
+        processes.add_scanned(vec![scan::Scanned {
+            key: Key::of_ticks(6, 6),
+            is_exact: false,
+            parent: 0,
+            parent_start_ns: None,
+            image: ImageFile::UNKNOWN,
+            name: "x".into(),
+            path: None,
+            command_line: Some("x".repeat(21)),
+        }]);
+        let scanned = processes.of(&owner(6)).unwrap();
+        assert_eq!(scanned.identity.command_line.as_deref(), Some(&*format!("{}…", "x".repeat(20))));
     }
 
     #[test]

@@ -28,6 +28,17 @@ pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
     Some(text)
 }
 
+/// Returns a command line with `bytes_max` bytes of it at most, and the mark that it was cut if it is longer.
+pub(super) fn shortened(mut text: String, bytes_max: usize) -> String {
+    // One that was cut by whoever told it has its mark already.
+    let length = text.strip_suffix(CUT).map_or(text.len(), str::len);
+    if length > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max));
+        text.push_str(CUT);
+    }
+    text
+}
+
 /// Returns the path of an executable from the kernel's components; `None` if there are none.
 pub(super) fn executable(flags: u32, path: &[u8]) -> Option<String> {
     let path = path.strip_suffix(b"\0").unwrap_or(path);
