@@ -271,7 +271,8 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
 /// Converts sockets of `sock_diag` or `/proc/net` to what iterators return, with owners from `/proc`.
 fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> Inventory {
     let mut files = open::files();
-    let owners = open::oldest(&files);
+    let owners: HashMap<u64, Owner> =
+        iterate::oldest(&files, |file| file.inode).into_iter().map(|(inode, file)| (inode, file.owner)).collect();
     let mut inventory = Inventory::default();
     // By inode: a socket of /proc has no number.
     let mut numbers: HashMap<u64, u64> = HashMap::new();
@@ -309,7 +310,7 @@ fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> In
 fn processes<'a>(owners: impl Iterator<Item = &'a Owner>) -> Processes {
     // Process id 0 stands for an unknown owner.
     let known = owners.filter(|owner| owner.tgid != 0);
-    let keys: HashSet<Key> = known.map(|owner| Key::new(owner.tgid, owner.start_ns)).collect();
+    let keys: HashSet<Key> = known.map(Key::of).collect();
     let mut processes = Processes::default();
     // A process that has ended since is left out; its sockets are shown without it.
     processes.add_scanned(keys.into_iter().filter_map(scan::one).collect());

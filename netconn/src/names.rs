@@ -200,7 +200,7 @@ impl Names {
         let has_container = known.as_ref().is_some_and(|cgroup| cgroup.container.is_some());
         let Some(v1) = self.v1.as_mut().filter(|_| owner.tgid != 0 && !has_container) else { return known };
         // Read here and not by a thread: most processes have one connection, whose event must have it.
-        v1.of(Key::new(owner.tgid, owner.start_ns), (owner.cgroup, known.as_ref()), now_ns).or(known)
+        v1.of(Key::of(owner), (owner.cgroup, known.as_ref()), now_ns).or(known)
     }
 
     /// Returns how long the cgroup of a process is taken for granted.

@@ -90,6 +90,15 @@ enum Comparison {
     Order(&'static str),
 }
 
+/// Returns the condition that the state is one of these.
+fn in_states(is_wanted: impl Fn(u8) -> bool) -> String {
+    let wanted = state::ALL.iter().copied().filter(|state| is_wanted(*state));
+    let names: Vec<String> = wanted.map(|state| format!("'{}'", state::name(state))).collect();
+    // A list of nothing is no condition of the language; no state is `none`.
+    let names = if names.is_empty() { "'none'".to_owned() } else { names.join(", ") };
+    format!("state in ({names})")
+}
+
 struct Reader<'a> {
     tokens: Vec<Token<'a>>,
     next: usize,
@@ -147,16 +156,8 @@ impl<'a> Reader<'a> {
             }
         }
         if wanted.is_some() || excluded != States::NONE {
-            let is_wanted =
-                |state: &u8| wanted.is_none_or(|wanted| wanted.contains(*state)) && !excluded.contains(*state);
-            let names: Vec<String> = state::ALL
-                .iter()
-                .filter(|state| is_wanted(state))
-                .map(|state| format!("'{}'", state::name(*state)))
-                .collect();
-            // A list of nothing is no condition of the language; no state is `none`.
-            let names = if names.is_empty() { "'none'".to_owned() } else { names.join(", ") };
-            conditions.insert(0, format!("state in ({names})"));
+            let is_wanted = |state: u8| wanted.is_none_or(|wanted| wanted.contains(state)) && !excluded.contains(state);
+            conditions.insert(0, in_states(is_wanted));
         }
         Ok(joined(conditions, " and "))
     }
@@ -180,7 +181,12 @@ impl<'a> Reader<'a> {
         match token.text {
             "not" | "!" => {
                 // `state` is read here too, because it may be negated alone.
-                let inner = if self.take_if(&["state"]) { Self::of_states(self.states()?) } else { self.one()? };
+                let inner = if self.take_if(&["state"]) {
+                    let states = self.states()?;
+                    in_states(|state| states.contains(state))
+                } else {
+                    self.one()?
+                };
                 Ok(format!("not ({inner})"))
             }
             "(" => {
@@ -206,15 +212,6 @@ impl<'a> Reader<'a> {
                 Err(Diagnostic::error(token.span(), message))
             }
         }
-    }
-
-    fn of_states(states: States) -> String {
-        let names: Vec<String> = state::ALL
-            .iter()
-            .filter(|state| states.contains(**state))
-            .map(|state| format!("'{}'", state::name(*state)))
-            .collect();
-        format!("state in ({})", names.join(", "))
     }
 
     fn comparison(&mut self) -> Option<Comparison> {

@@ -110,6 +110,17 @@ pub enum Written {
     Refused,
 }
 
+/// Returns what becomes of an event: rules decide first, so that what they exclude takes no place of others.
+fn judged(rules: &Rules, event: &Event<'_>, admit: impl FnOnce() -> bool) -> Written {
+    if rules.excludes(event) {
+        Written::Excluded
+    } else if admit() {
+        Written::Yes
+    } else {
+        Written::Refused
+    }
+}
+
 /// The facts of `Sensor Start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning<'a> {
@@ -211,13 +222,7 @@ impl EventEncoder {
         if is_judged {
             self.sensor.describe(&mut event);
         }
-        let written = if is_judged && self.rules.excludes(&event) {
-            Written::Excluded
-        } else if !is_judged || admit() {
-            Written::Yes
-        } else {
-            Written::Refused
-        };
+        let written = judged(&self.rules, &event, || !is_judged || admit());
         if written != Written::Yes {
             // Its number is that of the next event.
             self.count -= 1;

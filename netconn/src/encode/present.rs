@@ -26,11 +26,8 @@ impl<'a> Present<'a> {
     pub(super) fn of(connection: &'a Connection, processes: &'a Processes, has_ended: bool) -> Self {
         let (owner, process) = connection.holder();
         let originator = connection.originator();
-        let now = if has_ended || owner.tgid == 0 || !connection.is_open() {
-            None
-        } else {
-            processes.get(Key::new(owner.tgid, owner.start_ns))
-        };
+        let now =
+            if has_ended || owner.tgid == 0 || !connection.is_open() { None } else { processes.get(Key::of(owner)) };
         let recorded = || comm(&owner.comm);
         match (process, now) {
             // Nothing was known of it when it became the owner.

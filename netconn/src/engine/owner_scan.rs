@@ -11,9 +11,10 @@ use crate::{
     engine::{
         publisher::Publisher,
         run::Engine,
-        schedule::{PAUSE, Pace, nanoseconds},
+        schedule::{PAUSE, ScanPace, nanoseconds},
         state::State,
     },
+    kernel::iterate::oldest,
     process::Key,
     table::Orphans,
 };
@@ -91,14 +92,8 @@ impl State {
 
     /// Applies what a scan of open files has found, also for the sockets of processes that have `ended`.
     fn apply_files(&mut self, files: &[FileRecord], ended: &HashSet<Key>, publisher: &mut Publisher) {
-        // Several processes may have a socket: the oldest stands for them, as a rule the one that handed it down.
-        let mut oldest: HashMap<u64, &FileRecord> = HashMap::with_capacity(files.len());
-        for file in files {
-            let known = oldest.entry(file.socket).or_insert(file);
-            if file.owner.start_ns < known.owner.start_ns {
-                *known = file;
-            }
-        }
+        // Several processes may have a socket: the oldest stands for them.
+        let oldest = oldest(files, |file| file.socket);
         let now = self.clock.now();
         let (table, flows, mut effects) = self.tables(publisher);
         for file in oldest.into_values() {
@@ -112,7 +107,7 @@ impl State {
 /// When to scan. Times are in nanoseconds since boot.
 #[derive(Debug, Default)]
 pub(super) struct OwnerScans {
-    pace: Pace,
+    pace: ScanPace,
     /// When to scan again for an owner that was not found.
     again_ns: Option<u64>,
     /// Scans since one was last wanted.

@@ -110,11 +110,7 @@ impl Engine {
         self.schedule.dump_succeeded();
         // A process may have ended unseen and left its sockets to others.
         let processes = &self.state.processes;
-        let gone: Vec<Key> = self
-            .state
-            .table
-            .unknown_holders(|owner| processes.get(Key::new(owner.tgid, owner.start_ns)).is_some())
-            .collect();
+        let gone = self.state.table.unknown_holders(|owner| processes.knows(owner)).collect();
         self.adopt(gone);
         self.publisher.flush(&self.state.clock);
     }
@@ -139,11 +135,7 @@ impl Engine {
                 let (_, flows, mut effects) = self.state.tables(&mut self.publisher);
                 flows.end_dump(&sockets, &coverage, now, &mut effects);
                 let processes = &self.state.processes;
-                let gone: Vec<Key> = self
-                    .state
-                    .flows
-                    .unknown_holders(|owner| processes.get(Key::new(owner.tgid, owner.start_ns)).is_some())
-                    .collect();
+                let gone = self.state.flows.unknown_holders(|owner| processes.knows(owner)).collect();
                 self.adopt(gone);
             }
             Err(error) => {

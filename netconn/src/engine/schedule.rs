@@ -43,7 +43,7 @@ pub(super) struct Schedule {
     /// When open files are scanned for owners.
     pub(super) owner_scans: OwnerScans,
     /// Scans for packet sockets.
-    pub(super) packet_scans: Pace,
+    pub(super) packet_scans: ScanPace,
 }
 
 impl Schedule {
@@ -59,7 +59,7 @@ impl Schedule {
             wants_release: false,
             retry: (0, TICK),
             owner_scans: OwnerScans::default(),
-            packet_scans: Pace::default(),
+            packet_scans: ScanPace::default(),
         }
     }
 
@@ -147,12 +147,12 @@ const SHARE: u32 = 50;
 
 /// Bounds what scans cost that strangers can cause.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct ScanPace {
     /// No scan is allowed before, nanoseconds since boot.
     not_before_ns: u64,
 }
 
-impl Pace {
+impl ScanPace {
     /// Returns whether a scan is allowed at `now`.
     pub(super) fn is_allowed(&self, now: u64) -> bool {
         now >= self.not_before_ns

@@ -278,16 +278,23 @@ fn run(program: &Mutex<&mut Iter>, faults: &[Fault], found: &mut impl Collect) -
     if faults.is_empty() { read(file, found) } else { read(Faulty { inner: file, faults, reads: 0 }, found) }
 }
 
+/// Returns for each number that `number` gives the file of the oldest process: as a rule the one that opened it, and that handed it to
+/// the others.
+pub fn oldest(files: &[FileRecord], number: impl Fn(&FileRecord) -> u64) -> hashbrown::HashMap<u64, &FileRecord> {
+    let mut found = hashbrown::HashMap::with_capacity(files.len());
+    for file in files {
+        let known = found.entry(number(file)).or_insert(file);
+        if file.owner.start_ns < known.owner.start_ns {
+            *known = file;
+        }
+    }
+    found
+}
+
 /// Assigns each socket without an owner to the process that has it open; to the oldest process if there are several. Each
 /// socket comes with its [`FileRecord::socket`].
 pub fn assign_owners<'a>(sockets: impl IntoIterator<Item = (u64, &'a mut Owner)>, files: &[FileRecord]) {
-    let mut owners: hashbrown::HashMap<u64, &FileRecord> = hashbrown::HashMap::with_capacity(files.len());
-    for file in files {
-        let owner = owners.entry(file.socket).or_insert(file);
-        if file.owner.start_ns < owner.owner.start_ns {
-            *owner = file;
-        }
-    }
+    let owners = oldest(files, |file| file.socket);
     for (socket, owner) in sockets.into_iter().filter(|(_, owner)| owner.tgid == 0) {
         if let Some(file) = owners.get(&socket) {
             *owner = file.owner;

@@ -6,24 +6,15 @@ use bytemuck::Zeroable as _;
 use netconn_common::{FileRecord, Owner, attribution};
 use procfs::process::{FDTarget, Process, all_processes};
 
-use crate::{kernel::preflight::cgroup_root, process::TICK_NS};
+use crate::{
+    kernel::{iterate::oldest, preflight::cgroup_root},
+    process::TICK_NS,
+};
 
 /// Returns the owners of sockets by the inode of their file; of several processes the oldest.
 pub fn owners() -> HashMap<u64, Owner> {
-    oldest(&files())
-}
-
-/// Returns the oldest process that has each of these files open, by inode.
-pub fn oldest(files: &[FileRecord]) -> HashMap<u64, Owner> {
-    let mut owners: HashMap<u64, Owner> = HashMap::new();
-    for FileRecord { inode, owner, .. } in files {
-        let known = owners.entry(*inode).or_insert(*owner);
-        // The oldest is the one that opened it, as a rule: the others got it by `fork`.
-        if owner.start_ns < known.start_ns {
-            *known = *owner;
-        }
-    }
-    owners
+    let files = files();
+    oldest(&files, |file| file.inode).into_iter().map(|(inode, file)| (inode, file.owner)).collect()
 }
 
 /// Returns the open files that are sockets, without the numbers, ports and states of these.

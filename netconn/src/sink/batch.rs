@@ -76,7 +76,7 @@ impl EventNote {
         let owner = &connection.owner;
         let is_known = owner.tgid != 0;
         let origin = EventOrigin {
-            process: is_known.then(|| Key::new(owner.tgid, owner.start_ns)),
+            process: is_known.then(|| Key::of(owner)),
             user: owner.user(),
             beginner: connection.remote.filter(|_| connection.role == role::PASSIVE).map(|remote| {
                 // Whoever connects to this host from itself has the choice of its addresses.
@@ -89,7 +89,7 @@ impl EventNote {
 
     /// Returns the note of an event of a packet socket.
     pub fn of_packet_socket(length: usize, owner: &Owner) -> Self {
-        let process = (owner.tgid != 0).then(|| Key::new(owner.tgid, owner.start_ns));
+        let process = (owner.tgid != 0).then(|| Key::of(owner));
         let origin = EventOrigin { process, user: owner.user(), beginner: None };
         Self { length: shortened(length), class: EventClass::Listener, origin: Some(origin) }
     }

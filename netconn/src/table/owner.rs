@@ -3,7 +3,7 @@
 use hashbrown::HashSet;
 use netconn_common::{FileRecord, IPPROTO_TCP, Owner, OwnerRecord, attribution, role};
 
-use super::{Connection, Effects, Table, announce, connection::key_of};
+use super::{Connection, Effects, Table, announce};
 use crate::process::Key;
 
 impl Table {
@@ -21,7 +21,7 @@ impl Table {
         let is_inherited = connection.owner.how == attribution::LISTENER && connection.role != role::LISTENER;
         if is_inherited || connection.owner.tgid == 0 {
             self.set_owner(file.socket, None, &file.owner, now, effects);
-        } else if ended.contains(&key_of(connection.holder().0)) && !ended.contains(&key_of(&file.owner)) {
+        } else if ended.contains(&Key::of(connection.holder().0)) && !ended.contains(&Key::of(&file.owner)) {
             connection.pass_on(&file.owner, effects.process(&file.owner));
             // As in `set_owner`.
             connection.owned_in = self.dumps.begun();
@@ -38,7 +38,7 @@ impl Table {
         }
         connection.owner = *owner;
         // Who began it stays known, unless that is who has it again.
-        if connection.originator().is_none_or(|(first, _)| key_of(first) == key_of(owner)) {
+        if connection.originator().is_none_or(|(first, _)| Key::of(first) == Key::of(owner)) {
             connection.succession = None;
         }
         // A dump that is running may have read the socket before: it must not put the old owner back.
@@ -67,7 +67,7 @@ pub(super) fn unknown<'a>(
     is_known: impl Fn(&Owner) -> bool,
 ) -> impl Iterator<Item = Key> {
     let holders = connections.filter(|entry| entry.is_open()).map(|entry| entry.holder().0);
-    holders.filter(move |owner| owner.tgid != 0 && !is_known(owner)).map(key_of)
+    holders.filter(move |owner| owner.tgid != 0 && !is_known(owner)).map(Key::of)
 }
 
 /// Sockets that processes have left open for others when they ended.
@@ -84,10 +84,10 @@ pub struct Orphans {
 impl Orphans {
     /// Adds the socket of a connection if it is open and its holder has `ended`.
     pub(super) fn look(&mut self, ended: &HashSet<Key>, connection: &Connection) {
-        let holder = key_of(connection.holder().0);
+        let holder = Key::of(connection.holder().0);
         if connection.is_open() && ended.contains(&holder) {
             self.processes.insert(holder);
-            self.owners.extend([holder, key_of(&connection.owner)]);
+            self.owners.extend([holder, Key::of(&connection.owner)]);
             self.has_datagrams |= connection.protocol != IPPROTO_TCP;
         }
     }

@@ -10,7 +10,7 @@ use netconn_model::{
     value::PlainText,
 };
 
-use super::{EventEncoder, Written, head, write_whole};
+use super::{EventEncoder, Written, head, judged, write_whole};
 use crate::{
     clock::Clock,
     encode::{
@@ -56,13 +56,7 @@ impl EventEncoder {
             // For rules; the members that are written of it are ready.
             self.sensor.describe(&mut event);
         }
-        let written = if self.rules.excludes(&event) {
-            Written::Excluded
-        } else if admit() {
-            Written::Yes
-        } else {
-            Written::Refused
-        };
+        let written = judged(&self.rules, &event, admit);
         if written == Written::Yes {
             write_whole(&event, &self.sensor_members, out, &mut self.seconds);
         } else {

@@ -21,11 +21,8 @@ use netconn_model::{
 };
 
 pub use self::outcome::failure_of;
+pub(super) use self::outcome::{close_reason, failure};
 pub use self::succession::{Party, Succession};
-pub(super) use self::{
-    outcome::{close_reason, failure},
-    succession::key_of,
-};
 use crate::process::Process;
 
 /// The facts that only flows of datagrams have. They are boxed, so that TCP connections are no larger for them.

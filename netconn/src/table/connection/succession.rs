@@ -5,7 +5,7 @@ use std::{iter, rc::Rc};
 use netconn_common::{Owner, role, tcp_state};
 
 use super::Connection;
-use crate::process::{Key, Process};
+use crate::process::Process;
 
 /// A process that has a socket, or had it.
 #[derive(Clone, Debug)]
@@ -31,11 +31,6 @@ impl Succession {
             Self::Holder(party) | Self::Originator(party) => party,
         }
     }
-}
-
-/// Returns the identity of the process that an owner is.
-pub(in crate::table) fn key_of(owner: &Owner) -> Key {
-    Key::new(owner.tgid, owner.start_ns)
 }
 
 impl Connection {

@@ -12,12 +12,7 @@ use netconn_model::fact::{CloseReason, End, Outcome};
 use super::{EntryKind, Flows, entries::Entry, folded_key, is_vague};
 use crate::{
     process::{Key, Process},
-    table::{
-        Change, Connection, Effects, Orphans, announce,
-        connection::{address, key_of},
-        failure_of, finish,
-        owner::unknown,
-    },
+    table::{Change, Connection, Effects, Orphans, announce, connection::address, failure_of, finish, owner::unknown},
 };
 
 impl Flows {
@@ -173,7 +168,7 @@ impl Flows {
         // Where programs keep the owner with the socket: the owner that a flow began with has ended, and a scan, be it of an
         // earlier daemon, has found who has the socket now. Elsewhere a scan knows nothing better than who is the oldest.
         let is_kept = record.file == record.socket;
-        if is_kept && owner.how == attribution::SCAN && socket.owner.as_ref().map(key_of) != Some(key_of(owner)) {
+        if is_kept && owner.how == attribution::SCAN && socket.owner.as_ref().map(Key::of) != Some(Key::of(owner)) {
             self.pass_on(record.socket, owner, |_| true, now, effects);
         } else if socket.owner.is_none() && !is_vague(owner) {
             self.set_owner(record.socket, owner, now, effects);
@@ -191,8 +186,8 @@ impl Flows {
         effects: &mut impl Effects,
     ) -> bool {
         let is_here = self.entries.socket(socket).is_some();
-        if is_here && !ended.contains(&key_of(owner)) {
-            let is_orphan = |holder: &Owner| holder.tgid == 0 || ended.contains(&key_of(holder));
+        if is_here && !ended.contains(&Key::of(owner)) {
+            let is_orphan = |holder: &Owner| holder.tgid == 0 || ended.contains(&Key::of(holder));
             self.pass_on(socket, owner, is_orphan, now, effects);
         }
         is_here
@@ -225,7 +220,7 @@ impl Flows {
         for slot in slots {
             let Some(Entry { connection, kind, .. }) = self.entries.get_mut(slot) else { continue };
             let holder = connection.holder().0;
-            if key_of(holder) == key_of(owner) || !is_orphan(holder) {
+            if Key::of(holder) == Key::of(owner) || !is_orphan(holder) {
                 continue;
             }
             is_passed_on = true;
