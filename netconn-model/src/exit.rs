@@ -15,7 +15,8 @@ pub enum Exit {
     Usage = 2,
     /// A query that cannot be read (`EX_DATAERR`).
     Data = 65,
-    /// No daemon, one that refuses because it is busy, no `netconn-search`, or a kernel that cannot be traced (`EX_UNAVAILABLE`).
+    /// No daemon, one that has stopped (`watch --once`) or refuses because it is busy, no `netconn-search`, or a kernel that cannot be
+    /// traced; `doctor` found something that does not work (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// A bug in netconn (`EX_SOFTWARE`).
     Internal = 70,

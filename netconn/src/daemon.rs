@@ -134,17 +134,8 @@ async fn start_and_serve(
     let flows = flow_limits(config);
     let event_limit = config.event_limit_per_second;
     let command_line_bytes = config.command_line_bytes as usize;
-    let parts = Parts {
-        capture,
-        sensor,
-        encoder,
-        outputs,
-        flows,
-        privileges,
-        event_limit,
-        command_line_bytes,
-        packet_sockets,
-    };
+    let parts =
+        Parts { capture, sensor, encoder, outputs, flows, privileges, event_limit, command_line_bytes, packet_sockets };
     let engine = EngineThread::start(handle.clone(), commands, parts, move || {
         // Nobody listens any more if the daemon is ending anyway.
         let _ = ended.send(());

@@ -320,6 +320,38 @@ mod tests {
         SearchArguments::command().debug_assert();
     }
 
+    /// Each option stands in the section of its command in docs/commands.md, with its letter if it has one.
+    #[test]
+    fn every_option_is_documented() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let section = |title: &str| {
+            let section = text.split("\n## ").find_map(|section| section.strip_prefix(title)).unwrap();
+            section.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let (search, hunt) = (section("Searches"), section("Hunts"));
+        let command = SearchArguments::command();
+        let of_hunts = command.find_subcommand("hunt").unwrap();
+        // What searches and hunts share is described once.
+        let shared: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
+        for (command, section) in [(&command, &search), (of_hunts, &hunt)] {
+            let mut options = 0;
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let Some(long) = argument.get_long() else { continue };
+                let section = if shared.contains(&long) { &search } else { section };
+                let written = match argument.get_short() {
+                    Some(letter) => format!("`-{letter}`, `--{long}"),
+                    None => format!("`--{long}"),
+                };
+                let is_whole = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-');
+                assert!(section.split(&written).skip(1).any(is_whole), "{written} is missing in docs/commands.md");
+                options += 1;
+            }
+            assert!(options > 5);
+        }
+        assert!(search.contains("`-` instead of a query"));
+    }
+
     #[test]
     fn what_everybody_types_is_understood() {
         for line in [

@@ -41,8 +41,9 @@ struct Arguments {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done (also when nothing was found; -e makes that 1), 2 wrong use, 65 a query that
-cannot be read, 69 no daemon, no netconn-search or unfit kernel, 70 internal error, 74 I/O error,
-75 timeout, 77 permission denied, 78 configuration, 130 ended by Ctrl-C.";
+cannot be read, 69 no daemon or a busy one, no netconn-search, unfit kernel, doctor found what does
+not work, 70 internal error, 74 I/O error, 75 timeout, 77 permission denied, 78 configuration,
+130 ended by Ctrl-C.";
 
 /// How connections are selected, in the help of `list` and `watch`.
 macro_rules! negation {
@@ -178,6 +179,44 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    /// Each option stands in the section of its command in docs/commands.md, with its letter if it has one.
+    #[test]
+    fn every_option_is_documented() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let section = |title: &str| {
+            let section = text.split("\n## ").find_map(|section| section.strip_prefix(title)).unwrap();
+            section.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let program = Arguments::command();
+        for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
+            let title = match command.get_name() {
+                // Those of the other program are checked there.
+                "search" | "hunt" => continue,
+                "list" => "Lists",
+                "watch" => "Events as they happen",
+                _ => "The daemon",
+            };
+            let name = command.get_name();
+            let mut options = 0;
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let Some(long) = argument.get_long() else { continue };
+                let written = match argument.get_short() {
+                    Some(letter) => format!("`-{letter}`, `--{long}"),
+                    None => format!("`--{long}"),
+                };
+                // Those that select connections are described once.
+                let shared = argument.get_help_heading() == Some("Which connections");
+                let title = if shared { "Lists" } else { title };
+                let is_whole = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-');
+                let is_there = section(title).split(&written).skip(1).any(is_whole);
+                assert!(is_there, "{written} of `netconn {name}` is missing in docs/commands.md, {title}");
+                options += 1;
+            }
+            assert!(options > 0, "{name}");
+        }
     }
 
     #[test]

@@ -51,7 +51,8 @@ struct SelectionFlags {
     /// Raw sockets that have sent or received, as `ss -w` means them (which shows idle ones too), but not those of ICMP. With `--tcp` or `--udp`: those that speak it.
     #[arg(short = 'w', long)]
     raw: bool,
-    /// Attempts that failed only, and flows that the peer has refused. What is over, a list has with --closed.
+    /// Only attempts that failed, and flows that the peer has refused. An attempt that failed is over, so a list shows it with
+    /// --closed.
     #[arg(long)]
     failed: bool,
     /// Listeners only, and UDP sockets that are connected to nobody.
