@@ -1,4 +1,5 @@
-//! What it costs to read an event from a line, and to write one: `cargo bench --package netconn-model`. The goal for reading is 500 MB/s.
+//! What it costs to read an event from a line, to write one, and to write it in another format: `cargo bench --package
+//! netconn-model`. The goal for reading is 500 MB/s.
 
 use std::borrow::Cow;
 
@@ -8,6 +9,7 @@ use netconn_model::{
     community_id::CommunityId,
     event::{Event, Sensor},
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind},
+    format::{self, EVENT_FORMATS},
     json::SecondText,
     moment::Moment,
     value::{Milliseconds, PlainText},
@@ -107,5 +109,20 @@ fn writing(bencher: Bencher<'_, '_>) {
         out.clear();
         black_box(&event).write_line(&mut out, &mut seconds);
         black_box(out.len());
+    });
+}
+
+/// Reads a line and writes it in another format: what a program that sends events on does with each. The goal is 10 µs.
+#[divan::bench(args = EVENT_FORMATS.iter().map(|format| format.name))]
+fn converting(bencher: Bencher<'_, '_>, name: &str) {
+    let sensor = sensor();
+    let mut line = BytesMut::new();
+    close(&sensor).write_line(&mut line, &mut SecondText::default());
+    let line = line.strip_suffix(b"\n").unwrap_or(&line);
+    let Some(format) = format::by_name(name) else { return };
+    let mut out = Vec::new();
+    bencher.counter(BytesCount::new(line.len())).bench_local(|| {
+        out.clear();
+        black_box(format.encode_line(black_box(line), &mut out).is_ok());
     });
 }

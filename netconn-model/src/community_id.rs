@@ -32,6 +32,11 @@ impl CommunityId {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":+/=".contains(&byte));
         text.as_bytes().try_into().ok().filter(|_| is_plain).map(Self)
     }
+
+    /// Returns the ID in its written form: ASCII that needs no escapes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Display for CommunityId {

@@ -93,7 +93,7 @@ impl Event<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::IpAddr;
 
     use proptest::prelude::*;
@@ -153,9 +153,11 @@ mod tests {
     }
 
     prop_compose! {
-        fn events()(
+        pub(crate) fn events()(
             facts in facts(),
             (id, connection_id, process_name, command_line) in (id(), id(), text(), text()),
+            (executable, interface, loss_output) in (text(), text(), text()),
+            protocol in proptest::option::of(proptest::sample::select(&["TCP", "UDP", "ICMP", "47"][..])),
             (local_address, remote_address) in (address(), address()),
             (local_port, pid) in any::<(Option<u16>, Option<u32>)>(),
             // Counters beyond 63 bits are shown as floats.
@@ -166,6 +168,12 @@ mod tests {
                 connection_id,
                 process_name,
                 command_line,
+                executable,
+                interface,
+                loss_output,
+                protocol: protocol.map(PlainText::new),
+                src_address: local_address,
+                dst_address: remote_address,
                 local_address,
                 remote_address,
                 local_port,

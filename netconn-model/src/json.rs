@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use crate::moment::Moment;
 
@@ -226,7 +226,7 @@ fn digit(value: u64) -> u8 {
 }
 
 /// Writes an address in its shortest standard form.
-pub fn address(out: &mut BytesMut, value: IpAddr) {
+pub fn address(out: &mut impl BufMut, value: IpAddr) {
     match value {
         IpAddr::V4(value) => {
             let mut number = itoa::Buffer::new();
@@ -237,13 +237,23 @@ pub fn address(out: &mut BytesMut, value: IpAddr) {
                 out.put_slice(number.format(octet).as_bytes());
             }
         }
-        // Writing to a BytesMut cannot fail: it grows.
-        IpAddr::V6(value) => drop(write!(out, "{value}")),
+        // Writing to a buffer that grows cannot fail.
+        IpAddr::V6(value) => drop(write!(Utf8(out), "{value}")),
+    }
+}
+
+/// A buffer that text is formatted into.
+struct Utf8<'a, B>(&'a mut B);
+
+impl<B: BufMut> std::fmt::Write for Utf8<'_, B> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.put_slice(text.as_bytes());
+        Ok(())
     }
 }
 
 /// Writes the rest of a text that needs no escapes: its opening quote stands behind the key.
-fn plain(out: &mut BytesMut, value: &str) {
+fn plain(out: &mut impl BufMut, value: &str) {
     out.put_slice(value.as_bytes());
     out.put_u8(b'"');
 }
@@ -298,8 +308,8 @@ fn escape(character: char) -> Option<EscapedCharacter> {
     })
 }
 
-/// Writes a JSON string.
-fn string(out: &mut BytesMut, value: &str) {
+/// Writes the rest of a JSON string: its opening quote stands behind the key.
+pub(crate) fn string(out: &mut impl BufMut, value: &str) {
     if is_plain(value.as_bytes()) {
         return plain(out, value);
     }
@@ -310,8 +320,8 @@ fn string(out: &mut BytesMut, value: &str) {
         out.put_slice(&value.as_bytes()[done..at]);
         match escape {
             EscapedCharacter::Short(letter) => out.put_slice(&[b'\\', letter]),
-            // Writing to a BytesMut cannot fail: it grows.
-            EscapedCharacter::Code(code) => drop(write!(out, "\\u{code:04x}")),
+            // Writing to a buffer that grows cannot fail.
+            EscapedCharacter::Code(code) => drop(write!(Utf8(out), "\\u{code:04x}")),
         }
         // C1 characters take two bytes.
         done = at + character.len_utf8();

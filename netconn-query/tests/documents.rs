@@ -10,13 +10,16 @@ use std::{env, fmt::Display, fs, path::PathBuf};
 
 use netconn_model::{
     config::{Config, SearchConfig},
+    event::Event,
     fact::{Attribution, CloseReason, ConnectionStatus, Direction, EventKind, Failure, LossStage},
     field::{FIELDS, Field, Type},
     filter::FILTER_PARAMETERS,
+    format::{EVENT_FORMATS, EventFormat, Mapping, ROW_FORMATS, Record},
     members::MemberInfo,
     packet_socket::PACKET_FIELDS,
     row::{COLUMNS, ROW_FIELDS},
     state,
+    value::PlainText,
 };
 use netconn_query::{
     Fields,
@@ -84,7 +87,105 @@ fn member<Field, Section>(member: &MemberInfo<Field, Section>) -> [String; 3] {
     [code(member.name), type_name(member.r#type).to_owned(), member.described()]
 }
 
+/// Events of all kinds that formats treat differently, with what each is.
+fn kinds() -> Vec<(String, Event<'static>)> {
+    let network = |kind, protocol| Event {
+        kind: Some(kind),
+        protocol: Some(PlainText::new(protocol)),
+        direction: Some(Direction::Outgoing),
+        status: Some(ConnectionStatus::Success),
+        ..Event::default()
+    };
+    let failed = |event| Event { status: Some(ConnectionStatus::Failure), failure: Some(Failure::Refused), ..event };
+    let raw = |event| Event { raw: Some(true), status: None, ..event };
+    let folded = |event| Event { folded: Some(true), ..event };
+    let mut all = Vec::new();
+    for (kind, is_new) in [(EventKind::Connect, true), (EventKind::Close, false)] {
+        let name = kind.name();
+        all.push((format!("`{name}` of TCP"), network(kind, "TCP")));
+        if is_new {
+            all.push((format!("`{name}` of TCP that failed"), failed(network(kind, "TCP"))));
+        }
+        all.push((format!("`{name}` of UDP"), network(kind, "UDP")));
+        if !is_new {
+            all.push((format!("`{name}` of UDP that was refused"), failed(network(kind, "UDP"))));
+        }
+        all.push((format!("`{name}` of a folded flow"), folded(network(kind, "UDP"))));
+        all.push((format!("`{name}` of ICMP"), network(kind, "ICMP")));
+        all.push((format!("`{name}` of a raw socket"), raw(network(kind, "47"))));
+    }
+    let others = EventKind::ALL.iter().filter(|kind| !matches!(kind, EventKind::Connect | EventKind::Close));
+    all.extend(others.map(|kind| (format!("`{}`", kind.name()), Event { kind: Some(*kind), ..Event::default() })));
+    all
+}
+
+/// The lines of a table of mappings.
+fn mappings<Field: Copy, Make>(mappings: &[Mapping<Field, Make>], name: impl Fn(Field) -> &'static str) -> String {
+    let head = ["member", "type", "made of", "rule"];
+    table(
+        head,
+        mappings.iter().map(|mapping| {
+            let ours: Vec<String> = mapping.ours.iter().map(|field| code(name(*field))).collect();
+            [code(mapping.theirs), mapping.r#type.to_owned(), ours.join(", "), mapping.rule.replace('|', "\\|")]
+        }),
+    )
+}
+
 // One test for each document, because it writes to it.
+
+#[test]
+fn formats() {
+    let check_table = |name: &str, expected: &str| check_table("formats.md", name, expected);
+    let sentence = |meaning: &str| meaning.replace('|', "\\|");
+    let overview = EVENT_FORMATS.iter().map(|format| [code(format.name), sentence(format.meaning)]);
+    check_table("formats", &table(["format", "what it is"], overview));
+    let mapped: Vec<&EventFormat> = EVENT_FORMATS.iter().filter(|format| !format.records().is_empty()).collect();
+    let mut text =
+        format!("| event | {} |\n", mapped.iter().map(|format| code(format.name)).collect::<Vec<_>>().join(" | "));
+    text += &format!("|{}\n", "---|".repeat(mapped.len() + 1));
+    for (name, event) in kinds() {
+        let cell = |format: &&EventFormat| format.record_of(&event).map_or("–", |record| record.title);
+        text += &format!("| {name} | {} |\n", mapped.iter().map(cell).collect::<Vec<_>>().join(" | "));
+    }
+    check_table("kinds", &text);
+    let field = |field: Field| field.info().name;
+    let mut text = String::new();
+    let mut last: &[&Record] = &[];
+    for format in EVENT_FORMATS.iter().filter(|format| !format.is_native()) {
+        text += &format!(
+            "### {}\n\n{}: {}.\n\n{}\n",
+            format.name,
+            code(format.name),
+            sentence(format.meaning),
+            format.about
+        );
+        if !format.columns().is_empty() {
+            let columns: Vec<String> = format.columns().iter().map(|column| code(field(*column))).collect();
+            text += &format!("\nColumns: {}.\n", columns.join(", "));
+        }
+        let records = format.records();
+        if !records.is_empty()
+            && std::ptr::eq(records[0], last.first().copied().unwrap_or(records[0]))
+            && !last.is_empty()
+        {
+            text += "\nThe members are those of the format before.\n";
+        } else {
+            for record in records {
+                text += &format!("\n**{}**\n\n{}", record.title, mappings(record.mappings, field));
+            }
+        }
+        last = records;
+        text += "\n";
+    }
+    check_table("mappings", &format!("{}\n", text.trim_end()));
+    let mut text = String::new();
+    for format in ROW_FORMATS {
+        text += &format!("### {} of {}\n\n{}\n\n", format.title, format.name, format.about);
+        text += &mappings(format.mappings, |field| field.info().name);
+        text += "\n";
+    }
+    check_table("snapshots", &format!("{}\n", text.trim_end()));
+}
 
 #[test]
 fn events() {

@@ -1,12 +1,9 @@
 //! Events as comma-separated values: the fields that a person looks at.
 
-use crate::{
-    csv_cell::CsvCells,
-    field::{Event, Field},
-};
+use crate::{csv_cell::CsvCells, event::Event, field::Field};
 
 /// The columns.
-const CSV_FIELDS: [Field; 17] = [
+pub(super) const CSV_FIELDS: [Field; 17] = [
     Field::EventType,
     Field::EventTime,
     Field::Direction,

@@ -6,7 +6,7 @@ use netconn_model::exit::{self, Exit};
 use netconn_query::evaluate::SumBeyond;
 
 use crate::{
-    cli::expression::RefusedCondition,
+    cli::{expression::RefusedCondition, list::NoPlace},
     forget::ForgetError,
     kernel::{load::LoadError, preflight::Unfit},
     rules::RuleError,
@@ -41,6 +41,9 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
             ForgetError::System { error, .. } if error.kind() == io::ErrorKind::PermissionDenied => Exit::Permission,
             ForgetError::System { .. } => Exit::Io,
         });
+    }
+    if cause.is::<NoPlace>() {
+        return Some(Exit::Usage);
     }
     if cause.is::<Unfit>() || cause.is::<NotInstalled>() {
         return Some(Exit::Unavailable);

@@ -44,7 +44,7 @@ impl Counter {
         let Self { total, by, groups } = self;
         let Some(by) = by else {
             match format {
-                Format::Table => writeln!(out, "{total}")?,
+                Format::Table | Format::Other(_) => writeln!(out, "{total}")?,
                 Format::Json | Format::Ndjson => writeln!(out, "{}", json!({ "count": total }))?,
                 Format::Csv | Format::CsvRaw if heading => write!(out, "count\n{total}\n")?,
                 Format::Csv | Format::CsvRaw => writeln!(out, "{total}")?,
@@ -55,7 +55,8 @@ impl Counter {
         // Names decide between equal groups: the order of a hash map changes from run to run.
         groups.sort_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
         match format {
-            Format::Table => table(out, &groups)?,
+            // Another format has no counts, and is refused before.
+            Format::Table | Format::Other(_) => table(out, &groups)?,
             Format::Json => {
                 let groups: Vec<Value> = groups.iter().map(|group| object(by, group)).collect();
                 writeln!(out, "{}", json!({ "count": total, "groups": groups }))?;

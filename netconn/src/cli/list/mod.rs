@@ -28,13 +28,14 @@ use netconn_model::{
 };
 use netconn_query::evaluate::Predicate;
 use nix::fcntl::{FcntlArg, fcntl};
+use thiserror::Error;
 
 use crate::{
     cli::{
         SocketOption, block_on,
         expression::{About, ExpressionOption},
         list::output::Output,
-        presentation::{Format, Presentation},
+        presentation::{Format, FormatParser, Presentation},
         selection::{self, Selection},
         tell,
     },
@@ -44,11 +45,19 @@ use crate::{
 /// Size to which a pipe on standard output is enlarged, bytes: the most that any user may set (`pipe(7)`).
 const PIPE_BYTES: i32 = 1 << 20;
 
+/// The format that was asked for has no place for what was asked for.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("--format {format} has no place for {what}: use json, ndjson, csv or table")]
+pub(super) struct NoPlace {
+    format: &'static str,
+    what: &'static str,
+}
+
 /// Options of `netconn list`.
 #[derive(Debug, Args)]
 pub(super) struct ListOptions {
     /// Form of the output.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+    #[arg(long, default_value = "table", value_parser = FormatParser)]
     format: Format,
     #[command(flatten)]
     presentation: Presentation,
@@ -141,6 +150,22 @@ impl ListOptions {
             || self.expression.has_info()
     }
 
+    /// Whether all processes that have each socket open are asked for: by the option, or because the format has a row for each.
+    fn wants_holders(&self) -> bool {
+        self.holders || self.format.other().is_some_and(|format| format.wants_holders)
+    }
+
+    /// Refuses a format that knows rows only where there are none.
+    fn check_format(&self) -> Result<()> {
+        let Some(format) = self.format.other() else { return Ok(()) };
+        let what = match () {
+            () if self.packet => "packet sockets",
+            () if self.count || self.summary => "numbers of connections",
+            () => return Ok(()),
+        };
+        Err(NoPlace { format: format.name, what }.into())
+    }
+
     /// Whether what stands around the rows is wanted too.
     fn is_object(&self) -> bool {
         self.format == Format::Json && !self.count && !self.summary
@@ -149,6 +174,7 @@ impl ListOptions {
 
 /// Shows the snapshot.
 pub(super) fn run(options: &ListOptions) -> Result<Exit> {
+    options.check_format()?;
     // Before the selection is read: packet sockets have none.
     if options.packet {
         return packet::run(options);
@@ -166,7 +192,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     if options.wants_infos() {
         parameters.push(("info".into(), "1".into()));
     }
-    if options.holders {
+    if options.wants_holders() {
         parameters.push(("holders".into(), "true".into()));
     }
     // NDJSON wherever the head is not shown: there is less to take apart.
@@ -226,7 +252,7 @@ fn alone(
         return Err(offline.context("--closed asks for what only a daemon remembers"));
     }
     let filter = selection::filter(parameters)?;
-    let snapshot = Snapshot::take(&filter, options.wants_infos(), options.holders)?;
+    let snapshot = Snapshot::take(&filter, options.wants_infos(), options.wants_holders())?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     netconn_model::tell!("netconn: {}", snapshot.source().notice());
     snapshot.unlisted().iter().for_each(|sentence| tell(sentence));

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use anyhow::Result;
 use netconn_model::{
     csv_cell::CsvCells,
+    format::RowFormat,
     row::{self, MoreColumns, ROW_FIELDS, Row, RowField, RowSection},
     snapshot::{self, SnapshotLine},
 };
@@ -186,6 +187,8 @@ enum Printer {
     Json(BufWriter<Out>, bool),
     Ndjson(BufWriter<Out>),
     Csv(Box<csv::Writer<Out>>, Vec<RowField>, CsvCells),
+    /// With the bytes that were made last, and whether a row was written.
+    Other(BufWriter<Out>, &'static RowFormat, Vec<u8>, bool),
     Table(Table<BufWriter<Out>>),
 }
 
@@ -206,6 +209,11 @@ impl Printer {
                 }
                 Self::Csv(Box::new(out), fields, options.format.csv_cells())
             }
+            Format::Other(format) => {
+                let mut bytes = Vec::new();
+                format.begin(&mut bytes);
+                Self::Other(BufWriter::with_capacity(BUFFER_BYTES, out), format, bytes, false)
+            }
             Format::Table => {
                 let columns = row::table_columns(MoreColumns {
                     extended: options.extended,
@@ -225,14 +233,14 @@ impl Printer {
 
     /// Whether rows must be read, not only their bytes.
     fn needs_row(&self) -> bool {
-        matches!(self, Self::Csv(..) | Self::Table(_))
+        matches!(self, Self::Csv(..) | Self::Other(..) | Self::Table(_))
     }
 
     /// Begins a group, with its name and how many are in it, or all rows. Only people are shown where one begins.
     fn group(&mut self, group: Option<(&str, usize)>) -> io::Result<()> {
         match self {
             Self::Table(table) => table.begin(group),
-            Self::Json(..) | Self::Ndjson(_) | Self::Csv(..) => Ok(()),
+            Self::Json(..) | Self::Ndjson(_) | Self::Csv(..) | Self::Other(..) => Ok(()),
         }
     }
 
@@ -240,6 +248,11 @@ impl Printer {
         match self {
             Self::Csv(out, fields, cells) => {
                 out.write_record(fields.iter().map(|field| cells.value(row.value(*field).as_ref())))?;
+            }
+            Self::Other(out, format, bytes, any) => {
+                format.row(row, !std::mem::replace(any, true), bytes);
+                out.write_all(bytes)?;
+                bytes.clear();
             }
             Self::Table(table) => table.row(row)?,
             Self::Json(..) | Self::Ndjson(_) => self.line(line, head)?,
@@ -265,7 +278,7 @@ impl Printer {
                 out.write_all(b"\n")?;
             }
             // They need a row, see `needs_row`.
-            Self::Csv(..) | Self::Table(_) => {}
+            Self::Csv(..) | Self::Other(..) | Self::Table(_) => {}
         }
         Ok(())
     }
@@ -283,6 +296,12 @@ impl Printer {
             }
             Self::Ndjson(mut out) => out.flush()?,
             Self::Csv(mut out, ..) => out.flush()?,
+            Self::Other(mut out, format, mut bytes, _) => {
+                // The beginning, if there was no row.
+                format.end(&mut bytes);
+                out.write_all(&bytes)?;
+                out.flush()?;
+            }
             Self::Table(table) => table.end()?,
         }
         Ok(())

@@ -48,7 +48,8 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
         Format::Csv | Format::CsvRaw => {
             csv(io::stdout().lock(), &parsed(&lines)?, heading, options.format.csv_cells())?;
         }
-        Format::Table => {
+        // Another format has no packet sockets, and is refused before.
+        Format::Table | Format::Other(_) => {
             table(&mut anstream::stdout().lock(), &parsed(&lines)?, options.presentation.limit(), heading)?;
         }
     }

@@ -52,7 +52,8 @@ impl Summary {
             ipv6: sum.ipv6 + count.ipv6,
         });
         match format {
-            Format::Table => table(out, &lines, total, limit, heading)?,
+            // Another format has no counts, and is refused before.
+            Format::Table | Format::Other(_) => table(out, &lines, total, limit, heading)?,
             Format::Json => {
                 let groups: Vec<Value> = lines.iter().map(object).collect();
                 writeln!(out, "{}", json!({ "count": total.ipv4 + total.ipv6, "groups": groups }))?;

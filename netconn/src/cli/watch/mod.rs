@@ -15,7 +15,7 @@ use netconn_model::{
     event::Event,
     exit::Exit,
     fact::EventKind,
-    format::{self, EVENT_FORMATS, EventFormat},
+    format::{self, EVENT_FORMATS, Encoded, EventFormat},
     read_ahead::ReadAhead,
 };
 
@@ -89,6 +89,7 @@ pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
         let mut events = ReadAhead::events(&client, &parameters, tell).await?;
         // 2⁶⁴ events are never reached.
         let mut left = options.count.unwrap_or(u64::MAX);
+        let mut left_out = LeftOutNotice::default();
         // Before the first event, which may take hours: a reader of CSV sees the heading at once. After the answer of
         // the daemon, so that an error leaves no heading.
         if let WatchFormat::Events(format) = options.format {
@@ -108,8 +109,10 @@ pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
                             return Ok(true);
                         }
                     }
-                    print(options, line)?;
-                    left -= 1;
+                    match print(options, line)? {
+                        Encoded::Written => left -= 1,
+                        Encoded::LeftOut => left_out.tell(options, line)?,
+                    }
                     Ok::<_, anyhow::Error>(left != 0)
                 })
                 .await;
@@ -136,14 +139,36 @@ pub(super) fn run(options: &WatchOptions) -> Result<Exit> {
     })
 }
 
-fn print(options: &WatchOptions, line: &[u8]) -> Result<()> {
+/// Says that the format has no place for some events.
+#[derive(Debug, Default)]
+struct LeftOutNotice {
+    is_told: bool,
+}
+
+impl LeftOutNotice {
+    /// Says it for the first event, and of each event in which the daemon says something of itself, such as a loss.
+    fn tell(&mut self, options: &WatchOptions, line: &[u8]) -> Result<()> {
+        let WatchFormat::Events(format) = options.format else { return Ok(()) };
+        let event: Event<'_> = serde_json::from_slice(line)?;
+        if let Some(sentence) = format::sentence(&event) {
+            tell(&sentence);
+        } else if !std::mem::replace(&mut self.is_told, true) {
+            tell(&format!("the format {} has no place for some kinds of events, which are left out", format.name));
+        }
+        Ok(())
+    }
+}
+
+/// Prints an event; one for which the format has no place is left out.
+fn print(options: &WatchOptions, line: &[u8]) -> Result<Encoded> {
     match options.format {
         WatchFormat::Events(format) => {
             let mut bytes = Vec::new();
-            format.write(line, &mut bytes)?;
+            let encoded = format.encode_line(line, &mut bytes)?;
             let mut out = io::stdout().lock();
             out.write_all(&bytes)?;
             out.flush()?;
+            Ok(encoded)
         }
         WatchFormat::Table => {
             let event: Event<'_> = serde_json::from_slice(line)?;
@@ -151,7 +176,7 @@ fn print(options: &WatchOptions, line: &[u8]) -> Result<()> {
             let mut out = anstream::stdout().lock();
             writeln!(out, "{}", for_people(&event, limit, &TimeZone::system()))?;
             out.flush()?;
+            Ok(Encoded::Written)
         }
     }
-    Ok(())
 }
