@@ -80,16 +80,15 @@ fn cgroups() -> Check {
         let names = if v1.is_empty() { "units and containers are not known" } else { of_v1 };
         return Check::new(Mark::Fair, "cgroups", format!("{missing}; {names}"));
     };
-    let mut finding = format!("v2 at {}{v1}", root.display());
-    // In a namespace the root that is mounted is that of the container: programs attached there see nothing of the host.
-    let is_inside = preflight::is_in_cgroup_namespace();
-    if is_inside {
+    let mut finding = format!("v2 at {}{v1}", root.path.display());
+    // Programs that are attached to the root of a container see nothing of the host.
+    if !root.is_of_host {
         finding.push_str(
             "; of a cgroup namespace: datagrams, and attempts without a route, are seen of this container only; run netconn outside \
-             of it, or give it the host's (--cgroupns=host)",
+             of it, or mount the host's /sys/fs/cgroup (--cgroupns=host does that)",
         );
     }
-    let mark = if is_inside || !v1.is_empty() { Mark::Fair } else { Mark::Good };
+    let mark = if !root.is_of_host || !v1.is_empty() { Mark::Fair } else { Mark::Good };
     Check::new(mark, "cgroups", finding)
 }
 

@@ -279,7 +279,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Loads a program and attaches it to its hook. An iterator is only loaded: each reading attaches it anew.
 pub(super) fn attach(ebpf: &mut Ebpf, hook: &Hook, types: &AyaBtf) -> Result<(), Verdict> {
     let failed = |reason: String| Verdict::Failed { reason };
-    let root = if hook.attach.is_cgroup() { preflight::cgroup_root() } else { None };
+    let root = if hook.attach.is_cgroup() { preflight::cgroup_root().map(|root| root.path) } else { None };
     if hook.attach.is_cgroup() && root.is_none() {
         return Err(Verdict::Unsupported { reason: "no cgroup v2 is mounted".into() });
     }

@@ -20,6 +20,8 @@ use thiserror::Error;
 pub const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// The file in which the kernel describes its own types.
 pub const BTF_FILE: &str = "/sys/kernel/btf/vmlinux";
+/// Inode of the root of the hierarchy of cgroups v2, of which all others are parts: the first of its file system.
+const CGROUP_ROOT_INODE: u64 = 1;
 const LOCKDOWN_FILE: &str = "/sys/kernel/security/lockdown";
 
 /// A capability that netconn uses.
@@ -245,19 +247,39 @@ pub fn read_btf() -> Result<Vec<u8>, Unfit> {
     fs::read(Path::new(BTF_FILE)).map_err(|error| Unfit::NoBtf { error })
 }
 
-/// Returns a mount point of the root of the cgroup v2 hierarchy, also on hosts that have both versions; `None` if it is not
-/// mounted, or only a part of it is (in a container).
-pub fn cgroup_root() -> Option<PathBuf> {
+/// A mounted root of cgroups v2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupRoot {
+    /// Where it is mounted.
+    pub path: PathBuf,
+    /// Whether it is the root of the host's hierarchy, and not that of a cgroup namespace: of a container.
+    pub is_of_host: bool,
+}
+
+/// Returns the root of the cgroup v2 hierarchy, also on hosts that have both versions: that of the host if it is mounted anywhere,
+/// else that of this process's cgroup namespace; `None` if neither is mounted.
+pub fn cgroup_root() -> Option<CgroupRoot> {
     let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo()).ok()?;
     root_among(mounts)
 }
 
-fn root_among(mounts: impl IntoIterator<Item = MountInfo>) -> Option<PathBuf> {
-    // Programs at the mount of a part of the hierarchy would miss the sockets of all others.
-    let roots = mounts.into_iter().filter(|mount| mount.fs_type == "cgroup2" && mount.root == "/");
-    // The path of a mount that lies below a later one leads to that: to another file system.
-    let leads_there = |mount: &MountInfo| statfs(&mount.mount_point).is_ok_and(|system| is_cgroup2(&system));
-    roots.filter(leads_there).map(|mount| mount.mount_point).next()
+fn root_among(mounts: impl IntoIterator<Item = MountInfo>) -> Option<CgroupRoot> {
+    let mut own = None;
+    for mount in mounts.into_iter().filter(|mount| mount.fs_type == "cgroup2") {
+        // The path of a mount that lies below a later one leads to that: to another file system.
+        if !statfs(&mount.mount_point).is_ok_and(|system| is_cgroup2(&system)) {
+            continue;
+        }
+        // In a namespace of its own, a container that has been given the host's hierarchy finds it as `/../..`.
+        if fs::metadata(&mount.mount_point).is_ok_and(|root| root.ino() == CGROUP_ROOT_INODE) {
+            return Some(CgroupRoot { path: mount.mount_point, is_of_host: true });
+        }
+        // Programs at the mount of a part of the hierarchy would miss the sockets of all others.
+        if mount.root == "/" && own.is_none() {
+            own = Some(CgroupRoot { path: mount.mount_point, is_of_host: false });
+        }
+    }
+    own
 }
 
 fn is_cgroup2(system: &Statfs) -> bool {
@@ -275,14 +297,6 @@ pub fn is_in_pid_namespace() -> bool {
 /// What a pid namespace of its own costs, and what to do.
 pub const PID_NAMESPACE: &str = "netconn runs in a pid namespace of its own: process ids are those of the host, and executables, arguments and open files of \
      processes that are older than netconn are not found; run it on the host, or give the container the host's (--pid=host)";
-
-/// Returns whether this process has a cgroup namespace of its own: its root of cgroup v2 is then the root of its container,
-/// and programs that are attached there only see the sockets of that container. The first namespace's number is
-/// `PROC_CGROUP_INIT_INO` in `include/linux/proc_ns.h`.
-pub fn is_in_cgroup_namespace() -> bool {
-    const FIRST: u64 = 0xefff_fffb;
-    fs::metadata("/proc/self/ns/cgroup").is_ok_and(|namespace| namespace.ino() != FIRST)
-}
 
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|character: char| !character.is_ascii_digit());
@@ -328,8 +342,18 @@ mod tests {
         let Some(root) = cgroup_root() else { return }; // There is no cgroup v2 here.
         // By its path, a mount at /proc is hidden: what is there is another file system.
         let hidden = mount(Path::new("/proc"), "/");
-        assert_eq!(root_among([hidden.clone(), mount(&root, "/")]), Some(root.clone()));
-        assert_eq!(root_among([hidden, mount(&root, "/part"), mount(Path::new("/nonexistent"), "/")]), None);
+        assert_eq!(root_among([hidden.clone(), mount(&root.path, "/")]), Some(root.clone()));
+        assert_eq!(root_among([hidden, mount(Path::new("/nonexistent"), "/")]), None);
+        // As a container with a namespace of its own sees what it was given of the host.
+        let part =
+            fs::read_dir(&root.path).unwrap().flatten().find(|entry| entry.path().is_dir()).map(|entry| entry.path());
+        let Some(part) = part else { return }; // There are no cgroups here.
+        let own = CgroupRoot { path: part.clone(), is_of_host: false };
+        assert_eq!(root_among([mount(&part, "/")]), Some(own));
+        assert_eq!(root_among([mount(&part, "/part")]), None);
+        if root.is_of_host {
+            assert_eq!(root_among([mount(&part, "/"), mount(&root.path, "/../..")]), Some(root));
+        }
     }
 
     #[test]

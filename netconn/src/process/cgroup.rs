@@ -174,7 +174,7 @@ pub fn scan() -> Vec<(u64, String)> {
     let mut found = Vec::new();
     // Without cgroups v2 there are no names to find; events go without them.
     if let Some(root) = cgroup_root() {
-        walk(&root, &root, &mut found);
+        walk(&root.path, &root.path, &mut found);
     }
     found
 }

@@ -20,7 +20,7 @@ pub fn owners() -> HashMap<u64, Owner> {
 /// Returns the open files that are sockets, without the numbers, ports and states of these.
 pub fn files() -> Vec<FileRecord> {
     let mut found = Vec::new();
-    let mut cgroups = Cgroups { root: cgroup_root(), inodes: HashMap::new() };
+    let mut cgroups = Cgroups { root: cgroup_root().map(|root| root.path), inodes: HashMap::new() };
     for process in all_processes().into_iter().flatten().flatten() {
         // Of another user, or ended since: its sockets stay without an owner.
         let Ok(files) = process.fd() else { continue };
@@ -68,6 +68,10 @@ impl Cgroups {
         let root = self.root.as_ref()?;
         // Hierarchy 0 is cgroups v2 (`cgroups(7)`).
         let path = process.cgroups().ok()?.into_iter().find(|cgroup| cgroup.hierarchy == 0)?.pathname;
+        // Outside of this process's cgroup namespace: where its root lies in the host's hierarchy is not told.
+        if path.starts_with("/..") {
+            return None;
+        }
         // Many processes share a cgroup: one `stat` for each cgroup.
         if let Some(inode) = self.inodes.get(&path) {
             return Some(*inode);
