@@ -18,10 +18,8 @@ use netconn_tests::{
 use nix::{
     libc,
     poll::{PollFd, PollFlags, poll},
-    sys::{
-        pthread::{pthread_kill, pthread_self},
-        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
-    },
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    unistd::{getpid, gettid},
 };
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -293,7 +291,7 @@ fn an_attempt_that_a_signal_interrupts_goes_on() {
         let (sender, receiver) = channel();
         thread::scope(|scope| {
             let attempt = scope.spawn(move || {
-                sender.send(pthread_self()).unwrap();
+                sender.send(gettid()).unwrap();
                 let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
                 let result = try_connect(&socket, "10.0.0.2:80");
                 (socket, result)
@@ -301,7 +299,10 @@ fn an_attempt_that_a_signal_interrupts_goes_on() {
             let thread = receiver.recv().unwrap();
             // The time is fixed, because no condition shows that the thread is inside of `connect`.
             thread::sleep(long(100));
-            pthread_kill(thread, Signal::SIGUSR1).unwrap();
+            // Not `pthread_kill`: what musl names a thread by cannot be sent to another thread.
+            let (pid, tid) = (getpid().as_raw(), thread.as_raw());
+            // SAFETY: sends a signal that has a handler.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, Signal::SIGUSR1 as i32) }, 0);
             let (socket, result) = attempt.join().unwrap();
             assert_eq!(result, libc::EINTR);
             pair.there.exec("nft", &["flush ruleset"]);
