@@ -26,7 +26,7 @@ const FOLDER: &str = "target/systemd";
 const BOOT: &str = r#"
 mount -t overlay overlay -o lowerdir=base,upperdir=upper,workdir=work root
 mount -t bpf -o mode=0755 bpf bpf
-exec setpriv --pdeathsig KILL systemd-nspawn --quiet --directory=root --boot --register=no --keep-unit \
+exec systemd-nspawn --quiet --directory=root --boot --register=no --keep-unit \
     --private-network --capability=all --machine=netconn-guest --console=pipe "--bind=$PWD/bpf:/sys/fs/bpf" \
     "--bind-ro=$PWD/packages:/packages" "--system-call-filter=bpf perf_event_open @keyring"
 "#;
@@ -166,13 +166,8 @@ impl Guest {
                 let console = fs::read_to_string(self.folder.join("console")).unwrap_or_default();
                 bail!("the guest has ended with {status}: {console}");
             }
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            // Until the guest has started, its first process is systemd-nspawn itself.
-            let leader = children.split_whitespace().find(|child| {
-                fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name.trim_end() == "systemd")
-            });
-            if let Some(leader) = leader {
-                leader.clone_into(&mut self.leader);
+            if let Some(leader) = leader(pid) {
+                self.leader = leader;
                 // Fails until systemd answers. `degraded` is told by the checks, which name the unit.
                 let state = self.enter(&["systemctl", "is-system-running", "--wait"]).output()?;
                 if matches!(state.stdout.trim_ascii(), b"running" | b"degraded") {
@@ -190,23 +185,38 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // The kernel ends the guest with its first process, and its mounts with the last process that has them.
+        // Mounts end with the last process that has them.
         let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
     }
 }
 
+/// Returns the first process of the guest: the child of systemd-nspawn, which is the child of `unshare`. There is none until
+/// that child has become systemd.
+fn leader(unshare: u32) -> Option<String> {
+    let child = |pid: &str| {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next().map(str::to_owned)
+    };
+    let leader = child(&child(&unshare.to_string())?)?;
+    let name = fs::read_to_string(format!("/proc/{leader}/comm")).ok()?;
+    (name.trim_end() == "systemd").then_some(leader)
+}
+
 /// Starts systemd-nspawn.
 fn start(folder: &Path) -> Result<Child> {
     let console = File::create(folder.join("console"))?;
-    Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-ec", BOOT])
+    // A guest outlives systemd-nspawn if that is killed. So it has a pid namespace around it: the kernel ends all of its
+    // processes with the first one, that one with `unshare`, and `unshare` with this program, however it ends.
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--pid", "--fork"])
+        .args(["--kill-child", "--mount-proc", "sh", "-ec", BOOT])
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(console.try_clone()?)
         .stderr(console)
         .spawn()
-        .context("cannot run unshare")
+        .context("cannot run setpriv")
 }
 
 /// Makes the guest's system unless an earlier call did.
