@@ -13,7 +13,7 @@ use xtask::root;
 const OBJECT: &str = "netconn/bpf/netconn.bpf.o";
 const TARGET: &str = "bpfel-unknown-none";
 /// The compiler of `rust-toolchain.toml`; another version may generate other bytes.
-const RUSTC: &str = "1.95.0";
+pub(crate) const RUSTC: &str = "1.95.0";
 /// The linker that links against the LLVM 22 of that compiler; another version may generate other bytes.
 const LINKER_VERSION: &str = "0.10.4";
 

@@ -69,7 +69,8 @@ enum Chore {
         #[arg(long, value_name = "DIR", default_value = "target/dist")]
         packages: PathBuf,
     },
-    /// Make the packages that are released, in target/dist: .deb files with static programs for x86_64 and aarch64.
+    /// Make the packages that are released, in target/dist: .deb, .rpm and archives with static programs for x86_64 and
+    /// aarch64, bills of materials and sums.
     Dist(dist::DistOptions),
     /// Write the type information of the kernels of tests/kernels.toml, trimmed to the types that netconn reads, to
     /// netconn/tests/data/btf. Run this when netconn reads another type or member.

@@ -38,6 +38,19 @@ pub const GUESTS: [NeededProgram; 2] = [("qemu-system-x86_64", "qemu-system-x86"
 pub const SERVICE: [NeededProgram; 3] =
     [("debootstrap", "debootstrap"), ("systemd-nspawn", "systemd-container"), ("bpftool", "bpftool")];
 
+/// Programs that make packages and check them.
+pub const PACKAGING: [NeededProgram; 9] = [
+    ("dpkg-deb", "dpkg"),
+    ("rpmbuild", "rpm"),
+    ("zstd", "zstd"),
+    ("lintian", "lintian"),
+    ("rpmlint", "rpmlint"),
+    ("man", "man-db"),
+    ("bash", "bash"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+];
+
 /// Returns a sentence that names the missing programs and their packages, or `None` if all are installed.
 pub fn obstacle(needed: &[NeededProgram]) -> Option<String> {
     let missing: Vec<String> =
@@ -55,7 +68,7 @@ fn missing(needed: &[NeededProgram]) -> impl Iterator<Item = &NeededProgram> {
 ///
 /// apt cannot be run, or it fails.
 pub fn install() -> Result<()> {
-    let needed = [&LIVE[..], &ORACLE, &GUESTS, &SERVICE].concat();
+    let needed = [&LIVE[..], &ORACLE, &GUESTS, &SERVICE, &PACKAGING].concat();
     let mut packages: Vec<_> = missing(&needed).map(|(_, package)| *package).collect();
     // Programs of the same package are neighbours in the lists.
     packages.dedup();

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use xtask::{cargo, check, is_root, packages};
 
-use crate::{ebpf, tidy, vm};
+use crate::{dist, ebpf, tidy, vm};
 
 /// The test that is a separate step because it needs Python.
 const ORACLE: &str = "python_gives_the_same_rows";
@@ -124,6 +124,11 @@ fn all_steps(install: bool) -> Vec<TestStep> {
             name: "ebpf --check",
             obstacle: ebpf::missing_tools(),
             run: |_| ebpf::run(true).map(|()| StepResults::default()),
+        },
+        TestStep {
+            name: "packages",
+            obstacle: dist::check::obstacle(),
+            run: |_| dist::check::run().map(|()| StepResults::default()),
         },
         TestStep { name: "live tests", obstacle: live_obstacle(), run: run_live_tests },
         TestStep { name: "kernel matrix", obstacle: live_obstacle().or_else(vm::obstacle), run: |_| run_matrix() },

@@ -120,6 +120,20 @@ const ENTRIES: [Entry; 15] = [
 pub(super) struct Layout {
     /// Folder of zsh's completions.
     pub(super) zsh: &'static str,
+    /// Folder above those with licenses, one for each package.
+    pub(super) licenses: &'static str,
+}
+
+/// What a package is made of, beside the files of the tree.
+pub(super) struct Ingredients {
+    /// The program.
+    pub(super) program: PathBuf,
+    /// The folder in which it has written what it knows of itself.
+    pub(super) documents: PathBuf,
+    /// The licenses of all that is linked into it, as one text.
+    pub(super) notices: String,
+    /// The bill of materials.
+    pub(super) bill: String,
 }
 
 /// The files of a package below a folder of their own, as they are below `/` on the machine that installs it.
@@ -129,15 +143,8 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Writes the files of a package to a new folder. `program` is its binary, `documents` the folder in which it has written
-    /// what it knows of itself.
-    pub(super) fn new(
-        package: Package,
-        folder: PathBuf,
-        program: &Path,
-        documents: &Path,
-        layout: Layout,
-    ) -> Result<Self> {
+    /// Writes the files of a package to a new folder.
+    pub(super) fn new(package: Package, folder: PathBuf, made_of: &Ingredients, layout: Layout) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
@@ -149,11 +156,16 @@ impl Staged {
                 Source::Compressed(from) => {
                     staged.write(entry.to, &compressed(&read(&root().join(from))?)?, entry.mode)?;
                 }
-                Source::Program => staged.write(entry.to, &read(program)?, entry.mode)?,
+                Source::Program => staged.write(entry.to, &read(&made_of.program)?, entry.mode)?,
                 Source::Folder => staged.folder(entry.to, entry.mode)?,
             }
         }
-        staged.add_documents(documents, layout)?;
+        staged.add_documents(&made_of.documents, layout)?;
+        let name = package.name();
+        let licenses = format!("{}/{name}", layout.licenses);
+        staged.write(&format!("{licenses}/third-party.txt.gz"), &compressed(made_of.notices.as_bytes())?, 0o644)?;
+        let bill = compressed(made_of.bill.as_bytes())?;
+        staged.write(&format!("usr/share/doc/{name}/sbom.cdx.json.gz"), &bill, 0o644)?;
         if package == Package::Search {
             staged.add_hunts()?;
         }
@@ -217,6 +229,18 @@ impl Staged {
     /// Returns the paths of all files below the root, in order.
     pub(super) fn files(&self) -> Result<Vec<String>> {
         files(&self.root)
+    }
+
+    /// Returns the paths of the folders that a package owns: those that have its name, and those below them.
+    pub(super) fn own_folders(&self) -> Result<Vec<String>> {
+        let mut folders = Vec::new();
+        walk(&self.root, "", &mut |path, is_folder| {
+            if is_folder && path.split('/').any(|part| part.starts_with("netconn")) {
+                folders.push(path.to_owned());
+            }
+        })?;
+        folders.sort_unstable();
+        Ok(folders)
     }
 }
 

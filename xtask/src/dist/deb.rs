@@ -17,7 +17,7 @@ use crate::dist::{
 };
 
 /// Debian's places.
-pub(super) const LAYOUT: Layout = Layout { zsh: "usr/share/zsh/vendor-completions" };
+pub(super) const LAYOUT: Layout = Layout { zsh: "usr/share/zsh/vendor-completions", licenses: "usr/share/doc" };
 /// Scripts that dpkg runs, in `packaging/deb`, of the package `netconn`.
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
@@ -41,6 +41,8 @@ pub(super) fn build(
     let name = staged.package.name();
     let changelog = compressed(changelog(name, release)?.as_bytes())?;
     staged.write(&format!("usr/share/doc/{name}/changelog.Debian.gz"), &changelog, 0o644)?;
+    let copyright = copyright(&fs::read_to_string(root().join("LICENSE-MIT"))?);
+    staged.write(&format!("usr/share/doc/{name}/copyright"), copyright.as_bytes(), 0o644)?;
     // Debian's name for it.
     let upstream = staged.root.join(format!("usr/share/doc/{name}"));
     fs::rename(upstream.join("CHANGELOG.md.gz"), upstream.join("changelog.gz"))?;
@@ -116,16 +118,30 @@ fn control(package: Package, architecture: Architecture, release: &Release, byte
     )
 }
 
+/// Returns who has written the program and what others may do with it, in Debian's form. `mit` is the text of that license.
+fn copyright(mit: &str) -> String {
+    let paragraphs = mit.trim().lines().map(|line| if line.is_empty() { " .".into() } else { format!(" {line}") });
+    format!(
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
+         Upstream-Name: netconn\n\
+         Comment: The programs contain parts of others; third-party.txt.gz beside this file has\n \
+         their names and licenses, and sbom.cdx.json.gz their versions.\n\n\
+         Files: *\nCopyright: 2026 The netconn authors\nLicense: MIT or Apache-2.0\n\n\
+         License: MIT\n{}\n\n\
+         License: Apache-2.0\n On Debian systems, the text is in /usr/share/common-licenses/Apache-2.0.\n",
+        paragraphs.collect::<Vec<String>>().join("\n")
+    )
+}
+
 /// Returns the changelog of the package itself: one entry, for the changes of the program are in its own.
 fn changelog(name: &str, release: &Release) -> Result<String> {
-    let date = command("date", &["--utc", "--rfc-email", "--date"]).arg(format!("@{}", release.epoch)).output();
-    let date = String::from_utf8(date.context("cannot run date")?.stdout)?;
+    let date = release.date("+%a, %d %b %Y %H:%M:%S %z")?;
     Ok(format!(
         "{name} ({}) unstable; urgency=medium\n\n  * Version {}; its changes are in changelog.gz.\n\n -- {}  {}\n",
         release.debian(),
         release.version,
         release.maintainer,
-        date.trim()
+        date
     ))
 }
 
@@ -142,6 +158,7 @@ mod tests {
         }
         assert!(text.lines().all(|line| line.len() <= 80 && !line.is_empty()), "{text}");
         let text = changelog("netconn", &release).unwrap();
+        assert!(!copyright("a\n\nb\n").contains("\n\n b"), "an empty line would end the paragraph");
         assert!(text.ends_with(" -- A <a@example.com>  Thu, 01 Jan 1970 00:00:00 +0000\n"), "{text}");
     }
 }

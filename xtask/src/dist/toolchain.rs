@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use xtask::{cargo, check, command, root, target_dir};
 
-use crate::ebpf;
+use crate::{dist::parts::Part, ebpf};
 
 /// The release of zig, from PyPI; another may generate other bytes.
 const ZIG: &str = "0.15.2";
@@ -199,4 +199,49 @@ fn wrappers(zig: &Path, architecture: Architecture) -> Result<PathBuf> {
         fs::rename(new, file)?;
     }
     Ok(folder)
+}
+
+/// What zig links into every program, with its version in this release of zig, its license, and the text of it in
+/// `packaging/licenses`.
+const PARTS: [(&str, &str, &str, &str); 3] = [
+    ("libunwind", "20.1.2", "Apache-2.0 WITH LLVM-exception", "libunwind.txt"),
+    ("musl", "1.2.5", "MIT", "musl.txt"),
+    ("zig-compiler-rt", ZIG, "MIT", "zig.txt"),
+];
+
+/// Returns the parts of every program that come from zig.
+pub(super) fn parts() -> Result<Vec<Part>> {
+    let part = |(name, version, license, file): (&str, &str, &str, &str)| {
+        let text = fs::read_to_string(root().join("packaging/licenses").join(file))?;
+        Ok(Part {
+            name: name.into(),
+            version: version.into(),
+            license: license.into(),
+            checksum: None,
+            is_crate: false,
+            texts: [text.trim().to_owned()].into(),
+        })
+    };
+    PARTS.into_iter().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_licenses_are_those_of_zig() {
+        // Elsewhere the texts are taken as they are.
+        let Some(library) = folder().ok().map(|folder| folder.join("ziglang")).filter(|folder| folder.exists()) else {
+            return;
+        };
+        for (kept, there) in [
+            ("musl.txt", "lib/libc/musl/COPYRIGHT"),
+            ("libunwind.txt", "lib/libunwind/LICENSE.TXT"),
+            ("zig.txt", "LICENSE"),
+        ] {
+            let kept = fs::read(root().join("packaging/licenses").join(kept)).unwrap();
+            assert_eq!(kept, fs::read(library.join(there)).unwrap(), "{there}");
+        }
+    }
 }
