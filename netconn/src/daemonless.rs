@@ -313,6 +313,6 @@ fn processes<'a>(owners: impl Iterator<Item = &'a Owner>) -> Processes {
     let keys: HashSet<Key> = known.map(Key::of).collect();
     let mut processes = Processes::default();
     // A process that has ended since is left out; its sockets are shown without it.
-    processes.add_scanned(keys.into_iter().filter_map(scan::one).collect());
+    processes.add_scanned(scan::some(keys));
     processes
 }
