@@ -192,7 +192,7 @@ fn of_parquet_files_that_consist_of_starts_not_all_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(format!("events-{BEGIN}.ndjson"));
     let count = i64::try_from(3 * SENSOR_EVENTS_MAX).unwrap();
-    let text: String = (0..count).map(|second| line("Sensor Stop", "aa", 1, second, "")).collect();
+    let text: String = (0..count).map(|second| line("Sensor Stop", "aa", 1, second, ",\"sensor.events\":2")).collect();
     fs::write(&path, text).unwrap();
     convert(&path).unwrap();
     fs::remove_file(&path).unwrap();
