@@ -27,7 +27,7 @@ const FORMATS: [(&[u8], packages::NeededProgram); 4] = [
 
 /// Writes the files of all kernels in tests/kernels.toml, or of one series.
 pub(crate) fn run(series: Option<&str>) -> Result<()> {
-    for kernel in kernels::select(series)? {
+    for kernel in kernels::select(series)?.into_iter().filter(kernels::KernelEntry::is_native) {
         let fetched = kernels::fetch(&kernel)?;
         let types = read_btf(&fetched.image).with_context(|| fetched.image.display().to_string())?;
         let whole = root().join("target/btf").join(&kernel.series);

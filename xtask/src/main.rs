@@ -56,7 +56,7 @@ enum Chore {
     },
     /// Run the live tests on the kernels of tests/kernels.toml, in QEMU.
     Vm {
-        /// Run only on this kernel series, such as 6.1.
+        /// Run only on this kernel series, such as 6.1, or on one of another architecture: 6.1-arm64.
         series: Option<String>,
         /// Run only tests whose name contains this text.
         test: Option<String>,
@@ -65,9 +65,9 @@ enum Chore {
     Systemd {
         /// Run only checks whose name contains this text, and those that prepare them.
         check: Option<String>,
-        /// Take the packages from this folder.
-        #[arg(long, value_name = "DIR", default_value = "target/dist")]
-        packages: PathBuf,
+        /// Take the packages from this folder [default: a package of a debug build].
+        #[arg(long, value_name = "DIR")]
+        packages: Option<PathBuf>,
     },
     /// Make the packages that are released, in target/dist: .deb, .rpm and archives with static programs for x86_64 and
     /// aarch64, bills of materials and sums.
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
         Chore::Bench { arguments } => bench(&arguments),
         Chore::Ebpf { check } => ebpf::run(check),
         Chore::Vm { series, test } => matrix(series.as_deref(), test.as_deref()),
-        Chore::Systemd { check, packages } => systemd::run(&packages, check.as_deref()),
+        Chore::Systemd { check, packages } => systemd::run(packages.as_deref(), check.as_deref()),
         Chore::Dist(options) => dist::run(&options),
         Chore::Btf { series } => btf::run(series.as_deref()),
         Chore::Picture => picture::run(),

@@ -32,7 +32,8 @@ pub const LIVE: [NeededProgram; 15] = [
 pub const ORACLE: [NeededProgram; 1] = [("python3", "python3")];
 
 /// Programs that guests need beside those of the live tests.
-pub const GUESTS: [NeededProgram; 2] = [("qemu-system-x86_64", "qemu-system-x86"), ("xz", "xz-utils")];
+pub const GUESTS: [NeededProgram; 3] =
+    [("qemu-system-x86_64", "qemu-system-x86"), ("qemu-system-aarch64", "qemu-system-arm"), ("xz", "xz-utils")];
 
 /// Programs that the guest with systemd needs.
 pub const SERVICE: [NeededProgram; 3] =

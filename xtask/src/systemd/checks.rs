@@ -144,18 +144,19 @@ fn members(Bench { guest, .. }: &mut Bench) -> Result<()> {
 }
 
 fn reload(Bench { guest, .. }: &mut Bench) -> Result<()> {
-    let pid = guest.ok("systemctl show --property MainPID --value netconn")?;
-    // Others may not read it, and the daemon must.
-    guest.ok("cp --archive /etc/netconn/netconn.toml /root/netconn.toml
-        echo 'history_days = 11' >/etc/netconn/conf.d/test.toml && systemctl reload netconn")?;
-    guest.until("journalctl --unit netconn --no-pager | grep history_days")?;
-    guest.ok("echo 'history_days = 0' >/etc/netconn/conf.d/test.toml; systemctl reload netconn || true")?;
-    let told = guest.until("journalctl --unit netconn --no-pager | grep 'history_days = 0'")?;
-    ensure!(told.contains("/etc/netconn/conf.d/test.toml"), "the file is not named: {told}");
-    guest.ok("rm /etc/netconn/conf.d/test.toml && systemctl reload netconn")?;
-    guest.ok(&format!("systemctl is-active netconn && {ANSWERS}"))?;
-    let now = guest.ok("systemctl show --property MainPID --value netconn")?;
-    ensure!(pid == now, "it was restarted");
+    const MAIN: &str = "systemctl show --property MainPID --value netconn";
+    const FILE: &str = "/etc/netconn/conf.d/test.toml";
+    const LOG: &str = "journalctl --unit netconn --no-pager";
+    let pid = guest.ok(MAIN)?;
+    guest.ok(&format!("printf 'history_days = 11\nring_bytes = 8388608\n' >{FILE} && systemctl reload netconn"))?;
+    guest.until(&format!("{LOG} | grep 'changed: history_days$'"))?;
+    guest.until(&format!("{LOG} | grep 'from the next start on: ring_bytes$'"))?;
+    let wrong = guest.run(&format!("echo 'history_days = 0' >{FILE} && systemctl reload netconn"))?;
+    ensure!(wrong.code != Some(0), "a wrong file is taken");
+    let told = guest.until(&format!("{LOG} | grep 'history_days = 0'"))?;
+    ensure!(told.contains(FILE), "the file is not named: {told}");
+    guest.ok(&format!("rm {FILE} && systemctl reload netconn && systemctl is-active netconn && {ANSWERS}"))?;
+    ensure!(guest.ok(MAIN)? == pid, "it was restarted");
     Ok(())
 }
 
@@ -178,11 +179,16 @@ fn killed(Bench { guest, .. }: &mut Bench) -> Result<()> {
 fn stuck(Bench { guest, .. }: &mut Bench) -> Result<()> {
     let row = guest.until(ROW)?;
     guest.ok("mkdir --parents /run/systemd/system/netconn.service.d
-        printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/netconn run --fault stuck\\nWatchdogSec=3\\n' \
+        printf '[Service]\nExecStart=\nExecStart=/usr/bin/netconn run --fault stuck\nWatchdogSec=3\n' \
             >/run/systemd/system/netconn.service.d/stuck.conf
-        systemctl daemon-reload && systemctl restart netconn")?;
-    guest.until("journalctl --unit netconn --no-pager | grep 'Watchdog timeout'")?;
+        systemctl daemon-reload")?;
+    // The fault waits for a signal.
+    let hangs = guest
+        .ok("systemctl restart netconn && systemctl kill --kill-who=main --signal=USR1 netconn")
+        .and_then(|_| guest.until("journalctl --unit netconn --no-pager | grep 'Watchdog timeout'"));
+    // In any case: other checks need the service.
     guest.ok("rm -r /run/systemd/system/netconn.service.d; systemctl daemon-reload; systemctl restart netconn")?;
+    hangs?;
     same_connection(&row, &guest.until(ROW)?)
 }
 
@@ -211,7 +217,7 @@ fn reboot(Bench { guest, .. }: &mut Bench) -> Result<()> {
 }
 
 fn purge(Bench { guest, before }: &mut Bench) -> Result<()> {
-    guest.ok("apt-get purge --quiet --yes netconn && rm --force /root/old-* /root/netconn.toml")?;
+    guest.ok("apt-get purge --quiet --yes netconn && rm --force /root/old-*")?;
     for kind in ["passwd", "group"] {
         let found = guest.run(&format!("getent {kind} netconn"))?;
         ensure!(found.stdout.is_empty(), "left in {kind}: {}", found.stdout);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::guest::Guest;
 
 /// Files that apt, dpkg, useradd and systemd write for any package, and for any service.
-const NOT_ITS_OWN: [&str; 9] = [
+const NOT_ITS_OWN: [&str; 10] = [
     "/etc/.pwd.lock",
     "/etc/ld.so.cache",
     "/var/cache/",
@@ -22,6 +22,7 @@ const NOT_ITS_OWN: [&str; 9] = [
     "/var/lib/dpkg/",
     "/var/lib/systemd/",
     "/var/log/",
+    "/var/tmp/",
     "/run/",
     "/tmp/",
 ];

@@ -7,13 +7,16 @@ mod checks;
 
 use std::{path::Path, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use checks::{Bench, CHECKS};
 use guest::Guest;
 use leftovers::Snapshot;
 use xtask::{is_root, packages};
 
-use crate::vm::kernels;
+use crate::{
+    dist::{self, Package},
+    vm::kernels,
+};
 
 /// Returns why the guest cannot run here, if so.
 pub(crate) fn obstacle() -> Option<String> {
@@ -23,8 +26,9 @@ pub(crate) fn obstacle() -> Option<String> {
     packages::obstacle(&packages::SERVICE).or_else(kernels::obstacle)
 }
 
-/// Runs all checks, or those with `name` in their names and what they need, with the packages in a folder.
-pub(crate) fn run(packages: &Path, name: Option<&str>) -> Result<()> {
+/// Runs all checks, or those with `name` in their names and what they need, with the packages in a folder, or with one that is
+/// made of a debug build.
+pub(crate) fn run(packages: Option<&Path>, name: Option<&str>) -> Result<()> {
     if let Some(reason) = obstacle() {
         bail!("the guest cannot run here: {reason}");
     }
@@ -34,7 +38,11 @@ pub(crate) fn run(packages: &Path, name: Option<&str>) -> Result<()> {
     if !CHECKS.iter().any(|check| check.name.contains(name)) {
         bail!("no check has '{name}' in its name");
     }
-    let guest = Guest::boot(packages)?;
+    let made = match packages {
+        Some(folder) => folder.to_owned(),
+        None => dist::quick(Package::Netconn)?.parent().map(Path::to_owned).context("the package is in no folder")?,
+    };
+    let guest = Guest::boot(&made)?;
     // Before the look at what there is: they stay.
     guest.ok("useradd alice && useradd bob")?;
     let before = Snapshot::take(&guest)?;

@@ -11,9 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _};
-use xtask::root;
 
-use super::kernels::FetchedKernel;
+use super::{
+    arm64::ForeignPrograms,
+    kernels::{FetchedKernel, KernelEntry},
+};
 
 /// Programs of the host that the tests run in the guest.
 const PROGRAMS: [&str; 18] = [
@@ -43,11 +45,16 @@ const TESTS: [&str; 14] = [
 
 /// The content of an initramfs: for each path its mode and its bytes, which are `None` for a folder.
 #[derive(Default)]
-struct Tree(BTreeMap<String, (u32, Option<Vec<u8>>)>);
+pub(super) struct Tree(BTreeMap<String, (u32, Option<Vec<u8>>)>);
 
-/// Builds the image for a kernel and returns its path.
-pub(super) fn build(kernel: &FetchedKernel) -> Result<PathBuf> {
-    let target = root().join("target/release");
+/// Builds the image for a kernel and returns its path. `foreign` has the programs if its architecture is another one, `target`
+/// is the folder of what was built for it.
+pub(super) fn build(
+    entry: &KernelEntry,
+    kernel: &FetchedKernel,
+    target: &Path,
+    foreign: Option<&ForeignPrograms>,
+) -> Result<PathBuf> {
     let mut tree = Tree::default();
     for folder in ["dev", "etc", "proc", "run", "sys", "tmp", "var"] {
         tree.folder(folder);
@@ -57,11 +64,15 @@ pub(super) fn build(kernel: &FetchedKernel) -> Result<PathBuf> {
     for name in ["netconn", "actor"] {
         tree.program(&target.join(name), &format!("t/{name}"))?;
     }
-    for name in TESTS {
+    let tests = if entry.files.is_empty() { TESTS.to_vec() } else { entry.files.iter().map(String::as_str).collect() };
+    for name in tests {
         tree.program(&newest(&target.join("deps"), name)?, &format!("t/deps/{name}"))?;
     }
     for name in PROGRAMS {
-        tree.program(&on_path(name)?, &format!("bin/{name}"))?;
+        match foreign {
+            Some(programs) => programs.add(&mut tree, name)?,
+            None => tree.program(&on_path(name)?, &format!("bin/{name}"))?,
+        }
     }
     let mut order = Vec::new();
     for name in MODULES {
@@ -102,11 +113,16 @@ impl Tree {
         self.0.entry(path.to_owned()).or_insert((0o40_755, None));
     }
 
-    fn file(&mut self, path: &str, mode: u32, content: Vec<u8>) {
+    pub(super) fn file(&mut self, path: &str, mode: u32, content: Vec<u8>) {
         if let Some((above, _)) = path.rsplit_once('/') {
             self.folder(above);
         }
         self.0.insert(path.to_owned(), (0o100_000 | mode, Some(content)));
+    }
+
+    /// Returns whether there is a file or a folder.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.contains_key(path)
     }
 
     /// Adds an executable and the shared libraries that `ldd` lists for it.

@@ -11,7 +11,6 @@ use serde::Deserialize;
 use xtask::{check, packages, root};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-const ARCHITECTURE: &str = "cloud-amd64";
 
 /// An entry of `tests/kernels.toml`.
 #[derive(Debug, Deserialize)]
@@ -20,12 +19,38 @@ pub(crate) struct KernelEntry {
     pub(crate) series: String,
     /// The suite of the archive that has it.
     suite: String,
+    /// The architecture, by Debian's name.
+    #[serde(default = "amd64")]
+    pub(super) architecture: String,
     /// Names of tests that must fail on this kernel.
     #[serde(default)]
     pub(super) cannot: Vec<String>,
     /// Files of tests that run in tier 2; all if empty.
     #[serde(default)]
     pub(super) tier_2: Vec<String>,
+    /// The files of tests that run; those of `image`, if none is named.
+    #[serde(default)]
+    pub(super) files: Vec<String>,
+    /// Texts: the names of the tests to run contain one of them. All tests run if there are none.
+    #[serde(default)]
+    pub(super) only: Vec<String>,
+}
+
+/// Returns the architecture of most kernels of the list.
+fn amd64() -> String {
+    "amd64".into()
+}
+
+impl KernelEntry {
+    /// Returns the name in reports, which is that of its folder, too: the series, and another architecture.
+    pub(crate) fn name(&self) -> String {
+        if self.is_native() { self.series.clone() } else { format!("{}-{}", self.series, self.architecture) }
+    }
+
+    /// Whether its guests run the programs of this machine.
+    pub(crate) fn is_native(&self) -> bool {
+        self.architecture == amd64()
+    }
 }
 
 #[derive(Deserialize)]
@@ -50,12 +75,13 @@ pub(crate) fn obstacle() -> Option<String> {
     mirrors().is_empty().then(|| "apt's sources have no Debian mirror".into())
 }
 
-/// Reads tests/kernels.toml and returns all kernels, or only that of a series.
+/// Reads tests/kernels.toml and returns all kernels of this architecture, or only that of a name, which is a series such as `6.1`,
+/// or `6.1-arm64`.
 pub(crate) fn select(series: Option<&str>) -> Result<Vec<KernelEntry>> {
     let path = root().join("tests/kernels.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut kernels = toml::from_str::<KernelList>(&text).with_context(|| path.display().to_string())?.kernel;
-    kernels.retain(|kernel| series.is_none_or(|only| kernel.series == only));
+    kernels.retain(|kernel| series.map_or(kernel.is_native(), |only| kernel.name() == only));
     if kernels.is_empty() {
         bail!("tests/kernels.toml does not have this series");
     }
@@ -64,19 +90,19 @@ pub(crate) fn select(series: Option<&str>) -> Result<Vec<KernelEntry>> {
 
 /// Downloads a kernel and its modules, unless an earlier call did.
 pub(crate) fn fetch(kernel: &KernelEntry) -> Result<FetchedKernel> {
-    let folder = root().join("target/vm").join(&kernel.series);
+    let folder = folder(kernel);
     let unpacked = folder.join("root");
     // A newer kernel of the series is taken only after `target/vm` was removed.
     if let Some(found) = find(&unpacked) {
         return Ok(found);
     }
     if let Some(reason) = obstacle() {
-        bail!("cannot download kernel {}: {reason}", kernel.series);
+        bail!("cannot download kernel {}: {reason}", kernel.name());
     }
-    let apt = IsolatedApt::new(&folder, &kernel.suite)?;
+    let apt = IsolatedApt::new(&folder, &kernel.suite, &kernel.architecture)?;
     check(apt.get().args(["update", "-q"]))?;
     let names = apt.newest(&kernel.series)?;
-    println!("{}: downloading {}", kernel.series, names.join(", "));
+    println!("{}: downloading {}", kernel.name(), names.join(", "));
     check(apt.get().arg("download").args(&names).current_dir(&folder))?;
     for entry in fs::read_dir(&folder)? {
         let path = entry?.path();
@@ -86,6 +112,11 @@ pub(crate) fn fetch(kernel: &KernelEntry) -> Result<FetchedKernel> {
         }
     }
     find(&unpacked).with_context(|| format!("no kernel in {}", names.join(", ")))
+}
+
+/// Returns the folder of what is downloaded for a kernel.
+pub(super) fn folder(kernel: &KernelEntry) -> PathBuf {
+    root().join("target/vm").join(kernel.name())
 }
 
 /// Finds the kernel in an unpacked package, beside its modules or in /boot.
@@ -98,13 +129,14 @@ fn find(unpacked: &Path) -> Option<FetchedKernel> {
     Some(FetchedKernel { image: places.into_iter().find(|path| path.exists())?, modules })
 }
 
-/// Runs apt with separate lists and caches.
-struct IsolatedApt {
+/// Runs apt with separate lists and caches, as on a machine of an architecture on which nothing is installed.
+pub(super) struct IsolatedApt {
     folder: PathBuf,
+    architecture: String,
 }
 
 impl IsolatedApt {
-    fn new(folder: &Path, suite: &str) -> Result<Self> {
+    pub(super) fn new(folder: &Path, suite: &str, architecture: &str) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -114,7 +146,8 @@ impl IsolatedApt {
         let lines: String =
             mirrors.iter().map(|uri| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n")).collect();
         fs::write(folder.join("sources.list"), lines)?;
-        Ok(Self { folder: folder.to_owned() })
+        fs::write(folder.join("status"), "")?;
+        Ok(Self { folder: folder.to_owned(), architecture: architecture.to_owned() })
     }
 
     fn tool(&self, program: &str) -> Command {
@@ -125,11 +158,22 @@ impl IsolatedApt {
         command.args(["-o", "Dir::Etc::sourceparts=-", "-o", "APT::Sandbox::User=root"]);
         command.args(["-o", &format!("Dir::State::lists={}", path("lists"))]);
         command.args(["-o", &format!("Dir::Cache={}", path("cache"))]);
+        command.args(["-o", &format!("Dir::State::status={}", path("status"))]);
+        for option in ["APT::Architecture", "APT::Architectures"] {
+            command.args(["-o", &format!("{option}={}", self.architecture)]);
+        }
         command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
         command
     }
 
-    fn get(&self) -> Command {
+    /// Returns the packages that `install --download-only` has downloaded.
+    pub(super) fn downloaded(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.folder.join("cache/archives"))?;
+        let paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "deb")).collect())
+    }
+
+    pub(super) fn get(&self) -> Command {
         let mut command = self.tool("apt-get");
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
@@ -142,24 +186,25 @@ impl IsolatedApt {
             self.tool("apt-cache").args(["search", "--names-only", "^linux-(image|binary|modules)-"]).output()?;
         let text = String::from_utf8(output.stdout)?;
         let all: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        let suffix = format!("-cloud-{}", self.architecture);
         let version = |name: &str| -> Option<String> {
-            let rest = name.strip_prefix("linux-image-")?.strip_suffix(&format!("-{ARCHITECTURE}"))?;
+            let rest = name.strip_prefix("linux-image-")?.strip_suffix(&suffix)?;
             let is_series = rest.strip_prefix(series)?.starts_with('.');
             // Skip names without a patch level: they are release candidates or metapackages.
             (is_series && rest.split('.').count() > 2).then(|| rest.to_owned())
         };
         let newest = all.iter().filter_map(|name| version(name)).max_by_key(|version| numbers(version));
-        let newest = newest.with_context(|| format!("the archive has no kernel {series} for {ARCHITECTURE}"))?;
+        let newest = newest.with_context(|| format!("the archive has no kernel {series} for {}", self.architecture))?;
         let apart: Vec<String> = ["binary", "modules"]
             .iter()
-            .map(|part| format!("linux-{part}-{newest}-{ARCHITECTURE}"))
+            .map(|part| format!("linux-{part}-{newest}{suffix}"))
             .filter(|name| all.contains(&name.as_str()))
             .collect();
         // One is of no use without the other: the kernel boots, but the tests need its modules.
         if apart.len() == 1 {
             bail!("the archive has only one of the two packages of kernel {newest}: {}", apart[0]);
         }
-        Ok(if apart.is_empty() { vec![format!("linux-image-{newest}-{ARCHITECTURE}")] } else { apart })
+        Ok(if apart.is_empty() { vec![format!("linux-image-{newest}{suffix}")] } else { apart })
     }
 }
 
@@ -193,6 +238,7 @@ mod tests {
     fn the_list_can_be_read() {
         assert!(select(None).unwrap().len() >= 5);
         assert_eq!(select(Some("6.1")).unwrap().len(), 1);
+        assert!(!select(Some("6.1-arm64")).unwrap()[0].is_native());
         assert!(select(Some("2.4")).is_err());
     }
 }

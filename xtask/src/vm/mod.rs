@@ -1,13 +1,14 @@
 //! Runs the live tests on other kernels in QEMU and prints a verdict for each kernel and test.
 
-mod image;
 pub(crate) mod kernels;
+mod image;
+mod arm64;
 
 use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -18,6 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use arm64::ForeignPrograms;
 use kernels::KernelEntry;
 use xtask::{cargo, check, packages, root};
 
@@ -51,25 +53,51 @@ pub(crate) fn obstacle() -> Option<String> {
     packages::obstacle(&packages::GUESTS).or_else(kernels::obstacle)
 }
 
+/// Builds the daemon and the tests for the guests of this machine's architecture, and returns their folder.
+fn build_native() -> Result<PathBuf> {
+    check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn"]))?;
+    check(&mut cargo(&["test", "--quiet", "--release", "--package", "netconn-tests", "--no-run"]))?;
+    check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn-tests", "--bins"]))?;
+    Ok(root().join("target/release"))
+}
+
+/// Builds the image of a kernel's guests and returns its path and that of the kernel.
+fn build(kernel: &KernelEntry, target: &Path) -> Result<(PathBuf, PathBuf)> {
+    let fetched = kernels::fetch(kernel)?;
+    let foreign = match kernel.is_native() {
+        true => None,
+        false => Some(ForeignPrograms::fetch(&kernels::folder(kernel), &kernel.architecture)?),
+    };
+    let image = image::build(kernel, &fetched, target, foreign.as_ref())?;
+    Ok((fetched.image, image))
+}
+
 /// Runs the live tests on every kernel of the list, or on one series; all tests, or those with `test` in their name.
 /// Returns those that passed only on the second try.
 pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<Vec<String>> {
     if let Some(reason) = obstacle() {
         bail!("guests cannot run here: {reason}");
     }
-    check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn"]))?;
-    check(&mut cargo(&["test", "--quiet", "--release", "--package", "netconn-tests", "--no-run"]))?;
-    check(&mut cargo(&["build", "--quiet", "--release", "--package", "netconn-tests", "--bins"]))?;
+    let (native, foreign): (Vec<_>, Vec<_>) = kernels::select(series)?.into_iter().partition(KernelEntry::is_native);
     let mut built = Vec::new();
-    for kernel in kernels::select(series)? {
-        let fetched = kernels::fetch(&kernel)?;
-        let image = image::build(&fetched)?;
-        built.push((kernel, (fetched.image, image)));
+    if !native.is_empty() {
+        let target = build_native()?;
+        for kernel in native {
+            let images = build(&kernel, &target)?;
+            built.push((kernel, images));
+        }
+    }
+    for kernel in foreign {
+        let target = arm64::build_tests(&kernel.files)?;
+        let images = build(&kernel, &target)?;
+        built.push((kernel, images));
     }
     let (test, ran) = (test.unwrap_or_default(), &AtomicUsize::new(0));
     let guests: Vec<Guest<'_>> = TIERS
         .iter()
         .flat_map(|tier| built.iter().map(|(kernel, images)| Guest { kernel, images, tier: *tier, test, ran }))
+        // A smoke set is the same in both tiers.
+        .filter(|guest| guest.tier == TIERS[0] || guest.kernel.is_native())
         .collect();
     // A guest uses one CPU; see `boot`.
     let at_once = thread::available_parallelism()?.get();
@@ -79,7 +107,7 @@ pub(crate) fn run(series: Option<&str>, test: Option<&str>) -> Result<Vec<String
         let mut sum = Tries::default();
         while let Some(guest) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
             let tries = boot_twice(guest).unwrap_or_else(|error| {
-                println!("{}: {error:#}", guest.kernel.series);
+                println!("{}: {error:#}", guest.kernel.name());
                 Tries { failed: 1, passed_second: Vec::new() }
             });
             sum.add(tries);
@@ -126,7 +154,7 @@ impl Tries {
 /// Boots a guest, and boots it again for the tests that failed: on a busy host an emulated machine can stop for seconds,
 /// which exceeds the time limits of tests. A test fails if it fails both times.
 fn boot_twice(guest: &Guest<'_>) -> Result<Tries> {
-    let name = format!("{}, tier {}", guest.kernel.series, guest.tier);
+    let name = format!("{}, tier {}", guest.kernel.name(), guest.tier);
     let first = match boot(guest) {
         Ok(failed) if failed.is_empty() => return Ok(Tries::default()),
         Ok(failed) => failed,
@@ -143,35 +171,53 @@ fn boot_twice(guest: &Guest<'_>) -> Result<Tries> {
     Ok(Tries::compare(&name, &first, &boot(&Guest { test: &again, ..*guest })?))
 }
 
+/// Makes the command of an emulated machine with two processors.
+fn machine(kernel: &KernelEntry) -> Command {
+    let mut machine = if kernel.is_native() {
+        let mut machine = Command::new("qemu-system-x86_64");
+        // -cx16: QEMU emulates each 16-byte atomic by stopping all CPUs.
+        machine.args(["-cpu", "max,-cx16"]);
+        machine
+    } else {
+        let mut machine = Command::new("qemu-system-aarch64");
+        // A server's processor, with atomics of its own and without signed pointers, which QEMU emulates slowly.
+        machine.args(["-machine", "virt", "-cpu", "neoverse-n1"]);
+        machine
+    };
+    // Not thread=multi: a CPU of the guest can keep executing a breakpoint that another CPU has removed. The kernel
+    // then finds no breakpoint and repeats the instruction for ever. Daemons that start and stop patch code (static
+    // keys of cgroup hooks) that connecting processes execute: 4 of 6 guests with 6.1 hung in __inet_stream_connect
+    // (QEMU 7.2).
+    machine.args(["-accel", "tcg,thread=single", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"]);
+    machine
+}
+
 /// Boots a guest, prints its verdicts and returns the names of the failed tests.
 fn boot(
-    Guest { kernel: KernelEntry { series, cannot, tier_2, .. }, images, tier, test, ran }: &Guest<'_>,
+    Guest { kernel: entry @ KernelEntry { cannot, only, tier_2, .. }, images, tier, test, ran }: &Guest<'_>,
 ) -> Result<BTreeSet<String>> {
-    let log_path = root().join(format!("target/vm/{series}-{tier}.log"));
-    let (kernel, image) = images;
+    let series = entry.name();
     // Who asks for a test by name wants it in any case.
     let files = if *tier == 2 && test.is_empty() { tier_2.join(",") } else { String::new() };
+    let only = only.join(",");
+    let test = if test.is_empty() { only.as_str() } else { test };
+    let log_path = root().join(format!("target/vm/{series}-{tier}.log"));
+    let (kernel, image) = images;
+    let console = if entry.is_native() { "ttyS0" } else { "ttyAMA0" };
     let for_init = format!("netconn.tier={tier} netconn.files={files} netconn.test={test}");
-    let mut guest = Command::new("qemu-system-x86_64")
-        // Not thread=multi: a CPU of the guest can keep executing a breakpoint that another CPU has removed. The kernel
-        // then finds no breakpoint and repeats the instruction for ever. Daemons that start and stop patch code (static
-        // keys of cgroup hooks) that connecting processes execute: 4 of 6 guests with 6.1 hung in __inet_stream_connect
-        // (QEMU 7.2).
-        .args(["-accel", "tcg,thread=single", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"])
-        // -cx16: QEMU emulates each 16-byte atomic by stopping all CPUs.
-        .args(["-cpu", "max,-cx16"])
+    let mut guest = machine(entry)
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
         .arg(image)
         // slab_debug: without cmpxchg16b, kernels from 6.19 on allocate memory for tracing programs only from debugged
         // caches.
-        .args(["-append", &format!("console=ttyS0 quiet panic=-1 slab_debug=F {for_init}")])
+        .args(["-append", &format!("console={console} quiet panic=-1 slab_debug=F {for_init}")])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .context("cannot run qemu-system-x86_64")?;
+        .context("cannot run QEMU")?;
     let output = guest.stdout.take().context("no output")?;
     // Another thread reads, so that the time limit also ends a guest that prints nothing.
     let (sender, lines) = channel();
