@@ -7,23 +7,16 @@ use std::{
 
 use bytemuck::Zeroable as _;
 use netconn_common::{
-    DatagramSocketState, Header, IPPROTO_TCP, IPPROTO_UDP, SocketState, TcpRecord, Totals, UNKNOWN_U32, UNKNOWN_U64,
-    UdpSocketRecord, datagram_mark, kind, role, tcp_state,
+    AF_INET, AF_INET6, DatagramSocketState, Header, IPPROTO_TCP, IPPROTO_UDP, SocketState, TcpRecord, Totals,
+    UNKNOWN_U32, UNKNOWN_U64, UdpSocketRecord, datagram_mark, kind, role, tcp_state,
 };
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::{
-    SockDiagMessage,
-    constants::{AF_INET, AF_INET6},
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
-};
-use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 use procfs::net::{TcpNetEntry, TcpState, UdpNetEntry};
 use tracing::debug;
 
-use crate::kernel::iterate;
-
-/// Room for one part of an answer (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
-const ANSWER_BYTES: usize = 64 << 10;
+use crate::kernel::{
+    iterate,
+    sock_diag::{self, INET_DIAG_INFO, InetMessage, inet_request, long, word},
+};
 
 /// A TCP socket or minisock, with a [`TcpRecord`], or a UDP socket, with a [`UdpSocketRecord`].
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +36,9 @@ pub struct Found<R> {
 /// When the kernel has no `sock_diag` of TCP or does not allow it.
 pub fn sockets() -> io::Result<Vec<Found<TcpRecord>>> {
     let namespace = namespace();
-    dump(IPPROTO_TCP, &StateFlags::all().difference(StateFlags::CLOSE), |response| of_response(response, namespace))
+    // The states of TCP are numbered from 1 to `CLOSING`, and the kernel adds half-open connections to `SYN_RECV`.
+    let states = (1..=tcp_state::CLOSING).filter(|state| *state != tcp_state::CLOSE);
+    dump(IPPROTO_TCP, states, |message| of_message(message, namespace))
 }
 
 /// Reads all TCP sockets from `/proc/net/tcp` and `tcp6`: without cookies, numbered instead.
@@ -69,7 +64,7 @@ pub fn sockets_of_proc() -> io::Result<Vec<Found<TcpRecord>>> {
 pub fn datagrams() -> io::Result<Vec<Found<UdpSocketRecord>>> {
     let namespace = namespace();
     // An unconnected socket is in `TCP_CLOSE`; UDP has no other states.
-    dump(IPPROTO_UDP, &(StateFlags::ESTABLISHED | StateFlags::CLOSE), |response| datagrams_of(response, namespace))
+    dump(IPPROTO_UDP, [tcp_state::ESTABLISHED, tcp_state::CLOSE], |message| datagrams_of(message, namespace))
 }
 
 /// Reads all UDP sockets from `/proc/net/udp` and `udp6`: without cookies.
@@ -98,79 +93,31 @@ fn namespace() -> u32 {
 }
 
 /// Reads all sockets of a protocol in some states.
-fn dump<T>(protocol: u8, states: &StateFlags, make: impl Fn(&InetResponse) -> T) -> io::Result<Vec<T>> {
+fn dump<T>(
+    protocol: u8,
+    states: impl IntoIterator<Item = u8>,
+    make: impl Fn(&InetMessage<'_>) -> T,
+) -> io::Result<Vec<T>> {
+    let states = states.into_iter().fold(0, |bits, state| bits | 1 << state);
     let mut found = Vec::new();
-    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-        let extensions = ExtensionFlags::INFO;
-        let request = InetRequest { family, protocol, extensions, states: states.clone(), socket_id };
-        ask(request, |response| found.push(make(response)))?;
+    for family in [AF_INET, AF_INET6] {
+        let request = inet_request(family, protocol.into(), states, &[INET_DIAG_INFO]);
+        sock_diag::dump(&request, |message| found.extend(InetMessage::read(message).map(|message| make(&message))))?;
     }
     Ok(found)
 }
 
-fn ask(request: InetRequest, mut take: impl FnMut(&InetResponse)) -> io::Result<()> {
-    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
-    socket.connect(&NetlinkAddress::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut packet = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    loop {
-        // `recv` appends to what is there.
-        answer.clear();
-        socket.recv(&mut answer, 0)?;
-        if take_answer(&answer, &mut take)? {
-            return Ok(());
-        }
-    }
-}
-
-/// Takes the messages of one part of an answer; returns whether it was the last part.
-fn take_answer(mut rest: &[u8], take: &mut impl FnMut(&InetResponse)) -> io::Result<bool> {
-    while !rest.is_empty() {
-        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
-        match &message.payload {
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => take(response),
-            // Also how the kernel refuses a protocol without `sock_diag` (`netlink_dump_done` in
-            // net/netlink/af_netlink.c).
-            NetlinkPayload::Done(done) if done.code < 0 => {
-                return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
-            }
-            NetlinkPayload::Done(_) => return Ok(true),
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
-            _ => {}
-        }
-        // Messages are aligned to four bytes, NLMSG_ALIGN in include/uapi/linux/netlink.h.
-        // At least four, so that a damaged length of 0 ends the loop as well.
-        let length = (message.header.length as usize).next_multiple_of(4).max(4);
-        rest = rest.get(length..).unwrap_or_default();
-    }
-    Ok(false)
-}
-
-fn of_response(response: &InetResponse, namespace: u32) -> Found<TcpRecord> {
-    let (header, id) = (&response.header, &response.header.socket_id);
-    let info = response.nlas.iter().find_map(|nla| if let Nla::TcpInfo(info) = nla { Some(info) } else { None });
+fn of_message(message: &InetMessage<'_>, namespace: u32) -> Found<TcpRecord> {
+    let InetMessage { state, local, remote, device, cookie, uid, inode, .. } = *message;
     let record = record(
-        header.state,
-        if header.state == tcp_state::TIME_WAIT { 0 } else { cookie(id) },
-        SocketAddr::new(id.source_address, id.source_port),
-        SocketAddr::new(id.destination_address, id.destination_port),
+        state,
+        if state == tcp_state::TIME_WAIT { 0 } else { cookie },
+        SocketAddr::new(local.address, local.port),
+        SocketAddr::new(remote.address, remote.port),
         namespace,
     );
-    let device = id.interface_id;
-    let totals = info.map_or(Totals::UNKNOWN, |info| totals(info, header.state));
-    Found { record: TcpRecord { totals, device, ..record }, inode: header.inode.into(), uid: header.uid }
-}
-
-/// Joins the two words of a cookie, the low one first (`sock_diag_save_cookie` in net/core/sock_diag.c).
-fn cookie(id: &SocketId) -> u64 {
-    u64::from_le_bytes(id.cookie)
+    let totals = message.attribute(INET_DIAG_INFO).map_or(Totals::UNKNOWN, |info| totals(info, state));
+    Found { record: TcpRecord { totals, device, ..record }, inode: inode.into(), uid }
 }
 
 fn of_entry(entry: &TcpNetEntry, number: u64, namespace: u32) -> Found<TcpRecord> {
@@ -180,13 +127,11 @@ fn of_entry(entry: &TcpNetEntry, number: u64, namespace: u32) -> Found<TcpRecord
     Found { record, inode: entry.inode, uid: entry.uid }
 }
 
-fn datagrams_of(response: &InetResponse, namespace: u32) -> Found<UdpSocketRecord> {
-    let (header, id) = (&response.header, &response.header.socket_id);
-    let local = SocketAddr::new(id.source_address, id.source_port);
-    let remote = SocketAddr::new(id.destination_address, id.destination_port);
-    let record = datagram_record(header.state == tcp_state::ESTABLISHED, cookie(id), (local, remote), namespace);
-    let record = UdpSocketRecord { device: id.interface_id, ..record };
-    Found { record, inode: header.inode.into(), uid: header.uid }
+fn datagrams_of(message: &InetMessage<'_>, namespace: u32) -> Found<UdpSocketRecord> {
+    let InetMessage { state, local, remote, device, cookie, uid, inode, .. } = *message;
+    let ends = (SocketAddr::new(local.address, local.port), SocketAddr::new(remote.address, remote.port));
+    let record = datagram_record(state == tcp_state::ESTABLISHED, cookie, ends, namespace);
+    Found { record: UdpSocketRecord { device, ..record }, inode: inode.into(), uid }
 }
 
 fn datagrams_of_entry(entry: &UdpNetEntry, namespace: u32) -> Found<UdpSocketRecord> {
@@ -211,7 +156,7 @@ fn datagram_record(
         local_port: local.port(),
         remote_port: remote.port(),
         // As in `record`.
-        family: AF_INET6.into(),
+        family: AF_INET6,
         protocol: IPPROTO_UDP.into(),
         marks: if is_connected { datagram_mark::CONNECTED } else { 0 },
         device: 0,
@@ -239,7 +184,7 @@ fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespa
         local_port: local.port(),
         remote_port: remote.port(),
         // Mapped addresses are given as IPv4 later on.
-        family: AF_INET6.into(),
+        family: AF_INET6,
         old_state: state,
         new_state: state,
         device: 0,
@@ -250,8 +195,7 @@ fn record(state: u8, socket: u64, local: SocketAddr, remote: SocketAddr, namespa
 /// Returns the counters of a `struct tcp_info` (`include/uapi/linux/tcp.h`), which only grows at its end; payload only, as in
 /// the eBPF programs: the kernel counts the peer's FIN as a received byte, and retransmitted bytes twice.
 fn totals(info: &[u8], state: u8) -> Totals {
-    let word = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-    let long = |at: usize| info.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+    let (word, long) = (|at| word(info, at), |at| long(info, at));
     // The programs look at `SOCK_DONE`, which `sock_diag` does not show: these are the states after the peer's FIN.
     let has_fin = matches!(state, tcp_state::CLOSE_WAIT | tcp_state::LAST_ACK | tcp_state::CLOSING);
     // Offsets: tcpi_bytes_sent 200, tcpi_bytes_retrans 208, tcpi_bytes_received 128, tcpi_segs_out 136,
@@ -273,8 +217,6 @@ mod tests {
         io::{Read as _, Write as _},
         net::{Shutdown, TcpListener, TcpStream, UdpSocket},
     };
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -345,63 +287,6 @@ mod tests {
             let is_connected = record.local_port == port(&connected);
             assert_eq!(record.marks & datagram_mark::CONNECTED != 0, is_connected, "{record:#?}");
             assert_eq!(record.remote_port, if is_connected { ports[0] } else { 0 });
-        }
-    }
-
-    #[test]
-    fn what_the_kernel_cannot_be_asked_for_is_an_error() {
-        // No protocol of the kernel's has this number (`IPPROTO_MAX` of `inet_diag_table` is above it).
-        let error = dump(253, &StateFlags::all(), |_| ()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-    }
-
-    /// A socket as the kernel reports it: the header of the message, `struct inet_diag_msg`, and an attribute.
-    fn answer() -> Vec<u8> {
-        let mut bytes = vec![0; 16 + 72 + 8];
-        bytes[..4].copy_from_slice(&96_u32.to_ne_bytes());
-        bytes[4..6].copy_from_slice(&20_u16.to_ne_bytes());
-        bytes[16..18].copy_from_slice(&[AF_INET, tcp_state::CLOSE]);
-        bytes[20..22].copy_from_slice(&53_u16.to_be_bytes());
-        bytes[24..28].copy_from_slice(&[127, 0, 0, 1]);
-        bytes[60..68].copy_from_slice(&7_u64.to_le_bytes());
-        bytes[84..88].copy_from_slice(&99_u32.to_ne_bytes());
-        // INET_DIAG_SHUTDOWN of `include/uapi/linux/inet_diag.h`.
-        bytes[88..].copy_from_slice(&[5, 0, 8, 0, 0, 0, 0, 0]);
-        bytes
-    }
-
-    fn taken(bytes: &[u8]) -> (io::Result<bool>, Vec<Found<UdpSocketRecord>>) {
-        let mut found = Vec::new();
-        (take_answer(bytes, &mut |response| found.push(datagrams_of(response, 3))), found)
-    }
-
-    #[test]
-    fn an_answer_is_read() {
-        let (is_last, found) = taken(&[answer(), answer()].concat());
-        assert!(!is_last.unwrap() && found.len() == 2);
-        let Found { record, inode, .. } = found[0];
-        assert_eq!((record.socket, inode, record.state.namespace, record.local_port), (7, 99, 3, 53));
-        assert_eq!(IpAddr::from(record.local_address).to_canonical().to_string(), "127.0.0.1");
-        // NLMSG_DONE of `include/uapi/linux/netlink.h`.
-        let done = |code: i32| [&20_u32.to_ne_bytes()[..], &[3, 0, 0, 0], &[0; 8], &code.to_ne_bytes()].concat();
-        let (is_last, found) = taken(&[answer(), done(0)].concat());
-        assert!(is_last.unwrap() && found.len() == 1);
-        assert_eq!(taken(&done(-libc::ENOENT)).0.unwrap_err().raw_os_error(), Some(libc::ENOENT));
-        assert!(taken(&done(i32::MIN)).0.is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn damaged_answers_do_no_harm(
-            length in 0..=192_usize,
-            changes in prop::collection::vec((0..192_usize, any::<u8>()), 0..8),
-        ) {
-            let mut bytes = [answer(), answer()].concat();
-            for (at, byte) in changes {
-                bytes[at] = byte;
-            }
-            bytes.truncate(length);
-            let _ = taken(&bytes);
         }
     }
 

@@ -12,6 +12,7 @@ pub mod keep;
 pub mod flows;
 pub mod load;
 pub mod iterate;
+mod sock_diag;
 pub mod diag;
 pub mod socket_info;
 pub mod packet_socket;

@@ -1,38 +1,17 @@
 //! What the kernel measures of each socket: queues, the timer and TCP's own figures. Read by `sock_diag`, in each network namespace,
 //! only when a client asks for them.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
-
 use hashbrown::{HashMap, hash_map::Entry};
 use netconn_common::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, UNKNOWN_U32, tcp_state};
 use netconn_model::fact::{End, Timer};
-use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_SOCK_DIAG};
 use nix::sched::{CloneFlags, setns};
 use tracing::debug;
 
-use crate::kernel::iterate::{self, Others};
+use crate::kernel::{
+    iterate::{self, Others},
+    sock_diag::{ALL_STATES, INET_DIAG_CONG, INET_DIAG_INFO, InetMessage, attributes, dump, inet_request, long, word},
+};
 
-/// Room for one part of an answer (`netlink_dump` in `net/netlink/af_netlink.c`: 32 KiB).
-const ANSWER_BYTES: usize = 64 << 10;
-/// Bytes of `struct nlmsghdr`.
-const HEADER_BYTES: usize = 16;
-/// `NLMSG_ERROR` and `NLMSG_DONE` in `include/uapi/linux/netlink.h`.
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-/// `SOCK_DIAG_BY_FAMILY` in `include/uapi/linux/sock_diag.h`.
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// `NLM_F_REQUEST | NLM_F_DUMP` in `include/uapi/linux/netlink.h`.
-const REQUEST_DUMP: u16 = 0x301;
-/// Bytes of `struct inet_diag_req_v2`.
-const REQUEST_BYTES: usize = 56;
-/// Bytes of `struct inet_diag_msg`; attributes follow.
-const MESSAGE_BYTES: usize = 72;
-/// `INET_DIAG_INFO` and `INET_DIAG_CONG` in `include/uapi/linux/inet_diag.h`.
-const INET_DIAG_INFO: u16 = 2;
-const INET_DIAG_CONG: u16 = 4;
 /// Longest name of a congestion control (`TCP_CA_NAME_MAX` in `include/net/tcp.h`).
 const CONGESTION_CONTROL_BYTES: usize = 16;
 /// `TCP_INFINITE_SSTHRESH` in `include/net/tcp.h`: no threshold yet.
@@ -185,7 +164,8 @@ impl SocketInfos {
         let wanted = [(tcp && iterate::has_sockets(), IPPROTO_TCP), (udp && iterate::has_datagrams(), IPPROTO_UDP)];
         for (_, protocol) in wanted.iter().filter(|(is_wanted, _)| *is_wanted) {
             for family in [AF_INET, AF_INET6] {
-                let dumped = dump(&inet_request(family, *protocol), |message| self.take(message, namespace, *protocol));
+                let request = inet_request(family, u16::from(*protocol), ALL_STATES, &[INET_DIAG_INFO, INET_DIAG_CONG]);
+                let dumped = dump(&request, |message| self.take(message, namespace, *protocol));
                 if let Err(error) = dumped {
                     debug!("sock_diag of protocol {protocol}: {error}");
                     // `ENOENT`: this kernel has no such figures.
@@ -212,116 +192,33 @@ impl SocketInfos {
     }
 }
 
-/// Returns a request for all sockets of a protocol: `struct inet_diag_req_v2`.
-fn inet_request(family: u16, protocol: u8) -> [u8; REQUEST_BYTES] {
-    let mut request = [0; REQUEST_BYTES];
-    request[0] = family as u8;
-    request[1] = protocol;
-    // One bit for each extension, counted from 1.
-    request[2] = 1 << (INET_DIAG_INFO - 1) | 1 << (INET_DIAG_CONG - 1);
-    request[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
-    request
-}
-
-/// Asks `sock_diag` for all sockets that a request describes, and hands each message, without its header, to the function.
-///
-/// # Errors
-///
-/// When the kernel lacks the protocol (`ENOENT`), or does not allow it.
-pub(super) fn dump(request: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    // A connected socket only hears the kernel (`netlink_getsockbyportid` in net/netlink/af_netlink.c).
-    socket.connect(&NetlinkAddress::new(0, 0))?;
-    let length = HEADER_BYTES + request.len();
-    let mut message = Vec::with_capacity(length);
-    message.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
-    message.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend_from_slice(&REQUEST_DUMP.to_ne_bytes());
-    message.extend_from_slice(&[0; 8]);
-    message.extend_from_slice(request);
-    socket.send(&message, 0)?;
-    let mut answer = Vec::with_capacity(ANSWER_BYTES);
-    loop {
-        // `recv` appends to what is there.
-        answer.clear();
-        socket.recv(&mut answer, 0)?;
-        if take_part(&answer, &mut take)? {
-            return Ok(());
-        }
-    }
-}
-
-/// Takes the messages of one part of an answer; returns whether it was the last part.
-fn take_part(mut rest: &[u8], take: &mut impl FnMut(&[u8])) -> io::Result<bool> {
-    while rest.len() >= HEADER_BYTES {
-        let length = (word(rest, 0).unwrap_or_default() as usize).clamp(HEADER_BYTES, rest.len());
-        let payload = &rest[HEADER_BYTES..length];
-        match half(rest, 4) {
-            // A negative number is an error in either.
-            Some(NLMSG_DONE | NLMSG_ERROR) => {
-                let code = word(payload, 0).map_or(0, u32::cast_signed);
-                return if code < 0 { Err(io::Error::from_raw_os_error(code.saturating_neg())) } else { Ok(true) };
-            }
-            _ => take(payload),
-        }
-        // Messages are aligned to four bytes, NLMSG_ALIGN in include/uapi/linux/netlink.h.
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
-}
-
-/// Calls the function with the type and the bytes of each attribute (`struct nlattr`).
-pub(super) fn attributes(mut rest: &[u8], mut take: impl FnMut(u16, &[u8])) {
-    while let (Some(length), Some(kind)) = (half(rest, 0), half(rest, 2)) {
-        let length = usize::from(length).clamp(4, rest.len());
-        take(kind, &rest[4..length]);
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-}
-
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-}
-
-/// A message about a socket.
+/// The figures of one socket, and which socket it is.
 #[derive(Debug)]
-pub(super) struct Parsed {
-    pub(super) info: SocketInfo,
-    pub(super) cookie: u64,
-    pub(super) local: End,
-    pub(super) remote: Option<End>,
+struct Parsed {
+    info: SocketInfo,
+    cookie: u64,
+    local: End,
+    remote: Option<End>,
     state: u8,
     /// The kernel keeps a minisock of a connection that is over.
     is_over: bool,
 }
 
-/// Reads `struct inet_diag_msg` and its attributes.
+/// Reads a message about a socket and its attributes.
 fn parse(message: &[u8]) -> Option<Parsed> {
-    let fixed: &[u8; MESSAGE_BYTES] = message.first_chunk()?;
-    let (family, state, timer, retries) = (fixed[0], fixed[1], fixed[2], fixed[3]);
-    let end = |address: usize, port: usize| {
-        let bytes: [u8; 16] = fixed[address..address + 16].try_into().unwrap_or_default();
-        let [a, b, c, d, ..] = bytes;
-        let address = if u16::from(family) == AF_INET {
-            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-        } else {
-            // As in rows.
-            Ipv6Addr::from(bytes).to_canonical()
-        };
-        End { address, port: u16::from_be_bytes([fixed[port], fixed[port + 1]]) }
-    };
-    // Members of `struct inet_diag_sockid`, then expires 52, rqueue 56, wqueue 60.
-    let (local, remote) = (end(8, 4), end(24, 6));
-    let number = |at| word(fixed, at).unwrap_or_default();
-    let expires_ms = number(52);
+    let InetMessage {
+        state,
+        timer,
+        retries,
+        local,
+        remote,
+        cookie,
+        expires_ms,
+        receive_queue,
+        send_queue,
+        attributes: rest,
+        ..
+    } = InetMessage::read(message)?;
     // `inet_csk_diag_fill` in net/ipv4/inet_diag.c; 3 is of minisocks.
     let timer = match timer {
         1 => Some((Timer::Retransmit, expires_ms, retries)),
@@ -330,9 +227,9 @@ fn parse(message: &[u8]) -> Option<Parsed> {
         4 => Some((Timer::Probe, expires_ms, retries)),
         _ => None,
     };
-    let mut info = SocketInfo { receive_queue: number(56), send_queue: number(60), timer, ..SocketInfo::default() };
+    let mut info = SocketInfo { receive_queue, send_queue, timer, ..SocketInfo::default() };
     let mut congestion_control = [0; CONGESTION_CONTROL_BYTES];
-    attributes(&message[MESSAGE_BYTES..], |kind, bytes| match kind {
+    attributes(rest, |kind, bytes| match kind {
         INET_DIAG_INFO if state != tcp_state::LISTEN => info.tcp = Some(Box::new(tcp_info(bytes))),
         INET_DIAG_CONG => {
             let length = bytes.len().min(CONGESTION_CONTROL_BYTES);
@@ -345,7 +242,7 @@ fn parse(message: &[u8]) -> Option<Parsed> {
     }
     Some(Parsed {
         info,
-        cookie: u64::from(number(44)) | u64::from(number(48)) << 32,
+        cookie,
         local,
         remote: (remote.port != 0).then_some(remote),
         state,
@@ -416,7 +313,7 @@ mod tests {
     #[test]
     fn half_open_connections_are_found_by_their_ends() {
         // As `inet_req_diag_fill` in net/ipv4/inet_diag.c describes a request socket: timer 1, and a cookie of its own.
-        let mut message = [0; MESSAGE_BYTES];
+        let mut message = [0; 72];
         let mut put = |at: usize, bytes: &[u8]| message[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &[AF_INET as u8, tcp_state::SYN_RECV, 1, 3]);
         put(4, &80_u16.to_be_bytes());
@@ -437,21 +334,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_the_kernel_lacks_is_an_error() {
-        // No protocol has this number.
-        let error = dump(&inet_request(AF_INET, 253), |_| ()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-    }
-
     proptest! {
         #[test]
-        fn damaged_answers_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..400), length in 0_u32..500) {
-            let mut bytes = bytes;
-            if bytes.len() > 4 {
-                bytes[..4].copy_from_slice(&length.to_ne_bytes());
-            }
-            let _ = take_part(&bytes, &mut |message| _ = parse(message));
+        fn damaged_messages_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = parse(&bytes);
         }
     }
