@@ -27,6 +27,9 @@ pub const SCAN_ATTEMPTS: u32 = 1 << 8;
 /// `iter/task_file` writes only the sockets whose owner is uncertain or has ended, see [`ENDED`](crate::map::ENDED), with each
 /// process that has them open. Listeners, accepted connections and datagram sockets get the first of these as their owner.
 pub const SCAN_OWNERS: u32 = 1 << 9;
+/// `iter/task_file` writes every socket, of any family and protocol: a [`FileRecord`](crate::FileRecord) without port and state, and
+/// with the number 0 unless it is a socket of IP.
+pub const SCAN_ALL_SOCKETS: u32 = 1 << 12;
 /// `iter/tcp` writes the minisocks of half-open connections (SYN_RECV) too, whatever else it writes.
 pub const SCAN_HALF_OPEN: u32 = 1 << 11;
 /// `iter/task_file` writes packet sockets, as [`PacketSocketRecord`](crate::PacketSocketRecord)s, instead of all others.

@@ -17,6 +17,7 @@ pub mod community_id;
 pub mod field;
 pub mod event;
 pub mod format;
+pub mod socket_kind;
 mod ranges;
 mod words;
 pub mod filter;

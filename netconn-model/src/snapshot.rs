@@ -18,7 +18,8 @@ pub struct SnapshotHead {
     /// Whether the rows are all that the kernel has.
     #[serde(default)]
     pub complete: bool,
-    /// What cannot be listed, a sentence each. Connections have it only if there is something.
+    /// What cannot be listed, a sentence each, and which kinds of sockets this kernel does not have. Connections have it only if there is
+    /// something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlisted: Option<Vec<String>>,
 }

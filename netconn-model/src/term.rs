@@ -14,6 +14,9 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 /// Narrowest width to which a column is cut, in terminal columns; a column with less room is left out.
 pub const NARROWEST_COLUMN: usize = 8;
 
+/// Narrowest width to which the end of a connection is cut so that other columns have room: `[2001:…]:443`.
+const NARROWEST_END: usize = 13;
+
 /// Spaces between two columns of a table.
 pub const COLUMN_GAP: usize = 2;
 
@@ -78,6 +81,21 @@ pub fn cut(text: &str, width: usize) -> Cow<'_, str> {
     short.into()
 }
 
+/// Cuts an end as [`end`] writes it to a width: in the address, so that the port stays.
+fn cut_end(text: &str, width: usize) -> Cow<'_, str> {
+    if text.width() <= width {
+        return text.into();
+    }
+    let from_port =
+        |mark: char| text.rfind(mark).filter(|at| text[at + 1..].chars().all(|c| "0123456789*:".contains(c)));
+    let tail = if text.starts_with('[') { from_port(']') } else { from_port(':') };
+    let tail = tail.map_or("", |at| &text[at..]);
+    match width.checked_sub(tail.width()).filter(|room| *room > 1) {
+        Some(room) => format!("{}{tail}", cut(&text[..text.len() - tail.len()], room)).into(),
+        None => cut(text, width),
+    }
+}
+
 /// Returns a readable number of bytes: `517 B`, `4.7 kB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
@@ -109,7 +127,7 @@ pub fn duration(time: Duration) -> String {
 }
 
 /// Returns an end as people read it: IPv6 in brackets, `*` for an unknown port, the address alone for protocols without ports.
-pub fn end(protocol: &str, address: &str, port: Option<u16>) -> String {
+pub fn end(protocol: &str, address: &str, port: Option<u32>) -> String {
     // An empty protocol is an unknown one, which may have ports.
     if port.is_none() && !matches!(protocol, "" | "TCP" | "UDP") {
         return address.to_owned();
@@ -144,12 +162,41 @@ pub struct Columns {
     /// Columns that are aligned to the right, as numbers are.
     right: Vec<bool>,
     limit: Option<usize>,
+    /// Columns with ends of connections, which are cut so that these and the others up to this one fit.
+    ends: Vec<usize>,
+    fit: usize,
 }
 
 impl Columns {
     /// Returns columns without rows; `right` has the columns that are aligned to the right; `limit` is the terminal's width, if any.
     pub fn new(right: &[bool], limit: Option<usize>) -> Self {
-        Self { widths: vec![0; right.len()], right: right.to_vec(), limit }
+        Self { widths: vec![0; right.len()], right: right.to_vec(), limit, ends: Vec::new(), fit: 0 }
+    }
+
+    /// Lets columns that hold ends of connections be cut, the first of them first, where the columns up to `fit` have no room otherwise: an
+    /// IPv6 address may be half as wide as the terminal.
+    #[must_use]
+    pub fn with_ends(self, ends: &[usize], fit: usize) -> Self {
+        Self { ends: ends.to_vec(), fit, ..self }
+    }
+
+    /// Returns the most columns of the terminal that a column may take.
+    fn most(&self, column: usize) -> usize {
+        let width = |column: usize| self.widths.get(column).copied().unwrap_or(0);
+        if !self.ends.contains(&column) {
+            return usize::MAX;
+        }
+        let Some(limit) = self.limit else { return usize::MAX };
+        let used: usize = (0..=self.fit).map(width).sum::<usize>() + self.fit * self.gap();
+        let mut over = used.saturating_sub(limit);
+        for end in &self.ends {
+            let spare = width(*end).saturating_sub(NARROWEST_END).min(over);
+            if *end == column {
+                return width(column) - spare;
+            }
+            over -= spare;
+        }
+        usize::MAX
     }
 
     /// Widens the columns for a row or the heading.
@@ -185,7 +232,9 @@ impl Columns {
                 break;
             }
             let width = self.widths.get(column).copied().unwrap_or(0).min(left);
-            let text = cut(cell, left);
+            let most = self.most(column);
+            let width = width.min(most);
+            let text = if most == usize::MAX { cut(cell, left) } else { cut_end(cell, left.min(most)) };
             let padding = width.saturating_sub(text.width());
             // The last column is not filled up: its spaces would only wrap in a narrower terminal.
             let (before, after) = match (self.right.get(column), column == last) {
@@ -242,6 +291,27 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(12)), "12 ms");
         assert_eq!(duration(Duration::from_millis(1500)), "1.5 s");
         assert_eq!(duration(Duration::from_secs(11100)), "3h 5m");
+    }
+
+    #[test]
+    fn long_ends_leave_room_for_what_follows() {
+        assert_eq!(cut_end("[2001:db8:1:2:3:4:5:6]:443", 13), "[2001:d…]:443");
+        assert_eq!(cut_end("very.long.example.com:443", 13), "very.lon…:443");
+        assert_eq!(cut_end("2001:db8:1:2:3:4:5:abc", 13), "2001:db8:1:2…", "ICMP has no port");
+        assert_eq!(cut_end("/run/systemd/notify", 13), "/run/systemd…");
+        let long = "[2001:db8:1111:2222:3333:4444:5555:6666]:50000";
+        let row = ["tcp", long, "[2001:db8::1]:443", "4194304", "nginx", "www-data", "nginx -g daemon off"]
+            .map(str::to_owned);
+        let line = |limit| {
+            let mut columns =
+                Columns::new(&[false, false, false, true, false, false, false], limit).with_ends(&[1, 2], 5);
+            columns.widen(&row);
+            columns.line(&row, |_| Style::new())
+        };
+        assert!(line(None).contains(long));
+        assert_eq!(line(Some(80)), "tcp [2001:db8:1111:2222:3333:44…]:50000 [2001:db8::1]:443 4194304 nginx www-data");
+        assert_eq!(line(Some(50)), "tcp [2001…]:50000 [2001:d…]:443 4194304 nginx");
+        assert!(line(Some(130)).contains(long) && line(Some(130)).ends_with("nginx -g daemon off"));
     }
 
     #[test]

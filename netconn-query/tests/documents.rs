@@ -18,6 +18,7 @@ use netconn_model::{
     members::MemberInfo,
     packet_socket::PACKET_FIELDS,
     row::{COLUMNS, ROW_FIELDS},
+    socket_kind::SocketKind,
     state,
     value::PlainText,
 };
@@ -193,6 +194,8 @@ fn events() {
     check_table("fields", &table(["field", "type", "meaning"], FIELDS.iter().map(member)));
     let members = ["member", "type", "meaning"];
     check_table("rows", &table(members, ROW_FIELDS.iter().map(member)));
+    let kinds = SocketKind::ALL.iter().map(|kind| [code(kind.name()), kind.meaning().to_owned()]);
+    check_table("kinds", &table(["kind", "rows"], kinds));
     let columns = COLUMNS.iter().map(|column| {
         let mark = if column.is_group() { "yes" } else { "" };
         [code(column.name), column.heading.to_owned(), mark.to_owned()]

@@ -13,6 +13,7 @@ use netconn_model::{
     config::DEFAULT_STATE_DIR,
     filter::Filter,
     snapshot::{self, RowsMember, SnapshotHead},
+    socket_kind::SocketKinds,
 };
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     encode::{
         self,
         holders::Holders,
+        other::{OtherFilters, other_row},
         row::{Context, row},
         subject::with_row_subject,
     },
@@ -28,6 +30,7 @@ use crate::{
         inventory::{self, Inventory, InventoryParts},
         iterate::{self, Unreached},
         load::LoadError,
+        other_socket::{OtherSockets, files_of},
         packet_socket,
         preflight::Unfit,
         socket_info::{InfoParts, SocketInfos},
@@ -76,6 +79,19 @@ impl Source {
     }
 }
 
+/// What a snapshot is to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// What the kernel measures of sockets.
+    pub infos: bool,
+    /// All processes that have each socket open.
+    pub holders: bool,
+    /// The inode of each socket.
+    pub inodes: bool,
+    /// Which kinds of sockets.
+    pub kinds: SocketKinds,
+}
+
 /// A snapshot of all connections.
 pub struct Snapshot {
     source: Source,
@@ -89,24 +105,50 @@ pub struct Snapshot {
     has_numbers: bool,
     /// What the kernel measures of sockets, if it is asked for.
     infos: Option<SocketInfos>,
-    /// Who has each socket open, if that is wanted.
+    /// Who has each socket open, if that or its inode is wanted.
     holders: Option<Holders>,
     /// Network namespaces that the iterators could not read.
     unreached: Unreached,
+    /// Whether rows list who has their socket open, and not only its inode.
+    lists_holders: bool,
+    /// Sockets that are no connections, and who has them open, by inode.
+    others: Option<(OtherSockets, Holders)>,
 }
 
 impl Snapshot {
-    /// Takes a snapshot in the best way that this process is allowed, with what the kernel measures of sockets if `wants_infos`. Sockets
-    /// that do not match the filter may be left out.
+    /// Takes a snapshot in the best way that this process is allowed. Sockets that do not match the filter may be left out.
     ///
     /// # Errors
     ///
     /// When not even `/proc` can be read.
-    pub fn take(filter: &Filter, wants_infos: bool, lists_holders: bool) -> io::Result<Self> {
+    pub fn take(filter: &Filter, Wanted { infos: wants_infos, holders, inodes, kinds }: Wanted) -> io::Result<Self> {
+        let (lists_holders, lists_files) = (holders, holders || inodes);
+        let others = if kinds.has_others() { Some(others(kinds, filter)?) } else { None };
+        let (others, obstacle) = match others {
+            Some((found, holders, obstacle)) => (Some((found, holders)), obstacle),
+            None => (None, None),
+        };
+        if !kinds.has_connections() {
+            let owners = others.iter().flat_map(|(found, _)| &found.sockets).map(|socket| &socket.owner);
+            return Ok(Self {
+                source: obstacle.map_or(Source::Iterators, Source::SockDiag),
+                processes: processes(owners),
+                sockets: Vec::new(),
+                minisocks: Vec::new(),
+                datagrams: Vec::new(),
+                table: Table::default(),
+                has_numbers: true,
+                infos: None,
+                holders: None,
+                unreached: Unreached::default(),
+                lists_holders,
+                others,
+            });
+        }
         let wanted = InventoryParts {
             minisocks: filter.wants_minisocks(),
             datagrams: filter.wants_datagrams(),
-            files: lists_holders,
+            files: lists_files,
         };
         let datagrams = |read: fn() -> io::Result<Vec<Found<UdpSocketRecord>>>| {
             // Not read if the filter can select none: each list is a walk of the kernel.
@@ -128,7 +170,7 @@ impl Snapshot {
             },
         };
         let Inventory { sockets, minisocks, datagrams, has_cookies, files, unreached } = found;
-        let holders = lists_holders.then(|| {
+        let holders = lists_files.then(|| {
             // Files of datagram sockets have another number where there are no cookies.
             let numbers: HashMap<u64, u64> = datagrams.iter().map(|socket| (socket.file, socket.socket)).collect();
             let number = |file: FileRecord| numbers.get(&file.socket).copied().unwrap_or(file.socket);
@@ -136,7 +178,9 @@ impl Snapshot {
         });
         let owners = sockets.iter().map(|socket| &socket.state.owner);
         // Only of sockets with an owner that was found; minisocks have none.
-        let processes = processes(owners.chain(datagrams.iter().map(|socket| &socket.state.owner)));
+        let owners = owners.chain(datagrams.iter().map(|socket| &socket.state.owner));
+        let of_others = others.iter().flat_map(|(found, _)| &found.sockets).map(|socket| &socket.owner);
+        let processes = processes(owners.chain(of_others));
         // A dump of the listeners alone: `connection_in_dump` needs no more of the table to tell who began a
         // connection.
         let mut table = Table::default();
@@ -152,12 +196,31 @@ impl Snapshot {
         } else {
             None
         };
-        Ok(Self { source, sockets, minisocks, datagrams, processes, table, has_numbers, infos, holders, unreached })
+        Ok(Self {
+            source,
+            sockets,
+            minisocks,
+            datagrams,
+            processes,
+            table,
+            has_numbers,
+            infos,
+            holders,
+            unreached,
+            lists_holders,
+            others,
+        })
     }
 
     /// Returns what the list lacks although the best source was used, in sentences.
     pub fn unlisted(&self) -> Vec<String> {
-        self.unreached.sentences()
+        let of_others = self.others.iter().flat_map(|(found, _)| found.unlisted.iter().cloned());
+        self.unreached.sentences().into_iter().chain(of_others).collect()
+    }
+
+    /// Returns which kinds of sockets this kernel does not have, in sentences.
+    pub fn absent(&self) -> &[String] {
+        self.others.as_ref().map_or(&[], |(found, _)| &found.absent)
     }
 
     /// Returns where the snapshot comes from.
@@ -180,7 +243,8 @@ impl Snapshot {
             complete: matches!(self.source, Source::Iterators)
                 && unlisted.is_empty()
                 && !self.infos.as_ref().is_some_and(SocketInfos::is_partial),
-            unlisted: (!unlisted.is_empty()).then_some(unlisted),
+            unlisted: Some(unlisted.into_iter().chain(self.absent().iter().cloned()).collect())
+                .filter(|sentences: &Vec<String>| !sentences.is_empty()),
         };
         snapshot::head(&head, RowsMember::Connections)
     }
@@ -193,6 +257,7 @@ impl Snapshot {
     pub fn rows<E: From<io::Error>>(
         self,
         filter: &Filter,
+        wants_infos: bool,
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let clock = Clock::new();
@@ -200,13 +265,15 @@ impl Snapshot {
         let mut names = Names::new(Lookup::start(|| ())?).patient();
         let owners = self.sockets.iter().map(|socket| &socket.state.owner);
         let owners = owners.chain(self.datagrams.iter().map(|socket| &socket.state.owner));
+        let of_others = self.others.iter().flat_map(|(found, _)| &found.sockets).map(|socket| &socket.owner);
+        let owners = owners.chain(of_others);
         names.settle(owners, clock.now(), NAMES_PATIENCE);
         // Sixteen digits, as in the ids that the daemon makes.
         let boot: String = state_dir::boot_id().chars().take(16).collect();
         let mut out = BytesMut::new();
         let is_everything = filter.is_everything();
         let mut context = Context::new(&clock, &mut names, &self.processes, &boot).with_infos(self.infos.as_ref());
-        context.holders = self.holders.as_ref();
+        (context.holders, context.lists_holders) = (self.holders.as_ref(), self.lists_holders);
         let mut show = |connection: &Connection| -> Result<(), E> {
             // The subject needs names of users and cgroups, which are looked up; without a filter that is saved.
             let (names, now) = (&mut *context.names, context.now);
@@ -232,15 +299,46 @@ impl Snapshot {
         for socket in &self.datagrams {
             show(&Connection::from_udp_socket(socket, self.processes.of(&socket.state.owner)))?;
         }
-        self.minisocks.iter().try_for_each(|minisock| {
+        for minisock in &self.minisocks {
             let bare = past::bare_connection_of(minisock);
             match past::ends(&bare).filter(|_| minisock.new_state == tcp_state::SYN_RECV) {
-                Some(between) => show(&self.table.half_open(between)),
+                Some(between) => show(&self.table.half_open(between))?,
                 // Without an owner: no process has them any more, and nothing here remembers who had.
-                None => show(&bare),
+                None => show(&bare)?,
             }
-        })
+        }
+        if let Some((found, holders)) = &self.others {
+            let filters = OtherFilters::new(filter);
+            for socket in &found.sockets {
+                if filters.matches(socket, context.processes, (&mut *context.names, context.now)) {
+                    out.clear();
+                    other_row(
+                        &mut out,
+                        &mut context,
+                        (found, socket),
+                        self.lists_holders.then_some(holders),
+                        wants_infos,
+                    );
+                    take(&out)?;
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// Reads the sockets of these kinds and finds who has them open. Without BPF that is what this user may see of the own network
+/// namespace, and the reason is returned.
+fn others(kinds: SocketKinds, filter: &Filter) -> io::Result<(OtherSockets, Holders, Option<LoadError>)> {
+    let (files, obstacle) = match inventory::all_files() {
+        Ok(files) => (files, None),
+        Err(error) => (open::files(), Some(error)),
+    };
+    let is_everywhere = obstacle.is_none();
+    let read = || OtherSockets::read(kinds, is_everywhere, |inode| filter.wants_namespace(inode));
+    let mut found = iterate::beside(read, || ())?;
+    let files = files_of(&mut found, files, false);
+    Ok((found, Holders::new(files), obstacle))
 }
 
 /// Returns all packet sockets as the daemon answers `/v1/packet-sockets`, and where they come from.

@@ -10,6 +10,7 @@ use thiserror::Error;
 use self::terms::Terms;
 use crate::{
     fact::{Direction, End},
+    socket_kind::SocketKind,
     state::UNCONNECTED,
     words::is_pattern,
 };
@@ -267,6 +268,31 @@ impl Filter {
     pub fn wants_namespace(&self, inode: u64) -> bool {
         self.wanted.has_namespace(inode).unwrap_or(true)
             && self.unwanted.as_ref().is_none_or(|unwanted| unwanted.has_namespace(inode) != Some(true))
+    }
+
+    /// Returns the filter as it holds for sockets of a kind that is no connection; `None` if it selects none of them. Which protocol is
+    /// wanted, and whether raw sockets are, says which connections are wanted beside them: it holds for raw sockets only. Unix sockets and
+    /// vsock have no version of IP, and neither selects nor excludes by it; they have no address.
+    pub fn of_kind(&self, kind: SocketKind) -> Option<Self> {
+        let mut filter = self.clone();
+        let Self { wanted, unwanted } = &mut filter;
+        for terms in [Some(wanted), unwanted.as_deref_mut()].into_iter().flatten() {
+            if kind != SocketKind::Raw {
+                terms.clear_protocols();
+            }
+            if !kind.has_addresses() {
+                terms.clear_families();
+            }
+        }
+        let unwanted = filter.unwanted.as_deref_mut();
+        match kind {
+            SocketKind::Unix if filter.wanted.has_addresses() || filter.wanted.has_ports() => return None,
+            SocketKind::Vsock if filter.wanted.has_addresses() => return None,
+            SocketKind::Unix => _ = unwanted.map(Terms::clear_ends),
+            SocketKind::Vsock => _ = unwanted.map(Terms::clear_addresses),
+            _ => {}
+        }
+        Some(filter)
     }
 
     /// Returns whether the filter selects a connection. What is not known is neither selected nor excluded by a value.
@@ -608,6 +634,30 @@ mod tests {
         for (protocol, matches) in [(1, true), (58, true), (6, false), (17, false)] {
             assert_eq!(icmp.matches(&Subject { protocol, ..subject() }), matches, "{protocol}");
         }
+    }
+
+    #[test]
+    fn kinds_that_are_no_connections_have_a_filter_of_their_own() {
+        use crate::socket_kind::SocketKind;
+        let of = |text: &str, kind: SocketKind| filter(text).unwrap().of_kind(kind);
+        let is_selected =
+            |text: &str, kind: SocketKind| of(text, kind).is_some_and(|filter| filter.matches(&subject()));
+        let all = |text: &str| {
+            let others = SocketKind::ALL.iter().filter(|kind| **kind != SocketKind::Connections);
+            others.filter(|kind| is_selected(text, **kind)).map(|kind| kind.name()).collect::<Vec<_>>().join(" ")
+        };
+        // The subject is TCP over IPv4 with these ports.
+        assert_eq!(all("pid=7"), "raw unix sctp mptcp vsock");
+        assert_eq!(all("pid=8"), "");
+        assert_eq!(all("protocol=udp"), "unix sctp mptcp vsock", "raw sockets have a protocol");
+        assert_eq!(all("raw=true"), "unix sctp mptcp vsock");
+        assert_eq!(all("family=6"), "unix vsock", "they have no version of IP");
+        assert_eq!(all("family=!4"), "unix vsock");
+        assert_eq!(all("port=443"), "raw sctp mptcp vsock");
+        assert_eq!(all("local=192.0.2.0/24"), "raw sctp mptcp");
+        assert_eq!(all("remote=!203.0.113.9"), "unix vsock", "what is not known is not excluded");
+        assert_eq!(all("port=!443"), "unix");
+        assert!(of("protocol=tcp", SocketKind::Unix).unwrap().is_everything());
     }
 
     #[test]

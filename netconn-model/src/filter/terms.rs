@@ -170,6 +170,42 @@ impl Terms {
             || self.container_patterns.contains(id)
     }
 
+    /// Forgets which protocols are meant, and whether raw sockets are.
+    pub(super) fn clear_protocols(&mut self) {
+        self.protocols.clear();
+        self.raw.clear();
+    }
+
+    /// Forgets which versions of IP are meant.
+    pub(super) fn clear_families(&mut self) {
+        self.families.clear();
+    }
+
+    /// Forgets which addresses are meant.
+    pub(super) fn clear_addresses(&mut self) {
+        (self.locals, self.remotes) = Default::default();
+        (self.scoped_locals, self.scoped_remotes) = Default::default();
+    }
+
+    /// Forgets which addresses and ports are meant.
+    pub(super) fn clear_ends(&mut self) {
+        self.clear_addresses();
+        (self.ports, self.local_ports, self.remote_ports) = Default::default();
+    }
+
+    /// Returns whether an address is asked for.
+    pub(super) fn has_addresses(&self) -> bool {
+        !self.locals.is_empty()
+            || !self.remotes.is_empty()
+            || !self.scoped_locals.is_empty()
+            || !self.scoped_remotes.is_empty()
+    }
+
+    /// Returns whether a port is asked for.
+    pub(super) fn has_ports(&self) -> bool {
+        !self.ports.is_empty() || !self.local_ports.is_empty() || !self.remote_ports.is_empty()
+    }
+
     /// Returns whether TCP connections or listeners can be selected.
     pub(super) fn wants_tcp(&self) -> bool {
         is_any(&self.protocols, &IPPROTO_TCP) && is_any(&self.raw, &false)

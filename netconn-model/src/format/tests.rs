@@ -279,7 +279,7 @@ proptest! {
         let row = Row {
             state: Some(PlainText::new("LISTENING")),
             protocol: Some(PlainText::new("TCP")),
-            local_port: port,
+            local_port: port.map(u32::from),
             executable: Some(process.clone().into()),
             holders: Some(HolderList((0..holders).map(holder).collect())),
             ..Row::default()

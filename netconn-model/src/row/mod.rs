@@ -26,13 +26,13 @@ members! {
 
     /// The socket.
     Socket {
-        State "state" String state: PlainText<'a>, "Name of the state; `CLOSED` for a connection that has ended.";
-        Protocol "protocol" String protocol: PlainText<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol.";
+        State "state" String state: PlainText<'a>, "Name of the state; `CLOSED` for a connection that has ended. Of an SCTP association the name that SCTP gives it (RFC 9260).";
+        Protocol "protocol" String protocol: PlainText<'a>, "`TCP`, `UDP`, `ICMP`, or the number of another protocol; of other kinds of sockets `SCTP`, `MPTCP`, and `UNIX_` or `VSOCK_` with `STREAM`, `DGRAM` or `SEQPACKET`.";
         Direction "direction" String direction: Direction, "`OUTGOING` or `INCOMING`; not on listeners.";
         LocalAddress "local_address" String local_address: IpAddr, "Address of this end.";
-        LocalPort "local_port" Integer local_port: u16, "Port of this end.";
+        LocalPort "local_port" Integer local_port: u32, "Port of this end; of vsock up to 32 bits.";
         RemoteAddress "remote_address" String remote_address: IpAddr, "Address of the other end; not on listeners.";
-        RemotePort "remote_port" Integer remote_port: u16, "Port of the other end; not on listeners, nor for protocols without ports.";
+        RemotePort "remote_port" Integer remote_port: u32, "Port of the other end; not on listeners, nor for protocols without ports.";
         Interface "interface" String interface: Text<'a>, "Network interface that the socket is bound to, or through which its link-local addresses are reached.";
     }
     /// The process that has the socket: the same in all rows of one process.
@@ -57,7 +57,7 @@ members! {
     }
     /// Who else has it, with `holders`.
     Holders {
-        Inode "inode" Integer inode: u64, "Inode of the socket, as in `/proc/PID/fd`; only with `holders`.";
+        Inode "inode" Integer inode: u64, "Inode of the socket, as in `/proc/PID/fd`; of connections only with `inode` or `holders`.";
         HolderCount "holder_count" Integer holder_count: u32, "Number of open descriptors of the socket, in all processes; only with `holders`.";
         Holders "holders" List holders: HolderList<'a>, "The open descriptors, 256 at most, each with `pid`, `process_name` and `fd`; only with `holders`.";
     }
@@ -72,16 +72,29 @@ members! {
         BytesReceived "bytes_received" Integer bytes_received: u64, "Payload bytes received; not on listeners.";
         Namespace "namespace" Integer namespace: u32, "Inode of the network namespace.";
         Subflow "subflow" Boolean subflow: bool, "`true`: an additional path of an MPTCP connection.";
-        Raw "raw" Boolean raw: bool, "`true`: what a raw socket exchanges, which is no connection. Not of ICMP.";
+        Raw "raw" Boolean raw: bool, "`true`: a raw socket, or what it exchanges, which is no connection. Not of what is exchanged by ICMP.";
         Folded "folded" Boolean folded: bool, "`true`: stands for all exchanges of its socket with ends that have no flow of their own.";
         ConnectionId "connection_id" String connection_id: PlainText<'a>, "The same as `event.connection.id`.";
+    }
+    /// What only sockets have that are neither connections of TCP nor flows; only with `sockets`.
+    Other {
+        LocalPath "local_path" String local_path: Text<'a>, "Unix sockets: the path, or the abstract name behind `@`; control bytes of the name stand as `\u{fffd}`.";
+        RemotePath "remote_path" String remote_path: Text<'a>, "Unix sockets: path or abstract name of the peer.";
+        PeerInode "peer_inode" Integer peer_inode: u32, "Unix sockets: inode of the peer; not if nobody has accepted it yet, or it is closed.";
+        PeerPid "peer_pid" Integer peer_pid: u32, "Unix sockets: id of the process that has the peer open, or of the oldest of several.";
+        PeerProcessName "peer_process_name" String peer_process_name: Text<'a>, "Unix sockets: name of that process.";
+        LocalCid "local_cid" Integer local_cid: u32, "Vsock: context id of this end (2: the host).";
+        RemoteCid "remote_cid" Integer remote_cid: u32, "Vsock: context id of the other end.";
+        MptcpToken "mptcp_token" Integer mptcp_token: u32, "MPTCP: token of the connection, as `ip mptcp monitor` and `ss -M` show it (in hex); not of listeners.";
+        MptcpSubflows "mptcp_subflows" Integer mptcp_subflows: u32, "MPTCP: number of paths beside the first one.";
+        MptcpFallback "mptcp_fallback" Boolean mptcp_fallback: bool, "MPTCP, `true`: the connection speaks plain TCP, because the peer or the way to it does not know MPTCP.";
     }
     /// What the kernel measures of the socket at this moment; only if it is asked for.
     Info {
         ReceiveQueue "receive_queue" Integer receive_queue: u32, "With `info`: bytes that have arrived and that the process has not read; not on listeners.";
         SendQueue "send_queue" Integer send_queue: u32, "With `info`: bytes that the peer has not acknowledged; of UDP, bytes of memory that the kernel has not sent yet; not on listeners.";
-        Backlog "backlog" Integer backlog: u32, "With `info`: connections that wait to be accepted; TCP listeners only.";
-        BacklogLimit "backlog_limit" Integer backlog_limit: u32, "With `info`: how many may wait; TCP listeners only.";
+        Backlog "backlog" Integer backlog: u32, "With `info`: connections that wait to be accepted; listeners of TCP, Unix, SCTP and MPTCP only.";
+        BacklogLimit "backlog_limit" Integer backlog_limit: u32, "With `info`: how many may wait; the same listeners.";
         Timer "timer" String timer: Timer, "With `info`: the timer that runs: `retransmit`, `keepalive`, `time_wait` or `probe` (of a peer without room).";
         TimerMs "timer_ms" Integer timer_ms: u32, "With `info`: milliseconds until the timer expires.";
         TimerRetries "timer_retries" Integer timer_retries: u8, "With `info`: how often the timer has expired in vain.";
@@ -146,6 +159,8 @@ enum Show {
     State,
     /// The first twelve characters, as container tools show ids.
     ShortId,
+    /// A number in hex, as in ss.
+    Hex,
 }
 
 /// When the table for people has a column.
@@ -167,6 +182,12 @@ enum Shown {
     ExtendedEnded,
     /// With `--holders`.
     Holders,
+    /// With `-e`, `--holders` or Unix sockets.
+    Inode,
+    /// With Unix sockets.
+    Unix,
+    /// With MPTCP connections.
+    Mptcp,
     /// Never: rows can be sorted and grouped by it.
     Never,
 }
@@ -213,10 +234,12 @@ pub const COLUMNS: &[RowColumn] = &[
     column("ended", "ENDED", &[RowField::EndedAt], Shown::Ended).show(Show::Clock).no_group(),
     column("recv-q", "RECV-Q", &[RowField::ReceiveQueue, RowField::Backlog], Shown::Queues).right().no_group(),
     column("send-q", "SEND-Q", &[RowField::SendQueue, RowField::BacklogLimit], Shown::Queues).right().no_group(),
-    column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPort], Shown::Always).show(Show::End),
+    column("local", "LOCAL", &[RowField::LocalAddress, RowField::LocalPath, RowField::LocalCid], Shown::Always)
+        .show(Show::End),
     // Ports alone are for sorting and grouping; the table shows them with their addresses.
     column("local-port", "LOCAL PORT", &[RowField::LocalPort], Shown::Never).right(),
-    column("remote", "REMOTE", &[RowField::RemoteAddress, RowField::RemotePort], Shown::Always).show(Show::End),
+    column("remote", "REMOTE", &[RowField::RemoteAddress, RowField::RemotePath, RowField::RemoteCid], Shown::Always)
+        .show(Show::End),
     column("remote-port", "REMOTE PORT", &[RowField::RemotePort], Shown::Never).right(),
     column("pid", "PID", &[RowField::Pid], Shown::Always).right(),
     column("process", "PROCESS", &[RowField::ProcessName], Shown::Always),
@@ -245,7 +268,12 @@ pub const COLUMNS: &[RowColumn] = &[
     column("originator", "ORIGINATOR", &[RowField::OriginatorProcessName, RowField::OriginatorPid], Shown::Extended)
         .show(Show::Process),
     column("title", "TITLE", &[RowField::Title], Shown::Extended),
-    column("inode", "INODE", &[RowField::Inode], Shown::Holders).right().no_group(),
+    column("peer", "PEER", &[RowField::PeerProcessName, RowField::PeerPid], Shown::Unix).show(Show::Process),
+    column("inode", "INODE", &[RowField::Inode], Shown::Inode).right().no_group(),
+    column("peer-inode", "PEER INODE", &[RowField::PeerInode], Shown::Unix).right().no_group(),
+    column("token", "TOKEN", &[RowField::MptcpToken], Shown::Mptcp).show(Show::Hex).right().no_group(),
+    column("subflows", "SUBFLOWS", &[RowField::MptcpSubflows], Shown::Mptcp).right(),
+    column("fallback", "FALLBACK", &[RowField::MptcpFallback], Shown::Mptcp),
     column("holders", "HOLDERS", &[RowField::Holders], Shown::Holders).no_group(),
     // Last, because it takes what is left of the terminal.
     column("command", "COMMAND", &[RowField::CommandLine, RowField::Executable], Shown::Always).no_group(),
@@ -267,11 +295,15 @@ pub struct MoreColumns {
     pub info: bool,
     /// Those of `--holders`.
     pub holders: bool,
+    /// Those of Unix sockets.
+    pub unix: bool,
+    /// Those of MPTCP connections.
+    pub mptcp: bool,
 }
 
 /// Returns the columns of the table for people.
 pub fn table_columns(more: MoreColumns) -> Vec<&'static RowColumn> {
-    let MoreColumns { extended, ended, queues, timers, info, holders } = more;
+    let MoreColumns { extended, ended, queues, timers, info, holders, unix, mptcp } = more;
     let is_shown = |column: &&RowColumn| match column.shown {
         Shown::Always => true,
         Shown::Extended => extended,
@@ -281,6 +313,9 @@ pub fn table_columns(more: MoreColumns) -> Vec<&'static RowColumn> {
         Shown::Ended => ended,
         Shown::ExtendedEnded => extended && ended,
         Shown::Holders => holders,
+        Shown::Inode => extended || holders || unix,
+        Shown::Unix => unix,
+        Shown::Mptcp => mptcp,
         Shown::Never => false,
     };
     COLUMNS.iter().filter(is_shown).collect()
@@ -331,6 +366,7 @@ impl RowColumn {
                 let retries = row.timer_retries.filter(|retries| *retries != 0).map(|retries| format!(" {retries}"));
                 format!("{value}{}{}", left.unwrap_or_default(), retries.unwrap_or_default())
             }
+            (Show::Hex, JsonValue::Integer(number)) => format!("{number:#x}"),
             (Show::Bytes, JsonValue::Integer(count)) => term::bytes(count.unsigned_abs()),
             // The text is ASCII, so that its length counts characters.
             (Show::Seconds, value) => value.to_string().chars().take("2026-01-01T00:00:00".len()).collect(),
@@ -352,7 +388,7 @@ impl RowColumn {
     }
 
     fn end(&self, row: &Row<'_>, host_name: &mut dyn FnMut(IpAddr) -> Option<String>) -> String {
-        let Some((address, port)) = self.address(row) else { return "*".into() };
+        let Some((address, port)) = self.address(row) else { return self.other_end(row) };
         let host = host_name(address).unwrap_or_else(|| {
             // As in ss: `%eth0` at the own end of a bound socket, and where the address alone says nothing.
             let is_own = self.members.first() == Some(&RowField::LocalAddress);
@@ -364,7 +400,23 @@ impl RowColumn {
         term::end(row.protocol.as_deref().unwrap_or_default(), &host, port)
     }
 
-    fn address(&self, row: &Row<'_>) -> Option<(IpAddr, Option<u16>)> {
+    /// The end of a socket without IP addresses: a path, or the address of vsock.
+    fn other_end(&self, row: &Row<'_>) -> String {
+        let is_own = self.members.first() == Some(&RowField::LocalAddress);
+        let (path, cid, port) = if is_own {
+            (&row.local_path, row.local_cid, row.local_port)
+        } else {
+            (&row.remote_path, row.remote_cid, row.remote_port)
+        };
+        let any = |number: Option<u32>| number.map_or_else(|| "*".into(), |number| number.to_string());
+        match path {
+            Some(path) => term::sanitize(path).into_owned(),
+            None if cid.is_some() || port.is_some() => format!("{}:{}", any(cid), any(port)),
+            None => "*".into(),
+        }
+    }
+
+    fn address(&self, row: &Row<'_>) -> Option<(IpAddr, Option<u32>)> {
         match self.members.first()? {
             // A row without the address has no end, even if the port is known.
             RowField::LocalAddress => Some((row.local_address?, row.local_port)),
@@ -441,12 +493,12 @@ pub fn state_place(row: &Row<'_>) -> usize {
 mod tests {
     use super::*;
 
-    fn row(state: &'static str, local: &str, port: u16, sent: Option<u64>) -> Row<'static> {
+    fn row(state: &'static str, local: &str, port: u32, sent: Option<u64>) -> Row<'static> {
         let (state, local_address) = (Some(PlainText::new(state)), local.parse().ok());
         Row { state, local_address, local_port: Some(port), bytes_sent: sent, ..Row::default() }
     }
 
-    fn sorted(keys: &str) -> Vec<u16> {
+    fn sorted(keys: &str) -> Vec<u32> {
         let mut rows = vec![
             row("TIME_WAIT", "10.0.0.10", 1, None),
             row("LISTENING", "::1", 2, Some(7)),
@@ -497,7 +549,7 @@ mod tests {
         assert_eq!(
             headings(true, true),
             "PROTO STATE ENDED LOCAL REMOTE PID PROCESS USER DIRECTION KNOWN BY STARTED SENT RECEIVED NETNS UNIT CONTAINER \
-             REASON ORIGINATOR TITLE COMMAND"
+             REASON ORIGINATOR TITLE INODE COMMAND"
         );
         assert!(!headings(true, false).contains("ENDED"));
     }
@@ -564,7 +616,8 @@ mod tests {
             "holders":[{"pid":3,"process_name":"a","fd":4}],"attribution":"scan",
             "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",
             "failure_reason":"refused","bytes_sent":5,"bytes_received":6,"namespace":7,"subflow":true,"raw":true,"folded":true,
-            "connection_id":"x",
+            "connection_id":"x","local_path":"/run/x","remote_path":"@y","peer_inode":9,"peer_pid":10,"peer_process_name":"c",
+            "local_cid":2,"remote_cid":3,"mptcp_token":11,"mptcp_subflows":1,"mptcp_fallback":true,
             "receive_queue":1,"send_queue":2,"backlog":3,"backlog_limit":4,"timer":"probe","timer_ms":5,
             "timer_retries":6,"rtt_us":7,"rtt_variation_us":8,"min_rtt_us":9,"retransmit_timeout_us":10,"congestion_window":11,
             "slow_start_threshold":12,"segment_size":13,"unacknowledged":14,"lost":15,"retransmits":16,"bytes_retransmitted":17,

@@ -13,7 +13,7 @@ use crate::{
 enum SortValue {
     Number(u64),
     Text(String),
-    End(IpAddr, Option<u16>),
+    End(IpAddr, Option<u32>),
 }
 
 impl RowColumn {
@@ -45,6 +45,11 @@ impl RowSortKey {
     /// Returns whether rows have the column only if they are asked for with `info`.
     pub fn is_info(&self) -> bool {
         self.column.is_info()
+    }
+
+    /// Returns whether rows have the column only if they are asked for with `inode`.
+    pub fn is_inode(&self) -> bool {
+        self.column.name == "inode"
     }
 
     /// Reads `sent` or `-sent`, by any name of [`column_by_name`].
@@ -81,7 +86,17 @@ pub fn sort<T>(entries: &mut [T], keys: &[RowSortKey], row: impl for<'t> Fn(&'t 
     });
 }
 
-fn usual_order(row: &Row<'_>) -> (usize, Option<SortValue>, Option<SortValue>) {
+/// State, local and remote end, path of a Unix socket, inode.
+type UsualOrder = (usize, Option<SortValue>, Option<SortValue>, Option<String>, Option<u64>);
+
+fn usual_order(row: &Row<'_>) -> UsualOrder {
     let end = |address: Option<IpAddr>, port| Some(SortValue::End(address?, port));
-    (state_place(row), end(row.local_address, row.local_port), end(row.remote_address, row.remote_port))
+    let path = row.local_path.as_deref().map(str::to_owned);
+    (
+        state_place(row),
+        end(row.local_address, row.local_port),
+        end(row.remote_address, row.remote_port),
+        path,
+        row.inode,
+    )
 }

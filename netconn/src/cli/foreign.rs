@@ -16,8 +16,14 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["-E", "--events"], "`netconn watch` shows connections as they begin, fail and end"),
     (&["-K", "--kill"], "netconn only looks and changes nothing: `ss -K dst ADDRESS dport = :PORT` closes sockets"),
     (&["-N", "--net"], "--namespace NAME selects a network namespace; without it the daemon shows all of them"),
-    (&["-f", "--family"], "-4 and -6 select the version of IP, --packet shows packet sockets"),
-    (&["-A", "--query"], "-t, -u, --icmp and --protocol NUMBER select protocols, --packet shows packet sockets"),
+    (
+        &["-f", "--family"],
+        "-4 and -6 select the version of IP, -x Unix sockets, --vsock vsock, --packet packet sockets",
+    ),
+    (
+        &["-A", "--query"],
+        "-t, -u, --icmp, -w, -S, -M and --protocol NUMBER select protocols, -x Unix sockets, --vsock vsock, --packet packet sockets",
+    ),
     (&["-F", "--filter"], "write the condition behind the options: netconn list \"$(cat FILE)\""),
     (&["-D", "--diag"], "--format ndjson keeps all that is known of each connection, for programs"),
     (&["-Q", "--no-queues"], "queues are shown only if they are asked for"),
@@ -56,10 +62,6 @@ const INSTEAD: &[(&[&str], &str)] = &[
         &["--ax25", "--ipx", "--netrom", "--rose", "--ddp", "--x25"],
         "netconn knows the Internet protocols; /proc/net has what the kernel knows of others",
     ),
-    (&["-M", "--mptcp"], "MPTCP connections are shown by their TCP paths; `ss -M` shows them as such"),
-    (&["-S", "--sctp"], "`ss -S` shows SCTP"),
-    (&["-x", "--unix"], "`ss -x` shows Unix sockets"),
-    (&["--vsock"], "`ss --vsock` shows vsock"),
 ];
 
 /// Returns the sentence for an option of `ss` or `netstat` that was given to `list`, if the error is about one.

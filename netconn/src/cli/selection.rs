@@ -48,7 +48,7 @@ struct SelectionFlags {
     /// ICMP and ICMPv6.
     #[arg(long)]
     icmp: bool,
-    /// Raw sockets that have sent or received, as `ss -w` means them (which shows idle ones too), but not those of ICMP. With `--tcp` or `--udp`: those that speak it.
+    /// Raw sockets, as in ss: idle ones in lists, and what they exchange, but not of ICMP. With `--tcp` or `--udp`: those that speak it.
     #[arg(short = 'w', long)]
     raw: bool,
     /// Only attempts that failed, and flows that the peer has refused. An attempt that failed is over, so a list shows it with
@@ -76,6 +76,22 @@ impl Selection {
     /// Returns whether only what failed is wanted.
     pub(super) fn wants_failed(&self) -> bool {
         self.flags.failed
+    }
+
+    /// Returns whether raw sockets are wanted.
+    pub(super) fn wants_raw(&self) -> bool {
+        self.flags.raw
+    }
+
+    /// Returns whether a kind of connections is asked for, beside other kinds of sockets.
+    pub(super) fn names_protocol(&self) -> bool {
+        let SelectionFlags { tcp, udp, icmp, raw, .. } = self.flags;
+        tcp || udp || icmp || raw || self.options.0.iter().any(|(name, _)| name == "protocol")
+    }
+
+    /// Returns whether a version of IP is asked for.
+    pub(super) fn names_family(&self) -> bool {
+        self.flags.ipv4 || self.flags.ipv6
     }
 
     /// Returns the options as parameters of a request, checked, with the names that only this end can know as numbers. Says on

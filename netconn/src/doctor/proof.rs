@@ -94,7 +94,8 @@ pub async fn prove(client: &Client) -> Result<Check, ClientError> {
             .await?
             .lines(|line| {
                 seen = serde_json::from_slice(line).is_ok_and(|row: Row<'_>| {
-                    row.state.as_deref() == Some("ESTABLISHED") && row.remote_port == Some(loopback.server.port())
+                    row.state.as_deref() == Some("ESTABLISHED")
+                        && row.remote_port == Some(loopback.server.port().into())
                 });
                 Ok::<_, ClientError>(!seen)
             })

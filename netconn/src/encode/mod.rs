@@ -10,6 +10,7 @@ pub mod packet;
 mod present;
 pub mod row;
 pub mod subject;
+pub mod other;
 
 #[cfg(test)]
 mod tests;

@@ -35,8 +35,10 @@ pub struct Context<'a> {
     pub processes: &'a Processes,
     /// What living processes say of themselves now; `None` if the processes were read just now.
     pub titles: Option<&'a mut Titles>,
-    /// All holders of each socket, if they are wanted.
+    /// All holders of each socket, if they or its inode are wanted.
     pub holders: Option<&'a Holders>,
+    /// Whether rows list the holders, and not only the inode.
+    pub lists_holders: bool,
     /// Nanoseconds since boot, when the first of them was written.
     pub now: u64,
     /// Members of [`RowSection::Owner`] and [`RowSection::Originator`]: many connections have the same.
@@ -65,7 +67,44 @@ impl<'a> Context<'a> {
         let now = clock.now();
         let (owners, seconds) = (HashMap::default(), SecondText::default());
         let (titles, holders, connection_ids) = (None, None, ConnectionIds::new(boot));
-        Self { clock, names, processes, titles, holders, now, owners, seconds, connection_ids, infos: None }
+        Self {
+            clock,
+            names,
+            processes,
+            titles,
+            holders,
+            lists_holders: false,
+            now,
+            owners,
+            seconds,
+            connection_ids,
+            infos: None,
+        }
+    }
+
+    /// Writes an object.
+    pub(super) fn object(&mut self, out: &mut BytesMut, write: impl FnOnce(&mut Self, &mut Object<'_>)) {
+        // Taken out for as long as the object needs it.
+        let mut seconds = std::mem::take(&mut self.seconds);
+        let mut object = Object::begin(out, &mut seconds);
+        write(self, &mut object);
+        object.end();
+        self.seconds = seconds;
+    }
+
+    /// Writes who has a socket that is no connection: copies what a row before this one had.
+    pub(super) fn write_owner(&mut self, object: &mut Object<'_>, owner: &Owner) {
+        let Self { names, processes, titles, now, owners, .. } = self;
+        let process = processes.of(owner).or_else(|| processes.of_tick(owner));
+        match owners.entry((known_by(owner, process.as_ref()), None, true)) {
+            Entry::Occupied(written) => object.members(written.get()),
+            Entry::Vacant(entry) => {
+                let present = Present { owner, process: process.as_ref(), name: comm(&owner.comm), originator: None };
+                let of_now = title(titles.as_deref_mut(), present.process, *now);
+                entry
+                    .insert(object.written(|object| write_processes(object, names, *now, (&present, of_now.as_ref()))));
+            }
+        }
     }
 
     /// Adds what the kernel measures of sockets.
@@ -77,7 +116,19 @@ impl<'a> Context<'a> {
 
 /// Writes the row of a connection; one that has `ended` is shown as such.
 pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connection, ended: Option<&Ended>) {
-    let Context { clock, names, processes, titles, holders, now, owners, seconds, connection_ids, infos } = context;
+    let Context {
+        clock,
+        names,
+        processes,
+        titles,
+        holders,
+        lists_holders,
+        now,
+        owners,
+        seconds,
+        connection_ids,
+        infos,
+    } = context;
     let (holder, holder_process) = connection.holder();
     let name = if ended.is_some() { "CLOSED" } else { state::name(connection.shown_state()) };
     let interface = names.interface(connection.namespace, connection.device, *now);
@@ -90,10 +141,13 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         }),
         direction: connection.direction(),
         local_address: Some(connection.local.address),
-        local_port: known(connection.local.port, 0).or(connection.is_counted().then_some(0)),
+        local_port: known(connection.local.port, 0).or(connection.is_counted().then_some(0)).map(u32::from),
         remote_address: connection.remote.map(|remote| remote.address),
         // Port 0 is a real value where there are ports; ICMP has none.
-        remote_port: connection.remote.map(|remote| remote.port).filter(|port| *port != 0 || connection.has_ports()),
+        remote_port: connection
+            .remote
+            .map(|remote| remote.port.into())
+            .filter(|port| *port != 0 || connection.has_ports()),
         attribution: Some(attribution(holder.how)),
         started_at: known(connection.born_ns, 0).map(|born_ns| Moment(clock.epoch_ns(born_ns))),
         namespace: known(connection.namespace, UNKNOWN_U32),
@@ -132,15 +186,16 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
             let present = Present::of(connection, processes, ended.is_some());
             // A process that has ended, or has left the socket, is shown as it was.
             let living = present.process.filter(|_| is_open);
-            let of_now = living.zip(titles.as_deref_mut()).and_then(|(process, titles)| {
-                let Identity { key, command_line, .. } = &*process.identity;
-                titles.of(*key, command_line.as_deref(), *now)
-            });
+            let of_now = title(titles.as_deref_mut(), living, *now);
             entry.insert(object.written(|object| write_processes(object, names, *now, (&present, of_now.as_ref()))));
         }
     }
     if let Some((inode, list, count)) = holders.and_then(|holders| holders.of(connection.socket)).filter(|_| is_open) {
-        let row = Row { inode, holder_count: Some(count), holders: Some(list), ..Row::default() };
+        let row = if *lists_holders {
+            Row { inode, holder_count: Some(count), holders: Some(list), ..Row::default() }
+        } else {
+            Row { inode, ..Row::default() }
+        };
         row.write_section(RowSection::Holders, &mut object);
     }
     row.write_section(RowSection::Life, &mut object);
@@ -153,6 +208,12 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
         }
     }
     object.end();
+}
+
+/// Returns what a process that lives shows of itself now, if that is wanted.
+fn title(titles: Option<&mut Titles>, process: Option<&Rc<Process>>, now: u64) -> Option<Now> {
+    let Identity { key, command_line, .. } = &*process?.identity;
+    titles?.of(*key, command_line.as_deref(), now)
 }
 
 /// Returns the members of [`RowSection::Info`]. The queues of a TCP listener count connections.

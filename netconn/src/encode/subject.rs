@@ -42,7 +42,7 @@ pub fn with_row_subject<T>(
     with_names(subject, owner, &name, (directory, now), look)
 }
 
-fn with_names<T>(
+pub(super) fn with_names<T>(
     subject: Subject<'_>,
     owner: &Owner,
     // As rows and events show it, so that a filter for a name finds what is shown.

@@ -13,7 +13,7 @@ use netconn_common::UdpSocketRecord;
 
 use crate::{
     encode::holders::Holders,
-    kernel::socket_info::SocketInfos,
+    kernel::{other_socket::OtherSockets, socket_info::SocketInfos},
     table::past::{Ends, Minisock},
 };
 
@@ -109,6 +109,16 @@ pub(super) struct EndedRange {
     pub(super) flows_until: u64,
 }
 
+/// Sockets that are no connections.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    pub(super) found: OtherSockets,
+    /// Who has each open, by inode, if that is wanted.
+    pub(super) holders: Option<Holders>,
+    /// Whether rows have queues.
+    pub(super) info: bool,
+}
+
 /// The facts themselves.
 #[derive(Debug, Default)]
 pub(super) struct FrozenFacts {
@@ -124,6 +134,12 @@ pub(super) struct FrozenFacts {
     pub(super) infos: Option<SocketInfos>,
     /// Who has each socket open, if that is wanted.
     pub(super) holders: Option<Holders>,
+    /// Whether rows list who has their socket open, and not only its inode.
+    pub(super) lists_holders: bool,
+    /// Sockets that are no connections, if they are wanted.
+    pub(super) others: Option<Others>,
+    /// Only those are wanted.
+    pub(super) has_no_connections: bool,
 }
 
 /// Facts that were read when the snapshot was begun and stay the same for all its parts.
@@ -139,7 +155,7 @@ pub struct Frozen {
 impl Frozen {
     /// Keeps facts until the last part of their snapshot has been made.
     pub(super) fn new(mut facts: FrozenFacts, user: Option<u32>, total: &Arc<FrozenTotal>) -> Self {
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: _, is_partial: _, infos, holders } = &mut facts;
+        let FrozenFacts { minisocks, udp_sockets, minisock_ends, infos, holders, others, .. } = &mut facts;
         // They grew by doubling, and a slow client keeps them for long.
         minisocks.shrink_to_fit();
         udp_sockets.shrink_to_fit();
@@ -147,7 +163,10 @@ impl Frozen {
             + udp_sockets.capacity() * size_of::<UdpSocketRecord>()
             + minisock_ends.allocation_size()
             + infos.as_ref().map_or(0, SocketInfos::bytes)
-            + holders.as_ref().map_or(0, Holders::bytes);
+            + holders.as_ref().map_or(0, Holders::bytes)
+            + others
+                .as_ref()
+                .map_or(0, |others| others.found.bytes() + others.holders.as_ref().map_or(0, Holders::bytes));
         total.add(user, bytes);
         Self { facts, bytes, user, total: Arc::clone(total) }
     }

@@ -3,7 +3,7 @@
 //!
 //! The thread's [`run::Engine`] has four parts: `capture` (programs and rings), `state` (what is known), `publisher` (events on
 //! their way out) and `schedule` (all time stamps). Each question it answers, and each duty it has, is a file that adds methods
-//! to it: questions are [`snapshot`], [`health`] and [`packet_sockets`]; duties are [`intake`], [`refresh`], [`repair`],
+//! to it: questions are [`snapshot`] (with [`other_sockets`]), [`health`] and [`packet_sockets`]; duties are [`intake`], [`refresh`], [`repair`],
 //! [`flow_sweep`], [`owner_scan`], [`deferred`] and [`loss_report`].
 
 mod route_lookup;
@@ -20,6 +20,7 @@ mod flow_sweep;
 mod repair;
 mod refresh;
 mod deferred;
+mod other_sockets;
 mod snapshot;
 mod health;
 mod packet_sockets;

@@ -9,17 +9,19 @@ use netconn_common::{UdpSocketRecord, tcp_state};
 use netconn_model::{
     filter::{Filter, Subject},
     snapshot,
+    socket_kind::SocketKinds,
 };
 use tracing::warn;
 
 use crate::{
     encode::{
         holders::Holders,
+        other::{OtherFilters, other_row},
         row::{Context, row},
         subject::with_row_subject,
     },
     engine::{
-        frozen::{EndedRange, Frozen, FrozenFacts, SnapshotsFull},
+        frozen::{EndedRange, Frozen, FrozenFacts, Others, SnapshotsFull},
         publisher::Publisher,
         refresh::Refreshed,
         run::Engine,
@@ -59,6 +61,10 @@ pub struct RowsRequest {
     pub user: Option<u32>,
     /// Whether rows list all processes that have the socket open.
     pub holders: bool,
+    /// Whether rows of connections have the inode of the socket.
+    pub inodes: bool,
+    /// Which kinds of sockets.
+    pub kinds: SocketKinds,
     /// Where the part begins.
     pub cursor: Cursor,
 }
@@ -83,6 +89,8 @@ pub enum Section {
     UdpSockets,
     /// Half-open connections and those that are over: the kernel keeps minisocks of both.
     Minisocks,
+    /// Sockets that are no connections.
+    Others,
     /// Connections that have ended lately.
     Ended,
     /// Flows that have ended lately.
@@ -90,8 +98,15 @@ pub enum Section {
 }
 
 impl Section {
-    const ALL: [Self; 6] =
-        [Self::Connections, Self::Flows, Self::UdpSockets, Self::Minisocks, Self::Ended, Self::EndedFlows];
+    const ALL: [Self; 7] = [
+        Self::Connections,
+        Self::Flows,
+        Self::UdpSockets,
+        Self::Minisocks,
+        Self::Others,
+        Self::Ended,
+        Self::EndedFlows,
+    ];
 }
 
 /// A part of a snapshot.
@@ -105,6 +120,8 @@ pub struct Rows {
     pub sensor_id: String,
     /// What the list lacks although the kernel has it, in sentences.
     pub unlisted: Vec<String>,
+    /// Which kinds of sockets that are asked for this kernel does not have, in sentences.
+    pub absent: Vec<String>,
 }
 
 impl Engine {
@@ -120,7 +137,7 @@ impl Engine {
     ///
     /// When a first part is requested and other snapshots already keep too much. Nothing was asked of the kernel then.
     pub(super) fn snapshot_part(&mut self, request: &RowsRequest) -> Result<Rows, SnapshotsFull> {
-        let RowsRequest { filter, is_array, info, closed_ns, user, holders, cursor } = request;
+        let RowsRequest { filter, is_array, info, closed_ns, user, holders, inodes, kinds, cursor } = request;
         // Later parts ask the kernel nothing: all parts share the facts of the first.
         if let Cursor::At(section, index, frozen) = cursor {
             return Ok(self.state.part(filter, *is_array, (*section, *index), frozen));
@@ -130,10 +147,15 @@ impl Engine {
         let datagrams = filter.wants_datagrams() && self.capture.has_flows();
         let (minisocks, counters) = (filter.wants_minisocks(), filter.wants_counters());
         // A snapshot that keeps nothing is taken at any time.
-        if (minisocks || datagrams || *info || *holders)
+        let lists_files = *holders || *inodes;
+        if (minisocks || datagrams || *info || lists_files || kinds.has_others())
             && let Some(full) = self.state.frozen.is_full(*user)
         {
             return Err(full);
+        }
+        let others = kinds.has_others().then(|| self.other_sockets(*kinds, filter, *holders, *info));
+        if !kinds.has_connections() {
+            return Ok(self.state.first_part_of_others((filter, *is_array), *user, others));
         }
         let mut refreshed = self.refresh(LiveParts { minisocks, counters, datagrams });
         // Rows that are known to be wrong are repaired before they are shown.
@@ -146,15 +168,15 @@ impl Engine {
             // Brings the totals of flows up to now and ends those that are gone.
             self.sweep_flows();
         }
-        let found = if *holders { self.holders(&refreshed.live.datagrams) } else { None };
-        refreshed.has_failed |= *holders && found.is_none();
+        let found = if lists_files { self.holders(&refreshed.live.datagrams) } else { None };
+        refreshed.has_failed |= lists_files && found.is_none();
         // Last: what is measured is of this moment.
         let infos = info.then(|| self.socket_infos(filter));
         Ok(self.state.first_part(
             (filter, *is_array),
             (*closed_ns, *user),
-            (refreshed, found),
-            infos,
+            (refreshed, found, *holders),
+            (infos, others),
             &mut self.publisher,
         ))
     }
@@ -192,8 +214,8 @@ impl State {
         &mut self,
         (filter, is_array): (&Filter, bool),
         (closed_ns, user): (Option<u64>, Option<u32>),
-        (Refreshed { live, since_ns, has_failed, .. }, holders): (Refreshed, Option<Holders>),
-        infos: Option<SocketInfos>,
+        (Refreshed { live, since_ns, has_failed, .. }, holders, lists_holders): (Refreshed, Option<Holders>, bool),
+        (infos, mut others): (Option<SocketInfos>, Option<Others>),
         publisher: &mut Publisher,
     ) -> Rows {
         let mut minisocks: Vec<Minisock> = live.minisocks.iter().filter_map(Minisock::of).collect();
@@ -229,10 +251,37 @@ impl State {
             // Beside what has ended they tell what is shown already; without, nobody asks.
             minisock_ends = HashSet::new();
         }
+        if let Some(Others { found, .. }) = &mut others {
+            // Flows show what raw sockets exchange, except that of ICMP: those that have a flow are no idle ones.
+            found.sockets.retain(|socket| !socket.has_raw_flows() || !self.flows.has_flow(socket.cookie));
+        }
         let is_partial = has_failed || infos.as_ref().is_some_and(SocketInfos::is_partial);
-        let facts = FrozenFacts { minisocks, udp_sockets, minisock_ends, ended, is_partial, infos, holders };
+        let facts = FrozenFacts {
+            minisocks,
+            udp_sockets,
+            minisock_ends,
+            ended,
+            is_partial,
+            infos,
+            holders,
+            lists_holders,
+            others,
+            has_no_connections: false,
+        };
         let frozen = Arc::new(Frozen::new(facts, user, &self.frozen));
         self.part(filter, is_array, (Section::Connections, 0), &frozen)
+    }
+
+    /// Returns the first part of a snapshot without connections.
+    fn first_part_of_others(
+        &mut self,
+        (filter, is_array): (&Filter, bool),
+        user: Option<u32>,
+        others: Option<Others>,
+    ) -> Rows {
+        let facts = FrozenFacts { others, has_no_connections: true, ..FrozenFacts::default() };
+        let frozen = Arc::new(Frozen::new(facts, user, &self.frozen));
+        self.part(filter, is_array, (Section::Others, 0), &frozen)
     }
 
     /// Returns the part of a snapshot that begins at an index of a section.
@@ -248,10 +297,19 @@ impl State {
         // Split, because the writer borrows the names while it walks the tables.
         let Self { table, flows, ended, processes, titles, names, clock, boot, .. } = self;
         let first = usize::try_from(index).unwrap_or(usize::MAX);
-        let FrozenFacts { minisocks, udp_sockets, minisock_ends, ended: range, is_partial, infos, holders } =
-            &frozen.facts;
+        let FrozenFacts {
+            minisocks,
+            udp_sockets,
+            minisock_ends,
+            ended: range,
+            infos,
+            holders,
+            lists_holders,
+            others,
+            ..
+        } = &frozen.facts;
         let mut context = Context::new(clock, names, processes, boot).with_infos(infos.as_ref());
-        (context.titles, context.holders) = (Some(titles), holders.as_ref());
+        (context.titles, context.holders, context.lists_holders) = (Some(titles), holders.as_ref(), *lists_holders);
         let mut writer = Writer::new(&mut out, filter, is_array, context);
         let next = match section {
             Section::Connections => writer.write_part(table.from_slot(first)),
@@ -269,6 +327,7 @@ impl State {
                     _ => (index, ended.connections.connection_of(minisock)),
                 }))
             }
+            Section::Others => others.as_ref().and_then(|others| writer.write_others(others, filter, first)),
             // Connections that are shown as minisocks are not shown again.
             Section::Ended => range.and_then(|range| {
                 let numbers = index..range.connections_until;
@@ -290,14 +349,17 @@ impl State {
             lines: out.freeze(),
             next: next.map(|(section, index)| Cursor::At(section, index, Arc::clone(frozen))),
             sensor_id: self.sensor.id.clone(),
-            unlisted: self.unlisted(*is_partial),
+            unlisted: self.unlisted(frozen),
+            absent: others.as_ref().map(|others| others.found.absent.clone()).unwrap_or_default(),
         }
     }
 
     /// Returns what a list lacks, in sentences.
-    fn unlisted(&self, is_partial: bool) -> Vec<String> {
-        let mut sentences = self.incomplete();
-        if is_partial {
+    fn unlisted(&self, frozen: &Frozen) -> Vec<String> {
+        let FrozenFacts { is_partial, has_no_connections, others, .. } = &frozen.facts;
+        let mut sentences = if *has_no_connections { Vec::new() } else { self.incomplete() };
+        sentences.extend(others.iter().flat_map(|others| others.found.unlisted.iter().cloned()));
+        if *is_partial {
             sentences
                 .push("what the kernel alone knows could not be read: some rows or their figures are missing".into());
         }
@@ -311,6 +373,7 @@ impl State {
             Section::Flows => self.flows.has_any(),
             Section::UdpSockets => !frozen.facts.udp_sockets.is_empty(),
             Section::Minisocks => !frozen.facts.minisocks.is_empty(),
+            Section::Others => frozen.facts.others.as_ref().is_some_and(|others| !others.found.sockets.is_empty()),
             Section::Ended | Section::EndedFlows => frozen.facts.ended.is_some(),
         })
     }
@@ -370,6 +433,29 @@ impl<'a> Writer<'a> {
             // Ends are not quite in the order of their times, so the walk does not stop at the first that is too old.
             if entry.ended_ns >= since_ns && !is_shown(&entry.connection) {
                 self.write(&entry.connection, Some(entry));
+            }
+        }
+        None
+    }
+
+    /// Writes sockets that are no connections from this index on, and returns the index of the next.
+    fn write_others(&mut self, others: &Others, filter: &Filter, first: usize) -> Option<u64> {
+        let Others { found, holders, info } = others;
+        let filters = OtherFilters::new(filter);
+        for (count, (index, socket)) in found.sockets.iter().enumerate().skip(first).enumerate() {
+            if count == ROWS_AT_ONCE || self.is_full() {
+                return Some(index as u64);
+            }
+            let Context { names, processes, now, .. } = &mut self.context;
+            if !filters.matches(socket, processes, (names, *now)) {
+                continue;
+            }
+            if self.is_array {
+                self.out.extend_from_slice(snapshot::before_row(false));
+            }
+            other_row(self.out, &mut self.context, (found, socket), holders.as_ref(), *info);
+            if !self.is_array {
+                self.out.extend_from_slice(b"\n");
             }
         }
         None
@@ -459,7 +545,8 @@ mod tests {
         let filter = Filter::parse(filter.split_once('=')).unwrap();
         let refreshed =
             Refreshed { live, since_ns: 0, doubts: Doubts::default(), lacks_ports: false, has_failed: false };
-        let mut part = state.first_part((&filter, false), (closed_ns, None), (refreshed, None), None, publisher);
+        let mut part =
+            state.first_part((&filter, false), (closed_ns, None), (refreshed, None, false), (None, None), publisher);
         let (mut rows, mut parts) = (Vec::new(), 0);
         loop {
             let lines = std::str::from_utf8(&part.lines).unwrap();
@@ -522,7 +609,13 @@ mod tests {
             let (live, doubts) = (Live::default(), Doubts::default());
             let refreshed = Refreshed { live, since_ns: 0, doubts, lacks_ports: false, has_failed };
             state
-                .first_part((&Filter::default(), false), (None, None), (refreshed, None), infos, &mut publisher)
+                .first_part(
+                    (&Filter::default(), false),
+                    (None, None),
+                    (refreshed, None, false),
+                    (infos, None),
+                    &mut publisher,
+                )
                 .unlisted
                 .is_empty()
         };
@@ -560,8 +653,13 @@ mod tests {
             lacks_ports: false,
             has_failed: false,
         };
-        let mut part =
-            known.0.first_part((&filter, false), (Some(60_000_000_000), None), (refreshed, None), None, &mut known.1);
+        let mut part = known.0.first_part(
+            (&filter, false),
+            (Some(60_000_000_000), None),
+            (refreshed, None, false),
+            (None, None),
+            &mut known.1,
+        );
         let mut text = part.lines.to_vec();
         // Each part is slower than the next end: without a bound there would always be one more.
         let mut number = 2;

@@ -138,6 +138,28 @@ fn is_half_open(record: &TcpRecord) -> bool {
 ///
 /// As [`read`].
 pub fn packet_sockets() -> Result<PacketSockets, LoadError> {
+    with_files(setting::SCAN_PACKET_SOCKETS, |layout, files| {
+        packet_socket::all(|| {
+            layout.check_files()?;
+            iterate::here(files, &[])
+        })
+    })
+}
+
+/// Reads all open files that are sockets of whatever family.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn all_files() -> Result<Vec<FileRecord>, LoadError> {
+    with_files(setting::SCAN_ALL_SOCKETS, |layout, files| {
+        layout.check_files().map_err(failed)?;
+        iterate::here(files, &[]).map_err(failed)
+    })?
+}
+
+/// Loads the iterator of open files alone, tells it by a bit of the settings what to write, and hands it to the function.
+fn with_files<T>(bit: u32, read: impl FnOnce(&Layout, &mut Iter) -> T) -> Result<T, LoadError> {
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
     let quiet = NoSignals::new();
@@ -148,11 +170,8 @@ pub fn packet_sockets() -> Result<PacketSockets, LoadError> {
         ebpf.program_mut(Program::DumpFiles.name()).ok_or_else(|| LoadError::Object("it has no iterator".into()))?;
     let files = iterator(files, Program::DumpFiles, &types)?;
     drop(quiet);
-    settings.set(0, setting::KEEP_NOTHING | setting::SCAN_PACKET_SOCKETS, 0).map_err(failed)?;
-    Ok(packet_socket::all(|| {
-        layout.check_files()?;
-        iterate::here(files, &[])
-    }))
+    settings.set(0, setting::KEEP_NOTHING | bit, 0).map_err(failed)?;
+    Ok(read(&layout, files))
 }
 
 /// Prepares the loading of the object. The kernel's types are read three times, because aya reads them anew for each purpose

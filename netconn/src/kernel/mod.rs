@@ -17,6 +17,7 @@ pub mod diag;
 pub mod socket_info;
 pub mod packet_socket;
 pub mod packet_watch;
+pub mod other_socket;
 pub mod capture;
 pub mod inventory;
 pub mod route;

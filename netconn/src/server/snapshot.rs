@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use netconn_model::{
     filter::Filter,
     snapshot::{self, RowsMember, SnapshotHead, UNLISTED_HEADER},
+    socket_kind::{SocketKind, SocketKinds},
 };
 
 use tokio::{
@@ -45,11 +46,19 @@ struct SnapshotQuery {
     closed_ns: Option<u64>,
     /// Lists all processes that have each socket open.
     holders: bool,
+    /// Shows the inode of each socket.
+    inodes: bool,
+    /// Which kinds of sockets.
+    kinds: SocketKinds,
 }
 
 impl SnapshotQuery {
     fn parse(parameters: Vec<(String, String)>) -> Result<Self, RequestError> {
-        let (mut is_array, mut info, mut closed_ns, mut holders, mut filter) = (true, false, None, false, Vec::new());
+        let (mut is_array, mut info, mut closed_ns, mut filter) = (true, false, None, Vec::new());
+        let (mut holders, mut inodes, mut kinds) = (false, false, None::<SocketKinds>);
+        let boolean = |name: &str, value: &str| {
+            value.parse().map_err(|_| RequestError::bad_request(format!("{name}: '{value}' is not true or false")))
+        };
         for (name, value) in parameters {
             match &*name {
                 "format" => {
@@ -69,21 +78,35 @@ impl SnapshotQuery {
                     }
                 }
                 "closed" => closed_ns = Some(nanoseconds(&value)?),
-                "holders" => {
-                    holders = value
-                        .parse()
-                        .map_err(|_| RequestError::bad_request(format!("holders: '{value}' is not true or false")))?;
+                "holders" => holders = boolean(&name, &value)?,
+                "inode" => inodes = boolean(&name, &value)?,
+                "sockets" => {
+                    let more = SocketKinds::parse(&value)
+                        .map_err(|message| RequestError::bad_request(format!("sockets: {message}")))?;
+                    // Several values are alternatives, as those of the filter.
+                    kinds = Some(more.others().fold(kinds.unwrap_or(SocketKinds::NONE), SocketKinds::with));
+                    if more.has_connections() {
+                        kinds = kinds.map(|kinds| kinds.with(SocketKind::Connections));
+                    }
                 }
                 // All other names are the filter's, which refuses those that it does not know.
                 _ => filter.push((name, value)),
             }
         }
+        let kinds = kinds.unwrap_or_default();
+        if closed_ns.is_some() && !kinds.has_connections() {
+            return Err(RequestError::bad_request(
+                "closed: only connections that have ended are remembered: add connections to sockets",
+            ));
+        }
         Ok(Self {
-            filter: Filter::parse_beside(&["format", "info", "closed", "holders"], filter)?,
+            filter: Filter::parse_beside(&["format", "info", "closed", "holders", "inode", "sockets"], filter)?,
             is_array,
             info,
             closed_ns,
             holders,
+            inodes,
+            kinds,
         })
     }
 }
@@ -107,9 +130,9 @@ pub(super) async fn respond(
     parameters: Vec<(String, String)>,
     user: Option<u32>,
 ) -> Result<Response, RequestError> {
-    let SnapshotQuery { filter, is_array, info, closed_ns, holders } = SnapshotQuery::parse(parameters)?;
-    let request =
-        RowsRequest { filter: Arc::new(filter), is_array, info, closed_ns, user, holders, cursor: Cursor::Start };
+    let SnapshotQuery { filter, is_array, info, closed_ns, holders, inodes, kinds } = SnapshotQuery::parse(parameters)?;
+    let (filter, cursor) = (Arc::new(filter), Cursor::Start);
+    let request = RowsRequest { filter, is_array, info, closed_ns, user, holders, inodes, kinds, cursor };
     // Before the engine is asked: no row is older than this.
     let taken_at = Timestamp::now();
     // The first part is awaited before the status is sent: an engine that cannot answer is an error, not a short
@@ -117,7 +140,8 @@ pub(super) async fn respond(
     let first = first_part(&engine, &request).await?;
     let head = is_array.then(|| head(&first, taken_at));
     // For clients that ask for rows alone: they, too, must not take the list for whole.
-    let unlisted = first.unlisted.iter().filter_map(|sentence| HeaderValue::from_str(sentence).ok());
+    let unlisted =
+        first.unlisted.iter().chain(&first.absent).filter_map(|sentence| HeaderValue::from_str(sentence).ok());
     let unlisted: Vec<_> = unlisted.map(|sentence| (UNLISTED_HEADER, sentence)).collect();
     let (sender, body) = Channel::new(1);
     // A task of its own: the response, with its status, goes out while the parts are still being made.
@@ -130,7 +154,8 @@ pub(super) async fn respond(
 fn head(first: &Rows, taken_at: Timestamp) -> Bytes {
     let (sensor_id, taken_at) = (Some(first.sensor_id.clone()), taken_at.to_string());
     let complete = first.unlisted.is_empty();
-    let unlisted = (!complete).then(|| first.unlisted.clone());
+    let sentences: Vec<String> = first.unlisted.iter().chain(&first.absent).cloned().collect();
+    let unlisted = (!sentences.is_empty()).then_some(sentences);
     let head = SnapshotHead { sensor_id, taken_at, complete, unlisted };
     snapshot::head(&head, RowsMember::Connections)
 }
@@ -245,9 +270,13 @@ mod tests {
         let query = parse("protocol=tcp&closed=1.5&holders=true&format=ndjson").unwrap();
         assert_eq!((query.is_array, query.closed_ns, query.holders), (false, Some(1_500_000_000), true));
         assert!(!query.filter.is_everything());
+        let kinds = |text: &str| parse(text).unwrap().kinds.in_words();
+        assert_eq!((kinds(""), kinds("sockets=unix")), ("connections".into(), "unix".into()));
+        assert_eq!(kinds("sockets=unix&sockets=connections,raw"), "connections,raw,unix");
+        assert!(parse("sockets=unix&closed=1").is_err(), "nothing that has ended is remembered");
         let query = parse("").unwrap();
         assert_eq!((query.is_array, query.closed_ns, query.filter.is_everything()), (true, None, true));
-        for wrong in ["format=xml", "closed=soon", "closed=-1", "holders=1", "nonsense=1"] {
+        for wrong in ["format=xml", "closed=soon", "closed=-1", "holders=1", "nonsense=1", "sockets=tcp", "inode=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

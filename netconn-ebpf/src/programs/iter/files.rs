@@ -51,6 +51,10 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
         packet_socket::write(reader, task, file);
         return 0;
     }
+    if settings::any(setting::SCAN_ALL_SOCKETS) {
+        write_any_socket(reader, task, file, descriptor);
+        return 0;
+    }
     let Some(OpenTcpSocket { kept, socket, tcp_state, local_port }) = open_tcp_socket(file) else {
         let is_watched = settings::any(setting::DATAGRAMS | setting::KEEP_NOTHING);
         if is_watched && !settings::any(setting::SCAN_ATTEMPTS) {
@@ -77,6 +81,23 @@ pub fn dump_files(ctx: *const TaskFileContext) -> i32 {
     let inode = inode(file);
     reader.write(&FileRecord { socket, owner, inode, descriptor, local_port, tcp_state, reserved: 0 });
     0
+}
+
+/// Writes an open file that is a socket, of whatever family: who has it open is known by its inode.
+#[inline(always)]
+fn write_any_socket(reader: Reader, task: Task, file: Typed, descriptor: u32) {
+    let socket = if has(&HAS_SOCK_FROM_FILE) {
+        let Some(sk) = typed_sock(file) else { return };
+        let sock = Sock::new(sk.as_ptr::<u8>());
+        if sock.is_inet() { sock.file_number() } else { 0 }
+    } else {
+        if untyped_sock(file).is_none() {
+            return;
+        }
+        0
+    };
+    let (owner, inode) = (task.owner(attribution::SCAN), inode(file));
+    reader.write(&FileRecord { socket, owner, inode, descriptor, local_port: 0, tcp_state: 0, reserved: 0 });
 }
 
 /// Returns the inode of a file.

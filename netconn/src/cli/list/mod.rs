@@ -22,9 +22,11 @@ use clap::{
 use netconn_model::{
     client::{ClientError, RowFormat},
     exit::Exit,
+    filter::FilterError,
     read_ahead::ReadAhead,
     row::{COLUMNS, RowColumn, RowSortKey, column_by_name, group_names},
     snapshot::RowSearch,
+    socket_kind::{SocketKind, SocketKinds},
 };
 use netconn_query::evaluate::Predicate;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -39,7 +41,7 @@ use crate::{
         selection::{self, Selection},
         tell,
     },
-    daemonless::Snapshot,
+    daemonless::{Snapshot, Wanted},
 };
 
 /// Size to which a pipe on standard output is enlarged, bytes: the most that any user may set (`pipe(7)`).
@@ -107,7 +109,7 @@ pub(super) struct ListOptions {
     #[arg(
         short = '0',
         long,
-        conflicts_with_all = ["sort", "group_by", "count", "summary", "closed", "extended", "queues", "info", "timers", "holders", "resolve", "SelectionFlags", "FilterOptions", "ExpressionOption"]
+        conflicts_with_all = ["sort", "group_by", "count", "summary", "closed", "extended", "queues", "info", "timers", "holders", "resolve", "KindFlags", "SelectionFlags", "FilterOptions", "ExpressionOption"]
     )]
     packet: bool,
     /// Print no heading.
@@ -120,9 +122,31 @@ pub(super) struct ListOptions {
     socket: SocketOption,
     #[command(flatten)]
     expression: ExpressionOption,
-    // Last: its heading would hold for what follows.
+    // Last: their heading would hold for what follows.
+    #[command(flatten)]
+    kinds: KindFlags,
     #[command(flatten)]
     selection: Selection,
+}
+
+/// Flags for kinds of sockets that are no connections. As in ss, each adds to the others and to -t, -u, --icmp and -w; alone, it leaves
+/// connections out.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Which connections")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+struct KindFlags {
+    /// Unix sockets, with both ends: path or abstract name, inode, peer and the peer's process.
+    #[arg(short = 'x', long)]
+    unix: bool,
+    /// SCTP associations and listeners.
+    #[arg(short = 'S', long)]
+    sctp: bool,
+    /// MPTCP connections as such, with token and number of further paths: a list without -M has their paths, which are TCP.
+    #[arg(short = 'M', long)]
+    mptcp: bool,
+    /// Sockets between virtual machines and their host.
+    #[arg(long)]
+    vsock: bool,
 }
 
 impl ListOptions {
@@ -161,9 +185,37 @@ impl ListOptions {
         let what = match () {
             () if self.packet => "packet sockets",
             () if self.count || self.summary => "numbers of connections",
+            () if self.socket_kinds().others().any(|kind| kind != SocketKind::Raw) => "sockets that are no connections",
             () => return Ok(()),
         };
         Err(NoPlace { format: format.name, what }.into())
+    }
+
+    /// Whether rows of connections are to have the inode of their socket.
+    fn wants_inodes(&self) -> bool {
+        self.extended || self.sort.iter().any(RowSortKey::is_inode)
+    }
+
+    /// Returns the kinds of sockets that are asked for.
+    fn socket_kinds(&self) -> SocketKinds {
+        let KindFlags { unix, sctp, mptcp, vsock } = self.kinds;
+        let raw = self.selection.wants_raw();
+        let flags = [
+            (raw, SocketKind::Raw),
+            (unix, SocketKind::Unix),
+            (sctp, SocketKind::Sctp),
+            (mptcp, SocketKind::Mptcp),
+            (vsock, SocketKind::Vsock),
+        ];
+        let given = flags.into_iter().filter(|(is_given, _)| *is_given);
+        let others = given.fold(SocketKinds::NONE, |kinds, (_, kind)| kinds.with(kind));
+        // A version of IP asks for connections where nothing else that is asked for has one.
+        let is_ip = self.selection.names_family() && !others.others().any(SocketKind::has_addresses);
+        if !others.has_others() || self.selection.names_protocol() || is_ip {
+            others.with(SocketKind::Connections)
+        } else {
+            others
+        }
     }
 
     /// Whether what stands around the rows is wanted too.
@@ -194,6 +246,16 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     }
     if options.wants_holders() {
         parameters.push(("holders".into(), "true".into()));
+    } else if options.wants_inodes() {
+        parameters.push(("inode".into(), "true".into()));
+    }
+    let kinds = options.socket_kinds();
+    if kinds.has_others() {
+        if options.closed.is_some() && !kinds.has_connections() {
+            let message = "only connections that have ended are remembered: add -t, -u or --icmp".into();
+            return Err(FilterError { parameter: "--closed".into(), message }.into());
+        }
+        parameters.push(("sockets".into(), kinds.in_words()));
     }
     // NDJSON wherever the head is not shown: there is less to take apart.
     let format = if options.is_object() { RowFormat::Json } else { RowFormat::Ndjson };
@@ -252,16 +314,18 @@ fn alone(
         return Err(offline.context("--closed asks for what only a daemon remembers"));
     }
     let filter = selection::filter(parameters)?;
-    let snapshot = Snapshot::take(&filter, options.wants_infos(), options.wants_holders())?;
+    let (infos, kinds) = (options.wants_infos(), options.socket_kinds());
+    let wanted = Wanted { infos, holders: options.wants_holders(), inodes: options.wants_inodes(), kinds };
+    let snapshot = Snapshot::take(&filter, wanted)?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     netconn_model::tell!("netconn: {}", snapshot.source().notice());
-    snapshot.unlisted().iter().for_each(|sentence| tell(sentence));
-    if options.wants_infos() && !snapshot.has_infos() {
+    snapshot.unlisted().iter().chain(snapshot.absent()).for_each(|sentence| tell(sentence));
+    if infos && !snapshot.has_infos() {
         tell("queues, timers and TCP's figures are missing, because this process may not use sock_diag");
     }
     let mut output = Output::new(options, predicate)?;
     output.head(&snapshot.head());
-    snapshot.rows(&filter, |row| output.row(row))?;
+    snapshot.rows(&filter, infos, |row| output.row(row))?;
     output.finish()
 }
 

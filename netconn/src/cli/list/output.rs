@@ -8,6 +8,7 @@ use netconn_model::{
     format::RowFormat,
     row::{self, MoreColumns, ROW_FIELDS, Row, RowField, RowSection},
     snapshot::{self, SnapshotLine},
+    socket_kind::SocketKind,
 };
 use netconn_query::evaluate::Predicate;
 
@@ -201,7 +202,12 @@ impl Printer {
             Format::Csv | Format::CsvRaw => {
                 let mut out = csv::Writer::from_writer(out);
                 // Two dozen columns that are always empty would be noise.
-                let is_known = |section| section != RowSection::Info || options.wants_infos();
+                let has_others = options.socket_kinds().has_others();
+                let is_known = |section| match section {
+                    RowSection::Info => options.wants_infos(),
+                    RowSection::Other => has_others,
+                    _ => true,
+                };
                 let fields = ROW_FIELDS.iter().filter(|info| is_known(info.section)).map(|info| info.field);
                 let fields: Vec<RowField> = fields.collect();
                 if !options.no_header {
@@ -222,6 +228,8 @@ impl Printer {
                     timers: options.timers,
                     info: options.info,
                     holders: options.holders,
+                    unix: options.socket_kinds().has(SocketKind::Unix),
+                    mptcp: options.socket_kinds().has(SocketKind::Mptcp),
                 });
                 let rows = entries.iter().map(|entry| &entry.row);
                 let (limit, heading) = (options.presentation.limit(), !options.no_header);
@@ -373,8 +381,8 @@ mod tests {
         );
         assert_eq!(
             shown("-e --sort=-sent -H", &three()[..2]),
-            "tcp  ESTABLISHED  10.0.0.1:2  *  -  a     -  -  -  -  1.5 kB  -  -  -  -  -  -  -\n\
-             tcp  LISTENING    [::1]:22    *  -  sshd  -  -  -  -     0 B  -  -  -  -  -  -  -\n"
+            "tcp  ESTABLISHED  10.0.0.1:2  *  -  a     -  -  -  -  1.5 kB  -  -  -  -  -  -  -  -\n\
+             tcp  LISTENING    [::1]:22    *  -  sshd  -  -  -  -     0 B  -  -  -  -  -  -  -  -\n"
         );
         assert_eq!(
             shown("--group-by state --sort process", &three()),
@@ -396,7 +404,7 @@ mod tests {
         let text = shown("-e -H --closed 5m", &[closed.replace('\n', "")]);
         assert_eq!(
             text,
-            "tcp  closed reset_by_remote  03:04:05  10.0.0.1:1  *  -  -  -  -  -  -  -  -  -  -  -  reset_by_remote  -  -  -\n"
+            "tcp  closed reset_by_remote  03:04:05  10.0.0.1:1  *  -  -  -  -  -  -  -  -  -  -  -  reset_by_remote  -  -  -  -\n"
         );
     }
 

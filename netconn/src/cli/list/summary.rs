@@ -20,6 +20,14 @@ use crate::cli::presentation::Format;
 struct Count {
     ipv4: u64,
     ipv6: u64,
+    /// Rows without an address of IP.
+    other: u64,
+}
+
+impl Count {
+    fn all(self) -> u64 {
+        self.ipv4 + self.ipv6 + self.other
+    }
 }
 
 /// Counts rows by protocol, state and version of IP.
@@ -38,6 +46,7 @@ impl Summary {
         let count = self.counts.entry(key).or_default();
         match row.local_address {
             Some(address) if address.is_ipv6() => count.ipv6 += 1,
+            None if row.protocol.as_deref().is_some_and(has_no_address) => count.other += 1,
             _ => count.ipv4 += 1,
         }
         Ok(())
@@ -50,13 +59,14 @@ impl Summary {
         let total = lines.iter().fold(Count::default(), |sum, (_, _, count)| Count {
             ipv4: sum.ipv4 + count.ipv4,
             ipv6: sum.ipv6 + count.ipv6,
+            other: sum.other + count.other,
         });
         match format {
             // Another format has no counts, and is refused before.
             Format::Table | Format::Other(_) => table(out, &lines, total, limit, heading)?,
             Format::Json => {
                 let groups: Vec<Value> = lines.iter().map(object).collect();
-                writeln!(out, "{}", json!({ "count": total.ipv4 + total.ipv6, "groups": groups }))?;
+                writeln!(out, "{}", json!({ "count": total.all(), "groups": groups }))?;
             }
             Format::Ndjson => lines.iter().try_for_each(|line| writeln!(out, "{}", object(line)))?,
             Format::Csv | Format::CsvRaw => {
@@ -64,8 +74,8 @@ impl Summary {
                 if heading {
                     out.write_record(["protocol", "state", "ipv4", "ipv6", "count"])?;
                 }
-                for (protocol, state, Count { ipv4, ipv6 }) in &lines {
-                    let numbers = [*ipv4, *ipv6, ipv4 + ipv6].map(|number| number.to_string());
+                for (protocol, state, count) in &lines {
+                    let numbers = [count.ipv4, count.ipv6, count.all()].map(|number| number.to_string());
                     out.write_record([protocol, state].into_iter().chain(&numbers))?;
                 }
                 out.flush()?;
@@ -75,8 +85,14 @@ impl Summary {
     }
 }
 
-fn object((protocol, state, Count { ipv4, ipv6 }): &(String, String, Count)) -> Value {
-    json!({ "protocol": protocol, "state": state, "ipv4": ipv4, "ipv6": ipv6, "count": ipv4 + ipv6 })
+fn object((protocol, state, count): &(String, String, Count)) -> Value {
+    let Count { ipv4, ipv6, .. } = count;
+    json!({ "protocol": protocol, "state": state, "ipv4": ipv4, "ipv6": ipv6, "count": count.all() })
+}
+
+/// Returns whether sockets of a protocol, as rows name it, have no address of IP.
+fn has_no_address(protocol: &str) -> bool {
+    protocol.starts_with("UNIX_") || protocol.starts_with("VSOCK_")
 }
 
 fn table(
@@ -87,8 +103,8 @@ fn table(
     heading: bool,
 ) -> io::Result<()> {
     let headings = ["PROTO", "STATE", "IPV4", "IPV6", "ALL"].map(str::to_owned);
-    let cells = |protocol: &str, state: &str, Count { ipv4, ipv6 }: Count| {
-        let [v4, v6, all] = [ipv4, ipv6, ipv4 + ipv6].map(|number| number.to_string());
+    let cells = |protocol: &str, state: &str, count: Count| {
+        let [v4, v6, all] = [count.ipv4, count.ipv6, count.all()].map(|number| number.to_string());
         [protocol.to_lowercase(), state.to_owned(), v4, v6, all]
     };
     let mut rows: Vec<_> = lines.iter().map(|(protocol, state, count)| cells(protocol, state, *count)).collect();
@@ -116,6 +132,7 @@ mod tests {
             r#"{"state":"LISTENING","protocol":"TCP","local_address":"::"}"#,
             r#"{"state":"LISTENING","protocol":"TCP","local_address":"0.0.0.0"}"#,
             r#"{"state":"ESTABLISHED","protocol":"UDP","local_address":"10.0.0.1"}"#,
+            r#"{"state":"LISTENING","protocol":"UNIX_STREAM","local_path":"/run/x"}"#,
         ] {
             summary.add(row.as_bytes()).unwrap();
         }
@@ -128,15 +145,16 @@ mod tests {
     fn rows_are_counted_by_protocol_state_and_version() {
         assert_eq!(
             printed(Format::Table),
-            "PROTO  STATE        IPV4  IPV6  ALL\n\
-             tcp    LISTENING       1     1    2\n\
-             tcp    TIME_WAIT       1     0    1\n\
-             udp    ESTABLISHED     1     0    1\n\
-             all                    3     1    4\n"
+            "PROTO        STATE        IPV4  IPV6  ALL\n\
+             tcp          LISTENING       1     1    2\n\
+             tcp          TIME_WAIT       1     0    1\n\
+             udp          ESTABLISHED     1     0    1\n\
+             unix_stream  LISTENING       0     0    1\n\
+             all                          3     1    5\n"
         );
-        assert!(printed(Format::Csv).ends_with("TCP,TIME_WAIT,1,0,1\nUDP,ESTABLISHED,1,0,1\n"));
+        assert!(printed(Format::Csv).ends_with("UDP,ESTABLISHED,1,0,1\nUNIX_STREAM,LISTENING,0,0,1\n"));
         let json: Value = serde_json::from_str(&printed(Format::Json)).unwrap();
-        assert_eq!((&json["count"], json["groups"][0]["ipv6"].as_u64()), (&json!(4), Some(1)));
-        assert_eq!(printed(Format::Ndjson).lines().count(), 3);
+        assert_eq!((&json["count"], json["groups"][0]["ipv6"].as_u64()), (&json!(5), Some(1)));
+        assert_eq!(printed(Format::Ndjson).lines().count(), 4);
     }
 }

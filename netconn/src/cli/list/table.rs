@@ -38,7 +38,10 @@ impl<W: Write> Table<W> {
     ) -> Self {
         let headings: Vec<String> = columns.iter().map(|column| column.heading.to_owned()).collect();
         let right: Vec<bool> = columns.iter().map(|column| column.is_right).collect();
-        let mut layout = term::Columns::new(&right, limit);
+        let place = |name: &str| columns.iter().position(|column| column.name == name);
+        let ends: Vec<usize> = ["local", "remote"].into_iter().filter_map(place).collect();
+        // Who has the socket is worth more than the middle of an address.
+        let mut layout = term::Columns::new(&right, limit).with_ends(&ends, place("user").unwrap_or(0));
         // A heading that is not printed takes no room.
         if heading {
             layout.widen(&headings);

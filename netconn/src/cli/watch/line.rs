@@ -128,7 +128,7 @@ fn what(event: &Event<'_>) -> (&'static str, anstyle::Style) {
 
 fn end(event: &Event<'_>, End { address, port }: End) -> String {
     // Port 0 stands for an unknown one.
-    term::end(event.protocol.as_deref().unwrap_or_default(), &address.to_string(), (port != 0).then_some(port))
+    term::end(event.protocol.as_deref().unwrap_or_default(), &address.to_string(), (port != 0).then_some(port.into()))
 }
 
 /// Returns the direction and the other end. Where the other end began, or nobody knows, this end's port comes first: it says which

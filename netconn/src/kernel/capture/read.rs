@@ -6,6 +6,7 @@ use aya::programs::Iter;
 use netconn_common::{
     CountersRecord, FileRecord, Header, TaskRecord, TcpRecord, UdpSocketRecord, kind, setting, tcp_state,
 };
+use netconn_model::socket_kind::SocketKinds;
 use tracing::warn;
 
 use super::Capture;
@@ -14,6 +15,7 @@ use crate::kernel::{
     fault::Fault,
     hooks::Program,
     iterate::{self, Collect, Reach},
+    other_socket::OtherSockets,
     packet_socket::{self, PacketSockets},
     rings::Rings,
     socket_info::{InfoParts, SocketInfos},
@@ -150,6 +152,31 @@ impl Capture {
         };
         self.read(Program::DumpFiles, setting::SCAN_PACKET_SOCKETS, look, meanwhile)
             .unwrap_or_else(|error| PacketSockets::none(&error))
+    }
+
+    /// Reads sockets that are no connections, of the network namespaces whose inode is wanted. The result names what cannot be listed; their
+    /// processes are found by [`all_files`](Self::all_files).
+    pub fn other_sockets(
+        &mut self,
+        kinds: SocketKinds,
+        is_wanted: impl Fn(u64) -> bool + Send,
+        mut meanwhile: impl FnMut(&mut Rings),
+    ) -> OtherSockets {
+        let Self { rings, .. } = self;
+        iterate::beside(move || OtherSockets::read(kinds, true, is_wanted), || meanwhile(rings))
+            .unwrap_or_else(|error| OtherSockets::none(&error))
+    }
+
+    /// Reads all open files that are sockets of whatever family.
+    ///
+    /// # Errors
+    ///
+    /// When the iterator is not attached, cannot be read, or cannot read files on this kernel.
+    pub fn all_files(&mut self, meanwhile: impl FnMut(&mut Rings)) -> io::Result<Vec<FileRecord>> {
+        if let Some(reason) = self.obstacle(Program::DumpFiles).or_else(|| self.files_obstacle.clone()) {
+            return Err(io::Error::other(reason));
+        }
+        self.read(Program::DumpFiles, setting::SCAN_ALL_SOCKETS, iterate::here, meanwhile)
     }
 
     /// Finds owners for accepted connections that only have their listener's owner, and for sockets whose owner is one of the

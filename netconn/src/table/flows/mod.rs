@@ -177,6 +177,11 @@ impl Flows {
         })
     }
 
+    /// Returns whether the socket with this number has a flow.
+    pub fn has_flow(&self, socket: u64) -> bool {
+        self.entries.socket(socket).is_some_and(|socket| !socket.flows.is_empty())
+    }
+
     /// Returns the numbers of the sockets that the kernel is to fold, and forgets them.
     pub fn take_sockets_to_fold(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.to_fold)
