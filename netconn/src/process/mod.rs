@@ -2,6 +2,7 @@
 //! refers to it any more.
 
 mod ancestry;
+mod key;
 mod text;
 pub mod cgroup;
 pub mod lookup;
@@ -15,6 +16,7 @@ use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, ImageFile, Owner, TaskRecord, exec};
 
 pub(crate) use self::ancestry::Ancestry;
+pub use self::key::Key;
 use self::text::{DELETED, executable, shortened};
 pub use self::text::{comm, command_line};
 use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
@@ -34,37 +36,6 @@ const LINE_MAX: usize = 64;
 /// half is empty.
 const PROCESS_BYTES: usize =
     size_of::<Process>() + size_of::<Identity>() + 5 * 16 + 2 * size_of::<(Key, Rc<Process>)>();
-
-/// Identity of a process within a boot: the kernel uses process ids again, but not with the same start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    /// Process id.
-    pub tgid: u32,
-    /// Start in nanoseconds since boot. Two processes can have one id within a clock tick, the precision of `/proc`.
-    pub start_ns: u64,
-}
-
-impl Key {
-    /// Returns the key of a process that started at `start_ns` nanoseconds since boot.
-    pub fn new(tgid: u32, start_ns: u64) -> Self {
-        Self { tgid, start_ns }
-    }
-
-    /// Returns the key of the process that an owner is.
-    pub fn of(owner: &Owner) -> Self {
-        Self::new(owner.tgid, owner.start_ns)
-    }
-
-    /// Returns the key of a process that `/proc` says has started `ticks` clock ticks after boot.
-    pub fn of_ticks(tgid: u32, ticks: u64) -> Self {
-        Self { tgid, start_ns: ticks.saturating_mul(TICK_NS) }
-    }
-
-    /// Returns the key that `/proc` gives this process.
-    fn by_tick(self) -> Self {
-        Self::of_ticks(self.tgid, self.start_ns / TICK_NS)
-    }
-}
 
 /// A process without its parent, so that no chain of ancestors is kept in memory.
 #[derive(Debug)]
