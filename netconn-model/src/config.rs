@@ -1,11 +1,6 @@
 //! The configuration: a TOML file in which every setting has a default. Options of the command line come before it.
 
-use std::{
-    fmt::Display,
-    fs, io,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{fmt::Display, io, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -218,31 +213,20 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the configuration from `path`, or from the default place, where it may be missing.
+    /// Reads the text of a file.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or a setting is unknown or wrong.
-    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let file = path.unwrap_or(Path::new(DEFAULT_FILE));
-        match fs::read_to_string(file) {
-            Ok(text) => Self::parse(&text).map_err(|message| ConfigError::Invalid { path: file.to_owned(), message }),
-            // Only the default file may be missing: a file that was named is meant.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => Ok(Self::default()),
-            Err(error) => Err(ConfigError::Read { path: file.to_owned(), error }),
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    /// When it is no TOML, or a setting is unknown or wrong.
+    pub(crate) fn parse(text: &str) -> Result<Self, WrongSetting> {
+        let fail =
+            |error: toml::de::Error| WrongSetting { setting: "", message: error.to_string().trim_end().to_owned() };
+        let config: Self = toml::from_str(text).map_err(fail)?;
         // The kernel takes no other sizes for ring buffers, and none below a page.
         if !config.ring_bytes.is_power_of_two() || !RING_BYTES.contains(&config.ring_bytes) {
-            return Err(format!(
-                "ring_bytes = {}: it must be a power of two from {} to {}",
-                config.ring_bytes,
-                RING_BYTES.start(),
-                RING_BYTES.end()
-            ));
+            let (bytes, start, end) = (config.ring_bytes, RING_BYTES.start(), RING_BYTES.end());
+            let message = format!("ring_bytes = {bytes}: it must be a power of two from {start} to {end}");
+            return Err(WrongSetting { setting: "ring_bytes", message });
         }
         within("history_bytes", config.history_bytes, &HISTORY_BYTES)?;
         within("history_days", config.history_days, &HISTORY_DAYS)?;
@@ -277,15 +261,33 @@ impl Config {
     }
 }
 
+/// A setting that is wrong.
+#[derive(Debug)]
+pub(crate) struct WrongSetting {
+    /// Its name; empty if the message says the place.
+    setting: &'static str,
+    /// What is wrong.
+    message: String,
+}
+
+impl WrongSetting {
+    /// Returns what is wrong, with the line of the setting, if `line` knows it.
+    pub(crate) fn in_words(&self, line: impl FnOnce(&str) -> Option<usize>) -> String {
+        let Self { setting, message } = self;
+        line(setting).map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+    }
+}
+
 fn within<T: PartialOrd + Display + Copy>(
-    name: &str,
+    setting: &'static str,
     value: T,
     range: &std::ops::RangeInclusive<T>,
-) -> Result<(), String> {
+) -> Result<(), WrongSetting> {
     if range.contains(&value) {
         return Ok(());
     }
-    Err(format!("{name} = {value}: it must be from {} to {}", range.start(), range.end()))
+    let message = format!("{setting} = {value}: it must be from {} to {}", range.start(), range.end());
+    Err(WrongSetting { setting, message })
 }
 
 #[cfg(test)]
@@ -309,6 +311,10 @@ mod tests {
         };
         assert_eq!(Config::parse(&config.to_toml()).unwrap(), config);
         assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    fn mistake(text: &str) -> String {
+        Config::parse(text).unwrap_err().in_words(|_| None)
     }
 
     #[test]
@@ -382,9 +388,9 @@ mod tests {
 
     #[test]
     fn mistakes_are_named_with_their_place() {
-        let error = Config::parse("sokcet = '/x'").unwrap_err();
+        let error = mistake("sokcet = '/x'");
         assert!(error.contains("unknown field `sokcet`") && error.contains("line 1"), "{error}");
-        let error = Config::parse("ring_bytes = 5000").unwrap_err();
+        let error = mistake("ring_bytes = 5000");
         assert_eq!(error, "ring_bytes = 5000: it must be a power of two from 4096 to 1073741824");
         for (text, expected) in [
             ("history_bytes = 7", "history_bytes = 7: it must be from 1048576 to 1125899906842624"),
@@ -396,16 +402,16 @@ mod tests {
             ("command_line_bytes = 15", "command_line_bytes = 15: it must be from 16 to 4096"),
             ("command_line_bytes = 4097", "command_line_bytes = 4097: it must be from 16 to 4096"),
         ] {
-            assert_eq!(Config::parse(text).unwrap_err(), expected);
+            assert_eq!(mistake(text), expected);
         }
-        let error = Config::parse("flows = 'packets'").unwrap_err();
+        let error = mistake("flows = 'packets'");
         assert!(error.contains("unknown variant `packets`"), "{error}");
-        let error = Config::parse("ebpf_log = 'loud'").unwrap_err();
+        let error = mistake("ebpf_log = 'loud'");
         assert!(error.contains("unknown variant `loud`"), "{error}");
     }
 
     #[test]
     fn a_named_file_must_exist() {
-        assert!(Config::load(Some(Path::new("/nonexistent/netconn.toml"))).is_err());
+        assert!(Config::load(Some(std::path::Path::new("/nonexistent/netconn.toml"))).is_err());
     }
 }

@@ -28,6 +28,7 @@ pub mod segment_name;
 pub mod health;
 pub mod settings;
 pub mod config;
+pub mod config_files;
 pub mod client;
 pub mod read_ahead;
 pub mod exit;

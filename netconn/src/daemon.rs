@@ -1,6 +1,8 @@
 //! The daemon: starts its parts, and stops them in an order in which no event is lost.
 
 use std::{
+    convert::Infallible,
+    future::pending,
     io::{self, IsTerminal as _},
     time::Duration,
 };
@@ -25,7 +27,7 @@ use crate::{
         event::{Beginning, EventEncoder},
         packet::in_words,
     },
-    engine::{EngineCommand, EngineThread, Handle, Parts, hooks_in_words, packet_sockets},
+    engine::{EngineCommand, EngineThread, Handle, Parts, hooks_in_words, lacks_in_words, packet_sockets},
     kernel::{
         capture::Capture,
         fault::Fault,
@@ -35,8 +37,9 @@ use crate::{
         preflight::{self, Capability, CapabilitySet, PID_NAMESPACE, lacks_of},
     },
     os::{self, NoSignals},
-    rules::Rules,
+    reload::{self, ReadAgain, Settings},
     server::{self, Clients, Socket},
+    service::{Notifier, Service},
     sink::{self, Batch, Output},
     state_dir::{self, StateDir},
     store::HistoryTiming,
@@ -45,6 +48,10 @@ use crate::{
 
 /// Pause before the command to stop is sent again to an engine that was busy.
 const STOP_RETRY: Duration = Duration::from_millis(5);
+/// How long the kernel may take to load the programs, and the engine to read all sockets, before a manager of services gives up: both
+/// take seconds on a slow machine.
+const LOADING: Duration = Duration::from_secs(120);
+const READING: Duration = Duration::from_secs(120);
 /// Pause between SIGHUP and the look whether the terminal has gone: a session that ends sends the signal first.
 const HANGUP_PAUSE: Duration = Duration::from_millis(100);
 
@@ -62,14 +69,19 @@ pub struct TestHooks {
 }
 
 /// Runs the daemon until a signal ends it. `quiet` has kept signals away since the process began: they arrive when the programs
-/// are loaded and there is somebody to handle them.
+/// are loaded and there is somebody to handle them. SIGHUP has the configuration read by `read_again`.
 ///
 /// # Errors
 ///
 /// When the daemon cannot start; the message says what to do. A daemon that has started returns an error if nobody reads its events
 /// any more, or if its engine has panicked.
-pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<()> {
-    let rules = Rules::compile(&config.exclude)?;
+pub fn run(
+    settings: Settings,
+    test_hooks: TestHooks,
+    quiet: NoSignals,
+    service: Service,
+    read_again: ReadAgain<'_>,
+) -> Result<()> {
     // First what most often fails.
     preflight::check_kernel(&preflight::kernel_release())?;
     preflight::check_capabilities()?;
@@ -82,24 +94,28 @@ pub fn run(config: &Config, test_hooks: TestHooks, quiet: NoSignals) -> Result<(
     os::bound_free_memory();
     // One thread is enough: the engine, the outputs and the history have threads of their own.
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(start_and_serve(config, rules, test_hooks, privileges, quiet))
+    runtime.block_on(start_and_serve(settings, test_hooks, privileges, quiet, service, read_again))
 }
 
 async fn start_and_serve(
-    config: &Config,
-    rules: Rules,
+    settings: Settings,
     test_hooks: TestHooks,
     privileges: Privileges,
     quiet: NoSignals,
+    Service { notifier, listener }: Service,
+    read_again: ReadAgain<'_>,
 ) -> Result<()> {
+    let Settings { mut config, rules } = settings;
     let mut signals = Signals::new()?;
+    let gets_stuck = test_hooks.faults.contains(&Fault::Stuck);
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
     // first.
     let mut state = StateDir::open(&config.state_dir, &config.group)?;
-    let sensor = state.identify(config)?;
+    let sensor = state.identify(&config)?;
     let (unsaved, id) = (state.unsaved().clone(), sensor.id.clone());
     // Clients may connect from here on; they wait in the backlog until `serve` accepts them.
-    let socket = Socket::bind(&config.socket, &config.group)?;
+    let socket = Socket::open(&config.socket, &config.group, listener)?;
+    notifier.starting("loads the eBPF programs", LOADING);
     // Before the outputs are opened: connections that begin meanwhile wait in the ring.
     let mut capture = Capture::start(&CaptureOptions {
         ring_bytes: config.ring_bytes,
@@ -127,20 +143,32 @@ async fn start_and_serve(
     encoder.set_rules(rules);
     let timing = if test_hooks.fast_history { HistoryTiming::FAST } else { HistoryTiming::NORMAL };
     // `Sensor Start` is the first event of each output, so it is written before the engine makes any.
-    let (outputs, packet_sockets) = open_outputs(config, timing, &mut encoder, (&mut capture, &privileges))?;
+    let (outputs, packet_sockets) = open_outputs(&config, timing, &mut encoder, (&mut capture, &privileges))?;
     let (handle, commands) = EngineThread::channel().context("cannot start the engine")?;
     let (ended, mut end) = oneshot::channel();
+    let (readied, ready) = oneshot::channel();
     // From here on all of this belongs to the thread of the engine.
-    let flows = flow_limits(config);
+    let flows = flow_limits(&config);
     let event_limit = config.event_limit_per_second;
     let command_line_bytes = config.command_line_bytes as usize;
-    let parts =
-        Parts { capture, sensor, encoder, outputs, flows, privileges, event_limit, command_line_bytes, packet_sockets };
-    let engine = EngineThread::start(handle.clone(), commands, parts, move || {
-        // Nobody listens any more if the daemon is ending anyway.
-        let _ = ended.send(());
-    })
-    .context("cannot start the engine")?;
+    notifier.starting("reads the sockets that there are", READING);
+    let notifier_of_engine = notifier.clone();
+    let parts = Parts {
+        capture,
+        sensor,
+        encoder,
+        outputs,
+        flows,
+        privileges,
+        event_limit,
+        command_line_bytes,
+        packet_sockets,
+        notifier: notifier_of_engine,
+        gets_stuck,
+    };
+    // Nobody listens any more if the daemon is ending anyway.
+    let tellers = (move || _ = readied.send(()), move || _ = ended.send(()));
+    let engine = EngineThread::start(handle.clone(), commands, parts, tellers).context("cannot start the engine")?;
     info!("listening at {}; see `netconn list`, `netconn watch` and `netconn doctor`", config.socket.display());
 
     // `serve` and `save_later` never end: a daemon ends by a signal, or because its engine does (nobody reads its events, a panic).
@@ -148,9 +176,13 @@ async fn start_and_serve(
     let ended_by_itself = tokio::select! {
         never = server::serve(&socket, handle.clone(), patience, (&clients, unsaved)) => match never {},
         never = state.save_later(&id) => match never {},
-        () = signals.wait_for_end(&handle) => false,
+        never = tell_ready(&notifier, ready) => match never {},
+        () = signals.wait_for_end(&handle, &notifier, async || {
+            reload::reload(&handle, &mut config, timing, read_again).await;
+        }) => false,
         _ = &mut end => true,
     };
+    notifier.stopping();
     // First, so that no new client waits for an engine that is about to end.
     drop(socket);
     if !ended_by_itself {
@@ -173,6 +205,15 @@ async fn start_and_serve(
     }
 }
 
+/// Tells the manager of services when the tables are complete. The socket answers by then: clients are served meanwhile.
+async fn tell_ready(notifier: &Notifier, ready: oneshot::Receiver<()>) -> Infallible {
+    // An error means that the engine has failed, which ends the daemon.
+    if ready.await.is_ok() {
+        notifier.ready("the table of connections is complete");
+    }
+    pending().await
+}
+
 /// What the daemon does on a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SignalMeaning {
@@ -180,8 +221,11 @@ enum SignalMeaning {
     End,
     /// Opens the outputs again, for log rotation.
     Reopen,
-    /// Ends in order if the daemon was started in a terminal, and that has been closed; otherwise opens the outputs again.
-    ReopenOrEnd,
+    /// Ends in order if the daemon was started in a terminal, and that has been closed; otherwise reads the configuration and opens the
+    /// outputs again.
+    ReloadOrEnd,
+    /// Reads the configuration and opens the outputs again.
+    Reload,
     /// Goes on; the signal is logged.
     Nothing,
 }
@@ -192,7 +236,7 @@ const SIGNALS: [(Signal, SignalMeaning); 14] = [
     (Signal::SIGINT, SignalMeaning::End),
     (Signal::SIGTERM, SignalMeaning::End),
     (Signal::SIGQUIT, SignalMeaning::End),
-    (Signal::SIGHUP, SignalMeaning::ReopenOrEnd),
+    (Signal::SIGHUP, SignalMeaning::ReloadOrEnd),
     // As in nginx.
     (Signal::SIGUSR1, SignalMeaning::Reopen),
     (Signal::SIGUSR2, SignalMeaning::Nothing),
@@ -237,14 +281,14 @@ impl Signals {
         Ok(Self { arrived: signals, began_in_terminal: is_in_terminal() })
     }
 
-    /// Finds out what SIGHUP means: that the terminal was closed, or that logs are rotated.
+    /// Finds out what SIGHUP means: that the terminal was closed, or that the configuration has changed or logs are rotated.
     async fn meaning_of_hangup(&self) -> SignalMeaning {
         if !self.began_in_terminal {
-            return SignalMeaning::Reopen;
+            return SignalMeaning::Reload;
         }
         tokio::time::sleep(HANGUP_PAUSE).await;
         if is_in_terminal() {
-            return SignalMeaning::Reopen;
+            return SignalMeaning::Reload;
         }
         // For a log that is a file.
         info!("the terminal was closed: the daemon ends");
@@ -252,24 +296,37 @@ impl Signals {
     }
 
     /// Waits for a signal to end, and does what the others ask for.
-    async fn wait_for_end(&mut self, engine: &Handle) {
+    async fn wait_for_end(&mut self, engine: &Handle, notifier: &Notifier, mut reload: impl AsyncFnMut()) {
         while let Some((name, mut meaning)) = self.arrived.recv().await {
-            if meaning == SignalMeaning::ReopenOrEnd {
+            if meaning == SignalMeaning::ReloadOrEnd {
                 meaning = self.meaning_of_hangup().await;
             }
             match meaning {
                 SignalMeaning::End => return,
-                // Not waited for: SIGTERM would have to wait as well.
-                SignalMeaning::Reopen | SignalMeaning::ReopenOrEnd => {
-                    if engine.send(EngineCommand::Reopen).is_err() {
-                        warn!("too busy to open the outputs again: send {name} once more");
-                    }
+                SignalMeaning::Reload | SignalMeaning::ReloadOrEnd => {
+                    notifier.reloading();
+                    // Bounded in time, because SIGTERM waits as well.
+                    reload().await;
+                    reopen(engine, name);
+                    notifier.ready("the configuration was read again");
                 }
+                // Not waited for, for the same reason.
+                SignalMeaning::Reopen => reopen(engine, name),
                 SignalMeaning::Nothing => {
-                    info!("ignored {name}: SIGHUP and SIGUSR1 open the outputs again, SIGTERM ends");
+                    info!(
+                        "ignored {name}: SIGHUP reads the configuration and opens the outputs again, SIGUSR1 opens the outputs again, \
+                         SIGTERM ends"
+                    );
                 }
             }
         }
+    }
+}
+
+/// Has the engine open its outputs again, on a signal of this name.
+fn reopen(engine: &Handle, signal: &str) {
+    if engine.send(EngineCommand::Reopen).is_err() {
+        warn!("too busy to open the outputs again: send {signal} once more");
     }
 }
 
@@ -301,12 +358,6 @@ fn open_outputs(
     encoder.start(&mut start, &clock, &beginning);
     let start = Batch::of_daemon(start.freeze());
     Ok((sink::open(config, timing, &start)?, Some(found)))
-}
-
-/// Returns the capabilities that are missing, with what that costs, as one text.
-fn lacks_in_words(privileges: &Privileges) -> String {
-    let words = |MissingCapability { capability, without }: &MissingCapability| format!("{capability}: {without}");
-    privileges.missing.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
 /// Returns how many flows are kept, and for how long.

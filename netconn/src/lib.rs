@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod os;
+pub mod service;
 pub mod log_output;
 pub mod shrink;
 pub mod patience;
@@ -25,5 +26,6 @@ pub mod engine;
 pub mod server;
 pub mod doctor;
 pub mod daemonless;
+pub mod reload;
 pub mod daemon;
 pub mod cli;

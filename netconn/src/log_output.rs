@@ -2,13 +2,18 @@
 //! lines are lost and counted, and the next line that can be written says how many.
 
 use std::{
+    fmt,
     io::{self, Write},
     os::fd::{AsFd as _, BorrowedFd},
     sync::{Mutex, PoisonError},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tracing_subscriber::fmt::MakeWriter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
+    registry::LookupSpan,
+};
 
 /// Most bytes of one write. A pipe that has any room takes them whole, without waiting (`PIPE_BUF`, pipe(7)).
 const PIECE: usize = 4096;
@@ -19,12 +24,62 @@ pub struct LogOutput {
     state: Mutex<State>,
 }
 
+impl LogOutput {
+    /// Returns the output for a log whose lines are those of [`JournalFormat`].
+    pub fn of_journal() -> Self {
+        Self { state: Mutex::new(State { notice: WARNING, ..State::default() }) }
+    }
+}
+
+/// Begins lines of a warning for the journal (sd-daemon(3)); 4 is that of syslog(3).
+const WARNING: &str = "<4>";
+
+/// Returns what begins a line of this level.
+fn prefix(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => WARNING,
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+/// Writes lines for the journal: each with its priority, none with the time, which the journal adds.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalFormat;
+
+impl<S, N> FormatEvent<S, N> for JournalFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut text = String::new();
+        context.format_fields(Writer::new(&mut text), event)?;
+        let prefix = prefix(*event.metadata().level());
+        // Each line is an entry of its own.
+        text.lines().try_for_each(|line| writeln!(writer, "{prefix}{line}"))
+    }
+}
+
+/// Writes an error that ends a command, on standard error.
+pub fn tell_error(text: &str) {
+    if crate::service::logs_to_journal() {
+        let lines: Vec<String> = text.lines().map(|line| format!("{}{line}", prefix(Level::ERROR))).collect();
+        netconn_model::tell!("{}", lines.join("\n"));
+    } else {
+        netconn_model::tell!("{text}");
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// Lines lost since the last that was written.
     lost: u64,
     /// The last line was written in part.
     is_torn: bool,
+    /// Begins the line that says how many were lost.
+    notice: &'static str,
 }
 
 impl State {
@@ -35,12 +90,13 @@ impl State {
             before.push(b'\n');
         }
         if self.lost != 0 {
-            before.extend_from_slice(format!("{} lines of the log are lost here\n", self.lost).as_bytes());
+            let line = format!("{}{} lines of the log are lost here\n", self.notice, self.lost);
+            before.extend_from_slice(line.as_bytes());
         }
         let whole = [&before, line].concat();
         let written = write_now(to, &whole);
         if written == whole.len() {
-            *self = Self::default();
+            (self.lost, self.is_torn) = (0, false);
         } else {
             self.lost += 1;
             self.is_torn |= written != 0;

@@ -10,7 +10,7 @@ use crate::{check, command, is_root};
 pub type NeededProgram = (&'static str, &'static str);
 
 /// Programs that the live tests run.
-pub const LIVE: [NeededProgram; 15] = [
+pub const LIVE: [NeededProgram; 17] = [
     ("nginx", "nginx"),
     ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
@@ -26,6 +26,8 @@ pub const LIVE: [NeededProgram; 15] = [
     ("nft", "nftables"),
     ("sysctl", "procps"),
     ("setpriv", "util-linux"),
+    ("systemd-analyze", "systemd"),
+    ("logrotate", "logrotate"),
 ];
 
 /// The program with which the query language is compared.

@@ -30,6 +30,7 @@ use netconn_model::{
 };
 
 use self::expression::RefusedCondition;
+use crate::log_output::tell_error;
 
 /// Knows every network connection of this machine, the process behind it and what became of it.
 #[derive(Debug, Parser)]
@@ -152,7 +153,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             match error.downcast_ref::<RefusedCondition>() {
                 Some(refused) => refused.report(),
-                None => netconn_model::tell!("netconn: {error:#}"),
+                None => tell_error(&format!("netconn: {error:#}")),
             }
             exit::of(&error).into()
         }

@@ -7,17 +7,17 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use netconn_model::{
-    config::{Config, EbpfLog},
-    exit::Exit,
-};
+use netconn_model::{config::EbpfLog, exit::Exit};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
+    cli::config::read_files,
     daemon::{self, TestHooks},
     kernel::fault::Fault,
-    log_output::LogOutput,
+    log_output::{JournalFormat, LogOutput},
     os::NoSignals,
+    reload::Settings,
+    service::{self, Service},
 };
 
 /// Options of `netconn run`.
@@ -69,6 +69,7 @@ fn faults() -> impl TypedValueParser<Value = Fault> {
 pub(super) fn run(options: RunOptions) -> Result<Exit> {
     // First: until the daemon has handlers, SIGHUP, which a log rotation sends, would end it.
     let quiet = NoSignals::new();
+    let service = Service::take();
     let RunOptions {
         events,
         socket,
@@ -81,34 +82,44 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
         test_fast_history,
         test_patience,
     } = options;
-    let mut config = Config::load(config.as_deref())?;
-    // Options replace the list of the file: nobody could remove an entry otherwise.
-    if !events.is_empty() {
-        config.events = events;
-    }
-    config.socket = socket.unwrap_or(config.socket);
-    config.state_dir = state_dir.unwrap_or(config.state_dir);
-    // The option can only switch it off.
-    config.history &= !no_history;
-    config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
+    // Again at each reload: options come before the files.
+    let read = || -> Result<Settings> {
+        let (mut config, rules) = read_files(config.as_deref())?;
+        // Options replace the list of the file: nobody could remove an entry otherwise.
+        if !events.is_empty() {
+            config.events.clone_from(&events);
+        }
+        config.socket = socket.clone().unwrap_or(config.socket);
+        config.state_dir = state_dir.clone().unwrap_or(config.state_dir);
+        // The option can only switch it off.
+        config.history &= !no_history;
+        config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
+        Ok(Settings { config, rules })
+    };
+    let settings = read()?;
     // After the configuration, which sets the level; errors before that are printed by `main`.
-    start_log(config.ebpf_log);
+    start_log(settings.config.ebpf_log);
     let test_hooks = TestHooks {
         without_hooks: without_hook,
         faults: fault,
         fast_history: test_fast_history,
         patience: test_patience,
     };
-    daemon::run(&config, test_hooks, quiet)?;
+    daemon::run(settings, test_hooks, quiet, service, &read)?;
     Ok(Exit::Success)
 }
 
-/// Starts logging to standard error. `NETCONN_LOG` filters the log, with the syntax of `RUST_LOG`.
+/// Starts logging to standard error, in the form that it needs: for people or for the journal. `NETCONN_LOG` filters the log, with the syntax of `RUST_LOG`.
 fn start_log(ebpf: EbpfLog) {
     // Messages of the programs have the target `netconn_ebpf`; which of them are made is decided in the kernel.
     let default = if ebpf == EbpfLog::Off { "warn,netconn=info" } else { "warn,netconn=info,netconn_ebpf=trace" };
     let filter = EnvFilter::try_from_env("NETCONN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // This fails only if a logger is set already.
+    if service::logs_to_journal() {
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(LogOutput::of_journal());
+        // This fails only if a logger is set already, here and below.
+        let _ = log.log_internal_errors(false).with_ansi(false).event_format(JournalFormat).try_init();
+        return;
+    }
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(LogOutput::default())

@@ -51,6 +51,16 @@ impl EventLimit {
         Self { per_second: per_second.into(), ..Self::default() }
     }
 
+    /// Sets another limit.
+    pub(super) fn set(&mut self, per_second: u32) {
+        self.per_second = per_second.into();
+    }
+
+    /// Returns the limit; 0 is none.
+    pub(super) fn per_second(&self) -> u32 {
+        u32::try_from(self.per_second).unwrap_or(u32::MAX)
+    }
+
     /// Whether there is a limit.
     pub(super) fn is_on(&self) -> bool {
         self.per_second != 0

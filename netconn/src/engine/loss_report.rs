@@ -42,6 +42,18 @@ impl LossReport {
         Self { missed: 0, reported: Losses::default(), repaired_datagrams: 0, outputs, folds_told_ns: 0 }
     }
 
+    /// Notes an output that was added behind the others.
+    pub(super) fn add_output(&mut self) {
+        self.outputs.push(OutputLoss::default());
+    }
+
+    /// Forgets the output at this place.
+    pub(super) fn remove_output(&mut self, index: usize) {
+        if index < self.outputs.len() {
+            self.outputs.remove(index);
+        }
+    }
+
     /// Adds state changes that were missed.
     pub(super) fn add_missed(&mut self, count: u64) {
         self.missed += count;
@@ -181,7 +193,7 @@ impl Engine {
 
     fn report_output_losses(&mut self, from_ns: u64, now: u64, is_end: bool) {
         for (index, loss) in self.loss_report.outputs.iter_mut().enumerate() {
-            // There is one entry for each output, in the same order; outputs never change while the engine runs.
+            // There is one entry for each output, in the same order; a reload changes both.
             let Some(output) = self.publisher.outputs().get(index) else { return };
             let mut lost = output.lost();
             if is_end {

@@ -4,7 +4,7 @@
 //! The thread's [`run::Engine`] has four parts: `capture` (programs and rings), `state` (what is known), `publisher` (events on
 //! their way out) and `schedule` (all time stamps). Each question it answers, and each duty it has, is a file that adds methods
 //! to it: questions are [`snapshot`] (with [`other_sockets`]), [`health`] and [`packet_sockets`]; duties are [`intake`], [`refresh`], [`repair`],
-//! [`flow_sweep`], [`owner_scan`], [`deferred`] and [`loss_report`].
+//! [`flow_sweep`], [`owner_scan`], [`deferred`], [`heartbeat`], [`reload`] and [`loss_report`].
 
 mod route_lookup;
 mod limit;
@@ -24,12 +24,14 @@ mod other_sockets;
 mod snapshot;
 mod health;
 mod packet_sockets;
+mod heartbeat;
+mod reload;
 
 use std::{
     io,
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
 };
@@ -38,7 +40,7 @@ use bytes::Bytes;
 use netconn_model::{
     event::Sensor,
     filter::Filter,
-    health::{Health, HookStatus, Privileges, Verdict},
+    health::{Health, HookStatus, MissingCapability, Privileges, Verdict},
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, oneshot};
@@ -47,11 +49,13 @@ use self::run::Engine;
 pub use self::{
     frozen::SnapshotsFull,
     packet_sockets::packet_sockets,
+    reload::Reload,
     snapshot::{Cursor, Rows, RowsRequest},
 };
 use crate::{
     encode::event::EventEncoder,
     kernel::{capture::Capture, packet_socket::PacketSockets},
+    service::Notifier,
     sink::Output,
     table::flows::Limits,
 };
@@ -73,6 +77,8 @@ pub enum EngineCommand {
     Health(oneshot::Sender<Health>),
     /// Opens the files of all outputs again.
     Reopen,
+    /// Takes over settings that have changed.
+    Reload(Box<Reload>, oneshot::Sender<()>),
     /// Ends the daemon.
     Stop,
 }
@@ -107,8 +113,15 @@ impl Handle {
     ///
     /// When too many commands wait or the engine has ended.
     pub fn send(&self, command: EngineCommand) -> Result<(), Busy> {
+        self.offer(command).map_err(|_| Busy)
+    }
+
+    /// Sends a command and wakes the engine; gives the command back if too many wait or the engine has ended.
+    pub(crate) fn offer(&self, command: EngineCommand) -> Result<(), EngineCommand> {
         // Never waits: the callers are tasks of tokio, which must not block on a busy engine.
-        self.commands.try_send(command).map_err(|_| Busy)?;
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(command) | TrySendError::Disconnected(command) => command,
+        })?;
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let _ = self.wake.write(1);
         Ok(())
@@ -132,7 +145,7 @@ impl EngineThread {
         Ok((Handle { commands, wake: Arc::new(wake) }, receiver))
     }
 
-    /// Starts the thread. It calls `ended` when it ends, also when it panics.
+    /// Starts the thread. It calls `ready` when its tables are complete, and `ended` when it ends, also when it panics.
     ///
     /// # Errors
     ///
@@ -141,13 +154,15 @@ impl EngineThread {
         handle: Handle,
         commands: Receiver<EngineCommand>,
         parts: Parts,
-        ended: impl FnOnce() + Send + 'static,
+        (ready, ended): (impl FnOnce() + Send + 'static, impl FnOnce() + Send + 'static),
     ) -> io::Result<Self> {
         let thread = thread::Builder::new().name("netconn-engine".into()).spawn(move || {
             // Bound first, so dropped last: when it is called, the engine has closed its outputs.
             let _ended = OnDrop(Some(ended));
             // Made on its own thread: `Rc` in the tables must not move between threads.
-            Engine::new(parts, &handle)?.run(&commands, &handle.wake)
+            let mut engine = Engine::new(parts, &handle)?;
+            ready();
+            engine.run(&commands, &handle.wake)
         })?;
         Ok(Self(thread))
     }
@@ -193,6 +208,10 @@ pub struct Parts {
     pub command_line_bytes: usize,
     /// Packet sockets that `Sensor Start` names; `None` if there is no output that has it.
     pub packet_sockets: Option<PacketSockets>,
+    /// Hears of the engine's loop.
+    pub notifier: Notifier,
+    /// The loop ends at [`EngineCommand::Reopen`], for tests of the watchdog.
+    pub gets_stuck: bool,
 }
 
 /// Returns the hooks that are attached, and those that are missing with the reason, each as one text.
@@ -210,4 +229,10 @@ pub fn hooks_in_words(hooks: &[HookStatus]) -> (String, String) {
         }
     }
     (attached.join(", "), missing.join("; "))
+}
+
+/// Returns the capabilities that are missing, with what that costs, as one text.
+pub fn lacks_in_words(privileges: &Privileges) -> String {
+    let words = |MissingCapability { capability, without }: &MissingCapability| format!("{capability}: {without}");
+    privileges.missing.iter().map(words).collect::<Vec<_>>().join("; ")
 }

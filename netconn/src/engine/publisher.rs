@@ -18,7 +18,7 @@ use tracing::error;
 use crate::{
     clock::Clock,
     encode::{
-        event::{EventEncoder, ProcessMembers, Written, kind_of, packet_socket},
+        event::{Beginning, EventEncoder, ProcessMembers, Written, kind_of, packet_socket},
         loss::{Loss, LostConnects},
         subject::with_subject,
     },
@@ -29,7 +29,9 @@ use crate::{
     kernel::packet_socket::PacketSocket,
     names::Names,
     process::Process,
-    sink::{Batch, Closing, EventClass, EventCounts, EventNote, Output, POLL, Stream, StreamMemory},
+    rules::Rules,
+    sink::{Batch, Closing, EventClass, EventCounts, EventNote, Output, OutputError, POLL, Sink, Stream, StreamMemory},
+    store::HistoryLimits,
     table::{Change, Connection},
 };
 
@@ -47,6 +49,8 @@ pub(super) struct Publisher {
     /// What was written of processes lately.
     processes: ProcessMembers,
     outputs: Vec<Output>,
+    /// Outputs that a reload has removed.
+    closing: Vec<Closing>,
     /// Clients of the socket that listen to events. Those with equal filters are neighbours and share one.
     streams: Vec<Stream>,
     /// What waits for all of them.
@@ -72,6 +76,7 @@ impl Publisher {
             encoder,
             processes: ProcessMembers::default(),
             outputs,
+            closing: Vec::new(),
             streams: Vec::new(),
             stream_memory: Arc::default(),
             batch: BytesMut::new(),
@@ -149,6 +154,65 @@ impl Publisher {
         self.encoder.loss(&mut self.batch, clock, loss);
         // A filter selects connections; what was lost may be any of them.
         self.keep_for_all(start, loss.to_ns);
+    }
+
+    /// Changes which events are left out, from now on.
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        self.encoder.set_rules(rules);
+    }
+
+    /// Changes the most events of a kind in a second; what was folded so far stays counted.
+    pub(super) fn set_limit(&mut self, per_second: u32) {
+        self.limit.set(per_second);
+    }
+
+    /// Returns the most events of a kind in a second; 0: no limit.
+    pub(super) fn event_limit(&self) -> u32 {
+        self.limit.per_second()
+    }
+
+    /// Adds an output; `Sensor Start` is its first event.
+    pub(super) fn add_output(
+        &mut self,
+        clock: &Clock,
+        sink: Box<dyn Sink>,
+        beginning: &Beginning<'_>,
+    ) -> Result<(), OutputError> {
+        // What was made before it was there is not for it.
+        self.flush(clock);
+        let mut start = BytesMut::new();
+        self.encoder.start(&mut start, clock, beginning);
+        self.outputs.push(Output::start_later(sink, &Batch::of_daemon(start.freeze()))?);
+        Ok(())
+    }
+
+    /// Ends the output at this place, with `Sensor Stop` as its last event.
+    pub(super) fn remove_output(&mut self, clock: &Clock, index: usize, lost_records: u64) {
+        self.flush(clock);
+        if index >= self.outputs.len() {
+            return;
+        }
+        let mut output = self.outputs.remove(index);
+        let mut stop = BytesMut::new();
+        self.encoder.stop(&mut stop, clock, (self.excluded.events, lost_records));
+        output.send(&Batch::of_daemon(stop.freeze()));
+        // Its thread writes what waits; the end of the daemon waits for it.
+        self.closing.push(output.close());
+    }
+
+    /// Gives an output new limits, if it is a history.
+    pub(super) fn limit_history(&self, limits: HistoryLimits) {
+        self.outputs.iter().for_each(|output| output.limit_history(limits));
+    }
+
+    /// Returns the number of events made.
+    pub(super) fn events(&self) -> u64 {
+        self.encoder.count()
+    }
+
+    /// Returns the number of events that outputs have lost.
+    pub(super) fn lost_by_outputs(&self) -> u64 {
+        self.outputs.iter().map(Output::lost).map(|lost| lost.queue.events + lost.refused.events).sum()
     }
 
     /// Returns what the limit has folded since this was last called, by kind.
@@ -363,7 +427,8 @@ impl Publisher {
         // Dropping a stream closes its channel, which ends the answer to the client.
         self.streams.clear();
         // All are closed before the first is waited for, which may be stuck: the others end meanwhile.
-        let closing: Vec<Closing> = self.outputs.drain(..).map(Output::close).collect();
+        let mut closing = std::mem::take(&mut self.closing);
+        closing.extend(self.outputs.drain(..).map(Output::close));
         for output in closing {
             match (output.wait(deadline), output.is_given_up) {
                 (0, _) => {}

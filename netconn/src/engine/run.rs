@@ -21,6 +21,7 @@ use crate::{
     clock::Clock,
     engine::{
         EngineCommand, Handle, Parts,
+        heartbeat::Heartbeat,
         loss_report::LossReport,
         packet_sockets::PacketSocketEvents,
         publisher::{Publisher, STUCK},
@@ -67,6 +68,8 @@ pub(super) struct Engine {
     pub(super) loss_report: LossReport,
     /// Packet sockets, as far as events have told them.
     pub(super) packet_sockets: PacketSocketEvents,
+    pub(super) heartbeat: Heartbeat,
+    gets_stuck: bool,
 }
 
 impl Engine {
@@ -82,7 +85,10 @@ impl Engine {
             event_limit,
             command_line_bytes,
             packet_sockets,
+            notifier,
+            gets_stuck,
         } = parts;
+        let heartbeat = Heartbeat::new(notifier);
         let answered = Arc::clone(&handle.wake);
         // It fails only when 2^64 wake-ups wait: the engine then wakes anyway.
         let lookup = Lookup::start(move || _ = answered.write(1))?;
@@ -103,7 +109,8 @@ impl Engine {
         let publisher = Publisher::new(encoder, outputs).limited(event_limit);
         let noticed = Arc::clone(&handle.wake);
         let packet_sockets = PacketSocketEvents::start(packet_sockets, move || _ = noticed.write(1))?;
-        let mut engine = Self { capture, state, publisher, schedule, loss_report, packet_sockets };
+        let mut engine =
+            Self { capture, state, publisher, schedule, loss_report, packet_sockets, heartbeat, gets_stuck };
         // Only now: the threads that look up names and routes were started by this one, and would have its priority. Nobody waits
         // for them, and strangers decide how much they do.
         os::raise_thread_priority();
@@ -121,6 +128,7 @@ impl Engine {
     /// When nobody reads its events any more.
     pub(super) fn run(&mut self, commands: &Receiver<EngineCommand>, wake: &EventFd) -> io::Result<()> {
         loop {
+            self.beat();
             // The time of day may have been set since the last round.
             self.state.clock.refresh();
             let count = self.drain();
@@ -148,6 +156,7 @@ impl Engine {
             let longest = self.schedule.tick_pause(self.state.records);
             // Time has passed since `now` was read: a tick may have taken a dump.
             let sleep = self.announce_overdue(self.state.clock.now()).min(longest);
+            let sleep = sleep.min(self.heartbeat.longest_sleep());
             self.announce_backlog(BACKLOG_PATIENCE);
             if left == CommandsLeft::Some {
                 continue;
@@ -181,7 +190,14 @@ impl Engine {
                 self.catch_up();
                 let _ = reply.send(self.health());
             }
+            EngineCommand::Reopen if self.gets_stuck => loop {
+                thread::park();
+            },
             EngineCommand::Reopen => self.publisher.reopen(),
+            EngineCommand::Reload(reload, reply) => {
+                self.reload(*reload);
+                let _ = reply.send(());
+            }
             EngineCommand::Stop => {} // `run` has taken it.
         }
     }

@@ -15,11 +15,13 @@ pub enum Fault {
     BrokenReads,
     /// Some records of sockets are dropped, and nothing counts them.
     Unseen,
+    /// The engine does nothing any more after SIGUSR1.
+    Stuck,
 }
 
 impl Fault {
     /// Names of all faults, in their order.
-    pub const NAMES: [&'static str; 5] = ["memory", "short-reads", "read-again", "broken-reads", "unseen"];
+    pub const NAMES: [&'static str; 6] = ["memory", "short-reads", "read-again", "broken-reads", "unseen", "stuck"];
 }
 
 impl FromStr for Fault {
@@ -32,6 +34,7 @@ impl FromStr for Fault {
             "read-again" => Ok(Self::ReadAgain),
             "broken-reads" => Ok(Self::BrokenReads),
             "unseen" => Ok(Self::Unseen),
+            "stuck" => Ok(Self::Stuck),
             _ => Err(format!("{name} is none of {}", Self::NAMES.join(", "))),
         }
     }
@@ -48,7 +51,7 @@ mod tests {
         }
         assert_eq!(
             "flood".parse::<Fault>().unwrap_err(),
-            "flood is none of memory, short-reads, read-again, broken-reads, unseen"
+            "flood is none of memory, short-reads, read-again, broken-reads, unseen, stuck"
         );
     }
 }

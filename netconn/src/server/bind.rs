@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, Permissions},
     io,
     os::unix::{
-        fs::{DirBuilderExt as _, PermissionsExt as _, chown},
+        fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
         net::UnixListener as StdListener,
     },
     path::{Path, PathBuf},
@@ -51,16 +51,37 @@ pub enum BindError {
     },
 }
 
-/// A bound socket. Its file is removed when this is dropped.
+/// A bound socket. Its file is removed when this is dropped, unless a manager of services has made it.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// This daemon has made the file.
+    is_own: bool,
     /// Held for as long as the daemon runs; released by the kernel however it ends.
     _lock: Flock<File>,
 }
 
 impl Socket {
+    /// Takes the socket that a manager of services has made, or binds `path` as [`Socket::bind`] does. Must be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::bind`].
+    pub fn open(path: &Path, group: &str, given: Option<StdListener>) -> Result<Self, BindError> {
+        let Some(listener) = given else { return Self::bind(path, group) };
+        let address = listener.local_addr().ok();
+        // Where it really is: another daemon there is found by the lock beside it.
+        let path = address.as_ref().and_then(|address| address.as_pathname()).unwrap_or(path);
+        let fail = |error: io::Error| BindError::System { path: path.to_owned(), error };
+        let lock = lock(path)?;
+        listener.set_nonblocking(true).map_err(fail)?;
+        let listener = UnixListener::from_std(listener).map_err(fail)?;
+        info!("the socket {} was handed over: its clients wait while no daemon runs", path.display());
+        Ok(Self { listener, path: path.to_owned(), is_own: false, _lock: lock })
+    }
+
     /// Binds `path` for root and the members of `group`, after removing the socket of a daemon that was killed. Must be called
     /// within a tokio runtime.
     ///
@@ -91,7 +112,7 @@ impl Socket {
         share(path, group).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
         let listener = UnixListener::from_std(listener).map_err(fail)?;
-        Ok(Self { listener, path: path.to_owned(), _lock: lock })
+        Ok(Self { listener, path: path.to_owned(), is_own: true, _lock: lock })
     }
 
     /// Returns the listener that accepts clients.
@@ -102,8 +123,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // If that fails, the next daemon removes it.
-        let _ = fs::remove_file(&self.path);
+        if self.is_own {
+            // If that fails, the next daemon removes it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -123,6 +146,8 @@ fn lock(path: &Path) -> Result<Flock<File>, BindError> {
 /// Lets the group use the socket, if there is one of that name.
 fn share(path: &Path, group: &str) -> io::Result<()> {
     match Group::from_name(group) {
+        // A service that has the group as its own may not be allowed to change groups.
+        Ok(Some(found)) if fs::symlink_metadata(path)?.gid() == found.gid.as_raw() => {}
         Ok(Some(found)) => chown(path, None, Some(found.gid.as_raw()))?,
         // An error of the account database is treated as a missing group: root can still use the socket.
         _ => info!("there is no group '{group}': only root can use {}", path.display()),

@@ -65,7 +65,7 @@ impl FileSink {
         // It is written on: a rotation may take its time, and whoever has renamed the file may still want its events.
         if is_settled && self.status.set(found) != found && found != FilePlace::Here {
             let what = if found == FilePlace::Removed { "has been removed" } else { "has another name now" };
-            warn!("{} {what}, and its events still go there: send SIGHUP to open it anew", self.path.display());
+            warn!("{} {what}, and its events still go there: send SIGUSR1 to open it anew", self.path.display());
         }
     }
 }

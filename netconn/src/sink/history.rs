@@ -19,6 +19,7 @@ use crate::{
     sink::{
         Batch, EventCounts, Folds, OutputError, Sink, SinkStatus,
         fold::{self, FloodGuard},
+        history_limits,
     },
     store::{HistoryLimits, HistorySettings, HistoryStatus, HistoryTiming, HistoryWriter},
 };
@@ -55,12 +56,10 @@ impl HistorySink {
     ///
     /// When the system gives no thread.
     pub(super) fn start(config: &Config, timing: HistoryTiming) -> Result<Self, OutputError> {
-        let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
-        let floor = Duration::from_secs(u64::from(config.history_floor_hours) * 3600);
         let settings = HistorySettings {
             directory: config.state_dir.join(segment_name::FOLDER),
             group: config.group.clone(),
-            limits: HistoryLimits::new(config.history_bytes, age, timing).with_floor(floor),
+            limits: history_limits(config, timing),
             timing,
         };
         let destination = settings.directory.display().to_string();
@@ -129,6 +128,10 @@ impl Sink for HistorySink {
     // It writes to files of its own, which no reader holds up.
     fn write(&mut self, batch: &Batch, _: &dyn Fn() -> bool) -> Result<(), WriteFailure> {
         self.writer.write(&batch.lines)
+    }
+
+    fn limit_history(&mut self, limits: HistoryLimits) {
+        self.writer.set_limits(limits);
     }
 
     fn due(&self) -> Option<Duration> {

@@ -33,7 +33,7 @@ pub use stream::{Stream, StreamMemory};
 use crate::{
     line_file::WriteFailure,
     sink::{file::FileSink, history::HistorySink, stdout::StdoutSink},
-    store::HistoryTiming,
+    store::{HistoryLimits, HistoryTiming},
 };
 
 /// Names standard output in `--events` and in the configuration.
@@ -79,6 +79,9 @@ pub trait Sink: Send {
     /// Opens the destination again, for log rotation, and logs the outcome.
     fn reopen(&mut self) {}
 
+    /// Takes over other limits, if it is a history.
+    fn limit_history(&mut self, _: HistoryLimits) {}
+
     /// Returns how long to wait for the next batch before [`Sink::on_due`] is called.
     fn due(&self) -> Option<Duration> {
         None
@@ -120,6 +123,22 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
+/// Opens an entry of `events`.
+///
+/// # Errors
+///
+/// When it cannot be opened.
+pub fn open_path(path: &Path) -> Result<Box<dyn Sink>, OutputError> {
+    Ok(if path == Path::new(STDOUT) { Box::new(StdoutSink::open()?) } else { Box::new(FileSink::open(path)?) })
+}
+
+/// Returns the limits of the history that a configuration gives.
+pub fn history_limits(config: &Config, timing: HistoryTiming) -> HistoryLimits {
+    let age = Duration::from_secs(u64::from(config.history_days) * 86_400);
+    let floor = Duration::from_secs(u64::from(config.history_floor_hours) * 3600);
+    HistoryLimits::new(config.history_bytes, age, timing).with_floor(floor)
+}
+
 /// Opens all outputs of a configuration, and writes `first` to each of them.
 ///
 /// # Errors
@@ -128,11 +147,7 @@ fn is_full(error: &io::Error) -> bool {
 pub fn open(config: &Config, timing: HistoryTiming, first: &Batch) -> Result<Vec<Output>, OutputError> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     for path in &config.events {
-        if path == Path::new(STDOUT) {
-            sinks.push(Box::new(StdoutSink::open()?));
-        } else {
-            sinks.push(Box::new(FileSink::open(path)?));
-        }
+        sinks.push(open_path(path)?);
     }
     if config.history {
         sinks.push(Box::new(HistorySink::start(config, timing)?));

@@ -29,6 +29,7 @@ use crate::{
         shares::Shares,
         writer::{Order, Writer},
     },
+    store::HistoryLimits,
 };
 
 /// Most bytes in a queue: one second of 20,000 events.
@@ -129,6 +130,16 @@ impl Output {
                 }
             }
         }
+        let mut output = Self::spawn(sink, counters)?;
+        if is_first_written {
+            output.account.sent = EventCounts::of(&first.notes);
+        } else {
+            output.send(first);
+        }
+        Ok(output)
+    }
+
+    fn spawn(sink: Box<dyn Sink>, counters: Arc<Counters>) -> Result<Self, OutputError> {
         let (name, destination) = (sink.name(), sink.destination());
         let (loss_stage, status) = (sink.loss_stage(), sink.status());
         // Not bounded by itself: `send` bounds the bytes.
@@ -140,7 +151,7 @@ impl Output {
             writer.run(&orders);
         });
         let thread = thread.map_err(|error| OutputError::new(destination.clone(), "", error))?;
-        let mut output = Self {
+        Ok(Self {
             name,
             destination,
             loss_stage,
@@ -151,12 +162,17 @@ impl Output {
             given_up: None,
             counters,
             thread,
-        };
-        if is_first_written {
-            output.account.sent = EventCounts::of(&first.notes);
-        } else {
-            output.send(first);
-        }
+        })
+    }
+
+    /// Starts the thread, which writes the first batch: whoever calls this must not wait for a sink.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub(crate) fn start_later(sink: Box<dyn Sink>, first: &Batch) -> Result<Self, OutputError> {
+        let mut output = Self::spawn(sink, Arc::default())?;
+        output.send(first);
         Ok(output)
     }
 
@@ -296,6 +312,12 @@ impl Output {
             // The thread has panicked: there is nothing to open again.
             let _ = self.queue.send(Order::Reopen);
         }
+    }
+
+    /// Gives its sink other limits, after all queued batches, if it is a history.
+    pub fn limit_history(&self, limits: HistoryLimits) {
+        // A thread that has panicked has no history.
+        let _ = self.queue.send(Order::LimitHistory(limits));
     }
 
     /// Returns counts of the events that were sent and are neither written nor counted as lost.

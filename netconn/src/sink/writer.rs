@@ -14,6 +14,7 @@ use tracing::warn;
 use crate::{
     line_file::GIVEN_UP,
     sink::{Batch, EventCounts, Sink, counters::Counters},
+    store::HistoryLimits,
 };
 
 /// A row of failures is over when none has happened for this long.
@@ -25,6 +26,7 @@ const LOG_REPEAT: Duration = Duration::from_secs(600);
 pub(super) enum Order {
     Write(Batch),
     Reopen,
+    LimitHistory(HistoryLimits),
 }
 
 /// The thread's half of an output.
@@ -60,6 +62,7 @@ impl Writer {
                     self.counters.is_reopening.store(false, Ordering::Relaxed);
                     self.sink.reopen();
                 }
+                Order::LimitHistory(limits) => self.sink.limit_history(limits),
             }
         }
     }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use netconn_model::segment_name::{SegmentName, is_temporary};
-use nix::{sys::statvfs::statvfs, unistd::Group};
+use nix::{
+    sys::statvfs::statvfs,
+    unistd::{Group, getegid},
+};
 use tracing::{info, warn};
 
 use crate::line_file::{LineFile, MODE};
@@ -17,6 +20,9 @@ use crate::line_file::{LineFile, MODE};
 /// Root writes, the group reads. The set-group-ID bit passes the group on to every file created in the directory, also to those
 /// of the converter.
 const DIRECTORY_MODE: u32 = 0o2750;
+/// The mode if the group is the daemon's own: its files have that group anyway, and a service may not be allowed to set the bit
+/// (`RestrictSUIDSGID=` of systemd).
+const OWN_GROUP_MODE: u32 = 0o750;
 /// What a Parquet file begins and ends with (<https://parquet.apache.org/docs/file-format/>).
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
 /// Shortest file that can be Parquet: both magics and the length of the footer between them.
@@ -79,7 +85,8 @@ pub(super) fn prepare(directory: &Path, group: &str, preparation: Preparation) -
         }
     };
     // Again at each start: the configuration may name another group, and the umask has taken bits of the mode.
-    share(directory, group, DIRECTORY_MODE)?;
+    let is_own = group == Some(getegid().as_raw());
+    share(directory, group, if is_own { OWN_GROUP_MODE } else { DIRECTORY_MODE })?;
     if preparation == Preparation::AtStart {
         remove_work(directory)?;
     }

@@ -6,7 +6,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
@@ -49,6 +49,8 @@ const START_RETRY: Duration = Duration::from_secs(10);
 pub(super) struct Keeper {
     pub(super) directory: PathBuf,
     pub(super) limits: HistoryLimits,
+    /// What the limits are to be from the next look on: the writer changes it.
+    wanted_limits: Arc<Mutex<HistoryLimits>>,
     pub(super) timing: HistoryTiming,
     pub(super) status: Arc<HistoryStatus>,
     converter: Option<Converter>,
@@ -83,13 +85,15 @@ struct Retry {
 impl Keeper {
     pub(super) fn new(
         directory: PathBuf,
-        limits: HistoryLimits,
+        wanted_limits: Arc<Mutex<HistoryLimits>>,
         timing: HistoryTiming,
         status: Arc<HistoryStatus>,
     ) -> Self {
+        let limits = *wanted_limits.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
             directory,
             limits,
+            wanted_limits,
             timing,
             status,
             converter: None,
@@ -115,6 +119,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            self.limits = *self.wanted_limits.lock().unwrap_or_else(PoisonError::into_inner);
             // Notes come with every full segment and, on a full disk, once a second; polls of the converter come five
             // times a second and must not list the directory each time.
             pause = self.look(is_noted || self.converter.is_none());
@@ -412,6 +417,7 @@ mod tests {
 
     fn keeper(folder: &tempfile::TempDir, timing: HistoryTiming) -> Keeper {
         let limits = HistoryLimits::new(1 << 30, Duration::from_secs(1 << 32), HistoryTiming::NORMAL);
+        let limits = Arc::new(Mutex::new(limits));
         let keeper = Keeper::new(folder.path().to_owned(), limits, timing, Arc::default());
         keeper.status.ready.store(true, Ordering::Release);
         keeper

@@ -5,7 +5,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::Ordering,
         mpsc::{SyncSender, sync_channel},
     },
@@ -50,6 +50,8 @@ pub struct HistoryWriter {
     status: Arc<HistoryStatus>,
     /// Wakes the keeper; `None` only while this is dropped.
     notes: Option<SyncSender<()>>,
+    /// The limits that the keeper has to take over.
+    keeper_limits: Arc<Mutex<HistoryLimits>>,
     keeper: Option<JoinHandle<()>>,
     live: Option<LiveSegment>,
     directory_state: DirectoryState,
@@ -100,7 +102,8 @@ impl HistoryWriter {
         let status = Arc::<HistoryStatus>::default();
         // One note is enough: the keeper looks at everything when it receives one.
         let (notes, receiver) = sync_channel(1);
-        let keeper = Keeper::new(directory.clone(), limits, timing, Arc::clone(&status));
+        let keeper_limits = Arc::new(Mutex::new(limits));
+        let keeper = Keeper::new(directory.clone(), Arc::clone(&keeper_limits), timing, Arc::clone(&status));
         let thread = thread::Builder::new().name("netconn-history".into());
         let keeper = thread.spawn(move || keeper.run(&receiver))?;
         Ok(Self {
@@ -109,6 +112,7 @@ impl HistoryWriter {
             limits,
             status,
             notes: Some(notes),
+            keeper_limits,
             keeper: Some(keeper),
             live: None,
             directory_state: DirectoryState::Unprepared,
@@ -119,6 +123,13 @@ impl HistoryWriter {
     /// Returns the state that the engine reports.
     pub fn status(&self) -> &Arc<HistoryStatus> {
         &self.status
+    }
+
+    /// Takes over other limits. The keeper removes what exceeds them, and a segment that is too large is closed with the next write.
+    pub fn set_limits(&mut self, limits: HistoryLimits) {
+        self.limits = limits;
+        *self.keeper_limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.notify_keeper();
     }
 
     /// Appends whole lines.

@@ -104,6 +104,11 @@ impl Flows {
         }
     }
 
+    /// Changes after how many nanoseconds without a datagram a flow ends: one in which one end has sent, and one in which both have.
+    pub fn set_idle(&mut self, idle_ns: u64, idle_both_ns: u64) {
+        (self.limits.idle_ns, self.limits.idle_both_ns) = (idle_ns, idle_both_ns);
+    }
+
     /// Holds events of flows back from now on for a moment, in which the peer may refuse them.
     pub fn expect_refusals(&mut self) {
         self.sees_refusals = true;
