@@ -3,6 +3,7 @@
 mod btf;
 mod ebpf;
 mod dist;
+mod formats;
 mod picture;
 mod run;
 mod systemd;

@@ -33,6 +33,9 @@ pub const LIVE: [NeededProgram; 17] = [
 /// The program with which the query language is compared.
 pub const ORACLE: [NeededProgram; 1] = [("python3", "python3")];
 
+/// Programs that install and run the schemas of other programs' formats.
+pub const FORMATS: [NeededProgram; 2] = [("python3", "python3"), ("pip3", "python3-pip")];
+
 /// Programs that guests need beside those of the live tests.
 pub const GUESTS: [NeededProgram; 3] =
     [("qemu-system-x86_64", "qemu-system-x86"), ("qemu-system-aarch64", "qemu-system-arm"), ("xz", "xz-utils")];
@@ -71,7 +74,7 @@ fn missing(needed: &[NeededProgram]) -> impl Iterator<Item = &NeededProgram> {
 ///
 /// apt cannot be run, or it fails.
 pub fn install() -> Result<()> {
-    let needed = [&LIVE[..], &ORACLE, &GUESTS, &SERVICE, &PACKAGING].concat();
+    let needed = [&LIVE[..], &ORACLE, &FORMATS, &GUESTS, &SERVICE, &PACKAGING].concat();
     let mut packages: Vec<_> = missing(&needed).map(|(_, package)| *package).collect();
     // Programs of the same package are neighbours in the lists.
     packages.dedup();

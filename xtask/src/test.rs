@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use xtask::{cargo, check, is_root, packages};
 
-use crate::{dist, ebpf, tidy, vm};
+use crate::{dist, ebpf, formats, tidy, vm};
 
 /// The test that is a separate step because it needs Python.
 const ORACLE: &str = "python_gives_the_same_rows";
@@ -119,6 +119,11 @@ fn all_steps(install: bool) -> Vec<TestStep> {
             name: "search against Python",
             obstacle: packages::obstacle(&packages::ORACLE),
             run: |_| run_oracle(),
+        },
+        TestStep {
+            name: "formats against their schemas",
+            obstacle: packages::obstacle(&packages::FORMATS),
+            run: |_| formats::run().map(|()| StepResults::default()),
         },
         TestStep {
             name: "ebpf --check",

@@ -22,7 +22,11 @@ pub(super) const FORMAT: EventFormat = EventFormat {
      the head and before `=` in values; line feeds of values are `\\n` and `\\r`, tabs are spaces, and U+FFFD stands for other control \
      characters.",
     heading: None,
-    write: WriteEvent::Mapped { syntax: Syntax::Cef, records: &[&EVENT], choose: |_| Some(&EVENT) },
+    write: WriteEvent::Mapped {
+        syntax: Syntax::Cef,
+        records: &[&EVENT],
+        choose: |facts| facts.event.kind.map(|_| &EVENT),
+    },
 };
 
 static EVENT: Record = Record {

@@ -20,7 +20,11 @@ pub(super) const FORMAT: EventFormat = EventFormat {
      does not have to whoever writes. `source` is the initiator. Bytes are payload. A sensor on a host writes the direction as \
      `ingress` or `egress`.",
     heading: None,
-    write: WriteEvent::Mapped { syntax: Syntax::Nested, records: &[&DOCUMENT], choose: |_| Some(&DOCUMENT) },
+    write: WriteEvent::Mapped {
+        syntax: Syntax::Nested,
+        records: &[&DOCUMENT],
+        choose: |facts| facts.event.kind.map(|_| &DOCUMENT),
+    },
 };
 
 static DOCUMENT: Record = Record {

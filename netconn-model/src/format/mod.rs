@@ -251,6 +251,15 @@ pub fn row_format(name: &str) -> Option<&'static RowFormat> {
 }
 
 /// Formats are the same by their name.
+impl PartialEq for EventFormat {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for EventFormat {}
+
+/// Formats are the same by their name.
 impl PartialEq for RowFormat {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

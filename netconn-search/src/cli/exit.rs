@@ -60,6 +60,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             AnswerWriteError::Chart(
                 ChartError::Events | ChartError::NoNames | ChartError::NoNumbers | ChartError::TooMany,
             ) => Exit::Usage,
+            AnswerWriteError::NoEvents { .. } => Exit::Usage,
             AnswerWriteError::Table(_) | AnswerWriteError::Chart(_) | AnswerWriteError::Export(_) => Exit::Io,
         });
     }

@@ -27,6 +27,10 @@ pub(super) fn run(options: &GenerateOptions) -> Result<Exit> {
         let hunt = hunt.clone().display_name("netconn-hunt");
         manual.command(&hunt, &["netconn(1)", "netconn-search(1)", "netconn-query(7)", "netconn-events(5)"])?;
     }
+    if let Some(convert) = command.find_subcommand("convert") {
+        let convert = convert.clone().display_name("netconn-convert");
+        manual.command(&convert, &["netconn(1)", "netconn-search(1)", "netconn-events(5)"])?;
+    }
     manual.page(&language())?;
     Ok(Exit::Success)
 }

@@ -163,7 +163,8 @@ struct HuntResult<'a> {
 /// Runs all hunts; one that cannot be run does not stop the others. A table shows the rows, JSON only their number.
 fn run_all(session: &SearchSession, hunts: &[Hunt]) -> Result<Exit> {
     let format = session.format;
-    if matches!(format, OutputFormat::Csv | OutputFormat::CsvRaw | OutputFormat::Parquet) || session.presentation.chart
+    if matches!(format, OutputFormat::Csv | OutputFormat::CsvRaw | OutputFormat::Parquet | OutputFormat::Events(_))
+        || session.presentation.chart
     {
         return Err(WrongUse(
             "all hunts can be shown as table, json or ndjson only: name one hunt for other formats".into(),
@@ -228,7 +229,11 @@ fn show_results(found: &[HuntResult<'_>], format: OutputFormat) -> Result<()> {
                 writeln!(out, "{}", serde_json::to_string(found)?)?;
             }
         }
-        OutputFormat::Table | OutputFormat::Csv | OutputFormat::CsvRaw | OutputFormat::Parquet => {
+        OutputFormat::Table
+        | OutputFormat::Csv
+        | OutputFormat::CsvRaw
+        | OutputFormat::Parquet
+        | OutputFormat::Events(_) => {
             let some = found.iter().filter_map(|found| Some((found.name, found.rows.filter(|rows| *rows > 0)?)));
             let names: Vec<String> = some.map(|(name, rows)| format!("{name} ({rows})")).collect();
             let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
@@ -262,7 +267,7 @@ fn list(hunts: &[Hunt], format: OutputFormat) -> Result<()> {
                 writeln!(out, "{}", serde_json::to_string(hunt)?)?;
             }
         }
-        OutputFormat::Csv | OutputFormat::CsvRaw | OutputFormat::Parquet => {
+        OutputFormat::Csv | OutputFormat::CsvRaw | OutputFormat::Parquet | OutputFormat::Events(_) => {
             return Err(WrongUse("hunts can be listed as table, json or ndjson only".into()).into());
         }
     }

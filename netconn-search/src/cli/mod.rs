@@ -14,6 +14,7 @@ mod pivot;
 mod generate;
 mod interactive;
 mod hunt;
+mod convert;
 mod exit;
 
 use std::{
@@ -92,6 +93,14 @@ enum SearchCommand {
         override_usage = "netconn hunt [OPTIONS] <NAME|all>\n       netconn hunt --list"
     )]
     Hunt(hunt::HuntOptions),
+    /// Write files of events in another format.
+    #[command(
+        hide = true,
+        bin_name = "netconn convert",
+        override_usage = "netconn convert [OPTIONS] --to <NAME> <FILE>...",
+        after_help = convert::EXAMPLES
+    )]
+    Convert(convert::ConvertOptions),
     /// Write man pages and completions into a folder (for packages).
     #[command(hide = true)]
     Generate(generate::GenerateOptions),
@@ -159,7 +168,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let presentation = match &arguments.command {
         Some(SearchCommand::Hunt(options)) => options.presentation(),
-        None | Some(SearchCommand::Generate(_)) => &arguments.search.presentation,
+        // The options of a search have their defaults then.
+        None | Some(SearchCommand::Convert(_) | SearchCommand::Generate(_)) => &arguments.search.presentation,
     };
     match presentation.color {
         ColorChoice::Auto => {}
@@ -168,6 +178,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let result = match &arguments.command {
         Some(SearchCommand::Hunt(options)) => hunt::run(options),
+        Some(SearchCommand::Convert(options)) => convert::run(options),
         Some(SearchCommand::Generate(options)) => generate::run(options),
         None => search(&arguments.search),
     };
@@ -329,9 +340,14 @@ mod tests {
             let section = text.split("\n## ").find_map(|section| section.strip_prefix(title)).unwrap();
             section.split_whitespace().collect::<Vec<_>>().join(" ")
         };
-        let (search, hunt) = (section("Searches"), section("Hunts"));
+        let (search, hunt, convert) = (section("Searches"), section("Hunts"), section("Conversions"));
         let command = SearchArguments::command();
         let of_hunts = command.find_subcommand("hunt").unwrap();
+        for option in
+            command.find_subcommand("convert").unwrap().get_arguments().filter_map(|argument| argument.get_long())
+        {
+            assert!(convert.contains(&format!("`--{option}`")), "--{option} is missing in docs/commands.md");
+        }
         // What searches and hunts share is described once.
         let shared: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
         for (command, section) in [(&command, &search), (of_hunts, &hunt)] {
@@ -365,6 +381,8 @@ mod tests {
             vec!["--of-process", "a-1-2", "--ioc", "list.txt", "--utc"],
             vec!["a = 1", "--zone", "-03:00"],
             vec!["hunt", "--list", "--format", "json"],
+            vec!["convert", "-", "a.ndjson", "--to", "ocsf", "-o", "b"],
+            vec!["a = 1", "--format", "ecs"],
             vec!["hunt", "mining", "--since", "1w", "--set", "min_connections=2"],
             vec!["--convert", "events-1.ndjson"],
         ] {
@@ -382,6 +400,9 @@ mod tests {
             vec!["a = 1", "--explain", "--follow"],
             vec!["a = 1", "--convert", "x"],
             vec!["hunt"],
+            vec!["convert", "a.ndjson"],
+            vec!["convert", "--to", "zeek"],
+            vec!["convert", "a.ndjson", "--to", "xml"],
         ] {
             let arguments = std::iter::once("netconn-search").chain(line.iter().copied());
             assert!(SearchArguments::try_parse_from(arguments).is_err(), "{line:?}");

@@ -374,7 +374,8 @@ impl SearchSession {
                 | OutputFormat::Ndjson
                 | OutputFormat::Csv
                 | OutputFormat::CsvRaw
-                | OutputFormat::Parquet => OutputDestination::stdout(),
+                | OutputFormat::Parquet
+                | OutputFormat::Events(_) => OutputDestination::stdout(),
             };
             return Ok((stdout, None));
         };

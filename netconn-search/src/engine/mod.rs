@@ -22,4 +22,5 @@ pub use gaps::{Gap, Gaps, Recording};
 pub use plan::Warning;
 pub use search::{Answer, Explained, Search};
 pub use session::runtime;
+pub use source::events::{EventLine, EventSource, FoundFile, event_files};
 pub use source::progress::{ProgressSnapshot, SearchProgress};

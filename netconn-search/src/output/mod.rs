@@ -11,20 +11,25 @@ pub mod table;
 mod series;
 pub mod chart;
 pub mod export;
+mod events;
 pub mod destination;
 pub mod progress;
 
-use std::{num::NonZero, path::Path};
+use std::{num::NonZero, path::Path, sync::LazyLock};
 
-use clap::ValueEnum;
+use clap::{ValueEnum, builder::PossibleValue};
 use datafusion::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use jiff::tz::TimeZone;
-use netconn_model::csv_cell::CsvCells;
+use netconn_model::{
+    csv_cell::CsvCells,
+    format::{EVENT_FORMATS, EventFormat},
+};
 use thiserror::Error;
 
 use crate::output::{
     chart::{BarChart, ChartError},
     destination::OutputDestination,
+    events::EventWriter,
     export::{CsvWriter, ExportError, JsonAnswer, JsonLines, ParquetWriter},
     fit::TableLayout,
     intent::AnswerIntent,
@@ -32,8 +37,8 @@ use crate::output::{
     table::{TableError, TableWriter},
 };
 
-/// The format of an answer. The comments on the variants are the help of `--format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// The format of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
     /// A table for people.
     Table,
@@ -47,6 +52,38 @@ pub enum OutputFormat {
     CsvRaw,
     /// A Parquet file, for --output or a pipe.
     Parquet,
+    /// Whole events as another program writes them.
+    Events(&'static EventFormat),
+}
+
+/// All formats: those of answers, then those of events.
+static OUTPUT_FORMATS: LazyLock<Vec<OutputFormat>> = LazyLock::new(|| {
+    use OutputFormat::{Csv, CsvRaw, Json, Ndjson, Parquet, Table};
+    let others = EVENT_FORMATS.iter().filter(|format| !format.records().is_empty()).map(OutputFormat::Events);
+    [Table, Json, Ndjson, Csv, CsvRaw, Parquet].into_iter().chain(others).collect()
+});
+
+impl ValueEnum for OutputFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &OUTPUT_FORMATS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Table => ("table", "A table for people"),
+            Self::Json => ("json", "One JSON object with columns, rows, warnings and counters"),
+            Self::Ndjson => ("ndjson", "One JSON object on each line"),
+            Self::Csv => (
+                "csv",
+                "Comma-separated values with a header. A text that a spreadsheet would take for a formula begins with an \
+                 apostrophe",
+            ),
+            Self::CsvRaw => ("csv-raw", "The same with all texts as they are, for programs"),
+            Self::Parquet => ("parquet", "A Parquet file, for --output or a pipe"),
+            Self::Events(format) => (format.name, format.meaning),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 /// A name whose ending stands for no format.
@@ -103,6 +140,15 @@ pub enum AnswerWriteError {
     /// A format for programs failed.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The rows are no events, which the format has members for.
+    #[error(
+        "--format {format} writes whole events: leave out what makes other rows of them (group, top, columns, join and the like), or \
+         use ndjson"
+    )]
+    NoEvents {
+        /// The format.
+        format: &'static str,
+    },
 }
 
 /// Writes the rows of one answer as they arrive.
@@ -119,6 +165,7 @@ enum FormatWriter {
     Ndjson(JsonLines<OutputDestination>),
     Csv(CsvWriter<OutputDestination>),
     Parquet(Box<ParquetWriter<OutputDestination>>),
+    Events(EventWriter<OutputDestination>),
 }
 
 impl AnswerWriter {
@@ -155,6 +202,10 @@ impl AnswerWriter {
             (OutputFormat::Csv, _) => FormatWriter::Csv(CsvWriter::new(out, &columns, CsvCells::Guarded)?),
             (OutputFormat::CsvRaw, _) => FormatWriter::Csv(CsvWriter::new(out, &columns, CsvCells::Raw)?),
             (OutputFormat::Parquet, _) => FormatWriter::Parquet(Box::new(ParquetWriter::new(out, schema)?)),
+            (OutputFormat::Events(format), _) if intent.events.is_none() => {
+                return Err(AnswerWriteError::NoEvents { format: format.name });
+            }
+            (OutputFormat::Events(format), _) => FormatWriter::Events(EventWriter::new(out, format)?),
         };
         Ok(Self { printer, rows: 0 })
     }
@@ -173,6 +224,7 @@ impl AnswerWriter {
             FormatWriter::Ndjson(out) => out.batch(batch)?,
             FormatWriter::Csv(out) => out.batch(batch)?,
             FormatWriter::Parquet(out) => out.batch(batch)?,
+            FormatWriter::Events(out) => out.batch(batch)?,
         }
         Ok(())
     }
@@ -186,6 +238,7 @@ impl AnswerWriter {
         match &mut self.printer {
             FormatWriter::Ndjson(out) => out.flush()?,
             FormatWriter::Csv(out) => out.flush()?,
+            FormatWriter::Events(out) => out.flush()?,
             // A live table flushes after each batch; the others are useful only when they are complete.
             FormatWriter::Table(_) | FormatWriter::Chart(_) | FormatWriter::Json(_) | FormatWriter::Parquet(_) => {}
         }
@@ -212,6 +265,7 @@ impl AnswerWriter {
             FormatWriter::Ndjson(out) => out.end()?,
             FormatWriter::Csv(out) => out.end()?,
             FormatWriter::Parquet(out) => out.end()?,
+            FormatWriter::Events(out) => summary.left_out = out.end()?,
         }
         Ok(())
     }

@@ -34,6 +34,8 @@ pub struct AnswerSummary {
     pub cut_at: Option<u64>,
     /// Columns left out because the terminal is too narrow.
     pub hidden_columns: u64,
+    /// Rows left out because the format has no place for such events.
+    pub left_out: u64,
     /// Warnings about the query and the files, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -153,6 +155,10 @@ impl AnswerSummary {
             let (values, are) =
                 (counted(self.wrong_values, "value"), if self.wrong_values == 1 { "is" } else { "are" });
             notes.push(format!("{values} in the files {are} left out: wrong type for the field, or given twice"));
+        }
+        if self.left_out > 0 {
+            let (rows, are) = (counted(self.left_out, "event"), if self.left_out == 1 { "is" } else { "are" });
+            notes.push(format!("{rows} {are} left out: the format has no place for events of this kind"));
         }
         if self.hidden_columns > 0 {
             let (columns, do_not) =

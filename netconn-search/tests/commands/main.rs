@@ -1,5 +1,6 @@
 //! Runs the command as people do, and checks its output, its messages and its exit codes.
 
+mod conversions;
 mod exports;
 mod interactive;
 mod pivots;

@@ -21,7 +21,7 @@ pub(super) struct GenerateOptions {
 }
 
 /// Commands whose pages and options netconn-search knows.
-const ELSEWHERE: [&str; 2] = ["search", "hunt"];
+const ELSEWHERE: [&str; 3] = ["search", "hunt", "convert"];
 /// Pages to read beside each command's.
 const SEE: [&str; 4] = ["netconn(1)", "netconn.toml(5)", "netconn-events(5)", "netconn-search(1)"];
 

@@ -82,6 +82,9 @@ enum Command {
     /// Run ready searches for what attackers do (by netconn-search).
     #[command(disable_help_flag = true)]
     Hunt(search::SearchOptions),
+    /// Write files of events in another format: OCSF, ECS, Zeek, CEF, … (by netconn-search).
+    #[command(disable_help_flag = true)]
+    Convert(search::SearchOptions),
     /// Check this machine and the daemon, and prove that a connection is seen.
     #[command(after_help = doctor::MARKS)]
     Doctor(doctor::DoctorOptions),
@@ -141,6 +144,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         // first one, because `netconn` itself has no options.
         Command::Search(_) => search::run(None, given.get(2..).unwrap_or_default()),
         Command::Hunt(_) => search::run(Some("hunt"), given.get(2..).unwrap_or_default()),
+        Command::Convert(_) => search::run(Some("convert"), given.get(2..).unwrap_or_default()),
         Command::Doctor(options) => doctor::run(&options),
         Command::Config(options) => config::run(&options),
         Command::Forget(options) => forget::run(&options),
@@ -195,7 +199,7 @@ mod tests {
         for command in program.get_subcommands().filter(|command| !command.is_hide_set()) {
             let title = match command.get_name() {
                 // Those of the other program are checked there.
-                "search" | "hunt" => continue,
+                "search" | "hunt" | "convert" => continue,
                 "list" => "Lists",
                 "watch" => "Events as they happen",
                 _ => "The daemon",

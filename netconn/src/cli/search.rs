@@ -1,4 +1,4 @@
-//! `netconn search` and `netconn hunt`: run `netconn-search` with the same arguments.
+//! `netconn search`, `netconn hunt` and `netconn convert`: run `netconn-search` with the same arguments.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
@@ -8,7 +8,7 @@ use netconn_model::exit::Exit;
 
 use crate::search_program;
 
-/// Arguments of both commands, which only `netconn-search` interprets.
+/// Arguments of these commands, which only `netconn-search` interprets.
 #[derive(Debug, Args)]
 pub(super) struct SearchOptions {
     /// The query and options; see `netconn search --help`

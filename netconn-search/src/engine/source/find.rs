@@ -32,7 +32,7 @@ const COMPRESSIONS: [&str; 5] = [".gz", ".zst", ".bz2", ".xz", ".zip"];
 const LOOSE_ENDINGS: [&str; 2] = [".log", ".txt"];
 
 /// Bytes at the beginning of a file that tell its format.
-const HEAD_BYTES: usize = 4096;
+pub(crate) const HEAD_BYTES: usize = 4096;
 
 /// The format of a file, detected from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,13 @@ pub(crate) struct FoundFiles {
 pub(crate) struct UnreadFile {
     path: PathBuf,
     source: io::Error,
+}
+
+impl UnreadFile {
+    /// Returns the error of a caller that cannot do without the file.
+    pub(crate) fn into_error(self) -> SearchError {
+        SearchError::Read { path: self.path, source: self.source }
+    }
 }
 
 impl EventFile {
@@ -369,9 +376,13 @@ pub(crate) fn open_file(path: &Path) -> io::Result<Option<EventFile>> {
 
 /// Detects the format of a file by its first bytes; `None` if it is empty.
 pub(crate) fn format_of(file: &File) -> io::Result<Option<FileFormat>> {
-    let head = head(file)?;
+    format_by(&head(file)?)
+}
+
+/// Detects the format by the first bytes; `None` if there are none.
+pub(crate) fn format_by(head: &[u8]) -> io::Result<Option<FileFormat>> {
     let unread = |why: &str| Err(io::Error::new(io::ErrorKind::Unsupported, why));
-    match &head[..] {
+    match head {
         [] => Ok(None),
         [b'P', b'A', b'R', b'1', ..] => Ok(Some(FileFormat::Parquet)),
         [0x1f, 0x8b, ..] => Ok(Some(FileFormat::Gzip)),
@@ -383,7 +394,7 @@ pub(crate) fn format_of(file: &File) -> io::Result<Option<FileFormat>> {
             unread("it is text in UTF-16: convert it first (iconv -f UTF-16 -t UTF-8)")
         }
         // A file of another kind is not refused: its lines are counted as no events, and the answer says so.
-        _ if has_objects(&head) => Ok(Some(FileFormat::Objects)),
+        _ if has_objects(head) => Ok(Some(FileFormat::Objects)),
         _ => Ok(Some(FileFormat::Lines)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufReader, Cursor, Read},
     os::unix::fs::FileExt,
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 
 use super::objects::{LineNumbers, ObjectLines};
-use crate::engine::source::find::{EventFile, FileFormat};
+use crate::engine::source::find::{self, EventFile, FileFormat};
 
 /// Initial size of the buffer, bytes; it doubles for longer lines.
 const BUFFER: usize = 512 * 1024;
@@ -46,6 +46,42 @@ impl Read for FileRange {
         self.read.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
+}
+
+/// Returns the lines of text that is compressed, or of objects over several lines.
+fn plain_lines(
+    format: FileFormat,
+    whole: impl Read + Send + 'static,
+    numbers: &LineNumbers,
+) -> io::Result<Box<dyn Read + Send>> {
+    let numbers = numbers.clone();
+    Ok(match format {
+        FileFormat::Gzip => Box::new(ObjectLines::new(MultiGzDecoder::new(whole), numbers)),
+        FileFormat::Zstd => Box::new(ObjectLines::new(zstd::stream::read::Decoder::new(whole)?, numbers)),
+        FileFormat::Bzip2 => Box::new(ObjectLines::new(MultiBzDecoder::new(whole), numbers)),
+        FileFormat::Xz => {
+            let input = BufReader::with_capacity(PACKED_BYTES, whole);
+            Box::new(ObjectLines::new(XzReader::new_mem_limit(input, true, XZ_KIB_MAX), numbers))
+        }
+        FileFormat::Objects => Box::new(ObjectLines::new(whole, numbers)),
+        // Lines are lines; Parquet has none.
+        FileFormat::Lines | FileFormat::Parquet => Box::new(whole),
+    })
+}
+
+/// Reads the beginning of a stream, up to the first line feed: what its format is known by.
+fn beginning(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (mut head, mut filled) = (vec![0; find::HEAD_BYTES], 0);
+    while filled < head.len() && memchr::memchr(b'\n', &head[..filled]).is_none() {
+        match input.read(&mut head[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    head.truncate(filled);
+    Ok(head)
 }
 
 /// Reads the lines that begin in a range of a file.
@@ -83,22 +119,11 @@ impl LineReader {
         // Otherwise the line began in the range before and is skipped.
         let numbers = LineNumbers::default();
         let (input, limit): (Box<dyn Read + Send>, u64) = match file.format {
-            FileFormat::Gzip => (Box::new(ObjectLines::new(MultiGzDecoder::new(whole), numbers.clone())), u64::MAX),
-            FileFormat::Zstd => {
-                let input = zstd::stream::read::Decoder::new(whole)?;
-                (Box::new(ObjectLines::new(input, numbers.clone())), u64::MAX)
-            }
-            FileFormat::Bzip2 => (Box::new(ObjectLines::new(MultiBzDecoder::new(whole), numbers.clone())), u64::MAX),
-            FileFormat::Xz => {
-                let input = BufReader::with_capacity(PACKED_BYTES, whole);
-                let input = XzReader::new_mem_limit(input, true, XZ_KIB_MAX);
-                (Box::new(ObjectLines::new(input, numbers.clone())), u64::MAX)
-            }
-            FileFormat::Objects => (Box::new(ObjectLines::new(whole, numbers.clone())), u64::MAX),
             FileFormat::Lines | FileFormat::Parquet => {
                 let position = start.saturating_sub(1);
                 (Box::new(FileRange { position, ..whole }), end - position)
             }
+            format => (plain_lines(format, whole, &numbers)?, u64::MAX),
         };
         Ok(Self {
             input,
@@ -115,6 +140,46 @@ impl LineReader {
             skip_first: start > 0 && file.format == FileFormat::Lines,
             only_ended: file.handle.is_some(),
         })
+    }
+
+    /// Opens a reader for all lines of a stream, whose format its first bytes tell.
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be read, or has a format that only a file can have.
+    pub(crate) fn stream(mut input: impl Read + Send + 'static) -> io::Result<Self> {
+        let head = beginning(&mut input)?;
+        let format = find::format_by(&head)?.unwrap_or(FileFormat::Lines);
+        if format == FileFormat::Parquet {
+            let why = "Parquet cannot be read from standard input: write it to a file and name that";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        let numbers = LineNumbers::default();
+        Ok(Self {
+            input: plain_lines(format, Cursor::new(head).chain(input), &numbers)?,
+            buffer: vec![0; BUFFER],
+            start: 0,
+            filled: 0,
+            limit: u64::MAX,
+            passed: 0,
+            ended: false,
+            read: Arc::default(),
+            too_long: 0,
+            number: 0,
+            numbers: (format != FileFormat::Lines).then_some(numbers),
+            skip_first: false,
+            only_ended: false,
+        })
+    }
+
+    /// Returns whether a whole line is in memory.
+    pub(crate) fn has_line(&self) -> bool {
+        memchr::memchr(b'\n', &self.buffer[self.start..self.filled]).is_some()
+    }
+
+    /// Returns the next line with its [`number`](Self::number).
+    pub(crate) fn next_numbered(&mut self) -> io::Result<Option<(&[u8], u64)>> {
+        Ok(self.advance()?.map(|(from, to)| (&self.buffer[from..to], self.number)))
     }
 
     /// Returns the number of bytes read from disk since the last call.

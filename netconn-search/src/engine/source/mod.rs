@@ -13,5 +13,6 @@ pub(crate) mod losses;
 pub(crate) mod sensor;
 pub(crate) mod shape;
 pub(crate) mod ndjson;
+pub(crate) mod events;
 pub(crate) mod parquet;
 pub(crate) mod table;
