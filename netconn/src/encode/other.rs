@@ -16,7 +16,7 @@ use netconn_model::{
 
 use crate::{
     encode::{attribution, holders::Holders, known, row::Context, subject::with_names},
-    kernel::other_socket::{Ends, OtherSocket, OtherSockets},
+    kernel::other_socket::{OtherEnds, OtherSocket, OtherSockets},
     names::Names,
     process::{Processes, comm},
 };
@@ -56,9 +56,9 @@ fn with_subject<T>(
         port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(0),
     };
     let (local, remote, device, protocol) = match ends {
-        Ends::Ip { local, remote, device, protocol, .. } => (*local, *remote, *device, *protocol),
-        Ends::Unix { .. } => (vsock(None), None, 0, 0),
-        Ends::Vsock { local, remote, .. } => (vsock(local.1), remote.1.map(|port| vsock(Some(port))), 0, 0),
+        OtherEnds::Ip { local, remote, device, protocol, .. } => (*local, *remote, *device, *protocol),
+        OtherEnds::Unix { .. } => (vsock(None), None, 0, 0),
+        OtherEnds::Vsock { local, remote, .. } => (vsock(local.1), remote.1.map(|port| vsock(Some(port))), 0, 0),
     };
     let interface = names.interface(*namespace, device, now);
     let subject = Subject {
@@ -96,7 +96,7 @@ pub fn other_row(
     let OtherSocket { kind, state, association, namespace, inode, cookie: _, queues, ends, owner } = socket;
     let (names, now) = (&mut *context.names, context.now);
     let interface = match ends {
-        Ends::Ip { device, .. } => names.interface(*namespace, *device, now),
+        OtherEnds::Ip { device, .. } => names.interface(*namespace, *device, now),
         _ => None,
     };
     let mut row = Row {
@@ -110,7 +110,7 @@ pub fn other_row(
         ..Row::default()
     };
     match ends {
-        Ends::Ip { local, remote, device: _, protocol, mptcp } => {
+        OtherEnds::Ip { local, remote, device: _, protocol, mptcp } => {
             if *kind == SocketKind::Raw {
                 row.protocol = Some(match protocol_names(*protocol) {
                     Some((upper, _)) => PlainText::new(upper),
@@ -127,7 +127,7 @@ pub fn other_row(
                 row.mptcp_fallback = mptcp.is_fallback.then_some(true);
             }
         }
-        Ends::Unix { form: _, path, peer, peer_process } => {
+        OtherEnds::Unix { form: _, path, peer, peer_process } => {
             row.local_path = path.as_deref().map(Cow::Borrowed);
             row.peer_inode = known(*peer, 0);
             row.remote_path = row.peer_inode.and_then(|peer| found.path_of(peer)).map(Cow::Borrowed);
@@ -136,7 +136,7 @@ pub fn other_row(
                 row.peer_process_name = Some(comm(name)).filter(|name| !name.is_empty());
             }
         }
-        Ends::Vsock { form: _, local, remote } => {
+        OtherEnds::Vsock { form: _, local, remote } => {
             (row.local_cid, row.local_port) = *local;
             (row.remote_cid, row.remote_port) = *remote;
         }

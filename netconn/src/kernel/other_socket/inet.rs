@@ -10,7 +10,7 @@ use procfs::{
     prelude::FromBufReadSI as _,
 };
 
-use super::{Ends, Mptcp, OtherSocket, of_user};
+use super::{Mptcp, OtherEnds, OtherSocket, of_user};
 use crate::kernel::sock_diag::{ALL_STATES, INET_DIAG_INFO, InetMessage, dump, inet_request, word};
 
 /// `IPPROTO_SCTP`, `IPPROTO_RAW` and `IPPROTO_MPTCP` in `include/uapi/linux/in.h`.
@@ -35,7 +35,7 @@ fn read(protocol: u16, extensions: &[u16], mut take: impl FnMut(&InetMessage<'_>
     Ok(())
 }
 
-fn socket(kind: SocketKind, message: &InetMessage<'_>, namespace: u32, ends: Ends) -> OtherSocket {
+fn socket(kind: SocketKind, message: &InetMessage<'_>, namespace: u32, ends: OtherEnds) -> OtherSocket {
     OtherSocket {
         kind,
         state: message.state,
@@ -66,7 +66,7 @@ fn of_raw(message: &InetMessage<'_>, namespace: u32) -> OtherSocket {
     let protocol = u8::try_from(message.local.port).unwrap_or(u8::MAX);
     let remote = (!message.remote.address.is_unspecified()).then_some(End { port: 0, ..message.remote });
     let local = End { port: 0, ..message.local };
-    let ends = Ends::Ip { local, remote, device: message.device, protocol, mptcp: None };
+    let ends = OtherEnds::Ip { local, remote, device: message.device, protocol, mptcp: None };
     socket(SocketKind::Raw, message, namespace, ends)
 }
 
@@ -97,7 +97,7 @@ fn of_entry(entry: &UdpNetEntry, namespace: u32) -> OtherSocket {
         inode: entry.inode,
         cookie: 0,
         queues: Some((entry.rx_queue, entry.tx_queue)),
-        ends: Ends::Ip { local: end(entry.local_address), remote, device: 0, protocol, mptcp: None },
+        ends: OtherEnds::Ip { local: end(entry.local_address), remote, device: 0, protocol, mptcp: None },
         owner: of_user(Some(entry.uid)),
     }
 }
@@ -118,7 +118,7 @@ fn of_mptcp(message: &InetMessage<'_>, namespace: u32) -> OtherSocket {
         })
     });
     let remote = (message.remote.port != 0).then_some(message.remote);
-    let ends = Ends::Ip { local: message.local, remote, device: message.device, protocol: 0, mptcp };
+    let ends = OtherEnds::Ip { local: message.local, remote, device: message.device, protocol: 0, mptcp };
     socket(SocketKind::Mptcp, message, namespace, ends)
 }
 
@@ -145,7 +145,7 @@ impl Sctp {
     fn take(&mut self, message: &InetMessage<'_>, namespace: u32) {
         let is_association = message.attribute(INET_DIAG_PEERS).is_some();
         let remote = is_association.then_some(message.remote);
-        let ends = Ends::Ip { local: message.local, remote, device: message.device, protocol: 0, mptcp: None };
+        let ends = OtherEnds::Ip { local: message.local, remote, device: message.device, protocol: 0, mptcp: None };
         let mut socket = socket(SocketKind::Sctp, message, namespace, ends);
         if is_association {
             let (state, name) = association_state(message.state);
@@ -223,7 +223,7 @@ mod tests {
         let shown: Vec<_> = found
             .iter()
             .map(|socket| {
-                let Ends::Ip { local, remote, .. } = &socket.ends else { panic!("{socket:?}") };
+                let OtherEnds::Ip { local, remote, .. } = &socket.ends else { panic!("{socket:?}") };
                 (local.port, remote.map_or(0, |remote| remote.port), socket.state, socket.association, socket.inode)
             })
             .collect();
@@ -243,10 +243,10 @@ mod tests {
     fn raw_sockets_have_a_protocol_and_no_port() {
         let bytes = message(tcp_state::ESTABLISHED, (89, 0), [10, 0, 0, 2], 5, None);
         let socket = of_raw(&InetMessage::read(&bytes).unwrap(), 7);
-        let Ends::Ip { local, remote, protocol, .. } = socket.ends else { panic!("{socket:?}") };
+        let OtherEnds::Ip { local, remote, protocol, .. } = socket.ends else { panic!("{socket:?}") };
         assert_eq!((local.port, remote.unwrap().address.to_string().as_str(), protocol), (0, "10.0.0.2", 89));
         let bytes = message(tcp_state::CLOSE, (1, 0), [0; 4], 5, None);
-        let Ends::Ip { remote, .. } = of_raw(&InetMessage::read(&bytes).unwrap(), 7).ends else { panic!() };
+        let OtherEnds::Ip { remote, .. } = of_raw(&InetMessage::read(&bytes).unwrap(), 7).ends else { panic!() };
         assert_eq!(remote, None);
     }
 
@@ -257,7 +257,7 @@ mod tests {
         info[12..16].copy_from_slice(&0xabcd_u32.to_ne_bytes());
         let of = |state| {
             let bytes = message(state, (443, 5000), [10, 0, 0, 2], 5, Some((INET_DIAG_INFO, &info)));
-            let Ends::Ip { mptcp, .. } = of_mptcp(&InetMessage::read(&bytes).unwrap(), 7).ends else { panic!() };
+            let OtherEnds::Ip { mptcp, .. } = of_mptcp(&InetMessage::read(&bytes).unwrap(), 7).ends else { panic!() };
             mptcp.unwrap()
         };
         assert_eq!(of(tcp_state::ESTABLISHED), Mptcp { token: Some(0xabcd), subflows: 2, is_fallback: true });

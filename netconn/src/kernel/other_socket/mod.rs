@@ -39,14 +39,14 @@ pub struct OtherSocket {
     /// may.
     pub queues: Option<(u32, u32)>,
     /// Both ends.
-    pub ends: Ends,
+    pub ends: OtherEnds,
     /// The process that has it open, the oldest of several; else the user of the socket, as far as that is known.
     pub owner: Owner,
 }
 
 /// The ends of a socket, and what only its kind has.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Ends {
+pub enum OtherEnds {
     /// Of IP.
     Ip {
         /// This end.
@@ -96,7 +96,7 @@ pub struct Mptcp {
 impl OtherSocket {
     /// Returns whether flows show what the socket exchanges as that of a raw socket: not ICMP.
     pub fn has_raw_flows(&self) -> bool {
-        matches!(self.ends, Ends::Ip { protocol, .. }
+        matches!(self.ends, OtherEnds::Ip { protocol, .. }
             if self.kind == SocketKind::Raw && !matches!(protocol, IPPROTO_ICMP | IPPROTO_ICMPV6))
     }
 
@@ -104,10 +104,10 @@ impl OtherSocket {
     pub fn protocol(&self) -> String {
         let form = |form: u8| FORMS.iter().find(|(number, _)| *number == form).map_or("OTHER", |(_, name)| name);
         match &self.ends {
-            Ends::Unix { form: number, .. } => format!("UNIX_{}", form(*number)),
-            Ends::Vsock { form: number, .. } => format!("VSOCK_{}", form(*number)),
-            Ends::Ip { .. } if self.kind == SocketKind::Sctp => "SCTP".into(),
-            Ends::Ip { .. } => "MPTCP".into(),
+            OtherEnds::Unix { form: number, .. } => format!("UNIX_{}", form(*number)),
+            OtherEnds::Vsock { form: number, .. } => format!("VSOCK_{}", form(*number)),
+            OtherEnds::Ip { .. } if self.kind == SocketKind::Sctp => "SCTP".into(),
+            OtherEnds::Ip { .. } => "MPTCP".into(),
         }
     }
 }
@@ -225,16 +225,16 @@ impl OtherSockets {
             if socket.cookie == 0 {
                 socket.cookie = numbers.get(&socket.inode).copied().unwrap_or(0);
             }
-            if let Ends::Unix { peer, peer_process, .. } = &mut socket.ends {
+            if let OtherEnds::Unix { peer, peer_process, .. } = &mut socket.ends {
                 *peer_process = owners.get(&u64::from(*peer)).map(|owner| (owner.tgid, owner.comm));
             }
         }
     }
 
-    /// Returns whether a file is one of these sockets, or a peer of one.
+    /// Returns the inodes of these sockets and of their peers.
     pub fn wanted_inodes(&self) -> hashbrown::HashSet<u64> {
         let peer = |socket: &OtherSocket| match socket.ends {
-            Ends::Unix { peer, .. } => u64::from(peer),
+            OtherEnds::Unix { peer, .. } => u64::from(peer),
             _ => 0,
         };
         let inodes = self.sockets.iter().flat_map(|socket| [socket.inode, peer(socket)]);
@@ -246,7 +246,7 @@ impl OtherSockets {
         let key = (SocketKind::Unix as u8, u64::from(inode));
         let at = self.sockets.binary_search_by_key(&key, |socket| (socket.kind as u8, socket.inode)).ok()?;
         match &self.sockets.get(at)?.ends {
-            Ends::Unix { path, .. } => path.as_deref(),
+            OtherEnds::Unix { path, .. } => path.as_deref(),
             _ => None,
         }
     }
@@ -254,7 +254,7 @@ impl OtherSockets {
     /// Returns about how many bytes it takes.
     pub fn bytes(&self) -> usize {
         let path = |socket: &OtherSocket| match &socket.ends {
-            Ends::Unix { path: Some(path), .. } => path.len(),
+            OtherEnds::Unix { path: Some(path), .. } => path.len(),
             _ => 0,
         };
         self.sockets.capacity() * size_of::<OtherSocket>() + self.sockets.iter().map(path).sum::<usize>()

@@ -5,7 +5,7 @@ use std::{fs, io};
 use netconn_common::tcp_state;
 use netconn_model::socket_kind::SocketKind;
 
-use super::{Ends, OtherSocket, of_user};
+use super::{OtherEnds, OtherSocket, of_user};
 use crate::kernel::sock_diag::{ALL_STATES, attributes, dump, word};
 
 /// `AF_UNIX` in `include/linux/socket.h`.
@@ -61,7 +61,7 @@ fn of_message(message: &[u8], namespace: u32) -> Option<OtherSocket> {
         inode: word(fixed, 4)?.into(),
         cookie: 0,
         queues,
-        ends: Ends::Unix { form: fixed[1], path, peer, peer_process: None },
+        ends: OtherEnds::Unix { form: fixed[1], path, peer, peer_process: None },
         owner: of_user(uid),
     })
 }
@@ -93,7 +93,7 @@ fn of_line(line: &[u8], namespace: u32) -> Option<OtherSocket> {
         inode: inode.parse().ok()?,
         cookie: 0,
         queues: None,
-        ends: Ends::Unix {
+        ends: OtherEnds::Unix {
             form: u8::from_str_radix(form, 16).ok()?,
             path: path.map(Into::into),
             peer: 0,
@@ -141,7 +141,7 @@ mod tests {
         let of = |number: u64| found.iter().find(|socket| socket.inode == number).unwrap();
         let described = |number: u64| {
             let socket = of(number);
-            let Ends::Unix { form, path, peer, .. } = &socket.ends else { panic!("{socket:?}") };
+            let OtherEnds::Unix { form, path, peer, .. } = &socket.ends else { panic!("{socket:?}") };
             (socket.state, *form, path.as_deref().unwrap_or(""), u64::from(*peer))
         };
         let name = format!("@{abstract_name}");
@@ -156,7 +156,7 @@ mod tests {
         let lines: Vec<_> = text.split(|byte| *byte == b'\n').skip(1).filter_map(|line| of_line(line, 1)).collect();
         for inode in [inodes[0], inodes[2], inodes[4]] {
             let line = lines.iter().find(|socket| socket.inode == inode).unwrap();
-            let Ends::Unix { form, path, .. } = &line.ends else { panic!("{line:?}") };
+            let OtherEnds::Unix { form, path, .. } = &line.ends else { panic!("{line:?}") };
             let (state, as_form, as_path, _) = described(inode);
             assert_eq!((line.state, *form, path.as_deref().unwrap_or("")), (state, as_form, as_path));
         }

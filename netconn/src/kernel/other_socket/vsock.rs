@@ -4,7 +4,7 @@ use std::io;
 
 use netconn_model::socket_kind::SocketKind;
 
-use super::{Ends, OtherSocket, of_user};
+use super::{OtherEnds, OtherSocket, of_user};
 use crate::kernel::sock_diag::{ALL_STATES, dump, word};
 
 /// `AF_VSOCK` in `include/linux/socket.h`.
@@ -33,7 +33,7 @@ fn of_message(message: &[u8], namespace: u32) -> Option<OtherSocket> {
         inode: word(fixed, 20)?.into(),
         cookie: 0,
         queues: None,
-        ends: Ends::Vsock { form: fixed[1], local: (number(4), number(8)), remote: (number(12), number(16)) },
+        ends: OtherEnds::Vsock { form: fixed[1], local: (number(4), number(8)), remote: (number(12), number(16)) },
         owner: of_user(None),
     })
 }
@@ -52,7 +52,7 @@ mod tests {
             message[at..at + 4].copy_from_slice(&number.to_ne_bytes());
         }
         let socket = of_message(&message, 7).unwrap();
-        assert_eq!(socket.ends, Ends::Vsock { form: 1, local: (None, Some(1024)), remote: (None, None) });
+        assert_eq!(socket.ends, OtherEnds::Vsock { form: 1, local: (None, Some(1024)), remote: (None, None) });
         assert_eq!((socket.state, socket.inode, socket.protocol().as_str()), (tcp_state::LISTEN, 99, "VSOCK_STREAM"));
         assert_eq!(of_message(&message[1..], 7), None);
     }
