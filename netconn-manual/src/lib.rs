@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Command;
+use clap::{ArgGroup, Command, Id};
 use clap_complete::{Shell, generate};
 use clap_mangen::{Man, roff::Roff};
 
@@ -89,7 +89,7 @@ impl Manual {
             (Shell::Fish, format!("fish/{name}.fish")),
         ] {
             let mut text = Vec::new();
-            generate(shell, &mut command.clone(), &name, &mut text);
+            generate(shell, &mut visible(command), &name, &mut text);
             self.write(&file, &text)?;
         }
         Ok(())
@@ -109,6 +109,35 @@ impl Manual {
     }
 }
 
+/// Returns a command with what its help shows: completions for bash would offer hidden options, too.
+fn visible(command: &Command) -> Command {
+    let mut shown = Command::new(kept(command.get_name()))
+        .disable_help_flag(command.is_disable_help_flag_set())
+        .disable_help_subcommand(true)
+        .visible_aliases(command.get_visible_aliases().map(kept))
+        .args(command.get_arguments().filter(|argument| !argument.is_hide_set()))
+        .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()).map(visible));
+    let is_shown =
+        |id: &&Id| command.get_arguments().any(|argument| argument.get_id() == *id && !argument.is_hide_set());
+    // Options name groups as what they conflict with.
+    for group in command.get_groups() {
+        let members = group.get_args().filter(is_shown).cloned();
+        shown = shown.group(ArgGroup::new(group.get_id().clone()).multiple(true).args(members));
+    }
+    if let Some(about) = command.get_about() {
+        shown = shown.about(about.clone());
+    }
+    if let Some(version) = command.get_version() {
+        shown = shown.version(kept(version));
+    }
+    shown
+}
+
+/// Keeps a text for as long as the program runs, which ends when it has written its manual. clap wants that of names.
+fn kept(text: &str) -> &'static str {
+    text.to_owned().leak()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Arg;
@@ -121,6 +150,8 @@ mod tests {
         let command = Command::new("thing")
             .about("Does it.")
             .arg(Arg::new("way").long("way").help("How to do it."))
+            .arg(Arg::new("other").long("other").conflicts_with("ways"))
+            .group(ArgGroup::new("ways").args(["way", "secret"]))
             .arg(Arg::new("secret").long("secret").hide(true))
             .after_help("Examples:\n  thing --way a\n  thing --way b\n\nA paragraph\nof two lines.");
         let manual = Manual::new(&folder, "1.2");
@@ -141,6 +172,8 @@ mod tests {
         }
         assert!(!page.contains("secret"), "{page}");
         assert_eq!(page.matches(".ds Aq '").count(), 1, "{page}");
-        assert!(completions.iter().all(|text| text.contains("way")), "{completions:?}");
+        for text in completions {
+            assert!(text.contains("way") && !text.contains("secret"), "{text}");
+        }
     }
 }

@@ -147,8 +147,10 @@ mod tests {
         assert!(FIELDS.iter().all(|field| events.contains(&format!(".TP\n\\fB{}\\fR\n", field.name))));
         assert_eq!(SECTIONS.map(|(section, _)| section), *Section::ALL);
         // What is for tests and packages is in no page and no completion.
-        for file in ["man/man1/netconn-run.1", "man/man1/netconn.1"] {
-            assert!(!read(file).contains("--fault") && !read(file).contains("netconn-generate"), "{file}");
+        for file in
+            ["man/man1/netconn-run.1", "man/man1/netconn.1", "bash/netconn", "zsh/_netconn", "fish/netconn.fish"]
+        {
+            assert!(!read(file).contains("--fault") && !read(file).contains("generate"), "{file}");
         }
         assert_eq!(read("etc/netconn.toml"), Config::template().replace("\\-", "-"));
     }

@@ -46,6 +46,9 @@ pub(crate) struct DistOptions {
     /// Build every program a second time, from a copy of the tree in another folder, and fail if a byte differs.
     #[arg(long, conflicts_with = "quick")]
     check: bool,
+    /// Make the packages of netconn for this machine and check them, as the step `packages` of `cargo xtask test` does.
+    #[arg(long, exclusive = true)]
+    verify: bool,
     /// Make a .deb of a debug build for this machine, to try what a package does. It is not static and not for others.
     #[arg(long, conflicts_with = "arch")]
     quick: bool,
@@ -129,6 +132,9 @@ pub(crate) fn output() -> PathBuf {
 /// Makes the packages that were asked for.
 pub(crate) fn run(options: &DistOptions) -> Result<()> {
     let packages = options.only.map_or_else(|| Package::ALL.to_vec(), |only| vec![only.package()]);
+    if options.verify {
+        return check::run();
+    }
     if options.quick {
         for package in packages {
             println!("{}", quick(package)?.display());
