@@ -63,6 +63,12 @@ pub struct Config {
     /// Most events of a kind (`IP Connect`, `IP Close`, …) in a second; what exceeds it is counted instead (`Data Loss` with `loss.stage`
     /// `fold`). 0: all.
     pub event_limit_per_second: u32,
+    /// Whether the values of well-known secret arguments (`--password`, `TOKEN=…`, `Authorization:`, keys of services by their form) are
+    /// replaced by `***` before anything is told or kept of them.
+    pub redact: bool,
+    /// Further secrets in command lines, as regular expressions: what the first group matches is replaced, or, without a group, all that
+    /// the pattern matches. With `redact = false` they are not used.
+    pub redact_patterns: Vec<String>,
     /// Group whose members may use the socket and read the history; if it does not exist, only root may.
     pub group: String,
     /// Organization id, `site.id` in events.
@@ -175,6 +181,8 @@ impl Default for Config {
             history_floor_hours: 6,
             exclude: Vec::new(),
             event_limit_per_second: 0,
+            redact: true,
+            redact_patterns: Vec::new(),
             group: "netconn".into(),
             site_id: None,
             data_source: "netconn".into(),
@@ -306,6 +314,7 @@ mod tests {
             events: vec!["-".into()],
             exclude: vec!["dst.port.number = 53 and src.process.name contains \"\\\"\"".into()],
             event_limit_per_second: 1000,
+            redact_patterns: vec!["corp-[0-9a-f]{32}".into(), "--pin (\\d+)".into()],
             search,
             ..Config::default()
         };

@@ -86,7 +86,8 @@ members! {
         ImageDevice "src.process.image.device" String image_device: PlainText<'a>, "Device of the file system that has the executable, `major:minor` as in `/proc/PID/mountinfo`.";
         ImageInode "src.process.image.inode" Integer image_inode: u64, "Inode of the executable.";
         MountNamespace "src.process.mountNamespace" Integer mount_namespace: u32, "Inode of the mount namespace in which the executable has its path.";
-        ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces; `…` at the end: cut.";
+        ProcessCmdline "src.process.cmdline" String command_line: Text<'a>, "Arguments of the process, joined by spaces, with `***` in the place of secrets; `…` at the end: cut.";
+        ProcessCmdlineRedacted "src.process.cmdlineRedacted" Boolean command_line_redacted: bool, "`true`: secrets were taken out of `src.process.cmdline`.";
         ProcessUser "src.process.user" String user: Text<'a>, "Account name of the process.";
         ProcessUserId "src.process.userId" Integer user_id: u32, "Unix user id of the process.";
         ProcessUid "src.process.uid" String process_id: PlainText<'a>, "Unique process id: boot id, pid, start in nanoseconds since boot.";
@@ -97,7 +98,8 @@ members! {
         ParentImageDevice "src.process.parent.image.device" String parent_image_device: PlainText<'a>, "Device of the file system that has the executable of the parent.";
         ParentImageInode "src.process.parent.image.inode" Integer parent_image_inode: u64, "Inode of the executable of the parent.";
         ParentMountNamespace "src.process.parent.mountNamespace" Integer parent_mount_namespace: u32, "Inode of the mount namespace in which the executable of the parent has its path.";
-        ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent; `…` at the end: cut.";
+        ParentCmdline "src.process.parent.cmdline" String parent_command_line: Text<'a>, "Arguments of the parent, with `***` in the place of secrets; `…` at the end: cut.";
+        ParentCmdlineRedacted "src.process.parent.cmdlineRedacted" Boolean parent_command_line_redacted: bool, "`true`: secrets were taken out of `src.process.parent.cmdline`.";
         ParentUid "src.process.parent.uid" String parent_id: PlainText<'a>, "Unique process id of the parent.";
         ProcessAncestors "src.process.ancestors" String ancestors: Text<'a>, "Parents of the process as `name(pid)`, the nearest first, with ` < ` between two: 8 at most, as far as they are known.";
         SystemdUnit "src.process.systemdUnit" String systemd_unit: Text<'a>, "systemd unit of the process.";

@@ -43,7 +43,8 @@ members! {
         User "user" String user: Text<'a>, "Account name.";
         UserId "user_id" Integer user_id: u32, "Unix user id.";
         Executable "executable" String executable: Text<'a>, "Executable of the process.";
-        CommandLine "command_line" String command_line: Text<'a>, "Arguments of the process, joined by spaces; `…` at the end: cut.";
+        CommandLine "command_line" String command_line: Text<'a>, "Arguments of the process, joined by spaces, with `***` in the place of secrets; `…` at the end: cut.";
+        CommandLineRedacted "command_line_redacted" Boolean command_line_redacted: bool, "`true`: secrets were taken out of `command_line`.";
         ContainerId "container_id" String container_id: Text<'a>, "Container: its id, mostly 64 hex digits, or the name that LXC or systemd-nspawn gives it.";
         SystemdUnit "systemd_unit" String systemd_unit: Text<'a>, "systemd unit.";
     }

@@ -105,7 +105,7 @@ async fn start_and_serve(
     Service { notifier, listener }: Service,
     read_again: ReadAgain<'_>,
 ) -> Result<()> {
-    let Settings { mut config, rules } = settings;
+    let Settings { mut config, rules, redactor } = settings;
     let mut signals = Signals::new()?;
     let gets_stuck = test_hooks.faults.contains(&Fault::Stuck);
     // The two locks come before anything is attached: a second daemon must fail without touching the pinned maps of the
@@ -165,6 +165,7 @@ async fn start_and_serve(
         packet_sockets,
         notifier: notifier_of_engine,
         gets_stuck,
+        redactor,
     };
     // Nobody listens any more if the daemon is ending anyway.
     let tellers = (move || _ = readied.send(()), move || _ = ended.send(()));

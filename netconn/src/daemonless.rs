@@ -36,7 +36,7 @@ use crate::{
         socket_info::{InfoParts, SocketInfos},
     },
     names::Names,
-    process::{Key, Processes, lookup::Lookup, open, scan},
+    process::{Key, Processes, lookup::Lookup, open, redact::Redactor, scan},
     state_dir,
     table::{Connection, Coverage, Silent, Table, past},
 };
@@ -121,7 +121,11 @@ impl Snapshot {
     /// # Errors
     ///
     /// When not even `/proc` can be read.
-    pub fn take(filter: &Filter, Wanted { infos: wants_infos, holders, inodes, kinds }: Wanted) -> io::Result<Self> {
+    pub fn take(
+        filter: &Filter,
+        Wanted { infos: wants_infos, holders, inodes, kinds }: Wanted,
+        redactor: Redactor,
+    ) -> io::Result<Self> {
         let (lists_holders, lists_files) = (holders, holders || inodes);
         let others = if kinds.has_others() { Some(others(kinds, filter)?) } else { None };
         let (others, obstacle) = match others {
@@ -132,7 +136,7 @@ impl Snapshot {
             let owners = others.iter().flat_map(|(found, _)| &found.sockets).map(|socket| &socket.owner);
             return Ok(Self {
                 source: obstacle.map_or(Source::Iterators, Source::SockDiag),
-                processes: processes(owners),
+                processes: processes(owners, redactor),
                 sockets: Vec::new(),
                 minisocks: Vec::new(),
                 datagrams: Vec::new(),
@@ -180,7 +184,7 @@ impl Snapshot {
         // Only of sockets with an owner that was found; minisocks have none.
         let owners = owners.chain(datagrams.iter().map(|socket| &socket.state.owner));
         let of_others = others.iter().flat_map(|(found, _)| &found.sockets).map(|socket| &socket.owner);
-        let processes = processes(owners.chain(of_others));
+        let processes = processes(owners.chain(of_others), redactor);
         // A dump of the listeners alone: `connection_in_dump` needs no more of the table to tell who began a
         // connection.
         let mut table = Table::default();
@@ -346,7 +350,7 @@ fn others(kinds: SocketKinds, filter: &Filter) -> io::Result<(OtherSockets, Hold
 /// # Errors
 ///
 /// When the system gives no thread.
-pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
+pub fn packet_sockets(redactor: Redactor) -> io::Result<(Source, Bytes)> {
     let (source, found) = match inventory::packet_sockets() {
         Ok(found) => (Source::Iterators, found),
         Err(error) => {
@@ -356,7 +360,7 @@ pub fn packet_sockets() -> io::Result<(Source, Bytes)> {
         }
     };
     let owners = found.sockets.iter().map(|socket| &socket.owner);
-    let processes = processes(owners);
+    let processes = processes(owners, redactor);
     let mut names = Names::new(Lookup::start(|| ())?).patient();
     let id = state_dir::known_id(DEFAULT_STATE_DIR.as_ref());
     let is_complete = matches!(source, Source::Iterators) && found.unlisted.is_empty();
@@ -405,11 +409,11 @@ fn owned(found: &[Found<TcpRecord>], datagrams: &[Found<UdpSocketRecord>]) -> In
 }
 
 /// Reads the processes that own sockets. To read all processes would take longer than everything else.
-fn processes<'a>(owners: impl Iterator<Item = &'a Owner>) -> Processes {
+fn processes<'a>(owners: impl Iterator<Item = &'a Owner>, redactor: Redactor) -> Processes {
     // Process id 0 stands for an unknown owner.
     let known = owners.filter(|owner| owner.tgid != 0);
     let keys: HashSet<Key> = known.map(Key::of).collect();
-    let mut processes = Processes::default();
+    let mut processes = Processes::with_redactor(redactor);
     // A process that has ended since is left out; its sockets are shown without it.
     processes.add_scanned(scan::some(keys));
     processes

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     engine::{EngineCommand, Handle, Reload},
+    process::redact::Redactor,
     rules::Rules,
     sink::{self, Sink},
     store::HistoryTiming,
@@ -32,6 +33,8 @@ pub struct Settings {
     pub config: Config,
     /// What `exclude` says.
     pub rules: Rules,
+    /// What `redact` and `redact_patterns` say.
+    pub redactor: Redactor,
 }
 
 /// Reads the settings from where the daemon had them when it started.
@@ -60,6 +63,8 @@ impl Changes {
             history_floor_hours,
             exclude,
             event_limit_per_second,
+            redact,
+            redact_patterns,
             group,
             site_id,
             data_source,
@@ -81,6 +86,8 @@ impl Changes {
             ("history_floor_hours", *history_floor_hours != old.history_floor_hours),
             ("exclude", *exclude != old.exclude),
             ("event_limit_per_second", *event_limit_per_second != old.event_limit_per_second),
+            ("redact", *redact != old.redact),
+            ("redact_patterns", *redact_patterns != old.redact_patterns),
             ("site_id", *site_id != old.site_id),
             ("data_source", *data_source != old.data_source),
             ("flow_idle_seconds", *flow_idle_seconds != old.flow_idle_seconds),
@@ -130,7 +137,7 @@ async fn take_over(
     timing: HistoryTiming,
     read: ReadAgain<'_>,
 ) -> Result<Changes> {
-    let Settings { config, rules } = read()?;
+    let Settings { config, rules, redactor } = read()?;
     let changes = Changes::between(in_force, &config);
     let is_listed = |path: &PathBuf, config: &Config| config.events.contains(path);
     let added: Vec<PathBuf> = config.events.iter().filter(|path| !is_listed(path, in_force)).cloned().collect();
@@ -141,6 +148,7 @@ async fn take_over(
     let limits = ["history_bytes", "history_days", "history_floor_hours"].iter().any(|name| changes.has(name));
     let reload = Reload {
         rules: changes.has("exclude").then_some(rules),
+        redactor: (changes.has("redact") || changes.has("redact_patterns")).then_some(redactor),
         event_limit: changes.has("event_limit_per_second").then_some(config.event_limit_per_second),
         flow_idle_ns: Some(flow_idle),
         history: limits.then(|| sink::history_limits(&config, timing)),

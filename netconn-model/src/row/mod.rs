@@ -42,7 +42,8 @@ members! {
         User "user" String user: Text<'a>, "Account name.";
         UserId "user_id" Integer user_id: u32, "Unix user id.";
         Executable "executable" String executable: Text<'a>, "Executable of the process.";
-        CommandLine "command_line" String command_line: Text<'a>, "Arguments of the process, joined by spaces; `…` at the end: cut.";
+        CommandLine "command_line" String command_line: Text<'a>, "Arguments of the process, joined by spaces, with `***` in the place of secrets; `…` at the end: cut.";
+        CommandLineRedacted "command_line_redacted" Boolean command_line_redacted: bool, "`true`: secrets were taken out of `command_line` or `title`.";
         Title "title" String title: Text<'a>, "What a living process shows instead of its arguments (`setproctitle`), where that differs from `command_line`.";
         ContainerId "container_id" String container_id: Text<'a>, "Container: its id, mostly 64 hex digits, or the name that LXC or systemd-nspawn gives it.";
         SystemdUnit "systemd_unit" String systemd_unit: Text<'a>, "systemd unit.";
@@ -52,7 +53,8 @@ members! {
         OriginatorPid "originator_pid" Integer originator_pid: u32, "Process id of who began the connection or listener, if another process has it now or the process runs another program.";
         OriginatorProcessName "originator_process_name" String originator_process_name: Text<'a>, "Name of that process.";
         OriginatorExecutable "originator_executable" String originator_executable: Text<'a>, "Executable of that process.";
-        OriginatorCommandLine "originator_command_line" String originator_command_line: Text<'a>, "Arguments of that process; `…` at the end: cut.";
+        OriginatorCommandLine "originator_command_line" String originator_command_line: Text<'a>, "Arguments of that process, with `***` in the place of secrets; `…` at the end: cut.";
+        OriginatorCommandLineRedacted "originator_command_line_redacted" Boolean originator_command_line_redacted: bool, "`true`: secrets were taken out of `originator_command_line`.";
         OriginatorAttribution "originator_attribution" String originator_attribution: Attribution, "How that process was known, as `attribution`.";
     }
     /// Who else has it, with `holders`.
@@ -610,8 +612,8 @@ mod tests {
     fn a_full_row_reads_back_and_has_every_member() {
         let text = r#"{"state":"CLOSED","protocol":"UDP","direction":"INCOMING","local_address":"::1","local_port":1,
             "remote_address":"10.0.0.1","remote_port":2,"interface":"eth0","pid":3,"process_name":"a","user":"root","user_id":0,"executable":"/a",
-            "command_line":"a b","title":"a: worker","container_id":"ab","systemd_unit":"a.service",
-            "originator_pid":4,"originator_process_name":"b","originator_executable":"/b","originator_command_line":"b c",
+            "command_line":"a b","command_line_redacted":true,"title":"a: worker","container_id":"ab","systemd_unit":"a.service",
+            "originator_pid":4,"originator_process_name":"b","originator_executable":"/b","originator_command_line":"b c","originator_command_line_redacted":true,
             "originator_attribution":"connect","inode":8,"holder_count":2,
             "holders":[{"pid":3,"process_name":"a","fd":4}],"attribution":"scan",
             "started_at":"2026-01-01T00:00:00.000000001Z","ended_at":"2026-01-01T00:00:01.000000000Z","close_reason":"local",

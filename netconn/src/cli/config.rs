@@ -13,7 +13,7 @@ use netconn_model::{
     exit::Exit,
 };
 
-use crate::{cli::tell, rules::Rules};
+use crate::{cli::tell, process::redact::Redactor, rules::Rules};
 
 /// Options of `netconn config`.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub(super) struct ConfigOptions {
 pub(super) fn run(options: &ConfigOptions) -> Result<Exit> {
     let loaded = Loaded::read(options.config.as_deref())?;
     // What keeps the daemon from starting is told here, too.
-    let rules = compile(&loaded)?;
+    let (rules, _) = compile(&loaded)?;
     rules.warnings().iter().for_each(|warning| tell(warning));
     let text = if options.check { checked(&loaded) } else { Config::with_comments(&loaded.to_toml()) };
     std::io::stdout().write_all(text.as_bytes())?;
@@ -46,20 +46,30 @@ fn checked(loaded: &Loaded) -> String {
     format!("nothing is wrong in {}\n", files.join(", "))
 }
 
-/// Reads the configuration of the daemon, with the rules in it.
+/// Reads the configuration of the daemon, with the rules and patterns in it.
 ///
 /// # Errors
 ///
 /// When a file cannot be read, or a setting is unknown or wrong; the error names the place.
-pub(super) fn read_files(file: Option<&Path>) -> Result<(Config, Rules)> {
+pub(super) fn read_files(file: Option<&Path>) -> Result<(Config, Rules, Redactor)> {
     let loaded = Loaded::read(file)?;
-    let rules = compile(&loaded)?;
-    Ok((loaded.config, rules))
+    let (rules, redactor) = compile(&loaded)?;
+    Ok((loaded.config, rules, redactor))
 }
 
-fn compile(loaded: &Loaded) -> Result<Rules> {
-    let compiled = Rules::compile(&loaded.config.exclude);
-    match loaded.origins.get("exclude") {
+fn compile(loaded: &Loaded) -> Result<(Rules, Redactor)> {
+    let Config { exclude, redact, redact_patterns, .. } = &loaded.config;
+    let rules = at(loaded, "exclude", Rules::compile(exclude))?;
+    Ok((rules, at(loaded, "redact_patterns", Redactor::new(*redact, redact_patterns))?))
+}
+
+/// Adds the place of a setting to its error.
+fn at<T, E: std::error::Error + Send + Sync + 'static>(
+    loaded: &Loaded,
+    setting: &str,
+    compiled: Result<T, E>,
+) -> Result<T> {
+    match loaded.origins.get(setting) {
         Some(origin) => compiled.with_context(|| origin.to_string()),
         None => Ok(compiled?),
     }

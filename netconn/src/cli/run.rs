@@ -84,7 +84,7 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
     } = options;
     // Again at each reload: options come before the files.
     let read = || -> Result<Settings> {
-        let (mut config, rules) = read_files(config.as_deref())?;
+        let (mut config, rules, redactor) = read_files(config.as_deref())?;
         // Options replace the list of the file: nobody could remove an entry otherwise.
         if !events.is_empty() {
             config.events.clone_from(&events);
@@ -94,7 +94,7 @@ pub(super) fn run(options: RunOptions) -> Result<Exit> {
         // The option can only switch it off.
         config.history &= !no_history;
         config.ebpf_log = ebpf_log.unwrap_or(config.ebpf_log);
-        Ok(Settings { config, rules })
+        Ok(Settings { config, rules, redactor })
     };
     let settings = read()?;
     // After the configuration, which sets the level; errors before that are printed by `main`.

@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     rc::{Rc, Weak},
+    sync::Arc,
 };
 
 use bytes::BytesMut;
@@ -31,7 +32,7 @@ use crate::{
         process::{fill_cgroup, fill_process},
     },
     names::{self, Names, NamesVersion},
-    process::Process,
+    process::{Process, redact::Redactor},
     rules::Rules,
     table::{Change, Connection, Exchanged, Icmp},
 };
@@ -50,6 +51,8 @@ pub struct EventEncoder {
     /// What they are made of, for rules.
     sensor: Sensor,
     rules: Rules,
+    /// That of the table of processes.
+    redactor: Arc<Redactor>,
     /// First half of the boot id: makes ids of connections and processes unique over boots.
     boot: String,
     /// Events written by this run.
@@ -146,6 +149,7 @@ impl EventEncoder {
             sensor_members: Vec::new(),
             sensor: sensor.clone(),
             rules: Rules::default(),
+            redactor: Arc::default(),
             count: 0,
             seconds: SecondText::default(),
             id: format!("{run:0RUN_DIGITS$x}-"),
@@ -159,6 +163,11 @@ impl EventEncoder {
     /// Has events left out that one of these rules excludes.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+    }
+
+    /// Has events tell command lines as this redactor leaves them.
+    pub fn set_redactor(&mut self, redactor: Arc<Redactor>) {
+        self.redactor = redactor;
     }
 
     /// Has events say from now on who this sensor is.
@@ -215,7 +224,7 @@ impl EventEncoder {
         let interface = names.interface(connection.namespace, connection.device, time_ns);
         event.interface = interface.as_deref().map(Cow::Borrowed);
         if has_process {
-            fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));
+            fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock), &self.redactor);
             event.user = user.as_deref().map(Cow::Borrowed);
             fill_cgroup(&mut event, cgroup.as_deref());
         }
@@ -318,7 +327,7 @@ impl EventEncoder {
         let user = names.user(owner, now);
         let cgroup = names.cgroup(owner, now);
         let mut event = Event::default();
-        fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock));
+        fill_process(&mut event, owner, connection.process.as_deref(), (&self.boot, clock), &self.redactor);
         event.user = user.as_deref().map(Cow::Borrowed);
         fill_cgroup(&mut event, cgroup.as_deref());
         let members: Rc<[u8]> = section_members(&event, (Section::Process, PROCESS_MAX), &mut self.seconds).into();

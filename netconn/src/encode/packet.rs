@@ -44,7 +44,7 @@ pub fn object(
     for (place, socket) in found.sockets.iter().enumerate() {
         out.put_slice(snapshot::before_row(place == 0));
         let process = processes.of(&socket.owner).or_else(|| processes.of_tick(&socket.owner));
-        with_owner(names, &socket.owner, process.as_deref(), now_ns, |owner| {
+        with_owner(names, &socket.owner, process.as_deref(), (now_ns, processes.redactor()), |owner| {
             let mut object = Object::begin(&mut out, &mut seconds);
             let row = row(socket, owner);
             object.within(PROCESS_MAX, |object| row.write_section(PacketSection::Socket, object));
@@ -58,7 +58,17 @@ pub fn object(
 fn row<'a>(socket: &'a PacketSocket, owner: OwnerFacts<'a>) -> PacketSocketRow<'a> {
     // Whole, so that a new member cannot be forgotten here.
     let PacketSocket { family, protocol, device, interface, namespace, inode, owner: _ } = socket;
-    let OwnerFacts { pid, process_name, user, user_id, executable, command_line, container_id, systemd_unit } = owner;
+    let OwnerFacts {
+        pid,
+        process_name,
+        user,
+        user_id,
+        executable,
+        command_line,
+        command_line_redacted,
+        container_id,
+        systemd_unit,
+    } = owner;
     PacketSocketRow {
         family: Some(Cow::Borrowed(if *family == AF_XDP { "AF_XDP" } else { "AF_PACKET" })),
         protocol: protocol.map(protocol_name),
@@ -72,6 +82,7 @@ fn row<'a>(socket: &'a PacketSocket, owner: OwnerFacts<'a>) -> PacketSocketRow<'
         user_id,
         executable,
         command_line,
+        command_line_redacted,
         container_id,
         systemd_unit,
     }

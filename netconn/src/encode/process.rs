@@ -8,7 +8,12 @@ use netconn_model::{event::Event, value::PlainText};
 use crate::{
     clock::Clock,
     encode::{ids::process_id, known},
-    process::{Identity, Process, cgroup::Cgroup, comm},
+    process::{
+        Identity, Process,
+        cgroup::Cgroup,
+        comm,
+        redact::{CommandLine, Redactor},
+    },
 };
 
 /// Fills in what is known of a process and its parent.
@@ -17,6 +22,7 @@ pub(super) fn fill_process<'a>(
     owner: &'a Owner,
     process: Option<&'a Process>,
     (boot, clock): (&str, &Clock),
+    redactor: &Redactor,
 ) {
     event.pid = Some(owner.tgid);
     event.process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
@@ -29,17 +35,23 @@ pub(super) fn fill_process<'a>(
     let Some(process) = process else { return };
     event.executable = process.identity.path.as_deref().map(Cow::Borrowed);
     (event.image_device, event.image_inode, event.mount_namespace) = image_file(process.identity.image);
-    event.command_line = process.identity.command_line.as_deref().map(Cow::Borrowed);
+    (event.command_line, event.command_line_redacted) = told(process.identity.command_line.as_ref(), redactor);
     event.ancestors = process.identity.ancestors().map(Cow::Borrowed);
     if let Some(Identity { key, is_exact, name, path, image, command_line, .. }) = process.parent.as_deref() {
         event.parent_pid = Some(key.tgid);
         event.parent_name = Some(Cow::Borrowed(name));
         event.parent_executable = path.as_deref().map(Cow::Borrowed);
         (event.parent_image_device, event.parent_image_inode, event.parent_mount_namespace) = image_file(*image);
-        event.parent_command_line = command_line.as_deref().map(Cow::Borrowed);
+        (event.parent_command_line, event.parent_command_line_redacted) = told(command_line.as_ref(), redactor);
         // Within a clock tick, the id could be that of another process.
         event.parent_id = is_exact.then(|| PlainText::new(process_id(boot, key.tgid, key.start_ns)));
     }
+}
+
+/// Returns a command line as it may be told, and `true` if secrets were taken out of it.
+pub(super) fn told<'a>(line: Option<&'a CommandLine>, redactor: &Redactor) -> (Option<Cow<'a, str>>, Option<bool>) {
+    let Some((text, is_redacted)) = line.map(|line| redactor.current(line)) else { return (None, None) };
+    (Some(text), is_redacted.then_some(true))
 }
 
 /// Returns device, inode and mount namespace of an executable, as far as they are known.

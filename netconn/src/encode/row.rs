@@ -16,12 +16,13 @@ use netconn_model::{
 
 use crate::{
     clock::Clock,
-    encode::{PROCESS_MAX, attribution, holders::Holders, ids::ConnectionIds, known, present::Present},
+    encode::{PROCESS_MAX, attribution, holders::Holders, ids::ConnectionIds, known, present::Present, process::told},
     kernel::socket_info::{SocketInfo, SocketInfos, TcpInfo},
     names::Names,
     process::{
         Identity, Process, Processes, comm,
-        title::{Now, Titles},
+        redact::Redactor,
+        title::{Now, NowKind, Titles},
     },
     table::{Change, Connection, past::Ended},
 };
@@ -100,9 +101,9 @@ impl<'a> Context<'a> {
             Entry::Occupied(written) => object.members(written.get()),
             Entry::Vacant(entry) => {
                 let present = Present { owner, process: process.as_ref(), name: comm(&owner.comm), originator: None };
-                let of_now = title(titles.as_deref_mut(), present.process, *now);
-                entry
-                    .insert(object.written(|object| write_processes(object, names, *now, (&present, of_now.as_ref()))));
+                let of_now = title(titles.as_deref_mut(), present.process, (*now, processes));
+                let at = (*now, &**processes.redactor());
+                entry.insert(object.written(|object| write_processes(object, names, at, (&present, of_now.as_ref()))));
             }
         }
     }
@@ -186,8 +187,9 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
             let present = Present::of(connection, processes, ended.is_some());
             // A process that has ended, or has left the socket, is shown as it was.
             let living = present.process.filter(|_| is_open);
-            let of_now = title(titles.as_deref_mut(), living, *now);
-            entry.insert(object.written(|object| write_processes(object, names, *now, (&present, of_now.as_ref()))));
+            let of_now = title(titles.as_deref_mut(), living, (*now, processes));
+            let at = (*now, &**processes.redactor());
+            entry.insert(object.written(|object| write_processes(object, names, at, (&present, of_now.as_ref()))));
         }
     }
     if let Some((inode, list, count)) = holders.and_then(|holders| holders.of(connection.socket)).filter(|_| is_open) {
@@ -211,9 +213,15 @@ pub fn row(out: &mut BytesMut, context: &mut Context<'_>, connection: &Connectio
 }
 
 /// Returns what a process that lives shows of itself now, if that is wanted.
-fn title(titles: Option<&mut Titles>, process: Option<&Rc<Process>>, now: u64) -> Option<Now> {
+fn title(
+    titles: Option<&mut Titles>,
+    process: Option<&Rc<Process>>,
+    (now, processes): (u64, &Processes),
+) -> Option<Now> {
     let Identity { key, command_line, .. } = &*process?.identity;
-    titles?.of(*key, command_line.as_deref(), now)
+    let redactor = processes.redactor();
+    let known = command_line.as_ref().map(|line| redactor.current(line).0);
+    titles?.of(*key, known.as_deref(), (now, redactor))
 }
 
 /// Returns the members of [`RowSection::Info`]. The queues of a TCP listener count connections.
@@ -254,14 +262,15 @@ fn info_row(info: &SocketInfo, is_tcp_listener: bool) -> Row<'_> {
 fn write_processes(
     object: &mut Object<'_>,
     names: &mut Names,
-    now: u64,
+    (now, redactor): (u64, &Redactor),
     (present, of_now): (&Present<'_>, Option<&Now>),
 ) {
     let Present { owner, process, name, originator } = present;
     let process = process.map(|process| &**process);
-    with_owner(names, owner, process, now, |facts| {
-        let OwnerFacts { pid, process_name, user, user_id, executable, command_line, container_id, systemd_unit } =
-            facts;
+    with_owner(names, owner, process, (now, redactor), |facts| {
+        let OwnerFacts {
+            pid, process_name, user, user_id, executable, command_line, container_id, systemd_unit, ..
+        } = facts;
         let mut row = Row {
             pid,
             process_name: process_name.and(Some(Cow::Borrowed(&**name))),
@@ -269,22 +278,26 @@ fn write_processes(
             user_id,
             executable,
             command_line,
+            command_line_redacted: facts.command_line_redacted,
             container_id,
             systemd_unit,
             ..Row::default()
         };
-        match of_now {
-            Some(Now::Title(title)) => row.title = Some(Cow::Borrowed(title)),
-            Some(Now::CommandLine(whole)) => row.command_line = Some(Cow::Borrowed(whole)),
-            None => {}
+        if let Some(Now { kind, text, is_redacted }) = of_now {
+            let place = match kind {
+                NowKind::Title => &mut row.title,
+                NowKind::CommandLine => &mut row.command_line,
+            };
+            *place = Some(Cow::Borrowed(text));
+            row.command_line_redacted = row.command_line_redacted.or(is_redacted.then_some(true));
         }
         if let Some((owner, process)) = originator {
             let identity = process.map(|process| &process.identity);
             row.originator_pid = Some(owner.tgid);
             row.originator_process_name = Some(comm(&owner.comm)).filter(|name| !name.is_empty());
             row.originator_executable = identity.and_then(|identity| identity.path.as_deref()).map(Cow::Borrowed);
-            row.originator_command_line =
-                identity.and_then(|identity| identity.command_line.as_deref()).map(Cow::Borrowed);
+            let line = identity.and_then(|identity| identity.command_line.as_ref());
+            (row.originator_command_line, row.originator_command_line_redacted) = told(line, redactor);
             row.originator_attribution = Some(attribution(owner.how));
         }
         object.within(PROCESS_MAX, |object| {
@@ -303,6 +316,7 @@ pub(super) struct OwnerFacts<'a> {
     pub(super) user_id: Option<u32>,
     pub(super) executable: Option<Cow<'a, str>>,
     pub(super) command_line: Option<Cow<'a, str>>,
+    pub(super) command_line_redacted: Option<bool>,
     pub(super) container_id: Option<Cow<'a, str>>,
     pub(super) systemd_unit: Option<Cow<'a, str>>,
 }
@@ -312,7 +326,7 @@ pub(super) fn with_owner<T>(
     names: &mut Names,
     owner: &Owner,
     process: Option<&Process>,
-    now: u64,
+    (now, redactor): (u64, &Redactor),
     look: impl FnOnce(OwnerFacts<'_>) -> T,
 ) -> T {
     let user = names.user(owner, now);
@@ -322,6 +336,8 @@ pub(super) fn with_owner<T>(
         return look(OwnerFacts { user, user_id: owner.user(), ..OwnerFacts::default() });
     }
     let cgroup = names.cgroup(owner, now);
+    let line = process.and_then(|process| process.identity.command_line.as_ref());
+    let (command_line, command_line_redacted) = told(line, redactor);
     look(OwnerFacts {
         pid: Some(owner.tgid),
         // The name when the socket was used; a row of a process that runs another program has the name of that.
@@ -329,7 +345,8 @@ pub(super) fn with_owner<T>(
         user: user.as_deref().map(Cow::Borrowed),
         user_id: owner.user(),
         executable: process.and_then(|process| process.identity.path.as_deref()).map(Cow::Borrowed),
-        command_line: process.and_then(|process| process.identity.command_line.as_deref()).map(Cow::Borrowed),
+        command_line,
+        command_line_redacted,
         container_id: cgroup.as_ref().and_then(|cgroup| cgroup.container.as_deref()).map(Cow::Borrowed),
         systemd_unit: cgroup.as_ref().and_then(|cgroup| cgroup.unit.as_deref()).map(Cow::Borrowed),
     })

@@ -55,6 +55,7 @@ pub use self::{
 use crate::{
     encode::event::EventEncoder,
     kernel::{capture::Capture, packet_socket::PacketSockets},
+    process::redact::Redactor,
     service::Notifier,
     sink::Output,
     table::flows::Limits,
@@ -212,6 +213,8 @@ pub struct Parts {
     pub notifier: Notifier,
     /// The loop ends at [`EngineCommand::Reopen`], for tests of the watchdog.
     pub gets_stuck: bool,
+    /// Takes secrets out of command lines.
+    pub redactor: Redactor,
 }
 
 /// Returns the hooks that are attached, and those that are missing with the reason, each as one text.

@@ -28,7 +28,7 @@ use crate::{
     },
     kernel::packet_socket::PacketSocket,
     names::Names,
-    process::Process,
+    process::{Process, redact::Redactor},
     rules::Rules,
     sink::{Batch, Closing, EventClass, EventCounts, EventNote, Output, OutputError, POLL, Sink, Stream, StreamMemory},
     store::HistoryLimits,
@@ -365,6 +365,13 @@ impl Publisher {
     /// Has events say from now on who this sensor is.
     pub(super) fn describe(&mut self, sensor: &Sensor) {
         self.encoder.describe(sensor);
+    }
+
+    /// Has events tell command lines as this redactor leaves them.
+    pub(super) fn set_redactor(&mut self, redactor: Arc<Redactor>) {
+        self.encoder.set_redactor(redactor);
+        // They hold texts of an earlier one.
+        self.processes = ProcessMembers::default();
     }
 
     /// Opens the files of the outputs again, for log rotation.

@@ -8,6 +8,7 @@ use crate::{
     encode::{event::Beginning, packet::in_words},
     engine::{hooks_in_words, lacks_in_words, packet_sockets, run::Engine},
     kernel::preflight,
+    process::redact::Redactor,
     rules::Rules,
     sink::Sink,
     store::HistoryLimits,
@@ -18,6 +19,8 @@ use crate::{
 pub struct Reload {
     /// What makes no events.
     pub rules: Option<Rules>,
+    /// What takes secrets out of command lines.
+    pub redactor: Option<Redactor>,
     /// Most events of a kind in a second; 0: no limit.
     pub event_limit: Option<u32>,
     /// After how many nanoseconds without a datagram a flow ends: one in which one end has sent, and one in which both have.
@@ -34,9 +37,9 @@ pub struct Reload {
 
 impl Debug for Reload {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self { rules, event_limit, flow_idle_ns, history, sensor, added, removed } = self;
+        let Self { rules, redactor, event_limit, flow_idle_ns, history, sensor, added, removed } = self;
         let added: Vec<_> = added.iter().map(|sink| sink.name()).collect();
-        let settings = (rules, event_limit, flow_idle_ns, history, sensor);
+        let settings = (rules, redactor, event_limit, flow_idle_ns, history, sensor);
         formatter
             .debug_struct("Reload")
             .field("settings", &settings)
@@ -49,13 +52,16 @@ impl Debug for Reload {
 impl Engine {
     /// Takes over settings.
     pub(super) fn reload(&mut self, reload: Reload) {
-        let Reload { rules, event_limit, flow_idle_ns, history, sensor, added, removed } = reload;
+        let Reload { rules, redactor, event_limit, flow_idle_ns, history, sensor, added, removed } = reload;
         if let Some((site, source)) = sensor {
             (self.state.sensor.site, self.state.sensor.source) = (site, source);
             self.publisher.describe(&self.state.sensor);
         }
         if let Some(rules) = rules {
             self.publisher.set_rules(rules);
+        }
+        if let Some(redactor) = redactor {
+            self.set_redactor(redactor);
         }
         if let Some(per_second) = event_limit {
             self.publisher.set_limit(per_second);

@@ -35,7 +35,7 @@ use crate::{
     },
     names::Names,
     os,
-    process::{Processes, lookup::Lookup},
+    process::{Processes, lookup::Lookup, redact::Redactor},
     sink::POLL,
 };
 
@@ -87,6 +87,7 @@ impl Engine {
             packet_sockets,
             notifier,
             gets_stuck,
+            redactor,
         } = parts;
         let heartbeat = Heartbeat::new(notifier);
         let answered = Arc::clone(&handle.wake);
@@ -111,6 +112,7 @@ impl Engine {
         let packet_sockets = PacketSocketEvents::start(packet_sockets, move || _ = noticed.write(1))?;
         let mut engine =
             Self { capture, state, publisher, schedule, loss_report, packet_sockets, heartbeat, gets_stuck };
+        engine.set_redactor(redactor);
         // Only now: the threads that look up names and routes were started by this one, and would have its priority. Nobody waits
         // for them, and strangers decide how much they do.
         os::raise_thread_priority();
@@ -119,6 +121,13 @@ impl Engine {
         // Before the events of the dump are made, which would lack the names that are not in the file of accounts.
         engine.state.settle_names();
         Ok(engine)
+    }
+
+    /// Has command lines redacted in this way from now on, also those of processes that run already.
+    pub(super) fn set_redactor(&mut self, redactor: Redactor) {
+        self.state.processes.set_redactor(redactor);
+        self.publisher.set_redactor(Arc::clone(self.state.processes.redactor()));
+        self.state.titles.forget();
     }
 
     /// Runs until a command ends the daemon.

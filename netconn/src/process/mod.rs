@@ -4,21 +4,24 @@
 mod ancestry;
 mod key;
 mod text;
+pub mod redact;
 pub mod cgroup;
 pub mod lookup;
 pub mod scan;
 pub mod open;
 pub mod title;
 
-use std::{cell::Cell, collections::VecDeque, iter, mem, rc::Rc};
+use std::{cell::Cell, collections::VecDeque, iter, mem, rc::Rc, sync::Arc};
 
 use hashbrown::{HashMap, HashSet};
 use netconn_common::{ExecRecord, ExitRecord, ForkRecord, ImageFile, Owner, TaskRecord, exec};
 
 pub(crate) use self::ancestry::Ancestry;
-pub use self::key::Key;
-use self::text::{DELETED, executable, shortened};
-pub use self::text::{comm, command_line};
+pub use self::{key::Key, text::comm};
+use self::{
+    redact::{CommandLine, Redacted, Redactor},
+    text::{DELETED, executable, shortened},
+};
 use crate::shrink::{shrink_if_sparse, shrink_queue_if_sparse};
 
 /// Clock ticks are 10 ms on every architecture that has BPF (`USER_HZ`, `include/uapi/asm-generic/param.h`); the start
@@ -50,8 +53,8 @@ pub struct Identity {
     pub path: Option<Rc<str>>,
     /// The executable's file.
     pub image: ImageFile,
-    /// Arguments, joined by spaces.
-    pub command_line: Option<Rc<str>>,
+    /// Arguments, joined by spaces, without secrets.
+    pub command_line: Option<CommandLine>,
     /// Its parents, in a text.
     pub(crate) ancestry: Ancestry,
     /// How many of what has ended refer to it, through its process or that of a child.
@@ -105,15 +108,15 @@ impl Process {
     pub fn is_same_program(&self, other: &Self) -> bool {
         let Identity { path, image, command_line, .. } = &*self.identity;
         let file = |image: &ImageFile| (image.inode != ImageFile::UNKNOWN.inode).then_some((image.inode, image.device));
-        let is_same = |one: &Option<Rc<str>>, another: &Option<Rc<str>>, part: fn(&str) -> &str| {
-            one.as_deref().zip(another.as_deref()).is_none_or(|(one, another)| part(one) == part(another))
+        let is_same = |one: Option<&str>, another: Option<&str>, part: fn(&str) -> &str| {
+            one.zip(another).is_none_or(|(one, another)| part(one) == part(another))
         };
         // A path changes while the program runs, when its file is renamed or removed.
         let is_same_file = match file(image).zip(file(&other.identity.image)) {
             Some((one, another)) => one == another,
-            None => is_same(path, &other.identity.path, scan::bare),
+            None => is_same(path.as_deref(), other.identity.path.as_deref(), scan::bare),
         };
-        is_same_file && is_same(command_line, &other.identity.command_line, |line| line)
+        is_same_file && is_same(command_line.as_deref(), other.identity.command_line.as_deref(), |line| line)
     }
 
     /// Notes that one more of what has ended refers to it, and returns how many bytes that keeps in memory which no other of its
@@ -184,9 +187,8 @@ impl Identity {
     /// Returns about how many bytes it takes. Texts that it shares with processes that were forked count for each of them,
     /// because any may be the last to keep them.
     fn bytes(&self) -> usize {
-        let text = |text: &Option<Rc<str>>| text.as_ref().map_or(0, |text| text.len());
-        let ancestors = self.ancestors().map_or(0, str::len);
-        PROCESS_BYTES + self.name.len() + text(&self.path) + text(&self.command_line) + ancestors
+        let texts = [self.path.as_deref(), self.command_line.as_deref(), self.ancestors()];
+        PROCESS_BYTES + self.name.len() + texts.into_iter().flatten().map(str::len).sum::<usize>()
     }
 }
 
@@ -202,6 +204,8 @@ pub struct Processes {
     left_sockets: HashSet<Key>,
     /// Most bytes of a command line.
     command_line_bytes: usize,
+    /// Takes secrets out of command lines before these are kept.
+    redactor: Arc<Redactor>,
 }
 
 impl Default for Processes {
@@ -219,12 +223,28 @@ impl Processes {
             lately: VecDeque::new(),
             left_sockets: HashSet::new(),
             command_line_bytes: bytes_max,
+            redactor: Arc::default(),
         }
     }
 
     /// Returns a command line as long as it is kept.
-    fn kept(&self, command_line: Option<String>) -> Option<Rc<str>> {
-        command_line.map(|line| shortened(line, self.command_line_bytes).into())
+    fn kept(&self, line: Option<Redacted>) -> Option<CommandLine> {
+        line.map(|line| Redacted { text: shortened(line.text, self.command_line_bytes), ..line }.into())
+    }
+
+    /// Returns a table without processes that keeps command lines as this redactor leaves them.
+    pub fn with_redactor(redactor: Redactor) -> Self {
+        Self { redactor: Arc::new(redactor), ..Self::default() }
+    }
+
+    /// Has command lines redacted in another way from now on, also those that are kept: when they are told.
+    pub fn set_redactor(&mut self, redactor: Redactor) {
+        self.redactor = Arc::new(redactor.after(&self.redactor));
+    }
+
+    /// Returns what takes secrets out of command lines.
+    pub fn redactor(&self) -> &Arc<Redactor> {
+        &self.redactor
     }
 
     /// Returns the number of known processes.
@@ -307,7 +327,7 @@ impl Processes {
                 name: process.name.into(),
                 path: process.path.map(Into::into),
                 image: process.image,
-                command_line: self.kept(process.command_line),
+                command_line: self.kept(process.arguments.and_then(|found| found.redacted(&self.redactor))),
                 ancestry: Ancestry::default(),
                 remembered: Remembered::default(),
             };
@@ -385,7 +405,7 @@ impl Processes {
             name: comm(&record.comm).as_ref().into(),
             path: executable(record.flags, path).map(Into::into),
             image: record.image,
-            command_line: self.kept(command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0)),
+            command_line: self.kept(self.redactor.command_line(arguments, record.flags & exec::ARGUMENTS_CUT != 0)),
             ancestry: Ancestry::default(),
             remembered: Remembered::default(),
         };
@@ -531,7 +551,7 @@ mod tests {
             image: ImageFile::UNKNOWN,
             name: "x".into(),
             path: Some(path.into()),
-            command_line: None,
+            arguments: None,
         };
         let mut processes = Processes::default();
         exec_of(&mut processes, 10, 1, "bash", b"bash\0bin\0");
@@ -568,7 +588,7 @@ mod tests {
                 image,
                 name: "x".into(),
                 path: path.map(str::to_owned),
-                command_line: Some("chosen".into()),
+                arguments: Some(scan::Arguments { bytes: b"chosen".to_vec(), is_cut: false }),
             };
             processes.add_scanned(vec![found]);
             processes.of(&owner(10)).unwrap().identity.command_line.as_deref() == Some("right")
@@ -689,7 +709,7 @@ mod tests {
             image: ImageFile::UNKNOWN,
             name: "x".into(),
             path: Some("/bin/x".into()),
-            command_line: None,
+            arguments: None,
         };
         let exact = |tgid: u32| u64::from(tgid) * TICK_NS + 7;
         let exact_owner = |tgid| Owner { start_ns: exact(tgid), ..owner(tgid) };
@@ -751,7 +771,7 @@ mod tests {
             image: ImageFile::UNKNOWN,
             name: "x".into(),
             path: None,
-            command_line: Some("x".repeat(21)),
+            arguments: Some(scan::Arguments { bytes: "x".repeat(21).into_bytes(), is_cut: false }),
         }]);
         let scanned = processes.of(&owner(6)).unwrap();
         assert_eq!(scanned.identity.command_line.as_deref(), Some(&*format!("{}…", "x".repeat(20))));
@@ -763,8 +783,6 @@ mod tests {
         assert_eq!(executable(exec::DELETED, b"memfd:x\0").unwrap(), "/memfd:x (deleted)");
         assert_eq!(executable(exec::PATH_CUT, b"z\0y\0").unwrap(), "…/y/z");
         assert_eq!(executable(0, b""), None);
-        assert_eq!(command_line(b"", false), None);
-        assert_eq!(command_line(b"a\0\0b\0", true).unwrap(), "a  b…");
         assert_eq!(comm(b"kworker/0:1\xff\0\0\0\0"), "kworker/0:1\u{fffd}");
     }
 }

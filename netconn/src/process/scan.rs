@@ -16,7 +16,10 @@ use hashbrown::{HashMap, HashSet};
 use netconn_common::{ImageFile, UNKNOWN_U64, exec::ARGUMENTS_MAX};
 use procfs::process::Process;
 
-use crate::process::{DELETED, Identity, Key, command_line};
+use crate::process::{
+    DELETED, Identity, Key,
+    redact::{Redacted, Redactor},
+};
 
 /// A process found in `/proc`.
 #[derive(Debug)]
@@ -35,8 +38,24 @@ pub struct Scanned {
     pub name: String,
     /// Executable; none for kernel threads and where this user may not read it.
     pub path: Option<String>,
-    /// Arguments, joined by spaces.
-    pub command_line: Option<String>,
+    /// Arguments, with their secrets: nothing keeps them.
+    pub arguments: Option<Arguments>,
+}
+
+/// Arguments as `/proc` has them.
+#[derive(Debug)]
+pub struct Arguments {
+    /// Each ends with NUL.
+    pub(super) bytes: Vec<u8>,
+    /// There are more.
+    pub(super) is_cut: bool,
+}
+
+impl Arguments {
+    /// Returns them as a command line without secrets; `None` if there are none.
+    pub(super) fn redacted(&self, redactor: &Redactor) -> Option<Redacted> {
+        redactor.command_line(&self.bytes, self.is_cut)
+    }
 }
 
 impl Scanned {
@@ -177,7 +196,7 @@ fn start(
 fn read(id: i32) -> Option<Scanned> {
     let process = Process::new(id).ok()?;
     let found = without_arguments(&process)?;
-    Some(Scanned { command_line: arguments(&process), ..found })
+    Some(Scanned { arguments: arguments(&process), ..found })
 }
 
 fn without_arguments(process: &Process) -> Option<Scanned> {
@@ -191,12 +210,12 @@ fn without_arguments(process: &Process) -> Option<Scanned> {
         name: stat.comm,
         // The path of a deleted file ends in " (deleted)", as `executable` writes it too.
         path: process.exe().ok().map(|path| path.to_string_lossy().into_owned()),
-        command_line: None,
+        arguments: None,
     })
 }
 
 /// Returns the arguments of a process, as many of them as the kernel's records have: a process may have megabytes.
-fn arguments(process: &Process) -> Option<String> {
+fn arguments(process: &Process) -> Option<Arguments> {
     let file = process.open_relative("cmdline").ok()?;
     let mut bytes = Vec::new();
     // One byte more shows whether there are more. What was read before an error is no less true: the process has ended.
@@ -206,7 +225,8 @@ fn arguments(process: &Process) -> Option<String> {
     // A process that has written a title over its arguments leaves NULs behind it.
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let is_cut = has_more && end + 1 >= bytes.len();
-    command_line(bytes.get(..end).unwrap_or_default(), is_cut)
+    bytes.truncate(end);
+    Some(Arguments { bytes, is_cut })
 }
 
 #[cfg(test)]
@@ -215,6 +235,10 @@ mod tests {
 
     use super::*;
     use crate::process::TICK_NS;
+
+    fn line_of(found: &Scanned) -> Option<String> {
+        found.arguments.as_ref()?.redacted(&Redactor::default()).map(|line| line.text)
+    }
 
     #[test]
     fn long_arguments_are_cut_where_the_kernels_records_are() {
@@ -227,7 +251,7 @@ mod tests {
                 .unwrap();
             let key = Key::of_ticks(child.id(), Process::new(child.id() as i32).unwrap().stat().unwrap().starttime);
             // In the middle of `exec` a process has no arguments.
-            let line = std::iter::repeat_with(|| one(key).unwrap().command_line).flatten().next().unwrap();
+            let line = std::iter::repeat_with(|| line_of(&one(key).unwrap())).flatten().next().unwrap();
             drop(child.stdin.take());
             child.wait().unwrap();
             line
@@ -254,13 +278,13 @@ mod tests {
         let threads = Threads(&LIVING);
         // None of these ids is that of a process whose arguments somebody needs here.
         let found = in_time(vec![1, 2, 3, 4, 5], &threads, slow);
-        assert!(found.iter().filter(|process| process.command_line.is_some()).count() >= 4);
+        assert!(found.iter().filter(|process| process.arguments.is_some()).count() >= 4);
         // So many are held up that nobody is left to read.
         in_time((100..200).collect(), &threads, slow);
         assert_eq!(LIVING.load(Ordering::Relaxed), THREADS_MAX);
         let me = i32::try_from(std::process::id()).unwrap();
         let found = in_time(vec![me], &threads, slow);
-        assert_eq!((found.len(), &found[0].command_line), (1, &None), "known, without its arguments");
+        assert_eq!((found.len(), found[0].arguments.is_none()), (1, true), "known, without its arguments");
         assert_eq!(
             found[0].path.as_deref().map(std::path::Path::new),
             Some(std::env::current_exe().unwrap().as_path())
@@ -271,7 +295,7 @@ mod tests {
             assert!(Instant::now() < limit, "threads that are let go end");
             thread::sleep(Duration::from_millis(1));
         }
-        assert!(in_time(vec![me], &threads, slow)[0].command_line.is_some());
+        assert!(in_time(vec![me], &threads, slow)[0].arguments.is_some());
     }
 
     #[test]
@@ -286,6 +310,6 @@ mod tests {
         assert!(one(later).is_none(), "another process with this id");
         assert_eq!(me.parent, std::os::unix::process::parent_id());
         let arguments: Vec<String> = std::env::args().collect();
-        assert_eq!(me.command_line.as_deref(), Some(arguments.join(" ").as_str()));
+        assert_eq!(line_of(me), Some(arguments.join(" ")));
     }
 }

@@ -1,4 +1,4 @@
-//! Texts of processes in the kernel's records: names, arguments and paths.
+//! Texts of processes in the kernel's records: names and paths.
 
 use netconn_common::exec;
 use netconn_model::json::CUT;
@@ -10,22 +10,6 @@ pub(super) const DELETED: &str = " (deleted)";
 pub fn comm(bytes: &[u8; 16]) -> std::borrow::Cow<'_, str> {
     // A process chooses these bytes itself (`prctl(PR_SET_NAME)`): they need not be UTF-8.
     String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
-}
-
-/// Joins arguments, each ended by NUL, by spaces; `None` if there are none.
-pub fn command_line(arguments: &[u8], cut: bool) -> Option<String> {
-    // The last argument ends in NUL too: no space for that one.
-    let arguments = arguments.strip_suffix(b"\0").unwrap_or(arguments);
-    if arguments.is_empty() {
-        return None;
-    }
-    // Joined as bytes: `from_utf8_lossy` then runs once for all.
-    let joined: Vec<u8> = arguments.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }).collect();
-    let mut text = String::from_utf8_lossy(&joined).into_owned();
-    if cut {
-        text.push_str(CUT);
-    }
-    Some(text)
 }
 
 /// Returns a command line with `bytes_max` bytes of it at most, and the mark that it was cut if it is longer.

@@ -21,6 +21,7 @@ use clap::{
 };
 use netconn_model::{
     client::{ClientError, RowFormat},
+    config::{Config, ConfigError},
     exit::Exit,
     filter::FilterError,
     read_ahead::ReadAhead,
@@ -42,6 +43,7 @@ use crate::{
         tell,
     },
     daemonless::{Snapshot, Wanted},
+    process::redact::Redactor,
 };
 
 /// Size to which a pipe on standard output is enlarged, bytes: the most that any user may set (`pipe(7)`).
@@ -316,7 +318,7 @@ fn alone(
     let filter = selection::filter(parameters)?;
     let (infos, kinds) = (options.wants_infos(), options.socket_kinds());
     let wanted = Wanted { infos, holders: options.wants_holders(), inodes: options.wants_inodes(), kinds };
-    let snapshot = Snapshot::take(&filter, wanted)?;
+    let snapshot = Snapshot::take(&filter, wanted, redactor_of_host()?)?;
     // Before the rows: they may be less than the user expects, and go to standard output.
     netconn_model::tell!("netconn: {}", snapshot.source().notice());
     snapshot.unlisted().iter().chain(snapshot.absent()).for_each(|sentence| tell(sentence));
@@ -327,6 +329,21 @@ fn alone(
     output.head(&snapshot.head());
     snapshot.rows(&filter, infos, |row| output.row(row))?;
     output.finish()
+}
+
+/// Returns what takes secrets out of command lines here, as the configuration of this host says. Without the right to read that, it is
+/// on.
+fn redactor_of_host() -> Result<Redactor> {
+    match Config::load(None) {
+        Ok(config) => Ok(Redactor::new(config.redact, &config.redact_patterns)?),
+        Err(ConfigError::Read { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tell(
+                "this user may not read the configuration: secrets are taken out of command lines without its redact_patterns",
+            );
+            Ok(Redactor::default())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Names the columns that rows can be sorted by.

@@ -15,7 +15,7 @@ use netconn_model::{
 use crate::{
     cli::{
         block_on,
-        list::{ListOptions, is_offline},
+        list::{ListOptions, is_offline, redactor_of_host},
         presentation::Format,
     },
     daemonless,
@@ -28,7 +28,7 @@ pub(super) fn run(options: &ListOptions) -> Result<Exit> {
     let answered = block_on(async { Ok(client.packet_sockets().await?) });
     let answer = match answered {
         Err(error) if is_offline(&error) && !options.socket.is_named() => {
-            let (source, answer) = daemonless::packet_sockets()?;
+            let (source, answer) = daemonless::packet_sockets(redactor_of_host()?)?;
             netconn_model::tell!("netconn: {}", source.notice());
             answer.to_vec()
         }

@@ -48,7 +48,7 @@ impl EventEncoder {
         } else {
             event.attribution = Some(attribution(owner.how));
             event.tid = Some(owner.tid);
-            fill_process(&mut event, owner, process, (&self.boot, clock));
+            fill_process(&mut event, owner, process, (&self.boot, clock), &self.redactor);
             event.user = user.as_deref().map(Cow::Borrowed);
             fill_cgroup(&mut event, cgroup.as_deref());
         }
