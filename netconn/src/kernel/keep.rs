@@ -134,7 +134,8 @@ fn prepare_file_system() -> Result<(), String> {
         mount(Some("bpf"), BPF_FS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .map_err(|errno| format!("no BPF file system is mounted at {BPF_FS}, nor can it be: {errno}"))?;
     }
-    if statvfs(BPF_FS).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY)) {
+    // Of the folder if it is there: a service may be given it alone (`ReadWritePaths=` below `ProtectSystem=`).
+    if statvfs(FOLDER).or_else(|_| statvfs(BPF_FS)).is_ok_and(|found| found.flags().contains(FsFlags::ST_RDONLY)) {
         return Err(format!("the BPF file system at {BPF_FS} is read-only"));
     }
     // Its owner could exchange the folder for another one at any time.
